@@ -1,0 +1,40 @@
+#!/usr/bin/env node
+// Node.js 12 must be able to parse this file, so that an old Node.js gets a message instead of a syntax error or,
+// from Node.js 20, a segmentation fault in the native binding: no `node:` imports, no `?.`, no top-level await.
+import { existsSync } from 'fs';
+import { dirname, join, sep } from 'path';
+import { fileURLToPath, pathToFileURL } from 'url';
+
+const NODE_VERSION_MIN = '22.18'; // as in src/sqlite/node-version.ts
+const NODE_API_MIN = 10;
+const EXIT_NODE_UNSUPPORTED = 9;
+
+if (isSupported(process.versions)) {
+  void run();
+} else {
+  process.stderr.write(
+    `sqlsync needs Node.js ${NODE_VERSION_MIN} or newer, but this is Node.js ${process.versions.node} (${process.execPath}).\n` +
+      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npx sqlsync\`.\n`,
+  );
+  process.exitCode = EXIT_NODE_UNSUPPORTED;
+}
+
+async function run() {
+  const cli = await import(pathToFileURL(mainModule()).href);
+  process.exitCode = await cli.main(process.argv.slice(2));
+}
+
+function isSupported(versions) {
+  const [major, minor] = versions.node.split('.').map(Number);
+  const [majorMin, minorMin] = NODE_VERSION_MIN.split('.').map(Number);
+  const newEnough = major > majorMin || (major === majorMin && minor >= minorMin);
+  return newEnough && Number(versions.napi) >= NODE_API_MIN;
+}
+
+/** A checkout runs its sources as they are; a published package has only dist (Node.js strips no types in node_modules). */
+function mainModule() {
+  const root = dirname(dirname(fileURLToPath(import.meta.url)));
+  const source = join(root, 'src', 'cli', 'main.ts');
+  const isInstalled = root.split(sep).includes('node_modules');
+  return !isInstalled && existsSync(source) ? source : join(root, 'dist', 'src', 'cli', 'main.js');
+}

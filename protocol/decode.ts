@@ -1,0 +1,281 @@
+import { frameChecksum } from './encode.ts';
+import type { Checksum } from './encode.ts';
+import { FRAME_HEADER_BYTES, MAX_TEXT_BYTES, MAX_TEXTS } from './limits.ts';
+import { maxBodyBytes, MESSAGES } from './messages.ts';
+import type { FieldType, Message, MessageDefinition, MessageName } from './messages.ts';
+import { PREAMBLE } from './version.ts';
+
+/** The bytes are not what SPEC.md allows. `received` is the start of what came instead, where that says more. */
+export class ProtocolViolation extends Error {
+  readonly received: Uint8Array | undefined;
+
+  constructor(message: string, received?: Uint8Array) {
+    super(message);
+    this.name = 'ProtocolViolation';
+    this.received = received;
+  }
+}
+
+const NAMES_BY_CODE = new Map<number, MessageName>(
+  (Object.entries(MESSAGES) as [MessageName, MessageDefinition][]).map(([name, { code }]) => [code, name]),
+);
+const PREAMBLE_BYTES = new TextEncoder().encode(PREAMBLE);
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/**
+ * Turns bytes, in pieces of any size, into messages. One decoder serves one direction of one connection.
+ * A frame's declared length is checked before anything is kept for it, so no more than one frame is ever buffered.
+ */
+export class FrameDecoder {
+  readonly #checksum: Checksum;
+  readonly #pieces = new PieceQueue();
+  #sequence = 0;
+  #preambleSeen = false;
+  #header: { definition: MessageDefinition; name: MessageName; bodyBytes: number } | undefined;
+
+  constructor(checksum: Checksum) {
+    this.#checksum = checksum;
+  }
+
+  /** True where the bytes so far end between two messages. */
+  get atBoundary(): boolean {
+    return this.#preambleSeen && this.#header === undefined && this.#pieces.length === 0;
+  }
+
+  /** Bytes that were pushed and not yet decoded. */
+  get bufferedBytes(): number {
+    return this.#pieces.length;
+  }
+
+  /** Takes the next bytes; `next()` then yields what became complete. The bytes must not change afterwards. */
+  push(bytes: Uint8Array): void {
+    this.#pieces.push(bytes);
+  }
+
+  /** The next complete message, or undefined until more bytes come. Throws ProtocolViolation. */
+  next(): Message | undefined {
+    if (!this.#preambleSeen && !this.#readPreamble()) return undefined;
+    if (this.#header === undefined) {
+      if (this.#pieces.length < FRAME_HEADER_BYTES) return undefined;
+      this.#header = this.#checkHeader(this.#pieces.peek(FRAME_HEADER_BYTES));
+    }
+    const { definition, name, bodyBytes } = this.#header;
+    if (this.#pieces.length < FRAME_HEADER_BYTES + bodyBytes) return undefined;
+    const frame = this.#pieces.take(FRAME_HEADER_BYTES + bodyBytes);
+    const declared = new DataView(frame.buffer, frame.byteOffset).getUint32(12, true);
+    if (frameChecksum(this.#checksum, frame) !== declared) {
+      throw new ProtocolViolation(`frame ${this.#sequence} (${name}) does not match its checksum`);
+    }
+    this.#header = undefined;
+    this.#sequence = (this.#sequence + 1) >>> 0;
+    return decodeBody(name, definition, frame.subarray(FRAME_HEADER_BYTES));
+  }
+
+  #readPreamble(): boolean {
+    const length = Math.min(this.#pieces.length, PREAMBLE_BYTES.length);
+    const start = this.#pieces.peek(length);
+    if (start.some((byte, i) => byte !== PREAMBLE_BYTES[i])) {
+      throw new ProtocolViolation(
+        'the stream does not begin as sqlsync’s protocol does',
+        this.#pieces.peek(200),
+      );
+    }
+    if (length < PREAMBLE_BYTES.length) return false;
+    this.#pieces.take(length);
+    return (this.#preambleSeen = true);
+  }
+
+  #checkHeader(header: Uint8Array): { definition: MessageDefinition; name: MessageName; bodyBytes: number } {
+    const view = new DataView(header.buffer, header.byteOffset, FRAME_HEADER_BYTES);
+    const code = view.getUint8(4);
+    const name = NAMES_BY_CODE.get(code);
+    if (name === undefined) throw new ProtocolViolation(`unknown message type ${code}`);
+    if (header[5] !== 0 || header[6] !== 0 || header[7] !== 0) {
+      throw new ProtocolViolation(`reserved bytes of a ${name} frame are not zero`);
+    }
+    const sequence = view.getUint32(8, true);
+    if (sequence !== this.#sequence) {
+      throw new ProtocolViolation(`frame number ${sequence} where ${this.#sequence} was due`);
+    }
+    const definition: MessageDefinition = MESSAGES[name];
+    const bodyBytes = view.getUint32(0, true);
+    if (bodyBytes > maxBodyBytes(definition)) {
+      throw new ProtocolViolation(
+        `${name} of ${bodyBytes} bytes, at most ${maxBodyBytes(definition)} are allowed`,
+      );
+    }
+    return { definition, name, bodyBytes };
+  }
+}
+
+function decodeBody(name: MessageName, definition: MessageDefinition, body: Uint8Array): Message {
+  const reader = new BodyReader(name, body);
+  const message: Record<string, unknown> = { type: name };
+  for (const [field, type] of Object.entries(definition.fields)) message[field] = reader.field(type);
+  reader.end();
+  return message as unknown as Message;
+}
+
+class BodyReader {
+  readonly #name: string;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  #offset = 0;
+
+  constructor(name: string, bytes: Uint8Array) {
+    this.#name = name;
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  field(type: FieldType): unknown {
+    switch (type) {
+      case 'u8':
+        return this.#view.getUint8(this.#advance(1));
+      case 'u16':
+        return this.#view.getUint16(this.#advance(2), true);
+      case 'u32':
+        return this.#u32();
+      case 'u64':
+        return this.#u64();
+      case 'bool':
+        return this.#bool();
+      case 'text':
+        return this.#text();
+      case 'bytes': {
+        const length = this.#u32();
+        const start = this.#advance(length);
+        return this.#bytes.subarray(start, start + length);
+      }
+      case 'varints':
+        return this.#varints();
+      case 'texts':
+        return this.#texts();
+    }
+  }
+
+  end(): void {
+    const extra = this.#bytes.length - this.#offset;
+    if (extra !== 0) this.#fail(`${extra} bytes after its last field`);
+  }
+
+  #u32(): number {
+    return this.#view.getUint32(this.#advance(4), true);
+  }
+
+  #u64(): number {
+    const at = this.#advance(8);
+    const value = this.#view.getUint32(at, true) + this.#view.getUint32(at + 4, true) * 2 ** 32;
+    if (!Number.isSafeInteger(value)) this.#fail('a number beyond 2^53-1');
+    return value;
+  }
+
+  #bool(): boolean {
+    const value = this.#view.getUint8(this.#advance(1));
+    if (value > 1) this.#fail(`${value} where 0 or 1 was due`);
+    return value === 1;
+  }
+
+  #text(): string {
+    const length = this.#u32();
+    if (length > MAX_TEXT_BYTES)
+      this.#fail(`a text of ${length} bytes, at most ${MAX_TEXT_BYTES} are allowed`);
+    const start = this.#advance(length);
+    try {
+      return utf8.decode(this.#bytes.subarray(start, start + length));
+    } catch {
+      return this.#fail('a text that is not UTF-8');
+    }
+  }
+
+  #texts(): string[] {
+    const count = this.#u32();
+    if (count > MAX_TEXTS) this.#fail(`${count} texts, at most ${MAX_TEXTS} are allowed`);
+    const texts: string[] = [];
+    for (let i = 0; i < count; i++) texts.push(this.#text());
+    return texts;
+  }
+
+  #varints(): number[] {
+    const count = this.#u32();
+    // Each takes at least a byte, so a count that the body cannot hold is refused before memory is taken.
+    if (count > this.#bytes.length - this.#offset) this.#fail(`${count} numbers in too few bytes`);
+    const values: number[] = [];
+    for (let i = 0; i < count; i++) values.push(this.#varint());
+    return values;
+  }
+
+  #varint(): number {
+    let value = 0;
+    for (let factor = 1; factor <= 128 ** 7; factor *= 128) {
+      const byte = this.#view.getUint8(this.#advance(1));
+      value += (byte % 128) * factor;
+      if (byte < 128) {
+        if (byte === 0 && factor > 1) this.#fail('a number with a needless last byte');
+        if (!Number.isSafeInteger(value)) this.#fail('a number beyond 2^53-1');
+        return value;
+      }
+    }
+    return this.#fail('a number beyond 2^53-1');
+  }
+
+  #advance(bytes: number): number {
+    const start = this.#offset;
+    if (bytes > this.#bytes.length - start) this.#fail(`a body that ends ${bytes} bytes too early`);
+    this.#offset = start + bytes;
+    return start;
+  }
+
+  #fail(what: string): never {
+    throw new ProtocolViolation(`${this.#name} has ${what}`);
+  }
+}
+
+/** Bytes that arrived in pieces; joined only when a whole frame is taken, so each byte is copied at most once. */
+class PieceQueue {
+  #pieces: Uint8Array[] = [];
+  length = 0;
+
+  push(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.#pieces.push(bytes);
+    this.length += bytes.length;
+  }
+
+  /** A copy of the first bytes, at most `length`; they stay. */
+  peek(length: number): Uint8Array {
+    const joined = new Uint8Array(Math.min(length, this.length));
+    let filled = 0;
+    for (const piece of this.#pieces) {
+      if (filled === joined.length) break;
+      const part = piece.subarray(0, joined.length - filled);
+      joined.set(part, filled);
+      filled += part.length;
+    }
+    return joined;
+  }
+
+  /** The first `length` bytes, which must be there; they go. */
+  take(length: number): Uint8Array {
+    const first = this.#pieces[0];
+    if (first !== undefined && first.length >= length) {
+      if (first.length === length) this.#pieces.shift();
+      else this.#pieces[0] = first.subarray(length);
+      this.length -= length;
+      return first.subarray(0, length);
+    }
+    const joined = this.peek(length);
+    let left = length;
+    let whole = 0;
+    for (const piece of this.#pieces) {
+      if (piece.length > left) break;
+      left -= piece.length;
+      whole++;
+    }
+    this.#pieces.splice(0, whole);
+    const rest = this.#pieces[0];
+    if (left > 0 && rest !== undefined) this.#pieces[0] = rest.subarray(left);
+    this.length -= length;
+    return joined;
+  }
+}

@@ -1,0 +1,137 @@
+import { FRAME_HEADER_BYTES } from './limits.ts';
+import { maxBodyBytes, MESSAGES } from './messages.ts';
+import type { FieldType, Message, MessageName, MessageOf } from './messages.ts';
+
+/** XXH32 of `bytes` with a 32-bit seed, as an unsigned number. Injected, so that this folder stays pure. */
+export type Checksum = (bytes: Uint8Array, seed: number) => number;
+
+const utf8 = new TextEncoder();
+
+/** Turns messages into frames, numbering them from 0. One encoder serves one direction of one connection. */
+export class FrameEncoder {
+  readonly #checksum: Checksum;
+  #sequence = 0;
+
+  constructor(checksum: Checksum) {
+    this.#checksum = checksum;
+  }
+
+  /** The whole frame (header and body) of `outgoing`. Throws RangeError where a value does not fit its field. */
+  encode(outgoing: Message): Uint8Array {
+    const definition = MESSAGES[outgoing.type];
+    const body = new BodyWriter(maxBodyBytes(definition));
+    const values = outgoing as unknown as Record<string, unknown>;
+    for (const [name, type] of Object.entries(definition.fields) as [string, FieldType][]) {
+      body.field(type, values[name], `${outgoing.type}.${name}`);
+    }
+    const frame = body.finish();
+    const header = new DataView(frame.buffer, frame.byteOffset, FRAME_HEADER_BYTES);
+    header.setUint32(0, frame.length - FRAME_HEADER_BYTES, true);
+    header.setUint8(4, definition.code);
+    header.setUint32(8, this.#sequence, true);
+    this.#sequence = (this.#sequence + 1) >>> 0;
+    header.setUint32(12, frameChecksum(this.#checksum, frame), true);
+    return frame;
+  }
+}
+
+/** The checksum of a whole frame: over the body, seeded with that of the header's first 12 bytes. */
+export function frameChecksum(checksum: Checksum, frame: Uint8Array): number {
+  return checksum(frame.subarray(FRAME_HEADER_BYTES), checksum(frame.subarray(0, 12), 0));
+}
+
+/** A message literal with its type inferred from its name; only for readability at the call. */
+export function message<N extends MessageName>(type: N, fields: Omit<MessageOf<N>, 'type'>): MessageOf<N> {
+  return { type, ...fields } as MessageOf<N>;
+}
+
+/** Grows a buffer that begins with room for the frame header. */
+class BodyWriter {
+  readonly #maxBytes: number;
+  #bytes = new Uint8Array(256);
+  #view = new DataView(this.#bytes.buffer);
+  #length = FRAME_HEADER_BYTES;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  field(type: FieldType, value: unknown, name: string): void {
+    switch (type) {
+      case 'u8':
+        return this.#unsigned(value, 1, name);
+      case 'u16':
+        return this.#unsigned(value, 2, name);
+      case 'u32':
+        return this.#unsigned(value, 4, name);
+      case 'u64':
+        return this.#u64(value as number, name);
+      case 'bool':
+        return this.#unsigned(value === true ? 1 : 0, 1, name);
+      case 'text':
+        return this.#lengthAndBytes(utf8.encode(value as string));
+      case 'bytes':
+        return this.#lengthAndBytes(value as Uint8Array);
+      case 'varints':
+        return this.#varints(value as readonly number[], name);
+      case 'texts':
+        this.#unsigned((value as readonly string[]).length, 4, name);
+        for (const text of value as readonly string[]) this.#lengthAndBytes(utf8.encode(text));
+    }
+  }
+
+  finish(): Uint8Array {
+    const length = this.#length - FRAME_HEADER_BYTES;
+    if (length > this.#maxBytes)
+      throw new RangeError(`body of ${length} bytes, at most ${this.#maxBytes} are allowed`);
+    return this.#bytes.subarray(0, this.#length);
+  }
+
+  #unsigned(value: unknown, bytes: 1 | 2 | 4, name: string): void {
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value >= 256 ** bytes) {
+      throw new RangeError(`${name}: ${String(value)} is no unsigned integer of ${bytes} bytes`);
+    }
+    this.#reserve(bytes);
+    if (bytes === 1) this.#view.setUint8(this.#length, value);
+    else if (bytes === 2) this.#view.setUint16(this.#length, value, true);
+    else this.#view.setUint32(this.#length, value, true);
+    this.#length += bytes;
+  }
+
+  #u64(value: number, name: string): void {
+    if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${name}: ${value} is out of range`);
+    this.#reserve(8);
+    this.#view.setUint32(this.#length, value % 2 ** 32, true);
+    this.#view.setUint32(this.#length + 4, Math.floor(value / 2 ** 32), true);
+    this.#length += 8;
+  }
+
+  #lengthAndBytes(bytes: Uint8Array): void {
+    this.#unsigned(bytes.length, 4, 'length');
+    this.#reserve(bytes.length);
+    this.#bytes.set(bytes, this.#length);
+    this.#length += bytes.length;
+  }
+
+  #varints(values: readonly number[], name: string): void {
+    this.#unsigned(values.length, 4, name);
+    this.#reserve(values.length * 8);
+    for (let value of values) {
+      if (!Number.isSafeInteger(value) || value < 0)
+        throw new RangeError(`${name}: ${value} is out of range`);
+      while (value >= 128) {
+        this.#bytes[this.#length++] = (value % 128) + 128;
+        value = Math.floor(value / 128);
+      }
+      this.#bytes[this.#length++] = value;
+    }
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#length + bytes <= this.#bytes.length) return;
+    const grown = new Uint8Array(Math.max(this.#bytes.length * 2, this.#length + bytes));
+    grown.set(this.#bytes.subarray(0, this.#length));
+    this.#bytes = grown;
+    this.#view = new DataView(grown.buffer);
+  }
+}

@@ -1,0 +1,54 @@
+/** Every bound of the protocol. A declared size is checked against these before memory is taken for it. */
+
+/** Bytes of a frame's header. */
+export const FRAME_HEADER_BYTES: number = 16;
+
+/** Unit of a delta, in bytes. Measured: 64, 256 and 512 all cost more bytes on real changes. */
+export const BLOCK_BYTES: number = 128;
+
+/** Bytes of a block hash. Truncated on purpose: every rebuilt page is checked against its full page hash. */
+export const BLOCK_HASH_BYTES: number = 4;
+
+/** Children of a node in the hash tree. */
+export const TREE_FANOUT: number = 16;
+
+/** Nodes that the first pass over the tree may ask for; decides the level it starts at. */
+export const MAX_TOP_NODES: number = 4096;
+
+/** Lowest level at which the first pass may start: 256 pages to a node. */
+export const MIN_TOP_LEVEL: number = 2;
+
+/** Page sizes that SQLite knows. */
+export const MIN_PAGE_SIZE: number = 512;
+export const MAX_PAGE_SIZE: number = 65536;
+
+/** SQLite's own limit is 2^32 - 2 pages; `sqlite_dbpage` numbers are signed 32-bit. */
+export const MAX_PAGE_COUNT: number = 2 ** 31 - 1;
+
+/** Page bytes that one `getPages` may ask for, so that its answer fits one frame. */
+export const MAX_PAGES_REQUEST_BYTES: number = 1024 * 1024;
+
+/** Node hashes that one message may carry or ask for. */
+export const MAX_HASHES_PER_MESSAGE: number = 16384;
+
+/** Body of the largest frame (`pages`, `getPages`, `hashes`). */
+export const MAX_BODY_BYTES: number = 2 * 1024 * 1024;
+
+/** Body of a message that holds only numbers and texts. */
+export const MAX_SMALL_BODY_BYTES: number = 64 * 1024;
+
+/** UTF-8 bytes of one text (a path, a name, an error message). */
+export const MAX_TEXT_BYTES: number = 16 * 1024;
+
+/** Entries of a list of texts (warnings, names of tables). */
+export const MAX_TEXTS: number = 4096;
+
+/** Page bytes that a replica agent may have requested and not yet received. */
+export const MAX_OUTSTANDING_PAGE_BYTES: number = 8 * 1024 * 1024;
+
+/** The level at which the first pass over a database of `pageCount` pages starts; both sides use this rule. */
+export function topLevel(pageCount: number): number {
+  let level = MIN_TOP_LEVEL;
+  while (pageCount > MAX_TOP_NODES * TREE_FANOUT ** level) level++;
+  return level;
+}

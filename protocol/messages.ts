@@ -1,0 +1,220 @@
+import { MAX_BODY_BYTES, MAX_SMALL_BODY_BYTES } from './limits.ts';
+
+/**
+ * The wire types of a field. All integers are little-endian.
+ * `u64` is limited to 2^53-1. `text` is UTF-8, `bytes` raw, both behind a u32 length. `varints` is a u32 count and
+ * that many LEB128 numbers below 2^53. `texts` is a u32 count and that many texts.
+ */
+export type FieldType = 'u8' | 'u16' | 'u32' | 'u64' | 'bool' | 'text' | 'bytes' | 'varints' | 'texts';
+
+export interface MessageDefinition {
+  readonly code: number;
+  /** Bound of the body: {@link maxBodyBytes}. */
+  readonly size: 'small' | 'large';
+  readonly fields: Readonly<Record<string, FieldType>>;
+}
+
+/**
+ * Every message of protocol version 1. SPEC.md describes them in the same tables, and tests hold the two together:
+ * a change here without a new version fails.
+ */
+export const MESSAGES = {
+  /** First message in either direction: the versions that the sender speaks. */
+  hello: {
+    code: 1,
+    size: 'small',
+    fields: { minVersion: 'u16', maxVersion: 'u16', program: 'text' },
+  },
+  /** near → far: be the replica agent for `path`, and drive; the near side is the origin agent. */
+  replicate: {
+    code: 2,
+    size: 'small',
+    fields: {
+      path: 'text',
+      /** How the user named the origin; goes into the mark. */
+      originName: 'text',
+      hash: 'u8',
+      compression: 'u8',
+      dryRun: 'bool',
+      overwrite: 'bool',
+      replace: 'bool',
+      busyTimeoutMs: 'u32',
+    },
+  },
+  /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
+  open: {
+    code: 3,
+    size: 'small',
+    fields: {
+      path: 'text',
+      /** 8 random bytes; every page and node hash of this snapshot is seeded with them. */
+      seed: 'bytes',
+      hash: 'u8',
+      compression: 'u8',
+      /** Host name and absolute path of the replica, to notice swapped arguments and one file on both sides. */
+      replicaHost: 'text',
+      replicaPath: 'text',
+      replicaFileId: 'text',
+      /** The user confirmed that the replica may lose what it holds, so a restore from a replica is meant. */
+      overwrite: 'bool',
+      busyTimeoutMs: 'u32',
+    },
+  },
+  /** origin → replica: the snapshot that is held from now on. */
+  snapshot: {
+    code: 4,
+    size: 'small',
+    fields: {
+      pageSize: 'u32',
+      pageCount: 'u32',
+      hashBytes: 'u8',
+      /** Permission bits of the origin's file. */
+      fileMode: 'u32',
+      wal: 'bool',
+      originHost: 'text',
+      originPath: 'text',
+      /** The origin is itself a copy of this replica: a restore, which leaves no mark. */
+      restoring: 'bool',
+      /** What the user should know before the copying starts. */
+      warnings: 'texts',
+      /** What only those want to know who ask for detail. */
+      notes: 'texts',
+    },
+  },
+  /** replica → origin: node hashes `first` … of `level`; `count` 0 is all of them, level 255 the top level. */
+  getHashes: {
+    code: 5,
+    size: 'small',
+    fields: { id: 'u32', level: 'u8', first: 'u32', count: 'u32' },
+  },
+  /** replica → origin: the hashes of all children (of `level`) of the listed nodes (gaps, ascending) of `level + 1`. */
+  getChildren: {
+    code: 6,
+    size: 'small',
+    fields: { id: 'u32', level: 'u8', parents: 'varints' },
+  },
+  /** origin → replica: consecutive hashes of the answer to request `id`, from its `first`-th on. */
+  hashes: {
+    code: 7,
+    size: 'large',
+    fields: { id: 'u32', first: 'u32', data: 'bytes' },
+  },
+  /** replica → origin: pages wanted, ascending, each (gap × 2 + has block hashes); then the block hashes. */
+  getPages: {
+    code: 8,
+    size: 'large',
+    fields: { id: 'u32', pages: 'varints', blockHashes: 'bytes' },
+  },
+  /** origin → replica: the pages of request `id` in its order, as a batch (SPEC.md, "Page batch"). */
+  pages: {
+    code: 9,
+    size: 'large',
+    fields: { id: 'u32', encoding: 'u8', rawBytes: 'u32', data: 'bytes' },
+  },
+  /** replica → origin: the root hash of the snapshot; the origin releases the snapshot after answering. */
+  getRoot: { code: 10, size: 'small', fields: {} },
+  /** origin → replica */
+  root: {
+    code: 11,
+    size: 'small',
+    fields: { hash: 'bytes', snapshotHeldMs: 'u32', walGrowthBytes: 'u64' },
+  },
+  /** replica → origin: which tables and indexes own these pages (gaps, ascending)? For `verify`. */
+  getOwners: { code: 12, size: 'large', fields: { id: 'u32', pages: 'varints' } },
+  /** origin → replica: `counts[i]` of the pages belong to `names[i]`. */
+  owners: { code: 13, size: 'large', fields: { id: 'u32', names: 'texts', counts: 'varints' } },
+  /** replica → origin: this database is finished; after a commit, the confirmation of it. */
+  done: {
+    code: 14,
+    size: 'large',
+    fields: {
+      outcome: 'u8',
+      pageSize: 'u32',
+      pageCount: 'u32',
+      pagesCompared: 'u32',
+      pagesChanged: 'u32',
+      pagesTransferred: 'u32',
+      pagesDelta: 'u32',
+      created: 'bool',
+      resumed: 'bool',
+      warnings: 'texts',
+    },
+  },
+  /** replica → origin: how far it is, for the near side's display. */
+  progress: {
+    code: 15,
+    size: 'small',
+    fields: {
+      phase: 'u8',
+      pageSize: 'u32',
+      pageCount: 'u32',
+      pagesCompared: 'u32',
+      pagesWanted: 'u32',
+      pagesReceived: 'u32',
+    },
+  },
+  /** either → either: the conversation ends here, with nothing committed unless `done` was sent before. */
+  error: {
+    code: 16,
+    size: 'small',
+    fields: { errorCode: 'text', message: 'text', hint: 'text' },
+  },
+  /** near → far: nothing more will come; the only good end of a stream. */
+  close: { code: 17, size: 'small', fields: {} },
+} as const;
+
+/** The largest body that a message of this definition may have, in bytes. */
+export function maxBodyBytes(definition: MessageDefinition): number {
+  return definition.size === 'small' ? MAX_SMALL_BODY_BYTES : MAX_BODY_BYTES;
+}
+
+export type MessageName = keyof typeof MESSAGES;
+
+interface FieldValues {
+  u8: number;
+  u16: number;
+  u32: number;
+  u64: number;
+  bool: boolean;
+  text: string;
+  bytes: Uint8Array;
+  varints: readonly number[];
+  texts: readonly string[];
+}
+
+type Fields<F> = { -readonly [K in keyof F]: F[K] extends FieldType ? FieldValues[F[K]] : never };
+
+/** One message by its name, as `MessageOf<'hello'>`. */
+export type MessageOf<N extends MessageName> = { type: N } & Fields<(typeof MESSAGES)[N]['fields']>;
+
+export type Message = { [N in MessageName]: MessageOf<N> }[MessageName];
+
+/** Values of `hash` in `open` and `replicate`. */
+export const HASH_ALGORITHMS = { xxh64: 1, sha256: 2 } as const;
+export type HashAlgorithm = keyof typeof HASH_ALGORITHMS;
+
+/** Values of `compression` in `open` and `replicate`: what the origin may do to page batches. */
+export const COMPRESSION_MODES = { none: 0, auto: 1, zstd: 2 } as const;
+export type CompressionMode = keyof typeof COMPRESSION_MODES;
+
+/** Values of `encoding` in `pages`. */
+export const BATCH_ENCODINGS = { raw: 0, zstd: 1 } as const;
+
+/** Values of `outcome` in `done`. */
+export const OUTCOMES = { unchanged: 0, committed: 1, dryRun: 2 } as const;
+export type Outcome = keyof typeof OUTCOMES;
+
+/** Values of `phase` in `progress`. */
+export const PHASES = { compare: 1, transfer: 2, commit: 3 } as const;
+export type Phase = keyof typeof PHASES;
+
+/** The level in `getHashes` that stands for `topLevel(pageCount)`. */
+export const LEVEL_TOP = 255;
+
+/** The name of `value` in one of the tables above, or undefined. */
+export function nameOf<T extends Readonly<Record<string, number>>>(
+  table: T,
+  value: number,
+): keyof T | undefined {
+  return Object.keys(table).find((name) => table[name] === value);
+}

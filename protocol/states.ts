@@ -1,0 +1,31 @@
+import type { MessageName } from './messages.ts';
+
+/**
+ * What an agent may receive in each state; anything else is a protocol violation. SPEC.md, "States", holds the same
+ * table. `error` ends every state but the first.
+ *
+ * The side that the user started is **near**, the other **far**. A far agent begins `unassigned`: the first message
+ * after `hello` makes it the replica agent (`replicate`) or the origin agent (`open`).
+ */
+export const STATES = {
+  /** Either side, before the peer's hello. */
+  greeting: ['hello', 'error'],
+  /** Far side: no database yet, or the last one is done. */
+  unassigned: ['replicate', 'open', 'close', 'error'],
+  /** Near origin agent that sent `replicate`. */
+  offering: ['open', 'progress', 'done', 'error'],
+  /** Origin agent that holds a snapshot. */
+  serving: ['getHashes', 'getChildren', 'getPages', 'getOwners', 'getRoot', 'progress', 'done', 'error'],
+  /** Origin agent that gave the root hash and released the snapshot. */
+  released: ['progress', 'done', 'open', 'error'],
+  /** Replica agent that sent `open`. */
+  opening: ['snapshot', 'error'],
+  /** Replica agent that has the snapshot. */
+  driving: ['hashes', 'pages', 'owners', 'root', 'error'],
+} as const;
+
+export type State = keyof typeof STATES;
+
+export function isLegal(state: State, message: MessageName): boolean {
+  return (STATES[state] as readonly MessageName[]).includes(message);
+}

@@ -1,0 +1,17 @@
+/** The protocol version that this program speaks; SPEC.md lists what each version means. */
+export const PROTOCOL_VERSION = 1;
+
+/** The oldest version that this program still speaks. */
+export const MIN_PROTOCOL_VERSION = 1;
+
+/** The first bytes in either direction, so that a login banner or another program is told from a peer at once. */
+export const PREAMBLE = 'sqlsync\n';
+
+/** The version that two peers use: the newest that both speak, or undefined where there is none. */
+export function negotiateVersion(
+  own: { min: number; max: number },
+  peer: { min: number; max: number },
+): number | undefined {
+  const version = Math.min(own.max, peer.max);
+  return version >= Math.max(own.min, peer.min) ? version : undefined;
+}

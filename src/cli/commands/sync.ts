@@ -1,0 +1,99 @@
+import { toSqlsyncError } from '../../errors.ts';
+import { runSync } from '../../sync/sync.ts';
+import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
+import type { Output } from '../output.ts';
+import { ProgressLine } from '../progress.ts';
+import { withInterruption } from '../signals.ts';
+import { outputOf, remoteOptionsOf } from './common-options.ts';
+import type { CommonArguments } from './common-options.ts';
+
+export interface SyncArguments extends CommonArguments {
+  readonly origin: string;
+  readonly replica: string;
+  readonly dryRun: boolean;
+  readonly overwrite: boolean;
+  readonly replace: boolean;
+  readonly compress: 'auto' | 'zstd' | 'none';
+  readonly hash: 'xxh64' | 'sha256';
+}
+
+/** Between two progress events with `--json`, in milliseconds. */
+const JSON_PROGRESS_INTERVAL_MS = 1000;
+
+/** `sqlsync ORIGIN REPLICA`; returns the exit status. */
+export async function runSyncCommand(args: SyncArguments): Promise<number> {
+  const output = outputOf(args);
+  const line = process.stderr.isTTY && !args.json && !args.quiet ? new ProgressLine(output) : undefined;
+  try {
+    const summary = await withInterruption((signal) =>
+      runSync({ ...optionsOf(args), ...listeners(output, line), signal }),
+    );
+    line?.end();
+    output.json({ type: 'summary', ...summary });
+    output.result(describe(summary));
+    return EXIT_OK;
+  } catch (error) {
+    line?.end();
+    const failure = toSqlsyncError(error);
+    output.error(failure);
+    return exitStatusOf(failure.code);
+  }
+}
+
+function optionsOf(args: SyncArguments): SyncOptions {
+  const { origin, replica, dryRun, overwrite, replace, compress, hash } = args;
+  return { origin, replica, dryRun, overwrite, replace, compress, hash, ...remoteOptionsOf(args) };
+}
+
+function listeners(
+  output: Output,
+  line: ProgressLine | undefined,
+): Pick<SyncOptions, 'onProgress' | 'onWarning' | 'onNote'> {
+  let nextAt = 0;
+  return {
+    onWarning: (warning) => output.warning(warning),
+    onNote: (note) => output.note(note),
+    onProgress(progress) {
+      line?.update(progress);
+      if (!output.options.json || performance.now() < nextAt) return;
+      nextAt = performance.now() + JSON_PROGRESS_INTERVAL_MS;
+      output.json({ type: 'progress', ...progress });
+    },
+  };
+}
+
+/** The summary for people. */
+function describe(summary: SyncSummary): string {
+  const { pageSize, pageCount, pagesChanged, pagesDelta, bytesSent, bytesReceived } = summary;
+  const size = pageSize * pageCount;
+  const wire = bytesSent + bytesReceived;
+  const speedup = size > wire ? `, ${factor(size / wire)} less than the whole` : '';
+  const changed = `${formatPages(pagesChanged)} (${formatShare(pagesChanged, pageCount)})`;
+  const deltas = pagesDelta > 0 ? `, ${formatCount(pagesDelta)} of them as deltas` : '';
+  const did = summary.outcome === 'dryRun' ? 'would change' : 'changed';
+  return [
+    headline(summary),
+    `  compared  ${formatPages(summary.pagesCompared)} of ${formatPages(pageCount)} (${formatBytes(size)}); ${did} ${changed}${deltas}`,
+    `  wire      ${formatBytes(bytesSent)} sent, ${formatBytes(bytesReceived)} received${speedup}`,
+    `  time      ${formatDuration(summary.durationMs)}; snapshot held for ${formatDuration(summary.snapshotHeldMs)}, origin's WAL grew by ${formatBytes(summary.walGrowthBytes)}`,
+  ].join('\n');
+}
+
+function headline({ outcome, origin, replica, created, resumed }: SyncSummary): string {
+  switch (outcome) {
+    case 'dryRun':
+      return `${replica} was compared with ${origin}; nothing was written`;
+    case 'unchanged':
+      return `${replica} already is an exact copy of ${origin}`;
+    case 'committed': {
+      const how = created ? (resumed ? ' (new, resumed)' : ' (new)') : '';
+      return `${replica} is now an exact copy of ${origin}${how}`;
+    }
+  }
+}
+
+function factor(value: number): string {
+  return `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString('en-US')} times`;
+}

@@ -1,0 +1,76 @@
+import { toSqlsyncError } from '../../errors.ts';
+import { runVerify } from '../../sync/verify.ts';
+import type { VerifySummary } from '../../sync/verify.ts';
+import { EXIT_DIFFERENT, EXIT_OK, exitStatusOf } from '../exit.ts';
+import { formatBytes, formatDuration, formatPages } from '../format.ts';
+import type { Output } from '../output.ts';
+import { withInterruption } from '../signals.ts';
+import { outputOf, remoteOptionsOf } from './common-options.ts';
+import type { CommonArguments } from './common-options.ts';
+
+export interface VerifyArguments extends CommonArguments {
+  readonly a: string;
+  readonly b: string;
+}
+
+/** Ranges of pages shown without -v. */
+const MAX_RANGES_SHOWN = 8;
+
+/** `sqlsync verify A B`; returns the exit status. */
+export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
+  const output = outputOf(args);
+  try {
+    const summary = await withInterruption((signal) =>
+      runVerify({
+        a: args.a,
+        b: args.b,
+        ...remoteOptionsOf(args),
+        signal,
+        onWarning: (warning) => output.warning(warning),
+        onNote: (note) => output.note(note),
+      }),
+    );
+    output.json({ type: 'summary', ...summary });
+    output.result(describe(summary, output));
+    return summary.same ? EXIT_OK : EXIT_DIFFERENT;
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    output.error(failure);
+    return exitStatusOf(failure.code);
+  }
+}
+
+function describe(summary: VerifySummary, output: Output): string {
+  const { a, b, differingPages, objects } = summary;
+  const time = formatDuration(summary.durationMs);
+  if (summary.same) {
+    return `${a.location} and ${b.location} are the same: ${formatPages(a.pageCount)} of ${formatBytes(a.pageSize)} (${time})`;
+  }
+  if (a.pageSize !== b.pageSize) {
+    return `${a.location} and ${b.location} differ: pages of ${a.pageSize} and ${b.pageSize} bytes`;
+  }
+  const lines = [`${a.location} and ${b.location} differ in ${formatPages(differingPages.length)} (${time})`];
+  if (a.pageCount !== b.pageCount)
+    lines.push(`  size      ${formatPages(a.pageCount)} and ${formatPages(b.pageCount)}`);
+  for (const { name, pagesInA, pagesInB } of objects) {
+    lines.push(
+      `  ${name}: ${formatPages(pagesInA)}${pagesInA === pagesInB ? '' : ` and ${formatPages(pagesInB)}`}`,
+    );
+  }
+  const limit = output.options.verbosity === 'verbose' ? Infinity : MAX_RANGES_SHOWN;
+  lines.push(`  pages     ${ranges(differingPages, limit)}`);
+  return lines.join('\n');
+}
+
+/** Ascending numbers as ranges: 1, 4–9, 12 and 3 more. */
+function ranges(pages: readonly number[], limit: number): string {
+  const found: [number, number][] = [];
+  for (const page of pages) {
+    const last = found.at(-1);
+    if (last !== undefined && last[1] === page - 1) last[1] = page;
+    else found.push([page, page]);
+  }
+  const shown = found.slice(0, limit).map(([first, end]) => (first === end ? `${first}` : `${first}–${end}`));
+  const more = found.length - shown.length;
+  return `${shown.join(', ')}${more > 0 ? ` and ${more} more ranges (-v shows them)` : ''}`;
+}

@@ -1,0 +1,51 @@
+import type { ErrorCode } from '../errors.ts';
+
+/** Exit statuses that are no error's. */
+export const EXIT_OK = 0;
+export const EXIT_DIFFERENT = 1;
+
+/** The only place where errors become exit statuses; README.md, "Exit statuses", is the same table for people. */
+const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
+  USAGE: 2,
+  SAME_FILE: 2,
+  BOTH_REMOTE: 2,
+  ORIGIN_NOT_FOUND: 3,
+  ORIGIN_NOT_A_DATABASE: 3,
+  ORIGIN_UNREADABLE: 3,
+  ORIGIN_PERMISSION: 3,
+  ORIGIN_HOT_JOURNAL: 3,
+  ORIGIN_CHECKSUM_VFS: 3,
+  ORIGIN_REPLACED: 3,
+  ORIGIN_CHANGED: 3,
+  ORIGIN_TOO_LARGE: 3,
+  REPLICA_NOT_A_DATABASE: 4,
+  REPLICA_UNWRITABLE: 4,
+  REPLICA_LEFTOVER: 4,
+  REPLICA_REPLACED: 4,
+  REPLICA_EXISTS: 4,
+  REPLICA_CHECKSUM_VFS: 4,
+  BUSY: 5,
+  SWAPPED: 6,
+  REPLICA_NOT_MARKED: 6,
+  REPLICA_PAGE_SIZE: 6,
+  ROOT_MISMATCH: 7,
+  PROTOCOL: 8,
+  PROTOCOL_VERSION: 8,
+  NODE_UNSUPPORTED: 9,
+  BINDING_MISSING: 9,
+  BINDING_BROKEN: 9,
+  BINDING_BUILD_FAILED: 9,
+  CONNECT_FAILED: 10,
+  HOST_KEY_UNKNOWN: 11,
+  HOST_KEY_MISMATCH: 12,
+  AUTH_FAILED: 13,
+  REMOTE_EXE_NOT_FOUND: 14,
+  CONNECTION_LOST: 15,
+  TIMEOUT: 16,
+  INTERNAL: 70,
+  INTERRUPTED: 130,
+};
+
+export function exitStatusOf(code: ErrorCode): number {
+  return EXIT_STATUS[code];
+}

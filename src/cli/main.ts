@@ -1,0 +1,161 @@
+import yargs from 'yargs';
+import type { Argv } from 'yargs';
+import { SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { VERSION } from '../sync/program.ts';
+import { EXIT_OK, exitStatusOf } from './exit.ts';
+import { Output } from './output.ts';
+
+const DESCRIPTION = `sqlsync ORIGIN REPLICA
+
+Makes REPLICA an exact copy of ORIGIN, a live SQLite database, sending only what differs.
+Either may be a path or [user@]host:path. Writers of ORIGIN do not wait.`;
+
+const EXAMPLES: [string, string][] = [
+  ['$0 app.db copy.db', 'a local copy; run again, it sends what changed'],
+  ['$0 deploy@db1:/srv/app.db app.db', 'pull over SSH'],
+  ['$0 app.db backup@vault:app.db', 'push over SSH'],
+  ['$0 -n app.db copy.db', 'only say what would change'],
+  ['$0 verify app.db deploy@db1:/srv/app.db', 'compare, write nothing'],
+];
+
+/** Runs the command line `argv` (without the program's name) and returns the exit status. */
+export async function main(argv: readonly string[]): Promise<number> {
+  let status = EXIT_OK;
+  // Before the command line is understood, so that its own errors come in the form that was asked for.
+  const output = new Output({
+    json: argv.includes('--json'),
+    verbosity: argv.includes('-q') || argv.includes('--quiet') ? 'quiet' : 'normal',
+  });
+  const parser = describe(yargs([...argv]).scriptName('sqlsync'), (code) => (status = code));
+  try {
+    await parser.parseAsync();
+    return status;
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    output.error(failure);
+    return exitStatusOf(failure.code);
+  }
+}
+
+function describe(parser: Argv, setStatus: (status: number) => void): Argv {
+  return parser
+    .usage(DESCRIPTION)
+    .command(
+      '$0 <origin> <replica>',
+      'Copy ORIGIN to REPLICA',
+      (command) => commonOptions(syncOptions(locations(command, 'origin', 'replica'))),
+      async (args) => {
+        const { runSyncCommand } = await import('./commands/sync.ts');
+        setStatus(await runSyncCommand(args));
+      },
+    )
+    .command(
+      'verify <a> <b>',
+      'Compare two databases and say which pages and tables differ; exits 0 when they are the same, 1 when not',
+      (command) => commonOptions(locations(command, 'a', 'b')),
+      async (args) => {
+        const { runVerifyCommand } = await import('./commands/verify.ts');
+        setStatus(await runVerifyCommand(args));
+      },
+    )
+    .command('agent', false, {}, async () => {
+      const { runAgentCommand } = await import('./commands/agent.ts');
+      setStatus(await runAgentCommand());
+    })
+    .command('build-binding', false, {}, async () => {
+      const { runBuildBindingCommand } = await import('./commands/build-binding.ts');
+      setStatus(await runBuildBindingCommand());
+    })
+    .completion('completion', 'Print a script for shell completion')
+    .example(EXAMPLES)
+    .epilogue('Exit statuses and everything else: the README of sqlsync.')
+    .version(VERSION)
+    .alias('help', 'h')
+    .parserConfiguration({ 'parse-positional-numbers': false, 'duplicate-arguments-array': false })
+    .strict()
+    .exitProcess(false)
+    .wrap(Math.min(100, process.stdout.columns ?? 100))
+    .fail((message, error) => {
+      throw error ?? new SqlsyncError('USAGE', message, { hint: 'See `sqlsync --help`.' });
+    });
+}
+
+function locations<A extends string, B extends string>(
+  parser: Argv,
+  first: A,
+  second: B,
+): Argv<Record<A | B, string>> {
+  return parser
+    .positional(first, { type: 'string', demandOption: true, describe: 'Path or [user@]host:path' })
+    .positional(second, {
+      type: 'string',
+      demandOption: true,
+      describe: 'Path or [user@]host:path',
+    }) as unknown as Argv<Record<A | B, string>>;
+}
+
+function syncOptions<T>(parser: Argv<T>) {
+  return parser
+    .option('dry-run', {
+      alias: 'n',
+      type: 'boolean',
+      default: false,
+      describe: 'Compare only; write nothing',
+    })
+    .option('overwrite', {
+      type: 'boolean',
+      default: false,
+      describe: 'REPLICA may be a database that sqlsync did not make (its content is lost)',
+    })
+    .option('replace', {
+      type: 'boolean',
+      default: false,
+      describe: 'Replace a REPLICA of another page size',
+    })
+    .option('compress', {
+      choices: ['auto', 'zstd', 'none'] as const,
+      default: 'auto' as const,
+      describe: 'auto: all over SSH, only deltas between local files',
+    })
+    .option('hash', {
+      choices: ['xxh64', 'sha256'] as const,
+      default: 'xxh64' as const,
+      describe: 'sha256 resists crafted collisions and is slower',
+    });
+}
+
+function commonOptions<T>(parser: Argv<T>) {
+  return parser
+    .option('port', { alias: 'p', type: 'number', describe: 'SSH port of the remote side' })
+    .option('identity', {
+      alias: 'i',
+      type: 'string',
+      array: true,
+      nargs: 1,
+      describe: 'Private key file for SSH',
+    })
+    .option('known-hosts', {
+      type: 'string',
+      array: true,
+      nargs: 1,
+      describe: 'Files of trusted host keys (default: ~/.ssh/known_hosts and the system’s)',
+    })
+    .option('remote-exe', {
+      type: 'string',
+      default: 'sqlsync',
+      describe: 'Name of sqlsync on the remote side',
+    })
+    .option('busy-timeout', {
+      type: 'number',
+      default: 10,
+      describe: 'Seconds to wait for locks of other programs',
+    })
+    .option('timeout', {
+      type: 'number',
+      default: 300,
+      describe: 'Seconds of silence after which the other side counts as lost; 0 is for ever',
+    })
+    .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on stdout' })
+    .option('verbose', { alias: 'v', type: 'boolean', default: false, describe: 'Say more' })
+    .option('quiet', { alias: 'q', type: 'boolean', default: false, describe: 'Say nothing but errors' });
+}

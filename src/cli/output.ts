@@ -1,0 +1,72 @@
+import { styleText } from 'node:util';
+import { sanitizeText } from '../errors.ts';
+import type { SqlsyncError } from '../errors.ts';
+import { exitStatusOf } from './exit.ts';
+
+export type Verbosity = 'quiet' | 'normal' | 'verbose';
+
+export interface OutputOptions {
+  readonly json: boolean;
+  readonly verbosity: Verbosity;
+}
+
+/**
+ * What a command says. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object
+ * a line and stderr nothing; with `-q` only errors are said.
+ */
+export class Output {
+  readonly options: OutputOptions;
+  /** Called before anything is written, so that a progress line can make room. */
+  beforeWrite: () => void = () => {};
+
+  constructor(options: OutputOptions) {
+    this.options = options;
+  }
+
+  /** One event or result for programs; says nothing without `--json`. */
+  json(event: { type: string } & Record<string, unknown>): void {
+    if (this.options.json) process.stdout.write(`${JSON.stringify(event)}\n`);
+  }
+
+  /** A result for people. */
+  result(text: string): void {
+    if (this.options.json || this.options.verbosity === 'quiet') return;
+    this.beforeWrite();
+    process.stdout.write(`${text}\n`);
+  }
+
+  warning(text: string): void {
+    if (this.options.json) return this.json({ type: 'warning', message: text });
+    if (this.options.verbosity === 'quiet') return;
+    this.#say(`${colour('yellow', 'warning:')} ${sanitizeText(text, 2000)}`);
+  }
+
+  note(text: string): void {
+    if (this.options.verbosity !== 'verbose') return;
+    if (this.options.json) return this.json({ type: 'note', message: text });
+    this.#say(sanitizeText(text, 4000));
+  }
+
+  error(error: SqlsyncError): void {
+    const { code, message, hint } = error;
+    if (this.options.json) {
+      const exitStatus = exitStatusOf(code);
+      return this.json({ type: 'error', code, message, ...(hint === undefined ? {} : { hint }), exitStatus });
+    }
+    this.#say(`${colour('red', 'sqlsync:')} ${message} [${code}]`);
+    if (hint !== undefined) this.#say(`${' '.repeat('sqlsync: '.length)}${hint}`);
+    if (code === 'INTERNAL' && this.options.verbosity === 'verbose' && error.cause instanceof Error) {
+      this.#say(error.cause.stack ?? '');
+    }
+  }
+
+  #say(text: string): void {
+    this.beforeWrite();
+    process.stderr.write(`${text}\n`);
+  }
+}
+
+/** Colours where stderr is a terminal and NO_COLOR is not set (styleText looks at both). */
+function colour(format: 'red' | 'yellow', text: string): string {
+  return styleText(format, text, { stream: process.stderr });
+}

@@ -1,0 +1,107 @@
+/**
+ * The codes of {@link SqlsyncError}. They are stable: scripts may match on them, and they cross the wire and
+ * process borders unchanged. `cli/exit.ts` maps each to an exit status; README.md documents the table.
+ */
+export const ERROR_CODES = [
+  // Set-up of this installation
+  'NODE_UNSUPPORTED',
+  'BINDING_MISSING',
+  'BINDING_BROKEN',
+  'BINDING_BUILD_FAILED',
+  // The request
+  'USAGE',
+  'SAME_FILE',
+  'BOTH_REMOTE',
+  'SWAPPED',
+  // The origin
+  'ORIGIN_NOT_FOUND',
+  'ORIGIN_NOT_A_DATABASE',
+  'ORIGIN_UNREADABLE',
+  'ORIGIN_PERMISSION',
+  'ORIGIN_HOT_JOURNAL',
+  'ORIGIN_CHECKSUM_VFS',
+  'ORIGIN_REPLACED',
+  'ORIGIN_CHANGED',
+  'ORIGIN_TOO_LARGE',
+  // The replica
+  'REPLICA_NOT_A_DATABASE',
+  'REPLICA_UNWRITABLE',
+  'REPLICA_NOT_MARKED',
+  'REPLICA_PAGE_SIZE',
+  'REPLICA_LEFTOVER',
+  'REPLICA_REPLACED',
+  'REPLICA_EXISTS',
+  'REPLICA_CHECKSUM_VFS',
+  'ROOT_MISMATCH',
+  'BUSY',
+  // The connection
+  'CONNECT_FAILED',
+  'HOST_KEY_MISMATCH',
+  'HOST_KEY_UNKNOWN',
+  'AUTH_FAILED',
+  'REMOTE_EXE_NOT_FOUND',
+  'CONNECTION_LOST',
+  'TIMEOUT',
+  // The conversation
+  'PROTOCOL',
+  'PROTOCOL_VERSION',
+  'INTERRUPTED',
+  'INTERNAL',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+export interface SqlsyncErrorOptions {
+  /** What the user can do next, as one sentence or command. */
+  hint?: string;
+  cause?: unknown;
+}
+
+/**
+ * The one error that sqlsync reports about the world (our own bugs are assertion errors).
+ * `message` states what was observed against what was expected, `hint` what to do next.
+ */
+export class SqlsyncError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: SqlsyncErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'SqlsyncError';
+    this.code = code;
+    this.hint = options.hint;
+  }
+}
+
+/** `code` as an {@link ErrorCode}; a code that this version does not know (a newer peer's) reads as PROTOCOL. */
+export function parseErrorCode(code: string): ErrorCode {
+  return (ERROR_CODES as readonly string[]).includes(code) ? (code as ErrorCode) : 'PROTOCOL';
+}
+
+/** Any thrown value as a SqlsyncError; what is not one already becomes INTERNAL with its cause kept. */
+export function toSqlsyncError(error: unknown): SqlsyncError {
+  if (error instanceof SqlsyncError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new SqlsyncError('INTERNAL', message, {
+    cause: error,
+    hint: 'This is a bug in sqlsync: please report it.',
+  });
+}
+
+/** The `code` of a Node.js or SQLite error (ENOENT, SQLITE_BUSY, …), or undefined where there is none. */
+export function systemErrorCode(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/**
+ * Text that came from a peer or a file, made safe to show on a terminal: control characters (C0, C1, bidi
+ * overrides) become `�`, and it is cut to `maxLength` characters.
+ */
+export function sanitizeText(text: string, maxLength = 500): string {
+  const clean = text.replace(
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g,
+    '\ufffd',
+  );
+  return clean.length > maxLength ? `${clean.slice(0, maxLength)}…` : clean;
+}

@@ -1,0 +1,70 @@
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { dirname } from 'node:path';
+import { systemErrorCode } from '../errors.ts';
+import type { DatabaseHeader } from './header.ts';
+import { HEADER_BYTES, parseHeader } from './header.ts';
+
+/** What can be told of a database file without opening it as a database. */
+export interface DatabaseFile {
+  readonly path: string;
+  readonly stats: Stats;
+  /** Device and inode: the same file under any name. */
+  readonly fileId: string;
+  /** undefined for a file of 0 bytes and for one that is no SQLite database. */
+  readonly header: DatabaseHeader | undefined;
+}
+
+/**
+ * Looks at the file at `path`; undefined where there is none. Throws the system's errors.
+ *
+ * Must not be called while this process has the database open: closing the descriptor would drop all the POSIX
+ * locks that this process has on the file.
+ */
+export function inspectDatabase(path: string): DatabaseFile | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return undefined;
+  return { path, stats, fileId: fileIdOf(stats), header: stats.isFile() ? readHeader(path) : undefined };
+}
+
+export function fileIdOf(stats: Stats): string {
+  return `${stats.dev}:${stats.ino}`;
+}
+
+/** Device and inode of what is at `path` now; undefined where there is nothing. Opens nothing. */
+export function currentFileId(path: string): string | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  return stats === undefined ? undefined : fileIdOf(stats);
+}
+
+/** Bytes of a file, 0 where there is none. Opens nothing. */
+export function fileBytes(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** True where this process may create files beside `path`. */
+export function folderIsWritable(path: string): boolean {
+  try {
+    accessSync(dirname(path), constants.W_OK | constants.X_OK);
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return false;
+  }
+}
+
+/** True for root and for the file's owner, whose new -wal and -shm files the application can write. */
+export function actsAsOwner(stats: Stats): boolean {
+  const uid = process.geteuid?.();
+  return uid === undefined || uid === 0 || uid === stats.uid;
+}
+
+function readHeader(path: string): DatabaseHeader | undefined {
+  const bytes = Buffer.alloc(HEADER_BYTES);
+  const descriptor = openSync(path, 'r');
+  try {
+    return readSync(descriptor, bytes, 0, HEADER_BYTES, 0) === HEADER_BYTES ? parseHeader(bytes) : undefined;
+  } finally {
+    closeSync(descriptor);
+  }
+}

@@ -1,0 +1,42 @@
+import { BLOCK_BYTES } from '../../protocol/limits.ts';
+import { bitmapBytes, blockHashBytes, blocksPerPage } from '../../protocol/page-batch.ts';
+import type { BatchPage } from '../../protocol/page-batch.ts';
+import { hashBlocks } from './hash.ts';
+
+/** A page of which more than this part changed travels whole: the bitmap and block hashes would not pay. */
+const FULL_PAGE_RATIO = 0.75;
+
+/**
+ * The page as a delta against the version whose block hashes the peer sent, or whole where most of it changed.
+ * `oldHashes` are `blockHashBytes(page.length)` bytes.
+ */
+export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
+  const blocks = blocksPerPage(page.length);
+  const hashes = new Uint8Array(blockHashBytes(page.length));
+  hashBlocks(page, hashes, 0);
+  const now = new DataView(hashes.buffer);
+  const old = new DataView(oldHashes.buffer, oldHashes.byteOffset, oldHashes.byteLength);
+  const bitmap = new Uint8Array(bitmapBytes(page.length));
+  const changed: number[] = [];
+  for (let block = 0; block < blocks; block++) {
+    if (now.getUint32(block * 4) === old.getUint32(block * 4)) continue;
+    bitmap[block >> 3] = (bitmap[block >> 3] ?? 0) | (1 << (block & 7));
+    changed.push(block);
+  }
+  if (changed.length > blocks * FULL_PAGE_RATIO) return { bitmap: undefined, data: page };
+  const data = new Uint8Array(changed.length * BLOCK_BYTES);
+  for (const [i, block] of changed.entries()) {
+    data.set(page.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), i * BLOCK_BYTES);
+  }
+  return { bitmap, data };
+}
+
+/** Puts the blocks of a delta into `page` (the old version, which becomes the new one). */
+export function applyDelta(page: Uint8Array, bitmap: Uint8Array, data: Uint8Array): void {
+  let from = 0;
+  for (let block = 0; block < blocksPerPage(page.length); block++) {
+    if (((bitmap[block >> 3] ?? 0) & (1 << (block & 7))) === 0) continue;
+    page.set(data.subarray(from, from + BLOCK_BYTES), block * BLOCK_BYTES);
+    from += BLOCK_BYTES;
+  }
+}

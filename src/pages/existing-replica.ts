@@ -1,0 +1,283 @@
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { retryBusy } from '../sqlite/busy.ts';
+import { DatabaseReader } from '../sqlite/database-reader.ts';
+import { ReplicaWriter } from '../sqlite/replica-writer.ts';
+import type { DatabaseFile } from './database-file.ts';
+import { currentFileId } from './database-file.ts';
+import { firstPageForReplica } from './header.ts';
+import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
+import type { PageCount, PageNumber, PageSize } from './page-types.ts';
+import { lockBytePage, pageCount, pageSize } from './page-types.ts';
+import { ReplicaMovedError, replicaError } from './replica-error.ts';
+import { Spool } from './spool.ts';
+
+export interface ReplicaOptions {
+  /** How long to wait for locks that other programs hold, in milliseconds. */
+  readonly busyTimeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const FIRST_PAGE = 1 as PageNumber;
+
+/**
+ * A replica that exists and has the origin's page size.
+ *
+ *     open: read-only connection, read transaction ──► compare
+ *     begin: second connection, BEGIN IMMEDIATE      (other writers wait, readers do not)
+ *     write: WAL mode: into the transaction          rollback mode: into the spool
+ *     commit:                                        rollback mode: BEGIN EXCLUSIVE, spool → transaction
+ *             page 1, truncation, COMMIT, checkpoint
+ *
+ * Until `begin` nothing is opened for writing, because a read-write connection that closes last checkpoints the WAL:
+ * a sync that finds no difference changes no byte. In rollback mode pages wait in the spool, because a transaction
+ * larger than SQLite's cache would lock readers out for the whole transfer.
+ */
+export class ExistingReplica implements PageSink {
+  readonly path: string;
+  readonly resumed = false;
+  readonly warnings: readonly string[] = [];
+  readonly #file: DatabaseFile;
+  readonly #target: SinkTarget;
+  readonly #options: ReplicaOptions;
+  readonly #old: OldState;
+  readonly #spool: Spool | undefined;
+  #writer: ReplicaWriter | undefined;
+  #firstPage: Uint8Array | undefined;
+
+  /** `file` must have the target's page size, or 0 bytes. Throws SqlsyncError. */
+  static async open(
+    file: DatabaseFile,
+    target: SinkTarget,
+    options: ReplicaOptions,
+  ): Promise<ExistingReplica> {
+    const reader = await openReader(file, options);
+    return new ExistingReplica(file, target, options, reader);
+  }
+
+  private constructor(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions, old: OldState) {
+    this.path = file.path;
+    this.#file = file;
+    this.#target = target;
+    this.#options = options;
+    this.#old = old;
+    this.#spool = file.header?.wal === true ? undefined : new Spool(file.path, target);
+  }
+
+  get old(): PageSource {
+    return this.#old;
+  }
+
+  /** True where the replica has no pages, or just the one of an empty database. */
+  get isEmpty(): boolean {
+    return this.#old.isEmpty;
+  }
+
+  async begin(): Promise<'ready' | 'moved'> {
+    try {
+      const textEncoding = this.#file.header?.textEncoding ?? 'UTF-8';
+      const writer = new ReplicaWriter(this.path, {
+        textEncoding,
+        ...(this.#file.header === undefined ? { initialPageSize: this.#target.pageSize } : {}),
+      });
+      this.#writer = writer;
+      await this.#retry(() => writer.begin('immediate'));
+      // Nobody else can commit now, so what the reader sees from here on is what the writer changes.
+      const moved = await this.#old.refresh(this.#options);
+      if (this.#spool === undefined) writer.prepareForPages(this.#target.pageCount);
+      else this.#spool.open();
+      return moved ? 'moved' : 'ready';
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  write(page: PageNumber, bytes: Uint8Array): void {
+    try {
+      if (page === FIRST_PAGE) this.#firstPage = bytes;
+      else if (this.#spool !== undefined) this.#spool.write(page, bytes);
+      else this.#openWriter().writePage(page, bytes);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  readNew(page: PageNumber): Uint8Array {
+    if (page === FIRST_PAGE && this.#firstPage !== undefined) return this.#firstPage;
+    if (page === lockBytePage(this.#target.pageSize)) return new Uint8Array(this.#target.pageSize);
+    if (this.#spool === undefined) return this.#openWriter().readPage(page);
+    return this.#spool.read(page) ?? this.#old.readPage(page);
+  }
+
+  async commit(): Promise<void> {
+    try {
+      const writer = this.#openWriter();
+      const firstPage = this.#newFirstPage();
+      this.#old.end();
+      if (this.#spool !== undefined) await this.#applySpool(writer, this.#spool);
+      writer.writePage(FIRST_PAGE, firstPage);
+      if (writer.pageCount() > this.#target.pageCount) writer.truncateTo(this.#target.pageCount);
+      this.#checkUnreplaced();
+      await this.#retry(() => writer.commit());
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+    this.#afterCommit();
+  }
+
+  abort(): void {
+    this.#release();
+  }
+
+  /** Page 1 is written even where its content is unchanged: the schema cookie has to move with every commit. */
+  #newFirstPage(): Uint8Array {
+    // A file of 0 bytes has nothing of its own to keep.
+    if (this.#old.pageCount === 0 && this.#firstPage !== undefined) return this.#firstPage;
+    const oldFirstPage = this.#old.readPage(FIRST_PAGE);
+    return firstPageForReplica(this.#firstPage ?? oldFirstPage, oldFirstPage);
+  }
+
+  /**
+   * The switch to an EXCLUSIVE lock needs a new transaction; another writer could slip in between, which
+   * `data_version` tells.
+   */
+  async #applySpool(writer: ReplicaWriter, spool: Spool): Promise<void> {
+    const before = writer.dataVersion();
+    writer.rollback();
+    await this.#retry(() => writer.begin('exclusive'));
+    if (writer.dataVersion() !== before) throw new ReplicaMovedError(this.path);
+    writer.prepareForPages(this.#target.pageCount);
+    for (const page of spool.pages()) writer.writePage(page, spool.read(page) as Uint8Array);
+  }
+
+  /** The commit is done: from here on nothing may fail the sync. */
+  #afterCommit(): void {
+    try {
+      this.#old.close();
+      this.#writer?.checkpoint();
+    } catch {
+      // A checkpoint is a courtesy; whoever opens the replica next makes it.
+    }
+    this.#release();
+  }
+
+  #checkUnreplaced(): void {
+    if (currentFileId(this.path) === this.#file.fileId) return;
+    throw new SqlsyncError('REPLICA_REPLACED', `Another file took the name ${this.path} during the sync`, {
+      hint: 'Nothing was changed. Run it again if that file is to become the replica.',
+    });
+  }
+
+  #openWriter(): ReplicaWriter {
+    if (this.#writer === undefined) throw new Error('the sink was not begun');
+    return this.#writer;
+  }
+
+  #retry<T>(action: () => T): Promise<T> {
+    return retryBusy(`Replica ${this.path}`, action, {
+      timeoutMs: this.#options.busyTimeoutMs,
+      signal: this.#options.signal,
+    });
+  }
+
+  #release(): void {
+    for (const release of [
+      () => this.#old.close(),
+      () => this.#writer?.rollback(),
+      () => this.#writer?.close(),
+    ]) {
+      try {
+        release();
+      } catch {
+        // Closing is all that is left to do; an I/O error on the way must not hide the first one.
+      }
+    }
+    this.#spool?.remove();
+    this.#writer = undefined;
+  }
+}
+
+/** What the replica holds before the sync, in a read transaction. */
+class OldState implements PageSource {
+  readonly pageSize: PageSize;
+  readonly #reader: DatabaseReader;
+  #pageCount: PageCount;
+  #dataVersion: number;
+  #closed = false;
+
+  constructor(reader: DatabaseReader, shape: { pageSize: number; pageCount: number }) {
+    this.#reader = reader;
+    this.pageSize = pageSize(shape.pageSize) as PageSize;
+    this.#pageCount = pageCount(shape.pageCount);
+    this.#dataVersion = reader.dataVersion();
+  }
+
+  get pageCount(): PageCount {
+    return this.#pageCount;
+  }
+
+  get isEmpty(): boolean {
+    return this.#pageCount === 0 || (this.#pageCount === 1 && this.#reader.schemaSize() === 0);
+  }
+
+  readPage(page: PageNumber): Uint8Array {
+    if (page === lockBytePage(this.pageSize)) return new Uint8Array(this.pageSize);
+    return this.#reader.readPage(page);
+  }
+
+  /** Moves to the newest state; true where that is another one. Call with the write lock held. */
+  async refresh(options: ReplicaOptions): Promise<boolean> {
+    this.#reader.end();
+    const shape = await retryBusy(`Replica ${this.#reader.path}`, () => this.#reader.begin(), {
+      timeoutMs: options.busyTimeoutMs,
+      signal: options.signal,
+    });
+    const dataVersion = this.#reader.dataVersion();
+    const moved = dataVersion !== this.#dataVersion;
+    this.#dataVersion = dataVersion;
+    this.#pageCount = pageCount(shape.pageCount);
+    return moved;
+  }
+
+  end(): void {
+    this.#reader.end();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reader.close();
+  }
+}
+
+async function openReader(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
+  for (let recovered = false; ; recovered = true) {
+    let reader: DatabaseReader | undefined;
+    try {
+      const connection = (reader = new DatabaseReader(file.path));
+      const shape = await retryBusy(`Replica ${file.path}`, () => connection.begin(), {
+        timeoutMs: options.busyTimeoutMs,
+        signal: options.signal,
+      });
+      return new OldState(connection, shape);
+    } catch (error) {
+      reader?.close();
+      if (recovered || systemErrorCode(error) !== 'SQLITE_READONLY_ROLLBACK')
+        throw replicaError(file.path, error);
+      recover(file);
+    }
+  }
+}
+
+/** A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery makes it undone. */
+function recover(file: DatabaseFile): void {
+  try {
+    const writer = new ReplicaWriter(file.path, { textEncoding: file.header?.textEncoding ?? 'UTF-8' });
+    try {
+      writer.pageCount();
+    } finally {
+      writer.close();
+    }
+  } catch (error) {
+    throw replicaError(file.path, error);
+  }
+}

@@ -1,0 +1,151 @@
+import { TREE_FANOUT } from '../../protocol/limits.ts';
+import type { PageHasher } from './hash.ts';
+import type { PageCount, PageNumber } from './page-types.ts';
+import { pageNumber } from './page-types.ts';
+
+/** Memory for the hashes of one tree: every page's up to 32 GB of 4 KiB pages, beyond it every 16th part's. */
+const DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024;
+
+export interface HashTreeOptions {
+  /** Pages of the finished tree. */
+  readonly pageCount: PageCount;
+  /** Pages that exist so far; nodes are hashed over these only. Defaults to `pageCount`. */
+  readonly presentCount?: PageCount;
+  readonly hasher: PageHasher;
+  /** Reads a page for hashing. */
+  readonly readPage: (page: PageNumber) => Uint8Array;
+  readonly budgetBytes?: number;
+}
+
+/**
+ * The hash tree of one database: a node of level L stands for 16^L consecutive pages, its hash is the hash of its
+ * children's hashes, a page's is of its bytes.
+ *
+ * Only one level is kept in memory, the lowest that fits the budget; levels above are computed when asked for
+ * (16 times fewer with each level), levels below by reading the pages again. So memory is bounded by the budget
+ * and not by the database.
+ */
+export class HashTree {
+  readonly pageCount: PageCount;
+  readonly hashBytes: number;
+  /** The level that is kept in memory. */
+  readonly keptLevel: number;
+  readonly #hasher: PageHasher;
+  #readPage: (page: PageNumber) => Uint8Array;
+  #presentCount: PageCount;
+  readonly #kept: Uint8Array;
+  readonly #known: Uint8Array;
+
+  constructor(options: HashTreeOptions) {
+    this.pageCount = options.pageCount;
+    this.#presentCount = options.presentCount ?? options.pageCount;
+    this.#hasher = options.hasher;
+    this.#readPage = options.readPage;
+    this.hashBytes = options.hasher.hashBytes;
+    const budget = options.budgetBytes ?? DEFAULT_BUDGET_BYTES;
+    let level = 0;
+    while (this.nodeCount(level) * this.hashBytes > budget) level++;
+    this.keptLevel = level;
+    this.#kept = new Uint8Array(this.nodeCount(level) * this.hashBytes);
+    this.#known = new Uint8Array(this.nodeCount(level));
+  }
+
+  /** Nodes of a level, in the finished tree. */
+  nodeCount(level: number): number {
+    return Math.ceil(this.pageCount / TREE_FANOUT ** level);
+  }
+
+  /** True where no page of the node exists yet. */
+  isAbsent(level: number, index: number): boolean {
+    return index * TREE_FANOUT ** level >= this.#presentCount;
+  }
+
+  /** Keeps the hash of a page that is at hand anyway, so that it need not be read again for hashing. */
+  learn(page: PageNumber, bytes: Uint8Array): void {
+    const index = page - 1;
+    if (this.keptLevel > 0 || this.#known[index] === 1) return;
+    this.#hasher.hashPage(page, bytes, this.#kept, index * this.hashBytes);
+    this.#known[index] = 1;
+  }
+
+  /** Writes a node's hash to `out` at `offset`, hashing whatever was not hashed yet. The node must not be absent. */
+  hashNode(level: number, index: number, out: Uint8Array, offset: number): void {
+    if (level < this.keptLevel) this.#compute(level, index, out, offset);
+    else if (level === this.keptLevel) out.set(this.#keptHash(index), offset);
+    else this.#hashChildren(level, index, out, offset);
+  }
+
+  /** The root hash; of the empty string for a database without pages. */
+  root(): Uint8Array {
+    const root = new Uint8Array(this.hashBytes);
+    if (this.pageCount === 0) {
+      this.#hasher.hash(new Uint8Array(0), root, 0);
+      return root;
+    }
+    let level = 0;
+    while (this.nodeCount(level) > 1) level++;
+    this.hashNode(level, 0, root, 0);
+    return root;
+  }
+
+  /** The hash of these bytes as page `page`. */
+  hashOf(page: PageNumber, bytes: Uint8Array): Uint8Array {
+    const hash = new Uint8Array(this.hashBytes);
+    this.#hasher.hashPage(page, bytes, hash, 0);
+    return hash;
+  }
+
+  /** Takes note that a page now has this hash. */
+  setPageHash(page: PageNumber, hash: Uint8Array): void {
+    const index = Math.floor((page - 1) / TREE_FANOUT ** this.keptLevel);
+    if (this.keptLevel > 0) return this.#forget(index);
+    this.#kept.set(hash, index * this.hashBytes);
+    this.#known[index] = 1;
+  }
+
+  /** From now on all pages exist, and pages that must be hashed again are read by `readPage`. */
+  complete(readPage: (page: PageNumber) => Uint8Array): void {
+    if (this.keptLevel > 0 && this.#presentCount < this.pageCount) {
+      // The kept node at the old end was hashed over fewer pages than it has now.
+      const last = Math.floor(Math.max(0, this.#presentCount - 1) / TREE_FANOUT ** this.keptLevel);
+      this.#forget(last);
+    }
+    this.#presentCount = this.pageCount;
+    this.#readPage = readPage;
+  }
+
+  #forget(index: number): void {
+    this.#known[index] = 0;
+  }
+
+  #keptHash(index: number): Uint8Array {
+    const start = index * this.hashBytes;
+    if (this.#known[index] === 0) {
+      this.#compute(this.keptLevel, index, this.#kept, start);
+      this.#known[index] = 1;
+    }
+    return this.#kept.subarray(start, start + this.hashBytes);
+  }
+
+  /** A node's hash from the pages themselves. */
+  #compute(level: number, index: number, out: Uint8Array, offset: number): void {
+    if (level > 0) return this.#hashChildren(level, index, out, offset);
+    const page = pageNumber(index + 1);
+    this.#hasher.hashPage(page, this.#readPage(page), out, offset);
+  }
+
+  #hashChildren(level: number, index: number, out: Uint8Array, offset: number): void {
+    const first = index * TREE_FANOUT;
+    const present = Math.ceil(this.#presentCount / TREE_FANOUT ** (level - 1));
+    const end = Math.min(first + TREE_FANOUT, present);
+    const below = level - 1;
+    const children = new Uint8Array((end - first) * this.hashBytes);
+    for (let child = first; child < end; child++) {
+      const at = (child - first) * this.hashBytes;
+      if (below === this.keptLevel) children.set(this.#keptHash(child), at);
+      else if (below < this.keptLevel) this.#compute(below, child, children, at);
+      else this.#hashChildren(below, child, children, at);
+    }
+    this.#hasher.hash(children, out, offset);
+  }
+}

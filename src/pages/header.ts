@@ -1,0 +1,98 @@
+import type { PageSize } from './page-types.ts';
+import { pageSize } from './page-types.ts';
+
+/** Bytes of the database header at the start of page 1. */
+export const HEADER_BYTES = 100;
+
+const MAGIC = 'SQLite format 3\0';
+
+/**
+ * Bytes of page 1 that belong to each file and not to its content, as [first, end): they are zero in every hash.
+ *
+ * 18–19 journal mode: a header that says "rollback" beside live WAL frames loses data. 24–27 change counter,
+ * 92–95 version-valid-for and 96–99 SQLite's version: rewritten by SQLite at commit. 40–43 schema cookie: if it came
+ * from the origin, a reader with a cached schema of the same cookie would read the wrong table's rows.
+ */
+export const OWN_HEADER_RANGES: readonly (readonly [number, number])[] = [
+  [18, 20],
+  [24, 28],
+  [40, 44],
+  [92, 100],
+];
+
+/** The fields of a database header that matter here (https://www.sqlite.org/fileformat2.html#the_database_header). */
+export interface DatabaseHeader {
+  readonly pageSize: PageSize;
+  /** True for journal mode WAL (read version 2). */
+  readonly wal: boolean;
+  readonly reservedBytes: number;
+  /** Size of the database in pages as the header has it; undefined where that number is not valid. */
+  readonly pageCount: number | undefined;
+  readonly schemaCookie: number;
+  readonly textEncoding: 'UTF-8' | 'UTF-16le' | 'UTF-16be';
+  /** SQLite's version number that wrote the file last, such as 3054001. */
+  readonly sqliteVersion: number;
+}
+
+/** The header at the start of `page`, or undefined where it is none of SQLite's. */
+export function parseHeader(page: Uint8Array): DatabaseHeader | undefined {
+  if (page.length < HEADER_BYTES) return undefined;
+  for (let i = 0; i < MAGIC.length; i++) if (page[i] !== MAGIC.charCodeAt(i)) return undefined;
+  const view = new DataView(page.buffer, page.byteOffset, HEADER_BYTES);
+  const stored = view.getUint16(16);
+  const size = pageSize(stored === 1 ? 65536 : stored);
+  if (size === undefined) return undefined;
+  const encoding = view.getUint32(56);
+  return {
+    pageSize: size,
+    wal: view.getUint8(19) === 2,
+    reservedBytes: view.getUint8(20),
+    pageCount: view.getUint32(24) === view.getUint32(92) ? view.getUint32(28) : undefined,
+    schemaCookie: view.getUint32(40),
+    textEncoding: encoding === 2 ? 'UTF-16le' : encoding === 3 ? 'UTF-16be' : 'UTF-8',
+    sqliteVersion: view.getUint32(96),
+  };
+}
+
+/** A copy (Buffer.slice would be a view) of page 1 with the file's own header bytes zero: what its hash is taken of. */
+export function maskedFirstPage(page: Uint8Array): Uint8Array {
+  const masked = new Uint8Array(page);
+  for (const [first, end] of OWN_HEADER_RANGES) masked.fill(0, first, end);
+  return masked;
+}
+
+/**
+ * The origin's page 1 as an existing replica takes it: with the replica's own journal mode, and its schema cookie
+ * plus one, so that every reader that has the replica open loads the schema anew. SQLite itself rewrites the rest.
+ */
+export function firstPageForReplica(originPage: Uint8Array, replicaPage: Uint8Array): Uint8Array {
+  const page = new Uint8Array(originPage);
+  page.set(replicaPage.subarray(18, 20), 18);
+  const old = new DataView(replicaPage.buffer, replicaPage.byteOffset, HEADER_BYTES);
+  const view = new DataView(page.buffer, page.byteOffset, HEADER_BYTES);
+  view.setUint32(40, (old.getUint32(40) + 1) >>> 0);
+  for (const [first, end] of [
+    [24, 28],
+    [92, 100],
+  ] as const)
+    page.set(replicaPage.subarray(first, end), first);
+  return page;
+}
+
+/**
+ * True where page 1 carries the checksum of SQLite's checksum VFS in its 8 reserved bytes
+ * (https://www.sqlite.org/cksumvfs.html). Such a database becomes unreadable when header counters change without
+ * their checksum; 8 reserved bytes of any other use verify only by a chance of 2^-64.
+ */
+export function hasChecksumVfs(page: Uint8Array): boolean {
+  if (page[20] !== 8) return false;
+  const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
+  const end = page.length - 8;
+  let s1 = 0;
+  let s2 = 0;
+  for (let at = 0; at < end; at += 8) {
+    s1 = (s1 + view.getUint32(at, true) + s2) >>> 0;
+    s2 = (s2 + view.getUint32(at + 4, true) + s1) >>> 0;
+  }
+  return view.getUint32(end, true) === s1 && view.getUint32(end + 4, true) === s2;
+}

@@ -1,0 +1,242 @@
+import { closeSync, fsyncSync, linkSync, openSync, renameSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { copyByBackup, switchJournalMode } from '../sqlite/backup-copy.ts';
+import { retryBusy } from '../sqlite/busy.ts';
+import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
+import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
+import type { DatabaseFile } from './database-file.ts';
+import { currentFileId, fileBytes } from './database-file.ts';
+import type { ReplicaOptions } from './existing-replica.ts';
+import type { Mark } from './mark.ts';
+import { besideReplica, writeMark } from './mark.ts';
+import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
+import type { PageNumber } from './page-types.ts';
+import { PartFile } from './part-file.ts';
+import { replicaError } from './replica-error.ts';
+
+export interface NewReplicaOptions extends ReplicaOptions {
+  /** The mark to leave beside the replica. */
+  readonly mark: Omit<Mark, 'format' | 'time'> | undefined;
+  /** The existing database of another page size that is to be replaced; undefined for a replica that is not there. */
+  readonly replaces: DatabaseFile | undefined;
+}
+
+const FIRST_PAGE = 1 as PageNumber;
+
+/** System errors of `link` that mean "this file system has no hard links". */
+const NO_HARD_LINKS: ReadonlySet<string | undefined> = new Set([
+  'EPERM',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'ENOSYS',
+  'EMLINK',
+]);
+
+/**
+ * A replica that does not exist yet, or whose page size differs so that all of it is replaced.
+ *
+ * It is built as a plain file `.NAME.sqlsync-part` (through SQLite's WAL the same takes five times as long), made
+ * durable, and then published: by a hard link, which never replaces anything, or, over an existing database, by
+ * SQLite's backup API in one transaction (a rename over a database would leave those who have it open with the old
+ * file and its -wal name with the new one). No file of the replica's name exists before it is complete. Page 1 is
+ * written last, so that a part file is no database that could be opened by mistake.
+ */
+export class NewReplica implements PageSink {
+  readonly path: string;
+  readonly warnings: string[] = [];
+  readonly #options: NewReplicaOptions;
+  readonly #part: PartFile;
+  readonly #lock: ExclusiveLock;
+  #firstPage: Uint8Array | undefined;
+  #released = false;
+
+  /** `path` is absolute. Throws SqlsyncError: BUSY where another sync builds the same replica, REPLICA_*. */
+  static open(path: string, target: SinkTarget, options: NewReplicaOptions): NewReplica {
+    try {
+      if (options.replaces === undefined) refuseLeftovers(path);
+      const lock = tryExclusiveLock(besideReplica(path, '-lock'));
+      if (lock === undefined) {
+        throw new SqlsyncError('BUSY', `Another sqlsync is just making ${path}`, {
+          hint: 'Wait for it to finish.',
+        });
+      }
+      try {
+        return new NewReplica(path, target, options, lock);
+      } catch (error) {
+        lock.release();
+        throw error;
+      }
+    } catch (error) {
+      throw replicaError(path, error);
+    }
+  }
+
+  private constructor(path: string, target: SinkTarget, options: NewReplicaOptions, lock: ExclusiveLock) {
+    this.path = path;
+    this.#options = options;
+    this.#lock = lock;
+    this.#part = new PartFile(besideReplica(path, '-part'), target);
+  }
+
+  get old(): PageSource | undefined {
+    return this.#part.old;
+  }
+
+  get resumed(): boolean {
+    return this.#part.old !== undefined;
+  }
+
+  begin(): Promise<'ready'> {
+    return Promise.resolve('ready');
+  }
+
+  write(page: PageNumber, bytes: Uint8Array): void {
+    if (page === FIRST_PAGE) {
+      this.#firstPage = bytes;
+      return;
+    }
+    try {
+      this.#part.write(page, bytes);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  readNew(page: PageNumber): Uint8Array {
+    if (page === FIRST_PAGE && this.#firstPage !== undefined) return this.#firstPage;
+    return this.#part.read(page);
+  }
+
+  async commit(): Promise<void> {
+    try {
+      const replaces = this.#options.replaces;
+      if (this.#firstPage !== undefined) this.#part.write(FIRST_PAGE, this.#ownFirstPage(this.#firstPage));
+      this.#part.finish();
+      if (replaces === undefined) this.#publish();
+      else await this.#copyOver(replaces);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+    this.#release(() => this.#part.remove());
+  }
+
+  /** Keeps the part file: the next run goes on from it. */
+  abort(): void {
+    this.#release(() => this.#part.close());
+  }
+
+  /** The backup API copies page 1 as it is, and its target is in rollback mode just then. */
+  #ownFirstPage(page: Uint8Array): Uint8Array {
+    if (this.#options.replaces === undefined) return page;
+    const own = new Uint8Array(page);
+    own.fill(1, 18, 20);
+    return own;
+  }
+
+  #publish(): void {
+    refuseLeftovers(this.path);
+    if (this.#options.mark !== undefined) writeMark(this.path, this.#options.mark);
+    publishWithoutReplacing(this.#part.path, this.path);
+    try {
+      refuseLeftovers(this.path);
+    } catch (error) {
+      rmSync(this.path, { force: true });
+      throw error;
+    }
+    syncFolder(this.path);
+  }
+
+  async #copyOver(replaces: DatabaseFile): Promise<void> {
+    if (currentFileId(this.path) !== replaces.fileId) {
+      throw new SqlsyncError('REPLICA_REPLACED', `Another file took the name ${this.path} during the sync`, {
+        hint: 'Nothing was changed. Run it again if that file is to become the replica.',
+      });
+    }
+    const wal = replaces.header?.wal === true;
+    // The backup API cannot change the page size of a database in WAL mode.
+    if (wal) await this.#switchJournalMode('delete');
+    try {
+      await copyByBackup(this.#part.path, this.path, this.#options.busyTimeoutMs);
+    } finally {
+      // The content is decided by now, either way; a mode that cannot be restored must not turn it into a failure.
+      if (wal)
+        await this.#switchJournalMode('wal').catch(() =>
+          this.warnings.push(`${this.path} was left in rollback mode`),
+        );
+    }
+    if (this.#options.mark !== undefined) writeMark(this.path, this.#options.mark);
+    syncFolder(this.path);
+  }
+
+  #switchJournalMode(mode: 'wal' | 'delete'): Promise<void> {
+    return retryBusy(`Replica ${this.path}`, () => switchJournalMode(this.path, mode), {
+      timeoutMs: this.#options.busyTimeoutMs,
+      signal: this.#options.signal,
+    });
+  }
+
+  #release(finishPart: () => void): void {
+    if (this.#released) return;
+    this.#released = true;
+    for (const release of [finishPart, () => this.#lock.release()]) {
+      try {
+        release();
+      } catch {
+        // A leftover is dealt with by the next run; the outcome is decided already.
+      }
+    }
+  }
+}
+
+/**
+ * Refuses a -wal or -journal with content beside the name of a new replica: SQLite would replay it into the new
+ * file, and it may hold the only copy of somebody's data.
+ */
+function refuseLeftovers(path: string): void {
+  for (const suffix of ['-wal', '-journal']) {
+    const bytes = fileBytes(path + suffix);
+    if (bytes === 0) continue;
+    throw new SqlsyncError(
+      'REPLICA_LEFTOVER',
+      `${path} does not exist, but ${path}${suffix} does, with ${bytes} bytes`,
+      {
+        hint: 'SQLite would replay it into the new replica. If nobody needs it, remove it; else name another replica.',
+      },
+    );
+  }
+}
+
+/** Gives the file at `from` the name `to` unless that is taken. Without hard links a placeholder keeps the name. */
+function publishWithoutReplacing(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === 'EEXIST') throw nameTaken(to, error);
+    if (!NO_HARD_LINKS.has(code)) throw error;
+    try {
+      closeSync(openSync(to, 'wx', 0o600));
+    } catch (taken) {
+      throw systemErrorCode(taken) === 'EEXIST' ? nameTaken(to, taken) : taken;
+    }
+    renameSync(from, to);
+  }
+}
+
+function nameTaken(path: string, cause: unknown): SqlsyncError {
+  return new SqlsyncError('REPLICA_EXISTS', `${path} appeared while its replica was being made`, {
+    hint: 'Nothing was overwritten. Run it again if that file is to become the replica.',
+    cause,
+  });
+}
+
+/** Makes new and removed names in the folder of `path` durable. */
+function syncFolder(path: string): void {
+  const descriptor = openSync(dirname(path), 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}

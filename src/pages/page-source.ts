@@ -1,0 +1,49 @@
+import type { PageCount, PageNumber, PageSize } from './page-types.ts';
+
+/**
+ * One unchanging state of a database, by its pages: a snapshot of a live one, the old state of a replica, a part
+ * file. Contract: every read of a page gives the same bytes until `close`; the lock-byte page reads as zeros.
+ */
+export interface PageSource {
+  readonly pageSize: PageSize;
+  readonly pageCount: PageCount;
+  /** The `pageSize` bytes of a page; the caller may keep and change them. Throws where the page cannot be read. */
+  readPage(page: PageNumber): Uint8Array;
+  close(): void;
+}
+
+/** What a sink needs to know before it takes pages. */
+export interface SinkTarget {
+  readonly pageSize: PageSize;
+  readonly pageCount: PageCount;
+  /** Permission bits of the origin's file, for a replica that is to be created. */
+  readonly fileMode: number;
+}
+
+/**
+ * Something that becomes a copy of a source, wholly or not at all.
+ *
+ * Timeline: `old` is compared → `begin` at the first difference → `write` for pages in any order → `commit`.
+ * Until `commit` returns, every reader of the sink sees its old state; after `abort` (or a kill) it is as it was.
+ */
+export interface PageSink {
+  /** The state to compare with; undefined where there is none (a new replica). */
+  readonly old: PageSource | undefined;
+  /** True where the copy goes on from the leftover of an interrupted run. */
+  readonly resumed: boolean;
+  /** What the user should know after the commit, each a sentence. */
+  readonly warnings: readonly string[];
+  /**
+   * Takes the right to change the sink. 'moved': somebody changed it since `old` was opened, and `old` now is the
+   * newer state, protected from further changes: compare again.
+   */
+  begin(): Promise<'ready' | 'moved'>;
+  /** Takes the new bytes of one page; page 1 may come at any time and is applied last. */
+  write(page: PageNumber, bytes: Uint8Array): void;
+  /** A page as it will be after the commit; for hash trees that do not keep every page's hash. */
+  readNew(page: PageNumber): Uint8Array;
+  /** Makes all of it durable and visible at once. */
+  commit(): Promise<void>;
+  /** Gives everything up and releases all locks and files. Does nothing after `commit`. Never throws. */
+  abort(): void;
+}

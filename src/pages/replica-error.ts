@@ -1,0 +1,53 @@
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { isBusy } from '../sqlite/busy.ts';
+
+/** The replica was changed by another program while it was to be applied: compare again from the start. */
+export class ReplicaMovedError extends Error {
+  constructor(path: string) {
+    super(`${path} was changed by another program during the sync`);
+    this.name = 'ReplicaMovedError';
+  }
+}
+
+/** An error of the system or of SQLite on the replica, as what it means to the user. */
+export function replicaError(path: string, error: unknown): Error {
+  if (error instanceof SqlsyncError || error instanceof ReplicaMovedError) return error;
+  const code = systemErrorCode(error) ?? '';
+  const text = error instanceof Error ? error.message : String(error);
+  if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
+  if (isBusy(error)) {
+    return new SqlsyncError('BUSY', `Replica ${path} is locked by another program`, {
+      hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
+      cause: error,
+    });
+  }
+  if (code === 'SQLITE_NOTADB') {
+    return new SqlsyncError(
+      'REPLICA_NOT_A_DATABASE',
+      `Replica ${path} is not an SQLite database, or is encrypted`,
+      {
+        hint: 'Name another file, or remove it if it is of no use.',
+        cause: error,
+      },
+    );
+  }
+  return new SqlsyncError(
+    'REPLICA_UNWRITABLE',
+    `Replica ${path} cannot be written: ${text}${code === '' ? '' : ` (${code})`}`,
+    {
+      hint: hintFor(code),
+      cause: error,
+    },
+  );
+}
+
+function hintFor(code: string): string {
+  if (code === 'ENOENT' || code === 'ENOTDIR') return 'Make its folder first.';
+  if (code === 'ENOSPC' || code === 'SQLITE_FULL' || code === 'EDQUOT') {
+    return 'Free some space: a new replica needs room for the whole database, an existing one for what changed.';
+  }
+  if (['EACCES', 'EPERM', 'EROFS', 'SQLITE_CANTOPEN'].includes(code) || code.startsWith('SQLITE_READONLY')) {
+    return 'Allow this user to write the file and its folder.';
+  }
+  return 'Nothing was changed. Check the file system and the system log.';
+}

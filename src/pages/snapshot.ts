@@ -1,0 +1,290 @@
+import { realpathSync } from 'node:fs';
+import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { retryBusy } from '../sqlite/busy.ts';
+import { DatabaseReader } from '../sqlite/database-reader.ts';
+import type { DatabaseFile } from './database-file.ts';
+import { actsAsOwner, currentFileId, fileBytes, folderIsWritable, inspectDatabase } from './database-file.ts';
+import { hasChecksumVfs, parseHeader } from './header.ts';
+import type { PageSource } from './page-source.ts';
+import type { PageCount, PageNumber, PageSize } from './page-types.ts';
+import { lockBytePage, pageCount, pageSize } from './page-types.ts';
+
+export interface SnapshotOptions {
+  /** How long to wait for a rollback-mode writer that is just committing. */
+  readonly busyTimeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Page size of a database without pages, which has none of its own. */
+const DEFAULT_PAGE_SIZE = 4096;
+
+/**
+ * One instant of a live database, held by a read transaction on a read-only connection until `close`.
+ *
+ *     open ──► begin (the instant) ──► readPage … readPage ──► checkUnreplaced ──► close
+ *
+ * In WAL mode writers go on meanwhile and only the WAL grows; in rollback mode they wait.
+ */
+export class DatabaseSnapshot implements PageSource {
+  readonly path: string;
+  readonly file: DatabaseFile;
+  readonly pageSize: PageSize;
+  readonly pageCount: PageCount;
+  /** What the user should know, each a sentence; `notes` only matter to those who ask for detail. */
+  readonly warnings: string[] = [];
+  readonly notes: string[] = [];
+  readonly #reader: DatabaseReader | undefined;
+  readonly #immutable: boolean;
+  readonly #locked: PageNumber;
+  readonly #startedAt: number = performance.now();
+  readonly #walBytesAtStart: number;
+
+  /** Throws SqlsyncError: ORIGIN_* and BUSY. `path` may be relative and may be a symbolic link. */
+  static async open(path: string, options: SnapshotOptions): Promise<DatabaseSnapshot> {
+    const { file, absolutePath } = inspectOrigin(path);
+    if (file.stats.size === 0) return new DatabaseSnapshot(file, undefined, false, emptyShape());
+    const immutable = mustOpenImmutable(file);
+    let reader: DatabaseReader | undefined;
+    try {
+      reader = new DatabaseReader(absolutePath, { immutable });
+      const connection = reader;
+      const shape = await retryBusy(`Origin ${absolutePath}`, () => connection.begin(), {
+        timeoutMs: options.busyTimeoutMs,
+        signal: options.signal,
+      });
+      return new DatabaseSnapshot(file, reader, immutable, shape);
+    } catch (error) {
+      reader?.close();
+      throw originError(absolutePath, error);
+    }
+  }
+
+  private constructor(
+    file: DatabaseFile,
+    reader: DatabaseReader | undefined,
+    immutable: boolean,
+    shape: { pageSize: number; pageCount: number },
+  ) {
+    this.path = file.path;
+    this.file = file;
+    this.#reader = reader;
+    this.#immutable = immutable;
+    this.#walBytesAtStart = fileBytes(`${file.path}-wal`);
+    this.pageSize = pageSize(shape.pageSize) as PageSize;
+    this.pageCount = pageCount(shape.pageCount);
+    this.#locked = lockBytePage(this.pageSize);
+    if (reader !== undefined && this.pageCount > 0) this.#checkFirstPage();
+  }
+
+  get wal(): boolean {
+    return this.file.header?.wal === true;
+  }
+
+  /** Milliseconds since the snapshot began. */
+  get heldMs(): number {
+    return performance.now() - this.#startedAt;
+  }
+
+  /** Bytes by which the origin's -wal file grew since then; a WAL that started again from its beginning counts 0. */
+  get walGrowthBytes(): number {
+    return Math.max(0, fileBytes(`${this.path}-wal`) - this.#walBytesAtStart);
+  }
+
+  readPage(page: PageNumber): Uint8Array {
+    if (page === this.#locked || this.#reader === undefined) return new Uint8Array(this.pageSize);
+    try {
+      return this.#reader.readPage(page);
+    } catch (error) {
+      throw originError(this.path, error);
+    }
+  }
+
+  /** How many pages of `pages` each table and index owns; what no b-tree reaches counts as '(free)'. */
+  ownersOf(pages: ReadonlySet<number>): Map<string, number> {
+    const counts = new Map<string, number>();
+    let owned = 0;
+    if (this.#reader !== undefined) {
+      for (const { page, name } of this.#reader.pageOwners()) {
+        if (!pages.has(page)) continue;
+        counts.set(name, (counts.get(name) ?? 0) + 1);
+        owned++;
+      }
+    }
+    if (pages.size > owned) counts.set('(free)', pages.size - owned);
+    return counts;
+  }
+
+  /** Throws ORIGIN_REPLACED where the path now names another file than the one that was read. */
+  checkUnreplaced(): void {
+    if (currentFileId(this.path) !== this.file.fileId) {
+      throw new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${this.path} during the sync`, {
+        hint: 'Nothing was changed. Run it again to copy the new file.',
+      });
+    }
+    if (this.#immutable && fileBytes(`${this.path}-wal`) > 0) {
+      throw new SqlsyncError(
+        'ORIGIN_CHANGED',
+        `A program began to write ${this.path} while it was read without locks`,
+        {
+          hint: 'Nothing was changed. Run it again.',
+        },
+      );
+    }
+  }
+
+  close(): void {
+    this.#reader?.close();
+  }
+
+  #checkFirstPage(): void {
+    const page = this.readPage(1 as PageNumber);
+    const header = parseHeader(page);
+    if (header?.pageCount !== undefined && header.pageCount > this.pageCount) {
+      this.close();
+      throw new SqlsyncError(
+        'ORIGIN_UNREADABLE',
+        `Origin ${this.path} is truncated: its header counts ${header.pageCount} pages, the file has ${this.pageCount}`,
+        { hint: 'Restore it from a backup, or salvage it with `sqlite3 FILE .recover`.' },
+      );
+    }
+    if (hasChecksumVfs(page)) {
+      this.close();
+      throw new SqlsyncError(
+        'ORIGIN_CHECKSUM_VFS',
+        `Origin ${this.path} carries page checksums of SQLite's checksum VFS, which a copy would break`,
+        {
+          hint: 'Remove the 8 reserved bytes (`.filectrl reserve_bytes 0`, then VACUUM), or copy it with VACUUM INTO.',
+        },
+      );
+    }
+    if (this.pageCount > MAX_PAGE_COUNT) {
+      this.close();
+      throw new SqlsyncError(
+        'ORIGIN_TOO_LARGE',
+        `Origin ${this.path} has ${this.pageCount} pages; ${MAX_PAGE_COUNT} can be addressed`,
+        { hint: 'Use a larger page size (PRAGMA page_size, then VACUUM).' },
+      );
+    }
+    this.#describe(header?.sqliteVersion ?? 0);
+  }
+
+  #describe(sqliteVersion: number): void {
+    if (!this.wal) {
+      this.warnings.push(
+        `${this.path} is in rollback mode: its writers wait while the snapshot is held. In WAL mode they do not (PRAGMA journal_mode=WAL).`,
+      );
+    }
+    if (this.wal && sqliteVersion >= 3_007_000 && sqliteVersion <= 3_051_002) {
+      const version = `${Math.floor(sqliteVersion / 1e6)}.${Math.floor(sqliteVersion / 1e3) % 1e3}.${sqliteVersion % 1e3}`;
+      this.notes.push(
+        `${this.path} was last written by SQLite ${version}, which has the WAL-reset bug fixed in 3.51.3.`,
+      );
+    }
+  }
+}
+
+function emptyShape(): { pageSize: number; pageCount: number } {
+  return { pageSize: DEFAULT_PAGE_SIZE, pageCount: 0 };
+}
+
+function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string } {
+  let file: DatabaseFile | undefined;
+  let absolutePath: string;
+  try {
+    absolutePath = realpathSync(path);
+    file = inspectDatabase(absolutePath);
+  } catch (error) {
+    throw originError(path, error);
+  }
+  if (file === undefined) throw notFound(path);
+  if (!file.stats.isFile()) {
+    const kind = file.stats.isDirectory() ? 'a folder' : 'no regular file';
+    throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `Origin ${path} is ${kind}, not a database file`, {
+      hint: 'Name the database file itself.',
+    });
+  }
+  if (file.stats.size > 0 && file.header === undefined) throw notADatabase(path);
+  return { file, absolutePath };
+}
+
+/**
+ * Whether the file has to be read without locks, because its -shm file is not there and cannot be made.
+ * Throws ORIGIN_PERMISSION where opening it would either fail or leave -wal and -shm files behind that the
+ * application could not write.
+ */
+function mustOpenImmutable(file: DatabaseFile): boolean {
+  if (file.header?.wal !== true) return false;
+  const walThere = currentFileId(`${file.path}-wal`) !== undefined;
+  const shmThere = currentFileId(`${file.path}-shm`) !== undefined;
+  if (walThere && shmThere) return false;
+  if (!folderIsWritable(file.path)) {
+    if (shmThere || fileBytes(`${file.path}-wal`) === 0) return !shmThere;
+    throw new SqlsyncError(
+      'ORIGIN_PERMISSION',
+      `Origin ${file.path} has changes in its -wal file, but no -shm file, and none can be created in its folder`,
+      { hint: 'Open it once with the application or as its owner, or allow this user to write the folder.' },
+    );
+  }
+  if (actsAsOwner(file.stats)) return false;
+  throw new SqlsyncError(
+    'ORIGIN_PERMISSION',
+    `Origin ${file.path} is idle in WAL mode and belongs to another user (uid ${file.stats.uid}); opening it would create -wal and -shm files that its owner could not write`,
+    { hint: 'Run sqlsync as the owner of the database, or while the application has it open.' },
+  );
+}
+
+function notFound(path: string, cause?: unknown): SqlsyncError {
+  return new SqlsyncError('ORIGIN_NOT_FOUND', `Origin ${path} does not exist`, {
+    hint: 'Check the path; the origin is the first argument.',
+    cause,
+  });
+}
+
+function notADatabase(path: string, cause?: unknown): SqlsyncError {
+  return new SqlsyncError(
+    'ORIGIN_NOT_A_DATABASE',
+    `Origin ${path} is not an SQLite database, or is encrypted`,
+    {
+      hint: 'Its first 16 bytes should read "SQLite format 3".',
+      cause,
+    },
+  );
+}
+
+/** An error of the system or of SQLite on the origin, as what it means to the user. */
+function originError(path: string, error: unknown): SqlsyncError {
+  if (error instanceof SqlsyncError) return error;
+  const code = systemErrorCode(error) ?? '';
+  const text = error instanceof Error ? error.message : String(error);
+  if (code === 'ENOENT' || code === 'ENOTDIR') return notFound(path, error);
+  if (code === 'SQLITE_NOTADB') return notADatabase(path, error);
+  if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
+  if (code === 'SQLITE_READONLY_ROLLBACK') {
+    return new SqlsyncError(
+      'ORIGIN_HOT_JOURNAL',
+      `Origin ${path} has a hot journal: a writer of it was killed`,
+      {
+        hint: 'Open it once with the application or `sqlite3` so that SQLite rolls the transaction back.',
+        cause: error,
+      },
+    );
+  }
+  if (
+    ['EACCES', 'EPERM', 'SQLITE_CANTOPEN', 'SQLITE_PERM', 'SQLITE_AUTH'].includes(code) ||
+    code.startsWith('SQLITE_READONLY')
+  ) {
+    return new SqlsyncError('ORIGIN_PERMISSION', `Origin ${path} cannot be opened: ${text} (${code})`, {
+      hint: 'Allow this user to read the file, its -wal and -shm files, and to enter its folder.',
+      cause: error,
+    });
+  }
+  return new SqlsyncError(
+    'ORIGIN_UNREADABLE',
+    `Origin ${path} cannot be read: ${text}${code === '' ? '' : ` (${code})`}`,
+    {
+      hint: 'Check it with `sqlite3 FILE "PRAGMA integrity_check"` and the system log for disk errors.',
+      cause: error,
+    },
+  );
+}

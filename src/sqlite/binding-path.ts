@@ -1,0 +1,141 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { homedir } from 'node:os';
+import { dirname, isAbsolute, join } from 'node:path';
+import { SqlsyncError } from '../errors.ts';
+
+/**
+ * What our native binding is made of and where it lies; shared by the one who builds it (build-binding.ts) and
+ * the one who loads it (binding.ts).
+ *
+ *     <package root>/build/binding/<key>/sqlsync_sqlite3.node         built here: a checkout, or `sqlsync build-binding`
+ *     <package root>/prebuilds/<platform>-<arch>[-musl]/…             carried by the published package
+ *     ${XDG_CACHE_HOME:-~/.cache}/sqlsync/binding/<key>/…             a copy, so that the next `npm ci` need not compile
+ *
+ * The key names everything that decides the bytes (sources and flags), so that a binding of another better-sqlite3
+ * is never loaded: its JavaScript and its binary share a private interface.
+ */
+export const BINDING_NAME = 'sqlsync_sqlite3.node';
+
+/** Everything that decides what the compiler is asked to do, except which compiler it is. */
+export interface BindingRecipe {
+  readonly key: string;
+  /** The installed better-sqlite3, whose sources are compiled; never written to. */
+  readonly betterSqliteRoot: string;
+  /** Folders with the headers of Node-API and of its C++ wrapper. */
+  readonly includeDirs: readonly string[];
+  /** Arguments for SQLite itself (C), for better-sqlite3's addon (C++), and for linking both. */
+  readonly cFlags: readonly string[];
+  readonly cxxFlags: readonly string[];
+  readonly linkFlags: readonly string[];
+}
+
+export function bindingRecipe(): BindingRecipe {
+  const betterSqlite = installedPackage('better-sqlite3');
+  const addonApi = installedPackage('node-addon-api');
+  const apiHeaders = installedPackage('node-api-headers');
+  const defines = sqliteDefines(readFileSync(join(betterSqlite.root, 'deps', 'defines.gypi'), 'utf8'));
+  // Hidden symbols, and -fno-gnu-unique for C++ inline variables: the application may have loaded another SQLite
+  // and another better-sqlite3 into this process, and neither may resolve to the other's code or data.
+  const shared = ['-fPIC', '-fvisibility=hidden', '-DNDEBUG'];
+  const cFlags = ['-O3', '-w', '-std=gnu99', ...shared, ...defines.map((define) => `-D${define}`)];
+  const addonDefines = [
+    'NAPI_VERSION=10',
+    'NAPI_DISABLE_CPP_EXCEPTIONS',
+    'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
+  ];
+  const cxxFlags = ['-O2', '-std=c++20', ...shared, ...addonDefines.map((define) => `-D${define}`)];
+  const linkFlags = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : ['-Wl,-Bsymbolic'];
+  linkFlags.push('-lpthread', '-ldl', '-lm');
+
+  const versions = [betterSqlite.version, addonApi.version, apiHeaders.version];
+  const hash = createHash('sha256')
+    .update(JSON.stringify([versions, cFlags, cxxFlags, linkFlags]))
+    .digest('hex');
+  return {
+    key: `${platformName()}-${betterSqlite.version}-${hash.slice(0, 12)}`,
+    betterSqliteRoot: betterSqlite.root,
+    includeDirs: [join(apiHeaders.root, 'include'), addonApi.root],
+    cFlags,
+    cxxFlags,
+    linkFlags,
+  };
+}
+
+/** Where a binding is built to. SQLSYNC_BINDING_DIR moves it, for an installation that its user cannot write to. */
+export function builtBindingPath(key: string, env: NodeJS.ProcessEnv = process.env): string {
+  return join(env['SQLSYNC_BINDING_DIR'] ?? join(packageRoot(), 'build', 'binding'), key, BINDING_NAME);
+}
+
+/** Where the published package carries one. */
+export function prebuiltBindingPath(): string {
+  return join(packageRoot(), 'prebuilds', platformName(), BINDING_NAME);
+}
+
+/** The per-user copy, or undefined when SQLSYNC_NO_BINDING_CACHE=1 disables it. */
+export function cachedBindingPath(key: string, env: NodeJS.ProcessEnv = process.env): string | undefined {
+  if (env['SQLSYNC_NO_BINDING_CACHE'] === '1') return undefined;
+  const xdgCache = env['XDG_CACHE_HOME'] ?? '';
+  // The XDG specification: a relative path is invalid and to be ignored.
+  const cache = isAbsolute(xdgCache) ? xdgCache : join(homedir(), '.cache');
+  return join(cache, 'sqlsync', 'binding', key, BINDING_NAME);
+}
+
+/** The folder of sqlsync's own package.json; this file runs from `src/` in a checkout and from `dist/src/` else. */
+export function packageRoot(): string {
+  for (let folder = import.meta.dirname; ; folder = dirname(folder)) {
+    if (packageName(folder) === 'sqlsync') return folder;
+    if (folder === dirname(folder)) {
+      throw new SqlsyncError(
+        'INTERNAL',
+        `No package.json of sqlsync was found above ${import.meta.dirname}.`,
+        {
+          hint: 'Install sqlsync again: its files must stay in their package.',
+        },
+      );
+    }
+  }
+}
+
+/** `linux-x64`, `linux-arm64-musl`, `darwin-arm64`, …: what a binary depends on besides its sources. */
+export function platformName(): string {
+  return `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
+}
+
+/** better-sqlite3's own settings, with URI file names (how we pass immutable=1) and sqlite_dbpage added. */
+function sqliteDefines(definesGypi: string): string[] {
+  const own = [...definesGypi.matchAll(/^\s*'(\w+(?:=[^']*)?)',$/gm)].map((match) => match[1] ?? '');
+  return [
+    ...own.filter((define) => !define.startsWith('SQLITE_USE_URI=')),
+    'SQLITE_USE_URI=1',
+    'SQLITE_ENABLE_DBPAGE_VTAB',
+  ];
+}
+
+function installedPackage(name: string): { root: string; version: string } {
+  const manifest = createRequire(import.meta.url).resolve(`${name}/package.json`);
+  const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
+  return { root: dirname(manifest), version };
+}
+
+function packageName(folder: string): string | undefined {
+  try {
+    return (JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { name?: string }).name;
+  } catch {
+    return undefined;
+  }
+}
+
+function isMusl(): boolean {
+  if (process.platform !== 'linux') return false;
+  try {
+    const maps = readFileSync('/proc/self/maps', 'latin1');
+    if (/\/ld-musl-[^/\s]*\.so/.test(maps)) return true;
+    if (/\/(?:ld-linux[^/\s]*|libc)\.so\.\d/.test(maps)) return false;
+  } catch {
+    // No /proc: ask Node.js, which takes longer.
+  }
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  return header.glibcVersionRuntime === undefined;
+}

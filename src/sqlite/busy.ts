@@ -1,0 +1,50 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+
+/** Told by SQLite's structured codes (5, 261, 517, 773), never by message text. */
+const BUSY_CODES: ReadonlySet<string | undefined> = new Set([
+  'SQLITE_BUSY',
+  'SQLITE_BUSY_RECOVERY',
+  'SQLITE_BUSY_SNAPSHOT',
+  'SQLITE_BUSY_TIMEOUT',
+]);
+
+/** Longest wait between two attempts; a cap keeps an old waiter as likely to get the lock as a new one. */
+const MAX_DELAY_MS = 25;
+
+export function isBusy(error: unknown): boolean {
+  return BUSY_CODES.has(systemErrorCode(error));
+}
+
+export interface RetryOptions {
+  /** How long to go on trying, in milliseconds. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Runs `action` until it is not refused as busy. Waits between attempts without blocking the event loop, so that a
+ * connection that is lost meanwhile is noticed.
+ * Throws SqlsyncError BUSY after `timeoutMs`, naming `what` was waited for; other errors at once.
+ */
+export async function retryBusy<T>(what: string, action: () => T, options: RetryOptions): Promise<T> {
+  const deadline = performance.now() + options.timeoutMs;
+  for (let delayMs = 1; ; delayMs = Math.min(delayMs * 2, MAX_DELAY_MS)) {
+    try {
+      return action();
+    } catch (error) {
+      if (!isBusy(error)) throw error;
+      if (performance.now() >= deadline) {
+        throw new SqlsyncError(
+          'BUSY',
+          `${what}: still locked by another program after ${options.timeoutMs} ms`,
+          {
+            hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
+            cause: error,
+          },
+        );
+      }
+    }
+    await delay(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal });
+  }
+}

@@ -1,0 +1,101 @@
+import type { RawDatabase } from './binding.ts';
+import { openRaw } from './binding.ts';
+import { databaseUri } from './database-uri.ts';
+
+export interface ReaderOptions {
+  /** Reads without locks and without -wal and -shm files; only for a file that nobody changes. */
+  readonly immutable?: boolean;
+}
+
+/**
+ * A read-only connection that reads a database page by page.
+ *
+ * It cannot write: the connection is read-only, has no temp tables and runs nothing but SELECT and reading PRAGMAs
+ * (`INSERT INTO temp_table SELECT … FROM sqlite_dbpage` would take the write lock). Its lock never makes a writer of
+ * a WAL database wait. Errors are better-sqlite3's, with SQLite's codes.
+ */
+export class DatabaseReader {
+  readonly path: string;
+  readonly #database: RawDatabase;
+  #selectPage: ReturnType<RawDatabase['prepare']> | undefined;
+
+  /** @param path Absolute. The file must exist. */
+  constructor(path: string, options: ReaderOptions = {}) {
+    this.path = path;
+    const uri = databaseUri(path, { mode: 'ro', immutable: options.immutable === true });
+    this.#database = openRaw(uri, { readonly: true, fileMustExist: true, timeout: 0 });
+    // Pages are copied as they are, so a schema that SQLite cannot parse must not keep them from being read.
+    this.#database.unsafeMode(true);
+    this.#database.pragma('writable_schema = ON');
+  }
+
+  /** Begins a read transaction and fixes what it sees; returns the pages of that snapshot. May be refused as busy. */
+  begin(): { pageSize: number; pageCount: number } {
+    this.#database.exec('BEGIN');
+    try {
+      // The first read decides the snapshot. `page_count` alone could be answered from a cached value.
+      this.#database.prepare('SELECT count(*) FROM sqlite_schema').pluck().get();
+    } catch (error) {
+      if (!isMalformedSchema(error)) {
+        this.end();
+        throw error;
+      }
+    }
+    try {
+      const pageCount = this.#number('page_count');
+      return { pageSize: this.#number('page_size'), pageCount };
+    } catch (error) {
+      this.end();
+      throw error;
+    }
+  }
+
+  end(): void {
+    if (this.#database.inTransaction) this.#database.exec('ROLLBACK');
+  }
+
+  /** Changes whenever another connection commits; only differences between two values of one connection count. */
+  dataVersion(): number {
+    return this.#number('data_version');
+  }
+
+  /** The bytes of a page of the current transaction, in a buffer of their own. */
+  readPage(page: number): Buffer {
+    this.#selectPage ??= this.#database.prepare('SELECT data FROM sqlite_dbpage WHERE pgno = ?').pluck();
+    const data: unknown = this.#selectPage.get(page);
+    if (!(data instanceof Uint8Array)) throw new Error(`page ${page} does not exist`);
+    return data as Buffer;
+  }
+
+  /** How many tables, indexes, views and triggers the schema has. */
+  schemaSize(): number {
+    return this.#database.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() as number;
+  }
+
+  /** The table or index that owns each page, for those that some b-tree reaches, by `dbstat`. */
+  *pageOwners(): IterableIterator<{ page: number; name: string }> {
+    const rows = this.#database.prepare('SELECT pageno AS page, name FROM dbstat').iterate();
+    for (const row of rows) yield row as { page: number; name: string };
+  }
+
+  /** `PRAGMA integrity_check`, as its lines; `['ok']` where all is well. */
+  integrityCheck(): string[] {
+    return this.#database.prepare('PRAGMA integrity_check').pluck().all() as string[];
+  }
+
+  close(): void {
+    this.#database.close();
+  }
+
+  #number(pragma: string): number {
+    return this.#database.pragma(pragma, { simple: true }) as number;
+  }
+}
+
+function isMalformedSchema(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    'code' in error &&
+    (error.code === 'SQLITE_ERROR' || error.code === 'SQLITE_CORRUPT')
+  );
+}

@@ -1,0 +1,11 @@
+/**
+ * An absolute path as the `file:` URI that SQLite opens. Every byte that could mean something in a URI is escaped, so
+ * that a file name can never carry options of its own (`?mode=`, `#`, `%`).
+ */
+export function databaseUri(
+  absolutePath: string,
+  options: { mode: 'ro' | 'rw' | 'rwc'; immutable?: boolean },
+): string {
+  const escaped = absolutePath.split('/').map(encodeURIComponent).join('/');
+  return `file://${escaped}?mode=${options.mode}${options.immutable === true ? '&immutable=1' : ''}`;
+}

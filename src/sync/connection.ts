@@ -1,0 +1,296 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
+import { FrameEncoder, message } from '../../protocol/encode.ts';
+import type { Message, MessageName, MessageOf } from '../../protocol/messages.ts';
+import { isLegal } from '../../protocol/states.ts';
+import type { State } from '../../protocol/states.ts';
+import {
+  MIN_PROTOCOL_VERSION,
+  negotiateVersion,
+  PREAMBLE,
+  PROTOCOL_VERSION,
+} from '../../protocol/version.ts';
+import { parseErrorCode, sanitizeText, SqlsyncError } from '../errors.ts';
+import { checksum32 } from '../pages/hash.ts';
+import type { Transport } from '../transport/transport.ts';
+import { PROGRAM } from './program.ts';
+
+/** Bytes that may wait undecoded before the peer is made to wait. */
+const MAX_BUFFERED_BYTES = 16 * 1024 * 1024;
+
+/** Frames are collected up to this before they are handed to the transport. */
+const WRITE_BATCH_BYTES = 64 * 1024;
+
+/** How long a far process that closed its output may take to tell its exit status. */
+const EXIT_STATUS_WAIT_MS = 2000;
+
+export interface ConnectionOptions {
+  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
+  readonly idleTimeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Messages over a transport. Checks what may come in which state, turns a peer's `error` into a SqlsyncError, and
+ * counts bytes. The end of the stream is always an error here: only a message can end a conversation well.
+ */
+export class Connection {
+  readonly transport: Transport;
+  /** What the peer may send next; set by whoever drives the conversation. */
+  state: State = 'greeting';
+  bytesSent = 0;
+  bytesReceived = 0;
+  readonly #options: ConnectionOptions;
+  readonly #encoder = new FrameEncoder(checksum32);
+  readonly #decoder = new FrameDecoder(checksum32);
+  /** The state to go to once the peer's hello has come. */
+  #stateAfterHello: State;
+  #outgoing: Uint8Array[] = [];
+  #outgoingBytes = 0;
+  #flushScheduled = false;
+  #ended = false;
+  #failure: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  /** Greets the peer at once; its own greeting is checked with the first message. */
+  constructor(transport: Transport, state: State, options: ConnectionOptions) {
+    this.transport = transport;
+    this.#options = options;
+    this.#stateAfterHello = state;
+    transport.input.on('data', (bytes: Uint8Array) => this.#onData(bytes));
+    transport.input.on('end', () => this.#onEnd());
+    transport.input.on('close', () => this.#onEnd());
+    transport.input.on('error', (error: Error) => this.#onFailure(error));
+    // A peer that is gone shows itself at the input too; there is the better message.
+    transport.output.on('error', () => this.#onEnd());
+    options.signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (options.signal?.aborted === true) this.#onAbort();
+    this.#queue(new TextEncoder().encode(PREAMBLE));
+    this.send(
+      message('hello', { minVersion: MIN_PROTOCOL_VERSION, maxVersion: PROTOCOL_VERSION, program: PROGRAM }),
+    );
+  }
+
+  /** Sets what the peer may send, to be in force once its hello has come. */
+  expect(state: State): void {
+    if (this.state === 'greeting') this.#stateAfterHello = state;
+    else this.state = state;
+  }
+
+  send(outgoing: Message): void {
+    this.#queue(this.#encoder.encode(outgoing));
+  }
+
+  /** Resolves when the transport has taken what was sent, so that no more than a little waits in memory. */
+  async drained(): Promise<void> {
+    this.#flush();
+    const { output } = this.transport;
+    while (output.writableNeedDrain && !output.destroyed && this.#failure === undefined && !this.#ended) {
+      await this.#activity(() => output.once('drain', this.#onActivity));
+      output.off('drain', this.#onActivity);
+    }
+  }
+
+  /** The next message if one is complete already. Throws SqlsyncError. */
+  poll(): Message | undefined {
+    if (this.#failure !== undefined) throw this.#failure;
+    for (;;) {
+      const next = this.#decode();
+      if (next === undefined) return undefined;
+      if (!isLegal(this.state, next.type)) {
+        throw new SqlsyncError('PROTOCOL', `The other side sent ${next.type} in state ${this.state}`, {
+          hint: 'Nothing was changed. Are both sides of the same version?',
+        });
+      }
+      if (next.type === 'error') throw peerError(next);
+      if (next.type !== 'hello') return next;
+      this.#greeted(next);
+    }
+  }
+
+  /** The next message. Throws SqlsyncError: CONNECTION_LOST, TIMEOUT, INTERRUPTED, PROTOCOL*, or the peer's error. */
+  async receive(): Promise<Message> {
+    this.#flush();
+    for (;;) {
+      const next = this.poll();
+      if (next !== undefined) return next;
+      if (this.#ended) throw await this.#connectionLost();
+      await this.#activity();
+    }
+  }
+
+  /** The next message, which has to be of this kind. */
+  async receiveOnly<N extends MessageName>(name: N): Promise<MessageOf<N>> {
+    const next = await this.receive();
+    if (next.type === name) return next as MessageOf<N>;
+    throw new SqlsyncError('PROTOCOL', `The other side sent ${next.type} where ${name} was due`);
+  }
+
+  /** Tells the peer why this side gives up, as far as it still listens. */
+  sendError(error: SqlsyncError): void {
+    this.send(
+      message('error', {
+        errorCode: error.code,
+        message: error.message.slice(0, 4000),
+        hint: (error.hint ?? '').slice(0, 4000),
+      }),
+    );
+    this.#flush();
+  }
+
+  /** Ends this side's output after all that was sent. */
+  end(): void {
+    this.#flush();
+    this.transport.output.end();
+  }
+
+  /** Stops listening to the abort signal, so that a finished run cannot be interrupted any more. */
+  detach(): void {
+    this.#options.signal?.removeEventListener('abort', this.#onAbort);
+  }
+
+  #queue(bytes: Uint8Array): void {
+    this.#outgoing.push(bytes);
+    this.#outgoingBytes += bytes.length;
+    this.bytesSent += bytes.length;
+    if (this.#outgoingBytes >= WRITE_BATCH_BYTES) this.#flush();
+    else if (!this.#flushScheduled) {
+      this.#flushScheduled = true;
+      setImmediate(() => this.#flush());
+    }
+  }
+
+  #flush(): void {
+    this.#flushScheduled = false;
+    if (this.#outgoing.length === 0) return;
+    const bytes = this.#outgoing.length === 1 ? this.#outgoing[0] : Buffer.concat(this.#outgoing);
+    this.#outgoing = [];
+    this.#outgoingBytes = 0;
+    const { output } = this.transport;
+    if (!output.destroyed && !output.writableEnded) output.write(bytes);
+  }
+
+  #decode(): Message | undefined {
+    try {
+      const next = this.#decoder.next();
+      if (this.#decoder.bufferedBytes < MAX_BUFFERED_BYTES && this.transport.input.isPaused()) {
+        this.transport.input.resume();
+      }
+      return next;
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      throw protocolError(error);
+    }
+  }
+
+  #greeted(hello: MessageOf<'hello'>): void {
+    const own = { min: MIN_PROTOCOL_VERSION, max: PROTOCOL_VERSION };
+    if (negotiateVersion(own, { min: hello.minVersion, max: hello.maxVersion }) === undefined) {
+      const program = sanitizeText(hello.program, 100);
+      throw new SqlsyncError(
+        'PROTOCOL_VERSION',
+        `The other side (${program}) speaks protocol ${hello.minVersion} to ${hello.maxVersion}, this side (${PROGRAM}) ${own.min} to ${own.max}`,
+        { hint: 'Install the same version of sqlsync on both sides.' },
+      );
+    }
+    this.state = this.#stateAfterHello;
+  }
+
+  #onData(bytes: Uint8Array): void {
+    this.bytesReceived += bytes.length;
+    this.#decoder.push(bytes);
+    if (this.#decoder.bufferedBytes >= MAX_BUFFERED_BYTES) this.transport.input.pause();
+    this.#onActivity();
+  }
+
+  #onEnd(): void {
+    this.#ended = true;
+    this.#onActivity();
+  }
+
+  #onFailure(error: Error): void {
+    this.#failure ??=
+      error instanceof SqlsyncError
+        ? error
+        : new SqlsyncError(
+            'CONNECTION_LOST',
+            `The connection to ${this.transport.description} broke: ${error.message}`,
+            {
+              cause: error,
+            },
+          );
+    this.#onActivity();
+  }
+
+  readonly #onAbort = (): void => {
+    this.#onFailure(new SqlsyncError('INTERRUPTED', 'Interrupted', { hint: 'Nothing was changed.' }));
+  };
+
+  readonly #onActivity = (): void => {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  };
+
+  /** Waits for data, the end, a failure, or what `arm` arms `#onActivity` for. */
+  async #activity(arm?: () => void): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      arm?.();
+      if (this.#options.idleTimeoutMs > 0) {
+        timer = setTimeout(() => this.#onTimeout(), this.#options.idleTimeoutMs);
+      }
+    });
+    clearTimeout(timer);
+  }
+
+  #onTimeout(): void {
+    this.#onFailure(
+      new SqlsyncError(
+        'TIMEOUT',
+        `${this.transport.description} has been silent for ${Math.round(this.#options.idleTimeoutMs / 1000)} s`,
+        { hint: 'Run it again, or allow more time with --timeout.' },
+      ),
+    );
+  }
+
+  async #connectionLost(): Promise<SqlsyncError> {
+    const { exited, description } = this.transport;
+    const exit = await Promise.race([exited, delay(EXIT_STATUS_WAIT_MS, undefined, { ref: false })]);
+    if (this.#failure instanceof SqlsyncError) return this.#failure;
+    const how =
+      exit?.signal != null
+        ? `it was killed by ${exit.signal}`
+        : exit?.status != null
+          ? `it ended with exit status ${exit.status}`
+          : 'the connection was closed';
+    const said = exit === undefined || exit.stderr === '' ? '' : `; it said: ${exit.stderr}`;
+    return new SqlsyncError('CONNECTION_LOST', `Lost ${description} before it was done: ${how}${said}`, {
+      hint: 'Nothing was changed here unless a commit was reported. Run it again: it goes on from what is there.',
+    });
+  }
+}
+
+/** The error that a peer reported, its text made safe to show. */
+function peerError(error: MessageOf<'error'>): SqlsyncError {
+  const hint = sanitizeText(error.hint);
+  return new SqlsyncError(
+    parseErrorCode(error.errorCode),
+    sanitizeText(error.message, 2000),
+    hint === '' ? {} : { hint },
+  );
+}
+
+function protocolError(violation: ProtocolViolation): SqlsyncError {
+  const { received } = violation;
+  const said =
+    received === undefined ? '' : `; it said: ${sanitizeText(new TextDecoder().decode(received), 200)}`;
+  return new SqlsyncError('PROTOCOL', `Protocol violation by the other side: ${violation.message}${said}`, {
+    hint:
+      received === undefined
+        ? 'Nothing was changed. Are both sides of the same version?'
+        : 'The remote command must be sqlsync, and a login shell there must print nothing.',
+    cause: violation,
+  });
+}

@@ -1,0 +1,65 @@
+import { resolve } from 'node:path';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, PHASES } from '../../protocol/messages.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
+import { message } from '../../protocol/encode.ts';
+import { SqlsyncError, toSqlsyncError } from '../errors.ts';
+import type { Transport } from '../transport/transport.ts';
+import { Connection } from './connection.ts';
+import { serveOrigin } from './origin-agent.ts';
+import { runReplica } from './replica-agent.ts';
+
+export interface FarAgentOptions {
+  readonly idleTimeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * The far side of a connection: does for the near side what its first message asks, one database after another, until
+ * `close`. Throws what went wrong after having told the peer.
+ */
+export async function runFarAgent(transport: Transport, options: FarAgentOptions): Promise<void> {
+  const connection = new Connection(transport, 'unassigned', options);
+  try {
+    for (;;) {
+      const next = await connection.receive();
+      if (next.type === 'close') break;
+      if (next.type === 'open') await serveOrigin(connection, next, { signal: options.signal });
+      else if (next.type === 'replicate') await replicate(connection, next, options.signal);
+      connection.state = 'unassigned';
+    }
+    connection.detach();
+    connection.end();
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    connection.sendError(failure);
+    connection.end();
+    throw failure;
+  }
+}
+
+async function replicate(
+  connection: Connection,
+  request: MessageOf<'replicate'>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const hash = nameOf(HASH_ALGORITHMS, request.hash);
+  const compression = nameOf(COMPRESSION_MODES, request.compression);
+  if (hash === undefined || compression === undefined) {
+    throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash or compression');
+  }
+  const { originName, dryRun, overwrite, replace, busyTimeoutMs } = request;
+  await runReplica(connection, {
+    path: resolve(request.path),
+    originPath: '',
+    originName,
+    hash,
+    compression,
+    dryRun,
+    overwrite,
+    replace,
+    busyTimeoutMs,
+    signal,
+    onProgress: (progress) =>
+      connection.send(message('progress', { ...progress, phase: PHASES[progress.phase] })),
+  });
+}

@@ -1,0 +1,342 @@
+import { setImmediate as nextTick } from 'node:timers/promises';
+import { ProtocolViolation } from '../../protocol/decode.ts';
+import { message } from '../../protocol/encode.ts';
+import {
+  MAX_HASHES_PER_MESSAGE,
+  MAX_PAGES_REQUEST_BYTES,
+  topLevel,
+  TREE_FANOUT,
+} from '../../protocol/limits.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, nameOf } from '../../protocol/messages.ts';
+import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
+import { blockHashBytes, decodeWanted, encodeBatch, fromGaps } from '../../protocol/page-batch.ts';
+import type { BatchPage } from '../../protocol/page-batch.ts';
+import { SqlsyncError } from '../errors.ts';
+import { makeDelta } from '../pages/delta.ts';
+import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
+import { HashTree } from '../pages/hash-tree.ts';
+import { hostName, readMark } from '../pages/mark.ts';
+import { pageNumber } from '../pages/page-types.ts';
+import { DatabaseSnapshot } from '../pages/snapshot.ts';
+import { encodeBatchBytes } from './compression.ts';
+import type { Connection } from './connection.ts';
+
+export interface OriginOptions {
+  /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
+  readonly path?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Called with what the user should know, before the first page is read. */
+  readonly onSnapshot?: (snapshot: {
+    warnings: readonly string[];
+    notes: readonly string[];
+    pageCount: number;
+  }) => void;
+  readonly onProgress?: (progress: MessageOf<'progress'>) => void;
+}
+
+/** What the origin agent knows at the end of one database. */
+export interface OriginResult {
+  /** The replica agent's last message: after a commit, its confirmation. */
+  readonly done: MessageOf<'done'>;
+  readonly snapshotHeldMs: number;
+  readonly walGrowthBytes: number;
+}
+
+/** Pages hashed between two looks at the connection: some 4 ms. */
+const SLICE_PAGES = 2048;
+
+/** Hashes of the first pass are sent in messages of this many. */
+const HASHES_PER_ANSWER = 64;
+
+/**
+ * Serves one snapshot to a replica agent: answers its questions about hashes and pages until it is done. Keeps no
+ * state about the replica. The first pass over the database runs in slices between the answers, so that a question
+ * never waits for the whole pass.
+ */
+export async function serveOrigin(
+  connection: Connection,
+  open: MessageOf<'open'>,
+  options: OriginOptions,
+): Promise<OriginResult> {
+  for (let next = open; ;) {
+    const session = await OriginSession.open(connection, next, options);
+    try {
+      const ended = await session.run();
+      if (ended.type === 'done') return { done: ended, ...session.figures };
+      // The replica was changed meanwhile: its agent asks for a new snapshot and compares again.
+      next = ended;
+    } finally {
+      session.close();
+    }
+  }
+}
+
+/** A pass over consecutive nodes that is under way. */
+interface HashJob {
+  readonly id: number;
+  readonly level: number;
+  readonly first: number;
+  readonly end: number;
+  /** The node to hash next. */
+  next: number;
+  /** Hashes that were computed and not yet sent, from node `next` backwards. */
+  pending: Uint8Array;
+  pendingCount: number;
+}
+
+class OriginSession {
+  readonly #connection: Connection;
+  readonly #options: OriginOptions;
+  readonly #snapshot: DatabaseSnapshot;
+  readonly #tree: HashTree;
+  readonly #compression: CompressionMode;
+  readonly #jobs: HashJob[] = [];
+  #figures = { snapshotHeldMs: 0, walGrowthBytes: 0 };
+
+  static async open(
+    connection: Connection,
+    open: MessageOf<'open'>,
+    options: OriginOptions,
+  ): Promise<OriginSession> {
+    const hash = nameOf(HASH_ALGORITHMS, open.hash);
+    const compression = nameOf(COMPRESSION_MODES, open.compression);
+    if (hash === undefined || compression === undefined || open.seed.length !== SEED_BYTES) {
+      throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash or compression');
+    }
+    const snapshot = await DatabaseSnapshot.open(options.path ?? open.path, {
+      busyTimeoutMs: open.busyTimeoutMs,
+      signal: options.signal,
+    });
+    try {
+      const restoring = checkPair(snapshot, open);
+      const hasher = createPageHasher(hash, open.seed, snapshot.pageSize);
+      const tree = new HashTree({
+        pageCount: snapshot.pageCount,
+        hasher,
+        readPage: (page) => snapshot.readPage(page),
+      });
+      connection.state = 'serving';
+      const { warnings, notes } = snapshot;
+      connection.send(
+        message('snapshot', {
+          pageSize: snapshot.pageSize,
+          pageCount: snapshot.pageCount,
+          hashBytes: hasher.hashBytes,
+          fileMode: snapshot.file.stats.mode & 0o777,
+          wal: snapshot.wal,
+          originHost: hostName(),
+          originPath: snapshot.path,
+          restoring,
+          warnings,
+          notes,
+        }),
+      );
+      options.onSnapshot?.({ warnings, notes, pageCount: snapshot.pageCount });
+      return new OriginSession(connection, options, snapshot, tree, compression);
+    } catch (error) {
+      snapshot.close();
+      throw error;
+    }
+  }
+
+  private constructor(
+    connection: Connection,
+    options: OriginOptions,
+    snapshot: DatabaseSnapshot,
+    tree: HashTree,
+    compression: CompressionMode,
+  ) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#snapshot = snapshot;
+    this.#tree = tree;
+    this.#compression = compression;
+  }
+
+  get figures(): { snapshotHeldMs: number; walGrowthBytes: number } {
+    return this.#figures;
+  }
+
+  /** Answers until the replica agent is done with this snapshot or asks for another. */
+  async run(): Promise<MessageOf<'done'> | MessageOf<'open'>> {
+    for (;;) {
+      const next =
+        this.#connection.poll() ?? (this.#jobs.length === 0 ? await this.#connection.receive() : undefined);
+      if (next === undefined) {
+        this.#hashSlice();
+        await nextTick();
+      } else if (next.type === 'done' || next.type === 'open') {
+        return next;
+      } else {
+        this.#answer(next);
+      }
+      await this.#connection.drained();
+    }
+  }
+
+  close(): void {
+    this.#snapshot.close();
+  }
+
+  #answer(question: Message): void {
+    switch (question.type) {
+      case 'getHashes':
+        return this.#queueHashes(question);
+      case 'getChildren':
+        return this.#sendChildren(question);
+      case 'getPages':
+        return this.#sendPages(question);
+      case 'getOwners':
+        return this.#sendOwners(question);
+      case 'getRoot':
+        return this.#sendRoot();
+      case 'progress':
+        return this.#options.onProgress?.(question);
+      default:
+        throw new SqlsyncError('PROTOCOL', `The other side sent ${question.type} to an origin agent`);
+    }
+  }
+
+  #queueHashes(question: MessageOf<'getHashes'>): void {
+    const level = question.level === LEVEL_TOP ? topLevel(this.#tree.pageCount) : question.level;
+    const nodes = this.#tree.nodeCount(level);
+    const end = question.count === 0 ? nodes : question.first + question.count;
+    if (end > nodes) throw outside(`nodes up to ${end} of level ${level}, which has ${nodes}`);
+    if (question.first === end) return;
+    const pending = new Uint8Array(HASHES_PER_ANSWER * this.#tree.hashBytes);
+    this.#jobs.push({
+      id: question.id,
+      level,
+      first: question.first,
+      end,
+      next: question.first,
+      pending,
+      pendingCount: 0,
+    });
+  }
+
+  /** Works on the oldest pass for a while, and sends its hashes when there are enough of them. */
+  #hashSlice(): void {
+    const job = this.#jobs[0];
+    if (job === undefined) return;
+    const { hashBytes } = this.#tree;
+    const nodes = Math.max(1, Math.floor(SLICE_PAGES / TREE_FANOUT ** job.level));
+    for (let i = 0; i < nodes && job.next < job.end && job.pendingCount < HASHES_PER_ANSWER; i++) {
+      this.#tree.hashNode(job.level, job.next++, job.pending, job.pendingCount++ * hashBytes);
+    }
+    if (job.pendingCount < HASHES_PER_ANSWER && job.next < job.end) return;
+    const first = job.next - job.pendingCount - job.first;
+    const data = job.pending.slice(0, job.pendingCount * hashBytes);
+    this.#connection.send(message('hashes', { id: job.id, first, data }));
+    job.pendingCount = 0;
+    if (job.next === job.end) this.#jobs.shift();
+  }
+
+  #sendChildren(question: MessageOf<'getChildren'>): void {
+    const { level } = question;
+    const parents = listed(question.parents, this.#tree.nodeCount(level + 1));
+    const count = parents.length * TREE_FANOUT;
+    if (count > MAX_HASHES_PER_MESSAGE)
+      throw outside(`${count} hashes at once, at most ${MAX_HASHES_PER_MESSAGE} are allowed`);
+    const { hashBytes } = this.#tree;
+    const nodes = this.#tree.nodeCount(level);
+    const data = new Uint8Array(count * hashBytes);
+    let filled = 0;
+    for (const parent of parents) {
+      const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
+      for (let child = parent * TREE_FANOUT; child < end; child++) {
+        this.#tree.hashNode(level, child, data, filled);
+        filled += hashBytes;
+      }
+    }
+    this.#connection.send(message('hashes', { id: question.id, first: 0, data: data.subarray(0, filled) }));
+  }
+
+  #sendPages(question: MessageOf<'getPages'>): void {
+    const { pageSize } = this.#snapshot;
+    const wanted = checked(() => decodeWanted(question.pages, this.#snapshot.pageCount));
+    if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
+    const hashBytes = blockHashBytes(pageSize);
+    let at = 0;
+    const pages = wanted.map(({ pageNumber: number, hasBlocks }): BatchPage => {
+      const page = this.#readForSending(number);
+      if (!hasBlocks) return { bitmap: undefined, data: page };
+      const blockHashes = question.blockHashes.subarray(at, at + hashBytes);
+      at += hashBytes;
+      if (blockHashes.length !== hashBytes) throw outside('deltas without block hashes');
+      return makeDelta(page, blockHashes);
+    });
+    if (at !== question.blockHashes.length) throw outside('block hashes of no page');
+    const hasDeltas = pages.some((page) => page.bitmap !== undefined);
+    const batch = encodeBatchBytes(encodeBatch(pages), this.#compression, hasDeltas);
+    this.#connection.send(message('pages', { id: question.id, ...batch }));
+  }
+
+  /** A new replica asks for pages that were never hashed; hashing them now saves a second read for the root. */
+  #readForSending(number: number): Uint8Array {
+    const page = pageNumber(number);
+    const bytes = this.#snapshot.readPage(page);
+    this.#tree.learn(page, bytes);
+    return bytes;
+  }
+
+  #sendOwners(question: MessageOf<'getOwners'>): void {
+    const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
+    const owners = this.#snapshot.ownersOf(pages);
+    const names = [...owners.keys()].slice(0, 4096);
+    const counts = names.map((name) => owners.get(name) ?? 0);
+    this.#connection.send(message('owners', { id: question.id, names, counts }));
+  }
+
+  #sendRoot(): void {
+    const hash = this.#tree.root();
+    this.#snapshot.checkUnreplaced();
+    this.#figures = {
+      snapshotHeldMs: Math.round(this.#snapshot.heldMs),
+      walGrowthBytes: this.#snapshot.walGrowthBytes,
+    };
+    this.#snapshot.close();
+    this.#jobs.length = 0;
+    this.#connection.state = 'released';
+    this.#connection.send(message('root', { hash, ...this.#figures }));
+  }
+}
+
+/**
+ * Refuses one file on both sides (SAME_FILE) and swapped arguments (SWAPPED). True where the origin is a copy of this
+ * very replica and the user means to restore the one from the other.
+ */
+function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean {
+  if (open.replicaHost === hostName() && open.replicaFileId === snapshot.file.fileId) {
+    throw new SqlsyncError('SAME_FILE', `Origin and replica are the same file: ${snapshot.path}`, {
+      hint: 'Name two different files; links to one file count as one.',
+    });
+  }
+  const mark = readMark(snapshot.path);
+  if (mark === undefined || mark.originHost !== open.replicaHost || mark.originPath !== open.replicaPath)
+    return false;
+  if (open.overwrite) return true;
+  throw new SqlsyncError(
+    'SWAPPED',
+    `The arguments look swapped: ${snapshot.path} is itself a replica, made from ${open.replicaPath}`,
+    { hint: 'The origin comes first. To restore the origin from its replica, add --overwrite.' },
+  );
+}
+
+function listed(gaps: readonly number[], limit: number): number[] {
+  return checked(() => fromGaps(gaps, limit));
+}
+
+function checked<T>(decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    if (error instanceof ProtocolViolation)
+      throw new SqlsyncError('PROTOCOL', error.message, { cause: error });
+    throw error;
+  }
+}
+
+function outside(what: string): SqlsyncError {
+  return new SqlsyncError('PROTOCOL', `The other side asked for ${what}`);
+}

@@ -1,0 +1,22 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+/** The version in our package.json, which stands above src/ in a checkout and above dist/src/ when published. */
+export const VERSION: string = readVersion(import.meta.dirname);
+
+/** How this program names itself to a peer. */
+export const PROGRAM: string = `sqlsync ${VERSION}`;
+
+function readVersion(folder: string): string {
+  try {
+    const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+      name?: string;
+      version?: string;
+    };
+    if (manifest.name === 'sqlsync' && manifest.version !== undefined) return manifest.version;
+  } catch {
+    // Not in this folder: look above it.
+  }
+  const parent = dirname(folder);
+  return parent === folder ? 'unknown' : readVersion(parent);
+}

@@ -1,0 +1,271 @@
+import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { message } from '../../protocol/encode.ts';
+import { MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES } from '../../protocol/messages.ts';
+import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
+import { toGaps } from '../../protocol/page-batch.ts';
+import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { SEED_BYTES } from '../pages/hash.ts';
+import { parseLocation } from '../transport/location.ts';
+import { Connection } from './connection.ts';
+import type { RemoteOptions } from './start-agent.ts';
+import { startAgent } from './start-agent.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from './sync.ts';
+
+export interface VerifyOptions extends RemoteOptions {
+  /** Path, `[user@]host:path` or `ssh://…`; both may be remote. */
+  readonly a: string;
+  readonly b: string;
+  readonly hash?: HashAlgorithm;
+  readonly busyTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onWarning?: ((warning: string) => void) | undefined;
+  readonly onNote?: ((note: string) => void) | undefined;
+}
+
+/** One of the two databases, as it was compared. */
+export interface VerifiedDatabase {
+  readonly location: string;
+  readonly pageSize: number;
+  readonly pageCount: number;
+}
+
+/** A table or index with pages that differ; '(free)' stands for pages that none of them owns. */
+export interface DifferingObject {
+  readonly name: string;
+  readonly pagesInA: number;
+  readonly pagesInB: number;
+}
+
+export interface VerifySummary {
+  readonly same: boolean;
+  readonly a: VerifiedDatabase;
+  readonly b: VerifiedDatabase;
+  /** Numbers of the pages that differ or exist on one side only, ascending. Empty where the page sizes differ. */
+  readonly differingPages: readonly number[];
+  readonly objects: readonly DifferingObject[];
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
+}
+
+/** Differing pages of which the owners are asked for, so that the question fits a message. */
+const MAX_OWNED_PAGES = 500_000;
+
+/** How long an agent may take to end after `close`. */
+const CLOSE_WAIT_MS = 5000;
+
+/**
+ * Compares a snapshot of each of two databases, wherever they are, without writing anything: both sides are origin
+ * agents. The header bytes that belong to each file count as equal. Throws SqlsyncError.
+ */
+export async function runVerify(options: VerifyOptions): Promise<VerifySummary> {
+  const startedAt = performance.now();
+  const seed = randomBytes(SEED_BYTES);
+  const sides: Side[] = [];
+  try {
+    for (const location of [options.a, options.b]) sides.push(await Side.start(location, options));
+    const [a, b] = sides as [Side, Side];
+    await Promise.all([a.open(seed, options), b.open(seed, options)]);
+    const differingPages = a.snapshot.pageSize === b.snapshot.pageSize ? await differences(a, b) : [];
+    const objects = differingPages.length === 0 ? [] : await owners(a, b, differingPages);
+    await Promise.all([a.finish(), b.finish()]);
+    return {
+      same: a.snapshot.pageSize === b.snapshot.pageSize && differingPages.length === 0,
+      a: a.describe(),
+      b: b.describe(),
+      differingPages,
+      objects,
+      bytesSent: a.connection.bytesSent + b.connection.bytesSent,
+      bytesReceived: a.connection.bytesReceived + b.connection.bytesReceived,
+      durationMs: Math.round(performance.now() - startedAt),
+    };
+  } catch (error) {
+    throw toSqlsyncError(error);
+  } finally {
+    for (const side of sides) side.connection.transport.terminate();
+  }
+}
+
+/** The questions to one origin agent, asked one after another. */
+class Side {
+  readonly location: string;
+  readonly connection: Connection;
+  readonly #path: string;
+  #snapshot: MessageOf<'snapshot'> | undefined;
+  #nextId = 1;
+
+  static async start(text: string, options: VerifyOptions): Promise<Side> {
+    const location = parseLocation(text);
+    const transport = await startAgent(location, {
+      remote: options,
+      signal: options.signal,
+      onStderr: (said) => options.onNote?.(said.trimEnd()),
+    });
+    const connection = new Connection(transport, 'opening', {
+      idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
+      signal: options.signal,
+    });
+    return new Side(text, location.kind === 'local' ? resolve(location.path) : location.path, connection);
+  }
+
+  private constructor(location: string, path: string, connection: Connection) {
+    this.location = location;
+    this.#path = path;
+    this.connection = connection;
+  }
+
+  get snapshot(): MessageOf<'snapshot'> {
+    if (this.#snapshot === undefined) throw new Error('the snapshot is not open');
+    return this.#snapshot;
+  }
+
+  async open(seed: Uint8Array, options: VerifyOptions): Promise<void> {
+    this.connection.send(
+      message('open', {
+        path: this.#path,
+        seed,
+        hash: HASH_ALGORITHMS[options.hash ?? 'xxh64'],
+        compression: COMPRESSION_MODES.none,
+        replicaHost: '',
+        replicaPath: '',
+        replicaFileId: '',
+        overwrite: false,
+        busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+      }),
+    );
+    this.#snapshot = await this.connection.receiveOnly('snapshot');
+    this.connection.state = 'driving';
+    for (const warning of this.#snapshot.warnings) options.onWarning?.(sanitizeText(warning));
+    for (const note of this.#snapshot.notes) options.onNote?.(sanitizeText(note));
+  }
+
+  nodeCount(level: number): number {
+    return Math.ceil(this.snapshot.pageCount / TREE_FANOUT ** level);
+  }
+
+  /** All hashes of a level. */
+  async hashes(level: number): Promise<Uint8Array> {
+    const all = new Uint8Array(this.nodeCount(level) * this.snapshot.hashBytes);
+    if (all.length === 0) return all;
+    const id = this.#nextId++;
+    this.connection.send(message('getHashes', { id, level, first: 0, count: 0 }));
+    for (let filled = 0; filled < all.length;) {
+      const { data, first, id: answered } = await this.connection.receiveOnly('hashes');
+      if (
+        answered !== id ||
+        first * this.snapshot.hashBytes !== filled ||
+        filled + data.length > all.length
+      ) {
+        throw new SqlsyncError('PROTOCOL', `${this.location} sent hashes that were not asked for`);
+      }
+      all.set(data, filled);
+      filled += data.length;
+    }
+    return all;
+  }
+
+  /** The hashes of the children (of `level`) of these nodes, by child. */
+  async children(level: number, parents: readonly number[]): Promise<Map<number, Uint8Array>> {
+    const nodes = this.nodeCount(level);
+    const here = parents.filter((parent) => parent * TREE_FANOUT < nodes);
+    const hashes = new Map<number, Uint8Array>();
+    if (here.length === 0) return hashes;
+    const id = this.#nextId++;
+    this.connection.send(message('getChildren', { id, level, parents: toGaps(here) }));
+    const { data, id: answered } = await this.connection.receiveOnly('hashes');
+    let at = 0;
+    for (const parent of here) {
+      const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
+      for (let child = parent * TREE_FANOUT; child < end; child++, at += this.snapshot.hashBytes) {
+        hashes.set(child, data.subarray(at, at + this.snapshot.hashBytes));
+      }
+    }
+    if (answered !== id || at !== data.length) {
+      throw new SqlsyncError('PROTOCOL', `${this.location} sent hashes that were not asked for`);
+    }
+    return hashes;
+  }
+
+  /** How many of these pages each table and index owns. */
+  async owners(pages: readonly number[]): Promise<Map<string, number>> {
+    const here = pages.filter((page) => page <= this.snapshot.pageCount).slice(0, MAX_OWNED_PAGES);
+    if (here.length === 0) return new Map();
+    this.connection.send(message('getOwners', { id: this.#nextId++, pages: toGaps(here) }));
+    const { names, counts } = await this.connection.receiveOnly('owners');
+    return new Map(names.map((name, i) => [sanitizeText(name), counts[i] ?? 0]));
+  }
+
+  /** Lets the agent check that the file it read is still the one of that name, and ends the conversation. */
+  async finish(): Promise<void> {
+    this.connection.send(message('getRoot', {}));
+    await this.connection.receiveOnly('root');
+    const { pageSize, pageCount } = this.snapshot;
+    const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
+    const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [] };
+    this.connection.send(message('done', { pageSize, pageCount, ...none, ...flags }));
+    this.connection.send(message('close', {}));
+    this.connection.detach();
+    this.connection.end();
+    await Promise.race([this.connection.transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+  }
+
+  describe(): VerifiedDatabase {
+    const { pageSize, pageCount } = this.snapshot;
+    return { location: this.location, pageSize, pageCount };
+  }
+}
+
+/** Level by level from the top: the nodes that differ, down to the pages. */
+async function differences(a: Side, b: Side): Promise<number[]> {
+  let level = topLevel(Math.max(a.snapshot.pageCount, b.snapshot.pageCount));
+  const [ofA, ofB] = await Promise.all([a.hashes(level), b.hashes(level)]);
+  const width = a.snapshot.hashBytes;
+  let nodes: number[] = [];
+  for (let node = 0; node < Math.max(a.nodeCount(level), b.nodeCount(level)); node++) {
+    const at = node * width;
+    if (Buffer.compare(ofA.subarray(at, at + width), ofB.subarray(at, at + width)) !== 0) nodes.push(node);
+  }
+  while (level > 0) {
+    level--;
+    nodes = await differingChildren(a, b, level, nodes);
+  }
+  return nodes.map((node) => node + 1);
+}
+
+async function differingChildren(
+  a: Side,
+  b: Side,
+  level: number,
+  parents: readonly number[],
+): Promise<number[]> {
+  const differing: number[] = [];
+  const step = MAX_HASHES_PER_MESSAGE / TREE_FANOUT;
+  for (let start = 0; start < parents.length; start += step) {
+    const batch = parents.slice(start, start + step);
+    const [ofA, ofB] = await Promise.all([a.children(level, batch), b.children(level, batch)]);
+    for (const parent of batch) {
+      for (let child = parent * TREE_FANOUT; child < (parent + 1) * TREE_FANOUT; child++) {
+        const [hashA, hashB] = [ofA.get(child), ofB.get(child)];
+        if (hashA === undefined && hashB === undefined) break;
+        if (hashA === undefined || hashB === undefined || Buffer.compare(hashA, hashB) !== 0)
+          differing.push(child);
+      }
+    }
+  }
+  return differing;
+}
+
+async function owners(a: Side, b: Side, pages: readonly number[]): Promise<DifferingObject[]> {
+  const [inA, inB] = await Promise.all([a.owners(pages), b.owners(pages)]);
+  const names = new Set([...inA.keys(), ...inB.keys()]);
+  const objects = [...names].map((name) => ({
+    name,
+    pagesInA: inA.get(name) ?? 0,
+    pagesInB: inB.get(name) ?? 0,
+  }));
+  return objects.sort((x, y) => Math.max(y.pagesInA, y.pagesInB) - Math.max(x.pagesInA, x.pagesInB));
+}

@@ -1,0 +1,354 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import {
+  BINDING_NAME,
+  bindingRecipe,
+  builtBindingPath,
+  packageRoot,
+  platformName,
+} from '../../src/sqlite/binding-path.ts';
+import { loadBinding, openRaw } from '../../src/sqlite/binding.ts';
+import { NODE_VERSION_MIN, requireSupportedNode } from '../../src/sqlite/node-version.ts';
+
+const ROOT = packageRoot();
+const BUILD_PROGRAM = join(ROOT, 'src', 'sqlite', 'build-binding.ts');
+const BIN = join(ROOT, 'bin', 'sqlsync.js');
+const { key, betterSqliteRoot } = bindingRecipe();
+const betterSqlite3 = createRequire(import.meta.url)('better-sqlite3') as typeof import('better-sqlite3');
+
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sqlsync-binding-'));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('the loaded binding', () => {
+  test('answers sqlite_dbpage with the bytes of the file', () => {
+    const path = join(folder, 'a.db');
+    const database = openRaw(path);
+    database.exec('CREATE TABLE t (x); INSERT INTO t VALUES (1)');
+    const pages = database.prepare('SELECT data FROM sqlite_dbpage ORDER BY pgno').pluck().all() as Buffer[];
+    database.close();
+    assert.equal(pages.length, 2);
+    assert.deepEqual(Buffer.concat(pages), readFileSync(path));
+  });
+
+  test('is found beside better-sqlite3, never inside it', () => {
+    const { path } = loadBinding();
+    assert.ok(path.startsWith(ROOT));
+    assert.ok(!path.startsWith(betterSqliteRoot));
+    assert.equal(existsSync(join(betterSqliteRoot, 'build')), false);
+  });
+
+  test('lives in one process with the binding of better-sqlite3 itself, which stays as it was', () => {
+    const ours = openRaw(join(folder, 'ours.db'));
+    const theirs = new betterSqlite3(join(folder, 'theirs.db'));
+    for (const database of [ours, theirs]) {
+      database.exec('CREATE TABLE t (x); INSERT INTO t VALUES (42)');
+      assert.deepEqual(database.prepare('SELECT x FROM t').get(), { x: 42 });
+    }
+    const addons = Object.keys(createRequire(import.meta.url).cache).filter((file) => file.endsWith('.node'));
+    assert.ok(
+      addons.some((file) => file.startsWith(join(betterSqliteRoot, 'prebuilds'))),
+      addons.join(),
+    );
+    assert.throws(() => theirs.prepare('SELECT * FROM sqlite_dbpage'), /no such table: sqlite_dbpage/);
+    assert.equal(ours.prepare('SELECT count(*) FROM sqlite_dbpage').pluck().get(), 2);
+    ours.close();
+    theirs.close();
+  });
+
+  test('opens URIs, so that a file can be opened as immutable', () => {
+    const path = join(folder, 'a.db');
+    openRaw(path).exec('CREATE TABLE t (x)').close();
+    const database = openRaw(`file:${path}?immutable=1`, { readonly: true });
+    assert.deepEqual(database.prepare('SELECT count(*) AS n FROM t').get(), { n: 0 });
+    database.close();
+  });
+
+  test('refuses a path that better-sqlite3 would trim to another one', () => {
+    assert.throws(() => openRaw(join(folder, 'a.db ')), assert.AssertionError);
+  });
+});
+
+describe('loading', () => {
+  test('reports BINDING_MISSING with the command that builds it', () => {
+    const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder });
+    assert.equal(result.code, 'BINDING_MISSING');
+    assert.ok(result.message.includes(join(folder, key, BINDING_NAME)));
+    assert.match(result.hint, /npm run build:binding/);
+  });
+
+  test('reports BINDING_BROKEN for a binding without sqlite_dbpage', () => {
+    placeBinding(join(folder, key), defaultBinding());
+    const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder });
+    assert.equal(result.code, 'BINDING_BROKEN');
+    assert.match(result.message, /no such table: sqlite_dbpage/);
+    assert.match(result.hint, /npm run build:binding/);
+  });
+
+  test('reports BINDING_BROKEN for a file that is no binding at all', () => {
+    placeBinding(join(folder, key), BUILD_PROGRAM);
+    assert.equal(runLoadBinding({ SQLSYNC_BINDING_DIR: folder }).code, 'BINDING_BROKEN');
+  });
+
+  test('reports NODE_UNSUPPORTED before it loads anything native', () => {
+    const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder }, ['-r', fakeNode('20.20.2', '9')]);
+    assert.equal(result.code, 'NODE_UNSUPPORTED');
+    assert.match(result.message, /22\.18 or newer, but this is Node\.js 20\.20\.2/);
+  });
+});
+
+describe('the Node.js version', () => {
+  test('is checked against what package.json promises', () => {
+    const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+      engines: { node: string };
+    };
+    assert.equal(manifest.engines.node, `>=${NODE_VERSION_MIN}`);
+    assert.ok(readFileSync(BIN, 'utf8').includes(`NODE_VERSION_MIN = '${NODE_VERSION_MIN}'`));
+  });
+
+  for (const [node, napi, isSupported] of [
+    ['18.20.0', '9', false],
+    ['22.17.1', '10', false],
+    ['22.18.0', '10', true],
+    ['23.5.0', '9', false],
+    ['24.0.0', '10', true],
+    ['100.1.0', '11', true],
+  ] as const) {
+    test(`${node} with Node-API ${napi} is ${isSupported ? 'supported' : 'refused'}`, () => {
+      const check = (): void => requireSupportedNode({ node, napi });
+      if (isSupported) assert.doesNotThrow(check);
+      else assert.throws(check, { code: 'NODE_UNSUPPORTED' });
+    });
+  }
+
+  test('bin/sqlsync.js says what is needed and ends with 9 on a simulated old Node.js', () => {
+    const result = spawnSync(process.execPath, ['-r', fakeNode('20.20.2', '9'), BIN], { encoding: 'utf8' });
+    assertRefusal(result, '20.20.2');
+  });
+
+  const old = oldNodeOnPath();
+  test(
+    'bin/sqlsync.js says what is needed and ends with 9 on a real old Node.js',
+    { skip: old === undefined },
+    () => {
+      assert(old !== undefined);
+      assertRefusal(spawnSync(old.program, [BIN], { encoding: 'utf8' }), old.version);
+    },
+  );
+});
+
+describe('building', () => {
+  test('does nothing when the binding is there and answers', () => {
+    placeOurBinding(join(folder, key));
+    const result = runBuild({ CC: '/nonexistent' });
+    assert.equal(result.status, 0, result.stderr);
+    assert.match(result.stdout, /^The SQLite binding is there: .*\n$/);
+  });
+
+  test('compiles C and C++ and links them, without nodedir, and proves the result', () => {
+    const result = runBuild({ CC: pretendCompiler(), CXX: pretendCompiler() });
+    assert.equal(result.status, 0, result.stderr);
+    assert.match(result.stdout, /^Compiling the SQLite binding.*\n$/);
+    assert.deepEqual(readdirSync(join(folder, key)), [BINDING_NAME], 'nothing but the binding is left');
+    assert.deepEqual(runLoadBinding({ SQLSYNC_BINDING_DIR: folder }).code, 'loaded');
+  });
+
+  test('stores what it compiled in the cache of the user and takes it from there the next time', () => {
+    const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: join(folder, 'cache') };
+    assert.equal(runBuild({ ...env, CC: pretendCompiler(), CXX: pretendCompiler() }).status, 0);
+    rmSync(join(folder, key), { recursive: true });
+    const second = runBuild({ ...env, CC: '/nonexistent' });
+    assert.equal(second.status, 0, second.stderr);
+    assert.match(second.stdout, /^Copied the SQLite binding from .*\n$/);
+    assert.deepEqual(readdirSync(join(folder, key)), [BINDING_NAME]);
+  });
+
+  test('does without a cache that cannot be written', () => {
+    const notAFolder = join(folder, 'cache');
+    writeFileSync(notAFolder, '');
+    const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: notAFolder };
+    const result = runBuild({ ...env, CC: pretendCompiler(), CXX: pretendCompiler() });
+    assert.equal(result.status, 0, result.stderr);
+  });
+
+  test('takes no native code from a cache that others can write', () => {
+    const cached = join(folder, 'cache', 'sqlsync', 'binding', key);
+    placeOurBinding(cached);
+    chmodSync(cached, 0o777);
+    const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: join(folder, 'cache') };
+    const result = runBuild({ ...env, CC: '/nonexistent' });
+    assert.equal(result.status, 1);
+  });
+
+  test('compiles when the cached binding does not work here', () => {
+    placeBinding(join(folder, 'cache', 'sqlsync', 'binding', key), defaultBinding());
+    const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: join(folder, 'cache') };
+    const result = runBuild({ ...env, CC: pretendCompiler(), CXX: pretendCompiler() });
+    assert.equal(result.status, 0, result.stderr);
+    assert.match(result.stdout, /^Compiling/);
+  });
+
+  for (const [name, env, tried] of [
+    ['CC names a compiler that is not there', { CC: '/nonexistent/cc' }, '`/nonexistent/cc`'],
+    ['CXX names a compiler that is not there', { CC: 'true', CXX: '/nonexistent/c++' }, '`/nonexistent/c++`'],
+    ['there is none on the PATH', { PATH: '/nonexistent' }, '`cc`'],
+  ] as const) {
+    test(`says which compiler it tried and what to install when ${name}`, () => {
+      const result = runBuild(env);
+      assert.equal(result.status, 1);
+      const [message, hint, ...rest] = result.stderr.split('\n');
+      assert.ok(message?.includes(`tried ${tried}`), result.stderr);
+      assert.match(
+        hint ?? '',
+        process.platform === 'darwin' ? /xcode-select --install/ : /apt-get install g\+\+/,
+      );
+      assert.deepEqual(rest, [''], 'two lines, no stack trace');
+      assert.deepEqual(readdirSync(join(folder, key)), [], 'nothing is left');
+    });
+  }
+
+  test('shows the end of what a failing compiler said', () => {
+    const failing = script(
+      'failing-cc',
+      `[ "$1" = --version ] && exit 0; echo "sqlite3.c:1: no such thing" >&2; exit 4`,
+    );
+    const result = runBuild({ CC: failing, CXX: failing });
+    assert.equal(result.status, 1);
+    assert.match(result.stderr, /failed \(4\):\nsqlite3\.c:1: no such thing\n.*C\+\+20/);
+    assert.doesNotMatch(result.stderr, /^\s+at /m);
+  });
+
+  const slow =
+    process.env['SQLSYNC_SLOW_TESTS'] === '1' ? false : 'SQLSYNC_SLOW_TESTS=1 compiles for real (a minute)';
+  test(
+    'compiles a working binding from an empty start with the compilers of this machine',
+    { skip: slow },
+    () => {
+      const result = runBuild({ CC: undefined, CXX: undefined });
+      assert.equal(result.status, 0, result.stderr);
+      assert.equal(runLoadBinding({ SQLSYNC_BINDING_DIR: folder }).code, 'loaded');
+    },
+  );
+});
+
+/** Runs the build program as npm would, but into `folder`, without a cache, and without npm's own settings. */
+function runBuild(env: NodeJS.ProcessEnv): { status: number | null; stdout: string; stderr: string } {
+  const inherited = Object.entries(process.env).filter(([name]) => !name.toLowerCase().startsWith('npm_'));
+  return spawnSync(process.execPath, [BUILD_PROGRAM], {
+    encoding: 'utf8',
+    env: {
+      ...Object.fromEntries(inherited),
+      SQLSYNC_BINDING_DIR: folder,
+      SQLSYNC_NO_BINDING_CACHE: '1',
+      ...env,
+    },
+  });
+}
+
+interface LoadResult {
+  /** `loaded`, or the code of the error. */
+  code: string;
+  message: string;
+  hint: string;
+}
+
+/** Calls loadBinding() in a fresh process, since it succeeds only once in each. */
+function runLoadBinding(env: NodeJS.ProcessEnv, nodeArgs: string[] = []): LoadResult {
+  const program = `
+    import { loadBinding } from ${JSON.stringify(new URL('../../src/sqlite/binding.ts', import.meta.url))};
+    let result = { code: 'loaded', message: '', hint: '' };
+    try { loadBinding(); } catch ({ code, message, hint }) { result = { code, message, hint }; }
+    process.stdout.write(JSON.stringify(result));`;
+  const { stdout, stderr } = spawnSync(
+    process.execPath,
+    [...nodeArgs, '--input-type=module', '-e', program],
+    {
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+    },
+  );
+  assert.notEqual(stdout, '', stderr);
+  return JSON.parse(stdout) as LoadResult;
+}
+
+function assertRefusal(
+  result: { status: number | null; stdout: string; stderr: string },
+  version: string,
+): void {
+  assert.equal(result.status, 9);
+  assert.equal(result.stdout, '');
+  assert.ok(
+    result.stderr.startsWith(`sqlsync needs Node.js 22.18 or newer, but this is Node.js ${version} (`),
+  );
+  assert.match(
+    result.stderr,
+    /\nInstall Node\.js 22\.18 or newer, or in a checkout of sqlsync run `npx sqlsync`\.\n$/,
+  );
+}
+
+function placeOurBinding(target: string): void {
+  placeBinding(target, builtBindingPath(key));
+}
+
+function placeBinding(target: string, source: string): void {
+  mkdirSync(target, { recursive: true, mode: 0o700 });
+  copyFileSync(source, join(target, BINDING_NAME));
+  chmodSync(join(target, BINDING_NAME), 0o755);
+}
+
+/** The binding that better-sqlite3 brings along: it has no sqlite_dbpage. */
+function defaultBinding(): string {
+  const platform = platformName().replace(/^linux-(\w+)-musl$/, 'linuxmusl-$1');
+  return join(betterSqliteRoot, 'prebuilds', `${platform}.node`);
+}
+
+/** A compiler that takes no time: it "links" by giving out the binding that is already built. */
+function pretendCompiler(): string {
+  return script(
+    'pretend-cc',
+    `link= out=
+     while [ $# -gt 0 ]; do case "$1" in -shared) link=1;; -o) out=$2; shift;; --version) exit 0;; esac; shift; done
+     if [ "$link" ]; then cp '${builtBindingPath(key)}' "$out"; else : > "$out"; fi`,
+  );
+}
+
+function script(name: string, body: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+  return path;
+}
+
+/** A module to preload that makes this Node.js call itself another version. */
+function fakeNode(node: string, napi: string): string {
+  const path = join(folder, 'fake-node.cjs');
+  const versions = `{ ...process.versions, node: '${node}', napi: '${napi}' }`;
+  writeFileSync(path, `Object.defineProperty(process, 'versions', { value: ${versions} });\n`);
+  return path;
+}
+
+function oldNodeOnPath(): { program: string; version: string } | undefined {
+  for (const entry of new Set((process.env['PATH'] ?? '').split(delimiter))) {
+    const program = join(entry, 'node');
+    if (dirname(program) === dirname(process.execPath) || !existsSync(program)) continue;
+    const version = spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout?.trim().slice(1) ?? '';
+    if (version !== '' && Number(version.split('.')[0]) < 22) return { program, version };
+  }
+  return undefined;
+}
