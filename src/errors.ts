@@ -94,14 +94,14 @@ export function systemErrorCode(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
+// oxlint-disable-next-line no-control-regex -- control characters are exactly what must go
+const UNSAFE_CHARACTERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+
 /**
  * Text that came from a peer or a file, made safe to show on a terminal: control characters (C0, C1, bidi
  * overrides) become `�`, and it is cut to `maxLength` characters.
  */
 export function sanitizeText(text: string, maxLength = 500): string {
-  const clean = text.replace(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g,
-    '\ufffd',
-  );
+  const clean = text.replace(UNSAFE_CHARACTERS, '\ufffd');
   return clean.length > maxLength ? `${clean.slice(0, maxLength)}…` : clean;
 }
