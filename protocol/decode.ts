@@ -20,11 +20,13 @@ const NAMES_BY_CODE = new Map<number, MessageName>(
   (Object.entries(MESSAGES) as [MessageName, MessageDefinition][]).map(([name, { code }]) => [code, name]),
 );
 const PREAMBLE_BYTES = new TextEncoder().encode(PREAMBLE);
-const utf8 = new TextDecoder('utf-8', { fatal: true });
+// A byte order mark is part of a path, not of the encoding: without `ignoreBOM` it would be dropped.
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
  * Turns bytes, in pieces of any size, into messages. One decoder serves one direction of one connection.
  * A frame's declared length is checked before anything is kept for it, so no more than one frame is ever buffered.
+ * After a violation nothing of the stream is interpreted any more: every `next()` throws the same again.
  */
 export class FrameDecoder {
   readonly #checksum: Checksum;
@@ -32,6 +34,7 @@ export class FrameDecoder {
   #sequence = 0;
   #preambleSeen = false;
   #header: { definition: MessageDefinition; name: MessageName; bodyBytes: number } | undefined;
+  #violation: ProtocolViolation | undefined;
 
   constructor(checksum: Checksum) {
     this.#checksum = checksum;
@@ -49,11 +52,21 @@ export class FrameDecoder {
 
   /** Takes the next bytes; `next()` then yields what became complete. The bytes must not change afterwards. */
   push(bytes: Uint8Array): void {
-    this.#pieces.push(bytes);
+    if (this.#violation === undefined) this.#pieces.push(bytes);
   }
 
   /** The next complete message, or undefined until more bytes come. Throws ProtocolViolation. */
   next(): Message | undefined {
+    if (this.#violation !== undefined) throw this.#violation;
+    try {
+      return this.#next();
+    } catch (error) {
+      if (error instanceof ProtocolViolation) this.#violation = error;
+      throw error;
+    }
+  }
+
+  #next(): Message | undefined {
     if (!this.#preambleSeen && !this.#readPreamble()) return undefined;
     if (this.#header === undefined) {
       if (this.#pieces.length < FRAME_HEADER_BYTES) return undefined;

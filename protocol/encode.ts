@@ -1,4 +1,4 @@
-import { FRAME_HEADER_BYTES } from './limits.ts';
+import { FRAME_HEADER_BYTES, MAX_TEXT_BYTES, MAX_TEXTS } from './limits.ts';
 import { maxBodyBytes, MESSAGES } from './messages.ts';
 import type { FieldType, Message, MessageName, MessageOf } from './messages.ts';
 
@@ -69,14 +69,13 @@ class BodyWriter {
       case 'bool':
         return this.#unsigned(value === true ? 1 : 0, 1, name);
       case 'text':
-        return this.#lengthAndBytes(utf8.encode(value as string));
+        return this.#text(value as string, name);
       case 'bytes':
         return this.#lengthAndBytes(value as Uint8Array);
       case 'varints':
         return this.#varints(value as readonly number[], name);
       case 'texts':
-        this.#unsigned((value as readonly string[]).length, 4, name);
-        for (const text of value as readonly string[]) this.#lengthAndBytes(utf8.encode(text));
+        return this.#texts(value as readonly string[], name);
     }
   }
 
@@ -104,6 +103,20 @@ class BodyWriter {
     this.#view.setUint32(this.#length, value % 2 ** 32, true);
     this.#view.setUint32(this.#length + 4, Math.floor(value / 2 ** 32), true);
     this.#length += 8;
+  }
+
+  #text(text: string, name: string): void {
+    const bytes = utf8.encode(text);
+    if (bytes.length > MAX_TEXT_BYTES)
+      throw new RangeError(`${name}: ${bytes.length} bytes, at most ${MAX_TEXT_BYTES} are allowed`);
+    this.#lengthAndBytes(bytes);
+  }
+
+  #texts(texts: readonly string[], name: string): void {
+    if (texts.length > MAX_TEXTS)
+      throw new RangeError(`${name}: ${texts.length} texts, at most ${MAX_TEXTS} are allowed`);
+    this.#unsigned(texts.length, 4, name);
+    for (const text of texts) this.#text(text, name);
   }
 
   #lengthAndBytes(bytes: Uint8Array): void {

@@ -87,7 +87,10 @@ export const MESSAGES = {
     size: 'small',
     fields: { id: 'u32', level: 'u8', first: 'u32', count: 'u32' },
   },
-  /** replica → origin: the hashes of all children (of `level`) of the listed nodes (gaps, ascending) of `level + 1`. */
+  /**
+   * replica → origin: the hashes (their first `CHILD_HASH_BYTES` each) of all children, of `level`, of the listed nodes
+   * (gaps, ascending) of `level + 1`.
+   */
   getChildren: {
     code: 6,
     size: 'small',
@@ -111,7 +114,7 @@ export const MESSAGES = {
     size: 'large',
     fields: { id: 'u32', encoding: 'u8', rawBytes: 'u32', data: 'bytes' },
   },
-  /** replica → origin: the root hash of the snapshot; the origin releases the snapshot after answering. */
+  /** replica → origin: the root hash of the snapshot. */
   getRoot: { code: 10, size: 'small', fields: {} },
   /** origin → replica */
   root: {
@@ -161,6 +164,8 @@ export const MESSAGES = {
   },
   /** near → far: nothing more will come; the only good end of a stream. */
   close: { code: 17, size: 'small', fields: {} },
+  /** replica → origin: every page has arrived and was checked; the snapshot is not needed any more. */
+  release: { code: 18, size: 'small', fields: {} },
 } as const;
 
 /** The largest body that a message of this definition may have, in bytes. */

@@ -2,7 +2,7 @@ import type { MessageName } from './messages.ts';
 
 /**
  * What an agent may receive in each state; anything else is a protocol violation. SPEC.md, "States", holds the same
- * table. `error` ends every state but the first.
+ * table. `error` is legal in all of them and ends the conversation.
  *
  * The side that the user started is **near**, the other **far**. A far agent begins `unassigned`: the first message
  * after `hello` makes it the replica agent (`replicate`) or the origin agent (`open`).
@@ -13,10 +13,21 @@ export const STATES = {
   /** Far side: no database yet, or the last one is done. */
   unassigned: ['replicate', 'open', 'close', 'error'],
   /** Near origin agent that sent `replicate`. */
-  offering: ['open', 'progress', 'done', 'error'],
+  offering: ['open', 'error'],
   /** Origin agent that holds a snapshot. */
-  serving: ['getHashes', 'getChildren', 'getPages', 'getOwners', 'getRoot', 'progress', 'done', 'error'],
-  /** Origin agent that gave the root hash and released the snapshot. */
+  serving: [
+    'getHashes',
+    'getChildren',
+    'getPages',
+    'getOwners',
+    'getRoot',
+    'release',
+    'progress',
+    'done',
+    'open',
+    'error',
+  ],
+  /** Origin agent that released the snapshot. */
   released: ['progress', 'done', 'open', 'error'],
   /** Replica agent that sent `open`. */
   opening: ['snapshot', 'error'],

@@ -91,7 +91,7 @@ function locations<A extends string, B extends string>(
       type: 'string',
       demandOption: true,
       describe: 'Path or [user@]host:path',
-    }) as Argv<Record<A | B, string>>;
+    });
 }
 
 function syncOptions<T>(parser: Argv<T>) {

@@ -1,4 +1,4 @@
-import { BLOCK_BYTES } from '../../protocol/limits.ts';
+import { BLOCK_BYTES, BLOCK_HASH_BYTES } from '../../protocol/limits.ts';
 import { bitmapBytes, blockHashBytes, blocksPerPage } from '../../protocol/page-batch.ts';
 import type { BatchPage } from '../../protocol/page-batch.ts';
 import { hashBlocks } from './hash.ts';
@@ -19,7 +19,8 @@ export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
   const bitmap = new Uint8Array(bitmapBytes(page.length));
   const changed: number[] = [];
   for (let block = 0; block < blocks; block++) {
-    if (now.getUint32(block * 4) === old.getUint32(block * 4)) continue;
+    const at = block * BLOCK_HASH_BYTES;
+    if (now.getUint16(at) === old.getUint16(at)) continue;
     bitmap[block >> 3] = (bitmap[block >> 3] ?? 0) | (1 << (block & 7));
     changed.push(block);
   }

@@ -68,6 +68,6 @@ function sha256(seed: Uint8Array): Hash {
 export function hashBlocks(page: Uint8Array, out: Uint8Array, offset: number): void {
   const view = new DataView(out.buffer, out.byteOffset);
   for (let start = 0, at = offset; start < page.length; start += BLOCK_BYTES, at += BLOCK_HASH_BYTES) {
-    view.setUint32(at, xx.h32Raw(page.subarray(start, start + BLOCK_BYTES), 0), true);
+    view.setUint16(at, xx.h32Raw(page.subarray(start, start + BLOCK_BYTES), 0) & 0xffff, true);
   }
 }

@@ -67,6 +67,11 @@ export function writeMark(path: string, mark: Omit<Mark, 'format' | 'time'>): vo
   renameSync(temporary, markPath);
 }
 
+/** Takes the mark away from what is at `path` now. */
+export function removeMark(path: string): void {
+  rmSync(besideReplica(path, ''), { force: true });
+}
+
 /** True where `mark` already says what would be written, so that nothing has to change. */
 export function marksSameOrigin(mark: Mark | undefined, origin: Omit<Mark, 'format' | 'time'>): boolean {
   return mark?.originHost === origin.originHost && mark.originPath === origin.originPath;

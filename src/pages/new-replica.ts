@@ -9,11 +9,11 @@ import type { DatabaseFile } from './database-file.ts';
 import { currentFileId, fileBytes } from './database-file.ts';
 import type { ReplicaOptions } from './existing-replica.ts';
 import type { Mark } from './mark.ts';
-import { besideReplica, writeMark } from './mark.ts';
+import { besideReplica, removeMark, writeMark } from './mark.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
-import { replicaError } from './replica-error.ts';
+import { ReplicaMovedError, replicaError } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
   /** The mark to leave beside the replica. */
@@ -62,6 +62,9 @@ export class NewReplica implements PageSink {
         });
       }
       try {
+        // Another sync may have published it just before it gave the lock away.
+        if (options.replaces === undefined && currentFileId(path) !== undefined)
+          throw new ReplicaMovedError(path);
         return new NewReplica(path, target, options, lock);
       } catch (error) {
         lock.release();
@@ -137,11 +140,20 @@ export class NewReplica implements PageSink {
   #publish(): void {
     refuseLeftovers(this.path);
     if (this.#options.mark !== undefined) writeMark(this.path, this.#options.mark);
-    publishWithoutReplacing(this.#part.path, this.path);
+    try {
+      publishWithoutReplacing(this.#part.path, this.path);
+    } catch (error) {
+      // Whatever has the name now was not made by sqlsync, and must not look so.
+      removeMark(this.path);
+      // The next run has that file to go on from, if any.
+      if (error instanceof SqlsyncError) this.#release(() => this.#part.remove());
+      throw error;
+    }
     try {
       refuseLeftovers(this.path);
     } catch (error) {
       rmSync(this.path, { force: true });
+      removeMark(this.path);
       throw error;
     }
     syncFolder(this.path);

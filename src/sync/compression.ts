@@ -1,7 +1,7 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { ProtocolViolation } from '../../protocol/decode.ts';
 import { BATCH_ENCODINGS } from '../../protocol/messages.ts';
-import type { CompressionMode, MessageOf } from '../../protocol/messages.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
 
 /** Measured: level 3 gains nothing over level 1 on pages and block deltas. */
@@ -12,13 +12,10 @@ const MIN_SAVING = 0.03;
 
 type EncodedBatch = Pick<MessageOf<'pages'>, 'encoding' | 'rawBytes' | 'data'>;
 
-/**
- * A page batch as it travels. 'auto' compresses only batches with deltas: they are small, and compress by half even
- * where whole pages do not pay.
- */
-export function encodeBatchBytes(batch: Uint8Array, mode: CompressionMode, hasDeltas: boolean): EncodedBatch {
+/** A page batch as it travels. */
+export function encodeBatchBytes(batch: Uint8Array, mode: 'zstd' | 'none'): EncodedBatch {
   const raw = { encoding: BATCH_ENCODINGS.raw, rawBytes: batch.length, data: batch };
-  if (mode === 'none' || (mode === 'auto' && !hasDeltas) || batch.length === 0) return raw;
+  if (mode === 'none' || batch.length === 0) return raw;
   const data = zstdCompressSync(batch, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } });
   if (data.length > batch.length * (1 - MIN_SAVING)) return raw;
   return { encoding: BATCH_ENCODINGS.zstd, rawBytes: batch.length, data };

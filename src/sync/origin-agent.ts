@@ -2,6 +2,7 @@ import { setImmediate as nextTick } from 'node:timers/promises';
 import { ProtocolViolation } from '../../protocol/decode.ts';
 import { message } from '../../protocol/encode.ts';
 import {
+  CHILD_HASH_BYTES,
   MAX_HASHES_PER_MESSAGE,
   MAX_PAGES_REQUEST_BYTES,
   topLevel,
@@ -44,6 +45,9 @@ export interface OriginResult {
 
 /** Pages hashed between two looks at the connection: some 4 ms. */
 const SLICE_PAGES = 2048;
+
+/** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
+const AUTO_COMPRESS_BYTES = 16 * 1024 * 1024;
 
 /** Hashes of the first pass are sent in messages of this many. */
 const HASHES_PER_ANSWER = 64;
@@ -91,6 +95,7 @@ class OriginSession {
   readonly #tree: HashTree;
   readonly #compression: CompressionMode;
   readonly #jobs: HashJob[] = [];
+  #wholePageBytes = 0;
   #figures = { snapshotHeldMs: 0, walGrowthBytes: 0 };
 
   static async open(
@@ -190,6 +195,8 @@ class OriginSession {
         return this.#sendOwners(question);
       case 'getRoot':
         return this.#sendRoot();
+      case 'release':
+        return this.#release();
       case 'progress':
         return this.#options.onProgress?.(question);
       default:
@@ -201,7 +208,8 @@ class OriginSession {
     const level = question.level === LEVEL_TOP ? topLevel(this.#tree.pageCount) : question.level;
     const nodes = this.#tree.nodeCount(level);
     const end = question.count === 0 ? nodes : question.first + question.count;
-    if (end > nodes) throw outside(`nodes up to ${end} of level ${level}, which has ${nodes}`);
+    if (end > nodes || question.first > end)
+      throw outside(`nodes ${question.first} to ${end} of level ${level}, which has ${nodes}`);
     if (question.first === end) return;
     const pending = new Uint8Array(HASHES_PER_ANSWER * this.#tree.hashBytes);
     this.#jobs.push({
@@ -240,13 +248,15 @@ class OriginSession {
       throw outside(`${count} hashes at once, at most ${MAX_HASHES_PER_MESSAGE} are allowed`);
     const { hashBytes } = this.#tree;
     const nodes = this.#tree.nodeCount(level);
-    const data = new Uint8Array(count * hashBytes);
+    const width = Math.min(CHILD_HASH_BYTES, hashBytes);
+    // Each hash is written whole, and then its tail overwritten by the next one.
+    const data = new Uint8Array(count * width + hashBytes);
     let filled = 0;
     for (const parent of parents) {
       const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
       for (let child = parent * TREE_FANOUT; child < end; child++) {
         this.#tree.hashNode(level, child, data, filled);
-        filled += hashBytes;
+        filled += width;
       }
     }
     this.#connection.send(message('hashes', { id: question.id, first: 0, data: data.subarray(0, filled) }));
@@ -268,8 +278,19 @@ class OriginSession {
     });
     if (at !== question.blockHashes.length) throw outside('block hashes of no page');
     const hasDeltas = pages.some((page) => page.bitmap !== undefined);
-    const batch = encodeBatchBytes(encodeBatch(pages), this.#compression, hasDeltas);
+    const batch = encodeBatchBytes(encodeBatch(pages), this.#compressionOf(pages.length, hasDeltas));
     this.#connection.send(message('pages', { id: question.id, ...batch }));
+  }
+
+  /**
+   * 'auto' is for local files, where zstd is slower than the pipe: it compresses deltas, which are small and shrink by
+   * half, and of whole pages only the first few, so that a small change stays small and a large one fast.
+   */
+  #compressionOf(pages: number, hasDeltas: boolean): 'zstd' | 'none' {
+    if (this.#compression !== 'auto') return this.#compression;
+    if (hasDeltas) return 'zstd';
+    this.#wholePageBytes += pages * this.#snapshot.pageSize;
+    return this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
   }
 
   /** A new replica asks for pages that were never hashed; hashing them now saves a second read for the root. */
@@ -295,10 +316,16 @@ class OriginSession {
       snapshotHeldMs: Math.round(this.#snapshot.heldMs),
       walGrowthBytes: this.#snapshot.walGrowthBytes,
     };
+    // No hash follows the root: a new snapshot may be asked for next, and would meet them.
+    this.#jobs.length = 0;
+    this.#connection.send(message('root', { hash, ...this.#figures }));
+  }
+
+  /** Ends the read transaction, so that the origin's WAL can be reset while the replica still commits. */
+  #release(): void {
     this.#snapshot.close();
     this.#jobs.length = 0;
     this.#connection.state = 'released';
-    this.#connection.send(message('root', { hash, ...this.#figures }));
   }
 }
 

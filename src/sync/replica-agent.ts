@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { message } from '../../protocol/encode.ts';
+import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES } from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Outcome } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
@@ -13,7 +14,7 @@ import type { PageSink } from '../pages/page-source.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
 import { ReplicaMovedError } from '../pages/replica-error.ts';
 import type { Connection } from './connection.ts';
-import { PageCopy, RestartError } from './page-copy.ts';
+import { PageCopy, RootMismatchError } from './page-copy.ts';
 import type { CopyProgress } from './page-copy.ts';
 
 export interface ReplicaOptions {
@@ -58,7 +59,8 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
       await connection.drained();
       return result;
     } catch (error) {
-      if (!(error instanceof ReplicaMovedError) && !(error instanceof RestartError)) throw error;
+      if (error instanceof RootMismatchError && attempt === 1) continue;
+      if (!(error instanceof ReplicaMovedError)) throw error;
       if (attempt < MAX_ATTEMPTS) continue;
       throw new SqlsyncError(
         'BUSY',
@@ -80,8 +82,10 @@ async function attemptCopy(connection: Connection, options: ReplicaOptions): Pro
   connection.state = 'driving';
   options.onSnapshot?.(snapshot);
   const size = pageSize(snapshot.pageSize);
-  if (size === undefined)
-    throw new SqlsyncError('PROTOCOL', `The origin announced pages of ${snapshot.pageSize} bytes`);
+  if (size === undefined || snapshot.pageCount > MAX_PAGE_COUNT) {
+    const { pageSize: bytes, pageCount: pages } = snapshot;
+    throw new SqlsyncError('PROTOCOL', `The origin announced ${pages} pages of ${bytes} bytes`);
+  }
   const mark = markOf(snapshot, options.originName);
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
   const sink = await openSink(place, target, { ...options, mark });

@@ -1,4 +1,4 @@
-import { MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
+import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
 import { SqlsyncError } from '../errors.ts';
 
 export interface TreeWalkOptions {
@@ -13,7 +13,7 @@ export interface TreeWalkOptions {
   readonly ownHash: (level: number, index: number) => Uint8Array;
 }
 
-/** A page to fetch as a delta against the old version, and the hash that the result must have. */
+/** A page to fetch as a delta against the old version, and the first bytes of the hash that the result must have. */
 export interface DifferingPage {
   readonly pageNumber: number;
   readonly hash: Uint8Array;
@@ -101,11 +101,14 @@ export class TreeWalk {
 
   /** Takes hashes of the first pass, from node `first` on. */
   onTopHashes(first: number, data: Uint8Array): void {
-    const { hashBytes } = this.#options;
-    if (first !== this.#theirTopCount || data.length % hashBytes !== 0) throw unasked('hashes');
-    const count = Math.min(data.length / hashBytes, this.#topNodes - first);
+    const { hashBytes, pageCount } = this.#options;
+    const nodes = Math.ceil(pageCount / TREE_FANOUT ** this.#topLevel);
+    const end = first + data.length / hashBytes;
+    if (first !== this.#theirTopCount || end === first || end > nodes || data.length % hashBytes !== 0)
+      throw unasked('hashes');
+    const count = Math.min(end, this.#topNodes) - first;
     if (count > 0) this.#theirTop.set(data.subarray(0, count * hashBytes), first * hashBytes);
-    this.#theirTopCount += data.length / hashBytes;
+    this.#theirTopCount = end;
     this.#compareTop();
   }
 
@@ -122,14 +125,15 @@ export class TreeWalk {
   }
 
   onChildren(request: ChildrenRequest, data: Uint8Array): void {
-    const { hashBytes, pageCount } = this.#options;
+    const { pageCount } = this.#options;
+    const width = Math.min(CHILD_HASH_BYTES, this.#options.hashBytes);
     const nodes = Math.ceil(pageCount / TREE_FANOUT ** request.level);
     let at = 0;
     for (const parent of request.parents) {
       const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
-      for (let child = parent * TREE_FANOUT; child < end; child++, at += hashBytes) {
-        if (at + hashBytes > data.length) throw unasked('too few hashes');
-        this.#compare(request.level, child, data.subarray(at, at + hashBytes));
+      for (let child = parent * TREE_FANOUT; child < end; child++, at += width) {
+        if (at + width > data.length) throw unasked('too few hashes');
+        this.#compare(request.level, child, data.subarray(at, at + width));
       }
     }
     if (at !== data.length) throw unasked('more hashes');
@@ -190,7 +194,7 @@ export class TreeWalk {
       this.#wantAbsent(first, Math.min(first + TREE_FANOUT ** level, this.#options.pageCount + 1));
       return;
     }
-    if (equal(this.#options.ownHash(level, index), theirs)) return;
+    if (startsWith(this.#options.ownHash(level, index), theirs)) return;
     if (level === 0) {
       this.#differingPages.push({ pageNumber: first, hash: theirs });
       this.differing++;
@@ -209,8 +213,9 @@ export class TreeWalk {
   }
 }
 
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+/** Whether our full hash begins with the bytes that the peer sent of its own. */
+function startsWith(ours: Uint8Array, theirs: Uint8Array): boolean {
+  for (let i = 0; i < theirs.length; i++) if (ours[i] !== theirs[i]) return false;
   return true;
 }
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
-import { MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
+import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES } from '../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
@@ -177,11 +177,12 @@ class Side {
     const id = this.#nextId++;
     this.connection.send(message('getChildren', { id, level, parents: toGaps(here) }));
     const { data, id: answered } = await this.connection.receiveOnly('hashes');
+    const width = Math.min(CHILD_HASH_BYTES, this.snapshot.hashBytes);
     let at = 0;
     for (const parent of here) {
       const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
-      for (let child = parent * TREE_FANOUT; child < end; child++, at += this.snapshot.hashBytes) {
-        hashes.set(child, data.subarray(at, at + this.snapshot.hashBytes));
+      for (let child = parent * TREE_FANOUT; child < end; child++, at += width) {
+        hashes.set(child, data.subarray(at, at + width));
       }
     }
     if (answered !== id || at !== data.length) {
@@ -203,6 +204,7 @@ class Side {
   async finish(): Promise<void> {
     this.connection.send(message('getRoot', {}));
     await this.connection.receiveOnly('root');
+    this.connection.send(message('release', {}));
     const { pageSize, pageCount } = this.snapshot;
     const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
     const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [] };

@@ -38,7 +38,7 @@ export function memoryTransportPair(): [Transport, Transport] {
 interface MemoryPipe {
   readonly readable: Readable;
   readonly writable: Writable;
-  /** Settles when the reader has seen the end that the writer set. */
+  /** Settles when the writer is done and the reader has seen that, or gave up. */
   readonly ended: Promise<void>;
   /** Fails the writer; the reader gets what had arrived, then the end. */
   cut(): void;
@@ -57,6 +57,11 @@ function memoryPipe(): MemoryPipe {
     pending = undefined;
     callback?.(error);
   };
+  const finish = (): void => {
+    if (readable.destroyed) ended.resolve();
+    else if (!finished) readable.push(null);
+    finished = true;
+  };
   const readable = new Readable({
     highWaterMark: HIGH_WATER_MARK,
     read: () => settlePending(),
@@ -73,14 +78,12 @@ function memoryPipe(): MemoryPipe {
       if (readable.destroyed || readable.push(Buffer.from(chunk))) settlePending();
     },
     final: (callback) => {
-      finished = true;
-      if (readable.destroyed) ended.resolve();
-      else readable.push(null);
+      finish();
       callback();
     },
     destroy: (error, callback) => {
       settlePending(error ?? lostError());
-      if (!finished && !readable.destroyed) readable.push(null);
+      finish();
       callback(error);
     },
   });

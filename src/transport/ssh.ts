@@ -2,7 +2,7 @@ import { getCiphers } from 'node:crypto';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { userInfo } from 'node:os';
-import type { AuthHandlerMiddleware, Client, ConnectConfig } from 'ssh2';
+import type { Client, ConnectConfig } from 'ssh2';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
 import { DEFAULT_SSH_PORT } from './known-hosts.ts';
 import type { KnownHostsFile } from './known-hosts.ts';
@@ -158,7 +158,7 @@ function clientConfig(attempt: Attempt, socket: Socket): ConnectConfig {
   return {
     sock: socket,
     username: attempt.user,
-    authHandler: authHandler as unknown as AuthHandlerMiddleware,
+    authHandler,
     hostVerifier: (key: Buffer): boolean => {
       attempt.hostKeyFault = hostKeyFault(knownHosts, options.host, port, key);
       return attempt.hostKeyFault === undefined;

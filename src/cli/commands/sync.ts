@@ -66,19 +66,25 @@ function listeners(
 
 /** The summary for people. */
 function describe(summary: SyncSummary): string {
-  const { pageSize, pageCount, pagesChanged, pagesDelta, bytesSent, bytesReceived } = summary;
+  const { pageSize, pageCount, bytesSent, bytesReceived } = summary;
   const size = pageSize * pageCount;
   const wire = bytesSent + bytesReceived;
   const speedup = size > wire ? `, ${factor(size / wire)} less than the whole` : '';
-  const changed = `${formatPages(pagesChanged)} (${formatShare(pagesChanged, pageCount)})`;
-  const deltas = pagesDelta > 0 ? `, ${formatCount(pagesDelta)} of them as deltas` : '';
-  const did = summary.outcome === 'dryRun' ? 'would change' : 'changed';
   return [
     headline(summary),
-    `  compared  ${formatPages(summary.pagesCompared)} of ${formatPages(pageCount)} (${formatBytes(size)}); ${did} ${changed}${deltas}`,
+    `  pages     ${describePages(summary)}`,
     `  wire      ${formatBytes(bytesSent)} sent, ${formatBytes(bytesReceived)} received${speedup}`,
     `  time      ${formatDuration(summary.durationMs)}; snapshot held for ${formatDuration(summary.snapshotHeldMs)}, origin's WAL grew by ${formatBytes(summary.walGrowthBytes)}`,
   ].join('\n');
+}
+
+function describePages(summary: SyncSummary): string {
+  const { pageSize, pageCount, pagesCompared, pagesChanged, pagesDelta } = summary;
+  const size = formatBytes(pageSize * pageCount);
+  if (pagesCompared === 0) return `${formatPages(pageCount)} copied (${size})`;
+  const did = summary.outcome === 'dryRun' ? 'would change' : 'changed';
+  const deltas = pagesDelta > 0 ? `, ${formatCount(pagesDelta)} of them sent as deltas` : '';
+  return `${formatPages(pagesCompared)} compared (${size}), ${formatCount(pagesChanged)} ${did} (${formatShare(pagesChanged, pageCount)})${deltas}`;
 }
 
 function headline({ outcome, origin, replica, created, resumed }: SyncSummary): string {

@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import type { ErrorCode } from '../../src/errors.ts';
+import { sha256File } from '../support/compare.ts';
+
+/** The command as a person runs it. */
+export const PROGRAM: string = join(dirname(dirname(import.meta.dirname)), 'bin', 'sqlsync.js');
+
+/** A user who owns nothing here; only root can become one. */
+export const NOBODY = { uid: 65534, gid: 65534 } as const;
+export const NEEDS_ROOT: false | string =
+  process.getuid?.() === 0 ? false : 'NOT TESTED: only root can run a command as another user';
+
+/** Longer than anything here takes: what is waited for then does not happen any more. */
+const PATIENCE_MS = 60_000;
+
+const HOLD_PROGRAM = pathToFileURL(join(import.meta.dirname, 'hold-agent.ts')).href;
+
+export interface Run {
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface CommandOptions {
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly user?: { readonly uid: number; readonly gid: number };
+  readonly hold?: Hold;
+}
+
+/** Every command starts some 60 modules; their compiled form is kept while the tests of one file run. */
+const compileCache = mkdtempSync(join(tmpdir(), 'sqlsync-compiled-'));
+process.on('exit', () => rmSync(compileCache, { recursive: true, force: true }));
+
+/** A command that is running. */
+export class Command {
+  readonly child: ChildProcess;
+  readonly done: Promise<Run>;
+  #stdout = '';
+  #stderr = '';
+
+  constructor(args: readonly string[], options: CommandOptions = {}) {
+    this.child = spawn(process.execPath, [PROGRAM, ...args], {
+      env: environment(options),
+      stdio: ['ignore', 'pipe', 'pipe'],
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...options.user,
+    });
+    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.#stdout += text));
+    this.child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#stderr += text));
+    this.done = new Promise((resolve, reject) => {
+      this.child.on('error', reject);
+      this.child.on('close', (status, signal) =>
+        resolve({ status, signal, stdout: this.#stdout, stderr: this.#stderr }),
+      );
+    });
+  }
+
+  /** What it said so far, for a failure. */
+  get said(): string {
+    return `exit ${this.child.exitCode ?? this.child.signalCode ?? '(running)'}\n${this.#stdout}${this.#stderr}`;
+  }
+
+  /** Process ids of its children that are alive. */
+  children(): number[] {
+    const { pid } = this.child;
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+  }
+}
+
+export function sqlsync(args: readonly string[], options: CommandOptions = {}): Promise<Run> {
+  return new Command(args, options).done;
+}
+
+/** Runs it with --json and returns the summary, after it ended well. */
+export async function summaryOf(args: readonly string[], options: CommandOptions = {}): Promise<Summary> {
+  const run = await sqlsync([...args, '--json'], options);
+  assert.equal(run.status, 0, `${args.join(' ')}: ${run.stdout}${run.stderr}`);
+  return jsonLines(run.stdout).at(-1) as Summary;
+}
+
+/** What `sqlsync` must refuse: with this code and exit status, and for people with a message and a hint. */
+export async function assertRefused(
+  args: readonly string[],
+  expected: { code: ErrorCode; status: number; says: RegExp; hint?: RegExp },
+  options: CommandOptions = {},
+): Promise<void> {
+  const { status, stdout, stderr } = await sqlsync(args, options);
+  assert.match(stderr, new RegExp(`\\[${expected.code}\\]`), `expected ${expected.code}: ${stdout}${stderr}`);
+  assert.equal(status, expected.status, stderr);
+  assert.equal(stdout, '');
+  assert.match(stderr, expected.says);
+  const [, ...hintLines] = stderr.slice(stderr.indexOf(`[${expected.code}]`)).split('\n');
+  assert.match(hintLines.join('\n'), expected.hint ?? /\S/, 'the hint');
+}
+
+export type Summary = Record<string, unknown> & { type: string };
+
+export function jsonLines(stdout: string): Summary[] {
+  return stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Summary);
+}
+
+/**
+ * Makes the far agent of a command stop its output after `bytes` bytes, for ever or until `release`. It goes on to
+ * listen and to react to signals, as an agent behind a network that stalls.
+ */
+export class Hold {
+  readonly bytes: number;
+  readonly #folder: string;
+
+  constructor(t: TestContext, bytes: number) {
+    this.bytes = bytes;
+    this.#folder = mkdtempSync(join(tmpdir(), 'sqlsync-hold-'));
+    t.after(() => rmSync(this.#folder, { recursive: true, force: true }));
+  }
+
+  get environment(): NodeJS.ProcessEnv {
+    return {
+      NODE_OPTIONS: `--import=${HOLD_PROGRAM}`,
+      SQLSYNC_TEST_HOLD: JSON.stringify({ bytes: this.bytes, held: this.#held, released: this.#released }),
+    };
+  }
+
+  /** Resolves when the agent has stopped. */
+  async reached(command: Command): Promise<void> {
+    await until(() => existsSync(this.#held), command);
+  }
+
+  release(): void {
+    writeFileSync(this.#released, '');
+  }
+
+  get #held(): string {
+    return join(this.#folder, 'held');
+  }
+
+  get #released(): string {
+    return join(this.#folder, 'released');
+  }
+}
+
+/** Waits until something has happened; fails where the command ends first. */
+export async function until(happened: () => boolean, command: Command): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (!happened()) {
+    const ended = command.child.exitCode !== null || command.child.signalCode !== null;
+    if (ended || performance.now() > deadline) assert.fail(`it did not happen: ${command.said}`);
+    await delay(5);
+  }
+}
+
+/**
+ * All files of a folder with their SHA-256, mode and owner, except what a mere reader of a WAL database leaves (-shm
+ * and an empty -wal). Other things than files are named with their kind.
+ */
+export function folderState(folder: string): Record<string, string> {
+  const entries = readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
+  const state: Record<string, string> = {};
+  for (const name of entries) {
+    const path = join(folder, name);
+    const stats = lstatSync(path);
+    if (name.endsWith('-shm') || (name.endsWith('-wal') && stats.size === 0)) continue;
+    const content = stats.isFile() ? sha256File(path) : `mode ${stats.mode.toString(8)}`;
+    state[name] = `${content} ${(stats.mode & 0o7777).toString(8)} ${stats.uid} ${stats.ino}`;
+  }
+  return state;
+}
+
+function environment(options: CommandOptions): NodeJS.ProcessEnv {
+  const { NO_COLOR: _, FORCE_COLOR: __, NODE_OPTIONS: ___, ...inherited } = process.env;
+  return { ...inherited, NODE_COMPILE_CACHE: compileCache, ...options.hold?.environment, ...options.env };
+}

@@ -1,0 +1,111 @@
+import { message } from '../../protocol/encode.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES } from '../../protocol/messages.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
+import { toSqlsyncError } from '../../src/errors.ts';
+import type { SqlsyncError } from '../../src/errors.ts';
+import { Connection } from '../../src/sync/connection.ts';
+import { runFarAgent } from '../../src/sync/far-agent.ts';
+import { serveOrigin } from '../../src/sync/origin-agent.ts';
+import { runReplica } from '../../src/sync/replica-agent.ts';
+import type { Transport } from '../../src/transport/transport.ts';
+import { relay } from './relay.ts';
+import type { Passing, Verdict } from './relay.ts';
+
+/** Pull: the replica is near, push: the origin is. */
+export type Role = 'pull' | 'push';
+
+export interface Pair {
+  readonly origin: string;
+  readonly replica: string;
+}
+
+/** A peer that hangs fails the test with TIMEOUT. */
+const IDLE_TIMEOUT_MS = 20_000;
+const BUSY_TIMEOUT_MS = 2000;
+
+export function nearConnection(transport: Transport, role: Role): Connection {
+  return new Connection(transport, role === 'pull' ? 'opening' : 'offering', {
+    idleTimeoutMs: IDLE_TIMEOUT_MS,
+  });
+}
+
+/** One database over an open connection, as the near side of `sync.ts` does it. */
+export async function copyOver(connection: Connection, role: Role, pair: Pair): Promise<MessageOf<'done'>> {
+  const modes = { dryRun: false, overwrite: false, replace: false, busyTimeoutMs: BUSY_TIMEOUT_MS };
+  if (role === 'pull') {
+    const result = await runReplica(connection, {
+      path: pair.replica,
+      originPath: pair.origin,
+      originName: pair.origin,
+      hash: 'xxh64',
+      compression: 'none',
+      ...modes,
+    });
+    return result.done;
+  }
+  const hash = HASH_ALGORITHMS.xxh64;
+  const compression = COMPRESSION_MODES.none;
+  connection.expect('offering');
+  connection.send(
+    message('replicate', { path: pair.replica, originName: pair.origin, hash, compression, ...modes }),
+  );
+  const open = await connection.receiveOnly('open');
+  return (await serveOrigin(connection, open, { path: pair.origin })).done;
+}
+
+export function closeConnection(connection: Connection): void {
+  connection.send(message('close', {}));
+  connection.detach();
+  connection.end();
+}
+
+/** The near side of one sync, from start to end. Rejects as `sync.ts` does, after having told the peer. */
+export async function runNear(transport: Transport, role: Role, pair: Pair): Promise<MessageOf<'done'>> {
+  const connection = nearConnection(transport, role);
+  try {
+    const done = await copyOver(connection, role, pair);
+    closeConnection(connection);
+    return done;
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    connection.sendError(failure);
+    connection.end();
+    throw failure;
+  }
+}
+
+/** How a run ended, on both sides; undefined is well. */
+export interface Ended {
+  readonly near: SqlsyncError | undefined;
+  readonly far: SqlsyncError | undefined;
+  readonly seen: readonly string[];
+}
+
+/** Both agents in this process, with `decide` in between. */
+export async function runRelayed(
+  role: Role,
+  pair: Pair,
+  decide?: (passing: Passing) => Verdict,
+): Promise<Ended> {
+  const line = relay(decide);
+  const far = runFarAgent(line.far, { idleTimeoutMs: IDLE_TIMEOUT_MS });
+  const [nearEnd, farEnd] = await Promise.all([
+    failureOf(runNear(line.near, role, pair)),
+    failureOf(far).finally(() => line.far.output.end()),
+  ]);
+  return { near: nearEnd, far: farEnd, seen: line.seen };
+}
+
+export async function failureOf(work: Promise<unknown>): Promise<SqlsyncError | undefined> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return toSqlsyncError(error);
+  }
+}
+
+/** True where `done` says that a commit took place. */
+export function committed(done: MessageOf<'done'>): boolean {
+  return done.outcome === OUTCOMES.committed;
+}

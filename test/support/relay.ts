@@ -1,0 +1,75 @@
+import { FrameDecoder } from '../../protocol/decode.ts';
+import { FrameEncoder } from '../../protocol/encode.ts';
+import type { Message } from '../../protocol/messages.ts';
+import { PREAMBLE } from '../../protocol/version.ts';
+import { checksum32 } from '../../src/pages/hash.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
+import type { Transport } from '../../src/transport/transport.ts';
+
+/** Which way a message goes. */
+export type Direction = 'toNear' | 'toFar';
+
+export interface Passing {
+  readonly direction: Direction;
+  /** Of this message among those of its direction, from 1. */
+  readonly index: number;
+  readonly message: Message;
+}
+
+/**
+ * What becomes of a message: what is sent in its place (messages become valid frames, bytes go as they are), or 'cut':
+ * the receiver sees a clean end of the stream, and whatever its sender says from then on is lost.
+ */
+export type Verdict = readonly (Message | Uint8Array)[] | 'cut';
+
+export interface Relay {
+  readonly near: Transport;
+  readonly far: Transport;
+  /** Every message that came to the relay, as `toFar open`. */
+  readonly seen: string[];
+}
+
+/**
+ * A connection in memory with somebody in between, who may drop, change and invent messages:
+ *
+ *     near agent ◄──► near ◄── decide() ──► far ◄──► far agent
+ */
+export function relay(decide: (passing: Passing) => Verdict = ({ message }) => [message]): Relay {
+  const [near, nearEnd] = memoryTransportPair();
+  const [farEnd, far] = memoryTransportPair();
+  const seen: string[] = [];
+  relayDirection('toFar', nearEnd, farEnd, decide, seen);
+  relayDirection('toNear', farEnd, nearEnd, decide, seen);
+  return { near, far, seen };
+}
+
+function relayDirection(
+  direction: Direction,
+  from: Transport,
+  to: Transport,
+  decide: (passing: Passing) => Verdict,
+  seen: string[],
+): void {
+  const decoder = new FrameDecoder(checksum32);
+  const encoder = new FrameEncoder(checksum32);
+  let index = 0;
+  let open = true;
+  const end = (): void => {
+    open = false;
+    to.output.end();
+  };
+  const pass = (message: Message): void => {
+    index++;
+    seen.push(`${direction} ${message.type}`);
+    if (!open) return;
+    const verdict = decide({ direction, index, message });
+    if (verdict === 'cut') return end();
+    for (const part of verdict) to.output.write(part instanceof Uint8Array ? part : encoder.encode(part));
+  };
+  to.output.write(new TextEncoder().encode(PREAMBLE));
+  from.input.on('data', (bytes: Uint8Array) => {
+    decoder.push(bytes);
+    for (let next = decoder.next(); next !== undefined; next = decoder.next()) pass(next);
+  });
+  from.input.on('end', () => open && end());
+}
