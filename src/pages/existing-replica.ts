@@ -4,7 +4,8 @@ import { DatabaseReader } from '../sqlite/database-reader.ts';
 import { ReplicaWriter } from '../sqlite/replica-writer.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId } from './database-file.ts';
-import { firstPageForReplica } from './header.ts';
+import { firstPageForReplica, parseHeader } from './header.ts';
+import type { DatabaseHeader } from './header.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount, pageSize } from './page-types.ts';
@@ -74,9 +75,8 @@ export class ExistingReplica implements PageSink {
 
   async begin(): Promise<'ready' | 'moved'> {
     try {
-      const textEncoding = this.#file.header?.textEncoding ?? 'UTF-8';
       const writer = new ReplicaWriter(this.path, {
-        textEncoding,
+        textEncoding: this.#old.textEncoding,
         ...(this.#file.header === undefined ? { initialPageSize: this.#target.pageSize } : {}),
       });
       this.#writer = writer;
@@ -111,11 +111,13 @@ export class ExistingReplica implements PageSink {
   async commit(): Promise<void> {
     try {
       const writer = this.#openWriter();
-      const firstPage = this.#newFirstPage();
+      const { firstPage, schemaCookie } = this.#newFirstPage();
       this.#old.end();
       if (this.#spool !== undefined) await this.#applySpool(writer, this.#spool);
+      const shrinks = writer.pageCount() > this.#target.pageCount;
       writer.writePage(FIRST_PAGE, firstPage);
-      if (writer.pageCount() > this.#target.pageCount) writer.truncateTo(this.#target.pageCount);
+      if (shrinks) writer.truncateTo(this.#target.pageCount);
+      if (schemaCookie !== undefined) writer.setSchemaCookie(schemaCookie);
       this.#checkUnreplaced();
       await this.#retry(() => writer.commit());
     } catch (error) {
@@ -128,12 +130,18 @@ export class ExistingReplica implements PageSink {
     this.#release();
   }
 
-  /** Page 1 is written even where its content is unchanged: the schema cookie has to move with every commit. */
-  #newFirstPage(): Uint8Array {
+  /**
+   * Page 1 is written even where its content is unchanged: the schema cookie has to move with every commit, so that
+   * every reader that has the replica open loads the schema anew.
+   */
+  #newFirstPage(): { firstPage: Uint8Array; schemaCookie: number | undefined } {
     // A file of 0 bytes has nothing of its own to keep.
-    if (this.#old.pageCount === 0 && this.#firstPage !== undefined) return this.#firstPage;
-    const oldFirstPage = this.#old.readPage(FIRST_PAGE);
-    return firstPageForReplica(this.#firstPage ?? oldFirstPage, oldFirstPage);
+    if (this.#old.pageCount === 0 && this.#firstPage !== undefined) {
+      return { firstPage: this.#firstPage, schemaCookie: undefined };
+    }
+    const old = this.#old.readPage(FIRST_PAGE);
+    const firstPage = firstPageForReplica(this.#firstPage ?? old, old);
+    return { firstPage, schemaCookie: ((parseHeader(old)?.schemaCookie ?? 0) + 1) >>> 0 };
   }
 
   /**
@@ -217,6 +225,11 @@ class OldState implements PageSource {
 
   get isEmpty(): boolean {
     return this.#pageCount === 0 || (this.#pageCount === 1 && this.#reader.schemaSize() === 0);
+  }
+
+  /** As page 1 says, which may stand in the WAL and say otherwise than the file. */
+  get textEncoding(): DatabaseHeader['textEncoding'] {
+    return (this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE)))?.textEncoding ?? 'UTF-8';
   }
 
   readPage(page: PageNumber): Uint8Array {

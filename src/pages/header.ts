@@ -62,20 +62,12 @@ export function maskedFirstPage(page: Uint8Array): Uint8Array {
 }
 
 /**
- * The origin's page 1 as an existing replica takes it: with the replica's own journal mode, and its schema cookie
- * plus one, so that every reader that has the replica open loads the schema anew. SQLite itself rewrites the rest.
+ * The origin's page 1 as an existing replica takes it: with the replica's own journal mode and counters, which SQLite
+ * itself rewrites, and with its schema cookie, which is counted up after all pages were written.
  */
 export function firstPageForReplica(originPage: Uint8Array, replicaPage: Uint8Array): Uint8Array {
   const page = new Uint8Array(originPage);
-  page.set(replicaPage.subarray(18, 20), 18);
-  const old = new DataView(replicaPage.buffer, replicaPage.byteOffset, HEADER_BYTES);
-  const view = new DataView(page.buffer, page.byteOffset, HEADER_BYTES);
-  view.setUint32(40, (old.getUint32(40) + 1) >>> 0);
-  for (const [first, end] of [
-    [24, 28],
-    [92, 100],
-  ] as const)
-    page.set(replicaPage.subarray(first, end), first);
+  for (const [first, end] of OWN_HEADER_RANGES) page.set(replicaPage.subarray(first, end), first);
   return page;
 }
 

@@ -71,11 +71,21 @@ export class ReplicaWriter {
     this.#writePage.run(page, bytes);
   }
 
-  /** Cuts the database after `pageCount` pages. Must be the last change: a later page write cancels it silently. */
+  /** Cuts the database after `pageCount` pages. Must follow all pages: a later page write cancels it silently. */
   truncateTo(pageCount: number): void {
     this.#database
       .prepare("INSERT INTO sqlite_dbpage (pgno, data, schema) VALUES (?, NULL, 'replica')")
       .run(pageCount + 1);
+  }
+
+  /**
+   * Sets the schema cookie. It has to change after all pages: at the first statement after a change of it SQLite would
+   * load the schema anew, with page 1 of the new state and page count, encoding and reserved bytes of the old one, and
+   * find it corrupt.
+   */
+  setSchemaCookie(cookie: number): void {
+    // The pragma takes a signed number.
+    this.#database.pragma(`replica.schema_version = ${cookie | 0}`);
   }
 
   readPage(page: number): Buffer {
