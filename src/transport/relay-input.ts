@@ -34,7 +34,7 @@ export function relayInput(
   };
   source.on('data', (chunk: Buffer) => {
     byteCount += chunk.length;
-    if (!relay.destroyed && !relay.push(chunk)) void 0;
+    if (!relay.destroyed && !relay.push(chunk)) source.pause();
   });
   source.on('end', () => void finish());
   source.on('close', () => void finish());
