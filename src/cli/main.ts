@@ -1,4 +1,3 @@
-import yargs from 'yargs';
 import type { Argv } from 'yargs';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { VERSION } from '../sync/program.ts';
@@ -20,12 +19,15 @@ const EXAMPLES: [string, string][] = [
 
 /** Runs the command line `argv` (without the program's name) and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
+  // A far agent is started for every sync, and has no options: it need not load what parses them.
+  if (argv.length === 1 && argv[0] === 'agent') return runAgent();
   let status = EXIT_OK;
   // Before the command line is understood, so that its own errors come in the form that was asked for.
   const output = new Output({
     json: argv.includes('--json'),
     verbosity: argv.includes('-q') || argv.includes('--quiet') ? 'quiet' : 'normal',
   });
+  const { default: yargs } = await import('yargs');
   const parser = describe(yargs([...argv]).scriptName('sqlsync'), (code) => (status = code));
   try {
     await parser.parseAsync();
@@ -58,10 +60,7 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
         setStatus(await runVerifyCommand(args));
       },
     )
-    .command('agent', false, {}, async () => {
-      const { runAgentCommand } = await import('./commands/agent.ts');
-      setStatus(await runAgentCommand());
-    })
+    .command('agent', false, {}, async () => setStatus(await runAgent()))
     .command('build-binding', false, {}, async () => {
       const { runBuildBindingCommand } = await import('./commands/build-binding.ts');
       setStatus(await runBuildBindingCommand());
@@ -78,6 +77,11 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
     .fail((message, error) => {
       throw error ?? new SqlsyncError('USAGE', message, { hint: 'See `sqlsync --help`.' });
     });
+}
+
+async function runAgent(): Promise<number> {
+  const { runAgentCommand } = await import('./commands/agent.ts');
+  return runAgentCommand();
 }
 
 function locations<A extends string, B extends string>(

@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import { emptyByBackup } from '../sqlite/backup-copy.ts';
 import { ExistingReplica } from './existing-replica.ts';
-import type { ReplicaOptions } from './existing-replica.ts';
+import type { ReplicaOptions } from './old-state.ts';
 import type { DatabaseFile } from './database-file.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import { replicaError } from './replica-error.ts';

@@ -1,22 +1,15 @@
-import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
-import { DatabaseReader } from '../sqlite/database-reader.ts';
 import { ReplicaWriter } from '../sqlite/replica-writer.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId } from './database-file.ts';
 import { firstPageForReplica, parseHeader } from './header.ts';
-import type { DatabaseHeader } from './header.ts';
+import { OldState } from './old-state.ts';
+import type { ReplicaOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
-import type { PageCount, PageNumber, PageSize } from './page-types.ts';
-import { lockBytePage, pageCount, pageSize } from './page-types.ts';
-import { ReplicaMovedError, replicaError } from './replica-error.ts';
+import type { PageNumber } from './page-types.ts';
+import { lockBytePage } from './page-types.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 import { Spool } from './spool.ts';
-
-export interface ReplicaOptions {
-  /** How long to wait for locks that other programs hold, in milliseconds. */
-  readonly busyTimeoutMs: number;
-  readonly signal?: AbortSignal | undefined;
-}
 
 const FIRST_PAGE = 1 as PageNumber;
 
@@ -44,6 +37,7 @@ export class ExistingReplica implements PageSink {
   readonly #spool: Spool | undefined;
   #writer: ReplicaWriter | undefined;
   #firstPage: Uint8Array | undefined;
+  #released = false;
 
   /** `file` must have the target's page size, or 0 bytes. Throws SqlsyncError. */
   static async open(
@@ -51,8 +45,7 @@ export class ExistingReplica implements PageSink {
     target: SinkTarget,
     options: ReplicaOptions,
   ): Promise<ExistingReplica> {
-    const reader = await openReader(file, options);
-    return new ExistingReplica(file, target, options, reader);
+    return new ExistingReplica(file, target, options, await OldState.open(file, options));
   }
 
   private constructor(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions, old: OldState) {
@@ -169,10 +162,7 @@ export class ExistingReplica implements PageSink {
   }
 
   #checkUnreplaced(): void {
-    if (currentFileId(this.path) === this.#file.fileId) return;
-    throw new SqlsyncError('REPLICA_REPLACED', `Another file took the name ${this.path} during the sync`, {
-      hint: 'Nothing was changed. Run it again if that file is to become the replica.',
-    });
+    if (currentFileId(this.path) !== this.#file.fileId) throw replicaReplaced(this.path);
   }
 
   #openWriter(): ReplicaWriter {
@@ -188,10 +178,13 @@ export class ExistingReplica implements PageSink {
   }
 
   #release(): void {
+    if (this.#released) return;
+    this.#released = true;
     for (const release of [
       () => this.#old.close(),
       () => this.#writer?.rollback(),
       () => this.#writer?.close(),
+      () => this.#old.closeFile(),
     ]) {
       try {
         release();
@@ -201,96 +194,5 @@ export class ExistingReplica implements PageSink {
     }
     this.#spool?.remove();
     this.#writer = undefined;
-  }
-}
-
-/** What the replica holds before the sync, in a read transaction. */
-class OldState implements PageSource {
-  readonly pageSize: PageSize;
-  readonly #reader: DatabaseReader;
-  #pageCount: PageCount;
-  #dataVersion: number;
-  #closed = false;
-
-  constructor(reader: DatabaseReader, shape: { pageSize: number; pageCount: number }) {
-    this.#reader = reader;
-    this.pageSize = pageSize(shape.pageSize) as PageSize;
-    this.#pageCount = pageCount(shape.pageCount);
-    this.#dataVersion = reader.dataVersion();
-  }
-
-  get pageCount(): PageCount {
-    return this.#pageCount;
-  }
-
-  get isEmpty(): boolean {
-    return this.#pageCount === 0 || (this.#pageCount === 1 && this.#reader.schemaSize() === 0);
-  }
-
-  /** As page 1 says, which may stand in the WAL and say otherwise than the file. */
-  get textEncoding(): DatabaseHeader['textEncoding'] {
-    return (this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE)))?.textEncoding ?? 'UTF-8';
-  }
-
-  readPage(page: PageNumber): Uint8Array {
-    if (page === lockBytePage(this.pageSize)) return new Uint8Array(this.pageSize);
-    return this.#reader.readPage(page);
-  }
-
-  /** Moves to the newest state; true where that is another one. Call with the write lock held. */
-  async refresh(options: ReplicaOptions): Promise<boolean> {
-    this.#reader.end();
-    const shape = await retryBusy(`Replica ${this.#reader.path}`, () => this.#reader.begin(), {
-      timeoutMs: options.busyTimeoutMs,
-      signal: options.signal,
-    });
-    const dataVersion = this.#reader.dataVersion();
-    const moved = dataVersion !== this.#dataVersion;
-    this.#dataVersion = dataVersion;
-    this.#pageCount = pageCount(shape.pageCount);
-    return moved;
-  }
-
-  end(): void {
-    this.#reader.end();
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#reader.close();
-  }
-}
-
-async function openReader(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
-  for (let recovered = false; ; recovered = true) {
-    let reader: DatabaseReader | undefined;
-    try {
-      const connection = (reader = new DatabaseReader(file.path));
-      const shape = await retryBusy(`Replica ${file.path}`, () => connection.begin(), {
-        timeoutMs: options.busyTimeoutMs,
-        signal: options.signal,
-      });
-      return new OldState(connection, shape);
-    } catch (error) {
-      reader?.close();
-      if (recovered || systemErrorCode(error) !== 'SQLITE_READONLY_ROLLBACK')
-        throw replicaError(file.path, error);
-      recover(file);
-    }
-  }
-}
-
-/** A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery makes it undone. */
-function recover(file: DatabaseFile): void {
-  try {
-    const writer = new ReplicaWriter(file.path, { textEncoding: file.header?.textEncoding ?? 'UTF-8' });
-    try {
-      writer.pageCount();
-    } finally {
-      writer.close();
-    }
-  } catch (error) {
-    throw replicaError(file.path, error);
   }
 }

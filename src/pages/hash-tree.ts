@@ -2,9 +2,12 @@ import { TREE_FANOUT } from '../../protocol/limits.ts';
 import type { PageHasher } from './hash.ts';
 import type { PageCount, PageNumber } from './page-types.ts';
 import { pageNumber } from './page-types.ts';
+import { RUN_BYTES } from './file-pages.ts';
 
 /** Memory for the hashes of one tree: every page's up to 32 GB of 4 KiB pages, beyond it every 16th part's. */
 const DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024;
+
+export type ReadPages = (first: PageNumber, count: number) => Uint8Array;
 
 export interface HashTreeOptions {
   /** Pages of the finished tree. */
@@ -12,8 +15,8 @@ export interface HashTreeOptions {
   /** Pages that exist so far; nodes are hashed over these only. Defaults to `pageCount`. */
   readonly presentCount?: PageCount;
   readonly hasher: PageHasher;
-  /** Reads a page for hashing. */
-  readonly readPage: (page: PageNumber) => Uint8Array;
+  /** Reads consecutive pages for hashing, at most `RUN_BYTES` at once. */
+  readonly readPages: ReadPages;
   readonly budgetBytes?: number;
 }
 
@@ -31,7 +34,7 @@ export class HashTree {
   /** The level that is kept in memory. */
   readonly keptLevel: number;
   readonly #hasher: PageHasher;
-  #readPage: (page: PageNumber) => Uint8Array;
+  #readPages: ReadPages;
   #presentCount: PageCount;
   readonly #kept: Uint8Array;
   readonly #known: Uint8Array;
@@ -40,7 +43,7 @@ export class HashTree {
     this.pageCount = options.pageCount;
     this.#presentCount = options.presentCount ?? options.pageCount;
     this.#hasher = options.hasher;
-    this.#readPage = options.readPage;
+    this.#readPages = options.readPages;
     this.hashBytes = options.hasher.hashBytes;
     const budget = options.budgetBytes ?? DEFAULT_BUDGET_BYTES;
     let level = 0;
@@ -103,15 +106,15 @@ export class HashTree {
     this.#known[index] = 1;
   }
 
-  /** From now on all pages exist, and pages that must be hashed again are read by `readPage`. */
-  complete(readPage: (page: PageNumber) => Uint8Array): void {
+  /** From now on all pages exist, and pages that must be hashed again are read by `readPages`. */
+  complete(readPages: ReadPages): void {
     if (this.keptLevel > 0 && this.#presentCount < this.pageCount) {
       // The kept node at the old end was hashed over fewer pages than it has now.
       const last = Math.floor(Math.max(0, this.#presentCount - 1) / TREE_FANOUT ** this.keptLevel);
       this.#forget(last);
     }
     this.#presentCount = this.pageCount;
-    this.#readPage = readPage;
+    this.#readPages = readPages;
   }
 
   #forget(index: number): void {
@@ -129,23 +132,57 @@ export class HashTree {
 
   /** A node's hash from the pages themselves. */
   #compute(level: number, index: number, out: Uint8Array, offset: number): void {
-    if (level > 0) return this.#hashChildren(level, index, out, offset);
-    const page = pageNumber(index + 1);
-    this.#hasher.hashPage(page, this.#readPage(page), out, offset);
+    if (level === 0) this.#hashPages(index, index + 1, out, offset);
+    else this.#hashChildren(level, index, out, offset);
   }
 
   #hashChildren(level: number, index: number, out: Uint8Array, offset: number): void {
     const first = index * TREE_FANOUT;
-    const present = Math.ceil(this.#presentCount / TREE_FANOUT ** (level - 1));
-    const end = Math.min(first + TREE_FANOUT, present);
     const below = level - 1;
+    const present = Math.ceil(this.#presentCount / TREE_FANOUT ** below);
+    const end = Math.min(first + TREE_FANOUT, present);
     const children = new Uint8Array((end - first) * this.hashBytes);
-    for (let child = first; child < end; child++) {
-      const at = (child - first) * this.hashBytes;
-      if (below === this.keptLevel) children.set(this.#keptHash(child), at);
-      else if (below < this.keptLevel) this.#compute(below, child, children, at);
-      else this.#hashChildren(below, child, children, at);
+    if (this.keptLevel === 0) this.#learnPages(level, index);
+    if (below === 0 && this.keptLevel > 0) {
+      this.#hashPages(first, end, children, 0);
+    } else {
+      for (let child = first; child < end; child++) {
+        this.hashNode(below, child, children, (child - first) * this.hashBytes);
+      }
     }
     this.#hasher.hash(children, out, offset);
+  }
+
+  /** Hashes the pages of a node that were not hashed yet, in runs as long as they come. */
+  #learnPages(level: number, index: number): void {
+    const end = Math.min((index + 1) * TREE_FANOUT ** level, this.#presentCount);
+    let from = index * TREE_FANOUT ** level;
+    while (from < end) {
+      while (from < end && this.#known[from] === 1) from++;
+      let to = from;
+      while (to < end && this.#known[to] === 0) to++;
+      if (to > from) this.#hashPages(from, to, this.#kept, from * this.hashBytes);
+      this.#known.fill(1, from, to);
+      from = to;
+    }
+  }
+
+  /** The hashes of pages `first + 1` to `end`, one after another, to `out` at `offset`. */
+  #hashPages(first: number, end: number, out: Uint8Array, offset: number): void {
+    const { pageSize } = this.#hasher;
+    const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
+    for (let from = first; from < end; from += step) {
+      const count = Math.min(step, end - from);
+      const run = this.#readPages(pageNumber(from + 1), count);
+      for (let i = 0; i < count; i++) {
+        const bytes = run.subarray(i * pageSize, (i + 1) * pageSize);
+        this.#hasher.hashPage(
+          pageNumber(from + i + 1),
+          bytes,
+          out,
+          offset + (from - first + i) * this.hashBytes,
+        );
+      }
+    }
   }
 }

@@ -18,6 +18,7 @@ export function checksum32(bytes: Uint8Array, seed: number): number {
 
 /** Seeded hashes of pages and nodes. Both sides of a sync make the same one from `open`'s algorithm and seed. */
 export interface PageHasher {
+  readonly pageSize: PageSize;
   /** Bytes of one hash: 8 (xxh64) or 16 (sha256, cut to 128 bits). */
   readonly hashBytes: number;
   /** Writes the hash of `bytes` to `out` at `offset`. */
@@ -32,6 +33,7 @@ export function createPageHasher(algorithm: HashAlgorithm, seed: Uint8Array, siz
   const locked = lockBytePage(size);
   const zeros = new Uint8Array(size);
   return {
+    pageSize: size,
     hashBytes,
     hash,
     hashPage(page, bytes, out, offset) {

@@ -7,13 +7,13 @@ import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId, fileBytes } from './database-file.ts';
-import type { ReplicaOptions } from './existing-replica.ts';
+import type { ReplicaOptions } from './old-state.ts';
 import type { Mark } from './mark.ts';
 import { besideReplica, removeMark, writeMark } from './mark.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
-import { ReplicaMovedError, replicaError } from './replica-error.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
   /** The mark to leave beside the replica. */
@@ -91,7 +91,12 @@ export class NewReplica implements PageSink {
   }
 
   begin(): Promise<'ready'> {
-    return Promise.resolve('ready');
+    try {
+      this.#part.begin();
+      return Promise.resolve('ready');
+    } catch (error) {
+      return Promise.reject(replicaError(this.path, error));
+    }
   }
 
   write(page: PageNumber, bytes: Uint8Array): void {
@@ -160,11 +165,7 @@ export class NewReplica implements PageSink {
   }
 
   async #copyOver(replaces: DatabaseFile): Promise<void> {
-    if (currentFileId(this.path) !== replaces.fileId) {
-      throw new SqlsyncError('REPLICA_REPLACED', `Another file took the name ${this.path} during the sync`, {
-        hint: 'Nothing was changed. Run it again if that file is to become the replica.',
-      });
-    }
+    if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
     const wal = replaces.header?.wal === true;
     // The backup API cannot change the page size of a database in WAL mode.
     if (wal) await this.#switchJournalMode('delete');

@@ -5,7 +5,7 @@ import type { DatabaseFile } from './database-file.ts';
 import { inspectDatabase } from './database-file.ts';
 import { EmptyReplica } from './empty-replica.ts';
 import { ExistingReplica } from './existing-replica.ts';
-import type { ReplicaOptions } from './existing-replica.ts';
+import type { ReplicaOptions } from './old-state.ts';
 import { hasChecksumVfs } from './header.ts';
 import type { Mark } from './mark.ts';
 import { besideReplica, readMark } from './mark.ts';

@@ -9,7 +9,19 @@ export interface PageSource {
   readonly pageCount: PageCount;
   /** The `pageSize` bytes of a page; the caller may keep and change them. Throws where the page cannot be read. */
   readPage(page: PageNumber): Uint8Array;
+  /**
+   * The bytes of `count` consecutive pages, together at most `RUN_BYTES` unless it is one page; valid until the next
+   * read of this source, and not to be changed.
+   */
+  readPages(first: PageNumber, count: number): Uint8Array;
   close(): void;
+}
+
+/** `readPages` for a source that only reads single pages. */
+export function readOneByOne(source: PageSource, first: PageNumber, count: number): Uint8Array {
+  const run = new Uint8Array(count * source.pageSize);
+  for (let i = 0; i < count; i++) run.set(source.readPage((first + i) as PageNumber), i * source.pageSize);
+  return run;
 }
 
 /** What a sink needs to know before it takes pages. */

@@ -15,6 +15,7 @@ export function replicaError(path: string, error: unknown): Error {
   const code = systemErrorCode(error) ?? '';
   const text = error instanceof Error ? error.message : String(error);
   if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
+  if (code === 'SQLITE_READONLY_DBMOVED') return replicaReplaced(path, error);
   if (isBusy(error)) {
     return new SqlsyncError('BUSY', `Replica ${path} is locked by another program`, {
       hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
@@ -39,6 +40,13 @@ export function replicaError(path: string, error: unknown): Error {
       cause: error,
     },
   );
+}
+
+export function replicaReplaced(path: string, cause?: unknown): SqlsyncError {
+  return new SqlsyncError('REPLICA_REPLACED', `Another file took the name ${path} during the sync`, {
+    hint: 'Nothing was changed. Run it again if that file is to become the replica.',
+    cause,
+  });
 }
 
 function hintFor(code: string): string {

@@ -6,15 +6,29 @@ import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { actsAsOwner, currentFileId, fileBytes, folderIsWritable, inspectDatabase } from './database-file.ts';
 import { hasChecksumVfs, parseHeader } from './header.ts';
+import { FilePages } from './file-pages.ts';
+import type { PageReader } from './file-pages.ts';
+import { readOneByOne } from './page-source.ts';
 import type { PageSource } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount, pageSize } from './page-types.ts';
 
 export interface SnapshotOptions {
+  /** How pages are read; default 'file'. */
+  readonly reader?: PageReader | undefined;
   /** How long to wait for a rollback-mode writer that is just committing. */
   readonly busyTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
 }
+
+/** What a snapshot reads through; nothing for a file of 0 bytes. */
+interface Access {
+  readonly reader: DatabaseReader | undefined;
+  readonly files: FilePages | undefined;
+  readonly immutable: boolean;
+}
+
+const NOTHING: Access = { reader: undefined, files: undefined, immutable: false };
 
 /** Page size of a database without pages, which has none of its own. */
 const DEFAULT_PAGE_SIZE = 4096;
@@ -34,8 +48,8 @@ export class DatabaseSnapshot implements PageSource {
   /** What the user should know, each a sentence; `notes` only matter to those who ask for detail. */
   readonly warnings: string[] = [];
   readonly notes: string[] = [];
-  readonly #reader: DatabaseReader | undefined;
-  readonly #immutable: boolean;
+  readonly #access: Access;
+  #closed = false;
   readonly #locked: PageNumber;
   readonly #startedAt: number = performance.now();
   readonly #walBytesAtStart: number;
@@ -43,38 +57,39 @@ export class DatabaseSnapshot implements PageSource {
   /** Throws SqlsyncError: ORIGIN_* and BUSY. `path` may be relative and may be a symbolic link. */
   static async open(path: string, options: SnapshotOptions): Promise<DatabaseSnapshot> {
     const { file, absolutePath } = inspectOrigin(path);
-    if (file.stats.size === 0) return new DatabaseSnapshot(file, undefined, false, emptyShape());
+    if (file.stats.size === 0) return new DatabaseSnapshot(file, NOTHING, emptyShape());
     const immutable = mustOpenImmutable(file);
+    let files: FilePages | undefined;
     let reader: DatabaseReader | undefined;
     try {
+      if (options.reader !== 'dbpage') files = new FilePages(absolutePath);
       reader = new DatabaseReader(absolutePath, { immutable });
       const connection = reader;
       const shape = await retryBusy(`Origin ${absolutePath}`, () => connection.begin(), {
         timeoutMs: options.busyTimeoutMs,
         signal: options.signal,
       });
-      return new DatabaseSnapshot(file, reader, immutable, shape);
+      return new DatabaseSnapshot(file, { reader, files, immutable }, shape);
     } catch (error) {
       reader?.close();
+      files?.close();
       throw originError(absolutePath, error);
     }
   }
 
-  private constructor(
-    file: DatabaseFile,
-    reader: DatabaseReader | undefined,
-    immutable: boolean,
-    shape: { pageSize: number; pageCount: number },
-  ) {
+  private constructor(file: DatabaseFile, access: Access, shape: { pageSize: number; pageCount: number }) {
     this.path = file.path;
     this.file = file;
-    this.#reader = reader;
-    this.#immutable = immutable;
+    this.#access = access;
     this.#walBytesAtStart = fileBytes(`${file.path}-wal`);
     this.pageSize = pageSize(shape.pageSize) as PageSize;
     this.pageCount = pageCount(shape.pageCount);
     this.#locked = lockBytePage(this.pageSize);
-    if (reader !== undefined && this.pageCount > 0) this.#checkFirstPage();
+    if (access.reader === undefined || this.pageCount === 0) return;
+    if (access.files?.begin(this.pageSize, this.pageCount, (page) => this.#readByDbpage(page)) === false) {
+      throw originReplaced(file.path);
+    }
+    this.#checkFirstPage();
   }
 
   get wal(): boolean {
@@ -92,9 +107,13 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   readPage(page: PageNumber): Uint8Array {
-    if (page === this.#locked || this.#reader === undefined) return new Uint8Array(this.pageSize);
+    if (this.#access.files === undefined) return this.#readByDbpage(page);
+    return new Uint8Array(this.readPages(page, 1));
+  }
+
+  readPages(first: PageNumber, count: number): Uint8Array {
     try {
-      return this.#reader.readPage(page);
+      return this.#access.files?.readPages(first, count) ?? readOneByOne(this, first, count);
     } catch (error) {
       throw originError(this.path, error);
     }
@@ -104,8 +123,8 @@ export class DatabaseSnapshot implements PageSource {
   ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     const counts = new Map<string, number>();
     let owned = 0;
-    if (this.#reader !== undefined) {
-      for (const { page, name } of this.#reader.pageOwners()) {
+    if (this.#access.reader !== undefined) {
+      for (const { page, name } of this.#access.reader.pageOwners()) {
         if (!pages.has(page)) continue;
         counts.set(name, (counts.get(name) ?? 0) + 1);
         owned++;
@@ -118,11 +137,9 @@ export class DatabaseSnapshot implements PageSource {
   /** Throws ORIGIN_REPLACED where the path now names another file than the one that was read. */
   checkUnreplaced(): void {
     if (currentFileId(this.path) !== this.file.fileId) {
-      throw new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${this.path} during the sync`, {
-        hint: 'Nothing was changed. Run it again to copy the new file.',
-      });
+      throw originReplaced(this.path);
     }
-    if (this.#immutable && fileBytes(`${this.path}-wal`) > 0) {
+    if (this.#access.immutable && fileBytes(`${this.path}-wal`) > 0) {
       throw new SqlsyncError(
         'ORIGIN_CHANGED',
         `A program began to write ${this.path} while it was read without locks`,
@@ -134,14 +151,25 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   close(): void {
-    this.#reader?.close();
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#access.reader?.close();
+    this.#access.files?.close();
+  }
+
+  #readByDbpage(page: PageNumber): Uint8Array {
+    if (page === this.#locked || this.#access.reader === undefined) return new Uint8Array(this.pageSize);
+    try {
+      return this.#access.reader.readPage(page);
+    } catch (error) {
+      throw originError(this.path, error);
+    }
   }
 
   #checkFirstPage(): void {
     const page = this.readPage(1 as PageNumber);
     const header = parseHeader(page);
     if (header?.pageCount !== undefined && header.pageCount > this.pageCount) {
-      this.close();
       throw new SqlsyncError(
         'ORIGIN_UNREADABLE',
         `Origin ${this.path} is truncated: its header counts ${header.pageCount} pages, the file has ${this.pageCount}`,
@@ -149,7 +177,6 @@ export class DatabaseSnapshot implements PageSource {
       );
     }
     if (hasChecksumVfs(page)) {
-      this.close();
       throw new SqlsyncError(
         'ORIGIN_CHECKSUM_VFS',
         `Origin ${this.path} carries page checksums of SQLite's checksum VFS, which a copy would break`,
@@ -159,7 +186,6 @@ export class DatabaseSnapshot implements PageSource {
       );
     }
     if (this.pageCount > MAX_PAGE_COUNT) {
-      this.close();
       throw new SqlsyncError(
         'ORIGIN_TOO_LARGE',
         `Origin ${this.path} has ${this.pageCount} pages; ${MAX_PAGE_COUNT} can be addressed`,
@@ -232,6 +258,12 @@ function mustOpenImmutable(file: DatabaseFile): boolean {
     `Origin ${file.path} is idle in WAL mode and belongs to another user (uid ${file.stats.uid}); opening it would create -wal and -shm files that its owner could not write`,
     { hint: 'Run sqlsync as the owner of the database, or while the application has it open.' },
   );
+}
+
+function originReplaced(path: string): SqlsyncError {
+  return new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${path} during the sync`, {
+    hint: 'Nothing was changed. Run it again to copy the new file.',
+  });
 }
 
 function notFound(path: string, cause?: unknown): SqlsyncError {

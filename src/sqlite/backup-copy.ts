@@ -1,30 +1,41 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
 import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
+import { isBusy } from './busy.ts';
+import { DatabaseReader } from './database-reader.ts';
 import { databaseUri } from './database-uri.ts';
 
 /** Pages in one step of the backup: all, so that the target is locked once and for as short as can be. */
 const ALL_PAGES = 0x7fffffff;
 
+/** Between two attempts on a target that others have locked, in milliseconds. */
+const RETRY_DELAY_MS = 25;
+
+/** What only the target of a committed backup shows. */
+type Proof = (target: DatabaseReader, shape: { pageSize: number; pageCount: number }) => boolean;
+
 /**
- * Replaces the whole content of `target` by that of `source` with SQLite's backup API, in one transaction. It may
- * change the page size of a target in rollback mode; readers that have it open survive and see the new schema.
+ * Replaces the whole content of `target`, which has another page size, by that of `source` with SQLite's backup API,
+ * in one transaction. The target is in rollback mode (a WAL has one page size); readers that have it open survive and see the new schema.
  * Throws SqlsyncError BUSY after `timeoutMs`; the target is then as it was. Both paths are absolute.
  */
 export async function copyByBackup(source: string, target: string, timeoutMs: number): Promise<void> {
   const uri = databaseUri(source, { mode: 'ro', immutable: true });
   const database = openRaw(uri, { readonly: true, fileMustExist: true });
-  await backup(database, target, timeoutMs);
+  const copied = database.pragma('page_size', { simple: true });
+  await backup(database, target, timeoutMs, (_, { pageSize }) => pageSize === copied);
 }
 
 /** Makes `target` an empty database of one page, in one transaction, keeping its page size. */
 export async function emptyByBackup(target: string, pageSize: number, timeoutMs: number): Promise<void> {
   const database = openRaw(':memory:');
   database.pragma(`page_size = ${pageSize}`);
-  await backup(database, target, timeoutMs);
+  const isEmpty: Proof = (reader, { pageCount }) => pageCount <= 1 && reader.schemaSize() === 0;
+  await backup(database, target, timeoutMs, isEmpty);
 }
 
-async function backup(database: RawDatabase, target: string, timeoutMs: number): Promise<void> {
+async function backup(database: RawDatabase, target: string, timeoutMs: number, proof: Proof): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   try {
     // A plain path and not a URI: better-sqlite3 takes a name that it cannot stat for a file that it made itself,
@@ -34,17 +45,32 @@ async function backup(database: RawDatabase, target: string, timeoutMs: number):
         hint: 'This kind of copy cannot address such a file: rename the replica.',
       });
     }
-    await database.backup(target, {
-      // A step that was refused as busy is simply taken again by better-sqlite3, for ever.
-      progress() {
-        if (performance.now() < deadline) return ALL_PAGES;
+    for (;;) {
+      await database.backup(target, { progress: () => ALL_PAGES });
+      // better-sqlite3 tells a step that was refused as busy from one that is done by the pages that remain: none
+      // remain before the first step, nor where only the commit was refused. So what is there now has to tell.
+      if (isCopied(target, proof)) return;
+      if (performance.now() >= deadline) {
         throw new SqlsyncError('BUSY', `${target}: still locked by another program after ${timeoutMs} ms`, {
           hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
         });
-      },
-    });
+      }
+      await delay(RETRY_DELAY_MS);
+    }
   } finally {
     database.close();
+  }
+}
+
+function isCopied(target: string, proof: Proof): boolean {
+  const reader = new DatabaseReader(target);
+  try {
+    return proof(reader, reader.begin());
+  } catch (error) {
+    if (isBusy(error)) return false;
+    throw error;
+  } finally {
+    reader.close();
   }
 }
 

@@ -282,6 +282,16 @@ function peerError(error: MessageOf<'error'>): SqlsyncError {
   );
 }
 
+/** Decodes what a message holds; what it may not hold is the peer's fault. Throws SqlsyncError PROTOCOL. */
+export function checked<T>(decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    if (error instanceof ProtocolViolation) throw protocolError(error);
+    throw error;
+  }
+}
+
 function protocolError(violation: ProtocolViolation): SqlsyncError {
   const { received } = violation;
   const said =

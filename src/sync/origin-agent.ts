@@ -1,5 +1,4 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
-import { ProtocolViolation } from '../../protocol/decode.ts';
 import { message } from '../../protocol/encode.ts';
 import {
   CHILD_HASH_BYTES,
@@ -20,6 +19,7 @@ import { hostName, readMark } from '../pages/mark.ts';
 import { pageNumber } from '../pages/page-types.ts';
 import { DatabaseSnapshot } from '../pages/snapshot.ts';
 import { encodeBatchBytes } from './compression.ts';
+import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
 
 export interface OriginOptions {
@@ -118,7 +118,7 @@ class OriginSession {
       const tree = new HashTree({
         pageCount: snapshot.pageCount,
         hasher,
-        readPage: (page) => snapshot.readPage(page),
+        readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
       const { warnings, notes } = snapshot;
@@ -352,16 +352,6 @@ function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean
 
 function listed(gaps: readonly number[], limit: number): number[] {
   return checked(() => fromGaps(gaps, limit));
-}
-
-function checked<T>(decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    if (error instanceof ProtocolViolation)
-      throw new SqlsyncError('PROTOCOL', error.message, { cause: error });
-    throw error;
-  }
 }
 
 function outside(what: string): SqlsyncError {

@@ -15,10 +15,11 @@ import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
 import { createPageHasher, hashBlocks } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
-import type { PageSink } from '../pages/page-source.ts';
+import type { PageSink, PageSource } from '../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../pages/page-types.ts';
 import type { PageSize } from '../pages/page-types.ts';
 import { decodeBatchBytes } from './compression.ts';
+import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { TreeWalk } from './tree-walk.ts';
 import type { ChildrenRequest } from './tree-walk.ts';
@@ -146,8 +147,11 @@ export class PageCopy {
     }
     const changed = this.#isChanged();
     this.#connection.send(message('release', {}));
+    // Now: what follows may block this process until the commit is done.
+    await this.#connection.drained();
     if (!this.#options.dryRun || !changed) this.#checkRoot(this.#root);
     this.#reportProgress(true);
+    await this.#connection.drained();
     return { root: this.#root, changed };
   }
 
@@ -166,7 +170,7 @@ export class PageCopy {
       pageCount: pageCount(snapshot.pageCount),
       presentCount: pageCount(present),
       hasher,
-      readPage: (page) => this.#readOld(page),
+      readPages: (first, count) => this.#old().readPages(first, count),
     });
     const own = new Uint8Array(hasher.hashBytes);
     const walk = new TreeWalk({
@@ -182,9 +186,9 @@ export class PageCopy {
     return [tree, walk];
   }
 
-  #readOld(page: number): Uint8Array {
-    if (this.#sink.old === undefined) throw new Error(`page ${page} has no old version`);
-    return this.#sink.old.readPage(pageNumber(page));
+  #old(): PageSource {
+    if (this.#sink.old === undefined) throw new Error('there is no old version');
+    return this.#sink.old;
   }
 
   #isChanged(): boolean {
@@ -276,7 +280,7 @@ export class PageCopy {
     return {
       pageNumber: page.pageNumber,
       hasBlocks: true,
-      old: this.#readOld(page.pageNumber),
+      old: this.#old().readPage(pageNumber(page.pageNumber)),
       hash: page.hash,
     };
   }
@@ -326,7 +330,7 @@ export class PageCopy {
     this.#outstandingBytes -= expected.length * pageSize;
     const bytes = decodeBatchBytes(answer, maxBatchBytes(pageSize, expected.length));
     const again: Expected[] = [];
-    for (const [i, page] of decodeBatch(bytes, pageSize, expected).entries()) {
+    for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
       const wanted = expected[i] as Expected;
       if (!this.#take(wanted, page)) again.push({ ...wanted, hasBlocks: false, old: undefined });
     }
@@ -364,9 +368,18 @@ export class PageCopy {
   }
 
   #checkRoot(root: MessageOf<'root'>): void {
-    this.#tree.complete((page) => (this.#begun ? this.#sink.readNew(page) : this.#readOld(page)));
+    this.#tree.complete((first, count) =>
+      this.#begun ? this.#readNew(first, count) : this.#old().readPages(first, count),
+    );
     if (Buffer.compare(this.#tree.root(), root.hash) === 0) return;
     throw new RootMismatchError();
+  }
+
+  #readNew(first: number, count: number): Uint8Array {
+    const { pageSize } = this.#options;
+    const run = new Uint8Array(count * pageSize);
+    for (let i = 0; i < count; i++) run.set(this.#sink.readNew(pageNumber(first + i)), i * pageSize);
+    return run;
   }
 
   #reportProgress(now: boolean): void {

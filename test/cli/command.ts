@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -123,6 +123,8 @@ export class Hold {
   constructor(t: TestContext, bytes: number) {
     this.bytes = bytes;
     this.#folder = mkdtempSync(join(tmpdir(), 'sqlsync-hold-'));
+    // The agent may be another user's, and leaves a sign here.
+    chmodSync(this.#folder, 0o777);
     t.after(() => rmSync(this.#folder, { recursive: true, force: true }));
   }
 

@@ -18,6 +18,7 @@ export interface Operations {
   /** The rows of a statement that was prepared before. */
   prepared(name: string): unknown[][];
   step(step: HistoryStep): void;
+  inTransaction(): boolean;
   /** SHA-256 of all pages as this connection sees them, without the header bytes that belong to each file. */
   imageHash(): string;
   close(): void;
@@ -66,6 +67,10 @@ class Session implements Operations {
 
   step(step: HistoryStep): void {
     applyStep(this.#open, step);
+  }
+
+  inTransaction(): boolean {
+    return this.#open.inTransaction;
   }
 
   imageHash(): string {

@@ -40,7 +40,9 @@ export function relay(decide: (passing: Passing) => Verdict = ({ message }) => [
   const seen: string[] = [];
   relayDirection('toFar', nearEnd, farEnd, decide, seen);
   relayDirection('toNear', farEnd, nearEnd, decide, seen);
-  return { near, far, seen };
+  // Nobody waits for the exit status of a process that there is not.
+  const exited = Promise.resolve({ status: null, signal: null, stderr: '' });
+  return { near: { ...near, exited }, far: { ...far, exited }, seen };
 }
 
 function relayDirection(

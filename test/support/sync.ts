@@ -24,12 +24,12 @@ export interface SyncHereOptions {
   readonly busyTimeoutMs?: number;
   /** See {@link stepByFrame}. */
   readonly onFrame?: FrameHook;
+  /** What the origin agent wants the user to know. */
+  readonly onWarning?: (warning: string) => void;
 }
 
 export interface SyncHereResult extends MessageOf<'done'> {
   readonly outcomeName: Outcome;
-  /** What the origin agent wants the user to know. */
-  readonly originWarnings: readonly string[];
 }
 
 /**
@@ -44,7 +44,6 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
   );
   const transport = options.onFrame === undefined ? near : stepByFrame(near, options.onFrame);
   const connection = new Connection(transport, 'opening', { idleTimeoutMs: 0 });
-  let originWarnings: readonly string[] = [];
   try {
     const { done } = await runReplica(connection, {
       path: options.replica,
@@ -56,13 +55,13 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       overwrite: options.overwrite === true,
       replace: options.replace === true,
       busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
-      onSnapshot: ({ warnings }) => (originWarnings = warnings),
+      onSnapshot: ({ warnings }) => warnings.forEach((warning) => options.onWarning?.(warning)),
     });
     connection.send(message('close', {}));
     connection.end();
     const failure = await originEnded;
     if (failure !== undefined) throw failure;
-    return { ...done, outcomeName: nameOf(OUTCOMES, done.outcome) as Outcome, originWarnings };
+    return { ...done, outcomeName: nameOf(OUTCOMES, done.outcome) as Outcome };
   } finally {
     transport.terminate();
     await originEnded;
@@ -90,8 +89,15 @@ export function stepByFrame(far: Transport, onFrame: FrameHook): Transport {
     far.terminate();
     input.end();
   };
-  relay(far.input, input, 'origin', onFrame, cut).catch(failed);
-  relay(output, far.output, 'replica', onFrame, cut).catch(failed);
+  // One frame at a time, whichever way it goes.
+  let turn: Promise<unknown> = Promise.resolve();
+  const inTurn: FrameHook = (frame) => {
+    const result = turn.then(() => onFrame(frame));
+    turn = result.catch(() => {});
+    return result;
+  };
+  relay(far.input, input, 'origin', inTurn, cut).catch(failed);
+  relay(output, far.output, 'replica', inTurn, cut).catch(failed);
   const terminate = (): void => {
     far.terminate();
     input.destroy();

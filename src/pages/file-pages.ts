@@ -1,0 +1,112 @@
+import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import type { PageNumber, PageSize } from './page-types.ts';
+import { lockBytePage } from './page-types.ts';
+import { readWalPages } from './wal-pages.ts';
+
+/** Pages that are read at once. */
+export const RUN_BYTES: number = 1024 * 1024;
+
+export type ReadPage = (page: PageNumber) => Uint8Array;
+
+/**
+ * How the pages of a database are read: 'file' takes every page that has no frame in the WAL straight from the file, in
+ * large reads; 'dbpage' asks SQLite for each page, and is the reference that the other one is tested against.
+ */
+export type PageReader = 'file' | 'dbpage';
+
+/**
+ * Reads the pages of one snapshot, most of them past SQLite.
+ *
+ * Under a read transaction, a page that has no frame in the WAL is in the file, and its bytes there cannot change: a
+ * checkpoint never copies a frame beyond the mark of a reader, and a rollback-mode writer cannot commit beside its
+ * SHARED lock. Pages with a frame, and whatever the file is too short for, are read by SQLite.
+ *
+ *     new FilePages ──► connection opened ──► snapshot begins ──► use ──► connection closed ──► close
+ *
+ * The descriptor must live longer than every connection of this process to the database: closing any descriptor of a
+ * file drops all POSIX locks that the process has on it.
+ */
+export class FilePages {
+  readonly #path: string;
+  readonly #descriptor: number;
+  #pageSize: PageSize = 512 as PageSize;
+  #locked = 0 as PageNumber;
+  #walPages: Uint8Array | undefined;
+  #readPage: ReadPage = () => new Uint8Array(0);
+  #buffer: Buffer = Buffer.alloc(0);
+
+  constructor(path: string) {
+    this.#path = path;
+    this.#descriptor = openSync(path, 'r');
+  }
+
+  /**
+   * To be called when a snapshot has begun, and again for each later one of the same connection. `readPage` asks
+   * SQLite for a page of that snapshot. False where the name was given to another file between our opening and
+   * SQLite's, so that nothing may be read.
+   */
+  begin(pageSize: PageSize, pageCount: number, readPage: ReadPage): boolean {
+    this.#pageSize = pageSize;
+    this.#locked = lockBytePage(pageSize);
+    this.#readPage = readPage;
+    this.#walPages = readWalPages(this.#path, pageSize, pageCount);
+    return this.#isSameFile();
+  }
+
+  /** `count` consecutive pages, at most `RUN_BYTES` or one page; the bytes are valid until the next call. */
+  readPages(first: PageNumber, count: number): Uint8Array {
+    const size = this.#pageSize;
+    const length = count * size;
+    if (this.#buffer.length < length) this.#buffer = Buffer.alloc(Math.max(length, RUN_BYTES));
+    const run = this.#buffer.subarray(0, length);
+    const wholePages = this.#hasOnlyWalPages(first, count)
+      ? 0
+      : Math.floor(this.#readFile(run, first) / size);
+    for (let i = 0; i < count; i++) {
+      const page = (first + i) as PageNumber;
+      if (page === this.#locked) run.fill(0, i * size, (i + 1) * size);
+      else if (i >= wholePages || this.#isInWal(page)) run.set(this.#readPage(page), i * size);
+    }
+    return run;
+  }
+
+  close(): void {
+    closeSync(this.#descriptor);
+  }
+
+  /** Bytes that the file has for this run. */
+  #readFile(run: Buffer, first: PageNumber): number {
+    let filled = 0;
+    while (filled < run.length) {
+      const offset = (first - 1) * this.#pageSize + filled;
+      const read = readSync(this.#descriptor, run, filled, run.length - filled, offset);
+      if (read === 0) break;
+      filled += read;
+    }
+    return filled;
+  }
+
+  #isInWal(page: number): boolean {
+    return this.#walPages !== undefined && ((this.#walPages[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
+  }
+
+  #hasOnlyWalPages(first: number, count: number): boolean {
+    if (this.#walPages === undefined) return false;
+    for (let page = first; page < first + count; page++) if (!this.#isInWal(page)) return false;
+    return true;
+  }
+
+  /**
+   * The root hash could not notice that we read another file than SQLite: one of its descriptors, which Linux lists,
+   * must be of the file that ours is of.
+   */
+  #isSameFile(): boolean {
+    if (process.platform !== 'linux') return true;
+    const own = fstatSync(this.#descriptor);
+    return readdirSync('/proc/self/fd').some((name) => {
+      if (Number(name) === this.#descriptor) return false;
+      const other = statSync(`/proc/self/fd/${name}`, { throwIfNoEntry: false });
+      return other?.dev === own.dev && other.ino === own.ino;
+    });
+  }
+}

@@ -1,0 +1,156 @@
+import { systemErrorCode } from '../errors.ts';
+import { retryBusy } from '../sqlite/busy.ts';
+import { DatabaseReader } from '../sqlite/database-reader.ts';
+import { ReplicaWriter } from '../sqlite/replica-writer.ts';
+import type { DatabaseFile } from './database-file.ts';
+import { FilePages } from './file-pages.ts';
+import type { PageReader } from './file-pages.ts';
+import { parseHeader } from './header.ts';
+import type { DatabaseHeader } from './header.ts';
+import { readOneByOne } from './page-source.ts';
+import type { PageSource } from './page-source.ts';
+import type { PageCount, PageNumber, PageSize } from './page-types.ts';
+import { lockBytePage, pageCount, pageSize } from './page-types.ts';
+import { replicaError, replicaReplaced } from './replica-error.ts';
+
+export interface ReplicaOptions {
+  /** How long to wait for locks that other programs hold, in milliseconds. */
+  readonly busyTimeoutMs: number;
+  /** How the old state is read; default 'file'. */
+  readonly reader?: PageReader | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const FIRST_PAGE = 1 as PageNumber;
+
+/** What an existing replica holds before the sync, in a read transaction of a read-only connection. */
+export class OldState implements PageSource {
+  readonly pageSize: PageSize;
+  readonly #reader: DatabaseReader;
+  readonly #files: FilePages | undefined;
+  #pageCount: PageCount = pageCount(0);
+  #dataVersion = 0;
+  #closed = false;
+
+  /** Throws SqlsyncError. A hot journal, which a killed sync leaves, is rolled back by SQLite first. */
+  static async open(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
+    for (let recovered = false; ; recovered = true) {
+      try {
+        return await OldState.#openOnce(file, options);
+      } catch (error) {
+        if (recovered || systemErrorCode(error) !== 'SQLITE_READONLY_ROLLBACK') {
+          throw replicaError(file.path, error);
+        }
+        recover(file);
+      }
+    }
+  }
+
+  static async #openOnce(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
+    const files = options.reader === 'dbpage' ? undefined : new FilePages(file.path);
+    let reader: DatabaseReader | undefined;
+    try {
+      reader = new DatabaseReader(file.path);
+      const shape = await begin(reader, options);
+      return new OldState(reader, files, shape);
+    } catch (error) {
+      reader?.close();
+      files?.close();
+      throw error;
+    }
+  }
+
+  private constructor(reader: DatabaseReader, files: FilePages | undefined, shape: Shape) {
+    this.#reader = reader;
+    this.#files = files;
+    this.pageSize = pageSize(shape.pageSize) as PageSize;
+    this.#begun(shape);
+  }
+
+  get pageCount(): PageCount {
+    return this.#pageCount;
+  }
+
+  /** True where there are no pages, or just the one of an empty database. */
+  get isEmpty(): boolean {
+    return this.#pageCount === 0 || (this.#pageCount === 1 && this.#reader.schemaSize() === 0);
+  }
+
+  /** As page 1 says, which may stand in the WAL and say otherwise than the file. */
+  get textEncoding(): DatabaseHeader['textEncoding'] {
+    return (
+      (this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE)))?.textEncoding ?? 'UTF-8'
+    );
+  }
+
+  readPage(page: PageNumber): Uint8Array {
+    if (this.#files === undefined) return this.#readByDbpage(page);
+    return new Uint8Array(this.#files.readPages(page, 1));
+  }
+
+  readPages(first: PageNumber, count: number): Uint8Array {
+    return this.#files?.readPages(first, count) ?? readOneByOne(this, first, count);
+  }
+
+  /** Moves to the newest state; true where that is another one. Call with the write lock held. */
+  async refresh(options: ReplicaOptions): Promise<boolean> {
+    this.#reader.end();
+    const before = this.#dataVersion;
+    this.#begun(await begin(this.#reader, options));
+    return this.#dataVersion !== before;
+  }
+
+  /** Ends the read transaction, so that a rollback-mode replica can be locked; nothing can be read any more. */
+  end(): void {
+    this.#reader.end();
+  }
+
+  /** Closes the connection. `closeFile` has to follow when no other connection of this process is open. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reader.close();
+  }
+
+  /** Closes the descriptor beside SQLite's, which drops every lock that this process still has on the file. */
+  closeFile(): void {
+    this.#files?.close();
+  }
+
+  #begun(shape: Shape): void {
+    this.#pageCount = pageCount(shape.pageCount);
+    this.#dataVersion = this.#reader.dataVersion();
+    if (this.#files?.begin(this.pageSize, this.#pageCount, (page) => this.#readByDbpage(page)) === false) {
+      throw replicaReplaced(this.#reader.path);
+    }
+  }
+
+  #readByDbpage(page: PageNumber): Uint8Array {
+    if (page === lockBytePage(this.pageSize)) return new Uint8Array(this.pageSize);
+    return this.#reader.readPage(page);
+  }
+}
+
+interface Shape {
+  readonly pageSize: number;
+  readonly pageCount: number;
+}
+
+function begin(reader: DatabaseReader, options: ReplicaOptions): Promise<Shape> {
+  const { busyTimeoutMs: timeoutMs, signal } = options;
+  return retryBusy(`Replica ${reader.path}`, () => reader.begin(), { timeoutMs, signal });
+}
+
+/** A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery makes it undone. */
+function recover(file: DatabaseFile): void {
+  try {
+    const writer = new ReplicaWriter(file.path, { textEncoding: file.header?.textEncoding ?? 'UTF-8' });
+    try {
+      writer.pageCount();
+    } finally {
+      writer.close();
+    }
+  } catch (error) {
+    throw replicaError(file.path, error);
+  }
+}

@@ -1,0 +1,286 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { message } from '../../protocol/encode.ts';
+import { MAX_BODY_BYTES } from '../../protocol/limits.ts';
+import { BATCH_ENCODINGS, MESSAGES } from '../../protocol/messages.ts';
+import type { Message } from '../../protocol/messages.ts';
+import type { ErrorCode, SqlsyncError } from '../../src/errors.ts';
+import { runRelayed } from '../support/relay-near.ts';
+import type { Role } from '../support/relay-near.ts';
+import type { Direction, Passing, Verdict } from '../support/relay.ts';
+import { REPLICA_KINDS, Scenario } from '../support/relay-scenario.ts';
+import type { ReplicaKind } from '../support/relay-scenario.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'sqlsync-hostile-'));
+after(() => rmSync(folder, { recursive: true }));
+const scenario = await Scenario.make(folder, { blobs: 40, pageSize: 4096 });
+
+const ROLES = ['pull', 'push'] as const;
+
+/** Who gets what the origin agent says, and who gets what the replica agent says. */
+const TO_REPLICA = { pull: 'toNear', push: 'toFar' } as const;
+const TO_ORIGIN = { pull: 'toFar', push: 'toNear' } as const;
+
+/** Where the tampering shows: at the agent that gets the message. It tells the other, which reports the same. */
+interface Expected {
+  code: ErrorCode;
+  message: RegExp;
+}
+
+/** Runs a sync in which the first message of this type and direction is replaced; both sides must refuse. */
+async function tamper(
+  role: Role,
+  kind: ReplicaKind,
+  direction: Direction,
+  type: Message['type'],
+  replace: (original: Message) => Verdict,
+  expected: Expected,
+  options: { each?: boolean } = {},
+): Promise<void> {
+  const pair = scenario.pair(kind);
+  let tampered = 0;
+  const decide = (passing: Passing): Verdict => {
+    const isMeant = passing.direction === direction && passing.message.type === type;
+    if (!isMeant || (tampered > 0 && options.each !== true)) return [passing.message];
+    tampered++;
+    return replace(passing.message);
+  };
+  const { near, far } = await runRelayed(role, pair, decide);
+  const where = `${role}, ${kind} replica`;
+  assert.ok(tampered > 0, `${where}: no ${type} came by`);
+  const victim = direction === 'toNear' ? near : far;
+  assertFailure(victim, expected, where);
+  assert.equal(
+    (direction === 'toNear' ? far : near)?.code,
+    expected.code,
+    `${where}: what the other was told`,
+  );
+  assert.equal(scenario.state(kind, pair), scenario.before(kind), where);
+  await scenario.converge(kind, role, pair);
+}
+
+function assertFailure(failure: SqlsyncError | undefined, expected: Expected, where: string): void {
+  assert.ok(failure !== undefined, `${where}: success`);
+  assert.equal(failure.code, expected.code, `${where}: ${failure.message}`);
+  assert.match(failure.message, expected.message, where);
+}
+
+function flipped(bytes: Uint8Array, at: number): Uint8Array {
+  const copy = new Uint8Array(bytes);
+  copy[at] = (copy[at] ?? 0) ^ 1;
+  return copy;
+}
+
+function as<T extends Message['type']>(type: T, original: Message): Extract<Message, { type: T }> {
+  assert.equal(original.type, type);
+  return original as Extract<Message, { type: T }>;
+}
+
+describe('what a replica agent gets', () => {
+  for (const role of ROLES) {
+    const direction = TO_REPLICA[role];
+    for (const kind of REPLICA_KINDS) {
+      test(`with a wrong root hash, again and again, is ROOT_MISMATCH (${role}, ${kind} replica)`, () =>
+        tamper(
+          role,
+          kind,
+          direction,
+          'root',
+          (original) => [{ ...as('root', original), hash: flipped(as('root', original).hash, 0) }],
+          { code: 'ROOT_MISMATCH', message: /root hash/ },
+          { each: true },
+        ));
+
+      test(`with one flipped bit of a page, in a valid frame, is refused (${role}, ${kind} replica)`, () =>
+        tamper(
+          role,
+          kind,
+          direction,
+          'pages',
+          (original) => {
+            const pages = as('pages', original);
+            return [{ ...pages, data: flipped(pages.data, pages.data.length - 1) }];
+          },
+          { code: 'ROOT_MISMATCH', message: /root hash|Page \d+ arrived with another hash/ },
+          { each: true },
+        ));
+    }
+
+    const refused = (
+      name: string,
+      type: Message['type'],
+      replace: (original: Message) => Verdict,
+      expected: RegExp,
+    ): void =>
+      test(`${name} is PROTOCOL (${role})`, () =>
+        tamper(role, 'wal', direction, type, replace, { code: 'PROTOCOL', message: expected }));
+
+    refused(
+      'in the wrong state, pages before a snapshot,',
+      'snapshot',
+      (original) => [
+        message('pages', { id: 1, encoding: BATCH_ENCODINGS.raw, rawBytes: 0, data: new Uint8Array() }),
+        original,
+      ],
+      /sent pages in state opening/,
+    );
+    refused(
+      'that only an origin agent may be asked, getRoot,',
+      'hashes',
+      (original) => [message('getRoot', {}), original],
+      /sent getRoot in state driving/,
+    );
+    refused(
+      'as an answer that was not asked for, hashes,',
+      'hashes',
+      (original) => [{ ...as('hashes', original), id: 4711 }],
+      /hashes that was not asked for/,
+    );
+    refused(
+      'as an answer that was not asked for, pages,',
+      'pages',
+      (original) => [{ ...as('pages', original), id: 4711 }],
+      /pages that was not asked for/,
+    );
+    refused(
+      'as an answer that was not asked for, the root hash,',
+      'snapshot',
+      (original) => [
+        original,
+        message('root', { hash: new Uint8Array(8), snapshotHeldMs: 0, walGrowthBytes: 0 }),
+      ],
+      /the root hash that was not asked for/,
+    );
+    refused(
+      'as the same answer twice, pages,',
+      'pages',
+      (original) => [original, original],
+      /pages that was not asked for|sent pages in state/,
+    );
+    refused(
+      'as more hashes than asked for',
+      'hashes',
+      (original) => [{ ...as('hashes', original), data: new Uint8Array(8 * 64) }],
+      /not asked for/,
+    );
+    refused(
+      'as a batch that declares more bytes than were asked for',
+      'pages',
+      (original) => [
+        {
+          ...as('pages', original),
+          encoding: BATCH_ENCODINGS.zstd,
+          rawBytes: 2 ** 31,
+          data: new Uint8Array(64),
+        },
+      ],
+      /2147483648|batch/,
+    );
+    refused(
+      'as a page batch that ends too early',
+      'pages',
+      (original) => {
+        const pages = as('pages', original);
+        const data = pages.data.subarray(0, pages.data.length - 7);
+        return [{ ...pages, data, rawBytes: data.length }];
+      },
+      /batch/,
+    );
+    refused(
+      'as a frame that declares more than any may have',
+      'pages',
+      () => [header({ code: MESSAGES.pages.code, sequence: 3, bodyBytes: MAX_BODY_BYTES + 1 })],
+      /Protocol violation/,
+    );
+    refused(
+      'as page sizes that there are not',
+      'snapshot',
+      (original) => [{ ...as('snapshot', original), pageSize: 1000 }],
+      /pages of 1000 bytes/,
+    );
+  }
+});
+
+describe('what an origin agent gets', () => {
+  for (const role of ROLES) {
+    const refused = (
+      name: string,
+      type: Message['type'],
+      replace: (original: Message) => Verdict,
+      expected: RegExp,
+    ): void =>
+      test(`${name} is PROTOCOL (${role})`, () =>
+        tamper(role, 'wal', TO_ORIGIN[role], type, replace, { code: 'PROTOCOL', message: expected }));
+
+    refused(
+      'in the wrong state, getRoot before open,',
+      'open',
+      (original) => [message('getRoot', {}), original],
+      /getRoot/,
+    );
+    refused(
+      'as a question for pages beyond the end',
+      'getPages',
+      (original) => [{ ...as('getPages', original), pages: [2 ** 40] }],
+      /number \d+ in a list/,
+    );
+    refused(
+      'as a question for page 0',
+      'getPages',
+      (original) => [{ ...as('getPages', original), pages: [0], blockHashes: new Uint8Array() }],
+      /page 0/,
+    );
+    refused(
+      'as a question for nodes beyond the end',
+      'getHashes',
+      (original) => [{ ...as('getHashes', original), first: 0, count: 2 ** 31 }],
+      /nodes/,
+    );
+    refused(
+      'as an answer, hashes,',
+      'getRoot',
+      () => [message('hashes', { id: 1, first: 0, data: new Uint8Array(8) })],
+      /sent hashes in state serving/,
+    );
+  }
+});
+
+describe('a hello', () => {
+  const hello = (minVersion: number, maxVersion: number): Message =>
+    message('hello', { minVersion, maxVersion, program: 'sqlsync 99\u001b[31m' });
+
+  for (const direction of ['toNear', 'toFar'] as const) {
+    for (const [name, versions] of [
+      ['only newer', hello(2, 9)],
+      ['only older', hello(0, 0)],
+    ] as const) {
+      test(`that speaks ${name} versions is PROTOCOL_VERSION, with both sides' versions (${direction})`, async () => {
+        const { minVersion, maxVersion } = as('hello', versions);
+        await tamper('pull', 'wal', direction, 'hello', () => [versions], {
+          code: 'PROTOCOL_VERSION',
+          message: new RegExp(
+            `sqlsync 99\ufffd\\[31m\\) speaks protocol ${minVersion} to ${maxVersion}, .* 1 to 1`,
+          ),
+        });
+      });
+    }
+    test(`that never comes is PROTOCOL (${direction})`, () =>
+      tamper('pull', 'wal', direction, 'hello', () => [message('close', {})], {
+        code: 'PROTOCOL',
+        message: /sent close in state greeting/,
+      }));
+  }
+});
+
+/** The header of a frame without its body; nothing behind the declared length is ever looked at. */
+function header(frame: { code: number; sequence: number; bodyBytes: number }): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, frame.bodyBytes, true);
+  view.setUint8(4, frame.code);
+  view.setUint32(8, frame.sequence, true);
+  return bytes;
+}

@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import type { SqlsyncError } from '../../src/errors.ts';
+import { runSync } from '../../src/sync/sync.ts';
+import { spawnProcess } from '../../src/transport/process.ts';
+import { failureOf, runNear } from '../support/relay-near.ts';
+import type { Pair } from '../support/relay-near.ts';
+import { CLI, gone, killEnvironment, readKillLog } from '../support/relay-kill.ts';
+import type { Victim } from '../support/relay-kill.ts';
+import { REPLICA_KINDS, Scenario } from '../support/relay-scenario.ts';
+import type { ReplicaKind, ReplicaState } from '../support/relay-scenario.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'sqlsync-kill-'));
+after(() => rmSync(folder, { recursive: true }));
+const scenario = await Scenario.make(folder, { blobs: 360, pageSize: 4096 });
+
+// Starting an agent is most of what these tests cost.
+const environment = { NODE_COMPILE_CACHE: join(folder, 'compile-cache') };
+
+/** No sync here takes near as many; a loop that goes on beyond it would never end. */
+const MAX_STEPS = 200;
+
+interface Killed {
+  pair: Pair;
+  /** What the survivor reported; nothing where the near side was killed. */
+  failure: SqlsyncError | undefined;
+  killedAt: string;
+  /** To name the run and to repeat it. */
+  where: string;
+  state: ReplicaState;
+}
+
+/** Calls `check` for the run killed at each step, until a run ends without having come to that step. */
+async function atEveryStep(
+  kind: ReplicaKind,
+  victim: Victim,
+  run: (pair: Pair, env: Record<string, string>) => Promise<SqlsyncError | undefined>,
+  check: (killed: Killed) => void,
+): Promise<void> {
+  const role = run === pushWithin ? 'push' : 'pull';
+  for (let step = 1; step < MAX_STEPS; step++) {
+    const pair = scenario.pair(kind);
+    const log = join(dirname(pair.replica), 'kill.log');
+    const failure = await run(pair, { ...environment, ...killEnvironment(step, victim, log) });
+    const { agentPid, killedAt, steps } = readKillLog(log);
+    const where = `step ${step} (${killedAt ?? 'not reached'})`;
+    await gone(agentPid, `the far agent after ${where}`);
+    const state = scenario.state(kind, pair);
+    if (killedAt === undefined) {
+      assert.equal(failure, undefined, where);
+      assert.equal(state, 'new', where);
+      for (const name of ['pages', 'root', 'release', 'done', 'close']) {
+        assert.ok(
+          steps.some((passed) => passed.endsWith(` ${name}`)),
+          `no ${name} among ${steps.join(', ')}`,
+        );
+      }
+      return;
+    }
+    check({ pair, failure, killedAt, where, state });
+    if (state !== 'new' || victim === 'parent') await scenario.converge(kind, role, pair, step === 1);
+  }
+  assert.fail(`more than ${MAX_STEPS} steps`);
+}
+
+async function pullWithin(pair: Pair, env: Record<string, string>): Promise<SqlsyncError | undefined> {
+  const before = { ...process.env };
+  Object.assign(process.env, env);
+  const sync = runSync({ ...pair, idleTimeoutMs: 20_000 }); // has started the agent when it returns
+  process.env = before;
+  return failureOf(sync);
+}
+
+async function pushWithin(pair: Pair, env: Record<string, string>): Promise<SqlsyncError | undefined> {
+  const transport = spawnProcess({
+    command: process.execPath,
+    args: [CLI, 'agent'],
+    env: { ...process.env, ...env },
+  });
+  try {
+    const failure = await failureOf(runNear(transport, 'push', pair));
+    await transport.exited; // by itself: the end of a conversation, or of its near side, is the end of an agent
+    return failure;
+  } finally {
+    transport.terminate();
+  }
+}
+
+/** Runs the CLI, which starts the agent that kills it. */
+async function pullByCli(pair: Pair, env: Record<string, string>): Promise<undefined> {
+  const child = spawn(process.execPath, [CLI, '-q', pair.origin, pair.replica], {
+    env: { ...process.env, ...env },
+    stdio: 'ignore',
+  });
+  const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];
+  assert.ok(signal === 'SIGKILL' || status === 0, `the CLI ended with ${status ?? signal}`);
+}
+
+describe('kill -9 of the origin agent in a pull, at every step,', () => {
+  for (const kind of REPLICA_KINDS) {
+    test(`leaves a ${kind} replica as it was, and is told as CONNECTION_LOST`, async () => {
+      await atEveryStep(kind, 'self', pullWithin, ({ failure, killedAt, where, state }) => {
+        // Its part ends with the root hash; if that arrived, its death is of no importance.
+        const isServed = ['after out root', 'in release', 'in done', 'in close'].includes(killedAt);
+        assert.ok(failure !== undefined || isServed, `${where}: success`);
+        assert.equal(state, failure === undefined ? 'new' : scenario.before(kind), where);
+        if (failure === undefined) return;
+        assert.equal(failure.code, 'CONNECTION_LOST', `${where}: ${failure.message}`);
+        assert.match(failure.message, /killed by SIGKILL/, where);
+      });
+    });
+  }
+});
+
+describe('kill -9 of the replica agent in a push, at every step,', () => {
+  for (const kind of REPLICA_KINDS) {
+    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and is no success before \`done\``, async () => {
+      let unconfirmed = 0;
+      await atEveryStep(kind, 'self', pushWithin, ({ failure, killedAt, where, state }) => {
+        const isConfirmed = killedAt === 'after out done' || killedAt === 'in close';
+        assert.equal(failure?.code, isConfirmed ? undefined : 'CONNECTION_LOST', where);
+        // Committed and not confirmed: an error, though nothing is wrong with the replica.
+        if (killedAt === 'before out done') unconfirmed++;
+        if (isConfirmed || killedAt === 'before out done') assert.equal(state, 'new', where);
+        else assert.equal(state, scenario.before(kind), where);
+      });
+      assert.equal(unconfirmed, 1);
+    });
+  }
+});
+
+describe('kill -9 of the whole near process in a pull, at every step,', () => {
+  for (const kind of REPLICA_KINDS) {
+    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and no far agent`, async () => {
+      await atEveryStep(kind, 'parent', pullByCli, ({ killedAt, where, state }) => {
+        if (killedAt === 'in done' || killedAt === 'in close') assert.equal(state, 'new', where);
+        // When the origin agent hears `release`, the replica agent is just committing.
+        else if (killedAt === 'in release')
+          assert.ok(state === 'new' || state === scenario.before(kind), where);
+        else assert.equal(state, scenario.before(kind), where);
+      });
+    });
+  }
+});

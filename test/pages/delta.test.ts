@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { Random } from '../../fixtures/random.ts';
+import { BLOCK_BYTES, BLOCK_HASH_BYTES } from '../../protocol/limits.ts';
+import { blockHashBytes, blocksPerPage, decodeBatch, encodeBatch } from '../../protocol/page-batch.ts';
+import { applyDelta, makeDelta } from '../../src/pages/delta.ts';
+import { hashBlocks } from '../../src/pages/hash.ts';
+import { naiveXxh32 } from '../protocol/xxhash.ts';
+
+const PAGE_SIZES = [512, 1024, 4096, 65536];
+
+/** An old page, and a new one in which some bytes changed. */
+const changeArbitrary = fc.constantFrom(...PAGE_SIZES).chain((size) =>
+  fc.record({
+    old: fc.integer().map((seed) => new Uint8Array(new Random(seed).bytes(size))),
+    changes: fc.array(fc.tuple(fc.nat({ max: size - 1 }), fc.integer({ min: 1, max: 255 })), {
+      maxLength: 40,
+    }),
+  }),
+);
+
+describe('a block hash', () => {
+  test('is the lower half of the XXH32 of the block, little-endian', () => {
+    const page = new Random(1).bytes(1024);
+    const hashes = new Uint8Array(blockHashBytes(page.length) + 3);
+    hashBlocks(page, hashes, 3);
+    const view = new DataView(hashes.buffer);
+    for (let block = 0; block < blocksPerPage(page.length); block++) {
+      const full = naiveXxh32(page.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), 0);
+      assert.equal(view.getUint16(3 + block * BLOCK_HASH_BYTES, true), full % 65536);
+    }
+  });
+});
+
+describe('a delta', () => {
+  test('makes the new page of the old one, and holds exactly the blocks whose hash changed', () => {
+    fc.assert(
+      fc.property(changeArbitrary, ({ old, changes }) => {
+        const page = new Uint8Array(old);
+        for (const [at, xor] of changes) page[at] = (page[at] as number) ^ xor;
+        const delta = makeDelta(page, hashesOf(old));
+        const changed = changedBlocks(hashesOf(old), hashesOf(page));
+        if (changed.length > 0.75 * blocksPerPage(page.length)) {
+          assert.equal(delta.bitmap, undefined);
+          assert.deepEqual(delta.data, page);
+          return;
+        }
+        assert.ok(delta.bitmap);
+        assert.equal(delta.data.length, changed.length * BLOCK_BYTES);
+        const wanted = [{ pageNumber: 1, hasBlocks: true }];
+        const [received] = decodeBatch(encodeBatch([delta]), page.length, wanted);
+        assert.ok(received?.bitmap);
+        const rebuilt = new Uint8Array(old);
+        applyDelta(rebuilt, received.bitmap, received.data);
+        // A block that changed but kept its hash stays as it was: the hash of the page tells, not the delta.
+        const expected = new Uint8Array(old);
+        for (const block of changed) {
+          const at = block * BLOCK_BYTES;
+          expected.set(page.subarray(at, at + BLOCK_BYTES), at);
+        }
+        assert.deepEqual(rebuilt, expected);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  test('of an unchanged page has no block', () => {
+    const page = new Random(2).bytes(4096);
+    assert.deepEqual(makeDelta(page, hashesOf(page)), { bitmap: new Uint8Array(4), data: new Uint8Array(0) });
+  });
+
+  for (const size of PAGE_SIZES) {
+    test(`of ${size} bytes turns into a full page beyond three quarters of its blocks`, () => {
+      const old = new Uint8Array(size);
+      const most = blocksPerPage(size) * 0.75;
+      const change = (blocks: number): Uint8Array => new Uint8Array(size).fill(1, 0, blocks * BLOCK_BYTES);
+      const delta = makeDelta(change(most), hashesOf(old));
+      assert.equal(delta.bitmap === undefined ? -1 : delta.data.length, most * BLOCK_BYTES);
+      const full = makeDelta(change(most + 1), hashesOf(old));
+      assert.equal(full.bitmap, undefined);
+      assert.deepEqual(full.data, change(most + 1));
+    });
+  }
+
+  test('reads block hashes from within a larger buffer', () => {
+    const old = new Uint8Array(1024);
+    const page = new Uint8Array(1024).fill(5, 256, 384);
+    const hashes = hashesOf(old);
+    const shifted = new Uint8Array(hashes.length + 5);
+    shifted.set(hashes, 5);
+    const delta = makeDelta(page, shifted.subarray(5));
+    assert.deepEqual(delta, { bitmap: Uint8Array.of(0b100), data: page.slice(256, 384) });
+  });
+
+  test('leaves out a block that collides, so that the rebuilt page has another hash', () => {
+    const old = new Uint8Array(512);
+    const page = collidingPage(old);
+    assert.notDeepEqual(page, old);
+    const delta = makeDelta(page, hashesOf(old));
+    assert.ok(delta.bitmap);
+    const rebuilt = new Uint8Array(old);
+    applyDelta(rebuilt, delta.bitmap, delta.data);
+    assert.deepEqual(rebuilt, old);
+  });
+});
+
+function hashesOf(page: Uint8Array): Uint8Array {
+  const hashes = new Uint8Array(blockHashBytes(page.length));
+  hashBlocks(page, hashes, 0);
+  return hashes;
+}
+
+function changedBlocks(before: Uint8Array, after: Uint8Array): number[] {
+  const count = before.length / BLOCK_HASH_BYTES;
+  return Array.from({ length: count }, (_, block) => block).filter((block) => {
+    const [first, end] = [block * BLOCK_HASH_BYTES, (block + 1) * BLOCK_HASH_BYTES];
+    return Buffer.compare(before.subarray(first, end), after.subarray(first, end)) !== 0;
+  });
+}
+
+/** `old` with another first block that has the same block hash: found by trying, some 65,536 times. */
+function collidingPage(old: Uint8Array): Uint8Array {
+  const page = new Uint8Array(old);
+  const view = new DataView(page.buffer);
+  const wanted = hashesOf(old);
+  for (let attempt = 1; attempt < 2 ** 22; attempt++) {
+    view.setUint32(0, attempt);
+    if (Buffer.compare(hashesOf(page), wanted) === 0) return page;
+  }
+  throw new Error('no collision found');
+}

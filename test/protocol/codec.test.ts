@@ -1,0 +1,247 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
+import { FrameEncoder, message } from '../../protocol/encode.ts';
+import { FRAME_HEADER_BYTES, MAX_BODY_BYTES, MAX_TEXT_BYTES, MAX_TEXTS } from '../../protocol/limits.ts';
+import { maxBodyBytes, MESSAGES } from '../../protocol/messages.ts';
+import type { Message } from '../../protocol/messages.ts';
+import { checksum32 } from '../../src/pages/hash.ts';
+import {
+  concat,
+  cutsArbitrary,
+  DEFINITIONS,
+  messageArbitrary,
+  naiveEncode,
+  PREAMBLE_BYTES,
+  rechunk,
+} from './oracle.ts';
+
+// On failure fast-check prints the seed and the path, to be given as { seed, path } for a repetition.
+const messages = fc.array(messageArbitrary, { minLength: 1, maxLength: 6 });
+
+describe('the codec', () => {
+  test('writes the bytes that a naive encoder writes', () => {
+    fc.assert(
+      fc.property(messages, (sent) => {
+        const encoder = new FrameEncoder(checksum32);
+        for (const [sequence, one] of sent.entries())
+          assert.deepEqual(new Uint8Array(encoder.encode(one)), naiveEncode(one, sequence));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('reads what a naive encoder wrote, in pieces of any size, and buffers at most one frame', () => {
+    fc.assert(
+      fc.property(messages, cutsArbitrary, (sent, cuts) => {
+        const frames = sent.map(naiveEncode);
+        const decoder = new FrameDecoder(checksum32);
+        const received: Message[] = [];
+        for (const chunk of rechunk(concat([PREAMBLE_BYTES, ...frames]), cuts)) {
+          decoder.push(chunk);
+          for (let next = decoder.next(); next !== undefined; next = decoder.next()) received.push(next);
+          const due = frames[received.length]?.length ?? 0;
+          assert.ok(decoder.bufferedBytes < Math.max(due, PREAMBLE_BYTES.length), 'more than the frame due');
+        }
+        assert.deepEqual(received.map(plain), sent.map(plain));
+        assert.ok(decoder.atBoundary);
+        assert.equal(decoder.bufferedBytes, 0);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('reads a stream that comes byte by byte', () => {
+    const sent: Message[] = DEFINITIONS.map(([type]) => example(type));
+    const decoder = new FrameDecoder(checksum32);
+    const received: Message[] = [];
+    for (const byte of concat([PREAMBLE_BYTES, ...sent.map(naiveEncode)])) {
+      decoder.push(Uint8Array.of(byte));
+      const next = decoder.next();
+      if (next !== undefined) received.push(next);
+    }
+    assert.deepEqual(received.map(plain), sent.map(plain));
+  });
+
+  test('carries the largest body there may be', () => {
+    const data = new Uint8Array(MAX_BODY_BYTES - 12).fill(7);
+    const sent = message('hashes', { id: 1, first: 2, data });
+    const frame = new FrameEncoder(checksum32).encode(sent);
+    assert.equal(frame.length, FRAME_HEADER_BYTES + MAX_BODY_BYTES);
+    const decoder = new FrameDecoder(checksum32);
+    for (const piece of [PREAMBLE_BYTES, frame.slice(0, 1_000_000), frame.slice(1_000_000)])
+      decoder.push(piece);
+    assert.deepEqual(decoder.next(), sent);
+  });
+
+  test('numbers the frames of a stream, and goes on after one that could not be encoded', () => {
+    const encoder = new FrameEncoder(checksum32);
+    encoder.encode(message('getRoot', {}));
+    assert.throws(
+      () => encoder.encode(message('getHashes', { id: -1, level: 0, first: 0, count: 0 })),
+      RangeError,
+    );
+    assert.deepEqual(
+      new Uint8Array(encoder.encode(message('close', {}))),
+      naiveEncode(message('close', {}), 1),
+    );
+  });
+});
+
+describe('the encoder refuses with a RangeError', () => {
+  const getHashes = { id: 0, level: 0, first: 0, count: 0 };
+  const root = { hash: new Uint8Array(8), snapshotHeldMs: 0 };
+  const error = { errorCode: 'X', hint: '' };
+  const refused: Record<string, () => Message> = {
+    'a u8 of 256': () => message('getHashes', { ...getHashes, level: 256 }),
+    'a u16 of 65536': () => message('hello', { minVersion: 65536, maxVersion: 1, program: '' }),
+    'a u32 of 2^32': () => message('getHashes', { ...getHashes, first: 2 ** 32 }),
+    'a fraction': () => message('getHashes', { ...getHashes, count: 0.5 }),
+    'a number that is not there': () =>
+      message('getHashes', { ...getHashes, id: undefined as unknown as number }),
+    'a u64 of 2^53': () => message('root', { ...root, walGrowthBytes: 2 ** 53 }),
+    'a negative u64': () => message('root', { ...root, walGrowthBytes: -1 }),
+    'a varint of 2^53': () => message('getOwners', { id: 1, pages: [2 ** 53] }),
+    'a negative varint': () => message('getOwners', { id: 1, pages: [-1] }),
+    'a text that the peer would refuse': () =>
+      message('error', { ...error, message: 'é'.repeat(MAX_TEXT_BYTES / 2 + 1) }),
+    'more texts than the peer would take': () =>
+      message('owners', { id: 1, names: Array.from({ length: MAX_TEXTS + 1 }, () => ''), counts: [] }),
+    'a body over its limit': () =>
+      message('getPages', { id: 1, pages: [], blockHashes: new Uint8Array(MAX_BODY_BYTES) }),
+  };
+  for (const [what, make] of Object.entries(refused)) {
+    test(what, () => assert.throws(() => new FrameEncoder(checksum32).encode(make()), RangeError));
+  }
+
+  test('but takes a text of just the limit', () => {
+    const sent = message('error', { ...error, message: 'é'.repeat(MAX_TEXT_BYTES / 2) });
+    assert.deepEqual(decodeAll([naiveEncode(sent, 0)]), [sent]);
+    assert.deepEqual(new Uint8Array(new FrameEncoder(checksum32).encode(sent)), naiveEncode(sent, 0));
+  });
+});
+
+describe('a damaged stream', () => {
+  const sent: Message[] = [
+    message('hello', { minVersion: 1, maxVersion: 1, program: 'x' }),
+    message('getChildren', { id: 1, level: 0, parents: [5, 0, 300] }),
+    message('getRoot', {}),
+    message('close', {}),
+  ];
+  const frames = sent.map(naiveEncode);
+  const stream = concat([PREAMBLE_BYTES, ...frames]);
+
+  test('is refused whichever bit of it is flipped, and never yields a wrong message', () => {
+    for (let bit = 0; bit < stream.length * 8; bit++) {
+      const damaged = new Uint8Array(stream);
+      damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));
+      const { received, violation, atBoundary } = decodeUntilRefused(damaged);
+      // A length that became larger but is still allowed only shows as a stream that ends too early.
+      assert.ok(violation !== undefined || !atBoundary, `bit ${bit} went unnoticed`);
+      assert.deepEqual(received.map(plain), sent.slice(0, received.length).map(plain), `bit ${bit}`);
+      assert.ok(received.length < sent.length, `bit ${bit}`);
+    }
+  });
+
+  test('is never at a boundary where it was cut within a frame', () => {
+    const boundaries = new Set<number>();
+    let end = PREAMBLE_BYTES.length;
+    for (const frame of [new Uint8Array(0), ...frames]) boundaries.add((end += frame.length));
+    for (let length = 0; length <= stream.length; length++) {
+      const { received, violation, atBoundary } = decodeUntilRefused(stream.slice(0, length));
+      assert.equal(violation, undefined);
+      assert.equal(atBoundary, boundaries.has(length), `cut after ${length} bytes`);
+      assert.deepEqual(received.map(plain), sent.slice(0, received.length).map(plain));
+    }
+  });
+
+  for (const [what, order] of Object.entries({
+    'in which a frame was repeated': [0, 1, 1, 2, 3],
+    'in which a frame was dropped': [0, 2, 3],
+    'in which two frames were swapped': [0, 2, 1, 3],
+    'that was spliced from its beginning again': [0, 1, 0, 1, 2, 3],
+  })) {
+    test(`${what} is refused there`, () => {
+      const first = order.findIndex((frame, i) => frame !== i);
+      const spliced = concat([PREAMBLE_BYTES, ...order.map((frame) => frames[frame] as Uint8Array)]);
+      const { received, violation } = decodeUntilRefused(spliced);
+      assert.match(violation?.message ?? 'not refused', /frame number \d+ where \d+ was due/);
+      assert.equal(received.length, first);
+    });
+  }
+
+  test('is not interpreted any further after a violation', () => {
+    const decoder = new FrameDecoder(checksum32);
+    const damaged = new Uint8Array(frames[0] as Uint8Array);
+    damaged[FRAME_HEADER_BYTES] = 9;
+    decoder.push(concat([PREAMBLE_BYTES, damaged]));
+    assert.throws(() => decoder.next(), ProtocolViolation);
+    for (const frame of frames) decoder.push(frame);
+    assert.equal(decoder.bufferedBytes, 0, 'it keeps nothing of what comes after');
+    assert.throws(() => decoder.next(), /does not match its checksum/);
+    assert.equal(decoder.atBoundary, false);
+  });
+
+  test('of random bytes never yields a message', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 300 }), fc.boolean(), (noise, greets) => {
+        const { received } = decodeUntilRefused(greets ? concat([PREAMBLE_BYTES, noise]) : noise);
+        assert.deepEqual(received, []);
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
+
+describe('a declared length', () => {
+  for (const [type, definition] of DEFINITIONS) {
+    test(`of ${type} beyond its limit is refused with the header, before any byte of the body`, () => {
+      const decoder = new FrameDecoder(checksum32);
+      const header = naiveEncode(example(type), 0).slice(0, FRAME_HEADER_BYTES);
+      new DataView(header.buffer).setUint32(0, maxBodyBytes(definition) + 1, true);
+      decoder.push(concat([PREAMBLE_BYTES, header]));
+      assert.throws(() => decoder.next(), new RegExp(`^ProtocolViolation: ${type} of \\d+ bytes, at most`));
+    });
+  }
+});
+
+function decodeAll(frames: readonly Uint8Array[]): Message[] {
+  const { received, violation } = decodeUntilRefused(concat([PREAMBLE_BYTES, ...frames]));
+  assert.equal(violation, undefined);
+  return received;
+}
+
+function decodeUntilRefused(stream: Uint8Array): {
+  received: Message[];
+  violation: ProtocolViolation | undefined;
+  atBoundary: boolean;
+} {
+  const decoder = new FrameDecoder(checksum32);
+  decoder.push(stream);
+  const received: Message[] = [];
+  try {
+    for (let next = decoder.next(); next !== undefined; next = decoder.next()) received.push(next);
+  } catch (error) {
+    assert.ok(error instanceof ProtocolViolation, `not a ProtocolViolation: ${String(error)}`);
+    return { received, violation: error, atBoundary: decoder.atBoundary };
+  }
+  return { received, violation: undefined, atBoundary: decoder.atBoundary };
+}
+
+function example(type: Message['type']): Message {
+  const empty = { bool: false, text: '', bytes: new Uint8Array(0), varints: [], texts: [] };
+  const fields = Object.entries(MESSAGES[type].fields as Record<string, string>);
+  const values = fields.map(([name, field]) => [name, field in empty ? empty[field as 'bool'] : 0]);
+  return { type, ...Object.fromEntries(values) } as Message;
+}
+
+/** Views on larger buffers, as plain arrays, so that they compare by content. */
+function plain(one: Message): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(one).map(([name, value]) => [
+      name,
+      value instanceof Uint8Array ? [...value] : (value as unknown),
+    ]),
+  );
+}

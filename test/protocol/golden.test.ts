@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { describe, test } from 'node:test';
+import { FrameDecoder } from '../../protocol/decode.ts';
+import { FrameEncoder } from '../../protocol/encode.ts';
+import { MESSAGES } from '../../protocol/messages.ts';
+import type { Message } from '../../protocol/messages.ts';
+import { MIN_PROTOCOL_VERSION, PROTOCOL_VERSION } from '../../protocol/version.ts';
+import { goldenPath, toGolden } from '../../fixtures/wire.ts';
+import type { GoldenFrame } from '../../fixtures/wire.ts';
+import { checksum32 } from '../../src/pages/hash.ts';
+import { concat, DEFINITIONS, naiveEncode, PREAMBLE_BYTES } from './oracle.ts';
+import { naiveXxh32, naiveXxh64 } from './xxhash.ts';
+
+for (let version = MIN_PROTOCOL_VERSION; version <= PROTOCOL_VERSION; version++) {
+  describe(`the golden frames of version ${version}`, () => {
+    const frames = readFileSync(goldenPath(version), 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as GoldenFrame);
+
+    test('are decoded to their messages', () => {
+      const decoder = new FrameDecoder(checksum32);
+      decoder.push(concat([PREAMBLE_BYTES, ...frames.map(({ frame }) => Buffer.from(frame, 'hex'))]));
+      for (const golden of frames) {
+        const decoded = decoder.next();
+        assert.ok(decoded, `${golden.message.type} is missing`);
+        assert.deepEqual(toGolden(decoded, Buffer.from(golden.frame, 'hex')), golden);
+      }
+      assert.ok(decoder.atBoundary);
+    });
+
+    test('include every message of this version', () => {
+      const names = new Set(frames.map(({ message }) => message.type));
+      if (version === PROTOCOL_VERSION) assert.deepEqual([...names].sort(), Object.keys(MESSAGES).sort());
+    });
+  });
+}
+
+describe(`the golden frames of the current version, ${PROTOCOL_VERSION},`, () => {
+  const frames = readFileSync(goldenPath(PROTOCOL_VERSION), 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as GoldenFrame);
+
+  test('are encoded byte for byte', () => {
+    const encoder = new FrameEncoder(checksum32);
+    for (const { message, frame } of frames)
+      assert.equal(Buffer.from(encoder.encode(fromGolden(message))).toString('hex'), frame, message.type);
+  });
+
+  test('are what a second codec, written from SPEC.md, makes of their messages', () => {
+    for (const [sequence, { message, frame }] of frames.entries()) {
+      const naive = naiveEncode(fromGolden(message), sequence);
+      assert.equal(Buffer.from(naive).toString('hex'), frame, message.type);
+    }
+  });
+
+  test('have no folder of a version that does not exist', () => {
+    const folders = readdirSync(dirname(dirname(goldenPath(PROTOCOL_VERSION)))).sort();
+    assert.deepEqual(
+      folders,
+      Array.from({ length: PROTOCOL_VERSION }, (_, i) => `v${i + 1}`),
+    );
+  });
+});
+
+test('the hashes that the tests compare with give the published values', () => {
+  const bytes = (value: string): Uint8Array => new TextEncoder().encode(value);
+  assert.equal(naiveXxh32(bytes(''), 0), 0x02cc5d05);
+  assert.equal(naiveXxh32(bytes('a'), 0), 0x550d7456);
+  assert.equal(naiveXxh32(bytes('Nobody inspects the spammish repetition'), 0), 0xe2293b2f);
+  assert.equal(naiveXxh64(bytes(''), 0n), 0xef46db3751d8e999n);
+  assert.equal(naiveXxh64(bytes('a'), 0n), 0xd24ec4f1a98c6e5bn);
+  assert.equal(naiveXxh64(bytes('Nobody inspects the spammish repetition'), 0n), 0xfbcea83c8a378bf1n);
+});
+
+/** The message of a golden frame; its byte strings are hex there. */
+function fromGolden(golden: GoldenFrame['message']): Message {
+  const fields = DEFINITIONS.find(([name]) => name === golden.type)?.[1].fields;
+  const entries = Object.entries(golden).map(([name, value]) => [
+    name,
+    fields?.[name] === 'bytes' ? new Uint8Array(Buffer.from(value as string, 'hex')) : value,
+  ]);
+  return Object.fromEntries(entries) as Message;
+}

@@ -1,0 +1,142 @@
+/** The codec written a second time, as plainly as it goes, from SPEC.md; and messages of any content for fast-check. */
+import fc from 'fast-check';
+import { MESSAGES } from '../../protocol/messages.ts';
+import type { FieldType, Message, MessageDefinition, MessageName } from '../../protocol/messages.ts';
+import { naiveXxh32 } from './xxhash.ts';
+
+export const DEFINITIONS = Object.entries(MESSAGES) as [MessageName, MessageDefinition][];
+
+/** What a stream begins with. */
+export const PREAMBLE_BYTES: Uint8Array = new TextEncoder().encode('sqlsync\n');
+
+/** A frame as SPEC.md has it, of any header values. */
+export function naiveFrame(
+  code: number,
+  sequence: number,
+  body: readonly number[] | Uint8Array,
+  damage: { declaredBytes?: number; reserved?: readonly number[]; checksum?: number } = {},
+): Uint8Array {
+  const frame = new Uint8Array(16 + body.length);
+  const view = new DataView(frame.buffer);
+  view.setUint32(0, damage.declaredBytes ?? body.length, true);
+  view.setUint8(4, code);
+  frame.set(damage.reserved ?? [0, 0, 0], 5);
+  view.setUint32(8, sequence, true);
+  frame.set(body, 16);
+  const checksum = naiveXxh32(frame.subarray(16), naiveXxh32(frame.subarray(0, 12), 0));
+  view.setUint32(12, damage.checksum ?? checksum, true);
+  return frame;
+}
+
+export function naiveEncode(message: Message, sequence: number): Uint8Array {
+  const definition: MessageDefinition = MESSAGES[message.type];
+  const values = message as unknown as Record<string, unknown>;
+  const body = Object.entries(definition.fields).flatMap(([name, type]) => naiveField(type, values[name]));
+  return naiveFrame(definition.code, sequence, body);
+}
+
+export function naiveField(type: FieldType, value: unknown): number[] {
+  switch (type) {
+    case 'u8':
+      return littleEndian(value as number, 1);
+    case 'u16':
+      return littleEndian(value as number, 2);
+    case 'u32':
+      return littleEndian(value as number, 4);
+    case 'u64':
+      return littleEndian(value as number, 8);
+    case 'bool':
+      return [value === true ? 1 : 0];
+    case 'text': {
+      const bytes = Buffer.from(value as string, 'utf8');
+      return [...littleEndian(bytes.length, 4), ...bytes];
+    }
+    case 'bytes': {
+      const bytes = value as Uint8Array;
+      return [...littleEndian(bytes.length, 4), ...bytes];
+    }
+    case 'varints': {
+      const numbers = value as readonly number[];
+      return [...littleEndian(numbers.length, 4), ...numbers.flatMap(leb128)];
+    }
+    case 'texts': {
+      const texts = value as readonly string[];
+      return [...littleEndian(texts.length, 4), ...texts.flatMap((text) => naiveField('text', text))];
+    }
+  }
+}
+
+export function littleEndian(value: number, bytes: number): number[] {
+  return Array.from({ length: bytes }, (_, i) => Number((BigInt(value) >> BigInt(8 * i)) & 0xffn));
+}
+
+function leb128(value: number): number[] {
+  const groups: number[] = [];
+  for (let rest = BigInt(value); groups.length === 0 || rest > 0n; rest >>= 7n)
+    groups.push(Number(rest & 0x7fn));
+  return groups.map((group, i) => (i < groups.length - 1 ? group | 0x80 : group));
+}
+
+const number = (bits: 8 | 16 | 32): fc.Arbitrary<number> =>
+  fc.oneof(
+    fc.nat({ max: 2 ** bits - 1 }).map((n) => n),
+    fc.constantFrom(0, 1, 127, 128, 2 ** bits - 1),
+  );
+
+const large: fc.Arbitrary<number> = fc.oneof(
+  fc.maxSafeNat(),
+  fc.nat({ max: 300 }),
+  fc.constantFrom(2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1),
+  fc.nat({ max: 7 }).map((power) => 128 ** power),
+);
+
+const text: fc.Arbitrary<string> = fc.oneof(
+  fc.string({ unit: 'grapheme', maxLength: 40 }),
+  fc.string({ unit: 'binary', maxLength: 40 }),
+  fc.constantFrom('\ufeff', '\ufeffx', '\0', ''),
+);
+
+const FIELD_ARBITRARIES: Record<FieldType, fc.Arbitrary<unknown>> = {
+  u8: number(8),
+  u16: number(16),
+  u32: number(32),
+  u64: large,
+  bool: fc.boolean(),
+  text,
+  bytes: fc.uint8Array({ maxLength: 200 }),
+  varints: fc.array(large, { maxLength: 30 }),
+  texts: fc.array(text, { maxLength: 5 }),
+};
+
+/** A message of any kind and content; shrinks towards the first kinds and empty fields. */
+export const messageArbitrary: fc.Arbitrary<Message> = fc.oneof(
+  ...DEFINITIONS.map(([type, { fields }]) =>
+    fc
+      .record(
+        Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, FIELD_ARBITRARIES[field]])),
+      )
+      .map((values) => ({ type, ...values }) as unknown as Message),
+  ),
+);
+
+/** `bytes` cut into pieces at places that depend on `cuts` only. */
+export function rechunk(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[] {
+  const places = [...new Set(cuts.map((cut) => Math.floor(cut * (bytes.length + 1))))].sort((a, b) => a - b);
+  const chunks: Uint8Array[] = [];
+  let start = 0;
+  for (const place of [...places, bytes.length]) {
+    chunks.push(bytes.slice(start, place));
+    start = place;
+  }
+  return chunks;
+}
+
+/** Numbers in [0, 1) for `rechunk`. */
+export const cutsArbitrary: fc.Arbitrary<number[]> = fc.array(
+  fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+  { maxLength: 60 },
+);
+
+export function concat(pieces: readonly Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(pieces));
+}

@@ -1,0 +1,217 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { ProtocolViolation } from '../../protocol/decode.ts';
+import { BLOCK_BYTES, BLOCK_HASH_BYTES } from '../../protocol/limits.ts';
+import {
+  bitmapBytes,
+  blockHashBytes,
+  blocksPerPage,
+  decodeBatch,
+  decodeWanted,
+  encodeBatch,
+  encodeWanted,
+  fromGaps,
+  maxBatchBytes,
+  toGaps,
+} from '../../protocol/page-batch.ts';
+import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
+
+const PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
+
+/** A page of a batch, with what was wanted; small page sizes come first and are where failures shrink to. */
+const batchArbitrary = fc.constantFrom(...PAGE_SIZES.slice(0, 5)).chain((pageSize) => {
+  const delta = fc
+    .uniqueArray(fc.nat({ max: blocksPerPage(pageSize) - 1 }))
+    .map((blocks): { hasBlocks: boolean; page: BatchPage } => {
+      const bitmap = new Uint8Array(bitmapBytes(pageSize));
+      for (const block of blocks) bitmap[block >> 3] = (bitmap[block >> 3] as number) | (1 << (block & 7));
+      return { hasBlocks: true, page: { bitmap, data: filled(blocks.length * BLOCK_BYTES, blocks.length) } };
+    });
+  const full = fc.boolean().map((hasBlocks): { hasBlocks: boolean; page: BatchPage } => ({
+    hasBlocks,
+    page: { bitmap: undefined, data: filled(pageSize, 9) },
+  }));
+  return fc.array(fc.oneof(full, delta), { maxLength: 12 }).map((items) => ({ pageSize, items }));
+});
+
+describe('a list of numbers', () => {
+  const ascending = fc
+    .uniqueArray(fc.oneof(fc.nat({ max: 200 }), fc.nat({ max: 2 ** 31 - 1 })), { maxLength: 40 })
+    .map((numbers) => numbers.sort((a, b) => a - b));
+
+  test('is the same after it travelled as gaps', () => {
+    fc.assert(
+      fc.property(ascending, (numbers) => assert.deepEqual(fromGaps(toGaps(numbers), 2 ** 31), numbers)),
+    );
+  });
+
+  test('travels as SPEC.md says', () => assert.deepEqual(toGaps([3, 4, 9]), [3, 0, 4]));
+
+  test('may hold the last number below its limit and none from there on', () => {
+    fc.assert(
+      fc.property(ascending, (numbers) => {
+        const last = numbers.at(-1);
+        if (last === undefined) return;
+        assert.deepEqual(fromGaps(toGaps(numbers), last + 1), numbers);
+        assert.throws(() => fromGaps(toGaps(numbers), last), ProtocolViolation);
+      }),
+    );
+  });
+
+  test('whose gaps add up beyond every integer is refused', () => {
+    const most = Number.MAX_SAFE_INTEGER;
+    for (const gaps of [[most], [most, most, most], [5, most], Array.from({ length: 3000 }, () => most)])
+      assert.throws(() => fromGaps(gaps, 2 ** 31), ProtocolViolation);
+  });
+});
+
+describe('a page request', () => {
+  const wantedArbitrary = fc
+    .uniqueArray(fc.oneof(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 2 ** 31 - 1 })))
+    .chain((numbers) =>
+      fc.tuple(
+        ...numbers
+          .sort((a, b) => a - b)
+          .map((pageNumber) => fc.boolean().map((hasBlocks): WantedPage => ({ pageNumber, hasBlocks }))),
+      ),
+    );
+
+  test('is the same after it travelled', () => {
+    fc.assert(
+      fc.property(wantedArbitrary, (wanted) =>
+        assert.deepEqual(decodeWanted(encodeWanted(wanted), 2 ** 31 - 1), wanted),
+      ),
+    );
+  });
+
+  test('for page 0 is refused', () => {
+    for (const value of [0, 1]) assert.throws(() => decodeWanted([value], 10), /page 0 was asked for/);
+  });
+
+  test('for the last page is taken, for the one after it refused', () => {
+    assert.deepEqual(decodeWanted([20], 10), [{ pageNumber: 10, hasBlocks: false }]);
+    assert.throws(() => decodeWanted([22], 10), ProtocolViolation);
+    assert.throws(() => decodeWanted([2, 2, 4, 0, 8, 1], 10), ProtocolViolation);
+    assert.throws(() => decodeWanted([2], 0), ProtocolViolation);
+  });
+
+  test('whose gaps overflow is refused', () => {
+    assert.throws(() => decodeWanted([2 ** 53 - 1, 2 ** 53 - 1], 2 ** 31 - 1), ProtocolViolation);
+  });
+});
+
+describe('a page batch', () => {
+  test('is the same after it travelled, and no larger than what the receiver allows', () => {
+    fc.assert(
+      fc.property(batchArbitrary, ({ pageSize, items }) => {
+        const wanted = items.map(({ hasBlocks }, i) => ({ pageNumber: i + 1, hasBlocks }));
+        const batch = encodeBatch(items.map(({ page }) => page));
+        assert.ok(batch.length <= maxBatchBytes(pageSize, items.length));
+        assert.deepEqual(
+          decodeBatch(batch, pageSize, wanted),
+          items.map(({ page }) => page),
+        );
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  test('that is cut anywhere, or has a byte more, is refused', () => {
+    fc.assert(
+      fc.property(
+        batchArbitrary,
+        fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+        (made, cut) => {
+          const { pageSize, items } = made;
+          const wanted = items.map(({ hasBlocks }, i) => ({ pageNumber: i + 1, hasBlocks }));
+          const batch = encodeBatch(items.map(({ page }) => page));
+          const shorter = batch.subarray(0, Math.floor(cut * batch.length));
+          if (batch.length > 0)
+            assert.throws(() => decodeBatch(shorter, pageSize, wanted), ProtocolViolation);
+          const longer = new Uint8Array(batch.length + 1);
+          longer.set(batch);
+          assert.throws(() => decodeBatch(longer, pageSize, wanted), ProtocolViolation);
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  const plain = { pageNumber: 3, hasBlocks: false };
+  const blocks = { pageNumber: 3, hasBlocks: true };
+  const refused: Record<string, { batch: number[]; wanted: WantedPage[]; says: RegExp }> = {
+    'that is shorter than its list of kinds': { batch: [0], wanted: [plain, plain], says: /list of kinds/ },
+    'of another kind than full and delta': { batch: [2], wanted: [blocks], says: /kind 2 for page 3/ },
+    'with a delta where no block hashes were sent': {
+      batch: [1, 0b0001, ...zeros(128)],
+      wanted: [plain],
+      says: /kind 1 for page 3/,
+    },
+    'with a block beyond the page': {
+      batch: [1, 0b1_0000, ...zeros(128)],
+      wanted: [blocks],
+      says: /block 4 of 4/,
+    },
+    'that ends before its bitmaps do': { batch: [1], wanted: [blocks], says: /ends too early/ },
+    'that ends before its data does': {
+      batch: [1, 0b0011, ...zeros(255)],
+      wanted: [blocks],
+      says: /ends too early/,
+    },
+    'with bytes after its last page': {
+      batch: [0, ...zeros(513)],
+      wanted: [plain],
+      says: /after its last page/,
+    },
+    'for a request of no pages': { batch: [0], wanted: [], says: /after its last page/ },
+  };
+  for (const [what, { batch, wanted, says }] of Object.entries(refused)) {
+    test(`${what} is refused`, () => {
+      assert.throws(
+        () => decodeBatch(Uint8Array.from(batch), 512, wanted),
+        (error: unknown) => error instanceof ProtocolViolation && says.test(error.message),
+      );
+    });
+  }
+
+  test('has its bytes where SPEC.md says', () => {
+    const batch = encodeBatch([
+      { bitmap: Uint8Array.of(0b1010), data: concatenated(filled(128, 1), filled(128, 2)) },
+      { bitmap: undefined, data: filled(512, 3) },
+      { bitmap: Uint8Array.of(0b0001), data: filled(128, 4) },
+    ]);
+    const expected = [
+      1,
+      0,
+      1,
+      0b1010,
+      0b0001,
+      ...filled(128, 1),
+      ...filled(128, 2),
+      ...filled(512, 3),
+      ...filled(128, 4),
+    ];
+    assert.deepEqual([...batch], expected);
+  });
+
+  test('has bitmaps and block hashes of the size of its pages', () => {
+    for (const pageSize of PAGE_SIZES) {
+      assert.equal(blocksPerPage(pageSize) * BLOCK_BYTES, pageSize);
+      assert.equal(blockHashBytes(pageSize), (pageSize / BLOCK_BYTES) * BLOCK_HASH_BYTES);
+      assert.equal(bitmapBytes(pageSize), Math.ceil(pageSize / 1024));
+    }
+  });
+});
+
+function zeros(length: number): number[] {
+  return Array.from({ length }, () => 0);
+}
+
+function filled(length: number, value: number): Uint8Array {
+  return new Uint8Array(length).fill(value);
+}
+
+function concatenated(...parts: Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts));
+}

@@ -1,0 +1,62 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+export const CLI: string = fileURLToPath(new URL('../../bin/sqlsync.js', import.meta.url));
+const PRELOAD = new URL('./relay-kill-preload.ts', import.meta.url).href;
+
+const GONE_WITHIN_MS = 20_000;
+
+export type Victim = 'self' | 'parent';
+
+/** The environment in which the next far agent kills itself or its parent at `step`; see relay-kill-preload.ts. */
+export function killEnvironment(step: number, victim: Victim, log: string): Record<string, string> {
+  return {
+    NODE_OPTIONS: `--import=${PRELOAD}`,
+    SQLSYNC_TEST_KILL: `${step} ${victim}`,
+    SQLSYNC_TEST_LOG: log,
+  };
+}
+
+export interface KillLog {
+  readonly agentPid: number;
+  /** Every step that there was, such as `in open`. */
+  readonly steps: readonly string[];
+  /** The last of them, where that was the end of somebody; undefined where the run had fewer steps. */
+  readonly killedAt: string | undefined;
+}
+
+export function readKillLog(log: string): KillLog {
+  const lines = readFileSync(log, 'utf8').trim().split('\n');
+  const killed = lines.indexOf('killed');
+  return {
+    agentPid: Number(lines[0]?.slice('pid '.length)),
+    steps: lines.slice(1, killed === -1 ? undefined : killed),
+    killedAt: killed === -1 ? undefined : lines[killed - 1],
+  };
+}
+
+/** Resolves when there is no such process; rejects when it stays. */
+export async function gone(pid: number, what: string): Promise<void> {
+  for (let waitedMs = 0; isAlive(pid); waitedMs += 20) {
+    if (waitedMs >= GONE_WITHIN_MS) throw new Error(`${what} (pid ${pid}) is still there`);
+    await delay(20);
+  }
+}
+
+/** A zombie, which only waits to be collected, is not alive. */
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  const stat = join('/proc', String(pid), 'stat');
+  if (!existsSync('/proc/self/stat')) return true;
+  try {
+    return !/\) Z /.test(readFileSync(stat, 'latin1'));
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { generateDatabase } from '../../fixtures/generate.ts';
+import type { SyncSummary } from '../../src/sync/sync.ts';
+import { runSync } from '../../src/sync/sync.ts';
+import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
+import { OtherProcess } from '../support/other-process.ts';
+import { change, syncHere } from '../support/sync.ts';
+
+const PROGRAM = fileURLToPath(new URL('../../bin/sqlsync.js', import.meta.url));
+
+describe('a second sync right after the first', () => {
+  for (const mode of ['wal', 'delete'] as const) {
+    test(`requests no page and changes no byte of a replica in mode ${mode}`, async (t) => {
+      const [origin, replica] = paths(tempDir(t));
+      generateDatabase(origin, { rows: 200 });
+      await runSync({ origin, replica });
+      change(replica, (db) => db.pragma(`journal_mode = ${mode}`));
+      const before = state(replica);
+      const second = await runSync({ origin, replica });
+      assert.deepEqual(
+        [second.outcome, second.pagesChanged, second.pagesTransferred],
+        ['unchanged', 0, 0],
+      );
+      assert.deepEqual(state(replica), before);
+    });
+  }
+
+  test('leaves the frames in the WAL of a replica that others have open where they are', async (t) => {
+    const [origin, replica] = paths(tempDir(t));
+    generateDatabase(origin, { rows: 200 });
+    await runSync({ origin, replica });
+    const other = new OtherProcess(t);
+    const reader = await other.open(replica, { readonly: true });
+    await reader.exec('BEGIN');
+    await reader.rows('SELECT count(*) FROM item');
+    change(origin, (db) => db.exec('UPDATE item SET amount = 3'));
+    await runSync({ origin, replica });
+    const before = state(replica);
+    assert.ok(statSync(`${replica}-wal`).size > 0);
+    const { pagesTransferred } = await runSync({ origin, replica });
+    assert.equal(pagesTransferred, 0);
+    assert.deepEqual(state(replica), before);
+  });
+
+  for (const mode of ['wal', 'delete'] as const) {
+    test(`takes no write lock on a replica in mode ${mode}: it is done while another holds that lock`, async (t) => {
+      const [origin, replica] = paths(tempDir(t));
+      generateDatabase(origin, { rows: 200 });
+      await runSync({ origin, replica });
+      change(replica, (db) => db.pragma(`journal_mode = ${mode}`));
+      const holder = await new OtherProcess(t).open(replica);
+      await holder.exec('BEGIN IMMEDIATE');
+      const second = await runSync({ origin, replica, busyTimeoutMs: 0 });
+      assert.equal(second.outcome, 'unchanged');
+      // And the lock is one that a sync with something to write does wait for.
+      change(origin, (db) => db.pragma('user_version = 5'));
+      await assert.rejects(runSync({ origin, replica, busyTimeoutMs: 0 }), { code: 'BUSY' });
+    });
+  }
+
+  test('opens the replica read-only and writes nothing to it, seen from outside', (t) => {
+    if (spawnSync('strace', ['-V']).status !== 0) return t.skip('strace is not installed');
+    const [origin, replica] = paths(tempDir(t));
+    generateDatabase(origin, { rows: 50 });
+    const traced = (): string[] => {
+      const log = join(dirname(replica), 'trace.log');
+      const calls = 'openat,open,write,pwrite64,writev,pwritev,ftruncate,fsync,fdatasync,unlink,rename,link';
+      const run = spawnSync('strace', ['-f', '-y', '-e', `trace=${calls}`, '-o', log, process.execPath, PROGRAM, origin, replica]);
+      assert.equal(run.status, 0, run.stderr.toString());
+      return readFileSync(log, 'utf8').split('\n').filter((line) => line.includes('replica.db'));
+    };
+    const writes = (lines: string[]): string[] =>
+      lines.filter((line) => /(write|writev|pwrite64|pwritev|ftruncate|fsync|fdatasync|unlink|rename|link)\(/.test(line) || (/O_RDWR|O_WRONLY/.test(line) && !/-shm|-wal/.test(line)));
+    assert.ok(writes(traced()).length > 3, 'the first sync was not seen to write');
+    // The -shm file of a WAL database is shared memory of its readers too.
+    assert.deepEqual(writes(traced()).filter((line) => !/-(shm|wal)/.test(line)), []);
+  });
+});
+
+describe('--dry-run', () => {
+  test('of a new replica leaves nothing in its folder', async (t) => {
+    const folder = tempDir(t);
+    const [origin, replica] = paths(folder);
+    generateDatabase(origin, { rows: 50, journalMode: 'delete' });
+    const dry = await runSync({ origin, replica, dryRun: true });
+    assert.equal(dry.outcome, 'dryRun');
+    assert.deepEqual(readdirSync(folder), ['origin.db']);
+    assertSameChanges(dry, await runSync({ origin, replica }));
+  });
+
+  for (const mode of ['wal', 'delete'] as const) {
+    test(`of a replica in mode ${mode} changes no byte and reports what the real run changes`, async (t) => {
+      const folder = tempDir(t);
+      const [origin, replica] = paths(folder);
+      generateDatabase(origin, { rows: 300 });
+      await runSync({ origin, replica });
+      change(replica, (db) => db.pragma(`journal_mode = ${mode}`));
+      for (const sql of [
+        'UPDATE item SET amount = 1 WHERE id % 50 = 0',
+        'INSERT INTO item (label, payload) SELECT label, zeroblob(5000) FROM item',
+        'DELETE FROM item WHERE id > 20; VACUUM',
+      ]) {
+        change(origin, (db) => db.exec(sql));
+        const before = state(replica);
+        const names = readdirSync(folder);
+        // Any database is looked at, with a write lock held by another, and without the right to write.
+        const dry = await runSync({ origin, replica, dryRun: true, busyTimeoutMs: 0 });
+        assert.deepEqual([dry.outcome, dry.pagesTransferred], ['dryRun', 0]);
+        assert.deepEqual(state(replica), before);
+        assert.deepEqual(readdirSync(folder).filter((name) => !/-(wal|shm)$/.test(name)), names.filter((name) => !/-(wal|shm)$/.test(name)));
+        assertSameChanges(dry, await runSync({ origin, replica }));
+        assertReplicaOf(origin, replica);
+      }
+    });
+  }
+
+  test('goes on from no part file and leaves it as it is', async (t) => {
+    const folder = tempDir(t);
+    const [origin, replica] = paths(folder);
+    generateDatabase(origin, { rows: 300, journalMode: 'delete' });
+    const part = join(folder, '.replica.db.sqlsync-part');
+    await assert.rejects(
+      syncHere({ origin, replica, onFrame: ({ name }) => (name === 'root' ? 'cut' : undefined) }),
+      { code: 'CONNECTION_LOST' },
+    );
+    const before = sha256File(part);
+    const dry = await runSync({ origin, replica, dryRun: true });
+    assert.equal(sha256File(part), before);
+    const real = await runSync({ origin, replica });
+    assert.equal(real.resumed, true);
+    assertSameChanges(dry, real);
+    assertReplicaOf(origin, replica);
+  });
+});
+
+function paths(folder: string): [origin: string, replica: string] {
+  return [join(folder, 'origin.db'), join(folder, 'replica.db')];
+}
+
+function assertSameChanges(dry: SyncSummary, real: SyncSummary): void {
+  assert.ok(real.pagesChanged > 0, 'nothing had changed');
+  assert.equal(dry.pagesChanged, real.pagesChanged);
+  assert.equal(real.pagesTransferred, real.pagesChanged);
+}
+
+/** Content and times of a database and of its WAL (an empty WAL is as good as none), and of what sqlsync keeps there. */
+function state(replica: string): unknown {
+  return [replica, `${replica}-wal`, join(dirname(replica), '.replica.db.sqlsync')].map((path) => {
+    if (!existsSync(path) || statSync(path).size === 0) return undefined;
+    return { path, sha256: sha256File(path), mtimeMs: statSync(path).mtimeMs };
+  });
+}
