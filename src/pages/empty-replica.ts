@@ -23,7 +23,7 @@ export class EmptyReplica implements PageSink {
     if (file.stats.size === 0) return new EmptyReplica(file, options, true);
     const replica = await ExistingReplica.open(file, target, options);
     const { isEmpty } = replica;
-    replica.abort();
+    await replica.abort();
     return new EmptyReplica(file, options, isEmpty);
   }
 
@@ -55,5 +55,15 @@ export class EmptyReplica implements PageSink {
     }
   }
 
-  abort(): void {}
+  ready(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  written(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  abort(): Promise<void> {
+    return Promise.resolve();
+  }
 }

@@ -86,12 +86,20 @@ export class ExistingReplica implements PageSink {
 
   write(page: PageNumber, bytes: Uint8Array): void {
     try {
-      if (page === FIRST_PAGE) this.#firstPage = bytes;
+      if (page === FIRST_PAGE) this.#firstPage = new Uint8Array(bytes);
       else if (this.#spool !== undefined) this.#spool.write(page, bytes);
       else this.#openWriter().writePage(page, bytes);
     } catch (error) {
       throw replicaError(this.path, error);
     }
+  }
+
+  ready(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  written(): Promise<void> {
+    return Promise.resolve();
   }
 
   readNew(page: PageNumber): Uint8Array {
@@ -119,8 +127,9 @@ export class ExistingReplica implements PageSink {
     this.#afterCommit();
   }
 
-  abort(): void {
+  abort(): Promise<void> {
     this.#release();
+    return Promise.resolve();
   }
 
   /**

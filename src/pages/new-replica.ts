@@ -101,11 +101,27 @@ export class NewReplica implements PageSink {
 
   write(page: PageNumber, bytes: Uint8Array): void {
     if (page === FIRST_PAGE) {
-      this.#firstPage = bytes;
+      this.#firstPage = new Uint8Array(bytes);
       return;
     }
     try {
       this.#part.write(page, bytes);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  async ready(): Promise<void> {
+    try {
+      await this.#part.ready();
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  async written(): Promise<void> {
+    try {
+      await this.#part.written();
     } catch (error) {
       throw replicaError(this.path, error);
     }
@@ -120,18 +136,18 @@ export class NewReplica implements PageSink {
     try {
       const replaces = this.#options.replaces;
       if (this.#firstPage !== undefined) this.#part.write(FIRST_PAGE, this.#ownFirstPage(this.#firstPage));
-      this.#part.finish();
-      if (replaces === undefined) this.#publish();
+      await this.#part.finish();
+      if (replaces === undefined) await this.#publish();
       else await this.#copyOver(replaces);
     } catch (error) {
       throw replicaError(this.path, error);
     }
-    this.#release(() => this.#part.remove());
+    await this.#release(() => this.#part.remove());
   }
 
   /** Keeps the part file: the next run goes on from it. */
-  abort(): void {
-    this.#release(() => this.#part.close());
+  abort(): Promise<void> {
+    return this.#release(() => this.#part.close());
   }
 
   /** The backup API copies page 1 as it is, and its target is in rollback mode just then. */
@@ -142,7 +158,7 @@ export class NewReplica implements PageSink {
     return own;
   }
 
-  #publish(): void {
+  async #publish(): Promise<void> {
     refuseLeftovers(this.path);
     if (this.#options.mark !== undefined) writeMark(this.path, this.#options.mark);
     try {
@@ -151,7 +167,7 @@ export class NewReplica implements PageSink {
       // Whatever has the name now was not made by sqlsync, and must not look so.
       removeMark(this.path);
       // The next run has that file to go on from, if any.
-      if (error instanceof SqlsyncError) this.#release(() => this.#part.remove());
+      if (error instanceof SqlsyncError) await this.#release(() => this.#part.remove());
       throw error;
     }
     try {
@@ -189,15 +205,15 @@ export class NewReplica implements PageSink {
     });
   }
 
-  #release(finishPart: () => void): void {
+  async #release(finishPart: () => Promise<void>): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    for (const release of [finishPart, () => this.#lock.release()]) {
-      try {
-        release();
-      } catch {
-        // A leftover is dealt with by the next run; the outcome is decided already.
-      }
+    // A leftover is dealt with by the next run; the outcome is decided already.
+    await finishPart().catch(() => {});
+    try {
+      this.#lock.release();
+    } catch {
+      // See above.
     }
   }
 }

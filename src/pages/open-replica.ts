@@ -83,7 +83,7 @@ export async function openSink(
   }
   const sink = await ExistingReplica.open(file, target, options);
   if (sink.old.pageCount > 0 && hasChecksumVfs(sink.old.readPage(1 as PageNumber))) {
-    sink.abort();
+    await sink.abort();
     throw new SqlsyncError(
       'REPLICA_CHECKSUM_VFS',
       `Replica ${path} carries page checksums of SQLite's checksum VFS`,

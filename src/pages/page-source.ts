@@ -50,12 +50,16 @@ export interface PageSink {
    * newer state, protected from further changes: compare again.
    */
   begin(): Promise<'ready' | 'moved'>;
-  /** Takes the new bytes of one page; page 1 may come at any time and is applied last. */
+  /** Takes the new bytes of one page, and copies what it keeps of them; page 1 may come at any time. */
   write(page: PageNumber, bytes: Uint8Array): void;
+  /** Resolves when more pages may come; a sink may take them faster than it can write them. */
+  ready(): Promise<void>;
+  /** Resolves when `readNew` may be called. */
+  written(): Promise<void>;
   /** A page as it will be after the commit; for hash trees that do not keep every page's hash. */
   readNew(page: PageNumber): Uint8Array;
   /** Makes all of it durable and visible at once. */
   commit(): Promise<void>;
   /** Gives everything up and releases all locks and files. Does nothing after `commit`. Never throws. */
-  abort(): void;
+  abort(): Promise<void>;
 }

@@ -8,14 +8,14 @@ import {
   openSync,
   readSync,
   rmSync,
-  writeSync,
 } from 'node:fs';
+import { BackgroundWriter } from './background-writer.ts';
 import type { PageSource, SinkTarget } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount } from './page-types.ts';
 
-/** Neighbouring pages are collected up to this and written at once. */
-const WRITE_BYTES = 1024 * 1024;
+/** Bytes that may wait to be written while more arrive. */
+const MAX_WAITING_BYTES = 8 * 1024 * 1024;
 
 /**
  * A database under construction: a plain file that is written page by page, outside SQLite. Whoever uses it holds
@@ -27,9 +27,7 @@ export class PartFile {
   readonly old: PageSource | undefined;
   readonly #target: SinkTarget;
   #descriptor: number | undefined;
-  readonly #buffer = new Uint8Array(WRITE_BYTES);
-  #bufferStart = 0;
-  #bufferLength = 0;
+  #writer: BackgroundWriter | undefined;
   #closed = false;
 
   /** Opens what an interrupted run left; makes nothing yet. */
@@ -51,17 +49,20 @@ export class PartFile {
     this.#descriptor = openSync(this.path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   }
 
+  /** Takes a copy of a page; it is written in the background. */
   write(page: PageNumber, bytes: Uint8Array): void {
-    const offset = (page - 1) * this.#target.pageSize;
-    if (
-      offset !== this.#bufferStart + this.#bufferLength ||
-      this.#bufferLength + bytes.length > WRITE_BYTES
-    ) {
-      this.#flush();
-      this.#bufferStart = offset;
-    }
-    this.#buffer.set(bytes, this.#bufferLength);
-    this.#bufferLength += bytes.length;
+    this.#writer ??= new BackgroundWriter(this.#open());
+    this.#writer.write((page - 1) * this.#target.pageSize, bytes);
+  }
+
+  /** Resolves when more pages may come. */
+  async ready(): Promise<void> {
+    await this.#writer?.written(MAX_WAITING_BYTES);
+  }
+
+  /** Resolves when every page can be read. */
+  async written(): Promise<void> {
+    await this.#writer?.written(0);
   }
 
   read(page: PageNumber): Uint8Array {
@@ -69,7 +70,6 @@ export class PartFile {
   }
 
   readRun(first: PageNumber, count: number): Uint8Array {
-    this.#flush();
     const descriptor = this.#open();
     const size = this.#target.pageSize;
     const bytes = new Uint8Array(count * size);
@@ -87,8 +87,8 @@ export class PartFile {
   }
 
   /** Gives the file its final length and permission bits (those of the origin less the umask) and makes it durable. */
-  finish(): void {
-    this.#flush();
+  async finish(): Promise<void> {
+    await this.written();
     const descriptor = this.#open();
     ftruncateSync(descriptor, this.#target.pageCount * this.#target.pageSize);
     fchmodSync(descriptor, this.#target.fileMode & 0o666 & ~process.umask());
@@ -96,30 +96,20 @@ export class PartFile {
   }
 
   /** Closes the file and leaves it for the next run to go on from. */
-  close(): void {
+  async close(): Promise<void> {
     if (this.#closed || this.#descriptor === undefined) return;
     this.#closed = true;
     try {
-      this.#flush();
+      // A descriptor must not be closed, and its number given to another file, under a write that is under way.
+      await this.written();
     } finally {
       closeSync(this.#descriptor);
     }
   }
 
-  remove(): void {
-    this.#bufferLength = 0;
-    this.close();
+  async remove(): Promise<void> {
+    await this.close();
     rmSync(this.path, { force: true });
-  }
-
-  #flush(): void {
-    let written = 0;
-    while (written < this.#bufferLength) {
-      const left = this.#bufferLength - written;
-      written += writeSync(this.#open(), this.#buffer, written, left, this.#bufferStart + written);
-    }
-    this.#bufferStart += this.#bufferLength;
-    this.#bufferLength = 0;
   }
 
   #open(): number {

@@ -10,7 +10,7 @@ import {
 import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, nameOf } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { blockHashBytes, decodeWanted, encodeBatch, fromGaps } from '../../protocol/page-batch.ts';
-import type { BatchPage } from '../../protocol/page-batch.ts';
+import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
 import { makeDelta } from '../pages/delta.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
@@ -263,23 +263,48 @@ class OriginSession {
   }
 
   #sendPages(question: MessageOf<'getPages'>): void {
-    const { pageSize } = this.#snapshot;
-    const wanted = checked(() => decodeWanted(question.pages, this.#snapshot.pageCount));
+    const { pageSize, pageCount } = this.#snapshot;
+    const wanted = checked(() => decodeWanted(question.pages, pageCount));
     if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
-    const hashBytes = blockHashBytes(pageSize);
+    const deltas = wanted.some((page) => page.hasBlocks);
+    if (!deltas && question.blockHashes.length > 0) throw outside('block hashes of no page');
+    const batch = deltas ? this.#makeDeltas(wanted, question.blockHashes) : this.#readWhole(wanted);
+    const encoded = encodeBatchBytes(batch, this.#compressionOf(wanted.length, deltas));
+    this.#connection.send(message('pages', { id: question.id, ...encoded }));
+  }
+
+  /** A batch of whole pages, read in runs straight to their place. */
+  #readWhole(wanted: readonly WantedPage[]): Uint8Array {
+    const { pageSize } = this.#snapshot;
+    const batch = new Uint8Array(wanted.length * (1 + pageSize));
+    for (let from = 0; from < wanted.length;) {
+      const first = (wanted[from] as WantedPage).pageNumber;
+      let to = from + 1;
+      while (wanted[to]?.pageNumber === first + to - from) to++;
+      const run = this.#snapshot.readPages(pageNumber(first), to - from);
+      batch.set(run, wanted.length + from * pageSize);
+      // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
+      for (let i = 0; i < to - from; i++) {
+        this.#tree.learn(pageNumber(first + i), run.subarray(i * pageSize, (i + 1) * pageSize));
+      }
+      from = to;
+    }
+    return batch;
+  }
+
+  #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): Uint8Array {
+    const hashBytes = blockHashBytes(this.#snapshot.pageSize);
     let at = 0;
     const pages = wanted.map(({ pageNumber: number, hasBlocks }): BatchPage => {
-      const page = this.#readForSending(number);
+      const page = this.#snapshot.readPage(pageNumber(number));
       if (!hasBlocks) return { bitmap: undefined, data: page };
-      const blockHashes = question.blockHashes.subarray(at, at + hashBytes);
+      const hashes = blockHashes.subarray(at, at + hashBytes);
       at += hashBytes;
-      if (blockHashes.length !== hashBytes) throw outside('deltas without block hashes');
-      return makeDelta(page, blockHashes);
+      if (hashes.length !== hashBytes) throw outside('deltas without block hashes');
+      return makeDelta(page, hashes);
     });
-    if (at !== question.blockHashes.length) throw outside('block hashes of no page');
-    const hasDeltas = pages.some((page) => page.bitmap !== undefined);
-    const batch = encodeBatchBytes(encodeBatch(pages), this.#compressionOf(pages.length, hasDeltas));
-    this.#connection.send(message('pages', { id: question.id, ...batch }));
+    if (at !== blockHashes.length) throw outside('block hashes of no page');
+    return encodeBatch(pages);
   }
 
   /**
@@ -291,14 +316,6 @@ class OriginSession {
     if (hasDeltas) return 'zstd';
     this.#wholePageBytes += pages * this.#snapshot.pageSize;
     return this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
-  }
-
-  /** A new replica asks for pages that were never hashed; hashing them now saves a second read for the root. */
-  #readForSending(number: number): Uint8Array {
-    const page = pageNumber(number);
-    const bytes = this.#snapshot.readPage(page);
-    this.#tree.learn(page, bytes);
-    return bytes;
   }
 
   #sendOwners(question: MessageOf<'getOwners'>): void {

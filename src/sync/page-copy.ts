@@ -138,6 +138,7 @@ export class PageCopy {
       this.#ask();
       this.#reportProgress(false);
       await this.#connection.drained();
+      await this.#sink.ready();
       if (this.#walk.hasOwnWork) {
         this.#hashOwnSlice();
         await nextTick();
@@ -149,6 +150,7 @@ export class PageCopy {
     this.#connection.send(message('release', {}));
     // Now: what follows may block this process until the commit is done.
     await this.#connection.drained();
+    await this.#sink.written();
     if (!this.#options.dryRun || !changed) this.#checkRoot(this.#root);
     this.#reportProgress(true);
     await this.#connection.drained();
@@ -341,7 +343,7 @@ export class PageCopy {
   #take(wanted: Expected, received: BatchPage): boolean {
     const number = pageNumber(wanted.pageNumber);
     let bytes: Uint8Array;
-    if (received.bitmap === undefined) bytes = new Uint8Array(received.data);
+    if (received.bitmap === undefined) bytes = received.data;
     else {
       bytes = wanted.old ?? new Uint8Array(this.#options.pageSize);
       applyDelta(bytes, received.bitmap, received.data);

@@ -115,7 +115,7 @@ async function attemptCopy(connection: Connection, options: ReplicaOptions): Pro
     });
     return { done, snapshotHeldMs, walGrowthBytes };
   } finally {
-    sink.abort();
+    await sink.abort();
   }
 }
 
@@ -168,7 +168,7 @@ async function settle(
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
   if (commits) await sink.commit();
-  else sink.abort();
+  else await sink.abort();
   if (mark !== undefined && place.file !== undefined && !marksSameOrigin(place.mark, mark)) {
     writeMark(place.path, mark);
   }
