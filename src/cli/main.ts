@@ -28,7 +28,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     verbosity: argv.includes('-q') || argv.includes('--quiet') ? 'quiet' : 'normal',
   });
   const { default: yargs } = await import('yargs');
-  const parser = describe(yargs([...argv]).scriptName('sqlsync'), (code) => (status = code));
+  const parser = describe(yargs(withPlainOperands(argv)).scriptName('sqlsync'), (code) => (status = code));
   try {
     await parser.parseAsync();
     return status;
@@ -65,7 +65,7 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
       const { runBuildBindingCommand } = await import('./commands/build-binding.ts');
       setStatus(await runBuildBindingCommand());
     })
-    .completion('completion', 'Print a script for shell completion')
+    .command('completion', 'Print a script for shell completion', {}, () => printCompletion(parser))
     .example(EXAMPLES)
     .epilogue('Exit statuses and everything else: the README of sqlsync.')
     .version(VERSION)
@@ -75,8 +75,26 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
     .exitProcess(false)
     .wrap(Math.min(100, process.stdout.columns ?? 100))
     .fail((message, error) => {
-      throw error ?? new SqlsyncError('USAGE', message, { hint: 'See `sqlsync --help`.' });
+      // YError is how yargs itself complains; anything else comes from a command.
+      if (error instanceof Error && error.name !== 'YError') throw error;
+      throw new SqlsyncError('USAGE', message || error?.message || '', { hint: 'See `sqlsync --help`.' });
     });
+}
+
+/** Not yargs' own `.completion()`: as nothing ends the process, it would go on to miss the arguments of a sync. */
+function printCompletion(parser: Argv): void {
+  parser.showCompletionScript();
+}
+
+/**
+ * What follows `--` are locations, whatever they look like: yargs would not count them among the arguments of the
+ * default command. A bare name is written as `./name`, so that it is neither an option nor a command.
+ */
+function withPlainOperands(argv: readonly string[]): string[] {
+  const at = argv.indexOf('--');
+  if (at === -1) return [...argv];
+  const operands = argv.slice(at + 1).map((word) => (/^-|^[^/:]+$/.test(word) ? `./${word}` : word));
+  return [...argv.slice(0, at), ...operands];
 }
 
 async function runAgent(): Promise<number> {

@@ -1,3 +1,4 @@
+import { accessSync, constants } from 'node:fs';
 import type { Statement } from 'better-sqlite3';
 import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
@@ -25,6 +26,8 @@ export class ReplicaWriter {
 
   /** @param path Absolute. The file must exist. */
   constructor(path: string, options: WriterOptions) {
+    // Where SQLite may not write, it attaches for reading only, and the first page fails as a plain SQLITE_ERROR.
+    accessSync(path, constants.W_OK);
     const database = openRaw(':memory:', { timeout: 0 });
     this.#database = database;
     try {

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { chmodSync, existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -35,6 +44,10 @@ export interface CommandOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly user?: { readonly uid: number; readonly gid: number };
   readonly hold?: Hold;
+  /** A process group of its own, as a shell gives to each job. */
+  readonly detached?: boolean;
+  /** Its stdout and stderr are one terminal; what is shown there comes as the stdout of the run. */
+  readonly terminal?: boolean;
 }
 
 /** Every command starts some 60 modules; their compiled form is kept while the tests of one file run. */
@@ -49,9 +62,12 @@ export class Command {
   #stderr = '';
 
   constructor(args: readonly string[], options: CommandOptions = {}) {
-    this.child = spawn(process.execPath, [PROGRAM, ...args], {
+    const [command, ...rest] =
+      options.terminal === true ? onTerminal(args) : [process.execPath, PROGRAM, ...args];
+    this.child = spawn(command as string, rest, {
       env: environment(options),
       stdio: ['ignore', 'pipe', 'pipe'],
+      detached: options.detached === true,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...options.user,
     });
@@ -68,6 +84,11 @@ export class Command {
   /** What it said so far, for a failure. */
   get said(): string {
     return `exit ${this.child.exitCode ?? this.child.signalCode ?? '(running)'}\n${this.#stdout}${this.#stderr}`;
+  }
+
+  /** Resolves when it has said this. */
+  async says(text: string): Promise<void> {
+    await until(() => this.said.includes(text), this);
   }
 
   /** Process ids of its children that are alive. */
@@ -163,6 +184,15 @@ export async function until(happened: () => boolean, command: Command): Promise<
   }
 }
 
+/** Waits until these processes have ended; fails where they do not. */
+export async function untilGone(pids: readonly number[]): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (pids.some((pid) => existsSync(`/proc/${pid}`))) {
+    if (performance.now() > deadline) assert.fail(`still running: ${pids.join(', ')}`);
+    await delay(5);
+  }
+}
+
 /**
  * All files of a folder with their SHA-256, mode and owner, except what a mere reader of a WAL database leaves (-shm
  * and an empty -wal). Other things than files are named with their kind.
@@ -178,6 +208,14 @@ export function folderState(folder: string): Record<string, string> {
     state[name] = `${content} ${(stats.mode & 0o7777).toString(8)} ${stats.uid} ${stats.ino}`;
   }
   return state;
+}
+
+/** The command line that gives it a terminal. */
+function onTerminal(args: readonly string[]): string[] {
+  const words = [process.execPath, PROGRAM, ...args].map(
+    (word) => `'${word.replaceAll("'", String.raw`'\''`)}'`,
+  );
+  return ['script', '--quiet', '--return', '--command', words.join(' '), '/dev/null'];
 }
 
 function environment(options: CommandOptions): NodeJS.ProcessEnv {

@@ -19,8 +19,9 @@ const folder = mkdtempSync(join(tmpdir(), 'sqlsync-kill-'));
 after(() => rmSync(folder, { recursive: true }));
 const scenario = await Scenario.make(folder, { blobs: 360, pageSize: 4096 });
 
-// Starting an agent is most of what these tests cost.
+// Starting an agent is most of what these tests cost, and one that is killed leaves nothing in the cache.
 const environment = { NODE_COMPILE_CACHE: join(folder, 'compile-cache') };
+await pullByCli(scenario.pair('wal'), environment);
 
 /** No sync here takes near as many; a loop that goes on beyond it would never end. */
 const MAX_STEPS = 200;

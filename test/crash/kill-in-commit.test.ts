@@ -25,11 +25,11 @@ const WRITING_CALLS = [
 ];
 
 /** Of a long run of page writes only each so many is tried; every other call is. */
-const PAGE_WRITES_STEP = 6;
+const PAGE_WRITES_STEP = 9;
 
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-kill-commit-'));
 after(() => rmSync(folder, { recursive: true }));
-const scenario = await Scenario.make(folder, { blobs: 8, pageSize: 4096 });
+const scenario = await Scenario.make(folder, { blobs: 3, pageSize: 4096 });
 const environment = { NODE_COMPILE_CACHE: join(folder, 'compile-cache') };
 
 /** A call of the replica agent's main thread, by its name and its number among those of that name, from 1. */

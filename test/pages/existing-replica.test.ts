@@ -13,11 +13,20 @@ import {
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { Command, Hold, assertRefused, folderState, jsonLines, summaryOf, until } from '../cli/command.ts';
+import { Command, Hold, assertRefused, folderState, jsonLines, summaryOf } from '../cli/command.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import type { OtherConnection } from '../support/other-process.ts';
-import { addPageChecksums, change, column, damage, largeDatabase, names, smallDatabase } from './databases.ts';
+import { syncHere } from '../support/sync.ts';
+import {
+  addPageChecksums,
+  change,
+  column,
+  damage,
+  largeDatabase,
+  names,
+  smallDatabase,
+} from './databases.ts';
 
 const MODES = ['wal', 'delete'] as const;
 type Mode = (typeof MODES)[number];
@@ -35,7 +44,7 @@ async function pair(t: TestContext, mode: Mode, bytes = 0): Promise<Pair> {
   const [origin, replica] = [join(tempDir(t), 'origin.db'), join(folder, 'r.db')];
   if (bytes > 0) largeDatabase(origin, bytes);
   else smallDatabase(origin);
-  await summaryOf([origin, replica]);
+  await syncHere({ origin, replica });
   change(replica, `PRAGMA journal_mode = ${mode}`);
   change(
     origin,
@@ -57,7 +66,10 @@ for (const mode of MODES) {
       const before = folderState(folder);
       const writer = await locked(t, replica, 'BEGIN IMMEDIATE');
       const expected = { code: 'BUSY', status: 5, says: /r\.db: still locked .* after 200 ms/ } as const;
-      await assertRefused([origin, replica, '--busy-timeout', '0.2'], { ...expected, hint: /--busy-timeout/ });
+      await assertRefused([origin, replica, '--busy-timeout', '0.2'], {
+        ...expected,
+        hint: /--busy-timeout/,
+      });
       await writer.exec('ROLLBACK');
       await writer.call('close');
       assert.deepEqual(folderState(folder), before);
@@ -68,7 +80,7 @@ for (const mode of MODES) {
       const writer = await locked(t, replica, 'BEGIN IMMEDIATE');
       // The comparison of equally many pages needs no lock: its progress is told before the wait begins.
       const command = new Command([origin, replica, '--json', '--busy-timeout', '60']);
-      await until(() => command.said.includes('"progress"'), command);
+      await command.says('"progress"');
       await writer.exec('ROLLBACK');
       const { status, stdout } = await command.done;
       assert.equal(status, 0, stdout);
@@ -127,7 +139,7 @@ for (const mode of MODES) {
       change(origin, 'DELETE FROM attachment WHERE id % 2 = 0');
       const replica = join(tempDir(t), 'full.db');
       smallDatabase(replica, { seed: 3, autoVacuum: 'full', journalMode: mode, rows: 600 });
-      await summaryOf([origin, replica, '--overwrite']);
+      await syncHere({ origin, replica, overwrite: true });
       assertReplicaOf(origin, replica);
     });
   });
@@ -141,14 +153,14 @@ describe('an existing replica', () => {
     await writer.exec('PRAGMA cache_size = 5; BEGIN IMMEDIATE; UPDATE t SET x = zeroblob(8000)');
     await other.end();
     assert.ok(statSync(`${replica}-journal`).size > 0, 'the transaction was spilled into the file');
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
   test('with a hot journal and nothing else to change is left without one', async (t) => {
     const { origin, replica } = await pair(t, 'delete', 2e6);
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     const other = new OtherProcess(t);
     const writer = await other.open(replica);
     await writer.exec('PRAGMA cache_size = 5; BEGIN IMMEDIATE; UPDATE t SET x = zeroblob(8000)');
@@ -162,7 +174,7 @@ describe('an existing replica', () => {
     const { origin } = await pair(t, 'wal');
     const replica = join(tempDir(t), 'empty.db');
     writeFileSync(replica, '');
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 
@@ -170,9 +182,9 @@ describe('an existing replica', () => {
     const { folder, origin, replica } = await pair(t, 'wal');
     const elsewhere = join(tempDir(t), 'links');
     mkdirSync(elsewhere);
-    
+
     symlinkSync(replica, join(elsewhere, 'link.db'));
-    await summaryOf([origin, join(elsewhere, 'link.db')]);
+    await syncHere({ origin, replica: join(elsewhere, 'link.db') });
     assertReplicaOf(origin, replica);
     assert.ok(lstatSync(join(elsewhere, 'link.db')).isSymbolicLink());
     assert.deepEqual(names(elsewhere), ['link.db']);
@@ -194,7 +206,7 @@ describe('an existing replica', () => {
     const { folder, origin } = await pair(t, 'wal');
     const replica = join(folder, 'reserved.db');
     smallDatabase(replica, { reservedBytes: 8, journalMode: 'delete' });
-    await summaryOf([origin, replica, '--overwrite']);
+    await syncHere({ origin, replica, overwrite: true });
     assertReplicaOf(origin, replica);
   });
 
@@ -207,21 +219,21 @@ describe('an existing replica', () => {
     await command.done;
     copyFileSync(replica, join(tempDir(t), 'kept.db'));
     damage(join(folder, '.r.db.sqlsync-spool'), 0, Buffer.alloc(50_000, 1));
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
   test('that does not differ is opened for reading only, and no byte of it changes', async (t) => {
     const { folder, origin, replica } = await pair(t, 'delete');
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     const writer = await locked(t, replica, 'BEGIN IMMEDIATE');
     const { status, stdout } = await new Command([origin, replica, '--json', '--busy-timeout', '0']).done;
     await writer.call('close');
     assert.equal(status, 0, stdout);
     assert.equal(jsonLines(stdout).at(-1)?.['outcome'], 'unchanged');
     const before = folderState(folder);
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assert.deepEqual(folderState(folder), before);
   });
 });

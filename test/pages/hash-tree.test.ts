@@ -123,18 +123,24 @@ describe('a hash tree of which only the first pages exist', () => {
     for (const present of [0, 1, 16, 17, 255, 256, 300, 700]) {
       for (const keptLevel of [0, 1, 2]) {
         const tree = treeOf(pages, { keptLevel, present });
-        const naive = naiveLevels(pages.slice(0, present), 'xxh64');
+        const naive = naiveLevels(pages.slice(0, present), 'xxh64', 2);
         for (const level of [0, 1, 2]) {
           const nodes = Math.ceil(present / 16 ** level);
           for (let index = 0; index < tree.nodeCount(level); index++)
             assert.equal(tree.isAbsent(level, index), index >= nodes);
-          // The naive tree of fewer pages ends at its own root; a node above it has just one child.
-          const hashes =
-            naive[level] ?? (nodes > 0 ? [naiveHash(naive[level - 1]?.[0] as Uint8Array, 'xxh64')] : []);
-          if (level < 2 || present > 16)
-            for (const [index, hash] of hashes.entries()) assertNode(tree, level, index, hash);
+          for (const [index, hash] of (naive[level] ?? []).entries()) assertNode(tree, level, index, hash);
         }
       }
+    }
+  });
+
+  test('reads a page that came into being without a hash, as the lock-byte page does', () => {
+    const pages = makePages(18, 9);
+    for (const keptLevel of [0, 1, 2]) {
+      const tree = treeOf(pages, { keptLevel, present: 17 });
+      tree.hashNode(2, 0, new Uint8Array(8), 0);
+      tree.complete((first, number) => run(first, number, (page) => pages[page - 1] as Uint8Array));
+      assert.deepEqual(tree.root(), naiveLevels(pages, 'xxh64').at(-1)?.[0], `kept level ${keptLevel}`);
     }
   });
 
@@ -221,20 +227,20 @@ function assertNode(tree: HashTree, level: number, index: number, hash: Uint8Arr
   );
 }
 
-/** All levels up to the root, from SPEC.md. */
-function naiveLevels(pages: readonly Uint8Array[], algorithm: HashAlgorithm): Uint8Array[][] {
+/** All levels up to the root, and at least up to level `top`, from SPEC.md. */
+function naiveLevels(pages: readonly Uint8Array[], algorithm: HashAlgorithm, top = 0): Uint8Array[][] {
   if (pages.length === 0) return [];
-  const levels = [
-    pages.map((page, index) => {
-      const masked = new Uint8Array(page);
-      if (index === 0) for (const at of OWN_BYTES) masked[at] = 0;
-      return naiveHash(masked, algorithm);
-    }),
-  ];
-  for (let below = levels[0] as Uint8Array[]; below.length > 1; below = levels.at(-1) as Uint8Array[]) {
-    const nodes: Uint8Array[] = [];
-    for (let first = 0; first < below.length; first += 16)
-      nodes.push(naiveHash(Buffer.concat(below.slice(first, first + 16)), algorithm));
+  let nodes = pages.map((page, index) => {
+    const masked = new Uint8Array(page);
+    if (index === 0) for (const at of OWN_BYTES) masked[at] = 0;
+    return naiveHash(masked, algorithm);
+  });
+  const levels = [nodes];
+  while (nodes.length > 1 || levels.length <= top) {
+    const below = nodes;
+    nodes = Array.from({ length: Math.ceil(below.length / 16) }, (_, node) =>
+      naiveHash(Buffer.concat(below.slice(node * 16, node * 16 + 16)), algorithm),
+    );
     levels.push(nodes);
   }
   return levels;

@@ -4,11 +4,18 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { readMark } from '../../src/pages/mark.ts';
 import { assertRefused, folderState, sqlsync, summaryOf } from '../cli/command.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
+import { syncHere } from '../support/sync.ts';
 import { change, names, smallDatabase } from './databases.ts';
 
-const NOT_MARKED = { code: 'REPLICA_NOT_MARKED', status: 6, says: /not made by sqlsync/, hint: /--overwrite/ };
+const NOT_MARKED = {
+  code: 'REPLICA_NOT_MARKED',
+  status: 6,
+  says: /not made by sqlsync/,
+  hint: /--overwrite/,
+};
 const SWAPPED = { code: 'SWAPPED', status: 6, says: /look swapped/, hint: /origin comes first/ };
 
 /** A folder with the databases a and b, which have nothing to do with each other. */
@@ -41,27 +48,28 @@ describe('a database that sqlsync did not make', () => {
 
   test('is overwritten with --overwrite, which is needed once', async (t) => {
     const { folder, a, b } = twoDatabases(t);
-    await summaryOf([a, b, '--overwrite']);
+    await syncHere({ origin: a, replica: b, overwrite: true });
     assertReplicaOf(a, b);
     assert.deepEqual(names(folder), ['.b.db.sqlsync', 'a.db', 'b.db']);
     change(a, 'UPDATE item SET amount = -1');
-    await summaryOf([a, b]);
+    await syncHere({ origin: a, replica: b });
     assertReplicaOf(a, b);
   });
 
   test('stays one where the mark beside it cannot be read as one', async (t) => {
-    for (const text of ['', '{', '{"format":2}', '{"format":1}', '[]', 'null', ' '.repeat(70_000)]) {
-      const { folder, a, b } = twoDatabases(t);
+    const { folder, a, b } = twoDatabases(t);
+    for (const text of ['', '{', '{"format":2}', '[]', 'null', ' '.repeat(70_000), '{"format":1}']) {
       writeFileSync(join(folder, '.b.db.sqlsync'), text);
-      const before = folderState(folder);
-      await assertRefused([a, b], NOT_MARKED as never);
-      assert.deepEqual(folderState(folder), before);
+      assert.equal(readMark(b), undefined, text);
     }
+    const before = folderState(folder);
+    await assertRefused([a, b], NOT_MARKED as never);
+    assert.deepEqual(folderState(folder), before);
   });
 
   test('stays one where its mark is a symbolic link', async (t) => {
     const { folder, a, b } = twoDatabases(t);
-    await summaryOf([a, join(folder, 'c.db')]);
+    await syncHere({ origin: a, replica: join(folder, 'c.db') });
     symlinkSync(join(folder, '.c.db.sqlsync'), join(folder, '.b.db.sqlsync'));
     await assertRefused([a, b], NOT_MARKED as never);
   });
@@ -69,7 +77,7 @@ describe('a database that sqlsync did not make', () => {
   test('is named for what it is after a rename to where no mark is', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
-    await summaryOf([a, replica]);
+    await syncHere({ origin: a, replica });
     renameSync(replica, join(folder, 'd.db'));
     await assertRefused([a, join(folder, 'd.db')], NOT_MARKED as never);
   });
@@ -78,7 +86,7 @@ describe('a database that sqlsync did not make', () => {
 describe('a mark', () => {
   test('names the origin and its host, for people and for the check', async (t) => {
     const { folder, a } = twoDatabases(t);
-    await summaryOf([a, join(folder, 'c.db')]);
+    await syncHere({ origin: a, replica: join(folder, 'c.db') });
     const mark = JSON.parse(readFileSync(join(folder, '.c.db.sqlsync'), 'utf8')) as Record<string, unknown>;
     assert.equal(mark['format'], 1);
     assert.equal(mark['originHost'], hostname());
@@ -93,7 +101,7 @@ describe('a mark', () => {
     copyFileSync(a, copy);
     assert.equal((await summaryOf([a, copy, '--overwrite']))['outcome'], 'unchanged');
     change(a, 'UPDATE item SET amount = -1');
-    await summaryOf([a, copy]);
+    await syncHere({ origin: a, replica: copy });
     assertReplicaOf(a, copy);
   });
 
@@ -113,7 +121,7 @@ describe('swapped arguments', () => {
   test('are refused, and neither database changes', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
-    await summaryOf([a, replica]);
+    await syncHere({ origin: a, replica });
     change(a, 'UPDATE item SET amount = -1');
     const before = folderState(folder);
     await assertRefused([replica, a], SWAPPED as never);
@@ -122,9 +130,9 @@ describe('swapped arguments', () => {
 
   test('are refused by another name of the origin and where the origin is marked as well', async (t) => {
     const { folder, a, b } = twoDatabases(t);
-    await summaryOf([b, a, '--overwrite']);
+    await syncHere({ origin: b, replica: a, overwrite: true });
     const replica = join(folder, 'c.db');
-    await summaryOf([a, replica]);
+    await syncHere({ origin: a, replica });
     const link = join(folder, 'link.db');
     symlinkSync(a, link);
     change(a, 'UPDATE item SET amount = -1');
@@ -137,25 +145,25 @@ describe('swapped arguments', () => {
   test('with --overwrite are a restore, which leaves no mark on the restored origin', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
-    await summaryOf([a, replica]);
+    await syncHere({ origin: a, replica });
     change(a, 'DELETE FROM item');
-    await summaryOf([replica, a, '--overwrite']);
+    await syncHere({ origin: replica, replica: a, overwrite: true });
     assertReplicaOf(replica, a);
     assert.equal(existsSync(join(folder, '.a.db.sqlsync')), false);
     // Protected as before, and its replica can be synced as before.
     await assertRefused([replica, a], SWAPPED as never);
     change(a, 'UPDATE item SET amount = -2');
-    await summaryOf([a, replica]);
+    await syncHere({ origin: a, replica });
     assertReplicaOf(a, replica);
   });
 
   test('of a lost origin are a restore too', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
-    await summaryOf([a, replica]);
+    await syncHere({ origin: a, replica });
     renameSync(a, join(folder, 'lost'));
     await assertRefused([replica, a], SWAPPED as never);
-    await summaryOf([replica, a, '--overwrite']);
+    await syncHere({ origin: replica, replica: a, overwrite: true });
     assertReplicaOf(replica, a);
     assert.equal(existsSync(join(folder, '.a.db.sqlsync')), false);
   });
@@ -164,11 +172,11 @@ describe('swapped arguments', () => {
 test('a replica may be the origin of another one', async (t) => {
   const { folder, a } = twoDatabases(t);
   const [second, third] = [join(folder, 'second.db'), join(folder, 'third.db')];
-  await summaryOf([a, second]);
-  await summaryOf([second, third]);
+  await syncHere({ origin: a, replica: second });
+  await syncHere({ origin: second, replica: third });
   change(a, 'UPDATE item SET amount = -1');
-  await summaryOf([a, second]);
-  await summaryOf([second, third]);
+  await syncHere({ origin: a, replica: second });
+  await syncHere({ origin: second, replica: third });
   assertReplicaOf(a, third);
   const { status } = await sqlsync(['verify', a, third]);
   assert.equal(status, 0);

@@ -14,8 +14,18 @@ import {
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { Command, Hold, PROGRAM, assertRefused, folderState, sqlsync, summaryOf } from '../cli/command.ts';
+import {
+  Command,
+  Hold,
+  PROGRAM,
+  assertRefused,
+  folderState,
+  sqlsync,
+  summaryOf,
+  until,
+} from '../cli/command.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
+import { syncHere } from '../support/sync.ts';
 import { change, column, largeDatabase, names, smallDatabase } from './databases.ts';
 
 interface Place {
@@ -77,7 +87,7 @@ describe('a leftover beside the name of a new replica', () => {
     const { origin, replica } = place(t);
     writeFileSync(`${replica}-wal`, '');
     writeFileSync(`${replica}-journal`, '');
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 });
@@ -86,6 +96,7 @@ describe('the part file', () => {
   test('of an interrupted run is where the next run goes on', async (t) => {
     const here = place(t, large);
     const [command] = await startAndHold(t, here);
+    await until(() => statSync(here.part).size > 0, command);
     command.child.kill('SIGKILL');
     assert.equal((await command.done).signal, 'SIGKILL');
     assert.deepEqual(
@@ -95,7 +106,10 @@ describe('the part file', () => {
     const summary = await summaryOf([here.origin, here.replica]);
     assert.equal(summary['resumed'], true);
     assert.equal(summary['created'], true);
-    assert.ok((summary['pagesTransferred'] as number) < (summary['pageCount'] as number), String(summary));
+    assert.ok(
+      (summary['pagesTransferred'] as number) < (summary['pageCount'] as number),
+      JSON.stringify(summary),
+    );
     assertReplicaOf(here.origin, here.replica);
     assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
   });
@@ -125,7 +139,7 @@ describe('the part file', () => {
   test('of another content altogether is no harm', async (t) => {
     const { origin, replica, part } = place(t);
     writeFileSync(part, Buffer.alloc(100_001, 'rubbish'));
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 

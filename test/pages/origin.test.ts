@@ -22,12 +22,22 @@ import {
   jsonLines,
   sqlsync,
   summaryOf,
-  until,
+  untilGone,
 } from '../cli/command.ts';
 import { assertReplicaOf, sha256File } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import type { OtherConnection } from '../support/other-process.ts';
-import { addPageChecksums, change, column, largeDatabase, names, openFolder, smallDatabase } from './databases.ts';
+import { syncHere } from '../support/sync.ts';
+import {
+  addPageChecksums,
+  change,
+  column,
+  damage,
+  largeDatabase,
+  names,
+  openFolder,
+  smallDatabase,
+} from './databases.ts';
 
 interface Place {
   /** Of the origin; every user may read it. */
@@ -126,9 +136,15 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
   test('is refused where it has content in -wal and no -shm: it says what is missing', async (t) => {
     const { folder, origin, replica } = place(t);
     await leaveWal(t, origin, folder);
-    const expected = { code: 'ORIGIN_PERMISSION', status: 3, says: /changes in its -wal file, but no -shm file/ };
+    const expected = {
+      code: 'ORIGIN_PERMISSION',
+      status: 3,
+      says: /changes in its -wal file, but no -shm file/,
+    };
     const before = folderState(folder);
-    await assertRefused([origin, replica], { ...expected, hint: /allow this user/ } as never, { user: NOBODY });
+    await assertRefused([origin, replica], { ...expected, hint: /allow this user/ } as never, {
+      user: NOBODY,
+    });
     assert.deepEqual(folderState(folder), before);
     assert.equal(existsSync(replica), false);
   });
@@ -165,7 +181,12 @@ describe('an origin with a hot journal', () => {
     await killInTransaction(t, origin, 'UPDATE t SET x = zeroblob(8000)');
     assert.ok(statSync(`${origin}-journal`).size > 0);
     const before = folderState(folder);
-    const expected = { code: 'ORIGIN_HOT_JOURNAL', status: 3, says: /hot journal/, hint: /rolls the transaction/ };
+    const expected = {
+      code: 'ORIGIN_HOT_JOURNAL',
+      status: 3,
+      says: /hot journal/,
+      hint: /rolls the transaction/,
+    };
     await assertRefused([origin, replica], expected as never);
     assert.deepEqual(folderState(folder), before);
     assert.equal(existsSync(replica), false);
@@ -175,7 +196,7 @@ describe('an origin with a hot journal', () => {
     const { origin, replica } = place(t, (path) => largeDatabase(path, 2e6, 'delete'));
     await killInTransaction(t, origin, 'UPDATE t SET x = zeroblob(8000)');
     assert.deepEqual(column(origin, 'SELECT count(*) FROM t WHERE x = zeroblob(8000)'), [0]);
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 });
@@ -184,7 +205,7 @@ describe('an origin whose file is replaced under its name', () => {
   for (const journalMode of ['wal', 'delete'] as const) {
     test(`during the sync is ORIGIN_REPLACED, and the replica stays as it was (${journalMode})`, async (t) => {
       const { folder, origin, replica } = place(t, (path) => smallDatabase(path, { journalMode }));
-      await summaryOf([origin, replica]);
+      await syncHere({ origin, replica });
       change(origin, 'UPDATE item SET amount = -1');
       const other = join(folder, 'other.db');
       smallDatabase(other, { seed: 9, journalMode });
@@ -198,7 +219,7 @@ describe('an origin whose file is replaced under its name', () => {
       assert.match(stderr, /\[ORIGIN_REPLACED\]/);
       assert.equal(status, 3);
       assert.equal(sha256File(replica), before);
-      await summaryOf([origin, replica]);
+      await syncHere({ origin, replica });
       assertReplicaOf(origin, replica);
     });
   }
@@ -228,10 +249,10 @@ describe('an origin', () => {
 
   test('with 8 reserved bytes of another use is copied', async (t) => {
     const { origin, replica } = place(t, (path) => smallDatabase(path, { reservedBytes: 8 }));
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
     change(origin, 'UPDATE item SET amount = -1 WHERE id % 9 = 0');
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 
@@ -241,7 +262,6 @@ describe('an origin', () => {
     );
     // A sparse file; another change counter makes SQLite count its pages by the file's size.
     truncateSync(origin, 512 * 2 ** 31);
-    const { damage } = await import('./databases.ts');
     damage(origin, 92, Buffer.alloc(4));
     const expected = { code: 'ORIGIN_TOO_LARGE', status: 3, says: /2147483648 pages/, hint: /page size/ };
     await assertRefused([origin, replica], expected as never);
@@ -281,13 +301,13 @@ describe('an origin', () => {
     assert.ok(Number(jsonLines(stdout).at(-1)?.['walGrowthBytes']) > 0, stdout);
     assert.deepEqual(column(replica, "SELECT count(*) FROM item WHERE label = 'meanwhile'"), [0]);
     await writer.call('close');
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 
   test('that lost its agent in mid-transfer leaves the replica as it was', async (t) => {
     const { origin, replica } = place(t);
-    await summaryOf([origin, replica]);
+    await syncHere({ origin, replica });
     change(origin, 'UPDATE item SET amount = -1');
     const before = sha256File(replica);
     const hold = new Hold(t, 100);
@@ -307,12 +327,12 @@ describe('an origin', () => {
     const hold = new Hold(t, 100);
     const command = new Command([origin, replica, '--timeout', '0.5'], { hold });
     await hold.reached(command);
-    const [agent] = command.children();
+    const agents = command.children();
     const { status, stderr } = await command.done;
     assert.match(stderr, /\[TIMEOUT\]/);
     assert.equal(status, 16);
     assert.equal(existsSync(replica), false);
-    await until(() => !existsSync(`/proc/${agent}`), { ...command, child: process } as never);
+    await untilGone(agents);
   });
 });
 

@@ -5,6 +5,7 @@ import type { TestContext } from 'node:test';
 import { assertRefused, folderState, summaryOf } from '../cli/command.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
+import { syncHere } from '../support/sync.ts';
 import { change, column, names, smallDatabase } from './databases.ts';
 
 const MODES = ['wal', 'delete'] as const;
@@ -21,7 +22,7 @@ async function pair(t: TestContext, mode: (typeof MODES)[number]): Promise<Pair>
   const folder = tempDir(t);
   const [origin, replica] = [join(tempDir(t), 'origin.db'), join(folder, 'r.db')];
   smallDatabase(origin, { pageSize: 4096 });
-  await summaryOf([origin, replica]);
+  await syncHere({ origin, replica });
   change(replica, `PRAGMA journal_mode = ${mode}`);
   change(origin, 'PRAGMA journal_mode = delete; PRAGMA page_size = 1024; VACUUM; PRAGMA journal_mode = wal');
   change(origin, "DROP TABLE attachment; CREATE TABLE fresh (x); INSERT INTO fresh VALUES ('fresh')");
@@ -50,7 +51,7 @@ for (const mode of MODES) {
       assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
       assert.equal((await summaryOf([origin, replica]))['outcome'], 'unchanged');
       change(origin, "INSERT INTO fresh VALUES ('fresher')");
-      await summaryOf([origin, replica, '--replace']);
+      await syncHere({ origin, replica, replace: true });
       assertReplicaOf(origin, replica);
     });
 
@@ -99,7 +100,7 @@ test('a reader that has a rollback-mode replica open survives --replace and sees
   const { origin, replica } = await pair(t, 'delete');
   const reader = await new OtherProcess(t).open(replica, { readonly: true });
   assert.ok(Number((await reader.rows('SELECT count(*) FROM attachment'))[0]?.[0]) > 0);
-  await summaryOf([origin, replica, '--replace']);
+  await syncHere({ origin, replica, replace: true });
   assert.deepEqual(await reader.rows('SELECT x FROM fresh'), [['fresh']]);
   await assert.rejects(reader.rows('SELECT count(*) FROM attachment'), /no such table/);
   assert.deepEqual(await reader.rows('PRAGMA integrity_check'), [['ok']]);
@@ -116,14 +117,14 @@ test('a connection that has a WAL replica open makes --replace BUSY, and reads o
   assert.deepEqual(await reader.rows('SELECT count(*) FROM attachment'), rows);
   assert.deepEqual(await reader.rows('PRAGMA integrity_check'), [['ok']]);
   await reader.call('close');
-  await summaryOf([origin, replica, '--replace']);
+  await syncHere({ origin, replica, replace: true });
   assertReplicaOf(origin, replica);
 });
 
 test('a leftover part of another page size is no harm to --replace', async (t) => {
   const { folder, origin, replica } = await pair(t, 'wal');
   smallDatabase(join(folder, '.r.db.sqlsync-part'), { pageSize: 8192, journalMode: 'delete' });
-  await summaryOf([origin, replica, '--replace']);
+  await syncHere({ origin, replica, replace: true });
   assertReplicaOf(origin, replica);
 });
 

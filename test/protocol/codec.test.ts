@@ -9,7 +9,7 @@ import type { Message } from '../../protocol/messages.ts';
 import { checksum32 } from '../../src/pages/hash.ts';
 import {
   concat,
-  cutsArbitrary,
+  chunkingArbitrary,
   DEFINITIONS,
   messageArbitrary,
   naiveEncode,
@@ -34,11 +34,11 @@ describe('the codec', () => {
 
   test('reads what a naive encoder wrote, in pieces of any size, and buffers at most one frame', () => {
     fc.assert(
-      fc.property(messages, cutsArbitrary, (sent, cuts) => {
+      fc.property(messages, chunkingArbitrary, (sent, chunking) => {
         const frames = sent.map(naiveEncode);
         const decoder = new FrameDecoder(checksum32);
         const received: Message[] = [];
-        for (const chunk of rechunk(concat([PREAMBLE_BYTES, ...frames]), cuts)) {
+        for (const chunk of rechunk(concat([PREAMBLE_BYTES, ...frames]), chunking)) {
           decoder.push(chunk);
           for (let next = decoder.next(); next !== undefined; next = decoder.next()) received.push(next);
           const due = frames[received.length]?.length ?? 0;
@@ -50,6 +50,20 @@ describe('the codec', () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  test('reads a stream that is cut in two, at any byte', () => {
+    const sent: Message[] = [example('hello'), example('getPages'), example('close')];
+    const stream = concat([PREAMBLE_BYTES, ...sent.map(naiveEncode)]);
+    for (let cut = 0; cut <= stream.length; cut++) {
+      const decoder = new FrameDecoder(checksum32);
+      const received: Message[] = [];
+      for (const piece of [stream.slice(0, cut), stream.slice(cut)]) {
+        decoder.push(piece);
+        for (let next = decoder.next(); next !== undefined; next = decoder.next()) received.push(next);
+      }
+      assert.deepEqual(received.map(plain), sent.map(plain), `cut after ${cut} bytes`);
+    }
   });
 
   test('reads a stream that comes byte by byte', () => {

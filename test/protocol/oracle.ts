@@ -1,5 +1,6 @@
 /** The codec written a second time, as plainly as it goes, from SPEC.md; and messages of any content for fast-check. */
 import fc from 'fast-check';
+import { Random } from '../../fixtures/random.ts';
 import { MESSAGES } from '../../protocol/messages.ts';
 import type { FieldType, Message, MessageDefinition, MessageName } from '../../protocol/messages.ts';
 import { naiveXxh32 } from './xxhash.ts';
@@ -78,10 +79,7 @@ function leb128(value: number): number[] {
 }
 
 const number = (bits: 8 | 16 | 32): fc.Arbitrary<number> =>
-  fc.oneof(
-    fc.nat({ max: 2 ** bits - 1 }).map((n) => n),
-    fc.constantFrom(0, 1, 127, 128, 2 ** bits - 1),
-  );
+  fc.oneof(fc.nat({ max: 2 ** bits - 1 }), fc.constantFrom(0, 1, 127, 128, 2 ** bits - 1));
 
 const large: fc.Arbitrary<number> = fc.oneof(
   fc.maxSafeNat(),
@@ -115,27 +113,31 @@ export const messageArbitrary: fc.Arbitrary<Message> = fc.oneof(
       .record(
         Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, FIELD_ARBITRARIES[field]])),
       )
-      .map((values) => ({ type, ...values }) as unknown as Message),
+      .map((values) => Object.assign({ type }, values) as unknown as Message),
   ),
 );
 
-/** `bytes` cut into pieces at places that depend on `cuts` only. */
-export function rechunk(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[] {
-  const places = [...new Set(cuts.map((cut) => Math.floor(cut * (bytes.length + 1))))].sort((a, b) => a - b);
+/** How a stream is cut into pieces: all that fast-check has to remember of it. */
+export interface Chunking {
+  readonly seed: number;
+  readonly maxBytes: number;
+}
+
+export const chunkingArbitrary: fc.Arbitrary<Chunking> = fc.record({
+  seed: fc.integer(),
+  maxBytes: fc.constantFrom(1000, 200, 64, 17, 3),
+});
+
+export function rechunk(bytes: Uint8Array, { seed, maxBytes }: Chunking): Uint8Array[] {
+  const random = new Random(seed);
   const chunks: Uint8Array[] = [];
-  let start = 0;
-  for (const place of [...places, bytes.length]) {
-    chunks.push(bytes.slice(start, place));
-    start = place;
+  for (let start = 0; start < bytes.length;) {
+    const end = start + random.integer(0, maxBytes);
+    chunks.push(bytes.slice(start, end));
+    start = Math.min(end, bytes.length);
   }
   return chunks;
 }
-
-/** Numbers in [0, 1) for `rechunk`. */
-export const cutsArbitrary: fc.Arbitrary<number[]> = fc.array(
-  fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
-  { maxLength: 60 },
-);
 
 export function concat(pieces: readonly Uint8Array[]): Uint8Array {
   return new Uint8Array(Buffer.concat(pieces));

@@ -107,9 +107,9 @@ describe('protocol/SPEC.md', () => {
 
   test('lists the field types', () => {
     const used = new Set(DEFINITIONS.flatMap(([, { fields }]) => Object.values(fields)));
-    const rows = table(section(/^## Field types$/)).map(([type]) => type?.replaceAll('`', ''));
+    const rows = new Set(table(section(/^## Field types$/)).map(([type]) => type?.replaceAll('`', '')));
     assert.deepEqual(
-      [...used].filter((type) => !rows.includes(type)),
+      [...used].filter((type) => !rows.has(type)),
       [],
     );
   });
@@ -146,16 +146,18 @@ describe('protocol/SPEC.md', () => {
   });
 
   test('links only to headings that it has', () => {
-    const headings = [...SPEC.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
-      (heading ?? '')
-        .toLowerCase()
-        .replaceAll(/[^\w -]/g, '')
-        .replaceAll(' ', '-'),
+    const headings = new Set(
+      [...SPEC.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+        (heading ?? '')
+          .toLowerCase()
+          .replaceAll(/[^\w -]/g, '')
+          .replaceAll(' ', '-'),
+      ),
     );
     const links = [...SPEC.matchAll(/\]\(#([^)]+)\)/g)].map(([, anchor]) => anchor ?? '');
     assert.ok(links.length > 5);
     assert.deepEqual(
-      links.filter((anchor) => !headings.includes(anchor)),
+      links.filter((anchor) => !headings.has(anchor)),
       [],
     );
   });

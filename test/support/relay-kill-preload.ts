@@ -1,7 +1,7 @@
 /**
  * Preloaded (`node --import`) into a far agent, `sqlsync agent`, that is to kill somebody at one exact step of the
- * protocol. A step is a frame that came in, before the agent sees it; a frame that is to go out, before it does; and
- * the same frame just after. From the environment:
+ * protocol. A step is a frame that came in, before the agent sees it; a frame that is to go out, before it does (only
+ * where the agent kills itself); and the same frame just after. From the environment:
  *
  *     SQLSYNC_TEST_KILL   the step (from 1) and whom: `7 self` or `7 parent`
  *     SQLSYNC_TEST_LOG    file that gets `pid N`, a line for each step (`in open`, `before out snapshot`), and `killed`
@@ -68,7 +68,8 @@ function install(command: string, log: string): void {
     const { frames, rest } = outgoing.cut(Buffer.from(chunk as Uint8Array));
     let more = true;
     for (const { part, name } of frames) {
-      passStep(`before out ${name}`);
+      // For its parent nothing has happened since the step before.
+      if (whom === 'self') passStep(`before out ${name}`);
       more = write(part);
       passStep(`after out ${name}`);
     }

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { change, largeDatabase, names } from '../pages/databases.ts';
+import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
+import { syncHere } from '../support/sync.ts';
+import { OtherProcess } from '../support/other-process.ts';
+import { Command, Hold, jsonLines, summaryOf, untilGone } from './command.ts';
+import type { CommandOptions } from './command.ts';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+interface Place {
+  /** Of the replica. */
+  readonly folder: string;
+  readonly origin: string;
+  readonly replica: string;
+}
+
+function place(t: TestContext): Place {
+  const folder = tempDir(t);
+  const origin = join(tempDir(t), 'a.db');
+  largeDatabase(origin, 4e6);
+  return { folder, origin, replica: join(folder, 'r.db') };
+}
+
+/** Stops a sync in mid-transfer, sends it the signal and sees that it and its agent end. */
+async function interrupt(
+  t: TestContext,
+  { origin, replica }: Place,
+  signal: NodeJS.Signals,
+  options: CommandOptions & { wholeGroup?: boolean; json?: boolean } = {},
+): Promise<string> {
+  const hold = new Hold(t, 2.5e6);
+  const args = [origin, replica, '--compress', 'none', ...(options.json === true ? ['--json'] : [])];
+  const command = new Command(args, { ...options, hold, detached: options.wholeGroup === true });
+  await hold.reached(command);
+  const agents = command.children();
+  assert.equal(agents.length, 1);
+  const pid = command.child.pid as number;
+  process.kill(options.wholeGroup === true ? -pid : pid, signal);
+  const run = await command.done;
+  assert.deepEqual([run.status, run.signal], [130, null], run.stderr);
+  if (options.json !== true) assert.match(run.stderr, /\[INTERRUPTED\]/);
+  await untilGone(agents);
+  return run.stdout;
+}
+
+for (const signal of SIGNALS) {
+  describe(signal, () => {
+    test('while a new replica is made: no replica, no process, and only the part file, from which the next run goes on', async (t) => {
+      const here = place(t);
+      await interrupt(t, here, signal);
+      assert.equal(existsSync(here.replica), false);
+      assert.deepEqual(names(here.folder), ['.r.db.sqlsync-part']);
+      const summary = await summaryOf([here.origin, here.replica]);
+      assert.equal(summary['resumed'], true);
+      assert.ok((summary['pagesTransferred'] as number) < (summary['pageCount'] as number));
+      assertReplicaOf(here.origin, here.replica);
+      assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
+    });
+
+    for (const mode of ['wal', 'delete'] as const) {
+      test(`while a replica in mode ${mode} is updated: it is as it was, and nothing is left`, async (t) => {
+        const here = place(t);
+        await syncHere({ origin: here.origin, replica: here.replica });
+        change(here.replica, `PRAGMA journal_mode = ${mode}`);
+        change(here.origin, 'UPDATE t SET x = randomblob(8000)');
+        const before = sha256File(here.replica);
+        await interrupt(t, here, signal);
+        assert.equal(sha256File(here.replica), before);
+        assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
+        await syncHere({ origin: here.origin, replica: here.replica });
+        assertReplicaOf(here.origin, here.replica);
+      });
+    }
+  });
+}
+
+test('Ctrl-C at a terminal, which signals the agent too, ends the same way', async (t) => {
+  const here = place(t);
+  await interrupt(t, here, 'SIGINT', { wholeGroup: true });
+  assert.deepEqual(names(here.folder), ['.r.db.sqlsync-part']);
+});
+
+test('an interrupted sync with --json ends with an error line', async (t) => {
+  const stdout = await interrupt(t, place(t), 'SIGTERM', { json: true });
+  const last = jsonLines(stdout).at(-1);
+  assert.deepEqual([last?.type, last?.['code'], last?.['exitStatus']], ['error', 'INTERRUPTED', 130]);
+});
+
+test('a sync that waits for a lock is interrupted at once', async (t) => {
+  const here = place(t);
+  await syncHere({ origin: here.origin, replica: here.replica });
+  change(here.origin, 'UPDATE t SET x = randomblob(8000)');
+  const writer = await new OtherProcess(t).open(here.replica);
+  await writer.exec('BEGIN IMMEDIATE');
+  const command = new Command([here.origin, here.replica, '--json', '--busy-timeout', '600']);
+  await command.says('"progress"');
+  const agents = command.children();
+  command.child.kill('SIGINT');
+  const run = await command.done;
+  assert.equal(run.status, 130, run.stdout);
+  await untilGone(agents);
+});
+
+test('an agent whose near side is killed ends by itself', async (t) => {
+  const here = place(t);
+  const hold = new Hold(t, 2.5e6);
+  const command = new Command([here.origin, here.replica, '--compress', 'none'], { hold });
+  await hold.reached(command);
+  const agents = command.children();
+  command.child.kill('SIGKILL');
+  await command.done;
+  await untilGone(agents);
+  assert.equal(existsSync(here.replica), false);
+});
+
+test('verify is interrupted like a sync, and both agents end', async (t) => {
+  const here = place(t);
+  await syncHere({ origin: here.origin, replica: here.replica });
+  const hold = new Hold(t, 100);
+  const command = new Command(['verify', here.origin, here.replica], { hold });
+  await hold.reached(command);
+  const agents = command.children();
+  assert.equal(agents.length, 2);
+  command.child.kill('SIGINT');
+  const run = await command.done;
+  assert.equal(run.status, 130, run.stderr);
+  assert.match(run.stderr, /INTERRUPTED/);
+  await untilGone(agents);
+});

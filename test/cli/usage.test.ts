@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { exitStatusOf } from '../../src/cli/exit.ts';
+import { ERROR_CODES } from '../../src/errors.ts';
+import type { ErrorCode } from '../../src/errors.ts';
+import { folderState, jsonLines, sqlsync } from './command.ts';
+import { tempDir } from '../support/compare.ts';
+import { smallDatabase } from '../pages/databases.ts';
+
+const ROOT = dirname(dirname(import.meta.dirname));
+
+describe('sqlsync --help', () => {
+  test('shows the usage, every option and examples on stdout', async () => {
+    const { status, stdout, stderr } = await sqlsync(['--help']);
+    assert.equal(status, 0);
+    assert.equal(stderr, '');
+    assert.match(stdout, /^sqlsync ORIGIN REPLICA$/m);
+    assert.match(stdout, /Examples:\n {2}sqlsync app\.db copy\.db/);
+    const options =
+      'dry-run overwrite replace compress hash port identity known-hosts remote-exe busy-timeout timeout json verbose quiet help version';
+    for (const name of options.split(' ')) assert.match(stdout, new RegExp(`--${name}\\b`), name);
+    for (const hidden of ['agent', 'build-binding'])
+      assert.doesNotMatch(stdout, new RegExp(`sqlsync ${hidden}`));
+  });
+
+  test('shows those of verify for that command', async () => {
+    const { status, stdout } = await sqlsync(['verify', '-h']);
+    assert.equal(status, 0);
+    assert.match(stdout, /verify <a> <b>/);
+    assert.doesNotMatch(stdout, /--overwrite/);
+  });
+});
+
+test('sqlsync --version prints the version of the package, and nothing else', async () => {
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  assert.deepEqual(await sqlsync(['--version']), {
+    status: 0,
+    signal: null,
+    stdout: `${version}\n`,
+    stderr: '',
+  });
+});
+
+test('the script asks the command itself, which knows its options', async () => {
+  const { status, stdout } = await sqlsync(['--get-yargs-completions', 'sqlsync', 'verify', '--bus']);
+  assert.equal(status, 0);
+  assert.match(stdout, /--busy-timeout/);
+});
+
+test('sqlsync completion prints a script that a shell takes', async () => {
+  const { status, stdout, stderr } = await sqlsync(['completion']);
+  assert.deepEqual([status, stderr], [0, '']);
+  assert.match(stdout, /_sqlsync/);
+  const shell = spawnSync('bash', ['-n'], { input: stdout, encoding: 'utf8' });
+  assert.deepEqual([shell.status, shell.stderr], [0, '']);
+});
+
+describe('a command line that is wrong', () => {
+  for (const [args, says] of [
+    [[], /Not enough|missing|need/i],
+    [['a.db'], /Not enough|missing|need/i],
+    [['verify', 'a.db'], /Not enough|missing|need/i],
+    [['a.db', 'b.db', 'c.db'], /c\.db/],
+    [['a.db', 'b.db', '--no-such-option'], /such-option/i],
+    [['a.db', 'b.db', '-Z'], /Z/],
+    [['verify', 'a.db', 'b.db', '--overwrite'], /overwrite/],
+    [['a.db', 'b.db', '--compress', 'lzma'], /lzma/],
+    [['a.db', 'b.db', '--hash', 'md5'], /md5/],
+    [['a.db', 'b.db', '--port', '0'], /--port: 0/],
+    [['a.db', 'b.db', '--port', '65536'], /--port: 65536/],
+    [['a.db', 'b.db', '--port', '22.5'], /--port: 22\.5/],
+    [['a.db', 'b.db', '--port', 'ssh'], /--port/],
+    [['a.db', 'b.db', '--busy-timeout', 'soon'], /--busy-timeout/],
+    [['a.db', 'b.db', '--busy-timeout', '-1'], /--busy-timeout: -1/],
+    [['a.db', 'b.db', '--timeout', '1e9'], /--timeout: 1000000000/],
+    [['a.db', 'b.db', '-q', '-v'], /exclude/],
+    [['a.db', 'b.db', '--identity'], /identity/],
+    [['', 'b.db'], /empty/],
+    [['a.db', ''], /empty/],
+    [['ftp://host/a.db', 'b.db'], /scheme/],
+    [['host:', 'b.db'], /no path/],
+    [['user:secret@host:a.db', 'ssh://u:secret@host/b.db'], /./],
+  ] as const) {
+    test(`is a usage error, says so and does nothing: sqlsync ${args.join(' ')}`, async (t) => {
+      const folder = tempDir(t);
+      smallDatabase(join(folder, 'a.db'), { journalMode: 'delete', rows: 20 });
+      const before = folderState(folder);
+      const { status, stdout, stderr } = await sqlsync(args, { cwd: folder });
+      assert.match(stderr, /\[USAGE\]/);
+      assert.match(stderr, says);
+      assert.equal(status, 2);
+      assert.equal(stdout, '');
+      assert.deepEqual(folderState(folder), before);
+    });
+  }
+
+  test('is a JSON error line with --json, wherever that stands', async () => {
+    const { status, stdout, stderr } = await sqlsync(['a.db', '--frobnicate', '--json', 'b.db']);
+    assert.equal(status, 2);
+    assert.equal(stderr, '');
+    const [error, ...rest] = jsonLines(stdout);
+    assert.deepEqual(rest, []);
+    assert.equal(error?.type, 'error');
+    assert.equal(error?.['code'], 'USAGE');
+    assert.equal(error?.['exitStatus'], 2);
+  });
+});
+
+describe('the README', () => {
+  test('lists every error code with its exit status, and no other, in its table "Exit statuses"', () => {
+    const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+    const section = /^#+ Exit statuses$([^]*?)(?=^#+ |(?![^]))/m.exec(readme)?.[1];
+    assert.ok(section !== undefined, 'README.md has a section "Exit statuses"');
+    const listed = new Map<string, number>();
+    for (const [, status, codes] of section.matchAll(/^\|\s*`?(\d+)`?\s*\|[^|]*\|([^|]*)\|\s*$/gm)) {
+      for (const [, code] of (codes ?? '').matchAll(/`([A-Z_]+)`/g)) {
+        assert.ok(!listed.has(code as string), `${code} is listed once`);
+        listed.set(code as string, Number(status));
+      }
+    }
+    const expected = new Map<string, number>(ERROR_CODES.map((code) => [code, exitStatusOf(code)]));
+    assert.deepEqual(Object.fromEntries(listed), Object.fromEntries(expected));
+  });
+
+  test('tells the statuses that are no error’s: 0 and 1', () => {
+    const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+    for (const status of [0, 1]) assert.match(readme, new RegExp(`^\\|\\s*\`?${status}\`?\\s*\\|`, 'm'));
+  });
+});
+
+test('every error code has an exit status that a shell can tell from success and difference', () => {
+  for (const code of ERROR_CODES as readonly ErrorCode[]) {
+    const status = exitStatusOf(code);
+    assert.ok(Number.isInteger(status) && status >= 2 && status <= 255, `${code}: ${status}`);
+  }
+});

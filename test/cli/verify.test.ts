@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { copyFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { change, damage, smallDatabase } from '../pages/databases.ts';
+import { tempDir } from '../support/compare.ts';
+import { OtherProcess } from '../support/other-process.ts';
+import { assertRefused, folderState, jsonLines, sqlsync } from './command.ts';
+import type { Run, Summary } from './command.ts';
+
+/** Two equal databases in a folder. */
+function place(t: TestContext): { folder: string; a: string; b: string } {
+  const folder = tempDir(t);
+  const [a, b] = [join(folder, 'a.db'), join(folder, 'b.db')];
+  smallDatabase(a, { journalMode: 'delete' });
+  copyFileSync(a, b);
+  return { folder, a, b };
+}
+
+/** Compares and shows that nothing was written. */
+async function verify(folder: string, args: readonly string[]): Promise<Run> {
+  const before = folderState(folder);
+  const run = await sqlsync(['verify', ...args]);
+  assert.deepEqual(folderState(folder), before);
+  return run;
+}
+
+describe('verify', () => {
+  test('exits 0 for the same database, and needs no mark', async (t) => {
+    const { folder, a, b } = place(t);
+    const { status, stdout, stderr } = await verify(folder, [a, b]);
+    assert.match(stdout, /are the same: \d+ pages of 4\.10 kB/);
+    assert.equal(status, 0, stderr);
+  });
+
+  test('compares a database with itself', async (t) => {
+    const { folder, a } = place(t);
+    assert.equal((await verify(folder, [a, a])).status, 0);
+  });
+
+  test('counts what belongs to each file as equal: journal mode, counters, schema cookie', async (t) => {
+    const { folder, a, b } = place(t);
+    change(b, 'PRAGMA journal_mode = wal; PRAGMA schema_version = 4711');
+    const { status, stdout } = await verify(folder, [a, b]);
+    assert.equal(status, 0, stdout);
+  });
+
+  test('exits 1 and names the tables and indexes that differ, and the pages', async (t) => {
+    const { folder, a, b } = place(t);
+    change(b, "UPDATE item SET label = 'another' || id WHERE id IN (10, 200)");
+    const { status, stdout } = await verify(folder, [a, b]);
+    assert.equal(status, 1);
+    assert.match(stdout, /differ in \d+ pages?/);
+    assert.match(stdout, /^ {2}item: \d+ pages?$/m);
+    assert.match(stdout, /^ {2}item_label: \d+ pages?/m);
+    assert.doesNotMatch(stdout, /attachment|setting/);
+    assert.match(stdout, /^ {2}pages {5}\d+/m);
+  });
+
+  test('finds a single byte, and exactly its page', async (t) => {
+    const { folder, a, b } = place(t);
+    damage(b, 30 * 4096 - 1, Buffer.of(0xff));
+    const { status, stdout } = await verify(folder, [a, b, '--json']);
+    assert.equal(status, 1);
+    assert.deepEqual((jsonLines(stdout).at(-1) as Summary)['differingPages'], [30]);
+  });
+
+  test('exits 1 for another number of pages, in either order', async (t) => {
+    const { folder, a, b } = place(t);
+    change(b, 'CREATE TABLE more (x); INSERT INTO more VALUES (randomblob(50000))');
+    for (const args of [
+      [a, b],
+      [b, a],
+    ]) {
+      const { status, stdout } = await verify(folder, args);
+      assert.equal(status, 1);
+      assert.match(stdout, /^ {2}size {6}\d+ pages and \d+ pages$/m);
+      assert.match(stdout, /^ {2}more: /m);
+    }
+  });
+
+  test('exits 1 for another page size', async (t) => {
+    const { folder, a, b } = place(t);
+    change(b, 'PRAGMA page_size = 1024; VACUUM');
+    const { status, stdout } = await verify(folder, [a, b]);
+    assert.equal(status, 1);
+    assert.match(stdout, /pages of 4096 and 1024 bytes/);
+  });
+
+  test('exits 1 where one has no pages, 0 where neither has', async (t) => {
+    const { folder, a, b } = place(t);
+    truncateSync(b, 0);
+    assert.equal((await verify(folder, [a, b])).status, 1);
+    assert.equal((await verify(folder, [b, a])).status, 1);
+    writeFileSync(join(folder, 'c.db'), '');
+    assert.equal((await verify(folder, [b, join(folder, 'c.db')])).status, 0);
+  });
+
+  test('sees what is only in the WAL', async (t) => {
+    const { folder, a, b } = place(t);
+    const writer = await new OtherProcess(t).open(b);
+    await writer.exec("PRAGMA journal_mode = wal; INSERT INTO item (label) VALUES ('new')");
+    const { status, stdout } = await verify(folder, [a, b]);
+    assert.equal(status, 1);
+    assert.match(stdout, /item/);
+  });
+
+  test('refuses what is missing or no database with the same codes as a sync', async (t) => {
+    const { folder, a } = place(t);
+    const [missing, text] = [join(folder, 'missing.db'), join(folder, 'text')];
+    writeFileSync(text, 'text '.repeat(1000));
+    const notFound = { code: 'ORIGIN_NOT_FOUND', status: 3, says: /missing\.db/ } as const;
+    await assertRefused(['verify', a, missing], notFound);
+    await assertRefused(['verify', missing, a], notFound);
+    const notOne = { code: 'ORIGIN_NOT_A_DATABASE', status: 3, says: /text is not/ } as const;
+    await assertRefused(['verify', text, a], notOne);
+  });
+});

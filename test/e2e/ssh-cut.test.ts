@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { Scenario } from '../support/relay-scenario.ts';
+import type { ReplicaKind } from '../support/relay-scenario.ts';
+import { agentsGone, installRemote, remote, runCli, startCli, startProxy } from '../support/ssh-cli.ts';
+import type { CliRun, Proxy } from '../support/ssh-cli.ts';
+import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
+import type { Sshd } from '../support/sshd.ts';
+
+const started = await startSshd();
+const skip = started === undefined ? SSHD_MISSING : false;
+const sshd = started as Sshd; // where it is missing, every test below is skipped
+const folder = mkdtempSync(join(tmpdir(), 'sqlsync-e2e-cut-'));
+const pidDir = join(folder, 'agents');
+if (started !== undefined) installRemote(sshd, pidDir);
+after(async () => {
+  await started?.stop();
+  rmSync(folder, { recursive: true });
+});
+const scenario = await Scenario.make(folder, { blobs: 1200, pageSize: 4096 });
+
+/** More than the login and the hashes take, and less than the 3.6 MB of pages. */
+const LIMIT_BYTES = 1_500_000;
+
+interface Fault {
+  name: string;
+  status: number;
+  code: string;
+  strike: (proxy: Proxy, run: CliRun) => void;
+}
+
+const FAULTS: Fault[] = [
+  {
+    name: 'a connection that is reset',
+    status: 15,
+    code: 'CONNECTION_LOST',
+    strike: (proxy) => proxy.reset(),
+  },
+  {
+    name: 'the death of the sshd that serves it',
+    status: 15,
+    code: 'CONNECTION_LOST',
+    strike: () => sshd.killSessions(),
+  },
+  { name: 'SIGINT', status: 130, code: 'INTERRUPTED', strike: (_, run) => run.kill('SIGINT') },
+  { name: 'SIGTERM', status: 130, code: 'INTERRUPTED', strike: (_, run) => run.kill('SIGTERM') },
+];
+
+describe('in mid-transfer over a real sshd,', { skip }, () => {
+  for (const way of ['pull', 'push'] as const) {
+    for (const { name, status, code, strike } of FAULTS) {
+      test(`${name} is ${code}, leaves the replica as it was and no remote agent (${way})`, async (context) => {
+        const kind: ReplicaKind = name === 'SIGINT' ? 'new' : 'wal';
+        const pair = scenario.pair(kind);
+        const locations =
+          way === 'pull'
+            ? [remote(sshd, pair.origin), pair.replica]
+            : [pair.origin, remote(sshd, pair.replica)];
+        const proxy = await startProxy(context, sshd, LIMIT_BYTES);
+        const run = startCli(sshd, locations, proxy);
+        await Promise.race([proxy.full, run.ended]);
+        strike(proxy, run);
+        const result = await run.ended;
+        const error = result.events.get('error');
+        assert.equal(error?.['code'], code, JSON.stringify([...result.events.values()]) + result.stderr);
+        assert.equal(result.status, status);
+        assert.ok((await agentsGone(pidDir)) > 0);
+        assert.equal(scenario.state(kind, pair), scenario.before(kind));
+
+        const again = await runCli(sshd, locations);
+        assert.equal(again.status, 0, JSON.stringify([...again.events.values()]));
+        assert.equal(scenario.state(kind, pair), 'new');
+        const resumed = again.events.get('summary')?.['resumed'];
+        assert.equal(resumed, kind === 'new', 'what had arrived of a new replica is not sent again');
+        assert.ok(existsSync(pair.replica));
+      });
+    }
+  }
+});

@@ -1,0 +1,145 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { createConnection, createServer } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { CLI, gone } from './relay-kill.ts';
+import type { Sshd } from './sshd.ts';
+
+/** What the command line said at its end. */
+export interface CliResult {
+  status: number | null;
+  signal: string | null;
+  /** The JSON objects of stdout, by their type; of several of one type the last. */
+  events: Map<string, Record<string, unknown>>;
+  stderr: string;
+}
+
+/** One run of the command line, with the options by which it reaches `sshd`. */
+export interface CliRun {
+  pid: number;
+  kill(signal: NodeJS.Signals): void;
+  ended: Promise<CliResult>;
+}
+
+export interface CliOptions {
+  /** Where to connect instead of to sshd itself. */
+  port?: number;
+  identity?: string;
+  knownHosts?: string;
+  /** A name or a shell command; by default `sqlsync`, from sshd's PATH. */
+  remoteExe?: string;
+  cwd?: string;
+}
+
+/** Puts `sqlsync` on the PATH of remote commands; each agent leaves a file with its pid in `pidDir`. */
+export function installRemote(sshd: Sshd, pidDir: string): void {
+  mkdirSync(pidDir, { recursive: true });
+  sshd.addExecutable('sqlsync', `#!/bin/sh\n: > '${pidDir}'/$$\nexec '${process.execPath}' '${CLI}' "$@"\n`);
+}
+
+/** The pids of all agents that were started since the last call; waits until all of them have ended. */
+export async function agentsGone(pidDir: string): Promise<number> {
+  const pids = readdirSync(pidDir).map(Number);
+  for (const pid of pids) await gone(pid, 'a remote agent');
+  return pids.length;
+}
+
+/** A location on the host, as the command line takes it. */
+export function remote(sshd: Sshd, path: string): string {
+  return `${sshd.user}@${sshd.host}:${path}`;
+}
+
+export function startCli(sshd: Sshd, args: readonly string[], options: CliOptions = {}): CliRun {
+  const connecting = [
+    ...['--port', String(options.port ?? sshd.port)],
+    ...['--identity', options.identity ?? sshd.clientKey],
+    ...['--known-hosts', options.knownHosts ?? sshd.knownHostsFile],
+    ...['--remote-exe', options.remoteExe ?? 'sqlsync'],
+    '--json',
+  ];
+  const env = { ...process.env };
+  delete env['SSH_AUTH_SOCK'];
+  const child = spawn(process.execPath, [CLI, ...args, ...connecting], {
+    env,
+    cwd: options.cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const ended = once(child, 'close').then(([status, signal]): CliResult => {
+    const events = stdout
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    return {
+      status: status as number | null,
+      signal: signal as string | null,
+      events: new Map(events.map((event) => [String(event['type']), event])),
+      stderr,
+    };
+  });
+  return { pid: child.pid ?? 0, kill: (signal) => void child.kill(signal), ended };
+}
+
+/** Runs it to its end. */
+export function runCli(sshd: Sshd, args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  return startCli(sshd, args, options).ended;
+}
+
+/** Something on the way to sshd that lets a certain number of bytes through and then none. */
+export interface Proxy {
+  port: number;
+  knownHosts: string;
+  /** Settles when no more is let through. */
+  full: Promise<void>;
+  /** Ends both halves with a reset. */
+  reset(): void;
+}
+
+/** Lets `limitBytes` pass in both directions together, and holds back the rest until something is done about it. */
+export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: number): Promise<Proxy> {
+  const full = Promise.withResolvers<void>();
+  const sockets: Socket[] = [];
+  let passed = 0;
+  const relay = (from: Socket, to: Socket): void => {
+    from.on('data', (bytes) => {
+      passed += bytes.length;
+      if (passed <= limitBytes) return void to.write(bytes);
+      for (const socket of sockets) socket.pause();
+      full.resolve();
+    });
+    from.on('error', () => {});
+    // An end is passed on, so that each side notices that the other is gone.
+    from.on('close', () => to.destroy());
+  };
+  const server = createServer((near) => {
+    const far = createConnection(sshd.port, sshd.host);
+    sockets.push(near, far);
+    relay(near, far);
+    relay(far, near);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const reset = (): void => {
+    for (const socket of sockets) socket.resetAndDestroy();
+  };
+  context.after(() => {
+    reset();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  const knownHosts = join(sshd.configDir, `known_hosts_${port}`);
+  const known = readFileSync(sshd.knownHostsFile, 'utf8');
+  writeFileSync(knownHosts, known.replaceAll(`]:${sshd.port} `, `]:${port} `));
+  return { port, knownHosts, full: full.promise, reset };
+}
+
+/** True where a file of this name came to be anywhere that a command could have made it. */
+export function wasExecuted(name: string, folders: readonly string[]): boolean {
+  return folders.some((folder) => existsSync(join(folder, name)));
+}
