@@ -7,6 +7,9 @@ export type Checksum = (bytes: Uint8Array, seed: number) => number;
 
 const utf8 = new TextEncoder();
 
+/** Where most bodies fit without growing. */
+const SMALL_BODY_BYTES = 256;
+
 /** Turns messages into frames, numbering them from 0. One encoder serves one direction of one connection. */
 export class FrameEncoder {
   readonly #checksum: Checksum;
@@ -19,7 +22,7 @@ export class FrameEncoder {
   /** The whole frame (header and body) of `outgoing`. Throws RangeError where a value does not fit its field. */
   encode(outgoing: Message): Uint8Array {
     const definition = MESSAGES[outgoing.type];
-    const body = new BodyWriter(maxBodyBytes(definition));
+    const body = new BodyWriter(maxBodyBytes(definition), roomFor(outgoing));
     const values = outgoing as unknown as Record<string, unknown>;
     for (const [name, type] of Object.entries(definition.fields) as [string, FieldType][]) {
       body.field(type, values[name], `${outgoing.type}.${name}`);
@@ -32,6 +35,19 @@ export class FrameEncoder {
     this.#sequence = (this.#sequence + 1) >>> 0;
     header.setUint32(12, frameChecksum(this.#checksum, frame), true);
     return frame;
+  }
+}
+
+/** Room for a body that holds one large field, so that pages are copied once. */
+function roomFor(outgoing: Message): number {
+  switch (outgoing.type) {
+    case 'pages':
+    case 'hashes':
+      return outgoing.data.length + SMALL_BODY_BYTES;
+    case 'getPages':
+      return outgoing.blockHashes.length + outgoing.pages.length * 8 + SMALL_BODY_BYTES;
+    default:
+      return SMALL_BODY_BYTES;
   }
 }
 
@@ -48,12 +64,14 @@ export function message<N extends MessageName>(type: N, fields: Omit<MessageOf<N
 /** Grows a buffer that begins with room for the frame header. */
 class BodyWriter {
   readonly #maxBytes: number;
-  #bytes = new Uint8Array(256);
-  #view = new DataView(this.#bytes.buffer);
+  #bytes: Uint8Array;
+  #view: DataView;
   #length = FRAME_HEADER_BYTES;
 
-  constructor(maxBytes: number) {
+  constructor(maxBytes: number, expectedBytes: number) {
     this.#maxBytes = maxBytes;
+    this.#bytes = new Uint8Array(FRAME_HEADER_BYTES + expectedBytes);
+    this.#view = new DataView(this.#bytes.buffer);
   }
 
   field(type: FieldType, value: unknown, name: string): void {

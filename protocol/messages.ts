@@ -38,6 +38,7 @@ export const MESSAGES = {
       dryRun: 'bool',
       overwrite: 'bool',
       replace: 'bool',
+      reader: 'u8',
       busyTimeoutMs: 'u32',
     },
   },
@@ -57,6 +58,7 @@ export const MESSAGES = {
       replicaFileId: 'text',
       /** The user confirmed that the replica may lose what it holds, so a restore from a replica is meant. */
       overwrite: 'bool',
+      reader: 'u8',
       busyTimeoutMs: 'u32',
     },
   },
@@ -201,6 +203,10 @@ export type HashAlgorithm = keyof typeof HASH_ALGORITHMS;
 /** Values of `compression` in `open` and `replicate`: what the origin may do to page batches. */
 export const COMPRESSION_MODES = { none: 0, auto: 1, zstd: 2 } as const;
 export type CompressionMode = keyof typeof COMPRESSION_MODES;
+
+/** Values of `reader` in `open` and `replicate`: how an agent reads its database. */
+export const READERS = { file: 0, dbpage: 1 } as const;
+export type Reader = keyof typeof READERS;
 
 /** Values of `encoding` in `pages`. */
 export const BATCH_ENCODINGS = { raw: 0, zstd: 1 } as const;

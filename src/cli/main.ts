@@ -143,6 +143,11 @@ function syncOptions<T>(parser: Argv<T>) {
       choices: ['xxh64', 'sha256'] as const,
       default: 'xxh64' as const,
       describe: 'sha256 resists crafted collisions and is slower',
+    })
+    .option('reader', {
+      choices: ['file', 'dbpage'] as const,
+      default: 'file' as const,
+      describe: 'How pages are read: mostly from the file itself, or all by SQLite (slower)',
     });
 }
 

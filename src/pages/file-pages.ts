@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import type { Reader } from '../../protocol/messages.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
 import { readWalPages } from './wal-pages.ts';
@@ -12,7 +13,7 @@ export type ReadPage = (page: PageNumber) => Uint8Array;
  * How the pages of a database are read: 'file' takes every page that has no frame in the WAL straight from the file, in
  * large reads; 'dbpage' asks SQLite for each page, and is the reference that the other one is tested against.
  */
-export type PageReader = 'file' | 'dbpage';
+export type PageReader = Reader;
 
 /**
  * Reads the pages of one snapshot, most of them past SQLite.

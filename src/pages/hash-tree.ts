@@ -47,7 +47,7 @@ export class HashTree {
     this.hashBytes = options.hasher.hashBytes;
     const budget = options.budgetBytes ?? DEFAULT_BUDGET_BYTES;
     let level = 0;
-    while (this.nodeCount(level) * this.hashBytes > budget) level++;
+    while (this.nodeCount(level) * this.hashBytes > budget && this.nodeCount(level) > 1) level++;
     this.keptLevel = level;
     this.#kept = new Uint8Array(this.nodeCount(level) * this.hashBytes);
     this.#known = new Uint8Array(this.nodeCount(level));

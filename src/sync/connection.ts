@@ -1,3 +1,4 @@
+import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
 import { FrameEncoder, message } from '../../protocol/encode.ts';
@@ -114,7 +115,13 @@ export class Connection {
     for (;;) {
       const next = this.poll();
       if (next !== undefined) return next;
-      if (this.#ended) throw await this.#connectionLost();
+      if (this.#ended) {
+        const lost = await this.#connectionLost();
+        // What was still on its way when our output broke says more than the loss.
+        const last = this.poll();
+        if (last !== undefined) return last;
+        throw lost;
+      }
       await this.#activity();
     }
   }
@@ -256,8 +263,12 @@ export class Connection {
   }
 
   async #connectionLost(): Promise<SqlsyncError> {
-    const { exited, description } = this.transport;
-    const exit = await Promise.race([exited, delay(EXIT_STATUS_WAIT_MS, undefined, { ref: false })]);
+    const { exited, description, input } = this.transport;
+    const inputEnd = finished(input, { writable: false }).catch(() => {}); // its error is #failure
+    const [exit] = await Promise.race([
+      Promise.all([exited, inputEnd]),
+      delay(EXIT_STATUS_WAIT_MS, [], { ref: false }),
+    ]);
     if (this.#failure instanceof SqlsyncError) return this.#failure;
     const how =
       exit?.signal != null

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, PHASES } from '../../protocol/messages.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, PHASES, READERS } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { message } from '../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
@@ -44,8 +44,9 @@ async function replicate(
 ): Promise<void> {
   const hash = nameOf(HASH_ALGORITHMS, request.hash);
   const compression = nameOf(COMPRESSION_MODES, request.compression);
-  if (hash === undefined || compression === undefined) {
-    throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash or compression');
+  const reader = nameOf(READERS, request.reader);
+  if (hash === undefined || compression === undefined || reader === undefined) {
+    throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
   const { originName, dryRun, overwrite, replace, busyTimeoutMs } = request;
   await runReplica(connection, {
@@ -57,6 +58,7 @@ async function replicate(
     dryRun,
     overwrite,
     replace,
+    reader,
     busyTimeoutMs,
     signal,
     onProgress: (progress) =>

@@ -4,10 +4,18 @@ import {
   CHILD_HASH_BYTES,
   MAX_HASHES_PER_MESSAGE,
   MAX_PAGES_REQUEST_BYTES,
+  MAX_TEXTS,
   topLevel,
   TREE_FANOUT,
 } from '../../protocol/limits.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, nameOf } from '../../protocol/messages.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  LEVEL_TOP,
+  nameOf,
+  OUTCOMES,
+  READERS,
+} from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { blockHashBytes, decodeWanted, encodeBatch, fromGaps } from '../../protocol/page-batch.ts';
 import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
@@ -48,6 +56,12 @@ const SLICE_PAGES = 2048;
 
 /** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
 const AUTO_COMPRESS_BYTES = 16 * 1024 * 1024;
+
+/** Characters of a table's name that are told. */
+const MAX_NAME_LENGTH = 500;
+
+/** Passes over the database that may wait for their turn. */
+const MAX_JOBS = 16;
 
 /** Hashes of the first pass are sent in messages of this many. */
 const HASHES_PER_ANSWER = 64;
@@ -96,6 +110,7 @@ class OriginSession {
   readonly #compression: CompressionMode;
   readonly #jobs: HashJob[] = [];
   #wholePageBytes = 0;
+  #rootSent = false;
   #figures = { snapshotHeldMs: 0, walGrowthBytes: 0 };
 
   static async open(
@@ -105,10 +120,17 @@ class OriginSession {
   ): Promise<OriginSession> {
     const hash = nameOf(HASH_ALGORITHMS, open.hash);
     const compression = nameOf(COMPRESSION_MODES, open.compression);
-    if (hash === undefined || compression === undefined || open.seed.length !== SEED_BYTES) {
-      throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash or compression');
+    const reader = nameOf(READERS, open.reader);
+    if (
+      hash === undefined ||
+      compression === undefined ||
+      reader === undefined ||
+      open.seed.length !== SEED_BYTES
+    ) {
+      throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
     const snapshot = await DatabaseSnapshot.open(options.path ?? open.path, {
+      reader,
       busyTimeoutMs: open.busyTimeoutMs,
       signal: options.signal,
     });
@@ -171,6 +193,7 @@ class OriginSession {
         this.#hashSlice();
         await nextTick();
       } else if (next.type === 'done' || next.type === 'open') {
+        this.#checkEnd(next);
         return next;
       } else {
         this.#answer(next);
@@ -181,6 +204,13 @@ class OriginSession {
 
   close(): void {
     this.#snapshot.close();
+  }
+
+  /** A commit that was not preceded by a look at the root hash was not checked: do not call it a success. */
+  #checkEnd(end: MessageOf<'done'> | MessageOf<'open'>): void {
+    if (end.type === 'done' && end.outcome === OUTCOMES.committed && !this.#rootSent) {
+      throw new SqlsyncError('PROTOCOL', 'The other side reported a commit without asking for the root hash');
+    }
   }
 
   #answer(question: Message): void {
@@ -211,6 +241,7 @@ class OriginSession {
     if (end > nodes || question.first > end)
       throw outside(`nodes ${question.first} to ${end} of level ${level}, which has ${nodes}`);
     if (question.first === end) return;
+    if (this.#jobs.length >= MAX_JOBS) throw outside(`more than ${MAX_JOBS} passes at once`);
     const pending = new Uint8Array(HASHES_PER_ANSWER * this.#tree.hashBytes);
     this.#jobs.push({
       id: question.id,
@@ -321,8 +352,9 @@ class OriginSession {
   #sendOwners(question: MessageOf<'getOwners'>): void {
     const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
     const owners = this.#snapshot.ownersOf(pages);
-    const names = [...owners.keys()].slice(0, 4096);
-    const counts = names.map((name) => owners.get(name) ?? 0);
+    const entries = [...owners].slice(0, MAX_TEXTS);
+    const names = entries.map(([name]) => name.slice(0, MAX_NAME_LENGTH));
+    const counts = entries.map(([, count]) => count);
     this.#connection.send(message('owners', { id: question.id, names, counts }));
   }
 
@@ -335,6 +367,7 @@ class OriginSession {
     };
     // No hash follows the root: a new snapshot may be asked for next, and would meet them.
     this.#jobs.length = 0;
+    this.#rootSent = true;
     this.#connection.send(message('root', { hash, ...this.#figures }));
   }
 

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { message } from '../../protocol/encode.ts';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES } from '../../protocol/messages.ts';
-import type { CompressionMode, HashAlgorithm, MessageOf, Outcome } from '../../protocol/messages.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from '../../protocol/messages.ts';
+import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import { EmptyReplica } from '../pages/empty-replica.ts';
@@ -28,6 +28,8 @@ export interface ReplicaOptions {
   readonly dryRun: boolean;
   readonly overwrite: boolean;
   readonly replace: boolean;
+  /** How both agents read their databases. */
+  readonly reader: Reader;
   readonly busyTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   readonly onSnapshot?: (snapshot: {
@@ -139,6 +141,7 @@ function sendOpen(
       replicaPath: place.path,
       replicaFileId: place.file?.fileId ?? '',
       overwrite: options.overwrite,
+      reader: READERS[options.reader],
       busyTimeoutMs: options.busyTimeoutMs,
     }),
   );

@@ -3,8 +3,15 @@ import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, PHASES } from '../../protocol/messages.ts';
-import type { CompressionMode, HashAlgorithm, MessageOf, Outcome } from '../../protocol/messages.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  nameOf,
+  OUTCOMES,
+  PHASES,
+  READERS,
+} from '../../protocol/messages.ts';
+import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
@@ -32,6 +39,8 @@ export interface SyncOptions extends RemoteOptions {
   readonly compress?: CompressionMode;
   /** 'xxh64' (default), or 'sha256' against crafted collisions. */
   readonly hash?: HashAlgorithm;
+  /** How databases are read: 'file' (default) mostly past SQLite, 'dbpage' only by SQLite, the reference. */
+  readonly reader?: Reader;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
   readonly busyTimeoutMs?: number;
   /** Silence of the other side after which it counts as lost, in milliseconds; default 300,000, 0 is for ever. */
@@ -162,6 +171,7 @@ function pull(connection: Connection, run: Run): Promise<RunResult> {
     dryRun: options.dryRun === true,
     overwrite: options.overwrite === true,
     replace: options.replace === true,
+    reader: options.reader ?? 'file',
     busyTimeoutMs: run.busyTimeoutMs,
     signal: options.signal,
     onSnapshot: (snapshot) => announce(run, snapshot),
@@ -181,6 +191,7 @@ async function push(connection: Connection, run: Run): Promise<RunResult> {
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,
       replace: options.replace === true,
+      reader: READERS[options.reader ?? 'file'],
       busyTimeoutMs: run.busyTimeoutMs,
     }),
   );

@@ -196,6 +196,7 @@ export class TreeWalk {
     }
     if (startsWith(this.#options.ownHash(level, index), theirs)) return;
     if (level === 0) {
+      if (first === this.#options.lockBytePage) throw unasked('a hash of the page that has no content');
       this.#differingPages.push({ pageNumber: first, hash: theirs });
       this.differing++;
       return;

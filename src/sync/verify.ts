@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
 import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES } from '../../protocol/messages.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
@@ -72,7 +72,8 @@ export async function runVerify(options: VerifyOptions): Promise<VerifySummary> 
     await Promise.all([a.open(seed, options), b.open(seed, options)]);
     const differingPages = a.snapshot.pageSize === b.snapshot.pageSize ? await differences(a, b) : [];
     const objects = differingPages.length === 0 ? [] : await owners(a, b, differingPages);
-    await Promise.all([a.finish(), b.finish()]);
+    const comparable = a.snapshot.pageSize === b.snapshot.pageSize;
+    await Promise.all([a.finish(comparable), b.finish(comparable)]);
     return {
       same: a.snapshot.pageSize === b.snapshot.pageSize && differingPages.length === 0,
       a: a.describe(),
@@ -134,6 +135,7 @@ class Side {
         replicaPath: '',
         replicaFileId: '',
         overwrite: false,
+        reader: READERS.file,
         busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
       }),
     );
@@ -197,13 +199,21 @@ class Side {
     if (here.length === 0) return new Map();
     this.connection.send(message('getOwners', { id: this.#nextId++, pages: toGaps(here) }));
     const { names, counts } = await this.connection.receiveOnly('owners');
+    if (names.length !== counts.length) {
+      throw new SqlsyncError(
+        'PROTOCOL',
+        `${this.location} sent ${names.length} names with ${counts.length} counts`,
+      );
+    }
     return new Map(names.map((name, i) => [sanitizeText(name), counts[i] ?? 0]));
   }
 
   /** Lets the agent check that the file it read is still the one of that name, and ends the conversation. */
-  async finish(): Promise<void> {
-    this.connection.send(message('getRoot', {}));
-    await this.connection.receiveOnly('root');
+  async finish(checksFile: boolean): Promise<void> {
+    if (checksFile) {
+      this.connection.send(message('getRoot', {}));
+      await this.connection.receiveOnly('root');
+    }
     this.connection.send(message('release', {}));
     const { pageSize, pageCount } = this.snapshot;
     const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };

@@ -17,7 +17,7 @@ import type { TestContext } from 'node:test';
 import { change, openFolder, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';
-import { NEEDS_ROOT, NOBODY, assertRefused, folderState, summaryOf } from './command.ts';
+import { NEEDS_ROOT, NOBODY, assertRefused, folderState } from './command.ts';
 
 const GARBAGE: Record<string, (path: string) => void> = {
   'a text file': (path) => writeFileSync(path, 'Once upon a time there was no database.\n'.repeat(500)),

@@ -114,9 +114,10 @@ describe('what a replica agent gets', () => {
       type: Message['type'],
       replace: (original: Message) => Verdict,
       expected: RegExp,
-    ): void =>
+    ): void => {
       test(`${name} is PROTOCOL (${role})`, () =>
         tamper(role, 'wal', direction, type, replace, { code: 'PROTOCOL', message: expected }));
+    };
 
     refused(
       'in the wrong state, pages before a snapshot,',
@@ -211,9 +212,10 @@ describe('what an origin agent gets', () => {
       type: Message['type'],
       replace: (original: Message) => Verdict,
       expected: RegExp,
-    ): void =>
+    ): void => {
       test(`${name} is PROTOCOL (${role})`, () =>
         tamper(role, 'wal', TO_ORIGIN[role], type, replace, { code: 'PROTOCOL', message: expected }));
+    };
 
     refused(
       'in the wrong state, getRoot before open,',

@@ -122,7 +122,7 @@ describe('kill -9 of the replica agent in a push, at every step,', () => {
   for (const kind of REPLICA_KINDS) {
     test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and is no success before \`done\``, async () => {
       let unconfirmed = 0;
-      await atEveryStep(kind, 'self', pushWithin, ({ failure, killedAt, where, state }) => {
+      await atEveryStep(kind, 'self fine', pushWithin, ({ failure, killedAt, where, state }) => {
         const isConfirmed = killedAt === 'after out done' || killedAt === 'in close';
         assert.equal(failure?.code, isConfirmed ? undefined : 'CONNECTION_LOST', where);
         // Committed and not confirmed: an error, though nothing is wrong with the replica.

@@ -20,9 +20,9 @@ after(async () => {
   await started?.stop();
   rmSync(folder, { recursive: true });
 });
-const scenario = await Scenario.make(folder, { blobs: 1200, pageSize: 4096 });
+const scenario = await Scenario.make(folder, { blobs: 2400, pageSize: 4096 });
 
-/** More than the login and the hashes take, and less than the 3.6 MB of pages. */
+/** More than the login and the hashes take, and less than the 7 MB of pages. */
 const LIMIT_BYTES = 1_500_000;
 
 interface Fault {
@@ -43,7 +43,10 @@ const FAULTS: Fault[] = [
     name: 'the death of the sshd that serves it',
     status: 15,
     code: 'CONNECTION_LOST',
-    strike: () => sshd.killSessions(),
+    strike: (proxy) => {
+      sshd.killSessions();
+      proxy.release();
+    },
   },
   { name: 'SIGINT', status: 130, code: 'INTERRUPTED', strike: (_, run) => run.kill('SIGINT') },
   { name: 'SIGTERM', status: 130, code: 'INTERRUPTED', strike: (_, run) => run.kill('SIGTERM') },
@@ -63,7 +66,8 @@ describe('in mid-transfer over a real sshd,', { skip }, () => {
         const run = startCli(sshd, locations, proxy);
         await Promise.race([proxy.full, run.ended]);
         strike(proxy, run);
-        const result = await run.ended;
+        const result = await run.ended; // though the connection stands still
+        proxy.release();
         const error = result.events.get('error');
         assert.equal(error?.['code'], code, JSON.stringify([...result.events.values()]) + result.stderr);
         assert.equal(result.status, status);

@@ -7,6 +7,7 @@ import Database from 'better-sqlite3';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { Random } from '../../fixtures/random.ts';
 import { assertReplicaOf, sha256File } from '../support/compare.ts';
+import { Scenario } from '../support/relay-scenario.ts';
 import { agentsGone, installRemote, remote, runCli, wasExecuted } from '../support/ssh-cli.ts';
 import type { CliOptions, CliResult } from '../support/ssh-cli.ts';
 import { makeSshKey, SSHD_MISSING, startSshd } from '../support/sshd.ts';
@@ -22,6 +23,7 @@ after(async () => {
   await started?.stop();
   rmSync(folder, { recursive: true });
 });
+const scenario = await Scenario.make(folder, { blobs: 5, pageSize: 4096 });
 
 function makeDatabase(name: string): string {
   const path = join(folder, name);
@@ -157,7 +159,7 @@ const REFUSALS: Refusal[] = [
     code: 'ORIGIN_NOT_FOUND',
     status: 3,
     message: /missing\.db/,
-    locations: (origin, replica) => [remote(sshd, join(folder, 'missing.db')), replica],
+    locations: (_, replica) => [remote(sshd, join(folder, 'missing.db')), replica],
   },
   {
     name: 'a remote folder that is missing',
@@ -172,7 +174,7 @@ const REFUSALS: Refusal[] = [
     status: 3,
     message: /forbidden/,
     options: asNobody,
-    locations: (origin, replica) => [remote(sshd, forbidden('origin.db')), replica],
+    locations: (_, replica) => [remote(sshd, forbidden('origin.db')), replica],
   },
   {
     name: 'a remote folder that the user may not write',
@@ -208,20 +210,16 @@ const REFUSALS: Refusal[] = [
 describe('over a real sshd, refused with a message and an exit status of its own:', { skip }, () => {
   for (const { name, code, status, message, options, locations } of REFUSALS) {
     test(name, async () => {
-      const origin = makeDatabase(`${name}.db`);
-      const replica = join(folder, `${name} replica.db`);
-      summaryOf(await runCli(sshd, [origin, replica]));
-      change(origin, 5);
-      const before = sha256File(replica);
-      const which = locations?.(origin, replica) ?? [origin, remote(sshd, replica)];
+      const pair = scenario.pair('wal');
+      const which = locations?.(pair.origin, pair.replica) ?? [pair.origin, remote(sshd, pair.replica)];
       const result = await runCli(sshd, which, options?.());
       const error = result.events.get('error');
       assert.equal(error?.['code'], code, JSON.stringify(error) + result.stderr);
       assert.match(String(error['message']), message);
-      assert.ok(String(error['hint'] ?? '') !== '', 'a hint');
+      assert.ok(typeof error['hint'] === 'string', 'a hint');
       assert.equal(error['exitStatus'], status);
       assert.equal(result.status, status);
-      assert.equal(sha256File(replica), before);
+      assert.equal(scenario.state('wal', pair), 'old');
       await agentsGone(pidDir);
     });
   }

@@ -9,9 +9,9 @@ import { Random } from '../../fixtures/random.ts';
 const [path = '', seed = '1'] = process.argv.slice(2);
 const random = new Random(Number(seed));
 const database = new Database(path, { timeout: 20 });
-let stopped = false;
-process.once('message', () => (stopped = true));
-process.once('disconnect', () => (stopped = true));
+const stop = new AbortController();
+process.once('message', () => stop.abort());
+process.once('disconnect', () => stop.abort());
 
 const ACTIONS: (() => void)[] = [
   () => insertRows(1),
@@ -37,7 +37,7 @@ function insertRows(count: number): void {
 }
 
 process.send?.('started');
-while (!stopped) {
+while (!stop.signal.aborted) {
   try {
     random.pick(ACTIONS)();
   } catch (error) {

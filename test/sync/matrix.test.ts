@@ -172,7 +172,11 @@ async function newThenUpdated(folder: string, options: GenerateOptions): Promise
 }
 
 /** Syncs an origin over another database of its page size. */
-async function overForeign(folder: string, ofOrigin: GenerateOptions, ofReplica: GenerateOptions): Promise<void> {
+async function overForeign(
+  folder: string,
+  ofOrigin: GenerateOptions,
+  ofReplica: GenerateOptions,
+): Promise<void> {
   const [origin, replica] = paths(folder);
   generateDatabase(origin, ofOrigin);
   generateDatabase(replica, { seed: 99, ...ofReplica });

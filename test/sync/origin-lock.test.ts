@@ -7,9 +7,13 @@ import { OtherProcess } from '../support/other-process.ts';
 import type { Frame } from '../support/sync.ts';
 import { change, syncHere } from '../support/sync.ts';
 
-
 describe('the origin', () => {
-  for (const earlier of ['a new replica', 'a replica to update', 'a replica that is the same', 'a part file'] as const) {
+  for (const earlier of [
+    'a new replica',
+    'a replica to update',
+    'a replica that is the same',
+    'a part file',
+  ] as const) {
     test(`in WAL mode lets others begin to write at every message (${earlier})`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       generateDatabase(origin, { pageSize: 512, rows: 300 });

@@ -22,10 +22,7 @@ describe('a second sync right after the first', () => {
       change(replica, (db) => db.pragma(`journal_mode = ${mode}`));
       const before = state(replica);
       const second = await runSync({ origin, replica });
-      assert.deepEqual(
-        [second.outcome, second.pagesChanged, second.pagesTransferred],
-        ['unchanged', 0, 0],
-      );
+      assert.deepEqual([second.outcome, second.pagesChanged, second.pagesTransferred], ['unchanged', 0, 0]);
       assert.deepEqual(state(replica), before);
     });
   }
@@ -70,15 +67,35 @@ describe('a second sync right after the first', () => {
     const traced = (): string[] => {
       const log = join(dirname(replica), 'trace.log');
       const calls = 'openat,open,write,pwrite64,writev,pwritev,ftruncate,fsync,fdatasync,unlink,rename,link';
-      const run = spawnSync('strace', ['-f', '-y', '-e', `trace=${calls}`, '-o', log, process.execPath, PROGRAM, origin, replica]);
+      const run = spawnSync('strace', [
+        '-f',
+        '-y',
+        '-e',
+        `trace=${calls}`,
+        '-o',
+        log,
+        process.execPath,
+        PROGRAM,
+        origin,
+        replica,
+      ]);
       assert.equal(run.status, 0, run.stderr.toString());
-      return readFileSync(log, 'utf8').split('\n').filter((line) => line.includes('replica.db'));
+      return readFileSync(log, 'utf8')
+        .split('\n')
+        .filter((line) => line.includes('replica.db'));
     };
     const writes = (lines: string[]): string[] =>
-      lines.filter((line) => /(write|writev|pwrite64|pwritev|ftruncate|fsync|fdatasync|unlink|rename|link)\(/.test(line) || (/O_RDWR|O_WRONLY/.test(line) && !/-shm|-wal/.test(line)));
+      lines.filter(
+        (line) =>
+          /(write|writev|pwrite64|pwritev|ftruncate|fsync|fdatasync|unlink|rename|link)\(/.test(line) ||
+          (/O_RDWR|O_WRONLY/.test(line) && !/-shm|-wal/.test(line)),
+      );
     assert.ok(writes(traced()).length > 3, 'the first sync was not seen to write');
     // The -shm file of a WAL database is shared memory of its readers too.
-    assert.deepEqual(writes(traced()).filter((line) => !/-(shm|wal)/.test(line)), []);
+    assert.deepEqual(
+      writes(traced()).filter((line) => !/-(shm|wal)/.test(line)),
+      [],
+    );
   });
 });
 
@@ -112,7 +129,10 @@ describe('--dry-run', () => {
         const dry = await runSync({ origin, replica, dryRun: true, busyTimeoutMs: 0 });
         assert.deepEqual([dry.outcome, dry.pagesTransferred], ['dryRun', 0]);
         assert.deepEqual(state(replica), before);
-        assert.deepEqual(readdirSync(folder).filter((name) => !/-(wal|shm)$/.test(name)), names.filter((name) => !/-(wal|shm)$/.test(name)));
+        assert.deepEqual(
+          readdirSync(folder).filter((name) => !/-(wal|shm)$/.test(name)),
+          names.filter((name) => !/-(wal|shm)$/.test(name)),
+        );
         assertSameChanges(dry, await runSync({ origin, replica }));
         assertReplicaOf(origin, replica);
       }

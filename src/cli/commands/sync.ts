@@ -17,6 +17,7 @@ export interface SyncArguments extends CommonArguments {
   readonly replace: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
+  readonly reader: 'file' | 'dbpage';
 }
 
 /** Between two progress events with `--json`, in milliseconds. */
@@ -43,8 +44,8 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
 }
 
 function optionsOf(args: SyncArguments): SyncOptions {
-  const { origin, replica, dryRun, overwrite, replace, compress, hash } = args;
-  return { origin, replica, dryRun, overwrite, replace, compress, hash, ...remoteOptionsOf(args) };
+  const { origin, replica, dryRun, overwrite, replace, compress, hash, reader } = args;
+  return { origin, replica, dryRun, overwrite, replace, compress, hash, reader, ...remoteOptionsOf(args) };
 }
 
 function listeners(
