@@ -13,7 +13,7 @@ import { besideReplica, removeMark, writeMark } from './mark.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
-import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
+import { replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
   /** The mark to leave beside the replica. */
@@ -63,8 +63,11 @@ export class NewReplica implements PageSink {
       }
       try {
         // Another sync may have published it just before it gave the lock away.
-        if (options.replaces === undefined && currentFileId(path) !== undefined)
-          throw new ReplicaMovedError(path);
+        if (options.replaces === undefined && currentFileId(path) !== undefined) {
+          throw new SqlsyncError('BUSY', `Another program has just made ${path}`, {
+            hint: 'Run it again to bring it up to date.',
+          });
+        }
         return new NewReplica(path, target, options, lock);
       } catch (error) {
         lock.release();

@@ -50,9 +50,8 @@ export interface CommandOptions {
   readonly terminal?: boolean;
 }
 
-/** Every command starts some 60 modules; their compiled form is kept while the tests of one file run. */
-const compileCache = mkdtempSync(join(tmpdir(), 'sqlsync-compiled-'));
-process.on('exit', () => rmSync(compileCache, { recursive: true, force: true }));
+/** Every command loads some 60 modules; Node.js keeps their compiled form here, by their content. */
+const COMPILE_CACHE = join(dirname(dirname(PROGRAM)), 'node_modules', '.cache', 'sqlsync-compiled');
 
 /** A command that is running. */
 export class Command {
@@ -220,5 +219,5 @@ function onTerminal(args: readonly string[]): string[] {
 
 function environment(options: CommandOptions): NodeJS.ProcessEnv {
   const { NO_COLOR: _, FORCE_COLOR: __, NODE_OPTIONS: ___, ...inherited } = process.env;
-  return { ...inherited, NODE_COMPILE_CACHE: compileCache, ...options.hold?.environment, ...options.env };
+  return { ...inherited, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
 }

@@ -62,7 +62,7 @@ for (const signal of SIGNALS) {
       assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
     });
 
-    for (const mode of ['wal', 'delete'] as const) {
+    for (const mode of signal === 'SIGINT' ? (['wal', 'delete'] as const) : []) {
       test(`while a replica in mode ${mode} is updated: it is as it was, and nothing is left`, async (t) => {
         const here = place(t);
         await syncHere({ origin: here.origin, replica: here.replica });

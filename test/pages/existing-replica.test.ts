@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { Command, Hold, assertRefused, folderState, jsonLines, summaryOf } from '../cli/command.ts';
+import { Command, Hold, assertRefused, folderState, jsonLines } from '../cli/command.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import type { OtherConnection } from '../support/other-process.ts';
@@ -117,8 +117,7 @@ for (const mode of MODES) {
       test(`with ${what} is repaired by the next sync`, async (t) => {
         const { origin, replica } = await pair(t, mode);
         harm(replica);
-        const summary = await summaryOf([origin, replica]);
-        assert.equal(summary['outcome'], 'committed');
+        assert.equal((await syncHere({ origin, replica })).outcomeName, 'committed');
         assertReplicaOf(origin, replica);
       });
     }
@@ -126,11 +125,11 @@ for (const mode of MODES) {
     test('becomes an empty database where the origin has no pages, and that is unchanged then', async (t) => {
       const { origin, replica } = await pair(t, mode);
       truncateSync(origin, 0);
-      assert.equal((await summaryOf([origin, replica]))['outcome'], 'committed');
+      assert.equal((await syncHere({ origin, replica })).outcomeName, 'committed');
       assert.deepEqual(column(replica, 'SELECT name FROM sqlite_schema'), []);
       assert.deepEqual(column(replica, 'PRAGMA integrity_check'), ['ok']);
       const before = sha256File(replica);
-      assert.equal((await summaryOf([origin, replica]))['outcome'], 'unchanged');
+      assert.equal((await syncHere({ origin, replica })).outcomeName, 'unchanged');
       assert.equal(sha256File(replica), before);
     });
 
@@ -165,7 +164,7 @@ describe('an existing replica', () => {
     const writer = await other.open(replica);
     await writer.exec('PRAGMA cache_size = 5; BEGIN IMMEDIATE; UPDATE t SET x = zeroblob(8000)');
     await other.end();
-    assert.equal((await summaryOf([origin, replica]))['outcome'], 'unchanged');
+    assert.equal((await syncHere({ origin, replica })).outcomeName, 'unchanged');
     assert.equal(existsSync(`${replica}-journal`), false);
     assertReplicaOf(origin, replica);
   });

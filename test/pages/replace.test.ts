@@ -49,7 +49,7 @@ for (const mode of MODES) {
       assertReplicaOf(origin, replica);
       assert.deepEqual(column(replica, 'PRAGMA journal_mode'), [mode]);
       assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
-      assert.equal((await summaryOf([origin, replica]))['outcome'], 'unchanged');
+      assert.equal((await syncHere({ origin, replica })).outcomeName, 'unchanged');
       change(origin, "INSERT INTO fresh VALUES ('fresher')");
       await syncHere({ origin, replica, replace: true });
       assertReplicaOf(origin, replica);

@@ -1,9 +1,9 @@
 /**
  * Preloaded (`node --import`) into a far agent, `sqlsync agent`, that is to kill somebody at one exact step of the
- * protocol. A step is a frame that came in, before the agent sees it; a frame that is to go out, before it does (only
- * where the agent kills itself); and the same frame just after. From the environment:
+ * protocol. A step is a frame that came in, before the agent sees it, and a frame that went out, just after; with
+ * `fine` also a frame that is to go out, just before. From the environment:
  *
- *     SQLSYNC_TEST_KILL   the step (from 1) and whom: `7 self` or `7 parent`
+ *     SQLSYNC_TEST_KILL   the step (from 1) and whom: `7 self`, `7 self fine` or `7 parent`
  *     SQLSYNC_TEST_LOG    file that gets `pid N`, a line for each step (`in open`, `before out snapshot`), and `killed`
  */
 import { appendFileSync } from 'node:fs';

@@ -31,8 +31,8 @@ test('a database over 1 GiB is copied across the lock-byte page, new and by an u
     assert.ok(update.pagesTransferred >= 20 && update.pagesTransferred < 40, String(update.pagesTransferred));
     change(replica, (db) => db.pragma('wal_checkpoint(TRUNCATE)'));
     assertSame(origin, replica);
-    assert.equal((await runSync({ origin, replica })).pagesChanged, 0);
   }
+  assert.equal((await runSync({ origin, replica })).pagesChanged, 0);
 });
 
 /**
