@@ -70,6 +70,7 @@ export class ExistingReplica implements PageSink {
     try {
       const writer = new ReplicaWriter(this.path, {
         textEncoding: this.#old.textEncoding,
+        wal: this.#spool === undefined,
         ...(this.#file.header === undefined ? { initialPageSize: this.#target.pageSize } : {}),
       });
       this.#writer = writer;

@@ -141,16 +141,22 @@ function begin(reader: DatabaseReader, options: ReplicaOptions): Promise<Shape> 
   return retryBusy(`Replica ${reader.path}`, () => reader.begin(), { timeoutMs, signal });
 }
 
-/** A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery makes it undone. */
+/**
+ * A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery undoes it as soon as a
+ * connection that may write looks at the file. Where that fails, the reader that comes next says why.
+ */
 function recover(file: DatabaseFile): void {
   try {
-    const writer = new ReplicaWriter(file.path, { textEncoding: file.header?.textEncoding ?? 'UTF-8' });
+    const writer = new ReplicaWriter(file.path, {
+      textEncoding: file.header?.textEncoding ?? 'UTF-8',
+      wal: false,
+    });
     try {
       writer.pageCount();
     } finally {
       writer.close();
     }
-  } catch (error) {
-    throw replicaError(file.path, error);
+  } catch {
+    // An interrupted change of the text encoding makes ATTACH fail, after the recovery.
   }
 }

@@ -4,11 +4,16 @@ import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
 import { databaseUri } from './database-uri.ts';
 
+/** Measured: as fast as SQLite's default of 16 MB here, where every page is written once. */
+const WAL_CACHE_KIB = 2000;
+
 export interface WriterOptions {
   /** The replica's text encoding; SQLite refuses to attach a database of another one. */
   readonly textEncoding: 'UTF-8' | 'UTF-16le' | 'UTF-16be';
   /** For a file of 0 bytes, which has no page size yet. */
   readonly initialPageSize?: number;
+  /** A WAL takes pages at any time, so that no large cache has to hold them back until the commit. */
+  readonly wal: boolean;
 }
 
 /**
@@ -36,6 +41,7 @@ export class ReplicaWriter {
       database.pragma('writable_schema = ON');
       database.prepare('ATTACH ? AS replica').run(databaseUri(path, { mode: 'rw' }));
       database.pragma('replica.synchronous = FULL');
+      if (options.wal) database.pragma(`replica.cache_size = -${WAL_CACHE_KIB}`);
       if (options.initialPageSize !== undefined) {
         database.pragma(`replica.page_size = ${options.initialPageSize}`);
       }

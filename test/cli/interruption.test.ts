@@ -36,6 +36,7 @@ async function interrupt(
   const hold = new Hold(t, 2.5e6);
   const args = [origin, replica, '--compress', 'none', ...(options.json === true ? ['--json'] : [])];
   const command = new Command(args, { ...options, hold, detached: options.wholeGroup === true });
+  t.after(() => command.child.kill('SIGKILL'));
   await hold.reached(command);
   const agents = command.children();
   assert.equal(agents.length, 1);
@@ -110,6 +111,7 @@ test('an agent whose near side is killed ends by itself', async (t) => {
   const here = place(t);
   const hold = new Hold(t, 2.5e6);
   const command = new Command([here.origin, here.replica, '--compress', 'none'], { hold });
+  t.after(() => command.child.kill('SIGKILL'));
   await hold.reached(command);
   const agents = command.children();
   command.child.kill('SIGKILL');
@@ -123,6 +125,7 @@ test('verify is interrupted like a sync, and both agents end', async (t) => {
   await syncHere({ origin: here.origin, replica: here.replica });
   const hold = new Hold(t, 100);
   const command = new Command(['verify', here.origin, here.replica], { hold });
+  t.after(() => command.child.kill('SIGKILL'));
   await hold.reached(command);
   const agents = command.children();
   assert.equal(agents.length, 2);
