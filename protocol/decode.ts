@@ -31,6 +31,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 export class FrameDecoder {
   readonly #checksum: Checksum;
   readonly #pieces = new PieceQueue();
+  #batchFrame = new Uint8Array(0);
   #sequence = 0;
   #preambleSeen = false;
   #header: { definition: MessageDefinition; name: MessageName; bodyBytes: number } | undefined;
@@ -55,7 +56,10 @@ export class FrameDecoder {
     if (this.#violation === undefined) this.#pieces.push(bytes);
   }
 
-  /** The next complete message, or undefined until more bytes come. Throws ProtocolViolation. */
+  /**
+   * The next complete message, or undefined until more bytes come. The `data` of a `pages` message is valid until the
+   * next call. Throws ProtocolViolation.
+   */
   next(): Message | undefined {
     if (this.#violation !== undefined) throw this.#violation;
     try {
@@ -74,7 +78,7 @@ export class FrameDecoder {
     }
     const { definition, name, bodyBytes } = this.#header;
     if (this.#pieces.length < FRAME_HEADER_BYTES + bodyBytes) return undefined;
-    const frame = this.#pieces.take(FRAME_HEADER_BYTES + bodyBytes);
+    const frame = this.#take(name, FRAME_HEADER_BYTES + bodyBytes);
     const declared = new DataView(frame.buffer, frame.byteOffset).getUint32(12, true);
     if (frameChecksum(this.#checksum, frame) !== declared) {
       throw new ProtocolViolation(`frame ${this.#sequence} (${name}) does not match its checksum`);
@@ -82,6 +86,13 @@ export class FrameDecoder {
     this.#header = undefined;
     this.#sequence = (this.#sequence + 1) >>> 0;
     return decodeBody(name, definition, frame.subarray(FRAME_HEADER_BYTES));
+  }
+
+  /** Page batches, which are most of all bytes, are put together in the same memory again and again. */
+  #take(name: MessageName, length: number): Uint8Array {
+    if (name !== 'pages') return this.#pieces.take(length);
+    if (this.#batchFrame.length < length) this.#batchFrame = new Uint8Array(length);
+    return this.#pieces.take(length, this.#batchFrame);
   }
 
   #readPreamble(): boolean {
@@ -255,9 +266,10 @@ class PieceQueue {
     this.length += bytes.length;
   }
 
-  /** A copy of the first bytes, at most `length`; they stay. */
-  peek(length: number): Uint8Array {
-    const joined = new Uint8Array(Math.min(length, this.length));
+  /** A copy of the first bytes, at most `length`, in `into` where that is given; they stay. */
+  peek(length: number, into?: Uint8Array): Uint8Array {
+    const bytes = Math.min(length, this.length);
+    const joined = into === undefined ? new Uint8Array(bytes) : into.subarray(0, bytes);
     let filled = 0;
     for (const piece of this.#pieces) {
       if (filled === joined.length) break;
@@ -269,7 +281,7 @@ class PieceQueue {
   }
 
   /** The first `length` bytes, which must be there; they go. */
-  take(length: number): Uint8Array {
+  take(length: number, into?: Uint8Array): Uint8Array {
     const first = this.#pieces[0];
     if (first !== undefined && first.length >= length) {
       if (first.length === length) this.#pieces.shift();
@@ -277,7 +289,7 @@ class PieceQueue {
       this.length -= length;
       return first.subarray(0, length);
     }
-    const joined = this.peek(length);
+    const joined = this.peek(length, into);
     let left = length;
     let whole = 0;
     for (const piece of this.#pieces) {

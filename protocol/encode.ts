@@ -2,8 +2,11 @@ import { FRAME_HEADER_BYTES, MAX_TEXT_BYTES, MAX_TEXTS } from './limits.ts';
 import { maxBodyBytes, MESSAGES } from './messages.ts';
 import type { FieldType, Message, MessageName, MessageOf } from './messages.ts';
 
-/** XXH32 of `bytes` with a 32-bit seed, as an unsigned number. Injected, so that this folder stays pure. */
-export type Checksum = (bytes: Uint8Array, seed: number) => number;
+/**
+ * CRC-32 (ISO-HDLC, as in zlib) of `bytes` that follow those of which `previous` is the CRC-32; 0 where there are
+ * none. Injected, so that this folder stays pure.
+ */
+export type Checksum = (bytes: Uint8Array, previous: number) => number;
 
 const utf8 = new TextEncoder();
 
@@ -19,29 +22,34 @@ export class FrameEncoder {
     this.#checksum = checksum;
   }
 
-  /** The whole frame (header and body) of `outgoing`. Throws RangeError where a value does not fit its field. */
-  encode(outgoing: Message): Uint8Array {
+  /**
+   * The frame of `outgoing` (header and body), in one or two pieces: the bytes of a page batch are not copied, and must
+   * not change until they were sent. Throws RangeError where a value does not fit its field.
+   */
+  encode(outgoing: Message): Uint8Array[] {
     const definition = MESSAGES[outgoing.type];
+    const batch = outgoing.type === 'pages' ? outgoing.data : undefined;
     const body = new BodyWriter(maxBodyBytes(definition), roomFor(outgoing));
     const values = outgoing as unknown as Record<string, unknown>;
     for (const [name, type] of Object.entries(definition.fields) as [string, FieldType][]) {
-      body.field(type, values[name], `${outgoing.type}.${name}`);
+      if (batch !== undefined && name === 'data') body.lengthOnly(batch.length);
+      else body.field(type, values[name], `${outgoing.type}.${name}`);
     }
-    const frame = body.finish();
-    const header = new DataView(frame.buffer, frame.byteOffset, FRAME_HEADER_BYTES);
-    header.setUint32(0, frame.length - FRAME_HEADER_BYTES, true);
+    const start = body.finish(batch?.length ?? 0);
+    const header = new DataView(start.buffer, start.byteOffset, FRAME_HEADER_BYTES);
+    header.setUint32(0, start.length - FRAME_HEADER_BYTES + (batch?.length ?? 0), true);
     header.setUint8(4, definition.code);
     header.setUint32(8, this.#sequence, true);
     this.#sequence = (this.#sequence + 1) >>> 0;
-    header.setUint32(12, frameChecksum(this.#checksum, frame), true);
-    return frame;
+    const checksum = frameChecksum(this.#checksum, start);
+    header.setUint32(12, batch === undefined ? checksum : this.#checksum(batch, checksum), true);
+    return batch === undefined ? [start] : [start, batch];
   }
 }
 
-/** Room for a body that holds one large field, so that pages are copied once. */
+/** Room for a body that holds one large field, so that it need not grow. */
 function roomFor(outgoing: Message): number {
   switch (outgoing.type) {
-    case 'pages':
     case 'hashes':
       return outgoing.data.length + SMALL_BODY_BYTES;
     case 'getPages':
@@ -51,7 +59,7 @@ function roomFor(outgoing: Message): number {
   }
 }
 
-/** The checksum of a whole frame: over the body, seeded with that of the header's first 12 bytes. */
+/** The checksum of a frame: of the header's first 12 bytes and the body. */
 export function frameChecksum(checksum: Checksum, frame: Uint8Array): number {
   return checksum(frame.subarray(FRAME_HEADER_BYTES), checksum(frame.subarray(0, 12), 0));
 }
@@ -97,8 +105,14 @@ class BodyWriter {
     }
   }
 
-  finish(): Uint8Array {
-    const length = this.#length - FRAME_HEADER_BYTES;
+  /** The length of bytes that will follow the body as a piece of their own. */
+  lengthOnly(bytes: number): void {
+    this.#unsigned(bytes, 4, 'length');
+  }
+
+  /** @param following Bytes of the body that are not written here. */
+  finish(following: number): Uint8Array {
+    const length = this.#length - FRAME_HEADER_BYTES + following;
     if (length > this.#maxBytes)
       throw new RangeError(`body of ${length} bytes, at most ${this.#maxBytes} are allowed`);
     return this.#bytes.subarray(0, this.#length);

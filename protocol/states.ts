@@ -31,6 +31,8 @@ export const STATES = {
   released: ['progress', 'done', 'open', 'error'],
   /** Replica agent that sent `open`. */
   opening: ['snapshot', 'error'],
+  /** The same, of a new attempt: answers to the questions of the last one may still be under way. */
+  reopening: ['snapshot', 'hashes', 'pages', 'owners', 'root', 'error'],
   /** Replica agent that has the snapshot. */
   driving: ['hashes', 'pages', 'owners', 'root', 'error'],
 } as const;

@@ -54,9 +54,19 @@ export function folderIsWritable(path: string): boolean {
 }
 
 /** True for root and for the file's owner, whose new -wal and -shm files the application can write. */
-export function actsAsOwner(stats: Stats): boolean {
+function actsAsOwner(stats: Stats): boolean {
   const uid = process.geteuid?.();
   return uid === undefined || uid === 0 || uid === stats.uid;
+}
+
+/**
+ * True where opening an idle WAL database would create -wal and -shm files that belong to us and that its owner, whose
+ * application needs them, could not write.
+ */
+export function wouldLeaveForeignFiles(file: DatabaseFile): boolean {
+  if (file.header?.wal !== true || actsAsOwner(file.stats)) return false;
+  const isThere = (suffix: string): boolean => currentFileId(file.path + suffix) !== undefined;
+  return !(isThere('-wal') && isThere('-shm')) && folderIsWritable(file.path);
 }
 
 function readHeader(path: string): DatabaseHeader | undefined {

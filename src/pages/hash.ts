@@ -11,11 +11,6 @@ const xx = await xxhash();
 /** Bytes of the seed that the replica agent chooses for each sync. */
 export const SEED_BYTES = 8;
 
-/** XXH32, as the frames of the protocol are checked with. */
-export function checksum32(bytes: Uint8Array, seed: number): number {
-  return xx.h32Raw(bytes, seed);
-}
-
 /** Seeded hashes of pages and nodes. Both sides of a sync make the same one from `open`'s algorithm and seed. */
 export interface PageHasher {
   readonly pageSize: PageSize;

@@ -1,7 +1,8 @@
-import { systemErrorCode } from '../errors.ts';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import { ReplicaWriter } from '../sqlite/replica-writer.ts';
+import { wouldLeaveForeignFiles } from './database-file.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader } from './file-pages.ts';
@@ -34,6 +35,13 @@ export class OldState implements PageSource {
 
   /** Throws SqlsyncError. A hot journal, which a killed sync leaves, is rolled back by SQLite first. */
   static async open(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
+    if (wouldLeaveForeignFiles(file)) {
+      throw new SqlsyncError(
+        'REPLICA_UNWRITABLE',
+        `Replica ${file.path} is idle in WAL mode and belongs to another user (uid ${file.stats.uid}); opening it would create -wal and -shm files that its owner could not write`,
+        { hint: 'Run sqlsync as the owner of the replica.' },
+      );
+    }
     for (let recovered = false; ; recovered = true) {
       try {
         return await OldState.#openOnce(file, options);

@@ -4,7 +4,13 @@ import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from './database-file.ts';
-import { actsAsOwner, currentFileId, fileBytes, folderIsWritable, inspectDatabase } from './database-file.ts';
+import {
+  currentFileId,
+  fileBytes,
+  folderIsWritable,
+  inspectDatabase,
+  wouldLeaveForeignFiles,
+} from './database-file.ts';
 import { hasChecksumVfs, parseHeader } from './header.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader } from './file-pages.ts';
@@ -252,7 +258,7 @@ function mustOpenImmutable(file: DatabaseFile): boolean {
       { hint: 'Open it once with the application or as its owner, or allow this user to write the folder.' },
     );
   }
-  if (actsAsOwner(file.stats)) return false;
+  if (!wouldLeaveForeignFiles(file)) return false;
   throw new SqlsyncError(
     'ORIGIN_PERMISSION',
     `Origin ${file.path} is idle in WAL mode and belongs to another user (uid ${file.stats.uid}); opening it would create -wal and -shm files that its owner could not write`,

@@ -1,5 +1,6 @@
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { crc32 } from 'node:zlib';
 import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
 import { FrameEncoder, message } from '../../protocol/encode.ts';
 import type { Message, MessageName, MessageOf } from '../../protocol/messages.ts';
@@ -12,7 +13,6 @@ import {
   PROTOCOL_VERSION,
 } from '../../protocol/version.ts';
 import { parseErrorCode, sanitizeText, SqlsyncError } from '../errors.ts';
-import { checksum32 } from '../pages/hash.ts';
 import type { Transport } from '../transport/transport.ts';
 import { PROGRAM } from './program.ts';
 
@@ -21,6 +21,9 @@ const MAX_BUFFERED_BYTES = 16 * 1024 * 1024;
 
 /** Frames are collected up to this before they are handed to the transport. */
 const WRITE_BATCH_BYTES = 64 * 1024;
+
+/** Pieces of this size and more are written as they are. */
+const LARGE_PIECE_BYTES = 32 * 1024;
 
 /** How long a far process that closed its output may take to tell its exit status. */
 const EXIT_STATUS_WAIT_MS = 2000;
@@ -42,8 +45,8 @@ export class Connection {
   bytesSent = 0;
   bytesReceived = 0;
   readonly #options: ConnectionOptions;
-  readonly #encoder = new FrameEncoder(checksum32);
-  readonly #decoder = new FrameDecoder(checksum32);
+  readonly #encoder = new FrameEncoder(crc32);
+  readonly #decoder = new FrameDecoder(crc32);
   /** The state to go to once the peer's hello has come. */
   #stateAfterHello: State;
   #outgoing: Uint8Array[] = [];
@@ -79,7 +82,7 @@ export class Connection {
   }
 
   send(outgoing: Message): void {
-    this.#queue(this.#encoder.encode(outgoing));
+    for (const piece of this.#encoder.encode(outgoing)) this.#queue(piece);
   }
 
   /** Resolves when the transport has taken what was sent, so that no more than a little waits in memory. */
@@ -170,11 +173,15 @@ export class Connection {
   #flush(): void {
     this.#flushScheduled = false;
     if (this.#outgoing.length === 0) return;
-    const bytes = this.#outgoing.length === 1 ? this.#outgoing[0] : Buffer.concat(this.#outgoing);
+    const { output } = this.transport;
+    const pieces = this.#outgoing;
     this.#outgoing = [];
     this.#outgoingBytes = 0;
-    const { output } = this.transport;
-    if (!output.destroyed && !output.writableEnded) output.write(bytes);
+    if (output.destroyed || output.writableEnded) return;
+    // One system call where the transport can, and no copy of page batches.
+    output.cork();
+    for (const piece of joinSmall(pieces)) output.write(piece);
+    output.uncork();
   }
 
   #decode(): Message | undefined {
@@ -281,6 +288,25 @@ export class Connection {
       hint: 'Nothing was changed here unless a commit was reported. Run it again: it goes on from what is there.',
     });
   }
+}
+
+/** Neighbouring small pieces as one, since every write costs a packet on some transports. */
+function joinSmall(pieces: readonly Uint8Array[]): Uint8Array[] {
+  const joined: Uint8Array[] = [];
+  let small: Uint8Array[] = [];
+  const flushSmall = (): void => {
+    if (small.length > 0) joined.push(Buffer.concat(small));
+    small = [];
+  };
+  for (const piece of pieces) {
+    if (piece.length < LARGE_PIECE_BYTES) small.push(piece);
+    else {
+      flushSmall();
+      joined.push(piece);
+    }
+  }
+  flushSmall();
+  return joined;
 }
 
 /** The error that a peer reported, its text made safe to show. */

@@ -56,7 +56,7 @@ const MAX_ATTEMPTS = 4;
 export async function runReplica(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
   for (let attempt = 1; ; attempt++) {
     try {
-      const result = await attemptCopy(connection, options);
+      const result = await attemptCopy(connection, options, attempt > 1);
       connection.send(result.done);
       await connection.drained();
       return result;
@@ -76,11 +76,16 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
   }
 }
 
-async function attemptCopy(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
+async function attemptCopy(
+  connection: Connection,
+  options: ReplicaOptions,
+  again: boolean,
+): Promise<ReplicaResult> {
   const place = inspectReplica(options.path);
   const seed = randomBytes(SEED_BYTES);
   const firstId = sendOpen(connection, place, seed, options);
-  const snapshot = await connection.receiveOnly('snapshot');
+  connection.expect(again ? 'reopening' : 'opening');
+  const snapshot = await receiveSnapshot(connection);
   connection.state = 'driving';
   options.onSnapshot?.(snapshot);
   const size = pageSize(snapshot.pageSize);
@@ -121,6 +126,14 @@ async function attemptCopy(connection: Connection, options: ReplicaOptions): Pro
   }
 }
 
+/** The snapshot; answers to the questions of an attempt that was given up come before it. */
+async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snapshot'>> {
+  for (;;) {
+    const next = await connection.receive();
+    if (next.type === 'snapshot') return next;
+  }
+}
+
 /**
  * Asks for a snapshot, and in the same breath for the first hashes where there is something to compare with.
  * Returns the id of that question, 0 where none was asked.
@@ -145,7 +158,6 @@ function sendOpen(
       busyTimeoutMs: options.busyTimeoutMs,
     }),
   );
-  connection.expect('opening');
   if (!place.hasOldPages) return 0;
   connection.send(message('getHashes', { id: 1, level: LEVEL_TOP, first: 0, count: 0 }));
   return 1;

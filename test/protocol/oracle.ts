@@ -3,7 +3,6 @@ import fc from 'fast-check';
 import { Random } from '../../fixtures/random.ts';
 import { MESSAGES } from '../../protocol/messages.ts';
 import type { FieldType, Message, MessageDefinition, MessageName } from '../../protocol/messages.ts';
-import { naiveXxh32 } from './xxhash.ts';
 
 export const DEFINITIONS = Object.entries(MESSAGES) as [MessageName, MessageDefinition][];
 
@@ -24,9 +23,19 @@ export function naiveFrame(
   frame.set(damage.reserved ?? [0, 0, 0], 5);
   view.setUint32(8, sequence, true);
   frame.set(body, 16);
-  const checksum = naiveXxh32(frame.subarray(16), naiveXxh32(frame.subarray(0, 12), 0));
+  const checksum = naiveCrc32([...frame.subarray(0, 12), ...frame.subarray(16)]);
   view.setUint32(12, damage.checksum ?? checksum, true);
   return frame;
+}
+
+/** CRC-32 bit by bit. */
+export function naiveCrc32(bytes: Iterable<number>): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return (crc ^ 0xffffffff) >>> 0;
 }
 
 export function naiveEncode(message: Message, sequence: number): Uint8Array {

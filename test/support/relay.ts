@@ -2,9 +2,10 @@ import { FrameDecoder } from '../../protocol/decode.ts';
 import { FrameEncoder } from '../../protocol/encode.ts';
 import type { Message } from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
-import { checksum32 } from '../../src/pages/hash.ts';
+import { crc32 } from 'node:zlib';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
+import { encodeFrame } from './frames.ts';
 
 /** Which way a message goes. */
 export type Direction = 'toNear' | 'toFar';
@@ -52,8 +53,8 @@ function relayDirection(
   decide: (passing: Passing) => Verdict,
   seen: string[],
 ): void {
-  const decoder = new FrameDecoder(checksum32);
-  const encoder = new FrameEncoder(checksum32);
+  const decoder = new FrameDecoder(crc32);
+  const encoder = new FrameEncoder(crc32);
   let index = 0;
   let open = true;
   const end = (): void => {
@@ -66,7 +67,8 @@ function relayDirection(
     if (!open) return;
     const verdict = decide({ direction, index, message });
     if (verdict === 'cut') return end();
-    for (const part of verdict) to.output.write(part instanceof Uint8Array ? part : encoder.encode(part));
+    for (const part of verdict)
+      to.output.write(part instanceof Uint8Array ? part : encodeFrame(encoder, part));
   };
   to.output.write(new TextEncoder().encode(PREAMBLE));
   from.input.on('data', (bytes: Uint8Array) => {

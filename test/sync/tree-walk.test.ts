@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { Random } from '../../fixtures/random.ts';
 import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
 import { SqlsyncError } from '../../src/errors.ts';
-import { checksum32 } from '../../src/pages/hash.ts';
+import { crc32 } from 'node:zlib';
 import { TreeWalk } from '../../src/sync/tree-walk.ts';
 import type { ChildrenRequest, DifferingPage } from '../../src/sync/tree-walk.ts';
 
@@ -215,8 +215,8 @@ function nodeHash(database: Database, level: number, index: number): Uint8Array 
   const pages = database.slice(index * TREE_FANOUT ** level, (index + 1) * TREE_FANOUT ** level);
   const bytes = new Uint8Array(Int32Array.from([level, ...pages]).buffer);
   const hash = new Uint8Array(HASH_BYTES);
-  new DataView(hash.buffer).setUint32(0, checksum32(bytes, 1));
-  new DataView(hash.buffer).setUint32(4, checksum32(bytes, 2));
+  new DataView(hash.buffer).setUint32(0, crc32(bytes, 1));
+  new DataView(hash.buffer).setUint32(4, crc32(bytes, 2));
   return hash;
 }
 
