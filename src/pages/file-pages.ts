@@ -34,7 +34,7 @@ export class FilePages {
   #locked = 0 as PageNumber;
   #walPages: Uint8Array | undefined;
   #readPage: ReadPage = () => new Uint8Array(0);
-  #buffer: Buffer = Buffer.alloc(0);
+  #buffer: Uint8Array = new Uint8Array(0);
 
   constructor(path: string) {
     this.#path = path;
@@ -56,10 +56,17 @@ export class FilePages {
 
   /** `count` consecutive pages, at most `RUN_BYTES` or one page; the bytes are valid until the next call. */
   readPages(first: PageNumber, count: number): Uint8Array {
-    const size = this.#pageSize;
-    const length = count * size;
-    if (this.#buffer.length < length) this.#buffer = Buffer.alloc(Math.max(length, RUN_BYTES));
+    const length = count * this.#pageSize;
+    if (this.#buffer.length < length) this.#buffer = new Uint8Array(Math.max(length, RUN_BYTES));
     const run = this.#buffer.subarray(0, length);
+    this.readInto(first, run);
+    return run;
+  }
+
+  /** Fills `run` with consecutive pages. */
+  readInto(first: PageNumber, run: Uint8Array): void {
+    const size = this.#pageSize;
+    const count = run.length / size;
     const wholePages = this.#hasOnlyWalPages(first, count)
       ? 0
       : Math.floor(this.#readFile(run, first) / size);
@@ -68,7 +75,6 @@ export class FilePages {
       if (page === this.#locked) run.fill(0, i * size, (i + 1) * size);
       else if (i >= wholePages || this.#isInWal(page)) run.set(this.#readPage(page), i * size);
     }
-    return run;
   }
 
   close(): void {
@@ -76,7 +82,7 @@ export class FilePages {
   }
 
   /** Bytes that the file has for this run. */
-  #readFile(run: Buffer, first: PageNumber): number {
+  #readFile(run: Uint8Array, first: PageNumber): number {
     let filled = 0;
     while (filled < run.length) {
       const offset = (first - 1) * this.#pageSize + filled;

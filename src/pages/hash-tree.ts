@@ -20,24 +20,30 @@ export interface HashTreeOptions {
   readonly budgetBytes?: number;
 }
 
+/** Hashes of the nodes of one level, and which of them are right. */
+interface KeptLevel {
+  readonly hashes: Uint8Array;
+  readonly known: Uint8Array;
+}
+
 /**
  * The hash tree of one database: a node of level L stands for 16^L consecutive pages, its hash is the hash of its
  * children's hashes, a page's is of its bytes.
  *
- * Only one level is kept in memory, the lowest that fits the budget; levels above are computed when asked for
- * (16 times fewer with each level), levels below by reading the pages again. So memory is bounded by the budget
- * and not by the database.
+ * The lowest level that fits the budget and all above it are kept in memory, each hash from when it was first asked
+ * for; levels below are computed by reading the pages again. So memory is bounded by the budget and not by the
+ * database.
  */
 export class HashTree {
   readonly pageCount: PageCount;
   readonly hashBytes: number;
-  /** The level that is kept in memory. */
+  /** The lowest level that is kept in memory. */
   readonly keptLevel: number;
   readonly #hasher: PageHasher;
   #readPages: ReadPages;
   #presentCount: PageCount;
-  readonly #kept: Uint8Array;
-  readonly #known: Uint8Array;
+  /** By level, from `keptLevel` to the root. */
+  readonly #levels: KeptLevel[] = [];
 
   constructor(options: HashTreeOptions) {
     this.pageCount = options.pageCount;
@@ -49,8 +55,10 @@ export class HashTree {
     let level = 0;
     while (this.nodeCount(level) * this.hashBytes > budget && this.nodeCount(level) > 1) level++;
     this.keptLevel = level;
-    this.#kept = new Uint8Array(this.nodeCount(level) * this.hashBytes);
-    this.#known = new Uint8Array(this.nodeCount(level));
+    for (let nodes = this.nodeCount(level); ; nodes = this.nodeCount(++level)) {
+      this.#levels[level] = { hashes: new Uint8Array(nodes * this.hashBytes), known: new Uint8Array(nodes) };
+      if (nodes <= 1) break;
+    }
   }
 
   /** Nodes of a level, in the finished tree. */
@@ -65,29 +73,29 @@ export class HashTree {
 
   /** Keeps the hash of a page that is at hand anyway, so that it need not be read again for hashing. */
   learn(page: PageNumber, bytes: Uint8Array): void {
-    const index = page - 1;
-    if (this.keptLevel > 0 || this.#known[index] === 1) return;
-    this.#hasher.hashPage(page, bytes, this.#kept, index * this.hashBytes);
-    this.#known[index] = 1;
+    const pages = this.#levels[0];
+    if (pages === undefined || pages.known[page - 1] === 1) return;
+    this.#hasher.hashPage(page, bytes, pages.hashes, (page - 1) * this.hashBytes);
+    pages.known[page - 1] = 1;
   }
 
   /** Writes a node's hash to `out` at `offset`, hashing whatever was not hashed yet. The node must not be absent. */
   hashNode(level: number, index: number, out: Uint8Array, offset: number): void {
-    if (level < this.keptLevel) this.#compute(level, index, out, offset);
-    else if (level === this.keptLevel) out.set(this.#keptHash(index), offset);
-    else this.#hashChildren(level, index, out, offset);
+    const kept = this.#levels[level];
+    if (kept === undefined) return this.#compute(level, index, out, offset);
+    const start = index * this.hashBytes;
+    if (kept.known[index] === 0) {
+      this.#compute(level, index, kept.hashes, start);
+      kept.known[index] = 1;
+    }
+    for (let i = 0; i < this.hashBytes; i++) out[offset + i] = kept.hashes[start + i] as number;
   }
 
   /** The root hash; of the empty string for a database without pages. */
   root(): Uint8Array {
     const root = new Uint8Array(this.hashBytes);
-    if (this.pageCount === 0) {
-      this.#hasher.hash(new Uint8Array(0), root, 0);
-      return root;
-    }
-    let level = 0;
-    while (this.nodeCount(level) > 1) level++;
-    this.hashNode(level, 0, root, 0);
+    if (this.pageCount === 0) this.#hasher.hash(new Uint8Array(0), root, 0);
+    else this.hashNode(this.#levels.length - 1, 0, root, 0);
     return root;
   }
 
@@ -100,49 +108,41 @@ export class HashTree {
 
   /** Takes note that a page now has this hash. */
   setPageHash(page: PageNumber, hash: Uint8Array): void {
-    const index = Math.floor((page - 1) / TREE_FANOUT ** this.keptLevel);
-    if (this.keptLevel > 0) return this.#forget(index);
-    this.#kept.set(hash, index * this.hashBytes);
-    this.#known[index] = 1;
+    const pages = this.#levels[0];
+    this.#forget(page);
+    if (pages === undefined) return;
+    pages.hashes.set(hash, (page - 1) * this.hashBytes);
+    pages.known[page - 1] = 1;
   }
 
   /** From now on all pages exist, and pages that must be hashed again are read by `readPages`. */
   complete(readPages: ReadPages): void {
-    if (this.keptLevel > 0 && this.#presentCount < this.pageCount) {
-      // The kept node at the old end was hashed over fewer pages than it has now.
-      const last = Math.floor(Math.max(0, this.#presentCount - 1) / TREE_FANOUT ** this.keptLevel);
-      this.#forget(last);
+    // Nodes at the old end were hashed over fewer pages than they have now.
+    if (this.#presentCount > 0 && this.#presentCount < this.pageCount) {
+      const known = this.#levels[0]?.known[this.#presentCount - 1];
+      this.#forget(pageNumber(this.#presentCount));
+      // The page itself has not changed.
+      if (known !== undefined) (this.#levels[0] as KeptLevel).known[this.#presentCount - 1] = known;
     }
     this.#presentCount = this.pageCount;
     this.#readPages = readPages;
   }
 
-  #forget(index: number): void {
-    this.#known[index] = 0;
-  }
-
-  #keptHash(index: number): Uint8Array {
-    const start = index * this.hashBytes;
-    if (this.#known[index] === 0) {
-      this.#compute(this.keptLevel, index, this.#kept, start);
-      this.#known[index] = 1;
+  /** The hashes of all kept nodes that hold this page are to be computed again. */
+  #forget(page: PageNumber): void {
+    for (let level = this.keptLevel; level < this.#levels.length; level++) {
+      (this.#levels[level] as KeptLevel).known[Math.floor((page - 1) / TREE_FANOUT ** level)] = 0;
     }
-    return this.#kept.subarray(start, start + this.hashBytes);
   }
 
-  /** A node's hash from the pages themselves. */
   #compute(level: number, index: number, out: Uint8Array, offset: number): void {
-    if (level === 0) this.#hashPages(index, index + 1, out, offset);
-    else this.#hashChildren(level, index, out, offset);
-  }
-
-  #hashChildren(level: number, index: number, out: Uint8Array, offset: number): void {
+    if (level === 0) return this.#hashPages(index, index + 1, out, offset);
     const first = index * TREE_FANOUT;
     const below = level - 1;
     const present = Math.ceil(this.#presentCount / TREE_FANOUT ** below);
     const end = Math.min(first + TREE_FANOUT, present);
-    const children = new Uint8Array((end - first) * this.hashBytes);
     if (this.keptLevel === 0) this.#learnPages(level, index);
+    const children = new Uint8Array((end - first) * this.hashBytes);
     if (below === 0 && this.keptLevel > 0) {
       this.#hashPages(first, end, children, 0);
     } else {
@@ -155,14 +155,15 @@ export class HashTree {
 
   /** Hashes the pages of a node that were not hashed yet, in runs as long as they come. */
   #learnPages(level: number, index: number): void {
+    const { hashes, known } = this.#levels[0] as KeptLevel;
     const end = Math.min((index + 1) * TREE_FANOUT ** level, this.#presentCount);
     let from = index * TREE_FANOUT ** level;
     while (from < end) {
-      while (from < end && this.#known[from] === 1) from++;
+      while (from < end && known[from] === 1) from++;
       let to = from;
-      while (to < end && this.#known[to] === 0) to++;
-      if (to > from) this.#hashPages(from, to, this.#kept, from * this.hashBytes);
-      this.#known.fill(1, from, to);
+      while (to < end && known[to] === 0) to++;
+      if (to > from) this.#hashPages(from, to, hashes, from * this.hashBytes);
+      known.fill(1, from, to);
       from = to;
     }
   }

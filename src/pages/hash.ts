@@ -41,12 +41,18 @@ export function createPageHasher(algorithm: HashAlgorithm, seed: Uint8Array, siz
 type Hash = Pick<PageHasher, 'hashBytes' | 'hash'>;
 
 function xxh64(seed: Uint8Array): Hash {
+  // Runs of pages are hashed into one array: a view for each page would cost as much as the hash.
+  let lastOut: Uint8Array = new Uint8Array(0);
+  let view = new DataView(lastOut.buffer);
   const seedValue = new DataView(seed.buffer, seed.byteOffset, SEED_BYTES).getBigUint64(0, true);
   return {
     hashBytes: 8,
     hash(bytes, out, offset) {
-      const value = xx.h64Raw(bytes, seedValue);
-      new DataView(out.buffer, out.byteOffset).setBigUint64(offset, value, true);
+      if (out !== lastOut) {
+        lastOut = out;
+        view = new DataView(out.buffer, out.byteOffset, out.byteLength);
+      }
+      view.setBigUint64(offset, xx.h64Raw(bytes, seedValue), true);
     },
   };
 }

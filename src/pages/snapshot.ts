@@ -117,9 +117,21 @@ export class DatabaseSnapshot implements PageSource {
     return new Uint8Array(this.readPages(page, 1));
   }
 
+  /** Fills `run` with consecutive pages. */
+  readInto(first: PageNumber, run: Uint8Array): void {
+    if (this.#access.files === undefined) run.set(readOneByOne(this, first, run.length / this.pageSize));
+    else this.#reading(() => this.#access.files?.readInto(first, run));
+  }
+
   readPages(first: PageNumber, count: number): Uint8Array {
+    return this.#reading(
+      () => this.#access.files?.readPages(first, count) ?? readOneByOne(this, first, count),
+    );
+  }
+
+  #reading<T>(read: () => T): T {
     try {
-      return this.#access.files?.readPages(first, count) ?? readOneByOne(this, first, count);
+      return read();
     } catch (error) {
       throw originError(this.path, error);
     }

@@ -297,23 +297,26 @@ class OriginSession {
     const { pageSize, pageCount } = this.#snapshot;
     const wanted = checked(() => decodeWanted(question.pages, pageCount));
     if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
-    const deltas = wanted.some((page) => page.hasBlocks);
-    if (!deltas && question.blockHashes.length > 0) throw outside('block hashes of no page');
-    const batch = deltas ? this.#makeDeltas(wanted, question.blockHashes) : this.#readWhole(wanted);
-    const encoded = encodeBatchBytes(batch, this.#compressionOf(wanted.length, deltas));
+    if (wanted.some((page) => page.hasBlocks)) return this.#sendDeltas(question, wanted);
+    if (question.blockHashes.length > 0) throw outside('block hashes of no page');
+    const compression = this.#compressionOf(wanted.length, 0);
+    const encoded = encodeBatchBytes(this.#readWhole(wanted), compression);
     this.#connection.send(message('pages', { id: question.id, ...encoded }));
   }
 
   /** A batch of whole pages, read in runs straight to their place. */
   #readWhole(wanted: readonly WantedPage[]): Uint8Array {
     const { pageSize } = this.#snapshot;
-    const batch = new Uint8Array(wanted.length * (1 + pageSize));
+    // Not filled with zeros first; the kinds are, since 0 stands for a whole page.
+    const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
+    batch.fill(0, 0, wanted.length);
     for (let from = 0; from < wanted.length;) {
       const first = (wanted[from] as WantedPage).pageNumber;
       let to = from + 1;
       while (wanted[to]?.pageNumber === first + to - from) to++;
-      const run = this.#snapshot.readPages(pageNumber(first), to - from);
-      batch.set(run, wanted.length + from * pageSize);
+      const start = wanted.length + from * pageSize;
+      const run = batch.subarray(start, start + (to - from) * pageSize);
+      this.#snapshot.readInto(pageNumber(first), run);
       // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
       for (let i = 0; i < to - from; i++) {
         this.#tree.learn(pageNumber(first + i), run.subarray(i * pageSize, (i + 1) * pageSize));
@@ -323,7 +326,14 @@ class OriginSession {
     return batch;
   }
 
-  #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): Uint8Array {
+  #sendDeltas({ id, blockHashes }: MessageOf<'getPages'>, wanted: readonly WantedPage[]): void {
+    const pages = this.#makeDeltas(wanted, blockHashes);
+    const deltas = pages.reduce((count, page) => count + (page.bitmap === undefined ? 0 : 1), 0);
+    const compression = this.#compressionOf(pages.length - deltas, deltas);
+    this.#connection.send(message('pages', { id, ...encodeBatchBytes(encodeBatch(pages), compression) }));
+  }
+
+  #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
     const hashBytes = blockHashBytes(this.#snapshot.pageSize);
     let at = 0;
     const pages = wanted.map(({ pageNumber: number, hasBlocks }): BatchPage => {
@@ -335,18 +345,17 @@ class OriginSession {
       return makeDelta(page, hashes);
     });
     if (at !== blockHashes.length) throw outside('block hashes of no page');
-    return encodeBatch(pages);
+    return pages;
   }
 
   /**
    * 'auto' is for local files, where zstd is slower than the pipe: it compresses deltas, which are small and shrink by
    * half, and of whole pages only the first few, so that a small change stays small and a large one fast.
    */
-  #compressionOf(pages: number, hasDeltas: boolean): 'zstd' | 'none' {
+  #compressionOf(wholePages: number, deltas: number): 'zstd' | 'none' {
     if (this.#compression !== 'auto') return this.#compression;
-    if (hasDeltas) return 'zstd';
-    this.#wholePageBytes += pages * this.#snapshot.pageSize;
-    return this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
+    this.#wholePageBytes += wholePages * this.#snapshot.pageSize;
+    return deltas > wholePages || this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
   }
 
   #sendOwners(question: MessageOf<'getOwners'>): void {
