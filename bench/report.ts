@@ -1,166 +1,101 @@
-import { execFileSync } from 'node:child_process';
-import { cpus, release, totalmem, type } from 'node:os';
-import type { BenchCase } from './data.ts';
-import { median } from './measure.ts';
-import type { Measured } from './measure.ts';
+import type { CaseName } from './data.ts';
+import { medianOf } from './rounds.ts';
+import type { CaseResult, Round } from './rounds.ts';
+import { figure, megabytes, table } from './results.ts';
+import { TOOLS } from './tools.ts';
+import type { ToolName } from './tools.ts';
 
-/** The last line that `sqlsync --json` writes, as far as the report uses it. */
-export interface SyncSummary {
-  type: 'summary';
-  pageSize: number;
-  pageCount: number;
-  pagesTransferred: number;
-  bytesSent: number;
-  bytesReceived: number;
-  durationMs: number;
-  snapshotHeldMs: number;
-  walGrowthBytes: number;
-}
-
-export interface Comparison {
-  label: string;
-  command: string;
-  args: (origin: string, target: string) => string[];
-  /** It starts from a copy of the replica; the others write a file that is not there yet. */
-  updates: boolean;
-}
-
-export type ComparisonName = 'backup' | 'vacuum-into' | 'cp' | 'dd' | 'rsync';
-
-export const COMPARISONS: Record<ComparisonName, Comparison> = {
-  backup: {
-    label: '`sqlite3 .backup`',
-    command: 'sqlite3',
-    args: (origin, target) => [origin, `.backup ${quote(target)}`],
-    updates: false,
-  },
-  'vacuum-into': {
-    label: '`VACUUM INTO`',
-    command: 'sqlite3',
-    args: (origin, target) => [origin, `VACUUM INTO ${quote(target)}`],
-    updates: false,
-  },
-  cp: { label: '`cp`', command: 'cp', args: (origin, target) => [origin, target], updates: false },
-  dd: {
-    label: '`dd conv=fsync`',
-    command: 'dd',
-    args: (origin, target) => [`if=${origin}`, `of=${target}`, 'bs=1M', 'conv=fsync'],
-    updates: false,
-  },
-  rsync: {
-    label: '`rsync --inplace`',
-    command: 'rsync',
-    args: (origin, target) => ['--inplace', '--no-whole-file', origin, target],
-    updates: true,
-  },
+/** What a sync of 1.05 GB, local to local, is to reach: wall time as a ratio to `.backup`, and bytes on the wire. */
+const TARGETS: Record<CaseName, { ratio: number; wireBytes: number }> = {
+  identical: { ratio: 0.4, wireBytes: 10e3 },
+  update364: { ratio: 0.5, wireBytes: 200e3 },
+  update1pct: { ratio: 1.2, wireBytes: 10e6 },
+  insert1pct: { ratio: 1.2, wireBytes: 28e6 },
+  delete1pct: { ratio: 1.6, wireBytes: 20e6 },
+  vacuum: { ratio: 5, wireBytes: 1.04e9 },
+  new: { ratio: 1.6, wireBytes: 1.06e9 },
 };
 
-export interface Round {
-  sync: (Measured & { summary: SyncSummary }) | undefined;
-  /** Seconds. */
-  others: Partial<Record<ComparisonName, number>>;
+export function wireBytesOf({ sync: { summary } }: Round): number {
+  return summary.bytesSent + summary.bytesReceived;
 }
 
-export interface CaseResult {
-  benchCase: BenchCase;
-  rounds: readonly Round[];
+export function ratioTo(rounds: readonly Round[], name: ToolName): number | undefined {
+  return medianOf(rounds, ({ sync, tools }) => {
+    const tool = tools[name];
+    return tool && sync.seconds / tool.seconds;
+  });
 }
 
-export interface ReportOptions {
-  rows: number;
-  runs: number;
-  comparisons: readonly ComparisonName[];
-  command: string;
-}
-
-/** The results as Markdown: medians of all rounds. */
-export function renderReport(results: readonly CaseResult[], options: ReportOptions): string {
-  const { comparisons } = options;
-  const header = [
-    'case',
-    'pages',
-    'pages sent',
-    'sent MB',
-    'received MB',
-    'sqlsync s',
-    ...comparisons.flatMap((name) => [`${COMPARISONS[name].label} s`, 'ratio']),
-    'snapshot held s',
-    'near peak MB',
-    'far peak MB',
-  ];
-  return `# Benchmark results
-
-${[
-  ...machine(),
-  `Database: ${options.rows.toLocaleString('en')} rows, made by bench/data.ts`,
-  `Command: \`${options.command}\``,
-]
-  .map((line) => `- ${line}`)
-  .join('\n')}
-
-Medians of ${options.runs} rounds. In each round every tool runs once, sqlsync on a fresh copy of the replica; files are in the page
-cache. Seconds are from the start of the process to its exit. "sent" and "received" are all bytes that cross the wire, as the near agent
-counts them (MB = 10^6 bytes). A ratio below 1 means that sqlsync is faster: the median of the ratios within the rounds. Peaks are
-resident memory; near is the process that the user starts, far is the largest process that it starts in turn.
-
-${table([header, ...results.map((result) => row(result, comparisons))])}
-
-${results.map(({ benchCase }) => `- **${benchCase.name}**: ${benchCase.description}`).join('\n')}
-`;
-}
-
-function row({ benchCase, rounds }: CaseResult, comparisons: readonly ComparisonName[]): string[] {
-  const syncs = rounds.flatMap(({ sync }) => (sync === undefined ? [] : [sync]));
-  const medianOf = (
-    value: (sync: (typeof syncs)[number]) => number | undefined,
-    scale: number,
-    digits: number,
-  ): string => {
-    const values = syncs.map(value).filter((known) => known !== undefined);
-    return values.length === 0 ? '–' : (median(values) / scale).toFixed(digits);
-  };
-  const compared = comparisons.flatMap((name) => {
-    const pairs = rounds.map(({ sync, others }) => [sync?.seconds ?? NaN, others[name] ?? NaN] as const);
+/** What sqlsync itself took; `targets` where they are meant for these databases. */
+export function syncTable(results: readonly CaseResult[], targets: boolean): string {
+  const header = ['case', 's', ...(targets ? ['of `.backup`', 'target'] : []), 'CPU s', 'wire MB'];
+  if (targets) header.push('target');
+  header.push('pages', 'pages sent', 'snapshot s', 'near MB', 'far MB');
+  const body = results.map(({ benchCase: { name }, rounds }) => {
+    const { ratio, wireBytes } = TARGETS[name];
     return [
-      median(pairs.map(([, other]) => other)).toFixed(2),
-      median(pairs.map(([own, other]) => own / other)).toFixed(2),
+      name,
+      seconds(rounds),
+      ...(targets ? [figure(ratioTo(rounds, 'backup'), 2), `≤ ${ratio}`] : []),
+      figure(
+        medianOf(rounds, ({ sync }) => sync.cpuSeconds),
+        2,
+      ),
+      megabytes(medianOf(rounds, wireBytesOf)),
+      ...(targets ? [`≤ ${wireBytes / 1e6}`] : []),
+      figure(
+        medianOf(rounds, ({ sync }) => sync.summary.pageCount),
+        0,
+      ),
+      figure(
+        medianOf(rounds, ({ sync }) => sync.summary.pagesTransferred),
+        0,
+      ),
+      figure(
+        medianOf(rounds, ({ sync }) => sync.summary.snapshotHeldMs / 1000),
+        2,
+      ),
+      peak(rounds, ({ sync }) => sync.peakBytes),
+      peak(rounds, ({ sync }) => sync.childPeakBytes),
     ];
   });
-  return [
+  return table(header, body);
+}
+
+/** The seconds of sqlsync and of the other tools side by side. */
+export function comparisonTable(results: readonly CaseResult[], tools: readonly ToolName[]): string {
+  const header = ['case', 'sqlsync s', ...tools.flatMap((name) => [`${TOOLS[name].label} s`, 'ratio'])];
+  const withWire = tools.filter((name) => TOOLS[name].wireBytes !== undefined);
+  header.push('sqlsync wire MB', ...withWire.map((name) => `${TOOLS[name].label} wire MB`));
+  const body = results.map(({ benchCase, rounds }) => [
     benchCase.name,
-    medianOf((sync) => sync.summary.pageCount, 1, 0),
-    medianOf((sync) => sync.summary.pagesTransferred, 1, 0),
-    medianOf((sync) => sync.summary.bytesSent, 1e6, 3),
-    medianOf((sync) => sync.summary.bytesReceived, 1e6, 3),
-    medianOf((sync) => sync.seconds, 1, 2),
-    ...compared,
-    medianOf((sync) => sync.summary.snapshotHeldMs, 1000, 2),
-    medianOf((sync) => sync.peakBytes, 1e6, 0),
-    medianOf((sync) => sync.childPeakBytes, 1e6, 0),
-  ];
+    seconds(rounds),
+    ...tools.flatMap((name) => [
+      figure(
+        medianOf(rounds, (round) => round.tools[name]?.seconds),
+        2,
+      ),
+      figure(ratioTo(rounds, name), 2),
+    ]),
+    megabytes(medianOf(rounds, (round) => round.sync.linkBytes ?? wireBytesOf(round))),
+    ...withWire.map((name) => megabytes(medianOf(rounds, (round) => round.tools[name]?.wireBytes))),
+  ]);
+  return table(header, body);
 }
 
-function machine(): string[] {
-  const shell = execFileSync('sqlite3', ['-version'], { encoding: 'utf8' }).split(' ')[0] ?? '';
-  const [cpu] = cpus();
-  return [
-    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores (${cpu?.model.trim() ?? 'unknown'}), ` +
-      `${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory, ${type()} ${release()}`,
-    `Node ${process.versions.node}, sqlite3 shell ${shell}`,
-  ];
+export function caseList(results: readonly CaseResult[]): string {
+  return results.map(({ benchCase }) => `- **${benchCase.name}**: ${benchCase.description}`).join('\n');
 }
 
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((cells) => cells[column]?.length ?? 0), 3),
+export function seconds(rounds: readonly Round[]): string {
+  return figure(
+    medianOf(rounds, ({ sync }) => sync.seconds),
+    2,
   );
-  const line = (cells: readonly string[]): string =>
-    `| ${cells.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))).join(' | ')} |`;
-  const rule = `| ${widths.map((width, column) => (column === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)).join(' | ')} |`;
-  const [header = [], ...body] = rows;
-  return [line(header), rule, ...body.map(line)].join('\n');
 }
 
-function quote(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
+function peak(rounds: readonly Round[], value: (round: Round) => number | undefined): string {
+  const bytes = medianOf(rounds, value);
+  return figure(bytes && bytes / 1e6, 0);
 }

@@ -1,197 +1,103 @@
 /**
- * `npm run bench -- [--cases A,B] [--runs N] [--size 1.05GB] [--compare backup,cp,…] [-- SQLSYNC OPTIONS]`
- *
- * Measures `sqlsync ORIGIN REPLICA` on this machine for each case of data.ts, in each round on a fresh copy of the
- * replica and beside the other ways to copy a database, and writes bench/RESULTS.md.
+ * `npm run bench`: measures sqlsync on this machine beside what else a person has, and writes bench/RESULTS.md.
+ * README.md, beside this file, has the options.
  */
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
-import Database from 'better-sqlite3';
-import { CASE_NAMES, copyDatabase, prepareCase, rowsOfSize } from './data.ts';
-import type { BenchCase, CaseName } from './data.ts';
-import { measureProcess } from './measure.ts';
-import type { Measured } from './measure.ts';
-import { COMPARISONS, renderReport } from './report.ts';
-import type { CaseResult, ComparisonName, Round, SyncSummary } from './report.ts';
+import { linkSection, localSection, sshSection, startSection } from './copies.ts';
+import type { CopyOptions } from './copies.ts';
+import { CASE_NAMES, rowsOfSize } from './data.ts';
+import { MEMORY_SIZES, memorySection } from './memory.ts';
+import { SECTIONS, writeSection } from './results.ts';
+import type { SectionName } from './results.ts';
+import { WORK_DIR } from './target.ts';
+import { TOOL_NAMES } from './tools.ts';
+import { writerSection } from './writer.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const WORK_DIR = join(import.meta.dirname, 'data', 'work');
-const USUAL_EXE = join(ROOT, 'bin', 'sqlsync.js');
-
-interface BenchOptions {
-  exe: string;
-  syncArgs: readonly string[];
-  comparisons: readonly ComparisonName[];
-  runs: number;
-}
+const SECTION_NAMES = Object.keys(SECTIONS) as SectionName[];
+/** All but the one that reads 100 GB. */
+const USUAL_SECTIONS: readonly SectionName[] = ['local', 'start', 'ssh', 'link', 'writer'];
+const WAYS = ['local', 'ssh', 'link'] as const;
+/** In place of a case: the section `memory`. */
+const SPARSE_CASE = 'sparse50';
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      cases: { type: 'string', default: CASE_NAMES.join(',') },
+      sections: { type: 'string' },
+      over: { type: 'string' },
+      cases: { type: 'string' },
       runs: { type: 'string', default: '5' },
       size: { type: 'string', default: '1.05GB' },
       seed: { type: 'string', default: '1' },
-      compare: { type: 'string', default: 'backup' },
-      exe: { type: 'string', default: USUAL_EXE },
+      compare: { type: 'string' },
+      journal: { type: 'string', default: 'wal,delete' },
+      exe: { type: 'string', default: join(ROOT, 'bin', 'sqlsync.js') },
       output: { type: 'string', default: join(import.meta.dirname, 'RESULTS.md') },
     },
   });
-  const names = values.cases.split(',').map((name) => oneOf(CASE_NAMES, name));
-  const comparisonNames = Object.keys(COMPARISONS) as ComparisonName[];
-  const comparisons = values.compare
-    .split(',')
-    .filter(Boolean)
-    .map((name) => oneOf(comparisonNames, name));
   const runs = Number(values.runs);
   if (!Number.isInteger(runs) || runs < 1)
     throw new Error(`--runs ${values.runs}: expected a whole number from 1`);
-  const data = { rows: rowsOfSize(values.size), seed: Number(values.seed) };
-
-  const options: BenchOptions = { exe: values.exe, syncArgs: positionals, comparisons, runs };
-  const results: CaseResult[] = [];
-  for (const name of names) results.push(await runCase(prepareCase(name, data), options));
+  const cases = listOf([...CASE_NAMES, SPARSE_CASE] as const, values.cases);
+  const copies: CopyOptions = {
+    data: { rows: rowsOfSize(values.size), seed: Number(values.seed) },
+    cases: cases?.filter((name) => name !== SPARSE_CASE),
+    runs,
+    exe: values.exe,
+    syncArgs: positionals,
+    tools: listOf(TOOL_NAMES, values.compare),
+  };
+  const journals = listOf(['wal', 'delete'] as const, values.journal) ?? [];
+  const measure: Record<SectionName, () => Promise<string>> = {
+    local: () => localSection(copies),
+    start: () => startSection(copies),
+    ssh: () => sshSection(copies),
+    link: () => linkSection(copies),
+    writer: () => writerSection({ ...copies, rounds: runs, journals }),
+    memory: () => memorySection({ ...copies, sizes: MEMORY_SIZES }),
+  };
+  for (const name of sectionsOf(values, cases)) {
+    const body = await measure[name]();
+    writeSection(values.output, name, body, commandLine());
+    console.log(`\n## ${SECTIONS[name]}\n\n${body}\n`);
+  }
   rmSync(WORK_DIR, { recursive: true, force: true });
-
-  const report = renderReport(results, { rows: data.rows, runs, comparisons, command: commandLine() });
-  console.log(`\n${report}`);
-  writeFileSync(values.output, report);
 }
 
-async function runCase(benchCase: BenchCase, options: BenchOptions): Promise<CaseResult> {
-  readIntoPageCache(benchCase.origin);
-  const rounds: Round[] = [];
-  for (let number = 0; number < options.runs; number++) {
-    const round: Round = { sync: undefined, others: {} };
-    const measurements = [
-      async () => void (round.sync = await measureSync(benchCase, options, number === 0)),
-      ...options.comparisons.map((name) => async () => {
-        round.others[name] = (await measureComparison(benchCase, name)).seconds;
-      }),
-    ];
-    // Every other round in the opposite order, so that a drift of the machine favours nobody.
-    if (number % 2 === 1) measurements.reverse();
-    for (const measurement of measurements) await measurement();
-    rounds.push(round);
-    console.error(describeRound(benchCase.name, number, round));
-  }
-  return { benchCase, rounds };
+/** Sections may be named themselves, by the way to the origin, or by the cases that only some of them have. */
+function sectionsOf(
+  values: { sections?: string | undefined; over?: string | undefined },
+  cases: readonly string[] | undefined,
+): readonly SectionName[] {
+  const named = [
+    ...(listOf(SECTION_NAMES, values.sections) ?? []),
+    ...(listOf(WAYS, values.over) ?? []),
+    ...(cases?.includes(SPARSE_CASE) === true ? (['memory'] as const) : []),
+  ];
+  if (named.length > 0) return SECTION_NAMES.filter((name) => named.includes(name));
+  return cases === undefined ? USUAL_SECTIONS : WAYS;
 }
 
-async function measureSync(
-  { origin, replica }: BenchCase,
-  { exe, syncArgs }: BenchOptions,
-  verify: boolean,
-): Promise<Measured & { summary: SyncSummary }> {
-  const target = freshTarget(replica);
-  const overwrite = replica === undefined ? [] : ['--overwrite'];
-  const measured = await measureProcess(process.execPath, [
-    exe,
-    origin,
-    target,
-    '--json',
-    ...overwrite,
-    ...syncArgs,
-  ]);
-  const summary = parseSummary(measured.stdout);
-  if (verify) assertSamePages(origin, target);
-  return { ...measured, summary };
-}
-
-async function measureComparison({ origin, replica }: BenchCase, name: ComparisonName): Promise<Measured> {
-  const { command, args, updates } = COMPARISONS[name];
-  const target = freshTarget(updates ? replica : undefined);
-  return measureProcess(command, args(origin, target));
-}
-
-/** A path in an empty directory, with a copy of `replica` there that is on the disk already. */
-function freshTarget(replica: string | undefined): string {
-  rmSync(WORK_DIR, { recursive: true, force: true });
-  mkdirSync(WORK_DIR, { recursive: true });
-  const target = join(WORK_DIR, 'replica.db');
-  if (replica === undefined) return target;
-  copyDatabase(replica, target);
-  // Or else the measured process would pay for writing out the copy.
-  const file = openSync(target, 'r+');
-  fsyncSync(file);
-  closeSync(file);
-  return target;
-}
-
-function parseSummary(stdout: string): SyncSummary {
-  const last = stdout.trimEnd().split('\n').at(-1) ?? '';
-  const summary = JSON.parse(last) as SyncSummary;
-  if (summary.type !== 'summary') throw new Error(`expected a summary as the last line, not ${last}`);
-  return summary;
-}
-
-const CHUNK_BYTES = 1 << 20;
-
-/** Cheap proof that the right thing was measured; the tests prove much more. */
-function assertSamePages(origin: string, replica: string): void {
-  const wal = `${replica}-wal`;
-  if (existsSync(wal) && statSync(wal).size > 0) {
-    const db = new Database(replica);
-    db.pragma('wal_checkpoint(TRUNCATE)');
-    db.close();
-  }
-  const files = [openSync(origin, 'r'), openSync(replica, 'r')];
-  const chunks = files.map(() => Buffer.alloc(CHUNK_BYTES));
-  for (let position = 0; ; position += CHUNK_BYTES) {
-    const [a, b] = files.map((file, index) => {
-      const chunk = chunks[index] as Buffer;
-      const read = chunk.subarray(0, readSync(file, chunk, 0, CHUNK_BYTES, position));
-      // What belongs to the replica, all of it in the file header.
-      if (position === 0)
-        for (const [from, to] of [
-          [18, 20],
-          [24, 28],
-          [40, 44],
-          [92, 100],
-        ])
-          read.fill(0, from, to);
-      return read;
-    }) as [Buffer, Buffer];
-    if (!a.equals(b))
-      throw new Error(`${replica} differs from ${origin} between ${position} and the next MiB`);
-    if (a.length < CHUNK_BYTES) break;
-  }
-  files.forEach(closeSync);
-}
-
-function readIntoPageCache(path: string): void {
-  const file = openSync(path, 'r');
-  const chunk = Buffer.alloc(CHUNK_BYTES);
-  while (readSync(file, chunk) > 0);
-  closeSync(file);
-}
-
-function describeRound(name: CaseName, number: number, round: Round): string {
-  const others = Object.entries(round.others).map(([other, seconds]) => `${other} ${seconds.toFixed(2)} s`);
-  return `${name} ${number + 1}: sqlsync ${round.sync?.seconds.toFixed(2)} s, ${others.join(', ')}`;
-}
-
-function commandLine(): string {
-  const args = process.argv.slice(2).map((arg) => (arg.startsWith(ROOT) ? relative(ROOT, arg) : arg));
-  return ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' ');
+function listOf<T extends string>(choices: readonly T[], list: string | undefined): T[] | undefined {
+  return list
+    ?.split(',')
+    .filter(Boolean)
+    .map((value) => oneOf(choices, value));
 }
 
 function oneOf<T extends string>(choices: readonly T[], value: string): T {
   const choice = choices.find((candidate) => candidate === value);
   if (choice === undefined) throw new Error(`${value}: expected one of ${choices.join(', ')}`);
   return choice;
+}
+
+function commandLine(): string {
+  const args = process.argv.slice(2).map((arg) => (arg.startsWith(ROOT) ? relative(ROOT, arg) : arg));
+  return ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' ');
 }
 
 await main();

@@ -6,13 +6,16 @@ import { hashBlocks } from './hash.ts';
 /** A page of which more than this part changed travels whole: the bitmap and block hashes would not pay. */
 const FULL_PAGE_RATIO = 0.75;
 
+/** Block hashes of the page at hand; only of use within one call. */
+let hashes = new Uint8Array(0);
+
 /**
  * The page as a delta against the version whose block hashes the peer sent, or whole where most of it changed.
  * `oldHashes` are `blockHashBytes(page.length)` bytes.
  */
 export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
   const blocks = blocksPerPage(page.length);
-  const hashes = new Uint8Array(blockHashBytes(page.length));
+  if (hashes.length !== blockHashBytes(page.length)) hashes = new Uint8Array(blockHashBytes(page.length));
   hashBlocks(page, hashes, 0);
   const now = new DataView(hashes.buffer);
   const old = new DataView(oldHashes.buffer, oldHashes.byteOffset, oldHashes.byteLength);
@@ -25,7 +28,9 @@ export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
     changed.push(block);
   }
   if (changed.length > blocks * FULL_PAGE_RATIO) return { bitmap: undefined, data: page };
-  const data = new Uint8Array(changed.length * BLOCK_BYTES);
+  // From Node's pool: tens of thousands of small buffers of their own would keep the garbage collector busy.
+  const pooled = Buffer.allocUnsafe(changed.length * BLOCK_BYTES);
+  const data = new Uint8Array(pooled.buffer, pooled.byteOffset, pooled.length);
   for (const [i, block] of changed.entries()) {
     data.set(page.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), i * BLOCK_BYTES);
   }

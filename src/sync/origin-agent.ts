@@ -310,20 +310,25 @@ class OriginSession {
     // Not filled with zeros first; the kinds are, since 0 stands for a whole page.
     const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
     batch.fill(0, 0, wanted.length);
+    const pages = batch.subarray(wanted.length);
+    this.#readInto(wanted, pages);
+    // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
+    for (const [i, page] of wanted.entries()) {
+      this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
+    }
+    return batch;
+  }
+
+  /** Reads these pages one after another into `pages`, neighbours at once. */
+  #readInto(wanted: readonly WantedPage[], pages: Uint8Array): void {
+    const { pageSize } = this.#snapshot;
     for (let from = 0; from < wanted.length;) {
       const first = (wanted[from] as WantedPage).pageNumber;
       let to = from + 1;
       while (wanted[to]?.pageNumber === first + to - from) to++;
-      const start = wanted.length + from * pageSize;
-      const run = batch.subarray(start, start + (to - from) * pageSize);
-      this.#snapshot.readInto(pageNumber(first), run);
-      // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
-      for (let i = 0; i < to - from; i++) {
-        this.#tree.learn(pageNumber(first + i), run.subarray(i * pageSize, (i + 1) * pageSize));
-      }
+      this.#snapshot.readInto(pageNumber(first), pages.subarray(from * pageSize, to * pageSize));
       from = to;
     }
-    return batch;
   }
 
   #sendDeltas({ id, blockHashes }: MessageOf<'getPages'>, wanted: readonly WantedPage[]): void {
@@ -334,18 +339,20 @@ class OriginSession {
   }
 
   #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
-    const hashBytes = blockHashBytes(this.#snapshot.pageSize);
+    const { pageSize } = this.#snapshot;
+    const hashBytes = blockHashBytes(pageSize);
+    if (blockHashes.length !== wanted.filter((page) => page.hasBlocks).length * hashBytes) {
+      throw outside('deltas with too few or too many block hashes');
+    }
+    const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
+    this.#readInto(wanted, pages);
     let at = 0;
-    const pages = wanted.map(({ pageNumber: number, hasBlocks }): BatchPage => {
-      const page = this.#snapshot.readPage(pageNumber(number));
+    return wanted.map(({ hasBlocks }, i): BatchPage => {
+      const page = pages.subarray(i * pageSize, (i + 1) * pageSize);
       if (!hasBlocks) return { bitmap: undefined, data: page };
-      const hashes = blockHashes.subarray(at, at + hashBytes);
       at += hashBytes;
-      if (hashes.length !== hashBytes) throw outside('deltas without block hashes');
-      return makeDelta(page, hashes);
+      return makeDelta(page, blockHashes.subarray(at - hashBytes, at));
     });
-    if (at !== blockHashes.length) throw outside('block hashes of no page');
-    return pages;
   }
 
   /**

@@ -22,7 +22,7 @@ import { decodeBatchBytes } from './compression.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { TreeWalk } from './tree-walk.ts';
-import type { ChildrenRequest } from './tree-walk.ts';
+import type { ChildrenRequest, DifferingPage } from './tree-walk.ts';
 
 export interface CopyProgress {
   readonly phase: Phase;
@@ -64,6 +64,10 @@ interface Expected extends WantedPage {
   readonly old: Uint8Array | undefined;
   /** How the result's hash must begin; undefined where the page did not exist here, so that only the root tells. */
   readonly hash: Uint8Array | undefined;
+}
+
+function whole(number: number, hash: Uint8Array | undefined): Expected {
+  return { pageNumber: number, hasBlocks: false, old: undefined, hash };
 }
 
 /** Pages of our own that are hashed between two looks at the connection: some 4 ms. */
@@ -273,12 +277,10 @@ export class PageCopy {
       const enough = this.#walk.differingWaiting >= limit || this.#walk.isCompared;
       const wanted =
         enough && this.#walk.differingWaiting > 0
-          ? this.#walk.takeDiffering(limit).map((page) => this.#expectDelta(page))
-          : this.#walk
-              .takeAbsent(limit)
-              .map((page) => ({ pageNumber: page, hasBlocks: false, old: undefined, hash: undefined }));
+          ? this.#expectDiffering(this.#walk.takeDiffering(limit))
+          : this.#walk.takeAbsent(limit).map((page) => whole(page, undefined));
       if (wanted.length === 0) return;
-      this.#sendGetPages(wanted.sort((a, b) => a.pageNumber - b.pageNumber));
+      this.#sendGetPages(wanted);
     }
   }
 
@@ -291,16 +293,18 @@ export class PageCopy {
     );
   }
 
-  #expectDelta(page: { pageNumber: number; hash: Uint8Array }): Expected {
-    if (!this.#deltasPay)
-      return { pageNumber: page.pageNumber, hasBlocks: false, old: undefined, hash: page.hash };
-    this.#deltasAsked++;
-    return {
-      pageNumber: page.pageNumber,
-      hasBlocks: true,
-      old: this.#old().readPage(pageNumber(page.pageNumber)),
-      hash: page.hash,
-    };
+  /** Pages that exist here in another version, which is read into one buffer for all of them. */
+  #expectDiffering(pages: DifferingPage[]): Expected[] {
+    pages.sort((a, b) => a.pageNumber - b.pageNumber);
+    if (!this.#deltasPay) return pages.map((page) => whole(page.pageNumber, page.hash));
+    this.#deltasAsked += pages.length;
+    const { pageSize } = this.#options;
+    const versions = Buffer.allocUnsafeSlow(pages.length * pageSize);
+    return pages.map(({ pageNumber: number, hash }, i) => {
+      const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
+      old.set(this.#old().readPages(pageNumber(number), 1));
+      return { pageNumber: number, hasBlocks: true, old, hash };
+    });
   }
 
   #sendGetPages(wanted: Expected[]): void {
@@ -350,7 +354,7 @@ export class PageCopy {
     const again: Expected[] = [];
     for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
       const wanted = expected[i] as Expected;
-      if (!this.#take(wanted, page)) again.push({ ...wanted, hasBlocks: false, old: undefined });
+      if (!this.#take(wanted, page)) again.push(whole(wanted.pageNumber, wanted.hash));
     }
     if (again.length > 0) this.#sendGetPages(again);
   }
