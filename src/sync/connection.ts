@@ -178,10 +178,11 @@ export class Connection {
     this.#outgoing = [];
     this.#outgoingBytes = 0;
     if (output.destroyed || output.writableEnded) return;
+    const joined = joinSmall(pieces);
     // One system call where the transport can, and no copy of page batches.
-    output.cork();
-    for (const piece of joinSmall(pieces)) output.write(piece);
-    output.uncork();
+    if (joined.length > 1) output.cork();
+    for (const piece of joined) output.write(piece);
+    if (joined.length > 1) output.uncork();
   }
 
   #decode(): Message | undefined {
