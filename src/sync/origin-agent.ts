@@ -3,7 +3,6 @@ import { message } from '../../protocol/encode.ts';
 import {
   CHILD_HASH_BYTES,
   MAX_HASHES_PER_MESSAGE,
-  MAX_PAGES_REQUEST_BYTES,
   MAX_TEXTS,
   topLevel,
   TREE_FANOUT,
@@ -17,18 +16,15 @@ import {
   READERS,
 } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
-import { blockHashBytes, decodeWanted, encodeBatch, fromGaps } from '../../protocol/page-batch.ts';
-import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
+import { fromGaps } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
-import { makeDelta } from '../pages/delta.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { hostName, readMark } from '../pages/mark.ts';
-import { pageNumber } from '../pages/page-types.ts';
 import { DatabaseSnapshot } from '../pages/snapshot.ts';
-import { encodeBatchBytes } from './compression.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
+import { outside, PageServer } from './page-server.ts';
 
 export interface OriginOptions {
   /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
@@ -53,9 +49,6 @@ export interface OriginResult {
 
 /** Pages hashed between two looks at the connection: some 4 ms. */
 const SLICE_PAGES = 2048;
-
-/** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
-const AUTO_COMPRESS_BYTES = 16 * 1024 * 1024;
 
 /** Characters of a table's name that are told. */
 const MAX_NAME_LENGTH = 500;
@@ -107,9 +100,8 @@ class OriginSession {
   readonly #options: OriginOptions;
   readonly #snapshot: DatabaseSnapshot;
   readonly #tree: HashTree;
-  readonly #compression: CompressionMode;
+  readonly #pages: PageServer;
   readonly #jobs: HashJob[] = [];
-  #wholePageBytes = 0;
   #rootSent = false;
   #figures = { snapshotHeldMs: 0, walGrowthBytes: 0 };
 
@@ -177,7 +169,7 @@ class OriginSession {
     this.#options = options;
     this.#snapshot = snapshot;
     this.#tree = tree;
-    this.#compression = compression;
+    this.#pages = new PageServer(snapshot, tree, compression);
   }
 
   get figures(): { snapshotHeldMs: number; walGrowthBytes: number } {
@@ -220,7 +212,7 @@ class OriginSession {
       case 'getChildren':
         return this.#sendChildren(question);
       case 'getPages':
-        return this.#sendPages(question);
+        return this.#connection.send(this.#pages.answer(question));
       case 'getOwners':
         return this.#sendOwners(question);
       case 'getRoot':
@@ -293,78 +285,6 @@ class OriginSession {
     this.#connection.send(message('hashes', { id: question.id, first: 0, data: data.subarray(0, filled) }));
   }
 
-  #sendPages(question: MessageOf<'getPages'>): void {
-    const { pageSize, pageCount } = this.#snapshot;
-    const wanted = checked(() => decodeWanted(question.pages, pageCount));
-    if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
-    if (wanted.some((page) => page.hasBlocks)) return this.#sendDeltas(question, wanted);
-    if (question.blockHashes.length > 0) throw outside('block hashes of no page');
-    const compression = this.#compressionOf(wanted.length, 0);
-    const encoded = encodeBatchBytes(this.#readWhole(wanted), compression);
-    this.#connection.send(message('pages', { id: question.id, ...encoded }));
-  }
-
-  /** A batch of whole pages, read in runs straight to their place. */
-  #readWhole(wanted: readonly WantedPage[]): Uint8Array {
-    const { pageSize } = this.#snapshot;
-    // Not filled with zeros first; the kinds are, since 0 stands for a whole page.
-    const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
-    batch.fill(0, 0, wanted.length);
-    const pages = batch.subarray(wanted.length);
-    this.#readInto(wanted, pages);
-    // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
-    for (const [i, page] of wanted.entries()) {
-      this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
-    }
-    return batch;
-  }
-
-  /** Reads these pages one after another into `pages`, neighbours at once. */
-  #readInto(wanted: readonly WantedPage[], pages: Uint8Array): void {
-    const { pageSize } = this.#snapshot;
-    for (let from = 0; from < wanted.length;) {
-      const first = (wanted[from] as WantedPage).pageNumber;
-      let to = from + 1;
-      while (wanted[to]?.pageNumber === first + to - from) to++;
-      this.#snapshot.readInto(pageNumber(first), pages.subarray(from * pageSize, to * pageSize));
-      from = to;
-    }
-  }
-
-  #sendDeltas({ id, blockHashes }: MessageOf<'getPages'>, wanted: readonly WantedPage[]): void {
-    const pages = this.#makeDeltas(wanted, blockHashes);
-    const deltas = pages.reduce((count, page) => count + (page.bitmap === undefined ? 0 : 1), 0);
-    const compression = this.#compressionOf(pages.length - deltas, deltas);
-    this.#connection.send(message('pages', { id, ...encodeBatchBytes(encodeBatch(pages), compression) }));
-  }
-
-  #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
-    const { pageSize } = this.#snapshot;
-    const hashBytes = blockHashBytes(pageSize);
-    if (blockHashes.length !== wanted.filter((page) => page.hasBlocks).length * hashBytes) {
-      throw outside('deltas with too few or too many block hashes');
-    }
-    const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
-    this.#readInto(wanted, pages);
-    let at = 0;
-    return wanted.map(({ hasBlocks }, i): BatchPage => {
-      const page = pages.subarray(i * pageSize, (i + 1) * pageSize);
-      if (!hasBlocks) return { bitmap: undefined, data: page };
-      at += hashBytes;
-      return makeDelta(page, blockHashes.subarray(at - hashBytes, at));
-    });
-  }
-
-  /**
-   * 'auto' is for local files, where zstd is slower than the pipe: it compresses deltas, which are small and shrink by
-   * half, and of whole pages only the first few, so that a small change stays small and a large one fast.
-   */
-  #compressionOf(wholePages: number, deltas: number): 'zstd' | 'none' {
-    if (this.#compression !== 'auto') return this.#compression;
-    this.#wholePageBytes += wholePages * this.#snapshot.pageSize;
-    return deltas > wholePages || this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
-  }
-
   #sendOwners(question: MessageOf<'getOwners'>): void {
     const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
     const owners = this.#snapshot.ownersOf(pages);
@@ -418,8 +338,4 @@ function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean
 
 function listed(gaps: readonly number[], limit: number): number[] {
   return checked(() => fromGaps(gaps, limit));
-}
-
-function outside(what: string): SqlsyncError {
-  return new SqlsyncError('PROTOCOL', `The other side asked for ${what}`);
 }

@@ -1,28 +1,18 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
-import { MAX_OUTSTANDING_PAGE_BYTES, MAX_PAGES_REQUEST_BYTES } from '../../protocol/limits.ts';
 import { LEVEL_TOP } from '../../protocol/messages.ts';
 import type { HashAlgorithm, Message, MessageOf, Phase } from '../../protocol/messages.ts';
-import {
-  blockHashBytes,
-  decodeBatch,
-  encodeWanted,
-  maxBatchBytes,
-  toGaps,
-} from '../../protocol/page-batch.ts';
-import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
+import { toGaps } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
-import { applyDelta } from '../pages/delta.ts';
-import { createPageHasher, hashBlocks } from '../pages/hash.ts';
+import { createPageHasher } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import type { PageSink, PageSource } from '../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../pages/page-types.ts';
 import type { PageSize } from '../pages/page-types.ts';
-import { decodeBatchBytes } from './compression.ts';
-import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
-import { TreeWalk } from './tree-walk.ts';
-import type { ChildrenRequest, DifferingPage } from './tree-walk.ts';
+import { PageExchange } from './page-exchange.ts';
+import { TreeWalk, unasked } from './tree-walk.ts';
+import type { ChildrenRequest } from './tree-walk.ts';
 
 export interface CopyProgress {
   readonly phase: Phase;
@@ -59,17 +49,6 @@ export class RootMismatchError extends SqlsyncError {
   }
 }
 
-/** A page that was asked for, with its old version where a delta is expected. */
-interface Expected extends WantedPage {
-  readonly old: Uint8Array | undefined;
-  /** How the result's hash must begin; undefined where the page did not exist here, so that only the root tells. */
-  readonly hash: Uint8Array | undefined;
-}
-
-function whole(number: number, hash: Uint8Array | undefined): Expected {
-  return { pageNumber: number, hasBlocks: false, old: undefined, hash };
-}
-
 /** Pages of our own that are hashed between two looks at the connection: some 4 ms. */
 const SLICE_PAGES = 2048;
 
@@ -78,9 +57,6 @@ const MAX_DIFFERING_WAITING = 32768;
 
 /** Differing nodes that are worth a question while another one is under way. */
 const CHILDREN_BATCH = 64;
-
-/** Pages that are asked for as deltas before it is judged whether that pays. */
-const DELTA_TRIAL_PAGES = 2048;
 
 const PROGRESS_INTERVAL_MS = 100;
 
@@ -97,19 +73,15 @@ export class PageCopy {
   readonly #sink: PageSink;
   #tree: HashTree;
   #walk: TreeWalk;
+  readonly #pages: PageExchange;
   #topId: number;
   #nextId: number;
   readonly #childrenAsked = new Map<number, ChildrenRequest>();
-  readonly #pagesAsked = new Map<number, Expected[]>();
   /** Questions of a comparison that was started again; their answers are of no use. */
   readonly #abandoned = new Set<number>();
-  #outstandingBytes = 0;
   #begun = false;
   #rootAsked = false;
   #root: MessageOf<'root'> | undefined;
-  #received = 0;
-  #deltas = 0;
-  #deltasAsked = 0;
   #progressAt = 0;
 
   constructor(options: PageCopyOptions) {
@@ -119,6 +91,7 @@ export class PageCopy {
     this.#topId = options.firstId;
     this.#nextId = options.firstId + 1;
     [this.#tree, this.#walk] = this.#newWalk();
+    this.#pages = new PageExchange(options.connection, options.sink, options.pageSize);
   }
 
   get counts(): {
@@ -130,8 +103,8 @@ export class PageCopy {
     return {
       pagesCompared: this.#walk.pagesCompared,
       pagesChanged: this.#walk.differing,
-      pagesTransferred: this.#received,
-      pagesDelta: this.#deltas,
+      pagesTransferred: this.#pages.received,
+      pagesDelta: this.#pages.deltas,
     };
   }
 
@@ -139,7 +112,7 @@ export class PageCopy {
   async run(): Promise<{ root: MessageOf<'root'>; changed: boolean }> {
     if (this.#walk.needsNoHashes) this.#abandonTop();
     else if (this.#topId === 0) this.#askTop();
-    while (this.#root === undefined || this.#pagesAsked.size > 0) {
+    while (this.#root === undefined || this.#pages.areAsked) {
       for (let next = this.#connection.poll(); next !== undefined; next = this.#connection.poll())
         this.#onMessage(next);
       await this.#beginIfNeeded();
@@ -150,7 +123,7 @@ export class PageCopy {
       if (this.#walk.hasOwnWork) {
         this.#hashOwnSlice();
         await nextTick();
-      } else if (this.#root === undefined || this.#pagesAsked.size > 0) {
+      } else if (this.#root === undefined || this.#pages.areAsked) {
         this.#onMessage(await this.#connection.receive());
       }
     }
@@ -252,7 +225,7 @@ export class PageCopy {
       );
     }
     if (this.#options.dryRun) this.#dropWanted();
-    else this.#askPages();
+    else if (this.#begun) this.#pages.ask(this.#walk);
     if (this.#rootAsked || this.#walk.hasOwnWork || !this.#walk.finished) return;
     this.#rootAsked = true;
     this.#connection.send(message('getRoot', {}));
@@ -268,64 +241,12 @@ export class PageCopy {
     this.#walk.dropAbsent();
   }
 
-  #askPages(): void {
-    if (!this.#begun) return;
-    const { pageSize } = this.#options;
-    const limit = Math.max(1, Math.floor(MAX_PAGES_REQUEST_BYTES / pageSize));
-    while (this.#outstandingBytes + limit * pageSize <= MAX_OUTSTANDING_PAGE_BYTES) {
-      // Part of a batch is only sent when no more will come to fill it.
-      const enough = this.#walk.differingWaiting >= limit || this.#walk.isCompared;
-      const wanted =
-        enough && this.#walk.differingWaiting > 0
-          ? this.#expectDiffering(this.#walk.takeDiffering(limit))
-          : this.#walk.takeAbsent(limit).map((page) => whole(page, undefined));
-      if (wanted.length === 0) return;
-      this.#sendGetPages(wanted);
-    }
-  }
-
-  /**
-   * Where nearly every page comes whole, as after a VACUUM, block hashes are a waste; every eighth batch goes on trying.
-   */
-  get #deltasPay(): boolean {
-    return (
-      this.#deltasAsked < DELTA_TRIAL_PAGES || this.#deltas > this.#deltasAsked / 8 || this.#nextId % 8 === 0
-    );
-  }
-
-  /** Pages that exist here in another version, which is read into one buffer for all of them. */
-  #expectDiffering(pages: DifferingPage[]): Expected[] {
-    pages.sort((a, b) => a.pageNumber - b.pageNumber);
-    if (!this.#deltasPay) return pages.map((page) => whole(page.pageNumber, page.hash));
-    this.#deltasAsked += pages.length;
-    const { pageSize } = this.#options;
-    const versions = Buffer.allocUnsafeSlow(pages.length * pageSize);
-    return pages.map(({ pageNumber: number, hash }, i) => {
-      const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
-      old.set(this.#old().readPages(pageNumber(number), 1));
-      return { pageNumber: number, hasBlocks: true, old, hash };
-    });
-  }
-
-  #sendGetPages(wanted: Expected[]): void {
-    const { pageSize } = this.#options;
-    const perPage = blockHashBytes(pageSize);
-    const withBlocks = wanted.filter((page) => page.old !== undefined);
-    const blockHashes = new Uint8Array(withBlocks.length * perPage);
-    for (const [i, page] of withBlocks.entries())
-      if (page.old !== undefined) hashBlocks(page.old, blockHashes, i * perPage);
-    const id = this.#nextId++;
-    this.#pagesAsked.set(id, wanted);
-    this.#outstandingBytes += wanted.length * pageSize;
-    this.#connection.send(message('getPages', { id, pages: encodeWanted(wanted), blockHashes }));
-  }
-
   #onMessage(answer: Message): void {
     switch (answer.type) {
       case 'hashes':
         return this.#onHashes(answer);
       case 'pages':
-        return this.#onPages(answer);
+        return this.#pages.onPages(answer, this.#tree);
       case 'root':
         if (!this.#rootAsked || this.#root !== undefined) throw unasked('the root hash');
         this.#root = answer;
@@ -342,51 +263,6 @@ export class PageCopy {
     if (request === undefined || answer.first !== 0) throw unasked('hashes');
     this.#childrenAsked.delete(answer.id);
     this.#walk.onChildren(request, answer.data);
-  }
-
-  #onPages(answer: MessageOf<'pages'>): void {
-    const expected = this.#pagesAsked.get(answer.id);
-    if (expected === undefined) throw unasked('pages');
-    this.#pagesAsked.delete(answer.id);
-    const { pageSize } = this.#options;
-    this.#outstandingBytes -= expected.length * pageSize;
-    const bytes = decodeBatchBytes(answer, maxBatchBytes(pageSize, expected.length));
-    const again: Expected[] = [];
-    for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
-      const wanted = expected[i] as Expected;
-      if (!this.#take(wanted, page)) again.push(whole(wanted.pageNumber, wanted.hash));
-    }
-    if (again.length > 0) this.#sendGetPages(again);
-  }
-
-  /** Puts a page into the sink; false where a block hash collided, so that it has to be fetched whole. */
-  #take(wanted: Expected, received: BatchPage): boolean {
-    const number = pageNumber(wanted.pageNumber);
-    let bytes: Uint8Array;
-    if (received.bitmap === undefined) bytes = received.data;
-    else {
-      bytes = wanted.old ?? new Uint8Array(this.#options.pageSize);
-      applyDelta(bytes, received.bitmap, received.data);
-    }
-    const hash = this.#tree.hashOf(number, bytes);
-    if (
-      wanted.hash !== undefined &&
-      Buffer.compare(hash.subarray(0, wanted.hash.length), wanted.hash) !== 0
-    ) {
-      if (received.bitmap !== undefined) return false;
-      throw new SqlsyncError(
-        'ROOT_MISMATCH',
-        `Page ${number} arrived with another hash than the origin announced`,
-        {
-          hint: 'Nothing was changed. If it happens again, check the memory of both machines.',
-        },
-      );
-    }
-    this.#sink.write(number, bytes);
-    this.#tree.setPageHash(number, hash);
-    this.#received++;
-    if (received.bitmap !== undefined) this.#deltas++;
-    return true;
   }
 
   #checkRoot(root: MessageOf<'root'>): void {
@@ -414,11 +290,7 @@ export class PageCopy {
       pageCount: snapshot.pageCount,
       pagesCompared: this.#walk.pagesCompared,
       pagesWanted: this.#walk.differing,
-      pagesReceived: this.#received,
+      pagesReceived: this.#pages.received,
     });
   }
-}
-
-function unasked(what: string): SqlsyncError {
-  return new SqlsyncError('PROTOCOL', `The other side sent ${what} that was not asked for`);
 }

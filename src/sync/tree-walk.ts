@@ -220,6 +220,7 @@ function startsWith(ours: Uint8Array, theirs: Uint8Array): boolean {
   return true;
 }
 
-function unasked(what: string): SqlsyncError {
-  return new SqlsyncError('PROTOCOL', `The other side sent ${what} that were not asked for`);
+/** The peer sent something nobody asked it for. */
+export function unasked(what: string): SqlsyncError {
+  return new SqlsyncError('PROTOCOL', `The other side sent ${what} that was not asked for`);
 }

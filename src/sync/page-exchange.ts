@@ -1,0 +1,162 @@
+import { message } from '../../protocol/encode.ts';
+import { MAX_OUTSTANDING_PAGE_BYTES, MAX_PAGES_REQUEST_BYTES } from '../../protocol/limits.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
+import { blockHashBytes, decodeBatch, encodeWanted, maxBatchBytes } from '../../protocol/page-batch.ts';
+import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
+import { SqlsyncError } from '../errors.ts';
+import { applyDelta } from '../pages/delta.ts';
+import { hashBlocks } from '../pages/hash.ts';
+import type { HashTree } from '../pages/hash-tree.ts';
+import type { PageSink, PageSource } from '../pages/page-source.ts';
+import { pageNumber } from '../pages/page-types.ts';
+import type { PageSize } from '../pages/page-types.ts';
+import { decodeBatchBytes } from './compression.ts';
+import { checked } from './connection.ts';
+import type { Connection } from './connection.ts';
+import { unasked } from './tree-walk.ts';
+import type { DifferingPage, TreeWalk } from './tree-walk.ts';
+
+/** Pages that are asked for as deltas before it is judged whether that pays. */
+const DELTA_TRIAL_PAGES = 2048;
+
+/** A page that was asked for, with its old version where a delta is expected. */
+interface Expected extends WantedPage {
+  readonly old: Uint8Array | undefined;
+  /** How the result's hash must begin; undefined where the page did not exist here, so that only the root tells. */
+  readonly hash: Uint8Array | undefined;
+}
+
+function whole(number: number, hash: Uint8Array | undefined): Expected {
+  return { pageNumber: number, hasBlocks: false, old: undefined, hash };
+}
+
+/**
+ * Fetches pages: asks for them in batches, as deltas where there is an old version and that pays, and puts what comes
+ * into the sink after it was checked. A bounded number of bytes is under way at a time.
+ */
+export class PageExchange {
+  /** Pages that came so far, and those of them that came as deltas. */
+  received = 0;
+  deltas = 0;
+  readonly #connection: Connection;
+  readonly #sink: PageSink;
+  readonly #pageSize: PageSize;
+  readonly #pagesAsked = new Map<number, Expected[]>();
+  #nextId = 1;
+  #outstandingBytes = 0;
+  #deltasAsked = 0;
+
+  constructor(connection: Connection, sink: PageSink, pageSize: PageSize) {
+    this.#connection = connection;
+    this.#sink = sink;
+    this.#pageSize = pageSize;
+  }
+
+  /** True while pages are under way. */
+  get areAsked(): boolean {
+    return this.#pagesAsked.size > 0;
+  }
+
+  /** Asks for as many of the pages that the walk has found as may be under way. */
+  ask(walk: TreeWalk): void {
+    const pageSize = this.#pageSize;
+    const limit = Math.max(1, Math.floor(MAX_PAGES_REQUEST_BYTES / pageSize));
+    while (this.#outstandingBytes + limit * pageSize <= MAX_OUTSTANDING_PAGE_BYTES) {
+      // Part of a batch is only sent when no more will come to fill it.
+      const enough = walk.differingWaiting >= limit || walk.isCompared;
+      const wanted =
+        enough && walk.differingWaiting > 0
+          ? this.#expectDiffering(walk.takeDiffering(limit))
+          : walk.takeAbsent(limit).map((page) => whole(page, undefined));
+      if (wanted.length === 0) return;
+      this.#sendGetPages(wanted);
+    }
+  }
+
+  /**
+   * Where nearly every page comes whole, as after a VACUUM, block hashes are a waste; every eighth batch goes on trying.
+   */
+  get #deltasPay(): boolean {
+    return (
+      this.#deltasAsked < DELTA_TRIAL_PAGES || this.deltas > this.#deltasAsked / 8 || this.#nextId % 8 === 0
+    );
+  }
+
+  /** Pages that exist here in another version, which is read into one buffer for all of them. */
+  #expectDiffering(pages: DifferingPage[]): Expected[] {
+    pages.sort((a, b) => a.pageNumber - b.pageNumber);
+    if (!this.#deltasPay) return pages.map((page) => whole(page.pageNumber, page.hash));
+    this.#deltasAsked += pages.length;
+    const pageSize = this.#pageSize;
+    const versions = Buffer.allocUnsafeSlow(pages.length * pageSize);
+    return pages.map(({ pageNumber: number, hash }, i) => {
+      const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
+      old.set(this.#old().readPages(pageNumber(number), 1));
+      return { pageNumber: number, hasBlocks: true, old, hash };
+    });
+  }
+
+  #sendGetPages(wanted: Expected[]): void {
+    const pageSize = this.#pageSize;
+    const perPage = blockHashBytes(pageSize);
+    const withBlocks = wanted.filter((page) => page.old !== undefined);
+    const blockHashes = new Uint8Array(withBlocks.length * perPage);
+    for (const [i, page] of withBlocks.entries())
+      if (page.old !== undefined) hashBlocks(page.old, blockHashes, i * perPage);
+    const id = this.#nextId++;
+    this.#pagesAsked.set(id, wanted);
+    this.#outstandingBytes += wanted.length * pageSize;
+    this.#connection.send(message('getPages', { id, pages: encodeWanted(wanted), blockHashes }));
+  }
+
+  /** Puts the pages of an answer into the sink, and their hashes into the tree. */
+  onPages(answer: MessageOf<'pages'>, tree: HashTree): void {
+    const expected = this.#pagesAsked.get(answer.id);
+    if (expected === undefined) throw unasked('pages');
+    this.#pagesAsked.delete(answer.id);
+    const pageSize = this.#pageSize;
+    this.#outstandingBytes -= expected.length * pageSize;
+    const bytes = decodeBatchBytes(answer, maxBatchBytes(pageSize, expected.length));
+    const again: Expected[] = [];
+    for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
+      const wanted = expected[i] as Expected;
+      if (!this.#take(wanted, page, tree)) again.push(whole(wanted.pageNumber, wanted.hash));
+    }
+    if (again.length > 0) this.#sendGetPages(again);
+  }
+
+  /** Puts a page into the sink; false where a block hash collided, so that it has to be fetched whole. */
+  #take(wanted: Expected, received: BatchPage, tree: HashTree): boolean {
+    const number = pageNumber(wanted.pageNumber);
+    let bytes: Uint8Array;
+    if (received.bitmap === undefined) bytes = received.data;
+    else {
+      bytes = wanted.old ?? new Uint8Array(this.#pageSize);
+      applyDelta(bytes, received.bitmap, received.data);
+    }
+    const hash = tree.hashOf(number, bytes);
+    if (
+      wanted.hash !== undefined &&
+      Buffer.compare(hash.subarray(0, wanted.hash.length), wanted.hash) !== 0
+    ) {
+      if (received.bitmap !== undefined) return false;
+      throw new SqlsyncError(
+        'ROOT_MISMATCH',
+        `Page ${number} arrived with another hash than the origin announced`,
+        {
+          hint: 'Nothing was changed. If it happens again, check the memory of both machines.',
+        },
+      );
+    }
+    this.#sink.write(number, bytes);
+    tree.setPageHash(number, hash);
+    this.received++;
+    if (received.bitmap !== undefined) this.deltas++;
+    return true;
+  }
+
+  #old(): PageSource {
+    if (this.#sink.old === undefined) throw new Error('there is no old version');
+    return this.#sink.old;
+  }
+}

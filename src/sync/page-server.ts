@@ -1,0 +1,110 @@
+import { message } from '../../protocol/encode.ts';
+import { MAX_PAGES_REQUEST_BYTES } from '../../protocol/limits.ts';
+import type { CompressionMode, MessageOf } from '../../protocol/messages.ts';
+import { blockHashBytes, decodeWanted, encodeBatch } from '../../protocol/page-batch.ts';
+import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
+import { SqlsyncError } from '../errors.ts';
+import { makeDelta } from '../pages/delta.ts';
+import type { HashTree } from '../pages/hash-tree.ts';
+import { pageNumber } from '../pages/page-types.ts';
+import type { DatabaseSnapshot } from '../pages/snapshot.ts';
+import { encodeBatchBytes } from './compression.ts';
+import { checked } from './connection.ts';
+
+/** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
+const AUTO_COMPRESS_BYTES = 16 * 1024 * 1024;
+
+/** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
+export class PageServer {
+  readonly #snapshot: DatabaseSnapshot;
+  readonly #tree: HashTree;
+  readonly #compression: CompressionMode;
+  #wholePageBytes = 0;
+
+  constructor(snapshot: DatabaseSnapshot, tree: HashTree, compression: CompressionMode) {
+    this.#snapshot = snapshot;
+    this.#tree = tree;
+    this.#compression = compression;
+  }
+
+  /** Throws SqlsyncError: PROTOCOL for a question that nobody may ask, ORIGIN_* where a page cannot be read. */
+  answer(question: MessageOf<'getPages'>): MessageOf<'pages'> {
+    const { pageSize, pageCount } = this.#snapshot;
+    const wanted = checked(() => decodeWanted(question.pages, pageCount));
+    if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
+    if (wanted.some((page) => page.hasBlocks)) return this.#answerDeltas(question, wanted);
+    if (question.blockHashes.length > 0) throw outside('block hashes of no page');
+    const compression = this.#compressionOf(wanted.length, 0);
+    const encoded = encodeBatchBytes(this.#readWhole(wanted), compression);
+    return message('pages', { id: question.id, ...encoded });
+  }
+
+  /** A batch of whole pages, read in runs straight to their place. */
+  #readWhole(wanted: readonly WantedPage[]): Uint8Array {
+    const { pageSize } = this.#snapshot;
+    // Not filled with zeros first; the kinds are, since 0 stands for a whole page.
+    const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
+    batch.fill(0, 0, wanted.length);
+    const pages = batch.subarray(wanted.length);
+    this.#readInto(wanted, pages);
+    // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
+    for (const [i, page] of wanted.entries()) {
+      this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
+    }
+    return batch;
+  }
+
+  /** Reads these pages one after another into `pages`, neighbours at once. */
+  #readInto(wanted: readonly WantedPage[], pages: Uint8Array): void {
+    const { pageSize } = this.#snapshot;
+    for (let from = 0; from < wanted.length;) {
+      const first = (wanted[from] as WantedPage).pageNumber;
+      let to = from + 1;
+      while (wanted[to]?.pageNumber === first + to - from) to++;
+      this.#snapshot.readInto(pageNumber(first), pages.subarray(from * pageSize, to * pageSize));
+      from = to;
+    }
+  }
+
+  #answerDeltas(
+    { id, blockHashes }: MessageOf<'getPages'>,
+    wanted: readonly WantedPage[],
+  ): MessageOf<'pages'> {
+    const pages = this.#makeDeltas(wanted, blockHashes);
+    const deltas = pages.reduce((count, page) => count + (page.bitmap === undefined ? 0 : 1), 0);
+    const compression = this.#compressionOf(pages.length - deltas, deltas);
+    return message('pages', { id, ...encodeBatchBytes(encodeBatch(pages), compression) });
+  }
+
+  #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
+    const { pageSize } = this.#snapshot;
+    const hashBytes = blockHashBytes(pageSize);
+    if (blockHashes.length !== wanted.filter((page) => page.hasBlocks).length * hashBytes) {
+      throw outside('deltas with too few or too many block hashes');
+    }
+    const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
+    this.#readInto(wanted, pages);
+    let at = 0;
+    return wanted.map(({ hasBlocks }, i): BatchPage => {
+      const page = pages.subarray(i * pageSize, (i + 1) * pageSize);
+      if (!hasBlocks) return { bitmap: undefined, data: page };
+      at += hashBytes;
+      return makeDelta(page, blockHashes.subarray(at - hashBytes, at));
+    });
+  }
+
+  /**
+   * 'auto' is for local files, where zstd is slower than the pipe: it compresses deltas, which are small and shrink by
+   * half, and of whole pages only the first few, so that a small change stays small and a large one fast.
+   */
+  #compressionOf(wholePages: number, deltas: number): 'zstd' | 'none' {
+    if (this.#compression !== 'auto') return this.#compression;
+    this.#wholePageBytes += wholePages * this.#snapshot.pageSize;
+    return deltas > wholePages || this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
+  }
+}
+
+/** A question that goes beyond the snapshot or a limit. */
+export function outside(what: string): SqlsyncError {
+  return new SqlsyncError('PROTOCOL', `The other side asked for ${what}`);
+}
