@@ -40,6 +40,7 @@ export const MESSAGES = {
       replace: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
+      idleTimeoutMs: 'u32',
     },
   },
   /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
@@ -60,6 +61,7 @@ export const MESSAGES = {
       overwrite: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
+      idleTimeoutMs: 'u32',
     },
   },
   /** origin → replica: the snapshot that is held from now on. */

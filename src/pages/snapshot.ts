@@ -1,4 +1,4 @@
-import { realpathSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
@@ -31,10 +31,11 @@ export interface SnapshotOptions {
 interface Access {
   readonly reader: DatabaseReader | undefined;
   readonly files: FilePages | undefined;
-  readonly immutable: boolean;
+  /** The file's version where it is read without locks; nothing else keeps writers from changing it meanwhile. */
+  readonly unlocked: string | undefined;
 }
 
-const NOTHING: Access = { reader: undefined, files: undefined, immutable: false };
+const NOTHING: Access = { reader: undefined, files: undefined, unlocked: undefined };
 
 /** Page size of a database without pages, which has none of its own. */
 const DEFAULT_PAGE_SIZE = 4096;
@@ -64,18 +65,18 @@ export class DatabaseSnapshot implements PageSource {
   static async open(path: string, options: SnapshotOptions): Promise<DatabaseSnapshot> {
     const { file, absolutePath } = inspectOrigin(path);
     if (file.stats.size === 0) return new DatabaseSnapshot(file, NOTHING, emptyShape());
-    const immutable = mustOpenImmutable(file);
+    const unlocked = mustOpenImmutable(file) ? fileVersion(absolutePath) : undefined;
     let files: FilePages | undefined;
     let reader: DatabaseReader | undefined;
     try {
       if (options.reader !== 'dbpage') files = new FilePages(absolutePath);
-      reader = new DatabaseReader(absolutePath, { immutable });
+      reader = new DatabaseReader(absolutePath, { immutable: unlocked !== undefined });
       const connection = reader;
       const shape = await retryBusy(`Origin ${absolutePath}`, () => connection.begin(), {
         timeoutMs: options.busyTimeoutMs,
         signal: options.signal,
       });
-      return new DatabaseSnapshot(file, { reader, files, immutable }, shape);
+      return new DatabaseSnapshot(file, { reader, files, unlocked }, shape);
     } catch (error) {
       reader?.close();
       files?.close();
@@ -157,13 +158,11 @@ export class DatabaseSnapshot implements PageSource {
     if (currentFileId(this.path) !== this.file.fileId) {
       throw originReplaced(this.path);
     }
-    if (this.#access.immutable && fileBytes(`${this.path}-wal`) > 0) {
+    if (this.#access.unlocked !== undefined && this.#access.unlocked !== fileVersion(this.path)) {
       throw new SqlsyncError(
         'ORIGIN_CHANGED',
-        `A program began to write ${this.path} while it was read without locks`,
-        {
-          hint: 'Nothing was changed. Run it again.',
-        },
+        `A program changed ${this.path} while it was read without locks (its folder cannot be written)`,
+        { hint: 'Nothing was changed. Run it again.' },
       );
     }
   }
@@ -276,6 +275,12 @@ function mustOpenImmutable(file: DatabaseFile): boolean {
     `Origin ${file.path} is idle in WAL mode and belongs to another user (uid ${file.stats.uid}); opening it would create -wal and -shm files that its owner could not write`,
     { hint: 'Run sqlsync as the owner of the database, or while the application has it open.' },
   );
+}
+
+/** Changes whenever anybody writes the file or its -wal, also where a writer has come and gone. */
+function fileVersion(path: string): string {
+  const { size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
+  return `${size} ${mtimeNs} ${ctimeNs} ${fileBytes(`${path}-wal`)}`;
 }
 
 function originReplaced(path: string): SqlsyncError {

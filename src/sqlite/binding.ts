@@ -6,7 +6,7 @@ import { SqlsyncError } from '../errors.ts';
 import { bindingRecipe, builtBindingPath, packageRoot, prebuiltBindingPath } from './binding-path.ts';
 import { requireSupportedNode } from './node-version.ts';
 
-/** A connection of better-sqlite3 on our binding, with nothing set yet; `connection.ts` is who makes it ours. */
+/** A connection of better-sqlite3 on our binding, with nothing set yet; the classes beside this file make it ours. */
 export type RawDatabase = BetterSqlite3.Database;
 
 export type RawOptions = Omit<BetterSqlite3.Options, 'nativeBinding'>;

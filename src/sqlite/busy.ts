@@ -23,8 +23,8 @@ export interface RetryOptions {
 }
 
 /**
- * Runs `action` until it is not refused as busy. Waits between attempts without blocking the event loop, so that a
- * connection that is lost meanwhile is noticed.
+ * Runs `action` until it is not refused as busy. Waits between attempts without blocking the event loop, so that
+ * signals are handled and messages sent meanwhile.
  * Throws SqlsyncError BUSY after `timeoutMs`, naming `what` was waited for; other errors at once.
  */
 export async function retryBusy<T>(what: string, action: () => T, options: RetryOptions): Promise<T> {

@@ -78,11 +78,6 @@ export class DatabaseReader {
     for (const row of rows) yield row as { page: number; name: string };
   }
 
-  /** `PRAGMA integrity_check`, as its lines; `['ok']` where all is well. */
-  integrityCheck(): string[] {
-    return this.#database.prepare('PRAGMA integrity_check').pluck().all() as string[];
-  }
-
   close(): void {
     this.#database.close();
   }

@@ -44,6 +44,8 @@ export class Connection {
   state: State = 'greeting';
   bytesSent = 0;
   bytesReceived = 0;
+  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
+  idleTimeoutMs: number;
   readonly #options: ConnectionOptions;
   readonly #encoder = new FrameEncoder(crc32);
   readonly #decoder = new FrameDecoder(crc32);
@@ -60,6 +62,7 @@ export class Connection {
   constructor(transport: Transport, state: State, options: ConnectionOptions) {
     this.transport = transport;
     this.#options = options;
+    this.idleTimeoutMs = options.idleTimeoutMs;
     this.#stateAfterHello = state;
     transport.input.on('data', (bytes: Uint8Array) => this.#onData(bytes));
     transport.input.on('end', () => this.#onEnd());
@@ -238,7 +241,11 @@ export class Connection {
   }
 
   readonly #onAbort = (): void => {
-    this.#onFailure(new SqlsyncError('INTERRUPTED', 'Interrupted', { hint: 'Nothing was changed.' }));
+    this.#onFailure(
+      new SqlsyncError('INTERRUPTED', 'Interrupted', {
+        hint: 'Run it again: it goes on from what is there.',
+      }),
+    );
   };
 
   readonly #onActivity = (): void => {
@@ -253,8 +260,8 @@ export class Connection {
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
       arm?.();
-      if (this.#options.idleTimeoutMs > 0) {
-        timer = setTimeout(() => this.#onTimeout(), this.#options.idleTimeoutMs);
+      if (this.idleTimeoutMs > 0) {
+        timer = setTimeout(() => this.#onTimeout(), this.idleTimeoutMs);
       }
     });
     clearTimeout(timer);
@@ -264,7 +271,7 @@ export class Connection {
     this.#onFailure(
       new SqlsyncError(
         'TIMEOUT',
-        `${this.transport.description} has been silent for ${Math.round(this.#options.idleTimeoutMs / 1000)} s`,
+        `${this.transport.description} has been silent for ${Math.round(this.idleTimeoutMs / 1000)} s`,
         { hint: 'Run it again, or allow more time with --timeout.' },
       ),
     );

@@ -48,6 +48,7 @@ async function replicate(
   if (hash === undefined || compression === undefined || reader === undefined) {
     throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
+  connection.idleTimeoutMs = request.idleTimeoutMs;
   const { originName, dryRun, overwrite, replace, busyTimeoutMs } = request;
   await runReplica(connection, {
     path: resolve(request.path),

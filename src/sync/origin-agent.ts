@@ -17,7 +17,7 @@ import {
 } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { hostName, readMark } from '../pages/mark.ts';
@@ -76,6 +76,8 @@ export async function serveOrigin(
       if (ended.type === 'done') return { done: ended, ...session.figures };
       // The replica was changed meanwhile: its agent asks for a new snapshot and compares again.
       next = ended;
+    } catch (error) {
+      throw session.mayBeCommitted ? outcomeUnknown(error) : error;
     } finally {
       session.close();
     }
@@ -135,6 +137,7 @@ class OriginSession {
         readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
+      if (options.path === undefined) connection.idleTimeoutMs = open.idleTimeoutMs;
       const { warnings, notes } = snapshot;
       connection.send(
         message('snapshot', {
@@ -170,6 +173,11 @@ class OriginSession {
     this.#snapshot = snapshot;
     this.#tree = tree;
     this.#pages = new PageServer(snapshot, tree, compression);
+  }
+
+  /** True from when the other side has all that it needs to commit. */
+  get mayBeCommitted(): boolean {
+    return this.#rootSent;
   }
 
   get figures(): { snapshotHeldMs: number; walGrowthBytes: number } {
@@ -287,11 +295,20 @@ class OriginSession {
 
   #sendOwners(question: MessageOf<'getOwners'>): void {
     const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
-    const owners = this.#snapshot.ownersOf(pages);
+    const owners = this.#ownersOf(pages);
     const entries = [...owners].slice(0, MAX_TEXTS);
     const names = entries.map(([name]) => name.slice(0, MAX_NAME_LENGTH));
     const counts = entries.map(([, count]) => count);
     this.#connection.send(message('owners', { id: question.id, names, counts }));
+  }
+
+  /** None where the b-trees cannot be followed: a damaged database can still be compared. */
+  #ownersOf(pages: ReadonlySet<number>): Map<string, number> {
+    try {
+      return this.#snapshot.ownersOf(pages);
+    } catch {
+      return new Map();
+    }
   }
 
   #sendRoot(): void {
@@ -313,6 +330,15 @@ class OriginSession {
     this.#jobs.length = 0;
     this.#connection.state = 'released';
   }
+}
+
+/** A conversation that broke between the root hash and the confirmation of the commit says nothing about either. */
+function outcomeUnknown(error: unknown): SqlsyncError {
+  const failure = toSqlsyncError(error);
+  return new SqlsyncError(failure.code, failure.message, {
+    hint: 'The replica may have been committed before that. `sqlsync verify` tells; running it again is safe.',
+    cause: error,
+  });
 }
 
 /**

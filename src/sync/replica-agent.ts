@@ -1,13 +1,21 @@
 import { randomBytes } from 'node:crypto';
 import { message } from '../../protocol/encode.ts';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from '../../protocol/messages.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  LEVEL_TOP,
+  OUTCOMES,
+  PHASES,
+  READERS,
+} from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import { EmptyReplica } from '../pages/empty-replica.ts';
-import type { Mark } from '../pages/mark.ts';
-import { hostName, marksSameOrigin, writeMark } from '../pages/mark.ts';
+import { removeOwnLeftovers } from '../pages/leftovers.ts';
+import type { MarkedOrigin } from '../pages/mark.ts';
+import { hostName, markReplica } from '../pages/mark.ts';
 import { inspectReplica, openSink } from '../pages/open-replica.ts';
 import type { ReplicaPlace } from '../pages/open-replica.ts';
 import type { PageSink } from '../pages/page-source.ts';
@@ -46,6 +54,9 @@ export interface ReplicaResult {
   readonly walGrowthBytes: number;
 }
 
+/** Far below any sensible limit on the silence of a peer. */
+const SIGN_OF_LIFE_INTERVAL_MS = 10_000;
+
 /** How often a copy starts again because the replica was changed under it. */
 const MAX_ATTEMPTS = 4;
 
@@ -81,7 +92,7 @@ async function attemptCopy(
   options: ReplicaOptions,
   again: boolean,
 ): Promise<ReplicaResult> {
-  const place = inspectReplica(options.path);
+  const place = inspectReplica(options.path, options);
   const seed = randomBytes(SEED_BYTES);
   const firstId = sendOpen(connection, place, seed, options);
   connection.expect(again ? 'reopening' : 'opening');
@@ -95,8 +106,10 @@ async function attemptCopy(
   }
   const mark = markOf(snapshot, options.originName);
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
-  const sink = await openSink(place, target, { ...options, mark });
+  const stopSigns = giveSignsOfLife(connection, snapshot);
+  let sink: PageSink | undefined;
   try {
+    sink = await openSink(place, target, { ...options, mark });
     const copy = new PageCopy({
       connection,
       sink,
@@ -109,7 +122,8 @@ async function attemptCopy(
       onProgress: options.onProgress,
     });
     const { root, changed } = await copy.run();
-    const outcome = await settle(sink, place, options, mark, changed);
+    const warnings: string[] = [];
+    const outcome = await settle(sink, place, options, { mark, changed, warnings });
     const { snapshotHeldMs, walGrowthBytes } = root;
     const done = message('done', {
       outcome: OUTCOMES[outcome],
@@ -118,12 +132,22 @@ async function attemptCopy(
       ...copy.counts,
       created: outcome === 'committed' && place.file === undefined,
       resumed: sink.resumed,
-      warnings: sink.warnings,
+      warnings: [...sink.warnings, ...warnings],
     });
     return { done, snapshotHeldMs, walGrowthBytes };
   } finally {
-    await sink.abort();
+    stopSigns();
+    await sink?.abort();
   }
+}
+
+/** Tells the origin agent now and then that the replica is being worked on, also while a lock is waited for. */
+function giveSignsOfLife(connection: Connection, snapshot: MessageOf<'snapshot'>): () => void {
+  const none = { pagesCompared: 0, pagesWanted: 0, pagesReceived: 0 };
+  const { pageSize: size, pageCount: count } = snapshot;
+  const sign = message('progress', { phase: PHASES.commit, pageSize: size, pageCount: count, ...none });
+  const timer = setInterval(() => connection.send(sign), SIGN_OF_LIFE_INTERVAL_MS);
+  return () => clearInterval(timer);
 }
 
 /** The snapshot; answers to the questions of an attempt that was given up come before it. */
@@ -156,6 +180,7 @@ function sendOpen(
       overwrite: options.overwrite,
       reader: READERS[options.reader],
       busyTimeoutMs: options.busyTimeoutMs,
+      idleTimeoutMs: connection.idleTimeoutMs,
     }),
   );
   if (!place.hasOldPages) return 0;
@@ -164,28 +189,32 @@ function sendOpen(
 }
 
 /** A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. */
-function markOf(
-  snapshot: MessageOf<'snapshot'>,
-  originName: string,
-): Omit<Mark, 'format' | 'time'> | undefined {
+function markOf(snapshot: MessageOf<'snapshot'>, originName: string): MarkedOrigin | undefined {
   if (snapshot.restoring) return undefined;
   return { originName, originHost: snapshot.originHost, originPath: snapshot.originPath };
 }
 
-/** Commits what was copied and checked, and leaves the mark. */
+/** Commits what was copied and checked, and sees to what is beside the replica. */
 async function settle(
   sink: PageSink,
   place: ReplicaPlace,
   options: ReplicaOptions,
-  mark: Omit<Mark, 'format' | 'time'> | undefined,
-  changed: boolean,
+  {
+    mark,
+    changed,
+    warnings,
+  }: {
+    readonly mark: MarkedOrigin | undefined;
+    readonly changed: boolean;
+    readonly warnings: string[];
+  },
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
   if (commits) await sink.commit();
   else await sink.abort();
-  if (mark !== undefined && place.file !== undefined && !marksSameOrigin(place.mark, mark)) {
-    writeMark(place.path, mark);
-  }
+  // A commit marks the replica itself.
+  if (!commits && place.file !== undefined) markReplica(place.path, mark, { warnings });
+  removeOwnLeftovers(place.path);
   return commits ? 'committed' : 'unchanged';
 }

@@ -91,8 +91,6 @@ interface Run {
   readonly warnings: string[];
 }
 
-type RunResult = OriginResult;
-
 export const DEFAULT_BUSY_TIMEOUT_MS = 10_000;
 export const DEFAULT_IDLE_TIMEOUT_MS = 300_000;
 
@@ -103,8 +101,8 @@ const CLOSE_WAIT_MS = 5000;
  * Makes `replica` an exact copy of one snapshot of `origin`. Resolves after the replica's side confirmed its commit.
  * Throws SqlsyncError; the replica is then as it was.
  *
- * Opens the local database in this process: an application uses `sync()` of the package instead, which starts a
- * process for it.
+ * Opens the local database in this process, so it is for a process of its own: in an application, closing our
+ * descriptors would drop the locks that its own SQLite holds.
  */
 export async function runSync(options: SyncOptions): Promise<SyncSummary> {
   const startedAt = performance.now();
@@ -142,7 +140,7 @@ function plan(options: SyncOptions): Run {
       'BOTH_REMOTE',
       'Origin and replica are both on other hosts; one of them has to be local',
       {
-        hint: `Run sqlsync on one of the two hosts, such as: ssh ${origin.host} sqlsync ${origin.path} ${options.replica}`,
+        hint: 'Run sqlsync on one of the two hosts.',
       },
     );
   }
@@ -160,7 +158,7 @@ function plan(options: SyncOptions): Run {
 }
 
 /** The replica is here and drives; the origin agent is at the other end. */
-function pull(connection: Connection, run: Run): Promise<RunResult> {
+function pull(connection: Connection, run: Run): Promise<OriginResult> {
   const { options, origin } = run;
   return runReplica(connection, {
     path: resolve(run.replica.path),
@@ -180,7 +178,7 @@ function pull(connection: Connection, run: Run): Promise<RunResult> {
 }
 
 /** The origin is here; the replica agent at the other end drives. */
-async function push(connection: Connection, run: Run): Promise<RunResult> {
+async function push(connection: Connection, run: Run): Promise<OriginResult> {
   const { options, origin, replica } = run;
   connection.send(
     message('replicate', {
@@ -193,6 +191,7 @@ async function push(connection: Connection, run: Run): Promise<RunResult> {
       replace: options.replace === true,
       reader: READERS[options.reader ?? 'file'],
       busyTimeoutMs: run.busyTimeoutMs,
+      idleTimeoutMs: connection.idleTimeoutMs,
     }),
   );
   const open = await connection.receiveOnly('open');
@@ -238,7 +237,7 @@ function nameFor(origin: Location): string {
   }
 }
 
-function summarize(run: Run, result: RunResult, connection: Connection, durationMs: number): SyncSummary {
+function summarize(run: Run, result: OriginResult, connection: Connection, durationMs: number): SyncSummary {
   const { done } = result;
   const outcome = nameOf(OUTCOMES, done.outcome);
   if (outcome === undefined)

@@ -64,11 +64,6 @@ export class TreeWalk {
     return this.#topNodes === 0;
   }
 
-  /** Nodes of the top level that are to be compared; the peer's list may be longer. */
-  get topNodes(): number {
-    return this.#topNodes;
-  }
-
   get pagesCompared(): number {
     return Math.min(this.#compared * TREE_FANOUT ** this.#topLevel, this.#options.pageCount);
   }

@@ -44,8 +44,11 @@ export interface VerifySummary {
   readonly same: boolean;
   readonly a: VerifiedDatabase;
   readonly b: VerifiedDatabase;
-  /** Numbers of the pages that differ or exist on one side only, ascending. Empty where the page sizes differ. */
-  readonly differingPages: readonly number[];
+  /**
+   * Pages that differ or exist on one side only, as ranges, ascending: the first and the last page number of each.
+   * Empty where the page sizes differ.
+   */
+  readonly differingPages: readonly (readonly [first: number, last: number])[];
   readonly objects: readonly DifferingObject[];
   readonly bytesSent: number;
   readonly bytesReceived: number;
@@ -78,14 +81,14 @@ export async function runVerify(options: VerifyOptions): Promise<VerifySummary> 
       same: a.snapshot.pageSize === b.snapshot.pageSize && differingPages.length === 0,
       a: a.describe(),
       b: b.describe(),
-      differingPages,
+      differingPages: toRanges(differingPages),
       objects,
       bytesSent: a.connection.bytesSent + b.connection.bytesSent,
       bytesReceived: a.connection.bytesReceived + b.connection.bytesReceived,
       durationMs: Math.round(performance.now() - startedAt),
     };
   } catch (error) {
-    throw toSqlsyncError(error);
+    throw withoutOrigin(toSqlsyncError(error));
   } finally {
     for (const side of sides) side.connection.transport.terminate();
   }
@@ -137,6 +140,7 @@ class Side {
         overwrite: false,
         reader: READERS.file,
         busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+        idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
       }),
     );
     this.#snapshot = await this.connection.receiveOnly('snapshot');
@@ -280,4 +284,25 @@ async function owners(a: Side, b: Side, pages: readonly number[]): Promise<Diffe
     pagesInB: inB.get(name) ?? 0,
   }));
   return objects.sort((x, y) => Math.max(y.pagesInA, y.pagesInB) - Math.max(x.pagesInA, x.pagesInB));
+}
+
+/** Ascending numbers as ranges. */
+function toRanges(pages: readonly number[]): [first: number, last: number][] {
+  const ranges: [number, number][] = [];
+  for (const page of pages) {
+    const range = ranges.at(-1);
+    if (range !== undefined && range[1] === page - 1) range[1] = page;
+    else ranges.push([page, page]);
+  }
+  return ranges;
+}
+
+/** Both agents take their database for an origin; whoever compares two has none. */
+function withoutOrigin(error: SqlsyncError): SqlsyncError {
+  if (!error.message.startsWith('Origin ')) return error;
+  const hint = error.code === 'ORIGIN_NOT_FOUND' ? 'Check the path.' : error.hint;
+  return new SqlsyncError(error.code, error.message.replace('Origin', 'Database'), {
+    ...(hint === undefined ? {} : { hint }),
+    cause: error.cause,
+  });
 }

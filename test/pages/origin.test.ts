@@ -172,6 +172,22 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
     assert.equal(status, 3);
     assert.equal(existsSync(replica), false);
   });
+
+  test('is ORIGIN_CHANGED where a program has written it and gone again while it was read without locks', async (t) => {
+    const { origin, replica } = place(t);
+    const hold = new Hold(t, 100);
+    const command = new Command([origin, replica], { hold, user: NOBODY });
+    // The sign of the hold is written by the agent, which runs as that user.
+    await hold.reached(command);
+    const writer = await openWriter(t, origin);
+    await writer.exec("INSERT INTO item (label) VALUES ('new')");
+    await writer.call('close');
+    hold.release();
+    const { status, stderr } = await command.done;
+    assert.match(stderr, /\[ORIGIN_CHANGED\]/);
+    assert.equal(status, 3);
+    assert.equal(existsSync(replica), false);
+  });
 });
 
 describe('an origin with a hot journal', () => {

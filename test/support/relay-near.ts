@@ -54,6 +54,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       hash,
       compression,
       reader: READERS.file,
+      idleTimeoutMs: IDLE_TIMEOUT_MS,
       ...modes,
     }),
   );
