@@ -60,12 +60,15 @@ async function main(): Promise<void> {
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
     memory: () => memorySection({ ...copies, sizes: MEMORY_SIZES }),
   };
-  for (const name of sectionsOf(values, cases)) {
-    const body = await measure[name]();
-    writeSection(values.output, name, body, commandLine());
-    console.log(`\n## ${SECTIONS[name]}\n\n${body}\n`);
+  try {
+    for (const name of sectionsOf(values, cases)) {
+      const body = await measure[name]();
+      writeSection(values.output, name, body, commandLine());
+      console.log(`\n## ${SECTIONS[name]}\n\n${body}\n`);
+    }
+  } finally {
+    rmSync(WORK_DIR, { recursive: true, force: true });
   }
-  rmSync(WORK_DIR, { recursive: true, force: true });
 }
 
 /** Sections may be named themselves, by the way to the origin, or by the cases that only some of them have. */
@@ -73,13 +76,14 @@ function sectionsOf(
   values: { sections?: string | undefined; over?: string | undefined },
   cases: readonly string[] | undefined,
 ): readonly SectionName[] {
-  const named = [
+  const sparse = cases?.includes(SPARSE_CASE) === true;
+  const copies = cases === undefined || cases.some((name) => name !== SPARSE_CASE);
+  const named: readonly SectionName[] = [
     ...(listOf(SECTION_NAMES, values.sections) ?? []),
     ...(listOf(WAYS, values.over) ?? []),
-    ...(cases?.includes(SPARSE_CASE) === true ? (['memory'] as const) : []),
   ];
-  if (named.length > 0) return SECTION_NAMES.filter((name) => named.includes(name));
-  return cases === undefined ? USUAL_SECTIONS : WAYS;
+  const usual = named.length > 0 ? named : cases === undefined ? USUAL_SECTIONS : copies ? WAYS : [];
+  return SECTION_NAMES.filter((name) => usual.includes(name) || (sparse && name === 'memory'));
 }
 
 function listOf<T extends string>(choices: readonly T[], list: string | undefined): T[] | undefined {

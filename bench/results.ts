@@ -1,0 +1,78 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus, release, totalmem, type } from 'node:os';
+
+/** The sections of RESULTS.md in their order. A run replaces those that it measured and keeps the others. */
+export const SECTIONS = {
+  local: 'Local to local',
+  start: 'Start-up: a database of 1 MB, local to local',
+  ssh: 'Over SSH on the loopback interface',
+  link: 'Over SSH on a slow line',
+  writer: 'A writer on the origin',
+  memory: 'Memory: a database of 50 GB',
+} as const;
+
+export type SectionName = keyof typeof SECTIONS;
+
+const TITLE = '# Benchmark results';
+const INTRODUCTION = `${TITLE}
+
+How each section was measured stands below its title. Files are in the page cache; seconds are from the start of the process to its exit;
+kB, MB and GB are powers of 10. A ratio below 1 means that sqlsync takes less: the median of the ratios within the rounds.
+\`npm run bench\` makes the databases and measures everything again but the last section; bench/README.md has the options.`;
+
+/** Put the section in its place, with the date, the machine and the command. */
+export function writeSection(path: string, name: SectionName, body: string, command: string): void {
+  const sections = existsSync(path) ? readSections(readFileSync(path, 'utf8')) : new Map<string, string>();
+  sections.set(SECTIONS[name], `- ${[...machine(), `\`${command}\``].join('\n- ')}\n\n${body.trim()}`);
+  const ordered = Object.values(SECTIONS).flatMap((title) => {
+    const text = sections.get(title);
+    return text === undefined ? [] : [`## ${title}\n\n${text}`];
+  });
+  writeFileSync(path, `${[INTRODUCTION, ...ordered].join('\n\n')}\n`);
+}
+
+function readSections(text: string): Map<string, string> {
+  const [, ...parts] = text.split(/^## /m);
+  return new Map(
+    parts.map((part) => {
+      const end = part.indexOf('\n');
+      return [part.slice(0, end), part.slice(end).trim()];
+    }),
+  );
+}
+
+function machine(): string[] {
+  const shell = execFileSync('sqlite3', ['-version'], { encoding: 'utf8' }).split(' ')[0] ?? '';
+  const [cpu] = cpus();
+  return [
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores (${cpu?.model.trim() ?? 'unknown'}), ` +
+      `${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory, ${type()} ${release()}, ` +
+      `Node ${process.versions.node}, sqlite3 shell ${shell}`,
+  ];
+}
+
+/** A Markdown table; the first column is text, the others are numbers. */
+export function table(header: readonly string[], body: readonly (readonly string[])[]): string {
+  const widths = header.map((_, column) =>
+    Math.max(...[header, ...body].map((cells) => cells[column]?.length ?? 0), 3),
+  );
+  const pad = (text: string, column: number): string => {
+    const width = widths[column] ?? 0;
+    return column === 0 ? text.padEnd(width) : text.padStart(width);
+  };
+  const line = (cells: readonly string[]): string => `| ${cells.map(pad).join(' | ')} |`;
+  const rule = widths.map((width, column) =>
+    column === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`,
+  );
+  return [line(header), `| ${rule.join(' | ')} |`, ...body.map(line)].join('\n');
+}
+
+export function figure(value: number | undefined, digits: number): string {
+  return value === undefined || Number.isNaN(value) ? '–' : value.toFixed(digits);
+}
+
+/** Decimal megabytes, with as many digits as kilobytes need where there are few. */
+export function megabytes(bytes: number | undefined): string {
+  return figure(bytes && bytes / 1e6, bytes !== undefined && bytes < 1e6 ? 4 : 2);
+}
