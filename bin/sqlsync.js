@@ -6,15 +6,21 @@ import { dirname, join, sep } from 'path';
 import { fileURLToPath, pathToFileURL } from 'url';
 
 const NODE_VERSION_MIN = '22.18'; // as in src/sqlite/node-version.ts
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const NODE_API_MIN = 10;
 const EXIT_NODE_UNSUPPORTED = 9;
+const EXIT_INTERNAL = 70;
 
 if (isSupported(process.versions)) {
-  void run();
+  process.on('uncaughtException', (error) => {
+    fail(error);
+    process.exit();
+  });
+  run().catch(fail);
 } else {
-  process.stderr.write(
+  complain(
     `sqlsync needs Node.js ${NODE_VERSION_MIN} or newer, but this is Node.js ${process.versions.node} (${process.execPath}).\n` +
-      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npx sqlsync\`.\n`,
+      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npx sqlsync\`.`,
   );
   process.exitCode = EXIT_NODE_UNSUPPORTED;
 }
@@ -23,6 +29,24 @@ async function run() {
   await enableCompileCache();
   const cli = await import(pathToFileURL(mainModule()).href);
   process.exitCode = await cli.main(process.argv.slice(2));
+}
+
+/** What nobody else has caught. Node's own exit status for it, 1, is an answer of `verify`. */
+function fail(error) {
+  const isIncomplete = error && error.code === 'ERR_MODULE_NOT_FOUND';
+  process.exitCode = isIncomplete ? EXIT_NODE_UNSUPPORTED : EXIT_INTERNAL;
+  const text = String((error && error.message) || error).split('\n')[0];
+  if (isIncomplete) {
+    complain(`sqlsync is not installed completely: run \`npm ci\` in ${ROOT}, or install it again (${text})`);
+  } else {
+    const wantsMore = process.argv.includes('-v') || process.argv.includes('--verbose');
+    complain(`sqlsync: ${wantsMore && error && error.stack ? error.stack : text} [INTERNAL]`);
+  }
+}
+
+function complain(text) {
+  process.stderr.on('error', () => {}); // closed: nobody is there to be told
+  process.stderr.write(`${text}\n`);
 }
 
 /**
@@ -45,8 +69,7 @@ function isSupported(versions) {
 
 /** A checkout runs its sources as they are; a published package has only dist (Node.js strips no types in node_modules). */
 function mainModule() {
-  const root = dirname(dirname(fileURLToPath(import.meta.url)));
-  const source = join(root, 'src', 'cli', 'main.ts');
-  const isInstalled = root.split(sep).includes('node_modules');
-  return !isInstalled && existsSync(source) ? source : join(root, 'dist', 'src', 'cli', 'main.js');
+  const source = join(ROOT, 'src', 'cli', 'main.ts');
+  const isInstalled = ROOT.split(sep).includes('node_modules');
+  return !isInstalled && existsSync(source) ? source : join(ROOT, 'dist', 'src', 'cli', 'main.js');
 }

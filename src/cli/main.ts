@@ -1,8 +1,11 @@
 import type { Argv } from 'yargs';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { VERSION } from '../sync/program.ts';
+import { checkCommandLine, readCommandLine } from './command-line.ts';
+import { COMPLETION_FLAG, completions } from './completion.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
-import { Output } from './output.ts';
+import { COMMON_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import { Output, surviveClosedStreams } from './output.ts';
 
 const DESCRIPTION = `sqlsync ORIGIN REPLICA
 
@@ -21,6 +24,8 @@ const EXAMPLES: [string, string][] = [
 export async function main(argv: readonly string[]): Promise<number> {
   // A far agent is started for every sync, and has no options: it need not load what parses them.
   if (argv.length === 1 && argv[0] === 'agent') return runAgent();
+  surviveClosedStreams();
+  if (argv[0] === COMPLETION_FLAG) return printCompletions(argv.slice(1));
   let status = EXIT_OK;
   // Before the command line is understood, so that its own errors come in the form that was asked for.
   const output = new Output({
@@ -28,9 +33,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     verbosity: argv.includes('-q') || argv.includes('--quiet') ? 'quiet' : 'normal',
   });
   const { default: yargs } = await import('yargs');
-  const parser = describe(yargs(withPlainOperands(argv)).scriptName('sqlsync'), (code) => (status = code));
   try {
-    await parser.parseAsync();
+    const words = withPlainOperands(checked(argv));
+    await describe(yargs(words).scriptName('sqlsync'), (code) => (status = code)).parseAsync();
     return status;
   } catch (error) {
     const failure = toSqlsyncError(error);
@@ -45,7 +50,7 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
     .command(
       '$0 <origin> <replica>',
       'Copy ORIGIN to REPLICA',
-      (command) => commonOptions(syncOptions(locations(command, 'origin', 'replica'))),
+      (command) => locations(command, 'origin', 'replica').options(SYNC_OPTIONS).options(COMMON_OPTIONS),
       async (args) => {
         const { runSyncCommand } = await import('./commands/sync.ts');
         setStatus(await runSyncCommand(args));
@@ -54,7 +59,7 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
     .command(
       'verify <a> <b>',
       'Compare two databases and say which pages and tables differ; exits 0 when they are the same, 1 when not',
-      (command) => commonOptions(locations(command, 'a', 'b')),
+      (command) => locations(command, 'a', 'b').options(COMMON_OPTIONS),
       async (args) => {
         const { runVerifyCommand } = await import('./commands/verify.ts');
         setStatus(await runVerifyCommand(args));
@@ -86,6 +91,24 @@ function printCompletion(parser: Argv): void {
   parser.showCompletionScript();
 }
 
+function printCompletions(words: readonly string[]): number {
+  for (const word of completions(words)) process.stdout.write(`${word}\n`);
+  return EXIT_OK;
+}
+
+/**
+ * The command line with its command first: yargs does not know yet which options take a value when it looks for it.
+ * Throws SqlsyncError USAGE.
+ */
+function checked(argv: readonly string[]): string[] {
+  const line = readCommandLine(argv);
+  checkCommandLine(line);
+  const { commandAt } = line;
+  return commandAt === -1
+    ? [...argv]
+    : [line.command, ...argv.slice(0, commandAt), ...argv.slice(commandAt + 1)];
+}
+
 /**
  * What follows `--` are locations, whatever they look like: yargs would not count them among the arguments of the
  * default command. A bare name is written as `./name`, so that it is neither an option nor a command.
@@ -114,75 +137,4 @@ function locations<A extends string, B extends string>(
       demandOption: true,
       describe: 'Path or [user@]host:path',
     });
-}
-
-function syncOptions<T>(parser: Argv<T>) {
-  return parser
-    .option('dry-run', {
-      alias: 'n',
-      type: 'boolean',
-      default: false,
-      describe: 'Compare only; write nothing',
-    })
-    .option('overwrite', {
-      type: 'boolean',
-      default: false,
-      describe: 'REPLICA may be a database that sqlsync did not make (its content is lost)',
-    })
-    .option('replace', {
-      type: 'boolean',
-      default: false,
-      describe: 'Replace a REPLICA of another page size',
-    })
-    .option('compress', {
-      choices: ['auto', 'zstd', 'none'] as const,
-      default: 'auto' as const,
-      describe: 'auto: all over SSH, only deltas between local files',
-    })
-    .option('hash', {
-      choices: ['xxh64', 'sha256'] as const,
-      default: 'xxh64' as const,
-      describe: 'sha256 resists crafted collisions and is slower',
-    })
-    .option('reader', {
-      choices: ['file', 'dbpage'] as const,
-      default: 'file' as const,
-      describe: 'How pages are read: mostly from the file itself, or all by SQLite (slower)',
-    });
-}
-
-function commonOptions<T>(parser: Argv<T>) {
-  return parser
-    .option('port', { alias: 'p', type: 'number', describe: 'SSH port of the remote side' })
-    .option('identity', {
-      alias: 'i',
-      type: 'string',
-      array: true,
-      nargs: 1,
-      describe: 'Private key file for SSH',
-    })
-    .option('known-hosts', {
-      type: 'string',
-      array: true,
-      nargs: 1,
-      describe: 'Files of trusted host keys (default: ~/.ssh/known_hosts and the system’s)',
-    })
-    .option('remote-exe', {
-      type: 'string',
-      default: 'sqlsync',
-      describe: 'Name of sqlsync on the remote side',
-    })
-    .option('busy-timeout', {
-      type: 'number',
-      default: 10,
-      describe: 'Seconds to wait for locks of other programs',
-    })
-    .option('timeout', {
-      type: 'number',
-      default: 300,
-      describe: 'Seconds of silence after which the other side counts as lost; 0 is for ever',
-    })
-    .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on stdout' })
-    .option('verbose', { alias: 'v', type: 'boolean', default: false, describe: 'Say more' })
-    .option('quiet', { alias: 'q', type: 'boolean', default: false, describe: 'Say nothing but errors' });
 }

@@ -1,5 +1,5 @@
 import { styleText } from 'node:util';
-import { sanitizeText } from '../errors.ts';
+import { sanitizeText, systemErrorCode } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { exitStatusOf } from './exit.ts';
 
@@ -25,14 +25,14 @@ export class Output {
 
   /** One event or result for programs; says nothing without `--json`. */
   json(event: { type: string } & Record<string, unknown>): void {
-    if (this.options.json) process.stdout.write(`${JSON.stringify(event)}\n`);
+    if (this.options.json) write(process.stdout, `${JSON.stringify(event)}\n`);
   }
 
   /** A result for people. */
   result(text: string): void {
     if (this.options.json || this.options.verbosity === 'quiet') return;
     this.beforeWrite();
-    process.stdout.write(`${text}\n`);
+    write(process.stdout, `${text}\n`);
   }
 
   warning(text: string): void {
@@ -62,8 +62,32 @@ export class Output {
 
   #say(text: string): void {
     this.beforeWrite();
-    process.stderr.write(`${text}\n`);
+    write(process.stderr, `${text}\n`);
   }
+}
+
+/** Those that cannot be written any more. */
+const broken = new Set<NodeJS.WriteStream>();
+
+/**
+ * A reader of stdout or stderr that is gone (`sqlsync … | head`) ends neither the work nor changes how it is reported
+ * by the exit status. Where the output cannot be written for another reason, as on a full disk, the work goes on too,
+ * but whoever waits for the output must not take it for complete.
+ */
+export function surviveClosedStreams(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: Error) => {
+      if (broken.has(stream)) return;
+      broken.add(stream);
+      if (systemErrorCode(error) === 'EPIPE') return;
+      write(process.stderr, `sqlsync: the output could not be written: ${error.message}\n`);
+      process.once('exit', () => (process.exitCode = exitStatusOf('INTERNAL')));
+    });
+  }
+}
+
+function write(stream: NodeJS.WriteStream, text: string): void {
+  if (!broken.has(stream)) stream.write(text);
 }
 
 /** Colours where stderr is a terminal and NO_COLOR is not set (styleText looks at both). */

@@ -10,13 +10,15 @@ const FIRST_AFTER_MS = 300;
 
 const CLEAR_LINE = '\r\u001b[K';
 
+type Activity = 'comparing' | 'copying' | 'committing';
+
 /** One line on the terminal that tells how far a sync is, how fast it goes and how long it will still take. */
 export class ProgressLine {
   readonly #output: Output;
   readonly #startedAt = performance.now();
-  #phase: CopyProgress['phase'] | undefined;
-  #phaseAt = 0;
-  #doneAtPhase = 0;
+  #activity: Activity | undefined;
+  #activityAt = 0;
+  #doneAtStart = 0;
   #shownAt = 0;
   #shown = false;
 
@@ -26,16 +28,16 @@ export class ProgressLine {
   }
 
   update(progress: CopyProgress): void {
-    const { pageSize } = progress;
+    const activity = activityOf(progress);
     const now = performance.now();
-    if (progress.phase !== this.#phase) {
-      this.#phase = progress.phase;
-      this.#phaseAt = now;
-      this.#doneAtPhase = done(progress);
+    if (activity !== this.#activity) {
+      this.#activity = activity;
+      this.#activityAt = now;
+      this.#doneAtStart = done(progress);
     }
     if (now - this.#startedAt < FIRST_AFTER_MS || now - this.#shownAt < INTERVAL_MS) return;
     this.#shownAt = now;
-    this.#show(this.#describe(progress, pageSize, now));
+    this.#show(this.#describe(progress, now));
   }
 
   clear(): void {
@@ -50,25 +52,37 @@ export class ProgressLine {
     this.#output.beforeWrite = () => {};
   }
 
-  #describe(progress: CopyProgress, pageSize: number, now: number): string {
-    if (progress.phase === 'commit') return 'committing';
-    const total = progress.phase === 'compare' ? progress.pageCount : progress.pagesWanted;
-    const pagesPerMs = (done(progress) - this.#doneAtPhase) / Math.max(1, now - this.#phaseAt);
+  #describe(progress: CopyProgress, now: number): string {
+    const activity = activityOf(progress);
+    if (activity === 'committing') return activity;
+    const { pageSize } = progress;
+    const pagesPerMs = (done(progress) - this.#doneAtStart) / Math.max(1, now - this.#activityAt);
+    const rate = pagesPerMs > 0 ? `, ${formatBytes(pagesPerMs * 1000 * pageSize)}/s` : '';
+    if (activity === 'copying' && progress.phase === 'compare') {
+      const compared = formatShare(progress.pagesCompared, progress.pageCount);
+      return `copying: ${formatBytes(done(progress) * pageSize)} received, ${compared} compared${rate}`;
+    }
+    const total = activity === 'comparing' ? progress.pageCount : progress.pagesWanted;
     const left = total - done(progress);
-    const rate = `${formatBytes(pagesPerMs * 1000 * pageSize)}/s`;
     const timeLeft = pagesPerMs > 0 ? `, ${formatDuration(left / pagesPerMs)} left` : '';
-    const what = progress.phase === 'compare' ? 'comparing' : 'copying';
-    const found = progress.phase === 'compare' ? `, ${progress.pagesWanted} differ` : '';
-    return `${what} ${formatShare(done(progress), total)} of ${formatBytes(total * pageSize)}${found}, ${rate}${timeLeft}`;
+    const found = activity === 'comparing' ? `, ${progress.pagesWanted} differ` : '';
+    return `${activity} ${formatShare(done(progress), total)} of ${formatBytes(total * pageSize)}${found}${rate}${timeLeft}`;
   }
 
   #show(text: string): void {
     this.#shown = true;
-    const columns = process.stderr.columns ?? 80;
+    // 0 on a terminal that does not know its size.
+    const columns = process.stderr.columns || 80;
     process.stderr.write(`${CLEAR_LINE}${text.slice(0, columns - 1)}`);
   }
 }
 
+/** Pages travel while others are still compared; from the first on, they tell more. */
+function activityOf({ phase, pagesReceived }: CopyProgress): Activity {
+  if (phase === 'commit') return 'committing';
+  return phase === 'compare' && pagesReceived === 0 ? 'comparing' : 'copying';
+}
+
 function done(progress: CopyProgress): number {
-  return progress.phase === 'compare' ? progress.pagesCompared : progress.pagesReceived;
+  return activityOf(progress) === 'comparing' ? progress.pagesCompared : progress.pagesReceived;
 }

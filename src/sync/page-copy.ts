@@ -55,8 +55,11 @@ const SLICE_PAGES = 2048;
 /** Below this many differing pages no further children are asked for before pages are: bounds what is remembered. */
 const MAX_DIFFERING_WAITING = 32768;
 
-/** Differing nodes that are worth a question while another one is under way. */
-const CHILDREN_BATCH = 64;
+/**
+ * Questions about children that may be under way. Each is asked at once: to wait until there is more to ask would cost a
+ * round trip.
+ */
+const MAX_QUESTIONS = 64;
 
 const PROGRESS_INTERVAL_MS = 100;
 
@@ -215,7 +218,7 @@ export class PageCopy {
 
   /** Sends every question that can be asked now. */
   #ask(): void {
-    while (this.#walk.differingWaiting < MAX_DIFFERING_WAITING && this.#shouldAskChildren()) {
+    while (this.#walk.differingWaiting < MAX_DIFFERING_WAITING && this.#childrenAsked.size < MAX_QUESTIONS) {
       const request = this.#walk.takeChildrenRequest();
       if (request === undefined) break;
       const id = this.#nextId++;
@@ -229,11 +232,6 @@ export class PageCopy {
     if (this.#rootAsked || this.#walk.hasOwnWork || !this.#walk.finished) return;
     this.#rootAsked = true;
     this.#connection.send(message('getRoot', {}));
-  }
-
-  /** One question at a time unless there is much to ask: what is found meanwhile goes together. */
-  #shouldAskChildren(): boolean {
-    return this.#childrenAsked.size === 0 || this.#walk.nodesWaiting >= CHILDREN_BATCH;
   }
 
   #dropWanted(): void {

@@ -3,6 +3,7 @@ import type { ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
 import { relayInput } from './relay-input.ts';
+import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
 import { StderrTail } from './stderr-tail.ts';
 import type { Transport, TransportExit } from './transport.ts';
 
@@ -20,7 +21,8 @@ export interface ProcessOptions {
   onStderr?: (text: string) => void;
   /**
    * Explains a child that ended without a byte on its stdout (`ssh` knows more than one way). Where it returns
-   * undefined the input just ends. By default 126 and 127, a shell's "cannot run that", are REMOTE_EXE_NOT_FOUND.
+   * undefined the input just ends. By default 126 and 127, a shell's "cannot run that", are
+   * REMOTE_EXE_NOT_FOUND, and 9, sqlsync's own "cannot run here", is NODE_UNSUPPORTED.
    */
   explainSilentExit?: (exit: TransportExit) => SqlsyncError | undefined;
 }
@@ -45,7 +47,7 @@ export function spawnProcess(options: ProcessOptions): Transport {
   });
   const stderr = new StderrTail(child.stderr, options.onStderr);
   const exited = watchExit(child, stderr);
-  const explain = options.explainSilentExit ?? ((exit) => explainMissingCommand(options.command, exit));
+  const explain = options.explainSilentExit ?? ((exit) => explainSilence(options.command, exit));
   const input = relayInput(child.stdout, async (byteCount) =>
     byteCount === 0 ? explain(await exited) : undefined,
   );
@@ -114,7 +116,8 @@ function startError(command: string, error: Error): SqlsyncError {
   });
 }
 
-function explainMissingCommand(command: string, exit: TransportExit): SqlsyncError | undefined {
+function explainSilence(command: string, exit: TransportExit): SqlsyncError | undefined {
+  if (exit.status === EXIT_CANNOT_RUN) return cannotRun(`"${sanitizeText(command, 200)}"`, exit);
   if (exit.status !== 126 && exit.status !== 127) return undefined;
   const detail = exit.stderr === '' ? '' : `: ${exit.stderr}`;
   return new SqlsyncError(

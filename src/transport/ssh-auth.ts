@@ -89,8 +89,8 @@ export class SshAuthentication {
     this.#agentFault = sanitizeText(error.message, 200);
   }
 
-  /** AUTH_FAILED, saying what was tried and, in `hint`, what to do. */
-  failure(target: string, reason?: string): SqlsyncError {
+  /** AUTH_FAILED, saying what was tried and, in `hint`, what to do; `login` is the `ssh` command for it. */
+  failure(target: string, login: string, reason?: string): SqlsyncError {
     const tried = this.#notes.length === 0 ? 'there was no key to offer' : `tried: ${this.#notes.join('; ')}`;
     const agent = this.#agentFault === undefined ? '' : `; the agent failed: ${this.#agentFault}`;
     const accepts =
@@ -99,18 +99,18 @@ export class SshAuthentication {
         : `; the host accepts ${sanitizeText(this.#methodsLeft.join(', '), 100)}`;
     const why = reason === undefined ? '' : ` (${sanitizeText(reason, 200)})`;
     return new SqlsyncError('AUTH_FAILED', `${target} refused to log in${why}; ${tried}${agent}${accepts}`, {
-      hint: this.#hint(target),
+      hint: this.#hint(login),
     });
   }
 
-  #hint(target: string): string {
+  #hint(login: string): string {
     if (this.#hasEncryptedKey) {
       return 'sqlsync asks for no passphrase: load the encrypted key into an agent with `ssh-add`.';
     }
     if (this.#methodsLeft.length > 0 && !this.#methodsLeft.includes('publickey')) {
-      return 'The host accepts no keys; sqlsync asks for no passwords: use `--rsh ssh`, or allow keys there.';
+      return 'The host accepts no keys; sqlsync asks for no passwords: allow keys there.';
     }
-    return `Add your public key there with \`ssh-copy-id\`, name another key, or check that \`ssh ${target}\` logs in.`;
+    return `Add your public key there with \`ssh-copy-id\`, name another key, or check that \`${login}\` logs in.`;
   }
 
   async #readIdentities(options: AuthOptions): Promise<Identity[]> {

@@ -3,6 +3,7 @@ import { Writable } from 'node:stream';
 import type { Client, ClientChannel } from 'ssh2';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { relayInput } from './relay-input.ts';
+import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
 import { StderrTail } from './stderr-tail.ts';
 import type { Transport, TransportExit } from './transport.ts';
 
@@ -50,6 +51,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
     if (byteCount === 0) {
       const exit = await exited.promise;
       if (exit.status === 126 || exit.status === 127) return missingExecutable(parts, exit);
+      if (exit.status === EXIT_CANNOT_RUN) return cannotRun(parts.description, exit);
     }
     return state.lost && state.exit === undefined ? lostError(parts, state.cause) : undefined;
   });

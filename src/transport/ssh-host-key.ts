@@ -94,7 +94,7 @@ function unknownHostError(
       ? `which is not known (searched: ${searched})`
       : `but only a ${other.keyType} key is known (${other.file} line ${other.line}, ${other.fingerprint})`;
   const authority = found.hasCertAuthority
-    ? '; a @cert-authority line covers the host, but sqlsync checks no certificates (use `--rsh ssh`)'
+    ? '; a @cert-authority line covers the host, but sqlsync checks no certificates'
     : '';
   const option = port === 22 ? '' : `-p ${port} `;
   return new SqlsyncError('HOST_KEY_UNKNOWN', `${offered}, ${but}${authority}`, {
@@ -105,7 +105,7 @@ function unknownHostError(
 }
 
 /** For a command that a user may paste into a shell. */
-function shellQuote(text: string): string {
+export function shellQuote(text: string): string {
   const clean = sanitizeText(text, 200);
   return /^[A-Za-z0-9_./:@%+=,-]+$/.test(clean) ? clean : `'${clean.replaceAll("'", `'\\''`)}'`;
 }

@@ -8,7 +8,7 @@ import { DEFAULT_SSH_PORT } from './known-hosts.ts';
 import type { KnownHostsFile } from './known-hosts.ts';
 import { SshAuthentication } from './ssh-auth.ts';
 import { channelTransport, missingExecutable } from './ssh-channel.ts';
-import { hostKeyAlgorithms, hostKeyFault, readKnownHosts } from './ssh-host-key.ts';
+import { hostKeyAlgorithms, hostKeyFault, readKnownHosts, shellQuote } from './ssh-host-key.ts';
 import type { Transport } from './transport.ts';
 
 export interface SshOptions {
@@ -199,8 +199,8 @@ function clientError(attempt: Attempt, error: (Error & { code?: unknown }) | und
   const { phase, target, auth } = attempt;
   if (phase === 'authenticating') {
     // A number is the reason of the host's own goodbye, such as "too many authentication failures".
-    if (auth.exhausted) return auth.failure(target);
-    if (typeof error?.code === 'number') return auth.failure(target, error.message);
+    if (auth.exhausted) return auth.failure(target, loginCommand(attempt));
+    if (typeof error?.code === 'number') return auth.failure(target, loginCommand(attempt), error.message);
   }
   const detail = error === undefined ? 'the host closed the connection' : sanitizeText(error.message, 200);
   if (phase === 'starting the command') {
@@ -210,9 +210,15 @@ function clientError(attempt: Attempt, error: (Error & { code?: unknown }) | und
     });
   }
   return new SqlsyncError('CONNECT_FAILED', `${target}: ${detail} while ${phase}; expected an SSH login`, {
-    hint: 'Check that an SSH server answers there; for settings of ssh_config use `--rsh ssh`.',
+    hint: 'Check that an SSH server answers there; settings of ~/.ssh/config are not read.',
     cause: error,
   });
+}
+
+/** The same login with OpenSSH, for the user to try. */
+function loginCommand({ user, port, options }: Attempt): string {
+  const option = port === DEFAULT_SSH_PORT ? '' : `-p ${port} `;
+  return `ssh ${option}${shellQuote(`${user}@${options.host}`)}`;
 }
 
 function execError(attempt: Attempt, socket: Socket, error: Error): SqlsyncError {
@@ -226,7 +232,10 @@ function connectError(attempt: Attempt, error: Error): SqlsyncError {
   const { host } = attempt.options;
   const [why, hint] =
     code === 'ENOTFOUND' || code === 'EAI_AGAIN'
-      ? [`the host name could not be resolved (${code})`, 'Check the spelling of the host and the network.']
+      ? [
+          `the host name could not be resolved (${code})`,
+          'Give the real host name, user and --port: aliases of ~/.ssh/config are not read.',
+        ]
       : code === 'ECONNREFUSED'
         ? [
             `port ${attempt.port} refused the connection`,

@@ -173,8 +173,13 @@ describe('origin and replica', () => {
     });
   }
 
-  test('that are both remote are refused, with the command to run on one of the hosts', async () => {
-    const expected = { code: 'BOTH_REMOTE', status: 2, says: /both on other hosts/, hint: /ssh one sqlsync/ };
+  test('that are both remote are refused, with the hint to run it on one of the hosts', async () => {
+    const expected = {
+      code: 'BOTH_REMOTE',
+      status: 2,
+      says: /both on other hosts/,
+      hint: /one of the two hosts/,
+    };
     await assertRefused(['one:a.db', 'me@two:b.db'], expected as never);
   });
 });

@@ -1,14 +1,19 @@
 // oxlint-disable no-control-regex -- escape sequences are what is looked for
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { change, largeDatabase, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { Command, Hold, PROGRAM, jsonLines, sqlsync } from './command.ts';
-import type { Summary } from './command.ts';
+import type { Run, Summary } from './command.ts';
+import { Output } from '../../src/cli/output.ts';
+import { ProgressLine } from '../../src/cli/progress.ts';
+import type { CopyProgress } from '../../src/sync/page-copy.ts';
+
+const NEEDS_DEV_FULL = existsSync('/dev/full') ? false : 'NOT TESTED: there is no /dev/full here';
 
 const SUMMARY_NUMBERS = [
   'pageSize',
@@ -79,7 +84,7 @@ describe('--json', () => {
     change(origin, 'UPDATE item SET amount = -1');
     const differing = await sqlsync(['verify', origin, replica, '--json']);
     assert.equal(differing.status, 1);
-    const summary = jsonLines(differing.stdout).at(-1) as Summary & { differingPages: number[] };
+    const summary = jsonLines(differing.stdout).at(-1) as Summary & { differingPages: [number, number][] };
     assert.equal(summary['same'], false);
     assert.ok(summary.differingPages.length > 0);
   });
@@ -133,6 +138,128 @@ describe('output for people', () => {
     assert.match(stderr, /^warning: /);
     assert.equal((stdout + stderr).includes('\u001b'), false);
   });
+});
+
+describe('the line of pages', () => {
+  const pagesLine = (stdout: string): string => /^ {2}pages {5}(.*)$/m.exec(stdout)?.[1] ?? stdout;
+
+  test('of a dry run to a new file says what would be copied, and no speed-up', async (t) => {
+    const { stdout } = await sqlsync([...place(t), '--dry-run']);
+    assert.match(stdout, /nothing was written/);
+    assert.match(pagesLine(stdout), /^\d+ pages would be copied \([\d.]+ kB\)$/);
+    assert.doesNotMatch(stdout, /times less/);
+  });
+
+  test('where nothing changed compares all, and there is no speed-up', async (t) => {
+    const args = place(t);
+    assert.match(pagesLine((await sqlsync(args)).stdout), /^\d+ pages copied \(/);
+    const { stdout } = await sqlsync(args);
+    assert.match(pagesLine(stdout), /^\d+ pages compared \(.*\), 0 changed \(0 %\)$/);
+    assert.doesNotMatch(stdout, /times less/);
+  });
+
+  test('for a smaller replica tells how many of all the pages were compared', async (t) => {
+    const args = place(t);
+    await sqlsync(args);
+    change(args[0], 'CREATE TABLE more (x); INSERT INTO more VALUES (randomblob(3000000))');
+    const line = pagesLine((await sqlsync(args)).stdout);
+    const counts = line.replaceAll(',', '').match(/^(\d+) pages \(.*\): (\d+) compared (\d+) changed/) ?? [];
+    const [, all, compared, changed] = counts;
+    assert.ok(Number(compared) > 0 && Number(compared) < Number(all), line);
+    assert.ok(Number(changed) > 100 && Number(changed) < Number(all), line);
+  });
+});
+
+describe('the progress line', () => {
+  const PROGRESS: CopyProgress = {
+    phase: 'compare',
+    pageSize: 4096,
+    pageCount: 1000,
+    pagesCompared: 0,
+    pagesWanted: 0,
+    pagesReceived: 0,
+  };
+
+  /** What is shown of each, a second apart, on a terminal of so many columns. */
+  function shown(t: TestContext, columns: number | undefined, steps: Partial<CopyProgress>[]): string[] {
+    let [now, line] = [0, ''];
+    const lines: string[] = [];
+    t.mock.method(performance, 'now', () => now);
+    const progress = new ProgressLine(new Output({ json: false, verbosity: 'normal' }));
+    const before = Object.getOwnPropertyDescriptor(process.stderr, 'columns');
+    Object.defineProperty(process.stderr, 'columns', { value: columns, configurable: true });
+    const write = t.mock.method(process.stderr, 'write', (text: string) => ((line = text), true));
+    for (const step of steps) {
+      now += 1000;
+      progress.update({ ...PROGRESS, ...step });
+      lines.push(line.replace('\r\u001b[K', ''));
+    }
+    write.mock.restore();
+    if (before === undefined) delete (process.stderr as { columns?: number }).columns;
+    else Object.defineProperty(process.stderr, 'columns', before);
+    return lines;
+  }
+
+  test('has no rate until there is one, and has 80 columns where the terminal does not know its own', (t) => {
+    for (const columns of [0, undefined]) {
+      const [first, second] = shown(t, columns, [{}, { pagesCompared: 500, pagesWanted: 7 }]);
+      assert.equal(first, 'comparing 0 % of 4.10 MB, 0 differ');
+      assert.equal(second, 'comparing 50.0 % of 4.10 MB, 7 differ, 2.05 MB/s, 1.00 s left');
+      t.mock.restoreAll();
+    }
+  });
+
+  test('tells of what was received as soon as something was, though much is not compared yet', (t) => {
+    const [, second, third, fourth] = shown(t, 100, [
+      { pagesCompared: 2 },
+      { pagesCompared: 2, pagesReceived: 100, pagesWanted: 100 },
+      { pagesCompared: 2, pagesReceived: 200, pagesWanted: 200 },
+      { phase: 'transfer', pagesCompared: 2, pagesReceived: 300, pagesWanted: 900 },
+    ]);
+    assert.equal(second, 'copying: 410 kB received, 0.20 % compared');
+    assert.equal(third, 'copying: 819 kB received, 0.20 % compared, 410 kB/s');
+    assert.equal(fourth, 'copying 33.3 % of 3.69 MB, 410 kB/s, 6.00 s left');
+  });
+});
+
+describe('an output that nobody reads any more', () => {
+  for (const stream of ['stdout', 'stderr'] as const) {
+    test(`(${stream}) does not stop the work, nor change the exit status`, async (t) => {
+      const [origin, replica] = place(t, rollback);
+      const run = async (args: string[]): Promise<Run> => {
+        const command = new Command(args);
+        command.child[stream]?.destroy();
+        return command.done;
+      };
+      for (const [args, status] of [
+        [[origin, replica, '--json'], 0],
+        [[origin, replica, '-v'], 0],
+        [['verify', origin, replica], 0],
+        [['/no/such.db', replica], 3],
+        [['--no-such-option'], 2],
+        [['--help'], 0],
+        [['completion'], 0],
+      ] as const) {
+        const result = await run([...args]);
+        assert.equal(result.status, status, `${args.join(' ')}: ${result.stdout}${result.stderr}`);
+        assert.doesNotMatch(result.stdout + result.stderr, /EPIPE|^ +at /m);
+      }
+      change(origin, 'UPDATE item SET amount = -1');
+      assert.equal((await run(['verify', origin, replica])).status, 1);
+    });
+  }
+
+  test(
+    'is no success where it could not be written, as on a full disk',
+    { skip: NEEDS_DEV_FULL },
+    async (t) => {
+      const args = [...place(t)].map((path) => `'${path}'`).join(' ');
+      const shell = `'${process.execPath}' '${PROGRAM}' ${args} > /dev/full`;
+      const { status, stderr } = spawnSync('sh', ['-c', shell], { encoding: 'utf8' });
+      assert.equal(status, 70);
+      assert.match(stderr, /^sqlsync: the output could not be written: ENOSPC.*\n$/);
+    },
+  );
 });
 
 describe('on a terminal', () => {

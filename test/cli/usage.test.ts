@@ -44,10 +44,67 @@ test('sqlsync --version prints the version of the package, and nothing else', as
   });
 });
 
-test('the script asks the command itself, which knows its options', async () => {
-  const { status, stdout } = await sqlsync(['--get-yargs-completions', 'sqlsync', 'verify', '--bus']);
-  assert.equal(status, 0);
-  assert.match(stdout, /--busy-timeout/);
+describe('options in any place', () => {
+  test('before a command are its own, with their values and without', async (t) => {
+    const folder = tempDir(t);
+    for (const name of ['a.db', 'b.db']) smallDatabase(join(folder, name), { rows: 20 });
+    for (const options of [
+      ['--json'],
+      ['--port', '22', '--json'],
+      ['-p', '22', '--json=true'],
+      ['-vp22', '--json'],
+    ]) {
+      const { status, stdout, stderr } = await sqlsync([...options, 'verify', 'a.db', 'b.db'], {
+        cwd: folder,
+      });
+      assert.equal(stderr, '');
+      assert.ok(status === 0 || status === 1, stdout);
+      assert.equal(jsonLines(stdout).at(-1)?.type, 'summary');
+    }
+  });
+
+  test('may be negated, and written in camel case', async (t) => {
+    const folder = tempDir(t);
+    smallDatabase(join(folder, 'a.db'), { rows: 20 });
+    const { status, stdout } = await sqlsync(['a.db', 'b.db', '--no-json', '--dryRun'], { cwd: folder });
+    assert.equal(status, 0);
+    assert.match(stdout, /nothing was written/);
+  });
+});
+
+describe('completion', () => {
+  async function complete(...words: string[]): Promise<string[]> {
+    const { status, stdout, stderr } = await sqlsync(['--get-yargs-completions', 'sqlsync', ...words]);
+    assert.deepEqual([status, stderr], [0, '']);
+    return stdout.split('\n').filter(Boolean);
+  }
+
+  test('offers the options of the command after a dash, and only those', async () => {
+    const ofSync = await complete('--');
+    for (const name of ['--dry-run', '--overwrite', '--compress', '--port', '--json', '--help'])
+      assert.ok(ofSync.includes(name), name);
+    const ofVerify = await complete('verify', 'a.db', '-');
+    assert.ok(ofVerify.includes('--port'));
+    assert.ok(!ofVerify.includes('--overwrite'));
+    assert.deepEqual(await complete('verify', '--bus'), ['--busy-timeout']);
+  });
+
+  test('offers the values of an option that has few', async () => {
+    assert.deepEqual(await complete('--compress', ''), ['auto', 'zstd', 'none']);
+    assert.deepEqual(await complete('a.db', 'b.db', '--hash', 's'), ['sha256']);
+    assert.deepEqual(await complete('--reader', '=', 'd'), ['dbpage'], 'as bash splits it');
+  });
+
+  test('offers a command where its first letters stand first', async () => {
+    assert.deepEqual(await complete('ver'), ['verify']);
+    assert.deepEqual(await complete('--json', 'c'), ['completion']);
+    assert.deepEqual(await complete('a.db', 'v'), []);
+  });
+
+  test('offers nothing where a file is due, so that the shell completes file names', async () => {
+    for (const words of [[''], ['app'], ['a.db', ''], ['verify', ''], ['--identity', ''], ['--', '-']])
+      assert.deepEqual(await complete(...words), [], words.join(' '));
+  });
 });
 
 test('sqlsync completion prints a script that a shell takes', async () => {
@@ -73,11 +130,22 @@ describe('a command line that is wrong', () => {
     [['a.db', 'b.db', '--port', '65536'], /--port: 65536/],
     [['a.db', 'b.db', '--port', '22.5'], /--port: 22\.5/],
     [['a.db', 'b.db', '--port', 'ssh'], /--port/],
-    [['a.db', 'b.db', '--busy-timeout', 'soon'], /--busy-timeout/],
+    [['a.db', 'b.db', '--busy-timeout', 'soon'], /--busy-timeout: expected a number of seconds/],
     [['a.db', 'b.db', '--busy-timeout', '-1'], /--busy-timeout: -1/],
     [['a.db', 'b.db', '--timeout', '1e9'], /--timeout: 1000000000/],
     [['a.db', 'b.db', '-q', '-v'], /exclude/],
     [['a.db', 'b.db', '--identity'], /identity/],
+    [['--overwite', 'a.db', 'b.db'], /unknown option --overwite.*\n.*mean --overwrite\?/],
+    [['a.db', '--jsno', 'b.db'], /unknown option --jsno.*\n.*mean --json\?/],
+    [['-dry-run', 'a.db', 'b.db'], /unknown option -dry-run.*\n.*mean --dry-run\?/],
+    [['a.db', 'b.db', '-nZv'], /unknown option -Z /],
+    [['verify', '--replace', 'a.db', 'b.db'], /unknown option --replace of `sqlsync verify`/],
+    [['verfy', 'a.db', 'b.db'], /unknown command "verfy".*\n.*mean `sqlsync verify a\.db b\.db`/],
+    [['verify', 'a.db', 'b.db', 'c.db'], /got 3; too many: c\.db/],
+    [['a.db', '-'], /"-" is no place for a database/],
+    [['verify', '-', 'a.db'], /"-" is no place for a database/],
+    [['a.db', 'b.db', '--identity', 'no-such-key'], /--identity: no-such-key does not exist/],
+    [['a.db', 'b.db', '--port', 'abc'], /--port: expected a number from 1 to 65535/],
     [['', 'b.db'], /empty/],
     [['a.db', ''], /empty/],
     [['ftp://host/a.db', 'b.db'], /scheme/],
@@ -91,6 +159,7 @@ describe('a command line that is wrong', () => {
       const { status, stdout, stderr } = await sqlsync(args, { cwd: folder });
       assert.match(stderr, /\[USAGE\]/);
       assert.match(stderr, says);
+      assert.doesNotMatch(stderr, /NaN/);
       assert.equal(status, 2);
       assert.equal(stdout, '');
       assert.deepEqual(folderState(folder), before);

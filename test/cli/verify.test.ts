@@ -30,7 +30,7 @@ describe('verify', () => {
   test('exits 0 for the same database, and needs no mark', async (t) => {
     const { folder, a, b } = place(t);
     const { status, stdout, stderr } = await verify(folder, [a, b]);
-    assert.match(stdout, /are the same: \d+ pages of 4\.10 kB/);
+    assert.match(stdout, /are the same: \d+ pages of 4,096 bytes/);
     assert.equal(status, 0, stderr);
   });
 
@@ -63,7 +63,26 @@ describe('verify', () => {
     damage(b, 30 * 4096 - 1, Buffer.of(0xff));
     const { status, stdout } = await verify(folder, [a, b, '--json']);
     assert.equal(status, 1);
-    assert.deepEqual((jsonLines(stdout).at(-1) as Summary)['differingPages'], [30]);
+    assert.deepEqual((jsonLines(stdout).at(-1) as Summary)['differingPages'], [[30, 30]]);
+  });
+
+  test('gives neighbouring pages as one range, the first and the last page of each', async (t) => {
+    const { folder, a, b } = place(t);
+    for (const page of [5, 6, 7, 30]) damage(b, page * 4096 - 1, Buffer.of(0xff));
+    const { stdout } = await verify(folder, [a, b, '--json']);
+    const ranges = [
+      [5, 7],
+      [30, 30],
+    ];
+    assert.deepEqual((jsonLines(stdout).at(-1) as Summary)['differingPages'], ranges);
+    assert.match((await verify(folder, [a, b])).stdout, /differ in 4 pages[^]*^ {2}pages {5}5–7, 30$/m);
+  });
+
+  test('speaks of databases, not of an origin, since it has none', async (t) => {
+    const { folder, a } = place(t);
+    const { stderr } = await verify(folder, [a, join(folder, 'missing.db')]);
+    assert.match(stderr, /Database \S*missing\.db does not exist/);
+    assert.doesNotMatch(stderr, /[Oo]rigin |first argument/);
   });
 
   test('exits 1 for another number of pages, in either order', async (t) => {

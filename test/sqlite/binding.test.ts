@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -152,6 +153,41 @@ describe('the Node.js version', () => {
       assertRefusal(spawnSync(old.program, [BIN], { encoding: 'utf8' }), old.version);
     },
   );
+});
+
+describe('bin/sqlsync.js', () => {
+  function runClone(change: (clone: string) => void): {
+    status: number | null;
+    stdout: string;
+    stderr: string;
+  } {
+    const clone = join(folder, 'clone');
+    for (const part of ['bin', 'src', 'protocol', 'package.json'])
+      cpSync(join(ROOT, part), join(clone, part), { recursive: true });
+    change(clone);
+    const { NODE_PATH: _, ...env } = process.env;
+    const program = join(clone, 'bin', 'sqlsync.js');
+    return spawnSync(process.execPath, [program, 'a.db', 'b.db'], { encoding: 'utf8', cwd: folder, env });
+  }
+
+  test('in a clone without its packages says to run `npm ci`, in one line, and ends with 9', () => {
+    const { status, stdout, stderr } = runClone(() => {});
+    assert.deepEqual([status, stdout], [9, '']);
+    assert.match(stderr, /^sqlsync is not installed completely: run `npm ci` in \S*clone\b.*yargs.*\n$/);
+  });
+
+  for (const [what, code] of [
+    ['throws', `export function main() { throw new Error('no\\nidea'); }`],
+    ['fails later', `export function main() { setImmediate(() => { throw new Error('no idea'); }); }`],
+  ] as const) {
+    test(`ends with 70 and one line where all else ${what}: 1 would be an answer`, () => {
+      const { status, stdout, stderr } = runClone((clone) =>
+        writeFileSync(join(clone, 'src', 'cli', 'main.ts'), code),
+      );
+      assert.deepEqual([status, stdout], [70, '']);
+      assert.match(stderr, /^sqlsync: no( idea)? \[INTERNAL\]\n$/);
+    });
+  }
 });
 
 describe('building', () => {

@@ -1,4 +1,5 @@
-import { SqlsyncError } from '../../errors.ts';
+import { existsSync } from 'node:fs';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { RemoteOptions } from '../../sync/start-agent.ts';
 import { Output } from '../output.ts';
 
@@ -29,7 +30,19 @@ export function remoteOptionsOf(
   args: CommonArguments,
 ): RemoteOptions & { busyTimeoutMs: number; idleTimeoutMs: number } {
   if (args.port !== undefined && !(Number.isInteger(args.port) && args.port >= 1 && args.port <= 65535)) {
-    throw new SqlsyncError('USAGE', `--port: ${args.port} is no port; expected 1 to 65535`);
+    throw new SqlsyncError(
+      'USAGE',
+      `--port: ${given(args.port, 'no port')}expected a number from 1 to 65535`,
+      {
+        hint: 'Give the port on which sshd listens.',
+      },
+    );
+  }
+  for (const file of args.identity ?? []) {
+    if (existsSync(file)) continue;
+    throw new SqlsyncError('USAGE', `--identity: ${sanitizeText(file, 200)} does not exist`, {
+      hint: 'Name the private key file; only the shell expands ~, and not after a =.',
+    });
   }
   return {
     port: args.port,
@@ -48,6 +61,11 @@ function milliseconds(option: string, seconds: number): number {
   if (seconds >= 0 && seconds <= MAX_SECONDS) return Math.round(seconds * 1000);
   throw new SqlsyncError(
     'USAGE',
-    `${option}: ${seconds} is not a number of seconds from 0 to ${MAX_SECONDS}`,
+    `${option}: ${given(seconds, 'out of range')}expected a number of seconds from 0 to ${MAX_SECONDS}`,
   );
+}
+
+/** What is no number was not kept by the parser. */
+function given(number: number, fault: string): string {
+  return Number.isNaN(number) ? '' : `${number} is ${fault}; `;
 }

@@ -1,4 +1,4 @@
-import { toSqlsyncError } from '../../errors.ts';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { runSync } from '../../sync/sync.ts';
 import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
@@ -37,10 +37,18 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
     return EXIT_OK;
   } catch (error) {
     line?.end();
-    const failure = toSqlsyncError(error);
+    const failure = explainInterruption(toSqlsyncError(error), args.dryRun);
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError {
+  if (error.code !== 'INTERRUPTED' || dryRun) return error;
+  return new SqlsyncError(error.code, error.message, {
+    hint: 'The replica was not changed; what has arrived of a new one is kept, and the next run goes on from it.',
+    cause: error.cause,
+  });
 }
 
 function optionsOf(args: SyncArguments): SyncOptions {
@@ -70,7 +78,10 @@ function describe(summary: SyncSummary): string {
   const { pageSize, pageCount, bytesSent, bytesReceived } = summary;
   const size = pageSize * pageCount;
   const wire = bytesSent + bytesReceived;
-  const speedup = size > wire ? `, ${factor(size / wire)} less than the whole` : '';
+  const speedup =
+    summary.outcome === 'committed' && size > wire * 1.05
+      ? `, ${factor(size / wire)} less than the whole`
+      : '';
   return [
     headline(summary),
     `  pages     ${describePages(summary)}`,
@@ -82,10 +93,16 @@ function describe(summary: SyncSummary): string {
 function describePages(summary: SyncSummary): string {
   const { pageSize, pageCount, pagesCompared, pagesChanged, pagesDelta } = summary;
   const size = formatBytes(pageSize * pageCount);
-  if (pagesCompared === 0) return `${formatPages(pageCount)} copied (${size})`;
-  const did = summary.outcome === 'dryRun' ? 'would change' : 'changed';
+  const isDryRun = summary.outcome === 'dryRun';
+  if (pagesCompared === 0)
+    return `${formatPages(pageCount)} ${isDryRun ? 'would be copied' : 'copied'} (${size})`;
+  const did = isDryRun ? 'would change' : 'changed';
   const deltas = pagesDelta > 0 ? `, ${formatCount(pagesDelta)} of them sent as deltas` : '';
-  return `${formatPages(pagesCompared)} compared (${size}), ${formatCount(pagesChanged)} ${did} (${formatShare(pagesChanged, pageCount)})${deltas}`;
+  const compared =
+    pagesCompared === pageCount
+      ? `${formatPages(pageCount)} compared (${size})`
+      : `${formatPages(pageCount)} (${size}): ${formatCount(pagesCompared)} compared`;
+  return `${compared}, ${formatCount(pagesChanged)} ${did} (${formatShare(pagesChanged, pageCount)})${deltas}`;
 }
 
 function headline({ outcome, origin, replica, created, resumed }: SyncSummary): string {

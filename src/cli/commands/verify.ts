@@ -2,7 +2,7 @@ import { toSqlsyncError } from '../../errors.ts';
 import { runVerify } from '../../sync/verify.ts';
 import type { VerifySummary } from '../../sync/verify.ts';
 import { EXIT_DIFFERENT, EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatBytes, formatDuration, formatPages } from '../format.ts';
+import { formatCount, formatDuration, formatPages } from '../format.ts';
 import type { Output } from '../output.ts';
 import { withInterruption } from '../signals.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
@@ -44,12 +44,13 @@ function describe(summary: VerifySummary, output: Output): string {
   const { a, b, differingPages, objects } = summary;
   const time = formatDuration(summary.durationMs);
   if (summary.same) {
-    return `${a.location} and ${b.location} are the same: ${formatPages(a.pageCount)} of ${formatBytes(a.pageSize)} (${time})`;
+    return `${a.location} and ${b.location} are the same: ${formatPages(a.pageCount)} of ${formatCount(a.pageSize)} bytes (${time})`;
   }
   if (a.pageSize !== b.pageSize) {
     return `${a.location} and ${b.location} differ: pages of ${a.pageSize} and ${b.pageSize} bytes`;
   }
-  const lines = [`${a.location} and ${b.location} differ in ${formatPages(differingPages.length)} (${time})`];
+  const pages = differingPages.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  const lines = [`${a.location} and ${b.location} differ in ${formatPages(pages)} (${time})`];
   if (a.pageCount !== b.pageCount)
     lines.push(`  size      ${formatPages(a.pageCount)} and ${formatPages(b.pageCount)}`);
   for (const { name, pagesInA, pagesInB } of objects) {
@@ -58,19 +59,15 @@ function describe(summary: VerifySummary, output: Output): string {
     );
   }
   const limit = output.options.verbosity === 'verbose' ? Infinity : MAX_RANGES_SHOWN;
-  lines.push(`  pages     ${ranges(differingPages, limit)}`);
+  lines.push(`  pages     ${describeRanges(differingPages, limit)}`);
   return lines.join('\n');
 }
 
-/** Ascending numbers as ranges: 1, 4–9, 12 and 3 more. */
-function ranges(pages: readonly number[], limit: number): string {
-  const found: [number, number][] = [];
-  for (const page of pages) {
-    const last = found.at(-1);
-    if (last !== undefined && last[1] === page - 1) last[1] = page;
-    else found.push([page, page]);
-  }
-  const shown = found.slice(0, limit).map(([first, end]) => (first === end ? `${first}` : `${first}–${end}`));
-  const more = found.length - shown.length;
+/** Ranges of pages for people: 1, 4–9, 12 and 3 more. */
+function describeRanges(ranges: VerifySummary['differingPages'], limit: number): string {
+  const shown = ranges
+    .slice(0, limit)
+    .map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`));
+  const more = ranges.length - shown.length;
   return `${shown.join(', ')}${more > 0 ? ` and ${more} more ranges (-v shows them)` : ''}`;
 }

@@ -1,0 +1,13 @@
+import { SqlsyncError } from '../errors.ts';
+import type { TransportExit } from './transport.ts';
+
+/** How a sqlsync ends whose Node.js is too old or whose packages are missing: before it can speak the protocol. */
+export const EXIT_CANNOT_RUN = 9;
+
+/** A sqlsync on `host` that ended with {@link EXIT_CANNOT_RUN} and without a byte. Its stderr says why. */
+export function cannotRun(host: string, exit: Pick<TransportExit, 'stderr'>): SqlsyncError {
+  const why = exit.stderr === '' ? 'it ended with status 9 and said nothing' : exit.stderr;
+  return new SqlsyncError('NODE_UNSUPPORTED', `sqlsync on ${host} cannot run: ${why}`, {
+    hint: 'Name one with a newer Node.js there by --remote-exe.',
+  });
+}
