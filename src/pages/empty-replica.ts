@@ -1,6 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import { emptyByBackup } from '../sqlite/backup-copy.ts';
 import { ExistingReplica } from './existing-replica.ts';
+import { markReplica } from './mark.ts';
 import type { ReplicaOptions } from './old-state.ts';
 import type { DatabaseFile } from './database-file.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
@@ -13,7 +14,7 @@ import { replicaError } from './replica-error.ts';
 export class EmptyReplica implements PageSink {
   readonly old: PageSource | undefined = undefined;
   readonly resumed = false;
-  readonly warnings: readonly string[] = [];
+  readonly warnings: string[] = [];
   /** True where the replica is empty already, so that nothing has to be done. */
   readonly unchanged: boolean;
   readonly #file: DatabaseFile;
@@ -48,9 +49,12 @@ export class EmptyReplica implements PageSink {
   async commit(): Promise<void> {
     const size = this.#file.header?.pageSize;
     if (this.unchanged || size === undefined) return;
+    const { mark } = this.#options;
+    const unmark = markReplica(this.#file.path, mark, { warnings: this.warnings });
     try {
       await emptyByBackup(this.#file.path, size, this.#options.busyTimeoutMs);
     } catch (error) {
+      unmark();
       throw replicaError(this.#file.path, error);
     }
   }

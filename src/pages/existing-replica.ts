@@ -3,6 +3,7 @@ import { ReplicaWriter } from '../sqlite/replica-writer.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId } from './database-file.ts';
 import { firstPageForReplica, parseHeader } from './header.ts';
+import { markReplica } from './mark.ts';
 import { OldState } from './old-state.ts';
 import type { ReplicaOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
@@ -29,7 +30,7 @@ const FIRST_PAGE = 1 as PageNumber;
 export class ExistingReplica implements PageSink {
   readonly path: string;
   readonly resumed = false;
-  readonly warnings: readonly string[] = [];
+  readonly warnings: string[] = [];
   readonly #file: DatabaseFile;
   readonly #target: SinkTarget;
   readonly #options: ReplicaOptions;
@@ -77,6 +78,9 @@ export class ExistingReplica implements PageSink {
       await this.#retry(() => writer.begin('immediate'));
       // Nobody else can commit now, so what the reader sees from here on is what the writer changes.
       const moved = await this.#old.refresh(this.#options);
+      if (this.#old.pageCount > 0 && this.#old.pageSize !== this.#target.pageSize) {
+        throw new ReplicaMovedError(this.path);
+      }
       if (this.#spool === undefined) writer.prepareForPages(this.#target.pageCount);
       else this.#spool.open();
       return moved ? 'moved' : 'ready';
@@ -121,7 +125,7 @@ export class ExistingReplica implements PageSink {
       if (shrinks) writer.truncateTo(this.#target.pageCount);
       if (schemaCookie !== undefined) writer.setSchemaCookie(schemaCookie);
       this.#checkUnreplaced();
-      await this.#retry(() => writer.commit());
+      await this.#commitMarked(writer);
     } catch (error) {
       throw replicaError(this.path, error);
     }
@@ -158,6 +162,17 @@ export class ExistingReplica implements PageSink {
     if (writer.dataVersion() !== before) throw new ReplicaMovedError(this.path);
     writer.prepareForPages(this.#target.pageCount);
     for (const page of spool.pages()) writer.writePage(page, spool.read(page) as Uint8Array);
+  }
+
+  async #commitMarked(writer: ReplicaWriter): Promise<void> {
+    const { mark } = this.#options;
+    const unmark = markReplica(this.path, mark, { warnings: this.warnings });
+    try {
+      await this.#retry(() => writer.commit());
+    } catch (error) {
+      unmark();
+      throw error;
+    }
   }
 
   /** The commit is done: from here on nothing may fail the sync. */

@@ -33,6 +33,8 @@ export class FilePages {
   #pageSize: PageSize = 512 as PageSize;
   #locked = 0 as PageNumber;
   #walPages: Uint8Array | undefined;
+  /** True where the file that SQLite has open may be another one, so that only SQLite may read. */
+  #unsure = false;
   #readPage: ReadPage = () => new Uint8Array(0);
   #buffer: Uint8Array = new Uint8Array(0);
 
@@ -94,10 +96,12 @@ export class FilePages {
   }
 
   #isInWal(page: number): boolean {
+    if (this.#unsure) return true;
     return this.#walPages !== undefined && ((this.#walPages[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
   }
 
   #hasOnlyWalPages(first: number, count: number): boolean {
+    if (this.#unsure) return true;
     if (this.#walPages === undefined) return false;
     for (let page = first; page < first + count; page++) if (!this.#isInWal(page)) return false;
     return true;
@@ -105,15 +109,26 @@ export class FilePages {
 
   /**
    * The root hash could not notice that we read another file than SQLite: one of its descriptors, which Linux lists,
-   * must be of the file that ours is of.
+   * must be of the file that ours is of. Where they are not listed (no /proc), SQLite reads every page.
    */
   #isSameFile(): boolean {
     if (process.platform !== 'linux') return true;
     const own = fstatSync(this.#descriptor);
-    return readdirSync('/proc/self/fd').some((name) => {
+    const descriptors = ownDescriptors();
+    this.#unsure = descriptors === undefined;
+    if (descriptors === undefined) return true;
+    return descriptors.some((name) => {
       if (Number(name) === this.#descriptor) return false;
       const other = statSync(`/proc/self/fd/${name}`, { throwIfNoEntry: false });
       return other?.dev === own.dev && other.ino === own.ino;
     });
+  }
+}
+
+function ownDescriptors(): string[] | undefined {
+  try {
+    return readdirSync('/proc/self/fd');
+  } catch {
+    return undefined;
   }
 }

@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import {
   closeSync,
   fsyncSync,
@@ -6,10 +8,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
+  statSync,
+  writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { fileIdOf } from './database-file.ts';
 
 /**
  * The mark: a small file `.NAME.sqlsync` beside a replica that says "this is a copy, made by sqlsync". A database
@@ -22,9 +26,16 @@ export interface Mark {
   /** Host name and absolute path of the origin, to recognize swapped arguments. */
   readonly originHost: string;
   readonly originPath: string;
+  /** Device and inode of the replica: the mark is that file's, not that of whatever has its name later. */
+  readonly fileId: string;
+  /** When the replica's file was made, in milliseconds since 1970 (inodes are used again); 0 where nobody can tell. */
+  readonly fileBornMs: number;
   /** When the mark was written, ISO 8601. */
   readonly time: string;
 }
+
+/** What a mark says of the origin. */
+export type MarkedOrigin = Pick<Mark, 'originName' | 'originHost' | 'originPath'>;
 
 /** A mark holds two paths and two names; anything larger is not ours. */
 const MAX_MARK_BYTES = 64 * 1024;
@@ -39,47 +50,134 @@ export function hostName(): string {
   return hostname();
 }
 
-/** The mark of the database at `path`; undefined where there is none that this version understands. */
+/** The mark of the database at `path`; undefined where there is none of this very file that we understand. */
 export function readMark(path: string): Mark | undefined {
-  const markPath = besideReplica(path, '');
-  const stats = lstatSync(markPath, { throwIfNoEntry: false });
-  if (stats === undefined || !stats.isFile() || stats.size > MAX_MARK_BYTES) return undefined;
   try {
-    const mark: unknown = JSON.parse(readFileSync(markPath, 'utf8'));
-    return isMark(mark) ? mark : undefined;
+    const mark: unknown = JSON.parse(readMarkFile(path)?.toString('utf8') ?? 'null');
+    return isMark(mark) && isOf(mark, path) ? mark : undefined;
   } catch {
+    // A name that is too long, a folder that may not be searched: there is no mark that would protect anything.
     return undefined;
   }
 }
 
-/** Writes the mark durably: it is there whole or not at all. */
-export function writeMark(path: string, mark: Omit<Mark, 'format' | 'time'>): void {
-  const markPath = besideReplica(path, '');
-  const temporary = `${markPath}.new`;
-  rmSync(temporary, { force: true });
-  const descriptor = openSync(temporary, 'wx', 0o644);
+/**
+ * Marks the file at `marked`, which has or is to get the name `path`, as a copy of `origin`. Nothing is written where
+ * its mark says so already. Must precede the commit: a mark that comes too late makes the next run refuse, one that
+ * comes too early is of a file that the user allowed us to overwrite. Never throws: a fault becomes a warning, because
+ * a missing mark costs one --overwrite and a failed sync the copy.
+ * Returns what puts the former mark back.
+ */
+export function markReplica(
+  path: string,
+  origin: MarkedOrigin | undefined,
+  options: { readonly marked?: string; readonly warnings: string[] },
+): () => void {
+  if (origin === undefined || marksSameOrigin(readMark(path), origin)) return () => {};
+  let former: Buffer | undefined;
   try {
-    writeSync(descriptor, `${JSON.stringify({ format: 1, ...mark, time: new Date().toISOString() })}\n`);
+    former = readMarkFile(path);
+    writeMark(path, options.marked ?? path, origin);
+  } catch (error) {
+    options.warnings.push(
+      `The mark of ${path} could not be written, so that the next run will ask for --overwrite: ${String(error)}`,
+    );
+    return () => {};
+  }
+  return () => {
+    try {
+      if (former === undefined) rmSync(besideReplica(path, ''), { force: true });
+      else replaceMarkFile(path, former);
+    } catch {
+      // It is the mark of a file that the user allowed us to overwrite.
+    }
+  };
+}
+
+/** Makes new and removed names in the folder of `path` durable. */
+export function syncFolder(path: string): void {
+  const descriptor = openSync(dirname(path), 'r');
+  try {
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);
   }
-  renameSync(temporary, markPath);
 }
 
-/** Takes the mark away from what is at `path` now. */
-export function removeMark(path: string): void {
-  rmSync(besideReplica(path, ''), { force: true });
+function writeMark(path: string, marked: string, origin: MarkedOrigin): void {
+  const stats = statSync(marked);
+  const { originName, originHost, originPath } = origin;
+  const content: Mark = {
+    format: 1,
+    originName,
+    originHost,
+    originPath,
+    fileId: fileIdOf(stats),
+    fileBornMs: bornMs(stats),
+    time: new Date().toISOString(),
+  };
+  replaceMarkFile(path, `${JSON.stringify(content)}\n`);
 }
 
-/** True where `mark` already says what would be written, so that nothing has to change. */
-export function marksSameOrigin(mark: Mark | undefined, origin: Omit<Mark, 'format' | 'time'>): boolean {
-  return mark?.originHost === origin.originHost && mark.originPath === origin.originPath;
+function readMarkFile(path: string): Buffer | undefined {
+  const markPath = besideReplica(path, '');
+  const stats = lstatSync(markPath, { throwIfNoEntry: false });
+  if (stats === undefined || !stats.isFile() || stats.size > MAX_MARK_BYTES) return undefined;
+  return readFileSync(markPath);
+}
+
+/** Durably: it is there whole or not at all. */
+function replaceMarkFile(path: string, content: string | Buffer): void {
+  const markPath = besideReplica(path, '');
+  const temporary = `${markPath}.${process.pid}-${randomBytes(4).toString('hex')}`;
+  const descriptor = openSync(temporary, 'wx', 0o644);
+  try {
+    try {
+      writeFileSync(descriptor, content);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, markPath);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+  syncFolder(path);
+}
+
+/** True where `known` already says what would be written, so that nothing has to change. */
+function marksSameOrigin(known: Mark | undefined, origin: MarkedOrigin): boolean {
+  return known?.originHost === origin.originHost && known.originPath === origin.originPath;
+}
+
+/**
+ * True where the mark was written for the file that is at `path`. Of the file id the inode alone counts: the mark is
+ * in the same folder, and some file systems have another device number after each mount.
+ */
+function isOf(known: Mark, path: string): boolean {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined || inodeOf(known.fileId) !== inodeOf(fileIdOf(stats))) return false;
+  const born = bornMs(stats);
+  return born === 0 || known.fileBornMs === 0 || born === known.fileBornMs;
+}
+
+function inodeOf(fileId: string): string {
+  return fileId.slice(fileId.indexOf(':') + 1);
+}
+
+/** 0 where the system has none: Node.js then gives 0 or the time of the last change. */
+function bornMs({ birthtimeMs, ctimeMs }: Stats): number {
+  return birthtimeMs < ctimeMs ? birthtimeMs : 0;
 }
 
 function isMark(value: unknown): value is Mark {
   if (typeof value !== 'object' || value === null) return false;
-  const mark = value as Partial<Record<keyof Mark, unknown>>;
-  const texts = [mark.originName, mark.originHost, mark.originPath, mark.time];
-  return mark.format === 1 && texts.every((text) => typeof text === 'string');
+  const known = value as Partial<Record<keyof Mark, unknown>>;
+  const texts = [known.originName, known.originHost, known.originPath, known.fileId, known.time];
+  return (
+    known.format === 1 &&
+    typeof known.fileBornMs === 'number' &&
+    texts.every((text) => typeof text === 'string')
+  );
 }

@@ -1,23 +1,20 @@
-import { closeSync, fsyncSync, linkSync, openSync, renameSync, rmSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { closeSync, linkSync, openSync, renameSync } from 'node:fs';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { copyByBackup, switchJournalMode } from '../sqlite/backup-copy.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
-import { currentFileId, fileBytes } from './database-file.ts';
+import { currentFileId } from './database-file.ts';
+import { findLeftover, refuseLeftover } from './leftovers.ts';
 import type { ReplicaOptions } from './old-state.ts';
-import type { Mark } from './mark.ts';
-import { besideReplica, removeMark, writeMark } from './mark.ts';
+import { besideReplica, markReplica, syncFolder } from './mark.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
 import { replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
-  /** The mark to leave beside the replica. */
-  readonly mark: Omit<Mark, 'format' | 'time'> | undefined;
   /** The existing database of another page size that is to be replaced; undefined for a replica that is not there. */
   readonly replaces: DatabaseFile | undefined;
 }
@@ -47,14 +44,16 @@ export class NewReplica implements PageSink {
   readonly warnings: string[] = [];
   readonly #options: NewReplicaOptions;
   readonly #part: PartFile;
-  readonly #lock: ExclusiveLock;
+  /** undefined in a dry run, which makes no file. */
+  readonly #lock: ExclusiveLock | undefined;
   #firstPage: Uint8Array | undefined;
   #released = false;
 
   /** `path` is absolute. Throws SqlsyncError: BUSY where another sync builds the same replica, REPLICA_*. */
   static open(path: string, target: SinkTarget, options: NewReplicaOptions): NewReplica {
     try {
-      if (options.replaces === undefined) refuseLeftovers(path);
+      if (options.replaces === undefined) refuseLeftover(path, 'does not exist');
+      if (options.dryRun === true) return new NewReplica(path, target, options, undefined);
       const lock = tryExclusiveLock(besideReplica(path, '-lock'));
       if (lock === undefined) {
         throw new SqlsyncError('BUSY', `Another sqlsync is just making ${path}`, {
@@ -78,7 +77,12 @@ export class NewReplica implements PageSink {
     }
   }
 
-  private constructor(path: string, target: SinkTarget, options: NewReplicaOptions, lock: ExclusiveLock) {
+  private constructor(
+    path: string,
+    target: SinkTarget,
+    options: NewReplicaOptions,
+    lock: ExclusiveLock | undefined,
+  ) {
     this.path = path;
     this.#options = options;
     this.#lock = lock;
@@ -162,25 +166,38 @@ export class NewReplica implements PageSink {
   }
 
   async #publish(): Promise<void> {
-    refuseLeftovers(this.path);
-    if (this.#options.mark !== undefined) writeMark(this.path, this.#options.mark);
+    refuseLeftover(this.path, 'does not exist');
+    // The file keeps its inode when it gets the name; a mark without its file says nothing.
+    const unmark = this.#mark(this.#part.path);
     try {
       publishWithoutReplacing(this.#part.path, this.path);
     } catch (error) {
-      // Whatever has the name now was not made by sqlsync, and must not look so.
-      removeMark(this.path);
+      unmark();
       // The next run has that file to go on from, if any.
       if (error instanceof SqlsyncError) await this.#release(() => this.#part.remove());
       throw error;
     }
-    try {
-      refuseLeftovers(this.path);
-    } catch (error) {
-      rmSync(this.path, { force: true });
-      removeMark(this.path);
-      throw error;
+    // The name is public now: others may have opened it, so that it stays whatever happens.
+    const leftover = findLeftover(this.path);
+    if (leftover !== undefined) {
+      this.warnings.push(
+        `${leftover.path} appeared, with ${leftover.bytes} bytes, as ${this.path} was published; unless another program has just opened the replica, SQLite may replay something else into it`,
+      );
     }
-    syncFolder(this.path);
+    this.#syncFolder();
+  }
+
+  #mark(marked: string): () => void {
+    return markReplica(this.path, this.#options.mark, { marked, warnings: this.warnings });
+  }
+
+  /** After the commit, so that a fault must not fail the sync. */
+  #syncFolder(): void {
+    try {
+      syncFolder(this.path);
+    } catch (error) {
+      this.warnings.push(`The name of ${this.path} may not survive a power failure: ${String(error)}`);
+    }
   }
 
   async #copyOver(replaces: DatabaseFile): Promise<void> {
@@ -188,8 +205,12 @@ export class NewReplica implements PageSink {
     const wal = replaces.header?.wal === true;
     // The backup API cannot change the page size of a database in WAL mode.
     if (wal) await this.#switchJournalMode('delete');
+    const unmark = this.#mark(this.path);
     try {
       await copyByBackup(this.#part.path, this.path, this.#options.busyTimeoutMs);
+    } catch (error) {
+      unmark();
+      throw error;
     } finally {
       // The content is decided by now, either way; a mode that cannot be restored must not turn it into a failure.
       if (wal)
@@ -197,8 +218,7 @@ export class NewReplica implements PageSink {
           this.warnings.push(`${this.path} was left in rollback mode`),
         );
     }
-    if (this.#options.mark !== undefined) writeMark(this.path, this.#options.mark);
-    syncFolder(this.path);
+    this.#syncFolder();
   }
 
   #switchJournalMode(mode: 'wal' | 'delete'): Promise<void> {
@@ -214,28 +234,10 @@ export class NewReplica implements PageSink {
     // A leftover is dealt with by the next run; the outcome is decided already.
     await finishPart().catch(() => {});
     try {
-      this.#lock.release();
+      this.#lock?.release();
     } catch {
       // See above.
     }
-  }
-}
-
-/**
- * Refuses a -wal or -journal with content beside the name of a new replica: SQLite would replay it into the new
- * file, and it may hold the only copy of somebody's data.
- */
-function refuseLeftovers(path: string): void {
-  for (const suffix of ['-wal', '-journal']) {
-    const bytes = fileBytes(path + suffix);
-    if (bytes === 0) continue;
-    throw new SqlsyncError(
-      'REPLICA_LEFTOVER',
-      `${path} does not exist, but ${path}${suffix} does, with ${bytes} bytes`,
-      {
-        hint: 'SQLite would replay it into the new replica. If nobody needs it, remove it; else name another replica.',
-      },
-    );
   }
 }
 
@@ -261,14 +263,4 @@ function nameTaken(path: string, cause: unknown): SqlsyncError {
     hint: 'Nothing was overwritten. Run it again if that file is to become the replica.',
     cause,
   });
-}
-
-/** Makes new and removed names in the folder of `path` durable. */
-function syncFolder(path: string): void {
-  const descriptor = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
 }

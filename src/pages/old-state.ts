@@ -8,11 +8,12 @@ import { FilePages } from './file-pages.ts';
 import type { PageReader } from './file-pages.ts';
 import { parseHeader } from './header.ts';
 import type { DatabaseHeader } from './header.ts';
+import type { MarkedOrigin } from './mark.ts';
 import { readOneByOne } from './page-source.ts';
 import type { PageSource } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount, pageSize } from './page-types.ts';
-import { replicaError, replicaReplaced } from './replica-error.ts';
+import { needsRecovery, ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface ReplicaOptions {
   /** How long to wait for locks that other programs hold, in milliseconds. */
@@ -20,6 +21,10 @@ export interface ReplicaOptions {
   /** How the old state is read; default 'file'. */
   readonly reader?: PageReader | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Nothing may be written, not even by SQLite's recovery. */
+  readonly dryRun?: boolean | undefined;
+  /** What the mark of the replica is to say; undefined where none is to be left. */
+  readonly mark?: MarkedOrigin | undefined;
 }
 
 const FIRST_PAGE = 1 as PageNumber;
@@ -49,6 +54,7 @@ export class OldState implements PageSource {
         if (recovered || systemErrorCode(error) !== 'SQLITE_READONLY_ROLLBACK') {
           throw replicaError(file.path, error);
         }
+        if (options.dryRun === true) throw needsRecovery(file.path, error);
         recover(file);
       }
     }
@@ -81,7 +87,9 @@ export class OldState implements PageSource {
 
   /** True where there are no pages, or just the one of an empty database. */
   get isEmpty(): boolean {
-    return this.#pageCount === 0 || (this.#pageCount === 1 && this.#reader.schemaSize() === 0);
+    return (
+      this.#pageCount === 0 || (this.#pageCount === 1 && this.#try(() => this.#reader.schemaSize()) === 0)
+    );
   }
 
   /** As page 1 says, which may stand in the WAL and say otherwise than the file. */
@@ -92,19 +100,22 @@ export class OldState implements PageSource {
   }
 
   readPage(page: PageNumber): Uint8Array {
-    if (this.#files === undefined) return this.#readByDbpage(page);
-    return new Uint8Array(this.#files.readPages(page, 1));
+    return this.#try(() =>
+      this.#files === undefined ? this.#readByDbpage(page) : new Uint8Array(this.#files.readPages(page, 1)),
+    );
   }
 
   readPages(first: PageNumber, count: number): Uint8Array {
-    return this.#files?.readPages(first, count) ?? readOneByOne(this, first, count);
+    return this.#try(() => this.#files?.readPages(first, count)) ?? readOneByOne(this, first, count);
   }
 
   /** Moves to the newest state; true where that is another one. Call with the write lock held. */
   async refresh(options: ReplicaOptions): Promise<boolean> {
     this.#reader.end();
     const before = this.#dataVersion;
-    this.#begun(await begin(this.#reader, options));
+    const shape = await begin(this.#reader, options);
+    if (pageSize(shape.pageSize) !== this.pageSize) throw new ReplicaMovedError(this.#reader.path);
+    this.#begun(shape);
     return this.#dataVersion !== before;
   }
 
@@ -133,6 +144,14 @@ export class OldState implements PageSource {
     }
   }
 
+  #try<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (error) {
+      throw replicaError(this.#reader.path, error);
+    }
+  }
+
   #readByDbpage(page: PageNumber): Uint8Array {
     if (page === lockBytePage(this.pageSize)) return new Uint8Array(this.pageSize);
     return this.#reader.readPage(page);
@@ -153,7 +172,7 @@ function begin(reader: DatabaseReader, options: ReplicaOptions): Promise<Shape> 
  * A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery undoes it as soon as a
  * connection that may write looks at the file. Where that fails, the reader that comes next says why.
  */
-function recover(file: DatabaseFile): void {
+export function recover(file: DatabaseFile): void {
   try {
     const writer = new ReplicaWriter(file.path, {
       textEncoding: file.header?.textEncoding ?? 'UTF-8',

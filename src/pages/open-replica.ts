@@ -1,18 +1,20 @@
 import { existsSync, lstatSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { inspectDatabase } from './database-file.ts';
 import { EmptyReplica } from './empty-replica.ts';
 import { ExistingReplica } from './existing-replica.ts';
 import type { ReplicaOptions } from './old-state.ts';
+import { recover } from './old-state.ts';
 import { hasChecksumVfs } from './header.ts';
-import type { Mark } from './mark.ts';
+import type { Mark, MarkedOrigin } from './mark.ts';
 import { besideReplica, readMark } from './mark.ts';
+import { hasJournal, refuseLeftover } from './leftovers.ts';
 import { NewReplica } from './new-replica.ts';
 import type { PageSink, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
-import { replicaError } from './replica-error.ts';
+import { needsRecovery, replicaError } from './replica-error.ts';
 
 /** What is known of the replica before the origin is asked. */
 export interface ReplicaPlace {
@@ -28,14 +30,16 @@ export interface ReplicaPlace {
 export interface SinkOptions extends ReplicaOptions {
   readonly overwrite: boolean;
   readonly replace: boolean;
-  readonly mark: Omit<Mark, 'format' | 'time'> | undefined;
 }
 
-/** Looks at the replica's place without opening it as a database. Throws SqlsyncError REPLICA_*. */
-export function inspectReplica(path: string): ReplicaPlace {
+/**
+ * Looks at the replica's place. It is opened as a database only where a killed transaction left its journal, which
+ * SQLite has to undo before size and header mean anything; not in a dry run. Throws SqlsyncError REPLICA_*.
+ */
+export function inspectReplica(path: string, options: { readonly dryRun: boolean }): ReplicaPlace {
   try {
     const absolute = resolvePlace(path);
-    const file = inspectDatabase(absolute);
+    const file = inspectRecovered(absolute, options.dryRun);
     if (file !== undefined && !file.stats.isFile()) {
       const kind = file.stats.isDirectory() ? 'a folder' : 'no regular file';
       throw new SqlsyncError('REPLICA_NOT_A_DATABASE', `Replica ${path} is ${kind}`, {
@@ -72,16 +76,18 @@ export async function openSink(
       hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once).',
     });
   }
+  if (file.stats.size > 0 && !options.overwrite) refuseOtherOrigin(place, options.mark);
   if (target.pageCount === 0) return EmptyReplica.open(file, target, options);
   if (file.header !== undefined && file.header.pageSize !== target.pageSize) {
     if (options.replace) return NewReplica.open(path, target, { ...options, replaces: file });
-    throw new SqlsyncError(
-      'REPLICA_PAGE_SIZE',
-      `Replica ${path} has pages of ${file.header.pageSize} bytes, the origin of ${target.pageSize}`,
-      { hint: 'Add --replace to copy all of it in one transaction.' },
-    );
+    throw otherPageSize(path, file.header.pageSize, target);
   }
   const sink = await ExistingReplica.open(file, target, options);
+  if (sink.old.pageCount > 0 && sink.old.pageSize !== target.pageSize) {
+    // Since the header was read, or by a recovery.
+    await sink.abort();
+    throw otherPageSize(path, sink.old.pageSize, target);
+  }
   if (sink.old.pageCount > 0 && hasChecksumVfs(sink.old.readPage(1 as PageNumber))) {
     await sink.abort();
     throw new SqlsyncError(
@@ -93,6 +99,42 @@ export async function openSink(
     );
   }
   return sink;
+}
+
+/** The file at `path` after SQLite's recovery, and with nothing beside it that would be lost. */
+function inspectRecovered(path: string, dryRun: boolean): DatabaseFile | undefined {
+  let file = inspectDatabase(path);
+  if (file === undefined || !file.stats.isFile()) return file;
+  if (hasJournal(path, file.stats.size)) {
+    // With a header, SQLite tells whether the journal is hot or of a transaction that is under way.
+    if (dryRun && file.header === undefined) throw needsRecovery(path);
+    if (!dryRun) {
+      recover(file);
+      file = inspectDatabase(path);
+    }
+  }
+  if (file?.stats.size === 0) refuseLeftover(path, 'has 0 bytes');
+  return file;
+}
+
+/** Refuses a replica of another database: two arguments that are right each, and do not belong together. */
+function refuseOtherOrigin({ path, mark }: ReplicaPlace, origin: MarkedOrigin | undefined): void {
+  // The host may have another name by now, as each run of a container does.
+  if (mark === undefined || origin === undefined || mark.originPath === origin.originPath) return;
+  const former = sanitizeText(`${mark.originHost}:${mark.originPath}`);
+  throw new SqlsyncError(
+    'REPLICA_NOT_MARKED',
+    `Replica ${path} is a copy of ${former}, not of ${origin.originPath}`,
+    { hint: 'If that is the origin from now on, add --overwrite (needed once).' },
+  );
+}
+
+function otherPageSize(path: string, bytes: number, target: SinkTarget): SqlsyncError {
+  return new SqlsyncError(
+    'REPLICA_PAGE_SIZE',
+    `Replica ${path} has pages of ${bytes} bytes, the origin of ${target.pageSize}`,
+    { hint: 'Add --replace to copy all of it in one transaction.' },
+  );
 }
 
 /** A new name in a folder that exists, or an existing file by its real path. */

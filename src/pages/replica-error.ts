@@ -49,6 +49,15 @@ export function replicaReplaced(path: string, cause?: unknown): SqlsyncError {
   });
 }
 
+/** A dry run met the journal of a killed transaction. */
+export function needsRecovery(path: string, cause?: unknown): SqlsyncError {
+  return new SqlsyncError(
+    'REPLICA_UNWRITABLE',
+    `Replica ${path} has a hot journal: the changes of a killed program have to be undone before it can be read`,
+    { hint: 'Run it without --dry-run, which changes nothing and so cannot undo them.', cause },
+  );
+}
+
 function hintFor(code: string): string {
   if (code === 'ENOENT' || code === 'ENOTDIR') return 'Make its folder first.';
   if (code === 'ENOSPC' || code === 'SQLITE_FULL' || code === 'EDQUOT') {

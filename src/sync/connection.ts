@@ -298,6 +298,11 @@ export class Connection {
   }
 }
 
+/** A far agent is twice as patient as the near one, so that it is the near one, and so the user, who is told. */
+export function farIdleTimeoutMs({ idleTimeoutMs }: { readonly idleTimeoutMs: number }): number {
+  return idleTimeoutMs * 2;
+}
+
 /** Neighbouring small pieces as one, since every write costs a packet on some transports. */
 function joinSmall(pieces: readonly Uint8Array[]): Uint8Array[] {
   const joined: Uint8Array[] = [];

@@ -4,7 +4,7 @@ import type { MessageOf } from '../../protocol/messages.ts';
 import { message } from '../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import type { Transport } from '../transport/transport.ts';
-import { Connection } from './connection.ts';
+import { Connection, farIdleTimeoutMs } from './connection.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
 
@@ -48,7 +48,7 @@ async function replicate(
   if (hash === undefined || compression === undefined || reader === undefined) {
     throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
-  connection.idleTimeoutMs = request.idleTimeoutMs;
+  connection.idleTimeoutMs = farIdleTimeoutMs(request);
   const { originName, dryRun, overwrite, replace, busyTimeoutMs } = request;
   await runReplica(connection, {
     path: resolve(request.path),

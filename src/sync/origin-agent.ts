@@ -22,7 +22,7 @@ import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { hostName, readMark } from '../pages/mark.ts';
 import { DatabaseSnapshot } from '../pages/snapshot.ts';
-import { checked } from './connection.ts';
+import { checked, farIdleTimeoutMs } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { outside, PageServer } from './page-server.ts';
 
@@ -137,7 +137,7 @@ class OriginSession {
         readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
-      if (options.path === undefined) connection.idleTimeoutMs = open.idleTimeoutMs;
+      if (options.path === undefined) connection.idleTimeoutMs = farIdleTimeoutMs(open);
       const { warnings, notes } = snapshot;
       connection.send(
         message('snapshot', {

@@ -4,11 +4,14 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { currentFileId } from '../../src/pages/database-file.ts';
 import { readMark } from '../../src/pages/mark.ts';
 import { assertRefused, folderState, sqlsync, summaryOf } from '../cli/command.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
+import { OtherProcess } from '../support/other-process.ts';
 import { syncHere } from '../support/sync.ts';
 import { change, names, smallDatabase } from './databases.ts';
+import { sqlsyncWith } from './kill.ts';
 
 const NOT_MARKED = {
   code: 'REPLICA_NOT_MARKED',
@@ -103,6 +106,104 @@ describe('a mark', () => {
     change(a, 'UPDATE item SET amount = -1');
     await syncHere({ origin: a, replica: copy });
     assertReplicaOf(a, copy);
+  });
+
+  test('of a file is not that of another one that takes its name', async (t) => {
+    const { folder, a, b } = twoDatabases(t);
+    const replica = join(folder, 'c.db');
+    await syncHere({ origin: a, replica });
+    renameSync(replica, join(folder, 'kept.db'));
+    copyFileSync(b, replica);
+    assert.equal(readMark(replica), undefined);
+    const before = folderState(folder);
+    await assertRefused([a, replica], NOT_MARKED as never);
+    assert.deepEqual(folderState(folder), before);
+    renameSync(join(folder, 'kept.db'), replica);
+    assert.equal(readMark(replica)?.originPath, a);
+  });
+
+  test('of a file is not that of a later one with the same inode', async (t) => {
+    const { folder, a } = twoDatabases(t);
+    const replica = join(folder, 'c.db');
+    await syncHere({ origin: a, replica });
+    const path = join(folder, '.c.db.sqlsync');
+    const mark = JSON.parse(readFileSync(path, 'utf8')) as { fileBornMs: number };
+    if (mark.fileBornMs === 0)
+      return t.skip('NOT TESTED: this file system does not say when a file was made');
+    writeFileSync(path, JSON.stringify({ ...mark, fileBornMs: mark.fileBornMs - 1 }));
+    assert.equal(readMark(replica), undefined);
+    writeFileSync(path, JSON.stringify({ ...mark, fileBornMs: 0 }));
+    assert.equal(readMark(replica)?.originPath, a, 'made where nobody could tell');
+  });
+
+  test('is the replica’s under another device number, which a file system may have after each mount', async (t) => {
+    const { folder, a } = twoDatabases(t);
+    const replica = join(folder, 'c.db');
+    await syncHere({ origin: a, replica });
+    const path = join(folder, '.c.db.sqlsync');
+    const mark = JSON.parse(readFileSync(path, 'utf8')) as { fileId: string };
+    assert.equal(mark.fileId, currentFileId(replica));
+    writeFileSync(path, JSON.stringify({ ...mark, fileId: mark.fileId.replace(/^\d+/, '1') }));
+    assert.equal(readMark(replica)?.originPath, a);
+  });
+
+  test('of another origin is needed to be overwritten once, by name', async (t) => {
+    const { folder, a, b } = twoDatabases(t);
+    const replica = join(folder, 'c.db');
+    await syncHere({ origin: a, replica });
+    const before = folderState(folder);
+    const says = /c\.db is a copy of .*:.*a\.db, not of .*b\.db/;
+    await assertRefused([b, replica], { ...NOT_MARKED, says } as never);
+    await assertRefused([b, replica, '-n'], { ...NOT_MARKED, says } as never);
+    assert.deepEqual(folderState(folder), before);
+    await syncHere({ origin: b, replica, overwrite: true });
+    assert.equal(readMark(replica)?.originPath, b);
+    await syncHere({ origin: b, replica });
+    assertReplicaOf(b, replica);
+  });
+
+  test('of the same path on a host of another name is no obstacle, and then names the new one', async (t) => {
+    const { folder, a } = twoDatabases(t);
+    const replica = join(folder, 'c.db');
+    await syncHere({ origin: a, replica });
+    const path = join(folder, '.c.db.sqlsync');
+    const mark = JSON.parse(readFileSync(path, 'utf8')) as object;
+    writeFileSync(path, JSON.stringify({ ...mark, originHost: 'container-1' }));
+    assert.equal((await syncHere({ origin: a, replica })).outcomeName, 'unchanged');
+    assert.equal(readMark(replica)?.originHost, hostname());
+  });
+
+  test('that cannot be written is a warning of a sync that was done', async (t) => {
+    const { folder, a, b } = twoDatabases(t);
+    const rename = `const rename = fs.renameSync;
+      fs.renameSync = (from, to) => {
+        if (to.endsWith('.sqlsync')) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' });
+        return rename(from, to);
+      };`;
+    const { status, stdout, stderr } = await sqlsyncWith(rename, [a, b, '--overwrite']);
+    assert.equal(status, 0, stderr);
+    assert.match(stdout + stderr, /mark of .*b\.db could not be written.*--overwrite/);
+    assertReplicaOf(a, b);
+    assert.deepEqual(names(folder), ['a.db', 'b.db']);
+  });
+
+  test('is as it was where the commit fails', async (t) => {
+    const { folder, a, b } = twoDatabases(t);
+    await syncHere({ origin: b, replica: join(folder, 'c.db') });
+    const before = folderState(folder);
+    const reader = await new OtherProcess(t).open(join(folder, 'c.db'), { readonly: true });
+    await reader.exec('BEGIN; SELECT count(*) FROM item');
+    change(a, 'PRAGMA page_size = 1024; VACUUM');
+    const args = [a, join(folder, 'c.db'), '--overwrite', '--replace', '--busy-timeout', '0'];
+    await assertRefused(args, { code: 'BUSY', status: 5, says: /locked/ });
+    await reader.call('close');
+    assert.equal(folderState(folder)['.c.db.sqlsync']?.split(' ')[0], before['.c.db.sqlsync']?.split(' ')[0]);
+  });
+
+  test('is none where its name would be too long', (t) => {
+    const long = join(tempDir(t), `${'n'.repeat(250)}.db`);
+    writeFileSync(long, '');
+    assert.equal(readMark(long), undefined);
   });
 
   test('is not written by a dry run', async (t) => {

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { Random } from '../../fixtures/random.ts';
@@ -60,7 +69,9 @@ export class Scenario {
   pair(kind: ReplicaKind): Pair {
     const run = mkdtempSync(join(this.#folder, `run-${kind}-`));
     cpSync(join(this.#folder, kind), run, { recursive: true });
-    return { origin: this.origin, replica: join(run, 'replica.db') };
+    const replica = join(run, 'replica.db');
+    if (kind !== 'new') markAsOwn(replica);
+    return { origin: this.origin, replica };
   }
 
   /** What the replica is to its readers; where no byte was written, it is not opened to find out. */
@@ -87,6 +98,14 @@ export class Scenario {
     assert.equal(this.state(kind, pair), 'new', 'running again');
     if (thorough) assertReplicaOf(this.origin, pair.replica);
   }
+}
+
+/** Makes the mark that was copied with a replica the mark of the copy. */
+function markAsOwn(replica: string): void {
+  const path = join(dirname(replica), `.${basename(replica)}.sqlsync`);
+  const mark = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+  const { dev, ino } = statSync(replica);
+  writeFileSync(path, JSON.stringify({ ...mark, fileId: `${dev}:${ino}`, fileBornMs: 0 }));
 }
 
 /** Reading makes SQLite recover, so it is done on a copy: the next sync has to cope with what the kill left. */

@@ -1,0 +1,83 @@
+import { closeSync, lstatSync, openSync, readSync, rmSync } from 'node:fs';
+import { SqlsyncError } from '../errors.ts';
+import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
+import { fileBytes } from './database-file.ts';
+import { besideReplica } from './mark.ts';
+
+/** The first bytes of a rollback journal (https://www.sqlite.org/fileformat2.html#the_rollback_journal). */
+const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
+const JOURNAL_HEADER_BYTES = 28;
+
+/** A -wal or -journal with content beside a database that does not exist or has 0 bytes. */
+export interface Leftover {
+  readonly path: string;
+  readonly bytes: number;
+}
+
+export function findLeftover(path: string): Leftover | undefined {
+  for (const suffix of ['-wal', '-journal']) {
+    const bytes = fileBytes(path + suffix);
+    if (bytes > 0) return { path: path + suffix, bytes };
+  }
+  return undefined;
+}
+
+/**
+ * Refuses such a leftover: SQLite would replay it into the new content, or delete it, and it may hold the only copy
+ * of somebody's data.
+ */
+export function refuseLeftover(path: string, state: 'does not exist' | 'has 0 bytes'): void {
+  const leftover = findLeftover(path);
+  if (leftover === undefined) return;
+  const exists = state === 'does not exist' ? 'does' : 'has not';
+  const message = `${path} ${state}, but ${leftover.path} ${exists}, with ${leftover.bytes} bytes`;
+  throw new SqlsyncError('REPLICA_LEFTOVER', message, {
+    hint: 'SQLite would replay it into the new replica. If nobody needs it, remove it; else name another replica.',
+  });
+}
+
+/**
+ * True where the journal of a transaction that may have been killed is beside the database of `databaseBytes` bytes;
+ * whether it is hot, SQLite knows. Beside 0 bytes only the journal of a file's first transaction is, whose recovery
+ * leads back to 0 bytes: SQLite deletes any other one, with the only copy of the pages in it. Until such a journal is
+ * synced, zeros stand for its magic and its count.
+ */
+export function hasJournal(path: string, databaseBytes: number): boolean {
+  if (fileBytes(`${path}-journal`) < JOURNAL_HEADER_BYTES) return false;
+  const header = Buffer.alloc(JOURNAL_HEADER_BYTES);
+  const descriptor = openSync(`${path}-journal`, 'r');
+  try {
+    if (readSync(descriptor, header, 0, header.length, 0) < header.length) return false;
+  } finally {
+    closeSync(descriptor);
+  }
+  const isComplete = header.subarray(0, 8).equals(JOURNAL_MAGIC);
+  if (databaseBytes > 0) return isComplete;
+  const isUnsynced = header.subarray(0, 12).every((byte) => byte === 0);
+  const [pagesBefore, sectorBytes] = [header.readUInt32BE(16), header.readUInt32BE(20)];
+  return (isComplete || isUnsynced) && pagesBefore === 0 && sectorBytes >= 32;
+}
+
+/**
+ * Removes what killed runs left beside a replica that is up to date now. Never throws: a later run tries again.
+ * A spool that another run has just opened is nothing but a descriptor to that run.
+ */
+export function removeOwnLeftovers(path: string): void {
+  const [part, spool, lockPath] = (['-part', '-spool', '-lock'] as const).map((suffix) =>
+    besideReplica(path, suffix),
+  ) as [string, string, string];
+  try {
+    const isThere = (name: string): boolean => lstatSync(name, { throwIfNoEntry: false }) !== undefined;
+    if (![part, spool, lockPath].some(isThere)) return;
+    const lock = tryExclusiveLock(lockPath);
+    if (lock === undefined) return;
+    try {
+      rmSync(part, { force: true });
+      rmSync(spool, { force: true });
+    } finally {
+      lock.release();
+    }
+  } catch {
+    // See above.
+  }
+}
