@@ -218,6 +218,7 @@ function onTerminal(args: readonly string[]): string[] {
 }
 
 function environment(options: CommandOptions): NodeJS.ProcessEnv {
-  const { NO_COLOR: _, FORCE_COLOR: __, NODE_OPTIONS: ___, ...inherited } = process.env;
+  // Node takes CI for a terminal without colours.
+  const { NO_COLOR: _, FORCE_COLOR: __, NODE_OPTIONS: ___, CI: ____, ...inherited } = process.env;
   return { ...inherited, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
 }
