@@ -104,4 +104,10 @@ function commandLine(): string {
   return ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' ');
 }
 
-await main();
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof TypeError && 'code' in error)) throw error;
+  process.stderr.write(`${error.message}\nbench/README.md has the options.\n`);
+  process.exitCode = 2;
+}
