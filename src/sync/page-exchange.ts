@@ -16,7 +16,7 @@ import type { Connection } from './connection.ts';
 import { unasked } from './tree-walk.ts';
 import type { DifferingPage, TreeWalk } from './tree-walk.ts';
 
-/** Pages that are asked for as deltas before it is judged whether that pays. */
+/** Pages that have come of those asked for as deltas before it is judged whether that pays. */
 const DELTA_TRIAL_PAGES = 2048;
 
 /** A page that was asked for, with its old version where a delta is expected. */
@@ -44,7 +44,8 @@ export class PageExchange {
   readonly #pagesAsked = new Map<number, Expected[]>();
   #nextId = 1;
   #outstandingBytes = 0;
-  #deltasAsked = 0;
+  /** Pages that were asked for as deltas and have come, in whatever form. */
+  #deltasTried = 0;
 
   constructor(connection: Connection, sink: PageSink, pageSize: PageSize) {
     this.#connection = connection;
@@ -78,7 +79,7 @@ export class PageExchange {
    */
   get #deltasPay(): boolean {
     return (
-      this.#deltasAsked < DELTA_TRIAL_PAGES || this.deltas > this.#deltasAsked / 8 || this.#nextId % 8 === 0
+      this.#deltasTried < DELTA_TRIAL_PAGES || this.deltas > this.#deltasTried / 8 || this.#nextId % 8 === 0
     );
   }
 
@@ -86,7 +87,6 @@ export class PageExchange {
   #expectDiffering(pages: DifferingPage[]): Expected[] {
     pages.sort((a, b) => a.pageNumber - b.pageNumber);
     if (!this.#deltasPay) return pages.map((page) => whole(page.pageNumber, page.hash));
-    this.#deltasAsked += pages.length;
     const pageSize = this.#pageSize;
     const versions = Buffer.allocUnsafeSlow(pages.length * pageSize);
     return pages.map(({ pageNumber: number, hash }, i) => {
@@ -134,6 +134,7 @@ export class PageExchange {
       bytes = wanted.old ?? new Uint8Array(this.#pageSize);
       applyDelta(bytes, received.bitmap, received.data);
     }
+    if (wanted.old !== undefined) this.#deltasTried++;
     const hash = tree.hashOf(number, bytes);
     if (
       wanted.hash !== undefined &&
