@@ -1,5 +1,5 @@
 import { ProtocolViolation } from './decode.ts';
-import { BLOCK_BYTES, BLOCK_HASH_BYTES } from './limits.ts';
+import { BLOCK_BYTES, BLOCK_HASH_BITS } from './limits.ts';
 
 /** One page of a `getPages` request. With `hasBlocks` its block hashes stand in the request's `blockHashes`. */
 export interface WantedPage {
@@ -7,8 +7,12 @@ export interface WantedPage {
   hasBlocks: boolean;
 }
 
-/** One page of a `pages` answer: all of it, or the blocks that `bitmap` names (bit i of byte i/8 = block i). */
-export type BatchPage = { bitmap: undefined; data: Uint8Array } | { bitmap: Uint8Array; data: Uint8Array };
+/**
+ * One page of a `pages` answer: all of it, or the blocks that `bitmap` names (bit i of byte i/8 = block i), in ascending
+ * order. `group` is the sender's choice, from 1 to 255: blocks of one group stand together.
+ */
+export type BatchPage =
+  { bitmap: undefined; data: Uint8Array } | { bitmap: Uint8Array; data: Uint8Array; group: number };
 
 /** Ascending numbers as the gaps between them (the first counts from 0), which is what travels. */
 export function toGaps(ascending: readonly number[]): number[] {
@@ -55,7 +59,7 @@ export function blocksPerPage(pageSize: number): number {
 
 /** Bytes of the block hashes of one page. */
 export function blockHashBytes(pageSize: number): number {
-  return blocksPerPage(pageSize) * BLOCK_HASH_BYTES;
+  return (blocksPerPage(pageSize) * BLOCK_HASH_BITS) / 8;
 }
 
 export function bitmapBytes(pageSize: number): number {
@@ -63,8 +67,9 @@ export function bitmapBytes(pageSize: number): number {
 }
 
 /**
- * A batch: one kind byte a page (0 full, 1 delta), then the bitmaps of the deltas, then the data of all pages.
- * Kinds and bitmaps stand together because they compress better that way.
+ * A batch: one kind byte a page (0 full, else a delta and its group), the bitmaps of the deltas, the full pages, then
+ * the blocks of the deltas: group by group, within it first the pages' blocks 0, then 1, and so on. Like bytes so come
+ * to stand together, which saves some 3 % of what a delta compresses to.
  */
 export function encodeBatch(pages: readonly BatchPage[]): Uint8Array {
   let length = pages.length;
@@ -73,15 +78,45 @@ export function encodeBatch(pages: readonly BatchPage[]): Uint8Array {
   let at = pages.length;
   for (const [i, page] of pages.entries()) {
     if (page.bitmap === undefined) continue;
-    batch[i] = 1;
+    batch[i] = page.group;
     batch.set(page.bitmap, at);
     at += page.bitmap.length;
   }
   for (const page of pages) {
+    if (page.bitmap !== undefined) continue;
     batch.set(page.data, at);
     at += page.data.length;
   }
+  forEachBlock(pages, ({ data }, from) => {
+    batch.set(data.subarray(from, from + BLOCK_BYTES), at);
+    at += BLOCK_BYTES;
+  });
   return batch;
+}
+
+type Delta = Extract<BatchPage, { group: number }>;
+
+/** Visits the blocks of all deltas in the order of the batch, with the offset of each in its page's data. */
+function forEachBlock(pages: readonly BatchPage[], visit: (page: Delta, from: number) => void): void {
+  const groups = new Map<number, Delta[]>();
+  for (const page of pages) {
+    if (page.bitmap === undefined) continue;
+    const group = groups.get(page.group);
+    if (group === undefined) groups.set(page.group, [page]);
+    else group.push(page);
+  }
+  for (const [, group] of [...groups].sort(([a], [b]) => a - b)) {
+    const offsets = new Uint32Array(group.length);
+    const blocks = Math.max(...group.map(({ bitmap }) => bitmap.length)) * 8;
+    for (let block = 0; block < blocks; block++) {
+      for (let i = 0; i < group.length; i++) {
+        const page = group[i] as Delta;
+        if (((page.bitmap[block >> 3] ?? 0) & (1 << (block & 7))) === 0) continue;
+        visit(page, offsets[i] as number);
+        offsets[i] = (offsets[i] as number) + BLOCK_BYTES;
+      }
+    }
+  }
 }
 
 /** The bytes that a batch answering `wanted` has at the most: every page full. */
@@ -89,27 +124,50 @@ export function maxBatchBytes(pageSize: number, pages: number): number {
   return pages * (1 + bitmapBytes(pageSize) + pageSize);
 }
 
-/** The pages of a batch that answers `wanted`, as views on it. Throws ProtocolViolation. */
+/**
+ * The pages of a batch that answers `wanted`; full pages and bitmaps as views on it. Throws ProtocolViolation.
+ */
 export function decodeBatch(batch: Uint8Array, pageSize: number, wanted: readonly WantedPage[]): BatchPage[] {
   const bitmapLength = bitmapBytes(pageSize);
   const deltas = countDeltas(batch, wanted);
   let bitmapAt = wanted.length;
-  let dataAt = wanted.length + deltas * bitmapLength;
+  let at = wanted.length + deltas * bitmapLength;
+  if (at > batch.length) throw tooShort();
+  const blockCounts: number[] = [];
+  let blocks = 0;
+  for (let i = 0; i < deltas; i++) {
+    const start = wanted.length + i * bitmapLength;
+    const count = countBits(batch.subarray(start, start + bitmapLength), blocksPerPage(pageSize));
+    blockCounts.push(count);
+    blocks += count;
+  }
+  const wholeEnd = at + (wanted.length - deltas) * pageSize;
+  if (wholeEnd + blocks * BLOCK_BYTES > batch.length) throw tooShort();
+  if (wholeEnd + blocks * BLOCK_BYTES !== batch.length)
+    throw new ProtocolViolation('a page batch with bytes after its last block');
+  const data = new Uint8Array(blocks * BLOCK_BYTES);
+  let dataAt = 0;
   const pages = wanted.map((_, i): BatchPage => {
-    let bitmap: Uint8Array | undefined;
-    let length = pageSize;
-    if (batch[i] === 1) {
-      bitmap = batch.subarray(bitmapAt, bitmapAt + bitmapLength);
-      bitmapAt += bitmapLength;
-      length = countBits(bitmap, blocksPerPage(pageSize)) * BLOCK_BYTES;
+    const group = batch[i] as number;
+    if (group === 0) {
+      at += pageSize;
+      return { bitmap: undefined, data: batch.subarray(at - pageSize, at) };
     }
-    if (dataAt + length > batch.length) throw new ProtocolViolation('a page batch that ends too early');
-    const data = batch.subarray(dataAt, dataAt + length);
+    const bitmap = batch.subarray(bitmapAt, bitmapAt + bitmapLength);
+    const length = (blockCounts[(bitmapAt - wanted.length) / bitmapLength] as number) * BLOCK_BYTES;
+    bitmapAt += bitmapLength;
     dataAt += length;
-    return { bitmap, data };
+    return { bitmap, data: data.subarray(dataAt - length, dataAt), group };
   });
-  if (dataAt !== batch.length) throw new ProtocolViolation('a page batch with bytes after its last page');
+  forEachBlock(pages, (page, to) => {
+    page.data.set(batch.subarray(at, at + BLOCK_BYTES), to);
+    at += BLOCK_BYTES;
+  });
   return pages;
+}
+
+function tooShort(): ProtocolViolation {
+  return new ProtocolViolation('a page batch that ends too early');
 }
 
 function countDeltas(batch: Uint8Array, wanted: readonly WantedPage[]): number {
@@ -118,9 +176,10 @@ function countDeltas(batch: Uint8Array, wanted: readonly WantedPage[]): number {
   let deltas = 0;
   for (const [i, page] of wanted.entries()) {
     const kind = batch[i];
-    if (kind === 1 && page.hasBlocks) deltas++;
-    else if (kind !== 0)
-      throw new ProtocolViolation(`kind ${kind} for page ${page.pageNumber} in a page batch`);
+    if (kind === 0) continue;
+    if (!page.hasBlocks)
+      throw new ProtocolViolation(`a delta for page ${page.pageNumber}, of which no block hashes were sent`);
+    deltas++;
   }
   return deltas;
 }

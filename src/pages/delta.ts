@@ -1,7 +1,7 @@
-import { BLOCK_BYTES, BLOCK_HASH_BYTES } from '../../protocol/limits.ts';
+import { BLOCK_BYTES } from '../../protocol/limits.ts';
 import { bitmapBytes, blockHashBytes, blocksPerPage } from '../../protocol/page-batch.ts';
 import type { BatchPage } from '../../protocol/page-batch.ts';
-import { hashBlocks } from './hash.ts';
+import { blockHashAt, hashBlocks } from './block-hash.ts';
 
 /** A page of which more than this part changed travels whole: the bitmap and block hashes would not pay. */
 const FULL_PAGE_RATIO = 0.75;
@@ -17,13 +17,10 @@ export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
   const blocks = blocksPerPage(page.length);
   if (hashes.length !== blockHashBytes(page.length)) hashes = new Uint8Array(blockHashBytes(page.length));
   hashBlocks(page, hashes, 0);
-  const now = new DataView(hashes.buffer);
-  const old = new DataView(oldHashes.buffer, oldHashes.byteOffset, oldHashes.byteLength);
   const bitmap = new Uint8Array(bitmapBytes(page.length));
   const changed: number[] = [];
   for (let block = 0; block < blocks; block++) {
-    const at = block * BLOCK_HASH_BYTES;
-    if (now.getUint16(at) === old.getUint16(at)) continue;
+    if (blockHashAt(hashes, block) === blockHashAt(oldHashes, block)) continue;
     bitmap[block >> 3] = (bitmap[block >> 3] ?? 0) | (1 << (block & 7));
     changed.push(block);
   }
@@ -34,7 +31,16 @@ export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
   for (const [i, block] of changed.entries()) {
     data.set(page.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), i * BLOCK_BYTES);
   }
-  return { bitmap, data };
+  return { bitmap, data, group: groupOf(page) };
+}
+
+/** The types of b-tree pages, which their first byte names: interior and leaf pages of indexes and tables. */
+const BTREE_TYPES: ReadonlySet<number | undefined> = new Set([2, 5, 10, 13]);
+
+/** Pages of one type have like bytes at like places, and so compress best together. */
+function groupOf(page: Uint8Array): number {
+  const type = page[0];
+  return BTREE_TYPES.has(type) ? (type as number) : 1;
 }
 
 /** Puts the blocks of a delta into `page` (the old version, which becomes the new one). */

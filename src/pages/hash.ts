@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import xxhash from 'xxhash-wasm';
-import { BLOCK_BYTES, BLOCK_HASH_BYTES } from '../../protocol/limits.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import { maskedFirstPage } from './header.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
@@ -65,12 +64,4 @@ function sha256(seed: Uint8Array): Hash {
       out.set(digest.subarray(0, 16), offset);
     },
   };
-}
-
-/** Writes the block hashes of a page to `out` at `offset`, `BLOCK_HASH_BYTES` each. */
-export function hashBlocks(page: Uint8Array, out: Uint8Array, offset: number): void {
-  const view = new DataView(out.buffer, out.byteOffset);
-  for (let start = 0, at = offset; start < page.length; start += BLOCK_BYTES, at += BLOCK_HASH_BYTES) {
-    view.setUint16(at, xx.h32Raw(page.subarray(start, start + BLOCK_BYTES), 0) & 0xffff, true);
-  }
 }

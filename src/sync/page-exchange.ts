@@ -5,7 +5,7 @@ import { blockHashBytes, decodeBatch, encodeWanted, maxBatchBytes } from '../../
 import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
-import { hashBlocks } from '../pages/hash.ts';
+import { hashBlocks } from '../pages/block-hash.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
 import type { PageSink, PageSource } from '../pages/page-source.ts';
 import { pageNumber } from '../pages/page-types.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { ProtocolViolation } from '../../protocol/decode.ts';
-import { BLOCK_BYTES, BLOCK_HASH_BYTES } from '../../protocol/limits.ts';
+import { BLOCK_BYTES, BLOCK_HASH_BITS } from '../../protocol/limits.ts';
 import {
   bitmapBytes,
   blockHashBytes,
@@ -22,11 +22,13 @@ const PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
 /** A page of a batch, with what was wanted; small page sizes come first and are where failures shrink to. */
 const batchArbitrary = fc.constantFrom(...PAGE_SIZES.slice(0, 5)).chain((pageSize) => {
   const delta = fc
-    .uniqueArray(fc.nat({ max: blocksPerPage(pageSize) - 1 }))
-    .map((blocks): { hasBlocks: boolean; page: BatchPage } => {
+    .tuple(fc.uniqueArray(fc.nat({ max: blocksPerPage(pageSize) - 1 })), fc.integer({ min: 1, max: 255 }))
+    .map(([blocks, group]): { hasBlocks: boolean; page: BatchPage } => {
       const bitmap = new Uint8Array(bitmapBytes(pageSize));
       for (const block of blocks) bitmap[block >> 3] = (bitmap[block >> 3] as number) | (1 << (block & 7));
-      return { hasBlocks: true, page: { bitmap, data: filled(blocks.length * BLOCK_BYTES, blocks.length) } };
+      // Each block has bytes of its own, so that one in the wrong place shows.
+      const data = concatenated(...blocks.map((block) => filled(BLOCK_BYTES, block + group)));
+      return { hasBlocks: true, page: { bitmap, data, group } };
     });
   const full = fc.boolean().map((hasBlocks): { hasBlocks: boolean; page: BatchPage } => ({
     hasBlocks,
@@ -142,11 +144,10 @@ describe('a page batch', () => {
   const blocks = { pageNumber: 3, hasBlocks: true };
   const refused: Record<string, { batch: number[]; wanted: WantedPage[]; says: RegExp }> = {
     'that is shorter than its list of kinds': { batch: [0], wanted: [plain, plain], says: /list of kinds/ },
-    'of another kind than full and delta': { batch: [2], wanted: [blocks], says: /kind 2 for page 3/ },
     'with a delta where no block hashes were sent': {
       batch: [1, 0b0001, ...zeros(128)],
       wanted: [plain],
-      says: /kind 1 for page 3/,
+      says: /a delta for page 3, of which no block hashes were sent/,
     },
     'with a block beyond the page': {
       batch: [1, 0b1_0000, ...zeros(128)],
@@ -159,12 +160,12 @@ describe('a page batch', () => {
       wanted: [blocks],
       says: /ends too early/,
     },
-    'with bytes after its last page': {
+    'with bytes after its last block': {
       batch: [0, ...zeros(513)],
       wanted: [plain],
-      says: /after its last page/,
+      says: /after its last block/,
     },
-    'for a request of no pages': { batch: [0], wanted: [], says: /after its last page/ },
+    'for a request of no pages': { batch: [0], wanted: [], says: /after its last block/ },
   };
   for (const [what, { batch, wanted, says }] of Object.entries(refused)) {
     test(`${what} is refused`, () => {
@@ -177,20 +178,20 @@ describe('a page batch', () => {
 
   test('has its bytes where SPEC.md says', () => {
     const batch = encodeBatch([
-      { bitmap: Uint8Array.of(0b1010), data: concatenated(filled(128, 1), filled(128, 2)) },
+      { bitmap: Uint8Array.of(0b1010), data: concatenated(filled(128, 1), filled(128, 2)), group: 13 },
       { bitmap: undefined, data: filled(512, 3) },
-      { bitmap: Uint8Array.of(0b0001), data: filled(128, 4) },
+      { bitmap: Uint8Array.of(0b0011), data: concatenated(filled(128, 4), filled(128, 5)), group: 13 },
+      { bitmap: Uint8Array.of(0b1000), data: filled(128, 6), group: 2 },
     ]);
     const expected = [
-      1,
-      0,
-      1,
-      0b1010,
-      0b0001,
-      ...filled(128, 1),
-      ...filled(128, 2),
+      ...[13, 0, 13, 2],
+      ...[0b1010, 0b0011, 0b1000],
       ...filled(512, 3),
+      ...filled(128, 6),
       ...filled(128, 4),
+      ...filled(128, 1),
+      ...filled(128, 5),
+      ...filled(128, 2),
     ];
     assert.deepEqual([...batch], expected);
   });
@@ -198,7 +199,7 @@ describe('a page batch', () => {
   test('has bitmaps and block hashes of the size of its pages', () => {
     for (const pageSize of PAGE_SIZES) {
       assert.equal(blocksPerPage(pageSize) * BLOCK_BYTES, pageSize);
-      assert.equal(blockHashBytes(pageSize), (pageSize / BLOCK_BYTES) * BLOCK_HASH_BYTES);
+      assert.equal(blockHashBytes(pageSize), ((pageSize / BLOCK_BYTES) * BLOCK_HASH_BITS) / 8);
       assert.equal(bitmapBytes(pageSize), Math.ceil(pageSize / 1024));
     }
   });
