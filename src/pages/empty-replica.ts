@@ -34,6 +34,10 @@ export class EmptyReplica implements PageSink {
     this.unchanged = unchanged;
   }
 
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
   begin(): Promise<'ready'> {
     return Promise.resolve('ready');
   }

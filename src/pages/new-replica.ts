@@ -97,6 +97,10 @@ export class NewReplica implements PageSink {
     return this.#part.old !== undefined;
   }
 
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
   begin(): Promise<'ready'> {
     try {
       this.#part.begin();

@@ -109,6 +109,11 @@ export class OldState implements PageSource {
     return this.#try(() => this.#files?.readPages(first, count)) ?? readOneByOne(this, first, count);
   }
 
+  readInto(first: PageNumber, into: Uint8Array): void {
+    if (this.#files === undefined) into.set(readOneByOne(this, first, into.length / this.pageSize));
+    else this.#try(() => this.#files?.readInto(first, into));
+  }
+
   /** Moves to the newest state; true where that is another one. Call with the write lock held. */
   async refresh(options: ReplicaOptions): Promise<boolean> {
     this.#reader.end();

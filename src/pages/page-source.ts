@@ -14,7 +14,21 @@ export interface PageSource {
    * read of this source, and not to be changed.
    */
   readPages(first: PageNumber, count: number): Uint8Array;
+  /** Fills `into` with consecutive pages. */
+  readInto(first: PageNumber, into: Uint8Array): void;
   close(): void;
+}
+
+/** Fills `into` with these pages, one after another; neighbours are read at once. */
+export function readScattered(source: PageSource, pages: readonly number[], into: Uint8Array): void {
+  const { pageSize } = source;
+  for (let from = 0; from < pages.length;) {
+    const first = pages[from] as PageNumber;
+    let to = from + 1;
+    while (pages[to] === first + to - from) to++;
+    source.readInto(first, into.subarray(from * pageSize, to * pageSize));
+    from = to;
+  }
 }
 
 /** `readPages` for a source that only reads single pages. */
@@ -45,12 +59,17 @@ export interface PageSink {
   readonly resumed: boolean;
   /** What the user should know after the commit, each a sentence. */
   readonly warnings: readonly string[];
+  /** May be called ahead of `begin`: gets ready what takes time, without taking any right. */
+  prepare(): Promise<void>;
   /**
    * Takes the right to change the sink. 'moved': somebody changed it since `old` was opened, and `old` now is the
    * newer state, protected from further changes: compare again.
    */
   begin(): Promise<'ready' | 'moved'>;
-  /** Takes the new bytes of one page, and copies what it keeps of them; page 1 may come at any time. */
+  /**
+   * Takes the new bytes of one page, and copies what it keeps of them; page 1 may come at any time. At most 1 MiB of
+   * pages between two calls of `ready`.
+   */
   write(page: PageNumber, bytes: Uint8Array): void;
   /** Resolves when more pages may come; a sink may take them faster than it can write them. */
   ready(): Promise<void>;

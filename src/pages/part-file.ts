@@ -70,20 +70,27 @@ export class PartFile {
   }
 
   readRun(first: PageNumber, count: number): Uint8Array {
+    const bytes = new Uint8Array(count * this.#target.pageSize);
+    this.#readInto(first, bytes);
+    return bytes;
+  }
+
+  #readInto(first: PageNumber, bytes: Uint8Array): void {
     const descriptor = this.#open();
     const size = this.#target.pageSize;
-    const bytes = new Uint8Array(count * size);
     for (let filled = 0; filled < bytes.length;) {
       const offset = (first - 1) * size + filled;
       const read = readSync(descriptor, bytes, filled, bytes.length - filled, offset);
       if (read === 0) {
         // Only the lock-byte page, which is never written, can lie beyond the end of the file; it reads as zeros.
-        if (first + Math.floor(filled / size) === lockBytePage(size)) break;
+        if (first + Math.floor(filled / size) === lockBytePage(size)) {
+          bytes.fill(0, filled);
+          break;
+        }
         throw new Error(`${this.path} is truncated`);
       }
       filled += read;
     }
-    return bytes;
   }
 
   /** Gives the file its final length and permission bits (those of the origin less the umask) and makes it durable. */
@@ -124,6 +131,7 @@ export class PartFile {
       pageCount: count,
       readPage: (page) => this.read(page),
       readPages: (first, pages) => this.readRun(first, pages),
+      readInto: (first, into) => this.#readInto(first, into),
       close: () => {},
     };
   }

@@ -27,11 +27,15 @@ export interface RetryOptions {
  * signals are handled and messages sent meanwhile.
  * Throws SqlsyncError BUSY after `timeoutMs`, naming `what` was waited for; other errors at once.
  */
-export async function retryBusy<T>(what: string, action: () => T, options: RetryOptions): Promise<T> {
+export async function retryBusy<T>(
+  what: string,
+  action: () => T | Promise<T>,
+  options: RetryOptions,
+): Promise<T> {
   const deadline = performance.now() + options.timeoutMs;
   for (let delayMs = 1; ; delayMs = Math.min(delayMs * 2, MAX_DELAY_MS)) {
     try {
-      return action();
+      return await action();
     } catch (error) {
       if (!isBusy(error)) throw error;
       if (performance.now() >= deadline) {

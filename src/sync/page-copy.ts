@@ -82,6 +82,8 @@ export class PageCopy {
   readonly #childrenAsked = new Map<number, ChildrenRequest>();
   /** Questions of a comparison that was started again; their answers are of no use. */
   readonly #abandoned = new Set<number>();
+  #preparing: Promise<void> | undefined;
+  #isPrepared = false;
   #begun = false;
   #rootAsked = false;
   #root: MessageOf<'root'> | undefined;
@@ -116,18 +118,20 @@ export class PageCopy {
     if (this.#walk.needsNoHashes) this.#abandonTop();
     else if (this.#topId === 0) this.#askTop();
     while (this.#root === undefined || this.#pages.areAsked) {
-      for (let next = this.#connection.poll(); next !== undefined; next = this.#connection.poll())
+      for (let next = this.#connection.poll(); next !== undefined; next = this.#connection.poll()) {
         this.#onMessage(next);
+        await this.#sink.ready();
+      }
       await this.#beginIfNeeded();
       this.#ask();
       this.#reportProgress(false);
       await this.#connection.drained();
-      await this.#sink.ready();
       if (this.#walk.hasOwnWork) {
         this.#hashOwnSlice();
         await nextTick();
       } else if (this.#root === undefined || this.#pages.areAsked) {
         this.#onMessage(await this.#connection.receive());
+        await this.#sink.ready();
       }
     }
     const changed = this.#isChanged();
@@ -187,6 +191,9 @@ export class PageCopy {
   /** At the first difference takes the right to change the sink. */
   async #beginIfNeeded(): Promise<void> {
     if (this.#begun || this.#options.dryRun || !this.#knowsDifference()) return;
+    this.#preparing ??= this.#prepare();
+    if (!this.#isPrepared && this.#walk.hasOwnWork) return;
+    await this.#preparing;
     this.#begun = true;
     if ((await this.#sink.begin()) === 'ready') return;
     // Somebody changed the replica since the comparison began: compare again, now with the lock held.
@@ -195,6 +202,13 @@ export class PageCopy {
     this.#abandonTop();
     [this.#tree, this.#walk] = this.#newWalk();
     if (!this.#walk.needsNoHashes) this.#askTop();
+  }
+
+  /** Gets the sink ready while the comparison goes on; what fails shows when it is waited for. */
+  #prepare(): Promise<void> {
+    const preparing = this.#sink.prepare().finally(() => (this.#isPrepared = true));
+    preparing.catch(() => {});
+    return preparing;
   }
 
   /** A difference that is certain: between pages, nodes or sizes. */

@@ -7,13 +7,14 @@ import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
 import { hashBlocks } from '../pages/block-hash.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
+import { readScattered } from '../pages/page-source.ts';
 import type { PageSink, PageSource } from '../pages/page-source.ts';
 import { pageNumber } from '../pages/page-types.ts';
 import type { PageSize } from '../pages/page-types.ts';
 import { decodeBatchBytes } from './compression.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
-import { unasked } from './tree-walk.ts';
+import { hashPrefix, unasked } from './tree-walk.ts';
 import type { DifferingPage, TreeWalk } from './tree-walk.ts';
 
 /** Pages that have come of those asked for as deltas before it is judged whether that pays. */
@@ -23,11 +24,22 @@ const DELTA_TRIAL_PAGES = 2048;
 interface Expected extends WantedPage {
   readonly old: Uint8Array | undefined;
   /** How the result's hash must begin; undefined where the page did not exist here, so that only the root tells. */
-  readonly hash: Uint8Array | undefined;
+  readonly hashPrefix: number | undefined;
 }
 
-function whole(number: number, hash: Uint8Array | undefined): Expected {
-  return { pageNumber: number, hasBlocks: false, old: undefined, hash };
+/** Pages that were asked for at once. */
+interface Request {
+  readonly pages: readonly Expected[];
+  /** The old versions one after another. */
+  readonly versions: Uint8Array | undefined;
+}
+
+function whole(number: number, prefix: number | undefined): Expected {
+  return { pageNumber: number, hasBlocks: false, old: undefined, hashPrefix: prefix };
+}
+
+function wholePages(pages: readonly Expected[]): Request {
+  return { pages, versions: undefined };
 }
 
 /**
@@ -41,7 +53,9 @@ export class PageExchange {
   readonly #connection: Connection;
   readonly #sink: PageSink;
   readonly #pageSize: PageSize;
-  readonly #pagesAsked = new Map<number, Expected[]>();
+  readonly #requests = new Map<number, Request>();
+  /** Memory for old versions, used again and again. */
+  readonly #spareVersions: Uint8Array[] = [];
   #nextId = 1;
   #outstandingBytes = 0;
   /** Pages that were asked for as deltas and have come, in whatever form. */
@@ -55,7 +69,7 @@ export class PageExchange {
 
   /** True while pages are under way. */
   get areAsked(): boolean {
-    return this.#pagesAsked.size > 0;
+    return this.#requests.size > 0;
   }
 
   /** Asks for as many of the pages that the walk has found as may be under way. */
@@ -65,12 +79,12 @@ export class PageExchange {
     while (this.#outstandingBytes + limit * pageSize <= MAX_OUTSTANDING_PAGE_BYTES) {
       // Part of a batch is only sent when no more will come to fill it.
       const enough = walk.differingWaiting >= limit || walk.isCompared;
-      const wanted =
+      const request =
         enough && walk.differingWaiting > 0
           ? this.#expectDiffering(walk.takeDiffering(limit))
-          : walk.takeAbsent(limit).map((page) => whole(page, undefined));
-      if (wanted.length === 0) return;
-      this.#sendGetPages(wanted);
+          : wholePages(walk.takeAbsent(limit).map((page) => whole(page, undefined)));
+      if (request.pages.length === 0) return;
+      this.#sendGetPages(request);
     }
   }
 
@@ -84,19 +98,25 @@ export class PageExchange {
   }
 
   /** Pages that exist here in another version, which is read into one buffer for all of them. */
-  #expectDiffering(pages: DifferingPage[]): Expected[] {
+  #expectDiffering(pages: DifferingPage[]): Request {
     pages.sort((a, b) => a.pageNumber - b.pageNumber);
-    if (!this.#deltasPay) return pages.map((page) => whole(page.pageNumber, page.hash));
+    if (!this.#deltasPay) return wholePages(pages.map((page) => whole(page.pageNumber, page.hashPrefix)));
     const pageSize = this.#pageSize;
-    const versions = Buffer.allocUnsafeSlow(pages.length * pageSize);
-    return pages.map(({ pageNumber: number, hash }, i) => {
+    const versions = this.#spareVersions.pop() ?? new Uint8Array(Math.max(MAX_PAGES_REQUEST_BYTES, pageSize));
+    readScattered(
+      this.#old(),
+      pages.map((page) => page.pageNumber),
+      versions,
+    );
+    const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }, i) => {
       const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
-      old.set(this.#old().readPages(pageNumber(number), 1));
-      return { pageNumber: number, hasBlocks: true, old, hash };
+      return { pageNumber: number, hasBlocks: true, old, hashPrefix: prefix };
     });
+    return { pages: expected, versions };
   }
 
-  #sendGetPages(wanted: Expected[]): void {
+  #sendGetPages(request: Request): void {
+    const wanted = request.pages;
     const pageSize = this.#pageSize;
     const perPage = blockHashBytes(pageSize);
     const withBlocks = wanted.filter((page) => page.old !== undefined);
@@ -104,25 +124,27 @@ export class PageExchange {
     for (const [i, page] of withBlocks.entries())
       if (page.old !== undefined) hashBlocks(page.old, blockHashes, i * perPage);
     const id = this.#nextId++;
-    this.#pagesAsked.set(id, wanted);
+    this.#requests.set(id, request);
     this.#outstandingBytes += wanted.length * pageSize;
     this.#connection.send(message('getPages', { id, pages: encodeWanted(wanted), blockHashes }));
   }
 
   /** Puts the pages of an answer into the sink, and their hashes into the tree. */
   onPages(answer: MessageOf<'pages'>, tree: HashTree): void {
-    const expected = this.#pagesAsked.get(answer.id);
-    if (expected === undefined) throw unasked('pages');
-    this.#pagesAsked.delete(answer.id);
+    const request = this.#requests.get(answer.id);
+    if (request === undefined) throw unasked('pages');
+    this.#requests.delete(answer.id);
+    const { pages: expected, versions } = request;
     const pageSize = this.#pageSize;
     this.#outstandingBytes -= expected.length * pageSize;
     const bytes = decodeBatchBytes(answer, maxBatchBytes(pageSize, expected.length));
     const again: Expected[] = [];
     for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
       const wanted = expected[i] as Expected;
-      if (!this.#take(wanted, page, tree)) again.push(whole(wanted.pageNumber, wanted.hash));
+      if (!this.#take(wanted, page, tree)) again.push(whole(wanted.pageNumber, wanted.hashPrefix));
     }
-    if (again.length > 0) this.#sendGetPages(again);
+    if (versions !== undefined) this.#spareVersions.push(versions);
+    if (again.length > 0) this.#sendGetPages(wholePages(again));
   }
 
   /** Puts a page into the sink; false where a block hash collided, so that it has to be fetched whole. */
@@ -136,10 +158,7 @@ export class PageExchange {
     }
     if (wanted.old !== undefined) this.#deltasTried++;
     const hash = tree.hashOf(number, bytes);
-    if (
-      wanted.hash !== undefined &&
-      Buffer.compare(hash.subarray(0, wanted.hash.length), wanted.hash) !== 0
-    ) {
+    if (wanted.hashPrefix !== undefined && hashPrefix(hash) !== wanted.hashPrefix) {
       if (received.bitmap !== undefined) return false;
       throw new SqlsyncError(
         'ROOT_MISMATCH',

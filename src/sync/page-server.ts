@@ -6,13 +6,14 @@ import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
 import { makeDelta } from '../pages/delta.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
+import { readScattered } from '../pages/page-source.ts';
 import { pageNumber } from '../pages/page-types.ts';
 import type { DatabaseSnapshot } from '../pages/snapshot.ts';
 import { encodeBatchBytes } from './compression.ts';
 import { checked } from './connection.ts';
 
 /** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
-const AUTO_COMPRESS_BYTES = 16 * 1024 * 1024;
+const AUTO_COMPRESS_BYTES = 32 * 1024 * 1024;
 
 /** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
 export class PageServer {
@@ -46,24 +47,16 @@ export class PageServer {
     const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
     batch.fill(0, 0, wanted.length);
     const pages = batch.subarray(wanted.length);
-    this.#readInto(wanted, pages);
+    readScattered(
+      this.#snapshot,
+      wanted.map(({ pageNumber: page }) => page),
+      pages,
+    );
     // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
     for (const [i, page] of wanted.entries()) {
       this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
     }
     return batch;
-  }
-
-  /** Reads these pages one after another into `pages`, neighbours at once. */
-  #readInto(wanted: readonly WantedPage[], pages: Uint8Array): void {
-    const { pageSize } = this.#snapshot;
-    for (let from = 0; from < wanted.length;) {
-      const first = (wanted[from] as WantedPage).pageNumber;
-      let to = from + 1;
-      while (wanted[to]?.pageNumber === first + to - from) to++;
-      this.#snapshot.readInto(pageNumber(first), pages.subarray(from * pageSize, to * pageSize));
-      from = to;
-    }
   }
 
   #answerDeltas(
@@ -83,7 +76,11 @@ export class PageServer {
       throw outside('deltas with too few or too many block hashes');
     }
     const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
-    this.#readInto(wanted, pages);
+    readScattered(
+      this.#snapshot,
+      wanted.map(({ pageNumber: page }) => page),
+      pages,
+    );
     let at = 0;
     return wanted.map(({ hasBlocks }, i): BatchPage => {
       const page = pages.subarray(i * pageSize, (i + 1) * pageSize);

@@ -13,10 +13,11 @@ export interface TreeWalkOptions {
   readonly ownHash: (level: number, index: number) => Uint8Array;
 }
 
-/** A page to fetch as a delta against the old version, and the first bytes of the hash that the result must have. */
+/** A page to fetch as a delta against the old version, and how the hash of the result must begin. */
 export interface DifferingPage {
   readonly pageNumber: number;
-  readonly hash: Uint8Array;
+  /** The first `CHILD_HASH_BYTES` as a number: millions of small arrays would keep the garbage collector busy. */
+  readonly hashPrefix: number;
 }
 
 export interface ChildrenRequest {
@@ -128,7 +129,7 @@ export class TreeWalk {
       const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
       for (let child = parent * TREE_FANOUT; child < end; child++, at += width) {
         if (at + width > data.length) throw unasked('too few hashes');
-        this.#compare(request.level, child, data.subarray(at, at + width));
+        this.#compare(request.level, child, data, at, width);
       }
     }
     if (at !== data.length) throw unasked('more hashes');
@@ -179,20 +180,21 @@ export class TreeWalk {
     const end = Math.min(this.#ownTopCount, this.#theirTopCount, this.#topNodes);
     for (; this.#compared < end; this.#compared++) {
       const at = this.#compared * hashBytes;
-      this.#compare(this.#topLevel, this.#compared, this.#theirTop.subarray(at, at + hashBytes));
+      this.#compare(this.#topLevel, this.#compared, this.#theirTop, at, hashBytes);
     }
   }
 
-  #compare(level: number, index: number, theirs: Uint8Array): void {
+  /** Compares one of our nodes with the hash of `width` bytes that `theirs` has at `at`. */
+  #compare(level: number, index: number, theirs: Uint8Array, at: number, width: number): void {
     const first = index * TREE_FANOUT ** level + 1;
     if (first > this.#options.oldPageCount) {
       this.#wantAbsent(first, Math.min(first + TREE_FANOUT ** level, this.#options.pageCount + 1));
       return;
     }
-    if (startsWith(this.#options.ownHash(level, index), theirs)) return;
+    if (startsWith(this.#options.ownHash(level, index), theirs, at, width)) return;
     if (level === 0) {
       if (first === this.#options.lockBytePage) throw unasked('a hash of the page that has no content');
-      this.#differingPages.push({ pageNumber: first, hash: theirs });
+      this.#differingPages.push({ pageNumber: first, hashPrefix: hashPrefix(theirs, at) });
       this.differing++;
       return;
     }
@@ -209,10 +211,17 @@ export class TreeWalk {
   }
 }
 
-/** Whether our full hash begins with the bytes that the peer sent of its own. */
-function startsWith(ours: Uint8Array, theirs: Uint8Array): boolean {
-  for (let i = 0; i < theirs.length; i++) if (ours[i] !== theirs[i]) return false;
+/** Whether our full hash begins with the `width` bytes that the peer sent of its own. */
+function startsWith(ours: Uint8Array, theirs: Uint8Array, at: number, width: number): boolean {
+  for (let i = 0; i < width; i++) if (ours[i] !== theirs[at + i]) return false;
   return true;
+}
+
+/** The first `CHILD_HASH_BYTES` of the hash at `at`, as a number. */
+export function hashPrefix(hashes: Uint8Array, at = 0): number {
+  let prefix = 0;
+  for (let i = at; i < at + CHILD_HASH_BYTES; i++) prefix = prefix * 256 + (hashes[i] as number);
+  return prefix;
 }
 
 /** The peer sent something nobody asked it for. */

@@ -31,6 +31,8 @@ interface Killed {
   /** What the survivor reported; nothing where the near side was killed. */
   failure: SqlsyncError | undefined;
   killedAt: string;
+  /** What it had gone through before. */
+  steps: readonly string[];
   /** To name the run and to repeat it. */
   where: string;
   state: ReplicaState;
@@ -47,7 +49,12 @@ async function atEveryStep(
   for (let step = 1; step < MAX_STEPS; step++) {
     const pair = scenario.pair(kind);
     const log = join(dirname(pair.replica), 'kill.log');
-    const failure = await run(pair, { ...environment, ...killEnvironment(step, victim, log) });
+    const failure = await run(pair, {
+      ...environment,
+      ...killEnvironment(step, victim, log),
+      // The replica in WAL mode is written in a thread of its own, as large ones are, the other in the main thread.
+      ...(kind === 'wal' ? { SQLSYNC_WRITER_THREAD_MIN_BYTES: '0' } : {}),
+    });
     const { agentPid, killedAt, steps } = readKillLog(log);
     const where = `step ${step} (${killedAt ?? 'not reached'})`;
     await gone(agentPid, `the far agent after ${where}`);
@@ -63,7 +70,7 @@ async function atEveryStep(
       }
       return;
     }
-    check({ pair, failure, killedAt, where, state });
+    check({ pair, failure, killedAt, steps, where, state });
     if (state !== 'new' || victim === 'parent') await scenario.converge(kind, role, pair, step === 1);
   }
   assert.fail(`more than ${MAX_STEPS} steps`);
@@ -105,9 +112,10 @@ async function pullByCli(pair: Pair, env: Record<string, string>): Promise<undef
 describe('kill -9 of the origin agent in a pull, at every step,', () => {
   for (const kind of REPLICA_KINDS) {
     test(`leaves a ${kind} replica as it was, and is told as CONNECTION_LOST`, async () => {
-      await atEveryStep(kind, 'self', pullWithin, ({ failure, killedAt, where, state }) => {
-        // Its part ends with the root hash; if that arrived, its death is of no importance.
-        const isServed = ['after out root', 'in release', 'in done', 'in close'].includes(killedAt);
+      await atEveryStep(kind, 'self', pullWithin, ({ failure, killedAt, steps, where, state }) => {
+        // Its part ends with the root hash, or with a page that had to be fetched again after it (a block hash
+        // collided); if that arrived, its death is of no importance.
+        const isServed = [...steps, killedAt].includes('after out root');
         assert.ok(failure !== undefined || isServed, `${where}: success`);
         assert.equal(state, failure === undefined ? 'new' : scenario.before(kind), where);
         if (failure === undefined) return;
@@ -130,7 +138,8 @@ describe('kill -9 of the replica agent in a push, at every step,', () => {
         if (isConfirmed || killedAt === 'before out done') assert.equal(state, 'new', where);
         else assert.equal(state, scenario.before(kind), where);
       });
-      assert.equal(unconfirmed, 1);
+      // How many messages come before it is a matter of time, so two runs may be killed there.
+      assert.ok(unconfirmed >= 1);
     });
   }
 });

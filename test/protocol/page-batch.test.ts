@@ -184,8 +184,13 @@ describe('a page batch', () => {
       { bitmap: Uint8Array.of(0b1000), data: filled(128, 6), group: 2 },
     ]);
     const expected = [
-      ...[13, 0, 13, 2],
-      ...[0b1010, 0b0011, 0b1000],
+      13,
+      0,
+      13,
+      2,
+      0b1010,
+      0b0011,
+      0b1000,
       ...filled(512, 3),
       ...filled(128, 6),
       ...filled(128, 4),

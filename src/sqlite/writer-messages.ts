@@ -1,0 +1,51 @@
+import type { MessagePort } from 'node:worker_threads';
+import type { WriterOptions } from './replica-writer.ts';
+import type { WriterCalls } from './page-writer.ts';
+
+/** What a writer's thread is started with. */
+export interface ThreadStart {
+  readonly path: string;
+  /** Bytes. */
+  readonly pageSize: number;
+  readonly options: WriterOptions;
+  readonly port: MessagePort;
+  /** One number; becomes 1 when the answer to a `read` is in the port, which the other thread waits for. */
+  readonly answered: SharedArrayBuffer;
+  /** Where pages are handed over, in slots of `slotBytes`. */
+  readonly slots: SharedArrayBuffer;
+  readonly slotBytes: number;
+}
+
+/** To the writer's thread. */
+export type ToWriter =
+  | { readonly kind: 'pages'; readonly numbers: readonly number[]; readonly slot: number }
+  | { readonly kind: 'call'; readonly method: keyof WriterCalls; readonly parameters: readonly unknown[] }
+  | { readonly kind: 'read'; readonly page: number };
+
+/** From the writer's thread. Each `pages` and each `call` has its answer, in their order. */
+export type FromWriter =
+  /** Once, when the connection is open. */
+  | { readonly kind: 'open' }
+  /** The slot of a `pages` is free again; or why its pages could not be written. */
+  | { readonly kind: 'taken'; readonly slot: number; readonly failure: Failure | undefined }
+  | { readonly kind: 'result'; readonly value: unknown }
+  | { readonly kind: 'page'; readonly bytes: Uint8Array }
+  | Failure;
+
+export interface Failure {
+  readonly kind: 'failed';
+  readonly message: string;
+  readonly code: string | undefined;
+}
+
+/** An error as it crosses threads: a structured clone would lose its code. */
+export function failureOf(error: unknown): Failure {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && 'code' in error ? String(error.code) : undefined;
+  return { kind: 'failed', message, code };
+}
+
+export function errorOf(failure: Failure): Error {
+  const { message, code } = failure;
+  return code === undefined ? new Error(message) : Object.assign(new Error(message), { code });
+}
