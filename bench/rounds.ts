@@ -2,7 +2,8 @@ import type { BenchCase } from './data.ts';
 import { measureProcess, median } from './measure.ts';
 import type { Measured } from './measure.ts';
 import type { Route } from './route.ts';
-import { assertSamePages, freshTarget, readIntoPageCache } from './target.ts';
+import { settle } from './settle.ts';
+import { assertSamePages, freshTarget } from './target.ts';
 import { TOOLS } from './tools.ts';
 import type { ToolName } from './tools.ts';
 
@@ -51,7 +52,6 @@ export interface RoundOptions {
 
 /** All rounds of one case. In each, every tool runs once, and sqlsync on a fresh copy of the replica. */
 export async function runCase(benchCase: BenchCase, options: RoundOptions): Promise<CaseResult> {
-  readIntoPageCache(benchCase.origin);
   const rounds: Round[] = [];
   for (let number = 0; number < options.runs; number++) {
     const round: Partial<Round> & Pick<Round, 'tools'> = { tools: {} };
@@ -79,6 +79,7 @@ export async function measureSync(
 ): Promise<SyncRun> {
   const target = freshTarget(replica);
   const { far, link } = route;
+  settle(replica === undefined ? [origin] : [origin, target]);
   far?.forget();
   link?.reset();
   const args = [exe, route.location(origin), target, '--json', ...route.syncOptions, ...syncArgs];
@@ -99,6 +100,7 @@ export async function measureSync(
 async function measureTool({ origin, replica }: BenchCase, name: ToolName, route: Route): Promise<ToolRun> {
   const { command, updates, wireBytes } = TOOLS[name];
   const target = freshTarget(updates ? replica : undefined);
+  settle(updates && replica !== undefined ? [origin, target] : [origin]);
   const { link } = route;
   link?.reset();
   const [program, ...args] = command(origin, target, route);
