@@ -17,8 +17,8 @@ import { Spool } from './spool.ts';
 
 const FIRST_PAGE = 1 as PageNumber;
 
-/** From this size on the pages are written in a thread of their own, which takes 40 ms to start and 25 MB. */
-const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?? 64 * 1024 * 1024);
+/** So many bytes of pages are written in a thread of their own, which takes 40 ms to start and 25 MB. */
+const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?? 8 * 1024 * 1024);
 
 /**
  * A replica that exists and has the origin's page size.
@@ -74,12 +74,12 @@ export class ExistingReplica implements PageSink {
     return this.#old.isEmpty;
   }
 
-  prepare(): Promise<void> {
-    return (this.#preparing ??= this.#prepare());
+  prepare(knownPages: number): Promise<void> {
+    return (this.#preparing ??= this.#prepare(knownPages));
   }
 
   async begin(): Promise<'ready' | 'moved'> {
-    await this.prepare();
+    await this.prepare(0);
     try {
       const writer = this.#openWriter();
       await this.#retry(() => writer.call('begin', 'immediate'));
@@ -147,9 +147,9 @@ export class ExistingReplica implements PageSink {
     return this.#release();
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(knownPages: number): Promise<void> {
     const { path } = this;
-    const { pageSize, pageCount } = this.#target;
+    const { pageSize } = this.#target;
     const options = {
       textEncoding: this.#old.textEncoding,
       wal: this.#spool === undefined,
@@ -157,7 +157,7 @@ export class ExistingReplica implements PageSink {
     };
     try {
       this.#writer =
-        pageSize * pageCount < THREAD_MIN_BYTES
+        knownPages * pageSize < THREAD_MIN_BYTES
           ? new DirectPageWriter(new ReplicaWriter(path, options))
           : await ThreadPageWriter.open(path, pageSize, options);
     } catch (error) {

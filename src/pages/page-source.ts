@@ -59,8 +59,11 @@ export interface PageSink {
   readonly resumed: boolean;
   /** What the user should know after the commit, each a sentence. */
   readonly warnings: readonly string[];
-  /** May be called ahead of `begin`: gets ready what takes time, without taking any right. */
-  prepare(): Promise<void>;
+  /**
+   * Has to come before `begin`, and may come long before: gets ready what takes time, without taking any right.
+   * `knownPages` are those known so far to differ.
+   */
+  prepare(knownPages: number): Promise<void>;
   /**
    * Takes the right to change the sink. 'moved': somebody changed it since `old` was opened, and `old` now is the
    * newer state, protected from further changes: compare again.

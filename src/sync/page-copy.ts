@@ -1,5 +1,6 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
+import { MAX_OUTSTANDING_PAGE_BYTES } from '../../protocol/limits.ts';
 import { LEVEL_TOP } from '../../protocol/messages.ts';
 import type { HashAlgorithm, Message, MessageOf, Phase } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
@@ -191,7 +192,11 @@ export class PageCopy {
   /** At the first difference takes the right to change the sink. */
   async #beginIfNeeded(): Promise<void> {
     if (this.#begun || this.#options.dryRun || !this.#knowsDifference()) return;
-    this.#preparing ??= this.#prepare();
+    // What the pages cost to write decides how they are written, so wait until there are many or all of them are known.
+    const { differing, isCompared } = this.#walk;
+    const isMuch = differing * this.#options.pageSize >= MAX_OUTSTANDING_PAGE_BYTES;
+    if (this.#preparing === undefined && !isMuch && !isCompared) return;
+    this.#preparing ??= this.#prepare(differing);
     if (!this.#isPrepared && this.#walk.hasOwnWork) return;
     await this.#preparing;
     this.#begun = true;
@@ -205,8 +210,8 @@ export class PageCopy {
   }
 
   /** Gets the sink ready while the comparison goes on; what fails shows when it is waited for. */
-  #prepare(): Promise<void> {
-    const preparing = this.#sink.prepare().finally(() => (this.#isPrepared = true));
+  #prepare(knownPages: number): Promise<void> {
+    const preparing = this.#sink.prepare(knownPages).finally(() => (this.#isPrepared = true));
     preparing.catch(() => {});
     return preparing;
   }

@@ -1,3 +1,3 @@
-/** The same tests once more, with all replicas written in a thread of their own, as only large ones are otherwise. */
+/** The same tests once more, with all replicas written in a thread of their own, as only large changes are otherwise. */
 process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] = '0';
 await import('./journal-modes.test.ts');
