@@ -1,3 +1,38 @@
 /** The public API of sqlsync. */
 export { SqlsyncError } from './errors.ts';
 export type { ErrorCode } from './errors.ts';
+
+export { openDatabase } from './pool/database.ts';
+export { BulkInterruptedError } from './pool/bulk.ts';
+export type {
+  Activity,
+  BulkOptions,
+  Database,
+  DatabaseOptions,
+  DatabaseStats,
+  LabelStats,
+  Priority,
+  QueryOptions,
+  QueryResult,
+  ReadConnection,
+  ReadPool,
+  ReadStats,
+  RunResult,
+  SqlParams,
+  SqlRow,
+  SqlValue,
+  TimeStats,
+  WaitOptions,
+  WriteActivity,
+  WriteOptions,
+  WritePool,
+  WriteTransaction,
+} from './pool/types.ts';
+export type { ReadEvent, RetryEvent, TimeoutEvent, WalEvent, WriteEvent } from './pool/stats.ts';
+
+export { sync, verify } from './library/sync.ts';
+export type { CopyProgress } from './sync/page-copy.ts';
+export type { RemoteOptions } from './sync/start-agent.ts';
+export type { SyncOptions, SyncSummary } from './sync/sync.ts';
+export type { DifferingObject, VerifiedDatabase, VerifyOptions, VerifySummary } from './sync/verify.ts';
+export type { CompressionMode, HashAlgorithm, Outcome, Phase, Reader } from '../protocol/messages.ts';

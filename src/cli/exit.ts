@@ -25,6 +25,8 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   REPLICA_EXISTS: 4,
   REPLICA_CHECKSUM_VFS: 4,
   BUSY: 5,
+  BUSY_TIMEOUT: 5,
+  READ_TIMEOUT: 5,
   SWAPPED: 6,
   REPLICA_NOT_MARKED: 6,
   REPLICA_PAGE_SIZE: 6,
@@ -43,7 +45,17 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   CONNECTION_LOST: 15,
   TIMEOUT: 16,
   INTERNAL: 70,
+  // Only applications see these, from the pools: the command has no use for a pool that could fail so.
+  DATABASE_UNUSABLE: 70,
+  READ_ONLY: 70,
+  TRANSACTION_CONTROL: 70,
+  TX_ENDED: 70,
+  NESTED_WRITE: 70,
+  BULK_INTERRUPTED: 70,
+  WORKER_LOST: 70,
+  CLOSED: 70,
   INTERRUPTED: 130,
+  ABORTED: 130,
 };
 
 export function exitStatusOf(code: ErrorCode): number {

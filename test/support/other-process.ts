@@ -30,6 +30,11 @@ export class OtherProcess {
     t.after(() => this.end());
   }
 
+  get pid(): number {
+    if (this.#child.pid === undefined) throw new Error('the other process did not start');
+    return this.#child.pid;
+  }
+
   async open(
     path: string,
     options: { readonly?: boolean; timeoutMs?: number } = {},

@@ -1,0 +1,70 @@
+import { SqlsyncError } from '../errors.ts';
+import { isTurnOver, nextTurn } from './event-loop.ts';
+import { ItemSource } from './item-source.ts';
+import type { BulkOptions, MaybePromise, WriteOptions, WritePool, WriteTransaction } from './types.ts';
+
+const BUDGET_MS = 1000;
+
+/** An item that is not there after this time ends the transaction: a slow source must not hold the writer. */
+const STALL_MS = 10;
+
+/** A bulk write that ended early: the first {@link committed} items are safe, and no other has left a trace. */
+export class BulkInterruptedError extends SqlsyncError {
+  readonly committed: number;
+
+  constructor(committed: number, cause: unknown) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    super('BULK_INTERRUPTED', `the bulk write ended after ${committed} committed items: ${reason}`, {
+      hint: 'Go on from the item after those that are committed (`error.committed`); `error.cause` tells why.',
+      cause,
+    });
+    this.committed = committed;
+  }
+}
+
+/** `WritePool.bulk`, by transactions of `pool`. */
+export async function bulkWrite<Item>(
+  pool: Pick<WritePool, 'transaction'>,
+  items: Iterable<Item> | AsyncIterable<Item>,
+  fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+  options: BulkOptions,
+): Promise<{ committed: number }> {
+  const { budgetMs = BUDGET_MS, onCommit, ...waiting } = options;
+  const writeOptions: WriteOptions = { priority: 'background', ...waiting };
+  const source = new ItemSource(items);
+  let committed = 0;
+  try {
+    while (await source.hasMore()) {
+      // Kept until they are committed: where SQLite refuses the transaction as busy, the same items come again.
+      const taken: Item[] = [];
+      await pool.transaction((tx) => fillTransaction(tx, source, taken, fn, budgetMs), writeOptions);
+      committed += taken.length;
+      onCommit?.(committed);
+    }
+    return { committed };
+  } catch (error) {
+    source.stop();
+    throw new BulkInterruptedError(committed, error);
+  }
+}
+
+async function fillTransaction<Item>(
+  tx: WriteTransaction,
+  source: ItemSource<Item>,
+  taken: Item[],
+  fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+  budgetMs: number,
+): Promise<void> {
+  const endMs = performance.now() + budgetMs;
+  for (const item of taken) await fn(tx, item);
+  for (;;) {
+    const next = source.take() ?? (await source.takeWithin(STALL_MS));
+    if (next === undefined) return;
+    taken.push(next.item);
+    const result = fn(tx, next.item);
+    if (result !== undefined) await result;
+    const nowMs = performance.now();
+    if (nowMs >= endMs) return;
+    if (isTurnOver(nowMs)) await nextTurn();
+  }
+}

@@ -1,0 +1,158 @@
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import type { PoolConnection } from '../sqlite/pool-connection.ts';
+import { openWriteConnection } from '../sqlite/pool-connection.ts';
+import type { Admission } from './admission-types.ts';
+import { noAdmission, openAdmission } from './admission.ts';
+import { openReadPool } from './read-pool.ts';
+import { retryWhileBusy } from './retry.ts';
+import type { PoolSettings } from './settings.ts';
+import { databasePath, poolSettings } from './settings.ts';
+import type { Database, DatabaseOptions } from './types.ts';
+import { WalCare } from './wal-care.ts';
+import { QueuedWritePool } from './write-pool.ts';
+import { Writer } from './writer.ts';
+
+/** What SQLite leaves of the WAL when it begins it anew; more would have to be written again for the next large one. */
+const WAL_KEPT_BYTES = 16 * 1024 * 1024;
+
+/** What only tests change. */
+export interface DatabaseInternals {
+  /** The statement that begins a transaction. */
+  readonly begin: string;
+}
+
+/**
+ * Opens a database with its pools, in WAL mode, and makes it where it does not exist.
+ *
+ *     const db = await openDatabase('app.db');
+ *     const users = await db.read.all<User>('SELECT * FROM user WHERE age > ?', [18]);
+ *     await db.write.transaction(async (tx) => { await tx.run('UPDATE …'); });
+ *     await db.close();
+ *
+ * Open a database once in a process and share it. No other library may have the same file open in this process, and
+ * the process may not open, copy or read the file itself: POSIX locks of SQLite would be lost.
+ *
+ * @param path Of the file. A relative one counts from the working directory, now.
+ * @throws SqlsyncError USAGE for an option that is wrong, DATABASE_UNUSABLE for a file that cannot be opened,
+ * BUSY_TIMEOUT where others keep it locked, BINDING_MISSING, BINDING_BROKEN, NODE_UNSUPPORTED.
+ */
+export function openDatabase(path: string, options: DatabaseOptions = {}): Promise<Database> {
+  return openWith(path, options, { begin: 'BEGIN IMMEDIATE' });
+}
+
+/** {@link openDatabase} with its seams. */
+export async function openWith(
+  path: string,
+  options: DatabaseOptions,
+  internals: DatabaseInternals,
+): Promise<Database> {
+  const settings = poolSettings(options);
+  const absolute = databasePath(path);
+  const connection = await connect(absolute, settings);
+  try {
+    const writer = new Writer(connection, settings.statementCacheSize, internals.begin);
+    const read = openReadPool(absolute, settings);
+    const admission = settings.admission === 'none' ? noAdmission : openAdmission(absolute);
+    return new PooledDatabase(absolute, settings, { writer, read, admission });
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+interface Parts {
+  readonly writer: Writer;
+  readonly read: ReturnType<typeof openReadPool>;
+  readonly admission: Admission;
+}
+
+class PooledDatabase implements Database {
+  readonly path: string;
+  readonly read: ReturnType<typeof openReadPool>;
+  readonly write: QueuedWritePool;
+  readonly #parts: Parts;
+  readonly #walCare: WalCare;
+  #closing: Promise<void> | undefined;
+
+  constructor(path: string, settings: PoolSettings, parts: Parts) {
+    const { writer, read, admission } = parts;
+    this.path = path;
+    this.read = read;
+    this.#parts = parts;
+    const walCare = new WalCare(path, settings.walLimitBytes);
+    const write = new QueuedWritePool({
+      path,
+      writer,
+      admission,
+      walCare,
+      busyTimeoutMs: settings.busyTimeoutMs,
+    });
+    walCare.watch({
+      get isIdle(): boolean {
+        return write.isIdle;
+      },
+      truncateWal: () => writer.truncateWal(),
+    });
+    this.write = write;
+    this.#walCare = walCare;
+  }
+
+  stats(): ReturnType<Database['stats']> {
+    const { truncations, truncationsBusy } = this.#walCare;
+    return {
+      write: this.write.stats(),
+      read: this.read.stats(),
+      wal: { bytes: this.#walCare.bytes(), truncations, truncationsBusy },
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const { writer, read, admission } = this.#parts;
+    await Promise.all([this.write.close(), read.close()]);
+    this.#walCare.close();
+    await admission.close();
+    // Last: a connection that may write takes the WAL away with it, one that only reads would leave it behind.
+    writer.close();
+  }
+}
+
+async function connect(path: string, settings: PoolSettings): Promise<PoolConnection> {
+  const { busyTimeoutMs, create, safeIntegers, walLimitBytes } = settings;
+  const journalSizeLimitBytes = Math.min(WAL_KEPT_BYTES, walLimitBytes);
+  try {
+    return await retryWhileBusy(
+      () => openWriteConnection(path, { create, safeIntegers, journalSizeLimitBytes }),
+      {
+        timeoutMs: busyTimeoutMs,
+        timedOut: (waitedMs, cause) =>
+          new SqlsyncError(
+            'BUSY_TIMEOUT',
+            `${path}: could not be opened for ${Math.round(waitedMs)} ms: another program has it locked`,
+            { hint: 'Allow more time with busyTimeoutMs, or end the other program.', cause },
+          ),
+      },
+    );
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (error instanceof SqlsyncError || code?.startsWith('SQLITE_') !== true) throw error;
+    throw new SqlsyncError('DATABASE_UNUSABLE', `${path}: ${(error as Error).message} (${code})`, {
+      hint: openingHint(code),
+      cause: error,
+    });
+  }
+}
+
+function openingHint(code: string): string {
+  if (code === 'SQLITE_NOTADB') return 'The file is not an SQLite database, or it is encrypted.';
+  if (code.startsWith('SQLITE_CANTOPEN')) return 'Check that the file, or the folder to make it in, exists.';
+  return 'Check the permissions of the file and of its folder: SQLite keeps two files beside it.';
+}

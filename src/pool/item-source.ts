@@ -1,0 +1,91 @@
+/** The items of a bulk write, one after the other, from whichever kind of iterable. */
+export class ItemSource<Item> {
+  readonly #iterator: Iterator<Item> | AsyncIterator<Item>;
+  readonly #isAsync: boolean;
+  /** What came and was not taken yet. */
+  #next: { readonly item: Item } | undefined;
+  #coming: Promise<void> | undefined;
+  #isDone = false;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(items: Iterable<Item> | AsyncIterable<Item>) {
+    this.#isAsync = Symbol.asyncIterator in items;
+    this.#iterator = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+  }
+
+  /** Waits for the next item, however long that takes. Rejects with the source's error. */
+  async hasMore(): Promise<boolean> {
+    if (this.#next === undefined) await this.#fetch();
+    if (this.#failure !== undefined) throw this.#failure.error as Error;
+    return this.#next !== undefined;
+  }
+
+  /** The next item if it is there. */
+  take(): { readonly item: Item } | undefined {
+    if (this.#next === undefined && !this.#isAsync) this.#fetchNow();
+    const next = this.#next;
+    this.#next = undefined;
+    return next;
+  }
+
+  /** The next item, or undefined where it did not come in time or there is none. */
+  async takeWithin(timeoutMs: number): Promise<{ readonly item: Item } | undefined> {
+    if (this.#isDone) return undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const tooLate = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.#fetch(), tooLate]);
+    clearTimeout(timer);
+    return this.take();
+  }
+
+  /** Tells the source that no more is wanted. */
+  stop(): void {
+    if (this.#isDone) return;
+    this.#isDone = true;
+    try {
+      // An asynchronous source may be in the middle of its next item: nobody waits for that.
+      Promise.resolve(this.#iterator.return?.()).catch(() => undefined);
+    } catch {
+      // The write has failed already, and that is the error to tell.
+    }
+  }
+
+  #fetch(): Promise<void> | undefined {
+    if (this.#isDone) return undefined;
+    if (!this.#isAsync) {
+      this.#fetchNow();
+      return undefined;
+    }
+    this.#coming ??= Promise.resolve()
+      .then(() => this.#iterator.next())
+      .then(
+        (result) => this.#came(result),
+        (error: unknown) => this.#failed(error),
+      );
+    return this.#coming;
+  }
+
+  #fetchNow(): void {
+    if (this.#isDone) return;
+    try {
+      this.#came((this.#iterator as Iterator<Item>).next());
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #came(result: IteratorResult<Item>): void {
+    this.#coming = undefined;
+    if (result.done === true) this.#isDone = true;
+    else this.#next = { item: result.value };
+  }
+
+  /** Told by {@link hasMore}, so that what came before is committed. */
+  #failed(error: unknown): void {
+    this.#coming = undefined;
+    this.#isDone = true;
+    this.#failure = { error };
+  }
+}

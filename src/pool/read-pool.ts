@@ -1,0 +1,242 @@
+import { SqlsyncError } from '../errors.ts';
+import { isBusy } from '../sqlite/busy.ts';
+import { settle } from './event-loop.ts';
+import { Reader, Snapshot, firstStep, remainingRows } from './read-connection.ts';
+import { ReadCounters } from './read-counters.ts';
+import type { Lease } from './read-line.ts';
+import { ReadLine, aborted } from './read-line.ts';
+import { ReadThreads } from './read-threads.ts';
+import { retryWhileBusy } from './retry.ts';
+import type { PoolSettings } from './settings.ts';
+import { NO_LABEL } from './stats.ts';
+import type {
+  MaybePromise,
+  QueryOptions,
+  ReadConnection,
+  ReadPool,
+  ReadStats,
+  SqlParams,
+  SqlRow,
+  SqlValue,
+  WaitOptions,
+} from './types.ts';
+
+/** How long one attempt may block the event loop while another process recovers the WAL. */
+const ATTEMPT_TIMEOUT_MS = 2;
+
+const NO_OPTIONS: QueryOptions = {};
+
+type Run = (reader: Reader, sql: string, params: SqlParams | undefined) => unknown;
+
+type ReadSettings = Pick<
+  PoolSettings,
+  'busyTimeoutMs' | 'readers' | 'threads' | 'safeIntegers' | 'statementCacheSize'
+>;
+
+/** The read pool of the database at `path` (absolute). Opens nothing yet. */
+export function openReadPool(path: string, settings: ReadSettings): ReadConnections {
+  return new ReadConnections(path, settings);
+}
+
+/**
+ * The read pool. A query that finds a free connection runs at once, before the call returns, and so never takes the
+ * connection from anyone; snapshots and iterations take one until they end.
+ */
+export class ReadConnections implements ReadPool {
+  readonly #counters: ReadCounters;
+  readonly #line: ReadLine<Reader>;
+  readonly #threads: ReadThreads | undefined;
+  #isClosed = false;
+
+  constructor(path: string, settings: ReadSettings) {
+    const { busyTimeoutMs, safeIntegers, statementCacheSize } = settings;
+    const counters = new ReadCounters(path);
+    this.#counters = counters;
+    this.#line = new ReadLine({
+      capacity: settings.readers,
+      what: 'read connections',
+      option: 'readers',
+      busyTimeoutMs,
+      counters,
+      open: () => new Reader(path, { safeIntegers, statementCacheSize, timeoutMs: ATTEMPT_TIMEOUT_MS }),
+    });
+    if (settings.threads > 0) {
+      const options = { safeIntegers, statementCacheSize, timeoutMs: busyTimeoutMs };
+      this.#threads = new ReadThreads(settings.threads, options, counters);
+    }
+  }
+
+  all<Row = SqlRow>(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<Row[]> {
+    const threads = this.#threads;
+    if (threads !== undefined && options.thread !== false && !this.#isClosed) {
+      return threads.all(sql, params, options) as Promise<Row[]>;
+    }
+    return this.#query(runAll, sql, params, options) as Promise<Row[]>;
+  }
+
+  get<Row = SqlRow>(
+    sql: string,
+    params?: SqlParams,
+    options: QueryOptions = NO_OPTIONS,
+  ): Promise<Row | undefined> {
+    const threads = this.#threads;
+    if (threads !== undefined && options.thread !== false && !this.#isClosed) {
+      return threads.get(sql, params, options) as Promise<Row | undefined>;
+    }
+    return this.#query(runGet, sql, params, options) as Promise<Row | undefined>;
+  }
+
+  values(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<SqlValue[][]> {
+    const threads = this.#threads;
+    if (threads !== undefined && options.thread !== false && !this.#isClosed) {
+      return threads.values(sql, params, options) as Promise<SqlValue[][]>;
+    }
+    return this.#query(runValues, sql, params, options) as Promise<SqlValue[][]>;
+  }
+
+  async *iterate<Row = SqlRow>(
+    sql: string,
+    params?: SqlParams,
+    options: QueryOptions = NO_OPTIONS,
+  ): AsyncGenerator<Row, void, undefined> {
+    const refusal = this.#refusal(options);
+    if (refusal !== undefined) throw refusal;
+    if (this.#threads !== undefined && options.thread !== false) {
+      yield* this.#threads.iterate(sql, params, options) as AsyncGenerator<Row, void, undefined>;
+      return;
+    }
+    const lease = await this.#line.take(options, performance.now());
+    const check = (): void => {
+      if (options.signal?.aborted === true) throw aborted(options.signal);
+    };
+    try {
+      check();
+      const reader = lease.resource;
+      const { rows, first } = await this.#whileBusy(lease, () => {
+        const begun = reader.iterate(sql, params);
+        return { rows: begun, first: firstStep(reader, begun) };
+      });
+      yield* remainingRows<Row>(reader, rows, first, check);
+    } finally {
+      this.#line.give(lease);
+    }
+  }
+
+  async snapshot<T>(fn: (r: ReadConnection) => MaybePromise<T>, options: WaitOptions = {}): Promise<T> {
+    const refusal = this.#refusal(options);
+    if (refusal !== undefined) throw refusal;
+    const lease = await this.#line.take(options, performance.now());
+    const reader = lease.resource;
+    try {
+      await this.#whileBusy(lease, () => reader.begin());
+      const snapshot = new Snapshot(reader, options.signal);
+      try {
+        return await fn(snapshot);
+      } finally {
+        snapshot.end();
+      }
+    } finally {
+      this.#giveBack(lease);
+    }
+  }
+
+  stats(): ReadStats {
+    const nowMs = performance.now();
+    const { timeouts, workersLost, labels } = this.#counters;
+    const threads = this.#threads?.line;
+    return {
+      connections: this.#line.opened,
+      inUse: this.#line.inUse,
+      threads: threads?.opened ?? 0,
+      timeouts,
+      workersLost,
+      queueLength: this.#line.length + (threads?.length ?? 0),
+      holders: [...this.#line.holders(nowMs), ...(threads?.holders(nowMs) ?? [])],
+      waiting: [...this.#line.waiting(nowMs), ...(threads?.waiting(nowMs) ?? [])],
+      labels: labels.stats(),
+    };
+  }
+
+  /** Takes no more work; resolves when what runs and waits is done and all connections are closed. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    const threadsClosed = this.#threads?.close();
+    for (const reader of await this.#line.drained()) reader.close();
+    await threadsClosed;
+  }
+
+  #query(run: Run, sql: string, params: SqlParams | undefined, options: QueryOptions): Promise<unknown> {
+    const refusal = this.#refusal(options);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const calledMs = performance.now();
+    let rows: unknown;
+    try {
+      const reader = this.#line.peek();
+      if (reader === undefined) return this.#queryLater(run, sql, params, options, calledMs);
+      rows = run(reader, sql, params);
+    } catch (error) {
+      if (isBusy(error)) return this.#queryLater(run, sql, params, options, calledMs);
+      return Promise.reject(error);
+    }
+    const endMs = performance.now();
+    this.#counters.answered(options.label ?? NO_LABEL, endMs - calledMs);
+    return settle(rows, endMs);
+  }
+
+  async #queryLater(
+    run: Run,
+    sql: string,
+    params: SqlParams | undefined,
+    options: QueryOptions,
+    calledMs: number,
+  ): Promise<unknown> {
+    const lease = await this.#line.take(options, calledMs);
+    try {
+      return await this.#whileBusy(lease, () => run(lease.resource, sql, params));
+    } finally {
+      this.#line.give(lease);
+    }
+  }
+
+  /** Readers are refused as busy only while another process recovers or removes the WAL. */
+  #whileBusy<T>(lease: Lease<Reader>, attempt: () => T): Promise<T> {
+    return retryWhileBusy(attempt, {
+      timeoutMs: lease.deadlineMs - performance.now(),
+      timedOut: (_, cause) => this.#counters.refused(lease, cause),
+    });
+  }
+
+  /** With nothing left open: what cannot be cleaned is not handed on. */
+  #giveBack(lease: Lease<Reader>): void {
+    try {
+      lease.resource.end();
+    } catch (error) {
+      this.#line.discard(lease);
+      throw error;
+    }
+    this.#line.give(lease);
+  }
+
+  #refusal(options: QueryOptions): SqlsyncError | undefined {
+    if (this.#isClosed) return new SqlsyncError('CLOSED', `${this.#counters.path}: a read after close()`);
+    if (options.signal?.aborted === true) return aborted(options.signal);
+    if (options.thread === true && this.#threads === undefined) {
+      return new SqlsyncError('USAGE', 'a query with `thread: true` of a database without threads', {
+        hint: 'Open the database with `threads`.',
+      });
+    }
+    return undefined;
+  }
+}
+
+function runAll(reader: Reader, sql: string, params: SqlParams | undefined): unknown[] {
+  return reader.all(sql, params);
+}
+
+function runGet(reader: Reader, sql: string, params: SqlParams | undefined): unknown {
+  return reader.get(sql, params);
+}
+
+function runValues(reader: Reader, sql: string, params: SqlParams | undefined): unknown[] {
+  return reader.values(sql, params);
+}

@@ -1,0 +1,89 @@
+import { statSync } from 'node:fs';
+import { POOL_CHANNELS } from './stats.ts';
+import type { WalEvent } from './stats.ts';
+
+/** How often the size is looked at while there are writes. */
+const LOOK_MS = 200;
+
+/** After a moment that was not right; doubles up to the longest while readers or writers are in the way. */
+const AGAIN_MS = 50;
+const AGAIN_LONGEST_MS = 5000;
+
+export interface WalWriter {
+  /** True where nobody writes or waits for it: emptying the WAL holds the writer's lock. */
+  readonly isIdle: boolean;
+  /** Waits for nobody. False where someone reads or writes. */
+  truncateWal(): boolean;
+}
+
+/**
+ * Keeps the WAL file from growing without end. SQLite checkpoints by itself, every 1000 pages, but while somebody
+ * always reads it can never begin anew at the file's start. So where the file has passed its limit, it is emptied at
+ * a moment when nobody writes; where a reader is in the way, later.
+ */
+export class WalCare {
+  readonly #path: string;
+  readonly #walPath: string;
+  readonly #limitBytes: number;
+  #writer: WalWriter | undefined;
+  #nextLookMs = 0;
+  #againMs = AGAIN_MS;
+  #timer: NodeJS.Timeout | undefined;
+  truncations = 0;
+  truncationsBusy = 0;
+
+  constructor(path: string, limitBytes: number) {
+    this.#path = path;
+    this.#walPath = `${path}-wal`;
+    this.#limitBytes = limitBytes;
+  }
+
+  watch(writer: WalWriter): void {
+    this.#writer = writer;
+  }
+
+  /** @param nowMs On the clock of performance.now(). */
+  afterWrite(nowMs: number): void {
+    if (nowMs < this.#nextLookMs) return;
+    this.#nextLookMs = nowMs + LOOK_MS;
+    if (this.#timer === undefined && this.bytes() > this.#limitBytes) this.#later(0);
+  }
+
+  /** The file's size; 0 where there is none. */
+  bytes(): number {
+    // stat takes no descriptor: closing one would end this process's locks on some systems.
+    return statSync(this.#walPath, { throwIfNoEntry: false })?.size ?? 0;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#writer = undefined;
+  }
+
+  #later(delayMs: number): void {
+    this.#timer = setTimeout(() => this.#empty(), delayMs);
+    this.#timer.unref();
+  }
+
+  #empty(): void {
+    this.#timer = undefined;
+    const bytes = this.bytes();
+    if (this.#writer === undefined || bytes <= this.#limitBytes) return;
+    if (!this.#writer.isIdle) {
+      this.#later(AGAIN_MS);
+      return;
+    }
+    const isDone = this.#writer.truncateWal();
+    if (isDone) {
+      this.truncations += 1;
+      this.#againMs = AGAIN_MS;
+    } else {
+      this.truncationsBusy += 1;
+      this.#later(this.#againMs);
+      this.#againMs = Math.min(this.#againMs * 2, AGAIN_LONGEST_MS);
+    }
+    if (!POOL_CHANNELS.wal.hasSubscribers) return;
+    const event: WalEvent = { path: this.#path, bytes, outcome: isDone ? 'truncated' : 'busy' };
+    POOL_CHANNELS.wal.publish(event);
+  }
+}

@@ -1,0 +1,318 @@
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { isBusy } from '../sqlite/busy.ts';
+import type { Admission } from './admission-types.ts';
+import { bulkWrite } from './bulk.ts';
+import { settle } from './event-loop.ts';
+import { NO_LABEL } from './stats.ts';
+import type {
+  BulkOptions,
+  DatabaseStats,
+  MaybePromise,
+  QueryResult,
+  RunResult,
+  SqlParams,
+  SqlRow,
+  WriteActivity,
+  WriteOptions,
+  WritePool,
+  WriteTransaction,
+} from './types.ts';
+import { isInside } from './transaction-context.ts';
+import type { Hold, HoldKeeper, TransactionFunction } from './transaction-runner.ts';
+import { TransactionRunner, ms } from './transaction-runner.ts';
+import type { WalCare } from './wal-care.ts';
+import type { WriteRun } from './write-counters.ts';
+import { WriteCounters } from './write-counters.ts';
+import type { Work } from './write-job.ts';
+import { WriteJob } from './write-job.ts';
+import type { LineServer } from './write-line.ts';
+import { WriteLine } from './write-line.ts';
+import { abortedError } from './write-transaction.ts';
+import type { Writer } from './writer.ts';
+
+/** How many of those who wait stats() names. */
+const WAITING_LISTED = 100;
+
+const NO_OPTIONS: WriteOptions = {};
+
+export interface QueuedWritePoolOptions {
+  readonly path: string;
+  readonly writer: Writer;
+  readonly admission: Admission;
+  readonly busyTimeoutMs: number;
+  readonly walCare: WalCare;
+}
+
+/**
+ * The write pool. Where nobody waits, a call does its work at once, before it returns; else it becomes a
+ * {@link WriteJob} and stands in the {@link WriteLine}. A transaction that has to run again goes to the line's head.
+ */
+export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
+  readonly #path: string;
+  readonly #writer: Writer;
+  readonly #busyTimeoutMs: number;
+  readonly #walCare: WalCare;
+  readonly #line: WriteLine;
+  readonly #runner: TransactionRunner;
+  readonly counters: WriteCounters;
+  #holder: Hold | undefined;
+  #isClosed = false;
+  #onIdle: (() => void) | undefined;
+
+  constructor(options: QueuedWritePoolOptions) {
+    this.#path = options.path;
+    this.#writer = options.writer;
+    this.#busyTimeoutMs = options.busyTimeoutMs;
+    this.#walCare = options.walCare;
+    this.#runner = new TransactionRunner(options.path, options.writer, this);
+    this.#line = new WriteLine(this, options.admission);
+    this.counters = new WriteCounters(options.path);
+  }
+
+  run(sql: string, params?: SqlParams, options?: WriteOptions): Promise<RunResult> {
+    return this.#statement((writer) => writer.run(sql, params), options);
+  }
+
+  all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row[]> {
+    return this.#statement((writer) => writer.all(sql, params) as Row[], options);
+  }
+
+  get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row | undefined> {
+    return this.#statement((writer) => writer.get(sql, params) as Row | undefined, options);
+  }
+
+  execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>> {
+    return this.#statement((writer) => writer.execute(sql, params) as QueryResult<Row>, options);
+  }
+
+  exec(sql: string, options?: WriteOptions): Promise<void> {
+    return this.transaction((tx) => tx.exec(sql), options);
+  }
+
+  transaction<T>(fn: TransactionFunction<T>, options: WriteOptions = NO_OPTIONS): Promise<T> {
+    const refusal = this.#refusal(options);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const calledMs = performance.now();
+    if (this.#holder !== undefined || !this.#line.isFree) {
+      return this.#wait({ transaction: fn }, options, calledMs);
+    }
+    try {
+      this.#writer.begin();
+    } catch (error) {
+      if (!isBusy(error)) return Promise.reject(error);
+      return this.#wait({ transaction: fn }, options, calledMs, error);
+    }
+    const hold: Hold = {
+      label: options.label ?? NO_LABEL,
+      priority: options.priority ?? 'normal',
+      calledMs,
+      beganMs: calledMs,
+      deadlineMs: calledMs + (options.deadlineMs ?? this.#busyTimeoutMs),
+      signal: options.signal,
+      inContext: undefined,
+    };
+    const result = this.#runner.perform(fn, hold);
+    return result instanceof Promise ? result : Promise.resolve(result);
+  }
+
+  bulk<Item>(
+    items: Iterable<Item> | AsyncIterable<Item>,
+    fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+    options: BulkOptions = {},
+  ): Promise<{ committed: number }> {
+    return bulkWrite(this, items, fn, options);
+  }
+
+  /** True where no writer waits or runs that this process knows of. */
+  get isIdle(): boolean {
+    return this.#holder === undefined && this.#line.nobodyWaits;
+  }
+
+  stats(): DatabaseStats['write'] {
+    const nowMs = performance.now();
+    const activity = (run: { label: string; priority: WriteActivity['priority'] }, sinceMs: number) => ({
+      label: run.label,
+      priority: run.priority,
+      forMs: nowMs - sinceMs,
+    });
+    const jobs = this.#line.jobs().sort((a, b) => a.calledMs - b.calledMs);
+    const { commits, rollbacks, coalesced, retries, timeouts, labels } = this.counters;
+    return {
+      commits,
+      rollbacks,
+      coalesced,
+      retries: { ...retries },
+      timeouts,
+      queueLength: jobs.length,
+      holder: this.#holder === undefined ? undefined : activity(this.#holder, this.#holder.beganMs),
+      waiting: jobs.slice(0, WAITING_LISTED).map((job) => activity(job, job.calledMs)),
+      labels: labels.stats(),
+    };
+  }
+
+  /** Takes no more work; resolves when what runs and waits is done. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    if (this.#holder !== undefined || this.#line.length > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+      });
+    }
+    this.#line.close();
+  }
+
+  get isTaken(): boolean {
+    return this.#holder !== undefined;
+  }
+
+  get served(): number {
+    return this.counters.commits + this.counters.rollbacks;
+  }
+
+  attempt(job: WriteJob, patiently: boolean): (() => void) | undefined {
+    const { work } = job;
+    const beganMs = performance.now();
+    const act = 'statement' in work ? () => work.statement(this.#writer) : () => this.#writer.begin();
+    try {
+      const value = patiently ? this.#writer.patiently(act) : act();
+      if ('transaction' in work) return () => this.#performJob(job, work.transaction);
+      return () => {
+        this.ended({ label: job.label, priority: job.priority, calledMs: job.calledMs, beganMs }, 'commit');
+        job.resolve(value);
+      };
+    } catch (error) {
+      this.#writer.rollback();
+      if (!isBusy(error)) return () => job.reject(error);
+      this.counters.refused(job.label, systemErrorCode(error) ?? '');
+      return undefined;
+    }
+  }
+
+  timedOut(label: string, waitedMs: number): SqlsyncError {
+    this.counters.timedOut(label, waitedMs);
+    const holder = this.#holder;
+    const reason =
+      holder === undefined
+        ? 'which another program holds'
+        : `which "${holder.label}" of this process has held for ${ms(performance.now() - holder.beganMs)}`;
+    return new SqlsyncError(
+      'BUSY_TIMEOUT',
+      `${this.#path}: "${label}" waited ${ms(waitedMs)} for the writer, ${reason}`,
+      { hint: 'Keep transactions short, or allow more time with busyTimeoutMs or deadlineMs.' },
+    );
+  }
+
+  emptied(): void {
+    if (this.#onIdle !== undefined && this.#holder === undefined && this.#line.length === 0) this.#onIdle();
+  }
+
+  #statement<T>(work: (writer: Writer) => T, options: WriteOptions = NO_OPTIONS): Promise<T> {
+    const refusal = this.#refusal(options);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const calledMs = performance.now();
+    if (this.#holder !== undefined || !this.#line.isFree) {
+      return this.#wait({ statement: work }, options, calledMs);
+    }
+    let value: T;
+    try {
+      value = work(this.#writer);
+    } catch (error) {
+      this.#writer.rollback();
+      if (!isBusy(error)) return Promise.reject(error);
+      return this.#wait({ statement: work }, options, calledMs, error);
+    }
+    const run: WriteRun = {
+      label: options.label ?? NO_LABEL,
+      priority: options.priority ?? 'normal',
+      calledMs,
+      beganMs: calledMs,
+    };
+    return settle(value, this.ended(run, 'commit'));
+  }
+
+  #refusal(options: WriteOptions): SqlsyncError | undefined {
+    if (this.#isClosed) return new SqlsyncError('CLOSED', `${this.#path}: a write after close()`);
+    if (options.signal?.aborted === true) return abortedError(options.signal);
+    if (!isInside(this.#writer)) return undefined;
+    return new SqlsyncError('NESTED_WRITE', `${this.#path}: a write of the pool within its own transaction`, {
+      hint: 'It would wait for itself: use the `tx` of the transaction, or tx.savepoint(fn).',
+    });
+  }
+
+  /** @param refusedBy The refusal as busy, where it was tried already. */
+  #wait<T>(work: Work<T>, options: WriteOptions, calledMs: number, refusedBy?: unknown): Promise<T> {
+    const line = this.#line;
+    const label = options.label ?? NO_LABEL;
+    const deadlineMs = calledMs + (options.deadlineMs ?? this.#busyTimeoutMs);
+    let job = options.coalesce === undefined ? undefined : line.waitingFor(options.coalesce);
+    if (job === undefined) {
+      job = new WriteJob(label, calledMs, work, options);
+    } else {
+      this.counters.coalesced += 1;
+      job.replaceBy(work);
+      line.watchDeadline(deadlineMs);
+      return this.#join(job, deadlineMs, options.signal);
+    }
+    const promise = this.#join<T>(job, deadlineMs, options.signal);
+    if (refusedBy !== undefined) {
+      job.refusals = 1;
+      this.counters.refused(label, systemErrorCode(refusedBy) ?? '');
+    }
+    line.add(job);
+    line.advance();
+    return promise;
+  }
+
+  #join<T>(job: WriteJob, deadlineMs: number, signal: AbortSignal | undefined): Promise<T> {
+    return job.join<T>(deadlineMs, signal, () => {
+      this.#line.remove(job);
+      this.#line.advance();
+    });
+  }
+
+  #performJob(job: WriteJob, fn: TransactionFunction<unknown>): void {
+    job.begin();
+    const hold: Hold = {
+      label: job.label,
+      priority: job.priority,
+      calledMs: job.calledMs,
+      beganMs: performance.now(),
+      deadlineMs: job.deadlineMs,
+      signal: job.signal,
+      inContext: job.inContext,
+    };
+    const result = this.#runner.perform(fn, hold);
+    if (result instanceof Promise) {
+      result.then(
+        (value) => job.resolve(value),
+        (error: unknown) => job.reject(error),
+      );
+    } else job.resolve(result);
+  }
+
+  begun(hold: Hold): void {
+    this.#holder = hold;
+  }
+
+  rerun<T>(fn: TransactionFunction<T>, hold: Hold, refusedBy: unknown): Promise<T> {
+    const { label, priority, calledMs, deadlineMs, signal } = hold;
+    this.counters.refused(label, systemErrorCode(refusedBy) ?? '');
+    const job = new WriteJob(label, calledMs, { transaction: fn }, { priority });
+    if (hold.inContext !== undefined) job.inContext = hold.inContext;
+    job.refusals = 1;
+    const promise = this.#join<T>(job, deadlineMs, signal);
+    this.#line.add(job, true);
+    return promise;
+  }
+
+  /** A statement or transaction is over and has left nothing open. Returns the time. */
+  ended(run: WriteRun, outcome: 'commit' | 'rollback'): number {
+    const endMs = performance.now();
+    this.#holder = undefined;
+    this.counters.ended(run, endMs, outcome);
+    this.#walCare.afterWrite(endMs);
+    if (!this.#line.isQuiet) this.#line.advance();
+    if (this.#onIdle !== undefined) this.emptied();
+    return endMs;
+  }
+}

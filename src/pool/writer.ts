@@ -1,0 +1,143 @@
+import type { PoolConnection, PoolStatement } from '../sqlite/pool-connection.ts';
+import { PATIENT_ATTEMPT_MS } from './retry.ts';
+import type { RowSource } from './row-iteration.ts';
+import type { CachedStatement } from './statements.ts';
+import {
+  StatementCache,
+  allRows,
+  firstRow,
+  iterateRows,
+  refuseTransactionControl,
+  runStatement,
+} from './statements.ts';
+import type { QueryResult, RunResult, SqlParams } from './types.ts';
+
+const CHANGES = 'SELECT changes() AS changes, last_insert_rowid() AS lastInsertRowid';
+
+/**
+ * The connection that writes, one statement after the other. Everything here runs at once and throws SQLite's errors.
+ *
+ * SQLite can read a result while the same connection writes, better-sqlite3 cannot: a result that is half read is read
+ * to its end, into memory, before the next statement that writes.
+ */
+export class Writer {
+  readonly #connection: PoolConnection;
+  readonly #statements: StatementCache;
+  readonly #begin: PoolStatement;
+  readonly #commit: PoolStatement;
+  readonly #rollback: PoolStatement;
+  readonly #reading = new Set<RowSource>();
+
+  /** @param begin The statement that begins a transaction. */
+  constructor(connection: PoolConnection, statementCacheSize: number, begin: string) {
+    this.#connection = connection;
+    this.#statements = new StatementCache(connection, statementCacheSize);
+    this.#begin = connection.prepare(begin);
+    this.#commit = connection.prepare('COMMIT');
+    this.#rollback = connection.prepare('ROLLBACK');
+  }
+
+  get inTransaction(): boolean {
+    return this.#connection.inTransaction;
+  }
+
+  begin(): void {
+    this.#begin.run();
+  }
+
+  /** May be refused as busy; the transaction is then open as before. */
+  commit(): void {
+    if (this.#reading.size > 0) this.#stopReading();
+    this.#commit.run();
+  }
+
+  /** Leaves no transaction open, whatever SQLite has done already by itself. */
+  rollback(): void {
+    if (this.#reading.size > 0) this.#stopReading();
+    if (this.#connection.inTransaction) this.#rollback.run();
+  }
+
+  run(sql: string, params: SqlParams | undefined): RunResult {
+    if (this.#reading.size > 0) this.#finishReading();
+    return runStatement(this.#statements.get(sql).statement, params);
+  }
+
+  all(sql: string, params: SqlParams | undefined): unknown[] {
+    return allRows(this.#ready(sql).statement, params);
+  }
+
+  get(sql: string, params: SqlParams | undefined): unknown {
+    return firstRow(this.#ready(sql).statement, params);
+  }
+
+  execute(sql: string, params: SqlParams | undefined): QueryResult<unknown> {
+    const cached = this.#ready(sql);
+    if (!cached.returnsRows) return { rows: [], ...this.run(sql, params) };
+    const rows = allRows(cached.statement, params);
+    if (cached.readonly) return { rows, changes: 0, lastInsertRowid: 0 };
+    return { rows, ...(this.get(CHANGES, undefined) as RunResult) };
+  }
+
+  /** Refuses texts that begin or end transactions before anything of them runs. */
+  exec(sql: string): void {
+    refuseTransactionControl(sql);
+    this.#finishReading();
+    this.#connection.exec(sql);
+  }
+
+  /** For SAVEPOINT, RELEASE and ROLLBACK TO, which texts of the application may not contain. */
+  control(sql: string): void {
+    this.#finishReading();
+    this.#connection.exec(sql);
+  }
+
+  iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
+    const fresh = this.#statements.prepareFresh(sql);
+    if (!fresh.readonly) this.#finishReading();
+    return iterateRows(fresh.statement, params);
+  }
+
+  startReading(source: RowSource): void {
+    this.#reading.add(source);
+  }
+
+  endReading(source: RowSource): void {
+    this.#reading.delete(source);
+  }
+
+  /** Runs `attempt` so that it waits for SQLite's lock for a short while, blocking this thread. */
+  patiently<T>(attempt: () => T): T {
+    this.#connection.pragma(`busy_timeout = ${PATIENT_ATTEMPT_MS}`);
+    try {
+      return attempt();
+    } finally {
+      this.#connection.pragma('busy_timeout = 0');
+    }
+  }
+
+  /** Empties the WAL file, waiting for nobody. False where someone reads or writes. */
+  truncateWal(): boolean {
+    return this.#connection.pragma('wal_checkpoint(TRUNCATE)', { simple: true }) === 0;
+  }
+
+  close(): void {
+    this.#stopReading();
+    this.#connection.close();
+  }
+
+  #ready(sql: string): CachedStatement {
+    const cached = this.#statements.get(sql);
+    if (this.#reading.size > 0 && !cached.readonly) this.#finishReading();
+    return cached;
+  }
+
+  #finishReading(): void {
+    for (const source of this.#reading) source.readToEnd();
+    this.#reading.clear();
+  }
+
+  #stopReading(): void {
+    for (const source of this.#reading) source.stop();
+    this.#reading.clear();
+  }
+}

@@ -1,0 +1,69 @@
+import type { Statement } from 'better-sqlite3';
+import { SqlsyncError } from '../errors.ts';
+import type { RawDatabase } from './binding.ts';
+import { openRaw } from './binding.ts';
+import { databaseUri } from './database-uri.ts';
+
+/** A connection of a pool. The only type of better-sqlite3 that the pools know, together with its statements. */
+export type PoolConnection = RawDatabase;
+export type PoolStatement = Statement;
+
+export interface WriteConnectionOptions {
+  /** Whether a file that does not exist is made. */
+  readonly create: boolean;
+  readonly safeIntegers: boolean;
+  /** What SQLite leaves of the WAL file when it begins to write it anew, in bytes. */
+  readonly journalSizeLimitBytes: number;
+}
+
+/**
+ * Opens the connection that writes: WAL, synchronous NORMAL, foreign keys on. It never waits for a lock: who is
+ * refused as busy tries again without blocking the event loop. Opening may itself be refused as busy, while another
+ * program changes the journal mode or recovers the WAL; other errors are DATABASE_UNUSABLE.
+ * @param path Absolute.
+ */
+export function openWriteConnection(path: string, options: WriteConnectionOptions): PoolConnection {
+  const uri = databaseUri(path, { mode: options.create ? 'rwc' : 'rw' });
+  const connection = openRaw(uri, { timeout: 0, fileMustExist: !options.create });
+  try {
+    connection.defaultSafeIntegers(options.safeIntegers);
+    const mode = connection.pragma('journal_mode = WAL', { simple: true });
+    if (mode !== 'wal') {
+      throw new SqlsyncError(
+        'DATABASE_UNUSABLE',
+        `${path}: SQLite keeps journal mode "${String(mode)}" where the pools need "wal".`,
+        { hint: 'The file system may lack shared memory (a network file system): use a local one.' },
+      );
+    }
+    // NORMAL: a crash of the machine may lose the last commits, never the database. It is the usual choice for WAL.
+    connection.pragma('synchronous = NORMAL');
+    connection.pragma('foreign_keys = ON');
+    connection.pragma(`journal_size_limit = ${options.journalSizeLimitBytes}`);
+    return connection;
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens a connection that cannot write: SQLite opens the file for reading only, and `query_only` refuses what a
+ * read-only connection still may do to temp tables. In WAL mode it is refused as busy only while another process
+ * recovers the WAL, so `timeoutMs` is how long that may block the event loop.
+ * @param path Absolute. The file must exist.
+ */
+export function openReadConnection(
+  path: string,
+  options: { readonly safeIntegers: boolean; readonly timeoutMs: number },
+): PoolConnection {
+  const uri = databaseUri(path, { mode: 'ro' });
+  const connection = openRaw(uri, { readonly: true, fileMustExist: true, timeout: options.timeoutMs });
+  try {
+    connection.defaultSafeIntegers(options.safeIntegers);
+    connection.pragma('query_only = ON');
+    return connection;
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}

@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { leadingKeywords } from '../../src/pool/sql-keywords.ts';
+
+const CASES: readonly (readonly [string, readonly string[]])[] = [
+  ['SELECT 1', ['SELECT']],
+  ['  select 1 ;  commit ; ', ['SELECT', 'COMMIT']],
+  [';;COMMIT', ['COMMIT']],
+  ['-- a comment; BEGIN\nROLLBACK', ['ROLLBACK']],
+  ['/* BEGIN; */ END', ['END']],
+  ['/* not closed; BEGIN', []],
+  [`INSERT INTO t VALUES ('; BEGIN', "; COMMIT", \`; END\`, [; ROLLBACK])`, ['INSERT']],
+  [`SELECT 'it''s; BEGIN'; SAVEPOINT a`, ['SELECT', 'SAVEPOINT']],
+  [`SELECT 'not closed; BEGIN`, ['SELECT']],
+  ['SELECT CASE 1 WHEN 1 THEN 2 END; RELEASE a', ['SELECT', 'RELEASE']],
+  ['(SELECT 1)', ['']],
+  ['', []],
+  ['SELECT :begin; SELECT @commit, $end, ?1', ['SELECT', 'SELECT']],
+  ['SELECT 1;BEGIN', ['SELECT', 'BEGIN']],
+  [
+    'CREATE TRIGGER a AFTER INSERT ON t BEGIN UPDATE t SET x = CASE y WHEN 1 THEN 2 END; DELETE FROM u; END; COMMIT',
+    ['CREATE', 'COMMIT'],
+  ],
+  ['CREATE TEMP TRIGGER a DELETE ON t BEGIN SELECT 1; END; SELECT 2', ['CREATE', 'SELECT']],
+  ['create temporary trigger a delete on t begin select 1; end; rollback', ['CREATE', 'ROLLBACK']],
+  ['CREATE TABLE trigger_log (x); BEGIN', ['CREATE', 'BEGIN']],
+  ['CREATE TABLE "TRIGGER" (x); BEGIN', ['CREATE', 'BEGIN']],
+  ['EXPLAIN BEGIN', ['EXPLAIN']],
+  ['\u00a0begin', ['BEGIN']],
+];
+
+describe('the first keyword of each statement', () => {
+  for (const [sql, expected] of CASES) {
+    test(`of ${JSON.stringify(sql)} is ${expected.join(', ') || 'none'}`, () => {
+      assert.deepEqual(leadingKeywords(sql), expected);
+    });
+  }
+});

@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import type { WalEvent } from '../../src/pool/stats.ts';
+import type { Database } from '../../src/pool/types.ts';
+import { WalCare } from '../../src/pool/wal-care.ts';
+import { tempDir } from '../support/compare.ts';
+import { hold, openTemporary } from './open.ts';
+
+const LIMIT_BYTES = 1024 * 1024;
+
+/** Resolves with the next event of this outcome. */
+function walEvent(t: TestContext, db: Database, outcome: WalEvent['outcome']): Promise<WalEvent> {
+  const { promise, resolve } = Promise.withResolvers<WalEvent>();
+  const listener = (event: unknown): void => {
+    const wal = event as WalEvent;
+    if (wal.path === db.path && wal.outcome === outcome) resolve(wal);
+  };
+  subscribe('sqlsync:pool:wal', listener);
+  t.after(() => unsubscribe('sqlsync:pool:wal', listener));
+  return promise;
+}
+
+async function growWal(db: Database): Promise<void> {
+  while (db.stats().wal.bytes <= LIMIT_BYTES) {
+    await db.write.run('INSERT INTO t (x) VALUES (randomblob(100000))');
+  }
+  // Looked at not more often than so; the write after it sees the size.
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  await db.write.run('INSERT INTO t (x) VALUES (1)');
+}
+
+/** The timers of the care keep no process alive, so something else has to. */
+async function awake<T>(promise: Promise<T>): Promise<T> {
+  const timer = setInterval(() => undefined, 1000);
+  try {
+    return await promise;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+describe('a WAL beyond its limit', () => {
+  test('is emptied when nobody reads or writes', async (t) => {
+    const db = await openTemporary(t, { walLimitBytes: LIMIT_BYTES });
+    const truncated = walEvent(t, db, 'truncated');
+    await growWal(db);
+    assert.ok((await awake(truncated)).bytes > LIMIT_BYTES);
+    const { bytes, truncations } = db.stats().wal;
+    assert.deepEqual([bytes, truncations], [0, 1]);
+  });
+
+  test('is emptied later where a reader or a writer is in the way, and nobody waits for that', async (t) => {
+    const db = await openTemporary(t, { walLimitBytes: LIMIT_BYTES });
+    const busy = walEvent(t, db, 'busy');
+    const truncated = walEvent(t, db, 'truncated');
+    const { promise: read, resolve: endReading } = Promise.withResolvers<void>();
+    const reading = db.read.snapshot(async (r) => {
+      await r.get('SELECT count(*) FROM t');
+      await read;
+    });
+    await growWal(db);
+    await awake(busy);
+    await db.write.run('INSERT INTO t (x) VALUES (2)');
+    const { release, done } = hold(db);
+    endReading();
+    await reading;
+    release();
+    await Promise.all([done, awake(truncated)]);
+    const { bytes, truncations, truncationsBusy } = db.stats().wal;
+    assert.deepEqual([bytes, truncations], [0, 1]);
+    assert.ok(truncationsBusy >= 1);
+  });
+
+  test('is not touched while a writer works or waits, however often that is found', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    writeFileSync(`${path}-wal`, Buffer.alloc(LIMIT_BYTES + 1));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const found: string[] = [];
+    const care = new WalCare(path, LIMIT_BYTES);
+    t.after(() => care.close());
+    care.watch({
+      get isIdle(): boolean {
+        found.push(found.length < 3 ? 'writing' : 'idle');
+        return found.at(-1) === 'idle';
+      },
+      truncateWal: () => {
+        truncateSync(`${path}-wal`);
+        resolve();
+        return true;
+      },
+    });
+    care.afterWrite(performance.now());
+    await awake(promise);
+    assert.deepEqual(found, ['writing', 'writing', 'writing', 'idle']);
+    assert.deepEqual([care.bytes(), care.truncationsBusy], [0, 0]);
+  });
+});
