@@ -1,5 +1,6 @@
 import type { Argv } from 'yargs';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { isLibraryChild } from '../library/messages.ts';
 import { VERSION } from '../sync/program.ts';
 import { checkCommandLine, readCommandLine } from './command-line.ts';
 import { COMPLETION_FLAG, completions } from './completion.ts';
@@ -25,6 +26,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   // A far agent is started for every sync, and has no options: it need not load what parses them.
   if (argv.length === 1 && argv[0] === 'agent') return runAgent();
   surviveClosedStreams();
+  if (isLibraryChild(argv)) return runLibraryChild();
   if (argv[0] === COMPLETION_FLAG) return printCompletions(argv.slice(1));
   let status = EXIT_OK;
   // Before the command line is understood, so that its own errors come in the form that was asked for.
@@ -123,6 +125,12 @@ function withPlainOperands(argv: readonly string[]): string[] {
 async function runAgent(): Promise<number> {
   const { runAgentCommand } = await import('./commands/agent.ts');
   return runAgentCommand();
+}
+
+async function runLibraryChild(): Promise<number> {
+  const { runChild } = await import('../library/child.ts');
+  const failure = await runChild();
+  return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
 }
 
 function locations<A extends string, B extends string>(

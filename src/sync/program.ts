@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /** The version in our package.json, which stands above src/ in a checkout and above dist/src/ when published. */
@@ -6,6 +6,12 @@ export const VERSION: string = readVersion(import.meta.dirname);
 
 /** How this program names itself to a peer. */
 export const PROGRAM: string = `sqlsync ${VERSION}`;
+
+/** bin/sqlsync.js of this installation: above src/ in a checkout, above dist/src/ when published. */
+export function commandPath(folder: string = import.meta.dirname): string {
+  const candidate = join(folder, 'bin', 'sqlsync.js');
+  return existsSync(candidate) || dirname(folder) === folder ? candidate : commandPath(dirname(folder));
+}
 
 function readVersion(folder: string): string {
   try {

@@ -1,18 +1,21 @@
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import { formatLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
 import { spawnProcess } from '../transport/process.ts';
 import { connectSsh } from '../transport/ssh.ts';
 import type { Transport } from '../transport/transport.ts';
+import { commandPath } from './program.ts';
 
 /** How remote hosts are reached. */
 export interface RemoteOptions {
+  /** Where sshd listens; by default what the location says, or 22. */
   readonly port?: number | undefined;
+  /** Private keys, instead of the user's default ones. */
   readonly identityFiles?: readonly string[] | undefined;
+  /** Files of trusted host keys, instead of `~/.ssh/known_hosts` and the system's. */
   readonly knownHostsFiles?: readonly string[] | undefined;
   /** What the remote shell runs; by default `sqlsync`. */
   readonly remoteExe?: string | undefined;
+  /** How long connecting and logging in may take, in milliseconds. */
   readonly connectTimeoutMs?: number | undefined;
 }
 
@@ -39,7 +42,7 @@ export async function startAgent(location: Location, options: StartOptions): Pro
   if (location.kind === 'local') {
     return spawnProcess({
       command: process.execPath,
-      args: [agentProgram(import.meta.dirname), 'agent'],
+      args: [commandPath(), 'agent'],
       description: `the agent for ${formatLocation(location)}`,
       ...common,
     });
@@ -55,10 +58,4 @@ export async function startAgent(location: Location, options: StartOptions): Pro
     ...(remote.connectTimeoutMs === undefined ? {} : { connectTimeoutMs: remote.connectTimeoutMs }),
     ...common,
   });
-}
-
-/** bin/sqlsync.js of this installation: above src/ in a checkout, above dist/src/ when published. */
-function agentProgram(folder: string): string {
-  const candidate = join(folder, 'bin', 'sqlsync.js');
-  return existsSync(candidate) || dirname(folder) === folder ? candidate : agentProgram(dirname(folder));
 }

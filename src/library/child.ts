@@ -1,0 +1,69 @@
+import { toSqlsyncError } from '../errors.ts';
+import type { SqlsyncError } from '../errors.ts';
+import { runSync } from '../sync/sync.ts';
+import type { SyncSummary } from '../sync/sync.ts';
+import { runVerify } from '../sync/verify.ts';
+import type { VerifySummary } from '../sync/verify.ts';
+import { errorData } from './messages.ts';
+import type { Report, Request, Task } from './messages.ts';
+
+/**
+ * How long a run may take to undo and to end its agents after it was asked to, before this process ends itself where
+ * nobody is left to kill it.
+ */
+const END_GRACE_MS = 10_000;
+
+/**
+ * The child's side of {@link runInChild}: does the one task that comes over the IPC channel, reports, and closes the
+ * channel. Ends early when the application aborts, or is gone: then the channel closes.
+ *
+ * @returns what went wrong; it was reported
+ */
+export async function runChild(): Promise<SqlsyncError | undefined> {
+  const controller = new AbortController();
+  const { promise: started, resolve: start } = Promise.withResolvers<Task | undefined>();
+  process.on('message', (request: Request) => {
+    if (request.type === 'start') start(request.task);
+    else controller.abort();
+  });
+  process.once('disconnect', () => {
+    start(undefined);
+    controller.abort();
+    setTimeout(() => process.exit(), END_GRACE_MS).unref();
+  });
+  // Ctrl-C at the application's terminal reaches this process too; what it means is for the application to say.
+  process.on('SIGINT', () => {});
+  for (const name of ['SIGTERM', 'SIGHUP'] as const) process.on(name, () => controller.abort());
+  const task = process.connected ? await started : undefined;
+  try {
+    if (task !== undefined) await report({ type: 'result', summary: await perform(task, controller.signal) });
+    return undefined;
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    await report({ type: 'error', error: errorData(failure) });
+    return failure;
+  } finally {
+    if (process.connected) process.disconnect();
+  }
+}
+
+function perform(task: Task, signal: AbortSignal): Promise<SyncSummary | VerifySummary> {
+  const listeners = {
+    signal,
+    onWarning: (text: string): void => void report({ type: 'warning', text }),
+    onNote: (text: string): void => void report({ type: 'note', text }),
+  };
+  if (task.name === 'verify') return runVerify({ ...task.options, ...listeners });
+  return runSync({
+    ...task.options,
+    ...listeners,
+    onProgress: (progress) => void report({ type: 'progress', progress }),
+  });
+}
+
+/** Resolves when it was handed over. An application that is gone need not be told. */
+function report(message: Report): Promise<void> {
+  return new Promise((resolve) => {
+    process.send?.(message, undefined, {}, () => resolve());
+  });
+}

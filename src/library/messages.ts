@@ -1,0 +1,83 @@
+import { parseErrorCode, SqlsyncError, systemErrorCode } from '../errors.ts';
+import type { ErrorCode } from '../errors.ts';
+import type { CopyProgress } from '../sync/page-copy.ts';
+import type { SyncOptions, SyncSummary } from '../sync/sync.ts';
+import type { VerifyOptions, VerifySummary } from '../sync/verify.ts';
+
+/** The one argument of the child: all that it is to do comes over the IPC channel, where `ps` does not show it. */
+const CHILD_FLAG = '--library-child';
+
+export const CHILD_ARGUMENTS: readonly string[] = [CHILD_FLAG];
+
+/** Whether this process was started by {@link runInChild} of an application. */
+export function isLibraryChild(argv: readonly string[]): boolean {
+  return argv.length === 1 && argv[0] === CHILD_FLAG && process.send !== undefined;
+}
+
+/** What a child can be asked to do: the options that are data, and what comes back. */
+export interface Tasks {
+  readonly sync: { readonly options: DataOf<SyncOptions>; readonly summary: SyncSummary };
+  readonly verify: { readonly options: DataOf<VerifyOptions>; readonly summary: VerifySummary };
+}
+
+export type TaskName = keyof Tasks;
+
+/** Options without what cannot cross to another process. */
+export type DataOf<Options> = Omit<Options, 'signal' | 'onProgress' | 'onWarning' | 'onNote'>;
+
+export type Task = {
+  readonly [N in TaskName]: { readonly name: N; readonly options: Tasks[N]['options'] };
+}[TaskName];
+
+/** From the application to the child. */
+export type Request = { readonly type: 'start'; readonly task: Task } | { readonly type: 'abort' };
+
+/** From the child to the application; `result` or `error` is the last. */
+export type Report =
+  | { readonly type: 'progress'; readonly progress: CopyProgress }
+  | { readonly type: 'warning' | 'note'; readonly text: string }
+  | { readonly type: 'result'; readonly summary: SyncSummary | VerifySummary }
+  | { readonly type: 'error'; readonly error: ErrorData };
+
+/** A {@link SqlsyncError} as data: an Error that is cloned loses what it has beyond name, message and stack. */
+export interface ErrorData {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint: string | undefined;
+  readonly cause: CauseData | undefined;
+}
+
+interface CauseData {
+  readonly name: string;
+  readonly message: string;
+  readonly code: string | undefined;
+  readonly stack: string | undefined;
+}
+
+export function errorData(error: SqlsyncError): ErrorData {
+  const { code, message, hint, cause } = error;
+  return { code, message, hint, cause: cause === undefined ? undefined : causeData(cause) };
+}
+
+/** The same error on this side; `stack` is that of the child, where it happened. */
+export function errorFrom(data: ErrorData): SqlsyncError {
+  return new SqlsyncError(parseErrorCode(data.code), data.message, {
+    ...(data.hint === undefined ? {} : { hint: data.hint }),
+    ...(data.cause === undefined ? {} : { cause: causeFrom(data.cause) }),
+  });
+}
+
+function causeData(cause: unknown): CauseData {
+  const code = systemErrorCode(cause);
+  if (!(cause instanceof Error)) return { name: 'Error', message: String(cause), code, stack: undefined };
+  const { name, message, stack } = cause;
+  return { name, message, code, stack };
+}
+
+function causeFrom({ name, message, code, stack }: CauseData): Error {
+  return Object.assign(new Error(message), {
+    name,
+    ...(code === undefined ? {} : { code }),
+    ...(stack === undefined ? {} : { stack }),
+  });
+}

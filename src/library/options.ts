@@ -1,0 +1,126 @@
+import { resolve } from 'node:path';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { formatLocation, parseLocation } from '../transport/location.ts';
+import type { SyncOptions } from '../sync/sync.ts';
+import type { VerifyOptions } from '../sync/verify.ts';
+import type { DataOf, TaskName } from './messages.ts';
+
+/** Says what is expected where `value` is not it. */
+type Check = (value: unknown) => string | undefined;
+
+/** A week: beyond it a number is a mistake, and Node's timers do not reach much farther. */
+const MAX_MS = 7 * 24 * 3600 * 1000;
+
+const text: Check = (value) =>
+  typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty';
+const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false');
+const files: Check = (value) =>
+  Array.isArray(value) && value.every((path) => text(path) === undefined) ? undefined : 'an array of paths';
+const callback: Check = (value) => (typeof value === 'function' ? undefined : 'a function');
+/** Not `instanceof`: test frameworks have an AbortSignal of their own. */
+const abortSignal: Check = (value) =>
+  typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value
+    ? undefined
+    : 'an AbortSignal';
+const oneOf =
+  (...names: string[]): Check =>
+  (value) =>
+    names.includes(value as string) ? undefined : `one of ${names.join(', ')}`;
+const numberBetween =
+  (min: number, max: number, unit: string): Check =>
+  (value) =>
+    Number.isInteger(value) && (value as number) >= min && (value as number) <= max
+      ? undefined
+      : `${unit} from ${min} to ${max}`;
+const milliseconds = numberBetween(0, MAX_MS, 'a whole number of milliseconds');
+
+const COMMON = {
+  hash: oneOf('xxh64', 'sha256'),
+  busyTimeoutMs: milliseconds,
+  idleTimeoutMs: milliseconds,
+  port: numberBetween(1, 65535, 'a port number'),
+  identityFiles: files,
+  knownHostsFiles: files,
+  remoteExe: text,
+  connectTimeoutMs: milliseconds,
+  signal: abortSignal,
+  onWarning: callback,
+  onNote: callback,
+} satisfies { [O in keyof (SyncOptions | VerifyOptions)]: Check };
+
+/** Complete, or it does not compile. */
+const CHECKS: {
+  readonly sync: Readonly<Record<keyof SyncOptions, Check>>;
+  readonly verify: Readonly<Record<keyof VerifyOptions, Check>>;
+} = {
+  sync: {
+    origin: text,
+    replica: text,
+    dryRun: flag,
+    overwrite: flag,
+    replace: flag,
+    compress: oneOf('auto', 'zstd', 'none'),
+    reader: oneOf('file', 'dbpage'),
+    onProgress: callback,
+    ...COMMON,
+  },
+  verify: { a: text, b: text, ...COMMON },
+};
+
+/**
+ * Checks the options and returns those that are data, with local paths made absolute: relative ones are relative to
+ * the working directory at the call. Throws SqlsyncError USAGE.
+ */
+export function syncTaskOptions(options: SyncOptions): DataOf<SyncOptions> {
+  const data = checked('sync', options);
+  return { ...data, origin: absoluteLocation(data.origin), replica: absoluteLocation(data.replica) };
+}
+
+/** As {@link syncTaskOptions}. */
+export function verifyTaskOptions(options: VerifyOptions): DataOf<VerifyOptions> {
+  const data = checked('verify', options);
+  return { ...data, a: absoluteLocation(data.a), b: absoluteLocation(data.b) };
+}
+
+function checked<O extends SyncOptions | VerifyOptions>(name: TaskName, options: O): DataOf<O> {
+  const checks: Readonly<Record<string, Check>> = CHECKS[name];
+  if (typeof options !== 'object' || options === null) {
+    throw new SqlsyncError('USAGE', `${name}() got ${shown(options)}; expected an object of options`);
+  }
+  for (const option of Object.keys(options)) {
+    if (!Object.hasOwn(checks, option)) throw unknownOption(name, option, Object.keys(checks));
+  }
+  const required = name === 'sync' ? ['origin', 'replica'] : ['a', 'b'];
+  const given: Readonly<Record<string, unknown>> = { ...options };
+  const data: Record<string, unknown> = {};
+  for (const [option, check] of Object.entries(checks)) {
+    const value = given[option];
+    if (value === undefined && !required.includes(option)) continue;
+    const expected = check(value);
+    if (expected !== undefined) {
+      throw new SqlsyncError('USAGE', `${name}(): ${option} is ${shown(value)}; expected ${expected}`);
+    }
+    if (check === files) data[option] = (value as string[]).map((path) => resolve(path));
+    else if (check !== callback && check !== abortSignal) data[option] = value;
+  }
+  return data as DataOf<O>;
+}
+
+/** Throws SqlsyncError USAGE. */
+function absoluteLocation(location: string): string {
+  const parsed = parseLocation(location);
+  return parsed.kind === 'local' ? formatLocation({ kind: 'local', path: resolve(parsed.path) }) : location;
+}
+
+function unknownOption(name: TaskName, option: string, known: readonly string[]): SqlsyncError {
+  return new SqlsyncError('USAGE', `${name}() has no option ${sanitizeText(option, 100)}`, {
+    hint: `It has ${known.toSorted().join(', ')}.`,
+  });
+}
+
+function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(sanitizeText(value, 100));
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
+  return String(value);
+}

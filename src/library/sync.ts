@@ -1,0 +1,39 @@
+import type { SyncOptions, SyncSummary } from '../sync/sync.ts';
+import type { VerifyOptions, VerifySummary } from '../sync/verify.ts';
+import { runInChild } from './child-process.ts';
+import { syncTaskOptions, verifyTaskOptions } from './options.ts';
+
+/**
+ * Makes `replica` an exact copy of one snapshot of `origin`, as the command `sqlsync ORIGIN REPLICA` does. The
+ * application may write the origin meanwhile; in WAL mode it does not wait.
+ *
+ * The work is done in a child process, so that the locks of the application's own connections are safe and its event
+ * loop stays free. The child ends before the promise settles, and with the application. Relative paths are relative
+ * to the working directory at the call.
+ *
+ * An `AbortSignal` asks the child to undo and to end, and kills it after 5 s; the sync then rejects with INTERRUPTED
+ * and the signal's reason as `cause`, or resolves where the commit had been made. A listener that throws ends the
+ * sync, which rejects with what it threw.
+ *
+ * @throws {SqlsyncError} with the codes of the command, `hint` included; USAGE for options that make no sense; and
+ *   WORKER_LOST where the child was killed or could not be started. Whatever happens, the replica is the old or the
+ *   new snapshot, whole.
+ */
+export async function sync(options: SyncOptions): Promise<SyncSummary> {
+  const task = { name: 'sync', options: syncTaskOptions(options) } as const;
+  const summary = await runInChild<'sync'>(task, options);
+  return { ...summary, origin: options.origin, replica: options.replica };
+}
+
+/**
+ * Compares one snapshot each of two databases, wherever they are, as `sqlsync verify A B` does, and writes nothing.
+ * Databases that differ are no error: `same` is false. Everything else is as with {@link sync}.
+ *
+ * @throws {SqlsyncError}
+ */
+export async function verify(options: VerifyOptions): Promise<VerifySummary> {
+  const task = { name: 'verify', options: verifyTaskOptions(options) } as const;
+  const summary = await runInChild<'verify'>(task, options);
+  const { a, b } = summary;
+  return { ...summary, a: { ...a, location: options.a }, b: { ...b, location: options.b } };
+}
