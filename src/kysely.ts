@@ -1,0 +1,273 @@
+/**
+ * A Kysely dialect on the pools: `new Kysely<Schema>({ dialect: new SqlsyncDialect({ database: db }) })`.
+ * Kysely is an optional peer of sqlsync.
+ */
+import type {
+  CompiledQuery,
+  DatabaseConnection,
+  DatabaseIntrospector,
+  Dialect,
+  DialectAdapter,
+  Driver,
+  Kysely,
+  QueryCompiler,
+  QueryResult,
+  TransactionSettings,
+} from 'kysely';
+import { SelectQueryNode, SqliteAdapter, SqliteIntrospector, SqliteQueryCompiler } from 'kysely';
+import { SqlsyncError } from './errors.ts';
+import type { Database, MaybePromise, ReadConnection, SqlParams, WriteTransaction } from './pool/types.ts';
+import { isBusy } from './sqlite/busy.ts';
+
+export interface SqlsyncDialectConfig {
+  /** Stays open when Kysely is destroyed: who opened it closes it. */
+  readonly database: Database;
+  /** Names Kysely's work in `database.stats()` and in errors. Default: 'kysely'. */
+  readonly label?: string;
+}
+
+/**
+ * SELECTs run on the read pool, and everything else on the write pool; a transaction holds the writer's place from its
+ * begin to its end, one with access mode 'read only' is a snapshot of the read pool.
+ *
+ * Kysely's callback cannot be run again by its driver. Where SQLite refuses a statement within a transaction as busy
+ * (not its begin, which waits), it rejects with BUSY_TIMEOUT, and the application runs the transaction again. Within a
+ * transaction write with its `trx` only: another write waits for the transaction, until BUSY_TIMEOUT.
+ */
+export class SqlsyncDialect implements Dialect {
+  readonly #config: Required<SqlsyncDialectConfig>;
+
+  constructor(config: SqlsyncDialectConfig) {
+    this.#config = { label: 'kysely', ...config };
+  }
+
+  createAdapter(): DialectAdapter {
+    return new PooledSqliteAdapter();
+  }
+
+  createDriver(): Driver {
+    return new PoolDriver(this.#config);
+  }
+
+  createIntrospector(db: Kysely<unknown>): DatabaseIntrospector {
+    return new SqliteIntrospector(db);
+  }
+
+  createQueryCompiler(): QueryCompiler {
+    return new SqliteQueryCompiler();
+  }
+}
+
+class PooledSqliteAdapter extends SqliteAdapter {
+  /** Else Kysely would let one query or transaction at a time through, readers too. */
+  override get supportsMultipleConnections(): boolean {
+    return true;
+  }
+}
+
+/** What Kysely takes for a connection: nothing but where its statements go, as nothing is held until a transaction. */
+class PoolDriver implements Driver {
+  readonly #config: Required<SqlsyncDialectConfig>;
+
+  constructor(config: Required<SqlsyncDialectConfig>) {
+    this.#config = config;
+  }
+
+  init(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  acquireConnection(): Promise<DatabaseConnection> {
+    return Promise.resolve(new PoolSession(this.#config));
+  }
+
+  beginTransaction(connection: DatabaseConnection, settings: TransactionSettings): Promise<void> {
+    return (connection as PoolSession).begin(settings.accessMode === 'read only');
+  }
+
+  commitTransaction(connection: DatabaseConnection): Promise<void> {
+    return (connection as PoolSession).end('commit');
+  }
+
+  rollbackTransaction(connection: DatabaseConnection): Promise<void> {
+    return (connection as PoolSession).end('rollback');
+  }
+
+  savepoint(connection: DatabaseConnection, name: string): Promise<void> {
+    return (connection as PoolSession).savepoint(name);
+  }
+
+  async rollbackToSavepoint(connection: DatabaseConnection, name: string): Promise<void> {
+    await (connection as PoolSession).endSavepoint(name, 'rollback');
+    // As in SQL: it is still there, to be released or rolled back to again.
+    await (connection as PoolSession).savepoint(name);
+  }
+
+  releaseSavepoint(connection: DatabaseConnection, name: string): Promise<void> {
+    return (connection as PoolSession).endSavepoint(name, 'commit');
+  }
+
+  async releaseConnection(connection: DatabaseConnection): Promise<void> {
+    await (connection as PoolSession).end('rollback');
+  }
+
+  destroy(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+type End = 'commit' | 'rollback';
+
+/** An open transaction, snapshot or savepoint. */
+interface Level {
+  readonly name: string;
+  readonly connection: ReadConnection | WriteTransaction;
+  end(how: End): Promise<void>;
+}
+
+/** Kysely's signal, in the versions that have one. */
+interface Abortable {
+  readonly signal?: AbortSignal;
+}
+
+class PoolSession implements DatabaseConnection {
+  readonly #config: Required<SqlsyncDialectConfig>;
+  /** The transaction and the savepoints in it, the innermost last. */
+  readonly #levels: Level[] = [];
+
+  constructor(config: Required<SqlsyncDialectConfig>) {
+    this.#config = config;
+  }
+
+  async executeQuery<Row>(query: CompiledQuery, options?: Abortable): Promise<QueryResult<Row>> {
+    const { database, label } = this.#config;
+    const level = this.#levels.at(-1);
+    const params = query.parameters as SqlParams;
+    const wait = { label, ...(options?.signal === undefined ? {} : { signal: options.signal }) };
+    if (level !== undefined) return executeWithin<Row>(level.connection, query.sql, params);
+    if (isSelect(query)) return { rows: await database.read.all<Row>(query.sql, params, wait) };
+    return written(await database.write.execute<Row>(query.sql, params, wait));
+  }
+
+  async *streamQuery<Row>(
+    query: CompiledQuery,
+    chunkSize: number,
+    options?: Abortable,
+  ): AsyncGenerator<QueryResult<Row>, void, undefined> {
+    if (!isSelect(query)) {
+      throw new SqlsyncError('USAGE', 'a stream of a query that is not a SELECT', {
+        hint: 'Use execute() for RETURNING.',
+      });
+    }
+    const { database, label } = this.#config;
+    const source = this.#levels.at(-1)?.connection ?? database.read;
+    const wait = { label, ...(options?.signal === undefined ? {} : { signal: options.signal }) };
+    let rows: Row[] = [];
+    for await (const row of source.iterate<Row>(query.sql, query.parameters as SqlParams, wait)) {
+      rows.push(row);
+      if (rows.length < chunkSize) continue;
+      yield { rows };
+      rows = [];
+    }
+    if (rows.length > 0) yield { rows };
+  }
+
+  async begin(isReadOnly: boolean): Promise<void> {
+    const { database, label } = this.#config;
+    const level = isReadOnly
+      ? hold('', (fn) => database.read.snapshot(fn, { label }))
+      : hold('', (fn) => database.write.transaction(fn, { label }));
+    this.#levels.push(await level);
+  }
+
+  /** Of the transaction with all savepoints in it. */
+  async end(how: End): Promise<void> {
+    while (this.#levels.length > 0) await this.#levels.pop()?.end(how);
+  }
+
+  async savepoint(name: string): Promise<void> {
+    const outer = this.#levels.at(-1)?.connection;
+    if (outer === undefined || !('savepoint' in outer)) {
+      throw new SqlsyncError('USAGE', `savepoint ${name} where no transaction that writes is open`);
+    }
+    this.#levels.push(await hold(name, (fn) => outer.savepoint(fn)));
+  }
+
+  /** Of the latest savepoint with this name, and all in it. */
+  async endSavepoint(name: string, how: End): Promise<void> {
+    const index = this.#levels.findLastIndex((level) => level.name === name);
+    if (index < 1) throw new SqlsyncError('USAGE', `savepoint ${name}, which is not open`);
+    while (this.#levels.length > index) await this.#levels.pop()?.end(how);
+  }
+}
+
+const ROLLED_BACK = new Error('rolled back as asked');
+
+/**
+ * Opens a transaction whose function waits until it is told to end: Kysely begins and ends a transaction with calls,
+ * the pools with a function.
+ *
+ *     Kysely   begin ─► … statements …                 end(commit) ─►
+ *     pool          └─ fn(tx) ── waits for the end ──────────────┴─► COMMIT
+ */
+function hold(
+  name: string,
+  open: (fn: (connection: ReadConnection | WriteTransaction) => MaybePromise<void>) => Promise<void>,
+): Promise<Level> {
+  return new Promise<Level>((begun, failed) => {
+    let hasBegun = false;
+    const ended = open((connection) => {
+      // It was refused as busy in the middle, and Kysely's callback cannot run again.
+      if (hasBegun) throw refusedWithin();
+      hasBegun = true;
+      return new Promise<void>((commit, rollback) => {
+        const end = (how: End): Promise<void> => {
+          if (how === 'commit') commit();
+          else rollback(ROLLED_BACK);
+          return how === 'commit' ? ended : ended.catch(ignoreRollback);
+        };
+        begun({ name, connection, end });
+      });
+    });
+    // Once it has begun, this changes nothing: end() tells the error.
+    ended.catch(failed);
+  });
+}
+
+function ignoreRollback(error: unknown): void {
+  const wasRefused = error instanceof SqlsyncError && error.code === 'BUSY_TIMEOUT';
+  if (error !== ROLLED_BACK && !wasRefused) throw error;
+}
+
+async function executeWithin<Row>(
+  connection: ReadConnection | WriteTransaction,
+  sql: string,
+  params: SqlParams,
+): Promise<QueryResult<Row>> {
+  if (!('execute' in connection)) return { rows: await connection.all<Row>(sql, params) };
+  try {
+    return written(await connection.execute<Row>(sql, params));
+  } catch (error) {
+    throw isBusy(error) ? refusedWithin(error) : error;
+  }
+}
+
+function refusedWithin(cause?: unknown): SqlsyncError {
+  return new SqlsyncError('BUSY_TIMEOUT', 'a statement within a transaction was refused as busy', {
+    hint: 'Roll the transaction back and run it again.',
+    cause,
+  });
+}
+
+function written<Row>(result: Awaited<ReturnType<WriteTransaction['execute']>>): QueryResult<Row> {
+  return {
+    rows: result.rows as Row[],
+    numAffectedRows: BigInt(result.changes),
+    insertId: BigInt(result.lastInsertRowid),
+  };
+}
+
+/** Raw SQL has no node that tells; the read pool refuses what only looks like a query. */
+function isSelect(query: CompiledQuery): boolean {
+  return SelectQueryNode.is(query.query) || /^\s*select\b/i.test(query.sql);
+}

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { drizzleProxy } from '../src/drizzle.ts';
+import { openDatabase } from '../src/pool/database.ts';
+import type { Database } from '../src/pool/types.ts';
+import { tempDir } from './support/compare.ts';
+
+/** The type that `drizzle()` of drizzle-orm/sqlite-proxy takes, from its driver.d.ts. */
+type RemoteCallback = (
+  sql: string,
+  // oxlint-disable-next-line typescript/no-explicit-any -- as it stands there
+  params: any[],
+  method: 'run' | 'all' | 'values' | 'get',
+  // oxlint-disable-next-line typescript/no-explicit-any -- as it stands there
+) => Promise<{ rows: any[] }>;
+
+async function open(t: TestContext, threads = 0): Promise<Database> {
+  const db = await openDatabase(join(tempDir(t), 'a.db'), { admission: 'none', threads });
+  t.after(() => db.close());
+  await db.write.exec(`
+    CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT);
+    CREATE TABLE post (id INTEGER PRIMARY KEY, user INTEGER, title TEXT);
+    INSERT INTO user VALUES (1, 'Ada'), (2, 'Bo');
+    INSERT INTO post VALUES (7, 2, 'first')`);
+  return db;
+}
+
+const JOIN =
+  'select "user"."id", "user"."name", "post"."id", "post"."title" from "user" inner join "post" on "post"."user" = "user"."id"';
+
+describe('the callback for Drizzle', () => {
+  for (const threads of [0, 1]) {
+    test(`gives rows as arrays, columns of the same name too${threads > 0 ? ', from a thread' : ''}`, async (t) => {
+      const proxy: RemoteCallback = drizzleProxy(await open(t, threads));
+      assert.deepEqual(await proxy(JOIN, [], 'all'), { rows: [[2, 'Bo', 7, 'first']] });
+      assert.deepEqual(await proxy(JOIN, [], 'values'), { rows: [[2, 'Bo', 7, 'first']] });
+    });
+  }
+
+  test('gives the first row for get, and undefined where there is none', async (t) => {
+    const proxy = drizzleProxy(await open(t));
+    const sql = 'select "name", "id" from "user" where "id" >= ?';
+    assert.deepEqual(await proxy(sql, [1], 'get'), { rows: ['Ada', 1] });
+    assert.deepEqual(await proxy(sql, [9], 'get'), { rows: undefined });
+  });
+
+  test('writes, with and without RETURNING', async (t) => {
+    const db = await open(t);
+    const proxy = drizzleProxy(db);
+    assert.deepEqual(await proxy('insert into "user" ("name") values (?)', ['Cy'], 'run'), { rows: [] });
+    const sql = `insert into "user" ("name") values (?), ('a, b (c)') returning "name", "id", max("id", 2)`;
+    assert.deepEqual(await proxy(sql, ['Di'], 'all'), {
+      rows: [
+        ['Di', 4, 4],
+        ['a, b (c)', 5, 5],
+      ],
+    });
+    assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 5 });
+    assert.ok(db.stats().write.commits >= 2);
+  });
+
+  test('refuses what it could only answer wrongly, and writes nothing', async (t) => {
+    const db = await open(t);
+    const proxy = drizzleProxy(db);
+    for (const columns of ['"id", "id"', '"name", "id" as "1"']) {
+      const sql = `insert into "user" ("name") values ('Cy') returning ${columns}`;
+      await assert.rejects(proxy(sql, [], 'all'), { code: 'USAGE' });
+    }
+    assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 2 });
+  });
+
+  test('is refused the transaction that its proxy cannot have', async (t) => {
+    const proxy = drizzleProxy(await open(t));
+    await assert.rejects(proxy('begin', [], 'run'), { code: 'TRANSACTION_CONTROL' });
+    await assert.rejects(proxy('commit', [], 'run'), { code: 'TRANSACTION_CONTROL' });
+  });
+
+  test('stays within a transaction that it is made for', async (t) => {
+    const db = await open(t);
+    const error = new Error('mine');
+    await assert.rejects(
+      db.write.transaction(async (tx) => {
+        const proxy = drizzleProxy(tx);
+        await proxy('delete from "user" where "id" = ?', [1], 'run');
+        assert.deepEqual(await proxy('select "id" from "user"', [], 'all'), { rows: [[2]] });
+        assert.deepEqual(await proxy('select * from "user"', [], 'get'), { rows: [2, 'Bo'] });
+        await assert.rejects(proxy(JOIN, [], 'all'), { code: 'USAGE' });
+        throw error;
+      }),
+      (thrown) => thrown === error,
+    );
+    assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 2 });
+  });
+});
