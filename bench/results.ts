@@ -9,6 +9,7 @@ export const SECTIONS = {
   ssh: 'Over SSH on the loopback interface',
   link: 'Over SSH on a slow line',
   writer: 'A writer on the origin',
+  pools: 'Pools: writers on one database',
   memory: 'Memory: a database of 50 GB',
 } as const;
 

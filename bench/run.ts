@@ -9,6 +9,7 @@ import { linkSection, localSection, sshSection, startSection } from './copies.ts
 import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
 import { MEMORY_SIZES, memorySection } from './memory.ts';
+import { poolsSection } from './pools.ts';
 import { SECTIONS, writeSection } from './results.ts';
 import type { SectionName } from './results.ts';
 import { WORK_DIR } from './target.ts';
@@ -18,7 +19,7 @@ import { writerSection } from './writer.ts';
 const ROOT = join(import.meta.dirname, '..');
 const SECTION_NAMES = Object.keys(SECTIONS) as SectionName[];
 /** All but the one that reads 100 GB. */
-const USUAL_SECTIONS: readonly SectionName[] = ['local', 'start', 'ssh', 'link', 'writer'];
+const USUAL_SECTIONS: readonly SectionName[] = ['local', 'start', 'ssh', 'link', 'writer', 'pools'];
 const WAYS = ['local', 'ssh', 'link'] as const;
 /** In place of a case: the section `memory`. */
 const SPARSE_CASE = 'sparse50';
@@ -58,6 +59,7 @@ async function main(): Promise<void> {
     ssh: () => sshSection(copies),
     link: () => linkSection(copies),
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
+    pools: () => poolsSection({ exe: values.exe }),
     memory: () => memorySection({ ...copies, sizes: MEMORY_SIZES }),
   };
   try {
