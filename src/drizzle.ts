@@ -10,8 +10,7 @@
  *
  *     await db.write.transaction(async (tx) => { const orm = drizzle(drizzleProxy(tx)); … });
  */
-import { SqlsyncError } from './errors.ts';
-import type { Database, SqlParams, SqlRow, SqlValue, WriteTransaction } from './pool/types.ts';
+import type { Database, ReadConnection, SqlParams, SqlValue } from './pool/types.ts';
 
 /** `run` wants no rows, `get` the first one, `all` and `values` all. */
 export type DrizzleMethod = 'run' | 'all' | 'values' | 'get';
@@ -27,12 +26,11 @@ const QUERY = /^\s*select\b/i;
 
 /**
  * The callback that `drizzle()` of drizzle-orm/sqlite-proxy takes. SELECTs run on the read pool, and everything else on
- * the write pool; of a transaction, all of it in the transaction.
+ * the write pool; of a transaction or a snapshot, all of it there.
  *
- * Errors: those of the pools. USAGE where a statement that writes, or a query of a transaction, returns two columns of
- * the same name (a join of tables that both have an `id`): name one of them with `.as()`.
+ * Errors: those of the pools.
  */
-export function drizzleProxy(connection: Database | WriteTransaction): DrizzleProxy {
+export function drizzleProxy(connection: Database | ReadConnection): DrizzleProxy {
   return async (sql, params, method) => {
     const rows = await rowsOf(connection, sql, params);
     // Drizzle takes no row as undefined, which its type does not say.
@@ -40,53 +38,11 @@ export function drizzleProxy(connection: Database | WriteTransaction): DrizzlePr
   };
 }
 
-async function rowsOf(
-  connection: Database | WriteTransaction,
+function rowsOf(
+  connection: Database | ReadConnection,
   sql: string,
   params: SqlParams,
 ): Promise<SqlValue[][]> {
-  if (!('read' in connection)) return inColumns(sql, (await connection.execute(sql, params)).rows);
-  if (QUERY.test(sql)) return connection.read.values(sql, params);
-  // Within a transaction, so that what cannot be told is not written.
-  return connection.write.transaction(async (tx) => inColumns(sql, (await tx.execute(sql, params)).rows));
-}
-
-/** The values of each row in the order of the columns, which an object keeps only for distinct names. */
-function inColumns(sql: string, rows: readonly SqlRow[]): SqlValue[][] {
-  const [first] = rows;
-  if (first === undefined) return [];
-  const names = Object.keys(first);
-  const expected = columnCount(sql) ?? names.length;
-  // JavaScript moves keys that look like an index to the front.
-  if (names.length !== expected || names.some((name) => /^\d+$/.test(name))) {
-    throw new SqlsyncError(
-      'USAGE',
-      `rows with the names ${names.join(', ')} for ${expected} columns, where each column needs a name of its own`,
-      { hint: 'Name one of them with .as().' },
-    );
-  }
-  return rows.map((row) => Object.values(row));
-}
-
-/** Quoted names and texts, words, and what separates columns. */
-const TOKEN = /'(?:[^']|'')*'|"(?:[^"]|"")*"|[(),*]|\w+/g;
-
-/** How many columns a statement of Drizzle returns; undefined where its text does not tell (`select *`). */
-function columnCount(sql: string): number | undefined {
-  let count: number | undefined;
-  let isList = false;
-  let depth = 0;
-  for (const [token] of sql.matchAll(TOKEN)) {
-    const word = token.toLowerCase();
-    if (word === '(') depth += 1;
-    else if (word === ')') depth -= 1;
-    if (depth > 0) continue;
-    if (word === 'select' || word === 'returning') {
-      isList = true;
-      count = 1;
-    } else if (word === 'from') isList = false;
-    else if (isList && word === '*') return undefined;
-    else if (isList && word === ',') count = (count ?? 0) + 1;
-  }
-  return count;
+  if (!('read' in connection)) return connection.values(sql, params);
+  return QUERY.test(sql) ? connection.read.values(sql, params) : connection.write.values(sql, params);
 }

@@ -1,4 +1,5 @@
 import { SqlsyncError } from '../errors.ts';
+import { BULK_OPTIONS, notAFunction, optionsFault, shown } from './call-options.ts';
 import { isTurnOver, nextTurn } from './event-loop.ts';
 import { ItemSource } from './item-source.ts';
 import type { BulkOptions, MaybePromise, WriteOptions, WritePool, WriteTransaction } from './types.ts';
@@ -26,11 +27,15 @@ export class BulkInterruptedError extends SqlsyncError {
 export async function bulkWrite<Item>(
   pool: Pick<WritePool, 'transaction'>,
   items: Iterable<Item> | AsyncIterable<Item>,
-  fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+  fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
   options: BulkOptions,
 ): Promise<{ committed: number }> {
-  const { budgetMs = BUDGET_MS, onCommit, ...waiting } = options;
-  const writeOptions: WriteOptions = { priority: 'background', ...waiting };
+  const fault = optionsFault('bulk()', options, BULK_OPTIONS);
+  if (fault !== undefined) throw fault;
+  if (typeof fn !== 'function') throw notAFunction('bulk()', fn);
+  if (!isIterable(items)) throw new SqlsyncError('USAGE', `bulk() got ${shown(items)}; expected an iterable`);
+  const { budgetMs = BUDGET_MS, onCommit, priority = 'background', ...waiting } = options;
+  const writeOptions: WriteOptions = { priority, ...waiting };
   const source = new ItemSource(items);
   let committed = 0;
   try {
@@ -48,11 +53,16 @@ export async function bulkWrite<Item>(
   }
 }
 
+function isIterable(items: unknown): boolean {
+  if (items === null || items === undefined) return false;
+  return Symbol.iterator in Object(items) || Symbol.asyncIterator in Object(items);
+}
+
 async function fillTransaction<Item>(
   tx: WriteTransaction,
   source: ItemSource<Item>,
   taken: Item[],
-  fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+  fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
   budgetMs: number,
 ): Promise<void> {
   const endMs = performance.now() + budgetMs;
@@ -62,7 +72,7 @@ async function fillTransaction<Item>(
     if (next === undefined) return;
     taken.push(next.item);
     const result = fn(tx, next.item);
-    if (result !== undefined) await result;
+    if (result !== undefined) await (result as PromiseLike<unknown>);
     const nowMs = performance.now();
     if (nowMs >= endMs) return;
     if (isTurnOver(nowMs)) await nextTurn();

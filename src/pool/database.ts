@@ -3,6 +3,7 @@ import type { PoolConnection } from '../sqlite/pool-connection.ts';
 import { openWriteConnection } from '../sqlite/pool-connection.ts';
 import type { Admission } from './admission-types.ts';
 import { noAdmission, openAdmission } from './admission.ts';
+import { openingError, requireWritable } from './opening-error.ts';
 import { openReadPool } from './read-pool.ts';
 import { retryWhileBusy } from './retry.ts';
 import type { PoolSettings } from './settings.ts';
@@ -32,17 +33,17 @@ export interface DatabaseInternals {
  * Open a database once in a process and share it. No other library may have the same file open in this process, and
  * the process may not open, copy or read the file itself: POSIX locks of SQLite would be lost.
  *
- * @param path Of the file. A relative one counts from the working directory, now.
+ * @param path Of the file, or its `file:` URL. A relative one counts from the working directory, now.
  * @throws SqlsyncError USAGE for an option that is wrong, DATABASE_UNUSABLE for a file that cannot be opened,
  * BUSY_TIMEOUT where others keep it locked, BINDING_MISSING, BINDING_BROKEN, NODE_UNSUPPORTED.
  */
-export function openDatabase(path: string, options: DatabaseOptions = {}): Promise<Database> {
+export function openDatabase(path: string | URL, options: DatabaseOptions = {}): Promise<Database> {
   return openWith(path, options, { begin: 'BEGIN IMMEDIATE' });
 }
 
 /** {@link openDatabase} with its seams. */
 export async function openWith(
-  path: string,
+  path: string | URL,
   options: DatabaseOptions,
   internals: DatabaseInternals,
 ): Promise<Database> {
@@ -50,6 +51,7 @@ export async function openWith(
   const absolute = databasePath(path);
   const connection = await connect(absolute, settings);
   try {
+    requireWritable(absolute);
     const writer = new Writer(connection, settings.statementCacheSize, internals.begin);
     const read = openReadPool(absolute, settings);
     const admission = settings.admission === 'none' ? noAdmission : openAdmission(absolute);
@@ -144,15 +146,6 @@ async function connect(path: string, settings: PoolSettings): Promise<PoolConnec
   } catch (error) {
     const code = systemErrorCode(error);
     if (error instanceof SqlsyncError || code?.startsWith('SQLITE_') !== true) throw error;
-    throw new SqlsyncError('DATABASE_UNUSABLE', `${path}: ${(error as Error).message} (${code})`, {
-      hint: openingHint(code),
-      cause: error,
-    });
+    throw openingError(path, create, error);
   }
-}
-
-function openingHint(code: string): string {
-  if (code === 'SQLITE_NOTADB') return 'The file is not an SQLite database, or it is encrypted.';
-  if (code.startsWith('SQLITE_CANTOPEN')) return 'Check that the file, or the folder to make it in, exists.';
-  return 'Check the permissions of the file and of its folder: SQLite keeps two files beside it.';
 }

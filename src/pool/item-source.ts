@@ -9,8 +9,8 @@ export class ItemSource<Item> {
   #failure: { readonly error: unknown } | undefined;
 
   constructor(items: Iterable<Item> | AsyncIterable<Item>) {
-    this.#isAsync = Symbol.asyncIterator in items;
-    this.#iterator = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+    this.#isAsync = isAsync(items);
+    this.#iterator = iteratorOf(items);
   }
 
   /** Waits for the next item, however long that takes. Rejects with the source's error. */
@@ -87,5 +87,23 @@ export class ItemSource<Item> {
     this.#coming = undefined;
     this.#isDone = true;
     this.#failure = { error };
+  }
+}
+
+function isAsync<Item>(items: Iterable<Item> | AsyncIterable<Item>): items is AsyncIterable<Item> {
+  // A string is iterable too, and is no object.
+  return Symbol.asyncIterator in Object(items);
+}
+
+/** Where there is none to be had, that is the error of the first item. */
+function iteratorOf<Item>(items: Iterable<Item> | AsyncIterable<Item>): Iterator<Item> | AsyncIterator<Item> {
+  try {
+    return isAsync(items) ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+  } catch (error) {
+    return {
+      next: () => {
+        throw error;
+      },
+    };
   }
 }

@@ -2,10 +2,10 @@ import { SqlsyncError } from '../errors.ts';
 import { openReadConnection } from '../sqlite/pool-connection.ts';
 import type { PoolConnection, PoolStatement } from '../sqlite/pool-connection.ts';
 import { isTurnOver, nextTurn, settle } from './event-loop.ts';
-import { aborted } from './read-line.ts';
+import { abortedError } from './pool-errors.ts';
 import { ReadArrayStatements, ReadStatements } from './read-only.ts';
 import { allRows, firstRow, iterateRows } from './statements.ts';
-import type { ReadConnection, SqlParams, SqlRow } from './types.ts';
+import type { ReadConnection, SqlParams, SqlRow, SqlValue } from './types.ts';
 
 /** The first read of a transaction decides what it sees; an empty schema is read too. */
 const FIRST_READ = 'SELECT 1 FROM sqlite_schema LIMIT 1';
@@ -32,36 +32,42 @@ export class Reader {
     this.#connection = openReadConnection(path, options);
     this.#statements = new ReadStatements(this.#connection, options.statementCacheSize);
     this.#arrayStatements = new ReadArrayStatements(this.#connection, options.statementCacheSize);
-    this.#begin = this.#connection.prepare('BEGIN');
-    this.#firstRead = this.#connection.prepare(FIRST_READ);
-    this.#end = this.#connection.prepare('ROLLBACK');
+    try {
+      this.#begin = this.#connection.prepare('BEGIN');
+      // Reads the schema, and so is refused as busy while another process recovers the WAL.
+      this.#firstRead = this.#connection.prepare(FIRST_READ);
+      this.#end = this.#connection.prepare('ROLLBACK');
+    } catch (error) {
+      this.#connection.close();
+      throw error;
+    }
   }
 
   all(sql: string, params: SqlParams | undefined): unknown[] {
-    return allRows(this.#statements.get(sql).statement, params);
+    return allRows(this.#statements.get(sql), params);
   }
 
   get(sql: string, params: SqlParams | undefined): unknown {
-    return firstRow(this.#statements.get(sql).statement, params);
+    return firstRow(this.#statements.get(sql), params);
   }
 
   /** All rows as arrays of their columns. */
   values(sql: string, params: SqlParams | undefined): unknown[] {
-    return allRows(this.#arrayStatements.get(sql).statement, params);
+    return allRows(this.#arrayStatements.get(sql), params);
   }
 
   iterateValues(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
-    return this.#started(iterateRows(this.#arrayStatements.get(sql).statement, params));
+    return this.#started(iterateRows(this.#arrayStatements.get(sql), params));
   }
 
   /** The only query of this connection until it is over. To be handed to {@link stop} in any case. */
   iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
-    return this.#started(iterateRows(this.#statements.get(sql).statement, params));
+    return this.#started(iterateRows(this.#statements.get(sql), params));
   }
 
   /** One of several: with a statement of its own, as the same text may be asked again while it is half read. */
   iterateBeside(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
-    return this.#started(iterateRows(this.#statements.prepareFresh(sql).statement, params));
+    return this.#started(iterateRows(this.#statements.prepareFresh(sql), params));
   }
 
   stop(rows: IterableIterator<unknown>): void {
@@ -128,7 +134,7 @@ export class Snapshot implements ReadConnection {
         hint: 'Await everything that uses `r` within the function that it was given to.',
       });
     }
-    if (this.#signal?.aborted === true) throw aborted(this.#signal);
+    if (this.#signal?.aborted === true) throw abortedError(this.#signal, 'read');
   };
 
   /** @param reader In a transaction. */
@@ -154,6 +160,15 @@ export class Snapshot implements ReadConnection {
     try {
       this.#check();
       return settle(this.#reader.get(sql, params) as Row | undefined);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  values(sql: string, params?: SqlParams): Promise<SqlValue[][]> {
+    try {
+      this.#check();
+      return settle(this.#reader.values(sql, params) as SqlValue[][]);
     } catch (error) {
       return Promise.reject(error);
     }

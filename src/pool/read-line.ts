@@ -1,6 +1,8 @@
 import { SqlsyncError } from '../errors.ts';
+import { abortedError } from './pool-errors.ts';
+import { timerMs } from './retry.ts';
 import type { ReadCounters } from './read-counters.ts';
-import { NO_LABEL } from './stats.ts';
+import { NO_LABEL, named } from './stats.ts';
 import type { Activity, WaitOptions } from './types.ts';
 
 /** A connection or thread in someone's hands. */
@@ -82,7 +84,7 @@ export class ReadLine<Resource> {
   /** Rejects with READ_TIMEOUT, ABORTED, or what opening throws. */
   async take(options: WaitOptions, calledMs: number): Promise<Lease<Resource>> {
     const { label = NO_LABEL, deadlineMs = this.#options.busyTimeoutMs, signal } = options;
-    if (signal?.aborted === true) throw aborted(signal);
+    if (signal?.aborted === true) throw abortedError(signal, 'read');
     const free = this.peek();
     if (free !== undefined) this.#idle.pop();
     const until = calledMs + deadlineMs;
@@ -106,8 +108,13 @@ export class ReadLine<Resource> {
           reject(error);
         },
       };
-      const abort = (): void => waiter.fail(aborted(signal as AbortSignal));
-      const timer = setTimeout(() => waiter.fail(this.#timedOut(waiter)), Math.max(0, deadlineMs));
+      const abort = (): void => waiter.fail(abortedError(signal as AbortSignal, 'read'));
+      const expire = (): void => {
+        // Beyond what a timer can count to, it comes early.
+        if (performance.now() < until - 1) timer = setTimeout(expire, timerMs(until - performance.now()));
+        else waiter.fail(this.#timedOut(waiter));
+      };
+      let timer = setTimeout(expire, timerMs(until - performance.now()));
       signal?.addEventListener('abort', abort, { once: true });
       this.#waiters.add(waiter);
     });
@@ -192,18 +199,17 @@ export class ReadLine<Resource> {
     const holder =
       oldest === undefined
         ? ''
-        : `; "${oldest.label}" has had one for ${Math.round(nowMs - oldest.beganMs)} ms`;
+        : `; ${named(oldest.label, 'read')} has had one for ${Math.round(nowMs - oldest.beganMs)} ms`;
+    // It still counts among those who wait.
+    const others = this.#waiters.size - 1;
+    const company = others === 0 ? '' : `, as ${others} more ${others === 1 ? 'does' : 'do'}`;
     return new SqlsyncError(
       'READ_TIMEOUT',
-      `${counters.path}: "${waiter.label}" waited ${Math.round(waitedMs)} ms for one of ${capacity} ${what}, ` +
-        `as ${this.#waiters.size - 1} others do${holder}`,
+      `${counters.path}: ${named(waiter.label, 'read')} waited ${Math.round(waitedMs)} ms for one of ` +
+        `${capacity} ${what}${company}${holder}`,
       { hint: `End snapshots and iterations sooner, or open the database with more \`${option}\`.` },
     );
   }
-}
-
-export function aborted(signal: AbortSignal): SqlsyncError {
-  return new SqlsyncError('ABORTED', 'the read was aborted by its signal', { cause: signal.reason });
 }
 
 function first<T>(set: ReadonlySet<T>): T | undefined {

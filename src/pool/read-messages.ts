@@ -64,9 +64,14 @@ export function sentError(error: unknown): SentError {
   };
 }
 
+/** What better-sqlite3 throws for wrong parameters. */
+const BUILT_IN: readonly ErrorConstructor[] = [TypeError, RangeError];
+
 export function receivedError(sent: SentError): Error {
   const { isOurs, name, code = '', message, hint } = sent;
   if (isOurs) return new SqlsyncError(parseErrorCode(code), message, hint === undefined ? {} : { hint });
+  const BuiltIn = BUILT_IN.find((known) => known.name === name);
+  if (BuiltIn !== undefined) return Object.assign(new BuiltIn(message), code === '' ? {} : { code });
   return Object.assign(new Error(message), { name }, code === '' ? {} : { code });
 }
 

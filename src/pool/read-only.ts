@@ -1,6 +1,6 @@
 import { SqlsyncError } from '../errors.ts';
 import type { CachedStatement } from './statements.ts';
-import { StatementCache } from './statements.ts';
+import { StatementCache, requireText } from './statements.ts';
 
 /** White space, comments and empty statements, as SQLite's tokenizer skips them. */
 const SKIPPED = /(?:[\s;]|--[^\n]*|\/\*[^]*?(?:\*\/|$))*/y;
@@ -9,6 +9,12 @@ const WORD = /[a-z_]\w*/iy;
 const PRAGMA = /(?:\w+\s*\.\s*)?(\w+)\s*/y;
 
 const QUERIES = new Set(['SELECT', 'VALUES', 'WITH']);
+
+/** All other words that a statement of SQLite can begin with. */
+const WRITING = new Set(
+  `ALTER ANALYZE ATTACH BEGIN COMMIT CREATE DELETE DETACH DROP END INSERT REINDEX RELEASE REPLACE ROLLBACK SAVEPOINT
+  UPDATE VACUUM`.split(/\s+/),
+);
 
 /** Without an argument these tell something and change nothing. */
 const TELLING_PRAGMAS = new Set(
@@ -35,8 +41,10 @@ const ASKING_PRAGMAS = new Set(
  */
 export class ReadStatements extends StatementCache {
   override prepareFresh(sql: string): CachedStatement {
+    requireText(sql);
     const keyword = readingKeyword(sql);
     const prepared = super.prepareFresh(sql);
+    if (keyword === undefined) throw refusal(prepared.keyword);
     // To SQLite, even asking for the journal mode is writing; the list has judged PRAGMAs.
     if (!prepared.readonly && keyword !== 'PRAGMA') throw refusal(prepared.keyword);
     return prepared;
@@ -52,15 +60,22 @@ export class ReadArrayStatements extends ReadStatements {
   }
 }
 
-/** SELECT, VALUES, WITH or PRAGMA; throws READ_ONLY for a text that begins otherwise or with a PRAGMA that sets. */
-function readingKeyword(sql: string): string {
+/**
+ * SELECT, VALUES, WITH or PRAGMA; undefined for a text that SQLite is to call wrong. Throws READ_ONLY for the other
+ * statements of SQLite, and for a PRAGMA that sets.
+ */
+function readingKeyword(sql: string): string | undefined {
   let word = wordAt(sql, 0);
   if (word.text === 'EXPLAIN') {
     word = wordAt(sql, word.end);
     if (word.text === 'QUERY') word = wordAt(sql, wordAt(sql, word.end).end);
   }
   if (QUERIES.has(word.text)) return word.text;
-  if (word.text !== 'PRAGMA') throw refusal(word.text);
+  if (word.text !== 'PRAGMA') {
+    // Preparing a PRAGMA may execute it, so nothing that could be one is left to SQLite.
+    if (WRITING.has(word.text) || /pragma/i.test(sql)) throw refusal(word.text);
+    return undefined;
+  }
   PRAGMA.lastIndex = skip(sql, word.end);
   const name = PRAGMA.exec(sql)?.[1]?.toLowerCase() ?? '';
   const hasArgument = skip(sql, PRAGMA.lastIndex) < sql.length;

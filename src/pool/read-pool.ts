@@ -1,10 +1,12 @@
 import { SqlsyncError } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
+import { QUERY_OPTIONS, SNAPSHOT_OPTIONS, notAFunction, optionsFault } from './call-options.ts';
 import { settle } from './event-loop.ts';
+import { abortedError, closedError } from './pool-errors.ts';
 import { Reader, Snapshot, firstStep, remainingRows } from './read-connection.ts';
 import { ReadCounters } from './read-counters.ts';
 import type { Lease } from './read-line.ts';
-import { ReadLine, aborted } from './read-line.ts';
+import { ReadLine } from './read-line.ts';
 import { ReadThreads } from './read-threads.ts';
 import { retryWhileBusy } from './retry.ts';
 import type { PoolSettings } from './settings.ts';
@@ -43,6 +45,7 @@ export function openReadPool(path: string, settings: ReadSettings): ReadConnecti
  * connection from anyone; snapshots and iterations take one until they end.
  */
 export class ReadConnections implements ReadPool {
+  readonly #busyTimeoutMs: number;
   readonly #counters: ReadCounters;
   readonly #line: ReadLine<Reader>;
   readonly #threads: ReadThreads | undefined;
@@ -51,6 +54,7 @@ export class ReadConnections implements ReadPool {
   constructor(path: string, settings: ReadSettings) {
     const { busyTimeoutMs, safeIntegers, statementCacheSize } = settings;
     const counters = new ReadCounters(path);
+    this.#busyTimeoutMs = busyTimeoutMs;
     this.#counters = counters;
     this.#line = new ReadLine({
       capacity: settings.readers,
@@ -68,7 +72,7 @@ export class ReadConnections implements ReadPool {
 
   all<Row = SqlRow>(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<Row[]> {
     const threads = this.#threads;
-    if (threads !== undefined && options.thread !== false && !this.#isClosed) {
+    if (threads !== undefined && this.#goesToThread(options)) {
       return threads.all(sql, params, options) as Promise<Row[]>;
     }
     return this.#query(runAll, sql, params, options) as Promise<Row[]>;
@@ -80,7 +84,7 @@ export class ReadConnections implements ReadPool {
     options: QueryOptions = NO_OPTIONS,
   ): Promise<Row | undefined> {
     const threads = this.#threads;
-    if (threads !== undefined && options.thread !== false && !this.#isClosed) {
+    if (threads !== undefined && this.#goesToThread(options)) {
       return threads.get(sql, params, options) as Promise<Row | undefined>;
     }
     return this.#query(runGet, sql, params, options) as Promise<Row | undefined>;
@@ -88,7 +92,7 @@ export class ReadConnections implements ReadPool {
 
   values(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<SqlValue[][]> {
     const threads = this.#threads;
-    if (threads !== undefined && options.thread !== false && !this.#isClosed) {
+    if (threads !== undefined && this.#goesToThread(options)) {
       return threads.values(sql, params, options) as Promise<SqlValue[][]>;
     }
     return this.#query(runValues, sql, params, options) as Promise<SqlValue[][]>;
@@ -105,9 +109,9 @@ export class ReadConnections implements ReadPool {
       yield* this.#threads.iterate(sql, params, options) as AsyncGenerator<Row, void, undefined>;
       return;
     }
-    const lease = await this.#line.take(options, performance.now());
+    const lease = await this.#take(options, performance.now());
     const check = (): void => {
-      if (options.signal?.aborted === true) throw aborted(options.signal);
+      if (options.signal?.aborted === true) throw abortedError(options.signal, 'read');
     };
     try {
       check();
@@ -122,10 +126,14 @@ export class ReadConnections implements ReadPool {
     }
   }
 
-  async snapshot<T>(fn: (r: ReadConnection) => MaybePromise<T>, options: WaitOptions = {}): Promise<T> {
-    const refusal = this.#refusal(options);
+  async snapshot<T>(
+    fn: (r: ReadConnection) => MaybePromise<T>,
+    options: WaitOptions = NO_OPTIONS,
+  ): Promise<T> {
+    const refusal = this.#refusal(options, 'a snapshot', SNAPSHOT_OPTIONS);
     if (refusal !== undefined) throw refusal;
-    const lease = await this.#line.take(options, performance.now());
+    if (typeof fn !== 'function') throw notAFunction('read.snapshot()', fn);
+    const lease = await this.#take(options, performance.now());
     const reader = lease.resource;
     try {
       await this.#whileBusy(lease, () => reader.begin());
@@ -190,12 +198,21 @@ export class ReadConnections implements ReadPool {
     options: QueryOptions,
     calledMs: number,
   ): Promise<unknown> {
-    const lease = await this.#line.take(options, calledMs);
+    const lease = await this.#take(options, calledMs);
     try {
       return await this.#whileBusy(lease, () => run(lease.resource, sql, params));
     } finally {
       this.#line.give(lease);
     }
+  }
+
+  /** Where a connection has to be opened for it, that too can be refused as busy. */
+  #take(options: QueryOptions, calledMs: number): Promise<Lease<Reader>> {
+    const { label = NO_LABEL, deadlineMs = this.#busyTimeoutMs } = options;
+    return retryWhileBusy(() => this.#line.take(options, calledMs), {
+      timeoutMs: calledMs + deadlineMs - performance.now(),
+      timedOut: (_, cause) => this.#counters.refused({ label, calledMs }, cause),
+    });
   }
 
   /** Readers are refused as busy only while another process recovers or removes the WAL. */
@@ -217,9 +234,22 @@ export class ReadConnections implements ReadPool {
     this.#line.give(lease);
   }
 
-  #refusal(options: QueryOptions): SqlsyncError | undefined {
-    if (this.#isClosed) return new SqlsyncError('CLOSED', `${this.#counters.path}: a read after close()`);
-    if (options.signal?.aborted === true) return aborted(options.signal);
+  /** What is refused does not go there. */
+  #goesToThread(options: QueryOptions): boolean {
+    return options?.thread !== false && this.#refusal(options) === undefined;
+  }
+
+  #refusal(
+    options: QueryOptions,
+    what = 'a query',
+    checks: object = QUERY_OPTIONS,
+  ): SqlsyncError | undefined {
+    if (options !== NO_OPTIONS) {
+      const fault = optionsFault(what, options, checks);
+      if (fault !== undefined) return fault;
+    }
+    if (this.#isClosed) return closedError(`${this.#counters.path}: a read after close()`);
+    if (options.signal?.aborted === true) return abortedError(options.signal, 'read');
     if (options.thread === true && this.#threads === undefined) {
       return new SqlsyncError('USAGE', 'a query with `thread: true` of a database without threads', {
         hint: 'Open the database with `threads`.',

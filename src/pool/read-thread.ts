@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { SqlsyncError } from '../errors.ts';
 import type { QueryMode, RowsReply, WorkerOptions, WorkerReply, WorkerRequest } from './read-messages.ts';
 import { receivedError, restoreBlobs } from './read-messages.ts';
+import { requireText } from './statements.ts';
 import type { SqlParams } from './types.ts';
 
 /** Of a result, this many chunks are under way: one is consumed while the next is being read. */
@@ -66,10 +67,18 @@ export class ReadThread {
     return this.#query === undefined;
   }
 
-  /** Begins a query of a free thread. Throws what does not survive the way to another thread (DataCloneError). */
+  /** Begins a query of a free thread. */
   query(sql: string, params: SqlParams | undefined, mode: QueryMode): RunningQuery {
+    requireText(sql);
     const id = (this.#lastId += 1);
-    this.#send({ type: 'query', id, sql, params, mode, credit: CHUNKS_AHEAD });
+    try {
+      this.#send({ type: 'query', id, sql, params, mode, credit: CHUNKS_AHEAD });
+    } catch (error) {
+      // What cannot be cloned (a function) is no value of SQLite: the error is that of a query without threads.
+      throw new TypeError('SQLite3 can only bind numbers, strings, bigints, buffers, and null', {
+        cause: error,
+      });
+    }
     this.#worker.ref();
     const answer = new Answer(id, () => this.#send({ type: 'more', id }));
     this.#query = answer;

@@ -1,8 +1,9 @@
 import { isBusy } from '../sqlite/busy.ts';
+import { abortedError } from './pool-errors.ts';
 import type { ReaderOptions } from './read-connection.ts';
 import type { ReadCounters } from './read-counters.ts';
 import type { Lease } from './read-line.ts';
-import { ReadLine, aborted } from './read-line.ts';
+import { ReadLine } from './read-line.ts';
 import type { QueryMode } from './read-messages.ts';
 import type { RunningQuery } from './read-thread.ts';
 import { ReadThread } from './read-thread.ts';
@@ -84,11 +85,11 @@ export class ReadThreads {
     const lease = await this.line.take(options, performance.now());
     const thread = lease.resource;
     const { signal } = options;
-    const abort = (): void => this.#kill(thread, aborted(signal as AbortSignal));
+    const abort = (): void => this.#kill(thread, abortedError(signal as AbortSignal, 'read'));
     signal?.addEventListener('abort', abort, { once: true });
     try {
       // It may have been aborted between the turn's being given and its being taken.
-      if (signal?.aborted === true) throw aborted(signal);
+      if (signal?.aborted === true) throw abortedError(signal, 'read');
       const query = thread.query(sql, params, mode);
       for (let isDone = false; !isDone;) {
         const chunk = await this.#next(query, lease);

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
+import type { MaybePromise } from './types.ts';
 
 /** The longest wait between two attempts: with a cap, an old waiter is as likely to get the lock as a new one. */
 const MAX_DELAY_MS = 10;
@@ -17,6 +18,14 @@ export function retryDelayMs(refusals: number, random: () => number = Math.rando
   return longest * (0.5 + 0.5 * random());
 }
 
+/** What setTimeout can count to. */
+const TIMER_MAX_MS = 2 ** 31 - 1;
+
+/** How long a timer for something in `ms` may run at once: setTimeout takes a longer time for none at all. */
+export function timerMs(ms: number): number {
+  return Math.min(Math.max(0, Math.ceil(ms)), TIMER_MAX_MS);
+}
+
 export interface RetryPlan {
   readonly timeoutMs: number;
   onBusy?(code: string): void;
@@ -25,11 +34,11 @@ export interface RetryPlan {
 }
 
 /** Tries until `attempt` is not refused as busy, never blocking the event loop in between. */
-export async function retryWhileBusy<T>(attempt: () => T, plan: RetryPlan): Promise<T> {
+export async function retryWhileBusy<T>(attempt: () => MaybePromise<T>, plan: RetryPlan): Promise<T> {
   const beganMs = performance.now();
   for (let refusals = 1; ; refusals += 1) {
     try {
-      return attempt();
+      return await attempt();
     } catch (error) {
       if (!isBusy(error)) throw error;
       plan.onBusy?.(systemErrorCode(error) ?? '');

@@ -1,9 +1,13 @@
 import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { SqlsyncError } from '../errors.ts';
+import { shown, unknownOption } from './call-options.ts';
 import type { DatabaseOptions } from './types.ts';
 
 /** The options with their defaults. */
-export type PoolSettings = Required<DatabaseOptions>;
+export type PoolSettings = {
+  readonly [Name in keyof DatabaseOptions]-?: Exclude<DatabaseOptions[Name], undefined>;
+};
 
 const DEFAULTS: PoolSettings = {
   busyTimeoutMs: 5000,
@@ -16,35 +20,49 @@ const DEFAULTS: PoolSettings = {
   statementCacheSize: 200,
 };
 
+/** The smallest value of those that are numbers. */
+const MINIMA = { busyTimeoutMs: 0, readers: 1, threads: 0, walLimitBytes: 0, statementCacheSize: 1 } as const;
+
 /** Throws USAGE for an option that is not what it should be. */
 export function poolSettings(options: DatabaseOptions): PoolSettings {
+  if (typeof options !== 'object' || options === null) {
+    throw usage(`openDatabase() got the options ${shown(options)}; expected an object`);
+  }
   const settings = { ...DEFAULTS };
   for (const [name, value] of Object.entries(options)) {
-    if (!(name in DEFAULTS)) throw usage(`an option "${name}" of openDatabase, which there is not`);
+    if (!Object.hasOwn(DEFAULTS, name)) throw unknownOption('openDatabase()', name, DEFAULTS);
     if (value !== undefined) Object.assign(settings, { [name]: value });
   }
-  for (const [name, min] of [
-    ['busyTimeoutMs', 0],
-    ['readers', 1],
-    ['threads', 0],
-    ['walLimitBytes', 0],
-    ['statementCacheSize', 1],
-  ] as const) {
-    const value = settings[name];
-    if (!Number.isSafeInteger(value) || value < min) {
-      throw usage(`${name} is ${String(value)}, where a whole number from ${min} is expected`);
+  for (const [name, value] of Object.entries(settings)) {
+    const expected = expectedFor(name, value);
+    if (expected !== undefined) {
+      throw usage(`openDatabase(): ${name} is ${shown(value)}; expected ${expected}`);
     }
-  }
-  if (settings.admission !== 'cooperative' && settings.admission !== 'none') {
-    throw usage(`admission is ${String(settings.admission)}, where 'cooperative' or 'none' is expected`);
   }
   return settings;
 }
 
+/** What an option should be, where it is not. */
+function expectedFor(name: string, value: unknown): string | undefined {
+  if (name === 'admission') {
+    return value === 'cooperative' || value === 'none' ? undefined : `'cooperative' or 'none'`;
+  }
+  const minimum = (MINIMA as Readonly<Record<string, number>>)[name];
+  if (minimum === undefined) return typeof value === 'boolean' ? undefined : 'true or false';
+  const isRight = Number.isSafeInteger(value) && (value as number) >= minimum;
+  return isRight ? undefined : `a whole number from ${minimum}`;
+}
+
 /** Absolute. Throws USAGE for what is no file. */
-export function databasePath(path: string): string {
+export function databasePath(path: string | URL): string {
+  if (path instanceof URL && path.protocol === 'file:') return fileURLToPath(path);
+  if (typeof path !== 'string') {
+    throw usage(
+      `openDatabase() got the path ${shown(path)}; expected that of a file, as a string or file: URL`,
+    );
+  }
   if (path === '' || path === ':memory:' || path.startsWith('file:')) {
-    throw usage(`openDatabase(${JSON.stringify(path)}), where the path of a file is expected`);
+    throw usage(`openDatabase() got the path ${JSON.stringify(path)}; expected that of a file`);
   }
   return resolve(path);
 }

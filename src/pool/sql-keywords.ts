@@ -1,6 +1,9 @@
-/** White space, comments, quoted text and names, words, and any other character, as SQLite's tokenizer has them. */
+/**
+ * White space, comments, quoted text and names, words, and any other character, as SQLite's tokenizer has them; but a
+ * text with a doubled quote in it counts as two, since a repeated group overflows the stack at some megabytes.
+ */
 const TOKEN =
-  /\s+|--[^\n]*|\/\*[^]*?(?:\*\/|$)|'(?:[^']|'')*(?:'|$)|"(?:[^"]|"")*(?:"|$)|`(?:[^`]|``)*(?:`|$)|\[[^\]]*(?:\]|$)|[\p{ID_Start}_$@:?#][\p{ID_Continue}$]*|[^]/uy;
+  /\s+|--[^\n]*|\/\*[^]*?(?:\*\/|$)|'[^']*(?:'|$)|"[^"]*(?:"|$)|`[^`]*(?:`|$)|\[[^\]]*(?:\]|$)|[\p{ID_Start}_$@:?#][\p{ID_Continue}$]*|[^]/uy;
 
 const SKIPPED = /^(?:\s|--|\/\*)/;
 
@@ -29,6 +32,25 @@ export function leadingKeywords(sql: string): string[] {
     if (isCreateTrigger(head)) isTriggerBody = true;
   }
   return keywords;
+}
+
+/** The PRAGMAs of `sql` that are given a value, in small letters: `PRAGMA main.Busy_Timeout(9)` is busy_timeout, 9. */
+export function pragmaValues(sql: string): { name: string; value: string }[] {
+  const found: { name: string; value: string }[] = [];
+  let before = '';
+  let name: string | undefined;
+  let isPragma = false;
+  let isHead = true;
+  for (const token of tokens(sql)) {
+    const word = token.replace(/^["'`[]|["'`\]]$/g, '').toLowerCase();
+    if (name !== undefined) found.push({ name, value: word });
+    name = isPragma && (token === '=' || token === '(') ? before : undefined;
+    if (token === ';') isPragma = false;
+    else if (isHead && word === 'pragma') isPragma = true;
+    isHead = token === ';' || (isHead && /^(?:explain|query|plan)$/.test(word));
+    before = word;
+  }
+  return found;
 }
 
 function* tokens(sql: string): Generator<string> {

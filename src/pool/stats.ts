@@ -5,6 +5,11 @@ import type { LabelStats, Priority, TimeStats } from './types.ts';
 /** What is counted for work without a label. */
 export const NO_LABEL = '(none)';
 
+/** Work by its label, for messages. */
+export function named(label: string, kind: 'read' | 'write'): string {
+  return label === NO_LABEL ? `a ${kind} without a label` : `"${label}"`;
+}
+
 /** Labels beyond this are counted as one: a label made of user input must not eat the memory. */
 const MAX_LABELS = 200;
 const OTHER_LABELS = '(other)';

@@ -1,12 +1,14 @@
 import { isTurnOver, nextTurn } from './event-loop.ts';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
+import { named } from './stats.ts';
 import { retryWhileBusy } from './retry.ts';
 import { newTransaction, runInside } from './transaction-context.ts';
 import type { MaybePromise, WriteTransaction } from './types.ts';
 import type { WriteCounters, WriteRun } from './write-counters.ts';
-import type { WriteJob } from './write-job.ts';
+import type { Wish } from './write-job.ts';
 import type { Transaction } from './write-transaction.ts';
+import { abortedError } from './pool-errors.ts';
 import type { Writer } from './writer.ts';
 
 export type TransactionFunction<T> = (tx: WriteTransaction) => MaybePromise<T>;
@@ -16,7 +18,7 @@ export interface Hold extends WriteRun {
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
   /** That of the caller, where the call did not come straight from it. */
-  readonly inContext: WriteJob['inContext'] | undefined;
+  readonly inContext: Wish['inContext'] | undefined;
 }
 
 /** The pool, as the one who runs its transactions sees it. */
@@ -53,12 +55,14 @@ export class TransactionRunner {
     const tx = newTransaction(this.#writer, hold.signal);
     this.#pool.begun(hold);
     let result: MaybePromise<T>;
+    let isLater: boolean;
     try {
       result = hold.inContext === undefined ? runInside(tx, fn) : hold.inContext(() => runInside(tx, fn));
+      isLater = isThenable(result);
     } catch (error) {
       return this.#failed(fn, hold, tx, error);
     }
-    if (!isThenable(result)) return this.#succeeded(fn, hold, tx, result as T);
+    if (!isLater) return this.#succeeded(fn, hold, tx, result as T);
     return Promise.resolve(result).then<T, T>(
       (value) => this.#succeeded(fn, hold, tx, value),
       (error: unknown) => this.#failed(fn, hold, tx, error),
@@ -100,7 +104,11 @@ export class TransactionRunner {
     const onBusy = (code: string): void => this.#pool.counters.refused(hold.label, code);
     onBusy(systemErrorCode(refusedBy) ?? '');
     try {
-      await retryWhileBusy(() => this.#writer.commit(), {
+      const commit = (): void => {
+        if (hold.signal?.aborted === true) throw abortedError(hold.signal);
+        this.#writer.commit();
+      };
+      await retryWhileBusy(commit, {
         timeoutMs: hold.deadlineMs - performance.now(),
         onBusy,
         timedOut: (_, cause) => this.#commitTimedOut(hold, cause),
@@ -122,7 +130,7 @@ export class TransactionRunner {
     this.#pool.counters.timedOut(hold.label, waitedMs);
     return new SqlsyncError(
       'BUSY_TIMEOUT',
-      `${this.#path}: the commit of "${hold.label}" was refused until ${ms(waitedMs)} had passed; it was rolled back`,
+      `${this.#path}: the commit of ${named(hold.label, 'write')} was refused until ${ms(waitedMs)} had passed; it was rolled back`,
       { hint: 'Another program reads an attached database: allow more time with deadlineMs.', cause },
     );
   }

@@ -7,10 +7,16 @@
  *     Database             both pools
  */
 
-/** A value of SQLite in JavaScript. Blobs are read as `Buffer`; an integer is a `bigint` only with `safeIntegers`. */
+/**
+ * A value of SQLite in JavaScript. There are no booleans, dates or `undefined`. Blobs are read as `Buffer`; an integer
+ * is a `bigint` only with `safeIntegers`, and rounded beyond 2^53 without.
+ */
 export type SqlValue = null | number | bigint | string | Uint8Array;
 
-/** For `?` an array, for `:name`, `@name` and `$name` an object without the prefixes. */
+/**
+ * For `?` an array, for `:name`, `@name` and `$name` an object without the prefixes, which may have no other names
+ * than the statement. Of an object whose type is an `interface`, pass a copy: `{ ...user }`.
+ */
 export type SqlParams = readonly SqlValue[] | Readonly<Record<string, SqlValue>>;
 
 export type SqlRow = Record<string, SqlValue>;
@@ -33,11 +39,11 @@ export type MaybePromise<T> = T | Promise<T>;
 
 export interface WaitOptions {
   /** Names the work in {@link DatabaseStats}, in events and in errors. A few dozen different ones at most. */
-  readonly label?: string;
+  readonly label?: string | undefined;
   /** How long it may wait until it begins, in milliseconds. Default: `busyTimeoutMs` of the database. */
-  readonly deadlineMs?: number;
+  readonly deadlineMs?: number | undefined;
   /** Ends what waits, and rolls back what runs at its next statement; the promise rejects with ABORTED. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface QueryOptions extends WaitOptions {
@@ -45,29 +51,30 @@ export interface QueryOptions extends WaitOptions {
    * Whether the query runs in a worker thread. Default: where the database has `threads`, those of `db.read` do.
    * Within a snapshot or a transaction it has no effect: they are one connection.
    */
-  readonly thread?: boolean;
+  readonly thread?: boolean | undefined;
 }
 
 export interface WriteOptions extends WaitOptions {
   /** Who is served first among those who wait; the others are not starved. Default: 'normal'. */
-  readonly priority?: Priority;
+  readonly priority?: Priority | undefined;
   /**
    * A key for best-effort writes (a "last seen", a progress): while an older write with the same key still waits,
    * this one replaces it, in its place in the queue. All callers get the outcome of the one that ran.
+   * One that gives up (`signal`, deadline) before it ran gives its place back to the one before.
    */
-  readonly coalesce?: string;
+  readonly coalesce?: string | undefined;
 }
 
 export interface BulkOptions extends WaitOptions {
   /** Default: 'background'. */
-  readonly priority?: Priority;
+  readonly priority?: Priority | undefined;
   /**
    * For how long a transaction takes in items, in milliseconds from its BEGIN. It is what another writer may have to
    * wait. Default: 1000.
    */
-  readonly budgetMs?: number;
+  readonly budgetMs?: number | undefined;
   /** After each commit, with the number of items that are safe by now. */
-  readonly onCommit?: (committed: number) => void;
+  readonly onCommit?: ((committed: number) => void) | undefined;
 }
 
 /**
@@ -81,6 +88,8 @@ export interface ReadConnection {
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: QueryOptions): Promise<Row[]>;
   /** The first row. */
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: QueryOptions): Promise<Row | undefined>;
+  /** All rows, each an array of its columns: for query builders, whose columns may have the same name. */
+  values(sql: string, params?: SqlParams, options?: QueryOptions): Promise<SqlValue[][]>;
   /** Row by row, for results that are too large for memory. Holds one connection until the loop ends. */
   iterate<Row = SqlRow>(sql: string, params?: SqlParams, options?: QueryOptions): AsyncIterable<Row>;
 }
@@ -105,8 +114,6 @@ export interface WriteTransaction extends ReadConnection {
 
 /** The readers' connections. Writers cannot use them up, and readers never wait for a writer. */
 export interface ReadPool extends ReadConnection {
-  /** All rows, each an array of its columns: for query builders, whose columns may have the same name. */
-  values(sql: string, params?: SqlParams, options?: QueryOptions): Promise<SqlValue[][]>;
   /**
    * Runs `fn` with one connection that sees one state of the database, whatever is written meanwhile. Keep it short:
    * the WAL cannot be emptied while it lasts. Errors: READ_TIMEOUT where no connection became free in time.
@@ -118,7 +125,7 @@ export interface ReadPool extends ReadConnection {
  * The one connection that writes, and the queue for it.
  *
  * Nobody sees SQLITE_BUSY: a write that is refused as busy is tried again until its deadline, without blocking the
- * event loop, and then rejects with BUSY_TIMEOUT, which names who has the writer. Other errors: ABORTED, CLOSED,
+ * event loop, and then rejects with BUSY_TIMEOUT, which names who has the writer where that is this pool. Other errors: ABORTED, CLOSED,
  * NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
  */
 export interface WritePool {
@@ -127,6 +134,8 @@ export interface WritePool {
   /** One statement that returns rows, as `INSERT … RETURNING`. */
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row[]>;
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row | undefined>;
+  /** Any statement; its rows each an array of its columns, and none where it returns none. */
+  values(sql: string, params?: SqlParams, options?: WriteOptions): Promise<SqlValue[][]>;
   /** One statement, whether it returns rows or not; for query builders. */
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>>;
   /** Several statements, separated by semicolons, in one transaction. */
@@ -144,7 +153,7 @@ export interface WritePool {
    */
   bulk<Item>(
     items: Iterable<Item> | AsyncIterable<Item>,
-    fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+    fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
     options?: BulkOptions,
   ): Promise<{ committed: number }>;
 }
@@ -155,7 +164,11 @@ export interface Database extends AsyncDisposable {
   readonly read: ReadPool;
   readonly write: WritePool;
   stats(): DatabaseStats;
-  /** Takes no more work, finishes what runs and what waits, and closes all connections. A second call waits too. */
+  /**
+   * Takes no more work, finishes what runs and what waits, and closes all connections. A second call waits too. It
+   * waits for every snapshot, iteration and transaction, for ever if they never end: `stats()` names them.
+   * Not to be awaited within a transaction, snapshot or iteration: it waits for their end.
+   */
   close(): Promise<void>;
 }
 
@@ -164,24 +177,24 @@ export interface DatabaseOptions {
    * The one knob: how long a write may wait for its turn and for SQLite's lock until BUSY_TIMEOUT, and a read for a
    * connection until READ_TIMEOUT, in milliseconds. Default: 5000.
    */
-  readonly busyTimeoutMs?: number;
+  readonly busyTimeoutMs?: number | undefined;
   /** Read connections at most; they are opened as they are needed. Default: 4. */
-  readonly readers?: number;
+  readonly readers?: number | undefined;
   /** Worker threads for queries, each with a connection of its own. Default: 0, queries run in the caller's thread. */
-  readonly threads?: number;
+  readonly threads?: number | undefined;
   /**
    * 'cooperative': processes that use sqlsync on this database queue for the writer's place, first come, first
    * served. 'none': they collide and retry, as with other programs. Default: 'cooperative'.
    */
-  readonly admission?: 'cooperative' | 'none';
+  readonly admission?: 'cooperative' | 'none' | undefined;
   /** The WAL file is emptied, at a moment when no one waits, once it is larger. Default: 64 MiB. */
-  readonly walLimitBytes?: number;
+  readonly walLimitBytes?: number | undefined;
   /** Whether a database that does not exist is made. Default: true. */
-  readonly create?: boolean;
+  readonly create?: boolean | undefined;
   /** Integers are read as `bigint`, so that none beyond 2^53 is rounded. Default: false. */
-  readonly safeIntegers?: boolean;
+  readonly safeIntegers?: boolean | undefined;
   /** Prepared statements that each connection keeps. Default: 200. */
-  readonly statementCacheSize?: number;
+  readonly statementCacheSize?: number | undefined;
 }
 
 /** Quantiles are of a histogram whose buckets are 12.5 % wide, since the database was opened. */

@@ -12,7 +12,7 @@ const AGAIN_LONGEST_MS = 5000;
 export interface WalWriter {
   /** True where nobody writes or waits for it: emptying the WAL holds the writer's lock. */
   readonly isIdle: boolean;
-  /** Waits for nobody. False where someone reads or writes. */
+  /** Waits for nobody. False where someone reads or writes. Throws SQLite's errors (disk full). */
   truncateWal(): boolean;
 }
 
@@ -49,10 +49,14 @@ export class WalCare {
     if (this.#timer === undefined && this.bytes() > this.#limitBytes) this.#later(0);
   }
 
-  /** The file's size; 0 where there is none. */
+  /** The file's size; 0 where there is none, or where it cannot be told: no write fails for that. */
   bytes(): number {
-    // stat takes no descriptor: closing one would end this process's locks on some systems.
-    return statSync(this.#walPath, { throwIfNoEntry: false })?.size ?? 0;
+    try {
+      // stat takes no descriptor: closing one would end this process's locks on some systems.
+      return statSync(this.#walPath, { throwIfNoEntry: false })?.size ?? 0;
+    } catch {
+      return 0;
+    }
   }
 
   close(): void {
@@ -73,7 +77,7 @@ export class WalCare {
       this.#later(AGAIN_MS);
       return;
     }
-    const isDone = this.#writer.truncateWal();
+    const isDone = wasEmptied(this.#writer);
     if (isDone) {
       this.truncations += 1;
       this.#againMs = AGAIN_MS;
@@ -85,5 +89,14 @@ export class WalCare {
     if (!POOL_CHANNELS.wal.hasSubscribers) return;
     const event: WalEvent = { path: this.#path, bytes, outcome: isDone ? 'truncated' : 'busy' };
     POOL_CHANNELS.wal.publish(event);
+  }
+}
+
+/** Where it fails (disk full), the next writes will tell their callers; nobody called this one. */
+function wasEmptied(writer: WalWriter): boolean {
+  try {
+    return writer.truncateWal();
+  } catch {
+    return false;
   }
 }

@@ -1,5 +1,7 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
-import { abortedError } from './write-transaction.ts';
+import assert from 'node:assert/strict';
+import type { AsyncLocalStorage } from 'node:async_hooks';
+import { isTurnOver } from './event-loop.ts';
+import { abortedError } from './pool-errors.ts';
 import type { MaybePromise, Priority, WriteOptions, WriteTransaction } from './types.ts';
 import type { Writer } from './writer.ts';
 
@@ -8,40 +10,50 @@ export type Work<T> =
   | { readonly statement: (writer: Writer) => T }
   | { readonly transaction: (tx: WriteTransaction) => MaybePromise<T> };
 
-/** One who waits for a job. */
-interface Caller {
-  readonly resolve: (value: never) => void;
-  readonly reject: (error: Error) => void;
+/** What one who waits for a job wants of it. */
+export interface Wish {
+  readonly work: Work<unknown>;
   /** On the clock of performance.now(). */
   readonly deadlineMs: number;
+  readonly signal: AbortSignal | undefined;
+  /** Runs what it is given with the AsyncLocalStorage values of the call. */
+  readonly inContext: ReturnType<typeof AsyncLocalStorage.snapshot>;
+}
+
+/** One who waits for a job. */
+interface Caller extends Wish {
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: Error) => void;
   /** Takes its listener from its signal. */
   readonly forget: () => void;
 }
 
 /**
- * A write that could not run at once. Several callers wait for one where their writes had the same key: what runs
- * is the latest's, and each caller gives up at its own deadline and by its own signal.
+ * A write that could not run at once. Several callers wait for one where their writes had the same key: what runs is
+ * that of the latest who has not given up, and each gives up at its own deadline and by its own signal.
  */
 export class WriteJob {
   readonly priority: Priority;
   readonly label: string;
   readonly coalesce: string | undefined;
   readonly calledMs: number;
-  work: Work<unknown>;
-  /** Runs what it is given with the caller's AsyncLocalStorage values. */
-  inContext: ReturnType<typeof AsyncLocalStorage.snapshot>;
   /** How often in a row SQLite refused it. */
   refusals = 0;
+  #hasBegun = false;
   #callers: Caller[] = [];
-  #signal: AbortSignal | undefined;
 
-  constructor(label: string, calledMs: number, work: Work<unknown>, options: WriteOptions) {
+  constructor(label: string, calledMs: number, options: WriteOptions) {
     this.priority = options.priority ?? 'normal';
     this.label = label;
     this.coalesce = options.coalesce;
     this.calledMs = calledMs;
-    this.work = work;
-    this.inContext = AsyncLocalStorage.snapshot();
+  }
+
+  /** What is to be run. To be asked while somebody waits. */
+  get wish(): Wish {
+    const latest = this.#callers.at(-1);
+    assert(latest !== undefined, 'a job that nobody waits for');
+    return latest;
   }
 
   /** The end of the last caller's patience. */
@@ -60,15 +72,15 @@ export class WriteJob {
 
   /** The signal that ends it once it runs: where several wait for it, none of them may do that. */
   get signal(): AbortSignal | undefined {
-    return this.#callers.length === 1 ? this.#signal : undefined;
+    return this.#callers.length === 1 ? this.#callers[0]?.signal : undefined;
   }
 
   /**
-   * The promise of one more caller.
+   * The promise of one more caller, whose work takes the place of the others'.
    * @param onAbandoned Called when a signal has ended the patience of the last one.
    */
-  join<T>(deadlineMs: number, signal: AbortSignal | undefined, onAbandoned: () => void): Promise<T> {
-    this.#signal = signal;
+  join<T>(wish: Wish, onAbandoned: () => void): Promise<T> {
+    const { signal } = wish;
     return new Promise<T>((resolve, reject) => {
       const onAbort = (): void => {
         this.#callers = this.#callers.filter((other) => other !== caller);
@@ -76,20 +88,15 @@ export class WriteJob {
         if (!this.isAwaited) onAbandoned();
       };
       const forget = (): void => signal?.removeEventListener('abort', onAbort);
-      const caller: Caller = { resolve, reject, deadlineMs, forget };
+      const caller: Caller = { ...wish, resolve, reject, forget };
       this.#callers.push(caller);
       signal?.addEventListener('abort', onAbort, { once: true });
     });
   }
 
-  /** The later write with the same key takes its place. */
-  replaceBy(work: Work<unknown>): void {
-    this.work = work;
-    this.inContext = AsyncLocalStorage.snapshot();
-  }
-
   /** It leaves the queue: from here on a signal ends it by way of the transaction. */
   begin(): void {
+    this.#hasBegun = true;
     for (const { forget } of this.#callers) forget();
   }
 
@@ -101,14 +108,25 @@ export class WriteJob {
     for (const caller of this.#takeCallers()) caller.reject(error as Error);
   }
 
-  /** Rejects the callers whose deadline has passed. */
-  expire(nowMs: number, error: (waitedMs: number) => Error): void {
-    const expired = this.#callers.filter(({ deadlineMs }) => deadlineMs <= nowMs);
-    this.#callers = this.#callers.filter((caller) => !expired.includes(caller));
-    for (const caller of expired) {
-      caller.forget();
-      caller.reject(error(nowMs - this.calledMs));
+  /**
+   * Rejects the callers whose deadline has passed, while this turn of the event loop may last, and at least one of
+   * them. False where the turn is over. One that runs already is done, however late.
+   */
+  expire(nowMs: number, error: (waitedMs: number) => Error): boolean {
+    if (this.#hasBegun) return true;
+    const callers = this.#callers;
+    this.#callers = [];
+    let isOver = false;
+    for (const caller of callers) {
+      if (isOver || caller.deadlineMs > nowMs) {
+        this.#callers.push(caller);
+      } else {
+        caller.forget();
+        caller.reject(error(nowMs - this.calledMs));
+        isOver = isTurnOver(performance.now());
+      }
     }
+    return !isOver;
   }
 
   #takeCallers(): Caller[] {

@@ -1,14 +1,14 @@
 import { isTurnOver } from './event-loop.ts';
 import type { Admission, Turn } from './admission-types.ts';
-import { PATIENT_ATTEMPT_MS, retryDelayMs } from './retry.ts';
+import { PATIENT_ATTEMPT_MS, retryDelayMs, timerMs } from './retry.ts';
 import type { WriteJob } from './write-job.ts';
 import { WriteQueue } from './write-queue.ts';
 
 /** At most one attempt in this time may block: many whose deadlines pass together must not each do so. */
 const PATIENCE_PAUSE_MS = 250;
 
-/** What setTimeout can count to. */
-const TIMER_MAX_MS = 2 ** 31 - 1;
+/** One is not enough: an application that yields between two writes comes back after the same turn that looks for it. */
+const QUIET_TURNS = 2;
 
 /** The one that does the work, as those who wait in line see it. */
 export interface LineServer {
@@ -33,7 +33,7 @@ export interface LineServer {
  *                             └──► attempt ─┴─ busy ──► pause ──► attempt …
  *
  * A turn among the processes is kept while it lasts and work comes, since handing it on costs more than a small
- * transaction; it is left at the first turn of the event loop that brought none.
+ * transaction; it is left after {@link QUIET_TURNS} turns of the event loop that brought none.
  */
 export class WriteLine {
   readonly #server: LineServer;
@@ -114,8 +114,7 @@ export class WriteLine {
     if (deadlineMs < this.#deadlineMs) {
       clearTimeout(this.#deadlineTimer);
       this.#deadlineMs = deadlineMs;
-      const delayMs = Math.min(Math.max(0, Math.ceil(deadlineMs - performance.now())), TIMER_MAX_MS);
-      this.#deadlineTimer = setTimeout(() => this.#expire(), delayMs);
+      this.#deadlineTimer = setTimeout(() => this.#expire(), timerMs(deadlineMs - performance.now()));
     } else {
       this.#deadlineTimer?.ref();
     }
@@ -204,27 +203,43 @@ export class WriteLine {
     this.#server.emptied();
   }
 
-  #linger(): void {
+  #linger(quietTurns = 0): void {
     const { served } = this.#server;
     this.#isLingering = true;
     setImmediate(() => {
       this.#isLingering = false;
       if (this.#turn === undefined || this.#queue.size > 0 || this.#server.isTaken) return;
-      if (this.#turn.isOver || this.#server.served === served) this.#leave();
-      else this.#linger();
+      const quiet = this.#server.served === served ? quietTurns + 1 : 0;
+      if (this.#turn.isOver || quiet === QUIET_TURNS) this.#leave();
+      else this.#linger(quiet);
     });
   }
 
   #expire(): void {
-    this.#deadlineMs = Infinity;
     this.#deadlineTimer = undefined;
-    const nowMs = performance.now();
-    for (const job of this.#queue.items()) {
-      // A timer may come a fraction of a millisecond early.
-      job.expire(nowMs + 1, (waitedMs) => this.#server.timedOut(job.label, waitedMs));
-      if (job.isAwaited) this.watchDeadline(job.earliestDeadlineMs);
-      else this.remove(job);
+    // No other timer until all have been looked at.
+    this.#deadlineMs = -Infinity;
+    this.#expireFrom(this.#queue.items(), 0);
+  }
+
+  /** In portions: when very many give up at the same moment, the event loop turns in between. */
+  #expireFrom(jobs: readonly WriteJob[], first: number): void {
+    // A timer may come a fraction of a millisecond early.
+    const nowMs = performance.now() + 1;
+    for (let index = first; index < jobs.length; index += 1) {
+      const job = jobs[index] as WriteJob;
+      // Between two portions others may have been served, or aborted.
+      if (!job.isAwaited) continue;
+      const isThrough = job.expire(nowMs, (waitedMs) => this.#server.timedOut(job.label, waitedMs));
+      if (!job.isAwaited) this.remove(job);
+      if (!isThrough) {
+        setImmediate(() => this.#expireFrom(jobs, index));
+        return;
+      }
     }
+    this.#deadlineMs = Infinity;
+    const waiting = this.#queue.items();
+    this.watchDeadline(waiting.reduce((next, job) => Math.min(next, job.earliestDeadlineMs), Infinity));
     this.advance();
   }
 

@@ -1,9 +1,12 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 import type { Admission } from './admission-types.ts';
 import { bulkWrite } from './bulk.ts';
+import { WRITE_OPTIONS, notAFunction, optionsFault } from './call-options.ts';
 import { settle } from './event-loop.ts';
-import { NO_LABEL } from './stats.ts';
+import { abortedError, closedError } from './pool-errors.ts';
+import { NO_LABEL, named } from './stats.ts';
 import type {
   BulkOptions,
   DatabaseStats,
@@ -12,6 +15,7 @@ import type {
   RunResult,
   SqlParams,
   SqlRow,
+  SqlValue,
   WriteActivity,
   WriteOptions,
   WritePool,
@@ -23,11 +27,10 @@ import { TransactionRunner, ms } from './transaction-runner.ts';
 import type { WalCare } from './wal-care.ts';
 import type { WriteRun } from './write-counters.ts';
 import { WriteCounters } from './write-counters.ts';
-import type { Work } from './write-job.ts';
+import type { Wish, Work } from './write-job.ts';
 import { WriteJob } from './write-job.ts';
 import type { LineServer } from './write-line.ts';
 import { WriteLine } from './write-line.ts';
-import { abortedError } from './write-transaction.ts';
 import type { Writer } from './writer.ts';
 
 /** How many of those who wait stats() names. */
@@ -81,6 +84,10 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     return this.#statement((writer) => writer.get(sql, params) as Row | undefined, options);
   }
 
+  values(sql: string, params?: SqlParams, options?: WriteOptions): Promise<SqlValue[][]> {
+    return this.#statement((writer) => writer.values(sql, params) as SqlValue[][], options);
+  }
+
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>> {
     return this.#statement((writer) => writer.execute(sql, params) as QueryResult<Row>, options);
   }
@@ -92,6 +99,7 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   transaction<T>(fn: TransactionFunction<T>, options: WriteOptions = NO_OPTIONS): Promise<T> {
     const refusal = this.#refusal(options);
     if (refusal !== undefined) return Promise.reject(refusal);
+    if (typeof fn !== 'function') return Promise.reject(notAFunction('write.transaction()', fn));
     const calledMs = performance.now();
     if (this.#holder !== undefined || !this.#line.isFree) {
       return this.#wait({ transaction: fn }, options, calledMs);
@@ -117,7 +125,7 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
 
   bulk<Item>(
     items: Iterable<Item> | AsyncIterable<Item>,
-    fn: (tx: WriteTransaction, item: Item) => MaybePromise<void>,
+    fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
     options: BulkOptions = {},
   ): Promise<{ committed: number }> {
     return bulkWrite(this, items, fn, options);
@@ -170,7 +178,7 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   attempt(job: WriteJob, patiently: boolean): (() => void) | undefined {
-    const { work } = job;
+    const { work } = job.wish;
     const beganMs = performance.now();
     const act = 'statement' in work ? () => work.statement(this.#writer) : () => this.#writer.begin();
     try {
@@ -193,11 +201,11 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     const holder = this.#holder;
     const reason =
       holder === undefined
-        ? 'which another program holds'
-        : `which "${holder.label}" of this process has held for ${ms(performance.now() - holder.beganMs)}`;
+        ? 'which another connection or program holds'
+        : `which ${named(holder.label, 'write')} of this pool has held for ${ms(performance.now() - holder.beganMs)}`;
     return new SqlsyncError(
       'BUSY_TIMEOUT',
-      `${this.#path}: "${label}" waited ${ms(waitedMs)} for the writer, ${reason}`,
+      `${this.#path}: ${named(label, 'write')} waited ${ms(waitedMs)} for the writer, ${reason}`,
       { hint: 'Keep transactions short, or allow more time with busyTimeoutMs or deadlineMs.' },
     );
   }
@@ -231,7 +239,11 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   #refusal(options: WriteOptions): SqlsyncError | undefined {
-    if (this.#isClosed) return new SqlsyncError('CLOSED', `${this.#path}: a write after close()`);
+    if (options !== NO_OPTIONS) {
+      const fault = optionsFault('a write', options, WRITE_OPTIONS);
+      if (fault !== undefined) return fault;
+    }
+    if (this.#isClosed) return closedError(`${this.#path}: a write after close()`);
     if (options.signal?.aborted === true) return abortedError(options.signal);
     if (!isInside(this.#writer)) return undefined;
     return new SqlsyncError('NESTED_WRITE', `${this.#path}: a write of the pool within its own transaction`, {
@@ -244,16 +256,15 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     const line = this.#line;
     const label = options.label ?? NO_LABEL;
     const deadlineMs = calledMs + (options.deadlineMs ?? this.#busyTimeoutMs);
-    let job = options.coalesce === undefined ? undefined : line.waitingFor(options.coalesce);
-    if (job === undefined) {
-      job = new WriteJob(label, calledMs, work, options);
-    } else {
+    const wish = { work, deadlineMs, signal: options.signal, inContext: AsyncLocalStorage.snapshot() };
+    const waiting = options.coalesce === undefined ? undefined : line.waitingFor(options.coalesce);
+    if (waiting !== undefined) {
       this.counters.coalesced += 1;
-      job.replaceBy(work);
       line.watchDeadline(deadlineMs);
-      return this.#join(job, deadlineMs, options.signal);
+      return this.#join(waiting, wish);
     }
-    const promise = this.#join<T>(job, deadlineMs, options.signal);
+    const job = new WriteJob(label, calledMs, options);
+    const promise = this.#join<T>(job, wish);
     if (refusedBy !== undefined) {
       job.refusals = 1;
       this.counters.refused(label, systemErrorCode(refusedBy) ?? '');
@@ -263,8 +274,8 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     return promise;
   }
 
-  #join<T>(job: WriteJob, deadlineMs: number, signal: AbortSignal | undefined): Promise<T> {
-    return job.join<T>(deadlineMs, signal, () => {
+  #join<T>(job: WriteJob, wish: Wish): Promise<T> {
+    return job.join<T>(wish, () => {
       this.#line.remove(job);
       this.#line.advance();
     });
@@ -279,7 +290,7 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
       beganMs: performance.now(),
       deadlineMs: job.deadlineMs,
       signal: job.signal,
-      inContext: job.inContext,
+      inContext: job.wish.inContext,
     };
     const result = this.#runner.perform(fn, hold);
     if (result instanceof Promise) {
@@ -295,12 +306,11 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   rerun<T>(fn: TransactionFunction<T>, hold: Hold, refusedBy: unknown): Promise<T> {
-    const { label, priority, calledMs, deadlineMs, signal } = hold;
+    const { label, priority, calledMs, deadlineMs, signal, inContext = AsyncLocalStorage.snapshot() } = hold;
     this.counters.refused(label, systemErrorCode(refusedBy) ?? '');
-    const job = new WriteJob(label, calledMs, { transaction: fn }, { priority });
-    if (hold.inContext !== undefined) job.inContext = hold.inContext;
+    const job = new WriteJob(label, calledMs, { priority });
     job.refusals = 1;
-    const promise = this.#join<T>(job, deadlineMs, signal);
+    const promise = this.#join<T>(job, { work: { transaction: fn }, deadlineMs, signal, inContext });
     this.#line.add(job, true);
     return promise;
   }

@@ -1,8 +1,18 @@
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
+import { notAFunction } from './call-options.ts';
 import { settle } from './event-loop.ts';
+import { abortedError } from './pool-errors.ts';
 import { RowIteration } from './row-iteration.ts';
-import type { MaybePromise, QueryResult, RunResult, SqlParams, SqlRow, WriteTransaction } from './types.ts';
+import type {
+  MaybePromise,
+  QueryResult,
+  RunResult,
+  SqlParams,
+  SqlRow,
+  SqlValue,
+  WriteTransaction,
+} from './types.ts';
 import type { Writer } from './writer.ts';
 
 /**
@@ -99,6 +109,15 @@ export class Transaction implements WriteTransaction {
     }
   }
 
+  values(sql: string, params?: SqlParams): Promise<SqlValue[][]> {
+    try {
+      this.#check();
+      return settle(this.writer.values(sql, params) as SqlValue[][]);
+    } catch (error) {
+      return this.#failed(error);
+    }
+  }
+
   execute<Row = SqlRow>(sql: string, params?: SqlParams): Promise<QueryResult<Row>> {
     try {
       this.#check();
@@ -128,6 +147,7 @@ export class Transaction implements WriteTransaction {
 
   async savepoint<T>(fn: (tx: WriteTransaction) => MaybePromise<T>): Promise<T> {
     this.#check();
+    if (typeof fn !== 'function') throw notAFunction('tx.savepoint()', fn);
     const course = this.#course;
     const name = `sqlsync_${(course.savepoints += 1)}`;
     const inner = new Transaction(this.writer, { course });
@@ -135,6 +155,8 @@ export class Transaction implements WriteTransaction {
     this.#inner = inner;
     try {
       const result = await fn(inner);
+      // Nobody awaited this and the transaction is over: the name may be a savepoint of the one that runs now.
+      if (!inner.isOpen) throw endedError();
       inner.checkComplete();
       if (course.busy === undefined) this.writer.control(`RELEASE ${name}`);
       return result;
@@ -175,10 +197,6 @@ export class Transaction implements WriteTransaction {
     }
     return Promise.reject(error);
   }
-}
-
-export function abortedError(signal: AbortSignal): SqlsyncError {
-  return new SqlsyncError('ABORTED', 'the work was aborted by its signal', { cause: signal.reason });
 }
 
 function endedError(): SqlsyncError {

@@ -3,16 +3,21 @@ import { PATIENT_ATTEMPT_MS } from './retry.ts';
 import type { RowSource } from './row-iteration.ts';
 import type { CachedStatement } from './statements.ts';
 import {
+  ArrayStatements,
   StatementCache,
   allRows,
   firstRow,
   iterateRows,
+  refusePoolPragmas,
   refuseTransactionControl,
+  requireText,
   runStatement,
 } from './statements.ts';
 import type { QueryResult, RunResult, SqlParams } from './types.ts';
 
 const CHANGES = 'SELECT changes() AS changes, last_insert_rowid() AS lastInsertRowid';
+
+type ChangesRow = Readonly<Record<keyof RunResult, number | bigint>>;
 
 /**
  * The connection that writes, one statement after the other. Everything here runs at once and throws SQLite's errors.
@@ -23,6 +28,7 @@ const CHANGES = 'SELECT changes() AS changes, last_insert_rowid() AS lastInsertR
 export class Writer {
   readonly #connection: PoolConnection;
   readonly #statements: StatementCache;
+  readonly #arrayStatements: ArrayStatements;
   readonly #begin: PoolStatement;
   readonly #commit: PoolStatement;
   readonly #rollback: PoolStatement;
@@ -32,6 +38,7 @@ export class Writer {
   constructor(connection: PoolConnection, statementCacheSize: number, begin: string) {
     this.#connection = connection;
     this.#statements = new StatementCache(connection, statementCacheSize);
+    this.#arrayStatements = new ArrayStatements(connection, statementCacheSize);
     this.#begin = connection.prepare(begin);
     this.#commit = connection.prepare('COMMIT');
     this.#rollback = connection.prepare('ROLLBACK');
@@ -59,28 +66,41 @@ export class Writer {
 
   run(sql: string, params: SqlParams | undefined): RunResult {
     if (this.#reading.size > 0) this.#finishReading();
-    return runStatement(this.#statements.get(sql).statement, params);
+    return runStatement(this.#statements.get(sql), params);
   }
 
   all(sql: string, params: SqlParams | undefined): unknown[] {
-    return allRows(this.#ready(sql).statement, params);
+    return allRows(this.#ready(sql), params);
   }
 
   get(sql: string, params: SqlParams | undefined): unknown {
-    return firstRow(this.#ready(sql).statement, params);
+    return firstRow(this.#ready(sql), params);
+  }
+
+  /** Rows as arrays of their columns; none where the statement returns none. */
+  values(sql: string, params: SqlParams | undefined): unknown[] {
+    const cached = this.#arrayStatements.get(sql);
+    if (!cached.readonly || !cached.returnsRows) this.#finishReading();
+    if (cached.returnsRows) return allRows(cached, params);
+    runStatement(cached, params);
+    return [];
   }
 
   execute(sql: string, params: SqlParams | undefined): QueryResult<unknown> {
     const cached = this.#ready(sql);
     if (!cached.returnsRows) return { rows: [], ...this.run(sql, params) };
-    const rows = allRows(cached.statement, params);
+    const rows = allRows(cached, params);
     if (cached.readonly) return { rows, changes: 0, lastInsertRowid: 0 };
-    return { rows, ...(this.get(CHANGES, undefined) as RunResult) };
+    const { changes, lastInsertRowid } = this.get(CHANGES, undefined) as ChangesRow;
+    // With `safeIntegers` it is a bigint here, and in what run() returns never.
+    return { rows, changes: Number(changes), lastInsertRowid };
   }
 
-  /** Refuses texts that begin or end transactions before anything of them runs. */
+  /** Refuses texts that begin or end transactions, or set what the pools do, before anything of them runs. */
   exec(sql: string): void {
+    requireText(sql);
     refuseTransactionControl(sql);
+    refusePoolPragmas(sql);
     this.#finishReading();
     this.#connection.exec(sql);
   }
@@ -94,7 +114,7 @@ export class Writer {
   iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
     const fresh = this.#statements.prepareFresh(sql);
     if (!fresh.readonly) this.#finishReading();
-    return iterateRows(fresh.statement, params);
+    return iterateRows(fresh, params);
   }
 
   startReading(source: RowSource): void {

@@ -39,6 +39,8 @@ export function openWriteConnection(path: string, options: WriteConnectionOption
     connection.pragma('synchronous = NORMAL');
     connection.pragma('foreign_keys = ON');
     connection.pragma(`journal_size_limit = ${options.journalSizeLimitBytes}`);
+    // The first read opens the WAL. Who has never done so would leave that of the readers behind when it closes.
+    connection.pragma('schema_version');
     return connection;
   } catch (error) {
     connection.close();

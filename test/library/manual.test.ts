@@ -30,7 +30,11 @@ test('the examples of the manual and the README compile', (t) => {
         isolatedDeclarations: false,
         rootDir: '/',
         typeRoots: [join(ROOT, 'node_modules', '@types')],
-        paths: { sqlsync: [join(ROOT, 'src', 'index.ts')] },
+        paths: {
+          sqlsync: [join(ROOT, 'src', 'index.ts')],
+          'sqlsync/*': [join(ROOT, 'src', '*.ts')],
+          kysely: [join(ROOT, 'node_modules', 'kysely', 'dist', 'index.d.ts')],
+        },
       },
       include: [folder],
     }),

@@ -132,6 +132,18 @@ describe('a bulk write', () => {
     }
   });
 
+  test('of an iterable that cannot begin says that nothing was committed, and why', async (t) => {
+    const db = await openTemporary(t);
+    const cause = new Error('the file is not there');
+    const fail = (): never => {
+      throw cause;
+    };
+    for (const items of [{ [Symbol.iterator]: fail }, { [Symbol.asyncIterator]: fail }]) {
+      await assert.rejects(db.write.bulk(items, insert), { code: 'BULK_INTERRUPTED', committed: 0, cause });
+    }
+    assert.equal(db.stats().write.rollbacks, 0);
+  });
+
   test('ends when its signal aborts or the database is closed, and says how far it came', async (t) => {
     const db = await openTemporary(t);
     const abort = new AbortController();

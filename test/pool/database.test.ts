@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { openDatabase } from '../../src/pool/database.ts';
 import type { DatabaseOptions } from '../../src/pool/types.ts';
 import { tempDir } from '../support/compare.ts';
@@ -42,6 +43,21 @@ describe('opening a database', () => {
     assert.ok(!existsSync(`${path}-wal`));
   });
 
+  test('leaves no WAL behind where nothing was written', async (t) => {
+    const folder = tempDir(t);
+    const db = await openDatabase(join(folder, 'a.db'));
+    await db.read.all('SELECT * FROM sqlite_schema');
+    await db.close();
+    assert.deepEqual(readdirSync(folder), ['a.db']);
+  });
+
+  test('takes the URL of a file', async (t) => {
+    const path = join(tempDir(t), 'ä b.db');
+    const db = await openDatabase(pathToFileURL(path));
+    assert.equal(db.path, path);
+    await db.close();
+  });
+
   test('says what is wrong with a file that cannot be opened', async (t) => {
     const folder = tempDir(t);
     writeFileSync(
@@ -51,11 +67,13 @@ describe('opening a database', () => {
     mkdirSync(join(folder, 'folder.db'));
     for (const [name, message] of [
       ['text.db', /text\.db: .*SQLITE_NOTADB/],
-      ['folder.db', /SQLITE_CANTOPEN/],
-      ['missing/a.db', /SQLITE_CANTOPEN/],
+      ['folder.db', /folder\.db: it is a folder/],
+      ['missing/a.db', /the folder .*missing does not exist/],
+      ['text.db/a.db', /the folder .*text\.db does not exist/],
     ] as const) {
       await assert.rejects(openDatabase(join(folder, name)), { code: 'DATABASE_UNUSABLE', message });
     }
+    await assert.rejects(openDatabase(join(folder, 'b.db'), { create: false }), /`create` is false/);
   });
 
   test(
@@ -65,7 +83,7 @@ describe('opening a database', () => {
       const path = join(tempDir(t), 'a.db');
       await (await openDatabase(path)).close();
       chmodSync(path, 0o444);
-      await assert.rejects(openDatabase(path), { code: 'DATABASE_UNUSABLE' });
+      await assert.rejects(openDatabase(path), { code: 'DATABASE_UNUSABLE', message: /may not write/ });
     },
   );
 
@@ -79,11 +97,19 @@ describe('opening a database', () => {
       { admission: 'always' },
       { statementCacheSize: 0 },
       { bussyTimeoutMs: 5 },
+      { create: 'no' },
+      { readers: '4' },
+      { toString: 1 },
+      null,
+      5,
     ]) {
       await assert.rejects(openDatabase(path, options as DatabaseOptions), { code: 'USAGE' });
     }
-    for (const name of ['', ':memory:', 'file:a.db']) {
-      await assert.rejects(openDatabase(name), { code: 'USAGE' });
+    await assert.rejects(openDatabase(path, { readers: '4' } as never), {
+      message: 'openDatabase(): readers is "4"; expected a whole number from 1',
+    });
+    for (const name of ['', ':memory:', 'file:a.db', undefined, 5, new URL('http://a/b.db')]) {
+      await assert.rejects(openDatabase(name as string), { name: 'SqlsyncError', code: 'USAGE' });
     }
     assert.ok(!existsSync(path));
   });

@@ -155,7 +155,10 @@ describe('a connection that reads', () => {
   });
 
   test('calls a wrong statement wrong, not forbidden', async () => {
-    await assert.rejects(set.db.read.all('SELECT nothing FROM nowhere'), { code: 'SQLITE_ERROR' });
+    for (const sql of ['SELECT nothing FROM nowhere', 'selec 1', '(SELECT 1)', 'EXPLAIN selec 1']) {
+      await assert.rejects(set.db.read.all(sql), { code: 'SQLITE_ERROR' }, sql);
+    }
+    await assert.rejects(set.db.read.all(''), RangeError);
   });
 
   test('refuses several statements in one text', async () => {

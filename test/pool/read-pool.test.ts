@@ -170,6 +170,17 @@ describe('the read pool', () => {
     await held[1]?.end();
   });
 
+  test('waits on with a deadline beyond what a timer can count to', async (t) => {
+    const db = await open(t, { readers: 1 });
+    const held = heldSnapshot(db, 'report');
+    await held.begun;
+    const reads = [2 ** 31, Infinity].map((deadlineMs) => db.read.get('SELECT 1 AS x', [], { deadlineMs }));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(db.stats().read.queueLength, 2);
+    await held.end();
+    assert.deepEqual(await Promise.all(reads), [{ x: 1 }, { x: 1 }]);
+  });
+
   test('gives up at the deadline, and tells who has the connections', async (t) => {
     const db = await open(t, { readers: 1, busyTimeoutMs: 30 });
     const held = heldSnapshot(db, 'report');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { leadingKeywords } from '../../src/pool/sql-keywords.ts';
+import { leadingKeywords, pragmaValues } from '../../src/pool/sql-keywords.ts';
 
 const CASES: readonly (readonly [string, readonly string[]])[] = [
   ['SELECT 1', ['SELECT']],
@@ -33,6 +33,31 @@ describe('the first keyword of each statement', () => {
   for (const [sql, expected] of CASES) {
     test(`of ${JSON.stringify(sql)} is ${expected.join(', ') || 'none'}`, () => {
       assert.deepEqual(leadingKeywords(sql), expected);
+    });
+  }
+
+  test('is found behind texts, names and comments of many megabytes', () => {
+    const much = "''".repeat(10_000_000);
+    for (const long of [`'${much}'`, `"${much}"`, `\`${much}\``, `[${much}]`, `/*${much}*/`, `--${much}\n`]) {
+      assert.deepEqual(leadingKeywords(`SELECT ${long}; COMMIT`), ['SELECT', 'COMMIT'], long.slice(0, 3));
+    }
+  });
+});
+
+describe('the PRAGMAs that are given a value', () => {
+  const found: [string, [string, string][]][] = [
+    ['PRAGMA busy_timeout', []],
+    ['PRAGMA busy_timeout = 9', [['busy_timeout', '9']]],
+    ['explain query plan pragma main . "Busy_Timeout" /**/ (9)', [['busy_timeout', '9']]],
+    ["SELECT 1; PRAGMA journal_mode='WAL'; SELECT 1 = 2", [['journal_mode', 'wal']]],
+    ['SELECT pragma, busy_timeout = 9', []],
+  ];
+  for (const [sql, expected] of found) {
+    test(`of ${sql}`, () => {
+      assert.deepEqual(
+        pragmaValues(sql).map(({ name, value }) => [name, value]),
+        expected,
+      );
     });
   }
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { truncateSync, writeFileSync } from 'node:fs';
+import { symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -73,6 +73,39 @@ describe('a WAL beyond its limit', () => {
     const { bytes, truncations, truncationsBusy } = db.stats().wal;
     assert.deepEqual([bytes, truncations], [0, 1]);
     assert.ok(truncationsBusy >= 1);
+  });
+
+  test('is left for later where emptying it fails, as on a full disk, and nobody is thrown at', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    writeFileSync(`${path}-wal`, Buffer.alloc(LIMIT_BYTES + 1));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const care = new WalCare(path, LIMIT_BYTES);
+    t.after(() => care.close());
+    let attempts = 0;
+    care.watch({
+      isIdle: true,
+      truncateWal: () => {
+        attempts += 1;
+        if (attempts === 1) throw Object.assign(new Error('disk full'), { code: 'SQLITE_FULL' });
+        truncateSync(`${path}-wal`);
+        resolve();
+        return true;
+      },
+    });
+    care.afterWrite(performance.now());
+    await awake(promise);
+    assert.deepEqual([care.bytes(), care.truncationsBusy], [0, 1]);
+  });
+
+  test('counts as none where the file system does not tell its size, and no write fails for that', (t) => {
+    const path = join(tempDir(t), 'a.db');
+    // A link to itself: stat is refused, for root too.
+    symlinkSync(`${path}-wal`, `${path}-wal`);
+    const care = new WalCare(path, 0);
+    t.after(() => care.close());
+    care.watch({ isIdle: true, truncateWal: () => assert.fail('there is nothing to empty') });
+    care.afterWrite(performance.now());
+    assert.equal(care.bytes(), 0);
   });
 
   test('is not touched while a writer works or waits, however often that is found', async (t) => {

@@ -62,7 +62,7 @@ for (const admission of ['none', 'cooperative'] as const) {
       for (const outcome of outcomes) {
         assert.ok(outcome.status === 'rejected');
         assert.equal((outcome.reason as SqlsyncError).code, 'BUSY_TIMEOUT');
-        assert.match((outcome.reason as SqlsyncError).message, /another program holds/);
+        assert.match((outcome.reason as SqlsyncError).message, /another connection or program holds/);
       }
       await holder.exec('COMMIT');
       await db.write.run(INSERT, [4]);
@@ -152,6 +152,24 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     await Promise.all([committed, behind]);
     assert.equal(runs, 1);
     assert.deepEqual(await reader.rows('SELECT x FROM u'), [[1]]);
+  });
+
+  test('is undone when its signal aborts while its COMMIT is refused', async (t) => {
+    const { db, reader } = await withBusyCommit(t);
+    const again = refused(t, db, 2);
+    const gone = new AbortController();
+    const aborted = db.write.transaction(
+      async (tx) => {
+        await tx.run('INSERT INTO other.u VALUES (1)');
+      },
+      { signal: gone.signal, deadlineMs: 60_000 },
+    );
+    await again;
+    gone.abort();
+    await assert.rejects(aborted, { code: 'ABORTED' });
+    await reader.exec('COMMIT');
+    await db.write.run('INSERT INTO other.u VALUES (2)');
+    assert.deepEqual(await reader.rows('SELECT x FROM u'), [[2]]);
   });
 
   test('is undone when its COMMIT is refused until the deadline', async (t) => {

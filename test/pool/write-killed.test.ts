@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -147,11 +147,45 @@ describe('a WAL that has to be recovered', { skip: process.platform !== 'linux' 
     t.after(() => db.close());
     assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM t'), { n: WAL_ROWS });
   });
+
+  test('by another process makes the first read wait, and no SQLITE_BUSY_RECOVERY reaches it', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    const db = await openDatabase(path, { walLimitBytes: 2 ** 40, admission: 'none' });
+    t.after(() => db.close());
+    await db.write.all('PRAGMA wal_autocheckpoint = 0');
+    await db.write.exec(`
+      CREATE TABLE t (x);
+      WITH n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${WAL_ROWS})
+      INSERT INTO t SELECT randomblob(8000) FROM n`);
+
+    const recoverer = await stoppedInRecovery(t, path, () => spoilWalIndex(path));
+    await assert.rejects(db.read.get('SELECT 1 FROM t', [], { deadlineMs: 30 }), (error: SqlsyncError) => {
+      assert.deepEqual([error.code, systemErrorCode(error.cause)], ['READ_TIMEOUT', 'SQLITE_BUSY_RECOVERY']);
+      return true;
+    });
+    const reads = [
+      db.read.get('SELECT count(*) AS n FROM t', [], { deadlineMs: 20_000 }),
+      db.read.snapshot((r) => r.get('SELECT count(*) AS n FROM t'), { deadlineMs: 20_000 }),
+    ];
+    await recoverer.end();
+    assert.deepEqual(await Promise.all(reads), [{ n: WAL_ROWS }, { n: WAL_ROWS }]);
+  });
 });
 
+/** As a writer leaves it that is killed while it writes the header. By another process: see its POSIX locks. */
+function spoilWalIndex(path: string): void {
+  const program = `fs.writeSync(fs.openSync(process.argv[1], 'r+'), Buffer.alloc(48, 1), 0, 48, 0)`;
+  execFileSync(process.execPath, ['-e', program, `${path}-shm`]);
+}
+
 /** A process that was stopped (SIGSTOP) while it recovers the WAL, with the locks that this takes. */
-async function stoppedInRecovery(t: TestContext, path: string): Promise<OtherProcess> {
+async function stoppedInRecovery(
+  t: TestContext,
+  path: string,
+  prepare: () => void = () => undefined,
+): Promise<OtherProcess> {
   for (let attempt = 0; attempt < 50; attempt += 1) {
+    prepare();
     const recoverer = new OtherProcess(t);
     const connection = await recoverer.open(path);
     let isOver = false;

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Admission, Turn } from '../../src/pool/admission-types.ts';
+import { TURN_MS } from '../../src/pool/event-loop.ts';
 import { WriteJob } from '../../src/pool/write-job.ts';
 import type { LineServer } from '../../src/pool/write-line.ts';
 import { WriteLine } from '../../src/pool/write-line.ts';
@@ -73,14 +75,20 @@ function played(): {
   admission: PlayedAdmission;
   server: PlayedServer;
   line: WriteLine;
-  add: (label: string, signal?: AbortSignal) => Promise<unknown>;
+  add: (label: string, signal?: AbortSignal, deadlineMs?: number) => Promise<unknown>;
 } {
   const admission = new PlayedAdmission();
   const server = new PlayedServer();
   const line = new WriteLine(server, admission);
-  const add = (label: string, signal?: AbortSignal): Promise<unknown> => {
-    const job = new WriteJob(label, performance.now(), { statement: () => undefined }, {});
-    const promise = job.join(performance.now() + 60_000, signal, () => line.remove(job));
+  const add = (label: string, signal?: AbortSignal, deadlineMs = 60_000): Promise<unknown> => {
+    const job = new WriteJob(label, performance.now(), {});
+    const wish = {
+      work: { statement: () => undefined },
+      deadlineMs: performance.now() + deadlineMs,
+      signal,
+      inContext: AsyncLocalStorage.snapshot(),
+    };
+    const promise = job.join(wish, () => line.remove(job));
     line.add(job);
     line.advance();
     return promise;
@@ -163,5 +171,79 @@ describe('the line of those who wait, and the queue among processes', () => {
     await admission.refuse();
     await waiting;
     assert.deepEqual(server.done, ['a']);
+  });
+});
+
+describe('very many who give up at the same moment', () => {
+  /** Those in line of a writer that is taken; to tell each of them lasts as long as a turn may. */
+  function lateWriters(): ReturnType<typeof played> & { onGivingUp: (listener: () => void) => void } {
+    const all = played();
+    let told = (): void => undefined;
+    all.server.isTaken = true;
+    all.server.timedOut = (label) => {
+      told();
+      for (const endMs = performance.now() + TURN_MS; performance.now() <= endMs;);
+      return new Error(`${label} timed out`);
+    };
+    return { ...all, onGivingUp: (listener) => (told = listener) };
+  }
+
+  test('do so in portions, between which the event loop turns', async () => {
+    const { line, add, onGivingUp } = lateWriters();
+    const perTurn = [0];
+    onGivingUp(() => (perTurn[perTurn.length - 1] = (perTurn.at(-1) ?? 0) + 1));
+    const outcomes = Promise.allSettled(Array.from({ length: 8 }, (_, n) => add(String(n), undefined, 0)));
+    while (line.length > 0) {
+      await nextTurn();
+      perTurn.push(0);
+    }
+    assert.ok((await outcomes).every(({ status }) => status === 'rejected'));
+    assert.ok(Math.max(...perTurn) <= 2, `in each turn: ${perTurn.join(' ')}`);
+  });
+
+  test('do so in portions as well where they wait for one and the same job', async () => {
+    const { server, line, onGivingUp } = lateWriters();
+    const perTurn = [0];
+    onGivingUp(() => (perTurn[perTurn.length - 1] = (perTurn.at(-1) ?? 0) + 1));
+    const job = new WriteJob('one', performance.now(), {});
+    const wish = {
+      work: { statement: () => undefined },
+      deadlineMs: performance.now(),
+      signal: undefined,
+      inContext: AsyncLocalStorage.snapshot(),
+    };
+    const joined = Array.from({ length: 8 }, () => job.join(wish, () => assert.fail('no signal')));
+    const outcomes = Promise.allSettled(joined);
+    line.add(job);
+    while (line.length > 0) {
+      await nextTurn();
+      perTurn.push(0);
+    }
+    assert.ok((await outcomes).every(({ status }) => status === 'rejected'));
+    assert.ok(Math.max(...perTurn) <= 2, `in each turn: ${perTurn.join(' ')}`);
+    assert.equal(server.attempts, 0);
+  });
+
+  test('do not take with them the one whose turn came between two portions', async () => {
+    const { server, line, add, onGivingUp } = lateWriters();
+    let begun: WriteJob | undefined;
+    server.attempt = (job) => () => {
+      job.begin();
+      server.isTaken = true;
+      begun = job;
+    };
+    onGivingUp(() => {
+      onGivingUp(() => undefined);
+      setImmediate(() => {
+        server.isTaken = false;
+        line.advance();
+      });
+    });
+    const outcomes = Promise.allSettled(Array.from({ length: 8 }, (_, n) => add(String(n), undefined, 0)));
+    while (line.length > 0) await nextTurn();
+    begun?.resolve('done');
+    const done = (await outcomes).map((outcome) => outcome.status === 'fulfilled' && outcome.value);
+    assert.deepEqual(done.filter(Boolean), ['done']);
+    assert.equal(done.indexOf('done'), Number(begun?.label));
   });
 });

@@ -54,6 +54,13 @@ describe('a write', () => {
     assert.deepEqual(await valuesOf(db), [1]);
   });
 
+  test('counts changes in numbers, with safeIntegers too', async (t) => {
+    const db = await openTemporary(t, { safeIntegers: true });
+    for (const sql of [INSERT, `${INSERT} RETURNING id`]) {
+      assert.equal((await db.write.execute(sql, ['x'])).changes, 1);
+    }
+  });
+
   test('reads integers beyond 2^53 with safeIntegers', async (t) => {
     const db = await openTemporary(t, { safeIntegers: true });
     await db.write.run(INSERT, [2n ** 60n + 1n]);
@@ -201,6 +208,23 @@ describe('a transaction', () => {
   });
 });
 
+describe('a transaction whose result cannot be looked at', () => {
+  for (const isQueued of [false, true]) {
+    test(`is undone${isQueued ? ', also when it had to wait' : ''}`, async (t) => {
+      const db = await openTemporary(t);
+      const holder = isQueued ? hold(db) : undefined;
+      const strange = db.write.transaction((tx) => {
+        void tx.run(INSERT, [1]);
+        return new Proxy({}, { get: () => assert.fail('no') });
+      });
+      holder?.release();
+      await assert.rejects(strange, { message: 'no' });
+      await db.write.run(INSERT, [2]);
+      assert.deepEqual(await valuesOf(db), [2]);
+    });
+  }
+});
+
 describe('a savepoint', () => {
   test('undoes only what its own function wrote', async (t) => {
     const db = await openTemporary(t);
@@ -248,6 +272,27 @@ describe('a savepoint', () => {
     await assert.rejects(inner as Promise<void>, { code: 'TX_ENDED' });
     assert.deepEqual(await valuesOf(db), []);
   });
+
+  test('that returns after its transaction has ended does not end one of the next transaction', async (t) => {
+    const db = await openTemporary(t);
+    const { promise: late, resolve: goOn } = Promise.withResolvers<void>();
+    let stale: Promise<void> | undefined;
+    const first = db.write.transaction((tx) => {
+      stale = tx.savepoint(() => late);
+      stale.catch(() => undefined);
+    });
+    await assert.rejects(first, { code: 'NESTED_WRITE' });
+    await db.write.transaction(async (tx) => {
+      const undone = tx.savepoint(async (sp) => {
+        await sp.run(INSERT, ['undone']);
+        goOn();
+        await assert.rejects(stale as Promise<void>, { code: 'TX_ENDED' });
+        assert.fail('no');
+      });
+      await assert.rejects(undone, { message: 'no' });
+    });
+    assert.deepEqual(await valuesOf(db), []);
+  });
 });
 
 describe('a write from within a transaction of the same pool', () => {
@@ -281,6 +326,20 @@ describe('a write from within a transaction of the same pool', () => {
     });
     await later;
     assert.deepEqual([await valuesOf(db), await valuesOf(other)], [[1, 3], [2]]);
+  });
+});
+
+describe('SQL that would change what the pools have set', () => {
+  test('is refused before anything of it runs', async (t) => {
+    const db = await openTemporary(t);
+    for (const pragma of ['busy_timeout = 5000', 'main.journal_mode(delete)', 'locking_mode = exclusive']) {
+      const refused = { code: 'USAGE' };
+      await assert.rejects(db.write.all(`PRAGMA ${pragma}`), refused, pragma);
+      await assert.rejects(db.write.exec(`${INSERT.replace('?', '1')}; PRAGMA ${pragma}`), refused, pragma);
+    }
+    assert.deepEqual(await db.write.all('PRAGMA journal_mode = wal'), [{ journal_mode: 'wal' }]);
+    assert.deepEqual(await db.write.all('PRAGMA busy_timeout'), [{ timeout: 0 }]);
+    assert.deepEqual(await valuesOf(db), []);
   });
 });
 

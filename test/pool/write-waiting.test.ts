@@ -89,6 +89,26 @@ describe('those who wait for the writer', () => {
     await assert.rejects(db.write.run(INSERT, [6], { signal: gone.signal }), { code: 'ABORTED' });
   });
 
+  test('with the same key give way to an older one when they give up, which keeps its own signal', async (t) => {
+    const db = await openTemporary(t);
+    const [gone, later] = [new AbortController(), new AbortController()];
+    const insert = (x: number, options: WriteOptions): Promise<unknown> =>
+      db.write.transaction((tx) => tx.run(INSERT, [x]), options);
+    const { release, done } = hold(db);
+    const older = [insert(1, { coalesce: 'aborted' }), insert(2, { coalesce: 'expired' })];
+    const newer = [
+      insert(3, { coalesce: 'aborted', signal: gone.signal }),
+      insert(4, { coalesce: 'expired', signal: later.signal, deadlineMs: 1 }),
+    ];
+    gone.abort();
+    await assert.rejects(newer[0] as Promise<unknown>, { code: 'ABORTED' });
+    await assert.rejects(newer[1] as Promise<unknown>, { code: 'BUSY_TIMEOUT' });
+    later.abort();
+    release();
+    await Promise.all([done, ...older]);
+    assert.deepEqual(await valuesOf(db), [1, 2]);
+  });
+
   test('give up at their own deadline, with who has the writer', async (t) => {
     const db = await openTemporary(t, { busyTimeoutMs: 60_000 });
     const { release, done } = hold(db, 'monthly report');
@@ -99,7 +119,7 @@ describe('those who wait for the writer', () => {
     await assert.rejects(db.write.run(INSERT, [1], { deadlineMs: 20, label: 'login' }), {
       code: 'BUSY_TIMEOUT',
       message:
-        /"login" waited \d+ ms for the writer, which "monthly report" of this process has held for \d+ ms/,
+        /"login" waited \d+ ms for the writer, which "monthly report" of this pool has held for \d+ ms/,
     });
     release();
     await Promise.all([done, patient, merging]);

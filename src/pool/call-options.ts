@@ -1,0 +1,74 @@
+import { SqlsyncError, sanitizeText } from '../errors.ts';
+import type { BulkOptions, QueryOptions, WaitOptions, WriteOptions } from './types.ts';
+
+/** Says what is expected where `value` is not it. */
+type Check = (value: unknown) => string | undefined;
+
+type Checks<Options> = Readonly<Record<keyof Options, Check>>;
+
+const PRIORITIES: ReadonlySet<unknown> = new Set(['interactive', 'normal', 'background']);
+
+const text: Check = (value) => (typeof value === 'string' ? undefined : 'a string');
+const milliseconds: Check = (value) =>
+  typeof value === 'number' && value >= 0 ? undefined : 'a number of milliseconds from 0';
+const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false');
+const callback: Check = (value) => (typeof value === 'function' ? undefined : 'a function');
+const priority: Check = (value) =>
+  PRIORITIES.has(value) ? undefined : `one of 'interactive', 'normal', 'background'`;
+/** Not `instanceof`: test frameworks have an AbortSignal of their own. */
+const abortSignal: Check = (value) =>
+  typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value
+    ? undefined
+    : 'an AbortSignal';
+
+const WAIT: Checks<WaitOptions> = { label: text, deadlineMs: milliseconds, signal: abortSignal };
+
+export const SNAPSHOT_OPTIONS: Checks<WaitOptions> = WAIT;
+export const QUERY_OPTIONS: Checks<QueryOptions> = { ...WAIT, thread: flag };
+export const WRITE_OPTIONS: Checks<WriteOptions> = { ...WAIT, priority, coalesce: text };
+export const BULK_OPTIONS: Checks<BulkOptions> = {
+  ...WAIT,
+  priority,
+  budgetMs: milliseconds,
+  onCommit: callback,
+};
+
+/**
+ * What is wrong with the options of a call: USAGE, or undefined. To be asked only where a caller gave some: most calls
+ * have none.
+ */
+export function optionsFault(what: string, options: object, checks: object): SqlsyncError | undefined {
+  if (typeof options !== 'object' || options === null) {
+    return new SqlsyncError('USAGE', `${what} got ${shown(options)}; expected an object of options`);
+  }
+  for (const name in options) {
+    const value = (options as Readonly<Record<string, unknown>>)[name];
+    if (!Object.hasOwn(checks, name)) return unknownOption(what, name, checks);
+    const expected =
+      value === undefined ? undefined : (checks as Checks<Record<string, unknown>>)[name]?.(value);
+    if (expected === undefined) continue;
+    return new SqlsyncError('USAGE', `${what}: ${name} is ${shown(value)}; expected ${expected}`);
+  }
+  return undefined;
+}
+
+/** USAGE for an option that there is not. */
+export function unknownOption(what: string, name: string, known: object): SqlsyncError {
+  return new SqlsyncError('USAGE', `${what} has no option ${sanitizeText(name, 100)}`, {
+    hint: `The options are ${Object.keys(known).toSorted().join(', ')}.`,
+  });
+}
+
+/** USAGE for an argument that is not a function. */
+export function notAFunction(what: string, value: unknown): SqlsyncError {
+  return new SqlsyncError('USAGE', `${what} got ${shown(value)}; expected a function`);
+}
+
+/** A wrong value, for messages. */
+export function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(sanitizeText(value, 100));
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'symbol') return 'a symbol';
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
+  return String(value);
+}
