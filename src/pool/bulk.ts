@@ -6,6 +6,12 @@ import type { BulkOptions, MaybePromise, WriteOptions, WritePool, WriteTransacti
 
 const BUDGET_MS = 1000;
 
+/** Of the budget, what the first transaction spends on items: how long its COMMIT takes is not known yet. */
+const FIRST_SHARE = 0.25;
+
+/** The next COMMIT may take longer than the one before, as one does that has to empty the WAL. */
+const CAUTION = 0.8;
+
 /** An item that is not there after this time ends the transaction: a slow source must not hold the writer. */
 const STALL_MS = 10;
 
@@ -38,13 +44,23 @@ export async function bulkWrite<Item>(
   const writeOptions: WriteOptions = { priority, ...waiting };
   const source = new ItemSource(items);
   let committed = 0;
+  let share = FIRST_SHARE;
   try {
     while (await source.hasMore()) {
       // Kept until they are committed: where SQLite refuses the transaction as busy, the same items come again.
       const taken: Item[] = [];
-      await pool.transaction((tx) => fillTransaction(tx, source, taken, fn, budgetMs), writeOptions);
+      let beganMs = 0;
+      let filledMs = 0;
+      await pool.transaction(async (tx) => {
+        beganMs = performance.now();
+        await fillTransaction(tx, source, taken, fn, beganMs + budgetMs * share);
+        filledMs = performance.now();
+      }, writeOptions);
+      share = Math.max(FIRST_SHARE / 2, ((filledMs - beganMs) / (performance.now() - beganMs)) * CAUTION);
       committed += taken.length;
       onCommit?.(committed);
+      // Whoever was served just now may have more to write at once.
+      await nextTurn();
     }
     return { committed };
   } catch (error) {
@@ -63,9 +79,8 @@ async function fillTransaction<Item>(
   source: ItemSource<Item>,
   taken: Item[],
   fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
-  budgetMs: number,
+  endMs: number,
 ): Promise<void> {
-  const endMs = performance.now() + budgetMs;
   for (const item of taken) await fn(tx, item);
   for (;;) {
     const next = source.take() ?? (await source.takeWithin(STALL_MS));

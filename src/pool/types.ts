@@ -69,8 +69,8 @@ export interface BulkOptions extends WaitOptions {
   /** Default: 'background'. */
   readonly priority?: Priority | undefined;
   /**
-   * For how long a transaction takes in items, in milliseconds from its BEGIN. It is what another writer may have to
-   * wait. Default: 1000.
+   * For how long a transaction may hold the writer, BEGIN to COMMIT, in milliseconds: what another writer may have to
+   * wait. The time of a COMMIT is estimated from the one before. Default: 1000.
    */
   readonly budgetMs?: number | undefined;
   /** After each commit, with the number of items that are safe by now. */
