@@ -38,6 +38,7 @@ export const MESSAGES = {
       dryRun: 'bool',
       overwrite: 'bool',
       replace: 'bool',
+      followLinks: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',

@@ -32,6 +32,7 @@ export const ERROR_CODES = [
   'REPLICA_REPLACED',
   'REPLICA_EXISTS',
   'REPLICA_CHECKSUM_VFS',
+  'REPLICA_LINK',
   'ROOT_MISMATCH',
   'BUSY',
   // The connection
@@ -57,6 +58,7 @@ export const ERROR_CODES = [
   // The conversation
   'PROTOCOL',
   'PROTOCOL_VERSION',
+  'RESTRICTED',
   'INTERRUPTED',
   'INTERNAL',
 ] as const;

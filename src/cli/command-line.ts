@@ -3,7 +3,7 @@ import { optionsOfCommand } from './options.ts';
 import type { KnownOption } from './options.ts';
 
 /** Names that are commands where they stand first; anything else there is the origin of a sync. */
-const COMMANDS = new Set(['verify', 'completion', 'agent', 'build-binding']);
+const COMMANDS = new Set(['verify', 'setup', 'completion', 'agent', 'build-binding']);
 
 /** The words of a command line, each told what it is. */
 export interface CommandLine {

@@ -4,7 +4,7 @@ import { optionsOfCommand } from './options.ts';
 /** What the scripts of yargs call the program with; the words of the command line follow, its name first. */
 export const COMPLETION_FLAG = '--get-yargs-completions';
 
-const COMMANDS = ['verify', 'completion'];
+const COMMANDS = ['verify', 'setup', 'completion'];
 
 /**
  * What the last of the words may become. Nothing where a file is due: the shell then completes file names itself,

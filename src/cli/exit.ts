@@ -30,6 +30,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   SWAPPED: 6,
   REPLICA_NOT_MARKED: 6,
   REPLICA_PAGE_SIZE: 6,
+  REPLICA_LINK: 6,
   ROOT_MISMATCH: 7,
   PROTOCOL: 8,
   PROTOCOL_VERSION: 8,
@@ -44,6 +45,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   REMOTE_EXE_NOT_FOUND: 14,
   CONNECTION_LOST: 15,
   TIMEOUT: 16,
+  RESTRICTED: 17,
   INTERNAL: 70,
   // Only applications see these, from the pools: the command has no use for a pool that could fail so.
   DATABASE_UNUSABLE: 70,

@@ -5,7 +5,8 @@ import { VERSION } from '../sync/program.ts';
 import { checkCommandLine, readCommandLine } from './command-line.ts';
 import { COMPLETION_FLAG, completions } from './completion.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
-import { COMMON_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import type { AgentArguments } from './commands/agent.ts';
+import { AGENT_OPTIONS, COMMON_OPTIONS, SYNC_OPTIONS } from './options.ts';
 import { Output, surviveClosedStreams } from './output.ts';
 
 const DESCRIPTION = `sqlsync ORIGIN REPLICA
@@ -23,7 +24,7 @@ const EXAMPLES: [string, string][] = [
 
 /** Runs the command line `argv` (without the program's name) and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
-  // A far agent is started for every sync, and has no options: it need not load what parses them.
+  // A far agent is started for every sync, mostly without options: it then need not load what parses them.
   if (argv.length === 1 && argv[0] === 'agent') return runAgent();
   surviveClosedStreams();
   if (isLibraryChild(argv)) return runLibraryChild();
@@ -67,7 +68,24 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
         setStatus(await runVerifyCommand(args));
       },
     )
-    .command('agent', false, {}, async () => setStatus(await runAgent()))
+    .command(
+      'setup <host> [path]',
+      'Check that a host can be the other side, and how fast the link is; changes nothing there',
+      (command) =>
+        command
+          .positional('host', {
+            type: 'string',
+            demandOption: true,
+            describe: '[user@]host, or [user@]host:path',
+          })
+          .positional('path', { type: 'string', describe: 'Database or folder there that a sync would use' })
+          .options(COMMON_OPTIONS),
+      async (args) => {
+        const { runSetupCommand } = await import('./commands/setup.ts');
+        setStatus(await runSetupCommand(args));
+      },
+    )
+    .command('agent', false, AGENT_OPTIONS, async (args) => setStatus(await runAgent(args)))
     .command('build-binding', false, {}, async () => {
       const { runBuildBindingCommand } = await import('./commands/build-binding.ts');
       setStatus(await runBuildBindingCommand());
@@ -122,9 +140,9 @@ function withPlainOperands(argv: readonly string[]): string[] {
   return [...argv.slice(0, at), ...operands];
 }
 
-async function runAgent(): Promise<number> {
+async function runAgent(args: AgentArguments = {}): Promise<number> {
   const { runAgentCommand } = await import('./commands/agent.ts');
-  return runAgentCommand();
+  return runAgentCommand(args);
 }
 
 async function runLibraryChild(): Promise<number> {

@@ -11,12 +11,38 @@ export const COMMON_OPTIONS = {
     nargs: 1,
     describe: 'Files of trusted host keys (default: ~/.ssh/known_hosts and the system’s)',
   },
+  'accept-new-host-key': {
+    type: 'boolean',
+    default: false,
+    describe: 'Trust a host that is not known yet, and write its key to the known hosts',
+  },
+  jump: { alias: 'J', type: 'string', describe: 'Hosts to go through, as ssh -J: [user@]host[:port],…' },
+  'ssh-config': {
+    alias: 'F',
+    type: 'string',
+    describe: 'SSH configuration file, as ssh -F (default: ~/.ssh/config and the system’s); none for none',
+  },
+  rsh: {
+    alias: 'e',
+    type: 'string',
+    describe: 'Your own remote shell, such as ssh, instead of the SSH built in (or SQLSYNC_RSH)',
+  },
   'remote-exe': { type: 'string', default: 'sqlsync', describe: 'Name of sqlsync on the remote side' },
   'busy-timeout': { type: 'number', default: 10, describe: 'Seconds to wait for locks of other programs' },
   timeout: {
     type: 'number',
     default: 300,
     describe: 'Seconds of silence after which the other side counts as lost; 0 is for ever',
+  },
+  'connect-timeout': {
+    type: 'number',
+    describe: 'Seconds to wait for a login (default: as configured for SSH, or 20)',
+  },
+  'max-time': { type: 'number', describe: 'Seconds after which it gives up, whatever has arrived' },
+  bwlimit: {
+    type: 'string',
+    describe:
+      'At most so much each way per second, as with rsync: 500 is 500 KiB, 1.5m, 10MB, 0 for no limit',
   },
   json: { type: 'boolean', default: false, describe: 'One JSON object a line on stdout' },
   verbose: { alias: 'v', type: 'boolean', default: false, describe: 'Say more' },
@@ -31,6 +57,11 @@ export const SYNC_OPTIONS = {
     describe: 'REPLICA may be a database that sqlsync did not make (its content is lost)',
   },
   replace: { type: 'boolean', default: false, describe: 'Replace a REPLICA of another page size' },
+  'follow-links': {
+    type: 'boolean',
+    default: false,
+    describe: 'Where REPLICA is a symbolic link, write the file that it leads to',
+  },
   compress: {
     choices: ['auto', 'zstd', 'none'],
     default: 'auto',
@@ -48,6 +79,18 @@ export const SYNC_OPTIONS = {
   },
 } as const;
 
+/** Of the far side, for a forced command in authorized_keys. */
+export const AGENT_OPTIONS = {
+  restrict: { type: 'string', describe: 'Only databases inside this folder' },
+  'read-only': { type: 'boolean', default: false, describe: 'Serve origins only: nothing is ever written' },
+  'write-only': {
+    type: 'boolean',
+    default: false,
+    describe: 'Write replicas only: no database can be fetched',
+  },
+  'allow-create': { type: 'boolean', default: false, describe: 'Replicas that do not exist may be made' },
+} as const;
+
 /** What the check and the completion need to know of an option. */
 export interface KnownOption {
   readonly alias?: string;
@@ -63,5 +106,6 @@ const ALWAYS: Readonly<Record<string, KnownOption>> = {
 /** By their names without dashes. */
 export function optionsOfCommand(command: string): Readonly<Record<string, KnownOption>> {
   if (command === 'sync') return { ...SYNC_OPTIONS, ...COMMON_OPTIONS, ...ALWAYS };
-  return command === 'verify' ? { ...COMMON_OPTIONS, ...ALWAYS } : ALWAYS;
+  if (command === 'agent') return { ...AGENT_OPTIONS, ...ALWAYS };
+  return command === 'verify' || command === 'setup' ? { ...COMMON_OPTIONS, ...ALWAYS } : ALWAYS;
 }

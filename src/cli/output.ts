@@ -38,7 +38,7 @@ export class Output {
   warning(text: string): void {
     if (this.options.json) return this.json({ type: 'warning', message: text });
     if (this.options.verbosity === 'quiet') return;
-    this.#say(`${colour('yellow', 'warning:')} ${sanitizeText(text, 2000)}`);
+    this.#say(`${colour('yellow', 'warning:')} ${shown(text, 2000)}`);
   }
 
   note(text: string): void {
@@ -53,8 +53,9 @@ export class Output {
       const exitStatus = exitStatusOf(code);
       return this.json({ type: 'error', code, message, ...(hint === undefined ? {} : { hint }), exitStatus });
     }
-    this.#say(`${colour('red', 'sqlsync:')} ${message} [${code}]`);
-    if (hint !== undefined) this.#say(`${' '.repeat('sqlsync: '.length)}${hint}`);
+    // Names in it may be a peer's, or a user's who fetches a file that somebody else named.
+    this.#say(`${colour('red', 'sqlsync:')} ${shown(message, 4000)} [${code}]`);
+    if (hint !== undefined) this.#say(`${' '.repeat('sqlsync: '.length)}${shown(hint, 4000)}`);
     if (code === 'INTERNAL' && this.options.verbosity === 'verbose' && error.cause instanceof Error) {
       this.#say(error.cause.stack ?? '');
     }
@@ -93,4 +94,9 @@ function write(stream: NodeJS.WriteStream, text: string): void {
 /** Colours where stderr is a terminal and NO_COLOR is not set (styleText looks at both). */
 function colour(format: 'red' | 'yellow', text: string): string {
   return styleText(format, text, { stream: process.stderr });
+}
+
+/** Safe to show, and with its further lines set in: none of them can pass for one of ours. */
+function shown(text: string, maxLength: number): string {
+  return sanitizeText(text, maxLength).replaceAll('\n', `\n${' '.repeat('sqlsync: '.length)}`);
 }

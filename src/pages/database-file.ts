@@ -15,6 +15,17 @@ export interface DatabaseFile {
   readonly header: DatabaseHeader | undefined;
 }
 
+/** SQLite opens a database only where the path of its journal, 8 bytes longer, has at most 512 (MAX_PATHNAME). */
+const MAX_PATH_BYTES = 504;
+
+/** What is wrong with a path that SQLite cannot open, `longer` bytes added; undefined where it can. */
+export function tooLongForSqlite(path: string, longer = 0): string | undefined {
+  const bytes = Buffer.byteLength(path);
+  const most = MAX_PATH_BYTES - longer;
+  if (bytes <= most) return undefined;
+  return `has a path of ${bytes} bytes with its links resolved; SQLite can open ${most} here`;
+}
+
 /**
  * Looks at the file at `path`; undefined where there is none. Throws the system's errors.
  *

@@ -40,6 +40,10 @@ export type MarkedOrigin = Pick<Mark, 'originName' | 'originHost' | 'originPath'
 /** A mark holds two paths and two names; anything larger is not ours. */
 const MAX_MARK_BYTES = 64 * 1024;
 
+/** At most, of the replica's permission bits; its owner has to be able to replace it. */
+const MARK_MODE = 0o644;
+const OWNER_WRITES = 0o600;
+
 /** Path of a file that sqlsync keeps beside the database at `path`. */
 export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-lock'): string {
   return join(dirname(path), `.${basename(path)}.sqlsync${suffix}`);
@@ -75,6 +79,7 @@ export function markReplica(
 ): () => void {
   if (origin === undefined || marksSameOrigin(readMark(path), origin)) return () => {};
   let former: Buffer | undefined;
+  const formerMode = MARK_MODE & (lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.mode ?? 0);
   try {
     former = readMarkFile(path);
     writeMark(path, options.marked ?? path, origin);
@@ -87,7 +92,7 @@ export function markReplica(
   return () => {
     try {
       if (former === undefined) rmSync(besideReplica(path, ''), { force: true });
-      else replaceMarkFile(path, former);
+      else replaceMarkFile(path, former, formerMode);
     } catch {
       // It is the mark of a file that the user allowed us to overwrite.
     }
@@ -116,7 +121,8 @@ function writeMark(path: string, marked: string, origin: MarkedOrigin): void {
     fileBornMs: bornMs(stats),
     time: new Date().toISOString(),
   };
-  replaceMarkFile(path, `${JSON.stringify(content)}\n`);
+  // It names the origin: nobody is told who may not read the replica either.
+  replaceMarkFile(path, `${JSON.stringify(content)}\n`, stats.mode & MARK_MODE);
 }
 
 function readMarkFile(path: string): Buffer | undefined {
@@ -127,10 +133,10 @@ function readMarkFile(path: string): Buffer | undefined {
 }
 
 /** Durably: it is there whole or not at all. */
-function replaceMarkFile(path: string, content: string | Buffer): void {
+function replaceMarkFile(path: string, content: string | Buffer, mode: number): void {
   const markPath = besideReplica(path, '');
   const temporary = `${markPath}.${process.pid}-${randomBytes(4).toString('hex')}`;
-  const descriptor = openSync(temporary, 'wx', 0o644);
+  const descriptor = openSync(temporary, 'wx', mode | OWNER_WRITES);
   try {
     try {
       writeFileSync(descriptor, content);

@@ -1,5 +1,4 @@
-import { existsSync, lstatSync, realpathSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { inspectDatabase } from './database-file.ts';
@@ -15,6 +14,7 @@ import { NewReplica } from './new-replica.ts';
 import type { PageSink, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { needsRecovery, replicaError } from './replica-error.ts';
+import { folderWarnings, resolveReplica } from './replica-links.ts';
 
 /** What is known of the replica before the origin is asked. */
 export interface ReplicaPlace {
@@ -25,6 +25,8 @@ export interface ReplicaPlace {
   readonly mark: Mark | undefined;
   /** True where there are pages to compare with: an existing replica or the part file of an interrupted run. */
   readonly hasOldPages: boolean;
+  /** What the user should know of the place, each a sentence. */
+  readonly warnings: readonly string[];
 }
 
 export interface SinkOptions extends ReplicaOptions {
@@ -36,9 +38,12 @@ export interface SinkOptions extends ReplicaOptions {
  * Looks at the replica's place. It is opened as a database only where a killed transaction left its journal, which
  * SQLite has to undo before size and header mean anything; not in a dry run. Throws SqlsyncError REPLICA_*.
  */
-export function inspectReplica(path: string, options: { readonly dryRun: boolean }): ReplicaPlace {
+export function inspectReplica(
+  path: string,
+  options: { readonly dryRun: boolean; readonly followLinks: boolean },
+): ReplicaPlace {
   try {
-    const absolute = resolvePlace(path);
+    const absolute = resolveReplica(path, options.followLinks);
     const file = inspectRecovered(absolute, options.dryRun);
     if (file !== undefined && !file.stats.isFile()) {
       const kind = file.stats.isDirectory() ? 'a folder' : 'no regular file';
@@ -48,7 +53,8 @@ export function inspectReplica(path: string, options: { readonly dryRun: boolean
     }
     const hasOldPages =
       file === undefined ? existsSync(besideReplica(absolute, '-part')) : file.stats.size > 0;
-    return { path: absolute, file, mark: readMark(absolute), hasOldPages };
+    const warnings = folderWarnings(absolute);
+    return { path: absolute, file, mark: readMark(absolute), hasOldPages, warnings };
   } catch (error) {
     throw replicaError(path, error);
   }
@@ -124,7 +130,7 @@ function refuseOtherOrigin({ path, mark }: ReplicaPlace, origin: MarkedOrigin | 
   const former = sanitizeText(`${mark.originHost}:${mark.originPath}`);
   throw new SqlsyncError(
     'REPLICA_NOT_MARKED',
-    `Replica ${path} is a copy of ${former}, not of ${origin.originPath}`,
+    `Replica ${path} is a copy of ${former}, not of ${sanitizeText(origin.originPath)}`,
     { hint: 'If that is the origin from now on, add --overwrite (needed once).' },
   );
 }
@@ -135,11 +141,4 @@ function otherPageSize(path: string, bytes: number, target: SinkTarget): Sqlsync
     `Replica ${path} has pages of ${bytes} bytes, the origin of ${target.pageSize}`,
     { hint: 'Add --replace to copy all of it in one transaction.' },
   );
-}
-
-/** A new name in a folder that exists, or an existing file by its real path. */
-function resolvePlace(path: string): string {
-  const absolute = resolve(path);
-  if (lstatSync(absolute, { throwIfNoEntry: false }) !== undefined) return realpathSync(absolute);
-  return join(realpathSync(dirname(absolute)), basename(absolute));
 }

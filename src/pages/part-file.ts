@@ -35,8 +35,10 @@ export class PartFile {
     this.path = path;
     this.#target = target;
     const leftover = lstatSync(path, { throwIfNoEntry: false });
-    // A second link means that somebody else uses these bytes; a link elsewhere, that they are not ours to change.
-    const usable = leftover !== undefined && leftover.isFile() && leftover.nlink === 1;
+    // A second link means that somebody else uses these bytes; a link elsewhere, that they are not ours to change;
+    // another owner, that he could go on changing them after they were checked.
+    const usable =
+      leftover?.isFile() === true && leftover.nlink === 1 && leftover.uid === ownUid(leftover.uid);
     if (usable) this.#descriptor = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW);
     const pages = usable ? Math.floor(leftover.size / target.pageSize) : 0;
     this.old = pages === 0 ? undefined : this.#asSource(pageCount(pages));
@@ -135,4 +137,9 @@ export class PartFile {
       close: () => {},
     };
   }
+}
+
+/** Systems without users have `otherwise`. */
+function ownUid(otherwise: number): number {
+  return process.geteuid?.() ?? otherwise;
 }

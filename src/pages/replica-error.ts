@@ -1,4 +1,4 @@
-import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 
 /** The replica was changed by another program while it was to be applied: compare again from the start. */
@@ -19,6 +19,13 @@ export function replicaError(path: string, error: unknown): Error {
   if (isBusy(error)) {
     return new SqlsyncError('BUSY', `Replica ${path} is locked by another program`, {
       hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
+      cause: error,
+    });
+  }
+  if (code === 'ENAMETOOLONG') {
+    const shown = sanitizeText(path, 200);
+    return new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${shown} has a name that is too long (${code})`, {
+      hint: 'Name a shorter path; files with longer names, such as .NAME.sqlsync-part, have to fit beside it.',
       cause: error,
     });
   }

@@ -1,6 +1,6 @@
 import { realpathSync, statSync } from 'node:fs';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
-import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from './database-file.ts';
@@ -9,6 +9,7 @@ import {
   fileBytes,
   folderIsWritable,
   inspectDatabase,
+  tooLongForSqlite,
   wouldLeaveForeignFiles,
 } from './database-file.ts';
 import { hasChecksumVfs, parseHeader } from './header.ts';
@@ -236,6 +237,12 @@ function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string
   let absolutePath: string;
   try {
     absolutePath = realpathSync(path);
+    const tooLong = tooLongForSqlite(absolutePath);
+    if (tooLong !== undefined) {
+      throw new SqlsyncError('ORIGIN_UNREADABLE', `Origin ${sanitizeText(path, 200)} ${tooLong}`, {
+        hint: 'Move it to a shorter path.',
+      });
+    }
     file = inspectDatabase(absolutePath);
   } catch (error) {
     throw originError(path, error);
@@ -314,6 +321,13 @@ function originError(path: string, error: unknown): SqlsyncError {
   const text = error instanceof Error ? error.message : String(error);
   if (code === 'ENOENT' || code === 'ENOTDIR') return notFound(path, error);
   if (code === 'SQLITE_NOTADB') return notADatabase(path, error);
+  if (code === 'ENAMETOOLONG') {
+    const shown = sanitizeText(path, 200);
+    return new SqlsyncError('ORIGIN_UNREADABLE', `Origin ${shown} has a name that is too long (${code})`, {
+      hint: 'No file can have that name: check the path.',
+      cause: error,
+    });
+  }
   if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
   if (code === 'SQLITE_READONLY_ROLLBACK') {
     return new SqlsyncError(

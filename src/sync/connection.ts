@@ -298,9 +298,12 @@ export class Connection {
   }
 }
 
+/** Timers of Node.js take a longer time for one millisecond. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** A far agent is twice as patient as the near one, so that it is the near one, and so the user, who is told. */
 export function farIdleTimeoutMs({ idleTimeoutMs }: { readonly idleTimeoutMs: number }): number {
-  return idleTimeoutMs * 2;
+  return Math.min(idleTimeoutMs * 2, MAX_TIMER_MS);
 }
 
 /** Neighbouring small pieces as one, since every write costs a packet on some transports. */

@@ -7,9 +7,12 @@ import type { Transport } from '../transport/transport.ts';
 import { Connection, farIdleTimeoutMs } from './connection.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
+import type { Restriction } from './restriction.ts';
 
 export interface FarAgentOptions {
   readonly idleTimeoutMs: number;
+  /** What the near side may name; anything where it is undefined. */
+  readonly restriction?: Restriction | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -23,8 +26,9 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
     for (;;) {
       const next = await connection.receive();
       if (next.type === 'close') break;
-      if (next.type === 'open') await serveOrigin(connection, next, { signal: options.signal });
-      else if (next.type === 'replicate') await replicate(connection, next, options.signal);
+      if (next.type === 'open')
+        await serveOrigin(connection, next, { access: options.restriction?.origin, signal: options.signal });
+      else if (next.type === 'replicate') await replicate(connection, next, options);
       connection.state = 'unassigned';
     }
     connection.detach();
@@ -40,7 +44,7 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
 async function replicate(
   connection: Connection,
   request: MessageOf<'replicate'>,
-  signal: AbortSignal | undefined,
+  { restriction, signal }: FarAgentOptions,
 ): Promise<void> {
   const hash = nameOf(HASH_ALGORITHMS, request.hash);
   const compression = nameOf(COMPRESSION_MODES, request.compression);
@@ -49,9 +53,11 @@ async function replicate(
     throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
   connection.idleTimeoutMs = farIdleTimeoutMs(request);
-  const { originName, dryRun, overwrite, replace, busyTimeoutMs } = request;
+  const { originName, dryRun, overwrite, replace, followLinks, busyTimeoutMs } = request;
+  const access = restriction?.replica;
   await runReplica(connection, {
-    path: resolve(request.path),
+    path: access?.path(request.path, { keepLink: !followLinks }) ?? resolve(request.path),
+    access,
     originPath: '',
     originName,
     hash,
@@ -59,6 +65,7 @@ async function replicate(
     dryRun,
     overwrite,
     replace,
+    followLinks,
     reader,
     busyTimeoutMs,
     signal,

@@ -3,6 +3,7 @@ import { message } from '../../protocol/encode.ts';
 import {
   CHILD_HASH_BYTES,
   MAX_HASHES_PER_MESSAGE,
+  MAX_PAGE_COUNT,
   MAX_TEXTS,
   topLevel,
   TREE_FANOUT,
@@ -17,7 +18,7 @@ import {
 } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
-import { SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { hostName, readMark } from '../pages/mark.ts';
@@ -25,10 +26,13 @@ import { DatabaseSnapshot } from '../pages/snapshot.ts';
 import { checked, farIdleTimeoutMs } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { outside, PageServer } from './page-server.ts';
+import type { AccessCheck } from './restriction.ts';
 
 export interface OriginOptions {
   /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
   readonly path?: string | undefined;
+  /** Has a say in what the replica agent names. */
+  readonly access?: AccessCheck | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called with what the user should know, before the first page is read. */
   readonly onSnapshot?: (snapshot: {
@@ -52,6 +56,9 @@ const SLICE_PAGES = 2048;
 
 /** Characters of a table's name that are told. */
 const MAX_NAME_LENGTH = 500;
+
+/** Whatever the size of the database that this one is compared with, no pass begins above it. */
+const MAX_LEVEL = topLevel(MAX_PAGE_COUNT);
 
 /** Passes over the database that may wait for their turn. */
 const MAX_JOBS = 16;
@@ -123,12 +130,14 @@ class OriginSession {
     ) {
       throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
-    const snapshot = await DatabaseSnapshot.open(options.path ?? open.path, {
+    const path = options.path ?? options.access?.path(open.path) ?? open.path;
+    const snapshot = await DatabaseSnapshot.open(path, {
       reader,
       busyTimeoutMs: open.busyTimeoutMs,
       signal: options.signal,
     });
     try {
+      options.access?.opened(snapshot.path, snapshot.file.fileId);
       const restoring = checkPair(snapshot, open);
       const hasher = createPageHasher(hash, open.seed, snapshot.pageSize);
       const tree = new HashTree({
@@ -236,6 +245,8 @@ class OriginSession {
 
   #queueHashes(question: MessageOf<'getHashes'>): void {
     const level = question.level === LEVEL_TOP ? topLevel(this.#tree.pageCount) : question.level;
+    // One node of a level above would be a pass over any database, which nothing can interrupt.
+    if (level > MAX_LEVEL) throw outside(`nodes of level ${level}; the highest is ${MAX_LEVEL}`);
     const nodes = this.#tree.nodeCount(level);
     const end = question.count === 0 ? nodes : question.first + question.count;
     if (end > nodes || question.first > end)
@@ -273,6 +284,7 @@ class OriginSession {
 
   #sendChildren(question: MessageOf<'getChildren'>): void {
     const { level } = question;
+    if (level >= MAX_LEVEL) throw outside(`children of level ${level}; the highest level is ${MAX_LEVEL}`);
     const parents = listed(question.parents, this.#tree.nodeCount(level + 1));
     const count = parents.length * TREE_FANOUT;
     if (count > MAX_HASHES_PER_MESSAGE)
@@ -357,7 +369,7 @@ function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean
   if (open.overwrite) return true;
   throw new SqlsyncError(
     'SWAPPED',
-    `The arguments look swapped: ${snapshot.path} is itself a replica, made from ${open.replicaPath}`,
+    `The arguments look swapped: ${snapshot.path} is itself a replica, made from ${sanitizeText(open.replicaPath)}`,
     { hint: 'The origin comes first. To restore the origin from its replica, add --overwrite.' },
   );
 }

@@ -7,6 +7,7 @@ import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
 import { hashBlocks } from '../pages/block-hash.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
+import { parseHeader } from '../pages/header.ts';
 import { readScattered } from '../pages/page-source.ts';
 import type { PageSink, PageSource } from '../pages/page-source.ts';
 import { pageNumber } from '../pages/page-types.ts';
@@ -19,6 +20,8 @@ import type { DifferingPage, TreeWalk } from './tree-walk.ts';
 
 /** Pages that have come of those asked for as deltas before it is judged whether that pays. */
 const DELTA_TRIAL_PAGES = 2048;
+
+const FIRST_PAGE = pageNumber(1);
 
 /** A page that was asked for, with its old version where a delta is expected. */
 interface Expected extends WantedPage {
@@ -168,6 +171,7 @@ export class PageExchange {
         },
       );
     }
+    if (number === FIRST_PAGE) checkFirstPage(bytes, this.#pageSize);
     this.#sink.write(number, bytes);
     tree.setPageHash(number, hash);
     this.received++;
@@ -179,4 +183,13 @@ export class PageExchange {
     if (this.#sink.old === undefined) throw new Error('there is no old version');
     return this.#sink.old;
   }
+}
+
+/** So that whatever a peer sends, nothing but a database comes to be, and one of the page size that was announced. */
+function checkFirstPage(page: Uint8Array, pageSize: PageSize): void {
+  if (parseHeader(page)?.pageSize === pageSize) return;
+  throw new SqlsyncError(
+    'PROTOCOL',
+    `The other side sent a page 1 that is not the first of a database with pages of ${pageSize} bytes`,
+  );
 }

@@ -24,9 +24,12 @@ import { ReplicaMovedError } from '../pages/replica-error.ts';
 import type { Connection } from './connection.ts';
 import { PageCopy, RootMismatchError } from './page-copy.ts';
 import type { CopyProgress } from './page-copy.ts';
+import type { AccessCheck } from './restriction.ts';
 
 export interface ReplicaOptions {
   readonly path: string;
+  /** Is told what was opened at `path`. */
+  readonly access?: AccessCheck | undefined;
   /** What `open` is to name; ignored by an origin agent that has a database of its own. */
   readonly originPath: string;
   /** How the user named the origin. */
@@ -36,6 +39,8 @@ export interface ReplicaOptions {
   readonly dryRun: boolean;
   readonly overwrite: boolean;
   readonly replace: boolean;
+  /** A symbolic link in the place of the replica is followed. */
+  readonly followLinks: boolean;
   /** How both agents read their databases. */
   readonly reader: Reader;
   readonly busyTimeoutMs: number;
@@ -110,6 +115,7 @@ async function attemptCopy(
   let sink: PageSink | undefined;
   try {
     sink = await openSink(place, target, { ...options, mark });
+    if (place.file !== undefined) options.access?.opened(place.path, place.file.fileId);
     const copy = new PageCopy({
       connection,
       sink,
@@ -132,7 +138,7 @@ async function attemptCopy(
       ...copy.counts,
       created: outcome === 'committed' && place.file === undefined,
       resumed: sink.resumed,
-      warnings: [...sink.warnings, ...warnings],
+      warnings: [...place.warnings, ...sink.warnings, ...warnings],
     });
     return { done, snapshotHeldMs, walGrowthBytes };
   } finally {

@@ -35,6 +35,8 @@ export interface SyncOptions extends RemoteOptions {
   readonly overwrite?: boolean;
   /** A replica of another page size is replaced as a whole. */
   readonly replace?: boolean;
+  /** A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. */
+  readonly followLinks?: boolean;
   /** 'auto' (default): all pages over SSH, only deltas between local files. */
   readonly compress?: CompressionMode;
   /** 'xxh64' (default), or 'sha256' against crafted collisions. */
@@ -112,6 +114,7 @@ export async function runSync(options: SyncOptions): Promise<SyncSummary> {
     remote: options,
     signal: options.signal,
     onStderr: (text) => options.onNote?.(text.trimEnd()),
+    onWarning: (text) => warn(run, text),
   });
   const connection = new Connection(transport, far === run.origin ? 'opening' : 'offering', {
     idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
@@ -169,6 +172,7 @@ function pull(connection: Connection, run: Run): Promise<OriginResult> {
     dryRun: options.dryRun === true,
     overwrite: options.overwrite === true,
     replace: options.replace === true,
+    followLinks: options.followLinks === true,
     reader: options.reader ?? 'file',
     busyTimeoutMs: run.busyTimeoutMs,
     signal: options.signal,
@@ -189,6 +193,7 @@ async function push(connection: Connection, run: Run): Promise<OriginResult> {
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,
       replace: options.replace === true,
+      followLinks: options.followLinks === true,
       reader: READERS[options.reader ?? 'file'],
       busyTimeoutMs: run.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,

@@ -191,7 +191,10 @@ export class TreeWalk {
       this.#wantAbsent(first, Math.min(first + TREE_FANOUT ** level, this.#options.pageCount + 1));
       return;
     }
-    if (startsWith(this.#options.ownHash(level, index), theirs, at, width)) return;
+    // A node of which we lack pages differs, whatever the peer says: else nobody would ask for them.
+    const last = Math.min(first + TREE_FANOUT ** level - 1, this.#options.pageCount);
+    const isWhole = last <= this.#options.oldPageCount;
+    if (isWhole && startsWith(this.#options.ownHash(level, index), theirs, at, width)) return;
     if (level === 0) {
       if (first === this.#options.lockBytePage) throw unasked('a hash of the page that has no content');
       this.#differingPages.push({ pageNumber: first, hashPrefix: hashPrefix(theirs, at) });

@@ -2,12 +2,19 @@ import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
-import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
+import {
+  CHILD_HASH_BYTES,
+  MAX_HASHES_PER_MESSAGE,
+  MAX_PAGE_COUNT,
+  topLevel,
+  TREE_FANOUT,
+} from '../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
-import { SEED_BYTES } from '../pages/hash.ts';
+import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
+import { pageSize } from '../pages/page-types.ts';
 import { parseLocation } from '../transport/location.ts';
 import { Connection } from './connection.ts';
 import type { RemoteOptions } from './start-agent.ts';
@@ -108,6 +115,7 @@ class Side {
       remote: options,
       signal: options.signal,
       onStderr: (said) => options.onNote?.(said.trimEnd()),
+      onWarning: (warning) => options.onWarning?.(warning),
     });
     const connection = new Connection(transport, 'opening', {
       idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
@@ -143,7 +151,16 @@ class Side {
         idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
       }),
     );
-    this.#snapshot = await this.connection.receiveOnly('snapshot');
+    const snapshot = await this.connection.receiveOnly('snapshot');
+    const size = pageSize(snapshot.pageSize);
+    const isPossible = size !== undefined && snapshot.pageCount <= MAX_PAGE_COUNT;
+    if (
+      !isPossible ||
+      snapshot.hashBytes !== createPageHasher(options.hash ?? 'xxh64', seed, size).hashBytes
+    ) {
+      throw new SqlsyncError('PROTOCOL', `${this.location} announced a snapshot that there cannot be`);
+    }
+    this.#snapshot = snapshot;
     this.connection.state = 'driving';
     for (const warning of this.#snapshot.warnings) options.onWarning?.(sanitizeText(warning));
     for (const note of this.#snapshot.notes) options.onNote?.(sanitizeText(note));
@@ -164,7 +181,8 @@ class Side {
       if (
         answered !== id ||
         first * this.snapshot.hashBytes !== filled ||
-        filled + data.length > all.length
+        filled + data.length > all.length ||
+        data.length === 0
       ) {
         throw new SqlsyncError('PROTOCOL', `${this.location} sent hashes that were not asked for`);
       }
@@ -219,10 +237,10 @@ class Side {
       await this.connection.receiveOnly('root');
     }
     this.connection.send(message('release', {}));
-    const { pageSize, pageCount } = this.snapshot;
+    const { pageSize: size, pageCount } = this.snapshot;
     const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
     const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [] };
-    this.connection.send(message('done', { pageSize, pageCount, ...none, ...flags }));
+    this.connection.send(message('done', { pageSize: size, pageCount, ...none, ...flags }));
     this.connection.send(message('close', {}));
     this.connection.detach();
     this.connection.end();
@@ -230,8 +248,8 @@ class Side {
   }
 
   describe(): VerifiedDatabase {
-    const { pageSize, pageCount } = this.snapshot;
-    return { location: this.location, pageSize, pageCount };
+    const { pageSize: size, pageCount } = this.snapshot;
+    return { location: this.location, pageSize: size, pageCount };
   }
 }
 

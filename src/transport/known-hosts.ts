@@ -1,4 +1,4 @@
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
 /** The text of one known_hosts file, and its path for messages. */
 export interface KnownHostsFile {
@@ -84,6 +84,15 @@ export function hostKeyFingerprint(key: Buffer): string {
 export function lookupKey(host: string, port: number): string {
   const lower = host.toLowerCase();
   return port === DEFAULT_SSH_PORT ? lower : `[${lower}]:${port}`;
+}
+
+/** The line that makes `key` known for a host; hashed, it does not tell who reads the file which hosts are known. */
+export function knownHostsLine(host: string, port: number, key: Buffer, hashed: boolean): string {
+  const name = lookupKey(host, port);
+  const salt = randomBytes(20);
+  const hash = createHmac('sha1', salt).update(name).digest('base64');
+  const shown = hashed ? `|1|${salt.toString('base64')}|${hash}` : name;
+  return `${shown} ${hostKeyType(key)} ${key.toString('base64')}`;
 }
 
 /** The type that an SSH public key blob names first, or '' where it is no such blob. */

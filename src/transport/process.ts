@@ -25,6 +25,8 @@ export interface ProcessOptions {
    * REMOTE_EXE_NOT_FOUND, and 9, sqlsync's own "cannot run here", is NODE_UNSUPPORTED.
    */
   explainSilentExit?: (exit: TransportExit) => SqlsyncError | undefined;
+  /** Explains why the child could not be started; by default REMOTE_EXE_NOT_FOUND, or INTERNAL. */
+  explainStart?: (error: Error) => SqlsyncError;
 }
 
 /** Between asking a child to end and killing it. */
@@ -59,7 +61,8 @@ export function spawnProcess(options: ProcessOptions): Transport {
     input.destroy(interrupted(options.command));
     terminate();
   };
-  child.on('error', (error) => input.destroy(startError(options.command, error)));
+  const explainStart = options.explainStart ?? ((error: Error) => startError(options.command, error));
+  child.on('error', (error) => input.destroy(explainStart(error)));
   child.stdin.on('error', () => {}); // EPIPE: the end of the child is told by `input` and `exited`
   options.signal?.addEventListener('abort', onAbort, { once: true });
   void exited.then(() => options.signal?.removeEventListener('abort', onAbort));

@@ -1,191 +1,226 @@
-import { readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
-import type { AnyAuthMethod, BaseAgent, ParsedKey } from 'ssh2';
-import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
+import type { AnyAuthMethod, ParsedKey } from 'ssh2';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { hostKeyFingerprint } from './known-hosts.ts';
-import { inspectPrivateKey, parsePublicKeyFile } from './ssh-key-file.ts';
-
-type Ssh2 = typeof import('ssh2');
-
-/** The identity files that are tried where none are named, as OpenSSH does, best first. */
-const DEFAULT_IDENTITY_NAMES = ['id_ed25519', 'id_ecdsa', 'id_rsa'];
+import {
+  filteredAgent,
+  lockedAgent,
+  parseIdentity,
+  parsePublicKey,
+  readIdentities,
+  unlockIdentity,
+  wrongPassphrase,
+} from './ssh-identity.ts';
+import type { Identity, Ssh2 } from './ssh-identity.ts';
+import type { Ask } from './terminal.ts';
 
 export interface AuthOptions {
   user: string;
+  /** `user@host`, for what the user is asked. */
+  target: string;
   /** Given: those files, and only the agent's keys that belong to them are offered before them. */
-  identityFiles?: string[] | undefined;
-  /** The socket of the agent; false: none. By default SSH_AUTH_SOCK. */
-  agentSocket?: string | false | undefined;
+  identityFiles: readonly string[] | undefined;
+  /** No keys but those of `identityFiles`. */
+  identitiesOnly: boolean;
+  /** The socket of the agent; false: none. */
+  agentSocket: string | false;
+  allows: { publicKey: boolean; password: boolean; keyboardInteractive: boolean };
+  /** How to ask the user; undefined where nobody can be asked. */
+  ask: Ask | undefined;
+  /** How often the user may be asked for one secret. */
+  promptCount: number;
+  /** What only OpenSSH can use, each as part of a sentence. */
+  unused: readonly string[];
 }
 
-/** One key, or all keys of an agent, to offer to the host. */
-interface Attempt {
-  /** For the message; an agent's keys are named as they are offered. */
-  name?: string;
-  method: AnyAuthMethod;
-}
-
-interface Identity {
-  path: string;
-  publicKey: Buffer | undefined;
-  encrypted: boolean;
-  privateKey: Buffer;
-}
+/** Makes the next thing to offer; undefined where there is nothing to offer after all. */
+type Attempt = () => AnyAuthMethod | undefined | Promise<AnyAuthMethod | undefined>;
 
 /**
  * What one connection offers to prove who it is, in order; and what became of it.
  *
  *     identity files named:   agent's keys of those files → the files → the agent's other keys
  *     none named:             agent's keys → ~/.ssh/id_ed25519, id_ecdsa, id_rsa
+ *     then, on a terminal:    what the host asks (keyboard-interactive) → a password
  *
  * Hosts hang up after a few refused keys (MaxAuthTries, 6 by default): hence the named ones first.
  */
 export class SshAuthentication {
   /** Every attempt was refused, or there was none. */
   exhausted = false;
+  readonly #ssh2: Ssh2;
+  readonly #options: AuthOptions;
   readonly #attempts: Attempt[] = [];
   /** What was tried or could not be, for the message, in order. */
   readonly #notes: string[] = [];
+  readonly #unused: string[];
   #agentFault: string | undefined;
-  #hasEncryptedKey = false;
+  #hasLockedKey = false;
   #methodsLeft: string[] = [];
 
   static async plan(ssh2: Ssh2, options: AuthOptions): Promise<SshAuthentication> {
-    const plan = new SshAuthentication();
-    const socket = options.agentSocket ?? process.env['SSH_AUTH_SOCK'] ?? '';
-    const identities = await plan.#readIdentities(options);
-    const known = identities.map((identity) => identity.publicKey).filter((key) => key !== undefined);
-    const username = options.user;
-    const offerAgent = (offers: (key: Buffer) => boolean): void => {
-      if (socket === false || socket === '') return;
-      const agent = filteredAgent(ssh2, socket, offers, (key) => plan.#notes.push(`agent key ${key}`));
-      plan.#attempts.push({ method: { type: 'agent', username, agent } });
-    };
-    const isKnown = (key: Buffer): boolean => known.some((other) => other.equals(key));
-    const named = options.identityFiles !== undefined;
-    offerAgent(named ? isKnown : () => true);
-    for (const identity of identities) plan.#addIdentity(ssh2, username, identity);
-    if (named) offerAgent((key) => !isKnown(key));
+    const plan = new SshAuthentication(ssh2, options);
+    if (options.allows.publicKey) await plan.#addKeys();
     // Some hosts know their users by other means (Tailscale); all others answer with the methods that they accept.
-    plan.#attempts.push({ method: { type: 'none', username } });
+    plan.#attempts.push(() => ({ type: 'none', username: options.user }));
+    plan.#addQuestions();
     return plan;
   }
 
-  /** The next attempt, in the form that ssh2's `authHandler` gives on; false when nothing is left. */
-  next(methodsLeft: readonly string[] | null): AnyAuthMethod | false {
+  private constructor(ssh2: Ssh2, options: AuthOptions) {
+    this.#ssh2 = ssh2;
+    this.#options = options;
+    this.#unused = [...options.unused];
+  }
+
+  /** The next attempt; false when nothing is left. Rejects where the user does not want to answer. */
+  async next(methodsLeft: readonly string[] | null): Promise<AnyAuthMethod | false> {
     if (methodsLeft !== null) this.#methodsLeft = [...methodsLeft];
-    const attempt = this.#attempts.shift();
-    if (attempt === undefined) {
-      this.exhausted = true;
-      return false;
+    for (;;) {
+      const attempt = this.#attempts.shift();
+      if (attempt === undefined) break;
+      const method = await attempt();
+      if (method !== undefined) return method;
     }
-    if (attempt.name !== undefined) this.#notes.push(attempt.name);
-    return attempt.method;
+    this.exhausted = true;
+    return false;
   }
 
   /** ssh2 reports faults of the agent and of signing as errors, and then goes on to the next attempt. */
   noteFault(error: Error): void {
-    this.#agentFault = sanitizeText(error.message, 200);
+    if (error instanceof SqlsyncError) this.#notes.push(error.message);
+    else this.#agentFault = sanitizeText(error.message, 200);
   }
 
   /** AUTH_FAILED, saying what was tried and, in `hint`, what to do; `login` is the `ssh` command for it. */
   failure(target: string, login: string, reason?: string): SqlsyncError {
     const tried = this.#notes.length === 0 ? 'there was no key to offer' : `tried: ${this.#notes.join('; ')}`;
     const agent = this.#agentFault === undefined ? '' : `; the agent failed: ${this.#agentFault}`;
+    const unused =
+      this.#unused.length === 0 ? '' : `; the SSH built into sqlsync cannot use ${this.#unused.join(', ')}`;
     const accepts =
       this.#methodsLeft.length === 0
         ? ''
         : `; the host accepts ${sanitizeText(this.#methodsLeft.join(', '), 100)}`;
     const why = reason === undefined ? '' : ` (${sanitizeText(reason, 200)})`;
-    return new SqlsyncError('AUTH_FAILED', `${target} refused to log in${why}; ${tried}${agent}${accepts}`, {
-      hint: this.#hint(login),
-    });
+    const message = `${target} refused to log in${why}; ${tried}${agent}${unused}${accepts}`;
+    return new SqlsyncError('AUTH_FAILED', message, { hint: this.#hint(login) });
   }
 
   #hint(login: string): string {
-    if (this.#hasEncryptedKey) {
-      return 'sqlsync asks for no passphrase: load the encrypted key into an agent with `ssh-add`.';
+    if (this.#unused.length > 0) {
+      return 'Add `--rsh ssh`: then OpenSSH itself logs in, with certificates and hardware keys too.';
+    }
+    if (this.#hasLockedKey) {
+      return 'There is no terminal to ask for the passphrase on: load the encrypted key into an agent with `ssh-add`.';
     }
     if (this.#methodsLeft.length > 0 && !this.#methodsLeft.includes('publickey')) {
-      return 'The host accepts no keys; sqlsync asks for no passwords: allow keys there.';
+      return this.#options.ask === undefined
+        ? 'The host accepts no keys, and there is no terminal to ask for a password on: allow keys there.'
+        : 'The host accepts no keys: check the user name and the password.';
     }
     return `Add your public key there with \`ssh-copy-id\`, name another key, or check that \`${login}\` logs in.`;
   }
 
-  async #readIdentities(options: AuthOptions): Promise<Identity[]> {
-    const named = options.identityFiles;
-    const paths = named ?? DEFAULT_IDENTITY_NAMES.map((name) => join(homedir(), '.ssh', name));
-    const identities: Identity[] = [];
-    for (const path of paths) {
-      const identity = await this.#readIdentity(path, named !== undefined);
-      if (identity !== undefined) identities.push(identity);
-    }
-    return identities;
+  async #addKeys(): Promise<void> {
+    const { user: username, agentSocket, identityFiles, identitiesOnly } = this.#options;
+    const { found, notes, unused } = await readIdentities(identityFiles);
+    this.#notes.push(...notes);
+    this.#unused.push(...unused);
+    const offerAgent = (offers: (key: Buffer) => boolean): void => {
+      if (agentSocket === false || agentSocket === '') return;
+      const onOffer = (key: string): void => void this.#notes.push(`agent key ${key}`);
+      this.#attempts.push(() => ({
+        type: 'agent',
+        username,
+        agent: filteredAgent(this.#ssh2, agentSocket, offers, onOffer),
+      }));
+    };
+    const isKnown = (key: Buffer): boolean => found.some(({ publicKey }) => publicKey?.equals(key) === true);
+    const filters = identityFiles !== undefined || identitiesOnly;
+    offerAgent(filters ? isKnown : () => true);
+    for (const identity of found) this.#addIdentity(identity);
+    if (filters && !identitiesOnly) offerAgent((key) => !isKnown(key));
   }
 
-  async #readIdentity(path: string, named: boolean): Promise<Identity | undefined> {
-    const shown = sanitizeText(path, 200);
-    let privateKey: Buffer;
-    try {
-      privateKey = await readFile(path);
-    } catch (error) {
-      const code = systemErrorCode(error) ?? 'unreadable';
-      if (named || code !== 'ENOENT') this.#notes.push(`${shown}: cannot be read (${code})`);
-      return undefined;
+  #addIdentity(identity: Identity): void {
+    const username = this.#options.user;
+    if (identity.encrypted) return this.#addLockedIdentity(identity);
+    const key = parseIdentity(this.#ssh2, identity);
+    if (typeof key === 'string') {
+      this.#notes.push(`${identity.path}: ${key}`);
+      return;
     }
-    const info = inspectPrivateKey(privateKey.toString('latin1'));
-    if (info === undefined) {
-      this.#notes.push(`${shown}: not a private key`);
-      return undefined;
-    }
-    const publicKey = info.publicKey ?? (await readPublicKey(`${path}.pub`));
-    return { path: shown, publicKey, encrypted: info.encrypted, privateKey };
+    this.#attempts.push(() => {
+      this.#noteOffer(identity, key);
+      return { type: 'publickey', username, key };
+    });
   }
 
-  #addIdentity(ssh2: Ssh2, username: string, identity: Identity): void {
-    if (identity.encrypted) {
-      this.#hasEncryptedKey = true;
+  #addLockedIdentity(identity: Identity): void {
+    const { ask, promptCount, user: username } = this.#options;
+    if (ask === undefined || promptCount === 0) {
+      this.#hasLockedKey = true;
       this.#notes.push(`${identity.path}: encrypted with a passphrase, so only an agent can use it`);
       return;
     }
-    const key = ssh2.utils.parseKey(identity.privateKey) as ParsedKey | ParsedKey[] | Error;
-    if (key instanceof Error) {
-      this.#notes.push(`${identity.path}: ${sanitizeText(key.message, 200)}`);
-      return;
-    }
-    const first = Array.isArray(key) ? key[0] : key;
-    if (first === undefined) return;
-    const name = `${identity.path} (${hostKeyFingerprint(first.getPublicSSH())})`;
-    this.#attempts.push({ name, method: { type: 'publickey', username, key: first } });
-  }
-}
-
-async function readPublicKey(path: string): Promise<Buffer | undefined> {
-  try {
-    return parsePublicKeyFile(await readFile(path, 'latin1'));
-  } catch {
-    return undefined; // only serves to find the key in the agent
-  }
-}
-
-/** The agent at `socket`, offering only some of its keys, and telling which. */
-function filteredAgent(
-  ssh2: Ssh2,
-  socket: string,
-  offers: (publicKey: Buffer) => boolean,
-  onOffer: (fingerprint: string) => void,
-): BaseAgent {
-  // ssh2's own factory, since it tells apart OpenSSH's socket, Pageant and Cygwin's.
-  const agent = ssh2.createAgent(socket);
-  const getIdentities = agent.getIdentities.bind(agent);
-  agent.getIdentities = (callback) => {
-    getIdentities((error, keys) => {
-      if (error) return callback(error);
-      const offered = ((keys ?? []) as ParsedKey[]).filter((key) => offers(key.getPublicSSH()));
-      for (const key of offered) onOffer(hostKeyFingerprint(key.getPublicSSH()));
-      callback(undefined, offered);
+    const unlock = async (): Promise<ParsedKey> => {
+      const key = await unlockIdentity(this.#ssh2, identity, ask, promptCount);
+      if (key === undefined) throw wrongPassphrase(identity.path);
+      return key;
+    };
+    this.#attempts.push(async () => {
+      const publicKey = parsePublicKey(this.#ssh2, identity);
+      if (publicKey !== undefined) {
+        this.#noteOffer(identity, publicKey);
+        return { type: 'agent', username, agent: lockedAgent(this.#ssh2, publicKey, unlock) };
+      }
+      const key = await unlockIdentity(this.#ssh2, identity, ask, promptCount);
+      if (key === undefined) this.noteFault(wrongPassphrase(identity.path));
+      return key === undefined ? undefined : { type: 'publickey', username, key };
     });
+  }
+
+  #noteOffer(identity: Identity, key: ParsedKey): void {
+    this.#notes.push(`${identity.path} (${hostKeyFingerprint(key.getPublicSSH())})`);
+  }
+
+  /** Only for what the host says it accepts, and only where the user can be asked. */
+  #addQuestions(): void {
+    const { ask, allows, promptCount, user: username, target } = this.#options;
+    if (ask === undefined) return;
+    for (let attempt = 0; attempt < promptCount && allows.keyboardInteractive; attempt++) {
+      this.#attempts.push(() => {
+        if (!this.#methodsLeft.includes('keyboard-interactive')) return undefined;
+        if (attempt === 0) this.#notes.push('what the host asked');
+        return { type: 'keyboard-interactive', username, prompt: interrogation(target, ask) };
+      });
+    }
+    for (let attempt = 0; attempt < promptCount && allows.password; attempt++) {
+      this.#attempts.push(async () => {
+        if (!this.#methodsLeft.includes('password')) return undefined;
+        const password = await ask(`Password of ${target}: `, false);
+        if (attempt === 0) this.#notes.push('a password');
+        return { type: 'password', username, password };
+      });
+    }
+  }
+}
+
+type Interrogation = Extract<AnyAuthMethod, { type: 'keyboard-interactive' }>['prompt'];
+
+/** Puts the host's questions to the user. Each names the host, since it is the host that words them. */
+function interrogation(target: string, ask: Ask): Interrogation {
+  return (name, instructions, _language, prompts, finish) => {
+    const answer = async (): Promise<void> => {
+      const heading = [name, instructions].filter((text) => text !== '').join(': ');
+      const answers: string[] = [];
+      for (const { prompt, echo } of prompts) {
+        const before = answers.length === 0 && heading !== '' ? `${heading}: ` : '';
+        answers.push(await ask(`(${target}) ${before}${prompt}`, echo === true));
+      }
+      finish(answers);
+    };
+    // Who does not want to answer has ended the login by that.
+    answer().catch(() => {});
   };
-  return agent;
 }

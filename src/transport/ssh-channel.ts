@@ -1,5 +1,5 @@
-import type { Socket } from 'node:net';
 import { Writable } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import type { Client, ClientChannel } from 'ssh2';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { relayInput } from './relay-input.ts';
@@ -13,10 +13,12 @@ export interface SshChannelParts {
   /** What runs on the far side, for messages. */
   command: string;
   client: Client;
-  /** The socket below the client: ssh2 heeds neither its backpressure nor the channel's receive window. */
-  socket: Socket;
+  /** The stream below the client: ssh2 heeds neither its backpressure nor the channel's receive window. */
+  socket: Duplex;
   channel: ClientChannel;
   onStderr: ((text: string) => void) | undefined;
+  /** Ends the connections that this one goes through. */
+  closeBelow: () => void;
 }
 
 /** Bytes that `output` holds before it asks the writer to wait. */
@@ -66,6 +68,8 @@ export function channelTransport(parts: SshChannelParts): Transport {
     settle();
     if (!output.writableFinished) output.destroy(lostError(parts, state.cause, 'the far process has ended'));
     client.end();
+    // Over a jump host the stream below stays open: nobody but us knows that it was for this command alone.
+    parts.closeBelow();
   });
   client.on('error', (error) => {
     state.cause ??= error;
@@ -75,6 +79,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
   client.on('close', () => {
     // ssh2 emits this before it ends the channel (cleanly!), so `conclude` above sees it.
     state.lost = true;
+    parts.closeBelow();
     settle();
     if (!output.writableFinished) output.destroy(lostError(parts, state.cause));
   });
@@ -95,6 +100,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
       output.destroy();
       client.destroy();
       socket.destroy();
+      parts.closeBelow();
     },
   };
 }
@@ -103,7 +109,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
  * ssh2 calls back when the channel's window took a chunk, not when the socket did, and never for a chunk that waits
  * when the connection drops. Here a chunk is done when both took it, and fails when the stream is destroyed.
  */
-function channelOutput(channel: ClientChannel, socket: Socket): Writable {
+function channelOutput(channel: ClientChannel, socket: Duplex): Writable {
   let pending: ((error?: Error | null) => void) | undefined;
   const settle = (error?: Error | null): void => {
     const callback = pending;

@@ -1,263 +1,214 @@
-import { getCiphers } from 'node:crypto';
-import { connect } from 'node:net';
-import type { Socket } from 'node:net';
-import { userInfo } from 'node:os';
-import type { Client, ConnectConfig } from 'ssh2';
-import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
-import { DEFAULT_SSH_PORT } from './known-hosts.ts';
-import type { KnownHostsFile } from './known-hosts.ts';
+import type { Duplex } from 'node:stream';
+import type { Client } from 'ssh2';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { SshAuthentication } from './ssh-auth.ts';
 import { channelTransport, missingExecutable } from './ssh-channel.ts';
-import { hostKeyAlgorithms, hostKeyFault, readKnownHosts, shellQuote } from './ssh-host-key.ts';
+import type { HostConfig } from './ssh-config.ts';
+import { HostKeyCheck } from './ssh-host-key.ts';
+import type { Ssh2 } from './ssh-identity.ts';
+import { SshLogin, clientError, establish, interruptedError, loginName } from './ssh-login.ts';
+import { resolveRoute } from './ssh-route.ts';
+import { terminalAsk } from './terminal.ts';
+import type { Ask } from './terminal.ts';
 import type { Transport } from './transport.ts';
 
 export interface SshOptions {
+  /** A name, an address, or an alias of the SSH configuration. */
   host: string;
-  /** By default 22. */
-  port?: number;
-  /** By default the name of the user who runs this process. */
-  user?: string;
-  /** Private keys to offer; by default those of ~/.ssh/id_ed25519, id_ecdsa and id_rsa that exist. */
-  identityFiles?: string[];
-  /** By default ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts. */
-  knownHostsFiles?: string[];
-  /** The socket of an SSH agent, false for none; by default SSH_AUTH_SOCK. */
-  agentSocket?: string | false;
+  /** This and what follows, where given, goes before the configuration. */
+  port?: number | undefined;
+  user?: string | undefined;
+  /** As `ssh -F`: another configuration file; `none` for no configuration at all. */
+  configFile?: string | undefined;
+  /** As `ssh -J`: hosts to go through, `[user@]host[:port]`, separated by commas. */
+  jump?: string | undefined;
+  /** Private keys to offer, to hosts on the way too; before those that are configured. */
+  identityFiles?: readonly string[] | undefined;
+  /** Instead of the user's and the system's, for hosts on the way too. New keys are written to the first. */
+  knownHostsFiles?: readonly string[] | undefined;
+  /** Trust a host that known_hosts knows nothing of, and write its key there (trust on first use). */
+  acceptNewHostKey?: boolean | undefined;
+  /** The socket of an SSH agent, false for none; by default the configured one, or SSH_AUTH_SOCK. */
+  agentSocket?: string | false | undefined;
   /** A line for the remote shell, which says what to run. Never the path of a database. */
   command: string;
-  /** For everything up to the start of the command; by default 20 s. */
-  connectTimeoutMs?: number;
+  /** For each host, everything up to the start of the command; by default the configured time, or 20 s. */
+  connectTimeoutMs?: number | undefined;
   /** The host is asked for a sign of life this often, and given up after three unanswered; by default 15 s. */
-  keepaliveIntervalMs?: number;
+  keepaliveIntervalMs?: number | undefined;
+  /** How to ask for passphrases and passwords; by default on the terminal, where there is one. False: never. */
+  ask?: Ask | false | undefined;
   /** Aborts connecting (INTERRUPTED); of no effect afterwards. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** What the remote command writes to stderr, as it comes, sanitized. */
-  onStderr?: (text: string) => void;
+  onStderr?: ((text: string) => void) | undefined;
+  /** What the user should know, such as a host key that is trusted from now on. */
+  onWarning?: ((text: string) => void) | undefined;
 }
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 20_000;
 const DEFAULT_KEEPALIVE_INTERVAL_MS = 15_000;
 const KEEPALIVE_COUNT_MAX = 3;
-
-/** Fastest first (measured: AES-128-GCM at twice the rate of ChaCha20); those that this OpenSSL lacks are left out. */
-const CIPHERS = [
-  ['aes128-gcm@openssh.com', 'aes-128-gcm'],
-  ['aes256-gcm@openssh.com', 'aes-256-gcm'],
-  ['chacha20-poly1305@openssh.com', 'chacha20'],
-  ['aes128-ctr', 'aes-128-ctr'],
-  ['aes192-ctr', 'aes-192-ctr'],
-  ['aes256-ctr', 'aes-256-ctr'],
-] as const;
-
-type Phase = 'connecting' | 'negotiating' | 'authenticating' | 'starting the command';
-
-/** One attempt to connect, from the socket to the started command. */
-interface Attempt {
-  options: SshOptions;
-  user: string;
-  port: number;
-  /** `user@host`, with the port where it is not 22. */
-  target: string;
-  knownHosts: KnownHostsFile[];
-  auth: SshAuthentication;
-  phase: Phase;
-  hostKeyFault: SqlsyncError | undefined;
-}
+const CLOSE_GRACE_MS = 1000;
 
 /**
- * Logs in to a host, runs `command` there and talks to it over its stdin and stdout. Checks the host's key against
- * known_hosts before anything secret is sent, and asks the user for nothing.
+ * Logs in to a host as OpenSSH would, through jump hosts where the configuration has them, runs `command` there and
+ * talks to it over its stdin and stdout. Checks each host's key against known_hosts before anything secret is sent.
+ *
+ *     this process ── socket ── first jump host ── channel ── … ── channel ── host: command
  *
  * @throws {SqlsyncError} CONNECT_FAILED, HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED, REMOTE_EXE_NOT_FOUND
  * (where the host refuses to run any command), CONNECTION_LOST, INTERRUPTED, USAGE. A command that is not there is
  * told later, as the error REMOTE_EXE_NOT_FOUND of `input`.
  */
 export async function connectSsh(options: SshOptions): Promise<Transport> {
-  const user = options.user ?? currentUser();
-  const port = options.port ?? DEFAULT_SSH_PORT;
-  const target = `${user}@${options.host}${port === DEFAULT_SSH_PORT ? '' : `:${port}`}`;
-  if (options.signal?.aborted) throw interruptedError(target);
-  const knownHosts = await readKnownHosts(options.knownHostsFiles);
+  if (options.signal?.aborted) throw interruptedError(options.host);
+  const route = await resolveRoute(options, options.signal);
   // Loaded here, so that a local sync does not pay for it.
   const ssh2 = (await import('ssh2')).default;
-  const { identityFiles, agentSocket } = options;
-  const auth = await SshAuthentication.plan(ssh2, { user, identityFiles, agentSocket });
-  const attempt: Attempt = {
-    options,
-    user,
-    port,
-    target,
-    knownHosts,
-    auth,
-    phase: 'connecting',
-    hostKeyFault: undefined,
-  };
-  return openTransport(attempt, new ssh2.Client());
-}
-
-/** Either resolves with the transport, or destroys all and rejects: by a fault, the time limit, or the signal. */
-function openTransport(attempt: Attempt, client: Client): Promise<Transport> {
-  const { options, target } = attempt;
-  const { promise, resolve, reject } = Promise.withResolvers<Transport>();
-  const socket = connect({ host: options.host, port: attempt.port, noDelay: true });
-  const timeoutMs = options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
-  const timer = setTimeout(() => fail(timeoutError(attempt, timeoutMs)), timeoutMs);
-  const onAbort = (): void => fail(interruptedError(target));
-  const settle = (): void => {
-    clearTimeout(timer);
-    options.signal?.removeEventListener('abort', onAbort);
-  };
-  const fail = (error: SqlsyncError): void => {
-    settle();
-    reject(error);
-    client.destroy();
-    socket.destroy();
-  };
-  options.signal?.addEventListener('abort', onAbort, { once: true });
-  if (options.signal?.aborted) onAbort();
-  socket.on('error', (error) => attempt.phase === 'connecting' && fail(connectError(attempt, error)));
-  socket.once('connect', () => {
-    attempt.phase = 'negotiating';
-    negotiate(attempt, client, socket, fail);
-  });
-  client.on('ready', () => {
-    attempt.phase = 'starting the command';
-    client.exec(options.command, (error, channel) => {
-      if (error) return fail(execError(attempt, socket, error));
-      settle();
-      const { command, onStderr } = options;
-      resolve(channelTransport({ description: `ssh ${target}`, command, client, socket, channel, onStderr }));
-    });
-  });
-  return promise;
-}
-
-function negotiate(
-  attempt: Attempt,
-  client: Client,
-  socket: Socket,
-  fail: (error: SqlsyncError) => void,
-): void {
-  client.on('handshake', () => {
-    if (attempt.phase === 'negotiating') attempt.phase = 'authenticating';
-  });
-  client.on('error', (error: Error & { level?: string }) => {
-    const goesOn =
-      error.level === 'agent' || (error.level === 'client-authentication' && !attempt.auth.exhausted);
-    if (goesOn) attempt.auth.noteFault(error);
-    else fail(clientError(attempt, error));
-  });
-  client.on('close', () => fail(clientError(attempt, undefined)));
-  client.connect(clientConfig(attempt, socket));
-}
-
-function clientConfig(attempt: Attempt, socket: Socket): ConnectConfig {
-  const { options, auth, knownHosts, port } = attempt;
-  // ssh2 also takes the answer as a return value, and `false` for "nothing left", which its types do not say.
-  const authHandler = (methodsLeft: string[] | null): unknown => auth.next(methodsLeft);
-  return {
-    sock: socket,
-    username: attempt.user,
-    authHandler,
-    hostVerifier: (key: Buffer): boolean => {
-      attempt.hostKeyFault = hostKeyFault(knownHosts, options.host, port, key);
-      return attempt.hostKeyFault === undefined;
-    },
-    readyTimeout: 0, // the limit of `openTransport` covers all
-    keepaliveInterval: options.keepaliveIntervalMs ?? DEFAULT_KEEPALIVE_INTERVAL_MS,
-    keepaliveCountMax: KEEPALIVE_COUNT_MAX,
-    algorithms: {
-      serverHostKey: hostKeyAlgorithms(knownHosts, options.host, port),
-      cipher: availableCiphers(),
-      compress: ['none'],
-    } as NonNullable<ConnectConfig['algorithms']>,
-  };
-}
-
-function availableCiphers(): string[] {
-  const available = new Set(getCiphers());
-  return CIPHERS.filter(([, name]) => available.has(name)).map(([cipher]) => cipher);
-}
-
-function currentUser(): string {
+  const passed: Client[] = [];
+  let through: Duplex | undefined;
   try {
-    return userInfo().username;
+    for (const [i, config] of route.entries()) {
+      const next = route[i + 1];
+      if (next === undefined) break;
+      through = await openWay(ssh2, options, { config, through, passed, next });
+    }
+    const config = route.at(-1) as HostConfig;
+    return await openCommand(ssh2, options, { config, through, passed });
   } catch (error) {
-    // A user id without an entry in the system's list of users, as in some containers.
-    const user = process.env['USER'] ?? process.env['LOGNAME'];
-    if (user !== undefined && user !== '') return user;
-    throw new SqlsyncError('USAGE', 'the user to log in as is not known; expected user@host', {
-      hint: 'Write the user into the location, as in user@host:path.',
-      cause: error,
-    });
+    for (const client of passed) client.destroy();
+    throw error;
   }
 }
 
-/** A fault of the SSH client before the command was started; `undefined` where the connection just closed. */
-function clientError(attempt: Attempt, error: (Error & { code?: unknown }) | undefined): SqlsyncError {
-  if (attempt.hostKeyFault !== undefined) return attempt.hostKeyFault;
-  const { phase, target, auth } = attempt;
-  if (phase === 'authenticating') {
-    // A number is the reason of the host's own goodbye, such as "too many authentication failures".
-    if (auth.exhausted) return auth.failure(target, loginCommand(attempt));
-    if (typeof error?.code === 'number') return auth.failure(target, loginCommand(attempt), error.message);
-  }
-  const detail = error === undefined ? 'the host closed the connection' : sanitizeText(error.message, 200);
-  if (phase === 'starting the command') {
-    return new SqlsyncError('CONNECTION_LOST', `${target}: ${detail} before the command was started`, {
-      hint: 'Run the sync again.',
-      cause: error,
-    });
-  }
-  return new SqlsyncError('CONNECT_FAILED', `${target}: ${detail} while ${phase}; expected an SSH login`, {
-    hint: 'Check that an SSH server answers there; settings of ~/.ssh/config are not read.',
-    cause: error,
+interface Step {
+  config: HostConfig;
+  through: Duplex | undefined;
+  /** The connections below this one, in the order of the way. */
+  passed: Client[];
+}
+
+/** Logs in to a jump host and opens the way from there to the next host. */
+async function openWay(ssh2: Ssh2, options: SshOptions, step: Step & { next: HostConfig }): Promise<Duplex> {
+  const { config, through, passed, next } = step;
+  const { login, auth } = await prepare(ssh2, options, config);
+  const client = new ssh2.Client();
+  const way = await establish({
+    login,
+    auth,
+    client,
+    through,
+    signal: options.signal,
+    onAcceptedKey: (text) => options.onWarning?.(text),
+    open: () =>
+      new Promise<Duplex>((resolve, reject) => {
+        client.forwardOut('127.0.0.1', 0, next.host, next.port, (error, channel) => {
+          if (error) reject(jumpError(login.target, next, error));
+          else resolve(channel);
+        });
+      }),
+  });
+  passed.push(client);
+  return way;
+}
+
+async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise<Transport> {
+  const { config, through, passed } = step;
+  const { command, onStderr } = options;
+  const { login, auth } = await prepare(ssh2, options, config);
+  const description = `ssh ${login.target}`;
+  return establish({
+    login,
+    auth,
+    client: new ssh2.Client(),
+    through,
+    signal: options.signal,
+    onAcceptedKey: (text) => options.onWarning?.(text),
+    open: (client, socket) =>
+      new Promise<Transport>((resolve, reject) => {
+        client.exec(command, (error, channel) => {
+          if (error) {
+            reject(
+              socket.destroyed
+                ? clientError(login, auth, error)
+                : missingExecutable(
+                    { description, command },
+                    { status: null, stderr: sanitizeText(error.message) },
+                  ),
+            );
+            return;
+          }
+          const closeBelow = (): void => passed.forEach(closeSoon);
+          resolve(channelTransport({ description, command, client, socket, channel, onStderr, closeBelow }));
+        });
+      }),
   });
 }
 
-/** The same login with OpenSSH, for the user to try. */
-function loginCommand({ user, port, options }: Attempt): string {
-  const option = port === DEFAULT_SSH_PORT ? '' : `-p ${port} `;
-  return `ssh ${option}${shellQuote(`${user}@${options.host}`)}`;
+/** Says goodbye, and does not wait long for a host that does not answer. */
+function closeSoon(client: Client): void {
+  client.end();
+  setTimeout(() => client.destroy(), CLOSE_GRACE_MS).unref();
 }
 
-function execError(attempt: Attempt, socket: Socket, error: Error): SqlsyncError {
-  if (socket.destroyed) return clientError(attempt, error);
-  const parts = { description: `ssh ${attempt.target}`, command: attempt.options.command };
-  return missingExecutable(parts, { status: null, stderr: sanitizeText(error.message) });
+async function prepare(
+  ssh2: Ssh2,
+  options: SshOptions,
+  config: HostConfig,
+): Promise<{ login: SshLogin; auth: SshAuthentication }> {
+  const hostKey = await HostKeyCheck.forHost(config, options);
+  const login = new SshLogin(
+    config,
+    hostKey,
+    options.connectTimeoutMs ?? config.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
+    {
+      intervalMs: options.keepaliveIntervalMs ?? config.keepaliveIntervalMs ?? DEFAULT_KEEPALIVE_INTERVAL_MS,
+      countMax: config.keepaliveCountMax ?? KEEPALIVE_COUNT_MAX,
+    },
+  );
+  const named =
+    options.identityFiles === undefined
+      ? config.identityFiles
+      : [...options.identityFiles, ...(config.identityFiles ?? [])];
+  const auth = await SshAuthentication.plan(ssh2, {
+    user: config.user,
+    target: loginName(config),
+    identityFiles: named,
+    identitiesOnly: config.identitiesOnly,
+    agentSocket: options.agentSocket ?? config.agentSocket,
+    allows: config.allows,
+    ask: config.promptCount > 0 ? askFor(login, options.ask) : undefined,
+    promptCount: config.promptCount,
+    unused: config.unused,
+  });
+  return { login, auth };
 }
 
-function connectError(attempt: Attempt, error: Error): SqlsyncError {
-  const code = systemErrorCode(error);
-  const { host } = attempt.options;
-  const [why, hint] =
-    code === 'ENOTFOUND' || code === 'EAI_AGAIN'
-      ? [
-          `the host name could not be resolved (${code})`,
-          'Give the real host name, user and --port: aliases of ~/.ssh/config are not read.',
-        ]
-      : code === 'ECONNREFUSED'
-        ? [
-            `port ${attempt.port} refused the connection`,
-            'Check that an SSH server listens on that host and port.',
-          ]
-        : [
-            `no connection to port ${attempt.port} (${code ?? error.message})`,
-            'Check the host and the network.',
-          ];
-  return new SqlsyncError('CONNECT_FAILED', `${sanitizeText(host, 200)}: ${why}`, { hint, cause: error });
+/** The time that the user takes does not count; who does not want to answer ends the login. */
+function askFor(login: SshLogin, given: Ask | false | undefined): Ask | undefined {
+  const ask = given ?? terminalAsk();
+  if (ask === undefined || ask === false) return undefined;
+  return async (question, echo) => {
+    login.timer.pause();
+    try {
+      return await ask(question, echo);
+    } catch (error) {
+      login.fail(interruptedError(login.target));
+      throw error;
+    } finally {
+      login.timer.resume();
+    }
+  };
 }
 
-function timeoutError(attempt: Attempt, timeoutMs: number): SqlsyncError {
+function jumpError(jumpHost: string, next: HostConfig, error: Error): SqlsyncError {
   return new SqlsyncError(
     'CONNECT_FAILED',
-    `${attempt.target}: still ${attempt.phase} after ${timeoutMs / 1000} s; expected an SSH login by then`,
-    { hint: 'Check that the host is up and that no firewall drops the connection, or allow more time.' },
+    `the jump host ${jumpHost} could not connect to ${next.host} port ${next.port}: ${sanitizeText(error.message, 200)}`,
+    {
+      hint: 'Check the host and the port as that host sees them, and that its sshd allows TCP forwarding.',
+      cause: error,
+    },
   );
-}
-
-function interruptedError(target: string): SqlsyncError {
-  return new SqlsyncError('INTERRUPTED', `connecting to ${target} was interrupted`, {
-    hint: 'Run the sync again.',
-  });
 }

@@ -105,8 +105,8 @@ describe('as the replica', () => {
       make(bad);
       const before = folderState(folder);
       const expected = { code: 'REPLICA_NOT_A_DATABASE', status: 4, says: /Replica \S*(bad|null) / } as const;
-      await assertRefused([good, bad], expected);
-      await assertRefused([good, bad, '--overwrite', '--replace'], expected);
+      await assertRefused([good, bad, '--follow-links'], expected);
+      await assertRefused([good, bad, '--follow-links', '--overwrite', '--replace'], expected);
       assert.deepEqual(folderState(folder), before);
     });
   }
@@ -167,7 +167,7 @@ describe('origin and replica', () => {
       link?.(good, other);
       const before = folderState(folder);
       const expected = { code: 'SAME_FILE', status: 2, says: /the same file/ } as const;
-      await assertRefused([good, other], expected);
+      await assertRefused([good, other, '--follow-links'], expected);
       await assertRefused([other, good, '--overwrite'], expected);
       assert.deepEqual(folderState(folder), before);
     });

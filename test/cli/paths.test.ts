@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, renameSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { change, column, names, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';
-import { sqlsync } from './command.ts';
+import { assertRefused, sqlsync } from './command.ts';
 
 /** Names of which each has broken some tool. */
 const NAMES = [
@@ -119,6 +119,13 @@ describe('a name that means something to shells, URIs or option parsers is just 
   });
 });
 
+test('a line break in a name begins no line that could pass for another message', async (t) => {
+  const folder = tempDir(t);
+  const { stderr } = await sqlsync(['./gone\nsqlsync: all is well', 'b.db'], { cwd: folder });
+  assert.match(stderr, /\[ORIGIN_NOT_FOUND\]/);
+  assert.match(stderr, /\n {9}sqlsync: all is well/);
+});
+
 test('a replica whose name ends in white space can be updated, too', async (t) => {
   const folder = tempDir(t);
   smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
@@ -129,4 +136,71 @@ test('a replica whose name ends in white space can be updated, too', async (t) =
   }
   const { status } = await sqlsync(['verify', 'a.db', 'b.db '], { cwd: folder });
   assert.equal(status, 1, 'the last change is missing');
+});
+
+describe('a long path', () => {
+  /** A path of exactly so many bytes, its folders made. */
+  function long(folder: string, bytes: number): string {
+    let path = folder;
+    for (let left = bytes - Buffer.byteLength(folder) - '/x.db'.length; left > 0;) {
+      const length = left > 202 ? 200 : left - 1;
+      path = join(path, 'd'.repeat(length));
+      left -= length + 1;
+    }
+    mkdirSync(path, { recursive: true });
+    return join(path, 'x.db');
+  }
+
+  for (const bytes of [400, 490]) {
+    test(`of ${bytes} bytes is like any other, as a replica and as an origin`, async (t) => {
+      const folder = tempDir(t);
+      smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
+      const path = long(folder, bytes);
+      assert.equal(Buffer.byteLength(path), bytes);
+      for (const [origin, replica] of [
+        ['a.db', path],
+        [path, 'b.db'],
+      ] as const) {
+        const { status, stderr } = await sqlsync([origin, replica], { cwd: folder });
+        assert.equal(status, 0, stderr);
+      }
+      assert.equal(sha256File(path), sha256File(join(folder, 'a.db')));
+      assert.equal(sha256File(join(folder, 'b.db')), sha256File(join(folder, 'a.db')));
+    });
+  }
+
+  for (const bytes of [505, 4000]) {
+    test(`of ${bytes} bytes is refused, as SQLite cannot open it, and nothing is made`, async (t) => {
+      const folder = tempDir(t);
+      smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
+      const path = long(folder, bytes);
+      const says = new RegExp(`has a path of ${bytes} bytes .*SQLite can open 490`);
+      await assertRefused([join(folder, 'a.db'), path], { code: 'REPLICA_UNWRITABLE', status: 4, says });
+      assert.deepEqual(names(dirname(path)), []);
+      copyFileSync(join(folder, 'a.db'), path);
+      const origin = new RegExp(`has a path of ${bytes} bytes .*SQLite can open 504`);
+      await assertRefused([path, join(folder, 'b.db')], {
+        code: 'ORIGIN_UNREADABLE',
+        status: 3,
+        says: origin,
+      });
+      assert.equal(existsSync(join(folder, 'b.db')), false);
+    });
+  }
+
+  test('that the system does not know either is refused', async (t) => {
+    const folder = tempDir(t);
+    smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
+    const path = `${folder}/${'d'.repeat(5000)}`;
+    await assertRefused([join(folder, 'a.db'), path], {
+      code: 'REPLICA_UNWRITABLE',
+      status: 4,
+      says: /ENAMETOOLONG/,
+    });
+    await assertRefused([path, join(folder, 'b.db')], {
+      code: 'ORIGIN_UNREADABLE',
+      status: 3,
+      says: /ENAMETOOLONG/,
+    });
+  });
 });

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
-import { remote, runCli } from '../support/ssh-cli.ts';
+import { agentsGone, installRemote, remote, runCli } from '../support/ssh-cli.ts';
 import { makeSshKey, SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
 import { assertRefused, folderState, sqlsync } from './command.ts';
@@ -50,6 +53,21 @@ describe('over a real sshd', { skip }, () => {
     assert.notEqual(events.get('error')?.['code'], 'NODE_UNSUPPORTED');
   });
 
+  for (const more of [[], ['-e', 'ssh']]) {
+    test(`an alias of the SSH configuration is all that a copy and a verify need ${more.join(' ')}`, async (t) => {
+      const folder = tempDir(t);
+      const [origin, replica] = [join(folder, 'a.db'), join(folder, 'b.db')];
+      smallDatabase(origin, { rows: 20 });
+      installRemote(sshd, join(folder, 'agents'));
+      const words = [`sqlsync-test:${origin}`, replica, '-F', sshd.sshConfigFile, ...more];
+      const copied = await sqlsync(words);
+      assert.equal(copied.status, 0, copied.stderr);
+      const same = await sqlsync(['verify', ...words]);
+      assert.equal(same.status, 0, same.stderr);
+      await agentsGone(join(folder, 'agents'));
+    });
+  }
+
   test('a refused login hints at an `ssh` command with the port where ssh wants it', async (t) => {
     const identity = makeSshKey(join(tempDir(t), 'key'));
     const args = [remote(sshd, '/a.db'), join(tempDir(t), 'c.db')];
@@ -71,8 +89,76 @@ test('an identity file that is not there is a usage error, before anything conne
   });
 });
 
-test('a host name that does not resolve hints that aliases of ssh_config are not read', async () => {
-  const { status, stderr } = await sqlsync(['alias.invalid:a.db', 'b.db']);
+test('a host name that does not resolve hints at the SSH configuration', async () => {
+  const { status, stderr } = await sqlsync(['alias.invalid:a.db', 'b.db', '-F', 'none']);
   assert.equal(status, 10);
-  assert.match(stderr, /real host name, user and --port: aliases of ~\/\.ssh\/config are not read/);
+  assert.match(stderr, /alias\.invalid: the host name could not be resolved/);
+  assert.match(stderr, /an alias needs a HostName in your SSH configuration/);
+});
+
+test('SQLSYNC_RSH names a remote shell, and --rsh another one', async (t) => {
+  const folder = tempDir(t);
+  const tells = (name: string): string => {
+    const path = join(folder, name);
+    writeFileSync(path, `#!/bin/sh\necho "${name} was asked for $*" >&2\nexit 3\n`, { mode: 0o755 });
+    return path;
+  };
+  const env = { SQLSYNC_RSH: `${tells('from-env')} -x` };
+  const byEnv = await sqlsync(['db1:a.db', join(folder, 'b.db')], { env });
+  assert.match(byEnv.stderr, /from-env was asked for -x db1 sqlsync agent/);
+  const byOption = await sqlsync(['db1:a.db', join(folder, 'b.db'), '-e', tells('given')], { env });
+  assert.match(byOption.stderr, /given was asked for db1 sqlsync agent/);
+});
+
+describe('limits', () => {
+  test('--max-time ends a run that takes longer as TIMEOUT, and leaves nothing', async (t) => {
+    const folder = tempDir(t);
+    const silent = join(folder, 'silent');
+    writeFileSync(silent, '#!/bin/sh\nexec cat > /dev/null\n', { mode: 0o755 });
+    const words = ['db1:a.db', join(folder, 'b.db'), '-e', silent, '--max-time', '0.3'];
+    const other = join(folder, 'other.db');
+    smallDatabase(other, { rows: 20 });
+    const before = folderState(folder);
+    const verified = ['verify', 'db1:a.db', other, ...words.slice(2)];
+    for (const line of [words, verified]) {
+      const { status, stderr } = await sqlsync(line);
+      assert.equal(status, 16, stderr);
+      assert.match(stderr, /Not done after the 0\.3 s of --max-time \[TIMEOUT\]/);
+    }
+    assert.deepEqual(folderState(folder), before);
+  });
+
+  test('--bwlimit lets a copy through, and says what is no rate', async (t) => {
+    const folder = tempDir(t);
+    const [origin, replica] = [join(folder, 'a.db'), join(folder, 'b.db')];
+    smallDatabase(origin, { rows: 20 });
+    const { status, stderr } = await sqlsync([origin, replica, '--bwlimit', '2m']);
+    assert.equal(status, 0, stderr);
+    await assertRefused([origin, replica, '--bwlimit', 'fast'], {
+      code: 'USAGE',
+      status: 2,
+      says: /--bwlimit: "fast" is no rate/,
+    });
+  });
+
+  for (const option of ['--max-time', '--connect-timeout']) {
+    test(`${option} of 0 is no time at all, and refused`, async () => {
+      await assertRefused(['host.invalid:a.db', 'b.db', option, '0'], {
+        code: 'USAGE',
+        status: 2,
+        says: new RegExp(`${option}: 0 is out of range`),
+      });
+    });
+  }
+
+  test('--connect-timeout ends a login that takes longer', async (t) => {
+    const server = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    t.after(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const words = ['x@127.0.0.1:a.db', join(tempDir(t), 'b.db'), '-F', 'none', '-p', String(port)];
+    const { status, stderr } = await sqlsync([...words, '--connect-timeout', '0.2']);
+    assert.equal(status, 10, stderr);
+    assert.match(stderr, /still negotiating after 0\.2 s/);
+  });
 });

@@ -20,7 +20,7 @@ describe('sqlsync --help', () => {
     assert.match(stdout, /^sqlsync ORIGIN REPLICA$/m);
     assert.match(stdout, /Examples:\n {2}sqlsync app\.db copy\.db/);
     const options =
-      'dry-run overwrite replace compress hash port identity known-hosts remote-exe busy-timeout timeout json verbose quiet help version';
+      'dry-run overwrite replace compress hash port identity known-hosts accept-new-host-key jump ssh-config rsh remote-exe busy-timeout timeout connect-timeout max-time bwlimit json verbose quiet help version';
     for (const name of options.split(' ')) assert.match(stdout, new RegExp(`--${name}\\b`), name);
     for (const hidden of ['agent', 'build-binding'])
       assert.doesNotMatch(stdout, new RegExp(`sqlsync ${hidden}`));

@@ -4,10 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { message } from '../../protocol/encode.ts';
-import { MAX_BODY_BYTES } from '../../protocol/limits.ts';
+import { MAX_BODY_BYTES, MAX_PAGE_COUNT, topLevel } from '../../protocol/limits.ts';
 import { BATCH_ENCODINGS, MESSAGES } from '../../protocol/messages.ts';
 import type { Message } from '../../protocol/messages.ts';
 import type { ErrorCode, SqlsyncError } from '../../src/errors.ts';
+import { Connection } from '../../src/sync/connection.ts';
+import { runFarAgent } from '../../src/sync/far-agent.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { runRelayed } from '../support/relay-near.ts';
 import type { Role } from '../support/relay-near.ts';
 import type { Direction, Passing, Verdict } from '../support/relay.ts';
@@ -109,6 +112,20 @@ describe('what a replica agent gets', () => {
         ));
     }
 
+    test(`as page 1, what is no database, is PROTOCOL: no other file is ever made (${role})`, () =>
+      tamper(
+        role,
+        'new',
+        direction,
+        'pages',
+        (original) => {
+          const pages = as('pages', original);
+          const firstPageAt = (pages.data.length / 4097) | 0;
+          return [{ ...pages, data: flipped(pages.data, firstPageAt) }];
+        },
+        { code: 'PROTOCOL', message: /page 1 that is not the first of a database with pages of 4096 bytes/ },
+      ));
+
     const refused = (
       name: string,
       type: Message['type'],
@@ -197,6 +214,12 @@ describe('what a replica agent gets', () => {
       /Protocol violation/,
     );
     refused(
+      'as a snapshot of one page more than there is',
+      'snapshot',
+      (original) => [{ ...as('snapshot', original), pageCount: as('snapshot', original).pageCount + 1 }],
+      /too few hashes/,
+    );
+    refused(
       'as page sizes that there are not',
       'snapshot',
       (original) => [{ ...as('snapshot', original), pageSize: 1000 }],
@@ -242,12 +265,43 @@ describe('what an origin agent gets', () => {
       /nodes/,
     );
     refused(
+      'as a question for a level that no database has, which would be one pass over all that nothing interrupts,',
+      'getHashes',
+      (original) => [{ ...as('getHashes', original), level: 6 }],
+      /level 6; the highest is 5/,
+    );
+    refused(
+      'as a question for children at the highest level',
+      'getChildren',
+      (original) => [{ ...as('getChildren', original), level: 5 }],
+      /children of level 5/,
+    );
+    refused(
       'as an answer, hashes,',
       'getRoot',
       () => [message('hashes', { id: 1, first: 0, data: new Uint8Array(8) })],
       /sent hashes in state serving/,
     );
   }
+});
+
+test('a question for the level of a larger database, as verify has to ask it, is answered', async () => {
+  const [near, far] = memoryTransportPair();
+  const ended = runFarAgent(far, { idleTimeoutMs: 0 });
+  const connection = new Connection(near, 'opening', { idleTimeoutMs: 20_000 });
+  const texts = { path: scenario.origin, replicaHost: '', replicaPath: '', replicaFileId: '' };
+  const modes = { seed: new Uint8Array(8), hash: 1, compression: 0, overwrite: false, reader: 0 };
+  connection.send(message('open', { ...texts, ...modes, busyTimeoutMs: 0, idleTimeoutMs: 0 }));
+  const { pageCount } = await connection.receiveOnly('snapshot');
+  connection.state = 'driving';
+  connection.send(message('getHashes', { id: 1, level: topLevel(MAX_PAGE_COUNT), first: 0, count: 0 }));
+  assert.equal((await connection.receiveOnly('hashes')).data.length, 8);
+  const none = { pagesCompared: 0, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0, warnings: [] };
+  const flags = { outcome: 0, created: false, resumed: false };
+  connection.send(message('done', { pageSize: 4096, pageCount, ...none, ...flags }));
+  connection.send(message('close', {}));
+  connection.end();
+  await ended;
 });
 
 describe('a hello', () => {

@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Scenario } from '../support/relay-scenario.ts';
 import type { ReplicaKind } from '../support/relay-scenario.ts';
-import { agentsGone, installRemote, remote, runCli, startCli, startProxy } from '../support/ssh-cli.ts';
+import {
+  agentsGone,
+  installRemote,
+  remote,
+  runCli,
+  SSH_WAYS,
+  startCli,
+  startProxy,
+} from '../support/ssh-cli.ts';
 import type { CliRun, Proxy } from '../support/ssh-cli.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
@@ -22,8 +31,8 @@ after(async () => {
 });
 const scenario = await Scenario.make(folder, { blobs: 2400, pageSize: 4096 });
 
-/** More than the login and the hashes take, and less than the 7 MB of pages. */
-const LIMIT_BYTES = 1_500_000;
+/** Several batches of pages (1 MiB each), so that some are written for certain; less than the 9.9 MB of all. */
+const LIMIT_BYTES = 4_000_000;
 
 interface Fault {
   name: string;
@@ -52,35 +61,44 @@ const FAULTS: Fault[] = [
   { name: 'SIGTERM', status: 130, code: 'INTERRUPTED', strike: (_, run) => run.kill('SIGTERM') },
 ];
 
-describe('in mid-transfer over a real sshd,', { skip }, () => {
-  for (const way of ['pull', 'push'] as const) {
-    for (const { name, status, code, strike } of FAULTS) {
-      test(`${name} is ${code}, leaves the replica as it was and no remote agent (${way})`, async (context) => {
-        const kind: ReplicaKind = name === 'SIGINT' ? 'new' : 'wal';
-        const pair = scenario.pair(kind);
-        const locations =
-          way === 'pull'
-            ? [remote(sshd, pair.origin), pair.replica]
-            : [pair.origin, remote(sshd, pair.replica)];
-        const proxy = await startProxy(context, sshd, LIMIT_BYTES);
-        const run = startCli(sshd, locations, proxy);
-        await Promise.race([proxy.full, run.ended]);
-        strike(proxy, run);
-        const result = await run.ended; // though the connection stands still
-        proxy.release();
-        const error = result.events.get('error');
-        assert.equal(error?.['code'], code, JSON.stringify([...result.events.values()]) + result.stderr);
-        assert.equal(result.status, status);
-        assert.ok((await agentsGone(pidDir)) > 0);
-        assert.equal(scenario.state(kind, pair), scenario.before(kind));
+for (const { name: transport, rsh } of SSH_WAYS) {
+  describe(`in mid-transfer over a real sshd by ${transport},`, { skip }, () => {
+    for (const way of ['pull', 'push'] as const) {
+      for (const { name, status, code, strike } of FAULTS) {
+        test(`${name} is ${code}, leaves the replica as it was and no remote agent (${way})`, async (context) => {
+          const kind: ReplicaKind = name === 'SIGINT' ? 'new' : 'wal';
+          const pair = scenario.pair(kind);
+          const locations =
+            way === 'pull'
+              ? [remote(sshd, pair.origin), pair.replica]
+              : [pair.origin, remote(sshd, pair.replica)];
+          const proxy = await startProxy(context, sshd, LIMIT_BYTES);
+          const run = startCli(sshd, locations, { ...proxy, rsh });
+          await Promise.race([proxy.full, run.ended]);
+          if (kind === 'new') await Promise.race([partWritten(pair.replica), run.ended]);
+          strike(proxy, run);
+          const result = await run.ended; // though the connection stands still
+          proxy.release();
+          const error = result.events.get('error');
+          assert.equal(error?.['code'], code, JSON.stringify([...result.events.values()]) + result.stderr);
+          assert.equal(result.status, status);
+          assert.ok((await agentsGone(pidDir)) > 0);
+          assert.equal(scenario.state(kind, pair), scenario.before(kind));
 
-        const again = await runCli(sshd, locations);
-        assert.equal(again.status, 0, JSON.stringify([...again.events.values()]));
-        assert.equal(scenario.state(kind, pair), 'new');
-        const resumed = again.events.get('summary')?.['resumed'];
-        assert.equal(resumed, kind === 'new', 'what had arrived of a new replica is not sent again');
-        assert.ok(existsSync(pair.replica));
-      });
+          const again = await runCli(sshd, locations, { rsh });
+          assert.equal(again.status, 0, JSON.stringify([...again.events.values()]));
+          assert.equal(scenario.state(kind, pair), 'new');
+          const resumed = again.events.get('summary')?.['resumed'];
+          assert.equal(resumed, kind === 'new', 'what had arrived of a new replica is not sent again');
+          assert.ok(existsSync(pair.replica));
+        });
+      }
     }
-  }
-});
+  });
+}
+
+/** Resolves when the replica's side has written some of what was let through, so that there is something to go on from. */
+async function partWritten(replica: string): Promise<void> {
+  const part = join(dirname(replica), `.${basename(replica)}.sqlsync-part`);
+  while ((statSync(part, { throwIfNoEntry: false })?.size ?? 0) === 0) await delay(5);
+}

@@ -8,7 +8,7 @@ import { generateDatabase } from '../../fixtures/generate.ts';
 import { Random } from '../../fixtures/random.ts';
 import { assertReplicaOf, sha256File } from '../support/compare.ts';
 import { Scenario } from '../support/relay-scenario.ts';
-import { agentsGone, installRemote, remote, runCli, wasExecuted } from '../support/ssh-cli.ts';
+import { agentsGone, installRemote, remote, runCli, SSH_WAYS, wasExecuted } from '../support/ssh-cli.ts';
 import type { CliOptions, CliResult } from '../support/ssh-cli.ts';
 import { makeSshKey, SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
@@ -25,8 +25,14 @@ after(async () => {
 });
 const scenario = await Scenario.make(folder, { blobs: 5, pageSize: 4096 });
 
-function makeDatabase(name: string): string {
+function makeFolder(name: string): string {
   const path = join(folder, name);
+  mkdirSync(path, { recursive: true });
+  return path;
+}
+
+function makeDatabase(parent: string, name: string): string {
+  const path = join(parent, name);
   generateDatabase(path, { rows: 120 });
   return path;
 }
@@ -47,66 +53,73 @@ function summaryOf(result: CliResult): Record<string, unknown> {
   return summary;
 }
 
-describe('over a real sshd', { skip }, () => {
-  for (const way of ['pull', 'push'] as const) {
-    test(`${way}: new, unchanged, dry run, update, verify`, async () => {
-      const origin = makeDatabase(`${way}-origin.db`);
-      const replica = join(folder, `${way}-replica.db`);
-      const locations = way === 'pull' ? [remote(sshd, origin), replica] : [origin, remote(sshd, replica)];
-      const created = summaryOf(await runCli(sshd, locations));
-      assert.deepEqual([created['outcome'], created['created']], ['committed', true]);
-      assertReplicaOf(origin, replica);
+for (const { name: transport, rsh } of SSH_WAYS) {
+  describe(`over a real sshd by ${transport}`, { skip }, () => {
+    const run = (args: string[], options: CliOptions = {}): Promise<CliResult> =>
+      runCli(sshd, args, { rsh, ...options });
+    for (const way of ['pull', 'push'] as const) {
+      test(`${way}: new, unchanged, dry run, update, verify`, async () => {
+        const place = makeFolder(transport);
+        const origin = makeDatabase(place, `${way}-origin.db`);
+        const replica = join(place, `${way}-replica.db`);
+        const locations = way === 'pull' ? [remote(sshd, origin), replica] : [origin, remote(sshd, replica)];
+        const created = summaryOf(await run(locations));
+        assert.deepEqual([created['outcome'], created['created']], ['committed', true]);
+        assertReplicaOf(origin, replica);
 
-      const before = sha256File(replica);
-      const unchanged = summaryOf(await runCli(sshd, locations));
-      assert.deepEqual([unchanged['outcome'], unchanged['pagesTransferred']], ['unchanged', 0]);
-      change(origin, 1);
-      const dryRun = summaryOf(await runCli(sshd, ['--dry-run', ...locations]));
-      assert.equal(dryRun['outcome'], 'dryRun');
-      assert.ok(Number(dryRun['pagesChanged']) > 0);
-      assert.equal(sha256File(replica), before);
+        const before = sha256File(replica);
+        const unchanged = summaryOf(await run(locations));
+        assert.deepEqual([unchanged['outcome'], unchanged['pagesTransferred']], ['unchanged', 0]);
+        change(origin, 1);
+        const dryRun = summaryOf(await run(['--dry-run', ...locations]));
+        assert.equal(dryRun['outcome'], 'dryRun');
+        assert.ok(Number(dryRun['pagesChanged']) > 0);
+        assert.equal(sha256File(replica), before);
 
-      const differs = await runCli(sshd, ['verify', ...locations]);
-      assert.equal(differs.status, 1);
-      const updated = summaryOf(await runCli(sshd, locations));
-      assert.deepEqual([updated['outcome'], updated['created']], ['committed', false]);
-      assert.equal(updated['pagesChanged'], dryRun['pagesChanged']);
-      assertReplicaOf(origin, replica);
-      assert.equal(summaryOf(await runCli(sshd, ['verify', ...locations]))['same'], true);
-      const bothRemote = ['verify', remote(sshd, origin), remote(sshd, replica)];
-      assert.equal(summaryOf(await runCli(sshd, bothRemote))['same'], true);
-      await agentsGone(pidDir);
+        const differs = await run(['verify', ...locations]);
+        assert.equal(differs.status, 1);
+        const updated = summaryOf(await run(locations));
+        assert.deepEqual([updated['outcome'], updated['created']], ['committed', false]);
+        assert.equal(updated['pagesChanged'], dryRun['pagesChanged']);
+        assertReplicaOf(origin, replica);
+        assert.equal(summaryOf(await run(['verify', ...locations]))['same'], true);
+        const bothRemote = ['verify', remote(sshd, origin), remote(sshd, replica)];
+        assert.equal(summaryOf(await run(bothRemote))['same'], true);
+        await agentsGone(pidDir);
+      });
+
+      test(`${way}: a path with spaces, quotes and commands names a file, and nothing is executed`, async () => {
+        const place = makeFolder(transport);
+        const odd = join(place, `${way} it's "odd"; $(touch pwned) \`touch pwned\` & touch pwned`);
+        mkdirSync(odd);
+        const name = `-n $(touch pwned) 'x' "y" *.db`;
+        const plain = makeDatabase(place, `${way}-plain.db`);
+        const there = join(odd, name);
+        if (way === 'pull') {
+          generateDatabase(there, { rows: 20, seed: 3 });
+          summaryOf(await run([remote(sshd, there), join(place, 'from-odd.db')], { cwd: odd }));
+          assertReplicaOf(there, join(place, 'from-odd.db'));
+        } else {
+          summaryOf(await run([plain, remote(sshd, there)], { cwd: odd }));
+          assertReplicaOf(plain, there);
+        }
+        assert.ok(!wasExecuted('pwned', [odd, place, folder, sshd.home, sshd.configDir, process.cwd()]));
+      });
+    }
+
+    test('both locations remote is a usage error', async () => {
+      const result = await run([remote(sshd, '/a.db'), remote(sshd, '/b.db')]);
+      assert.deepEqual([result.status, result.events.get('error')?.['code']], [2, 'BOTH_REMOTE']);
     });
 
-    test(`${way}: a path with spaces, quotes and commands names a file, and nothing is executed`, async () => {
-      const odd = join(folder, `${way} it's "odd"; $(touch pwned) \`touch pwned\` & touch pwned`);
-      mkdirSync(odd);
-      const name = `-n $(touch pwned) 'x' "y" *.db`;
-      const plain = makeDatabase(`${way}-plain.db`);
-      const there = join(odd, name);
-      if (way === 'pull') {
-        generateDatabase(there, { rows: 20, seed: 3 });
-        summaryOf(await runCli(sshd, [remote(sshd, there), join(folder, 'from-odd.db')], { cwd: odd }));
-        assertReplicaOf(there, join(folder, 'from-odd.db'));
-      } else {
-        summaryOf(await runCli(sshd, [plain, remote(sshd, there)], { cwd: odd }));
-        assertReplicaOf(plain, there);
-      }
-      assert.ok(!wasExecuted('pwned', [odd, folder, sshd.home, sshd.configDir, process.cwd()]));
+    test('--remote-exe may be the path of an executable that is not on the PATH', async () => {
+      const place = makeFolder(transport);
+      const origin = makeDatabase(place, 'by-path.db');
+      const remoteExe = join(sshd.binDir, 'sqlsync');
+      summaryOf(await run([remote(sshd, origin), join(place, 'by-path-r.db')], { remoteExe }));
     });
-  }
-
-  test('both locations remote is a usage error', async () => {
-    const result = await runCli(sshd, [remote(sshd, '/a.db'), remote(sshd, '/b.db')]);
-    assert.deepEqual([result.status, result.events.get('error')?.['code']], [2, 'BOTH_REMOTE']);
   });
-
-  test('--remote-exe may be the path of an executable that is not on the PATH', async () => {
-    const origin = makeDatabase('by-path.db');
-    const remoteExe = join(sshd.binDir, 'sqlsync');
-    summaryOf(await runCli(sshd, [remote(sshd, origin), join(folder, 'by-path-r.db')], { remoteExe }));
-  });
-});
+}
 
 interface Refusal {
   name: string;
@@ -124,7 +137,9 @@ const REFUSALS: Refusal[] = [
     code: 'HOST_KEY_MISMATCH',
     status: 12,
     message: /SHA256:/,
-    options: () => ({ knownHosts: knownHosts('wrong', makeSshKey(join(folder, 'wrong-host-key'))) }),
+    options: () => ({
+      knownHosts: knownHosts('wrong', makeSshKey(join(mkdtempSync(join(folder, 'k-')), 'wrong-host-key'))),
+    }),
   },
   {
     name: 'a host that is not known',
@@ -138,13 +153,13 @@ const REFUSALS: Refusal[] = [
     code: 'AUTH_FAILED',
     status: 13,
     message: /refused to log in/,
-    options: () => ({ identity: makeSshKey(join(folder, 'wrong-key')) }),
+    options: () => ({ identity: makeSshKey(join(mkdtempSync(join(folder, 'k-')), 'wrong-key')) }),
   },
   {
     name: 'a port where nobody listens',
     code: 'CONNECT_FAILED',
     status: 10,
-    message: /refused the connection/,
+    message: /port 1\b.*refused/,
     options: () => ({ port: 1 }),
   },
   {
@@ -207,23 +222,29 @@ const REFUSALS: Refusal[] = [
   },
 ];
 
-describe('over a real sshd, refused with a message and an exit status of its own:', { skip }, () => {
-  for (const { name, code, status, message, options, locations } of REFUSALS) {
-    test(name, async () => {
-      const pair = scenario.pair('wal');
-      const which = locations?.(pair.origin, pair.replica) ?? [pair.origin, remote(sshd, pair.replica)];
-      const result = await runCli(sshd, which, options?.());
-      const error = result.events.get('error');
-      assert.equal(error?.['code'], code, JSON.stringify(error) + result.stderr);
-      assert.match(String(error['message']), message);
-      assert.ok(typeof error['hint'] === 'string', 'a hint');
-      assert.equal(error['exitStatus'], status);
-      assert.equal(result.status, status);
-      assert.equal(scenario.state('wal', pair), 'old');
-      await agentsGone(pidDir);
-    });
-  }
-});
+for (const { name: transport, rsh } of SSH_WAYS) {
+  describe(
+    `over a real sshd by ${transport}, refused with a message and an exit status of its own:`,
+    { skip },
+    () => {
+      for (const { name, code, status, message, options, locations } of REFUSALS) {
+        test(name, async () => {
+          const pair = scenario.pair('wal');
+          const which = locations?.(pair.origin, pair.replica) ?? [pair.origin, remote(sshd, pair.replica)];
+          const result = await runCli(sshd, which, { rsh, ...options?.() });
+          const error = result.events.get('error');
+          assert.equal(error?.['code'], code, JSON.stringify(error) + result.stderr);
+          assert.match(String(error['message']), message);
+          assert.ok(typeof error['hint'] === 'string', 'a hint');
+          assert.equal(error['exitStatus'], status);
+          assert.equal(result.status, status);
+          assert.equal(scenario.state('wal', pair), 'old');
+          await agentsGone(pidDir);
+        });
+      }
+    },
+  );
+}
 
 function knownHosts(name: string, key: string | undefined): string {
   const path = join(folder, `known-${name}`);

@@ -2,14 +2,17 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
+  chownSync,
+  closeSync,
   copyFileSync,
   existsSync,
   linkSync,
+  openSync,
   readFileSync,
   rmSync,
   statSync,
-  symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -17,6 +20,8 @@ import type { TestContext } from 'node:test';
 import {
   Command,
   Hold,
+  NEEDS_ROOT,
+  NOBODY,
   PROGRAM,
   assertRefused,
   folderState,
@@ -158,16 +163,22 @@ describe('the part file', () => {
     assert.equal(statSync(other).nlink, 1);
   });
 
-  test('that is a symbolic link is not followed', async (t) => {
-    const { origin, replica, part } = place(t);
-    const victim = join(tempDir(t), 'victim');
-    writeFileSync(victim, 'somebody else’s data');
-    symlinkSync(victim, part);
-    const summary = await summaryOf([origin, replica]);
-    assert.equal(summary['resumed'], false);
-    assertReplicaOf(origin, replica);
-    assert.equal(readFileSync(victim, 'utf8'), 'somebody else’s data');
-  });
+  test(
+    'that is another user’s is not used: its owner could go on writing it',
+    { skip: NEEDS_ROOT },
+    async (t) => {
+      const { origin, replica, part } = place(t);
+      writeFileSync(part, Buffer.alloc(5 * 4096, 1));
+      chownSync(part, NOBODY.uid, NOBODY.gid);
+      const foreign = openSync(part, 'r+');
+      t.after(() => closeSync(foreign));
+      const summary = await summaryOf([origin, replica]);
+      assert.equal(summary['resumed'], false);
+      writeSync(foreign, 'changed after the check');
+      assertReplicaOf(origin, replica);
+      assert.equal(statSync(replica).uid, process.geteuid?.());
+    },
+  );
 
   test('has one writer at a time: a second sync of the same new replica is told BUSY', async (t) => {
     const here = place(t, large);

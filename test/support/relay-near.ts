@@ -31,7 +31,13 @@ export function nearConnection(transport: Transport, role: Role): Connection {
 
 /** One database over an open connection, as the near side of `sync.ts` does it. */
 export async function copyOver(connection: Connection, role: Role, pair: Pair): Promise<MessageOf<'done'>> {
-  const modes = { dryRun: false, overwrite: false, replace: false, busyTimeoutMs: BUSY_TIMEOUT_MS };
+  const modes = {
+    dryRun: false,
+    overwrite: false,
+    replace: false,
+    followLinks: false,
+    busyTimeoutMs: BUSY_TIMEOUT_MS,
+  };
   if (role === 'pull') {
     const result = await runReplica(connection, {
       path: pair.replica,

@@ -17,6 +17,12 @@ export interface CliResult {
   stderr: string;
 }
 
+/** Both ways to reach a host, for tests that hold for each; neither reads a configuration or asks anything. */
+export const SSH_WAYS: { name: string; rsh: string | undefined }[] = [
+  { name: 'the SSH built in', rsh: undefined },
+  { name: '--rsh ssh', rsh: 'ssh -o BatchMode=yes' },
+];
+
 /** One run of the command line, with the options by which it reaches `sshd`. */
 export interface CliRun {
   pid: number;
@@ -31,6 +37,8 @@ export interface CliOptions {
   knownHosts?: string;
   /** A name or a shell command; by default `sqlsync`, from sshd's PATH. */
   remoteExe?: string;
+  /** By this remote shell instead of the SSH built in. */
+  rsh?: string | undefined;
   cwd?: string;
 }
 
@@ -70,6 +78,9 @@ export function startCli(sshd: Sshd, args: readonly string[], options: CliOption
     options.knownHosts ?? sshd.knownHostsFile,
     '--remote-exe',
     options.remoteExe ?? 'sqlsync',
+    '--ssh-config',
+    'none',
+    ...(options.rsh === undefined ? [] : ['--rsh', options.rsh]),
     '--json',
   ];
   const env: NodeJS.ProcessEnv = { ...process.env, NODE_COMPILE_CACHE: compileCache(sshd) };
@@ -129,8 +140,8 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
       full.resolve();
     });
     from.on('error', () => {});
-    // An end is passed on, so that each side notices that the other is gone.
-    from.on('close', () => to.destroy());
+    // An end is passed on, after the bytes that were let through, so that each side notices that the other is gone.
+    from.on('close', () => to.destroySoon());
   };
   const server = createServer((near) => {
     const far = createConnection(sshd.port, sshd.host);

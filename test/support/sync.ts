@@ -25,6 +25,7 @@ export interface SyncHereOptions {
   readonly dryRun?: boolean;
   readonly overwrite?: boolean;
   readonly replace?: boolean;
+  readonly followLinks?: boolean;
   readonly hash?: HashAlgorithm;
   readonly compression?: CompressionMode;
   readonly busyTimeoutMs?: number;
@@ -71,6 +72,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,
       replace: options.replace === true,
+      followLinks: options.followLinks === true,
       reader: 'file',
       busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
       onSnapshot: ({ warnings }) => warnings.forEach((warning) => options.onWarning?.(warning)),

@@ -66,6 +66,25 @@ describe('a tree walk', () => {
     );
   });
 
+  test('wants the pages that it lacks, even where the peer has the hash of what there is', () => {
+    const alike = new Uint8Array(HASH_BYTES).fill(7);
+    const walk = new TreeWalk({
+      pageCount: 21,
+      oldPageCount: 20,
+      hashBytes: HASH_BYTES,
+      lockBytePage: NO_LOCK_PAGE,
+      ownHash: () => alike,
+    });
+    while (walk.hasOwnWork) walk.hashOwn();
+    walk.onTopHashes(0, alike);
+    for (let next = walk.takeChildrenRequest(); next !== undefined; next = walk.takeChildrenRequest()) {
+      const children = next.level === 1 ? 2 : 5;
+      walk.onChildren(next, new Uint8Array(children * CHILD_HASH_BYTES).fill(7));
+    }
+    assert.deepEqual(walk.takeAbsent(10), [21]);
+    assert.ok(walk.finished);
+  });
+
   test('asks for nothing where nothing differs', () => {
     for (const pageCount of [1, 16, 256, 257, 5000]) {
       const { asked, walk } = walkThrough({ ...same(pageCount), seed: pageCount });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -14,6 +14,7 @@ import { connectSsh } from '../../src/transport/ssh.ts';
 import type { SshOptions } from '../../src/transport/ssh.ts';
 import { parsePublicKeyFile } from '../../src/transport/ssh-key-file.ts';
 import type { Transport } from '../../src/transport/transport.ts';
+import { startAgent } from '../support/ssh-agent.ts';
 import { SSHD_MISSING, makeSshKey, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
 import { ECHO_PROGRAM, digest, transportSuite } from './transport-suite.ts';
@@ -35,6 +36,8 @@ function connectTo(server: Sshd, options: Partial<SshOptions> & { command: strin
     knownHostsFiles: [server.knownHostsFile],
     identityFiles: [server.clientKey],
     agentSocket: false,
+    configFile: 'none',
+    ask: false,
     ...options,
   });
 }
@@ -196,7 +199,7 @@ describe('authentication', { skip }, () => {
   });
 
   test('with a key that only an agent holds works', async (context) => {
-    const agent = await startAgent(context, [sshd.clientKey]);
+    const agent = await startAgent(context, folder, [sshd.clientKey]);
     const transport = await open(context, { command: 'echo hello', agentSocket: agent, identityFiles: [] });
     assert.equal((await digest(transport.input)).byteCount, 6);
   });
@@ -204,7 +207,7 @@ describe('authentication', { skip }, () => {
   test('with an RSA key works, from a file and from an agent', async (context) => {
     const rsa = makeSshKey(join(folder, 'client_rsa'), 'rsa');
     appendFileSync(sshd.authorizedKeysFile, readFileSync(`${rsa}.pub`));
-    const agent = await startAgent(context, [rsa]);
+    const agent = await startAgent(context, folder, [rsa]);
     for (const options of [{ identityFiles: [rsa] }, { identityFiles: [], agentSocket: agent }]) {
       const transport = await open(context, { command: 'echo hello', ...options });
       assert.equal((await digest(transport.input)).byteCount, 6);
@@ -217,7 +220,7 @@ describe('authentication', { skip }, () => {
     execFileSync('ssh-keygen', ['-q', '-p', '-N', 'open sesame', '-f', encrypted]);
     // More than the six keys that a host lets anyone try.
     const others = Array.from({ length: 7 }, (_, index) => makeSshKey(join(folder, `other_${index}`)));
-    const agent = await startAgent(context, [...others, sshd.clientKey]);
+    const agent = await startAgent(context, folder, [...others, sshd.clientKey]);
     const transport = await open(context, {
       command: 'echo hello',
       agentSocket: agent,
@@ -267,6 +270,8 @@ describe('authentication', { skip }, () => {
 describe('connecting', () => {
   const nowhere = {
     command: 'true',
+    configFile: 'none',
+    ask: false,
     user: 'nobody',
     agentSocket: false,
     identityFiles: [],
@@ -390,19 +395,6 @@ test('a host that sends more than the SSH window allows is cut off', { skip }, a
 function lastWrite(transport: Transport): Promise<unknown> {
   transport.output.write(Buffer.alloc(32 * 1024 * 1024));
   return new Promise((resolve) => transport.output.write('x', resolve));
-}
-
-/** A real agent that holds these keys; returns its socket. */
-async function startAgent(context: TestContext, keys: string[]): Promise<string> {
-  const socket = join(mkdtempSync(join(folder, 'agent-')), 'socket');
-  const agent = spawn('ssh-agent', ['-D', '-a', socket], { stdio: ['ignore', 'pipe', 'inherit'] });
-  context.after(() => agent.kill());
-  await once(agent.stdout, 'data'); // it says where it listens once it does
-  execFileSync('ssh-add', ['-q', ...keys], {
-    env: { ...process.env, SSH_AUTH_SOCK: socket },
-    stdio: 'ignore',
-  });
-  return socket;
 }
 
 /** A port that accepts connections and says nothing, or, closed, one that refuses them. */

@@ -1,14 +1,24 @@
-import { toSqlsyncError } from '../../errors.ts';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { runFarAgent } from '../../sync/far-agent.ts';
+import { Restriction } from '../../sync/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/sync.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 
+export interface AgentArguments {
+  readonly restrict?: string | undefined;
+  readonly readOnly?: boolean;
+  readonly writeOnly?: boolean;
+  readonly allowCreate?: boolean;
+}
+
 /**
  * `sqlsync agent`: the far side, on stdin and stdout. Errors travel to the near side as messages, and are not
- * printed here.
+ * printed here. As the forced command of a key it is all that the key can start: what the client asks sshd to run
+ * (SSH_ORIGINAL_COMMAND) is not looked at. Throws SqlsyncError USAGE.
  */
-export async function runAgentCommand(): Promise<number> {
+export async function runAgentCommand(args: AgentArguments): Promise<number> {
+  const restriction = restrictionOf(args);
   const controller = new AbortController();
   // Ctrl-C at the near side's terminal reaches its whole process group; the near side ends the conversation itself.
   process.on('SIGINT', () => {});
@@ -16,6 +26,7 @@ export async function runAgentCommand(): Promise<number> {
   try {
     await runFarAgent(standardStreams(), {
       idleTimeoutMs: DEFAULT_IDLE_TIMEOUT_MS,
+      restriction,
       signal: controller.signal,
     });
     return EXIT_OK;
@@ -24,6 +35,29 @@ export async function runAgentCommand(): Promise<number> {
   } finally {
     process.stdin.destroy();
   }
+}
+
+/** A flag that would restrict nothing is a mistake, and must not pass for a restriction. */
+function restrictionOf(args: AgentArguments): Restriction | undefined {
+  const { restrict: folder, readOnly = false, writeOnly = false, allowCreate = false } = args;
+  if (folder === undefined) {
+    if (!readOnly && !writeOnly && !allowCreate) return undefined;
+    throw new SqlsyncError('USAGE', '--read-only, --write-only and --allow-create need --restrict', {
+      hint: 'Give the folder: --restrict DIR; / stands for all files.',
+    });
+  }
+  if (readOnly && (writeOnly || allowCreate)) {
+    const other = writeOnly ? '--write-only' : '--allow-create';
+    throw new SqlsyncError('USAGE', `--read-only and ${other} exclude each other`, {
+      hint: 'Decide for one of them.',
+    });
+  }
+  if (folder === '')
+    throw new SqlsyncError('USAGE', '--restrict: the folder is empty', {
+      hint: 'Name a folder that exists.',
+    });
+  const access = readOnly ? 'read' : writeOnly ? 'write' : 'both';
+  return new Restriction({ folder, access, create: allowCreate });
 }
 
 function standardStreams(): Transport {

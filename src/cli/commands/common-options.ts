@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { RemoteOptions } from '../../sync/start-agent.ts';
+import { parseRate } from '../../transport/rate-limit.ts';
 import { Output } from '../output.ts';
 
 /** The options that every command of two locations has, as yargs gives them. */
@@ -11,9 +12,16 @@ export interface CommonArguments {
   readonly port?: number | undefined;
   readonly identity?: string[] | undefined;
   readonly knownHosts?: string[] | undefined;
+  readonly acceptNewHostKey: boolean;
+  readonly jump?: string | undefined;
+  readonly sshConfig?: string | undefined;
+  readonly rsh?: string | undefined;
   readonly remoteExe: string;
   readonly busyTimeout: number;
   readonly timeout: number;
+  readonly connectTimeout?: number | undefined;
+  readonly maxTime?: number | undefined;
+  readonly bwlimit?: string | undefined;
 }
 
 /** Throws SqlsyncError USAGE. */
@@ -28,7 +36,7 @@ export function outputOf(args: CommonArguments): Output {
 /** Throws SqlsyncError USAGE. */
 export function remoteOptionsOf(
   args: CommonArguments,
-): RemoteOptions & { busyTimeoutMs: number; idleTimeoutMs: number } {
+): RemoteOptions & { busyTimeoutMs: number; idleTimeoutMs: number; maxTimeMs: number | undefined } {
   if (args.port !== undefined && !(Number.isInteger(args.port) && args.port >= 1 && args.port <= 65535)) {
     throw new SqlsyncError(
       'USAGE',
@@ -48,20 +56,35 @@ export function remoteOptionsOf(
     port: args.port,
     identityFiles: args.identity,
     knownHostsFiles: args.knownHosts,
+    acceptNewHostKey: args.acceptNewHostKey,
+    jump: args.jump,
+    configFile: args.sshConfig,
+    rsh: args.rsh ?? (process.env['SQLSYNC_RSH'] || undefined),
     remoteExe: args.remoteExe,
     busyTimeoutMs: milliseconds('--busy-timeout', args.busyTimeout),
     idleTimeoutMs: milliseconds('--timeout', args.timeout),
+    connectTimeoutMs: limit('--connect-timeout', args.connectTimeout),
+    maxTimeMs: limit('--max-time', args.maxTime),
+    bandwidthBytesPerS: args.bwlimit === undefined ? undefined : parseRate(args.bwlimit),
   };
 }
 
 /** A week: beyond it a number is a mistake, and Node's timers do not reach much farther. */
 const MAX_SECONDS = 7 * 24 * 3600;
 
-function milliseconds(option: string, seconds: number): number {
-  if (seconds >= 0 && seconds <= MAX_SECONDS) return Math.round(seconds * 1000);
+/** Where 0 would be no time at all. */
+const MIN_SECONDS = 0.001;
+
+function limit(option: string, seconds: number | undefined): number | undefined {
+  return seconds === undefined ? undefined : milliseconds(option, seconds, MIN_SECONDS);
+}
+
+function milliseconds(option: string, seconds: number, least = 0): number {
+  if (seconds >= least && seconds <= MAX_SECONDS) return Math.round(seconds * 1000);
   throw new SqlsyncError(
     'USAGE',
-    `${option}: ${given(seconds, 'out of range')}expected a number of seconds from 0 to ${MAX_SECONDS}`,
+    `${option}: ${given(seconds, 'out of range')}expected a number of seconds from ${least} to ${MAX_SECONDS}`,
+    { hint: 'A fraction, such as 0.5, will do; the longest is a week.' },
   );
 }
 

@@ -1,4 +1,5 @@
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { withMaxTime } from '../../sync/max-time.ts';
 import { runSync } from '../../sync/sync.ts';
 import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
@@ -15,6 +16,7 @@ export interface SyncArguments extends CommonArguments {
   readonly dryRun: boolean;
   readonly overwrite: boolean;
   readonly replace: boolean;
+  readonly followLinks: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
   readonly reader: 'file' | 'dbpage';
@@ -28,8 +30,11 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
   const output = outputOf(args);
   const line = process.stderr.isTTY && !args.json && !args.quiet ? new ProgressLine(output) : undefined;
   try {
-    const summary = await withInterruption((signal) =>
-      runSync({ ...optionsOf(args), ...listeners(output, line), signal }),
+    const { maxTimeMs, ...options } = optionsOf(args);
+    const summary = await withInterruption((interruption) =>
+      withMaxTime(maxTimeMs, interruption, (signal) =>
+        runSync({ ...options, ...listeners(output, line), signal }),
+      ),
     );
     line?.end();
     output.json({ type: 'summary', ...summary });
@@ -51,9 +56,10 @@ function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError
   });
 }
 
-function optionsOf(args: SyncArguments): SyncOptions {
-  const { origin, replica, dryRun, overwrite, replace, compress, hash, reader } = args;
-  return { origin, replica, dryRun, overwrite, replace, compress, hash, reader, ...remoteOptionsOf(args) };
+function optionsOf(args: SyncArguments): SyncOptions & { maxTimeMs: number | undefined } {
+  const { origin, replica, dryRun, overwrite, replace, followLinks, compress, hash, reader } = args;
+  const modes = { dryRun, overwrite, replace, followLinks, compress, hash, reader };
+  return { origin, replica, ...modes, ...remoteOptionsOf(args) };
 }
 
 function listeners(

@@ -1,4 +1,5 @@
 import { toSqlsyncError } from '../../errors.ts';
+import { withMaxTime } from '../../sync/max-time.ts';
 import { runVerify } from '../../sync/verify.ts';
 import type { VerifySummary } from '../../sync/verify.ts';
 import { EXIT_DIFFERENT, EXIT_OK, exitStatusOf } from '../exit.ts';
@@ -20,15 +21,18 @@ const MAX_RANGES_SHOWN = 8;
 export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
   const output = outputOf(args);
   try {
-    const summary = await withInterruption((signal) =>
-      runVerify({
-        a: args.a,
-        b: args.b,
-        ...remoteOptionsOf(args),
-        signal,
-        onWarning: (warning) => output.warning(warning),
-        onNote: (note) => output.note(note),
-      }),
+    const { maxTimeMs, ...options } = remoteOptionsOf(args);
+    const summary = await withInterruption((interruption) =>
+      withMaxTime(maxTimeMs, interruption, (signal) =>
+        runVerify({
+          a: args.a,
+          b: args.b,
+          ...options,
+          signal,
+          onWarning: (warning) => output.warning(warning),
+          onNote: (note) => output.note(note),
+        }),
+      ),
     );
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary, output));

@@ -1,0 +1,78 @@
+import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
+import { runSetup } from '../../sync/setup.ts';
+import type { SetupReport } from '../../sync/setup.ts';
+import type { SshLocation } from '../../sync/start-agent.ts';
+import { formatLocation, parseLocation } from '../../transport/location.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { formatBytes } from '../format.ts';
+import { withInterruption } from '../signals.ts';
+import { outputOf, remoteOptionsOf } from './common-options.ts';
+import type { CommonArguments } from './common-options.ts';
+
+export interface SetupArguments extends CommonArguments {
+  readonly host: string;
+  readonly path?: string | undefined;
+}
+
+/** `sqlsync setup HOST [PATH]`; returns the exit status: that of the first thing that is missing. */
+export async function runSetupCommand(args: SetupArguments): Promise<number> {
+  const output = outputOf(args);
+  try {
+    const location = locationOf(args);
+    const report = await withInterruption((signal) =>
+      runSetup({
+        ...remoteOptionsOf(args),
+        location,
+        signal,
+        onWarning: (warning) => output.warning(warning),
+      }),
+    );
+    const host = formatLocation({ ...location, path: '' }).replace(/:$/, '');
+    output.json({ type: 'summary', host, path: location.path, ...report });
+    output.result(describe(host, report));
+    const missing = report.checks.find(({ state }) => state === 'missing');
+    return missing === undefined ? EXIT_OK : exitStatusOf(missing.code ?? 'CONNECT_FAILED');
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    output.error(failure);
+    return exitStatusOf(failure.code);
+  }
+}
+
+/** `HOST`, `HOST PATH` or `HOST:PATH`. Throws SqlsyncError USAGE. */
+function locationOf({ host, path }: SetupArguments): SshLocation {
+  const isPlain = !/^ssh:\/\//i.test(host) && !/:[^\]]*$/.test(host.replace(/^.*\]/, ']'));
+  const location = isPlain || host.endsWith(':') ? parseHost(host.replace(/:$/, '')) : parseLocation(host);
+  if (location.kind !== 'ssh') {
+    throw new SqlsyncError('USAGE', `setup: ${sanitizeText(host, 200)} is no host`, {
+      hint: 'Name it as [user@]host, and what is there as [user@]host:path.',
+    });
+  }
+  if (path === undefined) return location;
+  if (isPlain) return { ...location, path };
+  throw new SqlsyncError('USAGE', 'setup: the path is given twice', { hint: 'Give it once.' });
+}
+
+/** What stands before a path says all about the host. */
+function parseHost(host: string): ReturnType<typeof parseLocation> {
+  const location = parseLocation(`${host}:.`);
+  return location.kind === 'ssh' ? { ...location, path: '' } : location;
+}
+
+const SIGNS = { ok: 'ok', missing: 'MISSING', unknown: '?' } as const;
+
+function describe(host: string, { ok, checks, link }: SetupReport): string {
+  const lines = checks.flatMap(({ name, state, detail, mend }) => {
+    const line = `  ${SIGNS[state].padEnd(8)} ${name.padEnd(9)} ${sanitizeText(detail, 1000)}`;
+    return mend === undefined ? [line] : [line, `           ${sanitizeText(mend, 4000)}`];
+  });
+  if (link !== undefined) {
+    const down = formatBytes(Math.round(link.downloadBytesPerS));
+    const up = formatBytes(Math.round(link.uploadBytesPerS));
+    lines.push(
+      `  ${'ok'.padEnd(8)} ${'link'.padEnd(9)} round trip ${link.roundTripMs.toFixed(1)} ms, ${down}/s from there, ${up}/s to there`,
+    );
+  }
+  const verdict = ok ? `${host} is ready` : `${host} is not ready yet`;
+  return [verdict, ...lines].join('\n');
+}

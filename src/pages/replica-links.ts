@@ -1,0 +1,74 @@
+import { lstatSync, realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { tooLongForSqlite } from './database-file.ts';
+import { besideReplica } from './mark.ts';
+
+/** Permission bits that let the group, or everybody, make and remove names in a folder. */
+const GROUP_WRITES = 0o020;
+const ALL_WRITE = 0o002;
+
+/**
+ * Where the replica is: absolute, with the links of its folder resolved. A link in its own place is only followed if
+ * `followLinks` says so. One in the place of a file beside it, which nobody who works with databases makes, never is:
+ * SQLite would refuse it, and ours would be written wherever it leads. Throws SqlsyncError REPLICA_LINK.
+ */
+export function resolveReplica(named: string, followLinks: boolean): string {
+  const absolute = resolve(named);
+  let path = join(realpathSync(dirname(absolute)), basename(absolute));
+  if (isLink(path)) {
+    if (!followLinks) throw isALink(path);
+    path = realpathSync(path);
+  }
+  refuseTooLong(path);
+  refuseLinksBeside(path);
+  return path;
+}
+
+/** What the user should know of the folder that the replica is in, each a sentence. */
+export function folderWarnings(path: string): string[] {
+  const folder = dirname(path);
+  const { mode, uid, gid } = statSync(folder);
+  // The private group of a user, as many systems give each, has no other members.
+  const isShared = (mode & ALL_WRITE) !== 0 || ((mode & GROUP_WRITES) !== 0 && gid !== uid);
+  if (!isShared || process.platform === 'win32') return [];
+  return [
+    `Other users may write to the folder ${folder} (mode ${(mode & 0o7777).toString(8)}), and so put another file in the place of the replica`,
+  ];
+}
+
+/** The lock beside the replica is a database too. */
+function refuseTooLong(path: string): void {
+  const tooLong = tooLongForSqlite(path, besideReplica(path, '-lock').length - path.length);
+  if (tooLong === undefined) return;
+  throw new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${sanitizeText(path, 200)} ${tooLong}`, {
+    hint: 'Name a shorter path.',
+  });
+}
+
+function refuseLinksBeside(path: string): void {
+  const beside = [
+    ...['-wal', '-shm', '-journal'].map((suffix) => path + suffix),
+    ...(['-part', '-spool', '-lock'] as const).map((suffix) => besideReplica(path, suffix)),
+  ];
+  for (const name of beside) {
+    if (!isLink(name)) continue;
+    throw new SqlsyncError(
+      'REPLICA_LINK',
+      `${name} is a symbolic link, where a file of the replica belongs`,
+      {
+        hint: 'Find out who made it, and remove it; such a link is never followed.',
+      },
+    );
+  }
+}
+
+function isALink(path: string): SqlsyncError {
+  return new SqlsyncError('REPLICA_LINK', `Replica ${path} is a symbolic link`, {
+    hint: 'Name the file that it leads to, or add --follow-links.',
+  });
+}
+
+function isLink(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+}

@@ -1,0 +1,46 @@
+import { SqlsyncError, sanitizeText } from '../errors.ts';
+
+/**
+ * The words of a remote-shell command, split as rsync splits its `-e`: only spaces separate; quotes of either kind
+ * keep spaces, anywhere in a word; a quote doubled within its own kind stands for itself; a backslash is a character
+ * like any other. Pure.
+ *
+ * @throws {SqlsyncError} USAGE where a quote is not closed or there is no word.
+ */
+export function splitCommand(command: string): [string, ...string[]] {
+  const words: string[] = [];
+  let word: string | undefined;
+  let quote = '';
+  for (let i = 0; i < command.length; i++) {
+    const character = command.charAt(i);
+    if (quote === '') {
+      if (character === ' ') {
+        if (word !== undefined) words.push(word);
+        word = undefined;
+        continue;
+      }
+      word ??= '';
+      if (character === "'" || character === '"') quote = character;
+      else word += character;
+    } else if (character !== quote) {
+      word += character;
+    } else if (command[i + 1] === quote) {
+      word += quote;
+      i++;
+    } else {
+      quote = '';
+    }
+  }
+  if (quote !== '') throw commandError(command, `lacks a closing ${quote}`);
+  if (word !== undefined) words.push(word);
+  const [first, ...rest] = words;
+  if (first === undefined || first === '') throw commandError(command, 'names no program');
+  if (command.includes('\0')) throw commandError(command, 'holds a NUL byte');
+  return [first, ...rest];
+}
+
+function commandError(command: string, fault: string): SqlsyncError {
+  return new SqlsyncError('USAGE', `the --rsh command "${sanitizeText(command, 200)}" ${fault}`, {
+    hint: 'Give a program and its arguments, separated by spaces, such as --rsh "ssh -p 2222".',
+  });
+}

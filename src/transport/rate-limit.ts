@@ -1,0 +1,131 @@
+import { Readable, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
+import type { Transport } from './transport.ts';
+
+const UNITS: Readonly<Record<string, number>> = { b: 0, k: 1, m: 2, g: 3, t: 4 };
+
+/**
+ * A rate as rsync's --bwlimit has it, in bytes per second; undefined for 0, no limit. A number, with a fraction if need
+ * be, and a unit: K, M, G or T (also KiB …) of 1024, KB, MB … of 1000, B; without a unit K. Rounded to whole KiB.
+ *
+ * @throws {SqlsyncError} USAGE where it is none of that, or less than half a KiB.
+ */
+export function parseRate(text: string): number | undefined {
+  const [, number, letter, suffix] = /^(\d+(?:\.\d*)?|\.\d+)(?:([bkmgt])(b|ib)?)?$/i.exec(text) ?? [];
+  if (number === undefined || (letter?.toLowerCase() === 'b' && suffix !== undefined)) {
+    throw rateError(text, 'is no rate');
+  }
+  const base = suffix?.toLowerCase() === 'b' ? 1000 : 1024;
+  const bytes = Number(number) * base ** (UNITS[letter?.toLowerCase() ?? 'k'] ?? 1);
+  if (bytes === 0) return undefined;
+  if (bytes < 512) throw rateError(text, 'is less than 512 bytes per second');
+  return Math.max(1, Math.round(bytes / 1024)) * 1024;
+}
+
+function rateError(text: string, fault: string): SqlsyncError {
+  return new SqlsyncError('USAGE', `--bwlimit: "${sanitizeText(text, 50)}" ${fault}`, {
+    hint: 'Give KiB per second, or a unit: 1.5m is 1.5 MiB per second, 10MB ten million bytes, 0 no limit.',
+  });
+}
+
+/** What may pass at once after a pause. Also the longest piece, so that the other side never waits long in silence. */
+const BURST_S = 0.1;
+
+/**
+ * The same transport, through which at most `bytesPerS` pass each way, averaged over more than a tenth of a second. What
+ * comes faster waits on the other side, behind what the medium holds (for SSH a window of 2 MiB).
+ */
+export function limitRate(transport: Transport, bytesPerS: number): Transport {
+  const input = limitInput(transport.input, new TokenBucket(bytesPerS));
+  const output = limitOutput(transport.output, new TokenBucket(bytesPerS));
+  return {
+    description: transport.description,
+    input,
+    output,
+    exited: transport.exited,
+    terminate: () => {
+      transport.terminate();
+      input.destroy();
+      output.destroy();
+    },
+  };
+}
+
+/** Tokens are bytes: they come at the rate, and no more than a burst of them is kept. */
+class TokenBucket {
+  readonly pieceBytes: number;
+  readonly #bytesPerMs: number;
+  /** When all that was taken has been paid for, in ms of `performance.now()`. */
+  #paidAt = 0;
+
+  constructor(bytesPerS: number) {
+    this.#bytesPerMs = bytesPerS / 1000;
+    this.pieceBytes = Math.max(1, Math.floor(bytesPerS * BURST_S));
+  }
+
+  /** Resolves when `byteCount` bytes may pass. */
+  async take(byteCount: number): Promise<void> {
+    const now = performance.now();
+    this.#paidAt = Math.max(this.#paidAt, now - BURST_S * 1000) + byteCount / this.#bytesPerMs;
+    if (this.#paidAt > now) await delay(this.#paidAt - now);
+  }
+}
+
+function* pieces(chunk: Buffer, pieceBytes: number): Generator<Buffer> {
+  for (let offset = 0; offset < chunk.length; offset += pieceBytes) {
+    yield chunk.subarray(offset, offset + pieceBytes);
+  }
+}
+
+function limitInput(source: Readable, bucket: TokenBucket): Readable {
+  async function* limited(): AsyncGenerator<Buffer> {
+    for await (const chunk of source as AsyncIterable<Buffer>) {
+      for (const piece of pieces(chunk, bucket.pieceBytes)) {
+        await bucket.take(piece.length);
+        yield piece;
+      }
+    }
+  }
+  const input = Readable.from(limited(), { objectMode: false, highWaterMark: bucket.pieceBytes });
+  // Whoever reads gets the error; where nobody reads (yet), it must not bring the process down.
+  input.on('error', () => {});
+  return input;
+}
+
+function limitOutput(sink: Writable, bucket: TokenBucket): Writable {
+  const write = async (chunk: Buffer): Promise<void> => {
+    for (const piece of pieces(chunk, bucket.pieceBytes)) {
+      await bucket.take(piece.length);
+      await new Promise<void>((resolve, reject) => {
+        sink.write(piece, (error) => (error ? reject(error) : resolve()));
+      });
+    }
+  };
+  const output = new Writable({
+    highWaterMark: sink.writableHighWaterMark,
+    write: (chunk: Buffer, _encoding, callback) => void settle(write(chunk), callback),
+    final: (callback) => {
+      sink.end();
+      callback();
+    },
+    destroy: (error, callback) => {
+      sink.destroy();
+      callback(error);
+    },
+  });
+  // A transport that is gone takes no more, even where nobody writes just now.
+  sink.on('close', () => !sink.writableFinished && output.destroy());
+  output.on('error', () => {}); // whoever writes is told by its callback; `input` tells everyone else
+  return output;
+}
+
+async function settle(work: Promise<void>, callback: (error?: Error | null) => void): Promise<void> {
+  let fault: Error | null = null;
+  try {
+    await work;
+  } catch (error) {
+    fault = error instanceof Error ? error : new Error(String(error));
+  }
+  callback(fault);
+}

@@ -1,0 +1,143 @@
+import { execFile } from 'node:child_process';
+import { basename } from 'node:path';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
+import { splitCommand } from './command-words.ts';
+import { spawnProcess } from './process.ts';
+import { explainOpenssh } from './rsh-exit.ts';
+import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
+import { missingExecutable } from './ssh-channel.ts';
+import type { Transport, TransportExit } from './transport.ts';
+
+export interface RshOptions {
+  /** The user's command, such as `ssh -p 2222`; split by {@link splitCommand}, run without a shell. */
+  rsh: string;
+  host: string;
+  user?: string | undefined;
+  /** The words after the host: what to run there. OpenSSH joins them with spaces for the remote shell. */
+  remoteCommand: readonly string[];
+  /** What only OpenSSH's own options can say; another program than `ssh` has to be told in `rsh`. */
+  ssh?: SshSettings | undefined;
+  signal?: AbortSignal | undefined;
+  onStderr?: ((text: string) => void) | undefined;
+}
+
+/** Settings that become options of `ssh`; its configuration holds for all that is not set. */
+export interface SshSettings {
+  configFile?: string | undefined;
+  port?: number | undefined;
+  identityFiles?: readonly string[] | undefined;
+  knownHostsFiles?: readonly string[] | undefined;
+  /** As `ssh -J`. */
+  jump?: string | undefined;
+  connectTimeoutMs?: number | undefined;
+  acceptNewHostKey?: boolean | undefined;
+}
+
+/**
+ * Starts the user's own remote shell, as rsync's `-e` does, and talks to the remote command over its stdin and stdout:
+ *
+ *     ssh -p 2222                      [-l user] host sqlsync agent
+ *     └─ rsh, split ─┘ └─ settings ─┘
+ *
+ * It asks the user on the terminal itself, where it has to. How it ends is told by `input` (an 'error' CONNECT_FAILED,
+ * HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED, CONNECTION_LOST, REMOTE_EXE_NOT_FOUND or NODE_UNSUPPORTED where
+ * not a byte came) and `exited`.
+ *
+ * @throws {SqlsyncError} USAGE where `rsh` cannot be split, or a setting is given that it cannot be told.
+ */
+export async function connectRsh(options: RshOptions): Promise<Transport> {
+  const { host, user, signal, onStderr } = options;
+  const [program, ...given] = splitCommand(options.rsh);
+  const settings = settingsOf(program, options.ssh ?? {});
+  const login = user === undefined ? [] : ['-l', user];
+  if (isOpenssh(program))
+    settings.push(...(await keepalive(program, [...given, ...settings, ...login, host])));
+  const name = basename(program);
+  const description = `${sanitizeText(name, 50)} ${user === undefined ? '' : `${user}@`}${host}`;
+  const parts = { description, command: options.remoteCommand.join(' ') };
+  return spawnProcess({
+    command: program,
+    args: [...given, ...settings, ...login, host, ...options.remoteCommand],
+    description,
+    explainSilentExit: (exit) => explainExit(parts, exit, isOpenssh(program)),
+    explainStart: (error) => startError(program, error),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onStderr === undefined ? {} : { onStderr }),
+  });
+}
+
+function isOpenssh(program: string): boolean {
+  return /^ssh(\.exe)?$/i.test(basename(program));
+}
+
+/** The options of `ssh` that express `settings`. Its first value of an option counts, so those in `rsh` win. */
+function settingsOf(program: string, settings: SshSettings): string[] {
+  const { configFile, port, identityFiles, knownHostsFiles, jump, connectTimeoutMs } = settings;
+  const options = [
+    ...(configFile === undefined ? [] : ['-F', configFile]),
+    ...(port === undefined ? [] : ['-p', String(port)]),
+    ...(identityFiles ?? []).flatMap((file) => ['-i', file]),
+    ...(jump === undefined ? [] : ['-J', jump]),
+    ...(knownHostsFiles === undefined
+      ? []
+      : ['-o', `UserKnownHostsFile=${knownHostsFiles.map(configWord).join(' ')}`, '-o', NO_GLOBAL_FILE]),
+    ...(settings.acceptNewHostKey === true ? ['-o', 'StrictHostKeyChecking=accept-new'] : []),
+  ];
+  if (!isOpenssh(program)) {
+    if (options.length === 0) return [];
+    throw new SqlsyncError(
+      'USAGE',
+      `--rsh ${sanitizeText(basename(program), 50)} cannot be told the port, keys, known hosts, jump hosts or configuration that were given; only ssh can`,
+      { hint: 'Put them into the --rsh command itself, as that program wants them.' },
+    );
+  }
+  if (connectTimeoutMs !== undefined) {
+    options.push('-o', `ConnectTimeout=${Math.max(1, Math.round(connectTimeoutMs / 1000))}`);
+  }
+  return options;
+}
+
+/**
+ * OpenSSH never notices that a silent host is gone, unless it is told to ask; where the user has not configured that, it
+ * is told here. Where `ssh -G` fails, so will the login, and say more.
+ */
+async function keepalive(program: string, words: string[]): Promise<string[]> {
+  const resolved = await new Promise<string>((resolve) => {
+    const child = execFile(program, ['-G', ...words], { timeout: SSH_G_TIMEOUT_MS }, (error, stdout) =>
+      resolve(error === null ? stdout : ''),
+    );
+    child.stdin?.end();
+  });
+  return /^serveraliveinterval 0$/m.test(resolved)
+    ? ['-o', `ServerAliveInterval=${KEEPALIVE_INTERVAL_S}`, '-o', 'ServerAliveCountMax=3']
+    : [];
+}
+
+const KEEPALIVE_INTERVAL_S = 15;
+const SSH_G_TIMEOUT_MS = 20_000;
+
+const NO_GLOBAL_FILE = 'GlobalKnownHostsFile=none';
+
+/** A word of a line of ssh_config: quoted, `%` doubled since it starts a token there. */
+export function configWord(text: string): string {
+  return `"${text.replaceAll('%', '%%').replaceAll('"', '\\"')}"`;
+}
+
+function explainExit(
+  parts: { description: string; command: string },
+  exit: TransportExit,
+  openssh: boolean,
+): SqlsyncError | undefined {
+  if (exit.status === 126 || exit.status === 127) return missingExecutable(parts, exit);
+  if (exit.status === EXIT_CANNOT_RUN) return cannotRun(parts.description, exit);
+  return openssh && exit.status === 255 ? explainOpenssh(parts.description, exit.stderr) : undefined;
+}
+
+function startError(program: string, error: Error): SqlsyncError {
+  const shown = sanitizeText(program, 200);
+  return new SqlsyncError(
+    'CONNECT_FAILED',
+    `the --rsh command "${shown}" could not be started: ${error.message}`,
+    { hint: `Check that "${shown}" is installed, executable and on the PATH.`, cause: error },
+  );
+}

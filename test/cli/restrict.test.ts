@@ -1,0 +1,348 @@
+import assert from 'node:assert/strict';
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { message } from '../../protocol/encode.ts';
+import { SqlsyncError } from '../../src/errors.ts';
+import { Connection } from '../../src/sync/connection.ts';
+import { runFarAgent } from '../../src/sync/far-agent.ts';
+import { Restriction } from '../../src/sync/restriction.ts';
+import type { RestrictionOptions } from '../../src/sync/restriction.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
+import { change, names, smallDatabase } from '../pages/databases.ts';
+import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
+import { failureOf, runNear } from '../support/relay-near.ts';
+import type { Role } from '../support/relay-near.ts';
+import { installRemote, remote, runCli, wasExecuted } from '../support/ssh-cli.ts';
+import type { CliResult } from '../support/ssh-cli.ts';
+import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
+import type { Sshd } from '../support/sshd.ts';
+import { assertRefused, folderState } from './command.ts';
+
+const started = await startSshd();
+const skip = started === undefined ? SSHD_MISSING : false;
+const sshd = started as Sshd; // where it is missing, every test that needs it is skipped
+const scratch = mkdtempSync(join(tmpdir(), 'sqlsync-restrict-'));
+if (started !== undefined) installRemote(sshd, join(scratch, 'pids'));
+after(async () => {
+  await started?.stop();
+  rmSync(scratch, { recursive: true });
+});
+
+interface Host {
+  /** The folder that the key is restricted to, with app.db in it. */
+  readonly folder: string;
+  readonly near: string;
+}
+
+function host(t: TestContext): Host {
+  const [folder, near] = [tempDir(t), tempDir(t)];
+  smallDatabase(join(folder, 'app.db'), { rows: 60, journalMode: 'delete' });
+  smallDatabase(join(near, 'near.db'), { rows: 40, journalMode: 'delete', seed: 2 });
+  return { folder, near };
+}
+
+/** Lets the key do nothing but this, as a line of README does. */
+function allowOnly(flags: string): void {
+  const key = readFileSync(`${sshd.clientKey}.pub`, 'utf8');
+  writeFileSync(sshd.authorizedKeysFile, `restrict,command="sqlsync agent --restrict ${flags}" ${key}`);
+}
+
+function assertRestricted({ status, events }: CliResult, says: RegExp): void {
+  const error = events.get('error');
+  assert.deepEqual([status, error?.['code']], [17, 'RESTRICTED'], JSON.stringify(error));
+  assert.match(String(error?.['message']), says);
+}
+
+function assertDone(result: CliResult): void {
+  assert.equal(result.status, 0, JSON.stringify(result.events.get('error')));
+}
+
+describe('a key with a forced command', { skip }, () => {
+  test('and --read-only may fetch and verify, and never write', async (t) => {
+    const { folder, near } = host(t);
+    allowOnly(`'${folder}' --read-only`);
+    const before = folderState(folder);
+    const copy = join(near, 'copy.db');
+    for (const name of ['app.db', './app.db', join(folder, 'app.db')]) {
+      assertDone(await runCli(sshd, [remote(sshd, name), copy]));
+    }
+    assertReplicaOf(join(folder, 'app.db'), copy);
+    assertDone(await runCli(sshd, ['verify', copy, remote(sshd, 'app.db')]));
+    const push = await runCli(sshd, [join(near, 'near.db'), remote(sshd, 'app.db'), '--overwrite']);
+    assertRestricted(push, /may be read, but not written/);
+    assert.deepEqual(folderState(folder), before);
+  });
+
+  test('and --write-only may update what is there, and never read it nor make another', async (t) => {
+    const { folder, near } = host(t);
+    const origin = join(near, 'near.db');
+    allowOnly(`'${folder}' --write-only`);
+    assertDone(await runCli(sshd, [origin, remote(sshd, 'app.db'), '--overwrite']));
+    assertReplicaOf(origin, join(folder, 'app.db'));
+    const fetched = await runCli(sshd, [remote(sshd, 'app.db'), join(near, 'stolen.db')]);
+    assertRestricted(fetched, /may be written, but not read/);
+    assertRestricted(await runCli(sshd, [origin, remote(sshd, 'new.db')]), /none may be made/);
+    assert.deepEqual(names(folder), ['.app.db.sqlsync', 'app.db']);
+    assert.deepEqual(names(near), ['near.db']);
+  });
+
+  test('and --allow-create may make replicas, in the folder only', async (t) => {
+    const { folder, near } = host(t);
+    const origin = join(near, 'near.db');
+    allowOnly(`'${folder}' --write-only --allow-create`);
+    assertDone(await runCli(sshd, [origin, remote(sshd, 'new.db')]));
+    assertReplicaOf(origin, join(folder, 'new.db'));
+    const outside = await runCli(sshd, [origin, remote(sshd, join(near, 'new.db'))]);
+    assertRestricted(outside, /inside the folder/);
+    assert.deepEqual(names(near), ['near.db']);
+  });
+
+  for (const name of [
+    'line\nbreak.db',
+    '-dash.db',
+    '--write-only',
+    'naïve-数据库-🗄.db',
+    `$(touch executed) "it's" \`touch executed\`; touch executed.db`,
+    `${'d'.repeat(200)}/${'e'.repeat(90)}.db`,
+  ]) {
+    test(`finds the right file by the name ${JSON.stringify(name.slice(0, 50))}, both ways`, async (t) => {
+      const { folder, near } = host(t);
+      mkdirSync(dirname(join(folder, name)), { recursive: true });
+      allowOnly(`'${folder}' --allow-create`);
+      assertDone(await runCli(sshd, [join(near, 'near.db'), remote(sshd, name)]));
+      assertReplicaOf(join(near, 'near.db'), join(folder, name));
+      assertDone(await runCli(sshd, [remote(sshd, name), join(near, 'back.db')]));
+      assert.equal(sha256File(join(near, 'back.db')), sha256File(join(folder, name)));
+      assert.ok(!wasExecuted('executed', [folder, near, sshd.home, '.']), 'it was executed');
+    });
+  }
+
+  test('runs that command, whatever the client asks sshd to run', async (t) => {
+    const { folder, near } = host(t);
+    allowOnly(`'${folder}' --read-only`);
+    const executed = join(near, 'executed');
+    const remoteExe = `touch ${executed}; sqlsync agent #`;
+    assertDone(await runCli(sshd, [remote(sshd, 'app.db'), join(near, 'copy.db')], { remoteExe }));
+    assert.equal(existsSync(executed), false);
+    assertReplicaOf(join(folder, 'app.db'), join(near, 'copy.db'));
+  });
+});
+
+/** One database that a near side asks an agent in this process for; what both sides failed with. */
+async function ask(role: Role, named: string, near: string, options: RestrictionOptions): Promise<unknown> {
+  const [nearEnd, farEnd] = memoryTransportPair();
+  const far = failureOf(
+    runFarAgent(farEnd, { idleTimeoutMs: 0, restriction: new Restriction(options) }).finally(() =>
+      farEnd.output.end(),
+    ),
+  );
+  const pair =
+    role === 'pull'
+      ? { origin: named, replica: join(near, 'fetched.db') }
+      : { origin: join(near, 'near.db'), replica: named };
+  const failure = await failureOf(runNear(nearEnd, role, pair));
+  assert.equal((await far)?.code, failure?.code, 'what the far side knows');
+  return failure;
+}
+
+describe('a restricted agent', () => {
+  /** Names that lead out of the folder, some to a database and some to nothing. */
+  const ESCAPES: Record<string, (folder: string, outside: string) => string> = {
+    'a relative path': () => '../outside/secret.db',
+    'a relative path to nothing': () => '../outside/nothing.db',
+    'an absolute path': (_, outside) => join(outside, 'secret.db'),
+    'an absolute path to nothing': (_, outside) => join(outside, 'nothing.db'),
+    'a path whose beginning only looks like the folder': (folder) => `${folder}-too/secret.db`,
+    'a link': () => 'link.db',
+    'a link to nothing': () => 'dangling.db',
+    'a link to itself': () => 'circle.db',
+    'a folder that is a link': () => 'linked/secret.db',
+    'a folder that is a link, and nothing in it': () => 'linked/nothing.db',
+    'a link within a folder within the folder': () => 'sub/up/outside/secret.db',
+    'the folder itself': () => '.',
+    'the empty name': () => '',
+    'a NUL byte': () => 'app.db\0/../../outside/secret.db',
+    'the descriptor of a file': () => '/proc/self/fd/0',
+  };
+
+  function prison(t: TestContext): { folder: string; outside: string; near: string } {
+    const base = tempDir(t);
+    const [folder, outside, near] = ['folder', 'outside', 'near'].map((name) => join(base, name)) as [
+      string,
+      string,
+      string,
+    ];
+    for (const name of [folder, outside, near, `${folder}-too`, join(folder, 'sub')]) mkdirSync(name);
+    smallDatabase(join(folder, 'app.db'), { rows: 30, journalMode: 'delete' });
+    smallDatabase(join(outside, 'secret.db'), { rows: 30, journalMode: 'delete' });
+    smallDatabase(join(`${folder}-too`, 'secret.db'), { rows: 30, journalMode: 'delete' });
+    smallDatabase(join(near, 'near.db'), { rows: 20, journalMode: 'delete' });
+    symlinkSync('../outside/secret.db', join(folder, 'link.db'));
+    symlinkSync('../outside/dangling.db', join(folder, 'dangling.db'));
+    symlinkSync('circle.db', join(folder, 'circle.db'));
+    symlinkSync('../outside', join(folder, 'linked'));
+    symlinkSync('../..', join(folder, 'sub', 'up'));
+    symlinkSync('app.db', join(folder, 'inside.db'));
+    return { folder, outside, near };
+  }
+
+  for (const [what, escape] of Object.entries(ESCAPES)) {
+    for (const role of ['pull', 'push'] as const) {
+      test(`does not leave its folder by ${what} (${role})`, async (t) => {
+        const { folder, outside, near } = prison(t);
+        const before = [folder, outside, near].map(folderState);
+        const options = { folder, access: 'both', create: true } as const;
+        const failure = await ask(role, escape(folder, outside), near, options);
+        assert.ok(failure instanceof SqlsyncError, 'it was done');
+        // A link in the replica's own place is not even looked behind.
+        const expected = role === 'push' && /^a link(?! within)/.test(what) ? 'REPLICA_LINK' : 'RESTRICTED';
+        assert.equal(failure.code, expected, failure.message);
+        if (expected === 'RESTRICTED') {
+          assert.match(failure.message, /does not lead to a file inside the folder/);
+          assert.ok(!failure.message.includes('outside/'), 'it says where the link leads');
+        }
+        assert.deepEqual([folder, outside, near].map(folderState), before);
+      });
+    }
+  }
+
+  for (const name of [
+    'app.db-wal',
+    'app.db-shm',
+    'app.db-journal',
+    '.app.db.sqlsync',
+    '.app.db.sqlsync-part',
+  ]) {
+    test(`makes no replica that is part of another database: ${name}`, async (t) => {
+      const { folder, near } = prison(t);
+      const before = folderState(folder);
+      const failure = await ask('push', name, near, { folder, access: 'both', create: true });
+      assert.equal((failure as SqlsyncError).code, 'RESTRICTED');
+      assert.match((failure as SqlsyncError).message, /beside another database/);
+      assert.deepEqual(folderState(folder), before);
+    });
+  }
+
+  test('reads by a link that stays in the folder, and by another name of the folder', async (t) => {
+    const { folder, near } = prison(t);
+    const alias = join(near, 'alias');
+    symlinkSync(folder, alias);
+    for (const named of ['inside.db', 'sub/../app.db', join(alias, 'app.db'), join(folder, 'app.db')]) {
+      const failure = await ask('pull', named, near, { folder: alias, access: 'read', create: false });
+      assert.equal(failure, undefined, `${named}: ${String(failure)}`);
+      assertReplicaOf(join(folder, 'app.db'), join(near, 'fetched.db'));
+      for (const file of names(near)) if (file.includes('fetched')) rmSync(join(near, file));
+    }
+  });
+
+  test('looks at every database of a conversation, not only at the first', async (t) => {
+    const { folder, outside } = prison(t);
+    const [nearEnd, farEnd] = memoryTransportPair();
+    const restriction = new Restriction({ folder, access: 'read', create: false });
+    const far = failureOf(runFarAgent(farEnd, { idleTimeoutMs: 0, restriction }));
+    const connection = new Connection(nearEnd, 'opening', { idleTimeoutMs: 20_000 });
+    const open = (path: string): void =>
+      connection.send(
+        message('open', {
+          path,
+          seed: new Uint8Array(8),
+          hash: 1,
+          compression: 0,
+          replicaHost: '',
+          replicaPath: '',
+          replicaFileId: '',
+          overwrite: false,
+          reader: 0,
+          busyTimeoutMs: 0,
+          idleTimeoutMs: 20_000,
+        }),
+      );
+    open('app.db');
+    await connection.receiveOnly('snapshot');
+    open(join(outside, 'secret.db'));
+    await assert.rejects(connection.receive(), { code: 'RESTRICTED' });
+    assert.equal((await far)?.code, 'RESTRICTED');
+    connection.end();
+  });
+
+  test('refuses a file that took the place of the one it looked at', (t) => {
+    const { folder, outside } = prison(t);
+    const { origin } = new Restriction({ folder, access: 'read', create: false });
+    const path = origin.path('app.db');
+    const { dev, ino } = statSync(path);
+    rmSync(path);
+    linkSync(join(outside, 'secret.db'), path);
+    assert.throws(() => origin.opened(path, `${dev}:${ino}`), { code: 'RESTRICTED' });
+    rmSync(path);
+    symlinkSync(join(outside, 'secret.db'), path);
+    const secret = statSync(path);
+    assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`), { code: 'RESTRICTED' });
+  });
+
+  test('refuses a file that nobody here has opened', { skip: process.platform !== 'linux' }, (t) => {
+    const { folder } = prison(t);
+    const { origin } = new Restriction({ folder, access: 'read', create: false });
+    const path = origin.path('app.db');
+    const { dev, ino } = statSync(path);
+    assert.throws(() => origin.opened(path, `${dev}:${ino}`), { code: 'RESTRICTED' });
+  });
+
+  test('does not follow the name of its folder to another one', (t) => {
+    const { folder, outside } = prison(t);
+    const { origin } = new Restriction({ folder, access: 'read', create: false });
+    renameSync(folder, `${folder}-moved`);
+    symlinkSync(outside, folder);
+    const secret = statSync(join(outside, 'secret.db'));
+    const path = origin.path('secret.db');
+    assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`), { code: 'RESTRICTED' });
+  });
+});
+
+describe('the flags of the agent', () => {
+  const usage = (says: RegExp) => ({ code: 'USAGE', status: 2, says }) as const;
+
+  for (const flag of ['--read-only', '--write-only', '--allow-create']) {
+    test(`${flag} without --restrict is a mistake that does not pass for a restriction`, () =>
+      assertRefused(['agent', flag], usage(/need --restrict/)));
+  }
+
+  test('that contradict each other are refused, and so is a folder that is none', async (t) => {
+    const folder = tempDir(t);
+    const file = join(folder, 'file');
+    writeFileSync(file, '');
+    const before = sha256File(file);
+    await assertRefused(['agent', '--restrict', join(folder, 'gone')], usage(/cannot be used: ENOENT/));
+    await assertRefused(['agent', '--restrict', file], usage(/no folder/));
+    await assertRefused(['agent', '--restrict', folder, '--readonly'], usage(/unknown option --readonly/));
+    assert.equal(sha256File(file), before);
+  });
+
+  for (const other of ['--write-only', '--allow-create']) {
+    test(`--read-only excludes ${other}`, (t) =>
+      assertRefused(['agent', '--restrict', tempDir(t), '--read-only', other], usage(/exclude/)));
+  }
+});
+
+test('an update by --write-only leaves a replica that can be updated again', async (t) => {
+  const { folder, near } = host(t);
+  const origin = join(near, 'near.db');
+  const options = { folder, access: 'write', create: true } as const;
+  for (const round of [1, 2]) {
+    assert.equal(await ask('push', 'copy.db', near, options), undefined, `round ${round}`);
+    change(origin, `UPDATE item SET amount = ${round}`);
+  }
+});

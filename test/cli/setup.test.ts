@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, beforeEach, describe, test } from 'node:test';
+import type { SetupCheck } from '../../src/sync/setup.ts';
+import { smallDatabase } from '../pages/databases.ts';
+import { tempDir } from '../support/compare.ts';
+import { installRemote, runCli, SSH_WAYS } from '../support/ssh-cli.ts';
+import type { CliOptions, CliResult } from '../support/ssh-cli.ts';
+import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
+import type { Sshd } from '../support/sshd.ts';
+import { assertRefused, folderState, sqlsync } from './command.ts';
+
+const started = await startSshd();
+const skip = started === undefined ? SSHD_MISSING : false;
+const sshd = started as Sshd; // where it is missing, every test that needs it is skipped
+const scratch = mkdtempSync(join(tmpdir(), 'sqlsync-setup-'));
+after(async () => {
+  await started?.stop();
+  rmSync(scratch, { recursive: true });
+});
+
+interface Report {
+  readonly status: number | null;
+  readonly ok: unknown;
+  readonly link: Record<string, number> | undefined;
+  readonly check: (name: SetupCheck['name']) => SetupCheck;
+}
+
+/** What it says of the host, and of `path` there. */
+async function setup(path: string | undefined, options: CliOptions = {}): Promise<Report> {
+  const host = `${sshd.user}@${sshd.host}`;
+  const result = await runCli(sshd, ['setup', host, ...(path === undefined ? [] : [path])], options);
+  return reportOf(result);
+}
+
+function reportOf({ status, events, stderr }: CliResult): Report {
+  const summary = events.get('summary');
+  assert.ok(summary !== undefined, JSON.stringify([...events.values()]) + stderr);
+  const checks = summary['checks'] as SetupCheck[];
+  return {
+    status,
+    ok: summary['ok'],
+    link: summary['link'] as Record<string, number> | undefined,
+    check(name) {
+      const found = checks.find((check) => check.name === name);
+      return found ?? assert.fail(`no check ${name}: ${JSON.stringify(checks)}`);
+    },
+  };
+}
+
+describe('sqlsync setup', { skip }, () => {
+  beforeEach(() => installRemote(sshd, join(scratch, 'pids')));
+
+  for (const { name, rsh } of SSH_WAYS) {
+    test(`finds a host ready by ${name}, says how fast the link is, and changes nothing there`, async (t) => {
+      const folder = tempDir(t);
+      const path = join(folder, `it's a "$(touch executed)" \u00e9.db`);
+      smallDatabase(path, { rows: 60, journalMode: 'delete' });
+      const before = folderState(folder);
+      const { status, ok, link, check } = await setup(path, { rsh });
+      assert.deepEqual([status, ok], [0, true]);
+      assert.match(check('login').detail, new RegExp(`^as ${sshd.user} on Linux`));
+      assert.match(check('sqlsync').detail, /^sqlsync \d+\.\d+\.\d+ at \S*\/bin\/sqlsync$/);
+      assert.equal(check('protocol').detail, 'version 1');
+      assert.match(check('read').detail, /a database of \d+\.\d MB in rollback mode/);
+      assert.match(check('write').detail, /may be written, \d+\.\d GB free/);
+      for (const figure of ['roundTripMs', 'downloadBytesPerS', 'uploadBytesPerS']) {
+        assert.ok((link?.[figure] ?? 0) > 0, `${figure}: ${JSON.stringify(link)}`);
+      }
+      assert.deepEqual(folderState(folder), before);
+    });
+  }
+
+  test('says where sqlsync is when the login does not find it, and else how to bring it there', async () => {
+    rmSync(join(sshd.binDir, 'sqlsync'));
+    const missing = await setup(undefined);
+    assert.deepEqual([missing.status, missing.ok], [14, false]);
+    assert.equal(missing.check('sqlsync').code, 'REMOTE_EXE_NOT_FOUND');
+    assert.match(missing.check('sqlsync').mend ?? '', /tar .* \| ssh -p \d+ \S+ 'mkdir -p sqlsync .*npm ci'/);
+    const local = join(sshd.home, '.local', 'bin');
+    mkdirSync(local, { recursive: true });
+    writeFileSync(join(local, 'sqlsync'), '#!/bin/sh\n', { mode: 0o755 });
+    const found = await setup(undefined);
+    assert.match(found.check('sqlsync').mend ?? '', /add: --remote-exe \S*\/\.local\/bin\/sqlsync$/);
+    rmSync(join(sshd.home, '.local'), { recursive: true });
+  });
+
+  test('tells a sqlsync whose Node.js is too old, with the remedy', async () => {
+    sshd.addExecutable('sqlsync', "#!/bin/sh\necho 'sqlsync needs Node.js 22.18' >&2\nexit 9\n");
+    const { status, check } = await setup(undefined);
+    assert.equal(status, 9);
+    assert.equal(check('sqlsync').code, 'NODE_UNSUPPORTED');
+    assert.match(check('sqlsync').mend ?? '', /node_modules\/\.bin\/node/);
+  });
+
+  test('tells what is in the way of reading and writing, with the line that mends it', async (t) => {
+    const folder = tempDir(t);
+    const gone = await setup(join(folder, 'no folder', 'new.db'));
+    assert.equal(gone.status, 4);
+    assert.equal(gone.check('read').state, 'unknown');
+    assert.match(gone.check('write').mend ?? '', /^ssh -p \d+ \S+ 'mkdir -p '.*no folder/);
+    writeFileSync(join(folder, 'text'), 'x'.repeat(5000));
+    const text = await setup(join(folder, 'text'));
+    assert.equal(text.status, 3);
+    assert.equal(text.check('read').code, 'ORIGIN_NOT_A_DATABASE');
+    const fresh = await setup(join(folder, 'new.db'));
+    assert.deepEqual([fresh.status, fresh.check('write').state], [0, 'ok']);
+    assert.match(fresh.check('read').detail, /does not exist/);
+  });
+
+  test('knows a forced command, and has its agent look at the path', async (t) => {
+    const folder = tempDir(t);
+    smallDatabase(join(folder, 'app.db'), { rows: 30, journalMode: 'delete' });
+    const plain = readFileSync(sshd.authorizedKeysFile, 'utf8');
+    t.after(() => writeFileSync(sshd.authorizedKeysFile, plain));
+    writeFileSync(
+      sshd.authorizedKeysFile,
+      `restrict,command="sqlsync agent --restrict '${folder}' --read-only" ${plain}`,
+    );
+    const { status, check, link } = await setup('app.db');
+    assert.equal(status, 0);
+    assert.match(check('login').detail, /forced command/);
+    assert.match(check('read').detail, /^app\.db, a database of/);
+    assert.equal(check('write').state, 'unknown');
+    assert.ok(link === undefined || link === null);
+  });
+
+  test('is for people too', async () => {
+    const { binDir, clientKey, host, knownHostsFile, port, user } = sshd;
+    const args = ['--port', String(port), '-i', clientKey, '--known-hosts', knownHostsFile];
+    const run = await sqlsync(['setup', `${user}@${host}:`, ...args]);
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(run.stdout, /is ready\n {2}ok {7}login/);
+    assert.match(run.stdout, /round trip [\d.]+ ms, .*\/s from there, .*\/s to there/);
+    assert.ok(run.stdout.includes(binDir));
+  });
+});
+
+test('setup of what is no host is a usage error', async () => {
+  await assertRefused(['setup', './folder'], { code: 'USAGE', status: 2, says: /no host|location/ });
+  await assertRefused(['setup', 'host:a.db', 'b.db'], { code: 'USAGE', status: 2, says: /given twice/ });
+});

@@ -1,0 +1,231 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { parseHostConfig, resolveHost } from '../../src/transport/ssh-config.ts';
+import type { HostConfig, HostRequest } from '../../src/transport/ssh-config.ts';
+import { parseJumpHost, resolveRoute } from '../../src/transport/ssh-route.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'sqlsync-ssh-config-'));
+after(() => rmSync(folder, { recursive: true }));
+const skip = spawnSync('ssh', ['-V']).status === 0 ? false : 'ssh is missing';
+
+let count = 0;
+
+function configFile(...lines: string[]): string {
+  const path = join(folder, `config_${count++}`);
+  writeFileSync(path, `${lines.join('\n')}\n`, { mode: 0o600 });
+  return path;
+}
+
+/** What becomes of `Host db1` with these lines, by the real `ssh -G`. */
+function resolved(lines: string[], request: Partial<HostRequest> = {}): Promise<HostConfig> {
+  return resolveHost({ host: 'db1', configFile: configFile('Host db1', ...lines), ...request });
+}
+
+describe('the configuration of a host', { skip }, () => {
+  test('is the defaults of OpenSSH where there is none', async () => {
+    const config = await resolveHost({ host: 'db1', configFile: 'none', user: 'deploy' });
+    assert.deepEqual(
+      [config.alias, config.host, config.port, config.user, config.jump],
+      ['db1', 'db1', 22, 'deploy', undefined],
+    );
+    assert.equal(config.identityFiles, undefined);
+    assert.equal(config.knownHostsFiles[0], join(homedir(), '.ssh', 'known_hosts'));
+    assert.equal(config.newHostKeysFile, config.knownHostsFiles[0]);
+    assert.ok(config.knownHostsFiles.includes('/etc/ssh/ssh_known_hosts'));
+    assert.deepEqual(config.allows, { publicKey: true, password: true, keyboardInteractive: true });
+    assert.deepEqual(config.unused, []);
+  });
+
+  test('is the same without an ssh, for what it needs', () => {
+    const config = parseHostConfig({ host: 'db1', user: 'deploy', jump: 'a,b' }, '');
+    assert.deepEqual([config.host, config.port, config.user, config.jump], ['db1', 22, 'deploy', 'a,b']);
+    assert.ok(config.knownHostsFiles.includes(join(homedir(), '.ssh', 'known_hosts')));
+    assert.equal(config.promptCount, 3);
+  });
+
+  test('has HostName, User, Port, HostKeyAlias and AddressFamily', async () => {
+    const lines = [
+      'HostName 10.1.2.3',
+      'User deploy',
+      'Port 2222',
+      'HostKeyAlias vault',
+      'AddressFamily inet',
+    ];
+    const config = await resolved(lines);
+    assert.deepEqual(
+      [config.alias, config.host, config.user, config.port, config.hostKeyAlias, config.addressFamily],
+      ['db1', '10.1.2.3', 'deploy', 2222, 'vault', 4],
+    );
+    const given = await resolved(lines, { user: 'me', port: 1 });
+    assert.deepEqual([given.user, given.port], ['me', 1], 'what the user says goes before');
+  });
+
+  test('has IdentityFile with its tokens and ~, IdentitiesOnly and IdentityAgent', async () => {
+    const config = await resolved([
+      'HostName 10.1.2.3',
+      'User deploy',
+      'IdentityFile ~/keys/%r@%h-%n-%p-100%%',
+      'IdentityFile /k/id_rsa',
+      'IdentitiesOnly yes',
+      'IdentityAgent ~/agent',
+    ]);
+    const expected = [join(homedir(), 'keys', 'deploy@10.1.2.3-db1-22-100%'), '/k/id_rsa'];
+    assert.deepEqual(config.identityFiles, expected);
+    assert.equal(config.identitiesOnly, true);
+    assert.equal(config.agentSocket, join(homedir(), 'agent'));
+    assert.deepEqual((await resolved(['IdentityFile ~/.ssh/id_rsa'])).identityFiles, [
+      join(homedir(), '.ssh', 'id_rsa'),
+    ]);
+  });
+
+  test('has the agent of SSH_AUTH_SOCK, another variable, or none', async (context) => {
+    const { SSH_AUTH_SOCK: before } = process.env;
+    context.after(() => {
+      if (before === undefined) delete process.env['SSH_AUTH_SOCK'];
+      else process.env['SSH_AUTH_SOCK'] = before;
+      delete process.env['SQLSYNC_TEST_AGENT'];
+    });
+    process.env['SSH_AUTH_SOCK'] = '/standard';
+    process.env['SQLSYNC_TEST_AGENT'] = '/mine';
+    assert.equal((await resolved([])).agentSocket, '/standard');
+    assert.equal((await resolved(['IdentityAgent SSH_AUTH_SOCK'])).agentSocket, '/standard');
+    assert.equal((await resolved(['IdentityAgent $SQLSYNC_TEST_AGENT'])).agentSocket, '/mine');
+    assert.equal((await resolved(['IdentityAgent none'])).agentSocket, false);
+  });
+
+  test('has the known hosts of the user and the system, with spaces in their paths', async () => {
+    const spaced = join(folder, 'known hosts');
+    writeFileSync(spaced, '');
+    const config = await resolved([
+      `UserKnownHostsFile "${spaced}" /b`,
+      'GlobalKnownHostsFile /c',
+      'HashKnownHosts yes',
+    ]);
+    assert.deepEqual(config.knownHostsFiles, [spaced, '/b', '/c']);
+    assert.deepEqual([config.newHostKeysFile, config.hashKnownHosts], [spaced, true]);
+    const none = await resolved(['UserKnownHostsFile none', 'GlobalKnownHostsFile none']);
+    assert.deepEqual([none.knownHostsFiles, none.newHostKeysFile], [[], undefined]);
+  });
+
+  test('has ConnectTimeout, ServerAlive*, Ciphers and HostKeyAlgorithms', async () => {
+    const config = await resolved([
+      'ConnectTimeout 7',
+      'ServerAliveInterval 9',
+      'ServerAliveCountMax 2',
+      'Ciphers aes256-ctr,aes128-ctr',
+      'HostKeyAlgorithms rsa-sha2-512',
+    ]);
+    assert.deepEqual(
+      [config.connectTimeoutMs, config.keepaliveIntervalMs, config.keepaliveCountMax],
+      [7000, 9000, 2],
+    );
+    assert.deepEqual(config.ciphers, ['aes256-ctr', 'aes128-ctr']);
+    assert.deepEqual(config.hostKeyAlgorithms, ['rsa-sha2-512']);
+    const plain = await resolved([]);
+    assert.deepEqual([plain.connectTimeoutMs, plain.keepaliveIntervalMs], [undefined, undefined]);
+  });
+
+  test('never asks with BatchMode, and asks nothing that is switched off', async () => {
+    assert.equal((await resolved(['BatchMode yes'])).promptCount, 0);
+    const config = await resolved([
+      'NumberOfPasswordPrompts 1',
+      'PasswordAuthentication no',
+      'KbdInteractiveAuthentication no',
+      'PubkeyAuthentication no',
+    ]);
+    assert.equal(config.promptCount, 1);
+    assert.deepEqual(config.allows, { publicKey: false, password: false, keyboardInteractive: false });
+  });
+
+  for (const line of ['ProxyCommand nc %h %p', 'RevokedHostKeys /revoked']) {
+    const [option] = line.split(' ') as [string];
+    test(`with ${option} is refused, with --rsh as the remedy`, async () => {
+      await assert.rejects(resolved([line]), {
+        code: 'CONNECT_FAILED',
+        message: new RegExp(option),
+        hint: /--rsh ssh/,
+      });
+      await resolved([`${option} none`]);
+    });
+  }
+
+  test('that ssh itself refuses is an error that says why', async () => {
+    await assert.rejects(resolved(['NoSuchOption yes']), {
+      code: 'CONNECT_FAILED',
+      message: /db1.*NoSuchOption/is,
+    });
+    await assert.rejects(resolveHost({ host: 'db1', configFile: join(folder, 'gone') }), {
+      code: 'CONNECT_FAILED',
+      message: /gone/,
+    });
+  });
+
+  test('tells which certificates and hardware keys only OpenSSH can use', async () => {
+    const config = await resolved(['CertificateFile /c/id-cert.pub', 'PKCS11Provider /lib/p11.so']);
+    assert.match(config.unused.join(), /certificate \/c\/id-cert\.pub.*\/lib\/p11\.so/);
+  });
+});
+
+describe('the way to a host', { skip }, () => {
+  const names = async (lines: string[], request: Partial<HostRequest> = {}): Promise<string[]> => {
+    const route = await resolveRoute({ host: 'db1', configFile: configFile(...lines), ...request });
+    return route.map(({ user, host, port }) => `${user}@${host}:${port}`);
+  };
+
+  test('goes over the hosts of ProxyJump in their order, each with its own configuration', async () => {
+    const lines = [
+      'Host db1',
+      'User u1',
+      'ProxyJump j1,me@j2:7,ssh://j3:8',
+      'Host j*',
+      'User u2',
+      'Host j1',
+      'HostName 10.0.0.1',
+      'Port 5',
+    ];
+    assert.deepEqual(await names(lines), ['u2@10.0.0.1:5', 'me@j2:7', 'u2@j3:8', 'u1@db1:22']);
+  });
+
+  test('goes over the jump hosts that the first jump host needs, and those of -J instead of the configured', async () => {
+    const lines = [
+      'Host db1',
+      'ProxyJump j1',
+      'Host j1',
+      'ProxyJump j0',
+      'Host j2',
+      'ProxyJump x',
+      'Host *',
+      'User u',
+    ];
+    assert.deepEqual(await names(lines), ['u@j0:22', 'u@j1:22', 'u@db1:22']);
+    assert.deepEqual(await names(lines, { jump: 'j9,j2' }), ['u@j9:22', 'u@j2:22', 'u@db1:22']);
+    assert.deepEqual(await names(lines, { jump: 'none' }), ['u@db1:22']);
+  });
+
+  test('that turns in a circle is refused', async () => {
+    await assert.rejects(names(['Host db1', 'ProxyJump j1', 'Host j1', 'ProxyJump db1']), {
+      code: 'CONNECT_FAILED',
+      message: /more than \d+ jump hosts/,
+    });
+  });
+});
+
+describe('a jump host', () => {
+  for (const [text, expected] of [
+    ['a', { host: 'a' }],
+    ['u@x@a:22', { user: 'u@x', host: 'a', port: 22 }],
+    ['[::1]:7', { host: '::1', port: 7 }],
+    ['ssh://u@a:1', { user: 'u', host: 'a', port: 1 }],
+  ] as const) {
+    test(`may be ${text}`, () => assert.deepEqual(parseJumpHost(text, text), expected));
+  }
+  for (const text of ['', 'a:0', 'a:65536', '-oProxyCommand=x', 'u@-a', 'a b', 'a:b', '::1']) {
+    test(`may not be ${JSON.stringify(text)}`, () => {
+      assert.throws(() => parseJumpHost(text, text), { code: 'USAGE', hint: /ProxyJump/ });
+    });
+  }
+});
