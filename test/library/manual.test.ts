@@ -53,7 +53,15 @@ test('the examples of the manual and the README compile', (t) => {
 
 test('the manual explains every error code that the README does not give to the command alone', () => {
   const ofTheCommand = /^(ORIGIN|REPLICA|PROTOCOL|HOST|BINDING|NODE|AUTH|REMOTE|CONNECT|ROOT)/;
-  const others = new Set(['SAME_FILE', 'BOTH_REMOTE', 'SWAPPED', 'BUSY', 'TIMEOUT', 'RESTRICTED', 'INTERNAL']);
+  const others = new Set([
+    'SAME_FILE',
+    'BOTH_REMOTE',
+    'SWAPPED',
+    'BUSY',
+    'TIMEOUT',
+    'RESTRICTED',
+    'INTERNAL',
+  ]);
   const expected = ERROR_CODES.filter((code) => !ofTheCommand.test(code) && !others.has(code));
   const explained = [...MANUAL.matchAll(/^\| `([A-Z_]+)` /gm)].map(([, code]) => code);
   assert.deepEqual(new Set(explained), new Set<string>(expected));
