@@ -69,7 +69,7 @@ export function bitmapBytes(pageSize: number): number {
 /**
  * A batch: one kind byte a page (0 full, else a delta and its group), the bitmaps of the deltas, the full pages, then
  * the blocks of the deltas: group by group, within it first the pages' blocks 0, then 1, and so on. Like bytes so come
- * to stand together, which saves some 3 % of what a delta compresses to.
+ * to stand together; measured on an INSERT of 1 %, that saves 1 % of the bytes.
  */
 export function encodeBatch(pages: readonly BatchPage[]): Uint8Array {
   let length = pages.length;
@@ -124,9 +124,7 @@ export function maxBatchBytes(pageSize: number, pages: number): number {
   return pages * (1 + bitmapBytes(pageSize) + pageSize);
 }
 
-/**
- * The pages of a batch that answers `wanted`; full pages and bitmaps as views on it. Throws ProtocolViolation.
- */
+/** The pages of a batch that answers `wanted`; full pages and bitmaps as views on it. Throws ProtocolViolation. */
 export function decodeBatch(batch: Uint8Array, pageSize: number, wanted: readonly WantedPage[]): BatchPage[] {
   const bitmapLength = bitmapBytes(pageSize);
   const deltas = countDeltas(batch, wanted);
