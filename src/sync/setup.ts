@@ -1,8 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { FrameDecoder } from '../../protocol/decode.ts';
-import { message } from '../../protocol/encode.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { PREAMBLE, PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
@@ -10,6 +8,7 @@ import type { ErrorCode } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Connection } from './connection.ts';
+import { openToRead } from './open-to-read.ts';
 import { RemoteShell, UnlikeShellError } from './remote-shell.ts';
 import type { LinkFigures } from './remote-shell.ts';
 import { checkFolder, checkRead, checkWrite, mendMissing, NODE_MEND, survey } from './setup-survey.ts';
@@ -129,19 +128,8 @@ async function askAgent(options: SetupOptions): Promise<AgentAnswer> {
 }
 
 function openFor({ location, idleTimeoutMs }: SetupOptions): MessageOf<'open'> {
-  return message('open', {
-    path: location.path,
-    seed: randomBytes(SEED_BYTES),
-    hash: HASH_ALGORITHMS.xxh64,
-    compression: COMPRESSION_MODES.none,
-    replicaHost: '',
-    replicaPath: '',
-    replicaFileId: '',
-    overwrite: false,
-    reader: READERS.file,
-    busyTimeoutMs: 1000,
-    idleTimeoutMs,
-  });
+  const seed = randomBytes(SEED_BYTES);
+  return openToRead({ path: location.path, seed, hash: 'xxh64', busyTimeoutMs: 1000, idleTimeoutMs });
 }
 
 function loginDetail({ found, isForced, banner }: ShellAnswer): string {

@@ -9,7 +9,7 @@ import {
   topLevel,
   TREE_FANOUT,
 } from '../../protocol/limits.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES, READERS } from '../../protocol/messages.ts';
+import { OUTCOMES } from '../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
@@ -17,6 +17,7 @@ import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { pageSize } from '../pages/page-types.ts';
 import { parseLocation } from '../transport/location.ts';
 import { Connection } from './connection.ts';
+import { openToRead } from './open-to-read.ts';
 import type { RemoteOptions } from './start-agent.ts';
 import { startAgent } from './start-agent.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from './sync.ts';
@@ -137,16 +138,10 @@ class Side {
 
   async open(seed: Uint8Array, options: VerifyOptions): Promise<void> {
     this.connection.send(
-      message('open', {
+      openToRead({
         path: this.#path,
         seed,
-        hash: HASH_ALGORITHMS[options.hash ?? 'xxh64'],
-        compression: COMPRESSION_MODES.none,
-        replicaHost: '',
-        replicaPath: '',
-        replicaFileId: '',
-        overwrite: false,
-        reader: READERS.file,
+        hash: options.hash ?? 'xxh64',
         busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
         idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
       }),

@@ -1,0 +1,27 @@
+import { message } from '../../protocol/encode.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
+import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
+
+/** What there is to choose where a snapshot is only looked at. */
+export interface ReadRequest {
+  readonly path: string;
+  /** 8 bytes. */
+  readonly seed: Uint8Array;
+  readonly hash: HashAlgorithm;
+  readonly busyTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+}
+
+/** The `open` of someone who has no replica: nothing is to be overwritten, and no pages are asked for. */
+export function openToRead({ hash, ...request }: ReadRequest): MessageOf<'open'> {
+  return message('open', {
+    ...request,
+    hash: HASH_ALGORITHMS[hash],
+    compression: COMPRESSION_MODES.none,
+    replicaHost: '',
+    replicaPath: '',
+    replicaFileId: '',
+    overwrite: false,
+    reader: READERS.file,
+  });
+}
