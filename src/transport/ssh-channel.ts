@@ -4,6 +4,7 @@ import type { Client, ClientChannel } from 'ssh2';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { relayInput } from './relay-input.ts';
 import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
+import { RECEIVE_WINDOW_BYTES, widenReceiveWindow } from './ssh-window.ts';
 import { StderrTail } from './stderr-tail.ts';
 import type { Transport, TransportExit } from './transport.ts';
 
@@ -25,10 +26,10 @@ export interface SshChannelParts {
 const OUTPUT_HIGH_WATER_MARK = 256 * 1024;
 
 /**
- * A host that heeds the window never has more than twice ssh2's window (2 MiB) waiting with us; one that goes beyond
- * this bound is cut off.
+ * A host that heeds the window never has more than that window and ssh2's own (2 MiB) waiting with us; one that goes
+ * beyond this bound is cut off.
  */
-const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
+const MAX_UNREAD_BYTES = RECEIVE_WINDOW_BYTES + 4 * 1024 * 1024;
 
 /** How the connection stands; `lost` and `exit` are each told by an event of their own, in any order. */
 interface ChannelState {
@@ -57,6 +58,9 @@ export function channelTransport(parts: SshChannelParts): Transport {
     }
     return state.lost && state.exit === undefined ? lostError(parts, state.cause) : undefined;
   });
+
+  // After `relayInput`, which pauses the channel where nobody reads: what is unread is not asked for again.
+  widenReceiveWindow(channel);
 
   channel.on('exit', (status: number | null, signal?: string) => {
     state.exit = { status, signal: signal ?? null };

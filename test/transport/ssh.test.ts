@@ -74,7 +74,7 @@ transportSuite(
   'ssh',
   async (context) => {
     const transport = await open(context, { command: `node -e '${ECHO_PROGRAM}'` });
-    return { transport, mediumBytes: 16 * 1024 * 1024 };
+    return { transport, mediumBytes: 24 * 1024 * 1024 };
   },
   skip,
 );

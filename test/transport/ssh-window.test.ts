@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { after, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { PassThrough } from 'node:stream';
+import type { ClientChannel } from 'ssh2';
+import { connectSsh } from '../../src/transport/ssh.ts';
+import { RECEIVE_WINDOW_BYTES, widenReceiveWindow } from '../../src/transport/ssh-window.ts';
+import type { Transport } from '../../src/transport/transport.ts';
+import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
+import type { Sshd } from '../support/sshd.ts';
+
+const started = await startSshd();
+const skip = started === undefined ? SSHD_MISSING : false;
+const sshd = started as Sshd; // where it is missing, every test below is skipped
+after(() => started?.stop());
+
+async function open(
+  context: TestContext,
+  command: string,
+  onStderr?: (text: string) => void,
+): Promise<Transport> {
+  const { host, port, user } = sshd;
+  const transport = await connectSsh({
+    host,
+    port,
+    user,
+    command,
+    onStderr,
+    knownHostsFiles: [sshd.knownHostsFile],
+    identityFiles: [sshd.clientKey],
+    agentSocket: false,
+    configFile: 'none',
+    ask: false,
+  });
+  context.after(() => transport.terminate());
+  return transport;
+}
+
+/** Less than the window by what is read but not announced yet, so that a round fits whatever came before it. */
+const ROUND_BYTES = RECEIVE_WINDOW_BYTES - 2 * 1024 * 1024;
+const ROUNDS = 4;
+
+test(
+  'an SSH host may send nearly the whole window before it is read, again and again, and nothing is lost',
+  {
+    skip,
+    timeout: 60_000,
+  },
+  async (context) => {
+    let said = '';
+    let wake = (): void => {};
+    // The word after each round can only come once the host was allowed to send all of it.
+    const command = `for n in 1 2 3 ${ROUNDS}; do head -c ${ROUND_BYTES} /dev/zero; printf $n >&2; done`;
+    const transport = await open(context, command, (text) => {
+      said += text;
+      wake();
+    });
+    let received = 0;
+    const readTo = async (end: number): Promise<void> => {
+      while (received < end) {
+        const chunk = transport.input.read(
+          Math.min(end - received, transport.input.readableLength),
+        ) as Buffer | null;
+        if (chunk === null) await once(transport.input, 'readable');
+        else received += chunk.length;
+      }
+    };
+    for (let round = 1; round <= ROUNDS; round++) {
+      while (!said.includes(String(round))) await new Promise<void>((resolve) => (wake = resolve));
+      assert.ok(received <= (round - 1) * ROUND_BYTES, 'it was not read, and yet it came');
+      await readTo(round * ROUND_BYTES);
+    }
+    transport.input.resume();
+    await once(transport.input, 'end');
+    assert.equal(received, ROUNDS * ROUND_BYTES);
+    assert.equal((await transport.exited).status, 0);
+  },
+);
+
+test('a channel that is not as ssh2 1.17 makes it is left alone', () => {
+  const channel = new PassThrough() as unknown as ClientChannel;
+  assert.equal(widenReceiveWindow(channel), false);
+  assert.equal(channel.listenerCount('data'), 0);
+});
