@@ -62,16 +62,16 @@ export interface EstablishOptions<T> {
 }
 
 /**
- * Fastest first (measured: AES-128-GCM at twice the rate of ChaCha20), by their names in SSH and in OpenSSL, which may
- * lack some.
+ * Fastest first, by their names in SSH and in OpenSSL, which may lack some. Measured by the CPU time of this process for
+ * the same bytes, sent and received, against AES-GCM, of which both key sizes cost the same: CTR 1.3 times, ChaCha20 1.9.
  */
 const CIPHERS = [
   ['aes128-gcm@openssh.com', 'aes-128-gcm'],
   ['aes256-gcm@openssh.com', 'aes-256-gcm'],
-  ['chacha20-poly1305@openssh.com', 'chacha20'],
   ['aes128-ctr', 'aes-128-ctr'],
   ['aes192-ctr', 'aes-192-ctr'],
   ['aes256-ctr', 'aes-256-ctr'],
+  ['chacha20-poly1305@openssh.com', 'chacha20'],
 ] as const;
 
 /** Either resolves with what `open` opened, or destroys all and rejects: by a fault, the time limit, or the signal. */
