@@ -12,18 +12,22 @@ export type Location =
 /** Two letters at least: `c://x` is a drive, or a host named c. */
 const SCHEME = /^[a-z][a-z0-9+.-]+:\/\//i;
 
+/** As git has them: two of its older names for the same thing. */
+const SSH_SCHEME = /^(?:ssh|git\+ssh|ssh\+git):\/\//i;
+
 type SshLocation = Extract<Location, { kind: 'ssh' }>;
 
 /**
  * Reads `[user@]host:path` as rsync, scp and git do: a colon before any slash makes it remote. So `./a:b`, `/a:b`
  * and `C:\x` are local. `[::1]:path` holds an IPv6 address, `ssh://[user@]host[:port]/path` (percent-encoded,
- * absolute; `/~/path` is relative to the home folder) a port.
+ * absolute; `/~/path` is relative to the home folder) a port, and so do `git+ssh://` and `ssh+git://`.
  *
  * @throws {SqlsyncError} USAGE where it cannot mean a database.
  */
 export function parseLocation(text: string): Location {
   if (text.includes('\0')) throw usage('the location holds a NUL byte', 'Remove the NUL byte from the path.');
-  if (text.toLowerCase().startsWith('ssh://')) return parseSshUrl(text);
+  const scheme = SSH_SCHEME.exec(text)?.[0];
+  if (scheme !== undefined) return parseSshUrl(text, text.slice(scheme.length));
   if (SCHEME.test(text)) {
     throw usage(
       `the location ${quote(text)} is of a scheme that sqlsync does not speak; expected a path, [user@]host:path or ssh://…`,
@@ -74,8 +78,8 @@ function localLocation(path: string): Location {
   return { kind: 'local', path };
 }
 
-function parseSshUrl(text: string): Location {
-  const rest = text.slice('ssh://'.length);
+/** `rest` is what follows the scheme. */
+function parseSshUrl(text: string, rest: string): Location {
   const slash = rest.indexOf('/');
   const authority = slash === -1 ? rest : rest.slice(0, slash);
   const rawPath = slash === -1 ? '' : rest.slice(slash);

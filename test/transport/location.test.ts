@@ -39,6 +39,8 @@ describe('a remote path', () => {
     ['ssh://deploy@db1:2222/srv/a%20b.db', { user: 'deploy', host: 'db1', port: 2222, path: '/srv/a b.db' }],
     ['ssh://[::1]:2222/x', { host: '::1', port: 2222, path: '/x' }],
     ['SSH://db1/~/app.db', { host: 'db1', path: 'app.db' }],
+    ['git+ssh://deploy@db1:2222/x', { user: 'deploy', host: 'db1', port: 2222, path: '/x' }],
+    ['SSH+git://db1/~/x', { host: 'db1', path: 'x' }],
     ['ssh://db1:/x', { host: 'db1', path: '/x' }],
   ];
   for (const [text, expected] of remote) {
