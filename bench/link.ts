@@ -33,8 +33,10 @@ export interface Link {
   close(): Promise<void>;
 }
 
-/** Bytes travel in pieces of about this size, each of which arrives on its own (at 50 Mbit/s every 0.6 ms). */
-const PIECE_BYTES = 4096;
+/** Bytes travel in pieces of at least this size, each of which arrives on its own (at 50 Mbit/s every 0.6 ms). */
+const MIN_PIECE_BYTES = 4096;
+/** On faster lines pieces are what passes in this time: timers are no finer, and the line must not cost a core. */
+const PIECE_MS = 0.5;
 /** Beyond what fits on the line at a time, as a router's queue: what it holds waits for its turn. */
 const QUEUE_BYTES = 256 * 1024;
 
@@ -154,8 +156,9 @@ class Direction {
     const { bytesPerMs, delayMs } = this.#line;
     const now = performance.now() + this.#headStartMs;
     this.#headStartMs = 0;
-    for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-      const piece = bytes.subarray(at, at + PIECE_BYTES);
+    const pieceBytes = Math.max(MIN_PIECE_BYTES, Math.floor(bytesPerMs * PIECE_MS));
+    for (let at = 0; at < bytes.length; at += pieceBytes) {
+      const piece = bytes.subarray(at, at + pieceBytes);
       this.#freeAt = Math.max(this.#freeAt, now) + piece.length / bytesPerMs;
       this.#enqueue(piece, this.#freeAt + delayMs);
     }

@@ -8,6 +8,7 @@ export const SECTIONS = {
   start: 'Start-up: a database of 1 MB, local to local',
   ssh: 'Over SSH on the loopback interface',
   link: 'Over SSH on a slow line',
+  transports: 'The SSH that is built in, beside OpenSSH',
   writer: 'A writer on the origin',
   pools: 'Pools: writers on one database',
   memory: 'Memory: a database of 50 GB',

@@ -14,12 +14,21 @@ import { SECTIONS, writeSection } from './results.ts';
 import type { SectionName } from './results.ts';
 import { WORK_DIR } from './target.ts';
 import { TOOL_NAMES } from './tools.ts';
+import { transportsSection } from './transports.ts';
 import { writerSection } from './writer.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const SECTION_NAMES = Object.keys(SECTIONS) as SectionName[];
 /** All but the one that reads 100 GB. */
-const USUAL_SECTIONS: readonly SectionName[] = ['local', 'start', 'ssh', 'link', 'writer', 'pools'];
+const USUAL_SECTIONS: readonly SectionName[] = [
+  'local',
+  'start',
+  'ssh',
+  'link',
+  'transports',
+  'writer',
+  'pools',
+];
 const WAYS = ['local', 'ssh', 'link'] as const;
 /** In place of a case: the section `memory`. */
 const SPARSE_CASE = 'sparse50';
@@ -58,6 +67,7 @@ async function main(): Promise<void> {
     start: () => startSection(copies),
     ssh: () => sshSection(copies),
     link: () => linkSection(copies),
+    transports: () => transportsSection(copies),
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
     pools: () => poolsSection({ exe: values.exe }),
     memory: () => memorySection({ ...copies, sizes: MEMORY_SIZES }),
