@@ -42,6 +42,7 @@ export const MESSAGES = {
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
+      maxTimeMs: 'u32',
     },
   },
   /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
@@ -63,6 +64,7 @@ export const MESSAGES = {
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
+      maxTimeMs: 'u32',
     },
   },
   /** origin → replica: the snapshot that is held from now on. */
@@ -171,6 +173,8 @@ export const MESSAGES = {
   close: { code: 17, size: 'small', fields: {} },
   /** replica → origin: every page has arrived and was checked; the snapshot is not needed any more. */
   release: { code: 18, size: 'small', fields: {} },
+  /** either → either: a sign of life of a side that has nothing else to send; `busy`: it may be silent for longer. */
+  alive: { code: 19, size: 'small', fields: { busy: 'bool' } },
 } as const;
 
 /** The largest body that a message of this definition may have, in bytes. */

@@ -2,7 +2,8 @@ import type { MessageName } from './messages.ts';
 
 /**
  * What an agent may receive in each state; anything else is a protocol violation. SPEC.md, "States", holds the same
- * table. `error` is legal in all of them and ends the conversation.
+ * table. `error` is legal in all of them and ends the conversation; `alive` in all but the first, and means nothing but
+ * itself.
  *
  * The side that the user started is **near**, the other **far**. A far agent begins `unassigned`: the first message
  * after `hello` makes it the replica agent (`replicate`) or the origin agent (`open`).
@@ -11,9 +12,9 @@ export const STATES = {
   /** Either side, before the peer's hello. */
   greeting: ['hello', 'error'],
   /** Far side: no database yet, or the last one is done. */
-  unassigned: ['replicate', 'open', 'close', 'error'],
+  unassigned: ['replicate', 'open', 'close', 'alive', 'error'],
   /** Near origin agent that sent `replicate`. */
-  offering: ['open', 'error'],
+  offering: ['open', 'alive', 'error'],
   /** Origin agent that holds a snapshot. */
   serving: [
     'getHashes',
@@ -25,19 +26,30 @@ export const STATES = {
     'progress',
     'done',
     'open',
+    'alive',
     'error',
   ],
   /** Origin agent that released the snapshot. */
-  released: ['progress', 'done', 'open', 'error'],
+  released: ['progress', 'done', 'open', 'alive', 'error'],
   /** Replica agent that sent `open`. */
-  opening: ['snapshot', 'error'],
+  opening: ['snapshot', 'alive', 'error'],
   /** The same, of a new attempt: answers to the questions of the last one may still be under way. */
-  reopening: ['snapshot', 'hashes', 'pages', 'owners', 'root', 'error'],
+  reopening: ['snapshot', 'hashes', 'pages', 'owners', 'root', 'alive', 'error'],
   /** Replica agent that has the snapshot. */
-  driving: ['hashes', 'pages', 'owners', 'root', 'error'],
+  driving: ['hashes', 'pages', 'owners', 'root', 'alive', 'error'],
 } as const;
 
 export type State = keyof typeof STATES;
+
+/**
+ * States in which the peer may be opening a database or committing, which may block its process for longer; an agent in
+ * them holds nothing that anybody waits for.
+ */
+const PATIENT_STATES: ReadonlySet<State> = new Set(['offering', 'released', 'opening', 'reopening']);
+
+export function isPatient(state: State): boolean {
+  return PATIENT_STATES.has(state);
+}
 
 export function isLegal(state: State, message: MessageName): boolean {
   return (STATES[state] as readonly MessageName[]).includes(message);

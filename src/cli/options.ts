@@ -31,7 +31,7 @@ export const COMMON_OPTIONS = {
   'busy-timeout': { type: 'number', default: 10, describe: 'Seconds to wait for locks of other programs' },
   timeout: {
     type: 'number',
-    default: 300,
+    default: 30,
     describe: 'Seconds of silence after which the other side counts as lost; 0 is for ever',
   },
   'connect-timeout': {
@@ -89,6 +89,8 @@ export const AGENT_OPTIONS = {
     describe: 'Write replicas only: no database can be fetched',
   },
   'allow-create': { type: 'boolean', default: false, describe: 'Replicas that do not exist may be made' },
+  timeout: { type: 'number', describe: 'Seconds that the other side may take to say what it wants' },
+  'max-time': { type: 'number', describe: 'Seconds that one database may take, whatever is asked for' },
 } as const;
 
 /** What the check and the completion need to know of an option. */

@@ -1,5 +1,6 @@
 import { toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
+import { withMaxTime } from '../sync/max-time.ts';
 import { runSync } from '../sync/sync.ts';
 import type { SyncSummary } from '../sync/sync.ts';
 import { runVerify } from '../sync/verify.ts';
@@ -48,17 +49,21 @@ export async function runChild(): Promise<SqlsyncError | undefined> {
 }
 
 function perform(task: Task, signal: AbortSignal): Promise<SyncSummary | VerifySummary> {
+  const { name, options } = task;
   const listeners = {
-    signal,
     onWarning: (text: string): void => void report({ type: 'warning', text }),
     onNote: (text: string): void => void report({ type: 'note', text }),
   };
-  if (task.name === 'verify') return runVerify({ ...task.options, ...listeners });
-  return runSync({
-    ...task.options,
-    ...listeners,
-    onProgress: (progress) => void report({ type: 'progress', progress }),
-  });
+  return withMaxTime<SyncSummary | VerifySummary>(options.maxTimeMs, signal, (ending) =>
+    name === 'verify'
+      ? runVerify({ ...options, ...listeners, signal: ending })
+      : runSync({
+          ...options,
+          ...listeners,
+          signal: ending,
+          onProgress: (progress) => void report({ type: 'progress', progress }),
+        }),
+  );
 }
 
 /** Resolves when it was handed over. An application that is gone need not be told. */

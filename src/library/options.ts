@@ -38,6 +38,7 @@ const COMMON = {
   hash: oneOf('xxh64', 'sha256'),
   busyTimeoutMs: milliseconds,
   idleTimeoutMs: milliseconds,
+  maxTimeMs: numberBetween(1, MAX_MS, 'a whole number of milliseconds'),
   port: numberBetween(1, 65535, 'a port number'),
   rsh: text,
   configFile: text,

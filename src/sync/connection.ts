@@ -1,10 +1,10 @@
 import { finished } from 'node:stream/promises';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
 import { FrameEncoder, message } from '../../protocol/encode.ts';
 import type { Message, MessageName, MessageOf } from '../../protocol/messages.ts';
-import { isLegal } from '../../protocol/states.ts';
+import { isLegal, isPatient } from '../../protocol/states.ts';
 import type { State } from '../../protocol/states.ts';
 import {
   MIN_PROTOCOL_VERSION,
@@ -12,8 +12,19 @@ import {
   PREAMBLE,
   PROTOCOL_VERSION,
 } from '../../protocol/version.ts';
-import { parseErrorCode, sanitizeText, SqlsyncError } from '../errors.ts';
+import { SqlsyncError } from '../errors.ts';
 import type { Transport } from '../transport/transport.ts';
+import {
+  lostError,
+  overdueError,
+  peerError,
+  protocolError,
+  silentError,
+  versionError,
+} from './connection-error.ts';
+import { Heartbeat } from './heartbeat.ts';
+import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
+import type { PeerLimits } from './peer-limits.ts';
 import { PROGRAM } from './program.ts';
 
 /** Bytes that may wait undecoded before the peer is made to wait. */
@@ -29,8 +40,13 @@ const LARGE_PIECE_BYTES = 32 * 1024;
 const EXIT_STATUS_WAIT_MS = 2000;
 
 export interface ConnectionOptions {
-  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
+  /**
+   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long where the peer
+   * may be opening a database or committing (SPEC.md, "Signs of life").
+   */
   readonly idleTimeoutMs: number;
+  /** What is left for the whole run, in milliseconds; undefined or 0 is for ever. The peer is to be told. */
+  readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -44,8 +60,13 @@ export class Connection {
   state: State = 'greeting';
   bytesSent = 0;
   bytesReceived = 0;
-  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
-  idleTimeoutMs: number;
+  /** What a peer is told that asks how long the run may take, in milliseconds; 0 is for ever. */
+  readonly maxTimeMs: number;
+  readonly #heartbeat: Heartbeat;
+  #deadline: NodeJS.Timeout | undefined;
+  /** What this side and the peer said last of a silence to come. */
+  #isBusy = false;
+  #isPeerBusy = false;
   readonly #options: ConnectionOptions;
   readonly #encoder = new FrameEncoder(crc32);
   readonly #decoder = new FrameDecoder(crc32);
@@ -62,8 +83,18 @@ export class Connection {
   constructor(transport: Transport, state: State, options: ConnectionOptions) {
     this.transport = transport;
     this.#options = options;
-    this.idleTimeoutMs = options.idleTimeoutMs;
+    this.maxTimeMs = options.maxTimeMs ?? 0;
     this.#stateAfterHello = state;
+    this.#heartbeat = new Heartbeat(
+      {
+        sendSign: () => this.#sendSign(),
+        isListening: () => !transport.input.isPaused(),
+        isPeerBusy: () =>
+          this.#isPeerBusy || isPatient(this.state === 'greeting' ? this.#stateAfterHello : this.state),
+        onLost: (silentMs) => this.#onFailure(silentError(transport.description, silentMs)),
+      },
+      options.idleTimeoutMs,
+    );
     transport.input.on('data', (bytes: Uint8Array) => this.#onData(bytes));
     transport.input.on('end', () => this.#onEnd());
     transport.input.on('close', () => this.#onEnd());
@@ -76,6 +107,41 @@ export class Connection {
     this.send(
       message('hello', { minVersion: MIN_PROTOCOL_VERSION, maxVersion: PROTOCOL_VERSION, program: PROGRAM }),
     );
+  }
+
+  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
+  get idleTimeoutMs(): number {
+    return this.#heartbeat.limitMs;
+  }
+
+  set idleTimeoutMs(limitMs: number) {
+    this.#heartbeat.limitMs = limitMs;
+  }
+
+  /** Takes the peer's word for how long both sides are to be patient; `own` is what this side allows at most. */
+  agree(peer: PeerLimits, own: { readonly maxTimeMs?: number | undefined } = {}): void {
+    this.idleTimeoutMs = farIdleTimeoutMs(peer.idleTimeoutMs);
+    const maxTimeMs = farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0);
+    clearTimeout(this.#deadline);
+    if (maxTimeMs === 0) return;
+    const onEnd = (): void => this.#onFailure(overdueError(this.transport.description, maxTimeMs));
+    this.#deadline = setTimeout(onEnd, maxTimeMs).unref();
+  }
+
+  /**
+   * Runs what may block this process, such as the opening of a database that SQLite has to recover: the peer is told
+   * that it will hear nothing for a while.
+   */
+  async whileBusy<T>(work: () => T | Promise<T>): Promise<T> {
+    this.#isBusy = true;
+    this.#sendSign();
+    this.#flush();
+    await nextTick(); // a transport may need a turn to pass it on
+    try {
+      return await work();
+    } finally {
+      this.#isBusy = false;
+    }
   }
 
   /** Sets what the peer may send, to be in force once its hello has come. */
@@ -110,6 +176,8 @@ export class Connection {
         });
       }
       if (next.type === 'error') throw peerError(next);
+      this.#isPeerBusy = next.type === 'alive' && next.busy;
+      if (next.type === 'alive') continue;
       if (next.type !== 'hello') return next;
       this.#greeted(next);
     }
@@ -153,6 +221,8 @@ export class Connection {
 
   /** Ends this side's output after all that was sent. */
   end(): void {
+    this.#heartbeat.stop();
+    clearTimeout(this.#deadline);
     this.#flush();
     this.transport.output.end();
   }
@@ -166,6 +236,7 @@ export class Connection {
     this.#outgoing.push(bytes);
     this.#outgoingBytes += bytes.length;
     this.bytesSent += bytes.length;
+    this.#heartbeat.onSent();
     if (this.#outgoingBytes >= WRITE_BATCH_BYTES) this.#flush();
     else if (!this.#flushScheduled) {
       this.#flushScheduled = true;
@@ -204,18 +275,14 @@ export class Connection {
   #greeted(hello: MessageOf<'hello'>): void {
     const own = { min: MIN_PROTOCOL_VERSION, max: PROTOCOL_VERSION };
     if (negotiateVersion(own, { min: hello.minVersion, max: hello.maxVersion }) === undefined) {
-      const program = sanitizeText(hello.program, 100);
-      throw new SqlsyncError(
-        'PROTOCOL_VERSION',
-        `The other side (${program}) speaks protocol ${hello.minVersion} to ${hello.maxVersion}, this side (${PROGRAM}) ${own.min} to ${own.max}`,
-        { hint: 'Install the same version of sqlsync on both sides.' },
-      );
+      throw versionError(hello);
     }
     this.state = this.#stateAfterHello;
   }
 
   #onData(bytes: Uint8Array): void {
     this.bytesReceived += bytes.length;
+    this.#heartbeat.onReceived();
     this.#decoder.push(bytes);
     if (this.#decoder.bufferedBytes >= MAX_BUFFERED_BYTES) this.transport.input.pause();
     this.#onActivity();
@@ -223,10 +290,12 @@ export class Connection {
 
   #onEnd(): void {
     this.#ended = true;
+    this.#heartbeat.stop();
     this.#onActivity();
   }
 
   #onFailure(error: Error): void {
+    this.#heartbeat.stop();
     this.#failure ??=
       error instanceof SqlsyncError
         ? error
@@ -256,25 +325,16 @@ export class Connection {
 
   /** Waits for data, the end, a failure, or what `arm` arms `#onActivity` for. */
   async #activity(arm?: () => void): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
       arm?.();
-      if (this.idleTimeoutMs > 0) {
-        timer = setTimeout(() => this.#onTimeout(), this.idleTimeoutMs);
-      }
     });
-    clearTimeout(timer);
   }
 
-  #onTimeout(): void {
-    this.#onFailure(
-      new SqlsyncError(
-        'TIMEOUT',
-        `${this.transport.description} has been silent for ${Math.round(this.idleTimeoutMs / 1000)} s`,
-        { hint: 'Run it again, or allow more time with --timeout.' },
-      ),
-    );
+  /** What waits to be sent is sign enough, as soon as it gets through. */
+  #sendSign(): void {
+    if (this.#ended || this.transport.output.writableNeedDrain) return;
+    this.send(message('alive', { busy: this.#isBusy }));
   }
 
   async #connectionLost(): Promise<SqlsyncError> {
@@ -285,25 +345,8 @@ export class Connection {
       delay(EXIT_STATUS_WAIT_MS, [], { ref: false }),
     ]);
     if (this.#failure instanceof SqlsyncError) return this.#failure;
-    const how =
-      exit?.signal != null
-        ? `it was killed by ${exit.signal}`
-        : exit?.status != null
-          ? `it ended with exit status ${exit.status}`
-          : 'the connection was closed';
-    const said = exit === undefined || exit.stderr === '' ? '' : `; it said: ${exit.stderr}`;
-    return new SqlsyncError('CONNECTION_LOST', `Lost ${description} before it was done: ${how}${said}`, {
-      hint: 'Nothing was changed here unless a commit was reported. Run it again: it goes on from what is there.',
-    });
+    return lostError(description, exit);
   }
-}
-
-/** Timers of Node.js take a longer time for one millisecond. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
-/** A far agent is twice as patient as the near one, so that it is the near one, and so the user, who is told. */
-export function farIdleTimeoutMs({ idleTimeoutMs }: { readonly idleTimeoutMs: number }): number {
-  return Math.min(idleTimeoutMs * 2, MAX_TIMER_MS);
 }
 
 /** Neighbouring small pieces as one, since every write costs a packet on some transports. */
@@ -325,16 +368,6 @@ function joinSmall(pieces: readonly Uint8Array[]): Uint8Array[] {
   return joined;
 }
 
-/** The error that a peer reported, its text made safe to show. */
-function peerError(error: MessageOf<'error'>): SqlsyncError {
-  const hint = sanitizeText(error.hint);
-  return new SqlsyncError(
-    parseErrorCode(error.errorCode),
-    sanitizeText(error.message, 2000),
-    hint === '' ? {} : { hint },
-  );
-}
-
 /** Decodes what a message holds; what it may not hold is the peer's fault. Throws SqlsyncError PROTOCOL. */
 export function checked<T>(decode: () => T): T {
   try {
@@ -343,17 +376,4 @@ export function checked<T>(decode: () => T): T {
     if (error instanceof ProtocolViolation) throw protocolError(error);
     throw error;
   }
-}
-
-function protocolError(violation: ProtocolViolation): SqlsyncError {
-  const { received } = violation;
-  const said =
-    received === undefined ? '' : `; it said: ${sanitizeText(new TextDecoder().decode(received), 200)}`;
-  return new SqlsyncError('PROTOCOL', `Protocol violation by the other side: ${violation.message}${said}`, {
-    hint:
-      received === undefined
-        ? 'Nothing was changed. Are both sides of the same version?'
-        : 'The remote command must be sqlsync, and a login shell there must print nothing.',
-    cause: violation,
-  });
 }

@@ -4,13 +4,16 @@ import type { MessageOf } from '../../protocol/messages.ts';
 import { message } from '../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import type { Transport } from '../transport/transport.ts';
-import { Connection, farIdleTimeoutMs } from './connection.ts';
+import { Connection } from './connection.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from './restriction.ts';
 
 export interface FarAgentOptions {
+  /** Until the near side has said what it wants, and how patient it is itself. */
   readonly idleTimeoutMs: number;
+  /** The longest that one database may take, in milliseconds, whatever the near side allows; undefined is for ever. */
+  readonly maxTimeMs?: number | undefined;
   /** What the near side may name; anything where it is undefined. */
   readonly restriction?: Restriction | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -21,14 +24,16 @@ export interface FarAgentOptions {
  * `close`. Throws what went wrong after having told the peer.
  */
 export async function runFarAgent(transport: Transport, options: FarAgentOptions): Promise<void> {
-  const connection = new Connection(transport, 'unassigned', options);
+  const { idleTimeoutMs, signal } = options;
+  const connection = new Connection(transport, 'unassigned', { idleTimeoutMs, signal });
   try {
     for (;;) {
       const next = await connection.receive();
       if (next.type === 'close') break;
-      if (next.type === 'open')
+      if (next.type === 'open') {
+        connection.agree(next, options);
         await serveOrigin(connection, next, { access: options.restriction?.origin, signal: options.signal });
-      else if (next.type === 'replicate') await replicate(connection, next, options);
+      } else if (next.type === 'replicate') await replicate(connection, next, options);
       connection.state = 'unassigned';
     }
     connection.detach();
@@ -44,15 +49,16 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
 async function replicate(
   connection: Connection,
   request: MessageOf<'replicate'>,
-  { restriction, signal }: FarAgentOptions,
+  options: FarAgentOptions,
 ): Promise<void> {
+  const { restriction, signal } = options;
   const hash = nameOf(HASH_ALGORITHMS, request.hash);
   const compression = nameOf(COMPRESSION_MODES, request.compression);
   const reader = nameOf(READERS, request.reader);
   if (hash === undefined || compression === undefined || reader === undefined) {
     throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
-  connection.idleTimeoutMs = farIdleTimeoutMs(request);
+  connection.agree(request, options);
   const { originName, dryRun, overwrite, replace, followLinks, busyTimeoutMs } = request;
   const access = restriction?.replica;
   await runReplica(connection, {

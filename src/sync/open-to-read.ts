@@ -10,12 +10,14 @@ export interface ReadRequest {
   readonly hash: HashAlgorithm;
   readonly busyTimeoutMs: number;
   readonly idleTimeoutMs: number;
+  readonly maxTimeMs?: number | undefined;
 }
 
 /** The `open` of someone who has no replica: nothing is to be overwritten, and no pages are asked for. */
-export function openToRead({ hash, ...request }: ReadRequest): MessageOf<'open'> {
+export function openToRead({ hash, maxTimeMs = 0, ...request }: ReadRequest): MessageOf<'open'> {
   return message('open', {
     ...request,
+    maxTimeMs,
     hash: HASH_ALGORITHMS[hash],
     compression: COMPRESSION_MODES.none,
     replicaHost: '',

@@ -23,7 +23,7 @@ import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { hostName, readMark } from '../pages/mark.ts';
 import { DatabaseSnapshot } from '../pages/snapshot.ts';
-import { checked, farIdleTimeoutMs } from './connection.ts';
+import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { outside, PageServer } from './page-server.ts';
 import type { AccessCheck } from './restriction.ts';
@@ -146,7 +146,6 @@ class OriginSession {
         readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
-      if (options.path === undefined) connection.idleTimeoutMs = farIdleTimeoutMs(open);
       const { warnings, notes } = snapshot;
       connection.send(
         message('snapshot', {
@@ -205,7 +204,7 @@ class OriginSession {
         this.#checkEnd(next);
         return next;
       } else {
-        this.#answer(next);
+        await this.#answer(next);
       }
       await this.#connection.drained();
     }
@@ -222,7 +221,7 @@ class OriginSession {
     }
   }
 
-  #answer(question: Message): void {
+  #answer(question: Message): void | Promise<void> {
     switch (question.type) {
       case 'getHashes':
         return this.#queueHashes(question);
@@ -305,9 +304,10 @@ class OriginSession {
     this.#connection.send(message('hashes', { id: question.id, first: 0, data: data.subarray(0, filled) }));
   }
 
-  #sendOwners(question: MessageOf<'getOwners'>): void {
+  /** All b-trees have to be read for it, in one statement of SQLite. */
+  async #sendOwners(question: MessageOf<'getOwners'>): Promise<void> {
     const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
-    const owners = this.#ownersOf(pages);
+    const owners = await this.#connection.whileBusy(() => this.#ownersOf(pages));
     const entries = [...owners].slice(0, MAX_TEXTS);
     const names = entries.map(([name]) => name.slice(0, MAX_NAME_LENGTH));
     const counts = entries.map(([, count]) => count);

@@ -1,14 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { message } from '../../protocol/encode.ts';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
-import {
-  COMPRESSION_MODES,
-  HASH_ALGORITHMS,
-  LEVEL_TOP,
-  OUTCOMES,
-  PHASES,
-  READERS,
-} from '../../protocol/messages.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
@@ -59,9 +52,6 @@ export interface ReplicaResult {
   readonly walGrowthBytes: number;
 }
 
-/** Far below any sensible limit on the silence of a peer. */
-const SIGN_OF_LIFE_INTERVAL_MS = 10_000;
-
 /** How often a copy starts again because the replica was changed under it. */
 const MAX_ATTEMPTS = 4;
 
@@ -97,7 +87,8 @@ async function attemptCopy(
   options: ReplicaOptions,
   again: boolean,
 ): Promise<ReplicaResult> {
-  const place = inspectReplica(options.path, options);
+  // A killed transaction's journal may have to be undone, and the WAL of a replica to be read.
+  const place = await connection.whileBusy(() => inspectReplica(options.path, options));
   const seed = randomBytes(SEED_BYTES);
   const firstId = sendOpen(connection, place, seed, options);
   connection.expect(again ? 'reopening' : 'opening');
@@ -111,10 +102,9 @@ async function attemptCopy(
   }
   const mark = markOf(snapshot, options.originName);
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
-  const stopSigns = giveSignsOfLife(connection, snapshot);
   let sink: PageSink | undefined;
   try {
-    sink = await openSink(place, target, { ...options, mark });
+    sink = await connection.whileBusy(() => openSink(place, target, { ...options, mark }));
     if (place.file !== undefined) options.access?.opened(place.path, place.file.fileId);
     const copy = new PageCopy({
       connection,
@@ -142,18 +132,8 @@ async function attemptCopy(
     });
     return { done, snapshotHeldMs, walGrowthBytes };
   } finally {
-    stopSigns();
     await sink?.abort();
   }
-}
-
-/** Tells the origin agent now and then that the replica is being worked on, also while a lock is waited for. */
-function giveSignsOfLife(connection: Connection, snapshot: MessageOf<'snapshot'>): () => void {
-  const none = { pagesCompared: 0, pagesWanted: 0, pagesReceived: 0 };
-  const { pageSize: size, pageCount: count } = snapshot;
-  const sign = message('progress', { phase: PHASES.commit, pageSize: size, pageCount: count, ...none });
-  const timer = setInterval(() => connection.send(sign), SIGN_OF_LIFE_INTERVAL_MS);
-  return () => clearInterval(timer);
 }
 
 /** The snapshot; answers to the questions of an attempt that was given up come before it. */
@@ -187,6 +167,7 @@ function sendOpen(
       reader: READERS[options.reader],
       busyTimeoutMs: options.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
     }),
   );
   if (!place.hasOldPages) return 0;

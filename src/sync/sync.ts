@@ -45,8 +45,13 @@ export interface SyncOptions extends RemoteOptions {
   readonly reader?: Reader;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
   readonly busyTimeoutMs?: number;
-  /** Silence of the other side after which it counts as lost, in milliseconds; default 300,000, 0 is for ever. */
+  /**
+   * Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 is for ever. Ten times
+   * as long while it opens a database or commits.
+   */
   readonly idleTimeoutMs?: number;
+  /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */
+  readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
   /** What the user should know, as it becomes known; the summary repeats it. */
@@ -94,7 +99,7 @@ interface Run {
 }
 
 export const DEFAULT_BUSY_TIMEOUT_MS = 10_000;
-export const DEFAULT_IDLE_TIMEOUT_MS = 300_000;
+export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
 
 /** How long a far agent may take to end after `close`, before it is ended. */
 const CLOSE_WAIT_MS = 5000;
@@ -118,6 +123,7 @@ export async function runSync(options: SyncOptions): Promise<SyncSummary> {
   });
   const connection = new Connection(transport, far === run.origin ? 'opening' : 'offering', {
     idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
+    maxTimeMs: options.maxTimeMs,
     signal: options.signal,
   });
   try {
@@ -197,6 +203,7 @@ async function push(connection: Connection, run: Run): Promise<OriginResult> {
       reader: READERS[options.reader ?? 'file'],
       busyTimeoutMs: run.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
     }),
   );
   const open = await connection.receiveOnly('open');

@@ -29,6 +29,7 @@ export interface VerifyOptions extends RemoteOptions {
   readonly hash?: HashAlgorithm;
   readonly busyTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
+  readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
   readonly onNote?: ((note: string) => void) | undefined;
@@ -144,6 +145,7 @@ class Side {
         hash: options.hash ?? 'xxh64',
         busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
         idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
+        maxTimeMs: options.maxTimeMs,
       }),
     );
     const snapshot = await this.connection.receiveOnly('snapshot');

@@ -269,6 +269,7 @@ describe('a restricted agent', () => {
           reader: 0,
           busyTimeoutMs: 0,
           idleTimeoutMs: 20_000,
+          maxTimeMs: 0,
         }),
       );
     open('app.db');

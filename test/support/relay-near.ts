@@ -61,6 +61,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       compression,
       reader: READERS.file,
       idleTimeoutMs: IDLE_TIMEOUT_MS,
+      maxTimeMs: 0,
       ...modes,
     }),
   );

@@ -4,13 +4,20 @@ import { Restriction } from '../../sync/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/sync.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { limit } from './limits.ts';
 
 export interface AgentArguments {
   readonly restrict?: string | undefined;
   readonly readOnly?: boolean;
   readonly writeOnly?: boolean;
   readonly allowCreate?: boolean;
+  /** Seconds. */
+  readonly timeout?: number | undefined;
+  readonly maxTime?: number | undefined;
 }
+
+/** How long the last words may take to leave: a connection that was given up may take none. */
+const LAST_WORDS_MS = 2000;
 
 /**
  * `sqlsync agent`: the far side, on stdin and stdout. Errors travel to the near side as messages, and are not
@@ -19,13 +26,16 @@ export interface AgentArguments {
  */
 export async function runAgentCommand(args: AgentArguments): Promise<number> {
   const restriction = restrictionOf(args);
+  const idleTimeoutMs = limit('--timeout', args.timeout) ?? DEFAULT_IDLE_TIMEOUT_MS * 2;
+  const maxTimeMs = limit('--max-time', args.maxTime);
   const controller = new AbortController();
   // Ctrl-C at the near side's terminal reaches its whole process group; the near side ends the conversation itself.
   process.on('SIGINT', () => {});
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => controller.abort());
   try {
     await runFarAgent(standardStreams(), {
-      idleTimeoutMs: DEFAULT_IDLE_TIMEOUT_MS,
+      idleTimeoutMs,
+      maxTimeMs,
       restriction,
       signal: controller.signal,
     });
@@ -34,6 +44,7 @@ export async function runAgentCommand(args: AgentArguments): Promise<number> {
     return exitStatusOf(toSqlsyncError(error).code);
   } finally {
     process.stdin.destroy();
+    setTimeout(() => process.exit(), LAST_WORDS_MS).unref();
   }
 }
 

@@ -3,6 +3,7 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { RemoteOptions } from '../../sync/start-agent.ts';
 import { parseRate } from '../../transport/rate-limit.ts';
 import { Output } from '../output.ts';
+import { given, limit, milliseconds } from './limits.ts';
 
 /** The options that every command of two locations has, as yargs gives them. */
 export interface CommonArguments {
@@ -67,28 +68,4 @@ export function remoteOptionsOf(
     maxTimeMs: limit('--max-time', args.maxTime),
     bandwidthBytesPerS: args.bwlimit === undefined ? undefined : parseRate(args.bwlimit),
   };
-}
-
-/** A week: beyond it a number is a mistake, and Node's timers do not reach much farther. */
-const MAX_SECONDS = 7 * 24 * 3600;
-
-/** Where 0 would be no time at all. */
-const MIN_SECONDS = 0.001;
-
-function limit(option: string, seconds: number | undefined): number | undefined {
-  return seconds === undefined ? undefined : milliseconds(option, seconds, MIN_SECONDS);
-}
-
-function milliseconds(option: string, seconds: number, least = 0): number {
-  if (seconds >= least && seconds <= MAX_SECONDS) return Math.round(seconds * 1000);
-  throw new SqlsyncError(
-    'USAGE',
-    `${option}: ${given(seconds, 'out of range')}expected a number of seconds from ${least} to ${MAX_SECONDS}`,
-    { hint: 'A fraction, such as 0.5, will do; the longest is a week.' },
-  );
-}
-
-/** What is no number was not kept by the parser. */
-function given(number: number, fault: string): string {
-  return Number.isNaN(number) ? '' : `${number} is ${fault}; `;
 }

@@ -33,7 +33,7 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
     const { maxTimeMs, ...options } = optionsOf(args);
     const summary = await withInterruption((interruption) =>
       withMaxTime(maxTimeMs, interruption, (signal) =>
-        runSync({ ...options, ...listeners(output, line), signal }),
+        runSync({ ...options, maxTimeMs, ...listeners(output, line), signal }),
       ),
     );
     line?.end();

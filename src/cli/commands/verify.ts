@@ -28,6 +28,7 @@ export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
           a: args.a,
           b: args.b,
           ...options,
+          maxTimeMs,
           signal,
           onWarning: (warning) => output.warning(warning),
           onNote: (note) => output.note(note),

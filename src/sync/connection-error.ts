@@ -1,0 +1,70 @@
+import type { ProtocolViolation } from '../../protocol/decode.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
+import { MIN_PROTOCOL_VERSION, PROTOCOL_VERSION } from '../../protocol/version.ts';
+import { parseErrorCode, sanitizeText, SqlsyncError } from '../errors.ts';
+import type { TransportExit } from '../transport/transport.ts';
+import { PROGRAM } from './program.ts';
+
+/** The error that a peer reported, its text made safe to show. */
+export function peerError(error: MessageOf<'error'>): SqlsyncError {
+  const hint = sanitizeText(error.hint);
+  return new SqlsyncError(
+    parseErrorCode(error.errorCode),
+    sanitizeText(error.message, 2000),
+    hint === '' ? {} : { hint },
+  );
+}
+
+/** Bytes or a message that the protocol does not allow. */
+export function protocolError(violation: ProtocolViolation): SqlsyncError {
+  const { received } = violation;
+  const said =
+    received === undefined ? '' : `; it said: ${sanitizeText(new TextDecoder().decode(received), 200)}`;
+  return new SqlsyncError('PROTOCOL', `Protocol violation by the other side: ${violation.message}${said}`, {
+    hint:
+      received === undefined
+        ? 'Nothing was changed. Are both sides of the same version?'
+        : 'The remote command must be sqlsync, and a login shell there must print nothing.',
+    cause: violation,
+  });
+}
+
+/** The peer speaks no version of the protocol that this side does. */
+export function versionError(hello: MessageOf<'hello'>): SqlsyncError {
+  const program = sanitizeText(hello.program, 100);
+  return new SqlsyncError(
+    'PROTOCOL_VERSION',
+    `The other side (${program}) speaks protocol ${hello.minVersion} to ${hello.maxVersion}, this side (${PROGRAM}) ${MIN_PROTOCOL_VERSION} to ${PROTOCOL_VERSION}`,
+    { hint: 'Install the same version of sqlsync on both sides.' },
+  );
+}
+
+/** The stream ended before the conversation did; `exit` is undefined where the transport does not tell. */
+export function lostError(description: string, exit: TransportExit | undefined): SqlsyncError {
+  const how =
+    exit?.signal != null
+      ? `it was killed by ${exit.signal}`
+      : exit?.status != null
+        ? `it ended with exit status ${exit.status}`
+        : 'the connection was closed';
+  const said = exit === undefined || exit.stderr === '' ? '' : `; it said: ${exit.stderr}`;
+  return new SqlsyncError('CONNECTION_LOST', `Lost ${description} before it was done: ${how}${said}`, {
+    hint: 'Nothing was changed here unless a commit was reported. Run it again: it goes on from what is there.',
+  });
+}
+
+export function silentError(description: string, silentMs: number): SqlsyncError {
+  return new SqlsyncError('TIMEOUT', `${description} has been silent for ${seconds(silentMs)}`, {
+    hint: 'Run it again, or allow more time with --timeout.',
+  });
+}
+
+export function overdueError(description: string, maxTimeMs: number): SqlsyncError {
+  return new SqlsyncError('TIMEOUT', `${description} was not done after ${seconds(maxTimeMs)}`, {
+    hint: 'Run it again, or allow more time with --max-time.',
+  });
+}
+
+function seconds(ms: number): string {
+  return `${ms < 1000 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
+}
