@@ -29,13 +29,18 @@ export function protocolError(violation: ProtocolViolation): SqlsyncError {
   });
 }
 
-/** The peer speaks no version of the protocol that this side does. */
+/** The peer speaks no version of the protocol that this side does. Says which side is the older one. */
 export function versionError(hello: MessageOf<'hello'>): SqlsyncError {
   const program = sanitizeText(hello.program, 100);
+  const isOlder = hello.maxVersion < MIN_PROTOCOL_VERSION;
   return new SqlsyncError(
     'PROTOCOL_VERSION',
     `The other side (${program}) speaks protocol ${hello.minVersion} to ${hello.maxVersion}, this side (${PROGRAM}) ${MIN_PROTOCOL_VERSION} to ${PROTOCOL_VERSION}`,
-    { hint: 'Install the same version of sqlsync on both sides.' },
+    {
+      hint: isOlder
+        ? `The other side is the older one: install ${PROGRAM} there, or name one that is by --remote-exe.`
+        : `This side is the older one: install ${program} here.`,
+    },
   );
 }
 

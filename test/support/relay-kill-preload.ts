@@ -3,10 +3,12 @@
  * protocol. A step is a frame that came in, before the agent sees it, and a frame that went out, just after; with
  * `fine` also a frame that is to go out, just before. From the environment:
  *
- *     SQLSYNC_TEST_KILL   the step (from 1) and whom: `7 self`, `7 self fine` or `7 parent`
+ *     SQLSYNC_TEST_KILL   the step (from 1) and whom: `7 self`, `7 self fine` or `7 parent`; with `7 nobody` the agent
+ *                         stands still there until there is a file of the log's name and `.go`. The step may also be
+ *                         what happens there for the first time: `in:getPages`, `after:out:pages`
  *     SQLSYNC_TEST_LOG    file that gets `pid N`, a line for each step (`in open`, `before out snapshot`), and `killed`
  */
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { MESSAGES } from '../../protocol/messages.ts';
 
 const NAMES = new Map<number, string>(Object.entries(MESSAGES).map(([name, { code }]) => [code, name]));
@@ -47,14 +49,17 @@ function install(command: string, log: string): void {
   const incoming = new FrameCutter();
   const outgoing = new FrameCutter();
   let steps = 0;
+  let struck = false;
   appendFileSync(log, `pid ${process.pid}\n`);
 
   const passStep = (what: string): void => {
     steps++;
     appendFileSync(log, `${what}\n`);
-    if (steps !== Number(step)) return;
+    if (struck || (steps !== Number(step) && step !== what.replaceAll(' ', ':'))) return;
+    struck = true;
     appendFileSync(log, 'killed\n');
-    process.kill(victim, 'SIGKILL');
+    if (whom === 'nobody') waitFor(`${log}.go`);
+    else process.kill(victim, 'SIGKILL');
   };
 
   const { stdin, stdout } = process;
@@ -74,6 +79,12 @@ function install(command: string, log: string): void {
     }
     return rest.length > 0 ? write(rest) : more;
   };
+}
+
+/** Blocks this process: nothing of it goes on meanwhile. */
+function waitFor(path: string): void {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  while (!existsSync(path)) Atomics.wait(cell, 0, 0, 5);
 }
 
 const { SQLSYNC_TEST_KILL: kill, SQLSYNC_TEST_LOG: log } = process.env;

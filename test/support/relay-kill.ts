@@ -9,10 +9,10 @@ const PRELOAD = new URL('./relay-kill-preload.ts', import.meta.url).href;
 const GONE_WITHIN_MS = 20_000;
 
 /** `self fine` counts a frame that is to go out as a step too, which matters to whoever writes a disk before. */
-export type Victim = 'self' | 'self fine' | 'parent';
+export type Victim = 'self' | 'self fine' | 'parent' | 'nobody';
 
 /** The environment in which the next far agent kills itself or its parent at `step`; see relay-kill-preload.ts. */
-export function killEnvironment(step: number, victim: Victim, log: string): Record<string, string> {
+export function killEnvironment(step: number | string, victim: Victim, log: string): Record<string, string> {
   return {
     NODE_OPTIONS: `--import=${PRELOAD}`,
     SQLSYNC_TEST_KILL: `${step} ${victim}`,

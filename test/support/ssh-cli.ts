@@ -56,6 +56,20 @@ function compileCache(sshd: Sshd): string {
   return join(sshd.configDir, 'compile-cache');
 }
 
+/**
+ * The same by another name, with these variables in its environment and these arguments after its own. Returns the name.
+ */
+export function installRemoteVariant(
+  sshd: Sshd,
+  name: string,
+  variables: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
+): string {
+  const exports = Object.entries(variables).map(([variable, value]) => `export ${variable}='${value}'\n`);
+  sshd.addExecutable(name, `#!/bin/sh\n${exports.join('')}exec sqlsync "$@" ${args.join(' ')}\n`);
+  return name;
+}
+
 /** Waits until all agents that were ever started have ended; returns how many they were. */
 export async function agentsGone(pidDir: string): Promise<number> {
   const pids = readdirSync(pidDir).map(Number);
@@ -122,6 +136,10 @@ export interface Proxy {
   full: Promise<void>;
   /** Ends both halves with a reset. */
   reset(): void;
+  /** Lets nothing through from now on, in either direction, and tells nobody. */
+  stall(): void;
+  /** Ends both halves as one does who hangs up. */
+  drop(): void;
   /** Lets through again what comes, ends included. */
   release(): void;
 }
@@ -132,10 +150,12 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   const sockets: Socket[] = [];
   let passed = 0;
   let held = true;
+  const waiting: (() => void)[] = [];
   const relay = (from: Socket, to: Socket): void => {
     from.on('data', (bytes) => {
       passed += bytes.length;
       if (passed <= limitBytes || !held) return void to.write(bytes);
+      waiting.push(() => to.write(bytes));
       for (const socket of sockets) socket.pause();
       full.resolve();
     });
@@ -156,7 +176,14 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   };
   const release = (): void => {
     held = false;
+    for (const pass of waiting.splice(0)) pass();
     for (const socket of sockets) socket.resume();
+  };
+  const stall = (): void => {
+    for (const socket of sockets) socket.pause();
+  };
+  const drop = (): void => {
+    for (const socket of sockets) socket.end();
   };
   context.after(() => {
     reset();
@@ -166,7 +193,7 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   const knownHosts = join(sshd.configDir, `known_hosts_${port}`);
   const known = readFileSync(sshd.knownHostsFile, 'utf8');
   writeFileSync(knownHosts, known.replaceAll(`]:${sshd.port} `, `]:${port} `));
-  return { port, knownHosts, full: full.promise, reset, release };
+  return { port, knownHosts, full: full.promise, reset, stall, drop, release };
 }
 
 /** True where a file of this name came to be anywhere that a command could have made it. */

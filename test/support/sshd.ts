@@ -49,6 +49,8 @@ export interface Sshd {
   log(): string;
   /** Kills (SIGKILL) the sshd processes that serve connections, and not the one that listens. */
   killSessions(): void;
+  /** Sends them a signal, and returns their process ids. */
+  signalSessions(signal: NodeJS.Signals): number[];
   /** Kills all and removes the folder. */
   stop(): Promise<void>;
 }
@@ -171,10 +173,11 @@ function describe(files: Files, port: number, child: ChildProcess, log: () => st
     user,
     addExecutable: (name, script) => writeFileSync(join(files.binDir, name), script, { mode: 0o755 }),
     log,
-    killSessions: () => killChildren(child),
+    killSessions: () => void signalChildren(child, 'SIGKILL'),
+    signalSessions: (signal) => signalChildren(child, signal),
     stop: async () => {
       process.off('exit', killAtExit);
-      killChildren(child);
+      signalChildren(child, 'SIGKILL');
       if (child.exitCode === null && child.signalCode === null) {
         const gone = new Promise((resolve) => child.once('exit', resolve));
         child.kill('SIGKILL');
@@ -216,16 +219,18 @@ async function freePort(): Promise<number> {
 }
 
 /** One connection may take two processes, one below the other. What they run is left to notice by itself. */
-function killChildren(parent: { pid?: number | undefined }): void {
+function signalChildren(parent: { pid?: number | undefined }, signal: NodeJS.Signals): number[] {
+  const pids: number[] = [];
   for (const row of processTable()) {
     if (row.parentPid !== parent.pid || !row.name.includes('sshd')) continue;
-    killChildren(row);
+    pids.push(...signalChildren(row, signal), row.pid);
     try {
-      process.kill(row.pid, 'SIGKILL');
+      process.kill(row.pid, signal);
     } catch {
       // it ended by itself in the meantime
     }
   }
+  return pids;
 }
 
 interface ProcessRow {
