@@ -17,6 +17,7 @@ import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { pageSize } from '../pages/page-types.ts';
 import { parseLocation } from '../transport/location.ts';
 import { Connection } from './connection.ts';
+import { DifferingPages } from './differing-pages.ts';
 import { openToRead } from './open-to-read.ts';
 import type { RemoteOptions } from './start-agent.ts';
 import { startAgent } from './start-agent.ts';
@@ -55,14 +56,20 @@ export interface VerifySummary {
   readonly b: VerifiedDatabase;
   /**
    * Pages that differ or exist on one side only, as ranges, ascending: the first and the last page number of each.
-   * Empty where the page sizes differ.
+   * Only the first 100,000 ranges. Empty where the page sizes differ.
    */
   readonly differingPages: readonly (readonly [first: number, last: number])[];
+  /** How many there are in all, pages and ranges. */
+  readonly differingPageCount: number;
+  readonly differingRangeCount: number;
   readonly objects: readonly DifferingObject[];
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
 }
+
+/** Ranges of differing pages that are kept: a peer may claim that any number of pages differ. */
+const MAX_RANGES = 100_000;
 
 /** Differing pages of which the owners are asked for, so that the question fits a message. */
 const MAX_OWNED_PAGES = 500_000;
@@ -82,15 +89,17 @@ export async function runVerify(options: VerifyOptions): Promise<VerifySummary> 
     for (const location of [options.a, options.b]) sides.push(await Side.start(location, options));
     const [a, b] = sides as [Side, Side];
     await Promise.all([a.open(seed, options), b.open(seed, options)]);
-    const differingPages = a.snapshot.pageSize === b.snapshot.pageSize ? await differences(a, b) : [];
-    const objects = differingPages.length === 0 ? [] : await owners(a, b, differingPages);
+    const found = await differences(a, b);
+    const objects = found.pageCount === 0 ? [] : await owners(a, b, found.first);
     const comparable = a.snapshot.pageSize === b.snapshot.pageSize;
     await Promise.all([a.finish(comparable), b.finish(comparable)]);
     return {
-      same: a.snapshot.pageSize === b.snapshot.pageSize && differingPages.length === 0,
+      same: comparable && found.pageCount === 0,
       a: a.describe(),
       b: b.describe(),
-      differingPages: toRanges(differingPages),
+      differingPages: found.ranges,
+      differingPageCount: found.pageCount,
+      differingRangeCount: found.rangeCount,
       objects,
       bytesSent: a.connection.bytesSent + b.connection.bytesSent,
       bytesReceived: a.connection.bytesReceived + b.connection.bytesReceived,
@@ -214,7 +223,7 @@ class Side {
 
   /** How many of these pages each table and index owns. */
   async owners(pages: readonly number[]): Promise<Map<string, number>> {
-    const here = pages.filter((page) => page <= this.snapshot.pageCount).slice(0, MAX_OWNED_PAGES);
+    const here = pages.filter((page) => page <= this.snapshot.pageCount);
     if (here.length === 0) return new Map();
     this.connection.send(message('getOwners', { id: this.#nextId++, pages: toGaps(here) }));
     const { names, counts } = await this.connection.receiveOnly('owners');
@@ -250,21 +259,38 @@ class Side {
   }
 }
 
-/** Level by level from the top: the nodes that differ, down to the pages. */
-async function differences(a: Side, b: Side): Promise<number[]> {
-  let level = topLevel(Math.max(a.snapshot.pageCount, b.snapshot.pageCount));
+/** From the top level down, the nodes that differ, some at a time, to their pages: what is kept is bounded. */
+async function differences(a: Side, b: Side): Promise<DifferingPages> {
+  const found = new DifferingPages(MAX_RANGES, MAX_OWNED_PAGES);
+  if (a.snapshot.pageSize !== b.snapshot.pageSize) return found;
+  const level = topLevel(Math.max(a.snapshot.pageCount, b.snapshot.pageCount));
   const [ofA, ofB] = await Promise.all([a.hashes(level), b.hashes(level)]);
   const width = a.snapshot.hashBytes;
-  let nodes: number[] = [];
+  const nodes: number[] = [];
   for (let node = 0; node < Math.max(a.nodeCount(level), b.nodeCount(level)); node++) {
     const at = node * width;
     if (Buffer.compare(ofA.subarray(at, at + width), ofB.subarray(at, at + width)) !== 0) nodes.push(node);
   }
-  while (level > 0) {
-    level--;
-    nodes = await differingChildren(a, b, level, nodes);
+  await descend(a, b, level, nodes, found);
+  return found;
+}
+
+async function descend(
+  a: Side,
+  b: Side,
+  level: number,
+  nodes: readonly number[],
+  found: DifferingPages,
+): Promise<void> {
+  if (level === 0) {
+    for (const node of nodes) found.add(node + 1);
+    return;
   }
-  return nodes.map((node) => node + 1);
+  const step = MAX_HASHES_PER_MESSAGE / TREE_FANOUT;
+  for (let start = 0; start < nodes.length; start += step) {
+    const children = await differingChildren(a, b, level - 1, nodes.slice(start, start + step));
+    await descend(a, b, level - 1, children, found);
+  }
 }
 
 async function differingChildren(
@@ -274,17 +300,13 @@ async function differingChildren(
   parents: readonly number[],
 ): Promise<number[]> {
   const differing: number[] = [];
-  const step = MAX_HASHES_PER_MESSAGE / TREE_FANOUT;
-  for (let start = 0; start < parents.length; start += step) {
-    const batch = parents.slice(start, start + step);
-    const [ofA, ofB] = await Promise.all([a.children(level, batch), b.children(level, batch)]);
-    for (const parent of batch) {
-      for (let child = parent * TREE_FANOUT; child < (parent + 1) * TREE_FANOUT; child++) {
-        const [hashA, hashB] = [ofA.get(child), ofB.get(child)];
-        if (hashA === undefined && hashB === undefined) break;
-        if (hashA === undefined || hashB === undefined || Buffer.compare(hashA, hashB) !== 0)
-          differing.push(child);
-      }
+  const [ofA, ofB] = await Promise.all([a.children(level, parents), b.children(level, parents)]);
+  for (const parent of parents) {
+    for (let child = parent * TREE_FANOUT; child < (parent + 1) * TREE_FANOUT; child++) {
+      const [hashA, hashB] = [ofA.get(child), ofB.get(child)];
+      if (hashA === undefined && hashB === undefined) break;
+      if (hashA === undefined || hashB === undefined || Buffer.compare(hashA, hashB) !== 0)
+        differing.push(child);
     }
   }
   return differing;
@@ -299,17 +321,6 @@ async function owners(a: Side, b: Side, pages: readonly number[]): Promise<Diffe
     pagesInB: inB.get(name) ?? 0,
   }));
   return objects.sort((x, y) => Math.max(y.pagesInA, y.pagesInB) - Math.max(x.pagesInA, x.pagesInB));
-}
-
-/** Ascending numbers as ranges. */
-function toRanges(pages: readonly number[]): [first: number, last: number][] {
-  const ranges: [number, number][] = [];
-  for (const page of pages) {
-    const range = ranges.at(-1);
-    if (range !== undefined && range[1] === page - 1) range[1] = page;
-    else ranges.push([page, page]);
-  }
-  return ranges;
 }
 
 /** Both agents take their database for an origin; whoever compares two has none. */

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { randomInt } from 'node:crypto';
+import { copyFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { Random } from '../../fixtures/random.ts';
 import { change, damage, smallDatabase } from '../pages/databases.ts';
+import { DifferingPages } from '../../src/sync/differing-pages.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import { assertRefused, folderState, jsonLines, sqlsync } from './command.ts';
@@ -16,6 +19,12 @@ function place(t: TestContext): { folder: string; a: string; b: string } {
   smallDatabase(a, { journalMode: 'delete' });
   copyFileSync(a, b);
   return { folder, a, b };
+}
+
+/** Changes the byte before `end`, to whatever it was not. */
+function flipLastByte(path: string, end: number): void {
+  const byte = readFileSync(path)[end - 1] ?? 0;
+  damage(path, end - 1, Buffer.of(byte ^ 1));
 }
 
 /** Compares and shows that nothing was written. */
@@ -78,6 +87,29 @@ describe('verify', () => {
     assert.match((await verify(folder, [a, b])).stdout, /differ in 4 pages[^]*^ {2}pages {5}5–7, 30$/m);
   });
 
+  test('finds exactly the pages that were damaged, among thousands', async (t) => {
+    const { folder, a, b } = place(t);
+    change(a, 'PRAGMA page_size = 512; VACUUM; CREATE TABLE much AS SELECT randomblob(2e6) AS x');
+    copyFileSync(a, b);
+    const seed = randomInt(2 ** 31);
+    t.diagnostic(`to repeat: seed ${seed}`);
+    const random = new Random(seed);
+    const pages = [...new Set(Array.from({ length: 700 }, () => random.integer(100, 4000)))].sort(
+      (x, y) => x - y,
+    );
+    for (const page of pages) flipLastByte(b, page * 512);
+    const { status, stdout } = await verify(folder, [a, b, '--json']);
+    assert.equal(status, 1);
+    const summary = jsonLines(stdout).at(-1) as Summary;
+    const ranges = summary['differingPages'] as [number, number][];
+    const found = ranges.flatMap(([first, last]) =>
+      Array.from({ length: last - first + 1 }, (_, i) => first + i),
+    );
+    assert.deepEqual(found, pages);
+    assert.equal(summary['differingPageCount'], pages.length);
+    assert.equal(summary['differingRangeCount'], ranges.length);
+  });
+
   test('speaks of databases, not of an origin, since it has none', async (t) => {
     const { folder, a } = place(t);
     const { stderr } = await verify(folder, [a, join(folder, 'missing.db')]);
@@ -135,4 +167,16 @@ describe('verify', () => {
     const notOne = { code: 'ORIGIN_NOT_A_DATABASE', status: 3, says: /text is not/ } as const;
     await assertRefused(['verify', text, a], notOne);
   });
+});
+
+test('of pages that differ all are counted, and the first ones kept', () => {
+  const found = new DifferingPages(3, 5);
+  for (const page of [1, 2, 5, 7, 8, 9, 20, 21, 30]) found.add(page);
+  assert.deepEqual(found.ranges, [
+    [1, 2],
+    [5, 5],
+    [7, 9],
+  ]);
+  assert.deepEqual(found.first, [1, 2, 5, 7, 8]);
+  assert.deepEqual([found.pageCount, found.rangeCount], [9, 5]);
 });

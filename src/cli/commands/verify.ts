@@ -46,7 +46,7 @@ export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
 }
 
 function describe(summary: VerifySummary, output: Output): string {
-  const { a, b, differingPages, objects } = summary;
+  const { a, b, differingPages, differingPageCount, differingRangeCount, objects } = summary;
   const time = formatDuration(summary.durationMs);
   if (summary.same) {
     return `${a.location} and ${b.location} are the same: ${formatPages(a.pageCount)} of ${formatCount(a.pageSize)} bytes (${time})`;
@@ -54,8 +54,7 @@ function describe(summary: VerifySummary, output: Output): string {
   if (a.pageSize !== b.pageSize) {
     return `${a.location} and ${b.location} differ: pages of ${a.pageSize} and ${b.pageSize} bytes`;
   }
-  const pages = differingPages.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  const lines = [`${a.location} and ${b.location} differ in ${formatPages(pages)} (${time})`];
+  const lines = [`${a.location} and ${b.location} differ in ${formatPages(differingPageCount)} (${time})`];
   if (a.pageCount !== b.pageCount)
     lines.push(`  size      ${formatPages(a.pageCount)} and ${formatPages(b.pageCount)}`);
   for (const { name, pagesInA, pagesInB } of objects) {
@@ -64,15 +63,16 @@ function describe(summary: VerifySummary, output: Output): string {
     );
   }
   const limit = output.options.verbosity === 'verbose' ? Infinity : MAX_RANGES_SHOWN;
-  lines.push(`  pages     ${describeRanges(differingPages, limit)}`);
+  lines.push(`  pages     ${describeRanges(differingPages, differingRangeCount, limit)}`);
   return lines.join('\n');
 }
 
 /** Ranges of pages for people: 1, 4–9, 12 and 3 more. */
-function describeRanges(ranges: VerifySummary['differingPages'], limit: number): string {
+function describeRanges(ranges: VerifySummary['differingPages'], count: number, limit: number): string {
   const shown = ranges
     .slice(0, limit)
     .map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`));
-  const more = ranges.length - shown.length;
-  return `${shown.join(', ')}${more > 0 ? ` and ${more} more ranges (-v shows them)` : ''}`;
+  const more = count - shown.length;
+  const how = shown.length < ranges.length ? ' (-v shows them)' : '';
+  return `${shown.join(', ')}${more > 0 ? ` and ${more} more ranges${how}` : ''}`;
 }
