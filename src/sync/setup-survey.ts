@@ -102,7 +102,9 @@ export function checkRead(
     const size = (snapshot.pageCount * snapshot.pageSize) / 1e6;
     return { name, state: 'ok', detail: `${shown(path)}, a database of ${size.toFixed(1)} MB in ${mode}` };
   }
-  if (found?.kind === 'nothing')
+  // In a folder that may not be searched nobody knows what there is.
+  const isHidden = found?.kind === 'nothing' && failure?.code === 'ORIGIN_PERMISSION';
+  if (found?.kind === 'nothing' && !isHidden)
     return { name, state: 'unknown', detail: `${shown(path)} does not exist (yet)` };
   if (found?.kind === 'folder') {
     const detail = `${shown(path)} is a folder${found.readable ? '' : ' that may not be read'}`;
@@ -112,7 +114,7 @@ export function checkRead(
     return { name, state: 'unknown', detail: failure?.message ?? 'the agent did not answer' };
   }
   const { code, message: detail, hint } = failure;
-  const isClosed = found !== undefined && !found.readable;
+  const isClosed = found !== undefined && !found.readable && !isHidden;
   const grant = isClosed
     ? `${sshTo(options)} ${outer(`sudo setfacl -m u:${found.user}:r ${quoted(path)}`)}`
     : hint;
@@ -134,11 +136,17 @@ export function checkWrite(options: SetupOptions, found: Survey | undefined): Se
       mend,
     };
   }
-  const closed = !found.folderWritable ? folder : found.kind === 'file' && !found.writable ? path : undefined;
-  if (closed !== undefined) {
-    const mend = `${sshTo(options)} ${outer(`sudo chown ${found.user} ${quoted(closed)}`)}`;
-    const detail = `${found.user} may not write ${shown(closed)}`;
-    return { name, state: 'missing', detail, code: 'REPLICA_UNWRITABLE', mend };
+  const code = 'REPLICA_UNWRITABLE';
+  if (!found.folderWritable) {
+    // Not by rights to this one: it may be a home, whose owner could not log in any more, or the system's.
+    const own = quoted(folder === '/' ? '/sqlsync' : `${folder}/sqlsync`);
+    const mend = `${sshTo(options)} ${outer(`sudo install -d -o ${found.user} ${own}`)} — then name a path in that folder`;
+    const detail = `${found.user} may not write ${shown(folder)}`;
+    return { name, state: 'missing', detail, code, mend };
+  }
+  if (found.kind === 'file' && !found.writable) {
+    const mend = `${sshTo(options)} ${outer(`sudo setfacl -m u:${found.user}:rw ${quoted(path)}`)}`;
+    return { name, state: 'missing', detail: `${found.user} may not write ${shown(path)}`, code, mend };
   }
   const free = found.freeKib === 0 ? '' : `, ${((found.freeKib * 1024) / 1e9).toFixed(1)} GB free`;
   return { name, state: 'ok', detail: `${shown(folder)} may be written${free}` };

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
@@ -10,7 +10,7 @@ import { installRemote, runCli, SSH_WAYS } from '../support/ssh-cli.ts';
 import type { CliOptions, CliResult } from '../support/ssh-cli.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
-import { assertRefused, folderState, sqlsync } from './command.ts';
+import { assertRefused, folderState, jsonLines, NEEDS_ROOT, NOBODY, PROGRAM, sqlsync } from './command.ts';
 
 const started = await startSshd();
 const skip = started === undefined ? SSHD_MISSING : false;
@@ -137,6 +137,47 @@ describe('sqlsync setup', { skip }, () => {
     assert.ok(run.stdout.includes(binDir));
   });
 });
+
+test(
+  'setup as a user without rights changes nobody else’s folders, and does not guess what is in them',
+  { skip: NEEDS_ROOT },
+  async (t) => {
+    const folder = tempDir(t);
+    chmodSync(folder, 0o755);
+    const hidden = join(folder, 'hidden');
+    mkdirSync(hidden, { mode: 0o700 });
+    smallDatabase(join(hidden, 'app.db'), { rows: 10 });
+    smallDatabase(join(folder, 'app.db'), { rows: 10, journalMode: 'delete' });
+    // What sshd does at the end: another user, a shell, the words of the command.
+    const shell = join(folder, 'rsh');
+    const become = `setpriv --reuid=${NOBODY.uid} --regid=${NOBODY.gid} --clear-groups`;
+    writeFileSync(shell, `#!/bin/sh\nshift\ncd /\nHOME=/nonexistent exec ${become} sh -c "$*"\n`, {
+      mode: 0o755,
+    });
+    const exe = join(folder, 'sqlsync');
+    writeFileSync(exe, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' "$@"\n`, { mode: 0o755 });
+    const checksOf = async (path: string): Promise<Map<string, Record<string, string>>> => {
+      const { stdout } = await sqlsync([
+        'setup',
+        `host:${path}`,
+        '--rsh',
+        shell,
+        '--remote-exe',
+        exe,
+        '--json',
+      ]);
+      const checks = jsonLines(stdout).at(-1)?.['checks'] as Record<string, string>[];
+      return new Map(checks.map((check) => [check['name'] ?? '', check]));
+    };
+    const open = await checksOf(join(folder, 'app.db'));
+    assert.equal(open.get('read')?.['state'], 'ok', JSON.stringify([...open]));
+    assert.equal(open.get('write')?.['code'], 'REPLICA_UNWRITABLE');
+    assert.match(open.get('write')?.['mend'] ?? '', /sudo install -d -o nobody .*sqlsync/);
+    const closed = await checksOf(join(hidden, 'app.db'));
+    assert.equal(closed.get('read')?.['code'], 'ORIGIN_PERMISSION', JSON.stringify([...closed]));
+    assert.doesNotMatch(closed.get('read')?.['detail'] ?? '', /does not exist/);
+  },
+);
 
 test('setup of what is no host is a usage error', async () => {
   await assertRefused(['setup', './folder'], { code: 'USAGE', status: 2, says: /no host|location/ });
