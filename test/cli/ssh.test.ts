@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -78,6 +79,50 @@ describe('over a real sshd', { skip }, () => {
     assert.ok(String(error['hint']).includes(`\`${login}\``), String(error['hint']));
   });
 });
+
+test(
+  'a user and a host that only a certificate vouches for are copied by --rsh ssh, and refused with that remedy without',
+  { skip },
+  async (t) => {
+    const folder = tempDir(t);
+    const authority = makeSshKey(join(folder, 'authority'));
+    const sign = (key: string, ...how: string[]): void => {
+      execFileSync('ssh-keygen', ['-q', '-s', authority, '-I', 'test', ...how, `${key}.pub`], {
+        stdio: 'ignore',
+      });
+    };
+    const [hostKey, userKey] = [makeSshKey(join(folder, 'host'), 'ecdsa'), makeSshKey(join(folder, 'user'))];
+    sign(hostKey, '-h', '-n', '127.0.0.1');
+    sign(userKey, '-n', sshd.user);
+    const host = await startSshd({
+      config: [
+        `HostKey ${hostKey}`,
+        `HostCertificate ${hostKey}-cert.pub`,
+        `TrustedUserCAKeys ${authority}.pub`,
+        'AuthorizedKeysFile none',
+      ],
+    });
+    assert.ok(host !== undefined);
+    t.after(() => host.stop());
+    installRemote(host, join(folder, 'agents'));
+    const knownHosts = join(folder, 'known');
+    writeFileSync(
+      knownHosts,
+      `@cert-authority [127.0.0.1]:${host.port} ${readFileSync(`${authority}.pub`, 'utf8')}`,
+    );
+    const [origin, replica] = [join(folder, 'a.db'), join(folder, 'b.db')];
+    smallDatabase(origin, { rows: 20 });
+    const options = { identity: userKey, knownHosts };
+    const args = [remote(host, origin), replica];
+    const unknown = await runCli(host, args, options);
+    assert.deepEqual([unknown.status, unknown.events.get('error')?.['code']], [11, 'HOST_KEY_UNKNOWN']);
+    assert.match(JSON.stringify(unknown.events.get('error')), /cert-authority.*--rsh/);
+    const refused = await runCli(host, args, { ...options, knownHosts: host.knownHostsFile });
+    assert.deepEqual([refused.status, refused.events.get('error')?.['code']], [13, 'AUTH_FAILED']);
+    const copied = await runCli(host, args, { ...options, rsh: 'ssh -o BatchMode=yes' });
+    assert.equal(copied.status, 0, JSON.stringify([...copied.events.values()]));
+  },
+);
 
 test('an identity file that is not there is a usage error, before anything connects', async (t) => {
   const folder = tempDir(t);
