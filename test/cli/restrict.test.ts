@@ -19,9 +19,11 @@ import { message } from '../../protocol/encode.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/connection.ts';
 import { runFarAgent } from '../../src/sync/far-agent.ts';
+import { openToRead } from '../../src/sync/open-to-read.ts';
 import { Restriction } from '../../src/sync/restriction.ts';
 import type { RestrictionOptions } from '../../src/sync/restriction.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
+import { spawnProcess } from '../../src/transport/process.ts';
 import { change, names, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { failureOf, runNear } from '../support/relay-near.ts';
@@ -30,7 +32,7 @@ import { installRemote, remote, runCli, wasExecuted } from '../support/ssh-cli.t
 import type { CliResult } from '../support/ssh-cli.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
-import { assertRefused, folderState } from './command.ts';
+import { assertRefused, folderState, PROGRAM } from './command.ts';
 
 const started = await startSshd();
 const skip = started === undefined ? SSHD_MISSING : false;
@@ -346,4 +348,26 @@ test('an update by --write-only leaves a replica that can be updated again', asy
     assert.equal(await ask('push', 'copy.db', near, options), undefined, `round ${round}`);
     change(origin, `UPDATE item SET amount = ${round}`);
   }
+});
+
+test('an agent with --max-time ends a client that goes on talking, and its snapshot', async (t) => {
+  const path = join(tempDir(t), 'app.db');
+  smallDatabase(path, { rows: 20 });
+  const agent = spawnProcess({ command: process.execPath, args: [PROGRAM, 'agent', '--max-time', '0.5'] });
+  t.after(() => agent.terminate());
+  const connection = new Connection(agent, 'opening', { idleTimeoutMs: 0 });
+  const request = {
+    path,
+    seed: new Uint8Array(8),
+    hash: 'xxh64',
+    busyTimeoutMs: 0,
+    idleTimeoutMs: 0,
+  } as const;
+  connection.send(openToRead(request));
+  await connection.receiveOnly('snapshot');
+  connection.state = 'driving';
+  const talking = setInterval(() => connection.send(message('alive', { busy: true })), 20);
+  t.after(() => clearInterval(talking));
+  await assert.rejects(connection.receive(), { code: 'TIMEOUT', message: /not done after 0\.5 s/ });
+  assert.equal((await agent.exited).status, 16);
 });
