@@ -43,6 +43,10 @@ export const MESSAGES = {
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
       maxTimeMs: 'u32',
+      /** Pages are to wait beside the replica until all are there, however few they are. */
+      stage: 'bool',
+      maxSnapshotMs: 'u32',
+      maxWalGrowthBytes: 'u64',
     },
   },
   /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
@@ -65,6 +69,9 @@ export const MESSAGES = {
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
       maxTimeMs: 'u32',
+      /** Age of the snapshot, and growth of the origin's WAL, that end the round; 0 is no limit. */
+      maxSnapshotMs: 'u32',
+      maxWalGrowthBytes: 'u64',
     },
   },
   /** origin → replica: the snapshot that is held from now on. */
@@ -175,6 +182,12 @@ export const MESSAGES = {
   release: { code: 18, size: 'small', fields: {} },
   /** either → either: a sign of life of a side that has nothing else to send; `busy`: it may be silent for longer. */
   alive: { code: 19, size: 'small', fields: { busy: 'bool' } },
+  /** origin → replica: the snapshot came to its limit and was released; what was asked and not answered never will be. */
+  roundOver: {
+    code: 20,
+    size: 'small',
+    fields: { snapshotHeldMs: 'u32', walGrowthBytes: 'u64' },
+  },
 } as const;
 
 /** The largest body that a message of this definition may have, in bytes. */

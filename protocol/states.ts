@@ -31,12 +31,26 @@ export const STATES = {
   ],
   /** Origin agent that released the snapshot. */
   released: ['progress', 'done', 'open', 'alive', 'error'],
+  /** Origin agent whose snapshot came to its limit; questions may still be under way. */
+  over: [
+    'getHashes',
+    'getChildren',
+    'getPages',
+    'getOwners',
+    'getRoot',
+    'release',
+    'progress',
+    'done',
+    'open',
+    'alive',
+    'error',
+  ],
   /** Replica agent that sent `open`. */
   opening: ['snapshot', 'alive', 'error'],
   /** The same, of a new attempt: answers to the questions of the last one may still be under way. */
-  reopening: ['snapshot', 'hashes', 'pages', 'owners', 'root', 'alive', 'error'],
+  reopening: ['snapshot', 'hashes', 'pages', 'owners', 'root', 'roundOver', 'alive', 'error'],
   /** Replica agent that has the snapshot. */
-  driving: ['hashes', 'pages', 'owners', 'root', 'alive', 'error'],
+  driving: ['hashes', 'pages', 'owners', 'root', 'roundOver', 'alive', 'error'],
 } as const;
 
 export type State = keyof typeof STATES;

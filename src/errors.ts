@@ -43,6 +43,7 @@ export const ERROR_CODES = [
   'REMOTE_EXE_NOT_FOUND',
   'CONNECTION_LOST',
   'TIMEOUT',
+  'SNAPSHOT_LIMIT',
   // The pools
   'DATABASE_UNUSABLE',
   'BUSY_TIMEOUT',

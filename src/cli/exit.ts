@@ -46,6 +46,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   CONNECTION_LOST: 15,
   TIMEOUT: 16,
   RESTRICTED: 17,
+  SNAPSHOT_LIMIT: 18,
   INTERNAL: 70,
   // Only applications see these, from the pools: the command has no use for a pool that could fail so.
   DATABASE_UNUSABLE: 70,

@@ -62,6 +62,19 @@ export const SYNC_OPTIONS = {
     default: false,
     describe: 'Where REPLICA is a symbolic link, write the file that it leads to',
   },
+  retry: {
+    type: 'number',
+    default: 0,
+    describe: 'Try again so often where the connection fails; what has arrived is not sent again',
+  },
+  'max-snapshot': {
+    type: 'string',
+    describe: 'Hold no snapshot of the origin for longer (30s, 5m); what takes longer is copied in rounds',
+  },
+  'max-wal-growth': {
+    type: 'string',
+    describe: 'Let the origin’s WAL grow by no more (64M, 1G) during a round',
+  },
   compress: {
     choices: ['auto', 'zstd', 'none'],
     default: 'auto',

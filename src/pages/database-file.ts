@@ -48,6 +48,14 @@ export function currentFileId(path: string): string | undefined {
   return stats === undefined ? undefined : fileIdOf(stats);
 }
 
+/**
+ * The inode alone, for what stands in the same folder: some file systems have another device number after each mount.
+ */
+export function inodeAt(path: string): string | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  return stats === undefined ? undefined : String(stats.ino);
+}
+
 /** Bytes of a file, 0 where there is none. Opens nothing. */
 export function fileBytes(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;

@@ -14,6 +14,7 @@ import { replicaError } from './replica-error.ts';
 export class EmptyReplica implements PageSink {
   readonly old: PageSource | undefined = undefined;
   readonly resumed = false;
+  readonly holdsChanges = false;
   readonly warnings: string[] = [];
   /** True where the replica is empty already, so that nothing has to be done. */
   readonly unchanged: boolean;

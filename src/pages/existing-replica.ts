@@ -13,7 +13,9 @@ import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
 import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
-import { Spool } from './spool.ts';
+import type { Spool } from './spool.ts';
+import { SpooledState } from './spooled-state.ts';
+import { Staging } from './staging.ts';
 
 const FIRST_PAGE = 1 as PageNumber;
 
@@ -23,25 +25,34 @@ const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?
 /**
  * A replica that exists and has the origin's page size.
  *
- *     open: read-only connection, read transaction ──► compare
- *     begin: second connection, BEGIN IMMEDIATE      (other writers wait, readers do not)
- *     write: WAL mode: into the transaction          rollback mode: into the spool
- *     commit:                                        rollback mode: BEGIN EXCLUSIVE, spool → transaction
+ *             WAL mode                     rollback mode                staged, in either mode
+ *     open    read-only connection, read transaction ──► compare
+ *     begin   BEGIN IMMEDIATE              BEGIN IMMEDIATE              the spool's lock
+ *     write   into the transaction         into the spool               into the spool
+ *     commit                               BEGIN EXCLUSIVE              BEGIN IMMEDIATE, EXCLUSIVE in rollback mode
+ *                                          spool → transaction          spool → transaction
  *             page 1, truncation, COMMIT, checkpoint
  *
  * Until `begin` nothing is opened for writing, because a read-write connection that closes last checkpoints the WAL:
  * a sync that finds no difference changes no byte. In rollback mode pages wait in the spool, because a transaction
- * larger than SQLite's cache would lock readers out for the whole transfer.
+ * larger than SQLite's cache would lock readers out for the whole transfer. Where the transfer may take long or break,
+ * it is staged: no other writer of the replica waits meanwhile, and what has arrived outlives the run.
  */
 export class ExistingReplica implements PageSink {
   readonly path: string;
-  readonly resumed = false;
   readonly warnings: string[] = [];
   readonly #file: DatabaseFile;
   readonly #target: SinkTarget;
   readonly #options: ReplicaOptions;
-  readonly #old: OldState;
-  readonly #spool: Spool | undefined;
+  readonly #replica: OldState;
+  readonly #staging: Staging;
+  readonly #isWal: boolean;
+  /** Decided when the sink is prepared. */
+  #isStaged = false;
+  /** Pages of an interrupted run over those of the replica; undefined where there are none. */
+  readonly #resumedState: SpooledState | undefined;
+  #spool: Spool | undefined;
+  #differs: boolean | undefined;
   #writer: PageWriter | undefined;
   #preparing: Promise<void> | undefined;
   #firstPage: Uint8Array | undefined;
@@ -61,17 +72,34 @@ export class ExistingReplica implements PageSink {
     this.#file = file;
     this.#target = target;
     this.#options = options;
-    this.#old = old;
-    this.#spool = file.header?.wal === true ? undefined : new Spool(file.path, target);
+    this.#replica = old;
+    this.#isWal = file.header?.wal === true;
+    this.#staging = options.staging ?? new Staging('never');
+    const { spool } = this.#staging;
+    if (spool === undefined) return;
+    if (spool.pageSize === target.pageSize && (old.pageCount === 0 || old.pageSize === target.pageSize)) {
+      spool.cut(target.pageCount);
+      this.#resumedState = new SpooledState(old, spool);
+      this.#spool = spool;
+    } else this.#staging.remove();
   }
 
   get old(): PageSource {
-    return this.#old;
+    return this.#resumedState ?? this.#replica;
+  }
+
+  get resumed(): boolean {
+    return this.#resumedState !== undefined;
+  }
+
+  /** True where a page of the spool is another one than the replica's: a killed run may have committed all of them. */
+  get holdsChanges(): boolean {
+    return (this.#differs ??= this.#findChange());
   }
 
   /** True where the replica has no pages, or just the one of an empty database. */
   get isEmpty(): boolean {
-    return this.#old.isEmpty;
+    return this.#replica.isEmpty;
   }
 
   prepare(knownPages: number): Promise<void> {
@@ -81,15 +109,18 @@ export class ExistingReplica implements PageSink {
   async begin(): Promise<'ready' | 'moved'> {
     await this.prepare(0);
     try {
-      const writer = this.#openWriter();
-      await this.#retry(() => writer.call('begin', 'immediate'));
-      // Nobody else can commit now, so what the reader sees from here on is what the writer changes.
-      const moved = await this.#old.refresh(this.#options);
-      if (this.#old.pageCount > 0 && this.#old.pageSize !== this.#target.pageSize) {
+      if (this.#isStaged || !this.#isWal) await this.#openSpool();
+      if (!this.#isStaged) await this.#retry(() => this.#openWriter().call('begin', 'immediate'));
+      // With the lock nobody else can commit, so what the reader sees from here on is what the writer changes. Without
+      // it this finds what another sync did while its spool was waited for; `commit` looks again.
+      const moved = await this.#replica.refresh(this.#options);
+      if (this.#replica.pageCount > 0 && this.#replica.pageSize !== this.#target.pageSize) {
         throw new ReplicaMovedError(this.path);
       }
-      if (this.#spool === undefined) await writer.call('prepareForPages', this.#target.pageCount);
-      else this.#spool.open();
+      if (moved) this.#differs = undefined;
+      if (this.#spool === undefined) {
+        await this.#openWriter().call('prepareForPages', this.#target.pageCount);
+      }
       return moved ? 'moved' : 'ready';
     } catch (error) {
       throw replicaError(this.path, error);
@@ -108,6 +139,7 @@ export class ExistingReplica implements PageSink {
 
   async ready(): Promise<void> {
     try {
+      this.#spool?.flush();
       await this.#writer?.ready();
     } catch (error) {
       throw replicaError(this.path, error);
@@ -122,15 +154,16 @@ export class ExistingReplica implements PageSink {
     if (page === FIRST_PAGE && this.#firstPage !== undefined) return this.#firstPage;
     if (page === lockBytePage(this.#target.pageSize)) return new Uint8Array(this.#target.pageSize);
     if (this.#spool === undefined) return this.#openWriter().readPage(page);
-    return this.#spool.read(page) ?? this.#old.readPage(page);
+    if (this.#spool.held.has(page)) return this.#spool.read(page);
+    return this.old.readPage(page);
   }
 
   async commit(): Promise<void> {
     try {
-      const writer = this.#openWriter();
+      const writer = await this.#writerToCommit();
       const { firstPage, schemaCookie } = this.#newFirstPage();
-      this.#old.end();
       if (this.#spool !== undefined) await this.#applySpool(writer, this.#spool);
+      this.#replica.end();
       const shrinks = (await writer.call('pageCount')) > this.#target.pageCount;
       writer.writePage(FIRST_PAGE, firstPage);
       if (shrinks) await writer.call('truncateTo', this.#target.pageCount);
@@ -147,12 +180,34 @@ export class ExistingReplica implements PageSink {
     return this.#release();
   }
 
+  /** Staged pages are compared again where the replica was changed meanwhile: nobody else was kept from writing it. */
+  async #writerToCommit(): Promise<PageWriter> {
+    if (!this.#isStaged) return this.#openWriter();
+    await this.#connectWriter(this.#spool?.held.count ?? 0);
+    const writer = this.#openWriter();
+    await this.#retry(() => writer.call('begin', 'immediate'));
+    if (await this.#replica.refresh(this.#options)) throw new ReplicaMovedError(this.path);
+    return writer;
+  }
+
+  async #openSpool(): Promise<void> {
+    const { busyTimeoutMs: timeoutMs, signal } = this.#options;
+    this.#spool ??= await this.#staging.open(this.#target.pageSize, { timeoutMs, signal });
+    // The run that was waited for has failed, and left what its pages were: they are to be compared first.
+    if (this.#resumedState === undefined && !this.#spool.held.isEmpty) throw new ReplicaMovedError(this.path);
+  }
+
   async #prepare(knownPages: number): Promise<void> {
+    this.#isStaged = this.#staging.pays(knownPages, this.#target.pageSize);
+    if (!this.#isStaged) await this.#connectWriter(knownPages);
+  }
+
+  async #connectWriter(knownPages: number): Promise<void> {
     const { path } = this;
     const { pageSize } = this.#target;
     const options = {
-      textEncoding: this.#old.textEncoding,
-      wal: this.#spool === undefined,
+      textEncoding: this.#replica.textEncoding,
+      wal: this.#isWal,
       ...(this.#file.header === undefined ? { initialPageSize: pageSize } : {}),
     };
     try {
@@ -171,28 +226,57 @@ export class ExistingReplica implements PageSink {
    */
   #newFirstPage(): { firstPage: Uint8Array; schemaCookie: number | undefined } {
     // A file of 0 bytes has nothing of its own to keep.
-    if (this.#old.pageCount === 0 && this.#firstPage !== undefined) {
+    if (this.#replica.pageCount === 0 && this.#firstPage !== undefined) {
       return { firstPage: this.#firstPage, schemaCookie: undefined };
     }
-    const old = this.#old.readPage(FIRST_PAGE);
+    const old = this.#replica.readPage(FIRST_PAGE);
     const firstPage = firstPageForReplica(this.#firstPage ?? old, old);
     return { firstPage, schemaCookie: ((parseHeader(old)?.schemaCookie ?? 0) + 1) >>> 0 };
+  }
+
+  async #applySpool(writer: PageWriter, spool: Spool): Promise<void> {
+    const { pageCount, pageSize } = this.#target;
+    const oldPageCount = this.#replica.pageCount;
+    if (this.resumed) this.#dropUnchanged(spool);
+    if (!this.#isWal) await this.#lockExclusively(writer);
+    await writer.call('prepareForPages', pageCount);
+    for (const page of spool.held) {
+      writer.writePage(page, spool.readChecked(page));
+      await writer.ready();
+    }
+    // Compared with the zeros that stand for what a resumed spool lacks, such pages did not differ.
+    for (let page = oldPageCount + 1; page <= pageCount; page++) {
+      if (page === FIRST_PAGE || page === lockBytePage(pageSize) || spool.held.has(page)) continue;
+      writer.writePage(page, new Uint8Array(pageSize));
+      await writer.ready();
+    }
   }
 
   /**
    * The switch to an EXCLUSIVE lock needs a new transaction; another writer could slip in between, which
    * `data_version` tells.
    */
-  async #applySpool(writer: PageWriter, spool: Spool): Promise<void> {
+  async #lockExclusively(writer: PageWriter): Promise<void> {
+    this.#replica.end();
     const before = await writer.call('dataVersion');
     await writer.call('rollback');
     await this.#retry(() => writer.call('begin', 'exclusive'));
     if ((await writer.call('dataVersion')) !== before) throw new ReplicaMovedError(this.path);
-    await writer.call('prepareForPages', this.#target.pageCount);
-    for (const page of spool.pages()) {
-      writer.writePage(page, spool.read(page) as Uint8Array);
-      await writer.ready();
-    }
+  }
+
+  #dropUnchanged(spool: Spool): void {
+    for (const page of spool.held) if (!this.#isChanged(spool, page)) spool.held.remove(page);
+  }
+
+  #findChange(): boolean {
+    if (this.#spool === undefined || !this.resumed) return false;
+    for (const page of this.#spool.held) if (this.#isChanged(this.#spool, page)) return true;
+    return false;
+  }
+
+  #isChanged(spool: Spool, page: PageNumber): boolean {
+    if (page > this.#replica.pageCount) return true;
+    return Buffer.compare(spool.read(page), this.#replica.readPage(page)) !== 0;
   }
 
   async #commitMarked(writer: PageWriter): Promise<void> {
@@ -209,7 +293,8 @@ export class ExistingReplica implements PageSink {
   /** The commit is done: from here on nothing may fail the sync. */
   async #afterCommit(): Promise<void> {
     try {
-      this.#old.close();
+      this.#staging.remove();
+      this.#replica.close();
       await this.#writer?.call('checkpoint');
     } catch {
       // A checkpoint is a courtesy; whoever opens the replica next makes it.
@@ -238,11 +323,11 @@ export class ExistingReplica implements PageSink {
     this.#released = true;
     await this.#preparing?.catch(() => {}); // told to whoever waited for it
     const steps: (() => void | Promise<void>)[] = [
-      () => this.#old.close(),
+      () => this.#replica.close(),
       () => this.#writer?.call('rollback'),
       () => this.#writer?.call('close'),
       () => this.#writer?.end(),
-      () => this.#old.closeFile(),
+      () => this.#replica.closeFile(),
     ];
     for (const release of steps) {
       try {
@@ -251,7 +336,6 @@ export class ExistingReplica implements PageSink {
         // Closing is all that is left to do; an I/O error on the way must not hide the first one.
       }
     }
-    this.#spool?.remove();
     this.#writer = undefined;
   }
 }

@@ -97,6 +97,11 @@ export class NewReplica implements PageSink {
     return this.#part.old !== undefined;
   }
 
+  /** It may lack nothing but its publication. */
+  get holdsChanges(): boolean {
+    return this.resumed;
+  }
+
   prepare(): Promise<void> {
     return Promise.resolve();
   }

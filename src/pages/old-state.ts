@@ -11,6 +11,7 @@ import type { DatabaseHeader } from './header.ts';
 import type { MarkedOrigin } from './mark.ts';
 import { readOneByOne } from './page-source.ts';
 import type { PageSource } from './page-source.ts';
+import type { Staging } from './staging.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount, pageSize } from './page-types.ts';
 import { needsRecovery, ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
@@ -23,6 +24,8 @@ export interface ReplicaOptions {
   readonly signal?: AbortSignal | undefined;
   /** Nothing may be written, not even by SQLite's recovery. */
   readonly dryRun?: boolean | undefined;
+  /** Where pages wait before they are written, and what an interrupted run left there. */
+  readonly staging?: Staging | undefined;
   /** What the mark of the replica is to say; undefined where none is to be left. */
   readonly mark?: MarkedOrigin | undefined;
 }

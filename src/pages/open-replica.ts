@@ -85,7 +85,10 @@ export async function openSink(
   if (file.stats.size > 0 && !options.overwrite) refuseOtherOrigin(place, options.mark);
   if (target.pageCount === 0) return EmptyReplica.open(file, target, options);
   if (file.header !== undefined && file.header.pageSize !== target.pageSize) {
-    if (options.replace) return NewReplica.open(path, target, { ...options, replaces: file });
+    if (options.replace) {
+      options.staging?.remove();
+      return NewReplica.open(path, target, { ...options, replaces: file });
+    }
     throw otherPageSize(path, file.header.pageSize, target);
   }
   const sink = await ExistingReplica.open(file, target, options);

@@ -57,6 +57,8 @@ export interface PageSink {
   readonly old: PageSource | undefined;
   /** True where the copy goes on from the leftover of an interrupted run. */
   readonly resumed: boolean;
+  /** True where that leftover holds what the old state of the database does not: then there is something to commit. */
+  readonly holdsChanges: boolean;
   /** What the user should know after the commit, each a sentence. */
   readonly warnings: readonly string[];
   /**

@@ -1,7 +1,8 @@
 import { readdirSync, rmSync, statSync } from 'node:fs';
 import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
-import { isBusy } from './busy.ts';
+import { isBusy, retryBusy } from './busy.ts';
+import type { RetryOptions } from './busy.ts';
 import { databaseUri } from './database-uri.ts';
 
 /** A lock between processes that dies with its holder: a small database held by BEGIN EXCLUSIVE. */
@@ -28,6 +29,19 @@ export function tryExclusiveLock(path: string): ExclusiveLock | undefined {
       throw error;
     }
   }
+}
+
+/** The same, after a wait for the process that has it. Throws SqlsyncError BUSY, naming `what` is locked. */
+export function waitExclusiveLock(path: string, what: string, options: RetryOptions): Promise<ExclusiveLock> {
+  return retryBusy(
+    what,
+    () => {
+      const lock = tryExclusiveLock(path);
+      if (lock === undefined) throw Object.assign(new Error(`${path} is locked`), { code: 'SQLITE_BUSY' });
+      return lock;
+    },
+    options,
+  );
 }
 
 /**

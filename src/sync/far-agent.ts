@@ -60,6 +60,7 @@ async function replicate(
   }
   connection.agree(request, options);
   const { originName, dryRun, overwrite, replace, followLinks, busyTimeoutMs } = request;
+  const { maxSnapshotMs, maxWalGrowthBytes } = request;
   const access = restriction?.replica;
   await runReplica(connection, {
     path: access?.path(request.path, { keepLink: !followLinks }) ?? resolve(request.path),
@@ -74,6 +75,8 @@ async function replicate(
     followLinks,
     reader,
     busyTimeoutMs,
+    staging: request.stage ? 'always' : 'large',
+    limits: { maxSnapshotMs, maxWalGrowthBytes },
     signal,
     onProgress: (progress) =>
       connection.send(message('progress', { ...progress, phase: PHASES[progress.phase] })),

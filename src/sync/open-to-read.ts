@@ -1,6 +1,7 @@
 import { message } from '../../protocol/encode.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
+import { NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
 
 /** What there is to choose where a snapshot is only looked at. */
 export interface ReadRequest {
@@ -25,5 +26,6 @@ export function openToRead({ hash, maxTimeMs = 0, ...request }: ReadRequest): Me
     replicaFileId: '',
     overwrite: false,
     reader: READERS.file,
+    ...NO_SNAPSHOT_LIMITS,
   });
 }

@@ -1,21 +1,7 @@
-import { setImmediate as nextTick } from 'node:timers/promises';
+import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
-import {
-  CHILD_HASH_BYTES,
-  MAX_HASHES_PER_MESSAGE,
-  MAX_PAGE_COUNT,
-  MAX_TEXTS,
-  topLevel,
-  TREE_FANOUT,
-} from '../../protocol/limits.ts';
-import {
-  COMPRESSION_MODES,
-  HASH_ALGORITHMS,
-  LEVEL_TOP,
-  nameOf,
-  OUTCOMES,
-  READERS,
-} from '../../protocol/messages.ts';
+import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, MAX_TEXTS, TREE_FANOUT } from '../../protocol/limits.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
@@ -25,8 +11,11 @@ import { hostName, readMark } from '../pages/mark.ts';
 import { DatabaseSnapshot } from '../pages/snapshot.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
+import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { outside, PageServer } from './page-server.ts';
 import type { AccessCheck } from './restriction.ts';
+import { watchSnapshot } from './snapshot-limit.ts';
+import type { SnapshotLimits } from './snapshot-limit.ts';
 
 export interface OriginOptions {
   /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
@@ -47,24 +36,21 @@ export interface OriginOptions {
 export interface OriginResult {
   /** The replica agent's last message: after a commit, its confirmation. */
   readonly done: MessageOf<'done'>;
+  /** Snapshots that were begun because the one before came to its limit, and the first. */
+  readonly rounds: number;
+  /** The longest that a snapshot was held, and the most that the WAL grew meanwhile. */
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
 }
 
-/** Pages hashed between two looks at the connection: some 4 ms. */
-const SLICE_PAGES = 2048;
+/**
+ * Between two rounds on an origin in rollback mode: longer than SQLite's busy handler sleeps between two attempts
+ * (100 ms), so that writers that waited get in.
+ */
+const ROLLBACK_MODE_PAUSE_MS = 200;
 
 /** Characters of a table's name that are told. */
 const MAX_NAME_LENGTH = 500;
-
-/** Whatever the size of the database that this one is compared with, no pass begins above it. */
-const MAX_LEVEL = topLevel(MAX_PAGE_COUNT);
-
-/** Passes over the database that may wait for their turn. */
-const MAX_JOBS = 16;
-
-/** Hashes of the first pass are sent in messages of this many. */
-const HASHES_PER_ANSWER = 64;
 
 /**
  * Serves one snapshot to a replica agent: answers its questions about hashes and pages until it is done. Keeps no
@@ -76,13 +62,20 @@ export async function serveOrigin(
   open: MessageOf<'open'>,
   options: OriginOptions,
 ): Promise<OriginResult> {
+  const longest = { snapshotHeldMs: 0, walGrowthBytes: 0 };
+  let rounds = 1;
   for (let next = open; ;) {
     const session = await OriginSession.open(connection, next, options);
     try {
       const ended = await session.run();
-      if (ended.type === 'done') return { done: ended, ...session.figures };
-      // The replica was changed meanwhile: its agent asks for a new snapshot and compares again.
+      longest.snapshotHeldMs = Math.max(longest.snapshotHeldMs, session.figures.snapshotHeldMs);
+      longest.walGrowthBytes = Math.max(longest.walGrowthBytes, session.figures.walGrowthBytes);
+      if (ended.type === 'done') return { done: ended, rounds, ...longest };
+      // The round is over, or the replica was changed meanwhile: its agent asks for a new snapshot and compares again.
       next = ended;
+      if (!session.isOver) continue;
+      rounds++;
+      if (!session.wal) await pause(options.signal);
     } catch (error) {
       throw session.mayBeCommitted ? outcomeUnknown(error) : error;
     } finally {
@@ -91,28 +84,18 @@ export async function serveOrigin(
   }
 }
 
-/** A pass over consecutive nodes that is under way. */
-interface HashJob {
-  readonly id: number;
-  readonly level: number;
-  readonly first: number;
-  readonly end: number;
-  /** The node to hash next. */
-  next: number;
-  /** Hashes that were computed and not yet sent, from node `next` backwards. */
-  pending: Uint8Array;
-  pendingCount: number;
-}
-
 class OriginSession {
   readonly #connection: Connection;
   readonly #options: OriginOptions;
   readonly #snapshot: DatabaseSnapshot;
   readonly #tree: HashTree;
   readonly #pages: PageServer;
-  readonly #jobs: HashJob[] = [];
+  readonly #passes: HashPasses;
   #rootSent = false;
   #figures = { snapshotHeldMs: 0, walGrowthBytes: 0 };
+  readonly #unwatch: () => void;
+  #isOver = false;
+  #toldOver = false;
 
   static async open(
     connection: Connection,
@@ -162,7 +145,7 @@ class OriginSession {
         }),
       );
       options.onSnapshot?.({ warnings, notes, pageCount: snapshot.pageCount });
-      return new OriginSession(connection, options, snapshot, tree, compression);
+      return new OriginSession(connection, options, snapshot, tree, { compression, limits: open });
     } catch (error) {
       snapshot.close();
       throw error;
@@ -174,13 +157,24 @@ class OriginSession {
     options: OriginOptions,
     snapshot: DatabaseSnapshot,
     tree: HashTree,
-    compression: CompressionMode,
+    { compression, limits }: { compression: CompressionMode; limits: SnapshotLimits },
   ) {
     this.#connection = connection;
     this.#options = options;
     this.#snapshot = snapshot;
     this.#tree = tree;
     this.#pages = new PageServer(snapshot, tree, compression);
+    this.#passes = new HashPasses(connection, tree);
+    this.#unwatch = watchSnapshot(snapshot, limits, () => this.#end());
+  }
+
+  /** True where the snapshot came to its limit. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  get wal(): boolean {
+    return this.#snapshot.wal;
   }
 
   /** True from when the other side has all that it needs to commit. */
@@ -196,9 +190,9 @@ class OriginSession {
   async run(): Promise<MessageOf<'done'> | MessageOf<'open'>> {
     for (;;) {
       const next =
-        this.#connection.poll() ?? (this.#jobs.length === 0 ? await this.#connection.receive() : undefined);
+        this.#connection.poll() ?? (this.#passes.isEmpty ? await this.#connection.receive() : undefined);
       if (next === undefined) {
-        this.#hashSlice();
+        this.#passes.hashSlice();
         await nextTick();
       } else if (next.type === 'done' || next.type === 'open') {
         this.#checkEnd(next);
@@ -211,7 +205,34 @@ class OriginSession {
   }
 
   close(): void {
+    this.#unwatch();
     this.#snapshot.close();
+  }
+
+  /**
+   * The snapshot has come to its limit. It is released at once, whatever the replica agent is doing; who has asked for
+   * nothing is told nothing, and may have all that it needs.
+   */
+  #end(): void {
+    this.#isOver = true;
+    if (!this.#rootSent) this.#measure();
+    this.#snapshot.close();
+    this.#connection.state = 'over';
+    if (!this.#passes.isEmpty) this.#sayOver();
+    this.#passes.drop();
+  }
+
+  #sayOver(): void {
+    if (this.#toldOver) return;
+    this.#toldOver = true;
+    this.#connection.send(message('roundOver', this.#figures));
+  }
+
+  #measure(): void {
+    this.#figures = {
+      snapshotHeldMs: Math.round(this.#snapshot.heldMs),
+      walGrowthBytes: this.#snapshot.walGrowthBytes,
+    };
   }
 
   /** A commit that was not preceded by a look at the root hash was not checked: do not call it a success. */
@@ -222,9 +243,10 @@ class OriginSession {
   }
 
   #answer(question: Message): void | Promise<void> {
+    if (this.#isOver && question.type.startsWith('get')) return this.#sayOver();
     switch (question.type) {
       case 'getHashes':
-        return this.#queueHashes(question);
+        return this.#passes.add(question);
       case 'getChildren':
         return this.#sendChildren(question);
       case 'getPages':
@@ -240,45 +262,6 @@ class OriginSession {
       default:
         throw new SqlsyncError('PROTOCOL', `The other side sent ${question.type} to an origin agent`);
     }
-  }
-
-  #queueHashes(question: MessageOf<'getHashes'>): void {
-    const level = question.level === LEVEL_TOP ? topLevel(this.#tree.pageCount) : question.level;
-    // One node of a level above would be a pass over any database, which nothing can interrupt.
-    if (level > MAX_LEVEL) throw outside(`nodes of level ${level}; the highest is ${MAX_LEVEL}`);
-    const nodes = this.#tree.nodeCount(level);
-    const end = question.count === 0 ? nodes : question.first + question.count;
-    if (end > nodes || question.first > end)
-      throw outside(`nodes ${question.first} to ${end} of level ${level}, which has ${nodes}`);
-    if (question.first === end) return;
-    if (this.#jobs.length >= MAX_JOBS) throw outside(`more than ${MAX_JOBS} passes at once`);
-    const pending = new Uint8Array(HASHES_PER_ANSWER * this.#tree.hashBytes);
-    this.#jobs.push({
-      id: question.id,
-      level,
-      first: question.first,
-      end,
-      next: question.first,
-      pending,
-      pendingCount: 0,
-    });
-  }
-
-  /** Works on the oldest pass for a while, and sends its hashes when there are enough of them. */
-  #hashSlice(): void {
-    const job = this.#jobs[0];
-    if (job === undefined) return;
-    const { hashBytes } = this.#tree;
-    const nodes = Math.max(1, Math.floor(SLICE_PAGES / TREE_FANOUT ** job.level));
-    for (let i = 0; i < nodes && job.next < job.end && job.pendingCount < HASHES_PER_ANSWER; i++) {
-      this.#tree.hashNode(job.level, job.next++, job.pending, job.pendingCount++ * hashBytes);
-    }
-    if (job.pendingCount < HASHES_PER_ANSWER && job.next < job.end) return;
-    const first = job.next - job.pendingCount - job.first;
-    const data = job.pending.slice(0, job.pendingCount * hashBytes);
-    this.#connection.send(message('hashes', { id: job.id, first, data }));
-    job.pendingCount = 0;
-    if (job.next === job.end) this.#jobs.shift();
   }
 
   #sendChildren(question: MessageOf<'getChildren'>): void {
@@ -326,22 +309,25 @@ class OriginSession {
   #sendRoot(): void {
     const hash = this.#tree.root();
     this.#snapshot.checkUnreplaced();
-    this.#figures = {
-      snapshotHeldMs: Math.round(this.#snapshot.heldMs),
-      walGrowthBytes: this.#snapshot.walGrowthBytes,
-    };
+    this.#measure();
     // No hash follows the root: a new snapshot may be asked for next, and would meet them.
-    this.#jobs.length = 0;
+    this.#passes.drop();
     this.#rootSent = true;
     this.#connection.send(message('root', { hash, ...this.#figures }));
   }
 
   /** Ends the read transaction, so that the origin's WAL can be reset while the replica still commits. */
   #release(): void {
+    this.#unwatch();
     this.#snapshot.close();
-    this.#jobs.length = 0;
+    this.#passes.drop();
     this.#connection.state = 'released';
   }
+}
+
+async function pause(signal: AbortSignal | undefined): Promise<void> {
+  // An interruption shows at the next look at the connection.
+  await delay(ROLLBACK_MODE_PAUSE_MS, undefined, signal === undefined ? {} : { signal }).catch(() => {});
 }
 
 /** A conversation that broke between the root hash and the confirmation of the commit says nothing about either. */

@@ -12,6 +12,7 @@ import { lockBytePage, pageCount, pageNumber } from '../pages/page-types.ts';
 import type { PageSize } from '../pages/page-types.ts';
 import type { Connection } from './connection.ts';
 import { PageExchange } from './page-exchange.ts';
+import { RoundOverError } from './rounds.ts';
 import { TreeWalk, unasked } from './tree-walk.ts';
 import type { ChildrenRequest } from './tree-walk.ts';
 
@@ -114,6 +115,12 @@ export class PageCopy {
     };
   }
 
+  get #pagesMissing(): number {
+    const { snapshot } = this.#options;
+    const present = Math.min(this.#sink.old?.pageCount ?? 0, snapshot.pageCount);
+    return Math.max(0, present - this.#walk.pagesCompared) + this.#walk.differing - this.#pages.received;
+  }
+
   /** Returns when all pages are in the sink and the root hash was found right. */
   async run(): Promise<{ root: MessageOf<'root'>; changed: boolean }> {
     if (this.#walk.needsNoHashes) this.#abandonTop();
@@ -183,10 +190,9 @@ export class PageCopy {
   }
 
   #isChanged(): boolean {
-    const { old, resumed } = this.#sink;
+    const { old } = this.#sink;
     if (this.#walk.differing > 0 || old === undefined) return true;
-    // The leftover of an interrupted run may lack nothing but its publication.
-    return resumed || old.pageCount !== this.#options.snapshot.pageCount;
+    return this.#sink.holdsChanges || old.pageCount !== this.#options.snapshot.pageCount;
   }
 
   /** At the first difference takes the right to change the sink. */
@@ -268,6 +274,8 @@ export class PageCopy {
         if (!this.#rootAsked || this.#root !== undefined) throw unasked('the root hash');
         this.#root = answer;
         return undefined;
+      case 'roundOver':
+        throw new RoundOverError({ ...answer, ...this.counts, pagesMissing: this.#pagesMissing });
       default:
         throw unasked(answer.type);
     }

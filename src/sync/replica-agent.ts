@@ -12,12 +12,17 @@ import { hostName, markReplica } from '../pages/mark.ts';
 import { inspectReplica, openSink } from '../pages/open-replica.ts';
 import type { ReplicaPlace } from '../pages/open-replica.ts';
 import type { PageSink } from '../pages/page-source.ts';
+import { Staging } from '../pages/staging.ts';
+import type { StagingRule } from '../pages/staging.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
-import { ReplicaMovedError } from '../pages/replica-error.ts';
+import { ReplicaMovedError, replicaError } from '../pages/replica-error.ts';
 import type { Connection } from './connection.ts';
 import { PageCopy, RootMismatchError } from './page-copy.ts';
 import type { CopyProgress } from './page-copy.ts';
 import type { AccessCheck } from './restriction.ts';
+import { RoundOverError, Rounds } from './rounds.ts';
+import { hasLimits, NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
+import type { SnapshotLimits } from './snapshot-limit.ts';
 
 export interface ReplicaOptions {
   readonly path: string;
@@ -37,6 +42,10 @@ export interface ReplicaOptions {
   /** How both agents read their databases. */
   readonly reader: Reader;
   readonly busyTimeoutMs: number;
+  /** When pages of a replica in WAL mode wait in the spool; by default never. With limits always. */
+  readonly staging?: StagingRule | undefined;
+  /** What ends a round; by default nothing does. */
+  readonly limits?: SnapshotLimits | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onSnapshot?: (snapshot: {
     warnings: readonly string[];
@@ -48,8 +57,22 @@ export interface ReplicaOptions {
 
 export interface ReplicaResult {
   readonly done: MessageOf<'done'>;
+  /** Snapshots that were begun because the one before came to its limit, and the first. */
+  readonly rounds: number;
+  /** The longest that a snapshot was held, and the most that the origin's WAL grew meanwhile. */
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
+}
+
+/** What one run keeps over all its snapshots. */
+interface RunState {
+  readonly limits: SnapshotLimits;
+  readonly staging: Staging;
+  readonly rounds: Rounds;
+  /** Snapshots that were asked for. */
+  snapshots: number;
+  /** Whether the first of them went on from the leftover of an interrupted run; undefined before that is known. */
+  resumed: boolean | undefined;
 }
 
 /** How often a copy starts again because the replica was changed under it. */
@@ -60,16 +83,36 @@ const MAX_ATTEMPTS = 4;
  * Throws SqlsyncError; the replica is then as it was.
  */
 export async function runReplica(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
-  for (let attempt = 1; ; attempt++) {
+  const limits = options.limits ?? NO_SNAPSHOT_LIMITS;
+  const staging = new Staging(hasLimits(limits) ? 'always' : (options.staging ?? 'never'));
+  const run: RunState = { limits, staging, rounds: new Rounds(limits), snapshots: 0, resumed: undefined };
+  try {
+    const result = await copyUntilDone(connection, options, run);
+    connection.send(result.done);
+    await connection.drained();
+    return result;
+  } finally {
+    staging.close();
+  }
+}
+
+async function copyUntilDone(
+  connection: Connection,
+  options: ReplicaOptions,
+  run: RunState,
+): Promise<ReplicaResult> {
+  for (let attempt = 1; ;) {
     try {
-      const result = await attemptCopy(connection, options, attempt > 1);
-      connection.send(result.done);
-      await connection.drained();
-      return result;
+      return await attemptCopy(connection, options, run);
     } catch (error) {
-      if (error instanceof RootMismatchError && attempt === 1) continue;
+      if (error instanceof RoundOverError) {
+        run.rounds.add(error.round);
+        continue;
+      }
+      const isFirst = attempt++ === 1;
+      if (error instanceof RootMismatchError && isFirst) continue;
       if (!(error instanceof ReplicaMovedError)) throw error;
-      if (attempt < MAX_ATTEMPTS) continue;
+      if (attempt <= MAX_ATTEMPTS) continue;
       throw new SqlsyncError(
         'BUSY',
         `Replica ${options.path} is being changed by another program again and again`,
@@ -85,13 +128,16 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
 async function attemptCopy(
   connection: Connection,
   options: ReplicaOptions,
-  again: boolean,
+  run: RunState,
 ): Promise<ReplicaResult> {
   // A killed transaction's journal may have to be undone, and the WAL of a replica to be read.
   const place = await connection.whileBusy(() => inspectReplica(options.path, options));
+  // Before the snapshot begins: the hashes of its pages are checked.
+  if (place.file !== undefined && !options.dryRun)
+    await connection.whileBusy(() => resumeStaging(run.staging, place.path));
   const seed = randomBytes(SEED_BYTES);
-  const firstId = sendOpen(connection, place, seed, options);
-  connection.expect(again ? 'reopening' : 'opening');
+  const firstId = sendOpen(connection, place, seed, { ...options, limits: run.limits });
+  connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
   const snapshot = await receiveSnapshot(connection);
   connection.state = 'driving';
   options.onSnapshot?.(snapshot);
@@ -104,7 +150,10 @@ async function attemptCopy(
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
   let sink: PageSink | undefined;
   try {
-    sink = await connection.whileBusy(() => openSink(place, target, { ...options, mark }));
+    sink = await connection.whileBusy(() =>
+      openSink(place, target, { ...options, mark, staging: run.staging }),
+    );
+    run.resumed ??= sink.resumed;
     if (place.file !== undefined) options.access?.opened(place.path, place.file.fileId);
     const copy = new PageCopy({
       connection,
@@ -118,22 +167,42 @@ async function attemptCopy(
       onProgress: options.onProgress,
     });
     const { root, changed } = await copy.run();
+    run.rounds.held(root);
     const warnings: string[] = [];
-    const outcome = await settle(sink, place, options, { mark, changed, warnings });
-    const { snapshotHeldMs, walGrowthBytes } = root;
+    const outcome = await settle(sink, place, options, { mark, changed, warnings, staging: run.staging });
     const done = message('done', {
       outcome: OUTCOMES[outcome],
       pageSize: snapshot.pageSize,
       pageCount: snapshot.pageCount,
-      ...copy.counts,
+      ...countsOf(copy, run.rounds),
       created: outcome === 'committed' && place.file === undefined,
-      resumed: sink.resumed,
+      resumed: run.resumed,
       warnings: [...place.warnings, ...sink.warnings, ...warnings],
     });
-    return { done, snapshotHeldMs, walGrowthBytes };
+    const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
+    return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
   } finally {
     await sink?.abort();
   }
+}
+
+async function resumeStaging(staging: Staging, path: string): Promise<void> {
+  try {
+    await staging.resume(path);
+  } catch (error) {
+    throw replicaError(path, error);
+  }
+}
+
+/** With what the rounds before have received; a page that changed again counts again. */
+function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
+  const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy.counts;
+  return {
+    pagesCompared,
+    pagesChanged: pagesChanged + rounds.pagesTransferred,
+    pagesTransferred: pagesTransferred + rounds.pagesTransferred,
+    pagesDelta: pagesDelta + rounds.pagesDelta,
+  };
 }
 
 /** The snapshot; answers to the questions of an attempt that was given up come before it. */
@@ -152,7 +221,7 @@ function sendOpen(
   connection: Connection,
   place: ReplicaPlace,
   seed: Uint8Array,
-  options: ReplicaOptions,
+  options: ReplicaOptions & { readonly limits: SnapshotLimits },
 ): number {
   connection.send(
     message('open', {
@@ -168,6 +237,7 @@ function sendOpen(
       busyTimeoutMs: options.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
+      ...options.limits,
     }),
   );
   if (!place.hasOldPages) return 0;
@@ -190,10 +260,12 @@ async function settle(
     mark,
     changed,
     warnings,
+    staging,
   }: {
     readonly mark: MarkedOrigin | undefined;
     readonly changed: boolean;
     readonly warnings: string[];
+    readonly staging: Staging;
   },
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
@@ -202,6 +274,7 @@ async function settle(
   else await sink.abort();
   // A commit marks the replica itself.
   if (!commits && place.file !== undefined) markReplica(place.path, mark, { warnings });
+  staging.remove();
   removeOwnLeftovers(place.path);
   return commits ? 'committed' : 'unchanged';
 }

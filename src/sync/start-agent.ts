@@ -4,6 +4,7 @@ import { spawnProcess } from '../transport/process.ts';
 import { limitRate } from '../transport/rate-limit.ts';
 import { connectRsh } from '../transport/rsh.ts';
 import { connectSsh } from '../transport/ssh.ts';
+import type { Ask } from '../transport/terminal.ts';
 import type { Transport } from '../transport/transport.ts';
 import { commandPath } from './program.ts';
 
@@ -33,6 +34,8 @@ export interface RemoteOptions {
 
 export interface StartOptions {
   readonly remote: RemoteOptions;
+  /** How to ask for passphrases and passwords; by default on the terminal, where there is one. */
+  readonly ask?: Ask | undefined;
   readonly signal?: AbortSignal | undefined;
   /** What the far agent writes to its stderr, made safe to show. */
   readonly onStderr?: ((text: string) => void) | undefined;
@@ -102,6 +105,7 @@ export async function connectRemote(
     knownHostsFiles,
     acceptNewHostKey,
     connectTimeoutMs,
+    ask: options.ask,
     command: command.join(' '),
     onWarning: options.onWarning,
     ...common,

@@ -15,12 +15,17 @@ import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from 
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
+import type { Ask } from '../transport/terminal.ts';
+import { AnswerMemory, terminalAsk } from '../transport/terminal.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Connection } from './connection.ts';
 import { serveOrigin } from './origin-agent.ts';
 import type { OriginResult } from './origin-agent.ts';
 import type { CopyProgress } from './page-copy.ts';
 import { runReplica } from './replica-agent.ts';
+import { withRetries } from './retry.ts';
+import type { Retry } from './retry.ts';
+import type { SnapshotLimits } from './snapshot-limit.ts';
 import type { RemoteOptions } from './start-agent.ts';
 import { startAgent } from './start-agent.ts';
 
@@ -52,6 +57,14 @@ export interface SyncOptions extends RemoteOptions {
   readonly idleTimeoutMs?: number;
   /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */
   readonly maxTimeMs?: number | undefined;
+  /** How often it is tried again where the connection fails; default 0. What has arrived is not sent again. */
+  readonly retries?: number;
+  /**
+   * The longest that a snapshot may be held, in milliseconds, and the most that the origin's WAL may grow meanwhile, in
+   * bytes; default 0, no limit. A copy that takes longer is made in rounds, of which the last is the snapshot.
+   */
+  readonly maxSnapshotMs?: number;
+  readonly maxWalGrowthBytes?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
   /** What the user should know, as it becomes known; the summary repeats it. */
@@ -77,12 +90,16 @@ export interface SyncSummary {
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
-  /** How long the origin's read transaction was open, and by how much its -wal file grew meanwhile. */
+  /** How often it was tried, with `retries`. */
+  readonly attempts: number;
+  /** Snapshots that it took, with `maxSnapshotMs` and `maxWalGrowthBytes`, in the last attempt. */
+  readonly rounds: number;
+  /** How long the origin's read transaction was open, at the longest, and by how much its -wal file grew meanwhile. */
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
   /** The replica did not exist before. */
   readonly created: boolean;
-  /** It went on from the part file of an interrupted run. */
+  /** It went on from what an interrupted run, or attempt, had received. */
   readonly resumed: boolean;
   readonly warnings: readonly string[];
 }
@@ -95,7 +112,20 @@ interface Run {
   readonly compression: CompressionMode;
   readonly hash: HashAlgorithm;
   readonly busyTimeoutMs: number;
+  readonly limits: SnapshotLimits;
   readonly warnings: string[];
+  /** Of all attempts. */
+  readonly traffic: { bytesSent: number; bytesReceived: number };
+}
+
+/** One of the connections of a run. */
+interface Attempt {
+  readonly number: number;
+  readonly ask: Ask | undefined;
+  /** What is left of the caller's limit for the run, in milliseconds. */
+  readonly maxTimeMs: number | undefined;
+  /** Pages arrived. */
+  hasProgressed: boolean;
 }
 
 export const DEFAULT_BUSY_TIMEOUT_MS = 10_000;
@@ -114,29 +144,60 @@ const CLOSE_WAIT_MS = 5000;
 export async function runSync(options: SyncOptions): Promise<SyncSummary> {
   const startedAt = performance.now();
   const run = plan(options);
+  const retries = options.retries ?? 0;
+  const ask = retries > 0 ? terminalAsk() : undefined;
+  const answers = ask === undefined ? undefined : new AnswerMemory(ask);
+  let attempt: Attempt;
+  const { result, attempts } = await withRetries(
+    (number) => {
+      const maxTimeMs = remaining(options.maxTimeMs, startedAt);
+      attempt = { number, ask: answers?.forNextLogin(), maxTimeMs, hasProgressed: false };
+      return connectAndCopy(run, attempt);
+    },
+    {
+      retries,
+      hasProgressed: () => attempt.hasProgressed,
+      onRetry: (retry) => announceRetry(run, retry),
+      signal: options.signal,
+    },
+  );
+  return summarize(run, result, attempts, performance.now() - startedAt);
+}
+
+/** Of a limit in milliseconds, what is left of it, at least 1: 0 would say that there is none. */
+function remaining(maxTimeMs: number | undefined, startedAt: number): number | undefined {
+  return maxTimeMs && Math.max(1, Math.round(maxTimeMs - (performance.now() - startedAt)));
+}
+
+async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult> {
+  const { options } = run;
   const far = run.origin.kind === 'local' && run.replica.kind === 'ssh' ? run.replica : run.origin;
   const transport = await startAgent(far, {
     remote: options,
+    ask: attempt.ask,
     signal: options.signal,
     onStderr: (text) => options.onNote?.(text.trimEnd()),
     onWarning: (text) => warn(run, text),
   });
   const connection = new Connection(transport, far === run.origin ? 'opening' : 'offering', {
     idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
-    maxTimeMs: options.maxTimeMs,
+    maxTimeMs: attempt.maxTimeMs,
     signal: options.signal,
   });
   try {
-    const result = far === run.origin ? await pull(connection, run) : await push(connection, run);
+    const isPull = far === run.origin;
+    const result = await (isPull ? pull(connection, run, attempt) : push(connection, run, attempt));
     connection.detach();
     await close(connection, transport);
-    return summarize(run, result, connection, performance.now() - startedAt);
+    return result;
   } catch (error) {
     const failure = toSqlsyncError(error);
     connection.sendError(failure);
     connection.end();
     throw failure;
   } finally {
+    run.traffic.bytesSent += connection.bytesSent;
+    run.traffic.bytesReceived += connection.bytesReceived;
     transport.terminate();
   }
 }
@@ -162,12 +223,17 @@ function plan(options: SyncOptions): Run {
     compression: compress === 'auto' && isRemote ? 'zstd' : compress,
     hash: options.hash ?? 'xxh64',
     busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+    limits: {
+      maxSnapshotMs: options.maxSnapshotMs ?? 0,
+      maxWalGrowthBytes: options.maxWalGrowthBytes ?? 0,
+    },
     warnings: [],
+    traffic: { bytesSent: 0, bytesReceived: 0 },
   };
 }
 
 /** The replica is here and drives; the origin agent is at the other end. */
-function pull(connection: Connection, run: Run): Promise<OriginResult> {
+function pull(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
   const { options, origin } = run;
   return runReplica(connection, {
     path: resolve(run.replica.path),
@@ -181,14 +247,16 @@ function pull(connection: Connection, run: Run): Promise<OriginResult> {
     followLinks: options.followLinks === true,
     reader: options.reader ?? 'file',
     busyTimeoutMs: run.busyTimeoutMs,
+    staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
+    limits: run.limits,
     signal: options.signal,
     onSnapshot: (snapshot) => announce(run, snapshot),
-    ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+    onProgress: (progress) => notice(run, attempt, progress),
   });
 }
 
 /** The origin is here; the replica agent at the other end drives. */
-async function push(connection: Connection, run: Run): Promise<OriginResult> {
+async function push(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
   const { options, origin, replica } = run;
   connection.send(
     message('replicate', {
@@ -204,6 +272,8 @@ async function push(connection: Connection, run: Run): Promise<OriginResult> {
       busyTimeoutMs: run.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
+      stage: attempt.number > 1,
+      ...run.limits,
     }),
   );
   const open = await connection.receiveOnly('open');
@@ -211,13 +281,26 @@ async function push(connection: Connection, run: Run): Promise<OriginResult> {
     path: resolve(origin.path),
     signal: options.signal,
     onSnapshot: (snapshot) => announce(run, snapshot),
-    onProgress: (progress) => forwardProgress(options, progress),
+    onProgress: (progress) => forwardProgress(run, attempt, progress),
   });
 }
 
-function forwardProgress(options: SyncOptions, progress: MessageOf<'progress'>): void {
+function forwardProgress(run: Run, attempt: Attempt, progress: MessageOf<'progress'>): void {
   const phase = nameOf(PHASES, progress.phase);
-  if (phase !== undefined) options.onProgress?.({ ...progress, phase });
+  if (phase !== undefined) notice(run, attempt, { ...progress, phase });
+}
+
+function notice(run: Run, attempt: Attempt, progress: CopyProgress): void {
+  if (progress.pagesReceived > 0) attempt.hasProgressed = true;
+  run.options.onProgress?.(progress);
+}
+
+function announceRetry(run: Run, { failure, pauseMs, attempt }: Retry): void {
+  const last = (run.options.retries ?? 0) + 1;
+  warn(
+    run,
+    `${failure.message} [${failure.code}]; attempt ${attempt} of ${last} follows in ${(pauseMs / 1000).toFixed(1)} s`,
+  );
 }
 
 /** Warnings come from a peer in a pull: what is shown has to be made safe. */
@@ -228,6 +311,8 @@ function announce(run: Run, snapshot: { warnings: readonly string[]; notes: read
 
 function warn(run: Run, text: string): void {
   const warning = sanitizeText(text);
+  // Each attempt and each round begins with the same ones.
+  if (run.warnings.includes(warning)) return;
   run.warnings.push(warning);
   run.options.onWarning?.(warning);
 }
@@ -249,7 +334,7 @@ function nameFor(origin: Location): string {
   }
 }
 
-function summarize(run: Run, result: OriginResult, connection: Connection, durationMs: number): SyncSummary {
+function summarize(run: Run, result: OriginResult, attempts: number, durationMs: number): SyncSummary {
   const { done } = result;
   const outcome = nameOf(OUTCOMES, done.outcome);
   if (outcome === undefined)
@@ -265,9 +350,10 @@ function summarize(run: Run, result: OriginResult, connection: Connection, durat
     pagesChanged: done.pagesChanged,
     pagesTransferred: done.pagesTransferred,
     pagesDelta: done.pagesDelta,
-    bytesSent: connection.bytesSent,
-    bytesReceived: connection.bytesReceived,
+    ...run.traffic,
     durationMs: Math.round(durationMs),
+    attempts,
+    rounds: result.rounds,
     snapshotHeldMs: result.snapshotHeldMs,
     walGrowthBytes: result.walGrowthBytes,
     created: done.created,

@@ -33,6 +33,34 @@ export function terminalAsk(): Ask | undefined {
   };
 }
 
+/**
+ * What the user answered in one run, so that a new login of the same run need not ask again. It stays in memory. A login
+ * that asks the same a second time was not content with the answer: then the user is asked.
+ */
+export class AnswerMemory {
+  readonly #ask: Ask;
+  readonly #answers = new Map<string, string>();
+
+  constructor(ask: Ask) {
+    this.#ask = ask;
+  }
+
+  forNextLogin(): Ask {
+    const told = new Set<string>();
+    return async (question, echo) => {
+      const known = this.#answers.get(question);
+      if (known !== undefined && !told.has(question)) {
+        told.add(question);
+        return known;
+      }
+      const answer = await this.#ask(question, echo);
+      told.add(question);
+      this.#answers.set(question, answer);
+      return answer;
+    };
+  }
+}
+
 /** The terminal is raw while it asks: nothing is echoed by it, and Ctrl-C is a character. */
 async function askOn(device: string, question: string, echo: boolean): Promise<string> {
   const fd = openSync(device, 'r+');

@@ -272,6 +272,8 @@ describe('a restricted agent', () => {
           busyTimeoutMs: 0,
           idleTimeoutMs: 20_000,
           maxTimeMs: 0,
+          maxSnapshotMs: 0,
+          maxWalGrowthBytes: 0,
         }),
       );
     open('app.db');

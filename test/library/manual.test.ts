@@ -59,6 +59,7 @@ test('the manual explains every error code that the README does not give to the 
     'SWAPPED',
     'BUSY',
     'TIMEOUT',
+    'SNAPSHOT_LIMIT',
     'RESTRICTED',
     'INTERNAL',
   ]);

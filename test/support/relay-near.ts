@@ -62,6 +62,9 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       reader: READERS.file,
       idleTimeoutMs: IDLE_TIMEOUT_MS,
       maxTimeMs: 0,
+      stage: false,
+      maxSnapshotMs: 0,
+      maxWalGrowthBytes: 0,
       ...modes,
     }),
   );

@@ -13,6 +13,8 @@ import type {
 } from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
+import type { StagingRule } from '../../src/pages/staging.ts';
+import type { SnapshotLimits } from '../../src/sync/snapshot-limit.ts';
 import { Connection } from '../../src/sync/connection.ts';
 import { runFarAgent } from '../../src/sync/far-agent.ts';
 import { runReplica } from '../../src/sync/replica-agent.ts';
@@ -29,6 +31,8 @@ export interface SyncHereOptions {
   readonly hash?: HashAlgorithm;
   readonly compression?: CompressionMode;
   readonly busyTimeoutMs?: number;
+  readonly staging?: StagingRule;
+  readonly limits?: SnapshotLimits;
   /** See {@link stepByFrame}. */
   readonly onFrame?: FrameHook;
   /** What the origin agent wants the user to know. */
@@ -37,6 +41,9 @@ export interface SyncHereOptions {
 
 export interface SyncHereResult extends MessageOf<'done'> {
   readonly outcomeName: Outcome;
+  readonly rounds: number;
+  readonly snapshotHeldMs: number;
+  readonly walGrowthBytes: number;
 }
 
 /**
@@ -63,7 +70,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
         });
   const connection = new Connection(transport, 'opening', { idleTimeoutMs: 0 });
   try {
-    const { done } = await runReplica(connection, {
+    const { done, rounds, snapshotHeldMs, walGrowthBytes } = await runReplica(connection, {
       path: options.replica,
       originPath: options.origin,
       originName: options.origin,
@@ -75,13 +82,16 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       followLinks: options.followLinks === true,
       reader: 'file',
       busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
+      staging: options.staging,
+      limits: options.limits,
       onSnapshot: ({ warnings }) => warnings.forEach((warning) => options.onWarning?.(warning)),
     });
     connection.send(message('close', {}));
     connection.end();
     const failure = await originEnded;
     if (failure !== undefined) throw failure;
-    return { ...done, outcomeName: nameOf(OUTCOMES, done.outcome) as Outcome };
+    const outcomeName = nameOf(OUTCOMES, done.outcome) as Outcome;
+    return { ...done, outcomeName, rounds, snapshotHeldMs, walGrowthBytes };
   } catch (error) {
     // What a hook asserts counts, not what becomes of the sync when it fails.
     throw hookFailure ?? error;

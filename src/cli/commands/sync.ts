@@ -5,6 +5,7 @@ import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
 import type { Output } from '../output.ts';
+import { parseDuration, parseSize } from '../quantities.ts';
 import { ProgressLine } from '../progress.ts';
 import { withInterruption } from '../signals.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
@@ -20,6 +21,9 @@ export interface SyncArguments extends CommonArguments {
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
   readonly reader: 'file' | 'dbpage';
+  readonly retry: number;
+  readonly maxSnapshot?: string | undefined;
+  readonly maxWalGrowth?: string | undefined;
 }
 
 /** Between two progress events with `--json`, in milliseconds. */
@@ -51,7 +55,7 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
 function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError {
   if (error.code !== 'INTERRUPTED' || dryRun) return error;
   return new SqlsyncError(error.code, error.message, {
-    hint: 'The replica was not changed; what has arrived of a new one is kept, and the next run goes on from it.',
+    hint: 'The replica was not changed; what has arrived beside it is kept, and the next run goes on from it.',
     cause: error.cause,
   });
 }
@@ -59,7 +63,25 @@ function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError
 function optionsOf(args: SyncArguments): SyncOptions & { maxTimeMs: number | undefined } {
   const { origin, replica, dryRun, overwrite, replace, followLinks, compress, hash, reader } = args;
   const modes = { dryRun, overwrite, replace, followLinks, compress, hash, reader };
-  return { origin, replica, ...modes, ...remoteOptionsOf(args) };
+  return { origin, replica, ...modes, ...linkOptionsOf(args), ...remoteOptionsOf(args) };
+}
+
+/** Throws SqlsyncError USAGE. */
+function linkOptionsOf({
+  retry,
+  maxSnapshot,
+  maxWalGrowth,
+}: SyncArguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes'> {
+  if (!Number.isSafeInteger(retry) || retry < 0) {
+    throw new SqlsyncError('USAGE', `--retry: expected a whole number from 0 on`, {
+      hint: 'Give how often it is to be tried again where the connection fails, such as --retry 10.',
+    });
+  }
+  return {
+    retries: retry,
+    ...(maxSnapshot === undefined ? {} : { maxSnapshotMs: parseDuration('--max-snapshot', maxSnapshot) }),
+    ...(maxWalGrowth === undefined ? {} : { maxWalGrowthBytes: parseSize('--max-wal-growth', maxWalGrowth) }),
+  };
 }
 
 function listeners(
@@ -93,7 +115,16 @@ function describe(summary: SyncSummary): string {
     `  pages     ${describePages(summary)}`,
     `  wire      ${formatBytes(bytesSent)} sent, ${formatBytes(bytesReceived)} received${speedup}`,
     `  time      ${formatDuration(summary.durationMs)}; snapshot held for ${formatDuration(summary.snapshotHeldMs)}, origin's WAL grew by ${formatBytes(summary.walGrowthBytes)}`,
+    ...describeRounds(summary),
   ].join('\n');
+}
+
+function describeRounds({ attempts, rounds }: SyncSummary): string[] {
+  const parts = [
+    ...(attempts > 1 ? [`${formatCount(attempts)} attempts`] : []),
+    ...(rounds > 1 ? [`${formatCount(rounds)} rounds; the figures of snapshot and WAL are the largest`] : []),
+  ];
+  return parts.length === 0 ? [] : [`  link      ${parts.join(', ')}`];
 }
 
 function describePages(summary: SyncSummary): string {
@@ -118,7 +149,7 @@ function headline({ outcome, origin, replica, created, resumed }: SyncSummary): 
     case 'unchanged':
       return `${replica} already is an exact copy of ${origin}`;
     case 'committed': {
-      const how = created ? (resumed ? ' (new, resumed)' : ' (new)') : '';
+      const how = created ? (resumed ? ' (new, resumed)' : ' (new)') : resumed ? ' (resumed)' : '';
       return `${replica} is now an exact copy of ${origin}${how}`;
     }
   }

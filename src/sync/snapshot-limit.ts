@@ -1,0 +1,46 @@
+import type { DatabaseSnapshot } from '../pages/snapshot.ts';
+
+/** How often the -wal file is looked at. */
+const WAL_INTERVAL_MS = 50;
+
+/** What ends a round of a copy in rounds; 0 is no limit. */
+export interface SnapshotLimits {
+  /** How long the origin's read transaction may be open. */
+  readonly maxSnapshotMs: number;
+  /** By how much the origin's -wal file may grow meanwhile. */
+  readonly maxWalGrowthBytes: number;
+}
+
+export const NO_SNAPSHOT_LIMITS: SnapshotLimits = { maxSnapshotMs: 0, maxWalGrowthBytes: 0 };
+
+export function hasLimits({ maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits): boolean {
+  return maxSnapshotMs > 0 || maxWalGrowthBytes > 0;
+}
+
+/**
+ * Calls `onOver` once when `snapshot` has come to one of its limits, also while nobody asks anything of it. Returns what
+ * ends the watch.
+ */
+export function watchSnapshot(
+  snapshot: DatabaseSnapshot,
+  { maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits,
+  onOver: () => void,
+): () => void {
+  let age: NodeJS.Timeout | undefined;
+  let growth: NodeJS.Timeout | undefined;
+  const stop = (): void => {
+    clearTimeout(age);
+    clearInterval(growth);
+  };
+  const over = (): void => {
+    stop();
+    onOver();
+  };
+  if (maxSnapshotMs > 0) age = setTimeout(over, Math.max(0, maxSnapshotMs - snapshot.heldMs));
+  if (maxWalGrowthBytes > 0) {
+    growth = setInterval(() => {
+      if (snapshot.walGrowthBytes >= maxWalGrowthBytes) over();
+    }, WAL_INTERVAL_MS);
+  }
+  return stop;
+}
