@@ -36,6 +36,8 @@ export interface PageCopyOptions {
   readonly firstId: number;
   readonly hash: HashAlgorithm;
   readonly dryRun: boolean;
+  /** Whether the origin was told limits, and so may end the round. */
+  readonly isLimited: boolean;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
 }
 
@@ -275,6 +277,7 @@ export class PageCopy {
         this.#root = answer;
         return undefined;
       case 'roundOver':
+        if (!this.#options.isLimited) throw unasked('the end of a round');
         throw new RoundOverError({ ...answer, ...this.counts, pagesMissing: this.#pagesMissing });
       default:
         throw unasked(answer.type);

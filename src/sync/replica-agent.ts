@@ -164,6 +164,7 @@ async function attemptCopy(
       firstId,
       hash: options.hash,
       dryRun: options.dryRun,
+      isLimited: hasLimits(run.limits),
       onProgress: options.onProgress,
     });
     const { root, changed } = await copy.run();

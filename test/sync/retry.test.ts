@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { SqlsyncError } from '../../src/errors.ts';
+import type { ErrorCode } from '../../src/errors.ts';
+import { withMaxTime } from '../../src/sync/max-time.ts';
+import { withRetries } from '../../src/sync/retry.ts';
+import type { Retry, RetryOptions } from '../../src/sync/retry.ts';
+import { AnswerMemory } from '../../src/transport/terminal.ts';
+
+function failing(code: ErrorCode, cause?: unknown): () => Promise<never> {
+  return () => Promise.reject(new SqlsyncError(code, `failed by ${code}`, { cause }));
+}
+
+function options(retries: number, more: Partial<RetryOptions> = {}): RetryOptions & { told: Retry[] } {
+  const told: Retry[] = [];
+  return {
+    retries,
+    hasProgressed: () => false,
+    onRetry: (retry) => told.push(retry),
+    firstPauseMs: 1,
+    random: () => 0,
+    told,
+    ...more,
+  };
+}
+
+describe('retries', () => {
+  for (const code of ['CONNECT_FAILED', 'CONNECTION_LOST', 'TIMEOUT'] as const) {
+    test(`of ${code} are as many as allowed, and the last failure is told`, async () => {
+      let attempts = 0;
+      const given = options(3);
+      const work = (): Promise<never> => {
+        attempts++;
+        return failing(code)();
+      };
+      await assert.rejects(withRetries(work, given), { code });
+      assert.equal(attempts, 4);
+      assert.deepEqual(
+        given.told.map(({ attempt, failure }) => [attempt, failure.code]),
+        [2, 3, 4].map((attempt) => [attempt, code]),
+      );
+    });
+  }
+
+  for (const code of [
+    'AUTH_FAILED',
+    'HOST_KEY_MISMATCH',
+    'HOST_KEY_UNKNOWN',
+    'REMOTE_EXE_NOT_FOUND',
+    'SWAPPED',
+    'REPLICA_UNWRITABLE',
+    'PROTOCOL',
+    'PROTOCOL_VERSION',
+    'RESTRICTED',
+    'SNAPSHOT_LIMIT',
+    'INTERRUPTED',
+    'INTERNAL',
+    'BUSY',
+  ] as const) {
+    test(`are not made of ${code}`, async () => {
+      const given = options(3);
+      await assert.rejects(withRetries(failing(code), given), { code });
+      assert.equal(given.told.length, 0);
+    });
+  }
+
+  test('are not made of a remote shell that is not there', async () => {
+    const given = options(3);
+    const cause = Object.assign(new Error('spawn nosuch ENOENT'), { code: 'ENOENT' });
+    await assert.rejects(withRetries(failing('CONNECT_FAILED', cause), given), { code: 'CONNECT_FAILED' });
+    assert.equal(given.told.length, 0);
+  });
+
+  test('end with the first success, which tells how many attempts it took', async () => {
+    const work = (attempt: number): Promise<string> =>
+      attempt < 3 ? failing('CONNECTION_LOST')() : Promise.resolve('done');
+    assert.deepEqual(await withRetries(work, options(9)), { result: 'done', attempts: 3 });
+  });
+
+  test('are made of BUSY after a loss: the far agent may not have noticed it yet', async () => {
+    const codes: ErrorCode[] = ['CONNECTION_LOST', 'BUSY', 'BUSY'];
+    const work = (attempt: number): Promise<string> => {
+      const code = codes[attempt - 1];
+      return code === undefined ? Promise.resolve('done') : failing(code)();
+    };
+    assert.equal((await withRetries(work, options(5))).attempts, 4);
+  });
+
+  test('come after pauses that double up to a limit, and begin anew after progress', async () => {
+    let failures = 0;
+    const given = options(12, { hasProgressed: () => failures === 11 });
+    const work = (): Promise<never> => {
+      failures++;
+      return failing('CONNECTION_LOST')();
+    };
+    await assert.rejects(withRetries(work, given));
+    assert.deepEqual(
+      given.told.map(({ pauseMs }) => pauseMs),
+      [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1, 2],
+    );
+  });
+
+  test('pause for no longer than a minute, shortened by chance by up to a half', async () => {
+    const pauses: number[] = [];
+    const stop = new AbortController();
+    const given = options(1, {
+      firstPauseMs: 60_000,
+      random: () => 0.5,
+      signal: stop.signal,
+      onRetry: ({ pauseMs }) => {
+        pauses.push(pauseMs);
+        stop.abort();
+      },
+    });
+    await assert.rejects(withRetries(failing('TIMEOUT'), given), { code: 'INTERRUPTED' });
+    assert.deepEqual(pauses, [45_000]);
+  });
+
+  test('are ended by --max-time in the middle of a pause', async () => {
+    const run = withMaxTime(20, undefined, (signal) => {
+      const given = options(1, { firstPauseMs: 3_600_000, ...(signal === undefined ? {} : { signal }) });
+      return withRetries(failing('CONNECT_FAILED'), given);
+    });
+    await assert.rejects(run, { code: 'TIMEOUT', message: /--max-time/ });
+  });
+});
+
+describe('what the user answered', () => {
+  test('is not asked again at the next login, unless it was not right', async () => {
+    const asked: string[] = [];
+    const memory = new AnswerMemory((question) => {
+      asked.push(question);
+      return Promise.resolve(`answer ${asked.length}`);
+    });
+    const first = memory.forNextLogin();
+    assert.equal(await first('Password?', false), 'answer 1');
+    assert.equal(await first('Password?', false), 'answer 2', 'the first was wrong');
+    const second = memory.forNextLogin();
+    assert.equal(await second('Password?', false), 'answer 2');
+    assert.equal(await second('Password?', false), 'answer 3', 'it has changed');
+    assert.equal(await memory.forNextLogin()('Password?', false), 'answer 3');
+    assert.equal(await second('Passphrase?', false), 'answer 4');
+    assert.deepEqual(asked, ['Password?', 'Password?', 'Password?', 'Passphrase?']);
+  });
+});
