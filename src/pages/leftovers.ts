@@ -60,7 +60,7 @@ export function hasJournal(path: string, databaseBytes: number): boolean {
 
 /**
  * Removes what killed runs left beside a replica that is up to date now. Never throws: a later run tries again.
- * A spool that another run has just opened is nothing but a descriptor to that run.
+ * What another run uses just now stays: it holds the lock.
  */
 export function removeOwnLeftovers(path: string): void {
   const [part, spool, lockPath] = (['-part', '-spool', '-lock'] as const).map((suffix) =>

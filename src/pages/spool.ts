@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { setImmediate as nextTick } from 'node:timers/promises';
+import { SqlsyncError } from '../errors.ts';
 import { createPageHasher } from './hash.ts';
 import type { PageHasher } from './hash.ts';
 import { HeldPages } from './held-pages.ts';
@@ -243,7 +244,11 @@ export class Spool {
   }
 
   #damaged(page: number): Error {
-    return new Error(`${this.#path} has lost page ${page}; run it again`);
+    return new SqlsyncError(
+      'REPLICA_UNWRITABLE',
+      `${this.#path} has lost page ${page} since it was written or checked`,
+      { hint: 'Nothing was changed. Check the disk, and run it again: that page is fetched anew.' },
+    );
   }
 }
 

@@ -3,6 +3,9 @@ import type { DatabaseSnapshot } from '../pages/snapshot.ts';
 /** How often the -wal file is looked at. */
 const WAL_INTERVAL_MS = 50;
 
+/** Timers of Node.js take a longer time for one millisecond. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** What ends a round of a copy in rounds; 0 is no limit. */
 export interface SnapshotLimits {
   /** How long the origin's read transaction may be open. */
@@ -36,7 +39,9 @@ export function watchSnapshot(
     stop();
     onOver();
   };
-  if (maxSnapshotMs > 0) age = setTimeout(over, Math.max(0, maxSnapshotMs - snapshot.heldMs));
+  if (maxSnapshotMs > 0) {
+    age = setTimeout(over, Math.min(Math.max(0, maxSnapshotMs - snapshot.heldMs), MAX_TIMER_MS));
+  }
   if (maxWalGrowthBytes > 0) {
     growth = setInterval(() => {
       if (snapshot.walGrowthBytes >= maxWalGrowthBytes) over();

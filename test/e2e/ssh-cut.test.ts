@@ -97,6 +97,30 @@ for (const { name: transport, rsh } of SSH_WAYS) {
   });
 }
 
+for (const { name: transport, rsh } of SSH_WAYS) {
+  test(
+    `--retry by ${transport} goes on from what has arrived when the connection is reset`,
+    { skip },
+    async (context) => {
+      const pair = scenario.pair('wal');
+      const proxy = await startProxy(context, sshd, LIMIT_BYTES);
+      const args = [remote(sshd, pair.origin), pair.replica, '--retry', '3'];
+      const run = startCli(sshd, args, { ...proxy, rsh });
+      await Promise.race([proxy.full, run.ended]);
+      await Promise.race([someKept(pair.replica), run.ended]);
+      proxy.reset();
+      proxy.release();
+      const { status, stderr, events } = await run.ended;
+      assert.equal(status, 0, stderr);
+      const { attempts, resumed } = events.get('summary') ?? {};
+      assert.deepEqual({ attempts, resumed }, { attempts: 2, resumed: true });
+      assert.match(stderr + JSON.stringify([...events.values()]), /attempt 2 of 4 follows/);
+      assert.equal(scenario.state('wal', pair), 'new');
+      assert.ok((await agentsGone(pidDir)) > 0);
+    },
+  );
+}
+
 /** Resolves when the replica's side has written some of what was let through, so that there is something to go on from. */
 async function someKept(replica: string): Promise<void> {
   const beside = join(dirname(replica), `.${basename(replica)}.sqlsync`);
