@@ -107,6 +107,25 @@ describe('--retry', () => {
   });
 });
 
+describe('--max-snapshot', () => {
+  for (const way of ['pull', 'push'] as const) {
+    test(`makes a ${way} over a slow link in rounds, none of which holds the origin for longer`, async () => {
+      const pair = scenario.pair('wal');
+      const { summary } = await sync({
+        ...locations(way, pair),
+        rsh: brokenLink(way, 0, 0).rsh,
+        bandwidthBytesPerS: 4_000_000,
+        maxSnapshotMs: 1200,
+      });
+      assert.ok(summary.rounds >= 2, `${summary.rounds} rounds`);
+      assert.deepEqual([summary.attempts, summary.resumed], [1, false]);
+      assert.ok(summary.pagesTransferred <= (await pagesOfAll()) + summary.rounds);
+      assert.equal(scenario.state('wal', pair), 'new');
+      assert.equal(existsSync(spoolOf(pair)), false);
+    });
+  }
+});
+
 describe('kill -9', () => {
   for (const kind of ['wal', 'rollback'] as const) {
     for (const way of ['pull', 'push'] as const) {

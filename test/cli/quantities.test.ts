@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { parseDuration, parseSize } from '../../src/cli/quantities.ts';
+import { assertRefused } from './command.ts';
+
+describe('a duration', () => {
+  test('is a number of seconds, or has a unit', () => {
+    const given = ['30', '0.5', '.5', '500ms', '30s', '5m', '1.5h', '168H', ' 2 '];
+    assert.deepEqual(
+      given.map((text) => parseDuration('--max-snapshot', text)),
+      [30_000, 500, 500, 500, 30_000, 300_000, 5_400_000, 604_800_000, 2000],
+    );
+  });
+
+  for (const text of ['', '0', '0.0001', '-1', '5 m', '5d', '169h', '1e3', 'NaN', 'ms']) {
+    test(`is not ${JSON.stringify(text)}`, () => {
+      assert.throws(() => parseDuration('--max-snapshot', text), {
+        code: 'USAGE',
+        message: /^--max-snapshot: /,
+      });
+    });
+  }
+});
+
+describe('a size', () => {
+  test('is a number of bytes, or has a unit', () => {
+    const given = ['1', '1000', '10b', '64K', '64KiB', '64kb', '1.5m', '2G', '1t'];
+    assert.deepEqual(
+      given.map((text) => parseSize('--max-wal-growth', text)),
+      [1, 1000, 10, 65_536, 65_536, 64_000, 1_572_864, 2 ** 31, 2 ** 40],
+    );
+  });
+
+  for (const text of ['', '0', '-1', '64 M', '1x', '9999999T', 'M']) {
+    test(`is not ${JSON.stringify(text)}`, () => {
+      assert.throws(() => parseSize('--max-wal-growth', text), { code: 'USAGE' });
+    });
+  }
+});
+
+for (const [option, value, says] of [
+  ['--retry', '-1', /--retry: expected a whole number/],
+  ['--retry', '1.5', /--retry: expected a whole number/],
+  ['--retry', 'often', /--retry: /],
+  ['--max-snapshot', 'soon', /--max-snapshot: "soon" is not a duration/],
+  ['--max-wal-growth', 'much', /--max-wal-growth: "much" is not a size/],
+] as const) {
+  test(`${option} ${value} is refused`, async () => {
+    await assertRefused(['a.db', 'b.db', `${option}=${value}`], { code: 'USAGE', status: 2, says });
+  });
+}
