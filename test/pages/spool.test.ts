@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -6,13 +7,16 @@ import {
   existsSync,
   linkSync,
   lstatSync,
+  mkdtempSync,
   openSync,
   readFileSync,
+  rmdirSync,
   statSync,
   truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
@@ -151,6 +155,24 @@ describe('the spool that a run left', () => {
     Spool.create(path, IDENTITY, SIZE).close();
     assert.equal(existsSync(path), false);
   });
+});
+
+test('a spool that fills the disk is removed, so that the disk is not left full', (t) => {
+  const disk = mkdtempSync(join(tmpdir(), 'sqlsync-spool-disk-'));
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
+  t.after(() => {
+    if (mounted.status === 0) spawnSync('umount', [disk]);
+    rmdirSync(disk);
+  });
+  if (mounted.status !== 0) return t.skip('no file system can be mounted');
+  const path = join(disk, 'spool');
+  const spool = Spool.create(path, IDENTITY, SIZE);
+  const fill = (): void => {
+    for (let page = 2; page < 1000; page++) spool.write(pageNumber(page), new Uint8Array(SIZE).fill(page));
+  };
+  assert.throws(fill, { code: 'ENOSPC' });
+  spool.close();
+  assert.equal(existsSync(path), false);
 });
 
 describe('a file in the place of a spool is not used, and removed,', () => {
