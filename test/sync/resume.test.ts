@@ -29,6 +29,13 @@ const scenario = await Scenario.make(folder, { blobs: 2600, pageSize: 4096 });
 const KINDS = ['wal', 'rollback'] as const;
 type Kind = (typeof KINDS)[number];
 
+/** All of them with SQLSYNC_SLOW_TESTS; else each in one of the kinds. */
+function tenths(kind: Kind): number[] {
+  const all = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+  if (process.env['SQLSYNC_SLOW_TESTS'] === '1') return all;
+  return all.filter((tenth) => (tenth % 2 === 1) === (kind === 'wal'));
+}
+
 const staged = { staging: 'always', compression: 'none' } as const;
 
 function spoolOf({ replica }: Pair): string {
@@ -81,7 +88,7 @@ for (const kind of KINDS) {
       const batches = Math.ceil(all / 256);
       assert.ok(batches >= 10, `${batches} batches`);
       let last = 0;
-      for (let tenth = 1; tenth < 10; tenth++) {
+      for (const tenth of tenths(kind)) {
         const pair = await broken(kind, Math.floor((batches * tenth) / 10));
         const arrived = await pagesIn(pair);
         assert.ok(arrived > last, `${arrived} pages after ${tenth} tenths, ${last} before`);
@@ -111,11 +118,12 @@ for (const kind of KINDS) {
     });
 
     test('takes what is new of an origin that changed since it broke, also one that has shrunk or grown', async () => {
-      for (const sql of [
+      const changes = [
         'UPDATE bulk SET payload = randomblob(3000) WHERE id % 100 = 0',
         'DELETE FROM bulk WHERE id > 300; VACUUM',
         'INSERT INTO bulk (payload) SELECT randomblob(3000) FROM bulk',
-      ]) {
+      ];
+      for (const sql of kind === 'wal' ? changes : changes.slice(1, 2)) {
         const pair = await broken(kind);
         const origin = join(dirname(pair.replica), 'changed.db');
         copyFileSync(pair.origin, origin);
