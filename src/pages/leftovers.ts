@@ -2,7 +2,7 @@ import { closeSync, lstatSync, openSync, readSync, rmSync } from 'node:fs';
 import { SqlsyncError } from '../errors.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { fileBytes } from './database-file.ts';
-import { besideReplica } from './mark.ts';
+import { besideReplica, unfinishedMarks } from './mark.ts';
 
 /** The first bytes of a rollback journal (https://www.sqlite.org/fileformat2.html#the_rollback_journal). */
 const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
@@ -67,6 +67,7 @@ export function removeOwnLeftovers(path: string): void {
     besideReplica(path, suffix),
   ) as [string, string, string];
   try {
+    for (const mark of unfinishedMarks(path)) rmSync(mark, { force: true });
     const isThere = (name: string): boolean => lstatSync(name, { throwIfNoEntry: false }) !== undefined;
     if (![part, spool, lockPath].some(isThere)) return;
     const lock = tryExclusiveLock(lockPath);

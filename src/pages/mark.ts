@@ -5,6 +5,7 @@ import {
   fsyncSync,
   lstatSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -13,6 +14,7 @@ import {
 } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { systemErrorCode } from '../errors.ts';
 import { fileIdOf } from './database-file.ts';
 
 /**
@@ -132,8 +134,29 @@ function readMarkFile(path: string): Buffer | undefined {
   return readFileSync(markPath);
 }
 
+/** What follows the name of a mark in that of the file that is to take its place. */
+const TEMPORARY = /^\.\d+-[0-9a-f]{8}$/;
+
+/** Paths of files that were to become the mark of `path`, which a killed run leaves. */
+export function unfinishedMarks(path: string): string[] {
+  const mark = basename(besideReplica(path, ''));
+  return readdirSync(dirname(path))
+    .filter((name) => name.startsWith(mark) && TEMPORARY.test(name.slice(mark.length)))
+    .map((name) => join(dirname(path), name));
+}
+
 /** Durably: it is there whole or not at all. */
 function replaceMarkFile(path: string, content: string | Buffer, mode: number): void {
+  try {
+    tryReplaceMarkFile(path, content, mode);
+  } catch (error) {
+    // Another run may just have taken the temporary file for what a killed one left.
+    if (systemErrorCode(error) !== 'ENOENT') throw error;
+    tryReplaceMarkFile(path, content, mode);
+  }
+}
+
+function tryReplaceMarkFile(path: string, content: string | Buffer, mode: number): void {
   const markPath = besideReplica(path, '');
   const temporary = `${markPath}.${process.pid}-${randomBytes(4).toString('hex')}`;
   const descriptor = openSync(temporary, 'wx', mode | OWNER_WRITES);

@@ -13,6 +13,7 @@ import { BackgroundWriter } from './background-writer.ts';
 import type { PageSource, SinkTarget } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount } from './page-types.ts';
+import { replicaError } from './replica-error.ts';
 
 /** Bytes that may wait to be written while more arrive. */
 const MAX_WAITING_BYTES = 8 * 1024 * 1024;
@@ -77,12 +78,20 @@ export class PartFile {
     return bytes;
   }
 
+  /** An error is also one of the comparison, which knows no files. */
+  #readAt(offset: number, into: Uint8Array): number {
+    try {
+      return readSync(this.#open(), into, 0, into.length, offset);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
   #readInto(first: PageNumber, bytes: Uint8Array): void {
-    const descriptor = this.#open();
     const size = this.#target.pageSize;
     for (let filled = 0; filled < bytes.length;) {
       const offset = (first - 1) * size + filled;
-      const read = readSync(descriptor, bytes, filled, bytes.length - filled, offset);
+      const read = this.#readAt(offset, bytes.subarray(filled));
       if (read === 0) {
         // Only the lock-byte page, which is never written, can lie beyond the end of the file; it reads as zeros.
         if (first + Math.floor(filled / size) === lockBytePage(size)) {

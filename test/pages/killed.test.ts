@@ -77,6 +77,14 @@ describe('a sync that is killed', () => {
     assertReplicaOf(origin, replica);
   });
 
+  test('while it writes its mark leaves a part of it that the next run removes', async (t) => {
+    const { folder, origin, replica } = place(t);
+    assert.equal((await sqlsyncWith('fs.renameSync = kill;', [origin, replica])).signal, 'SIGKILL');
+    assert.match(names(folder).join(' '), /\.r\.db\.sqlsync\.\d+-[0-9a-f]{8}/);
+    await syncHere({ origin, replica });
+    assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
+  });
+
   test('after its commit leaves a spool that a run without a difference removes', async (t) => {
     const { folder, origin, replica } = await existing(t);
     const code = `const rm = fs.rmSync; let spools = 0;

@@ -173,6 +173,22 @@ describe('a mark', () => {
     assert.equal(readMark(replica)?.originHost, hostname());
   });
 
+  test('is written once more where another run took what was to become it for a leftover', async (t) => {
+    const [origin, folder] = [join(tempDir(t), 'origin.db'), tempDir(t)];
+    smallDatabase(origin);
+    const code = `
+      const { renameSync, rmSync } = fs;
+      let taken = false;
+      fs.renameSync = (from, to) => {
+        if (!taken) rmSync(from);
+        taken = true;
+        renameSync(from, to);
+      };`;
+    const { status, stderr } = await sqlsyncWith(code, [origin, join(folder, 'r.db')]);
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+    assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
+  });
+
   test('that cannot be written is a warning of a sync that was done', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     const rename = `const rename = fs.renameSync;

@@ -17,6 +17,10 @@ export type Role = 'pull' | 'push';
 export interface Pair {
   readonly origin: string;
   readonly replica: string;
+  /** As `--replace`. */
+  readonly replace?: boolean;
+  /** As `--overwrite`. */
+  readonly overwrite?: boolean;
 }
 
 /** A peer that hangs fails the test with TIMEOUT. */
@@ -33,8 +37,8 @@ export function nearConnection(transport: Transport, role: Role): Connection {
 export async function copyOver(connection: Connection, role: Role, pair: Pair): Promise<MessageOf<'done'>> {
   const modes = {
     dryRun: false,
-    overwrite: false,
-    replace: false,
+    overwrite: pair.overwrite === true,
+    replace: pair.replace === true,
     followLinks: false,
     busyTimeoutMs: BUSY_TIMEOUT_MS,
   };

@@ -1,0 +1,85 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { spawnProcess } from '../../../src/transport/process.ts';
+import { CLI } from '../../support/relay-kill.ts';
+import { failureOf, runNear } from '../../support/relay-near.ts';
+import type { Pair, Role } from '../../support/relay-near.ts';
+import type { Ended } from './scene.ts';
+
+/** A system call of the far agent that concerns a database, by its number among those of its name in its thread. */
+export interface Call {
+  readonly name: string;
+  /** From 1, as strace counts for `when`. */
+  readonly ordinal: number;
+  /** The arguments, as strace prints them. */
+  readonly text: string;
+}
+
+export interface TraceOptions {
+  /** Which end is traced: in a push the replica agent, in a pull the origin agent. */
+  readonly role: Role;
+  /** System calls to record. */
+  readonly trace: readonly string[];
+  /** What strace does to them, such as `fsync:error=EIO:when=3`. */
+  readonly inject?: readonly string[];
+  /** Further options of strace. */
+  readonly options?: readonly string[];
+  readonly environment?: NodeJS.ProcessEnv;
+}
+
+export interface TracedRun extends Ended {
+  /** All lines of strace. */
+  readonly log: string;
+}
+
+/** One sync with the near agent in this process and the far one under strace. */
+export async function runTraced(pair: Pair, options: TraceOptions): Promise<TracedRun> {
+  const log = join(dirname(pair.replica), '..', `${pair.replica.split('/').at(-2)}.strace`);
+  const injections = (options.inject ?? []).flatMap((injection) => ['-e', `inject=${injection}`]);
+  const transport = spawnProcess({
+    command: 'strace',
+    args: ['-f', '-y', '-o', log, '-e', `trace=${options.trace.join(',')}`].concat(
+      options.options ?? [],
+      injections,
+      [process.execPath, CLI, 'agent'],
+    ),
+    // One thread in the pool, so that its calls have an order.
+    env: { ...process.env, UV_THREADPOOL_SIZE: '1', ...options.environment },
+  });
+  try {
+    let done: MessageOf<'done'> | undefined;
+    const run = runNear(transport, options.role, pair).then((last) => (done = last));
+    const failure = await failureOf(run);
+    await transport.exited;
+    return { failure, done, log: readFileSync(log, 'latin1') };
+  } finally {
+    transport.terminate();
+  }
+}
+
+/** The recorded calls that name a file in `folder`, in their order, numbered within their thread. */
+export function callsIn(folder: string, log: string): Call[] {
+  const counts = new Map<string, number>();
+  const calls: Call[] = [];
+  for (const [, thread = '', name = '', text = ''] of log.matchAll(/^(\d+) +(\w+)\((.*)$/gm)) {
+    const key = `${thread} ${name}`;
+    const ordinal = (counts.get(key) ?? 0) + 1;
+    counts.set(key, ordinal);
+    if (text.includes(folder)) calls.push({ name, ordinal, text });
+  }
+  return calls;
+}
+
+/** Why nothing can be tried here; undefined where it can. */
+export function straceFault(folder: string): string | undefined {
+  const probe = join(folder, 'probe.strace');
+  const program = [process.execPath, '-e', '0'];
+  const inject = ['-e', 'trace=fsync', '-e', 'inject=fsync:signal=SIGKILL:when=1'];
+  const { status, error, stderr } = spawnSync('strace', ['-o', probe, ...inject, ...program], {
+    encoding: 'utf8',
+  });
+  if (error === undefined && status === 0 && existsSync(probe)) return undefined;
+  return `NOT TESTED: strace is missing or may not trace here (${error?.message ?? stderr.trim()}); install it with \`apt-get install strace\``;
+}
