@@ -73,5 +73,6 @@ function hintFor(code: string): string {
   if (['EACCES', 'EPERM', 'EROFS', 'SQLITE_CANTOPEN'].includes(code) || code.startsWith('SQLITE_READONLY')) {
     return 'Allow this user to write the file and its folder.';
   }
-  return 'Nothing was changed. Check the file system and the system log.';
+  // Not "nothing was changed": where the COMMIT itself failed, only SQLite's recovery decides.
+  return 'Check the file system and the system log. The replica is as it was or an exact copy: run it again.';
 }

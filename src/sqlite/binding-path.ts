@@ -103,13 +103,18 @@ export function platformName(): string {
   return `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
 }
 
-/** better-sqlite3's own settings, with URI file names (how we pass immutable=1) and sqlite_dbpage added. */
+/**
+ * better-sqlite3's own settings, with URI file names (how we pass immutable=1) and sqlite_dbpage added. Synchronous is
+ * EXTRA (3) for the connection that the backup API opens by itself: with FULL a power cut after a commit that shortens
+ * a database can bring its journal back, which does not have the pages that were cut off.
+ */
 function sqliteDefines(definesGypi: string): string[] {
   const own = [...definesGypi.matchAll(/^\s*'(\w+(?:=[^']*)?)',$/gm)].map((match) => match[1] ?? '');
   return [
     ...own.filter((define) => !define.startsWith('SQLITE_USE_URI=')),
     'SQLITE_USE_URI=1',
     'SQLITE_ENABLE_DBPAGE_VTAB',
+    'SQLITE_DEFAULT_SYNCHRONOUS=3',
   ];
 }
 

@@ -40,7 +40,9 @@ export class ReplicaWriter {
       database.unsafeMode(true);
       database.pragma('writable_schema = ON');
       database.prepare('ATTACH ? AS replica').run(databaseUri(path, { mode: 'rw' }));
-      database.pragma('replica.synchronous = FULL');
+      // With FULL the removal of the journal, which is the commit, is not made durable before the file is cut: a power
+      // cut can bring the journal back, which does not have the pages that were cut off. In WAL mode it is the same.
+      database.pragma('replica.synchronous = EXTRA');
       if (options.wal) database.pragma(`replica.cache_size = -${WAL_CACHE_KIB}`);
       if (options.initialPageSize !== undefined) {
         database.pragma(`replica.page_size = ${options.initialPageSize}`);

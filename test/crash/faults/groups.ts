@@ -1,6 +1,7 @@
-import type { FaultGroup } from './group.ts';
 import { errors } from './errors.ts';
+import type { FaultGroup } from './group.ts';
 import { kill } from './kill.ts';
+import { powerCut } from './power-cut.ts';
 
 /** Every group by its name, in the order in which `npm run faults` runs them. */
-export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = { kill, errors };
+export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = { kill, errors, 'power-cut': powerCut };

@@ -24,9 +24,19 @@ import { OriginWriter } from './origin-writer.ts';
 
 /**
  * What a sync finds at the replica's place. `wal` grows and `rollback` shrinks; `new` is nothing, `resumed` the part
- * file of an interrupted run; `replace` and `replaceWal` have another page size; `emptied` has an origin of 0 bytes.
+ * file of an interrupted run; `replace` and `replaceWal` have larger pages than the origin and less content,
+ * `replaceSmaller` has smaller ones and more; `emptied` has an origin of 0 bytes.
  */
-export const SCENE_KINDS = ['wal', 'rollback', 'new', 'resumed', 'replace', 'replaceWal', 'emptied'] as const;
+export const SCENE_KINDS = [
+  'wal',
+  'rollback',
+  'new',
+  'resumed',
+  'replace',
+  'replaceWal',
+  'replaceSmaller',
+  'emptied',
+] as const;
 export type SceneKind = (typeof SCENE_KINDS)[number];
 
 /** How a sync ended; `done` where it was called a success. */
@@ -177,17 +187,18 @@ export class Scene {
 async function makeOld(origin: string, folder: string, kind: SceneKind): Promise<void> {
   const replica = join(folder, 'replica.db');
   const isReplaced = kind.startsWith('replace');
-  const rows = kind === 'wal' || isReplaced ? 18 : 32;
+  const isSmaller = kind === 'replaceSmaller';
+  const rows = kind === 'wal' || (isReplaced && !isSmaller) ? 18 : 32;
   const sameAsNew = kind === 'new' || kind === 'resumed';
   populate(origin, {
-    pageBytes: isReplaced ? PAGE_BYTES * 2 : PAGE_BYTES,
+    pageBytes: isSmaller ? PAGE_BYTES / 2 : isReplaced ? PAGE_BYTES * 2 : PAGE_BYTES,
     rows: sameAsNew ? 24 : rows,
     salt: sameAsNew ? 2 : 1,
   });
   if (kind === 'new') return;
   const { near, far } = await runRelayed('push', { origin, replica });
   assert.equal(near ?? far, undefined);
-  if (kind === 'rollback' || kind === 'replace' || kind === 'emptied') {
+  if (kind === 'rollback' || kind === 'emptied' || (isReplaced && kind !== 'replaceWal')) {
     withDatabase(replica, (database) => database.pragma('journal_mode = delete'));
   }
   if (kind === 'resumed') makePart(folder, replica);
@@ -253,9 +264,10 @@ export function recoveredPages(path: string, scratch: string): Buffer[] {
   }
 }
 
-/** Makes the mark that was copied with a replica the mark of the copy. */
-function markAsOwn(replica: string): void {
+/** Makes the mark that was copied with a replica, if any, the mark of the copy. */
+export function markAsOwn(replica: string): void {
   const path = join(replica, '..', '.replica.db.sqlsync');
+  if (!existsSync(path)) return;
   const mark = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
   const { dev, ino } = statSync(replica);
   writeFileSync(path, JSON.stringify({ ...mark, fileId: `${dev}:${ino}`, fileBornMs: 0 }));

@@ -1,0 +1,210 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { Random } from '../../../fixtures/random.ts';
+
+/** What a process did to the files of one folder, as strace tells it with -xx. */
+export type DiskEvent =
+  | { readonly type: 'create'; readonly name: string }
+  | { readonly type: 'write'; readonly name: string; readonly offset: number | 'end'; readonly data: Buffer }
+  | { readonly type: 'size'; readonly name: string; readonly bytes: number }
+  | { readonly type: 'sync'; readonly name: string }
+  | { readonly type: 'syncFolder' }
+  | { readonly type: 'rename' | 'link'; readonly name: string; readonly to: string }
+  | { readonly type: 'unlink'; readonly name: string }
+  /** The last message on stdout: the commit is confirmed. */
+  | { readonly type: 'confirmed' };
+
+/** The unit in which a write may reach the disk in part. */
+const SECTOR_BYTES = 512;
+
+/** The code of `done` in a frame. */
+const DONE_CODE = 14;
+
+export function diskEvents(folder: string, log: string): DiskEvent[] {
+  const events: DiskEvent[] = [];
+  for (const [, name = '', text = ''] of log.matchAll(/^\d+ +(\w+)\((.*)$/gm)) {
+    const strings = [...text.matchAll(/"((?:\\x[0-9a-f]{2})*)"/g)].map(([, hex = '']) => unhex(hex));
+    const opened = unhex(/^\d+<((?:\\x[0-9a-f]{2})*)>/.exec(text)?.[1] ?? '').toString();
+    const numbers =
+      text
+        .replace(/"[^"]*"|<[^>]*>/g, '')
+        .match(/-?\d+/g)
+        ?.map(Number) ?? [];
+    const [first = Buffer.alloc(0), second = Buffer.alloc(0)] = strings;
+    if (name === 'write' && text.startsWith('1<')) {
+      if (first[4] === DONE_CODE) events.push({ type: 'confirmed' });
+    } else if (['pwrite64', 'write', 'ftruncate', 'fsync', 'fdatasync'].includes(name)) {
+      if (opened === folder) events.push({ type: 'syncFolder' });
+      else if (dirname(opened) === folder) events.push(contentEvent(name, basename(opened), first, numbers));
+    } else if (dirname(first.toString()) === folder && !/ = -1 /.test(text)) {
+      const to = basename(second.toString());
+      const event = nameEvent(name, basename(first.toString()), to, text);
+      if (event !== undefined) events.push(event);
+    }
+  }
+  return events.filter((event) => !('name' in event) || !event.name.endsWith('-shm'));
+}
+
+function contentEvent(call: string, name: string, data: Buffer, numbers: readonly number[]): DiskEvent {
+  if (call === 'pwrite64') return { type: 'write', name, data, offset: numbers[2] as number };
+  if (call === 'write') return { type: 'write', name, data, offset: 'end' };
+  if (call === 'ftruncate') return { type: 'size', name, bytes: numbers[1] as number };
+  return { type: 'sync', name };
+}
+
+function nameEvent(call: string, name: string, to: string, text: string): DiskEvent | undefined {
+  if (call === 'openat') return text.includes('O_CREAT') ? { type: 'create', name } : undefined;
+  if (call === 'rename' || call === 'link') return { type: call, name, to };
+  return call === 'unlink' ? { type: 'unlink', name } : undefined;
+}
+
+function unhex(escaped: string): Buffer {
+  return Buffer.from(escaped.replaceAll(String.raw`\x`, ''), 'hex');
+}
+
+type Change =
+  { readonly offset: number; readonly data: Buffer } | { readonly bytes: number; readonly data?: undefined };
+
+interface File {
+  durable: Buffer;
+  /** What was done since the last fsync, of which any part may be lost. */
+  pending: Change[];
+  bytes: number;
+}
+
+/** Names and the files that they get; undefined is no file any more. */
+type Naming = readonly (readonly [name: string, file: File | undefined])[];
+
+/** What of the pending changes reached the disk before the power was cut. */
+export const SURVIVORS = ['nothing', 'everything', 'only content', 'only names', 'a random part'] as const;
+export type Survivors = (typeof SURVIVORS)[number];
+
+/**
+ * A disk that keeps for sure only what was made durable: the content of a file by an fsync of the file, the names by an
+ * fsync of the folder. Anything else may be there or not, in any combination, a write also in part.
+ */
+export class Disk {
+  readonly #names = new Map<string, File>();
+  #durableNames = new Map<string, File>();
+  #pendingNames: Naming[] = [];
+
+  /** As the files of `folder` are now, all durable; without -shm files, which do not outlive a power cut. */
+  constructor(folder: string) {
+    for (const name of readdirSync(folder)) {
+      if (name.endsWith('-shm')) continue;
+      const durable = readFileSync(join(folder, name));
+      this.#names.set(name, { durable, pending: [], bytes: durable.length });
+    }
+    this.#durableNames = new Map(this.#names);
+  }
+
+  apply(event: DiskEvent): void {
+    switch (event.type) {
+      case 'create':
+        if (!this.#names.has(event.name)) {
+          this.#name([[event.name, { durable: Buffer.alloc(0), pending: [], bytes: 0 }]]);
+        }
+        return;
+      case 'write':
+      case 'size':
+        return this.#change(this.#file(event.name), event);
+      case 'sync': {
+        const file = this.#file(event.name);
+        file.durable = contentOf(file, file.pending);
+        file.pending = [];
+        return;
+      }
+      case 'syncFolder':
+        this.#durableNames = new Map(this.#names);
+        this.#pendingNames = [];
+        return;
+      case 'rename':
+        return this.#name([
+          [event.name, undefined],
+          [event.to, this.#file(event.name)],
+        ]);
+      case 'link':
+        return this.#name([[event.to, this.#file(event.name)]]);
+      case 'unlink':
+        return this.#name([[event.name, undefined]]);
+      case 'confirmed':
+        return;
+    }
+  }
+
+  /** Writes what a power cut leaves into the empty folder `into`. */
+  cut(into: string, survivors: Survivors, random: Random): void {
+    const keepsNames = survivors === 'everything' || survivors === 'only names';
+    const keepsContent = survivors === 'everything' || survivors === 'only content';
+    const isRandom = survivors === 'a random part';
+    const names = new Map(this.#durableNames);
+    for (const naming of this.#pendingNames) {
+      if (keepsNames || (isRandom && random.chance(0.5))) setNames(names, naming);
+    }
+    for (const [name, file] of names) {
+      const kept = isRandom ? somePart(file.pending, random) : keepsContent ? file.pending : [];
+      writeFileSync(join(into, name), contentOf(file, kept));
+    }
+  }
+
+  #change(file: File, event: DiskEvent & { type: 'write' | 'size' }): void {
+    if (event.type === 'size') {
+      file.pending.push({ bytes: event.bytes });
+      file.bytes = event.bytes;
+      return;
+    }
+    const offset = event.offset === 'end' ? file.bytes : event.offset;
+    file.pending.push({ offset, data: event.data });
+    file.bytes = Math.max(file.bytes, offset + event.data.length);
+  }
+
+  #name(naming: Naming): void {
+    setNames(this.#names, naming);
+    this.#pendingNames.push(naming);
+  }
+
+  #file(name: string): File {
+    const file = this.#names.get(name);
+    if (file === undefined) throw new Error(`strace did not tell where ${name} came from`);
+    return file;
+  }
+}
+
+function setNames(names: Map<string, File>, naming: Naming): void {
+  for (const [name, file] of naming) {
+    if (file === undefined) names.delete(name);
+    else names.set(name, file);
+  }
+}
+
+function contentOf(file: File, changes: readonly Change[]): Buffer {
+  let content = Buffer.from(file.durable);
+  for (const change of changes) {
+    const end = change.data === undefined ? change.bytes : change.offset + change.data.length;
+    if (end > content.length) content = Buffer.concat([content, Buffer.alloc(end - content.length)]);
+    if (change.data === undefined) content = content.subarray(0, change.bytes);
+    else change.data.copy(content, change.offset);
+  }
+  return content;
+}
+
+function somePart(changes: readonly Change[], random: Random): Change[] {
+  const share = random.pick([0.1, 0.5, 0.9]);
+  const kept: Change[] = [];
+  for (const change of changes) {
+    if (!random.chance(share)) continue;
+    if (change.data === undefined || random.chance(0.8)) kept.push(change);
+    else kept.push(...someSectors(change.offset, change.data, random));
+  }
+  return kept;
+}
+
+function someSectors(offset: number, data: Buffer, random: Random): Change[] {
+  const kept: Change[] = [];
+  for (let from = 0; from < data.length;) {
+    const end = Math.min(data.length, from + SECTOR_BYTES - ((offset + from) % SECTOR_BYTES));
+    if (random.chance(0.5)) kept.push({ offset: offset + from, data: data.subarray(from, end) });
+    from = end;
+  }
+  return kept;
+}

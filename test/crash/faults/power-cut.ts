@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { Random } from '../../../fixtures/random.ts';
+import type { Pair } from '../../support/relay-near.ts';
+import { Disk, diskEvents, SURVIVORS } from './disk.ts';
+import type { DiskEvent } from './disk.ts';
+import type { FaultGroup, FaultOptions } from './group.ts';
+import { includesFault, Tally } from './group.ts';
+import { markAsOwn, Scene, SCENE_KINDS } from './scene.ts';
+import type { SceneKind } from './scene.ts';
+import { runTraced, straceFault } from './traced-agent.ts';
+
+const TRACED = 'pwrite64,write,fsync,fdatasync,ftruncate,rename,link,unlink,openat'.split(',');
+
+/** Random parts of what was not durable, tried at each moment. */
+const RANDOM_PARTS = 4;
+
+/** Moments of each scene in the short run. */
+const SHORT_MOMENTS = 3;
+
+/**
+ * The power is cut after each system call of the replica agent that changes a file. What may then be on the disk is
+ * made from a recording of one sync: see {@link Disk}.
+ */
+export const powerCut: FaultGroup = async function* (options) {
+  const folder = mkdtempSync(join(tmpdir(), 'sqlsync-power-'));
+  try {
+    const fault = straceFault(folder);
+    if (fault !== undefined) {
+      process.emitWarning(fault);
+      return;
+    }
+    const random = new Random(options.seed);
+    for (const kind of SCENE_KINDS) {
+      if (!includesFault(options, `power cut: ${kind}`)) continue;
+      if (!options.long && random.chance(0.5)) continue;
+      yield await cutAtEveryMoment(join(folder, kind), kind, options);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+};
+
+async function cutAtEveryMoment(folder: string, kind: SceneKind, options: FaultOptions): Promise<Tally> {
+  const tally = new Tally(`power cut: ${kind}`);
+  const scene = await Scene.make(folder, kind);
+  const random = new Random(options.seed);
+  try {
+    const { disk, events } = await record(scene);
+    const share = options.long ? 1 : SHORT_MOMENTS / events.length;
+    let isConfirmed = false;
+    for (const [i, event] of events.entries()) {
+      disk.apply(event);
+      isConfirmed ||= event.type === 'confirmed';
+      if (!random.chance(share) && event.type !== 'confirmed') continue;
+      for (const survivors of SURVIVORS) {
+        const times = survivors === 'a random part' ? RANDOM_PARTS : 1;
+        for (let time = 1; time <= times; time++) {
+          const where = `after ${describe(event)} (${i + 1} of ${events.length}), ${survivors} survives, ${time}`;
+          await tally.add(where, async () => {
+            const pair = emptyPair(scene);
+            disk.cut(dirname(pair.replica), survivors, random);
+            // The copy has another inode than the replica that its mark was written for.
+            if (existsSync(pair.replica)) markAsOwn(pair.replica);
+            const state = scene.state(pair);
+            if (isConfirmed) assert.equal(state, 'new', 'a confirmed commit was lost');
+            await scene.converge(pair);
+            scene.discard(pair);
+            return isConfirmed ? `${state}, confirmed` : state;
+          });
+        }
+      }
+    }
+    assert.ok(isConfirmed, 'the sync was not confirmed');
+    await scene.checkOrigin();
+    return tally;
+  } finally {
+    await scene.end();
+  }
+}
+
+/** The disk before a sync, and what the sync did to it. */
+async function record(scene: Scene): Promise<{ disk: Disk; events: DiskEvent[] }> {
+  const pair = scene.pair();
+  const disk = new Disk(dirname(pair.replica));
+  const options = ['-xx', '-s', '1000000'];
+  const ended = await runTraced(pair, { role: 'push', trace: TRACED, options });
+  await scene.judge(pair, ended);
+  const events = diskEvents(dirname(pair.replica), ended.log);
+  scene.discard(pair);
+  return { disk, events };
+}
+
+function emptyPair(scene: Scene): Pair {
+  const replica = join(mkdtempSync(join(scene.folder, 'cut-')), 'replica.db');
+  return { origin: scene.origin, replica, replace: scene.kind.startsWith('replace') };
+}
+
+function describe(event: DiskEvent): string {
+  return `${event.type}${'name' in event ? ` of ${event.name}` : ''}`;
+}
