@@ -1,7 +1,13 @@
+import { corruption } from './corruption.ts';
 import { errors } from './errors.ts';
 import type { FaultGroup } from './group.ts';
 import { kill } from './kill.ts';
 import { powerCut } from './power-cut.ts';
 
 /** Every group by its name, in the order in which `npm run faults` runs them. */
-export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = { kill, errors, 'power-cut': powerCut };
+export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
+  kill,
+  errors,
+  'power-cut': powerCut,
+  corruption,
+};
