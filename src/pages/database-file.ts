@@ -1,9 +1,10 @@
-import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { dirname } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import type { DatabaseHeader } from './header.ts';
 import { HEADER_BYTES, parseHeader } from './header.ts';
+import { readFully } from './read-fully.ts';
 
 /** What can be told of a database file without opening it as a database. */
 export interface DatabaseFile {
@@ -92,7 +93,7 @@ function readHeader(path: string): DatabaseHeader | undefined {
   const bytes = Buffer.alloc(HEADER_BYTES);
   const descriptor = openSync(path, 'r');
   try {
-    return readSync(descriptor, bytes, 0, HEADER_BYTES, 0) === HEADER_BYTES ? parseHeader(bytes) : undefined;
+    return readFully(descriptor, bytes, 0) === HEADER_BYTES ? parseHeader(bytes) : undefined;
   } finally {
     closeSync(descriptor);
   }

@@ -1,8 +1,9 @@
-import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
 import type { Reader } from '../../protocol/messages.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
 import { readWalPages } from './wal-pages.ts';
+import { readFully } from './read-fully.ts';
 
 /** Pages that are read at once. */
 export const RUN_BYTES: number = 1024 * 1024;
@@ -85,14 +86,7 @@ export class FilePages {
 
   /** Bytes that the file has for this run. */
   #readFile(run: Uint8Array, first: PageNumber): number {
-    let filled = 0;
-    while (filled < run.length) {
-      const offset = (first - 1) * this.#pageSize + filled;
-      const read = readSync(this.#descriptor, run, filled, run.length - filled, offset);
-      if (read === 0) break;
-      filled += read;
-    }
-    return filled;
+    return readFully(this.#descriptor, run, (first - 1) * this.#pageSize);
   }
 
   #isInWal(page: number): boolean {

@@ -1,8 +1,9 @@
-import { closeSync, lstatSync, openSync, readSync, rmSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, rmSync } from 'node:fs';
 import { SqlsyncError } from '../errors.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { fileBytes } from './database-file.ts';
 import { besideReplica, unfinishedMarks } from './mark.ts';
+import { readFully } from './read-fully.ts';
 
 /** The first bytes of a rollback journal (https://www.sqlite.org/fileformat2.html#the_rollback_journal). */
 const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
@@ -47,7 +48,7 @@ export function hasJournal(path: string, databaseBytes: number): boolean {
   const header = Buffer.alloc(JOURNAL_HEADER_BYTES);
   const descriptor = openSync(`${path}-journal`, 'r');
   try {
-    if (readSync(descriptor, header, 0, header.length, 0) < header.length) return false;
+    if (readFully(descriptor, header, 0) < header.length) return false;
   } finally {
     closeSync(descriptor);
   }

@@ -5,7 +5,6 @@ import {
   ftruncateSync,
   lstatSync,
   openSync,
-  readSync,
   rmSync,
   writeSync,
 } from 'node:fs';
@@ -17,6 +16,7 @@ import type { PageHasher } from './hash.ts';
 import { HeldPages } from './held-pages.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { pageNumber, pageSize } from './page-types.ts';
+import { readFully } from './read-fully.ts';
 
 /** The first bytes of a spool; then its page size and the identity of its replica, a line each, and zeros. */
 const FORMAT = 'sqlsync spool 1\n';
@@ -132,7 +132,7 @@ export class Spool {
       const page = first + at / size;
       const inGroup = (GROUP_PAGES - ((page - 1) % GROUP_PAGES)) * size;
       const part = into.subarray(at, at + Math.min(inGroup, into.length - at));
-      if (this.#read(part, this.#pageAt(page)) < part.length) throw this.#damaged(page);
+      if (readFully(this.#descriptor, part, this.#pageAt(page)) < part.length) throw this.#damaged(page);
       at += part.length;
     }
   }
@@ -149,7 +149,7 @@ export class Spool {
     const hashes = new Uint8Array(2 * HASH_BYTES);
     this.#hasher.hash(bytes, hashes, 0);
     const [actual, known] = [hashes.subarray(0, HASH_BYTES), hashes.subarray(HASH_BYTES)];
-    this.#read(known, this.#hashAt(page));
+    readFully(this.#descriptor, known, this.#hashAt(page));
     if (Buffer.compare(actual, known) !== 0) throw this.#damaged(page);
     return bytes;
   }
@@ -191,12 +191,13 @@ export class Spool {
     const bytes = fstatSync(this.#descriptor).size;
     for (let first = 1; this.#hashAt(first) < bytes; first += GROUP_PAGES) {
       hashes.fill(0);
-      this.#read(hashes, this.#hashAt(first));
+      readFully(this.#descriptor, hashes, this.#hashAt(first));
       for (let i = 0; i < GROUP_PAGES;) {
         let end = i;
         while (end < GROUP_PAGES && (end - i) * size < this.#run.length && hasHash(hashes, end)) end++;
         const run = this.#run.subarray(0, (end - i) * size);
-        const whole = end === i ? 0 : Math.floor(this.#read(run, this.#pageAt(first + i)) / size);
+        const whole =
+          end === i ? 0 : Math.floor(readFully(this.#descriptor, run, this.#pageAt(first + i)) / size);
         for (let k = 0; k < whole; k++) {
           this.#hasher.hash(run.subarray(k * size, (k + 1) * size), actual, 0);
           const at = (i + k) * HASH_BYTES;
@@ -233,16 +234,6 @@ export class Spool {
     }
   }
 
-  /** Returns how many bytes there were. */
-  #read(into: Uint8Array, offset: number): number {
-    for (let at = 0; at < into.length;) {
-      const read = readSync(this.#descriptor, into, at, into.length - at, offset + at);
-      if (read === 0) return at;
-      at += read;
-    }
-    return into.length;
-  }
-
   #damaged(page: number): Error {
     return new SqlsyncError(
       'REPLICA_UNWRITABLE',
@@ -272,7 +263,7 @@ function openOwn(path: string): number | undefined {
 /** The page size that the header names; undefined where it is no header, or that of another replica's spool. */
 function readHeader(descriptor: number, identity: string): PageSize | undefined {
   const header = Buffer.alloc(HEADER_BYTES);
-  readSync(descriptor, header, 0, HEADER_BYTES, 0);
+  readFully(descriptor, header, 0);
   const size = pageSize(Number(header.toString('latin1').split('\n')[1]));
   if (size === undefined) return undefined;
   const expected = Buffer.alloc(HEADER_BYTES);

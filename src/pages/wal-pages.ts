@@ -1,5 +1,6 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { systemErrorCode } from '../errors.ts';
+import { readFully } from './read-fully.ts';
 
 /** Sizes in a WAL file (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). */
 const WAL_HEADER_BYTES = 32;
@@ -31,7 +32,7 @@ export function readWalPages(
   }
   try {
     const header = Buffer.alloc(WAL_HEADER_BYTES);
-    if (readSync(descriptor, header, 0, WAL_HEADER_BYTES, 0) < WAL_HEADER_BYTES) return undefined;
+    if (readFully(descriptor, header, 0) < WAL_HEADER_BYTES) return undefined;
     return scanFrames(descriptor, header.subarray(16, 24), pageSize, pageCount);
   } finally {
     closeSync(descriptor);
@@ -50,7 +51,7 @@ function scanFrames(
   const pages = new Uint8Array(Math.floor(pageCount / 8) + 1);
   let found = false;
   for (let offset = WAL_HEADER_BYTES; ; offset += chunk.length) {
-    const read = readSync(descriptor, chunk, 0, chunk.length, offset);
+    const read = readFully(descriptor, chunk, offset);
     for (let at = 0; at + FRAME_HEADER_BYTES <= read; at += frameBytes) {
       // Frames of one generation stand together at the start; behind them lie those of an older one.
       if (chunk.compare(salts, 0, 8, at + 8, at + 16) !== 0) return found ? pages : undefined;

@@ -24,6 +24,9 @@ export interface FaultOptions {
 /** Yields a row for each kind of fault. Throws only where a fault cannot be tried at all. */
 export type FaultGroup = (options: FaultOptions) => AsyncIterable<FaultRow>;
 
+/** Of an assertion, which may show two whole buffers. */
+const MAX_WHY_LENGTH = 1000;
+
 /** Counts what came of one kind of fault. */
 export class Tally implements FaultRow {
   readonly fault: string;
@@ -43,7 +46,8 @@ export class Tally implements FaultRow {
       outcome = await attempt();
     } catch (error) {
       outcome = 'BROKEN';
-      this.broken.push(`${this.fault}, ${where}: ${toSqlsyncError(error).message}`);
+      const why = toSqlsyncError(error).message.replaceAll(/\s+/g, ' ').slice(0, MAX_WHY_LENGTH);
+      this.broken.push(`${this.fault}, ${where}: ${why}`);
     }
     this.outcomes[outcome] = (this.outcomes[outcome] ?? 0) + 1;
   }

@@ -3,6 +3,7 @@ import { errors } from './errors.ts';
 import type { FaultGroup } from './group.ts';
 import { kill } from './kill.ts';
 import { powerCut } from './power-cut.ts';
+import { surroundings } from './surroundings.ts';
 
 /** Every group by its name, in the order in which `npm run faults` runs them. */
 export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
@@ -10,4 +11,5 @@ export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
   errors,
   'power-cut': powerCut,
   corruption,
+  surroundings,
 };
