@@ -39,6 +39,8 @@ export const MESSAGES = {
       overwrite: 'bool',
       replace: 'bool',
       followLinks: 'bool',
+      /** Have SQLite check the replica before `done`. */
+      check: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
@@ -155,6 +157,8 @@ export const MESSAGES = {
       created: 'bool',
       resumed: 'bool',
       warnings: 'texts',
+      /** What `integrity_check` found wrong with the replica, where that was asked for. */
+      findings: 'texts',
     },
   },
   /** replica → origin: how far it is, for the near side's display. */

@@ -3,6 +3,8 @@ import type { ErrorCode } from '../errors.ts';
 /** Exit statuses that are no error's. */
 export const EXIT_OK = 0;
 export const EXIT_DIFFERENT = 1;
+/** An exact copy was made, of a database that `--check` found damaged. */
+export const EXIT_DAMAGED = 1;
 
 /** The only place where errors become exit statuses; README.md, "Exit statuses", is the same table for people. */
 const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {

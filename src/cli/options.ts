@@ -75,6 +75,11 @@ export const SYNC_OPTIONS = {
     type: 'string',
     describe: 'Let the origin’s WAL grow by no more (64M, 1G) during a round',
   },
+  check: {
+    type: 'boolean',
+    default: false,
+    describe: 'Have SQLite check REPLICA after the copy (integrity_check); status 1 where it finds damage',
+  },
   compress: {
     choices: ['auto', 'zstd', 'none'],
     default: 'auto',

@@ -66,6 +66,7 @@ const CHECKS: {
     overwrite: flag,
     replace: flag,
     followLinks: flag,
+    check: flag,
     compress: oneOf('auto', 'zstd', 'none'),
     reader: oneOf('file', 'dbpage'),
     retries: numberBetween(0, 1_000_000, 'a number of retries'),

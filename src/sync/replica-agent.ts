@@ -3,7 +3,7 @@ import { message } from '../../protocol/encode.ts';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
-import { SqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import { EmptyReplica } from '../pages/empty-replica.ts';
 import { removeOwnLeftovers } from '../pages/leftovers.ts';
@@ -16,6 +16,7 @@ import { Staging } from '../pages/staging.ts';
 import type { StagingRule } from '../pages/staging.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
 import { ReplicaMovedError, replicaError } from '../pages/replica-error.ts';
+import { integrityFindings } from '../sqlite/integrity-check.ts';
 import type { Connection } from './connection.ts';
 import { PageCopy, RootMismatchError } from './page-copy.ts';
 import type { CopyProgress } from './page-copy.ts';
@@ -39,6 +40,8 @@ export interface ReplicaOptions {
   readonly replace: boolean;
   /** A symbolic link in the place of the replica is followed. */
   readonly followLinks: boolean;
+  /** SQLite checks the replica at the end; what it finds goes into `done`. */
+  readonly check: boolean;
   /** How both agents read their databases. */
   readonly reader: Reader;
   readonly busyTimeoutMs: number;
@@ -171,6 +174,7 @@ async function attemptCopy(
     run.rounds.held(root);
     const warnings: string[] = [];
     const outcome = await settle(sink, place, options, { mark, changed, warnings, staging: run.staging });
+    const findings = options.check && outcome !== 'dryRun' ? await findingsOf(place.path, options) : [];
     const done = message('done', {
       outcome: OUTCOMES[outcome],
       pageSize: snapshot.pageSize,
@@ -179,6 +183,7 @@ async function attemptCopy(
       created: outcome === 'committed' && place.file === undefined,
       resumed: run.resumed,
       warnings: [...place.warnings, ...sink.warnings, ...warnings],
+      findings,
     });
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
     return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
@@ -204,6 +209,12 @@ function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
     pagesTransferred: pagesTransferred + rounds.pagesTransferred,
     pagesDelta: pagesDelta + rounds.pagesDelta,
   };
+}
+
+/** The replica is an exact copy by now: what is found wrong with it is wrong with the origin's snapshot. */
+async function findingsOf(path: string, options: ReplicaOptions): Promise<string[]> {
+  const findings = await integrityFindings(path, options.busyTimeoutMs, options.signal);
+  return findings.map((finding) => sanitizeText(finding));
 }
 
 /** The snapshot; answers to the questions of an attempt that was given up come before it. */

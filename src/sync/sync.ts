@@ -42,6 +42,8 @@ export interface SyncOptions extends RemoteOptions {
   readonly replace?: boolean;
   /** A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. */
   readonly followLinks?: boolean;
+  /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
+  readonly check?: boolean;
   /** 'auto' (default): all pages over SSH, only deltas between local files. */
   readonly compress?: CompressionMode;
   /** 'xxh64' (default), or 'sha256' against crafted collisions. */
@@ -102,6 +104,8 @@ export interface SyncSummary {
   /** It went on from what an interrupted run, or attempt, had received. */
   readonly resumed: boolean;
   readonly warnings: readonly string[];
+  /** What `check` found wrong with the replica, and so with the origin, whose exact copy it is; none where it is sound. */
+  readonly findings: readonly string[];
 }
 
 /** One run, with everything decided. */
@@ -245,6 +249,7 @@ function pull(connection: Connection, run: Run, attempt: Attempt): Promise<Origi
     overwrite: options.overwrite === true,
     replace: options.replace === true,
     followLinks: options.followLinks === true,
+    check: options.check === true,
     reader: options.reader ?? 'file',
     busyTimeoutMs: run.busyTimeoutMs,
     staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
@@ -268,6 +273,7 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
       overwrite: options.overwrite === true,
       replace: options.replace === true,
       followLinks: options.followLinks === true,
+      check: options.check === true,
       reader: READERS[options.reader ?? 'file'],
       busyTimeoutMs: run.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
@@ -359,5 +365,6 @@ function summarize(run: Run, result: OriginResult, attempts: number, durationMs:
     created: done.created,
     resumed: done.resumed,
     warnings: run.warnings,
+    findings: done.findings.map((finding) => sanitizeText(finding)),
   };
 }

@@ -245,7 +245,7 @@ class Side {
     this.connection.send(message('release', {}));
     const { pageSize: size, pageCount } = this.snapshot;
     const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
-    const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [] };
+    const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [], findings: [] };
     this.connection.send(message('done', { pageSize: size, pageCount, ...none, ...flags }));
     this.connection.send(message('close', {}));
     this.connection.detach();

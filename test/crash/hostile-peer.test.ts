@@ -297,7 +297,14 @@ test('a question for the level of a larger database, as verify has to ask it, is
   connection.state = 'driving';
   connection.send(message('getHashes', { id: 1, level: topLevel(MAX_PAGE_COUNT), first: 0, count: 0 }));
   assert.equal((await connection.receiveOnly('hashes')).data.length, 8);
-  const none = { pagesCompared: 0, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0, warnings: [] };
+  const none = {
+    pagesCompared: 0,
+    pagesChanged: 0,
+    pagesTransferred: 0,
+    pagesDelta: 0,
+    warnings: [],
+    findings: [],
+  };
   const flags = { outcome: 0, created: false, resumed: false };
   connection.send(message('done', { pageSize: 4096, pageCount, ...none, ...flags }));
   connection.send(message('close', {}));

@@ -19,6 +19,8 @@ export interface Pair {
   readonly replica: string;
   /** As `--replace`. */
   readonly replace?: boolean;
+  /** As `--check`. */
+  readonly check?: boolean;
   /** As `--overwrite`. */
   readonly overwrite?: boolean;
 }
@@ -40,6 +42,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
     overwrite: pair.overwrite === true,
     replace: pair.replace === true,
     followLinks: false,
+    check: pair.check === true,
     busyTimeoutMs: BUSY_TIMEOUT_MS,
   };
   if (role === 'pull') {

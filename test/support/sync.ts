@@ -28,6 +28,7 @@ export interface SyncHereOptions {
   readonly overwrite?: boolean;
   readonly replace?: boolean;
   readonly followLinks?: boolean;
+  readonly check?: boolean;
   readonly hash?: HashAlgorithm;
   readonly compression?: CompressionMode;
   readonly busyTimeoutMs?: number;
@@ -80,6 +81,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       overwrite: options.overwrite === true,
       replace: options.replace === true,
       followLinks: options.followLinks === true,
+      check: options.check === true,
       reader: 'file',
       busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
       staging: options.staging,

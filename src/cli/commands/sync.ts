@@ -2,7 +2,7 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { runSync } from '../../sync/sync.ts';
 import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
 import type { Output } from '../output.ts';
 import { parseDuration, parseSize } from '../quantities.ts';
@@ -18,6 +18,7 @@ export interface SyncArguments extends CommonArguments {
   readonly overwrite: boolean;
   readonly replace: boolean;
   readonly followLinks: boolean;
+  readonly check: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
   readonly reader: 'file' | 'dbpage';
@@ -43,7 +44,9 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
     line?.end();
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary));
-    return EXIT_OK;
+    if (summary.findings.length === 0) return EXIT_OK;
+    output.warning(describeFindings(summary));
+    return EXIT_DAMAGED;
   } catch (error) {
     line?.end();
     const failure = explainInterruption(toSqlsyncError(error), args.dryRun);
@@ -61,8 +64,13 @@ function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError
 }
 
 function optionsOf(args: SyncArguments): SyncOptions & { maxTimeMs: number | undefined } {
-  const { origin, replica, dryRun, overwrite, replace, followLinks, compress, hash, reader } = args;
-  const modes = { dryRun, overwrite, replace, followLinks, compress, hash, reader };
+  const { origin, replica, dryRun, overwrite, replace, followLinks, check, compress, hash, reader } = args;
+  if (check && dryRun) {
+    throw new SqlsyncError('USAGE', '--check and --dry-run exclude each other', {
+      hint: 'A dry run writes nothing that could be checked; integrity_check of the origin is for sqlite3.',
+    });
+  }
+  const modes = { dryRun, overwrite, replace, followLinks, check, compress, hash, reader };
   return { origin, replica, ...modes, ...linkOptionsOf(args), ...remoteOptionsOf(args) };
 }
 
@@ -99,6 +107,19 @@ function listeners(
       output.json({ type: 'progress', ...progress });
     },
   };
+}
+
+/** Findings shown; `--json` has them all. */
+const MAX_FINDINGS_SHOWN = 10;
+
+function describeFindings({ origin, replica, findings }: SyncSummary): string {
+  const shown = findings.slice(0, MAX_FINDINGS_SHOWN).map((finding) => `  ${finding}`);
+  const more = findings.length - shown.length;
+  return [
+    `${replica} is an exact copy of ${origin}, and SQLite finds it damaged:`,
+    ...shown,
+    ...(more > 0 ? [`  and ${more} more (--json has them all)`] : []),
+  ].join('\n');
 }
 
 /** The summary for people. */
