@@ -1,11 +1,11 @@
-import { closeSync, linkSync, openSync, renameSync } from 'node:fs';
+import { closeSync, linkSync, openSync, renameSync, rmSync } from 'node:fs';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { copyByBackup, switchJournalMode } from '../sqlite/backup-copy.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
-import { currentFileId } from './database-file.ts';
+import { currentFileId, fileBytes } from './database-file.ts';
 import { findLeftover, refuseLeftover } from './leftovers.ts';
 import type { ReplicaOptions } from './old-state.ts';
 import { besideReplica, markReplica, syncFolder } from './mark.ts';
@@ -263,7 +263,21 @@ function publishWithoutReplacing(from: string, to: string): void {
     } catch (taken) {
       throw systemErrorCode(taken) === 'EEXIST' ? nameTaken(to, taken) : taken;
     }
-    renameSync(from, to);
+    try {
+      renameSync(from, to);
+    } catch (failure) {
+      removePlaceholder(to);
+      throw failure;
+    }
+  }
+}
+
+/** A file of 0 bytes would be an empty database to whoever looks for the replica. */
+function removePlaceholder(path: string): void {
+  try {
+    if (fileBytes(path) === 0) rmSync(path, { force: true });
+  } catch {
+    // What kept it from being renamed over is told.
   }
 }
 

@@ -85,6 +85,24 @@ describe('a sync that is killed', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
+  test('or fails between its placeholder and the rename over it, where there are no hard links, is gone on with', async (t) => {
+    for (const fate of ['kill()', "throw Object.assign(new Error('EIO'), { code: 'EIO' })"]) {
+      const { folder, origin, replica } = place(t);
+      const code = `
+        fs.linkSync = () => { throw Object.assign(new Error('EPERM'), { code: 'EPERM' }); };
+        const { renameSync } = fs;
+        fs.renameSync = (from, to) => { if (from.endsWith('-part')) ${fate}; renameSync(from, to); };`;
+      const { status, signal } = await sqlsyncWith(code, [origin, replica]);
+      if (signal === null) {
+        assert.equal(status, 4);
+        assert.ok(!existsSync(replica), 'nothing takes the name of the replica');
+      }
+      await syncHere({ origin, replica });
+      assertReplicaOf(origin, replica);
+      assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
+    }
+  });
+
   test('after its commit leaves a spool that a run without a difference removes', async (t) => {
     const { folder, origin, replica } = await existing(t);
     const code = `const rm = fs.rmSync; let spools = 0;
