@@ -1,3 +1,4 @@
+import type { Random } from '../../../fixtures/random.ts';
 import { toSqlsyncError } from '../../../src/errors.ts';
 
 /** One line of the table: one kind of fault, and what became of the syncs that met it. */
@@ -55,4 +56,14 @@ export class Tally implements FaultRow {
 
 export function includesFault(options: FaultOptions, fault: string): boolean {
   return options.filter === undefined || fault.includes(options.filter);
+}
+
+/** So many of them, by the random numbers' choice. */
+export function pick<T>(all: readonly T[], count: number, random: Random): T[] {
+  const left = [...all];
+  const picked: T[] = [];
+  while (picked.length < count && left.length > 0) {
+    picked.push(...left.splice(random.integer(0, left.length - 1), 1));
+  }
+  return picked;
 }

@@ -7,7 +7,7 @@ import type { Pair } from '../../support/relay-near.ts';
 import { Disk, diskEvents, SURVIVORS } from './disk.ts';
 import type { DiskEvent } from './disk.ts';
 import type { FaultGroup, FaultOptions } from './group.ts';
-import { includesFault, Tally } from './group.ts';
+import { includesFault, pick, Tally } from './group.ts';
 import { markAsOwn, Scene, SCENE_KINDS } from './scene.ts';
 import type { SceneKind } from './scene.ts';
 import { runTraced, straceFault } from './traced-agent.ts';
@@ -17,7 +17,8 @@ const TRACED = 'pwrite64,write,fsync,fdatasync,ftruncate,rename,link,unlink,open
 /** Random parts of what was not durable, tried at each moment. */
 const RANDOM_PARTS = 4;
 
-/** Moments of each scene in the short run. */
+/** In the short run. */
+const SHORT_SCENES = 2;
 const SHORT_MOMENTS = 3;
 
 /**
@@ -33,9 +34,8 @@ export const powerCut: FaultGroup = async function* (options) {
       return;
     }
     const random = new Random(options.seed);
-    for (const kind of SCENE_KINDS) {
+    for (const kind of options.long ? SCENE_KINDS : pick(SCENE_KINDS, SHORT_SCENES, random)) {
       if (!includesFault(options, `power cut: ${kind}`)) continue;
-      if (!options.long && random.chance(0.5)) continue;
       yield await cutAtEveryMoment(join(folder, kind), kind, options);
     }
   } finally {

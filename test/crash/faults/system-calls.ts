@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Random } from '../../../fixtures/random.ts';
 import type { Role } from '../../support/relay-near.ts';
 import type { FaultOptions, FaultRow } from './group.ts';
-import { includesFault, Tally } from './group.ts';
+import { includesFault, pick, Tally } from './group.ts';
 import { inLanes } from './lanes.ts';
 import { Scene, SCENE_KINDS } from './scene.ts';
 import type { SceneKind } from './scene.ts';
@@ -52,7 +52,7 @@ function replicaAgent(name: string, kind: SceneKind, environment: NodeJS.Process
 }
 
 /** In the short run some victims meet some of the faults, each at one call. */
-const SHORT_VICTIMS = 4;
+const SHORT_VICTIMS = 3;
 const SHORT_FAULTS = 3;
 
 /**
@@ -131,13 +131,4 @@ async function callsOf(scene: Scene, { role, environment }: Victim): Promise<Cal
   await scene.judge(pair, ended);
   scene.discard(pair);
   return callsIn(scene.folder, ended.log);
-}
-
-function pick<T>(all: readonly T[], count: number, random: Random): T[] {
-  const left = [...all];
-  const picked: T[] = [];
-  while (picked.length < count && left.length > 0) {
-    picked.push(...left.splice(random.integer(0, left.length - 1), 1));
-  }
-  return picked;
 }
