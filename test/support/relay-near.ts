@@ -29,10 +29,12 @@ export interface Pair {
 const IDLE_TIMEOUT_MS = 20_000;
 const BUSY_TIMEOUT_MS = 2000;
 
-export function nearConnection(transport: Transport, role: Role): Connection {
-  return new Connection(transport, role === 'pull' ? 'opening' : 'offering', {
-    idleTimeoutMs: IDLE_TIMEOUT_MS,
-  });
+export function nearConnection(
+  transport: Transport,
+  role: Role,
+  idleTimeoutMs: number = IDLE_TIMEOUT_MS,
+): Connection {
+  return new Connection(transport, role === 'pull' ? 'opening' : 'offering', { idleTimeoutMs });
 }
 
 /** One database over an open connection, as the near side of `sync.ts` does it. */
@@ -67,7 +69,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       hash,
       compression,
       reader: READERS.file,
-      idleTimeoutMs: IDLE_TIMEOUT_MS,
+      idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: 0,
       stage: false,
       maxSnapshotMs: 0,
@@ -86,8 +88,13 @@ export function closeConnection(connection: Connection): void {
 }
 
 /** The near side of one sync, from start to end. Rejects as `sync.ts` does, after having told the peer. */
-export async function runNear(transport: Transport, role: Role, pair: Pair): Promise<MessageOf<'done'>> {
-  const connection = nearConnection(transport, role);
+export async function runNear(
+  transport: Transport,
+  role: Role,
+  pair: Pair,
+  idleTimeoutMs?: number,
+): Promise<MessageOf<'done'>> {
+  const connection = nearConnection(transport, role, idleTimeoutMs);
   try {
     const done = await copyOver(connection, role, pair);
     closeConnection(connection);

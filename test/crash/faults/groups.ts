@@ -1,9 +1,10 @@
+import type { FaultGroup } from './group.ts';
 import { corruption } from './corruption.ts';
 import { errors } from './errors.ts';
-import type { FaultGroup } from './group.ts';
 import { kill } from './kill.ts';
 import { powerCut } from './power-cut.ts';
 import { surroundings } from './surroundings.ts';
+import { wire } from './wire.ts';
 
 /** Every group by its name, in the order in which `npm run faults` runs them. */
 export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
@@ -12,4 +13,5 @@ export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
   'power-cut': powerCut,
   corruption,
   surroundings,
+  wire,
 };
