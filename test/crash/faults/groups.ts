@@ -2,6 +2,7 @@ import type { FaultGroup } from './group.ts';
 import { corruption } from './corruption.ts';
 import { errors } from './errors.ts';
 import { kill } from './kill.ts';
+import { origin } from './origin.ts';
 import { powerCut } from './power-cut.ts';
 import { surroundings } from './surroundings.ts';
 import { wire } from './wire.ts';
@@ -14,4 +15,5 @@ export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
   corruption,
   surroundings,
   wire,
+  origin,
 };

@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Random } from '../../../fixtures/random.ts';
+import type { ErrorCode } from '../../../src/errors.ts';
+import { toSqlsyncError } from '../../../src/errors.ts';
+import { assertReplicaOf } from '../../support/compare.ts';
+import { assertOneSnapshot } from '../../support/stamped-database.ts';
+import { REPLACEMENTS, StampedOrigin } from '../../support/stamped-origin.ts';
+import { change, syncHere } from '../../support/sync.ts';
+import { includesFault, Tally } from './group.ts';
+import type { FaultOptions, FaultRow } from './group.ts';
+
+interface Trial {
+  readonly name: string;
+  /** What the writers do, beside plain writes. */
+  readonly kinds: readonly string[];
+  readonly replaces?: boolean;
+}
+
+/** What an owner can do to an origin while it is copied. */
+const TRIALS: readonly Trial[] = [
+  { name: 'transactions of all sizes', kinds: ['insertMany', 'deleteMany', 'deleteEnd', 'rewrite'] },
+  { name: 'all modes of checkpoint', kinds: ['passive', 'full', 'restart', 'truncate', 'reopen'] },
+  { name: 'VACUUM and auto_vacuum', kinds: ['vacuum', 'autoVacuum', 'incrementalVacuum', 'deleteMany'] },
+  { name: 'change of the page size', kinds: ['pageSize'] },
+  { name: 'change of journal_mode', kinds: ['journalMode', 'truncate'] },
+  { name: 'DROP and CREATE of everything', kinds: ['recreate'] },
+  { name: 'emptied and filled again', kinds: ['empty', 'insertMany'] },
+  { name: 'replaced by another file', kinds: ['truncate', 'insertMany'], replaces: true },
+  { name: 'everything at once', kinds: ['all'], replaces: true },
+];
+
+const LONG_SYNCS = 400;
+const SHORT_SYNCS = 5;
+/** Of the trials, the short run takes so many by the seed, and the last, which is everything. */
+const SHORT_TRIALS = 3;
+
+/** The ways in which a sync of such an origin may fail; the next one is to succeed once it is left alone. */
+const CLEAR_FAILURES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'BUSY',
+  'ORIGIN_REPLACED',
+  'ORIGIN_NOT_FOUND',
+]);
+
+/** Syncs beside processes that do to the origin whatever its owner may: each replica is one snapshot of it. */
+export async function* origin(options: FaultOptions): AsyncIterable<FaultRow> {
+  for (const trial of options.long ? TRIALS : someTrials(options.seed)) {
+    const tally = new Tally(trial.name);
+    if (!includesFault(options, tally.fault)) continue;
+    const folder = mkdtempSync(join(tmpdir(), 'sqlsync-origin-'));
+    try {
+      await new Trying(folder, trial, tally, options).run();
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+    yield tally;
+  }
+}
+
+function someTrials(seed: number): Trial[] {
+  const random = new Random(seed);
+  const others = TRIALS.slice(0, -1).map((trial) => ({ trial, rank: random.next() }));
+  others.sort((a, b) => a.rank - b.rank);
+  return [...others.slice(0, SHORT_TRIALS).map(({ trial }) => trial), TRIALS.at(-1) as Trial];
+}
+
+class Trying {
+  readonly #trial: Trial;
+  readonly #tally: Tally;
+  readonly #random: Random;
+  readonly #syncs: number;
+  readonly #origin: StampedOrigin;
+  readonly #replica: string;
+
+  constructor(folder: string, trial: Trial, tally: Tally, options: FaultOptions) {
+    this.#trial = trial;
+    this.#tally = tally;
+    this.#random = new Random(options.seed ^ TRIALS.indexOf(trial));
+    this.#syncs = options.long ? LONG_SYNCS : SHORT_SYNCS;
+    this.#origin = new StampedOrigin(join(folder, 'origin.db'), { seed: this.#random.uint32() });
+    this.#replica = join(folder, 'replica', 'replica.db');
+  }
+
+  async run(): Promise<void> {
+    const kinds = this.#trial.kinds.includes('all') ? ['all'] : ['write', ...this.#trial.kinds];
+    await this.#origin.start({ processes: 2, kinds, pauseMs: 1, seed: this.#random.integer(1, 1e6) });
+    try {
+      for (let i = 0; i < this.#syncs; i++) {
+        const earlier = this.#random.pick(['as it is', 'as it is', 'rollback', 'absent'] as const);
+        await this.#tally.add(`sync ${i + 1}`, () => this.#sync(i === 0 ? 'absent' : earlier));
+      }
+      const reports = await this.#origin.pause();
+      for (const kind of kinds.filter((name) => name !== 'all')) {
+        const done = reports.reduce((sum, report) => sum + (report.done[kind] ?? 0), 0);
+        // Two writers and a snapshot keep each other from some things for long.
+        if (this.#syncs >= LONG_SYNCS) assert.ok(done > 0, `${kind} was never done`);
+      }
+      await this.#tally.add('the last', async () => {
+        await this.#copy();
+        assertReplicaOf(this.#origin.path, this.#replica);
+        return 'left alone: equal';
+      });
+    } finally {
+      await this.#origin.stop();
+    }
+  }
+
+  /** One sync, which the writers get time to disturb at any message. */
+  async #sync(earlier: 'as it is' | 'rollback' | 'absent'): Promise<string> {
+    this.#prepare(earlier);
+    const replacing = this.#replaceSome();
+    try {
+      const outcome = await this.#copy().catch((error: unknown) => {
+        const failure = toSqlsyncError(error);
+        if (!CLEAR_FAILURES.has(failure.code)) throw failure;
+        return failure.code;
+      });
+      if (this.#exists()) assertOneSnapshot(this.#replica);
+      else assert.ok(!['committed', 'unchanged'].includes(outcome), `${outcome}, and there is no replica`);
+      const others = readdirSync(join(this.#replica, '..')).filter((name) => /-(spool|next)$/.test(name));
+      assert.deepEqual(others, [], 'left beside the replica');
+      return outcome;
+    } finally {
+      await replacing;
+    }
+  }
+
+  #prepare(earlier: 'as it is' | 'rollback' | 'absent'): void {
+    const folder = join(this.#replica, '..');
+    if (earlier === 'absent') {
+      rmSync(folder, { recursive: true, force: true });
+      mkdirSync(folder);
+    } else if (this.#exists()) {
+      const mode = earlier === 'rollback' ? 'delete' : this.#random.pick(['wal', 'delete']);
+      change(this.#replica, (database) => database.pragma(`journal_mode = ${mode}`));
+    }
+  }
+
+  async #copy(): Promise<string> {
+    const { outcomeName } = await syncHere({
+      origin: this.#origin.path,
+      replica: this.#replica,
+      replace: true,
+      overwrite: true,
+      busyTimeoutMs: 2000,
+      onFrame: async () => {
+        if (this.#random.chance(0.4)) await delay(this.#random.integer(0, 4));
+      },
+    });
+    return outcomeName;
+  }
+
+  /** Another file takes the origin's name at some moment of the sync. */
+  async #replaceSome(): Promise<void> {
+    if (this.#trial.replaces !== true || !this.#random.chance(0.5)) return;
+    await delay(this.#random.integer(0, 40));
+    await this.#origin.replace(this.#random.pick(REPLACEMENTS));
+  }
+
+  #exists(): boolean {
+    return existsSync(this.#replica);
+  }
+}

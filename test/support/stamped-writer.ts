@@ -1,0 +1,143 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import Database from 'better-sqlite3';
+import { Random } from '../../fixtures/random.ts';
+import { addCells, createStamped, stampAll, stampOf } from './stamped-database.ts';
+
+/**
+ * A process that does to a stamped database whatever its owner may, for ever: `stamped-writer.ts PATH SEED KINDS PAUSE_MS`.
+ * Its parent says `pause` (it closes its connection and answers), `resume`, and `report`; it ends with its parent.
+ */
+export interface WriterReport {
+  /** How often each kind was done, and how often SQLite was busy instead. */
+  readonly done: Record<string, number>;
+  readonly busy: number;
+  /** Longest time in ms from the call to the end of a plain transaction, and those of which SQLite was too busy. */
+  readonly worstMs: number;
+  readonly rssBytes: number;
+}
+
+const [path = '', seed = '1', kinds = 'write', pauseMs = '0'] = process.argv.slice(2);
+const random = new Random(Number(seed));
+/** An application's own checkpoints wait for readers with the writer's lock held, whatever the readers are. */
+const BUSY_TIMEOUT_MS = 25;
+const MAX_CELLS = 1500;
+let database: Database.Database | undefined;
+let paused = false;
+let done: Record<string, number> = {};
+let busy = 0;
+let worstMs = 0;
+
+const ACTIONS: Record<string, (db: Database.Database) => void> = {
+  write: (db) => transaction(db, () => addCells(db, random, random.integer(0, 5))),
+  insertMany: (db) => transaction(db, () => addCells(db, random, random.integer(50, 400))),
+  deleteMany: (db) =>
+    transaction(db, () => void db.prepare('DELETE FROM cell WHERE id % ? = 0').run(random.integer(2, 5))),
+  deleteEnd: (db) =>
+    transaction(db, () => {
+      const kept = random.integer(50, 300);
+      db.prepare('DELETE FROM cell WHERE id > (SELECT min(id) FROM cell) + ?').run(kept);
+    }),
+  rewrite: (db) =>
+    transaction(db, () => void db.exec('UPDATE cell SET body = randomblob(length(body)) WHERE id % 3 = 0')),
+  recreate: (db) =>
+    inTransaction(db, () => {
+      dropAll(db);
+      createStamped(db);
+      addCells(db, random, random.integer(1, 200));
+      stampAll(db, stampOf(random));
+    }),
+  empty: (db) => {
+    inTransaction(db, () => dropAll(db));
+    if (random.chance(0.5)) db.exec('VACUUM');
+  },
+  passive: (db) => void db.pragma('wal_checkpoint(PASSIVE)'),
+  full: (db) => void db.pragma('wal_checkpoint(FULL)'),
+  restart: (db) => void db.pragma('wal_checkpoint(RESTART)'),
+  truncate: (db) => void db.pragma('wal_checkpoint(TRUNCATE)'),
+  vacuum: (db) => void db.exec('VACUUM'),
+  incrementalVacuum: (db) => void db.pragma('incremental_vacuum'),
+  autoVacuum: (db) => {
+    db.pragma(`auto_vacuum = ${random.pick(['none', 'full', 'incremental'])}`);
+    db.exec('VACUUM');
+  },
+  journalMode: (db) =>
+    void db.pragma(`journal_mode = ${random.pick(['wal', 'wal', 'delete', 'truncate', 'persist'])}`),
+  pageSize: (db) => {
+    // Only a database in rollback mode can change it.
+    db.pragma('journal_mode = delete');
+    db.pragma(`page_size = ${random.pick([512, 1024, 4096])}`);
+    db.exec('VACUUM');
+    db.pragma('journal_mode = wal');
+  },
+  /** Goes away and comes back, with the checkpoint of a last close now and then. */
+  reopen: () => close(),
+};
+
+function transaction(db: Database.Database, change: () => void): void {
+  inTransaction(db, () => {
+    if (!hasTables(db)) createStamped(db);
+    change();
+    db.prepare('DELETE FROM cell WHERE id <= (SELECT max(id) FROM cell) - ?').run(MAX_CELLS);
+    stampAll(db, stampOf(random));
+  });
+}
+
+function inTransaction(db: Database.Database, change: () => void): void {
+  const startedAt = performance.now();
+  try {
+    db.transaction(change).immediate();
+  } finally {
+    worstMs = Math.max(worstMs, performance.now() - startedAt);
+  }
+}
+
+function hasTables(db: Database.Database): boolean {
+  return db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'cell'").get() !== undefined;
+}
+
+function dropAll(db: Database.Database): void {
+  for (const table of ['cell', 'total']) db.exec(`DROP TABLE IF EXISTS ${table}`);
+}
+
+function open(): Database.Database {
+  if (database !== undefined) return database;
+  const opened = new Database(path, { timeout: BUSY_TIMEOUT_MS, fileMustExist: true });
+  opened.pragma('synchronous = OFF');
+  return (database = opened);
+}
+
+function close(): void {
+  database?.close();
+  database = undefined;
+}
+
+process.on('message', (order: 'pause' | 'resume' | 'report') => {
+  if (order === 'pause') close();
+  paused = order === 'pause' || (paused && order === 'report');
+  const report: WriterReport = { done, busy, worstMs, rssBytes: process.memoryUsage.rss() };
+  process.send?.(report);
+  if (order === 'report') {
+    done = {};
+    busy = 0;
+    worstMs = 0;
+  }
+});
+process.once('disconnect', () => process.exit());
+
+const chosen = kinds === 'all' ? Object.keys(ACTIONS) : kinds.split(',');
+process.send?.('started');
+for (;;) {
+  if (!paused) act(random.pick(chosen));
+  await delay(paused ? 2 : Number(pauseMs));
+}
+
+function act(kind: string): void {
+  try {
+    ACTIONS[kind]?.(open());
+    done[kind] = (done[kind] ?? 0) + 1;
+  } catch (error) {
+    // Processes that all do such things get in each other's way all the time; that is the point.
+    if (!(error instanceof Database.SqliteError) || !/^SQLITE_(BUSY|LOCKED)/.test(error.code)) throw error;
+    busy++;
+  }
+}
