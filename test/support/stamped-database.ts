@@ -21,7 +21,7 @@ export interface StampedOptions {
   readonly cells?: number;
 }
 
-/** Makes such a database at `path`, with a stamp that no writer reaches. */
+/** Makes such a database at `path`. */
 export function makeStamped(path: string, options: StampedOptions): void {
   const database = new Database(path);
   try {
@@ -32,7 +32,7 @@ export function makeStamped(path: string, options: StampedOptions): void {
     database.transaction(() => {
       createStamped(database);
       addCells(database, random, options.cells ?? 200);
-      stampAll(database, stampOf(random));
+      stampAll(database, nextStamp());
     })();
     database.pragma('wal_checkpoint(TRUNCATE)');
   } finally {
@@ -56,8 +56,9 @@ export function stampAll(database: Database.Database, stamp: number): void {
   database.prepare('UPDATE total SET stamp = ?, cells = (SELECT count(*) FROM cell)').run(stamp);
 }
 
-export function stampOf(random: Random): number {
-  return random.integer(1, 2 ** 31);
+/** Later than every stamp that any process of this machine took before (microseconds of the monotonic clock). */
+export function nextStamp(): number {
+  return Number(process.hrtime.bigint() / 1000n);
 }
 
 export interface SnapshotRead {
@@ -84,6 +85,11 @@ export function assertOneSnapshot(path: string): SnapshotRead {
 export function readSnapshot(database: Database.Database, path: string): SnapshotRead {
   const check = database.pragma('integrity_check', { simple: true });
   assert.equal(check, 'ok', `${path}: integrity_check`);
+  return readStamp(database, path);
+}
+
+/** As {@link readSnapshot}, without `integrity_check`. */
+export function readStamp(database: Database.Database, path: string): SnapshotRead {
   const tables = database
     .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
     .pluck()

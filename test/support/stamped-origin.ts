@@ -1,11 +1,9 @@
-import type { ChildProcess } from 'node:child_process';
-import { fork } from 'node:child_process';
-import { once } from 'node:events';
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { ObedientChild } from './child-orders.ts';
 import { makeStamped } from './stamped-database.ts';
 import type { StampedOptions } from './stamped-database.ts';
-import type { WriterReport } from './stamped-writer.ts';
+import type { WriterOrder, WriterReport } from './stamped-writer.ts';
 
 const WRITER = fileURLToPath(new URL('./stamped-writer.ts', import.meta.url));
 
@@ -25,7 +23,7 @@ export type Replacement = (typeof REPLACEMENTS)[number];
 export class StampedOrigin {
   readonly path: string;
   readonly #options: StampedOptions;
-  readonly #writers: ChildProcess[] = [];
+  readonly #writers: ObedientChild<WriterOrder, WriterReport>[] = [];
   #replacements = 0;
 
   /** Makes the database at `path`. */
@@ -38,9 +36,7 @@ export class StampedOrigin {
   async start({ processes, kinds, pauseMs, seed }: WriterSettings): Promise<void> {
     for (let i = 0; i < processes; i++) {
       const args = [this.path, String(seed + i), kinds.join(','), String(pauseMs)];
-      const writer = fork(WRITER, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-      this.#writers.push(writer);
-      await answer(writer);
+      this.#writers.push(await ObedientChild.start<WriterOrder, WriterReport>(WRITER, args));
     }
   }
 
@@ -56,6 +52,17 @@ export class StampedOrigin {
   /** What was done since the last report. */
   report(): Promise<WriterReport[]> {
     return this.#order('report');
+  }
+
+  /** One of the writers does this once, now. */
+  async act(kind: string): Promise<void> {
+    const [writer] = this.#writers;
+    if (writer === undefined) throw new Error('there is no writer');
+    await writer.order(`do ${kind}`);
+  }
+
+  get writerPids(): number[] {
+    return this.#writers.map(({ pid }) => pid);
   }
 
   /**
@@ -74,35 +81,11 @@ export class StampedOrigin {
   }
 
   async stop(): Promise<void> {
-    for (const writer of this.#writers) {
-      if (writer.exitCode !== null || writer.signalCode !== null) throw new Error('a writer ended by itself');
-      writer.disconnect();
-      await once(writer, 'exit');
-    }
-    this.#writers.length = 0;
+    const writers = this.#writers.splice(0);
+    for (const writer of writers) await writer.stop();
   }
 
-  async #order(order: 'pause' | 'resume' | 'report'): Promise<WriterReport[]> {
-    return Promise.all(
-      this.#writers.map((writer) => {
-        const answered = answer(writer);
-        writer.send(order);
-        return answered as Promise<WriterReport>;
-      }),
-    );
-  }
-}
-
-async function answer(writer: ChildProcess): Promise<unknown> {
-  const ended = new AbortController();
-  try {
-    return await Promise.race([
-      once(writer, 'message', { signal: ended.signal }).then(([value]: unknown[]) => value),
-      once(writer, 'exit', { signal: ended.signal }).then(([status, signal]: unknown[]) => {
-        throw new Error(`a writer ended with ${String(signal ?? status)}`);
-      }),
-    ]);
-  } finally {
-    ended.abort();
+  #order(order: WriterOrder): Promise<WriterReport[]> {
+    return Promise.all(this.#writers.map((writer) => writer.order(order)));
   }
 }

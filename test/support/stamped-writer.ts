@@ -1,12 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import { Random } from '../../fixtures/random.ts';
-import { addCells, createStamped, stampAll, stampOf } from './stamped-database.ts';
+import { addCells, createStamped, stampAll, nextStamp } from './stamped-database.ts';
 
 /**
  * A process that does to a stamped database whatever its owner may, for ever: `stamped-writer.ts PATH SEED KINDS PAUSE_MS`.
- * Its parent says `pause` (it closes its connection and answers), `resume`, and `report`; it ends with its parent.
+ * Its parent says `pause` (it closes its connection and answers), `resume`, `report`, and `do KIND`, which it does once,
+ * now; it ends with its parent.
  */
+export type WriterOrder = 'pause' | 'resume' | 'report' | `do ${string}`;
+
 export interface WriterReport {
   /** How often each kind was done, and how often SQLite was busy instead. */
   readonly done: Record<string, number>;
@@ -21,6 +24,11 @@ const random = new Random(Number(seed));
 /** An application's own checkpoints wait for readers with the writer's lock held, whatever the readers are. */
 const BUSY_TIMEOUT_MS = 25;
 const MAX_CELLS = 1500;
+/**
+ * SQLITE_IOERR_SHMLOCK: SQLite found the WAL index locked by one who was just making or removing it, as a change of
+ * journal_mode does, and says so by this code where the next thing is a checkpoint.
+ */
+const IN_THE_WAY = /^SQLITE_(BUSY|LOCKED|IOERR_SHMLOCK)/;
 let database: Database.Database | undefined;
 let paused = false;
 let done: Record<string, number> = {};
@@ -44,7 +52,7 @@ const ACTIONS: Record<string, (db: Database.Database) => void> = {
       dropAll(db);
       createStamped(db);
       addCells(db, random, random.integer(1, 200));
-      stampAll(db, stampOf(random));
+      stampAll(db, nextStamp());
     }),
   empty: (db) => {
     inTransaction(db, () => dropAll(db));
@@ -78,7 +86,7 @@ function transaction(db: Database.Database, change: () => void): void {
     if (!hasTables(db)) createStamped(db);
     change();
     db.prepare('DELETE FROM cell WHERE id <= (SELECT max(id) FROM cell) - ?').run(MAX_CELLS);
-    stampAll(db, stampOf(random));
+    stampAll(db, nextStamp());
   });
 }
 
@@ -111,9 +119,10 @@ function close(): void {
   database = undefined;
 }
 
-process.on('message', (order: 'pause' | 'resume' | 'report') => {
+process.on('message', (order: WriterOrder) => {
+  if (order.startsWith('do ')) act(order.slice(3));
   if (order === 'pause') close();
-  paused = order === 'pause' || (paused && order === 'report');
+  paused = order === 'pause' || (paused && order !== 'resume');
   const report: WriterReport = { done, busy, worstMs, rssBytes: process.memoryUsage.rss() };
   process.send?.(report);
   if (order === 'report') {
@@ -137,7 +146,8 @@ function act(kind: string): void {
     done[kind] = (done[kind] ?? 0) + 1;
   } catch (error) {
     // Processes that all do such things get in each other's way all the time; that is the point.
-    if (!(error instanceof Database.SqliteError) || !/^SQLITE_(BUSY|LOCKED)/.test(error.code)) throw error;
+    if (!(error instanceof Database.SqliteError) || !IN_THE_WAY.test(error.code)) throw error;
     busy++;
+    if (error.code === 'SQLITE_IOERR_SHMLOCK') close();
   }
 }
