@@ -12,7 +12,7 @@ import type { ReplicaOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
-import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced, walRemoved } from './replica-error.ts';
 import type { Spool } from './spool.ts';
 import { SpooledState } from './spooled-state.ts';
 import { Staging } from './staging.ts';
@@ -47,6 +47,8 @@ export class ExistingReplica implements PageSink {
   readonly #replica: OldState;
   readonly #staging: Staging;
   readonly #isWal: boolean;
+  /** Of the -wal file, from when it was opened; undefined in rollback mode. */
+  readonly #walId: string | undefined;
   /** Decided when the sink is prepared. */
   #isStaged = false;
   /** Pages of an interrupted run over those of the replica; undefined where there are none. */
@@ -74,6 +76,7 @@ export class ExistingReplica implements PageSink {
     this.#options = options;
     this.#replica = old;
     this.#isWal = file.header?.wal === true;
+    this.#walId = this.#isWal ? currentFileId(`${file.path}-wal`) : undefined;
     this.#staging = options.staging ?? new Staging('never');
     const { spool } = this.#staging;
     if (spool === undefined) return;
@@ -288,6 +291,7 @@ export class ExistingReplica implements PageSink {
       unmark();
       throw error;
     }
+    this.#checkWalThere();
   }
 
   /** The commit is done: from here on nothing may fail the sync. */
@@ -304,6 +308,14 @@ export class ExistingReplica implements PageSink {
 
   #checkUnreplaced(): void {
     if (currentFileId(this.path) !== this.#file.fileId) throw replicaReplaced(this.path);
+    this.#checkWalThere();
+  }
+
+  /** A commit into a -wal file that has no name any more is lost when the last who has it open is gone. */
+  #checkWalThere(): void {
+    if (this.#walId !== undefined && currentFileId(`${this.path}-wal`) !== this.#walId) {
+      throw walRemoved(this.path);
+    }
   }
 
   #openWriter(): PageWriter {

@@ -56,6 +56,13 @@ export function replicaReplaced(path: string, cause?: unknown): SqlsyncError {
   });
 }
 
+/** Somebody removed the WAL that SQLite was writing. */
+export function walRemoved(path: string): SqlsyncError {
+  return new SqlsyncError('REPLICA_REPLACED', `${path}-wal was removed or replaced during the sync`, {
+    hint: 'The replica may have lost commits with it, this one included. Run it again: it mends the replica.',
+  });
+}
+
 /** A dry run met the journal of a killed transaction. */
 export function needsRecovery(path: string, cause?: unknown): SqlsyncError {
   return new SqlsyncError(

@@ -14,6 +14,8 @@ export interface CommandEnd {
   readonly signal: string | null;
   /** Of its last JSON event, which is the summary or the error. */
   readonly outcome: string;
+  /** Of a failure. */
+  readonly message: string;
   readonly bytes: number;
   readonly durationMs: number;
 }
@@ -76,10 +78,11 @@ export class Commands {
   }
 }
 
-function lastEvent(text: string): { outcome: string; bytes: number } {
+function lastEvent(text: string): { outcome: string; message: string; bytes: number } {
   const lines = text.split('\n').filter((line) => line.startsWith('{'));
   const event = JSON.parse(lines.at(-1) ?? '{}') as Record<string, unknown>;
   const bytes = Number(event['bytesSent'] ?? 0) + Number(event['bytesReceived'] ?? 0);
   const said = event['outcome'] ?? event['code'];
-  return { outcome: typeof said === 'string' ? said : text.slice(0, 300), bytes };
+  const message = typeof event['message'] === 'string' ? event['message'] : '';
+  return { outcome: typeof said === 'string' ? said : text.slice(0, 300), message, bytes };
 }

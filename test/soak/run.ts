@@ -14,17 +14,30 @@ const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
 /** Steps until processes have all that they will have: statements, pools, compiled code. */
 const WARM_UP_STEPS = 20;
 const MB = 2 ** 20;
+/** Beyond it nothing more is learned. */
+const MAX_BROKEN = 10;
 
 console.log(`seed ${seed}, ${minutes} minutes`);
 const sshd = await startSshd();
 const soak = await Soak.start({ seed, sshd });
-const deadline = performance.now() + minutes * 60_000;
+const startedAt = performance.now();
+const deadline = startedAt + minutes * 60_000;
 let atStart: ProcessFigures[] = [];
+const broken: string[] = [];
+/** Asked to end, it ends with the figures so far. */
+let stopped = false;
+process.once('SIGTERM', () => (stopped = true));
 try {
   let steps = 0;
-  for (; steps < WARM_UP_STEPS || performance.now() < deadline; steps++) {
+  for (; steps < WARM_UP_STEPS || (performance.now() < deadline && !stopped); steps++) {
     if (steps === WARM_UP_STEPS) atStart = soak.processes();
-    await soak.step(steps + 1);
+    try {
+      await soak.step(steps + 1);
+    } catch (error) {
+      broken.push(String(error));
+      console.log(`BROKEN (seed ${seed}) ${String(error)}`);
+      if (broken.length >= MAX_BROKEN) break;
+    }
     if (steps % 50 === 49) console.error(`${steps + 1} steps, ${soak.syncs} syncs`);
   }
   await print(steps);
@@ -34,6 +47,7 @@ try {
   console.error(`BROKEN (seed ${seed})`, error);
   process.exitCode = 1;
 } finally {
+  if (broken.length > 0) process.exitCode = 1;
   await soak.abandon();
   await sshd?.stop();
 }
@@ -41,7 +55,10 @@ try {
 async function print(steps: number): Promise<void> {
   const { application, reader } = await soak.report();
   const atEnd = soak.processes();
-  console.log(`${steps} steps, ${soak.syncs} syncs, ${(soak.bytes / MB).toFixed(0)} MB between agents`);
+  const ranMinutes = (performance.now() - startedAt) / 60_000;
+  console.log(
+    `${ranMinutes.toFixed(1)} minutes, ${steps} steps, ${soak.syncs} syncs, ${(soak.bytes / MB).toFixed(0)} MB between agents`,
+  );
   console.log(
     `reads of replicas: ${reader.reads}, refused ${reader.refused}; of the origin: ${application.reads}`,
   );

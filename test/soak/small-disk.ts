@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, openSync, rmdirSync, rmSync, writeSync } from 'no
 import { join } from 'node:path';
 import { systemErrorCode } from '../../src/errors.ts';
 
-const DISK_BYTES = 12 * 1024 * 1024;
+const DISK_BYTES = 48 * 1024 * 1024;
 const CHUNK_BYTES = 4096;
 
 /** A file system in memory that can be filled. */
@@ -47,7 +47,7 @@ export class SmallDisk {
   }
 
   unmount(): void {
-    spawnSync('umount', [this.path]);
+    spawnSync('umount', ['-l', this.path]);
     rmdirSync(this.path);
   }
 }

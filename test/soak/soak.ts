@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -129,7 +129,7 @@ export class Soak {
     try {
       await this.#check(fault, replica, { before, originBefore, end });
     } catch (error) {
-      throw new Error(`${where}: ${String(error)}`, { cause: error });
+      throw new Error(`${where}: ${String(error)}; beside it ${sizesBeside(replica)}`, { cause: error });
     }
   }
 
@@ -285,6 +285,13 @@ export class Soak {
   }
 }
 
-function describe({ status, signal, outcome }: CommandEnd): string {
-  return `${signal ?? `exit ${status}`}, ${outcome}`;
+function sizesBeside(replica: string): string {
+  const folder = dirname(replica);
+  return readdirSync(folder)
+    .map((name) => `${name} ${statSync(join(folder, name)).size}`)
+    .join(', ');
+}
+
+function describe({ status, signal, outcome, message }: CommandEnd): string {
+  return `${signal ?? `exit ${status}`}, ${outcome} ${message}`;
 }

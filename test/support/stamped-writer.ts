@@ -5,10 +5,10 @@ import { addCells, createStamped, stampAll, nextStamp } from './stamped-database
 
 /**
  * A process that does to a stamped database whatever its owner may, for ever: `stamped-writer.ts PATH SEED KINDS PAUSE_MS`.
- * Its parent says `pause` (it closes its connection and answers), `resume`, `report`, and `do KIND`, which it does once,
- * now; it ends with its parent.
+ * Its parent says `pause` (it closes its connection and answers), `resume`, `report`, `hold` (a read transaction), and
+ * `do KIND`, which it does once, now; it ends with its parent.
  */
-export type WriterOrder = 'pause' | 'resume' | 'report' | `do ${string}`;
+export type WriterOrder = 'pause' | 'resume' | 'report' | 'hold' | `do ${string}`;
 
 export interface WriterReport {
   /** How often each kind was done, and how often SQLite was busy instead. */
@@ -114,6 +114,14 @@ function open(): Database.Database {
   return (database = opened);
 }
 
+/** Keeps a read transaction open, until it pauses. */
+function hold(): void {
+  paused = true;
+  const reader = open();
+  reader.exec('BEGIN');
+  reader.prepare('SELECT count(*) FROM sqlite_schema').get();
+}
+
 function close(): void {
   database?.close();
   database = undefined;
@@ -121,6 +129,7 @@ function close(): void {
 
 process.on('message', (order: WriterOrder) => {
   if (order.startsWith('do ')) act(order.slice(3));
+  if (order === 'hold') hold();
   if (order === 'pause') close();
   paused = order === 'pause' || (paused && order !== 'resume');
   const report: WriterReport = { done, busy, worstMs, rssBytes: process.memoryUsage.rss() };

@@ -4,6 +4,7 @@ import { errors } from './errors.ts';
 import { kill } from './kill.ts';
 import { origin } from './origin.ts';
 import { powerCut } from './power-cut.ts';
+import { replica } from './replica.ts';
 import { surroundings } from './surroundings.ts';
 import { wire } from './wire.ts';
 
@@ -16,4 +17,5 @@ export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
   surroundings,
   wire,
   origin,
+  replica,
 };
