@@ -21,7 +21,8 @@ export type PageReader = Reader;
  *
  * Under a read transaction, a page that has no frame in the WAL is in the file, and its bytes there cannot change: a
  * checkpoint never copies a frame beyond the mark of a reader, and a rollback-mode writer cannot commit beside its
- * SHARED lock. Pages with a frame, and whatever the file is too short for, are read by SQLite.
+ * SHARED lock. Pages with a frame are read by SQLite. One without, for which the file is too short, was cut off by somebody
+ * else than SQLite, which would read it as zeros.
  *
  *     new FilePages ──► connection opened ──► snapshot begins ──► use ──► connection closed ──► close
  *
@@ -37,6 +38,7 @@ export class FilePages {
   /** True where the file that SQLite has open may be another one, so that only SQLite may read. */
   #unsure = false;
   #readPage: ReadPage = () => new Uint8Array(0);
+  #readAbsent: ReadPage = this.#readPage;
   #buffer: Uint8Array = new Uint8Array(0);
 
   constructor(path: string) {
@@ -46,13 +48,14 @@ export class FilePages {
 
   /**
    * To be called when a snapshot has begun, and again for each later one of the same connection. `readPage` asks
-   * SQLite for a page of that snapshot. False where the name was given to another file between our opening and
+   * SQLite for a page of that snapshot, `readAbsent` is asked for a page that is nowhere. False where the name was given to another file between our opening and
    * SQLite's, so that nothing may be read.
    */
-  begin(pageSize: PageSize, pageCount: number, readPage: ReadPage): boolean {
+  begin(pageSize: PageSize, pageCount: number, readPage: ReadPage, readAbsent: ReadPage = readPage): boolean {
     this.#pageSize = pageSize;
     this.#locked = lockBytePage(pageSize);
     this.#readPage = readPage;
+    this.#readAbsent = readAbsent;
     this.#walPages = readWalPages(this.#path, pageSize, pageCount);
     return this.#isSameFile();
   }
@@ -76,7 +79,8 @@ export class FilePages {
     for (let i = 0; i < count; i++) {
       const page = (first + i) as PageNumber;
       if (page === this.#locked) run.fill(0, i * size, (i + 1) * size);
-      else if (i >= wholePages || this.#isInWal(page)) run.set(this.#readPage(page), i * size);
+      else if (this.#isInWal(page)) run.set(this.#readPage(page), i * size);
+      else if (i >= wholePages) run.set(this.#readAbsent(page), i * size);
     }
   }
 

@@ -94,7 +94,11 @@ export class DatabaseSnapshot implements PageSource {
     this.pageCount = pageCount(shape.pageCount);
     this.#locked = lockBytePage(this.pageSize);
     if (access.reader === undefined || this.pageCount === 0) return;
-    if (access.files?.begin(this.pageSize, this.pageCount, (page) => this.#readByDbpage(page)) === false) {
+    const read = (page: PageNumber): Uint8Array => this.#readByDbpage(page);
+    const absent = (page: PageNumber): never => {
+      throw truncated(file.path, page);
+    };
+    if (access.files?.begin(this.pageSize, this.pageCount, read, absent) === false) {
       throw originReplaced(file.path);
     }
     this.#checkFirstPage();
@@ -294,6 +298,15 @@ function originReplaced(path: string): SqlsyncError {
   return new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${path} during the sync`, {
     hint: 'Nothing was changed. Run it again to copy the new file.',
   });
+}
+
+/** SQLite's own readers would take zeros for the page, and so would a copy. */
+function truncated(path: string, page: PageNumber): SqlsyncError {
+  return new SqlsyncError(
+    'ORIGIN_UNREADABLE',
+    `Origin ${path} was cut off by another program during the sync: page ${page} is neither in it nor in its -wal`,
+    { hint: 'Nothing was changed. Restore it from a backup, such as its replica, before you run it again.' },
+  );
 }
 
 function notFound(path: string, cause?: unknown): SqlsyncError {

@@ -19,6 +19,10 @@ const SHORT_STALLS = 1;
 const DENSE_BYTES = FRAME_HEADER_BYTES + 48;
 const SPARSE_CASES = 60;
 
+/** Frames are truncated at every byte up to here, and in the middle of a batch of pages at every so manieth. */
+const EVERY_BYTES = 1024;
+const INNER_STRIDE = 61;
+
 /** A line that truncates, loses, repeats, reorders, damages and holds back frames, in pulls and in pushes. */
 export async function* wire(options: FaultOptions): AsyncIterable<FaultRow> {
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-wire-'));
@@ -84,9 +88,12 @@ function placesIn(frame: SurveyedFrame, fault: WireFault, random: Random): numbe
           random.integer(DENSE_BYTES * unit, frame.length * unit - 1),
         )),
   ];
+  const inner = random.integer(0, INNER_STRIDE - 1);
   switch (fault) {
     case 'truncated':
-      return range(0, frame.length);
+      return range(0, frame.length).filter(
+        (at) => at < EVERY_BYTES || at % INNER_STRIDE === inner || at > frame.length - DENSE_BYTES,
+      );
     case 'dropped':
     case 'duplicated':
     case 'swapped':
