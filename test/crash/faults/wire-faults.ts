@@ -66,7 +66,7 @@ const PATIENCE_MS = 20_000;
 
 /** Names that may lie beside a replica after a sync that failed; a part file is what the next run goes on from. */
 const ALLOWED_AFTER_FAILURE =
-  /^(replica\.db(-wal|-shm)?|\.replica\.db\.sqlsync|\.replica\.db\.sqlsync-(part|lock))$/;
+  /^(replica\.db(-wal|-shm)?|\.replica\.db\.sqlsync|\.replica\.db\.sqlsync-(part|spool|lock))$/;
 const ALLOWED_AFTER_SUCCESS = /^(replica\.db(-wal|-shm)?|\.replica\.db\.sqlsync)$/;
 
 /** Syncs of one scenario over lines that fail in one way each, and what must hold after each. */
