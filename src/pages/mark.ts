@@ -16,6 +16,7 @@ import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import { fileIdOf } from './database-file.ts';
+import { isAnothers, ownerOfNewFile } from './ownership.ts';
 
 /**
  * The mark: a small file `.NAME.sqlsync` beside a replica that says "this is a copy, made by sqlsync". A database
@@ -68,6 +69,18 @@ export function readMark(path: string): Mark | undefined {
 }
 
 /**
+ * As `readMark`, for who is going to write the database: a mark that another user made says nothing, since it would give
+ * that user the content, in a file that was prepared for it. Where new files belong to another user than this process's,
+ * as on some mounts, the mark of that user is ours.
+ */
+export function readOwnMark(path: string): Mark | undefined {
+  const mark = readMark(path);
+  const owner = lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.uid;
+  if (mark === undefined || owner === undefined) return undefined;
+  return !isAnothers(owner) || owner === ownerOfNewFile(path) ? mark : undefined;
+}
+
+/**
  * Marks the file at `marked`, which has or is to get the name `path`, as a copy of `origin`. Nothing is written where
  * its mark says so already. Must precede the commit: a mark that comes too late makes the next run refuse, one that
  * comes too early is of a file that the user allowed us to overwrite. Never throws: a fault becomes a warning, because
@@ -79,7 +92,7 @@ export function markReplica(
   origin: MarkedOrigin | undefined,
   options: { readonly marked?: string; readonly warnings: string[] },
 ): () => void {
-  if (origin === undefined || marksSameOrigin(readMark(path), origin)) return () => {};
+  if (origin === undefined || marksSameOrigin(readOwnMark(path), origin)) return () => {};
   let former: Buffer | undefined;
   const formerMode = MARK_MODE & (lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.mode ?? 0);
   try {

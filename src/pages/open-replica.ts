@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { inspectDatabase } from './database-file.ts';
@@ -8,7 +9,8 @@ import type { ReplicaOptions } from './old-state.ts';
 import { recover } from './old-state.ts';
 import { hasChecksumVfs } from './header.ts';
 import type { Mark, MarkedOrigin } from './mark.ts';
-import { besideReplica, readMark } from './mark.ts';
+import { besideReplica, readOwnMark } from './mark.ts';
+import { isAnothers, ownerOfNewFile, sharingOf } from './ownership.ts';
 import { hasJournal, refuseLeftover } from './leftovers.ts';
 import { NewReplica } from './new-replica.ts';
 import type { PageSink, SinkTarget } from './page-source.ts';
@@ -54,7 +56,7 @@ export function inspectReplica(
     const hasOldPages =
       file === undefined ? existsSync(besideReplica(absolute, '-part')) : file.stats.size > 0;
     const warnings = folderWarnings(absolute);
-    return { path: absolute, file, mark: readMark(absolute), hasOldPages, warnings };
+    return { path: absolute, file, mark: readOwnMark(absolute), hasOldPages, warnings };
   } catch (error) {
     throw replicaError(path, error);
   }
@@ -77,6 +79,7 @@ export async function openSink(
       },
     );
   }
+  if (!options.overwrite) refusePrepared(path, file);
   if (file.stats.size > 0 && place.mark === undefined && !options.overwrite) {
     throw new SqlsyncError('REPLICA_NOT_MARKED', `Replica ${path} exists and was not made by sqlsync`, {
       hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once).',
@@ -124,6 +127,22 @@ function inspectRecovered(path: string, dryRun: boolean): DatabaseFile | undefin
   }
   if (file?.stats.size === 0) refuseLeftover(path, 'has 0 bytes');
   return file;
+}
+
+/**
+ * Refuses a file that another user may have made where others may write, for who would be its reader to fill it. In a
+ * folder that is that user's alone there is a warning, as where root copies for a service.
+ */
+function refusePrepared(path: string, { stats }: DatabaseFile): void {
+  if (!isAnothers(stats.uid) || !sharingOf(dirname(path)).byMode || stats.uid === ownerOfNewFile(path))
+    return;
+  throw new SqlsyncError(
+    'REPLICA_NOT_MARKED',
+    `Replica ${path} belongs to another user (${stats.uid}), in a folder that others may write to`,
+    {
+      hint: 'That user would get the content. If that is meant, add --overwrite; else use a folder of your own.',
+    },
+  );
 }
 
 /** Refuses a replica of another database: two arguments that are right each, and do not belong together. */

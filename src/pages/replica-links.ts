@@ -3,10 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { tooLongForSqlite } from './database-file.ts';
 import { besideReplica } from './mark.ts';
-
-/** Permission bits that let the group, or everybody, make and remove names in a folder. */
-const GROUP_WRITES = 0o020;
-const ALL_WRITE = 0o002;
+import { sharingOf } from './ownership.ts';
 
 /**
  * Where the replica is: absolute, with the links of its folder resolved. A link in its own place is only followed if
@@ -28,12 +25,12 @@ export function resolveReplica(named: string, followLinks: boolean): string {
 /** What the user should know of the folder that the replica is in, each a sentence. */
 export function folderWarnings(path: string): string[] {
   const folder = dirname(path);
-  const { mode, uid, gid } = statSync(folder);
-  // The private group of a user, as many systems give each, has no other members.
-  const isShared = (mode & ALL_WRITE) !== 0 || ((mode & GROUP_WRITES) !== 0 && gid !== uid);
-  if (!isShared || process.platform === 'win32') return [];
+  const { byOwner, byMode } = sharingOf(folder);
+  if (!byOwner && !byMode) return [];
+  const { mode, uid } = statSync(folder);
+  const why = byMode ? `mode ${(mode & 0o7777).toString(8)}` : `it belongs to the user ${uid}`;
   return [
-    `Other users may write to the folder ${folder} (mode ${(mode & 0o7777).toString(8)}), and so put another file in the place of the replica`,
+    `Other users may write to the folder ${folder} (${why}), and so put another file in the place of the replica`,
   ];
 }
 
