@@ -58,23 +58,26 @@ export class FrameDecoder {
 
   /**
    * The next complete message, or undefined until more bytes come. The `data` of a `pages` message is valid until the
-   * next call. Throws ProtocolViolation.
+   * next call. `onHeader` is told the type of a message before its body is waited for, and may throw to refuse it.
+   * Throws ProtocolViolation.
    */
-  next(): Message | undefined {
+  next(onHeader?: (name: MessageName) => void): Message | undefined {
     if (this.#violation !== undefined) throw this.#violation;
     try {
-      return this.#next();
+      return this.#next(onHeader);
     } catch (error) {
       if (error instanceof ProtocolViolation) this.#violation = error;
       throw error;
     }
   }
 
-  #next(): Message | undefined {
+  #next(onHeader?: (name: MessageName) => void): Message | undefined {
     if (!this.#preambleSeen && !this.#readPreamble()) return undefined;
     if (this.#header === undefined) {
       if (this.#pieces.length < FRAME_HEADER_BYTES) return undefined;
-      this.#header = this.#checkHeader(this.#pieces.peek(FRAME_HEADER_BYTES));
+      const header = this.#checkHeader(this.#pieces.peek(FRAME_HEADER_BYTES));
+      onHeader?.(header.name);
+      this.#header = header;
     }
     const { definition, name, bodyBytes } = this.#header;
     if (this.#pieces.length < FRAME_HEADER_BYTES + bodyBytes) return undefined;
@@ -255,15 +258,43 @@ class BodyReader {
   }
 }
 
-/** Bytes that arrived in pieces; joined only when a whole frame is taken, so each byte is copied at most once. */
+/** Smaller pieces are copied together: an object for each costs some 300 bytes, whatever is in it. */
+const SMALL_PIECE_BYTES = 4096;
+
+/** At least three quarters of it get filled. */
+const SMALL_PIECES_BLOCK_BYTES = 4 * SMALL_PIECE_BYTES;
+
+/**
+ * Bytes that arrived in pieces. Large ones are joined only when a whole frame is taken, so each byte is copied at most
+ * once; small ones are gathered in blocks, so that what is kept costs no more than a little over its length.
+ */
 class PieceQueue {
   #pieces: Uint8Array[] = [];
+  /** Where small pieces are gathered, filled up to `#blockFilled`; what was filled never changes. */
+  #block = new Uint8Array(0);
+  #blockFilled = 0;
   length = 0;
 
   push(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    this.#pieces.push(bytes);
+    if (bytes.length < SMALL_PIECE_BYTES) this.#gather(bytes);
+    else this.#pieces.push(bytes);
     this.length += bytes.length;
+  }
+
+  #gather(bytes: Uint8Array): void {
+    if (this.#block.length - this.#blockFilled < bytes.length) {
+      this.#block = new Uint8Array(SMALL_PIECES_BLOCK_BYTES);
+      this.#blockFilled = 0;
+    }
+    this.#block.set(bytes, this.#blockFilled);
+    const end = this.#blockFilled + bytes.length;
+    const last = this.#pieces.at(-1);
+    const continues =
+      last?.buffer === this.#block.buffer && last.byteOffset + last.length === this.#blockFilled;
+    if (continues) this.#pieces[this.#pieces.length - 1] = this.#block.subarray(last.byteOffset, end);
+    else this.#pieces.push(this.#block.subarray(this.#blockFilled, end));
+    this.#blockFilled = end;
   }
 
   /** A copy of the first bytes, at most `length`, in `into` where that is given; they stay. */

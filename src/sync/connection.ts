@@ -170,11 +170,7 @@ export class Connection {
     for (;;) {
       const next = this.#decode();
       if (next === undefined) return undefined;
-      if (!isLegal(this.state, next.type)) {
-        throw new SqlsyncError('PROTOCOL', `The other side sent ${next.type} in state ${this.state}`, {
-          hint: 'Nothing was changed. Are both sides of the same version?',
-        });
-      }
+      this.#checkLegal(next.type); // the state may be another than when its header came
       if (next.type === 'error') throw peerError(next);
       this.#isPeerBusy = next.type === 'alive' && next.busy;
       if (next.type === 'alive') continue;
@@ -261,7 +257,7 @@ export class Connection {
 
   #decode(): Message | undefined {
     try {
-      const next = this.#decoder.next();
+      const next = this.#decoder.next((type) => this.#checkLegal(type));
       if (this.#decoder.bufferedBytes < MAX_BUFFERED_BYTES && this.transport.input.isPaused()) {
         this.transport.input.resume();
       }
@@ -270,6 +266,13 @@ export class Connection {
       if (!(error instanceof ProtocolViolation)) throw error;
       throw protocolError(error);
     }
+  }
+
+  #checkLegal(type: MessageName): void {
+    if (isLegal(this.state, type)) return;
+    throw new SqlsyncError('PROTOCOL', `The other side sent ${type} in state ${this.state}`, {
+      hint: 'Nothing was changed. Are both sides of the same version?',
+    });
   }
 
   #greeted(hello: MessageOf<'hello'>): void {

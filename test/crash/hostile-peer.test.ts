@@ -336,6 +336,15 @@ describe('a hello', () => {
         code: 'PROTOCOL',
         message: /sent close in state greeting/,
       }));
+    test(`that is the header of a large message is PROTOCOL before the body comes (${direction})`, () =>
+      tamper(
+        'pull',
+        'wal',
+        direction,
+        'hello',
+        () => [header({ code: MESSAGES.pages.code, sequence: 0, bodyBytes: MAX_BODY_BYTES })],
+        { code: 'PROTOCOL', message: /sent pages in state greeting/ },
+      ));
   }
 });
 

@@ -6,6 +6,8 @@ import { FrameEncoder, message } from '../../protocol/encode.ts';
 import { FRAME_HEADER_BYTES, MAX_BODY_BYTES, MAX_TEXT_BYTES, MAX_TEXTS } from '../../protocol/limits.ts';
 import { maxBodyBytes, MESSAGES } from '../../protocol/messages.ts';
 import type { Message } from '../../protocol/messages.ts';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { crc32 } from 'node:zlib';
 import {
   concat,
@@ -79,6 +81,40 @@ describe('the codec', () => {
       if (next !== undefined) received.push(detached(next));
     }
     assert.deepEqual(received.map(plain), sent.map(plain));
+  });
+
+  test('takes little more memory for a frame than its bytes, in pieces of any size', () => {
+    const data = new Uint8Array(1 << 20).fill(7);
+    const frame = encodeFrame(new FrameEncoder(crc32), message('hashes', { id: 1, first: 2, data }));
+    for (const length of [1, 7, 700]) {
+      const decoder = new FrameDecoder(crc32);
+      decoder.push(PREAMBLE_BYTES);
+      const before = memoryInUse();
+      for (let at = 0; at + length < frame.length; at += length) {
+        decoder.push(frame.slice(at, at + length));
+        assert.equal(decoder.next(), undefined);
+      }
+      const taken = memoryInUse() - before;
+      assert.ok(taken < 3 * frame.length, `${taken} bytes for a frame in pieces of ${length}`);
+      decoder.push(frame.slice(Math.floor((frame.length - 1) / length) * length));
+      assert.deepEqual(decoder.next(), message('hashes', { id: 1, first: 2, data }));
+    }
+  });
+
+  test('tells the type of a message before its body is there, so that it can be refused', () => {
+    const decoder = new FrameDecoder(crc32);
+    const frame = naiveEncode(message('hashes', { id: 1, first: 2, data: new Uint8Array(9) }), 0);
+    const told: string[] = [];
+    decoder.push(concat([PREAMBLE_BYTES, frame.slice(0, FRAME_HEADER_BYTES - 1)]));
+    assert.equal(
+      decoder.next((type) => told.push(type)),
+      undefined,
+    );
+    assert.deepEqual(told, []);
+    decoder.push(frame.slice(FRAME_HEADER_BYTES - 1, FRAME_HEADER_BYTES));
+    const refuse = (type: string): never => assert.fail(`no ${type}`);
+    assert.throws(() => decoder.next(refuse), /no hashes/);
+    assert.throws(() => decoder.next(refuse), /no hashes/, 'it is not forgotten');
   });
 
   test('carries the largest body there may be', () => {
@@ -261,4 +297,18 @@ function plain(one: Message): Record<string, unknown> {
       value instanceof Uint8Array ? [...value] : (value as unknown),
     ]),
   );
+}
+
+const collectGarbage = exposeGc();
+
+function exposeGc(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
+}
+
+/** Bytes, within and outside of the JavaScript heap, that are reachable. */
+function memoryInUse(): number {
+  collectGarbage();
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
 }
