@@ -1,19 +1,9 @@
 import type { ProtocolViolation } from '../../protocol/decode.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { MIN_PROTOCOL_VERSION, PROTOCOL_VERSION } from '../../protocol/version.ts';
-import { parseErrorCode, sanitizeText, SqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
 import type { TransportExit } from '../transport/transport.ts';
 import { PROGRAM } from './program.ts';
-
-/** The error that a peer reported, its text made safe to show. */
-export function peerError(error: MessageOf<'error'>): SqlsyncError {
-  const hint = sanitizeText(error.hint);
-  return new SqlsyncError(
-    parseErrorCode(error.errorCode),
-    sanitizeText(error.message, 2000),
-    hint === '' ? {} : { hint },
-  );
-}
 
 /** Bytes or a message that the protocol does not allow. */
 export function protocolError(violation: ProtocolViolation): SqlsyncError {

@@ -14,16 +14,10 @@ import {
 } from '../../protocol/version.ts';
 import { SqlsyncError } from '../errors.ts';
 import type { Transport } from '../transport/transport.ts';
-import {
-  lostError,
-  overdueError,
-  peerError,
-  protocolError,
-  silentError,
-  versionError,
-} from './connection-error.ts';
+import { lostError, overdueError, protocolError, silentError, versionError } from './connection-error.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
+import { ownAgentError, peerError } from './peer-error.ts';
 import type { PeerLimits } from './peer-limits.ts';
 import { PROGRAM } from './program.ts';
 
@@ -48,6 +42,8 @@ export interface ConnectionOptions {
   /** What is left for the whole run, in milliseconds; undefined or 0 is for ever. The peer is to be told. */
   readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** The peer is a child process that this one started: what it reports is told as our own. */
+  readonly isPeerOurs?: boolean;
 }
 
 /**
@@ -171,7 +167,8 @@ export class Connection {
       const next = this.#decode();
       if (next === undefined) return undefined;
       this.#checkLegal(next.type); // the state may be another than when its header came
-      if (next.type === 'error') throw peerError(next);
+      if (next.type === 'error')
+        throw this.#options.isPeerOurs === true ? ownAgentError(next) : peerError(next);
       this.#isPeerBusy = next.type === 'alive' && next.busy;
       if (next.type === 'alive') continue;
       if (next.type !== 'hello') return next;

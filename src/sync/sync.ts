@@ -187,6 +187,7 @@ async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult>
     idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
     maxTimeMs: attempt.maxTimeMs,
     signal: options.signal,
+    isPeerOurs: far.kind === 'local',
   });
   try {
     const isPull = far === run.origin;

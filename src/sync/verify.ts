@@ -131,6 +131,7 @@ class Side {
     const connection = new Connection(transport, 'opening', {
       idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
       signal: options.signal,
+      isPeerOurs: location.kind === 'local',
     });
     return new Side(text, location.kind === 'local' ? resolve(location.path) : location.path, connection);
   }
@@ -325,7 +326,7 @@ async function owners(a: Side, b: Side, pages: readonly number[]): Promise<Diffe
 
 /** Both agents take their database for an origin; whoever compares two has none. */
 function withoutOrigin(error: SqlsyncError): SqlsyncError {
-  if (!error.message.startsWith('Origin ')) return error;
+  if (!/^(?:The other side: )?Origin /.test(error.message)) return error;
   const hint = error.code === 'ORIGIN_NOT_FOUND' ? 'Check the path.' : error.hint;
   return new SqlsyncError(error.code, error.message.replace('Origin', 'Database'), {
     ...(hint === undefined ? {} : { hint }),
