@@ -120,3 +120,11 @@ export function sanitizeText(text: string, maxLength = 500): string {
   const clean = text.replace(UNSAFE_CHARACTERS, '\ufffd');
   return clean.length > maxLength ? `${clean.slice(0, maxLength)}…` : clean;
 }
+
+/**
+ * As {@link sanitizeText}, and on one line, for what is shown within a line of ours (a table's name, a question that a
+ * host words): line breaks and tabs become `↵`.
+ */
+export function sanitizeLine(text: string, maxLength = 500): string {
+  return sanitizeText(text.replaceAll(/[\t-\r\u0085\u2028\u2029]+/g, ' ↵ ').trim(), maxLength);
+}

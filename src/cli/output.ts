@@ -44,7 +44,7 @@ export class Output {
   note(text: string): void {
     if (this.options.verbosity !== 'verbose') return;
     if (this.options.json) return this.json({ type: 'note', message: text });
-    this.#say(sanitizeText(text, 4000));
+    this.#say(`note: ${shown(text, 4000)}`);
   }
 
   error(error: SqlsyncError): void {

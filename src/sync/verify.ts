@@ -12,7 +12,7 @@ import {
 import { OUTCOMES } from '../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
-import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { sanitizeLine, sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { pageSize } from '../pages/page-types.ts';
 import { parseLocation } from '../transport/location.ts';
@@ -234,7 +234,7 @@ class Side {
         `${this.location} sent ${names.length} names with ${counts.length} counts`,
       );
     }
-    return new Map(names.map((name, i) => [sanitizeText(name), counts[i] ?? 0]));
+    return new Map(names.map((name, i) => [sanitizeLine(name), counts[i] ?? 0]));
   }
 
   /** Lets the agent check that the file it read is still the one of that name, and ends the conversation. */

@@ -1,5 +1,5 @@
 import type { AnyAuthMethod, ParsedKey } from 'ssh2';
-import { SqlsyncError, sanitizeText } from '../errors.ts';
+import { SqlsyncError, sanitizeLine, sanitizeText } from '../errors.ts';
 import { hostKeyFingerprint } from './known-hosts.ts';
 import {
   filteredAgent,
@@ -208,15 +208,18 @@ export class SshAuthentication {
 
 type Interrogation = Extract<AnyAuthMethod, { type: 'keyboard-interactive' }>['prompt'];
 
-/** Puts the host's questions to the user. Each names the host, since it is the host that words them. */
+/**
+ * Puts the host's questions to the user. Each names the host, since it is the host that words them, and is one line: on
+ * a line of its own it could pass for a question of ours.
+ */
 function interrogation(target: string, ask: Ask): Interrogation {
   return (name, instructions, _language, prompts, finish) => {
     const answer = async (): Promise<void> => {
-      const heading = [name, instructions].filter((text) => text !== '').join(': ');
+      const heading = sanitizeLine([name, instructions].filter((text) => text !== '').join(': '), 300);
       const answers: string[] = [];
       for (const { prompt, echo } of prompts) {
         const before = answers.length === 0 && heading !== '' ? `${heading}: ` : '';
-        answers.push(await ask(`(${target}) ${before}${prompt}`, echo === true));
+        answers.push(await ask(`(${target}) ${before}${sanitizeLine(prompt, 300)} `, echo === true));
       }
       finish(answers);
     };

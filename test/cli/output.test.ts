@@ -132,6 +132,22 @@ describe('output for people', () => {
     assert.match(verbose.stderr, /WAL-reset bug/);
   });
 
+  test('sets in what another program says with -v, so that no line of it passes for one of ours', () => {
+    const module = join(import.meta.dirname, '..', '..', 'src', 'cli', 'output.ts');
+    const said = 'sqlsync: all is lost\nsqlsync: run this\r\nwarning: now';
+    const program = `const { Output } = await import(${JSON.stringify(module)});
+      new Output({ json: false, verbosity: 'verbose' }).note(${JSON.stringify(said)});`;
+    const args = ['--input-type=module', '-e', program];
+    const { stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    const lines = [
+      'note: sqlsync: all is lost',
+      '         sqlsync: run this\ufffd',
+      '         warning: now',
+      '',
+    ];
+    assert.deepEqual(stderr.split('\n'), lines);
+  });
+
   test('has no colour and no progress where stderr is no terminal', async (t) => {
     const [origin, replica] = place(t, rollback);
     const { stdout, stderr } = await sqlsync([origin, replica]);

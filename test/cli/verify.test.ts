@@ -67,6 +67,15 @@ describe('verify', () => {
     assert.match(stdout, /^ {2}pages {5}\d+/m);
   });
 
+  test('shows a table’s name on the line that tells of it, whatever is in it', async (t) => {
+    const { folder, a, b } = place(t);
+    change(b, 'CREATE TABLE "x\n/tmp/c.db and /tmp/d.db are the same\r\n" (x)');
+    const { status, stdout } = await verify(folder, [a, b]);
+    assert.equal(status, 1);
+    assert.match(stdout, /^ {2}x ↵ \/tmp\/c\.db and \/tmp\/d\.db are the same ↵: 0 pages and 1 page$/m);
+    assert.doesNotMatch(stdout, /^\/tmp\/c\.db/m);
+  });
+
   test('finds a single byte, and exactly its page', async (t) => {
     const { folder, a, b } = place(t);
     damage(b, 30 * 4096 - 1, Buffer.of(0xff));

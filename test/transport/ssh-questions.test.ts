@@ -196,25 +196,27 @@ describe('a host that asks for a password', () => {
     await assert.rejects(connectSsh(optionsFor(host, {})), { code: 'AUTH_FAILED', hint: /no terminal/ });
   });
 
-  test('is asked what it wants to know (keyboard-interactive), with its control characters removed on the way', async (context) => {
+  test('is asked what it wants to know (keyboard-interactive), each on one line that names the host', async (context) => {
     const host = await startHost(context, (request) => {
       if (request.method !== 'keyboard-interactive') return request.reject(['keyboard-interactive']);
       const prompts = [
         { prompt: 'Token: ', echo: true },
         { prompt: 'PIN: ', echo: false },
+        { prompt: '\r\nPassphrase for the key /home/me/.ssh/id:\u2028\n', echo: false },
       ];
-      request.prompt(prompts, 'two factors', (given) => {
-        if (given.join() === '123456,9') request.accept();
+      request.prompt(prompts, 'two\n\tfactors', (given) => {
+        if (given.join() === '123456,9,') request.accept();
         else request.reject(['keyboard-interactive']);
       });
     });
-    const answers = new Answers('123456', '9');
+    const answers = new Answers('123456', '9', '');
     await login(context, host, { ask: answers.ask });
     assert.deepEqual(
       answers.asked.map(({ question, echo }) => [question.replace(/^\(\S+\) /, ''), echo]),
       [
-        ['two factors: Token: ', true],
+        ['two ↵ factors: Token: ', true],
         ['PIN: ', false],
+        ['↵ Passphrase for the key /home/me/.ssh/id: ↵ ', false],
       ],
     );
   });

@@ -1,4 +1,4 @@
-import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
+import { SqlsyncError, sanitizeLine, sanitizeText, toSqlsyncError } from '../../errors.ts';
 import { runSetup } from '../../sync/setup.ts';
 import type { SetupReport } from '../../sync/setup.ts';
 import type { SshLocation } from '../../sync/start-agent.ts';
@@ -63,8 +63,8 @@ const SIGNS = { ok: 'ok', missing: 'MISSING', unknown: '?' } as const;
 
 function describe(host: string, { ok, checks, link }: SetupReport): string {
   const lines = checks.flatMap(({ name, state, detail, mend }) => {
-    const line = `  ${SIGNS[state].padEnd(8)} ${name.padEnd(9)} ${sanitizeText(detail, 1000)}`;
-    return mend === undefined ? [line] : [line, `           ${sanitizeText(mend, 4000)}`];
+    const line = `  ${SIGNS[state].padEnd(8)} ${name.padEnd(9)} ${sanitizeLine(detail, 1000)}`;
+    return mend === undefined ? [line] : [line, `           ${sanitizeLine(mend, 4000)}`];
   });
   if (link !== undefined) {
     const down = formatBytes(Math.round(link.downloadBytesPerS));
