@@ -33,6 +33,8 @@ export class RemoteShell {
   #marks = 0;
   #received: Buffer[] = [];
   #receivedBytes = 0;
+  /** What may wait unread: more comes from no shell that was asked what we ask. */
+  #allowedBytes = MAX_TEXT_BYTES;
   #ended = false;
   readonly #end = Promise.withResolvers<void>();
   #failure: Error | undefined;
@@ -44,6 +46,7 @@ export class RemoteShell {
     transport.input.on('data', (bytes: Buffer) => {
       this.#received.push(bytes);
       this.#receivedBytes += bytes.length;
+      if (this.#receivedBytes > this.#allowedBytes) this.#onFlood();
       this.#wake?.();
     });
     for (const event of ['end', 'close'] as const) transport.input.on(event, () => this.#onEnd());
@@ -96,7 +99,8 @@ export class RemoteShell {
     const { output } = this.#transport;
     for (let left = bytes; left > 0 && !this.#ended; left -= chunk.length) {
       const isTaken = output.write(chunk.subarray(0, Math.min(left, chunk.length)));
-      if (!isTaken) await Promise.race([once(output, 'drain').catch(() => {}), this.#end.promise]);
+      if (!isTaken)
+        await this.#unlessSilent(Promise.race([once(output, 'drain').catch(() => {}), this.#end.promise]));
     }
     await this.#until(end);
     return performance.now() - startedAt;
@@ -113,6 +117,7 @@ export class RemoteShell {
   /** All that comes before `mark` on a line of its own, which is `atLeast` bytes and perhaps some text. */
   async #until(mark: string, atLeast = 0): Promise<Buffer> {
     const wanted = Buffer.from(`\n${mark}\n`);
+    this.#allowedBytes = atLeast + wanted.length + MAX_TEXT_BYTES;
     for (;;) {
       if (this.#receivedBytes >= atLeast + wanted.length) {
         const all = Buffer.concat(this.#received);
@@ -121,9 +126,9 @@ export class RemoteShell {
         if (at !== -1) {
           this.#received = [all.subarray(at + wanted.length)];
           this.#receivedBytes = this.#received[0]?.length ?? 0;
+          this.#allowedBytes = MAX_TEXT_BYTES;
           return all.subarray(0, at);
         }
-        if (all.length > atLeast + MAX_TEXT_BYTES) throw unlikeShell('it says too much');
       }
       if (this.#ended) throw await this.#lost();
       await this.#more();
@@ -131,17 +136,27 @@ export class RemoteShell {
   }
 
   async #more(): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
-    if (this.#timeoutMs > 0) {
-      const silence = `${this.#transport.description} has been silent for ${Math.round(this.#timeoutMs / 1000)} s`;
-      timer = setTimeout(
-        () => reject(new SqlsyncError('TIMEOUT', silence, { hint: 'Allow more time with --timeout.' })),
-        this.#timeoutMs,
-      );
-    }
-    await promise.finally(() => clearTimeout(timer));
+    await this.#unlessSilent(promise);
+  }
+
+  /** Throws TIMEOUT where what it waits for takes longer than the other side may be silent. */
+  async #unlessSilent(event: Promise<unknown>): Promise<void> {
+    if (this.#timeoutMs === 0) return void (await event);
+    const silence = `${this.#transport.description} has been silent for ${Math.round(this.#timeoutMs / 1000)} s`;
+    const { promise: silent, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => reject(new SqlsyncError('TIMEOUT', silence, { hint: 'Allow more time with --timeout.' })),
+      this.#timeoutMs,
+    );
+    await Promise.race([event, silent]).finally(() => clearTimeout(timer));
+  }
+
+  #onFlood(): void {
+    this.#transport.input.pause();
+    this.#failure = unlikeShell('it says too much');
+    this.#onEnd();
   }
 
   #onEnd(): void {

@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { sanitizeText } from '../errors.ts';
+import { shellQuote } from '../transport/ssh-host-key.ts';
 import type { RemoteShell } from './remote-shell.ts';
 import type { AgentAnswer, SetupCheck, SetupOptions } from './setup.ts';
 
@@ -84,7 +85,8 @@ say freeKib "$(df -Pk "$d" 2>/dev/null | tail -n 1 | awk '{ print $4 }')"`);
 /** How to get sqlsync onto a host that has none, or to find the one that it has. */
 export function mendMissing(options: SetupOptions, found: Survey | undefined): string {
   if (found !== undefined && found.elsewhere !== '') {
-    return `it is at ${found.elsewhere}; add: --remote-exe ${found.elsewhere}`;
+    const there = shellQuote(found.elsewhere);
+    return `it is at ${there}; add: --remote-exe ${there}`;
   }
   const copy = `tar -cf - --exclude=.git --exclude=node_modules --exclude=build --exclude=dist . | ${sshTo(options)} 'mkdir -p sqlsync && cd sqlsync && tar -xf - && npm ci'`;
   return `in a checkout of sqlsync here: ${copy} — then add: --remote-exe 'sqlsync/node_modules/.bin/node sqlsync/bin/sqlsync.js'`;
@@ -116,7 +118,7 @@ export function checkRead(
   const { code, message: detail, hint } = failure;
   const isClosed = found !== undefined && !found.readable && !isHidden;
   const grant = isClosed
-    ? `${sshTo(options)} ${outer(`sudo setfacl -m u:${found.user}:r ${quoted(path)}`)}`
+    ? `${sshTo(options)} ${outer(`sudo setfacl -m u:${shellQuote(found.user)}:r ${quoted(path)}`)}`
     : hint;
   return { name, state: 'missing', detail, code, mend: grant };
 }
@@ -140,12 +142,12 @@ export function checkWrite(options: SetupOptions, found: Survey | undefined): Se
   if (!found.folderWritable) {
     // Not by rights to this one: it may be a home, whose owner could not log in any more, or the system's.
     const own = quoted(folder === '/' ? '/sqlsync' : `${folder}/sqlsync`);
-    const mend = `${sshTo(options)} ${outer(`sudo install -d -o ${found.user} ${own}`)} — then name a path in that folder`;
+    const mend = `${sshTo(options)} ${outer(`sudo install -d -o ${shellQuote(found.user)} ${own}`)} — then name a path in that folder`;
     const detail = `${found.user} may not write ${shown(folder)}`;
     return { name, state: 'missing', detail, code, mend };
   }
   if (found.kind === 'file' && !found.writable) {
-    const mend = `${sshTo(options)} ${outer(`sudo setfacl -m u:${found.user}:rw ${quoted(path)}`)}`;
+    const mend = `${sshTo(options)} ${outer(`sudo setfacl -m u:${shellQuote(found.user)}:rw ${quoted(path)}`)}`;
     return { name, state: 'missing', detail: `${found.user} may not write ${shown(path)}`, code, mend };
   }
   const free = found.freeKib === 0 ? '' : `, ${((found.freeKib * 1024) / 1e9).toFixed(1)} GB free`;
