@@ -163,7 +163,9 @@ function refuseUnsupported(host: string, named: (name: string) => string | undef
       ? ['ProxyCommand', 'which the SSH built into sqlsync cannot run']
       : named('revokedhostkeys') !== undefined
         ? ['RevokedHostKeys', 'which the SSH built into sqlsync cannot check']
-        : [];
+        : named('knownhostscommand') !== undefined
+          ? ['KnownHostsCommand', 'which the SSH built into sqlsync cannot run']
+          : [];
   if (option === undefined || why === undefined) return;
   throw configError(host, `it sets ${option}, ${why}`, 'Add `--rsh ssh`: then OpenSSH itself connects.');
 }

@@ -141,7 +141,11 @@ describe('the configuration of a host', { skip }, () => {
     assert.deepEqual(config.allows, { publicKey: false, password: false, keyboardInteractive: false });
   });
 
-  for (const line of ['ProxyCommand nc %h %p', 'RevokedHostKeys /revoked']) {
+  for (const line of [
+    'ProxyCommand nc %h %p',
+    'RevokedHostKeys /revoked',
+    'KnownHostsCommand /usr/bin/keys %H',
+  ]) {
     const [option] = line.split(' ') as [string];
     test(`with ${option} is refused, with --rsh as the remedy`, async () => {
       await assert.rejects(resolved([line]), {
