@@ -2,7 +2,7 @@ import type { AnyAuthMethod, ParsedKey } from 'ssh2';
 import { SqlsyncError, sanitizeLine, sanitizeText } from '../errors.ts';
 import { hostKeyFingerprint } from './known-hosts.ts';
 import {
-  filteredAgent,
+  agentKeys,
   lockedAgent,
   parseIdentity,
   parsePublicKey,
@@ -10,7 +10,7 @@ import {
   unlockIdentity,
   wrongPassphrase,
 } from './ssh-identity.ts';
-import type { Identity, Ssh2 } from './ssh-identity.ts';
+import type { AgentKey, Identity, Ssh2 } from './ssh-identity.ts';
 import type { Ask } from './terminal.ts';
 
 export interface AuthOptions {
@@ -38,11 +38,13 @@ type Attempt = () => AnyAuthMethod | undefined | Promise<AnyAuthMethod | undefin
 /**
  * What one connection offers to prove who it is, in order; and what became of it.
  *
+ *     first, as OpenSSH:      nothing: the host answers with the methods that it accepts
  *     identity files named:   agent's keys of those files → the files → the agent's other keys
- *     none named:             agent's keys → ~/.ssh/id_ed25519, id_ecdsa, id_rsa
+ *     none named:             agent's keys of ~/.ssh/id_ed25519, id_ecdsa, id_rsa → its other keys → those files
  *     then, on a terminal:    what the host asks (keyboard-interactive) → a password
  *
- * Hosts hang up after a few refused keys (MaxAuthTries, 6 by default): hence the named ones first.
+ * Hosts hang up after a few refused keys (MaxAuthTries, 6 by default): hence the named ones first, each once, and none
+ * where the host takes no keys (any more).
  */
 export class SshAuthentication {
   /** Every attempt was refused, or there was none. */
@@ -56,12 +58,18 @@ export class SshAuthentication {
   #agentFault: string | undefined;
   #hasLockedKey = false;
   #methodsLeft: string[] = [];
+  #isObserved = false;
+  /** Public keys, as base64, that were offered. */
+  readonly #offered = new Set<string>();
+  #lastOffered: string | undefined;
+  #withheldKeys = false;
+  #agentKeys: Promise<AgentKey[]> | undefined;
 
   static async plan(ssh2: Ssh2, options: AuthOptions): Promise<SshAuthentication> {
     const plan = new SshAuthentication(ssh2, options);
-    if (options.allows.publicKey) await plan.#addKeys();
-    // Some hosts know their users by other means (Tailscale); all others answer with the methods that they accept.
+    // Some hosts know their users by other means (Tailscale).
     plan.#attempts.push(() => ({ type: 'none', username: options.user }));
+    if (options.allows.publicKey) await plan.#addKeys();
     plan.#addQuestions();
     return plan;
   }
@@ -74,7 +82,7 @@ export class SshAuthentication {
 
   /** The next attempt; false when nothing is left. Rejects where the user does not want to answer. */
   async next(methodsLeft: readonly string[] | null): Promise<AnyAuthMethod | false> {
-    if (methodsLeft !== null) this.#methodsLeft = [...methodsLeft];
+    if (methodsLeft !== null && !this.#isObserved) this.#methodsLeft = [...methodsLeft];
     for (;;) {
       const attempt = this.#attempts.shift();
       if (attempt === undefined) break;
@@ -85,15 +93,24 @@ export class SshAuthentication {
     return false;
   }
 
+  /** What the host says that it accepts now; ssh2 forgets the answer to an agent's key. */
+  noteMethodsLeft(methods: readonly string[]): void {
+    this.#isObserved = true;
+    this.#methodsLeft = [...methods];
+  }
+
   /** ssh2 reports faults of the agent and of signing as errors, and then goes on to the next attempt. */
   noteFault(error: Error): void {
+    // Nobody signed with it, so the same key may be offered from elsewhere.
+    if (this.#lastOffered !== undefined) this.#offered.delete(this.#lastOffered);
     if (error instanceof SqlsyncError) this.#notes.push(error.message);
     else this.#agentFault = sanitizeText(error.message, 200);
   }
 
   /** AUTH_FAILED, saying what was tried and, in `hint`, what to do; `login` is the `ssh` command for it. */
   failure(target: string, login: string, reason?: string): SqlsyncError {
-    const tried = this.#notes.length === 0 ? 'there was no key to offer' : `tried: ${this.#notes.join('; ')}`;
+    const none = this.#withheldKeys ? 'no key was offered' : 'there was no key to offer';
+    const tried = this.#notes.length === 0 ? none : `tried: ${this.#notes.join('; ')}`;
     const agent = this.#agentFault === undefined ? '' : `; the agent failed: ${this.#agentFault}`;
     const unused =
       this.#unused.length === 0 ? '' : `; the SSH built into sqlsync cannot use ${this.#unused.join(', ')}`;
@@ -122,28 +139,57 @@ export class SshAuthentication {
   }
 
   async #addKeys(): Promise<void> {
-    const { user: username, agentSocket, identityFiles, identitiesOnly } = this.#options;
+    const { agentSocket, identityFiles, identitiesOnly } = this.#options;
     const { found, notes, unused } = await readIdentities(identityFiles);
     this.#notes.push(...notes);
     this.#unused.push(...unused);
-    const offerAgent = (offers: (key: Buffer) => boolean): void => {
-      if (agentSocket === false || agentSocket === '') return;
-      const onOffer = (key: string): void => void this.#notes.push(`agent key ${key}`);
-      this.#attempts.push(() => ({
-        type: 'agent',
-        username,
-        agent: filteredAgent(this.#ssh2, agentSocket, offers, onOffer),
-      }));
-    };
     const isKnown = (key: Buffer): boolean => found.some(({ publicKey }) => publicKey?.equals(key) === true);
-    const filters = identityFiles !== undefined || identitiesOnly;
-    offerAgent(filters ? isKnown : () => true);
+    const offerAgent = (offers: (key: Buffer) => boolean): void => {
+      if (agentSocket !== false && agentSocket !== '')
+        this.#attempts.push(() => this.#queueAgentKeys(agentSocket, offers));
+    };
+    const offersOthers = !identitiesOnly;
+    offerAgent(isKnown);
+    if (offersOthers && identityFiles === undefined) offerAgent((key) => !isKnown(key));
     for (const identity of found) this.#addIdentity(identity);
-    if (filters && !identitiesOnly) offerAgent((key) => !isKnown(key));
+    if (offersOthers && identityFiles !== undefined) offerAgent((key) => !isKnown(key));
+  }
+
+  /** Puts an attempt for each of these keys of the agent before all others. */
+  async #queueAgentKeys(socket: string, offers: (key: Buffer) => boolean): Promise<undefined> {
+    if (this.#takesNoKeys()) return;
+    try {
+      this.#agentKeys ??= agentKeys(this.#ssh2, socket);
+      const keys = (await this.#agentKeys).filter(({ publicKey }) => offers(publicKey));
+      const attempts = keys.map(({ publicKey, agent }): Attempt => () => {
+        if (!this.#mayOffer(publicKey)) return undefined;
+        this.#notes.push(`agent key ${hostKeyFingerprint(publicKey)}`);
+        return { type: 'agent', username: this.#options.user, agent };
+      });
+      this.#attempts.unshift(...attempts);
+    } catch (error) {
+      this.#agentFault = sanitizeText(error instanceof Error ? error.message : String(error), 200);
+    }
+  }
+
+  /** True the first time that this key is to be offered, as long as the host takes keys. */
+  #mayOffer(publicKey: Buffer): boolean {
+    const blob = publicKey.toString('base64');
+    if (this.#takesNoKeys() || this.#offered.has(blob)) return false;
+    this.#offered.add(blob);
+    this.#lastOffered = blob;
+    return true;
+  }
+
+  #takesNoKeys(): boolean {
+    const takesNone = this.#methodsLeft.length > 0 && !this.#methodsLeft.includes('publickey');
+    this.#withheldKeys ||= takesNone;
+    return takesNone;
   }
 
   #addIdentity(identity: Identity): void {
     const username = this.#options.user;
+    if (identity.privateKey === undefined) return this.#addPublicHalf(identity);
     if (identity.encrypted) return this.#addLockedIdentity(identity);
     const key = parseIdentity(this.#ssh2, identity);
     if (typeof key === 'string') {
@@ -151,8 +197,18 @@ export class SshAuthentication {
       return;
     }
     this.#attempts.push(() => {
+      if (!this.#mayOffer(key.getPublicSSH())) return undefined;
       this.#noteOffer(identity, key);
       return { type: 'publickey', username, key };
+    });
+  }
+
+  /** It is the agent's to offer. */
+  #addPublicHalf({ path, publicKey }: Identity): void {
+    this.#attempts.push(() => {
+      const wasOffered = publicKey !== undefined && this.#offered.has(publicKey.toString('base64'));
+      if (!wasOffered) this.#notes.push(`${path}: only its public half is there, and no agent holds the key`);
+      return undefined;
     });
   }
 
@@ -169,8 +225,10 @@ export class SshAuthentication {
       return key;
     };
     this.#attempts.push(async () => {
+      if (this.#takesNoKeys()) return undefined;
       const publicKey = parsePublicKey(this.#ssh2, identity);
       if (publicKey !== undefined) {
+        if (!this.#mayOffer(publicKey.getPublicSSH())) return undefined;
         this.#noteOffer(identity, publicKey);
         return { type: 'agent', username, agent: lockedAgent(this.#ssh2, publicKey, unlock) };
       }

@@ -4,7 +4,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { BaseAgent, ParsedKey } from 'ssh2';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
-import { hostKeyFingerprint, hostKeyType } from './known-hosts.ts';
+import { hostKeyType } from './known-hosts.ts';
 import { inspectPrivateKey, parsePublicKeyFile } from './ssh-key-file.ts';
 import type { Ask } from './terminal.ts';
 
@@ -18,7 +18,8 @@ export interface Identity {
   path: string;
   publicKey: Buffer | undefined;
   encrypted: boolean;
-  privateKey: Buffer;
+  /** undefined where only the public half is there, which says which key of an agent is meant. */
+  privateKey: Buffer | undefined;
 }
 
 /** What reading the identities found, and what to tell the user if the login fails. */
@@ -44,12 +45,16 @@ async function readIdentity(path: string, named: boolean, into: Identities): Pro
   try {
     privateKey = await readFile(path);
   } catch (error) {
+    const publicKey = await readPublicKey(`${path}.pub`);
+    if (publicKey !== undefined) return addPublicHalf(`${shown}.pub`, publicKey, into);
     const code = systemErrorCode(error) ?? 'unreadable';
     if (named || code !== 'ENOENT') into.notes.push(`${shown}: cannot be read (${code})`);
     return;
   }
   const info = inspectPrivateKey(privateKey.toString('latin1'));
   if (info === undefined) {
+    const publicKey = parsePublicKeyFile(privateKey.toString('latin1'));
+    if (publicKey !== undefined) return addPublicHalf(shown, publicKey, into);
     into.notes.push(`${shown}: not a private key`);
     return;
   }
@@ -60,6 +65,10 @@ async function readIdentity(path: string, named: boolean, into: Identities): Pro
     return;
   }
   into.found.push({ path: shown, publicKey, encrypted: info.encrypted, privateKey });
+}
+
+function addPublicHalf(path: string, publicKey: Buffer, into: Identities): void {
+  into.found.push({ path, publicKey, encrypted: false, privateKey: undefined });
 }
 
 async function readPublicKey(path: string): Promise<Buffer | undefined> {
@@ -80,6 +89,7 @@ export function parsePublicKey(ssh2: Ssh2, { publicKey }: Identity): ParsedKey |
 
 /** The private key, or what is wrong with it, sanitized. */
 export function parseIdentity(ssh2: Ssh2, identity: Identity, passphrase?: string): ParsedKey | string {
+  if (identity.privateKey === undefined) return 'only its public half is there';
   const key = ssh2.utils.parseKey(identity.privateKey, passphrase) as ParsedKey | ParsedKey[] | Error;
   if (key instanceof Error) return sanitizeText(key.message, 200);
   return (Array.isArray(key) ? key[0] : key) ?? 'holds no key';
@@ -138,25 +148,24 @@ async function sign(
   else callback(undefined, signature);
 }
 
-/** The agent at `socket`, offering only some of its keys, and telling which. */
-export function filteredAgent(
-  ssh2: Ssh2,
-  socket: string,
-  offers: (publicKey: Buffer) => boolean,
-  onOffer: (fingerprint: string) => void,
-): BaseAgent {
+/** A key of an agent, and what offers and signs with that key alone. */
+export interface AgentKey {
+  publicKey: Buffer;
+  agent: BaseAgent;
+}
+
+/** The keys that the agent at `socket` holds. Rejects where it does not answer. */
+export async function agentKeys(ssh2: Ssh2, socket: string): Promise<AgentKey[]> {
   // ssh2's own factory, since it tells apart OpenSSH's socket, Pageant and Cygwin's.
   const agent = ssh2.createAgent(socket);
-  const getIdentities = agent.getIdentities.bind(agent);
-  agent.getIdentities = (callback) => {
-    getIdentities((error, keys) => {
-      if (error) return callback(error);
-      const offered = ((keys ?? []) as ParsedKey[]).filter((key) => offers(key.getPublicSSH()));
-      for (const key of offered) onOffer(hostKeyFingerprint(key.getPublicSSH()));
-      callback(undefined, offered);
-    });
-  };
-  return agent;
+  const keys = await new Promise<ParsedKey[]>((resolve, reject) =>
+    agent.getIdentities((error, found) => (error ? reject(error) : resolve((found ?? []) as ParsedKey[]))),
+  );
+  return keys.map((key) => {
+    const one = ssh2.createAgent(socket);
+    one.getIdentities = (callback) => callback(undefined, [key]);
+    return { publicKey: key.getPublicSSH(), agent: one };
+  });
 }
 
 export function wrongPassphrase(path: string): SqlsyncError {

@@ -9,6 +9,7 @@ import type { HostConfig } from './ssh-config.ts';
 import { shellQuote } from './ssh-host-key.ts';
 import type { HostKeyCheck } from './ssh-host-key.ts';
 import { PausableTimer } from './pausable-timer.ts';
+import { observeRefusals } from './ssh-refusals.ts';
 
 type Phase = 'connecting' | 'negotiating' | 'authenticating' | 'starting the command';
 
@@ -132,6 +133,7 @@ function negotiate<T>(options: EstablishOptions<T>, socket: Duplex): void {
   client.on('close', () => login.fail(clientError(login, auth, undefined)));
   try {
     client.connect(clientConfig(login, auth, socket));
+    observeRefusals(client, (methodsLeft) => auth.noteMethodsLeft(methodsLeft));
   } catch (error) {
     login.fail(toSqlsyncError(error));
   }

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -11,6 +10,7 @@ import type { AuthContext } from 'ssh2';
 import { SqlsyncError } from '../../src/errors.ts';
 import { connectSsh } from '../../src/transport/ssh.ts';
 import type { SshOptions } from '../../src/transport/ssh.ts';
+import { startHost } from '../support/ssh-host.ts';
 import { SSHD_MISSING, makeSshKey, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
 import { digest } from './transport-suite.ts';
@@ -143,33 +143,6 @@ describe('the passphrase of a key', { skip }, () => {
   });
 });
 
-/** No test can give a real sshd a user with a password, so ssh2's own server is the host. */
-async function startHost(
-  context: TestContext,
-  authenticate: (request: AuthContext) => void,
-): Promise<{ port: number; knownHostsFile: string }> {
-  const { Server } = (await import('ssh2')).default;
-  const hostKey = makeSshKey(join(folder, `host_${count++}`));
-  const server = new Server({ hostKeys: [readFileSync(hostKey)] }, (client) => {
-    client.on('error', () => {});
-    client.on('authentication', authenticate);
-    client.on('session', (accept) => {
-      accept().on('exec', (acceptExec) => {
-        const channel = acceptExec();
-        channel.exit(0);
-        channel.end('hello\n');
-      });
-    });
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  context.after(() => server.close());
-  const { port } = server.address() as AddressInfo;
-  const knownHostsFile = `${hostKey}_known`;
-  writeFileSync(knownHostsFile, `[127.0.0.1]:${port} ${readFileSync(`${hostKey}.pub`, 'utf8')}`);
-  return { port, knownHostsFile };
-}
-
 describe('a host that asks for a password', () => {
   const byPassword = (request: AuthContext): void => {
     if (request.method === 'password' && request.password === 'secret') request.accept();
@@ -178,7 +151,7 @@ describe('a host that asks for a password', () => {
 
   test('gets it from the user, who is asked again when it is wrong', async (context) => {
     const answers = new Answers('guess', 'secret');
-    const host = await startHost(context, byPassword);
+    const host = await startHost(context, folder, byPassword);
     await login(context, host, { ask: answers.ask });
     assert.equal(answers.asked.length, 2);
     assert.match(answers.asked[0]?.question ?? '', /^Password of .*@127\.0\.0\.1:\d+: $/);
@@ -186,7 +159,7 @@ describe('a host that asks for a password', () => {
   });
 
   test('is AUTH_FAILED after three wrong ones, and at once where nobody can be asked', async (context) => {
-    const host = await startHost(context, byPassword);
+    const host = await startHost(context, folder, byPassword);
     const answers = new Answers('a', 'b', 'c', 'secret');
     await assert.rejects(connectSsh(optionsFor(host, { ask: answers.ask })), {
       code: 'AUTH_FAILED',
@@ -197,7 +170,7 @@ describe('a host that asks for a password', () => {
   });
 
   test('is asked what it wants to know (keyboard-interactive), each on one line that names the host', async (context) => {
-    const host = await startHost(context, (request) => {
+    const host = await startHost(context, folder, (request) => {
       if (request.method !== 'keyboard-interactive') return request.reject(['keyboard-interactive']);
       const prompts = [
         { prompt: 'Token: ', echo: true },
