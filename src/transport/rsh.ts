@@ -50,8 +50,10 @@ export async function connectRsh(options: RshOptions): Promise<Transport> {
   const [program, ...given] = splitCommand(options.rsh);
   const settings = settingsOf(program, options.ssh ?? {});
   const login = user === undefined ? [] : ['-l', user];
-  if (isOpenssh(program))
-    settings.push(...(await keepalive(program, [...given, ...settings, ...login, host])));
+  if (isOpenssh(program)) {
+    settings.push(...BYTE_STREAM);
+    settings.push(...(await resolvedSettings(program, [...given, ...settings, ...login, host])));
+  }
   const name = basename(program);
   const description = `${sanitizeText(name, 50)} ${user === undefined ? '' : `${user}@`}${host}`;
   const parts = { description, command: options.remoteCommand.join(' ') };
@@ -98,19 +100,43 @@ function settingsOf(program: string, settings: SshSettings): string[] {
 }
 
 /**
- * OpenSSH never notices that a silent host is gone, unless it is told to ask; where the user has not configured that, it
- * is told here. Where `ssh -G` fails, so will the login, and say more.
+ * What in a user's configuration is meant for a login by hand, and would put other bytes into the stream or run something
+ * else; scp switches the same off.
  */
-async function keepalive(program: string, words: string[]): Promise<string[]> {
+const BYTE_STREAM = [
+  '-T',
+  ...['RemoteCommand=none', 'RequestTTY=no', 'PermitLocalCommand=no', 'ClearAllForwardings=yes'].flatMap(
+    (setting) => ['-o', setting],
+  ),
+];
+
+/** More of that kind, which OpenSSH knows since 8.7: an older one refuses them. */
+const NEWER_SETTINGS = [
+  ['stdinnull', 'StdinNull=no'],
+  ['sessiontype', 'SessionType=default'],
+  ['forkafterauthentication', 'ForkAfterAuthentication=no'],
+] as const;
+
+/**
+ * What depends on what `ssh` says of itself and of the user's configuration. OpenSSH never notices that a silent host is
+ * gone, unless it is told to ask; where the user has not configured that, it is told here. Where `ssh -G` fails, so will
+ * the login, and say more.
+ */
+async function resolvedSettings(program: string, words: string[]): Promise<string[]> {
   const resolved = await new Promise<string>((resolve) => {
     const child = execFile(program, ['-G', ...words], { timeout: SSH_G_TIMEOUT_MS }, (error, stdout) =>
       resolve(error === null ? stdout : ''),
     );
     child.stdin?.end();
   });
-  return /^serveraliveinterval 0$/m.test(resolved)
-    ? ['-o', `ServerAliveInterval=${KEEPALIVE_INTERVAL_S}`, '-o', 'ServerAliveCountMax=3']
-    : [];
+  const newer = NEWER_SETTINGS.filter(([name]) => new RegExp(`^${name} `, 'm').test(resolved));
+  const isForEver = /^serveraliveinterval 0$/m.test(resolved);
+  return [
+    ...newer.flatMap(([, setting]) => ['-o', setting]),
+    ...(isForEver
+      ? ['-o', `ServerAliveInterval=${KEEPALIVE_INTERVAL_S}`, '-o', 'ServerAliveCountMax=3']
+      : []),
+  ];
 }
 
 const KEEPALIVE_INTERVAL_S = 15;

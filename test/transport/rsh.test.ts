@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -34,6 +34,19 @@ chmodSync(teller, 0o755);
 function toldArguments(): string[] {
   return readFileSync(argumentsFile, 'utf8').split('\0').slice(0, -1);
 }
+
+/** What keeps a user's configuration from putting other bytes into the stream. */
+const BYTE_STREAM = [
+  '-T',
+  '-o',
+  'RemoteCommand=none',
+  '-o',
+  'RequestTTY=no',
+  '-o',
+  'PermitLocalCommand=no',
+  '-o',
+  'ClearAllForwardings=yes',
+];
 
 async function argumentsOf(options: Partial<RshOptions>): Promise<string[]> {
   const transport = await connectRsh({
@@ -146,6 +159,7 @@ describe('a remote-shell command', () => {
       'StrictHostKeyChecking=accept-new',
       '-o',
       'ConnectTimeout=2',
+      ...BYTE_STREAM,
       'db1',
       'sqlsync',
       'agent',
@@ -158,11 +172,45 @@ describe('a remote-shell command', () => {
     const real = `[ "$1" = -G ] && exec ssh "$@"\n`;
     writeFileSync(asSsh, readFileSync(teller, 'utf8').replace('\n', `\n${real}`), { mode: 0o755 });
     const added = ['-o', 'ServerAliveInterval=15', '-o', 'ServerAliveCountMax=3'];
-    assert.deepEqual((await argumentsOf({ rsh: `${asSsh} -F none` })).slice(2, -3), added);
+    assert.deepEqual((await argumentsOf({ rsh: `${asSsh} -F none` })).slice(-7, -3), added);
     const config = join(folder, 'keepalive', 'config');
     writeFileSync(config, 'ServerAliveInterval 7\n', { mode: 0o600 });
-    assert.deepEqual((await argumentsOf({ rsh: `${asSsh} -F ${config}` })).slice(2, -3), []);
+    const words = await argumentsOf({ rsh: `${asSsh} -F ${config}` });
+    assert.doesNotMatch(words.join(' '), /ServerAlive/);
+    assert.deepEqual(words.slice(2, 2 + BYTE_STREAM.length), BYTE_STREAM);
   });
+
+  const skip = started === undefined ? SSHD_MISSING : false;
+  test(
+    'that is ssh is a byte stream, whatever its configuration does for logins by hand',
+    { skip },
+    async (t) => {
+      const path = join(folder, 'by_hand');
+      const isNewer = spawnSync('ssh', ['-G', 'x'], { encoding: 'utf8' }).stdout.includes('sessiontype');
+      const lines = [
+        'RequestTTY force',
+        'PermitLocalCommand yes',
+        'LocalCommand echo from the local command',
+        'RemoteCommand echo from the remote command',
+        `LocalForward ${join(folder, 'forwarded')} 127.0.0.1:9`,
+        ...(isNewer ? ['SessionType none', 'StdinNull yes', 'ForkAfterAuthentication yes'] : []),
+      ];
+      writeFileSync(path, `${lines.join('\n')}\n${readFileSync(sshd.sshConfigFile, 'utf8')}`, {
+        mode: 0o600,
+      });
+      const transport = await connectRsh({
+        rsh: `ssh -F ${path}`,
+        host: 'sqlsync-test',
+        remoteCommand: ['tr', 'a-z', 'A-Z'],
+      });
+      t.after(() => transport.terminate());
+      transport.output.end('a line\nand another\r\n');
+      const chunks: Buffer[] = [];
+      for await (const chunk of transport.input) chunks.push(chunk as Buffer);
+      assert.equal(Buffer.concat(chunks).toString(), 'A LINE\nAND ANOTHER\r\n');
+      assert.equal(existsSync(join(folder, 'forwarded')), false);
+    },
+  );
 
   test('that cannot be started is CONNECT_FAILED, and names it', async () => {
     const transport = await connectRsh({
