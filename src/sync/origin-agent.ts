@@ -120,7 +120,8 @@ class OriginSession {
       signal: options.signal,
     });
     try {
-      options.access?.opened(snapshot.path, snapshot.file.fileId);
+      // A file of 0 bytes is not opened: there is nothing to read in it.
+      options.access?.opened(snapshot.path, snapshot.file.fileId, snapshot.file.stats.size > 0);
       const restoring = checkPair(snapshot, open);
       const hasher = createPageHasher(hash, open.seed, snapshot.pageSize);
       const tree = new HashTree({

@@ -6,6 +6,7 @@ import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from 
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import { EmptyReplica } from '../pages/empty-replica.ts';
+import { ExistingReplica } from '../pages/existing-replica.ts';
 import { removeOwnLeftovers } from '../pages/leftovers.ts';
 import type { MarkedOrigin } from '../pages/mark.ts';
 import { hostName, markReplica } from '../pages/mark.ts';
@@ -157,7 +158,7 @@ async function attemptCopy(
       openSink(place, target, { ...options, mark, staging: run.staging }),
     );
     run.resumed ??= sink.resumed;
-    if (place.file !== undefined) options.access?.opened(place.path, place.file.fileId);
+    checkAccess(place, sink, options);
     const copy = new PageCopy({
       connection,
       sink,
@@ -263,6 +264,12 @@ function markOf(snapshot: MessageOf<'snapshot'>, originName: string): MarkedOrig
   return { originName, originHost: snapshot.originHost, originPath: snapshot.originPath };
 }
 
+/** Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed. */
+function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {
+  if (place.file !== undefined)
+    access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
+}
+
 /** Commits what was copied and checked, and sees to what is beside the replica. */
 async function settle(
   sink: PageSink,
@@ -282,6 +289,8 @@ async function settle(
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
+  // Those that do not hold it open are about to open it.
+  checkAccess(place, sink, options);
   if (commits) await sink.commit();
   else await sink.abort();
   // A commit marks the replica itself.

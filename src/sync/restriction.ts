@@ -19,12 +19,18 @@ export interface AccessCheck {
    * somebody else decides about that. Throws SqlsyncError RESTRICTED.
    */
   path(named: string, options?: { readonly keepLink: boolean }): string;
-  /** `path` was opened, and was the file `fileId` before that. Throws SqlsyncError RESTRICTED. */
-  opened(path: string, fileId: string): void;
+  /**
+   * `path` was opened, and was the file `fileId` before that; with `isHeld` false it was only looked at, as a file
+   * without pages is, or is about to be opened. Throws SqlsyncError RESTRICTED.
+   */
+  opened(path: string, fileId: string, isHeld: boolean): void;
 }
 
-/** Names beside a database that SQLite or sqlsync give a meaning: writing one of them changes another database. */
-const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-\w+)?$/s;
+/**
+ * Names beside a database that SQLite or sqlsync give a meaning: writing one of them changes another database. In any
+ * case, since some file systems make no difference.
+ */
+const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-\w+)?$/is;
 
 /**
  * What an agent may do for its peer: read or write the databases inside one folder.
@@ -65,7 +71,7 @@ export class Restriction {
         if (this.#options.access === 'write') throw refused('it may be written, but not read (--write-only)');
         return this.#inside(named);
       },
-      opened: (path, fileId) => this.#opened(path, fileId),
+      opened: (path, fileId, isHeld) => this.#opened(path, fileId, isHeld),
     };
   }
 
@@ -82,7 +88,7 @@ export class Restriction {
         }
         return path;
       },
-      opened: (path, fileId) => this.#opened(path, fileId),
+      opened: (path, fileId, isHeld) => this.#opened(path, fileId, isHeld),
     };
   }
 
@@ -111,11 +117,11 @@ export class Restriction {
     return relative(folder, path).split(sep);
   }
 
-  #opened(path: string, fileId: string): void {
+  #opened(path: string, fileId: string, isHeld: boolean): void {
     if (currentFileId(path) !== fileId || realPathOf(path) !== path || !isInside(path, this.#folder)) {
       throw outside();
     }
-    if (isOpenHere(fileId) === false) throw outside();
+    if (isHeld && isOpenHere(fileId) === false) throw outside();
   }
 }
 

@@ -27,7 +27,7 @@ import { spawnProcess } from '../../src/transport/process.ts';
 import { change, names, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { failureOf, runNear } from '../support/relay-near.ts';
-import type { Role } from '../support/relay-near.ts';
+import type { Pair, Role } from '../support/relay-near.ts';
 import { installRemote, remote, runCli, wasExecuted } from '../support/ssh-cli.ts';
 import type { CliResult } from '../support/ssh-cli.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
@@ -145,7 +145,13 @@ describe('a key with a forced command', { skip }, () => {
 });
 
 /** One database that a near side asks an agent in this process for; what both sides failed with. */
-async function ask(role: Role, named: string, near: string, options: RestrictionOptions): Promise<unknown> {
+async function ask(
+  role: Role,
+  named: string,
+  near: string,
+  options: RestrictionOptions,
+  modes: Pick<Pair, 'overwrite' | 'replace'> = {},
+): Promise<unknown> {
   const [nearEnd, farEnd] = memoryTransportPair();
   const far = failureOf(
     runFarAgent(farEnd, { idleTimeoutMs: 0, restriction: new Restriction(options) }).finally(() =>
@@ -156,7 +162,7 @@ async function ask(role: Role, named: string, near: string, options: Restriction
     role === 'pull'
       ? { origin: named, replica: join(near, 'fetched.db') }
       : { origin: join(near, 'near.db'), replica: named };
-  const failure = await failureOf(runNear(nearEnd, role, pair));
+  const failure = await failureOf(runNear(nearEnd, role, { ...pair, ...modes }));
   assert.equal((await far)?.code, failure?.code, 'what the far side knows');
   return failure;
 }
@@ -228,6 +234,8 @@ describe('a restricted agent', () => {
     'app.db-journal',
     '.app.db.sqlsync',
     '.app.db.sqlsync-part',
+    'APP.db-WAL',
+    '.app.db.SQLSync',
   ]) {
     test(`makes no replica that is part of another database: ${name}`, async (t) => {
       const { folder, near } = prison(t);
@@ -249,6 +257,35 @@ describe('a restricted agent', () => {
       assertReplicaOf(join(folder, 'app.db'), join(near, 'fetched.db'));
       for (const file of names(near)) if (file.includes('fetched')) rmSync(join(near, file));
     }
+  });
+
+  for (const isEmpty of [true, false]) {
+    test(`serves and writes ${isEmpty ? 'databases without pages' : 'another page size'} as any other`, async (t) => {
+      const { folder, near } = prison(t);
+      const options = { folder, access: 'both', create: true } as const;
+      const own = join(near, 'near.db');
+      if (isEmpty) writeFileSync(own, '');
+      else change(own, 'PRAGMA page_size = 1024; VACUUM');
+      writeFileSync(join(folder, 'none.db'), '');
+      for (const name of ['app.db', 'none.db']) {
+        const modes = { overwrite: true, replace: true };
+        assert.equal(await ask('push', name, near, options, modes), undefined, name);
+      }
+      if (!isEmpty) return assertReplicaOf(own, join(folder, 'app.db'));
+      assert.equal(await ask('pull', 'none.db', near, options), undefined);
+      assert.equal(statSync(join(near, 'fetched.db')).size, 0);
+    });
+  }
+
+  test('refuses a database without pages that took the place of the one it looked at', (t) => {
+    const { folder, outside } = prison(t);
+    const { replica } = new Restriction({ folder, access: 'write', create: false });
+    const path = replica.path('app.db');
+    const { dev, ino } = statSync(path);
+    replica.opened(path, `${dev}:${ino}`, false);
+    rmSync(path);
+    linkSync(join(outside, 'secret.db'), path);
+    assert.throws(() => replica.opened(path, `${dev}:${ino}`, false), { code: 'RESTRICTED' });
   });
 
   test('looks at every database of a conversation, not only at the first', async (t) => {
@@ -291,11 +328,11 @@ describe('a restricted agent', () => {
     const { dev, ino } = statSync(path);
     rmSync(path);
     linkSync(join(outside, 'secret.db'), path);
-    assert.throws(() => origin.opened(path, `${dev}:${ino}`), { code: 'RESTRICTED' });
+    assert.throws(() => origin.opened(path, `${dev}:${ino}`, true), { code: 'RESTRICTED' });
     rmSync(path);
     symlinkSync(join(outside, 'secret.db'), path);
     const secret = statSync(path);
-    assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`), { code: 'RESTRICTED' });
+    assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`, false), { code: 'RESTRICTED' });
   });
 
   test('refuses a file that nobody here has opened', { skip: process.platform !== 'linux' }, (t) => {
@@ -303,7 +340,7 @@ describe('a restricted agent', () => {
     const { origin } = new Restriction({ folder, access: 'read', create: false });
     const path = origin.path('app.db');
     const { dev, ino } = statSync(path);
-    assert.throws(() => origin.opened(path, `${dev}:${ino}`), { code: 'RESTRICTED' });
+    assert.throws(() => origin.opened(path, `${dev}:${ino}`, true), { code: 'RESTRICTED' });
   });
 
   test('does not follow the name of its folder to another one', (t) => {
@@ -313,7 +350,7 @@ describe('a restricted agent', () => {
     symlinkSync(outside, folder);
     const secret = statSync(join(outside, 'secret.db'));
     const path = origin.path('secret.db');
-    assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`), { code: 'RESTRICTED' });
+    assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`, false), { code: 'RESTRICTED' });
   });
 });
 
