@@ -104,12 +104,15 @@ export class PartFile {
     }
   }
 
-  /** Gives the file its final length and permission bits (those of the origin less the umask) and makes it durable. */
+  /**
+   * Gives the file its final length and permission bits and makes it durable: those of the origin less the umask, but its
+   * owner may read and write it, without whom no later run could.
+   */
   async finish(): Promise<void> {
     await this.written();
     const descriptor = this.#open();
     ftruncateSync(descriptor, this.#target.pageCount * this.#target.pageSize);
-    fchmodSync(descriptor, this.#target.fileMode & 0o666 & ~process.umask());
+    fchmodSync(descriptor, (this.#target.fileMode & 0o666 & ~process.umask()) | 0o600);
     fsyncSync(descriptor);
   }
 

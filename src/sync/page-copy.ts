@@ -286,7 +286,8 @@ export class PageCopy {
 
   #onHashes(answer: MessageOf<'hashes'>): void {
     if (this.#abandoned.has(answer.id)) return;
-    if (answer.id === this.#topId) return this.#walk.onTopHashes(answer.first, answer.data);
+    if (this.#topId !== 0 && answer.id === this.#topId)
+      return this.#walk.onTopHashes(answer.first, answer.data);
     const request = this.#childrenAsked.get(answer.id);
     if (request === undefined || answer.first !== 0) throw unasked('hashes');
     this.#childrenAsked.delete(answer.id);

@@ -150,7 +150,7 @@ async function attemptCopy(
     const { pageSize: bytes, pageCount: pages } = snapshot;
     throw new SqlsyncError('PROTOCOL', `The origin announced ${pages} pages of ${bytes} bytes`);
   }
-  const mark = markOf(snapshot, options.originName);
+  const mark = markOf(snapshot, options);
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
   let sink: PageSink | undefined;
   try {
@@ -258,10 +258,31 @@ function sendOpen(
   return 1;
 }
 
-/** A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. */
-function markOf(snapshot: MessageOf<'snapshot'>, originName: string): MarkedOrigin | undefined {
-  if (snapshot.restoring) return undefined;
-  return { originName, originHost: snapshot.originHost, originPath: snapshot.originPath };
+/** Longer than any path and host name there is, and together less than a mark may hold. */
+const MAX_ORIGIN_PATH_BYTES = 4096;
+const MAX_ORIGIN_HOST_BYTES = 255;
+
+/**
+ * A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. Throws
+ * SqlsyncError PROTOCOL where the origin agent claims one that was not asked for, or names what there cannot be.
+ */
+function markOf(
+  snapshot: MessageOf<'snapshot'>,
+  { originName, overwrite }: ReplicaOptions,
+): MarkedOrigin | undefined {
+  const { originHost, originPath, restoring } = snapshot;
+  if (restoring && !overwrite) {
+    throw new SqlsyncError(
+      'PROTOCOL',
+      'The origin announced a restore, which --overwrite would have to ask for',
+    );
+  }
+  const isPossible =
+    Buffer.byteLength(originHost) <= MAX_ORIGIN_HOST_BYTES &&
+    Buffer.byteLength(originPath) <= MAX_ORIGIN_PATH_BYTES &&
+    Buffer.byteLength(originName) <= MAX_ORIGIN_HOST_BYTES + MAX_ORIGIN_PATH_BYTES;
+  if (!isPossible) throw new SqlsyncError('PROTOCOL', 'The origin announced a host or path that is too long');
+  return restoring ? undefined : { originName, originHost, originPath };
 }
 
 /** Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed. */

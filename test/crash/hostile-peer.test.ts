@@ -220,6 +220,27 @@ describe('what a replica agent gets', () => {
       /too few hashes/,
     );
     refused(
+      'as a restore that nobody asked for',
+      'snapshot',
+      (original) => [{ ...as('snapshot', original), restoring: true }],
+      /a restore, which --overwrite would have to ask for/,
+    );
+    refused(
+      'as a path that would fill the mark',
+      'snapshot',
+      (original) => [{ ...as('snapshot', original), originPath: '\u0001'.repeat(4097) }],
+      /path that is too long/,
+    );
+    test(`as hashes of a new replica, which asked for none, is PROTOCOL (${role})`, () =>
+      tamper(
+        role,
+        'new',
+        direction,
+        'snapshot',
+        (original) => [original, message('hashes', { id: 0, first: 0, data: new Uint8Array(8) })],
+        { code: 'PROTOCOL', message: /hashes that was not asked for/ },
+      ));
+    refused(
       'as page sizes that there are not',
       'snapshot',
       (original) => [{ ...as('snapshot', original), pageSize: 1000 }],

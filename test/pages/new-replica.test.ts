@@ -251,10 +251,11 @@ describe('the name of a new replica', () => {
     [0o666, 0o027, 0o640],
     [0o777, 0o022, 0o644],
     [0o600, 0o000, 0o600],
-    [0o444, 0o022, 0o444],
+    [0o444, 0o022, 0o644],
+    [0o000, 0o777, 0o600],
   ] as const) {
     const [from, less, to] = [originMode, umask, expected].map((mode) => mode.toString(8).padStart(3, '0'));
-    test(`gets the bits of its origin less the umask: ${from}, ${less} → ${to}`, async (t) => {
+    test(`gets the bits of its origin less the umask, and is its owner’s to write: ${from}, ${less} → ${to}`, async (t) => {
       const { origin, replica } = place(t);
       chmodSync(origin, originMode);
       const own = process.umask(umask);
