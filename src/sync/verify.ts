@@ -92,9 +92,11 @@ export async function runVerify(options: VerifyOptions): Promise<VerifySummary> 
     const found = await differences(a, b);
     const objects = found.pageCount === 0 ? [] : await owners(a, b, found.first);
     const comparable = a.snapshot.pageSize === b.snapshot.pageSize;
-    await Promise.all([a.finish(comparable), b.finish(comparable)]);
+    const [rootOfA, rootOfB] = await Promise.all([a.finish(comparable), b.finish(comparable)]);
+    const same = comparable && found.pageCount === 0;
+    if (same) refuseContradiction(a, b, Buffer.compare(rootOfA, rootOfB) === 0);
     return {
-      same: comparable && found.pageCount === 0,
+      same,
       a: a.describe(),
       b: b.describe(),
       differingPages: found.ranges,
@@ -237,11 +239,15 @@ class Side {
     return new Map(names.map((name, i) => [sanitizeLine(name), counts[i] ?? 0]));
   }
 
-  /** Lets the agent check that the file it read is still the one of that name, and ends the conversation. */
-  async finish(checksFile: boolean): Promise<void> {
+  /**
+   * Lets the agent check that the file it read is still the one of that name, and ends the conversation. Returns the
+   * root hash, of 0 bytes where it was not asked for.
+   */
+  async finish(checksFile: boolean): Promise<Uint8Array> {
+    let root = new Uint8Array(0);
     if (checksFile) {
       this.connection.send(message('getRoot', {}));
-      await this.connection.receiveOnly('root');
+      root = new Uint8Array((await this.connection.receiveOnly('root')).hash);
     }
     this.connection.send(message('release', {}));
     const { pageSize: size, pageCount } = this.snapshot;
@@ -252,6 +258,7 @@ class Side {
     this.connection.detach();
     this.connection.end();
     await Promise.race([this.connection.transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+    return root;
   }
 
   describe(): VerifiedDatabase {
@@ -311,6 +318,16 @@ async function differingChildren(
     }
   }
   return differing;
+}
+
+/** Where no page differs, nothing else may: else an agent erred, or lied. */
+function refuseContradiction(a: Side, b: Side, sameRoot: boolean): void {
+  if (sameRoot && a.snapshot.pageCount === b.snapshot.pageCount) return;
+  throw new SqlsyncError(
+    'ROOT_MISMATCH',
+    `No page of ${a.location} and ${b.location} differs by its hash, but their root hashes or sizes do`,
+    { hint: 'Run it again; if it stays so, one of the two sides gives wrong answers.' },
+  );
 }
 
 async function owners(a: Side, b: Side, pages: readonly number[]): Promise<DifferingObject[]> {

@@ -189,3 +189,14 @@ test('of pages that differ all are counted, and the first ones kept', () => {
   assert.deepEqual(found.first, [1, 2, 5, 7, 8]);
   assert.deepEqual([found.pageCount, found.rangeCount], [9, 5]);
 });
+
+test('verify does not believe an agent whose root hash differs where no page does', async (t) => {
+  const { folder, a, b } = place(t);
+  const liar = join(import.meta.dirname, '..', 'support', 'tampering-rsh.ts');
+  const verifyBy = (types: string): Promise<Run> =>
+    verify(folder, [a, `db1:${b}`, '--rsh', `'${process.execPath}' '${liar}' ${types}`]);
+  const { status, stderr } = await verifyBy('hashes,root');
+  assert.equal(status, 7, stderr);
+  assert.match(stderr, /No page of .* differs by its hash, but .* \[ROOT_MISMATCH\]/);
+  assert.equal((await verifyBy('none')).status, 0);
+});
