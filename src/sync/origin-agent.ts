@@ -49,8 +49,8 @@ export interface OriginResult {
  */
 const ROLLBACK_MODE_PAUSE_MS = 200;
 
-/** Characters of a table's name that are told. */
-const MAX_NAME_LENGTH = 500;
+/** UTF-8 bytes of a table's name that are told: MAX_TEXTS of them fit a message. */
+const MAX_NAME_BYTES = 500;
 
 /**
  * Serves one snapshot to a replica agent: answers its questions about hashes and pages until it is done. Keeps no
@@ -292,8 +292,8 @@ class OriginSession {
   async #sendOwners(question: MessageOf<'getOwners'>): Promise<void> {
     const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
     const owners = await this.#connection.whileBusy(() => this.#ownersOf(pages));
-    const entries = [...owners].slice(0, MAX_TEXTS);
-    const names = entries.map(([name]) => name.slice(0, MAX_NAME_LENGTH));
+    const entries = [...owners].sort(([, a], [, b]) => b - a).slice(0, MAX_TEXTS);
+    const names = entries.map(([name]) => startOf(name, MAX_NAME_BYTES));
     const counts = entries.map(([, count]) => count);
     this.#connection.send(message('owners', { id: question.id, names, counts }));
   }
@@ -359,6 +359,15 @@ function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean
     `The arguments look swapped: ${snapshot.path} is itself a replica, made from ${sanitizeText(open.replicaPath)}`,
     { hint: 'The origin comes first. To restore the origin from its replica, add --overwrite.' },
   );
+}
+
+/** The first characters of `text`, as many as fit into so many bytes of UTF-8. */
+function startOf(text: string, maxBytes: number): string {
+  const bytes = Buffer.from(text);
+  // With `stream` an incomplete last character is kept back.
+  return bytes.length <= maxBytes
+    ? text
+    : new TextDecoder().decode(bytes.subarray(0, maxBytes), { stream: true });
 }
 
 function listed(gaps: readonly number[], limit: number): number[] {

@@ -236,7 +236,13 @@ class Side {
         `${this.location} sent ${names.length} names with ${counts.length} counts`,
       );
     }
-    return new Map(names.map((name, i) => [sanitizeLine(name), counts[i] ?? 0]));
+    const pagesOf = new Map<string, number>();
+    for (const [i, name] of names.entries()) {
+      // Several may look the same, since long names are cut.
+      const shown = sanitizeLine(name);
+      pagesOf.set(shown, (pagesOf.get(shown) ?? 0) + (counts[i] ?? 0));
+    }
+    return pagesOf;
   }
 
   /**

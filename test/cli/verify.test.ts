@@ -76,6 +76,22 @@ describe('verify', () => {
     assert.doesNotMatch(stdout, /^\/tmp\/c\.db/m);
   });
 
+  test('tells of many tables with long names, each as far as there is room', async (t) => {
+    const { folder, b } = place(t);
+    const a = join(folder, 'many.db');
+    const names = Array.from({ length: 1600 }, (_, i) => `${i}${'数'.repeat(490)}`);
+    const tables = names.map((name) => `CREATE TABLE "${name}" (x);`).join('\n');
+    const most = 'INSERT INTO most SELECT randomblob(3000) FROM most, most, most';
+    change(a, `BEGIN; ${tables} CREATE TABLE most (x); INSERT INTO most VALUES (1), (2); ${most}; COMMIT`);
+    const { status, stdout, stderr } = await verify(folder, [a, b, '--json']);
+    assert.equal(status, 1, stdout + stderr);
+    const objects = (jsonLines(stdout).at(-1) as Summary)['objects'] as { name: string }[];
+    const ofA = objects.filter(({ name }) => /^\d+数+$/.test(name));
+    assert.equal(ofA.length, 1600);
+    assert.ok(objects.some(({ name }) => name === 'most'));
+    assert.ok(objects.every(({ name }) => Buffer.byteLength(name) <= 500 && !name.includes('\ufffd')));
+  });
+
   test('finds a single byte, and exactly its page', async (t) => {
     const { folder, a, b } = place(t);
     damage(b, 30 * 4096 - 1, Buffer.of(0xff));
