@@ -12,7 +12,7 @@ export interface HostRequest {
   user?: string | undefined;
   /** As `ssh -F`: another configuration file; `none` for no configuration at all. */
   configFile?: string | undefined;
-  /** As `ssh -J`: the hosts to go through, separated by commas; `none` for none. */
+  /** As `ssh -J`: the hosts to go through, separated by commas, with tokens (%h, …); `none` for none. */
   jump?: string | undefined;
 }
 
@@ -39,6 +39,8 @@ export interface HostConfig {
   /** Those allowed, best first; undefined for sqlsync's own. */
   hostKeyAlgorithms: string[] | undefined;
   ciphers: string[] | undefined;
+  kexAlgorithms: string[] | undefined;
+  macs: string[] | undefined;
   /** Hosts to go through, `[user@]host[:port]`, separated by commas. */
   jump: string | undefined;
   /** 0: IPv4 or IPv6. */
@@ -122,7 +124,9 @@ export function parseHostConfig(request: HostRequest, text: string): HostConfig 
     hostKeyAlias: named('hostkeyalias'),
     hostKeyAlgorithms: get('hostkeyalgorithms')?.split(','),
     ciphers: get('ciphers')?.split(','),
-    jump: request.jump === undefined ? named('proxyjump') : isNone(request.jump) ? undefined : request.jump,
+    kexAlgorithms: get('kexalgorithms')?.split(','),
+    macs: get('macs')?.split(','),
+    jump: jumpOf(request, named('proxyjump'), get),
     addressFamily: { inet: 4 as const, inet6: 6 as const }[get('addressfamily') ?? ''] ?? 0,
     connectTimeoutMs: seconds(get('connecttimeout')),
     keepaliveIntervalMs: interval,
@@ -150,6 +154,24 @@ function readSettings(text: string): Map<string, string[]> {
     settings.set(name, [...(settings.get(name) ?? []), line.slice(space + 1).trim()]);
   }
   return settings;
+}
+
+/** Of the tokens `ProxyJump` takes only these, `ssh -G` leaves them as they are. */
+function jumpOf(
+  request: HostRequest,
+  configured: string | undefined,
+  get: (name: string) => string | undefined,
+): string | undefined {
+  const jump = request.jump ?? configured;
+  if (isNone(jump)) return undefined;
+  const tokens: Readonly<Record<string, () => string>> = {
+    '%': () => '%',
+    h: () => get('hostname') ?? request.host,
+    n: () => request.host,
+    p: () => String(request.port ?? get('port') ?? DEFAULT_SSH_PORT),
+    r: () => request.user ?? get('user') ?? currentUser(),
+  };
+  return jump?.replaceAll(/%([%hnpr])/g, (_, letter: string) => tokens[letter]?.() ?? '');
 }
 
 function isNone(value: string | undefined): boolean {

@@ -4,6 +4,8 @@ import type { Duplex } from 'node:stream';
 import type { Client, ConnectConfig } from 'ssh2';
 import { SqlsyncError, sanitizeText, systemErrorCode, toSqlsyncError } from '../errors.ts';
 import { DEFAULT_SSH_PORT } from './known-hosts.ts';
+import { allowedAlgorithms } from './ssh-algorithms.ts';
+import type { SshAlgorithms } from './ssh-algorithms.ts';
 import type { SshAuthentication } from './ssh-auth.ts';
 import type { HostConfig } from './ssh-config.ts';
 import { shellQuote } from './ssh-host-key.ts';
@@ -155,7 +157,7 @@ function clientConfig(login: SshLogin, auth: SshAuthentication, socket: Duplex):
     keepaliveCountMax: keepalive.countMax,
     algorithms: {
       serverHostKey: hostKey.algorithms(),
-      cipher: allowedCiphers(login),
+      ...algorithmsOf(login),
       compress: ['none'],
     } as NonNullable<ConnectConfig['algorithms']>,
   };
@@ -176,16 +178,10 @@ async function offerNext(
   }
 }
 
-function allowedCiphers({ config, target }: SshLogin): string[] {
+function algorithmsOf({ config, target }: SshLogin): SshAlgorithms {
   const available = new Set(getCiphers());
-  const ours = CIPHERS.filter(([, name]) => available.has(name)).map(([cipher]) => cipher);
-  const allowed = ours.filter((cipher) => config.ciphers?.includes(cipher) !== false);
-  if (allowed.length > 0) return allowed;
-  throw new SqlsyncError(
-    'CONNECT_FAILED',
-    `${target}: Ciphers in the SSH configuration allows none of ${ours.join(', ')}`,
-    { hint: 'Add `--rsh ssh`: then OpenSSH itself connects.' },
-  );
+  const ciphers = CIPHERS.filter(([, name]) => available.has(name)).map(([cipher]) => cipher);
+  return allowedAlgorithms(config, ciphers, target);
 }
 
 /** A fault of the SSH client before anything was opened; `undefined` where the connection just closed. */

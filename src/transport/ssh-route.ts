@@ -34,7 +34,12 @@ export async function resolveRoute(request: HostRequest, signal?: AbortSignal): 
 function nearestJump(jump: string, configFile: string | undefined): HostRequest {
   const hops = jump.split(',');
   const last = parseJumpHost(hops.pop() ?? '', jump);
-  return { ...last, configFile, jump: hops.length === 0 ? undefined : hops.join(',') };
+  return { ...last, configFile, jump: hops.length === 0 ? undefined : withoutTokens(hops.join(',')) };
+}
+
+/** The tokens of the last host were expanded already, for all of its jump hosts. */
+function withoutTokens(jump: string): string {
+  return jump.replaceAll('%', '%%');
 }
 
 /** `[user@]host[:port]`, `[user@][address]:port` or `ssh://` before it. Throws SqlsyncError USAGE. */

@@ -4,6 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { allowedAlgorithms } from '../../src/transport/ssh-algorithms.ts';
+import type { SshAlgorithms } from '../../src/transport/ssh-algorithms.ts';
 import { parseHostConfig, resolveHost } from '../../src/transport/ssh-config.ts';
 import type { HostConfig, HostRequest } from '../../src/transport/ssh-config.ts';
 import { parseJumpHost, resolveRoute } from '../../src/transport/ssh-route.ts';
@@ -230,6 +232,67 @@ describe('a jump host', () => {
   for (const text of ['', 'a:0', 'a:65536', '-oProxyCommand=x', 'u@-a', 'a b', 'a:b', '::1']) {
     test(`may not be ${JSON.stringify(text)}`, () => {
       assert.throws(() => parseJumpHost(text, text), { code: 'USAGE', hint: /ProxyJump/ });
+    });
+  }
+});
+
+describe('the tokens of ProxyJump', { skip }, () => {
+  const routeTo = async (jump: string, request: Partial<HostRequest> = {}): Promise<unknown[]> => {
+    const lines = ['Host db1', 'HostName db1.example', 'User deploy', 'Port 2222', `ProxyJump ${jump}`];
+    const route = await resolveRoute({ host: 'db1', configFile: configFile(...lines), ...request });
+    return route.slice(0, -1).map(({ host, port, user }) => [user, host, port]);
+  };
+
+  test('are those of the host that is reached through it', async () => {
+    assert.deepEqual(await routeTo('%r@%n-gate%p-%h:23'), [['deploy', 'db1-gate2222-db1.example', 23]]);
+    const more = { user: 'root', port: 24 };
+    assert.deepEqual(await routeTo('%r@gate%p', more), [['root', 'gate24', 22]]);
+  });
+
+  test('are expanded once, for all of several hosts, and by -J as well', async () => {
+    const route = [
+      ['deploy', 'a-db1', 22],
+      ['deploy', 'b%h', 22],
+    ];
+    assert.deepEqual(await routeTo('%r@a-%n,%r@b%%h'), route);
+    assert.deepEqual(await routeTo('none', { jump: '%r@a-%n,%r@b%%h' }), route);
+  });
+});
+
+describe('algorithms that the configuration narrows', { skip }, () => {
+  const ciphers = ['aes128-gcm@openssh.com', 'aes128-ctr'];
+  const algorithms = async (...lines: string[]): Promise<SshAlgorithms> =>
+    allowedAlgorithms(await resolved(lines), ciphers, 'db1');
+
+  test('are offered as far as ssh2 has them', async () => {
+    const lines = [
+      'KexAlgorithms ecdh-sha2-nistp384,sntrup761x25519-sha512@openssh.com',
+      'MACs hmac-sha2-512',
+    ];
+    assert.deepEqual(await algorithms(...lines), {
+      kex: ['ecdh-sha2-nistp384'],
+      cipher: ciphers,
+      hmac: ['hmac-sha2-512'],
+    });
+    assert.ok((await algorithms()).kex.includes('curve25519-sha256'));
+  });
+
+  test('with codes that ssh2 has not leave the ciphers that need none', async () => {
+    const { cipher } = await algorithms('MACs umac-128@openssh.com');
+    assert.deepEqual(cipher, ['aes128-gcm@openssh.com']);
+  });
+
+  for (const lines of [
+    ['KexAlgorithms sntrup761x25519-sha512@openssh.com'],
+    ['MACs umac-128@openssh.com', 'Ciphers aes128-ctr'],
+    ['Ciphers aes256-cbc'],
+  ]) {
+    test(`of which none is ours are refused, with --rsh as the remedy: ${lines.join(', ')}`, async () => {
+      await assert.rejects(algorithms(...lines), {
+        code: 'CONNECT_FAILED',
+        message: new RegExp(`${lines[0]?.split(' ')[0]} .* allows none of`),
+        hint: /--rsh ssh/,
+      });
     });
   }
 });
