@@ -220,6 +220,12 @@ describe('what a replica agent gets', () => {
       /too few hashes/,
     );
     refused(
+      'as hashes of another width',
+      'snapshot',
+      (original) => [{ ...as('snapshot', original), hashBytes: 7 }],
+      /hashes of 7 bytes, not 8/,
+    );
+    refused(
       'as a restore that nobody asked for',
       'snapshot',
       (original) => [{ ...as('snapshot', original), restoring: true }],
