@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -35,6 +43,15 @@ function makeDatabase(parent: string, name: string): string {
   const path = join(parent, name);
   generateDatabase(path, { rows: 120 });
   return path;
+}
+
+/** A path of so many bytes, in folders that there are. */
+function pathOf(bytes: number, name: string): string {
+  const missing = bytes - folder.length - name.length - 2;
+  const names = `${'d'.repeat(199)}/`.repeat(Math.ceil(missing / 200)).slice(0, missing);
+  const parent = join(folder, names.replace(/\/$/, 'd'));
+  mkdirSync(parent, { recursive: true });
+  return join(parent, name);
 }
 
 function change(path: string, seed: number): void {
@@ -182,6 +199,24 @@ const REFUSALS: Refusal[] = [
     status: 4,
     message: /missing/,
     locations: (origin) => [origin, remote(sshd, join(folder, 'missing', 'r.db'))],
+  },
+  {
+    name: 'a remote path of 4,000 characters, which SQLite cannot open, as replica',
+    code: 'REPLICA_UNWRITABLE',
+    status: 4,
+    message: /has a path of 4000 bytes .*SQLite can open/,
+    locations: (origin) => [origin, remote(sshd, pathOf(4000, 'new.db'))],
+  },
+  {
+    name: 'a remote path of 4,000 characters, which SQLite cannot open, as origin',
+    code: 'ORIGIN_UNREADABLE',
+    status: 3,
+    message: /has a path of 4000 bytes .*SQLite can open/,
+    locations: (origin, replica) => {
+      const path = pathOf(4000, 'origin.db');
+      copyFileSync(origin, path);
+      return [remote(sshd, path), replica];
+    },
   },
   {
     name: 'a remote origin that the user may not read',
