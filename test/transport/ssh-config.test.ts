@@ -236,6 +236,23 @@ describe('a jump host', () => {
   }
 });
 
+test('Match and Include count, as ssh resolves them', { skip }, async () => {
+  const included = configFile('Match host db1.example user deploy', '  Port 2200', '  ProxyJump gate');
+  const lines = [
+    'Host db1',
+    '  HostName db1.example',
+    'Host *',
+    `  Include ${included}`,
+    'Match all',
+    '  Port 23',
+  ];
+  const request = { host: 'db1', configFile: configFile(...lines) };
+  const deploy = await resolveHost({ ...request, user: 'deploy' });
+  assert.deepEqual([deploy.host, deploy.port, deploy.jump], ['db1.example', 2200, 'gate']);
+  const other = await resolveHost({ ...request, user: 'other' });
+  assert.deepEqual([other.host, other.port, other.jump], ['db1.example', 23, undefined]);
+});
+
 describe('the tokens of ProxyJump', { skip }, () => {
   const routeTo = async (jump: string, request: Partial<HostRequest> = {}): Promise<unknown[]> => {
     const lines = ['Host db1', 'HostName db1.example', 'User deploy', 'Port 2222', `ProxyJump ${jump}`];
