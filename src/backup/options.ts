@@ -1,0 +1,77 @@
+import type { CompressionMode, HashAlgorithm } from '../../protocol/messages.ts';
+import type { CopyProgress } from '../sync/page-copy.ts';
+import type { RemoteOptions } from '../sync/start-agent.ts';
+import type { Outcome } from '../../protocol/messages.ts';
+import type { StoreSnapshot } from './types.ts';
+
+interface CopyOptions extends RemoteOptions {
+  /** Folder of the store. */
+  readonly store: string;
+  /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
+  readonly busyTimeoutMs?: number;
+  /** Silence of the other side after which it counts as lost, in milliseconds; default 300,000, 0 is for ever. */
+  readonly idleTimeoutMs?: number;
+  /** 'auto' (default): all pages over SSH, only deltas from local files. */
+  readonly compress?: CompressionMode;
+  readonly hash?: HashAlgorithm;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
+  readonly onWarning?: ((warning: string) => void) | undefined;
+  readonly onNote?: ((note: string) => void) | undefined;
+}
+
+export interface BackupOptions extends CopyOptions {
+  /** Path, `[user@]host:path` or `ssh://…` of the database. */
+  readonly origin: string;
+  readonly tags?: readonly string[];
+  /** Stands for the origin's host name in the record. */
+  readonly host?: string | undefined;
+  /** Restore the new snapshot to a temporary file, compare it with what the origin had, and run integrity_check. */
+  readonly verify?: boolean | undefined;
+}
+
+export interface BackupSummary {
+  readonly origin: string;
+  readonly snapshot: StoreSnapshot;
+  readonly pagesTransferred: number;
+  readonly pagesDelta: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
+  /** How long the origin's read transaction was open, and by how much its -wal file grew meanwhile. */
+  readonly snapshotHeldMs: number;
+  readonly walGrowthBytes: number;
+  /** True where `verify` was asked for, and found nothing wrong. */
+  readonly verified: boolean;
+  readonly warnings: readonly string[];
+}
+
+export interface RestoreOptions extends CopyOptions {
+  /** Id of a snapshot, or how it begins, or `latest`. */
+  readonly snapshot: string;
+  /** Path, `[user@]host:path` or `ssh://…` of the database to make, or to make equal to the snapshot. */
+  readonly target: string;
+  /** The target may be an existing database. */
+  readonly overwrite?: boolean;
+  /** A target of another page size is replaced as a whole. */
+  readonly replace?: boolean;
+  /** A symbolic link in the place of the target is followed. */
+  readonly followLinks?: boolean;
+  /** Compare only. */
+  readonly dryRun?: boolean;
+}
+
+export interface RestoreSummary {
+  readonly snapshot: StoreSnapshot;
+  readonly target: string;
+  readonly outcome: Outcome;
+  readonly pagesChanged: number;
+  readonly pagesTransferred: number;
+  readonly pagesDelta: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
+  /** The target did not exist before. */
+  readonly created: boolean;
+  readonly warnings: readonly string[];
+}

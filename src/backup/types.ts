@@ -1,0 +1,151 @@
+/**
+ * What a store is to those who use it: records, options and summaries. docs/store-format.md describes the bytes.
+ * A snapshot's `id` is 64 hexadecimal digits; times are `Date`s; sizes are in bytes.
+ */
+
+/** One snapshot of one database, as its record in the store says. */
+export interface StoreSnapshot {
+  readonly id: string;
+  /** When the read transaction on the origin began. */
+  readonly time: Date;
+  /** Host of the origin, or what the user gave instead. */
+  readonly host: string;
+  /** Absolute path of the origin on its host. */
+  readonly path: string;
+  readonly tags: readonly string[];
+  readonly pageSize: number;
+  readonly pageCount: number;
+  /** Permission bits of the origin's file. */
+  readonly fileMode: number;
+  /** Id of the root node; undefined for a database without pages. */
+  readonly root: string | undefined;
+  /** The snapshot that it was compared with. */
+  readonly parent: string | undefined;
+  /** Name and version of the program that wrote it. */
+  readonly program: string;
+  readonly statistics: SnapshotStatistics;
+}
+
+export interface SnapshotStatistics {
+  /** Pages that differed from the parent's. */
+  readonly pagesChanged: number;
+  /** Objects that were not in the store yet. */
+  readonly pagesAdded: number;
+  readonly nodesAdded: number;
+  /** Bytes of packs and indexes written. */
+  readonly bytesAdded: number;
+  /** Bytes that the origin's agent sent. */
+  readonly bytesReceived: number;
+  readonly durationMs: number;
+}
+
+/** What is told while something long runs. */
+export interface StoreProgress {
+  readonly phase: 'read' | 'write' | 'delete';
+  /** Of what the phase counts (pages, packs or snapshots) how many are done, and of how many. */
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface StoreCallOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: StoreProgress) => void) | undefined;
+}
+
+export interface ForgetSummary {
+  /** Snapshots that were taken away; one that was gone already is not among them. */
+  readonly forgotten: readonly string[];
+}
+
+export interface PruneOptions extends StoreCallOptions {
+  /** Only say what would be done. */
+  readonly dryRun?: boolean | undefined;
+  /** Part of a pack, 0 to 1, that may be garbage before it is repacked; default 0.2. */
+  readonly maxUnusedRatio?: number | undefined;
+  /**
+   * Age of a mark, in seconds, from which its packs are deleted; default: the store's grace period. Less is only safe while
+   * no backup runs.
+   */
+  readonly graceSeconds?: number | undefined;
+}
+
+export interface PruneSummary {
+  readonly dryRun: boolean;
+  readonly packsMarked: number;
+  readonly bytesMarked: number;
+  readonly packsRepacked: number;
+  readonly packsDeleted: number;
+  readonly bytesDeleted: number;
+  /** Marked packs whose grace period is not over, and their bytes: a later prune deletes them. */
+  readonly packsWaiting: number;
+  readonly bytesWaiting: number;
+}
+
+export interface CheckOptions extends StoreCallOptions {
+  /** Read and check every object, not only the records and trees. */
+  readonly readData?: boolean | undefined;
+  /** Read only this part of the packs, n-th of m: `{ n: 1, m: 7 }`. */
+  readonly readDataSubset?: { readonly n: number; readonly m: number } | undefined;
+}
+
+/** Something that is wrong with one file of a store. */
+export interface CheckProblem {
+  /** Name in the store, such as `packs/ID`. */
+  readonly file: string;
+  /** One sentence. */
+  readonly message: string;
+}
+
+export interface CheckSummary {
+  readonly problems: readonly CheckProblem[];
+  /** Snapshots that cannot be restored, with the number of their pages that are lost. */
+  readonly damaged: readonly { readonly snapshot: StoreSnapshot; readonly pagesLost: number }[];
+  /** Snapshots that can be restored, as far as was read. */
+  readonly intact: readonly StoreSnapshot[];
+  readonly packsRead: number;
+  readonly bytesRead: number;
+}
+
+export interface StoreStats {
+  readonly snapshots: number;
+  readonly databases: number;
+  /** All snapshots as if each were a file. */
+  readonly rawBytes: number;
+  /** Different pages, whole. */
+  readonly uniqueBytes: number;
+  /** All files of the store. */
+  readonly storedBytes: number;
+  readonly packs: number;
+  readonly objects: number;
+  /** `rawBytes` for each stored byte. */
+  readonly ratio: number;
+}
+
+export interface SnapshotDiff {
+  /** Pages that differ or exist on one side only, as ranges of first and last, ascending. */
+  readonly differingPages: readonly (readonly [first: number, last: number])[];
+  readonly pagesInA: number;
+  readonly pagesInB: number;
+  /** Tables and indexes with pages that differ, largest first; '(free)' is what none of them owns. */
+  readonly objects: readonly {
+    readonly name: string;
+    readonly pagesInA: number;
+    readonly pagesInB: number;
+  }[];
+}
+
+/** An open store. All methods throw SqlsyncError: STORE_* and INTERRUPTED. */
+export interface Store {
+  /** For people: the folder or address. */
+  readonly description: string;
+  readonly id: string;
+  /** All snapshots, oldest first. Damaged records are left out and told by `onWarning`. */
+  snapshots(options?: { readonly onWarning?: (warning: string) => void }): Promise<StoreSnapshot[]>;
+  /** The one snapshot whose id begins with `prefix` (at least 4 digits), or the newest for `latest`. */
+  find(prefix: string): Promise<StoreSnapshot>;
+  /** Takes snapshots away. Their pages stay until `prune`. */
+  forget(ids: readonly string[]): Promise<ForgetSummary>;
+  prune(options?: PruneOptions): Promise<PruneSummary>;
+  check(options?: CheckOptions): Promise<CheckSummary>;
+  stats(options?: StoreCallOptions): Promise<StoreStats>;
+}
