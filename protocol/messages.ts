@@ -41,6 +41,8 @@ export const MESSAGES = {
       followLinks: 'bool',
       /** Have SQLite check the replica before `done`. */
       check: 'bool',
+      /** The origin is what a backup store kept. */
+      restore: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',

@@ -18,6 +18,8 @@ export interface HashTreeOptions {
   /** Reads consecutive pages for hashing, at most `RUN_BYTES` at once. */
   readonly readPages: ReadPages;
   readonly budgetBytes?: number;
+  /** The hashes of the pages that exist so far, where they are known: all pages' hashes are then kept. */
+  readonly knownHashes?: Uint8Array | undefined;
 }
 
 /** Hashes of the nodes of one level, and which of them are right. */
@@ -51,7 +53,8 @@ export class HashTree {
     this.#hasher = options.hasher;
     this.#readPages = options.readPages;
     this.hashBytes = options.hasher.hashBytes;
-    const budget = options.budgetBytes ?? DEFAULT_BUDGET_BYTES;
+    const { knownHashes } = options;
+    const budget = knownHashes === undefined ? (options.budgetBytes ?? DEFAULT_BUDGET_BYTES) : Infinity;
     let level = 0;
     while (this.nodeCount(level) * this.hashBytes > budget && this.nodeCount(level) > 1) level++;
     this.keptLevel = level;
@@ -59,6 +62,17 @@ export class HashTree {
       this.#levels[level] = { hashes: new Uint8Array(nodes * this.hashBytes), known: new Uint8Array(nodes) };
       if (nodes <= 1) break;
     }
+    const pages = this.#levels[0];
+    if (knownHashes === undefined || pages === undefined) return;
+    pages.hashes.set(knownHashes.subarray(0, this.#presentCount * this.hashBytes));
+    pages.known.fill(1, 0, this.#presentCount);
+  }
+
+  /** The hashes of all pages, one after another; a view. All of them must be kept, and known since `root`. */
+  pageHashes(): Uint8Array {
+    const pages = this.#levels[0];
+    if (pages === undefined) throw new Error('the hashes of pages are not kept');
+    return pages.hashes;
   }
 
   /** Nodes of a level, in the finished tree. */

@@ -38,6 +38,14 @@ export function readOneByOne(source: PageSource, first: PageNumber, count: numbe
   return run;
 }
 
+/** The blocks in which a page differs from its old version, as they came: bit i of byte i/8 of `bitmap` is block i. */
+export interface PageDelta {
+  readonly bitmap: Uint8Array;
+  readonly data: Uint8Array;
+  /** What the sender says of the kind of page, from 1 to 255. */
+  readonly group: number;
+}
+
 /** What a sink needs to know before it takes pages. */
 export interface SinkTarget {
   readonly pageSize: PageSize;
@@ -55,6 +63,10 @@ export interface SinkTarget {
 export interface PageSink {
   /** The state to compare with; undefined where there is none (a new replica). */
   readonly old: PageSource | undefined;
+  /** The hashes of all pages of `old` under the seed of this copy, where they are known without reading them. */
+  readonly oldHashes?: Uint8Array | undefined;
+  /** True where page 1 is kept as it is: it is then fetched even if it differs only in bytes that no hash covers. */
+  readonly keepsFirstPage?: boolean;
   /** True where the copy goes on from the leftover of an interrupted run. */
   readonly resumed: boolean;
   /** True where that leftover holds what the old state of the database does not: then there is something to commit. */
@@ -73,15 +85,17 @@ export interface PageSink {
   begin(): Promise<'ready' | 'moved'>;
   /**
    * Takes the new bytes of one page, and copies what it keeps of them; page 1 may come at any time. At most 1 MiB of
-   * pages between two calls of `ready`.
+   * pages between two calls of `ready`. With `delta` where `bytes` were made of the old version and these blocks.
    */
-  write(page: PageNumber, bytes: Uint8Array): void;
+  write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void;
   /** Resolves when more pages may come; a sink may take them faster than it can write them. */
   ready(): Promise<void>;
   /** Resolves when `readNew` may be called. */
   written(): Promise<void>;
   /** A page as it will be after the commit; for hash trees that do not keep every page's hash. */
   readNew(page: PageNumber): Uint8Array;
+  /** Is told, before `commit`, the hashes of all pages as they will be: for `oldHashes` of the next copy. */
+  takeHashes?(hashes: Uint8Array): void;
   /** Makes all of it durable and visible at once. */
   commit(): Promise<void>;
   /** Gives everything up and releases all locks and files. Does nothing after `commit`. Never throws. */

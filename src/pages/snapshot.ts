@@ -13,6 +13,7 @@ import {
   wouldLeaveForeignFiles,
 } from './database-file.ts';
 import { hasChecksumVfs, parseHeader } from './header.ts';
+import { hostName } from './mark.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader } from './file-pages.ts';
 import { readOneByOne } from './page-source.ts';
@@ -102,6 +103,16 @@ export class DatabaseSnapshot implements PageSource {
       throw originReplaced(file.path);
     }
     this.#checkFirstPage();
+  }
+
+  /** This host. */
+  get host(): string {
+    return hostName();
+  }
+
+  /** Permission bits of the file. */
+  get fileMode(): number {
+    return this.file.stats.mode & 0o777;
   }
 
   get wal(): boolean {

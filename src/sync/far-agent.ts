@@ -59,7 +59,7 @@ async function replicate(
     throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
   connection.agree(request, options);
-  const { originName, dryRun, overwrite, replace, followLinks, check, busyTimeoutMs } = request;
+  const { originName, dryRun, overwrite, replace, followLinks, check, restore, busyTimeoutMs } = request;
   const { maxSnapshotMs, maxWalGrowthBytes } = request;
   const access = restriction?.replica;
   await runReplica(connection, {
@@ -74,6 +74,7 @@ async function replicate(
     replace,
     followLinks,
     check,
+    restores: restore,
     reader,
     busyTimeoutMs,
     staging: request.stage ? 'always' : 'large',

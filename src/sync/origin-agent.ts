@@ -4,14 +4,14 @@ import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, MAX_TEXTS, TREE_FANOUT } from
 import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
-import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
-import { hostName, readMark } from '../pages/mark.ts';
-import { DatabaseSnapshot } from '../pages/snapshot.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
 import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
+import { openSnapshot } from './origin-snapshot.ts';
+import type { OriginSnapshot } from './origin-snapshot.ts';
 import { outside, PageServer } from './page-server.ts';
 import type { AccessCheck } from './restriction.ts';
 import { watchSnapshot } from './snapshot-limit.ts';
@@ -20,6 +20,8 @@ import type { SnapshotLimits } from './snapshot-limit.ts';
 export interface OriginOptions {
   /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
   readonly path?: string | undefined;
+  /** The one snapshot that is to be restored, instead of a database's. */
+  readonly restored?: (() => OriginSnapshot) | undefined;
   /** Has a say in what the replica agent names. */
   readonly access?: AccessCheck | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -87,7 +89,7 @@ export async function serveOrigin(
 class OriginSession {
   readonly #connection: Connection;
   readonly #options: OriginOptions;
-  readonly #snapshot: DatabaseSnapshot;
+  readonly #snapshot: OriginSnapshot;
   readonly #tree: HashTree;
   readonly #pages: PageServer;
   readonly #passes: HashPasses;
@@ -113,16 +115,8 @@ class OriginSession {
     ) {
       throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
-    const path = options.path ?? options.access?.path(open.path) ?? open.path;
-    const snapshot = await DatabaseSnapshot.open(path, {
-      reader,
-      busyTimeoutMs: open.busyTimeoutMs,
-      signal: options.signal,
-    });
+    const { snapshot, restoring } = await openSnapshot(open, reader, options);
     try {
-      // A file of 0 bytes is not opened: there is nothing to read in it.
-      options.access?.opened(snapshot.path, snapshot.file.fileId, snapshot.file.stats.size > 0);
-      const restoring = checkPair(snapshot, open);
       const hasher = createPageHasher(hash, open.seed, snapshot.pageSize);
       const tree = new HashTree({
         pageCount: snapshot.pageCount,
@@ -136,13 +130,13 @@ class OriginSession {
           pageSize: snapshot.pageSize,
           pageCount: snapshot.pageCount,
           hashBytes: hasher.hashBytes,
-          fileMode: snapshot.file.stats.mode & 0o777,
+          fileMode: snapshot.fileMode,
           wal: snapshot.wal,
-          originHost: hostName(),
+          originHost: snapshot.host,
           originPath: snapshot.path,
           restoring,
-          warnings,
-          notes,
+          warnings: [...warnings],
+          notes: [...notes],
         }),
       );
       options.onSnapshot?.({ warnings, notes, pageCount: snapshot.pageCount });
@@ -156,7 +150,7 @@ class OriginSession {
   private constructor(
     connection: Connection,
     options: OriginOptions,
-    snapshot: DatabaseSnapshot,
+    snapshot: OriginSnapshot,
     tree: HashTree,
     { compression, limits }: { compression: CompressionMode; limits: SnapshotLimits },
   ) {
@@ -338,27 +332,6 @@ function outcomeUnknown(error: unknown): SqlsyncError {
     hint: 'The replica may have been committed before that. `sqlsync verify` tells; running it again is safe.',
     cause: error,
   });
-}
-
-/**
- * Refuses one file on both sides (SAME_FILE) and swapped arguments (SWAPPED). True where the origin is a copy of this
- * very replica and the user means to restore the one from the other.
- */
-function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean {
-  if (open.replicaHost === hostName() && open.replicaFileId === snapshot.file.fileId) {
-    throw new SqlsyncError('SAME_FILE', `Origin and replica are the same file: ${snapshot.path}`, {
-      hint: 'Name two different files; links to one file count as one.',
-    });
-  }
-  const mark = readMark(snapshot.path);
-  if (mark === undefined || mark.originHost !== open.replicaHost || mark.originPath !== open.replicaPath)
-    return false;
-  if (open.overwrite) return true;
-  throw new SqlsyncError(
-    'SWAPPED',
-    `The arguments look swapped: ${snapshot.path} is itself a replica, made from ${sanitizeText(open.replicaPath)}`,
-    { hint: 'The origin comes first. To restore the origin from its replica, add --overwrite.' },
-  );
 }
 
 /** The first characters of `text`, as many as fit into so many bytes of UTF-8. */

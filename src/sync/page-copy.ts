@@ -150,6 +150,7 @@ export class PageCopy {
     await this.#connection.drained();
     await this.#sink.written();
     if (!this.#options.dryRun || !changed) this.#checkRoot(this.#root);
+    this.#sink.takeHashes?.(this.#tree.pageHashes());
     this.#reportProgress(true);
     await this.#connection.drained();
     return { root: this.#root, changed };
@@ -171,6 +172,8 @@ export class PageCopy {
       presentCount: pageCount(present),
       hasher,
       readPages: (first, count) => this.#old().readPages(first, count),
+      ...(this.#sink.takeHashes === undefined ? {} : { budgetBytes: Infinity }),
+      knownHashes: this.#sink.oldHashes,
     });
     const own = new Uint8Array(hasher.hashBytes);
     const walk = new TreeWalk({
@@ -178,6 +181,7 @@ export class PageCopy {
       oldPageCount: present,
       hashBytes: hasher.hashBytes,
       lockBytePage: lockBytePage(pageSize),
+      wantsFirstPage: this.#sink.keepsFirstPage === true,
       ownHash(level, index) {
         tree.hashNode(level, index, own, 0);
         return own;

@@ -172,7 +172,7 @@ export class PageExchange {
       );
     }
     if (number === FIRST_PAGE) checkFirstPage(bytes, this.#pageSize);
-    this.#sink.write(number, bytes);
+    this.#sink.write(number, bytes, received.bitmap === undefined ? undefined : received);
     tree.setPageHash(number, hash);
     this.received++;
     if (received.bitmap !== undefined) this.deltas++;

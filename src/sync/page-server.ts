@@ -7,8 +7,8 @@ import { SqlsyncError } from '../errors.ts';
 import { makeDelta } from '../pages/delta.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
 import { readScattered } from '../pages/page-source.ts';
+import type { PageSource } from '../pages/page-source.ts';
 import { pageNumber } from '../pages/page-types.ts';
-import type { DatabaseSnapshot } from '../pages/snapshot.ts';
 import { encodeBatchBytes } from './compression.ts';
 import { checked } from './connection.ts';
 
@@ -17,12 +17,12 @@ const AUTO_COMPRESS_BYTES = 32 * 1024 * 1024;
 
 /** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
 export class PageServer {
-  readonly #snapshot: DatabaseSnapshot;
+  readonly #snapshot: PageSource;
   readonly #tree: HashTree;
   readonly #compression: CompressionMode;
   #wholePageBytes = 0;
 
-  constructor(snapshot: DatabaseSnapshot, tree: HashTree, compression: CompressionMode) {
+  constructor(snapshot: PageSource, tree: HashTree, compression: CompressionMode) {
     this.#snapshot = snapshot;
     this.#tree = tree;
     this.#compression = compression;

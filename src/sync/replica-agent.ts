@@ -2,52 +2,35 @@ import { randomBytes } from 'node:crypto';
 import { message } from '../../protocol/encode.ts';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from '../../protocol/messages.ts';
-import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
-import { sanitizeText, SqlsyncError } from '../errors.ts';
+import type { CompressionMode, HashAlgorithm, MessageOf, Reader } from '../../protocol/messages.ts';
+import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
-import { EmptyReplica } from '../pages/empty-replica.ts';
-import { ExistingReplica } from '../pages/existing-replica.ts';
-import { removeOwnLeftovers } from '../pages/leftovers.ts';
-import type { MarkedOrigin } from '../pages/mark.ts';
-import { hostName, markReplica } from '../pages/mark.ts';
-import { inspectReplica, openSink } from '../pages/open-replica.ts';
-import type { ReplicaPlace } from '../pages/open-replica.ts';
+import { hostName } from '../pages/mark.ts';
 import type { PageSink } from '../pages/page-source.ts';
+import { pageCount, pageSize } from '../pages/page-types.ts';
+import { ReplicaMovedError } from '../pages/replica-error.ts';
 import { Staging } from '../pages/staging.ts';
 import type { StagingRule } from '../pages/staging.ts';
-import { pageCount, pageSize } from '../pages/page-types.ts';
-import { ReplicaMovedError, replicaError } from '../pages/replica-error.ts';
-import { integrityFindings } from '../sqlite/integrity-check.ts';
 import type { Connection } from './connection.ts';
+import type { Destination } from './destination.ts';
 import { PageCopy, RootMismatchError } from './page-copy.ts';
 import type { CopyProgress } from './page-copy.ts';
+import { databaseDestination } from './replica-database.ts';
 import type { AccessCheck } from './restriction.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
 import { hasLimits, NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
 import type { SnapshotLimits } from './snapshot-limit.ts';
 
-export interface ReplicaOptions {
-  readonly path: string;
-  /** Is told what was opened at `path`. */
-  readonly access?: AccessCheck | undefined;
+export interface CopyOptions {
   /** What `open` is to name; ignored by an origin agent that has a database of its own. */
   readonly originPath: string;
-  /** How the user named the origin. */
-  readonly originName: string;
   readonly hash: HashAlgorithm;
   readonly compression: CompressionMode;
   readonly dryRun: boolean;
   readonly overwrite: boolean;
-  readonly replace: boolean;
-  /** A symbolic link in the place of the replica is followed. */
-  readonly followLinks: boolean;
-  /** SQLite checks the replica at the end; what it finds goes into `done`. */
-  readonly check: boolean;
   /** How both agents read their databases. */
   readonly reader: Reader;
   readonly busyTimeoutMs: number;
-  /** When pages of a replica in WAL mode wait in the spool; by default never. With limits always. */
-  readonly staging?: StagingRule | undefined;
   /** What ends a round; by default nothing does. */
   readonly limits?: SnapshotLimits | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -57,6 +40,23 @@ export interface ReplicaOptions {
     pageCount: number;
   }) => void;
   readonly onProgress?: (progress: CopyProgress) => void;
+}
+
+export interface ReplicaOptions extends CopyOptions {
+  readonly path: string;
+  /** Is told what was opened at `path`. */
+  readonly access?: AccessCheck | undefined;
+  /** How the user named the origin. */
+  readonly originName: string;
+  readonly replace: boolean;
+  /** A symbolic link in the place of the replica is followed. */
+  readonly followLinks: boolean;
+  /** SQLite checks the replica at the end; what it finds goes into `done`. */
+  readonly check: boolean;
+  /** The origin is what a backup store kept: the replica is restored, and gets no mark. */
+  readonly restores?: boolean;
+  /** When pages of a replica in WAL mode wait in the spool; by default never. With limits always. */
+  readonly staging?: StagingRule | undefined;
 }
 
 export interface ReplicaResult {
@@ -71,7 +71,6 @@ export interface ReplicaResult {
 /** What one run keeps over all its snapshots. */
 interface RunState {
   readonly limits: SnapshotLimits;
-  readonly staging: Staging;
   readonly rounds: Rounds;
   /** Snapshots that were asked for. */
   snapshots: number;
@@ -87,27 +86,43 @@ const MAX_ATTEMPTS = 4;
  * Throws SqlsyncError; the replica is then as it was.
  */
 export async function runReplica(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
-  const limits = options.limits ?? NO_SNAPSHOT_LIMITS;
-  const staging = new Staging(hasLimits(limits) ? 'always' : (options.staging ?? 'never'));
-  const run: RunState = { limits, staging, rounds: new Rounds(limits), snapshots: 0, resumed: undefined };
+  const rule = hasLimits(options.limits ?? NO_SNAPSHOT_LIMITS) ? 'always' : options.staging;
+  const staging = new Staging(rule ?? 'never');
   try {
-    const result = await copyUntilDone(connection, options, run);
-    connection.send(result.done);
-    await connection.drained();
-    return result;
+    return await runCopy(connection, options, () => databaseDestination(options, staging));
   } finally {
     staging.close();
   }
 }
 
+/**
+ * The same for any destination. Every attempt has a new one: the second has to be without hashes that were known before,
+ * in case these are what is wrong.
+ */
+export async function runCopy(
+  connection: Connection,
+  options: CopyOptions,
+  destinationOf: (attempt: number) => Destination | Promise<Destination>,
+): Promise<ReplicaResult> {
+  const limits = options.limits ?? NO_SNAPSHOT_LIMITS;
+  const run: RunState = { limits, rounds: new Rounds(limits), snapshots: 0, resumed: undefined };
+  const result = await copyUntilDone(connection, options, destinationOf, run);
+  connection.send(result.done);
+  await connection.drained();
+  return result;
+}
+
 async function copyUntilDone(
   connection: Connection,
-  options: ReplicaOptions,
+  options: CopyOptions,
+  destinationOf: (attempt: number) => Destination | Promise<Destination>,
   run: RunState,
 ): Promise<ReplicaResult> {
   for (let attempt = 1; ;) {
+    // A killed transaction's journal may have to be undone, and a long WAL or a spool to be read.
+    const destination = await connection.whileBusy(() => destinationOf(attempt));
     try {
-      return await attemptCopy(connection, options, run);
+      return await attemptCopy(connection, options, destination, run);
     } catch (error) {
       if (error instanceof RoundOverError) {
         run.rounds.add(error.round);
@@ -119,7 +134,7 @@ async function copyUntilDone(
       if (attempt <= MAX_ATTEMPTS) continue;
       throw new SqlsyncError(
         'BUSY',
-        `Replica ${options.path} is being changed by another program again and again`,
+        `Replica ${destination.path} is being changed by another program again and again`,
         {
           hint: 'A replica must not be written by anybody else. Stop that program and run it again.',
           cause: error,
@@ -131,16 +146,12 @@ async function copyUntilDone(
 
 async function attemptCopy(
   connection: Connection,
-  options: ReplicaOptions,
+  options: CopyOptions,
+  destination: Destination,
   run: RunState,
 ): Promise<ReplicaResult> {
-  // A killed transaction's journal may have to be undone, and the WAL of a replica to be read.
-  const place = await connection.whileBusy(() => inspectReplica(options.path, options));
-  // Before the snapshot begins: the hashes of its pages are checked.
-  if (place.file !== undefined && !options.dryRun)
-    await connection.whileBusy(() => resumeStaging(run.staging, place.path));
-  const seed = randomBytes(SEED_BYTES);
-  const firstId = sendOpen(connection, place, seed, { ...options, limits: run.limits });
+  const seed = destination.seed ?? randomBytes(SEED_BYTES);
+  const firstId = sendOpen(connection, destination, seed, { ...options, limits: run.limits });
   connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
   const snapshot = await receiveSnapshot(connection);
   connection.state = 'driving';
@@ -150,15 +161,11 @@ async function attemptCopy(
     const { pageSize: bytes, pageCount: pages } = snapshot;
     throw new SqlsyncError('PROTOCOL', `The origin announced ${pages} pages of ${bytes} bytes`);
   }
-  const mark = markOf(snapshot, options);
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
   let sink: PageSink | undefined;
   try {
-    sink = await connection.whileBusy(() =>
-      openSink(place, target, { ...options, mark, staging: run.staging }),
-    );
+    sink = await connection.whileBusy(() => destination.openSink(target, snapshot));
     run.resumed ??= sink.resumed;
-    checkAccess(place, sink, options);
     const copy = new PageCopy({
       connection,
       sink,
@@ -174,30 +181,22 @@ async function attemptCopy(
     const { root, changed } = await copy.run();
     run.rounds.held(root);
     const warnings: string[] = [];
-    const outcome = await settle(sink, place, options, { mark, changed, warnings, staging: run.staging });
-    const findings = options.check && outcome !== 'dryRun' ? await findingsOf(place.path, options) : [];
+    const counts = countsOf(copy, run.rounds);
+    const outcome = await destination.settle(sink, { changed, counts, snapshot, warnings });
     const done = message('done', {
       outcome: OUTCOMES[outcome],
       pageSize: snapshot.pageSize,
       pageCount: snapshot.pageCount,
-      ...countsOf(copy, run.rounds),
-      created: outcome === 'committed' && place.file === undefined,
+      ...counts,
+      created: outcome === 'committed' && destination.isNew,
       resumed: run.resumed,
-      warnings: [...place.warnings, ...sink.warnings, ...warnings],
-      findings,
+      warnings: [...destination.warnings, ...sink.warnings, ...warnings],
+      findings: [...((await destination.findings?.()) ?? [])],
     });
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
     return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
   } finally {
     await sink?.abort();
-  }
-}
-
-async function resumeStaging(staging: Staging, path: string): Promise<void> {
-  try {
-    await staging.resume(path);
-  } catch (error) {
-    throw replicaError(path, error);
   }
 }
 
@@ -210,12 +209,6 @@ function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
     pagesTransferred: pagesTransferred + rounds.pagesTransferred,
     pagesDelta: pagesDelta + rounds.pagesDelta,
   };
-}
-
-/** The replica is an exact copy by now: what is found wrong with it is wrong with the origin's snapshot. */
-async function findingsOf(path: string, options: ReplicaOptions): Promise<string[]> {
-  const findings = await integrityFindings(path, options.busyTimeoutMs, options.signal);
-  return findings.map((finding) => sanitizeText(finding));
 }
 
 /** The snapshot; answers to the questions of an attempt that was given up come before it. */
@@ -232,9 +225,9 @@ async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snaps
  */
 function sendOpen(
   connection: Connection,
-  place: ReplicaPlace,
+  destination: Destination,
   seed: Uint8Array,
-  options: ReplicaOptions & { readonly limits: SnapshotLimits },
+  options: CopyOptions & { readonly limits: SnapshotLimits },
 ): number {
   connection.send(
     message('open', {
@@ -243,8 +236,8 @@ function sendOpen(
       hash: HASH_ALGORITHMS[options.hash],
       compression: COMPRESSION_MODES[options.compression],
       replicaHost: hostName(),
-      replicaPath: place.path,
-      replicaFileId: place.file?.fileId ?? '',
+      replicaPath: destination.path,
+      replicaFileId: destination.fileId,
       overwrite: options.overwrite,
       reader: READERS[options.reader],
       busyTimeoutMs: options.busyTimeoutMs,
@@ -253,70 +246,7 @@ function sendOpen(
       ...options.limits,
     }),
   );
-  if (!place.hasOldPages) return 0;
+  if (!destination.hasOldPages) return 0;
   connection.send(message('getHashes', { id: 1, level: LEVEL_TOP, first: 0, count: 0 }));
   return 1;
-}
-
-/** Longer than any path and host name there is, and together less than a mark may hold. */
-const MAX_ORIGIN_PATH_BYTES = 4096;
-const MAX_ORIGIN_HOST_BYTES = 255;
-
-/**
- * A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. Throws
- * SqlsyncError PROTOCOL where the origin agent claims one that was not asked for, or names what there cannot be.
- */
-function markOf(
-  snapshot: MessageOf<'snapshot'>,
-  { originName, overwrite }: ReplicaOptions,
-): MarkedOrigin | undefined {
-  const { originHost, originPath, restoring } = snapshot;
-  if (restoring && !overwrite) {
-    throw new SqlsyncError(
-      'PROTOCOL',
-      'The origin announced a restore, which --overwrite would have to ask for',
-    );
-  }
-  const isPossible =
-    Buffer.byteLength(originHost) <= MAX_ORIGIN_HOST_BYTES &&
-    Buffer.byteLength(originPath) <= MAX_ORIGIN_PATH_BYTES &&
-    Buffer.byteLength(originName) <= MAX_ORIGIN_HOST_BYTES + MAX_ORIGIN_PATH_BYTES;
-  if (!isPossible) throw new SqlsyncError('PROTOCOL', 'The origin announced a host or path that is too long');
-  return restoring ? undefined : { originName, originHost, originPath };
-}
-
-/** Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed. */
-function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {
-  if (place.file !== undefined)
-    access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
-}
-
-/** Commits what was copied and checked, and sees to what is beside the replica. */
-async function settle(
-  sink: PageSink,
-  place: ReplicaPlace,
-  options: ReplicaOptions,
-  {
-    mark,
-    changed,
-    warnings,
-    staging,
-  }: {
-    readonly mark: MarkedOrigin | undefined;
-    readonly changed: boolean;
-    readonly warnings: string[];
-    readonly staging: Staging;
-  },
-): Promise<Outcome> {
-  if (options.dryRun) return 'dryRun';
-  const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
-  // Those that do not hold it open are about to open it.
-  checkAccess(place, sink, options);
-  if (commits) await sink.commit();
-  else await sink.abort();
-  // A commit marks the replica itself.
-  if (!commits && place.file !== undefined) markReplica(place.path, mark, { warnings });
-  staging.remove();
-  removeOwnLeftovers(place.path);
-  return commits ? 'committed' : 'unchanged';
 }

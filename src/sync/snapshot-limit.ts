@@ -1,5 +1,3 @@
-import type { DatabaseSnapshot } from '../pages/snapshot.ts';
-
 /** How often the -wal file is looked at. */
 const WAL_INTERVAL_MS = 50;
 
@@ -25,7 +23,7 @@ export function hasLimits({ maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits):
  * ends the watch.
  */
 export function watchSnapshot(
-  snapshot: DatabaseSnapshot,
+  snapshot: { readonly heldMs: number; readonly walGrowthBytes: number },
   { maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits,
   onOver: () => void,
 ): () => void {

@@ -275,6 +275,7 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
       replace: options.replace === true,
       followLinks: options.followLinks === true,
       check: options.check === true,
+      restore: false,
       reader: READERS[options.reader ?? 'file'],
       busyTimeoutMs: run.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
@@ -325,14 +326,14 @@ function warn(run: Run, text: string): void {
 }
 
 /** The commit is confirmed; a far agent that does not end properly now changes nothing about it. */
-async function close(connection: Connection, transport: Transport): Promise<void> {
+export async function close(connection: Connection, transport: Transport): Promise<void> {
   connection.send(message('close', {}));
   connection.end();
   await Promise.race([transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
 }
 
 /** How the mark names the origin, for people: enough to find it from anywhere. */
-function nameFor(origin: Location): string {
+export function nameFor(origin: Location): string {
   if (origin.kind === 'ssh') return formatLocation(origin);
   try {
     return `${hostname()}:${realpathSync(origin.path)}`;

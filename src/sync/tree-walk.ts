@@ -9,6 +9,8 @@ export interface TreeWalkOptions {
   readonly hashBytes: number;
   /** Page that never travels. */
   readonly lockBytePage: number;
+  /** Page 1 is wanted whole, however it compares. */
+  readonly wantsFirstPage?: boolean;
   /** Hash of one of our nodes, over the pages that exist here. Only asked for nodes that have some. */
   readonly ownHash: (level: number, index: number) => Uint8Array;
 }
@@ -57,6 +59,7 @@ export class TreeWalk {
     const pagesPerNode = TREE_FANOUT ** this.#topLevel;
     this.#topNodes = Math.ceil(Math.min(options.pageCount, options.oldPageCount) / pagesPerNode);
     this.#theirTop = new Uint8Array(this.#topNodes * options.hashBytes);
+    if (options.wantsFirstPage === true && this.#topNodes > 0) this.#wantAbsent(1, 2);
     this.#wantAbsent(this.#topNodes * pagesPerNode + 1, options.pageCount + 1);
   }
 

@@ -64,6 +64,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
   connection.expect('offering');
   connection.send(
     message('replicate', {
+      restore: false,
       path: pair.replica,
       originName: pair.origin,
       hash,

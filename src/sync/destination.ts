@@ -1,0 +1,31 @@
+import type { MessageOf, Outcome } from '../../protocol/messages.ts';
+import type { PageSink, SinkTarget } from '../pages/page-source.ts';
+import type { PageCopy } from './page-copy.ts';
+
+/** Where a copy goes: what is known of that place before the origin is asked, and how it becomes a sink. */
+export interface Destination {
+  readonly path: string;
+  /** What the origin compares with its own file; '' where there is none. */
+  readonly fileId: string;
+  /** There was nothing in this place before. */
+  readonly isNew: boolean;
+  /** There are pages to compare with. */
+  readonly hasOldPages: boolean;
+  /** The seed of hashes that are known already; undefined for a new one. */
+  readonly seed?: Uint8Array | undefined;
+  readonly warnings: readonly string[];
+  openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
+  /** Commits what was copied and checked, or ends without where nothing changed. */
+  settle(sink: PageSink, copied: CopiedPages): Promise<Outcome>;
+  /** What SQLite finds wrong with what is there now, a line each; only where that was asked for. */
+  findings?(): Promise<readonly string[]>;
+}
+
+/** What a copy found, before it is committed. */
+export interface CopiedPages {
+  readonly changed: boolean;
+  readonly counts: PageCopy['counts'];
+  readonly snapshot: MessageOf<'snapshot'>;
+  /** Takes what the user should know, each a sentence. */
+  readonly warnings: string[];
+}

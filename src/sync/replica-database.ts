@@ -1,0 +1,112 @@
+import type { MessageOf, Outcome } from '../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { EmptyReplica } from '../pages/empty-replica.ts';
+import { ExistingReplica } from '../pages/existing-replica.ts';
+import { removeOwnLeftovers } from '../pages/leftovers.ts';
+import type { MarkedOrigin } from '../pages/mark.ts';
+import { markReplica } from '../pages/mark.ts';
+import { inspectReplica, openSink } from '../pages/open-replica.ts';
+import type { ReplicaPlace } from '../pages/open-replica.ts';
+import type { PageSink } from '../pages/page-source.ts';
+import { replicaError } from '../pages/replica-error.ts';
+import type { Staging } from '../pages/staging.ts';
+import { integrityFindings } from '../sqlite/integrity-check.ts';
+import type { CopiedPages, Destination } from './destination.ts';
+import type { ReplicaOptions } from './replica-agent.ts';
+
+/**
+ * A database file, there already or not, as the destination of a copy; `staging` is for all attempts of a run.
+ * Throws SqlsyncError REPLICA_*.
+ */
+export async function databaseDestination(options: ReplicaOptions, staging: Staging): Promise<Destination> {
+  const place = inspectReplica(options.path, options);
+  // Before the snapshot begins: the hashes of its pages are checked.
+  if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
+  return {
+    path: place.path,
+    fileId: place.file?.fileId ?? '',
+    isNew: place.file === undefined,
+    hasOldPages: place.hasOldPages,
+    warnings: place.warnings,
+    async openSink(target, snapshot) {
+      const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
+      try {
+        checkAccess(place, sink, options);
+        return sink;
+      } catch (error) {
+        await sink.abort();
+        throw error;
+      }
+    },
+    settle: (sink, copied) => settle(sink, place, options, { ...copied, staging }),
+    findings: () => findingsOf(place.path, options),
+  };
+}
+
+async function resumeStaging(staging: Staging, path: string): Promise<void> {
+  try {
+    await staging.resume(path);
+  } catch (error) {
+    throw replicaError(path, error);
+  }
+}
+
+/** The replica is an exact copy by now: what is found wrong with it is wrong with the origin's snapshot. */
+async function findingsOf(path: string, options: ReplicaOptions): Promise<string[]> {
+  if (!options.check || options.dryRun) return [];
+  const findings = await integrityFindings(path, options.busyTimeoutMs, options.signal);
+  return findings.map((finding) => sanitizeText(finding));
+}
+
+/** Longer than any path and host name there is, and together less than a mark may hold. */
+const MAX_ORIGIN_PATH_BYTES = 4096;
+const MAX_ORIGIN_HOST_BYTES = 255;
+
+/**
+ * A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. Throws
+ * SqlsyncError PROTOCOL where the origin agent claims one that was not asked for, or names what there cannot be.
+ */
+function markOf(
+  snapshot: MessageOf<'snapshot'>,
+  { originName, overwrite, restores }: ReplicaOptions,
+): MarkedOrigin | undefined {
+  const { originHost, originPath, restoring } = snapshot;
+  if (restoring && !overwrite && !restores) {
+    throw new SqlsyncError(
+      'PROTOCOL',
+      'The origin announced a restore, which --overwrite would have to ask for',
+    );
+  }
+  const isPossible =
+    Buffer.byteLength(originHost) <= MAX_ORIGIN_HOST_BYTES &&
+    Buffer.byteLength(originPath) <= MAX_ORIGIN_PATH_BYTES &&
+    Buffer.byteLength(originName) <= MAX_ORIGIN_HOST_BYTES + MAX_ORIGIN_PATH_BYTES;
+  if (!isPossible) throw new SqlsyncError('PROTOCOL', 'The origin announced a host or path that is too long');
+  return restoring ? undefined : { originName, originHost, originPath };
+}
+
+/** Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed. */
+function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {
+  if (place.file !== undefined)
+    access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
+}
+
+/** Commits what was copied and checked, and sees to what is beside the replica. */
+async function settle(
+  sink: PageSink,
+  place: ReplicaPlace,
+  options: ReplicaOptions,
+  { changed, snapshot, warnings, staging }: CopiedPages & { readonly staging: Staging },
+): Promise<Outcome> {
+  if (options.dryRun) return 'dryRun';
+  const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
+  // Those that do not hold it open are about to open it.
+  checkAccess(place, sink, options);
+  if (commits) await sink.commit();
+  else await sink.abort();
+  // A commit marks the replica itself.
+  if (!commits && place.file !== undefined) markReplica(place.path, markOf(snapshot, options), { warnings });
+  staging.remove();
+  removeOwnLeftovers(place.path);
+  return commits ? 'committed' : 'unchanged';
+}
