@@ -31,6 +31,25 @@ export type {
 export type { ReadEvent, RetryEvent, TimeoutEvent, WalEvent, WriteEvent } from './pool/stats.ts';
 
 export { sync, verify } from './library/sync.ts';
+export { backup, restore } from './library/backup.ts';
+export { initStore, openStore } from './backup/store.ts';
+export type { InitOptions } from './backup/config.ts';
+export type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from './backup/options.ts';
+export type {
+  CheckOptions,
+  CheckProblem,
+  CheckSummary,
+  ForgetSummary,
+  PruneOptions,
+  PruneSummary,
+  SnapshotDiff,
+  SnapshotStatistics,
+  Store,
+  StoreCallOptions,
+  StoreProgress,
+  StoreSnapshot,
+  StoreStats,
+} from './backup/types.ts';
 export type { CopyProgress } from './sync/page-copy.ts';
 export type { RemoteOptions } from './sync/start-agent.ts';
 export type { SyncOptions, SyncSummary } from './sync/sync.ts';

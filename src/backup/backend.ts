@@ -8,6 +8,8 @@ export interface StoredFile {
   /** Name within the folder that was listed. */
   readonly name: string;
   readonly bytes: number;
+  /** When it was put, by the clock of the place where it lies. */
+  readonly modified: Date;
 }
 
 /** The folders of a store; `config` alone lies beside them. */
@@ -37,7 +39,7 @@ export interface Backend {
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
   /** The same without giving up control: pages are read in the middle of hashing. */
   getNow(name: string, range?: ByteRange): Uint8Array;
-  /** What is in a folder, in any order; nothing where there is no such folder. */
+  /** What is in a folder whole, in any order; nothing where there is no such folder. */
   list(folder: StoreFolder): Promise<StoredFile[]>;
   /** Deletes a file; one that is not there is no error. */
   delete(name: string): Promise<void>;

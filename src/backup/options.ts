@@ -9,8 +9,10 @@ interface CopyOptions extends RemoteOptions {
   readonly store: string;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
   readonly busyTimeoutMs?: number;
-  /** Silence of the other side after which it counts as lost, in milliseconds; default 300,000, 0 is for ever. */
+  /** Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 is for ever. */
   readonly idleTimeoutMs?: number;
+  /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */
+  readonly maxTimeMs?: number | undefined;
   /** 'auto' (default): all pages over SSH, only deltas from local files. */
   readonly compress?: CompressionMode;
   readonly hash?: HashAlgorithm;

@@ -148,4 +148,15 @@ export interface Store {
   prune(options?: PruneOptions): Promise<PruneSummary>;
   check(options?: CheckOptions): Promise<CheckSummary>;
   stats(options?: StoreCallOptions): Promise<StoreStats>;
+  /** What differs between two snapshots; with `owners` by table and index, which takes a temporary copy of both. */
+  diff(
+    a: StoreSnapshot,
+    b: StoreSnapshot,
+    options?: StoreCallOptions & { readonly owners?: boolean | undefined },
+  ): Promise<SnapshotDiff>;
+  /** A copy of a snapshot in a temporary folder of this host, to be queried. The caller removes it. */
+  localCopy(
+    snapshot: StoreSnapshot,
+    options?: StoreCallOptions,
+  ): Promise<{ readonly path: string; remove(): void }>;
 }

@@ -209,6 +209,8 @@ function notStarted(task: Task, error: unknown): SqlsyncError {
 }
 
 function whatIsLeft(task: Task): string {
+  if (task.name === 'backup')
+    return 'The store is as usable as before; what was written is used by the next backup.';
   if (task.name === 'verify' || task.options.dryRun === true) return 'Nothing was written.';
   return 'The replica is the old or the new snapshot, whole; what has arrived of a new one is kept.';
 }

@@ -1,12 +1,13 @@
+import { runBackup } from '../backup/backup.ts';
+import { runRestore } from '../backup/restore.ts';
 import { toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { withMaxTime } from '../sync/max-time.ts';
+import type { CopyProgress } from '../sync/page-copy.ts';
 import { runSync } from '../sync/sync.ts';
-import type { SyncSummary } from '../sync/sync.ts';
 import { runVerify } from '../sync/verify.ts';
-import type { VerifySummary } from '../sync/verify.ts';
 import { errorData } from './messages.ts';
-import type { Report, Request, Task } from './messages.ts';
+import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 
 /**
  * How long a run may take to undo and to end its agents after it was asked to, before this process ends itself where
@@ -48,22 +49,27 @@ export async function runChild(): Promise<SqlsyncError | undefined> {
   }
 }
 
-function perform(task: Task, signal: AbortSignal): Promise<SyncSummary | VerifySummary> {
-  const { name, options } = task;
+function perform(task: Task, signal: AbortSignal): Promise<Tasks[TaskName]['summary']> {
   const listeners = {
     onWarning: (text: string): void => void report({ type: 'warning', text }),
     onNote: (text: string): void => void report({ type: 'note', text }),
   };
-  return withMaxTime<SyncSummary | VerifySummary>(options.maxTimeMs, signal, (ending) =>
-    name === 'verify'
-      ? runVerify({ ...options, ...listeners, signal: ending })
-      : runSync({
-          ...options,
-          ...listeners,
-          signal: ending,
-          onProgress: (progress) => void report({ type: 'progress', progress }),
-        }),
-  );
+  return withMaxTime<Tasks[TaskName]['summary']>(task.options.maxTimeMs, signal, (ending) => {
+    if (task.name === 'verify') return runVerify({ ...task.options, ...listeners, signal: ending });
+    const copying = {
+      ...listeners,
+      signal: ending,
+      onProgress: (progress: CopyProgress): void => void report({ type: 'progress', progress }),
+    };
+    switch (task.name) {
+      case 'backup':
+        return runBackup({ ...task.options, ...copying });
+      case 'restore':
+        return runRestore({ ...task.options, ...copying });
+      case 'sync':
+        return runSync({ ...task.options, ...copying });
+    }
+  });
 }
 
 /** Resolves when it was handed over. An application that is gone need not be told. */

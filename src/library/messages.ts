@@ -1,6 +1,7 @@
 import { parseErrorCode, SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
+import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
 import type { SyncOptions, SyncSummary } from '../sync/sync.ts';
 import type { VerifyOptions, VerifySummary } from '../sync/verify.ts';
 
@@ -18,6 +19,8 @@ export function isLibraryChild(argv: readonly string[]): boolean {
 export interface Tasks {
   readonly sync: { readonly options: DataOf<SyncOptions>; readonly summary: SyncSummary };
   readonly verify: { readonly options: DataOf<VerifyOptions>; readonly summary: VerifySummary };
+  readonly backup: { readonly options: DataOf<BackupOptions>; readonly summary: BackupSummary };
+  readonly restore: { readonly options: DataOf<RestoreOptions>; readonly summary: RestoreSummary };
 }
 
 export type TaskName = keyof Tasks;
@@ -36,7 +39,7 @@ export type Request = { readonly type: 'start'; readonly task: Task } | { readon
 export type Report =
   | { readonly type: 'progress'; readonly progress: CopyProgress }
   | { readonly type: 'warning' | 'note'; readonly text: string }
-  | { readonly type: 'result'; readonly summary: SyncSummary | VerifySummary }
+  | { readonly type: 'result'; readonly summary: Tasks[TaskName]['summary'] }
   | { readonly type: 'error'; readonly error: ErrorData };
 
 /** A {@link SqlsyncError} as data: an Error that is cloned loses what it has beyond name, message and stack. */

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
+import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
 import type { SyncOptions } from '../sync/sync.ts';
 import type { VerifyOptions } from '../sync/verify.ts';
 import type { DataOf, TaskName } from './messages.ts';
@@ -16,6 +17,8 @@ const text: Check = (value) =>
 const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false');
 const files: Check = (value) =>
   Array.isArray(value) && value.every((path) => text(path) === undefined) ? undefined : 'an array of paths';
+const texts: Check = (value) =>
+  Array.isArray(value) && value.every((each) => text(each) === undefined) ? undefined : 'an array of texts';
 const callback: Check = (value) => (typeof value === 'function' ? undefined : 'a function');
 /** Not `instanceof`: test frameworks have an AbortSignal of their own. */
 const abortSignal: Check = (value) =>
@@ -52,12 +55,18 @@ const COMMON = {
   signal: abortSignal,
   onWarning: callback,
   onNote: callback,
-} satisfies { [O in keyof (SyncOptions | VerifyOptions)]: Check };
+} satisfies { [O in keyof AnyOptions]: Check };
+
+type AnyOptions = SyncOptions | VerifyOptions | BackupOptions | RestoreOptions;
+
+const compress = oneOf('auto', 'zstd', 'none');
 
 /** Complete, or it does not compile. */
 const CHECKS: {
   readonly sync: Readonly<Record<keyof SyncOptions, Check>>;
   readonly verify: Readonly<Record<keyof VerifyOptions, Check>>;
+  readonly backup: Readonly<Record<keyof BackupOptions, Check>>;
+  readonly restore: Readonly<Record<keyof RestoreOptions, Check>>;
 } = {
   sync: {
     origin: text,
@@ -67,7 +76,7 @@ const CHECKS: {
     replace: flag,
     followLinks: flag,
     check: flag,
-    compress: oneOf('auto', 'zstd', 'none'),
+    compress,
     reader: oneOf('file', 'dbpage'),
     retries: numberBetween(0, 1_000_000, 'a number of retries'),
     maxSnapshotMs: milliseconds,
@@ -76,6 +85,28 @@ const CHECKS: {
     ...COMMON,
   },
   verify: { a: text, b: text, ...COMMON },
+  backup: {
+    origin: text,
+    store: text,
+    tags: texts,
+    host: text,
+    verify: flag,
+    compress,
+    onProgress: callback,
+    ...COMMON,
+  },
+  restore: {
+    store: text,
+    snapshot: text,
+    target: text,
+    dryRun: flag,
+    overwrite: flag,
+    replace: flag,
+    followLinks: flag,
+    compress,
+    onProgress: callback,
+    ...COMMON,
+  },
 };
 
 /**
@@ -93,7 +124,26 @@ export function verifyTaskOptions(options: VerifyOptions): DataOf<VerifyOptions>
   return { ...data, a: absoluteLocation(data.a), b: absoluteLocation(data.b) };
 }
 
-function checked<O extends SyncOptions | VerifyOptions>(name: TaskName, options: O): DataOf<O> {
+/** As {@link syncTaskOptions}. */
+export function backupTaskOptions(options: BackupOptions): DataOf<BackupOptions> {
+  const data = checked('backup', options);
+  return { ...data, origin: absoluteLocation(data.origin), store: resolve(data.store) };
+}
+
+/** As {@link syncTaskOptions}. */
+export function restoreTaskOptions(options: RestoreOptions): DataOf<RestoreOptions> {
+  const data = checked('restore', options);
+  return { ...data, store: resolve(data.store), target: absoluteLocation(data.target) };
+}
+
+const REQUIRED: Readonly<Record<TaskName, readonly string[]>> = {
+  sync: ['origin', 'replica'],
+  verify: ['a', 'b'],
+  backup: ['origin', 'store'],
+  restore: ['store', 'snapshot', 'target'],
+};
+
+function checked<O extends AnyOptions>(name: TaskName, options: O): DataOf<O> {
   const checks: Readonly<Record<string, Check>> = CHECKS[name];
   if (typeof options !== 'object' || options === null) {
     throw new SqlsyncError('USAGE', `${name}() got ${shown(options)}; expected an object of options`);
@@ -101,7 +151,7 @@ function checked<O extends SyncOptions | VerifyOptions>(name: TaskName, options:
   for (const option of Object.keys(options)) {
     if (!Object.hasOwn(checks, option)) throw unknownOption(name, option, Object.keys(checks));
   }
-  const required = name === 'sync' ? ['origin', 'replica'] : ['a', 'b'];
+  const required = REQUIRED[name];
   const given: Readonly<Record<string, unknown>> = { ...options };
   const data: Record<string, unknown> = {};
   for (const [option, check] of Object.entries(checks)) {

@@ -1,0 +1,149 @@
+import { resolve } from 'node:path';
+import { sanitizeText, toSqlsyncError } from '../errors.ts';
+import { Connection } from '../sync/connection.ts';
+import type { CopyOptions, ReplicaResult } from '../sync/replica-agent.ts';
+import { startAgent } from '../sync/start-agent.ts';
+import { close, DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS, nameFor } from '../sync/sync.ts';
+import { parseLocation } from '../transport/location.ts';
+import type { Location } from '../transport/location.ts';
+import { copyIntoStore } from './copy-into-store.ts';
+import { cacheOf, openStoreFolder } from './open-store.ts';
+import type { BackupOptions, BackupSummary } from './options.ts';
+import { StoreDamage } from './store-error.ts';
+import type { StoreAccess } from './store-files.ts';
+import type { StoreSnapshot } from './types.ts';
+
+/** What one attempt at a backup gave. */
+interface Stored {
+  readonly result: ReplicaResult;
+  readonly connection: Connection;
+  readonly snapshot: StoreSnapshot;
+}
+
+/** One backup, with everything decided. */
+interface Run {
+  readonly options: BackupOptions;
+  readonly access: StoreAccess;
+  readonly origin: Location;
+  readonly hash: 'xxh64' | 'sha256';
+  readonly warnings: string[];
+}
+
+/**
+ * Adds a snapshot of `origin` to a store. Resolves when it is durable. Throws SqlsyncError; the store is then as usable as
+ * before, and what was written already is used by the next backup or removed by prune.
+ *
+ * Opens no database in this process but the one that `verify` restores.
+ */
+export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
+  const startedAt = performance.now();
+  const access = await openStoreFolder(options.store);
+  const origin = parseLocation(options.origin);
+  const run: Run = { options, access, origin, hash: options.hash ?? 'xxh64', warnings: [] };
+  const { result, connection, snapshot } = await storeOrStoreAnew(run);
+  return {
+    origin: options.origin,
+    snapshot,
+    pagesTransferred: result.done.pagesTransferred,
+    pagesDelta: result.done.pagesDelta,
+    bytesSent: connection.bytesSent,
+    bytesReceived: connection.bytesReceived,
+    durationMs: Math.round(performance.now() - startedAt),
+    snapshotHeldMs: result.snapshotHeldMs,
+    walGrowthBytes: result.walGrowthBytes,
+    verified: options.verify === true,
+    warnings: run.warnings,
+  };
+}
+
+/** How many damaged packs one backup passes over, each in a new attempt. */
+const MAX_DAMAGED_PACKS = 8;
+
+/** Where the store is found to be damaged, a backup that does not rely on what is lost still can be made. */
+async function storeOrStoreAnew(run: Run): Promise<Stored> {
+  const damagedPacks = new Set<string>();
+  for (let usesParent = true; ;) {
+    try {
+      return await storeSnapshot(run, usesParent, damagedPacks);
+    } catch (error) {
+      if (!(error instanceof StoreDamage) || damagedPacks.size >= MAX_DAMAGED_PACKS) throw error;
+      warn(run, `${error.message}; what is lost is stored again`);
+      const isKnown = !usesParent && !error.file.startsWith('packs/');
+      if (isKnown) throw error;
+      if (error.file.startsWith('packs/')) damagedPacks.add(error.file.slice('packs/'.length));
+      else usesParent = false;
+    }
+  }
+}
+
+async function storeSnapshot(
+  run: Run,
+  usesParent: boolean,
+  damagedPacks: ReadonlySet<string>,
+): Promise<Stored> {
+  const { options, origin } = run;
+  const transport = await startAgent(origin, {
+    remote: options,
+    signal: options.signal,
+    onStderr: (text) => options.onNote?.(text.trimEnd()),
+    onWarning: (text) => warn(run, text),
+  });
+  const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
+  const connection = new Connection(transport, 'opening', {
+    idleTimeoutMs,
+    maxTimeMs: options.maxTimeMs,
+    signal: options.signal,
+    isPeerOurs: origin.kind === 'local',
+  });
+  try {
+    const stored = await copyIntoStore(connection, {
+      access: run.access,
+      cache: cacheOf(options.store),
+      originName: nameFor(origin),
+      tags: options.tags ?? [],
+      host: options.host,
+      usesParent,
+      damagedPacks,
+      verify: options.verify === true,
+      copy: copyOptions(run),
+      onWarning: (text) => warn(run, text),
+    });
+    connection.detach();
+    await close(connection, transport);
+    return { ...stored, connection };
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    connection.sendError(failure);
+    connection.end();
+    throw failure;
+  } finally {
+    transport.terminate();
+  }
+}
+
+function copyOptions(run: Run): CopyOptions {
+  const { options, origin } = run;
+  const compress = options.compress ?? 'auto';
+  return {
+    originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
+    hash: run.hash,
+    compression: compress === 'auto' && origin.kind === 'ssh' ? 'zstd' : compress,
+    dryRun: false,
+    overwrite: false,
+    reader: 'file',
+    busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+    signal: options.signal,
+    onSnapshot: ({ warnings, notes }) => {
+      for (const warning of warnings) warn(run, warning);
+      for (const note of notes) options.onNote?.(sanitizeText(note));
+    },
+    ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+  };
+}
+
+/** Warnings come from a peer: what is shown has to be made safe. */
+function warn(run: Run, text: string): void {
+  const warning = sanitizeText(text);
+  run.warnings.push(warning);
+  run.options.onWarning?.(warning);
+}

@@ -1,0 +1,85 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { SqlsyncError } from '../errors.ts';
+import type { Backend } from './backend.ts';
+import { damaged } from './store-error.ts';
+
+const FORMAT = 'sqlsync-store';
+export const STORE_VERSION = 1;
+
+/** So that what a daily run marks, the run of the day after deletes. */
+const DEFAULT_GRACE_SECONDS = 12 * 3600;
+
+/** What a store's `config` file says. */
+export interface StoreConfig {
+  readonly format: typeof FORMAT;
+  readonly version: number;
+  /** 32 hexadecimal digits. */
+  readonly id: string;
+  readonly time: string;
+  /** How long prune waits between marking a pack and deleting it. */
+  readonly graceSeconds: number;
+  readonly encryption: { readonly scheme: string };
+}
+
+export interface InitOptions {
+  /** How long prune waits between marking a pack and deleting it; default 12 hours. No backup may take longer. */
+  readonly graceSeconds?: number | undefined;
+}
+
+/** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+export async function putConfig(backend: Backend, options: InitOptions): Promise<StoreConfig> {
+  const config: StoreConfig = {
+    format: FORMAT,
+    version: STORE_VERSION,
+    id: randomBytes(16).toString('hex'),
+    time: new Date().toISOString(),
+    graceSeconds: options.graceSeconds ?? DEFAULT_GRACE_SECONDS,
+    encryption: { scheme: 'none' },
+  };
+  const text = textOf({ ...config, sha256: checksum(config) });
+  if ((await backend.put('config', [Buffer.from(text)])) === 'created') return config;
+  throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
+    hint: 'Use it as it is, or name another place.',
+  });
+}
+
+/** Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
+export async function readConfig(backend: Backend): Promise<StoreConfig> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await backend.get('config');
+  } catch (error) {
+    if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
+    throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
+      hint: 'Make one with `sqlsync init STORE`. If there was one, its file `config` is missing.',
+      cause: error,
+    });
+  }
+  let parsed: StoreConfig & { sha256: string };
+  try {
+    parsed = JSON.parse(new TextDecoder().decode(bytes)) as StoreConfig & { sha256: string };
+  } catch (error) {
+    throw damaged('config', 'cannot be read', error);
+  }
+  if (parsed === null || typeof parsed !== 'object' || parsed.format !== FORMAT)
+    throw damaged('config', 'is not that of a store');
+  if (parsed.version !== STORE_VERSION) {
+    throw new SqlsyncError(
+      'STORE_VERSION',
+      `The store in ${backend.description} has format version ${parsed.version}; this program knows ${STORE_VERSION}`,
+      { hint: 'Install a newer sqlsync.' },
+    );
+  }
+  const { sha256, ...config } = parsed;
+  if (sha256 !== checksum(config) || !Buffer.from(textOf(parsed)).equals(bytes))
+    throw damaged('config', 'was changed since it was written');
+  return config;
+}
+
+function textOf(config: StoreConfig & { readonly sha256: string }): string {
+  return `${JSON.stringify(config, undefined, 2)}\n`;
+}
+
+function checksum(config: StoreConfig): string {
+  return createHash('sha256').update(JSON.stringify(config)).digest('hex');
+}

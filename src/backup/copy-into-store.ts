@@ -1,0 +1,88 @@
+import { randomBytes } from 'node:crypto';
+import { SEED_BYTES } from '../pages/hash.ts';
+import type { Connection } from '../sync/connection.ts';
+import { runCopy } from '../sync/replica-agent.ts';
+import type { CopyOptions, ReplicaResult } from '../sync/replica-agent.ts';
+import { Damage } from './damage.ts';
+import type { HashCache } from './hash-cache.ts';
+import type { KnownPack } from './object-index.ts';
+import { StoreDestination } from './store-destination.ts';
+import { loadContents, loadSnapshots } from './store-files.ts';
+import type { StoreAccess, StoreContents } from './store-files.ts';
+import type { StoreSnapshot } from './types.ts';
+import { verifyBackup } from './verify-backup.ts';
+
+/** One snapshot that is to be added to a store. */
+export interface BackupJob {
+  readonly access: StoreAccess;
+  readonly cache: HashCache;
+  /** Names the origin for the cache. */
+  readonly originName: string;
+  readonly tags: readonly string[];
+  /** Stands for the origin's host name in the record. */
+  readonly host: string | undefined;
+  /** False where the snapshots before are not to be relied upon. */
+  readonly usesParent: boolean;
+  /** Packs that are known to be damaged: nothing new relies on them. */
+  readonly damagedPacks: ReadonlySet<string>;
+  readonly verify: boolean;
+  readonly copy: CopyOptions;
+  readonly onWarning: (text: string) => void;
+}
+
+/**
+ * Adds a snapshot of the origin at the other end of `connection` to a store. Resolves when it is durable, and checked where that was
+ * asked for. Throws SqlsyncError.
+ */
+export async function copyIntoStore(
+  connection: Connection,
+  job: BackupJob,
+): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot }> {
+  const { access, cache, originName, tags, host, usesParent } = job;
+  const { hash, signal } = job.copy;
+  const contents = await loadContents(access);
+  distrustDamaged(contents, job.damagedPacks);
+  const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
+  const last = usesParent ? cache.load(originName) : undefined;
+  const known = last?.algorithm === hash ? last : undefined;
+  let stored: NewHashes | undefined;
+  const result = await runCopy(connection, job.copy, (attempt) => {
+    // Hashes that were known before may be what is wrong.
+    const cached = attempt === 1 ? known : undefined;
+    const seed = cached?.seed ?? randomBytes(SEED_BYTES);
+    return new StoreDestination({
+      access,
+      contents,
+      snapshots,
+      cached,
+      usesParent,
+      seed,
+      tags,
+      host,
+      bytesReceived: () => connection.bytesReceived,
+      onStored: (snapshot, hashes) => (stored = { snapshot, seed, hashes }),
+    });
+  });
+  if (stored === undefined) throw new Error('the copy ended without a snapshot');
+  const { snapshot, seed, hashes } = stored;
+  try {
+    cache.save(originName, { snapshot: snapshot.id, algorithm: hash, seed, hashes });
+  } catch (error) {
+    job.onWarning(`The next backup will take longer, since its cache cannot be written: ${String(error)}`);
+  }
+  if (job.verify) await verifyBackup(access, snapshot, { algorithm: hash, seed, hashes }, signal);
+  return { result, snapshot };
+}
+
+interface NewHashes {
+  readonly snapshot: StoreSnapshot;
+  readonly seed: Uint8Array;
+  readonly hashes: Uint8Array;
+}
+
+/** What is lost with damaged packs, deltas in good ones among it, is not relied upon: so it is written again. */
+function distrustDamaged({ index, reader }: StoreContents, damagedPacks: ReadonlySet<string>): void {
+  const isDamaged = ({ id, present }: KnownPack): boolean => !present || damagedPacks.has(id);
+  if (![...index.packs.values()].some(isDamaged)) return;
+  index.distrust(Damage.ofPacks(reader, (id) => damagedPacks.has(id)).bad);
+}

@@ -1,0 +1,74 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { HASH_ALGORITHMS } from '../../protocol/messages.ts';
+import type { HashAlgorithm } from '../../protocol/messages.ts';
+import { SEED_BYTES } from '../pages/hash.ts';
+import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from './object-id.ts';
+
+/** The hashes of all pages of one stored snapshot under a secret seed. */
+export interface CachedHashes {
+  /** Id of the snapshot. */
+  readonly snapshot: string;
+  readonly algorithm: HashAlgorithm;
+  readonly seed: Uint8Array;
+  /** One after another, from page 1. */
+  readonly hashes: Uint8Array;
+}
+
+const MAGIC = Buffer.from('SQLSYNH1');
+const SEED_AT = MAGIC.length + ID_BYTES + 1;
+const HASHES_AT = SEED_AT + SEED_BYTES;
+
+/**
+ * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. Whatever it says
+ * of pages is believed, so it is bound to its snapshot and checked by a SHA-256; without it nothing but time is lost.
+ */
+export class HashCache {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** What was saved last for this origin, as the user names it; undefined where there is nothing, or it is damaged. */
+  load(origin: string): CachedHashes | undefined {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(this.#file(origin));
+    } catch {
+      return undefined;
+    }
+    const content = bytes.subarray(0, -ID_BYTES);
+    if (content.length < HASHES_AT || !content.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+    if (!sameBytes(idOf(content), bytes.subarray(-ID_BYTES))) return undefined;
+    const isSha256 = content[SEED_AT - 1] === HASH_ALGORITHMS.sha256;
+    return {
+      snapshot: toHex(content.subarray(MAGIC.length, MAGIC.length + ID_BYTES)),
+      algorithm: isSha256 ? 'sha256' : 'xxh64',
+      seed: new Uint8Array(content.subarray(SEED_AT, HASHES_AT)),
+      hashes: new Uint8Array(content.subarray(HASHES_AT)),
+    };
+  }
+
+  /** Throws the system's errors, which mean no more than that the next backup takes longer. */
+  save(origin: string, { snapshot, algorithm, seed, hashes }: CachedHashes): void {
+    if (!isHexId(snapshot)) throw new Error('the hashes are of no snapshot');
+    const header = [MAGIC, Buffer.from(snapshot, 'hex'), Buffer.of(HASH_ALGORITHMS[algorithm]), seed];
+    const digest = createHash('sha256');
+    for (const piece of [...header, hashes]) digest.update(piece);
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    const file = this.#file(origin);
+    const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`;
+    try {
+      writeFileSync(temporary, Buffer.concat([...header, hashes, digest.digest()]), { mode: 0o600 });
+      renameSync(temporary, file);
+    } finally {
+      rmSync(temporary, { force: true });
+    }
+  }
+
+  #file(origin: string): string {
+    return join(this.#folder, toHex(idOf(Buffer.from(origin))).slice(0, 32));
+  }
+}

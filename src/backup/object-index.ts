@@ -1,0 +1,230 @@
+import type { FramePlace, IndexedPack } from './index-file.ts';
+import { BASE_ID_BYTES, fromHex, ID_BYTES, sameBytes, toHex } from './object-id.ts';
+
+/** A pack that an index names. */
+export interface KnownPack {
+  readonly id: string;
+  readonly bytes: number;
+  /** Meant to be deleted: what it holds is read, but not relied upon by anything new. */
+  readonly marked: boolean;
+  /** False for one that is missing, or of another length than it should be. */
+  readonly present: boolean;
+  /** Its frames are `firstFrame` and those after it. */
+  readonly firstFrame: number;
+  readonly frameCount: number;
+  /** Its objects are `firstObject` and those after it. */
+  readonly firstObject: number;
+  readonly objectCount: number;
+}
+
+export interface KnownFrame extends FramePlace {
+  readonly pack: KnownPack;
+  /** Number of its first object. */
+  readonly firstObject: number;
+}
+
+/** Where an object that was just added will come to lie is not known yet. */
+const PENDING = 0xffffffff;
+
+/**
+ * All objects of a store by their ids: flat arrays and a hash table, about 46 bytes an object. An object has a number;
+ * copies of one object are objects of one id.
+ */
+export class ObjectIndex {
+  readonly packs: Map<string, KnownPack> = new Map();
+  readonly frames: KnownFrame[] = [];
+  #count = 0;
+  #ids: Uint8Array = new Uint8Array(0);
+  #depths: Uint8Array = new Uint8Array(0);
+  #frameOf: Uint32Array = new Uint32Array(0);
+  /** Numbers of objects plus 1, at the place of their id's first four bytes or after it. */
+  #table: Uint32Array = new Uint32Array(16);
+  /** By number, 1 for objects that cannot be put together; those that came later can. */
+  #lost: Uint8Array = new Uint8Array(0);
+
+  get objectCount(): number {
+    return this.#count;
+  }
+
+  /** Makes room for so many more objects at once. */
+  reserve(objects: number): void {
+    this.#grow(this.#count + objects);
+  }
+
+  /** Takes what an index file says of a pack; a pack that is known already is left out. */
+  addPack(pack: IndexedPack, state: { readonly marked: boolean; readonly present: boolean }): void {
+    const id = toHex(pack.id);
+    if (this.packs.has(id)) return;
+    const known: KnownPack = {
+      id,
+      bytes: pack.bytes,
+      ...state,
+      firstFrame: this.frames.length,
+      frameCount: pack.frames.length,
+      firstObject: this.#count,
+      objectCount: pack.depths.length,
+    };
+    this.packs.set(id, known);
+    this.#grow(this.#count + pack.depths.length);
+    this.#ids.set(pack.ids, this.#count * ID_BYTES);
+    this.#depths.set(pack.depths, this.#count);
+    for (const frame of pack.frames) {
+      this.frames.push({ ...frame, pack: known, firstObject: this.#count });
+      for (let n = 0; n < frame.objectCount; n++) {
+        this.#frameOf[this.#count] = this.frames.length - 1;
+        this.#insert(this.#count++);
+      }
+    }
+  }
+
+  get isDistrusted(): boolean {
+    return this.#lost.length > 0;
+  }
+
+  /** From now on nothing new relies on these objects: 1 by number. */
+  distrust(lost: Uint8Array): void {
+    this.#lost = lost;
+  }
+
+  /** Takes an object that is on its way to a pack; returns its number. */
+  addPending(id: Uint8Array, depth: number): number {
+    this.#grow(this.#count + 1);
+    this.#ids.set(id, this.#count * ID_BYTES);
+    this.#depths[this.#count] = depth;
+    this.#frameOf[this.#count] = PENDING;
+    this.#insert(this.#count);
+    return this.#count++;
+  }
+
+  /** The id of an object; a view. */
+  idOf(object: number): Uint8Array {
+    return this.#ids.subarray(object * ID_BYTES, (object + 1) * ID_BYTES);
+  }
+
+  depthOf(object: number): number {
+    return this.#depths[object] as number;
+  }
+
+  maxDepth(): number {
+    return this.#depths.subarray(0, this.#count).reduce((most, depth) => Math.max(most, depth), 0);
+  }
+
+  /** What an index file says of a pack. */
+  describe(pack: KnownPack): IndexedPack {
+    const { firstObject, objectCount, firstFrame, frameCount } = pack;
+    return {
+      id: fromHex(pack.id),
+      bytes: pack.bytes,
+      frames: this.frames.slice(firstFrame, firstFrame + frameCount),
+      ids: this.#ids.slice(firstObject * ID_BYTES, (firstObject + objectCount) * ID_BYTES),
+      depths: this.#depths.slice(firstObject, firstObject + objectCount),
+    };
+  }
+
+  /** undefined for an object that is on its way to a pack. */
+  frameOf(object: number): KnownFrame | undefined {
+    const frame = this.#frameOf[object] as number;
+    return frame === PENDING ? undefined : this.frames[frame];
+  }
+
+  frameNumberOf(object: number): number {
+    return this.#frameOf[object] as number;
+  }
+
+  /** The copies of an object that new ones may rely on, or undefined: the least deep of those in unmarked packs. */
+  usable(id: Uint8Array, at = 0): number | undefined {
+    let best: number | undefined;
+    this.#each(id, at, ID_BYTES, (object) => {
+      if (!this.#isReliable(object)) return;
+      if (best === undefined || this.depthOf(object) < this.depthOf(best)) best = object;
+    });
+    return best;
+  }
+
+  /** Whether there is any copy of an object, in a marked pack or not. */
+  exists(id: Uint8Array, at = 0): boolean {
+    let found = false;
+    this.#each(id, at, ID_BYTES, (object) => {
+      found ||= this.#isPresent(object);
+    });
+    return found;
+  }
+
+  /** Copies that can be read, best first: in unmarked packs, and less deep. Only those of less depth than `below`. */
+  copies(id: Uint8Array, below = 256): number[] {
+    const found: number[] = [];
+    const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
+    this.#each(id, 0, idBytes, (object) => {
+      if (this.#frameOf[object] !== PENDING && this.depthOf(object) < below) found.push(object);
+    });
+    if (found.length > 1) found.sort((a, b) => this.#rank(a) - this.#rank(b));
+    return found;
+  }
+
+  /** The first object of this id, or -1: one number for all copies. */
+  numberOf(id: Uint8Array, at = 0): number {
+    let first = -1;
+    this.#each(id, at, ID_BYTES, (object) => {
+      if (first === -1) first = object;
+    });
+    return first;
+  }
+
+  #rank(object: number): number {
+    return (this.#isReliable(object) ? 0 : 256) + (this.#isPresent(object) ? 0 : 512) + this.depthOf(object);
+  }
+
+  #isReliable(object: number): boolean {
+    if (this.#lost[object] === 1) return false;
+    const pack = this.frameOf(object)?.pack;
+    return pack === undefined || (pack.present && !pack.marked);
+  }
+
+  #isPresent(object: number): boolean {
+    return this.frameOf(object)?.pack.present !== false;
+  }
+
+  #each(id: Uint8Array, at: number, idBytes: number, visit: (object: number) => void): void {
+    const mask = this.#table.length - 1;
+    for (let slot = hashAt(id, at) & mask; ; slot = (slot + 1) & mask) {
+      const entry = this.#table[slot] as number;
+      if (entry === 0) return;
+      if (sameBytes(this.#ids, id, idBytes, (entry - 1) * ID_BYTES, at)) visit(entry - 1);
+    }
+  }
+
+  #insert(object: number): void {
+    const mask = this.#table.length - 1;
+    let slot = hashAt(this.#ids, object * ID_BYTES) & mask;
+    while (this.#table[slot] !== 0) slot = (slot + 1) & mask;
+    this.#table[slot] = object + 1;
+  }
+
+  #grow(objects: number): void {
+    if (objects > this.#depths.length) {
+      const capacity = Math.max(objects, Math.ceil(this.#depths.length * 1.5), 64);
+      this.#ids = enlarged(this.#ids, new Uint8Array(capacity * ID_BYTES));
+      this.#depths = enlarged(this.#depths, new Uint8Array(capacity));
+      this.#frameOf = enlarged(this.#frameOf, new Uint32Array(capacity));
+    }
+    if (objects * 4 <= this.#table.length * 3) return;
+    this.#table = new Uint32Array(2 ** Math.ceil(Math.log2((objects * 4) / 3 + 1)));
+    for (let object = 0; object < this.#count; object++) this.#insert(object);
+  }
+}
+
+function enlarged<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
+  to.set(from);
+  return to;
+}
+
+/** The first four bytes: ids are hashes already. */
+function hashAt(id: Uint8Array, at: number): number {
+  return (
+    ((id[at] as number) |
+      ((id[at + 1] as number) << 8) |
+      ((id[at + 2] as number) << 16) |
+      ((id[at + 3] as number) << 24)) >>>
+    0
+  );
+}

@@ -1,0 +1,44 @@
+import { mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Backend } from './backend.ts';
+import { putConfig, readConfig } from './config.ts';
+import type { InitOptions } from './config.ts';
+import { DirectoryBackend } from './directory-backend.ts';
+import { HashCache } from './hash-cache.ts';
+import { sealerOf } from './seal.ts';
+import type { StoreAccess } from './store-files.ts';
+import { unavailable } from './store-error.ts';
+
+/** Folder within a store that is no part of it. */
+const CACHE_FOLDER = 'cache';
+
+/** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {
+  const path = resolve(folder);
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw unavailable(path, 'make the folder', error);
+  }
+  return initBackend(new DirectoryBackend(path), options);
+}
+
+export async function initBackend(backend: Backend, options: InitOptions = {}): Promise<StoreAccess> {
+  const config = await putConfig(backend, options);
+  return { backend, sealer: sealerOf(config.encryption.scheme), config };
+}
+
+/** Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
+export function openStoreFolder(folder: string): Promise<StoreAccess> {
+  return openBackend(new DirectoryBackend(resolve(folder)));
+}
+
+export async function openBackend(backend: Backend): Promise<StoreAccess> {
+  const config = await readConfig(backend);
+  return { backend, sealer: sealerOf(config.encryption.scheme), config };
+}
+
+/** The hash cache that lies beside a store in a folder. */
+export function cacheOf(folder: string): HashCache {
+  return new HashCache(join(resolve(folder), CACHE_FOLDER));
+}

@@ -1,0 +1,154 @@
+import { message } from '../../protocol/encode.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  nameOf,
+  OUTCOMES,
+  PHASES,
+  READERS,
+} from '../../protocol/messages.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { Connection } from '../sync/connection.ts';
+import { serveOrigin } from '../sync/origin-agent.ts';
+import type { OriginResult } from '../sync/origin-agent.ts';
+import { NO_SNAPSHOT_LIMITS } from '../sync/snapshot-limit.ts';
+import { startAgent } from '../sync/start-agent.ts';
+import { close, DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from '../sync/sync.ts';
+import { parseLocation } from '../transport/location.ts';
+import type { Location } from '../transport/location.ts';
+import { findSnapshot } from './find-snapshot.ts';
+import { openStoreFolder } from './open-store.ts';
+import type { RestoreOptions, RestoreSummary } from './options.ts';
+import { StoredOrigin } from './stored-origin.ts';
+import { loadContents, loadSnapshots } from './store-files.ts';
+import type { StoreContents } from './store-files.ts';
+import { stillIntact } from './still-intact.ts';
+import type { StoreSnapshot } from './types.ts';
+import { resolve } from 'node:path';
+
+/**
+ * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which only what
+ * differs is written, in one transaction. Throws SqlsyncError; the target is then as it was.
+ */
+export async function runRestore(options: RestoreOptions): Promise<RestoreSummary> {
+  const startedAt = performance.now();
+  const warnings: string[] = [];
+  const warn = (text: string): void => {
+    const warning = sanitizeText(text);
+    warnings.push(warning);
+    options.onWarning?.(warning);
+  };
+  const target = parseLocation(options.target);
+  const access = await openStoreFolder(options.store);
+  const snapshots = await loadSnapshots(access, (_, error) => warn(error.message));
+  const contents = await loadContents(access, (_, error) => warn(error.message));
+  const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
+  const transport = await startAgent(target, {
+    remote: options,
+    signal: options.signal,
+    onStderr: (text) => options.onNote?.(text.trimEnd()),
+    onWarning: warn,
+  });
+  const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
+  const connection = new Connection(transport, 'offering', {
+    idleTimeoutMs,
+    maxTimeMs: options.maxTimeMs,
+    signal: options.signal,
+    isPeerOurs: target.kind === 'local',
+  });
+  try {
+    const { done } = await serve(connection, options, target, contents, snapshot);
+    connection.detach();
+    await close(connection, transport);
+    for (const warning of done.warnings) warn(warning);
+    return summarize(options, snapshot, done, connection, { warnings, startedAt });
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    connection.sendError(failure);
+    connection.end();
+    throw withIntactSnapshots(failure, contents, snapshots);
+  } finally {
+    transport.terminate();
+  }
+}
+
+async function serve(
+  connection: Connection,
+  options: RestoreOptions,
+  target: Location,
+  contents: StoreContents,
+  snapshot: StoreSnapshot,
+): Promise<OriginResult> {
+  const compress = options.compress ?? 'auto';
+  connection.send(
+    message('replicate', {
+      path: target.kind === 'local' ? resolve(target.path) : target.path,
+      originName: `${snapshot.host}:${snapshot.path}`,
+      hash: HASH_ALGORITHMS[options.hash ?? 'xxh64'],
+      compression: COMPRESSION_MODES[compress === 'auto' && target.kind === 'ssh' ? 'zstd' : compress],
+      dryRun: options.dryRun === true,
+      overwrite: options.overwrite === true,
+      replace: options.replace === true,
+      followLinks: options.followLinks === true,
+      check: false,
+      restore: true,
+      reader: READERS.file,
+      busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+      idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
+      stage: false,
+      ...NO_SNAPSHOT_LIMITS,
+    }),
+  );
+  const open = await connection.receiveOnly('open');
+  return serveOrigin(connection, open, {
+    restored: () => new StoredOrigin(contents.reader, snapshot),
+    signal: options.signal,
+    onProgress: (progress) => {
+      const phase = nameOf(PHASES, progress.phase);
+      if (phase !== undefined) options.onProgress?.({ ...progress, phase });
+    },
+  });
+}
+
+/** Whoever cannot have this snapshot wants to know which others there are. */
+function withIntactSnapshots(
+  failure: SqlsyncError,
+  contents: StoreContents,
+  snapshots: readonly StoreSnapshot[],
+): SqlsyncError {
+  if (failure.code !== 'STORE_DAMAGED' && failure.code !== 'STORE_FILE_MISSING') return failure;
+  const intact = stillIntact(contents, snapshots, failure);
+  const ids = intact.map(({ id }) => id.slice(0, 8)).toReversed();
+  const hint =
+    ids.length === 0
+      ? 'No snapshot can be restored without it.'
+      : `These snapshots do not need it, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}`;
+  return new SqlsyncError(failure.code, failure.message, { hint, cause: failure });
+}
+
+function summarize(
+  options: RestoreOptions,
+  snapshot: StoreSnapshot,
+  done: MessageOf<'done'>,
+  connection: Connection,
+  { warnings, startedAt }: { readonly warnings: readonly string[]; readonly startedAt: number },
+): RestoreSummary {
+  const outcome = nameOf(OUTCOMES, done.outcome);
+  if (outcome === undefined)
+    throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${done.outcome}`);
+  return {
+    snapshot,
+    target: options.target,
+    outcome,
+    pagesChanged: done.pagesChanged,
+    pagesTransferred: done.pagesTransferred,
+    pagesDelta: done.pagesDelta,
+    bytesSent: connection.bytesSent,
+    bytesReceived: connection.bytesReceived,
+    durationMs: Math.round(performance.now() - startedAt),
+    created: done.created,
+    warnings,
+  };
+}

@@ -1,0 +1,168 @@
+import type { MessageOf, Outcome } from '../../protocol/messages.ts';
+import { SqlsyncError } from '../errors.ts';
+import type { PageSink, SinkTarget } from '../pages/page-source.ts';
+import { PROGRAM } from '../sync/program.ts';
+import type { Destination } from '../sync/destination.ts';
+import { fromHex } from './object-id.ts';
+import type { CachedHashes } from './hash-cache.ts';
+import { PackWriter } from './pack-writer.ts';
+import { encodeSnapshot } from './snapshot-record.ts';
+import { SnapshotSource } from './snapshot-source.ts';
+import type { TreeShape } from './snapshot-tree.ts';
+import { loadContents, putRecord } from './store-files.ts';
+import type { StoreAccess, StoreContents } from './store-files.ts';
+import { StoreSink } from './store-sink.ts';
+import type { StoredPages } from './store-sink.ts';
+import type { StoreSnapshot } from './types.ts';
+import { allUsable, firstUnusable } from './usable-tree.ts';
+
+export interface StoreDestinationOptions {
+  readonly access: StoreAccess;
+  readonly contents: StoreContents;
+  readonly snapshots: readonly StoreSnapshot[];
+  /** Of the newest snapshot of this origin; undefined where they are not known, or not to be used. */
+  readonly cached: CachedHashes | undefined;
+  /** False where everything is to be fetched and written anew, as far as it is not in the store. */
+  readonly usesParent: boolean;
+  readonly seed: Uint8Array;
+  readonly tags: readonly string[];
+  /** Stands for the origin's host name in the record. */
+  readonly host: string | undefined;
+  /** Bytes that came from the origin so far. */
+  readonly bytesReceived: () => number;
+  /** Is told the new snapshot and its page hashes when it is durable. */
+  readonly onStored: (snapshot: StoreSnapshot, hashes: Uint8Array) => void;
+}
+
+/** The part of the grace period that a backup may take without looking again whether all is still there. */
+const SAFE_GRACE_RATIO = 0.5;
+
+/** A new snapshot in a store as the destination of a copy. */
+export class StoreDestination implements Destination {
+  readonly path: string;
+  readonly fileId = '';
+  readonly isNew = true;
+  readonly hasOldPages: boolean;
+  readonly seed: Uint8Array;
+  readonly warnings: readonly string[] = [];
+  readonly #options: StoreDestinationOptions;
+  readonly #startedAtMs: number = performance.now();
+  /** The snapshot whose page hashes are known. */
+  readonly #known: StoreSnapshot | undefined;
+
+  constructor(options: StoreDestinationOptions) {
+    const { access, cached, snapshots } = options;
+    this.path = access.backend.description;
+    this.seed = options.seed;
+    this.#options = options;
+    this.#known = cached === undefined ? undefined : snapshots.find(({ id }) => id === cached.snapshot);
+    this.hasOldPages = this.#known !== undefined;
+  }
+
+  openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
+    const { access, contents, cached } = this.#options;
+    const begun = { time: new Date(), target, origin, parent: this.#chooseParent(target, origin) };
+    const { parent } = begun;
+    const oldHashes = parent !== undefined && parent.id === cached?.snapshot ? cached.hashes : undefined;
+    const sink = new StoreSink({
+      target,
+      reader: contents.reader,
+      writer: new PackWriter(access.backend, access.sealer, contents.index),
+      // Where hashes are made of its pages, these have to be right.
+      parent:
+        parent === undefined
+          ? undefined
+          : new SnapshotSource(contents.reader, parent, oldHashes === undefined),
+      oldHashes,
+      finish: (stored) => this.#finish(begun, stored),
+    });
+    return Promise.resolve(sink);
+  }
+
+  /** Also where nothing changed: that is worth a record. */
+  async settle(sink: PageSink): Promise<Outcome> {
+    await sink.commit();
+    return 'committed';
+  }
+
+  /** The snapshot to compare with: the one whose hashes are known, else the newest of the same database. */
+  #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
+    const { snapshots, contents, usesParent } = this.#options;
+    if (!usesParent) return undefined;
+    const host = this.#hostOf(origin);
+    const ofThis = snapshots.filter((each) => each.host === host && each.path === origin.originPath);
+    // Another backup may have put one since the indexes were loaded.
+    const parent = [...ofThis, ...(this.#known === undefined ? [] : [this.#known])].findLast(
+      ({ root }) => root !== undefined && contents.index.exists(fromHex(root)),
+    );
+    if (parent?.pageSize !== target.pageSize) return undefined;
+    const isUsable = allUsable(contents.reader) || firstUnusable(contents.reader, parent) === undefined;
+    return isUsable ? parent : undefined;
+  }
+
+  async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {
+    const { access, tags, bytesReceived, onStored } = this.#options;
+    const { target, origin, time, parent } = begun;
+    const { pageSize, pageCount } = target;
+    await this.#checkStillThere({ pageSize, pageCount, root });
+    const record = {
+      time,
+      host: this.#hostOf(origin),
+      path: origin.originPath,
+      tags,
+      pageSize,
+      pageCount,
+      fileMode: target.fileMode,
+      root,
+      parent: parent?.id,
+      program: PROGRAM,
+      statistics: {
+        pagesChanged,
+        pagesAdded: written.pages,
+        nodesAdded: written.nodes,
+        bytesAdded: written.bytes,
+        bytesReceived: bytesReceived(),
+        durationMs: Math.round(performance.now() - this.#startedAtMs),
+      },
+    };
+    const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
+    onStored({ id, ...record }, hashes);
+  }
+
+  /**
+   * Looks again, before the snapshot is put, whether what it relies on is still there: by a walk through its tree where a pack
+   * is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
+   */
+  async #checkStillThere(shape: TreeShape): Promise<void> {
+    const { access, contents } = this.#options;
+    const safeMs = access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
+    const isLate = performance.now() - contents.loadedAtMs >= safeMs;
+    if (!isLate && !(await this.#isPackGone())) return;
+    const { reader } = await loadContents(access);
+    const lost = isLate
+      ? firstUnusable(reader, shape)
+      : firstUnusable(reader, shape, (index, id) => index.exists(id));
+    if (lost === undefined) return;
+    throw new SqlsyncError('STORE_PRUNED', `A prune took the object ${lost} away from this backup`, {
+      hint: `Run it again: it writes what is missing. A backup should take less than half the grace period of ${access.config.graceSeconds} s.`,
+    });
+  }
+
+  async #isPackGone(): Promise<boolean> {
+    const { access, contents } = this.#options;
+    const there = new Set((await access.backend.list('packs')).map(({ name }) => name));
+    return [...contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
+  }
+
+  #hostOf(origin: MessageOf<'snapshot'>): string {
+    return this.#options.host ?? origin.originHost;
+  }
+}
+
+/** A snapshot that is being stored. */
+interface Begun {
+  readonly time: Date;
+  readonly target: SinkTarget;
+  readonly origin: MessageOf<'snapshot'>;
+  readonly parent: StoreSnapshot | undefined;
+}

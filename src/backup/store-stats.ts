@@ -1,0 +1,45 @@
+import { STORE_FOLDERS } from './backend.ts';
+import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import { throwIfAborted } from './store-error.ts';
+import { loadContents, loadSnapshots } from './store-files.ts';
+import type { StoreAccess } from './store-files.ts';
+import type { StoreCallOptions, StoreStats } from './types.ts';
+
+/** Throws SqlsyncError STORE_*, INTERRUPTED. */
+export async function storeStats(access: StoreAccess, options: StoreCallOptions): Promise<StoreStats> {
+  const snapshots = await loadSnapshots(access);
+  const { index, reader, packFiles } = await loadContents(access);
+  const seen = new Uint8Array(index.objectCount);
+  let rawBytes = 0;
+  let uniqueBytes = 0;
+  for (const [done, snapshot] of snapshots.entries()) {
+    throwIfAborted(options.signal);
+    options.onProgress?.({ phase: 'read', done, total: snapshots.length });
+    rawBytes += snapshot.pageCount * snapshot.pageSize;
+    const isNew = (id: Uint8Array): boolean => {
+      const object = index.numberOf(id);
+      if (object === -1 || seen[object] === 1) return false;
+      seen[object] = 1;
+      return true;
+    };
+    walkTree(new SnapshotTree(reader, snapshot), snapshot, {
+      enterNode: isNew,
+      page: (ids, at) => {
+        if (isNew(ids.subarray(at, at + 32))) uniqueBytes += snapshot.pageSize;
+      },
+    });
+  }
+  let storedBytes = 0;
+  for (const folder of STORE_FOLDERS)
+    for (const { bytes } of await access.backend.list(folder)) storedBytes += bytes;
+  return {
+    snapshots: snapshots.length,
+    databases: new Set(snapshots.map(({ host, path }) => `${host}\0${path}`)).size,
+    rawBytes,
+    uniqueBytes,
+    storedBytes,
+    packs: packFiles.size,
+    objects: index.objectCount,
+    ratio: storedBytes === 0 ? 0 : rawBytes / storedBytes,
+  };
+}

@@ -1,0 +1,25 @@
+import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
+import { runInChild } from './child-process.ts';
+import { backupTaskOptions, restoreTaskOptions } from './options.ts';
+
+/**
+ * Adds a snapshot of `origin` to the store in a folder, in a child process as {@link sync} does; the application may write the
+ * origin meanwhile. An `AbortSignal` ends it as it ends a sync.
+ *
+ * @throws {SqlsyncError} with the codes of the command; the store is then as usable as before.
+ */
+export async function backup(options: BackupOptions): Promise<BackupSummary> {
+  const task = { name: 'backup', options: backupTaskOptions(options) } as const;
+  return { ...(await runInChild<'backup'>(task, options)), origin: options.origin };
+}
+
+/**
+ * Makes `target` the database that a stored snapshot holds: a new file of its exact bytes, or, with `overwrite`, an existing
+ * database in which only what differs is written, in one transaction. In a child process, as {@link sync}.
+ *
+ * @throws {SqlsyncError} with the codes of the command; the target is then as it was.
+ */
+export async function restore(options: RestoreOptions): Promise<RestoreSummary> {
+  const task = { name: 'restore', options: restoreTaskOptions(options) } as const;
+  return { ...(await runInChild<'restore'>(task, options)), target: options.target };
+}

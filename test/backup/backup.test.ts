@@ -1,0 +1,240 @@
+import assert from 'node:assert/strict';
+import { readFileSync, statSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import Database from 'better-sqlite3';
+import { generateDatabase, PAGE_SIZES } from '../../fixtures/generate.ts';
+import { FRAME_KINDS } from '../../src/backup/frame.ts';
+import { MAX_PAGE_DEPTH } from '../../src/backup/store-sink.ts';
+import { MemoryBackend } from '../../src/backup/memory-backend.ts';
+import { loadContents } from '../../src/backup/store-files.ts';
+import { SqlsyncError } from '../../src/errors.ts';
+import { tempDir } from '../support/compare.ts';
+import { change, smallDatabase } from '../pages/databases.ts';
+import { backupHere, restoreHere, storeHere } from './store-here.ts';
+import type { StoreHere } from './store-here.ts';
+
+describe('a backup', () => {
+  for (const pageSize of PAGE_SIZES) {
+    test(`of pages of ${pageSize} bytes is restored to the exact bytes`, async (t) => {
+      const { here, origin, target } = await place(t);
+      generateDatabase(origin, { seed: 1, pageSize, rows: 200 });
+      const bytes = closed(origin);
+      const snapshot = await backupHere(here, origin);
+      await restoreHere(here, snapshot, target);
+      assert.ok(readFileSync(target).equals(bytes));
+      assert.equal(snapshot.pageSize, pageSize);
+    });
+  }
+
+  test('keeps the true bytes of page 1, also where nothing else changed', async (t) => {
+    const { here, origin, target } = await place(t);
+    smallDatabase(origin);
+    await backupHere(here, origin);
+    // The journal mode and the change counter are in no hash.
+    change(origin, 'PRAGMA journal_mode = DELETE');
+    const bytes = closed(origin);
+    const snapshot = await backupHere(here, origin);
+    await restoreHere(here, snapshot, target);
+    assert.ok(readFileSync(target).equals(bytes));
+    assert.equal(snapshot.statistics.pagesChanged, 1);
+  });
+
+  test('that follows another one writes only what changed, as blocks', async (t) => {
+    const { here, origin } = await place(t);
+    smallDatabase(origin);
+    const first = await backupHere(here, origin);
+    change(origin, 'UPDATE item SET amount = amount + 1 WHERE id % 50 = 0');
+    const second = await backupHere(here, origin);
+    assert.equal(second.parent, first.id);
+    assert.ok(second.statistics.pagesAdded > 0);
+    assert.ok(
+      second.statistics.bytesAdded < second.statistics.pagesAdded * 1024,
+      `${second.statistics.bytesAdded} bytes for ${second.statistics.pagesAdded} pages`,
+    );
+    change(origin, 'SELECT 1');
+    const third = await backupHere(here, origin);
+    assert.equal(third.statistics.pagesAdded, 0);
+    assert.equal(third.root, second.root);
+  });
+
+  test('works the same without the hash cache, and with hashes of another kind', async (t) => {
+    const { here, origin, folder } = await place(t);
+    smallDatabase(origin);
+    await backupHere(here, origin);
+    change(origin, 'UPDATE item SET amount = 7 WHERE id = 5');
+    const without = await storeOther(here, folder);
+    const second = await backupHere(without, origin);
+    assert.ok(second.parent !== undefined && second.statistics.pagesChanged < 5);
+    const third = await backupHere(here, origin, { hash: 'sha256' });
+    assert.equal(third.root, second.root);
+  });
+
+  test('of a database without pages is restored to an empty file', async (t) => {
+    const { here, origin, target } = await place(t);
+    new Database(origin).close();
+    assert.equal(statSync(origin).size, 0);
+    const snapshot = await backupHere(here, origin);
+    assert.equal(snapshot.root, undefined);
+    await restoreHere(here, snapshot, target);
+    assert.equal(statSync(target).size, 0);
+  });
+
+  test('of a database that shrank, grew, and got other pages is restored to the exact bytes', async (t) => {
+    const { here, origin, folder } = await place(t);
+    smallDatabase(origin, { pageSize: 512, rows: 900 });
+    const images: Buffer[] = [];
+    const snapshots = [];
+    const steps = [
+      'SELECT 1',
+      'DELETE FROM item WHERE id % 10 <> 1; VACUUM',
+      `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+       INSERT INTO item (label, amount, payload) SELECT 'x' || i, i, randomblob(300) FROM n`,
+      'PRAGMA journal_mode = DELETE; PRAGMA page_size = 4096; VACUUM',
+    ];
+    for (const step of steps) {
+      change(origin, step);
+      images.push(closed(origin));
+      snapshots.push(await backupHere(here, origin));
+    }
+    for (const [i, snapshot] of snapshots.entries()) {
+      const target = join(folder, `restored-${i}.db`);
+      await restoreHere(here, snapshot, target);
+      assert.ok(readFileSync(target).equals(images[i] as Buffer), `snapshot ${i}`);
+    }
+  });
+
+  test('of two databases with equal pages keeps these once', async (t) => {
+    const { here, origin, folder } = await place(t);
+    smallDatabase(origin);
+    const first = await backupHere(here, origin);
+    const copy = join(folder, 'copy.db');
+    change(origin, `VACUUM INTO '${copy}'`);
+    change(origin, 'VACUUM');
+    const again = await backupHere(here, origin);
+    const second = await backupHere(here, copy);
+    assert.notEqual(first.path, second.path);
+    assert.equal(second.parent, undefined);
+    assert.ok(
+      second.statistics.pagesAdded <= 2,
+      `${second.statistics.pagesAdded} pages of ${again.pageCount}`,
+    );
+  });
+
+  test('bounds the chains of deltas, and takes later ones against the whole page', async (t) => {
+    const { here, origin, folder } = await place(t);
+    smallDatabase(origin);
+    const images: Buffer[] = [];
+    const snapshots = [];
+    let wholePages = 0;
+    for (let day = 0; day < 2 * MAX_PAGE_DEPTH + 4; day++) {
+      change(origin, `UPDATE item SET amount = ${day} WHERE id = 7`);
+      images.push(closed(origin));
+      const snapshot = await backupHere(here, origin);
+      snapshots.push(snapshot);
+      if (day > 0) wholePages = Math.max(wholePages, snapshot.statistics.bytesAdded);
+    }
+    const { index } = await loadContents(here.access);
+    let deepest = 0;
+    for (const { kind, firstObject, objectCount } of index.frames) {
+      if (kind !== FRAME_KINDS.pages) continue;
+      for (let i = 0; i < objectCount; i++) deepest = Math.max(deepest, index.depthOf(firstObject + i));
+    }
+    assert.equal(deepest, MAX_PAGE_DEPTH);
+    for (const [i, snapshot] of snapshots.entries()) {
+      const target = join(folder, `restored-${i}.db`);
+      await restoreHere(here, snapshot, target);
+      assert.ok(readFileSync(target).equals(images[i] as Buffer), `snapshot ${i}`);
+    }
+    assert.ok(wholePages < 4096, `${wholePages} bytes a day`);
+  });
+
+  test('is compared with the origin and checked where that is asked for', async (t) => {
+    const { here, origin } = await place(t);
+    smallDatabase(origin);
+    await backupHere(here, origin, { verify: true });
+    change(origin, 'UPDATE item SET amount = 7 WHERE id = 5');
+    await backupHere(here, origin, { verify: true });
+  });
+
+  test('that verifies finds a cache that does not tell the truth', async (t) => {
+    const { here, origin } = await place(t);
+    smallDatabase(origin);
+    const first = await backupHere(here, origin);
+    const name = cacheName(origin);
+    const known = here.cache.load(name);
+    assert.ok(known !== undefined && known.snapshot === first.id);
+    change(origin, 'UPDATE item SET amount = 7 WHERE id = 5');
+    await backupHere(here, origin);
+    // The hashes of the second snapshot, said to be of the first: what changed is not seen.
+    const newer = here.cache.load(name);
+    assert.ok(newer !== undefined);
+    here.cache.save(name, { ...newer, snapshot: first.id });
+    await assert.rejects(backupHere(here, origin, { verify: true }), code('STORE_DAMAGED'));
+  });
+});
+
+describe('a restore', () => {
+  test('into an existing database writes only what differs', async (t) => {
+    const { here, origin, target } = await place(t);
+    smallDatabase(origin);
+    const first = await backupHere(here, origin);
+    await restoreHere(here, first, target);
+    change(target, 'UPDATE item SET amount = amount + 1 WHERE id = 9');
+    const { pagesTransferred, pagesDelta } = await restoreHere(here, first, target);
+    assert.ok(pagesTransferred <= 2 && pagesDelta >= 1, `${pagesTransferred} pages, ${pagesDelta} as deltas`);
+    assert.deepEqual(rows(target), rows(origin));
+  });
+
+  test('leaves no mark that would let the database be overwritten', async (t) => {
+    const { here, origin, target, folder } = await place(t);
+    smallDatabase(origin);
+    await restoreHere(here, await backupHere(here, origin), target);
+    assert.throws(() => statSync(join(folder, '.target.db.sqlsync')), /ENOENT/);
+  });
+});
+
+interface Place {
+  readonly folder: string;
+  readonly here: StoreHere;
+  readonly origin: string;
+  readonly target: string;
+}
+
+async function place(t: TestContext): Promise<Place> {
+  const folder = tempDir(t);
+  const here = await storeHere(new MemoryBackend(), folder);
+  return { folder, here, origin: join(folder, 'origin.db'), target: join(folder, 'target.db') };
+}
+
+async function storeOther(here: StoreHere, folder: string): Promise<StoreHere> {
+  const { cache } = await storeHere(new MemoryBackend(), join(folder, 'elsewhere'));
+  return { ...here, cache };
+}
+
+/** The bytes of a database file without a WAL beside it. */
+function closed(path: string): Buffer {
+  const db = new Database(path);
+  db.pragma('wal_checkpoint(TRUNCATE)');
+  db.close();
+  return readFileSync(path);
+}
+
+function rows(path: string): unknown[] {
+  const db = new Database(path, { readonly: true });
+  try {
+    return db.prepare('SELECT * FROM item ORDER BY id').all();
+  } finally {
+    db.close();
+  }
+}
+
+function cacheName(origin: string): string {
+  return `${hostname()}:${origin}`;
+}
+
+function code(expected: string): (error: unknown) => boolean {
+  return (error) => error instanceof SqlsyncError && error.code === expected;
+}

@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { Random } from '../../fixtures/random.ts';
+import { MemoryBackend } from '../../src/backup/memory-backend.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
+import { OpenStore } from '../../src/backup/store.ts';
+import { SqlsyncError } from '../../src/errors.ts';
+import { pageImage } from '../support/compare.ts';
+import { change, smallDatabase } from '../pages/databases.ts';
+import { assertStored, backupHere, storeHere } from './store-here.ts';
+import type { StoreHere } from './store-here.ts';
+
+const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
+
+const folder = mkdtempSync(join(tmpdir(), 'sqlsync-damage-'));
+const files = new Map<string, Uint8Array>();
+const images = new Map<string, Buffer>();
+const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
+
+before(async () => {
+  const memory = new MemoryBackend();
+  const here = await storeHere(memory, folder);
+  for (const [i, origin] of origins.entries()) smallDatabase(origin, { rows: 80, seed: i });
+  for (let day = 0; day < 3; day++) {
+    for (const origin of origins) {
+      change(origin, `UPDATE item SET amount = ${day} WHERE id % 9 = ${day}`);
+      const image = pageImage(origin);
+      images.set((await backupHere(here, origin)).id, image);
+    }
+  }
+  const [first] = await here.store.snapshots();
+  await here.store.forget([first?.id ?? '']);
+  images.delete(first?.id ?? '');
+  for (const [name, bytes] of memory.files) files.set(name, bytes);
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const DAMAGES: Readonly<Record<string, (bytes: Uint8Array, random: Random) => Uint8Array | undefined>> = {
+  'a flipped bit': (bytes, random) => {
+    const flipped = new Uint8Array(bytes);
+    const at = random.integer(0, bytes.length - 1);
+    flipped[at] = (flipped[at] as number) ^ (1 << random.integer(0, 7));
+    return flipped;
+  },
+  'a file that was cut': (bytes, random) => bytes.slice(0, random.integer(0, bytes.length - 1)),
+  'a file that is missing': () => undefined,
+};
+
+for (const [damage, apply] of Object.entries(DAMAGES)) {
+  describe(`${damage} in a store`, () => {
+    test('is found, named, and told with just the snapshots that cannot be restored', async (t) => {
+      t.diagnostic(`SQLSYNC_SEED=${SEED}`);
+      const random = new Random(SEED);
+      for (const name of files.keys()) {
+        if (name === 'config' || name.startsWith('forgotten/')) continue;
+        for (let i = 0; i < 3; i++) {
+          const changed = apply(files.get(name) as Uint8Array, random);
+          const { memory, here, store } = await damaged(name, changed);
+          const { problems, intact, damaged: lost } = await store.check({ readData: true });
+          // Of a snapshot that is gone only those that came after it can tell.
+          if (
+            name.startsWith('snapshots/') &&
+            apply(new Uint8Array(1), random) === undefined &&
+            isNewest(name)
+          )
+            continue;
+          // Which index is missing nobody knows; what it named is.
+          const isUnknown = name.startsWith('indexes/') && !memory.files.has(name);
+          assert.ok(
+            isUnknown || problems.some(({ file }) => file === name),
+            `${name}: ${JSON.stringify(problems)}`,
+          );
+          await assertStored(here, intact, images);
+          for (const { snapshot, pagesLost } of lost) {
+            assert.ok(pagesLost > 0);
+            await assert.rejects(
+              assertStored(here, [snapshot], images),
+              isDamage,
+              `${name} ${JSON.stringify(problems)} ${pagesLost}`,
+            );
+          }
+          const told = [...intact, ...lost.map(({ snapshot }) => snapshot)].length;
+          assert.equal(told, images.size - (name.startsWith('snapshots/') ? 1 : 0));
+        }
+      }
+    });
+
+    test('in its config is found when it is opened', async () => {
+      const random = new Random(SEED);
+      for (let i = 0; i < 20; i++) {
+        const bytes = apply(files.get('config') as Uint8Array, random);
+        await assert.rejects(
+          damaged('config', bytes),
+          (error) =>
+            error instanceof SqlsyncError &&
+            ['STORE_DAMAGED', 'STORE_NOT_FOUND', 'STORE_VERSION'].includes(error.code),
+        );
+      }
+    });
+
+    test('does not keep the next backup from being good', async () => {
+      const random = new Random(SEED);
+      const [origin] = origins as [string];
+      const image = pageImage(origin);
+      for (const name of files.keys()) {
+        if (!name.startsWith('packs/')) continue;
+        const { here, store } = await damaged(name, apply(files.get(name) as Uint8Array, random));
+        const { problems } = await store.check();
+        if (problems.length === 0) continue;
+        const snapshot = await backupHere(here, origin);
+        await assertStored(here, [snapshot], new Map([[snapshot.id, image]]));
+      }
+    });
+
+    test('makes prune refuse to delete anything while a snapshot needs what is lost', async () => {
+      const random = new Random(SEED);
+      for (const name of files.keys()) {
+        if (!name.startsWith('indexes/') && !name.startsWith('snapshots/')) continue;
+        const { memory, store } = await damaged(name, apply(files.get(name) as Uint8Array, random));
+        const all = [...memory.files.keys()].filter((file) => !file.startsWith('forgotten/'));
+        try {
+          await store.prune({ graceSeconds: 0 });
+        } catch (error) {
+          assert.ok(isDamage(error), String(error));
+          assert.deepEqual(
+            [...memory.files.keys()].filter((file) => !file.startsWith('forgotten/')),
+            all,
+          );
+          continue;
+        }
+        // A snapshot's record that is gone, or an index of what was forgotten, is needed by nobody.
+        assert.ok(!memory.files.has(name));
+      }
+    });
+  });
+}
+
+/** A copy of the store in which one file has these bytes, or is missing. */
+async function damaged(
+  name: string,
+  bytes: Uint8Array | undefined,
+): Promise<{ memory: MemoryBackend; here: StoreHere; store: OpenStore }> {
+  const memory = new MemoryBackend();
+  for (const [file, content] of files) memory.files.set(file, content);
+  if (bytes === undefined) memory.files.delete(name);
+  else memory.files.set(name, bytes);
+  const access = await openBackend(memory);
+  const store = new OpenStore(access);
+  const { cache } = await storeHere(new MemoryBackend(), folder);
+  return { memory, here: { access, store, cache }, store };
+}
+
+/** Whether a snapshot is nobody's parent. */
+function isNewest(name: string): boolean {
+  return ![...files].some(
+    ([file, bytes]) =>
+      file.startsWith('snapshots/') &&
+      file !== name &&
+      Buffer.from(bytes).includes(`"parent":"${name.slice('snapshots/'.length)}"`),
+  );
+}
+
+function isDamage(error: unknown): boolean {
+  return (
+    error instanceof SqlsyncError && (error.code === 'STORE_DAMAGED' || error.code === 'STORE_FILE_MISSING')
+  );
+}

@@ -1,0 +1,70 @@
+import { setImmediate as nextTick } from 'node:timers/promises';
+import type { Random } from '../../fixtures/random.ts';
+import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backend.ts';
+import { unavailable } from '../../src/backup/store-error.ts';
+
+export type Operation = 'put' | 'get' | 'list' | 'delete';
+
+/**
+ * What becomes of one operation: it works; it fails without effect; it has its effect and fails, as after a time-out; it is done
+ * twice, as a client does that repeats it; it half works, as far as the contract allows.
+ */
+export type Fault = 'none' | 'before' | 'after' | 'twice';
+
+/** A backend of which operations fail as `plan` says, which is asked at each with its number, from 1. */
+export class FaultyBackend implements Backend {
+  readonly description = 'a faulty store';
+  /** Operations so far. */
+  count = 0;
+  readonly #backend: Backend;
+  readonly #plan: (number: number, operation: Operation, name: string) => Fault;
+  readonly #pauses: Random | undefined;
+
+  /** With `pauses`, every operation takes a random number of turns of the event loop, so that those of others come between. */
+  constructor(
+    backend: Backend,
+    plan: (number: number, operation: Operation, name: string) => Fault,
+    pauses?: Random,
+  ) {
+    this.#backend = backend;
+    this.#plan = plan;
+    this.#pauses = pauses;
+  }
+
+  put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    return this.#do('put', name, () => this.#backend.put(name, pieces));
+  }
+
+  get(name: string, range?: ByteRange): Promise<Uint8Array> {
+    return this.#do('get', name, () => this.#backend.get(name, range));
+  }
+
+  getNow(name: string, range?: ByteRange): Uint8Array {
+    const fault = this.#plan(++this.count, 'get', name);
+    if (fault === 'before' || fault === 'after') throw this.#error('get', name);
+    return this.#backend.getNow(name, range);
+  }
+
+  list(folder: StoreFolder): Promise<StoredFile[]> {
+    return this.#do('list', folder, () => this.#backend.list(folder));
+  }
+
+  delete(name: string): Promise<void> {
+    return this.#do('delete', name, () => this.#backend.delete(name));
+  }
+
+  async #do<T>(operation: Operation, name: string, action: () => Promise<T>): Promise<T> {
+    for (let pauses = this.#pauses?.integer(0, 4) ?? 0; pauses > 0; pauses--) await nextTick();
+    const fault = this.#plan(++this.count, operation, name);
+    if (fault === 'before') throw this.#error(operation, name);
+    let result = await action();
+    if (fault === 'twice') result = await action();
+    if (fault === 'after') throw this.#error(operation, name);
+    return result;
+  }
+
+  #error(operation: Operation, name: string): Error {
+    const cause = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    return unavailable(this.description, `${operation} ${name}`, cause);
+  }
+}

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { message } from '../../protocol/encode.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
+import type { HashAlgorithm } from '../../protocol/messages.ts';
+import type { Backend } from '../../src/backup/backend.ts';
+import { copyIntoStore } from '../../src/backup/copy-into-store.ts';
+import { HashCache } from '../../src/backup/hash-cache.ts';
+import { initBackend } from '../../src/backup/open-store.ts';
+import { OpenStore } from '../../src/backup/store.ts';
+import { loadContents } from '../../src/backup/store-files.ts';
+import type { StoreAccess } from '../../src/backup/store-files.ts';
+import { StoredOrigin } from '../../src/backup/stored-origin.ts';
+import { SnapshotSource } from '../../src/backup/snapshot-source.ts';
+import type { StoreSnapshot } from '../../src/backup/types.ts';
+import type { PageNumber } from '../../src/pages/page-types.ts';
+import { Connection } from '../../src/sync/connection.ts';
+import { runFarAgent } from '../../src/sync/far-agent.ts';
+import { serveOrigin } from '../../src/sync/origin-agent.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
+
+/** A store with both agents of every backup and restore in this process. */
+export interface StoreHere {
+  readonly access: StoreAccess;
+  readonly store: OpenStore;
+  readonly cache: HashCache;
+}
+
+export interface BackupHereOptions {
+  readonly usesParent?: boolean;
+  readonly verify?: boolean;
+  readonly hash?: HashAlgorithm;
+  readonly tags?: readonly string[];
+  readonly onWarning?: (warning: string) => void;
+}
+
+/** `folder` is for the hash cache. */
+export async function storeHere(backend: Backend, folder: string, graceSeconds?: number): Promise<StoreHere> {
+  const access = await initBackend(backend, { graceSeconds });
+  return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
+}
+
+/** Adds a snapshot of a database that this process has not open. Throws SqlsyncError. */
+export async function backupHere(
+  { access, cache }: StoreHere,
+  origin: string,
+  options: BackupHereOptions = {},
+): Promise<StoreSnapshot> {
+  const [near, far] = memoryTransportPair();
+  const served = runFarAgent(far, { idleTimeoutMs: 0 }).catch(() => {});
+  const connection = new Connection(near, 'opening', { idleTimeoutMs: 0 });
+  try {
+    const { snapshot } = await copyIntoStore(connection, {
+      access,
+      cache,
+      originName: `${hostname()}:${origin}`,
+      tags: options.tags ?? [],
+      host: undefined,
+      usesParent: options.usesParent !== false,
+      damagedPacks: new Set(),
+      verify: options.verify === true,
+      copy: {
+        originPath: origin,
+        hash: options.hash ?? 'xxh64',
+        compression: 'auto',
+        dryRun: false,
+        overwrite: false,
+        reader: 'file',
+        busyTimeoutMs: 10_000,
+      },
+      onWarning: (warning) => options.onWarning?.(warning),
+    });
+    connection.send(message('close', {}));
+    connection.end();
+    return snapshot;
+  } finally {
+    near.terminate();
+    await served;
+  }
+}
+
+/** Restores a snapshot to a database, there already or not. Throws SqlsyncError. */
+export async function restoreHere(
+  { access }: StoreHere,
+  snapshot: StoreSnapshot,
+  target: string,
+): Promise<{ pagesChanged: number; pagesTransferred: number; pagesDelta: number }> {
+  const { reader } = await loadContents(access, () => {});
+  const [near, far] = memoryTransportPair();
+  const replicated = runFarAgent(far, { idleTimeoutMs: 0 }).catch(() => {});
+  const connection = new Connection(near, 'offering', { idleTimeoutMs: 0 });
+  try {
+    connection.send(
+      message('replicate', {
+        path: target,
+        originName: snapshot.path,
+        hash: HASH_ALGORITHMS.xxh64,
+        compression: COMPRESSION_MODES.auto,
+        dryRun: false,
+        overwrite: true,
+        replace: true,
+        followLinks: false,
+        check: false,
+        restore: true,
+        maxTimeMs: 0,
+        stage: false,
+        maxSnapshotMs: 0,
+        maxWalGrowthBytes: 0,
+        reader: READERS.file,
+        busyTimeoutMs: 10_000,
+        idleTimeoutMs: 0,
+      }),
+    );
+    const open = await connection.receiveOnly('open');
+    const { done } = await serveOrigin(connection, open, {
+      restored: () => new StoredOrigin(reader, snapshot),
+    });
+    connection.send(message('close', {}));
+    connection.end();
+    return done;
+  } catch (error) {
+    connection.end();
+    throw error;
+  } finally {
+    near.terminate();
+    await replicated;
+  }
+}
+
+/**
+ * Each of these snapshots is in the store as the database image that it was made of; those of which `images` has none only have to
+ * be readable.
+ */
+export async function assertStored(
+  { access }: Pick<StoreHere, 'access'>,
+  snapshots: readonly StoreSnapshot[],
+  images: ReadonlyMap<string, Uint8Array>,
+): Promise<void> {
+  const { reader } = await loadContents(access, () => {});
+  for (const snapshot of snapshots) {
+    const bytes = new Uint8Array(snapshot.pageCount * snapshot.pageSize);
+    new SnapshotSource(reader, snapshot).readInto(1 as PageNumber, bytes);
+    const image = images.get(snapshot.id);
+    if (image !== undefined)
+      assert.ok(Buffer.compare(bytes, image) === 0, `snapshot ${snapshot.id} is another one`);
+  }
+}

@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import Database from 'better-sqlite3';
+import { generateDatabase } from '../../fixtures/generate.ts';
+import { applyStep, randomStep } from '../../fixtures/history.ts';
+import { Random } from '../../fixtures/random.ts';
+import { MemoryBackend } from '../../src/backup/memory-backend.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
+import { OpenStore } from '../../src/backup/store.ts';
+import { SqlsyncError } from '../../src/errors.ts';
+import { tempDir } from '../support/compare.ts';
+import { FaultyBackend } from '../backup/faulty-backend.ts';
+import type { Fault } from '../backup/faulty-backend.ts';
+import { assertStored, backupHere, storeHere } from '../backup/store-here.ts';
+import type { StoreHere } from '../backup/store-here.ts';
+
+/** Repeat a failure with `SQLSYNC_SEED=… npm test`, more cases with SQLSYNC_RUNS. */
+const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
+const RUNS = Number(process.env['SQLSYNC_RUNS'] ?? 8);
+
+const GRACE_SECONDS = 1000;
+const DAYS = 12;
+
+test('whatever happens to a store, every snapshot that is kept restores to what it was', async (t) => {
+  t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
+  const done = { backups: 0, failures: 0, deleted: 0, copied: 0 };
+  for (let run = 0; run < RUNS; run++) {
+    const model = await StoreModel.start(t, new Random(SEED + run), done);
+    for (let day = 0; day < DAYS; day++) await model.live();
+    await model.finish();
+  }
+  t.diagnostic(JSON.stringify(done));
+  for (const [what, count] of Object.entries(done)) assert.ok(count > 0 || RUNS < 8, `no ${what}`);
+});
+
+/** A store of two databases, and what has to be in it. The clock is the test's own. */
+class StoreModel {
+  readonly #random: Random;
+  readonly #context: TestContext;
+  readonly #memory: MemoryBackend;
+  readonly #here: StoreHere;
+  readonly #origins: readonly string[];
+  readonly #done: { backups: number; failures: number; deleted: number; copied: number };
+  /** What each snapshot is of, by id. */
+  readonly #images = new Map<string, Buffer>();
+  /** Snapshots that were reported and not forgotten. */
+  readonly #kept = new Set<string>();
+  #passedSeconds = 0;
+
+  static async start(
+    t: TestContext,
+    random: Random,
+    done: { backups: number; failures: number; deleted: number; copied: number },
+  ): Promise<StoreModel> {
+    const folder = tempDir(t);
+    const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
+    const pageSize = random.pick([512, 1024, 4096] as const);
+    for (const origin of origins)
+      generateDatabase(origin, { seed: random.uint32(), pageSize, rows: random.integer(5, 120) });
+    const memory = new MemoryBackend();
+    t.mock.timers.reset();
+    t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
+    const here = await storeHere(memory, folder, GRACE_SECONDS);
+    return new StoreModel(t, random, memory, here, origins, done);
+  }
+
+  private constructor(
+    t: TestContext,
+    random: Random,
+    memory: MemoryBackend,
+    here: StoreHere,
+    origins: readonly string[],
+    done: { backups: number; failures: number; deleted: number; copied: number },
+  ) {
+    this.#context = t;
+    this.#random = random;
+    this.#memory = memory;
+    this.#here = here;
+    this.#origins = origins;
+    this.#done = done;
+  }
+
+  /** One day: changes, then some of backups, prunes and a forget at the same time, any of which may fail or be killed. */
+  async live(): Promise<void> {
+    const random = this.#random;
+    for (const origin of this.#origins) if (random.chance(0.8)) this.#change(origin);
+    if (random.chance(0.2))
+      rmSync(join(this.#origins[0] as string, '..', 'cache'), { recursive: true, force: true });
+    const images = new Map(this.#origins.map((origin) => [origin, imageOf(origin)]));
+    const jobs: Promise<void>[] = [];
+    this.#passedSeconds = 0;
+    for (let n = random.integer(0, 2); n > 0; n--) {
+      const origin = random.pick(this.#origins);
+      jobs.push(this.#attempt((here) => this.#backup(here, origin, images.get(origin) as Buffer)));
+    }
+    if (random.chance(0.5)) jobs.push(this.#attempt((here) => this.#prune(here)));
+    if (random.chance(0.2)) jobs.push(this.#attempt((here) => this.#prune(here)));
+    if (random.chance(0.4)) jobs.push(this.#attempt((here) => this.#forget(here)));
+    await Promise.all(jobs);
+    await this.#compare();
+    // Sometimes the grace period is over then, sometimes not, and sometimes the clock was set back.
+    this.#setClock(random.chance(0.1) ? -random.integer(1, 3000) : random.integer(1, 1500));
+  }
+
+  /** In the end nothing is left but what the snapshots need; what one prune deletes may free what the next one does. */
+  async finish(): Promise<void> {
+    for (let rounds = 1; ; rounds++) {
+      this.#setClock(GRACE_SECONDS * 4);
+      const { packsMarked, packsWaiting, packsDeleted } = await this.#here.store.prune();
+      await this.#compare();
+      if (packsMarked + packsWaiting + packsDeleted === 0) break;
+      assert.ok(rounds < 30, `${packsMarked} packs marked, ${packsWaiting} waiting, ${packsDeleted} deleted`);
+    }
+    const { problems, damaged } = await this.#here.store.check({ readData: true });
+    assert.deepEqual([problems.map(({ message }) => message), damaged], [[], []]);
+  }
+
+  #change(origin: string): void {
+    const db = new Database(origin);
+    try {
+      for (let steps = this.#random.integer(1, 4); steps > 0; steps--)
+        applyStep(db, randomStep(this.#random));
+    } finally {
+      db.close();
+    }
+  }
+
+  async #backup(here: StoreHere, origin: string, image: Buffer): Promise<void> {
+    const snapshot = await backupHere(here, origin, { usesParent: this.#random.chance(0.95) });
+    this.#images.set(snapshot.id, image);
+    this.#kept.add(snapshot.id);
+    this.#done.backups++;
+  }
+
+  async #prune(here: StoreHere): Promise<void> {
+    const { packsDeleted, packsRepacked } = await here.store.prune({
+      maxUnusedRatio: this.#random.pick([0, 0.2, 0.9]),
+    });
+    this.#done.deleted += packsDeleted;
+    this.#done.copied += packsRepacked;
+  }
+
+  async #forget(here: StoreHere): Promise<void> {
+    const ids = [...this.#kept].filter(() => this.#random.chance(0.4));
+    // From now on it may be gone, whether or not this is reported.
+    for (const id of ids) this.#kept.delete(id);
+    await here.store.forget(ids);
+  }
+
+  /** Does something through a backend with pauses, which may fail now and then, or die. */
+  async #attempt(action: (here: StoreHere) => Promise<void>): Promise<void> {
+    const random = this.#random;
+    const dies = random.chance(0.2) ? random.integer(1, 40) : Infinity;
+    const flaw = random.chance(0.2) ? 0.05 : 0;
+    const plan = (number: number): Fault => {
+      if (random.chance(0.1)) this.#passTime(random.integer(1, 40));
+      if (number === dies) return random.pick(['before', 'after'] as const);
+      if (number > dies) return 'before';
+      if (random.chance(0.1)) return 'twice';
+      return random.chance(flaw) ? random.pick(['before', 'after'] as const) : 'none';
+    };
+    const backend = new FaultyBackend(this.#memory, plan, new Random(random.uint32()));
+    const access = { ...(await openBackend(this.#memory)), backend };
+    try {
+      await action({ ...this.#here, access, store: new OpenStore(access) });
+    } catch (error) {
+      assert.ok(
+        error instanceof SqlsyncError && ['STORE_UNAVAILABLE', 'STORE_PRUNED'].includes(error.code),
+        error as Error,
+      );
+      this.#done.failures++;
+    }
+  }
+
+  async #compare(): Promise<void> {
+    const snapshots = await this.#here.store.snapshots();
+    const there = new Set(snapshots.map(({ id }) => id));
+    for (const id of this.#kept) assert.ok(there.has(id), `snapshot ${id} was lost`);
+    await assertStored(this.#here, snapshots, this.#images);
+  }
+
+  /** Time that passes while jobs run: less than half the grace period for all jobs of a day. */
+  #passTime(seconds: number): void {
+    this.#passedSeconds += seconds;
+    if (this.#passedSeconds < GRACE_SECONDS / 2) this.#setClock(seconds);
+  }
+
+  #setClock(seconds: number): void {
+    this.#context.mock.timers.setTime(Date.now() + seconds * 1000);
+  }
+}
+
+/** The bytes of a database that nobody has open. */
+function imageOf(path: string): Buffer {
+  const db = new Database(path);
+  try {
+    db.pragma('wal_checkpoint(TRUNCATE)');
+    return db.serialize();
+  } finally {
+    db.close();
+  }
+}
