@@ -11,6 +11,7 @@ export const SECTIONS = {
   transports: 'The SSH that is built in, beside OpenSSH',
   writer: 'A writer on the origin',
   pools: 'Pools: writers on one database',
+  backup: 'Backups with history',
   memory: 'Memory: a database of 50 GB',
 } as const;
 

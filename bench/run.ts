@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
+import { backupSection } from './backup.ts';
 import { linkSection, localSection, sshSection, startSection } from './copies.ts';
 import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
@@ -28,6 +29,7 @@ const USUAL_SECTIONS: readonly SectionName[] = [
   'transports',
   'writer',
   'pools',
+  'backup',
 ];
 const WAYS = ['local', 'ssh', 'link'] as const;
 /** In place of a case: the section `memory`. */
@@ -44,6 +46,7 @@ async function main(): Promise<void> {
       size: { type: 'string', default: '1.05GB' },
       seed: { type: 'string', default: '1' },
       compare: { type: 'string' },
+      days: { type: 'string', default: '30' },
       journal: { type: 'string', default: 'wal,delete' },
       exe: { type: 'string', default: join(ROOT, 'bin', 'sqlsync.js') },
       output: { type: 'string', default: join(import.meta.dirname, 'RESULTS.md') },
@@ -70,6 +73,7 @@ async function main(): Promise<void> {
     transports: () => transportsSection(copies),
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
     pools: () => poolsSection({ exe: values.exe }),
+    backup: () => backupSection({ ...copies, days: Number(values.days) }),
     memory: () => memorySection({ ...copies, sizes: MEMORY_SIZES }),
   };
   try {

@@ -1,4 +1,4 @@
-import { constants, zstdCompress, zstdDecompress, zstdDecompressSync } from 'node:zlib';
+import { constants, zstdCompress, zstdDecompressSync } from 'node:zlib';
 import type { ZstdOptions } from 'node:zlib';
 import { promisify } from 'node:util';
 import { bitmapBytes, decodeBatch, encodeBatch } from '../../protocol/page-batch.ts';
@@ -24,7 +24,6 @@ const ZSTD_PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 1, [constants.ZST
 const SPARE_BYTES = 1024;
 
 const compress = promisify(zstdCompress);
-const decompress = promisify(zstdDecompress);
 
 /** A page as a frame has it: whole, or the changed blocks and the beginning of the base's id. */
 export interface PageObject {
@@ -90,17 +89,6 @@ export function decodeFrame(plain: Uint8Array, file: string): Frame {
   const { bytes, rawBytes, encoding } = bodyOf(plain, file);
   if (encoding === ENCODING_RAW) return parse(plain, bytes, file);
   return checked(file, () => parse(plain, zstdDecompressSync(bytes, decompressOptions(rawBytes)), file));
-}
-
-/** The same, decompressed in another thread. */
-export async function decodeFrameInBackground(plain: Uint8Array, file: string): Promise<Frame> {
-  const { bytes, rawBytes, encoding } = bodyOf(plain, file);
-  if (encoding === ENCODING_RAW) return parse(plain, bytes, file);
-  try {
-    return parse(plain, await decompress(bytes, decompressOptions(rawBytes)), file);
-  } catch (error) {
-    throw damaged(file, 'has a frame that cannot be read', error);
-  }
 }
 
 function decompressOptions(rawBytes: number): ZstdOptions {

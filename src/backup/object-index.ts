@@ -150,6 +150,17 @@ export class ObjectIndex {
     return found;
   }
 
+  /** The first of `copies`, -1 where there is none; without an array, for millions of calls. */
+  bestCopy(id: Uint8Array, below = 256): number {
+    const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
+    let best = -1;
+    this.#each(id, 0, idBytes, (object) => {
+      if (this.#frameOf[object] === PENDING || this.depthOf(object) >= below) return;
+      if (best === -1 || this.#rank(object) < this.#rank(best)) best = object;
+    });
+    return best;
+  }
+
   /** Copies that can be read, best first: in unmarked packs, and less deep. Only those of less depth than `below`. */
   copies(id: Uint8Array, below = 256): number[] {
     const found: number[] = [];

@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
 import type { Backend } from './backend.ts';
-import { decodeFrame, decodeFrameInBackground } from './frame.ts';
+import { decodeFrame } from './frame.ts';
 import type { Frame, NodeObject, PageObject } from './frame.ts';
 import { encodeNode, nodeIds } from './node.ts';
 import { ID_BYTES, idOf, sameBytes, toHex } from './object-id.ts';
@@ -32,7 +32,6 @@ export class ObjectReader {
   readonly #cache = new Map<number, CachedFrame>();
   /** Nodes that were checked, by number of object: a tree's are the bases of the next one's. */
   readonly #nodes = new Map<number, Uint8Array>();
-  readonly #loading = new Map<number, Promise<void>>();
   #cachedBytes = 0;
   #tick = 0;
 
@@ -115,37 +114,16 @@ export class ObjectReader {
     }
   }
 
-  /** Reads and decompresses frames in other threads, so that they are at hand when they are asked for. */
-  async preload(frames: Iterable<number>): Promise<void> {
-    const waiting: Promise<void>[] = [];
-    for (const number of frames) {
-      if (this.#cache.has(number)) continue;
-      let loading = this.#loading.get(number);
-      if (loading === undefined) {
-        loading = this.#load(number);
-        this.#loading.set(number, loading);
-      }
-      waiting.push(loading);
-    }
-    await Promise.all(waiting);
-  }
-
-  /** What fails here fails again, with its error, when the frame is asked for. */
-  async #load(number: number): Promise<void> {
-    try {
-      const { plain, file } = this.#sealedFrame(number);
-      const frame = await decodeFrameInBackground(plain, file);
-      if (!this.#cache.has(number)) this.#keep(number, frame);
-    } catch {
-      // See above.
-    } finally {
-      this.#loading.delete(number);
-    }
-  }
-
   #firstGood<T>(id: Uint8Array, below: number, read: (object: number) => T): T {
     let failure: Error | undefined;
+    const best = this.index.bestCopy(id, below);
+    try {
+      if (best !== -1) return read(best);
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+    }
     for (const object of this.index.copies(id, below)) {
+      if (object === best) continue;
       try {
         return read(object);
       } catch (error) {

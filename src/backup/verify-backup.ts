@@ -7,6 +7,7 @@ import { pageNumber } from '../pages/page-types.ts';
 import type { PageSize } from '../pages/page-types.ts';
 import { makeLocalCopy } from './local-copy.ts';
 import { loadContents } from './store-files.ts';
+import { throwIfAborted } from './store-error.ts';
 import type { StoreAccess } from './store-files.ts';
 import type { StoreSnapshot } from './types.ts';
 
@@ -42,7 +43,7 @@ export async function verifyBackup(
       );
     }
     const problems = snapshot.pageCount === 0 ? [] : await integrityFindings(copy.path, 0, signal);
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     if (problems.length === 0) return;
     throw new SqlsyncError(
       'ORIGIN_UNREADABLE',

@@ -21,8 +21,6 @@ export interface OriginSnapshot extends PageSource {
   ownersOf(pages: ReadonlySet<number>): Map<string, number>;
   /** Throws ORIGIN_* where what was read is no longer what its path names. */
   checkUnreplaced(): void;
-  /** Gets consecutive pages ready to be read, where that takes time; may be left out. */
-  prefetch?(first: number, count: number): Promise<void>;
 }
 
 /** What may be served; see `OriginOptions`. */
