@@ -1,0 +1,122 @@
+/**
+ * Times as a calendar shows them. A snapshot belongs to the day, week or month that it was on the clock of the machine
+ * that made it, wherever the policy is applied: the recorded offset decides, not the zone of the reader.
+ */
+export interface CalendarTime {
+  /** Milliseconds since 1970 UTC. */
+  readonly epochMs: number;
+  /** What the recording clock showed beyond UTC. */
+  readonly offsetMinutes: number;
+  /** Recorded with an offset, not as UTC (`Z`): it may then be of the zone of this process, summer time and all. */
+  readonly hasOffset: boolean;
+}
+
+/** A span of the calendar: 1 month before 31 March is 3 March, or 2 March in a leap year. */
+export interface CalendarSpan {
+  readonly years: number;
+  readonly months: number;
+  readonly days: number;
+  readonly hours: number;
+}
+
+const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|([+-])(\d\d):(\d\d))$/;
+
+/** The time of an RFC 3339 text, such as `2026-03-01T02:30:00+01:00`, or undefined where it is none. */
+export function parseCalendarTime(text: string): CalendarTime | undefined {
+  const match = RFC_3339.exec(text);
+  // Date knows no more than milliseconds, and no more digits.
+  const epochMs = Date.parse(text.replace(/(\.\d{3})\d+/, '$1'));
+  if (match === null || Number.isNaN(epochMs)) return undefined;
+  const [, sign, hours, minutes] = match;
+  const offset = sign === undefined ? 0 : Number(hours) * 60 + Number(minutes);
+  return { epochMs, offsetMinutes: sign === '-' ? -offset : offset, hasOffset: sign !== undefined };
+}
+
+/** `time` as RFC 3339 on this machine's clock: what a snapshot records of itself. */
+export function formatCalendarTime(time: Date): string {
+  const offset = -time.getTimezoneOffset();
+  const clock = new Date(time.getTime() + offset * 60_000).toISOString().slice(0, -1);
+  const size = Math.abs(offset);
+  const zone = `${pad(Math.floor(size / 60))}:${pad(size % 60)}`;
+  return `${clock}${offset < 0 ? '-' : '+'}${zone}`;
+}
+
+/** A span such as `1y5m7d2h`, or undefined where the text is none; a unit may be given once. */
+export function parseCalendarSpan(text: string): CalendarSpan | undefined {
+  const span = { years: 0, months: 0, days: 0, hours: 0 };
+  const parts = text.trim().match(/\d{1,6}[ymdh]/g) ?? [];
+  if (parts.length === 0 || parts.join('') !== text.trim()) return undefined;
+  const seen = new Set<string>();
+  for (const part of parts) {
+    const unit = part.slice(-1);
+    if (seen.has(unit)) return undefined;
+    seen.add(unit);
+    span[NAME_OF_UNIT[unit as 'y' | 'm' | 'd' | 'h']] = Number(part.slice(0, -1));
+  }
+  return span;
+}
+
+const NAME_OF_UNIT = { y: 'years', m: 'months', d: 'days', h: 'hours' } as const;
+
+export function formatCalendarSpan({ years, months, days, hours }: CalendarSpan): string {
+  const parts = [
+    [years, 'y'],
+    [months, 'm'],
+    [days, 'd'],
+    [hours, 'h'],
+  ] as const;
+  return parts.map(([count, unit]) => (count === 0 ? '' : `${count}${unit}`)).join('');
+}
+
+export function isEmptySpan({ years, months, days, hours }: CalendarSpan): boolean {
+  return years === 0 && months === 0 && days === 0 && hours === 0;
+}
+
+/**
+ * `span` before `time`, in milliseconds since 1970. Days of the zone of this process have 23 or 25 hours where summer
+ * time begins or ends; of another zone only the offset is known, and they have 24.
+ */
+export function beforeBy(time: CalendarTime, span: CalendarSpan): number {
+  const clock = clockOf(time);
+  const fields = [
+    clock.getUTCFullYear() - span.years,
+    clock.getUTCMonth() - span.months,
+    clock.getUTCDate() - span.days,
+    clock.getUTCHours(),
+    clock.getUTCMinutes(),
+    clock.getUTCSeconds(),
+    clock.getUTCMilliseconds(),
+  ] as const;
+  const isOurZone = time.hasOffset && -new Date(time.epochMs).getTimezoneOffset() === time.offsetMinutes;
+  const date = isOurZone ? new Date(...fields).getTime() : Date.UTC(...fields) - time.offsetMinutes * 60_000;
+  return date - span.hours * 3_600_000;
+}
+
+/** Names of the periods that a time lies in; equal where two times share the period. */
+export const PERIODS = {
+  hour: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 13),
+  day: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 10),
+  week: (time: CalendarTime): string => isoWeek(clockOf(time)),
+  month: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 7),
+  year: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 4),
+} as const;
+
+/** A date whose UTC fields are what the recording clock showed. */
+function clockOf({ epochMs, offsetMinutes }: CalendarTime): Date {
+  return new Date(epochMs + offsetMinutes * 60_000);
+}
+
+/** The week of ISO 8601: it begins on Monday, and belongs to the year that its Thursday is in. */
+function isoWeek(clock: Date): string {
+  const day = (clock.getUTCDay() + 6) % 7;
+  const thursday = new Date(
+    Date.UTC(clock.getUTCFullYear(), clock.getUTCMonth(), clock.getUTCDate() - day + 3),
+  );
+  const year = thursday.getUTCFullYear();
+  const week = Math.floor((thursday.getTime() - Date.UTC(year, 0, 1)) / (7 * 86_400_000)) + 1;
+  return `${year}-W${week}`;
+}
+
+function pad(value: number): string {
+  return String(value).padStart(2, '0');
+}
