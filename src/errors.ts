@@ -13,6 +13,7 @@ export const ERROR_CODES = [
   'SAME_FILE',
   'BOTH_REMOTE',
   'SWAPPED',
+  'LOCKED',
   // The origin
   'ORIGIN_NOT_FOUND',
   'ORIGIN_NOT_A_DATABASE',

@@ -56,6 +56,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   SNAPSHOT_NOT_FOUND: 18,
   STORE_DAMAGED: 19,
   STORE_FILE_MISSING: 19,
+  LOCKED: 20,
   SNAPSHOT_LIMIT: 22,
   INTERNAL: 70,
   // Only applications see these, from the pools: the command has no use for a pool that could fail so.

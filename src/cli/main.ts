@@ -6,7 +6,7 @@ import { checkCommandLine, readCommandLine } from './command-line.ts';
 import { COMPLETION_FLAG, completions } from './completion.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
 import type { AgentArguments } from './commands/agent.ts';
-import { AGENT_OPTIONS, COMMON_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import { AGENT_OPTIONS, COMMON_OPTIONS, JOB_OPTIONS, SYNC_OPTIONS } from './options.ts';
 import { Output, surviveClosedStreams } from './output.ts';
 
 const DESCRIPTION = `sqlsync ORIGIN REPLICA
@@ -53,7 +53,11 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
     .command(
       '$0 <origin> <replica>',
       'Copy ORIGIN to REPLICA',
-      (command) => locations(command, 'origin', 'replica').options(SYNC_OPTIONS).options(COMMON_OPTIONS),
+      (command) =>
+        locations(command, 'origin', 'replica')
+          .options(SYNC_OPTIONS)
+          .options(JOB_OPTIONS)
+          .options(COMMON_OPTIONS),
       async (args) => {
         const { runSyncCommand } = await import('./commands/sync.ts');
         setStatus(await runSyncCommand(args));

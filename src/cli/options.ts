@@ -97,6 +97,22 @@ export const SYNC_OPTIONS = {
   },
 } as const;
 
+/** Of what cron and timers run. */
+export const JOB_OPTIONS = {
+  'lock-wait': {
+    type: 'string',
+    describe: 'Do not overlap with another run of this job: wait for it so long (30s, 10m, 0), then give up',
+  },
+  ping: {
+    type: 'string',
+    describe: 'URL to tell of start, success and failure, as healthchecks.io has them',
+  },
+  'metrics-file': {
+    type: 'string',
+    describe: 'File for the metrics of the run, for Prometheus’ node exporter',
+  },
+} as const;
+
 /** Of the far side, for a forced command in authorized_keys. */
 export const AGENT_OPTIONS = {
   restrict: { type: 'string', describe: 'Only databases inside this folder' },
@@ -125,7 +141,7 @@ const ALWAYS: Readonly<Record<string, KnownOption>> = {
 
 /** By their names without dashes. */
 export function optionsOfCommand(command: string): Readonly<Record<string, KnownOption>> {
-  if (command === 'sync') return { ...SYNC_OPTIONS, ...COMMON_OPTIONS, ...ALWAYS };
+  if (command === 'sync') return { ...SYNC_OPTIONS, ...JOB_OPTIONS, ...COMMON_OPTIONS, ...ALWAYS };
   if (command === 'agent') return { ...AGENT_OPTIONS, ...ALWAYS };
   return command === 'verify' || command === 'setup' ? { ...COMMON_OPTIONS, ...ALWAYS } : ALWAYS;
 }

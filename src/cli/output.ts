@@ -10,6 +10,9 @@ export interface OutputOptions {
   readonly verbosity: Verbosity;
 }
 
+/** Characters of output that are kept for whoever is told of a failure. */
+const TAIL_MAX_LENGTH = 8192;
+
 /**
  * What a command says. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object
  * a line and stderr nothing; with `-q` only errors are said.
@@ -18,9 +21,15 @@ export class Output {
   readonly options: OutputOptions;
   /** Called before anything is written, so that a progress line can make room. */
   beforeWrite: () => void = () => {};
+  #tail = '';
 
   constructor(options: OutputOptions) {
     this.options = options;
+  }
+
+  /** The last lines for people, those that -q or --json withhold included. */
+  get tail(): string {
+    return this.#tail;
   }
 
   /** One event or result for programs; says nothing without `--json`. */
@@ -30,12 +39,14 @@ export class Output {
 
   /** A result for people. */
   result(text: string): void {
+    this.#keep(text);
     if (this.options.json || this.options.verbosity === 'quiet') return;
     this.beforeWrite();
     write(process.stdout, `${text}\n`);
   }
 
   warning(text: string): void {
+    this.#keep(`warning: ${shown(text, 2000)}`);
     if (this.options.json) return this.json({ type: 'warning', message: text });
     if (this.options.verbosity === 'quiet') return;
     this.#say(`${colour('yellow', 'warning:')} ${shown(text, 2000)}`);
@@ -49,6 +60,7 @@ export class Output {
 
   error(error: SqlsyncError): void {
     const { code, message, hint } = error;
+    this.#keep(`sqlsync: ${shown(message, 4000)} [${code}]\n${hint === undefined ? '' : shown(hint, 4000)}`);
     if (this.options.json) {
       const exitStatus = exitStatusOf(code);
       return this.json({ type: 'error', code, message, ...(hint === undefined ? {} : { hint }), exitStatus });
@@ -59,6 +71,11 @@ export class Output {
     if (code === 'INTERNAL' && this.options.verbosity === 'verbose' && error.cause instanceof Error) {
       this.#say(error.cause.stack ?? '');
     }
+  }
+
+  #keep(text: string): void {
+    this.#tail = `${this.#tail}${text.trimEnd()}\n`;
+    if (this.#tail.length > TAIL_MAX_LENGTH) this.#tail = `…${this.#tail.slice(-TAIL_MAX_LENGTH)}`;
   }
 
   #say(text: string): void {

@@ -91,9 +91,25 @@ describe('--json', () => {
 });
 
 describe('output for people', () => {
-  test('is a summary on stdout with pages, bytes, time and the snapshot', async (t) => {
-    const { stdout, stderr } = await sqlsync(place(t));
-    assert.equal(stderr, '');
+  test('is one line on stdout where that is no terminal: what was done, how much, and how long it took', async (t) => {
+    const args = place(t);
+    const [origin, replica] = args;
+    const created = await sqlsync(args);
+    assert.equal(created.stderr, '');
+    const amount = String.raw`\d+ k?B sent, [\d.]+ k?B received, [\d.]+ m?s\n$`;
+    const isCopy = `^${replica} is now an exact copy of ${origin}`;
+    assert.match(created.stdout, new RegExp(String.raw`${isCopy} \(new\): \d+ pages, ${amount}`));
+    change(origin, 'CREATE TABLE another (x)');
+    assert.match(
+      (await sqlsync(args)).stdout,
+      new RegExp(String.raw`${isCopy}: \d+ of \d+ pages changed, ${amount}`),
+    );
+    const again = await sqlsync([...args, '--dry-run']);
+    assert.match(again.stdout, /nothing was written: 0 of \d+ pages would change, [^\n]*\n$/);
+  });
+
+  test('with -v is a summary with pages, bytes, time and the snapshot', async (t) => {
+    const { stdout } = await sqlsync([...place(t), '-v']);
     assert.match(stdout, /is now an exact copy of/);
     for (const figure of [
       /\d+ pages/,
@@ -160,14 +176,14 @@ describe('the line of pages', () => {
   const pagesLine = (stdout: string): string => /^ {2}pages {5}(.*)$/m.exec(stdout)?.[1] ?? stdout;
 
   test('of a dry run to a new file says what would be copied, and no speed-up', async (t) => {
-    const { stdout } = await sqlsync([...place(t), '--dry-run']);
+    const { stdout } = await sqlsync([...place(t), '--dry-run', '-v']);
     assert.match(stdout, /nothing was written/);
     assert.match(pagesLine(stdout), /^\d+ pages would be copied \([\d.]+ kB\)$/);
     assert.doesNotMatch(stdout, /times less/);
   });
 
   test('where nothing changed compares all, and there is no speed-up', async (t) => {
-    const args = place(t);
+    const args = [...place(t), '-v'];
     assert.match(pagesLine((await sqlsync(args)).stdout), /^\d+ pages copied \(/);
     const { stdout } = await sqlsync(args);
     assert.match(pagesLine(stdout), /^\d+ pages compared \(.*\), 0 changed \(0 %\)$/);
@@ -175,9 +191,10 @@ describe('the line of pages', () => {
   });
 
   test('for a smaller replica tells how many of all the pages were compared', async (t) => {
-    const args = place(t);
+    const [origin, replica] = place(t);
+    const args = [origin, replica, '-v'];
     await sqlsync(args);
-    change(args[0], 'CREATE TABLE more (x); INSERT INTO more VALUES (randomblob(3000000))');
+    change(origin, 'CREATE TABLE more (x); INSERT INTO more VALUES (randomblob(3000000))');
     const line = pagesLine((await sqlsync(args)).stdout);
     const counts = line.replaceAll(',', '').match(/^(\d+) pages \(.*\): (\d+) compared (\d+) changed/) ?? [];
     const [, all, compared, changed] = counts;

@@ -57,6 +57,7 @@ test('the manual explains every error code that the README does not give to the 
     'SAME_FILE',
     'BOTH_REMOTE',
     'SWAPPED',
+    'LOCKED',
     'BUSY',
     'TIMEOUT',
     'SNAPSHOT_LIMIT',

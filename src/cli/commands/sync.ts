@@ -4,14 +4,15 @@ import { runSync } from '../../sync/sync.ts';
 import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
 import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
+import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
+import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { parseDuration, parseSize } from '../quantities.ts';
 import { ProgressLine } from '../progress.ts';
-import { withInterruption } from '../signals.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 
-export interface SyncArguments extends CommonArguments {
+export interface SyncArguments extends CommonArguments, JobArguments {
   readonly origin: string;
   readonly replica: string;
   readonly dryRun: boolean;
@@ -33,26 +34,52 @@ const JSON_PROGRESS_INTERVAL_MS = 1000;
 /** `sqlsync ORIGIN REPLICA`; returns the exit status. */
 export async function runSyncCommand(args: SyncArguments): Promise<number> {
   const output = outputOf(args);
-  const line = process.stderr.isTTY && !args.json && !args.quiet ? new ProgressLine(output) : undefined;
+  const { origin, replica } = args;
   try {
     const { maxTimeMs, ...options } = optionsOf(args);
-    const summary = await withInterruption((interruption) =>
-      withMaxTime(maxTimeMs, interruption, (signal) =>
-        runSync({ ...options, maxTimeMs, ...listeners(output, line), signal }),
-      ),
-    );
-    line?.end();
-    output.json({ type: 'summary', ...summary });
-    output.result(describe(summary));
-    if (summary.findings.length === 0) return EXIT_OK;
-    output.warning(describeFindings(summary));
-    return EXIT_DAMAGED;
+    const labels = { command: 'sync', origin, replica };
+    return await runJob({
+      name: ['sync', canonicalLocation(origin), canonicalLocation(replica)],
+      labels,
+      options: jobOptionsOf(args, args.dryRun),
+      output,
+      explain: (failure) => explainInterruption(failure, args.dryRun),
+      async run(interruption) {
+        const startedAtMs = Date.now();
+        const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
+          syncWithProgress({ ...options, maxTimeMs, signal }, output),
+        );
+        output.json({ type: 'summary', ...summary });
+        output.result(isBrief(output) ? describeBriefly(summary) : describe(summary));
+        const isDamaged = summary.findings.length > 0;
+        if (isDamaged) output.warning(describeFindings(summary));
+        // The snapshot was taken after the start: what was committed before is in it.
+        const figures = { ...summary, snapshotAtMs: startedAtMs };
+        return [
+          { labels, exitStatus: isDamaged ? EXIT_DAMAGED : EXIT_OK, durationMs: summary.durationMs, figures },
+        ];
+      },
+    });
   } catch (error) {
-    line?.end();
-    const failure = explainInterruption(toSqlsyncError(error), args.dryRun);
+    const failure = toSqlsyncError(error);
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+async function syncWithProgress(options: SyncOptions, output: Output): Promise<SyncSummary> {
+  const { json, verbosity } = output.options;
+  const line = process.stderr.isTTY && !json && verbosity !== 'quiet' ? new ProgressLine(output) : undefined;
+  try {
+    return await runSync({ ...options, ...listeners(output, line) });
+  } finally {
+    line?.end();
+  }
+}
+
+/** A log gets one line, a person the whole summary. */
+function isBrief(output: Output): boolean {
+  return !process.stdout.isTTY && output.options.verbosity !== 'verbose';
 }
 
 function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError {
@@ -146,6 +173,18 @@ function describeRounds({ attempts, rounds }: SyncSummary): string[] {
     ...(rounds > 1 ? [`${formatCount(rounds)} rounds; the figures of snapshot and WAL are the largest`] : []),
   ];
   return parts.length === 0 ? [] : [`  link      ${parts.join(', ')}`];
+}
+
+/** The summary on one line. */
+function describeBriefly(summary: SyncSummary): string {
+  const { outcome, pageCount, pagesCompared, pagesChanged, bytesSent, bytesReceived } = summary;
+  const did = outcome === 'dryRun' ? 'would change' : 'changed';
+  const pages =
+    pagesCompared === 0
+      ? formatPages(pageCount)
+      : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} ${did}`;
+  const wire = `${formatBytes(bytesSent)} sent, ${formatBytes(bytesReceived)} received`;
+  return `${headline(summary)}: ${pages}, ${wire}, ${formatDuration(summary.durationMs)}`;
 }
 
 function describePages(summary: SyncSummary): string {

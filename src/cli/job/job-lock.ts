@@ -1,0 +1,80 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { SqlsyncError } from '../../errors.ts';
+import { tryExclusiveLock } from '../../sqlite/exclusive-lock.ts';
+import type { ExclusiveLock } from '../../sqlite/exclusive-lock.ts';
+import { formatDuration } from '../format.ts';
+
+/** Between two attempts, in milliseconds: at first, and at most. */
+const FIRST_PAUSE_MS = 20;
+const LAST_PAUSE_MS = 1000;
+
+/**
+ * Waits up to `waitMs` until no other run of the job that `name` identifies is under way, and keeps others out until it
+ * is released or the process dies. Runs of one user see each other.
+ *
+ * Throws SqlsyncError LOCKED where the other run went on for longer, INTERRUPTED where `signal` aborts, and USAGE where
+ * the lock has no place.
+ */
+export async function lockJob(
+  name: readonly string[],
+  waitMs: number,
+  { signal, onWaiting }: { readonly signal: AbortSignal; readonly onWaiting: () => void },
+): Promise<ExclusiveLock> {
+  const path = lockPath(name);
+  const deadline = performance.now() + waitMs;
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, LAST_PAUSE_MS)) {
+    const lock = tryLock(path);
+    if (lock !== undefined) return lock;
+    const leftMs = deadline - performance.now();
+    if (leftMs <= 0) throw stillRunning(waitMs);
+    if (pauseMs === FIRST_PAUSE_MS) onWaiting();
+    await pause(Math.min(pauseMs, leftMs), signal);
+  }
+}
+
+/** Not in the folder for temporary files: there another user could take the name. */
+function lockPath(name: readonly string[]): string {
+  const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache');
+  const digest = createHash('sha256').update(JSON.stringify(name)).digest('hex').slice(0, 32);
+  return join(cache, 'sqlsync', 'jobs', `${digest}.lock`);
+}
+
+function tryLock(path: string): ExclusiveLock | undefined {
+  try {
+    mkdirSync(join(path, '..'), { recursive: true, mode: 0o700 });
+    return tryExclusiveLock(path);
+  } catch (error) {
+    if (error instanceof SqlsyncError) throw error;
+    const why = error instanceof Error ? error.message : String(error);
+    throw new SqlsyncError('USAGE', `--lock-wait: the lock ${path} cannot be made: ${why}`, {
+      hint: 'Set XDG_CACHE_HOME to a folder that this user can write; in a systemd unit, CacheDirectory= makes one.',
+      cause: error,
+    });
+  }
+}
+
+function stillRunning(waitMs: number): SqlsyncError {
+  const waited = waitMs === 0 ? '' : `, after ${formatDuration(waitMs)}`;
+  return new SqlsyncError(
+    'LOCKED',
+    `Another run of this job is still under way${waited}; this one did nothing`,
+    {
+      hint: 'Let it end, or allow more time by --lock-wait.',
+    },
+  );
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  try {
+    await delay(ms, undefined, { signal });
+  } catch (error) {
+    throw new SqlsyncError('INTERRUPTED', 'Interrupted while another run of this job was under way', {
+      hint: 'Nothing was done.',
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,163 @@
+import { resolve } from 'node:path';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { formatLocation, parseLocation } from '../../transport/location.ts';
+import { parseDuration } from '../duration.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import type { Output } from '../output.ts';
+import { withInterruption } from '../signals.ts';
+import { lockJob } from './job-lock.ts';
+import { writeMetrics } from './metrics.ts';
+import type { CopyFigures, CopyRun } from './metrics.ts';
+import { parsePingUrl, ping } from './ping.ts';
+
+/** What a command that is run by cron or a timer can be asked for besides its work. */
+export interface JobArguments {
+  readonly lockWait?: string | undefined;
+  readonly ping?: string | undefined;
+  readonly metricsFile?: string | undefined;
+}
+
+export interface JobOptions {
+  /** How long to wait for another run of the job, in milliseconds; undefined: runs may overlap. */
+  readonly lockWaitMs: number | undefined;
+  readonly pingUrl: URL | undefined;
+  readonly metricsFile: string | undefined;
+}
+
+/** Throws SqlsyncError USAGE. */
+export function jobOptionsOf(args: JobArguments, dryRun: boolean): JobOptions {
+  const { lockWait, ping: pingUrl, metricsFile } = args;
+  if (dryRun && (pingUrl !== undefined || metricsFile !== undefined)) {
+    const option = pingUrl === undefined ? '--metrics-file' : '--ping';
+    throw new SqlsyncError(
+      'USAGE',
+      `${option} and --dry-run exclude each other: nothing would have been copied`,
+      {
+        hint: `Leave out ${option}.`,
+      },
+    );
+  }
+  return {
+    lockWaitMs: lockWait === undefined ? undefined : parseDuration('--lock-wait', lockWait),
+    pingUrl: pingUrl === undefined ? undefined : parsePingUrl(pingUrl),
+    metricsFile: metricsFile === undefined ? undefined : resolve(metricsFile),
+  };
+}
+
+/** One thing that a job does: a sync, or the backup of one database. */
+export interface Copy {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly exitStatus: number;
+  readonly durationMs: number;
+  /** undefined where it failed. */
+  readonly figures: CopyFigures | undefined;
+}
+
+export interface Job {
+  /** Runs of the same name do not overlap, where a lock is asked for. */
+  readonly name: readonly string[];
+  readonly options: JobOptions;
+  readonly output: Output;
+  /** Does the work and says how it went; throws where it could not even begin. */
+  run(signal: AbortSignal): Promise<readonly Copy[]>;
+  /** For metrics where `run` throws: what would have been done. */
+  readonly labels: Copy['labels'];
+  /** A failure as the user should see it. */
+  explain?(failure: SqlsyncError): SqlsyncError;
+}
+
+/**
+ * Runs a job: takes its lock, tells that it begins, does the work, tells how it ended, writes the metrics. Returns the
+ * exit status: that of the first copy that failed. Neither a ping nor metrics that fail change it.
+ *
+ *     lock ── ping /start ── work … ── metrics ── ping, or ping /fail with the last lines of output
+ */
+export async function runJob(job: Job): Promise<number> {
+  const startedAt = performance.now();
+  const { output } = job;
+  const pings = new Pings(job);
+  let copies: readonly Copy[];
+  let exitStatus: number;
+  try {
+    copies = await withInterruption((signal) => locked(job, signal, pings));
+    exitStatus = copies.find((copy) => copy.exitStatus !== EXIT_OK)?.exitStatus ?? EXIT_OK;
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    output.error(job.explain?.(failure) ?? failure);
+    exitStatus = exitStatusOf(failure.code);
+    const durationMs = performance.now() - startedAt;
+    // The run that has the lock writes them.
+    copies =
+      failure.code === 'LOCKED' ? [] : [{ labels: job.labels, exitStatus, durationMs, figures: undefined }];
+  }
+  if (copies.length > 0) putMetrics(job, copies);
+  await pings.end(exitStatus === EXIT_OK ? 'success' : 'fail');
+  return exitStatus;
+}
+
+async function locked(job: Job, signal: AbortSignal, pings: Pings): Promise<readonly Copy[]> {
+  const { lockWaitMs } = job.options;
+  if (lockWaitMs === undefined) {
+    pings.start();
+    return job.run(signal);
+  }
+  const lock = await lockJob(job.name, lockWaitMs, {
+    signal,
+    onWaiting: () => job.output.note('waiting for another run of this job to end'),
+  });
+  try {
+    pings.start();
+    return await job.run(signal);
+  } finally {
+    lock.release();
+  }
+}
+
+/** The pings of one run: the work does not wait for that of its start, but that of its end does. */
+class Pings {
+  readonly #job: Job;
+  #started: Promise<void> = Promise.resolve();
+
+  constructor(job: Job) {
+    this.#job = job;
+  }
+
+  start(): void {
+    this.#started = this.#ping('start', '');
+  }
+
+  async end(event: 'success' | 'fail'): Promise<void> {
+    await this.#started;
+    await this.#ping(event, this.#job.output.tail);
+  }
+
+  async #ping(event: 'start' | 'success' | 'fail', body: string): Promise<void> {
+    const { pingUrl } = this.#job.options;
+    if (pingUrl === undefined) return;
+    const failure = await ping(pingUrl, event, body);
+    if (failure !== undefined) this.#job.output.warning(failure);
+  }
+}
+
+function putMetrics({ options, output }: Job, copies: readonly Copy[]): void {
+  const { metricsFile } = options;
+  if (metricsFile === undefined) return;
+  const endedAtMs = Date.now();
+  const runs: CopyRun[] = copies.map((copy) => ({ ...copy, endedAtMs }));
+  try {
+    const others = writeMetrics(metricsFile, runs);
+    if (others.length === 0) return;
+    output.warning(
+      `${metricsFile} had metrics of other jobs (${others.join(' ')}), which are gone: each job needs a file of its own`,
+    );
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    output.warning(`The metrics could not be written: ${why}`);
+  }
+}
+
+/** A location by which runs of a job know each other, wherever they are started. */
+export function canonicalLocation(text: string): string {
+  const location = parseLocation(text);
+  return location.kind === 'ssh' ? formatLocation(location) : resolve(location.path);
+}
