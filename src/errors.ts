@@ -45,6 +45,7 @@ export const ERROR_CODES = [
   'STORE_DAMAGED',
   'STORE_FILE_MISSING',
   'SNAPSHOT_NOT_FOUND',
+  'BACKUP_PARTIAL',
   // The connection
   'CONNECT_FAILED',
   'HOST_KEY_MISMATCH',

@@ -1,9 +1,17 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
-import { optionsOfCommand } from './options.ts';
+import { allOptions, optionsOfCommand } from './known-options.ts';
 import type { KnownOption } from './options.ts';
+import { STORE_COMMAND_NAMES } from './store-options.ts';
 
 /** Names that are commands where they stand first; anything else there is the origin of a sync. */
-const COMMANDS = new Set(['verify', 'setup', 'completion', 'agent', 'build-binding']);
+const COMMANDS = new Set<string>([
+  'verify',
+  'setup',
+  'completion',
+  'agent',
+  'build-binding',
+  ...STORE_COMMAND_NAMES,
+]);
 
 /** The words of a command line, each told what it is. */
 export interface CommandLine {
@@ -21,8 +29,8 @@ export interface CommandLine {
 
 /** Reads the words as yargs does, but knows the options before the command. Pure. */
 export function readCommandLine(words: readonly string[]): CommandLine {
-  // An option that only one command has is known before its name comes; `sync` has them all.
-  const known = optionsOfCommand('sync');
+  // An option that only one command has is known before its name comes.
+  const known = allOptions();
   const operands: string[] = [];
   const options: string[] = [];
   let commandAt = -1;
@@ -118,7 +126,7 @@ function unknownOptionError(unknown: string, command: string, names: readonly st
 
 function tooManyError(command: string, operands: readonly string[]): SqlsyncError {
   const [first = '', ...rest] = operands;
-  const meant = command === 'sync' ? nearest(first, ['verify']) : undefined;
+  const meant = command === 'sync' ? nearest(first, ['verify', 'backup', 'restore', 'diff']) : undefined;
   if (meant !== undefined) {
     return new SqlsyncError('USAGE', `unknown command "${sanitizeText(first, 100)}"`, {
       hint: `Did you mean \`sqlsync ${meant} ${sanitizeText(rest.join(' '), 400)}\`?`,
@@ -154,6 +162,6 @@ function editDistance(a: string, b: string): number {
 }
 
 /** yargs also takes `--dryRun`. */
-function kebabCase(name: string): string {
+export function kebabCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

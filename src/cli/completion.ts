@@ -1,10 +1,11 @@
 import { readCommandLine } from './command-line.ts';
-import { optionsOfCommand } from './options.ts';
+import { optionsOfCommand } from './known-options.ts';
+import { STORE_COMMAND_NAMES } from './store-options.ts';
 
 /** What the scripts of yargs call the program with; the words of the command line follow, its name first. */
 export const COMPLETION_FLAG = '--get-yargs-completions';
 
-const COMMANDS = ['verify', 'setup', 'completion'];
+const COMMANDS = ['verify', 'setup', 'completion', ...STORE_COMMAND_NAMES];
 
 /**
  * What the last of the words may become. Nothing where a file is due: the shell then completes file names itself,

@@ -57,6 +57,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   STORE_DAMAGED: 19,
   STORE_FILE_MISSING: 19,
   LOCKED: 20,
+  BACKUP_PARTIAL: 21,
   SNAPSHOT_LIMIT: 22,
   INTERNAL: 70,
   // Only applications see these, from the pools: the command has no use for a pool that could fail so.

@@ -20,6 +20,12 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(seconds / 3600)} h ${pad(Math.floor((seconds % 3600) / 60))} min`;
 }
 
+/** A time on this machine's clock: 2026-11-21 08:00:00. */
+export function formatLocalTime(time: Date): string {
+  const date = [time.getFullYear(), time.getMonth() + 1, time.getDate()].map(pad).join('-');
+  return `${date} ${[time.getHours(), time.getMinutes(), time.getSeconds()].map(pad).join(':')}`;
+}
+
 /** A count with separators: 256,000. */
 export function formatCount(count: number): string {
   return count.toLocaleString('en-US');
@@ -37,6 +43,20 @@ export function formatShare(part: number, whole: number): string {
   if (part === whole) return '100 %';
   if (percent < 0.01) return '< 0.01 %';
   return `${Math.min(percent, 99.9).toFixed(percent < 1 ? 2 : 1)} %`;
+}
+
+/** Ranges of pages for people: 1, 4–9, 12 and 3 more. `count` is of all there are, where `ranges` has the first only. */
+export function describeRanges(
+  ranges: readonly (readonly [first: number, last: number])[],
+  limit: number,
+  { more = '', count = ranges.length }: { readonly more?: string; readonly count?: number } = {},
+): string {
+  const shown = ranges
+    .slice(0, limit)
+    .map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`));
+  const hidden = count - shown.length;
+  const how = shown.length < ranges.length ? more : '';
+  return `${shown.join(', ')}${hidden > 0 ? ` and ${hidden} more ranges${how}` : ''}`;
 }
 
 function threeDigits(value: number): string {

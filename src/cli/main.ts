@@ -2,12 +2,14 @@ import type { Argv } from 'yargs';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { isLibraryChild } from '../library/messages.ts';
 import { VERSION } from '../sync/program.ts';
-import { checkCommandLine, readCommandLine } from './command-line.ts';
+import { checkCommandLine, kebabCase, readCommandLine } from './command-line.ts';
 import { COMPLETION_FLAG, completions } from './completion.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
+import { allOptions } from './known-options.ts';
 import type { AgentArguments } from './commands/agent.ts';
 import { AGENT_OPTIONS, COMMON_OPTIONS, JOB_OPTIONS, SYNC_OPTIONS } from './options.ts';
 import { Output, surviveClosedStreams } from './output.ts';
+import { addStoreCommands } from './store-commands.ts';
 
 const DESCRIPTION = `sqlsync ORIGIN REPLICA
 
@@ -20,7 +22,12 @@ const EXAMPLES: [string, string][] = [
   ['$0 app.db backup@vault:app.db', 'push over SSH'],
   ['$0 -n app.db copy.db', 'only say what would change'],
   ['$0 verify app.db deploy@db1:/srv/app.db', 'compare, write nothing'],
+  ['$0 backup app.db /srv/store', 'a snapshot more in a backup store'],
+  ['$0 restore /srv/store#latest app.db', 'the newest snapshot of it'],
 ];
+
+const EPILOGUE = `A name that is a command is one where it stands first: a database called backup is ./backup.
+Exit statuses and everything else: the README of sqlsync.`;
 
 /** Runs the command line `argv` (without the program's name) and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -48,8 +55,25 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 function describe(parser: Argv, setStatus: (status: number) => void): Argv {
+  return addStoreCommands(addCommands(parser.usage(DESCRIPTION), setStatus), setStatus)
+    .example(EXAMPLES)
+    .epilogue(EPILOGUE)
+    .version(VERSION)
+    .alias('help', 'h')
+    .parserConfiguration({ 'parse-positional-numbers': false })
+    .middleware(lastOfEach, true)
+    .strict()
+    .exitProcess(false)
+    .wrap(Math.min(100, process.stdout.columns ?? 100))
+    .fail((message, error) => {
+      // YError is how yargs itself complains; anything else comes from a command.
+      if (error instanceof Error && error.name !== 'YError') throw error;
+      throw new SqlsyncError('USAGE', message || error?.message || '', { hint: 'See `sqlsync --help`.' });
+    });
+}
+
+function addCommands(parser: Argv, setStatus: (status: number) => void): Argv {
   return parser
-    .usage(DESCRIPTION)
     .command(
       '$0 <origin> <replica>',
       'Copy ORIGIN to REPLICA',
@@ -94,20 +118,20 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
       const { runBuildBindingCommand } = await import('./commands/build-binding.ts');
       setStatus(await runBuildBindingCommand());
     })
-    .command('completion', 'Print a script for shell completion', {}, () => printCompletion(parser))
-    .example(EXAMPLES)
-    .epilogue('Exit statuses and everything else: the README of sqlsync.')
-    .version(VERSION)
-    .alias('help', 'h')
-    .parserConfiguration({ 'parse-positional-numbers': false, 'duplicate-arguments-array': false })
-    .strict()
-    .exitProcess(false)
-    .wrap(Math.min(100, process.stdout.columns ?? 100))
-    .fail((message, error) => {
-      // YError is how yargs itself complains; anything else comes from a command.
-      if (error instanceof Error && error.name !== 'YError') throw error;
-      throw new SqlsyncError('USAGE', message || error?.message || '', { hint: 'See `sqlsync --help`.' });
-    });
+    .command('completion', 'Print a script for shell completion', {}, () => printCompletion(parser));
+}
+
+/**
+ * An option that is given twice has its last value, unless it takes several. (yargs' own setting for that keeps only
+ * the last also of those.)
+ */
+function lastOfEach(args: Record<string, unknown>): void {
+  const known = allOptions();
+  const byAlias = new Map(Object.entries(known).map(([name, { alias }]) => [alias, name]));
+  for (const [key, value] of Object.entries(args)) {
+    const option = known[byAlias.get(key) ?? kebabCase(key)];
+    if (Array.isArray(value) && option !== undefined && option.array !== true) args[key] = value.at(-1);
+  }
 }
 
 /** Not yargs' own `.completion()`: as nothing ends the process, it would go on to miss the arguments of a sync. */

@@ -132,16 +132,6 @@ export interface KnownOption {
   readonly alias?: string;
   readonly type?: string;
   readonly choices?: readonly string[];
-}
-
-const ALWAYS: Readonly<Record<string, KnownOption>> = {
-  help: { alias: 'h', type: 'boolean' },
-  version: { type: 'boolean' },
-};
-
-/** By their names without dashes. */
-export function optionsOfCommand(command: string): Readonly<Record<string, KnownOption>> {
-  if (command === 'sync') return { ...SYNC_OPTIONS, ...JOB_OPTIONS, ...COMMON_OPTIONS, ...ALWAYS };
-  if (command === 'agent') return { ...AGENT_OPTIONS, ...ALWAYS };
-  return command === 'verify' || command === 'setup' ? { ...COMMON_OPTIONS, ...ALWAYS } : ALWAYS;
+  /** May be given several times. */
+  readonly array?: boolean;
 }

@@ -8,6 +8,9 @@ const INTERVAL_MS = 100;
 /** A short sync should not flash a line that nobody can read. */
 const FIRST_AFTER_MS = 300;
 
+/** Between two progress events with `--json`, in milliseconds. */
+const JSON_INTERVAL_MS = 1000;
+
 const CLEAR_LINE = '\r\u001b[K';
 
 type Activity = 'comparing' | 'copying' | 'committing';
@@ -75,6 +78,32 @@ export class ProgressLine {
     const columns = process.stderr.columns || 80;
     process.stderr.write(`${CLEAR_LINE}${text.slice(0, columns - 1)}`);
   }
+}
+
+/** What a copy tells while it runs, as the user is to see it. */
+export interface CopyListeners {
+  onWarning(warning: string): void;
+  onNote(note: string): void;
+  onProgress(progress: CopyProgress): void;
+  /** Takes the progress line away. */
+  end(): void;
+}
+
+export function copyListeners(output: Output): CopyListeners {
+  const { json, verbosity } = output.options;
+  const line = process.stderr.isTTY && !json && verbosity !== 'quiet' ? new ProgressLine(output) : undefined;
+  let nextAt = 0;
+  return {
+    onWarning: (warning) => output.warning(warning),
+    onNote: (note) => output.note(note),
+    onProgress(progress) {
+      line?.update(progress);
+      if (!json || performance.now() < nextAt) return;
+      nextAt = performance.now() + JSON_INTERVAL_MS;
+      output.json({ type: 'progress', ...progress });
+    },
+    end: () => line?.end(),
+  };
 }
 
 /** Pages travel while others are still compared; from the first on, they tell more. */

@@ -20,7 +20,7 @@ describe('sqlsync --help', () => {
     assert.match(stdout, /^sqlsync ORIGIN REPLICA$/m);
     assert.match(stdout, /Examples:\n {2}sqlsync app\.db copy\.db/);
     const options =
-      'dry-run overwrite replace compress hash port identity known-hosts accept-new-host-key jump ssh-config rsh remote-exe busy-timeout timeout connect-timeout max-time bwlimit json verbose quiet help version';
+      'dry-run overwrite replace compress hash port identity known-hosts accept-new-host-key jump ssh-config rsh remote-exe busy-timeout timeout connect-timeout max-time bwlimit lock-wait ping metrics-file json verbose quiet help version';
     for (const name of options.split(' ')) assert.match(stdout, new RegExp(`--${name}\\b`), name);
     for (const hidden of ['agent', 'build-binding'])
       assert.doesNotMatch(stdout, new RegExp(`sqlsync ${hidden}`));
@@ -97,7 +97,8 @@ describe('completion', () => {
 
   test('offers a command where its first letters stand first', async () => {
     assert.deepEqual(await complete('ver'), ['verify']);
-    assert.deepEqual(await complete('--json', 'c'), ['completion']);
+    assert.deepEqual(await complete('--json', 'co'), ['completion']);
+    assert.deepEqual(await complete('s'), ['setup', 'snapshots', 'stats']);
     assert.deepEqual(await complete('a.db', 'v'), []);
   });
 
@@ -145,6 +146,8 @@ describe('a command line that is wrong', () => {
     [['a.db', '-'], /"-" is no place for a database/],
     [['verify', '-', 'a.db'], /"-" is no place for a database/],
     [['a.db', 'b.db', '--identity', 'no-such-key'], /--identity: no-such-key does not exist/],
+    [['a.db', 'b.db', '-i', 'no-such-key', '-i', 'a.db'], /--identity: no-such-key does not exist/],
+    [['a.db', 'b.db', '--port', '22', '--port', '0'], /--port: 0/],
     [['a.db', 'b.db', '--port', 'abc'], /--port: expected a number from 1 to 65535/],
     [['', 'b.db'], /empty/],
     [['a.db', ''], /empty/],

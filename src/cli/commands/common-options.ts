@@ -5,11 +5,15 @@ import { parseRate } from '../../transport/rate-limit.ts';
 import { Output } from '../output.ts';
 import { given, limit, milliseconds } from './limits.ts';
 
-/** The options that every command of two locations has, as yargs gives them. */
-export interface CommonArguments {
+/** The options that every command has, as yargs gives them. */
+export interface OutputArguments {
   readonly json: boolean;
   readonly verbose: boolean;
   readonly quiet: boolean;
+}
+
+/** The options that every command of two locations has. */
+export interface CommonArguments extends OutputArguments {
   readonly port?: number | undefined;
   readonly identity?: string[] | undefined;
   readonly knownHosts?: string[] | undefined;
@@ -26,7 +30,7 @@ export interface CommonArguments {
 }
 
 /** Throws SqlsyncError USAGE. */
-export function outputOf(args: CommonArguments): Output {
+export function outputOf(args: OutputArguments): Output {
   if (args.quiet && args.verbose) throw new SqlsyncError('USAGE', '--quiet and --verbose exclude each other');
   return new Output({
     json: args.json,

@@ -7,8 +7,8 @@ import { formatBytes, formatCount, formatDuration, formatPages, formatShare } fr
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
+import { copyListeners } from '../progress.ts';
 import { parseDuration, parseSize } from '../quantities.ts';
-import { ProgressLine } from '../progress.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 
@@ -28,9 +28,6 @@ export interface SyncArguments extends CommonArguments, JobArguments {
   readonly maxWalGrowth?: string | undefined;
 }
 
-/** Between two progress events with `--json`, in milliseconds. */
-const JSON_PROGRESS_INTERVAL_MS = 1000;
-
 /** `sqlsync ORIGIN REPLICA`; returns the exit status. */
 export async function runSyncCommand(args: SyncArguments): Promise<number> {
   const output = outputOf(args);
@@ -44,7 +41,7 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
       options: jobOptionsOf(args, args.dryRun),
       output,
       explain: (failure) => explainInterruption(failure, args.dryRun),
-      async run(interruption) {
+      async run(interruption, report) {
         const startedAtMs = Date.now();
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
           syncWithProgress({ ...options, maxTimeMs, signal }, output),
@@ -55,9 +52,8 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
         if (isDamaged) output.warning(describeFindings(summary));
         // The snapshot was taken after the start: what was committed before is in it.
         const figures = { ...summary, snapshotAtMs: startedAtMs };
-        return [
-          { labels, exitStatus: isDamaged ? EXIT_DAMAGED : EXIT_OK, durationMs: summary.durationMs, figures },
-        ];
+        const exitStatus = isDamaged ? EXIT_DAMAGED : EXIT_OK;
+        report({ labels, exitStatus, durationMs: summary.durationMs, figures });
       },
     });
   } catch (error) {
@@ -68,12 +64,11 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
 }
 
 async function syncWithProgress(options: SyncOptions, output: Output): Promise<SyncSummary> {
-  const { json, verbosity } = output.options;
-  const line = process.stderr.isTTY && !json && verbosity !== 'quiet' ? new ProgressLine(output) : undefined;
+  const listeners = copyListeners(output);
   try {
-    return await runSync({ ...options, ...listeners(output, line) });
+    return await runSync({ ...options, ...listeners });
   } finally {
-    line?.end();
+    listeners.end();
   }
 }
 
@@ -116,23 +111,6 @@ function linkOptionsOf({
     retries: retry,
     ...(maxSnapshot === undefined ? {} : { maxSnapshotMs: parseDuration('--max-snapshot', maxSnapshot) }),
     ...(maxWalGrowth === undefined ? {} : { maxWalGrowthBytes: parseSize('--max-wal-growth', maxWalGrowth) }),
-  };
-}
-
-function listeners(
-  output: Output,
-  line: ProgressLine | undefined,
-): Pick<SyncOptions, 'onProgress' | 'onWarning' | 'onNote'> {
-  let nextAt = 0;
-  return {
-    onWarning: (warning) => output.warning(warning),
-    onNote: (note) => output.note(note),
-    onProgress(progress) {
-      line?.update(progress);
-      if (!output.options.json || performance.now() < nextAt) return;
-      nextAt = performance.now() + JSON_PROGRESS_INTERVAL_MS;
-      output.json({ type: 'progress', ...progress });
-    },
   };
 }
 

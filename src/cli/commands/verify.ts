@@ -3,7 +3,7 @@ import { withMaxTime } from '../../sync/max-time.ts';
 import { runVerify } from '../../sync/verify.ts';
 import type { VerifySummary } from '../../sync/verify.ts';
 import { EXIT_DIFFERENT, EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatCount, formatDuration, formatPages } from '../format.ts';
+import { describeRanges, formatCount, formatDuration, formatPages } from '../format.ts';
 import type { Output } from '../output.ts';
 import { withInterruption } from '../signals.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
@@ -63,16 +63,8 @@ function describe(summary: VerifySummary, output: Output): string {
     );
   }
   const limit = output.options.verbosity === 'verbose' ? Infinity : MAX_RANGES_SHOWN;
-  lines.push(`  pages     ${describeRanges(differingPages, differingRangeCount, limit)}`);
+  lines.push(
+    `  pages     ${describeRanges(differingPages, limit, { more: ' (-v shows them)', count: differingRangeCount })}`,
+  );
   return lines.join('\n');
-}
-
-/** Ranges of pages for people: 1, 4–9, 12 and 3 more. */
-function describeRanges(ranges: VerifySummary['differingPages'], count: number, limit: number): string {
-  const shown = ranges
-    .slice(0, limit)
-    .map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`));
-  const more = count - shown.length;
-  const how = shown.length < ranges.length ? ' (-v shows them)' : '';
-  return `${shown.join(', ')}${more > 0 ? ` and ${more} more ranges${how}` : ''}`;
 }

@@ -58,9 +58,9 @@ export interface Job {
   readonly name: readonly string[];
   readonly options: JobOptions;
   readonly output: Output;
-  /** Does the work and says how it went; throws where it could not even begin. */
-  run(signal: AbortSignal): Promise<readonly Copy[]>;
-  /** For metrics where `run` throws: what would have been done. */
+  /** Does the work and says how it went; reports each copy as it is done. What it throws is said by the job. */
+  run(signal: AbortSignal, report: (copy: Copy) => void): Promise<void>;
+  /** For metrics where `run` throws before it has reported any copy: what would have been done. */
   readonly labels: Copy['labels'];
   /** A failure as the user should see it. */
   explain?(failure: SqlsyncError): SqlsyncError;
@@ -68,38 +68,49 @@ export interface Job {
 
 /**
  * Runs a job: takes its lock, tells that it begins, does the work, tells how it ended, writes the metrics. Returns the
- * exit status: that of the first copy that failed. Neither a ping nor metrics that fail change it.
+ * exit status: of what was thrown, else of the copies. Neither a ping nor metrics that fail change it.
  *
  *     lock ── ping /start ── work … ── metrics ── ping, or ping /fail with the last lines of output
  */
 export async function runJob(job: Job): Promise<number> {
   const startedAt = performance.now();
-  const { output } = job;
+  const { output, labels } = job;
   const pings = new Pings(job);
-  let copies: readonly Copy[];
+  const copies: Copy[] = [];
   let exitStatus: number;
   try {
-    copies = await withInterruption((signal) => locked(job, signal, pings));
-    exitStatus = copies.find((copy) => copy.exitStatus !== EXIT_OK)?.exitStatus ?? EXIT_OK;
+    await withInterruption((signal) => locked(job, signal, pings, (copy) => copies.push(copy)));
+    exitStatus = statusOf(copies);
   } catch (error) {
     const failure = toSqlsyncError(error);
     output.error(job.explain?.(failure) ?? failure);
     exitStatus = exitStatusOf(failure.code);
     const durationMs = performance.now() - startedAt;
     // The run that has the lock writes them.
-    copies =
-      failure.code === 'LOCKED' ? [] : [{ labels: job.labels, exitStatus, durationMs, figures: undefined }];
+    const isOurs = copies.length === 0 && failure.code !== 'LOCKED';
+    if (isOurs) copies.push({ labels, exitStatus, durationMs, figures: undefined });
   }
   if (copies.length > 0) putMetrics(job, copies);
   await pings.end(exitStatus === EXIT_OK ? 'success' : 'fail');
   return exitStatus;
 }
 
-async function locked(job: Job, signal: AbortSignal, pings: Pings): Promise<readonly Copy[]> {
+function statusOf(copies: readonly Copy[]): number {
+  const failed = copies.filter(({ exitStatus }) => exitStatus !== EXIT_OK);
+  if (failed.length > 0 && failed.length < copies.length) return exitStatusOf('BACKUP_PARTIAL');
+  return failed[0]?.exitStatus ?? EXIT_OK;
+}
+
+async function locked(
+  job: Job,
+  signal: AbortSignal,
+  pings: Pings,
+  report: (copy: Copy) => void,
+): Promise<void> {
   const { lockWaitMs } = job.options;
   if (lockWaitMs === undefined) {
     pings.start();
-    return job.run(signal);
+    return job.run(signal, report);
   }
   const lock = await lockJob(job.name, lockWaitMs, {
     signal,
@@ -107,7 +118,7 @@ async function locked(job: Job, signal: AbortSignal, pings: Pings): Promise<read
   });
   try {
     pings.start();
-    return await job.run(signal);
+    return await job.run(signal, report);
   } finally {
     lock.release();
   }

@@ -1,0 +1,221 @@
+import { runBackup } from '../../backup/backup.ts';
+import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
+import type { RetentionPolicy } from '../../backup/retention.ts';
+import { openStore } from '../../backup/store.ts';
+import type { PruneSummary } from '../../backup/types.ts';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { withMaxTime } from '../../sync/max-time.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
+import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
+import type { Copy, JobArguments } from '../job/job.ts';
+import type { Output } from '../output.ts';
+import { copyListeners } from '../progress.ts';
+import {
+  applyPolicy,
+  describeGroups,
+  describePrune,
+  forgetGroups,
+  groupsAsJson,
+} from '../store/apply-policy.ts';
+import type { ForgetGroup } from '../store/apply-policy.ts';
+import { policyOf } from '../store/keep-policy.ts';
+import type { KeepArguments } from '../store/keep-policy.ts';
+import { expandOrigins } from '../store/origins.ts';
+import { explainName } from '../store/store-command.ts';
+import { outputOf, remoteOptionsOf } from './common-options.ts';
+import type { CommonArguments } from './common-options.ts';
+import { SHORT_ID_LENGTH } from './snapshots.ts';
+
+export interface BackupArguments extends CommonArguments, JobArguments, KeepArguments {
+  /** Origins, and last the store. */
+  readonly places: string[];
+  readonly tag?: string[] | undefined;
+  readonly host?: string | undefined;
+  readonly verify: boolean;
+  readonly prune: boolean;
+  readonly compress: 'auto' | 'zstd' | 'none';
+  readonly hash: 'xxh64' | 'sha256';
+}
+
+interface Failure {
+  readonly origin: string;
+  readonly error: SqlsyncError;
+}
+
+/** `sqlsync backup ORIGIN… STORE`; returns the exit status. */
+export async function runBackupCommand(args: BackupArguments): Promise<number> {
+  const output = outputOf(args);
+  try {
+    const [store, ...reversed] = args.places.toReversed();
+    const given = reversed.toReversed();
+    if (store === undefined || given.length === 0) {
+      throw new SqlsyncError('USAGE', 'expected one database or more, and a store', {
+        hint: 'sqlsync backup ORIGIN… STORE. A database that is called backup is ./backup.',
+      });
+    }
+    const { maxTimeMs, ...remote } = remoteOptionsOf(args);
+    const { host, verify, compress, hash } = args;
+    const tags = [...new Set((args.tag ?? []).flatMap((list) => list.split(',')))].filter(
+      (tag) => tag !== '',
+    );
+    const options = { store, tags, host, verify, compress, hash, ...remote };
+    const policy = policyOf(args);
+    return await runJob({
+      name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
+      labels: { command: 'backup', origin: given.join(' '), store },
+      options: jobOptionsOf(args, false),
+      output,
+      explain: (failure) => explainName('backup', failure),
+      run: (interruption, report) =>
+        withMaxTime(maxTimeMs, interruption, async (signal) => {
+          const run: BackupRun = { options, output, signal, report };
+          const done = await backUpAll(
+            run,
+            expandOrigins(given, (note) => output.note(note)),
+          );
+          const tidied = await tidy(done.summaries, { store, policy, prune: args.prune, signal });
+          say(output, done, tidied);
+        }),
+    });
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    output.error(failure);
+    return exitStatusOf(failure.code);
+  }
+}
+
+interface BackupRun {
+  readonly options: Omit<BackupOptions, 'origin'>;
+  readonly output: Output;
+  readonly signal: AbortSignal | undefined;
+  report(copy: Copy): void;
+}
+
+interface Done {
+  readonly summaries: readonly BackupSummary[];
+  readonly failures: readonly Failure[];
+}
+
+/** One after the other. A database that cannot be read is no reason to leave out the others; a store that cannot be used is. */
+async function backUpAll(run: BackupRun, origins: readonly string[]): Promise<Done> {
+  const summaries: BackupSummary[] = [];
+  const failures: Failure[] = [];
+  // Before anything else: that there is none is not the fault of the first database.
+  await openStore(run.options.store);
+  for (const origin of origins) {
+    const startedAt = performance.now();
+    const startedAtMs = Date.now();
+    const labels = { command: 'backup', origin, store: run.options.store };
+    try {
+      const summary = await backUp(run, origin);
+      summaries.push(summary);
+      run.report({
+        labels,
+        exitStatus: EXIT_OK,
+        durationMs: summary.durationMs,
+        figures: figuresOf(summary, startedAtMs),
+      });
+      run.output.result(describe(summary));
+    } catch (error) {
+      const failure = toSqlsyncError(error);
+      const exitStatus = exitStatusOf(failure.code);
+      run.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
+      if (endsAll(failure)) throw failure;
+      failures.push({ origin, error: failure });
+      run.output.error(failure);
+    }
+  }
+  return { summaries, failures };
+}
+
+function endsAll({ code }: SqlsyncError): boolean {
+  return code === 'INTERRUPTED' || code.startsWith('STORE_') || code === 'INTERNAL';
+}
+
+async function backUp({ options, output, signal }: BackupRun, origin: string): Promise<BackupSummary> {
+  const listeners = copyListeners(output);
+  try {
+    return await runBackup({ ...options, origin, ...listeners, signal });
+  } finally {
+    listeners.end();
+  }
+}
+
+function figuresOf(summary: BackupSummary, startedAtMs: number): Copy['figures'] {
+  const { snapshot, bytesSent, bytesReceived, snapshotHeldMs, walGrowthBytes } = summary;
+  const { pageSize, pageCount, statistics } = snapshot;
+  const { pagesChanged } = statistics;
+  const amounts = { bytesSent, bytesReceived, pageSize, pageCount, pagesChanged };
+  return { snapshotAtMs: startedAtMs, snapshotHeldMs, walGrowthBytes, ...amounts };
+}
+
+interface Tidied {
+  readonly groups: readonly ForgetGroup[];
+  readonly forgotten: readonly string[];
+  readonly prune: PruneSummary | undefined;
+}
+
+/** Forgets by the policy, of the databases that were backed up just now: others in the store may have other policies. */
+async function tidy(
+  summaries: readonly BackupSummary[],
+  {
+    store: folder,
+    policy,
+    prune,
+    signal,
+  }: {
+    readonly store: string;
+    readonly policy: RetentionPolicy | undefined;
+    readonly prune: boolean;
+    readonly signal: AbortSignal | undefined;
+  },
+): Promise<Tidied> {
+  if (policy === undefined && !prune) return { groups: [], forgotten: [], prune: undefined };
+  const store = await openStore(folder);
+  let groups: ForgetGroup[] = [];
+  if (policy !== undefined) {
+    const fresh = new Set(summaries.map(({ snapshot }) => JSON.stringify([snapshot.host, snapshot.path])));
+    const ours = (await store.snapshots()).filter(({ host, path }) =>
+      fresh.has(JSON.stringify([host, path])),
+    );
+    groups = applyPolicy(ours, policy);
+  }
+  const forgotten = await forgetGroups(store, groups);
+  return { groups, forgotten, prune: prune ? await store.prune({ signal }) : undefined };
+}
+
+function say(output: Output, { summaries, failures }: Done, { groups, forgotten, prune }: Tidied): void {
+  output.json({
+    type: 'summary',
+    backups: summaries,
+    failures: failures.map(({ origin, error }) => ({ origin, code: error.code, message: error.message })),
+    groups: groupsAsJson(groups),
+    forgotten,
+    ...(prune === undefined ? {} : { prune }),
+  });
+  if (output.options.verbosity === 'verbose' && groups.length > 0)
+    output.result(describeGroups(groups, false));
+  else if (forgotten.length > 0)
+    output.result(`${formatCount(forgotten.length)} older snapshots were forgotten`);
+  if (prune !== undefined) output.result(describePrune(prune));
+  if (failures.length === 0 || summaries.length === 0) return;
+  const all = summaries.length + failures.length;
+  output.error(
+    new SqlsyncError('BACKUP_PARTIAL', `${failures.length} of ${all} databases could not be backed up`, {
+      hint: `Not backed up: ${failures.map(({ origin }) => origin).join(', ')}.`,
+    }),
+  );
+}
+
+function describe({ origin, snapshot, bytesReceived, durationMs, verified }: BackupSummary): string {
+  const { id, pageCount, pageSize, parent, statistics } = snapshot;
+  const { pagesChanged, bytesAdded } = statistics;
+  const pages =
+    parent === undefined
+      ? `${formatPages(pageCount)} (${formatBytes(pageCount * pageSize)})`
+      : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} changed`;
+  const amounts = `${formatBytes(bytesReceived)} received, ${formatBytes(bytesAdded)} added`;
+  const checked = verified ? ', verified' : '';
+  return `Snapshot ${id.slice(0, SHORT_ID_LENGTH)} of ${origin}: ${pages}, ${amounts}, ${formatDuration(durationMs)}${checked}`;
+}

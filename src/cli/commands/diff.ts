@@ -1,0 +1,63 @@
+import { resolve } from 'node:path';
+import { openStore } from '../../backup/store.ts';
+import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { EXIT_OK } from '../exit.ts';
+import { describeRanges, formatBytes, formatLocalTime, formatPages } from '../format.ts';
+import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import { runStoreCommand } from '../store/store-command.ts';
+import type { OutputArguments } from './common-options.ts';
+import { SHORT_ID_LENGTH } from './snapshots.ts';
+
+export interface DiffArguments extends OutputArguments {
+  readonly a: string;
+  readonly b: string;
+  readonly host?: string | undefined;
+  readonly path?: string | undefined;
+}
+
+/** `sqlsync diff STORE#A [STORE]#B`; returns the exit status, 0 also where they differ. */
+export function runDiffCommand(args: DiffArguments): Promise<number> {
+  return runStoreCommand('diff', args, async (output, signal) => {
+    const first = parseSnapshotReference(args.a);
+    const second = parseSnapshotReference(args.b);
+    if (second.store !== '' && resolve(first.store) !== resolve(second.store)) {
+      throw new SqlsyncError(
+        'USAGE',
+        `${first.store} and ${second.store} are two stores; expected snapshots of one`,
+        {
+          hint: 'Write `sqlsync diff STORE#ID #ID`; databases are compared by `sqlsync verify`.',
+        },
+      );
+    }
+    const store = await openStore(first.store);
+    const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
+    const a = chooseSnapshot(all, first.which, args);
+    const b = chooseSnapshot(all, second.which, args);
+    const diff = await store.diff(a, b, { owners: true, signal });
+    output.json({ type: 'summary', a, b, ...diff });
+    output.result(describe(a, b, diff));
+    return EXIT_OK;
+  });
+}
+
+/** Ranges of pages that are shown. */
+const MAX_RANGES_SHOWN = 8;
+
+function describe(a: StoreSnapshot, b: StoreSnapshot, diff: SnapshotDiff): string {
+  const [nameOfA, nameOfB] = [a, b].map(
+    ({ id, time }) => `${id.slice(0, SHORT_ID_LENGTH)} (${formatLocalTime(time)})`,
+  );
+  const pages = diff.differingPages.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  if (pages === 0) return `${nameOfA} and ${nameOfB} are the same: ${formatPages(a.pageCount)}`;
+  const size = formatBytes(pages * b.pageSize);
+  const lines = [`${nameOfA} and ${nameOfB} differ in ${formatPages(pages)} (${size})`];
+  if (diff.pagesInA !== diff.pagesInB)
+    lines.push(`  size      ${formatPages(diff.pagesInA)} and ${formatPages(diff.pagesInB)}`);
+  for (const { name, pagesInA, pagesInB } of diff.objects)
+    lines.push(
+      `  ${name}: ${formatPages(pagesInA)}${pagesInA === pagesInB ? '' : ` and ${formatPages(pagesInB)}`}`,
+    );
+  lines.push(`  pages     ${describeRanges(diff.differingPages, MAX_RANGES_SHOWN)}`);
+  return lines.join('\n');
+}

@@ -1,0 +1,55 @@
+import { spawn } from 'node:child_process';
+import { openStore } from '../../backup/store.ts';
+import { SqlsyncError, systemErrorCode } from '../../errors.ts';
+import { splitCommand } from '../../transport/command-words.ts';
+import { formatLocalTime } from '../format.ts';
+import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import { runStoreCommand } from '../store/store-command.ts';
+import type { OutputArguments } from './common-options.ts';
+
+export interface OpenArguments extends OutputArguments {
+  readonly snapshot: string;
+  readonly sql?: string | undefined;
+  readonly host?: string | undefined;
+  readonly path?: string | undefined;
+  readonly exec: string;
+}
+
+/** `sqlsync open STORE[#WHICH] [SQL]`; returns the exit status of what was run on the copy. */
+export function runOpenCommand(args: OpenArguments): Promise<number> {
+  return runStoreCommand('open', args, async (output, signal) => {
+    const [program, ...options] = splitCommand(args.exec);
+    const { store: folder, which } = parseSnapshotReference(args.snapshot);
+    const store = await openStore(folder);
+    const snapshot = chooseSnapshot(await store.snapshots(), which, args);
+    const copy = await store.localCopy(snapshot, { signal });
+    try {
+      output.note(`${snapshot.path} of ${formatLocalTime(snapshot.time)} is in ${copy.path}`);
+      const sql = args.sql === undefined ? [] : [args.sql];
+      return await run(program, [...options, copy.path, ...sql]);
+    } finally {
+      copy.remove();
+    }
+  });
+}
+
+/** It has the terminal, and its signals: what ends it does not end us before the copy is removed. */
+function run(program: string, words: readonly string[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, words, { stdio: 'inherit' });
+    child.on('error', (error) => {
+      const isMissing = systemErrorCode(error) === 'ENOENT';
+      reject(
+        new SqlsyncError(
+          'USAGE',
+          `${program} could not be started: ${isMissing ? 'not found' : error.message}`,
+          {
+            hint: 'Install it, or name another program by --exec; `sqlsync dump` and `restore` need none.',
+            cause: error,
+          },
+        ),
+      );
+    });
+    child.on('exit', (status) => resolve(status ?? 1));
+  });
+}

@@ -1,0 +1,21 @@
+import { openStore } from '../../backup/store.ts';
+import { EXIT_OK } from '../exit.ts';
+import { describePrune } from '../store/apply-policy.ts';
+import { runStoreCommand } from '../store/store-command.ts';
+import type { OutputArguments } from './common-options.ts';
+
+export interface PruneArguments extends OutputArguments {
+  readonly store: string;
+  readonly dryRun: boolean;
+}
+
+/** `sqlsync prune STORE`; returns the exit status. */
+export function runPruneCommand(args: PruneArguments): Promise<number> {
+  return runStoreCommand('prune', args, async (output, signal) => {
+    const store = await openStore(args.store);
+    const summary = await store.prune({ dryRun: args.dryRun, signal });
+    output.json({ type: 'summary', ...summary });
+    output.result(describePrune(summary));
+    return EXIT_OK;
+  });
+}

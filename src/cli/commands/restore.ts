@@ -1,0 +1,55 @@
+import { runRestore } from '../../backup/restore.ts';
+import type { RestoreSummary } from '../../backup/options.ts';
+import { openStore } from '../../backup/store.ts';
+import { withMaxTime } from '../../sync/max-time.ts';
+import { EXIT_OK } from '../exit.ts';
+import { formatBytes, formatDuration, formatLocalTime, formatPages } from '../format.ts';
+import { copyListeners } from '../progress.ts';
+import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import { runStoreCommand } from '../store/store-command.ts';
+import { remoteOptionsOf } from './common-options.ts';
+import type { CommonArguments } from './common-options.ts';
+import { SHORT_ID_LENGTH } from './snapshots.ts';
+
+export interface RestoreArguments extends CommonArguments {
+  readonly snapshot: string;
+  readonly target: string;
+  readonly host?: string | undefined;
+  readonly path?: string | undefined;
+  readonly dryRun: boolean;
+  readonly overwrite: boolean;
+  readonly replace: boolean;
+  readonly followLinks: boolean;
+  readonly compress: 'auto' | 'zstd' | 'none';
+  readonly hash: 'xxh64' | 'sha256';
+}
+
+/** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
+export function runRestoreCommand(args: RestoreArguments): Promise<number> {
+  return runStoreCommand('restore', args, async (output, interruption) => {
+    const { target, dryRun, overwrite, replace, followLinks, compress, hash } = args;
+    const { store: folder, which } = parseSnapshotReference(args.snapshot);
+    const { maxTimeMs, ...remote } = remoteOptionsOf(args);
+    const store = await openStore(folder);
+    const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args);
+    const modes = { dryRun, overwrite, replace, followLinks, compress, hash };
+    const listeners = copyListeners(output);
+    const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
+      runRestore({ store: folder, snapshot, target, ...modes, ...remote, ...listeners, signal }),
+    ).finally(() => listeners.end());
+    output.json({ type: 'summary', ...summary });
+    output.result(describe(summary));
+    return EXIT_OK;
+  });
+}
+
+function describe(summary: RestoreSummary): string {
+  const { snapshot, target, outcome, created, pagesChanged, durationMs } = summary;
+  const of = `${snapshot.path} of ${formatLocalTime(snapshot.time)} (${snapshot.id.slice(0, SHORT_ID_LENGTH)})`;
+  const pages = created
+    ? `${formatPages(snapshot.pageCount)}, ${formatBytes(snapshot.pageCount * snapshot.pageSize)}`
+    : `${formatPages(pagesChanged)} ${outcome === 'dryRun' ? 'would change' : 'changed'}`;
+  const figures = `${pages}, ${formatDuration(durationMs)}`;
+  if (outcome === 'dryRun') return `${target} was compared with ${of}; nothing was written: ${figures}`;
+  return `${target} ${outcome === 'unchanged' ? 'already is' : 'is now'} ${of}: ${figures}`;
+}

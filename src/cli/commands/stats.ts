@@ -1,0 +1,29 @@
+import { openStore } from '../../backup/store.ts';
+import { EXIT_OK } from '../exit.ts';
+import { formatBytes, formatCount } from '../format.ts';
+import { runStoreCommand } from '../store/store-command.ts';
+import type { OutputArguments } from './common-options.ts';
+
+export interface StatsArguments extends OutputArguments {
+  readonly store: string;
+}
+
+/** `sqlsync stats STORE`; returns the exit status. */
+export function runStatsCommand(args: StatsArguments): Promise<number> {
+  return runStoreCommand('stats', args, async (output, signal) => {
+    const store = await openStore(args.store);
+    const stats = await store.stats({ signal });
+    output.json({ type: 'summary', ...stats });
+    const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;
+    output.result(
+      [
+        `${formatCount(snapshots)} snapshots of ${formatCount(databases)} database${databases === 1 ? '' : 's'}`,
+        `  raw       ${formatBytes(rawBytes)}, if each were a file`,
+        `  unique    ${formatBytes(uniqueBytes)} of different pages`,
+        `  stored    ${formatBytes(storedBytes)} in ${formatCount(packs)} packs with ${formatCount(objects)} objects`,
+        `  ratio     ${ratio.toFixed(1)} raw bytes for each stored one`,
+      ].join('\n'),
+    );
+    return EXIT_OK;
+  });
+}

@@ -1,0 +1,92 @@
+import { formatCalendarTime } from '../../backup/calendar-time.ts';
+import { applyRetention } from '../../backup/retention.ts';
+import type { RetentionPolicy } from '../../backup/retention.ts';
+import type { PruneSummary, Store, StoreSnapshot } from '../../backup/types.ts';
+import { formatBytes, formatCount, formatLocalTime } from '../format.ts';
+import { formatTable } from '../table.ts';
+
+/** What a policy says of the snapshots of one database; both lists newest first. */
+export interface ForgetGroup {
+  readonly host: string;
+  readonly path: string;
+  readonly keep: readonly { readonly snapshot: StoreSnapshot; readonly reasons: readonly string[] }[];
+  readonly remove: readonly StoreSnapshot[];
+}
+
+/** Times are of this machine's clock: a store records none of the origin's. Throws SqlsyncError USAGE. */
+export function applyPolicy(snapshots: readonly StoreSnapshot[], policy: RetentionPolicy): ForgetGroup[] {
+  const dated = snapshots.map((snapshot) => {
+    const { id, host, path, tags } = snapshot;
+    return { id, host, path, tags, time: formatCalendarTime(snapshot.time), snapshot };
+  });
+  return applyRetention(dated, policy).map(({ host, path, keep, remove }) => ({
+    host,
+    path,
+    keep: keep.map((each) => ({ snapshot: each.snapshot.snapshot, reasons: each.reasons })),
+    remove: remove.map(({ snapshot }) => snapshot),
+  }));
+}
+
+/** Forgets what the groups remove; returns the ids. */
+export async function forgetGroups(store: Store, groups: readonly ForgetGroup[]): Promise<readonly string[]> {
+  const ids = groups.flatMap(({ remove }) => remove.map(({ id }) => id));
+  return ids.length === 0 ? [] : (await store.forget(ids)).forgotten;
+}
+
+/** For programs: a snapshot is its id, time and tags. */
+export function groupsAsJson(groups: readonly ForgetGroup[]): Record<string, unknown>[] {
+  const brief = ({ id, time, tags }: StoreSnapshot): object => ({ id, time, tags });
+  return groups.map(({ host, path, keep, remove }) => ({
+    host,
+    path,
+    keep: keep.map(({ snapshot, reasons }) => ({ ...brief(snapshot), reasons })),
+    remove: remove.map(brief),
+  }));
+}
+
+/** A table for each database: what is kept and why, and what is removed. */
+export function describeGroups(groups: readonly ForgetGroup[], dryRun: boolean): string {
+  return groups
+    .map(({ host, path, keep, remove }) => {
+      const rows = [
+        ...keep.map(({ snapshot, reasons }) => ({ snapshot, fate: 'keep', why: reasons.join(', ') })),
+        ...remove.map((snapshot) => ({ snapshot, fate: dryRun ? 'would remove' : 'remove', why: '' })),
+      ].sort((a, b) => a.snapshot.time.getTime() - b.snapshot.time.getTime());
+      const table = formatTable(rows, [
+        { title: 'ID', cell: ({ snapshot }) => snapshot.id.slice(0, 8) },
+        { title: 'Time', cell: ({ snapshot }) => formatLocalTime(snapshot.time) },
+        { title: 'Tags', cell: ({ snapshot }) => snapshot.tags.join(',') },
+        { title: '', cell: ({ fate }) => fate },
+        { title: 'Reasons', cell: ({ why }) => why },
+      ]);
+      return `${host}:${path}: ${formatCount(keep.length)} kept, ${formatCount(remove.length)} ${dryRun ? 'to remove' : 'removed'}\n${table}`;
+    })
+    .join('\n\n');
+}
+
+export function describePrune(summary: PruneSummary): string {
+  const {
+    dryRun,
+    packsDeleted,
+    bytesDeleted,
+    packsMarked,
+    bytesMarked,
+    packsWaiting,
+    bytesWaiting,
+    packsRepacked,
+  } = summary;
+  const would = dryRun ? 'would be ' : '';
+  const lines = [`${formatCount(packsDeleted)} packs ${would}deleted, ${formatBytes(bytesDeleted)} freed`];
+  if (packsDeleted + packsMarked + packsWaiting === 0)
+    return 'Nothing to remove; what was added within the grace period of the store is left alone';
+  if (packsMarked > 0)
+    lines.push(
+      `  ${formatCount(packsMarked)} packs (${formatBytes(bytesMarked)}) ${would}marked: a prune after the grace period deletes them`,
+    );
+  if (packsRepacked > 0) lines.push(`  ${formatCount(packsRepacked)} of them ${would}repacked first`);
+  if (packsWaiting > 0)
+    lines.push(
+      `  ${formatCount(packsWaiting)} packs (${formatBytes(bytesWaiting)}) wait for their grace period to end`,
+    );
+  return lines.join('\n');
+}

@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { StoreSnapshot } from '../../src/backup/types.ts';
+import { policyOf } from '../../src/cli/store/keep-policy.ts';
+import { expandOrigins } from '../../src/cli/store/origins.ts';
+import {
+  chooseSnapshot,
+  filterSnapshots,
+  parseSnapshotReference,
+} from '../../src/cli/store/snapshot-choice.ts';
+import { formatTable } from '../../src/cli/table.ts';
+import { smallDatabase } from '../pages/databases.ts';
+import { tempDir } from '../support/compare.ts';
+
+process.env['TZ'] = 'Europe/Berlin';
+
+function snapshot(id: string, time: string, more: Partial<StoreSnapshot> = {}): StoreSnapshot {
+  return {
+    id: id.padEnd(64, '0'),
+    time: new Date(time),
+    host: 'db1',
+    path: '/srv/app.db',
+    tags: [],
+    pageSize: 4096,
+    pageCount: 1,
+    fileMode: 0o644,
+    root: undefined,
+    parent: undefined,
+    program: 'sqlsync',
+    statistics: {
+      pagesChanged: 0,
+      pagesAdded: 0,
+      nodesAdded: 0,
+      bytesAdded: 0,
+      bytesReceived: 0,
+      durationMs: 0,
+    },
+    ...more,
+  };
+}
+
+const HISTORY = [
+  snapshot('aaaa1', '2026-11-19T12:00:00+01:00'),
+  snapshot('aaaa2', '2026-11-20T00:30:00+01:00', { tags: ['release'] }),
+  snapshot('bbbb3', '2026-11-20T23:59:30.500+01:00'),
+  snapshot('cccc4', '2026-11-21T00:00:00+01:00', { tags: ['release', 'eu'] }),
+];
+const MAIL = snapshot('dddd5', '2026-11-21T08:00:00Z', { path: '/srv/mail/app.db', host: 'db2' });
+
+describe('STORE#WHICH', () => {
+  test('is taken apart at its last #, where something follows that can name a snapshot', (t) => {
+    for (const [text, store, which] of [
+      ['store', 'store', 'latest'],
+      ['store#latest', 'store', 'latest'],
+      ['/srv/a#b/store#0123abcd', '/srv/a#b/store', '0123abcd'],
+      ['store#2026-11-20T08:00', 'store', '2026-11-20T08:00'],
+      ['#0123', '', '0123'],
+      ['c#', 'c#', 'latest'],
+      ['c#sharp', 'c#sharp', 'latest'],
+      ['store#012', 'store#012', 'latest'],
+    ] as const) {
+      assert.deepEqual(parseSnapshotReference(text), { store, which }, text);
+    }
+    const folder = join(tempDir(t), 'store#latest');
+    mkdirSync(folder);
+    assert.deepEqual(parseSnapshotReference(folder), { store: folder, which: 'latest' });
+    assert.deepEqual(parseSnapshotReference(`${folder}#aaaa`), { store: folder, which: 'aaaa' });
+  });
+
+  test('finds one by the beginning of its id, and none where several begin so', () => {
+    assert.equal(chooseSnapshot([...HISTORY, MAIL], 'BBBB').id, HISTORY[2]?.id);
+    assert.equal(chooseSnapshot(HISTORY, 'aaaa2').id, HISTORY[1]?.id);
+    assert.throws(() => chooseSnapshot(HISTORY, 'aaaa'), {
+      code: 'SNAPSHOT_NOT_FOUND',
+      message: /^2 snapshots/,
+    });
+    assert.throws(() => chooseSnapshot(HISTORY, 'eeee'), { code: 'SNAPSHOT_NOT_FOUND' });
+    assert.throws(() => chooseSnapshot([], 'latest'), { code: 'SNAPSHOT_NOT_FOUND' });
+  });
+
+  test('finds the newest until a time, on the clock of this machine where it has no zone', () => {
+    for (const [which, at] of [
+      ['latest', 3],
+      ['2026-11-21', 3],
+      ['2026-11-20', 2],
+      ['2026-11-20T23:59', 2],
+      ['2026-11-20T23:59:30', 2],
+      ['2026-11-20T23:59:29', 1],
+      ['2026-11-20T22:59:29Z', 1],
+      ['2026-11-20T00:29', 0],
+      ['2026-11-19T23:30Z', 1],
+    ] as const) {
+      assert.equal(chooseSnapshot(HISTORY, which).id, HISTORY[at]?.id, which);
+    }
+    assert.throws(() => chooseSnapshot(HISTORY, '2026-11-18'), {
+      code: 'SNAPSHOT_NOT_FOUND',
+      message: /before/,
+    });
+    assert.throws(() => chooseSnapshot(HISTORY, '2026-13-01'), { code: 'USAGE' });
+  });
+
+  test('means one database: the newest of several is refused until one is named', () => {
+    const all = [...HISTORY, MAIL];
+    for (const which of ['latest', '2026-11-21']) {
+      assert.throws(() => chooseSnapshot(all, which), {
+        code: 'USAGE',
+        message: /2 databases: db1:\/srv\/app\.db/,
+      });
+    }
+    assert.equal(chooseSnapshot(all, 'latest', { path: '/srv/app.db' }).id, HISTORY[3]?.id);
+    assert.equal(chooseSnapshot(all, 'latest', { path: 'mail/app.db' }).id, MAIL.id);
+    assert.equal(chooseSnapshot(all, 'latest', { host: 'db2' }).id, MAIL.id);
+    assert.throws(() => chooseSnapshot(all, 'latest', { path: 'app.db' }), { code: 'USAGE' });
+  });
+});
+
+test('a filter takes host, path or its end in whole names, and any of the lists of tags', () => {
+  const all = [...HISTORY, MAIL];
+  const ids = (filter: Parameters<typeof filterSnapshots>[1]): string[] =>
+    filterSnapshots(all, filter).map(({ id }) => id.slice(0, 5));
+  assert.deepEqual(ids({}), ['aaaa1', 'aaaa2', 'bbbb3', 'cccc4', 'dddd5']);
+  assert.deepEqual(ids({ path: 'pp.db' }), []);
+  assert.deepEqual(ids({ tag: ['release'] }), ['aaaa2', 'cccc4']);
+  assert.deepEqual(ids({ tag: ['release,eu', ''], host: 'db1' }), ['aaaa1', 'bbbb3', 'cccc4']);
+});
+
+describe('--keep-…', () => {
+  test('become a policy, or none where none is given', () => {
+    assert.equal(policyOf({}), undefined);
+    assert.deepEqual(policyOf({ keepDaily: '7', keepLast: 'unlimited', keepTag: ['a,b', 'c'] }), {
+      daily: 7,
+      last: 'unlimited',
+      tags: [['a', 'b'], ['c']],
+    });
+    assert.deepEqual(policyOf({ keepWithinMonthly: '1y' }), {
+      withinMonthly: { years: 1, months: 0, days: 0, hours: 0 },
+    });
+  });
+
+  test('are refused where they are no numbers or spans, or keep nothing', () => {
+    for (const text of ['', '-1', '7d', 'all', '1.5', '1e9']) {
+      assert.throws(() => policyOf({ keepLast: text }), { code: 'USAGE', message: /--keep-last/ }, text);
+    }
+    assert.throws(() => policyOf({ keepWithin: '7' }), { code: 'USAGE', message: /--keep-within: / });
+    assert.throws(() => policyOf({ keepLast: '0', keepWithin: '0d' }), { code: 'USAGE', message: /empty/ });
+  });
+});
+
+describe('a pattern', () => {
+  test('stands for the databases that match it, and not for what lies beside them', (t) => {
+    const folder = tempDir(t);
+    for (const name of ['b.db', 'a.db', 'c[1].db']) smallDatabase(join(folder, name), { rows: 1 });
+    for (const name of ['a.db-wal', 'notes.db']) writeFileSync(join(folder, name), 'no database');
+    mkdirSync(join(folder, 'd.db'));
+    const notes: string[] = [];
+    assert.deepEqual(
+      expandOrigins([join(folder, '*.db*'), join(folder, 'a.db')], (note) => notes.push(note)),
+      ['a.db', 'b.db', 'c[1].db'].map((name) => join(folder, name)),
+    );
+    assert.equal(notes.length, 2);
+    assert.deepEqual(
+      expandOrigins([join(folder, 'c[1].db')], () => {}),
+      [join(folder, 'c[1].db')],
+      'a name',
+    );
+    assert.deepEqual(
+      expandOrigins(['host:*.db', 'none.db'], () => {}),
+      ['host:*.db', 'none.db'],
+    );
+    assert.throws(() => expandOrigins([join(folder, 'x*.db')], () => {}), { code: 'ORIGIN_NOT_FOUND' });
+  });
+});
+
+test('a table has columns as wide as their cells, leaves out empty ones, and shows nobody’s control characters', () => {
+  const rows = [
+    { name: 'a', size: 1, empty: '' },
+    { name: 'b\u001b[31m\nc', size: 1000, empty: '' },
+  ];
+  const table = formatTable(rows, [
+    { title: 'Name', cell: ({ name }) => name },
+    { title: 'Empty', cell: ({ empty }) => empty },
+    { title: 'Size', isRight: true, cell: ({ size }) => String(size) },
+  ]);
+  assert.equal(table, 'Name      Size\na            1\nb\ufffd[31m c  1000');
+});
