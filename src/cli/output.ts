@@ -32,6 +32,11 @@ export class Output {
     return this.#tail;
   }
 
+  /** Takes away the progress line, for what writes to the terminal by itself. */
+  makeRoom(): void {
+    this.beforeWrite();
+  }
+
   /** One event or result for programs; says nothing without `--json`. */
   json(event: { type: string } & Record<string, unknown>): void {
     if (this.options.json) write(process.stdout, `${JSON.stringify(event)}\n`);

@@ -1,3 +1,4 @@
+import type { StoreProgress } from '../backup/types.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
 import { formatBytes, formatDuration, formatShare } from './format.ts';
 import type { Output } from './output.ts';
@@ -15,13 +16,10 @@ const CLEAR_LINE = '\r\u001b[K';
 
 type Activity = 'comparing' | 'copying' | 'committing';
 
-/** One line on the terminal that tells how far a sync is, how fast it goes and how long it will still take. */
-export class ProgressLine {
+/** The last line of the terminal, which is written over again and again. */
+class StatusLine {
   readonly #output: Output;
   readonly #startedAt = performance.now();
-  #activity: Activity | undefined;
-  #activityAt = 0;
-  #doneAtStart = 0;
   #shownAt = 0;
   #shown = false;
 
@@ -30,17 +28,19 @@ export class ProgressLine {
     output.beforeWrite = () => this.clear();
   }
 
-  update(progress: CopyProgress): void {
-    const activity = activityOf(progress);
+  /** Whether it is time to show something: not at once, and not too often. */
+  get isDue(): boolean {
     const now = performance.now();
-    if (activity !== this.#activity) {
-      this.#activity = activity;
-      this.#activityAt = now;
-      this.#doneAtStart = done(progress);
-    }
-    if (now - this.#startedAt < FIRST_AFTER_MS || now - this.#shownAt < INTERVAL_MS) return;
+    if (now - this.#startedAt < FIRST_AFTER_MS || now - this.#shownAt < INTERVAL_MS) return false;
     this.#shownAt = now;
-    this.#show(this.#describe(progress, now));
+    return true;
+  }
+
+  show(text: string): void {
+    this.#shown = true;
+    // 0 on a terminal that does not know its size.
+    const columns = process.stderr.columns || 80;
+    process.stderr.write(`${CLEAR_LINE}${text.slice(0, columns - 1)}`);
   }
 
   clear(): void {
@@ -53,6 +53,37 @@ export class ProgressLine {
   end(): void {
     this.clear();
     this.#output.beforeWrite = () => {};
+  }
+}
+
+/** One line on the terminal that tells how far a sync is, how fast it goes and how long it will still take. */
+export class ProgressLine {
+  readonly #line: StatusLine;
+  #activity: Activity | undefined;
+  #activityAt = 0;
+  #doneAtStart = 0;
+
+  constructor(output: Output) {
+    this.#line = new StatusLine(output);
+  }
+
+  update(progress: CopyProgress): void {
+    const activity = activityOf(progress);
+    const now = performance.now();
+    if (activity !== this.#activity) {
+      this.#activity = activity;
+      this.#activityAt = now;
+      this.#doneAtStart = done(progress);
+    }
+    if (this.#line.isDue) this.#line.show(this.#describe(progress, now));
+  }
+
+  clear(): void {
+    this.#line.clear();
+  }
+
+  end(): void {
+    this.#line.end();
   }
 
   #describe(progress: CopyProgress, now: number): string {
@@ -71,13 +102,6 @@ export class ProgressLine {
     const found = activity === 'comparing' ? `, ${progress.pagesWanted} differ` : '';
     return `${activity} ${formatShare(done(progress), total)} of ${formatBytes(total * pageSize)}${found}${rate}${timeLeft}`;
   }
-
-  #show(text: string): void {
-    this.#shown = true;
-    // 0 on a terminal that does not know its size.
-    const columns = process.stderr.columns || 80;
-    process.stderr.write(`${CLEAR_LINE}${text.slice(0, columns - 1)}`);
-  }
 }
 
 /** What a copy tells while it runs, as the user is to see it. */
@@ -90,8 +114,8 @@ export interface CopyListeners {
 }
 
 export function copyListeners(output: Output): CopyListeners {
-  const { json, verbosity } = output.options;
-  const line = process.stderr.isTTY && !json && verbosity !== 'quiet' ? new ProgressLine(output) : undefined;
+  const { json } = output.options;
+  const line = showsProgress(output) ? new ProgressLine(output) : undefined;
   let nextAt = 0;
   return {
     onWarning: (warning) => output.warning(warning),
@@ -104,6 +128,35 @@ export function copyListeners(output: Output): CopyListeners {
     },
     end: () => line?.end(),
   };
+}
+
+/** What work on a store tells while it runs. */
+export interface StoreListeners {
+  onProgress(progress: StoreProgress): void;
+  /** Takes the line away. */
+  end(): void;
+}
+
+const STORE_PHASES = { read: 'reading', write: 'writing', delete: 'deleting' } as const;
+
+export function storeListeners(output: Output): StoreListeners {
+  const { json } = output.options;
+  const line = showsProgress(output) ? new StatusLine(output) : undefined;
+  let nextAt = 0;
+  return {
+    onProgress(progress) {
+      const { phase, done: count, total } = progress;
+      if (line?.isDue === true) line.show(`${STORE_PHASES[phase]} ${formatShare(count, total)} of ${total}`);
+      if (!json || performance.now() < nextAt) return;
+      nextAt = performance.now() + JSON_INTERVAL_MS;
+      output.json({ type: 'progress', ...progress });
+    },
+    end: () => line?.end(),
+  };
+}
+
+function showsProgress({ options }: Output): boolean {
+  return process.stderr.isTTY && !options.json && options.verbosity !== 'quiet';
 }
 
 /** Pages travel while others are still compared; from the first on, they tell more. */

@@ -16,10 +16,10 @@ export interface CheckArguments extends OutputArguments {
 
 /** `sqlsync check STORE`; returns the exit status: that of a damaged store where it found something. */
 export function runCheckCommand(args: CheckArguments): Promise<number> {
-  return runStoreCommand('check', args, async (output, signal) => {
+  return runStoreCommand('check', args, async (output, options) => {
     const subset = subsetOf(args.readDataSubset);
     const store = await openStore(args.store);
-    const summary = await store.check({ readData: args.readData, readDataSubset: subset, signal });
+    const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
     const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary));

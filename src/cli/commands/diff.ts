@@ -18,7 +18,7 @@ export interface DiffArguments extends OutputArguments {
 
 /** `sqlsync diff STORE#A [STORE]#B`; returns the exit status, 0 also where they differ. */
 export function runDiffCommand(args: DiffArguments): Promise<number> {
-  return runStoreCommand('diff', args, async (output, signal) => {
+  return runStoreCommand('diff', args, async (output, options) => {
     const first = parseSnapshotReference(args.a);
     const second = parseSnapshotReference(args.b);
     if (second.store !== '' && resolve(first.store) !== resolve(second.store)) {
@@ -34,7 +34,7 @@ export function runDiffCommand(args: DiffArguments): Promise<number> {
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
     const a = chooseSnapshot(all, first.which, args);
     const b = chooseSnapshot(all, second.which, args);
-    const diff = await store.diff(a, b, { owners: true, signal });
+    const diff = await store.diff(a, b, { owners: true, ...options });
     output.json({ type: 'summary', a, b, ...diff });
     output.result(describe(a, b, diff));
     return EXIT_OK;

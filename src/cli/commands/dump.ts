@@ -18,14 +18,19 @@ const CHUNK_LENGTH = 64 * 1024;
 
 /** `sqlsync dump STORE[#WHICH] [TABLE…]`: SQL on stdout; returns the exit status. */
 export function runDumpCommand(args: DumpArguments): Promise<number> {
-  return runStoreCommand('dump', args, async (output, signal) => {
+  return runStoreCommand('dump', args, async (output, options) => {
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
     const store = await openStore(folder);
-    const snapshot = chooseSnapshot(await store.snapshots(), which, args);
-    const copy = await store.localCopy(snapshot, { signal });
+    const snapshot = chooseSnapshot(
+      await store.snapshots({ onWarning: (warning) => output.warning(warning) }),
+      which,
+      args,
+    );
+    const copy = await store.localCopy(snapshot, options);
     try {
+      output.makeRoom();
       for (const chunk of chunksOf(dumpSql(copy.path, args.tables ?? []))) {
-        throwIfAborted(signal);
+        throwIfAborted(options.signal);
         if (!(await write(chunk, output.options.json))) return EXIT_OK;
       }
       output.json({ type: 'summary', snapshot });

@@ -21,7 +21,7 @@ export interface ForgetArguments extends OutputArguments, KeepArguments, FilterA
 
 /** `sqlsync forget STORE [ID…] --keep-…`; returns the exit status. */
 export function runForgetCommand(args: ForgetArguments): Promise<number> {
-  return runStoreCommand('forget', args, async (output, signal) => {
+  return runStoreCommand('forget', args, async (output, options) => {
     const policy = policyOf(args);
     const ids = args.ids ?? [];
     if ((policy === undefined) === (ids.length === 0)) {
@@ -39,7 +39,7 @@ export function runForgetCommand(args: ForgetArguments): Promise<number> {
     const named = [...new Set(ids.map((id) => chooseById(all, id)))];
     const doomed = groups?.flatMap(({ remove }) => remove) ?? named;
     const { forgotten } = args.dryRun ? { forgotten: [] } : await store.forget(doomed.map(({ id }) => id));
-    const prune = args.prune ? await store.prune({ dryRun: args.dryRun, signal }) : undefined;
+    const prune = args.prune ? await store.prune({ dryRun: args.dryRun, ...options }) : undefined;
     output.json({
       type: 'summary',
       dryRun: args.dryRun,

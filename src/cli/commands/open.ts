@@ -17,16 +17,21 @@ export interface OpenArguments extends OutputArguments {
 
 /** `sqlsync open STORE[#WHICH] [SQL]`; returns the exit status of what was run on the copy. */
 export function runOpenCommand(args: OpenArguments): Promise<number> {
-  return runStoreCommand('open', args, async (output, signal) => {
-    const [program, ...options] = splitCommand(args.exec);
+  return runStoreCommand('open', args, async (output, options) => {
+    const [program, ...words] = splitCommand(args.exec);
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
     const store = await openStore(folder);
-    const snapshot = chooseSnapshot(await store.snapshots(), which, args);
-    const copy = await store.localCopy(snapshot, { signal });
+    const snapshot = chooseSnapshot(
+      await store.snapshots({ onWarning: (warning) => output.warning(warning) }),
+      which,
+      args,
+    );
+    const copy = await store.localCopy(snapshot, options);
     try {
       output.note(`${snapshot.path} of ${formatLocalTime(snapshot.time)} is in ${copy.path}`);
+      output.makeRoom();
       const sql = args.sql === undefined ? [] : [args.sql];
-      return await run(program, [...options, copy.path, ...sql]);
+      return await run(program, [...words, copy.path, ...sql]);
     } finally {
       copy.remove();
     }

@@ -11,9 +11,9 @@ export interface PruneArguments extends OutputArguments {
 
 /** `sqlsync prune STORE`; returns the exit status. */
 export function runPruneCommand(args: PruneArguments): Promise<number> {
-  return runStoreCommand('prune', args, async (output, signal) => {
+  return runStoreCommand('prune', args, async (output, options) => {
     const store = await openStore(args.store);
-    const summary = await store.prune({ dryRun: args.dryRun, signal });
+    const summary = await store.prune({ dryRun: args.dryRun, ...options });
     output.json({ type: 'summary', ...summary });
     output.result(describePrune(summary));
     return EXIT_OK;

@@ -26,7 +26,7 @@ export interface RestoreArguments extends CommonArguments {
 
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
 export function runRestoreCommand(args: RestoreArguments): Promise<number> {
-  return runStoreCommand('restore', args, async (output, interruption) => {
+  return runStoreCommand('restore', args, async (output, { signal: interruption }) => {
     const { target, dryRun, overwrite, replace, followLinks, compress, hash } = args;
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
     const { maxTimeMs, ...remote } = remoteOptionsOf(args);

@@ -10,9 +10,9 @@ export interface StatsArguments extends OutputArguments {
 
 /** `sqlsync stats STORE`; returns the exit status. */
 export function runStatsCommand(args: StatsArguments): Promise<number> {
-  return runStoreCommand('stats', args, async (output, signal) => {
+  return runStoreCommand('stats', args, async (output, options) => {
     const store = await openStore(args.store);
-    const stats = await store.stats({ signal });
+    const stats = await store.stats(options);
     output.json({ type: 'summary', ...stats });
     const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;
     output.result(
