@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { setImmediate as nextTick } from 'node:timers/promises';
 import { parseDuration } from '../../src/cli/duration.ts';
 import { parsePingUrl, ping } from '../../src/cli/job/ping.ts';
 import { Output } from '../../src/cli/output.ts';
@@ -194,6 +195,25 @@ describe('--ping', () => {
     assert.match(stderr, new RegExp(`warning: http://${host} was not told of the success: status 503`));
     assert.doesNotMatch(stderr, /secret/);
     assertReplicaOf(origin, replica);
+  });
+
+  test('of the end never comes before that of the start, however long that takes', async (t) => {
+    const { origin, replica } = place(t);
+    let copied: () => boolean = () => false;
+    const server = await startPingServer(t, async (n) => {
+      if (n > 0) return 200;
+      // The work is done while the service still thinks.
+      while (!copied()) await nextTick();
+      return 500;
+    });
+    const command = new Command([origin, replica, '--ping', server.url]);
+    t.after(() => command.child.kill('SIGKILL'));
+    copied = () => command.said.includes('exact copy') || command.child.exitCode !== null;
+    assert.equal((await command.done).status, 0, command.said);
+    assert.deepEqual(
+      server.pings.map(({ request }) => request),
+      ['POST /start', 'POST /start', 'POST /'],
+    );
   });
 
   test('is tried twice where that may help, once where it may not', async (t) => {

@@ -20,15 +20,15 @@ export interface PingServer {
 /** `answer` gives the status for the n-th request from 0, or undefined to stay silent. */
 export async function startPingServer(
   t: TestContext,
-  answer: (n: number) => number | undefined = () => 200,
+  answer: (n: number) => number | undefined | Promise<number> = () => 200,
 ): Promise<PingServer> {
   const pings: Ping[] = [];
   const server = createServer((request, response) => {
     void (async () => {
       const body = await text(request);
-      const status = answer(pings.length);
       const { authorization } = request.headers;
-      pings.push({ request: `${request.method} ${request.url}`, body, authorization });
+      const count = pings.push({ request: `${request.method} ${request.url}`, body, authorization });
+      const status = await answer(count - 1);
       if (status !== undefined) response.writeHead(status).end('OK');
     })();
   });
