@@ -47,7 +47,8 @@ export class Output {
     this.#keep(text);
     if (this.options.json || this.options.verbosity === 'quiet') return;
     this.beforeWrite();
-    write(process.stdout, `${text}\n`);
+    // Paths and tags in it may be anybody's.
+    write(process.stdout, `${sanitizeText(text, Infinity)}\n`);
   }
 
   warning(text: string): void {

@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { smallDatabase } from '../pages/databases.ts';
-import { tempDir } from '../support/compare.ts';
+import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { agentsGone, installRemote, remote, runCli } from '../support/ssh-cli.ts';
 import { makeSshKey, SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
@@ -68,6 +68,28 @@ describe('over a real sshd', { skip }, () => {
       await agentsGone(join(folder, 'agents'));
     });
   }
+
+  test('a database of another host is backed up, and restored there', async (t) => {
+    const folder = tempDir(t);
+    const [origin, target, store] = ['a.db', 'b.db', 'store'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    smallDatabase(origin, { rows: 20 });
+    installRemote(sshd, join(folder, 'agents'));
+    const ssh = ['-F', sshd.sshConfigFile];
+    for (const words of [
+      ['init', store],
+      ['backup', `sqlsync-test:${origin}`, store, '--verify', ...ssh],
+      ['restore', store, `sqlsync-test:${target}`, ...ssh],
+    ]) {
+      const { status, stderr } = await sqlsync(words);
+      assert.equal(status, 0, stderr);
+    }
+    assertReplicaOf(origin, target);
+    await agentsGone(join(folder, 'agents'));
+  });
 
   test('a refused login hints at an `ssh` command with the port where ssh wants it', async (t) => {
     const identity = makeSshKey(join(tempDir(t), 'key'));

@@ -258,6 +258,8 @@ describe('what is refused on a store', () => {
     [['backup', 'a.db'], 'USAGE', 2, /one database or more, and a store/, /\.\/backup/],
     [['backup', 'a.db', 'store', '--keep-last', 'few'], 'USAGE', 2, /--keep-last/],
     [['backup', 'no*.db', 'store'], 'ORIGIN_NOT_FOUND', 3, /no\*\.db/],
+    [['init', 'vault:/srv/store'], 'USAGE', 2, /on another host/, /Run it there/],
+    [['backup', 'a.db', 'vault:store'], 'USAGE', 2, /on another host/],
     [['forget', 'store'], 'USAGE', 2, /neither a policy nor an id/],
     [['forget', 'store', '--keep-last', '0'], 'USAGE', 2, /empty/],
     [['forget', 'store', 'latest'], 'USAGE', 2, /no id/],

@@ -1,7 +1,6 @@
 import { runBackup } from '../../backup/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import type { RetentionPolicy } from '../../backup/retention.ts';
-import { openStore } from '../../backup/store.ts';
 import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
@@ -22,7 +21,7 @@ import type { ForgetGroup } from '../store/apply-policy.ts';
 import { policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { expandOrigins } from '../store/origins.ts';
-import { explainName } from '../store/store-command.ts';
+import { explainName, openStoreAt, storeFolder } from '../store/store-command.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
@@ -59,7 +58,7 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
     const tags = [...new Set((args.tag ?? []).flatMap((list) => list.split(',')))].filter(
       (tag) => tag !== '',
     );
-    const options = { store, tags, host, verify, compress, hash, ...remote };
+    const options = { store: storeFolder(store), tags, host, verify, compress, hash, ...remote };
     const policy = policyOf(args);
     return await runJob({
       name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
@@ -102,7 +101,7 @@ async function backUpAll(run: BackupRun, origins: readonly string[]): Promise<Do
   const summaries: BackupSummary[] = [];
   const failures: Failure[] = [];
   // Before anything else: that there is none is not the fault of the first database.
-  await openStore(run.options.store);
+  await openStoreAt(run.options.store);
   for (const origin of origins) {
     const startedAt = performance.now();
     const startedAtMs = Date.now();
@@ -172,7 +171,7 @@ async function tidy(
   },
 ): Promise<Tidied> {
   if (policy === undefined && !prune) return { groups: [], forgotten: [], prune: undefined };
-  const store = await openStore(folder);
+  const store = await openStoreAt(folder);
   let groups: ForgetGroup[] = [];
   if (policy !== undefined) {
     const fresh = new Set(summaries.map(({ snapshot }) => JSON.stringify([snapshot.host, snapshot.path])));

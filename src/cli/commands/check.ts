@@ -1,9 +1,8 @@
-import { openStore } from '../../backup/store.ts';
 import type { CheckOptions, CheckSummary } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatPages } from '../format.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
 import { SNAPSHOT_COLUMNS } from './snapshots.ts';
@@ -18,7 +17,7 @@ export interface CheckArguments extends OutputArguments {
 export function runCheckCommand(args: CheckArguments): Promise<number> {
   return runStoreCommand('check', args, async (output, options) => {
     const subset = subsetOf(args.readDataSubset);
-    const store = await openStore(args.store);
+    const store = await openStoreAt(args.store);
     const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
     const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
     output.json({ type: 'summary', ...summary });

@@ -1,11 +1,10 @@
 import { resolve } from 'node:path';
-import { openStore } from '../../backup/store.ts';
 import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK } from '../exit.ts';
 import { describeRanges, formatBytes, formatLocalTime, formatPages } from '../format.ts';
 import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 
@@ -30,7 +29,7 @@ export function runDiffCommand(args: DiffArguments): Promise<number> {
         },
       );
     }
-    const store = await openStore(first.store);
+    const store = await openStoreAt(first.store);
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
     const a = chooseSnapshot(all, first.which, args);
     const b = chooseSnapshot(all, second.which, args);

@@ -1,9 +1,8 @@
-import { openStore } from '../../backup/store.ts';
 import { throwIfAborted } from '../../backup/store-error.ts';
 import { dumpSql } from '../../sqlite/sql-dump.ts';
 import { EXIT_OK } from '../exit.ts';
 import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
 export interface DumpArguments extends OutputArguments {
@@ -20,7 +19,7 @@ const CHUNK_LENGTH = 64 * 1024;
 export function runDumpCommand(args: DumpArguments): Promise<number> {
   return runStoreCommand('dump', args, async (output, options) => {
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
-    const store = await openStore(folder);
+    const store = await openStoreAt(folder);
     const snapshot = chooseSnapshot(
       await store.snapshots({ onWarning: (warning) => output.warning(warning) }),
       which,

@@ -1,4 +1,3 @@
-import { openStore } from '../../backup/store.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK } from '../exit.ts';
@@ -7,7 +6,7 @@ import { policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
 import { SNAPSHOT_COLUMNS } from './snapshots.ts';
@@ -33,7 +32,7 @@ export function runForgetCommand(args: ForgetArguments): Promise<number> {
         { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
       );
     }
-    const store = await openStore(args.store);
+    const store = await openStoreAt(args.store);
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
     const groups = policy === undefined ? undefined : applyPolicy(filterSnapshots(all, args), policy);
     const named = [...new Set(ids.map((id) => chooseById(all, id)))];

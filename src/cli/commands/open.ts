@@ -1,10 +1,9 @@
 import { spawn } from 'node:child_process';
-import { openStore } from '../../backup/store.ts';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
 import { formatLocalTime } from '../format.ts';
 import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
 export interface OpenArguments extends OutputArguments {
@@ -20,7 +19,7 @@ export function runOpenCommand(args: OpenArguments): Promise<number> {
   return runStoreCommand('open', args, async (output, options) => {
     const [program, ...words] = splitCommand(args.exec);
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
-    const store = await openStore(folder);
+    const store = await openStoreAt(folder);
     const snapshot = chooseSnapshot(
       await store.snapshots({ onWarning: (warning) => output.warning(warning) }),
       which,

@@ -1,7 +1,6 @@
-import { openStore } from '../../backup/store.ts';
 import { EXIT_OK } from '../exit.ts';
 import { describePrune } from '../store/apply-policy.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
 export interface PruneArguments extends OutputArguments {
@@ -12,7 +11,7 @@ export interface PruneArguments extends OutputArguments {
 /** `sqlsync prune STORE`; returns the exit status. */
 export function runPruneCommand(args: PruneArguments): Promise<number> {
   return runStoreCommand('prune', args, async (output, options) => {
-    const store = await openStore(args.store);
+    const store = await openStoreAt(args.store);
     const summary = await store.prune({ dryRun: args.dryRun, ...options });
     output.json({ type: 'summary', ...summary });
     output.result(describePrune(summary));

@@ -1,12 +1,11 @@
 import { runRestore } from '../../backup/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
-import { openStore } from '../../backup/store.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { EXIT_OK } from '../exit.ts';
 import { formatBytes, formatDuration, formatLocalTime, formatPages } from '../format.ts';
 import { copyListeners } from '../progress.ts';
 import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand, storeFolder } from '../store/store-command.ts';
 import { remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
@@ -30,12 +29,12 @@ export function runRestoreCommand(args: RestoreArguments): Promise<number> {
     const { target, dryRun, overwrite, replace, followLinks, compress, hash } = args;
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
     const { maxTimeMs, ...remote } = remoteOptionsOf(args);
-    const store = await openStore(folder);
+    const store = await openStoreAt(folder);
     const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args);
     const modes = { dryRun, overwrite, replace, followLinks, compress, hash };
     const listeners = copyListeners(output);
     const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
-      runRestore({ store: folder, snapshot, target, ...modes, ...remote, ...listeners, signal }),
+      runRestore({ store: storeFolder(folder), snapshot, target, ...modes, ...remote, ...listeners, signal }),
     ).finally(() => listeners.end());
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary));

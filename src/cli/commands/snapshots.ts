@@ -1,10 +1,9 @@
-import { openStore } from '../../backup/store.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../exit.ts';
 import { formatBytes, formatCount, formatLocalTime } from '../format.ts';
 import { filterSnapshots } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { Column } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
@@ -30,7 +29,7 @@ export const SNAPSHOT_COLUMNS: readonly Column<StoreSnapshot>[] = [
 /** `sqlsync snapshots STORE`; returns the exit status. */
 export function runSnapshotsCommand(args: SnapshotsArguments): Promise<number> {
   return runStoreCommand('snapshots', args, async (output) => {
-    const store = await openStore(args.store);
+    const store = await openStoreAt(args.store);
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
     const snapshots = filterSnapshots(all, args);
     output.json({ type: 'summary', snapshots });

@@ -1,7 +1,6 @@
-import { openStore } from '../../backup/store.ts';
 import { EXIT_OK } from '../exit.ts';
 import { formatBytes, formatCount } from '../format.ts';
-import { runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
 export interface StatsArguments extends OutputArguments {
@@ -11,7 +10,7 @@ export interface StatsArguments extends OutputArguments {
 /** `sqlsync stats STORE`; returns the exit status. */
 export function runStatsCommand(args: StatsArguments): Promise<number> {
   return runStoreCommand('stats', args, async (output, options) => {
-    const store = await openStore(args.store);
+    const store = await openStoreAt(args.store);
     const stats = await store.stats(options);
     output.json({ type: 'summary', ...stats });
     const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;

@@ -1,6 +1,8 @@
 import { statSync } from 'node:fs';
-import type { StoreCallOptions } from '../../backup/types.ts';
-import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { openStore } from '../../backup/store.ts';
+import type { Store, StoreCallOptions } from '../../backup/types.ts';
+import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
+import { parseLocation } from '../../transport/location.ts';
 import { outputOf } from '../commands/common-options.ts';
 import type { OutputArguments } from '../commands/common-options.ts';
 import { exitStatusOf } from '../exit.ts';
@@ -27,6 +29,24 @@ export async function runStoreCommand(
   } finally {
     listeners.end();
   }
+}
+
+/** Opens the store in a folder. Throws SqlsyncError STORE_*, and USAGE for a place on another host. */
+export function openStoreAt(text: string): Promise<Store> {
+  return openStore(storeFolder(text));
+}
+
+/** A store is in a folder of this host. Throws SqlsyncError USAGE for one elsewhere. */
+export function storeFolder(text: string): string {
+  const location = parseLocation(text);
+  if (location.kind === 'local') return location.path;
+  throw new SqlsyncError(
+    'USAGE',
+    `The store ${sanitizeText(text)} is on another host; expected a folder here`,
+    {
+      hint: `Run it there, and have it fetch the database: sqlsync backup HOST:/app.db STORE. A folder here is ./${sanitizeText(text)}.`,
+    },
+  );
 }
 
 /** Whoever has a database that is called as a command is, and means it. */
