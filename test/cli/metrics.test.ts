@@ -3,6 +3,8 @@ import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { exitStatusOf } from '../../src/cli/exit.ts';
+import { Copies } from '../../src/cli/job/copies.ts';
 import { writeMetrics } from '../../src/cli/job/metrics.ts';
 import type { CopyFigures, CopyRun } from '../../src/cli/job/metrics.ts';
 import { tempDir } from '../support/compare.ts';
@@ -136,5 +138,29 @@ describe('metrics', () => {
     assert.throws(() => writeMetrics(join(folder, 'none', 'a.prom'), [run(0, 0)]), { code: 'ENOENT' });
     assert.throws(() => writeMetrics(folder, [run(0, 0)]), { code: 'EISDIR' });
     assert.deepEqual(readdirSync(folder), ['a.prom']);
+  });
+});
+
+describe('the copies of a run', () => {
+  const [a, b] = [{ origin: 'a.db' }, { origin: 'b.db' }];
+  const made = { labels: a, exitStatus: 0, durationMs: 1, figures: FIGURES };
+
+  test('that failed have its exit status; of some that failed, one that says so', () => {
+    const copies = new Copies([a, b]);
+    assert.equal(copies.exitStatus, 0);
+    copies.report({ ...made, exitStatus: 3, figures: undefined });
+    assert.equal(copies.exitStatus, 3);
+    copies.report({ ...made, labels: b });
+    assert.equal(copies.exitStatus, exitStatusOf('BACKUP_PARTIAL'));
+  });
+
+  test('that was ended are all told of, and none that was made is lost', () => {
+    const copies = new Copies([a]);
+    copies.expect([a, b]);
+    copies.report(made);
+    assert.deepEqual(copies.endedBy(130, 500), [
+      { ...made, exitStatus: 130 },
+      { labels: b, exitStatus: 130, durationMs: 500, figures: undefined },
+    ]);
   });
 });

@@ -100,7 +100,18 @@ describe('a backup store on the command line', () => {
     const { folder } = place;
     const server = await startPingServer(t);
     const { status, stdout } = await sqlsync(
-      ['backup', 'none.db', '?.db', 'store', '--json', '--metrics-file', 'm.prom', '--ping', server.url],
+      [
+        'backup',
+        'none.db',
+        'x*.db',
+        '?.db',
+        'store',
+        '--json',
+        '--metrics-file',
+        'm.prom',
+        '--ping',
+        server.url,
+      ],
       { cwd: folder },
     );
     assert.equal(status, 21, stdout);
@@ -109,7 +120,7 @@ describe('a backup store on the command line', () => {
       failures: unknown[];
       backups: unknown[];
     };
-    assert.deepEqual([summary.backups.length, summary.failures.length], [2, 1]);
+    assert.deepEqual([summary.backups.length, summary.failures.length], [2, 2]);
     assert.equal(lines.at(-1)?.['code'], 'BACKUP_PARTIAL');
     assert.deepEqual(
       (await listed(place)).map(({ path }) => path),
@@ -120,6 +131,7 @@ describe('a backup store on the command line', () => {
       .map(({ labels, value }) => [labels['command'], labels['origin'], labels['store'], value]);
     assert.deepEqual(exitStatuses, [
       ['backup', 'none.db', 'store', 3],
+      ['backup', 'x*.db', 'store', 3],
       ['backup', './a.db', 'store', 0],
       ['backup', './b.db', 'store', 0],
     ]);
@@ -129,7 +141,7 @@ describe('a backup store on the command line', () => {
     );
     assert.match(
       server.pings[1]?.body ?? '',
-      /Snapshot .* of \.\/a\.db[^]*1 of 3 databases could not be backed up/,
+      /Snapshot .* of \.\/a\.db[^]*2 of 4 databases could not be backed up/,
     );
   });
 
@@ -227,20 +239,31 @@ describe('a backup store on the command line', () => {
     const place = await here(t);
     const { folder, run } = place;
     const hold = new Hold(t, 1000);
-    const command = new Command(['backup', 'a.db', 'store', '--lock-wait', '0'], {
-      cwd: folder,
-      hold,
-      env: { XDG_CACHE_HOME: join(folder, 'cache') },
-    });
+    const command = new Command(
+      ['backup', 'a.db', 'b.db', 'store', '--lock-wait', '0', '--metrics-file', 'm.prom'],
+      {
+        cwd: folder,
+        hold,
+        env: { XDG_CACHE_HOME: join(folder, 'cache') },
+      },
+    );
     t.after(() => command.child.kill('SIGKILL'));
     await hold.reached(command);
     await assertRefused(
-      ['backup', 'a.db', './store', '--lock-wait=0'],
+      ['backup', 'a.db', './b.db', './store', '--lock-wait=0', '--metrics-file', 'm.prom'],
       { code: 'LOCKED', status: 20, says: /still under way/ },
       { cwd: folder, env: { XDG_CACHE_HOME: join(folder, 'cache') } },
     );
     command.child.kill('SIGTERM');
     assert.equal((await command.done).status, 130, command.said);
+    const exitStatuses = parseMetrics(readFileSync(join(folder, 'm.prom'), 'utf8'))
+      .filter(({ name }) => name === 'sqlsync_last_run_exit_status')
+      .map(({ labels, value }) => [labels['origin'], value]);
+    const both = [
+      ['a.db', 130],
+      ['b.db', 130],
+    ];
+    assert.deepEqual(exitStatuses, both, 'also of what it had not come to');
     assert.deepEqual(await listed(place), []);
     await run('backup', 'a.db', 'store');
     assert.deepEqual((await run('check', 'store', '--read-data'))['problems'], []);

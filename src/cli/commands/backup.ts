@@ -6,8 +6,9 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
+import type { Copies, Copy, CopyLabels } from '../job/copies.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
-import type { Copy, JobArguments } from '../job/job.ts';
+import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import {
@@ -62,17 +63,13 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
     const policy = policyOf(args);
     return await runJob({
       name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
-      labels: { command: 'backup', origin: given.join(' '), store },
+      expected: given.map((origin) => labelsOf(origin, store)),
       options: jobOptionsOf(args, false),
       output,
       explain: (failure) => explainName('backup', failure),
-      run: (interruption, report) =>
+      run: (interruption, copies) =>
         withMaxTime(maxTimeMs, interruption, async (signal) => {
-          const run: BackupRun = { options, output, signal, report };
-          const done = await backUpAll(
-            run,
-            expandOrigins(given, (note) => output.note(note)),
-          );
+          const done = await backUpAll({ options, output, signal, copies }, given);
           const tidied = await tidy(done.summaries, { store, policy, prune: args.prune, signal });
           say(output, done, tidied);
         }),
@@ -88,7 +85,7 @@ interface BackupRun {
   readonly options: Omit<BackupOptions, 'origin'>;
   readonly output: Output;
   readonly signal: AbortSignal | undefined;
-  report(copy: Copy): void;
+  readonly copies: Copies;
 }
 
 interface Done {
@@ -97,35 +94,39 @@ interface Done {
 }
 
 /** One after the other. A database that cannot be read is no reason to leave out the others; a store that cannot be used is. */
-async function backUpAll(run: BackupRun, origins: readonly string[]): Promise<Done> {
+async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done> {
   const summaries: BackupSummary[] = [];
   const failures: Failure[] = [];
+  const { options, output, copies } = run;
   // Before anything else: that there is none is not the fault of the first database.
-  await openStoreAt(run.options.store);
-  for (const origin of origins) {
+  await openStoreAt(options.store);
+  const origins = expandOrigins(given, (note) => output.note(note));
+  copies.expect(origins.map(({ origin }) => labelsOf(origin, options.store)));
+  for (const { origin, error: missing } of origins) {
     const startedAt = performance.now();
     const startedAtMs = Date.now();
-    const labels = { command: 'backup', origin, store: run.options.store };
+    const labels = labelsOf(origin, options.store);
     try {
+      if (missing !== undefined) throw missing;
       const summary = await backUp(run, origin);
       summaries.push(summary);
-      run.report({
-        labels,
-        exitStatus: EXIT_OK,
-        durationMs: summary.durationMs,
-        figures: figuresOf(summary, startedAtMs),
-      });
-      run.output.result(describe(summary));
+      const figures = figuresOf(summary, startedAtMs);
+      copies.report({ labels, exitStatus: EXIT_OK, durationMs: summary.durationMs, figures });
+      output.result(describe(summary));
     } catch (error) {
       const failure = toSqlsyncError(error);
-      const exitStatus = exitStatusOf(failure.code);
-      run.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
       if (endsAll(failure)) throw failure;
+      const exitStatus = exitStatusOf(failure.code);
+      copies.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
       failures.push({ origin, error: failure });
-      run.output.error(failure);
+      output.error(failure);
     }
   }
   return { summaries, failures };
+}
+
+function labelsOf(origin: string, store: string): CopyLabels {
+  return { command: 'backup', origin, store };
 }
 
 function endsAll({ code }: SqlsyncError): boolean {

@@ -37,11 +37,11 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
     const labels = { command: 'sync', origin, replica };
     return await runJob({
       name: ['sync', canonicalLocation(origin), canonicalLocation(replica)],
-      labels,
+      expected: [labels],
       options: jobOptionsOf(args, args.dryRun),
       output,
       explain: (failure) => explainInterruption(failure, args.dryRun),
-      async run(interruption, report) {
+      async run(interruption, copies) {
         const startedAtMs = Date.now();
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
           syncWithProgress({ ...options, maxTimeMs, signal }, output),
@@ -53,7 +53,7 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
         // The snapshot was taken after the start: what was committed before is in it.
         const figures = { ...summary, snapshotAtMs: startedAtMs };
         const exitStatus = isDamaged ? EXIT_DAMAGED : EXIT_OK;
-        report({ labels, exitStatus, durationMs: summary.durationMs, figures });
+        copies.report({ labels, exitStatus, durationMs: summary.durationMs, figures });
       },
     });
   } catch (error) {

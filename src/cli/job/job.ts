@@ -6,8 +6,10 @@ import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import type { Output } from '../output.ts';
 import { withInterruption } from '../signals.ts';
 import { lockJob } from './job-lock.ts';
+import { Copies } from './copies.ts';
+import type { Copy, CopyLabels } from './copies.ts';
 import { writeMetrics } from './metrics.ts';
-import type { CopyFigures, CopyRun } from './metrics.ts';
+import type { CopyRun } from './metrics.ts';
 import { parsePingUrl, ping } from './ping.ts';
 
 /** What a command that is run by cron or a timer can be asked for besides its work. */
@@ -44,24 +46,15 @@ export function jobOptionsOf(args: JobArguments, dryRun: boolean): JobOptions {
   };
 }
 
-/** One thing that a job does: a sync, or the backup of one database. */
-export interface Copy {
-  readonly labels: Readonly<Record<string, string>>;
-  readonly exitStatus: number;
-  readonly durationMs: number;
-  /** undefined where it failed. */
-  readonly figures: CopyFigures | undefined;
-}
-
 export interface Job {
   /** Runs of the same name do not overlap, where a lock is asked for. */
   readonly name: readonly string[];
   readonly options: JobOptions;
   readonly output: Output;
+  /** What is to be done, for the metrics, as far as it is known before. */
+  readonly expected: readonly CopyLabels[];
   /** Does the work and says how it went; reports each copy as it is done. What it throws is said by the job. */
-  run(signal: AbortSignal, report: (copy: Copy) => void): Promise<void>;
-  /** For metrics where `run` throws before it has reported any copy: what would have been done. */
-  readonly labels: Copy['labels'];
+  run(signal: AbortSignal, copies: Copies): Promise<void>;
   /** A failure as the user should see it. */
   explain?(failure: SqlsyncError): SqlsyncError;
 }
@@ -74,43 +67,30 @@ export interface Job {
  */
 export async function runJob(job: Job): Promise<number> {
   const startedAt = performance.now();
-  const { output, labels } = job;
+  const { output } = job;
   const pings = new Pings(job);
-  const copies: Copy[] = [];
+  const copies = new Copies(job.expected);
   let exitStatus: number;
   try {
-    await withInterruption((signal) => locked(job, signal, pings, (copy) => copies.push(copy)));
-    exitStatus = statusOf(copies);
+    await withInterruption((signal) => locked(job, signal, pings, copies));
+    exitStatus = copies.exitStatus;
+    putMetrics(job, copies.done);
   } catch (error) {
     const failure = toSqlsyncError(error);
     output.error(job.explain?.(failure) ?? failure);
     exitStatus = exitStatusOf(failure.code);
-    const durationMs = performance.now() - startedAt;
     // The run that has the lock writes them.
-    const isOurs = copies.length === 0 && failure.code !== 'LOCKED';
-    if (isOurs) copies.push({ labels, exitStatus, durationMs, figures: undefined });
+    if (failure.code !== 'LOCKED') putMetrics(job, copies.endedBy(exitStatus, performance.now() - startedAt));
   }
-  if (copies.length > 0) putMetrics(job, copies);
   await pings.end(exitStatus === EXIT_OK ? 'success' : 'fail');
   return exitStatus;
 }
 
-function statusOf(copies: readonly Copy[]): number {
-  const failed = copies.filter(({ exitStatus }) => exitStatus !== EXIT_OK);
-  if (failed.length > 0 && failed.length < copies.length) return exitStatusOf('BACKUP_PARTIAL');
-  return failed[0]?.exitStatus ?? EXIT_OK;
-}
-
-async function locked(
-  job: Job,
-  signal: AbortSignal,
-  pings: Pings,
-  report: (copy: Copy) => void,
-): Promise<void> {
+async function locked(job: Job, signal: AbortSignal, pings: Pings, copies: Copies): Promise<void> {
   const { lockWaitMs } = job.options;
   if (lockWaitMs === undefined) {
     pings.start();
-    return job.run(signal, report);
+    return job.run(signal, copies);
   }
   const lock = await lockJob(job.name, lockWaitMs, {
     signal,
@@ -118,7 +98,7 @@ async function locked(
   });
   try {
     pings.start();
-    return await job.run(signal, report);
+    return await job.run(signal, copies);
   } finally {
     lock.release();
   }

@@ -1,0 +1,54 @@
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import type { CopyFigures } from './metrics.ts';
+
+export type CopyLabels = Readonly<Record<string, string>>;
+
+/** One thing that a job did: a sync, or the backup of one database. */
+export interface Copy {
+  readonly labels: CopyLabels;
+  readonly exitStatus: number;
+  readonly durationMs: number;
+  /** undefined where it failed. */
+  readonly figures: CopyFigures | undefined;
+}
+
+/** The copies of one run of a job: each that is expected is in the metrics, also where the run ended before it. */
+export class Copies {
+  #expected: readonly CopyLabels[];
+  readonly #done: Copy[] = [];
+
+  constructor(expected: readonly CopyLabels[]) {
+    this.#expected = expected;
+  }
+
+  /** All that there will be, as soon as that is known better than at first. */
+  expect(labels: readonly CopyLabels[]): void {
+    this.#expected = labels;
+  }
+
+  report(copy: Copy): void {
+    this.#done.push(copy);
+  }
+
+  /** The exit status of a run that came to its end. */
+  get exitStatus(): number {
+    const failed = this.#done.filter(({ exitStatus }) => exitStatus !== EXIT_OK);
+    if (failed.length > 0 && failed.length < this.#done.length) return exitStatusOf('BACKUP_PARTIAL');
+    return failed[0]?.exitStatus ?? EXIT_OK;
+  }
+
+  get done(): readonly Copy[] {
+    return this.#done;
+  }
+
+  /**
+   * All copies of a run that ended with an error after `durationMs`: those that were not made, and those that were, of which the exit
+   * status tells that not all went well.
+   */
+  endedBy(exitStatus: number, durationMs: number): Copy[] {
+    const made = this.#done.map((copy) => (copy.exitStatus === EXIT_OK ? { ...copy, exitStatus } : copy));
+    const reported = new Set(this.#done.map(({ labels }) => JSON.stringify(labels)));
+    const missing = this.#expected.filter((labels) => !reported.has(JSON.stringify(labels)));
+    return [...made, ...missing.map((labels) => ({ labels, exitStatus, durationMs, figures: undefined }))];
+  }
+}
