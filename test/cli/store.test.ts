@@ -14,6 +14,8 @@ import type { Summary } from './command.ts';
 import { parseMetrics } from './metrics.ts';
 import { startPingServer } from './ping-server.ts';
 
+const MANUAL = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'backup.md'), 'utf8');
+
 interface Here {
   readonly folder: string;
   /** Runs it in the folder with --json; returns its summary. */
@@ -27,7 +29,11 @@ async function here(t: TestContext): Promise<Here> {
   const folder = tempDir(t);
   smallDatabase(join(folder, 'a.db'));
   smallDatabase(join(folder, 'b.db'), { rows: 50 });
-  const run = (...args: string[]): Promise<Summary> => summaryOf(args, { cwd: folder });
+  const run = async (...args: string[]): Promise<Summary> => {
+    const summary = await summaryOf(args, { cwd: folder });
+    assertDocumented(args[0] as string, summary);
+    return summary;
+  };
   await run('init', 'store', '--grace', '0');
   return {
     folder,
@@ -38,6 +44,18 @@ async function here(t: TestContext): Promise<Here> {
       return stdout;
     },
   };
+}
+
+/** Programs read the summaries by their names in the manual. */
+function assertDocumented(command: string, summary: Summary): void {
+  const row = MANUAL.split('\n').find(
+    (line) => line.startsWith(`| \`${command}\` `) && line.includes('`, `'),
+  );
+  assert.ok(row !== undefined || command === 'snapshots', `docs/backup.md tells the summary of ${command}`);
+  for (const name of Object.keys(summary)) {
+    if (name !== 'type')
+      assert.ok((row ?? '`snapshots`').includes(`\`${name}\``), `${command}: ${name} is in docs/backup.md`);
+  }
 }
 
 interface Listed {
