@@ -238,7 +238,14 @@ describe('--ping', () => {
   });
 
   test('has to be an address of the web', () => {
-    for (const text of ['', 'uuid', 'ftp://host/uuid', '//host/uuid', 'file:///etc/passwd']) {
+    for (const text of [
+      '',
+      'uuid',
+      'ftp://host/uuid',
+      '//host/uuid',
+      'file:///etc/passwd',
+      'http://a%zz@host/',
+    ]) {
       assert.throws(() => parsePingUrl(text), { code: 'USAGE' }, text);
     }
   });

@@ -12,11 +12,21 @@ const PAUSE_MS = 500;
 /** Throws SqlsyncError USAGE. */
 export function parsePingUrl(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url !== undefined && (url.protocol === 'http:' || url.protocol === 'https:')) return url;
+  const isWeb = url?.protocol === 'http:' || url?.protocol === 'https:';
+  if (url !== undefined && isWeb && isDecodable(url.username + url.password)) return url;
   // Not with what was given: it may be a secret.
   throw new SqlsyncError('USAGE', '--ping: expected a URL that begins with http:// or https://', {
     hint: 'Give the address of the check, such as https://hc-ping.com/UUID; /start and /fail are added to it.',
   });
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**
