@@ -80,7 +80,7 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
     grace: {
       type: 'string',
       describe:
-        'How long prune leaves alone what a running backup may need (default 12h); no backup may take longer',
+        'How long prune leaves alone what a running backup may need (default 12h); a backup should take less than half of it',
     },
     ...OUTPUT_OPTIONS,
   },

@@ -1,5 +1,7 @@
 import { runBackup } from '../../backup/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
+import { planForget } from '../../backup/plan-forget.ts';
+import type { ForgetGroup } from '../../backup/plan-forget.ts';
 import type { RetentionPolicy } from '../../backup/retention.ts';
 import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
@@ -11,14 +13,7 @@ import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
-import {
-  applyPolicy,
-  describeGroups,
-  describePrune,
-  forgetGroups,
-  groupsAsJson,
-} from '../store/apply-policy.ts';
-import type { ForgetGroup } from '../store/apply-policy.ts';
+import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
 import { policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { expandOrigins } from '../store/origins.ts';
@@ -179,9 +174,10 @@ async function tidy(
     const ours = (await store.snapshots()).filter(({ host, path }) =>
       fresh.has(JSON.stringify([host, path])),
     );
-    groups = applyPolicy(ours, policy);
+    groups = planForget(ours, policy);
   }
-  const forgotten = await forgetGroups(store, groups);
+  const ids = groups.flatMap(({ remove }) => remove.map(({ id }) => id));
+  const { forgotten } = await store.forget(ids);
   return { groups, forgotten, prune: prune ? await store.prune({ signal }) : undefined };
 }
 

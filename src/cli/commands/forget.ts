@@ -1,7 +1,8 @@
+import { planForget } from '../../backup/plan-forget.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK } from '../exit.ts';
-import { applyPolicy, describeGroups, describePrune, groupsAsJson } from '../store/apply-policy.ts';
+import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
 import { policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
@@ -34,7 +35,7 @@ export function runForgetCommand(args: ForgetArguments): Promise<number> {
     }
     const store = await openStoreAt(args.store);
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
-    const groups = policy === undefined ? undefined : applyPolicy(filterSnapshots(all, args), policy);
+    const groups = policy === undefined ? undefined : planForget(filterSnapshots(all, args), policy);
     const named = [...new Set(ids.map((id) => chooseById(all, id)))];
     const doomed = groups?.flatMap(({ remove }) => remove) ?? named;
     const { forgotten } = args.dryRun ? { forgotten: [] } : await store.forget(doomed.map(({ id }) => id));

@@ -1,5 +1,5 @@
 import { EXIT_OK } from '../exit.ts';
-import { describePrune } from '../store/apply-policy.ts';
+import { describePrune } from '../store/describe-forget.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 

@@ -1,37 +1,7 @@
-import { formatCalendarTime } from '../../backup/calendar-time.ts';
-import { applyRetention } from '../../backup/retention.ts';
-import type { RetentionPolicy } from '../../backup/retention.ts';
-import type { PruneSummary, Store, StoreSnapshot } from '../../backup/types.ts';
+import type { ForgetGroup } from '../../backup/plan-forget.ts';
+import type { PruneSummary, StoreSnapshot } from '../../backup/types.ts';
 import { formatBytes, formatCount, formatLocalTime } from '../format.ts';
 import { formatTable } from '../table.ts';
-
-/** What a policy says of the snapshots of one database; both lists newest first. */
-export interface ForgetGroup {
-  readonly host: string;
-  readonly path: string;
-  readonly keep: readonly { readonly snapshot: StoreSnapshot; readonly reasons: readonly string[] }[];
-  readonly remove: readonly StoreSnapshot[];
-}
-
-/** Times are of this machine's clock: a store records none of the origin's. Throws SqlsyncError USAGE. */
-export function applyPolicy(snapshots: readonly StoreSnapshot[], policy: RetentionPolicy): ForgetGroup[] {
-  const dated = snapshots.map((snapshot) => {
-    const { id, host, path, tags } = snapshot;
-    return { id, host, path, tags, time: formatCalendarTime(snapshot.time), snapshot };
-  });
-  return applyRetention(dated, policy).map(({ host, path, keep, remove }) => ({
-    host,
-    path,
-    keep: keep.map((each) => ({ snapshot: each.snapshot.snapshot, reasons: each.reasons })),
-    remove: remove.map(({ snapshot }) => snapshot),
-  }));
-}
-
-/** Forgets what the groups remove; returns the ids. */
-export async function forgetGroups(store: Store, groups: readonly ForgetGroup[]): Promise<readonly string[]> {
-  const ids = groups.flatMap(({ remove }) => remove.map(({ id }) => id));
-  return ids.length === 0 ? [] : (await store.forget(ids)).forgotten;
-}
 
 /** For programs: a snapshot is its id, time and tags. */
 export function groupsAsJson(groups: readonly ForgetGroup[]): Record<string, unknown>[] {
