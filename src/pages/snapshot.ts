@@ -147,11 +147,30 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   #reading<T>(read: () => T): T {
+    let result: T;
     try {
-      return read();
+      result = read();
     } catch (error) {
       throw originError(this.path, error);
     }
+    this.#checkUnchanged();
+    return result;
+  }
+
+  /**
+   * What was read without locks is of no use once a program has changed the file. Looked at after each read, so that it is
+   * told as what it is: later it would look like pages that were damaged on their way.
+   */
+  #checkUnchanged(): void {
+    const { unlocked } = this.#access;
+    if (unlocked === undefined || unlocked === fileVersion(this.path)) return;
+    throw new SqlsyncError(
+      'ORIGIN_CHANGED',
+      `A program changed ${this.path} while it was read without locks, since this user may not write its folder`,
+      {
+        hint: 'Nothing was changed. Run it again when no program writes; or let the application keep a connection open, let this user write the folder, or run sqlsync as the application’s user.',
+      },
+    );
   }
 
   /** How many pages of `pages` each table and index owns; what no b-tree reaches counts as '(free)'. */
@@ -174,13 +193,7 @@ export class DatabaseSnapshot implements PageSource {
     if (currentFileId(this.path) !== this.file.fileId) {
       throw originReplaced(this.path);
     }
-    if (this.#access.unlocked !== undefined && this.#access.unlocked !== fileVersion(this.path)) {
-      throw new SqlsyncError(
-        'ORIGIN_CHANGED',
-        `A program changed ${this.path} while it was read without locks (its folder cannot be written)`,
-        { hint: 'Nothing was changed. Run it again.' },
-      );
-    }
+    this.#checkUnchanged();
   }
 
   close(): void {
@@ -192,11 +205,8 @@ export class DatabaseSnapshot implements PageSource {
 
   #readByDbpage(page: PageNumber): Uint8Array {
     if (page === this.#locked || this.#access.reader === undefined) return new Uint8Array(this.pageSize);
-    try {
-      return this.#access.reader.readPage(page);
-    } catch (error) {
-      throw originError(this.path, error);
-    }
+    const { reader } = this.#access;
+    return this.#reading(() => reader.readPage(page));
   }
 
   #checkFirstPage(): void {
