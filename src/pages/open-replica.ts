@@ -82,7 +82,7 @@ export async function openSink(
   if (!options.overwrite) refusePrepared(path, file);
   if (file.stats.size > 0 && place.mark === undefined && !options.overwrite) {
     throw new SqlsyncError('REPLICA_NOT_MARKED', `Replica ${path} exists and was not made by sqlsync`, {
-      hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once).',
+      hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once; also where a replica was moved or copied, since its mark holds for one file).',
     });
   }
   if (file.stats.size > 0 && !options.overwrite) refuseOtherOrigin(place, options.mark);
