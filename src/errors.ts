@@ -81,6 +81,8 @@ export interface SqlsyncErrorOptions {
   /** What the user can do next, as one sentence or command. */
   hint?: string;
   cause?: unknown;
+  /** See {@link SqlsyncError.outcomeUnknown}. */
+  outcomeUnknown?: boolean;
 }
 
 /**
@@ -90,12 +92,15 @@ export interface SqlsyncErrorOptions {
 export class SqlsyncError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
+  /** The work may have been done all the same: who was to confirm a commit was lost before the confirmation came. */
+  readonly outcomeUnknown: boolean;
 
   constructor(code: ErrorCode, message: string, options: SqlsyncErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'SqlsyncError';
     this.code = code;
     this.hint = options.hint;
+    this.outcomeUnknown = options.outcomeUnknown === true;
   }
 }
 

@@ -104,6 +104,7 @@ async function serve(
   const open = await connection.receiveOnly('open');
   return serveOrigin(connection, open, {
     restored: () => new StoredOrigin(contents.reader, snapshot),
+    dryRun: options.dryRun,
     signal: options.signal,
     onProgress: (progress) => {
       const phase = nameOf(PHASES, progress.phase);

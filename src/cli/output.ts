@@ -65,11 +65,12 @@ export class Output {
   }
 
   error(error: SqlsyncError): void {
-    const { code, message, hint } = error;
+    const { code, message, hint, outcomeUnknown } = error;
     this.#keep(`sqlsync: ${shown(message, 4000)} [${code}]\n${hint === undefined ? '' : shown(hint, 4000)}`);
     if (this.options.json) {
       const exitStatus = exitStatusOf(code);
-      return this.json({ type: 'error', code, message, ...(hint === undefined ? {} : { hint }), exitStatus });
+      const more = { ...(hint === undefined ? {} : { hint }), ...(outcomeUnknown ? { outcomeUnknown } : {}) };
+      return this.json({ type: 'error', code, message, ...more, exitStatus });
     }
     // Names in it may be a peer's, or a user's who fetches a file that somebody else named.
     this.#say(`${colour('red', 'sqlsync:')} ${shown(message, 4000)} [${code}]`);

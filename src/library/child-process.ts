@@ -159,9 +159,10 @@ class ChildRun {
     if (this.#thrown !== undefined) reject(this.#thrown.error);
     else if (outcome?.type === 'result') resolve(outcome.summary);
     else if (outcome === undefined) {
-      reject(wasAborted && this.#killed ? aborted(this.#task, signal) : this.#lost());
-    } else if (wasAborted && outcome.error.code === 'INTERRUPTED') reject(aborted(this.#task, signal));
-    else reject(errorFrom(outcome.error));
+      reject(wasAborted && this.#killed ? aborted(this.#task, signal, writes(this.#task)) : this.#lost());
+    } else if (wasAborted && outcome.error.code === 'INTERRUPTED') {
+      reject(aborted(this.#task, signal, outcome.error.outcomeUnknown));
+    } else reject(errorFrom(outcome.error));
   }
 
   /** The child ended without a word. */
@@ -184,7 +185,7 @@ class ChildRun {
     return new SqlsyncError(
       'WORKER_LOST',
       `The child process of ${this.#task.name}() ${how} before it was done${detail}`,
-      { hint: `${whatIsLeft(this.#task)} Run it again.` },
+      { hint: `${whatIsLeft(this.#task)} Run it again.`, outcomeUnknown: writes(this.#task) },
     );
   }
 }
@@ -193,10 +194,11 @@ function once(child: ChildProcess, event: 'close' | 'disconnect'): Promise<void>
   return new Promise((resolve) => child.once(event, () => resolve()));
 }
 
-function aborted(task: Task, signal: AbortSignal): SqlsyncError {
+function aborted(task: Task, signal: AbortSignal, outcomeUnknown = false): SqlsyncError {
   return new SqlsyncError('INTERRUPTED', `${task.name}() was aborted`, {
     hint: whatIsLeft(task),
     cause: signal.reason,
+    outcomeUnknown,
   });
 }
 
@@ -206,6 +208,10 @@ function notStarted(task: Task, error: unknown): SqlsyncError {
     hint: 'Nothing was changed. May this process start others (memory, limits on processes, --permission)?',
     cause: error,
   });
+}
+
+function writes(task: Task): boolean {
+  return task.name === 'backup' || (task.name !== 'verify' && task.options.dryRun !== true);
 }
 
 function whatIsLeft(task: Task): string {

@@ -47,6 +47,7 @@ export interface ErrorData {
   readonly code: ErrorCode;
   readonly message: string;
   readonly hint: string | undefined;
+  readonly outcomeUnknown: boolean;
   readonly cause: CauseData | undefined;
 }
 
@@ -58,14 +59,15 @@ interface CauseData {
 }
 
 export function errorData(error: SqlsyncError): ErrorData {
-  const { code, message, hint, cause } = error;
-  return { code, message, hint, cause: cause === undefined ? undefined : causeData(cause) };
+  const { code, message, hint, outcomeUnknown, cause } = error;
+  return { code, message, hint, outcomeUnknown, cause: cause === undefined ? undefined : causeData(cause) };
 }
 
 /** The same error on this side; `stack` is that of the child, where it happened. */
 export function errorFrom(data: ErrorData): SqlsyncError {
   return new SqlsyncError(parseErrorCode(data.code), data.message, {
     ...(data.hint === undefined ? {} : { hint: data.hint }),
+    outcomeUnknown: data.outcomeUnknown,
     ...(data.cause === undefined ? {} : { cause: causeFrom(data.cause) }),
   });
 }

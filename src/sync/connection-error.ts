@@ -1,7 +1,7 @@
 import type { ProtocolViolation } from '../../protocol/decode.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { MIN_PROTOCOL_VERSION, PROTOCOL_VERSION } from '../../protocol/version.ts';
-import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import type { TransportExit } from '../transport/transport.ts';
 import { PROGRAM } from './program.ts';
 
@@ -45,6 +45,17 @@ export function lostError(description: string, exit: TransportExit | undefined):
   const said = exit === undefined || exit.stderr === '' ? '' : `; it said: ${exit.stderr}`;
   return new SqlsyncError('CONNECTION_LOST', `Lost ${description} before it was done: ${how}${said}`, {
     hint: 'Nothing was changed here unless a commit was reported. Run it again: it goes on from what is there.',
+  });
+}
+
+/** A conversation that broke between the root hash and the confirmation of the commit says nothing about either. */
+export function outcomeUnknown(error: unknown): SqlsyncError {
+  const failure = toSqlsyncError(error);
+  if (failure.outcomeUnknown) return failure;
+  return new SqlsyncError(failure.code, failure.message, {
+    hint: 'The replica may have been committed before that. `sqlsync verify` tells; running it again is safe.',
+    cause: error,
+    outcomeUnknown: true,
   });
 }
 

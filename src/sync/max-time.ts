@@ -1,8 +1,11 @@
 import { SqlsyncError } from '../errors.ts';
 
+const HINT = 'Run it again, it goes on from what has arrived, or allow more by --max-time.';
+
 /**
  * Runs `work` with a signal that aborts with `signal`, or when `maxTimeMs` have passed (undefined: never). Work that was
- * interrupted by the limit fails with TIMEOUT, having undone what it undoes for INTERRUPTED.
+ * interrupted by the limit fails with TIMEOUT, having undone what it undoes for INTERRUPTED; what is not known of its
+ * outcome then is not known now.
  */
 export async function withMaxTime<T>(
   maxTimeMs: number | undefined,
@@ -18,8 +21,9 @@ export async function withMaxTime<T>(
     const isOurs = error instanceof SqlsyncError && error.code === 'INTERRUPTED';
     if (!isOurs || !limit.signal.aborted || signal?.aborted === true) throw error;
     throw new SqlsyncError('TIMEOUT', `Not done after the ${maxTimeMs / 1000} s of --max-time`, {
-      hint: 'Run it again, it goes on from what has arrived, or allow more by --max-time.',
+      hint: (error.outcomeUnknown ? error.hint : undefined) ?? HINT,
       cause: error,
+      outcomeUnknown: error.outcomeUnknown,
     });
   } finally {
     clearTimeout(timer);

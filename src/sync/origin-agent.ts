@@ -4,11 +4,12 @@ import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, MAX_TEXTS, TREE_FANOUT } from
 import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
-import { SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { SqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
+import { outcomeUnknown } from './connection-error.ts';
 import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
@@ -24,6 +25,8 @@ export interface OriginOptions {
   readonly restored?: (() => OriginSnapshot) | undefined;
   /** Has a say in what the replica agent names. */
   readonly access?: AccessCheck | undefined;
+  /** Nothing is committed at the other end. */
+  readonly dryRun?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called with what the user should know, before the first page is read. */
   readonly onSnapshot?: (snapshot: {
@@ -79,7 +82,7 @@ export async function serveOrigin(
       rounds++;
       if (!session.wal) await pause(options.signal);
     } catch (error) {
-      throw session.mayBeCommitted ? outcomeUnknown(error) : error;
+      throw session.mayBeCommitted && options.dryRun !== true ? outcomeUnknown(error) : error;
     } finally {
       session.close();
     }
@@ -323,15 +326,6 @@ class OriginSession {
 async function pause(signal: AbortSignal | undefined): Promise<void> {
   // An interruption shows at the next look at the connection.
   await delay(ROLLBACK_MODE_PAUSE_MS, undefined, signal === undefined ? {} : { signal }).catch(() => {});
-}
-
-/** A conversation that broke between the root hash and the confirmation of the commit says nothing about either. */
-function outcomeUnknown(error: unknown): SqlsyncError {
-  const failure = toSqlsyncError(error);
-  return new SqlsyncError(failure.code, failure.message, {
-    hint: 'The replica may have been committed before that. `sqlsync verify` tells; running it again is safe.',
-    cause: error,
-  });
 }
 
 /** The first characters of `text`, as many as fit into so many bytes of UTF-8. */

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError, systemErrorCode, toSqlsyncError } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
+import { outcomeUnknown } from './connection-error.ts';
 
 /** Failures of the link: what they say may not be so in a moment. */
 const LINK_FAILURES: ReadonlySet<ErrorCode> = new Set(['CONNECT_FAILED', 'CONNECTION_LOST', 'TIMEOUT']);
@@ -34,7 +35,8 @@ export interface Retry {
 /**
  * Runs `work`, and again where the link failed it: after a pause that doubles up to a minute and begins anew when an
  * attempt has moved something, shortened by chance so that many who lost the same host do not come back at once.
- * Rejects with the last failure, and with INTERRUPTED where the signal aborts a pause.
+ * Rejects with the last failure, and with INTERRUPTED where the signal aborts a pause; either has an unknown outcome
+ * where that of any attempt is unknown.
  */
 export async function withRetries<T>(
   work: (attempt: number) => Promise<T>,
@@ -42,17 +44,21 @@ export async function withRetries<T>(
 ): Promise<{ result: T; attempts: number }> {
   const { random = Math.random, firstPauseMs = FIRST_PAUSE_MS } = options;
   let nextPauseMs = firstPauseMs;
+  let isUnknown = false;
   for (let attempt = 1; ; attempt++) {
     try {
       return { result: await work(attempt), attempts: attempt };
     } catch (error) {
       const failure = toSqlsyncError(error);
-      if (attempt > options.retries || !mayPass(failure, attempt)) throw error;
+      isUnknown ||= failure.outcomeUnknown;
+      if (attempt > options.retries || !mayPass(failure, attempt)) {
+        throw isUnknown ? outcomeUnknown(error) : error;
+      }
       if (options.hasProgressed()) nextPauseMs = firstPauseMs;
       const pauseMs = Math.round(nextPauseMs * (1 - random() / 2));
       nextPauseMs = Math.min(nextPauseMs * 2, MAX_PAUSE_MS);
       options.onRetry({ failure, pauseMs, attempt: attempt + 1 });
-      await pause(pauseMs, options.signal);
+      await pause(pauseMs, options.signal, isUnknown);
     }
   }
 }
@@ -63,13 +69,14 @@ function mayPass({ code, cause }: SqlsyncError, attempt: number): boolean {
   return LINK_FAILURES.has(code) && !LASTING_CAUSES.has(systemErrorCode(cause));
 }
 
-async function pause(pauseMs: number, signal: AbortSignal | undefined): Promise<void> {
+async function pause(pauseMs: number, signal: AbortSignal | undefined, isUnknown: boolean): Promise<void> {
   try {
     await delay(pauseMs, undefined, signal === undefined ? {} : { signal });
   } catch (error) {
-    throw new SqlsyncError('INTERRUPTED', 'Interrupted while waiting to try again', {
+    const interrupted = new SqlsyncError('INTERRUPTED', 'Interrupted while waiting to try again', {
       hint: 'Run it again: it goes on from what is there.',
       cause: error,
     });
+    throw isUnknown ? outcomeUnknown(interrupted) : interrupted;
   }
 }

@@ -287,6 +287,7 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
   const open = await connection.receiveOnly('open');
   return serveOrigin(connection, open, {
     path: resolve(origin.path),
+    dryRun: options.dryRun,
     signal: options.signal,
     onSnapshot: (snapshot) => announce(run, snapshot),
     onProgress: (progress) => forwardProgress(run, attempt, progress),

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -7,7 +7,8 @@ import { change, largeDatabase, names } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';
 import { OtherProcess } from '../support/other-process.ts';
-import { Command, Hold, jsonLines, summaryOf, untilGone } from './command.ts';
+import { gone, killEnvironment, readKillLog } from '../support/relay-kill.ts';
+import { Command, Hold, jsonLines, PROGRAM, summaryOf, until, untilGone } from './command.ts';
 import type { CommandOptions } from './command.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -24,6 +25,13 @@ function place(t: TestContext): Place {
   const origin = join(tempDir(t), 'a.db');
   largeDatabase(origin, 4e6);
   return { folder, origin, replica: join(folder, 'r.db') };
+}
+
+/** A shell script in a folder of its own. */
+function executable(t: TestContext, script: string): string {
+  const path = join(tempDir(t), 'shell');
+  writeFileSync(path, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  return path;
 }
 
 /** Stops a sync in mid-transfer, sends it the signal and sees that it and its agent end. */
@@ -96,6 +104,38 @@ test('an interrupted sync with --json ends with an error line', async (t) => {
   const stdout = await interrupt(t, place(t), 'SIGTERM', { json: true });
   const last = jsonLines(stdout).at(-1);
   assert.deepEqual([last?.type, last?.['code'], last?.['exitStatus']], ['error', 'INTERRUPTED', 130]);
+});
+
+describe('a push that is interrupted when the far side has all pages,', () => {
+  for (const [step, state] of [
+    ['in:root', 'not committed'],
+    ['after:out:release', 'not committed'],
+    ['before:out:done', 'committed'],
+  ] as const) {
+    test(`at ${step.replaceAll(':', ' ')} (${state}), says that the replica may have been committed`, async (t) => {
+      const here = place(t);
+      const log = join(tempDir(t), 'log');
+      const shell = executable(t, 'shift\nexec "$NODE" "$PROGRAM" agent');
+      const args = [here.origin, `host:${here.replica}`, '--rsh', shell, '--json'];
+      const env = { NODE: process.execPath, PROGRAM, ...killEnvironment(step, 'nobody', log) };
+      const command = new Command(args, { env: { ...env, SQLSYNC_TEST_KILL: `${step} nobody fine` } });
+      await until(() => existsSync(log) && readKillLog(log).killedAt !== undefined, command);
+      assert.equal(existsSync(here.replica), state === 'committed');
+      command.child.kill('SIGINT');
+      await command.says('INTERRUPTED');
+      writeFileSync(`${log}.go`, '');
+      const { status, stdout } = await command.done;
+      await gone(readKillLog(log).agentPid, 'the agent');
+      const last = jsonLines(stdout).at(-1);
+      assert.deepEqual(
+        [status, last?.['code'], last?.['outcomeUnknown']],
+        [130, 'INTERRUPTED', true],
+        stdout,
+      );
+      assert.match(last?.['hint'] as string, /may have been committed/);
+      assert.doesNotMatch(stdout, /not changed/);
+    });
+  }
 });
 
 test('a sync that waits for a lock is interrupted at once', async (t) => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import { SqlsyncError } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
@@ -122,6 +123,34 @@ describe('retries', () => {
       return withRetries(failing('CONNECT_FAILED'), given);
     });
     await assert.rejects(run, { code: 'TIMEOUT', message: /--max-time/ });
+  });
+
+  test('that follow an attempt of unknown outcome fail with one, in an attempt and in a pause', async () => {
+    const lost = new SqlsyncError('CONNECTION_LOST', 'lost', { hint: 'Look.', outcomeUnknown: true });
+    const work = (attempt: number): Promise<never> =>
+      attempt === 1 ? Promise.reject(lost) : failing('CONNECT_FAILED')();
+    await assert.rejects(withRetries(work, options(1)), { code: 'CONNECT_FAILED', outcomeUnknown: true });
+    const stop = new AbortController();
+    const given = options(1, { firstPauseMs: 60_000, signal: stop.signal, onRetry: () => stop.abort() });
+    await assert.rejects(withRetries(work, given), { code: 'INTERRUPTED', outcomeUnknown: true });
+    await assert.rejects(withRetries(failing('TIMEOUT'), options(1)), { outcomeUnknown: false });
+  });
+});
+
+describe('--max-time', () => {
+  test('that ends a run of unknown outcome says so, with the hint of what was interrupted', async () => {
+    const hint = 'The replica may have been committed.';
+    for (const outcomeUnknown of [true, false]) {
+      const run = withMaxTime(1, undefined, async (signal) => {
+        await once(signal as AbortSignal, 'abort');
+        throw new SqlsyncError('INTERRUPTED', 'Interrupted', { hint, outcomeUnknown });
+      });
+      await assert.rejects(run, (error: SqlsyncError) => {
+        assert.deepEqual([error.code, error.outcomeUnknown], ['TIMEOUT', outcomeUnknown]);
+        assert.equal(error.hint === hint, outcomeUnknown);
+        return true;
+      });
+    }
   });
 });
 
