@@ -77,12 +77,18 @@ export const ERROR_CODES = [
 
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
+/**
+ * What became of the work in spite of a failure, where that is not nothing: `committed`, all of it is done, and what failed
+ * came after it; `unknown`, it may be done, since the other side was lost before it confirmed the commit.
+ */
+export type FailureOutcome = 'committed' | 'unknown';
+
 export interface SqlsyncErrorOptions {
   /** What the user can do next, as one sentence or command. */
   hint?: string;
   cause?: unknown;
-  /** See {@link SqlsyncError.outcomeUnknown}. */
-  outcomeUnknown?: boolean;
+  /** See {@link SqlsyncError.outcome}. */
+  outcome?: FailureOutcome | undefined;
 }
 
 /**
@@ -92,15 +98,14 @@ export interface SqlsyncErrorOptions {
 export class SqlsyncError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
-  /** The work may have been done all the same: who was to confirm a commit was lost before the confirmation came. */
-  readonly outcomeUnknown: boolean;
+  readonly outcome: FailureOutcome | undefined;
 
   constructor(code: ErrorCode, message: string, options: SqlsyncErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'SqlsyncError';
     this.code = code;
     this.hint = options.hint;
-    this.outcomeUnknown = options.outcomeUnknown === true;
+    this.outcome = options.outcome;
   }
 }
 

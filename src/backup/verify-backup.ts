@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
-import { integrityFindings } from '../sqlite/integrity-check.ts';
+import { checkIntegrity } from '../sqlite/integrity-check.ts';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { createPageHasher } from '../pages/hash.ts';
 import { pageNumber } from '../pages/page-types.ts';
@@ -21,7 +21,7 @@ export interface OriginHashes {
 /**
  * Restores a snapshot to a temporary file from what is in the store now, compares that page by page with what the origin had, and
  * runs integrity_check on it. Throws SqlsyncError STORE_DAMAGED where they are not the same, ORIGIN_UNREADABLE where the database
- * was copied as it is and is itself malformed.
+ * was copied as it is and is itself malformed, WORKER_LOST where SQLite could not look.
  */
 export async function verifyBackup(
   access: StoreAccess,
@@ -42,12 +42,20 @@ export async function verifyBackup(
         },
       );
     }
-    const problems = snapshot.pageCount === 0 ? [] : await integrityFindings(copy.path, 0, signal);
+    if (snapshot.pageCount === 0) return;
+    const result = await checkIntegrity(copy.path, 0, signal);
     throwIfAborted(signal);
-    if (problems.length === 0) return;
+    if (!result.made) {
+      throw new SqlsyncError(
+        'WORKER_LOST',
+        `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but integrity_check of it could not be made: ${result.why}`,
+        { hint: 'The snapshot is in the store. Has this host enough memory and processes? Run it again.' },
+      );
+    }
+    if (result.findings.length === 0) return;
     throw new SqlsyncError(
       'ORIGIN_UNREADABLE',
-      `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but the database itself is malformed: ${sanitizeText(problems[0] ?? '')}`,
+      `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but the database itself is malformed: ${sanitizeText(result.findings[0] ?? '')}`,
       { hint: 'Salvage the origin with `sqlite3 FILE .recover`, or restore an older snapshot.' },
     );
   } finally {

@@ -65,11 +65,11 @@ export class Output {
   }
 
   error(error: SqlsyncError): void {
-    const { code, message, hint, outcomeUnknown } = error;
+    const { code, message, hint, outcome } = error;
     this.#keep(`sqlsync: ${shown(message, 4000)} [${code}]\n${hint === undefined ? '' : shown(hint, 4000)}`);
     if (this.options.json) {
       const exitStatus = exitStatusOf(code);
-      const more = { ...(hint === undefined ? {} : { hint }), ...(outcomeUnknown ? { outcomeUnknown } : {}) };
+      const more = { ...(hint === undefined ? {} : { hint }), ...(outcome === undefined ? {} : { outcome }) };
       return this.json({ type: 'error', code, message, ...more, exitStatus });
     }
     // Names in it may be a peer's, or a user's who fetches a file that somebody else named.

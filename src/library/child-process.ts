@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { SqlsyncError } from '../errors.ts';
+import type { FailureOutcome } from '../errors.ts';
 import { commandPath } from '../sync/program.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
 import { EXIT_CANNOT_RUN } from '../transport/silent-exit.ts';
@@ -159,9 +160,11 @@ class ChildRun {
     if (this.#thrown !== undefined) reject(this.#thrown.error);
     else if (outcome?.type === 'result') resolve(outcome.summary);
     else if (outcome === undefined) {
-      reject(wasAborted && this.#killed ? aborted(this.#task, signal, writes(this.#task)) : this.#lost());
+      reject(
+        wasAborted && this.#killed ? aborted(this.#task, signal, outcomeOfLoss(this.#task)) : this.#lost(),
+      );
     } else if (wasAborted && outcome.error.code === 'INTERRUPTED') {
-      reject(aborted(this.#task, signal, outcome.error.outcomeUnknown));
+      reject(aborted(this.#task, signal, outcome.error.outcome));
     } else reject(errorFrom(outcome.error));
   }
 
@@ -185,7 +188,7 @@ class ChildRun {
     return new SqlsyncError(
       'WORKER_LOST',
       `The child process of ${this.#task.name}() ${how} before it was done${detail}`,
-      { hint: `${whatIsLeft(this.#task)} Run it again.`, outcomeUnknown: writes(this.#task) },
+      { hint: `${whatIsLeft(this.#task)} Run it again.`, outcome: outcomeOfLoss(this.#task) },
     );
   }
 }
@@ -194,11 +197,11 @@ function once(child: ChildProcess, event: 'close' | 'disconnect'): Promise<void>
   return new Promise((resolve) => child.once(event, () => resolve()));
 }
 
-function aborted(task: Task, signal: AbortSignal, outcomeUnknown = false): SqlsyncError {
+function aborted(task: Task, signal: AbortSignal, outcome?: FailureOutcome): SqlsyncError {
   return new SqlsyncError('INTERRUPTED', `${task.name}() was aborted`, {
     hint: whatIsLeft(task),
     cause: signal.reason,
-    outcomeUnknown,
+    outcome,
   });
 }
 
@@ -210,8 +213,9 @@ function notStarted(task: Task, error: unknown): SqlsyncError {
   });
 }
 
-function writes(task: Task): boolean {
-  return task.name === 'backup' || (task.name !== 'verify' && task.options.dryRun !== true);
+function outcomeOfLoss(task: Task): FailureOutcome | undefined {
+  const writes = task.name === 'backup' || (task.name !== 'verify' && task.options.dryRun !== true);
+  return writes ? 'unknown' : undefined;
 }
 
 function whatIsLeft(task: Task): string {

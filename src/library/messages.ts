@@ -1,5 +1,5 @@
 import { parseErrorCode, SqlsyncError, systemErrorCode } from '../errors.ts';
-import type { ErrorCode } from '../errors.ts';
+import type { ErrorCode, FailureOutcome } from '../errors.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
 import type { SyncOptions, SyncSummary } from '../sync/sync.ts';
@@ -47,7 +47,7 @@ export interface ErrorData {
   readonly code: ErrorCode;
   readonly message: string;
   readonly hint: string | undefined;
-  readonly outcomeUnknown: boolean;
+  readonly outcome: FailureOutcome | undefined;
   readonly cause: CauseData | undefined;
 }
 
@@ -59,15 +59,15 @@ interface CauseData {
 }
 
 export function errorData(error: SqlsyncError): ErrorData {
-  const { code, message, hint, outcomeUnknown, cause } = error;
-  return { code, message, hint, outcomeUnknown, cause: cause === undefined ? undefined : causeData(cause) };
+  const { code, message, hint, outcome, cause } = error;
+  return { code, message, hint, outcome, cause: cause === undefined ? undefined : causeData(cause) };
 }
 
 /** The same error on this side; `stack` is that of the child, where it happened. */
 export function errorFrom(data: ErrorData): SqlsyncError {
   return new SqlsyncError(parseErrorCode(data.code), data.message, {
     ...(data.hint === undefined ? {} : { hint: data.hint }),
-    outcomeUnknown: data.outcomeUnknown,
+    outcome: data.outcome,
     ...(data.cause === undefined ? {} : { cause: causeFrom(data.cause) }),
   });
 }

@@ -1,37 +1,90 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { systemErrorCode } from '../errors.ts';
 import { openRaw } from './binding.ts';
 import { databaseUri } from './database-uri.ts';
 
-/** What the thread is told; the key keeps other threads that load this module from checking anything. */
+/** What `PRAGMA integrity_check` says: nothing where the database is sound. A check that was not made says nothing. */
+export type IntegrityResult =
+  | { readonly made: true; readonly findings: readonly string[] }
+  | { readonly made: false; readonly why: string };
+
+/** What the process and its thread are told. */
 interface CheckStart {
   readonly integrityCheckOf: string;
   readonly timeoutMs: number;
 }
 
+/** The one argument of the process; the path comes over its IPC channel, where `ps` does not show it. */
+const PROCESS_FLAG = '--integrity-check';
+
 /**
- * What `PRAGMA integrity_check` finds wrong with a database, at most 100 sentences; none where it is sound. A check that
- * could not be made is a finding too. Runs in a thread of its own, since it may take minutes, and reads only. Never
- * rejects. `path` is absolute; `timeoutMs` is how long to wait for locks.
+ * What is wrong with a database, at most 100 sentences. Never rejects. `path` is absolute; `timeoutMs` is how long to wait
+ * for locks.
+ *
+ *     this process ── path ──► child ──► its thread: one statement, which may take minutes
+ *                  ◄─ result ─
+ *
+ * No thread can be stopped within a statement, but a process can: it is killed when `signal` aborts, and kills itself
+ * when this process is gone. It reads only, so that a kill leaves nothing undone.
  */
-export async function integrityFindings(
+export async function checkIntegrity(
   path: string,
   timeoutMs: number,
   signal?: AbortSignal,
-): Promise<string[]> {
-  const start: CheckStart = { integrityCheckOf: path, timeoutMs };
-  const worker = new Worker(new URL(import.meta.url), { workerData: start });
+): Promise<IntegrityResult> {
+  if (signal?.aborted === true) return { made: false, why: 'it was interrupted' };
+  const child = spawn(process.execPath, [import.meta.filename, PROCESS_FLAG], {
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    windowsHide: true,
+  });
+  const ended = endOf(child);
+  const kill = (): void => void child.kill('SIGKILL');
+  signal?.addEventListener('abort', kill, { once: true });
   try {
-    const [findings] = (await once(worker, 'message', signal === undefined ? {} : { signal })) as [string[]];
-    return findings;
-  } catch (error) {
-    return [`integrity_check could not be made: ${error instanceof Error ? error.message : String(error)}`];
+    let result: IntegrityResult | undefined;
+    child.on('message', (message: IntegrityResult) => (result = message));
+    child.send({ integrityCheckOf: path, timeoutMs } satisfies CheckStart, () => {});
+    const how = await ended;
+    return result ?? { made: false, why: how };
   } finally {
-    await worker.terminate();
+    signal?.removeEventListener('abort', kill);
   }
 }
 
-function check({ integrityCheckOf: path, timeoutMs }: CheckStart): string[] {
+/** How it ended, once all that it said has come. */
+async function endOf(child: ChildProcess): Promise<string> {
+  try {
+    const disconnected = once(child, 'disconnect');
+    disconnected.catch(() => {}); // one that never started
+    await once(child, 'exit');
+    await disconnected;
+  } catch (error) {
+    return `its process could not be started: ${error instanceof Error ? error.message : String(error)}`;
+  }
+  const { signalCode, exitCode } = child;
+  return `its process ${signalCode === null ? `ended with status ${exitCode}` : `was killed by ${signalCode}`}`;
+}
+
+/** The process: its main thread stays free to notice that nobody waits any more. */
+function runProcess(): void {
+  // Ctrl-C at a terminal reaches this process too; what it means is for the other one to say.
+  process.on('SIGINT', () => {});
+  process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+  process.once('message', (start: CheckStart) => {
+    const worker = new Worker(new URL(import.meta.url), { workerData: start });
+    const report = (result: IntegrityResult): void => void process.send?.(result, () => process.exit());
+    worker.once('message', report);
+    worker.once('error', (error) =>
+      report({ made: false, why: error instanceof Error ? error.message : String(error) }),
+    );
+  });
+}
+
+/** Throws where the file cannot be opened. */
+function check({ integrityCheckOf: path, timeoutMs }: CheckStart): IntegrityResult {
   const database = openRaw(databaseUri(path, { mode: 'ro' }), {
     readonly: true,
     fileMustExist: true,
@@ -40,21 +93,25 @@ function check({ integrityCheckOf: path, timeoutMs }: CheckStart): string[] {
   try {
     const rows = database.pragma('integrity_check') as { integrity_check: string }[];
     const findings = rows.map((row) => row.integrity_check);
-    return findings.length === 1 && findings[0] === 'ok' ? [] : findings;
+    return { made: true, findings: findings.length === 1 && findings[0] === 'ok' ? [] : findings };
   } catch (error) {
-    // A schema that SQLite cannot parse, or a page 1 that is none.
-    return [error instanceof Error ? error.message : String(error)];
+    const text = error instanceof Error ? error.message : String(error);
+    return isDamage(systemErrorCode(error)) ? { made: true, findings: [text] } : { made: false, why: text };
   } finally {
     database.close();
   }
 }
 
-if (
-  !isMainThread &&
-  typeof workerData === 'object' &&
-  workerData !== null &&
-  'integrityCheckOf' in workerData
-) {
+/** A schema that SQLite cannot parse, or a page 1 that is none; not a lock, nor a lack of memory. */
+function isDamage(code: string | undefined): boolean {
+  return code === 'SQLITE_ERROR' || code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT') === true;
+}
+
+// What runs here is told by flag and key, so that no other program or thread that loads this module checks anything.
+if (isMainThread) {
+  const [, program, flag] = process.argv;
+  if (program === import.meta.filename && flag === PROCESS_FLAG && process.send !== undefined) runProcess();
+} else if (typeof workerData === 'object' && workerData !== null && 'integrityCheckOf' in workerData) {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   parentPort?.postMessage(check(workerData as CheckStart));
 }

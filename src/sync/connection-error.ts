@@ -51,11 +51,11 @@ export function lostError(description: string, exit: TransportExit | undefined):
 /** A conversation that broke between the root hash and the confirmation of the commit says nothing about either. */
 export function outcomeUnknown(error: unknown): SqlsyncError {
   const failure = toSqlsyncError(error);
-  if (failure.outcomeUnknown) return failure;
+  if (failure.outcome !== undefined) return failure;
   return new SqlsyncError(failure.code, failure.message, {
     hint: 'The replica may have been committed before that. `sqlsync verify` tells; running it again is safe.',
     cause: error,
-    outcomeUnknown: true,
+    outcome: 'unknown',
   });
 }
 

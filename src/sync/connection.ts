@@ -58,6 +58,7 @@ export class Connection {
   bytesReceived = 0;
   /** What a peer is told that asks how long the run may take, in milliseconds; 0 is for ever. */
   readonly maxTimeMs: number;
+  readonly #over = new AbortController();
   readonly #heartbeat: Heartbeat;
   #deadline: NodeJS.Timeout | undefined;
   /** What this side and the peer said last of a silence to come. */
@@ -103,6 +104,11 @@ export class Connection {
     this.send(
       message('hello', { minVersion: MIN_PROTOCOL_VERSION, maxVersion: PROTOCOL_VERSION, program: PROGRAM }),
     );
+  }
+
+  /** Aborts when no more can come from the peer, or this side gave up. */
+  get over(): AbortSignal {
+    return this.#over.signal;
   }
 
   /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
@@ -292,6 +298,7 @@ export class Connection {
     this.#ended = true;
     this.#heartbeat.stop();
     this.#onActivity();
+    this.#over.abort();
   }
 
   #onFailure(error: Error): void {
@@ -307,6 +314,7 @@ export class Connection {
             },
           );
     this.#onActivity();
+    this.#over.abort();
   }
 
   readonly #onAbort = (): void => {

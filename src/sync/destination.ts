@@ -17,8 +17,11 @@ export interface Destination {
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
   /** Commits what was copied and checked, or ends without where nothing changed. */
   settle(sink: PageSink, copied: CopiedPages): Promise<Outcome>;
-  /** What SQLite finds wrong with what is there now, a line each; only where that was asked for. */
-  findings?(): Promise<readonly string[]>;
+  /**
+   * What SQLite finds wrong with what is there now, a line each; only where that was asked for. `warnings` takes why it
+   * could not look. Throws SqlsyncError INTERRUPTED.
+   */
+  findings?(warnings: string[]): Promise<readonly string[]>;
 }
 
 /** What a copy found, before it is committed. */

@@ -74,6 +74,7 @@ async function replicate(
     replace,
     followLinks,
     check,
+    over: connection.over,
     restores: restore,
     reader,
     busyTimeoutMs,

@@ -4,8 +4,8 @@ const HINT = 'Run it again, it goes on from what has arrived, or allow more by -
 
 /**
  * Runs `work` with a signal that aborts with `signal`, or when `maxTimeMs` have passed (undefined: never). Work that was
- * interrupted by the limit fails with TIMEOUT, having undone what it undoes for INTERRUPTED; what is not known of its
- * outcome then is not known now.
+ * interrupted by the limit fails with TIMEOUT, having undone what it undoes for INTERRUPTED; its outcome
+ * stays what it was.
  */
 export async function withMaxTime<T>(
   maxTimeMs: number | undefined,
@@ -21,9 +21,9 @@ export async function withMaxTime<T>(
     const isOurs = error instanceof SqlsyncError && error.code === 'INTERRUPTED';
     if (!isOurs || !limit.signal.aborted || signal?.aborted === true) throw error;
     throw new SqlsyncError('TIMEOUT', `Not done after the ${maxTimeMs / 1000} s of --max-time`, {
-      hint: (error.outcomeUnknown ? error.hint : undefined) ?? HINT,
+      hint: (error.outcome === undefined ? undefined : error.hint) ?? HINT,
       cause: error,
-      outcomeUnknown: error.outcomeUnknown,
+      outcome: error.outcome,
     });
   } finally {
     clearTimeout(timer);

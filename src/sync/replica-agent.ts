@@ -53,6 +53,8 @@ export interface ReplicaOptions extends CopyOptions {
   readonly followLinks: boolean;
   /** SQLite checks the replica at the end; what it finds goes into `done`. */
   readonly check: boolean;
+  /** Ends that check, as `signal` does: nobody waits for what it finds. */
+  readonly over?: AbortSignal | undefined;
   /** The origin is what a backup store kept: the replica is restored, and gets no mark. */
   readonly restores?: boolean;
   /** When pages of a replica in WAL mode wait in the spool; by default never. With limits always. */
@@ -183,6 +185,7 @@ async function attemptCopy(
     const warnings: string[] = [];
     const counts = countsOf(copy, run.rounds);
     const outcome = await destination.settle(sink, { changed, counts, snapshot, warnings });
+    const findings = [...((await destination.findings?.(warnings)) ?? [])];
     const done = message('done', {
       outcome: OUTCOMES[outcome],
       pageSize: snapshot.pageSize,
@@ -191,7 +194,7 @@ async function attemptCopy(
       created: outcome === 'committed' && destination.isNew,
       resumed: run.resumed,
       warnings: [...destination.warnings, ...sink.warnings, ...warnings],
-      findings: [...((await destination.findings?.()) ?? [])],
+      findings,
     });
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
     return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };

@@ -10,7 +10,7 @@ import type { ReplicaPlace } from '../pages/open-replica.ts';
 import type { PageSink } from '../pages/page-source.ts';
 import { replicaError } from '../pages/replica-error.ts';
 import type { Staging } from '../pages/staging.ts';
-import { integrityFindings } from '../sqlite/integrity-check.ts';
+import { checkIntegrity } from '../sqlite/integrity-check.ts';
 import type { CopiedPages, Destination } from './destination.ts';
 import type { ReplicaOptions } from './replica-agent.ts';
 
@@ -39,7 +39,7 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
       }
     },
     settle: (sink, copied) => settle(sink, place, options, { ...copied, staging }),
-    findings: () => findingsOf(place.path, options),
+    findings: (warnings) => findingsOf(place.path, options, warnings),
   };
 }
 
@@ -52,10 +52,19 @@ async function resumeStaging(staging: Staging, path: string): Promise<void> {
 }
 
 /** The replica is an exact copy by now: what is found wrong with it is wrong with the origin's snapshot. */
-async function findingsOf(path: string, options: ReplicaOptions): Promise<string[]> {
+async function findingsOf(path: string, options: ReplicaOptions, warnings: string[]): Promise<string[]> {
   if (!options.check || options.dryRun) return [];
-  const findings = await integrityFindings(path, options.busyTimeoutMs, options.signal);
-  return findings.map((finding) => sanitizeText(finding));
+  const end = AbortSignal.any([options.signal, options.over].filter((signal) => signal !== undefined));
+  const result = await checkIntegrity(path, options.busyTimeoutMs, end);
+  if (result.made) return result.findings.map((finding) => sanitizeText(finding));
+  if (end.aborted) {
+    throw new SqlsyncError('INTERRUPTED', `Interrupted while SQLite checked ${path}`, {
+      hint: 'The replica is an exact copy, and committed; only the check was not made. Run it again for that.',
+      outcome: 'committed',
+    });
+  }
+  warnings.push(`${path} is an exact copy, but integrity_check of it could not be made: ${result.why}`);
+  return [];
 }
 
 /** Longer than any path and host name there is, and together less than a mark may hold. */

@@ -50,7 +50,7 @@ export async function withRetries<T>(
       return { result: await work(attempt), attempts: attempt };
     } catch (error) {
       const failure = toSqlsyncError(error);
-      isUnknown ||= failure.outcomeUnknown;
+      isUnknown ||= failure.outcome === 'unknown';
       if (attempt > options.retries || !mayPass(failure, attempt)) {
         throw isUnknown ? outcomeUnknown(error) : error;
       }

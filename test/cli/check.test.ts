@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { maskedPages, tempDir } from '../support/compare.ts';
 import { change, damage, smallDatabase } from '../pages/databases.ts';
 import { runRelayed } from '../support/relay-near.ts';
-import { assertRefused, jsonLines, sqlsync } from './command.ts';
+import { assertRefused, Command, jsonLines, PROGRAM, sqlsync, until, untilGone } from './command.ts';
 import type { Summary } from './command.ts';
 
 /** An origin with an index that lacks what its table has, which only integrity_check notices. */
@@ -77,5 +77,83 @@ describe('--check', () => {
     const { origin, replica } = damaged(t);
     const expected = { code: 'USAGE', status: 2, says: /exclude each other/ } as const;
     await assertRefused([origin, replica, '--check', '--dry-run'], expected);
+  });
+});
+
+/** Whose check takes longer than anybody waits: a CHECK that integrity_check evaluates by trying all ways to match. */
+function endless(t: TestContext): { origin: string; replica: string } {
+  const folder = tempDir(t);
+  const origin = join(folder, 'origin.db');
+  change(
+    origin,
+    `CREATE TABLE slow (x CHECK (x NOT LIKE '%a%a%a%a%a%a%b')); PRAGMA ignore_check_constraints = ON;
+     INSERT INTO slow VALUES (printf('%.3000c', 'a'))`,
+  );
+  return { origin, replica: join(folder, 'replica.db') };
+}
+
+/** The process that checks, once there is one; it is a child of `parent`. */
+async function checker(command: Command, parent?: () => number | undefined): Promise<number> {
+  let found: number | undefined;
+  await until(() => {
+    const pid = parent === undefined ? command.child.pid : parent();
+    found = pid === undefined ? undefined : childrenOf(pid).find((child) => isChecker(child));
+    return found !== undefined;
+  }, command);
+  return found as number;
+}
+
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+}
+
+function isChecker(pid: number): boolean {
+  return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--integrity-check');
+}
+
+describe('--check that takes long', () => {
+  test('is ended by Ctrl-C, which says that the copy is committed and not that it is damaged', async (t) => {
+    const { origin, replica } = endless(t);
+    const command = new Command([origin, replica, '--check', '--json'], { detached: true });
+    const pid = await checker(command);
+    process.kill(-(command.child.pid as number), 'SIGINT');
+    const { status, stdout } = await command.done;
+    const last = jsonLines(stdout).at(-1);
+    assert.deepEqual([status, last?.['code'], last?.['outcome']], [130, 'INTERRUPTED', 'committed'], stdout);
+    assert.match(last?.['hint'] as string, /is an exact copy, and committed/);
+    assert.deepEqual(maskedPages(readFileSync(replica)), maskedPages(readFileSync(origin)));
+    await untilGone([pid]);
+  });
+
+  test('ends with the far agent of a push whose near side was killed', async (t) => {
+    const { origin, replica } = endless(t);
+    const shell = join(tempDir(t), 'shell');
+    writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
+    const command = new Command([origin, `host:${replica}`, '--check', '--rsh', shell]);
+    const agent = (): number | undefined => command.children()[0];
+    const pid = await checker(command, agent);
+    const pids = [agent() as number, pid];
+    command.child.kill('SIGKILL');
+    await command.done;
+    await untilGone(pids);
+  });
+
+  test('ends with the process that wanted it, however that ends', async (t) => {
+    const { origin, replica } = endless(t);
+    const command = new Command([origin, replica, '--check']);
+    const pid = await checker(command);
+    command.child.kill('SIGKILL');
+    await command.done;
+    await untilGone([pid]);
+  });
+
+  test('and cannot be made to its end is a warning, and no damage', async (t) => {
+    const { origin, replica } = endless(t);
+    const command = new Command([origin, replica, '--check', '--json']);
+    process.kill(await checker(command), 'SIGKILL');
+    const { status, stdout } = await command.done;
+    const summary = jsonLines(stdout).at(-1);
+    assert.deepEqual([status, summary?.['findings']], [0, []], stdout);
+    assert.match(String(summary?.['warnings']), /could not be made: .*killed by SIGKILL/);
   });
 });

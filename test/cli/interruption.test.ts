@@ -127,11 +127,7 @@ describe('a push that is interrupted when the far side has all pages,', () => {
       const { status, stdout } = await command.done;
       await gone(readKillLog(log).agentPid, 'the agent');
       const last = jsonLines(stdout).at(-1);
-      assert.deepEqual(
-        [status, last?.['code'], last?.['outcomeUnknown']],
-        [130, 'INTERRUPTED', true],
-        stdout,
-      );
+      assert.deepEqual([status, last?.['code'], last?.['outcome']], [130, 'INTERRUPTED', 'unknown'], stdout);
       assert.match(last?.['hint'] as string, /may have been committed/);
       assert.doesNotMatch(stdout, /not changed/);
     });

@@ -126,28 +126,28 @@ describe('retries', () => {
   });
 
   test('that follow an attempt of unknown outcome fail with one, in an attempt and in a pause', async () => {
-    const lost = new SqlsyncError('CONNECTION_LOST', 'lost', { hint: 'Look.', outcomeUnknown: true });
+    const lost = new SqlsyncError('CONNECTION_LOST', 'lost', { hint: 'Look.', outcome: 'unknown' });
     const work = (attempt: number): Promise<never> =>
       attempt === 1 ? Promise.reject(lost) : failing('CONNECT_FAILED')();
-    await assert.rejects(withRetries(work, options(1)), { code: 'CONNECT_FAILED', outcomeUnknown: true });
+    await assert.rejects(withRetries(work, options(1)), { code: 'CONNECT_FAILED', outcome: 'unknown' });
     const stop = new AbortController();
     const given = options(1, { firstPauseMs: 60_000, signal: stop.signal, onRetry: () => stop.abort() });
-    await assert.rejects(withRetries(work, given), { code: 'INTERRUPTED', outcomeUnknown: true });
-    await assert.rejects(withRetries(failing('TIMEOUT'), options(1)), { outcomeUnknown: false });
+    await assert.rejects(withRetries(work, given), { code: 'INTERRUPTED', outcome: 'unknown' });
+    await assert.rejects(withRetries(failing('TIMEOUT'), options(1)), { outcome: undefined });
   });
 });
 
 describe('--max-time', () => {
   test('that ends a run of unknown outcome says so, with the hint of what was interrupted', async () => {
     const hint = 'The replica may have been committed.';
-    for (const outcomeUnknown of [true, false]) {
+    for (const outcome of ['unknown', 'committed', undefined] as const) {
       const run = withMaxTime(1, undefined, async (signal) => {
         await once(signal as AbortSignal, 'abort');
-        throw new SqlsyncError('INTERRUPTED', 'Interrupted', { hint, outcomeUnknown });
+        throw new SqlsyncError('INTERRUPTED', 'Interrupted', { hint, outcome });
       });
       await assert.rejects(run, (error: SqlsyncError) => {
-        assert.deepEqual([error.code, error.outcomeUnknown], ['TIMEOUT', outcomeUnknown]);
-        assert.equal(error.hint === hint, outcomeUnknown);
+        assert.deepEqual([error.code, error.outcome], ['TIMEOUT', outcome]);
+        assert.equal(error.hint === hint, outcome !== undefined);
         return true;
       });
     }

@@ -78,7 +78,7 @@ function isBrief(output: Output): boolean {
 }
 
 function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError {
-  if (error.code !== 'INTERRUPTED' || dryRun || error.outcomeUnknown) return error;
+  if (error.code !== 'INTERRUPTED' || dryRun || error.outcome !== undefined) return error;
   return new SqlsyncError(error.code, error.message, {
     hint: 'The replica was not changed; what has arrived beside it is kept, and the next run goes on from it.',
     cause: error.cause,
