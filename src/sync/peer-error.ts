@@ -37,19 +37,26 @@ const PEER_CODES: ReadonlySet<ErrorCode> = new Set([
   'PROTOCOL',
   'PROTOCOL_VERSION',
   'RESTRICTED',
-  'INTERRUPTED',
   'INTERNAL',
 ]);
 
 /** The error that the peer reported, said to be the peer's, and its text made safe to show. */
 export function peerError(error: MessageOf<'error'>): SqlsyncError {
   const code = parseErrorCode(error.errorCode);
+  if (code === 'INTERRUPTED') return peerEnded();
   const hint = sanitizeText(error.hint);
   return new SqlsyncError(
     PEER_CODES.has(code) ? code : 'PROTOCOL',
     `The other side: ${sanitizeText(error.message, 2000)}`,
     hint === '' ? {} : { hint: `Its advice: ${hint}` },
   );
+}
+
+/** Nobody interrupted this side: somebody there ended the agent, as a host does that shuts down. */
+function peerEnded(): SqlsyncError {
+  return new SqlsyncError('CONNECTION_LOST', 'The other side was asked to end before it was done', {
+    hint: 'Its host may be restarting. Run it again: it goes on from what is there.',
+  });
 }
 
 /** The error that an agent reported which is this very program, started by this process. */

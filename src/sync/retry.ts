@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError, systemErrorCode, toSqlsyncError } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
+import { SilentExit } from '../transport/silent-exit.ts';
 import { outcomeUnknown } from './connection-error.ts';
 
 /** Failures of the link: what they say may not be so in a moment. */
@@ -63,9 +64,13 @@ export async function withRetries<T>(
   }
 }
 
-/** After a loss of the link, BUSY may be the far agent that has not noticed it yet and still has its locks. */
+/**
+ * A remote shell that fails in silence may pass once it has worked. After a loss of the link, BUSY may be the far agent that has not
+ * noticed it yet and still has its locks.
+ */
 function mayPass({ code, cause }: SqlsyncError, attempt: number): boolean {
   if (code === 'BUSY') return attempt > 1;
+  if (cause instanceof SilentExit && attempt === 1) return false;
   return LINK_FAILURES.has(code) && !LASTING_CAUSES.has(systemErrorCode(cause));
 }
 

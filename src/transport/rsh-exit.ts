@@ -35,15 +35,18 @@ const CAUSES: readonly { says: RegExp; code: ErrorCode; what: string; hint: stri
 
 const CONNECT_HINT = 'Check the host, the network and what `ssh -v` says.';
 
-/** Why `ssh` ended with status 255 before a byte came; `stderr` is what it said, sanitized. Pure. */
-export function explainOpenssh(description: string, stderr: string): SqlsyncError {
+/**
+ * Why `ssh`, or a script that runs it, ended with status 255 before a byte came; `stderr` is what it said, sanitized, and
+ * `unexplained` the cause where that tells nothing. Pure.
+ */
+export function explainOpenssh(description: string, stderr: string, unexplained?: Error): SqlsyncError {
   const cause = CAUSES.find(({ says }) => says.test(stderr));
   const said = oneLine(stderr);
   const detail = said === '' ? '' : `; it said: ${said}`;
   return new SqlsyncError(
     cause?.code ?? 'CONNECT_FAILED',
     `${description}: ${cause?.what ?? 'the connection failed'}${detail}`,
-    { hint: cause?.hint ?? CONNECT_HINT },
+    { hint: cause?.hint ?? CONNECT_HINT, cause: cause === undefined ? unexplained : undefined },
   );
 }
 

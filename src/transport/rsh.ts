@@ -4,7 +4,7 @@ import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { splitCommand } from './command-words.ts';
 import { spawnProcess } from './process.ts';
 import { explainOpenssh } from './rsh-exit.ts';
-import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
+import { EXIT_CANNOT_RUN, SilentExit, cannotRun } from './silent-exit.ts';
 import { missingExecutable } from './ssh-channel.ts';
 import type { Transport, TransportExit } from './transport.ts';
 
@@ -156,7 +156,9 @@ function explainExit(
 ): SqlsyncError | undefined {
   if (exit.status === 126 || exit.status === 127) return missingExecutable(parts, exit);
   if (exit.status === EXIT_CANNOT_RUN) return cannotRun(parts.description, exit);
-  return openssh && exit.status === 255 ? explainOpenssh(parts.description, exit.stderr) : undefined;
+  if (exit.status !== 255) return undefined;
+  // Another program is mostly a script that ends with `ssh`.
+  return explainOpenssh(parts.description, exit.stderr, openssh ? undefined : new SilentExit(exit.status));
 }
 
 function startError(program: string, error: Error): SqlsyncError {

@@ -4,6 +4,14 @@ import type { TransportExit } from './transport.ts';
 /** How a sqlsync ends whose Node.js is too old or whose packages are missing: before it can speak the protocol. */
 export const EXIT_CANNOT_RUN = 9;
 
+/** The cause where a remote shell of which nothing is known ended so: what it could not do, it may never be able to. */
+export class SilentExit extends Error {
+  constructor(status: number) {
+    super(`ended with status ${status} before a byte came`);
+    this.name = 'SilentExit';
+  }
+}
+
 /** A sqlsync on `host` that ended with {@link EXIT_CANNOT_RUN} and without a byte. Its stderr says why. */
 export function cannotRun(host: string, exit: Pick<TransportExit, 'stderr'>): SqlsyncError {
   const why = exit.stderr === '' ? 'it ended with status 9 and said nothing' : exit.stderr;

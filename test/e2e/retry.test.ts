@@ -99,6 +99,20 @@ describe('--retry', () => {
     assert.ok(existsSync(spoolOf(pair)));
   });
 
+  for (const [says, code] of [
+    ['deploy@host: Permission denied (publickey,password).', 'AUTH_FAILED'],
+    ['no such tunnel', 'CONNECT_FAILED'],
+  ] as const) {
+    test(`is not made of a remote shell that never worked and says "${says}": ${code}`, async () => {
+      const script = join(folder, `link-${++links}`);
+      const text = `#!/bin/sh\necho >> '${script}.log'\necho '${says}' >&2\nexit 255\n`;
+      writeFileSync(script, text, { mode: 0o755 });
+      const run = sync({ ...locations('pull', scenario.pair('wal')), rsh: script, retries: 3 });
+      await assert.rejects(run, { code });
+      assert.equal(readFileSync(`${script}.log`, 'utf8'), '\n');
+    });
+  }
+
   test('is not needed by default: one attempt', async () => {
     const pair = scenario.pair('wal');
     const link = brokenLink('pull', 9, 100_000);

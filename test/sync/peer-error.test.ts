@@ -25,13 +25,23 @@ async function received(t: TestContext, sent: SqlsyncError, isPeerOurs = false):
   );
 }
 
-/** Verdicts of this side, or of the pools of an application. */
+/** Verdicts of this side, or of the stores and pools of an application. */
 const NEVER_A_PEERS: ReadonlySet<ErrorCode> = new Set([
   'NODE_UNSUPPORTED',
   'BINDING_BUILD_FAILED',
   'USAGE',
   'BOTH_REMOTE',
   'CONNECT_FAILED',
+  'LOCKED',
+  'STORE_NOT_FOUND',
+  'STORE_EXISTS',
+  'STORE_UNAVAILABLE',
+  'STORE_VERSION',
+  'STORE_PRUNED',
+  'STORE_DAMAGED',
+  'STORE_FILE_MISSING',
+  'SNAPSHOT_NOT_FOUND',
+  'BACKUP_PARTIAL',
   'HOST_KEY_MISMATCH',
   'HOST_KEY_UNKNOWN',
   'AUTH_FAILED',
@@ -52,9 +62,16 @@ const NEVER_A_PEERS: ReadonlySet<ErrorCode> = new Set([
 describe('an error of the other side', () => {
   test('keeps its code if an agent can find that out, and else is PROTOCOL', async (t) => {
     for (const code of ERROR_CODES) {
+      if (code === 'INTERRUPTED') continue;
       const expected = NEVER_A_PEERS.has(code) ? 'PROTOCOL' : code;
       assert.equal((await received(t, new SqlsyncError(code, 'x'))).code, expected, code);
     }
+  });
+
+  test('that it was interrupted is a loss, which may be tried again, and no Ctrl-C of this side', async (t) => {
+    const { code, message } = await received(t, new SqlsyncError('INTERRUPTED', 'Interrupted'));
+    assert.equal(code, 'CONNECTION_LOST');
+    assert.match(message, /was asked to end/);
   });
 
   test('is told as the other side’s, and its hint as well', async (t) => {
