@@ -165,10 +165,11 @@ async function attemptCopy(
   }
   const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
   let sink: PageSink | undefined;
+  let copy: PageCopy | undefined;
   try {
     sink = await connection.whileBusy(() => destination.openSink(target, snapshot));
     run.resumed ??= sink.resumed;
-    const copy = new PageCopy({
+    copy = new PageCopy({
       connection,
       sink,
       snapshot,
@@ -198,17 +199,22 @@ async function attemptCopy(
     });
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
     return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
+  } catch (error) {
+    const isMoved = error instanceof ReplicaMovedError;
+    if (copy !== undefined && (isMoved || error instanceof RootMismatchError))
+      run.rounds.received(copy.counts, { isKept: isMoved });
+    throw error;
   } finally {
     await sink?.abort();
   }
 }
 
-/** With what the rounds before have received; a page that changed again counts again. */
+/** With what the snapshots before have brought; a page that changed again counts again. */
 function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
   const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy.counts;
   return {
     pagesCompared,
-    pagesChanged: pagesChanged + rounds.pagesTransferred,
+    pagesChanged: pagesChanged + rounds.pagesKept,
     pagesTransferred: pagesTransferred + rounds.pagesTransferred,
     pagesDelta: pagesDelta + rounds.pagesDelta,
   };
