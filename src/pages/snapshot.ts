@@ -124,9 +124,9 @@ export class DatabaseSnapshot implements PageSource {
     return performance.now() - this.#startedAt;
   }
 
-  /** Bytes by which the origin's -wal file grew since then; a WAL that started again from its beginning counts 0. */
+  /** Bytes by which the origin's -wal file grew since then; a WAL that started again from its beginning counts 0. Throws ORIGIN_*. */
   get walGrowthBytes(): number {
-    return Math.max(0, fileBytes(`${this.path}-wal`) - this.#walBytesAtStart);
+    return this.#reading(() => Math.max(0, fileBytes(`${this.path}-wal`) - this.#walBytesAtStart));
   }
 
   readPage(page: PageNumber): Uint8Array {
@@ -188,8 +188,12 @@ export class DatabaseSnapshot implements PageSource {
     return counts;
   }
 
-  /** Throws ORIGIN_REPLACED where the path now names another file than the one that was read. */
+  /** Throws ORIGIN_REPLACED where the path now names another file than the one that was read, or another ORIGIN_*. */
   checkUnreplaced(): void {
+    this.#reading(() => this.#checkVersion());
+  }
+
+  #checkVersion(): void {
     if (currentFileId(this.path) !== this.file.fileId) {
       throw originReplaced(this.path);
     }

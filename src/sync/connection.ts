@@ -218,6 +218,11 @@ export class Connection {
     this.#flush();
   }
 
+  /** Makes `error` what every further look at the connection throws, for what goes wrong beside the conversation. */
+  fail(error: SqlsyncError): void {
+    this.#onFailure(error);
+  }
+
   /** Ends this side's output after all that was sent. */
   end(): void {
     this.#heartbeat.stop();

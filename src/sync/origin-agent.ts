@@ -4,7 +4,7 @@ import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, MAX_TEXTS, TREE_FANOUT } from
 import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { checked } from './connection.ts';
@@ -163,7 +163,10 @@ class OriginSession {
     this.#tree = tree;
     this.#pages = new PageServer(snapshot, tree, compression);
     this.#passes = new HashPasses(connection, tree);
-    this.#unwatch = watchSnapshot(snapshot, limits, () => this.#end());
+    this.#unwatch = watchSnapshot(snapshot, limits, {
+      onOver: () => this.#end(),
+      onFailure: (error) => connection.fail(toSqlsyncError(error)),
+    });
   }
 
   /** True where the snapshot came to its limit. */

@@ -19,13 +19,13 @@ export function hasLimits({ maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits):
 }
 
 /**
- * Calls `onOver` once when `snapshot` has come to one of its limits, also while nobody asks anything of it. Returns what
- * ends the watch.
+ * Calls `onOver` once when `snapshot` has come to one of its limits, also while nobody asks anything of it, or `onFailure`
+ * with what went wrong in a look at it. Returns what ends the watch.
  */
 export function watchSnapshot(
   snapshot: { readonly heldMs: number; readonly walGrowthBytes: number },
   { maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits,
-  onOver: () => void,
+  { onOver, onFailure }: { onOver: () => void; onFailure: (error: unknown) => void },
 ): () => void {
   let age: NodeJS.Timeout | undefined;
   let growth: NodeJS.Timeout | undefined;
@@ -35,14 +35,23 @@ export function watchSnapshot(
   };
   const over = (): void => {
     stop();
-    onOver();
+    try {
+      onOver();
+    } catch (error) {
+      onFailure(error);
+    }
   };
   if (maxSnapshotMs > 0) {
     age = setTimeout(over, Math.min(Math.max(0, maxSnapshotMs - snapshot.heldMs), MAX_TIMER_MS));
   }
   if (maxWalGrowthBytes > 0) {
     growth = setInterval(() => {
-      if (snapshot.walGrowthBytes >= maxWalGrowthBytes) over();
+      try {
+        if (snapshot.walGrowthBytes >= maxWalGrowthBytes) over();
+      } catch (error) {
+        stop();
+        onFailure(error);
+      }
     }, WAL_INTERVAL_MS);
   }
   return stop;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -140,6 +140,27 @@ describe('copying in rounds', () => {
     await writer.call('close');
     await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
+  });
+
+  test('ends with the origin’s error where its -wal cannot be looked at any more', async (t) => {
+    const { origin, replica } = pair(t, 'wal');
+    const writer = await new OtherProcess(t).open(origin);
+    await writer.exec('UPDATE t SET x = randomblob(3500) WHERE id < 5');
+    const wal = `${origin}-wal`;
+    let pages = 0;
+    const onFrame = async ({ name }: Frame): Promise<void> => {
+      if (name !== 'pages' || ++pages !== 2) return;
+      renameSync(wal, `${wal}.away`);
+      symlinkSync(wal, wal);
+      await delay(120); // more than one look at it
+    };
+    const limits = { maxSnapshotMs: 0, maxWalGrowthBytes: 1e9 };
+    await assert.rejects(syncHere({ origin, replica, limits, onFrame }), {
+      code: 'ORIGIN_UNREADABLE',
+      message: /ELOOP/,
+    });
+    renameSync(`${wal}.away`, wal);
+    await writer.call('close');
   });
 
   for (const role of ['pull', 'push'] as const) {
