@@ -73,7 +73,7 @@ export const SYNC_OPTIONS = {
   },
   'max-wal-growth': {
     type: 'string',
-    describe: 'Let the origin’s WAL grow by no more (64M, 1G) during a round',
+    describe: 'Begin a new round once the origin’s WAL has grown by so much (64M, 1G)',
   },
   check: {
     type: 'boolean',

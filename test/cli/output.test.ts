@@ -9,9 +9,11 @@ import { change, largeDatabase, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { Command, Hold, PROGRAM, jsonLines, sqlsync } from './command.ts';
 import type { Run, Summary } from './command.ts';
+import { describeBriefly, describeSummary } from '../../src/cli/commands/sync.ts';
 import { Output } from '../../src/cli/output.ts';
 import { ProgressLine } from '../../src/cli/progress.ts';
 import type { CopyProgress } from '../../src/sync/page-copy.ts';
+import type { SyncSummary } from '../../src/sync/sync.ts';
 
 const NEEDS_DEV_FULL = existsSync('/dev/full') ? false : 'NOT TESTED: there is no /dev/full here';
 
@@ -200,6 +202,32 @@ describe('the line of pages', () => {
     const [, all, compared, changed] = counts;
     assert.ok(Number(compared) > 0 && Number(compared) < Number(all), line);
     assert.ok(Number(changed) > 100 && Number(changed) < Number(all), line);
+  });
+
+  test('of a copy in rounds, where pages travel again, tells what was sent, and no share of anything', () => {
+    const none = { pagesDelta: 0, bytesSent: 0, bytesReceived: 0, durationMs: 0, snapshotHeldMs: 0 };
+    const summary: SyncSummary = {
+      ...none,
+      origin: 'a.db',
+      replica: 'b.db',
+      outcome: 'committed',
+      pageSize: 4096,
+      pageCount: 9931,
+      pagesCompared: 9931,
+      pagesChanged: 10_299,
+      pagesTransferred: 10_299,
+      attempts: 1,
+      rounds: 2,
+      walGrowthBytes: 0,
+      created: false,
+      resumed: false,
+      warnings: [],
+      findings: [],
+    };
+    for (const text of [describeSummary(summary), describeBriefly(summary)]) {
+      assert.match(text, /9,931 pages(?: \(.*\))?, 10,299 sent in 2 rounds/);
+      assert.doesNotMatch(text, /%|changed/);
+    }
   });
 });
 

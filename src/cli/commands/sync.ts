@@ -47,7 +47,7 @@ export async function runSyncCommand(args: SyncArguments): Promise<number> {
           syncWithProgress({ ...options, maxTimeMs, signal }, output),
         );
         output.json({ type: 'summary', ...summary });
-        output.result(isBrief(output) ? describeBriefly(summary) : describe(summary));
+        output.result(isBrief(output) ? describeBriefly(summary) : describeSummary(summary));
         const isDamaged = summary.findings.length > 0;
         if (isDamaged) output.warning(describeFindings(summary));
         // The snapshot was taken after the start: what was committed before is in it.
@@ -128,7 +128,7 @@ function describeFindings({ origin, replica, findings }: SyncSummary): string {
 }
 
 /** The summary for people. */
-function describe(summary: SyncSummary): string {
+export function describeSummary(summary: SyncSummary): string {
   const { pageSize, pageCount, bytesSent, bytesReceived } = summary;
   const size = pageSize * pageCount;
   const wire = bytesSent + bytesReceived;
@@ -154,30 +154,36 @@ function describeRounds({ attempts, rounds }: SyncSummary): string[] {
 }
 
 /** The summary on one line. */
-function describeBriefly(summary: SyncSummary): string {
-  const { outcome, pageCount, pagesCompared, pagesChanged, bytesSent, bytesReceived } = summary;
+export function describeBriefly(summary: SyncSummary): string {
+  const { outcome, pageCount, pagesCompared, pagesChanged, pagesTransferred, rounds } = summary;
+  const { bytesSent, bytesReceived } = summary;
   const did = outcome === 'dryRun' ? 'would change' : 'changed';
   const pages =
     pagesCompared === 0
       ? formatPages(pageCount)
-      : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} ${did}`;
+      : rounds > 1
+        ? `${formatPages(pageCount)}, ${formatCount(pagesTransferred)} sent in ${rounds} rounds`
+        : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} ${did}`;
   const wire = `${formatBytes(bytesSent)} sent, ${formatBytes(bytesReceived)} received`;
   return `${headline(summary)}: ${pages}, ${wire}, ${formatDuration(summary.durationMs)}`;
 }
 
 function describePages(summary: SyncSummary): string {
-  const { pageSize, pageCount, pagesCompared, pagesChanged, pagesDelta } = summary;
+  const { pageSize, pageCount, pagesCompared, pagesChanged, pagesTransferred, pagesDelta, rounds } = summary;
   const size = formatBytes(pageSize * pageCount);
   const isDryRun = summary.outcome === 'dryRun';
   if (pagesCompared === 0)
     return `${formatPages(pageCount)} ${isDryRun ? 'would be copied' : 'copied'} (${size})`;
+  if (rounds > 1)
+    return `${formatPages(pageCount)} (${size}), ${formatCount(pagesTransferred)} sent in ${rounds} rounds`;
   const did = isDryRun ? 'would change' : 'changed';
   const deltas = pagesDelta > 0 ? `, ${formatCount(pagesDelta)} of them sent as deltas` : '';
+  const ofAll = pagesCompared === pageCount ? '' : ' of all';
   const compared =
     pagesCompared === pageCount
       ? `${formatPages(pageCount)} compared (${size})`
       : `${formatPages(pageCount)} (${size}): ${formatCount(pagesCompared)} compared`;
-  return `${compared}, ${formatCount(pagesChanged)} ${did} (${formatShare(pagesChanged, pageCount)})${deltas}`;
+  return `${compared}, ${formatCount(pagesChanged)} ${did} (${formatShare(pagesChanged, pageCount)}${ofAll})${deltas}`;
 }
 
 function headline({ outcome, origin, replica, created, resumed }: SyncSummary): string {
