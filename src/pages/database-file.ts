@@ -62,6 +62,17 @@ export function fileBytes(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
+/**
+ * What every commit to the database at `path` changes, and checkpoints too: size and time of the file and of its WAL.
+ * Opens nothing.
+ */
+export function contentStamp(path: string): string {
+  return [path, `${path}-wal`]
+    .map((name) => statSync(name, { throwIfNoEntry: false, bigint: true }))
+    .map((stats) => (stats === undefined || stats.size === 0n ? '' : `${stats.size}:${stats.mtimeNs}`))
+    .join(' ');
+}
+
 /** True where this process may create files beside `path`. */
 export function folderIsWritable(path: string): boolean {
   try {

@@ -116,10 +116,13 @@ export class ExistingReplica implements PageSink {
       if (!this.#isStaged) await this.#retry(() => this.#openWriter().call('begin', 'immediate'));
       // With the lock nobody else can commit, so what the reader sees from here on is what the writer changes. Without
       // it this finds what another sync did while its spool was waited for; `commit` looks again.
-      const moved = await this.#replica.refresh(this.#options);
+      const state = await this.#replica.refresh(this.#options);
+      // What another sync committed may be newer than our snapshot, which must not take the replica back.
+      if (state === 'committed') throw new ReplicaMovedError(this.path);
       if (this.#replica.pageCount > 0 && this.#replica.pageSize !== this.#target.pageSize) {
         throw new ReplicaMovedError(this.path);
       }
+      const moved = state === 'touched';
       if (moved) this.#differs = undefined;
       if (this.#spool === undefined) {
         await this.#openWriter().call('prepareForPages', this.#target.pageCount);
@@ -189,7 +192,7 @@ export class ExistingReplica implements PageSink {
     await this.#connectWriter(this.#spool?.held.count ?? 0);
     const writer = this.#openWriter();
     await this.#retry(() => writer.call('begin', 'immediate'));
-    if (await this.#replica.refresh(this.#options)) throw new ReplicaMovedError(this.path);
+    if ((await this.#replica.refresh(this.#options)) !== 'same') throw new ReplicaMovedError(this.path);
     return writer;
   }
 

@@ -117,14 +117,19 @@ export class OldState implements PageSource {
     else this.#try(() => this.#files?.readInto(first, into));
   }
 
-  /** Moves to the newest state; true where that is another one. Call with the write lock held. */
-  async refresh(options: ReplicaOptions): Promise<boolean> {
+  /**
+   * Moves to the newest state. Call with the write lock held. 'committed': another sync may have done it, each of which
+   * moves the schema cookie; 'touched': it was another program, whose checkpoint is enough.
+   */
+  async refresh(options: ReplicaOptions): Promise<'same' | 'touched' | 'committed'> {
+    const cookie = this.#schemaCookie();
     this.#reader.end();
     const before = this.#dataVersion;
     const shape = await begin(this.#reader, options);
     if (pageSize(shape.pageSize) !== this.pageSize) throw new ReplicaMovedError(this.#reader.path);
     this.#begun(shape);
-    return this.#dataVersion !== before;
+    if (this.#dataVersion === before) return 'same';
+    return this.#schemaCookie() === cookie ? 'touched' : 'committed';
   }
 
   /** Ends the read transaction, so that a rollback-mode replica can be locked; nothing can be read any more. */
@@ -150,6 +155,10 @@ export class OldState implements PageSource {
     if (this.#files?.begin(this.pageSize, this.#pageCount, (page) => this.#readByDbpage(page)) === false) {
       throw replicaReplaced(this.#reader.path);
     }
+  }
+
+  #schemaCookie(): number | undefined {
+    return this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE))?.schemaCookie;
   }
 
   #try<T>(action: () => T): T {

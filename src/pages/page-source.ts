@@ -79,8 +79,9 @@ export interface PageSink {
    */
   prepare(knownPages: number): Promise<void>;
   /**
-   * Takes the right to change the sink. 'moved': somebody changed it since `old` was opened, and `old` now is the
-   * newer state, protected from further changes: compare again.
+   * Takes the right to change the sink. 'moved': a program that is no sync changed it since `old` was opened, and `old`
+   * now is the newer state, protected from further changes: compare again. Throws ReplicaMovedError where a sync may
+   * have changed it: that may be newer than this copy, and a new snapshot is to be taken.
    */
   begin(): Promise<'ready' | 'moved'>;
   /**

@@ -1,7 +1,7 @@
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 
-/** The replica was changed by another program while it was to be applied: compare again from the start. */
+/** The replica was changed by another program meanwhile: compare again from the start, with a new snapshot. */
 export class ReplicaMovedError extends Error {
   constructor(path: string) {
     super(`${path} was changed by another program during the sync`);

@@ -17,6 +17,8 @@ const STAGING_MIN_BYTES = Number(process.env['SQLSYNC_STAGING_MIN_BYTES'] ?? 8 *
  */
 export class Staging {
   readonly rule: StagingRule;
+  /** How often the run began again because the replica may have been changed while the snapshot was on its way. */
+  overtaken = 0;
   #path: string | undefined;
   #lock: ExclusiveLock | undefined;
   #spool: Spool | undefined;

@@ -1,5 +1,6 @@
 import type { MessageOf, Outcome } from '../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { contentStamp } from '../pages/database-file.ts';
 import { EmptyReplica } from '../pages/empty-replica.ts';
 import { ExistingReplica } from '../pages/existing-replica.ts';
 import { removeOwnLeftovers } from '../pages/leftovers.ts';
@@ -8,11 +9,14 @@ import { markReplica } from '../pages/mark.ts';
 import { inspectReplica, openSink } from '../pages/open-replica.ts';
 import type { ReplicaPlace } from '../pages/open-replica.ts';
 import type { PageSink } from '../pages/page-source.ts';
-import { replicaError } from '../pages/replica-error.ts';
+import { ReplicaMovedError, replicaError } from '../pages/replica-error.ts';
 import type { Staging } from '../pages/staging.ts';
 import { checkIntegrity } from '../sqlite/integrity-check.ts';
 import type { CopiedPages, Destination } from './destination.ts';
 import type { ReplicaOptions } from './replica-agent.ts';
+
+/** How often a run takes another snapshot because of what may have been a mere checkpoint of the replica. */
+const MAX_OVERTAKEN = 2;
 
 /**
  * A database file, there already or not, as the destination of a copy; `staging` is for all attempts of a run.
@@ -22,6 +26,7 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
   const place = inspectReplica(options.path, options);
   // Before the snapshot begins: the hashes of its pages are checked.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
+  const stamp = contentStamp(place.path);
   return {
     path: place.path,
     fileId: place.file?.fileId ?? '',
@@ -32,6 +37,7 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
       const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
       try {
         checkAccess(place, sink, options);
+        if (!options.dryRun) checkOvertaken(place, stamp, staging);
         return sink;
       } catch (error) {
         await sink.abort();
@@ -92,6 +98,15 @@ function markOf(
     Buffer.byteLength(originName) <= MAX_ORIGIN_HOST_BYTES + MAX_ORIGIN_PATH_BYTES;
   if (!isPossible) throw new SqlsyncError('PROTOCOL', 'The origin announced a host or path that is too long');
   return restoring ? undefined : { originName, originHost, originPath };
+}
+
+/**
+ * Another sync that has committed since before the snapshot was taken may have had a newer one. Throws
+ * ReplicaMovedError; from when the sink is open it is the sink that finds out.
+ */
+function checkOvertaken(place: ReplicaPlace, stamp: string, staging: Staging): void {
+  if (place.file === undefined || contentStamp(place.path) === stamp) return;
+  if (staging.overtaken++ < MAX_OVERTAKEN) throw new ReplicaMovedError(place.path);
 }
 
 /** Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed. */

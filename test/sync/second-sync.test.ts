@@ -99,6 +99,68 @@ describe('a second sync right after the first', () => {
   });
 });
 
+describe('a sync that another one overtakes', () => {
+  const moments = [
+    ['wal', 'snapshot'],
+    ['wal', 'hashes'],
+    // Later the comparison itself keeps others from a commit.
+    ['delete', 'snapshot'],
+  ] as const;
+  for (const [mode, at] of moments) {
+    test(`takes a new snapshot, and no replica back (in mode ${mode}, overtaken at its ${at})`, async (t) => {
+      const [origin, replica] = paths(tempDir(t));
+      generateDatabase(origin, { rows: 200 });
+      await runSync({ origin, replica });
+      change(replica, (db) => db.pragma(`journal_mode = ${mode}`));
+      change(origin, (db) => db.exec('UPDATE item SET amount = 2'));
+      const newer = new OtherProcess(t);
+      let isOvertaken = false;
+      const { outcomeName } = await syncHere({
+        origin,
+        replica,
+        onFrame: async ({ name }) => {
+          if (name !== at || isOvertaken) return;
+          isOvertaken = true;
+          const writer = await newer.open(origin);
+          await writer.exec('UPDATE item SET amount = 3');
+          await writer.call('close');
+          // Its agents are processes of their own.
+          assert.equal((await runSync({ origin, replica })).outcome, 'committed');
+        },
+      });
+      assert.ok(isOvertaken);
+      assert.equal(outcomeName, 'unchanged');
+      assertReplicaOf(origin, replica);
+    });
+  }
+
+  test('ends all the same where others write and checkpoint the replica at every moment', async (t) => {
+    const [origin, replica] = paths(tempDir(t));
+    generateDatabase(origin, { rows: 200 });
+    await runSync({ origin, replica });
+    change(origin, (db) => db.exec('UPDATE item SET amount = 2'));
+    const other = await new OtherProcess(t).open(replica, { timeoutMs: 0 });
+    let times = 0;
+    let refused = 0;
+    const { outcomeName } = await syncHere({
+      origin,
+      replica,
+      onFrame: async ({ name }) => {
+        if (name !== 'snapshot' && name !== 'hashes') return;
+        times++;
+        await other
+          .exec('UPDATE item SET amount = amount + 1; PRAGMA wal_checkpoint(TRUNCATE)')
+          .catch(() => refused++);
+      },
+    });
+    assert.equal(outcomeName, 'committed');
+    // In the end it is compared with the lock held.
+    assert.ok(times >= 4 && refused >= 1, `${refused} of ${times} were refused`);
+    await other.call('close');
+    assertReplicaOf(origin, replica);
+  });
+});
+
 describe('--dry-run', () => {
   test('of a new replica leaves nothing in its folder', async (t) => {
     const folder = tempDir(t);

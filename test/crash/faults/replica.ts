@@ -157,7 +157,10 @@ class Place {
   }
 }
 
-/** Each ends well or says why not; what is there in the end is one snapshot, and new where both ended well. */
+/**
+ * Each ends well or says why not; what is there in the end is one snapshot, and the newer where both ended well: also
+ * where the one that began last ended first.
+ */
 async function twoSyncs(place: Place): Promise<string> {
   await place.make(place.random.pick(KINDS));
   const first = place.advance();
@@ -175,6 +178,8 @@ async function twoSyncs(place: Place): Promise<string> {
   );
   const { stamp = 0 } = assertOneSnapshot(place.replica);
   assert.ok(stamp === first || stamp === second, 'a stamp of nobody');
+  // The other one began when the second stamp was there.
+  if (ends[1].status === 0) assert.equal(stamp, second, 'an older sync took the replica back');
   return ends
     .map(({ outcome }) => outcome)
     .sort()
