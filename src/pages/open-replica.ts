@@ -69,7 +69,11 @@ export async function openSink(
   options: SinkOptions,
 ): Promise<PageSink> {
   const { path, file } = place;
-  if (file === undefined) return NewReplica.open(path, target, { ...options, replaces: undefined });
+  if (file === undefined) {
+    // Its lock is that of whoever makes a new one; its pages are of a replica that is gone.
+    options.staging?.remove();
+    return NewReplica.open(path, target, { ...options, replaces: undefined });
+  }
   if (file.stats.size > 0 && file.header === undefined) {
     throw new SqlsyncError(
       'REPLICA_NOT_A_DATABASE',

@@ -23,6 +23,8 @@ const MAX_OVERTAKEN = 2;
  * Throws SqlsyncError REPLICA_*.
  */
 export async function databaseDestination(options: ReplicaOptions, staging: Staging): Promise<Destination> {
+  // Once more in every attempt: what was allowed may be gone, or lead elsewhere.
+  options.access?.path(options.path, { keepLink: !options.followLinks });
   const place = inspectReplica(options.path, options);
   // Before the snapshot begins: the hashes of its pages are checked.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
@@ -109,10 +111,13 @@ function checkOvertaken(place: ReplicaPlace, stamp: string, staging: Staging): v
   if (staging.overtaken++ < MAX_OVERTAKEN) throw new ReplicaMovedError(place.path);
 }
 
-/** Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed. */
+/**
+ * Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed, or where one is to be made
+ * that may not be.
+ */
 function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {
-  if (place.file !== undefined)
-    access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
+  if (place.file === undefined) access?.path(place.path);
+  else access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
 }
 
 /** Commits what was copied and checked, and sees to what is beside the replica. */

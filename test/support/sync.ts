@@ -14,6 +14,7 @@ import type {
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { StagingRule } from '../../src/pages/staging.ts';
+import type { AccessCheck } from '../../src/sync/restriction.ts';
 import type { SnapshotLimits } from '../../src/sync/snapshot-limit.ts';
 import { Connection } from '../../src/sync/connection.ts';
 import { runFarAgent } from '../../src/sync/far-agent.ts';
@@ -34,6 +35,7 @@ export interface SyncHereOptions {
   readonly busyTimeoutMs?: number;
   readonly staging?: StagingRule;
   readonly limits?: SnapshotLimits;
+  readonly access?: AccessCheck;
   /** See {@link stepByFrame}. */
   readonly onFrame?: FrameHook;
   /** What the origin agent wants the user to know. */
@@ -86,6 +88,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
       staging: options.staging,
       limits: options.limits,
+      access: options.access,
       onSnapshot: ({ warnings }) => warnings.forEach((warning) => options.onWarning?.(warning)),
     });
     connection.send(message('close', {}));

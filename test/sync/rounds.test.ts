@@ -6,6 +6,7 @@ import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../../src/errors.ts';
+import { Restriction } from '../../src/sync/restriction.ts';
 import { Rounds } from '../../src/sync/rounds.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
@@ -20,6 +21,7 @@ after(() => rmSync(folder, { recursive: true }));
 const scenario = await Scenario.make(folder, { blobs: 2600, pageSize: 4096 });
 
 const LIMIT_MS = 300;
+const LIMITS = { maxSnapshotMs: LIMIT_MS, maxWalGrowthBytes: 0 };
 
 /** What stays of rounds beside the replica. */
 function leftovers(replica: string): string[] {
@@ -43,6 +45,24 @@ function slowRounds(rounds: number): { onFrame: (frame: Frame) => Promise<void>;
   };
 }
 
+/** One round that comes to its limit, after which the replica is gone. */
+function deletedAfterRound(replica: string): {
+  onFrame: (frame: Frame) => Promise<void>;
+  isDeleted: () => boolean;
+} {
+  const { onFrame } = slowRounds(1);
+  let deleted = false;
+  return {
+    isDeleted: () => deleted,
+    async onFrame(frame) {
+      await onFrame(frame);
+      if (frame.name !== 'roundOver' || deleted) return;
+      deleted = true;
+      for (const suffix of ['', '-wal', '-shm', '-journal']) rmSync(replica + suffix, { force: true });
+    },
+  };
+}
+
 /** An origin in this mode, with a replica that lacks 10 MB, or none. */
 function pair(t: TestContext, mode: 'wal' | 'delete'): { origin: string; replica: string } {
   const origin = join(tempDir(t), 'origin.db');
@@ -62,8 +82,7 @@ describe('copying in rounds', () => {
       const { pagesTransferred: all } = await syncHere({ ...scenario.pair(kind), compression: 'none' });
       const made = scenario.pair(kind);
       const { onFrame, seen } = slowRounds(3);
-      const limits = { maxSnapshotMs: LIMIT_MS, maxWalGrowthBytes: 0 };
-      const result = await syncHere({ ...made, compression: 'none', limits, onFrame });
+      const result = await syncHere({ ...made, compression: 'none', limits: LIMITS, onFrame });
       assert.deepEqual([result.outcomeName, result.resumed], ['committed', false]);
       assert.ok(result.rounds >= 4, `${result.rounds} rounds`);
       assert.equal(seen.filter((name) => name === 'open').length, result.rounds);
@@ -75,6 +94,29 @@ describe('copying in rounds', () => {
       assertReplicaOf(made.origin, made.replica);
     });
   }
+
+  for (const kind of ['wal', 'rollback'] as const) {
+    test(`makes a replica in ${kind} mode anew that was deleted between two rounds`, async () => {
+      const made = scenario.pair(kind);
+      const { onFrame } = deletedAfterRound(made.replica);
+      const result = await syncHere({ ...made, compression: 'none', limits: LIMITS, onFrame });
+      assert.deepEqual([result.outcomeName, result.created], ['committed', true]);
+      assert.deepEqual(leftovers(made.replica), []);
+      assertReplicaOf(made.origin, made.replica);
+    });
+  }
+
+  test('asks again, with each round, whether an agent that is restricted may make a replica', async () => {
+    const made = scenario.pair('wal');
+    const { onFrame, isDeleted } = deletedAfterRound(made.replica);
+    const options = { folder: dirname(made.replica), access: 'write', create: false } as const;
+    const access = new Restriction(options).replica;
+    const run = syncHere({ ...made, compression: 'none', limits: LIMITS, access, onFrame });
+    await assert.rejects(run, { code: 'RESTRICTED' });
+    assert.ok(isDeleted());
+    assert.equal(existsSync(made.replica), false);
+    assert.ok(!leftovers(made.replica).includes('-part'));
+  });
 
   test('keeps the WAL of an origin that is written all the time within the limit', async (t) => {
     const { origin, replica } = pair(t, 'wal');
@@ -124,11 +166,10 @@ describe('copying in rounds', () => {
       await delay(LIMIT_MS + 50);
     };
     let committedBeforeEnd = false;
-    const limits = { maxSnapshotMs: LIMIT_MS, maxWalGrowthBytes: 0 };
     const result = await syncHere({
       origin,
       replica,
-      limits,
+      limits: LIMITS,
       onFrame: async (frame) => {
         await onFrame(frame);
         if (frame.name === 'root') committedBeforeEnd = committed;
