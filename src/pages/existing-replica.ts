@@ -12,7 +12,7 @@ import type { ReplicaOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
-import { ReplicaMovedError, replicaError, replicaReplaced, walRemoved } from './replica-error.ts';
+import { isDiskFull, ReplicaMovedError, replicaError, replicaReplaced, walRemoved } from './replica-error.ts';
 import type { Spool } from './spool.ts';
 import { SpooledState } from './spooled-state.ts';
 import { Staging } from './staging.ts';
@@ -177,13 +177,19 @@ export class ExistingReplica implements PageSink {
       this.#checkUnreplaced();
       await this.#commitMarked(writer);
     } catch (error) {
-      throw replicaError(this.path, error);
+      throw replicaError(this.path, isDiskFull(error) ? this.#withoutSpool(error) : error);
     }
     await this.#afterCommit();
   }
 
   abort(): Promise<void> {
     return this.#release();
+  }
+
+  /** What is to become of a commit that had no room: where the spool took it, the pages come again, into the WAL. */
+  #withoutSpool(full: unknown): unknown {
+    if (this.#spool === undefined || !this.#staging.giveWay() || !this.#isWal) return full;
+    return new ReplicaMovedError(this.path, 'has room for its spool or the commit, not for both');
   }
 
   /** Staged pages are compared again where the replica was changed meanwhile: nobody else was kept from writing it. */

@@ -1,10 +1,20 @@
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 
-/** The replica was changed by another program meanwhile: compare again from the start, with a new snapshot. */
+/** Codes by which the system and SQLite say that there is no room left. */
+const NO_ROOM: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'SQLITE_FULL']);
+
+export function isDiskFull(error: unknown): boolean {
+  return NO_ROOM.has(systemErrorCode(error) ?? '');
+}
+
+/**
+ * Compare again from the start, with a new snapshot: the replica was changed by another program meanwhile, or is to be
+ * written in another way.
+ */
 export class ReplicaMovedError extends Error {
-  constructor(path: string) {
-    super(`${path} was changed by another program during the sync`);
+  constructor(path: string, why = 'was changed by another program during the sync') {
+    super(`${path} ${why}`);
     this.name = 'ReplicaMovedError';
   }
 }
@@ -74,7 +84,7 @@ export function needsRecovery(path: string, cause?: unknown): SqlsyncError {
 
 function hintFor(code: string): string {
   if (code === 'ENOENT' || code === 'ENOTDIR') return 'Make its folder first.';
-  if (code === 'ENOSPC' || code === 'SQLITE_FULL' || code === 'EDQUOT') {
+  if (NO_ROOM.has(code)) {
     return 'Free some space: a new replica needs room for the whole database, an existing one for what changed.';
   }
   if (['EACCES', 'EPERM', 'EROFS', 'SQLITE_CANTOPEN'].includes(code) || code.startsWith('SQLITE_READONLY')) {

@@ -1,3 +1,5 @@
+import { statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { waitExclusiveLock, tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { inodeAt } from './database-file.ts';
@@ -20,6 +22,8 @@ export class Staging {
   /** How often the run began again because the replica may have been changed while the snapshot was on its way. */
   overtaken = 0;
   #path: string | undefined;
+  /** There is no room for the spool beside what its pages need at the commit. */
+  #leavesNoRoom = false;
   #lock: ExclusiveLock | undefined;
   #spool: Spool | undefined;
 
@@ -35,7 +39,21 @@ export class Staging {
   /** Whether pages are to wait where so many are known to differ. */
   pays(knownPages: number, pageSize: number): boolean {
     if (this.#spool !== undefined || this.rule === 'always') return true;
-    return this.rule === 'large' && knownPages * pageSize >= STAGING_MIN_BYTES;
+    const bytes = knownPages * pageSize;
+    if (this.rule === 'never' || this.#leavesNoRoom || bytes < STAGING_MIN_BYTES) return false;
+    // Once in the spool and once in the WAL.
+    return 2 * bytes <= this.#freeBytes();
+  }
+
+  /**
+   * The commit found the disk full: removes the spool, which would make every later run fail there too. True where this
+   * run may do without it.
+   */
+  giveWay(): boolean {
+    this.remove();
+    if (this.rule !== 'large' || this.#leavesNoRoom) return false;
+    this.#leavesNoRoom = true;
+    return true;
   }
 
   /** Takes up what an interrupted run left beside the replica at `path`, unless another one works with it just now. */
@@ -90,6 +108,16 @@ export class Staging {
     }
     this.#spool = undefined;
     this.#release();
+  }
+
+  /** Infinity where the system does not tell. */
+  #freeBytes(): number {
+    try {
+      const { bavail, bsize } = statfsSync(dirname(this.#path ?? '.'));
+      return bavail * bsize;
+    } catch {
+      return Infinity;
+    }
   }
 
   #removeSpool(): void {
