@@ -139,6 +139,20 @@ describe('--lock-wait', () => {
     );
     assert.equal(existsSync(replica), false);
   });
+
+  test(
+    'ends where the folder for its locks can never be made',
+    { skip: !existsSync('/proc/self') },
+    async (t) => {
+      const { origin, replica } = place(t);
+      await assertRefused(
+        [origin, replica, '--lock-wait', '0'],
+        { code: 'USAGE', status: 2, says: /lock .* cannot be made/, hint: /XDG_CACHE_HOME/ },
+        { env: { XDG_CACHE_HOME: '/proc/no/such/folder' } },
+      );
+      assert.equal(existsSync(replica), false);
+    },
+  );
 });
 
 describe('--ping', () => {

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { SqlsyncError } from '../../errors.ts';
+import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { tryExclusiveLock } from '../../sqlite/exclusive-lock.ts';
 import type { ExclusiveLock } from '../../sqlite/exclusive-lock.ts';
 import { formatDuration } from '../format.ts';
@@ -45,7 +45,7 @@ function lockPath(name: readonly string[]): string {
 
 function tryLock(path: string): ExclusiveLock | undefined {
   try {
-    mkdirSync(join(path, '..'), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(path));
     return tryExclusiveLock(path);
   } catch (error) {
     if (error instanceof SqlsyncError) throw error;
@@ -54,6 +54,18 @@ function tryLock(path: string): ExclusiveLock | undefined {
       hint: 'Set XDG_CACHE_HOME to a folder that this user can write; in a systemd unit, CacheDirectory= makes one.',
       cause: error,
     });
+  }
+}
+
+/** One folder at a time: below /proc, where no folder can be made, Node.js with `recursive` tries for ever. */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return;
+  makeFolder(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    // Another run may have been faster.
+    if (systemErrorCode(error) !== 'EEXIST') throw error;
   }
 }
 
