@@ -13,13 +13,14 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { Random } from '../../../fixtures/random.ts';
+import type { SqlsyncError } from '../../../src/errors.ts';
 import { maskedPages, pageImage } from '../../support/compare.ts';
 import { runRelayed } from '../../support/relay-near.ts';
 import type { Pair } from '../../support/relay-near.ts';
 import type { Passing, Verdict } from '../../support/relay.ts';
 import type { FaultGroup, FaultOptions } from './group.ts';
 import { includesFault, pick, Tally } from './group.ts';
-import { Scene } from './scene.ts';
+import { pagesOf, Scene } from './scene.ts';
 import type { SceneKind } from './scene.ts';
 
 /** Damage to one file, and what must come of the next sync. */
@@ -162,20 +163,36 @@ async function tryDamage(
       const pair = { ...scene.pair(), overwrite: damage.expected === 'copied or refused' };
       if (pair.overwrite) Object.assign(pair, { origin: originOfItsOwn(scene, pair) });
       const during = damage.damage(pair, random) ?? undefined;
-      const before = contentOf(pair);
+      const before = contentOf(scene, pair);
       const { near, far } = await runRelayed(random.pick(['push', 'pull']), pair, during);
       const failure = near ?? far;
       assert.notEqual(failure?.code, 'INTERNAL', failure?.message);
       if (failure === undefined) checkCopy(scene, pair, damage);
       else if (damage.expected === 'repaired') throw failure;
       else if (damage.isRecovered !== true)
-        assert.deepEqual(contentOf(pair), before, `${failure.code}, and the replica was changed`);
+        assert.deepEqual(contentOf(scene, pair), before, `${failure.code}, and the replica was changed`);
       if (!pair.overwrite) await scene.checkOrigin();
+      if (failure !== undefined && !pair.overwrite) await convergeAfter(failure, scene, pair);
       scene.discard(pair);
       return failure?.code ?? (damage.expected === 'copied or refused' ? 'copied' : 'repaired');
     });
   }
   return tally;
+}
+
+/**
+ * Running again mends it, where the user allows to overwrite it; or says the same, and it does where the replica was
+ * removed.
+ */
+async function convergeAfter(failure: SqlsyncError, scene: Scene, pair: Pair): Promise<void> {
+  const { near, far } = await runRelayed('push', { ...pair, overwrite: true });
+  const again = near ?? far;
+  if (again !== undefined) {
+    assert.equal(again.code, failure.code, again.message);
+    const folder = dirname(pair.replica);
+    for (const name of readdirSync(folder)) rmSync(join(folder, name));
+  }
+  await scene.converge(pair);
 }
 
 function checkCopy(scene: Scene, pair: Pair, { expected }: Damage): void {
@@ -217,9 +234,17 @@ function originOfItsOwn(scene: Scene, pair: Pair): string {
   return origin;
 }
 
-/** What a sync that is refused must leave: the database itself, and whether its WAL and journal have content. */
-function contentOf({ replica }: Pair): Buffer | undefined {
-  return existsSync(replica) ? readFileSync(replica) : undefined;
+/**
+ * What a sync that is refused must leave: the pages that SQLite sees, in the file, its WAL and its journal; or the bytes
+ * of the file where SQLite cannot read them.
+ */
+function contentOf(scene: Scene, { replica }: Pair): readonly Buffer[] | undefined {
+  if (!existsSync(replica)) return undefined;
+  try {
+    return pagesOf(replica, scene.folder);
+  } catch {
+    return [readFileSync(replica)];
+  }
 }
 
 function besides({ replica }: Pair, suffix: string): string {
