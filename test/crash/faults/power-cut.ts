@@ -8,7 +8,7 @@ import { Disk, diskEvents, SURVIVORS } from './disk.ts';
 import type { DiskEvent } from './disk.ts';
 import type { FaultGroup, FaultOptions } from './group.ts';
 import { includesFault, pick, Tally } from './group.ts';
-import { markAsOwn, Scene, SCENE_KINDS } from './scene.ts';
+import { environmentOf, markAsOwn, Scene, SCENE_KINDS } from './scene.ts';
 import type { SceneKind } from './scene.ts';
 import { runTraced, straceFault } from './traced-agent.ts';
 
@@ -86,7 +86,8 @@ async function record(scene: Scene): Promise<{ disk: Disk; events: DiskEvent[] }
   const pair = scene.pair();
   const disk = new Disk(dirname(pair.replica));
   const options = ['-xx', '-s', '1000000'];
-  const ended = await runTraced(pair, { role: 'push', trace: TRACED, options });
+  const environment = environmentOf(scene.kind);
+  const ended = await runTraced(pair, { role: 'push', trace: TRACED, options, environment });
   await scene.judge(pair, ended);
   const events = diskEvents(dirname(pair.replica), ended.log);
   scene.discard(pair);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {
+  chmodSync,
   copyFileSync,
   cpSync,
   existsSync,
@@ -17,15 +18,18 @@ import Database from 'better-sqlite3';
 import { Random } from '../../../fixtures/random.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import type { SqlsyncError } from '../../../src/errors.ts';
+import { besideReplica } from '../../../src/pages/mark.ts';
 import { maskedPages } from '../../support/compare.ts';
 import { runRelayed } from '../../support/relay-near.ts';
 import type { Pair, Role } from '../../support/relay-near.ts';
+import { syncHere } from '../../support/sync.ts';
 import { OriginWriter } from './origin-writer.ts';
 
 /**
  * What a sync finds at the replica's place. `wal` grows and `rollback` shrinks; `new` is nothing, `resumed` the part
  * file of an interrupted run; `replace` and `replaceWal` have larger pages than the origin and less content,
- * `replaceSmaller` has smaller ones and more; `emptied` has an origin of 0 bytes.
+ * `replaceSmaller` has smaller ones and more; `emptied` has an origin of 0 bytes; `staged` is `wal` by way of a spool,
+ * `spooled` the same with what an interrupted run left in it.
  */
 export const SCENE_KINDS = [
   'wal',
@@ -36,6 +40,8 @@ export const SCENE_KINDS = [
   'replaceWal',
   'replaceSmaller',
   'emptied',
+  'staged',
+  'spooled',
 ] as const;
 export type SceneKind = (typeof SCENE_KINDS)[number];
 
@@ -48,6 +54,7 @@ export interface Ended {
 export type ReplicaState = 'absent' | 'old' | 'new';
 
 const PAGE_BYTES = 1024;
+const SPOOL_HEADER_BYTES = 4096;
 
 /** What a failure says that leaves open whether the replica is the old or the new one. */
 const ADMITS_COMMIT = /may have been committed|is as it was or an exact copy|may have lost commits/;
@@ -79,6 +86,7 @@ export class Scene {
     rmSync(origin);
     if (kind === 'emptied') writeFileSync(origin, '');
     else populate(origin, { pageBytes: PAGE_BYTES, rows: 24, salt: 2 });
+    if (kind === 'spooled') await leaveSpool(origin, join(folder, 'old', 'replica.db'));
     const scene = new Scene(folder, kind, origin, await OriginWriter.start(origin));
     await scene.#learn();
     return scene;
@@ -188,12 +196,27 @@ export class Scene {
   }
 }
 
+/** What a replica agent needs in its environment for a scene of this kind. */
+export function environmentOf(kind: SceneKind): NodeJS.ProcessEnv {
+  return kind === 'staged' ? { SQLSYNC_STAGING_MIN_BYTES: '0' } : {};
+}
+
+/** What an interrupted run leaves: the pages that it received. */
+async function leaveSpool(origin: string, replica: string): Promise<void> {
+  const onFrame = ({ name }: { name: string }): 'cut' | void => (name === 'root' ? 'cut' : undefined);
+  await assert.rejects(syncHere({ origin, replica, staging: 'always', onFrame }), {
+    code: 'CONNECTION_LOST',
+  });
+  assert.ok(existsSync(besideReplica(replica, '-spool')));
+}
+
 /** A replica of an earlier state of `origin` in `folder`, made by sqlsync. */
 async function makeOld(origin: string, folder: string, kind: SceneKind): Promise<void> {
   const replica = join(folder, 'replica.db');
   const isReplaced = kind.startsWith('replace');
   const isSmaller = kind === 'replaceSmaller';
-  const rows = kind === 'wal' || (isReplaced && !isSmaller) ? 18 : 32;
+  const grows = ['wal', 'staged', 'spooled'].includes(kind);
+  const rows = grows || (isReplaced && !isSmaller) ? 18 : 32;
   const sameAsNew = kind === 'new' || kind === 'resumed';
   populate(origin, {
     pageBytes: isSmaller ? PAGE_BYTES / 2 : isReplaced ? PAGE_BYTES * 2 : PAGE_BYTES,
@@ -280,8 +303,16 @@ export function pagesOf(
   }
 }
 
-/** Makes the mark that was copied with a replica, if any, the mark of the copy. */
+/** Makes the mark and the spool that were copied with a replica, if any, those of the copy. */
 export function markAsOwn(replica: string): void {
+  const spool = besideReplica(replica, '-spool');
+  if (existsSync(spool)) {
+    const bytes = readFileSync(spool);
+    const [format, size] = bytes.toString('latin1', 0, SPOOL_HEADER_BYTES).split('\n');
+    bytes.fill(0, 0, SPOOL_HEADER_BYTES).write(`${format}\n${size}\n${statSync(replica).ino}\n`);
+    writeFileSync(spool, bytes);
+    chmodSync(spool, 0o600);
+  }
   const path = join(replica, '..', '.replica.db.sqlsync');
   if (!existsSync(path)) return;
   const mark = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;

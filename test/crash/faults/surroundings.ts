@@ -5,13 +5,14 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Random } from '../../../fixtures/random.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
+import { besideReplica } from '../../../src/pages/mark.ts';
 import { spawnProcess } from '../../../src/transport/process.ts';
 import { CLI } from '../../support/relay-kill.ts';
 import { failureOf, runNear, runRelayed } from '../../support/relay-near.ts';
 import type { Pair } from '../../support/relay-near.ts';
 import type { FaultGroup, FaultOptions } from './group.ts';
 import { includesFault, Tally } from './group.ts';
-import { Scene, SCENE_KINDS } from './scene.ts';
+import { environmentOf, Scene, SCENE_KINDS } from './scene.ts';
 import type { Ended } from './scene.ts';
 
 /** What a kind of fault does in a scene, as often as the run asks for. */
@@ -74,7 +75,8 @@ async function fillDisk(scene: Scene, tally: Tally, options: FaultOptions): Prom
       onOwnDisk(scene, async (pair, remount) => {
         const { blocks: all, bfree } = statfsSync(dirname(pair.replica));
         remount(`size=${(all - bfree + free) * TMPFS_BLOCK_BYTES}`);
-        const ended = await runFar(pair);
+        const ended = await runFar(pair, [], environmentOf(scene.kind));
+        assert.ok(!existsSync(besideReplica(pair.replica, '-spool')), 'a spool goes on filling the disk');
         remount(AMPLE);
         isEnough = ended.failure === undefined && options.long;
         const { failure } = ended;
@@ -89,7 +91,7 @@ async function readOnly(scene: Scene, tally: Tally): Promise<void> {
   await tally.add('', () =>
     onOwnDisk(scene, async (pair, remount) => {
       remount('ro');
-      const ended = await runFar(pair);
+      const ended = await runFar(pair, [], environmentOf(scene.kind));
       assert.equal(ended.failure?.code, 'REPLICA_UNWRITABLE', ended.failure?.message);
       assert.equal(scene.state(pair), scene.before);
       remount('rw');
@@ -126,7 +128,11 @@ async function limit(
     await tally.add(`${kind} ${number}`, async () => {
       if (spawnSync('prlimit', ['--version']).error !== undefined) return notTested('prlimit is missing');
       const pair = scene.pair();
-      return await judged(scene, pair, await runFar(pair, ['prlimit', `--${kind}=${number}`]));
+      return await judged(
+        scene,
+        pair,
+        await runFar(pair, ['prlimit', `--${kind}=${number}`], environmentOf(scene.kind)),
+      );
     });
   }
 }

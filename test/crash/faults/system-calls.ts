@@ -6,7 +6,7 @@ import type { Role } from '../../support/relay-near.ts';
 import type { FaultOptions, FaultRow } from './group.ts';
 import { includesFault, pick, Tally } from './group.ts';
 import { inLanes } from './lanes.ts';
-import { Scene, SCENE_KINDS } from './scene.ts';
+import { environmentOf, Scene, SCENE_KINDS } from './scene.ts';
 import type { SceneKind } from './scene.ts';
 import type { Call } from './traced-agent.ts';
 import { callsIn, runTraced, straceFault } from './traced-agent.ts';
@@ -40,7 +40,7 @@ interface Victim {
 const IN_THREAD = { SQLSYNC_WRITER_THREAD_MIN_BYTES: '0' };
 
 const VICTIMS: readonly Victim[] = [
-  ...SCENE_KINDS.map((kind) => replicaAgent(kind, kind, {})),
+  ...SCENE_KINDS.map((kind) => replicaAgent(kind, kind, environmentOf(kind))),
   replicaAgent('wal, written in a thread', 'wal', IN_THREAD),
   replicaAgent('rollback, written in a thread', 'rollback', IN_THREAD),
   { name: 'origin agent', kind: 'wal', role: 'pull', environment: {} },
@@ -50,6 +50,10 @@ const VICTIMS: readonly Victim[] = [
 function replicaAgent(name: string, kind: SceneKind, environment: NodeJS.ProcessEnv): Victim {
   return { name: `replica agent, ${name}`, kind, role: 'push', environment };
 }
+
+const isSpooling = ({ kind }: Victim): boolean => kind === 'staged' || kind === 'spooled';
+const SPOOLING: readonly Victim[] = VICTIMS.filter(isSpooling);
+const OTHERS: readonly Victim[] = VICTIMS.filter((victim) => !isSpooling(victim));
 
 /** In the short run some victims meet some of the faults, each at one call. */
 const SHORT_VICTIMS = 3;
@@ -72,7 +76,10 @@ export async function* atEveryCall(
     }
     const compiled = join(folder, 'compile-cache');
     const random = new Random(options.seed);
-    const victims = options.long ? VICTIMS : pick(VICTIMS, SHORT_VICTIMS, random);
+    // One that uses the spool is always among them.
+    const victims = options.long
+      ? VICTIMS
+      : [...pick(SPOOLING, 1, random), ...pick(OTHERS, SHORT_VICTIMS - 1, random)];
     const work = victims.map((victim, i) => async () => {
       const environment = { ...victim.environment, NODE_COMPILE_CACHE: compiled };
       const inFolder = join(folder, `victim-${i}`);
