@@ -306,7 +306,8 @@ export function pagesOf(
 /** Makes the mark and the spool that were copied with a replica, if any, those of the copy. */
 export function markAsOwn(replica: string): void {
   const spool = besideReplica(replica, '-spool');
-  if (existsSync(spool)) {
+  // One that a power cut left without its header is none.
+  if (existsSync(spool) && statSync(spool).size >= SPOOL_HEADER_BYTES) {
     const bytes = readFileSync(spool);
     const [format, size] = bytes.toString('latin1', 0, SPOOL_HEADER_BYTES).split('\n');
     bytes.fill(0, 0, SPOOL_HEADER_BYTES).write(`${format}\n${size}\n${statSync(replica).ino}\n`);
