@@ -3,7 +3,10 @@ import { runBackup } from '../src/backup/backup.ts';
 import type { BackupOptions, RestoreOptions } from '../src/backup/options.ts';
 import { runRestore } from '../src/backup/restore.ts';
 import { initStore, openStore } from '../src/backup/store.ts';
+import { keepYoungGenerationSmall } from '../src/backup/young-generation.ts';
 
+// As the commands do.
+keepYoungGenerationSmall();
 const [name, json] = process.argv.slice(2);
 const options: unknown = JSON.parse(json ?? '{}');
 const { store } = options as { store: string };

@@ -35,7 +35,7 @@ export interface Backend {
   readonly description: string;
   /** Puts a file, the pieces one after another. 'exists' where there is one of that name, which then stays as it is. */
   put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'>;
-  /** All of a file, or a range of it; fewer bytes where the file ends before. */
+  /** All of a file, or a range of it; fewer bytes where the file ends before. They are the caller's own, and in no buffer with others. */
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
   /** The same without giving up control: pages are read in the middle of hashing. */
   getNow(name: string, range?: ByteRange): Uint8Array;

@@ -6,6 +6,7 @@ import type { BatchPage } from '../../protocol/page-batch.ts';
 import { pageSize } from '../pages/page-types.ts';
 import { NODE_FANOUT } from './node.ts';
 import { BASE_ID_BYTES, ID_BYTES } from './object-id.ts';
+import { discard } from './frame-memory.ts';
 import { damaged } from './store-error.ts';
 
 export const FRAME_KINDS = { pages: 1, nodes: 2 } as const;
@@ -45,7 +46,7 @@ export type Frame =
   | { readonly kind: 'pages'; readonly pageSize: number; readonly objects: readonly PageObject[] }
   | { readonly kind: 'nodes'; readonly objects: readonly NodeObject[] };
 
-/** The plain bytes of a frame of pages, compressed in another thread. */
+/** The plain bytes of a frame of pages, compressed in another thread. `pages` are not needed any more when the call returns. */
 export function encodePageFrame(pages: readonly PageObject[], size: number): Promise<Uint8Array> {
   const deltas = pages.filter(({ base }) => base !== undefined);
   const batch = encodeBatch(pages.map(({ page }) => page));
@@ -55,6 +56,7 @@ export function encodePageFrame(pages: readonly PageObject[], size: number): Pro
   view.setUint32(4, deltas.length, true);
   for (const [i, { base }] of deltas.entries()) body.set(base as Uint8Array, 8 + i * BASE_ID_BYTES);
   body.set(batch, 8 + deltas.length * BASE_ID_BYTES);
+  discard(batch);
   return encodeFrame(FRAME_KINDS.pages, Math.log2(size), body);
 }
 
@@ -81,14 +83,24 @@ async function encodeFrame(kind: number, sizeLog: number, body: Uint8Array): Pro
   frame.set([kind, pays ? ENCODING_ZSTD : ENCODING_RAW, sizeLog, 0]);
   new DataView(frame.buffer).setUint32(4, body.length, true);
   frame.set(data, HEADER_BYTES);
+  discard(packed);
+  discard(body);
   return frame;
 }
 
-/** The inverse. `file` is for the error: STORE_DAMAGED. */
-export function decodeFrame(plain: Uint8Array, file: string): Frame {
+/**
+ * The inverse, with the memory in which the objects lie, for `discard`. Takes `plain` over, which nobody may use after that. `file`
+ * is for the error: STORE_DAMAGED.
+ */
+export function decodeFrame(plain: Uint8Array, file: string): { frame: Frame; memory: Uint8Array } {
   const { bytes, rawBytes, encoding } = bodyOf(plain, file);
-  if (encoding === ENCODING_RAW) return parse(plain, bytes, file);
-  return checked(file, () => parse(plain, zstdDecompressSync(bytes, decompressOptions(rawBytes)), file));
+  if (encoding === ENCODING_RAW) return { frame: parse(plain, bytes, file), memory: plain };
+  const memory = checked(file, () => zstdDecompressSync(bytes, decompressOptions(rawBytes)));
+  // A plain array: views of a Buffer take several times as long to make.
+  const body = new Uint8Array(memory.buffer, memory.byteOffset, memory.length);
+  const frame = parse(plain, body, file);
+  discard(plain);
+  return { frame, memory };
 }
 
 function decompressOptions(rawBytes: number): ZstdOptions {

@@ -23,7 +23,8 @@ export class MemoryBackend implements Backend {
     const file = this.files.get(name);
     if (file === undefined) throw missingFile(this.description, name);
     const { offset, length } = range ?? { offset: 0, length: file.length };
-    return file.slice(offset, offset + length);
+    // `slice` of a Buffer would be a view.
+    return new Uint8Array(file.subarray(offset, offset + length));
   }
 
   list(folder: StoreFolder): Promise<StoredFile[]> {

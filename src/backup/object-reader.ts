@@ -3,6 +3,7 @@ import { applyDelta } from '../pages/delta.ts';
 import type { Backend } from './backend.ts';
 import { decodeFrame } from './frame.ts';
 import type { Frame, NodeObject, PageObject } from './frame.ts';
+import { discard } from './frame-memory.ts';
 import { encodeNode, nodeIds } from './node.ts';
 import { ID_BYTES, idOf, sameBytes, toHex } from './object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
@@ -17,8 +18,12 @@ const MAX_KEPT_NODES = 8192;
 
 interface CachedFrame {
   readonly frame: Frame;
+  /** Where its objects lie. */
+  readonly memory: Uint8Array;
   readonly bytes: number;
   usedAt: number;
+  /** Somebody else has it too. */
+  isLent: boolean;
 }
 
 /**
@@ -34,6 +39,8 @@ export class ObjectReader {
   readonly #nodes = new Map<number, Uint8Array>();
   #cachedBytes = 0;
   #tick = 0;
+  /** Memory of frames that were dropped, of which the call that is under way may still have a part in hand. */
+  #dropped: Uint8Array[] = [];
 
   constructor(index: ObjectIndex, backend: Backend, sealer: Sealer) {
     this.index = index;
@@ -43,6 +50,7 @@ export class ObjectReader {
 
   /** Fills `into` with the page of this id. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
   readPage(id: Uint8Array, into: Uint8Array): void {
+    this.#discardDropped();
     this.#firstGood(id, 256, (object) => {
       this.#putTogether(object, into);
       if (!sameBytes(idOf(into), id)) throw this.#wrong(object);
@@ -51,16 +59,19 @@ export class ObjectReader {
 
   /** The same without the check against the id, for whoever checks what he makes of it. */
   readUncheckedPage(id: Uint8Array, into: Uint8Array): void {
+    this.#discardDropped();
     this.#firstGood(id, 256, (object) => this.#putTogether(object, into));
   }
 
   /** The bytes of the node of this id. */
   readNode(id: Uint8Array): Uint8Array {
+    this.#discardDropped();
     return this.#firstGood(id, 256, (object) => this.#checkedNode(object));
   }
 
   /** Checks one copy of an object. Throws what `readPage` and `readNode` throw. */
   checkObject(object: number, scratch: (pageSize: number) => Uint8Array): void {
+    this.#discardDropped();
     const frame = this.#frame(this.index.frameNumberOf(object));
     if (frame.kind === 'nodes') {
       this.#nodes.delete(object);
@@ -93,21 +104,17 @@ export class ObjectReader {
     return this.#rootOf(id, (object) => this.#nodeObject(object).delta?.base);
   }
 
-  /** The base of an object, by the beginning of its id; undefined for a whole one. */
-  baseOf(object: number): Uint8Array | undefined {
-    const frame = this.#frame(this.index.frameNumberOf(object));
-    return frame.kind === 'pages' ? this.#pageObject(object).base : this.#nodeObject(object).delta?.base;
-  }
-
   /** The objects of a frame, as they are. */
   readFrame(number: number): Frame {
-    return this.#frame(number);
+    const frame = this.#frame(number);
+    (this.#cache.get(number) as CachedFrame).isLent = true;
+    return frame;
   }
 
   /** The same; undefined where it cannot be read. */
   readFrameOrNothing(number: number): Frame | undefined {
     try {
-      return this.#frame(number);
+      return this.readFrame(number);
     } catch (error) {
       if (error instanceof SqlsyncError && error.code !== 'STORE_UNAVAILABLE') return undefined;
       throw error;
@@ -202,9 +209,9 @@ export class ObjectReader {
       return cached.frame;
     }
     const { plain, file } = this.#sealedFrame(number);
-    const frame = decodeFrame(plain, file);
-    this.#keep(number, frame);
-    return frame;
+    const decoded = decodeFrame(plain, file);
+    this.#keep(number, decoded);
+    return decoded.frame;
   }
 
   #sealedFrame(number: number): { plain: Uint8Array; file: string } {
@@ -216,7 +223,7 @@ export class ObjectReader {
     return { plain: this.#sealer.open('frame', sealed), file };
   }
 
-  #keep(number: number, frame: Frame): void {
+  #keep(number: number, { frame, memory }: Pick<CachedFrame, 'frame' | 'memory'>): void {
     const place = this.index.frames[number];
     const bytes = place?.rawBytes ?? 0;
     if (place !== undefined && frame.objects.length !== place.objectCount)
@@ -225,7 +232,7 @@ export class ObjectReader {
         'has a frame with another number of objects than its index says',
       );
     while (this.#cachedBytes + bytes > CACHE_BYTES && this.#cache.size > 0) this.#dropOldest();
-    this.#cache.set(number, { frame, bytes, usedAt: ++this.#tick });
+    this.#cache.set(number, { frame, memory, bytes, usedAt: ++this.#tick, isLent: false });
     this.#cachedBytes += bytes;
   }
 
@@ -237,6 +244,14 @@ export class ObjectReader {
     if (oldest === undefined) return;
     this.#cache.delete(oldest[0]);
     this.#cachedBytes -= oldest[1].bytes;
+    if (!oldest[1].isLent) this.#dropped.push(oldest[1].memory);
+  }
+
+  /** Comes first in every call from outside, when none has a part of a frame in hand. */
+  #discardDropped(): void {
+    if (this.#dropped.length === 0) return;
+    for (const memory of this.#dropped) discard(memory);
+    this.#dropped = [];
   }
 
   #wrong(object: number): Error {

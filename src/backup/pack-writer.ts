@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Backend } from './backend.ts';
 import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from './frame.ts';
 import type { NodeObject, PageObject } from './frame.ts';
+import { Arena, discard } from './frame-memory.ts';
 import { encodeIndex } from './index-file.ts';
 import type { FramePlace, IndexedPack } from './index-file.ts';
 import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from './object-id.ts';
@@ -36,6 +37,9 @@ interface Batch<T> {
   bytes: number;
 }
 
+/** Room for what comes in one call more than a frame. */
+const ARENA_SPARE_BYTES = 128 * 1024;
+
 /** A pack that is being filled. */
 interface OpenPack {
   readonly pieces: Uint8Array[];
@@ -63,6 +67,9 @@ export class PackWriter {
   #whole = newBatch<PageObject>();
   #deltas = newBatch<PageObject>();
   #nodes = newBatch<NodeObject>();
+  /** What the pages of the two batches hold. */
+  readonly #wholeBytes = new Arena(FRAME_BYTES.whole + ARENA_SPARE_BYTES);
+  readonly #deltaBytes = new Arena(FRAME_BYTES.deltas + ARENA_SPARE_BYTES);
   #pageSize = 0;
   #pack = newPack();
   #unindexed: IndexedPack[] = [];
@@ -87,19 +94,20 @@ export class PackWriter {
   addPage(id: Uint8Array, { page, base }: PageObject, depth: number, pageSize: number): void {
     if (pageSize !== this.#pageSize) this.#closePageFrames();
     this.#pageSize = pageSize;
-    const data = new Uint8Array(page.data);
     const number = this.#index.addPending(id, depth);
     this.#written.pages++;
     if (page.bitmap === undefined) {
+      const data = this.#wholeBytes.copy(page.data);
       this.#whole.objects.push({ page: { bitmap: undefined, data }, base: undefined });
       this.#whole.numbers.push(number);
       this.#whole.bytes += data.length;
       if (this.#whole.bytes >= FRAME_BYTES.whole) this.#closeWhole();
     } else {
-      const bitmap = new Uint8Array(page.bitmap);
+      const bitmap = this.#deltaBytes.copy(page.bitmap);
+      const data = this.#deltaBytes.copy(page.data);
       this.#deltas.objects.push({
         page: { bitmap, data, group: page.group },
-        base: base?.slice(0, BASE_ID_BYTES),
+        base: base === undefined ? undefined : this.#deltaBytes.copy(base.subarray(0, BASE_ID_BYTES)),
       });
       this.#deltas.numbers.push(number);
       this.#deltas.bytes += data.length + bitmap.length + BASE_ID_BYTES;
@@ -154,12 +162,14 @@ export class PackWriter {
     const batch = this.#whole;
     this.#whole = newBatch();
     this.#addPageFrame(batch);
+    this.#wholeBytes.clear();
   }
 
   #closeDeltas(): void {
     const batch = this.#deltas;
     this.#deltas = newBatch();
     this.#addPageFrame(batch);
+    this.#deltaBytes.clear();
   }
 
   #addPageFrame(batch: Batch<PageObject>): void {
@@ -233,6 +243,7 @@ export class PackWriter {
       ids.set(this.#index.idOf(number), i * ID_BYTES);
       depths[i] = this.#index.depthOf(number);
     }
+    for (const piece of pack.pieces) discard(piece);
     this.packIds.push(toHex(id));
     this.#unindexed.push({ id, bytes: pack.bytes, frames: pack.frames, ids, depths });
     this.#written.packs++;

@@ -91,6 +91,7 @@ export function addStoreCommands(parser: Argv, setStatus: (status: number) => vo
       describe,
       (command: Argv) => positionals(command, usage).options(STORE_OPTIONS[name]),
       async (args) => {
+        (await import('../backup/young-generation.ts')).keepYoungGenerationSmall();
         const run = await load();
         setStatus(await run(args as never));
       },

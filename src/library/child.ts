@@ -1,5 +1,6 @@
 import { runBackup } from '../backup/backup.ts';
 import { runRestore } from '../backup/restore.ts';
+import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
 import { toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { withMaxTime } from '../sync/max-time.ts';
@@ -61,6 +62,7 @@ function perform(task: Task, signal: AbortSignal): Promise<Tasks[TaskName]['summ
       signal: ending,
       onProgress: (progress: CopyProgress): void => void report({ type: 'progress', progress }),
     };
+    if (task.name !== 'sync') keepYoungGenerationSmall();
     switch (task.name) {
       case 'backup':
         return runBackup({ ...task.options, ...copying });

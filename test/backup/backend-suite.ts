@@ -28,6 +28,19 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       }
     });
 
+    test("gives bytes that are the caller's own, to change or to give back", async (t) => {
+      const backend = (await open(t))();
+      const bytes = Buffer.alloc(100_000, 7);
+      await backend.put(NAME, [bytes]);
+      for (const range of [undefined, { offset: 10, length: 50_000 }]) {
+        for (const given of [await backend.get(NAME, range), backend.getNow(NAME, range)]) {
+          given.fill(1);
+          (given.buffer as ArrayBuffer).transfer(0);
+        }
+      }
+      assert.ok(bytes.equals(backend.getNow(NAME)));
+    });
+
     test('gives fewer bytes where a file ends before the range', async (t) => {
       const backend = (await open(t))();
       await backend.put(NAME, [Buffer.from('abcdef')]);

@@ -1,0 +1,37 @@
+/**
+ * Gives the memory behind `bytes` back at once; nobody may use it, or any view of it, after that. Left to the garbage collector,
+ * decompressed frames pile up by tens of megabytes, and every such pile costs a collection of everything.
+ */
+export function discard(bytes: Uint8Array): void {
+  const { buffer } = bytes;
+  // Smaller ones share Node's pool with others.
+  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
+}
+
+/** Memory for copies of small pieces that are let go of together, and is then used again. */
+export class Arena {
+  #bytes: Uint8Array;
+  #used = 0;
+
+  /** `bytes` is how much it is expected to hold. */
+  constructor(bytes: number) {
+    this.#bytes = new Uint8Array(bytes);
+  }
+
+  /** A copy, valid until `clear`. */
+  copy(piece: Uint8Array): Uint8Array {
+    if (this.#used + piece.length > this.#bytes.length) {
+      // What was copied before stays in the old memory.
+      this.#bytes = new Uint8Array(Math.max(this.#bytes.length, piece.length));
+      this.#used = 0;
+    }
+    const copied = this.#bytes.subarray(this.#used, this.#used + piece.length);
+    copied.set(piece);
+    this.#used += piece.length;
+    return copied;
+  }
+
+  clear(): void {
+    this.#used = 0;
+  }
+}
