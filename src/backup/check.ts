@@ -1,6 +1,9 @@
+import { createHash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
+import { orderByRoot } from './check-order.ts';
 import { Damage } from './damage.ts';
-import { idOf, toHex } from './object-id.ts';
+import { discard } from './frame-memory.ts';
 import type { KnownPack } from './object-index.ts';
 import { StoreDamage, throwIfAborted } from './store-error.ts';
 import { loadContents, loadSnapshots } from './store-files.ts';
@@ -35,6 +38,12 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
   }
   return { problems, damaged, intact, packsRead: check.packsRead, bytesRead: check.bytesRead };
 }
+
+/** What is read of a pack at once. */
+const PIECE_BYTES = 1024 * 1024;
+
+/** Objects between two moments at which a signal can arrive. */
+const OBJECTS_PER_TURN = 4096;
 
 class StoreCheck {
   /** By number of object: 1 for a copy that cannot be read. */
@@ -78,32 +87,53 @@ class StoreCheck {
     const { n, m } = readData === true || readDataSubset === undefined ? { n: 1, m: 1 } : readDataSubset;
     const packs = [...this.#contents.index.packs.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
     const chosen = packs.filter((_, i) => i % m === n - 1);
-    // In the order in which they were read into the index, bases are mostly at hand.
-    for (const [done, pack] of chosen.entries()) {
+    const there = chosen.filter(({ id }) => this.#contents.packFiles.has(id));
+    for (const [done, pack] of there.entries()) {
       throwIfAborted(signal);
-      onProgress?.({ phase: 'read', done, total: chosen.length });
-      if (this.#contents.packFiles.has(pack.id)) await this.#readPack(pack);
+      onProgress?.({ phase: 'read', done, total: there.length });
+      await this.#comparePack(pack);
     }
+    await this.#putTogether(there);
   }
 
-  async #readPack(pack: KnownPack): Promise<void> {
+  /** A pack with its name, in pieces: packs are of up to 2 GiB. */
+  async #comparePack(pack: KnownPack): Promise<void> {
     const file = `packs/${pack.id}`;
     try {
-      const bytes = await this.#access.backend.get(file);
+      const digest = createHash('sha256');
+      let read = 0;
+      for (let length = PIECE_BYTES; length === PIECE_BYTES;) {
+        const piece = await this.#access.backend.get(file, { offset: read, length: PIECE_BYTES });
+        digest.update(piece);
+        length = piece.length;
+        read += length;
+        discard(piece);
+      }
       this.packsRead++;
-      this.bytesRead += bytes.length;
-      if (pack.present && toHex(idOf(bytes)) !== pack.id)
+      this.bytesRead += read;
+      if (pack.present && digest.digest('hex') !== pack.id)
         this.#problems.push({ file, message: `${file} in the store was changed since it was written` });
     } catch (error) {
       this.#take(error, file);
     }
-    for (let object = pack.firstObject; object < pack.firstObject + pack.objectCount; object++) {
+  }
+
+  /** Every object in these packs. */
+  async #putTogether(packs: readonly KnownPack[]): Promise<void> {
+    const { index, reader } = this.#contents;
+    const order = orderByRoot(reader, packs);
+    for (const [done, object] of order.entries()) {
+      if (done % OBJECTS_PER_TURN === 0) {
+        await setImmediate();
+        throwIfAborted(this.#options.signal);
+        this.#options.onProgress?.({ phase: 'read', done, total: order.length });
+      }
       if (this.bad[object] === 1) continue;
       try {
-        this.#contents.reader.checkObject(object, (size) => this.#scratch(size));
+        reader.checkObject(object, (size) => this.#scratch(size));
       } catch (error) {
         this.bad[object] = 1;
-        this.#take(error, file);
+        this.#take(error, `packs/${index.frameOf(object)?.pack.id ?? ''}`);
       }
     }
   }

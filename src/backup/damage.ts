@@ -60,7 +60,9 @@ export class Damage {
   }
 
   #isGood(id: Uint8Array, below = 256): boolean {
-    return this.#index.copies(id, below).some((object) => this.bad[object] === 0);
+    const best = this.#index.bestCopy(id, below);
+    if (best === -1) return false;
+    return this.bad[best] === 0 || this.#index.copies(id, below).some((object) => this.bad[object] === 0);
   }
 
   /** Deltas of which every base is lost are lost too: from the least deep on. */

@@ -13,6 +13,9 @@ import { damaged } from './store-error.ts';
 /** Memory for decompressed frames: pages that are read in order need some frames of every backup that changed them. */
 const CACHE_BYTES = 24 * 1024 * 1024;
 
+/** What V8 needs for an object of a frame and its views, of which a frame of small deltas has more than of data. */
+const OBJECT_BYTES = 512;
+
 /** 16 MB, as many as 500,000 pages have. */
 const MAX_KEPT_NODES = 8192;
 
@@ -104,17 +107,39 @@ export class ObjectReader {
     return this.#rootOf(id, (object) => this.#nodeObject(object).delta?.base);
   }
 
+  /** Visits the deltas of a frame, with the beginnings of their bases' ids as views; none of a frame that cannot be read. */
+  forEachBase(number: number, visit: (object: number, base: Uint8Array) => void): void {
+    this.#discardDropped();
+    const frame = this.#frameOrNothing(number);
+    if (frame === undefined) return;
+    const first = this.#firstObjectOf(number);
+    for (let i = 0; i < frame.objects.length; i++) {
+      const base = frame.kind === 'pages' ? frame.objects[i]?.base : frame.objects[i]?.delta?.base;
+      if (base !== undefined) visit(first + i, base);
+    }
+  }
+
   /** The objects of a frame, as they are. */
   readFrame(number: number): Frame {
     const frame = this.#frame(number);
-    (this.#cache.get(number) as CachedFrame).isLent = true;
+    this.#lend(number);
     return frame;
   }
 
   /** The same; undefined where it cannot be read. */
   readFrameOrNothing(number: number): Frame | undefined {
+    const frame = this.#frameOrNothing(number);
+    if (frame !== undefined) this.#lend(number);
+    return frame;
+  }
+
+  #lend(number: number): void {
+    (this.#cache.get(number) as CachedFrame).isLent = true;
+  }
+
+  #frameOrNothing(number: number): Frame | undefined {
     try {
-      return this.readFrame(number);
+      return this.#frame(number);
     } catch (error) {
       if (error instanceof SqlsyncError && error.code !== 'STORE_UNAVAILABLE') return undefined;
       throw error;
@@ -225,7 +250,7 @@ export class ObjectReader {
 
   #keep(number: number, { frame, memory }: Pick<CachedFrame, 'frame' | 'memory'>): void {
     const place = this.index.frames[number];
-    const bytes = place?.rawBytes ?? 0;
+    const bytes = (place?.rawBytes ?? 0) + frame.objects.length * OBJECT_BYTES;
     if (place !== undefined && frame.objects.length !== place.objectCount)
       throw damaged(
         `packs/${place.pack.id}`,
