@@ -74,7 +74,7 @@ function wrap(body: Uint8Array): Uint8Array {
   return Buffer.concat([header, data]);
 }
 
-/** The inverse. `file` is for the error: STORE_DAMAGED. */
+/** The inverse; ids and depths are views of one buffer. `file` is for the error: STORE_DAMAGED. */
 export function decodeIndex(plain: Uint8Array, file: string): IndexedPack[] {
   try {
     return parse(unwrap(plain));

@@ -11,7 +11,7 @@ import type { Sealer } from './seal.ts';
 import { damaged } from './store-error.ts';
 
 /** Memory for decompressed frames: pages that are read in order need some frames of every backup that changed them. */
-const CACHE_BYTES = 24 * 1024 * 1024;
+const CACHE_BYTES = 16 * 1024 * 1024;
 
 /** What V8 needs for an object of a frame and its views, of which a frame of small deltas has more than of data. */
 const OBJECT_BYTES = 512;

@@ -21,7 +21,7 @@ const PACK_SALT_BYTES = 16;
 const PACK_BYTES = 16 * 1024 * 1024;
 
 /** Bytes of a body after which a frame is closed. Whole pages: larger compresses no better; deltas: read one by one. */
-const FRAME_BYTES = { whole: 1024 * 1024, deltas: 256 * 1024, nodes: 512 * 1024 };
+const FRAME_BYTES = { whole: 1024 * 1024, deltas: 128 * 1024, nodes: 512 * 1024 };
 
 /** Packs of which an index is put without waiting for the end, so that a killed run's work can be used. */
 const PACKS_PER_INDEX = 64;

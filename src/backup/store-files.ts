@@ -1,6 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import type { Backend, StoredFile, StoreFolder } from './backend.ts';
 import type { StoreConfig } from './config.ts';
+import { discard } from './frame-memory.ts';
 import { decodeIndex } from './index-file.ts';
 import type { IndexedPack } from './index-file.ts';
 import { idOf, isHexId, toHex } from './object-id.ts';
@@ -70,6 +71,7 @@ async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): P
   const index = new ObjectIndex();
   const indexFiles = new Map<string, readonly string[]>();
   const loaded: IndexedPack[] = [];
+  const bodies: Uint8Array[] = [];
   await readAll(access, 'indexes', 'index', { onDamage, isLast }, (plain, file, name) => {
     const packs = decodeIndex(plain, file);
     indexFiles.set(
@@ -77,15 +79,17 @@ async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): P
       packs.map(({ id }) => toHex(id)),
     );
     loaded.push(...packs);
+    // All packs of a file are views of one body.
+    if (packs[0] !== undefined) bodies.push(packs[0].ids);
   });
   const packFiles = new Map((await access.backend.list('packs')).map((file) => [file.name, file]));
   index.reserve(loaded.reduce((sum, pack) => sum + pack.depths.length, 0));
-  // Each is let go of once it is copied: together they are as large as the index.
-  for (let pack = loaded.pop(); pack !== undefined; pack = loaded.pop()) {
+  for (const pack of loaded) {
     const id = toHex(pack.id);
     // What is missing or cut is not relied upon either, so that the next backup writes it again.
     index.addPack(pack, { marked: marked.has(id), present: packFiles.get(id)?.bytes === pack.bytes });
   }
+  for (const ids of bodies) discard(ids);
   const reader = new ObjectReader(index, access.backend, access.sealer);
   return { index, reader, marks, indexFiles, packFiles, loadedAtMs };
 }
