@@ -32,7 +32,7 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
   }
   if (problems.length === 0) {
     for (const { snapshot, pagesLost } of damaged) {
-      const message = `snapshot ${snapshot.id} needs ${pagesLost} pages that no index names`;
+      const message = `snapshot ${snapshot.id} needs ${pagesLost} pages of which no index names all that they are made of`;
       problems.push({ file: `snapshots/${snapshot.id}`, message });
     }
   }

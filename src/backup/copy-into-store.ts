@@ -3,12 +3,10 @@ import { SEED_BYTES } from '../pages/hash.ts';
 import type { Connection } from '../sync/connection.ts';
 import { runCopy } from '../sync/replica-agent.ts';
 import type { CopyOptions, ReplicaResult } from '../sync/replica-agent.ts';
-import { Damage } from './damage.ts';
 import type { HashCache } from './hash-cache.ts';
-import type { KnownPack } from './object-index.ts';
 import { StoreDestination } from './store-destination.ts';
 import { loadContents, loadSnapshots } from './store-files.ts';
-import type { StoreAccess, StoreContents } from './store-files.ts';
+import type { StoreAccess } from './store-files.ts';
 import type { StoreSnapshot } from './types.ts';
 import { verifyBackup } from './verify-backup.ts';
 
@@ -40,13 +38,14 @@ export async function copyIntoStore(
 ): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot }> {
   const { access, cache, originName, tags, host, usesParent } = job;
   const { hash, signal } = job.copy;
-  const contents = await loadContents(access);
-  distrustDamaged(contents, job.damagedPacks);
-  const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
   const last = usesParent ? cache.load(originName) : undefined;
   const known = last?.algorithm === hash ? last : undefined;
   let stored: NewHashes | undefined;
-  const result = await runCopy(connection, job.copy, (attempt) => {
+  const result = await runCopy(connection, job.copy, async (attempt) => {
+    // Anew for each: to its index the objects of the attempt before are on their way to packs that were given up.
+    const contents = await loadContents(access);
+    contents.index.distrust(job.damagedPacks);
+    const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
     // Hashes that were known before may be what is wrong.
     const cached = attempt === 1 ? known : undefined;
     const seed = cached?.seed ?? randomBytes(SEED_BYTES);
@@ -78,11 +77,4 @@ interface NewHashes {
   readonly snapshot: StoreSnapshot;
   readonly seed: Uint8Array;
   readonly hashes: Uint8Array;
-}
-
-/** What is lost with damaged packs, deltas in good ones among it, is not relied upon: so it is written again. */
-function distrustDamaged({ index, reader }: StoreContents, damagedPacks: ReadonlySet<string>): void {
-  const isDamaged = ({ id, present }: KnownPack): boolean => !present || damagedPacks.has(id);
-  if (![...index.packs.values()].some(isDamaged)) return;
-  index.distrust(Damage.ofPacks(reader, (id) => damagedPacks.has(id)).bad);
 }

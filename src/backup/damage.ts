@@ -1,6 +1,7 @@
 import type { ObjectIndex } from './object-index.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import { Soundness } from './soundness.ts';
 import type { StoreSnapshot } from './types.ts';
 
 /**
@@ -10,8 +11,7 @@ import type { StoreSnapshot } from './types.ts';
 export class Damage {
   readonly #reader: ObjectReader;
   readonly #index: ObjectIndex;
-  /** By number of object: 1 for a copy that cannot be read. */
-  readonly bad: Uint8Array;
+  readonly #soundness: Pick<Soundness, 'has'>;
   /** Nodes of which everything below is good. */
   readonly #goodNodes: Uint8Array;
 
@@ -25,15 +25,17 @@ export class Damage {
   }
 
   /**
-   * `bad` has 1 for each copy that is known to be lost; it is changed, unless `isComplete`: then every copy was tried, and a delta
-   * may be good although its base is not, in blocks that it replaces.
+   * `bad` has 1 for each copy that is known to be lost. Where it `isComplete`, every copy was tried, and a delta may be good
+   * although its base is not, in blocks that it replaces.
    */
   constructor(reader: ObjectReader, bad: Uint8Array, isComplete = false) {
     this.#reader = reader;
     this.#index = reader.index;
-    this.bad = bad;
     this.#goodNodes = new Uint8Array(bad.length);
-    if (!isComplete && bad.includes(1)) this.#spread();
+    const isGood = (object: number): boolean => bad[object] === 0;
+    this.#soundness = isComplete
+      ? { has: (id) => this.#index.copies(id).some(isGood) }
+      : new Soundness(reader, isGood);
   }
 
   /** Pages of a snapshot that cannot be read. */
@@ -52,40 +54,10 @@ export class Damage {
         if (lost === lostBefore && object !== -1) this.#goodNodes[object] = 1;
       },
       page: (ids, at) => {
-        if (!this.#isGood(ids.subarray(at, at + 32))) lost++;
+        if (!this.#soundness.has(ids.subarray(at, at + 32))) lost++;
       },
       unreadable: (_, first, last) => (lost += last - first + 1),
     });
     return lost;
-  }
-
-  #isGood(id: Uint8Array, below = 256): boolean {
-    const best = this.#index.bestCopy(id, below);
-    if (best === -1) return false;
-    return this.bad[best] === 0 || this.#index.copies(id, below).some((object) => this.bad[object] === 0);
-  }
-
-  /** Deltas of which every base is lost are lost too: from the least deep on. */
-  #spread(): void {
-    const index = this.#index;
-    const deepest = index.maxDepth();
-    for (let depth = 1; depth <= deepest; depth++) {
-      for (const [number, { firstObject, objectCount }] of index.frames.entries()) {
-        let hasSome = false;
-        for (let object = firstObject; object < firstObject + objectCount && !hasSome; object++)
-          hasSome = index.depthOf(object) === depth && this.bad[object] === 0;
-        if (hasSome) this.#spreadTo(number, firstObject, objectCount, depth);
-      }
-    }
-  }
-
-  #spreadTo(number: number, firstObject: number, objectCount: number, depth: number): void {
-    const frame = this.#reader.readFrameOrNothing(number);
-    for (let i = 0; i < objectCount; i++) {
-      const object = firstObject + i;
-      if (this.#index.depthOf(object) !== depth) continue;
-      const base = frame?.kind === 'pages' ? frame.objects[i]?.base : frame?.objects[i]?.delta?.base;
-      if (base === undefined || !this.#isGood(base, depth)) this.bad[object] = 1;
-    }
   }
 }

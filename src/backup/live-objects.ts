@@ -2,10 +2,9 @@ import { toHex } from './object-id.ts';
 import type { KnownPack, ObjectIndex } from './object-index.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import { NO_OBJECT, Soundness } from './soundness.ts';
 import { damaged, throwIfAborted } from './store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from './types.ts';
-
-const NO_OBJECT = 0xffffffff;
 
 /**
  * Which objects are needed: those of snapshots, and the bases of deltas. Of an object that is there more than once, the copy that
@@ -81,38 +80,16 @@ export class LiveObjects {
     return needed;
   }
 
-  #findBases(reader: ObjectReader, options: StoreCallOptions): void {
-    const index = this.#index;
-    const deepest = index.maxDepth();
-    /** Of each delta any object with its base's id. */
-    const baseIds = deepest === 0 ? this.#bases : this.#readBaseIds(reader, options);
-    for (let depth = 0; depth <= deepest; depth++) {
-      for (let object = 0; object < baseIds.length; object++) {
-        if (index.depthOf(object) !== depth) continue;
-        const named = baseIds[object] as number;
-        if (depth === 0) this.#sound[object] = 1;
-        if (depth === 0 || named === NO_OBJECT) continue;
-        const base = index.copies(index.idOf(named), depth).find((copy) => this.#sound[copy] === 1);
-        if (base === undefined) continue;
-        this.#bases[object] = base;
-        this.#sound[object] = 1;
-      }
-    }
-  }
-
-  #readBaseIds(reader: ObjectReader, { signal }: StoreCallOptions): Uint32Array {
-    const index = this.#index;
-    const baseIds = new Uint32Array(index.objectCount).fill(NO_OBJECT);
-    for (const [number, { firstObject, objectCount }] of index.frames.entries()) {
+  #findBases(reader: ObjectReader, { signal }: StoreCallOptions): void {
+    const soundness = new Soundness(reader, () => true);
+    for (const { firstObject, objectCount } of this.#index.frames) {
       throwIfAborted(signal);
-      if (!hasDeltas(index, firstObject, objectCount)) continue;
-      const frame = reader.readFrameOrNothing(number);
-      for (let i = 0; i < objectCount; i++) {
-        const base = frame?.kind === 'pages' ? frame.objects[i]?.base : frame?.objects[i]?.delta?.base;
-        if (base !== undefined) baseIds[firstObject + i] = index.copies(base)[0] ?? NO_OBJECT;
+      for (let object = firstObject; object < firstObject + objectCount; object++) {
+        if (!soundness.isSound(object)) continue;
+        this.#sound[object] = 1;
+        this.#bases[object] = soundness.baseOf(object);
       }
     }
-    return baseIds;
   }
 
   #markTree(reader: ObjectReader, snapshot: StoreSnapshot): void {
@@ -142,9 +119,4 @@ export class LiveObjects {
       }
     }
   }
-}
-
-function hasDeltas(index: ObjectIndex, first: number, count: number): boolean {
-  for (let object = first; object < first + count; object++) if (index.depthOf(object) > 0) return true;
-  return false;
 }

@@ -39,8 +39,8 @@ export class ObjectIndex {
   #frameOf: Uint32Array = new Uint32Array(0);
   /** Numbers of objects plus 1, at the place of their id's first four bytes or after it. */
   #table: Uint32Array = new Uint32Array(16);
-  /** By number, 1 for objects that cannot be put together; those that came later can. */
-  #lost: Uint8Array = new Uint8Array(0);
+  #distrusted: ReadonlySet<string> = new Set();
+  #isSound: (object: number) => boolean = () => true;
 
   get objectCount(): number {
     return this.#count;
@@ -77,13 +77,19 @@ export class ObjectIndex {
     }
   }
 
-  get isDistrusted(): boolean {
-    return this.#lost.length > 0;
+  /** Who tells, by number, whether new objects may rely on one. */
+  judgeBy(isSound: (object: number) => boolean): void {
+    this.#isSound = isSound;
   }
 
-  /** From now on nothing new relies on these objects: 1 by number. */
-  distrust(lost: Uint8Array): void {
-    this.#lost = lost;
+  /** Nothing new relies on what is in these packs, by id. Before anything is judged. */
+  distrust(packs: ReadonlySet<string>): void {
+    this.#distrusted = packs;
+  }
+
+  /** Whether something new may rely on what is in a pack. */
+  isReliable(pack: KnownPack): boolean {
+    return pack.present && !pack.marked && (this.#distrusted.size === 0 || !this.#distrusted.has(pack.id));
   }
 
   /** Takes an object that is on its way to a pack; returns its number. */
@@ -131,23 +137,19 @@ export class ObjectIndex {
     return this.#frameOf[object] as number;
   }
 
-  /** The copies of an object that new ones may rely on, or undefined: the least deep of those in unmarked packs. */
+  /** The copy of an object that new ones may rely on, or undefined: the least deep of the sound ones in unmarked packs. */
   usable(id: Uint8Array, at = 0): number | undefined {
     let best: number | undefined;
     this.#each(id, at, ID_BYTES, (object) => {
-      if (!this.#isReliable(object)) return;
-      if (best === undefined || this.depthOf(object) < this.depthOf(best)) best = object;
+      if (best !== undefined && this.depthOf(object) >= this.depthOf(best)) return;
+      if (this.isUsable(object)) best = object;
     });
     return best;
   }
 
-  /** Whether there is any copy of an object, in a marked pack or not. */
-  exists(id: Uint8Array, at = 0): boolean {
-    let found = false;
-    this.#each(id, at, ID_BYTES, (object) => {
-      found ||= this.#isPresent(object);
-    });
-    return found;
+  /** Whether new objects may rely on this copy. */
+  isUsable(object: number): boolean {
+    return this.#isReliable(object) && this.#isSound(object);
   }
 
   /** The first of `copies`, -1 where there is none; without an array, for millions of calls. */
@@ -186,9 +188,8 @@ export class ObjectIndex {
   }
 
   #isReliable(object: number): boolean {
-    if (this.#lost[object] === 1) return false;
     const pack = this.frameOf(object)?.pack;
-    return pack === undefined || (pack.present && !pack.marked);
+    return pack === undefined || this.isReliable(pack);
   }
 
   #isPresent(object: number): boolean {

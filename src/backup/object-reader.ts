@@ -198,13 +198,18 @@ export class ObjectReader {
   }
 
   #rootOf(id: Uint8Array, baseOf: (object: number) => Uint8Array | undefined): Uint8Array {
-    let object = this.index.copies(id)[0];
+    let object = this.#soundCopy(id);
     for (;;) {
       if (object === undefined) throw damaged('indexes', `do not name the object ${toHex(id)}`);
       const base = baseOf(object);
       if (base === undefined) return this.index.idOf(object).slice();
-      object = this.index.copies(base, this.index.depthOf(object))[0];
+      object = this.#soundCopy(base, this.index.depthOf(object));
     }
+  }
+
+  #soundCopy(id: Uint8Array, below?: number): number | undefined {
+    const copies = this.index.copies(id, below);
+    return copies.find((copy) => this.index.isUsable(copy)) ?? copies[0];
   }
 
   #pageObject(object: number): PageObject {

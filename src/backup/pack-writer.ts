@@ -130,14 +130,18 @@ export class PackWriter {
     this.#throwFailure();
   }
 
-  /** Puts all that is left; resolves when packs and indexes are durable. */
-  async finish(): Promise<Written> {
+  /**
+   * Puts all that is left; resolves when packs and indexes are durable. `beforeIndex` is told the packs that no index names yet, which
+   * are durable by then; where it throws, none ever does.
+   */
+  async finish(beforeIndex?: (packs: readonly IndexedPack[]) => Promise<void>): Promise<Written> {
     this.#closePageFrames();
     this.#closeNodes();
     await this.#chain;
     await this.#closePack();
     await Promise.all(this.#puts);
     this.#throwFailure();
+    await beforeIndex?.(this.#unindexed);
     await this.#putIndex();
     return this.#written;
   }

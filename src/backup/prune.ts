@@ -36,11 +36,13 @@ interface Plan {
  */
 export async function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
   const { backend } = access;
+  // Before the snapshots are listed: what a mark's age allows to be deleted then, no snapshot needs that is put later.
+  const now = Date.now();
   // In this order, so that the indexes name all that these snapshots need; whoever puts one later is protected by the grace period.
   const snapshots = await loadSnapshots(access);
   const contents = await loadContents(access);
   const live = new LiveObjects(contents.reader, snapshots, options);
-  const plan = makePlan(access, contents, live, options);
+  const plan = makePlan(access, contents, live, { ...options, now });
   if (options.dryRun !== true) {
     await copyNeeded(access, contents, plan, options);
     if (plan.toMark.size > 0) {
@@ -48,7 +50,7 @@ export async function pruneStore(access: StoreAccess, options: PruneOptions): Pr
       await putRecord(access, 'marks', 'mark', jsonBytes(mark));
     }
     await sweep(access, contents, plan, options);
-    await removeForgotten(access, snapshots, options);
+    await removeForgotten(access, snapshots, { ...options, now });
     await backend.removeLeftovers?.(LEFTOVER_AGE_MS);
   }
   return summarize(contents, plan, options);
@@ -58,11 +60,11 @@ function makePlan(
   access: StoreAccess,
   contents: StoreContents,
   live: LiveObjects,
-  options: PruneOptions,
+  options: PruneOptions & { readonly now: number },
 ): Plan {
   const { index, marks, packFiles } = contents;
   const graceMs = (options.graceSeconds ?? access.config.graceSeconds) * 1000;
-  const now = Date.now();
+  const { now } = options;
   const ages = new Map<string, number>();
   // A pack that was marked twice counts from the first time: nothing has relied on it ever since.
   for (const { time, packs } of marks) {
@@ -206,9 +208,9 @@ async function deleteAll(
 async function removeForgotten(
   { backend, config }: StoreAccess,
   snapshots: readonly StoreSnapshot[],
-  options: PruneOptions,
+  options: PruneOptions & { readonly now: number },
 ): Promise<void> {
-  const before = Date.now() - (options.graceSeconds ?? config.graceSeconds) * 1000;
+  const before = options.now - (options.graceSeconds ?? config.graceSeconds) * 1000;
   const needed = new Set(snapshots.flatMap(({ id, parent }) => (parent === undefined ? [id] : [id, parent])));
   for (const { name, modified } of await backend.list('forgotten')) {
     if (!needed.has(name) && modified.getTime() <= before) await backend.delete(`forgotten/${name}`);

@@ -4,12 +4,15 @@ import type { PageSink, SinkTarget } from '../pages/page-source.ts';
 import { PROGRAM } from '../sync/program.ts';
 import type { Destination } from '../sync/destination.ts';
 import { fromHex } from './object-id.ts';
+import type { IndexedPack } from './index-file.ts';
 import type { CachedHashes } from './hash-cache.ts';
+import type { ObjectReader } from './object-reader.ts';
 import { PackWriter } from './pack-writer.ts';
 import { encodeSnapshot } from './snapshot-record.ts';
 import { SnapshotSource } from './snapshot-source.ts';
 import type { TreeShape } from './snapshot-tree.ts';
-import { loadContents, putRecord } from './store-files.ts';
+import { Soundness } from './soundness.ts';
+import { addPack, loadContents, putRecord } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
 import { StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
@@ -49,12 +52,14 @@ export class StoreDestination implements Destination {
   readonly #startedAtMs: number = performance.now();
   /** The snapshot whose page hashes are known. */
   readonly #known: StoreSnapshot | undefined;
+  readonly #present: Soundness;
 
   constructor(options: StoreDestinationOptions) {
     const { access, cached, snapshots } = options;
     this.path = access.backend.description;
     this.seed = options.seed;
     this.#options = options;
+    this.#present = soundIfPresent(options.contents.reader);
     this.#known = cached === undefined ? undefined : snapshots.find(({ id }) => id === cached.snapshot);
     this.hasOldPages = this.#known !== undefined;
   }
@@ -74,6 +79,8 @@ export class StoreDestination implements Destination {
           ? undefined
           : new SnapshotSource(contents.reader, parent, oldHashes === undefined),
       oldHashes,
+      beforeIndex: (root, packs) =>
+        this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),
       finish: (stored) => this.#finish(begun, stored),
     });
     return Promise.resolve(sink);
@@ -93,7 +100,7 @@ export class StoreDestination implements Destination {
     const ofThis = snapshots.filter((each) => each.host === host && each.path === origin.originPath);
     // Another backup may have put one since the indexes were loaded.
     const parent = [...ofThis, ...(this.#known === undefined ? [] : [this.#known])].findLast(
-      ({ root }) => root !== undefined && contents.index.exists(fromHex(root)),
+      ({ root }) => root !== undefined && this.#present.has(fromHex(root)),
     );
     if (parent?.pageSize !== target.pageSize) return undefined;
     const isUsable = allUsable(contents.reader) || firstUnusable(contents.reader, parent) === undefined;
@@ -104,7 +111,6 @@ export class StoreDestination implements Destination {
     const { access, tags, bytesReceived, onStored } = this.#options;
     const { target, origin, time, parent } = begun;
     const { pageSize, pageCount } = target;
-    await this.#checkStillThere({ pageSize, pageCount, root });
     const record = {
       time,
       host: this.#hostOf(origin),
@@ -114,7 +120,7 @@ export class StoreDestination implements Destination {
       pageCount,
       fileMode: target.fileMode,
       root,
-      parent: parent?.id,
+      parent: parent === undefined ? undefined : await this.#stillKnown(parent.id),
       program: PROGRAM,
       statistics: {
         pagesChanged,
@@ -130,22 +136,35 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Looks again, before the snapshot is put, whether what it relies on is still there: by a walk through its tree where a pack
-   * is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
+   * Looks again, before the new packs are indexed, whether what the snapshot relies on is still there: by a walk through its tree where a
+   * pack is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
    */
-  async #checkStillThere(shape: TreeShape): Promise<void> {
+  async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
     const { access, contents } = this.#options;
     const safeMs = access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
-    const isLate = performance.now() - contents.loadedAtMs >= safeMs;
+    const steadyMs = performance.now() - contents.loadedAtMs;
+    // Whichever says so: one stands still while the system is suspended, the other may be set.
+    const isLate = Math.max(steadyMs, Math.abs(Date.now() - contents.loadedTime.getTime())) >= safeMs;
     if (!isLate && !(await this.#isPackGone())) return;
-    const { reader } = await loadContents(access);
+    const now = await loadContents(access);
+    for (const pack of newPacks) addPack(now, pack);
+    const present = soundIfPresent(now.reader);
     const lost = isLate
-      ? firstUnusable(reader, shape)
-      : firstUnusable(reader, shape, (index, id) => index.exists(id));
+      ? firstUnusable(now.reader, shape)
+      : firstUnusable(now.reader, shape, (id) => present.has(id));
     if (lost === undefined) return;
     throw new SqlsyncError('STORE_PRUNED', `A prune took the object ${lost} away from this backup`, {
       hint: `Run it again: it writes what is missing. A backup should take less than half the grace period of ${access.config.graceSeconds} s.`,
     });
+  }
+
+  /** The snapshot, unless it was forgotten so long ago that nothing tells of it: then it would count as missing. */
+  async #stillKnown(id: string): Promise<string | undefined> {
+    const { backend } = this.#options.access;
+    // In this order: a forget puts its record before it deletes.
+    for (const folder of ['snapshots', 'forgotten'] as const)
+      if ((await backend.list(folder)).some(({ name }) => name === id)) return id;
+    return undefined;
   }
 
   async #isPackGone(): Promise<boolean> {
@@ -157,6 +176,11 @@ export class StoreDestination implements Destination {
   #hostOf(origin: MessageOf<'snapshot'>): string {
     return this.#options.host ?? origin.originHost;
   }
+}
+
+/** Also what is in marked packs: within the grace period it stays. */
+function soundIfPresent(reader: ObjectReader): Soundness {
+  return new Soundness(reader, (object) => reader.index.frameOf(object)?.pack.present !== false);
 }
 
 /** A snapshot that is being stored. */

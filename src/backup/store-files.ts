@@ -9,6 +9,7 @@ import { ObjectIndex } from './object-index.ts';
 import { ObjectReader } from './object-reader.ts';
 import type { SealedKind, Sealer } from './seal.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
+import { Soundness } from './soundness.ts';
 import { damaged } from './store-error.ts';
 import type { StoreSnapshot } from './types.ts';
 
@@ -32,12 +33,15 @@ export interface StoreContents {
   readonly index: ObjectIndex;
   readonly reader: ObjectReader;
   readonly marks: readonly Mark[];
+  /** All packs that marks name, by id. */
+  readonly marked: ReadonlySet<string>;
   /** What the index files say, by the names of the files. */
   readonly indexFiles: ReadonlyMap<string, readonly string[]>;
   /** The packs that are there, by id. */
   readonly packFiles: ReadonlyMap<string, StoredFile>;
-  /** When loading began, by `performance.now`. */
+  /** When loading began, by `performance.now`, which stands still while the system is suspended, and by the clock. */
   readonly loadedAtMs: number;
+  readonly loadedTime: Date;
 }
 
 /** What to do with a file that cannot be read; by default its error is thrown. */
@@ -66,6 +70,7 @@ export async function loadContents(
 
 async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): Promise<StoreContents> {
   const loadedAtMs = performance.now();
+  const loadedTime = new Date();
   const marks = await loadMarks(access, onDamage, isLast);
   const marked = new Set(marks.flatMap(({ packs }) => packs));
   const index = new ObjectIndex();
@@ -84,14 +89,25 @@ async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): P
   });
   const packFiles = new Map((await access.backend.list('packs')).map((file) => [file.name, file]));
   index.reserve(loaded.reduce((sum, pack) => sum + pack.depths.length, 0));
-  for (const pack of loaded) {
-    const id = toHex(pack.id);
-    // What is missing or cut is not relied upon either, so that the next backup writes it again.
-    index.addPack(pack, { marked: marked.has(id), present: packFiles.get(id)?.bytes === pack.bytes });
-  }
+  for (const pack of loaded) addPack({ index, marked, packFiles }, pack);
   for (const ids of bodies) discard(ids);
   const reader = new ObjectReader(index, access.backend, access.sealer);
-  return { index, reader, marks, indexFiles, packFiles, loadedAtMs };
+  const soundness = new Soundness(reader, (object) => {
+    const pack = index.frameOf(object)?.pack;
+    return pack === undefined || index.isReliable(pack);
+  });
+  index.judgeBy((object) => soundness.isSound(object));
+  return { index, reader, marks, marked, indexFiles, packFiles, loadedAtMs, loadedTime };
+}
+
+/** Takes what is known of a pack that an index names, or is about to. */
+export function addPack(
+  { index, marked, packFiles }: Pick<StoreContents, 'index' | 'marked' | 'packFiles'>,
+  pack: IndexedPack,
+): void {
+  const id = toHex(pack.id);
+  // What is missing or cut is not relied upon either, so that the next backup writes it again.
+  index.addPack(pack, { marked: marked.has(id), present: packFiles.get(id)?.bytes === pack.bytes });
 }
 
 export async function loadMarks(

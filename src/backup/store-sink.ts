@@ -3,6 +3,7 @@ import { bitmapBytes } from '../../protocol/page-batch.ts';
 import type { PageDelta, PageSink, PageSource, SinkTarget } from '../pages/page-source.ts';
 import type { PageNumber } from '../pages/page-types.ts';
 import { lockBytePage } from '../pages/page-types.ts';
+import type { IndexedPack } from './index-file.ts';
 import { idOf, sameBytes } from './object-id.ts';
 import type { ObjectReader } from './object-reader.ts';
 import type { PackWriter, Written } from './pack-writer.ts';
@@ -22,7 +23,11 @@ export interface StoreSinkOptions {
   /** The snapshot to compare with, and the hashes of its pages where they are known. */
   readonly parent: SnapshotSource | undefined;
   readonly oldHashes: Uint8Array | undefined;
-  /** Called when all pages and nodes are durable: makes the snapshot. */
+  /**
+   * Called when all packs are durable, with those that no index names yet: an error keeps them out of the indexes, and ends the copy.
+   */
+  readonly beforeIndex: (root: string | undefined, packs: readonly IndexedPack[]) => Promise<void>;
+  /** Called when all pages and nodes are durable and indexed: makes the snapshot. */
   readonly finish: (stored: StoredPages) => Promise<void>;
 }
 
@@ -106,8 +111,9 @@ export class StoreSink implements PageSink {
   }
 
   async commit(): Promise<void> {
-    const root = this.#tree.write(this.#options.writer);
-    const written = await this.#options.writer.finish();
+    const { writer, beforeIndex } = this.#options;
+    const root = this.#tree.write(writer);
+    const written = await writer.finish((packs) => beforeIndex(root, packs));
     const pagesChanged = this.#pagesChanged;
     await this.#options.finish({ root, written, pagesChanged, hashes: this.#hashes });
     this.#ended = true;

@@ -1,23 +1,21 @@
 import { toHex } from './object-id.ts';
-import type { ObjectIndex } from './object-index.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { SnapshotTree, walkTree } from './snapshot-tree.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
 /**
- * The first object of a tree that something new may not rely on (it is nowhere but in packs that are marked, missing or cut),
+ * The first object of a tree that something new may not rely on (it, or a base, is nowhere but in packs that are marked, missing or cut),
  * as 64 hexadecimal digits; undefined where there is none.
  */
 export function firstUnusable(
   reader: ObjectReader,
   shape: TreeShape,
-  isThere: (index: ObjectIndex, id: Uint8Array) => boolean = (index, id) => index.usable(id) !== undefined,
+  isThere: (id: Uint8Array) => boolean = (id) => reader.index.usable(id) !== undefined,
 ): string | undefined {
-  const { index } = reader;
   let found: string | undefined;
   const check = (id: Uint8Array): boolean => {
     if (found !== undefined) return false;
-    if (!isThere(index, id)) found = toHex(id);
+    if (!isThere(id)) found = toHex(id);
     return found === undefined;
   };
   try {
@@ -33,5 +31,5 @@ export function firstUnusable(
 
 /** True where every pack can be relied upon, so that no tree need be looked at. */
 export function allUsable({ index }: ObjectReader): boolean {
-  return !index.isDistrusted && [...index.packs.values()].every(({ marked, present }) => present && !marked);
+  return [...index.packs.values()].every((pack) => index.isReliable(pack));
 }

@@ -1,0 +1,83 @@
+import type { ObjectIndex } from './object-index.ts';
+import type { ObjectReader } from './object-reader.ts';
+
+/** In the place of an object's number: none. */
+export const NO_OBJECT = 0xffffffff;
+
+const SOUND = 1;
+const UNSOUND = 2;
+
+/**
+ * Which copies of objects can be put together: those that count, and are whole or have a sound base of less depth. Found out as
+ * it is asked for; each frame of deltas is read once. What is on its way to a pack is sound.
+ */
+export class Soundness {
+  readonly #reader: ObjectReader;
+  readonly #index: ObjectIndex;
+  readonly #counts: (object: number) => boolean;
+  /** By number of object; 0 where nobody asked yet. */
+  #verdicts: Uint8Array = new Uint8Array(0);
+  /** Of each delta any object with its base's id, and once it was judged the copy that a reader takes. */
+  #bases: Uint32Array = new Uint32Array(0);
+  readonly #framesRead = new Set<number>();
+
+  /** `counts` tells by number whether a copy is to be taken into account; its answers must not change. */
+  constructor(reader: ObjectReader, counts: (object: number) => boolean) {
+    this.#reader = reader;
+    this.#index = reader.index;
+    this.#counts = counts;
+  }
+
+  /** Throws SqlsyncError STORE_UNAVAILABLE. */
+  isSound(object: number): boolean {
+    if (this.#index.frameOf(object) === undefined) return true;
+    if (object >= this.#verdicts.length) this.#grow();
+    if (this.#verdicts[object] === 0) this.#verdicts[object] = this.#judge(object) ? SOUND : UNSOUND;
+    return this.#verdicts[object] === SOUND;
+  }
+
+  /** Whether any copy of an object is sound. `id` may be the beginning of one. */
+  has(id: Uint8Array): boolean {
+    return this.#index.copies(id).some((copy) => this.isSound(copy));
+  }
+
+  /** The base of a sound delta, as a reader takes it; `NO_OBJECT` for whole objects and those that are not sound. */
+  baseOf(object: number): number {
+    return this.isSound(object) ? (this.#bases[object] ?? NO_OBJECT) : NO_OBJECT;
+  }
+
+  #judge(object: number): boolean {
+    if (!this.#counts(object)) return false;
+    const depth = this.#index.depthOf(object);
+    if (depth === 0) return true;
+    this.#readBases(this.#index.frameNumberOf(object));
+    const named = this.#bases[object] as number;
+    if (named === NO_OBJECT) return false;
+    const base = this.#index.copies(this.#index.idOf(named), depth).find((copy) => this.isSound(copy));
+    if (base === undefined) return false;
+    this.#bases[object] = base;
+    return true;
+  }
+
+  #readBases(number: number): void {
+    if (this.#framesRead.has(number)) return;
+    this.#framesRead.add(number);
+    const index = this.#index;
+    const { firstObject, objectCount } = index.frames[number] as { firstObject: number; objectCount: number };
+    const frame = this.#reader.readFrameOrNothing(number);
+    for (let i = 0; i < objectCount; i++) {
+      const base = frame?.kind === 'pages' ? frame.objects[i]?.base : frame?.objects[i]?.delta?.base;
+      if (base !== undefined) this.#bases[firstObject + i] = index.copies(base)[0] ?? NO_OBJECT;
+    }
+  }
+
+  #grow(): void {
+    const { objectCount } = this.#index;
+    const verdicts = new Uint8Array(objectCount);
+    verdicts.set(this.#verdicts);
+    const bases = new Uint32Array(objectCount).fill(NO_OBJECT);
+    bases.set(this.#bases);
+    this.#verdicts = verdicts;
+    this.#bases = bases;
+  }
+}
