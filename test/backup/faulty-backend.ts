@@ -19,16 +19,22 @@ export class FaultyBackend implements Backend {
   readonly #backend: Backend;
   readonly #plan: (number: number, operation: Operation, name: string) => Fault;
   readonly #pauses: Random | undefined;
+  readonly #hold: ((number: number) => Promise<void> | undefined) | undefined;
 
-  /** With `pauses`, every operation takes a random number of turns of the event loop, so that those of others come between. */
+  /**
+   * With `pauses`, every operation takes a random number of turns of the event loop, so that those of others come between. With `hold`,
+   * it waits for what that gives for the operation's number.
+   */
   constructor(
     backend: Backend,
     plan: (number: number, operation: Operation, name: string) => Fault,
     pauses?: Random,
+    hold?: (number: number) => Promise<void> | undefined,
   ) {
     this.#backend = backend;
     this.#plan = plan;
     this.#pauses = pauses;
+    this.#hold = hold;
   }
 
   put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
@@ -55,8 +61,10 @@ export class FaultyBackend implements Backend {
 
   async #do<T>(operation: Operation, name: string, action: () => Promise<T>): Promise<T> {
     for (let pauses = this.#pauses?.integer(0, 4) ?? 0; pauses > 0; pauses--) await nextTick();
-    const fault = this.#plan(++this.count, operation, name);
+    const number = ++this.count;
+    const fault = this.#plan(number, operation, name);
     if (fault === 'before') throw this.#error(operation, name);
+    await this.#hold?.(number);
     let result = await action();
     if (fault === 'twice') result = await action();
     if (fault === 'after') throw this.#error(operation, name);

@@ -90,14 +90,15 @@ class StoreModel {
     if (random.chance(0.2))
       rmSync(join(this.#origins[0] as string, '..', 'cache'), { recursive: true, force: true });
     const images = new Map(this.#origins.map((origin) => [origin, imageOf(origin)]));
-    const jobs: Promise<void>[] = [];
+    const backups: Promise<void>[] = [];
     this.#passedSeconds = 0;
     for (let n = random.integer(0, 2); n > 0; n--) {
       const origin = random.pick(this.#origins);
-      jobs.push(this.#attempt((here) => this.#backup(here, origin, images.get(origin) as Buffer)));
+      backups.push(this.#attempt((here) => this.#backup(here, origin, images.get(origin) as Buffer)));
     }
-    if (random.chance(0.5)) jobs.push(this.#attempt((here) => this.#prune(here)));
-    if (random.chance(0.2)) jobs.push(this.#attempt((here) => this.#prune(here)));
+    const jobs = [...backups];
+    for (const chance of [0.5, 0.2])
+      if (random.chance(chance)) jobs.push(this.#attempt((here) => this.#prune(here), this.#holdUp(backups)));
     if (random.chance(0.4)) jobs.push(this.#attempt((here) => this.#forget(here)));
     await Promise.all(jobs);
     await this.#compare();
@@ -151,7 +152,10 @@ class StoreModel {
   }
 
   /** Does something through a backend with pauses, which may fail now and then, or die. */
-  async #attempt(action: (here: StoreHere) => Promise<void>): Promise<void> {
+  async #attempt(
+    action: (here: StoreHere) => Promise<void>,
+    hold?: (number: number) => Promise<void> | undefined,
+  ): Promise<void> {
     const random = this.#random;
     const dies = random.chance(0.2) ? random.integer(1, 40) : Infinity;
     const flaw = random.chance(0.2) ? 0.05 : 0;
@@ -162,7 +166,7 @@ class StoreModel {
       if (random.chance(0.1)) return 'twice';
       return random.chance(flaw) ? random.pick(['before', 'after'] as const) : 'none';
     };
-    const backend = new FaultyBackend(this.#memory, plan, new Random(random.uint32()));
+    const backend = new FaultyBackend(this.#memory, plan, new Random(random.uint32()), hold);
     const access = { ...(await openBackend(this.#memory)), backend };
     try {
       await action({ ...this.#here, access, store: new OpenStore(access) });
@@ -173,6 +177,13 @@ class StoreModel {
       );
       this.#done.failures++;
     }
+  }
+
+  /** Sometimes holds one operation up until the day's backups are over, and then for up to twice the grace period. */
+  #holdUp(backups: readonly Promise<void>[]): (number: number) => Promise<void> | undefined {
+    const at = this.#random.chance(0.5) ? this.#random.integer(1, 30) : 0;
+    const seconds = this.#random.integer(1, GRACE_SECONDS * 2);
+    return (number) => (number === at ? Promise.all(backups).then(() => this.#setClock(seconds)) : undefined);
   }
 
   async #compare(): Promise<void> {
