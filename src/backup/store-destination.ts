@@ -50,8 +50,6 @@ export class StoreDestination implements Destination {
   readonly warnings: readonly string[] = [];
   readonly #options: StoreDestinationOptions;
   readonly #startedAtMs: number = performance.now();
-  /** The snapshot whose page hashes are known. */
-  readonly #known: StoreSnapshot | undefined;
   readonly #present: Soundness;
 
   constructor(options: StoreDestinationOptions) {
@@ -60,8 +58,7 @@ export class StoreDestination implements Destination {
     this.seed = options.seed;
     this.#options = options;
     this.#present = soundIfPresent(options.contents.reader);
-    this.#known = cached === undefined ? undefined : snapshots.find(({ id }) => id === cached.snapshot);
-    this.hasOldPages = this.#known !== undefined;
+    this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
   openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
@@ -92,16 +89,14 @@ export class StoreDestination implements Destination {
     return 'committed';
   }
 
-  /** The snapshot to compare with: the one whose hashes are known, else the newest of the same database. */
+  /** The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known. */
   #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
     const { snapshots, contents, usesParent } = this.#options;
     if (!usesParent) return undefined;
     const host = this.#hostOf(origin);
     const ofThis = snapshots.filter((each) => each.host === host && each.path === origin.originPath);
     // Another backup may have put one since the indexes were loaded.
-    const parent = [...ofThis, ...(this.#known === undefined ? [] : [this.#known])].findLast(
-      ({ root }) => root !== undefined && this.#present.has(fromHex(root)),
-    );
+    const parent = ofThis.findLast(({ root }) => root !== undefined && this.#present.has(fromHex(root)));
     if (parent?.pageSize !== target.pageSize) return undefined;
     const isUsable = allUsable(contents.reader) || firstUnusable(contents.reader, parent) === undefined;
     return isUsable ? parent : undefined;

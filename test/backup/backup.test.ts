@@ -167,12 +167,36 @@ describe('a backup', () => {
     const known = here.cache.load(name);
     assert.ok(known !== undefined && known.snapshot === first.id);
     change(origin, 'UPDATE item SET amount = 7 WHERE id = 5');
-    await backupHere(here, origin);
+    const second = await backupHere(here, origin);
+    await here.store.forget([second.id]);
     // The hashes of the second snapshot, said to be of the first: what changed is not seen.
     const newer = here.cache.load(name);
     assert.ok(newer !== undefined);
     here.cache.save(name, { ...newer, snapshot: first.id });
     await assert.rejects(backupHere(here, origin, { verify: true }), code('STORE_DAMAGED'));
+  });
+});
+
+describe('the hash cache', () => {
+  test('is of use only where its snapshot is the newest of this database', async (t) => {
+    const { here, origin, folder } = await place(t);
+    smallDatabase(origin);
+    await backupHere(here, origin);
+    const elsewhere = await storeOther(here, folder);
+    change(origin, 'UPDATE item SET amount = 7 WHERE id = 5');
+    const second = await backupHere(elsewhere, origin);
+    const third = await backupHere(here, origin);
+    assert.equal(third.parent, second.id);
+    assert.ok(third.statistics.pagesChanged <= 1);
+  });
+
+  test('is of no use to a database of the same name that is recorded with another host', async (t) => {
+    const { here, origin } = await place(t);
+    smallDatabase(origin);
+    await backupHere(here, origin);
+    const other = await backupHere(here, origin, { host: 'other' });
+    assert.deepEqual([other.host, other.parent], ['other', undefined]);
+    assert.equal(other.statistics.pagesAdded, 0);
   });
 });
 

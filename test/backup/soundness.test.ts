@@ -91,6 +91,7 @@ describe('a backup that is held up', () => {
   test('until nothing tells of its parent any more names none', async (t) => {
     const { memory, here, origin } = await place(t);
     await backupHere(here, origin);
+    passSeconds(t, 1);
     const parent = await backupHere(here, origin);
     change(origin, UPDATE);
     const late = held(here, memory, 'put packs/', async () => {

@@ -32,6 +32,7 @@ export interface BackupHereOptions {
   readonly verify?: boolean;
   readonly hash?: HashAlgorithm;
   readonly tags?: readonly string[];
+  readonly host?: string;
   readonly onWarning?: (warning: string) => void;
 }
 
@@ -56,7 +57,7 @@ export async function backupHere(
       cache,
       originName: `${hostname()}:${origin}`,
       tags: options.tags ?? [],
-      host: undefined,
+      host: options.host,
       usesParent: options.usesParent !== false,
       damagedPacks: new Set(),
       verify: options.verify === true,
