@@ -1,4 +1,5 @@
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { MAX_FRAME_BYTES } from './frame.ts';
 import { ID_BYTES } from './object-id.ts';
 import { damaged } from './store-error.ts';
 
@@ -92,7 +93,11 @@ function unwrap(plain: Uint8Array): Uint8Array {
   const body =
     header[MAGIC.length] === 0
       ? data
-      : zstdDecompressSync(data, { maxOutputLength: rawBytes + 64, chunkSize: rawBytes + 64 });
+      : zstdDecompressSync(data, {
+          maxOutputLength: rawBytes + 64,
+          // One piece for what an index holds, ids that do not compress; memory is not set aside for what a header only claims.
+          chunkSize: Math.min(rawBytes, 16 * data.length) + 64,
+        });
   if (body.length !== rawBytes) throw new Error('another length than declared');
   return body;
 }
@@ -109,9 +114,12 @@ function parse(body: Uint8Array): IndexedPack[] {
     for (let n = view.getUint32(at + 36, true); n > 0; n--, frameAt += FRAME_BYTES) {
       frames.push(frameOf(view, frameAt));
     }
+    const bytes = view.getUint32(at + 32, true);
+    if (frames.some((frame) => frame.offset + frame.length > bytes || frame.rawBytes > MAX_FRAME_BYTES))
+      throw new Error('a frame that is too long');
     const count = frames.reduce((sum, { objectCount }) => sum + objectCount, 0);
     objects += count;
-    heads.push({ id: body.slice(at, at + ID_BYTES), bytes: view.getUint32(at + 32, true), frames, count });
+    heads.push({ id: body.slice(at, at + ID_BYTES), bytes, frames, count });
   }
   if (frameAt + objects * (ID_BYTES + 1) !== body.length) throw new Error('another length than its parts');
   let idAt = frameAt;

@@ -15,6 +15,9 @@ const LEFTOVER_AGE_MS = 24 * 3600 * 1000;
 /** More index files than this are made one. */
 const MAX_INDEX_FILES = 64;
 
+/** So that a mark stays below what a file of JSON may have. */
+const MAX_PACKS_PER_MARK = 8192;
+
 /** What a prune has found that is to be done. */
 interface Plan {
   /** Marked long enough ago: deleted now. */
@@ -45,10 +48,7 @@ export async function pruneStore(access: StoreAccess, options: PruneOptions): Pr
   const plan = makePlan(access, contents, live, { ...options, now });
   if (options.dryRun !== true) {
     await copyNeeded(access, contents, plan, options);
-    if (plan.toMark.size > 0) {
-      const mark = { version: 1, time: new Date().toISOString(), packs: [...plan.toMark] };
-      await putRecord(access, 'marks', 'mark', jsonBytes(mark));
-    }
+    await putMarks(access, [...plan.toMark]);
     await sweep(access, contents, plan, options);
     await removeForgotten(access, snapshots, { ...options, now });
     await backend.removeLeftovers?.(LEFTOVER_AGE_MS);
@@ -101,6 +101,14 @@ function makePlan(
   const waiting = new Set([...ages.keys()].filter((id) => !due.has(id)));
   const repacked = toCopy.filter(({ id }) => toMark.has(id)).length;
   return { due, toMark, toCopy, needed, repacked, waiting };
+}
+
+async function putMarks(access: StoreAccess, toMark: readonly string[]): Promise<void> {
+  for (let at = 0; at < toMark.length; at += MAX_PACKS_PER_MARK) {
+    const packs = toMark.slice(at, at + MAX_PACKS_PER_MARK);
+    const mark = { version: 1, time: new Date().toISOString(), packs };
+    await putRecord(access, 'marks', 'mark', jsonBytes(mark));
+  }
 }
 
 /** Copies what is needed, in the form that it has, out of packs that are or will be marked. */

@@ -6,6 +6,9 @@ import type { SnapshotStatistics, StoreSnapshot } from './types.ts';
 
 const RECORD_VERSION = 1;
 
+/** SQLite's own bound. */
+const MAX_PAGE_COUNT = 2 ** 32 - 2;
+
 /** The plain bytes of a snapshot's record. */
 export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array {
   const { time, root, parent, ...rest } = snapshot;
@@ -38,6 +41,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
   const isValid =
     !Number.isNaN(time.getTime()) &&
     pageSize(size) !== undefined &&
+    number(record, 'pageCount') <= MAX_PAGE_COUNT &&
     (root === null || isHexId(root)) &&
     (parent === null || isHexId(parent)) &&
     Array.isArray(tags) &&

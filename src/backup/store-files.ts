@@ -47,6 +47,9 @@ export interface StoreContents {
 /** What to do with a file that cannot be read; by default its error is thrown. */
 export type OnDamage = (file: string, error: SqlsyncError) => void;
 
+/** A snapshot's record or a mark. */
+const MAX_JSON_BYTES = 1024 * 1024;
+
 /** How often loading starts again because a prune deleted files between listing and reading them. */
 const MAX_LOADS = 3;
 
@@ -142,7 +145,7 @@ export async function loadSnapshots(
   return snapshots.sort((a, b) => a.time.getTime() - b.time.getTime() || (a.id < b.id ? -1 : 1));
 }
 
-/** Puts a small record under the hash of its bytes; returns that name. */
+/** Puts a small record under the hash of its bytes; returns that name. Throws SqlsyncError USAGE where it is too long, STORE_*. */
 export async function putRecord(
   access: StoreAccess,
   folder: StoreFolder,
@@ -150,6 +153,10 @@ export async function putRecord(
   plain: Uint8Array,
 ): Promise<string> {
   const sealed = access.sealer.seal(kind, plain);
+  if (sealed.length > MAX_JSON_BYTES)
+    throw new SqlsyncError('USAGE', `A record of ${sealed.length} bytes; the most are ${MAX_JSON_BYTES}`, {
+      hint: 'Give fewer or shorter tags.',
+    });
   const name = toHex(idOf(sealed));
   await access.backend.put(`${folder}/${name}`, [sealed]);
   return name;
@@ -175,10 +182,12 @@ async function readAll(
   take: (plain: Uint8Array, file: string, name: string) => void,
 ): Promise<void> {
   const files: StoredFile[] = await backend.list(folder);
-  for (const { name } of files.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const { name, bytes } of files.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const file = `${folder}/${name}`;
     if (!isHexId(name)) continue;
     try {
+      if (kind !== 'index' && bytes > MAX_JSON_BYTES)
+        throw damaged(file, `has ${bytes} bytes; the most are ${MAX_JSON_BYTES}`);
       const sealed = await backend.get(file);
       if (toHex(idOf(sealed)) !== name) throw damaged(file, 'was changed or cut since it was written');
       take(sealer.open(kind, sealed), file, name);

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { encodeIndex, decodeIndex } from '../../src/backup/index-file.ts';
+import { MemoryBackend } from '../../src/backup/memory-backend.ts';
+import { initBackend } from '../../src/backup/open-store.ts';
+import { decodeSnapshot, encodeSnapshot } from '../../src/backup/snapshot-record.ts';
+import { jsonBytes, loadSnapshots, putRecord } from '../../src/backup/store-files.ts';
+import { OpenStore } from '../../src/backup/store.ts';
+
+const FRAME = { offset: 28, length: 72, rawBytes: 100, kind: 1, objectCount: 1 };
+
+function indexOf(frame: Partial<typeof FRAME>): Uint8Array {
+  const frames = [{ ...FRAME, ...frame }];
+  const id = new Uint8Array(32);
+  return encodeIndex([{ id, bytes: 100, frames, ids: new Uint8Array(32), depths: new Uint8Array(1) }]);
+}
+
+describe('an index that claims the impossible is damaged', () => {
+  test('a frame behind the end of its pack, or larger than any frame', () => {
+    assert.equal(decodeIndex(indexOf({}), 'indexes/x').length, 1);
+    for (const frame of [{ offset: 29 }, { length: 2 ** 32 - 1 }, { rawBytes: 4 * 1024 * 1024 + 1 }])
+      assert.throws(() => decodeIndex(indexOf(frame), 'indexes/x'), { code: 'STORE_DAMAGED' });
+  });
+
+  test('a body of 4 GiB, for which no memory is set aside', () => {
+    const plain = indexOf({});
+    assert.equal(plain[8], 1, 'is compressed');
+    new DataView(plain.buffer, plain.byteOffset).setUint32(9, 2 ** 32 - 100, true);
+    const before = process.resourceUsage().maxRSS;
+    const outside = process.memoryUsage().arrayBuffers;
+    assert.throws(() => decodeIndex(plain, 'indexes/x'), {
+      code: 'STORE_DAMAGED',
+      message: /cannot be read/,
+    });
+    assert.ok(process.memoryUsage().arrayBuffers - outside < 64 * 1024 * 1024);
+    assert.ok(process.resourceUsage().maxRSS - before < 256 * 1024);
+  });
+});
+
+describe('a record that is too large', () => {
+  test('for a database is damaged: no database has 2^32 - 1 pages', () => {
+    const statistics = {
+      pagesChanged: 0,
+      pagesAdded: 0,
+      nodesAdded: 0,
+      bytesAdded: 0,
+      bytesReceived: 0,
+      durationMs: 0,
+    };
+    const place = { host: 'h', path: '/p', tags: [], fileMode: 0o600, program: 'p', parent: undefined };
+    const record = { time: new Date(), ...place, pageSize: 512, root: 'ab'.repeat(32), statistics };
+    const id = '00'.repeat(32);
+    const most = 2 ** 32 - 2;
+    assert.equal(decodeSnapshot(encodeSnapshot({ ...record, pageCount: most }), id).pageCount, most);
+    assert.throws(() => decodeSnapshot(encodeSnapshot({ ...record, pageCount: most + 1 }), id), {
+      code: 'STORE_DAMAGED',
+    });
+  });
+
+  test('for a file of JSON is not put, and not read where it is there', async () => {
+    const memory = new MemoryBackend();
+    const access = await initBackend(memory, {});
+    const long = jsonBytes({ text: 'x'.repeat(1024 * 1024) });
+    await assert.rejects(putRecord(access, 'snapshots', 'snapshot', long), { code: 'USAGE' });
+    memory.files.set(`snapshots/${'ab'.repeat(32)}`, long);
+    await assert.rejects(loadSnapshots(access), { code: 'STORE_DAMAGED', message: /1048587 bytes/ });
+  });
+
+  test('for one mark becomes two', async () => {
+    const memory = new MemoryBackend();
+    const store = new OpenStore(await initBackend(memory, { graceSeconds: 0 }));
+    for (let pack = 0; pack <= 8192; pack++)
+      await memory.put(`packs/${pack.toString(16).padStart(64, '0')}`, [new Uint8Array(1)]);
+    assert.equal((await store.prune()).packsMarked, 8193);
+    assert.equal([...memory.files.keys()].filter((name) => name.startsWith('marks/')).length, 2);
+    assert.equal((await store.prune()).packsDeleted, 8193);
+    assert.deepEqual([...memory.files.keys()], ['config']);
+  });
+});
