@@ -1,14 +1,17 @@
 import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
 import type { Backend } from './backend.ts';
+import { CopyJudge } from './copy-judge.ts';
+import type { ObjectParts } from './copy-judge.ts';
 import { decodeFrame } from './frame.ts';
 import type { Frame, NodeObject, PageObject } from './frame.ts';
 import { discard } from './frame-memory.ts';
-import { encodeNode, nodeIds } from './node.ts';
-import { ID_BYTES, idOf, sameBytes, toHex } from './object-id.ts';
+import { assembleNode, assemblePage } from './assemble.ts';
+import { idOf, sameBytes, toHex } from './object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { Sealer } from './seal.ts';
 import { damaged } from './store-error.ts';
+import type { StoreDamage } from './store-error.ts';
 
 /** Memory for decompressed frames: pages that are read in order need some frames of every backup that changed them. */
 const CACHE_BYTES = 16 * 1024 * 1024;
@@ -18,6 +21,8 @@ const OBJECT_BYTES = 512;
 
 /** 16 MB, as many as 500,000 pages have. */
 const MAX_KEPT_NODES = 8192;
+
+const NOTHING = new Uint8Array(0);
 
 interface CachedFrame {
   readonly frame: Frame;
@@ -30,13 +35,14 @@ interface CachedFrame {
 }
 
 /**
- * Reads pages and nodes by their ids: puts deltas together with their bases, and checks the result against the id. Of an
- * object that is in the store more than once, a damaged copy is passed over.
+ * Reads pages and nodes by their ids: puts deltas together with their bases, and checks the result against the id. Where it is
+ * another one, each copy of it and its bases is looked at, and those that are damaged are passed over.
  */
 export class ObjectReader {
   readonly index: ObjectIndex;
   readonly #backend: Backend;
   readonly #sealer: Sealer;
+  readonly #judge: CopyJudge;
   readonly #cache = new Map<number, CachedFrame>();
   /** Nodes that were checked, by number of object: a tree's are the bases of the next one's. */
   readonly #nodes = new Map<number, Uint8Array>();
@@ -49,50 +55,90 @@ export class ObjectReader {
     this.index = index;
     this.#backend = backend;
     this.#sealer = sealer;
+    this.#judge = new CopyJudge(index, backend, (object) => this.#partsOf(object));
+  }
+
+  /** The files that were found to be damaged so far, by name, and how. */
+  get found(): ReadonlyMap<string, StoreDamage> {
+    return this.#judge.found;
   }
 
   /** Fills `into` with the page of this id. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
   readPage(id: Uint8Array, into: Uint8Array): void {
     this.#discardDropped();
-    this.#firstGood(id, 256, (object) => {
-      this.#putTogether(object, into);
-      if (!sameBytes(idOf(into), id)) throw this.#wrong(object);
-    });
+    if (this.#isPutTogether(this.index.bestCopy(id), into) && sameBytes(idOf(into), id)) return;
+    take(this.#judge.rightCopy(id).bytes, into, id);
   }
 
   /** The same without the check against the id, for whoever checks what he makes of it. */
   readUncheckedPage(id: Uint8Array, into: Uint8Array): void {
     this.#discardDropped();
-    this.#firstGood(id, 256, (object) => this.#putTogether(object, into));
+    if (this.#isPutTogether(this.index.bestCopy(id), into)) return;
+    take(this.#judge.anyCopy(id).bytes, into, id);
   }
 
   /** The bytes of the node of this id. */
   readNode(id: Uint8Array): Uint8Array {
     this.#discardDropped();
-    return this.#firstGood(id, 256, (object) => this.#checkedNode(object));
+    const best = this.#checkedNode(this.index.bestCopy(id));
+    if (best !== undefined) return best;
+    const { object, bytes } = this.#judge.rightCopy(id);
+    this.#keepNode(object, bytes);
+    return bytes;
   }
 
   /** Checks one copy of an object. Throws what `readPage` and `readNode` throw. */
   checkObject(object: number, scratch: (pageSize: number) => Uint8Array): void {
     this.#discardDropped();
-    const frame = this.#frame(this.index.frameNumberOf(object));
-    if (frame.kind === 'nodes') {
+    const frame = this.#frameOrNothing(this.index.frameNumberOf(object));
+    if (frame?.kind === 'nodes') {
       this.#nodes.delete(object);
-      this.#checkedNode(object);
-      return;
+      if (this.#checkedNode(object) !== undefined) return;
+    } else if (frame?.kind === 'pages') {
+      const page = scratch(frame.pageSize);
+      if (this.#isPutTogether(object, page) && sameBytes(idOf(page), this.index.idOf(object))) return;
     }
-    const page = scratch(frame.pageSize);
-    this.#putTogether(object, page);
-    if (!sameBytes(idOf(page), this.index.idOf(object))) throw this.#wrong(object);
+    this.#judge.check(object);
   }
 
-  #checkedNode(object: number): Uint8Array {
-    const node = this.#nodeOf(object);
-    if (this.#nodes.get(object) === node) return node;
-    if (!sameBytes(idOf(node), this.index.idOf(object))) throw this.#wrong(object);
+  /** The size of the page of this id, as its frame has it; undefined where that cannot be read. */
+  pageSizeOf(id: Uint8Array): number | undefined {
+    this.#discardDropped();
+    const best = this.index.bestCopy(id);
+    const frame = best === -1 ? undefined : this.#frameOrNothing(this.index.frameNumberOf(best));
+    return frame?.kind === 'pages' ? frame.pageSize : undefined;
+  }
+
+  /** False where it cannot be, from the copies that are taken first: those are looked at closely then. */
+  #isPutTogether(object: number, into: Uint8Array): boolean {
+    try {
+      if (object === -1) return false;
+      this.#putTogether(object, into);
+      return true;
+    } catch (error) {
+      if (error instanceof SqlsyncError) return false;
+      throw error;
+    }
+  }
+
+  /** undefined where the same is the case, or it is not right. */
+  #checkedNode(object: number): Uint8Array | undefined {
+    try {
+      if (object === -1) return undefined;
+      const node = this.#nodeOf(object);
+      if (this.#nodes.get(object) === node) return node;
+      if (!sameBytes(idOf(node), this.index.idOf(object))) return undefined;
+      this.#keepNode(object, node);
+      return node;
+    } catch (error) {
+      if (error instanceof SqlsyncError) return undefined;
+      throw error;
+    }
+  }
+
+  #keepNode(object: number, node: Uint8Array): void {
     if (this.#nodes.size >= MAX_KEPT_NODES) this.#nodes.delete(this.#nodes.keys().next().value as number);
     this.#nodes.set(object, node);
-    return node;
   }
 
   /** The whole page at the end of the chain that a page is put together from: its id, and its bytes in `into`. */
@@ -146,25 +192,6 @@ export class ObjectReader {
     }
   }
 
-  #firstGood<T>(id: Uint8Array, below: number, read: (object: number) => T): T {
-    let failure: Error | undefined;
-    const best = this.index.bestCopy(id, below);
-    try {
-      if (best !== -1) return read(best);
-    } catch (error) {
-      failure = error instanceof Error ? error : new Error(String(error));
-    }
-    for (const object of this.index.copies(id, below)) {
-      if (object === best) continue;
-      try {
-        return read(object);
-      } catch (error) {
-        failure ??= error instanceof Error ? error : new Error(String(error));
-      }
-    }
-    throw failure ?? damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
-  }
-
   #putTogether(object: number, into: Uint8Array): void {
     const { page, base } = this.#pageObject(object);
     if (page.data.length > into.length || (base === undefined && page.data.length !== into.length))
@@ -173,37 +200,45 @@ export class ObjectReader {
       into.set(page.data);
       return;
     }
-    this.#firstGood(base as Uint8Array, this.index.depthOf(object), (below) =>
-      this.#putTogether(below, into),
-    );
+    this.#putTogether(this.#baseOf(object, base as Uint8Array), into);
     applyDelta(into, page.bitmap, page.data);
   }
 
   #nodeOf(object: number): Uint8Array {
     const kept = this.#nodes.get(object);
     if (kept !== undefined) return kept;
-    const { level, childCount, ids, delta } = this.#nodeObject(object);
-    if (delta === undefined) return encodeNode(level, ids);
-    const base = this.#firstGood(delta.base, this.index.depthOf(object), (below) => this.#nodeOf(below));
-    const old = nodeIds(base);
-    const children = new Uint8Array(childCount * ID_BYTES);
-    children.set(old.subarray(0, children.length));
-    let from = 0;
-    for (let child = 0; child < childCount; child++) {
-      if (((delta.bitmap[child >> 3] as number) & (1 << (child & 7))) === 0) continue;
-      children.set(ids.subarray(from, from + ID_BYTES), child * ID_BYTES);
-      from += ID_BYTES;
+    const node = this.#nodeObject(object);
+    const base = node.delta === undefined ? NOTHING : this.#nodeOf(this.#baseOf(object, node.delta.base));
+    return assembleNode(node, base);
+  }
+
+  /** The copy of a delta's base that is taken first. */
+  #baseOf(object: number, base: Uint8Array): number {
+    const best = this.index.bestCopy(base, this.index.depthOf(object));
+    if (best === -1) throw damaged('indexes', `do not name the object ${toHex(base)}, which is needed`);
+    return best;
+  }
+
+  #partsOf(object: number): ObjectParts {
+    const frame = this.#frame(this.index.frameNumberOf(object));
+    if (frame.kind === 'nodes') {
+      const node = this.#nodeObject(object);
+      return { base: node.delta?.base, assemble: (old) => assembleNode(node, old) };
     }
-    return encodeNode(level, children);
+    const { page, base } = this.#pageObject(object);
+    return { base, assemble: (old) => assemblePage(page, old, frame.pageSize) };
   }
 
   #rootOf(id: Uint8Array, baseOf: (object: number) => Uint8Array | undefined): Uint8Array {
     let object = this.#soundCopy(id);
+    if (object === undefined)
+      throw damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
     for (;;) {
-      if (object === undefined) throw damaged('indexes', `do not name the object ${toHex(id)}`);
       const base = baseOf(object);
       if (base === undefined) return this.index.idOf(object).slice();
-      object = this.#soundCopy(base, this.index.depthOf(object));
+      const below = this.#soundCopy(base, this.index.depthOf(object));
+      if (below === undefined) throw this.#judge.lostBase(object, base);
+      object = below;
     }
   }
 
@@ -288,4 +323,13 @@ export class ObjectReader {
     const pack = this.index.frameOf(object)?.pack.id ?? '';
     return damaged(`packs/${pack}`, `does not hold the object ${toHex(this.index.idOf(object))} as it was`);
   }
+}
+
+function take(bytes: Uint8Array, into: Uint8Array, id: Uint8Array): void {
+  if (bytes.length !== into.length)
+    throw damaged(
+      'snapshots',
+      `name the page ${toHex(id)}, which has ${bytes.length} bytes, as one of ${into.length}`,
+    );
+  into.set(bytes);
 }

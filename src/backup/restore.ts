@@ -120,12 +120,12 @@ function withIntactSnapshots(
   snapshots: readonly StoreSnapshot[],
 ): SqlsyncError {
   if (failure.code !== 'STORE_DAMAGED' && failure.code !== 'STORE_FILE_MISSING') return failure;
-  const intact = stillIntact(contents, snapshots, failure);
+  const intact = stillIntact(contents, snapshots);
   const ids = intact.map(({ id }) => id.slice(0, 8)).toReversed();
   const hint =
     ids.length === 0
-      ? 'No snapshot can be restored without it.'
-      : `These snapshots do not need it, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}`;
+      ? 'Every snapshot needs a file that is damaged; `sqlsync check STORE --read-data` tells which can be restored nevertheless.'
+      : `These snapshots need nothing that was found damaged, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}; \`sqlsync check STORE --read-data\` looks at everything.`;
   return new SqlsyncError(failure.code, failure.message, { hint, cause: failure });
 }
 
