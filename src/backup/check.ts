@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
+import { decodeChecked } from './checked-json.ts';
 import { orderByRoot } from './check-order.ts';
 import { Damage } from './damage.ts';
 import { discard } from './frame-memory.ts';
+import { isHexId } from './object-id.ts';
 import type { KnownPack } from './object-index.ts';
 import { StoreDamage, throwIfAborted } from './store-error.ts';
-import { loadContents, loadSnapshots } from './store-files.ts';
+import { loadContents, loadSnapshots, MAX_JSON_BYTES } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from './types.ts';
 
@@ -19,7 +21,7 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
   const check = new StoreCheck(access, contents, problems, options);
   check.lookAtPacks();
   await check.readPacks();
-  await reportMissing(access, snapshots, problems);
+  await checkForgotten(access, snapshots, problems);
   const damage = new Damage(contents.reader, check.bad, options.readData === true);
   const damaged: { snapshot: StoreSnapshot; pagesLost: number }[] = [];
   const intact: StoreSnapshot[] = [];
@@ -29,14 +31,28 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
     const pagesLost = damage.lostPages(snapshot);
     if (pagesLost > 0) damaged.push({ snapshot, pagesLost });
     else intact.push(snapshot);
+    const misfit = damage.misfit(snapshot);
+    const file = `snapshots/${snapshot.id}`;
+    if (misfit !== undefined)
+      problems.push({ file, message: `${file}, of ${originOf(snapshot)}, ${misfit}` });
+  }
+  // What the trees are made of is read without being asked for.
+  for (const [file, { message }] of contents.reader.found) {
+    if (!problems.some((problem) => problem.file === file)) problems.push({ file, message });
   }
   if (problems.length === 0) {
     for (const { snapshot, pagesLost } of damaged) {
-      const message = `snapshot ${snapshot.id} needs ${pagesLost} pages of which no index names all that they are made of`;
+      const what = `needs ${pagesLost} pages of which no index names all that they are made of`;
+      const message = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, ${what}`;
       problems.push({ file: `snapshots/${snapshot.id}`, message });
     }
   }
   return { problems, damaged, intact, packsRead: check.packsRead, bytesRead: check.bytesRead };
+}
+
+/** For people: of which database a snapshot is, and of when. */
+function originOf({ host, path, time }: StoreSnapshot): string {
+  return `${host}:${path} at ${time.toISOString()}`;
 }
 
 /** What is read of a pack at once. */
@@ -85,20 +101,20 @@ class StoreCheck {
     const { readData, readDataSubset, signal, onProgress } = this.#options;
     if (readData !== true && readDataSubset === undefined) return;
     const { n, m } = readData === true || readDataSubset === undefined ? { n: 1, m: 1 } : readDataSubset;
-    const packs = [...this.#contents.index.packs.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
-    const chosen = packs.filter((_, i) => i % m === n - 1);
-    const there = chosen.filter(({ id }) => this.#contents.packFiles.has(id));
-    for (const [done, pack] of there.entries()) {
+    const { index, packFiles } = this.#contents;
+    // Those too that no index names: a backup that is under way may be about to.
+    const chosen = [...packFiles.keys()].sort().filter((_, i) => i % m === n - 1);
+    for (const [done, pack] of chosen.entries()) {
       throwIfAborted(signal);
-      onProgress?.({ phase: 'read', done, total: there.length });
+      onProgress?.({ phase: 'read', done, total: chosen.length });
       await this.#comparePack(pack);
     }
-    await this.#putTogether(there);
+    await this.#putTogether(chosen.flatMap((id) => index.packs.get(id) ?? []));
   }
 
   /** A pack with its name, in pieces: packs are of up to 2 GiB. */
-  async #comparePack(pack: KnownPack): Promise<void> {
-    const file = `packs/${pack.id}`;
+  async #comparePack(id: string): Promise<void> {
+    const file = `packs/${id}`;
     try {
       const digest = createHash('sha256');
       let read = 0;
@@ -111,10 +127,13 @@ class StoreCheck {
       }
       this.packsRead++;
       this.bytesRead += read;
-      if (pack.present && digest.digest('hex') !== pack.id)
+      const isOfItsLength = this.#contents.index.packs.get(id)?.present !== false;
+      if (isOfItsLength && digest.digest('hex') !== id)
         this.#problems.push({ file, message: `${file} in the store was changed since it was written` });
     } catch (error) {
-      this.#take(error, file);
+      // A prune deletes what no index names any more.
+      const isExpected = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
+      if (!isExpected || this.#contents.index.packs.has(id)) this.#take(error, file);
     }
   }
 
@@ -154,19 +173,33 @@ class StoreCheck {
   }
 }
 
-/** A snapshot that another one names as its parent, and that nobody took away on purpose. */
-async function reportMissing(
-  { backend }: StoreAccess,
+/** The records of what was taken away on purpose, and whether a snapshot that another one names as its parent is neither there nor taken away. */
+async function checkForgotten(
+  { backend, sealer }: StoreAccess,
   snapshots: readonly StoreSnapshot[],
   problems: CheckProblem[],
 ): Promise<void> {
-  const forgotten = new Set((await backend.list('forgotten')).map(({ name }) => name));
-  const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
-  const reported = new Set<string>();
-  for (const { id, parent } of snapshots) {
-    if (parent === undefined || there.has(parent) || forgotten.has(parent) || reported.has(parent)) continue;
-    reported.add(parent);
+  // In this order: a forget puts its record before it deletes.
+  const there = await backend.list('snapshots');
+  const forgotten = await backend.list('forgotten');
+  for (const { name } of forgotten.filter((file) => isHexId(file.name))) {
+    const file = `forgotten/${name}`;
+    try {
+      const sealed = await backend.get(file, { offset: 0, length: MAX_JSON_BYTES });
+      decodeChecked(sealer.open('forgotten', sealed), file);
+    } catch (error) {
+      // A prune may have deleted it meanwhile.
+      if (!(error instanceof StoreDamage)) throw error;
+      if (error.code !== 'STORE_FILE_MISSING') problems.push({ file, message: error.message });
+    }
+  }
+  const known = new Set([...forgotten, ...there].map(({ name }) => name));
+  for (const snapshot of snapshots) {
+    const { parent } = snapshot;
+    if (parent === undefined || known.has(parent)) continue;
+    known.add(parent);
     const file = `snapshots/${parent}`;
-    problems.push({ file, message: `${file} in the store is missing: snapshot ${id} was compared with it` });
+    const child = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, was compared with it`;
+    problems.push({ file, message: `${file} in the store is missing: ${child}` });
   }
 }

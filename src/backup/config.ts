@@ -1,6 +1,7 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { SqlsyncError } from '../errors.ts';
 import type { Backend } from './backend.ts';
+import { decodeChecked, encodeChecked } from './checked-json.ts';
 import { damaged } from './store-error.ts';
 
 const FORMAT = 'sqlsync-store';
@@ -8,6 +9,8 @@ export const STORE_VERSION = 1;
 
 /** So that what a daily run marks, the run of the day after deletes. */
 const DEFAULT_GRACE_SECONDS = 12 * 3600;
+
+const MAX_CONFIG_BYTES = 1024 * 1024;
 
 /** What a store's `config` file says. */
 export interface StoreConfig {
@@ -36,8 +39,7 @@ export async function putConfig(backend: Backend, options: InitOptions): Promise
     graceSeconds: options.graceSeconds ?? DEFAULT_GRACE_SECONDS,
     encryption: { scheme: 'none' },
   };
-  const text = textOf({ ...config, sha256: checksum(config) });
-  if ((await backend.put('config', [Buffer.from(text)])) === 'created') return config;
+  if ((await backend.put('config', [encodeChecked(config)])) === 'created') return config;
   throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
     hint: 'Use it as it is, or name another place.',
   });
@@ -47,7 +49,7 @@ export async function putConfig(backend: Backend, options: InitOptions): Promise
 export async function readConfig(backend: Backend): Promise<StoreConfig> {
   let bytes: Uint8Array;
   try {
-    bytes = await backend.get('config');
+    bytes = await backend.get('config', { offset: 0, length: MAX_CONFIG_BYTES + 1 });
   } catch (error) {
     if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
     throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
@@ -55,31 +57,15 @@ export async function readConfig(backend: Backend): Promise<StoreConfig> {
       cause: error,
     });
   }
-  let parsed: StoreConfig & { sha256: string };
-  try {
-    parsed = JSON.parse(new TextDecoder().decode(bytes)) as StoreConfig & { sha256: string };
-  } catch (error) {
-    throw damaged('config', 'cannot be read', error);
-  }
-  if (parsed === null || typeof parsed !== 'object' || parsed.format !== FORMAT)
-    throw damaged('config', 'is not that of a store');
-  if (parsed.version !== STORE_VERSION) {
+  if (bytes.length > MAX_CONFIG_BYTES) throw damaged('config', `has more than ${MAX_CONFIG_BYTES} bytes`);
+  const config = decodeChecked(bytes, 'config');
+  if (config['format'] !== FORMAT) throw damaged('config', 'is not that of a store');
+  if (config['version'] !== STORE_VERSION) {
     throw new SqlsyncError(
       'STORE_VERSION',
-      `The store in ${backend.description} has format version ${parsed.version}; this program knows ${STORE_VERSION}`,
+      `The store in ${backend.description} has format version ${String(config['version'])}; this program knows ${STORE_VERSION}`,
       { hint: 'Install a newer sqlsync.' },
     );
   }
-  const { sha256, ...config } = parsed;
-  if (sha256 !== checksum(config) || !Buffer.from(textOf(parsed)).equals(bytes))
-    throw damaged('config', 'was changed since it was written');
-  return config;
-}
-
-function textOf(config: StoreConfig & { readonly sha256: string }): string {
-  return `${JSON.stringify(config, undefined, 2)}\n`;
-}
-
-function checksum(config: StoreConfig): string {
-  return createHash('sha256').update(JSON.stringify(config)).digest('hex');
+  return config as unknown as StoreConfig;
 }

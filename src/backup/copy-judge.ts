@@ -69,11 +69,10 @@ export class CopyJudge {
     return this.#choose(id, true);
   }
 
-  /** Throws what is wrong with one copy, if anything is: SqlsyncError STORE_*. */
-  check(object: number): void {
+  /** What is wrong with one copy, or a base of it; undefined where nothing is. */
+  faultOf(object: number): SqlsyncError | undefined {
     this.#begin();
-    const { fault } = this.#judge(object);
-    if (fault !== undefined) throw fault;
+    return this.#judge(object).fault;
   }
 
   /** What is wrong where no index names the base of a delta: the delta, if its pack was changed, else the indexes. */

@@ -1,7 +1,10 @@
+import { SqlsyncError } from '../errors.ts';
+import { nodeCountOf } from './node.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { SnapshotTree, walkTree } from './snapshot-tree.ts';
 import { Soundness } from './soundness.ts';
+import { StoreDamage } from './store-error.ts';
 import type { StoreSnapshot } from './types.ts';
 
 /**
@@ -38,8 +41,28 @@ export class Damage {
       : new Soundness(reader, isGood);
   }
 
+  /** How a snapshot's record does not go with the tree that it names; undefined where it does, as far as that can be read. */
+  misfit(snapshot: StoreSnapshot): string | undefined {
+    const { pageCount, pageSize } = snapshot;
+    if (pageCount === 0) return undefined;
+    try {
+      const tree = new SnapshotTree(this.#reader, snapshot);
+      // Along the right edge, which tells how many pages there are.
+      for (let level = tree.rootLevel; level >= 0; level--)
+        tree.childIds(level, nodeCountOf(pageCount, level) - 1);
+      const size = this.#reader.pageSizeOf(tree.pageId(1));
+      if (size === undefined || size === pageSize) return undefined;
+      return `says that its pages have ${pageSize} bytes; they have ${size}`;
+    } catch (error) {
+      if (!(error instanceof SqlsyncError)) throw error;
+      const isOfRecord = error instanceof StoreDamage && error.file === 'snapshots';
+      return isOfRecord ? `says that it has ${pageCount} pages; its tree has another number` : undefined;
+    }
+  }
+
   /** Pages of a snapshot that cannot be read. */
   lostPages(snapshot: StoreSnapshot): number {
+    if (this.misfit(snapshot) !== undefined) return snapshot.pageCount;
     let lost = 0;
     const path: { object: number; lostBefore: number }[] = [];
     walkTree(new SnapshotTree(this.#reader, snapshot), snapshot, {

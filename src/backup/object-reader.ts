@@ -98,7 +98,13 @@ export class ObjectReader {
       const page = scratch(frame.pageSize);
       if (this.#isPutTogether(object, page) && sameBytes(idOf(page), this.index.idOf(object))) return;
     }
-    this.#judge.check(object);
+    const fault = this.#judge.faultOf(object);
+    if (fault !== undefined) throw fault;
+  }
+
+  /** Looks closely at one copy: what is wrong with it is in `found` then. */
+  lookAt(object: number): void {
+    this.#judge.faultOf(object);
   }
 
   /** The size of the page of this id, as its frame has it; undefined where that cannot be read. */

@@ -42,7 +42,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
     !Number.isNaN(time.getTime()) &&
     pageSize(size) !== undefined &&
     number(record, 'pageCount') <= MAX_PAGE_COUNT &&
-    (root === null || isHexId(root)) &&
+    (record['pageCount'] === 0 ? root === null : isHexId(root)) &&
     (parent === null || isHexId(parent)) &&
     Array.isArray(tags) &&
     tags.every((tag) => typeof tag === 'string') &&
@@ -58,7 +58,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
     pageSize: size,
     pageCount: number(record, 'pageCount'),
     fileMode: number(record, 'fileMode'),
-    root: root ?? undefined,
+    root: isHexId(root) ? root : undefined,
     parent: parent ?? undefined,
     program: text(record, 'program'),
     statistics: statisticsOf(statistics as Record<string, unknown>),

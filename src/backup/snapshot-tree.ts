@@ -67,7 +67,10 @@ export class SnapshotTree {
     const node = this.#reader.readNode(id);
     const ids = nodeIds(node);
     if (nodeLevel(node) !== level || ids.length !== childCountOf(this.pageCount, level, index) * ID_BYTES)
-      throw damaged('packs', `hold a node ${toHex(id)} that has no place in its tree`);
+      throw damaged(
+        'snapshots',
+        `name the node ${toHex(id)}, which is of no tree of ${this.pageCount} pages`,
+      );
     if (level === 0 && kept.size >= MAX_KEPT_LEAVES) kept.delete(kept.keys().next().value as number);
     kept.set(index, ids);
     return ids;

@@ -65,6 +65,7 @@ export class Soundness {
     const index = this.#index;
     const { firstObject, objectCount } = index.frames[number] as { firstObject: number; objectCount: number };
     const frame = this.#reader.readFrameOrNothing(number);
+    if (frame === undefined) this.#reader.lookAt(firstObject);
     for (let i = 0; i < objectCount; i++) {
       const base = frame?.kind === 'pages' ? frame.objects[i]?.base : frame?.objects[i]?.delta?.base;
       if (base !== undefined) this.#bases[firstObject + i] = index.copies(base)[0] ?? NO_OBJECT;

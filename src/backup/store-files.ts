@@ -47,8 +47,8 @@ export interface StoreContents {
 /** What to do with a file that cannot be read; by default its error is thrown. */
 export type OnDamage = (file: string, error: SqlsyncError) => void;
 
-/** A snapshot's record or a mark. */
-const MAX_JSON_BYTES = 1024 * 1024;
+/** A snapshot's record, a mark or what tells of a forgotten snapshot. */
+export const MAX_JSON_BYTES: number = 1024 * 1024;
 
 /** How often loading starts again because a prune deleted files between listing and reading them. */
 const MAX_LOADS = 3;

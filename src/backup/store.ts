@@ -1,4 +1,5 @@
 import { checkStore } from './check.ts';
+import { encodeChecked } from './checked-json.ts';
 import { diffSnapshots } from './diff.ts';
 import type { DiffOptions } from './diff.ts';
 import { findSnapshot } from './find-snapshot.ts';
@@ -8,7 +9,7 @@ import { isHexId } from './object-id.ts';
 import { initStoreFolder, openStoreFolder } from './open-store.ts';
 import type { InitOptions } from './config.ts';
 import { pruneStore } from './prune.ts';
-import { jsonBytes, loadContents, loadSnapshots } from './store-files.ts';
+import { loadContents, loadSnapshots } from './store-files.ts';
 import type { StoreAccess } from './store-files.ts';
 import { storeStats } from './store-stats.ts';
 import type {
@@ -60,7 +61,7 @@ export class OpenStore implements Store {
     const forgotten: string[] = [];
     for (const id of ids) {
       if (!isHexId(id) || !there.has(id)) continue;
-      const record = sealer.seal('forgotten', jsonBytes({ version: 1, time: new Date().toISOString() }));
+      const record = sealer.seal('forgotten', encodeChecked({ version: 1, time: new Date().toISOString() }));
       await backend.put(`forgotten/${id}`, [record]);
       await backend.delete(`snapshots/${id}`);
       forgotten.push(id);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -15,7 +16,7 @@ import { stillIntact } from '../../src/backup/still-intact.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import type { PageNumber } from '../../src/pages/page-types.ts';
 import { change } from '../pages/databases.ts';
-import { pageImage, tempDir } from '../support/compare.ts';
+import { tempDir } from '../support/compare.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
@@ -51,6 +52,22 @@ describe('a flipped byte in what deltas are made of', () => {
     flip(memory, first.pack, lastPage);
     for (const { snapshot } of days.slice(0, DAYS)) await assertBlamed(here, snapshot, first.pack);
     await assertListed(place, first.snapshot, [place.other]);
+  });
+
+  test('is found without reading all data in nodes, and not in pages', async (t) => {
+    const { memory, here, days, other, unchanged } = await makePlace(t);
+    const [first] = days as [Day];
+    flip(memory, first.pack, unchanged);
+    const all = [...days.map(({ snapshot }) => snapshot.id), other.id];
+    const before = await here.store.check();
+    assert.deepEqual([before.problems, before.intact.map(({ id }) => id)], [[], all]);
+    flip(memory, first.pack, await lastPageId(here, first.snapshot));
+    const { problems, intact, damaged } = await here.store.check();
+    assert.deepEqual(
+      problems.map(({ file }) => file),
+      [`packs/${first.pack}`],
+    );
+    assert.deepEqual([damaged.map(({ snapshot }) => snapshot.id), intact], [all.slice(0, DAYS), [other]]);
   });
 
   test('does no harm while another pack has what it damages', async (t) => {
@@ -112,7 +129,7 @@ async function makePlace(t: TestContext): Promise<Place> {
      INSERT INTO item SELECT i, randomblob(100), randomblob(750) FROM n`,
   );
   const stored = async (path: string): Promise<{ snapshot: StoreSnapshot; pack: string }> => {
-    const image = pageImage(path);
+    const image = readFileSync(path);
     const snapshot = await backupHere(here, path);
     images.set(snapshot.id, image);
     const written = packsIn(memory).filter((pack) => !packs.has(pack));

@@ -57,9 +57,11 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
       for (const name of files.keys()) {
         if (name === 'config' || name.startsWith('forgotten/')) continue;
         for (let i = 0; i < 3; i++) {
+          // What is not as long as it should be, and every other file, are found without reading all data.
+          const readData = i > 0 || (damage === 'a flipped bit' && name.startsWith('packs/'));
           const changed = apply(files.get(name) as Uint8Array, random);
           const { memory, here, store } = await damaged(name, changed);
-          const { problems, intact, damaged: lost } = await store.check({ readData: true });
+          const { problems, intact, damaged: lost } = await store.check({ readData });
           // Of a snapshot that is gone only those that came after it can tell.
           if (
             name.startsWith('snapshots/') &&
@@ -92,12 +94,8 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
       const random = new Random(SEED);
       for (let i = 0; i < 20; i++) {
         const bytes = apply(files.get('config') as Uint8Array, random);
-        await assert.rejects(
-          damaged('config', bytes),
-          (error) =>
-            error instanceof SqlsyncError &&
-            ['STORE_DAMAGED', 'STORE_NOT_FOUND', 'STORE_VERSION'].includes(error.code),
-        );
+        const code = bytes === undefined ? 'STORE_NOT_FOUND' : 'STORE_DAMAGED';
+        await assert.rejects(damaged('config', bytes), { code });
       }
     });
 
