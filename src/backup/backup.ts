@@ -6,10 +6,11 @@ import { startAgent } from '../sync/start-agent.ts';
 import { close, DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS, nameFor } from '../sync/sync.ts';
 import { parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
+import { comparePack } from './compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
 import { cacheOf, openStoreFolder } from './open-store.ts';
 import type { BackupOptions, BackupSummary } from './options.ts';
-import { StoreDamage } from './store-error.ts';
+import { StoreDamage, throwIfAborted } from './store-error.ts';
 import type { StoreAccess } from './store-files.ts';
 import type { StoreSnapshot } from './types.ts';
 
@@ -56,24 +57,48 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
   };
 }
 
-/** How many damaged packs one backup passes over, each in a new attempt. */
-const MAX_DAMAGED_PACKS = 8;
+/** Each passes over what the ones before found to be damaged. */
+const MAX_ATTEMPTS = 8;
 
 /** Where the store is found to be damaged, a backup that does not rely on what is lost still can be made. */
 async function storeOrStoreAnew(run: Run): Promise<Stored> {
   const damagedPacks = new Set<string>();
-  for (let usesParent = true; ;) {
+  let usesParent = true;
+  for (let attempt = 1; ; attempt++) {
     try {
       return await storeSnapshot(run, usesParent, damagedPacks);
     } catch (error) {
-      if (!(error instanceof StoreDamage) || damagedPacks.size >= MAX_DAMAGED_PACKS) throw error;
+      if (!(error instanceof StoreDamage) || attempt === MAX_ATTEMPTS) throw error;
+      const pack = error.file.startsWith('packs/') ? error.file.slice('packs/'.length) : undefined;
+      const isNew = pack !== undefined && !damagedPacks.has(pack);
+      if (!isNew && !usesParent) throw error;
       warn(run, `${error.message}; what is lost is stored again`);
-      const isKnown = !usesParent && !error.file.startsWith('packs/');
-      if (isKnown) throw error;
-      if (error.file.startsWith('packs/')) damagedPacks.add(error.file.slice('packs/'.length));
+      if (isNew) damagedPacks.add(pack);
       else usesParent = false;
+      if (attempt === 1) await findChangedPacks(run, damagedPacks);
     }
   }
+}
+
+/**
+ * A damaged pack is seldom alone, and of those that hold pages which did not change nothing is read by a backup: it would rely on
+ * them.
+ */
+async function findChangedPacks(run: Run, damagedPacks: Set<string>): Promise<void> {
+  const { options, access } = run;
+  const packs = (await access.backend.list('packs')).filter(({ name }) => !damagedPacks.has(name));
+  options.onNote?.(`Comparing all ${packs.length} other packs in the store with their names`);
+  const known = damagedPacks.size;
+  for (const { name } of packs) {
+    throwIfAborted(options.signal);
+    try {
+      if ((await comparePack(access.backend, name)).isChanged) damagedPacks.add(name);
+    } catch (error) {
+      if (!(error instanceof StoreDamage)) throw error;
+    }
+  }
+  const more = damagedPacks.size - known;
+  if (more > 0) warn(run, `${more} more packs in the store were changed since they were written`);
 }
 
 async function storeSnapshot(
@@ -144,6 +169,8 @@ function copyOptions(run: Run): CopyOptions {
 /** Warnings come from a peer: what is shown has to be made safe. */
 function warn(run: Run, text: string): void {
   const warning = sanitizeText(text);
+  // Each attempt has the same ones of the origin.
+  if (run.warnings.includes(warning)) return;
   run.warnings.push(warning);
   run.options.onWarning?.(warning);
 }

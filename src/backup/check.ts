@@ -1,10 +1,9 @@
-import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
 import { decodeChecked } from './checked-json.ts';
 import { orderByRoot } from './check-order.ts';
+import { comparePack } from './compare-pack.ts';
 import { Damage } from './damage.ts';
-import { discard } from './frame-memory.ts';
 import { isHexId } from './object-id.ts';
 import type { KnownPack } from './object-index.ts';
 import { StoreDamage, throwIfAborted } from './store-error.ts';
@@ -54,9 +53,6 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
 function originOf({ host, path, time }: StoreSnapshot): string {
   return `${host}:${path} at ${time.toISOString()}`;
 }
-
-/** What is read of a pack at once. */
-const PIECE_BYTES = 1024 * 1024;
 
 /** Objects between two moments at which a signal can arrive. */
 const OBJECTS_PER_TURN = 4096;
@@ -112,23 +108,14 @@ class StoreCheck {
     await this.#putTogether(chosen.flatMap((id) => index.packs.get(id) ?? []));
   }
 
-  /** A pack with its name, in pieces: packs are of up to 2 GiB. */
   async #comparePack(id: string): Promise<void> {
     const file = `packs/${id}`;
     try {
-      const digest = createHash('sha256');
-      let read = 0;
-      for (let length = PIECE_BYTES; length === PIECE_BYTES;) {
-        const piece = await this.#access.backend.get(file, { offset: read, length: PIECE_BYTES });
-        digest.update(piece);
-        length = piece.length;
-        read += length;
-        discard(piece);
-      }
+      const { bytes, isChanged } = await comparePack(this.#access.backend, id);
       this.packsRead++;
-      this.bytesRead += read;
+      this.bytesRead += bytes;
       const isOfItsLength = this.#contents.index.packs.get(id)?.present !== false;
-      if (isOfItsLength && digest.digest('hex') !== id)
+      if (isChanged && isOfItsLength)
         this.#problems.push({ file, message: `${file} in the store was changed since it was written` });
     } catch (error) {
       // A prune deletes what no index names any more.

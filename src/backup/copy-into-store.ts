@@ -6,7 +6,7 @@ import type { CopyOptions, ReplicaResult } from '../sync/replica-agent.ts';
 import type { HashCache } from './hash-cache.ts';
 import { StoreDestination } from './store-destination.ts';
 import { loadContents, loadSnapshots } from './store-files.ts';
-import type { StoreAccess } from './store-files.ts';
+import type { StoreAccess, StoreContents } from './store-files.ts';
 import type { StoreSnapshot } from './types.ts';
 import { verifyBackup } from './verify-backup.ts';
 
@@ -43,8 +43,7 @@ export async function copyIntoStore(
   let stored: NewHashes | undefined;
   const result = await runCopy(connection, job.copy, async (attempt) => {
     // Anew for each: to its index the objects of the attempt before are on their way to packs that were given up.
-    const contents = await loadContents(access);
-    contents.index.distrust(job.damagedPacks);
+    const contents = await loadTrusted(job);
     const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
     // Hashes that were known before may be what is wrong.
     const cached = attempt === 1 ? known : undefined;
@@ -52,6 +51,7 @@ export async function copyIntoStore(
     return new StoreDestination({
       access,
       contents,
+      loadAgain: () => loadTrusted(job),
       snapshots,
       cached,
       usesParent,
@@ -71,6 +71,16 @@ export async function copyIntoStore(
   }
   if (job.verify) await verifyBackup(access, snapshot, { algorithm: hash, seed, hashes }, signal);
   return { result, snapshot };
+}
+
+/** Packs that only a damaged index names count as none, and what is in them is stored again. A mark must be known. */
+async function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Promise<StoreContents> {
+  const contents = await loadContents(access, (file, error) => {
+    if (!file.startsWith('indexes/')) throw error;
+    onWarning(`${error.message}; what only it names is stored again`);
+  });
+  contents.index.distrust(damagedPacks);
+  return contents;
 }
 
 interface NewHashes {

@@ -12,7 +12,7 @@ import { encodeSnapshot } from './snapshot-record.ts';
 import { SnapshotSource } from './snapshot-source.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 import { Soundness } from './soundness.ts';
-import { addPack, loadContents, putRecord } from './store-files.ts';
+import { addPack, putRecord } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
 import { StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
@@ -22,6 +22,8 @@ import { allUsable, firstUnusable } from './usable-tree.ts';
 export interface StoreDestinationOptions {
   readonly access: StoreAccess;
   readonly contents: StoreContents;
+  /** The same as it is now. */
+  readonly loadAgain: () => Promise<StoreContents>;
   readonly snapshots: readonly StoreSnapshot[];
   /** Of the newest snapshot of this origin; undefined where they are not known, or not to be used. */
   readonly cached: CachedHashes | undefined;
@@ -135,13 +137,13 @@ export class StoreDestination implements Destination {
    * pack is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
    */
   async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
-    const { access, contents } = this.#options;
+    const { access, contents, loadAgain } = this.#options;
     const safeMs = access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
     const steadyMs = performance.now() - contents.loadedAtMs;
     // Whichever says so: one stands still while the system is suspended, the other may be set.
     const isLate = Math.max(steadyMs, Math.abs(Date.now() - contents.loadedTime.getTime())) >= safeMs;
     if (!isLate && !(await this.#isPackGone())) return;
-    const now = await loadContents(access);
+    const now = await loadAgain();
     for (const pack of newPacks) addPack(now, pack);
     const present = soundIfPresent(now.reader);
     const lost = isLate
