@@ -29,13 +29,44 @@ const HEADER_BYTES = MAGIC.length + 5;
 const PACK_BYTES = 40;
 const FRAME_BYTES = 17;
 
-/** The plain bytes of an index of these packs. */
+/** Body of the largest index file, decompressed: about 4 million objects. */
+export const MAX_INDEX_BYTES: number = 128 * 1024 * 1024;
+
+/** Packs of so many bytes of index are one file; a single one may have more. */
+const FULL_INDEX_BYTES = 64 * 1024 * 1024;
+
+/** A pack of at least so many objects is put, however short it is: an index of it alone has some 34 MiB. */
+export const FULL_PACK_OBJECTS: number = 1024 * 1024;
+
+/** Packs in their order, in as few index files as they fit in. */
+export function splitForIndexes(
+  packs: readonly IndexedPack[],
+  fullBytes: number = FULL_INDEX_BYTES,
+): IndexedPack[][] {
+  const files: IndexedPack[][] = [];
+  let bytes = Infinity;
+  for (const pack of packs) {
+    const more = bodyBytes(pack);
+    if (bytes + more > fullBytes) {
+      files.push([]);
+      bytes = 0;
+    }
+    files.at(-1)?.push(pack);
+    bytes += more;
+  }
+  return files;
+}
+
+function bodyBytes({ frames, depths }: IndexedPack): number {
+  return PACK_BYTES + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
+}
+
+/** The plain bytes of an index of these packs, as many as `splitForIndexes` puts together. */
 export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
   const frames = packs.flatMap((pack) => pack.frames);
-  const objects = packs.reduce((sum, pack) => sum + pack.depths.length, 0);
-  const body = new Uint8Array(
-    4 + packs.length * PACK_BYTES + frames.length * FRAME_BYTES + objects * (ID_BYTES + 1),
-  );
+  const total = packs.reduce((sum, pack) => sum + bodyBytes(pack), 4);
+  if (total > MAX_INDEX_BYTES) throw new Error(`an index of ${total} bytes`);
+  const body = new Uint8Array(total);
   const view = new DataView(body.buffer);
   view.setUint32(0, packs.length, true);
   let at = 4;
@@ -89,6 +120,7 @@ function unwrap(plain: Uint8Array): Uint8Array {
   if (plain.length < HEADER_BYTES || !header.subarray(0, MAGIC.length).equals(MAGIC))
     throw new Error('not an index of this version');
   const rawBytes = header.readUInt32LE(MAGIC.length + 1);
+  if (rawBytes > MAX_INDEX_BYTES) throw new Error('more bytes than an index may have');
   const data = plain.subarray(HEADER_BYTES);
   const body =
     header[MAGIC.length] === 0
@@ -106,6 +138,7 @@ function parse(body: Uint8Array): IndexedPack[] {
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   const packCount = view.getUint32(0, true);
   let frameAt = 4 + packCount * PACK_BYTES;
+  if (frameAt > body.length) throw new Error('more packs than bytes');
   const heads = [];
   let objects = 0;
   for (let i = 0; i < packCount; i++) {

@@ -3,7 +3,7 @@ import type { Backend } from './backend.ts';
 import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from './frame.ts';
 import type { NodeObject, PageObject } from './frame.ts';
 import { Arena, discard } from './frame-memory.ts';
-import { encodeIndex } from './index-file.ts';
+import { encodeIndex, FULL_PACK_OBJECTS, splitForIndexes } from './index-file.ts';
 import type { FramePlace, IndexedPack } from './index-file.ts';
 import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from './object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
@@ -221,7 +221,7 @@ export class PackWriter {
     for (const number of batch.numbers) pack.numbers.push(number);
     pack.pieces.push(length, sealed);
     pack.bytes += 4 + sealed.length;
-    if (pack.bytes >= PACK_BYTES) await this.#closePack();
+    if (pack.bytes >= PACK_BYTES || pack.numbers.length >= FULL_PACK_OBJECTS) await this.#closePack();
   }
 
   async #closePack(): Promise<void> {
@@ -258,13 +258,25 @@ export class PackWriter {
     const packs = this.#unindexed;
     if (packs.length === 0) return;
     this.#unindexed = [];
-    const { name, bytes } = await putIndexFile(this.#backend, this.#sealer, packs);
-    this.indexNames.push(name);
-    this.#written.bytes += bytes;
+    for (const { name, bytes } of await putIndexFiles(this.#backend, this.#sealer, packs)) {
+      this.indexNames.push(name);
+      this.#written.bytes += bytes;
+    }
   }
 }
 
-/** Puts an index of these packs; returns the name of its file and its length. */
+/** Puts as few indexes of these packs as may be; returns the names of their files and their lengths. */
+export async function putIndexFiles(
+  backend: Backend,
+  sealer: Sealer,
+  packs: readonly IndexedPack[],
+): Promise<{ name: string; bytes: number }[]> {
+  const files: { name: string; bytes: number }[] = [];
+  for (const some of splitForIndexes(packs)) files.push(await putIndexFile(backend, sealer, some));
+  return files;
+}
+
+/** Puts one index of these packs, whose parts are as many as `splitForIndexes` takes; returns the name of its file and its length. */
 export async function putIndexFile(
   backend: Backend,
   sealer: Sealer,

@@ -1,6 +1,6 @@
 import { LiveObjects } from './live-objects.ts';
 import type { KnownPack } from './object-index.ts';
-import { PackWriter, putIndexFile } from './pack-writer.ts';
+import { PackWriter, putIndexFiles } from './pack-writer.ts';
 import { throwIfAborted } from './store-error.ts';
 import { jsonBytes, loadContents, loadSnapshots, putRecord } from './store-files.ts';
 import type { Mark, StoreAccess, StoreContents } from './store-files.ts';
@@ -173,11 +173,11 @@ async function sweep(
   const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !due.has(pack)));
   if (kept.size > 0) {
     const described = [...kept].map((pack) => index.describe(index.packs.get(pack) as KnownPack));
-    const { name } = await putIndexFile(backend, sealer, described);
+    const names = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
     // The same packs in the same order are the same file.
     await deleteAll(
       backend,
-      outdated.map(([file]) => file).filter((file) => file !== name),
+      outdated.map(([file]) => file).filter((file) => !names.has(file)),
       'indexes',
     );
   } else {

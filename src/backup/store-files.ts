@@ -2,7 +2,7 @@ import { SqlsyncError } from '../errors.ts';
 import type { Backend, StoredFile, StoreFolder } from './backend.ts';
 import type { StoreConfig } from './config.ts';
 import { discard } from './frame-memory.ts';
-import { decodeIndex } from './index-file.ts';
+import { decodeIndex, MAX_INDEX_BYTES } from './index-file.ts';
 import type { IndexedPack } from './index-file.ts';
 import { idOf, isHexId, toHex } from './object-id.ts';
 import { ObjectIndex } from './object-index.ts';
@@ -49,6 +49,9 @@ export type OnDamage = (file: string, error: SqlsyncError) => void;
 
 /** A snapshot's record, a mark or what tells of a forgotten snapshot. */
 export const MAX_JSON_BYTES: number = 1024 * 1024;
+
+/** Sealed: a body that does not become smaller is not compressed. */
+const MAX_INDEX_FILE_BYTES = MAX_INDEX_BYTES + 1024;
 
 /** How often loading starts again because a prune deleted files between listing and reading them. */
 const MAX_LOADS = 3;
@@ -186,8 +189,8 @@ async function readAll(
     const file = `${folder}/${name}`;
     if (!isHexId(name)) continue;
     try {
-      if (kind !== 'index' && bytes > MAX_JSON_BYTES)
-        throw damaged(file, `has ${bytes} bytes; the most are ${MAX_JSON_BYTES}`);
+      const most = kind === 'index' ? MAX_INDEX_FILE_BYTES : MAX_JSON_BYTES;
+      if (bytes > most) throw damaged(file, `has ${bytes} bytes; the most are ${most}`);
       const sealed = await backend.get(file);
       if (toHex(idOf(sealed)) !== name) throw damaged(file, 'was changed or cut since it was written');
       take(sealer.open(kind, sealed), file, name);

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { encodeIndex, decodeIndex } from '../../src/backup/index-file.ts';
+import { encodeIndex, decodeIndex, MAX_INDEX_BYTES, splitForIndexes } from '../../src/backup/index-file.ts';
+import type { IndexedPack } from '../../src/backup/index-file.ts';
 import { MemoryBackend } from '../../src/backup/memory-backend.ts';
 import { initBackend } from '../../src/backup/open-store.ts';
 import { decodeSnapshot, encodeSnapshot } from '../../src/backup/snapshot-record.ts';
-import { jsonBytes, loadSnapshots, putRecord } from '../../src/backup/store-files.ts';
+import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../../src/backup/store-files.ts';
 import { OpenStore } from '../../src/backup/store.ts';
+import { SqlsyncError } from '../../src/errors.ts';
 
 const FRAME = { offset: 28, length: 72, rawBytes: 100, kind: 1, objectCount: 1 };
 
@@ -34,6 +36,61 @@ describe('an index that claims the impossible is damaged', () => {
     });
     assert.ok(process.memoryUsage().arrayBuffers - outside < 64 * 1024 * 1024);
     assert.ok(process.resourceUsage().maxRSS - before < 256 * 1024);
+  });
+});
+
+describe('an index of many packs', () => {
+  const pack = (number: number, objects: number): IndexedPack => ({
+    id: new Uint8Array(32).fill(number),
+    bytes: 100,
+    frames: [{ ...FRAME, objectCount: objects }],
+    ids: new Uint8Array(objects * 32),
+    depths: new Uint8Array(objects),
+  });
+
+  test('becomes several files, each of as many as fit in, and none is left out', () => {
+    // Of 33 bytes an object, and 57 a pack with its frame.
+    const packs = [10, 10, 10, 100, 1, 1].map((objects, i) => pack(i, objects));
+    const files = splitForIndexes(packs, 2 * (330 + 57));
+    assert.deepEqual(
+      files.map((file) => file.map(({ id }) => id[0])),
+      [[0, 1], [2], [3], [4, 5]],
+    );
+    for (const file of files) {
+      const read = decodeIndex(encodeIndex(file), 'indexes/x');
+      assert.deepEqual(
+        read.map(({ id, frames }) => [id[0], frames]),
+        file.map(({ id, frames }) => [id[0], frames]),
+      );
+    }
+    assert.deepEqual(splitForIndexes([]), []);
+  });
+
+  test('of more than 128 MiB is neither written nor read', () => {
+    const of = (objects: number): IndexedPack => ({ ...pack(0, 1), depths: new Uint8Array(objects) });
+    assert.throws(() => encodeIndex([of(4_100_000)]), /an index of 135300061 bytes/);
+    assert.equal(splitForIndexes([of(1_900_000), of(200_000)]).length, 2);
+    assert.equal(splitForIndexes([of(1_800_000), of(200_000)]).length, 1);
+    const claims = indexOf({});
+    new DataView(claims.buffer, claims.byteOffset).setUint32(9, MAX_INDEX_BYTES + 1, true);
+    assert.throws(
+      () => decodeIndex(claims, 'indexes/x'),
+      (error) => {
+        return error instanceof SqlsyncError && /more bytes than an index may have/.test(String(error.cause));
+      },
+    );
+  });
+
+  test('of more bytes than that is not even fetched', async () => {
+    const memory = new MemoryBackend();
+    const access = await initBackend(memory, {});
+    const name = `indexes/${'ab'.repeat(32)}`;
+    const list = memory.list.bind(memory);
+    memory.list = async (folder) =>
+      folder === 'indexes'
+        ? [{ name: 'ab'.repeat(32), bytes: MAX_INDEX_BYTES + 2000, modified: new Date() }]
+        : await list(folder);
+    await assert.rejects(loadContents(access), { code: 'STORE_DAMAGED', file: name });
   });
 });
 
