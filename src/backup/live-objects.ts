@@ -14,7 +14,7 @@ export class LiveObjects {
   readonly #index: ObjectIndex;
   /** Of each delta the base; `NO_OBJECT` for whole objects, and where it cannot be put together. */
   readonly #bases: Uint32Array;
-  /** 1 for a copy that can be put together. */
+  /** 1 for a copy that can be put together; of what is there more than once that was tried. */
   readonly #sound: Uint8Array;
   /** 1 for what snapshots need, bases included. */
   readonly #live: Uint8Array;
@@ -81,7 +81,12 @@ export class LiveObjects {
   }
 
   #findBases(reader: ObjectReader, { signal }: StoreCallOptions): void {
-    const soundness = new Soundness(reader, () => true);
+    const { index } = reader;
+    // One of several copies is kept, and the others go: it has to be one that is right.
+    const soundness = new Soundness(
+      reader,
+      (object) => index.copies(index.idOf(object)).length === 1 || reader.isRight(object),
+    );
     for (const { firstObject, objectCount } of this.#index.frames) {
       throwIfAborted(signal);
       for (let object = firstObject; object < firstObject + objectCount; object++) {

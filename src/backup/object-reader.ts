@@ -102,6 +102,17 @@ export class ObjectReader {
     if (fault !== undefined) throw fault;
   }
 
+  /** Whether one copy of an object can be put together to what its id says. Throws SqlsyncError STORE_UNAVAILABLE. */
+  isRight(object: number): boolean {
+    try {
+      this.checkObject(object, (pageSize) => new Uint8Array(pageSize));
+      return true;
+    } catch (error) {
+      if (error instanceof SqlsyncError && error.code !== 'STORE_UNAVAILABLE') return false;
+      throw error;
+    }
+  }
+
   /** Looks closely at one copy: what is wrong with it is in `found` then. */
   lookAt(object: number): void {
     this.#judge.faultOf(object);

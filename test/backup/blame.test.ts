@@ -93,6 +93,24 @@ describe('a flipped byte in what deltas are made of', () => {
   });
 });
 
+test('a prune keeps of two copies of an object one that is right', async (t) => {
+  const { memory, here, days, images, unchanged } = await makePlace(t);
+  const [first] = days as [Day];
+  const copies = await copyOf(memory, here, [first.pack]);
+  const lastPage = await lastPageId(here, first.snapshot);
+  const whole = new Map(memory.files);
+  for (const pack of [first.pack, copies.get(first.pack) as string]) {
+    memory.files.clear();
+    for (const [name, bytes] of whole) memory.files.set(name, bytes);
+    flip(memory, pack, unchanged);
+    flip(memory, pack, lastPage);
+    for (let i = 0; i < 3; i++) await here.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 });
+    assert.ok(!memory.files.has(`packs/${pack}`));
+    await assertStored(here, await here.store.snapshots(), images);
+    assert.deepEqual((await here.store.check({ readData: true })).problems, []);
+  }
+});
+
 interface Day {
   readonly snapshot: StoreSnapshot;
   /** The one pack that it wrote. */
