@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { runBackup } from '../../src/backup/backup.ts';
 import { DirectoryBackend } from '../../src/backup/directory-backend.ts';
 import type { BackupSummary } from '../../src/backup/options.ts';
+import { runRestore } from '../../src/backup/restore.ts';
 import { change, column } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
@@ -56,6 +57,25 @@ describe('a backup into a store that is damaged', () => {
     assert.equal(warnings[1], '9 more packs in the store were changed since they were written');
     await assertNewestRestores(place);
   });
+});
+
+test('a restore that fails names the file, and the snapshots that need nothing of it', async (t) => {
+  const place = await makePlace(t, 2);
+  const { store, here, days } = place;
+  const [first] = days as [Day];
+  const other = join(store, '..', 'other.db');
+  change(other, 'CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(9000))');
+  const { id } = await backupHere(here, other);
+  flip(place, `packs/${first.pack}`, first.payload);
+  const target = join(store, '..', 'restored.db');
+  await assert.rejects(runRestore({ store, snapshot: first.snapshot, target }), {
+    code: 'STORE_DAMAGED',
+    message: new RegExp(`^packs/${first.pack} `),
+    hint: new RegExp(`need nothing that was found damaged, newest first: ${id.slice(0, 8)};`),
+  });
+  assert.ok(!existsSync(target));
+  await runRestore({ store, snapshot: id, target });
+  assert.ok(readFileSync(target).equals(readFileSync(other)));
 });
 
 interface Day {
