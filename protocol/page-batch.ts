@@ -124,70 +124,125 @@ export function maxBatchBytes(pageSize: number, pages: number): number {
   return pages * (1 + bitmapBytes(pageSize) + pageSize);
 }
 
+/** Where in a batch the parts of its pages lie. */
+export interface BatchLayout {
+  /** Of each page the offset of its bytes, of a delta that of its bitmap. */
+  readonly offsets: Uint32Array;
+  /** Of each page its first entry in `blocks`, of which a whole page has none; one more at the end. */
+  readonly firstBlocks: Uint32Array;
+  /** Offsets of the changed blocks, page by page, ascending within each. */
+  readonly blocks: Uint32Array;
+}
+
+/** Of a batch of `count` pages. Throws ProtocolViolation where it is not exactly as long as these pages are. */
+export function layOutBatch(batch: Uint8Array, pageSize: number, count: number): BatchLayout {
+  if (batch.length < count) throw new ProtocolViolation('a page batch shorter than its list of kinds');
+  const bitmapLength = bitmapBytes(pageSize);
+  const groups = groupsOf(batch, count);
+  let wholeAt = count;
+  for (const [, pages] of groups) wholeAt += pages.length * bitmapLength;
+  if (wholeAt > batch.length) throw tooShort();
+  const offsets = new Uint32Array(count);
+  const firstBlocks = new Uint32Array(count + 1);
+  let bitmapAt = count;
+  let blocks = 0;
+  for (let page = 0; page < count; page++) {
+    firstBlocks[page] = blocks;
+    if (batch[page] === 0) {
+      offsets[page] = wholeAt;
+      wholeAt += pageSize;
+    } else {
+      offsets[page] = bitmapAt;
+      blocks += countBits(batch, bitmapAt, bitmapLength, blocksPerPage(pageSize));
+      bitmapAt += bitmapLength;
+    }
+  }
+  firstBlocks[count] = blocks;
+  if (wholeAt + blocks * BLOCK_BYTES > batch.length) throw tooShort();
+  if (wholeAt + blocks * BLOCK_BYTES !== batch.length)
+    throw new ProtocolViolation('a page batch with bytes after its last block');
+  const layout = { offsets, firstBlocks, blocks: new Uint32Array(blocks) };
+  placeBlocks(batch, layout, { groups, pageSize, at: wholeAt });
+  return layout;
+}
+
+/** The deltas of a batch, group by group. */
+function groupsOf(batch: Uint8Array, count: number): [group: number, pages: number[]][] {
+  const groups = new Map<number, number[]>();
+  for (let page = 0; page < count; page++) {
+    const group = batch[page] as number;
+    if (group === 0) continue;
+    const pages = groups.get(group);
+    if (pages === undefined) groups.set(group, [page]);
+    else pages.push(page);
+  }
+  return [...groups].sort(([a], [b]) => a - b);
+}
+
+/** In the order of the batch: see `encodeBatch`. */
+function placeBlocks(
+  batch: Uint8Array,
+  { offsets, firstBlocks, blocks }: BatchLayout,
+  from: { groups: readonly [number, readonly number[]][]; pageSize: number; at: number },
+): void {
+  const next = firstBlocks.slice();
+  let { at } = from;
+  for (const [, pages] of from.groups) {
+    for (let block = 0; block < blocksPerPage(from.pageSize); block++) {
+      const bit = 1 << (block & 7);
+      for (const page of pages) {
+        if (((batch[(offsets[page] as number) + (block >> 3)] as number) & bit) === 0) continue;
+        blocks[next[page] as number] = at;
+        (next[page] as number)++;
+        at += BLOCK_BYTES;
+      }
+    }
+  }
+}
+
 /** The pages of a batch that answers `wanted`; full pages and bitmaps as views on it. Throws ProtocolViolation. */
 export function decodeBatch(batch: Uint8Array, pageSize: number, wanted: readonly WantedPage[]): BatchPage[] {
-  const bitmapLength = bitmapBytes(pageSize);
-  const deltas = countDeltas(batch, wanted);
-  let bitmapAt = wanted.length;
-  let at = wanted.length + deltas * bitmapLength;
-  if (at > batch.length) throw tooShort();
-  const blockCounts: number[] = [];
-  let blocks = 0;
-  for (let i = 0; i < deltas; i++) {
-    const start = wanted.length + i * bitmapLength;
-    const count = countBits(batch.subarray(start, start + bitmapLength), blocksPerPage(pageSize));
-    blockCounts.push(count);
-    blocks += count;
-  }
-  const wholeEnd = at + (wanted.length - deltas) * pageSize;
-  if (wholeEnd + blocks * BLOCK_BYTES > batch.length) throw tooShort();
-  if (wholeEnd + blocks * BLOCK_BYTES !== batch.length)
-    throw new ProtocolViolation('a page batch with bytes after its last block');
-  const data = new Uint8Array(blocks * BLOCK_BYTES);
-  let dataAt = 0;
-  const pages = wanted.map((_, i): BatchPage => {
+  refuseUnaskedDeltas(batch, wanted);
+  const { offsets, firstBlocks, blocks } = layOutBatch(batch, pageSize, wanted.length);
+  const data = new Uint8Array(blocks.length * BLOCK_BYTES);
+  for (const [i, from] of blocks.entries())
+    data.set(batch.subarray(from, from + BLOCK_BYTES), i * BLOCK_BYTES);
+  return wanted.map((_, i): BatchPage => {
+    const at = offsets[i] as number;
     const group = batch[i] as number;
-    if (group === 0) {
-      at += pageSize;
-      return { bitmap: undefined, data: batch.subarray(at - pageSize, at) };
-    }
-    const bitmap = batch.subarray(bitmapAt, bitmapAt + bitmapLength);
-    const length = (blockCounts[(bitmapAt - wanted.length) / bitmapLength] as number) * BLOCK_BYTES;
-    bitmapAt += bitmapLength;
-    dataAt += length;
-    return { bitmap, data: data.subarray(dataAt - length, dataAt), group };
+    if (group === 0) return { bitmap: undefined, data: batch.subarray(at, at + pageSize) };
+    const [first, end] = [firstBlocks[i] as number, firstBlocks[i + 1] as number];
+    return {
+      bitmap: batch.subarray(at, at + bitmapBytes(pageSize)),
+      data: data.subarray(first * BLOCK_BYTES, end * BLOCK_BYTES),
+      group,
+    };
   });
-  forEachBlock(pages, (page, to) => {
-    page.data.set(batch.subarray(at, at + BLOCK_BYTES), to);
-    at += BLOCK_BYTES;
-  });
-  return pages;
 }
 
 function tooShort(): ProtocolViolation {
   return new ProtocolViolation('a page batch that ends too early');
 }
 
-function countDeltas(batch: Uint8Array, wanted: readonly WantedPage[]): number {
-  if (batch.length < wanted.length)
-    throw new ProtocolViolation('a page batch shorter than its list of kinds');
-  let deltas = 0;
-  for (const [i, page] of wanted.entries()) {
-    const kind = batch[i];
-    if (kind === 0) continue;
-    if (!page.hasBlocks)
-      throw new ProtocolViolation(`a delta for page ${page.pageNumber}, of which no block hashes were sent`);
-    deltas++;
+function refuseUnaskedDeltas(batch: Uint8Array, wanted: readonly WantedPage[]): void {
+  for (const [i, { pageNumber, hasBlocks }] of wanted.entries()) {
+    if ((batch[i] ?? 0) === 0 || hasBlocks) continue;
+    throw new ProtocolViolation(`a delta for page ${pageNumber}, of which no block hashes were sent`);
   }
-  return deltas;
 }
 
-function countBits(bitmap: Uint8Array, limit: number): number {
+/** Of a bitmap that lies in `bytes` at `at`. */
+function countBits(bytes: Uint8Array, at: number, length: number, limit: number): number {
   let count = 0;
-  for (let block = 0; block < bitmap.length * 8; block++) {
-    if (((bitmap[block >> 3] ?? 0) & (1 << (block & 7))) === 0) continue;
-    if (block >= limit) throw new ProtocolViolation(`a delta that names block ${block} of ${limit}`);
-    count++;
+  for (let i = 0; i < length; i++) {
+    const byte = bytes[at + i] as number;
+    const room = limit - i * 8;
+    const beyond = room < 8 ? byte >> room : 0;
+    if (beyond !== 0) {
+      const block = limit + Math.log2(beyond & -beyond);
+      throw new ProtocolViolation(`a delta that names block ${block} of ${limit}`);
+    }
+    for (let rest = byte; rest !== 0; rest &= rest - 1) count++;
   }
   return count;
 }

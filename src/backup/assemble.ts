@@ -1,6 +1,6 @@
 import type { BatchPage } from '../../protocol/page-batch.ts';
 import { applyDelta } from '../pages/delta.ts';
-import type { NodeObject } from './frame.ts';
+import type { NodeObject } from './node-frame.ts';
 import { encodeNode, nodeIds } from './node.ts';
 import { ID_BYTES } from './object-id.ts';
 

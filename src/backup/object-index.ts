@@ -23,6 +23,18 @@ export interface KnownFrame extends FramePlace {
   readonly firstObject: number;
 }
 
+/** Who tells, by number, whether new objects may rely on one. */
+export interface SoundnessJudge {
+  isSound(object: number): boolean;
+  /** Is told what need not be found out any more. */
+  learnSound(object: number): void;
+}
+
+/** By how much the arrays grow: for a moment there are the old ones and the new ones. */
+const GROWTH = 1.25;
+
+const SPARE_OBJECTS = 64 * 1024;
+
 /** Where an object that was just added will come to lie is not known yet. */
 const PENDING = 0xffffffff;
 
@@ -40,15 +52,15 @@ export class ObjectIndex {
   /** Numbers of objects plus 1, at the place of their id's first four bytes or after it. */
   #table: Uint32Array = new Uint32Array(16);
   #distrusted: ReadonlySet<string> = new Set();
-  #isSound: (object: number) => boolean = () => true;
+  #judge: SoundnessJudge = { isSound: () => true, learnSound: () => {} };
 
   get objectCount(): number {
     return this.#count;
   }
 
-  /** Makes room for so many more objects at once. */
+  /** Makes room for so many more objects at once, and for some of a new backup. */
   reserve(objects: number): void {
-    this.#grow(this.#count + objects);
+    this.#grow(this.#count + objects + SPARE_OBJECTS);
   }
 
   /** Takes what an index file says of a pack; a pack that is known already is left out. */
@@ -78,8 +90,13 @@ export class ObjectIndex {
   }
 
   /** Who tells, by number, whether new objects may rely on one. */
-  judgeBy(isSound: (object: number) => boolean): void {
-    this.#isSound = isSound;
+  judgeBy(judge: SoundnessJudge): void {
+    this.#judge = judge;
+  }
+
+  /** Is told of an object that was just put together from reliable copies of less depth. */
+  learnSound(object: number): void {
+    this.#judge.learnSound(object);
   }
 
   /** Nothing new relies on what is in these packs, by id. Before anything is judged. */
@@ -133,6 +150,11 @@ export class ObjectIndex {
     return frame === PENDING ? undefined : this.frames[frame];
   }
 
+  /** The place of an object within its frame. */
+  placeOf(object: number): number {
+    return object - (this.frames[this.frameNumberOf(object)] as KnownFrame).firstObject;
+  }
+
   frameNumberOf(object: number): number {
     return this.#frameOf[object] as number;
   }
@@ -149,17 +171,20 @@ export class ObjectIndex {
 
   /** Whether new objects may rely on this copy. */
   isUsable(object: number): boolean {
-    return this.#isReliable(object) && this.#isSound(object);
+    return this.isReliableObject(object) && this.#judge.isSound(object);
   }
 
-  /** The first of `copies`, -1 where there is none; without an array, for millions of calls. */
-  bestCopy(id: Uint8Array, below = 256): number {
+  /** The first of `copies`, -1 where there is none; makes no garbage, for millions of calls. The id is in `id` at `at`. */
+  bestCopy(id: Uint8Array, below = 256, at = 0): number {
     const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
+    const mask = this.#table.length - 1;
     let best = -1;
-    this.#each(id, 0, idBytes, (object) => {
-      if (this.#frameOf[object] === PENDING || this.depthOf(object) >= below) return;
+    for (let slot = hashAt(id, at) & mask; this.#table[slot] !== 0; slot = (slot + 1) & mask) {
+      const object = (this.#table[slot] as number) - 1;
+      if (this.depthOf(object) >= below || this.#frameOf[object] === PENDING) continue;
+      if (!sameBytes(this.#ids, id, idBytes, object * ID_BYTES, at)) continue;
       if (best === -1 || this.#rank(object) < this.#rank(best)) best = object;
-    });
+    }
     return best;
   }
 
@@ -184,10 +209,13 @@ export class ObjectIndex {
   }
 
   #rank(object: number): number {
-    return (this.#isReliable(object) ? 0 : 256) + (this.#isPresent(object) ? 0 : 512) + this.depthOf(object);
+    return (
+      (this.isReliableObject(object) ? 0 : 256) + (this.#isPresent(object) ? 0 : 512) + this.depthOf(object)
+    );
   }
 
-  #isReliable(object: number): boolean {
+  /** Whether something new may rely on the pack of an object. */
+  isReliableObject(object: number): boolean {
     const pack = this.frameOf(object)?.pack;
     return pack === undefined || this.isReliable(pack);
   }
@@ -214,7 +242,7 @@ export class ObjectIndex {
 
   #grow(objects: number): void {
     if (objects > this.#depths.length) {
-      const capacity = Math.max(objects, Math.ceil(this.#depths.length * 1.5), 64);
+      const capacity = Math.max(objects + 64, Math.ceil(this.#depths.length * GROWTH));
       this.#ids = enlarged(this.#ids, new Uint8Array(capacity * ID_BYTES));
       this.#depths = enlarged(this.#depths, new Uint8Array(capacity));
       this.#frameOf = enlarged(this.#frameOf, new Uint32Array(capacity));

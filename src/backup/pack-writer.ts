@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Backend } from './backend.ts';
 import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from './frame.ts';
-import type { NodeObject, PageObject } from './frame.ts';
 import { Arena, discard } from './frame-memory.ts';
 import { encodeIndex, FULL_PACK_OBJECTS, splitForIndexes } from './index-file.ts';
 import type { FramePlace, IndexedPack } from './index-file.ts';
 import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from './object-id.ts';
+import type { NodeObject } from './node-frame.ts';
 import type { ObjectIndex } from './object-index.ts';
+import type { PageObject } from './page-frame.ts';
 import type { Sealer } from './seal.ts';
 
 const PACK_MAGIC = Buffer.from('SQLSYNP1');
@@ -21,7 +22,7 @@ const PACK_SALT_BYTES = 16;
 const PACK_BYTES = 16 * 1024 * 1024;
 
 /** Bytes of a body after which a frame is closed. Whole pages: larger compresses no better; deltas: read one by one. */
-const FRAME_BYTES = { whole: 1024 * 1024, deltas: 128 * 1024, nodes: 512 * 1024 };
+const FRAME_BYTES = { whole: 1024 * 1024, deltas: 128 * 1024, nodes: 64 * 1024 };
 
 /** Packs of which an index is put without waiting for the end, so that a killed run's work can be used. */
 const PACKS_PER_INDEX = 64;

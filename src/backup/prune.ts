@@ -149,13 +149,8 @@ function copyFrame(
     if (needed[object] !== 1) continue;
     const id = index.idOf(object).slice();
     const depth = index.depthOf(object);
-    if (frame.kind === 'pages') {
-      const page = frame.objects[i];
-      if (page !== undefined) writer.addPage(id, page, depth, frame.pageSize);
-    } else {
-      const node = frame.objects[i];
-      if (node !== undefined) writer.addNode(id, node, depth);
-    }
+    if (frame.kind === 'pages') writer.addPage(id, frame.object(i), depth, frame.pageSize);
+    else writer.addNode(id, frame.object(i), depth);
   }
 }
 

@@ -36,6 +36,12 @@ export class Soundness {
     return this.#verdicts[object] === SOUND;
   }
 
+  /** Takes for granted what was just put together from copies that count. */
+  learnSound(object: number): void {
+    if (object >= this.#verdicts.length) this.#grow();
+    this.#verdicts[object] = SOUND;
+  }
+
   /** Whether any copy of an object is sound. `id` may be the beginning of one. */
   has(id: Uint8Array): boolean {
     return this.#index.copies(id).some((copy) => this.isSound(copy));
@@ -67,7 +73,7 @@ export class Soundness {
     const frame = this.#reader.readFrameOrNothing(number);
     if (frame === undefined) this.#reader.lookAt(firstObject);
     for (let i = 0; i < objectCount; i++) {
-      const base = frame?.kind === 'pages' ? frame.objects[i]?.base : frame?.objects[i]?.delta?.base;
+      const base = frame?.baseOf(i);
       if (base !== undefined) this.#bases[firstObject + i] = index.copies(base)[0] ?? NO_OBJECT;
     }
   }

@@ -14,7 +14,7 @@ import type { TreeShape } from './snapshot-tree.ts';
 import { Soundness } from './soundness.ts';
 import { addPack, putRecord } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
-import { StoreSink } from './store-sink.ts';
+import { MAX_PAGE_DEPTH, StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
 import type { StoreSnapshot } from './types.ts';
 import { allUsable, firstUnusable } from './usable-tree.ts';
@@ -76,7 +76,10 @@ export class StoreDestination implements Destination {
       parent:
         parent === undefined
           ? undefined
-          : new SnapshotSource(contents.reader, parent, oldHashes === undefined),
+          : new SnapshotSource(contents.reader, parent, {
+              isChecked: oldHashes === undefined,
+              rootsFromDepth: MAX_PAGE_DEPTH,
+            }),
       oldHashes,
       beforeIndex: (root, packs) =>
         this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),

@@ -102,7 +102,7 @@ async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): P
     const pack = index.frameOf(object)?.pack;
     return pack === undefined || index.isReliable(pack);
   });
-  index.judgeBy((object) => soundness.isSound(object));
+  index.judgeBy(soundness);
   return { index, reader, marks, marked, indexFiles, packFiles, loadedAtMs, loadedTime };
 }
 

@@ -5,6 +5,7 @@ import type { PageNumber } from '../pages/page-types.ts';
 import { lockBytePage } from '../pages/page-types.ts';
 import type { IndexedPack } from './index-file.ts';
 import { idOf, sameBytes } from './object-id.ts';
+import type { RootPage } from './chain-reader.ts';
 import type { ObjectReader } from './object-reader.ts';
 import type { PackWriter, Written } from './pack-writer.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
@@ -80,6 +81,7 @@ export class StoreSink implements PageSink {
   write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void {
     const { reader } = this.#options;
     const id = idOf(bytes);
+    const oldRoot = this.#options.parent?.takeRoot(page);
     const oldId = this.#tree.parentId(page)?.slice();
     if (oldId === undefined || !sameBytes(oldId, id)) this.#pagesChanged++;
     this.#tree.setPage(page, id);
@@ -88,7 +90,7 @@ export class StoreSink implements PageSink {
     if (delta === undefined || oldId === undefined || object === undefined) return this.#addWhole(id, bytes);
     const depth = reader.index.depthOf(object) + 1;
     if (depth <= MAX_PAGE_DEPTH) this.#addDelta(id, bytes, delta, oldId, depth);
-    else this.#addAgainstRoot(id, bytes, delta.group, oldId);
+    else this.#addAgainstRoot(id, bytes, delta.group, oldRoot ?? this.#rootOf(oldId));
   }
 
   async ready(): Promise<void> {
@@ -137,13 +139,16 @@ export class StoreSink implements PageSink {
   }
 
   /** The chain has become long: from now on deltas are taken against the whole page at its end. */
-  #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, group: number, oldId: Uint8Array): void {
-    const { reader } = this.#options;
-    const root = reader.rootOfPage(oldId, this.#rootPage);
-    const object = reader.index.usable(root);
+  #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, group: number, root: RootPage): void {
+    const { index } = this.#options.reader;
+    const object = index.usable(root.id);
     if (object === undefined) return this.#addWhole(id, bytes);
-    const delta = { ...blocksThatDiffer(this.#rootPage, bytes), group };
-    this.#addDelta(id, bytes, delta, root, reader.index.depthOf(object) + 1);
+    const delta = { ...blocksThatDiffer(root.bytes, bytes), group };
+    this.#addDelta(id, bytes, delta, root.id, index.depthOf(object) + 1);
+  }
+
+  #rootOf(id: Uint8Array): RootPage {
+    return { id: this.#options.reader.rootOfPage(id, this.#rootPage), bytes: this.#rootPage };
   }
 }
 

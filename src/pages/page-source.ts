@@ -16,12 +16,18 @@ export interface PageSource {
   readPages(first: PageNumber, count: number): Uint8Array;
   /** Fills `into` with consecutive pages. */
   readInto(first: PageNumber, into: Uint8Array): void;
+  /** The same for any pages, ascending, where that takes less time than one by one. */
+  readScattered?(pages: readonly number[], into: Uint8Array): void;
+  /** Is told which pages, ascending, will likely be read next: what can be done for them in other threads begins. */
+  readAhead?(pages: readonly number[]): void;
   close(): void;
 }
 
 /** Fills `into` with these pages, one after another; neighbours are read at once. */
 export function readScattered(source: PageSource, pages: readonly number[], into: Uint8Array): void {
   const { pageSize } = source;
+  if (source.readScattered !== undefined)
+    return source.readScattered(pages, into.subarray(0, pages.length * pageSize));
   for (let from = 0; from < pages.length;) {
     const first = pages[from] as PageNumber;
     let to = from + 1;

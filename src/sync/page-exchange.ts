@@ -84,7 +84,7 @@ export class PageExchange {
       const enough = walk.differingWaiting >= limit || walk.isCompared;
       const request =
         enough && walk.differingWaiting > 0
-          ? this.#expectDiffering(walk.takeDiffering(limit))
+          ? this.#expectDiffering(walk.takeDiffering(limit), walk.nextDiffering(limit))
           : wholePages(walk.takeAbsent(limit).map((page) => whole(page, undefined)));
       if (request.pages.length === 0) return;
       this.#sendGetPages(request);
@@ -101,9 +101,10 @@ export class PageExchange {
   }
 
   /** Pages that exist here in another version, which is read into one buffer for all of them. */
-  #expectDiffering(pages: DifferingPage[]): Request {
+  #expectDiffering(pages: DifferingPage[], next: readonly number[]): Request {
     pages.sort((a, b) => a.pageNumber - b.pageNumber);
     if (!this.#deltasPay) return wholePages(pages.map((page) => whole(page.pageNumber, page.hashPrefix)));
+    this.#old().readAhead?.([...pages.map(({ pageNumber: number }) => number), ...next]);
     const pageSize = this.#pageSize;
     const versions = this.#spareVersions.pop() ?? new Uint8Array(Math.max(MAX_PAGES_REQUEST_BYTES, pageSize));
     readScattered(

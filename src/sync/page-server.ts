@@ -56,7 +56,17 @@ export class PageServer {
     for (const [i, page] of wanted.entries()) {
       this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
     }
+    this.#snapshot.readAhead?.(this.#likelyNext(wanted));
     return batch;
+  }
+
+  /** Whoever asks for a run of pages asks for the run after it. */
+  #likelyNext(wanted: readonly WantedPage[]): number[] {
+    const first = wanted[0]?.pageNumber ?? 1;
+    const last = wanted.at(-1)?.pageNumber ?? 0;
+    if (last - first >= wanted.length) return [];
+    const end = Math.min(last + wanted.length, this.#snapshot.pageCount);
+    return Array.from({ length: end - last }, (_, i) => last + 1 + i);
   }
 
   #answerDeltas(

@@ -144,6 +144,14 @@ export class TreeWalk {
     return this.#differingPages.splice(0, limit);
   }
 
+  /** Those that `takeDiffering` will likely give next, ascending. */
+  nextDiffering(limit: number): number[] {
+    return this.#differingPages
+      .slice(0, limit)
+      .map(({ pageNumber }) => pageNumber)
+      .sort((a, b) => a - b);
+  }
+
   get differingWaiting(): number {
     return this.#differingPages.length;
   }

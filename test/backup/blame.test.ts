@@ -3,7 +3,6 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import type { NodeObject, PageObject } from '../../src/backup/frame.ts';
 import { MemoryBackend } from '../../src/backup/memory-backend.ts';
 import { nodeIds } from '../../src/backup/node.ts';
 import { fromHex } from '../../src/backup/object-id.ts';
@@ -241,11 +240,11 @@ async function copyOf(
     for (let number = firstFrame; number < firstFrame + frameCount; number++) {
       const { firstObject } = index.frames[number] as { firstObject: number };
       const frame = reader.readFrame(number);
-      for (let i = 0; i < frame.objects.length; i++) {
+      for (let i = 0; i < frame.objectCount; i++) {
         const objectId = index.idOf(firstObject + i).slice();
         const depth = index.depthOf(firstObject + i);
-        if (frame.kind === 'nodes') writer.addNode(objectId, frame.objects[i] as NodeObject, depth);
-        else writer.addPage(objectId, frame.objects[i] as PageObject, depth, frame.pageSize);
+        if (frame.kind === 'nodes') writer.addNode(objectId, frame.object(i), depth);
+        else writer.addPage(objectId, frame.object(i), depth, frame.pageSize);
       }
     }
     await writer.finish();
