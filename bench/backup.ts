@@ -15,6 +15,8 @@ export interface BackupBenchOptions {
   readonly data: BenchData;
   readonly exe: string;
   readonly days: number;
+  /** How often a restore and `.backup` take turns. */
+  readonly runs: number;
 }
 
 /** Rounds of restic at the most: each adds half a gigabyte. */
@@ -39,7 +41,7 @@ export async function backupSection(options: BackupBenchOptions): Promise<string
   }
 }
 
-async function measureIn(folder: string, { data, exe, days }: BackupBenchOptions): Promise<string> {
+async function measureIn(folder: string, { data, exe, days, runs }: BackupBenchOptions): Promise<string> {
   const [origin, replica, store, target] = ['origin.db', 'replica.db', 'store', 'restored.db'].map((name) =>
     join(folder, name),
   ) as [string, string, string, string];
@@ -63,17 +65,21 @@ async function measureIn(folder: string, { data, exe, days }: BackupBenchOptions
   const ids = readdirSync(join(store, 'snapshots'));
   const checked = await call('check', { store });
   if (resultOf(checked) !== 0) throw new Error('the check found problems');
-  const restores = [];
-  for (const [which, expected] of [
-    ['latest', origin],
-    [oldestOf(store, ids), oldest],
+  const restores: Restores[] = [];
+  for (const [which, id, expected] of [
+    ['newest', 'latest', origin],
+    ['oldest', oldestOf(store, ids), oldest],
   ] as const) {
-    rmSync(target, { force: true });
-    const plain = await measureProcess('sqlite3', [expected, `.backup ${join(folder, 'plain.db')}`]);
-    rmSync(join(folder, 'plain.db'));
-    const restored = await call('restore', { store, snapshot: which, target });
-    assertSamePages(expected, target);
-    restores.push({ which: which === 'latest' ? 'newest' : 'oldest', plain, restored });
+    const rounds: Restores['rounds'][number][] = [];
+    for (let run = 0; run < runs; run++) {
+      rmSync(target, { force: true });
+      const plain = await measureProcess('sqlite3', [expected, `.backup ${join(folder, 'plain.db')}`]);
+      rmSync(join(folder, 'plain.db'));
+      const restored = await call('restore', { store, snapshot: id, target });
+      assertSamePages(expected, target);
+      rounds.push({ plain, restored });
+    }
+    restores.push({ which, rounds });
   }
   return report({
     days: measured,
@@ -93,34 +99,43 @@ interface Findings {
   readonly storeBytes: number;
   readonly fileBytes: number;
   readonly checked: Measured;
-  readonly restores: readonly { which: string; plain: Measured; restored: Measured }[];
+  readonly restores: readonly Restores[];
 }
+
+/** A restore and `.backup` of the same database, in turn. */
+interface Restores {
+  readonly which: string;
+  readonly rounds: readonly { readonly plain: Measured; readonly restored: Measured }[];
+}
+
+/** Days at the beginning and at the end that are told by themselves: a backup must not take longer the more there were. */
+const EDGE_DAYS = 5;
 
 function report({ days, first, firstBytes, storeBytes, fileBytes, checked, restores }: Findings): string {
   const added = days.map(({ statistics }) => statistics.bytesAdded);
   const restic = days.flatMap(({ resticBytes }) => resticBytes ?? []);
   const rows = [
     ['first backup', first, ''],
-    [
-      'next backup',
-      middle(days.map(({ backup }) => backup)),
-      ratio(
-        days.map(({ backup, sync }) => backup.seconds / sync.seconds),
-        'a sync',
-      ),
-    ],
+    nextBackups('next backup', days),
+    nextBackups(`the first ${EDGE_DAYS} of them`, days.slice(0, EDGE_DAYS)),
+    nextBackups(`the last ${EDGE_DAYS} of them`, days.slice(-EDGE_DAYS)),
     ...restores.map(
-      ({ which, plain, restored }) =>
+      ({ which, rounds }) =>
         [
           `restore of the ${which}`,
-          restored,
-          ratio([restored.seconds / plain.seconds], '`.backup`'),
+          middle(rounds.map(({ restored }) => restored)),
+          ratio(
+            rounds.map(({ plain, restored }) => restored.seconds / plain.seconds),
+            '`.backup`',
+          ),
         ] as const,
     ),
     ['check with all data', checked, ''],
   ] as const;
+  const peaks = (all: readonly Measured[]): number => Math.max(...all.map(({ peakBytes }) => peakBytes ?? 0));
   return [
-    `One full backup, then ${days.length} of which each follows an UPDATE of 1 % of the rows, scattered; medians. CPU and memory are of the near process.`,
+    `One full backup, then ${days.length} of which each follows an UPDATE of 1 % of the rows, scattered; medians. CPU and memory are of the near process;`,
+    `the most memory that any backup took were ${mb(peaks([first, ...days.map(({ backup }) => backup)]))} MB, any restore ${mb(peaks(restores.flatMap(({ rounds }) => rounds.map(({ restored }) => restored))))} MB.`,
     '',
     '| what | s | of | CPU s | MB of memory |',
     '| --- | ---: | ---: | ---: | ---: |',
@@ -134,6 +149,11 @@ function report({ days, first, firstBytes, storeBytes, fileBytes, checked, resto
       ? []
       : [`restic, on files made by VACUUM INTO, adds ${mb(median(restic))} MB a day.`]),
   ].join('\n');
+}
+
+function nextBackups(what: string, days: readonly Day[]): readonly [string, Measured, string] {
+  const ratios = days.map(({ backup, sync }) => backup.seconds / sync.seconds);
+  return [what, middle(days.map(({ backup }) => backup)), ratio(ratios, 'a sync')];
 }
 
 function ratio(values: readonly number[], to: string): string {

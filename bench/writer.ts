@@ -28,7 +28,7 @@ export interface WriterOptions {
 /** How long a phase is; a sync that runs at its end is waited for. */
 const PHASE_MS = 4000;
 /** What runs meanwhile; `dd` loads the machine as much as a copy does, and knows nothing of SQLite. */
-const KINDS = ['identical', 'update1pct', 'dd'] as const;
+const KINDS = ['identical', 'update1pct', 'backup', 'dd'] as const;
 type Kind = (typeof KINDS)[number];
 /** Commits a second; undefined is as many as go. */
 const LOADS: readonly (number | undefined)[] = [undefined, 200];
@@ -63,6 +63,7 @@ counts from when it was due. Phases of ${PHASE_MS / 1000} s alone and beside a c
 
 - **identical**: sqlsync, with a replica that lacks only what the writer did since the last time;
 - **update1pct**: sqlsync, with replicas from before the UPDATE of 1 % of the rows;
+- **backup**: \`sqlsync backup\` into a store that lacks only what the writer did since the last time;
 - **dd**: \`dd bs=1M conv=fsync\` of the origin into a new file, which takes no lock of SQLite's: what the load of a copy costs as such.
 
 Medians of the phases; max and busy errors of all of them together. The p99 ratio is that to the phase alone just before (the target is
@@ -98,6 +99,8 @@ async function runJournal(journal: string, options: WriterOptions): Promise<Load
   const results: Loads = new Map();
   try {
     await sync(origin, replica, options);
+    await measureProcess(process.execPath, [options.exe, 'init', '-q', join(WORK_DIR, 'store')]);
+    await backup(origin, options);
     for (const load of LOADS) {
       const kinds = new Map<Kind, Pair[]>(KINDS.map((kind) => [kind, []]));
       results.set(load === undefined ? 'max' : `${load}/s`, kinds);
@@ -156,6 +159,8 @@ function copiesOf(
       return endless(() => sync(origin, replica, options));
     case 'update1pct':
       return oldReplicas(options.data).map((old) => () => sync(origin, old, options));
+    case 'backup':
+      return endless(() => backup(origin, options));
     case 'dd':
       return endless(() => durableCopy(origin, join(WORK_DIR, 'dd.db')));
   }
@@ -176,6 +181,11 @@ function oldReplicas(data: BenchData): string[] {
 
 async function sync(origin: string, replica: string, { exe, syncArgs }: WriterOptions): Promise<number> {
   const args = [exe, origin, replica, '--overwrite', '--quiet', ...syncArgs];
+  return (await measureProcess(process.execPath, args, { sample: false })).seconds;
+}
+
+async function backup(origin: string, { exe }: WriterOptions): Promise<number> {
+  const args = [exe, 'backup', '-q', origin, join(WORK_DIR, 'store')];
   return (await measureProcess(process.execPath, args, { sample: false })).seconds;
 }
 
