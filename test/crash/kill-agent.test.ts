@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
 import type { SqlsyncError } from '../../src/errors.ts';
 import { runSync } from '../../src/sync/sync.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
@@ -26,6 +27,17 @@ await pullByCli(scenario.pair('wal'), environment);
 /** No sync here takes near as many; a loop that goes on beyond it would never end. */
 const MAX_STEPS = 200;
 
+const EVERY = process.env['SQLSYNC_SLOW_TESTS'] === '1';
+const seed = Number(process.env['SQLSYNC_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+
+/** All of them with SQLSYNC_SLOW_TESTS; else each in one of the kinds, in which is a matter of the seed. */
+function stepsOf(kind: ReplicaKind): number[] {
+  const all = Array.from({ length: MAX_STEPS }, (_, i) => i + 1);
+  if (EVERY) return all;
+  const turn = (seed + REPLICA_KINDS.indexOf(kind)) % REPLICA_KINDS.length;
+  return all.filter((step) => step % REPLICA_KINDS.length === turn);
+}
+
 interface Killed {
   pair: Pair;
   /** What the survivor reported; nothing where the near side was killed. */
@@ -38,15 +50,18 @@ interface Killed {
   state: ReplicaState;
 }
 
-/** Calls `check` for the run killed at each step, until a run ends without having come to that step. */
-async function atEveryStep(
+/** Calls `check` for the run killed at each of the steps, until a run ends without having come to that step. */
+async function atItsSteps(
+  context: TestContext,
   kind: ReplicaKind,
   victim: Victim,
   run: (pair: Pair, env: Record<string, string>) => Promise<SqlsyncError | undefined>,
   check: (killed: Killed) => void,
 ): Promise<void> {
   const role = run === pushWithin ? 'push' : 'pull';
-  for (let step = 1; step < MAX_STEPS; step++) {
+  context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}; all steps: SQLSYNC_SLOW_TESTS=1`);
+  const steps = stepsOf(kind);
+  for (const step of steps) {
     const pair = scenario.pair(kind);
     const log = join(dirname(pair.replica), 'kill.log');
     const failure = await run(pair, {
@@ -55,7 +70,7 @@ async function atEveryStep(
       // The replica in WAL mode is written in a thread of its own, as large ones are, the other in the main thread.
       ...(kind === 'wal' ? { SQLSYNC_WRITER_THREAD_MIN_BYTES: '0' } : {}),
     });
-    const { agentPid, killedAt, steps } = readKillLog(log);
+    const { agentPid, killedAt, steps: passed } = readKillLog(log);
     const where = `step ${step} (${killedAt ?? 'not reached'})`;
     await gone(agentPid, `the far agent after ${where}`);
     const state = scenario.state(kind, pair);
@@ -64,14 +79,16 @@ async function atEveryStep(
       assert.equal(state, 'new', where);
       for (const name of ['pages', 'root', 'release', 'done', 'close']) {
         assert.ok(
-          steps.some((passed) => passed.endsWith(` ${name}`)),
-          `no ${name} among ${steps.join(', ')}`,
+          passed.some((what) => what.endsWith(` ${name}`)),
+          `no ${name} among ${passed.join(', ')}`,
         );
       }
       return;
     }
-    check({ pair, failure, killedAt, steps, where, state });
-    if (state !== 'new' || victim === 'parent') await scenario.converge(kind, role, pair, step === 1);
+    check({ pair, failure, killedAt, steps: passed, where, state });
+    if (state !== 'new' || victim === 'parent') {
+      await scenario.converge(kind, role, pair, step === steps[0]);
+    }
   }
   assert.fail(`more than ${MAX_STEPS} steps`);
 }
@@ -111,8 +128,8 @@ async function pullByCli(pair: Pair, env: Record<string, string>): Promise<undef
 
 describe('kill -9 of the origin agent in a pull, at every step,', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica as it was, and is told as CONNECTION_LOST`, async () => {
-      await atEveryStep(kind, 'self', pullWithin, ({ failure, killedAt, steps, where, state }) => {
+    test(`leaves a ${kind} replica as it was, and is told as CONNECTION_LOST`, async (context) => {
+      await atItsSteps(context, kind, 'self', pullWithin, ({ failure, killedAt, steps, where, state }) => {
         // Its part ends with the root hash, or with a page that had to be fetched again after it (a block hash
         // collided); if that arrived, its death is of no importance.
         const isServed = [...steps, killedAt].includes('after out root');
@@ -128,8 +145,8 @@ describe('kill -9 of the origin agent in a pull, at every step,', () => {
 
 describe('kill -9 of the replica agent in a push, at every step,', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and is no success before \`done\``, async () => {
-      await atEveryStep(kind, 'self fine', pushWithin, ({ failure, killedAt, where, state }) => {
+    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and is no success before \`done\``, async (context) => {
+      await atItsSteps(context, kind, 'self fine', pushWithin, ({ failure, killedAt, where, state }) => {
         const isConfirmed = killedAt === 'after out done' || killedAt === 'in close';
         assert.equal(failure?.code, isConfirmed ? undefined : 'CONNECTION_LOST', where);
         if (isConfirmed || killedAt === 'before out done') assert.equal(state, 'new', where);
@@ -150,8 +167,8 @@ describe('kill -9 of the replica agent in a push, at every step,', () => {
 
 describe('kill -9 of the whole near process in a pull, at every step,', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and no far agent`, async () => {
-      await atEveryStep(kind, 'parent', pullByCli, ({ killedAt, where, state }) => {
+    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and no far agent`, async (context) => {
+      await atItsSteps(context, kind, 'parent', pullByCli, ({ killedAt, where, state }) => {
         if (killedAt === 'in done' || killedAt === 'in close') assert.equal(state, 'new', where);
         // When the origin agent hears `release`, the replica agent is just committing.
         else if (killedAt === 'in release')
