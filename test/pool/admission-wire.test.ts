@@ -19,6 +19,9 @@ import type { Reply, Request } from '../../src/pool/admission-wire.ts';
 import { tempDir } from '../support/compare.ts';
 import { makeDatabase, openCoordinator, openMembers, socketPath } from './admission-process.ts';
 
+/** Of each test: that of a suite would be of all its tests together, which take longer on a busy machine. */
+const TIMEOUT = { timeout: 120_000 };
+
 const requestArbitrary = fc.record(
   {
     type: fc.constantFrom(...(Object.keys(REQUESTS) as Request[])),
@@ -77,7 +80,7 @@ describe('a frame of the queue', () => {
   });
 });
 
-describe('a coordinator', { timeout: 60_000 }, () => {
+describe('a coordinator', () => {
   const hello = encodeFrame(REQUESTS.hello, WIRE_VERSION);
   const enter = encodeFrame(REQUESTS.enter, 1, false, 1);
 
@@ -87,7 +90,7 @@ describe('a coordinator', { timeout: 60_000 }, () => {
     if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
   }
 
-  it('hangs up on whoever sends anything but frames in their order, and goes on', async (t) => {
+  it('hangs up on whoever sends anything but frames in their order, and goes on', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     const coordinator = await openCoordinator(t, path);
     const [member] = await openMembers(t, path, 1);
@@ -113,7 +116,7 @@ describe('a coordinator', { timeout: 60_000 }, () => {
     await waiting?.turn;
   });
 
-  it('hangs up on whoever floods it, and on whoever asks without reading', async (t) => {
+  it('hangs up on whoever floods it, and on whoever asks without reading', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     await openCoordinator(t, path);
     const [member] = await openMembers(t, path, 1);
@@ -133,7 +136,7 @@ describe('a coordinator', { timeout: 60_000 }, () => {
     await member?.enterNow();
   });
 
-  it('is not held up by a connection that says nothing', async (t) => {
+  it('is not held up by a connection that says nothing', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     await openCoordinator(t, path);
     const silent = Array.from({ length: 50 }, () => connect(socketPath(path)));
@@ -143,7 +146,7 @@ describe('a coordinator', { timeout: 60_000 }, () => {
     for (const socket of silent) socket.destroy();
   });
 
-  it('hands on at once when the connection of a holder closes, before any time is up', async (t) => {
+  it('hands on at once when the connection of a holder closes, before any time is up', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     // Whoever does not answer for long loses the turn too: not here, where the clock of the queue stands still.
     t.mock.timers.enable({ apis: ['setInterval'] });
@@ -170,7 +173,7 @@ describe('a coordinator', { timeout: 60_000 }, () => {
     next.socket.destroy();
   });
 
-  it('hangs up on another version', async (t) => {
+  it('hangs up on another version', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     const coordinator = new Coordinator(new QueuePlace(path));
     t.after(() => coordinator.close());

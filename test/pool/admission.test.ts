@@ -17,7 +17,8 @@ import { openAdmission } from '../../src/pool/admission.ts';
 import { tempDir } from '../support/compare.ts';
 import { makeDatabase, openCoordinator, openMembers, QueueProcess, socketPath } from './admission-process.ts';
 
-const TIMEOUT = { timeout: 60_000 };
+/** Of each test: that of a suite would be of all its tests together, which take longer on a busy machine. */
+const TIMEOUT = { timeout: 120_000 };
 
 function database(t: TestContext, name = 'app.db'): string {
   return makeDatabase(join(tempDir(t), name));
@@ -54,8 +55,8 @@ async function assertOneQueue(first: QueueProcess, second: QueueProcess): Promis
   await second.leave();
 }
 
-describe('the queue among processes', TIMEOUT, () => {
-  it('gives the turns in the order in which the processes came', async (t) => {
+describe('the queue among processes', () => {
+  it('gives the turns in the order in which the processes came', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const members = await openMembers(t, path, 5);
@@ -73,7 +74,7 @@ describe('the queue among processes', TIMEOUT, () => {
     }
   });
 
-  it('is calm until processes collide, and calm again when they no longer do', async (t) => {
+  it('is calm until processes collide, and calm again when they no longer do', TIMEOUT, async (t) => {
     const path = database(t);
     const first = await openCoordinator(t, path);
     const [second] = (await openMembers(t, path, 1)) as [QueueProcess];
@@ -87,7 +88,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await untilCalm(true);
   });
 
-  it('never says that a turn is over while nobody else waits', async (t) => {
+  it('never says that a turn is over while nobody else waits', TIMEOUT, async (t) => {
     const path = database(t);
     const first = await openCoordinator(t, path);
     const [second] = (await openMembers(t, path, 1)) as [QueueProcess];
@@ -100,7 +101,7 @@ describe('the queue among processes', TIMEOUT, () => {
     assert.equal(await second.request({ type: 'isOver' }), false);
   });
 
-  it('loses and doubles no write of processes that collide all the time', async (t) => {
+  it('loses and doubles no write of processes that collide all the time', TIMEOUT, async (t) => {
     const path = database(t);
     const members = [await openCoordinator(t, path), ...(await openMembers(t, path, 3))];
     const enters = await Promise.all(
@@ -116,7 +117,7 @@ describe('the queue among processes', TIMEOUT, () => {
     );
   });
 
-  it('hands on at once when the holder is killed', async (t) => {
+  it('hands on at once when the holder is killed', TIMEOUT, async (t) => {
     const path = database(t);
     await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 4)) as [QueueProcess, ...QueueProcess[]];
@@ -127,7 +128,7 @@ describe('the queue among processes', TIMEOUT, () => {
     assert.deepEqual(order, [0, 1, 2]);
   });
 
-  it('goes on under another coordinator when the coordinator is killed', async (t) => {
+  it('goes on under another coordinator when the coordinator is killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 4)) as [QueueProcess, ...QueueProcess[]];
@@ -140,7 +141,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await assertOneQueue(await QueueProcess.open(t, path), holder);
   });
 
-  it('leaves a holder its turn when the coordinator is killed', async (t) => {
+  it('leaves a holder its turn when the coordinator is killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const [holder, next] = (await openMembers(t, path, 2)) as [QueueProcess, QueueProcess];
@@ -152,7 +153,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await turn;
   });
 
-  it('is not held up by what the process of the coordinator computes', async (t) => {
+  it('is not held up by what the process of the coordinator computes', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const { ino } = lstatSync(socketPath(path));
@@ -165,7 +166,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await assertOneQueue(second, await QueueProcess.open(t, path));
   });
 
-  it('goes on when the coordinator is killed while it has the turn', async (t) => {
+  it('goes on when the coordinator is killed while it has the turn', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const waiting = await openMembers(t, path, 4);
@@ -176,7 +177,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await assertOneQueue(waiting[2] as QueueProcess, waiting[3] as QueueProcess);
   });
 
-  it('goes on when the coordinator and the holder are killed', async (t) => {
+  it('goes on when the coordinator and the holder are killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 4)) as [QueueProcess, ...QueueProcess[]];
@@ -187,7 +188,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await assertOneQueue(waiting[1] as QueueProcess, waiting[0] as QueueProcess);
   });
 
-  it('goes on without a holder that is stopped, and takes it back afterwards', async (t) => {
+  it('goes on without a holder that is stopped, and takes it back afterwards', TIMEOUT, async (t) => {
     const path = database(t);
     await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 3)) as [QueueProcess, ...QueueProcess[]];
@@ -201,7 +202,7 @@ describe('the queue among processes', TIMEOUT, () => {
     await assertOneQueue(holder, waiting[0] as QueueProcess);
   });
 
-  it('goes on without a holder that never leaves', async (t) => {
+  it('goes on without a holder that never leaves', TIMEOUT, async (t) => {
     const path = database(t);
     const holder = await openCoordinator(t, path);
     const [waiting] = (await openMembers(t, path, 1)) as [QueueProcess];
@@ -209,24 +210,28 @@ describe('the queue among processes', TIMEOUT, () => {
     await waiting.enterNow();
   });
 
-  it('lets everybody try while the coordinator is stopped, and queues again afterwards', async (t) => {
-    const path = database(t);
-    const coordinator = await openCoordinator(t, path);
-    const members = (await openMembers(t, path, 2)) as [QueueProcess, QueueProcess];
-    await coordinator.stop();
-    await Promise.all(members.map((member) => member.enterNow()));
-    for (const member of members) {
-      assert.equal(await member.request({ type: 'isCalm' }), true, 'nobody waits for it twice');
-      await member.leave();
-    }
-    await (await QueueProcess.open(t, path)).enterNow();
-    coordinator.goOn();
-    await assertOneQueue(coordinator, members[0]);
-    await assertOneQueue(members[0], members[1]);
-  });
+  it(
+    'lets everybody try while the coordinator is stopped, and queues again afterwards',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      const coordinator = await openCoordinator(t, path);
+      const members = (await openMembers(t, path, 2)) as [QueueProcess, QueueProcess];
+      await coordinator.stop();
+      await Promise.all(members.map((member) => member.enterNow()));
+      for (const member of members) {
+        assert.equal(await member.request({ type: 'isCalm' }), true, 'nobody waits for it twice');
+        await member.leave();
+      }
+      await (await QueueProcess.open(t, path)).enterNow();
+      coordinator.goOn();
+      await assertOneQueue(coordinator, members[0]);
+      await assertOneQueue(members[0], members[1]);
+    },
+  );
 });
 
-describe('the place of the queue', TIMEOUT, () => {
+describe('the place of the queue', () => {
   const names = {
     'with spaces': 'my data.db',
     'in UTF-8': 'größe-数据-🗄.db',
@@ -234,13 +239,13 @@ describe('the place of the queue', TIMEOUT, () => {
     'that is long': `${'long'.repeat(50)}.db`,
   };
   for (const [what, name] of Object.entries(names)) {
-    it(`is beside a database with a name ${what}`, async (t) => {
+    it(`is beside a database with a name ${what}`, TIMEOUT, async (t) => {
       const path = database(t, name);
       await assertOneQueue(await openCoordinator(t, path), await QueueProcess.open(t, path));
     });
   }
 
-  it('is in a folder with a path of many bytes', async (t) => {
+  it('is in a folder with a path of many bytes', TIMEOUT, async (t) => {
     const folder = join(tempDir(t), 'ü'.repeat(60), 'x'.repeat(60));
     mkdirSync(folder, { recursive: true });
     const path = makeDatabase(join(folder, 'app.db'));
@@ -252,7 +257,7 @@ describe('the place of the queue', TIMEOUT, () => {
     await member.close();
   });
 
-  it('is one of each database in a folder', async (t) => {
+  it('is one of each database in a folder', TIMEOUT, async (t) => {
     const path = database(t);
     const other = makeDatabase(join(path, '..', 'other.db'));
     const [holder, free] = [await openCoordinator(t, path), await openCoordinator(t, other)];
@@ -261,14 +266,14 @@ describe('the place of the queue', TIMEOUT, () => {
     assert.equal(await holder.request({ type: 'isOver' }), false, 'nobody waits at this one');
   });
 
-  it('is the same by whichever name the database is opened', async (t) => {
+  it('is the same by whichever name the database is opened', TIMEOUT, async (t) => {
     const path = database(t);
     const link = join(tempDir(t), 'link.db');
     symlinkSync(path, link);
     await assertOneQueue(await openCoordinator(t, path), await QueueProcess.open(t, link));
   });
 
-  it('has the permissions of the database, whatever the umask', async (t) => {
+  it('has the permissions of the database, whatever the umask', TIMEOUT, async (t) => {
     const path = database(t);
     const umask = process.umask(0);
     t.after(() => process.umask(umask));
@@ -282,7 +287,7 @@ describe('the place of the queue', TIMEOUT, () => {
     }
   });
 
-  it('is left alone where the name is not a socket: then it is calm', async (t) => {
+  it('is left alone where the name is not a socket: then it is calm', TIMEOUT, async (t) => {
     const path = database(t);
     const target = join(tempDir(t), 'target');
     writeFileSync(target, 'somebody needs it');
@@ -297,7 +302,7 @@ describe('the place of the queue', TIMEOUT, () => {
     assert.equal(readFileSync(target, 'utf8'), 'somebody needs it');
   });
 
-  it('is nowhere for a name too long to have anything beside it: then it is calm', async (t) => {
+  it('is nowhere for a name too long to have anything beside it: then it is calm', TIMEOUT, async (t) => {
     const path = join(tempDir(t), 'x'.repeat(240));
     writeFileSync(path, '');
     for (const process of [await QueueProcess.open(t, path), await QueueProcess.open(t, path)]) {
@@ -306,7 +311,7 @@ describe('the place of the queue', TIMEOUT, () => {
     }
   });
 
-  it('is empty after the last close, and after a program that just ended', async (t) => {
+  it('is empty after the last close, and after a program that just ended', TIMEOUT, async (t) => {
     const path = database(t);
     const folder = join(path, '..');
     const processes = [await openCoordinator(t, path), ...(await openMembers(t, path, 2))];
@@ -317,7 +322,7 @@ describe('the place of the queue', TIMEOUT, () => {
     assert.deepEqual(readdirSync(folder), ['app.db']);
   });
 
-  it('works and is empty after twenty processes have come and gone, some by kill -9', async (t) => {
+  it('works and is empty after twenty processes have come and gone, some by kill -9', TIMEOUT, async (t) => {
     const path = database(t);
     await Promise.all(
       Array.from({ length: 20 }, async (_, index) => {
@@ -338,8 +343,8 @@ describe('the place of the queue', TIMEOUT, () => {
   });
 });
 
-describe('a wait for the turn', TIMEOUT, () => {
-  it('ends when its signal aborts, and gives up the place', async (t) => {
+describe('a wait for the turn', () => {
+  it('ends when its signal aborts, and gives up the place', TIMEOUT, async (t) => {
     const path = database(t);
     const holder = await openCoordinator(t, path);
     await holder.enterNow();
@@ -360,7 +365,7 @@ describe('a wait for the turn', TIMEOUT, () => {
     (await admission.enter()).leave();
   });
 
-  it('ends with CLOSED when the queue is closed', async (t) => {
+  it('ends with CLOSED when the queue is closed', TIMEOUT, async (t) => {
     const path = database(t);
     const holder = await openCoordinator(t, path);
     await holder.enterNow();

@@ -268,7 +268,7 @@ describe('a thread', () => {
       console.log((await db.read.get('SELECT 7 AS n')).n);`;
     const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
       encoding: 'utf8',
-      timeout: 20_000,
+      timeout: 120_000,
     });
     assert.deepEqual({ stdout, status }, { stdout: '7\n', status: 0 }, stderr);
   });

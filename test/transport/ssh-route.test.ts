@@ -190,7 +190,7 @@ describe('over jump hosts', { skip }, () => {
 
   test(
     'each connection ends with the command, and when it is terminated',
-    { timeout: 30_000 },
+    { timeout: 120_000 },
     async (context) => {
       const ends = (): number =>
         first

@@ -45,7 +45,7 @@ test(
   'an SSH host may send nearly the whole window before it is read, again and again, and nothing is lost',
   {
     skip,
-    timeout: 60_000,
+    timeout: 120_000,
   },
   async (context) => {
     let said = '';

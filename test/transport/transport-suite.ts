@@ -23,7 +23,7 @@ export const ECHO_PROGRAM = 'process.stdin.pipe(process.stdout)';
 
 /** What every medium that carries the protocol must do. */
 export function transportSuite(name: string, openEcho: OpenEcho, skip: string | false = false): void {
-  describe(`${name} transport`, { skip, timeout: 120_000 }, () => {
+  describe(`${name} transport`, { skip, timeout: 300_000 }, () => {
     test('carries bytes in order both ways, however they were cut', async (context) => {
       const { transport } = await openEcho(context);
       const chunks = seededChunks(6 * 1024 * 1024, seedOf(context));
