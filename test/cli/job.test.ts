@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { setImmediate as nextTick } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseDuration } from '../../src/cli/duration.ts';
 import { parsePingUrl, ping } from '../../src/cli/job/ping.ts';
 import { Output } from '../../src/cli/output.ts';
@@ -217,16 +217,18 @@ describe('--ping', () => {
     const server = await startPingServer(t, async (n) => {
       if (n > 0) return 200;
       // The work is done while the service still thinks.
-      while (!copied()) await nextTick();
+      while (!copied()) await delay(5);
       return 500;
     });
     const command = new Command([origin, replica, '--ping', server.url]);
     t.after(() => command.child.kill('SIGKILL'));
     copied = () => command.said.includes('exact copy') || command.child.exitCode !== null;
     assert.equal((await command.done).status, 0, command.said);
+    // On a machine so busy that the work took longer than a ping waits, it is not asked again.
+    const wasSilent = command.said.includes('no answer within 5 s');
     assert.deepEqual(
       server.pings.map(({ request }) => request),
-      ['POST /start', 'POST /start', 'POST /'],
+      [...(wasSilent ? [] : ['POST /start']), 'POST /start', 'POST /'],
     );
   });
 
