@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import Database from 'better-sqlite3';
@@ -6,32 +8,36 @@ import fc from 'fast-check';
 import { dumpSql } from '../../src/sqlite/sql-dump.ts';
 import { tempDir } from '../support/compare.ts';
 
-/** All rows of all tables with the types of their values, by table. */
+/** All rows of all tables with the types of their values, text as its bytes, and rowids; by table. Not the statistics of STAT4. */
 function contents(database: Database.Database): unknown {
   const tables = database
-    .prepare(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`)
-    .pluck()
-    .all();
-  return (tables as string[]).map((name) => {
+    .prepare(
+      `SELECT name, wr FROM pragma_table_list
+       WHERE schema = 'main' AND type IN ('table', 'shadow') AND name NOT IN ('sqlite_schema', 'sqlite_stat4') ORDER BY name`,
+    )
+    .all() as { name: string; wr: number }[];
+  return tables.map(({ name, wr }) => {
     const columns = database
       .prepare('SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1')
       .pluck()
-      .all(name);
-    const list = (columns as string[]).map((each) => `"${each.replaceAll('"', '""')}"`);
-    const types = list.map((each) => `typeof(${each})`);
-    return [
-      name,
-      database
-        .prepare(`SELECT ${[...list, ...types].join(',')} FROM "${name.replaceAll('"', '""')}"`)
-        .raw()
-        .safeIntegers()
-        .all(),
-    ];
+      .all(name) as string[];
+    const list = columns.map((each) => `t."${each.replaceAll('"', '""')}"`);
+    if (wr === 0 && !name.startsWith('sqlite_')) list.unshift('t._rowid_');
+    const values = list.flatMap((each) => [
+      `typeof(${each})`,
+      `CASE typeof(${each}) WHEN 'text' THEN CAST(${each} AS BLOB) ELSE ${each} END`,
+    ]);
+    const query = `SELECT ${values.join(',')} FROM "${name.replaceAll('"', '""')}" AS t NOT INDEXED`;
+    return [name, database.prepare(query).raw().safeIntegers().all()];
   });
 }
 
 function schema(database: Database.Database): unknown[] {
-  return database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name').all();
+  return database
+    .prepare(
+      `SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name <> 'sqlite_stat4' ORDER BY type, name`,
+    )
+    .all();
 }
 
 /** The database that the statements of a dump make. */
@@ -43,7 +49,124 @@ function remade(path: string, tables: readonly string[] = []): Database.Database
   return made;
 }
 
+/** The same by the sqlite3 of this host, from a file of `lines`. */
+function remadeByShell(path: string, lines: Iterable<string>): Database.Database {
+  rmSync(path, { force: true });
+  const input = [...lines, ''].join('\n');
+  const { status, stderr } = spawnSync('sqlite3', ['-bail', path], { input, encoding: 'utf8' });
+  assert.deepEqual([status, stderr], [0, '']);
+  return new Database(path);
+}
+
+/** The text of these bytes in the encoding of the database, right or wrong. */
+interface Raw {
+  readonly bytes: Uint8Array;
+}
+
+const ODD = [
+  "'",
+  '"',
+  '\0',
+  '\n',
+  '\r',
+  '\r\n',
+  '\\',
+  '\\r',
+  '\\0',
+  '1;',
+  '--',
+  ';',
+  '.quit',
+  'é',
+  '🙂',
+  '\ufffe',
+  '\uffff',
+  '\ufeff',
+];
+const anyValue = fc.oneof(
+  fc.constant(null),
+  fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+  // Before 3.46 SQLite reads not all of the others as they are written.
+  fc
+    .double({ noNaN: true, min: -1e200, max: 1e200 })
+    .filter((value) => value === 0 || Math.abs(value) > 1e-200),
+  fc.constantFrom(0.1, -0, Infinity, -Infinity, 2 ** 53, 1e21),
+  fc.string({ unit: fc.constantFrom(...ODD) }),
+  fc.uint8Array().map((bytes) => Buffer.from(bytes)),
+  fc.uint8Array({ maxLength: 8 }).map((bytes): Raw => ({ bytes })),
+  fc
+    .constantFrom('61d8', 'd861', '3dd86100', '00feff', 'ed a0 bd'.replaceAll(' ', ''), 'fffe')
+    .map((hex): Raw => ({
+      bytes: Buffer.from(hex, 'hex'),
+    })),
+);
+
+/** What of a database a dump has to give back, in parts that can be there or not. */
+const PARTS = [
+  'CREATE TABLE "a ""quoted"" \'table\'" ("select", "a b", [c"d]); CREATE INDEX cover ON "a ""quoted"" \'table\'" ("select", "a b", [c"d]); INSERT INTO "a ""quoted"" \'table\'" SELECT v, id, NULL FROM t;',
+  'CREATE TABLE w (k PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w SELECT DISTINCT v, typeof(v) FROM t WHERE v NOT NULL;',
+  `CREATE TABLE gone (id INTEGER PRIMARY KEY AUTOINCREMENT); CREATE TABLE auto (id INTEGER PRIMARY KEY AUTOINCREMENT, v);
+   DROP TABLE gone; INSERT INTO auto (v) SELECT v FROM t; DELETE FROM auto WHERE id > 1;`,
+  'CREATE TABLE g (v, size AS (length(v)), kept INT AS (typeof(v)) STORED); INSERT INTO g (v) SELECT v FROM t; CREATE INDEX narrow ON g (v);',
+  'CREATE TABLE sparse (v, rowid); INSERT INTO sparse (_rowid_, v) SELECT id * 3 - 7, v FROM t; CREATE INDEX s ON sparse (v, rowid);',
+  'CREATE TABLE down (id INTEGER PRIMARY KEY DESC, v); INSERT INTO down SELECT -id, v FROM t;',
+  'CREATE TABLE strict (v ANY, i INT) STRICT; INSERT INTO strict SELECT v, id FROM t;',
+  'CREATE VIEW view AS SELECT v FROM t; CREATE TRIGGER trigger INSTEAD OF INSERT ON view BEGIN INSERT INTO t (v) VALUES (new.v); END;',
+  "CREATE TRIGGER grow AFTER INSERT ON t BEGIN INSERT INTO t (v) SELECT 'grown' WHERE new.id < 0; END;",
+  "CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f SELECT 'needle ' || id FROM t; CREATE VIRTUAL TABLE fv USING fts5vocab(f, row);",
+  'CREATE VIRTUAL TABLE r USING rtree(id, x0, x1); INSERT INTO r SELECT id, id, id + 0.5 FROM t;',
+  'CREATE INDEX expression ON t (typeof(v)) WHERE v NOT NULL; ANALYZE;',
+  'PRAGMA user_version = 7; PRAGMA application_id = -3;',
+];
+
+/** Of a new database at `path`. */
+function build(
+  path: string,
+  encoding: string,
+  parts: readonly string[],
+  values: readonly unknown[],
+): Database.Database {
+  rmSync(path, { force: true });
+  const origin = new Database(path);
+  origin.exec(
+    `PRAGMA encoding = '${encoding}'; PRAGMA synchronous = OFF; BEGIN; CREATE TABLE t (id INTEGER PRIMARY KEY, v)`,
+  );
+  for (const value of values) {
+    const isRaw = typeof value === 'object' && value !== null && 'bytes' in value;
+    const sql = `INSERT INTO t (v) VALUES (${isRaw ? 'CAST(? AS TEXT)' : '?'})`;
+    origin.prepare(sql).run(isRaw ? (value as Raw).bytes : value);
+  }
+  for (const part of parts) origin.exec(part);
+  origin.exec('COMMIT');
+  return origin;
+}
+
 describe('a dump', () => {
+  test('gives the same database to the shell of SQLite, whatever is in it', (t) => {
+    const folder = tempDir(t);
+    const encodings = fc.constantFrom('UTF-8', 'UTF-16le', 'UTF-16be');
+    const values = fc.array(anyValue, { maxLength: 20 });
+    fc.assert(
+      fc.property(encodings, fc.subarray(PARTS), values, (encoding, parts, given) => {
+        const path = join(folder, 'a.db');
+        const origin = build(path, encoding, parts, given);
+        const made = remadeByShell(join(folder, 'made.db'), dumpSql(path, []));
+        try {
+          assert.deepEqual(schema(made), schema(origin));
+          assert.deepEqual(contents(made), contents(origin));
+          for (const name of ['encoding', 'user_version', 'application_id', 'integrity_check'])
+            assert.deepEqual(made.pragma(name), origin.pragma(name), name);
+          if (parts.some((part) => part.includes('fts5')) && given.length > 0)
+            assert.equal(made.prepare(`SELECT rowid FROM f WHERE f MATCH 'needle' LIMIT 1`).pluck().get(), 1);
+        } finally {
+          made.close();
+          origin.close();
+        }
+      }),
+      { numRuns: 25 },
+    );
+  });
+
   test('gives back every value with its type', (t) => {
     const path = join(tempDir(t), 'a.db');
     const origin = new Database(path);
