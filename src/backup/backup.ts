@@ -1,15 +1,17 @@
 import { resolve } from 'node:path';
-import { sanitizeText, toSqlsyncError } from '../errors.ts';
-import { Connection } from '../sync/connection.ts';
+import { sanitizeText } from '../errors.ts';
+import { converse } from '../sync/conversation.ts';
+import type { Traffic } from '../sync/conversation.ts';
 import type { CopyOptions, ReplicaResult } from '../sync/replica-agent.ts';
-import { startAgent } from '../sync/start-agent.ts';
-import { close, DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS, nameFor } from '../sync/sync.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../sync/run-options.ts';
+import { nameFor } from '../sync/sync.ts';
 import { parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
 import { comparePack } from './compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
 import { cacheOf, openStoreFolder } from './open-store.ts';
 import type { BackupOptions, BackupSummary } from './options.ts';
+import { refuseWithinStore } from './outside-store.ts';
 import { StoreDamage, throwIfAborted } from './store-error.ts';
 import type { StoreAccess } from './store-files.ts';
 import type { StoreSnapshot } from './types.ts';
@@ -17,7 +19,6 @@ import type { StoreSnapshot } from './types.ts';
 /** What one attempt at a backup gave. */
 interface Stored {
   readonly result: ReplicaResult;
-  readonly connection: Connection;
   readonly snapshot: StoreSnapshot;
 }
 
@@ -28,6 +29,8 @@ interface Run {
   readonly origin: Location;
   readonly hash: 'xxh64' | 'sha256';
   readonly warnings: string[];
+  /** Of all attempts. */
+  readonly traffic: Traffic;
 }
 
 /**
@@ -40,15 +43,16 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
   const startedAt = performance.now();
   const access = await openStoreFolder(options.store);
   const origin = parseLocation(options.origin);
-  const run: Run = { options, access, origin, hash: options.hash ?? 'xxh64', warnings: [] };
-  const { result, connection, snapshot } = await storeOrStoreAnew(run);
+  refuseWithinStore(options.store, origin);
+  const traffic = { bytesSent: 0, bytesReceived: 0 };
+  const run: Run = { options, access, origin, hash: options.hash ?? 'xxh64', warnings: [], traffic };
+  const { result, snapshot } = await storeOrStoreAnew(run);
   return {
     origin: options.origin,
     snapshot,
     pagesTransferred: result.done.pagesTransferred,
     pagesDelta: result.done.pagesDelta,
-    bytesSent: connection.bytesSent,
-    bytesReceived: connection.bytesReceived,
+    ...traffic,
     durationMs: Math.round(performance.now() - startedAt),
     snapshotHeldMs: result.snapshotHeldMs,
     walGrowthBytes: result.walGrowthBytes,
@@ -107,21 +111,9 @@ async function storeSnapshot(
   damagedPacks: ReadonlySet<string>,
 ): Promise<Stored> {
   const { options, origin } = run;
-  const transport = await startAgent(origin, {
-    remote: options,
-    signal: options.signal,
-    onStderr: (text) => options.onNote?.(text.trimEnd()),
-    onWarning: (text) => warn(run, text),
-  });
-  const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
-  const connection = new Connection(transport, 'opening', {
-    idleTimeoutMs,
-    maxTimeMs: options.maxTimeMs,
-    signal: options.signal,
-    isPeerOurs: origin.kind === 'local',
-  });
-  try {
-    const stored = await copyIntoStore(connection, {
+  const conversation = { run: options, traffic: run.traffic, onWarning: (text: string) => warn(run, text) };
+  return converse(origin, 'opening', conversation, (connection) =>
+    copyIntoStore(connection, {
       access: run.access,
       cache: cacheOf(options.store),
       originName: nameFor(origin),
@@ -132,27 +124,16 @@ async function storeSnapshot(
       verify: options.verify === true,
       copy: copyOptions(run),
       onWarning: (text) => warn(run, text),
-    });
-    connection.detach();
-    await close(connection, transport);
-    return { ...stored, connection };
-  } catch (error) {
-    const failure = toSqlsyncError(error);
-    connection.sendError(failure);
-    connection.end();
-    throw failure;
-  } finally {
-    transport.terminate();
-  }
+    }),
+  );
 }
 
 function copyOptions(run: Run): CopyOptions {
   const { options, origin } = run;
-  const compress = options.compress ?? 'auto';
   return {
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
     hash: run.hash,
-    compression: compress === 'auto' && origin.kind === 'ssh' ? 'zstd' : compress,
+    compression: compressionTo(origin, options.compress),
     dryRun: false,
     overwrite: false,
     reader: 'file',

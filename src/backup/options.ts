@@ -1,28 +1,13 @@
-import type { CompressionMode, HashAlgorithm } from '../../protocol/messages.ts';
-import type { CopyProgress } from '../sync/page-copy.ts';
-import type { RemoteOptions } from '../sync/start-agent.ts';
 import type { Outcome } from '../../protocol/messages.ts';
+import type { CopyRunOptions } from '../sync/run-options.ts';
 import type { StoreSnapshot } from './types.ts';
 
-interface CopyOptions extends RemoteOptions {
+interface StoreRunOptions extends CopyRunOptions {
   /** Folder of the store. */
   readonly store: string;
-  /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
-  readonly busyTimeoutMs?: number;
-  /** Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 is for ever. */
-  readonly idleTimeoutMs?: number;
-  /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */
-  readonly maxTimeMs?: number | undefined;
-  /** 'auto' (default): all pages over SSH, only deltas from local files. */
-  readonly compress?: CompressionMode;
-  readonly hash?: HashAlgorithm;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
-  readonly onWarning?: ((warning: string) => void) | undefined;
-  readonly onNote?: ((note: string) => void) | undefined;
 }
 
-export interface BackupOptions extends CopyOptions {
+export interface BackupOptions extends StoreRunOptions {
   /** Path, `[user@]host:path` or `ssh://…` of the database. */
   readonly origin: string;
   readonly tags?: readonly string[];
@@ -48,7 +33,7 @@ export interface BackupSummary {
   readonly warnings: readonly string[];
 }
 
-export interface RestoreOptions extends CopyOptions {
+export interface RestoreOptions extends StoreRunOptions {
   /** Id of a snapshot, or how it begins, or `latest`. */
   readonly snapshot: string;
   /** Path, `[user@]host:path` or `ssh://…` of the database to make, or to make equal to the snapshot. */

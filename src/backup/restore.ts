@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { message } from '../../protocol/encode.ts';
 import {
   COMPRESSION_MODES,
@@ -9,23 +10,24 @@ import {
 } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
-import { Connection } from '../sync/connection.ts';
+import type { Connection } from '../sync/connection.ts';
+import { converse } from '../sync/conversation.ts';
+import type { Traffic } from '../sync/conversation.ts';
 import { serveOrigin } from '../sync/origin-agent.ts';
 import type { OriginResult } from '../sync/origin-agent.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../sync/run-options.ts';
 import { NO_SNAPSHOT_LIMITS } from '../sync/snapshot-limit.ts';
-import { startAgent } from '../sync/start-agent.ts';
-import { close, DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from '../sync/sync.ts';
 import { parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
 import { findSnapshot } from './find-snapshot.ts';
 import { openStoreFolder } from './open-store.ts';
 import type { RestoreOptions, RestoreSummary } from './options.ts';
+import { refuseWithinStore } from './outside-store.ts';
 import { StoredOrigin } from './stored-origin.ts';
 import { loadContents, loadSnapshots } from './store-files.ts';
 import type { StoreContents } from './store-files.ts';
 import { stillIntact } from './still-intact.ts';
 import type { StoreSnapshot } from './types.ts';
-import { resolve } from 'node:path';
 
 /**
  * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which only what
@@ -41,35 +43,22 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   };
   const target = parseLocation(options.target);
   const access = await openStoreFolder(options.store);
+  refuseWithinStore(options.store, target);
   const snapshots = await loadSnapshots(access, (_, error) => warn(error.message));
   const contents = await loadContents(access, (_, error) => warn(error.message));
   const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
-  const transport = await startAgent(target, {
-    remote: options,
-    signal: options.signal,
-    onStderr: (text) => options.onNote?.(text.trimEnd()),
-    onWarning: warn,
-  });
-  const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
-  const connection = new Connection(transport, 'offering', {
-    idleTimeoutMs,
-    maxTimeMs: options.maxTimeMs,
-    signal: options.signal,
-    isPeerOurs: target.kind === 'local',
-  });
+  const traffic = { bytesSent: 0, bytesReceived: 0 };
   try {
-    const { done } = await serve(connection, options, target, contents, snapshot);
-    connection.detach();
-    await close(connection, transport);
+    const { done } = await converse(
+      target,
+      'offering',
+      { run: options, traffic, onWarning: warn },
+      (connection) => serve(connection, options, target, contents, snapshot),
+    );
     for (const warning of done.warnings) warn(warning);
-    return summarize(options, snapshot, done, connection, { warnings, startedAt });
+    return summarize(options, snapshot, done, traffic, { warnings, startedAt });
   } catch (error) {
-    const failure = toSqlsyncError(error);
-    connection.sendError(failure);
-    connection.end();
-    throw withIntactSnapshots(failure, contents, snapshots);
-  } finally {
-    transport.terminate();
+    throw withIntactSnapshots(toSqlsyncError(error), contents, snapshots);
   }
 }
 
@@ -80,13 +69,12 @@ async function serve(
   contents: StoreContents,
   snapshot: StoreSnapshot,
 ): Promise<OriginResult> {
-  const compress = options.compress ?? 'auto';
   connection.send(
     message('replicate', {
       path: target.kind === 'local' ? resolve(target.path) : target.path,
       originName: `${snapshot.host}:${snapshot.path}`,
       hash: HASH_ALGORITHMS[options.hash ?? 'xxh64'],
-      compression: COMPRESSION_MODES[compress === 'auto' && target.kind === 'ssh' ? 'zstd' : compress],
+      compression: COMPRESSION_MODES[compressionTo(target, options.compress)],
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,
       replace: options.replace === true,
@@ -133,7 +121,7 @@ function summarize(
   options: RestoreOptions,
   snapshot: StoreSnapshot,
   done: MessageOf<'done'>,
-  connection: Connection,
+  traffic: Traffic,
   { warnings, startedAt }: { readonly warnings: readonly string[]; readonly startedAt: number },
 ): RestoreSummary {
   const outcome = nameOf(OUTCOMES, done.outcome);
@@ -146,8 +134,7 @@ function summarize(
     pagesChanged: done.pagesChanged,
     pagesTransferred: done.pagesTransferred,
     pagesDelta: done.pagesDelta,
-    bytesSent: connection.bytesSent,
-    bytesReceived: connection.bytesReceived,
+    ...traffic,
     durationMs: Math.round(performance.now() - startedAt),
     created: done.created,
     warnings,

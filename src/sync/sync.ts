@@ -1,7 +1,6 @@
 import { realpathSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
 import {
   COMPRESSION_MODES,
@@ -12,24 +11,25 @@ import {
   READERS,
 } from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
-import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
 import type { Ask } from '../transport/terminal.ts';
 import { AnswerMemory, terminalAsk } from '../transport/terminal.ts';
-import type { Transport } from '../transport/transport.ts';
-import { Connection } from './connection.ts';
+import type { Connection } from './connection.ts';
+import { converse } from './conversation.ts';
+import type { Traffic } from './conversation.ts';
 import { serveOrigin } from './origin-agent.ts';
 import type { OriginResult } from './origin-agent.ts';
 import type { CopyProgress } from './page-copy.ts';
 import { runReplica } from './replica-agent.ts';
 import { withRetries } from './retry.ts';
 import type { Retry } from './retry.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from './run-options.ts';
+import type { CopyRunOptions } from './run-options.ts';
 import type { SnapshotLimits } from './snapshot-limit.ts';
-import type { RemoteOptions } from './start-agent.ts';
-import { startAgent } from './start-agent.ts';
 
-export interface SyncOptions extends RemoteOptions {
+export interface SyncOptions extends CopyRunOptions {
   /** Path, `[user@]host:path` or `ssh://…` of the database to copy. */
   readonly origin: string;
   /** The same for the copy; one of the two has to be local. */
@@ -44,21 +44,8 @@ export interface SyncOptions extends RemoteOptions {
   readonly followLinks?: boolean;
   /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
   readonly check?: boolean;
-  /** 'auto' (default): all pages over SSH, only deltas between local files. */
-  readonly compress?: CompressionMode;
-  /** 'xxh64' (default), or 'sha256' against crafted collisions. */
-  readonly hash?: HashAlgorithm;
   /** How databases are read: 'file' (default) mostly past SQLite, 'dbpage' only by SQLite, the reference. */
   readonly reader?: Reader;
-  /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
-  readonly busyTimeoutMs?: number;
-  /**
-   * Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 is for ever. Ten times
-   * as long while it opens a database or commits.
-   */
-  readonly idleTimeoutMs?: number;
-  /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */
-  readonly maxTimeMs?: number | undefined;
   /** How often it is tried again where the connection fails; default 0. What has arrived is not sent again. */
   readonly retries?: number;
   /**
@@ -67,12 +54,6 @@ export interface SyncOptions extends RemoteOptions {
    */
   readonly maxSnapshotMs?: number;
   readonly maxWalGrowthBytes?: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
-  /** What the user should know, as it becomes known; the summary repeats it. */
-  readonly onWarning?: ((warning: string) => void) | undefined;
-  /** Detail for those who ask for it. */
-  readonly onNote?: ((note: string) => void) | undefined;
 }
 
 export interface SyncSummary {
@@ -119,7 +100,7 @@ interface Run {
   readonly limits: SnapshotLimits;
   readonly warnings: string[];
   /** Of all attempts. */
-  readonly traffic: { bytesSent: number; bytesReceived: number };
+  readonly traffic: Traffic;
 }
 
 /** One of the connections of a run. */
@@ -131,12 +112,6 @@ interface Attempt {
   /** Pages arrived. */
   hasProgressed: boolean;
 }
-
-export const DEFAULT_BUSY_TIMEOUT_MS = 10_000;
-export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
-
-/** How long a far agent may take to end after `close`, before it is ended. */
-const CLOSE_WAIT_MS = 5000;
 
 /**
  * Makes `replica` an exact copy of one snapshot of `origin`. Resolves after the replica's side confirmed its commit.
@@ -175,36 +150,17 @@ function remaining(maxTimeMs: number | undefined, startedAt: number): number | u
 
 async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult> {
   const { options } = run;
-  const far = run.origin.kind === 'local' && run.replica.kind === 'ssh' ? run.replica : run.origin;
-  const transport = await startAgent(far, {
-    remote: options,
-    ask: attempt.ask,
-    signal: options.signal,
-    onStderr: (text) => options.onNote?.(text.trimEnd()),
-    onWarning: (text) => warn(run, text),
-  });
-  const connection = new Connection(transport, far === run.origin ? 'opening' : 'offering', {
-    idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
+  const far = farOf(run.origin, run.replica);
+  const conversation = {
+    run: options,
     maxTimeMs: attempt.maxTimeMs,
-    signal: options.signal,
-    isPeerOurs: far.kind === 'local',
-  });
-  try {
-    const isPull = far === run.origin;
-    const result = await (isPull ? pull(connection, run, attempt) : push(connection, run, attempt));
-    connection.detach();
-    await close(connection, transport);
-    return result;
-  } catch (error) {
-    const failure = toSqlsyncError(error);
-    connection.sendError(failure);
-    connection.end();
-    throw failure;
-  } finally {
-    run.traffic.bytesSent += connection.bytesSent;
-    run.traffic.bytesReceived += connection.bytesReceived;
-    transport.terminate();
-  }
+    ask: attempt.ask,
+    traffic: run.traffic,
+    onWarning: (text: string) => warn(run, text),
+  };
+  return far === run.origin
+    ? converse(far, 'opening', conversation, (connection) => pull(connection, run, attempt))
+    : converse(far, 'offering', conversation, (connection) => push(connection, run, attempt));
 }
 
 function plan(options: SyncOptions): Run {
@@ -219,13 +175,11 @@ function plan(options: SyncOptions): Run {
       },
     );
   }
-  const isRemote = origin.kind === 'ssh' || replica.kind === 'ssh';
-  const compress = options.compress ?? 'auto';
   return {
     options,
     origin,
     replica,
-    compression: compress === 'auto' && isRemote ? 'zstd' : compress,
+    compression: compressionTo(farOf(origin, replica), options.compress),
     hash: options.hash ?? 'xxh64',
     busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
     limits: {
@@ -235,6 +189,11 @@ function plan(options: SyncOptions): Run {
     warnings: [],
     traffic: { bytesSent: 0, bytesReceived: 0 },
   };
+}
+
+/** Where the agent is started: for the origin, unless the replica is the one that is elsewhere. */
+function farOf(origin: Location, replica: Location): Location {
+  return origin.kind === 'local' && replica.kind === 'ssh' ? replica : origin;
 }
 
 /** The replica is here and drives; the origin agent is at the other end. */
@@ -324,13 +283,6 @@ function warn(run: Run, text: string): void {
   if (run.warnings.includes(warning)) return;
   run.warnings.push(warning);
   run.options.onWarning?.(warning);
-}
-
-/** The commit is confirmed; a far agent that does not end properly now changes nothing about it. */
-export async function close(connection: Connection, transport: Transport): Promise<void> {
-  connection.send(message('close', {}));
-  connection.end();
-  await Promise.race([transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
 }
 
 /** How the mark names the origin, for people: enough to find it from anywhere. */

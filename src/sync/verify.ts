@@ -10,7 +10,7 @@ import {
   TREE_FANOUT,
 } from '../../protocol/limits.ts';
 import { OUTCOMES } from '../../protocol/messages.ts';
-import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
+import type { MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
 import { sanitizeLine, sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
@@ -19,21 +19,14 @@ import { parseLocation } from '../transport/location.ts';
 import { Connection } from './connection.ts';
 import { DifferingPages } from './differing-pages.ts';
 import { openToRead } from './open-to-read.ts';
-import type { RemoteOptions } from './start-agent.ts';
 import { startAgent } from './start-agent.ts';
-import { DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from './sync.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
+import type { RunOptions } from './run-options.ts';
 
-export interface VerifyOptions extends RemoteOptions {
+export interface VerifyOptions extends RunOptions {
   /** Path, `[user@]host:path` or `ssh://…`; both may be remote. */
   readonly a: string;
   readonly b: string;
-  readonly hash?: HashAlgorithm;
-  readonly busyTimeoutMs?: number;
-  readonly idleTimeoutMs?: number;
-  readonly maxTimeMs?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onWarning?: ((warning: string) => void) | undefined;
-  readonly onNote?: ((note: string) => void) | undefined;
 }
 
 /** One of the two databases, as it was compared. */

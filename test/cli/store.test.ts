@@ -4,70 +4,15 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
 import { STORE_COMMAND_NAMES } from '../../src/cli/store-options.ts';
-import type { ErrorCode } from '../../src/errors.ts';
 import { change, column, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
-import { Command, Hold, PROGRAM, assertRefused, jsonLines, sqlsync, summaryOf } from './command.ts';
+import { Command, Hold, PROGRAM, assertRefused, jsonLines, sqlsync } from './command.ts';
 import type { Summary } from './command.ts';
 import { parseMetrics } from './metrics.ts';
 import { startPingServer } from './ping-server.ts';
-
-const MANUAL = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'backup.md'), 'utf8');
-
-interface Here {
-  readonly folder: string;
-  /** Runs it in the folder with --json; returns its summary. */
-  readonly run: (...args: string[]) => Promise<Summary>;
-  /** What people get on stdout. */
-  readonly say: (...args: string[]) => Promise<string>;
-}
-
-/** A folder with the databases a.db and b.db and the empty store `store`. */
-async function here(t: TestContext): Promise<Here> {
-  const folder = tempDir(t);
-  smallDatabase(join(folder, 'a.db'));
-  smallDatabase(join(folder, 'b.db'), { rows: 50 });
-  const run = async (...args: string[]): Promise<Summary> => {
-    const summary = await summaryOf(args, { cwd: folder });
-    assertDocumented(args[0] as string, summary);
-    return summary;
-  };
-  await run('init', 'store', '--grace', '0');
-  return {
-    folder,
-    run,
-    async say(...args) {
-      const { status, stdout, stderr } = await sqlsync(args, { cwd: folder });
-      assert.equal(status, 0, stderr);
-      return stdout;
-    },
-  };
-}
-
-/** Programs read the summaries by their names in the manual. */
-function assertDocumented(command: string, summary: Summary): void {
-  const row = MANUAL.split('\n').find(
-    (line) => line.startsWith(`| \`${command}\` `) && line.includes('`, `'),
-  );
-  assert.ok(row !== undefined || command === 'snapshots', `docs/backup.md tells the summary of ${command}`);
-  for (const name of Object.keys(summary)) {
-    if (name !== 'type')
-      assert.ok((row ?? '`snapshots`').includes(`\`${name}\``), `${command}: ${name} is in docs/backup.md`);
-  }
-}
-
-interface Listed {
-  readonly id: string;
-  readonly path: string;
-  readonly tags: readonly string[];
-  readonly host: string;
-}
-
-async function listed({ run }: Here, ...filter: string[]): Promise<Listed[]> {
-  return (await run('snapshots', 'store', ...filter))['snapshots'] as Listed[];
-}
+import { here, listed } from './store-here.ts';
+import type { Listed } from './store-here.ts';
 
 describe('a backup store on the command line', () => {
   test('takes snapshots of a database under a writer, and gives each back as it was', async (t) => {
@@ -285,51 +230,6 @@ describe('a backup store on the command line', () => {
     assert.deepEqual(await listed(place), []);
     await run('backup', 'a.db', 'store');
     assert.deepEqual((await run('check', 'store', '--read-data'))['problems'], []);
-  });
-});
-
-describe('what is refused on a store', () => {
-  const cases: [args: string[], code: ErrorCode, status: number, says: RegExp, hint?: RegExp][] = [
-    [['snapshots', 'none'], 'STORE_NOT_FOUND', 18, /none/, /sqlsync init/],
-    [['backup', 'a.db', 'none'], 'STORE_NOT_FOUND', 18, /none/],
-    [['init', 'store'], 'STORE_EXISTS', 18, /already/],
-    [['restore', 'store', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /no such snapshot/],
-    [['restore', 'store#0000', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /0000/],
-    [['restore', 'store#2020-02-31T', 'x.db'], 'USAGE', 2, /neither an id nor a time/],
-    [['backup', 'a.db'], 'USAGE', 2, /one database or more, and a store/, /\.\/backup/],
-    [['backup', 'a.db', 'store', '--keep-last', 'few'], 'USAGE', 2, /--keep-last/],
-    [['backup', 'no*.db', 'store'], 'ORIGIN_NOT_FOUND', 3, /no\*\.db/],
-    [['init', 'vault:/srv/store'], 'USAGE', 2, /on another host/, /Run it there/],
-    [['backup', 'a.db', 'vault:store'], 'USAGE', 2, /on another host/],
-    [['forget', 'store'], 'USAGE', 2, /neither a policy nor an id/],
-    [['forget', 'store', '--keep-last', '0'], 'USAGE', 2, /empty/],
-    [['forget', 'store', 'latest'], 'USAGE', 2, /no id/],
-    [['forget', 'store', 'abcd', '--keep-last', '1'], 'USAGE', 2, /exclude/],
-    [['diff', 'store#abcd', 'other#abcd'], 'USAGE', 2, /two stores/],
-    [['check', 'store', '--read-data-subset', '8/7'], 'USAGE', 2, /8\/7/],
-    [['stats', 'store', '--overwrite'], 'USAGE', 2, /--overwrite of `sqlsync stats`/],
-    [['open', 'store', '--exec', ''], 'USAGE', 2, /./],
-  ];
-  // One folder for all: nothing of this may change it.
-  test('has its code, its exit status and a hint', async (t) => {
-    const { folder } = await here(t);
-    for (const [args, code, status, says, hint] of cases) {
-      const expected = { code, status, says, ...(hint === undefined ? {} : { hint }) };
-      await assertRefused(args, expected, { cwd: folder });
-    }
-    assert.deepEqual(readdirSync(folder).sort(), ['a.db', 'b.db', 'store']);
-  });
-
-  test('a restore over a database that is there, until --overwrite is given', async (t) => {
-    const { folder, run } = await here(t);
-    await run('backup', 'a.db', 'store');
-    await assertRefused(
-      ['restore', 'store', 'b.db'],
-      { code: 'REPLICA_NOT_MARKED', status: 6, says: /b\.db/ },
-      { cwd: folder },
-    );
-    await run('restore', 'store', 'b.db', '--overwrite');
-    assertReplicaOf(join(folder, 'a.db'), join(folder, 'b.db'));
   });
 });
 

@@ -1,7 +1,7 @@
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { runFarAgent } from '../../sync/far-agent.ts';
 import { Restriction } from '../../sync/restriction.ts';
-import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/sync.ts';
+import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { limit } from './limits.ts';

@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { smallDatabase } from '../pages/databases.ts';
+import { tempDir } from '../support/compare.ts';
+import { sqlsync, summaryOf } from './command.ts';
+import type { Summary } from './command.ts';
+
+const MANUAL = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'backup.md'), 'utf8');
+
+export interface Here {
+  readonly folder: string;
+  /** Runs it in the folder with --json; returns its summary. */
+  readonly run: (...args: string[]) => Promise<Summary>;
+  /** What people get on stdout. */
+  readonly say: (...args: string[]) => Promise<string>;
+}
+
+/** A folder with the databases a.db and b.db and the empty store `store`. */
+export async function here(t: TestContext): Promise<Here> {
+  const folder = tempDir(t);
+  smallDatabase(join(folder, 'a.db'));
+  smallDatabase(join(folder, 'b.db'), { rows: 50 });
+  const run = async (...args: string[]): Promise<Summary> => {
+    const summary = await summaryOf(args, { cwd: folder });
+    assertDocumented(args[0] as string, summary);
+    return summary;
+  };
+  await run('init', 'store', '--grace', '0');
+  return {
+    folder,
+    run,
+    async say(...args) {
+      const { status, stdout, stderr } = await sqlsync(args, { cwd: folder });
+      assert.equal(status, 0, stderr);
+      return stdout;
+    },
+  };
+}
+
+/** Programs read the summaries by their names in the manual. */
+function assertDocumented(command: string, summary: Summary): void {
+  const row = MANUAL.split('\n').find(
+    (line) => line.startsWith(`| \`${command}\` `) && line.includes('`, `'),
+  );
+  assert.ok(row !== undefined || command === 'snapshots', `docs/backup.md tells the summary of ${command}`);
+  for (const name of Object.keys(summary)) {
+    if (name !== 'type')
+      assert.ok((row ?? '`snapshots`').includes(`\`${name}\``), `${command}: ${name} is in docs/backup.md`);
+  }
+}
+
+export interface Listed {
+  readonly id: string;
+  readonly path: string;
+  readonly tags: readonly string[];
+  readonly host: string;
+}
+
+export async function listed({ run }: Here, ...filter: string[]): Promise<Listed[]> {
+  return (await run('snapshots', 'store', ...filter))['snapshots'] as Listed[];
+}

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { readdirSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { ErrorCode } from '../../src/errors.ts';
+import { assertReplicaOf } from '../support/compare.ts';
+import { assertRefused, folderState } from './command.ts';
+import { here } from './store-here.ts';
+
+describe('what is refused on a store', () => {
+  const cases: [args: string[], code: ErrorCode, status: number, says: RegExp, hint?: RegExp][] = [
+    [['snapshots', 'none'], 'STORE_NOT_FOUND', 18, /none/, /sqlsync init/],
+    [['backup', 'a.db', 'none'], 'STORE_NOT_FOUND', 18, /none/],
+    [['init', 'store'], 'STORE_EXISTS', 18, /already/],
+    [['restore', 'store', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /no such snapshot/],
+    [['restore', 'store#0000', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /0000/],
+    [['restore', 'store#2020-02-31T', 'x.db'], 'USAGE', 2, /neither an id nor a time/],
+    [['backup', 'a.db'], 'USAGE', 2, /one database or more, and a store/, /\.\/backup/],
+    [['backup', 'a.db', 'store', '--keep-last', 'few'], 'USAGE', 2, /--keep-last/],
+    [['backup', 'no*.db', 'store'], 'ORIGIN_NOT_FOUND', 3, /no\*\.db/],
+    [['init', 'vault:/srv/store'], 'USAGE', 2, /on another host/, /Run it there/],
+    [['backup', 'a.db', 'vault:store'], 'USAGE', 2, /on another host/],
+    [['forget', 'store'], 'USAGE', 2, /neither a policy nor an id/],
+    [['forget', 'store', '--keep-last', '0'], 'USAGE', 2, /empty/],
+    [['forget', 'store', 'latest'], 'USAGE', 2, /no id/],
+    [['forget', 'store', 'abcd', '--keep-last', '1'], 'USAGE', 2, /exclude/],
+    [['diff', 'store#abcd', 'other#abcd'], 'USAGE', 2, /two stores/],
+    [['check', 'store', '--read-data-subset', '8/7'], 'USAGE', 2, /8\/7/],
+    [['stats', 'store', '--overwrite'], 'USAGE', 2, /--overwrite of `sqlsync stats`/],
+    [['open', 'store', '--exec', ''], 'USAGE', 2, /./],
+    [['backup', 'store/config', 'store'], 'USAGE', 2, /lies within the store/, /elsewhere/],
+    [['backup', 'link/x.db', './store/../store'], 'USAGE', 2, /lies within the store/],
+  ];
+  // One folder for all: nothing of this may change it.
+  test('has its code, its exit status and a hint', async (t) => {
+    const { folder } = await here(t);
+    symlinkSync('store', join(folder, 'link'));
+    for (const [args, code, status, says, hint] of cases) {
+      const expected = { code, status, says, ...(hint === undefined ? {} : { hint }) };
+      await assertRefused(args, expected, { cwd: folder });
+    }
+    assert.deepEqual(readdirSync(folder).sort(), ['a.db', 'b.db', 'link', 'store']);
+  });
+
+  test('a restore into the folder of the store, however it is named', async (t) => {
+    const { folder, run } = await here(t);
+    await run('backup', 'a.db', 'store');
+    symlinkSync('store/packs', join(folder, 'link'));
+    const before = folderState(join(folder, 'store'));
+    for (const target of [
+      'store',
+      'store/',
+      'store/packs/x.db',
+      'store/none/x.db',
+      'link/x.db',
+      `${folder}/store/config`,
+    ]) {
+      await assertRefused(
+        ['restore', 'store', target, '--overwrite'],
+        { code: 'USAGE', status: 2, says: /is the store itself|lies within the store/, hint: /elsewhere/ },
+        { cwd: folder },
+      );
+    }
+    assert.deepEqual(folderState(join(folder, 'store')), before);
+    await run('restore', 'store', 'store.db');
+    assertReplicaOf(join(folder, 'a.db'), join(folder, 'store.db'));
+  });
+
+  test('a restore over a database that is there, until --overwrite is given', async (t) => {
+    const { folder, run } = await here(t);
+    await run('backup', 'a.db', 'store');
+    await assertRefused(
+      ['restore', 'store', 'b.db'],
+      { code: 'REPLICA_NOT_MARKED', status: 6, says: /b\.db/ },
+      { cwd: folder },
+    );
+    await run('restore', 'store', 'b.db', '--overwrite');
+    assertReplicaOf(join(folder, 'a.db'), join(folder, 'b.db'));
+  });
+});
