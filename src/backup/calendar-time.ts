@@ -26,10 +26,16 @@ export function parseCalendarTime(text: string): CalendarTime | undefined {
   const match = RFC_3339.exec(text);
   // Date knows no more than milliseconds, and no more digits.
   const epochMs = Date.parse(text.replace(/(\.\d{3})\d+/, '$1'));
-  if (match === null || Number.isNaN(epochMs)) return undefined;
+  if (match === null || Number.isNaN(epochMs) || !isDay(text.slice(0, 10))) return undefined;
   const [, sign, hours, minutes] = match;
   const offset = sign === undefined ? 0 : Number(hours) * 60 + Number(minutes);
   return { epochMs, offsetMinutes: sign === '-' ? -offset : offset, hasOffset: sign !== undefined };
+}
+
+/** Whether a calendar has this day, `2026-11-21`: Date takes the 30th of February for the 2nd of March. */
+export function isDay(text: string): boolean {
+  const time = Date.parse(`${text}T00:00:00Z`);
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(text);
 }
 
 /** `time` as RFC 3339 on this machine's clock: what a snapshot records of itself. */

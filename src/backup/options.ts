@@ -34,7 +34,7 @@ export interface BackupSummary {
 }
 
 export interface RestoreOptions extends StoreRunOptions {
-  /** Id of a snapshot, or how it begins, or `latest`. */
+  /** Id of a snapshot, or how it begins, or `latest` in a store of one database. */
   readonly snapshot: string;
   /** Path, `[user@]host:path` or `ssh://…` of the database to make, or to make equal to the snapshot. */
   readonly target: string;

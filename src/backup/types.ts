@@ -141,7 +141,7 @@ export interface Store {
   readonly id: string;
   /** All snapshots, oldest first. Damaged records are left out and told by `onWarning`. */
   snapshots(options?: { readonly onWarning?: (warning: string) => void }): Promise<StoreSnapshot[]>;
-  /** The one snapshot whose id begins with `prefix` (at least 4 digits), or the newest for `latest`. */
+  /** The one snapshot whose id begins with `prefix` (at least 4 digits); for `latest` the newest, if all are of one database. */
   find(prefix: string): Promise<StoreSnapshot>;
   /** Takes snapshots away. Their pages stay until `prune`. */
   forget(ids: readonly string[]): Promise<ForgetSummary>;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { findSnapshot } from '../../src/backup/find-snapshot.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { policyOf } from '../../src/cli/store/keep-policy.ts';
 import { expandOrigins } from '../../src/cli/store/origins.ts';
@@ -65,6 +66,25 @@ describe('STORE#WHICH', () => {
     }
     const folder = join(tempDir(t), 'store#latest');
     mkdirSync(folder);
+    for (const what of [
+      '',
+      '012',
+      'zzzz',
+      '2026-02-30',
+      '2026-02-29T08:00',
+      '2026-13-01',
+      '2026-11-21T24:00',
+      '2026-11-21T08',
+      '2026-11-21x',
+    ]) {
+      assert.throws(
+        () => parseSnapshotReference(`${folder}#${what}`),
+        { code: 'USAGE', hint: /2026-11-21T08:00/ },
+        what,
+      );
+      assert.throws(() => parseSnapshotReference(`#${what}`), { code: 'USAGE' }, what);
+    }
+    assert.equal(parseSnapshotReference(`${folder}#2028-02-29 08:00`).which, '2028-02-29 08:00');
     assert.deepEqual(parseSnapshotReference(folder), { store: folder, which: 'latest' });
     assert.deepEqual(parseSnapshotReference(`${folder}#aaaa`), { store: folder, which: 'aaaa' });
   });
@@ -91,6 +111,7 @@ describe('STORE#WHICH', () => {
       ['2026-11-20T22:59:29Z', 1],
       ['2026-11-20T00:29', 0],
       ['2026-11-19T23:30Z', 1],
+      ['2026-11-20 23:59', 2],
     ] as const) {
       assert.equal(chooseSnapshot(HISTORY, which).id, HISTORY[at]?.id, which);
     }
@@ -98,7 +119,6 @@ describe('STORE#WHICH', () => {
       code: 'SNAPSHOT_NOT_FOUND',
       message: /before/,
     });
-    assert.throws(() => chooseSnapshot(HISTORY, '2026-13-01'), { code: 'USAGE' });
   });
 
   test('means one database: the newest of several is refused until one is named', () => {
@@ -109,6 +129,8 @@ describe('STORE#WHICH', () => {
         message: /2 databases: db1:\/srv\/app\.db/,
       });
     }
+    assert.throws(() => findSnapshot(all, 'latest', 'store'), { code: 'USAGE', message: /2 databases/ });
+    assert.equal(findSnapshot(HISTORY, 'latest', 'store').id, HISTORY[3]?.id);
     assert.equal(chooseSnapshot(all, 'latest', { path: '/srv/app.db' }).id, HISTORY[3]?.id);
     assert.equal(chooseSnapshot(all, 'latest', { path: 'mail/app.db' }).id, MAIL.id);
     assert.equal(chooseSnapshot(all, 'latest', { host: 'db2' }).id, MAIL.id);

@@ -1,4 +1,6 @@
 import { existsSync } from 'node:fs';
+import { isDay } from '../../backup/calendar-time.ts';
+import { refuseSeveralDatabases, snapshotById } from '../../backup/find-snapshot.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 
@@ -16,15 +18,27 @@ export interface FilterArguments {
   readonly tag?: string[] | undefined;
 }
 
-const WHICH = /^(latest|[0-9a-f]{4,64}|\d{4}-\d\d-\d\d.*)$/i;
-
-/** A folder that has a name like `STORE#latest` is that folder. */
+/**
+ * Takes it apart at its last `#`. A folder that has a name like `STORE#latest` is that folder. Throws SqlsyncError USAGE where what
+ * follows can name no snapshot of a store that is there.
+ */
 export function parseSnapshotReference(text: string): SnapshotReference {
   const at = text.lastIndexOf('#');
+  if (at === -1 || existsSync(text)) return { store: text, which: 'latest' };
+  const store = text.slice(0, at);
   const which = text.slice(at + 1);
-  if (at === -1 || !WHICH.test(which) || existsSync(text)) return { store: text, which: 'latest' };
-  return { store: text.slice(0, at), which };
+  if (which === 'latest' || ID.test(which) || endOf(which) !== undefined) return { store, which };
+  // A folder with a # in its name, which is not there: that is another mistake.
+  if (store !== '' && !existsSync(store)) return { store: text, which: 'latest' };
+  const what =
+    which === '' ? 'Nothing follows the #' : `"${sanitizeText(which, 80)}" is neither an id nor a time`;
+  throw new SqlsyncError('USAGE', `${sanitizeText(text, 400)}: ${what}; expected a snapshot of the store`, {
+    hint: 'After the # comes an id, at least four digits of it, or a time: 2026-11-21, 2026-11-21T08:00, 2026-11-21T08:00:00Z; or latest.',
+  });
 }
+
+/** At least so many digits. */
+const ID = /^[0-9a-f]{4,64}$/i;
 
 export function filterSnapshots(
   snapshots: readonly StoreSnapshot[],
@@ -47,8 +61,8 @@ function hasTag({ tags }: StoreSnapshot, tag: string): boolean {
 }
 
 /**
- * The snapshot that is meant, of `snapshots`, oldest first. `latest` and times mean one database, so that nobody restores
- * another one than they think. Throws SqlsyncError USAGE, SNAPSHOT_NOT_FOUND.
+ * The snapshot that is meant, of `snapshots`, oldest first. Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE where `latest`, or a
+ * time, could mean several databases.
  */
 export function chooseSnapshot(
   snapshots: readonly StoreSnapshot[],
@@ -56,51 +70,34 @@ export function chooseSnapshot(
   filter: FilterArguments = {},
 ): StoreSnapshot {
   const candidates = filterSnapshots(snapshots, filter);
-  if (/^[0-9a-f]+$/i.test(which)) return byId(candidates, which.toLowerCase());
+  if (ID.test(which)) return snapshotById(candidates, which);
   refuseSeveralDatabases(candidates);
-  if (which === 'latest') return candidates.at(-1) ?? fail('There is no such snapshot in the store');
-  const until = endOf(which);
+  const until = which === 'latest' ? Infinity : endOf(which);
+  if (until === undefined) throw new Error(`${which} names no snapshot`);
   const found = candidates.findLast(({ time }) => time.getTime() <= until);
-  return found ?? fail(`The store has no snapshot from before ${sanitizeText(which, 80)}`);
-}
-
-function byId(candidates: readonly StoreSnapshot[], prefix: string): StoreSnapshot {
-  const found = candidates.filter(({ id }) => id.startsWith(prefix));
-  const [only] = found;
-  if (found.length === 1 && only !== undefined) return only;
-  return fail(
-    found.length === 0
-      ? `No snapshot in the store has an id that begins with ${prefix}`
-      : `${found.length} snapshots in the store have ids that begin with ${prefix}`,
-  );
-}
-
-function refuseSeveralDatabases(candidates: readonly StoreSnapshot[]): void {
-  const databases = new Set(candidates.map(({ host, path }) => `${host}:${path}`));
-  if (databases.size <= 1) return;
-  const named = [...databases].slice(0, 5).map((name) => sanitizeText(name, 200));
+  if (found !== undefined) return found;
+  const shown = sanitizeText(which, 80);
   throw new SqlsyncError(
-    'USAGE',
-    `The store has snapshots of ${databases.size} databases: ${named.join(', ')}${databases.size > 5 ? ', …' : ''}`,
-    { hint: 'Say which by --path (and --host), or give the id of a snapshot.' },
+    'SNAPSHOT_NOT_FOUND',
+    which === 'latest'
+      ? 'There is no such snapshot in the store'
+      : `The store has no snapshot from before ${shown}`,
+    { hint: '`sqlsync snapshots STORE` lists them.' },
   );
 }
 
-/** The last millisecond that a time without seconds, or a day, still means; on this machine's clock without a zone. */
-function endOf(text: string): number {
-  const isDay = /^\d{4}-\d\d-\d\d$/.test(text);
-  const isMinute = /T\d\d:\d\d(Z|[+-]\d\d:\d\d)?$/.test(text);
-  // Date takes a bare day for one in UTC.
-  const date = new Date(isDay ? `${text}T00:00` : text);
-  if (Number.isNaN(date.getTime())) {
-    throw new SqlsyncError('USAGE', `"${sanitizeText(text, 80)}" is neither an id nor a time`, {
-      hint: 'Write a time as 2026-11-21, 2026-11-21T08:00 or 2026-11-21T08:00:00Z.',
-    });
-  }
-  if (isDay) return date.setDate(date.getDate() + 1) - 1;
-  return date.getTime() + (isMinute ? 59_999 : 999);
-}
+const TIME =
+  /^(\d{4}-\d\d-\d\d)(?:[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(?:\.\d{1,9})?)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?$/;
 
-function fail(text: string): never {
-  throw new SqlsyncError('SNAPSHOT_NOT_FOUND', text, { hint: '`sqlsync snapshots STORE` lists them.' });
+/**
+ * The last millisecond, since 1970, that a day, or a time without seconds, still means; on this machine's clock without a zone.
+ * undefined for what is no time.
+ */
+function endOf(text: string): number | undefined {
+  const [, day, hour, seconds] = TIME.exec(text) ?? [];
+  if (day === undefined || !isDay(day)) return undefined;
+  // Date takes a bare day for one in UTC.
+  const date = new Date(hour === undefined ? `${day}T00:00` : text.replace(' ', 'T'));
+  if (hour === undefined) return date.setDate(date.getDate() + 1) - 1;
+  return date.getTime() + (seconds === undefined ? 59_999 : 999);
 }

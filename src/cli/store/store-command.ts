@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { openStore } from '../../backup/store.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
@@ -31,9 +31,16 @@ export async function runStoreCommand(
   }
 }
 
-/** Opens the store in a folder. Throws SqlsyncError STORE_*, and USAGE for a place on another host. */
-export function openStoreAt(text: string): Promise<Store> {
-  return openStore(storeFolder(text));
+/** Opens the store in a folder. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
+export async function openStoreAt(text: string): Promise<Store> {
+  const folder = storeFolder(text);
+  const store = text.slice(0, Math.max(0, text.lastIndexOf('#')));
+  if (store !== '' && !existsSync(text) && existsSync(store)) {
+    throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
+      hint: `Write ${sanitizeText(store)}; which snapshots are meant is said by ids or options.`,
+    });
+  }
+  return openStore(folder);
 }
 
 /** A store is in a folder of this host. Throws SqlsyncError USAGE for one elsewhere. */
