@@ -16,12 +16,17 @@ const TAIL_MAX_LENGTH = 8192;
 /**
  * What a command says. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object
  * a line and stderr nothing; with `-q` only errors are said.
+ *
+ * The last line of `--json` is the summary of a command that came to its end, whatever it found, or the error that ended it;
+ * there is one of the two, and nothing follows.
  */
 export class Output {
   readonly options: OutputOptions;
   /** Called before anything is written, so that a progress line can make room. */
   beforeWrite: () => void = () => {};
   #tail = '';
+  #isLastHeld = false;
+  #last: object | undefined;
 
   constructor(options: OutputOptions) {
     this.options = options;
@@ -39,7 +44,21 @@ export class Output {
 
   /** One event or result for programs; says nothing without `--json`. */
   json(event: { type: string } & Record<string, unknown>): void {
-    if (this.options.json) write(process.stdout, `${JSON.stringify(event)}\n`);
+    if (!this.options.json) return;
+    if (this.#isLastHeld && (event.type === 'summary' || event.type === 'error')) this.#last = event;
+    else write(process.stdout, `${JSON.stringify(event)}\n`);
+  }
+
+  /** Runs what says a summary or an error and may go on to say more: the later of them becomes the last line. */
+  async withLastHeld<T>(work: () => Promise<T>): Promise<T> {
+    this.#isLastHeld = true;
+    try {
+      return await work();
+    } finally {
+      this.#isLastHeld = false;
+      if (this.#last !== undefined) write(process.stdout, `${JSON.stringify(this.#last)}\n`);
+      this.#last = undefined;
+    }
   }
 
   /** A result for people. */
@@ -65,13 +84,20 @@ export class Output {
   }
 
   error(error: SqlsyncError): void {
-    const { code, message, hint, outcome } = error;
+    if (this.options.json) this.json({ type: 'error', ...errorAsJson(error) });
+    this.#tell(error);
+  }
+
+  /** What went wrong with one of several databases, and ends nothing. */
+  failure(origin: string, error: SqlsyncError): void {
+    if (this.options.json) this.json({ type: 'failure', origin, ...errorAsJson(error) });
+    this.#tell(error);
+  }
+
+  #tell(error: SqlsyncError): void {
+    const { code, message, hint } = error;
     this.#keep(`sqlsync: ${shown(message, 4000)} [${code}]\n${hint === undefined ? '' : shown(hint, 4000)}`);
-    if (this.options.json) {
-      const exitStatus = exitStatusOf(code);
-      const more = { ...(hint === undefined ? {} : { hint }), ...(outcome === undefined ? {} : { outcome }) };
-      return this.json({ type: 'error', code, message, ...more, exitStatus });
-    }
+    if (this.options.json) return;
     // Names in it may be a peer's, or a user's who fetches a file that somebody else named.
     this.#say(`${colour('red', 'sqlsync:')} ${shown(message, 4000)} [${code}]`);
     if (hint !== undefined) this.#say(`${' '.repeat('sqlsync: '.length)}${shown(hint, 4000)}`);
@@ -89,6 +115,11 @@ export class Output {
     this.beforeWrite();
     write(process.stderr, `${text}\n`);
   }
+}
+
+function errorAsJson({ code, message, hint, outcome }: SqlsyncError): Record<string, unknown> {
+  const more = { ...(hint === undefined ? {} : { hint }), ...(outcome === undefined ? {} : { outcome }) };
+  return { code, message, ...more, exitStatus: exitStatusOf(code) };
 }
 
 /** Those that cannot be written any more. */

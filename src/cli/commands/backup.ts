@@ -113,11 +113,17 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
       if (endsAll(failure)) throw failure;
       const exitStatus = exitStatusOf(failure.code);
       copies.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
+      if (origins.length === 1) throw failure;
       failures.push({ origin, error: failure });
-      output.error(failure);
+      output.failure(origin, failure);
     }
   }
-  return { summaries, failures };
+  const [first] = failures;
+  if (summaries.length > 0 || first === undefined) return { summaries, failures };
+  throw new SqlsyncError(first.error.code, `None of the ${failures.length} databases could be backed up`, {
+    hint: 'What was wrong with each is said above.',
+    cause: first.error,
+  });
 }
 
 function labelsOf(origin: string, store: string): CopyLabels {
@@ -182,6 +188,20 @@ async function tidy(
 }
 
 function say(output: Output, { summaries, failures }: Done, { groups, forgotten, prune }: Tidied): void {
+  if (output.options.verbosity === 'verbose' && groups.length > 0)
+    output.result(describeGroups(groups, false));
+  else if (forgotten.length > 0)
+    output.result(`${formatCount(forgotten.length)} older snapshots were forgotten`);
+  if (prune !== undefined) output.result(describePrune(prune));
+  if (failures.length > 0) {
+    const all = summaries.length + failures.length;
+    output.error(
+      new SqlsyncError('BACKUP_PARTIAL', `${failures.length} of ${all} databases could not be backed up`, {
+        hint: `Not backed up: ${failures.map(({ origin }) => origin).join(', ')}.`,
+      }),
+    );
+  }
+  // Last: it came to its end, so programs get the summary, which has the failures.
   output.json({
     type: 'summary',
     backups: summaries,
@@ -190,18 +210,6 @@ function say(output: Output, { summaries, failures }: Done, { groups, forgotten,
     forgotten,
     ...(prune === undefined ? {} : { prune }),
   });
-  if (output.options.verbosity === 'verbose' && groups.length > 0)
-    output.result(describeGroups(groups, false));
-  else if (forgotten.length > 0)
-    output.result(`${formatCount(forgotten.length)} older snapshots were forgotten`);
-  if (prune !== undefined) output.result(describePrune(prune));
-  if (failures.length === 0 || summaries.length === 0) return;
-  const all = summaries.length + failures.length;
-  output.error(
-    new SqlsyncError('BACKUP_PARTIAL', `${failures.length} of ${all} databases could not be backed up`, {
-      hint: `Not backed up: ${failures.map(({ origin }) => origin).join(', ')}.`,
-    }),
-  );
 }
 
 function describe({ origin, snapshot, bytesReceived, durationMs, verified }: BackupSummary): string {

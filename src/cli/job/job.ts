@@ -65,7 +65,12 @@ export interface Job {
  *
  *     lock ── ping /start ── work … ── metrics ── ping, or ping /fail with the last lines of output
  */
-export async function runJob(job: Job): Promise<number> {
+export function runJob(job: Job): Promise<number> {
+  // The metrics and the last ping come after the summary, and may have a warning to say.
+  return job.output.withLastHeld(() => runToEnd(job));
+}
+
+async function runToEnd(job: Job): Promise<number> {
   const startedAt = performance.now();
   const { output } = job;
   const pings = new Pings(job);
