@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { checkCommandLine, readCommandLine } from '../../src/cli/command-line.ts';
+import { openFolder, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
+import { NEEDS_ROOT, NOBODY, PROGRAM, summaryOf } from './command.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
@@ -46,18 +48,63 @@ describe('the manuals', () => {
 
   test('show systemd units that systemd takes', { skip: NEEDS_SYSTEMD }, (t) => {
     const folder = tempDir(t);
-    const [service, timer, ...others] = blocks(README, 'ini');
-    assert.equal(others.length, 0);
-    // Whether the program is there, and the user, is another question.
-    writeFileSync(
-      join(folder, 'sqlsync-app.service'),
-      (service as string).replace('/usr/local/bin/sqlsync', process.execPath),
-    );
-    writeFileSync(join(folder, 'sqlsync-app.timer'), timer as string);
-    const units = ['sqlsync-app.service', 'sqlsync-app.timer'].map((name) => join(folder, name));
-    const { status, stderr } = spawnSync('systemd-analyze', ['verify', ...units], { encoding: 'utf8' });
-    assert.equal(status, 0, stderr);
-    const faults = stderr.split('\n').filter((line) => line.includes('sqlsync-app'));
-    assert.deepEqual(faults, []);
+    for (const [text, file, unit] of [
+      [README, 'sqlsync-app', 'sqlsync-app'],
+      [MANUAL, 'sqlsync-backup@', 'sqlsync-backup@app'],
+    ] as const) {
+      const [service, timer, ...others] = blocks(text, 'ini');
+      assert.equal(others.length, 0);
+      // Whether the program is there, and the user, is another question.
+      const runnable = (service as string).replace('/usr/local/bin/sqlsync', process.execPath);
+      writeFileSync(join(folder, `${file}.service`), runnable);
+      writeFileSync(join(folder, `${file}.timer`), timer as string);
+      const units = ['service', 'timer'].map((kind) => join(folder, `${unit}.${kind}`));
+      const { status, stderr } = spawnSync('systemd-analyze', ['verify', ...units], { encoding: 'utf8' });
+      assert.equal(status, 0, stderr);
+      const faults = stderr.split('\n').filter((line) => line.includes(file));
+      assert.deepEqual(faults, []);
+    }
   });
+
+  test(
+    'show a unit whose command runs with nothing but what the unit gives it',
+    { skip: NEEDS_ROOT },
+    async (t) => {
+      const folder = openFolder(t);
+      const [origin, store] = [join(folder, 'app.db'), join(folder, 'store')];
+      smallDatabase(origin);
+      await summaryOf(['init', store]);
+      for (const path of [folder, origin, store, join(store, 'config')])
+        chownSync(path, NOBODY.uid, NOBODY.gid);
+      const [unit = ''] = blocks(MANUAL, 'ini');
+      const [file = ''] = blocks(MANUAL, 'conf');
+      const settings = new Map(
+        file
+          .trim()
+          .split('\n')
+          .map((line) => line.split(/=(.*)/s) as [string, string]),
+      );
+      settings.set('ORIGINS', origin).set('STORE', store);
+      const command = /^ExecStart=\/usr\/local\/bin\/sqlsync (.*)$/m.exec(unit)?.[1] ?? '';
+      const words = command
+        .split(' ')
+        .flatMap((word) =>
+          word.startsWith('$') ? (settings.get(word.slice(1)) as string).split(' ') : word,
+        );
+      const env = {
+        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin',
+        XDG_CACHE_HOME: folder,
+        ...Object.fromEntries(settings),
+      };
+      assert.match(unit, /^Environment=XDG_CACHE_HOME=/m);
+      const { status, stdout, stderr } = spawnSync(process.execPath, [PROGRAM, ...words], {
+        env,
+        cwd: '/',
+        ...NOBODY,
+        encoding: 'utf8',
+      });
+      assert.deepEqual([status, stderr], [0, ''], stdout);
+      assert.match(stdout, /^Snapshot [0-9a-f]{8} of .*app\.db: .*\nNothing to remove/);
+    },
+  );
 });

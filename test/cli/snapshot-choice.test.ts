@@ -175,15 +175,21 @@ describe('a pattern', () => {
     const folder = tempDir(t);
     for (const name of ['b.db', 'a.db', 'c[1].db']) smallDatabase(join(folder, name), { rows: 1 });
     for (const name of ['a.db-wal', 'notes.db']) writeFileSync(join(folder, name), 'no database');
+    for (const name of ['b.db-wal', 'empty.db']) writeFileSync(join(folder, name), '');
     mkdirSync(join(folder, 'd.db'));
-    const notes: string[] = [];
+    const [notes, warnings]: [string[], string[]] = [[], []];
+    const listeners = {
+      onNote: (note: string) => notes.push(note),
+      onWarning: (warning: string) => warnings.push(warning),
+    };
     const expanded = (...given: string[]): string[] =>
-      expandOrigins(given, (note) => notes.push(note)).map(({ origin, error }) => error?.code ?? origin);
+      expandOrigins(given, listeners).map(({ origin, error }) => error?.code ?? origin);
     assert.deepEqual(
       expanded(join(folder, '*.db*'), join(folder, 'a.db')),
-      ['a.db', 'b.db', 'c[1].db'].map((name) => join(folder, name)),
+      ['a.db', 'b.db', 'c[1].db', 'empty.db'].map((name) => join(folder, name)),
     );
-    assert.equal(notes.length, 2);
+    assert.deepEqual([notes.length, warnings.length], [2, 1]);
+    assert.match(warnings[0] as string, /notes\.db matches .*\*\.db\*, but is no database/);
     assert.deepEqual(expanded(join(folder, 'c[1].db')), [join(folder, 'c[1].db')], 'a name, not a pattern');
     assert.deepEqual(expanded('host:*.db', 'none.db'), ['host:*.db', 'none.db'], 'nobody knows yet');
     assert.deepEqual(expanded(join(folder, 'x*.db'), 'b.db'), ['ORIGIN_NOT_FOUND', 'b.db']);

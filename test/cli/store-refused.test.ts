@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { readdirSync, symlinkSync } from 'node:fs';
+import { readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { ErrorCode } from '../../src/errors.ts';
+import { smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf } from '../support/compare.ts';
-import { assertRefused, folderState } from './command.ts';
+import { PROGRAM, assertRefused, folderState } from './command.ts';
 import { here } from './store-here.ts';
 
 describe('what is refused on a store', () => {
@@ -47,6 +48,21 @@ describe('what is refused on a store', () => {
       await assertRefused(args, expected, { cwd: folder });
     }
     assert.deepEqual(readdirSync(folder).sort(), ['a.db', 'b.db', 'link', 'store']);
+  });
+
+  test('a pattern for databases of another host, where there is none of just that name', async (t) => {
+    const { folder, run } = await here(t);
+    const shell = join(folder, 'shell');
+    writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
+    await assertRefused(
+      ['backup', 'db1:/srv/*.db', 'store', '--rsh', shell],
+      { code: 'ORIGIN_NOT_FOUND', status: 3, says: /of this host only/, hint: /each database on db1, or/ },
+      { cwd: folder },
+    );
+    const path = join(folder, 'odd[1].db');
+    smallDatabase(path, { rows: 5 });
+    const { backups } = await run('backup', `db1:${path}`, 'store', '--rsh', shell);
+    assert.equal((backups as { snapshot: { path: string } }[])[0]?.snapshot.path, path);
   });
 
   test('a restore into the folder of the store, however it is named', async (t) => {

@@ -16,7 +16,7 @@ import { copyListeners } from '../progress.ts';
 import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
 import { policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
-import { expandOrigins } from '../store/origins.ts';
+import { expandOrigins, explainPattern } from '../store/origins.ts';
 import { explainName, openStoreAt, storeFolder } from '../store/store-command.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
@@ -95,7 +95,10 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
   const { options, output, copies } = run;
   // Before anything else: that there is none is not the fault of the first database.
   await openStoreAt(options.store);
-  const origins = expandOrigins(given, (note) => output.note(note));
+  const origins = expandOrigins(given, {
+    onNote: (note) => output.note(note),
+    onWarning: (warning) => output.warning(warning),
+  });
   copies.expect(origins.map(({ origin }) => labelsOf(origin, options.store)));
   for (const { origin, error: missing } of origins) {
     const startedAt = performance.now();
@@ -109,7 +112,7 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
       copies.report({ labels, exitStatus: EXIT_OK, durationMs: summary.durationMs, figures });
       output.result(describe(summary));
     } catch (error) {
-      const failure = toSqlsyncError(error);
+      const failure = explainPattern(origin, toSqlsyncError(error));
       if (endsAll(failure)) throw failure;
       const exitStatus = exitStatusOf(failure.code);
       copies.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
