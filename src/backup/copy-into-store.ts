@@ -41,10 +41,13 @@ export async function copyIntoStore(
   const last = usesParent ? cache.load(originName) : undefined;
   const known = last?.algorithm === hash ? last : undefined;
   let stored: NewHashes | undefined;
+  let listed = { known: new Set<string>(), since: 0 };
   const result = await runCopy(connection, job.copy, async (attempt) => {
     // Anew for each: to its index the objects of the attempt before are on their way to packs that were given up.
     const contents = await loadTrusted(job);
+    const since = Date.now();
     const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
+    listed = { known: new Set(snapshots.map(({ id }) => id)), since };
     // Hashes that were known before may be what is wrong.
     const cached = attempt === 1 ? known : undefined;
     const seed = cached?.seed ?? randomBytes(SEED_BYTES);
@@ -66,6 +69,7 @@ export async function copyIntoStore(
   const { snapshot, seed, hashes } = stored;
   try {
     cache.save(originName, { snapshot: snapshot.id, algorithm: hash, seed, hashes });
+    cache.sweep(listed.known, listed.since);
   } catch (error) {
     job.onWarning(`The next backup will take longer, since its cache cannot be written: ${String(error)}`);
   }

@@ -1,5 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { HASH_ALGORITHMS } from '../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
@@ -68,7 +79,36 @@ export class HashCache {
     }
   }
 
+  /**
+   * Removes what is of no use any more: hashes of snapshots that are none of `known`, which was what there is `since` (milliseconds since
+   * 1970), and what a save that was killed left.
+   */
+  sweep(known: ReadonlySet<string>, since: number): void {
+    for (const name of readdirSync(this.#folder)) {
+      const file = join(this.#folder, name);
+      try {
+        // Another backup may be at work: what is younger is its own.
+        if (statSync(file).mtimeMs >= since) continue;
+        if (/^[0-9a-f]{32}$/.test(name) ? !known.has(snapshotOf(file)) : name.endsWith('.tmp')) rmSync(file);
+      } catch {
+        // Somebody else removed it, or it stays for the next time.
+      }
+    }
+  }
+
   #file(origin: string): string {
     return join(this.#folder, toHex(idOf(Buffer.from(origin))).slice(0, 32));
   }
+}
+
+/** Id of the snapshot that a file is of, if it is whole. */
+function snapshotOf(file: string): string {
+  const header = Buffer.alloc(HASHES_AT);
+  const descriptor = openSync(file, 'r');
+  try {
+    readSync(descriptor, header, 0, header.length, 0);
+  } finally {
+    closeSync(descriptor);
+  }
+  return toHex(header.subarray(MAGIC.length, MAGIC.length + ID_BYTES));
 }

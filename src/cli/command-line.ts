@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { allOptions, optionsOfCommand } from './known-options.ts';
 import type { KnownOption } from './options.ts';
@@ -64,6 +65,8 @@ export function checkCommandLine({ command, operands, options }: CommandLine): v
     if (unknown !== undefined) throw unknownOptionError(unknown, command, Object.keys(known));
   }
   if (command !== 'sync' && command !== 'verify') return;
+  const meant = command === 'sync' ? misspelt(operands[0] ?? '') : undefined;
+  if (meant !== undefined) throw unknownCommandError(operands, meant);
   if (operands.length > 2) throw tooManyError(command, operands);
   if (operands.includes('-')) {
     throw new SqlsyncError('USAGE', '"-" is no place for a database: sqlsync reads and writes files only', {
@@ -124,17 +127,23 @@ function unknownOptionError(unknown: string, command: string, names: readonly st
   });
 }
 
+/** The command that was meant by what is neither a command nor the name of something that is here. */
+function misspelt(word: string): string | undefined {
+  const isPlain = /^[a-z]{3,}$/i.test(word) && !existsSync(word);
+  return isPlain ? nearest(word, ['verify', 'setup', ...STORE_COMMAND_NAMES]) : undefined;
+}
+
+function unknownCommandError([first = '', ...rest]: readonly string[], meant: string): SqlsyncError {
+  const words = [meant, ...rest].map((word) => sanitizeText(word, 400)).join(' ');
+  return new SqlsyncError('USAGE', `unknown command "${sanitizeText(first, 100)}"`, {
+    hint: `Did you mean \`sqlsync ${words}\`? A database that is called ${sanitizeText(first, 100)} is ./${sanitizeText(first, 100)}.`,
+  });
+}
+
 function tooManyError(command: string, operands: readonly string[]): SqlsyncError {
-  const [first = '', ...rest] = operands;
-  const meant = command === 'sync' ? nearest(first, ['verify', 'backup', 'restore', 'diff']) : undefined;
-  if (meant !== undefined) {
-    return new SqlsyncError('USAGE', `unknown command "${sanitizeText(first, 100)}"`, {
-      hint: `Did you mean \`sqlsync ${meant} ${sanitizeText(rest.join(' '), 400)}\`?`,
-    });
-  }
   const extra = sanitizeText(operands.slice(2).join(' '), 400);
   return new SqlsyncError('USAGE', `expected two locations but got ${operands.length}; too many: ${extra}`, {
-    hint: 'A name with spaces needs quotes. See `sqlsync --help`.',
+    hint: `A name with spaces needs quotes. See \`sqlsync ${command === 'sync' ? '' : `${command} `}--help\`.`,
   });
 }
 

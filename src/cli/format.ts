@@ -66,3 +66,8 @@ function threeDigits(value: number): string {
 function pad(value: number): string {
   return String(value).padStart(2, '0');
 }
+
+/** `1 snapshot`, `2 snapshots`. */
+export function counted(count: number, noun: string): string {
+  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+}

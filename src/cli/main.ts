@@ -45,7 +45,9 @@ export async function main(argv: readonly string[]): Promise<number> {
   const { default: yargs } = await import('yargs');
   try {
     const words = withPlainOperands(checked(argv));
-    await describe(yargs(words).scriptName('sqlsync'), (code) => (status = code)).parseAsync();
+    const { command } = readCommandLine(argv);
+    const parser = yargs(words).scriptName('sqlsync');
+    await describe(parser, command, (code) => (status = code)).parseAsync();
     return status;
   } catch (error) {
     const failure = toSqlsyncError(error);
@@ -54,7 +56,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-function describe(parser: Argv, setStatus: (status: number) => void): Argv {
+function describe(parser: Argv, command: string, setStatus: (status: number) => void): Argv {
   return addStoreCommands(addCommands(parser.usage(DESCRIPTION), setStatus), setStatus)
     .example(EXAMPLES)
     .epilogue(EPILOGUE)
@@ -68,7 +70,8 @@ function describe(parser: Argv, setStatus: (status: number) => void): Argv {
     .fail((message, error) => {
       // YError is how yargs itself complains; anything else comes from a command.
       if (error instanceof Error && error.name !== 'YError') throw error;
-      throw new SqlsyncError('USAGE', message || error?.message || '', { hint: 'See `sqlsync --help`.' });
+      const help = command === 'sync' ? 'sqlsync --help' : `sqlsync ${command} --help`;
+      throw new SqlsyncError('USAGE', message || error?.message || '', { hint: `See \`${help}\`.` });
     });
 }
 

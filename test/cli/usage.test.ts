@@ -141,6 +141,11 @@ describe('a command line that is wrong', () => {
     [['-dry-run', 'a.db', 'b.db'], /unknown option -dry-run.*\n.*mean --dry-run\?/],
     [['a.db', 'b.db', '-nZv'], /unknown option -Z /],
     [['verify', '--replace', 'a.db', 'b.db'], /unknown option --replace of `sqlsync verify`/],
+    [
+      ['snapshot', 'store'],
+      /unknown command "snapshot".*\n.*mean `sqlsync snapshots store`\? .* is \.\/snapshot/,
+    ],
+    [['restore', 'store'], /got 1, need at least 2.*\n.*`sqlsync restore --help`/],
     [['verfy', 'a.db', 'b.db'], /unknown command "verfy".*\n.*mean `sqlsync verify a\.db b\.db`/],
     [['verify', 'a.db', 'b.db', 'c.db'], /got 3; too many: c\.db/],
     [['a.db', '-'], /"-" is no place for a database/],

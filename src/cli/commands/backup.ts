@@ -7,7 +7,7 @@ import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
+import { counted, formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
 import type { Copies, Copy, CopyLabels } from '../job/copies.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
@@ -193,8 +193,7 @@ async function tidy(
 function say(output: Output, { summaries, failures }: Done, { groups, forgotten, prune }: Tidied): void {
   if (output.options.verbosity === 'verbose' && groups.length > 0)
     output.result(describeGroups(groups, false));
-  else if (forgotten.length > 0)
-    output.result(`${formatCount(forgotten.length)} older snapshots were forgotten`);
+  else if (forgotten.length > 0) output.result(`Forgotten: ${counted(forgotten.length, 'older snapshot')}`);
   if (prune !== undefined) output.result(describePrune(prune));
   if (failures.length > 0) {
     const all = summaries.length + failures.length;

@@ -1,7 +1,7 @@
 import type { CheckOptions, CheckSummary } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatBytes, formatCount, formatPages } from '../format.ts';
+import { counted, formatBytes, formatPages } from '../format.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
@@ -70,8 +70,4 @@ function describe({ problems, damaged, intact, packsRead, bytesRead }: CheckSumm
   }
   lines.push(`${counted(intact.length, 'snapshot')} can be restored`);
   return lines.join('\n');
-}
-
-function counted(count: number, noun: string): string {
-  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
 }

@@ -1,6 +1,6 @@
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../exit.ts';
-import { formatBytes, formatCount, formatLocalTime } from '../format.ts';
+import { counted, formatBytes, formatCount, formatLocalTime } from '../format.ts';
 import { filterSnapshots } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
@@ -33,7 +33,7 @@ export function runSnapshotsCommand(args: SnapshotsArguments): Promise<number> {
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
     const snapshots = filterSnapshots(all, args);
     output.json({ type: 'summary', snapshots });
-    const count = `${formatCount(snapshots.length)} snapshot${snapshots.length === 1 ? '' : 's'}`;
+    const count = counted(snapshots.length, 'snapshot');
     output.result(
       snapshots.length === 0 ? 'No snapshots' : `${formatTable(snapshots, SNAPSHOT_COLUMNS)}\n${count}`,
     );

@@ -1,5 +1,5 @@
 import { EXIT_OK } from '../exit.ts';
-import { formatBytes, formatCount } from '../format.ts';
+import { counted, formatBytes } from '../format.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
@@ -16,10 +16,10 @@ export function runStatsCommand(args: StatsArguments): Promise<number> {
     const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;
     output.result(
       [
-        `${formatCount(snapshots)} snapshots of ${formatCount(databases)} database${databases === 1 ? '' : 's'}`,
+        `${counted(snapshots, 'snapshot')} of ${counted(databases, 'database')}`,
         `  raw       ${formatBytes(rawBytes)}, if each were a file`,
         `  unique    ${formatBytes(uniqueBytes)} of different pages`,
-        `  stored    ${formatBytes(storedBytes)} in ${formatCount(packs)} packs with ${formatCount(objects)} objects`,
+        `  stored    ${formatBytes(storedBytes)} in ${counted(packs, 'pack')} with ${counted(objects, 'object')}`,
         `  ratio     ${ratio.toFixed(1)} raw bytes for each stored one`,
       ].join('\n'),
     );
