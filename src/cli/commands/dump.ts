@@ -1,8 +1,8 @@
 import { throwIfAborted } from '../../backup/store-error.ts';
 import { dumpSql } from '../../sqlite/sql-dump.ts';
 import { EXIT_OK } from '../exit.ts';
-import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import { withSnapshotCopy } from '../store/snapshot-copy.ts';
+import { runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
 export interface DumpArguments extends OutputArguments {
@@ -17,27 +17,17 @@ const CHUNK_LENGTH = 64 * 1024;
 
 /** `sqlsync dump STORE[#WHICH] [TABLE…]`: SQL on stdout; returns the exit status. */
 export function runDumpCommand(args: DumpArguments): Promise<number> {
-  return runStoreCommand('dump', args, async (output, options) => {
-    const { store: folder, which } = parseSnapshotReference(args.snapshot);
-    const store = await openStoreAt(folder);
-    const snapshot = chooseSnapshot(
-      await store.snapshots({ onWarning: (warning) => output.warning(warning) }),
-      which,
-      args,
-    );
-    const copy = await store.localCopy(snapshot, options);
-    try {
+  return runStoreCommand('dump', args, (output, options) =>
+    withSnapshotCopy(args.snapshot, args, output, options, async (path, snapshot) => {
       output.makeRoom();
-      for (const chunk of chunksOf(dumpSql(copy.path, args.tables ?? []))) {
+      for (const chunk of chunksOf(dumpSql(path, args.tables ?? []))) {
         throwIfAborted(options.signal);
         if (!(await write(chunk, output.options.json))) return EXIT_OK;
       }
       output.json({ type: 'summary', snapshot });
       return EXIT_OK;
-    } finally {
-      copy.remove();
-    }
-  });
+    }),
+  );
 }
 
 function* chunksOf(lines: Iterable<string>): Generator<string> {

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
 import { formatLocalTime } from '../format.ts';
-import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import { withSnapshotCopy } from '../store/snapshot-copy.ts';
+import { runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 
 export interface OpenArguments extends OutputArguments {
@@ -18,22 +18,12 @@ export interface OpenArguments extends OutputArguments {
 export function runOpenCommand(args: OpenArguments): Promise<number> {
   return runStoreCommand('open', args, async (output, options) => {
     const [program, ...words] = splitCommand(args.exec);
-    const { store: folder, which } = parseSnapshotReference(args.snapshot);
-    const store = await openStoreAt(folder);
-    const snapshot = chooseSnapshot(
-      await store.snapshots({ onWarning: (warning) => output.warning(warning) }),
-      which,
-      args,
-    );
-    const copy = await store.localCopy(snapshot, options);
-    try {
-      output.note(`${snapshot.path} of ${formatLocalTime(snapshot.time)} is in ${copy.path}`);
+    return withSnapshotCopy(args.snapshot, args, output, options, (path, snapshot) => {
+      output.note(`${snapshot.path} of ${formatLocalTime(snapshot.time)} is in ${path}`);
       output.makeRoom();
       const sql = args.sql === undefined ? [] : [args.sql];
-      return await run(program, [...words, copy.path, ...sql]);
-    } finally {
-      copy.remove();
-    }
+      return run(program, [...words, path, ...sql]);
+    });
   });
 }
 

@@ -1,0 +1,25 @@
+import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
+import type { Output } from '../output.ts';
+import { chooseSnapshot, parseSnapshotReference } from './snapshot-choice.ts';
+import type { FilterArguments } from './snapshot-choice.ts';
+import { openStoreAt } from './store-command.ts';
+
+/** Does `work` with a temporary copy of the snapshot that `reference` (`STORE[#WHICH]`) means, at `path`. Throws SqlsyncError. */
+export async function withSnapshotCopy<T>(
+  reference: string,
+  filter: FilterArguments,
+  output: Output,
+  options: StoreCallOptions,
+  work: (path: string, snapshot: StoreSnapshot) => Promise<T>,
+): Promise<T> {
+  const { store: folder, which } = parseSnapshotReference(reference);
+  const store = await openStoreAt(folder);
+  const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
+  const snapshot = chooseSnapshot(all, which, filter);
+  const copy = await store.localCopy(snapshot, options);
+  try {
+    return await work(copy.path, snapshot);
+  } finally {
+    copy.remove();
+  }
+}
