@@ -41,7 +41,7 @@ export interface Backend {
   getNow(name: string, range?: ByteRange): Uint8Array;
   /** What is in a folder whole, in any order; nothing where there is no such folder. */
   list(folder: StoreFolder): Promise<StoredFile[]>;
-  /** Deletes a file; one that is not there is no error. */
+  /** Deletes a file, durably; one that is not there is no error. */
   delete(name: string): Promise<void>;
   /** Removes what interrupted calls of `put` left behind, where there can be such. */
   removeLeftovers?(olderThanMs: number): Promise<void>;

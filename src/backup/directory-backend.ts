@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -21,6 +21,10 @@ const NO_HARD_LINKS: ReadonlySet<string | undefined> = new Set([
 export class DirectoryBackend implements Backend {
   readonly description: string;
   readonly #folder: string;
+  /** Folders whose names are durable. */
+  readonly #secured = new Set<string>();
+  /** Which file `config` is, once it was read or put: where it is another one or none, the store is gone. */
+  #config: string | undefined;
 
   /** `folder` is absolute; it is made with the first file. */
   constructor(folder: string) {
@@ -31,7 +35,10 @@ export class DirectoryBackend implements Backend {
   async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     const path = join(this.#folder, name);
     try {
-      return await this.#put(path, pieces);
+      if (this.#isGone()) throw gone();
+      const outcome = await this.#put(path, pieces);
+      this.#remember(name);
+      return outcome;
     } catch (error) {
       throw unavailable(this.description, `write ${name}`, error);
     }
@@ -39,7 +46,7 @@ export class DirectoryBackend implements Backend {
 
   async #put(path: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     const folder = dirname(path);
-    await makeFolder(folder);
+    await this.#secureFolder(folder);
     const temporary = join(folder, `${TEMPORARY_PREFIX}${randomBytes(12).toString('hex')}`);
     try {
       const file = await open(temporary, 'wx', 0o600);
@@ -60,7 +67,9 @@ export class DirectoryBackend implements Backend {
   async get(name: string, range?: ByteRange): Promise<Uint8Array> {
     if (range !== undefined) return this.getNow(name, range);
     try {
-      return await readFile(join(this.#folder, name));
+      const bytes = await readFile(join(this.#folder, name));
+      this.#remember(name);
+      return bytes;
     } catch (error) {
       throw this.#readError(name, error);
     }
@@ -96,14 +105,17 @@ export class DirectoryBackend implements Backend {
       }
       return files;
     } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return [];
+      if (systemErrorCode(error) === 'ENOENT' && !this.#isGone()) return [];
       throw unavailable(this.description, `list ${folder}`, error);
     }
   }
 
   async delete(name: string): Promise<void> {
+    const path = join(this.#folder, name);
     try {
-      await rm(join(this.#folder, name), { force: true });
+      await rm(path, { force: true });
+      // A pack must not be lost while the index that was deleted before it, or a snapshot, comes back.
+      await syncFolder(dirname(path), ['ENOENT']);
     } catch (error) {
       throw unavailable(this.description, `delete ${name}`, error);
     }
@@ -122,24 +134,62 @@ export class DirectoryBackend implements Backend {
 
   #readError(name: string, error: unknown): Error {
     const code = systemErrorCode(error);
-    if (code === 'ENOENT' || code === 'ENOTDIR') return missingFile(this.description, name, error);
+    const isMissing = code === 'ENOENT' || code === 'ENOTDIR';
+    if (isMissing && this.#isGone()) return unavailable(this.description, `read ${name}`, gone());
+    if (isMissing) return missingFile(this.description, name, error);
     return unavailable(this.description, `read ${name}`, error);
+  }
+
+  /**
+   * Makes a folder of the store, with those above it that are missing, that survives a power cut. Of one that is there it is not known
+   * whether whoever made it came to that.
+   */
+  async #secureFolder(folder: string): Promise<void> {
+    if (this.#secured.has(folder)) return;
+    const first = await mkdir(folder, { recursive: true, mode: 0o700 });
+    const top = Math.min(this.#folder.length, first?.length ?? Infinity);
+    for (let each = folder; each.length >= top && each !== dirname(each); each = dirname(each)) {
+      // What is above the store may not be readable, where it was there before.
+      const isOurs = each.length > this.#folder.length || each.length >= (first?.length ?? Infinity);
+      await syncFolder(dirname(each), isOurs ? [] : ['EACCES', 'EPERM']);
+    }
+    this.#secured.add(folder);
+  }
+
+  #remember(name: string): void {
+    if (name === 'config') this.#config ??= this.#configNow();
+  }
+
+  #isGone(): boolean {
+    return this.#config !== undefined && this.#configNow() !== this.#config;
+  }
+
+  /** Without the device: a network file system that was mounted again meanwhile may have another number. */
+  #configNow(): string | undefined {
+    try {
+      const { ino, size, mtimeMs } = statSync(join(this.#folder, 'config'));
+      return `${ino} ${size} ${mtimeMs}`;
+    } catch {
+      return undefined;
+    }
   }
 }
 
-/** Makes a folder that survives a power failure, with those above it that are missing. */
-async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  for (let made = folder; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made));
+function gone(): Error {
+  return new Error('the store is not there any more, as where its file system was unmounted');
 }
 
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, constants.O_RDONLY);
+/** Makes the names in a folder durable, unless it refuses that in a way that does not matter. */
+async function syncFolder(folder: string, ignored: readonly string[] = []): Promise<void> {
   try {
-    await handle.sync();
-  } finally {
-    await handle.close();
+    const handle = await open(folder, constants.O_RDONLY);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (!ignored.includes(systemErrorCode(error) ?? '')) throw error;
   }
 }
 

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Backend } from './backend.ts';
 import { putConfig, readConfig } from './config.ts';
@@ -7,20 +6,13 @@ import { DirectoryBackend } from './directory-backend.ts';
 import { HashCache } from './hash-cache.ts';
 import { sealerOf } from './seal.ts';
 import type { StoreAccess } from './store-files.ts';
-import { unavailable } from './store-error.ts';
 
 /** Folder within a store that is no part of it. */
 const CACHE_FOLDER = 'cache';
 
 /** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
 export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {
-  const path = resolve(folder);
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw unavailable(path, 'make the folder', error);
-  }
-  return initBackend(new DirectoryBackend(path), options);
+  return initBackend(new DirectoryBackend(resolve(folder)), options);
 }
 
 export async function initBackend(backend: Backend, options: InitOptions = {}): Promise<StoreAccess> {

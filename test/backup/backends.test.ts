@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { DirectoryBackend } from '../../src/backup/directory-backend.ts';
@@ -39,6 +39,25 @@ describe('a directory backend', () => {
     assert.deepEqual(await backend.list('packs'), []);
     await backend.removeLeftovers(1_000_000);
     assert.deepEqual(readdirSync(join(folder, 'packs')), ['.tmp-young']);
+  });
+
+  test('puts nothing where its store is gone, and does not call that an empty store', async (t) => {
+    const folder = join(tempDir(t), 'store');
+    const backend = new DirectoryBackend(folder);
+    await backend.put('config', [Buffer.from('a store')]);
+    await backend.put('packs/00', [Buffer.from('x')]);
+    // As where its file system is unmounted, and what lies below comes to light.
+    renameSync(folder, `${folder}-gone`);
+    mkdirSync(folder);
+    const isGone = (error: unknown): boolean =>
+      error instanceof SqlsyncError &&
+      error.code === 'STORE_UNAVAILABLE' &&
+      /not there any more/.test(error.message);
+    await assert.rejects(backend.put('packs/01', []), isGone);
+    await assert.rejects(backend.get('packs/00'), isGone);
+    assert.throws(() => backend.getNow('packs/00'), isGone);
+    await assert.rejects(backend.list('packs'), { code: 'STORE_UNAVAILABLE' });
+    assert.deepEqual(readdirSync(folder), []);
   });
 
   test('says what the system refused', async (t) => {

@@ -1,17 +1,19 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { Random } from '../../../fixtures/random.ts';
 
-/** What a process did to the files of one folder, as strace tells it with -xx. */
+/**
+ * What a process did to the files of one folder and of those in it, as strace tells it with -xx. Names are relative to the folder,
+ * which is '' itself.
+ */
 export type DiskEvent =
-  | { readonly type: 'create'; readonly name: string }
+  | { readonly type: 'create' | 'makeFolder'; readonly name: string }
   | { readonly type: 'write'; readonly name: string; readonly offset: number | 'end'; readonly data: Buffer }
   | { readonly type: 'size'; readonly name: string; readonly bytes: number }
   | { readonly type: 'sync'; readonly name: string }
-  | { readonly type: 'syncFolder' }
   | { readonly type: 'rename' | 'link'; readonly name: string; readonly to: string }
   | { readonly type: 'unlink'; readonly name: string }
-  /** The last message on stdout: the commit is confirmed. */
+  /** The last message on stdout, by which success is confirmed. */
   | { readonly type: 'confirmed' };
 
 /** The unit in which a write may reach the disk in part. */
@@ -20,25 +22,29 @@ const SECTOR_BYTES = 512;
 /** The code of `done` in a frame. */
 const DONE_CODE = 14;
 
-export function diskEvents(folder: string, log: string): DiskEvent[] {
+export function diskEvents(
+  folder: string,
+  log: string,
+  isConfirmation: (written: Buffer) => boolean = (written) => written[4] === DONE_CODE,
+): DiskEvent[] {
+  const nameOf = (path: Buffer): string | undefined => nameIn(folder, path.toString());
   const events: DiskEvent[] = [];
   for (const [, name = '', text = ''] of log.matchAll(/^\d+ +(\w+)\((.*)$/gm)) {
     const strings = [...text.matchAll(/"((?:\\x[0-9a-f]{2})*)"/g)].map(([, hex = '']) => unhex(hex));
-    const opened = unhex(/^\d+<((?:\\x[0-9a-f]{2})*)>/.exec(text)?.[1] ?? '').toString();
+    const opened = nameOf(unhex(/^\d+<((?:\\x[0-9a-f]{2})*)>/.exec(text)?.[1] ?? ''));
     const numbers =
       text
         .replace(/"[^"]*"|<[^>]*>/g, '')
         .match(/-?\d+/g)
         ?.map(Number) ?? [];
     const [first = Buffer.alloc(0), second = Buffer.alloc(0)] = strings;
+    const named = nameOf(first);
     if (name === 'write' && text.startsWith('1<')) {
-      if (first[4] === DONE_CODE) events.push({ type: 'confirmed' });
+      if (isConfirmation(first)) events.push({ type: 'confirmed' });
     } else if (['pwrite64', 'write', 'ftruncate', 'fsync', 'fdatasync'].includes(name)) {
-      if (opened === folder) events.push({ type: 'syncFolder' });
-      else if (dirname(opened) === folder) events.push(contentEvent(name, basename(opened), first, numbers));
-    } else if (dirname(first.toString()) === folder && !/ = -1 /.test(text)) {
-      const to = basename(second.toString());
-      const event = nameEvent(name, basename(first.toString()), to, text);
+      if (opened !== undefined) events.push(contentEvent(name, opened, first, numbers));
+    } else if (named !== undefined && !/ = -1 /.test(text)) {
+      const event = nameEvent(name, named, nameOf(second) ?? '', text);
       if (event !== undefined) events.push(event);
     }
   }
@@ -55,7 +61,13 @@ function contentEvent(call: string, name: string, data: Buffer, numbers: readonl
 function nameEvent(call: string, name: string, to: string, text: string): DiskEvent | undefined {
   if (call === 'openat') return text.includes('O_CREAT') ? { type: 'create', name } : undefined;
   if (call === 'rename' || call === 'link') return { type: call, name, to };
+  if (call === 'mkdir') return { type: 'makeFolder', name };
   return call === 'unlink' ? { type: 'unlink', name } : undefined;
+}
+
+function nameIn(folder: string, path: string): string | undefined {
+  if (path === folder) return '';
+  return path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : undefined;
 }
 
 function unhex(escaped: string): Buffer {
@@ -72,8 +84,11 @@ interface File {
   bytes: number;
 }
 
-/** Names and the files that they get; undefined is no file any more. */
-type Naming = readonly (readonly [name: string, file: File | undefined])[];
+const FOLDER = Symbol('folder');
+type Entry = File | typeof FOLDER;
+
+/** Names of one folder and what they get; undefined is nothing any more. */
+type Naming = readonly (readonly [name: string, entry: Entry | undefined])[];
 
 /** What of the pending changes reached the disk before the power was cut. */
 export const SURVIVORS = ['nothing', 'everything', 'only content', 'only names', 'a random part'] as const;
@@ -84,15 +99,20 @@ export type Survivors = (typeof SURVIVORS)[number];
  * fsync of the folder. Anything else may be there or not, in any combination, a write also in part.
  */
 export class Disk {
-  readonly #names = new Map<string, File>();
-  #durableNames = new Map<string, File>();
+  readonly #names = new Map<string, Entry>();
+  #durableNames: Map<string, Entry>;
   #pendingNames: Naming[] = [];
 
-  /** As the files of `folder` are now, all durable; without -shm files, which do not outlive a power cut. */
+  /** As what is in `folder` is now, all durable; without -shm files, which do not outlive a power cut. */
   constructor(folder: string) {
-    for (const name of readdirSync(folder)) {
+    for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
       if (name.endsWith('-shm')) continue;
-      const durable = readFileSync(join(folder, name));
+      const path = join(folder, name);
+      if (statSync(path).isDirectory()) {
+        this.#names.set(name, FOLDER);
+        continue;
+      }
+      const durable = readFileSync(path);
       this.#names.set(name, { durable, pending: [], bytes: durable.length });
     }
     this.#durableNames = new Map(this.#names);
@@ -105,20 +125,20 @@ export class Disk {
           this.#name([[event.name, { durable: Buffer.alloc(0), pending: [], bytes: 0 }]]);
         }
         return;
+      case 'makeFolder':
+        return this.#name([[event.name, FOLDER]]);
       case 'write':
       case 'size':
         return this.#change(this.#file(event.name), event);
       case 'sync': {
+        if (event.name === '' || this.#names.get(event.name) === FOLDER) return this.#syncFolder(event.name);
         const file = this.#file(event.name);
         file.durable = contentOf(file, file.pending);
         file.pending = [];
         return;
       }
-      case 'syncFolder':
-        this.#durableNames = new Map(this.#names);
-        this.#pendingNames = [];
-        return;
       case 'rename':
+        if (folderOf(event.name) !== folderOf(event.to)) throw new Error(`a rename to ${event.to}`);
         return this.#name([
           [event.name, undefined],
           [event.to, this.#file(event.name)],
@@ -141,7 +161,16 @@ export class Disk {
     for (const naming of this.#pendingNames) {
       if (keepsNames || (isRandom && random.chance(0.5))) setNames(names, naming);
     }
-    for (const [name, file] of names) {
+    // Shorter names first: a folder before what is in it, which is lost with its name.
+    for (const [name, file] of [...names].sort(([a], [b]) => a.length - b.length)) {
+      if (folderOf(name) !== '' && !names.has(folderOf(name))) {
+        names.delete(name);
+        continue;
+      }
+      if (file === FOLDER) {
+        mkdirSync(join(into, name));
+        continue;
+      }
       const kept = isRandom ? somePart(file.pending, random) : keepsContent ? file.pending : [];
       writeFileSync(join(into, name), contentOf(file, kept));
     }
@@ -158,6 +187,14 @@ export class Disk {
     file.bytes = Math.max(file.bytes, offset + event.data.length);
   }
 
+  /** The names that are in it, and not what is in the folders among them. */
+  #syncFolder(folder: string): void {
+    const isIn = ([name]: readonly [string, unknown]): boolean => folderOf(name) === folder;
+    const elsewhere = [...this.#durableNames].filter((entry) => !isIn(entry));
+    this.#durableNames = new Map([...elsewhere, ...[...this.#names].filter(isIn)]);
+    this.#pendingNames = this.#pendingNames.filter((naming) => !naming.some(isIn));
+  }
+
   #name(naming: Naming): void {
     setNames(this.#names, naming);
     this.#pendingNames.push(naming);
@@ -165,15 +202,21 @@ export class Disk {
 
   #file(name: string): File {
     const file = this.#names.get(name);
-    if (file === undefined) throw new Error(`strace did not tell where ${name} came from`);
+    if (file === undefined || file === FOLDER) throw new Error(`strace did not tell where ${name} came from`);
     return file;
   }
 }
 
-function setNames(names: Map<string, File>, naming: Naming): void {
-  for (const [name, file] of naming) {
-    if (file === undefined) names.delete(name);
-    else names.set(name, file);
+/** '' for what is in the folder of the disk itself. */
+function folderOf(name: string): string {
+  const folder = dirname(name);
+  return folder === '.' ? '' : folder;
+}
+
+function setNames(names: Map<string, Entry>, naming: Naming): void {
+  for (const [name, entry] of naming) {
+    if (entry === undefined) names.delete(name);
+    else names.set(name, entry);
   }
 }
 

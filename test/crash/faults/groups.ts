@@ -5,6 +5,7 @@ import { kill } from './kill.ts';
 import { origin } from './origin.ts';
 import { powerCut } from './power-cut.ts';
 import { replica } from './replica.ts';
+import { store } from './store.ts';
 import { surroundings } from './surroundings.ts';
 import { wire } from './wire.ts';
 
@@ -18,4 +19,5 @@ export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
   wire,
   origin,
   replica,
+  store,
 };

@@ -1,0 +1,21 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { FaultGroup } from './group.ts';
+import { atEveryCall } from './store/calls.ts';
+import { cutPower } from './store/power-cut.ts';
+import { straceFault } from './traced-agent.ts';
+
+/** What can happen to the commands of backups and to the folder that a store is in. */
+export const store: FaultGroup = async function* (options) {
+  const folder = mkdtempSync(join(tmpdir(), 'sqlsync-store-'));
+  try {
+    const fault = straceFault(folder);
+    if (fault === undefined) {
+      yield* atEveryCall(folder, options);
+      yield* cutPower(folder, options);
+    } else process.emitWarning(fault);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+};
