@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FaultGroup } from './group.ts';
 import { atEveryCall } from './store/calls.ts';
+import { damageFiles } from './store/damage.ts';
 import { cutPower } from './store/power-cut.ts';
+import { giveOut } from './store/surroundings.ts';
 import { straceFault } from './traced-agent.ts';
 
 /** What can happen to the commands of backups and to the folder that a store is in. */
@@ -15,6 +17,8 @@ export const store: FaultGroup = async function* (options) {
       yield* atEveryCall(folder, options);
       yield* cutPower(folder, options);
     } else process.emitWarning(fault);
+    yield* giveOut(folder, options);
+    yield* damageFiles(folder, options);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

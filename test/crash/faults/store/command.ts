@@ -61,7 +61,9 @@ export async function runCommand(
   const [status, signal] = (await once(child, 'close')) as [number | null, string | null];
   const lines = text.split('\n').filter((line) => line.startsWith('{'));
   const last = JSON.parse(lines.at(-1) ?? '{}') as Record<string, unknown>;
-  const code = typeof last['code'] === 'string' ? last['code'] : text.slice(0, 300);
+  const isSummary = last['type'] === 'summary';
+  const code =
+    typeof last['code'] === 'string' ? last['code'] : isSummary ? `status ${status}` : text.slice(0, 300);
   const outcome = signal !== null ? `killed by ${signal}` : status === EXIT_OK ? 'done' : code;
   const traced = trace.length === 0 ? '' : readFileSync(log, 'latin1');
   rmSync(log, { force: true });

@@ -39,7 +39,7 @@ interface Chapter {
  * two commands but what they made so. In some lives commands are killed, each at a random call, and tried again.
  */
 export async function* cutPower(folder: string, options: FaultOptions): AsyncGenerator<FaultRow> {
-  for (let life = 0; life <= 0; life++) {
+  for (let life = 0; life <= (options.long ? KILLED_LIVES : 0); life++) {
     const name = life === 0 ? 'power cut' : `power cut, with kills (${life})`;
     if (!includesFault(options, name)) continue;
     const random = new Random(options.seed + life);
