@@ -8,6 +8,7 @@ import type { IndexedPack } from './index-file.ts';
 import type { CachedHashes } from './hash-cache.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { PackWriter } from './pack-writer.ts';
+import { encodeChecked } from './checked-json.ts';
 import { encodeSnapshot } from './snapshot-record.ts';
 import { SnapshotSource } from './snapshot-source.ts';
 import type { TreeShape } from './snapshot-tree.ts';
@@ -53,6 +54,8 @@ export class StoreDestination implements Destination {
   readonly #options: StoreDestinationOptions;
   readonly #startedAtMs: number = performance.now();
   readonly #present: Soundness;
+  /** When it was last looked whether all is there that the snapshot relies on. */
+  #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
 
   constructor(options: StoreDestinationOptions) {
     const { access, cached, snapshots } = options;
@@ -60,6 +63,7 @@ export class StoreDestination implements Destination {
     this.seed = options.seed;
     this.#options = options;
     this.#present = soundIfPresent(options.contents.reader);
+    this.#looked = options.contents;
     this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
@@ -132,6 +136,7 @@ export class StoreDestination implements Destination {
       },
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
+    await this.#checkKept(id, { pageSize, pageCount, root });
     onStored({ id, ...record }, hashes);
   }
 
@@ -140,13 +145,44 @@ export class StoreDestination implements Destination {
    * pack is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
    */
   async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
-    const { access, contents, loadAgain } = this.#options;
-    const safeMs = access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
-    const steadyMs = performance.now() - contents.loadedAtMs;
+    const isLate = this.#isLate();
+    if (isLate || (await this.#isPackGone())) await this.#lookAgain(shape, newPacks, isLate);
+  }
+
+  /**
+   * Only the record keeps a prune from what the snapshot relies on. Where much of the grace period passed before it was there, as in a host
+   * that was suspended, it is looked at once more, and a snapshot that has lost something is taken away.
+   */
+  async #checkKept(id: string, shape: TreeShape): Promise<void> {
+    if (!this.#isLate()) return;
+    try {
+      await this.#lookAgain(shape, [], true);
+    } catch (error) {
+      if (error instanceof SqlsyncError && error.code === 'STORE_PRUNED') await this.#takeAway(id);
+      throw error;
+    }
+  }
+
+  /** As `forget` does: another backup may have taken it for its parent. */
+  async #takeAway(id: string): Promise<void> {
+    const { backend, sealer } = this.#options.access;
+    const record = encodeChecked({ version: 1, time: new Date().toISOString() });
+    await backend.put(`forgotten/${id}`, [sealer.seal('forgotten', record)]);
+    await backend.delete(`snapshots/${id}`);
+  }
+
+  /** Whether half the grace period has passed since it was last looked. */
+  #isLate(): boolean {
+    const safeMs = this.#options.access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
+    const steadyMs = performance.now() - this.#looked.loadedAtMs;
     // Whichever says so: one stands still while the system is suspended, the other may be set.
-    const isLate = Math.max(steadyMs, Math.abs(Date.now() - contents.loadedTime.getTime())) >= safeMs;
-    if (!isLate && !(await this.#isPackGone())) return;
+    return Math.max(steadyMs, Math.abs(Date.now() - this.#looked.loadedTime.getTime())) >= safeMs;
+  }
+
+  async #lookAgain(shape: TreeShape, newPacks: readonly IndexedPack[], isLate: boolean): Promise<void> {
+    const { access, loadAgain } = this.#options;
     const now = await loadAgain();
+    this.#looked = now;
     for (const pack of newPacks) addPack(now, pack);
     const present = soundIfPresent(now.reader);
     const lost = isLate

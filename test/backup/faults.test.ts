@@ -24,6 +24,8 @@ const FAULTS: readonly { name: string; fault: Fault; from?: boolean }[] = [
   { name: 'fails after it took effect', fault: 'after' },
   { name: 'fails without effect, and so do all after it', fault: 'before', from: true },
   { name: 'took effect and was the last', fault: 'after', from: true },
+  { name: 'times out and takes effect after that', fault: 'late' },
+  { name: 'times out and takes effect after that, and so do all after it', fault: 'late', from: true },
   { name: 'is done twice', fault: 'twice' },
 ];
 
@@ -77,6 +79,30 @@ for (const { name, fault, from } of FAULTS) {
   });
 }
 
+test('a backup that is held up before its record, while prunes take what it wrote, fails and leaves no snapshot', async (t) => {
+  const folder = tempDir(t);
+  const origin = join(folder, 'origin.db');
+  smallDatabase(origin, { rows: 60 });
+  const memory = new MemoryBackend();
+  // Without a grace period whatever is not in use at the moment may be deleted.
+  const here = await storeHere(memory, folder, 0);
+  let atRecord = 0;
+  const plan = (number: number, operation: string, name: string): Fault => {
+    if (operation === 'put' && name.startsWith('snapshots/')) atRecord = number;
+    return 'none';
+  };
+  const hold = async (number: number): Promise<void> => {
+    for (let prunes = number === atRecord ? 3 : 0; prunes > 0; prunes--) await here.store.prune();
+  };
+  const backend = new FaultyBackend(memory, plan, undefined, hold);
+  const held = { ...here, access: { ...here.access, backend } };
+  await assert.rejects(backupHere(held, origin), { code: 'STORE_PRUNED' });
+  assert.deepEqual(await here.store.snapshots(), []);
+  const { id } = await backupHere(here, origin);
+  await assertStored(here, await here.store.snapshots(), new Map([[id, pageImage(origin)]]));
+  assert.deepEqual((await here.store.check({ readData: true })).problems, []);
+});
+
 interface Prepared {
   readonly here: StoreHere;
   readonly origin: string;
@@ -116,6 +142,8 @@ async function atEveryOperation(
       } catch (error) {
         assert.ok(error instanceof SqlsyncError && error.code === 'STORE_UNAVAILABLE', String(error));
         return undefined;
+      } finally {
+        await faulty.arrive();
       }
     });
     const { problems } = await here.store.check({ readData: true });

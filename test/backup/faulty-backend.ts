@@ -6,10 +6,10 @@ import { unavailable } from '../../src/backup/store-error.ts';
 export type Operation = 'put' | 'get' | 'list' | 'delete';
 
 /**
- * What becomes of one operation: it works; it fails without effect; it has its effect and fails, as after a time-out; it is done
- * twice, as a client does that repeats it; it half works, as far as the contract allows.
+ * What becomes of one operation: it works; it fails without effect; it has its effect and fails, as where the answer is lost; it fails
+ * and has its effect later, as after a time-out of a request that is still under way; it is done twice, as by a client that repeats it.
  */
-export type Fault = 'none' | 'before' | 'after' | 'twice';
+export type Fault = 'none' | 'before' | 'after' | 'late' | 'twice';
 
 /** A backend of which operations fail as `plan` says, which is asked at each with its number, from 1. */
 export class FaultyBackend implements Backend {
@@ -20,6 +20,7 @@ export class FaultyBackend implements Backend {
   readonly #plan: (number: number, operation: Operation, name: string) => Fault;
   readonly #pauses: Random | undefined;
   readonly #hold: ((number: number) => Promise<void> | undefined) | undefined;
+  readonly #late: (() => Promise<unknown>)[] = [];
 
   /**
    * With `pauses`, every operation takes a random number of turns of the event loop, so that those of others come between. With `hold`,
@@ -47,7 +48,7 @@ export class FaultyBackend implements Backend {
 
   getNow(name: string, range?: ByteRange): Uint8Array {
     const fault = this.#plan(++this.count, 'get', name);
-    if (fault === 'before' || fault === 'after') throw this.#error('get', name);
+    if (fault === 'before' || fault === 'after' || fault === 'late') throw this.#error('get', name);
     return this.#backend.getNow(name, range);
   }
 
@@ -59,16 +60,29 @@ export class FaultyBackend implements Backend {
     return this.#do('delete', name, () => this.#backend.delete(name));
   }
 
+  /** What was late takes effect, in the order in which it was asked for. */
+  async arrive(): Promise<void> {
+    for (const action of this.#late.splice(0)) {
+      await this.#pause();
+      await action();
+    }
+  }
+
   async #do<T>(operation: Operation, name: string, action: () => Promise<T>): Promise<T> {
-    for (let pauses = this.#pauses?.integer(0, 4) ?? 0; pauses > 0; pauses--) await nextTick();
+    await this.#pause();
     const number = ++this.count;
     const fault = this.#plan(number, operation, name);
-    if (fault === 'before') throw this.#error(operation, name);
+    if (fault === 'late' && (operation === 'put' || operation === 'delete')) this.#late.push(action);
+    if (fault === 'before' || fault === 'late') throw this.#error(operation, name);
     await this.#hold?.(number);
     let result = await action();
     if (fault === 'twice') result = await action();
     if (fault === 'after') throw this.#error(operation, name);
     return result;
+  }
+
+  async #pause(): Promise<void> {
+    for (let pauses = this.#pauses?.integer(0, 4) ?? 0; pauses > 0; pauses--) await nextTick();
   }
 
   #error(operation: Operation, name: string): Error {

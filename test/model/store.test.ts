@@ -26,7 +26,7 @@ const DAYS = 12;
 
 test('whatever happens to a store, every snapshot that is kept restores to what it was', async (t) => {
   t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
-  const done = { backups: 0, failures: 0, deleted: 0, copied: 0 };
+  const done: Done = { backups: 0, failures: 0, deleted: 0, copied: 0, held: 0 };
   for (let run = 0; run < RUNS; run++) {
     const model = await StoreModel.start(t, new Random(SEED + run), done);
     for (let day = 0; day < DAYS; day++) await model.live();
@@ -36,6 +36,16 @@ test('whatever happens to a store, every snapshot that is kept restores to what 
   for (const [what, count] of Object.entries(done)) assert.ok(count > 0 || RUNS < 8, `no ${what}`);
 });
 
+/** What came about in all histories. */
+interface Done {
+  backups: number;
+  failures: number;
+  deleted: number;
+  copied: number;
+  /** Backups that were held up beyond the grace period. */
+  held: number;
+}
+
 /** A store of two databases, and what has to be in it. The clock is the test's own. */
 class StoreModel {
   readonly #random: Random;
@@ -43,18 +53,16 @@ class StoreModel {
   readonly #memory: MemoryBackend;
   readonly #here: StoreHere;
   readonly #origins: readonly string[];
-  readonly #done: { backups: number; failures: number; deleted: number; copied: number };
+  readonly #done: Done;
   /** What each snapshot is of, by id. */
   readonly #images = new Map<string, Buffer>();
   /** Snapshots that were reported and not forgotten. */
   readonly #kept = new Set<string>();
   #passedSeconds = 0;
+  /** Somebody is held up for longer than the grace period: then a request must not be under way for as long. */
+  #isHeldUp = false;
 
-  static async start(
-    t: TestContext,
-    random: Random,
-    done: { backups: number; failures: number; deleted: number; copied: number },
-  ): Promise<StoreModel> {
+  static async start(t: TestContext, random: Random, done: Done): Promise<StoreModel> {
     const folder = tempDir(t);
     const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
     const pageSize = random.pick([512, 1024, 4096] as const);
@@ -73,7 +81,7 @@ class StoreModel {
     memory: MemoryBackend,
     here: StoreHere,
     origins: readonly string[],
-    done: { backups: number; failures: number; deleted: number; copied: number },
+    done: Done,
   ) {
     this.#context = t;
     this.#random = random;
@@ -92,13 +100,18 @@ class StoreModel {
     const images = new Map(this.#origins.map((origin) => [origin, imageOf(origin)]));
     const backups: Promise<void>[] = [];
     this.#passedSeconds = 0;
+    this.#isHeldUp = random.chance(0.5);
+    const holdsBackup = this.#isHeldUp && random.chance(0.4);
     for (let n = random.integer(0, 2); n > 0; n--) {
       const origin = random.pick(this.#origins);
-      backups.push(this.#attempt((here) => this.#backup(here, origin, images.get(origin) as Buffer)));
+      const hold = holdsBackup && n === 1 ? this.#holdBackUp() : undefined;
+      backups.push(this.#attempt((here) => this.#backup(here, origin, images.get(origin) as Buffer), hold));
     }
     const jobs = [...backups];
-    for (const chance of [0.5, 0.2])
-      if (random.chance(chance)) jobs.push(this.#attempt((here) => this.#prune(here), this.#holdUp(backups)));
+    for (const chance of [0.5, 0.2]) {
+      const hold = this.#isHeldUp && !holdsBackup ? this.#holdUp(backups) : undefined;
+      if (random.chance(chance)) jobs.push(this.#attempt((here) => this.#prune(here), hold));
+    }
     if (random.chance(0.4)) jobs.push(this.#attempt((here) => this.#forget(here)));
     await Promise.all(jobs);
     await this.#compare();
@@ -161,29 +174,46 @@ class StoreModel {
     const flaw = random.chance(0.2) ? 0.05 : 0;
     const plan = (number: number): Fault => {
       if (random.chance(0.1)) this.#passTime(random.integer(1, 40));
-      if (number === dies) return random.pick(['before', 'after'] as const);
+      if (number === dies) return this.#flaw();
       if (number > dies) return 'before';
       if (random.chance(0.1)) return 'twice';
-      return random.chance(flaw) ? random.pick(['before', 'after'] as const) : 'none';
+      return random.chance(flaw) ? this.#flaw() : 'none';
     };
     const backend = new FaultyBackend(this.#memory, plan, new Random(random.uint32()), hold);
     const access = { ...(await openBackend(this.#memory)), backend };
     try {
       await action({ ...this.#here, access, store: new OpenStore(access) });
     } catch (error) {
-      assert.ok(
-        error instanceof SqlsyncError && ['STORE_UNAVAILABLE', 'STORE_PRUNED'].includes(error.code),
-        error as Error,
-      );
+      const codes = ['STORE_UNAVAILABLE', 'STORE_PRUNED', ...(this.#isHeldUp ? ['STORE_FILE_MISSING'] : [])];
+      assert.ok(error instanceof SqlsyncError && codes.includes(error.code), error as Error);
       this.#done.failures++;
     }
+    await backend.arrive();
+  }
+
+  #flaw(): Fault {
+    return this.#random.pick(this.#isHeldUp ? ['before', 'after'] : ['before', 'after', 'late', 'late']);
   }
 
   /** Sometimes holds one operation up until the day's backups are over, and then for up to twice the grace period. */
   #holdUp(backups: readonly Promise<void>[]): (number: number) => Promise<void> | undefined {
-    const at = this.#random.chance(0.5) ? this.#random.integer(1, 30) : 0;
+    const at = this.#random.integer(1, 30);
     const seconds = this.#random.integer(1, GRACE_SECONDS * 2);
     return (number) => (number === at ? Promise.all(backups).then(() => this.#setClock(seconds)) : undefined);
+  }
+
+  /** Holds one operation of a backup up while prunes go on until all that nobody needs is deleted. */
+  #holdBackUp(): (number: number) => Promise<void> | undefined {
+    const at = this.#random.integer(1, 30);
+    return (number) => (number === at ? this.#pruneForLong() : undefined);
+  }
+
+  async #pruneForLong(): Promise<void> {
+    for (let prunes = this.#random.integer(1, 4); prunes > 0; prunes--) {
+      this.#setClock(this.#random.integer(GRACE_SECONDS / 2, GRACE_SECONDS * 2));
+      await this.#here.store.prune({ maxUnusedRatio: 0 });
+    }
+    this.#done.held++;
   }
 
   async #compare(): Promise<void> {
