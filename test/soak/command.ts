@@ -18,6 +18,8 @@ export interface CommandEnd {
   readonly message: string;
   readonly bytes: number;
   readonly durationMs: number;
+  /** That event. */
+  readonly event: Readonly<Record<string, unknown>>;
 }
 
 /** A sync by the command line that is under way. */
@@ -49,9 +51,15 @@ export class Commands {
   }
 
   start(way: Way, origin: string, replica: string): RunningCommand {
+    const args = [...this.#locations(way, origin, replica), '--overwrite', '--replace'];
+    const running = this.run(args);
+    return way === 'local' ? running : { ...running, farPid: () => undefined };
+  }
+
+  /** Any command. */
+  run(args: readonly string[]): RunningCommand {
     const startedAt = performance.now();
-    const args = [...this.#locations(way, origin, replica), '--overwrite', '--replace', '--json'];
-    const child = spawn(process.execPath, [CLI, ...args], {
+    const child = spawn(process.execPath, [CLI, ...args, '--json'], {
       env: { ...process.env, NODE_COMPILE_CACHE: this.#cache },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -65,7 +73,7 @@ export class Commands {
       durationMs: performance.now() - startedAt,
     }));
     const nearPid = child.pid ?? 0;
-    return { nearPid, farPid: () => (way === 'local' ? childrenOf(nearPid)[0] : undefined), ended };
+    return { nearPid, farPid: () => childrenOf(nearPid)[0], ended };
   }
 
   #locations(way: Way, origin: string, replica: string): string[] {
@@ -78,11 +86,11 @@ export class Commands {
   }
 }
 
-function lastEvent(text: string): { outcome: string; message: string; bytes: number } {
+function lastEvent(text: string): Pick<CommandEnd, 'outcome' | 'message' | 'bytes' | 'event'> {
   const lines = text.split('\n').filter((line) => line.startsWith('{'));
   const event = JSON.parse(lines.at(-1) ?? '{}') as Record<string, unknown>;
   const bytes = Number(event['bytesSent'] ?? 0) + Number(event['bytesReceived'] ?? 0);
   const said = event['outcome'] ?? event['code'];
   const message = typeof event['message'] === 'string' ? event['message'] : '';
-  return { outcome: typeof said === 'string' ? said : text.slice(0, 300), message, bytes };
+  return { outcome: typeof said === 'string' ? said : text.slice(0, 300), message, bytes, event };
 }

@@ -42,7 +42,7 @@ try {
   }
   await print(steps);
   await soak.end();
-  console.log('left alone, every replica is equal to the origin');
+  console.log('left alone, every replica is equal to the origin, and every snapshot is what it was');
 } catch (error) {
   console.error(`BROKEN (seed ${seed})`, error);
   process.exitCode = 1;
@@ -67,6 +67,9 @@ async function print(steps: number): Promise<void> {
     const ends = Object.entries(outcomes).sort(([, a], [, b]) => b - a);
     console.log(`| ${name} | ${times} | ${ends.map(([how, count]) => `${how} ${count}`).join(', ')} |`);
   }
+  const { outcomes = {}, restores, checks } = soak.backups ?? {};
+  const ends = Object.entries(outcomes).map(([how, count]) => `${how} ${count}`);
+  console.log(`\nbackups: ${ends.join(', ')}; restores compared: ${restores}; checks of all data: ${checks}`);
   console.log(
     '\n| writes of the application | number | median ms | 99 % ms | worst ms |\n| --- | --- | --- | --- | --- |',
   );

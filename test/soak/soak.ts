@@ -13,6 +13,8 @@ import { StampedOrigin } from '../support/stamped-origin.ts';
 import type { Replacement } from '../support/stamped-origin.ts';
 import type { Sshd } from '../support/sshd.ts';
 import type { ApplicationOrder, ApplicationReply, ApplicationReport } from './application.ts';
+import { SoakBackups } from './backups.ts';
+import type { BackupFigures } from './backups.ts';
 import { Commands } from './command.ts';
 import type { CommandEnd, RunningCommand, Way } from './command.ts';
 import { SOAK_FAULTS } from './faults.ts';
@@ -28,6 +30,9 @@ const FIRST_GUESS_MS = 400;
 
 /** How often the library syncs, in steps. */
 const LIBRARY_EVERY = 3;
+
+/** How often a backup runs beside a step. */
+const BACKUP_EVERY = 4;
 
 /** Statuses that a sync may end with where something was done to it; INTERNAL is none of them. */
 const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 4, 5, 7, 8, 10, 13, 14, 15, 16, 130]);
@@ -59,7 +64,8 @@ export interface ProcessFigures {
  *
  *     writers ─┐                        ┌─► local.db   by the command line, also over SSH
  *     writers ─┼─► origin.db ──► syncs ─┼─► disk.db    the same, on a disk that gets full
- *     application (pools) ─┘            └─► library.db by the application's own sync()
+ *     application (pools) ─┘     │      └─► library.db by the application's own sync()
+ *                                └────────► store      by backups, beside some of the steps
  */
 export class Soak {
   readonly random: Random;
@@ -74,6 +80,7 @@ export class Soak {
   readonly #replicas: string[];
   #application: ObedientChild<ApplicationOrder, ApplicationReply> | undefined;
   #reader: ObedientChild<'pause' | 'resume', ReaderReport> | undefined;
+  #backups: SoakBackups | undefined;
 
   static async start(options: SoakOptions): Promise<Soak> {
     const soak = new Soak(options);
@@ -105,6 +112,8 @@ export class Soak {
     const kinds = ['write', 'write', 'insertMany', 'deleteMany', 'rewrite', 'passive', 'reopen'];
     await this.origin.start({ processes: 2, kinds, pauseMs: 20, seed: this.random.integer(1, 1e6) });
     const library = this.#replicas[2] as string;
+    const backupRandom = new Random(this.random.uint32());
+    this.#backups = await SoakBackups.start(this.#folder, this.origin.path, backupRandom, this.commands);
     this.#application = await ObedientChild.start(APPLICATION, [this.origin.path, library, '10']);
     for (const replica of this.#replicas) this.#took(await this.startSync(replica, 'local').ended);
     this.#reader = await ObedientChild.start(READER, [
@@ -121,12 +130,21 @@ export class Soak {
     const before = this.#stamp(replica);
     const originBefore = this.#originStamp();
     await this.#application?.order('phase sync');
-    const end = await fault.run(this, replica);
+    const backup = number % BACKUP_EVERY === 0 ? this.#backups?.turn(originBefore) : undefined;
+    // Awaited before anything is said of either.
+    const backedUp = Promise.allSettled([backup]);
+    let end: CommandEnd;
+    try {
+      end = await fault.run(this, replica);
+    } finally {
+      await backedUp;
+    }
     await this.#application?.order('phase idle');
     this.#took(end);
     this.#count(fault.name, end);
     const where = `step ${number} (${fault.name}, ${basename(replica)}): ${describe(end)}`;
     try {
+      await backup;
       await this.#check(fault, replica, { before, originBefore, end });
     } catch (error) {
       throw new Error(`${where}: ${String(error)}; beside it ${sizesBeside(replica)}`, { cause: error });
@@ -182,7 +200,11 @@ export class Soak {
     return { application, reader };
   }
 
-  /** Left alone, every replica becomes equal to the origin. */
+  get backups(): BackupFigures | undefined {
+    return this.#backups?.figures;
+  }
+
+  /** Left alone, every replica becomes equal to the origin, and every snapshot restores to what it was. */
   async end(): Promise<void> {
     await this.#application?.order('close');
     await this.origin.pause();
@@ -192,6 +214,7 @@ export class Soak {
       assertReplicaOf(this.origin.path, replica);
       this.#assertNothingLeft(replica);
     }
+    await this.#backups?.end();
     await this.#reader?.stop();
     await this.#application?.stop();
     await this.origin.stop();

@@ -27,6 +27,7 @@ const creates = ({ name, text }: Call): boolean => name === 'openat' && text.inc
 const names = (call: Call): boolean => NAMES.has(call.name) || creates(call);
 const changes = (call: Call): boolean => CONTENT.has(call.name) || names(call);
 const takesRoom = (call: Call): boolean => changes(call) && !call.name.startsWith('unlink');
+const isLink = ({ name, ordinal }: Call): boolean => name === 'link' && ordinal === 1;
 const reads = ({ name }: Call): boolean => READS.has(name);
 const isKill = ({ effect }: CallFault): boolean => effect.startsWith('signal');
 
@@ -36,6 +37,8 @@ const FAULTS: readonly CallFault[] = [
   { name: 'EDQUOT of what takes room, once', effect: 'error=EDQUOT', duration: 'once', isMet: takesRoom },
   { name: 'ENOSPC of what takes room', effect: 'error=ENOSPC', duration: 'from then on', isMet: takesRoom },
   { name: 'EROFS of a name', effect: 'error=EROFS', duration: 'from then on', isMet: names },
+  // As on a file system without hard links.
+  { name: 'EPERM of every link', effect: 'error=EPERM', duration: 'from then on', isMet: isLink },
   { name: 'EIO of a read, once', effect: 'error=EIO', duration: 'once', isMet: reads },
 ];
 
