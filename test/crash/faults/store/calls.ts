@@ -44,7 +44,7 @@ const FAULTS: readonly CallFault[] = [
 
 /** In the short run so many commands meet so many of the faults, each at one call. */
 const SHORT_JOBS = 2;
-const SHORT_FAULTS = 2;
+const SHORT_FAULTS = 1;
 
 /** Each fault at every call of every command that changes or reads a file of the store or the target. */
 export async function* atEveryCall(folder: string, options: FaultOptions): AsyncGenerator<FaultRow> {
