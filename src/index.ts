@@ -32,12 +32,13 @@ export type { ReadEvent, RetryEvent, TimeoutEvent, WalEvent, WriteEvent } from '
 
 export { sync, verify } from './library/sync.ts';
 export { backup, restore } from './library/backup.ts';
-export { initStore, openStore } from './backup/store.ts';
+export { initStore, openStore, repairStore } from './backup/store.ts';
 export { planForget } from './backup/plan-forget.ts';
 export type { ForgetGroup } from './backup/plan-forget.ts';
 export type { KeepCount, RetentionPolicy } from './backup/retention.ts';
 export type { CalendarSpan } from './backup/calendar-time.ts';
 export type { InitOptions } from './backup/config.ts';
+export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/repair-types.ts';
 export type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from './backup/options.ts';
 export type {
   CheckOptions,
@@ -48,6 +49,7 @@ export type {
   PruneSummary,
   SnapshotDiff,
   SnapshotStatistics,
+  SnapshotListeners,
   Store,
   StoreCallOptions,
   StoreProgress,

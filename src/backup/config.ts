@@ -29,9 +29,9 @@ export interface InitOptions {
   readonly graceSeconds?: number | undefined;
 }
 
-/** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
-export async function putConfig(backend: Backend, options: InitOptions): Promise<StoreConfig> {
-  const config: StoreConfig = {
+/** What the config of a new store says. */
+export function newConfig(options: InitOptions): StoreConfig {
+  return {
     format: FORMAT,
     version: STORE_VERSION,
     id: randomBytes(16).toString('hex'),
@@ -39,6 +39,11 @@ export async function putConfig(backend: Backend, options: InitOptions): Promise
     graceSeconds: options.graceSeconds ?? DEFAULT_GRACE_SECONDS,
     encryption: { scheme: 'none' },
   };
+}
+
+/** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+export async function putConfig(backend: Backend, options: InitOptions): Promise<StoreConfig> {
+  const config = newConfig(options);
   if ((await backend.put('config', [encodeChecked(config)])) === 'created') return config;
   throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
     hint: 'Use it as it is, or name another place.',
@@ -53,7 +58,7 @@ export async function readConfig(backend: Backend): Promise<StoreConfig> {
   } catch (error) {
     if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
     throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
-      hint: 'Make one with `sqlsync init STORE`. If there was one, its file `config` is missing.',
+      hint: 'Make one with `sqlsync init STORE`. If there was one, its file `config` is missing: `sqlsync repair STORE` writes it anew.',
       cause: error,
     });
   }

@@ -75,6 +75,11 @@ export class CopyJudge {
     return this.#judge(object).fault;
   }
 
+  /** The bytes of one copy of which `faultOf` says nothing. */
+  bytesOf(object: number): Uint8Array {
+    return this.#bytesOf(object);
+  }
+
   /** What is wrong where no index names the base of a delta: the delta, if its pack was changed, else the indexes. */
   lostBase(object: number, base: Uint8Array): StoreDamage {
     const pack = this.#index.frameOf(object)?.pack;

@@ -10,8 +10,8 @@ import { FrameCache } from './frame-cache.ts';
 import { ID_BYTES, idOf, sameBytes, toHex } from './object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { Sealer } from './seal.ts';
-import { damaged } from './store-error.ts';
-import type { StoreDamage } from './store-error.ts';
+import { damaged, StoreDamage } from './store-error.ts';
+
 
 /** 16 MB, as many as 500,000 pages have. */
 const MAX_KEPT_NODES = 8192;
@@ -99,6 +99,14 @@ export class ObjectReader {
     }
     const fault = this.#judge.faultOf(object);
     if (fault !== undefined) throw fault;
+  }
+
+  /** The bytes of one copy of an object; undefined where it, or a base of it, is damaged. Throws SqlsyncError STORE_UNAVAILABLE. */
+  readCopy(object: number): Uint8Array | undefined {
+    const fault = this.#judge.faultOf(object);
+    if (fault === undefined) return this.#judge.bytesOf(object);
+    if (fault instanceof StoreDamage) return undefined;
+    throw fault;
   }
 
   /** Whether one copy of an object can be put together to what its id says. Throws SqlsyncError STORE_UNAVAILABLE. */

@@ -4,6 +4,7 @@ import { putConfig, readConfig } from './config.ts';
 import type { InitOptions } from './config.ts';
 import { DirectoryBackend } from './directory-backend.ts';
 import { HashCache } from './hash-cache.ts';
+import { openOrRepairConfig } from './repair-config.ts';
 import { sealerOf } from './seal.ts';
 import type { StoreAccess } from './store-files.ts';
 
@@ -23,6 +24,14 @@ export async function initBackend(backend: Backend, options: InitOptions = {}): 
 /** Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
 export function openStoreFolder(folder: string): Promise<StoreAccess> {
   return openBackend(new DirectoryBackend(resolve(folder)));
+}
+
+/** Opens the store in a folder, and writes its `config` anew where that is lost and nothing else is in doubt. Throws as `openStoreFolder`. */
+export function openStoreFolderToRepair(
+  folder: string,
+  options: { readonly dryRun: boolean },
+): Promise<{ access: StoreAccess; configWritten: boolean }> {
+  return openOrRepairConfig(new DirectoryBackend(resolve(folder)), options);
 }
 
 export async function openBackend(backend: Backend): Promise<StoreAccess> {

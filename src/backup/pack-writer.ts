@@ -18,6 +18,9 @@ const PACK_MAGIC = Buffer.from('SQLSYNP1');
  */
 const PACK_SALT_BYTES = 16;
 
+/** Where the first frame of a pack begins. */
+export const PACK_HEADER_BYTES: number = PACK_MAGIC.length + PACK_SALT_BYTES;
+
 /** A pack of at least this many bytes is put. */
 const PACK_BYTES = 16 * 1024 * 1024;
 

@@ -158,11 +158,12 @@ function copyFrame(
 async function sweep(
   access: StoreAccess,
   contents: StoreContents,
-  { due }: Plan,
+  plan: Plan,
   options: PruneOptions,
 ): Promise<void> {
   const { backend, sealer } = access;
   const { index, indexFiles, marks } = contents;
+  const due = await stillMarked(access, marks, plan.due);
   const merges = indexFiles.size > MAX_INDEX_FILES;
   const outdated = [...indexFiles].filter(([, packs]) => merges || packs.some((pack) => due.has(pack)));
   const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !due.has(pack)));
@@ -186,6 +187,8 @@ async function sweep(
   for (const pack of due) {
     throwIfAborted(options.signal);
     options.onProgress?.({ phase: 'delete', done: done++, total: due.size });
+    // Another prune may have deleted it, or a repair the mark.
+    if ((await stillMarked(access, marks, new Set([pack]))).size === 0) continue;
     await backend.delete(`packs/${pack}`);
   }
   const finished = marks.filter(({ packs }: Mark) => packs.every((pack) => due.has(pack)));
@@ -194,6 +197,20 @@ async function sweep(
     finished.map(({ id }) => id),
     'marks',
   );
+}
+
+/**
+ * Those of `packs` of which the mark, by which they are due, is still there: a repair drops one that it cannot read, and from then on
+ * backups may rely on the packs again.
+ */
+async function stillMarked(
+  { backend }: StoreAccess,
+  marks: readonly Mark[],
+  packs: ReadonlySet<string>,
+): Promise<Set<string>> {
+  const there = new Set((await backend.list('marks')).map(({ name }) => name));
+  const marked = marks.filter(({ id }) => there.has(id)).flatMap((mark) => mark.packs);
+  return new Set(marked.filter((pack) => packs.has(pack)));
 }
 
 async function deleteAll(

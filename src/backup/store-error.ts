@@ -7,7 +7,10 @@ export class StoreDamage extends SqlsyncError {
 
   constructor(code: 'STORE_DAMAGED' | 'STORE_FILE_MISSING', file: string, message: string, cause?: unknown) {
     super(code, message, {
-      hint: '`sqlsync check STORE --read-data` tells what is affected, and which snapshots can be restored.',
+      hint:
+        file === 'config'
+          ? '`sqlsync repair STORE` writes it anew.'
+          : '`sqlsync check STORE --read-data` tells what is affected, and which snapshots can be restored; `sqlsync repair STORE` mends what can be.',
       cause,
     });
     this.file = file;

@@ -1,14 +1,15 @@
 import { checkStore } from './check.ts';
-import { encodeChecked } from './checked-json.ts';
 import { diffSnapshots } from './diff.ts';
 import type { DiffOptions } from './diff.ts';
 import { findSnapshot } from './find-snapshot.ts';
+import { forgetSnapshots } from './forget.ts';
 import { makeLocalCopy } from './local-copy.ts';
 import type { LocalCopy } from './local-copy.ts';
-import { isHexId } from './object-id.ts';
-import { initStoreFolder, openStoreFolder } from './open-store.ts';
+import { initStoreFolder, openStoreFolder, openStoreFolderToRepair } from './open-store.ts';
 import type { InitOptions } from './config.ts';
 import { pruneStore } from './prune.ts';
+import { repairContents } from './repair.ts';
+import type { RepairOptions, RepairSummary } from './repair-types.ts';
 import { loadContents, loadSnapshots } from './store-files.ts';
 import type { StoreAccess } from './store-files.ts';
 import { storeStats } from './store-stats.ts';
@@ -19,6 +20,7 @@ import type {
   PruneOptions,
   PruneSummary,
   SnapshotDiff,
+  SnapshotListeners,
   Store,
   StoreCallOptions,
   StoreSnapshot,
@@ -35,6 +37,16 @@ export async function openStore(folder: string): Promise<Store> {
   return new OpenStore(await openStoreFolder(folder));
 }
 
+/**
+ * Repairs the store in a folder: as `Store.repair`, and writes a `config` that is missing or damaged anew. Throws SqlsyncError STORE_NOT_FOUND,
+ * STORE_VERSION, STORE_DAMAGED (where `config` is lost and nothing proves that there is a store), STORE_UNAVAILABLE, INTERRUPTED.
+ */
+export async function repairStore(folder: string, options: RepairOptions = {}): Promise<RepairSummary> {
+  const dryRun = options.dryRun === true;
+  const { access, configWritten } = await openStoreFolderToRepair(folder, { dryRun });
+  return { ...(await repairContents(access, options)), configWritten };
+}
+
 /** A store on any backend. */
 export class OpenStore implements Store {
   readonly description: string;
@@ -47,8 +59,11 @@ export class OpenStore implements Store {
     this.id = access.config.id;
   }
 
-  snapshots(options: { readonly onWarning?: (warning: string) => void } = {}): Promise<StoreSnapshot[]> {
-    return loadSnapshots(this.#access, (_, error) => options.onWarning?.(error.message));
+  snapshots({ onWarning, onUnreadable }: SnapshotListeners = {}): Promise<StoreSnapshot[]> {
+    return loadSnapshots(this.#access, (file, error) => {
+      onWarning?.(error.message);
+      onUnreadable?.(file.slice('snapshots/'.length));
+    });
   }
 
   async find(prefix: string): Promise<StoreSnapshot> {
@@ -56,21 +71,15 @@ export class OpenStore implements Store {
   }
 
   async forget(ids: readonly string[]): Promise<ForgetSummary> {
-    const { backend, sealer } = this.#access;
-    const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
-    const forgotten: string[] = [];
-    for (const id of ids) {
-      if (!isHexId(id) || !there.has(id)) continue;
-      const record = sealer.seal('forgotten', encodeChecked({ version: 1, time: new Date().toISOString() }));
-      await backend.put(`forgotten/${id}`, [record]);
-      await backend.delete(`snapshots/${id}`);
-      forgotten.push(id);
-    }
-    return { forgotten };
+    return { forgotten: await forgetSnapshots(this.#access, ids) };
   }
 
   prune(options: PruneOptions = {}): Promise<PruneSummary> {
     return pruneStore(this.#access, options);
+  }
+
+  repair(options: RepairOptions = {}): Promise<RepairSummary> {
+    return repairContents(this.#access, options);
   }
 
   check(options: CheckOptions = {}): Promise<CheckSummary> {

@@ -1,3 +1,5 @@
+import type { RepairOptions, RepairSummary } from './repair-types.ts';
+
 /**
  * What a store is to those who use it: records, options and summaries. docs/store-format.md describes the bytes.
  * A snapshot's `id` is 64 hexadecimal digits; times are `Date`s; sizes are in bytes.
@@ -134,19 +136,27 @@ export interface SnapshotDiff {
   }[];
 }
 
+export interface SnapshotListeners {
+  readonly onWarning?: ((warning: string) => void) | undefined;
+  /** Is told the id of each snapshot whose record is damaged. */
+  readonly onUnreadable?: ((id: string) => void) | undefined;
+}
+
 /** An open store. All methods throw SqlsyncError: STORE_* and INTERRUPTED. */
 export interface Store {
   /** For people: the folder or address. */
   readonly description: string;
   readonly id: string;
-  /** All snapshots, oldest first. Damaged records are left out and told by `onWarning`. */
-  snapshots(options?: { readonly onWarning?: (warning: string) => void }): Promise<StoreSnapshot[]>;
+  /** All snapshots, oldest first. Damaged records are left out and told by `onWarning`, and by `onUnreadable` with their ids. */
+  snapshots(options?: SnapshotListeners): Promise<StoreSnapshot[]>;
   /** The one snapshot whose id begins with `prefix` (at least 4 digits); for `latest` the newest, if all are of one database. */
   find(prefix: string): Promise<StoreSnapshot>;
-  /** Takes snapshots away. Their pages stay until `prune`. */
+  /** Takes snapshots away, also such as cannot be read. Their pages stay until `prune`. */
   forget(ids: readonly string[]): Promise<ForgetSummary>;
   prune(options?: PruneOptions): Promise<PruneSummary>;
   check(options?: CheckOptions): Promise<CheckSummary>;
+  /** After damage, makes a store that backups and prune accept again. Not beside a prune. */
+  repair(options?: RepairOptions): Promise<RepairSummary>;
   stats(options?: StoreCallOptions): Promise<StoreStats>;
   /** What differs between two snapshots; with `owners` by table and index, which takes a temporary copy of both. */
   diff(

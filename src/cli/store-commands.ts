@@ -54,6 +54,11 @@ const DESCRIPTIONS: Readonly<Record<StoreCommandName, Description>> = {
     describe: 'Look for damage in a store',
     load: async () => (await import('./commands/check.ts')).runCheckCommand,
   },
+  repair: {
+    usage: 'repair <store>',
+    describe: 'Make a damaged store usable again',
+    load: async () => (await import('./commands/repair.ts')).runRepairCommand,
+  },
   stats: {
     usage: 'stats <store>',
     describe: 'Say how large a store is, and what it saves',

@@ -10,6 +10,7 @@ export type StoreCommandName =
   | 'forget'
   | 'prune'
   | 'check'
+  | 'repair'
   | 'stats'
   | 'dump'
   | 'open';
@@ -119,6 +120,21 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
   diff: { host: FILTER_OPTIONS.host, path: FILTER_OPTIONS.path, ...OUTPUT_OPTIONS },
   forget: { ...KEEP_OPTIONS, ...FILTER_OPTIONS, 'dry-run': dryRun, prune, ...OUTPUT_OPTIONS },
   prune: { 'dry-run': dryRun, ...OUTPUT_OPTIONS },
+  repair: {
+    'read-data': {
+      type: 'boolean',
+      default: false,
+      describe:
+        'Read all data, and give up the packs that have changed, not only those that are missing or cut',
+    },
+    forget: {
+      type: 'boolean',
+      default: false,
+      describe: 'Forget the snapshots that cannot be restored whole',
+    },
+    'dry-run': dryRun,
+    ...OUTPUT_OPTIONS,
+  },
   check: {
     'read-data': {
       type: 'boolean',

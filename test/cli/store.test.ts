@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { fork, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { STORE_COMMAND_NAMES } from '../../src/cli/store-options.ts';
@@ -180,6 +180,44 @@ describe('a backup store on the command line', () => {
       },
     );
     assert.deepEqual([head.stdout, head.stderr], ['PRAGMA foreign_keys=OFF;\n', '']);
+  });
+
+  test('forgets a snapshot whose record cannot be read, and repairs an index that is lost', async (t) => {
+    const place = await here(t);
+    const { folder, run, say } = place;
+    await run('backup', 'a.db', 'store');
+    await run('backup', 'b.db', 'store');
+    const [first] = (await listed(place)) as [Listed];
+    writeFileSync(join(folder, 'store', 'snapshots', first.id), '{}');
+    for (const name of readdirSync(join(folder, 'store', 'indexes'))) {
+      const path = join(folder, 'store', 'indexes', name);
+      rmSync(path);
+    }
+    const code = 'STORE_DAMAGED';
+    await assertRefused(
+      ['prune', 'store'],
+      { code, status: 19, says: /snapshots/, hint: /repair/ },
+      { cwd: folder },
+    );
+    const trial = await sqlsync(['repair', 'store', '-n'], { cwd: folder });
+    assert.equal(trial.status, 19);
+    assert.match(
+      trial.stdout,
+      /^To repair:\n {2}2 packs would be indexed again\n1 snapshot cannot be restored whole\n/,
+    );
+    const forgotten = await say('forget', 'store', first.id.slice(0, 9));
+    assert.match(forgotten, new RegExp(`\n${first.id.slice(0, 8)} .*removed\n$`));
+    const summary = await run('repair', 'store', '--read-data');
+    assert.deepEqual([summary['packsIndexed'], summary['lost']], [2, []]);
+    assert.equal(await say('repair', 'store'), 'Nothing to repair\n');
+    assert.deepEqual((await run('check', 'store', '--read-data'))['problems'], []);
+    await run('prune', 'store');
+    await run('restore', 'store', 'back.db');
+    rmSync(join(folder, 'store', 'config'));
+    const refused = await sqlsync(['prune', 'store'], { cwd: folder });
+    assert.match(refused.stderr, /sqlsync repair STORE/);
+    assert.match(await say('repair', 'store'), /the config written anew/);
+    await run('prune', 'store');
   });
 
   test('finds damage, says so by its exit status, and restores nothing wrong', async (t) => {

@@ -10,7 +10,7 @@ import type { FilterArguments } from '../store/snapshot-choice.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
-import { SNAPSHOT_COLUMNS } from './snapshots.ts';
+import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 
 export interface ForgetArguments extends OutputArguments, KeepArguments, FilterArguments {
   readonly store: string;
@@ -34,11 +34,16 @@ export function runForgetCommand(args: ForgetArguments): Promise<number> {
       );
     }
     const store = await openStoreAt(args.store);
-    const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
+    const unreadable: string[] = [];
+    const all = await store.snapshots({
+      onWarning: (warning) => output.warning(warning),
+      onUnreadable: (id) => unreadable.push(id),
+    });
     const groups = policy === undefined ? undefined : planForget(filterSnapshots(all, args), policy);
-    const named = [...new Set(ids.map((id) => chooseById(all, id)))];
-    const doomed = groups?.flatMap(({ remove }) => remove) ?? named;
-    const { forgotten } = args.dryRun ? { forgotten: [] } : await store.forget(doomed.map(({ id }) => id));
+    const chosen = ids.map((id) => chooseById(all, unreadable, id));
+    const named = [...new Map(chosen.map((each) => [each.id, each])).values()];
+    const doomed = groups?.flatMap(({ remove }) => remove.map(({ id }) => id)) ?? named.map(({ id }) => id);
+    const { forgotten } = args.dryRun ? { forgotten: [] } : await store.forget(doomed);
     const prune = args.prune ? await store.prune({ dryRun: args.dryRun, ...options }) : undefined;
     output.json({
       type: 'summary',
@@ -57,17 +62,41 @@ export function runForgetCommand(args: ForgetArguments): Promise<number> {
   });
 }
 
-/** By id alone: `latest`, or a time, is too little to lose a snapshot by. */
-function chooseById(all: readonly StoreSnapshot[], id: string): StoreSnapshot {
-  if (/^[0-9a-f]{4,64}$/i.test(id)) return chooseSnapshot(all, id);
-  throw new SqlsyncError('USAGE', `"${sanitizeText(id, 100)}" is no id of a snapshot`, {
-    hint: 'Give at least the first four digits that `sqlsync snapshots STORE` shows.',
-  });
+/** A snapshot that an id names; without its record where that cannot be read. */
+interface NamedSnapshot {
+  readonly id: string;
+  readonly snapshot: StoreSnapshot | undefined;
 }
 
-function describeNamed(named: readonly StoreSnapshot[], dryRun: boolean): string {
+/** By id alone: `latest`, or a time, is too little to lose a snapshot by. */
+function chooseById(all: readonly StoreSnapshot[], unreadable: readonly string[], id: string): NamedSnapshot {
+  if (!/^[0-9a-f]{4,64}$/i.test(id)) {
+    throw new SqlsyncError('USAGE', `"${sanitizeText(id, 100)}" is no id of a snapshot`, {
+      hint: 'Give at least the first four digits that `sqlsync snapshots STORE` shows.',
+    });
+  }
+  const damaged = unreadable.filter((each) => each.startsWith(id.toLowerCase()));
+  if (damaged[0] === undefined) {
+    const snapshot = chooseSnapshot(all, id);
+    return { id: snapshot.id, snapshot };
+  }
+  const others = all.filter((each) => each.id.startsWith(id.toLowerCase()));
+  if (damaged.length + others.length === 1) return { id: damaged[0], snapshot: undefined };
+  throw new SqlsyncError(
+    'SNAPSHOT_NOT_FOUND',
+    `${damaged.length + others.length} snapshots in the store have ids that begin with ${id}`,
+    { hint: 'Give more digits.' },
+  );
+}
+
+function describeNamed(named: readonly NamedSnapshot[], dryRun: boolean): string {
+  const [id, ...others] = SNAPSHOT_COLUMNS;
   return formatTable(named, [
-    ...SNAPSHOT_COLUMNS,
+    { title: id?.title ?? '', cell: (each: NamedSnapshot) => each.id.slice(0, SHORT_ID_LENGTH) },
+    ...others.map(({ title, cell }) => ({
+      title,
+      cell: ({ snapshot }: NamedSnapshot) => (snapshot === undefined ? '?' : cell(snapshot)),
+    })),
     { title: '', cell: () => (dryRun ? 'would be removed' : 'removed') },
   ]);
 }

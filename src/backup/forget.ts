@@ -1,0 +1,23 @@
+import { encodeChecked } from './checked-json.ts';
+import { isHexId } from './object-id.ts';
+import type { StoreAccess } from './store-files.ts';
+
+/** Takes snapshots away, also those whose records cannot be read. Returns those that were there. Throws SqlsyncError STORE_UNAVAILABLE. */
+export async function forgetSnapshots(access: StoreAccess, ids: readonly string[]): Promise<string[]> {
+  const { backend } = access;
+  const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
+  const forgotten: string[] = [];
+  for (const id of ids) {
+    if (!isHexId(id) || !there.has(id)) continue;
+    await noteForgotten(access, id);
+    await backend.delete(`snapshots/${id}`);
+    forgotten.push(id);
+  }
+  return forgotten;
+}
+
+/** Says that a snapshot is not missing: it was taken away on purpose. */
+export async function noteForgotten({ backend, sealer }: StoreAccess, id: string): Promise<void> {
+  const record = sealer.seal('forgotten', encodeChecked({ version: 1, time: new Date().toISOString() }));
+  await backend.put(`forgotten/${id}`, [record]);
+}

@@ -1,0 +1,86 @@
+import { repairStore } from '../../backup/store.ts';
+import type { LostSnapshot, RepairSummary } from '../../backup/repair-types.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { formatCount, formatPages } from '../format.ts';
+import { runStoreCommand, storeFolder } from '../store/store-command.ts';
+import { formatTable } from '../table.ts';
+import type { OutputArguments } from './common-options.ts';
+import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
+
+export interface RepairArguments extends OutputArguments {
+  readonly store: string;
+  readonly readData: boolean;
+  readonly forget: boolean;
+  readonly dryRun: boolean;
+}
+
+/** `sqlsync repair STORE`; returns the exit status: that of a damaged store where snapshots stay that cannot be restored. */
+export function runRepairCommand(args: RepairArguments): Promise<number> {
+  return runStoreCommand('repair', args, async (output, options) => {
+    const { readData, forget, dryRun } = args;
+    const summary = await repairStore(storeFolder(args.store), { readData, forget, dryRun, ...options });
+    output.json({ type: 'summary', ...summary });
+    output.result(describe(summary));
+    const left = summary.lost.length - summary.forgotten.length;
+    if (left === 0) return EXIT_OK;
+    // The exit status alone would tell nobody who was quiet.
+    if (output.options.verbosity === 'quiet' && !output.options.json) {
+      throw new SqlsyncError(
+        'STORE_DAMAGED',
+        `${args.store}: ${counted(left, 'snapshot')} cannot be restored`,
+        {
+          hint: '`sqlsync repair --dry-run` without -q says which.',
+        },
+      );
+    }
+    return exitStatusOf('STORE_DAMAGED');
+  });
+}
+
+function describe(summary: RepairSummary): string {
+  const { dryRun, lost, forgotten, packsDamaged } = summary;
+  const would = dryRun ? 'would be ' : '';
+  const done = [
+    [summary.configWritten ? 1 : 0, `the config ${would}written anew, with another id`],
+    [summary.indexesRemoved, `${counted(summary.indexesRemoved, 'unreadable index')} ${would}removed`],
+    [summary.packsIndexed, `${counted(summary.packsIndexed, 'pack')} ${would}indexed again`],
+    [summary.packsGivenUp, `${counted(summary.packsGivenUp, 'pack')} missing or damaged, ${would}given up`],
+    [summary.objectsSaved, `${counted(summary.objectsSaved, 'object')} of damaged packs ${would}saved`],
+    [summary.marksRemoved, `${counted(summary.marksRemoved, 'unreadable mark')} ${would}removed`],
+  ] as const;
+  const lines = done.filter(([count]) => count > 0).map(([, text]) => `  ${text}`);
+  lines.unshift(lines.length === 0 ? 'Nothing to repair' : dryRun ? 'To repair:' : 'Repaired:');
+  if (packsDamaged.length > 0)
+    lines.push(
+      `Damaged packs that are still there, until prune deletes them:`,
+      ...packsDamaged.map((id) => `  packs/${id}`),
+    );
+  if (lost.length === 0) return lines.join('\n');
+  const fate = forgotten.length > 0 ? `: ${dryRun ? 'to be ' : ''}forgotten` : '';
+  lines.push(`${counted(lost.length, 'snapshot')} cannot be restored whole${fate}`, describeLost(lost));
+  if (forgotten.length === 0)
+    lines.push('A backup brings back what its database still has. --forget takes away those that stay.');
+  return lines.join('\n');
+}
+
+function describeLost(lost: readonly LostSnapshot[]): string {
+  const [id, ...others] = SNAPSHOT_COLUMNS;
+  return formatTable(lost, [
+    { title: id?.title ?? '', cell: (each: LostSnapshot) => each.id.slice(0, SHORT_ID_LENGTH) },
+    ...others.map(({ title, cell }) => ({
+      title,
+      cell: ({ snapshot }: LostSnapshot) => (snapshot === undefined ? '' : cell(snapshot)),
+    })),
+    {
+      title: 'Lost',
+      cell: ({ pagesLost }: LostSnapshot) =>
+        pagesLost === undefined ? 'its record' : formatPages(pagesLost),
+    },
+  ]);
+}
+
+function counted(count: number, noun: string): string {
+  const plural = noun.endsWith('index') ? `${noun}es` : `${noun}s`;
+  return `${formatCount(count)} ${count === 1 ? noun : plural}`;
+}
