@@ -16,6 +16,9 @@ export interface StoredFile {
 export const STORE_FOLDERS = ['packs', 'indexes', 'snapshots', 'marks', 'forgotten'] as const;
 export type StoreFolder = (typeof STORE_FOLDERS)[number];
 
+/** Folder within a store in a folder that is no part of it. */
+export const CACHE_FOLDER = 'cache';
+
 /** Begins the name of what is not finished yet. */
 export const TEMPORARY_PREFIX = '.tmp-';
 
@@ -43,6 +46,8 @@ export interface Backend {
   list(folder: StoreFolder): Promise<StoredFile[]>;
   /** Deletes a file, durably; one that is not there is no error. */
   delete(name: string): Promise<void>;
+  /** Where no space is left: gives up what can be had again. True where there was such. */
+  makeRoom?(): Promise<boolean>;
   /** Removes what interrupted calls of `put` left behind, where there can be such. */
   removeLeftovers?(olderThanMs: number): Promise<void>;
 }

@@ -4,7 +4,7 @@ import type { Stats } from 'node:fs';
 import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
-import { STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
+import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { missingFile, unavailable } from './store-error.ts';
 
@@ -119,6 +119,18 @@ export class DirectoryBackend implements Backend {
     } catch (error) {
       throw unavailable(this.description, `delete ${name}`, error);
     }
+  }
+
+  /** The cache of page hashes: without it the next backup reads its parent from the store. */
+  async makeRoom(): Promise<boolean> {
+    const cache = join(this.#folder, CACHE_FOLDER);
+    const names = await readdir(cache).catch(() => []);
+    try {
+      for (const name of names) await rm(join(cache, name), { force: true });
+    } catch (error) {
+      throw unavailable(this.description, `delete ${CACHE_FOLDER}`, error);
+    }
+    return names.length > 0;
   }
 
   async removeLeftovers(olderThanMs: number): Promise<void> {

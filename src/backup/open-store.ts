@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import { CACHE_FOLDER } from './backend.ts';
 import type { Backend } from './backend.ts';
 import { putConfig, readConfig } from './config.ts';
 import type { InitOptions } from './config.ts';
@@ -7,9 +8,6 @@ import { HashCache } from './hash-cache.ts';
 import { openOrRepairConfig } from './repair-config.ts';
 import { sealerOf } from './seal.ts';
 import type { StoreAccess } from './store-files.ts';
-
-/** Folder within a store that is no part of it. */
-const CACHE_FOLDER = 'cache';
 
 /** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
 export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {

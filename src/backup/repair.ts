@@ -1,7 +1,6 @@
-import type { IndexedPack } from './index-file.ts';
 import { ID_BYTES, isHexId, toHex } from './object-id.ts';
 import type { KnownPack } from './object-index.ts';
-import { PackWriter, putIndexFile } from './pack-writer.ts';
+import { PackWriter, putIndexFiles } from './pack-writer.ts';
 import { findLost, forgetLost } from './repair-lost.ts';
 import { nameObjects } from './repair-names.ts';
 import type { Named } from './repair-names.ts';
@@ -15,9 +14,6 @@ import { throwIfAborted } from './store-error.ts';
 import { loadContents, loadSnapshots } from './store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from './store-files.ts';
 import { withTrialBackend } from './trial-backend.ts';
-
-/** So that an index is written in memory that does not grow with the store. */
-const MAX_OBJECTS_PER_INDEX = 2_000_000;
 
 /**
  * After damage, makes a store that backup, prune and check accept again: see docs/store-format.md, "Repair". Deletes no pack, and nothing
@@ -172,21 +168,10 @@ async function putIndexes(
 ): Promise<string[]> {
   const outdated = [...indexFiles].filter(([, packs]) => packs.some((pack) => givenUp.has(pack)));
   const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !givenUp.has(pack)));
-  const written = new Set<string>();
-  let batch: IndexedPack[] = [];
-  let objects = 0;
-  const put = async (): Promise<void> => {
-    if (batch.length > 0) written.add((await putIndexFile(backend, sealer, batch)).name);
-    batch = [];
-    objects = 0;
-  };
-  for (const pack of new Set([...kept, ...complete])) {
-    const described = index.describe(index.packs.get(pack) as KnownPack);
-    if (objects + described.depths.length > MAX_OBJECTS_PER_INDEX) await put();
-    batch.push(described);
-    objects += described.depths.length;
-  }
-  await put();
+  const described = [...new Set([...kept, ...complete])].map((pack) =>
+    index.describe(index.packs.get(pack) as KnownPack),
+  );
+  const written = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
   return outdated
     .map(([name]) => name)
     .filter((name) => !written.has(name))

@@ -1,4 +1,4 @@
-import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 
 /** A file of the store is not as it was written. */
 export class StoreDamage extends SqlsyncError {
@@ -32,7 +32,10 @@ export function missingFile(description: string, file: string, cause?: unknown):
 export function unavailable(description: string, what: string, cause: unknown): SqlsyncError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new SqlsyncError('STORE_UNAVAILABLE', `Store ${description}: cannot ${what}: ${sanitizeText(why)}`, {
-    hint: 'Check permissions, free space and the connection. What was written so far does no harm; run it again.',
+    hint:
+      systemErrorCode(cause) === 'ENOSPC'
+        ? 'No space is left. Forget snapshots, then `sqlsync prune STORE`; with `--grace 0`, while nothing else uses the store, it waits for nothing.'
+        : 'Check permissions, free space and the connection. What was written so far does no harm; run it again.',
     cause,
   });
 }

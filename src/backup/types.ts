@@ -65,8 +65,8 @@ export interface PruneOptions extends StoreCallOptions {
   /** Part of a pack, 0 to 1, that may be garbage before it is repacked; default 0.2. */
   readonly maxUnusedRatio?: number | undefined;
   /**
-   * Age of a mark, in seconds, from which its packs are deleted; default: the store's grace period. Less is only safe while
-   * no backup runs.
+   * Age of a mark, in seconds, from which its packs are deleted; default: the store's grace period. Less is only safe while nobody else
+   * uses the store. With 0, packs that hold nothing needed are deleted without a mark.
    */
   readonly graceSeconds?: number | undefined;
 }
@@ -81,6 +81,8 @@ export interface PruneSummary {
   /** Marked packs whose grace period is not over, and their bytes: a later prune deletes them. */
   readonly packsWaiting: number;
   readonly bytesWaiting: number;
+  /** Not all could be copied and marked, since there is no space left. Run it again: this one may have made some. */
+  readonly outOfSpace: boolean;
 }
 
 export interface CheckOptions extends StoreCallOptions {

@@ -73,6 +73,7 @@ const dryRun = {
   default: false,
   describe: 'Only say what would be done',
 } as const;
+const JOB_OPTIONS_OF_STORES = { 'lock-wait': JOB_OPTIONS['lock-wait'], ping: JOB_OPTIONS.ping } as const;
 const { compress, hash, overwrite, replace } = SYNC_OPTIONS;
 
 /** By command. */
@@ -118,8 +119,29 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
     ...COMMON_OPTIONS,
   },
   diff: { host: FILTER_OPTIONS.host, path: FILTER_OPTIONS.path, ...OUTPUT_OPTIONS },
-  forget: { ...KEEP_OPTIONS, ...FILTER_OPTIONS, 'dry-run': dryRun, prune, ...OUTPUT_OPTIONS },
-  prune: { 'dry-run': dryRun, ...OUTPUT_OPTIONS },
+  forget: {
+    ...KEEP_OPTIONS,
+    ...FILTER_OPTIONS,
+    'dry-run': dryRun,
+    prune,
+    ...JOB_OPTIONS_OF_STORES,
+    ...OUTPUT_OPTIONS,
+  },
+  prune: {
+    'max-unused': {
+      type: 'string',
+      describe:
+        'Part of a pack that may be garbage before what is needed of it is copied (default 20%), or unlimited',
+    },
+    grace: {
+      type: 'string',
+      describe:
+        'Grace period of this run, less than that of the store (0: delete at once); only while nothing else uses the store',
+    },
+    'dry-run': dryRun,
+    ...JOB_OPTIONS_OF_STORES,
+    ...OUTPUT_OPTIONS,
+  },
   repair: {
     'read-data': {
       type: 'boolean',

@@ -142,7 +142,11 @@ describe('a backup store on the command line', () => {
     assert.deepEqual(groups[0]?.keep[0]?.reasons, ['daily snapshot']);
     assert.equal(groups[0]?.remove.length, 1);
     assert.equal((await listed(place)).length, 2);
-    await run('prune', 'store');
+    const server = await startPingServer(t);
+    const url = `${server.url}/check`;
+    await run('prune', 'store', '--grace', '0', '--max-unused', '5%', '--lock-wait', '0', '--ping', url);
+    const told = server.pings.map(({ request }) => request);
+    assert.deepEqual(told, ['POST /check/start', 'POST /check']);
     assert.deepEqual((await run('check', 'store', '--read-data'))['problems'], []);
     assert.match(await say('stats', 'store'), /^2 snapshots of 2 databases\n +raw +[\d.]+ kB/);
   });

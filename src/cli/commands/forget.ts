@@ -1,65 +1,69 @@
 import { planForget } from '../../backup/plan-forget.ts';
-import type { StoreSnapshot } from '../../backup/types.ts';
+import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { EXIT_OK } from '../exit.ts';
+import { canonicalLocation } from '../job/job.ts';
+import type { Output } from '../output.ts';
 import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
 import { policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import { openStoreAt, runStoreJob } from '../store/store-command.ts';
+import type { StoreJobArguments } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
-import type { OutputArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 
-export interface ForgetArguments extends OutputArguments, KeepArguments, FilterArguments {
+export interface ForgetArguments extends StoreJobArguments, KeepArguments, FilterArguments {
   readonly store: string;
   readonly ids?: string[] | undefined;
-  readonly dryRun: boolean;
   readonly prune: boolean;
 }
 
 /** `sqlsync forget STORE [ID…] --keep-…`; returns the exit status. */
 export function runForgetCommand(args: ForgetArguments): Promise<number> {
-  return runStoreCommand('forget', args, async (output, options) => {
-    const policy = policyOf(args);
-    const ids = args.ids ?? [];
-    if ((policy === undefined) === (ids.length === 0)) {
-      throw new SqlsyncError(
-        'USAGE',
-        policy === undefined
-          ? 'Nothing says what to forget: there is neither a policy nor an id'
-          : 'A policy and ids exclude each other',
-        { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
-      );
-    }
-    const store = await openStoreAt(args.store);
-    const unreadable: string[] = [];
-    const all = await store.snapshots({
-      onWarning: (warning) => output.warning(warning),
-      onUnreadable: (id) => unreadable.push(id),
-    });
-    const groups = policy === undefined ? undefined : planForget(filterSnapshots(all, args), policy);
-    const chosen = ids.map((id) => chooseById(all, unreadable, id));
-    const named = [...new Map(chosen.map((each) => [each.id, each])).values()];
-    const doomed = groups?.flatMap(({ remove }) => remove.map(({ id }) => id)) ?? named.map(({ id }) => id);
-    const { forgotten } = args.dryRun ? { forgotten: [] } : await store.forget(doomed);
-    const prune = args.prune ? await store.prune({ dryRun: args.dryRun, ...options }) : undefined;
-    output.json({
-      type: 'summary',
-      dryRun: args.dryRun,
-      groups: groups === undefined ? [] : groupsAsJson(groups),
-      forgotten,
-      ...(prune === undefined ? {} : { prune }),
-    });
-    output.result(
-      groups === undefined
-        ? describeNamed(named, args.dryRun)
-        : describeGroups(groups, args.dryRun) || 'No snapshots',
-    );
-    if (prune !== undefined) output.result(describePrune(prune));
-    return EXIT_OK;
+  return runStoreJob('forget', args, {
+    name: () => ['forget', canonicalLocation(args.store)],
+    work: (output, options) => forget(args, output, options),
   });
+}
+
+async function forget(args: ForgetArguments, output: Output, options: StoreCallOptions): Promise<void> {
+  const policy = policyOf(args);
+  const ids = args.ids ?? [];
+  if ((policy === undefined) === (ids.length === 0)) {
+    throw new SqlsyncError(
+      'USAGE',
+      policy === undefined
+        ? 'Nothing says what to forget: there is neither a policy nor an id'
+        : 'A policy and ids exclude each other',
+      { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
+    );
+  }
+  const store = await openStoreAt(args.store);
+  const unreadable: string[] = [];
+  const all = await store.snapshots({
+    onWarning: (warning) => output.warning(warning),
+    onUnreadable: (id) => unreadable.push(id),
+  });
+  const groups = policy === undefined ? undefined : planForget(filterSnapshots(all, args), policy);
+  const chosen = ids.map((id) => chooseById(all, unreadable, id));
+  const named = [...new Map(chosen.map((each) => [each.id, each])).values()];
+  const doomed = groups?.flatMap(({ remove }) => remove.map(({ id }) => id)) ?? named.map(({ id }) => id);
+  const { forgotten } = args.dryRun ? { forgotten: [] } : await store.forget(doomed);
+  const prune = args.prune ? await store.prune({ dryRun: args.dryRun, ...options }) : undefined;
+  output.json({
+    type: 'summary',
+    dryRun: args.dryRun,
+    groups: groups === undefined ? [] : groupsAsJson(groups),
+    forgotten,
+    ...(prune === undefined ? {} : { prune }),
+  });
+  output.result(
+    groups === undefined
+      ? describeNamed(named, args.dryRun)
+      : describeGroups(groups, args.dryRun) || 'No snapshots',
+  );
+  if (prune !== undefined) output.result(describePrune(prune));
 }
 
 /** A snapshot that an id names; without its record where that cannot be read. */

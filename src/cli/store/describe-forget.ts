@@ -44,10 +44,11 @@ export function describePrune(summary: PruneSummary): string {
     packsWaiting,
     bytesWaiting,
     packsRepacked,
+    outOfSpace,
   } = summary;
   const would = dryRun ? 'would be ' : '';
   const lines = [`${formatCount(packsDeleted)} packs ${would}deleted, ${formatBytes(bytesDeleted)} freed`];
-  if (packsDeleted + packsMarked + packsWaiting === 0)
+  if (packsDeleted + packsMarked + packsWaiting === 0 && !outOfSpace)
     return 'Nothing to remove; what was added within the grace period of the store is left alone';
   if (packsMarked > 0)
     lines.push(
@@ -58,5 +59,7 @@ export function describePrune(summary: PruneSummary): string {
     lines.push(
       `  ${formatCount(packsWaiting)} packs (${formatBytes(bytesWaiting)}) wait for their grace period to end`,
     );
+  if (outOfSpace)
+    lines.push('  no space is left for the rest: run it again, now that this run has made some');
   return lines.join('\n');
 }

@@ -6,6 +6,8 @@ import { parseLocation } from '../../transport/location.ts';
 import { outputOf } from '../commands/common-options.ts';
 import type { OutputArguments } from '../commands/common-options.ts';
 import { exitStatusOf } from '../exit.ts';
+import { jobOptionsOf, runJob } from '../job/job.ts';
+import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { storeListeners } from '../progress.ts';
 import { withInterruption } from '../signals.ts';
@@ -24,6 +26,40 @@ export async function runStoreCommand(
     );
   } catch (error) {
     const failure = explainName(command, toSqlsyncError(error));
+    output.error(failure);
+    return exitStatusOf(failure.code);
+  } finally {
+    listeners.end();
+  }
+}
+
+/** A command on a store that cron may run. */
+export type StoreJobArguments = OutputArguments &
+  Pick<JobArguments, 'lockWait' | 'ping'> & { readonly dryRun: boolean };
+
+/** The same for a command that is not to overlap with another run of it, and that tells how it went; returns the exit status. */
+export async function runStoreJob(
+  command: string,
+  args: StoreJobArguments,
+  job: {
+    /** Runs of the same name do not overlap, where that is asked for. Throws SqlsyncError USAGE. */
+    name(): readonly string[];
+    work(output: Output, options: StoreCallOptions & { readonly signal: AbortSignal }): Promise<void>;
+  },
+): Promise<number> {
+  const output = outputOf(args);
+  const listeners = storeListeners(output);
+  try {
+    return await runJob({
+      name: job.name(),
+      expected: [],
+      options: jobOptionsOf(args, args.dryRun),
+      output,
+      explain: (failure) => explainName(command, failure),
+      run: (signal) => job.work(output, { signal, onProgress: (progress) => listeners.onProgress(progress) }),
+    });
+  } catch (error) {
+    const failure = toSqlsyncError(error);
     output.error(failure);
     return exitStatusOf(failure.code);
   } finally {

@@ -1,0 +1,52 @@
+import { isOutOfSpace } from './out-of-space.ts';
+import { PackWriter } from './pack-writer.ts';
+import type { PrunePlan } from './prune-plan.ts';
+import { throwIfAborted } from './store-error.ts';
+import type { StoreAccess, StoreContents } from './store-files.ts';
+import type { PruneOptions } from './types.ts';
+
+/** Copies what is needed, in the form that it has, out of packs that are or will be marked. */
+export async function copyNeeded(
+  { backend, sealer }: StoreAccess,
+  { index, reader }: StoreContents,
+  { toCopy, needed }: PrunePlan,
+  options: PruneOptions,
+): Promise<void> {
+  const writer = new PackWriter(backend, sealer, index);
+  try {
+    for (const [done, pack] of toCopy.entries()) {
+      options.onProgress?.({ phase: 'write', done, total: toCopy.length });
+      for (let frame = pack.firstFrame; frame < pack.firstFrame + pack.frameCount; frame++) {
+        throwIfAborted(options.signal);
+        copyFrame(writer, { index, reader }, frame, needed);
+        await writer.ready();
+      }
+    }
+    await writer.finish();
+  } catch (error) {
+    await writer.abort();
+    // No index names them; they would lie about for the grace period where there is no room.
+    if (isOutOfSpace(error) && writer.indexNames.length === 0)
+      for (const pack of writer.packIds) await backend.delete(`packs/${pack}`);
+    throw error;
+  }
+}
+
+function copyFrame(
+  writer: PackWriter,
+  { index, reader }: Pick<StoreContents, 'index' | 'reader'>,
+  number: number,
+  needed: Uint8Array,
+): void {
+  const { firstObject, objectCount } = index.frames[number] as { firstObject: number; objectCount: number };
+  if (needed.subarray(firstObject, firstObject + objectCount).indexOf(1) === -1) return;
+  const frame = reader.readFrame(number);
+  for (let i = 0; i < objectCount; i++) {
+    const object = firstObject + i;
+    if (needed[object] !== 1) continue;
+    const id = index.idOf(object).slice();
+    const depth = index.depthOf(object);
+    if (frame.kind === 'pages') writer.addPage(id, frame.object(i), depth, frame.pageSize);
+    else writer.addNode(id, frame.object(i), depth);
+  }
+}

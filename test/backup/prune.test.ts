@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { MemoryBackend } from '../../src/backup/memory-backend.ts';
+import { change, smallDatabase } from '../pages/databases.ts';
+import { pageImage, tempDir } from '../support/compare.ts';
+import { assertStored, backupHere, storeHere } from './store-here.ts';
+
+const GRACE_SECONDS = 1000;
+
+describe('a prune', () => {
+  test('makes one of many small packs, once, and loses nothing by it', async (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
+    const pass = (): void => t.mock.timers.setTime(Date.now() + 2 * GRACE_SECONDS * 1000);
+    const folder = tempDir(t);
+    const memory = new MemoryBackend();
+    const here = await storeHere(memory, folder, GRACE_SECONDS);
+    const origin = join(folder, 'origin.db');
+    smallDatabase(origin, { rows: 20 });
+    const images = new Map<string, Buffer>();
+    for (let hour = 0; hour < 18; hour++) {
+      change(origin, `UPDATE item SET amount = ${hour} WHERE id = ${hour + 1}`);
+      const image = pageImage(origin);
+      images.set((await backupHere(here, origin)).id, image);
+    }
+    const packs = async (): Promise<number> => (await memory.list('packs')).length;
+    assert.equal(await packs(), 18);
+    pass();
+    assert.equal((await here.store.prune()).packsMarked, 18);
+    pass();
+    assert.equal((await here.store.prune()).packsDeleted, 18);
+    assert.equal(await packs(), 1);
+    pass();
+    const { packsMarked, packsDeleted, packsWaiting } = await here.store.prune();
+    assert.deepEqual([packsMarked, packsDeleted, packsWaiting], [0, 0, 0]);
+    await assertStored(here, await here.store.snapshots(), images);
+    const { problems, damaged } = await here.store.check({ readData: true });
+    assert.deepEqual([problems, damaged], [[], []]);
+    assert.equal((await memory.list('indexes')).length, 1);
+  });
+
+  test('without a grace period deletes at once what nobody needs', async (t) => {
+    const folder = tempDir(t);
+    const memory = new MemoryBackend();
+    const here = await storeHere(memory, folder, GRACE_SECONDS);
+    const origin = join(folder, 'origin.db');
+    smallDatabase(origin, { rows: 20 });
+    const kept = await backupHere(here, origin);
+    const image = pageImage(origin);
+    change(origin, 'UPDATE item SET amount = -1');
+    const gone = await backupHere(here, origin);
+    await here.store.forget([gone.id]);
+    const trial = await here.store.prune({ dryRun: true, graceSeconds: 0 });
+    const done = await here.store.prune({ graceSeconds: 0 });
+    assert.deepEqual({ ...done, dryRun: true }, trial);
+    assert.deepEqual([done.packsMarked, done.packsDeleted], [0, 1]);
+    for (const where of ['marks', 'forgotten'] as const) assert.deepEqual(await memory.list(where), []);
+    await assertStored(here, await here.store.snapshots(), new Map([[kept.id, image]]));
+    const { problems } = await here.store.check({ readData: true });
+    assert.deepEqual(problems, []);
+  });
+});
