@@ -29,6 +29,7 @@ export function nameObjects(
   packs: readonly ScannedPack[],
   signal: AbortSignal | undefined,
 ): Named {
+  if (packs.length === 0) return { ...contents, complete: new Set() };
   for (;;) {
     const index = indexWith(contents, packs);
     const reader = new ObjectReader(index, access.backend, access.sealer);

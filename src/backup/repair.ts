@@ -41,7 +41,8 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const survives = (pack: string): boolean =>
     named.complete.has(pack) || (contents.index.packs.has(pack) && !givenUp.has(pack));
   const isWanted = await wantedIn(access, named, scanned);
-  const objectsSaved = await salvage(access, named, { survives, isWanted }, options);
+  const mayLose = givenUp.size > 0 || named.complete.size < scanned.length;
+  const objectsSaved = mayLose ? await salvage(access, named, { survives, isWanted }, options) : 0;
   // Before others are put: one with the same packs in the same order has the same name.
   for (const file of indexes) await backend.delete(file);
   const replaced = await putIndexes(access, contents, named, givenUp);
