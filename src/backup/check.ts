@@ -1,13 +1,12 @@
 import { setImmediate } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
-import { decodeChecked } from './checked-json.ts';
+import { damagedNotes } from './forget.ts';
 import { orderByRoot } from './check-order.ts';
 import { comparePack } from './compare-pack.ts';
 import { Damage } from './damage.ts';
-import { isHexId } from './object-id.ts';
 import type { KnownPack } from './object-index.ts';
 import { StoreDamage, throwIfAborted } from './store-error.ts';
-import { loadContents, loadSnapshots, MAX_JSON_BYTES } from './store-files.ts';
+import { loadContents, loadSnapshots } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from './types.ts';
 
@@ -39,6 +38,7 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
   for (const [file, { message }] of contents.reader.found) {
     if (!problems.some((problem) => problem.file === file)) problems.push({ file, message });
   }
+  if (problems.length + damaged.length > 0) problems.push(...check.changedUnindexed);
   if (problems.length === 0) {
     for (const { snapshot, pagesLost } of damaged) {
       const what = `needs ${pagesLost} pages of which no index names all that they are made of`;
@@ -60,6 +60,8 @@ const OBJECTS_PER_TURN = 4096;
 class StoreCheck {
   /** By number of object: 1 for a copy that cannot be read. */
   readonly bad: Uint8Array;
+  /** What no index names is garbage, or given up by a repair, unless something is missing. */
+  readonly changedUnindexed: CheckProblem[] = [];
   packsRead = 0;
   bytesRead = 0;
   readonly #access: StoreAccess;
@@ -114,9 +116,11 @@ class StoreCheck {
       const { bytes, isChanged } = await comparePack(this.#access.backend, id);
       this.packsRead++;
       this.bytesRead += bytes;
-      const isOfItsLength = this.#contents.index.packs.get(id)?.present !== false;
-      if (isChanged && isOfItsLength)
-        this.#problems.push({ file, message: `${file} in the store was changed since it was written` });
+      if (!isChanged) return;
+      const known = this.#contents.index.packs.get(id);
+      const problem = { file, message: `${file} in the store was changed since it was written` };
+      if (known === undefined) this.changedUnindexed.push(problem);
+      else if (known.present) this.#problems.push(problem);
     } catch (error) {
       // A prune deletes what no index names any more.
       const isExpected = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
@@ -162,24 +166,15 @@ class StoreCheck {
 
 /** The records of what was taken away on purpose, and whether a snapshot that another one names as its parent is neither there nor taken away. */
 async function checkForgotten(
-  { backend, sealer }: StoreAccess,
+  access: StoreAccess,
   snapshots: readonly StoreSnapshot[],
   problems: CheckProblem[],
 ): Promise<void> {
+  const { backend } = access;
   // In this order: a forget puts its record before it deletes.
   const there = await backend.list('snapshots');
   const forgotten = await backend.list('forgotten');
-  for (const { name } of forgotten.filter((file) => isHexId(file.name))) {
-    const file = `forgotten/${name}`;
-    try {
-      const sealed = await backend.get(file, { offset: 0, length: MAX_JSON_BYTES });
-      decodeChecked(sealer.open('forgotten', sealed), file);
-    } catch (error) {
-      // A prune may have deleted it meanwhile.
-      if (!(error instanceof StoreDamage)) throw error;
-      if (error.code !== 'STORE_FILE_MISSING') problems.push({ file, message: error.message });
-    }
-  }
+  for (const { file, message } of await damagedNotes(access, forgotten)) problems.push({ file, message });
   const known = new Set([...forgotten, ...there].map(({ name }) => name));
   for (const snapshot of snapshots) {
     const { parent } = snapshot;

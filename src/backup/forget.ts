@@ -1,6 +1,9 @@
-import { encodeChecked } from './checked-json.ts';
+import type { StoredFile } from './backend.ts';
+import { decodeChecked, encodeChecked } from './checked-json.ts';
 import { isHexId } from './object-id.ts';
 import { isThereRoom } from './out-of-space.ts';
+import { StoreDamage } from './store-error.ts';
+import { MAX_JSON_BYTES } from './store-files.ts';
 import type { StoreAccess } from './store-files.ts';
 
 /**
@@ -21,6 +24,36 @@ export async function forgetSnapshots(access: StoreAccess, ids: readonly string[
   // Without a note it counts as missing, where another names it as its parent, until that is forgotten too.
   for (const id of unnoted) await isThereRoom(backend, () => noteForgotten(access, id));
   return forgotten;
+}
+
+/** Those of these notes that cannot be read, with what is wrong. Throws SqlsyncError STORE_UNAVAILABLE. */
+export async function damagedNotes(
+  { backend, sealer }: StoreAccess,
+  notes: readonly StoredFile[],
+): Promise<{ readonly id: string; readonly file: string; readonly message: string }[]> {
+  const damaged: { id: string; file: string; message: string }[] = [];
+  for (const { name: id } of notes.filter(({ name }) => isHexId(name))) {
+    const file = `forgotten/${id}`;
+    try {
+      const sealed = await backend.get(file, { offset: 0, length: MAX_JSON_BYTES });
+      decodeChecked(sealer.open('forgotten', sealed), file);
+    } catch (error) {
+      // A prune may have deleted it meanwhile.
+      if (!(error instanceof StoreDamage)) throw error;
+      if (error.code !== 'STORE_FILE_MISSING') damaged.push({ id, file, message: error.message });
+    }
+  }
+  return damaged;
+}
+
+/** Writes anew what tells of a forgotten snapshot; its name says all that matters. */
+export async function repairNotes(access: StoreAccess): Promise<number> {
+  const damaged = await damagedNotes(access, await access.backend.list('forgotten'));
+  for (const { id, file } of damaged) {
+    await access.backend.delete(file);
+    await noteForgotten(access, id);
+  }
+  return damaged.length;
 }
 
 /** Says that a snapshot is not missing: it was taken away on purpose. */

@@ -12,7 +12,6 @@ import type { ObjectIndex } from './object-index.ts';
 import type { Sealer } from './seal.ts';
 import { damaged, StoreDamage } from './store-error.ts';
 
-
 /** 16 MB, as many as 500,000 pages have. */
 const MAX_KEPT_NODES = 8192;
 

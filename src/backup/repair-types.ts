@@ -34,6 +34,8 @@ export interface RepairSummary {
   readonly objectsSaved: number;
   /** Marks that could not be read, and were removed. */
   readonly marksRemoved: number;
+  /** Notes on forgotten snapshots that could not be read, and were written anew. */
+  readonly notesWritten: number;
   /** Snapshots that still cannot be restored whole, or that nobody forgot and that are gone. */
   readonly lost: readonly LostSnapshot[];
   /** Of `lost` those that were forgotten, by id. */

@@ -1,6 +1,7 @@
 import { ID_BYTES, isHexId, toHex } from './object-id.ts';
 import type { KnownPack } from './object-index.ts';
 import { PackWriter, putIndexFiles } from './pack-writer.ts';
+import { repairNotes } from './forget.ts';
 import { findLost, forgetLost } from './repair-lost.ts';
 import { nameObjects } from './repair-names.ts';
 import type { Named } from './repair-names.ts';
@@ -48,6 +49,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const replaced = await putIndexes(access, contents, named, givenUp);
   // Only now, when all that they named is in others.
   for (const file of [...replaced, ...marks]) await backend.delete(file);
+  const notesWritten = await repairNotes({ backend, sealer, config: access.config });
   const lost = await findLost({ backend, sealer, config: access.config }, options);
   const forgotten = options.forget === true ? await forgetLost(access, lost) : [];
   return {
@@ -62,6 +64,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
     ],
     objectsSaved,
     marksRemoved: marks.length,
+    notesWritten,
     lost,
     forgotten,
   };

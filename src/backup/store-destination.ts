@@ -107,7 +107,7 @@ export class StoreDestination implements Destination {
     // Another backup may have put one since the indexes were loaded.
     const parent = ofThis.findLast(({ root }) => root !== undefined && this.#present.has(fromHex(root)));
     if (parent?.pageSize !== target.pageSize) return undefined;
-    const isUsable = allUsable(contents.reader) || firstUnusable(contents.reader, parent) === undefined;
+    const isUsable = allUsable(contents) || firstUnusable(contents.reader, parent) === undefined;
     return isUsable ? parent : undefined;
   }
 

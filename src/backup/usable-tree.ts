@@ -1,6 +1,7 @@
 import { toHex } from './object-id.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import type { StoreContents } from './store-files.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
 /**
@@ -29,7 +30,13 @@ export function firstUnusable(
   return found;
 }
 
-/** True where every pack can be relied upon, so that no tree need be looked at. */
-export function allUsable({ index }: ObjectReader): boolean {
-  return [...index.packs.values()].every((pack) => index.isReliable(pack));
+/**
+ * True where every pack is named by an index and can be relied upon, so that no tree need be looked at. A pack that none names may be what
+ * is left of an index that is lost.
+ */
+export function allUsable({ index, packFiles }: Pick<StoreContents, 'index' | 'packFiles'>): boolean {
+  return (
+    [...packFiles.keys()].every((id) => index.packs.has(id)) &&
+    [...index.packs.values()].every((pack) => index.isReliable(pack))
+  );
 }

@@ -51,14 +51,14 @@ for (const { name, fault, from } of FAULTS) {
       await atEveryOperation(t, fault, from === true, async ({ here, images }, run) => {
         const all = await here.store.snapshots();
         await here.store.forget(all.slice(0, -1).map(({ id }) => id));
-        await here.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 });
+        await here.store.prune({ graceSeconds: 1e-9, maxUnusedRatio: 0 });
         // The first has marked, so this one copies, sweeps and marks.
-        await run((faulty) => faulty.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 }));
+        await run((faulty) => faulty.store.prune({ graceSeconds: 1e-9, maxUnusedRatio: 0 }));
         await assertStored(here, await here.store.snapshots(), images);
-        for (let i = 0; i < 3; i++) await here.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 });
+        for (let i = 0; i < 3; i++) await here.store.prune({ graceSeconds: 1e-9, maxUnusedRatio: 0 });
         await assertStored(here, await here.store.snapshots(), images);
         const { packsMarked, packsWaiting, packsDeleted } = await here.store.prune({
-          graceSeconds: 0,
+          graceSeconds: 1e-9,
           maxUnusedRatio: 0,
         });
         assert.deepEqual([packsMarked, packsWaiting, packsDeleted], [0, 0, 0]);

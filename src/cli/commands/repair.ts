@@ -47,6 +47,10 @@ function describe(summary: RepairSummary): string {
     [summary.packsIndexed, `${counted(summary.packsIndexed, 'pack')} ${would}indexed again`],
     [summary.packsGivenUp, `${counted(summary.packsGivenUp, 'pack')} missing or damaged, ${would}given up`],
     [summary.objectsSaved, `${counted(summary.objectsSaved, 'object')} of damaged packs ${would}saved`],
+    [
+      summary.notesWritten,
+      `${counted(summary.notesWritten, 'note')} on forgotten snapshots ${would}written anew`,
+    ],
     [summary.marksRemoved, `${counted(summary.marksRemoved, 'unreadable mark')} ${would}removed`],
   ] as const;
   const lines = done.filter(([count]) => count > 0).map(([, text]) => `  ${text}`);

@@ -144,7 +144,7 @@ export class StoreScene {
     this.images.set(id, this.#image);
     const all = await this.checkStore(run, { kept: [...kept, id] });
     for (let prunes = 1; ; prunes++) {
-      const summary = await here.store.prune({ graceSeconds: 0 });
+      const summary = await here.store.prune({ graceSeconds: 1e-9 });
       if (summary.packsMarked + summary.packsWaiting + summary.packsDeleted === 0) break;
       assert.ok(prunes < MAX_PRUNES, `${prunes} prunes, and there is more to do: ${JSON.stringify(summary)}`);
     }
@@ -161,7 +161,7 @@ export class StoreScene {
     if (kind === 'absent') return;
     const path = this.#template(kind);
     const hasGrace = kind === 'empty' || kind === 'used';
-    await initStore(path, hasGrace ? {} : { graceSeconds: 0 });
+    await initStore(path, hasGrace ? {} : { graceSeconds: 1e-9 });
     const here = await storeIn(path);
     if (kind !== 'empty') {
       await this.#backUp(here, this.#other);
