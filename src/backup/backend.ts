@@ -42,6 +42,8 @@ export interface Backend {
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
   /** The same without giving up control: pages are read in the middle of hashing. */
   getNow(name: string, range?: ByteRange): Uint8Array;
+  /** The path of a file, for whoever reads in another thread, where it is one of this host. */
+  pathOf?(name: string): string;
   /** What is in a folder whole, in any order; nothing where there is no such folder. */
   list(folder: StoreFolder): Promise<StoredFile[]>;
   /** Deletes a file, durably; one that is not there is no error. */

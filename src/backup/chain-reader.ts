@@ -82,35 +82,42 @@ export class ChainReader {
     if (firsts.includes(-1)) return false;
     const objects = firsts.slice();
     const isReliable = new Uint8Array(count).fill(1);
-    for (let pending = [...firsts.keys()]; pending.length > 0;) {
-      pending.sort(
-        (a, b) => index.frameNumberOf(objects[a] as number) - index.frameNumberOf(objects[b] as number),
-      );
-      const unfinished: number[] = [];
-      for (const i of pending) {
-        const object = objects[i] as number;
-        const frame = this.#frameOf(object);
-        if (frame.kind !== 'pages' || frame.pageSize !== pageSize) return false;
-        if (!index.isReliableObject(object)) isReliable[i] = 0;
-        const place = this.#placeOf(object);
-        const page = into.subarray(i * pageSize, (i + 1) * pageSize);
-        frame.fill(place, page, masks.subarray(i * maskBytes, (i + 1) * maskBytes));
-        const base = frame.baseOf(place);
-        if (base === undefined) {
-          if (roots !== undefined && index.depthOf(firsts[i] as number) >= rootsFromDepth)
-            roots.set(i, { id: index.idOf(object).slice(), bytes: frame.object(place).page.data.slice() });
-          continue;
-        }
-        const below = index.bestCopy(base, index.depthOf(object));
+    const isWhole = (i: number): boolean => index.depthOf(objects[i] as number) === 0;
+    /** Puts in what the object that is next for a page says; returns the base's id, undefined for a whole page, false where that cannot be. */
+    const fill = (i: number): Uint8Array | undefined | false => {
+      const object = objects[i] as number;
+      const frame = this.#frameOf(object);
+      if (frame.kind !== 'pages' || frame.pageSize !== pageSize) return false;
+      if (!index.isReliableObject(object)) isReliable[i] = 0;
+      const place = index.placeOf(object);
+      const page = into.subarray(i * pageSize, (i + 1) * pageSize);
+      frame.fill(place, page, masks.subarray(i * maskBytes, (i + 1) * maskBytes));
+      const base = frame.baseOf(place);
+      if (base === undefined && roots !== undefined && index.depthOf(firsts[i] as number) >= rootsFromDepth)
+        roots.set(i, { id: index.idOf(object).slice(), bytes: frame.object(place).page.data.slice() });
+      return base;
+    };
+    const all = [...firsts.keys()];
+    for (let open = all.filter((i) => !isWhole(i)); open.length > 0; open = open.filter((i) => !isWhole(i))) {
+      for (const i of this.#byFrame(open, objects)) {
+        const base = fill(i);
+        if (base === undefined || base === false) return false;
+        const below = index.bestCopy(base, index.depthOf(objects[i] as number));
         if (below === -1) return false;
         objects[i] = below;
-        unfinished.push(i);
       }
-      pending = unfinished;
     }
+    // In the end, so that each of these large frames is needed once.
+    for (const i of this.#byFrame(all, objects)) if (fill(i) !== undefined) return false;
     // Whoever asks next whether new objects may rely on these pages need not read the chains again.
     for (let i = 0; i < count; i++) if (isReliable[i] === 1) index.learnSound(firsts[i] as number);
     return true;
+  }
+
+  /** Places in `objects`, so that those in one frame follow one another. */
+  #byFrame(places: readonly number[], objects: Int32Array): number[] {
+    const frameOf = (place: number): number => this.#index.frameNumberOf(objects[place] as number);
+    return places.toSorted((a, b) => frameOf(a) - frameOf(b));
   }
 
   #readPage(start: number, into: Uint8Array): boolean {
@@ -132,14 +139,18 @@ export class ChainReader {
     const children = new Uint8Array(NODE_FANOUT * ID_BYTES);
     const done = new Uint8Array(NODE_FANOUT / 8);
     let shape: NodeObject | undefined;
+    let isReliable = true;
     for (let object = start; ;) {
       const frame = this.#frameOf(object);
       if (frame.kind !== 'nodes') return undefined;
       const node = frame.object(this.#placeOf(object));
       shape ??= node;
+      isReliable &&= index.isReliableObject(object);
       fillChildren(children, done, node);
-      if (node.delta === undefined)
+      if (node.delta === undefined) {
+        if (isReliable) index.learnSound(start);
         return encodeNode(shape.level, children.subarray(0, shape.childCount * ID_BYTES));
+      }
       object = index.bestCopy(node.delta.base, index.depthOf(object));
       if (object === -1) return undefined;
     }

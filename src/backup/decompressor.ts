@@ -1,6 +1,12 @@
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
-import type { Decompressed, DecompressorStart, ToDecompress } from './decompressor-thread.ts';
+import type {
+  Decompressed,
+  DecompressorStart,
+  FrameBytes,
+  FrameParts,
+  ToDecompress,
+} from './decompressor-thread.ts';
 
 /** The thread ends when nobody asked for anything for so long. */
 const IDLE_MS = 2000;
@@ -12,7 +18,7 @@ const TIMEOUT_MS = 30_000;
 const THREAD_YOUNG_HEAP_MB = 2;
 
 /**
- * Decompresses in a thread of its own. Results are taken without a turn of the event loop, since pages are read in the middle of hashing.
+ * Reads and decompresses frames in a thread of its own. Results are taken without a turn of the event loop, since pages are read in the middle of hashing.
  * One for the process; its thread runs while there is something to do.
  *
  *     this thread   start(a) start(b) … │ work │ take(a) │ work │ take(b)
@@ -21,7 +27,7 @@ const THREAD_YOUNG_HEAP_MB = 2;
 class Decompressor {
   #thread: { readonly worker: Worker; readonly port: MessagePort; readonly done: Int32Array } | undefined;
   readonly #underWay = new Set<number>();
-  readonly #results = new Map<number, Uint8Array | undefined>();
+  readonly #results = new Map<number, FrameParts | undefined>();
   #nextId = 1;
   #idle: NodeJS.Timeout | undefined;
 
@@ -30,13 +36,13 @@ class Decompressor {
     return this.#thread === undefined;
   }
 
-  /** Begins with a zstd frame of `rawBytes`; takes `bytes` over, and the memory behind them. Returns what to ask `take` for. */
-  start(bytes: Uint8Array, rawBytes: number): number {
+  /** Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for. */
+  start(frame: FrameBytes): number {
     const id = this.#nextId++;
     this.#thread ??= startThread();
     this.#underWay.add(id);
-    const job: ToDecompress = { id, bytes, rawBytes };
-    this.#thread.port.postMessage(job, [bytes.buffer as ArrayBuffer]);
+    const job: ToDecompress = { id, frame };
+    this.#thread.port.postMessage(job, 'plain' in frame ? [frame.plain.buffer as ArrayBuffer] : []);
     this.#endWhenIdle();
     return id;
   }
@@ -47,8 +53,8 @@ class Decompressor {
     return !this.#underWay.has(id);
   }
 
-  /** The result, once, in memory of its own; undefined where it could not be made. Waits for it. */
-  take(id: number): Uint8Array | undefined {
+  /** The result, once; undefined where it could not be made, or is not compressed. Waits for it. */
+  take(id: number): FrameParts | undefined {
     while (this.#underWay.has(id)) {
       const seen = this.#thread === undefined ? 0 : Atomics.load(this.#thread.done, 0);
       this.#collect();
@@ -64,9 +70,9 @@ class Decompressor {
     for (;;) {
       const received = this.#thread && receiveMessageOnPort(this.#thread.port);
       if (received === undefined) return;
-      const { id, bytes } = received.message as Decompressed;
+      const { id, parts } = received.message as Decompressed;
       this.#underWay.delete(id);
-      this.#results.set(id, bytes);
+      this.#results.set(id, parts);
     }
   }
 

@@ -75,6 +75,10 @@ export class DirectoryBackend implements Backend {
     }
   }
 
+  pathOf(name: string): string {
+    return join(this.#folder, name);
+  }
+
   getNow(name: string, range?: ByteRange): Uint8Array {
     let descriptor: number | undefined;
     try {

@@ -1,18 +1,23 @@
 import { SqlsyncError } from '../errors.ts';
 import type { Backend } from './backend.ts';
 import { decompressor } from './decompressor.ts';
-import { decodeBody, decodeFrame, takeApart } from './frame.ts';
+import type { FrameBytes } from './decompressor-thread.ts';
+import { decodeBody, decodeFrame } from './frame.ts';
 import type { Frame } from './frame.ts';
 import { discard } from './frame-memory.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { Sealer } from './seal.ts';
 import { damaged } from './store-error.ts';
 
-/** Memory for decompressed frames: pages that are read in order need some frames of every backup that changed them. */
-const CACHE_BYTES = 12 * 1024 * 1024;
+/**
+ * Memory for decompressed frames. Of small ones, of deltas and nodes, pages that are read in order need two or so of every backup since which
+ * they have changed at most as often as a chain is long; without room for these each batch of pages would decompress them anew. Large ones, of
+ * whole pages, follow one another.
+ */
+const CACHE_BYTES = { small: 24 * 1024 * 1024, large: 3 * 1024 * 1024 };
 
-/** Frames of at least this size are decompressed in another thread; for smaller ones it does not pay. */
-const MIN_THREAD_BYTES = 256 * 1024;
+/** A large frame has at least so many bytes. For smaller ones another thread does not pay. */
+const LARGE_BYTES = 256 * 1024;
 
 /** Bytes of bodies that may be on their way at a time. */
 const MAX_LOADING_BYTES = 8 * 1024 * 1024;
@@ -23,7 +28,6 @@ const MIN_FRAMES_READ = 8;
 interface LoadingFrame {
   /** What to ask the decompressor for. */
   readonly id: number;
-  readonly header: Uint8Array;
   readonly rawBytes: number;
 }
 
@@ -31,9 +35,15 @@ interface CachedFrame {
   readonly frame: Frame;
   /** Where its objects lie. */
   readonly memory: Uint8Array;
-  readonly bytes: number;
   /** Somebody else has it too. */
   isLent: boolean;
+}
+
+/** Frames of one kind of size, the one that was used least lately first. */
+interface FrameShelf {
+  readonly limit: number;
+  readonly frames: Map<number, CachedFrame>;
+  bytes: number;
 }
 
 /** Reads frames of packs by their numbers, and keeps those that were used last. */
@@ -41,12 +51,12 @@ export class FrameCache {
   readonly #index: ObjectIndex;
   readonly #backend: Backend;
   readonly #sealer: Sealer;
-  readonly #cache = new Map<number, CachedFrame>();
+  readonly #small: FrameShelf = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
+  readonly #large: FrameShelf = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
   /** Frames that the decompressor has, in the order in which it got them. */
   readonly #loading = new Map<number, LoadingFrame>();
   #loadingBytes = 0;
   #largeFramesRead = 0;
-  #cachedBytes = 0;
   /** Memory of frames that were dropped, of which the call that is under way may still have a part in hand. */
   #dropped: Uint8Array[] = [];
 
@@ -58,11 +68,12 @@ export class FrameCache {
 
   /** Valid until the next `discardDropped`. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
   get(number: number): Frame {
-    const cached = this.#cache.get(number);
-    if (cached !== undefined) {
+    for (const { frames } of [this.#small, this.#large]) {
+      const cached = frames.get(number);
+      if (cached === undefined) continue;
       // A map keeps the order in which its entries were set: the first is the one that was used least lately.
-      this.#cache.delete(number);
-      this.#cache.set(number, cached);
+      frames.delete(number);
+      frames.set(number, cached);
       return cached.frame;
     }
     return this.#takeLoaded(number) ?? this.#read(number);
@@ -80,24 +91,33 @@ export class FrameCache {
 
   /** From now on somebody else has the frame too: its memory is left to the garbage collector. */
   lend(number: number): void {
-    (this.#cache.get(number) as CachedFrame).isLent = true;
+    const cached = this.#small.frames.get(number) ?? this.#large.frames.get(number);
+    if (cached !== undefined) cached.isLent = true;
   }
 
   /** Begins to decompress a large frame in another thread, for `get`, which tells of what is wrong with it. */
   load(number: number): void {
     const rawBytes = this.#index.frames[number]?.rawBytes ?? 0;
-    if (rawBytes < MIN_THREAD_BYTES || this.#cache.has(number) || this.#loading.has(number)) return;
+    if (rawBytes < LARGE_BYTES || this.#large.frames.has(number) || this.#loading.has(number)) return;
     if (this.#largeFramesRead < MIN_FRAMES_READ) return;
-    if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) this.#keepOldestLoaded();
+    if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) this.#dropOldestLoaded();
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) return;
+    const frame = this.#bytesOf(number);
+    if (frame === undefined) return;
+    this.#loading.set(number, { id: decompressor.start(frame), rawBytes });
+    this.#loadingBytes += rawBytes;
+  }
+
+  /** undefined where they cannot be read. What is a file here, and not encrypted, the thread reads itself. */
+  #bytesOf(number: number): FrameBytes | undefined {
+    const place = this.#index.frames[number];
+    const path = place === undefined ? undefined : this.#backend.pathOf?.(`packs/${place.pack.id}`);
+    if (place !== undefined && path !== undefined && this.#sealer.scheme === 'none')
+      return { path, offset: place.offset, length: place.length };
     try {
-      const { plain, file } = this.#readSealed(number);
-      const { header, packed } = takeApart(plain, file);
-      if (packed === undefined) return;
-      this.#loading.set(number, { id: decompressor.start(packed, rawBytes), header, rawBytes });
-      this.#loadingBytes += rawBytes;
+      return { plain: this.#readSealed(number).plain };
     } catch {
-      // See above.
+      return undefined;
     }
   }
 
@@ -112,7 +132,7 @@ export class FrameCache {
     const { plain, file } = this.#readSealed(number);
     const decoded = decodeFrame(plain, file);
     this.#keep(number, decoded);
-    if (decoded.memory.length >= MIN_THREAD_BYTES) this.#largeFramesRead++;
+    if (decoded.frame.bytes >= LARGE_BYTES) this.#largeFramesRead++;
     return decoded.frame;
   }
 
@@ -122,19 +142,23 @@ export class FrameCache {
     if (loading === undefined) return undefined;
     this.#loading.delete(number);
     this.#loadingBytes -= loading.rawBytes;
-    const memory = decompressor.take(loading.id);
+    const parts = decompressor.take(loading.id);
     const pack = this.#index.frames[number]?.pack.id;
-    if (memory === undefined || pack === undefined) return undefined;
-    const decoded = decodeBody(loading.header, memory, `packs/${pack}`);
+    if (parts === undefined || pack === undefined) return undefined;
+    const decoded = decodeBody(parts.header, parts.body, `packs/${pack}`);
     this.#keep(number, decoded);
     return decoded.frame;
   }
 
-  /** What was not asked for in time makes room for what is asked for now. */
-  #keepOldestLoaded(): void {
+  /** What nobody came for makes room for what is wanted now. */
+  #dropOldestLoaded(): void {
     const [oldest] = this.#loading;
     if (oldest === undefined || !decompressor.isDone(oldest[1].id)) return;
-    this.#takeLoaded(oldest[0]);
+    const [number, { id, rawBytes }] = oldest;
+    const parts = decompressor.take(id);
+    if (parts !== undefined) discard(parts.body);
+    this.#loading.delete(number);
+    this.#loadingBytes -= rawBytes;
   }
 
   #readSealed(number: number): { plain: Uint8Array; file: string } {
@@ -154,16 +178,18 @@ export class FrameCache {
         `packs/${place.pack.id}`,
         'has a frame with another number of objects than its index says',
       );
-    while (this.#cachedBytes + bytes > CACHE_BYTES && this.#cache.size > 0) this.#dropOldest();
-    this.#cache.set(number, { frame, memory, bytes, isLent: false });
-    this.#cachedBytes += bytes;
+    const shelf = bytes >= LARGE_BYTES ? this.#large : this.#small;
+    while (shelf.bytes + bytes > shelf.limit && shelf.frames.size > 0) this.#dropOldest(shelf);
+    shelf.frames.set(number, { frame, memory, isLent: false });
+    shelf.bytes += bytes;
   }
 
-  #dropOldest(): void {
-    const [oldest] = this.#cache;
+  #dropOldest(shelf: FrameShelf): void {
+    const [oldest] = shelf.frames;
     if (oldest === undefined) return;
-    this.#cache.delete(oldest[0]);
-    this.#cachedBytes -= oldest[1].bytes;
-    if (!oldest[1].isLent) this.#dropped.push(oldest[1].memory);
+    const [number, { frame, memory, isLent }] = oldest;
+    shelf.frames.delete(number);
+    shelf.bytes -= frame.bytes;
+    if (!isLent) this.#dropped.push(memory);
   }
 }

@@ -32,7 +32,7 @@ const PACKS_PER_INDEX = 64;
 
 /** Bytes that may wait to be compressed, and packs that may be on their way to the backend. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
-const MAX_PUTS = 2;
+const MAX_PUTS = 1;
 
 /** Objects that will be one frame. */
 interface Batch<T> {

@@ -67,6 +67,7 @@ export class SnapshotSource implements PageSource {
       return this.readScattered(pages.slice(locked + 1), into.subarray((locked + 1) * size));
     }
     if (pages.length === 0) return;
+    this.readAhead(pages);
     const ids = new Uint8Array(pages.length * ID_BYTES);
     for (const [i, page] of pages.entries()) ids.set(this.tree.pageId(page), i * ID_BYTES);
     const found = new Map<number, RootPage>();

@@ -104,7 +104,6 @@ export class PageExchange {
   #expectDiffering(pages: DifferingPage[], next: readonly number[]): Request {
     pages.sort((a, b) => a.pageNumber - b.pageNumber);
     if (!this.#deltasPay) return wholePages(pages.map((page) => whole(page.pageNumber, page.hashPrefix)));
-    this.#old().readAhead?.([...pages.map(({ pageNumber: number }) => number), ...next]);
     const pageSize = this.#pageSize;
     const versions = this.#spareVersions.pop() ?? new Uint8Array(Math.max(MAX_PAGES_REQUEST_BYTES, pageSize));
     readScattered(
@@ -112,6 +111,7 @@ export class PageExchange {
       pages.map((page) => page.pageNumber),
       versions,
     );
+    this.#old().readAhead?.(next);
     const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }, i) => {
       const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
       return { pageNumber: number, hasBlocks: true, old, hashPrefix: prefix };

@@ -1,52 +1,78 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { decompressor } from '../../src/backup/decompressor.ts';
-import { compressBody } from '../../src/backup/zstd.ts';
 import { Random } from '../../fixtures/random.ts';
+import { decompressor } from '../../src/backup/decompressor.ts';
+import type { FrameParts } from '../../src/backup/decompressor-thread.ts';
+import { decodeBody, encodePageFrame } from '../../src/backup/frame.ts';
+import { tempDir } from '../support/compare.ts';
 
-/** Bytes that compress, in memory of their own, and what they are compressed. */
-async function made(seed: number, length: number): Promise<{ body: Uint8Array; packed: Uint8Array }> {
+const PAGE_BYTES = 4096;
+const PAGES = 80;
+
+/** Pages that compress, and a frame of them. */
+async function made(seed: number): Promise<{ pages: Uint8Array; plain: Uint8Array }> {
   const random = new Random(seed);
-  const body = Uint8Array.from({ length }, () => random.integer(0, 7));
-  const packed = await compressBody(body);
-  return { body, packed: Uint8Array.from(packed) };
+  const pages = Uint8Array.from({ length: PAGES * PAGE_BYTES }, () => random.integer(0, 7));
+  const objects = Array.from({ length: PAGES }, (_, i) => ({
+    page: { bitmap: undefined, data: pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES) },
+    base: undefined,
+  }));
+  return { pages, plain: await encodePageFrame(objects, PAGE_BYTES) };
+}
+
+function assertPages(parts: FrameParts | undefined, pages: Uint8Array): void {
+  assert.ok(parts !== undefined);
+  const { frame } = decodeBody(parts.header, parts.body, 'packs/x');
+  assert.ok(frame.kind === 'pages' && frame.objectCount === PAGES);
+  for (let i = 0; i < PAGES; i++)
+    assert.ok(
+      Buffer.from(frame.object(i).page.data).equals(pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES)),
+    );
 }
 
 describe('the decompressor', () => {
-  test('gives each result for its number, in whatever order it is asked', async () => {
-    const all = await Promise.all([1, 2, 3, 4].map((seed) => made(seed, 300_000 + seed)));
-    const ids = all.map(({ body, packed }) => decompressor.start(packed, body.length));
-    for (const i of [2, 0, 3, 1]) {
-      const { body } = all[i] as { body: Uint8Array };
-      assert.deepEqual(decompressor.take(ids[i] as number), body);
-    }
+  test('gives each frame for its number, in whatever order it is asked', async () => {
+    const all = await Promise.all([1, 2, 3, 4].map((seed) => made(seed)));
+    const ids = all.map(({ plain }) => decompressor.start({ plain }));
+    for (const i of [2, 0, 3, 1])
+      assertPages(decompressor.take(ids[i] as number), (all[i] as { pages: Uint8Array }).pages);
   });
 
-  test('gives a result once, and without a turn of the event loop', async () => {
-    const { body, packed } = await made(5, 400_000);
-    const id = decompressor.start(packed, body.length);
-    assert.deepEqual(decompressor.take(id), body);
+  test('reads a part of a file, and gives a frame once', async (t) => {
+    const { pages, plain } = await made(5);
+    const path = join(tempDir(t), 'pack');
+    writeFileSync(path, Buffer.concat([Buffer.alloc(77, 1), plain, Buffer.alloc(99, 2)]));
+    const id = decompressor.start({ path, offset: 77, length: plain.length });
+    assertPages(decompressor.take(id), pages);
     assert.equal(decompressor.take(id), undefined);
   });
 
-  test('gives nothing for bytes that are no zstd, or more than they should be, and goes on', async () => {
-    const { body, packed } = await made(6, 400_000);
-    const garbage = decompressor.start(new Uint8Array(1000).fill(7), 100_000);
-    const longer = decompressor.start(Uint8Array.from(packed), 1000);
-    const good = decompressor.start(packed, body.length);
-    assert.equal(decompressor.take(garbage), undefined);
-    assert.equal(decompressor.take(longer), undefined);
-    assert.deepEqual(decompressor.take(good), body);
+  test('gives nothing for what is no frame, is cut or is not there, and goes on', async (t) => {
+    const { pages, plain } = await made(6);
+    const path = join(tempDir(t), 'pack');
+    writeFileSync(path, plain);
+    const damaged = Uint8Array.from(plain);
+    damaged.fill(7, plain.length >> 1);
+    const ids = [
+      decompressor.start({ plain: new Uint8Array(1000).fill(7) }),
+      decompressor.start({ plain: damaged }),
+      decompressor.start({ path, offset: 1, length: plain.length }),
+      decompressor.start({ path: `${path}-gone`, offset: 0, length: 10 }),
+    ];
+    const good = decompressor.start({ path, offset: 0, length: plain.length });
+    for (const id of ids) assert.equal(decompressor.take(id), undefined);
+    assertPages(decompressor.take(good), pages);
   });
 
   test('forgets what nobody asked for when its thread has ended, and starts another', async () => {
-    const first = await made(7, 300_000);
-    const id = decompressor.start(first.packed, first.body.length);
+    const id = decompressor.start({ plain: (await made(7)).plain });
     // The thread ends by a timer, which is no reason to wait for it by another clock.
     while (!decompressor.isIdle) await delay(50);
     assert.equal(decompressor.take(id), undefined);
-    const second = await made(8, 300_000);
-    assert.deepEqual(decompressor.take(decompressor.start(second.packed, second.body.length)), second.body);
+    const { pages, plain } = await made(8);
+    assertPages(decompressor.take(decompressor.start({ plain })), pages);
   });
 });
