@@ -8,7 +8,7 @@ import { SnapshotTree } from './snapshot-tree.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
 /** Of these pages one is looked at to find out which frames are needed. */
-const READ_AHEAD_STEP = 4;
+const READ_AHEAD_STEP = 16;
 
 export interface SnapshotSourceOptions {
   /** False for whoever checks what he makes of the pages. */

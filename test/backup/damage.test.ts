@@ -1,53 +1,22 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { MemoryBackend } from '../../src/backup/memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { pageImage } from '../support/compare.ts';
-import { change, smallDatabase } from '../pages/databases.ts';
+import { DAMAGES, storeToDamage } from './damages.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
 const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
 
-const folder = mkdtempSync(join(tmpdir(), 'sqlsync-damage-'));
-const files = new Map<string, Uint8Array>();
-const images = new Map<string, Buffer>();
-const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
-
-before(async () => {
-  const memory = new MemoryBackend();
-  const here = await storeHere(memory, folder);
-  for (const [i, origin] of origins.entries()) smallDatabase(origin, { rows: 80, seed: i });
-  for (let day = 0; day < 3; day++) {
-    for (const origin of origins) {
-      change(origin, `UPDATE item SET amount = ${day} WHERE id % 9 = ${day}`);
-      const image = pageImage(origin);
-      images.set((await backupHere(here, origin)).id, image);
-    }
-  }
-  const [first] = await here.store.snapshots();
-  await here.store.forget([first?.id ?? '']);
-  images.delete(first?.id ?? '');
-  for (const [name, bytes] of memory.files) files.set(name, bytes);
+const { folder, origins, files, images } = storeToDamage('damage', async ({ store }, kept) => {
+  const [first] = await store.snapshots();
+  await store.forget([first?.id ?? '']);
+  kept.delete(first?.id ?? '');
 });
-after(() => rmSync(folder, { recursive: true, force: true }));
-
-const DAMAGES: Readonly<Record<string, (bytes: Uint8Array, random: Random) => Uint8Array | undefined>> = {
-  'a flipped bit': (bytes, random) => {
-    const flipped = new Uint8Array(bytes);
-    const at = random.integer(0, bytes.length - 1);
-    flipped[at] = (flipped[at] as number) ^ (1 << random.integer(0, 7));
-    return flipped;
-  },
-  'a file that was cut': (bytes, random) => bytes.slice(0, random.integer(0, bytes.length - 1)),
-  'a file that is missing': () => undefined,
-};
 
 for (const [damage, apply] of Object.entries(DAMAGES)) {
   describe(`${damage} in a store`, () => {

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { encodeChecked } from '../../src/backup/checked-json.ts';
 import { MemoryBackend } from '../../src/backup/memory-backend.ts';
@@ -13,8 +12,7 @@ import { OpenStore } from '../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { pageImage } from '../support/compare.ts';
-import { change, smallDatabase } from '../pages/databases.ts';
-import { DAMAGES } from './damages.ts';
+import { DAMAGES, storeToDamage } from './damages.ts';
 import { FaultyBackend } from './faulty-backend.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
@@ -27,33 +25,16 @@ const IS_LONG = process.env['SQLSYNC_SLOW_TESTS'] === '1';
 /** All repairs here read all data, unless they say so. */
 const DEEP = { readData: true } as const;
 
-const folder = mkdtempSync(join(tmpdir(), 'sqlsync-repair-'));
-const files = new Map<string, Uint8Array>();
-const images = new Map<string, Buffer>();
-const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
-
-before(async () => {
-  const memory = new MemoryBackend();
-  const here = await storeHere(memory, folder);
-  for (const [i, origin] of origins.entries()) smallDatabase(origin, { rows: 80, seed: i });
-  for (let day = 0; day < 3; day++) {
-    for (const origin of origins) {
-      change(origin, `UPDATE item SET amount = ${day} WHERE id % 9 = ${day}`);
-      const image = pageImage(origin);
-      images.set((await backupHere(here, origin)).id, image);
-    }
-  }
+const { folder, origins, files, images } = storeToDamage('repair', async ({ store }, kept) => {
   // Of the oldest all pages are bases of others; those of the newest of the first database nobody needs.
-  const all = await here.store.snapshots();
+  const all = await store.snapshots();
   for (const gone of [all[0], all[4]] as StoreSnapshot[]) {
-    await here.store.forget([gone.id]);
-    images.delete(gone.id);
+    await store.forget([gone.id]);
+    kept.delete(gone.id);
   }
-  const { packsMarked } = await here.store.prune({ graceSeconds: 1e-9, maxUnusedRatio: 0 });
+  const { packsMarked } = await store.prune({ graceSeconds: 1e-9, maxUnusedRatio: 0 });
   assert.ok(packsMarked > 0);
-  for (const [name, bytes] of memory.files) files.set(name, bytes);
 });
-after(() => rmSync(folder, { recursive: true, force: true }));
 
 for (const [damage, apply] of Object.entries(DAMAGES)) {
   describe(`${damage} in a store`, () => {
