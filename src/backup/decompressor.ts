@@ -36,10 +36,14 @@ class Decompressor {
     return this.#thread === undefined;
   }
 
-  /** Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for. */
-  start(frame: FrameBytes): number {
+  /** Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for; undefined where no thread can be had. */
+  start(frame: FrameBytes): number | undefined {
     const id = this.#nextId++;
-    this.#thread ??= startThread();
+    try {
+      this.#thread ??= startThread();
+    } catch {
+      return undefined;
+    }
     this.#underWay.add(id);
     const job: ToDecompress = { id, frame };
     this.#thread.port.postMessage(job, 'plain' in frame ? [frame.plain.buffer as ArrayBuffer] : []);
@@ -54,7 +58,8 @@ class Decompressor {
   }
 
   /** The result, once; undefined where it could not be made, or is not compressed. Waits for it. */
-  take(id: number): FrameParts | undefined {
+  take(id: number | undefined): FrameParts | undefined {
+    if (id === undefined) return undefined;
     while (this.#underWay.has(id)) {
       const seen = this.#thread === undefined ? 0 : Atomics.load(this.#thread.done, 0);
       this.#collect();

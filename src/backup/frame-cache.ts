@@ -104,7 +104,9 @@ export class FrameCache {
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) return;
     const frame = this.#bytesOf(number);
     if (frame === undefined) return;
-    this.#loading.set(number, { id: decompressor.start(frame), rawBytes });
+    const id = decompressor.start(frame);
+    if (id === undefined) return;
+    this.#loading.set(number, { id, rawBytes });
     this.#loadingBytes += rawBytes;
   }
 
