@@ -62,13 +62,13 @@ export async function copyIntoStore(
       tags,
       host,
       bytesReceived: () => connection.bytesReceived,
-      onStored: (snapshot, hashes) => (stored = { snapshot, seed, hashes }),
+      onStored: (snapshot, { hashes, packs }) => (stored = { snapshot, seed, packs, hashes }),
     });
   });
   if (stored === undefined) throw new Error('the copy ended without a snapshot');
-  const { snapshot, seed, hashes } = stored;
+  const { snapshot, seed, packs, hashes } = stored;
   try {
-    cache.save(originName, { snapshot: snapshot.id, algorithm: hash, seed, hashes });
+    cache.save(originName, { snapshot: snapshot.id, algorithm: hash, seed, packs, hashes });
     cache.sweep(listed.known, listed.since);
   } catch (error) {
     job.onWarning(`The next backup will take longer, since its cache cannot be written: ${String(error)}`);
@@ -90,5 +90,6 @@ async function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Prom
 interface NewHashes {
   readonly snapshot: StoreSnapshot;
   readonly seed: Uint8Array;
+  readonly packs: readonly string[];
   readonly hashes: Uint8Array;
 }

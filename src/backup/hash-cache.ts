@@ -23,13 +23,16 @@ export interface CachedHashes {
   readonly snapshot: string;
   readonly algorithm: HashAlgorithm;
   readonly seed: Uint8Array;
+  /** Ids of the packs that the snapshot may need; where one is gone, so may be a page that did not change since. */
+  readonly packs: readonly string[];
   /** One after another, from page 1. */
   readonly hashes: Uint8Array;
 }
 
-const MAGIC = Buffer.from('SQLSYNH1');
+const MAGIC = Buffer.from('SQLSYNH2');
 const SEED_AT = MAGIC.length + ID_BYTES + 1;
-const HASHES_AT = SEED_AT + SEED_BYTES;
+const PACK_COUNT_AT = SEED_AT + SEED_BYTES;
+const PACKS_AT = PACK_COUNT_AT + 4;
 
 /**
  * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. Whatever it says
@@ -51,21 +54,30 @@ export class HashCache {
       return undefined;
     }
     const content = bytes.subarray(0, -ID_BYTES);
-    if (content.length < HASHES_AT || !content.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+    if (content.length < PACKS_AT || !content.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
     if (!sameBytes(idOf(content), bytes.subarray(-ID_BYTES))) return undefined;
     const isSha256 = content[SEED_AT - 1] === HASH_ALGORITHMS.sha256;
+    const hashesAt = PACKS_AT + content.readUInt32LE(PACK_COUNT_AT) * ID_BYTES;
+    const packs: string[] = [];
+    for (let at = PACKS_AT; at < hashesAt; at += ID_BYTES)
+      packs.push(toHex(content.subarray(at, at + ID_BYTES)));
     return {
       snapshot: toHex(content.subarray(MAGIC.length, MAGIC.length + ID_BYTES)),
       algorithm: isSha256 ? 'sha256' : 'xxh64',
-      seed: new Uint8Array(content.subarray(SEED_AT, HASHES_AT)),
-      hashes: new Uint8Array(content.subarray(HASHES_AT)),
+      seed: new Uint8Array(content.subarray(SEED_AT, PACK_COUNT_AT)),
+      packs,
+      hashes: new Uint8Array(content.subarray(hashesAt)),
     };
   }
 
   /** Throws the system's errors, which mean no more than that the next backup takes longer. */
-  save(origin: string, { snapshot, algorithm, seed, hashes }: CachedHashes): void {
+  save(origin: string, { snapshot, algorithm, seed, packs, hashes }: CachedHashes): void {
     if (!isHexId(snapshot)) throw new Error('the hashes are of no snapshot');
-    const header = [MAGIC, Buffer.from(snapshot, 'hex'), Buffer.of(HASH_ALGORITHMS[algorithm]), seed];
+    const packCount = Buffer.alloc(4);
+    packCount.writeUInt32LE(packs.length);
+    const known = Buffer.concat(packs.map((pack) => Buffer.from(pack, 'hex')));
+    const of = [Buffer.from(snapshot, 'hex'), Buffer.of(HASH_ALGORITHMS[algorithm]), seed];
+    const header = [MAGIC, ...of, packCount, known];
     const digest = createHash('sha256');
     for (const piece of [...header, hashes]) digest.update(piece);
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
@@ -103,7 +115,7 @@ export class HashCache {
 
 /** Id of the snapshot that a file is of, if it is whole. */
 function snapshotOf(file: string): string {
-  const header = Buffer.alloc(HASHES_AT);
+  const header = Buffer.alloc(PACKS_AT);
   const descriptor = openSync(file, 'r');
   try {
     readSync(descriptor, header, 0, header.length, 0);

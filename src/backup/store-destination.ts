@@ -8,7 +8,7 @@ import type { IndexedPack } from './index-file.ts';
 import type { CachedHashes } from './hash-cache.ts';
 import type { ObjectReader } from './object-reader.ts';
 import { PackWriter } from './pack-writer.ts';
-import { encodeChecked } from './checked-json.ts';
+import { forgetSnapshots } from './forget.ts';
 import { encodeSnapshot } from './snapshot-record.ts';
 import { SnapshotSource } from './snapshot-source.ts';
 import type { TreeShape } from './snapshot-tree.ts';
@@ -36,8 +36,8 @@ export interface StoreDestinationOptions {
   readonly host: string | undefined;
   /** Bytes that came from the origin so far. */
   readonly bytesReceived: () => number;
-  /** Is told the new snapshot and its page hashes when it is durable. */
-  readonly onStored: (snapshot: StoreSnapshot, hashes: Uint8Array) => void;
+  /** Is told the new snapshot, its page hashes and the packs that it may need when it is durable. */
+  readonly onStored: (snapshot: StoreSnapshot, known: Pick<CachedHashes, 'hashes' | 'packs'>) => void;
 }
 
 /** The part of the grace period that a backup may take without looking again whether all is still there. */
@@ -69,13 +69,14 @@ export class StoreDestination implements Destination {
 
   openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
     const { access, contents, cached } = this.#options;
-    const begun = { time: new Date(), target, origin, parent: this.#chooseParent(target, origin) };
+    const writer = new PackWriter(access.backend, access.sealer, contents.index);
+    const begun = { time: new Date(), target, origin, parent: this.#chooseParent(target, origin), writer };
     const { parent } = begun;
     const oldHashes = parent !== undefined && parent.id === cached?.snapshot ? cached.hashes : undefined;
     const sink = new StoreSink({
       target,
       reader: contents.reader,
-      writer: new PackWriter(access.backend, access.sealer, contents.index),
+      writer,
       // Where hashes are made of its pages, these have to be right.
       parent:
         parent === undefined
@@ -107,13 +108,24 @@ export class StoreDestination implements Destination {
     // Another backup may have put one since the indexes were loaded.
     const parent = ofThis.findLast(({ root }) => root !== undefined && this.#present.has(fromHex(root)));
     if (parent?.pageSize !== target.pageSize) return undefined;
-    const isUsable = allUsable(contents) || firstUnusable(contents.reader, parent) === undefined;
+    const isUsable =
+      (allUsable(contents) && this.#knowsPacksOf(parent)) ||
+      firstUnusable(contents.reader, parent) === undefined;
     return isUsable ? parent : undefined;
   }
 
+  /**
+   * Whether no pack has gone that the parent may need, as one that is lost with its index, or that a repair gave up: a page that did not
+   * change is not read, so nobody would miss it. Where its hashes are not known all pages are read.
+   */
+  #knowsPacksOf(parent: StoreSnapshot): boolean {
+    const { cached, contents } = this.#options;
+    return cached?.snapshot !== parent.id || cached.packs.every((pack) => contents.index.packs.has(pack));
+  }
+
   async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {
-    const { access, tags, bytesReceived, onStored } = this.#options;
-    const { target, origin, time, parent } = begun;
+    const { access, contents, tags, bytesReceived, onStored } = this.#options;
+    const { target, origin, time, parent, writer } = begun;
     const { pageSize, pageCount } = target;
     const record = {
       time,
@@ -137,7 +149,9 @@ export class StoreDestination implements Destination {
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
     await this.#checkKept(id, { pageSize, pageCount, root });
-    onStored({ id, ...record }, hashes);
+    const { index } = contents;
+    const reliable = [...index.packs.values()].filter((pack) => index.isReliable(pack));
+    onStored({ id, ...record }, { hashes, packs: [...reliable.map((pack) => pack.id), ...writer.packIds] });
   }
 
   /**
@@ -151,24 +165,18 @@ export class StoreDestination implements Destination {
 
   /**
    * Only the record keeps a prune from what the snapshot relies on. Where much of the grace period passed before it was there, as in a host
-   * that was suspended, it is looked at once more, and a snapshot that has lost something is taken away.
+   * that was suspended, it is looked at once more, and a snapshot that has lost something is taken away, as `forget` does: another backup
+   * may have taken it for its parent.
    */
   async #checkKept(id: string, shape: TreeShape): Promise<void> {
     if (!this.#isLate()) return;
+    const { access } = this.#options;
     try {
       await this.#lookAgain(shape, [], true);
     } catch (error) {
-      if (error instanceof SqlsyncError && error.code === 'STORE_PRUNED') await this.#takeAway(id);
+      if (error instanceof SqlsyncError && error.code === 'STORE_PRUNED') await forgetSnapshots(access, [id]);
       throw error;
     }
-  }
-
-  /** As `forget` does: another backup may have taken it for its parent. */
-  async #takeAway(id: string): Promise<void> {
-    const { backend, sealer } = this.#options.access;
-    const record = encodeChecked({ version: 1, time: new Date().toISOString() });
-    await backend.put(`forgotten/${id}`, [sealer.seal('forgotten', record)]);
-    await backend.delete(`snapshots/${id}`);
   }
 
   /** Whether half the grace period has passed since it was last looked. */
@@ -225,4 +233,5 @@ interface Begun {
   readonly target: SinkTarget;
   readonly origin: MessageOf<'snapshot'>;
   readonly parent: StoreSnapshot | undefined;
+  readonly writer: PackWriter;
 }
