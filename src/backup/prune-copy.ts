@@ -5,7 +5,10 @@ import { throwIfAborted } from './store-error.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
 import type { PruneOptions } from './types.ts';
 
-/** Copies what is needed, in the form that it has, out of packs that are or will be marked. */
+/**
+ * Copies what is needed, in the form that it has, out of packs that are or will be marked. Each object is checked before: a wrong one in a new
+ * pack would no longer be told by the name of its pack, and so never be repaired. Throws SqlsyncError STORE_*.
+ */
 export async function copyNeeded(
   { backend, sealer }: StoreAccess,
   { index, reader }: StoreContents,
@@ -41,9 +44,11 @@ function copyFrame(
   const { firstObject, objectCount } = index.frames[number] as { firstObject: number; objectCount: number };
   if (needed.subarray(firstObject, firstObject + objectCount).indexOf(1) === -1) return;
   const frame = reader.readFrame(number);
+  const page = new Uint8Array(frame.kind === 'pages' ? frame.pageSize : 0);
   for (let i = 0; i < objectCount; i++) {
     const object = firstObject + i;
     if (needed[object] !== 1) continue;
+    reader.checkObject(object, () => page);
     const id = index.idOf(object).slice();
     const depth = index.depthOf(object);
     if (frame.kind === 'pages') writer.addPage(id, frame.object(i), depth, frame.pageSize);

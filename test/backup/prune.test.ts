@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { MemoryBackend } from '../../src/backup/memory-backend.ts';
-import { change, smallDatabase } from '../pages/databases.ts';
+import { change, column, smallDatabase } from '../pages/databases.ts';
 import { pageImage, tempDir } from '../support/compare.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 
@@ -58,5 +58,46 @@ describe('a prune', () => {
     await assertStored(here, await here.store.snapshots(), new Map([[kept.id, image]]));
     const { problems } = await here.store.check({ readData: true });
     assert.deepEqual(problems, []);
+  });
+
+  test('copies no damaged page to a pack whose name would vouch for it, so that a repair still finds it', async (t) => {
+    const folder = tempDir(t);
+    const memory = new MemoryBackend();
+    const here = await storeHere(memory, folder, GRACE_SECONDS);
+    const origin = join(folder, 'origin.db');
+    change(origin, 'PRAGMA page_size = 512; CREATE TABLE item (id INTEGER PRIMARY KEY, x BLOB)');
+    change(
+      origin,
+      `WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 100)
+      INSERT INTO item SELECT i, randomblob(400) FROM i`,
+    );
+    const gone = await backupHere(here, origin);
+    const [name] = (await memory.list('packs')).map((file) => file.name) as [string];
+    change(origin, 'UPDATE item SET x = randomblob(400) WHERE id <= 50');
+    const kept = await backupHere(here, origin);
+    await here.store.forget([gone.id]);
+    // A row that did not change, in bytes that zstd leaves as they are.
+    const row = pageImage(origin).indexOf(column(origin, 'SELECT x FROM item WHERE id = 80')[0] as Buffer);
+    const pack = memory.files.get(`packs/${name}`) as Uint8Array;
+    const at = Buffer.from(pack).indexOf(pageImage(origin).subarray(row, row + 300));
+    assert.ok(row > 0 && at > 0);
+    memory.files.set(
+      `packs/${name}`,
+      Uint8Array.from(pack, (byte, i) => (i === at + 100 ? byte ^ 1 : byte)),
+    );
+
+    await assert.rejects(here.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 }), { code: 'STORE_DAMAGED' });
+    const { lost, packsDamaged } = await here.store.repair({ readData: true });
+    assert.deepEqual(
+      [lost.map(({ id, pagesLost }) => [id, pagesLost]), packsDamaged],
+      [[[kept.id, 1]], [name]],
+    );
+    const image = pageImage(origin);
+    const healed = await backupHere(here, origin);
+    await assertStored(
+      here,
+      await here.store.snapshots(),
+      new Map([kept, healed].map(({ id }) => [id, image])),
+    );
   });
 });
