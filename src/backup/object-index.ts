@@ -183,7 +183,7 @@ export class ObjectIndex {
       const object = (this.#table[slot] as number) - 1;
       if (this.depthOf(object) >= below || this.#frameOf[object] === PENDING) continue;
       if (!sameBytes(this.#ids, id, idBytes, object * ID_BYTES, at)) continue;
-      if (best === -1 || this.#rank(object) < this.#rank(best)) best = object;
+      if (best === -1 || this.#compare(object, best) < 0) best = object;
     }
     return best;
   }
@@ -195,7 +195,7 @@ export class ObjectIndex {
     this.#each(id, 0, idBytes, (object) => {
       if (this.#frameOf[object] !== PENDING && this.depthOf(object) < below) found.push(object);
     });
-    if (found.length > 1) found.sort((a, b) => this.#rank(a) - this.#rank(b));
+    if (found.length > 1) found.sort((a, b) => this.#compare(a, b));
     return found;
   }
 
@@ -206,6 +206,18 @@ export class ObjectIndex {
       if (first === -1) first = object;
     });
     return first;
+  }
+
+  /**
+   * Which of two copies comes first. Never by the order in which indexes were loaded: of two prunes at once, one may see others than the other,
+   * and each would delete the copy that the other one keeps.
+   */
+  #compare(a: number, b: number): number {
+    const byRank = this.#rank(a) - this.#rank(b);
+    if (byRank !== 0) return byRank;
+    const [packA, packB] = [this.frameOf(a)?.pack.id ?? '', this.frameOf(b)?.pack.id ?? ''];
+    if (packA === packB) return a - b;
+    return packA < packB ? -1 : 1;
   }
 
   #rank(object: number): number {
