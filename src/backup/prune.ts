@@ -1,3 +1,4 @@
+import { SqlsyncError } from '../errors.ts';
 import { LiveObjects } from './live-objects.ts';
 import type { KnownPack } from './object-index.ts';
 import { isOutOfSpace, withRoom } from './out-of-space.ts';
@@ -51,7 +52,7 @@ async function copyAndMark(
   hasDeleted: boolean,
 ): Promise<Set<string>> {
   const { backend } = access;
-  let shortage: Error | undefined;
+  let shortage: SqlsyncError | undefined;
   const isDone = async (action: () => Promise<unknown>): Promise<boolean> => {
     try {
       await withRoom(backend, action);
@@ -78,8 +79,17 @@ async function copyAndMark(
     if (!(await isDone(() => putRecord(access, 'marks', 'mark', mark)))) break;
     for (const pack of packs) marked.add(pack);
   }
-  if (shortage !== undefined && marked.size === 0 && !hasDeleted) throw shortage;
+  if (shortage !== undefined && marked.size === 0 && !hasDeleted)
+    throw options.graceSeconds === 0 ? noRoomToCopy(shortage) : shortage;
   return marked;
+}
+
+/** The usual advice, to prune with a grace period of 0, is of no use to who does that. */
+function noRoomToCopy({ code, message, cause }: SqlsyncError): SqlsyncError {
+  return new SqlsyncError(code, message, {
+    hint: 'No pack can go before what is still needed of it was copied, and there is no space for that. Forget more snapshots, or make room elsewhere on this disk, and run it again.',
+    cause,
+  });
 }
 
 /** The half of these packs of which the fewest bytes are needed. */

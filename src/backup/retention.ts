@@ -101,7 +101,7 @@ function applyToGroup<S extends DatedSnapshot>(
   if (keep.length > 0) return { host, path, keep, remove };
   throw new SqlsyncError(
     'USAGE',
-    `The policy would remove all ${group.length} snapshots of ${sanitizeText(host)}:${sanitizeText(path)}`,
+    `The policy would remove every snapshot of ${sanitizeText(host)}:${sanitizeText(path)} (${group.length})`,
     { hint: 'Add a rule that keeps some, such as --keep-last 1, or name the snapshots to forget.' },
   );
 }

@@ -112,8 +112,11 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
     path: FILTER_OPTIONS.path,
     'dry-run': dryRun,
     overwrite: { ...overwrite, describe: 'TARGET may be a database that is there (its content is lost)' },
-    replace,
-    'follow-links': SYNC_OPTIONS['follow-links'],
+    replace: { ...replace, describe: 'Replace a TARGET of another page size' },
+    'follow-links': {
+      ...SYNC_OPTIONS['follow-links'],
+      describe: 'Where TARGET is a symbolic link, write the file that it leads to',
+    },
     compress,
     hash,
     ...COMMON_OPTIONS,

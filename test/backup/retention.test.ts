@@ -255,7 +255,7 @@ describe('retention', () => {
     const snapshots = [daily('a', '2025-01-01T00:00:00Z')];
     assert.throws(() => applyRetention(snapshots, { tags: [['release']] }), {
       code: 'USAGE',
-      message: /all 1 snapshots of db1:\/srv\/app\.db/,
+      message: /every snapshot of db1:\/srv\/app\.db \(1\)/,
     });
     assert.deepEqual(keptIds(snapshots, { tags: [['release']], last: 1 }), ['a']);
   });

@@ -97,7 +97,8 @@ describe('STORE#WHICH', () => {
       message: /^2 snapshots/,
     });
     assert.throws(() => chooseSnapshot(HISTORY, 'eeee'), { code: 'SNAPSHOT_NOT_FOUND' });
-    assert.throws(() => chooseSnapshot([], 'latest'), { code: 'SNAPSHOT_NOT_FOUND' });
+    // It says enough: what narrows down the others is not for it.
+    assert.equal(chooseSnapshot([...HISTORY, MAIL], 'dddd', { host: 'db1' }).id, MAIL.id);
   });
 
   test('finds the newest until a time, on the clock of this machine where it has no zone', () => {
@@ -115,10 +116,15 @@ describe('STORE#WHICH', () => {
     ] as const) {
       assert.equal(chooseSnapshot(HISTORY, which).id, HISTORY[at]?.id, which);
     }
-    assert.throws(() => chooseSnapshot(HISTORY, '2026-11-18'), {
-      code: 'SNAPSHOT_NOT_FOUND',
-      message: /before/,
-    });
+    for (const [snapshots, which, host, message] of [
+      [HISTORY, '2026-11-18', 'db1', /before the end of 2026-11-18; the oldest .* 2026-11-19 12:00:00$/],
+      [HISTORY, 'latest', 'db2', /^The store has snapshots, but none of that --path and --host$/],
+      [[], 'latest', undefined, /^The store has no snapshot yet$/],
+    ] as const)
+      assert.throws(() => chooseSnapshot(snapshots, which, { host }), {
+        code: 'SNAPSHOT_NOT_FOUND',
+        message,
+      });
   });
 
   test('means one database: the newest of several is refused until one is named', () => {

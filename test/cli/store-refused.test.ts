@@ -13,7 +13,7 @@ describe('what is refused on a store', () => {
     [['snapshots', 'none'], 'STORE_NOT_FOUND', 18, /none/, /sqlsync init/],
     [['backup', 'a.db', 'none'], 'STORE_NOT_FOUND', 18, /none/],
     [['init', 'store'], 'STORE_EXISTS', 18, /already/],
-    [['restore', 'store', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /no such snapshot/],
+    [['restore', 'store', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /has no snapshot yet/],
     [['restore', 'store#0000', 'x.db'], 'SNAPSHOT_NOT_FOUND', 18, /0000/],
     [['restore', 'store#2020-02-31T', 'x.db'], 'USAGE', 2, /neither an id nor a time/],
     [['restore', 'store#2026-02-30', 'x.db'], 'USAGE', 2, /"2026-02-30" is neither an id nor a time/],

@@ -23,7 +23,7 @@ export function runPruneCommand(args: PruneArguments): Promise<number> {
       const store = await openStoreAt(args.store);
       const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
       output.json({ type: 'summary', ...summary });
-      output.result(describePrune(summary));
+      output.result(describePrune(summary, graceSeconds));
     },
   });
 }

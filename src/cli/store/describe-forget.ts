@@ -1,6 +1,6 @@
 import type { ForgetGroup } from '../../backup/plan-forget.ts';
 import type { PruneSummary, StoreSnapshot } from '../../backup/types.ts';
-import { formatBytes, formatCount, formatLocalTime } from '../format.ts';
+import { counted, formatBytes, formatCount, formatLocalTime } from '../format.ts';
 import { formatTable } from '../table.ts';
 
 /** For programs: a snapshot is its id, time and tags. */
@@ -34,7 +34,8 @@ export function describeGroups(groups: readonly ForgetGroup[], dryRun: boolean):
     .join('\n\n');
 }
 
-export function describePrune(summary: PruneSummary): string {
+/** `graceSeconds`: what the user gave for this run. */
+export function describePrune(summary: PruneSummary, graceSeconds?: number): string {
   const {
     dryRun,
     packsDeleted,
@@ -47,17 +48,19 @@ export function describePrune(summary: PruneSummary): string {
     outOfSpace,
   } = summary;
   const would = dryRun ? 'would be ' : '';
-  const lines = [`${formatCount(packsDeleted)} packs ${would}deleted, ${formatBytes(bytesDeleted)} freed`];
+  const lines = [`${counted(packsDeleted, 'pack')} ${would}deleted, ${formatBytes(bytesDeleted)} freed`];
   if (packsDeleted + packsMarked + packsWaiting === 0 && !outOfSpace)
-    return 'Nothing to remove; what was added within the grace period of the store is left alone';
+    return graceSeconds === 0
+      ? 'Nothing to remove'
+      : 'Nothing to remove; what was added within the grace period of the store is left alone';
   if (packsMarked > 0)
     lines.push(
-      `  ${formatCount(packsMarked)} packs (${formatBytes(bytesMarked)}) ${would}marked: a prune after the grace period deletes them`,
+      `  ${counted(packsMarked, 'pack')} (${formatBytes(bytesMarked)}) ${would}marked: a prune after the grace period deletes them`,
     );
   if (packsRepacked > 0) lines.push(`  ${formatCount(packsRepacked)} of them ${would}repacked first`);
   if (packsWaiting > 0)
     lines.push(
-      `  ${formatCount(packsWaiting)} packs (${formatBytes(bytesWaiting)}) wait for their grace period to end`,
+      `  ${counted(packsWaiting, 'pack')} (${formatBytes(bytesWaiting)}) ${packsWaiting === 1 ? 'waits' : 'wait'} for the end of the grace period`,
     );
   if (outOfSpace)
     lines.push('  no space is left for the rest: run it again, now that this run has made some');

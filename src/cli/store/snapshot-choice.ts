@@ -3,6 +3,7 @@ import { isDay } from '../../backup/calendar-time.ts';
 import { refuseSeveralDatabases, snapshotById } from '../../backup/find-snapshot.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { formatLocalTime } from '../format.ts';
 
 /** `STORE[#WHICH]`, taken apart. */
 export interface SnapshotReference {
@@ -61,29 +62,35 @@ function hasTag({ tags }: StoreSnapshot, tag: string): boolean {
 }
 
 /**
- * The snapshot that is meant, of `snapshots`, oldest first. Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE where `latest`, or a
- * time, could mean several databases.
+ * The snapshot that is meant, of `snapshots`, oldest first. An id says enough: `filter` is for `latest` and times. Throws SqlsyncError
+ * SNAPSHOT_NOT_FOUND, and USAGE where `latest`, or a time, could mean several databases.
  */
 export function chooseSnapshot(
   snapshots: readonly StoreSnapshot[],
   which: string,
   filter: FilterArguments = {},
 ): StoreSnapshot {
+  if (ID.test(which)) return snapshotById(snapshots, which);
   const candidates = filterSnapshots(snapshots, filter);
-  if (ID.test(which)) return snapshotById(candidates, which);
   refuseSeveralDatabases(candidates);
   const until = which === 'latest' ? Infinity : endOf(which);
   if (until === undefined) throw new Error(`${which} names no snapshot`);
   const found = candidates.findLast(({ time }) => time.getTime() <= until);
   if (found !== undefined) return found;
-  const shown = sanitizeText(which, 80);
-  throw new SqlsyncError(
-    'SNAPSHOT_NOT_FOUND',
-    which === 'latest'
-      ? 'There is no such snapshot in the store'
-      : `The store has no snapshot from before ${shown}`,
-    { hint: '`sqlsync snapshots STORE` lists them.' },
-  );
+  throw new SqlsyncError('SNAPSHOT_NOT_FOUND', describeNone(snapshots, candidates, which), {
+    hint: '`sqlsync snapshots STORE` lists them.',
+  });
+}
+
+function describeNone(
+  snapshots: readonly StoreSnapshot[],
+  [oldest]: readonly StoreSnapshot[],
+  which: string,
+): string {
+  if (snapshots.length === 0) return 'The store has no snapshot yet';
+  if (oldest === undefined) return 'The store has snapshots, but none of that --path and --host';
+  const from = formatLocalTime(oldest.time);
+  return `The store has no snapshot from before the end of ${sanitizeText(which, 80)}; the oldest that could be meant is of ${from}`;
 }
 
 const TIME =
