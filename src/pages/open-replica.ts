@@ -84,11 +84,8 @@ export async function openSink(
     );
   }
   if (!options.overwrite) refusePrepared(path, file);
-  if (file.stats.size > 0 && place.mark === undefined && !options.overwrite) {
-    throw new SqlsyncError('REPLICA_NOT_MARKED', `Replica ${path} exists and was not made by sqlsync`, {
-      hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once; also where a replica was moved or copied, since its mark holds for one file).',
-    });
-  }
+  if (file.stats.size > 0 && place.mark === undefined && !options.overwrite)
+    throw unmarked(path, options.mark === undefined);
   if (file.stats.size > 0 && !options.overwrite) refuseOtherOrigin(place, options.mark);
   if (target.pageCount === 0) return EmptyReplica.open(file, target, options);
   if (file.header !== undefined && file.header.pageSize !== target.pageSize) {
@@ -147,6 +144,18 @@ function refusePrepared(path: string, { stats }: DatabaseFile): void {
       hint: 'That user would get the content. If that is meant, add --overwrite; else use a folder of your own.',
     },
   );
+}
+
+/** What is restored gets no mark, so for a restore --overwrite is needed each time. */
+function unmarked(path: string, isRestore: boolean): SqlsyncError {
+  if (isRestore) {
+    return new SqlsyncError('REPLICA_NOT_MARKED', `${path} exists and is not the replica of a database`, {
+      hint: 'If its content may be lost, add --overwrite; with --dry-run as well it tells how much would change.',
+    });
+  }
+  return new SqlsyncError('REPLICA_NOT_MARKED', `Replica ${path} exists and was not made by sqlsync`, {
+    hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once; also where a replica was moved or copied, since its mark holds for one file).',
+  });
 }
 
 /** Refuses a replica of another database: two arguments that are right each, and do not belong together. */
