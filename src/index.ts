@@ -33,12 +33,12 @@ export type { ReadEvent, RetryEvent, TimeoutEvent, WalEvent, WriteEvent } from '
 export { sync, verify } from './library/sync.ts';
 export { backup, restore } from './library/backup.ts';
 export { initStore, openStore, repairStore } from './backup/store.ts';
-export { planForget } from './backup/plan-forget.ts';
-export type { ForgetGroup } from './backup/plan-forget.ts';
-export type { KeepCount, RetentionPolicy } from './backup/retention.ts';
-export type { CalendarSpan } from './backup/calendar-time.ts';
-export type { InitOptions } from './backup/config.ts';
-export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/repair-types.ts';
+export { planForget } from './backup/prune/plan-forget.ts';
+export type { ForgetGroup } from './backup/prune/plan-forget.ts';
+export type { KeepCount, RetentionPolicy } from './backup/prune/retention.ts';
+export type { CalendarSpan } from './backup/prune/calendar-time.ts';
+export type { InitOptions } from './backup/files/config.ts';
+export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/repair/repair-types.ts';
 export type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from './backup/options.ts';
 export type {
   CheckOptions,

@@ -1,8 +1,8 @@
-import { STORE_FOLDERS } from './backend.ts';
-import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import { STORE_FOLDERS } from './backends/backend.ts';
+import { SnapshotTree, walkTree } from './snapshots/snapshot-tree.ts';
 import { throwIfAborted } from './store-error.ts';
-import { loadContents, loadSnapshots } from './store-files.ts';
-import type { StoreAccess } from './store-files.ts';
+import { loadContents, loadSnapshots } from './files/store-files.ts';
+import type { StoreAccess } from './files/store-files.ts';
 import type { StoreCallOptions, StoreStats } from './types.ts';
 
 /** Throws SqlsyncError STORE_*, INTERRUPTED. */

@@ -1,17 +1,17 @@
-import { checkStore } from './check.ts';
-import { diffSnapshots } from './diff.ts';
-import type { DiffOptions } from './diff.ts';
-import { findSnapshot } from './find-snapshot.ts';
-import { forgetSnapshots } from './forget.ts';
-import { makeLocalCopy } from './local-copy.ts';
-import type { LocalCopy } from './local-copy.ts';
-import { initStoreFolder, openStoreFolder, openStoreFolderToRepair } from './open-store.ts';
-import type { InitOptions } from './config.ts';
-import { pruneStore } from './prune.ts';
-import { repairContents } from './repair.ts';
-import type { RepairOptions, RepairSummary } from './repair-types.ts';
-import { loadContents, loadSnapshots } from './store-files.ts';
-import type { StoreAccess } from './store-files.ts';
+import { checkStore } from './check/check.ts';
+import { diffSnapshots } from './snapshots/diff.ts';
+import type { DiffOptions } from './snapshots/diff.ts';
+import { findSnapshot } from './snapshots/find-snapshot.ts';
+import { forgetSnapshots } from './prune/forget.ts';
+import { makeLocalCopy } from './snapshots/local-copy.ts';
+import type { LocalCopy } from './snapshots/local-copy.ts';
+import { initStoreFolder, openStoreFolder, openStoreFolderToRepair } from './files/open-store.ts';
+import type { InitOptions } from './files/config.ts';
+import { pruneStore } from './prune/prune.ts';
+import { repairContents } from './repair/repair.ts';
+import type { RepairOptions, RepairSummary } from './repair/repair-types.ts';
+import { loadContents, loadSnapshots } from './files/store-files.ts';
+import type { StoreAccess } from './files/store-files.ts';
 import { storeStats } from './store-stats.ts';
 import type {
   CheckOptions,

@@ -1,4 +1,4 @@
-import type { RepairOptions, RepairSummary } from './repair-types.ts';
+import type { RepairOptions, RepairSummary } from './repair/repair-types.ts';
 
 /**
  * What a store is to those who use it: records, options and summaries. docs/store-format.md describes the bytes.

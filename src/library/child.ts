@@ -1,5 +1,5 @@
-import { runBackup } from '../backup/backup.ts';
-import { runRestore } from '../backup/restore.ts';
+import { runBackup } from '../backup/copy/backup.ts';
+import { runRestore } from '../backup/copy/restore.ts';
 import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
 import { toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { STORE_FOLDERS } from '../../src/backup/backend.ts';
-import type { Backend } from '../../src/backup/backend.ts';
+import { STORE_FOLDERS } from '../../src/backup/backends/backend.ts';
+import type { Backend } from '../../src/backup/backends/backend.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 
 const NAME = `packs/${'ab'.repeat(32)}`;

@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { encodeIndex, decodeIndex, MAX_INDEX_BYTES, splitForIndexes } from '../../src/backup/index-file.ts';
-import type { IndexedPack } from '../../src/backup/index-file.ts';
-import { MemoryBackend } from '../../src/backup/memory-backend.ts';
-import { initBackend } from '../../src/backup/open-store.ts';
-import { decodeSnapshot, encodeSnapshot } from '../../src/backup/snapshot-record.ts';
-import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../../src/backup/store-files.ts';
+import {
+  encodeIndex,
+  decodeIndex,
+  MAX_INDEX_BYTES,
+  splitForIndexes,
+} from '../../src/backup/files/index-file.ts';
+import type { IndexedPack } from '../../src/backup/files/index-file.ts';
+import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { initBackend } from '../../src/backup/files/open-store.ts';
+import { decodeSnapshot, encodeSnapshot } from '../../src/backup/files/snapshot-record.ts';
+import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../../src/backup/files/store-files.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 

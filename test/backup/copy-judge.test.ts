@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { CopyJudge } from '../../src/backup/copy-judge.ts';
-import type { ObjectParts } from '../../src/backup/copy-judge.ts';
-import { MemoryBackend } from '../../src/backup/memory-backend.ts';
-import { idOf } from '../../src/backup/object-id.ts';
-import { ObjectIndex } from '../../src/backup/object-index.ts';
+import { CopyJudge } from '../../src/backup/objects/copy-judge.ts';
+import type { ObjectParts } from '../../src/backup/objects/copy-judge.ts';
+import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { idOf } from '../../src/backup/objects/object-id.ts';
+import { ObjectIndex } from '../../src/backup/objects/object-index.ts';
 import { damaged, unavailable } from '../../src/backup/store-error.ts';
 
 const DEPTH = 32;

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Random } from '../../fixtures/random.ts';
-import { decompressor } from '../../src/backup/decompressor.ts';
-import type { FrameParts } from '../../src/backup/decompressor-thread.ts';
-import { decodeBody, encodePageFrame } from '../../src/backup/frame.ts';
+import { decompressor } from '../../src/backup/objects/decompressor.ts';
+import type { FrameParts } from '../../src/backup/objects/decompressor-thread.ts';
+import { decodeBody, encodePageFrame } from '../../src/backup/objects/frame.ts';
 import { tempDir } from '../support/compare.ts';
 
 const PAGE_BYTES = 4096;
@@ -38,7 +38,7 @@ describe('the decompressor', () => {
     const all = await Promise.all([1, 2, 3, 4].map((seed) => made(seed)));
     const ids = all.map(({ plain }) => decompressor.start({ plain }));
     for (const i of [2, 0, 3, 1])
-      assertPages(decompressor.take(ids[i] as number), (all[i] as { pages: Uint8Array }).pages);
+      assertPages(decompressor.take(ids[i]), (all[i] as { pages: Uint8Array }).pages);
   });
 
   test('reads a part of a file, and gives a frame once', async (t) => {

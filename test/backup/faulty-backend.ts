@@ -1,6 +1,6 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
 import type { Random } from '../../fixtures/random.ts';
-import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backend.ts';
+import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
 import { unavailable } from '../../src/backup/store-error.ts';
 
 export type Operation = 'put' | 'get' | 'list' | 'delete';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { MemoryBackend } from '../../src/backup/memory-backend.ts';
+import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { backupHere, storeHere } from './store-here.ts';

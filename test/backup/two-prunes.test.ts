@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { MemoryBackend } from '../../src/backup/memory-backend.ts';
-import { openBackend } from '../../src/backup/open-store.ts';
-import { putIndexFile } from '../../src/backup/pack-writer.ts';
+import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { openBackend } from '../../src/backup/files/open-store.ts';
+import { putIndexFile } from '../../src/backup/objects/pack-writer.ts';
 import { OpenStore } from '../../src/backup/store.ts';
-import { jsonBytes, loadContents, putRecord } from '../../src/backup/store-files.ts';
+import { jsonBytes, loadContents, putRecord } from '../../src/backup/files/store-files.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { pageImage, tempDir } from '../support/compare.ts';
 import { FaultyBackend } from './faulty-backend.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { findSnapshot } from '../../src/backup/find-snapshot.ts';
+import { findSnapshot } from '../../src/backup/snapshots/find-snapshot.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { policyOf } from '../../src/cli/store/keep-policy.ts';
 import { expandOrigins } from '../../src/cli/store/origins.ts';

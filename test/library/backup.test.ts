@@ -116,7 +116,7 @@ async function killedAtFsync(
   store: string,
   number: number,
 ): Promise<boolean> {
-  const index = join(import.meta.dirname, '../../src/backup/backup.ts');
+  const index = join(import.meta.dirname, '../../src/backup/copy/backup.ts');
   const program = `import { runBackup } from ${JSON.stringify(index)};
     await runBackup(${JSON.stringify({ origin, store })});`;
   const inject = `inject=fsync:signal=SIGKILL:when=${number}`;

@@ -1,8 +1,8 @@
-import { runBackup } from '../../backup/backup.ts';
+import { runBackup } from '../../backup/copy/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
-import { planForget } from '../../backup/plan-forget.ts';
-import type { ForgetGroup } from '../../backup/plan-forget.ts';
-import type { RetentionPolicy } from '../../backup/retention.ts';
+import { planForget } from '../../backup/prune/plan-forget.ts';
+import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
+import type { RetentionPolicy } from '../../backup/prune/retention.ts';
 import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';

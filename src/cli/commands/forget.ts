@@ -1,4 +1,4 @@
-import { planForget } from '../../backup/plan-forget.ts';
+import { planForget } from '../../backup/prune/plan-forget.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { canonicalLocation } from '../job/job.ts';

@@ -1,4 +1,4 @@
-import { runRestore } from '../../backup/restore.ts';
+import { runRestore } from '../../backup/copy/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { EXIT_OK } from '../exit.ts';

@@ -1,4 +1,4 @@
-import type { ForgetGroup } from '../../backup/plan-forget.ts';
+import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
 import type { PruneSummary, StoreSnapshot } from '../../backup/types.ts';
 import { counted, formatBytes, formatCount, formatLocalTime } from '../format.ts';
 import { formatTable } from '../table.ts';

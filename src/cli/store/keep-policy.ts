@@ -1,7 +1,7 @@
-import { parseCalendarSpan } from '../../backup/calendar-time.ts';
-import type { CalendarSpan } from '../../backup/calendar-time.ts';
-import { isEmptyPolicy } from '../../backup/retention.ts';
-import type { KeepCount, RetentionPolicy } from '../../backup/retention.ts';
+import { parseCalendarSpan } from '../../backup/prune/calendar-time.ts';
+import type { CalendarSpan } from '../../backup/prune/calendar-time.ts';
+import { isEmptyPolicy } from '../../backup/prune/retention.ts';
+import type { KeepCount, RetentionPolicy } from '../../backup/prune/retention.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 
 /** The `--keep-…` options as yargs gives them. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { isDay } from '../../backup/calendar-time.ts';
-import { refuseSeveralDatabases, snapshotById } from '../../backup/find-snapshot.ts';
+import { isDay } from '../../backup/prune/calendar-time.ts';
+import { refuseSeveralDatabases, snapshotById } from '../../backup/snapshots/find-snapshot.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { formatLocalTime } from '../format.ts';

@@ -1,0 +1,236 @@
+import { randomBytes } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { systemErrorCode } from '../../errors.ts';
+import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
+import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
+import { missingFile, unavailable } from '../store-error.ts';
+
+/** System errors of `link` that mean "this file system has no hard links". */
+const NO_HARD_LINKS: ReadonlySet<string | undefined> = new Set([
+  'EPERM',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'ENOSYS',
+  'EMLINK',
+]);
+
+/** A store in a folder of the file system. Files are readable by their owner only: they hold whole databases. */
+export class DirectoryBackend implements Backend {
+  readonly description: string;
+  readonly #folder: string;
+  /** Folders whose names are durable. */
+  readonly #secured = new Set<string>();
+  /** Which file `config` is, once it was read or put: where it is another one or none, the store is gone. */
+  #config: string | undefined;
+
+  /** `folder` is absolute; it is made with the first file. */
+  constructor(folder: string) {
+    this.#folder = folder;
+    this.description = folder;
+  }
+
+  async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    const path = join(this.#folder, name);
+    try {
+      if (this.#isGone()) throw gone();
+      const outcome = await this.#put(path, pieces);
+      this.#remember(name);
+      return outcome;
+    } catch (error) {
+      throw unavailable(this.description, `write ${name}`, error);
+    }
+  }
+
+  async #put(path: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    const folder = dirname(path);
+    await this.#secureFolder(folder);
+    const temporary = join(folder, `${TEMPORARY_PREFIX}${randomBytes(12).toString('hex')}`);
+    try {
+      const file = await open(temporary, 'wx', 0o600);
+      try {
+        for (const piece of pieces) await file.writeFile(piece);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      const outcome = await publish(temporary, path);
+      await syncFolder(folder);
+      return outcome;
+    } finally {
+      await rm(temporary, { force: true });
+    }
+  }
+
+  async get(name: string, range?: ByteRange): Promise<Uint8Array> {
+    if (range !== undefined) return this.getNow(name, range);
+    try {
+      const bytes = await readFile(join(this.#folder, name));
+      this.#remember(name);
+      return bytes;
+    } catch (error) {
+      throw this.#readError(name, error);
+    }
+  }
+
+  pathOf(name: string): string {
+    return join(this.#folder, name);
+  }
+
+  getNow(name: string, range?: ByteRange): Uint8Array {
+    let descriptor: number | undefined;
+    try {
+      descriptor = openSync(join(this.#folder, name), constants.O_RDONLY);
+      const offset = range?.offset ?? 0;
+      const bytes = Buffer.allocUnsafeSlow(range?.length ?? fstatSync(descriptor).size);
+      let filled = 0;
+      while (filled < bytes.length) {
+        const read = readSync(descriptor, bytes, filled, bytes.length - filled, offset + filled);
+        if (read === 0) break;
+        filled += read;
+      }
+      return bytes.subarray(0, filled);
+    } catch (error) {
+      throw this.#readError(name, error);
+    } finally {
+      if (descriptor !== undefined) closeSync(descriptor);
+    }
+  }
+
+  async list(folder: StoreFolder): Promise<StoredFile[]> {
+    try {
+      const files: StoredFile[] = [];
+      for (const entry of await readdir(join(this.#folder, folder), { withFileTypes: true })) {
+        if (!entry.isFile() || entry.name.startsWith(TEMPORARY_PREFIX)) continue;
+        const file = await statOrNothing(join(this.#folder, folder, entry.name));
+        if (file !== undefined) files.push({ name: entry.name, bytes: file.size, modified: file.mtime });
+      }
+      return files;
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT' && !this.#isGone()) return [];
+      throw unavailable(this.description, `list ${folder}`, error);
+    }
+  }
+
+  async delete(name: string): Promise<void> {
+    const path = join(this.#folder, name);
+    try {
+      await rm(path, { force: true });
+      // A pack must not be lost while the index that was deleted before it, or a snapshot, comes back.
+      await syncFolder(dirname(path), ['ENOENT']);
+    } catch (error) {
+      throw unavailable(this.description, `delete ${name}`, error);
+    }
+  }
+
+  /** The cache of page hashes: without it the next backup reads its parent from the store. */
+  async makeRoom(): Promise<boolean> {
+    const cache = join(this.#folder, CACHE_FOLDER);
+    const names = await readdir(cache).catch(() => []);
+    try {
+      for (const name of names) await rm(join(cache, name), { force: true });
+    } catch (error) {
+      throw unavailable(this.description, `delete ${CACHE_FOLDER}`, error);
+    }
+    return names.length > 0;
+  }
+
+  async removeLeftovers(olderThanMs: number): Promise<void> {
+    for (const folder of STORE_FOLDERS) {
+      const names = await readdir(join(this.#folder, folder)).catch(() => []);
+      for (const name of names.filter((each) => each.startsWith(TEMPORARY_PREFIX))) {
+        const path = join(this.#folder, folder, name);
+        const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
+        if (Date.now() - mtimeMs > olderThanMs) await this.delete(join(folder, name));
+      }
+    }
+  }
+
+  #readError(name: string, error: unknown): Error {
+    const code = systemErrorCode(error);
+    const isMissing = code === 'ENOENT' || code === 'ENOTDIR';
+    if (isMissing && this.#isGone()) return unavailable(this.description, `read ${name}`, gone());
+    if (isMissing) return missingFile(this.description, name, error);
+    return unavailable(this.description, `read ${name}`, error);
+  }
+
+  /**
+   * Makes a folder of the store, with those above it that are missing, that survives a power cut. Of one that is there it is not known
+   * whether whoever made it came to that.
+   */
+  async #secureFolder(folder: string): Promise<void> {
+    if (this.#secured.has(folder)) return;
+    const first = await mkdir(folder, { recursive: true, mode: 0o700 });
+    const top = Math.min(this.#folder.length, first?.length ?? Infinity);
+    for (let each = folder; each.length >= top && each !== dirname(each); each = dirname(each)) {
+      // What is above the store may not be readable, where it was there before.
+      const isOurs = each.length > this.#folder.length || each.length >= (first?.length ?? Infinity);
+      await syncFolder(dirname(each), isOurs ? [] : ['EACCES', 'EPERM']);
+    }
+    this.#secured.add(folder);
+  }
+
+  #remember(name: string): void {
+    if (name === 'config') this.#config ??= this.#configNow();
+  }
+
+  #isGone(): boolean {
+    return this.#config !== undefined && this.#configNow() !== this.#config;
+  }
+
+  /** Without the device: a network file system that was mounted again meanwhile may have another number. */
+  #configNow(): string | undefined {
+    try {
+      const { ino, size, mtimeMs } = statSync(join(this.#folder, 'config'));
+      return `${ino} ${size} ${mtimeMs}`;
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+function gone(): Error {
+  return new Error('the store is not there any more, as where its file system was unmounted');
+}
+
+/** Makes the names in a folder durable, unless it refuses that in a way that does not matter. */
+async function syncFolder(folder: string, ignored: readonly string[] = []): Promise<void> {
+  try {
+    const handle = await open(folder, constants.O_RDONLY);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (!ignored.includes(systemErrorCode(error) ?? '')) throw error;
+  }
+}
+
+/** undefined for a file that was deleted since it was listed. */
+async function statOrNothing(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** Gives the file at `from` the name `to` unless that is taken. */
+async function publish(from: string, to: string): Promise<'created' | 'exists'> {
+  try {
+    await link(from, to);
+    return 'created';
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === 'EEXIST') return 'exists';
+    if (!NO_HARD_LINKS.has(code)) throw error;
+  }
+  // Files of one name have the same bytes, so that a rename that comes second replaces them by themselves.
+  if ((await statOrNothing(to)) !== undefined) return 'exists';
+  await rename(from, to);
+  return 'created';
+}

@@ -1,0 +1,73 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
+import { DirectoryBackend } from './directory-backend.ts';
+import { missingFile, unavailable } from '../store-error.ts';
+
+/** Does `work` on a store that stays as it is: what is put goes to a temporary folder of this host, and is gone afterwards. */
+export async function withTrialBackend<T>(
+  backend: Backend,
+  work: (trial: Backend) => Promise<T>,
+): Promise<T> {
+  let folder: string;
+  try {
+    folder = mkdtempSync(join(tmpdir(), 'sqlsync-trial-'));
+  } catch (error) {
+    throw unavailable(tmpdir(), 'make a temporary folder', error);
+  }
+  try {
+    return await work(new TrialBackend(backend, new DirectoryBackend(folder)));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+class TrialBackend implements Backend {
+  readonly description: string;
+  readonly #store: Backend;
+  /** What was put since. */
+  readonly #added: Backend;
+  readonly #addedNames = new Set<string>();
+  readonly #deletedNames = new Set<string>();
+
+  constructor(store: Backend, added: Backend) {
+    this.description = store.description;
+    this.#store = store;
+    this.#added = added;
+  }
+
+  async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    if (this.#addedNames.has(name)) return 'exists';
+    const [folder = '', file = ''] = name.split('/');
+    const isThere = (await this.#store.list(folder as StoreFolder)).some((each) => each.name === file);
+    if (isThere && !this.#deletedNames.has(name)) return 'exists';
+    await this.#added.put(name, pieces);
+    this.#addedNames.add(name);
+    return 'created';
+  }
+
+  get(name: string, range?: ByteRange): Promise<Uint8Array> {
+    if (this.#addedNames.has(name)) return this.#added.get(name, range);
+    if (this.#deletedNames.has(name)) return Promise.reject(missingFile(this.description, name));
+    return this.#store.get(name, range);
+  }
+
+  getNow(name: string, range?: ByteRange): Uint8Array {
+    if (this.#addedNames.has(name)) return this.#added.getNow(name, range);
+    if (this.#deletedNames.has(name)) throw missingFile(this.description, name);
+    return this.#store.getNow(name, range);
+  }
+
+  async list(folder: StoreFolder): Promise<StoredFile[]> {
+    const kept = (await this.#store.list(folder)).filter(
+      ({ name }) => !this.#deletedNames.has(`${folder}/${name}`),
+    );
+    return [...kept, ...(await this.#added.list(folder))];
+  }
+
+  async delete(name: string): Promise<void> {
+    if (!this.#addedNames.delete(name)) this.#deletedNames.add(name);
+    else await this.#added.delete(name);
+  }
+}

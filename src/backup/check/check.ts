@@ -1,0 +1,187 @@
+import { setImmediate } from 'node:timers/promises';
+import { SqlsyncError } from '../../errors.ts';
+import { damagedNotes } from '../prune/forget.ts';
+import { orderByRoot } from './check-order.ts';
+import { comparePack } from '../files/compare-pack.ts';
+import { Damage } from './damage.ts';
+import type { KnownPack } from '../objects/object-index.ts';
+import { StoreDamage, throwIfAborted } from '../store-error.ts';
+import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
+
+/** Looks for damage: see docs/store-format.md, "Check". Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED. */
+export async function checkStore(access: StoreAccess, options: CheckOptions): Promise<CheckSummary> {
+  const problems: CheckProblem[] = [];
+  const report = (file: string, error: Error): void => void problems.push({ file, message: error.message });
+  const snapshots = await loadSnapshots(access, report);
+  const contents = await loadContents(access, report);
+  const check = new StoreCheck(access, contents, problems, options);
+  check.lookAtPacks();
+  await check.readPacks();
+  await checkForgotten(access, snapshots, problems);
+  const damage = new Damage(contents.reader, check.bad, options.readData === true);
+  const damaged: { snapshot: StoreSnapshot; pagesLost: number }[] = [];
+  const intact: StoreSnapshot[] = [];
+  for (const [done, snapshot] of snapshots.entries()) {
+    throwIfAborted(options.signal);
+    options.onProgress?.({ phase: 'read', done, total: snapshots.length });
+    const pagesLost = damage.lostPages(snapshot);
+    if (pagesLost > 0) damaged.push({ snapshot, pagesLost });
+    else intact.push(snapshot);
+    const misfit = damage.misfit(snapshot);
+    const file = `snapshots/${snapshot.id}`;
+    if (misfit !== undefined)
+      problems.push({ file, message: `${file}, of ${originOf(snapshot)}, ${misfit}` });
+  }
+  // What the trees are made of is read without being asked for.
+  for (const [file, { message }] of contents.reader.found) {
+    if (!problems.some((problem) => problem.file === file)) problems.push({ file, message });
+  }
+  if (problems.length + damaged.length > 0) problems.push(...check.changedUnindexed);
+  if (problems.length === 0) {
+    for (const { snapshot, pagesLost } of damaged) {
+      const what = `needs ${pagesLost} pages of which no index names all that they are made of`;
+      const message = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, ${what}`;
+      problems.push({ file: `snapshots/${snapshot.id}`, message });
+    }
+  }
+  return { problems, damaged, intact, packsRead: check.packsRead, bytesRead: check.bytesRead };
+}
+
+/** For people: of which database a snapshot is, and of when. */
+function originOf({ host, path, time }: StoreSnapshot): string {
+  return `${host}:${path} at ${time.toISOString()}`;
+}
+
+/** Objects between two moments at which a signal can arrive. */
+const OBJECTS_PER_TURN = 4096;
+
+class StoreCheck {
+  /** By number of object: 1 for a copy that cannot be read. */
+  readonly bad: Uint8Array;
+  /** What no index names is garbage, or given up by a repair, unless something is missing. */
+  readonly changedUnindexed: CheckProblem[] = [];
+  packsRead = 0;
+  bytesRead = 0;
+  readonly #access: StoreAccess;
+  readonly #contents: StoreContents;
+  readonly #problems: CheckProblem[];
+  readonly #options: CheckOptions;
+  #page: Uint8Array = new Uint8Array(0);
+
+  constructor(access: StoreAccess, contents: StoreContents, problems: CheckProblem[], options: CheckOptions) {
+    this.#access = access;
+    this.#contents = contents;
+    this.#problems = problems;
+    this.#options = options;
+    this.bad = new Uint8Array(contents.index.objectCount);
+  }
+
+  /** Presence and length of every pack that an index names. */
+  lookAtPacks(): void {
+    const { index, packFiles } = this.#contents;
+    for (const pack of index.packs.values()) {
+      if (pack.present) continue;
+      const bytes = packFiles.get(pack.id)?.bytes;
+      const message = bytes === undefined ? 'is missing' : `has ${bytes} bytes instead of ${pack.bytes}`;
+      this.#problems.push({ file: `packs/${pack.id}`, message: `packs/${pack.id} in the store ${message}` });
+      for (let number = pack.firstFrame; number < pack.firstFrame + pack.frameCount; number++) {
+        const frame = index.frames[number] as (typeof index.frames)[number];
+        if (frame.offset + frame.length > (bytes ?? 0))
+          this.bad.fill(1, frame.firstObject, frame.firstObject + frame.objectCount);
+      }
+    }
+  }
+
+  /** Every byte of the packs that are to be read. */
+  async readPacks(): Promise<void> {
+    const { readData, readDataSubset, signal, onProgress } = this.#options;
+    if (readData !== true && readDataSubset === undefined) return;
+    const { n, m } = readData === true || readDataSubset === undefined ? { n: 1, m: 1 } : readDataSubset;
+    const { index, packFiles } = this.#contents;
+    // Those too that no index names: a backup that is under way may be about to.
+    const chosen = [...packFiles.keys()].sort().filter((_, i) => i % m === n - 1);
+    for (const [done, pack] of chosen.entries()) {
+      throwIfAborted(signal);
+      onProgress?.({ phase: 'read', done, total: chosen.length });
+      await this.#comparePack(pack);
+    }
+    await this.#putTogether(chosen.flatMap((id) => index.packs.get(id) ?? []));
+  }
+
+  async #comparePack(id: string): Promise<void> {
+    const file = `packs/${id}`;
+    try {
+      const { bytes, isChanged } = await comparePack(this.#access.backend, id);
+      this.packsRead++;
+      this.bytesRead += bytes;
+      if (!isChanged) return;
+      const known = this.#contents.index.packs.get(id);
+      const problem = { file, message: `${file} in the store was changed since it was written` };
+      if (known === undefined) this.changedUnindexed.push(problem);
+      else if (known.present) this.#problems.push(problem);
+    } catch (error) {
+      // A prune deletes what no index names any more.
+      const isExpected = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
+      if (!isExpected || this.#contents.index.packs.has(id)) this.#take(error, file);
+    }
+  }
+
+  /** Every object in these packs. */
+  async #putTogether(packs: readonly KnownPack[]): Promise<void> {
+    const { index, reader } = this.#contents;
+    const order = orderByRoot(reader, packs);
+    for (const [done, object] of order.entries()) {
+      if (done % OBJECTS_PER_TURN === 0) {
+        await setImmediate();
+        throwIfAborted(this.#options.signal);
+        this.#options.onProgress?.({ phase: 'read', done, total: order.length });
+      }
+      if (this.bad[object] === 1) continue;
+      try {
+        reader.checkObject(object, (size) => this.#scratch(size));
+      } catch (error) {
+        this.bad[object] = 1;
+        this.#take(error, `packs/${index.frameOf(object)?.pack.id ?? ''}`);
+      }
+    }
+  }
+
+  /** One problem a file is enough. */
+  #take(error: unknown, file: string): void {
+    if (!(error instanceof SqlsyncError)) throw error;
+    // Garbage may have lost its base; where a snapshot needs it, that is told of the snapshot.
+    if (error instanceof StoreDamage && error.file === 'indexes') return;
+    const named = error instanceof StoreDamage && error.file.includes('/') ? error.file : file;
+    if (this.#problems.some((problem) => problem.file === named)) return;
+    this.#problems.push({ file: named, message: error.message });
+  }
+
+  #scratch(size: number): Uint8Array {
+    if (this.#page.length !== size) this.#page = new Uint8Array(size);
+    return this.#page;
+  }
+}
+
+/** The records of what was taken away on purpose, and whether a snapshot that another one names as its parent is neither there nor taken away. */
+async function checkForgotten(
+  access: StoreAccess,
+  snapshots: readonly StoreSnapshot[],
+  problems: CheckProblem[],
+): Promise<void> {
+  const { backend } = access;
+  // In this order: a forget puts its record before it deletes.
+  const there = await backend.list('snapshots');
+  const forgotten = await backend.list('forgotten');
+  for (const { file, message } of await damagedNotes(access, forgotten)) problems.push({ file, message });
+  const known = new Set([...forgotten, ...there].map(({ name }) => name));
+  for (const snapshot of snapshots) {
+    const { parent } = snapshot;
+    if (parent === undefined || known.has(parent)) continue;
+    known.add(parent);
+    const file = `snapshots/${parent}`;
+    const child = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, was compared with it`;
+    problems.push({ file, message: `${file} in the store is missing: ${child}` });
+  }
+}

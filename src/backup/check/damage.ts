@@ -1,0 +1,86 @@
+import { SqlsyncError } from '../../errors.ts';
+import { nodeCountOf } from '../objects/node.ts';
+import type { ObjectIndex } from '../objects/object-index.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';
+import { Soundness } from '../objects/soundness.ts';
+import { StoreDamage } from '../store-error.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+/**
+ * What follows from objects that are lost: the deltas that need them, and the snapshots that need any of these. An object of which
+ * another copy is good is not lost.
+ */
+export class Damage {
+  readonly #reader: ObjectReader;
+  readonly #index: ObjectIndex;
+  readonly #soundness: Pick<Soundness, 'has'>;
+  /** Nodes of which everything below is good. */
+  readonly #goodNodes: Uint8Array;
+
+  /** What follows where packs are missing or cut, or are known to be damaged, by id. */
+  static ofPacks(reader: ObjectReader, isDamaged: (pack: string) => boolean = () => false): Damage {
+    const bad = new Uint8Array(reader.index.objectCount);
+    for (const { id, present, firstObject, objectCount } of reader.index.packs.values()) {
+      if (!present || isDamaged(id)) bad.fill(1, firstObject, firstObject + objectCount);
+    }
+    return new Damage(reader, bad);
+  }
+
+  /**
+   * `bad` has 1 for each copy that is known to be lost. Where it `isComplete`, every copy was tried, and a delta may be good
+   * although its base is not, in blocks that it replaces.
+   */
+  constructor(reader: ObjectReader, bad: Uint8Array, isComplete = false) {
+    this.#reader = reader;
+    this.#index = reader.index;
+    this.#goodNodes = new Uint8Array(bad.length);
+    const isGood = (object: number): boolean => bad[object] === 0;
+    this.#soundness = isComplete
+      ? { has: (id) => this.#index.copies(id).some(isGood) }
+      : new Soundness(reader, isGood);
+  }
+
+  /** How a snapshot's record does not go with the tree that it names; undefined where it does, as far as that can be read. */
+  misfit(snapshot: StoreSnapshot): string | undefined {
+    const { pageCount, pageSize } = snapshot;
+    if (pageCount === 0) return undefined;
+    try {
+      const tree = new SnapshotTree(this.#reader, snapshot);
+      // Along the right edge, which tells how many pages there are.
+      for (let level = tree.rootLevel; level >= 0; level--)
+        tree.childIds(level, nodeCountOf(pageCount, level) - 1);
+      const size = this.#reader.pageSizeOf(tree.pageId(1));
+      if (size === undefined || size === pageSize) return undefined;
+      return `says that its pages have ${pageSize} bytes; they have ${size}`;
+    } catch (error) {
+      if (!(error instanceof SqlsyncError)) throw error;
+      const isOfRecord = error instanceof StoreDamage && error.file === 'snapshots';
+      return isOfRecord ? `says that it has ${pageCount} pages; its tree has another number` : undefined;
+    }
+  }
+
+  /** Pages of a snapshot that cannot be read. */
+  lostPages(snapshot: StoreSnapshot): number {
+    if (this.misfit(snapshot) !== undefined) return snapshot.pageCount;
+    let lost = 0;
+    const path: { object: number; lostBefore: number }[] = [];
+    walkTree(new SnapshotTree(this.#reader, snapshot), snapshot, {
+      enterNode: (id) => {
+        const object = this.#index.numberOf(id);
+        if (object !== -1 && this.#goodNodes[object] === 1) return false;
+        path.push({ object, lostBefore: lost });
+        return true;
+      },
+      leaveNode: () => {
+        const { object, lostBefore } = path.pop() as { object: number; lostBefore: number };
+        if (lost === lostBefore && object !== -1) this.#goodNodes[object] = 1;
+      },
+      page: (ids, at) => {
+        if (!this.#soundness.has(ids.subarray(at, at + 32))) lost++;
+      },
+      unreadable: (_, first, last) => (lost += last - first + 1),
+    });
+    return lost;
+  }
+}

@@ -1,0 +1,157 @@
+import { resolve } from 'node:path';
+import { sanitizeText } from '../../errors.ts';
+import { converse } from '../../sync/conversation.ts';
+import type { Traffic } from '../../sync/conversation.ts';
+import type { CopyOptions, ReplicaResult } from '../../sync/replica-agent.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
+import { nameFor } from '../../sync/sync.ts';
+import { parseLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
+import { comparePack } from '../files/compare-pack.ts';
+import { copyIntoStore } from './copy-into-store.ts';
+import { cacheOf, openStoreFolder } from '../files/open-store.ts';
+import type { BackupOptions, BackupSummary } from '../options.ts';
+import { refuseWithinStore } from './outside-store.ts';
+import { StoreDamage, throwIfAborted } from '../store-error.ts';
+import type { StoreAccess } from '../files/store-files.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+/** What one attempt at a backup gave. */
+interface Stored {
+  readonly result: ReplicaResult;
+  readonly snapshot: StoreSnapshot;
+}
+
+/** One backup, with everything decided. */
+interface Run {
+  readonly options: BackupOptions;
+  readonly access: StoreAccess;
+  readonly origin: Location;
+  readonly hash: 'xxh64' | 'sha256';
+  readonly warnings: string[];
+  /** Of all attempts. */
+  readonly traffic: Traffic;
+}
+
+/**
+ * Adds a snapshot of `origin` to a store. Resolves when it is durable. Throws SqlsyncError; the store is then as usable as
+ * before, and what was written already is used by the next backup or removed by prune.
+ *
+ * Opens no database in this process but the one that `verify` restores.
+ */
+export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
+  const startedAt = performance.now();
+  const access = await openStoreFolder(options.store);
+  const origin = parseLocation(options.origin);
+  refuseWithinStore(options.store, origin);
+  const traffic = { bytesSent: 0, bytesReceived: 0 };
+  const run: Run = { options, access, origin, hash: options.hash ?? 'xxh64', warnings: [], traffic };
+  const { result, snapshot } = await storeOrStoreAnew(run);
+  return {
+    origin: options.origin,
+    snapshot,
+    pagesTransferred: result.done.pagesTransferred,
+    pagesDelta: result.done.pagesDelta,
+    ...traffic,
+    durationMs: Math.round(performance.now() - startedAt),
+    snapshotHeldMs: result.snapshotHeldMs,
+    walGrowthBytes: result.walGrowthBytes,
+    verified: options.verify === true,
+    warnings: run.warnings,
+  };
+}
+
+/** Each passes over what the ones before found to be damaged. */
+const MAX_ATTEMPTS = 8;
+
+/** Where the store is found to be damaged, a backup that does not rely on what is lost still can be made. */
+async function storeOrStoreAnew(run: Run): Promise<Stored> {
+  const damagedPacks = new Set<string>();
+  let usesParent = true;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await storeSnapshot(run, usesParent, damagedPacks);
+    } catch (error) {
+      if (!(error instanceof StoreDamage) || attempt === MAX_ATTEMPTS) throw error;
+      const pack = error.file.startsWith('packs/') ? error.file.slice('packs/'.length) : undefined;
+      const isNew = pack !== undefined && !damagedPacks.has(pack);
+      if (!isNew && !usesParent) throw error;
+      warn(run, `${error.message}; what is lost is stored again`);
+      if (isNew) damagedPacks.add(pack);
+      else usesParent = false;
+      if (attempt === 1) await findChangedPacks(run, damagedPacks);
+    }
+  }
+}
+
+/**
+ * A damaged pack is seldom alone, and of those that hold pages which did not change nothing is read by a backup: it would rely on
+ * them.
+ */
+async function findChangedPacks(run: Run, damagedPacks: Set<string>): Promise<void> {
+  const { options, access } = run;
+  const packs = (await access.backend.list('packs')).filter(({ name }) => !damagedPacks.has(name));
+  options.onNote?.(`Comparing all ${packs.length} other packs in the store with their names`);
+  const known = damagedPacks.size;
+  for (const { name } of packs) {
+    throwIfAborted(options.signal);
+    try {
+      if ((await comparePack(access.backend, name)).isChanged) damagedPacks.add(name);
+    } catch (error) {
+      if (!(error instanceof StoreDamage)) throw error;
+    }
+  }
+  const more = damagedPacks.size - known;
+  if (more > 0) warn(run, `${more} more packs in the store were changed since they were written`);
+}
+
+async function storeSnapshot(
+  run: Run,
+  usesParent: boolean,
+  damagedPacks: ReadonlySet<string>,
+): Promise<Stored> {
+  const { options, origin } = run;
+  const conversation = { run: options, traffic: run.traffic, onWarning: (text: string) => warn(run, text) };
+  return converse(origin, 'opening', conversation, (connection) =>
+    copyIntoStore(connection, {
+      access: run.access,
+      cache: cacheOf(options.store),
+      originName: nameFor(origin),
+      tags: options.tags ?? [],
+      host: options.host,
+      usesParent,
+      damagedPacks,
+      verify: options.verify === true,
+      copy: copyOptions(run),
+      onWarning: (text) => warn(run, text),
+    }),
+  );
+}
+
+function copyOptions(run: Run): CopyOptions {
+  const { options, origin } = run;
+  return {
+    originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
+    hash: run.hash,
+    compression: compressionTo(origin, options.compress),
+    dryRun: false,
+    overwrite: false,
+    reader: 'file',
+    busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+    signal: options.signal,
+    onSnapshot: ({ warnings, notes }) => {
+      for (const warning of warnings) warn(run, warning);
+      for (const note of notes) options.onNote?.(sanitizeText(note));
+    },
+    ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+  };
+}
+
+/** Warnings come from a peer: what is shown has to be made safe. */
+function warn(run: Run, text: string): void {
+  const warning = sanitizeText(text);
+  // Each attempt has the same ones of the origin.
+  if (run.warnings.includes(warning)) return;
+  run.warnings.push(warning);
+  run.options.onWarning?.(warning);
+}

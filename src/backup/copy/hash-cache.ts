@@ -1,0 +1,126 @@
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { HASH_ALGORITHMS } from '../../../protocol/messages.ts';
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
+import { SEED_BYTES } from '../../pages/hash.ts';
+import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../objects/object-id.ts';
+
+/** The hashes of all pages of one stored snapshot under a secret seed. */
+export interface CachedHashes {
+  /** Id of the snapshot. */
+  readonly snapshot: string;
+  readonly algorithm: HashAlgorithm;
+  readonly seed: Uint8Array;
+  /** Ids of the packs that the snapshot may need; where one is gone, so may be a page that did not change since. */
+  readonly packs: readonly string[];
+  /** One after another, from page 1. */
+  readonly hashes: Uint8Array;
+}
+
+const MAGIC = Buffer.from('SQLSYNH2');
+const SEED_AT = MAGIC.length + ID_BYTES + 1;
+const PACK_COUNT_AT = SEED_AT + SEED_BYTES;
+const PACKS_AT = PACK_COUNT_AT + 4;
+
+/**
+ * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. Whatever it says
+ * of pages is believed, so it is bound to its snapshot and checked by a SHA-256; without it nothing but time is lost.
+ */
+export class HashCache {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** What was saved last for this origin, as the user names it; undefined where there is nothing, or it is damaged. */
+  load(origin: string): CachedHashes | undefined {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(this.#file(origin));
+    } catch {
+      return undefined;
+    }
+    const content = bytes.subarray(0, -ID_BYTES);
+    if (content.length < PACKS_AT || !content.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+    if (!sameBytes(idOf(content), bytes.subarray(-ID_BYTES))) return undefined;
+    const isSha256 = content[SEED_AT - 1] === HASH_ALGORITHMS.sha256;
+    const hashesAt = PACKS_AT + content.readUInt32LE(PACK_COUNT_AT) * ID_BYTES;
+    const packs: string[] = [];
+    for (let at = PACKS_AT; at < hashesAt; at += ID_BYTES)
+      packs.push(toHex(content.subarray(at, at + ID_BYTES)));
+    return {
+      snapshot: toHex(content.subarray(MAGIC.length, MAGIC.length + ID_BYTES)),
+      algorithm: isSha256 ? 'sha256' : 'xxh64',
+      seed: new Uint8Array(content.subarray(SEED_AT, PACK_COUNT_AT)),
+      packs,
+      hashes: new Uint8Array(content.subarray(hashesAt)),
+    };
+  }
+
+  /** Throws the system's errors, which mean no more than that the next backup takes longer. */
+  save(origin: string, { snapshot, algorithm, seed, packs, hashes }: CachedHashes): void {
+    if (!isHexId(snapshot)) throw new Error('the hashes are of no snapshot');
+    const packCount = Buffer.alloc(4);
+    packCount.writeUInt32LE(packs.length);
+    const known = Buffer.concat(packs.map((pack) => Buffer.from(pack, 'hex')));
+    const of = [Buffer.from(snapshot, 'hex'), Buffer.of(HASH_ALGORITHMS[algorithm]), seed];
+    const header = [MAGIC, ...of, packCount, known];
+    const digest = createHash('sha256');
+    for (const piece of [...header, hashes]) digest.update(piece);
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    const file = this.#file(origin);
+    const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`;
+    try {
+      writeFileSync(temporary, Buffer.concat([...header, hashes, digest.digest()]), { mode: 0o600 });
+      renameSync(temporary, file);
+    } finally {
+      rmSync(temporary, { force: true });
+    }
+  }
+
+  /**
+   * Removes what is of no use any more: hashes of snapshots that are none of `known`, which was what there is `since` (milliseconds since
+   * 1970), and what a save that was killed left.
+   */
+  sweep(known: ReadonlySet<string>, since: number): void {
+    for (const name of readdirSync(this.#folder)) {
+      const file = join(this.#folder, name);
+      try {
+        // Another backup may be at work: what is younger is its own.
+        if (statSync(file).mtimeMs >= since) continue;
+        if (/^[0-9a-f]{32}$/.test(name) ? !known.has(snapshotOf(file)) : name.endsWith('.tmp')) rmSync(file);
+      } catch {
+        // Somebody else removed it, or it stays for the next time.
+      }
+    }
+  }
+
+  #file(origin: string): string {
+    return join(this.#folder, toHex(idOf(Buffer.from(origin))).slice(0, 32));
+  }
+}
+
+/** Id of the snapshot that a file is of, if it is whole. */
+function snapshotOf(file: string): string {
+  const header = Buffer.alloc(PACKS_AT);
+  const descriptor = openSync(file, 'r');
+  try {
+    readSync(descriptor, header, 0, header.length, 0);
+  } finally {
+    closeSync(descriptor);
+  }
+  return toHex(header.subarray(MAGIC.length, MAGIC.length + ID_BYTES));
+}

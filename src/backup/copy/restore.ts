@@ -1,0 +1,142 @@
+import { resolve } from 'node:path';
+import { message } from '../../../protocol/encode.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  nameOf,
+  OUTCOMES,
+  PHASES,
+  READERS,
+} from '../../../protocol/messages.ts';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import type { Connection } from '../../sync/connection.ts';
+import { converse } from '../../sync/conversation.ts';
+import type { Traffic } from '../../sync/conversation.ts';
+import { serveOrigin } from '../../sync/origin-agent.ts';
+import type { OriginResult } from '../../sync/origin-agent.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
+import { NO_SNAPSHOT_LIMITS } from '../../sync/snapshot-limit.ts';
+import { parseLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
+import { findSnapshot } from '../snapshots/find-snapshot.ts';
+import { openStoreFolder } from '../files/open-store.ts';
+import type { RestoreOptions, RestoreSummary } from '../options.ts';
+import { refuseWithinStore } from './outside-store.ts';
+import { StoredOrigin } from '../snapshots/stored-origin.ts';
+import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import type { StoreContents } from '../files/store-files.ts';
+import { stillIntact } from '../check/still-intact.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+/**
+ * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which only what
+ * differs is written, in one transaction. Throws SqlsyncError; the target is then as it was.
+ */
+export async function runRestore(options: RestoreOptions): Promise<RestoreSummary> {
+  const startedAt = performance.now();
+  const warnings: string[] = [];
+  const warn = (text: string): void => {
+    const warning = sanitizeText(text);
+    warnings.push(warning);
+    options.onWarning?.(warning);
+  };
+  const target = parseLocation(options.target);
+  const access = await openStoreFolder(options.store);
+  refuseWithinStore(options.store, target);
+  const snapshots = await loadSnapshots(access, (_, error) => warn(error.message));
+  const contents = await loadContents(access, (_, error) => warn(error.message));
+  const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
+  const traffic = { bytesSent: 0, bytesReceived: 0 };
+  try {
+    const { done } = await converse(
+      target,
+      'offering',
+      { run: options, traffic, onWarning: warn },
+      (connection) => serve(connection, options, target, contents, snapshot),
+    );
+    for (const warning of done.warnings) warn(warning);
+    return summarize(options, snapshot, done, traffic, { warnings, startedAt });
+  } catch (error) {
+    throw withIntactSnapshots(toSqlsyncError(error), contents, snapshots);
+  }
+}
+
+async function serve(
+  connection: Connection,
+  options: RestoreOptions,
+  target: Location,
+  contents: StoreContents,
+  snapshot: StoreSnapshot,
+): Promise<OriginResult> {
+  connection.send(
+    message('replicate', {
+      path: target.kind === 'local' ? resolve(target.path) : target.path,
+      originName: `${snapshot.host}:${snapshot.path}`,
+      hash: HASH_ALGORITHMS[options.hash ?? 'xxh64'],
+      compression: COMPRESSION_MODES[compressionTo(target, options.compress)],
+      dryRun: options.dryRun === true,
+      overwrite: options.overwrite === true,
+      replace: options.replace === true,
+      followLinks: options.followLinks === true,
+      check: false,
+      restore: true,
+      reader: READERS.file,
+      busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+      idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
+      stage: false,
+      ...NO_SNAPSHOT_LIMITS,
+    }),
+  );
+  const open = await connection.receiveOnly('open');
+  return serveOrigin(connection, open, {
+    restored: () => new StoredOrigin(contents.reader, snapshot),
+    dryRun: options.dryRun,
+    signal: options.signal,
+    onProgress: (progress) => {
+      const phase = nameOf(PHASES, progress.phase);
+      if (phase !== undefined) options.onProgress?.({ ...progress, phase });
+    },
+  });
+}
+
+/** Whoever cannot have this snapshot wants to know which others there are. */
+function withIntactSnapshots(
+  failure: SqlsyncError,
+  contents: StoreContents,
+  snapshots: readonly StoreSnapshot[],
+): SqlsyncError {
+  if (failure.code !== 'STORE_DAMAGED' && failure.code !== 'STORE_FILE_MISSING') return failure;
+  const intact = stillIntact(contents, snapshots);
+  const ids = intact.map(({ id }) => id.slice(0, 8)).toReversed();
+  const hint =
+    ids.length === 0
+      ? 'Every snapshot needs a file that is damaged; `sqlsync check STORE --read-data` tells which can be restored nevertheless.'
+      : `These snapshots need nothing that was found damaged, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}; \`sqlsync check STORE --read-data\` looks at everything.`;
+  return new SqlsyncError(failure.code, failure.message, { hint, cause: failure });
+}
+
+function summarize(
+  options: RestoreOptions,
+  snapshot: StoreSnapshot,
+  done: MessageOf<'done'>,
+  traffic: Traffic,
+  { warnings, startedAt }: { readonly warnings: readonly string[]; readonly startedAt: number },
+): RestoreSummary {
+  const outcome = nameOf(OUTCOMES, done.outcome);
+  if (outcome === undefined)
+    throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${done.outcome}`);
+  return {
+    snapshot,
+    target: options.target,
+    outcome,
+    pagesChanged: done.pagesChanged,
+    pagesTransferred: done.pagesTransferred,
+    pagesDelta: done.pagesDelta,
+    ...traffic,
+    durationMs: Math.round(performance.now() - startedAt),
+    created: done.created,
+    warnings,
+  };
+}

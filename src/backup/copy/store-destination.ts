@@ -1,0 +1,237 @@
+import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
+import { SqlsyncError } from '../../errors.ts';
+import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import { PROGRAM } from '../../sync/program.ts';
+import type { Destination } from '../../sync/destination.ts';
+import { fromHex } from '../objects/object-id.ts';
+import type { IndexedPack } from '../files/index-file.ts';
+import type { CachedHashes } from './hash-cache.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { PackWriter } from '../objects/pack-writer.ts';
+import { forgetSnapshots } from '../prune/forget.ts';
+import { encodeSnapshot } from '../files/snapshot-record.ts';
+import { SnapshotSource } from '../snapshots/snapshot-source.ts';
+import type { TreeShape } from '../snapshots/snapshot-tree.ts';
+import { Soundness } from '../objects/soundness.ts';
+import { addPack, putRecord } from '../files/store-files.ts';
+import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import { MAX_PAGE_DEPTH, StoreSink } from './store-sink.ts';
+import type { StoredPages } from './store-sink.ts';
+import type { StoreSnapshot } from '../types.ts';
+import { allUsable, firstUnusable } from '../snapshots/usable-tree.ts';
+
+export interface StoreDestinationOptions {
+  readonly access: StoreAccess;
+  readonly contents: StoreContents;
+  /** The same as it is now. */
+  readonly loadAgain: () => Promise<StoreContents>;
+  readonly snapshots: readonly StoreSnapshot[];
+  /** Of the newest snapshot of this origin; undefined where they are not known, or not to be used. */
+  readonly cached: CachedHashes | undefined;
+  /** False where everything is to be fetched and written anew, as far as it is not in the store. */
+  readonly usesParent: boolean;
+  readonly seed: Uint8Array;
+  readonly tags: readonly string[];
+  /** Stands for the origin's host name in the record. */
+  readonly host: string | undefined;
+  /** Bytes that came from the origin so far. */
+  readonly bytesReceived: () => number;
+  /** Is told the new snapshot, its page hashes and the packs that it may need when it is durable. */
+  readonly onStored: (snapshot: StoreSnapshot, known: Pick<CachedHashes, 'hashes' | 'packs'>) => void;
+}
+
+/** The part of the grace period that a backup may take without looking again whether all is still there. */
+const SAFE_GRACE_RATIO = 0.5;
+
+/** A new snapshot in a store as the destination of a copy. */
+export class StoreDestination implements Destination {
+  readonly path: string;
+  readonly fileId = '';
+  readonly isNew = true;
+  readonly hasOldPages: boolean;
+  readonly seed: Uint8Array;
+  readonly warnings: readonly string[] = [];
+  readonly #options: StoreDestinationOptions;
+  readonly #startedAtMs: number = performance.now();
+  readonly #present: Soundness;
+  /** When it was last looked whether all is there that the snapshot relies on. */
+  #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
+
+  constructor(options: StoreDestinationOptions) {
+    const { access, cached, snapshots } = options;
+    this.path = access.backend.description;
+    this.seed = options.seed;
+    this.#options = options;
+    this.#present = soundIfPresent(options.contents.reader);
+    this.#looked = options.contents;
+    this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
+  }
+
+  openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
+    const { access, contents, cached } = this.#options;
+    const writer = new PackWriter(access.backend, access.sealer, contents.index);
+    const begun = { time: new Date(), target, origin, parent: this.#chooseParent(target, origin), writer };
+    const { parent } = begun;
+    const oldHashes = parent !== undefined && parent.id === cached?.snapshot ? cached.hashes : undefined;
+    const sink = new StoreSink({
+      target,
+      reader: contents.reader,
+      writer,
+      // Where hashes are made of its pages, these have to be right.
+      parent:
+        parent === undefined
+          ? undefined
+          : new SnapshotSource(contents.reader, parent, {
+              isChecked: oldHashes === undefined,
+              rootsFromDepth: MAX_PAGE_DEPTH,
+            }),
+      oldHashes,
+      beforeIndex: (root, packs) =>
+        this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),
+      finish: (stored) => this.#finish(begun, stored),
+    });
+    return Promise.resolve(sink);
+  }
+
+  /** Also where nothing changed: that is worth a record. */
+  async settle(sink: PageSink): Promise<Outcome> {
+    await sink.commit();
+    return 'committed';
+  }
+
+  /** The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known. */
+  #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
+    const { snapshots, contents, usesParent } = this.#options;
+    if (!usesParent) return undefined;
+    const host = this.#hostOf(origin);
+    const ofThis = snapshots.filter((each) => each.host === host && each.path === origin.originPath);
+    // Another backup may have put one since the indexes were loaded.
+    const parent = ofThis.findLast(({ root }) => root !== undefined && this.#present.has(fromHex(root)));
+    if (parent?.pageSize !== target.pageSize) return undefined;
+    const isUsable =
+      (allUsable(contents) && this.#knowsPacksOf(parent)) ||
+      firstUnusable(contents.reader, parent) === undefined;
+    return isUsable ? parent : undefined;
+  }
+
+  /**
+   * Whether no pack has gone that the parent may need, as one that is lost with its index, or that a repair gave up: a page that did not
+   * change is not read, so nobody would miss it. Where its hashes are not known all pages are read.
+   */
+  #knowsPacksOf(parent: StoreSnapshot): boolean {
+    const { cached, contents } = this.#options;
+    return cached?.snapshot !== parent.id || cached.packs.every((pack) => contents.index.packs.has(pack));
+  }
+
+  async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {
+    const { access, contents, tags, bytesReceived, onStored } = this.#options;
+    const { target, origin, time, parent, writer } = begun;
+    const { pageSize, pageCount } = target;
+    const record = {
+      time,
+      host: this.#hostOf(origin),
+      path: origin.originPath,
+      tags,
+      pageSize,
+      pageCount,
+      fileMode: target.fileMode,
+      root,
+      parent: parent === undefined ? undefined : await this.#stillKnown(parent.id),
+      program: PROGRAM,
+      statistics: {
+        pagesChanged,
+        pagesAdded: written.pages,
+        nodesAdded: written.nodes,
+        bytesAdded: written.bytes,
+        bytesReceived: bytesReceived(),
+        durationMs: Math.round(performance.now() - this.#startedAtMs),
+      },
+    };
+    const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
+    await this.#checkKept(id, { pageSize, pageCount, root });
+    const { index } = contents;
+    const reliable = [...index.packs.values()].filter((pack) => index.isReliable(pack));
+    onStored({ id, ...record }, { hashes, packs: [...reliable.map((pack) => pack.id), ...writer.packIds] });
+  }
+
+  /**
+   * Looks again, before the new packs are indexed, whether what the snapshot relies on is still there: by a walk through its tree where a
+   * pack is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
+   */
+  async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
+    const isLate = this.#isLate();
+    if (isLate || (await this.#isPackGone())) await this.#lookAgain(shape, newPacks, isLate);
+  }
+
+  /**
+   * Only the record keeps a prune from what the snapshot relies on. Where much of the grace period passed before it was there, as in a host
+   * that was suspended, it is looked at once more, and a snapshot that has lost something is taken away, as `forget` does: another backup
+   * may have taken it for its parent.
+   */
+  async #checkKept(id: string, shape: TreeShape): Promise<void> {
+    if (!this.#isLate()) return;
+    const { access } = this.#options;
+    try {
+      await this.#lookAgain(shape, [], true);
+    } catch (error) {
+      if (error instanceof SqlsyncError && error.code === 'STORE_PRUNED') await forgetSnapshots(access, [id]);
+      throw error;
+    }
+  }
+
+  /** Whether half the grace period has passed since it was last looked. */
+  #isLate(): boolean {
+    const safeMs = this.#options.access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
+    const steadyMs = performance.now() - this.#looked.loadedAtMs;
+    // Whichever says so: one stands still while the system is suspended, the other may be set.
+    return Math.max(steadyMs, Math.abs(Date.now() - this.#looked.loadedTime.getTime())) >= safeMs;
+  }
+
+  async #lookAgain(shape: TreeShape, newPacks: readonly IndexedPack[], isLate: boolean): Promise<void> {
+    const { access, loadAgain } = this.#options;
+    const now = await loadAgain();
+    this.#looked = now;
+    for (const pack of newPacks) addPack(now, pack);
+    const present = soundIfPresent(now.reader);
+    const lost = isLate
+      ? firstUnusable(now.reader, shape)
+      : firstUnusable(now.reader, shape, (id) => present.has(id));
+    if (lost === undefined) return;
+    throw new SqlsyncError('STORE_PRUNED', `A prune took the object ${lost} away from this backup`, {
+      hint: `Run it again: it writes what is missing. A backup should take less than half the grace period of ${access.config.graceSeconds} s.`,
+    });
+  }
+
+  /** The snapshot, unless it was forgotten so long ago that nothing tells of it: then it would count as missing. */
+  async #stillKnown(id: string): Promise<string | undefined> {
+    const { backend } = this.#options.access;
+    // In this order: a forget puts its record before it deletes.
+    for (const folder of ['snapshots', 'forgotten'] as const)
+      if ((await backend.list(folder)).some(({ name }) => name === id)) return id;
+    return undefined;
+  }
+
+  async #isPackGone(): Promise<boolean> {
+    const { access, contents } = this.#options;
+    const there = new Set((await access.backend.list('packs')).map(({ name }) => name));
+    return [...contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
+  }
+
+  #hostOf(origin: MessageOf<'snapshot'>): string {
+    return this.#options.host ?? origin.originHost;
+  }
+}
+
+/** Also what is in marked packs: within the grace period it stays. */
+function soundIfPresent(reader: ObjectReader): Soundness {
+  return new Soundness(reader, (object) => reader.index.frameOf(object)?.pack.present !== false);
+}
+
+/** A snapshot that is being stored. */
+interface Begun {
+  readonly time: Date;
+  readonly target: SinkTarget;
+  readonly origin: MessageOf<'snapshot'>;
+  readonly parent: StoreSnapshot | undefined;
+  readonly writer: PackWriter;
+}

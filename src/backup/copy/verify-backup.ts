@@ -1,0 +1,83 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
+import { checkIntegrity } from '../../sqlite/integrity-check.ts';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import { createPageHasher } from '../../pages/hash.ts';
+import { pageNumber } from '../../pages/page-types.ts';
+import type { PageSize } from '../../pages/page-types.ts';
+import { makeLocalCopy } from '../snapshots/local-copy.ts';
+import { loadContents } from '../files/store-files.ts';
+import { throwIfAborted } from '../store-error.ts';
+import type { StoreAccess } from '../files/store-files.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+/** What the origin had: the hashes of all pages, of which the root hash is the origin's. */
+export interface OriginHashes {
+  readonly algorithm: HashAlgorithm;
+  readonly seed: Uint8Array;
+  readonly hashes: Uint8Array;
+}
+
+/**
+ * Restores a snapshot to a temporary file from what is in the store now, compares that page by page with what the origin had, and
+ * runs integrity_check on it. Throws SqlsyncError STORE_DAMAGED where they are not the same, ORIGIN_UNREADABLE where the database
+ * was copied as it is and is itself malformed, WORKER_LOST where SQLite could not look.
+ */
+export async function verifyBackup(
+  access: StoreAccess,
+  snapshot: StoreSnapshot,
+  origin: OriginHashes,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { reader } = await loadContents(access);
+  const copy = await makeLocalCopy(reader, snapshot, { signal });
+  try {
+    const page = firstDifference(copy.path, snapshot, origin);
+    if (page !== undefined) {
+      throw new SqlsyncError(
+        'STORE_DAMAGED',
+        `Page ${page} of the new snapshot ${snapshot.id.slice(0, 8)} is not as it was in the origin`,
+        {
+          hint: 'Check the memory and disks of this host, then delete the folder `cache` in the store and run it again.',
+        },
+      );
+    }
+    if (snapshot.pageCount === 0) return;
+    const result = await checkIntegrity(copy.path, 0, signal);
+    throwIfAborted(signal);
+    if (!result.made) {
+      throw new SqlsyncError(
+        'WORKER_LOST',
+        `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but integrity_check of it could not be made: ${result.why}`,
+        { hint: 'The snapshot is in the store. Has this host enough memory and processes? Run it again.' },
+      );
+    }
+    if (result.findings.length === 0) return;
+    throw new SqlsyncError(
+      'ORIGIN_UNREADABLE',
+      `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but the database itself is malformed: ${sanitizeText(result.findings[0] ?? '')}`,
+      { hint: 'Salvage the origin with `sqlite3 FILE .recover`, or restore an older snapshot.' },
+    );
+  } finally {
+    copy.remove();
+  }
+}
+
+/** The first page of the file whose hash is not the origin's. */
+function firstDifference(path: string, snapshot: StoreSnapshot, origin: OriginHashes): number | undefined {
+  const hasher = createPageHasher(origin.algorithm, origin.seed, snapshot.pageSize as PageSize);
+  const hash = new Uint8Array(hasher.hashBytes);
+  const bytes = new Uint8Array(snapshot.pageSize);
+  const descriptor = openSync(path, 'r');
+  try {
+    for (let page = 1; page <= snapshot.pageCount; page++) {
+      if (readSync(descriptor, bytes) !== bytes.length) return page;
+      hasher.hashPage(pageNumber(page), bytes, hash, 0);
+      const at = (page - 1) * hash.length;
+      if (Buffer.compare(hash, origin.hashes.subarray(at, at + hash.length)) !== 0) return page;
+    }
+    return undefined;
+  } finally {
+    closeSync(descriptor);
+  }
+}

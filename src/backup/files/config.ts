@@ -1,0 +1,76 @@
+import { randomBytes } from 'node:crypto';
+import { SqlsyncError } from '../../errors.ts';
+import type { Backend } from '../backends/backend.ts';
+import { decodeChecked, encodeChecked } from './checked-json.ts';
+import { damaged } from '../store-error.ts';
+
+const FORMAT = 'sqlsync-store';
+export const STORE_VERSION = 1;
+
+/** So that what a daily run marks, the run of the day after deletes. */
+const DEFAULT_GRACE_SECONDS = 12 * 3600;
+
+const MAX_CONFIG_BYTES = 1024 * 1024;
+
+/** What a store's `config` file says. */
+export interface StoreConfig {
+  readonly format: typeof FORMAT;
+  readonly version: number;
+  /** 32 hexadecimal digits. */
+  readonly id: string;
+  readonly time: string;
+  /** How long prune waits between marking a pack and deleting it. */
+  readonly graceSeconds: number;
+  readonly encryption: { readonly scheme: string };
+}
+
+export interface InitOptions {
+  /** How long prune waits between marking a pack and deleting it; default 12 hours. No backup may take longer. */
+  readonly graceSeconds?: number | undefined;
+}
+
+/** What the config of a new store says. */
+export function newConfig(options: InitOptions): StoreConfig {
+  return {
+    format: FORMAT,
+    version: STORE_VERSION,
+    id: randomBytes(16).toString('hex'),
+    time: new Date().toISOString(),
+    graceSeconds: options.graceSeconds ?? DEFAULT_GRACE_SECONDS,
+    encryption: { scheme: 'none' },
+  };
+}
+
+/** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+export async function putConfig(backend: Backend, options: InitOptions): Promise<StoreConfig> {
+  const config = newConfig(options);
+  if ((await backend.put('config', [encodeChecked(config)])) === 'created') return config;
+  throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
+    hint: 'Use it as it is, or name another place.',
+  });
+}
+
+/** Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
+export async function readConfig(backend: Backend): Promise<StoreConfig> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await backend.get('config', { offset: 0, length: MAX_CONFIG_BYTES + 1 });
+  } catch (error) {
+    if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
+    throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
+      hint: 'Make one with `sqlsync init STORE`. If there was one, its file `config` is missing: `sqlsync repair STORE` writes it anew.',
+      cause: error,
+    });
+  }
+  if (bytes.length > MAX_CONFIG_BYTES) throw damaged('config', `has more than ${MAX_CONFIG_BYTES} bytes`);
+  const config = decodeChecked(bytes, 'config');
+  if (config['format'] !== FORMAT) throw damaged('config', 'is not that of a store');
+  if (config['version'] !== STORE_VERSION) {
+    throw new SqlsyncError(
+      'STORE_VERSION',
+      `The store in ${backend.description} has format version ${String(config['version'])}; this program knows ${STORE_VERSION}`,
+      { hint: 'Install a newer sqlsync.' },
+    );
+  }
+  return config as unknown as StoreConfig;
+}

@@ -1,0 +1,43 @@
+import { join, resolve } from 'node:path';
+import { CACHE_FOLDER } from '../backends/backend.ts';
+import type { Backend } from '../backends/backend.ts';
+import { putConfig, readConfig } from './config.ts';
+import type { InitOptions } from './config.ts';
+import { DirectoryBackend } from '../backends/directory-backend.ts';
+import { HashCache } from '../copy/hash-cache.ts';
+import { openOrRepairConfig } from '../repair/repair-config.ts';
+import { sealerOf } from './seal.ts';
+import type { StoreAccess } from './store-files.ts';
+
+/** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {
+  return initBackend(new DirectoryBackend(resolve(folder)), options);
+}
+
+export async function initBackend(backend: Backend, options: InitOptions = {}): Promise<StoreAccess> {
+  const config = await putConfig(backend, options);
+  return { backend, sealer: sealerOf(config.encryption.scheme), config };
+}
+
+/** Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
+export function openStoreFolder(folder: string): Promise<StoreAccess> {
+  return openBackend(new DirectoryBackend(resolve(folder)));
+}
+
+/** Opens the store in a folder, and writes its `config` anew where that is lost and nothing else is in doubt. Throws as `openStoreFolder`. */
+export function openStoreFolderToRepair(
+  folder: string,
+  options: { readonly dryRun: boolean },
+): Promise<{ access: StoreAccess; configWritten: boolean }> {
+  return openOrRepairConfig(new DirectoryBackend(resolve(folder)), options);
+}
+
+export async function openBackend(backend: Backend): Promise<StoreAccess> {
+  const config = await readConfig(backend);
+  return { backend, sealer: sealerOf(config.encryption.scheme), config };
+}
+
+/** The hash cache that lies beside a store in a folder. */
+export function cacheOf(folder: string): HashCache {
+  return new HashCache(join(resolve(folder), CACHE_FOLDER));
+}

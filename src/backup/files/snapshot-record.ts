@@ -1,0 +1,90 @@
+import { randomBytes } from 'node:crypto';
+import { pageSize } from '../../pages/page-types.ts';
+import { isHexId } from '../objects/object-id.ts';
+import { damaged } from '../store-error.ts';
+import type { SnapshotStatistics, StoreSnapshot } from '../types.ts';
+
+const RECORD_VERSION = 1;
+
+/** SQLite's own bound. */
+const MAX_PAGE_COUNT = 2 ** 32 - 2;
+
+/** The plain bytes of a snapshot's record. */
+export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array {
+  const { time, root, parent, ...rest } = snapshot;
+  const record = {
+    version: RECORD_VERSION,
+    // No two records are the same: else one could be forgotten with the other.
+    nonce: randomBytes(8).toString('hex'),
+    time: time.toISOString(),
+    ...rest,
+    root: root ?? null,
+    parent: parent ?? null,
+  };
+  return new TextEncoder().encode(JSON.stringify(record));
+}
+
+/** The inverse. Throws SqlsyncError STORE_DAMAGED. */
+export function decodeSnapshot(plain: Uint8Array, id: string): StoreSnapshot {
+  try {
+    return parse(JSON.parse(new TextDecoder().decode(plain)) as Record<string, unknown>, id);
+  } catch (error) {
+    throw damaged(`snapshots/${id}`, 'is no record of a snapshot that this version knows', error);
+  }
+}
+
+function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
+  const { version, root, parent, tags, statistics } = record;
+  if (version !== RECORD_VERSION) throw new Error(`version ${String(version)}`);
+  const time = new Date(text(record, 'time'));
+  const size = number(record, 'pageSize');
+  const isValid =
+    !Number.isNaN(time.getTime()) &&
+    pageSize(size) !== undefined &&
+    number(record, 'pageCount') <= MAX_PAGE_COUNT &&
+    (record['pageCount'] === 0 ? root === null : isHexId(root)) &&
+    (parent === null || isHexId(parent)) &&
+    Array.isArray(tags) &&
+    tags.every((tag) => typeof tag === 'string') &&
+    typeof statistics === 'object' &&
+    statistics !== null;
+  if (!isValid) throw new Error('a field is not as it should be');
+  return {
+    id,
+    time,
+    host: text(record, 'host'),
+    path: text(record, 'path'),
+    tags,
+    pageSize: size,
+    pageCount: number(record, 'pageCount'),
+    fileMode: number(record, 'fileMode'),
+    root: isHexId(root) ? root : undefined,
+    parent: parent ?? undefined,
+    program: text(record, 'program'),
+    statistics: statisticsOf(statistics as Record<string, unknown>),
+  };
+}
+
+function statisticsOf(record: Record<string, unknown>): SnapshotStatistics {
+  return {
+    pagesChanged: number(record, 'pagesChanged'),
+    pagesAdded: number(record, 'pagesAdded'),
+    nodesAdded: number(record, 'nodesAdded'),
+    bytesAdded: number(record, 'bytesAdded'),
+    bytesReceived: number(record, 'bytesReceived'),
+    durationMs: number(record, 'durationMs'),
+  };
+}
+
+function text(record: Record<string, unknown>, field: string): string {
+  const value = record[field];
+  if (typeof value !== 'string') throw new Error(`${field} is no text`);
+  return value;
+}
+
+function number(record: Record<string, unknown>, field: string): number {
+  const value = record[field];
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0)
+    throw new Error(`${field} is no number`);
+  return value;
+}

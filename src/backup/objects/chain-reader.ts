@@ -1,0 +1,192 @@
+import { bitmapBytes } from '../../../protocol/page-batch.ts';
+import { SqlsyncError } from '../../errors.ts';
+import type { FrameCache } from './frame-cache.ts';
+import type { Frame } from './frame.ts';
+import { encodeNode, NODE_FANOUT } from './node.ts';
+import type { NodeObject } from './node-frame.ts';
+import { ID_BYTES } from './object-id.ts';
+import type { ObjectIndex } from './object-index.ts';
+
+/** The whole page at the end of a chain. */
+export interface RootPage {
+  readonly id: Uint8Array;
+  readonly bytes: Uint8Array;
+}
+
+/** Pages that are to be read at once. */
+export interface PageRead {
+  /** Their ids, one after another. */
+  readonly ids: Uint8Array;
+  readonly pageSize: number;
+  /** Takes the pages, one after another. */
+  readonly into: Uint8Array;
+  /** Of pages whose depth is at least this, the whole page at the end of the chain goes to `roots`, by its place in `ids`. */
+  readonly rootsFromDepth?: number;
+  readonly roots?: Map<number, RootPage>;
+}
+
+/**
+ * Puts pages and nodes together along the best copy of everything, and does not look for another where that one cannot be read: the
+ * fast way, for whoever goes the careful one where it fails.
+ *
+ * Many pages are read at once, level by level of their chains, so that each frame is decompressed once for all of them: a page that
+ * was changed by many backups has its pieces in as many frames, and so have its neighbours in the same ones.
+ */
+export class ChainReader {
+  readonly #index: ObjectIndex;
+  readonly #frames: FrameCache;
+
+  constructor(index: ObjectIndex, frames: FrameCache) {
+    this.#index = index;
+    this.#frames = frames;
+  }
+
+  /** False where a page could not be read; `into` then holds nothing of use. */
+  readPages(read: PageRead): boolean {
+    return this.#unlessRefused(() => this.#readPages(read)) ?? false;
+  }
+
+  /** The same for one page, beginning with this copy of it; -1 is none. */
+  readPage(object: number, into: Uint8Array): boolean {
+    if (object === -1) return false;
+    return this.#unlessRefused(() => this.#readPage(object, into)) ?? false;
+  }
+
+  /** The bytes of a node; undefined where it could not be read. */
+  readNode(object: number): Uint8Array | undefined {
+    return this.#unlessRefused(() => this.#readNode(object));
+  }
+
+  /**
+   * Begins to decompress, in other threads, the frames with the whole pages that pages of these ids are put together from. Reads the
+   * deltas in between at once, which are small.
+   */
+  readAhead(ids: readonly Uint8Array[]): void {
+    for (const id of ids) {
+      let object = this.#index.bestCopy(id);
+      while (object !== -1 && this.#index.depthOf(object) > 0) {
+        const base = this.#unlessRefused(() => this.#frameOf(object).baseOf(this.#placeOf(object)));
+        object = base === undefined ? -1 : this.#index.bestCopy(base, this.#index.depthOf(object));
+      }
+      if (object !== -1) this.#frames.load(this.#index.frameNumberOf(object));
+    }
+  }
+
+  #readPages({ ids, pageSize, into, rootsFromDepth = 256, roots }: PageRead): boolean {
+    const index = this.#index;
+    const count = ids.length / ID_BYTES;
+    const maskBytes = bitmapBytes(pageSize);
+    const masks = new Uint8Array(count * maskBytes);
+    const firsts = new Int32Array(count);
+    for (let i = 0; i < count; i++) firsts[i] = index.bestCopy(ids, undefined, i * ID_BYTES);
+    if (firsts.includes(-1)) return false;
+    const objects = firsts.slice();
+    const isReliable = new Uint8Array(count).fill(1);
+    const isWhole = (i: number): boolean => index.depthOf(objects[i] as number) === 0;
+    /** Puts in what the object that is next for a page says; returns the base's id, undefined for a whole page, false where that cannot be. */
+    const fill = (i: number): Uint8Array | undefined | false => {
+      const object = objects[i] as number;
+      const frame = this.#frameOf(object);
+      if (frame.kind !== 'pages' || frame.pageSize !== pageSize) return false;
+      if (!index.isReliableObject(object)) isReliable[i] = 0;
+      const place = index.placeOf(object);
+      const page = into.subarray(i * pageSize, (i + 1) * pageSize);
+      frame.fill(place, page, masks.subarray(i * maskBytes, (i + 1) * maskBytes));
+      const base = frame.baseOf(place);
+      if (base === undefined && roots !== undefined && index.depthOf(firsts[i] as number) >= rootsFromDepth)
+        roots.set(i, { id: index.idOf(object).slice(), bytes: frame.object(place).page.data.slice() });
+      return base;
+    };
+    const all = [...firsts.keys()];
+    for (let open = all.filter((i) => !isWhole(i)); open.length > 0; open = open.filter((i) => !isWhole(i))) {
+      for (const i of this.#byFrame(open, objects)) {
+        const base = fill(i);
+        if (base === undefined || base === false) return false;
+        const below = index.bestCopy(base, index.depthOf(objects[i] as number));
+        if (below === -1) return false;
+        objects[i] = below;
+      }
+    }
+    // In the end, so that each of these large frames is needed once.
+    for (const i of this.#byFrame(all, objects)) if (fill(i) !== undefined) return false;
+    // Whoever asks next whether new objects may rely on these pages need not read the chains again.
+    for (let i = 0; i < count; i++) if (isReliable[i] === 1) index.learnSound(firsts[i] as number);
+    return true;
+  }
+
+  /** Places in `objects`, so that those in one frame follow one another. */
+  #byFrame(places: readonly number[], objects: Int32Array): number[] {
+    const frameOf = (place: number): number => this.#index.frameNumberOf(objects[place] as number);
+    return places.toSorted((a, b) => frameOf(a) - frameOf(b));
+  }
+
+  #readPage(start: number, into: Uint8Array): boolean {
+    const done = new Uint8Array(bitmapBytes(into.length));
+    for (let object = start; object !== -1;) {
+      const frame = this.#frameOf(object);
+      if (frame.kind !== 'pages' || frame.pageSize !== into.length) return false;
+      const place = this.#placeOf(object);
+      frame.fill(place, into, done);
+      const base = frame.baseOf(place);
+      if (base === undefined) return true;
+      object = this.#index.bestCopy(base, this.#index.depthOf(object));
+    }
+    return false;
+  }
+
+  #readNode(start: number): Uint8Array | undefined {
+    const index = this.#index;
+    const children = new Uint8Array(NODE_FANOUT * ID_BYTES);
+    const done = new Uint8Array(NODE_FANOUT / 8);
+    let shape: NodeObject | undefined;
+    let isReliable = true;
+    for (let object = start; ;) {
+      const frame = this.#frameOf(object);
+      if (frame.kind !== 'nodes') return undefined;
+      const node = frame.object(this.#placeOf(object));
+      shape ??= node;
+      isReliable &&= index.isReliableObject(object);
+      fillChildren(children, done, node);
+      if (node.delta === undefined) {
+        if (isReliable) index.learnSound(start);
+        return encodeNode(shape.level, children.subarray(0, shape.childCount * ID_BYTES));
+      }
+      object = index.bestCopy(node.delta.base, index.depthOf(object));
+      if (object === -1) return undefined;
+    }
+  }
+
+  /** Valid until the next call. */
+  #frameOf(object: number): Frame {
+    // No part of the frame before is in hand any more.
+    this.#frames.discardDropped();
+    return this.#frames.get(this.#index.frameNumberOf(object));
+  }
+
+  #placeOf(object: number): number {
+    return this.#index.placeOf(object);
+  }
+
+  #unlessRefused<T>(read: () => T): T | undefined {
+    try {
+      return read();
+    } catch (error) {
+      if (error instanceof SqlsyncError) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** Puts the ids that a node has into their places, but for those that `done` names, and names them there. */
+function fillChildren(children: Uint8Array, done: Uint8Array, { childCount, ids, delta }: NodeObject): void {
+  let from = 0;
+  for (let child = 0; child < childCount; child++) {
+    const bit = 1 << (child & 7);
+    if (delta !== undefined && ((delta.bitmap[child >> 3] as number) & bit) === 0) continue;
+    if (((done[child >> 3] as number) & bit) === 0) {
+      children.set(ids.subarray(from, from + ID_BYTES), child * ID_BYTES);
+      done[child >> 3] = (done[child >> 3] as number) | bit;
+    }
+    from += ID_BYTES;
+  }
+}

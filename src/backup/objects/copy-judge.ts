@@ -1,0 +1,193 @@
+import { createHash } from 'node:crypto';
+import { SqlsyncError } from '../../errors.ts';
+import type { Backend } from '../backends/backend.ts';
+import { idOf, sameBytes, toHex } from './object-id.ts';
+import type { KnownPack, ObjectIndex } from './object-index.ts';
+import { damaged, StoreDamage } from '../store-error.ts';
+
+/** An object as its frame has it. */
+export interface ObjectParts {
+  /** The beginning of the base's id; undefined for a whole object. */
+  readonly base: Uint8Array | undefined;
+  /** Its bytes, as new memory, given the base's. Whatever these are, it does not fail. */
+  readonly assemble: (base: Uint8Array) => Uint8Array;
+}
+
+/** What was found out about one copy of an object. */
+interface Verdict {
+  /** The copy of its base that it is put together with; undefined for a whole object, and where there is none. */
+  readonly base: number | undefined;
+  /** Whether it can be put together at all, right or wrong. */
+  readonly isReadable: boolean;
+  /** Why it is not right: what is at fault is this copy or a base of it. */
+  readonly fault: SqlsyncError | undefined;
+}
+
+/** Verdicts that are kept; each is about 100 bytes, a fault 1 KB. */
+const MAX_KEPT_VERDICTS = 16_384;
+
+/** What is read of a pack at once. */
+const PIECE_BYTES = 1024 * 1024;
+
+const NOTHING = new Uint8Array(0);
+
+/**
+ * Looks closely where an object was not what its id says: which copies of it, and of each base, are right by their own ids, so
+ * that a damaged one is passed over, and else the file is named that is at fault and not the last delta on top of it. Each
+ * copy is judged once, so the time is bounded by the number of copies.
+ *
+ * A delta may be right on a base that is not, in blocks that it replaces.
+ */
+export class CopyJudge {
+  readonly #index: ObjectIndex;
+  readonly #backend: Backend;
+  readonly #partsOf: (object: number) => ObjectParts;
+  readonly #verdicts = new Map<number, Verdict>();
+  readonly #changedPacks = new Map<string, boolean>();
+  readonly #found = new Map<string, StoreDamage>();
+  /** A fault of a verdict may pass: the system refused to read. */
+  #isUncertain = false;
+
+  constructor(index: ObjectIndex, backend: Backend, partsOf: (object: number) => ObjectParts) {
+    this.#index = index;
+    this.#backend = backend;
+    this.#partsOf = partsOf;
+  }
+
+  /** The files that were found to be damaged so far, by name, and how. */
+  get found(): ReadonlyMap<string, StoreDamage> {
+    return this.#found;
+  }
+
+  /** A right copy of an object, and its bytes. Throws what is wrong with the best one: SqlsyncError STORE_*. */
+  rightCopy(id: Uint8Array): { readonly object: number; readonly bytes: Uint8Array } {
+    return this.#choose(id, false);
+  }
+
+  /** The same; where none is right, one that can be put together. */
+  anyCopy(id: Uint8Array): { readonly object: number; readonly bytes: Uint8Array } {
+    return this.#choose(id, true);
+  }
+
+  /** What is wrong with one copy, or a base of it; undefined where nothing is. */
+  faultOf(object: number): SqlsyncError | undefined {
+    this.#begin();
+    return this.#judge(object).fault;
+  }
+
+  /** The bytes of one copy of which `faultOf` says nothing. */
+  bytesOf(object: number): Uint8Array {
+    return this.#bytesOf(object);
+  }
+
+  /** What is wrong where no index names the base of a delta: the delta, if its pack was changed, else the indexes. */
+  lostBase(object: number, base: Uint8Array): StoreDamage {
+    const pack = this.#index.frameOf(object)?.pack;
+    if (pack !== undefined && this.#isChanged(pack))
+      return this.#note(damaged(`packs/${pack.id}`, 'was changed since it was written'));
+    return damaged('indexes', `do not name the object ${toHex(base)}, which is needed`);
+  }
+
+  #begin(): void {
+    if (!this.#isUncertain && this.#verdicts.size < MAX_KEPT_VERDICTS) return;
+    this.#verdicts.clear();
+    this.#isUncertain = false;
+  }
+
+  #choose(id: Uint8Array, takesWrong: boolean): { readonly object: number; readonly bytes: Uint8Array } {
+    this.#begin();
+    const { right, readable, fault } = this.#judgeAll(this.#index.copies(id));
+    const object = right ?? (takesWrong ? readable[0] : undefined);
+    if (object !== undefined) return { object, bytes: this.#bytesOf(object) };
+    throw fault ?? damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
+  }
+
+  /** The first of these copies that is right; else those that can be put together, and what is wrong with the first. */
+  #judgeAll(copies: readonly number[]): {
+    readonly right: number | undefined;
+    readonly readable: readonly number[];
+    readonly fault: SqlsyncError | undefined;
+  } {
+    const readable: number[] = [];
+    let fault: SqlsyncError | undefined;
+    for (const copy of copies) {
+      const verdict = this.#judge(copy);
+      if (verdict.fault === undefined) return { right: copy, readable, fault };
+      fault ??= verdict.fault;
+      if (verdict.isReadable) readable.push(copy);
+    }
+    return { right: undefined, readable, fault };
+  }
+
+  #judge(object: number): Verdict {
+    const known = this.#verdicts.get(object);
+    if (known !== undefined) return known;
+    const verdict = this.#look(object);
+    this.#verdicts.set(object, verdict);
+    return verdict;
+  }
+
+  /** Ends, since each base is less deep. */
+  #look(object: number): Verdict {
+    let parts: ObjectParts;
+    try {
+      parts = this.#partsOf(object);
+    } catch (error) {
+      if (!(error instanceof SqlsyncError)) throw error;
+      return { base: undefined, isReadable: false, fault: this.#note(error) };
+    }
+    const { base, assemble } = parts;
+    const isRight = (old: Uint8Array): boolean => sameBytes(idOf(assemble(old)), this.#index.idOf(object));
+    if (base === undefined) {
+      const fault = isRight(NOTHING) ? undefined : this.#wrong(object);
+      return { base: undefined, isReadable: true, fault };
+    }
+    const bases = this.#judgeAll(this.#index.copies(base, this.#index.depthOf(object)));
+    const { right, readable } = bases;
+    if (right !== undefined) {
+      const fault = isRight(this.#bytesOf(right)) ? undefined : this.#wrong(object);
+      return { base: right, isReadable: true, fault };
+    }
+    const enough = readable.find((copy) => isRight(this.#bytesOf(copy)));
+    if (enough !== undefined) return { base: enough, isReadable: true, fault: undefined };
+    const fault = bases.fault ?? this.lostBase(object, base);
+    return { base: readable[0], isReadable: readable.length > 0, fault };
+  }
+
+  /** Of a copy that can be put together. */
+  #bytesOf(object: number): Uint8Array {
+    const { base } = this.#judge(object);
+    const old = base === undefined ? NOTHING : this.#bytesOf(base);
+    return this.#partsOf(object).assemble(old);
+  }
+
+  #wrong(object: number): StoreDamage {
+    const pack = this.#index.frameOf(object)?.pack.id ?? '';
+    const id = toHex(this.#index.idOf(object));
+    return this.#note(damaged(`packs/${pack}`, `does not hold the object ${id} as it was`));
+  }
+
+  #note<T extends SqlsyncError>(fault: T): T {
+    if (fault instanceof StoreDamage) {
+      if (!this.#found.has(fault.file)) this.#found.set(fault.file, fault);
+    } else {
+      this.#isUncertain = true;
+    }
+    return fault;
+  }
+
+  /** Whether a pack is not what its name says. */
+  #isChanged({ id }: KnownPack): boolean {
+    let isChanged = this.#changedPacks.get(id);
+    if (isChanged !== undefined) return isChanged;
+    const digest = createHash('sha256');
+    for (let offset = 0, length = PIECE_BYTES; length === PIECE_BYTES; offset += length) {
+      const piece = this.#backend.getNow(`packs/${id}`, { offset, length: PIECE_BYTES });
+      digest.update(piece);
+      length = piece.length;
+    }
+    isChanged = digest.digest('hex') !== id;
+    this.#changedPacks.set(id, isChanged);
+    return isChanged;
+  }
+}

@@ -1,0 +1,282 @@
+import type { FramePlace, IndexedPack } from '../files/index-file.ts';
+import { BASE_ID_BYTES, fromHex, ID_BYTES, sameBytes, toHex } from './object-id.ts';
+
+/** A pack that an index names. */
+export interface KnownPack {
+  readonly id: string;
+  readonly bytes: number;
+  /** Meant to be deleted: what it holds is read, but not relied upon by anything new. */
+  readonly marked: boolean;
+  /** False for one that is missing, or of another length than it should be. */
+  readonly present: boolean;
+  /** Its frames are `firstFrame` and those after it. */
+  readonly firstFrame: number;
+  readonly frameCount: number;
+  /** Its objects are `firstObject` and those after it. */
+  readonly firstObject: number;
+  readonly objectCount: number;
+}
+
+export interface KnownFrame extends FramePlace {
+  readonly pack: KnownPack;
+  /** Number of its first object. */
+  readonly firstObject: number;
+}
+
+/** Who tells, by number, whether new objects may rely on one. */
+export interface SoundnessJudge {
+  isSound(object: number): boolean;
+  /** Is told what need not be found out any more. */
+  learnSound(object: number): void;
+}
+
+/** By how much the arrays grow: for a moment there are the old ones and the new ones. */
+const GROWTH = 1.25;
+
+const SPARE_OBJECTS = 64 * 1024;
+
+/** Where an object that was just added will come to lie is not known yet. */
+const PENDING = 0xffffffff;
+
+/**
+ * All objects of a store by their ids: flat arrays and a hash table, about 46 bytes an object. An object has a number;
+ * copies of one object are objects of one id.
+ */
+export class ObjectIndex {
+  readonly packs: Map<string, KnownPack> = new Map();
+  readonly frames: KnownFrame[] = [];
+  #count = 0;
+  #ids: Uint8Array = new Uint8Array(0);
+  #depths: Uint8Array = new Uint8Array(0);
+  #frameOf: Uint32Array = new Uint32Array(0);
+  /** Numbers of objects plus 1, at the place of their id's first four bytes or after it. */
+  #table: Uint32Array = new Uint32Array(16);
+  #distrusted: ReadonlySet<string> = new Set();
+  #judge: SoundnessJudge = { isSound: () => true, learnSound: () => {} };
+
+  get objectCount(): number {
+    return this.#count;
+  }
+
+  /** Makes room for so many more objects at once, and for some of a new backup. */
+  reserve(objects: number): void {
+    this.#grow(this.#count + objects + SPARE_OBJECTS);
+  }
+
+  /** Takes what an index file says of a pack; a pack that is known already is left out. */
+  addPack(pack: IndexedPack, state: { readonly marked: boolean; readonly present: boolean }): void {
+    const id = toHex(pack.id);
+    if (this.packs.has(id)) return;
+    const known: KnownPack = {
+      id,
+      bytes: pack.bytes,
+      ...state,
+      firstFrame: this.frames.length,
+      frameCount: pack.frames.length,
+      firstObject: this.#count,
+      objectCount: pack.depths.length,
+    };
+    this.packs.set(id, known);
+    this.#grow(this.#count + pack.depths.length);
+    this.#ids.set(pack.ids, this.#count * ID_BYTES);
+    this.#depths.set(pack.depths, this.#count);
+    for (const frame of pack.frames) {
+      this.frames.push({ ...frame, pack: known, firstObject: this.#count });
+      for (let n = 0; n < frame.objectCount; n++) {
+        this.#frameOf[this.#count] = this.frames.length - 1;
+        this.#insert(this.#count++);
+      }
+    }
+  }
+
+  /** Who tells, by number, whether new objects may rely on one. */
+  judgeBy(judge: SoundnessJudge): void {
+    this.#judge = judge;
+  }
+
+  /** Is told of an object that was just put together from reliable copies of less depth. */
+  learnSound(object: number): void {
+    this.#judge.learnSound(object);
+  }
+
+  /** Nothing new relies on what is in these packs, by id. Before anything is judged. */
+  distrust(packs: ReadonlySet<string>): void {
+    this.#distrusted = packs;
+  }
+
+  /** Whether something new may rely on what is in a pack. */
+  isReliable(pack: KnownPack): boolean {
+    return pack.present && !pack.marked && (this.#distrusted.size === 0 || !this.#distrusted.has(pack.id));
+  }
+
+  /** Takes an object that is on its way to a pack; returns its number. */
+  addPending(id: Uint8Array, depth: number): number {
+    this.#grow(this.#count + 1);
+    this.#ids.set(id, this.#count * ID_BYTES);
+    this.#depths[this.#count] = depth;
+    this.#frameOf[this.#count] = PENDING;
+    this.#insert(this.#count);
+    return this.#count++;
+  }
+
+  /** The id of an object; a view. */
+  idOf(object: number): Uint8Array {
+    return this.#ids.subarray(object * ID_BYTES, (object + 1) * ID_BYTES);
+  }
+
+  depthOf(object: number): number {
+    return this.#depths[object] as number;
+  }
+
+  maxDepth(): number {
+    return this.#depths.subarray(0, this.#count).reduce((most, depth) => Math.max(most, depth), 0);
+  }
+
+  /** What an index file says of a pack. */
+  describe(pack: KnownPack): IndexedPack {
+    const { firstObject, objectCount, firstFrame, frameCount } = pack;
+    return {
+      id: fromHex(pack.id),
+      bytes: pack.bytes,
+      frames: this.frames.slice(firstFrame, firstFrame + frameCount),
+      ids: this.#ids.slice(firstObject * ID_BYTES, (firstObject + objectCount) * ID_BYTES),
+      depths: this.#depths.slice(firstObject, firstObject + objectCount),
+    };
+  }
+
+  /** undefined for an object that is on its way to a pack. */
+  frameOf(object: number): KnownFrame | undefined {
+    const frame = this.#frameOf[object] as number;
+    return frame === PENDING ? undefined : this.frames[frame];
+  }
+
+  /** The place of an object within its frame. */
+  placeOf(object: number): number {
+    return object - (this.frames[this.frameNumberOf(object)] as KnownFrame).firstObject;
+  }
+
+  frameNumberOf(object: number): number {
+    return this.#frameOf[object] as number;
+  }
+
+  /** The copy of an object that new ones may rely on, or undefined: the least deep of the sound ones in unmarked packs. */
+  usable(id: Uint8Array, at = 0): number | undefined {
+    let best: number | undefined;
+    this.#each(id, at, ID_BYTES, (object) => {
+      if (best !== undefined && this.depthOf(object) >= this.depthOf(best)) return;
+      if (this.isUsable(object)) best = object;
+    });
+    return best;
+  }
+
+  /** Whether new objects may rely on this copy. */
+  isUsable(object: number): boolean {
+    return this.isReliableObject(object) && this.#judge.isSound(object);
+  }
+
+  /** The first of `copies`, -1 where there is none; makes no garbage, for millions of calls. The id is in `id` at `at`. */
+  bestCopy(id: Uint8Array, below = 256, at = 0): number {
+    const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
+    const mask = this.#table.length - 1;
+    let best = -1;
+    for (let slot = hashAt(id, at) & mask; this.#table[slot] !== 0; slot = (slot + 1) & mask) {
+      const object = (this.#table[slot] as number) - 1;
+      if (this.depthOf(object) >= below || this.#frameOf[object] === PENDING) continue;
+      if (!sameBytes(this.#ids, id, idBytes, object * ID_BYTES, at)) continue;
+      if (best === -1 || this.#compare(object, best) < 0) best = object;
+    }
+    return best;
+  }
+
+  /** Copies that can be read, best first: in unmarked packs, and less deep. Only those of less depth than `below`. */
+  copies(id: Uint8Array, below = 256): number[] {
+    const found: number[] = [];
+    const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
+    this.#each(id, 0, idBytes, (object) => {
+      if (this.#frameOf[object] !== PENDING && this.depthOf(object) < below) found.push(object);
+    });
+    if (found.length > 1) found.sort((a, b) => this.#compare(a, b));
+    return found;
+  }
+
+  /** The first object of this id, or -1: one number for all copies. */
+  numberOf(id: Uint8Array, at = 0): number {
+    let first = -1;
+    this.#each(id, at, ID_BYTES, (object) => {
+      if (first === -1) first = object;
+    });
+    return first;
+  }
+
+  /**
+   * Which of two copies comes first. Never by the order in which indexes were loaded: of two prunes at once, one may see others than the other,
+   * and each would delete the copy that the other one keeps.
+   */
+  #compare(a: number, b: number): number {
+    const byRank = this.#rank(a) - this.#rank(b);
+    if (byRank !== 0) return byRank;
+    const [packA, packB] = [this.frameOf(a)?.pack.id ?? '', this.frameOf(b)?.pack.id ?? ''];
+    if (packA === packB) return a - b;
+    return packA < packB ? -1 : 1;
+  }
+
+  #rank(object: number): number {
+    return (
+      (this.isReliableObject(object) ? 0 : 256) + (this.#isPresent(object) ? 0 : 512) + this.depthOf(object)
+    );
+  }
+
+  /** Whether something new may rely on the pack of an object. */
+  isReliableObject(object: number): boolean {
+    const pack = this.frameOf(object)?.pack;
+    return pack === undefined || this.isReliable(pack);
+  }
+
+  #isPresent(object: number): boolean {
+    return this.frameOf(object)?.pack.present !== false;
+  }
+
+  #each(id: Uint8Array, at: number, idBytes: number, visit: (object: number) => void): void {
+    const mask = this.#table.length - 1;
+    for (let slot = hashAt(id, at) & mask; ; slot = (slot + 1) & mask) {
+      const entry = this.#table[slot] as number;
+      if (entry === 0) return;
+      if (sameBytes(this.#ids, id, idBytes, (entry - 1) * ID_BYTES, at)) visit(entry - 1);
+    }
+  }
+
+  #insert(object: number): void {
+    const mask = this.#table.length - 1;
+    let slot = hashAt(this.#ids, object * ID_BYTES) & mask;
+    while (this.#table[slot] !== 0) slot = (slot + 1) & mask;
+    this.#table[slot] = object + 1;
+  }
+
+  #grow(objects: number): void {
+    if (objects > this.#depths.length) {
+      const capacity = Math.max(objects + 64, Math.ceil(this.#depths.length * GROWTH));
+      this.#ids = enlarged(this.#ids, new Uint8Array(capacity * ID_BYTES));
+      this.#depths = enlarged(this.#depths, new Uint8Array(capacity));
+      this.#frameOf = enlarged(this.#frameOf, new Uint32Array(capacity));
+    }
+    if (objects * 4 <= this.#table.length * 3) return;
+    this.#table = new Uint32Array(2 ** Math.ceil(Math.log2((objects * 4) / 3 + 1)));
+    for (let object = 0; object < this.#count; object++) this.#insert(object);
+  }
+}
+
+function enlarged<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
+  to.set(from);
+  return to;
+}
+
+/** The first four bytes: ids are hashes already. */
+function hashAt(id: Uint8Array, at: number): number {
+  return (
+    ((id[at] as number) |
+      ((id[at + 1] as number) << 8) |
+      ((id[at + 2] as number) << 16) |
+      ((id[at + 3] as number) << 24)) >>>
+    0
+  );
+}

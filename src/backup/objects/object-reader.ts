@@ -1,0 +1,225 @@
+import { SqlsyncError } from '../../errors.ts';
+import { assembleNode, assemblePage } from './assemble.ts';
+import type { Backend } from '../backends/backend.ts';
+import { ChainReader } from './chain-reader.ts';
+import type { PageRead } from './chain-reader.ts';
+import { CopyJudge } from './copy-judge.ts';
+import type { ObjectParts } from './copy-judge.ts';
+import type { Frame } from './frame.ts';
+import { FrameCache } from './frame-cache.ts';
+import { ID_BYTES, idOf, sameBytes, toHex } from './object-id.ts';
+import type { ObjectIndex } from './object-index.ts';
+import type { Sealer } from '../files/seal.ts';
+import { damaged, StoreDamage } from '../store-error.ts';
+
+/** 16 MB, as many as 500,000 pages have. */
+const MAX_KEPT_NODES = 8192;
+
+/**
+ * Reads pages and nodes by their ids: puts deltas together with their bases, and checks the result against the id. Where it is
+ * another one, each copy of it and its bases is looked at, and those that are damaged are passed over.
+ */
+export class ObjectReader {
+  readonly index: ObjectIndex;
+  readonly #frames: FrameCache;
+  readonly #chains: ChainReader;
+  readonly #judge: CopyJudge;
+  /** Nodes that were checked, by number of object: a tree's are the bases of the next one's. */
+  readonly #nodes = new Map<number, Uint8Array>();
+
+  constructor(index: ObjectIndex, backend: Backend, sealer: Sealer) {
+    this.index = index;
+    this.#frames = new FrameCache(index, backend, sealer);
+    this.#chains = new ChainReader(index, this.#frames);
+    this.#judge = new CopyJudge(index, backend, (object) => this.#partsOf(object));
+  }
+
+  /** The files that were found to be damaged so far, by name, and how. */
+  get found(): ReadonlyMap<string, StoreDamage> {
+    return this.#judge.found;
+  }
+
+  /** Fills `into` with the page of this id. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
+  readPage(id: Uint8Array, into: Uint8Array): void {
+    this.#frames.discardDropped();
+    if (this.#chains.readPage(this.index.bestCopy(id), into) && sameBytes(idOf(into), id)) return;
+    take(this.#judge.rightCopy(id).bytes, into, id);
+  }
+
+  /** The same without the check against the id, for whoever checks what he makes of it. */
+  readUncheckedPage(id: Uint8Array, into: Uint8Array): void {
+    this.#frames.discardDropped();
+    if (this.#chains.readPage(this.index.bestCopy(id), into)) return;
+    take(this.#judge.anyCopy(id).bytes, into, id);
+  }
+
+  /**
+   * Many pages at once, which takes far less time than one by one. `isChecked` is false for whoever checks what he makes of them. Throws
+   * what `readPage` throws.
+   */
+  readPages(read: PageRead, isChecked: boolean): void {
+    const { ids, pageSize, into } = read;
+    const isRead = this.#chains.readPages(read);
+    if (isRead && !isChecked) return;
+    for (let i = 0; i * pageSize < into.length; i++) {
+      const page = into.subarray(i * pageSize, (i + 1) * pageSize);
+      const id = ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES);
+      if (isRead && sameBytes(idOf(page), id)) continue;
+      if (isChecked) this.readPage(id, page);
+      else this.readUncheckedPage(id, page);
+    }
+  }
+
+  /** Begins to read, in other threads, what these pages are put together from. */
+  readAhead(ids: readonly Uint8Array[]): void {
+    this.#chains.readAhead(ids);
+  }
+
+  /** The bytes of the node of this id. */
+  readNode(id: Uint8Array): Uint8Array {
+    this.#frames.discardDropped();
+    const best = this.#checkedNode(this.index.bestCopy(id));
+    if (best !== undefined) return best;
+    const { object, bytes } = this.#judge.rightCopy(id);
+    this.#keepNode(object, bytes);
+    return bytes;
+  }
+
+  /** Checks one copy of an object. Throws what `readPage` and `readNode` throw. */
+  checkObject(object: number, scratch: (pageSize: number) => Uint8Array): void {
+    this.#frames.discardDropped();
+    const frame = this.#frames.getOrNothing(this.index.frameNumberOf(object));
+    if (frame?.kind === 'nodes') {
+      this.#nodes.delete(object);
+      if (this.#checkedNode(object) !== undefined) return;
+    } else if (frame?.kind === 'pages') {
+      const page = scratch(frame.pageSize);
+      if (this.#chains.readPage(object, page) && sameBytes(idOf(page), this.index.idOf(object))) return;
+    }
+    const fault = this.#judge.faultOf(object);
+    if (fault !== undefined) throw fault;
+  }
+
+  /** The bytes of one copy of an object; undefined where it, or a base of it, is damaged. Throws SqlsyncError STORE_UNAVAILABLE. */
+  readCopy(object: number): Uint8Array | undefined {
+    const fault = this.#judge.faultOf(object);
+    if (fault === undefined) return this.#judge.bytesOf(object);
+    if (fault instanceof StoreDamage) return undefined;
+    throw fault;
+  }
+
+  /** Whether one copy of an object can be put together to what its id says. Throws SqlsyncError STORE_UNAVAILABLE. */
+  isRight(object: number): boolean {
+    try {
+      this.checkObject(object, (pageSize) => new Uint8Array(pageSize));
+      return true;
+    } catch (error) {
+      if (error instanceof SqlsyncError && error.code !== 'STORE_UNAVAILABLE') return false;
+      throw error;
+    }
+  }
+
+  /** Looks closely at one copy: what is wrong with it is in `found` then. */
+  lookAt(object: number): void {
+    this.#judge.faultOf(object);
+  }
+
+  /** The size of the page of this id, as its frame has it; undefined where that cannot be read. */
+  pageSizeOf(id: Uint8Array): number | undefined {
+    this.#frames.discardDropped();
+    const best = this.index.bestCopy(id);
+    const frame = best === -1 ? undefined : this.#frames.getOrNothing(this.index.frameNumberOf(best));
+    return frame?.kind === 'pages' ? frame.pageSize : undefined;
+  }
+
+  /** From the copies that are taken first; undefined where that cannot be, or is not right. */
+  #checkedNode(object: number): Uint8Array | undefined {
+    const kept = this.#nodes.get(object);
+    if (kept !== undefined) return kept;
+    const node = object === -1 ? undefined : this.#chains.readNode(object);
+    if (node === undefined || !sameBytes(idOf(node), this.index.idOf(object))) return undefined;
+    this.#keepNode(object, node);
+    return node;
+  }
+
+  #keepNode(object: number, node: Uint8Array): void {
+    if (this.#nodes.size >= MAX_KEPT_NODES) this.#nodes.delete(this.#nodes.keys().next().value as number);
+    this.#nodes.set(object, node);
+  }
+
+  /** The whole page at the end of the chain that a page is put together from: its id, and its bytes in `into`. */
+  rootOfPage(id: Uint8Array, into: Uint8Array): Uint8Array {
+    const root = this.#rootOf(id);
+    this.readPage(root, into);
+    return root;
+  }
+
+  /** The same for a node. */
+  rootOfNode(id: Uint8Array): Uint8Array {
+    return this.#rootOf(id);
+  }
+
+  /** Visits the deltas of a frame, with the beginnings of their bases' ids as views; none of a frame that cannot be read. */
+  forEachBase(number: number, visit: (object: number, base: Uint8Array) => void): void {
+    this.#frames.discardDropped();
+    const frame = this.#frames.getOrNothing(number);
+    if (frame === undefined) return;
+    const first = (this.index.frames[number] as { firstObject: number }).firstObject;
+    for (let i = 0; i < frame.objectCount; i++) {
+      const base = frame.baseOf(i);
+      if (base !== undefined) visit(first + i, base);
+    }
+  }
+
+  /** The objects of a frame, as they are. */
+  readFrame(number: number): Frame {
+    const frame = this.#frames.get(number);
+    this.#frames.lend(number);
+    return frame;
+  }
+
+  /** The same; undefined where it cannot be read. */
+  readFrameOrNothing(number: number): Frame | undefined {
+    const frame = this.#frames.getOrNothing(number);
+    if (frame !== undefined) this.#frames.lend(number);
+    return frame;
+  }
+
+  #partsOf(object: number): ObjectParts {
+    const frame = this.#frames.get(this.index.frameNumberOf(object));
+    const place = this.index.placeOf(object);
+    if (frame.kind === 'nodes') {
+      const node = frame.object(place);
+      return { base: node.delta?.base, assemble: (old) => assembleNode(node, old) };
+    }
+    const { page, base } = frame.object(place);
+    return { base, assemble: (old) => assemblePage(page, old, frame.pageSize) };
+  }
+
+  #rootOf(id: Uint8Array): Uint8Array {
+    let object = this.#soundCopy(id);
+    if (object === undefined)
+      throw damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
+    for (;;) {
+      const base = this.#frames.get(this.index.frameNumberOf(object)).baseOf(this.index.placeOf(object));
+      if (base === undefined) return this.index.idOf(object).slice();
+      const below = this.#soundCopy(base, this.index.depthOf(object));
+      if (below === undefined) throw this.#judge.lostBase(object, base);
+      object = below;
+    }
+  }
+
+  #soundCopy(id: Uint8Array, below?: number): number | undefined {
+    const copies = this.index.copies(id, below);
+    return copies.find((copy) => this.index.isUsable(copy)) ?? copies[0];
+  }
+}
+
+function take(bytes: Uint8Array, into: Uint8Array, id: Uint8Array): void {
+  if (bytes.length !== into.length)
+    throw damaged(
+      'snapshots',
+      `name the page ${toHex(id)}, which has ${bytes.length} bytes, as one of ${into.length}`,
+    );
+  into.set(bytes);
+}

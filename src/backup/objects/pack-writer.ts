@@ -1,0 +1,302 @@
+import { randomBytes } from 'node:crypto';
+import type { Backend } from '../backends/backend.ts';
+import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from './frame.ts';
+import { Arena, discard } from './frame-memory.ts';
+import { encodeIndex, FULL_PACK_OBJECTS, splitForIndexes } from '../files/index-file.ts';
+import type { FramePlace, IndexedPack } from '../files/index-file.ts';
+import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from './object-id.ts';
+import type { NodeObject } from './node-frame.ts';
+import type { ObjectIndex } from './object-index.ts';
+import type { PageObject } from './page-frame.ts';
+import type { Sealer } from '../files/seal.ts';
+
+const PACK_MAGIC = Buffer.from('SQLSYNP1');
+
+/**
+ * Random bytes at the beginning of a pack. No two packs ever have one name: objects that are written again, since their pack is
+ * marked, would otherwise make the same pack again, and be deleted with it.
+ */
+const PACK_SALT_BYTES = 16;
+
+/** Where the first frame of a pack begins. */
+export const PACK_HEADER_BYTES: number = PACK_MAGIC.length + PACK_SALT_BYTES;
+
+/** A pack of at least this many bytes is put. */
+const PACK_BYTES = 16 * 1024 * 1024;
+
+/** Bytes of a body after which a frame is closed. Whole pages: larger compresses no better; deltas: read one by one. */
+const FRAME_BYTES = { whole: 1024 * 1024, deltas: 128 * 1024, nodes: 64 * 1024 };
+
+/** Packs of which an index is put without waiting for the end, so that a killed run's work can be used. */
+const PACKS_PER_INDEX = 64;
+
+/** Bytes that may wait to be compressed, and packs that may be on their way to the backend. */
+const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+const MAX_PUTS = 1;
+
+/** Objects that will be one frame. */
+interface Batch<T> {
+  readonly objects: T[];
+  readonly numbers: number[];
+  bytes: number;
+}
+
+/** Room for what comes in one call more than a frame. */
+const ARENA_SPARE_BYTES = 128 * 1024;
+
+/** A pack that is being filled. */
+interface OpenPack {
+  readonly pieces: Uint8Array[];
+  readonly frames: FramePlace[];
+  readonly numbers: number[];
+  bytes: number;
+}
+
+export interface Written {
+  readonly packs: number;
+  readonly pages: number;
+  readonly nodes: number;
+  /** Of packs and indexes. */
+  readonly bytes: number;
+}
+
+/**
+ * Collects new objects into frames, frames into packs, and puts these, then an index of them. Frames are compressed in other
+ * threads. An object counts as known to the index from when it was added.
+ */
+export class PackWriter {
+  readonly #backend: Backend;
+  readonly #sealer: Sealer;
+  readonly #index: ObjectIndex;
+  #whole = newBatch<PageObject>();
+  #deltas = newBatch<PageObject>();
+  #nodes = newBatch<NodeObject>();
+  /** What the pages of the two batches hold. */
+  readonly #wholeBytes = new Arena(FRAME_BYTES.whole + ARENA_SPARE_BYTES);
+  readonly #deltaBytes = new Arena(FRAME_BYTES.deltas + ARENA_SPARE_BYTES);
+  #pageSize = 0;
+  #pack = newPack();
+  #unindexed: IndexedPack[] = [];
+  #waitingBytes = 0;
+  readonly #puts = new Set<Promise<void>>();
+  /** Frames join the pack in the order in which they were closed. */
+  #chain: Promise<void> = Promise.resolve();
+  #failure: { readonly error: unknown } | undefined;
+  #written = { packs: 0, pages: 0, nodes: 0, bytes: 0 };
+  /** Ids of all packs that were put. */
+  readonly packIds: string[] = [];
+  /** Names of all index files that were put. */
+  readonly indexNames: string[] = [];
+
+  constructor(backend: Backend, sealer: Sealer, index: ObjectIndex) {
+    this.#backend = backend;
+    this.#sealer = sealer;
+    this.#index = index;
+  }
+
+  /** Takes a copy of a page. `depth` is 0 for a whole one. */
+  addPage(id: Uint8Array, { page, base }: PageObject, depth: number, pageSize: number): void {
+    if (pageSize !== this.#pageSize) this.#closePageFrames();
+    this.#pageSize = pageSize;
+    const number = this.#index.addPending(id, depth);
+    this.#written.pages++;
+    if (page.bitmap === undefined) {
+      const data = this.#wholeBytes.copy(page.data);
+      this.#whole.objects.push({ page: { bitmap: undefined, data }, base: undefined });
+      this.#whole.numbers.push(number);
+      this.#whole.bytes += data.length;
+      if (this.#whole.bytes >= FRAME_BYTES.whole) this.#closeWhole();
+    } else {
+      const bitmap = this.#deltaBytes.copy(page.bitmap);
+      const data = this.#deltaBytes.copy(page.data);
+      this.#deltas.objects.push({
+        page: { bitmap, data, group: page.group },
+        base: base === undefined ? undefined : this.#deltaBytes.copy(base.subarray(0, BASE_ID_BYTES)),
+      });
+      this.#deltas.numbers.push(number);
+      this.#deltas.bytes += data.length + bitmap.length + BASE_ID_BYTES;
+      if (this.#deltas.bytes >= FRAME_BYTES.deltas) this.#closeDeltas();
+    }
+  }
+
+  /** Takes a node, which must not change any more. */
+  addNode(id: Uint8Array, node: NodeObject, depth: number): void {
+    this.#nodes.objects.push(node);
+    this.#nodes.numbers.push(this.#index.addPending(id, depth));
+    this.#nodes.bytes += node.ids.length + 32;
+    this.#written.nodes++;
+    if (this.#nodes.bytes >= FRAME_BYTES.nodes) this.#closeNodes();
+  }
+
+  /** Resolves when more may be added. Throws what went wrong with packs before. */
+  async ready(): Promise<void> {
+    while (this.#waitingBytes > MAX_WAITING_BYTES && this.#failure === undefined) await this.#chain;
+    this.#throwFailure();
+  }
+
+  /**
+   * Puts all that is left; resolves when packs and indexes are durable. `beforeIndex` is told the packs that no index names yet, which
+   * are durable by then; where it throws, none ever does.
+   */
+  async finish(beforeIndex?: (packs: readonly IndexedPack[]) => Promise<void>): Promise<Written> {
+    this.#closePageFrames();
+    this.#closeNodes();
+    await this.#chain;
+    await this.#closePack();
+    await Promise.all(this.#puts);
+    this.#throwFailure();
+    await beforeIndex?.(this.#unindexed);
+    await this.#putIndex();
+    return this.#written;
+  }
+
+  /** Waits until nothing is under way any more; nothing else is put. */
+  async abort(): Promise<void> {
+    this.#failure ??= { error: new Error('aborted') };
+    await this.#chain;
+    await Promise.all(this.#puts);
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #closePageFrames(): void {
+    this.#closeWhole();
+    this.#closeDeltas();
+  }
+
+  #closeWhole(): void {
+    const batch = this.#whole;
+    this.#whole = newBatch();
+    this.#addPageFrame(batch);
+    this.#wholeBytes.clear();
+  }
+
+  #closeDeltas(): void {
+    const batch = this.#deltas;
+    this.#deltas = newBatch();
+    this.#addPageFrame(batch);
+    this.#deltaBytes.clear();
+  }
+
+  #addPageFrame(batch: Batch<PageObject>): void {
+    if (batch.objects.length === 0) return;
+    this.#addFrame(FRAME_KINDS.pages, batch, encodePageFrame(batch.objects, this.#pageSize));
+  }
+
+  #closeNodes(): void {
+    const batch = this.#nodes;
+    this.#nodes = newBatch();
+    if (batch.objects.length > 0) this.#addFrame(FRAME_KINDS.nodes, batch, encodeNodeFrame(batch.objects));
+  }
+
+  #addFrame(kind: number, batch: Batch<unknown>, encoding: Promise<Uint8Array>): void {
+    this.#waitingBytes += batch.bytes;
+    // Waited for in the chain; until then an error must not count as unhandled.
+    encoding.catch(() => {});
+    this.#chain = this.#appendNext(this.#chain, kind, batch, encoding);
+  }
+
+  async #appendNext(
+    before: Promise<void>,
+    kind: number,
+    batch: Batch<unknown>,
+    encoding: Promise<Uint8Array>,
+  ): Promise<void> {
+    await before;
+    try {
+      if (this.#failure === undefined) await this.#append(kind, batch, await encoding);
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+    this.#waitingBytes -= batch.bytes;
+  }
+
+  async #append(kind: number, batch: Batch<unknown>, plain: Uint8Array): Promise<void> {
+    const rawBytes = new DataView(plain.buffer, plain.byteOffset).getUint32(4, true);
+    if (rawBytes > MAX_FRAME_BYTES) throw new Error(`a frame of ${rawBytes} bytes`);
+    const sealed = this.#sealer.seal('frame', plain);
+    const pack = this.#pack;
+    const length = new Uint8Array(4);
+    new DataView(length.buffer).setUint32(0, sealed.length, true);
+    const place = { offset: pack.bytes + 4, length: sealed.length, rawBytes, kind };
+    pack.frames.push({ ...place, objectCount: batch.numbers.length });
+    for (const number of batch.numbers) pack.numbers.push(number);
+    pack.pieces.push(length, sealed);
+    pack.bytes += 4 + sealed.length;
+    if (pack.bytes >= PACK_BYTES || pack.numbers.length >= FULL_PACK_OBJECTS) await this.#closePack();
+  }
+
+  async #closePack(): Promise<void> {
+    const pack = this.#pack;
+    if (pack.frames.length === 0) return;
+    this.#pack = newPack();
+    while (this.#puts.size >= MAX_PUTS) await Promise.race(this.#puts);
+    const putting = this.#putPack(pack)
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .finally(() => this.#puts.delete(putting));
+    this.#puts.add(putting);
+    if (this.#unindexed.length >= PACKS_PER_INDEX) await this.#putIndex();
+  }
+
+  async #putPack(pack: OpenPack): Promise<void> {
+    const id = idOfPieces(pack.pieces);
+    await this.#backend.put(`packs/${toHex(id)}`, pack.pieces);
+    const ids = new Uint8Array(pack.numbers.length * ID_BYTES);
+    const depths = new Uint8Array(pack.numbers.length);
+    for (const [i, number] of pack.numbers.entries()) {
+      ids.set(this.#index.idOf(number), i * ID_BYTES);
+      depths[i] = this.#index.depthOf(number);
+    }
+    for (const piece of pack.pieces) discard(piece);
+    this.packIds.push(toHex(id));
+    this.#unindexed.push({ id, bytes: pack.bytes, frames: pack.frames, ids, depths });
+    this.#written.packs++;
+    this.#written.bytes += pack.bytes;
+  }
+
+  async #putIndex(): Promise<void> {
+    const packs = this.#unindexed;
+    if (packs.length === 0) return;
+    this.#unindexed = [];
+    for (const { name, bytes } of await putIndexFiles(this.#backend, this.#sealer, packs)) {
+      this.indexNames.push(name);
+      this.#written.bytes += bytes;
+    }
+  }
+}
+
+/** Puts as few indexes of these packs as may be; returns the names of their files and their lengths. */
+export async function putIndexFiles(
+  backend: Backend,
+  sealer: Sealer,
+  packs: readonly IndexedPack[],
+): Promise<{ name: string; bytes: number }[]> {
+  const files: { name: string; bytes: number }[] = [];
+  for (const some of splitForIndexes(packs)) files.push(await putIndexFile(backend, sealer, some));
+  return files;
+}
+
+/** Puts one index of these packs, whose parts are as many as `splitForIndexes` takes; returns the name of its file and its length. */
+export async function putIndexFile(
+  backend: Backend,
+  sealer: Sealer,
+  packs: readonly IndexedPack[],
+): Promise<{ name: string; bytes: number }> {
+  const sealed = sealer.seal('index', encodeIndex(packs));
+  const name = toHex(idOf(sealed));
+  await backend.put(`indexes/${name}`, [sealed]);
+  return { name, bytes: sealed.length };
+}
+
+function newBatch<T>(): Batch<T> {
+  return { objects: [], numbers: [], bytes: 0 };
+}
+
+function newPack(): OpenPack {
+  const head = Buffer.concat([PACK_MAGIC, randomBytes(PACK_SALT_BYTES)]);
+  return { pieces: [head], frames: [], numbers: [], bytes: head.length };
+}

@@ -1,0 +1,127 @@
+import { toHex } from '../objects/object-id.ts';
+import type { KnownPack, ObjectIndex } from '../objects/object-index.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';
+import { NO_OBJECT, Soundness } from '../objects/soundness.ts';
+import { damaged, throwIfAborted } from '../store-error.ts';
+import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
+
+/**
+ * Which objects are needed: those of snapshots, and the bases of deltas. Of an object that is there more than once, the copy that
+ * a reader would take, so that one is enough. By number of object.
+ */
+export class LiveObjects {
+  readonly #index: ObjectIndex;
+  /** Of each delta the base; `NO_OBJECT` for whole objects, and where it cannot be put together. */
+  readonly #bases: Uint32Array;
+  /** 1 for a copy that can be put together; of what is there more than once that was tried. */
+  readonly #sound: Uint8Array;
+  /** 1 for what snapshots need, bases included. */
+  readonly #live: Uint8Array;
+
+  /** Throws SqlsyncError STORE_DAMAGED where something that a snapshot needs is nowhere: then nothing may be deleted. */
+  constructor(reader: ObjectReader, snapshots: readonly StoreSnapshot[], options: StoreCallOptions) {
+    this.#index = reader.index;
+    const { objectCount } = reader.index;
+    this.#bases = new Uint32Array(objectCount).fill(NO_OBJECT);
+    this.#sound = new Uint8Array(objectCount);
+    this.#live = new Uint8Array(objectCount);
+    this.#findBases(reader, options);
+    for (const [done, snapshot] of snapshots.entries()) {
+      throwIfAborted(options.signal);
+      options.onProgress?.({ phase: 'read', done, total: snapshots.length });
+      this.#markTree(reader, snapshot);
+    }
+    this.#addBases(this.#live);
+  }
+
+  /**
+   * Which part of each pack is live or the base of something in `kept` packs, 0 to 1, by its id. Within a frame every object counts
+   * the same. Bases count, since they are copied with the rest: else the copy would be as wasteful, and be copied again.
+   */
+  ratios(kept: Iterable<KnownPack>): Map<string, number> {
+    const ratios = new Map<string, number>();
+    const inUse = this.#live.slice();
+    for (const { firstObject, objectCount } of kept) {
+      for (const base of this.#bases.subarray(firstObject, firstObject + objectCount))
+        if (base !== NO_OBJECT) inUse[base] = 1;
+    }
+    this.#addBases(inUse);
+    for (const { id, firstFrame, frameCount } of this.#index.packs.values()) {
+      let total = 0;
+      let used = 0;
+      for (const frame of this.#index.frames.slice(firstFrame, firstFrame + frameCount)) {
+        const { length, firstObject, objectCount } = frame;
+        let count = 0;
+        for (let i = 0; i < objectCount; i++) count += inUse[firstObject + i] as number;
+        total += length;
+        // All of them is exactly all: 1 in the end, and not nearly 1.
+        used += count === objectCount ? length : (length * count) / objectCount;
+      }
+      ratios.set(id, total === 0 ? 0 : used / total);
+    }
+    return ratios;
+  }
+
+  /** Whether all that is in a pack can be put together, live or not. */
+  isSound(pack: KnownPack): boolean {
+    const end = pack.firstObject + pack.objectCount;
+    return !this.#sound.subarray(pack.firstObject, end).includes(0);
+  }
+
+  /**
+   * What is live, and all in `kept` packs with its bases, by number: a new backup relies on whatever is in a pack that stays, also on
+   * what was garbage until then.
+   */
+  neededWith(kept: Iterable<KnownPack>): Uint8Array {
+    const needed = this.#live.slice();
+    for (const { firstObject, objectCount } of kept) needed.fill(1, firstObject, firstObject + objectCount);
+    this.#addBases(needed);
+    return needed;
+  }
+
+  #findBases(reader: ObjectReader, { signal }: StoreCallOptions): void {
+    const { index } = reader;
+    // One of several copies is kept, and the others go: it has to be one that is right.
+    const soundness = new Soundness(
+      reader,
+      (object) => index.copies(index.idOf(object)).length === 1 || reader.isRight(object),
+    );
+    for (const { firstObject, objectCount } of this.#index.frames) {
+      throwIfAborted(signal);
+      for (let object = firstObject; object < firstObject + objectCount; object++) {
+        if (!soundness.isSound(object)) continue;
+        this.#sound[object] = 1;
+        this.#bases[object] = soundness.baseOf(object);
+      }
+    }
+  }
+
+  #markTree(reader: ObjectReader, snapshot: StoreSnapshot): void {
+    /** False where it was live already, and for a node all below it. */
+    const mark = (id: Uint8Array): boolean => {
+      const object = this.#index.copies(id).find((copy) => this.#sound[copy] === 1);
+      if (object === undefined) {
+        throw damaged('indexes', `do not name the object ${toHex(id)}, which snapshot ${snapshot.id} needs`);
+      }
+      if (this.#live[object] === 1) return false;
+      this.#live[object] = 1;
+      return true;
+    };
+    walkTree(new SnapshotTree(reader, snapshot), snapshot, {
+      enterNode: mark,
+      page: (ids, at) => void mark(ids.subarray(at, at + 32)),
+    });
+  }
+
+  /** From the deepest on, so that one pass is enough. */
+  #addBases(needed: Uint8Array): void {
+    for (let depth = this.#index.maxDepth(); depth > 0; depth--) {
+      for (let object = 0; object < needed.length; object++) {
+        if (needed[object] !== 1 || this.#index.depthOf(object) !== depth) continue;
+        const base = this.#bases[object] as number;
+        if (base !== NO_OBJECT) needed[base] = 1;
+      }
+    }
+  }
+}

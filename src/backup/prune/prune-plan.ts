@@ -1,0 +1,90 @@
+import type { LiveObjects } from './live-objects.ts';
+import type { KnownPack } from '../objects/object-index.ts';
+import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import type { PruneOptions } from '../types.ts';
+
+/** Part of a pack that may be garbage before it is repacked. */
+const DEFAULT_MAX_UNUSED_RATIO = 0.2;
+
+/**
+ * Packs of one of these sizes, each up to so many bytes, are made one where there are many: a backup of a small database puts a pack of
+ * its own each time. By sizes, so that an object is copied once for each of them, and not by every prune.
+ */
+const SMALL_PACK_BYTES = [64 * 1024, 512 * 1024, 4 * 1024 * 1024];
+const MANY_SMALL_PACKS = 16;
+
+/** What a prune has found that is to be done. */
+export interface PrunePlan {
+  /** Marked long enough ago: deleted now. */
+  readonly due: ReadonlySet<string>;
+  /** Hold nothing needed, and need no mark, since there is no grace period: deleted now. */
+  readonly atOnce: ReadonlySet<string>;
+  /** Marked now. */
+  readonly toMark: ReadonlySet<string>;
+  /** Packs, marked now or before, that hold something needed. */
+  readonly toCopy: readonly KnownPack[];
+  /** By number of object, 1 for what is copied if it is in such a pack. */
+  readonly needed: Uint8Array;
+  /** Marked before, and not long enough ago. */
+  readonly waiting: ReadonlySet<string>;
+}
+
+export function makePlan(
+  access: StoreAccess,
+  contents: StoreContents,
+  live: LiveObjects,
+  options: PruneOptions & { readonly now: number },
+): PrunePlan {
+  const { index, marks, packFiles } = contents;
+  const graceMs = (options.graceSeconds ?? access.config.graceSeconds) * 1000;
+  const { now } = options;
+  const ages = new Map<string, number>();
+  // A pack that was marked twice counts from the first time: nothing has relied on it ever since.
+  for (const { time, packs } of marks) {
+    for (const pack of packs) ages.set(pack, Math.max(ages.get(pack) ?? 0, now - time.getTime()));
+  }
+  // What was put within the grace period may belong to a backup that is under way.
+  const isSettled = (pack: string): boolean => {
+    const modified = packFiles.get(pack)?.modified;
+    return modified === undefined || now - modified.getTime() >= graceMs;
+  };
+  const packs = [...index.packs.values()];
+  const unmarked = packs.filter(({ id }) => !ages.has(id));
+  const ratios = live.ratios(unmarked);
+  const minUsed = 1 - (options.maxUnusedRatio ?? DEFAULT_MAX_UNUSED_RATIO);
+  const isWasteful = (pack: KnownPack): boolean => {
+    const ratio = ratios.get(pack.id) ?? 0;
+    return ratio === 0 || ratio < minUsed || !live.isSound(pack);
+  };
+  const wasteful = unmarked.filter((pack) => isSettled(pack.id) && isWasteful(pack));
+  const orphans = [...packFiles.keys()].filter(
+    (id) => !index.packs.has(id) && !ages.has(id) && isSettled(id),
+  );
+  const small = smallPacks(
+    unmarked.filter((pack) => pack.present && isSettled(pack.id) && !isWasteful(pack)),
+  );
+  const toMark = new Set([...wasteful.map(({ id }) => id), ...orphans, ...small]);
+  const needed = live.neededWith(unmarked.filter(({ id }) => !toMark.has(id)));
+  const toCopy = packs.filter(
+    ({ id, firstObject, objectCount }) =>
+      (ages.has(id) || toMark.has(id)) && needed.subarray(firstObject, firstObject + objectCount).includes(1),
+  );
+  // What holds something needed is copied now, and deleted by a later prune: someone may be reading it.
+  const inUse = new Set(toCopy.map(({ id }) => id));
+  const due = new Set(
+    [...ages].filter(([id, ageMs]) => ageMs >= graceMs && !inUse.has(id)).map(([id]) => id),
+  );
+  const waiting = new Set([...ages.keys()].filter((id) => !due.has(id)));
+  const atOnce = new Set([...toMark].filter((id) => graceMs === 0 && !inUse.has(id)));
+  for (const id of atOnce) toMark.delete(id);
+  return { due, atOnce, toMark, toCopy, needed, waiting };
+}
+
+/** The ids of packs that are to be made one. */
+function smallPacks(packs: readonly KnownPack[]): string[] {
+  return SMALL_PACK_BYTES.flatMap((limit, tier) => {
+    const above = SMALL_PACK_BYTES[tier - 1] ?? 0;
+    const alike = packs.filter(({ bytes }) => bytes > above && bytes <= limit);
+    return alike.length < MANY_SMALL_PACKS ? [] : alike.map(({ id }) => id);
+  });
+}

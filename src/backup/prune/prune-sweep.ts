@@ -1,0 +1,84 @@
+import type { KnownPack } from '../objects/object-index.ts';
+import { isThereRoom } from '../backends/out-of-space.ts';
+import { putIndexFiles } from '../objects/pack-writer.ts';
+import type { PrunePlan } from './prune-plan.ts';
+import { throwIfAborted } from '../store-error.ts';
+import type { Mark, StoreAccess, StoreContents } from '../files/store-files.ts';
+import type { PruneOptions, StoreSnapshot } from '../types.ts';
+
+/** More index files than this are made one. */
+const MAX_INDEX_FILES = 64;
+
+/**
+ * Deletes packs that were marked long enough ago, or need no mark: first indexes stop naming them, then they go, then their marks. Where
+ * there is no room for a new index the packs go first: an index that names what is missing harms nobody, and the marks stay until it is
+ * replaced. Returns the packs that it deleted, and false for `isDone` where there was no room in the end.
+ */
+export async function sweep(
+  access: StoreAccess,
+  contents: StoreContents,
+  plan: PrunePlan,
+  options: PruneOptions,
+): Promise<{ deleted: Set<string>; isDone: boolean }> {
+  const { backend } = access;
+  const { marks } = contents;
+  const due = new Set([...(await stillMarked(access, marks, plan.due)), ...plan.atOnce]);
+  const isIndexed = await isThereRoom(backend, () => replaceIndexes(access, contents, due));
+  let done = 0;
+  for (const pack of due) {
+    throwIfAborted(options.signal);
+    options.onProgress?.({ phase: 'delete', done: done++, total: due.size });
+    // Another prune may have deleted it, or a repair the mark.
+    if (!plan.atOnce.has(pack) && (await stillMarked(access, marks, new Set([pack]))).size === 0) continue;
+    await backend.delete(`packs/${pack}`);
+  }
+  const isDone = isIndexed || (await isThereRoom(backend, () => replaceIndexes(access, contents, due)));
+  const finished = marks.filter(({ packs }) => packs.every((pack) => due.has(pack)));
+  if (isDone) for (const { id } of finished) await backend.delete(`marks/${id}`);
+  return { deleted: due, isDone };
+}
+
+async function replaceIndexes(
+  { backend, sealer }: StoreAccess,
+  { index, indexFiles }: StoreContents,
+  due: ReadonlySet<string>,
+): Promise<void> {
+  const merges = indexFiles.size > MAX_INDEX_FILES;
+  const outdated = [...indexFiles].filter(([, packs]) => merges || packs.some((pack) => due.has(pack)));
+  const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !due.has(pack)));
+  const described = [...kept].map((pack) => index.describe(index.packs.get(pack) as KnownPack));
+  const written = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
+  // The same packs in the same order are the same file.
+  for (const [file] of outdated) if (!written.has(file)) await backend.delete(`indexes/${file}`);
+}
+
+/**
+ * Those of `packs` of which the mark, by which they are due, is still there: a repair drops one that it cannot read, and from then on
+ * backups may rely on the packs again.
+ */
+async function stillMarked(
+  { backend }: StoreAccess,
+  marks: readonly Mark[],
+  packs: ReadonlySet<string>,
+): Promise<Set<string>> {
+  if (packs.size === 0) return new Set();
+  const there = new Set((await backend.list('marks')).map(({ name }) => name));
+  const marked = marks.filter(({ id }) => there.has(id)).flatMap((mark) => mark.packs);
+  return new Set(marked.filter((pack) => packs.has(pack)));
+}
+
+/**
+ * A record of a snapshot that was taken away is of use as long as another names it as its parent, which one may yet that is being
+ * stored.
+ */
+export async function removeForgotten(
+  { backend, config }: StoreAccess,
+  snapshots: readonly StoreSnapshot[],
+  options: PruneOptions & { readonly now: number },
+): Promise<void> {
+  const before = options.now - (options.graceSeconds ?? config.graceSeconds) * 1000;
+  const needed = new Set(snapshots.flatMap(({ id, parent }) => (parent === undefined ? [id] : [id, parent])));
+  for (const { name, modified } of await backend.list('forgotten')) {
+    if (!needed.has(name) && modified.getTime() <= before) await backend.delete(`forgotten/${name}`);
+  }
+}

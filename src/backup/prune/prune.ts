@@ -1,0 +1,123 @@
+import { SqlsyncError } from '../../errors.ts';
+import { LiveObjects } from './live-objects.ts';
+import type { KnownPack } from '../objects/object-index.ts';
+import { isOutOfSpace, withRoom } from '../backends/out-of-space.ts';
+import { copyNeeded } from './prune-copy.ts';
+import { makePlan } from './prune-plan.ts';
+import type { PrunePlan } from './prune-plan.ts';
+import { removeForgotten, sweep } from './prune-sweep.ts';
+import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../files/store-files.ts';
+import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import type { PruneOptions, PruneSummary } from '../types.ts';
+
+/** Age of an unfinished file after which nobody writes it any more. */
+const LEFTOVER_AGE_MS = 24 * 3600 * 1000;
+
+/** So that a mark stays below what a file of JSON may have. */
+const MAX_PACKS_PER_MARK = 8192;
+
+/**
+ * Deletes, in two phases, what no snapshot needs: see docs/store-format.md, "Forget and prune". May run beside backups and restores.
+ * Throws SqlsyncError STORE_*; what was not done yet the next prune does.
+ */
+export async function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
+  const { backend } = access;
+  // Before the snapshots are listed: what a mark's age allows to be deleted then, no snapshot needs that is put later.
+  const now = Date.now();
+  // In this order, so that the indexes name all that these snapshots need; whoever puts one later is protected by the grace period.
+  const snapshots = await loadSnapshots(access);
+  const contents = await loadContents(access);
+  const live = new LiveObjects(contents.reader, snapshots, options);
+  const plan = makePlan(access, contents, live, { ...options, now });
+  if (options.dryRun === true) return summarize(contents, plan, { dryRun: true });
+  // First what makes room, then what takes it.
+  await removeForgotten(access, snapshots, { ...options, now });
+  await backend.removeLeftovers?.(LEFTOVER_AGE_MS);
+  const { deleted, isDone } = await sweep(access, contents, plan, options);
+  const marked = await copyAndMark(access, contents, plan, options, deleted.size > 0);
+  const isShort = !isDone || marked.size < plan.toMark.size;
+  return summarize(contents, { ...plan, toMark: marked }, { deleted, isShort });
+}
+
+/**
+ * Copies what is needed out of packs that are or will be marked, then marks. Where there is no room for all copies, it makes do with packs of
+ * which less is needed, and the others stay as they are: they may have lost bases with what is marked, which is why a backup relies
+ * on sound copies only. Returns what it marked. Throws where there is no room, and this prune made none.
+ */
+async function copyAndMark(
+  access: StoreAccess,
+  contents: StoreContents,
+  plan: PrunePlan,
+  options: PruneOptions,
+  hasDeleted: boolean,
+): Promise<Set<string>> {
+  const { backend } = access;
+  let shortage: SqlsyncError | undefined;
+  const isDone = async (action: () => Promise<unknown>): Promise<boolean> => {
+    try {
+      await withRoom(backend, action);
+      return true;
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      shortage = error;
+      return false;
+    }
+  };
+  let toCopy = plan.toCopy;
+  while (
+    toCopy.length > 0 &&
+    !(await isDone(() => copyNeeded(access, contents, { ...plan, toCopy }, options)))
+  )
+    toCopy = leastNeeded(toCopy, plan.needed);
+  const isCopied = new Set(toCopy);
+  const staying = new Set(plan.toCopy.filter((pack) => !isCopied.has(pack)).map(({ id }) => id));
+  const toMark = [...plan.toMark].filter((pack) => !staying.has(pack));
+  const marked = new Set<string>();
+  for (let at = 0; at < toMark.length; at += MAX_PACKS_PER_MARK) {
+    const packs = toMark.slice(at, at + MAX_PACKS_PER_MARK);
+    const mark = jsonBytes({ version: 1, time: new Date().toISOString(), packs });
+    if (!(await isDone(() => putRecord(access, 'marks', 'mark', mark)))) break;
+    for (const pack of packs) marked.add(pack);
+  }
+  if (shortage !== undefined && marked.size === 0 && !hasDeleted)
+    throw options.graceSeconds === 0 ? noRoomToCopy(shortage) : shortage;
+  return marked;
+}
+
+/** The usual advice, to prune with a grace period of 0, is of no use to who does that. */
+function noRoomToCopy({ code, message, cause }: SqlsyncError): SqlsyncError {
+  return new SqlsyncError(code, message, {
+    hint: 'No pack can go before what is still needed of it was copied, and there is no space for that. Forget more snapshots, or make room elsewhere on this disk, and run it again.',
+    cause,
+  });
+}
+
+/** The half of these packs of which the fewest bytes are needed. */
+function leastNeeded(packs: readonly KnownPack[], needed: Uint8Array): KnownPack[] {
+  const bytesOf = ({ bytes, firstObject, objectCount }: KnownPack): number =>
+    (bytes / objectCount) *
+    needed.subarray(firstObject, firstObject + objectCount).reduce((sum, is) => sum + is, 0);
+  const sized = packs.map((pack) => ({ pack, bytes: bytesOf(pack) })).sort((a, b) => a.bytes - b.bytes);
+  return sized.slice(0, packs.length >> 1).map(({ pack }) => pack);
+}
+
+function summarize(
+  contents: StoreContents,
+  { due, atOnce, toMark, toCopy, waiting }: PrunePlan,
+  done: { readonly dryRun?: boolean; readonly deleted?: ReadonlySet<string>; readonly isShort?: boolean },
+): PruneSummary {
+  const bytesOf = (packs: ReadonlySet<string>): number =>
+    [...packs].reduce((sum, pack) => sum + (contents.packFiles.get(pack)?.bytes ?? 0), 0);
+  const deleted = done.deleted ?? new Set([...due, ...atOnce]);
+  return {
+    dryRun: done.dryRun === true,
+    packsMarked: toMark.size,
+    bytesMarked: bytesOf(toMark),
+    packsRepacked: toCopy.filter(({ id }) => toMark.has(id)).length,
+    packsDeleted: deleted.size,
+    bytesDeleted: bytesOf(deleted),
+    packsWaiting: waiting.size,
+    bytesWaiting: bytesOf(waiting),
+    outOfSpace: done.isShort === true,
+  };
+}

@@ -1,0 +1,221 @@
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { PERIODS, beforeBy, formatCalendarSpan, isEmptySpan, parseCalendarTime } from './calendar-time.ts';
+import type { CalendarSpan, CalendarTime } from './calendar-time.ts';
+
+/** How many of a kind are kept; `unlimited` keeps one of every period there is. */
+export type KeepCount = number | 'unlimited';
+
+/**
+ * Which snapshots are kept, in the terms and with the meaning of `restic forget`. A snapshot is kept where any rule
+ * keeps it.
+ */
+export interface RetentionPolicy {
+  /** The newest so many. */
+  readonly last?: KeepCount;
+  /** The newest of each of the so many newest hours, days, weeks (ISO 8601), … that have one. */
+  readonly hourly?: KeepCount;
+  readonly daily?: KeepCount;
+  readonly weekly?: KeepCount;
+  readonly monthly?: KeepCount;
+  readonly yearly?: KeepCount;
+  /** All that are newer than so long before the newest of the group. */
+  readonly within?: CalendarSpan;
+  /** Of those that are newer, the newest of each hour, day, … */
+  readonly withinHourly?: CalendarSpan;
+  readonly withinDaily?: CalendarSpan;
+  readonly withinWeekly?: CalendarSpan;
+  readonly withinMonthly?: CalendarSpan;
+  readonly withinYearly?: CalendarSpan;
+  /** All that have every tag of one of these lists; the tag '' stands for having none. */
+  readonly tags?: readonly (readonly string[])[];
+}
+
+/** What retention has to know of a snapshot. */
+export interface DatedSnapshot {
+  readonly id: string;
+  /** RFC 3339 with the offset of the clock that recorded it. */
+  readonly time: string;
+  readonly host: string;
+  /** Of the database on that host. */
+  readonly path: string;
+  readonly tags: readonly string[];
+}
+
+/** The snapshots of one database, newest first in both lists. */
+export interface RetentionGroup<S extends DatedSnapshot> {
+  readonly host: string;
+  readonly path: string;
+  /** With the rules that keep each: `daily snapshot`, `within 7d`, `has tags [release]`. */
+  readonly keep: readonly { readonly snapshot: S; readonly reasons: readonly string[] }[];
+  readonly remove: readonly S[];
+}
+
+/** True where no rule could keep anything. */
+export function isEmptyPolicy(policy: RetentionPolicy): boolean {
+  const { tags = [], ...rules } = policy;
+  return tags.length === 0 && Object.values(rules).every((rule) => isEmptyRule(rule));
+}
+
+/**
+ * Says for each snapshot whether `policy` keeps it, and why: each database (host and path) by itself. Pure but for the
+ * zone of the process, in which days are counted back. A snapshot of the future, beyond `nowMs`, does not count as the
+ * newest.
+ *
+ * Throws SqlsyncError USAGE where the policy is empty or would leave a database without any snapshot.
+ */
+export function applyRetention<S extends DatedSnapshot>(
+  snapshots: readonly S[],
+  policy: RetentionPolicy,
+  nowMs: number = Date.now(),
+): RetentionGroup<S>[] {
+  if (isEmptyPolicy(policy)) {
+    throw new SqlsyncError('USAGE', 'The policy is empty: it would keep no snapshot at all', {
+      hint: 'Say what to keep, for example --keep-daily 7 --keep-weekly 5 --keep-monthly 12.',
+    });
+  }
+  return groupByDatabase(snapshots).map((group) => applyToGroup(group, policy, nowMs));
+}
+
+/** Sorted by host and path. */
+function groupByDatabase<S extends DatedSnapshot>(snapshots: readonly S[]): S[][] {
+  const groups = Map.groupBy(snapshots, ({ host, path }) => JSON.stringify([host, path]));
+  return [...groups.entries()].sort(([a], [b]) => compareText(a, b)).map(([, group]) => group);
+}
+
+function applyToGroup<S extends DatedSnapshot>(
+  group: readonly S[],
+  policy: RetentionPolicy,
+  nowMs: number,
+): RetentionGroup<S> {
+  const dated = newestFirst(group);
+  const rules = rulesOf(policy, latestOf(dated, nowMs));
+  const keep: { snapshot: S; reasons: string[] }[] = [];
+  const remove: S[] = [];
+  for (const [i, { snapshot, time }] of dated.entries()) {
+    const isOldest = i === dated.length - 1;
+    const reasons = rules.flatMap((rule) => rule({ snapshot, time, number: i, isOldest }) ?? []);
+    if (reasons.length > 0) keep.push({ snapshot, reasons });
+    else remove.push(snapshot);
+  }
+  const { host, path } = group[0] as S;
+  if (keep.length > 0) return { host, path, keep, remove };
+  throw new SqlsyncError(
+    'USAGE',
+    `The policy would remove every snapshot of ${sanitizeText(host)}:${sanitizeText(path)} (${group.length})`,
+    { hint: 'Add a rule that keeps some, such as --keep-last 1, or name the snapshots to forget.' },
+  );
+}
+
+interface Candidate {
+  readonly snapshot: DatedSnapshot;
+  readonly time: CalendarTime;
+  /** 0 is the newest of the group. */
+  readonly number: number;
+  readonly isOldest: boolean;
+}
+
+/** The reason to keep a candidate, if there is one. Candidates come newest first. */
+type Rule = (candidate: Candidate) => string | string[] | undefined;
+
+/** In the order in which restic names the reasons. */
+function rulesOf(policy: RetentionPolicy, latest: CalendarTime | undefined): Rule[] {
+  const since = (span: CalendarSpan): number => (latest === undefined ? -Infinity : beforeBy(latest, span));
+  const { hour, day, week, month, year } = PERIODS;
+  const rules: (Rule | undefined)[] = [
+    ({ snapshot }) => tagReasons(snapshot.tags, policy.tags ?? []),
+    withinRule(policy.within, since),
+    countRule('last', policy.last, (_, number) => String(number)),
+    countRule('hourly', policy.hourly, hour),
+    countRule('daily', policy.daily, day),
+    countRule('weekly', policy.weekly, week),
+    countRule('monthly', policy.monthly, month),
+    countRule('yearly', policy.yearly, year),
+    periodWithinRule('hourly', policy.withinHourly, since, hour),
+    periodWithinRule('daily', policy.withinDaily, since, day),
+    periodWithinRule('weekly', policy.withinWeekly, since, week),
+    periodWithinRule('monthly', policy.withinMonthly, since, month),
+    periodWithinRule('yearly', policy.withinYearly, since, year),
+  ];
+  return rules.filter((rule) => rule !== undefined);
+}
+
+function tagReasons(own: readonly string[], lists: readonly (readonly string[])[]): string[] {
+  return lists.filter((list) => hasTags(own, list)).map((list) => `has tags [${list.join(', ')}]`);
+}
+
+function hasTags(own: readonly string[], wanted: readonly string[]): boolean {
+  for (const tag of wanted) {
+    if (tag === '' && own.length === 0) return true;
+    if (!own.includes(tag)) return false;
+  }
+  return true;
+}
+
+function withinRule(span: CalendarSpan | undefined, since: (span: CalendarSpan) => number): Rule | undefined {
+  if (span === undefined || isEmptySpan(span)) return undefined;
+  const from = since(span);
+  return ({ time }) => (time.epochMs > from ? `within ${formatCalendarSpan(span)}` : undefined);
+}
+
+/** While not all are used up, the oldest snapshot of the group counts too: as much history is kept as there is. */
+function countRule(
+  kind: string,
+  count: KeepCount | undefined,
+  periodOf: (time: CalendarTime, number: number) => string,
+): Rule | undefined {
+  if (count === undefined || count === 0) return undefined;
+  let left = count === 'unlimited' ? Infinity : count;
+  let last: string | undefined;
+  return ({ time, number, isOldest }) => {
+    if (left <= 0) return undefined;
+    const period = periodOf(time, number);
+    const isNew = period !== last;
+    if (!isNew && !isOldest) return undefined;
+    left--;
+    last = period;
+    return isNew ? `${kind} snapshot` : `oldest ${kind} snapshot`;
+  };
+}
+
+function periodWithinRule(
+  kind: string,
+  span: CalendarSpan | undefined,
+  since: (span: CalendarSpan) => number,
+  periodOf: (time: CalendarTime) => string,
+): Rule | undefined {
+  if (span === undefined || isEmptySpan(span)) return undefined;
+  const from = since(span);
+  let last: string | undefined;
+  return ({ time, isOldest }) => {
+    const period = periodOf(time);
+    const isNew = period !== last;
+    if (time.epochMs <= from || (!isNew && !isOldest)) return undefined;
+    last = period;
+    return `${isNew ? kind : `oldest ${kind}`} within ${formatCalendarSpan(span)}`;
+  };
+}
+
+function newestFirst<S extends DatedSnapshot>(group: readonly S[]): { snapshot: S; time: CalendarTime }[] {
+  return group
+    .map((snapshot) => ({ snapshot, time: timeOf(snapshot) }))
+    .sort((a, b) => b.time.epochMs - a.time.epochMs || compareText(a.snapshot.id, b.snapshot.id));
+}
+
+/** The newest that is not of the future: a clock that was wrong once must not make all others old. */
+function latestOf(dated: readonly { time: CalendarTime }[], nowMs: number): CalendarTime | undefined {
+  return dated.find(({ time }) => time.epochMs < nowMs)?.time;
+}
+
+function timeOf({ id, time }: DatedSnapshot): CalendarTime {
+  const parsed = parseCalendarTime(time);
+  if (parsed !== undefined) return parsed;
+  throw new TypeError(`snapshot ${id} has no RFC 3339 time but ${time}`);
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function isEmptyRule(rule: KeepCount | CalendarSpan): boolean {
+  return typeof rule === 'object' ? isEmptySpan(rule) : rule === 0;
+}

@@ -1,0 +1,44 @@
+import { Damage } from '../check/damage.ts';
+import { forgetSnapshots, noteForgotten } from '../prune/forget.ts';
+import type { LostSnapshot } from './repair-types.ts';
+import { throwIfAborted } from '../store-error.ts';
+import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import type { StoreAccess } from '../files/store-files.ts';
+import type { StoreCallOptions } from '../types.ts';
+
+/**
+ * The snapshots that cannot be restored whole, as far as records, indexes and lengths of packs tell; those whose records cannot be read;
+ * and those that another names as its parent, that are gone, and that nobody forgot. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
+ */
+export async function findLost(access: StoreAccess, options: StoreCallOptions): Promise<LostSnapshot[]> {
+  const { backend } = access;
+  const lost: LostSnapshot[] = [];
+  const unreadable = (id: string): LostSnapshot => ({ id, snapshot: undefined, pagesLost: undefined });
+  const snapshots = await loadSnapshots(access, (file) =>
+    lost.push(unreadable(file.slice('snapshots/'.length))),
+  );
+  const { reader } = await loadContents(access, () => {});
+  const damage = Damage.ofPacks(reader);
+  for (const [done, snapshot] of snapshots.entries()) {
+    throwIfAborted(options.signal);
+    options.onProgress?.({ phase: 'read', done, total: snapshots.length });
+    const pagesLost = damage.lostPages(snapshot);
+    if (pagesLost > 0) lost.push({ id: snapshot.id, snapshot, pagesLost });
+  }
+  // In this order: a forget puts its record before it deletes.
+  const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
+  const forgotten = new Set((await backend.list('forgotten')).map(({ name }) => name));
+  const parents = new Set(snapshots.map(({ parent }) => parent));
+  for (const parent of parents) {
+    if (parent !== undefined && !there.has(parent) && !forgotten.has(parent)) lost.push(unreadable(parent));
+  }
+  return lost;
+}
+
+/** Takes them away, so that nothing asks for them any more; returns their ids. */
+export async function forgetLost(access: StoreAccess, lost: readonly LostSnapshot[]): Promise<string[]> {
+  const ids = lost.map(({ id }) => id);
+  const there = new Set(await forgetSnapshots(access, ids));
+  for (const id of ids) if (!there.has(id)) await noteForgotten(access, id);
+  return ids;
+}

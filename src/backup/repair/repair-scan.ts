@@ -1,0 +1,117 @@
+import { createHash } from 'node:crypto';
+import type { Backend } from '../backends/backend.ts';
+import { decodeFrame } from '../objects/frame.ts';
+import type { Frame } from '../objects/frame.ts';
+import { discard } from '../objects/frame-memory.ts';
+import type { FramePlace } from '../files/index-file.ts';
+import { encodeNode } from '../objects/node.ts';
+import { BASE_ID_BYTES, fromHex, ID_BYTES, idOf } from '../objects/object-id.ts';
+import { PACK_HEADER_BYTES } from '../objects/pack-writer.ts';
+import type { Sealer } from '../files/seal.ts';
+import { StoreDamage } from '../store-error.ts';
+
+/** What is read of a pack at once. */
+const PIECE_BYTES = 1024 * 1024;
+
+/** In the place of a depth that is not known. */
+export const NO_DEPTH = 255;
+
+/** What a pack itself says of what it holds. Of deltas neither id nor depth: these follow from their bases. */
+export interface ScannedPack {
+  /** 64 hexadecimal digits, as its name. */
+  readonly id: string;
+  readonly bytes: number;
+  /** False where its bytes are not those of its name, or a frame of it cannot be read. */
+  readonly isWhole: boolean;
+  /** Those that can be read. */
+  readonly frames: readonly FramePlace[];
+  /** Of all objects in the order of frames; of a delta, until it is named, random bytes that no object has. */
+  readonly ids: Uint8Array;
+  /** `NO_DEPTH` for a delta that is not named yet. */
+  readonly depths: Uint8Array;
+}
+
+/** Whether the bytes of a pack are those of its name. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING. */
+export async function hasItsName(backend: Backend, pack: string): Promise<boolean> {
+  const digest = createHash('sha256');
+  let offset = 0;
+  for (let length = PIECE_BYTES; length === PIECE_BYTES; offset += length) {
+    const piece = await backend.get(`packs/${pack}`, { offset, length: PIECE_BYTES });
+    digest.update(piece);
+    ({ length } = piece);
+    discard(piece);
+  }
+  return digest.digest('hex') === pack;
+}
+
+/**
+ * Reads a pack from frame to frame, one in memory at a time, without an index. Of a damaged one all frames up to where the chain of their
+ * lengths breaks. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING.
+ */
+export async function scanPack(
+  backend: Backend,
+  sealer: Sealer,
+  { id, bytes }: { readonly id: string; readonly bytes: number },
+): Promise<ScannedPack> {
+  const file = `packs/${id}`;
+  let isWhole = await hasItsName(backend, id);
+  const frames: FramePlace[] = [];
+  const ids: Uint8Array[] = [];
+  const depths: number[] = [];
+  for (let at = PACK_HEADER_BYTES; at < bytes;) {
+    const head = await backend.get(file, { offset: at, length: 4 });
+    const length = head.length < 4 ? bytes : new DataView(head.buffer, head.byteOffset).getUint32(0, true);
+    const offset = at + 4;
+    at = offset + length;
+    if (at > bytes) {
+      isWhole = false;
+      break;
+    }
+    const read = readFrame(sealer, await backend.get(file, { offset, length }), file);
+    if (read === undefined) {
+      isWhole = false;
+      continue;
+    }
+    const { frame, kind, rawBytes } = read;
+    frames.push({ offset, length, rawBytes, kind, objectCount: frame.objectCount });
+    for (const known of wholeIds(frame)) {
+      ids.push(known ?? unknownId(id, ids.length));
+      depths.push(known === undefined ? NO_DEPTH : 0);
+    }
+  }
+  return { id, bytes, isWhole, frames, ids: Buffer.concat(ids), depths: Uint8Array.from(depths) };
+}
+
+function readFrame(
+  sealer: Sealer,
+  sealed: Uint8Array,
+  file: string,
+): { frame: Frame; kind: number; rawBytes: number } | undefined {
+  try {
+    const plain = sealer.open('frame', sealed);
+    const kind = plain[0] ?? 0;
+    const rawBytes =
+      plain.length < 8 ? 0 : new DataView(plain.buffer, plain.byteOffset, plain.length).getUint32(4, true);
+    return { frame: decodeFrame(plain, file).frame, kind, rawBytes };
+  } catch (error) {
+    if (error instanceof StoreDamage) return undefined;
+    throw error;
+  }
+}
+
+function wholeIds(frame: Frame): (Uint8Array | undefined)[] {
+  return Array.from({ length: frame.objectCount }, (_, i) => {
+    if (frame.baseOf(i) !== undefined) return undefined;
+    if (frame.kind === 'pages') return idOf(frame.object(i).page.data);
+    const { level, ids } = frame.object(i);
+    return idOf(encodeNode(level, ids));
+  });
+}
+
+/** Told from all others, and spread as ids are. */
+function unknownId(pack: string, object: number): Uint8Array {
+  const place = new Uint8Array(ID_BYTES + BASE_ID_BYTES);
+  place.set(fromHex(pack));
+  new DataView(place.buffer).setUint32(ID_BYTES, object, true);
+  return idOf(place);
+}

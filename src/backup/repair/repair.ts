@@ -1,0 +1,183 @@
+import { ID_BYTES, isHexId, toHex } from '../objects/object-id.ts';
+import type { KnownPack } from '../objects/object-index.ts';
+import { PackWriter, putIndexFiles } from '../objects/pack-writer.ts';
+import { repairNotes } from '../prune/forget.ts';
+import { findLost, forgetLost } from './repair-lost.ts';
+import { nameObjects } from './repair-names.ts';
+import type { Named } from './repair-names.ts';
+import { Salvage } from './repair-salvage.ts';
+import type { SalvagePlan } from './repair-salvage.ts';
+import { hasItsName, scanPack } from './repair-scan.ts';
+import type { ScannedPack } from './repair-scan.ts';
+import type { RepairOptions, RepairSummary } from './repair-types.ts';
+import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';
+import { throwIfAborted } from '../store-error.ts';
+import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
+import { withTrialBackend } from '../backends/trial-backend.ts';
+
+/**
+ * After damage, makes a store that backup, prune and check accept again: see docs/store-format.md, "Repair". Deletes no pack, and nothing
+ * that can be read. Not for use beside a prune. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED; what was not done yet the next repair
+ * does.
+ */
+export function repairContents(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
+  if (options.dryRun !== true) return repair(access, options);
+  return withTrialBackend(access.backend, (backend) => repair({ ...access, backend }, options));
+}
+
+async function repair(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
+  const { backend, sealer } = access;
+  const unreadable: string[] = [];
+  const onDamage: OnDamage = (file, error) => {
+    // One that went meanwhile is nobody's loss.
+    if (error.code === 'STORE_DAMAGED') unreadable.push(file);
+  };
+  const contents = await loadContents(access, onDamage);
+  const indexes = unreadable.filter((file) => file.startsWith('indexes/'));
+  const marks = unreadable.filter((file) => file.startsWith('marks/'));
+  const givenUp = await damagedPacks(access, contents, options);
+  const scanned = await scanUnindexed(access, contents, indexes.length + givenUp.size > 0, options);
+  const named = nameObjects(access, contents, scanned, options.signal);
+  const survives = (pack: string): boolean =>
+    named.complete.has(pack) || (contents.index.packs.has(pack) && !givenUp.has(pack));
+  const isWanted = await wantedIn(access, named, scanned);
+  const mayLose = givenUp.size > 0 || named.complete.size < scanned.length;
+  const objectsSaved = mayLose ? await salvage(access, named, { survives, isWanted }, options) : 0;
+  // Before others are put: one with the same packs in the same order has the same name.
+  for (const file of indexes) await backend.delete(file);
+  const replaced = await putIndexes(access, contents, named, givenUp);
+  // Only now, when all that they named is in others.
+  for (const file of [...replaced, ...marks]) await backend.delete(file);
+  const notesWritten = await repairNotes({ backend, sealer, config: access.config });
+  const lost = await findLost({ backend, sealer, config: access.config }, options);
+  const forgotten = options.forget === true ? await forgetLost(access, lost) : [];
+  return {
+    dryRun: options.dryRun === true,
+    configWritten: false,
+    indexesRemoved: indexes.length,
+    packsIndexed: named.complete.size,
+    packsGivenUp: givenUp.size,
+    packsDamaged: [
+      ...[...givenUp].filter((pack) => contents.packFiles.has(pack)),
+      ...scanned.map(({ id }) => id).filter((id) => !named.complete.has(id)),
+    ],
+    objectsSaved,
+    marksRemoved: marks.length,
+    notesWritten,
+    lost,
+    forgotten,
+  };
+}
+
+/** Packs that an index names and that are missing, of another length or, where data is to be read, of other bytes. */
+async function damagedPacks(
+  { backend }: StoreAccess,
+  { index }: StoreContents,
+  { readData, signal, onProgress }: RepairOptions,
+): Promise<Set<string>> {
+  const packs = [...index.packs.values()];
+  const found = new Set(packs.filter(({ present }) => !present).map(({ id }) => id));
+  if (readData !== true) return found;
+  for (const [done, { id, present }] of packs.entries()) {
+    throwIfAborted(signal);
+    onProgress?.({ phase: 'read', done, total: packs.length });
+    if (present && !(await hasItsName(backend, id))) found.add(id);
+  }
+  return found;
+}
+
+/**
+ * Those packs of which no index tells. What is marked besides is left to prune, which had taken it out of the indexes, unless an index
+ * or a pack is lost, or a snapshot lacks something.
+ */
+async function scanUnindexed(
+  access: StoreAccess,
+  contents: StoreContents,
+  isLossKnown: boolean,
+  options: RepairOptions,
+): Promise<ScannedPack[]> {
+  const { index, packFiles, marked } = contents;
+  const unindexed = [...packFiles.values()].filter(({ name }) => isHexId(name) && !index.packs.has(name));
+  const takesMarked =
+    isLossKnown ||
+    (unindexed.some(({ name }) => marked.has(name)) &&
+      (await findLost(access, options)).some(({ snapshot }) => snapshot !== undefined));
+  const chosen = unindexed.filter(({ name }) => takesMarked || !marked.has(name));
+  const scanned: ScannedPack[] = [];
+  for (const [done, { name, bytes }] of chosen.entries()) {
+    throwIfAborted(options.signal);
+    options.onProgress?.({ phase: 'read', done, total: chosen.length });
+    scanned.push(await scanPack(access.backend, access.sealer, { id: name, bytes }));
+  }
+  return scanned;
+}
+
+/**
+ * Tells what is worth saving of a pack. Where an index names it, everything. What a damaged pack alone says of itself may be wrong, so only
+ * what snapshots ask for by its id.
+ */
+async function wantedIn(
+  access: StoreAccess,
+  { reader, complete }: Named,
+  scanned: readonly ScannedPack[],
+): Promise<SalvagePlan['isWanted']> {
+  const doubtful = new Set(scanned.map(({ id }) => id).filter((id) => !complete.has(id)));
+  if (doubtful.size === 0) return () => true;
+  const needed = new Set<string>();
+  const seen = new Uint8Array(reader.index.objectCount);
+  const isDoubtful = (copy: number): boolean => doubtful.has(reader.index.frameOf(copy)?.pack.id ?? '');
+  /** False for what was met before, and for a node all below it. */
+  const add = (id: Uint8Array): boolean => {
+    const object = reader.index.numberOf(id);
+    if (object === -1 || seen[object] === 1) return false;
+    seen[object] = 1;
+    if (reader.index.copies(id).some(isDoubtful)) needed.add(toHex(id));
+    return true;
+  };
+  for (const snapshot of await loadSnapshots(access, () => {})) {
+    walkTree(new SnapshotTree(reader, snapshot), snapshot, {
+      enterNode: add,
+      page: (ids, at) => void add(ids.subarray(at, at + ID_BYTES)),
+      unreadable: () => {},
+    });
+  }
+  return (id, pack) => !doubtful.has(pack) || needed.has(toHex(id));
+}
+
+async function salvage(
+  { backend, sealer }: StoreAccess,
+  { index, reader }: Named,
+  plan: SalvagePlan,
+  options: RepairOptions,
+): Promise<number> {
+  const writer = new PackWriter(backend, sealer, index);
+  try {
+    const work = new Salvage(reader, plan, writer);
+    await work.run(options);
+    await writer.finish();
+    return work.saved;
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
+
+/** Puts indexes of what no readable index names, and of what those name besides that are to be replaced; returns the files of these. */
+async function putIndexes(
+  { backend, sealer }: StoreAccess,
+  { indexFiles }: StoreContents,
+  { index, complete }: Named,
+  givenUp: ReadonlySet<string>,
+): Promise<string[]> {
+  const outdated = [...indexFiles].filter(([, packs]) => packs.some((pack) => givenUp.has(pack)));
+  const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !givenUp.has(pack)));
+  const described = [...new Set([...kept, ...complete])].map((pack) =>
+    index.describe(index.packs.get(pack) as KnownPack),
+  );
+  const written = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
+  return outdated
+    .map(([name]) => name)
+    .filter((name) => !written.has(name))
+    .map((name) => `indexes/${name}`);
+}

@@ -1,0 +1,54 @@
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+/** An id, or how one begins: the digits that a user has to give at least. */
+const ID_START = /^[0-9a-f]{4,64}$/i;
+
+/**
+ * The one snapshot whose id begins with `prefix`, or the newest for `latest`. `snapshots` are oldest first. Throws SqlsyncError
+ * SNAPSHOT_NOT_FOUND, and USAGE where `latest` could mean several databases.
+ */
+export function findSnapshot(
+  snapshots: readonly StoreSnapshot[],
+  prefix: string,
+  store: string,
+): StoreSnapshot {
+  if (prefix !== 'latest') return snapshotById(snapshots, prefix);
+  refuseSeveralDatabases(snapshots);
+  const newest = snapshots.at(-1);
+  if (newest !== undefined) return newest;
+  throw notFound(`There are no snapshots in the store ${store}`);
+}
+
+/** The one snapshot whose id begins so. Throws SqlsyncError SNAPSHOT_NOT_FOUND. */
+export function snapshotById(snapshots: readonly StoreSnapshot[], prefix: string): StoreSnapshot {
+  const found = ID_START.test(prefix)
+    ? snapshots.filter(({ id }) => id.startsWith(prefix.toLowerCase()))
+    : [];
+  const [only] = found;
+  if (found.length === 1 && only !== undefined) return only;
+  const shown = sanitizeText(prefix, 80);
+  throw notFound(
+    found.length === 0
+      ? `No snapshot in the store has an id that begins with ${shown}`
+      : `${found.length} snapshots in the store have ids that begin with ${shown}`,
+  );
+}
+
+/** `latest` and times mean one database, so that nobody restores another one than they think. Throws SqlsyncError USAGE. */
+export function refuseSeveralDatabases(snapshots: readonly StoreSnapshot[]): void {
+  const databases = new Set(snapshots.map(({ host, path }) => `${host}:${path}`));
+  if (databases.size <= 1) return;
+  const named = [...databases].slice(0, 5).map((name) => sanitizeText(name, 200));
+  throw new SqlsyncError(
+    'USAGE',
+    `The store has snapshots of ${databases.size} databases: ${named.join(', ')}${databases.size > 5 ? ', …' : ''}`,
+    { hint: 'Say which by --path (and --host), or give the id of a snapshot.' },
+  );
+}
+
+function notFound(text: string): SqlsyncError {
+  return new SqlsyncError('SNAPSHOT_NOT_FOUND', text, {
+    hint: '`sqlsync snapshots STORE` lists them; give `latest`, or the first digits of an id, at least four.',
+  });
+}

@@ -1,0 +1,69 @@
+import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate as nextTick } from 'node:timers/promises';
+import { RUN_BYTES } from '../../pages/file-pages.ts';
+import type { PageNumber } from '../../pages/page-types.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { SnapshotSource } from './snapshot-source.ts';
+import { throwIfAborted, unavailable } from '../store-error.ts';
+import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
+
+/** A copy of a snapshot in a folder of its own. */
+export interface LocalCopy {
+  /** Absolute path of the database; nothing lies beside it. */
+  readonly path: string;
+  remove(): void;
+}
+
+/**
+ * Writes a snapshot to a temporary file of this host, to be queried or checked. The caller removes it. Throws SqlsyncError STORE_*,
+ * INTERRUPTED.
+ *
+ * @param folder - where the temporary folder is made; by default the system's.
+ */
+export async function makeLocalCopy(
+  reader: ObjectReader,
+  snapshot: StoreSnapshot,
+  options: StoreCallOptions = {},
+  folder: string = tmpdir(),
+): Promise<LocalCopy> {
+  let made: string | undefined;
+  try {
+    made = mkdtempSync(join(folder, 'sqlsync-'));
+    const path = join(made, 'snapshot.db');
+    await writeTo(path, reader, snapshot, options);
+    const own = made;
+    return { path, remove: () => rmSync(own, { recursive: true, force: true }) };
+  } catch (error) {
+    if (made !== undefined) rmSync(made, { recursive: true, force: true });
+    if (error instanceof Error && 'syscall' in error)
+      throw unavailable(folder, 'make a temporary copy', error);
+    throw error;
+  }
+}
+
+async function writeTo(
+  path: string,
+  reader: ObjectReader,
+  snapshot: StoreSnapshot,
+  { signal, onProgress }: StoreCallOptions,
+): Promise<void> {
+  const source = new SnapshotSource(reader, snapshot);
+  const { pageSize, pageCount } = source;
+  const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
+  const descriptor = openSync(path, 'wx', 0o600);
+  try {
+    for (let first = 1; first <= pageCount; first += step) {
+      throwIfAborted(signal);
+      onProgress?.({ phase: 'read', done: first - 1, total: pageCount });
+      const run = source.readPages(first as PageNumber, Math.min(step, pageCount - first + 1));
+      for (let written = 0; written < run.length;)
+        written += writeSync(descriptor, run, written, run.length - written, null);
+      await nextTick();
+    }
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}

@@ -1,0 +1,104 @@
+import type { PageSource } from '../../pages/page-source.ts';
+import { lockBytePage, pageCount, pageSize } from '../../pages/page-types.ts';
+import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
+import type { RootPage } from '../objects/chain-reader.ts';
+import { ID_BYTES } from '../objects/object-id.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { SnapshotTree } from './snapshot-tree.ts';
+import type { TreeShape } from './snapshot-tree.ts';
+
+/** Of these pages one is looked at to find out which frames are needed. */
+const READ_AHEAD_STEP = 16;
+
+export interface SnapshotSourceOptions {
+  /** False for whoever checks what he makes of the pages. */
+  readonly isChecked?: boolean;
+  /** Pages of at least this depth have the ends of their chains kept for `takeRoot`. */
+  readonly rootsFromDepth?: number;
+}
+
+/**
+ * A stored snapshot, read page by page; every page is checked against its id, unless whoever reads checks what he makes of it: the
+ * old version of a page is, by the hash of the new one.
+ */
+export class SnapshotSource implements PageSource {
+  readonly pageSize: PageSize;
+  readonly pageCount: PageCount;
+  readonly tree: SnapshotTree;
+  readonly #reader: ObjectReader;
+  readonly #options: SnapshotSourceOptions;
+  readonly #locked: PageNumber;
+  readonly #roots = new Map<number, RootPage>();
+  #run: Uint8Array = new Uint8Array(0);
+
+  constructor(reader: ObjectReader, shape: TreeShape, options: SnapshotSourceOptions = {}) {
+    this.#reader = reader;
+    this.#options = options;
+    this.tree = new SnapshotTree(reader, shape);
+    this.pageSize = pageSize(shape.pageSize) as PageSize;
+    this.pageCount = pageCount(shape.pageCount);
+    this.#locked = lockBytePage(this.pageSize);
+  }
+
+  /** Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
+  readPage(page: PageNumber): Uint8Array {
+    const bytes = new Uint8Array(this.pageSize);
+    this.readInto(page, bytes);
+    return bytes;
+  }
+
+  readPages(first: PageNumber, count: number): Uint8Array {
+    if (this.#run.length !== count * this.pageSize) this.#run = new Uint8Array(count * this.pageSize);
+    this.readInto(first, this.#run);
+    this.readAhead(pagesFrom(first + count, Math.min(count, this.pageCount - first - count + 1)));
+    return this.#run;
+  }
+
+  readInto(first: PageNumber, into: Uint8Array): void {
+    this.readScattered(pagesFrom(first, into.length / this.pageSize), into);
+  }
+
+  readScattered(pages: readonly number[], into: Uint8Array): void {
+    const size = this.pageSize;
+    const locked = pages.indexOf(this.#locked);
+    if (locked !== -1) {
+      this.readScattered(pages.slice(0, locked), into.subarray(0, locked * size));
+      into.fill(0, locked * size, (locked + 1) * size);
+      return this.readScattered(pages.slice(locked + 1), into.subarray((locked + 1) * size));
+    }
+    if (pages.length === 0) return;
+    this.readAhead(pages);
+    const ids = new Uint8Array(pages.length * ID_BYTES);
+    for (const [i, page] of pages.entries()) ids.set(this.tree.pageId(page), i * ID_BYTES);
+    const found = new Map<number, RootPage>();
+    const { rootsFromDepth } = this.#options;
+    const wanted = rootsFromDepth === undefined ? {} : { rootsFromDepth, roots: found };
+    this.#reader.readPages({ ids, pageSize: size, into, ...wanted }, this.#options.isChecked !== false);
+    for (const [i, root] of found) this.#roots.set(pages[i] as number, root);
+  }
+
+  /** A frame holds hundreds of neighbours, so a few of the pages are enough to know which frames will be needed. */
+  readAhead(pages: readonly number[]): void {
+    const ids: Uint8Array[] = [];
+    for (let i = 0; i < pages.length; i += READ_AHEAD_STEP) {
+      const page = pages[i] as number;
+      if (page !== this.#locked) ids.push(this.tree.pageId(page).slice());
+    }
+    this.#reader.readAhead(ids);
+  }
+
+  /** The end of the chain of a page that was read, once; undefined where that was not asked for. */
+  takeRoot(page: number): RootPage | undefined {
+    const root = this.#roots.get(page);
+    this.#roots.delete(page);
+    return root;
+  }
+
+  close(): void {
+    // Nothing is held.
+  }
+}
+
+function pagesFrom(first: number, count: number): number[] {
+  return Array.from({ length: Math.max(0, count) }, (_, i) => first + i);
+}

@@ -1,0 +1,42 @@
+import { toHex } from '../objects/object-id.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import type { StoreContents } from '../files/store-files.ts';
+import type { TreeShape } from './snapshot-tree.ts';
+
+/**
+ * The first object of a tree that something new may not rely on (it, or a base, is nowhere but in packs that are marked, missing or cut),
+ * as 64 hexadecimal digits; undefined where there is none.
+ */
+export function firstUnusable(
+  reader: ObjectReader,
+  shape: TreeShape,
+  isThere: (id: Uint8Array) => boolean = (id) => reader.index.usable(id) !== undefined,
+): string | undefined {
+  let found: string | undefined;
+  const check = (id: Uint8Array): boolean => {
+    if (found !== undefined) return false;
+    if (!isThere(id)) found = toHex(id);
+    return found === undefined;
+  };
+  try {
+    walkTree(new SnapshotTree(reader, shape), shape, {
+      enterNode: check,
+      page: (ids, at) => void check(ids.subarray(at, at + 32)),
+    });
+  } catch {
+    return shape.root;
+  }
+  return found;
+}
+
+/**
+ * True where every pack is named by an index and can be relied upon, so that no tree need be looked at. A pack that none names may be what
+ * is left of an index that is lost.
+ */
+export function allUsable({ index, packFiles }: Pick<StoreContents, 'index' | 'packFiles'>): boolean {
+  return (
+    [...packFiles.keys()].every((id) => index.packs.has(id)) &&
+    [...index.packs.values()].every((pack) => index.isReliable(pack))
+  );
+}
