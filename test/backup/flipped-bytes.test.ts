@@ -91,14 +91,16 @@ describe('a flipped byte anywhere in a store', () => {
 async function assertTold(access: StoreAccess, name: string, what: string): Promise<void> {
   const store = new OpenStore(access);
   const { problems, intact, damaged } = await store.check({ readData: true });
+  const all = await loadContents(access, () => {});
+  // Of a pack that no index names nobody needs anything, unless something is missing.
+  const isGarbage = name.startsWith('packs/') && !all.index.packs.has(name.slice('packs/'.length));
   assert.ok(
-    problems.some(({ file }) => file === name),
+    isGarbage || problems.some(({ file }) => file === name),
     `${what} is not named: ${JSON.stringify(problems)}`,
   );
   const snapshots = await store.snapshots();
   const restores = new Set<string>();
   const lists: StoreSnapshot[] = [];
-  const all = await loadContents(access, () => {});
   for (const snapshot of snapshots) {
     const bytes = readOrNothing(all, snapshot);
     if (bytes === undefined) {

@@ -17,12 +17,15 @@ import { serveOrigin } from '../../sync/origin-agent.ts';
 import type { OriginResult } from '../../sync/origin-agent.ts';
 import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
 import { NO_SNAPSHOT_LIMITS } from '../../sync/snapshot-limit.ts';
+import { lockBytePage } from '../../pages/page-types.ts';
+import type { PageSize } from '../../pages/page-types.ts';
 import { parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
 import { findSnapshot } from '../snapshots/find-snapshot.ts';
 import { openStoreFolder } from '../files/open-store.ts';
 import type { RestoreOptions, RestoreSummary } from '../options.ts';
 import { refuseWithinStore } from './outside-store.ts';
+import { restoreNew } from './restore-new.ts';
 import { StoredOrigin } from '../snapshots/stored-origin.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreContents } from '../files/store-files.ts';
@@ -49,6 +52,8 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
   try {
+    if (await isMadeHere(options, target, { contents, snapshot, onSinkWarning: warn }))
+      return summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt });
     const { done } = await converse(
       target,
       'offering',
@@ -61,6 +66,40 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
     throw withIntactSnapshots(toSqlsyncError(error), contents, snapshots);
   }
 }
+
+/** True where the target was a file of this host that was not there, and is now. */
+async function isMadeHere(
+  options: RestoreOptions,
+  target: Location,
+  made: {
+    readonly contents: StoreContents;
+    readonly snapshot: StoreSnapshot;
+    readonly onSinkWarning: (warning: string) => void;
+  },
+): Promise<boolean> {
+  // What has a limit in time is left to the connection, which keeps it.
+  if (target.kind !== 'local' || options.dryRun === true || options.maxTimeMs !== undefined) return false;
+  const { contents, snapshot, onSinkWarning } = made;
+  const source = new StoredOrigin(contents.reader, snapshot);
+  return restoreNew(source, snapshot, resolve(target.path), { ...options, onSinkWarning });
+}
+
+/** What the other side would say of a file that was made. */
+function madeHere({ pageCount, pageSize }: StoreSnapshot): Outcomes {
+  const pages = pageCount < lockBytePage(pageSize as PageSize) ? pageCount : pageCount - 1;
+  return {
+    outcome: OUTCOMES.committed,
+    pagesChanged: pages,
+    pagesTransferred: pages,
+    pagesDelta: 0,
+    created: true,
+  };
+}
+
+type Outcomes = Pick<
+  MessageOf<'done'>,
+  'outcome' | 'pagesChanged' | 'pagesTransferred' | 'pagesDelta' | 'created'
+>;
 
 async function serve(
   connection: Connection,
@@ -120,7 +159,7 @@ function withIntactSnapshots(
 function summarize(
   options: RestoreOptions,
   snapshot: StoreSnapshot,
-  done: MessageOf<'done'>,
+  done: Outcomes,
   traffic: Traffic,
   { warnings, startedAt }: { readonly warnings: readonly string[]; readonly startedAt: number },
 ): RestoreSummary {

@@ -1,0 +1,98 @@
+import { setImmediate as nextTick } from 'node:timers/promises';
+import { RUN_BYTES } from '../../pages/file-pages.ts';
+import { parseHeader } from '../../pages/header.ts';
+import { removeOwnLeftovers } from '../../pages/leftovers.ts';
+import { inspectReplica, openSink } from '../../pages/open-replica.ts';
+import type { PageSink } from '../../pages/page-source.ts';
+import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
+import type { CopyProgress } from '../../sync/page-copy.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
+import type { RestoreOptions } from '../options.ts';
+import type { StoredOrigin } from '../snapshots/stored-origin.ts';
+import { damaged, throwIfAborted } from '../store-error.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+const PROGRESS_INTERVAL_MS = 100;
+
+/**
+ * Restores to a file of this host that is not there yet: nothing is to be compared, and each page is checked against its id, so
+ * that a second agent would only cost time. Returns false where there is something already, if only what an interrupted run left, and
+ * nothing was done. Throws SqlsyncError STORE_*, REPLICA_*, BUSY, INTERRUPTED; the file is then not there.
+ *
+ * @param path - absolute.
+ */
+export async function restoreNew(
+  source: StoredOrigin,
+  snapshot: StoreSnapshot,
+  path: string,
+  options: RestoreOptions & { readonly onSinkWarning: (warning: string) => void },
+): Promise<boolean> {
+  const { signal, overwrite = false, replace = false, followLinks = false } = options;
+  if (source.pageCount === 0) return false;
+  const place = inspectReplica(path, { dryRun: false, followLinks });
+  if (place.file !== undefined || place.hasOldPages) return false;
+  const target = { pageSize: source.pageSize, pageCount: source.pageCount, fileMode: snapshot.fileMode };
+  const busyTimeoutMs = options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS;
+  const sink = await openSink(place, target, { busyTimeoutMs, signal, overwrite, replace, mark: undefined });
+  try {
+    // Since it was looked at, a run may have begun here and ended.
+    if (sink.resumed) {
+      await sink.abort();
+      return false;
+    }
+    await copyAll(source, sink, snapshot, options);
+    throwIfAborted(signal);
+    await sink.commit();
+  } catch (error) {
+    await sink.abort();
+    throw error;
+  }
+  removeOwnLeftovers(place.path);
+  for (const warning of [...place.warnings, ...sink.warnings]) options.onSinkWarning(warning);
+  return true;
+}
+
+async function copyAll(
+  source: StoredOrigin,
+  sink: PageSink,
+  snapshot: StoreSnapshot,
+  { signal, onProgress }: RestoreOptions,
+): Promise<void> {
+  const { pageSize } = source;
+  const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
+  const locked = lockBytePage(pageSize);
+  let progressAt = 0;
+  await sink.begin();
+  for (let first = 1; first <= source.pageCount; first += step) {
+    throwIfAborted(signal);
+    const count = Math.min(step, source.pageCount - first + 1);
+    const run = source.readPages(pageNumber(first), count);
+    if (first === 1 && parseHeader(run.subarray(0, pageSize))?.pageSize !== pageSize)
+      throw damaged(
+        `snapshots/${snapshot.id}`,
+        `names a page 1 that is no database's with pages of ${pageSize} bytes`,
+      );
+    for (let i = 0; i < count; i++) {
+      const page = pageNumber(first + i);
+      if (page !== locked) sink.write(page, run.subarray(i * pageSize, (i + 1) * pageSize));
+    }
+    await sink.ready();
+    await nextTick();
+    if (onProgress === undefined || performance.now() < progressAt) continue;
+    progressAt = performance.now() + PROGRESS_INTERVAL_MS;
+    onProgress(progressAfter(source, first + count - 1));
+  }
+  await sink.written();
+  onProgress?.({ ...progressAfter(source, source.pageCount), phase: 'commit' });
+}
+
+function progressAfter({ pageSize, pageCount: pages }: StoredOrigin, received: number): CopyProgress {
+  return {
+    phase: 'transfer',
+    pageSize,
+    pageCount: pageCount(pages),
+    pagesCompared: 0,
+    pagesWanted: pages,
+    pagesReceived: received,
+  };
+}
