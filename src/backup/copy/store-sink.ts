@@ -142,7 +142,8 @@ export class StoreSink implements PageSink {
   #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, group: number, root: RootPage): void {
     const { index } = this.#options.reader;
     const object = index.usable(root.id);
-    if (object === undefined) return this.#addWhole(id, bytes);
+    // Only a deep copy of what is whole elsewhere may be reliable.
+    if (object === undefined || index.depthOf(object) >= MAX_PAGE_DEPTH) return this.#addWhole(id, bytes);
     const delta = { ...blocksThatDiffer(root.bytes, bytes), group };
     this.#addDelta(id, bytes, delta, root.id, index.depthOf(object) + 1);
   }

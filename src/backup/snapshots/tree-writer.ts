@@ -126,7 +126,7 @@ export class TreeWriter {
       ids = nodeIds(this.#reader.readNode(id));
       object = this.#reader.index.usable(id);
     }
-    if (object === undefined) return undefined;
+    if (object === undefined || this.#reader.index.depthOf(object) >= MAX_NODE_DEPTH) return undefined;
     const { ids: changed } = differences(ids, children);
     if (changed.length > children.length * WHOLE_NODE_RATIO) return undefined;
     return { id, ids, depth: this.#reader.index.depthOf(object) };
