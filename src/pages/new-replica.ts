@@ -6,6 +6,7 @@ import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId, fileBytes } from './database-file.ts';
+import { NO_HARD_LINKS } from './hard-links.ts';
 import { findLeftover, refuseLeftover } from './leftovers.ts';
 import type { ReplicaOptions } from './old-state.ts';
 import { besideReplica, markReplica, syncFolder } from './mark.ts';
@@ -20,15 +21,6 @@ export interface NewReplicaOptions extends ReplicaOptions {
 }
 
 const FIRST_PAGE = 1 as PageNumber;
-
-/** System errors of `link` that mean "this file system has no hard links". */
-const NO_HARD_LINKS: ReadonlySet<string | undefined> = new Set([
-  'EPERM',
-  'ENOTSUP',
-  'EOPNOTSUPP',
-  'ENOSYS',
-  'EMLINK',
-]);
 
 /**
  * A replica that does not exist yet, or whose page size differs so that all of it is replaced.

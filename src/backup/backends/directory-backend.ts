@@ -4,18 +4,10 @@ import type { Stats } from 'node:fs';
 import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemErrorCode } from '../../errors.ts';
+import { NO_HARD_LINKS } from '../../pages/hard-links.ts';
 import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { missingFile, unavailable } from '../store-error.ts';
-
-/** System errors of `link` that mean "this file system has no hard links". */
-const NO_HARD_LINKS: ReadonlySet<string | undefined> = new Set([
-  'EPERM',
-  'ENOTSUP',
-  'EOPNOTSUPP',
-  'ENOSYS',
-  'EMLINK',
-]);
 
 /** A store in a folder of the file system. Files are readable by their owner only: they hold whole databases. */
 export class DirectoryBackend implements Backend {
