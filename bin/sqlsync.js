@@ -57,7 +57,8 @@ async function enableCompileCache() {
   const { enableCompileCache: enable } = await import('module');
   const { homedir } = await import('os');
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  if (typeof enable === 'function') enable(join(cache, 'sqlsync', 'compile'));
+  // With U+FFFD it may be another folder than the one that was meant.
+  if (typeof enable === 'function' && !cache.includes('\ufffd')) enable(join(cache, 'sqlsync', 'compile'));
 }
 
 function isSupported(versions) {

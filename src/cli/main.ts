@@ -1,5 +1,6 @@
 import type { Argv } from 'yargs';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { checkDecoding } from '../path-names.ts';
 import { isLibraryChild } from '../library/messages.ts';
 import { VERSION } from '../sync/program.ts';
 import { checkCommandLine, kebabCase, readCommandLine } from './command-line.ts';
@@ -29,6 +30,9 @@ const EXAMPLES: [string, string][] = [
 const EPILOGUE = `A name that is a command is one where it stands first: a database called backup is ./backup.
 Exit statuses and everything else: the README of sqlsync.`;
 
+/** Variables of the environment that are or hold paths. */
+const PATH_VARIABLES = ['HOME', 'XDG_CACHE_HOME', 'TMPDIR', 'SQLSYNC_RSH', 'SSH_AUTH_SOCK'];
+
 /** Runs the command line `argv` (without the program's name) and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
   // A far agent is started for every sync, mostly without options: it then need not load what parses them.
@@ -44,6 +48,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   });
   const { default: yargs } = await import('yargs');
   try {
+    checkDecoding(argv, PATH_VARIABLES);
     const words = withPlainOperands(checked(argv));
     const { command } = readCommandLine(argv);
     const parser = yargs(words).scriptName('sqlsync');

@@ -12,8 +12,11 @@ type Check = (value: unknown) => string | undefined;
 /** A week: beyond it a number is a mistake, and Node's timers do not reach much farther. */
 const MAX_MS = 7 * 24 * 3600 * 1000;
 
+/** As a path, a text with NUL or half of a surrogate pair would name another file. */
 const text: Check = (value) =>
-  typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty';
+  typeof value === 'string' && value !== '' && !value.includes('\0') && value.isWellFormed()
+    ? undefined
+    : 'a string that is not empty, without NUL bytes and halves of characters';
 const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false');
 const files: Check = (value) =>
   Array.isArray(value) && value.every((path) => text(path) === undefined) ? undefined : 'an array of paths';

@@ -1,6 +1,7 @@
-import { lstatSync, realpathSync, statSync } from 'node:fs';
+import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { realPath } from '../path-names.ts';
 import { tooLongForSqlite } from './database-file.ts';
 import { besideReplica } from './mark.ts';
 import { sharingOf } from './ownership.ts';
@@ -12,10 +13,10 @@ import { sharingOf } from './ownership.ts';
  */
 export function resolveReplica(named: string, followLinks: boolean): string {
   const absolute = resolve(named);
-  let path = join(realpathSync(dirname(absolute)), basename(absolute));
+  let path = join(realPath(dirname(absolute)), basename(absolute));
   if (isLink(path)) {
     if (!followLinks) throw isALink(path);
-    path = realpathSync(path);
+    path = realPath(path);
   }
   refuseTooLong(path);
   refuseLinksBeside(path);

@@ -1,6 +1,7 @@
-import { realpathSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
+import { realPath } from '../path-names.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from './database-file.ts';
@@ -265,7 +266,7 @@ function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string
   let file: DatabaseFile | undefined;
   let absolutePath: string;
   try {
-    absolutePath = realpathSync(path);
+    absolutePath = realPath(path);
     const tooLong = tooLongForSqlite(absolutePath);
     if (tooLong !== undefined) {
       throw new SqlsyncError('ORIGIN_UNREADABLE', `Origin ${sanitizeText(path, 200)} ${tooLong}`, {

@@ -1,8 +1,9 @@
-import { chmodSync, chownSync, closeSync, lstatSync, mkdirSync, openSync, realpathSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { renameSync, rmSync, rmdirSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { threadId } from 'node:worker_threads';
+import { realPath } from '../path-names.ts';
 
 /**
  * Where the processes of one database meet:
@@ -21,7 +22,7 @@ export class QueuePlace {
   /** Throws system errors where the database is not there. */
   constructor(databasePath: string) {
     // By whichever name a process opens it: the database has one queue.
-    this.databasePath = realpathSync(databasePath);
+    this.databasePath = realPath(databasePath);
     this.#folder = dirname(this.databasePath);
     this.#name = `.${basename(this.databasePath)}.sqlsync-queue`;
     this.lockPath = join(this.#folder, `${this.#name}-lock`);

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SqlsyncError } from '../errors.ts';
+import { checkPath } from '../path-names.ts';
 import { shown, unknownOption } from './call-options.ts';
 import type { DatabaseOptions } from './types.ts';
 
@@ -55,7 +56,7 @@ function expectedFor(name: string, value: unknown): string | undefined {
 
 /** Absolute. Throws USAGE for what is no file. */
 export function databasePath(path: string | URL): string {
-  if (path instanceof URL && path.protocol === 'file:') return fileURLToPath(path);
+  if (path instanceof URL && path.protocol === 'file:') return checked(pathOfUrl(path));
   if (typeof path !== 'string') {
     throw usage(
       `openDatabase() got the path ${shown(path)}; expected that of a file, as a string or file: URL`,
@@ -64,7 +65,23 @@ export function databasePath(path: string | URL): string {
   if (path === '' || path === ':memory:' || path.startsWith('file:')) {
     throw usage(`openDatabase() got the path ${JSON.stringify(path)}; expected that of a file`);
   }
-  return resolve(path);
+  return resolve(checked(path));
+}
+
+function checked(path: string): string {
+  checkPath(path);
+  return path;
+}
+
+/** What is percent-encoded may be no UTF-8, and the host another one. */
+function pathOfUrl(url: URL): string {
+  try {
+    return fileURLToPath(url);
+  } catch (error) {
+    throw usage(
+      `openDatabase() got the URL ${shown(url.href)}; expected that of a file here: ${String(error)}`,
+    );
+  }
 }
 
 function usage(message: string): SqlsyncError {

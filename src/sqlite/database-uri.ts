@@ -1,11 +1,15 @@
+import { checkPath } from '../path-names.ts';
+
 /**
  * An absolute path as the `file:` URI that SQLite opens. Every byte that could mean something in a URI is escaped, so
- * that a file name can never carry options of its own (`?mode=`, `#`, `%`).
+ * that a file name can never carry options of its own (`?mode=`, `#`, `%`). Throws USAGE for a path that would open another
+ * file than the one it spells.
  */
 export function databaseUri(
   absolutePath: string,
   options: { mode: 'ro' | 'rw' | 'rwc'; immutable?: boolean },
 ): string {
+  checkPath(absolutePath);
   const escaped = absolutePath.split('/').map(encodeURIComponent).join('/');
   return `file://${escaped}?mode=${options.mode}${options.immutable === true ? '&immutable=1' : ''}`;
 }

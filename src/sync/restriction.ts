@@ -1,6 +1,7 @@
-import { lstatSync, readdirSync, realpathSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, relative, resolve, sep } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { realPath } from '../path-names.ts';
 import { currentFileId } from '../pages/database-file.ts';
 
 export interface RestrictionOptions {
@@ -50,7 +51,7 @@ export class Restriction {
     this.#options = options;
     this.#named = resolve(options.folder);
     try {
-      this.#folder = realpathSync(this.#named);
+      this.#folder = realPath(this.#named);
       if (!statSync(this.#folder).isDirectory()) throw new Error('it is no folder');
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
@@ -155,7 +156,7 @@ function targetOf(link: string): string {
 
 function realPathOf(path: string): string | undefined {
   try {
-    return realpathSync(path);
+    return realPath(path);
   } catch {
     return undefined;
   }

@@ -1,4 +1,3 @@
-import { realpathSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { message } from '../../protocol/encode.ts';
@@ -12,6 +11,7 @@ import {
 } from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Outcome, Reader } from '../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { realPath } from '../path-names.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
 import type { Location } from '../transport/location.ts';
 import type { Ask } from '../transport/terminal.ts';
@@ -289,7 +289,7 @@ function warn(run: Run, text: string): void {
 export function nameFor(origin: Location): string {
   if (origin.kind === 'ssh') return formatLocation(origin);
   try {
-    return `${hostname()}:${realpathSync(origin.path)}`;
+    return `${hostname()}:${realPath(origin.path)}`;
   } catch {
     return `${hostname()}:${resolve(origin.path)}`;
   }

@@ -1,4 +1,5 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
+import { checkPath } from '../path-names.ts';
 
 /**
  * Where a database lives, as the user names it.
@@ -25,7 +26,7 @@ type SshLocation = Extract<Location, { kind: 'ssh' }>;
  * @throws {SqlsyncError} USAGE where it cannot mean a database.
  */
 export function parseLocation(text: string): Location {
-  if (text.includes('\0')) throw usage('the location holds a NUL byte', 'Remove the NUL byte from the path.');
+  checkPath(text);
   const scheme = SSH_SCHEME.exec(text)?.[0];
   if (scheme !== undefined) return parseSshUrl(text, text.slice(scheme.length));
   if (SCHEME.test(text)) {
@@ -143,8 +144,7 @@ function sshLocation(
       'Add the path of the database on that host.',
     );
   }
-  if (path.includes('\0'))
-    throw usage(`the path in ${quote(text)} holds a NUL byte`, 'Remove it from the path.');
+  checkPath(path);
   return {
     kind: 'ssh',
     ...(user === undefined ? {} : { user }),

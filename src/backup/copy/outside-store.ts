@@ -1,6 +1,6 @@
-import { realpathSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import { realPath } from '../../path-names.ts';
 import type { Location } from '../../transport/location.ts';
 
 /**
@@ -26,7 +26,7 @@ export function refuseWithinStore(store: string, database: Location): void {
 /** With the links of as much of it as is there. */
 function realPathOf(path: string): string {
   try {
-    return realpathSync(path);
+    return realPath(path);
   } catch {
     const parent = dirname(path);
     return parent === path ? path : join(realPathOf(parent), basename(path));
