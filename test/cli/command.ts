@@ -9,6 +9,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,6 +19,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import type { ErrorCode } from '../../src/errors.ts';
 import { sha256File } from '../support/compare.ts';
+import '../support/environment.ts';
 
 /** The command as a person runs it. */
 export const PROGRAM: string = join(dirname(dirname(import.meta.dirname)), 'bin', 'sqlsync.js');
@@ -25,7 +27,13 @@ export const PROGRAM: string = join(dirname(dirname(import.meta.dirname)), 'bin'
 /** A user who owns nothing here; only root can become one. */
 export const NOBODY = { uid: 65534, gid: 65534 } as const;
 export const NEEDS_ROOT: false | string =
-  process.getuid?.() === 0 ? false : 'NOT TESTED: only root can run a command as another user';
+  process.getuid?.() !== 0
+    ? 'NOT TESTED: only root can run a command as another user'
+    : [PROGRAM, process.execPath, join(dirname(dirname(PROGRAM)), 'src', 'cli', 'main.ts')].every(
+          mayBeReadByAll,
+        )
+      ? false
+      : 'NOT TESTED: another user cannot read this checkout';
 
 /** Longer than anything here takes: what is waited for then does not happen any more. */
 const PATIENCE_MS = 60_000;
@@ -209,6 +217,16 @@ export function folderState(folder: string): Record<string, string> {
   return state;
 }
 
+/** The checkout may lie in root's home, or have been made under a strict umask. */
+function mayBeReadByAll(path: string): boolean {
+  const others = statSync(path).mode & (path === PROGRAM ? 0o004 : 0o005);
+  if (others === 0) return false;
+  for (let folder = dirname(path); folder !== dirname(folder); folder = dirname(folder)) {
+    if ((statSync(folder).mode & 0o001) === 0) return false;
+  }
+  return true;
+}
+
 /** The command line that gives it a terminal. */
 function onTerminal(args: readonly string[]): string[] {
   const words = [process.execPath, PROGRAM, ...args].map(
@@ -218,7 +236,5 @@ function onTerminal(args: readonly string[]): string[] {
 }
 
 function environment(options: CommandOptions): NodeJS.ProcessEnv {
-  // Node takes CI for a terminal without colours.
-  const { NO_COLOR: _, FORCE_COLOR: __, NODE_OPTIONS: ___, CI: ____, ...inherited } = process.env;
-  return { ...inherited, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
+  return { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
@@ -20,6 +20,9 @@ after(async () => {
   await started?.stop();
   rmSync(scratch, { recursive: true });
 });
+
+/** Where setup looks for a sqlsync that is on nobody's PATH, besides the home. */
+const SYSTEM_PLACES = ['/usr/local/bin/sqlsync', '/opt/sqlsync/bin/sqlsync.js', '/opt/homebrew/bin/sqlsync'];
 
 interface Report {
   readonly status: number | null;
@@ -78,7 +81,10 @@ describe('sqlsync setup', { skip }, () => {
     const missing = await setup(undefined);
     assert.deepEqual([missing.status, missing.ok], [14, false]);
     assert.equal(missing.check('sqlsync').code, 'REMOTE_EXE_NOT_FOUND');
-    assert.match(missing.check('sqlsync').mend ?? '', /tar .* \| ssh -p \d+ \S+ 'mkdir -p sqlsync .*npm ci'/);
+    const bring = /tar .* \| ssh -p \d+ \S+ 'mkdir -p sqlsync .*npm ci'/;
+    // The remote host is this machine, which may have one of its own where everybody looks.
+    const ofThisMachine = SYSTEM_PLACES.some((place) => existsSync(place));
+    assert.match(missing.check('sqlsync').mend ?? '', ofThisMachine ? /add: --remote-exe \S*sqlsync/ : bring);
     const local = join(sshd.home, '.local', 'bin');
     mkdirSync(local, { recursive: true });
     writeFileSync(join(local, 'sqlsync'), '#!/bin/sh\n', { mode: 0o755 });

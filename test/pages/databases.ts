@@ -1,3 +1,4 @@
+import '../support/environment.ts';
 import { chmodSync, closeSync, fstatSync, openSync, readSync, readdirSync, writeSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import Database from 'better-sqlite3';

@@ -1,3 +1,4 @@
+import './environment.ts';
 import type { ChildProcess } from 'node:child_process';
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

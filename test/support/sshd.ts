@@ -13,6 +13,7 @@ import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
+import { withoutSqlsync } from './environment.ts';
 
 export type SshKeyType = 'ed25519' | 'ecdsa' | 'rsa';
 
@@ -129,7 +130,11 @@ function prepareFiles(configDir: string, options: SshdOptions): Files {
 }
 
 function sshdConfig(files: Files, port: number, options: SshdOptions): string {
-  const path = [files.binDir, dirname(process.execPath), '/usr/local/bin', '/usr/bin', '/bin'].join(':');
+  // A `sqlsync` of this machine's is none of the remote host's, which has the one that a test gives it, or none.
+  const path = withoutSqlsync(
+    [dirname(process.execPath), '/usr/local/bin', '/usr/bin', '/bin'].join(delimiter),
+    files.configDir,
+  );
   return [
     ...(options.config ?? []),
     `Port ${port}`,
@@ -139,13 +144,14 @@ function sshdConfig(files: Files, port: number, options: SshdOptions): string {
     'StrictModes no',
     'UsePAM no',
     'PermitRootLogin yes',
+    'PermitUserRC no',
     'PasswordAuthentication no',
     'KbdInteractiveAuthentication no',
     'PidFile none',
     'PrintMotd no',
     // Several tests connect at the same time; the limit for logins under way is not what they are about.
     'MaxStartups 100',
-    `SetEnv PATH=${path} HOME=${files.home}`,
+    `SetEnv PATH=${files.binDir}:${path} HOME=${files.home}`,
     '',
   ].join('\n');
 }

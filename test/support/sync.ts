@@ -1,3 +1,4 @@
+import './environment.ts';
 import { PassThrough } from 'node:stream';
 import type { Readable, Writable } from 'node:stream';
 import Database from 'better-sqlite3';

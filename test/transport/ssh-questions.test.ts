@@ -137,9 +137,18 @@ describe('the passphrase of a key', { skip }, () => {
   });
 
   test('may take longer than the time limit for a login', async (context) => {
-    const ask = (): Promise<string> =>
-      new Promise((resolve) => setTimeout(() => resolve('open sesame'), 1500));
-    await login(context, sshd, { identityFiles: [lockedKey()], ask, connectTimeoutMs: 1000 });
+    const key = lockedKey();
+    // On a busy machine the login itself may take longer than the shortest of them.
+    const limitsMs = [1000, 5000, 25_000];
+    for (const connectTimeoutMs of limitsMs) {
+      const ask = (): Promise<string> =>
+        new Promise((resolve) => setTimeout(() => resolve('open sesame'), connectTimeoutMs + 500));
+      try {
+        return await login(context, sshd, { identityFiles: [key], ask, connectTimeoutMs });
+      } catch (error) {
+        if (connectTimeoutMs === limitsMs.at(-1)) throw error;
+      }
+    }
   });
 });
 

@@ -1,0 +1,84 @@
+/**
+ * Gives the tests, and all that they start, one and the same surroundings: no variable of the user takes part, no file of
+ * their home, no `sqlsync` of theirs on the PATH, no configuration of their ssh. `npm test` loads this before any test
+ * file; test files get it with the modules of this folder too, so that one that runs alone has the same.
+ */
+import { accessSync, chmodSync, constants, mkdirSync, mkdtempSync, readdirSync, realpathSync } from 'node:fs';
+import { existsSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir, userInfo } from 'node:os';
+import { delimiter, join } from 'node:path';
+
+/** What is left of the user's environment: how programs are found and started, and what chooses among the tests. */
+const KEPT =
+  /^(PATH|SHELL|USER|LOGNAME|LD_LIBRARY_PATH|DYLD_\w+|NIX_\w+|CC|CXX|npm_\w+|NODE_COMPILE_CACHE|NODE_TEST_\w+|NODE_V8_COVERAGE|NODE_CHANNEL_\w+|SQLSYNC_(SLOW_TESTS|RUNS|SNAPSHOTS|\w*SEED|TEST_\w+|BINDING_DIR|NO_BINDING_CACHE))$/;
+
+/** Set by the process that cleaned up, for those that it starts: what they have was set by a test. */
+const CLEAN = 'SQLSYNC_TEST_SURROUNDINGS';
+
+/** A socket's path has room for about 100 characters, and configuration files of sshd and shells none for spaces. */
+const MAX_TEMPORARY_LENGTH = 50;
+
+if (process.env[CLEAN] === undefined) cleanUp();
+
+function cleanUp(): void {
+  const temporary = plainTemporaryFolder();
+  const folder = mkdtempSync(join(temporary, 'sqlsync-tests-'));
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+  // Some tests start programs as another user.
+  chmodSync(folder, 0o755);
+  process.umask(0o022);
+  for (const name of ['home', 'bin']) mkdirSync(join(folder, name));
+  const path = withoutSqlsync(process.env['PATH'] ?? '', folder);
+  isolateSsh(join(folder, 'bin'), path);
+  for (const name of Object.keys(process.env)) if (!KEPT.test(name)) delete process.env[name];
+  Object.assign(process.env, {
+    [CLEAN]: folder,
+    PATH: `${join(folder, 'bin')}${delimiter}${path}`,
+    HOME: join(folder, 'home'),
+    TMPDIR: temporary,
+    LC_ALL: 'C.UTF-8',
+    TZ: 'UTC',
+    ...userNames(),
+  });
+}
+
+function plainTemporaryFolder(): string {
+  const given = realpathSync(tmpdir());
+  if (/^[\w./+-]+$/.test(given) && given.length <= MAX_TEMPORARY_LENGTH) return given;
+  const common = realpathSync('/tmp');
+  accessSync(common, constants.W_OK);
+  return common;
+}
+
+/** A folder of a PATH that has a `sqlsync` is replaced by one in `folder` that has links to all the rest. */
+export function withoutSqlsync(path: string, folder: string): string {
+  const folders = path.split(delimiter).map((entry) => {
+    if (!existsSync(join(entry, 'sqlsync'))) return entry;
+    const mirror = mkdtempSync(join(folder, 'path-'));
+    chmodSync(mirror, 0o755);
+    const names = readdirSync(entry).filter((name) => name !== 'sqlsync');
+    for (const name of names) symlinkSync(join(realpathSync(entry), name), join(mirror, name));
+    return mirror;
+  });
+  return folders.join(delimiter);
+}
+
+/** OpenSSH finds its user's files by the password database and not by HOME. A later -F, as tests give it, counts. */
+function isolateSsh(bin: string, path: string): void {
+  const ssh = path
+    .split(delimiter)
+    .map((entry) => join(entry, 'ssh'))
+    .find((program) => existsSync(program));
+  if (ssh === undefined) return;
+  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\nexec '${ssh}' -F none "$@"\n`, { mode: 0o755 });
+}
+
+/** As the system has them: a shell of `su` or `sudo` may still name another user. */
+function userNames(): Record<string, string> {
+  try {
+    const { username } = userInfo();
+    return { USER: username, LOGNAME: username };
+  } catch {
+    return {}; // a container may run by a number that has no name
+  }
+}
