@@ -19,6 +19,8 @@ export interface StoreSnapshot {
   readonly pageCount: number;
   /** Permission bits of the origin's file. */
   readonly fileMode: number;
+  /** Whom the origin's file belonged to, on the host of that name; undefined where the backup was made from another host. */
+  readonly fileOwner?: SnapshotOwner | undefined;
   /** Id of the root node; undefined for a database without pages. */
   readonly root: string | undefined;
   /** The snapshot that it was compared with. */
@@ -26,6 +28,14 @@ export interface StoreSnapshot {
   /** Name and version of the program that wrote it. */
   readonly program: string;
   readonly statistics: SnapshotStatistics;
+}
+
+/** A user of one host. */
+export interface SnapshotOwner {
+  /** The name that the host itself had, whatever the snapshot is said to be of. */
+  readonly host: string;
+  readonly uid: number;
+  readonly gid: number;
 }
 
 export interface SnapshotStatistics {

@@ -1,4 +1,4 @@
-import { closeSync, linkSync, openSync, renameSync, rmSync } from 'node:fs';
+import { closeSync, linkSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { copyByBackup, switchJournalMode } from '../sqlite/backup-copy.ts';
 import { retryBusy } from '../sqlite/busy.ts';
@@ -10,6 +10,7 @@ import { NO_HARD_LINKS } from './hard-links.ts';
 import { findLeftover, refuseLeftover } from './leftovers.ts';
 import type { ReplicaOptions } from './old-state.ts';
 import { besideReplica, markReplica, syncFolder } from './mark.ts';
+import { unusableFile } from './ownership.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
@@ -35,6 +36,7 @@ export class NewReplica implements PageSink {
   readonly path: string;
   readonly warnings: string[] = [];
   readonly #options: NewReplicaOptions;
+  readonly #target: SinkTarget;
   readonly #part: PartFile;
   /** undefined in a dry run, which makes no file. */
   readonly #lock: ExclusiveLock | undefined;
@@ -77,6 +79,7 @@ export class NewReplica implements PageSink {
   ) {
     this.path = path;
     this.#options = options;
+    this.#target = target;
     this.#lock = lock;
     this.#part = new PartFile(besideReplica(path, '-part'), target);
   }
@@ -144,7 +147,7 @@ export class NewReplica implements PageSink {
     try {
       const replaces = this.#options.replaces;
       if (this.#firstPage !== undefined) this.#part.write(FIRST_PAGE, this.#ownFirstPage(this.#firstPage));
-      await this.#part.finish();
+      await this.#part.finish(this.path, this.#options.mark !== undefined);
       if (replaces === undefined) await this.#publish();
       else await this.#copyOver(replaces);
     } catch (error) {
@@ -185,7 +188,18 @@ export class NewReplica implements PageSink {
         `${leftover.path} appeared, with ${leftover.bytes} bytes, as ${this.path} was published; unless another program has just opened the replica, SQLite may replay something else into it`,
       );
     }
+    this.#warnOfOwner();
     this.#syncFolder();
+  }
+
+  #warnOfOwner(): void {
+    try {
+      const { fileOwner: owner, originPath } = this.#target;
+      const warning = unusableFile(this.path, statSync(this.path), { owner, path: originPath });
+      if (warning !== undefined) this.warnings.push(warning);
+    } catch {
+      // The replica is complete; it may have been moved already.
+    }
   }
 
   #mark(marked: string): () => void {

@@ -1,3 +1,4 @@
+import type { FileOwner } from './ownership.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 
 /**
@@ -58,6 +59,10 @@ export interface SinkTarget {
   readonly pageCount: PageCount;
   /** Permission bits of the origin's file, for a replica that is to be created. */
   readonly fileMode: number;
+  /** Whom the origin's file belongs to, where it is of this host, for a replica that is to be created. */
+  readonly fileOwner?: FileOwner | undefined;
+  /** Path of the origin on this host, where that is known. */
+  readonly originPath?: string | undefined;
 }
 
 /**

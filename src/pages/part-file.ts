@@ -10,6 +10,7 @@ import {
   rmSync,
 } from 'node:fs';
 import { BackgroundWriter } from './background-writer.ts';
+import { giveToOwner } from './ownership.ts';
 import type { PageSource, SinkTarget } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount } from './page-types.ts';
@@ -105,13 +106,17 @@ export class PartFile {
   }
 
   /**
-   * Gives the file its final length and permission bits and makes it durable: those of the origin less the umask, but its
-   * owner may read and write it, without whom no later run could.
+   * Gives the file its final length, owner and permission bits and makes it durable. The bits are those of the origin less the
+   * umask, but its owner may read and write it, without whom no later run could.
+   *
+   * @param path - of the database that it is to become.
+   * @param isReplica - it is to be kept up to date by later runs.
    */
-  async finish(): Promise<void> {
+  async finish(path: string, isReplica: boolean): Promise<void> {
     await this.written();
     const descriptor = this.#open();
     ftruncateSync(descriptor, this.#target.pageCount * this.#target.pageSize);
+    giveToOwner(descriptor, path, this.#target.fileOwner, isReplica);
     fchmodSync(descriptor, (this.#target.fileMode & 0o666 & ~process.umask()) | 0o600);
     fsyncSync(descriptor);
   }

@@ -6,6 +6,7 @@ import type { CompressionMode, HashAlgorithm, MessageOf, Reader } from '../../pr
 import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import { hostName } from '../pages/mark.ts';
+import { ownerOf } from '../pages/ownership.ts';
 import type { PageSink } from '../pages/page-source.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
 import { ReplicaMovedError } from '../pages/replica-error.ts';
@@ -33,6 +34,8 @@ export interface CopyOptions {
   readonly busyTimeoutMs: number;
   /** What ends a round; by default nothing does. */
   readonly limits?: SnapshotLimits | undefined;
+  /** The path of the origin's file, where it is one of this host: a new replica gets its owner. */
+  readonly originFile?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onSnapshot?: (snapshot: {
     warnings: readonly string[];
@@ -163,7 +166,14 @@ async function attemptCopy(
     const { pageSize: bytes, pageCount: pages } = snapshot;
     throw new SqlsyncError('PROTOCOL', `The origin announced ${pages} pages of ${bytes} bytes`);
   }
-  const target = { pageSize: size, pageCount: pageCount(snapshot.pageCount), fileMode: snapshot.fileMode };
+  const { originFile } = options;
+  const target = {
+    pageSize: size,
+    pageCount: pageCount(snapshot.pageCount),
+    fileMode: snapshot.fileMode,
+    fileOwner: originFile === undefined ? undefined : ownerOf(originFile),
+    originPath: originFile,
+  };
   let sink: PageSink | undefined;
   let copy: PageCopy | undefined;
   try {

@@ -202,6 +202,7 @@ function pull(connection: Connection, run: Run, attempt: Attempt): Promise<Origi
   return runReplica(connection, {
     path: resolve(run.replica.path),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
+    ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
     originName: nameFor(origin),
     hash: run.hash,
     compression: run.compression,

@@ -132,6 +132,7 @@ function copyOptions(run: Run): CopyOptions {
   const { options, origin } = run;
   return {
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
+    ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
     hash: run.hash,
     compression: compressionTo(origin, options.compress),
     dryRun: false,

@@ -3,7 +3,8 @@ import { RUN_BYTES } from '../../pages/file-pages.ts';
 import { parseHeader } from '../../pages/header.ts';
 import { removeOwnLeftovers } from '../../pages/leftovers.ts';
 import { inspectReplica, openSink } from '../../pages/open-replica.ts';
-import type { PageSink } from '../../pages/page-source.ts';
+import { hostName } from '../../pages/mark.ts';
+import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
 import type { CopyProgress } from '../../sync/page-copy.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
@@ -31,7 +32,8 @@ export async function restoreNew(
   if (source.pageCount === 0) return false;
   const place = inspectReplica(path, { dryRun: false, followLinks });
   if (place.file !== undefined || place.hasOldPages) return false;
-  const target = { pageSize: source.pageSize, pageCount: source.pageCount, fileMode: snapshot.fileMode };
+  const { pageSize: size, pageCount: pages } = source;
+  const target = { pageSize: size, pageCount: pages, fileMode: snapshot.fileMode, ...originOf(snapshot) };
   const busyTimeoutMs = options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS;
   const sink = await openSink(place, target, { busyTimeoutMs, signal, overwrite, replace, mark: undefined });
   try {
@@ -50,6 +52,11 @@ export async function restoreNew(
   removeOwnLeftovers(place.path);
   for (const warning of [...place.warnings, ...sink.warnings]) options.onSinkWarning(warning);
   return true;
+}
+
+/** User ids of another host may be other users here. */
+function originOf({ fileOwner, path }: StoreSnapshot): Pick<SinkTarget, 'fileOwner' | 'originPath'> {
+  return fileOwner?.host === hostName() ? { fileOwner, originPath: path } : {};
 }
 
 async function copyAll(

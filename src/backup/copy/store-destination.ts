@@ -1,5 +1,6 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
 import { SqlsyncError } from '../../errors.ts';
+import { hostName } from '../../pages/mark.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { PROGRAM } from '../../sync/program.ts';
 import type { Destination } from '../../sync/destination.ts';
@@ -135,6 +136,7 @@ export class StoreDestination implements Destination {
       pageSize,
       pageCount,
       fileMode: target.fileMode,
+      fileOwner: target.fileOwner === undefined ? undefined : { host: hostName(), ...target.fileOwner },
       root,
       parent: parent === undefined ? undefined : await this.#stillKnown(parent.id),
       program: PROGRAM,

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { pageSize } from '../../pages/page-types.ts';
 import { isHexId } from '../objects/object-id.ts';
 import { damaged } from '../store-error.ts';
-import type { SnapshotStatistics, StoreSnapshot } from '../types.ts';
+import type { SnapshotOwner, SnapshotStatistics, StoreSnapshot } from '../types.ts';
 
 const RECORD_VERSION = 1;
 
@@ -11,13 +11,14 @@ const MAX_PAGE_COUNT = 2 ** 32 - 2;
 
 /** The plain bytes of a snapshot's record. */
 export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array {
-  const { time, root, parent, ...rest } = snapshot;
+  const { time, root, parent, fileOwner, ...rest } = snapshot;
   const record = {
     version: RECORD_VERSION,
     // No two records are the same: else one could be forgotten with the other.
     nonce: randomBytes(8).toString('hex'),
     time: time.toISOString(),
     ...rest,
+    fileOwner: fileOwner ?? null,
     root: root ?? null,
     parent: parent ?? null,
   };
@@ -58,6 +59,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
     pageSize: size,
     pageCount: number(record, 'pageCount'),
     fileMode: number(record, 'fileMode'),
+    fileOwner: ownerOf(record['fileOwner']),
     root: isHexId(root) ? root : undefined,
     parent: parent ?? undefined,
     program: text(record, 'program'),
@@ -74,6 +76,14 @@ function statisticsOf(record: Record<string, unknown>): SnapshotStatistics {
     bytesReceived: number(record, 'bytesReceived'),
     durationMs: number(record, 'durationMs'),
   };
+}
+
+/** Records of older versions have none. */
+function ownerOf(value: unknown): SnapshotOwner | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== 'object') throw new Error('fileOwner is no owner');
+  const record = value as Record<string, unknown>;
+  return { host: text(record, 'host'), uid: number(record, 'uid'), gid: number(record, 'gid') };
 }
 
 function text(record: Record<string, unknown>, field: string): string {
