@@ -57,6 +57,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     const failure = toSqlsyncError(error);
     output.error(failure);
+    if (argv[0] === 'agent') await (await import('./commands/agent.ts')).tellPeer(failure);
     return exitStatusOf(failure.code);
   }
 }

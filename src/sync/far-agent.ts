@@ -46,6 +46,33 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
   }
 }
 
+/**
+ * The far side of an agent that was started wrongly, such as by a forced command whose folder is gone: answers the first
+ * question with the reason. Without an answer the near side would take it for a connection that broke, and try again.
+ */
+export async function refuseToServe(
+  transport: Transport,
+  failure: SqlsyncError,
+  idleTimeoutMs: number,
+): Promise<void> {
+  const connection = new Connection(transport, 'unassigned', { idleTimeoutMs });
+  try {
+    await connection.receive();
+  } catch {
+    // A peer that asks for nothing, or speaks another version, is told the same.
+  }
+  connection.sendError(
+    new SqlsyncError(
+      'RESTRICTED',
+      `The agent there cannot do what its command line says: ${failure.message}`,
+      {
+        hint: 'The administrator of that host has to mend it: the command of the key in authorized_keys, or what --remote-exe runs.',
+      },
+    ),
+  );
+  connection.end();
+}
+
 async function replicate(
   connection: Connection,
   request: MessageOf<'replicate'>,

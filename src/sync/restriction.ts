@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, relative, resolve, sep } from 'node:path';
-import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { realPath } from '../path-names.ts';
 import { currentFileId } from '../pages/database-file.ts';
 
@@ -52,18 +52,10 @@ export class Restriction {
     this.#named = resolve(options.folder);
     try {
       this.#folder = realPath(this.#named);
-      if (!statSync(this.#folder).isDirectory()) throw new Error('it is no folder');
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new SqlsyncError(
-        'USAGE',
-        `--restrict: ${sanitizeText(this.#named, 200)} cannot be used: ${reason}`,
-        {
-          hint: 'Name a folder that exists.',
-          cause: error,
-        },
-      );
+      throw unusableFolder(this.#named, whyUnusable(error), error);
     }
+    if (!statSync(this.#folder).isDirectory()) throw unusableFolder(this.#named, 'it is no folder');
   }
 
   get origin(): AccessCheck {
@@ -170,6 +162,18 @@ function isOpenHere(fileId: string): boolean | undefined {
   } catch {
     return undefined;
   }
+}
+
+function whyUnusable(error: unknown): string {
+  const code = systemErrorCode(error);
+  if (code === 'ENOENT') return 'it does not exist';
+  if (code === 'EACCES') return 'this user may not search the folders that lead to it';
+  return error instanceof Error ? error.message : String(error);
+}
+
+function unusableFolder(folder: string, reason: string, cause?: unknown): SqlsyncError {
+  const message = `--restrict: ${sanitizeText(folder, 200)} cannot be used: ${reason}`;
+  return new SqlsyncError('USAGE', message, { hint: 'Name a folder that exists.', cause });
 }
 
 function outside(): SqlsyncError {

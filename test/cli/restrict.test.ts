@@ -28,7 +28,7 @@ import { change, names, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { failureOf, runNear } from '../support/relay-near.ts';
 import type { Pair, Role } from '../support/relay-near.ts';
-import { installRemote, remote, runCli, wasExecuted } from '../support/ssh-cli.ts';
+import { installRemote, remote, runCli, SSH_WAYS, wasExecuted } from '../support/ssh-cli.ts';
 import type { CliResult } from '../support/ssh-cli.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
@@ -367,11 +367,40 @@ describe('the flags of the agent', () => {
     const file = join(folder, 'file');
     writeFileSync(file, '');
     const before = sha256File(file);
-    await assertRefused(['agent', '--restrict', join(folder, 'gone')], usage(/cannot be used: ENOENT/));
+    await assertRefused(
+      ['agent', '--restrict', join(folder, 'gone')],
+      usage(/cannot be used: it does not exist/),
+    );
     await assertRefused(['agent', '--restrict', file], usage(/no folder/));
     await assertRefused(['agent', '--restrict', folder, '--readonly'], usage(/unknown option --readonly/));
     assert.equal(sha256File(file), before);
   });
+
+  test(
+    'of a forced command that are wrong are told to the near side, which need not run again',
+    { skip },
+    async (t) => {
+      const { folder, near } = host(t);
+      const wrong: [flags: string, says: RegExp][] = [
+        [`'${join(folder, 'gone')}' --read-only`, /\/gone cannot be used: it does not exist/],
+        [`'${join(folder, 'app.db')}' --read-only`, /app\.db cannot be used: it is no folder/],
+        [`'${folder}' --read-only --write-only`, /--read-only and --write-only exclude each other/],
+        [`'${folder}' --readonly`, /unknown option --readonly/],
+        [`'${folder}' --max-time soon`, /--max-time/],
+      ];
+      for (const [flags, says] of wrong) {
+        allowOnly(flags);
+        for (const { rsh } of SSH_WAYS) {
+          const result = await runCli(sshd, [remote(sshd, 'app.db'), join(near, 'new.db')], { rsh });
+          assertRestricted(result, says);
+          const hint = String(result.events.get('error')?.['hint']);
+          assert.match(hint, /administrator .* authorized_keys/);
+          assert.doesNotMatch(hint, /again/);
+        }
+      }
+      assert.deepEqual(names(near), ['near.db']);
+    },
+  );
 
   for (const other of ['--write-only', '--allow-create']) {
     test(`--read-only excludes ${other}`, (t) =>

@@ -1,5 +1,6 @@
+import { fstatSync } from 'node:fs';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
-import { runFarAgent } from '../../sync/far-agent.ts';
+import { refuseToServe, runFarAgent } from '../../sync/far-agent.ts';
 import { Restriction } from '../../sync/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
@@ -43,9 +44,21 @@ export async function runAgentCommand(args: AgentArguments): Promise<number> {
   } catch (error) {
     return exitStatusOf(toSqlsyncError(error).code);
   } finally {
-    process.stdin.destroy();
-    setTimeout(() => process.exit(), LAST_WORDS_MS).unref();
+    endSoon();
   }
+}
+
+/** Tells a near side that waits for an answer why this agent cannot serve it. A person has read that on stderr. */
+export async function tellPeer(failure: SqlsyncError): Promise<void> {
+  const stdin = fstatSync(0);
+  if (!stdin.isFIFO() && !stdin.isSocket()) return;
+  await refuseToServe(standardStreams(), failure, DEFAULT_IDLE_TIMEOUT_MS * 2);
+  endSoon();
+}
+
+function endSoon(): void {
+  process.stdin.destroy();
+  setTimeout(() => process.exit(), LAST_WORDS_MS).unref();
 }
 
 /** A flag that would restrict nothing is a mistake, and must not pass for a restriction. */
