@@ -55,7 +55,7 @@ describe('the manuals', () => {
       const [service, timer, ...others] = blocks(text, 'ini');
       assert.equal(others.length, 0);
       // Whether the program is there, and the user, is another question.
-      const runnable = (service as string).replace('/usr/local/bin/sqlsync', process.execPath);
+      const runnable = (service as string).replace('/usr/local/bin/sqlsync', '/bin/sh');
       writeFileSync(join(folder, `${file}.service`), runnable);
       writeFileSync(join(folder, `${file}.timer`), timer as string);
       const units = ['service', 'timer'].map((kind) => join(folder, `${unit}.${kind}`));

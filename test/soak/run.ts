@@ -1,15 +1,20 @@
 /**
- * `npm run soak` (`-- --minutes 30 --seed 7`): ends with the figures, or with status 1 and what was broken. The seed
- * repeats the choices, not the moments at which processes meet.
+ * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the storm, where
+ * everything happens at once (`--only steps`, `--only storm`). It ends with the figures, and with status 1 and what was
+ * broken. The seed repeats the choices, not the moments at which processes meet.
  */
 import { parseArgs } from 'node:util';
 import { startSshd } from '../support/sshd.ts';
 import type { Latency } from './application.ts';
 import type { ProcessFigures } from './soak.ts';
 import { Soak } from './soak.ts';
+import { Storm } from './storm/storm.ts';
 
-const { values } = parseArgs({ options: { minutes: { type: 'string' }, seed: { type: 'string' } } });
+const { values } = parseArgs({
+  options: { minutes: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
+});
 const minutes = Number(values.minutes ?? 30);
+const stormMinutes = values.only === 'storm' ? minutes : values.only === 'steps' ? 0 : minutes / 3;
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
 /** Steps until processes have all that they will have: statements, pools, compiled code. */
 const WARM_UP_STEPS = 20;
@@ -18,41 +23,74 @@ const MB = 2 ** 20;
 const MAX_BROKEN = 10;
 
 console.log(`seed ${seed}, ${minutes} minutes`);
-const sshd = await startSshd();
-const soak = await Soak.start({ seed, sshd });
-const startedAt = performance.now();
-const deadline = startedAt + minutes * 60_000;
-let atStart: ProcessFigures[] = [];
 const broken: string[] = [];
 /** Asked to end, it ends with the figures so far. */
 let stopped = false;
 process.once('SIGTERM', () => (stopped = true));
-try {
-  let steps = 0;
-  for (; steps < WARM_UP_STEPS || (performance.now() < deadline && !stopped); steps++) {
-    if (steps === WARM_UP_STEPS) atStart = soak.processes();
-    try {
-      await soak.step(steps + 1);
-    } catch (error) {
-      broken.push(String(error));
-      console.log(`BROKEN (seed ${seed}) ${String(error)}`);
-      if (broken.length >= MAX_BROKEN) break;
-    }
-    if (steps % 50 === 49) console.error(`${steps + 1} steps, ${soak.syncs} syncs`);
-  }
-  await print(steps);
-  await soak.end();
-  console.log('left alone, every replica is equal to the origin, and every snapshot is what it was');
-} catch (error) {
-  console.error(`BROKEN (seed ${seed})`, error);
-  process.exitCode = 1;
-} finally {
-  if (broken.length > 0) process.exitCode = 1;
-  await soak.abandon();
-  await sshd?.stop();
+if (stormMinutes < minutes) await runSteps(minutes - stormMinutes);
+if (stormMinutes > 0 && !stopped) await runStorm(stormMinutes);
+if (broken.length > 0) process.exitCode = 1;
+
+function report(text: string): void {
+  broken.push(text);
+  console.log(`BROKEN (seed ${seed}) ${text}`);
 }
 
-async function print(steps: number): Promise<void> {
+async function runSteps(ofMinutes: number): Promise<void> {
+  const sshd = await startSshd();
+  const soak = await Soak.start({ seed, sshd });
+  const startedAt = performance.now();
+  const deadline = startedAt + ofMinutes * 60_000;
+  let atStart: ProcessFigures[] = [];
+  try {
+    let steps = 0;
+    for (; steps < WARM_UP_STEPS || (performance.now() < deadline && !stopped); steps++) {
+      if (steps === WARM_UP_STEPS) atStart = soak.processes();
+      await soak.step(steps + 1).catch((error: unknown) => report(String(error)));
+      if (broken.length >= MAX_BROKEN) break;
+      if (steps % 50 === 49) console.error(`${steps + 1} steps, ${soak.syncs} syncs`);
+    }
+    await print({ soak, steps, startedAt, atStart });
+    await soak.end();
+    console.log('left alone, every replica is equal to the origin, and every snapshot is what it was');
+  } catch (error) {
+    report(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  } finally {
+    await soak.abandon();
+    await sshd?.stop();
+  }
+}
+
+async function runStorm(ofMinutes: number): Promise<void> {
+  const storm = new Storm({ seed });
+  process.once('SIGTERM', () => storm.stop());
+  try {
+    await storm.run(ofMinutes * 60_000);
+    for (const breach of storm.broken) report(`storm: ${breach}`);
+    console.log(
+      `\nthe storm: ${ofMinutes.toFixed(1)} minutes, ${storm.stateNow(storm.origin)} states of the origin`,
+    );
+    console.log(`states seen in replicas: ${storm.reads}, reads refused ${storm.refusedReads}`);
+    console.log('\n| command | how it ended |\n| --- | --- |');
+    for (const [kind, outcomes] of storm.figures) console.log(`| ${kind} | ${endsOf(outcomes)} |`);
+  } finally {
+    await storm.end();
+  }
+}
+
+function endsOf(outcomes: Readonly<Record<string, number>>): string {
+  const ends = Object.entries(outcomes).sort(([, a], [, b]) => b - a);
+  return ends.map(([how, count]) => `${how} ${count}`).join(', ');
+}
+
+interface StepsDone {
+  readonly soak: Soak;
+  readonly steps: number;
+  readonly startedAt: number;
+  readonly atStart: readonly ProcessFigures[];
+}
+
+async function print({ soak, steps, startedAt, atStart }: StepsDone): Promise<void> {
   const { application, reader } = await soak.report();
   const atEnd = soak.processes();
   const ranMinutes = (performance.now() - startedAt) / 60_000;
@@ -64,12 +102,12 @@ async function print(steps: number): Promise<void> {
   );
   console.log('\n| fault | times | how the sync ended |\n| --- | --- | --- |');
   for (const [name, { times, outcomes }] of soak.figures) {
-    const ends = Object.entries(outcomes).sort(([, a], [, b]) => b - a);
-    console.log(`| ${name} | ${times} | ${ends.map(([how, count]) => `${how} ${count}`).join(', ')} |`);
+    console.log(`| ${name} | ${times} | ${endsOf(outcomes)} |`);
   }
   const { outcomes = {}, restores, checks } = soak.backups ?? {};
-  const ends = Object.entries(outcomes).map(([how, count]) => `${how} ${count}`);
-  console.log(`\nbackups: ${ends.join(', ')}; restores compared: ${restores}; checks of all data: ${checks}`);
+  console.log(
+    `\nbackups: ${endsOf(outcomes)}; restores compared: ${restores}; checks of all data: ${checks}`,
+  );
   console.log(
     '\n| writes of the application | number | median ms | 99 % ms | worst ms |\n| --- | --- | --- | --- | --- |',
   );

@@ -7,12 +7,13 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { withoutSqlsync } from './environment.ts';
 
 export type SshKeyType = 'ed25519' | 'ecdsa' | 'rsa';
@@ -116,6 +117,8 @@ function prepareFiles(configDir: string, options: SshdOptions): Files {
   const clientKey = makeSshKey(inside('client_ed25519'));
   writeFileSync(inside('authorized_keys'), readFileSync(`${clientKey}.pub`));
   mkdirSync(inside('bin'));
+  // Not the folder of Node.js, whose name may have spaces: sshd takes none.
+  symlinkSync(process.execPath, inside('bin/node'));
   mkdirSync(inside('home'));
   return {
     configDir,
@@ -131,10 +134,7 @@ function prepareFiles(configDir: string, options: SshdOptions): Files {
 
 function sshdConfig(files: Files, port: number, options: SshdOptions): string {
   // A `sqlsync` of this machine's is none of the remote host's, which has the one that a test gives it, or none.
-  const path = withoutSqlsync(
-    [dirname(process.execPath), '/usr/local/bin', '/usr/bin', '/bin'].join(delimiter),
-    files.configDir,
-  );
+  const path = withoutSqlsync(['/usr/local/bin', '/usr/bin', '/bin'].join(delimiter), files.configDir);
   return [
     ...(options.config ?? []),
     `Port ${port}`,
