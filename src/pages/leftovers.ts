@@ -1,6 +1,7 @@
 import { closeSync, lstatSync, openSync, rmSync } from 'node:fs';
 import { SqlsyncError } from '../errors.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
+import { userName } from '../sqlite/file-owner.ts';
 import { fileBytes } from './database-file.ts';
 import { besideReplica, unfinishedMarks } from './mark.ts';
 import { readFully } from './read-fully.ts';
@@ -57,6 +58,29 @@ export function hasJournal(path: string, databaseBytes: number): boolean {
   const isUnsynced = header.subarray(0, 12).every((byte) => byte === 0);
   const [pagesBefore, sectorBytes] = [header.readUInt32BE(16), header.readUInt32BE(20)];
   return (isComplete || isUnsynced) && pagesBefore === 0 && sectorBytes >= 32;
+}
+
+/**
+ * Removes what cannot be gone on with in the place of a part file or spool, with their lock held. Throws SqlsyncError
+ * REPLICA_LEFTOVER with its owner where this user may not remove it.
+ */
+export function removeUnusable(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch (error) {
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (stats === undefined) throw error;
+    const text = error instanceof Error ? error.message : String(error);
+    const kind = stats.isDirectory() ? 'is a folder, ' : '';
+    throw new SqlsyncError(
+      'REPLICA_LEFTOVER',
+      `${path} ${kind}belongs to ${userName(stats.uid)} and cannot be removed: ${text}`,
+      {
+        hint: `If no other run is under way here, remove it: rm ${kind === '' ? '' : '-r '}${path}`,
+        cause: error,
+      },
+    );
+  }
 }
 
 /**

@@ -3,7 +3,7 @@ import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { copyByBackup, switchJournalMode } from '../sqlite/backup-copy.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
-import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
+import { waitExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId, fileBytes } from './database-file.ts';
 import { NO_HARD_LINKS } from './hard-links.ts';
@@ -14,7 +14,7 @@ import { unusableFile } from './ownership.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
-import { replicaError, replicaReplaced } from './replica-error.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
   /** The existing database of another page size that is to be replaced; undefined for a replica that is not there. */
@@ -43,24 +43,20 @@ export class NewReplica implements PageSink {
   #firstPage: Uint8Array | undefined;
   #released = false;
 
-  /** `path` is absolute. Throws SqlsyncError: BUSY where another sync builds the same replica, REPLICA_*. */
-  static open(path: string, target: SinkTarget, options: NewReplicaOptions): NewReplica {
+  /**
+   * Waits for another sync that builds the same replica. `path` is absolute. Throws SqlsyncError BUSY and REPLICA_*,
+   * and ReplicaMovedError where that sync has made the replica.
+   */
+  static async open(path: string, target: SinkTarget, options: NewReplicaOptions): Promise<NewReplica> {
     try {
       if (options.replaces === undefined) refuseLeftover(path, 'does not exist');
       if (options.dryRun === true) return new NewReplica(path, target, options, undefined);
-      const lock = tryExclusiveLock(besideReplica(path, '-lock'));
-      if (lock === undefined) {
-        throw new SqlsyncError('BUSY', `Another sqlsync is just making ${path}`, {
-          hint: 'Wait for it to finish.',
-        });
-      }
+      const { busyTimeoutMs: timeoutMs, signal } = options;
+      const what = `Another sqlsync is just making ${path}`;
+      const lock = await waitExclusiveLock(besideReplica(path, '-lock'), what, { timeoutMs, signal });
       try {
-        // Another sync may have published it just before it gave the lock away.
-        if (options.replaces === undefined && currentFileId(path) !== undefined) {
-          throw new SqlsyncError('BUSY', `Another program has just made ${path}`, {
-            hint: 'Run it again to bring it up to date.',
-          });
-        }
+        if (options.replaces === undefined && currentFileId(path) !== undefined)
+          throw new ReplicaMovedError(path, 'was made by another program just now');
         return new NewReplica(path, target, options, lock);
       } catch (error) {
         lock.release();

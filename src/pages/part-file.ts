@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { BackgroundWriter } from './background-writer.ts';
 import { giveToOwner } from './ownership.ts';
+import { removeUnusable } from './leftovers.ts';
 import type { PageSource, SinkTarget } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount } from './page-types.ts';
@@ -49,7 +50,7 @@ export class PartFile {
   /** Makes the file where there was no usable leftover; must come before the first write. */
   begin(): void {
     if (this.#descriptor !== undefined) return;
-    rmSync(this.path, { force: true });
+    removeUnusable(this.path);
     this.#descriptor = openSync(this.path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   }
 

@@ -1,5 +1,6 @@
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
+import { LockFileError } from '../sqlite/lock-file.ts';
 
 /** Codes by which the system and SQLite say that there is no room left. */
 const NO_ROOM: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'SQLITE_FULL']);
@@ -22,6 +23,13 @@ export class ReplicaMovedError extends Error {
 /** An error of the system or of SQLite on the replica, as what it means to the user. */
 export function replicaError(path: string, error: unknown): Error {
   if (error instanceof SqlsyncError || error instanceof ReplicaMovedError) return error;
+  if (error instanceof LockFileError) {
+    const { message, hint, isLeftover } = error;
+    return new SqlsyncError(isLeftover ? 'REPLICA_LEFTOVER' : 'REPLICA_UNWRITABLE', message, {
+      hint,
+      cause: error,
+    });
+  }
   const code = systemErrorCode(error) ?? '';
   const text = error instanceof Error ? error.message : String(error);
   if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });

@@ -14,6 +14,7 @@ import { SqlsyncError } from '../errors.ts';
 import { createPageHasher } from './hash.ts';
 import type { PageHasher } from './hash.ts';
 import { HeldPages } from './held-pages.ts';
+import { removeUnusable } from './leftovers.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { pageNumber, pageSize } from './page-types.ts';
 import { readFully } from './read-fully.ts';
@@ -71,7 +72,7 @@ export class Spool {
     const size = descriptor === undefined ? undefined : readHeader(descriptor, identity);
     if (descriptor === undefined || size === undefined) {
       if (descriptor !== undefined) closeSync(descriptor);
-      rmSync(path, { force: true });
+      removeUnusable(path);
       return undefined;
     }
     const spool = new Spool(path, descriptor, size);
@@ -81,7 +82,7 @@ export class Spool {
 
   /** An empty one, in the place of whatever is there. */
   static create(path: string, identity: string, size: PageSize): Spool {
-    rmSync(path, { force: true });
+    removeUnusable(path);
     const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
     const header = new Uint8Array(HEADER_BYTES);
     header.set(new TextEncoder().encode(`${FORMAT}${size}\n${identity}\n`));

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -115,6 +115,28 @@ describe('--lock-wait', () => {
     const next = await sqlsync([origin, replica, '--lock-wait', '0'], { env });
     assert.deepEqual([next.status, next.stderr], [0, '']);
     assertReplicaOf(origin, replica);
+  });
+
+  test('is of no account where another program filled the file that a killed run left', async (t) => {
+    const here = place(t);
+    const [first] = await startHeld(t, here);
+    const agents = first.children();
+    first.child.kill('SIGKILL');
+    await first.done;
+    await untilGone(agents);
+    const { origin, replica, env } = here;
+    const folder = join(env.XDG_CACHE_HOME, 'sqlsync', 'jobs');
+    const [left] = readdirSync(folder);
+    writeFileSync(join(folder, left ?? ''), 'pid 4711\n');
+    const next = await sqlsync([origin, replica, '--lock-wait', '0'], { env });
+    assert.deepEqual([next.status, next.stderr], [0, '']);
+    assert.deepEqual(readdirSync(folder), []);
+    mkdirSync(join(folder, left ?? ''));
+    await assertRefused(
+      [origin, replica, '--lock-wait', '0'],
+      { code: 'USAGE', status: 2, says: /--lock-wait: .*\.lock is a folder/, hint: /remove it/ },
+      { env },
+    );
   });
 
   test('ends by a signal while it waits, having done nothing', async (t) => {

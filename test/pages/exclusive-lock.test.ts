@@ -12,15 +12,15 @@ import { OtherProcess } from '../support/other-process.ts';
 
 const MODULE = pathToFileURL(join(import.meta.dirname, '../../src/sqlite/exclusive-lock.ts')).href;
 
-/** Takes the lock, and stops between SQLite's opening of the file and the first look at its name. */
+/** Takes the lock, and stops between SQLite's opening of the file and the second look at its name. */
 const SLOW_TAKER = `
   import fs from 'node:fs';
   import { syncBuiltinESMExports } from 'node:module';
   const [path] = process.argv.slice(1);
-  const stat = fs.statSync;
+  const stat = fs.lstatSync;
   let looks = 0;
-  fs.statSync = (name, ...rest) => {
-    if (name === path && looks++ === 0) {
+  fs.lstatSync = (name, ...rest) => {
+    if (name === path && looks++ === 1) {
       fs.writeFileSync(path + '.opened', '');
       while (!fs.existsSync(path + '.go')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     }

@@ -9,12 +9,14 @@ import {
   linkSync,
   openSync,
   readFileSync,
+  readdirSync,
+  readlinkSync,
   rmSync,
   statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import {
@@ -57,6 +59,18 @@ async function startAndHold(t: TestContext, { origin, replica }: Place): Promise
   t.after(() => command.child.kill('SIGKILL'));
   await hold.reached(command);
   return [command, hold];
+}
+
+/** Paths of the files that a command has open. */
+function openFiles({ child: { pid } }: Command): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).map((name) => {
+    try {
+      return readlinkSync(join(folder, name));
+    } catch {
+      return '';
+    }
+  });
 }
 
 describe('a leftover beside the name of a new replica', () => {
@@ -184,23 +198,62 @@ describe('the part file', () => {
     const here = place(t, large);
     const [command, hold] = await startAndHold(t, here);
     const second = { code: 'BUSY', status: 5, says: /Another sqlsync is just making/ } as const;
-    await assertRefused([here.origin, here.replica], second);
+    await assertRefused([here.origin, here.replica, '--busy-timeout', '0.2'], second);
     hold.release();
     const { status, stderr } = await command.done;
     assert.equal(status, 0, stderr);
     assertReplicaOf(here.origin, here.replica);
   });
 
-  test('is built once where many syncs of it start together, whoever wins', async (t) => {
+  test('is waited for by a second sync, which then brings the replica up to date', async (t) => {
+    const here = place(t, large);
+    const [command, hold] = await startAndHold(t, here);
+    change(here.origin, 'CREATE TABLE later (x)');
+    const second = new Command([here.origin, here.replica, '--json', '--busy-timeout', '120']);
+    t.after(() => second.child.kill('SIGKILL'));
+    await until(() => openFiles(second).some((name) => name.endsWith('.sqlsync-lock')), second);
+    hold.release();
+    const ended = await command.done;
+    assert.equal(ended.status, 0, ended.stderr);
+    const { status, stdout, stderr } = await second.done;
+    assert.equal(status, 0, stdout + stderr);
+    assert.match(stdout, /"outcome":"committed"/);
+    assertReplicaOf(here.origin, here.replica);
+    assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
+  });
+
+  test('is built once where many syncs of it start together, and all of them succeed', async (t) => {
     const { folder, origin, replica } = place(t);
-    const runs = await Promise.all([1, 2, 3].map(() => sqlsync([origin, replica])));
-    for (const { status, stderr } of runs) {
-      assert.ok(status === 0 || (status === 5 && /\[BUSY\]/.test(stderr)), `${status} ${stderr}`);
-    }
-    assert.ok(runs.some(({ status }) => status === 0));
+    const runs = await Promise.all([1, 2, 3].map(() => sqlsync([origin, replica, '--busy-timeout', '120'])));
+    for (const { status, stderr } of runs) assert.equal(status, 0, stderr);
     assertReplicaOf(origin, replica);
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
+
+  test('and its lock file with content of another program are replaced', async (t) => {
+    const { folder, origin, replica, part } = place(t);
+    writeFileSync(part, 'garbage');
+    writeFileSync(join(folder, '.r.db.sqlsync-lock'), 'pid 4711\n');
+    await summaryOf([origin, replica]);
+    assertReplicaOf(origin, replica);
+    assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
+  });
+
+  for (const suffix of ['-lock', '-part']) {
+    test(`${suffix}, left by another user, is named with its owner`, { skip: NEEDS_ROOT }, async (t) => {
+      const { folder, origin, replica } = place(t);
+      chmodSync(dirname(origin), 0o755);
+      chmodSync(origin, 0o644);
+      // As in /tmp: of what others made there, nothing can be removed.
+      chmodSync(folder, 0o1777);
+      const left = join(folder, `.r.db.sqlsync${suffix}`);
+      writeFileSync(left, '', { mode: 0o644 });
+      const says = new RegExp(`\\${suffix} belongs to root \\(uid 0\\)`);
+      const expected = { code: 'REPLICA_LEFTOVER', status: 4, says, hint: /rm .*sqlsync/ } as const;
+      await assertRefused([origin, replica, '--reader', 'dbpage'], expected, { user: NOBODY });
+      assert.equal(existsSync(replica), false);
+    });
+  }
 });
 
 describe('the name of a new replica', () => {

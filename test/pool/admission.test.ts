@@ -128,6 +128,17 @@ describe('the queue among processes', () => {
     assert.deepEqual(order, [0, 1, 2]);
   });
 
+  it(
+    'elects a coordinator where another program filled the lock file that a killed one left',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      writeFileSync(`${socketPath(path)}-lock`, 'pid 4711\n');
+      await openCoordinator(t, path);
+      assert.equal(lstatSync(`${socketPath(path)}-lock`).size, 0);
+    },
+  );
+
   it('goes on under another coordinator when the coordinator is killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);

@@ -7,6 +7,7 @@ import { hostName } from '../../pages/mark.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
 import type { CopyProgress } from '../../sync/page-copy.ts';
+import { ReplicaMovedError } from '../../pages/replica-error.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
 import type { RestoreOptions } from '../options.ts';
 import type { StoredOrigin } from '../snapshots/stored-origin.ts';
@@ -35,7 +36,14 @@ export async function restoreNew(
   const { pageSize: size, pageCount: pages } = source;
   const target = { pageSize: size, pageCount: pages, fileMode: snapshot.fileMode, ...originOf(snapshot) };
   const busyTimeoutMs = options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS;
-  const sink = await openSink(place, target, { busyTimeoutMs, signal, overwrite, replace, mark: undefined });
+  const sink = await openUnlessMade(place, target, {
+    busyTimeoutMs,
+    signal,
+    overwrite,
+    replace,
+    mark: undefined,
+  });
+  if (sink === undefined) return false;
   try {
     // Since it was looked at, a run may have begun here and ended.
     if (sink.resumed) {
@@ -57,6 +65,16 @@ export async function restoreNew(
 /** User ids of another host may be other users here. */
 function originOf({ fileOwner, path }: StoreSnapshot): Pick<SinkTarget, 'fileOwner' | 'originPath'> {
   return fileOwner?.host === hostName() ? { fileOwner, originPath: path } : {};
+}
+
+/** undefined where another run has made the file meanwhile. */
+async function openUnlessMade(...args: Parameters<typeof openSink>): Promise<PageSink | undefined> {
+  try {
+    return await openSink(...args);
+  } catch (error) {
+    if (error instanceof ReplicaMovedError) return undefined;
+    throw error;
+  }
 }
 
 async function copyAll(

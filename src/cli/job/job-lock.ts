@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { tryExclusiveLock } from '../../sqlite/exclusive-lock.ts';
 import type { ExclusiveLock } from '../../sqlite/exclusive-lock.ts';
+import { LockFileError } from '../../sqlite/lock-file.ts';
 import { formatDuration } from '../format.ts';
 
 /** Between two attempts, in milliseconds: at first, and at most. */
@@ -49,6 +50,9 @@ function tryLock(path: string): ExclusiveLock | undefined {
     return tryExclusiveLock(path);
   } catch (error) {
     if (error instanceof SqlsyncError) throw error;
+    if (error instanceof LockFileError && existsSync(path)) {
+      throw new SqlsyncError('USAGE', `--lock-wait: ${error.message}`, { hint: error.hint, cause: error });
+    }
     const why = error instanceof Error ? error.message : String(error);
     throw new SqlsyncError('USAGE', `--lock-wait: the lock ${path} cannot be made: ${why}`, {
       hint: 'Set XDG_CACHE_HOME to a folder that this user can write; in a systemd unit, CacheDirectory= makes one.',

@@ -1,0 +1,23 @@
+import { readFileSync } from 'node:fs';
+
+/** The user with this id as a message names it: `root (uid 0)`, or `uid 1001` where the system knows no name. */
+export function userName(uid: number): string {
+  const name = accountName(uid);
+  return name === undefined ? `uid ${uid}` : `${name} (uid ${uid})`;
+}
+
+/** True where a file of this owner belongs to this process: root may do with every file what its owner may. */
+export function isOwn(uid: number): boolean {
+  const own = process.geteuid?.();
+  return own === undefined || own === 0 || own === uid;
+}
+
+/** Node.js looks up no user but its own; accounts that only a directory service knows have no line here. */
+function accountName(uid: number): string | undefined {
+  try {
+    const lines = readFileSync('/etc/passwd', 'utf8').split('\n');
+    return lines.map((line) => line.split(':')).find((fields) => fields[2] === String(uid))?.[0];
+  } catch {
+    return undefined;
+  }
+}
