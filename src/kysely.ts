@@ -16,6 +16,7 @@ import type {
 } from 'kysely';
 import { SelectQueryNode, SqliteAdapter, SqliteIntrospector, SqliteQueryCompiler } from 'kysely';
 import { SqlsyncError } from './errors.ts';
+import { copyValue } from './pool/copied-params.ts';
 import type { Database, MaybePromise, ReadConnection, SqlParams, WriteTransaction } from './pool/types.ts';
 import { isBusy } from './sqlite/busy.ts';
 
@@ -54,7 +55,17 @@ export class SqlsyncDialect implements Dialect {
   }
 
   createQueryCompiler(): QueryCompiler {
-    return new SqliteQueryCompiler();
+    return new CopyingQueryCompiler();
+  }
+}
+
+/**
+ * Kysely compiles a query when it is executed, and asks for a connection only then: by the time the pools are called,
+ * the caller may have filled the same buffer anew.
+ */
+class CopyingQueryCompiler extends SqliteQueryCompiler {
+  protected override addParameter(parameter: unknown): void {
+    super.addParameter(copyValue(parameter));
   }
 }
 

@@ -2,6 +2,7 @@ import { SqlsyncError } from '../errors.ts';
 import { BULK_OPTIONS, notAFunction, optionsFault, shown } from './call-options.ts';
 import { isTurnOver, nextTurn } from './event-loop.ts';
 import { ItemSource } from './item-source.ts';
+import { TakenItems } from './taken-items.ts';
 import type { BulkOptions, MaybePromise, WriteOptions, WritePool, WriteTransaction } from './types.ts';
 
 const BUDGET_MS = 1000;
@@ -47,8 +48,7 @@ export async function bulkWrite<Item>(
   let share = FIRST_SHARE;
   try {
     while (await source.hasMore()) {
-      // Kept until they are committed: where SQLite refuses the transaction as busy, the same items come again.
-      const taken: Item[] = [];
+      const taken = new TakenItems<Item>();
       let beganMs = 0;
       let filledMs = 0;
       await pool.transaction(async (tx) => {
@@ -57,7 +57,7 @@ export async function bulkWrite<Item>(
         filledMs = performance.now();
       }, writeOptions);
       share = Math.max(FIRST_SHARE / 2, ((filledMs - beganMs) / (performance.now() - beganMs)) * CAUTION);
-      committed += taken.length;
+      committed += taken.count;
       onCommit?.(committed);
       // Whoever was served just now may have more to write at once.
       await nextTurn();
@@ -77,19 +77,19 @@ function isIterable(items: unknown): boolean {
 async function fillTransaction<Item>(
   tx: WriteTransaction,
   source: ItemSource<Item>,
-  taken: Item[],
+  taken: TakenItems<Item>,
   fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
   endMs: number,
 ): Promise<void> {
-  for (const item of taken) await fn(tx, item);
+  for (const item of taken.again()) await fn(tx, item);
   for (;;) {
     const next = source.take() ?? (await source.takeWithin(STALL_MS));
     if (next === undefined) return;
-    taken.push(next.item);
+    taken.add(next.item);
     const result = fn(tx, next.item);
     if (result !== undefined) await (result as PromiseLike<unknown>);
     const nowMs = performance.now();
-    if (nowMs >= endMs) return;
+    if (nowMs >= endMs || taken.isFull) return;
     if (isTurnOver(nowMs)) await nextTurn();
   }
 }

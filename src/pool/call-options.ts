@@ -52,6 +52,14 @@ export function optionsFault(what: string, options: object, checks: object): Sql
   return undefined;
 }
 
+/** The options as they are now, for a call that reads them later. What are none stay what they are. */
+export function copyOptions<Options extends object>(options: Options): Options {
+  if (typeof options !== 'object' || options === null) return options;
+  const copy: Record<string, unknown> = {};
+  for (const name in options) copy[name] = options[name];
+  return copy as Options;
+}
+
 /** USAGE for an option that there is not. */
 export function unknownOption(what: string, name: string, known: object): SqlsyncError {
   return new SqlsyncError('USAGE', `${what} has no option ${sanitizeText(name, 100)}`, {

@@ -95,10 +95,10 @@ function isAsync<Item>(items: Iterable<Item> | AsyncIterable<Item>): items is As
   return Symbol.asyncIterator in Object(items);
 }
 
-/** Where there is none to be had, that is the error of the first item. */
+/** An iterable that gives no iterator fails with its first item. */
 function iteratorOf<Item>(items: Iterable<Item> | AsyncIterable<Item>): Iterator<Item> | AsyncIterator<Item> {
   try {
-    return isAsync(items) ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+    return isAsync(items) ? items[Symbol.asyncIterator]() : asNow(items)[Symbol.iterator]();
   } catch (error) {
     return {
       next: () => {
@@ -106,4 +106,11 @@ function iteratorOf<Item>(items: Iterable<Item> | AsyncIterable<Item>): Iterator
       },
     };
   }
+}
+
+/** A collection as it is now: its owner may empty or fill it while the write waits. */
+function asNow<Item>(items: Iterable<Item>): Iterable<Item> {
+  if (Array.isArray(items)) return items.slice() as Item[];
+  const isLive = items instanceof Set || items instanceof Map || ArrayBuffer.isView(items);
+  return isLive ? [...items] : items;
 }

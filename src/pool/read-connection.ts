@@ -1,6 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import { openReadConnection } from '../sqlite/pool-connection.ts';
 import type { PoolConnection, PoolStatement } from '../sqlite/pool-connection.ts';
+import { copyParams } from './copied-params.ts';
 import { isTurnOver, nextTurn, settle } from './event-loop.ts';
 import { abortedError } from './pool-errors.ts';
 import { ReadArrayStatements, ReadStatements } from './read-only.ts';
@@ -174,7 +175,11 @@ export class Snapshot implements ReadConnection {
     }
   }
 
-  async *iterate<Row = SqlRow>(sql: string, params?: SqlParams): AsyncGenerator<Row, void, undefined> {
+  iterate<Row = SqlRow>(sql: string, params?: SqlParams): AsyncGenerator<Row, void, undefined> {
+    return this.#iterate(sql, copyParams(params));
+  }
+
+  async *#iterate<Row>(sql: string, params: SqlParams | undefined): AsyncGenerator<Row, void, undefined> {
     this.#check();
     const rows = this.#reader.iterateBeside(sql, params);
     yield* remainingRows<Row>(this.#reader, rows, firstStep(this.#reader, rows), this.#check);

@@ -1,6 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
-import { QUERY_OPTIONS, SNAPSHOT_OPTIONS, notAFunction, optionsFault } from './call-options.ts';
+import { QUERY_OPTIONS, SNAPSHOT_OPTIONS, copyOptions, notAFunction, optionsFault } from './call-options.ts';
+import { copyParams } from './copied-params.ts';
 import { settle } from './event-loop.ts';
 import { abortedError, closedError } from './pool-errors.ts';
 import { Reader, Snapshot, firstStep, remainingRows } from './read-connection.ts';
@@ -73,7 +74,7 @@ export class ReadConnections implements ReadPool {
   all<Row = SqlRow>(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<Row[]> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return threads.all(sql, params, options) as Promise<Row[]>;
+      return threads.all(sql, copyParams(params), options) as Promise<Row[]>;
     }
     return this.#query(runAll, sql, params, options) as Promise<Row[]>;
   }
@@ -85,7 +86,7 @@ export class ReadConnections implements ReadPool {
   ): Promise<Row | undefined> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return threads.get(sql, params, options) as Promise<Row | undefined>;
+      return threads.get(sql, copyParams(params), options) as Promise<Row | undefined>;
     }
     return this.#query(runGet, sql, params, options) as Promise<Row | undefined>;
   }
@@ -93,15 +94,23 @@ export class ReadConnections implements ReadPool {
   values(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<SqlValue[][]> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return threads.values(sql, params, options) as Promise<SqlValue[][]>;
+      return threads.values(sql, copyParams(params), options) as Promise<SqlValue[][]>;
     }
     return this.#query(runValues, sql, params, options) as Promise<SqlValue[][]>;
   }
 
-  async *iterate<Row = SqlRow>(
+  iterate<Row = SqlRow>(
     sql: string,
     params?: SqlParams,
     options: QueryOptions = NO_OPTIONS,
+  ): AsyncGenerator<Row, void, undefined> {
+    return this.#iterate(sql, copyParams(params), options === NO_OPTIONS ? options : copyOptions(options));
+  }
+
+  async *#iterate<Row>(
+    sql: string,
+    params: SqlParams | undefined,
+    options: QueryOptions,
   ): AsyncGenerator<Row, void, undefined> {
     const refusal = this.#refusal(options);
     if (refusal !== undefined) throw refusal;
@@ -133,11 +142,12 @@ export class ReadConnections implements ReadPool {
     const refusal = this.#refusal(options, 'a snapshot', SNAPSHOT_OPTIONS);
     if (refusal !== undefined) throw refusal;
     if (typeof fn !== 'function') throw notAFunction('read.snapshot()', fn);
+    const { signal } = options;
     const lease = await this.#take(options, performance.now());
     const reader = lease.resource;
     try {
       await this.#whileBusy(lease, () => reader.begin());
-      const snapshot = new Snapshot(reader, options.signal);
+      const snapshot = new Snapshot(reader, signal);
       try {
         return await fn(snapshot);
       } finally {
@@ -198,9 +208,10 @@ export class ReadConnections implements ReadPool {
     options: QueryOptions,
     calledMs: number,
   ): Promise<unknown> {
+    const copied = copyParams(params);
     const lease = await this.#take(options, calledMs);
     try {
-      return await this.#whileBusy(lease, () => run(lease.resource, sql, params));
+      return await this.#whileBusy(lease, () => run(lease.resource, sql, copied));
     } finally {
       this.#line.give(lease);
     }
@@ -208,8 +219,8 @@ export class ReadConnections implements ReadPool {
 
   /** Where a connection has to be opened for it, that too can be refused as busy. */
   #take(options: QueryOptions, calledMs: number): Promise<Lease<Reader>> {
-    const { label = NO_LABEL, deadlineMs = this.#busyTimeoutMs } = options;
-    return retryWhileBusy(() => this.#line.take(options, calledMs), {
+    const { label = NO_LABEL, deadlineMs = this.#busyTimeoutMs, signal } = options;
+    return retryWhileBusy(() => this.#line.take({ label, deadlineMs, signal }, calledMs), {
       timeoutMs: calledMs + deadlineMs - performance.now(),
       timedOut: (_, cause) => this.#counters.refused({ label, calledMs }, cause),
     });

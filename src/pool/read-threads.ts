@@ -82,9 +82,9 @@ export class ReadThreads {
     options: WaitOptions,
     mode: QueryMode,
   ): AsyncGenerator<unknown[], void, undefined> {
+    const { signal } = options;
     const lease = await this.line.take(options, performance.now());
     const thread = lease.resource;
-    const { signal } = options;
     const abort = (): void => this.#kill(thread, abortedError(signal as AbortSignal, 'read'));
     signal?.addEventListener('abort', abort, { once: true });
     try {

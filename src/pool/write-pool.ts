@@ -4,6 +4,7 @@ import { isBusy } from '../sqlite/busy.ts';
 import type { Admission } from './admission-types.ts';
 import { bulkWrite } from './bulk.ts';
 import { WRITE_OPTIONS, notAFunction, optionsFault } from './call-options.ts';
+import { copyParams } from './copied-params.ts';
 import { settle } from './event-loop.ts';
 import { abortedError, closedError } from './pool-errors.ts';
 import { NO_LABEL, named } from './stats.ts';
@@ -37,6 +38,8 @@ import type { Writer } from './writer.ts';
 const WAITING_LISTED = 100;
 
 const NO_OPTIONS: WriteOptions = {};
+
+type StatementRun<T> = (writer: Writer, sql: string, params: SqlParams | undefined) => T;
 
 export interface QueuedWritePoolOptions {
   readonly path: string;
@@ -73,23 +76,23 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   run(sql: string, params?: SqlParams, options?: WriteOptions): Promise<RunResult> {
-    return this.#statement((writer) => writer.run(sql, params), options);
+    return this.#statement(runOn, sql, params, options);
   }
 
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row[]> {
-    return this.#statement((writer) => writer.all(sql, params) as Row[], options);
+    return this.#statement(allOn<Row>, sql, params, options);
   }
 
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row | undefined> {
-    return this.#statement((writer) => writer.get(sql, params) as Row | undefined, options);
+    return this.#statement(firstOn<Row>, sql, params, options);
   }
 
   values(sql: string, params?: SqlParams, options?: WriteOptions): Promise<SqlValue[][]> {
-    return this.#statement((writer) => writer.values(sql, params) as SqlValue[][], options);
+    return this.#statement(valuesOn, sql, params, options);
   }
 
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>> {
-    return this.#statement((writer) => writer.execute(sql, params) as QueryResult<Row>, options);
+    return this.#statement(executeOn<Row>, sql, params, options);
   }
 
   exec(sql: string, options?: WriteOptions): Promise<void> {
@@ -214,20 +217,25 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     if (this.#onIdle !== undefined && this.#holder === undefined && this.#line.length === 0) this.#onIdle();
   }
 
-  #statement<T>(work: (writer: Writer) => T, options: WriteOptions = NO_OPTIONS): Promise<T> {
+  #statement<T>(
+    act: StatementRun<T>,
+    sql: string,
+    params: SqlParams | undefined,
+    options: WriteOptions = NO_OPTIONS,
+  ): Promise<T> {
     const refusal = this.#refusal(options);
     if (refusal !== undefined) return Promise.reject(refusal);
     const calledMs = performance.now();
     if (this.#holder !== undefined || !this.#line.isFree) {
-      return this.#wait({ statement: work }, options, calledMs);
+      return this.#wait(laterStatement(act, sql, params), options, calledMs);
     }
     let value: T;
     try {
-      value = work(this.#writer);
+      value = act(this.#writer, sql, params);
     } catch (error) {
       this.#writer.rollback();
       if (!isBusy(error)) return Promise.reject(error);
-      return this.#wait({ statement: work }, options, calledMs, error);
+      return this.#wait(laterStatement(act, sql, params), options, calledMs, error);
     }
     const run: WriteRun = {
       label: options.label ?? NO_LABEL,
@@ -325,4 +333,30 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     if (this.#onIdle !== undefined) this.emptied();
     return endMs;
   }
+}
+
+/** What was passed is what is written, whatever the caller does with it until the statement has its turn. */
+function laterStatement<T>(run: StatementRun<T>, sql: string, params: SqlParams | undefined): Work<T> {
+  const copied = copyParams(params);
+  return { statement: (writer) => run(writer, sql, copied) };
+}
+
+function runOn(writer: Writer, sql: string, params: SqlParams | undefined): RunResult {
+  return writer.run(sql, params);
+}
+
+function allOn<Row>(writer: Writer, sql: string, params: SqlParams | undefined): Row[] {
+  return writer.all(sql, params) as Row[];
+}
+
+function firstOn<Row>(writer: Writer, sql: string, params: SqlParams | undefined): Row | undefined {
+  return writer.get(sql, params) as Row | undefined;
+}
+
+function valuesOn(writer: Writer, sql: string, params: SqlParams | undefined): SqlValue[][] {
+  return writer.values(sql, params) as SqlValue[][];
+}
+
+function executeOn<Row>(writer: Writer, sql: string, params: SqlParams | undefined): QueryResult<Row> {
+  return writer.execute(sql, params) as QueryResult<Row>;
 }

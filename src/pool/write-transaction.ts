@@ -1,6 +1,7 @@
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 import { notAFunction } from './call-options.ts';
+import { copyParams } from './copied-params.ts';
 import { settle } from './event-loop.ts';
 import { abortedError } from './pool-errors.ts';
 import { RowIteration } from './row-iteration.ts';
@@ -136,7 +137,11 @@ export class Transaction implements WriteTransaction {
     }
   }
 
-  async *iterate<Row = SqlRow>(sql: string, params?: SqlParams): AsyncGenerator<Row, void, undefined> {
+  iterate<Row = SqlRow>(sql: string, params?: SqlParams): AsyncGenerator<Row, void, undefined> {
+    return this.#iterate(sql, copyParams(params));
+  }
+
+  async *#iterate<Row>(sql: string, params: SqlParams | undefined): AsyncGenerator<Row, void, undefined> {
     try {
       this.#check();
       yield* new RowIteration<Row>(this.writer, sql, params, () => this.#check());
