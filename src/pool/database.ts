@@ -1,6 +1,6 @@
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { PoolConnection } from '../sqlite/pool-connection.ts';
-import { openWriteConnection } from '../sqlite/pool-connection.ts';
+import { filePathOf, openWriteConnection } from '../sqlite/pool-connection.ts';
 import type { Admission } from './admission-types.ts';
 import { noAdmission, openAdmission } from './admission.ts';
 import { openingError, requireWritable } from './opening-error.ts';
@@ -52,10 +52,13 @@ export async function openWith(
   const connection = await connect(absolute, settings);
   try {
     requireWritable(absolute);
+    // A link may lead elsewhere by the time that the next reader is opened.
+    const filePath = filePathOf(connection);
     const writer = new Writer(connection, settings.statementCacheSize, internals.begin);
-    const read = openReadPool(absolute, settings);
-    const admission = settings.admission === 'none' ? noAdmission : openAdmission(absolute);
-    return new PooledDatabase(absolute, settings, { writer, read, admission });
+    const read = openReadPool(absolute, filePath, settings);
+    const admission = settings.admission === 'none' ? noAdmission : openAdmission(filePath);
+    const walCare = new WalCare(absolute, filePath, settings.walLimitBytes);
+    return new PooledDatabase(absolute, settings, { writer, read, admission, walCare });
   } catch (error) {
     connection.close();
     throw error;
@@ -66,6 +69,7 @@ interface Parts {
   readonly writer: Writer;
   readonly read: ReturnType<typeof openReadPool>;
   readonly admission: Admission;
+  readonly walCare: WalCare;
 }
 
 class PooledDatabase implements Database {
@@ -73,15 +77,13 @@ class PooledDatabase implements Database {
   readonly read: ReturnType<typeof openReadPool>;
   readonly write: QueuedWritePool;
   readonly #parts: Parts;
-  readonly #walCare: WalCare;
   #closing: Promise<void> | undefined;
 
   constructor(path: string, settings: PoolSettings, parts: Parts) {
-    const { writer, read, admission } = parts;
+    const { writer, read, admission, walCare } = parts;
     this.path = path;
     this.read = read;
     this.#parts = parts;
-    const walCare = new WalCare(path, settings.walLimitBytes);
     const write = new QueuedWritePool({
       path,
       writer,
@@ -96,15 +98,15 @@ class PooledDatabase implements Database {
       truncateWal: () => writer.truncateWal(),
     });
     this.write = write;
-    this.#walCare = walCare;
   }
 
   stats(): ReturnType<Database['stats']> {
-    const { truncations, truncationsBusy } = this.#walCare;
+    const { walCare } = this.#parts;
+    const { truncations, truncationsBusy } = walCare;
     return {
       write: this.write.stats(),
       read: this.read.stats(),
-      wal: { bytes: this.#walCare.bytes(), truncations, truncationsBusy },
+      wal: { bytes: walCare.bytes(), truncations, truncationsBusy },
     };
   }
 
@@ -118,9 +120,9 @@ class PooledDatabase implements Database {
   }
 
   async #close(): Promise<void> {
-    const { writer, read, admission } = this.#parts;
+    const { writer, read, admission, walCare } = this.#parts;
     await Promise.all([this.write.close(), read.close()]);
-    this.#walCare.close();
+    walCare.close();
     await admission.close();
     // Last: a connection that may write takes the WAL away with it, one that only reads would leave it behind.
     writer.close();

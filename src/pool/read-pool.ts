@@ -36,9 +36,13 @@ type ReadSettings = Pick<
   'busyTimeoutMs' | 'readers' | 'threads' | 'safeIntegers' | 'statementCacheSize'
 >;
 
-/** The read pool of the database at `path` (absolute). Opens nothing yet. */
-export function openReadPool(path: string, settings: ReadSettings): ReadConnections {
-  return new ReadConnections(path, settings);
+/**
+ * The read pool of a database. Opens nothing yet.
+ * @param path As the application named it, for errors and events.
+ * @param filePath The file to be opened, which `path` may lead to by a link.
+ */
+export function openReadPool(path: string, filePath: string, settings: ReadSettings): ReadConnections {
+  return new ReadConnections(path, filePath, settings);
 }
 
 /**
@@ -52,7 +56,7 @@ export class ReadConnections implements ReadPool {
   readonly #threads: ReadThreads | undefined;
   #isClosed = false;
 
-  constructor(path: string, settings: ReadSettings) {
+  constructor(path: string, filePath: string, settings: ReadSettings) {
     const { busyTimeoutMs, safeIntegers, statementCacheSize } = settings;
     const counters = new ReadCounters(path);
     this.#busyTimeoutMs = busyTimeoutMs;
@@ -63,11 +67,11 @@ export class ReadConnections implements ReadPool {
       option: 'readers',
       busyTimeoutMs,
       counters,
-      open: () => new Reader(path, { safeIntegers, statementCacheSize, timeoutMs: ATTEMPT_TIMEOUT_MS }),
+      open: () => new Reader(filePath, { safeIntegers, statementCacheSize, timeoutMs: ATTEMPT_TIMEOUT_MS }),
     });
     if (settings.threads > 0) {
       const options = { safeIntegers, statementCacheSize, timeoutMs: busyTimeoutMs };
-      this.#threads = new ReadThreads(settings.threads, options, counters);
+      this.#threads = new ReadThreads(settings.threads, { path: filePath, options }, counters);
     }
   }
 

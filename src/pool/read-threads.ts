@@ -1,10 +1,9 @@
 import { isBusy } from '../sqlite/busy.ts';
 import { abortedError } from './pool-errors.ts';
-import type { ReaderOptions } from './read-connection.ts';
 import type { ReadCounters } from './read-counters.ts';
 import type { Lease } from './read-line.ts';
 import { ReadLine } from './read-line.ts';
-import type { QueryMode } from './read-messages.ts';
+import type { QueryMode, WorkerOptions } from './read-messages.ts';
 import type { RunningQuery } from './read-thread.ts';
 import { ReadThread } from './read-thread.ts';
 import type { SqlParams, WaitOptions } from './types.ts';
@@ -17,17 +16,17 @@ export class ReadThreads {
   /** Killed, and not gone: each is still within a step of SQLite. */
   readonly #dying = new Set<ReadThread>();
 
-  /** @param options Of the threads' connections. */
-  constructor(capacity: number, options: ReaderOptions, counters: ReadCounters) {
+  /** @param connection What each thread opens. */
+  constructor(capacity: number, connection: WorkerOptions, counters: ReadCounters) {
     this.#capacity = capacity;
     this.#counters = counters;
     this.line = new ReadLine({
       capacity,
       what: 'threads',
       option: 'threads',
-      busyTimeoutMs: options.timeoutMs,
+      busyTimeoutMs: connection.options.timeoutMs,
       counters,
-      open: () => this.#open(options),
+      open: () => this.#open(connection),
     });
   }
 
@@ -110,8 +109,8 @@ export class ReadThreads {
     }
   }
 
-  #open(options: ReaderOptions): ReadThread {
-    const thread: ReadThread = new ReadThread({ path: this.#counters.path, options }, () => {
+  #open(connection: WorkerOptions): ReadThread {
+    const thread: ReadThread = new ReadThread(connection, () => {
       this.#counters.workersLost += 1;
       this.line.discardIdle(thread);
     });

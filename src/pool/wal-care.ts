@@ -32,9 +32,13 @@ export class WalCare {
   truncations = 0;
   truncationsBusy = 0;
 
-  constructor(path: string, limitBytes: number) {
+  /**
+   * @param path For events, as the application named it.
+   * @param filePath Of the database's file itself, where `path` may lead there by a link.
+   */
+  constructor(path: string, filePath: string, limitBytes: number) {
     this.#path = path;
-    this.#walPath = `${path}-wal`;
+    this.#walPath = `${filePath}-wal`;
     this.#limitBytes = limitBytes;
   }
 

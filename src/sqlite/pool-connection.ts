@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { Statement } from 'better-sqlite3';
 import { SqlsyncError } from '../errors.ts';
 import type { RawDatabase } from './binding.ts';
@@ -68,4 +69,15 @@ export function openReadConnection(
     connection.close();
     throw error;
   }
+}
+
+/**
+ * The file that a connection has open, as SQLite names it: beside that, and not beside a symbolic link that led there,
+ * lie its -wal and -shm.
+ */
+export function filePathOf(connection: PoolConnection): string {
+  const databases = connection.pragma('database_list') as { readonly name: string; readonly file: string }[];
+  const main = databases.find(({ name }) => name === 'main');
+  assert(main !== undefined && main.file !== '', 'a database without a file');
+  return main.file;
 }

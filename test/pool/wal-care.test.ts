@@ -79,7 +79,7 @@ describe('a WAL beyond its limit', () => {
     const path = join(tempDir(t), 'a.db');
     writeFileSync(`${path}-wal`, Buffer.alloc(LIMIT_BYTES + 1));
     const { promise, resolve } = Promise.withResolvers<void>();
-    const care = new WalCare(path, LIMIT_BYTES);
+    const care = new WalCare(path, path, LIMIT_BYTES);
     t.after(() => care.close());
     let attempts = 0;
     care.watch({
@@ -101,7 +101,7 @@ describe('a WAL beyond its limit', () => {
     const path = join(tempDir(t), 'a.db');
     // A link to itself: stat is refused, for root too.
     symlinkSync(`${path}-wal`, `${path}-wal`);
-    const care = new WalCare(path, 0);
+    const care = new WalCare(path, path, 0);
     t.after(() => care.close());
     care.watch({ isIdle: true, truncateWal: () => assert.fail('there is nothing to empty') });
     care.afterWrite(performance.now());
@@ -113,7 +113,7 @@ describe('a WAL beyond its limit', () => {
     writeFileSync(`${path}-wal`, Buffer.alloc(LIMIT_BYTES + 1));
     const { promise, resolve } = Promise.withResolvers<void>();
     const found: string[] = [];
-    const care = new WalCare(path, LIMIT_BYTES);
+    const care = new WalCare(path, path, LIMIT_BYTES);
     t.after(() => care.close());
     care.watch({
       get isIdle(): boolean {
