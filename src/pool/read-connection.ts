@@ -31,8 +31,9 @@ export class Reader {
   /** @param path Absolute. The file must exist. */
   constructor(path: string, options: ReaderOptions) {
     this.#connection = openReadConnection(path, options);
-    this.#statements = new ReadStatements(this.#connection, options.statementCacheSize);
-    this.#arrayStatements = new ReadArrayStatements(this.#connection, options.statementCacheSize);
+    const prepare = (sql: string): PoolStatement => this.#connection.prepare(sql);
+    this.#statements = new ReadStatements(prepare, options.statementCacheSize);
+    this.#arrayStatements = new ReadArrayStatements(prepare, options.statementCacheSize);
     try {
       this.#begin = this.#connection.prepare('BEGIN');
       // Reads the schema, and so is refused as busy while another process recovers the WAL.

@@ -1,11 +1,4 @@
-/**
- * White space, comments, quoted text and names, words, and any other character, as SQLite's tokenizer has them; but a
- * text with a doubled quote in it counts as two, since a repeated group overflows the stack at some megabytes.
- */
-const TOKEN =
-  /\s+|--[^\n]*|\/\*[^]*?(?:\*\/|$)|'[^']*(?:'|$)|"[^"]*(?:"|$)|`[^`]*(?:`|$)|\[[^\]]*(?:\]|$)|[\p{ID_Start}_$@:?#][\p{ID_Continue}$]*|[^]/uy;
-
-const SKIPPED = /^(?:\s|--|\/\*)/;
+import { sqlTokens } from './sql-tokens.ts';
 
 /**
  * The first keyword of each statement of `sql`, in capitals: `SELECT 1; commit` has SELECT and COMMIT. A statement
@@ -16,7 +9,7 @@ export function leadingKeywords(sql: string): string[] {
   let head: string[] = [];
   let isTriggerBody = false;
   let afterSemicolon = false;
-  for (const token of tokens(sql)) {
+  for (const token of sqlTokens(sql)) {
     if (token === ';') {
       afterSemicolon = true;
       if (!isTriggerBody) head = [];
@@ -34,32 +27,55 @@ export function leadingKeywords(sql: string): string[] {
   return keywords;
 }
 
-/** The PRAGMAs of `sql` that are given a value, in small letters: `PRAGMA main.Busy_Timeout(9)` is busy_timeout, 9. */
-export function pragmaValues(sql: string): { name: string; value: string }[] {
-  const found: { name: string; value: string }[] = [];
-  let before = '';
-  let name: string | undefined;
-  let isPragma = false;
+/** A PRAGMA that is given a value. */
+export interface PragmaSetting {
+  /** In small letters, without a schema and without quotes. */
+  readonly name: string;
+  /** As it is written, but for one pair of quotes; its tokens are separated by spaces. */
+  readonly value: string;
+}
+
+/** The PRAGMAs of `sql` that are given a value: `PRAGMA main.Busy_Timeout(0x9)` is busy_timeout, 0x9. */
+export function pragmaSettings(sql: string): PragmaSetting[] {
+  const found: PragmaSetting[] = [];
+  /** The tokens of the statement after PRAGMA. */
+  let pragma: string[] | undefined;
   let isHead = true;
-  for (const token of tokens(sql)) {
-    const word = token.replace(/^["'`[]|["'`\]]$/g, '').toLowerCase();
-    if (name !== undefined) found.push({ name, value: word });
-    name = isPragma && (token === '=' || token === '(') ? before : undefined;
-    if (token === ';') isPragma = false;
-    else if (isHead && word === 'pragma') isPragma = true;
-    isHead = token === ';' || (isHead && /^(?:explain|query|plan)$/.test(word));
-    before = word;
+  const end = (): void => {
+    const setting = pragma === undefined ? undefined : settingOf(pragma);
+    if (setting !== undefined) found.push(setting);
+    pragma = undefined;
+  };
+  for (const token of sqlTokens(sql)) {
+    if (token === ';') {
+      end();
+      isHead = true;
+      continue;
+    }
+    const word = token.toLowerCase();
+    if (pragma !== undefined) pragma.push(token);
+    else if (isHead && word === 'pragma') pragma = [];
+    isHead &&= /^(?:explain|query|plan)$/.test(word);
   }
+  end();
   return found;
 }
 
-function* tokens(sql: string): Generator<string> {
-  TOKEN.lastIndex = 0;
-  // Its own copy of the position: another call may come between two tokens.
-  for (const match of sql.matchAll(new RegExp(TOKEN, 'guy'))) {
-    const token = match[0];
-    if (!SKIPPED.test(token)) yield token;
-  }
+/** `name = value`, `name (value)`; undefined where there is no value. */
+function settingOf(tokens: readonly string[]): PragmaSetting | undefined {
+  const at = tokens.findIndex((token) => token === '=' || token === '(');
+  if (at < 1) return undefined;
+  const value = tokens
+    .slice(at + 1)
+    .filter((token, index, { length }) => token !== ')' || index < length - 1);
+  return {
+    name: unquoted(tokens[at - 1] as string).toLowerCase(),
+    value: value.length === 1 ? unquoted(value[0] as string) : value.join(' '),
+  };
+}
+
+function unquoted(token: string): string {
+  return /^["'`[]/.test(token) ? token.slice(1, -1) : token;
 }
 
 /** CREATE TRIGGER, CREATE TEMP TRIGGER, CREATE TEMPORARY TRIGGER. */

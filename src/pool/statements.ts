@@ -1,27 +1,12 @@
 import { SqlsyncError } from '../errors.ts';
-import type { PoolConnection, PoolStatement } from '../sqlite/pool-connection.ts';
+import type { PoolStatement } from '../sqlite/pool-connection.ts';
 import { shown } from './call-options.ts';
 import { checkParams } from './parameters.ts';
-import { leadingKeywords, pragmaValues } from './sql-keywords.ts';
+import { refusePoolPragmas } from './pool-pragmas.ts';
+import { leadingKeywords } from './sql-keywords.ts';
 import type { SqlParams } from './types.ts';
 
 const TRANSACTION_CONTROL = new Set(['BEGIN', 'COMMIT', 'END', 'ROLLBACK', 'SAVEPOINT', 'RELEASE']);
-
-/** What the pools set, with the values that change nothing. */
-const POOL_PRAGMAS: ReadonlyMap<string, readonly string[]> = new Map([
-  ['busy_timeout', ['0']],
-  ['foreign_keys', ['on', '1', 'true', 'yes']],
-  ['journal_mode', ['wal']],
-  ['locking_mode', ['normal']],
-  ['query_only', ['off', '0', 'false', 'no']],
-]);
-
-const PRAGMA_HINTS: Readonly<Record<string, string>> = {
-  busy_timeout: 'How long a write waits is a matter of busyTimeoutMs and deadlineMs.',
-  foreign_keys:
-    'PRAGMA defer_foreign_keys = ON puts the checks off to the end of a transaction; a migration that needs them off ' +
-    'runs before openDatabase.',
-};
 
 /** A prepared statement, with what decides how it may be used. */
 export interface CachedStatement {
@@ -30,6 +15,8 @@ export interface CachedStatement {
   /** Its first keyword, in capitals. */
   readonly keyword: string;
   readonly returnsRows: boolean;
+  /** Whether it sets something of its connection as it runs: a PRAGMA that SQLite does not call read-only. */
+  readonly setsPragma: boolean;
   /** SQLite's word that it does not change the database file. Some PRAGMAs and ATTACH are so too: see `keyword`. */
   readonly readonly: boolean;
   /** Used since the last time that room was needed. */
@@ -38,17 +25,19 @@ export interface CachedStatement {
   parameters: Set<string> | undefined;
 }
 
+export type Prepare = (sql: string) => PoolStatement;
+
 /**
  * The prepared statements of one connection, by their text; the least used go when there are too many.
  * Refuses texts that control transactions with TRANSACTION_CONTROL: the pools begin and end them.
  */
 export class StatementCache {
-  readonly #connection: PoolConnection;
+  readonly #prepare: Prepare;
   readonly #capacity: number;
   readonly #statements = new Map<string, CachedStatement>();
 
-  constructor(connection: PoolConnection, capacity: number) {
-    this.#connection = connection;
+  constructor(prepare: Prepare, capacity: number) {
+    this.#prepare = prepare;
     this.#capacity = capacity;
   }
 
@@ -69,12 +58,13 @@ export class StatementCache {
     const keyword = leadingKeywords(sql)[0] ?? '';
     if (TRANSACTION_CONTROL.has(keyword)) throw transactionControl(keyword);
     refusePoolPragmas(sql);
-    const statement = this.#connection.prepare(sql);
+    const statement = this.#prepare(sql);
     return {
       sql,
       statement,
       keyword,
       returnsRows: statement.reader,
+      setsPragma: !statement.readonly && keyword === 'PRAGMA',
       readonly: statement.readonly,
       wasUsed: false,
       parameters: undefined,
@@ -120,21 +110,8 @@ export function refuseTransactionControl(sql: string): void {
   if (keyword !== undefined) throw transactionControl(keyword);
 }
 
-/**
- * Throws USAGE for PRAGMAs that would take from the pools what they promise: a busy timeout blocks the event loop,
- * without WAL or with an exclusive lock readers wait for writers, and what one write sets holds for all later ones.
- */
-export function refusePoolPragmas(sql: string): void {
-  if (!/pragma/i.test(sql)) return;
-  for (const { name, value } of pragmaValues(sql)) {
-    if (POOL_PRAGMAS.get(name)?.includes(value) !== false) continue;
-    throw new SqlsyncError('USAGE', `PRAGMA ${name} = ${value} as SQL, where only openDatabase sets it`, {
-      hint: PRAGMA_HINTS[name] ?? 'Leave it as it is: the pools rely on it.',
-    });
-  }
-}
-
-function transactionControl(keyword: string): SqlsyncError {
+/** The error for SQL that begins or ends a transaction. */
+export function transactionControl(keyword: string): SqlsyncError {
   return new SqlsyncError(
     'TRANSACTION_CONTROL',
     `${keyword} as SQL, where only the pool begins and ends transactions`,

@@ -80,11 +80,11 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row[]> {
-    return this.#statement(allOn<Row>, sql, params, options);
+    return this.#statement(allOn, sql, params, options) as Promise<Row[]>;
   }
 
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row | undefined> {
-    return this.#statement(firstOn<Row>, sql, params, options);
+    return this.#statement(firstOn, sql, params, options) as Promise<Row | undefined>;
   }
 
   values(sql: string, params?: SqlParams, options?: WriteOptions): Promise<SqlValue[][]> {
@@ -92,7 +92,7 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>> {
-    return this.#statement(executeOn<Row>, sql, params, options);
+    return this.#statement(executeOn, sql, params, options) as Promise<QueryResult<Row>>;
   }
 
   exec(sql: string, options?: WriteOptions): Promise<void> {
@@ -345,18 +345,18 @@ function runOn(writer: Writer, sql: string, params: SqlParams | undefined): RunR
   return writer.run(sql, params);
 }
 
-function allOn<Row>(writer: Writer, sql: string, params: SqlParams | undefined): Row[] {
-  return writer.all(sql, params) as Row[];
+function allOn(writer: Writer, sql: string, params: SqlParams | undefined): unknown[] {
+  return writer.all(sql, params);
 }
 
-function firstOn<Row>(writer: Writer, sql: string, params: SqlParams | undefined): Row | undefined {
-  return writer.get(sql, params) as Row | undefined;
+function firstOn(writer: Writer, sql: string, params: SqlParams | undefined): unknown {
+  return writer.get(sql, params);
 }
 
 function valuesOn(writer: Writer, sql: string, params: SqlParams | undefined): SqlValue[][] {
   return writer.values(sql, params) as SqlValue[][];
 }
 
-function executeOn<Row>(writer: Writer, sql: string, params: SqlParams | undefined): QueryResult<Row> {
-  return writer.execute(sql, params) as QueryResult<Row>;
+function executeOn(writer: Writer, sql: string, params: SqlParams | undefined): QueryResult<unknown> {
+  return writer.execute(sql, params);
 }

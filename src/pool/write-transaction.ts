@@ -192,7 +192,7 @@ export class Transaction implements WriteTransaction {
   }
 
   #failed(error: unknown): Promise<never> {
-    if (this.#isOpen && systemErrorCode(error)?.startsWith('SQLITE_') === true) {
+    if (this.#isOpen) {
       const course = this.#course;
       if (isBusy(error)) course.busy ??= error;
       if (!course.isLost && !this.writer.inTransaction) {

@@ -1,4 +1,5 @@
 import type { PoolConnection, PoolStatement } from '../sqlite/pool-connection.ts';
+import { keepPoolPragmas, mayChangePragmas, refusePoolPragmas } from './pool-pragmas.ts';
 import { PATIENT_ATTEMPT_MS } from './retry.ts';
 import type { RowSource } from './row-iteration.ts';
 import type { CachedStatement } from './statements.ts';
@@ -8,10 +9,10 @@ import {
   allRows,
   firstRow,
   iterateRows,
-  refusePoolPragmas,
   refuseTransactionControl,
   requireText,
   runStatement,
+  transactionControl,
 } from './statements.ts';
 import type { QueryResult, RunResult, SqlParams } from './types.ts';
 
@@ -37,8 +38,9 @@ export class Writer {
   /** @param begin The statement that begins a transaction. */
   constructor(connection: PoolConnection, statementCacheSize: number, begin: string) {
     this.#connection = connection;
-    this.#statements = new StatementCache(connection, statementCacheSize);
-    this.#arrayStatements = new ArrayStatements(connection, statementCacheSize);
+    const prepare = (sql: string): PoolStatement => this.#keepingPragmas(sql, () => connection.prepare(sql));
+    this.#statements = new StatementCache(prepare, statementCacheSize);
+    this.#arrayStatements = new ArrayStatements(prepare, statementCacheSize);
     this.#begin = connection.prepare(begin);
     this.#commit = connection.prepare('COMMIT');
     this.#rollback = connection.prepare('ROLLBACK');
@@ -66,22 +68,26 @@ export class Writer {
 
   run(sql: string, params: SqlParams | undefined): RunResult {
     if (this.#reading.size > 0) this.#finishReading();
-    return runStatement(this.#statements.get(sql), params);
+    const cached = this.#statements.get(sql);
+    if (cached.setsPragma) return keepPoolPragmas(this.#connection, () => runStatement(cached, params));
+    return runStatement(cached, params);
   }
 
   all(sql: string, params: SqlParams | undefined): unknown[] {
-    return allRows(this.#ready(sql), params);
+    return this.#rows(this.#ready(sql), params);
   }
 
   get(sql: string, params: SqlParams | undefined): unknown {
-    return firstRow(this.#ready(sql), params);
+    const cached = this.#ready(sql);
+    if (cached.setsPragma) return keepPoolPragmas(this.#connection, () => firstRow(cached, params));
+    return firstRow(cached, params);
   }
 
   /** Rows as arrays of their columns; none where the statement returns none. */
   values(sql: string, params: SqlParams | undefined): unknown[] {
     const cached = this.#arrayStatements.get(sql);
     if (!cached.readonly || !cached.returnsRows) this.#finishReading();
-    if (cached.returnsRows) return allRows(cached, params);
+    if (cached.returnsRows) return this.#rows(cached, params);
     runStatement(cached, params);
     return [];
   }
@@ -89,7 +95,7 @@ export class Writer {
   execute(sql: string, params: SqlParams | undefined): QueryResult<unknown> {
     const cached = this.#ready(sql);
     if (!cached.returnsRows) return { rows: [], ...this.run(sql, params) };
-    const rows = allRows(cached, params);
+    const rows = this.#rows(cached, params);
     if (cached.readonly) return { rows, changes: 0, lastInsertRowid: 0 };
     const { changes, lastInsertRowid } = this.get(CHANGES, undefined) as ChangesRow;
     // With `safeIntegers` it is a bigint here, and in what run() returns never.
@@ -102,7 +108,9 @@ export class Writer {
     refuseTransactionControl(sql);
     refusePoolPragmas(sql);
     this.#finishReading();
-    this.#connection.exec(sql);
+    const { inTransaction } = this.#connection;
+    this.#keepingPragmas(sql, () => this.#connection.exec(sql));
+    if (this.#connection.inTransaction !== inTransaction) throw transactionControl('a statement');
   }
 
   /** For SAVEPOINT, RELEASE and ROLLBACK TO, which texts of the application may not contain. */
@@ -114,6 +122,7 @@ export class Writer {
   iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
     const fresh = this.#statements.prepareFresh(sql);
     if (!fresh.readonly) this.#finishReading();
+    if (fresh.setsPragma) return this.#rows(fresh, params).values();
     return iterateRows(fresh, params);
   }
 
@@ -143,6 +152,18 @@ export class Writer {
   close(): void {
     this.#stopReading();
     this.#connection.close();
+  }
+
+  #rows(cached: CachedStatement, params: SqlParams | undefined): unknown[] {
+    if (!cached.setsPragma) return allRows(cached, params);
+    return keepPoolPragmas(this.#connection, () => allRows(cached, params));
+  }
+
+  #keepingPragmas<T>(sql: string, act: () => T): T {
+    if (!mayChangePragmas(sql)) return act();
+    // SQLite is asked for its settings, which better-sqlite3 refuses while a result is half read.
+    this.#finishReading();
+    return keepPoolPragmas(this.#connection, act);
   }
 
   #ready(sql: string): CachedStatement {

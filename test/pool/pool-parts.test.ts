@@ -67,7 +67,7 @@ describe('the statement cache', () => {
       journalSizeLimitBytes: 0,
     });
     t.after(() => connection.close());
-    const cache = new StatementCache(connection, 3);
+    const cache = new StatementCache((sql) => connection.prepare(sql), 3);
     const sqls = ['SELECT 1', 'SELECT 2', 'SELECT 3', 'SELECT 4'] as const;
     const [one, two] = [cache.get(sqls[0]), cache.get(sqls[1])];
     cache.get(sqls[2]);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { leadingKeywords, pragmaValues } from '../../src/pool/sql-keywords.ts';
+import { leadingKeywords, pragmaSettings } from '../../src/pool/sql-keywords.ts';
 
 const CASES: readonly (readonly [string, readonly string[]])[] = [
   ['SELECT 1', ['SELECT']],
@@ -26,7 +26,17 @@ const CASES: readonly (readonly [string, readonly string[]])[] = [
   ['CREATE TABLE trigger_log (x); BEGIN', ['CREATE', 'BEGIN']],
   ['CREATE TABLE "TRIGGER" (x); BEGIN', ['CREATE', 'BEGIN']],
   ['EXPLAIN BEGIN', ['EXPLAIN']],
-  ['\u00a0begin', ['BEGIN']],
+  ['\ufeffbegin', ['BEGIN']],
+  // To SQLite a name, and so no statement.
+  ['\u00a0begin', ['']],
+  // One variable, in which the quote begins no text.
+  [`SELECT $a('); COMMIT; --')`, ['SELECT', 'COMMIT']],
+  [`SELECT @a::b('), #c('); END`, ['SELECT', 'END']],
+  [`SELECT :a ('; END')`, ['SELECT']],
+  ['SELECT 1e+5; END', ['SELECT', 'END']],
+  [`SELECT x'00'; END`, ['SELECT', 'END']],
+  ['SELECT a--;\n;END', ['SELECT', 'END']],
+  ['SELECT 1/*/; END */', ['SELECT']],
 ];
 
 describe('the first keyword of each statement', () => {
@@ -48,14 +58,29 @@ describe('the PRAGMAs that are given a value', () => {
   const found: [string, [string, string][]][] = [
     ['PRAGMA busy_timeout', []],
     ['PRAGMA busy_timeout = 9', [['busy_timeout', '9']]],
+    ['PRAGMA busy_timeout=09000', [['busy_timeout', '09000']]],
+    ['PRAGMA query_only(0x1)', [['query_only', '0x1']]],
+    ['PRAGMA query_only = +1', [['query_only', '+ 1']]],
+    ['PRAGMA query_only = 0.1e+2', [['query_only', '0.1e+2']]],
+    ['PRAGMA query_only = -- x\n0/**/', [['query_only', '0']]],
+    [`PRAGMA query_only = 'o''n'`, [['query_only', `'o' 'n'`]]],
     ['explain query plan pragma main . "Busy_Timeout" /**/ (9)', [['busy_timeout', '9']]],
-    ["SELECT 1; PRAGMA journal_mode='WAL'; SELECT 1 = 2", [['journal_mode', 'wal']]],
+    ['EXPLAIN PRAGMA [main].[busy_timeout] = 9', [['busy_timeout', '9']]],
+    ["SELECT 1; PRAGMA journal_mode='WAL'; SELECT 1 = 2", [['journal_mode', 'WAL']]],
+    [`SELECT $a('); PRAGMA query_only = 1; --')`, [['query_only', '1']]],
+    [
+      'PRAGMA a = 1; PRAGMA b(2); PRAGMA c',
+      [
+        ['a', '1'],
+        ['b', '2'],
+      ],
+    ],
     ['SELECT pragma, busy_timeout = 9', []],
   ];
   for (const [sql, expected] of found) {
     test(`of ${sql}`, () => {
       assert.deepEqual(
-        pragmaValues(sql).map(({ name, value }) => [name, value]),
+        pragmaSettings(sql).map(({ name, value }) => [name, value]),
         expected,
       );
     });
