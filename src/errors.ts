@@ -46,6 +46,7 @@ export const ERROR_CODES = [
   'STORE_FILE_MISSING',
   'SNAPSHOT_NOT_FOUND',
   'BACKUP_PARTIAL',
+  'DUMP_PARTIAL',
   // The connection
   'CONNECT_FAILED',
   'HOST_KEY_MISMATCH',

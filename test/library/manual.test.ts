@@ -59,6 +59,7 @@ test('the manual explains every error code that the README does not give to the 
     'SWAPPED',
     'LOCKED',
     'BACKUP_PARTIAL',
+    'DUMP_PARTIAL',
     'BUSY',
     'TIMEOUT',
     'SNAPSHOT_LIMIT',

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import Database from 'better-sqlite3';
 import fc from 'fast-check';
-import { dumpSql } from '../../src/sqlite/sql-dump.ts';
+import { dumpSql } from '../../src/sqlite/dump/sql-dump.ts';
+import type { DumpReport } from '../../src/sqlite/dump/sql-dump.ts';
 import { tempDir } from '../support/compare.ts';
 
 /** All rows of all tables with the types of their values, text as its bytes, and rowids; by table. Not the statistics of STAT4. */
@@ -40,11 +41,17 @@ function schema(database: Database.Database): unknown[] {
     .all();
 }
 
+/** Of a dump that is to leave nothing out. */
+const COMPLETE: DumpReport = {
+  onOmission: (omission) => assert.fail(`left out: ${omission}`),
+  onRemark: (remark) => assert.fail(remark),
+};
+
 /** The database that the statements of a dump make. */
 function remade(path: string, tables: readonly string[] = []): Database.Database {
   const made = new Database(':memory:');
   made.unsafeMode(true);
-  made.exec([...dumpSql(path, tables)].join('\n'));
+  made.exec([...dumpSql(path, tables, COMPLETE)].join('\n'));
   made.pragma('writable_schema = RESET');
   return made;
 }
@@ -150,7 +157,7 @@ describe('a dump', () => {
       fc.property(encodings, fc.subarray(PARTS), values, (encoding, parts, given) => {
         const path = join(folder, 'a.db');
         const origin = build(path, encoding, parts, given);
-        const made = remadeByShell(join(folder, 'made.db'), dumpSql(path, []));
+        const made = remadeByShell(join(folder, 'made.db'), dumpSql(path, [], COMPLETE));
         try {
           assert.deepEqual(schema(made), schema(origin));
           assert.deepEqual(contents(made), contents(origin));
@@ -233,6 +240,6 @@ describe('a dump', () => {
     const made = remade(path, ['a']);
     assert.deepEqual(made.prepare('SELECT name FROM sqlite_schema ORDER BY name').pluck().all(), ['a', 'ia']);
     made.close();
-    assert.throws(() => [...dumpSql(path, ['c'])], { code: 'USAGE', hint: /It has a, b\./ });
+    assert.throws(() => [...dumpSql(path, ['c'], COMPLETE)], { code: 'USAGE', hint: /It has a, b\./ });
   });
 });

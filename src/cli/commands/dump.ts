@@ -1,6 +1,8 @@
 import { throwIfAborted } from '../../backup/store-error.ts';
-import { dumpSql } from '../../sqlite/sql-dump.ts';
-import { EXIT_OK } from '../exit.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { dumpSql } from '../../sqlite/dump/sql-dump.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { counted } from '../format.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
@@ -15,18 +17,42 @@ export interface DumpArguments extends OutputArguments {
 /** Characters that are gathered before they are written. */
 const CHUNK_LENGTH = 64 * 1024;
 
+/** Omissions that are shown; the dump has all of them. */
+const OMISSIONS_SHOWN = 20;
+
 /** `sqlsync dump STORE[#WHICH] [TABLE…]`: SQL on stdout; returns the exit status. */
 export function runDumpCommand(args: DumpArguments): Promise<number> {
   return runStoreCommand('dump', args, (output, options) =>
     withSnapshotCopy(args.snapshot, args, output, options, async (path, snapshot) => {
       output.makeRoom();
-      for (const chunk of chunksOf(dumpSql(path, args.tables ?? []))) {
+      const omissions: string[] = [];
+      const statements = dumpSql(path, args.tables ?? [], {
+        onOmission: (omission) => {
+          omissions.push(omission);
+          if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
+        },
+        onRemark: (remark) => output.warning(remark),
+      });
+      for (const chunk of chunksOf(statements)) {
         throwIfAborted(options.signal);
         if (!(await write(chunk, output.options.json))) return EXIT_OK;
       }
-      output.json({ type: 'summary', snapshot });
-      return EXIT_OK;
+      const failure = omissions.length === 0 ? undefined : partial(omissions);
+      if (failure !== undefined) output.error(failure);
+      // Last: the dump came to its end.
+      output.json({ type: 'summary', snapshot, omissions });
+      return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
     }),
+  );
+}
+
+function partial(omissions: readonly string[]): SqlsyncError {
+  return new SqlsyncError(
+    'DUMP_PARTIAL',
+    `The dump leaves out ${counted(omissions.length, 'thing')} that could not be read as SQL`,
+    {
+      hint: 'Each is named in a comment of the dump. `sqlsync restore` has the database as it is; the rest is in the dump.',
+    },
   );
 }
 
