@@ -49,6 +49,8 @@ const VIOLATIONS: Record<string, { code: string; expected: RegExp }> = {
   'src/cli/commands/imports-driver.ts': { code: `import 'better-sqlite3';`, expected: /Only src\/sqlite\// },
   'src/cli/imports-ssh2.ts': { code: `import 'ssh2';`, expected: /Only src\/transport\/ssh\.ts/ },
   'src/sqlite/imports-pages.ts': { code: `import '../pages/hash.ts';`, expected: /lowest layer/ },
+  'src/sqlite/dump/imports-pages.ts': { code: `import '../../pages/hash.ts';`, expected: /lowest layer/ },
+  'src/sqlite/dump/imports-index.ts': { code: `import '../../index.ts';`, expected: /lowest layer/ },
   'src/sqlite/imports-protocol.ts': { code: `import '../../protocol/limits.ts';`, expected: /lowest layer/ },
   'src/sqlite/imports-index.ts': { code: `import '../index.ts';`, expected: /lowest layer/ },
   'src/pages/imports-sync.ts': { code: `import '../sync/sync.ts';`, expected: /src\/pages\/ knows/ },
