@@ -1,6 +1,6 @@
 import type { Outcome } from '../../protocol/messages.ts';
 import type { CopyRunOptions } from '../sync/run-options.ts';
-import type { StoreSnapshot } from './types.ts';
+import type { SalvageReport, StoreSnapshot } from './types.ts';
 
 interface StoreRunOptions extends CopyRunOptions {
   /** Folder of the store. */
@@ -46,6 +46,8 @@ export interface RestoreOptions extends StoreRunOptions {
   readonly followLinks?: boolean;
   /** Compare only. */
   readonly dryRun?: boolean;
+  /** Where not all of the snapshot is left, write to a new file of this host what is. */
+  readonly salvage?: boolean;
 }
 
 export interface RestoreSummary {
@@ -60,5 +62,7 @@ export interface RestoreSummary {
   readonly durationMs: number;
   /** The target did not exist before. */
   readonly created: boolean;
+  /** What the target lacks; undefined where it is the whole snapshot. Only with `salvage`. */
+  readonly salvaged?: SalvageReport | undefined;
   readonly warnings: readonly string[];
 }

@@ -120,6 +120,32 @@ export interface CheckSummary {
   readonly bytesRead: number;
 }
 
+/** What of a database a salvaged file lacks. */
+export interface SalvageReport {
+  readonly pagesLost: number;
+  /** To whom the lost pages belonged, the most first. */
+  readonly objects: readonly SalvagedObject[];
+  /** Tables and indexes of which no page is lost. */
+  readonly objectsWhole: number;
+  /** Page 1, which has the schema, is lost, and is that of this other snapshot; undefined where it is not. */
+  readonly schemaOf: string | undefined;
+  /** Page 1 is lost, and no other snapshot has one: no table has a name. */
+  readonly isSchemaLost: boolean;
+  /** False where the schema may have been another one than that of `schemaOf`. */
+  readonly isSchemaCertain: boolean;
+}
+
+export interface SalvagedObject {
+  /** Of a table or index; 'sqlite_schema', '(free)' for pages without content, '(unknown)' for what lay below other lost pages. */
+  readonly name: string;
+  readonly type: 'table' | 'index' | 'schema' | 'free' | 'unknown';
+  /** The table that it belongs to. */
+  readonly table: string | undefined;
+  readonly pagesLost: number;
+  /** An index that was made anew from its table, so that nothing of it is lost. */
+  readonly isRebuilt: boolean;
+}
+
 export interface StoreStats {
   readonly snapshots: number;
   readonly databases: number;

@@ -117,6 +117,12 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
       ...SYNC_OPTIONS['follow-links'],
       describe: 'Where TARGET is a symbolic link, write the file that it leads to',
     },
+    salvage: {
+      type: 'boolean',
+      default: false,
+      describe:
+        'Where the store is damaged, write what is left of the snapshot to TARGET, a new file; status 24',
+    },
     compress,
     hash,
     ...COMMON_OPTIONS,

@@ -106,6 +106,7 @@ const CHECKS: {
     overwrite: flag,
     replace: flag,
     followLinks: flag,
+    salvage: flag,
     compress,
     onProgress: callback,
     ...COMMON,

@@ -17,9 +17,13 @@ import { PartFile } from './part-file.ts';
 import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
+  readonly beforePublish?: BeforePublish | undefined;
   /** The existing database of another page size that is to be replaced; undefined for a replica that is not there. */
   readonly replaces: DatabaseFile | undefined;
 }
+
+/** What a new file goes through when all its pages are written, before it gets its name. */
+export type BeforePublish = (path: string) => void;
 
 const FIRST_PAGE = 1 as PageNumber;
 
@@ -144,6 +148,7 @@ export class NewReplica implements PageSink {
       const replaces = this.#options.replaces;
       if (this.#firstPage !== undefined) this.#part.write(FIRST_PAGE, this.#ownFirstPage(this.#firstPage));
       await this.#part.finish(this.path, this.#options.mark !== undefined);
+      this.#options.beforePublish?.(this.#part.path);
       if (replaces === undefined) await this.#publish();
       else await this.#copyOver(replaces);
     } catch (error) {

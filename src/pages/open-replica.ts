@@ -13,6 +13,7 @@ import { besideReplica, readOwnMark } from './mark.ts';
 import { isAnothers, ownerOfNewFile, sharingOf } from './ownership.ts';
 import { hasJournal, refuseLeftover } from './leftovers.ts';
 import { NewReplica } from './new-replica.ts';
+import type { BeforePublish } from './new-replica.ts';
 import type { PageSink, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { needsRecovery, replicaError } from './replica-error.ts';
@@ -34,6 +35,8 @@ export interface ReplicaPlace {
 export interface SinkOptions extends ReplicaOptions {
   readonly overwrite: boolean;
   readonly replace: boolean;
+  /** For a replica that is not there yet. */
+  readonly beforePublish?: BeforePublish | undefined;
 }
 
 /**

@@ -2,6 +2,15 @@ import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
 import { databaseUri } from './database-uri.ts';
 
+/** A table or index of a database, as its schema has it. */
+export interface SchemaObject {
+  readonly name: string;
+  readonly type: 'table' | 'index';
+  /** The table that an index is of; a table's own name. */
+  readonly table: string;
+  readonly rootPage: number;
+}
+
 export interface ReaderOptions {
   /** Reads without locks and without -wal and -shm files; only for a file that nobody changes. */
   readonly immutable?: boolean;
@@ -70,6 +79,16 @@ export class DatabaseReader {
   /** How many tables, indexes, views and triggers the schema has. */
   schemaSize(): number {
     return this.#database.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() as number;
+  }
+
+  /** The tables and indexes that have a b-tree. */
+  schemaObjects(): SchemaObject[] {
+    return this.#database
+      .prepare(
+        `SELECT name, type, tbl_name AS "table", rootpage AS rootPage FROM sqlite_schema
+         WHERE type IN ('table', 'index') AND rootpage > 0`,
+      )
+      .all() as SchemaObject[];
   }
 
   /** The table or index that owns each page, for those that some b-tree reaches, by `dbstat`. */

@@ -2,6 +2,7 @@ import { setImmediate as nextTick } from 'node:timers/promises';
 import { RUN_BYTES } from '../../pages/file-pages.ts';
 import { parseHeader } from '../../pages/header.ts';
 import { removeOwnLeftovers } from '../../pages/leftovers.ts';
+import type { BeforePublish } from '../../pages/new-replica.ts';
 import { inspectReplica, openSink } from '../../pages/open-replica.ts';
 import { hostName } from '../../pages/mark.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
@@ -27,12 +28,17 @@ export async function restoreNew(
   source: StoredOrigin,
   snapshot: StoreSnapshot,
   path: string,
-  options: RestoreOptions & { readonly onSinkWarning: (warning: string) => void },
+  options: RestoreOptions & {
+    readonly onSinkWarning: (warning: string) => void;
+    /** All pages are written anew then, also over what an interrupted run left. */
+    readonly beforePublish?: BeforePublish | undefined;
+  },
 ): Promise<boolean> {
-  const { signal, overwrite = false, replace = false, followLinks = false } = options;
+  const { signal, overwrite = false, replace = false, followLinks = false, beforePublish } = options;
+  const isSalvage = beforePublish !== undefined;
   if (source.pageCount === 0) return false;
   const place = inspectReplica(path, { dryRun: false, followLinks });
-  if (place.file !== undefined || place.hasOldPages) return false;
+  if (place.file !== undefined || (place.hasOldPages && !isSalvage)) return false;
   const { pageSize: size, pageCount: pages } = source;
   const target = { pageSize: size, pageCount: pages, fileMode: snapshot.fileMode, ...originOf(snapshot) };
   const busyTimeoutMs = options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS;
@@ -42,15 +48,16 @@ export async function restoreNew(
     overwrite,
     replace,
     mark: undefined,
+    beforePublish,
   });
   if (sink === undefined) return false;
   try {
     // Since it was looked at, a run may have begun here and ended.
-    if (sink.resumed) {
+    if (sink.resumed && !isSalvage) {
       await sink.abort();
       return false;
     }
-    await copyAll(source, sink, snapshot, options);
+    await copyAll(source, sink, snapshot, { ...options, isSalvage });
     throwIfAborted(signal);
     await sink.commit();
   } catch (error) {
@@ -81,7 +88,7 @@ async function copyAll(
   source: StoredOrigin,
   sink: PageSink,
   snapshot: StoreSnapshot,
-  { signal, onProgress }: RestoreOptions,
+  { signal, onProgress, isSalvage }: RestoreOptions & { readonly isSalvage: boolean },
 ): Promise<void> {
   const { pageSize } = source;
   const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
@@ -92,7 +99,7 @@ async function copyAll(
     throwIfAborted(signal);
     const count = Math.min(step, source.pageCount - first + 1);
     const run = source.readPages(pageNumber(first), count);
-    if (first === 1 && parseHeader(run.subarray(0, pageSize))?.pageSize !== pageSize)
+    if (first === 1 && !isSalvage && parseHeader(run.subarray(0, pageSize))?.pageSize !== pageSize)
       throw damaged(
         `snapshots/${snapshot.id}`,
         `names a page 1 that is no database's with pages of ${pageSize} bytes`,

@@ -26,6 +26,7 @@ import { openStoreFolder } from '../files/open-store.ts';
 import type { RestoreOptions, RestoreSummary } from '../options.ts';
 import { refuseWithinStore } from './outside-store.ts';
 import { restoreNew } from './restore-new.ts';
+import { salvageTo } from '../salvage/salvage.ts';
 import { StoredOrigin } from '../snapshots/stored-origin.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreContents } from '../files/store-files.ts';
@@ -52,6 +53,19 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
   try {
+    if (options.salvage === true) {
+      const path = newFileHere(options, target);
+      const salvaged = await salvageTo(
+        path,
+        snapshot,
+        { contents, snapshots },
+        { ...options, onSinkWarning: warn },
+      );
+      return {
+        ...summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt }),
+        salvaged,
+      };
+    }
     if (await isMadeHere(options, target, { contents, snapshot, onSinkWarning: warn }))
       return summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt });
     const { done } = await converse(
@@ -65,6 +79,25 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   } catch (error) {
     throw withIntactSnapshots(toSqlsyncError(error), contents, snapshots);
   }
+}
+
+/** Throws SqlsyncError USAGE where a salvage is asked for that could lose something. */
+function newFileHere({ dryRun, overwrite, replace }: RestoreOptions, target: Location): string {
+  if (target.kind !== 'local') {
+    throw new SqlsyncError(
+      'USAGE',
+      '--salvage writes to a new file of this host; the target is on another one',
+      {
+        hint: 'Name a place here, look at what came of it, and copy that.',
+      },
+    );
+  }
+  const other = Object.entries({ '--dry-run': dryRun, '--overwrite': overwrite, '--replace': replace });
+  const [named] = other.find(([, isGiven]) => isGiven === true) ?? [];
+  if (named === undefined) return resolve(target.path);
+  throw new SqlsyncError('USAGE', `--salvage and ${named} exclude each other`, {
+    hint: 'What is salvaged goes to a new file only: it is not the whole database.',
+  });
 }
 
 /** True where the target was a file of this host that was not there, and is now. */
@@ -153,7 +186,8 @@ function withIntactSnapshots(
     ids.length === 0
       ? 'Every snapshot needs a file that is damaged; `sqlsync check STORE --read-data` tells which can be restored nevertheless.'
       : `These snapshots need nothing that was found damaged, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}; \`sqlsync check STORE --read-data\` looks at everything.`;
-  return new SqlsyncError(failure.code, failure.message, { hint, cause: failure });
+  const salvage = '`restore --salvage` writes what is left of this one to a new file.';
+  return new SqlsyncError(failure.code, failure.message, { hint: `${hint} ${salvage}`, cause: failure });
 }
 
 function summarize(

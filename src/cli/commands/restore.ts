@@ -1,9 +1,13 @@
 import { runRestore } from '../../backup/copy/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
-import { EXIT_OK } from '../exit.ts';
+import type { SalvageReport } from '../../backup/types.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatDuration, formatLocalTime, formatPages } from '../format.ts';
+import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
+import { describeSalvage } from '../store/describe-salvage.ts';
 import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
 import { openStoreAt, runStoreCommand, storeFolder } from '../store/store-command.ts';
 import { remoteOptionsOf } from './common-options.ts';
@@ -19,6 +23,7 @@ export interface RestoreArguments extends CommonArguments {
   readonly overwrite: boolean;
   readonly replace: boolean;
   readonly followLinks: boolean;
+  readonly salvage: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
 }
@@ -26,20 +31,35 @@ export interface RestoreArguments extends CommonArguments {
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
 export function runRestoreCommand(args: RestoreArguments): Promise<number> {
   return runStoreCommand('restore', args, async (output, { signal: interruption }) => {
-    const { target, dryRun, overwrite, replace, followLinks, compress, hash } = args;
+    const { target, dryRun, overwrite, replace, followLinks, salvage, compress, hash } = args;
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
     const { maxTimeMs, ...remote } = remoteOptionsOf(args);
     const store = await openStoreAt(folder);
     const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args);
-    const modes = { dryRun, overwrite, replace, followLinks, compress, hash };
+    const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
     const listeners = copyListeners(output);
     const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
       runRestore({ store: storeFolder(folder), snapshot, target, ...modes, ...remote, ...listeners, signal }),
     ).finally(() => listeners.end());
     output.json({ type: 'summary', ...summary });
+    if (summary.salvaged !== undefined) return sayIncomplete(output, summary, summary.salvaged);
     output.result(describe(summary));
     return EXIT_OK;
   });
+}
+
+/** Returns the exit status of a target that is not the whole snapshot. */
+function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageReport): number {
+  output.result(describeSalvage(summary, report));
+  // The exit status alone would tell nobody who was quiet.
+  if (output.options.verbosity === 'quiet' && !output.options.json) {
+    throw new SqlsyncError(
+      'SNAPSHOT_INCOMPLETE',
+      `${summary.target} lacks ${formatPages(report.pagesLost)} of the snapshot`,
+      { hint: 'Without -q it is said to which tables they belonged.' },
+    );
+  }
+  return exitStatusOf('SNAPSHOT_INCOMPLETE');
 }
 
 function describe(summary: RestoreSummary): string {
