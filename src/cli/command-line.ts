@@ -26,6 +26,8 @@ export interface CommandLine {
   readonly options: readonly string[];
   /** The option that takes the next word, where there will be one. */
   readonly expectsValue: KnownOption | undefined;
+  /** Words that end with an option that takes a value, and are not followed by one. */
+  readonly withoutValue: readonly string[];
 }
 
 /** Reads the words as yargs does, but knows the options before the command. Pure. */
@@ -34,36 +36,47 @@ export function readCommandLine(words: readonly string[]): CommandLine {
   const known = allOptions();
   const operands: string[] = [];
   const options: string[] = [];
+  const withoutValue: string[] = [];
   let commandAt = -1;
   let expectsValue: KnownOption | undefined;
   for (const [i, word] of words.entries()) {
+    const isOption = isOptionWord(word);
+    if (isOption && expectsValue !== undefined && expectsValue.type !== 'boolean') {
+      withoutValue.push(words[i - 1] as string);
+    }
     if (word === '--') {
+      expectsValue = undefined;
       operands.push(...words.slice(i + 1));
       break;
     }
-    const isOption = isOptionWord(word);
+    if (word.trim() === '' && expectsValue?.type === 'number') withoutValue.push(words[i - 1] as string);
     const isValue = !isOption && expectsValue !== undefined && takes(expectsValue, word);
     expectsValue = isOption ? optionTaking(word, known) : undefined;
+    if (/^--[^=]+=$/.test(word) && takesValue(word.slice(0, -1), known)) withoutValue.push(word.slice(0, -1));
     if (isOption) options.push(word);
     else if (isValue) continue;
     else if (operands.length === 0 && commandAt === -1 && COMMANDS.has(word)) commandAt = i;
     else operands.push(word);
   }
   const command = words[commandAt] ?? 'sync';
-  return { command, commandAt, operands, options, expectsValue };
+  return { command, commandAt, operands, options, expectsValue, withoutValue };
 }
 
 /**
  * Says what is wrong with a command line where yargs would blame something else: it takes the word after an option
  * that it does not know for the value of that. Throws SqlsyncError USAGE.
  */
-export function checkCommandLine({ command, operands, options }: CommandLine): void {
+export function checkCommandLine(line: CommandLine): void {
+  const { command, operands, options, expectsValue, withoutValue } = line;
   if (options.some((word) => ['--help', '-h', '--version'].includes(word))) return;
   const known = optionsOfCommand(command);
   for (const word of options) {
     const unknown = unknownOption(word, known);
     if (unknown !== undefined) throw unknownOptionError(unknown, command, Object.keys(known));
   }
+  const lacking =
+    withoutValue[0] ?? (expectsValue?.type === 'boolean' ? undefined : expectsValue && options.at(-1));
+  if (lacking !== undefined) throw withoutValueError(lacking, command);
   if (command !== 'sync' && command !== 'verify') return;
   const meant = command === 'sync' ? misspelt(operands[0] ?? '') : undefined;
   if (meant !== undefined) throw unknownCommandError(operands, meant);
@@ -94,6 +107,11 @@ function optionTaking(word: string, known: Readonly<Record<string, KnownOption>>
     .split('')
     .some((letter) => byLetter(letter, known)?.type !== 'boolean');
   return takesRest ? undefined : byLetter(last, known);
+}
+
+function takesValue(word: string, known: Readonly<Record<string, KnownOption>>): boolean {
+  const option = optionTaking(word, known);
+  return option !== undefined && option.type !== 'boolean';
 }
 
 /** The part of `word` that is no option of those, or undefined. */
@@ -137,6 +155,13 @@ function unknownCommandError([first = '', ...rest]: readonly string[], meant: st
   const words = [meant, ...rest].map((word) => sanitizeText(word, 400)).join(' ');
   return new SqlsyncError('USAGE', `unknown command "${sanitizeText(first, 100)}"`, {
     hint: `Did you mean \`sqlsync ${words}\`? A database that is called ${sanitizeText(first, 100)} is ./${sanitizeText(first, 100)}.`,
+  });
+}
+
+function withoutValueError(word: string, command: string): SqlsyncError {
+  const name = word.startsWith('--') ? word : `-${word.at(-1)}`;
+  return new SqlsyncError('USAGE', `${sanitizeText(name, 100)} needs a value`, {
+    hint: `One that begins with a dash is given as ${sanitizeText(name, 100)}=VALUE. See \`sqlsync ${command === 'sync' ? '' : `${command} `}--help\`.`,
   });
 }
 

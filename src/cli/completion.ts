@@ -2,19 +2,19 @@ import { readCommandLine } from './command-line.ts';
 import { optionsOfCommand } from './known-options.ts';
 import { STORE_COMMAND_NAMES } from './store-options.ts';
 
-/** What the scripts of yargs call the program with; the words of the command line follow, its name first. */
+/** What the scripts below call the program with; the words of the command line follow, its name first. */
 export const COMPLETION_FLAG = '--get-yargs-completions';
 
 const COMMANDS = ['verify', 'setup', 'completion', ...STORE_COMMAND_NAMES];
 
-/**
- * What the last of the words may become. Nothing where a file is due: the shell then completes file names itself,
- * which it would not do beside a single word of ours. Pure.
- */
+/** Among the completions: names of files are due too, which the shell knows. */
+const FILES = ':files';
+
+/** What the last of the words may become. Pure. */
 export function completions(words: readonly string[]): string[] {
   const before = words.slice(1, -1);
   const current = words.at(-1) ?? '';
-  if (before.includes('--')) return [];
+  if (before.includes('--')) return [FILES];
   // bash makes words of their own of `=` and what stands around it.
   const line = readCommandLine(before.filter((word) => word !== '='));
   if (current.startsWith('-')) {
@@ -23,8 +23,46 @@ export function completions(words: readonly string[]): string[] {
   }
   const { expectsValue } = line;
   if (expectsValue !== undefined && expectsValue.type !== 'boolean') {
-    return (expectsValue.choices ?? []).filter((choice) => choice.startsWith(current));
+    return expectsValue.choices?.filter((choice) => choice.startsWith(current)) ?? [FILES];
   }
   const isFirst = line.commandAt === -1 && line.operands.length === 0;
-  return isFirst && current !== '' ? COMMANDS.filter((command) => command.startsWith(current)) : [];
+  return [...(isFirst ? COMMANDS.filter((command) => command.startsWith(current)) : []), FILES];
+}
+
+/**
+ * Files with quotes, `~` and the like are left to bash, which knows how to read and write them. What sqlsync keeps beside
+ * a database (.app.db.sqlsync…) is nobody's argument.
+ */
+const BASH = `_sqlsync() {
+  local current="\${COMP_WORDS[COMP_CWORD]}" word
+  local -a offered=() words=()
+  while IFS= read -r word; do offered+=("$word"); done < <(
+    sqlsync ${COMPLETION_FLAG} "\${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null
+  )
+  COMPREPLY=()
+  for word in "\${offered[@]}"; do
+    if [ "$word" != '${FILES}' ]; then words+=("$word"); continue; fi
+    case "$current" in *[\\\\\\"\\'\\$~\\\`]*) break ;; esac
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r word; do
+      case "\${word##*/}" in . | .. | .*.sqlsync*) ;; *) COMPREPLY+=("$word") ;; esac
+    done < <(compgen -f -- "$current")
+  done
+  COMPREPLY+=("\${words[@]}")
+}
+complete -o bashdefault -o default -F _sqlsync sqlsync`;
+
+const ZSH = `#compdef sqlsync
+_sqlsync() {
+  local -a offered
+  offered=("\${(@f)$(sqlsync ${COMPLETION_FLAG} "\${(@)words[1,CURRENT]}" 2>/dev/null)}")
+  compadd -- \${offered:#${FILES}}
+  (( \${offered[(Ie)${FILES}]} )) && _files -F '(.*.sqlsync*)'
+}
+(( $+functions[compdef] )) && compdef _sqlsync sqlsync`;
+
+/** What a user's shell is to run at its start; the shell is that of SHELL where none is named. */
+export function completionScript(shell: string | undefined): string {
+  const isZsh = shell === 'zsh' || (shell === undefined && /zsh$/.test(process.env['SHELL'] ?? ''));
+  return `### sqlsync completion; put it into ~/.${isZsh ? 'zshrc' : 'bashrc'}\n${isZsh ? ZSH : BASH}`;
 }

@@ -4,7 +4,7 @@ import { checkDecoding } from '../path-names.ts';
 import { isLibraryChild } from '../library/messages.ts';
 import { VERSION } from '../sync/program.ts';
 import { checkCommandLine, kebabCase, readCommandLine } from './command-line.ts';
-import { COMPLETION_FLAG, completions } from './completion.ts';
+import { COMPLETION_FLAG, completionScript, completions } from './completion.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
 import { allOptions } from './known-options.ts';
 import type { AgentArguments } from './commands/agent.ts';
@@ -63,22 +63,26 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 function describe(parser: Argv, command: string, setStatus: (status: number) => void): Argv {
-  return addStoreCommands(addCommands(parser.usage(DESCRIPTION), setStatus), setStatus)
-    .example(EXAMPLES)
-    .epilogue(EPILOGUE)
-    .version(VERSION)
-    .alias('help', 'h')
-    .parserConfiguration({ 'parse-positional-numbers': false })
-    .middleware(lastOfEach, true)
-    .strict()
-    .exitProcess(false)
-    .wrap(Math.min(100, process.stdout.columns ?? 100))
-    .fail((message, error) => {
-      // YError is how yargs itself complains; anything else comes from a command.
-      if (error instanceof Error && error.name !== 'YError') throw error;
-      const help = command === 'sync' ? 'sqlsync --help' : `sqlsync ${command} --help`;
-      throw new SqlsyncError('USAGE', message || error?.message || '', { hint: `See \`${help}\`.` });
-    });
+  return (
+    addStoreCommands(addCommands(parser.usage(DESCRIPTION), setStatus), setStatus)
+      .example(EXAMPLES)
+      .epilogue(EPILOGUE)
+      .version(VERSION)
+      // Not the user's: what yargs says stands beside what we say.
+      .locale('en')
+      .alias('help', 'h')
+      .parserConfiguration({ 'parse-positional-numbers': false })
+      .middleware(lastOfEach, true)
+      .strict()
+      .exitProcess(false)
+      .wrap(Math.min(100, process.stdout.columns ?? 100))
+      .fail((message, error) => {
+        // YError is how yargs itself complains; anything else comes from a command.
+        if (error instanceof Error && error.name !== 'YError') throw error;
+        const help = command === 'sync' ? 'sqlsync --help' : `sqlsync ${command} --help`;
+        throw new SqlsyncError('USAGE', message || error?.message || '', { hint: `See \`${help}\`.` });
+      })
+  );
 }
 
 function addCommands(parser: Argv, setStatus: (status: number) => void): Argv {
@@ -127,7 +131,13 @@ function addCommands(parser: Argv, setStatus: (status: number) => void): Argv {
       const { runBuildBindingCommand } = await import('./commands/build-binding.ts');
       setStatus(await runBuildBindingCommand());
     })
-    .command('completion', 'Print a script for shell completion', {}, () => printCompletion(parser));
+    .command(
+      'completion [shell]',
+      'Print a script for shell completion',
+      (command) =>
+        command.positional('shell', { choices: ['bash', 'zsh'], describe: 'Default: that of SHELL' }),
+      ({ shell }) => void process.stdout.write(`${completionScript(shell)}\n`),
+    );
 }
 
 /**
@@ -141,11 +151,6 @@ function lastOfEach(args: Record<string, unknown>): void {
     const option = known[byAlias.get(key) ?? kebabCase(key)];
     if (Array.isArray(value) && option !== undefined && option.array !== true) args[key] = value.at(-1);
   }
-}
-
-/** Not yargs' own `.completion()`: as nothing ends the process, it would go on to miss the arguments of a sync. */
-function printCompletion(parser: Argv): void {
-  parser.showCompletionScript();
 }
 
 function printCompletions(words: readonly string[]): number {

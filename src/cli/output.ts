@@ -2,6 +2,7 @@ import { styleText } from 'node:util';
 import { sanitizeText, systemErrorCode } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { exitStatusOf } from './exit.ts';
+import { wrapText } from './wrap.ts';
 
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
 
@@ -9,6 +10,9 @@ export interface OutputOptions {
   readonly json: boolean;
   readonly verbosity: Verbosity;
 }
+
+/** Of the lines after the first. */
+const INDENT = 'sqlsync: '.length;
 
 /** Characters of output that are kept for whoever is told of a failure. */
 const TAIL_MAX_LENGTH = 8192;
@@ -67,7 +71,7 @@ export class Output {
     if (this.options.json || this.options.verbosity === 'quiet') return;
     this.beforeWrite();
     // Paths and tags in it may be anybody's.
-    write(process.stdout, `${sanitizeText(text, Infinity)}\n`);
+    write(process.stdout, `${wrapped(sanitizeText(text, Infinity), process.stdout)}\n`);
   }
 
   warning(text: string): void {
@@ -100,7 +104,7 @@ export class Output {
     if (this.options.json) return;
     // Names in it may be a peer's, or a user's who fetches a file that somebody else named.
     this.#say(`${colour('red', 'sqlsync:')} ${shown(message, 4000)} [${code}]`);
-    if (hint !== undefined) this.#say(`${' '.repeat('sqlsync: '.length)}${shown(hint, 4000)}`);
+    if (hint !== undefined) this.#say(`${' '.repeat(INDENT)}${shown(hint, 4000)}`);
     if (code === 'INTERNAL' && this.options.verbosity === 'verbose' && error.cause instanceof Error) {
       this.#say(error.cause.stack ?? '');
     }
@@ -113,7 +117,7 @@ export class Output {
 
   #say(text: string): void {
     this.beforeWrite();
-    write(process.stderr, `${text}\n`);
+    write(process.stderr, `${wrapped(text, process.stderr, INDENT)}\n`);
   }
 }
 
@@ -151,7 +155,12 @@ function colour(format: 'red' | 'yellow', text: string): string {
   return styleText(format, text, { stream: process.stderr });
 }
 
+/** For a terminal, whose width may be unknown (0); what reads a pipe or a file wants the lines as they are. */
+function wrapped(text: string, stream: NodeJS.WriteStream, indent?: number): string {
+  return stream.isTTY ? wrapText(text, stream.columns || 80, indent) : text;
+}
+
 /** Safe to show, and with its further lines set in: none of them can pass for one of ours. */
 function shown(text: string, maxLength: number): string {
-  return sanitizeText(text, maxLength).replaceAll('\n', `\n${' '.repeat('sqlsync: '.length)}`);
+  return sanitizeText(text, maxLength).replaceAll('\n', `\n${' '.repeat(INDENT)}`);
 }

@@ -2,6 +2,7 @@ import type { StoreProgress } from '../backup/types.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
 import { formatBytes, formatDuration, formatShare } from './format.ts';
 import type { Output } from './output.ts';
+import { cutToColumns } from './wrap.ts';
 
 /** Between two updates of the line, in milliseconds. */
 const INTERVAL_MS = 100;
@@ -40,7 +41,7 @@ class StatusLine {
     this.#shown = true;
     // 0 on a terminal that does not know its size.
     const columns = process.stderr.columns || 80;
-    process.stderr.write(`${CLEAR_LINE}${text.slice(0, columns - 1)}`);
+    process.stderr.write(`${CLEAR_LINE}${cutToColumns(text, columns - 1)}`);
   }
 
   clear(): void {

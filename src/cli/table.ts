@@ -1,4 +1,5 @@
 import { sanitizeText } from '../errors.ts';
+import { columnsOf, padToColumns } from './wrap.ts';
 
 export interface Column<Row> {
   readonly title: string;
@@ -13,14 +14,13 @@ export function formatTable<Row>(rows: readonly Row[], columns: readonly Column<
   );
   const used = columns.flatMap((column, i) => (cells.some((line) => line[i] !== '') ? [{ column, i }] : []));
   const widths = used.map(({ column, i }) =>
-    Math.max(column.title.length, ...cells.map((line) => line[i]?.length ?? 0)),
+    Math.max(columnsOf(column.title), ...cells.map((line) => columnsOf(line[i] ?? ''))),
   );
   const format = (line: readonly string[]): string =>
     used
       .map(({ column }, at) => {
         const cell = line[at] ?? '';
-        const width = widths[at] ?? 0;
-        return column.isRight === true ? cell.padStart(width) : cell.padEnd(width);
+        return padToColumns(cell, widths[at] ?? 0, column.isRight);
       })
       .join('  ')
       .trimEnd();

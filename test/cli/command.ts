@@ -56,6 +56,8 @@ export interface CommandOptions {
   readonly detached?: boolean;
   /** Its stdout and stderr are one terminal; what is shown there comes as the stdout of the run. */
   readonly terminal?: boolean;
+  /** The width of that terminal; 80 without it. */
+  readonly columns?: number;
 }
 
 /** Every command loads some 60 modules; Node.js keeps their compiled form here, by their content. */
@@ -70,7 +72,7 @@ export class Command {
 
   constructor(args: readonly string[], options: CommandOptions = {}) {
     const [command, ...rest] =
-      options.terminal === true ? onTerminal(args) : [process.execPath, PROGRAM, ...args];
+      options.terminal === true ? onTerminal(args, options.columns) : [process.execPath, PROGRAM, ...args];
     this.child = spawn(command as string, rest, {
       env: environment(options),
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -228,11 +230,18 @@ function mayBeReadByAll(path: string): boolean {
 }
 
 /** The command line that gives it a terminal. */
-function onTerminal(args: readonly string[]): string[] {
+function onTerminal(args: readonly string[], columns: number = 80): string[] {
   const words = [process.execPath, PROGRAM, ...args].map(
     (word) => `'${word.replaceAll("'", String.raw`'\''`)}'`,
   );
-  return ['script', '--quiet', '--return', '--command', words.join(' '), '/dev/null'];
+  return [
+    'script',
+    '--quiet',
+    '--return',
+    '--command',
+    `stty cols ${columns}; ${words.join(' ')}`,
+    '/dev/null',
+  ];
 }
 
 function environment(options: CommandOptions): NodeJS.ProcessEnv {

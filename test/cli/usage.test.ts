@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { exitStatusOf } from '../../src/cli/exit.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
-import { folderState, jsonLines, sqlsync } from './command.ts';
+import { PROGRAM, folderState, jsonLines, sqlsync } from './command.ts';
 import { tempDir } from '../support/compare.ts';
 import { smallDatabase } from '../pages/databases.ts';
 
@@ -96,17 +96,68 @@ describe('completion', () => {
   });
 
   test('offers a command where its first letters stand first', async () => {
-    assert.deepEqual(await complete('ver'), ['verify']);
-    assert.deepEqual(await complete('--json', 'co'), ['completion']);
-    assert.deepEqual(await complete('s'), ['setup', 'snapshots', 'stats']);
-    assert.deepEqual(await complete('a.db', 'v'), []);
+    assert.deepEqual(await complete('ver'), ['verify', ':files']);
+    assert.deepEqual(await complete('--json', 'co'), ['completion', ':files']);
+    assert.deepEqual(await complete('s'), ['setup', 'snapshots', 'stats', ':files']);
+    assert.deepEqual(await complete('a.db', 'v'), [':files']);
   });
 
-  test('offers nothing where a file is due, so that the shell completes file names', async () => {
-    for (const words of [[''], ['app'], ['a.db', ''], ['verify', ''], ['--identity', ''], ['--', '-']])
-      assert.deepEqual(await complete(...words), [], words.join(' '));
+  test('offers files where one may stand, and all commands beside them where one may stand first', async () => {
+    const first = await complete('');
+    for (const name of ['verify', 'setup', 'backup', 'restore', 'completion'])
+      assert.ok(first.includes(name));
+    assert.ok(first.includes(':files'));
+    assert.ok(!first.includes('agent'));
+    for (const words of [['app'], ['a.db', ''], ['verify', ''], ['--identity', ''], ['--', '-']])
+      assert.deepEqual(await complete(...words), [':files'], words.join(' '));
+  });
+
+  test('in bash offers commands and files, and never what sqlsync keeps beside a database', async (t) => {
+    const folder = tempDir(t);
+    mkdirSync(join(folder, 'verified'));
+    for (const name of ['a b.db', 'app.db', '.app.db.sqlsync', '.app.db.sqlsync-part', '.hidden'])
+      writeFileSync(join(folder, name), '');
+    const { stdout: script } = await sqlsync(['completion', 'bash']);
+    const completed = (...words: string[]): string[] => {
+      const { stdout, stderr } = spawnSync(
+        'bash',
+        ['--norc', '-c', COMPLETE_IN_BASH, 'bash', script, ...words],
+        {
+          cwd: folder,
+          encoding: 'utf8',
+          env: { ...process.env, NODE: process.execPath, PROGRAM },
+        },
+      );
+      assert.equal(stderr, '');
+      return stdout.split('\n').filter(Boolean).sort();
+    };
+    const first = completed('');
+    for (const name of ['verify', 'backup', 'verified', 'app.db', 'a b.db', '.hidden'])
+      assert.ok(first.includes(name), name);
+    assert.deepEqual(
+      first.filter((name) => name.includes('.sqlsync')),
+      [],
+    );
+    assert.deepEqual(completed('ver'), ['verified', 'verify']);
+    assert.deepEqual(completed('app.db', 'a'), ['a b.db', 'app.db']);
+    assert.deepEqual(completed('app.db', './a'), ['./a b.db', './app.db']);
+    assert.deepEqual(completed('app.db', '.'), ['.hidden']);
+    assert.deepEqual(completed('verify', '--bus'), ['--busy-timeout']);
+    assert.deepEqual(completed('--compress', 'z'), ['zstd']);
   });
 });
+
+/** Runs the completion of `sqlsync WORD…` as bash does for the last word, which is the one that is typed. */
+const COMPLETE_IN_BASH = `
+sqlsync() { "$NODE" "$PROGRAM" "$@"; }
+compopt() { :; } # works only while readline completes
+eval "$1"
+shift
+COMP_WORDS=(sqlsync "$@")
+COMP_CWORD=$#
+COMP_LINE="\${COMP_WORDS[*]}"
+_sqlsync
+printf '%s\\n' "\${COMPREPLY[@]}"`;
 
 test('sqlsync completion prints a script that a shell takes', async () => {
   const { status, stdout, stderr } = await sqlsync(['completion']);
@@ -135,7 +186,22 @@ describe('a command line that is wrong', () => {
     [['a.db', 'b.db', '--busy-timeout', '-1'], /--busy-timeout: -1/],
     [['a.db', 'b.db', '--timeout', '1e9'], /--timeout: 1000000000/],
     [['a.db', 'b.db', '-q', '-v'], /exclude/],
-    [['a.db', 'b.db', '--identity'], /identity/],
+    [['a.db', 'b.db', '--identity'], /--identity needs a value/],
+    [['a.db', 'b.db', '--timeout'], /--timeout needs a value/],
+    [['--timeout', '-v', 'a.db', 'b.db'], /--timeout needs a value/],
+    [['a.db', 'b.db', '--retry'], /--retry needs a value/],
+    [['a.db', 'b.db', '--retry', '-v'], /--retry needs a value/],
+    [['--retry', '--', 'a.db', 'b.db'], /--retry needs a value/],
+    [['a.db', 'b.db', '--retry='], /--retry needs a value/],
+    [['a.db', 'b.db', '--rsh'], /--rsh needs a value/],
+    [['a.db', 'b.db', '-vp'], /-p needs a value/],
+    [['a.db', 'b.db', '-p', '-v'], /-p needs a value/],
+    [['a.db', 'b.db', '--retry', ''], /--retry needs a value/],
+    [['a.db', 'b.db', '--timeout', ''], /--timeout needs a value/],
+    [['a.db', 'b.db', '--max-time', ' '], /--max-time needs a value/],
+    [['backup', 'a.db', 'store', '--keep-last'], /--keep-last needs a value/],
+    [['snapshots', 'store', '--tag', '-v'], /--tag needs a value/],
+    [['agent', '--restrict'], /--restrict needs a value/],
     [['--overwite', 'a.db', 'b.db'], /unknown option --overwite.*\n.*mean --overwrite\?/],
     [['a.db', '--jsno', 'b.db'], /unknown option --jsno.*\n.*mean --json\?/],
     [['-dry-run', 'a.db', 'b.db'], /unknown option -dry-run.*\n.*mean --dry-run\?/],
