@@ -63,6 +63,6 @@ _sqlsync() {
 
 /** What a user's shell is to run at its start; the shell is that of SHELL where none is named. */
 export function completionScript(shell: string | undefined): string {
-  const isZsh = shell === 'zsh' || (shell === undefined && /zsh$/.test(process.env['SHELL'] ?? ''));
+  const isZsh = shell === 'zsh' || (shell === undefined && process.env['SHELL']?.endsWith('zsh') === true);
   return `### sqlsync completion; put it into ~/.${isZsh ? 'zshrc' : 'bashrc'}\n${isZsh ? ZSH : BASH}`;
 }

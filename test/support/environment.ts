@@ -1,6 +1,6 @@
 /**
  * Gives the tests, and all that they start, one and the same surroundings: no variable of the user takes part, no file of
- * their home, no `sqlsync` of theirs on the PATH, no configuration of their ssh. `npm test` loads this before any test
+ * their home, no `sqlsync` of theirs on the PATH, no configuration of their ssh and sqlite3. `npm test` loads this before any test
  * file; test files get it with the modules of this folder too, so that one that runs alone has the same.
  */
 import { accessSync, chmodSync, constants, mkdirSync, mkdtempSync, readdirSync, realpathSync } from 'node:fs';
@@ -29,7 +29,7 @@ function cleanUp(): void {
   process.umask(0o022);
   for (const name of ['home', 'bin']) mkdirSync(join(folder, name));
   const path = withoutSqlsync(process.env['PATH'] ?? '', folder);
-  isolateSsh(join(folder, 'bin'), path);
+  isolatePrograms(join(folder, 'bin'), path);
   for (const name of Object.keys(process.env)) if (!KEPT.test(name)) delete process.env[name];
   Object.assign(process.env, {
     [CLEAN]: folder,
@@ -63,14 +63,17 @@ export function withoutSqlsync(path: string, folder: string): string {
   return folders.join(delimiter);
 }
 
-/** OpenSSH finds its user's files by the password database and not by HOME. A later -F, as tests give it, counts. */
-function isolateSsh(bin: string, path: string): void {
-  const ssh = path
-    .split(delimiter)
-    .map((entry) => join(entry, 'ssh'))
-    .find((program) => existsSync(program));
-  if (ssh === undefined) return;
-  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\nexec '${ssh}' -F none "$@"\n`, { mode: 0o755 });
+/** Programs that find their user's files by the password database and not by HOME, and what makes them read none. */
+const WITHOUT_FILES = { ssh: '-F none', sqlite3: '-init /dev/null' };
+
+/** The same options from a test come later, and so count. */
+function isolatePrograms(bin: string, path: string): void {
+  for (const [name, options] of Object.entries(WITHOUT_FILES)) {
+    const programs = path.split(delimiter).map((entry) => join(entry, name));
+    const program = programs.find((candidate) => existsSync(candidate));
+    if (program === undefined) continue;
+    writeFileSync(join(bin, name), `#!/bin/sh\nexec '${program}' ${options} "$@"\n`, { mode: 0o755 });
+  }
 }
 
 /** As the system has them: a shell of `su` or `sudo` may still name another user. */
