@@ -13,6 +13,8 @@ interface Surroundings {
   readonly umask: number;
   readonly found: string;
   readonly configuration: string;
+  /** How the program of that name begins. */
+  readonly sqlite3: string;
 }
 
 /** What a test finds that is started with `env` besides. */
@@ -22,7 +24,9 @@ function surroundings(env: NodeJS.ProcessEnv): Surroundings {
     const run = (command) => execSync(command + ' || true', { encoding: 'utf8' }).trim();
     const found = run('command -v sqlsync');
     const configuration = run('ssh -G db1 2>/dev/null');
-    process.stdout.write(JSON.stringify({ env: process.env, umask: process.umask(), found, configuration }));`;
+    const sqlite3 = run('head -c 1000 "$(command -v sqlite3)"');
+    process.stdout.write(
+      JSON.stringify({ env: process.env, umask: process.umask(), found, configuration, sqlite3 }));`;
   const { SQLSYNC_TEST_SURROUNDINGS: _, ...mine } = process.env;
   const { stdout, stderr } = spawnSync(
     process.execPath,
@@ -97,6 +101,10 @@ test('a temporary folder that is a link, or has a space in its name, is another 
   assert.doesNotMatch(surroundings({ TMPDIR: join(folder, 'with spaces') }).env['TMPDIR'] ?? '', / /);
 });
 
+test('sqlite3 reads no settings of the user', { skip: !hasSqlite3() }, () => {
+  assert.match(surroundings({}).sqlite3, /exec '.*sqlite3' -init \/dev\/null "\$@"/);
+});
+
 test('files are made with an ordinary umask, and ssh reads no configuration', { skip: !hasSsh() }, () => {
   const before = process.umask(0o077);
   try {
@@ -108,6 +116,10 @@ test('files are made with an ordinary umask, and ssh reads no configuration', { 
     process.umask(before);
   }
 });
+
+function hasSqlite3(): boolean {
+  return spawnSync('sqlite3', ['--version']).status === 0;
+}
 
 function hasSsh(): boolean {
   return spawnSync('ssh', ['-V']).status === 0;

@@ -18,6 +18,9 @@ const CLEAN = 'SQLSYNC_TEST_SURROUNDINGS';
 /** A socket's path has room for about 100 characters, and configuration files of sshd and shells none for spaces. */
 const MAX_TEMPORARY_LENGTH = 50;
 
+/** Programs that find their user's files by the password database and not by HOME, and what makes them read none. */
+const WITHOUT_FILES = { ssh: '-F none', sqlite3: '-init /dev/null' };
+
 if (process.env[CLEAN] === undefined) cleanUp();
 
 function cleanUp(): void {
@@ -62,9 +65,6 @@ export function withoutSqlsync(path: string, folder: string): string {
   });
   return folders.join(delimiter);
 }
-
-/** Programs that find their user's files by the password database and not by HOME, and what makes them read none. */
-const WITHOUT_FILES = { ssh: '-F none', sqlite3: '-init /dev/null' };
 
 /** The same options from a test come later, and so count. */
 function isolatePrograms(bin: string, path: string): void {
