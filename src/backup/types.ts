@@ -25,6 +25,8 @@ export interface StoreSnapshot {
   readonly root: string | undefined;
   /** The snapshot that it was compared with. */
   readonly parent: string | undefined;
+  /** One more than the highest of the snapshots that were in the store when it was made; older programs recorded none. */
+  readonly generation?: number | undefined;
   /** Name and version of the program that wrote it. */
   readonly program: string;
   readonly statistics: SnapshotStatistics;
@@ -185,7 +187,7 @@ export interface Store {
   /** For people: the folder or address. */
   readonly description: string;
   readonly id: string;
-  /** All snapshots, oldest first. Damaged records are left out and told by `onWarning`, and by `onUnreadable` with their ids. */
+  /** All snapshots in the order in which they were made, the oldest first. Damaged records are left out and told by `onWarning`, and by `onUnreadable` with their ids. */
   snapshots(options?: SnapshotListeners): Promise<StoreSnapshot[]>;
   /** The one snapshot whose id begins with `prefix` (at least 4 digits); for `latest` the newest, if all are of one database. */
   find(prefix: string): Promise<StoreSnapshot>;

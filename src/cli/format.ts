@@ -20,12 +20,6 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(seconds / 3600)} h ${pad(Math.floor((seconds % 3600) / 60))} min`;
 }
 
-/** A time on this machine's clock: 2026-11-21 08:00:00. */
-export function formatLocalTime(time: Date): string {
-  const date = [time.getFullYear(), time.getMonth() + 1, time.getDate()].map(pad).join('-');
-  return `${date} ${[time.getHours(), time.getMinutes(), time.getSeconds()].map(pad).join(':')}`;
-}
-
 /** A count with separators: 256,000. */
 export function formatCount(count: number): string {
   return count.toLocaleString('en-US');

@@ -53,6 +53,11 @@ const KEEP_OPTIONS: StoreOptions = {
     nargs: 1,
     describe: 'Keep all that have this tag, or all of tag,tag',
   },
+  'group-by': {
+    type: 'string',
+    nargs: 1,
+    describe: 'Apply the policy to snapshots that have these in common: host, path, tags (default host,path)',
+  },
 } as const;
 
 /** Which snapshots of a store are meant. */

@@ -117,7 +117,12 @@ describe('STORE#WHICH', () => {
       assert.equal(chooseSnapshot(HISTORY, which).id, HISTORY[at]?.id, which);
     }
     for (const [snapshots, which, host, message] of [
-      [HISTORY, '2026-11-18', 'db1', /before the end of 2026-11-18; the oldest .* 2026-11-19 12:00:00$/],
+      [
+        HISTORY,
+        '2026-11-18',
+        'db1',
+        /before the end of 2026-11-18; the oldest .* 2026-11-19 12:00:00\+01:00$/,
+      ],
       [HISTORY, 'latest', 'db2', /^The store has snapshots, but none of that --path and --host$/],
       [[], 'latest', undefined, /^The store has no snapshot yet$/],
     ] as const)

@@ -61,6 +61,7 @@ export async function copyIntoStore(
       seed,
       tags,
       host,
+      onWarning: job.onWarning,
       bytesReceived: () => connection.bytesReceived,
       onStored: (snapshot, { hashes, packs }) => (stored = { snapshot, seed, packs, hashes }),
     });

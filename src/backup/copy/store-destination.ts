@@ -11,10 +11,11 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 import { PackWriter } from '../objects/pack-writer.ts';
 import { forgetSnapshots } from '../prune/forget.ts';
 import { encodeSnapshot } from '../files/snapshot-record.ts';
+import { nextGeneration } from '../snapshots/snapshot-order.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { TreeShape } from '../snapshots/snapshot-tree.ts';
 import { Soundness } from '../objects/soundness.ts';
-import { addPack, putRecord } from '../files/store-files.ts';
+import { addPack, loadSnapshots, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { MAX_PAGE_DEPTH, StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
@@ -37,6 +38,7 @@ export interface StoreDestinationOptions {
   readonly host: string | undefined;
   /** Bytes that came from the origin so far. */
   readonly bytesReceived: () => number;
+  readonly onWarning: (text: string) => void;
   /** Is told the new snapshot, its page hashes and the packs that it may need when it is durable. */
   readonly onStored: (snapshot: StoreSnapshot, known: Pick<CachedHashes, 'hashes' | 'packs'>) => void;
 }
@@ -68,11 +70,14 @@ export class StoreDestination implements Destination {
     this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
-  openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
+  async openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
     const { access, contents, cached } = this.#options;
     const writer = new PackWriter(access.backend, access.sealer, contents.index);
-    const begun = { time: new Date(), target, origin, parent: this.#chooseParent(target, origin), writer };
-    const { parent } = begun;
+    this.#warnOfOtherHosts(origin);
+    const parent = this.#chooseParent(target, origin);
+    const time = new Date();
+    const generation = await this.#generation();
+    const begun = { time, generation, target, origin, parent, writer };
     const oldHashes = parent !== undefined && parent.id === cached?.snapshot ? cached.hashes : undefined;
     const sink = new StoreSink({
       target,
@@ -91,13 +96,36 @@ export class StoreDestination implements Destination {
         this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),
       finish: (stored) => this.#finish(begun, stored),
     });
-    return Promise.resolve(sink);
+    return sink;
   }
 
   /** Also where nothing changed: that is worth a record. */
   async settle(sink: PageSink): Promise<Outcome> {
     await sink.commit();
     return 'committed';
+  }
+
+  /** A container has another name each time, and none of its snapshots is compared, kept or forgotten together with the ones before. */
+  #warnOfOtherHosts({ originHost, originPath }: MessageOf<'snapshot'>): void {
+    const { host, snapshots, onWarning } = this.#options;
+    const ofPath = snapshots.filter(({ path }) => path === originPath);
+    if (host !== undefined || ofPath.length === 0 || ofPath.some((each) => each.host === originHost)) return;
+    const hosts = [...new Set(ofPath.map((each) => each.host))];
+    const named = hosts.slice(-3).join(', ');
+    const from =
+      hosts.length === 1 ? `the host ${named}` : `${hosts.length} other hosts, the last of them ${named}`;
+    onWarning(
+      `This is the first snapshot of ${originPath} from the host ${originHost}; the store has ${ofPath.length} of that path from ${from}. If it is the same database, and only the name of its host changes (as in containers), back it up with --host NAME: snapshots of another host are not compared with, not forgotten and not restored together with these. \`sqlsync forget STORE --group-by path\` forgets those that are there`,
+    );
+  }
+
+  /** By the records that are in the store now that the origin has its snapshot: it is newer than all of these. */
+  async #generation(): Promise<number> {
+    const { access, snapshots } = this.#options;
+    const known = new Set(snapshots.map(({ id }) => id));
+    const there = await access.backend.list('snapshots');
+    const isKnown = there.every(({ name }) => known.has(name));
+    return nextGeneration(isKnown ? snapshots : await loadSnapshots(access, () => {}));
   }
 
   /** The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known. */
@@ -126,7 +154,7 @@ export class StoreDestination implements Destination {
 
   async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {
     const { access, contents, tags, bytesReceived, onStored } = this.#options;
-    const { target, origin, time, parent, writer } = begun;
+    const { target, origin, time, generation, parent, writer } = begun;
     const { pageSize, pageCount } = target;
     const record = {
       time,
@@ -139,6 +167,7 @@ export class StoreDestination implements Destination {
       fileOwner: target.fileOwner === undefined ? undefined : { host: hostName(), ...target.fileOwner },
       root,
       parent: parent === undefined ? undefined : await this.#stillKnown(parent.id),
+      generation,
       program: PROGRAM,
       statistics: {
         pagesChanged,
@@ -232,6 +261,7 @@ function soundIfPresent(reader: ObjectReader): Soundness {
 /** A snapshot that is being stored. */
 interface Begun {
   readonly time: Date;
+  readonly generation: number;
   readonly target: SinkTarget;
   readonly origin: MessageOf<'snapshot'>;
   readonly parent: StoreSnapshot | undefined;

@@ -11,7 +11,7 @@ const MAX_PAGE_COUNT = 2 ** 32 - 2;
 
 /** The plain bytes of a snapshot's record. */
 export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array {
-  const { time, root, parent, fileOwner, ...rest } = snapshot;
+  const { time, root, parent, generation, fileOwner, ...rest } = snapshot;
   const record = {
     version: RECORD_VERSION,
     // No two records are the same: else one could be forgotten with the other.
@@ -21,6 +21,7 @@ export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array 
     fileOwner: fileOwner ?? null,
     root: root ?? null,
     parent: parent ?? null,
+    generation,
   };
   return new TextEncoder().encode(JSON.stringify(record));
 }
@@ -62,6 +63,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
     fileOwner: ownerOf(record['fileOwner']),
     root: isHexId(root) ? root : undefined,
     parent: parent ?? undefined,
+    generation: record['generation'] === undefined ? undefined : number(record, 'generation'),
     program: text(record, 'program'),
     statistics: statisticsOf(statistics as Record<string, unknown>),
   };

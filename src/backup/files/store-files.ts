@@ -9,6 +9,7 @@ import { ObjectIndex } from '../objects/object-index.ts';
 import { ObjectReader } from '../objects/object-reader.ts';
 import type { SealedKind, Sealer } from './seal.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
+import { inOrder } from '../snapshots/snapshot-order.ts';
 import { Soundness } from '../objects/soundness.ts';
 import { damaged } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
@@ -132,7 +133,7 @@ export async function loadMarks(
   return marks;
 }
 
-/** All snapshots, oldest first. */
+/** All snapshots in the order in which they were made, the oldest first. */
 export async function loadSnapshots(
   access: StoreAccess,
   onDamage: OnDamage = throwIt,
@@ -145,7 +146,7 @@ export async function loadSnapshots(
     { onDamage, isLast: false, skipsMissing: true },
     (plain, _, id) => snapshots.push(decodeSnapshot(plain, id)),
   );
-  return snapshots.sort((a, b) => a.time.getTime() - b.time.getTime() || (a.id < b.id ? -1 : 1));
+  return inOrder(snapshots);
 }
 
 /** Puts a small record under the hash of its bytes; returns that name. Throws SqlsyncError USAGE where it is too long, STORE_*. */

@@ -47,6 +47,11 @@ export function formatCalendarTime(time: Date): string {
   return `${clock}${offset < 0 ? '-' : '+'}${zone}`;
 }
 
+/** The same for people, and to be given after `STORE#`: 2026-11-21 08:00:00+01:00. */
+export function formatClock(time: Date): string {
+  return formatCalendarTime(time).replace('T', ' ').replace(/\.\d+/, '');
+}
+
 /** A span such as `1y5m7d2h`, or undefined where the text is none; a unit may be given once. */
 export function parseCalendarSpan(text: string): CalendarSpan | undefined {
   const span = { years: 0, months: 0, days: 0, hours: 0 };
@@ -100,7 +105,8 @@ export function beforeBy(time: CalendarTime, span: CalendarSpan): number {
 
 /** Names of the periods that a time lies in; equal where two times share the period. */
 export const PERIODS = {
-  hour: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 13),
+  /** With the offset: where summer time ends, the clock shows one hour twice. */
+  hour: (time: CalendarTime): string => `${clockOf(time).toISOString().slice(0, 13)}${time.offsetMinutes}`,
   day: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 10),
   week: (time: CalendarTime): string => isoWeek(clockOf(time)),
   month: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 7),

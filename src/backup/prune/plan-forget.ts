@@ -1,53 +1,75 @@
 import { formatCalendarTime } from './calendar-time.ts';
-import { applyRetention } from './retention.ts';
-import type { RetentionPolicy } from './retention.ts';
+import { applyRetention, DEFAULT_GROUPING, groupSnapshots } from './retention.ts';
+import type { Grouping, RetentionPolicy } from './retention.ts';
+import { dateHistory } from '../snapshots/snapshot-clock.ts';
+import { inOrder } from '../snapshots/snapshot-order.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** What a policy says of the snapshots of one database (host and path); both lists newest first. */
+/** What a policy says of the snapshots of one group, by default those of one database (host and path); both lists newest first. */
 export interface ForgetGroup {
-  readonly host: string;
-  readonly path: string;
+  /** undefined where the groups are not by host. */
+  readonly host: string | undefined;
+  /** undefined where the groups are not by path. */
+  readonly path: string | undefined;
+  /** Only where the groups are by tags. */
+  readonly tags?: readonly string[] | undefined;
   /** With the rules that keep each: `daily snapshot`, `within 7d`, `has tags [release]`. */
   readonly keep: readonly { readonly snapshot: StoreSnapshot; readonly reasons: readonly string[] }[];
   readonly remove: readonly StoreSnapshot[];
+}
+
+export interface PlanForgetOptions {
+  /** What the snapshots of a group have in common; default: host and path. */
+  readonly groupBy?: Grouping | undefined;
 }
 
 /** Why a snapshot is kept whose time has not come. */
 const FUTURE = 'in the future';
 
 /**
- * Says which snapshots `policy` keeps, and why; forgets nothing. Each database is taken by itself. Days and weeks are those of this
- * machine's clock: a store records none of the origin's. A snapshot whose time is yet to come is kept and counts for no rule: where a
- * clock was wrong, or is, it must not take the place of those that are made now.
+ * Says which snapshots `policy` keeps, and why; forgets nothing. Each group is taken by itself. Days and weeks are those of this
+ * machine's clock: a store records none of the origin's. The newest are those that were made last: a snapshot whose time does not fit
+ * counts as of the time of the next one. One whose time is yet to come is kept and counts for no rule: where a clock was wrong, or is, it must
+ * not take the place of those that are made now.
  *
- * Throws SqlsyncError USAGE for a policy that is empty, or that would leave a database without any snapshot.
+ * Throws SqlsyncError USAGE for a policy that is empty, or that would leave a group without any snapshot.
  */
-export function planForget(snapshots: readonly StoreSnapshot[], policy: RetentionPolicy): ForgetGroup[] {
-  const now = Date.now();
-  const dated = snapshots.map((snapshot) => {
-    const { id, host, path, tags } = snapshot;
-    return { id, host, path, tags, time: formatCalendarTime(snapshot.time), snapshot };
+export function planForget(
+  snapshots: readonly StoreSnapshot[],
+  policy: RetentionPolicy,
+  { groupBy = DEFAULT_GROUPING }: PlanForgetOptions = {},
+): ForgetGroup[] {
+  const nowMs = Date.now();
+  // Throws where the policy is empty, also where there is nothing to forget.
+  applyRetention([], policy, nowMs);
+  return groupSnapshots(inOrder(snapshots), groupBy).map(({ host, path, tags, members }) => {
+    const { keep, remove } = planGroup(members, policy, groupBy, nowMs);
+    return { host, path, tags, keep, remove };
   });
-  const isFuture = ({ time }: StoreSnapshot): boolean => time.getTime() > now;
-  const planned = applyRetention(
-    dated.filter(({ snapshot }) => !isFuture(snapshot)),
-    policy,
-  ).map(({ host, path, keep, remove }) => ({
-    host,
-    path,
-    keep: keep.map((each) => ({ snapshot: each.snapshot.snapshot, reasons: each.reasons })),
-    remove: remove.map(({ snapshot }) => snapshot),
-  }));
-  return withFuture(planned, snapshots.filter(isFuture));
 }
 
-function withFuture(planned: readonly ForgetGroup[], future: readonly StoreSnapshot[]): ForgetGroup[] {
-  const groups = new Map(planned.map((group) => [JSON.stringify([group.host, group.path]), group]));
-  for (const snapshot of future.toSorted((a, b) => a.time.getTime() - b.time.getTime())) {
-    const { host, path } = snapshot;
-    const key = JSON.stringify([host, path]);
-    const group = groups.get(key) ?? { host, path, keep: [], remove: [] };
-    groups.set(key, { ...group, keep: [{ snapshot, reasons: [FUTURE] }, ...group.keep] });
-  }
-  return [...groups.values()];
+/** `history` is in the order in which it was made. */
+function planGroup(
+  history: readonly StoreSnapshot[],
+  policy: RetentionPolicy,
+  groupBy: Grouping,
+  nowMs: number,
+): Pick<ForgetGroup, 'keep' | 'remove'> {
+  const datings = dateHistory(history, nowMs);
+  const past = history.flatMap((snapshot, place) => {
+    const { id, host, path, tags, time } = snapshot;
+    if (time.getTime() > nowMs) return [];
+    const at = formatCalendarTime(new Date(datings.get(id)?.ms ?? time));
+    return [{ id, host, path, tags, time: at, place, snapshot }];
+  });
+  const [planned] = applyRetention(past, policy, nowMs, groupBy);
+  const reasonsOf = new Map(planned?.keep.map(({ snapshot, reasons }) => [snapshot.id, reasons]));
+  const removed = new Set(planned?.remove.map(({ id }) => id));
+  const newestFirst = history.toReversed();
+  return {
+    keep: newestFirst
+      .filter(({ id }) => !removed.has(id))
+      .map((snapshot) => ({ snapshot, reasons: reasonsOf.get(snapshot.id) ?? [FUTURE] })),
+    remove: newestFirst.filter(({ id }) => removed.has(id)),
+  };
 }

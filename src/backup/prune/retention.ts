@@ -39,12 +39,25 @@ export interface DatedSnapshot {
   /** Of the database on that host. */
   readonly path: string;
   readonly tags: readonly string[];
+  /** Where it stands among those of the same time; by default that is told by the id. */
+  readonly place?: number;
 }
 
-/** The snapshots of one database, newest first in both lists. */
-export interface RetentionGroup<S extends DatedSnapshot> {
-  readonly host: string;
-  readonly path: string;
+/** What the snapshots have in common that a policy is applied to: without any, they are all one group. */
+export type Grouping = readonly ('host' | 'path' | 'tags')[];
+
+/** A database. */
+export const DEFAULT_GROUPING: Grouping = ['host', 'path'];
+
+/** What a group has in common; undefined for what it is not grouped by. */
+export interface GroupKey {
+  readonly host: string | undefined;
+  readonly path: string | undefined;
+  readonly tags?: readonly string[] | undefined;
+}
+
+/** The snapshots of one group, newest first in both lists. */
+export interface RetentionGroup<S extends DatedSnapshot> extends GroupKey {
   /** With the rules that keep each: `daily snapshot`, `within 7d`, `has tags [release]`. */
   readonly keep: readonly { readonly snapshot: S; readonly reasons: readonly string[] }[];
   readonly remove: readonly S[];
@@ -57,37 +70,61 @@ export function isEmptyPolicy(policy: RetentionPolicy): boolean {
 }
 
 /**
- * Says for each snapshot whether `policy` keeps it, and why: each database (host and path) by itself. Pure but for the
+ * Says for each snapshot whether `policy` keeps it, and why: each group by itself, by default each database (host and path). Pure but for the
  * zone of the process, in which days are counted back. A snapshot of the future, beyond `nowMs`, does not count as the
  * newest.
  *
- * Throws SqlsyncError USAGE where the policy is empty or would leave a database without any snapshot.
+ * Throws SqlsyncError USAGE where the policy is empty or would leave a group without any snapshot.
  */
 export function applyRetention<S extends DatedSnapshot>(
   snapshots: readonly S[],
   policy: RetentionPolicy,
   nowMs: number = Date.now(),
+  groupBy: Grouping = DEFAULT_GROUPING,
 ): RetentionGroup<S>[] {
   if (isEmptyPolicy(policy)) {
     throw new SqlsyncError('USAGE', 'The policy is empty: it would keep no snapshot at all', {
       hint: 'Say what to keep, for example --keep-daily 7 --keep-weekly 5 --keep-monthly 12.',
     });
   }
-  return groupByDatabase(snapshots).map((group) => applyToGroup(group, policy, nowMs));
+  return groupSnapshots(snapshots, groupBy).map((group) => applyToGroup(group, policy, nowMs));
 }
 
-/** Sorted by host and path. */
-function groupByDatabase<S extends DatedSnapshot>(snapshots: readonly S[]): S[][] {
-  const groups = Map.groupBy(snapshots, ({ host, path }) => JSON.stringify([host, path]));
-  return [...groups.entries()].sort(([a], [b]) => compareText(a, b)).map(([, group]) => group);
+/** The groups, sorted by what they have in common; in each the snapshots as they come. */
+export function groupSnapshots<S extends Pick<DatedSnapshot, 'host' | 'path' | 'tags'>>(
+  snapshots: readonly S[],
+  groupBy: Grouping,
+): (GroupKey & { readonly members: readonly S[] })[] {
+  const keyOf = ({ host, path, tags }: S): GroupKey => ({
+    host: groupBy.includes('host') ? host : undefined,
+    path: groupBy.includes('path') ? path : undefined,
+    ...(groupBy.includes('tags') ? { tags: tags.toSorted() } : {}),
+  });
+  const groups = Map.groupBy(snapshots, (snapshot) => {
+    const { host, path, tags } = keyOf(snapshot);
+    return JSON.stringify([host, path, tags]);
+  });
+  return [...groups.entries()]
+    .sort(([a], [b]) => compareText(a, b))
+    .map(([, members]) => {
+      const { host, path, tags } = keyOf(members[0] as S);
+      return { host, path, tags, members };
+    });
+}
+
+/** For people: `db1:/srv/app.db`, or as far as snapshots are grouped by these. */
+export function describeGroupKey({ host, path, tags }: GroupKey): string {
+  const place = [host, path].filter((part) => part !== undefined).join(':');
+  const tagged = tags === undefined ? '' : tags.length === 0 ? 'without tags' : `tagged ${tags.join(',')}`;
+  return sanitizeText([place, tagged].filter((part) => part !== '').join(' '), 1000) || 'all snapshots';
 }
 
 function applyToGroup<S extends DatedSnapshot>(
-  group: readonly S[],
+  { members, ...key }: GroupKey & { readonly members: readonly S[] },
   policy: RetentionPolicy,
   nowMs: number,
 ): RetentionGroup<S> {
-  const dated = newestFirst(group);
+  const dated = newestFirst(members);
   const rules = rulesOf(policy, latestOf(dated, nowMs));
   const keep: { snapshot: S; reasons: string[] }[] = [];
   const remove: S[] = [];
@@ -97,11 +134,10 @@ function applyToGroup<S extends DatedSnapshot>(
     if (reasons.length > 0) keep.push({ snapshot, reasons });
     else remove.push(snapshot);
   }
-  const { host, path } = group[0] as S;
-  if (keep.length > 0) return { host, path, keep, remove };
+  if (keep.length > 0) return { ...key, keep, remove };
   throw new SqlsyncError(
     'USAGE',
-    `The policy would remove every snapshot of ${sanitizeText(host)}:${sanitizeText(path)} (${group.length})`,
+    `The policy would remove every snapshot of ${describeGroupKey(key)} (${members.length})`,
     { hint: 'Add a rule that keeps some, such as --keep-last 1, or name the snapshots to forget.' },
   );
 }
@@ -198,7 +234,12 @@ function periodWithinRule(
 function newestFirst<S extends DatedSnapshot>(group: readonly S[]): { snapshot: S; time: CalendarTime }[] {
   return group
     .map((snapshot) => ({ snapshot, time: timeOf(snapshot) }))
-    .sort((a, b) => b.time.epochMs - a.time.epochMs || compareText(a.snapshot.id, b.snapshot.id));
+    .sort(
+      (a, b) =>
+        b.time.epochMs - a.time.epochMs ||
+        (b.snapshot.place ?? 0) - (a.snapshot.place ?? 0) ||
+        compareText(a.snapshot.id, b.snapshot.id),
+    );
 }
 
 /** The newest that is not of the future: a clock that was wrong once must not make all others old. */

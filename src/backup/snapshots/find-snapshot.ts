@@ -5,7 +5,7 @@ import type { StoreSnapshot } from '../types.ts';
 const ID_START = /^[0-9a-f]{4,64}$/i;
 
 /**
- * The one snapshot whose id begins with `prefix`, or the newest for `latest`. `snapshots` are oldest first. Throws SqlsyncError
+ * The one snapshot whose id begins with `prefix`, or the newest for `latest`. `snapshots` are in order, oldest first. Throws SqlsyncError
  * SNAPSHOT_NOT_FOUND, and USAGE where `latest` could mean several databases.
  */
 export function findSnapshot(
@@ -35,15 +35,37 @@ export function snapshotById(snapshots: readonly StoreSnapshot[], prefix: string
   );
 }
 
-/** `latest` and times mean one database, so that nobody restores another one than they think. Throws SqlsyncError USAGE. */
+/**
+ * `latest` and times mean one database, so that nobody restores another one than they think. `snapshots` are in order. Throws SqlsyncError
+ * USAGE.
+ */
 export function refuseSeveralDatabases(snapshots: readonly StoreSnapshot[]): void {
   const databases = new Set(snapshots.map(({ host, path }) => `${host}:${path}`));
   if (databases.size <= 1) return;
+  const hosts = [...new Set(snapshots.map(({ host }) => host))];
+  const [path, ...otherPaths] = new Set(snapshots.map((snapshot) => snapshot.path));
+  if (path !== undefined && otherPaths.length === 0) throw severalHosts(path, hosts, snapshots.at(-1));
   const named = [...databases].slice(0, 5).map((name) => sanitizeText(name, 200));
   throw new SqlsyncError(
     'USAGE',
     `The store has snapshots of ${databases.size} databases: ${named.join(', ')}${databases.size > 5 ? ', …' : ''}`,
     { hint: 'Say which by --path (and --host), or give the id of a snapshot.' },
+  );
+}
+
+function severalHosts(
+  path: string,
+  hosts: readonly string[],
+  newest: StoreSnapshot | undefined,
+): SqlsyncError {
+  const named = hosts.slice(-5).map((host) => sanitizeText(host, 200));
+  const shown = `${hosts.length > 5 ? '…, ' : ''}${named.join(', ')}`;
+  return new SqlsyncError(
+    'USAGE',
+    `The store has snapshots of ${sanitizeText(path, 200)} from ${hosts.length} hosts: ${shown}`,
+    {
+      hint: `Say which by --host, or give the id of a snapshot: the newest of all is ${newest?.id.slice(0, 8)}, of ${sanitizeText(newest?.host ?? '', 200)}. Where a host has another name each time, back it up with --host NAME.`,
+    },
   );
 }
 

@@ -2,7 +2,8 @@ import { runBackup } from '../../backup/copy/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import { planForget } from '../../backup/prune/plan-forget.ts';
 import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
-import type { RetentionPolicy } from '../../backup/prune/retention.ts';
+import { DEFAULT_GROUPING, groupSnapshots } from '../../backup/prune/retention.ts';
+import type { Grouping, RetentionPolicy } from '../../backup/prune/retention.ts';
 import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
@@ -14,7 +15,7 @@ import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
-import { policyOf } from '../store/keep-policy.ts';
+import { groupingOf, policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
 import { explainName, openStoreAt, storeFolder } from '../store/store-command.ts';
@@ -56,6 +57,7 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
     );
     const options = { store: storeFolder(store), tags, host, verify, compress, hash, ...remote };
     const policy = policyOf(args);
+    const groupBy = groupingOf(args);
     return await runJob({
       name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
       expected: given.map((origin) => labelsOf(origin, store)),
@@ -65,7 +67,7 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
       run: (interruption, copies) =>
         withMaxTime(maxTimeMs, interruption, async (signal) => {
           const done = await backUpAll({ options, output, signal, copies }, given);
-          const tidied = await tidy(done.summaries, { store, policy, prune: args.prune, signal });
+          const tidied = await tidy(done.summaries, { store, policy, groupBy, prune: args.prune, signal });
           say(output, done, tidied);
         }),
     });
@@ -160,17 +162,19 @@ interface Tidied {
   readonly prune: PruneSummary | undefined;
 }
 
-/** Forgets by the policy, of the databases that were backed up just now: others in the store may have other policies. */
+/** Forgets by the policy, in the groups of the databases that were backed up just now: others in the store may have other policies. */
 async function tidy(
   summaries: readonly BackupSummary[],
   {
     store: folder,
     policy,
+    groupBy,
     prune,
     signal,
   }: {
     readonly store: string;
     readonly policy: RetentionPolicy | undefined;
+    readonly groupBy: Grouping | undefined;
     readonly prune: boolean;
     readonly signal: AbortSignal | undefined;
   },
@@ -179,11 +183,14 @@ async function tidy(
   const store = await openStoreAt(folder);
   let groups: ForgetGroup[] = [];
   if (policy !== undefined) {
-    const fresh = new Set(summaries.map(({ snapshot }) => JSON.stringify([snapshot.host, snapshot.path])));
-    const ours = (await store.snapshots()).filter(({ host, path }) =>
-      fresh.has(JSON.stringify([host, path])),
+    const fresh = new Set(summaries.map(({ snapshot }) => snapshot.id));
+    const all = groupSnapshots(await store.snapshots(), groupBy ?? DEFAULT_GROUPING);
+    const ours = all.filter(({ members }) => members.some(({ id }) => fresh.has(id)));
+    groups = planForget(
+      ours.flatMap(({ members }) => members),
+      policy,
+      { groupBy },
     );
-    groups = planForget(ours, policy);
   }
   const ids = groups.flatMap(({ remove }) => remove.map(({ id }) => id));
   const { forgotten } = await store.forget(ids);

@@ -1,9 +1,11 @@
+import { formatClock } from '../../backup/prune/calendar-time.ts';
 import { resolve } from 'node:path';
 import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK } from '../exit.ts';
-import { describeRanges, formatBytes, formatLocalTime, formatPages } from '../format.ts';
-import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import { describeRanges, formatBytes, formatPages } from '../format.ts';
+import { chooseSnapshot, namesById, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import type { FilterArguments } from '../store/snapshot-choice.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
@@ -31,8 +33,7 @@ export function runDiffCommand(args: DiffArguments): Promise<number> {
     }
     const store = await openStoreAt(first.store);
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
-    const a = chooseSnapshot(all, first.which, args);
-    const b = chooseSnapshot(all, second.which, args);
+    const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
     const diff = await store.diff(a, b, { owners: true, ...options });
     output.json({ type: 'summary', a, b, ...diff });
     output.result(describe(a, b, diff));
@@ -40,12 +41,35 @@ export function runDiffCommand(args: DiffArguments): Promise<number> {
   });
 }
 
+/** Where one of them is named by its id, the other one is of the same database, unless the filter or its id says otherwise. */
+function choosePair(
+  all: readonly StoreSnapshot[],
+  [first, second]: readonly [string, string],
+  filter: FilterArguments,
+  onWarning: (warning: string) => void,
+): [StoreSnapshot, StoreSnapshot] {
+  const choose = (which: string, other: StoreSnapshot | undefined): StoreSnapshot => {
+    const isFiltered = other === undefined || filter.host !== undefined || filter.path !== undefined;
+    const candidates =
+      isFiltered || namesById(which)
+        ? all
+        : all.filter(({ host, path }) => host === other.host && path === other.path);
+    return chooseSnapshot(candidates, which, filter, onWarning);
+  };
+  if (namesById(first)) {
+    const a = choose(first, undefined);
+    return [a, choose(second, a)];
+  }
+  const b = choose(second, undefined);
+  return [choose(first, namesById(second) ? b : undefined), b];
+}
+
 /** Ranges of pages that are shown. */
 const MAX_RANGES_SHOWN = 8;
 
 function describe(a: StoreSnapshot, b: StoreSnapshot, diff: SnapshotDiff): string {
   const [nameOfA, nameOfB] = [a, b].map(
-    ({ id, time }) => `${id.slice(0, SHORT_ID_LENGTH)} (${formatLocalTime(time)})`,
+    ({ id, time }) => `${id.slice(0, SHORT_ID_LENGTH)} (${formatClock(time)})`,
   );
   const pages = diff.differingPages.reduce((sum, [first, last]) => sum + last - first + 1, 0);
   if (pages === 0) return `${nameOfA} and ${nameOfB} are the same: ${formatPages(a.pageCount)}`;

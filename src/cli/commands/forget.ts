@@ -4,7 +4,7 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { canonicalLocation } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
-import { policyOf } from '../store/keep-policy.ts';
+import { groupingOf, policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
@@ -45,7 +45,10 @@ async function forget(args: ForgetArguments, output: Output, options: StoreCallO
     onWarning: (warning) => output.warning(warning),
     onUnreadable: (id) => unreadable.push(id),
   });
-  const groups = policy === undefined ? undefined : planForget(filterSnapshots(all, args), policy);
+  const groups =
+    policy === undefined
+      ? undefined
+      : planForget(filterSnapshots(all, args), policy, { groupBy: groupingOf(args) });
   const chosen = ids.map((id) => chooseById(all, unreadable, id));
   const named = [...new Map(chosen.map((each) => [each.id, each])).values()];
   const doomed = groups?.flatMap(({ remove }) => remove.map(({ id }) => id)) ?? named.map(({ id }) => id);

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
-import { formatLocalTime } from '../format.ts';
+import { formatClock } from '../../backup/prune/calendar-time.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
@@ -19,7 +19,7 @@ export function runOpenCommand(args: OpenArguments): Promise<number> {
   return runStoreCommand('open', args, async (output, options) => {
     const [program, ...words] = splitCommand(args.exec);
     return withSnapshotCopy(args.snapshot, args, output, options, (path, snapshot) => {
-      output.note(`${snapshot.path} of ${formatLocalTime(snapshot.time)} is in ${path}`);
+      output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
       output.makeRoom();
       const sql = args.sql === undefined ? [] : [args.sql];
       return run(program, [...words, path, ...sql]);

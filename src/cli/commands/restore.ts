@@ -1,10 +1,11 @@
+import { formatClock } from '../../backup/prune/calendar-time.ts';
 import { runRestore } from '../../backup/copy/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import type { SalvageReport } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatBytes, formatDuration, formatLocalTime, formatPages } from '../format.ts';
+import { formatBytes, formatDuration, formatPages } from '../format.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
@@ -35,7 +36,9 @@ export function runRestoreCommand(args: RestoreArguments): Promise<number> {
     const { store: folder, which } = parseSnapshotReference(args.snapshot);
     const { maxTimeMs, ...remote } = remoteOptionsOf(args);
     const store = await openStoreAt(folder);
-    const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args);
+    const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
+      output.warning(warning),
+    );
     const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
     const listeners = copyListeners(output);
     const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
@@ -64,7 +67,7 @@ function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageR
 
 function describe(summary: RestoreSummary): string {
   const { snapshot, target, outcome, created, pagesChanged, durationMs } = summary;
-  const of = `${snapshot.path} of ${formatLocalTime(snapshot.time)} (${snapshot.id.slice(0, SHORT_ID_LENGTH)})`;
+  const of = `${snapshot.path} of ${formatClock(snapshot.time)} (${snapshot.id.slice(0, SHORT_ID_LENGTH)})`;
   const pages = created
     ? `${formatPages(snapshot.pageCount)}, ${formatBytes(snapshot.pageCount * snapshot.pageSize)}`
     : `${formatPages(pagesChanged)} ${outcome === 'dryRun' ? 'would change' : 'changed'}`;

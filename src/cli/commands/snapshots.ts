@@ -1,6 +1,8 @@
+import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../exit.ts';
-import { counted, formatBytes, formatCount, formatLocalTime } from '../format.ts';
+import { counted, formatBytes, formatCount } from '../format.ts';
 import { filterSnapshots } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
 import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
@@ -17,7 +19,7 @@ export const SHORT_ID_LENGTH = 8;
 
 export const SNAPSHOT_COLUMNS: readonly Column<StoreSnapshot>[] = [
   { title: 'ID', cell: ({ id }) => id.slice(0, SHORT_ID_LENGTH) },
-  { title: 'Time', cell: ({ time }) => formatLocalTime(time) },
+  { title: 'Time', cell: ({ time }) => formatClock(time) },
   { title: 'Host', cell: ({ host }) => host },
   { title: 'Tags', cell: ({ tags }) => tags.join(',') },
   { title: 'Size', isRight: true, cell: ({ pageSize, pageCount }) => formatBytes(pageSize * pageCount) },
@@ -32,11 +34,34 @@ export function runSnapshotsCommand(args: SnapshotsArguments): Promise<number> {
     const store = await openStoreAt(args.store);
     const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
     const snapshots = filterSnapshots(all, args);
-    output.json({ type: 'summary', snapshots });
-    const count = counted(snapshots.length, 'snapshot');
-    output.result(
-      snapshots.length === 0 ? 'No snapshots' : `${formatTable(snapshots, SNAPSHOT_COLUMNS)}\n${count}`,
-    );
+    const datings = dateSnapshots(all);
+    const misdated = snapshots.flatMap(({ id }) => {
+      const doubt = datings.get(id)?.doubt;
+      return doubt === undefined ? [] : [{ id, doubt }];
+    });
+    output.json({ type: 'summary', snapshots, misdated });
+    output.result(describe(snapshots, new Map(misdated.map(({ id, doubt }) => [id, doubt]))));
     return EXIT_OK;
   });
+}
+
+function describe(
+  snapshots: readonly StoreSnapshot[],
+  misdated: ReadonlyMap<string, 'future' | 'order'>,
+): string {
+  if (snapshots.length === 0) return 'No snapshots';
+  const doubts = { future: 'time in the future', order: 'time out of order' };
+  const note: Column<StoreSnapshot> = {
+    title: '',
+    cell: ({ id }) => {
+      const doubt = misdated.get(id);
+      return doubt === undefined ? '' : doubts[doubt];
+    },
+  };
+  const lines = [formatTable(snapshots, [...SNAPSHOT_COLUMNS, note]), counted(snapshots.length, 'snapshot')];
+  if (misdated.size > 0)
+    lines.push(
+      `The times of ${formatCount(misdated.size)} of them are wrong, since a clock was. They are listed in the order in which they were made; the last one of a database is its newest.`,
+    );
+  return lines.join('\n');
 }

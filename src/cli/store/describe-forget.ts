@@ -1,14 +1,18 @@
+import { formatClock } from '../../backup/prune/calendar-time.ts';
 import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
+import { inOrder } from '../../backup/snapshots/snapshot-order.ts';
+import { describeGroupKey } from '../../backup/prune/retention.ts';
 import type { PruneSummary, StoreSnapshot } from '../../backup/types.ts';
-import { counted, formatBytes, formatCount, formatLocalTime } from '../format.ts';
+import { counted, formatBytes, formatCount } from '../format.ts';
 import { formatTable } from '../table.ts';
 
 /** For programs: a snapshot is its id, time and tags. */
 export function groupsAsJson(groups: readonly ForgetGroup[]): Record<string, unknown>[] {
   const brief = ({ id, time, tags }: StoreSnapshot): object => ({ id, time, tags });
-  return groups.map(({ host, path, keep, remove }) => ({
+  return groups.map(({ host, path, tags, keep, remove }) => ({
     host,
     path,
+    tags,
     keep: keep.map(({ snapshot, reasons }) => ({ ...brief(snapshot), reasons })),
     remove: remove.map(brief),
   }));
@@ -17,19 +21,23 @@ export function groupsAsJson(groups: readonly ForgetGroup[]): Record<string, unk
 /** A table for each database: what is kept and why, and what is removed. */
 export function describeGroups(groups: readonly ForgetGroup[], dryRun: boolean): string {
   return groups
-    .map(({ host, path, keep, remove }) => {
-      const rows = [
-        ...keep.map(({ snapshot, reasons }) => ({ snapshot, fate: 'keep', why: reasons.join(', ') })),
-        ...remove.map((snapshot) => ({ snapshot, fate: dryRun ? 'would remove' : 'remove', why: '' })),
-      ].sort((a, b) => a.snapshot.time.getTime() - b.snapshot.time.getTime());
+    .map(({ keep, remove, ...key }) => {
+      const fates = new Map<string, readonly [fate: string, why: string]>([
+        ...keep.map(({ snapshot, reasons }) => [snapshot.id, ['keep', reasons.join(', ')]] as const),
+        ...remove.map(({ id }) => [id, [dryRun ? 'would remove' : 'remove', '']] as const),
+      ]);
+      const rows = inOrder([...keep.map(({ snapshot }) => snapshot), ...remove]).map((snapshot) => {
+        const [fate = '', why = ''] = fates.get(snapshot.id) ?? [];
+        return { snapshot, fate, why };
+      });
       const table = formatTable(rows, [
         { title: 'ID', cell: ({ snapshot }) => snapshot.id.slice(0, 8) },
-        { title: 'Time', cell: ({ snapshot }) => formatLocalTime(snapshot.time) },
+        { title: 'Time', cell: ({ snapshot }) => formatClock(snapshot.time) },
         { title: 'Tags', cell: ({ snapshot }) => snapshot.tags.join(',') },
         { title: '', cell: ({ fate }) => fate },
         { title: 'Reasons', cell: ({ why }) => why },
       ]);
-      return `${host}:${path}: ${formatCount(keep.length)} kept, ${formatCount(remove.length)} ${dryRun ? 'to remove' : 'removed'}\n${table}`;
+      return `${describeGroupKey(key)}: ${formatCount(keep.length)} kept, ${formatCount(remove.length)} ${dryRun ? 'to remove' : 'removed'}\n${table}`;
     })
     .join('\n\n');
 }

@@ -1,13 +1,14 @@
+import { formatClock } from '../../backup/prune/calendar-time.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
 import type { SalvagedObject, SalvageReport } from '../../backup/types.ts';
 import { sanitizeLine } from '../../errors.ts';
-import { formatCount, formatLocalTime, formatPages } from '../format.ts';
+import { formatCount, formatPages } from '../format.ts';
 import { formatTable } from '../table.ts';
 
 /** What a salvaged file lacks, and what to do with it. */
 export function describeSalvage({ target, snapshot }: RestoreSummary, report: SalvageReport): string {
   const { pagesLost, objects, objectsWhole } = report;
-  const of = `${snapshot.path} of ${formatLocalTime(snapshot.time)} (${snapshot.id.slice(0, 8)})`;
+  const of = `${snapshot.path} of ${formatClock(snapshot.time)} (${snapshot.id.slice(0, 8)})`;
   const lines = [
     `${target} has what is left of ${of}: ${formatCount(pagesLost)} of ${formatPages(snapshot.pageCount)} are lost`,
   ];

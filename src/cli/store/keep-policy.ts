@@ -1,7 +1,7 @@
 import { parseCalendarSpan } from '../../backup/prune/calendar-time.ts';
 import type { CalendarSpan } from '../../backup/prune/calendar-time.ts';
 import { isEmptyPolicy } from '../../backup/prune/retention.ts';
-import type { KeepCount, RetentionPolicy } from '../../backup/prune/retention.ts';
+import type { Grouping, KeepCount, RetentionPolicy } from '../../backup/prune/retention.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 
 /** The `--keep-…` options as yargs gives them. */
@@ -19,6 +19,34 @@ export interface KeepArguments {
   readonly keepWithinMonthly?: string | undefined;
   readonly keepWithinYearly?: string | undefined;
   readonly keepTag?: string[] | undefined;
+  readonly groupBy?: string | undefined;
+}
+
+/** As restic calls them, and in the singular. */
+const GROUPINGS: Readonly<Record<string, Grouping[number]>> = {
+  host: 'host',
+  hosts: 'host',
+  path: 'path',
+  paths: 'path',
+  tag: 'tags',
+  tags: 'tags',
+};
+
+/** What `--group-by` says; none of them is one group of all. Throws SqlsyncError USAGE. */
+export function groupingOf({ groupBy }: Pick<KeepArguments, 'groupBy'>): Grouping | undefined {
+  if (groupBy === undefined) return undefined;
+  const names = groupBy.split(',').filter((name) => name !== '');
+  return names.map((name) => {
+    const known = Object.hasOwn(GROUPINGS, name) ? GROUPINGS[name] : undefined;
+    if (known !== undefined) return known;
+    throw new SqlsyncError(
+      'USAGE',
+      `--group-by: expected host, path or tags but got "${sanitizeText(name, 100)}"`,
+      {
+        hint: 'For example --group-by path, or host,path, which is the default; an empty text makes one group of all.',
+      },
+    );
+  });
 }
 
 /** The policy that was given, or undefined for none. Throws SqlsyncError USAGE, also for one that keeps nothing. */

@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
-import { isDay } from '../../backup/prune/calendar-time.ts';
 import { refuseSeveralDatabases, snapshotById } from '../../backup/snapshots/find-snapshot.ts';
+import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
+import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { formatLocalTime } from '../format.ts';
+import { formatClock } from '../../backup/prune/calendar-time.ts';
 
 /** `STORE[#WHICH]`, taken apart. */
 export interface SnapshotReference {
@@ -28,7 +29,7 @@ export function parseSnapshotReference(text: string): SnapshotReference {
   if (at === -1 || existsSync(text)) return { store: text, which: 'latest' };
   const store = text.slice(0, at);
   const which = text.slice(at + 1);
-  if (which === 'latest' || ID.test(which) || endOf(which) !== undefined) return { store, which };
+  if (which === 'latest' || namesById(which) || lastMomentOf(which) !== undefined) return { store, which };
   // A folder with a # in its name, which is not there: that is another mistake.
   if (store !== '' && !existsSync(store)) return { store: text, which: 'latest' };
   const what =
@@ -40,6 +41,11 @@ export function parseSnapshotReference(text: string): SnapshotReference {
 
 /** At least so many digits. */
 const ID = /^[0-9a-f]{4,64}$/i;
+
+/** Whether `which` is an id, or how one begins. */
+export function namesById(which: string): boolean {
+  return ID.test(which);
+}
 
 export function filterSnapshots(
   snapshots: readonly StoreSnapshot[],
@@ -62,20 +68,25 @@ function hasTag({ tags }: StoreSnapshot, tag: string): boolean {
 }
 
 /**
- * The snapshot that is meant, of `snapshots`, oldest first. An id says enough: `filter` is for `latest` and times. Throws SqlsyncError
- * SNAPSHOT_NOT_FOUND, and USAGE where `latest`, or a time, could mean several databases.
+ * The snapshot that is meant, of `snapshots` in their order. An id says enough: `filter` is for `latest` and times, and `onWarning` is
+ * told where a clock that was wrong puts in doubt which one these mean. Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE where `latest`, or
+ * a time, could mean several databases.
  */
 export function chooseSnapshot(
   snapshots: readonly StoreSnapshot[],
   which: string,
   filter: FilterArguments = {},
+  onWarning?: (warning: string) => void,
 ): StoreSnapshot {
-  if (ID.test(which)) return snapshotById(snapshots, which);
+  if (namesById(which)) return snapshotById(snapshots, which);
   const candidates = filterSnapshots(snapshots, filter);
   refuseSeveralDatabases(candidates);
-  const until = which === 'latest' ? Infinity : endOf(which);
+  const until = which === 'latest' ? Infinity : lastMomentOf(which);
   if (until === undefined) throw new Error(`${which} names no snapshot`);
-  const found = candidates.findLast(({ time }) => time.getTime() <= until);
+  const datings = dateSnapshots(snapshots);
+  const found = candidates.findLast(({ id }) => (datings.get(id)?.ms ?? 0) <= until);
+  const warning = found === undefined ? undefined : clockWarning(candidates, found, datings, until);
+  if (warning !== undefined) onWarning?.(warning);
   if (found !== undefined) return found;
   throw new SqlsyncError('SNAPSHOT_NOT_FOUND', describeNone(snapshots, candidates, which), {
     hint: '`sqlsync snapshots STORE` lists them.',
@@ -89,22 +100,6 @@ function describeNone(
 ): string {
   if (snapshots.length === 0) return 'The store has no snapshot yet';
   if (oldest === undefined) return 'The store has snapshots, but none of that --path and --host';
-  const from = formatLocalTime(oldest.time);
+  const from = formatClock(oldest.time);
   return `The store has no snapshot from before the end of ${sanitizeText(which, 80)}; the oldest that could be meant is of ${from}`;
-}
-
-const TIME =
-  /^(\d{4}-\d\d-\d\d)(?:[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(?:\.\d{1,9})?)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?$/;
-
-/**
- * The last millisecond, since 1970, that a day, or a time without seconds, still means; on this machine's clock without a zone.
- * undefined for what is no time.
- */
-function endOf(text: string): number | undefined {
-  const [, day, hour, seconds] = TIME.exec(text) ?? [];
-  if (day === undefined || !isDay(day)) return undefined;
-  // Date takes a bare day for one in UTC.
-  const date = new Date(hour === undefined ? `${day}T00:00` : text.replace(' ', 'T'));
-  if (hour === undefined) return date.setDate(date.getDate() + 1) - 1;
-  return date.getTime() + (seconds === undefined ? 59_999 : 999);
 }

@@ -15,7 +15,7 @@ export async function withSnapshotCopy<T>(
   const { store: folder, which } = parseSnapshotReference(reference);
   const store = await openStoreAt(folder);
   const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
-  const snapshot = chooseSnapshot(all, which, filter);
+  const snapshot = chooseSnapshot(all, which, filter, (warning) => output.warning(warning));
   const copy = await store.localCopy(snapshot, options);
   try {
     return await work(copy.path, snapshot);
