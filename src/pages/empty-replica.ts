@@ -1,11 +1,13 @@
 import { SqlsyncError } from '../errors.ts';
 import { emptyByBackup } from '../sqlite/backup-copy.ts';
+import { waitExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { ExistingReplica } from './existing-replica.ts';
-import { markReplica } from './mark.ts';
+import { besideReplica, markReplica } from './mark.ts';
 import type { ReplicaOptions } from './old-state.ts';
+import { contentStamp, currentFileId } from './database-file.ts';
 import type { DatabaseFile } from './database-file.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
-import { replicaError } from './replica-error.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 
 /**
  * An existing replica of an origin without any page. Zero pages cannot be written page by page, so it becomes an
@@ -20,16 +22,24 @@ export class EmptyReplica implements PageSink {
   readonly unchanged: boolean;
   readonly #file: DatabaseFile;
   readonly #options: ReplicaOptions;
+  /** Of the replica, from before it was found not to be empty. */
+  readonly #stamp: string;
 
   static async open(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions): Promise<EmptyReplica> {
-    if (file.stats.size === 0) return new EmptyReplica(file, options, true);
+    const stamp = contentStamp(file.path);
+    if (file.stats.size === 0) return new EmptyReplica(file, options, { unchanged: true, stamp });
     const replica = await ExistingReplica.open(file, target, options);
     const { isEmpty } = replica;
     await replica.abort();
-    return new EmptyReplica(file, options, isEmpty);
+    return new EmptyReplica(file, options, { unchanged: isEmpty, stamp });
   }
 
-  private constructor(file: DatabaseFile, options: ReplicaOptions, unchanged: boolean) {
+  private constructor(
+    file: DatabaseFile,
+    options: ReplicaOptions,
+    { unchanged, stamp }: { readonly unchanged: boolean; readonly stamp: string },
+  ) {
+    this.#stamp = stamp;
     this.#file = file;
     this.#options = options;
     this.unchanged = unchanged;
@@ -54,13 +64,26 @@ export class EmptyReplica implements PageSink {
   async commit(): Promise<void> {
     const size = this.#file.header?.pageSize;
     if (this.unchanged || size === undefined) return;
-    const { mark } = this.#options;
-    const unmark = markReplica(this.#file.path, mark, { warnings: this.warnings });
+    const { path } = this.#file;
+    const { busyTimeoutMs: timeoutMs, mark, signal } = this.#options;
+    let unmark = (): void => {};
+    const onLocked = (): void => {
+      // Another sync may have committed a newer snapshot than the empty one.
+      if (contentStamp(path) !== this.#stamp) throw new ReplicaMovedError(path);
+      if (currentFileId(path) !== this.#file.fileId) throw replicaReplaced(path);
+      unmark = markReplica(path, mark, { warnings: this.warnings });
+    };
     try {
-      await emptyByBackup(this.#file.path, size, this.#options.busyTimeoutMs);
+      const lockPath = besideReplica(path, '-lock');
+      const lock = await waitExclusiveLock(lockPath, `Replica ${path}`, { timeoutMs, signal });
+      try {
+        await emptyByBackup(path, size, { timeoutMs, onLocked });
+      } finally {
+        lock.release();
+      }
     } catch (error) {
       unmark();
-      throw replicaError(this.#file.path, error);
+      throw replicaError(path, error);
     }
   }
 

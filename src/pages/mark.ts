@@ -48,7 +48,7 @@ const MARK_MODE = 0o644;
 const OWNER_WRITES = 0o600;
 
 /** Path of a file that sqlsync keeps beside the database at `path`. */
-export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-lock'): string {
+export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-lock' | '-mode'): string {
   return join(dirname(path), `.${basename(path)}.sqlsync${suffix}`);
 }
 

@@ -1,11 +1,11 @@
 import { closeSync, linkSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
-import { copyByBackup, switchJournalMode } from '../sqlite/backup-copy.ts';
+import { copyByBackup, leaveWal, switchJournalMode } from '../sqlite/backup-copy.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { waitExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
-import { currentFileId, fileBytes } from './database-file.ts';
+import { contentStamp, currentFileId, fileBytes, inspectDatabase } from './database-file.ts';
 import { NO_HARD_LINKS } from './hard-links.ts';
 import { findLeftover, refuseLeftover } from './leftovers.ts';
 import type { ReplicaOptions } from './old-state.ts';
@@ -14,6 +14,7 @@ import { unusableFile } from './ownership.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { PartFile } from './part-file.ts';
+import { hasWalRecord, recordWal, removeWalRecord } from './wal-record.ts';
 import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
 
 export interface NewReplicaOptions extends ReplicaOptions {
@@ -44,6 +45,10 @@ export class NewReplica implements PageSink {
   readonly #part: PartFile;
   /** undefined in a dry run, which makes no file. */
   readonly #lock: ExclusiveLock | undefined;
+  /** Of the database that is replaced, since this sync has its lock. */
+  readonly #stamp: string;
+  /** The database that is replaced is in WAL mode, or was before a run that was killed. */
+  readonly #isWal: boolean;
   #firstPage: Uint8Array | undefined;
   #released = false;
 
@@ -61,6 +66,7 @@ export class NewReplica implements PageSink {
       try {
         if (options.replaces === undefined && currentFileId(path) !== undefined)
           throw new ReplicaMovedError(path, 'was made by another program just now');
+        if (options.replaces !== undefined && isWritten(options.replaces)) throw new ReplicaMovedError(path);
         return new NewReplica(path, target, options, lock);
       } catch (error) {
         lock.release();
@@ -81,6 +87,9 @@ export class NewReplica implements PageSink {
     this.#options = options;
     this.#target = target;
     this.#lock = lock;
+    this.#stamp = contentStamp(path);
+    this.#isWal =
+      options.replaces !== undefined && (options.replaces.header?.wal === true || hasWalRecord(path));
     this.#part = new PartFile(besideReplica(path, '-part'), target);
   }
 
@@ -162,16 +171,17 @@ export class NewReplica implements PageSink {
     return this.#release(() => this.#part.close());
   }
 
-  /** The backup API copies page 1 as it is, and its target is in rollback mode just then. */
+  /** The backup API copies page 1 as it is, and with it the journal mode, in the same transaction. */
   #ownFirstPage(page: Uint8Array): Uint8Array {
     if (this.#options.replaces === undefined) return page;
     const own = new Uint8Array(page);
-    own.fill(1, 18, 20);
+    own.fill(this.#isWal ? 2 : 1, 18, 20);
     return own;
   }
 
   async #publish(): Promise<void> {
     refuseLeftover(this.path, 'does not exist');
+    removeWalRecord(this.path);
     // The file keeps its inode when it gets the name; a mark without its file says nothing.
     const unmark = this.#mark(this.#part.path);
     try {
@@ -217,28 +227,66 @@ export class NewReplica implements PageSink {
   }
 
   async #copyOver(replaces: DatabaseFile): Promise<void> {
-    if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
-    const wal = replaces.header?.wal === true;
+    this.#checkUnchanged(replaces);
+    const { busyTimeoutMs: timeoutMs } = this.#options;
     // The backup API cannot change the page size of a database in WAL mode.
-    if (wal) await this.#switchJournalMode('delete');
-    const unmark = this.#mark(this.path);
+    if (this.#isWal) {
+      recordWal(this.path);
+      await this.#leaveWal();
+    }
+    const stamp = contentStamp(this.path);
+    let unmark = (): void => {};
     try {
-      await copyByBackup(this.#part.path, this.path, this.#options.busyTimeoutMs);
+      const onLocked = (): void => {
+        if (contentStamp(this.path) !== stamp) throw new ReplicaMovedError(this.path);
+        if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
+        unmark = this.#mark(this.path);
+      };
+      await copyByBackup(this.#part.path, this.path, { timeoutMs, onLocked });
     } catch (error) {
       unmark();
+      if (this.#isWal) await this.#enterWal();
       throw error;
-    } finally {
-      // The content is decided by now, either way; a mode that cannot be restored must not turn it into a failure.
-      if (wal)
-        await this.#switchJournalMode('wal').catch(() =>
-          this.warnings.push(`${this.path} was left in rollback mode`),
-        );
     }
+    // Page 1 says WAL by now; opened as one, SQLite removes the files that a look at it has made beside it.
+    if (this.#isWal) await this.#enterWal();
     this.#syncFolder();
   }
 
-  #switchJournalMode(mode: 'wal' | 'delete'): Promise<void> {
-    return retryBusy(`Replica ${this.path}`, () => switchJournalMode(this.path, mode), {
+  /** Throws where another program has the name, or has changed the replica since this sync took its lock. */
+  #checkUnchanged(replaces: DatabaseFile): void {
+    if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
+    if (contentStamp(this.path) !== this.#stamp) throw new ReplicaMovedError(this.path);
+  }
+
+  /** In rollback mode no other sync commits: each needs the lock that this one holds. */
+  async #leaveWal(): Promise<void> {
+    const { path } = this;
+    try {
+      const isUnchanged = (): boolean => contentStamp(path) === this.#stamp;
+      const isLeft = await this.#retry(() => leaveWal(path, isUnchanged));
+      if (!isLeft) throw new ReplicaMovedError(path);
+    } catch (error) {
+      await this.#enterWal();
+      throw error;
+    }
+  }
+
+  /** The content is decided by now, either way; a mode that cannot be restored must not turn it into a failure. */
+  async #enterWal(): Promise<void> {
+    try {
+      await this.#retry(() => switchJournalMode(this.path, 'wal'));
+      removeWalRecord(this.path);
+    } catch {
+      const isWal = inspectDatabase(this.path)?.header?.wal === true;
+      if (isWal) removeWalRecord(this.path);
+      else
+        this.warnings.push(`${this.path} is in rollback mode, until the next run puts it back into WAL mode`);
+    }
+  }
+
+  #retry<T>(action: () => T): Promise<T> {
+    return retryBusy(`Replica ${this.path}`, action, {
       timeoutMs: this.#options.busyTimeoutMs,
       signal: this.#options.signal,
     });
@@ -255,6 +303,12 @@ export class NewReplica implements PageSink {
       // See above.
     }
   }
+}
+
+/** True where somebody wrote to the file since it was looked at: perhaps a sync with a newer snapshot. */
+function isWritten({ path, stats }: DatabaseFile): boolean {
+  const now = statSync(path, { throwIfNoEntry: false });
+  return now?.mtimeMs !== stats.mtimeMs || now.size !== stats.size;
 }
 
 /** Gives the file at `from` the name `to` unless that is taken. Without hard links a placeholder keeps the name. */

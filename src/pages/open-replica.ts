@@ -16,7 +16,8 @@ import { NewReplica } from './new-replica.ts';
 import type { BeforePublish } from './new-replica.ts';
 import type { PageSink, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
-import { needsRecovery, replicaError } from './replica-error.ts';
+import { ReplicaMovedError, needsRecovery, replicaError } from './replica-error.ts';
+import { restoreWal } from './wal-record.ts';
 import { folderWarnings, resolveReplica } from './replica-links.ts';
 
 /** What is known of the replica before the origin is asked. */
@@ -90,6 +91,9 @@ export async function openSink(
   if (file.stats.size > 0 && place.mark === undefined && !options.overwrite)
     throw unmarked(path, options.mark === undefined);
   if (file.stats.size > 0 && !options.overwrite) refuseOtherOrigin(place, options.mark);
+  const isReplaced =
+    file.header !== undefined && file.header.pageSize !== target.pageSize && target.pageCount > 0;
+  if (!isReplaced && options.dryRun !== true) leaveNoRollbackMode(path);
   if (target.pageCount === 0) return EmptyReplica.open(file, target, options);
   if (file.header !== undefined && file.header.pageSize !== target.pageSize) {
     if (options.replace) {
@@ -131,6 +135,16 @@ function inspectRecovered(path: string, dryRun: boolean): DatabaseFile | undefin
   }
   if (file?.stats.size === 0) refuseLeftover(path, 'has 0 bytes');
   return file;
+}
+
+/** Undoes what a killed `--replace` did to the journal mode. What is known of the file is out of date then. */
+function leaveNoRollbackMode(path: string): void {
+  try {
+    if (!restoreWal(path)) return;
+  } catch (error) {
+    throw replicaError(path, error);
+  }
+  throw new ReplicaMovedError(path, 'was put back into WAL mode');
 }
 
 /**

@@ -47,7 +47,7 @@ function refuseTooLong(path: string): void {
 function refuseLinksBeside(path: string): void {
   const beside = [
     ...['-wal', '-shm', '-journal'].map((suffix) => path + suffix),
-    ...(['-part', '-spool', '-lock'] as const).map((suffix) => besideReplica(path, suffix)),
+    ...(['-part', '-spool', '-lock', '-mode'] as const).map((suffix) => besideReplica(path, suffix)),
   ];
   for (const name of beside) {
     if (!isLink(name)) continue;

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { assertRefused, folderState, summaryOf } from '../cli/command.ts';
+import { PROGRAM, assertRefused, folderState, summaryOf } from '../cli/command.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import { syncHere } from '../support/sync.ts';
@@ -139,4 +141,80 @@ test('--replace of a complete part that an interrupted run left is not taken for
   assert.equal(summary['outcome'], 'committed');
   assertReplicaOf(origin, replica);
   assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
+});
+
+describe('--replace of a WAL replica that is killed between its two journal modes', () => {
+  const HAS_STRACE = spawnSync('strace', ['-V']).status === 0;
+  const skip = HAS_STRACE ? false : 'NOT TESTED: there is no strace';
+
+  /** Kills a --replace at the `nth` write to the replica itself. */
+  function killAtWrite(nth: number, { origin, replica }: Pair): void {
+    const inject = `inject=pwrite64:signal=KILL:when=${nth}`;
+    const trace = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=pwrite64', '-P', replica, '-e', inject];
+    const command = [process.execPath, PROGRAM, '-q', origin, replica, '--replace'];
+    const { status, signal } = spawnSync('strace', [...trace, ...command]);
+    assert.ok(signal === 'SIGKILL' || status === 137, `it was killed at write ${nth}: ${status}`);
+  }
+
+  async function assertWalAgain({ folder, replica }: Pair): Promise<void> {
+    assert.deepEqual(column(replica, 'PRAGMA journal_mode'), ['wal']);
+    assert.deepEqual(column(replica, 'PRAGMA integrity_check'), ['ok']);
+    assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
+  }
+
+  for (const nth of [1, 3, 6]) {
+    test(`at write ${nth} is in WAL mode after the next --replace`, { skip }, async (t) => {
+      const here = await pair(t, 'wal');
+      killAtWrite(nth, here);
+      await summaryOf([here.origin, here.replica, '--replace']);
+      assertReplicaOf(here.origin, here.replica);
+      await assertWalAgain(here);
+    });
+  }
+
+  test('is in WAL mode after a sync of its own page size', { skip }, async (t) => {
+    const here = await pair(t, 'wal');
+    killAtWrite(3, here);
+    const { origin, replica } = here;
+    assert.ok(names(here.folder).includes('.r.db.sqlsync-mode'), 'its mode is recorded');
+    change(
+      origin,
+      'PRAGMA journal_mode = delete; PRAGMA page_size = 4096; VACUUM; PRAGMA journal_mode = wal',
+    );
+    const summary = await summaryOf([origin, replica]);
+    assert.equal(summary['outcome'], 'committed');
+    assertReplicaOf(origin, replica);
+    await assertWalAgain(here);
+  });
+
+  test('is in WAL mode after a sync that finds no difference', { skip }, async (t) => {
+    const here = await pair(t, 'wal');
+    const former = join(tempDir(t), 'former.db');
+    copyFileSync(here.replica, former);
+    killAtWrite(3, here);
+    await summaryOf([former, here.replica, '--overwrite']);
+    assertReplicaOf(former, here.replica);
+    await assertWalAgain(here);
+  });
+
+  test('is in WAL mode after it is emptied', { skip }, async (t) => {
+    const here = await pair(t, 'wal');
+    killAtWrite(3, here);
+    const empty = join(tempDir(t), 'empty.db');
+    writeFileSync(empty, '');
+    await summaryOf([empty, here.replica, '--overwrite']);
+    await assertWalAgain(here);
+  });
+
+  test('leaves a database of the same name, made since, in its own mode', { skip }, async (t) => {
+    const here = await pair(t, 'wal');
+    killAtWrite(3, here);
+    const { origin, replica, folder } = here;
+    for (const name of names(folder).filter((entry) => entry.startsWith('r.db')))
+      renameSync(join(folder, name), join(folder, `old-${name}`));
+    smallDatabase(replica, { pageSize: 1024, journalMode: 'delete' });
+    await summaryOf([origin, replica, '--overwrite']);
+    assertReplicaOf(origin, replica);
+    assert.deepEqual(column(replica, 'PRAGMA journal_mode'), ['delete']);
+  });
 });

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { generateDatabase } from '../../fixtures/generate.ts';
+import { hostName, markReplica } from '../../src/pages/mark.ts';
 import type { SyncSummary } from '../../src/sync/sync.ts';
 import { runSync } from '../../src/sync/sync.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
@@ -99,6 +100,12 @@ describe('a second sync right after the first', () => {
   });
 });
 
+/** Lets the database be overwritten as the replica of `origin`. */
+function writeMarkOf(origin: string, replica: string): void {
+  const originPath = realpathSync(origin);
+  markReplica(replica, { originName: origin, originHost: hostName(), originPath }, { warnings: [] });
+}
+
 describe('a sync that another one overtakes', () => {
   const moments = [
     ['wal', 'snapshot'],
@@ -132,6 +139,46 @@ describe('a sync that another one overtakes', () => {
       assert.equal(outcomeName, 'unchanged');
       assertReplicaOf(origin, replica);
     });
+  }
+
+  for (const kind of ['replaced', 'emptied'] as const) {
+    for (const mode of ['wal', 'delete'] as const) {
+      for (const at of ['snapshot', 'root'] as const) {
+        // In rollback mode the other one waits for the lock that a `--replace` holds from its begin on.
+        if (kind === 'replaced' && mode === 'delete' && at === 'root') continue;
+        test(`takes no replica back that is to be ${kind} (in mode ${mode}, overtaken at its ${at})`, async (t) => {
+          const folder = tempDir(t);
+          const [origin, replica] = paths(folder);
+          const other = join(folder, 'other.db');
+          if (kind === 'emptied') writeFileSync(origin, '');
+          else generateDatabase(origin, { rows: 200, pageSize: 8192 });
+          generateDatabase(other, { rows: 300, pageSize: 4096 });
+          generateDatabase(replica, { rows: 100, pageSize: 4096, journalMode: mode });
+          writeMarkOf(origin, replica);
+          let isOvertaken = false;
+          const overtaken = syncHere({
+            origin,
+            replica,
+            replace: true,
+            onFrame: async ({ name }) => {
+              if (name !== at || isOvertaken) return;
+              isOvertaken = true;
+              const { outcome } = await runSync({ origin: other, replica, overwrite: true });
+              assert.equal(outcome, 'committed');
+            },
+          });
+          // What the other one has committed is the replica of another origin, which this one finds on its second look.
+          await assert.rejects(overtaken, { code: 'REPLICA_NOT_MARKED' });
+          assert.ok(isOvertaken);
+          assertReplicaOf(other, replica);
+          assert.equal(
+            change(replica, (db) => db.pragma('journal_mode', { simple: true })),
+            mode,
+          );
+          assert.equal((await runSync({ origin: other, replica })).outcome, 'unchanged', 'its mark is right');
+        });
+      }
+    }
   }
 
   test('ends all the same where others write and checkpoint the replica at every moment', async (t) => {
