@@ -61,7 +61,12 @@ export interface CommandOptions {
 }
 
 /** Every command loads some 60 modules; Node.js keeps their compiled form here, by their content. */
-const COMPILE_CACHE = join(dirname(dirname(PROGRAM)), 'node_modules', '.cache', 'sqlsync-compiled');
+export const COMPILE_CACHE: string = join(
+  dirname(dirname(PROGRAM)),
+  'node_modules',
+  '.cache',
+  'sqlsync-compiled',
+);
 
 /** A command that is running. */
 export class Command {
