@@ -60,7 +60,7 @@ export const SYNC_OPTIONS = {
   'follow-links': {
     type: 'boolean',
     default: false,
-    describe: 'Where REPLICA is a symbolic link, write the file that it leads to',
+    describe: 'Write REPLICA also through a symbolic link, or under several hard links',
   },
   retry: {
     type: 'number',

@@ -120,7 +120,7 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
     replace: { ...replace, describe: 'Replace a TARGET of another page size' },
     'follow-links': {
       ...SYNC_OPTIONS['follow-links'],
-      describe: 'Where TARGET is a symbolic link, write the file that it leads to',
+      describe: 'Write TARGET also through a symbolic link, or under several hard links',
     },
     salvage: {
       type: 'boolean',

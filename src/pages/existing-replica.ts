@@ -12,6 +12,7 @@ import type { ReplicaOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
+import { refuseOtherNames } from './replica-links.ts';
 import { isDiskFull, ReplicaMovedError, replicaError, replicaReplaced, walRemoved } from './replica-error.ts';
 import type { Spool } from './spool.ts';
 import { SpooledState } from './spooled-state.ts';
@@ -317,6 +318,7 @@ export class ExistingReplica implements PageSink {
 
   #checkUnreplaced(): void {
     if (currentFileId(this.path) !== this.#file.fileId) throw replicaReplaced(this.path);
+    if (this.#options.followLinks !== true) refuseOtherNames(this.#file);
     this.#checkWalThere();
   }
 

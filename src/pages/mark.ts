@@ -1,7 +1,8 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import {
   closeSync,
+  fstatSync,
   fsyncSync,
   lstatSync,
   openSync,
@@ -12,11 +13,12 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
+import { hasLastingInodes } from '../sqlite/mounts.ts';
 import { fileIdOf } from './database-file.ts';
 import { isAnothers, ownerOfNewFile } from './ownership.ts';
+import { readFully } from './read-fully.ts';
 
 /**
  * The mark: a small file `.NAME.sqlsync` beside a replica that says "this is a copy, made by sqlsync". A database
@@ -33,8 +35,19 @@ export interface Mark {
   readonly fileId: string;
   /** When the replica's file was made, in milliseconds since 1970 (inodes are used again); 0 where nobody can tell. */
   readonly fileBornMs: number;
+  /** What the replica's file was like when the sync was done, where inodes do not last; undefined where they do. */
+  readonly content?: MarkedContent | undefined;
   /** When the mark was written, ISO 8601. */
   readonly time: string;
+}
+
+/** What tells a file that nobody has written since, on a file system that has other inodes after each mount. */
+interface MarkedContent {
+  readonly bytes: number;
+  /** Time of the last change, in milliseconds since 1970. */
+  readonly changedMs: number;
+  /** SHA-256 of the first bytes, hexadecimal: the header, with the counter of changes, and the schema. */
+  readonly startSha256: string;
 }
 
 /** What a mark says of the origin. */
@@ -42,6 +55,12 @@ export type MarkedOrigin = Pick<Mark, 'originName' | 'originHost' | 'originPath'
 
 /** A mark holds two paths and two names; anything larger is not ours. */
 const MAX_MARK_BYTES = 64 * 1024;
+
+/** Of the file's first bytes that the mark knows. */
+const START_BYTES = 64 * 1024;
+
+/** Times of FAT file systems are even seconds. */
+const TIME_GRAIN_MS = 2000;
 
 /** At most, of the replica's permission bits; its owner has to be able to replace it. */
 const MARK_MODE = 0o644;
@@ -52,16 +71,18 @@ export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-
   return join(dirname(path), `.${basename(path)}.sqlsync${suffix}`);
 }
 
-/** The name by which hosts are told apart. */
-export function hostName(): string {
-  return hostname();
+/**
+ * The mark of the database at `path`; undefined where there is none of this very file that we understand. On a file
+ * system without lasting inodes it reads the file, so this process must not have it open: see `inspectDatabase`.
+ */
+export function readMark(path: string): Mark | undefined {
+  return knownMark(path, (mark) => isOf(mark, path));
 }
 
-/** The mark of the database at `path`; undefined where there is none of this very file that we understand. */
-export function readMark(path: string): Mark | undefined {
+function knownMark(path: string, isOfFile: (mark: Mark) => boolean): Mark | undefined {
   try {
     const mark: unknown = JSON.parse(readMarkFile(path)?.toString('utf8') ?? 'null');
-    return isMark(mark) && isOf(mark, path) ? mark : undefined;
+    return isMark(mark) && isOfFile(mark) ? mark : undefined;
   } catch {
     // A name that is too long, a folder that may not be searched: there is no mark that would protect anything.
     return undefined;
@@ -74,7 +95,10 @@ export function readMark(path: string): Mark | undefined {
  * as on some mounts, the mark of that user is ours.
  */
 export function readOwnMark(path: string): Mark | undefined {
-  const mark = readMark(path);
+  return ownMark(path, readMark(path));
+}
+
+function ownMark(path: string, mark: Mark | undefined): Mark | undefined {
   const owner = lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.uid;
   if (mark === undefined || owner === undefined) return undefined;
   return !isAnothers(owner) || owner === ownerOfNewFile(path) ? mark : undefined;
@@ -92,7 +116,12 @@ export function markReplica(
   origin: MarkedOrigin | undefined,
   options: { readonly marked?: string; readonly warnings: string[] },
 ): () => void {
-  if (origin === undefined || marksSameOrigin(readOwnMark(path), origin)) return () => {};
+  // The replica is open: nothing is read of it.
+  const known = ownMark(
+    path,
+    knownMark(path, (mark) => hasInode(mark, path)),
+  );
+  if (origin === undefined || marksSameOrigin(known, origin)) return () => {};
   let former: Buffer | undefined;
   const formerMode = MARK_MODE & (lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.mode ?? 0);
   try {
@@ -112,6 +141,27 @@ export function markReplica(
       // It is the mark of a file that the user allowed us to overwrite.
     }
   };
+}
+
+/**
+ * Notes in the mark of the replica at `path` what its file is like now, where only that tells it later. After the commit,
+ * when no connection of this process has it open. Never throws: a mark that is not that good costs one --overwrite.
+ */
+export function noteContent(path: string): void {
+  try {
+    if (hasLastingInodes(path)) return;
+    const mark = ownMark(
+      path,
+      knownMark(path, () => true),
+    );
+    const content = contentOf(path);
+    if (mark === undefined || isSameContent(mark.content, content)) return;
+    const stats = statSync(path);
+    const noted = { ...mark, fileId: fileIdOf(stats), fileBornMs: bornMs(stats), content };
+    replaceMarkFile(path, `${JSON.stringify(noted)}\n`, stats.mode & MARK_MODE);
+  } catch {
+    // See above.
+  }
 }
 
 /** Makes new and removed names in the folder of `path` durable. */
@@ -193,15 +243,44 @@ function marksSameOrigin(known: Mark | undefined, origin: MarkedOrigin): boolean
   return known?.originHost === origin.originHost && known.originPath === origin.originPath;
 }
 
-/**
- * True where the mark was written for the file that is at `path`. Of the file id the inode alone counts: the mark is
- * in the same folder, and some file systems have another device number after each mount.
- */
+/** True where the mark was written for the file that is at `path`. */
 function isOf(known: Mark, path: string): boolean {
+  if (hasLastingInodes(path)) return hasInode(known, path);
+  // A new file may have an inode there that another one had before the last mount.
+  return known.content !== undefined && isSameContent(known.content, contentOf(path));
+}
+
+/**
+ * Of the file id the inode alone counts: the mark is in the same folder, and some file systems have another device
+ * number after each mount.
+ */
+function hasInode(known: Mark, path: string): boolean {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined || inodeOf(known.fileId) !== inodeOf(fileIdOf(stats))) return false;
   const born = bornMs(stats);
   return born === 0 || known.fileBornMs === 0 || born === known.fileBornMs;
+}
+
+/** Closes a descriptor of the file: see `inspectDatabase`. */
+function contentOf(path: string): MarkedContent {
+  const start = Buffer.alloc(START_BYTES);
+  const descriptor = openSync(path, 'r');
+  try {
+    const { size, mtimeMs } = fstatSync(descriptor);
+    const read = readFully(descriptor, start, 0);
+    const startSha256 = createHash('sha256').update(start.subarray(0, read)).digest('hex');
+    return { bytes: size, changedMs: Math.floor(mtimeMs), startSha256 };
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function isSameContent(known: MarkedContent | undefined, now: MarkedContent): boolean {
+  return (
+    known?.bytes === now.bytes &&
+    known.startSha256 === now.startSha256 &&
+    Math.abs(known.changedMs - now.changedMs) <= TIME_GRAIN_MS
+  );
 }
 
 function inodeOf(fileId: string): string {
@@ -220,6 +299,13 @@ function isMark(value: unknown): value is Mark {
   return (
     known.format === 1 &&
     typeof known.fileBornMs === 'number' &&
-    texts.every((text) => typeof text === 'string')
+    texts.every((text) => typeof text === 'string') &&
+    (known.content === undefined || isContent(known.content))
   );
+}
+
+function isContent(value: unknown): value is MarkedContent {
+  if (typeof value !== 'object' || value === null) return false;
+  const { bytes, changedMs, startSha256 } = value as Partial<Record<keyof MarkedContent, unknown>>;
+  return typeof bytes === 'number' && typeof changedMs === 'number' && typeof startSha256 === 'string';
 }

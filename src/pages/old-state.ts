@@ -24,6 +24,8 @@ export interface ReplicaOptions {
   readonly signal?: AbortSignal | undefined;
   /** Nothing may be written, not even by SQLite's recovery. */
   readonly dryRun?: boolean | undefined;
+  /** The file may be changed under its other names too. */
+  readonly followLinks?: boolean | undefined;
   /** Where pages wait before they are written, and what an interrupted run left there. */
   readonly staging?: Staging | undefined;
   /** What the mark of the replica is to say; undefined where none is to be left. */

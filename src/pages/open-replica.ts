@@ -18,7 +18,7 @@ import type { PageSink, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
 import { ReplicaMovedError, needsRecovery, replicaError } from './replica-error.ts';
 import { restoreWal } from './wal-record.ts';
-import { folderWarnings, resolveReplica } from './replica-links.ts';
+import { folderWarnings, refuseOtherNames, resolveReplica } from './replica-links.ts';
 
 /** What is known of the replica before the origin is asked. */
 export interface ReplicaPlace {
@@ -91,6 +91,7 @@ export async function openSink(
   if (file.stats.size > 0 && place.mark === undefined && !options.overwrite)
     throw unmarked(path, options.mark === undefined);
   if (file.stats.size > 0 && !options.overwrite) refuseOtherOrigin(place, options.mark);
+  if (options.followLinks !== true) refuseOtherNames(file);
   const isReplaced =
     file.header !== undefined && file.header.pageSize !== target.pageSize && target.pageCount > 0;
   if (!isReplaced && options.dryRun !== true) leaveNoRollbackMode(path);

@@ -2,6 +2,8 @@ import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { realPath } from '../path-names.ts';
+import { isMountedAlone } from '../sqlite/mounts.ts';
+import type { DatabaseFile } from './database-file.ts';
 import { tooLongForSqlite } from './database-file.ts';
 import { besideReplica } from './mark.ts';
 import { sharingOf } from './ownership.ts';
@@ -21,6 +23,32 @@ export function resolveReplica(named: string, followLinks: boolean): string {
   refuseTooLong(path);
   refuseLinksBeside(path);
   return path;
+}
+
+/**
+ * Refuses a replica that has other names: it would change under them too, as would a backup that `cp -al` made. rsync
+ * gives the name to a new file instead, which a database does not stand: programs that have it open would stay with the
+ * old file. A killed run may have left its part file as the other name. Throws SqlsyncError REPLICA_LINK.
+ */
+export function refuseOtherNames({ path, stats }: DatabaseFile): void {
+  const part = lstatSync(besideReplica(path, '-part'), { throwIfNoEntry: false });
+  const ours = part?.ino === stats.ino && part.dev === stats.dev ? 1 : 0;
+  const { nlink } = statSync(path);
+  if (nlink - ours > 1) {
+    throw new SqlsyncError(
+      'REPLICA_LINK',
+      `Replica ${path} has ${nlink - ours} names (hard links), and would be changed under all of them`,
+      {
+        hint: 'To keep the others as they are, give it a file of its own while no program has it open (`cp -p NAME NEW && mv NEW NAME`). To change it under all names, add --follow-links.',
+      },
+    );
+  }
+  if (!isMountedAlone(path)) return;
+  throw new SqlsyncError(
+    'REPLICA_LINK',
+    `Replica ${path} is mounted as a single file, so that programs that have it open by its other name do not see its journal`,
+    { hint: 'Mount its folder instead. If no program has it open by another name, add --follow-links.' },
+  );
 }
 
 /** What the user should know of the folder that the replica is in, each a sentence. */

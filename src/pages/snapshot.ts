@@ -14,9 +14,13 @@ import {
   wouldLeaveForeignFiles,
 } from './database-file.ts';
 import { hasChecksumVfs, parseHeader } from './header.ts';
-import { hostName } from './mark.ts';
+import { hostName } from './machine.ts';
+import { readMark } from './mark.ts';
+import type { Mark } from './mark.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader } from './file-pages.ts';
+import { checkOriginNames } from './origin-names.ts';
+import type { OriginNames } from './origin-names.ts';
 import { readOneByOne } from './page-source.ts';
 import type { PageSource } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
@@ -36,6 +40,8 @@ interface Access {
   readonly files: FilePages | undefined;
   /** The file's version where it is read without locks; nothing else keeps writers from changing it meanwhile. */
   readonly unlocked: string | undefined;
+  /** The file's own version where a program may write it by another name, which our lock does not keep it from. */
+  readonly unguarded?: string | undefined;
 }
 
 const NOTHING: Access = { reader: undefined, files: undefined, unlocked: undefined };
@@ -53,6 +59,8 @@ const DEFAULT_PAGE_SIZE = 4096;
 export class DatabaseSnapshot implements PageSource {
   readonly path: string;
   readonly file: DatabaseFile;
+  /** That of the file, if it is a replica itself. */
+  readonly mark: Mark | undefined;
   readonly pageSize: PageSize;
   readonly pageCount: PageCount;
   /** What the user should know, each a sentence; `notes` only matter to those who ask for detail. */
@@ -67,7 +75,9 @@ export class DatabaseSnapshot implements PageSource {
   /** Throws SqlsyncError: ORIGIN_* and BUSY. `path` may be relative and may be a symbolic link. */
   static async open(path: string, options: SnapshotOptions): Promise<DatabaseSnapshot> {
     const { file, absolutePath } = inspectOrigin(path);
-    if (file.stats.size === 0) return new DatabaseSnapshot(file, NOTHING, emptyShape());
+    const names = await checkOriginNames(file);
+    const known = { file, names, mark: readMark(absolutePath) };
+    if (file.stats.size === 0) return new DatabaseSnapshot(known, NOTHING, emptyShape());
     const unlocked = mustOpenImmutable(file) ? fileVersion(absolutePath) : undefined;
     let files: FilePages | undefined;
     let reader: DatabaseReader | undefined;
@@ -79,7 +89,8 @@ export class DatabaseSnapshot implements PageSource {
         timeoutMs: options.busyTimeoutMs,
         signal: options.signal,
       });
-      return new DatabaseSnapshot(file, { reader, files, unlocked }, shape);
+      const unguarded = names.mayBeWrittenByAnotherName ? ownVersion(absolutePath) : undefined;
+      return new DatabaseSnapshot(known, { reader, files, unlocked, unguarded }, shape);
     } catch (error) {
       reader?.close();
       files?.close();
@@ -87,9 +98,15 @@ export class DatabaseSnapshot implements PageSource {
     }
   }
 
-  private constructor(file: DatabaseFile, access: Access, shape: { pageSize: number; pageCount: number }) {
+  private constructor(
+    { file, names, mark }: { file: DatabaseFile; names: OriginNames; mark: Mark | undefined },
+    access: Access,
+    shape: { pageSize: number; pageCount: number },
+  ) {
     this.path = file.path;
     this.file = file;
+    this.mark = mark;
+    this.warnings.push(...names.warnings);
     this.#access = access;
     this.#walBytesAtStart = fileBytes(`${file.path}-wal`);
     this.pageSize = pageSize(shape.pageSize) as PageSize;
@@ -163,7 +180,14 @@ export class DatabaseSnapshot implements PageSource {
    * told as what it is: later it would look like pages that were damaged on their way.
    */
   #checkUnchanged(): void {
-    const { unlocked } = this.#access;
+    const { unlocked, unguarded } = this.#access;
+    if (unguarded !== undefined && unguarded !== ownVersion(this.path)) {
+      throw new SqlsyncError(
+        'ORIGIN_CHANGED',
+        `A program changed ${this.path} while it was read, by another of its names, where no lock keeps it from that`,
+        { hint: 'Nothing was changed. Name the database as that program does.' },
+      );
+    }
     if (unlocked === undefined || unlocked === fileVersion(this.path)) return;
     throw new SqlsyncError(
       'ORIGIN_CHANGED',
@@ -318,6 +342,12 @@ function mustOpenImmutable(file: DatabaseFile): boolean {
 function fileVersion(path: string): string {
   const { size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
   return `${size} ${mtimeNs} ${ctimeNs} ${fileBytes(`${path}-wal`)}`;
+}
+
+/** Changes whenever anybody writes the file itself, which in WAL mode is a checkpoint. */
+function ownVersion(path: string): string {
+  const { size, mtimeNs } = statSync(path, { bigint: true });
+  return `${size} ${mtimeNs}`;
 }
 
 function originReplaced(path: string): SqlsyncError {

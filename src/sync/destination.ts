@@ -7,6 +7,8 @@ export interface Destination {
   readonly path: string;
   /** What the origin compares with its own file; '' where there is none. */
   readonly fileId: string;
+  /** It is marked as a copy of this very origin, so that the arguments are not swapped. */
+  readonly isKnownCopy?: boolean | undefined;
   /** There was nothing in this place before. */
   readonly isNew: boolean;
   /** There are pages to compare with. */

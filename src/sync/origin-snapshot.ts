@@ -1,6 +1,7 @@
 import type { MessageOf, Reader } from '../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
-import { hostName, readMark } from '../pages/mark.ts';
+import { hostName, readSystemFileId } from '../pages/machine.ts';
+import type { Mark } from '../pages/mark.ts';
 import type { PageSource } from '../pages/page-source.ts';
 import { DatabaseSnapshot } from '../pages/snapshot.ts';
 import type { AccessCheck } from './restriction.ts';
@@ -59,18 +60,28 @@ export async function openSnapshot(
  * very replica and the user means to restore the one from the other.
  */
 function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean {
-  if (open.replicaHost === hostName() && open.replicaFileId === snapshot.file.fileId) {
+  const { mark } = snapshot;
+  if (readSystemFileId(open.replicaFileId).is(snapshot.file.fileId)) {
     throw new SqlsyncError('SAME_FILE', `Origin and replica are the same file: ${snapshot.path}`, {
       hint: 'Name two different files; links to one file count as one.',
     });
   }
-  const mark = readMark(snapshot.path);
-  if (mark === undefined || mark.originHost !== open.replicaHost || mark.originPath !== open.replicaPath)
-    return false;
+  if (mark?.originPath !== open.replicaPath || !isOriginsHost(mark, open)) return false;
   if (open.overwrite) return true;
   throw new SqlsyncError(
     'SWAPPED',
     `The arguments look swapped: ${snapshot.path} is itself a replica, made from ${sanitizeText(open.replicaPath)}`,
     { hint: 'The origin comes first. To restore the origin from its replica, add --overwrite.' },
   );
+}
+
+/**
+ * True where the replica is on the host that the mark names, or may have named when the host had another name, as each
+ * run of a container has. Where another machine has the name of this one, the name tells nothing.
+ */
+function isOriginsHost(mark: Mark, { replicaHost, replicaFileId }: MessageOf<'open'>): boolean {
+  if (replicaHost === '') return false;
+  const replica = readSystemFileId(replicaFileId);
+  if (replica.isHere) return true;
+  return replicaHost === mark.originHost && !(replica.isElsewhere && replicaHost === hostName());
 }

@@ -5,7 +5,7 @@ import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from
 import type { CompressionMode, HashAlgorithm, MessageOf, Reader } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
-import { hostName } from '../pages/mark.ts';
+import { hostName, systemFileId } from '../pages/machine.ts';
 import { ownerOf } from '../pages/ownership.ts';
 import type { PageSink } from '../pages/page-source.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
@@ -254,9 +254,10 @@ function sendOpen(
       seed,
       hash: HASH_ALGORITHMS[options.hash],
       compression: COMPRESSION_MODES[options.compression],
-      replicaHost: hostName(),
+      // What is known to be a copy of this origin is not the origin of it.
+      replicaHost: destination.isKnownCopy === true ? '' : hostName(),
       replicaPath: destination.path,
-      replicaFileId: destination.fileId,
+      replicaFileId: systemFileId(destination.fileId),
       overwrite: options.overwrite,
       reader: READERS[options.reader],
       busyTimeoutMs: options.busyTimeoutMs,

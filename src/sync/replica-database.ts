@@ -5,7 +5,7 @@ import { EmptyReplica } from '../pages/empty-replica.ts';
 import { ExistingReplica } from '../pages/existing-replica.ts';
 import { removeOwnLeftovers } from '../pages/leftovers.ts';
 import type { MarkedOrigin } from '../pages/mark.ts';
-import { markReplica } from '../pages/mark.ts';
+import { markReplica, noteContent } from '../pages/mark.ts';
 import { inspectReplica, openSink } from '../pages/open-replica.ts';
 import type { ReplicaPlace } from '../pages/open-replica.ts';
 import type { PageSink } from '../pages/page-source.ts';
@@ -32,6 +32,7 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
   return {
     path: place.path,
     fileId: place.file?.fileId ?? '',
+    isKnownCopy: place.mark !== undefined && options.originName.endsWith(`:${place.mark.originPath}`),
     isNew: place.file === undefined,
     hasOldPages: place.hasOldPages,
     warnings: place.warnings,
@@ -137,5 +138,6 @@ async function settle(
   if (!commits && place.file !== undefined) markReplica(place.path, markOf(snapshot, options), { warnings });
   staging.remove();
   removeOwnLeftovers(place.path);
+  noteContent(place.path);
   return commits ? 'committed' : 'unchanged';
 }

@@ -40,7 +40,10 @@ export interface SyncOptions extends CopyRunOptions {
   readonly overwrite?: boolean;
   /** A replica of another page size is replaced as a whole. */
   readonly replace?: boolean;
-  /** A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. */
+  /**
+   * A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. A replica with
+   * other names (hard links) is changed under all of them.
+   */
   readonly followLinks?: boolean;
   /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
   readonly check?: boolean;

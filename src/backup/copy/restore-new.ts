@@ -4,7 +4,7 @@ import { parseHeader } from '../../pages/header.ts';
 import { removeOwnLeftovers } from '../../pages/leftovers.ts';
 import type { BeforePublish } from '../../pages/new-replica.ts';
 import { inspectReplica, openSink } from '../../pages/open-replica.ts';
-import { hostName } from '../../pages/mark.ts';
+import { hostName } from '../../pages/machine.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
 import type { CopyProgress } from '../../sync/page-copy.ts';

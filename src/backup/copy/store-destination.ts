@@ -1,6 +1,6 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
 import { SqlsyncError } from '../../errors.ts';
-import { hostName } from '../../pages/mark.ts';
+import { hostName } from '../../pages/machine.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { PROGRAM } from '../../sync/program.ts';
 import type { Destination } from '../../sync/destination.ts';

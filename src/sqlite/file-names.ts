@@ -1,0 +1,51 @@
+import { lstatSync, readdirSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+
+/** In a folder with more names, other names of a file are not looked for. */
+const MAX_NAMES = 10_000;
+
+/** A database keeps commits, or the way back from a killed one, in these files beside the name it was opened by. */
+const JOURNALS = ['-wal', '-journal'] as const;
+
+/** The journal of a database that lies beside another name of its file. */
+export interface JournalElsewhere {
+  readonly name: string;
+  readonly journal: string;
+}
+
+/**
+ * Looks in the folder of `path` for another hard link to its file that has a journal with content; undefined where there
+ * is none, or the folder cannot be read.
+ */
+export function journalByAnotherName(path: string): JournalElsewhere | undefined {
+  const file = statSync(path, { throwIfNoEntry: false });
+  if (file === undefined || file.nlink < 2) return undefined;
+  const folder = dirname(path);
+  for (const name of namesIn(folder)) {
+    const other = join(folder, name);
+    if (name === basename(path)) continue;
+    const stats = lstatSync(other, { throwIfNoEntry: false });
+    if (stats?.ino !== file.ino || stats.dev !== file.dev) continue;
+    const journal = JOURNALS.map((suffix) => other + suffix).find((each) => sizeOf(each) > 0);
+    if (journal !== undefined) return { name: other, journal };
+  }
+  return undefined;
+}
+
+/** True where a journal with content lies beside `path` itself. */
+export function hasOwnJournal(path: string): boolean {
+  return JOURNALS.some((suffix) => sizeOf(path + suffix) > 0);
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    const names = readdirSync(folder);
+    return names.length > MAX_NAMES ? [] : names;
+  } catch {
+    return [];
+  }
+}
+
+function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}

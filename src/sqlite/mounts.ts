@@ -1,0 +1,66 @@
+import { readFileSync, realpathSync } from 'node:fs';
+
+/** What is mounted somewhere, as Linux lists it. */
+export interface Mount {
+  /** The folder, or the single file, that it covers. */
+  readonly point: string;
+  /** `major:minor` of the device, as `/proc/locks` has it too. */
+  readonly device: string;
+  /** Such as `ext4`, `nfs4`, `fuse.sshfs`. */
+  readonly type: string;
+}
+
+/** The mount that the file at `path` is on; undefined where the system does not tell. `path` is absolute and real. */
+export function mountOf(path: string): Mount | undefined {
+  let found: Mount | undefined;
+  for (const mount of mounts()) {
+    const { point } = mount;
+    const covers = path === point || path.startsWith(point.endsWith('/') ? point : `${point}/`);
+    // The later of two mounts in one place hides the earlier one.
+    if (covers && point.length >= (found?.point.length ?? 0)) found = mount;
+  }
+  return found;
+}
+
+/** True where the file at `path` is mounted by itself, as containers do with single files. */
+export function isMountedAlone(path: string): boolean {
+  return mountOf(path)?.point === path;
+}
+
+/**
+ * File systems that keep no inodes: they number files as they meet them, so that a file has another number after the next
+ * mount, or when it was forgotten meanwhile. FUSE's `fuseblk` is a local disk, whose driver keeps them.
+ */
+const UNLASTING_INODES = /^(?:fuse(?:\..*)?|vfat|msdos|exfat|9p|cifs|smb3|smbfs)$/;
+
+/** True where the file at `path` keeps its inode; also where the system does not tell. */
+export function hasLastingInodes(path: string): boolean {
+  return !UNLASTING_INODES.test(mountOf(realpathSync(path))?.type ?? '');
+}
+
+/** https://docs.kernel.org/filesystems/proc.html, "mountinfo". */
+function mounts(): Mount[] {
+  const found: Mount[] = [];
+  for (const line of procLines('/proc/self/mountinfo')) {
+    const fields = line.split(' ');
+    const separator = fields.indexOf('-', 6);
+    const [device, point, type] = [fields[2], fields[4], fields[separator + 1]];
+    if (device === undefined || point === undefined || type === undefined || separator === -1) continue;
+    found.push({ device, point: unescaped(point), type });
+  }
+  return found;
+}
+
+/** Space, tab, line feed and backslash come as three octal digits. */
+function unescaped(field: string): string {
+  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCodePoint(parseInt(digits, 8)));
+}
+
+/** The lines of a file of the system; none where it has no such file. */
+export function procLines(path: string): string[] {
+  try {
+    return readFileSync(path, 'utf8').split('\n').filter(Boolean);
+  } catch {
+    return [];
+  }
+}
