@@ -46,7 +46,12 @@ export const COMMON_OPTIONS = {
   },
   json: { type: 'boolean', default: false, describe: 'One JSON object a line on stdout' },
   verbose: { alias: 'v', type: 'boolean', default: false, describe: 'Say more' },
-  quiet: { alias: 'q', type: 'boolean', default: false, describe: 'Say nothing but errors' },
+  quiet: {
+    alias: 'q',
+    type: 'boolean',
+    default: false,
+    describe: 'Say nothing but errors, damage and omissions',
+  },
 } as const;
 
 export const SYNC_OPTIONS = {

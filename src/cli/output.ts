@@ -1,6 +1,7 @@
 import { styleText } from 'node:util';
 import { sanitizeText, systemErrorCode } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
+import type { WarningKind } from '../sync/announcements.ts';
 import { exitStatusOf } from './exit.ts';
 import { wrapText } from './wrap.ts';
 
@@ -19,7 +20,7 @@ const TAIL_MAX_LENGTH = 8192;
 
 /**
  * What a command says. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object
- * a line and stderr nothing; with `-q` only errors are said.
+ * a line and stderr nothing; with `-q` only errors and warnings that are news are said.
  *
  * The last line of `--json` is the summary of a command that came to its end, whatever it found, or the error that ended it;
  * there is one of the two, and nothing follows.
@@ -74,10 +75,14 @@ export class Output {
     write(process.stdout, `${wrapped(sanitizeText(text, Infinity), process.stdout)}\n`);
   }
 
-  warning(text: string): void {
+  /**
+   * Something that changes what the user has or asked for: damage, what was left out or not done, a danger. It is the only sign
+   * of that, so -q lets it through. What is only about how the run goes is `advice`.
+   */
+  warning(text: string, kind: WarningKind = 'news'): void {
     this.#keep(`warning: ${shown(text, 2000)}`);
     if (this.options.json) return this.json({ type: 'warning', message: text });
-    if (this.options.verbosity === 'quiet') return;
+    if (kind === 'advice' && this.options.verbosity === 'quiet') return;
     this.#say(`${colour('yellow', 'warning:')} ${shown(text, 2000)}`);
   }
 

@@ -1,4 +1,5 @@
 import type { StoreProgress } from '../backup/types.ts';
+import type { WarningKind } from '../sync/announcements.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
 import { formatBytes, formatDuration, formatShare } from './format.ts';
 import type { Output } from './output.ts';
@@ -107,7 +108,7 @@ export class ProgressLine {
 
 /** What a copy tells while it runs, as the user is to see it. */
 export interface CopyListeners {
-  onWarning(warning: string): void;
+  onWarning(warning: string, kind: WarningKind): void;
   onNote(note: string): void;
   onProgress(progress: CopyProgress): void;
   /** Takes the progress line away. */
@@ -119,7 +120,7 @@ export function copyListeners(output: Output): CopyListeners {
   const line = showsProgress(output) ? new ProgressLine(output) : undefined;
   let nextAt = 0;
   return {
-    onWarning: (warning) => output.warning(warning),
+    onWarning: (warning, kind) => output.warning(warning, kind),
     onNote: (note) => output.note(note),
     onProgress(progress) {
       line?.update(progress);

@@ -1,3 +1,4 @@
+import type { WarningKind } from '../sync/announcements.ts';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -15,7 +16,7 @@ import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 export interface Listeners {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
-  readonly onWarning?: ((warning: string) => void) | undefined;
+  readonly onWarning?: ((warning: string, kind: WarningKind) => void) | undefined;
   readonly onNote?: ((note: string) => void) | undefined;
 }
 
@@ -113,7 +114,7 @@ class ChildRun {
         case 'progress':
           return this.#listeners.onProgress?.(report.progress);
         case 'warning':
-          return this.#listeners.onWarning?.(report.text);
+          return this.#listeners.onWarning?.(report.text, report.kind);
         case 'note':
           return this.#listeners.onNote?.(report.text);
         case 'result':

@@ -1,3 +1,4 @@
+import type { WarningKind } from '../sync/announcements.ts';
 import { runBackup } from '../backup/copy/backup.ts';
 import { runRestore } from '../backup/copy/restore.ts';
 import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
@@ -52,7 +53,7 @@ export async function runChild(): Promise<SqlsyncError | undefined> {
 
 function perform(task: Task, signal: AbortSignal): Promise<Tasks[TaskName]['summary']> {
   const listeners = {
-    onWarning: (text: string): void => void report({ type: 'warning', text }),
+    onWarning: (text: string, kind: WarningKind): void => void report({ type: 'warning', text, kind }),
     onNote: (text: string): void => void report({ type: 'note', text }),
   };
   return withMaxTime<Tasks[TaskName]['summary']>(task.options.maxTimeMs, signal, (ending) => {

@@ -1,3 +1,4 @@
+import type { WarningKind } from '../sync/announcements.ts';
 import { parseErrorCode, SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { ErrorCode, FailureOutcome } from '../errors.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
@@ -38,7 +39,8 @@ export type Request = { readonly type: 'start'; readonly task: Task } | { readon
 /** From the child to the application; `result` or `error` is the last. */
 export type Report =
   | { readonly type: 'progress'; readonly progress: CopyProgress }
-  | { readonly type: 'warning' | 'note'; readonly text: string }
+  | { readonly type: 'warning'; readonly text: string; readonly kind: WarningKind }
+  | { readonly type: 'note'; readonly text: string }
   | { readonly type: 'result'; readonly summary: Tasks[TaskName]['summary'] }
   | { readonly type: 'error'; readonly error: ErrorData };
 

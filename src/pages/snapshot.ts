@@ -268,11 +268,6 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   #describe(sqliteVersion: number): void {
-    if (!this.wal) {
-      this.warnings.push(
-        `${this.path} is in rollback mode: its writers wait while the snapshot is held. In WAL mode they do not (PRAGMA journal_mode=WAL).`,
-      );
-    }
     if (this.wal && sqliteVersion >= 3_007_000 && sqliteVersion <= 3_051_002) {
       const version = `${Math.floor(sqliteVersion / 1e6)}.${Math.floor(sqliteVersion / 1e3) % 1e3}.${sqliteVersion % 1e3}`;
       this.notes.push(

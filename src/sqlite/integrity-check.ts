@@ -2,14 +2,14 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { systemErrorCode } from '../errors.ts';
 import { openRaw } from './binding.ts';
 import { databaseUri } from './database-uri.ts';
+import { findIntegrityFaults } from './integrity-findings.ts';
+import type { IntegrityFindings } from './integrity-findings.ts';
 
-/** What `PRAGMA integrity_check` says: nothing where the database is sound. A check that was not made says nothing. */
+/** What a check found. A check that was not made says nothing. */
 export type IntegrityResult =
-  | { readonly made: true; readonly findings: readonly string[] }
-  | { readonly made: false; readonly why: string };
+  ({ readonly made: true } & IntegrityFindings) | { readonly made: false; readonly why: string };
 
 /** What the process and its thread are told. */
 interface CheckStart {
@@ -91,20 +91,12 @@ function check({ integrityCheckOf: path, timeoutMs }: CheckStart): IntegrityResu
     timeout: timeoutMs,
   });
   try {
-    const rows = database.pragma('integrity_check') as { integrity_check: string }[];
-    const findings = rows.map((row) => row.integrity_check);
-    return { made: true, findings: findings.length === 1 && findings[0] === 'ok' ? [] : findings };
+    return { made: true, ...findIntegrityFaults(database) };
   } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    return isDamage(systemErrorCode(error)) ? { made: true, findings: [text] } : { made: false, why: text };
+    return { made: false, why: error instanceof Error ? error.message : String(error) };
   } finally {
     database.close();
   }
-}
-
-/** A schema that SQLite cannot parse, or a page 1 that is none; not a lock, nor a lack of memory. */
-function isDamage(code: string | undefined): boolean {
-  return code === 'SQLITE_ERROR' || code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT') === true;
 }
 
 // What runs here is told by flag and key, so that no other program or thread that loads this module checks anything.

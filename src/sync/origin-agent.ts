@@ -1,3 +1,4 @@
+import type { AnnouncedSnapshot } from './announcements.ts';
 import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../protocol/encode.ts';
 import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, MAX_TEXTS, TREE_FANOUT } from '../../protocol/limits.ts';
@@ -29,11 +30,7 @@ export interface OriginOptions {
   readonly dryRun?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called with what the user should know, before the first page is read. */
-  readonly onSnapshot?: (snapshot: {
-    warnings: readonly string[];
-    notes: readonly string[];
-    pageCount: number;
-  }) => void;
+  readonly onSnapshot?: (snapshot: AnnouncedSnapshot & { readonly pageCount: number }) => void;
   readonly onProgress?: (progress: MessageOf<'progress'>) => void;
 }
 
@@ -127,14 +124,14 @@ class OriginSession {
         readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
-      const { warnings, notes } = snapshot;
+      const { wal, warnings, notes } = snapshot;
       connection.send(
         message('snapshot', {
           pageSize: snapshot.pageSize,
           pageCount: snapshot.pageCount,
           hashBytes: hasher.hashBytes,
           fileMode: snapshot.fileMode,
-          wal: snapshot.wal,
+          wal,
           originHost: snapshot.host,
           originPath: snapshot.path,
           restoring,
@@ -142,7 +139,13 @@ class OriginSession {
           notes: [...notes],
         }),
       );
-      options.onSnapshot?.({ warnings, notes, pageCount: snapshot.pageCount });
+      options.onSnapshot?.({
+        wal,
+        originPath: snapshot.path,
+        warnings,
+        notes,
+        pageCount: snapshot.pageCount,
+      });
       return new OriginSession(connection, options, snapshot, tree, { compression, limits: open });
     } catch (error) {
       snapshot.close();

@@ -1,3 +1,4 @@
+import type { AnnouncedSnapshot } from './announcements.ts';
 import { randomBytes } from 'node:crypto';
 import { message } from '../../protocol/encode.ts';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
@@ -37,11 +38,7 @@ export interface CopyOptions {
   /** The path of the origin's file, where it is one of this host: a new replica gets its owner. */
   readonly originFile?: string | undefined;
   readonly signal?: AbortSignal | undefined;
-  readonly onSnapshot?: (snapshot: {
-    warnings: readonly string[];
-    notes: readonly string[];
-    pageCount: number;
-  }) => void;
+  readonly onSnapshot?: (snapshot: AnnouncedSnapshot & { readonly pageCount: number }) => void;
   readonly onProgress?: (progress: CopyProgress) => void;
 }
 

@@ -65,7 +65,10 @@ async function findingsOf(path: string, options: ReplicaOptions, warnings: strin
   if (!options.check || options.dryRun) return [];
   const end = AbortSignal.any([options.signal, options.over].filter((signal) => signal !== undefined));
   const result = await checkIntegrity(path, options.busyTimeoutMs, end);
-  if (result.made) return result.findings.map((finding) => sanitizeText(finding));
+  if (result.made) {
+    for (const what of result.unchecked) warnings.push(`Not all of ${path} could be checked: ${what}`);
+    return result.findings.map((finding) => sanitizeText(finding));
+  }
   if (end.aborted) {
     throw new SqlsyncError('INTERRUPTED', `Interrupted while SQLite checked ${path}`, {
       hint: 'The replica is an exact copy, and committed; only the check was not made. Run it again for that.',

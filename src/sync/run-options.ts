@@ -1,5 +1,6 @@
 import type { CompressionMode, HashAlgorithm } from '../../protocol/messages.ts';
 import type { Location } from '../transport/location.ts';
+import type { WarningKind } from './announcements.ts';
 import type { CopyProgress } from './page-copy.ts';
 import type { RemoteOptions } from './start-agent.ts';
 
@@ -18,7 +19,7 @@ export interface RunOptions extends RemoteOptions {
   readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** What the user should know, as it becomes known; the summary repeats it. */
-  readonly onWarning?: ((warning: string) => void) | undefined;
+  readonly onWarning?: ((warning: string, kind: WarningKind) => void) | undefined;
   /** Detail for those who ask for it. */
   readonly onNote?: ((note: string) => void) | undefined;
 }

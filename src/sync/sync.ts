@@ -1,3 +1,4 @@
+import { Announcements } from './announcements.ts';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { message } from '../../protocol/encode.ts';
@@ -101,7 +102,7 @@ interface Run {
   readonly hash: HashAlgorithm;
   readonly busyTimeoutMs: number;
   readonly limits: SnapshotLimits;
-  readonly warnings: string[];
+  readonly announcements: Announcements;
   /** Of all attempts. */
   readonly traffic: Traffic;
 }
@@ -159,7 +160,7 @@ async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult>
     maxTimeMs: attempt.maxTimeMs,
     ask: attempt.ask,
     traffic: run.traffic,
-    onWarning: (text: string) => warn(run, text),
+    onWarning: (text: string) => run.announcements.warn(text),
   };
   return far === run.origin
     ? converse(far, 'opening', conversation, (connection) => pull(connection, run, attempt))
@@ -189,7 +190,7 @@ function plan(options: SyncOptions): Run {
       maxSnapshotMs: options.maxSnapshotMs ?? 0,
       maxWalGrowthBytes: options.maxWalGrowthBytes ?? 0,
     },
-    warnings: [],
+    announcements: new Announcements(options),
     traffic: { bytesSent: 0, bytesReceived: 0 },
   };
 }
@@ -219,7 +220,7 @@ function pull(connection: Connection, run: Run, attempt: Attempt): Promise<Origi
     staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
     limits: run.limits,
     signal: options.signal,
-    onSnapshot: (snapshot) => announce(run, snapshot),
+    onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => notice(run, attempt, progress),
   });
 }
@@ -252,7 +253,7 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
     path: resolve(origin.path),
     dryRun: options.dryRun,
     signal: options.signal,
-    onSnapshot: (snapshot) => announce(run, snapshot),
+    onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => forwardProgress(run, attempt, progress),
   });
 }
@@ -269,24 +270,10 @@ function notice(run: Run, attempt: Attempt, progress: CopyProgress): void {
 
 function announceRetry(run: Run, { failure, pauseMs, attempt }: Retry): void {
   const last = (run.options.retries ?? 0) + 1;
-  warn(
-    run,
+  run.announcements.warn(
     `${failure.message} [${failure.code}]; attempt ${attempt} of ${last} follows in ${(pauseMs / 1000).toFixed(1)} s`,
+    'advice',
   );
-}
-
-/** Warnings come from a peer in a pull: what is shown has to be made safe. */
-function announce(run: Run, snapshot: { warnings: readonly string[]; notes: readonly string[] }): void {
-  for (const warning of snapshot.warnings) warn(run, warning);
-  for (const note of snapshot.notes) run.options.onNote?.(sanitizeText(note));
-}
-
-function warn(run: Run, text: string): void {
-  const warning = sanitizeText(text);
-  // Each attempt and each round begins with the same ones.
-  if (run.warnings.includes(warning)) return;
-  run.warnings.push(warning);
-  run.options.onWarning?.(warning);
 }
 
 /** How the mark names the origin, for people: enough to find it from anywhere. */
@@ -304,7 +291,7 @@ function summarize(run: Run, result: OriginResult, attempts: number, durationMs:
   const outcome = nameOf(OUTCOMES, done.outcome);
   if (outcome === undefined)
     throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${done.outcome}`);
-  for (const warning of done.warnings) warn(run, warning);
+  for (const warning of done.warnings) run.announcements.warn(warning);
   return {
     origin: run.options.origin,
     replica: run.options.replica,
@@ -323,7 +310,7 @@ function summarize(run: Run, result: OriginResult, attempts: number, durationMs:
     walGrowthBytes: result.walGrowthBytes,
     created: done.created,
     resumed: done.resumed,
-    warnings: run.warnings,
+    warnings: run.announcements.warnings,
     findings: done.findings.map((finding) => sanitizeText(finding)),
   };
 }

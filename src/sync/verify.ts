@@ -1,3 +1,4 @@
+import { Announcements } from './announcements.ts';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,7 +13,7 @@ import {
 import { OUTCOMES } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
-import { sanitizeLine, sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import { sanitizeLine, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
 import { pageSize } from '../pages/page-types.ts';
 import { parseLocation } from '../transport/location.ts';
@@ -121,7 +122,7 @@ class Side {
       remote: options,
       signal: options.signal,
       onStderr: (said) => options.onNote?.(said.trimEnd()),
-      onWarning: (warning) => options.onWarning?.(warning),
+      onWarning: (warning) => options.onWarning?.(warning, 'news'),
     });
     const connection = new Connection(transport, 'opening', {
       idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
@@ -164,8 +165,7 @@ class Side {
     }
     this.#snapshot = snapshot;
     this.connection.state = 'driving';
-    for (const warning of this.#snapshot.warnings) options.onWarning?.(sanitizeText(warning));
-    for (const note of this.#snapshot.notes) options.onNote?.(sanitizeText(note));
+    new Announcements(options).snapshot(snapshot);
   }
 
   nodeCount(level: number): number {

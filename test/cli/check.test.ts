@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -51,6 +52,22 @@ describe('--check', () => {
     const { status, stdout } = await sqlsync([origin, join(folder, 'replica.db'), '--check', '--json']);
     assert.equal(status, 0);
     assert.deepEqual(jsonLines(stdout).at(-1)?.['findings'], []);
+  });
+
+  test('of a table whose collation this SQLite lacks is a warning, also with -q, and so is backup --verify', async (t) => {
+    const folder = tempDir(t);
+    const make = `import sqlite3; c = sqlite3.connect('a.db', isolation_level=None); c.create_collation('uni', lambda a, b: 0)
+c.executescript("CREATE TABLE t (x TEXT COLLATE uni UNIQUE); INSERT INTO t VALUES ('a')")`;
+    assert.equal(spawnSync('python3', ['-c', make], { cwd: folder }).status, 0);
+    await sqlsync(['init', 'store'], { cwd: folder });
+    for (const args of [
+      ['--check', 'a.db', 'b.db'],
+      ['backup', '--verify', 'a.db', 'store'],
+    ]) {
+      const { status, stdout, stderr } = await sqlsync([...args, '-q'], { cwd: folder });
+      assert.deepEqual([status, stdout], [0, ''], stderr);
+      assert.match(stderr, /warning: Not all of .* could be checked: table t needs the collation uni,/);
+    }
   });
 
   test('finds a schema that SQLite cannot parse', async (t) => {

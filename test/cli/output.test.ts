@@ -124,7 +124,7 @@ describe('output for people', () => {
     }
   });
 
-  test('is nothing at all with -q, warnings included', async (t) => {
+  test('is nothing at all with -q, advice included', async (t) => {
     const args = [...place(t, rollback), '-q'];
     assert.deepEqual(await sqlsync(args), { status: 0, signal: null, stdout: '', stderr: '' });
     assert.deepEqual(await sqlsync(['verify', ...args]), { status: 0, signal: null, stdout: '', stderr: '' });

@@ -15,6 +15,7 @@ import type {
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { StagingRule } from '../../src/pages/staging.ts';
+import { Announcements } from '../../src/sync/announcements.ts';
 import type { AccessCheck } from '../../src/sync/restriction.ts';
 import type { SnapshotLimits } from '../../src/sync/snapshot-limit.ts';
 import { Connection } from '../../src/sync/connection.ts';
@@ -90,7 +91,8 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       staging: options.staging,
       limits: options.limits,
       access: options.access,
-      onSnapshot: ({ warnings }) => warnings.forEach((warning) => options.onWarning?.(warning)),
+      onSnapshot: (snapshot) =>
+        new Announcements({ onWarning: (warning) => options.onWarning?.(warning) }).snapshot(snapshot),
     });
     connection.send(message('close', {}));
     connection.end();

@@ -1,5 +1,5 @@
+import { Announcements } from '../../sync/announcements.ts';
 import { resolve } from 'node:path';
-import { sanitizeText } from '../../errors.ts';
 import { converse } from '../../sync/conversation.ts';
 import type { Traffic } from '../../sync/conversation.ts';
 import type { CopyOptions, ReplicaResult } from '../../sync/replica-agent.ts';
@@ -28,7 +28,7 @@ interface Run {
   readonly access: StoreAccess;
   readonly origin: Location;
   readonly hash: 'xxh64' | 'sha256';
-  readonly warnings: string[];
+  readonly announcements: Announcements;
   /** Of all attempts. */
   readonly traffic: Traffic;
 }
@@ -45,7 +45,14 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
   const origin = parseLocation(options.origin);
   refuseWithinStore(options.store, origin);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
-  const run: Run = { options, access, origin, hash: options.hash ?? 'xxh64', warnings: [], traffic };
+  const run: Run = {
+    options,
+    access,
+    origin,
+    hash: options.hash ?? 'xxh64',
+    announcements: new Announcements(options),
+    traffic,
+  };
   const { result, snapshot } = await storeOrStoreAnew(run);
   return {
     origin: options.origin,
@@ -57,7 +64,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     snapshotHeldMs: result.snapshotHeldMs,
     walGrowthBytes: result.walGrowthBytes,
     verified: options.verify === true,
-    warnings: run.warnings,
+    warnings: run.announcements.warnings,
   };
 }
 
@@ -76,7 +83,7 @@ async function storeOrStoreAnew(run: Run): Promise<Stored> {
       const pack = error.file.startsWith('packs/') ? error.file.slice('packs/'.length) : undefined;
       const isNew = pack !== undefined && !damagedPacks.has(pack);
       if (!isNew && !usesParent) throw error;
-      warn(run, `${error.message}; what is lost is stored again`);
+      run.announcements.warn(`${error.message}; what is lost is stored again`);
       if (isNew) damagedPacks.add(pack);
       else usesParent = false;
       if (attempt === 1) await findChangedPacks(run, damagedPacks);
@@ -102,7 +109,8 @@ async function findChangedPacks(run: Run, damagedPacks: Set<string>): Promise<vo
     }
   }
   const more = damagedPacks.size - known;
-  if (more > 0) warn(run, `${more} more packs in the store were changed since they were written`);
+  if (more > 0)
+    run.announcements.warn(`${more} more packs in the store were changed since they were written`);
 }
 
 async function storeSnapshot(
@@ -111,7 +119,11 @@ async function storeSnapshot(
   damagedPacks: ReadonlySet<string>,
 ): Promise<Stored> {
   const { options, origin } = run;
-  const conversation = { run: options, traffic: run.traffic, onWarning: (text: string) => warn(run, text) };
+  const conversation = {
+    run: options,
+    traffic: run.traffic,
+    onWarning: (text: string) => run.announcements.warn(text),
+  };
   return converse(origin, 'opening', conversation, (connection) =>
     copyIntoStore(connection, {
       access: run.access,
@@ -123,7 +135,7 @@ async function storeSnapshot(
       damagedPacks,
       verify: options.verify === true,
       copy: copyOptions(run),
-      onWarning: (text) => warn(run, text),
+      onWarning: (text, kind) => run.announcements.warn(text, kind),
     }),
   );
 }
@@ -140,19 +152,7 @@ function copyOptions(run: Run): CopyOptions {
     reader: 'file',
     busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
     signal: options.signal,
-    onSnapshot: ({ warnings, notes }) => {
-      for (const warning of warnings) warn(run, warning);
-      for (const note of notes) options.onNote?.(sanitizeText(note));
-    },
+    onSnapshot: (announced) => run.announcements.snapshot(announced),
     ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
   };
-}
-
-/** Warnings come from a peer: what is shown has to be made safe. */
-function warn(run: Run, text: string): void {
-  const warning = sanitizeText(text);
-  // Each attempt has the same ones of the origin.
-  if (run.warnings.includes(warning)) return;
-  run.warnings.push(warning);
-  run.options.onWarning?.(warning);
 }

@@ -1,3 +1,4 @@
+import type { WarningKind } from '../../sync/announcements.ts';
 import { randomBytes } from 'node:crypto';
 import { SEED_BYTES } from '../../pages/hash.ts';
 import type { Connection } from '../../sync/connection.ts';
@@ -25,7 +26,7 @@ export interface BackupJob {
   readonly damagedPacks: ReadonlySet<string>;
   readonly verify: boolean;
   readonly copy: CopyOptions;
-  readonly onWarning: (text: string) => void;
+  readonly onWarning: (text: string, kind?: WarningKind) => void;
 }
 
 /**
@@ -72,9 +73,13 @@ export async function copyIntoStore(
     cache.save(originName, { snapshot: snapshot.id, algorithm: hash, seed, packs, hashes });
     cache.sweep(listed.known, listed.since);
   } catch (error) {
-    job.onWarning(`The next backup will take longer, since its cache cannot be written: ${String(error)}`);
+    const why = String(error);
+    job.onWarning(`The next backup will take longer, since its cache cannot be written: ${why}`, 'advice');
   }
-  if (job.verify) await verifyBackup(access, snapshot, { algorithm: hash, seed, hashes }, signal);
+  if (job.verify) {
+    const unchecked = await verifyBackup(access, snapshot, { algorithm: hash, seed, hashes }, signal);
+    for (const warning of unchecked) job.onWarning(warning);
+  }
   return { result, snapshot };
 }
 

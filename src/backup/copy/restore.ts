@@ -43,7 +43,7 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   const warn = (text: string): void => {
     const warning = sanitizeText(text);
     warnings.push(warning);
-    options.onWarning?.(warning);
+    options.onWarning?.(warning, 'news');
   };
   const target = parseLocation(options.target);
   const access = await openStoreFolder(options.store);

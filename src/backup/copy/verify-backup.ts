@@ -21,14 +21,15 @@ export interface OriginHashes {
 /**
  * Restores a snapshot to a temporary file from what is in the store now, compares that page by page with what the origin had, and
  * runs integrity_check on it. Throws SqlsyncError STORE_DAMAGED where they are not the same, ORIGIN_UNREADABLE where the database
- * was copied as it is and is itself malformed, WORKER_LOST where SQLite could not look.
+ * was copied as it is and is itself malformed, WORKER_LOST where SQLite could not look. Resolves to what could not be checked,
+ * because this SQLite lacks what it needs, each a sentence.
  */
 export async function verifyBackup(
   access: StoreAccess,
   snapshot: StoreSnapshot,
   origin: OriginHashes,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<readonly string[]> {
   const { reader } = await loadContents(access);
   const copy = await makeLocalCopy(reader, snapshot, { signal });
   try {
@@ -42,7 +43,7 @@ export async function verifyBackup(
         },
       );
     }
-    if (snapshot.pageCount === 0) return;
+    if (snapshot.pageCount === 0) return [];
     const result = await checkIntegrity(copy.path, 0, signal);
     throwIfAborted(signal);
     if (!result.made) {
@@ -52,7 +53,8 @@ export async function verifyBackup(
         { hint: 'The snapshot is in the store. Has this host enough memory and processes? Run it again.' },
       );
     }
-    if (result.findings.length === 0) return;
+    const unchecked = result.unchecked.map((what) => `Not all of the backup could be checked: ${what}`);
+    if (result.findings.length === 0) return unchecked;
     throw new SqlsyncError(
       'ORIGIN_UNREADABLE',
       `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but the database itself is malformed: ${sanitizeText(result.findings[0] ?? '')}`,

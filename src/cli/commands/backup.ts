@@ -14,7 +14,7 @@ import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
-import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
+import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
 import { groupingOf, policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
@@ -201,7 +201,7 @@ function say(output: Output, { summaries, failures }: Done, { groups, forgotten,
   if (output.options.verbosity === 'verbose' && groups.length > 0)
     output.result(describeGroups(groups, false));
   else if (forgotten.length > 0) output.result(`Forgotten: ${counted(forgotten.length, 'older snapshot')}`);
-  if (prune !== undefined) output.result(describePrune(prune));
+  if (prune !== undefined) reportPrune(output, prune);
   if (failures.length > 0) {
     const all = summaries.length + failures.length;
     output.error(

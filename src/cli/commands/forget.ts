@@ -3,7 +3,7 @@ import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { canonicalLocation } from '../job/job.ts';
 import type { Output } from '../output.ts';
-import { describeGroups, describePrune, groupsAsJson } from '../store/describe-forget.ts';
+import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
 import { groupingOf, policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
@@ -66,7 +66,7 @@ async function forget(args: ForgetArguments, output: Output, options: StoreCallO
       ? describeNamed(named, args.dryRun)
       : describeGroups(groups, args.dryRun) || 'No snapshots',
   );
-  if (prune !== undefined) output.result(describePrune(prune));
+  if (prune !== undefined) reportPrune(output, prune);
 }
 
 /** A snapshot that an id names; without its record where that cannot be read. */

@@ -2,7 +2,7 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { parseDuration } from '../duration.ts';
 import { canonicalLocation } from '../job/job.ts';
 import type { StoreJobArguments } from '../store/store-command.ts';
-import { describePrune } from '../store/describe-forget.ts';
+import { reportPrune } from '../store/describe-forget.ts';
 import { openStoreAt, runStoreJob } from '../store/store-command.ts';
 
 export interface PruneArguments extends StoreJobArguments {
@@ -23,7 +23,7 @@ export function runPruneCommand(args: PruneArguments): Promise<number> {
       const store = await openStoreAt(args.store);
       const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
       output.json({ type: 'summary', ...summary });
-      output.result(describePrune(summary, graceSeconds));
+      reportPrune(output, summary, graceSeconds);
     },
   });
 }

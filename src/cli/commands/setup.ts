@@ -31,6 +31,8 @@ export async function runSetupCommand(args: SetupArguments): Promise<number> {
     output.json({ type: 'summary', host, path: location.path, ...report });
     output.result(describe(host, report));
     const missing = report.checks.find(({ state }) => state === 'missing');
+    if (missing !== undefined && output.options.verbosity === 'quiet')
+      output.warning(`${host} is not ready yet: ${missing.name}: ${sanitizeLine(missing.detail, 1000)}`);
     return missing === undefined ? EXIT_OK : exitStatusOf(missing.code ?? 'CONNECT_FAILED');
   } catch (error) {
     const failure = toSqlsyncError(error);

@@ -30,19 +30,29 @@ export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
           ...options,
           maxTimeMs,
           signal,
-          onWarning: (warning) => output.warning(warning),
+          onWarning: (warning, kind) => output.warning(warning, kind),
           onNote: (note) => output.note(note),
         }),
       ),
     );
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary, output));
+    // That they differ is news; the status alone would send no mail.
+    if (!summary.same && output.options.verbosity === 'quiet') output.warning(briefly(summary));
     return summary.same ? EXIT_OK : EXIT_DIFFERENT;
   } catch (error) {
     const failure = toSqlsyncError(error);
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+function briefly({ a, b, differingPageCount }: VerifySummary): string {
+  const how =
+    a.pageSize === b.pageSize
+      ? `in ${formatPages(differingPageCount)}`
+      : `: pages of ${a.pageSize} and ${b.pageSize} bytes`;
+  return `${a.location} and ${b.location} differ ${how}`.replace(' :', ':');
 }
 
 function describe(summary: VerifySummary, output: Output): string {

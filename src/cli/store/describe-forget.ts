@@ -1,4 +1,5 @@
 import { formatClock } from '../../backup/prune/calendar-time.ts';
+import type { Output } from '../output.ts';
 import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
 import { inOrder } from '../../backup/snapshots/snapshot-order.ts';
 import { describeGroupKey } from '../../backup/prune/retention.ts';
@@ -43,7 +44,13 @@ export function describeGroups(groups: readonly ForgetGroup[], dryRun: boolean):
 }
 
 /** `graceSeconds`: what the user gave for this run. */
-export function describePrune(summary: PruneSummary, graceSeconds?: number): string {
+export function reportPrune(output: Output, summary: PruneSummary, graceSeconds?: number): void {
+  output.result(describePrune(summary, graceSeconds));
+  if (summary.outOfSpace)
+    output.warning('No space was left to prune all: run it again, now that this run has made some');
+}
+
+function describePrune(summary: PruneSummary, graceSeconds?: number): string {
   const {
     dryRun,
     packsDeleted,
@@ -70,7 +77,5 @@ export function describePrune(summary: PruneSummary, graceSeconds?: number): str
     lines.push(
       `  ${counted(packsWaiting, 'pack')} (${formatBytes(bytesWaiting)}) ${packsWaiting === 1 ? 'waits' : 'wait'} for the end of the grace period`,
     );
-  if (outOfSpace)
-    lines.push('  no space is left for the rest: run it again, now that this run has made some');
   return lines.join('\n');
 }
