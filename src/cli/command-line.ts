@@ -49,10 +49,8 @@ export function readCommandLine(words: readonly string[]): CommandLine {
       operands.push(...words.slice(i + 1));
       break;
     }
-    if (word.trim() === '' && expectsValue?.type === 'number') withoutValue.push(words[i - 1] as string);
     const isValue = !isOption && expectsValue !== undefined && takes(expectsValue, word);
     expectsValue = isOption ? optionTaking(word, known) : undefined;
-    if (/^--[^=]+=$/.test(word) && takesValue(word.slice(0, -1), known)) withoutValue.push(word.slice(0, -1));
     if (isOption) options.push(word);
     else if (isValue) continue;
     else if (operands.length === 0 && commandAt === -1 && COMMANDS.has(word)) commandAt = i;
@@ -107,11 +105,6 @@ function optionTaking(word: string, known: Readonly<Record<string, KnownOption>>
     .split('')
     .some((letter) => byLetter(letter, known)?.type !== 'boolean');
   return takesRest ? undefined : byLetter(last, known);
-}
-
-function takesValue(word: string, known: Readonly<Record<string, KnownOption>>): boolean {
-  const option = optionTaking(word, known);
-  return option !== undefined && option.type !== 'boolean';
 }
 
 /** The part of `word` that is no option of those, or undefined. */

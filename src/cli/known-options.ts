@@ -18,5 +18,8 @@ export function optionsOfCommand(command: string): Readonly<Record<string, Known
 /** Those of all commands: an option has the same type wherever there is one of its name. */
 export function allOptions(): Readonly<Record<string, KnownOption>> {
   const ofStores = Object.values(STORE_OPTIONS) as Readonly<Record<string, KnownOption>>[];
-  return Object.assign({}, ...ofStores, optionsOfCommand('sync')) as Record<string, KnownOption>;
+  return Object.assign({}, AGENT_OPTIONS, ...ofStores, optionsOfCommand('sync')) as Record<
+    string,
+    KnownOption
+  >;
 }

@@ -3,7 +3,7 @@
  * `nargs: 1` on an array: without it, it would take the locations too.
  */
 export const COMMON_OPTIONS = {
-  port: { alias: 'p', type: 'number', describe: 'SSH port of the remote side' },
+  port: { alias: 'p', type: 'string', describe: 'SSH port of the remote side' },
   identity: { alias: 'i', type: 'string', array: true, nargs: 1, describe: 'Private key file for SSH' },
   'known-hosts': {
     type: 'string',
@@ -28,17 +28,17 @@ export const COMMON_OPTIONS = {
     describe: 'Your own remote shell, such as ssh, instead of the SSH built in (or SQLSYNC_RSH)',
   },
   'remote-exe': { type: 'string', default: 'sqlsync', describe: 'Name of sqlsync on the remote side' },
-  'busy-timeout': { type: 'number', default: 10, describe: 'Seconds to wait for locks of other programs' },
+  'busy-timeout': { type: 'string', default: '10', describe: 'Time to wait for locks of other programs' },
   timeout: {
-    type: 'number',
-    default: 30,
-    describe: 'Seconds of silence after which the other side counts as lost; 0 is for ever',
+    type: 'string',
+    default: '30',
+    describe: 'Time of silence after which the other side counts as lost; 0 is for ever',
   },
   'connect-timeout': {
-    type: 'number',
-    describe: 'Seconds to wait for a login (default: as configured for SSH, or 20)',
+    type: 'string',
+    describe: 'Time to wait for a login (default: as configured for SSH, or 20)',
   },
-  'max-time': { type: 'number', describe: 'Seconds after which it gives up, whatever has arrived' },
+  'max-time': { type: 'string', describe: 'Time after which it gives up, whatever has arrived' },
   bwlimit: {
     type: 'string',
     describe:
@@ -68,8 +68,8 @@ export const SYNC_OPTIONS = {
     describe: 'Write REPLICA also through a symbolic link, or under several hard links',
   },
   retry: {
-    type: 'number',
-    default: 0,
+    type: 'string',
+    default: '0',
     describe: 'Try again so often where the connection fails; what has arrived is not sent again',
   },
   'max-snapshot': {
@@ -128,8 +128,8 @@ export const AGENT_OPTIONS = {
     describe: 'Write replicas only: no database can be fetched',
   },
   'allow-create': { type: 'boolean', default: false, describe: 'Replicas that do not exist may be made' },
-  timeout: { type: 'number', describe: 'Seconds that the other side may take to say what it wants' },
-  'max-time': { type: 'number', describe: 'Seconds that one database may take, whatever is asked for' },
+  timeout: { type: 'string', describe: 'Time that the other side may take to say what it wants' },
+  'max-time': { type: 'string', describe: 'Time that one database may take, whatever is asked for' },
 } as const;
 
 /** What the check and the completion need to know of an option. */

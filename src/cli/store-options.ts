@@ -17,9 +17,9 @@ export type StoreCommandName =
 
 /** An option as yargs takes it. */
 export interface StoreOption extends KnownOption {
-  readonly type?: 'string' | 'boolean' | 'number';
+  readonly type?: 'string' | 'boolean';
   readonly nargs?: number;
-  readonly default?: string | number | boolean;
+  readonly default?: string | boolean;
   readonly describe: string;
 }
 

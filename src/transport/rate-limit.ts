@@ -1,33 +1,6 @@
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { Transport } from './transport.ts';
-
-const UNITS: Readonly<Record<string, number>> = { b: 0, k: 1, m: 2, g: 3, t: 4 };
-
-/**
- * A rate as rsync's --bwlimit has it, in bytes per second; undefined for 0, no limit. A number, with a fraction if need
- * be, and a unit: K, M, G or T (also KiB …) of 1024, KB, MB … of 1000, B; without a unit K. Rounded to whole KiB.
- *
- * @throws {SqlsyncError} USAGE where it is none of that, or less than half a KiB.
- */
-export function parseRate(text: string): number | undefined {
-  const [, number, letter, suffix] = /^(\d+(?:\.\d*)?|\.\d+)(?:([bkmgt])(b|ib)?)?$/i.exec(text) ?? [];
-  if (number === undefined || (letter?.toLowerCase() === 'b' && suffix !== undefined)) {
-    throw rateError(text, 'is no rate');
-  }
-  const base = suffix?.toLowerCase() === 'b' ? 1000 : 1024;
-  const bytes = Number(number) * base ** (UNITS[letter?.toLowerCase() ?? 'k'] ?? 1);
-  if (bytes === 0) return undefined;
-  if (bytes < 512) throw rateError(text, 'is less than 512 bytes per second');
-  return Math.max(1, Math.round(bytes / 1024)) * 1024;
-}
-
-function rateError(text: string, fault: string): SqlsyncError {
-  return new SqlsyncError('USAGE', `--bwlimit: "${sanitizeText(text, 50)}" ${fault}`, {
-    hint: 'Give KiB per second, or a unit: 1.5m is 1.5 MiB per second, 10MB ten million bytes, 0 no limit.',
-  });
-}
 
 /** What may pass at once after a pause. Also the longest piece, so that the other side never waits long in silence. */
 const BURST_S = 0.1;

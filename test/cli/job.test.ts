@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseDuration } from '../../src/cli/duration.ts';
+import { parseDuration } from '../../src/cli/quantities.ts';
 import { parsePingUrl, ping } from '../../src/cli/job/ping.ts';
 import { Output } from '../../src/cli/output.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
@@ -355,9 +355,14 @@ test('a duration is a number of seconds, or has a unit', () => {
     '2h': 7_200_000,
     '7d': 604_800_000,
   };
-  for (const [text, ms] of Object.entries(durations)) assert.equal(parseDuration('--lock-wait', text), ms);
+  for (const [text, ms] of Object.entries(durations))
+    assert.equal(parseDuration('--lock-wait', text, true), ms);
   for (const text of ['', 'm', '-1', '1w', '8d', '1e3', '1 m', 'soon']) {
-    assert.throws(() => parseDuration('--lock-wait', text), { code: 'USAGE', message: /--lock-wait/ }, text);
+    assert.throws(
+      () => parseDuration('--lock-wait', text, true),
+      { code: 'USAGE', message: /--lock-wait/ },
+      text,
+    );
   }
 });
 

@@ -5,14 +5,22 @@ import { assertRefused } from './command.ts';
 
 describe('a duration', () => {
   test('is a number of seconds, or has a unit', () => {
-    const given = ['30', '0.5', '.5', '500ms', '30s', '5m', '1.5h', '168H', ' 2 '];
+    const given = ['30', '0.5', '.5', '500ms', '30s', '5m', '1.5h', '168H', ' 2 ', '1d', '7D'];
     assert.deepEqual(
       given.map((text) => parseDuration('--max-snapshot', text)),
-      [30_000, 500, 500, 500, 30_000, 300_000, 5_400_000, 604_800_000, 2000],
+      [30_000, 500, 500, 500, 30_000, 300_000, 5_400_000, 604_800_000, 2000, 86_400_000, 604_800_000],
     );
   });
 
-  for (const text of ['', '0', '0.0001', '-1', '5 m', '5d', '169h', '1e3', 'NaN', 'ms']) {
+  test('is 0 where that means something, and only then', () => {
+    for (const text of ['0', '0s', '0.0', '0ms', '0d']) {
+      assert.equal(parseDuration('--timeout', text, true), 0);
+      assert.throws(() => parseDuration('--max-time', text), { code: 'USAGE' });
+    }
+    assert.throws(() => parseDuration('--timeout', '0.0001', true), { code: 'USAGE' });
+  });
+
+  for (const text of ['', '0', '0.0001', '-1', '5 m', '8d', '169h', '1e3', 'NaN', 'ms', '1w', 'd']) {
     test(`is not ${JSON.stringify(text)}`, () => {
       assert.throws(() => parseDuration('--max-snapshot', text), {
         code: 'USAGE',
@@ -39,9 +47,9 @@ describe('a size', () => {
 });
 
 for (const [option, value, says] of [
-  ['--retry', '-1', /--retry: expected a whole number/],
-  ['--retry', '1.5', /--retry: expected a whole number/],
-  ['--retry', 'often', /--retry: /],
+  ['--retry', '-1', /--retry: "-1" is not a whole number from 0 on/],
+  ['--retry', '1.5', /--retry: "1\.5" is not a whole number/],
+  ['--retry', 'often', /--retry: "often" is not a whole number/],
   ['--max-snapshot', 'soon', /--max-snapshot: "soon" is not a duration/],
   ['--max-wal-growth', 'much', /--max-wal-growth: "much" is not a size/],
 ] as const) {

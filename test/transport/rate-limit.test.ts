@@ -7,7 +7,8 @@ import { after, describe, test } from 'node:test';
 import { SqlsyncError } from '../../src/errors.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
-import { limitRate, parseRate } from '../../src/transport/rate-limit.ts';
+import { parseRate } from '../../src/cli/quantities.ts';
+import { limitRate } from '../../src/transport/rate-limit.ts';
 import { ECHO_PROGRAM, digest, echo, transportSuite } from './transport-suite.ts';
 
 const MIB = 1024 * 1024;
@@ -70,17 +71,18 @@ describe('a rate', () => {
         encoding: 'utf8',
       });
       const told = /--bwlimit=(\d+) /.exec(/is (too small|invalid)/.test(stderr) ? '' : stderr)?.[1];
-      if (told === undefined) assert.throws(() => parseRate(rate), SqlsyncError, `${rate}: ${stderr}`);
-      else assert.equal(parseRate(rate), Number(told) * 1024, rate);
+      if (told === undefined)
+        assert.throws(() => parseRate('--bwlimit', rate), SqlsyncError, `${rate}: ${stderr}`);
+      else assert.equal(parseRate('--bwlimit', rate), Number(told) * 1024, rate);
     }
   });
 
   test('of 0 is no limit', () => {
-    assert.equal(parseRate('0'), undefined);
-    assert.equal(parseRate('0m'), undefined);
+    assert.equal(parseRate('--bwlimit', '0'), undefined);
+    assert.equal(parseRate('--bwlimit', '0m'), undefined);
   });
 
   test('that is none is a usage error with examples', () => {
-    assert.throws(() => parseRate('fast'), { code: 'USAGE', message: /"fast"/, hint: /1\.5m/ });
+    assert.throws(() => parseRate('--bwlimit', 'fast'), { code: 'USAGE', message: /"fast"/, hint: /1\.5m/ });
   });
 });

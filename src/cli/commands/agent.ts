@@ -5,16 +5,15 @@ import { Restriction } from '../../sync/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { limit } from './limits.ts';
+import { parseDuration } from '../quantities.ts';
 
 export interface AgentArguments {
   readonly restrict?: string | undefined;
   readonly readOnly?: boolean;
   readonly writeOnly?: boolean;
   readonly allowCreate?: boolean;
-  /** Seconds. */
-  readonly timeout?: number | undefined;
-  readonly maxTime?: number | undefined;
+  readonly timeout?: string | undefined;
+  readonly maxTime?: string | undefined;
 }
 
 /** How long the last words may take to leave: a connection that was given up may take none. */
@@ -27,8 +26,10 @@ const LAST_WORDS_MS = 2000;
  */
 export async function runAgentCommand(args: AgentArguments): Promise<number> {
   const restriction = restrictionOf(args);
-  const idleTimeoutMs = limit('--timeout', args.timeout) ?? DEFAULT_IDLE_TIMEOUT_MS * 2;
-  const maxTimeMs = limit('--max-time', args.maxTime);
+  const { timeout, maxTime } = args;
+  const idleTimeoutMs =
+    timeout === undefined ? DEFAULT_IDLE_TIMEOUT_MS * 2 : parseDuration('--timeout', timeout);
+  const maxTimeMs = maxTime === undefined ? undefined : parseDuration('--max-time', maxTime);
   const controller = new AbortController();
   // Ctrl-C at the near side's terminal reaches its whole process group; the near side ends the conversation itself.
   process.on('SIGINT', () => {});

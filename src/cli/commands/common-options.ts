@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { RemoteOptions } from '../../sync/start-agent.ts';
-import { parseRate } from '../../transport/rate-limit.ts';
 import { Output } from '../output.ts';
-import { given, limit, milliseconds } from './limits.ts';
+import { parseDuration, parseRate, parseWholeNumber } from '../quantities.ts';
 
 /** The options that every command has, as yargs gives them. */
 export interface OutputArguments {
@@ -14,7 +13,7 @@ export interface OutputArguments {
 
 /** The options that every command of two locations has. */
 export interface CommonArguments extends OutputArguments {
-  readonly port?: number | undefined;
+  readonly port?: string | undefined;
   readonly identity?: string[] | undefined;
   readonly knownHosts?: string[] | undefined;
   readonly acceptNewHostKey: boolean;
@@ -22,12 +21,14 @@ export interface CommonArguments extends OutputArguments {
   readonly sshConfig?: string | undefined;
   readonly rsh?: string | undefined;
   readonly remoteExe: string;
-  readonly busyTimeout: number;
-  readonly timeout: number;
-  readonly connectTimeout?: number | undefined;
-  readonly maxTime?: number | undefined;
+  readonly busyTimeout: string;
+  readonly timeout: string;
+  readonly connectTimeout?: string | undefined;
+  readonly maxTime?: string | undefined;
   readonly bwlimit?: string | undefined;
 }
+
+const PORTS = { least: 1, most: 65_535, hint: 'Give the port on which sshd listens.' };
 
 /** Throws SqlsyncError USAGE. */
 export function outputOf(args: OutputArguments): Output {
@@ -42,23 +43,15 @@ export function outputOf(args: OutputArguments): Output {
 export function remoteOptionsOf(
   args: CommonArguments,
 ): RemoteOptions & { busyTimeoutMs: number; idleTimeoutMs: number; maxTimeMs: number | undefined } {
-  if (args.port !== undefined && !(Number.isInteger(args.port) && args.port >= 1 && args.port <= 65535)) {
-    throw new SqlsyncError(
-      'USAGE',
-      `--port: ${given(args.port, 'no port')}expected a number from 1 to 65535`,
-      {
-        hint: 'Give the port on which sshd listens.',
-      },
-    );
-  }
   for (const file of args.identity ?? []) {
     if (existsSync(file)) continue;
     throw new SqlsyncError('USAGE', `--identity: ${sanitizeText(file, 200)} does not exist`, {
       hint: 'Name the private key file; only the shell expands ~, and not after a =.',
     });
   }
+  const { port, connectTimeout, maxTime, bwlimit } = args;
   return {
-    port: args.port,
+    port: port === undefined ? undefined : parseWholeNumber('--port', port, PORTS),
     identityFiles: args.identity,
     knownHostsFiles: args.knownHosts,
     acceptNewHostKey: args.acceptNewHostKey,
@@ -66,10 +59,11 @@ export function remoteOptionsOf(
     configFile: args.sshConfig,
     rsh: args.rsh ?? (process.env['SQLSYNC_RSH'] || undefined),
     remoteExe: args.remoteExe,
-    busyTimeoutMs: milliseconds('--busy-timeout', args.busyTimeout),
-    idleTimeoutMs: milliseconds('--timeout', args.timeout),
-    connectTimeoutMs: limit('--connect-timeout', args.connectTimeout),
-    maxTimeMs: limit('--max-time', args.maxTime),
-    bandwidthBytesPerS: args.bwlimit === undefined ? undefined : parseRate(args.bwlimit),
+    busyTimeoutMs: parseDuration('--busy-timeout', args.busyTimeout, true),
+    idleTimeoutMs: parseDuration('--timeout', args.timeout, true),
+    connectTimeoutMs:
+      connectTimeout === undefined ? undefined : parseDuration('--connect-timeout', connectTimeout),
+    maxTimeMs: maxTime === undefined ? undefined : parseDuration('--max-time', maxTime),
+    bandwidthBytesPerS: bwlimit === undefined ? undefined : parseRate('--bwlimit', bwlimit),
   };
 }

@@ -1,5 +1,5 @@
 import { initStore } from '../../backup/store.ts';
-import { parseDuration } from '../duration.ts';
+import { parseDuration } from '../quantities.ts';
 import { EXIT_OK } from '../exit.ts';
 import { runStoreCommand, storeFolder } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';
@@ -13,7 +13,7 @@ export interface InitArguments extends OutputArguments {
 export function runInitCommand(args: InitArguments): Promise<number> {
   return runStoreCommand('init', args, async (output) => {
     const { grace } = args;
-    const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace) / 1000;
+    const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
     const store = await initStore(storeFolder(args.store), { graceSeconds });
     output.json({ type: 'summary', store: args.store, id: store.id });
     output.result(`${args.store} is now a backup store, with the id ${store.id}`);

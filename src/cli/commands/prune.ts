@@ -1,5 +1,5 @@
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { parseDuration } from '../duration.ts';
+import { parseDuration } from '../quantities.ts';
 import { canonicalLocation } from '../job/job.ts';
 import type { StoreJobArguments } from '../store/store-command.ts';
 import { reportPrune } from '../store/describe-forget.ts';
@@ -18,7 +18,7 @@ export function runPruneCommand(args: PruneArguments): Promise<number> {
     name: () => ['prune', canonicalLocation(args.store)],
     work: async (output, options) => {
       const { dryRun, grace } = args;
-      const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace) / 1000;
+      const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
       const maxUnusedRatio = ratioOf(args.maxUnused);
       const store = await openStoreAt(args.store);
       const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });

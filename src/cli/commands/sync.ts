@@ -8,7 +8,7 @@ import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
-import { parseDuration, parseSize } from '../quantities.ts';
+import { parseDuration, parseSize, parseWholeNumber } from '../quantities.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 
@@ -23,7 +23,7 @@ export interface SyncArguments extends CommonArguments, JobArguments {
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
   readonly reader: 'file' | 'dbpage';
-  readonly retry: number;
+  readonly retry: string;
   readonly maxSnapshot?: string | undefined;
   readonly maxWalGrowth?: string | undefined;
 }
@@ -96,19 +96,20 @@ function optionsOf(args: SyncArguments): SyncOptions & { maxTimeMs: number | und
   return { origin, replica, ...modes, ...linkOptionsOf(args), ...remoteOptionsOf(args) };
 }
 
+const RETRIES = {
+  least: 0,
+  most: Infinity,
+  hint: 'Give how often it is to be tried again where the connection fails, such as --retry 10.',
+};
+
 /** Throws SqlsyncError USAGE. */
 function linkOptionsOf({
   retry,
   maxSnapshot,
   maxWalGrowth,
 }: SyncArguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes'> {
-  if (!Number.isSafeInteger(retry) || retry < 0) {
-    throw new SqlsyncError('USAGE', `--retry: expected a whole number from 0 on`, {
-      hint: 'Give how often it is to be tried again where the connection fails, such as --retry 10.',
-    });
-  }
   return {
-    retries: retry,
+    retries: parseWholeNumber('--retry', retry, RETRIES),
     ...(maxSnapshot === undefined ? {} : { maxSnapshotMs: parseDuration('--max-snapshot', maxSnapshot) }),
     ...(maxWalGrowth === undefined ? {} : { maxWalGrowthBytes: parseSize('--max-wal-growth', maxWalGrowth) }),
   };

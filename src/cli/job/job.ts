@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
-import { parseDuration } from '../duration.ts';
+import { parseDuration } from '../quantities.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import type { Output } from '../output.ts';
 import { withInterruption } from '../signals.ts';
@@ -40,7 +40,7 @@ export function jobOptionsOf(args: JobArguments, dryRun: boolean): JobOptions {
     );
   }
   return {
-    lockWaitMs: lockWait === undefined ? undefined : parseDuration('--lock-wait', lockWait),
+    lockWaitMs: lockWait === undefined ? undefined : parseDuration('--lock-wait', lockWait, true),
     pingUrl: pingUrl === undefined ? undefined : parsePingUrl(pingUrl),
     metricsFile: metricsFile === undefined ? undefined : resolve(metricsFile),
   };
