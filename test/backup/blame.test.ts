@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -13,6 +14,9 @@ import { PackWriter } from '../../src/backup/objects/pack-writer.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import { stillIntact } from '../../src/backup/check/still-intact.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
+import { BLOCK_BYTES } from '../../protocol/limits.ts';
+import { blockHashBytes } from '../../protocol/page-batch.ts';
+import { blockHashAt, hashBlocks } from '../../src/pages/block-hash.ts';
 import type { PageNumber } from '../../src/pages/page-types.ts';
 import { change } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
@@ -92,6 +96,21 @@ describe('a flipped byte in what deltas are made of', () => {
   });
 });
 
+test('a page of which a changed block has the hash that it had comes whole, and needs nothing of the days before', async (t) => {
+  const place = await makePlace(t, (day, row, page) => {
+    const amount = bytesOf(`${day}/${row}`);
+    return day === 1 && page.includes(bytesOf(`0/${row}`))
+      ? withBlockHashOf(page, bytesOf(`0/${row}`))
+      : amount;
+  });
+  const { memory, here, days } = place;
+  const [first] = days as [Day];
+  flip(memory, first.pack, place.unchanged);
+  await assertBlamed(here, first.snapshot, first.pack);
+  const intact = [...days.slice(1).map(({ snapshot }) => snapshot), place.other];
+  await assertListed(place, first.snapshot, [place.other], intact);
+});
+
 test('a prune keeps of two copies of an object one that is right', async (t) => {
   const { memory, here, days, images, unchanged } = await makePlace(t);
   const [first] = days as [Day];
@@ -129,8 +148,15 @@ interface Place {
   readonly unchanged: Uint8Array;
 }
 
-/** Bytes that do not compress are in a pack as they are. There is a row a page, and each day changes a block of most. */
-async function makePlace(t: TestContext): Promise<Place> {
+/**
+ * Bytes that do not compress are in a pack as they are. There is a row a page, and each day changes two blocks of most.
+ * The bytes are the same in each run: of random ones, one change in some thousand has a block whose short hash stays, so
+ * that its page comes whole and needs nothing of the days before.
+ */
+async function makePlace(
+  t: TestContext,
+  amountOf: AmountOf = (day, row) => bytesOf(`${day}/${row}`),
+): Promise<Place> {
   const folder = tempDir(t);
   const memory = new MemoryBackend();
   const here = await storeHere(memory, folder);
@@ -142,8 +168,7 @@ async function makePlace(t: TestContext): Promise<Place> {
     origin,
     `PRAGMA page_size = ${PAGE_BYTES};
      CREATE TABLE item (id INTEGER PRIMARY KEY, amount, payload);
-     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
-     INSERT INTO item SELECT i, randomblob(100), randomblob(750) FROM n`,
+     ${rows(100, (row) => `INSERT INTO item VALUES (${row}, ${literal(bytesOf(`0/${row}`))}, ${literal(bytesOf(`${row}`, 750))})`)}`,
   );
   const stored = async (path: string): Promise<{ snapshot: StoreSnapshot; pack: string }> => {
     const image = readFileSync(path);
@@ -155,7 +180,16 @@ async function makePlace(t: TestContext): Promise<Place> {
     return { snapshot, pack: written[0] as string };
   };
   for (let day = 0; day < DAYS; day++) {
-    if (day > 0) change(origin, 'UPDATE item SET amount = randomblob(100) WHERE id <= 85');
+    if (day > 0) {
+      const page = images
+        .get((days[day - 1] as Day).snapshot.id)
+        ?.subarray(0, CHANGING_PAGE * PAGE_BYTES) as Buffer;
+      const amount = (row: number): Uint8Array => amountOf(day, row, page.subarray(-PAGE_BYTES));
+      change(
+        origin,
+        rows(85, (row) => `UPDATE item SET amount = ${literal(amount(row))} WHERE id = ${row}`),
+      );
+    }
     const { snapshot, pack } = await stored(origin);
     const image = images.get(snapshot.id) as Buffer;
     // A row is at the end of its page: its payload ends there, its amount lies before that.
@@ -168,6 +202,21 @@ async function makePlace(t: TestContext): Promise<Place> {
   const image = images.get((days[0] as Day).snapshot.id) as Buffer;
   const end = CHANGING_PAGE * PAGE_BYTES;
   return { memory, here, days, other, images, unchanged: image.subarray(end - 300, end - 270) };
+}
+
+/** What a row's amount is on a day; `page` is that of {@link CHANGING_PAGE} on the day before. */
+type AmountOf = (day: number, row: number, page: Buffer) => Uint8Array;
+
+function bytesOf(seed: string, length = 100): Buffer {
+  return createHash('shake256', { outputLength: length }).update(seed).digest();
+}
+
+function literal(bytes: Uint8Array): string {
+  return `X'${Buffer.from(bytes).toString('hex')}'`;
+}
+
+function rows(count: number, statementOf: (row: number) => string): string {
+  return Array.from({ length: count }, (_, index) => statementOf(index + 1)).join(';\n');
 }
 
 function packsIn({ files }: MemoryBackend): string[] {
@@ -224,6 +273,24 @@ function readFailure({ reader }: StoreContents, snapshot: StoreSnapshot): unknow
     return error;
   }
   return assert.fail('nothing of it is lost');
+}
+
+/** Another amount than `old`, with which the first block that it is in has the same hash. */
+function withBlockHashOf(page: Buffer, old: Uint8Array): Uint8Array {
+  const at = page.indexOf(old);
+  const block = Math.floor(at / BLOCK_BYTES);
+  const hashOf = (amount: Uint8Array): number => {
+    const changed = new Uint8Array(page);
+    changed.set(amount, at);
+    const hashes = new Uint8Array(blockHashBytes(PAGE_BYTES));
+    hashBlocks(changed, hashes, 0);
+    return blockHashAt(hashes, block);
+  };
+  const wanted = hashOf(old);
+  for (let attempt = 0; ; attempt++) {
+    const amount = bytesOf(`attempt ${attempt}`);
+    if (hashOf(amount) === wanted) return amount;
+  }
 }
 
 /** Puts what these packs hold a second time; returns where each was put. */
