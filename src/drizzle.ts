@@ -9,7 +9,12 @@
  * TRANSACTION_CONTROL. A transaction has a proxy of its own:
  *
  *     await db.write.transaction(async (tx) => { const orm = drizzle(drizzleProxy(tx)); … });
+ *
+ * Nor which connection: `last_insert_rowid()`, temp tables and PRAGMAs want one, which has a proxy of its own too:
+ *
+ *     await db.write.connection(async (connection) => { const orm = drizzle(drizzleProxy(connection)); … });
  */
+import { isReaderQuery } from './pool/reader-query.ts';
 import type { Database, ReadConnection, SqlParams, SqlValue } from './pool/types.ts';
 
 /** `run` wants no rows, `get` the first one, `all` and `values` all. */
@@ -22,11 +27,9 @@ export type DrizzleProxy = (
   method: DrizzleMethod,
 ) => Promise<{ rows: SqlValue[] | SqlValue[][] }>;
 
-const QUERY = /^\s*select\b/i;
-
 /**
  * The callback that `drizzle()` of drizzle-orm/sqlite-proxy takes. SELECTs run on the read pool, and everything else on
- * the write pool; of a transaction or a snapshot, all of it there.
+ * the write pool; of a transaction, a held connection or a snapshot, all of it there.
  *
  * Errors: those of the pools.
  */
@@ -44,5 +47,5 @@ function rowsOf(
   params: SqlParams,
 ): Promise<SqlValue[][]> {
   if (!('read' in connection)) return connection.values(sql, params);
-  return QUERY.test(sql) ? connection.read.values(sql, params) : connection.write.values(sql, params);
+  return isReaderQuery(sql) ? connection.read.values(sql, params) : connection.write.values(sql, params);
 }

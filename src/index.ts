@@ -7,6 +7,7 @@ export { BulkInterruptedError } from './pool/bulk.ts';
 export type {
   Activity,
   BulkOptions,
+  ConnectionOptions,
   Database,
   DatabaseOptions,
   DatabaseStats,
@@ -24,11 +25,19 @@ export type {
   TimeStats,
   WaitOptions,
   WriteActivity,
+  WriteConnection,
   WriteOptions,
   WritePool,
   WriteTransaction,
 } from './pool/types.ts';
-export type { ReadEvent, RetryEvent, TimeoutEvent, WalEvent, WriteEvent } from './pool/stats.ts';
+export type {
+  FailureEvent,
+  ReadEvent,
+  RetryEvent,
+  TimeoutEvent,
+  WalEvent,
+  WriteEvent,
+} from './pool/stats.ts';
 
 export { sync, verify } from './library/sync.ts';
 export { backup, restore } from './library/backup.ts';

@@ -17,7 +17,15 @@ import type {
 import { SelectQueryNode, SqliteAdapter, SqliteIntrospector, SqliteQueryCompiler } from 'kysely';
 import { SqlsyncError } from './errors.ts';
 import { copyValue } from './pool/copied-params.ts';
-import type { Database, MaybePromise, ReadConnection, SqlParams, WriteTransaction } from './pool/types.ts';
+import { isReaderQuery, needsWriter } from './pool/reader-query.ts';
+import type {
+  Database,
+  MaybePromise,
+  ReadConnection,
+  SqlParams,
+  WriteConnection,
+  WriteTransaction,
+} from './pool/types.ts';
 import { isBusy } from './sqlite/busy.ts';
 
 export interface SqlsyncDialectConfig {
@@ -28,12 +36,14 @@ export interface SqlsyncDialectConfig {
 }
 
 /**
- * SELECTs run on the read pool, and everything else on the write pool; a transaction holds the writer's place from its
- * begin to its end, one with access mode 'read only' is a snapshot of the read pool.
+ * SELECTs run on the read pool, and everything else on the write pool. A connection of Kysely (`k.connection()`) holds
+ * the pool's one from its first statement that is not a SELECT until it is released, so that it finds its
+ * `last_insert_rowid()`, its temp tables and what its PRAGMAs set; all other writes wait for that. A transaction holds
+ * it from its begin; one with access mode 'read only' is a snapshot of the read pool.
  *
  * Kysely's callback cannot be run again by its driver. Where SQLite refuses a statement within a transaction as busy
  * (not its begin, which waits), it rejects with BUSY_TIMEOUT, and the application runs the transaction again. Within a
- * transaction write with its `trx` only: another write waits for the transaction, until BUSY_TIMEOUT.
+ * transaction or a connection write with its `trx` or `db` only: another write waits for it, until BUSY_TIMEOUT.
  */
 export class SqlsyncDialect implements Dialect {
   readonly #config: Required<SqlsyncDialectConfig>;
@@ -76,7 +86,7 @@ class PooledSqliteAdapter extends SqliteAdapter {
   }
 }
 
-/** What Kysely takes for a connection: nothing but where its statements go, as nothing is held until a transaction. */
+/** Gives a session for each connection that Kysely asks for, without saying whether for one query or for several. */
 class PoolDriver implements Driver {
   readonly #config: Required<SqlsyncDialectConfig>;
 
@@ -118,8 +128,8 @@ class PoolDriver implements Driver {
     return (connection as PoolSession).endSavepoint(name, 'commit');
   }
 
-  async releaseConnection(connection: DatabaseConnection): Promise<void> {
-    await (connection as PoolSession).end('rollback');
+  releaseConnection(connection: DatabaseConnection): Promise<void> {
+    return (connection as PoolSession).release();
   }
 
   destroy(): Promise<void> {
@@ -129,10 +139,10 @@ class PoolDriver implements Driver {
 
 type End = 'commit' | 'rollback';
 
-/** An open transaction, snapshot or savepoint. */
-interface Level {
+/** An open transaction, snapshot or savepoint, or the connection that is held. */
+interface Level<Connection = ReadConnection | WriteTransaction> {
   readonly name: string;
-  readonly connection: ReadConnection | WriteTransaction;
+  readonly connection: Connection;
   end(how: End): Promise<void>;
 }
 
@@ -141,10 +151,15 @@ interface Abortable {
   readonly signal?: AbortSignal;
 }
 
+/**
+ * What Kysely takes for a connection. Nothing is held until its first statement that is not a SELECT: that may be the
+ * only one, and the pool's connection is given back with the release that follows it at once.
+ */
 class PoolSession implements DatabaseConnection {
   readonly #config: Required<SqlsyncDialectConfig>;
   /** The transaction and the savepoints in it, the innermost last. */
   readonly #levels: Level[] = [];
+  #held: Level<WriteConnection> | undefined;
 
   constructor(config: Required<SqlsyncDialectConfig>) {
     this.#config = config;
@@ -152,12 +167,15 @@ class PoolSession implements DatabaseConnection {
 
   async executeQuery<Row>(query: CompiledQuery, options?: Abortable): Promise<QueryResult<Row>> {
     const { database, label } = this.#config;
-    const level = this.#levels.at(-1);
     const params = query.parameters as SqlParams;
-    const wait = { label, ...(options?.signal === undefined ? {} : { signal: options.signal }) };
+    const level = this.#levels.at(-1);
     if (level !== undefined) return executeWithin<Row>(level.connection, query.sql, params);
-    if (isSelect(query)) return { rows: await database.read.all<Row>(query.sql, params, wait) };
-    return written(await database.write.execute<Row>(query.sql, params, wait));
+    const wait = { label, signal: options?.signal };
+    if (this.#held === undefined && isSelect(query)) {
+      return { rows: await database.read.all<Row>(query.sql, params, wait) };
+    }
+    const { connection } = await this.#hold(options?.signal);
+    return written(await connection.execute<Row>(query.sql, params, wait));
   }
 
   async *streamQuery<Row>(
@@ -165,14 +183,15 @@ class PoolSession implements DatabaseConnection {
     chunkSize: number,
     options?: Abortable,
   ): AsyncGenerator<QueryResult<Row>, void, undefined> {
-    if (!isSelect(query)) {
+    if (!SelectQueryNode.is(query.query) && !isReaderQuery(query.sql)) {
       throw new SqlsyncError('USAGE', 'a stream of a query that is not a SELECT', {
         hint: 'Use execute() for RETURNING.',
       });
     }
     const { database, label } = this.#config;
-    const source = this.#levels.at(-1)?.connection ?? database.read;
-    const wait = { label, ...(options?.signal === undefined ? {} : { signal: options.signal }) };
+    if (needsWriter(query.sql)) await this.#hold(options?.signal);
+    const source = this.#levels.at(-1)?.connection ?? this.#held?.connection ?? database.read;
+    const wait = { label, signal: options?.signal };
     let rows: Row[] = [];
     for await (const row of source.iterate<Row>(query.sql, query.parameters as SqlParams, wait)) {
       rows.push(row);
@@ -185,10 +204,38 @@ class PoolSession implements DatabaseConnection {
 
   async begin(isReadOnly: boolean): Promise<void> {
     const { database, label } = this.#config;
-    const level = isReadOnly
-      ? hold('', (fn) => database.read.snapshot(fn, { label }))
-      : hold('', (fn) => database.write.transaction(fn, { label }));
-    this.#levels.push(await level);
+    if (isReadOnly) {
+      this.#levels.push(await hold('', (fn) => database.read.snapshot(fn, { label })));
+      return;
+    }
+    const { connection } = await this.#hold(undefined);
+    this.#levels.push(await hold('', (fn) => connection.transaction(fn)));
+  }
+
+  async release(): Promise<void> {
+    try {
+      await this.end('rollback');
+    } finally {
+      const held = this.#held;
+      this.#held = undefined;
+      await held?.end('commit');
+    }
+  }
+
+  /** The pool's connection, until the release. `signal` ends the wait for it, and nothing later. */
+  async #hold(signal: AbortSignal | undefined): Promise<Level<WriteConnection>> {
+    if (this.#held !== undefined) return this.#held;
+    const { database, label } = this.#config;
+    const waiting = new AbortController();
+    const abort = (): void => waiting.abort(signal?.reason);
+    if (signal?.aborted === true) abort();
+    signal?.addEventListener('abort', abort);
+    try {
+      const options = { label, signal: waiting.signal };
+      return (this.#held = await hold('', (fn) => database.write.connection(fn, options)));
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
   }
 
   /** Of the transaction with all savepoints in it. */
@@ -212,7 +259,7 @@ class PoolSession implements DatabaseConnection {
   }
 }
 
-const ROLLED_BACK = new Error('rolled back as asked');
+const ROLLED_BACK = Object.assign(new Error('rolled back as asked'), { code: 'ROLLED_BACK' });
 
 /**
  * Opens a transaction whose function waits until it is told to end: Kysely begins and ends a transaction with calls,
@@ -221,11 +268,11 @@ const ROLLED_BACK = new Error('rolled back as asked');
  *     Kysely   begin ─► … statements …                 end(commit) ─►
  *     pool          └─ fn(tx) ── waits for the end ──────────────┴─► COMMIT
  */
-function hold(
+function hold<Connection>(
   name: string,
-  open: (fn: (connection: ReadConnection | WriteTransaction) => MaybePromise<void>) => Promise<void>,
-): Promise<Level> {
-  return new Promise<Level>((begun, failed) => {
+  open: (fn: (connection: Connection) => MaybePromise<void>) => Promise<void>,
+): Promise<Level<Connection>> {
+  return new Promise<Level<Connection>>((begun, failed) => {
     let hasBegun = false;
     const ended = open((connection) => {
       // It was refused as busy in the middle, and Kysely's callback cannot run again.
@@ -278,7 +325,7 @@ function written<Row>(result: Awaited<ReturnType<WriteTransaction['execute']>>):
   };
 }
 
-/** Raw SQL has no node that tells; the read pool refuses what only looks like a query. */
+/** Raw SQL has no node that tells. */
 function isSelect(query: CompiledQuery): boolean {
-  return SelectQueryNode.is(query.query) || /^\s*select\b/i.test(query.sql);
+  return SelectQueryNode.is(query.query) ? !needsWriter(query.sql) : isReaderQuery(query.sql);
 }

@@ -94,4 +94,22 @@ describe('the callback for Drizzle', () => {
     );
     assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 2 });
   });
+
+  test('has one connection where it is given one', async (t) => {
+    const db = await open(t);
+    const found = await db.write.connection(async (connection) => {
+      const proxy = drizzleProxy(connection);
+      await proxy('insert into "user" ("id", "name") values (?, ?)', [41, 'Cy'], 'run');
+      await proxy('create temp table own as select 7 as x', [], 'run');
+      return [
+        await proxy('select last_insert_rowid(), changes()', [], 'get'),
+        await proxy('select x from own', [], 'values'),
+      ];
+    });
+    assert.deepEqual(found, [{ rows: [41, 1] }, { rows: [[7]] }]);
+    // Of the database, what only the writer can tell is asked of the writer.
+    const proxy = drizzleProxy(db);
+    assert.deepEqual(await proxy('select last_insert_rowid()', [], 'get'), { rows: [41] });
+    assert.deepEqual(await proxy('select x from temp.own', [], 'get'), { rows: [7] });
+  });
 });

@@ -269,6 +269,21 @@ describe('Kysely on the pools', () => {
     await kysely.insertInto('user').values({ name: 'later' }).execute();
   });
 
+  test('tells BUSY_TIMEOUT, which names it, to a write that waits for a connection for too long', async (t) => {
+    const { kysely, db } = await open(t, { busyTimeoutMs: 20 });
+    await kysely.connection().execute(async (c) => {
+      await sql`insert into user (name) values ('mine')`.execute(c);
+      await assert.rejects(db.write.run(`INSERT INTO user (name) VALUES ('waits')`), {
+        code: 'BUSY_TIMEOUT',
+        message: /which "kysely" of this pool has held/,
+      });
+      await assert.rejects(kysely.insertInto('user').values({ name: 'waits' }).execute(), {
+        code: 'BUSY_TIMEOUT',
+      });
+    });
+    assert.deepEqual(await names(kysely), ['mine']);
+  });
+
   test('describes the tables, and leaves the database open when it is destroyed', async (t) => {
     const { db, kysely } = await open(t);
     const tables = await kysely.introspection.getTables();
@@ -278,5 +293,122 @@ describe('Kysely on the pools', () => {
     );
     await kysely.destroy();
     assert.deepEqual(await db.read.get('SELECT 1 AS n'), { n: 1 });
+  });
+});
+
+describe("a connection of Kysely's", () => {
+  const rowidOf = async (on: Kysely<Schema>): Promise<number> =>
+    (await sql<{ id: number }>`select last_insert_rowid() as id`.execute(on)).rows[0]?.id as number;
+
+  test('has its rowids, counts of changes, temp tables and PRAGMAs, whatever others write meanwhile', async (t) => {
+    const { kysely } = await open(t);
+    const others: Promise<unknown>[] = [];
+    const write = (name: string): void => {
+      others.push(kysely.insertInto('user').values({ name }).execute());
+    };
+    await kysely.connection().execute(async (c) => {
+      const total = async (): Promise<number> =>
+        (await sql<{ n: number }>`select total_changes() as n`.execute(c)).rows[0]?.n as number;
+      const before = await total();
+      write('first other');
+      await sql`insert into user (id, name) values (41, 'a'), (42, 'b')`.execute(c);
+      write('second other');
+      assert.equal(await rowidOf(c), 42);
+      assert.deepEqual((await sql`select changes() as n`.execute(c)).rows, [{ n: 2 }]);
+      assert.equal((await total()) - before, 2);
+      await sql`create temp table own (x)`.execute(c);
+      await sql`insert into own values (1)`.execute(c);
+      write('third other');
+      assert.deepEqual((await sql`select x from own`.execute(c)).rows, [{ x: 1 }]);
+      const rows: unknown[] = [];
+      for await (const row of c.selectFrom('user').select('name').where('id', '<', 43).stream(1))
+        rows.push(row.name);
+      assert.deepEqual(rows, ['a', 'b']);
+      await sql`pragma recursive_triggers = on`.execute(c);
+      assert.deepEqual((await sql`pragma recursive_triggers`.execute(c)).rows, [{ recursive_triggers: 1 }]);
+    });
+    await Promise.all(others);
+    assert.deepEqual(await names(kysely), ['a', 'b', 'first other', 'second other', 'third other']);
+  });
+
+  test('has transactions, savepoints and what they leave behind', async (t) => {
+    const { kysely } = await open(t);
+    await kysely.connection().execute(async (c) => {
+      await c.transaction().execute(async (trx) => {
+        await trx.insertInto('user').values({ id: 7, name: 'kept' }).execute();
+      });
+      const other = kysely.insertInto('user').values({ name: 'other' }).execute();
+      assert.equal(await rowidOf(c), 7);
+      const trx = await c.startTransaction().execute();
+      await trx.insertInto('user').values({ name: 'undone' }).execute();
+      const point = await trx.savepoint('point').execute();
+      await point.insertInto('user').values({ name: 'undone too' }).execute();
+      await point.rollbackToSavepoint('point').execute();
+      await trx.rollback().execute();
+      await assert.rejects(
+        c.transaction().execute(async (inner) => {
+          await inner.insertInto('user').values({ name: 'undone' }).execute();
+          throw new Error('mine');
+        }),
+        /mine/,
+      );
+      await c.insertInto('user').values({ name: 'last' }).execute();
+      void other.catch(() => undefined);
+    });
+    assert.deepEqual(new Set(await names(kysely)), new Set(['kept', 'last', 'other']));
+  });
+
+  test('is given back when its callback throws, after an error of SQL, and when a query is aborted', async (t) => {
+    const { db, kysely } = await open(t);
+    await assert.rejects(
+      kysely.connection().execute(async (c) => {
+        await sql`insert into user (name) values ('kept')`.execute(c);
+        await assert.rejects(sql`insert into user (name) values ('kept')`.execute(c), {
+          code: 'SQLITE_CONSTRAINT_UNIQUE',
+        });
+        assert.equal(db.stats().write.holder?.label, 'kysely');
+        throw new Error('mine');
+      }),
+      /mine/,
+    );
+    assert.equal(db.stats().write.holder, undefined);
+    const controller = new AbortController();
+    await kysely.connection().execute(async (c) => {
+      await c.insertInto('user').values({ name: 'first' }).execute({ signal: controller.signal });
+      controller.abort();
+      await assert.rejects(
+        c.insertInto('user').values({ name: 'never' }).execute({ signal: controller.signal }),
+        /abort/i,
+      );
+      await c.insertInto('user').values({ name: 'second' }).execute();
+    });
+    assert.equal(db.stats().write.holder, undefined);
+    assert.deepEqual(await names(kysely), ['kept', 'first', 'second']);
+  });
+
+  test('that is aborted while it waits leaves the place to others', async (t) => {
+    const { db, kysely } = await open(t);
+    const held = await kysely.startTransaction().execute();
+    const controller = new AbortController();
+    const waiting = kysely
+      .connection()
+      .execute((c) => c.insertInto('user').values({ name: 'never' }).execute({ signal: controller.signal }));
+    await new Promise((resolve) => setImmediate(resolve));
+    controller.abort();
+    await assert.rejects(waiting, /abort/i);
+    await held.commit().execute();
+    await kysely.insertInto('user').values({ name: 'later' }).execute();
+    assert.deepEqual(await names(kysely), ['later']);
+    assert.equal(db.stats().write.holder, undefined);
+  });
+
+  test('reads with the readers as long as it only reads, and holds nothing', async (t) => {
+    const { db, kysely } = await open(t);
+    await kysely.connection().execute(async (c) => {
+      await names(c);
+      assert.equal(db.stats().write.holder, undefined);
+      await db.write.run(`INSERT INTO user (name) VALUES ('other')`);
+      assert.deepEqual(await names(c), ['other']);
+    });
   });
 });

@@ -1,5 +1,5 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
-import type { BulkOptions, QueryOptions, WaitOptions, WriteOptions } from './types.ts';
+import type { BulkOptions, ConnectionOptions, QueryOptions, WaitOptions, WriteOptions } from './types.ts';
 
 /** Says what is expected where `value` is not it. */
 type Check = (value: unknown) => string | undefined;
@@ -26,6 +26,9 @@ const WAIT: Checks<WaitOptions> = { label: text, deadlineMs: milliseconds, signa
 export const SNAPSHOT_OPTIONS: Checks<WaitOptions> = WAIT;
 export const QUERY_OPTIONS: Checks<QueryOptions> = { ...WAIT, thread: flag };
 export const WRITE_OPTIONS: Checks<WriteOptions> = { ...WAIT, priority, coalesce: text };
+export const CONNECTION_OPTIONS: Checks<ConnectionOptions> = { ...WAIT, priority };
+/** `thread`, of which a reader's caller may speak, has no effect there. */
+export const CONNECTION_CALL_OPTIONS: Checks<QueryOptions> = QUERY_OPTIONS;
 export const BULK_OPTIONS: Checks<BulkOptions> = {
   ...WAIT,
   priority,
@@ -70,6 +73,11 @@ export function unknownOption(what: string, name: string, known: object): Sqlsyn
 /** USAGE for an argument that is not a function. */
 export function notAFunction(what: string, value: unknown): SqlsyncError {
   return new SqlsyncError('USAGE', `${what} got ${shown(value)}; expected a function`);
+}
+
+/** USAGE where the argument is not a function. */
+export function functionFault(what: string, value: unknown): SqlsyncError | undefined {
+  return typeof value === 'function' ? undefined : notAFunction(what, value);
 }
 
 /** A wrong value, for messages. */

@@ -1,11 +1,13 @@
 import { SqlsyncError } from '../errors.ts';
+import { FailureCounts, failureKind } from './failure-counts.ts';
 import { LabelTable, POOL_CHANNELS } from './stats.ts';
-import type { ReadEvent, TimeoutEvent } from './stats.ts';
+import type { FailureEvent, ReadEvent, TimeoutEvent } from './stats.ts';
 
 /** What the read pool counts and tells. */
 export class ReadCounters {
   readonly path: string;
   readonly labels: LabelTable = new LabelTable();
+  readonly failures: FailureCounts = new FailureCounts();
   timeouts = 0;
   workersLost = 0;
 
@@ -28,6 +30,14 @@ export class ReadCounters {
     if (!POOL_CHANNELS.read.hasSubscribers) return;
     const event: ReadEvent = { path: this.path, label, waitMs, holdMs };
     POOL_CHANNELS.read.publish(event);
+  }
+
+  failed(label: string, error: unknown): void {
+    const kind = failureKind(error);
+    this.failures.add(kind);
+    if (!POOL_CHANNELS.failure.hasSubscribers) return;
+    const event: FailureEvent = { path: this.path, label, code: kind, kind: 'read' };
+    POOL_CHANNELS.failure.publish(event);
   }
 
   /** The error for a query that SQLite refused as busy until its deadline. */

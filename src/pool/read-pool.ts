@@ -11,7 +11,7 @@ import { ReadLine } from './read-line.ts';
 import { ReadThreads } from './read-threads.ts';
 import { retryWhileBusy } from './retry.ts';
 import type { PoolSettings } from './settings.ts';
-import { NO_LABEL } from './stats.ts';
+import { NO_LABEL, labelOf } from './stats.ts';
 import type {
   MaybePromise,
   QueryOptions,
@@ -78,7 +78,7 @@ export class ReadConnections implements ReadPool {
   all<Row = SqlRow>(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<Row[]> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return threads.all(sql, copyParams(params), options) as Promise<Row[]>;
+      return this.#counted(options, threads.all(sql, copyParams(params), options)) as Promise<Row[]>;
     }
     return this.#query(runAll, sql, params, options) as Promise<Row[]>;
   }
@@ -90,7 +90,9 @@ export class ReadConnections implements ReadPool {
   ): Promise<Row | undefined> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return threads.get(sql, copyParams(params), options) as Promise<Row | undefined>;
+      return this.#counted(options, threads.get(sql, copyParams(params), options)) as Promise<
+        Row | undefined
+      >;
     }
     return this.#query(runGet, sql, params, options) as Promise<Row | undefined>;
   }
@@ -98,7 +100,9 @@ export class ReadConnections implements ReadPool {
   values(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<SqlValue[][]> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return threads.values(sql, copyParams(params), options) as Promise<SqlValue[][]>;
+      return this.#counted(options, threads.values(sql, copyParams(params), options)) as Promise<
+        SqlValue[][]
+      >;
     }
     return this.#query(runValues, sql, params, options) as Promise<SqlValue[][]>;
   }
@@ -108,7 +112,24 @@ export class ReadConnections implements ReadPool {
     params?: SqlParams,
     options: QueryOptions = NO_OPTIONS,
   ): AsyncGenerator<Row, void, undefined> {
-    return this.#iterate(sql, copyParams(params), options === NO_OPTIONS ? options : copyOptions(options));
+    return this.#countedRows(
+      sql,
+      copyParams(params),
+      options === NO_OPTIONS ? options : copyOptions(options),
+    );
+  }
+
+  async *#countedRows<Row>(
+    sql: string,
+    params: SqlParams | undefined,
+    options: QueryOptions,
+  ): AsyncGenerator<Row, void, undefined> {
+    try {
+      yield* this.#iterate<Row>(sql, params, options);
+    } catch (error) {
+      this.#counters.failed(labelOf(options), error);
+      throw error;
+    }
   }
 
   async *#iterate<Row>(
@@ -139,10 +160,11 @@ export class ReadConnections implements ReadPool {
     }
   }
 
-  async snapshot<T>(
-    fn: (r: ReadConnection) => MaybePromise<T>,
-    options: WaitOptions = NO_OPTIONS,
-  ): Promise<T> {
+  snapshot<T>(fn: (r: ReadConnection) => MaybePromise<T>, options: WaitOptions = NO_OPTIONS): Promise<T> {
+    return this.#counted(options, this.#snapshot(fn, options));
+  }
+
+  async #snapshot<T>(fn: (r: ReadConnection) => MaybePromise<T>, options: WaitOptions): Promise<T> {
     const refusal = this.#refusal(options, 'a snapshot', SNAPSHOT_OPTIONS);
     if (refusal !== undefined) throw refusal;
     if (typeof fn !== 'function') throw notAFunction('read.snapshot()', fn);
@@ -164,7 +186,7 @@ export class ReadConnections implements ReadPool {
 
   stats(): ReadStats {
     const nowMs = performance.now();
-    const { timeouts, workersLost, labels } = this.#counters;
+    const { timeouts, workersLost, failures, labels } = this.#counters;
     const threads = this.#threads?.line;
     return {
       connections: this.#line.opened,
@@ -172,6 +194,8 @@ export class ReadConnections implements ReadPool {
       threads: threads?.opened ?? 0,
       timeouts,
       workersLost,
+      failed: failures.total,
+      failures: failures.stats(),
       queueLength: this.#line.length + (threads?.length ?? 0),
       holders: [...this.#line.holders(nowMs), ...(threads?.holders(nowMs) ?? [])],
       waiting: [...this.#line.waiting(nowMs), ...(threads?.waiting(nowMs) ?? [])],
@@ -189,16 +213,17 @@ export class ReadConnections implements ReadPool {
 
   #query(run: Run, sql: string, params: SqlParams | undefined, options: QueryOptions): Promise<unknown> {
     const refusal = this.#refusal(options);
-    if (refusal !== undefined) return Promise.reject(refusal);
+    if (refusal !== undefined) return this.#rejected(options, refusal);
     const calledMs = performance.now();
     let rows: unknown;
     try {
       const reader = this.#line.peek();
-      if (reader === undefined) return this.#queryLater(run, sql, params, options, calledMs);
+      if (reader === undefined)
+        return this.#counted(options, this.#queryLater(run, sql, params, options, calledMs));
       rows = run(reader, sql, params);
     } catch (error) {
-      if (isBusy(error)) return this.#queryLater(run, sql, params, options, calledMs);
-      return Promise.reject(error);
+      if (isBusy(error)) return this.#counted(options, this.#queryLater(run, sql, params, options, calledMs));
+      return this.#rejected(options, error);
     }
     const endMs = performance.now();
     this.#counters.answered(options.label ?? NO_LABEL, endMs - calledMs);
@@ -247,6 +272,15 @@ export class ReadConnections implements ReadPool {
       throw error;
     }
     this.#line.give(lease);
+  }
+
+  #rejected(options: QueryOptions, error: unknown): Promise<never> {
+    this.#counters.failed(labelOf(options), error);
+    return Promise.reject(error);
+  }
+
+  #counted<T>(options: QueryOptions, answer: Promise<T>): Promise<T> {
+    return answer.catch((error: unknown) => this.#rejected(options, error));
   }
 
   /** What is refused does not go there. */

@@ -10,6 +10,11 @@ export function named(label: string, kind: 'read' | 'write'): string {
   return label === NO_LABEL ? `a ${kind} without a label` : `"${label}"`;
 }
 
+/** The label of a call, whose options may be none that it takes. */
+export function labelOf(options: { readonly label?: unknown } | null | undefined): string {
+  return typeof options?.label === 'string' ? options.label : NO_LABEL;
+}
+
 /** Labels beyond this are counted as one: a label made of user input must not eat the memory. */
 const MAX_LABELS = 200;
 const OTHER_LABELS = '(other)';
@@ -104,13 +109,17 @@ export class LabelTable {
  * The events of all pools of this process, for `diagnostics_channel.subscribe(name, listener)`. Messages are made
  * only where someone has subscribed. Each has `path`, the absolute path of the database, and `label`.
  */
-export const POOL_CHANNELS: Readonly<Record<'write' | 'retry' | 'timeout' | 'read' | 'wal', Channel>> = {
+export const POOL_CHANNELS: Readonly<
+  Record<'write' | 'retry' | 'timeout' | 'failure' | 'read' | 'wal', Channel>
+> = {
   /** A write is over: {@link WriteEvent}. */
   write: channel('sqlsync:pool:write'),
   /** An attempt was refused as busy: {@link RetryEvent}. */
   retry: channel('sqlsync:pool:retry'),
   /** A deadline passed while waiting: {@link TimeoutEvent}. */
   timeout: channel('sqlsync:pool:timeout'),
+  /** A call rejected: {@link FailureEvent}. */
+  failure: channel('sqlsync:pool:failure'),
   /** A read that waited for a connection or ran in a thread is over: {@link ReadEvent}. */
   read: channel('sqlsync:pool:read'),
   /** The WAL passed its limit: {@link WalEvent}. */
@@ -137,6 +146,14 @@ export interface TimeoutEvent {
   readonly path: string;
   readonly label: string;
   readonly waitMs: number;
+  readonly kind: 'read' | 'write';
+}
+
+export interface FailureEvent {
+  readonly path: string;
+  readonly label: string;
+  /** Of the error; the name of one that has no code. */
+  readonly code: string;
   readonly kind: 'read' | 'write';
 }
 

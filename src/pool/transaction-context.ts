@@ -1,32 +1,41 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { MaybePromise, WriteTransaction } from './types.ts';
-import { Transaction } from './write-transaction.ts';
-import type { Writer } from './writer.ts';
+
+/** A transaction or a held connection, while its function runs. */
+export interface Scope {
+  /** The pool whose writes would wait for its end. */
+  readonly owner: object;
+  readonly isOpen: boolean;
+}
+
+/** A scope within those that its function was called from, so that those of two databases can nest. */
+interface Entry {
+  readonly scope: Scope;
+  readonly outer: Entry | undefined;
+}
 
 /**
- * Which transaction's function the code that runs now was called from: a write of the same pool from there would wait
- * for itself. One for all pools: what runs after a use of an AsyncLocalStorage carries it on, and every further one
- * makes all uses dearer (Node.js 24 copies the values of all at each).
+ * Whose function the code that runs now was called from: a write of the same pool from there would wait for itself.
+ * One for all pools: what runs after a use of an AsyncLocalStorage carries it on, and every further one makes all uses
+ * dearer (Node.js 24 copies the values of all at each).
  */
-const context = new AsyncLocalStorage<Transaction>();
+const context = new AsyncLocalStorage<Entry>();
 
-/** Begins with the transaction that this call comes from, if any, so that transactions of two databases can nest. */
-export function newTransaction(writer: Writer, signal: AbortSignal | undefined): Transaction {
-  const outer = context.getStore();
-  return new Transaction(writer, { signal, outer: outer?.isOpen === true ? outer : undefined });
+/** Runs `fn` as what belongs to `scope`. */
+export function runInside<Argument, T>(scope: Scope, fn: (argument: Argument) => T, argument: Argument): T {
+  return context.run({ scope, outer: openEntry(context.getStore()) }, fn, argument);
 }
 
-export function runInside<T>(
-  tx: Transaction,
-  fn: (tx: WriteTransaction) => MaybePromise<T>,
-): MaybePromise<T> {
-  return context.run(tx, fn, tx);
-}
-
-/** True where the call comes from within an open transaction of this writer. */
-export function isInside(writer: Writer): boolean {
-  for (let tx = context.getStore(); tx !== undefined; tx = tx.outer) {
-    if (tx.isOpen && tx.writer === writer) return true;
+/** True where the call comes from within an open transaction or connection of this pool. */
+export function isInside(owner: object): boolean {
+  for (let entry = context.getStore(); entry !== undefined; entry = entry.outer) {
+    if (entry.scope.isOpen && entry.scope.owner === owner) return true;
   }
   return false;
+}
+
+/** Ended scopes are forgotten: they would be carried on for ever. */
+function openEntry(entry: Entry | undefined): Entry | undefined {
+  let open = entry;
+  while (open?.scope.isOpen === false) open = open.outer;
+  return open;
 }

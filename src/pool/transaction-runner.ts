@@ -3,11 +3,11 @@ import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 import { named } from './stats.ts';
 import { retryWhileBusy } from './retry.ts';
-import { newTransaction, runInside } from './transaction-context.ts';
+import { runInside } from './transaction-context.ts';
 import type { MaybePromise, WriteTransaction } from './types.ts';
 import type { WriteCounters, WriteRun } from './write-counters.ts';
 import type { Wish } from './write-job.ts';
-import type { Transaction } from './write-transaction.ts';
+import { Transaction } from './write-transaction.ts';
 import { abortedError } from './pool-errors.ts';
 import type { Writer } from './writer.ts';
 
@@ -52,12 +52,13 @@ export class TransactionRunner {
 
   /** Runs the function of a transaction that has begun, and ends it. */
   perform<T>(fn: TransactionFunction<T>, hold: Hold): MaybePromise<T> {
-    const tx = newTransaction(this.#writer, hold.signal);
+    const tx = new Transaction(this.#writer, { owner: this.#pool, signal: hold.signal });
     this.#pool.begun(hold);
     let result: MaybePromise<T>;
     let isLater: boolean;
     try {
-      result = hold.inContext === undefined ? runInside(tx, fn) : hold.inContext(() => runInside(tx, fn));
+      result =
+        hold.inContext === undefined ? runInside(tx, fn, tx) : hold.inContext(() => runInside(tx, fn, tx));
       isLater = isThenable(result);
     } catch (error) {
       return this.#failed(fn, hold, tx, error);
@@ -96,7 +97,9 @@ export class TransactionRunner {
       failure = rollbackError;
     }
     this.#pool.ended(hold, 'rollback');
-    return rerun ?? Promise.reject(failure);
+    if (rerun !== undefined) return rerun;
+    this.#pool.counters.failed(hold.label, failure);
+    return Promise.reject(failure);
   }
 
   /** The commit was refused as busy: the transaction is open, and only the commit has to be tried again. */
@@ -118,6 +121,7 @@ export class TransactionRunner {
         this.#writer.rollback();
       } finally {
         this.#pool.ended(hold, 'rollback');
+        this.#pool.counters.failed(hold.label, error);
       }
       throw error;
     }

@@ -65,6 +65,11 @@ export interface WriteOptions extends WaitOptions {
   readonly coalesce?: string | undefined;
 }
 
+/** Of `write.connection(fn)`. `signal` ends the wait, and later the connection: its next statement rejects. */
+export interface ConnectionOptions extends WaitOptions {
+  readonly priority?: Priority | undefined;
+}
+
 export interface BulkOptions extends WaitOptions {
   /** Default: 'background'. */
   readonly priority?: Priority | undefined;
@@ -112,6 +117,21 @@ export interface WriteTransaction extends ReadConnection {
   savepoint<T>(fn: (tx: WriteTransaction) => MaybePromise<T>): Promise<T>;
 }
 
+/**
+ * The connection that writes, held for one function: no other write of this process comes between two statements, so
+ * that what SQLite keeps for each connection is there: `last_insert_rowid()`, `changes()`, temp tables, attached
+ * databases, PRAGMAs. Each statement commits on its own. Used after its function has ended, it throws TX_ENDED.
+ */
+export interface WriteConnection extends ReadConnection {
+  run(sql: string, params?: SqlParams, options?: WaitOptions): Promise<RunResult>;
+  /** Several statements, separated by semicolons, in one transaction. */
+  exec(sql: string, options?: WaitOptions): Promise<void>;
+  /** Any statement, whether it returns rows or not; for query builders. */
+  execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WaitOptions): Promise<QueryResult<Row>>;
+  /** As that of {@link WritePool}. Until it has ended, other statements of the connection wait for it. */
+  transaction<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options?: WaitOptions): Promise<T>;
+}
+
 /** The readers' connections. Writers cannot use them up, and readers never wait for a writer. */
 export interface ReadPool extends ReadConnection {
   /**
@@ -145,6 +165,15 @@ export interface WritePool {
    * the whole of it runs again, so `fn` may run more than once: what it does beside the database has to bear that.
    */
   transaction<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options?: WriteOptions): Promise<T>;
+  /**
+   * Holds the connection that writes while `fn` runs, and all other writes of this process wait; those of other
+   * processes may come between two statements. Where `fn` never ends, the others reject with BUSY_TIMEOUT, which
+   * names it by its `label`.
+   */
+  connection<T>(
+    fn: (connection: WriteConnection) => MaybePromise<T>,
+    options?: ConnectionOptions,
+  ): Promise<T>;
   /**
    * Calls `fn` for each item, with as many items in a transaction as fit the budget. Between two transactions
    * others have their turn. `fn` may run again for an item whose transaction was refused as busy.
@@ -232,6 +261,10 @@ export interface DatabaseStats {
     /** Attempts that SQLite refused, by its code: SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT, SQLITE_BUSY_RECOVERY. */
     readonly retries: Readonly<Record<string, number>>;
     readonly timeouts: number;
+    /** Calls that rejected, a statement of a held connection too. */
+    readonly failed: number;
+    /** The same by the code of the error, or its name where it has no code: SQLITE_CONSTRAINT_UNIQUE, ABORTED, … */
+    readonly failures: Readonly<Record<string, number>>;
     readonly queueLength: number;
     readonly holder: WriteActivity | undefined;
     /** In the order in which they came; the first 100. */
@@ -256,6 +289,10 @@ export interface ReadStats {
   readonly threads: number;
   readonly timeouts: number;
   readonly workersLost: number;
+  /** Calls that rejected, and iterations that ended with an error. */
+  readonly failed: number;
+  /** The same by the code of the error, or its name where it has no code. */
+  readonly failures: Readonly<Record<string, number>>;
   readonly queueLength: number;
   readonly holders: readonly Activity[];
   readonly waiting: readonly Activity[];

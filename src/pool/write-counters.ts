@@ -1,5 +1,6 @@
+import { FailureCounts, failureKind } from './failure-counts.ts';
 import { LabelTable, POOL_CHANNELS } from './stats.ts';
-import type { RetryEvent, TimeoutEvent, WriteEvent } from './stats.ts';
+import type { FailureEvent, RetryEvent, TimeoutEvent, WriteEvent } from './stats.ts';
 import type { Priority } from './types.ts';
 
 /** A write that runs or has run. */
@@ -16,6 +17,7 @@ export class WriteCounters {
   readonly #path: string;
   readonly labels: LabelTable = new LabelTable();
   readonly retries: Record<string, number> = {};
+  readonly failures: FailureCounts = new FailureCounts();
   commits = 0;
   rollbacks = 0;
   coalesced = 0;
@@ -32,6 +34,23 @@ export class WriteCounters {
     times.wait.record(run.beganMs - run.calledMs);
     times.hold.record(endMs - run.beganMs);
     if (POOL_CHANNELS.write.hasSubscribers) this.#publish(run, endMs, outcome);
+  }
+
+  /** What held the connection has given it back. Returns the time. */
+  released(run: WriteRun): number {
+    const endMs = performance.now();
+    const times = this.labels.of(run.label);
+    times.wait.record(run.beganMs - run.calledMs);
+    times.hold.record(endMs - run.beganMs);
+    return endMs;
+  }
+
+  failed(label: string, error: unknown): void {
+    const kind = failureKind(error);
+    this.failures.add(kind);
+    if (!POOL_CHANNELS.failure.hasSubscribers) return;
+    const event: FailureEvent = { path: this.#path, label, code: kind, kind: 'write' };
+    POOL_CHANNELS.failure.publish(event);
   }
 
   refused(label: string, code: string): void {

@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import type { AsyncLocalStorage } from 'node:async_hooks';
+import type { SqlsyncError } from '../errors.ts';
 import { isTurnOver } from './event-loop.ts';
 import { abortedError } from './pool-errors.ts';
-import type { MaybePromise, Priority, WriteOptions, WriteTransaction } from './types.ts';
+import type { MaybePromise, Priority, WriteConnection, WriteOptions, WriteTransaction } from './types.ts';
 import type { Writer } from './writer.ts';
 
-/** One statement that commits on its own, or a transaction. */
+/** One statement that commits on its own, a transaction, or what holds the connection. */
 export type Work<T> =
   | { readonly statement: (writer: Writer) => T }
-  | { readonly transaction: (tx: WriteTransaction) => MaybePromise<T> };
+  | { readonly transaction: (tx: WriteTransaction) => MaybePromise<T> }
+  | { readonly connection: (connection: WriteConnection) => MaybePromise<T> };
 
 /** What one who waits for a job wants of it. */
 export interface Wish {
@@ -77,15 +79,16 @@ export class WriteJob {
 
   /**
    * The promise of one more caller, whose work takes the place of the others'.
-   * @param onAbandoned Called when a signal has ended the patience of the last one.
+   * @param onAborted Called when its signal has ended its patience.
    */
-  join<T>(wish: Wish, onAbandoned: () => void): Promise<T> {
+  join<T>(wish: Wish, onAborted: (error: SqlsyncError) => void): Promise<T> {
     const { signal } = wish;
     return new Promise<T>((resolve, reject) => {
       const onAbort = (): void => {
         this.#callers = this.#callers.filter((other) => other !== caller);
-        reject(abortedError(signal as AbortSignal));
-        if (!this.isAwaited) onAbandoned();
+        const error = abortedError(signal as AbortSignal);
+        reject(error);
+        onAborted(error);
       };
       const forget = (): void => signal?.removeEventListener('abort', onAbort);
       const caller: Caller = { ...wish, resolve, reject, forget };
@@ -98,6 +101,14 @@ export class WriteJob {
   begin(): void {
     this.#hasBegun = true;
     for (const { forget } of this.#callers) forget();
+  }
+
+  settleWith(result: MaybePromise<unknown>): void {
+    if (!(result instanceof Promise)) return this.resolve(result);
+    result.then(
+      (value) => this.resolve(value),
+      (error: unknown) => this.reject(error),
+    );
   }
 
   resolve(value: unknown): void {

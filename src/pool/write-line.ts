@@ -1,4 +1,4 @@
-import { isTurnOver } from './event-loop.ts';
+import { isTurnOver, nextTurn } from './event-loop.ts';
 import type { Admission, Turn } from './admission-types.ts';
 import { PATIENT_ATTEMPT_MS, retryDelayMs, timerMs } from './retry.ts';
 import type { WriteJob } from './write-job.ts';
@@ -122,6 +122,16 @@ export class WriteLine {
 
   close(): void {
     clearTimeout(this.#deadlineTimer);
+    this.#leave();
+  }
+
+  get hasTurn(): boolean {
+    return this.#turn !== undefined;
+  }
+
+  /** Gives its turn among the processes to others. Resolves when it has none and waits for none. */
+  async yieldTurn(): Promise<void> {
+    while (this.#entering !== undefined) await nextTurn();
     this.#leave();
   }
 

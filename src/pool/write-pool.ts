@@ -3,13 +3,16 @@ import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 import type { Admission } from './admission-types.ts';
 import { bulkWrite } from './bulk.ts';
-import { WRITE_OPTIONS, notAFunction, optionsFault } from './call-options.ts';
-import { copyParams } from './copied-params.ts';
+import { CONNECTION_OPTIONS, WRITE_OPTIONS, functionFault, optionsFault } from './call-options.ts';
 import { settle } from './event-loop.ts';
+import { HeldConnection } from './held-connection.ts';
 import { abortedError, closedError } from './pool-errors.ts';
-import { NO_LABEL, named } from './stats.ts';
+import { allOn, executeOn, firstOn, runOn, statementForLater, valuesOn } from './statement-work.ts';
+import type { StatementRun } from './statement-work.ts';
+import { NO_LABEL, labelOf } from './stats.ts';
 import type {
   BulkOptions,
+  ConnectionOptions,
   DatabaseStats,
   MaybePromise,
   QueryResult,
@@ -17,14 +20,14 @@ import type {
   SqlParams,
   SqlRow,
   SqlValue,
-  WriteActivity,
+  WriteConnection,
   WriteOptions,
   WritePool,
   WriteTransaction,
 } from './types.ts';
-import { isInside } from './transaction-context.ts';
+import { isInside, runInside } from './transaction-context.ts';
 import type { Hold, HoldKeeper, TransactionFunction } from './transaction-runner.ts';
-import { TransactionRunner, ms } from './transaction-runner.ts';
+import { TransactionRunner } from './transaction-runner.ts';
 import type { WalCare } from './wal-care.ts';
 import type { WriteRun } from './write-counters.ts';
 import { WriteCounters } from './write-counters.ts';
@@ -32,14 +35,10 @@ import type { Wish, Work } from './write-job.ts';
 import { WriteJob } from './write-job.ts';
 import type { LineServer } from './write-line.ts';
 import { WriteLine } from './write-line.ts';
+import { writeStats, writeTimeout } from './write-stats.ts';
 import type { Writer } from './writer.ts';
 
-/** How many of those who wait stats() names. */
-const WAITING_LISTED = 100;
-
 const NO_OPTIONS: WriteOptions = {};
-
-type StatementRun<T> = (writer: Writer, sql: string, params: SqlParams | undefined) => T;
 
 export interface QueuedWritePoolOptions {
   readonly path: string;
@@ -47,32 +46,37 @@ export interface QueuedWritePoolOptions {
   readonly admission: Admission;
   readonly busyTimeoutMs: number;
   readonly walCare: WalCare;
+  /** Those of another pool that this one is a part of. */
+  readonly counters?: WriteCounters;
 }
+
+type ConnectionFunction<T> = (connection: WriteConnection) => MaybePromise<T>;
 
 /**
  * The write pool. Where nobody waits, a call does its work at once, before it returns; else it becomes a
  * {@link WriteJob} and stands in the {@link WriteLine}. A transaction that has to run again goes to the line's head.
  */
 export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
-  readonly #path: string;
+  readonly #options: QueuedWritePoolOptions;
   readonly #writer: Writer;
   readonly #busyTimeoutMs: number;
-  readonly #walCare: WalCare;
   readonly #line: WriteLine;
   readonly #runner: TransactionRunner;
   readonly counters: WriteCounters;
   #holder: Hold | undefined;
+  /** Serves the connection that is held, one after the other. */
+  #connectionPool: QueuedWritePool | undefined;
+  #isHeld = false;
   #isClosed = false;
   #onIdle: (() => void) | undefined;
 
   constructor(options: QueuedWritePoolOptions) {
-    this.#path = options.path;
+    this.#options = options;
     this.#writer = options.writer;
     this.#busyTimeoutMs = options.busyTimeoutMs;
-    this.#walCare = options.walCare;
     this.#runner = new TransactionRunner(options.path, options.writer, this);
     this.#line = new WriteLine(this, options.admission);
-    this.counters = new WriteCounters(options.path);
+    this.counters = options.counters ?? new WriteCounters(options.path);
   }
 
   run(sql: string, params?: SqlParams, options?: WriteOptions): Promise<RunResult> {
@@ -100,9 +104,8 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   transaction<T>(fn: TransactionFunction<T>, options: WriteOptions = NO_OPTIONS): Promise<T> {
-    const refusal = this.#refusal(options);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    if (typeof fn !== 'function') return Promise.reject(notAFunction('write.transaction()', fn));
+    const refusal = this.#refusal(options) ?? functionFault('write.transaction()', fn);
+    if (refusal !== undefined) return this.#rejected(options, refusal);
     const calledMs = performance.now();
     if (this.#holder !== undefined || !this.#line.isFree) {
       return this.#wait({ transaction: fn }, options, calledMs);
@@ -110,20 +113,21 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     try {
       this.#writer.begin();
     } catch (error) {
-      if (!isBusy(error)) return Promise.reject(error);
+      if (!isBusy(error)) return this.#rejected(options, error);
       return this.#wait({ transaction: fn }, options, calledMs, error);
     }
-    const hold: Hold = {
-      label: options.label ?? NO_LABEL,
-      priority: options.priority ?? 'normal',
-      calledMs,
-      beganMs: calledMs,
-      deadlineMs: calledMs + (options.deadlineMs ?? this.#busyTimeoutMs),
-      signal: options.signal,
-      inContext: undefined,
-    };
-    const result = this.#runner.perform(fn, hold);
+    const result = this.#runner.perform(fn, this.#hold(options, calledMs));
     return result instanceof Promise ? result : Promise.resolve(result);
+  }
+
+  connection<T>(fn: ConnectionFunction<T>, options: ConnectionOptions = NO_OPTIONS): Promise<T> {
+    const refusal = this.#refusal(options, CONNECTION_OPTIONS) ?? functionFault('write.connection()', fn);
+    if (refusal !== undefined) return this.#rejected(options, refusal);
+    const calledMs = performance.now();
+    if (this.#holder !== undefined || !this.#line.isFree) {
+      return this.#wait({ connection: fn }, options, calledMs);
+    }
+    return this.#holdConnection(fn, this.#hold(options, calledMs));
   }
 
   bulk<Item>(
@@ -131,45 +135,53 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     fn: (tx: WriteTransaction, item: Item) => MaybePromise<unknown>,
     options: BulkOptions = {},
   ): Promise<{ committed: number }> {
-    return bulkWrite(this, items, fn, options);
+    let counted: { readonly error: unknown } | undefined;
+    const transaction: WritePool['transaction'] = (part, of) =>
+      this.transaction(part, of).catch((error: unknown) => {
+        counted = { error };
+        throw error;
+      });
+    return bulkWrite({ transaction }, items, fn, options).catch((error: unknown) => {
+      if (counted === undefined || (error as Error).cause !== counted.error) {
+        this.counters.failed(labelOf(options), error);
+      }
+      throw error;
+    });
+  }
+
+  /** Runs `act` when it is this call's turn. */
+  withWriter<T>(act: (writer: Writer) => T, options: WriteOptions): Promise<T> {
+    return this.#statement((writer) => act(writer), '', undefined, options);
   }
 
   /** True where no writer waits or runs that this process knows of. */
   get isIdle(): boolean {
-    return this.#holder === undefined && this.#line.nobodyWaits;
+    const isFree = this.#holder === undefined || (this.#isHeld && this.#connectionPool?.isIdle === true);
+    return isFree && this.#line.nobodyWaits;
   }
 
   stats(): DatabaseStats['write'] {
-    const nowMs = performance.now();
-    const activity = (run: { label: string; priority: WriteActivity['priority'] }, sinceMs: number) => ({
-      label: run.label,
-      priority: run.priority,
-      forMs: nowMs - sinceMs,
-    });
-    const jobs = this.#line.jobs().sort((a, b) => a.calledMs - b.calledMs);
-    const { commits, rollbacks, coalesced, retries, timeouts, labels } = this.counters;
-    return {
-      commits,
-      rollbacks,
-      coalesced,
-      retries: { ...retries },
-      timeouts,
-      queueLength: jobs.length,
-      holder: this.#holder === undefined ? undefined : activity(this.#holder, this.#holder.beganMs),
-      waiting: jobs.slice(0, WAITING_LISTED).map((job) => activity(job, job.calledMs)),
-      labels: labels.stats(),
-    };
+    return writeStats(this.counters, this.#holder, this.#jobs());
   }
 
   /** Takes no more work; resolves when what runs and waits is done. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    if (this.#holder !== undefined || this.#line.length > 0) {
-      await new Promise<void>((resolve) => {
-        this.#onIdle = resolve;
-      });
-    }
+    await this.#drained();
     this.#line.close();
+  }
+
+  async #drained(): Promise<void> {
+    if (this.#holder === undefined && this.#line.length === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+    });
+    this.#onIdle = undefined;
+  }
+
+  #jobs(): WriteJob[] {
+    const server = this.#connectionPool;
+    return [...this.#line.jobs(), ...(server === undefined ? [] : server.#jobs())];
   }
 
   get isTaken(): boolean {
@@ -182,18 +194,28 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
 
   attempt(job: WriteJob, patiently: boolean): (() => void) | undefined {
     const { work } = job.wish;
+    if ('connection' in work) {
+      return () => job.settleWith(this.#holdConnection(work.connection, begunHold(job)));
+    }
     const beganMs = performance.now();
     const act = 'statement' in work ? () => work.statement(this.#writer) : () => this.#writer.begin();
     try {
       const value = patiently ? this.#writer.patiently(act) : act();
-      if ('transaction' in work) return () => this.#performJob(job, work.transaction);
+      if ('transaction' in work) {
+        return () => job.settleWith(this.#runner.perform(work.transaction, begunHold(job)));
+      }
       return () => {
         this.ended({ label: job.label, priority: job.priority, calledMs: job.calledMs, beganMs }, 'commit');
         job.resolve(value);
       };
     } catch (error) {
-      this.#writer.rollback();
-      if (!isBusy(error)) return () => job.reject(error);
+      this.#undoStatement();
+      if (!isBusy(error)) {
+        return () => {
+          this.counters.failed(job.label, error);
+          job.reject(error);
+        };
+      }
       this.counters.refused(job.label, systemErrorCode(error) ?? '');
       return undefined;
     }
@@ -201,16 +223,9 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
 
   timedOut(label: string, waitedMs: number): SqlsyncError {
     this.counters.timedOut(label, waitedMs);
-    const holder = this.#holder;
-    const reason =
-      holder === undefined
-        ? 'which another connection or program holds'
-        : `which ${named(holder.label, 'write')} of this pool has held for ${ms(performance.now() - holder.beganMs)}`;
-    return new SqlsyncError(
-      'BUSY_TIMEOUT',
-      `${this.#path}: ${named(label, 'write')} waited ${ms(waitedMs)} for the writer, ${reason}`,
-      { hint: 'Keep transactions short, or allow more time with busyTimeoutMs or deadlineMs.' },
-    );
+    const error = writeTimeout(this.#options.path, label, waitedMs, this.#holder);
+    this.counters.failed(label, error);
+    return error;
   }
 
   emptied(): void {
@@ -224,18 +239,18 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     options: WriteOptions = NO_OPTIONS,
   ): Promise<T> {
     const refusal = this.#refusal(options);
-    if (refusal !== undefined) return Promise.reject(refusal);
+    if (refusal !== undefined) return this.#rejected(options, refusal);
     const calledMs = performance.now();
     if (this.#holder !== undefined || !this.#line.isFree) {
-      return this.#wait(laterStatement(act, sql, params), options, calledMs);
+      return this.#wait({ statement: statementForLater(act, sql, params) }, options, calledMs);
     }
     let value: T;
     try {
       value = act(this.#writer, sql, params);
     } catch (error) {
-      this.#writer.rollback();
-      if (!isBusy(error)) return Promise.reject(error);
-      return this.#wait(laterStatement(act, sql, params), options, calledMs, error);
+      this.#undoStatement();
+      if (!isBusy(error)) return this.#rejected(options, error);
+      return this.#wait({ statement: statementForLater(act, sql, params) }, options, calledMs, error);
     }
     const run: WriteRun = {
       label: options.label ?? NO_LABEL,
@@ -246,17 +261,43 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
     return settle(value, this.ended(run, 'commit'));
   }
 
-  #refusal(options: WriteOptions): SqlsyncError | undefined {
+  #rejected(options: WriteOptions, error: unknown): Promise<never> {
+    this.counters.failed(labelOf(options), error);
+    return Promise.reject(error);
+  }
+
+  /** A failed statement has undone itself, unless SQLite left a transaction open. */
+  #undoStatement(): void {
+    if (this.#writer.inTransaction) this.#writer.rollback();
+  }
+
+  #hold(options: WriteOptions, calledMs: number): Hold {
+    return {
+      label: options.label ?? NO_LABEL,
+      priority: options.priority ?? 'normal',
+      calledMs,
+      beganMs: calledMs,
+      deadlineMs: calledMs + (options.deadlineMs ?? this.#busyTimeoutMs),
+      signal: options.signal,
+      inContext: undefined,
+    };
+  }
+
+  #refusal(options: WriteOptions, checks: object = WRITE_OPTIONS): SqlsyncError | undefined {
     if (options !== NO_OPTIONS) {
-      const fault = optionsFault('a write', options, WRITE_OPTIONS);
+      const fault = optionsFault('a write', options, checks);
       if (fault !== undefined) return fault;
     }
-    if (this.#isClosed) return closedError(`${this.#path}: a write after close()`);
+    if (this.#isClosed) return closedError(`${this.#options.path}: a write after close()`);
     if (options.signal?.aborted === true) return abortedError(options.signal);
-    if (!isInside(this.#writer)) return undefined;
-    return new SqlsyncError('NESTED_WRITE', `${this.#path}: a write of the pool within its own transaction`, {
-      hint: 'It would wait for itself: use the `tx` of the transaction, or tx.savepoint(fn).',
-    });
+    if (!isInside(this)) return undefined;
+    return new SqlsyncError(
+      'NESTED_WRITE',
+      `${this.#options.path}: a write of the pool within its own transaction`,
+      {
+        hint: 'It would wait for itself: use the `tx` or the connection that the function was given, or tx.savepoint(fn).',
+      },
+    );
   }
 
   /** @param refusedBy The refusal as busy, where it was tried already. */
@@ -283,30 +324,39 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   }
 
   #join<T>(job: WriteJob, wish: Wish): Promise<T> {
-    return job.join<T>(wish, () => {
+    return job.join<T>(wish, (error) => {
+      this.counters.failed(job.label, error);
+      if (job.isAwaited) return;
       this.#line.remove(job);
       this.#line.advance();
     });
   }
 
-  #performJob(job: WriteJob, fn: TransactionFunction<unknown>): void {
-    job.begin();
-    const hold: Hold = {
-      label: job.label,
-      priority: job.priority,
-      calledMs: job.calledMs,
-      beganMs: performance.now(),
-      deadlineMs: job.deadlineMs,
-      signal: job.signal,
-      inContext: job.wish.inContext,
-    };
-    const result = this.#runner.perform(fn, hold);
-    if (result instanceof Promise) {
-      result.then(
-        (value) => job.resolve(value),
-        (error: unknown) => job.reject(error),
-      );
-    } else job.resolve(result);
+  /** Begins at once. While it lasts, this pool's line stands still, and another one serves the connection. */
+  async #holdConnection<T>(fn: ConnectionFunction<T>, hold: Hold): Promise<T> {
+    this.#holder = hold;
+    this.#isHeld = true;
+    const server = (this.#connectionPool ??= new QueuedWritePool({
+      ...this.#options,
+      counters: this.counters,
+    }));
+    const connection = new HeldConnection(this, server, hold);
+    const call = (): MaybePromise<T> => runInside(connection, fn, connection);
+    try {
+      // Between its statements, the connection has no lock that others would wait for.
+      if (this.#line.hasTurn) await this.#line.yieldTurn();
+      return await (hold.inContext === undefined ? call() : hold.inContext(call));
+    } catch (error) {
+      this.counters.failed(hold.label, error);
+      throw error;
+    } finally {
+      connection.end();
+      await server.#drained();
+      await server.#line.yieldTurn();
+      this.#writer.stopReading();
+      this.#isHeld = false;
+      this.#freed(this.counters.released(hold));
+    }
   }
 
   begun(hold: Hold): void {
@@ -326,37 +376,23 @@ export class QueuedWritePool implements WritePool, LineServer, HoldKeeper {
   /** A statement or transaction is over and has left nothing open. Returns the time. */
   ended(run: WriteRun, outcome: 'commit' | 'rollback'): number {
     const endMs = performance.now();
-    this.#holder = undefined;
     this.counters.ended(run, endMs, outcome);
-    this.#walCare.afterWrite(endMs);
+    this.#freed(endMs);
+    return endMs;
+  }
+
+  #freed(endMs: number): void {
+    this.#holder = undefined;
+    this.#options.walCare.afterWrite(endMs);
     if (!this.#line.isQuiet) this.#line.advance();
     if (this.#onIdle !== undefined) this.emptied();
-    return endMs;
   }
 }
 
-/** What was passed is what is written, whatever the caller does with it until the statement has its turn. */
-function laterStatement<T>(run: StatementRun<T>, sql: string, params: SqlParams | undefined): Work<T> {
-  const copied = copyParams(params);
-  return { statement: (writer) => run(writer, sql, copied) };
-}
-
-function runOn(writer: Writer, sql: string, params: SqlParams | undefined): RunResult {
-  return writer.run(sql, params);
-}
-
-function allOn(writer: Writer, sql: string, params: SqlParams | undefined): unknown[] {
-  return writer.all(sql, params);
-}
-
-function firstOn(writer: Writer, sql: string, params: SqlParams | undefined): unknown {
-  return writer.get(sql, params);
-}
-
-function valuesOn(writer: Writer, sql: string, params: SqlParams | undefined): SqlValue[][] {
-  return writer.values(sql, params) as SqlValue[][];
-}
-
-function executeOn(writer: Writer, sql: string, params: SqlParams | undefined): QueryResult<unknown> {
-  return writer.execute(sql, params);
+/** What a job holds from now on. */
+function begunHold(job: WriteJob): Hold {
+  const { label, priority, calledMs, deadlineMs, signal } = job;
+  const { inContext } = job.wish;
+  job.begin();
+  return { label, priority, calledMs, beganMs: performance.now(), deadlineMs, signal, inContext };
 }

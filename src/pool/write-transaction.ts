@@ -38,18 +38,15 @@ class Course {
 
 export class Transaction implements WriteTransaction {
   readonly writer: Writer;
-  /** The transaction of another database that this one was called from. */
-  readonly outer: Transaction | undefined;
+  /** The pool whose writes would wait for its end. */
+  readonly owner: object;
   readonly #course: Course;
   #isOpen = true;
   #inner: Transaction | undefined;
 
-  constructor(
-    writer: Writer,
-    from: { signal?: AbortSignal | undefined; outer?: Transaction | undefined; course?: Course },
-  ) {
+  constructor(writer: Writer, from: { owner: object; signal?: AbortSignal | undefined; course?: Course }) {
     this.writer = writer;
-    this.outer = from.outer;
+    this.owner = from.owner;
     this.#course = from.course ?? new Course(from.signal);
   }
 
@@ -155,7 +152,7 @@ export class Transaction implements WriteTransaction {
     if (typeof fn !== 'function') throw notAFunction('tx.savepoint()', fn);
     const course = this.#course;
     const name = `sqlsync_${(course.savepoints += 1)}`;
-    const inner = new Transaction(this.writer, { course });
+    const inner = new Transaction(this.writer, { owner: this.owner, course });
     this.writer.control(`SAVEPOINT ${name}`);
     this.#inner = inner;
     try {

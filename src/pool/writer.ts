@@ -51,6 +51,7 @@ export class Writer {
   }
 
   begin(): void {
+    if (this.#reading.size > 0) this.#finishReading();
     this.#begin.run();
   }
 
@@ -122,8 +123,9 @@ export class Writer {
   iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
     const fresh = this.#statements.prepareFresh(sql);
     if (!fresh.readonly) this.#finishReading();
-    if (fresh.setsPragma) return this.#rows(fresh, params).values();
-    return iterateRows(fresh, params);
+    // Half read, a statement that writes would keep its transaction open.
+    const isWhole = fresh.setsPragma || (!fresh.readonly && !this.#connection.inTransaction);
+    return isWhole ? this.#rows(fresh, params).values() : iterateRows(fresh, params);
   }
 
   startReading(source: RowSource): void {
@@ -132,6 +134,11 @@ export class Writer {
 
   endReading(source: RowSource): void {
     this.#reading.delete(source);
+  }
+
+  /** Gives up what is half read. */
+  stopReading(): void {
+    if (this.#reading.size > 0) this.#stopReading();
   }
 
   /** Runs `attempt` so that it waits for SQLite's lock for a short while, blocking this thread. */
