@@ -190,6 +190,7 @@ describe('a pattern', () => {
     mkdirSync(join(folder, 'd.db'));
     const [notes, warnings]: [string[], string[]] = [[], []];
     const listeners = {
+      isBackedUp: () => false,
       onNote: (note: string) => notes.push(note),
       onWarning: (warning: string) => warnings.push(warning),
     };
@@ -199,7 +200,7 @@ describe('a pattern', () => {
       expanded(join(folder, '*.db*'), join(folder, 'a.db')),
       ['a.db', 'b.db', 'c[1].db', 'empty.db'].map((name) => join(folder, name)),
     );
-    assert.deepEqual([notes.length, warnings.length], [2, 1]);
+    assert.deepEqual([notes.length, warnings.length], [3, 1], 'the folder is a note too');
     assert.match(warnings[0] as string, /notes\.db matches .*\*\.db\*, but is no database/);
     assert.deepEqual(expanded(join(folder, 'c[1].db')), [join(folder, 'c[1].db')], 'a name, not a pattern');
     assert.deepEqual(expanded('host:*.db', 'none.db'), ['host:*.db', 'none.db'], 'nobody knows yet');

@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { runBackup } from '../../backup/copy/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import { planForget } from '../../backup/prune/plan-forget.ts';
@@ -96,8 +97,12 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
   const failures: Failure[] = [];
   const { options, output, copies } = run;
   // Before anything else: that there is none is not the fault of the first database.
-  await openStoreAt(options.store);
+  const store = await openStoreAt(options.store);
+  const host = options.host ?? hostname();
+  const ours = (await store.snapshots()).filter((snapshot) => snapshot.host === host);
+  const backedUp = new Set(ours.map(({ path }) => path));
   const origins = expandOrigins(given, {
+    isBackedUp: (path) => backedUp.has(path),
     onNote: (note) => output.note(note),
     onWarning: (warning) => output.warning(warning),
   });

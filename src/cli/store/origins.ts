@@ -1,7 +1,9 @@
-import { closeSync, globSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { basename } from 'node:path';
-import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
+import { isPattern, matchNames } from './name-pattern.ts';
 
 /** How a file of SQLite begins. */
 const MAGIC = Buffer.from('SQLite format 3\0', 'latin1');
@@ -14,8 +16,11 @@ export interface Origin {
 
 /**
  * The databases that are meant: a local path with `*`, `?` or `[` that is no file itself stands for all databases that match
- * it, in the order of their names. A file of 0 bytes is an empty database, as to SQLite. What else matches and is no database is told
- * by `onNote` where it belongs to one (-wal files, marks), else by `onWarning`: it may be a database that is damaged.
+ * it, in the order of their names. A file of 0 bytes is an empty database, as to SQLite.
+ *
+ * What matches and cannot be taken is an origin with an error: a link that leads nowhere, a name that is no UTF-8, a folder that
+ * cannot be read, a file that was a database when it was backed up last. What was never one is told by `onWarning` if it is a file,
+ * and by `onNote` if it belongs to a database (-wal files, marks) or can be none (folders, pipes).
  */
 export function expandOrigins(given: readonly string[], listeners: PatternListeners): Origin[] {
   const origins = given.flatMap((text) => expand(text, listeners));
@@ -23,33 +28,77 @@ export function expandOrigins(given: readonly string[], listeners: PatternListen
 }
 
 export interface PatternListeners {
+  /** Whether the file at this real path was backed up before. */
+  isBackedUp(path: string): boolean;
   onNote(note: string): void;
   onWarning(warning: string): void;
 }
 
 function expand(text: string, listeners: PatternListeners): Origin[] {
   const location = parseLocation(text);
-  if (location.kind === 'ssh' || !PATTERN.test(location.path) || isFile(location.path))
+  if (location.kind === 'ssh' || !isPattern(location.path) || isFile(location.path))
     return [{ origin: text }];
-  const matches = globSync(location.path).filter(isFile).sort();
-  const databases = matches.filter((match) => !COMPANION.test(basename(match)) && isDatabase(match));
-  for (const match of matches) {
-    if (databases.includes(match)) continue;
-    if (COMPANION.test(basename(match))) listeners.onNote(`${match} belongs to a database`);
-    else listeners.onWarning(`${sanitizeText(match)} matches ${sanitizeText(text)}, but is no database`);
-  }
-  if (databases.length > 0)
-    return databases.map((path) => ({ origin: path.startsWith('/') ? path : `./${path}` }));
+  const { paths, unseen } = matchNames(location.path);
+  const origins = paths.flatMap((path) => judge(path, text, listeners));
+  for (const { path, error } of unseen) origins.push({ origin: named(path), error });
+  if (origins.length > 0) return origins;
   const error = new SqlsyncError('ORIGIN_NOT_FOUND', `No database matches ${sanitizeText(text)}`, {
     hint: 'Check the pattern; the shell expands it too, where it is not quoted.',
   });
   return [{ origin: text, error }];
 }
 
+/** The origin that a match is; none where it is no database. */
+function judge(path: string, pattern: string, { isBackedUp, onNote, onWarning }: PatternListeners): Origin[] {
+  if (COMPANION.test(basename(path))) {
+    onNote(`${path} belongs to a database`);
+    return [];
+  }
+  const found = lookAt(path);
+  if (found instanceof SqlsyncError) return [{ origin: named(path), error: found }];
+  if (!found.isFile()) {
+    onNote(`${path} matches ${pattern}, but is no file`);
+    return [];
+  }
+  if (isDatabase(path)) return [{ origin: named(path) }];
+  if (!isBackedUp(realpathSync(path))) {
+    onWarning(`${sanitizeText(path)} matches ${sanitizeText(pattern)}, but is no database`);
+    return [];
+  }
+  const error = new SqlsyncError(
+    'ORIGIN_NOT_A_DATABASE',
+    `${sanitizeText(path)} was a database when it was backed up last, and is none any more`,
+    { hint: 'Its header is damaged, or another file is in its place. Its snapshots are in the store.' },
+  );
+  return [{ origin: named(path), error }];
+}
+
+function lookAt(path: string): Stats | SqlsyncError {
+  try {
+    return statSync(path);
+  } catch (error) {
+    const shown = sanitizeText(path);
+    const code = systemErrorCode(error);
+    if (code === 'EACCES' || code === 'EPERM') {
+      return new SqlsyncError('ORIGIN_PERMISSION', `${shown} cannot be looked at (${code})`, {
+        hint: 'Run it as a user who may read what it leads to.',
+      });
+    }
+    return new SqlsyncError('ORIGIN_NOT_FOUND', `${shown} is a link that leads nowhere (${code})`, {
+      hint: 'Is what it leads to mounted? Else remove the link, or leave it out of the pattern.',
+    });
+  }
+}
+
+/** So that it is read as a path, whatever it begins with. */
+function named(path: string): string {
+  return path.startsWith('/') ? path : `./${path}`;
+}
+
 /** On another host a pattern is a name like any other, so that where there is none of that name, something else was meant. */
 export function explainPattern(origin: string, failure: SqlsyncError): SqlsyncError {
   const location = parseLocation(origin);
-  if (failure.code !== 'ORIGIN_NOT_FOUND' || location.kind !== 'ssh' || !PATTERN.test(location.path))
+  if (failure.code !== 'ORIGIN_NOT_FOUND' || location.kind !== 'ssh' || !isPattern(location.path))
     return failure;
   const host = formatLocation({ ...location, path: '' }).replace(/:$/, '');
   return new SqlsyncError(
@@ -62,14 +111,15 @@ export function explainPattern(origin: string, failure: SqlsyncError): SqlsyncEr
   );
 }
 
-/** What makes a path a pattern. */
-const PATTERN = /[*?[]/;
-
 /** What lies beside a database. */
 const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-\w+)?$/i;
 
 function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 /** By its first bytes, or as it has none; this process has no database open, whose locks closing a descriptor would drop. */

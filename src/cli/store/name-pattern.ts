@@ -1,0 +1,155 @@
+import { lstatSync, readdirSync } from 'node:fs';
+import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
+import { decodeName } from '../../path-names.ts';
+
+/** A place in which a pattern looks, or that it matches, and of which it cannot be said what is there. */
+export interface Unseen {
+  readonly path: string;
+  readonly error: SqlsyncError;
+}
+
+export interface PatternMatches {
+  /** In the order of their names. */
+  readonly paths: readonly string[];
+  readonly unseen: readonly Unseen[];
+}
+
+/** What makes a path a pattern. */
+const MAGIC = /[*?[]/;
+
+export function isPattern(path: string): boolean {
+  return MAGIC.test(path);
+}
+
+/**
+ * The names that match a pattern as in a shell: `*`, `?`, `[…]`, `{a,b}`, and `**` for folders at any depth; a name with a dot
+ * first is matched by a dot only. Unlike `fs.globSync` it says where it could not look: in a folder that cannot be read, and
+ * at names that are no UTF-8.
+ */
+export function matchNames(pattern: string): PatternMatches {
+  const walk = new PatternWalk();
+  for (const each of expandBraces(pattern)) {
+    const parts = each.split('/').filter((part) => part !== '' && part !== '.');
+    walk.enter(each.startsWith('/') ? '/' : '', parts);
+  }
+  return { paths: [...walk.paths].sort(), unseen: [...walk.unseen.values()] };
+}
+
+class PatternWalk {
+  readonly paths = new Set<string>();
+  readonly unseen = new Map<string, Unseen>();
+
+  /** `folder` is '' for the working directory, or ends with a slash. */
+  enter(folder: string, parts: readonly string[]): void {
+    const [part, ...rest] = parts;
+    if (part === undefined) return;
+    if (!isPattern(part)) return this.#take(folder, part.replaceAll(/\\(.)/g, '$1'), rest);
+    if (part === '**') {
+      this.enter(folder, rest);
+      for (const { name, isFolder } of this.#names(folder, /^[^.]/))
+        if (isFolder) this.enter(`${folder}${name}/`, parts);
+      return;
+    }
+    for (const { name } of this.#names(folder, expressionOf(part))) this.#take(folder, name, rest);
+  }
+
+  #take(folder: string, name: string, rest: readonly string[]): void {
+    const path = `${folder}${name}`;
+    if (rest.length > 0) return this.enter(`${path}/`, rest);
+    try {
+      if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) this.paths.add(path);
+    } catch (error) {
+      this.#miss(path, error);
+    }
+  }
+
+  #names(folder: string, expression: RegExp): { name: string; isFolder: boolean }[] {
+    let entries;
+    try {
+      entries = readdirSync(folder === '' ? '.' : folder, { encoding: 'buffer', withFileTypes: true });
+    } catch (error) {
+      this.#miss(folder === '' ? '.' : folder, error);
+      return [];
+    }
+    return entries.flatMap((entry) => {
+      const name = decodeName(entry.name);
+      const shown = name ?? entry.name.toString();
+      if (!expression.test(shown)) return [];
+      if (name !== undefined) return [{ name, isFolder: entry.isDirectory() }];
+      this.#add(`${folder}${shown}`, 'ORIGIN_UNREADABLE', 'has a name that is no UTF-8', 'Rename it.');
+      return [];
+    });
+  }
+
+  /** What is not there, or is no folder, does not match. */
+  #miss(path: string, error: unknown): void {
+    const code = systemErrorCode(error);
+    if (code === 'ENOENT' || code === 'ENOTDIR') return;
+    const hint = 'Run it as a user who may read it, or leave it out of the pattern.';
+    if (code === 'EACCES' || code === 'EPERM')
+      this.#add(path, 'ORIGIN_PERMISSION', `cannot be looked at (${code})`, hint);
+    else this.#add(path, 'ORIGIN_UNREADABLE', `cannot be looked at: ${String(error)}`, hint);
+  }
+
+  #add(path: string, code: 'ORIGIN_PERMISSION' | 'ORIGIN_UNREADABLE', what: string, hint: string): void {
+    const error = new SqlsyncError(code, `${sanitizeText(path)} ${what}`, { hint });
+    this.unseen.set(path, { path, error });
+  }
+}
+
+function expandBraces(pattern: string): string[] {
+  const found = /^((?:[^\\{]|\\.)*)\{([^{}]*,[^{}]*)\}(.*)$/s.exec(pattern);
+  if (found === null) return [pattern];
+  const [, before = '', choices = '', after = ''] = found;
+  return choices.split(',').flatMap((choice) => expandBraces(`${before}${choice}${after}`));
+}
+
+/** What one part of a pattern matches. */
+function expressionOf(part: string): RegExp {
+  let source = part.startsWith('.') ? '' : '(?!\\.)';
+  for (let at = 0; at < part.length; at++) {
+    const character = part[at] as string;
+    const list =
+      character === '[' ? /^\[[!^]?\]?(?:\[:\w+:\]|[^\]])*\]/.exec(part.slice(at))?.[0] : undefined;
+    if (list !== undefined) {
+      source += listOf(list);
+      at += list.length - 1;
+    } else if (character === '*') source += '.*';
+    else if (character === '?') source += '.';
+    else if (character === '\\' && at + 1 < part.length) source += escape(part[++at] as string);
+    else source += escape(character);
+  }
+  try {
+    return new RegExp(`^${source}$`, 'su');
+  } catch {
+    throw new SqlsyncError('USAGE', `${sanitizeText(part)} is no pattern: a list in it has no order`, {
+      hint: 'A range goes upwards, as in [a-z].',
+    });
+  }
+}
+
+const CLASSES: Readonly<Record<string, string>> = {
+  alpha: '\\p{L}',
+  digit: '\\d',
+  alnum: '\\p{L}\\d',
+  upper: '\\p{Lu}',
+  lower: '\\p{Ll}',
+  space: '\\s',
+  punct: '\\p{P}\\p{S}',
+  xdigit: '\\dA-Fa-f',
+};
+
+function listOf(list: string): string {
+  const isNegated = /^\[[!^]/.test(list);
+  const inner = list
+    .slice(isNegated ? 2 : 1, -1)
+    .split(/(\[:\w+:\])/)
+    .map((piece, index) =>
+      index % 2 === 0 ? piece.replaceAll(/[\\\]^[]/g, '\\$&') : (CLASSES[piece.slice(2, -2)] ?? ''),
+    );
+  return `[${isNegated ? '^' : ''}${inner.join('')}]`;
+}
+
+function escape(character: string): string {
+  return /[\\^$.*+?()[\]{}|/]/.test(character) ? `\\${character}` : character;
+}
