@@ -20,6 +20,14 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(seconds / 3600)} h ${pad(Math.floor((seconds % 3600) / 60))} min`;
 }
 
+/** A time that is still to pass, which nobody knows to the hundredth: 10 s, 4 min, 2 h 13 min. */
+export function formatTimeLeft(ms: number): string {
+  const seconds = Math.max(1, Math.ceil(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${pad(minutes % 60)} min`;
+}
+
 /** A count with separators: 256,000. */
 export function formatCount(count: number): string {
   return count.toLocaleString('en-US');

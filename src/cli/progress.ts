@@ -1,7 +1,7 @@
 import type { StoreProgress } from '../backup/types.ts';
 import type { WarningKind } from '../sync/announcements.ts';
 import type { CopyProgress } from '../sync/page-copy.ts';
-import { formatBytes, formatDuration, formatShare } from './format.ts';
+import { formatBytes, formatShare, formatTimeLeft } from './format.ts';
 import type { Output } from './output.ts';
 import { cutToColumns } from './wrap.ts';
 
@@ -64,6 +64,7 @@ export class ProgressLine {
   #activity: Activity | undefined;
   #activityAt = 0;
   #doneAtStart = 0;
+  #comparedAtStart = 0;
 
   constructor(output: Output) {
     this.#line = new StatusLine(output);
@@ -76,6 +77,7 @@ export class ProgressLine {
       this.#activity = activity;
       this.#activityAt = now;
       this.#doneAtStart = done(progress);
+      this.#comparedAtStart = progress.pagesCompared;
     }
     if (this.#line.isDue) this.#line.show(this.#describe(progress, now));
   }
@@ -96,14 +98,22 @@ export class ProgressLine {
     const rate = pagesPerMs > 0 ? `, ${formatBytes(pagesPerMs * 1000 * pageSize)}/s` : '';
     if (activity === 'copying' && progress.phase === 'compare') {
       const compared = formatShare(progress.pagesCompared, progress.pageCount);
-      return `copying: ${formatBytes(done(progress) * pageSize)} received, ${compared} compared${rate}`;
+      // Pages are copied as they are compared, so that what is not compared yet is what is left.
+      const comparedPerMs =
+        (progress.pagesCompared - this.#comparedAtStart) / Math.max(1, now - this.#activityAt);
+      const timeLeft = leftAt(comparedPerMs, progress.pageCount - progress.pagesCompared);
+      return `copying: ${formatBytes(done(progress) * pageSize)} copied, ${compared} compared${rate}${timeLeft}`;
     }
     const total = activity === 'comparing' ? progress.pageCount : progress.pagesWanted;
     const left = total - done(progress);
-    const timeLeft = pagesPerMs > 0 ? `, ${formatDuration(left / pagesPerMs)} left` : '';
+    const timeLeft = leftAt(pagesPerMs, left);
     const found = activity === 'comparing' ? `, ${progress.pagesWanted} differ` : '';
     return `${activity} ${formatShare(done(progress), total)} of ${formatBytes(total * pageSize)}${found}${rate}${timeLeft}`;
   }
+}
+
+function leftAt(pagesPerMs: number, pages: number): string {
+  return pagesPerMs > 0 ? `, ${formatTimeLeft(pages / pagesPerMs)} left` : '';
 }
 
 /** What a copy tells while it runs, as the user is to see it. */

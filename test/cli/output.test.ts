@@ -11,6 +11,7 @@ import { Command, Hold, PROGRAM, jsonLines, sqlsync } from './command.ts';
 import type { Run, Summary } from './command.ts';
 import { describeBriefly, describeSummary } from '../../src/cli/commands/sync.ts';
 import { Output } from '../../src/cli/output.ts';
+import { formatTimeLeft } from '../../src/cli/format.ts';
 import { ProgressLine } from '../../src/cli/progress.ts';
 import type { CopyProgress } from '../../src/sync/page-copy.ts';
 import type { SyncSummary } from '../../src/sync/sync.ts';
@@ -100,7 +101,10 @@ describe('output for people', () => {
     assert.equal(created.stderr, '');
     const amount = String.raw`\d+ k?B sent, [\d.]+ k?B received, [\d.]+ m?s\n$`;
     const isCopy = `^${replica} is now an exact copy of ${origin}`;
-    assert.match(created.stdout, new RegExp(String.raw`${isCopy} \(new\): \d+ pages, ${amount}`));
+    assert.match(
+      created.stdout,
+      new RegExp(String.raw`${isCopy} \(new\): \d+ pages \([\d.]+ [kM]B\), ${amount}`),
+    );
     change(origin, 'CREATE TABLE another (x)');
     assert.match(
       (await sqlsync(args)).stdout,
@@ -108,6 +112,12 @@ describe('output for people', () => {
     );
     const again = await sqlsync([...args, '--dry-run']);
     assert.match(again.stdout, /nothing was written: 0 of \d+ pages would change, [^\n]*\n$/);
+  });
+
+  test('of a dry run into a new place says that it would be new, and how large', async (t) => {
+    const [origin, replica] = place(t);
+    const { stdout } = await sqlsync([origin, replica, '--dry-run']);
+    assert.match(stdout, /would be a new copy of .*; nothing was written: \d+ pages \([\d.]+ [kM]B\), /);
   });
 
   test('with -v is a summary with pages, bytes, time and the snapshot', async (t) => {
@@ -265,21 +275,35 @@ describe('the progress line', () => {
     for (const columns of [0, undefined]) {
       const [first, second] = shown(t, columns, [{}, { pagesCompared: 500, pagesWanted: 7 }]);
       assert.equal(first, 'comparing 0 % of 4.10 MB, 0 differ');
-      assert.equal(second, 'comparing 50.0 % of 4.10 MB, 7 differ, 2.05 MB/s, 1.00 s left');
+      assert.equal(second, 'comparing 50.0 % of 4.10 MB, 7 differ, 2.05 MB/s, 1 s left');
       t.mock.restoreAll();
     }
   });
 
-  test('tells of what was received as soon as something was, though much is not compared yet', (t) => {
+  test('tells how much time is left of a copy that compares and copies at once', (t) => {
+    const [, , third] = shown(t, 100, [
+      { pagesCompared: 1 },
+      { pagesCompared: 200, pagesReceived: 200, pagesWanted: 200 },
+      { pagesCompared: 400, pagesReceived: 400, pagesWanted: 400 },
+    ]);
+    assert.equal(third, 'copying: 1.64 MB copied, 40.0 % compared, 819 kB/s, 3 s left');
+  });
+
+  test('says a time that is left as exactly as it is known', () => {
+    const said = [1, 9650, 59_001, 61_000, 3_599_000, 8_000_000].map(formatTimeLeft);
+    assert.deepEqual(said, ['1 s', '10 s', '1 min', '2 min', '1 h 00 min', '2 h 14 min']);
+  });
+
+  test('tells of what was copied as soon as something was, though much is not compared yet', (t) => {
     const [, second, third, fourth] = shown(t, 100, [
       { pagesCompared: 2 },
       { pagesCompared: 2, pagesReceived: 100, pagesWanted: 100 },
       { pagesCompared: 2, pagesReceived: 200, pagesWanted: 200 },
       { phase: 'transfer', pagesCompared: 2, pagesReceived: 300, pagesWanted: 900 },
     ]);
-    assert.equal(second, 'copying: 410 kB received, 0.20 % compared');
-    assert.equal(third, 'copying: 819 kB received, 0.20 % compared, 410 kB/s');
-    assert.equal(fourth, 'copying 33.3 % of 3.69 MB, 410 kB/s, 6.00 s left');
+    assert.equal(second, 'copying: 410 kB copied, 0.20 % compared');
+    assert.equal(third, 'copying: 819 kB copied, 0.20 % compared, 410 kB/s');
+    assert.equal(fourth, 'copying 33.3 % of 3.69 MB, 410 kB/s, 6 s left');
   });
 });
 

@@ -7,6 +7,7 @@ import { DEFAULT_GROUPING, groupSnapshots } from '../../backup/prune/retention.t
 import type { Grouping, RetentionPolicy } from '../../backup/prune/retention.ts';
 import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { parseLocation } from '../../transport/location.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { counted, formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
@@ -226,6 +227,10 @@ function say(output: Output, { summaries, failures }: Done, { groups, forgotten,
   });
 }
 
+function isRemote(origin: string): boolean {
+  return parseLocation(origin).kind === 'ssh';
+}
+
 function describe({ origin, snapshot, bytesReceived, durationMs, verified }: BackupSummary): string {
   const { id, pageCount, pageSize, parent, statistics } = snapshot;
   const { pagesChanged, bytesAdded } = statistics;
@@ -233,7 +238,9 @@ function describe({ origin, snapshot, bytesReceived, durationMs, verified }: Bac
     parent === undefined
       ? `${formatPages(pageCount)} (${formatBytes(pageCount * pageSize)})`
       : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} changed`;
-  const amounts = `${formatBytes(bytesReceived)} received, ${formatBytes(bytesAdded)} added`;
+  // From a database of this host nothing is received.
+  const received = isRemote(origin) ? `${formatBytes(bytesReceived)} received, ` : '';
+  const amounts = `${received}${formatBytes(bytesAdded)} added`;
   const checked = verified ? ', verified' : '';
   return `Snapshot ${id.slice(0, SHORT_ID_LENGTH)} of ${origin}: ${pages}, ${amounts}, ${formatDuration(durationMs)}${checked}`;
 }

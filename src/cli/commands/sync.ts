@@ -156,12 +156,12 @@ function describeRounds({ attempts, rounds }: SyncSummary): string[] {
 
 /** The summary on one line. */
 export function describeBriefly(summary: SyncSummary): string {
-  const { outcome, pageCount, pagesCompared, pagesChanged, pagesTransferred, rounds } = summary;
+  const { outcome, pageSize, pageCount, pagesCompared, pagesChanged, pagesTransferred, rounds } = summary;
   const { bytesSent, bytesReceived } = summary;
   const did = outcome === 'dryRun' ? 'would change' : 'changed';
   const pages =
     pagesCompared === 0
-      ? formatPages(pageCount)
+      ? `${formatPages(pageCount)} (${formatBytes(pageSize * pageCount)})`
       : rounds > 1
         ? `${formatPages(pageCount)}, ${formatCount(pagesTransferred)} sent in ${rounds} rounds`
         : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} ${did}`;
@@ -187,9 +187,10 @@ function describePages(summary: SyncSummary): string {
   return `${compared}, ${formatCount(pagesChanged)} ${did} (${formatShare(pagesChanged, pageCount)}${ofAll})${deltas}`;
 }
 
-function headline({ outcome, origin, replica, created, resumed }: SyncSummary): string {
+function headline({ outcome, origin, replica, created, resumed, pagesCompared }: SyncSummary): string {
   switch (outcome) {
     case 'dryRun':
+      if (pagesCompared === 0) return `${replica} would be a new copy of ${origin}; nothing was written`;
       return `${replica} was compared with ${origin}; nothing was written`;
     case 'unchanged':
       return `${replica} already is an exact copy of ${origin}`;

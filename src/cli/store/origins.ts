@@ -29,9 +29,9 @@ export function expandOrigins(given: readonly string[], listeners: PatternListen
 
 export interface PatternListeners {
   /** Whether the file at this real path was backed up before. */
-  isBackedUp(path: string): boolean;
-  onNote(note: string): void;
-  onWarning(warning: string): void;
+  readonly isBackedUp: (path: string) => boolean;
+  readonly onNote: (note: string) => void;
+  readonly onWarning: (warning: string) => void;
 }
 
 function expand(text: string, listeners: PatternListeners): Origin[] {
