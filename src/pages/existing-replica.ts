@@ -2,7 +2,7 @@ import { retryBusy } from '../sqlite/busy.ts';
 import { DirectPageWriter } from '../sqlite/page-writer.ts';
 import type { PageWriter } from '../sqlite/page-writer.ts';
 import { ReplicaWriter } from '../sqlite/replica-writer.ts';
-import { ThreadPageWriter } from '../sqlite/thread-page-writer.ts';
+import { openThreadWriter } from '../sqlite/thread-page-writer.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { currentFileId } from './database-file.ts';
 import { firstPageForReplica, parseHeader } from './header.ts';
@@ -160,9 +160,13 @@ export class ExistingReplica implements PageSink {
   readNew(page: PageNumber): Uint8Array {
     if (page === FIRST_PAGE && this.#firstPage !== undefined) return this.#firstPage;
     if (page === lockBytePage(this.#target.pageSize)) return new Uint8Array(this.#target.pageSize);
-    if (this.#spool === undefined) return this.#openWriter().readPage(page);
-    if (this.#spool.held.has(page)) return this.#spool.read(page);
-    return this.old.readPage(page);
+    try {
+      if (this.#spool === undefined) return this.#openWriter().readPage(page);
+      if (this.#spool.held.has(page)) return this.#spool.read(page);
+      return this.old.readPage(page);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
   }
 
   async commit(): Promise<void> {
@@ -224,10 +228,9 @@ export class ExistingReplica implements PageSink {
       ...(this.#file.header === undefined ? { initialPageSize: pageSize } : {}),
     };
     try {
-      this.#writer =
-        knownPages * pageSize < THREAD_MIN_BYTES
-          ? new DirectPageWriter(new ReplicaWriter(path, options))
-          : await ThreadPageWriter.open(path, pageSize, options);
+      if (knownPages * pageSize >= THREAD_MIN_BYTES)
+        this.#writer = await openThreadWriter(path, pageSize, options);
+      this.#writer ??= new DirectPageWriter(new ReplicaWriter(path, options));
     } catch (error) {
       throw replicaError(path, error);
     }

@@ -1,5 +1,6 @@
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
+import { WriterThreadLost } from '../sqlite/thread-page-writer.ts';
 import { LockFileError } from '../sqlite/lock-file.ts';
 
 /** Codes by which the system and SQLite say that there is no room left. */
@@ -30,6 +31,7 @@ export function replicaError(path: string, error: unknown): Error {
       cause: error,
     });
   }
+  if (error instanceof WriterThreadLost) return writerLost(path, error);
   const code = systemErrorCode(error) ?? '';
   const text = error instanceof Error ? error.message : String(error);
   if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
@@ -65,6 +67,14 @@ export function replicaError(path: string, error: unknown): Error {
       cause: error,
     },
   );
+}
+
+function writerLost(path: string, error: WriterThreadLost): SqlsyncError {
+  const state = error.mayHaveCommitted ? 'The replica is as it was or an exact copy' : 'Nothing was changed';
+  return new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${path} cannot be written: ${error.message}`, {
+    hint: `${state}. Has this host enough memory, threads and file descriptors? Run it again.`,
+    cause: error,
+  });
 }
 
 export function replicaReplaced(path: string, cause?: unknown): SqlsyncError {

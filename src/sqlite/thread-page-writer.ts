@@ -3,6 +3,7 @@ import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_thread
 import type { MessagePort } from 'node:worker_threads';
 import type { PageWriter, WriterCalls } from './page-writer.ts';
 import type { WriterOptions } from './replica-writer.ts';
+import { awaitThread } from './thread-life.ts';
 import { errorOf } from './writer-messages.ts';
 import type { FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
@@ -17,8 +18,23 @@ const READY_SLOTS = 3;
 /** The thread makes little garbage; by default its heap would take 30 MB for it. */
 const THREAD_YOUNG_HEAP_MB = 3;
 
-/** A thread that has died gives no answer. */
+/** A thread that has died gives no answer, and not all systems tell that it has. */
 const READ_TIMEOUT_MS = 60_000;
+
+/** The thread of a writer could not be had, or has died; its transaction with it. */
+export class WriterThreadLost extends Error {
+  /** A commit was under way. */
+  readonly mayHaveCommitted: boolean;
+
+  constructor(
+    why: string,
+    { mayHaveCommitted = false, cause }: { mayHaveCommitted?: boolean; cause?: unknown },
+  ) {
+    super(`the thread that writes it has ended: ${why}`, { cause });
+    this.name = 'WriterThreadLost';
+    this.mayHaveCommitted = mayHaveCommitted;
+  }
+}
 
 interface Waiter {
   readonly resolve: (value: unknown) => void;
@@ -47,11 +63,17 @@ export class ThreadPageWriter implements PageWriter {
   #failure: Error | undefined;
   /** Why a page could not be written; the transaction can only be rolled back. */
   #pageFailure: Error | undefined;
+  #isCommitting = false;
   #wake: (() => void) | undefined;
 
-  /** @param path Absolute. @param pageSize Bytes. Rejects with what opening the connection threw. */
+  /** @param path Absolute. @param pageSize Bytes. Rejects with what opening the connection threw, and with WriterThreadLost. */
   static async open(path: string, pageSize: number, options: WriterOptions): Promise<ThreadPageWriter> {
-    const writer = new ThreadPageWriter(path, pageSize, options);
+    let writer: ThreadPageWriter;
+    try {
+      writer = new ThreadPageWriter(path, pageSize, options);
+    } catch (error) {
+      throw new WriterThreadLost(String(error), { cause: error });
+    }
     try {
       await new Promise((resolve, reject) => writer.#calls.push({ resolve, reject }));
       return writer;
@@ -64,7 +86,7 @@ export class ThreadPageWriter implements PageWriter {
   private constructor(path: string, pageSize: number, options: WriterOptions) {
     this.#pageSize = pageSize;
     const { port1, port2 } = new MessageChannel();
-    const answered = new SharedArrayBuffer(4);
+    const answered = new SharedArrayBuffer(8);
     const slots = new SharedArrayBuffer(SLOTS * SLOT_BYTES);
     this.#slots = new Uint8Array(slots);
     this.#port = port1;
@@ -76,8 +98,8 @@ export class ThreadPageWriter implements PageWriter {
       transferList: [port2],
       resourceLimits: { maxYoungGenerationSizeMb: THREAD_YOUNG_HEAP_MB },
     });
-    this.#worker.on('error', (error: Error) => this.#fail(error));
-    this.#worker.on('exit', () => this.#fail(new Error('the thread of the writer has ended')));
+    this.#worker.on('error', (error: Error) => this.#lose(error.message, error));
+    this.#worker.on('exit', (status) => this.#lose(`exit status ${status}`));
     port1.on('message', (message: FromWriter) => this.#onMessage(message));
   }
 
@@ -88,10 +110,12 @@ export class ThreadPageWriter implements PageWriter {
     this.#hand();
     if (this.#failure !== undefined) throw this.#failure;
     if (method === 'rollback') this.#pageFailure = undefined;
+    if (method === 'commit') this.#isCommitting = true;
     const result = await new Promise<unknown>((resolve, reject) => {
       this.#calls.push({ resolve, reject });
       this.#send({ kind: 'call', method, parameters });
     });
+    if (method === 'commit') this.#isCommitting = false;
     return result as ReturnType<WriterCalls[M]>;
   }
 
@@ -115,12 +139,17 @@ export class ThreadPageWriter implements PageWriter {
   readPage(page: number): Uint8Array {
     assert.equal(this.#calls.length, 0, 'a page was asked for while a call is under way');
     this.#hand();
+    if (this.#failure !== undefined) throw this.#failure;
     Atomics.store(this.#answered, 0, 0);
     this.#send({ kind: 'read', page });
-    Atomics.wait(this.#answered, 0, 0, READ_TIMEOUT_MS);
+    const thread = Atomics.load(this.#answered, 1);
+    const isAnswered = awaitThread(this.#answered, 0, 0, { thread, timeoutMs: READ_TIMEOUT_MS });
     for (;;) {
-      const received = receiveMessageOnPort(this.#port);
-      if (received === undefined) throw new Error(`page ${page}: the thread of the writer gave no answer`);
+      const received = isAnswered ? receiveMessageOnPort(this.#port) : undefined;
+      if (received === undefined) {
+        this.#lose(`page ${page} was asked for in vain`);
+        throw this.#failure ?? new Error('the writer has no failure');
+      }
       const message = received.message as FromWriter;
       if (message.kind === 'page') return message.bytes;
       if (message.kind === 'failed') throw errorOf(message);
@@ -164,6 +193,10 @@ export class ThreadPageWriter implements PageWriter {
     }
   }
 
+  #lose(why: string, cause?: unknown): void {
+    this.#fail(new WriterThreadLost(why, { mayHaveCommitted: this.#isCommitting, cause }));
+  }
+
   #fail(error: Error): void {
     this.#failure ??= error;
     for (const waiter of this.#calls.splice(0)) waiter.reject(this.#failure);
@@ -174,6 +207,20 @@ export class ThreadPageWriter implements PageWriter {
     const wake = this.#wake;
     this.#wake = undefined;
     wake?.();
+  }
+}
+
+/** The same; undefined where no thread can be had, as for want of memory or descriptors: then this thread can write. */
+export async function openThreadWriter(
+  path: string,
+  pageSize: number,
+  options: WriterOptions,
+): Promise<ThreadPageWriter | undefined> {
+  try {
+    return await ThreadPageWriter.open(path, pageSize, options);
+  } catch (error) {
+    if (error instanceof WriterThreadLost) return undefined;
+    throw error;
   }
 }
 

@@ -3,6 +3,7 @@ import { workerData } from 'node:worker_threads';
 import { callWriter } from './page-writer.ts';
 import type { WriterCalls } from './page-writer.ts';
 import { ReplicaWriter } from './replica-writer.ts';
+import { ownThreadNumber } from './thread-life.ts';
 import { failureOf } from './writer-messages.ts';
 import type { Failure, FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
@@ -32,6 +33,7 @@ port.on('message', (message: ToWriter) => {
   }
 });
 
+Atomics.store(new Int32Array(answered), 1, ownThreadNumber());
 try {
   writer = new ReplicaWriter(path, options);
   send({ kind: 'open' });

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Random } from '../../fixtures/random.ts';
 import { decompressor } from '../../src/backup/objects/decompressor.ts';
-import type { FrameParts } from '../../src/backup/objects/decompressor-thread.ts';
+import type { FrameParts } from '../../src/backup/objects/decompressor-messages.ts';
 import { decodeBody, encodePageFrame } from '../../src/backup/objects/frame.ts';
 import { tempDir } from '../support/compare.ts';
 

@@ -42,6 +42,10 @@ export class FaultyBackend implements Backend {
     return this.#do('put', name, () => this.#backend.put(name, pieces));
   }
 
+  replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    return this.#do('put', 'config', () => this.#backend.replaceConfig(pieces));
+  }
+
   get(name: string, range?: ByteRange): Promise<Uint8Array> {
     return this.#do('get', name, () => this.#backend.get(name, range));
   }

@@ -199,6 +199,10 @@ class FullBackend implements Backend {
     return Promise.reject(unavailable(this.description, `write ${name}`, cause));
   }
 
+  replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    return this.#memory.replaceConfig(pieces);
+  }
+
   get(name: string, range?: ByteRange): Promise<Uint8Array> {
     return this.#memory.get(name, range);
   }

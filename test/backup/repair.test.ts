@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { encodeChecked } from '../../src/backup/files/checked-json.ts';
+import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
 import { openBackend } from '../../src/backup/files/open-store.ts';
 import { openOrRepairConfig } from '../../src/backup/repair/repair-config.ts';
@@ -218,6 +219,64 @@ describe('the config of a store', () => {
         assert.deepEqual([again.configWritten, again.access.config], [false, config]);
       }
     }
+  });
+
+  test('keeps its grace period to the second where one byte of it is another one, and else never a shorter one', async () => {
+    const config = Buffer.from(
+      encodeChecked({ ...(await storeHere(new MemoryBackend(), folder, 172_800)).access.config }),
+    );
+    const repaired = async (bytes: Uint8Array): Promise<number> => {
+      const memory = new MemoryBackend();
+      for (const [name, file] of files) if (name !== 'config') await memory.put(name, [file]);
+      await memory.put('config', [bytes]);
+      await openOrRepairConfig(memory, { dryRun: false });
+      return (await openBackend(memory)).config.graceSeconds;
+    };
+    const flipped = (at: number, to?: string): Buffer => {
+      const bytes = Buffer.from(config);
+      bytes.write(to ?? String.fromCharCode(bytes.readUInt8(at) ^ 2), at, 'latin1');
+      return bytes;
+    };
+    const digits = config.indexOf('172800');
+    for (const at of [
+      0,
+      config.indexOf('"version": 1') + 11,
+      config.indexOf('graceS'),
+      digits,
+      digits + 5,
+      config.length - 1,
+    ])
+      assert.equal(await repaired(flipped(at)), 172_800, `byte ${at}`);
+    const twice = (bytes: Buffer): Buffer =>
+      Buffer.concat([bytes.subarray(0, -9), Buffer.from('x'.repeat(9))]);
+    assert.equal(await repaired(twice(config)), 172_800);
+    assert.equal(await repaired(twice(flipped(digits + 4, '?'))), 172_890);
+    assert.equal(await repaired(twice(flipped(config.indexOf('graceS'), 'G'))), 172_800);
+    assert.equal(await repaired(config.subarray(0, digits + 3)), 12 * 3600);
+    assert.equal(await repaired(Buffer.alloc(0)), 12 * 3600);
+  });
+
+  test('is there at any moment while it is replaced, and a store in a folder goes on with it', async () => {
+    const place = mkdtempSync(join(folder, 'replaced-'));
+    const backend = new DirectoryBackend(place);
+    for (const [name, file] of files) await backend.put(name, [name === 'config' ? Buffer.from('{') : file]);
+    assert.equal(
+      await openOrRepairConfig(backend, { dryRun: true }).then(({ configWritten }) => configWritten),
+      true,
+    );
+    assert.equal(readFileSync(join(place, 'config'), 'utf8'), '{');
+    const refusing = new FaultyBackend(backend, (_, operation) => (operation === 'put' ? 'before' : 'none'));
+    await assert.rejects(openOrRepairConfig(refusing, { dryRun: false }), { code: 'STORE_UNAVAILABLE' });
+    assert.equal(readFileSync(join(place, 'config'), 'utf8'), '{');
+    const { access } = await openOrRepairConfig(backend, { dryRun: false });
+    const store = new OpenStore(access);
+    assert.deepEqual((await store.repair({ readData: true })).lost, []);
+    assert.deepEqual((await store.check({ readData: true })).problems, []);
+    await store.prune({ graceSeconds: 0 });
+    assert.deepEqual(
+      readdirSync(place).filter((name) => name.startsWith('.')),
+      [],
+    );
   });
 
   test('of a later version, or where nothing proves that there is a store, stays as it is', async () => {

@@ -186,6 +186,7 @@ function held(
     get: (name, range) => memory.get(name, range),
     getNow: (name, range) => memory.getNow(name, range),
     delete: (name) => memory.delete(name),
+    replaceConfig: (pieces) => memory.replaceConfig(pieces),
     put: async (name, pieces) => {
       await pass(`put ${name}`);
       return memory.put(name, pieces);

@@ -26,7 +26,7 @@ export const TEMPORARY_PREFIX = '.tmp-';
  * Where the files of a store lie. Names are `config` or `FOLDER/NAME`, where NAME is of `[0-9a-f-]`.
  *
  * Contract, so narrow that SFTP (exclusive create and rename) and S3 (`If-None-Match: *`) can keep it:
- * - a file is never changed; it appears whole, and is durable when `put` resolves;
+ * - a file is never changed, but `config` by a repair; it appears whole, and is durable when `put` resolves;
  * - of two `put` under one name at once, exactly one is 'created';
  * - what was put is seen by every `get` and `list` that begins later, from any process;
  * - every operation may be repeated after a failure that leaves open whether it took effect.
@@ -38,6 +38,10 @@ export interface Backend {
   readonly description: string;
   /** Puts a file, the pieces one after another. 'exists' where there is one of that name, which then stays as it is. */
   put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'>;
+  /**
+   * Puts `config` in the place of what has that name, the one file of which the bytes may change: at any moment the one or the other is there.
+   */
+  replaceConfig(pieces: readonly Uint8Array[]): Promise<void>;
   /** All of a file, or a range of it; fewer bytes where the file ends before. They are the caller's own, and in no buffer with others. */
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
   /** The same without giving up control: pages are read in the middle of hashing. */

@@ -28,7 +28,7 @@ export class DirectoryBackend implements Backend {
     const path = join(this.#folder, name);
     try {
       if (this.#isGone()) throw gone();
-      const outcome = await this.#put(path, pieces);
+      const outcome = await this.#put(path, pieces, publish);
       this.#remember(name);
       return outcome;
     } catch (error) {
@@ -36,7 +36,23 @@ export class DirectoryBackend implements Backend {
     }
   }
 
-  async #put(path: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+  async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    try {
+      if (this.#isGone()) throw gone();
+      await this.#put(join(this.#folder, 'config'), pieces, rename);
+      // It is ours: that it is another file than the one that was read is no sign of another store.
+      this.#config = this.#configNow();
+    } catch (error) {
+      throw unavailable(this.description, 'write config', error);
+    }
+  }
+
+  /** `give` takes a finished file from its first name to its second. */
+  async #put<T>(
+    path: string,
+    pieces: readonly Uint8Array[],
+    give: (from: string, to: string) => Promise<T>,
+  ): Promise<T> {
     const folder = dirname(path);
     await this.#secureFolder(folder);
     const temporary = join(folder, `${TEMPORARY_PREFIX}${randomBytes(12).toString('hex')}`);
@@ -48,7 +64,7 @@ export class DirectoryBackend implements Backend {
       } finally {
         await file.close();
       }
-      const outcome = await publish(temporary, path);
+      const outcome = await give(temporary, path);
       await syncFolder(folder);
       return outcome;
     } finally {

@@ -14,6 +14,11 @@ export class MemoryBackend implements Backend {
     return Promise.resolve('created');
   }
 
+  replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    this.files.set('config', Buffer.concat(pieces));
+    return Promise.resolve();
+  }
+
   get(name: string, range?: ByteRange): Promise<Uint8Array> {
     // An executor, so that a missing file rejects instead of throwing.
     return new Promise((resolve) => resolve(this.getNow(name, range)));

@@ -47,6 +47,11 @@ class TrialBackend implements Backend {
     return 'created';
   }
 
+  async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    await this.#added.replaceConfig(pieces);
+    this.#addedNames.add('config');
+  }
+
   get(name: string, range?: ByteRange): Promise<Uint8Array> {
     if (this.#addedNames.has(name)) return this.#added.get(name, range);
     if (this.#deletedNames.has(name)) return Promise.reject(missingFile(this.description, name));

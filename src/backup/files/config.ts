@@ -10,7 +10,7 @@ export const STORE_VERSION = 1;
 /** So that what a daily run marks, the run of the day after deletes. */
 const DEFAULT_GRACE_SECONDS = 12 * 3600;
 
-const MAX_CONFIG_BYTES = 1024 * 1024;
+export const MAX_CONFIG_BYTES: number = 1024 * 1024;
 
 /** What a store's `config` file says. */
 export interface StoreConfig {
@@ -50,6 +50,11 @@ export async function putConfig(backend: Backend, options: InitOptions): Promise
   });
 }
 
+/** Makes `config` anew in a store that is there, whatever is in its place. Throws SqlsyncError STORE_UNAVAILABLE. */
+export async function replaceConfig(backend: Backend, config: StoreConfig): Promise<void> {
+  await backend.replaceConfig([encodeChecked(config)]);
+}
+
 /** Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
 export async function readConfig(backend: Backend): Promise<StoreConfig> {
   let bytes: Uint8Array;
@@ -62,13 +67,18 @@ export async function readConfig(backend: Backend): Promise<StoreConfig> {
       cause: error,
     });
   }
+  return parseConfig(bytes, backend.description);
+}
+
+/** `store` is for errors: SqlsyncError STORE_VERSION, STORE_DAMAGED. */
+export function parseConfig(bytes: Uint8Array, store: string): StoreConfig {
   if (bytes.length > MAX_CONFIG_BYTES) throw damaged('config', `has more than ${MAX_CONFIG_BYTES} bytes`);
   const config = decodeChecked(bytes, 'config');
   if (config['format'] !== FORMAT) throw damaged('config', 'is not that of a store');
   if (config['version'] !== STORE_VERSION) {
     throw new SqlsyncError(
       'STORE_VERSION',
-      `The store in ${backend.description} has format version ${String(config['version'])}; this program knows ${STORE_VERSION}`,
+      `The store in ${store} has format version ${String(config['version'])}; this program knows ${STORE_VERSION}`,
       { hint: 'Install a newer sqlsync.' },
     );
   }

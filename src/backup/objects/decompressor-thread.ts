@@ -1,48 +1,30 @@
 /** The thread of the decompressor: see there. */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
-import type { MessagePort } from 'node:worker_threads';
+import { ownThreadNumber } from '../../sqlite/thread-life.ts';
+import { CELLS } from './decompressor-messages.ts';
+import type {
+  Decompressed,
+  DecompressorStart,
+  FrameBytes,
+  FrameParts,
+  ToDecompress,
+} from './decompressor-messages.ts';
 import { takeApart } from './frame.ts';
 import { decompressBody } from './zstd.ts';
 
-export interface DecompressorStart {
-  readonly port: MessagePort;
-  /** Counts what is done, for whoever waits for it. */
-  readonly done: SharedArrayBuffer;
-}
-
-/** Where the plain bytes of a frame are: here, or in a part of a file. */
-export type FrameBytes =
-  | { readonly plain: Uint8Array }
-  | { readonly path: string; readonly offset: number; readonly length: number };
-
-export interface ToDecompress {
-  readonly id: number;
-  readonly frame: FrameBytes;
-}
-
-/** The parts of a frame: its first bytes, and its body in memory of its own. */
-export interface FrameParts {
-  readonly header: Uint8Array;
-  readonly body: Uint8Array;
-}
-
-export interface Decompressed {
-  readonly id: number;
-  /** undefined where it cannot be read, is not compressed or is no frame. */
-  readonly parts: FrameParts | undefined;
-}
-
-const { port, done } = workerData as DecompressorStart;
-const counter = new Int32Array(done);
+const { port, shared } = workerData as DecompressorStart;
+const cells = new Int32Array(shared);
+Atomics.store(cells, CELLS.thread, ownThreadNumber());
+Atomics.store(cells, CELLS.isUp, 1);
 /** Used again and again: new memory for each frame costs as much as reading it. */
 let room = new Uint8Array(1024 * 1024);
 
 port.on('message', ({ id, frame }: ToDecompress) => {
   const result: Decompressed = { id, parts: partsOrNothing(frame) };
   port.postMessage(result, result.parts === undefined ? [] : [result.parts.body.buffer as ArrayBuffer]);
-  Atomics.add(counter, 0, 1);
-  Atomics.notify(counter, 0);
+  Atomics.add(cells, CELLS.done, 1);
+  Atomics.notify(cells, CELLS.done);
 });
 
 function partsOrNothing(frame: FrameBytes): FrameParts | undefined {

@@ -1,31 +1,39 @@
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
+import { awaitThread } from '../../sqlite/thread-life.ts';
+import { CELLS } from './decompressor-messages.ts';
 import type {
   Decompressed,
   DecompressorStart,
   FrameBytes,
   FrameParts,
   ToDecompress,
-} from './decompressor-thread.ts';
+} from './decompressor-messages.ts';
 
 /** The thread ends when nobody asked for anything for so long. */
 const IDLE_MS = 2000;
 
-/** A thread that has died gives no answer. */
+/** A thread that has died gives no answer, and not all systems tell that it has. */
 const TIMEOUT_MS = 30_000;
+
+/** The same for one that was started, and has given no sign of life. */
+const START_TIMEOUT_MS = 5000;
 
 /** The thread makes little garbage; by default its heap would take 30 MB for it. */
 const THREAD_YOUNG_HEAP_MB = 2;
 
 /**
  * Reads and decompresses frames in a thread of its own. Results are taken without a turn of the event loop, since pages are read in the middle of hashing.
- * One for the process; its thread runs while there is something to do.
+ * One for the process; its thread runs while there is something to do. Where a thread has died, as for want of descriptors or memory, there is
+ * none any more: its callers then read frames themselves.
  *
  *     this thread   start(a) start(b) … │ work │ take(a) │ work │ take(b)
  *     its thread    └──► a ──► b ───────────────┘                └ (waits only where it is not done yet)
  */
 class Decompressor {
-  #thread: { readonly worker: Worker; readonly port: MessagePort; readonly done: Int32Array } | undefined;
+  #thread: DecompressorThread | undefined;
+  /** A thread has died, or could not be had. */
+  #isBroken = false;
   readonly #underWay = new Set<number>();
   readonly #results = new Map<number, FrameParts | undefined>();
   #nextId = 1;
@@ -36,18 +44,23 @@ class Decompressor {
     return this.#thread === undefined;
   }
 
+  /**
+   * Whether there is a thread that has given a sign of life. Starts one, which takes a while: what is given to it before is waited for, also where
+   * it comes to nothing.
+   */
+  isUp(): boolean {
+    const thread = this.#running();
+    return thread !== undefined && Atomics.load(thread.cells, CELLS.isUp) === 1;
+  }
+
   /** Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for; undefined where no thread can be had. */
   start(frame: FrameBytes): number | undefined {
+    const thread = this.#running();
+    if (thread === undefined) return undefined;
     const id = this.#nextId++;
-    try {
-      this.#thread ??= startThread();
-    } catch {
-      return undefined;
-    }
     this.#underWay.add(id);
     const job: ToDecompress = { id, frame };
-    this.#thread.port.postMessage(job, 'plain' in frame ? [frame.plain.buffer as ArrayBuffer] : []);
-    this.#endWhenIdle();
+    thread.port.postMessage(job, 'plain' in frame ? [frame.plain.buffer as ArrayBuffer] : []);
     return id;
   }
 
@@ -60,11 +73,14 @@ class Decompressor {
   /** The result, once; undefined where it could not be made, or is not compressed. Waits for it. */
   take(id: number | undefined): FrameParts | undefined {
     if (id === undefined) return undefined;
-    while (this.#underWay.has(id)) {
-      const seen = this.#thread === undefined ? 0 : Atomics.load(this.#thread.done, 0);
+    while (this.#underWay.has(id) && this.#thread !== undefined) {
+      const { cells } = this.#thread;
+      const seen = Atomics.load(cells, CELLS.done);
       this.#collect();
-      if (!this.#underWay.has(id) || this.#thread === undefined) break;
-      if (Atomics.wait(this.#thread.done, 0, seen, TIMEOUT_MS) === 'timed-out') this.#end();
+      if (!this.#underWay.has(id)) break;
+      const timeoutMs = this.isUp() ? TIMEOUT_MS : START_TIMEOUT_MS;
+      const thread = Atomics.load(cells, CELLS.thread);
+      if (!awaitThread(cells, CELLS.done, seen, { thread, timeoutMs })) this.#giveUp();
     }
     const result = this.#results.get(id);
     this.#results.delete(id);
@@ -79,6 +95,27 @@ class Decompressor {
       this.#underWay.delete(id);
       this.#results.set(id, parts);
     }
+  }
+
+  /** undefined where no thread can be had. */
+  #running(): DecompressorThread | undefined {
+    if (this.#isBroken) return undefined;
+    try {
+      this.#thread ??= startThread((worker) => {
+        if (this.#thread?.worker === worker) this.#giveUp();
+      });
+    } catch {
+      this.#giveUp();
+      return undefined;
+    }
+    this.#endWhenIdle();
+    return this.#thread;
+  }
+
+  /** Another thread would most likely die as well, and be waited for again. */
+  #giveUp(): void {
+    this.#isBroken = true;
+    this.#end();
   }
 
   #endWhenIdle(): void {
@@ -99,10 +136,17 @@ class Decompressor {
 
 export const decompressor: Decompressor = new Decompressor();
 
-function startThread(): { worker: Worker; port: MessagePort; done: Int32Array } {
+interface DecompressorThread {
+  readonly worker: Worker;
+  readonly port: MessagePort;
+  readonly cells: Int32Array;
+}
+
+/** @param onEnd - told when the thread has ended, by itself or not. */
+function startThread(onEnd: (worker: Worker) => void): DecompressorThread {
   const { port1, port2 } = new MessageChannel();
-  const done = new SharedArrayBuffer(4);
-  const start: DecompressorStart = { port: port2, done };
+  const shared = new SharedArrayBuffer(4 * CELLS.count);
+  const start: DecompressorStart = { port: port2, shared };
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const worker = new Worker(new URL(`./decompressor-thread.${extension}`, import.meta.url), {
     workerData: start,
@@ -111,9 +155,9 @@ function startThread(): { worker: Worker; port: MessagePort; done: Int32Array } 
     name: 'sqlsync-decompress',
     resourceLimits: { maxYoungGenerationSizeMb: THREAD_YOUNG_HEAP_MB },
   });
-  // Who waits sees by the clock that it has died; all others do not need it.
-  worker.on('error', () => {});
+  worker.on('error', () => onEnd(worker));
+  worker.on('exit', () => onEnd(worker));
   worker.unref();
   port1.unref();
-  return { worker, port: port1, done: new Int32Array(done) };
+  return { worker, port: port1, cells: new Int32Array(shared) };
 }

@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
 import { decompressor } from './decompressor.ts';
-import type { FrameBytes } from './decompressor-thread.ts';
+import type { FrameBytes } from './decompressor-messages.ts';
 import { decodeBody, decodeFrame } from './frame.ts';
 import type { Frame } from './frame.ts';
 import { discard } from './frame-memory.ts';
@@ -99,7 +99,7 @@ export class FrameCache {
   load(number: number): void {
     const rawBytes = this.#index.frames[number]?.rawBytes ?? 0;
     if (rawBytes < LARGE_BYTES || this.#large.frames.has(number) || this.#loading.has(number)) return;
-    if (this.#largeFramesRead < MIN_FRAMES_READ) return;
+    if (this.#largeFramesRead < MIN_FRAMES_READ || !decompressor.isUp()) return;
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) this.#dropOldestLoaded();
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) return;
     const frame = this.#bytesOf(number);

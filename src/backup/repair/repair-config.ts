@@ -1,6 +1,6 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
-import { newConfig, putConfig, readConfig } from '../files/config.ts';
+import { MAX_CONFIG_BYTES, newConfig, parseConfig, readConfig, replaceConfig } from '../files/config.ts';
 import type { StoreConfig } from '../files/config.ts';
 import { decodeIndex } from '../files/index-file.ts';
 import { idOf, isHexId, toHex } from '../objects/object-id.ts';
@@ -8,7 +8,10 @@ import { sealerOf } from '../files/seal.ts';
 import { decodeSnapshot } from '../files/snapshot-record.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 
-/** So that a mark that another run may have made is old enough under any likely grace period. */
+/** A config that was not damaged is far shorter. */
+const LONGEST_TO_TRY = 1024;
+
+/** Nobody means more than a year. */
 const LONGEST_GRACE_SECONDS = 365 * 24 * 3600;
 
 /**
@@ -26,10 +29,20 @@ export async function openOrRepairConfig(
       throw error;
     if (!(await isPlainStore(backend))) throw error;
   }
-  const options = { graceSeconds: await graceInDamaged(backend) };
-  if (dryRun) return { access: accessOf(backend, newConfig(options)), configWritten: true };
-  await backend.delete('config');
-  return { access: accessOf(backend, await putConfig(backend, options)), configWritten: true };
+  const config = await makeConfig(backend);
+  // In one step: at any moment there is the damaged one or the new one, so a repair that is killed loses nothing.
+  if (!dryRun) await replaceConfig(backend, config);
+  return { access: accessOf(backend, config), configWritten: true };
+}
+
+/**
+ * With the grace period of the damaged one where one byte of that was changed. Else with the longest that it may have named: a prune that waits too
+ * long harms nobody.
+ */
+async function makeConfig(backend: Backend): Promise<StoreConfig> {
+  const damaged = await damagedBytes(backend);
+  if (damaged === undefined) return newConfig({});
+  return newConfig({ graceSeconds: withOneByteRight(damaged)?.graceSeconds ?? longestGrace(damaged) });
 }
 
 function accessOf(backend: Backend, config: StoreConfig): StoreAccess {
@@ -55,15 +68,50 @@ async function isPlainStore(backend: Backend): Promise<boolean> {
   return false;
 }
 
-/** What the damaged file says of the grace period, unless that is less than the usual one; undefined for the usual one. */
-async function graceInDamaged(backend: Backend): Promise<number | undefined> {
+/** undefined where there is none. */
+async function damagedBytes(backend: Backend): Promise<Uint8Array | undefined> {
   try {
-    const text = new TextDecoder().decode(await backend.get('config'));
-    const seconds = Number(/"graceSeconds": (\d+)/.exec(text)?.[1]);
-    const usual = newConfig({}).graceSeconds;
-    return seconds > usual && seconds <= LONGEST_GRACE_SECONDS ? seconds : undefined;
+    return await backend.get('config', { offset: 0, length: MAX_CONFIG_BYTES });
   } catch (error) {
     if (error instanceof SqlsyncError && error.code === 'STORE_FILE_MISSING') return undefined;
     throw error;
   }
+}
+
+/** Its own hash tells which byte was changed, and what it was: there are few enough to try them all. */
+function withOneByteRight(damaged: Uint8Array): StoreConfig | undefined {
+  if (damaged.length > LONGEST_TO_TRY) return undefined;
+  const bytes = Uint8Array.from(damaged);
+  for (const [at, wrong] of damaged.entries()) {
+    for (let byte = 0; byte < 128; byte++) {
+      bytes[at] = byte;
+      const config = configIn(bytes);
+      if (config !== undefined) return config;
+    }
+    bytes[at] = wrong;
+  }
+  return undefined;
+}
+
+function configIn(bytes: Uint8Array): StoreConfig | undefined {
+  try {
+    return parseConfig(bytes, '');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of what may be meant for it, a digit that cannot be read counting as 9, and the usual one. */
+function longestGrace(damaged: Uint8Array): number {
+  const text = Buffer.from(damaged).toString('latin1');
+  const usual = newConfig({}).graceSeconds;
+  const named = /"graceSeconds":\s*([^,}\n]*)/
+    .exec(text)?.[1]
+    ?.trim()
+    .replaceAll(/[^0-9]/g, '9');
+  // Where its name is damaged, any number may be it.
+  const numbers =
+    named === undefined ? [...text.matchAll(/:\s*(\d+)\s*[,}]/g)].map(([, digits]) => digits) : [named];
+  const plausible = numbers.map(Number).filter((seconds) => seconds > usual);
+  return Math.min(LONGEST_GRACE_SECONDS, Math.max(usual, ...plausible));
 }

@@ -22,6 +22,8 @@ export interface RepairSummary {
   readonly dryRun: boolean;
   /** The file `config` was written anew. */
   readonly configWritten: boolean;
+  /** Of the store, as `config` says it now. */
+  readonly graceSeconds: number;
   /** Index files that could not be read, and were removed. */
   readonly indexesRemoved: number;
   /** Packs that no index named, and one does now. */

@@ -55,6 +55,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   return {
     dryRun: options.dryRun === true,
     configWritten: false,
+    graceSeconds: access.config.graceSeconds,
     indexesRemoved: indexes.length,
     packsIndexed: named.complete.size,
     packsGivenUp: givenUp.size,

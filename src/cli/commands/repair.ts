@@ -2,7 +2,7 @@ import { repairStore } from '../../backup/store.ts';
 import type { LostSnapshot, RepairSummary } from '../../backup/repair/repair-types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatCount, formatPages } from '../format.ts';
+import { formatCount, formatDuration, formatPages } from '../format.ts';
 import { runStoreCommand, storeFolder } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
@@ -42,7 +42,10 @@ function describe(summary: RepairSummary): string {
   const { dryRun, lost, forgotten, packsDamaged } = summary;
   const would = dryRun ? 'would be ' : '';
   const done = [
-    [summary.configWritten ? 1 : 0, `the config ${would}written anew, with another id`],
+    [
+      summary.configWritten ? 1 : 0,
+      `the config ${would}written anew, with another id and a grace period of ${formatDuration(summary.graceSeconds * 1000)}`,
+    ],
     [summary.indexesRemoved, `${counted(summary.indexesRemoved, 'unreadable index')} ${would}removed`],
     [summary.packsIndexed, `${counted(summary.packsIndexed, 'pack')} ${would}indexed again`],
     [summary.packsGivenUp, `${counted(summary.packsGivenUp, 'pack')} missing or damaged, ${would}given up`],

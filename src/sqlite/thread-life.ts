@@ -1,0 +1,37 @@
+import { existsSync, readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
+
+/** How often a thread that waits for another looks whether that one still lives. */
+const LOOK_MS = 50;
+
+/** Called in a thread: its number for `awaitThread`; 0 where the system does not tell it. */
+export function ownThreadNumber(): number {
+  try {
+    return Number(basename(readlinkSync('/proc/thread-self')));
+  } catch {
+    return 0;
+  }
+}
+
+/**
+ * Waits, without a turn of the event loop, until a cell in shared memory is no longer `seen`. Returns false where the thread that was to change
+ * it has died, which its events could not tell meanwhile, or where nothing came for so long.
+ *
+ * @param thread - number of that thread in this process; 0 where it is not known, so that only time can tell.
+ */
+export function awaitThread(
+  cells: Int32Array,
+  at: number,
+  seen: number,
+  { thread, timeoutMs }: { readonly thread: number; readonly timeoutMs: number },
+): boolean {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const isGone = thread > 0 && !existsSync(`/proc/self/task/${thread}`);
+    // What it did before it died counts.
+    if (Atomics.load(cells, at) !== seen) return true;
+    const leftMs = deadline - performance.now();
+    if (isGone || leftMs <= 0) return false;
+    Atomics.wait(cells, at, seen, Math.min(LOOK_MS, leftMs));
+  }
+}
