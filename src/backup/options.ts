@@ -15,6 +15,11 @@ export interface BackupOptions extends StoreRunOptions {
   readonly host?: string | undefined;
   /** Restore the new snapshot to a temporary file, compare it with what the origin had, and run integrity_check. */
   readonly verify?: boolean | undefined;
+  /**
+   * The part of its pages that the origin may have lost since its last snapshot, in percent; the backup fails with
+   * ORIGIN_SHRUNK where it is more. By default there is a warning where the origin is empty or nearly so.
+   */
+  readonly maxShrinkPercent?: number | undefined;
 }
 
 export interface BackupSummary {
@@ -30,6 +35,8 @@ export interface BackupSummary {
   readonly walGrowthBytes: number;
   /** True where `verify` was asked for, and found nothing wrong. */
   readonly verified: boolean;
+  /** True where the origin was empty, or nearly so, and its last snapshot was not; a warning says more. */
+  readonly shrunk: boolean;
   readonly warnings: readonly string[];
 }
 

@@ -80,6 +80,11 @@ export const SYNC_OPTIONS = {
     type: 'string',
     describe: 'Begin a new round once the origin’s WAL has grown by so much (64M, 1G)',
   },
+  'max-shrink': {
+    type: 'string',
+    describe:
+      'Refuse where the origin lost more than so many percent of its pages since the last copy (0 to 100)',
+  },
   check: {
     type: 'boolean',
     default: false,

@@ -79,3 +79,12 @@ export function parseWholeNumber(
     hint,
   });
 }
+
+/** A whole percentage, with or without its sign. Throws SqlsyncError USAGE for anything else. */
+export function parsePercent(option: string, text: string): number {
+  return parseWholeNumber(option, text.replace(/\s*%$/, ''), {
+    least: 0,
+    most: 100,
+    hint: 'Give a whole percentage, such as 50.',
+  });
+}

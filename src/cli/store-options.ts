@@ -104,6 +104,7 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
       default: false,
       describe: 'Restore each new snapshot to a temporary file and compare it with the origin',
     },
+    'max-shrink': SYNC_OPTIONS['max-shrink'],
     ...KEEP_OPTIONS,
     prune,
     compress,

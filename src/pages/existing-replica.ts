@@ -92,6 +92,11 @@ export class ExistingReplica implements PageSink {
     return this.#resumedState ?? this.#replica;
   }
 
+  /** Pages of the replica as it is, without what waits in the spool. */
+  get oldPageCount(): number {
+    return this.#replica.pageCount;
+  }
+
   get resumed(): boolean {
     return this.#resumedState !== undefined;
   }

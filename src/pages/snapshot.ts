@@ -13,6 +13,7 @@ import {
   tooLongForSqlite,
   wouldLeaveForeignFiles,
 } from './database-file.ts';
+import { findLeftover, hasJournal } from './leftovers.ts';
 import { hasChecksumVfs, parseHeader } from './header.ts';
 import { hostName } from './machine.ts';
 import { readMark } from './mark.ts';
@@ -304,7 +305,24 @@ function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string
     });
   }
   if (file.stats.size > 0 && file.header === undefined) throw notADatabase(path);
+  if (file.stats.size === 0) refuseCutOff(absolutePath);
   return { file, absolutePath };
+}
+
+/**
+ * Throws ORIGIN_UNREADABLE for a file of 0 bytes beside which changes lie: somebody has cut it off, and its content must not
+ * be taken for none. The journal of a first transaction is no such sign.
+ */
+function refuseCutOff(path: string): void {
+  const leftover = findLeftover(path);
+  if (leftover === undefined || (leftover.path.endsWith('-journal') && hasJournal(path, 0))) return;
+  throw new SqlsyncError(
+    'ORIGIN_UNREADABLE',
+    `Origin ${path} has 0 bytes, but ${leftover.path} has ${leftover.bytes}: another program cut the database off`,
+    {
+      hint: 'Nothing was changed. Keep both files, and restore the database from a backup or its replica; if it is meant to be empty, remove the other file.',
+    },
+  );
 }
 
 /**

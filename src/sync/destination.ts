@@ -16,6 +16,8 @@ export interface Destination {
   /** The seed of hashes that are known already; undefined for a new one. */
   readonly seed?: Uint8Array | undefined;
   readonly warnings: readonly string[];
+  /** The copy that there is, and its pages; undefined where there is none, or its loss is what was asked for. */
+  copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
   /** Commits what was copied and checked, or ends without where nothing changed. */
   settle(sink: PageSink, copied: CopiedPages): Promise<Outcome>;
@@ -24,6 +26,12 @@ export interface Destination {
    * could not look. Throws SqlsyncError INTERRUPTED.
    */
   findings?(warnings: string[]): Promise<readonly string[]>;
+}
+
+/** A copy that another one is to replace, as a message names it, and its size in pages of the new one. */
+export interface CopyBefore {
+  readonly name: string;
+  readonly pages: number;
 }
 
 /** What a copy found, before it is committed. */

@@ -8,7 +8,7 @@ import { SqlsyncError } from '../errors.ts';
 import { SEED_BYTES } from '../pages/hash.ts';
 import { hostName, systemFileId } from '../pages/machine.ts';
 import { ownerOf } from '../pages/ownership.ts';
-import type { PageSink } from '../pages/page-source.ts';
+import type { PageSink, SinkTarget } from '../pages/page-source.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
 import { ReplicaMovedError } from '../pages/replica-error.ts';
 import { Staging } from '../pages/staging.ts';
@@ -20,6 +20,7 @@ import type { CopyProgress } from './page-copy.ts';
 import { databaseDestination } from './replica-database.ts';
 import type { AccessCheck } from './restriction.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
+import { checkShrinkage } from './shrinkage.ts';
 import { hasLimits, NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
 import type { SnapshotLimits } from './snapshot-limit.ts';
 
@@ -35,6 +36,10 @@ export interface CopyOptions {
   readonly busyTimeoutMs: number;
   /** What ends a round; by default nothing does. */
   readonly limits?: SnapshotLimits | undefined;
+  /** The part of the copy's pages that the origin may have lost, in percent; undefined warns of what looks like an accident. */
+  readonly maxShrinkPercent?: number | undefined;
+  /** Takes the warning of an origin that lost nearly everything; by default it is one of those in `done`. */
+  readonly onAlarm?: ((warning: string) => void) | undefined;
   /** The path of the origin's file, where it is one of this host: a new replica gets its owner. */
   readonly originFile?: string | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -176,6 +181,8 @@ async function attemptCopy(
   try {
     sink = await connection.whileBusy(() => destination.openSink(target, snapshot));
     run.resumed ??= sink.resumed;
+    const alarm = alarmOf(destination, sink, target, options);
+    if (alarm !== undefined) options.onAlarm?.(alarm);
     copy = new PageCopy({
       connection,
       sink,
@@ -192,6 +199,7 @@ async function attemptCopy(
     run.rounds.held(root);
     const warnings: string[] = [];
     const counts = countsOf(copy, run.rounds);
+    const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
     const outcome = await destination.settle(sink, { changed, counts, snapshot, warnings });
     const findings = [...((await destination.findings?.(warnings)) ?? [])];
     const done = message('done', {
@@ -201,7 +209,7 @@ async function attemptCopy(
       ...counts,
       created: outcome === 'committed' && destination.isNew,
       resumed: run.resumed,
-      warnings: [...destination.warnings, ...sink.warnings, ...warnings],
+      warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
       findings,
     });
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
@@ -214,6 +222,19 @@ async function attemptCopy(
   } finally {
     await sink?.abort();
   }
+}
+
+/** What is to be said of an origin that lost much. Throws ORIGIN_SHRUNK where that is more than the user allows. */
+function alarmOf(
+  destination: Destination,
+  sink: PageSink,
+  target: SinkTarget,
+  options: CopyOptions,
+): string | undefined {
+  const before = destination.copyBefore?.(sink, target);
+  if (before === undefined) return undefined;
+  const { name: copy, pages: pagesBefore } = before;
+  return checkShrinkage({ copy, pagesBefore, pagesNow: target.pageCount }, options.maxShrinkPercent);
 }
 
 /** With what the snapshots before have brought; a page that changed again counts again. */

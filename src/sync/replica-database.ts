@@ -8,11 +8,11 @@ import type { MarkedOrigin } from '../pages/mark.ts';
 import { markReplica, noteContent } from '../pages/mark.ts';
 import { inspectReplica, openSink } from '../pages/open-replica.ts';
 import type { ReplicaPlace } from '../pages/open-replica.ts';
-import type { PageSink } from '../pages/page-source.ts';
+import type { PageSink, SinkTarget } from '../pages/page-source.ts';
 import { ReplicaMovedError, replicaError } from '../pages/replica-error.ts';
 import type { Staging } from '../pages/staging.ts';
 import { checkIntegrity } from '../sqlite/integrity-check.ts';
-import type { CopiedPages, Destination } from './destination.ts';
+import type { CopiedPages, CopyBefore, Destination } from './destination.ts';
 import type { ReplicaOptions } from './replica-agent.ts';
 
 /** How often a run takes another snapshot because of what may have been a mere checkpoint of the replica. */
@@ -47,9 +47,24 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
         throw error;
       }
     },
+    copyBefore: (sink, target) => copyBefore(place, sink, target, options),
     settle: (sink, copied) => settle(sink, place, options, { ...copied, staging }),
     findings: (warnings) => findingsOf(place.path, options, warnings),
   };
+}
+
+/** What a restore makes smaller is meant to be. */
+function copyBefore(
+  { path, file }: ReplicaPlace,
+  sink: PageSink,
+  target: SinkTarget,
+  options: ReplicaOptions,
+): CopyBefore | undefined {
+  if (file?.header === undefined || options.restores === true) return undefined;
+  if (sink instanceof EmptyReplica && sink.unchanged) return undefined;
+  const pages =
+    sink instanceof ExistingReplica ? sink.oldPageCount : Math.floor(file.stats.size / target.pageSize);
+  return { name: `the replica ${path}`, pages };
 }
 
 async function resumeStaging(staging: Staging, path: string): Promise<void> {

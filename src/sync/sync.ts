@@ -48,6 +48,11 @@ export interface SyncOptions extends CopyRunOptions {
   readonly followLinks?: boolean;
   /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
   readonly check?: boolean;
+  /**
+   * The part of the replica's pages that the origin may have lost since the last copy, in percent; the sync fails with
+   * ORIGIN_SHRUNK where it is more. By default there is a warning where the origin is empty or nearly so.
+   */
+  readonly maxShrinkPercent?: number | undefined;
   /** How databases are read: 'file' (default) mostly past SQLite, 'dbpage' only by SQLite, the reference. */
   readonly reader?: Reader;
   /** How often it is tried again where the connection fails; default 0. What has arrived is not sent again. */
@@ -179,6 +184,11 @@ function plan(options: SyncOptions): Run {
       },
     );
   }
+  if (replica.kind === 'ssh' && options.maxShrinkPercent !== undefined) {
+    throw new SqlsyncError('USAGE', '--max-shrink cannot be kept for a replica on another host', {
+      hint: 'Pull it from there. Without the option there is a warning where the origin lost nearly everything.',
+    });
+  }
   return {
     options,
     origin,
@@ -220,6 +230,7 @@ function pull(connection: Connection, run: Run, attempt: Attempt): Promise<Origi
     staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
     limits: run.limits,
     signal: options.signal,
+    maxShrinkPercent: options.maxShrinkPercent,
     onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => notice(run, attempt, progress),
   });

@@ -29,6 +29,7 @@ interface Run {
   readonly origin: Location;
   readonly hash: 'xxh64' | 'sha256';
   readonly announcements: Announcements;
+  shrunk: boolean;
   /** Of all attempts. */
   readonly traffic: Traffic;
 }
@@ -51,6 +52,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     origin,
     hash: options.hash ?? 'xxh64',
     announcements: new Announcements(options),
+    shrunk: false,
     traffic,
   };
   const { result, snapshot } = await storeOrStoreAnew(run);
@@ -64,6 +66,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     snapshotHeldMs: result.snapshotHeldMs,
     walGrowthBytes: result.walGrowthBytes,
     verified: options.verify === true,
+    shrunk: run.shrunk,
     warnings: run.announcements.warnings,
   };
 }
@@ -152,6 +155,11 @@ function copyOptions(run: Run): CopyOptions {
     reader: 'file',
     busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
     signal: options.signal,
+    maxShrinkPercent: options.maxShrinkPercent,
+    onAlarm(warning) {
+      run.shrunk = true;
+      run.announcements.warn(warning);
+    },
     onSnapshot: (announced) => run.announcements.snapshot(announced),
     ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
   };

@@ -3,7 +3,7 @@ import { SqlsyncError } from '../../errors.ts';
 import { hostName } from '../../pages/machine.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { PROGRAM } from '../../sync/program.ts';
-import type { Destination } from '../../sync/destination.ts';
+import type { CopyBefore, Destination } from '../../sync/destination.ts';
 import { fromHex } from '../objects/object-id.ts';
 import type { IndexedPack } from '../files/index-file.ts';
 import type { CachedHashes } from './hash-cache.ts';
@@ -59,6 +59,7 @@ export class StoreDestination implements Destination {
   readonly #present: Soundness;
   /** When it was last looked whether all is there that the snapshot relies on. */
   #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
+  #last: StoreSnapshot | undefined;
 
   constructor(options: StoreDestinationOptions) {
     const { access, cached, snapshots } = options;
@@ -70,10 +71,19 @@ export class StoreDestination implements Destination {
     this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
+  /** The newest snapshot of this database, also where nothing is compared with it. */
+  copyBefore(_: PageSink, { pageSize }: SinkTarget): CopyBefore | undefined {
+    const last = this.#last;
+    if (last === undefined) return undefined;
+    const pages = Math.floor((last.pageCount * last.pageSize) / pageSize);
+    return { name: `its snapshot ${last.id.slice(0, 8)}`, pages };
+  }
+
   async openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
     const { access, contents, cached } = this.#options;
     const writer = new PackWriter(access.backend, access.sealer, contents.index);
     this.#warnOfOtherHosts(origin);
+    this.#last = this.#ofThis(origin).at(-1);
     const parent = this.#chooseParent(target, origin);
     const time = new Date();
     const generation = await this.#generation();
@@ -130,12 +140,12 @@ export class StoreDestination implements Destination {
 
   /** The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known. */
   #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
-    const { snapshots, contents, usesParent } = this.#options;
+    const { contents, usesParent } = this.#options;
     if (!usesParent) return undefined;
-    const host = this.#hostOf(origin);
-    const ofThis = snapshots.filter((each) => each.host === host && each.path === origin.originPath);
     // Another backup may have put one since the indexes were loaded.
-    const parent = ofThis.findLast(({ root }) => root !== undefined && this.#present.has(fromHex(root)));
+    const parent = this.#ofThis(origin).findLast(
+      ({ root }) => root !== undefined && this.#present.has(fromHex(root)),
+    );
     if (parent?.pageSize !== target.pageSize) return undefined;
     const isUsable =
       (allUsable(contents) && this.#knowsPacksOf(parent)) ||
@@ -246,6 +256,12 @@ export class StoreDestination implements Destination {
     const { access, contents } = this.#options;
     const there = new Set((await access.backend.list('packs')).map(({ name }) => name));
     return [...contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
+  }
+
+  /** Snapshots of the same database, in their order. */
+  #ofThis(origin: MessageOf<'snapshot'>): StoreSnapshot[] {
+    const host = this.#hostOf(origin);
+    return this.#options.snapshots.filter((each) => each.host === host && each.path === origin.originPath);
   }
 
   #hostOf(origin: MessageOf<'snapshot'>): string {

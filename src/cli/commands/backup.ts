@@ -21,6 +21,7 @@ import { groupingOf, policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
 import { explainName, openStoreAt, storeFolder } from '../store/store-command.ts';
+import { parsePercent } from '../quantities.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
@@ -31,6 +32,7 @@ export interface BackupArguments extends CommonArguments, JobArguments, KeepArgu
   readonly tag?: string[] | undefined;
   readonly host?: string | undefined;
   readonly verify: boolean;
+  readonly maxShrink?: string | undefined;
   readonly prune: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
   readonly hash: 'xxh64' | 'sha256';
@@ -57,7 +59,10 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
     const tags = [...new Set((args.tag ?? []).flatMap((list) => list.split(',')))].filter(
       (tag) => tag !== '',
     );
-    const options = { store: storeFolder(store), tags, host, verify, compress, hash, ...remote };
+    const { maxShrink } = args;
+    const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
+    const modes = { host, verify, compress, hash, maxShrinkPercent };
+    const options = { store: storeFolder(store), tags, ...modes, ...remote };
     const policy = policyOf(args);
     const groupBy = groupingOf(args);
     return await runJob({
@@ -69,7 +74,10 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
       run: (interruption, copies) =>
         withMaxTime(maxTimeMs, interruption, async (signal) => {
           const done = await backUpAll({ options, output, signal, copies }, given);
-          const tidied = await tidy(done.summaries, { store, policy, groupBy, prune: args.prune, signal });
+          const tidied = await tidy(
+            policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
+            { store, policy, groupBy, prune: args.prune, signal },
+          );
           say(output, done, tidied);
         }),
     });
@@ -160,6 +168,17 @@ function figuresOf(summary: BackupSummary, startedAtMs: number): Copy['figures']
   const { pagesChanged } = statistics;
   const amounts = { bytesSent, bytesReceived, pageSize, pageCount, pagesChanged };
   return { snapshotAtMs: startedAtMs, snapshotHeldMs, walGrowthBytes, ...amounts };
+}
+
+/**
+ * The databases of which older snapshots may be forgotten: where nearly everything was lost by accident, one of these is what
+ * is needed.
+ */
+function keepBeforeShrunk(output: Output, summaries: readonly BackupSummary[]): BackupSummary[] {
+  for (const { origin } of summaries.filter(({ shrunk }) => shrunk)) {
+    output.warning(`No older snapshot of ${origin} is forgotten this time.`);
+  }
+  return summaries.filter(({ shrunk }) => !shrunk);
 }
 
 interface Tidied {

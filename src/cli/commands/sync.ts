@@ -8,7 +8,7 @@ import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
-import { parseDuration, parseSize, parseWholeNumber } from '../quantities.ts';
+import { parseDuration, parsePercent, parseSize, parseWholeNumber } from '../quantities.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 
@@ -25,6 +25,7 @@ export interface SyncArguments extends CommonArguments, JobArguments {
   readonly reader: 'file' | 'dbpage';
   readonly retry: string;
   readonly maxSnapshot?: string | undefined;
+  readonly maxShrink?: string | undefined;
   readonly maxWalGrowth?: string | undefined;
 }
 
@@ -107,10 +108,12 @@ function linkOptionsOf({
   retry,
   maxSnapshot,
   maxWalGrowth,
-}: SyncArguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes'> {
+  maxShrink,
+}: SyncArguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes' | 'maxShrinkPercent'> {
   return {
     retries: parseWholeNumber('--retry', retry, RETRIES),
     ...(maxSnapshot === undefined ? {} : { maxSnapshotMs: parseDuration('--max-snapshot', maxSnapshot) }),
+    ...(maxShrink === undefined ? {} : { maxShrinkPercent: parsePercent('--max-shrink', maxShrink) }),
     ...(maxWalGrowth === undefined ? {} : { maxWalGrowthBytes: parseSize('--max-wal-growth', maxWalGrowth) }),
   };
 }
