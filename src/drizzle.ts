@@ -14,7 +14,7 @@
  *
  *     await db.write.connection(async (connection) => { const orm = drizzle(drizzleProxy(connection)); … });
  */
-import { isReaderQuery } from './pool/reader-query.ts';
+import { isReaderQuery } from './pool/sql/reader-query.ts';
 import type { Database, ReadConnection, SqlParams, SqlValue } from './pool/types.ts';
 
 /** `run` wants no rows, `get` the first one, `all` and `values` all. */

@@ -3,7 +3,7 @@ export { SqlsyncError } from './errors.ts';
 export type { ErrorCode } from './errors.ts';
 
 export { openDatabase } from './pool/database.ts';
-export { BulkInterruptedError } from './pool/bulk.ts';
+export { BulkInterruptedError } from './pool/bulk/bulk.ts';
 export type {
   Activity,
   BulkOptions,

@@ -16,8 +16,8 @@ import type {
 } from 'kysely';
 import { SelectQueryNode, SqliteAdapter, SqliteIntrospector, SqliteQueryCompiler } from 'kysely';
 import { SqlsyncError } from './errors.ts';
-import { copyValue } from './pool/copied-params.ts';
-import { isReaderQuery, needsWriter } from './pool/reader-query.ts';
+import { copyValue } from './pool/sql/copied-params.ts';
+import { isReaderQuery, needsWriter } from './pool/sql/reader-query.ts';
 import type {
   Database,
   MaybePromise,

@@ -46,6 +46,39 @@ const VIOLATIONS: Record<string, { code: string; expected: RegExp }> = {
     expected: /src\/pool\/ stands alone/,
   },
   'src/pool/imports-driver.ts': { code: `import 'better-sqlite3';`, expected: /Only src\/sqlite\// },
+  'src/pool/write/imports-cli.ts': {
+    code: `import '../../cli/exit.ts';`,
+    expected: /src\/pool\/ stands alone/,
+  },
+  'src/pool/read/imports-pages.ts': {
+    code: `import '../../pages/hash.ts';`,
+    expected: /src\/pool\/ stands alone/,
+  },
+  'src/pool/sql/imports-driver.ts': { code: `import 'better-sqlite3';`, expected: /Only src\/sqlite\// },
+  'src/pool/write/imports-read.ts': {
+    code: `import '../read/read-pool.ts';`,
+    expected: /The rooms of src\/pool/,
+  },
+  'src/pool/read/imports-write.ts': {
+    code: `import '../write/writer.ts';`,
+    expected: /The rooms of src\/pool/,
+  },
+  'src/pool/bulk/imports-write.ts': {
+    code: `import '../write/writer.ts';`,
+    expected: /The rooms of src\/pool/,
+  },
+  'src/pool/admission/imports-sql.ts': {
+    code: `import '../sql/sql-tokens.ts';`,
+    expected: /The rooms of src\/pool/,
+  },
+  'src/pool/sql/imports-write.ts': {
+    code: `import '../write/writer.ts';`,
+    expected: /The rooms of src\/pool/,
+  },
+  'src/pool/sql/imports-database.ts': {
+    code: `import '../database.ts';`,
+    expected: /The rooms of src\/pool/,
+  },
   'src/cli/commands/imports-driver.ts': { code: `import 'better-sqlite3';`, expected: /Only src\/sqlite\// },
   'src/cli/imports-ssh2.ts': { code: `import 'ssh2';`, expected: /Only src\/transport\/ssh\.ts/ },
   'src/sqlite/imports-pages.ts': { code: `import '../pages/hash.ts';`, expected: /lowest layer/ },
@@ -77,8 +110,14 @@ const ALLOWED: Record<string, string> = {
   'src/sqlite/binding.ts': `export * from 'better-sqlite3'; export * from '../errors.ts'; export * from './limits.ts';`,
   'src/sqlite/busy.ts': `export const a = 1;`,
   'src/sqlite/pool-connection.ts': `export const b = 1;`,
-  'src/pool/retry.ts': `export * from '../sqlite/busy.ts'; export * from '../sqlite/pool-connection.ts'; export * from '../errors.ts'; export * from './write-queue.ts';`,
-  'src/pool/write-queue.ts': `export const c = 1;`,
+  'src/pool/retry.ts': `export * from '../sqlite/busy.ts'; export * from '../sqlite/pool-connection.ts'; export * from '../errors.ts';`,
+  'src/pool/types.ts': `export const c = 1;`,
+  'src/pool/sql/sql-tokens.ts': `export * from '../types.ts'; export * from '../../errors.ts'; export * from '../../sqlite/busy.ts';`,
+  'src/pool/admission/admission.ts': `export * from '../types.ts'; export * from '../../errors.ts';`,
+  'src/pool/bulk/bulk.ts': `export * from '../sql/sql-tokens.ts';`,
+  'src/pool/read/read-pool.ts': `export * from '../sql/sql-tokens.ts'; export * from '../types.ts';`,
+  'src/pool/write/write-pool.ts': `export * from '../sql/sql-tokens.ts'; export * from '../admission/admission.ts'; export * from '../bulk/bulk.ts';`,
+  'src/pool/database.ts': `export * from './read/read-pool.ts'; export * from './write/write-pool.ts';`,
   'src/pages/delta.ts': `export * from '../sqlite/binding.ts'; export * from '../../protocol/limits.ts';`,
   'src/transport/ssh.ts': `export * from 'ssh2'; export * from '../errors.ts'; export * from '../../protocol/limits.ts';`,
   'src/transport/ssh-config.ts': `export * from 'ssh2';`,
@@ -123,6 +162,10 @@ describe('the sources', () => {
     assert.deepEqual(long, []);
   });
 
+  test('of src/pool/ have no circle of imports, those of types included', () => {
+    assert.deepEqual(importCircles(files.filter((path) => path.startsWith('src/pool/'))), []);
+  });
+
   // The linter sees import statements; this sees import(), require() and resolve() too.
   for (const [name, owner] of [
     ['better-sqlite3', /^src\/sqlite\//],
@@ -139,6 +182,28 @@ describe('the sources', () => {
     });
   }
 });
+
+/** Files that import each other, each as the way from one back to itself. */
+function importCircles(files: readonly string[]): string[] {
+  const imports = new Map(
+    files.map((path) => {
+      const code = readFileSync(join(ROOT, path), 'utf8');
+      const found = [...code.matchAll(/from '(\.[^']+)'/g)].map(([, name]) =>
+        join(dirname(path), name as string),
+      );
+      return [path, found.map((name) => name.split(sep).join('/'))] as const;
+    }),
+  );
+  const circles: string[] = [];
+  const done = new Set<string>();
+  const visit = (path: string, way: readonly string[]): void => {
+    if (way.includes(path)) circles.push([...way.slice(way.indexOf(path)), path].join(' → '));
+    else if (!done.has(path)) for (const next of imports.get(path) ?? []) visit(next, [...way, path]);
+    done.add(path);
+  };
+  for (const path of files) visit(path, []);
+  return circles;
+}
 
 function place(folder: string, path: string, code: string): void {
   mkdirSync(dirname(join(folder, path)), { recursive: true });

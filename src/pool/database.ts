@@ -1,17 +1,17 @@
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { PoolConnection } from '../sqlite/pool-connection.ts';
 import { filePathOf, openWriteConnection } from '../sqlite/pool-connection.ts';
-import type { Admission } from './admission-types.ts';
-import { noAdmission, openAdmission } from './admission.ts';
+import type { Admission } from './admission/types.ts';
+import { noAdmission, openAdmission } from './admission/admission.ts';
 import { openingError, requireWritable } from './opening-error.ts';
-import { openReadPool } from './read-pool.ts';
+import { openReadPool } from './read/read-pool.ts';
 import { retryWhileBusy } from './retry.ts';
 import type { PoolSettings } from './settings.ts';
 import { databasePath, poolSettings } from './settings.ts';
 import type { Database, DatabaseOptions } from './types.ts';
 import { WalCare } from './wal-care.ts';
-import { QueuedWritePool } from './write-pool.ts';
-import { Writer } from './writer.ts';
+import { QueuedWritePool } from './write/write-pool.ts';
+import { Writer } from './write/writer.ts';
 
 /** What SQLite leaves of the WAL when it begins it anew; more would have to be written again for the next large one. */
 const WAL_KEPT_BYTES = 16 * 1024 * 1024;

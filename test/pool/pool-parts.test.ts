@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { TURN_MS, isTurnOver, nextTurn } from '../../src/pool/event-loop.ts';
 import { retryDelayMs } from '../../src/pool/retry.ts';
-import { StatementCache } from '../../src/pool/statements.ts';
+import { StatementCache } from '../../src/pool/sql/statements.ts';
 import { LabelTable, TimeHistogram } from '../../src/pool/stats.ts';
 import { openWriteConnection } from '../../src/sqlite/pool-connection.ts';
 import { tempDir } from '../support/compare.ts';

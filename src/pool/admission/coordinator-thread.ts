@@ -1,0 +1,29 @@
+/**
+ * The thread of a coordinator that has company (see local-coordinator.ts): makes its socket, says so, is told how many
+ * members come over, and ends when it is told to.
+ */
+import assert from 'node:assert/strict';
+import { parentPort, workerData } from 'node:worker_threads';
+import { Coordinator } from './coordinator.ts';
+import { QueueSocket } from './queue-socket.ts';
+
+export interface ThreadData {
+  readonly databasePath: string;
+  readonly returnMs: number;
+}
+
+export type ThreadRequest = { type: 'expect'; members: number } | { type: 'stop' };
+
+const port = parentPort;
+assert(port !== null, 'this is a thread, not a program');
+const { databasePath, returnMs } = workerData as ThreadData;
+const queueSocket = new QueueSocket(databasePath);
+const coordinator = new Coordinator(queueSocket, { returnMs, onFailure: () => process.exit(1) });
+
+port.on('message', (request: ThreadRequest) => {
+  if (request.type === 'expect') return coordinator.expect(request.members);
+  coordinator.close();
+  queueSocket.close();
+  port.close();
+});
+port.postMessage('listening');

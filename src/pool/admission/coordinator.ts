@@ -1,0 +1,182 @@
+import type { Server, Socket } from 'node:net';
+import { createServer } from 'node:net';
+import { TurnQueue, QUEUE_TIMES } from './turn-queue.ts';
+import type { QueueSocket } from './queue-socket.ts';
+import { encodeFrame, FrameReader, monotonicUs, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
+import type { Frame, Reply, Request } from './wire.ts';
+
+/** More processes than that on one database retry. */
+const MEMBERS_MAX = 1000;
+/** A member that does not read is dropped when so much waits for it. */
+const UNREAD_BYTES_MAX = 4096;
+/** Frames of one member between two ticks; the busiest one needs some hundred. */
+const FRAMES_PER_TICK_MAX = 10_000;
+const TICK_MS = QUEUE_TIMES.askMs;
+
+export interface CoordinatorOptions {
+  /**
+   * How long the members of the coordinator before this one have to come back, so that the first of them is first
+   * again, in milliseconds; 0 where there was none.
+   */
+  readonly returnMs?: number;
+  /** There is more than one member now. */
+  readonly onCompany?: () => void;
+  /** It has failed, and is closed. */
+  readonly onFailure?: () => void;
+}
+
+interface Member {
+  readonly socket: Socket;
+  readonly reader: FrameReader<Request>;
+  isGreeted: boolean;
+  framesInTick: number;
+}
+
+/** Listens at the place of a queue and coordinates it, in the event loop that it was made in. */
+export class Coordinator {
+  readonly #options: CoordinatorOptions;
+  readonly #server: Server;
+  readonly #members = new Set<Member>();
+  readonly #queue: TurnQueue<Member>;
+  #greeted = 0;
+  /** How many members come back; 0 where nobody knows. */
+  #expected = 0;
+  #ticking: NodeJS.Timeout | undefined;
+  #isClosed = false;
+
+  /** To be made with the lock held. Throws where there can be no socket. */
+  constructor(queueSocket: QueueSocket, options: CoordinatorOptions = {}) {
+    this.#options = options;
+    const { returnMs = 0 } = options;
+    this.#queue = new TurnQueue<Member>(
+      {
+        granted: (member, turn, othersWait) => this.#send(member, 'granted', turn, othersWait),
+        wanted: (member, turn) => this.#send(member, 'wanted', turn),
+        contended: (contended) => this.#tell(contended),
+      },
+      QUEUE_TIMES,
+      monotonicUs() + returnMs * 1000,
+    );
+    this.#server = createServer((socket) => this.#admit(socket));
+    this.#server.maxConnections = MEMBERS_MAX;
+    this.#server.on('error', () => this.#fail());
+    // In a worker of node:cluster, exclusive: else the primary would bind, later and elsewhere.
+    queueSocket.makeSocket((path) => void this.#server.listen({ path, exclusive: true }));
+    this.#server.unref();
+    if (returnMs > 0) setTimeout(() => this.#queue.open(monotonicUs()), returnMs).unref();
+  }
+
+  /** How many are in the queue, or could be. */
+  get members(): number {
+    return this.#greeted;
+  }
+
+  /** So many members come back: nobody has to wait for more. */
+  expect(members: number): void {
+    this.#expected = members;
+    this.#openWhenComplete();
+  }
+
+  /** Hangs up on everybody; the socket's name stays. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearInterval(this.#ticking);
+    this.#server.close();
+    for (const { socket } of this.#members) socket.destroy();
+  }
+
+  #fail(): void {
+    this.close();
+    this.#options.onFailure?.();
+  }
+
+  #admit(socket: Socket): void {
+    const member: Member = {
+      socket,
+      reader: new FrameReader<Request>(REQUESTS),
+      isGreeted: false,
+      framesInTick: 0,
+    };
+    this.#members.add(member);
+    socket.unref();
+    socket.on('data', (chunk: Buffer) => {
+      const frames = member.reader.read(chunk);
+      if (frames === undefined || !frames.every((frame) => this.#take(member, frame))) socket.destroy();
+    });
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => {
+      this.#members.delete(member);
+      if (member.isGreeted) this.#greeted--;
+      if (!this.#isClosed) this.#queue.remove(member, monotonicUs());
+    });
+  }
+
+  /** Returns false where the frame is not one that a member sends. */
+  #take(member: Member, { type, number, flag, timeUs }: Frame<Request>): boolean {
+    if (member.socket.destroyed) return true;
+    const nowUs = monotonicUs();
+    this.#keepTicking();
+    if (++member.framesInTick > FRAMES_PER_TICK_MAX) return false;
+    if (member.isGreeted === (type === 'hello')) return false;
+    switch (type) {
+      case 'hello':
+        if (number !== WIRE_VERSION) return false;
+        this.#greet(member);
+        break;
+      case 'enter':
+        this.#queue.enter(member, number, { sinceUs: timeUs, holding: flag }, nowUs);
+        break;
+      case 'leave':
+        this.#queue.leave(member, number, nowUs);
+        break;
+      case 'here':
+        this.#queue.here(member, number, nowUs);
+        break;
+      case 'ask':
+        this.#send(member, 'answer', 0);
+        break;
+    }
+    return true;
+  }
+
+  #greet(member: Member): void {
+    member.isGreeted = true;
+    this.#greeted++;
+    this.#send(member, 'state', 0, this.#queue.isContended);
+    this.#openWhenComplete();
+    if (this.#greeted > 1) this.#options.onCompany?.();
+  }
+
+  #openWhenComplete(): void {
+    if (this.#expected === 0 || this.#greeted < this.#expected) return;
+    this.#expected = 0;
+    // What the last of them has to say is on its way: it comes when it is greeted.
+    setTimeout(() => this.#queue.open(monotonicUs()), 1).unref();
+  }
+
+  #send(member: Member, reply: Reply, turn: number, flag = false): void {
+    const { socket } = member;
+    if (socket.writableLength > UNREAD_BYTES_MAX) socket.destroy();
+    else if (socket.writable) socket.write(encodeFrame(REPLIES[reply], turn, flag));
+  }
+
+  #tell(contended: boolean): void {
+    for (const member of this.#members) {
+      if (member.isGreeted) this.#send(member, 'state', 0, contended);
+    }
+  }
+
+  /** Only while there is something to watch: a calm time costs no timer. */
+  #keepTicking(): void {
+    this.#ticking ??= setInterval(() => this.#tick(), TICK_MS).unref();
+  }
+
+  #tick(): void {
+    this.#queue.tick(monotonicUs());
+    for (const member of this.#members) member.framesInTick = 0;
+    if (this.#queue.isContended) return;
+    clearInterval(this.#ticking);
+    this.#ticking = undefined;
+  }
+}

@@ -1,0 +1,182 @@
+import type { Socket } from 'node:net';
+import { connect } from 'node:net';
+import { systemErrorCode } from '../../errors.ts';
+import { LocalCoordinator } from './local-coordinator.ts';
+import { QueueSocket } from './queue-socket.ts';
+import { encodeFrame, FrameReader, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
+import type { Frame, Reply, Request } from './wire.ts';
+
+/** An application that has just opened its database has better things to do. */
+const JOIN_AFTER_MS = 10;
+const REJOIN_MIN_MS = 1;
+const REJOIN_MAX_MS = 1000;
+/** Nobody listens there: a process that took the lock would. Unlike these, any other error stays. */
+const NOBODY_THERE: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ECONNREFUSED']);
+const TRY_AGAIN: ReadonlySet<string | undefined> = new Set(['EAGAIN', 'ECONNRESET', 'EPIPE', 'CLOSED']);
+
+export interface MemberEvents {
+  /** In the queue of a coordinator, which knows nothing of this member as yet. */
+  joined(): void;
+  /** A sign of life of the coordinator. */
+  heard(): void;
+  granted(turn: number, othersWait: boolean): void;
+  wanted(turn: number): void;
+}
+
+/**
+ * The connection of a process to the queue of a database. Where nobody coordinates, one of those who see it does:
+ *
+ *     connect ── somebody listens ──────────────► joined ── the coordinator is gone ──┐
+ *      ▲  └──── nobody ── lock ── mine ── listen ──┐                                  │
+ *      └────────────────────┴── another's, wait ◄──┴──────────────────────────────────┘
+ */
+export class QueueMember {
+  readonly #events: MemberEvents;
+  #queueSocket: QueueSocket | undefined;
+  #localCoordinator: LocalCoordinator | undefined;
+  #socket: Socket | undefined;
+  #isJoined = false;
+  #isContended = false;
+  #isUnavailable = false;
+  #isClosed = false;
+  #attempts = 0;
+  #nextJoin: NodeJS.Timeout | undefined;
+
+  constructor(databasePath: string, events: MemberEvents) {
+    this.#events = events;
+    try {
+      this.#queueSocket = new QueueSocket(databasePath);
+      this.#joinAfter(JOIN_AFTER_MS);
+    } catch {
+      this.#isUnavailable = true;
+    }
+  }
+
+  /** Whoever wants to write has to enter first. While one coordinator follows another, this stays as it was. */
+  get isContended(): boolean {
+    return this.#isContended;
+  }
+
+  /** There is no queue here, nor will there be. */
+  get isUnavailable(): boolean {
+    return this.#isUnavailable;
+  }
+
+  /** Returns false where there is nobody to send it to. */
+  send(request: Request, turn: number, flag = false, timeUs = 0): boolean {
+    if (!this.#isJoined || this.#socket?.writable !== true) return false;
+    this.#socket.write(encodeFrame(REQUESTS[request], turn, flag, timeUs));
+    return true;
+  }
+
+  joinNow(): void {
+    if (this.#nextJoin === undefined || this.#attempts > 0) return;
+    clearTimeout(this.#nextJoin);
+    this.#join();
+  }
+
+  /** Resolves when nothing of it is left. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#nextJoin);
+    this.#socket?.destroy();
+    await this.#localCoordinator?.close();
+    this.#queueSocket?.close();
+  }
+
+  #joinAfter(delayMs: number): void {
+    this.#nextJoin = setTimeout(() => this.#join(), delayMs).unref();
+  }
+
+  #join(): void {
+    this.#nextJoin = undefined;
+    const queueSocket = this.#queueSocket;
+    if (this.#isClosed || queueSocket === undefined) return;
+    try {
+      const { state } = queueSocket;
+      if (state === 'taken') return this.#giveUp();
+      // An error of the lock, of the folder, of the path: none goes away by trying again.
+      if (state === 'free') this.#coordinate(queueSocket);
+      this.#connect(queueSocket);
+    } catch {
+      this.#giveUp();
+    }
+  }
+
+  #coordinate(queueSocket: QueueSocket): void {
+    // A coordinator of our own that is no longer found by its name.
+    this.#localCoordinator?.closeNow();
+    this.#localCoordinator = LocalCoordinator.tryOpen(queueSocket);
+  }
+
+  #connect(queueSocket: QueueSocket): void {
+    const socket = queueSocket.connect((path) => connect({ path })).unref();
+    const reader = new FrameReader<Reply>(REPLIES);
+    let reason: string | undefined = 'CLOSED';
+    this.#socket = socket;
+    socket.once('connect', () => socket.write(encodeFrame(REQUESTS.hello, WIRE_VERSION)));
+    socket.on('data', (chunk: Buffer) => {
+      const frames = reader.read(chunk);
+      if (frames === undefined) socket.destroy();
+      else for (const frame of frames) this.#take(frame);
+    });
+    socket.on('error', (error) => {
+      reason = systemErrorCode(error);
+      socket.destroy();
+    });
+    socket.once('close', () => this.#disconnected(reason));
+  }
+
+  #take({ type, number, flag }: Frame<Reply>): void {
+    if (this.#isClosed) return;
+    this.#events.heard();
+    switch (type) {
+      case 'state':
+        this.#isContended = flag;
+        if (this.#isJoined) return;
+        this.#isJoined = true;
+        this.#attempts = 0;
+        this.#events.joined();
+        break;
+      case 'granted':
+        this.#events.granted(number, flag);
+        break;
+      case 'wanted':
+        this.#events.wanted(number);
+        break;
+      case 'answer':
+        break;
+    }
+  }
+
+  #disconnected(reason: string | undefined): void {
+    this.#isJoined = false;
+    if (this.#isClosed) return;
+    if (NOBODY_THERE.has(reason)) return this.#takeOver();
+    if (!TRY_AGAIN.has(reason)) return this.#giveUp();
+    this.#joinLater();
+  }
+
+  #takeOver(): void {
+    const queueSocket = this.#queueSocket;
+    if (queueSocket === undefined) return;
+    try {
+      this.#coordinate(queueSocket);
+    } catch {
+      return this.#giveUp();
+    }
+    if (this.#localCoordinator === undefined) this.#joinLater();
+    else this.#join();
+  }
+
+  /** A coordinator that is about to listen does so in a millisecond; one that never answers is not worth more. */
+  #joinLater(): void {
+    const delayMs = Math.min(REJOIN_MIN_MS * 1.5 ** this.#attempts++, REJOIN_MAX_MS);
+    this.#joinAfter(delayMs * (0.5 + Math.random()));
+  }
+
+  #giveUp(): void {
+    this.#isUnavailable = true;
+    this.#isContended = false;
+  }
+}

@@ -1,0 +1,67 @@
+import { copyValue, isPlainObject } from '../sql/copied-params.ts';
+
+/** A transaction of a bulk write ends once it keeps copies of so many bytes. */
+const KEPT_BYTES_MAX = 64 * 1024 * 1024;
+
+interface TakenItem<Item> {
+  readonly item: Item;
+  /** The item when it was taken; undefined where nothing of it can change, or where it is an object of a class. */
+  readonly copy: Item | undefined;
+}
+
+/**
+ * The items of one transaction of a bulk write, kept until it is committed: where SQLite refuses the transaction as
+ * busy, the same items come again. A source may fill one buffer, array or object anew for each item, so each item is
+ * kept as it was when it was taken.
+ */
+export class TakenItems<Item> {
+  readonly #taken: TakenItem<Item>[] = [];
+  #keptBytes = 0;
+
+  get count(): number {
+    return this.#taken.length;
+  }
+
+  get isFull(): boolean {
+    return this.#keptBytes >= KEPT_BYTES_MAX;
+  }
+
+  add(item: Item): void {
+    this.#taken.push({ item, copy: this.#copy(item) as Item | undefined });
+  }
+
+  /** The items once more: each itself, or its copy where it has changed since. */
+  *again(): Generator<Item, void, undefined> {
+    for (const { item, copy } of this.#taken)
+      yield copy === undefined || isAsBefore(item, copy) ? item : copy;
+  }
+
+  #copy(item: unknown): unknown {
+    if (ArrayBuffer.isView(item)) return this.#copyValue(item);
+    if (Array.isArray(item)) return item.map((value) => this.#copyValue(value));
+    if (!isPlainObject(item)) return undefined;
+    return Object.fromEntries(Object.entries(item).map(([name, value]) => [name, this.#copyValue(value)]));
+  }
+
+  #copyValue(value: unknown): unknown {
+    if (ArrayBuffer.isView(value)) this.#keptBytes += value.byteLength;
+    return copyValue(value);
+  }
+}
+
+/** True where each value that was in the item is in it still: what its function added to it does not count. */
+function isAsBefore(item: unknown, copy: unknown): boolean {
+  if (ArrayBuffer.isView(copy)) return isSameValue(item, copy);
+  return Object.entries(copy as object).every(([name, value]) =>
+    isSameValue((item as Readonly<Record<string, unknown>>)[name], value),
+  );
+}
+
+function isSameValue(value: unknown, copy: unknown): boolean {
+  if (!ArrayBuffer.isView(copy)) return Object.is(value, copy);
+  return ArrayBuffer.isView(value) && Buffer.compare(bytesOf(value), bytesOf(copy)) === 0;
+}
+
+function bytesOf(view: ArrayBufferView): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}

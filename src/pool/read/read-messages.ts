@@ -1,0 +1,87 @@
+import { SqlsyncError, parseErrorCode, systemErrorCode } from '../../errors.ts';
+import type { ReaderOptions } from './read-connection.ts';
+import type { SqlParams } from '../types.ts';
+
+/** The first row, all rows, or all rows as arrays of their columns. */
+export type QueryMode = 'get' | 'rows' | 'values';
+
+/**
+ * What is said between the caller's thread and a worker. A worker answers one query at a time, in chunks; it sends as
+ * many as it has credit for, so that a large result neither fills the memory nor holds up the caller's event loop.
+ *
+ *     caller   query(id, credit 2) ──────────────► more(id) ──► …        stop(id) ──►
+ *     worker           ◄── rows(id)  ◄── rows(id)      ◄── rows(id, isDone)     ◄── stopped(id)
+ */
+export type WorkerRequest =
+  | {
+      readonly type: 'query';
+      readonly id: number;
+      readonly sql: string;
+      readonly params: SqlParams | undefined;
+      readonly mode: QueryMode;
+      readonly credit: number;
+    }
+  | { readonly type: 'more'; readonly id: number }
+  | { readonly type: 'stop'; readonly id: number }
+  | { readonly type: 'close' };
+
+export interface RowsReply {
+  readonly type: 'rows';
+  readonly id: number;
+  readonly rows: unknown[];
+  /** Whether a value is a blob: it arrives as `Uint8Array` and is to become a `Buffer` again. */
+  readonly hasBlobs: boolean;
+  readonly isDone: boolean;
+}
+
+export type WorkerReply =
+  | RowsReply
+  | { readonly type: 'failed'; readonly id: number; readonly error: SentError }
+  | { readonly type: 'stopped'; readonly id: number };
+
+export interface WorkerOptions {
+  readonly path: string;
+  readonly options: ReaderOptions;
+}
+
+/** An error as it crosses threads, where classes and properties of its own are lost. */
+export interface SentError {
+  readonly isOurs: boolean;
+  readonly name: string;
+  readonly code: string | undefined;
+  readonly message: string;
+  readonly hint: string | undefined;
+}
+
+export function sentError(error: unknown): SentError {
+  const isOurs = error instanceof SqlsyncError;
+  return {
+    isOurs,
+    name: error instanceof Error ? error.name : 'Error',
+    code: systemErrorCode(error),
+    message: error instanceof Error ? error.message : String(error),
+    hint: isOurs ? error.hint : undefined,
+  };
+}
+
+/** What better-sqlite3 throws for wrong parameters. */
+const BUILT_IN: readonly ErrorConstructor[] = [TypeError, RangeError];
+
+export function receivedError(sent: SentError): Error {
+  const { isOurs, name, code = '', message, hint } = sent;
+  if (isOurs) return new SqlsyncError(parseErrorCode(code), message, hint === undefined ? {} : { hint });
+  const BuiltIn = BUILT_IN.find((known) => known.name === name);
+  if (BuiltIn !== undefined) return Object.assign(new BuiltIn(message), code === '' ? {} : { code });
+  return Object.assign(new Error(message), { name }, code === '' ? {} : { code });
+}
+
+/** Makes `Buffer`s of the `Uint8Array`s that structured cloning made of them, in place. */
+export function restoreBlobs(rows: readonly unknown[]): void {
+  for (const row of rows as Record<string, unknown>[]) {
+    for (const [name, value] of Object.entries(row)) {
+      if (value instanceof Uint8Array) {
+        row[name] = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+      }
+    }
+  }
+}

@@ -1,0 +1,82 @@
+import { FailureCounts, failureKind } from '../failure-counts.ts';
+import { LabelTable, POOL_CHANNELS } from '../stats.ts';
+import type { FailureEvent, RetryEvent, TimeoutEvent, WriteEvent } from '../stats.ts';
+import type { Priority } from '../types.ts';
+
+/** A write that runs or has run. */
+export interface WriteRun {
+  readonly label: string;
+  readonly priority: Priority;
+  /** On the clock of performance.now(), as the next. */
+  readonly calledMs: number;
+  readonly beganMs: number;
+}
+
+/** What the write pool counts and tells. */
+export class WriteCounters {
+  readonly #path: string;
+  readonly labels: LabelTable = new LabelTable();
+  readonly retries: Record<string, number> = {};
+  readonly failures: FailureCounts = new FailureCounts();
+  commits = 0;
+  rollbacks = 0;
+  coalesced = 0;
+  timeouts = 0;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  ended(run: WriteRun, endMs: number, outcome: 'commit' | 'rollback'): void {
+    if (outcome === 'commit') this.commits += 1;
+    else this.rollbacks += 1;
+    const times = this.labels.of(run.label);
+    times.wait.record(run.beganMs - run.calledMs);
+    times.hold.record(endMs - run.beganMs);
+    if (POOL_CHANNELS.write.hasSubscribers) this.#publish(run, endMs, outcome);
+  }
+
+  /** What held the connection has given it back. Returns the time. */
+  released(run: WriteRun): number {
+    const endMs = performance.now();
+    const times = this.labels.of(run.label);
+    times.wait.record(run.beganMs - run.calledMs);
+    times.hold.record(endMs - run.beganMs);
+    return endMs;
+  }
+
+  failed(label: string, error: unknown): void {
+    const kind = failureKind(error);
+    this.failures.add(kind);
+    if (!POOL_CHANNELS.failure.hasSubscribers) return;
+    const event: FailureEvent = { path: this.#path, label, code: kind, kind: 'write' };
+    POOL_CHANNELS.failure.publish(event);
+  }
+
+  refused(label: string, code: string): void {
+    this.retries[code] = (this.retries[code] ?? 0) + 1;
+    if (!POOL_CHANNELS.retry.hasSubscribers) return;
+    const event: RetryEvent = { path: this.#path, label, code };
+    POOL_CHANNELS.retry.publish(event);
+  }
+
+  timedOut(label: string, waitMs: number): void {
+    this.timeouts += 1;
+    if (!POOL_CHANNELS.timeout.hasSubscribers) return;
+    const event: TimeoutEvent = { path: this.#path, label, waitMs, kind: 'write' };
+    POOL_CHANNELS.timeout.publish(event);
+  }
+
+  #publish(run: WriteRun, endMs: number, outcome: WriteEvent['outcome']): void {
+    const { label, priority, calledMs, beganMs } = run;
+    const event: WriteEvent = {
+      path: this.#path,
+      label,
+      priority,
+      waitMs: beganMs - calledMs,
+      holdMs: endMs - beganMs,
+      outcome,
+    };
+    POOL_CHANNELS.write.publish(event);
+  }
+}

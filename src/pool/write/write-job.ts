@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import type { AsyncLocalStorage } from 'node:async_hooks';
+import type { SqlsyncError } from '../../errors.ts';
+import { isTurnOver } from '../event-loop.ts';
+import { abortedError } from '../pool-errors.ts';
+import type { MaybePromise, Priority, WriteConnection, WriteOptions, WriteTransaction } from '../types.ts';
+import type { Writer } from './writer.ts';
+
+/** One statement that commits on its own, a transaction, or what holds the connection. */
+export type Work<T> =
+  | { readonly statement: (writer: Writer) => T }
+  | { readonly transaction: (tx: WriteTransaction) => MaybePromise<T> }
+  | { readonly connection: (connection: WriteConnection) => MaybePromise<T> };
+
+/** What one who waits for a job wants of it. */
+export interface WriteRequest {
+  readonly work: Work<unknown>;
+  /** On the clock of performance.now(). */
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal | undefined;
+  /** Runs what it is given with the AsyncLocalStorage values of the call. */
+  readonly inContext: ReturnType<typeof AsyncLocalStorage.snapshot>;
+}
+
+/** One who waits for a job. */
+interface Caller extends WriteRequest {
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: Error) => void;
+  /** Takes its listener from its signal. */
+  readonly forget: () => void;
+}
+
+/**
+ * A write that could not run at once. Several callers wait for one where their writes had the same key: what runs is
+ * that of the latest who has not given up, and each gives up at its own deadline and by its own signal.
+ */
+export class WriteJob {
+  readonly priority: Priority;
+  readonly label: string;
+  readonly coalesce: string | undefined;
+  readonly calledMs: number;
+  /** How often in a row SQLite refused it. */
+  refusals = 0;
+  #hasBegun = false;
+  #callers: Caller[] = [];
+
+  constructor(label: string, calledMs: number, options: WriteOptions) {
+    this.priority = options.priority ?? 'normal';
+    this.label = label;
+    this.coalesce = options.coalesce;
+    this.calledMs = calledMs;
+  }
+
+  /** What is to be run. To be asked while somebody waits. */
+  get request(): WriteRequest {
+    const latest = this.#callers.at(-1);
+    assert(latest !== undefined, 'a job that nobody waits for');
+    return latest;
+  }
+
+  /** The end of the last caller's patience. */
+  get deadlineMs(): number {
+    return this.#callers.reduce((latest, { deadlineMs }) => Math.max(latest, deadlineMs), 0);
+  }
+
+  /** When the next caller gives up. */
+  get earliestDeadlineMs(): number {
+    return this.#callers.reduce((earliest, { deadlineMs }) => Math.min(earliest, deadlineMs), Infinity);
+  }
+
+  get isAwaited(): boolean {
+    return this.#callers.length > 0;
+  }
+
+  /** The signal that ends it once it runs: where several wait for it, none of them may do that. */
+  get signal(): AbortSignal | undefined {
+    return this.#callers.length === 1 ? this.#callers[0]?.signal : undefined;
+  }
+
+  /**
+   * The promise of one more caller, whose work takes the place of the others'.
+   * @param onAborted Called when its signal has ended its patience.
+   */
+  join<T>(request: WriteRequest, onAborted: (error: SqlsyncError) => void): Promise<T> {
+    const { signal } = request;
+    return new Promise<T>((resolve, reject) => {
+      const onAbort = (): void => {
+        this.#callers = this.#callers.filter((other) => other !== caller);
+        const error = abortedError(signal as AbortSignal);
+        reject(error);
+        onAborted(error);
+      };
+      const forget = (): void => signal?.removeEventListener('abort', onAbort);
+      const caller: Caller = { ...request, resolve, reject, forget };
+      this.#callers.push(caller);
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  /** It leaves the queue: from here on a signal ends it by way of the transaction. */
+  begin(): void {
+    this.#hasBegun = true;
+    for (const { forget } of this.#callers) forget();
+  }
+
+  settleWith(result: MaybePromise<unknown>): void {
+    if (!(result instanceof Promise)) return this.resolve(result);
+    result.then(
+      (value) => this.resolve(value),
+      (error: unknown) => this.reject(error),
+    );
+  }
+
+  resolve(value: unknown): void {
+    for (const caller of this.#takeCallers()) caller.resolve(value as never);
+  }
+
+  reject(error: unknown): void {
+    for (const caller of this.#takeCallers()) caller.reject(error as Error);
+  }
+
+  /**
+   * Rejects the callers whose deadline has passed, while this turn of the event loop may last, and at least one of
+   * them. False where the turn is over. One that runs already is done, however late.
+   */
+  expire(nowMs: number, error: (waitedMs: number) => Error): boolean {
+    if (this.#hasBegun) return true;
+    const callers = this.#callers;
+    this.#callers = [];
+    let isOver = false;
+    for (const caller of callers) {
+      if (isOver || caller.deadlineMs > nowMs) {
+        this.#callers.push(caller);
+      } else {
+        caller.forget();
+        caller.reject(error(nowMs - this.calledMs));
+        isOver = isTurnOver(performance.now());
+      }
+    }
+    return !isOver;
+  }
+
+  #takeCallers(): Caller[] {
+    const callers = this.#callers;
+    this.#callers = [];
+    for (const { forget } of callers) forget();
+    return callers;
+  }
+}
