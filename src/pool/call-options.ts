@@ -42,7 +42,7 @@ export const BULK_OPTIONS: Checks<BulkOptions> = {
  */
 export function optionsFault(what: string, options: object, checks: object): SqlsyncError | undefined {
   if (typeof options !== 'object' || options === null) {
-    return new SqlsyncError('USAGE', `${what} got ${shown(options)}; expected an object of options`);
+    return new SqlsyncError('USAGE', `${what} got ${valueInWords(options)}; expected an object of options`);
   }
   for (const name in options) {
     const value = (options as Readonly<Record<string, unknown>>)[name];
@@ -50,7 +50,7 @@ export function optionsFault(what: string, options: object, checks: object): Sql
     const expected =
       value === undefined ? undefined : (checks as Checks<Record<string, unknown>>)[name]?.(value);
     if (expected === undefined) continue;
-    return new SqlsyncError('USAGE', `${what}: ${name} is ${shown(value)}; expected ${expected}`);
+    return new SqlsyncError('USAGE', `${what}: ${name} is ${valueInWords(value)}; expected ${expected}`);
   }
   return undefined;
 }
@@ -72,7 +72,7 @@ export function unknownOption(what: string, name: string, known: object): Sqlsyn
 
 /** USAGE for an argument that is not a function. */
 export function notAFunction(what: string, value: unknown): SqlsyncError {
-  return new SqlsyncError('USAGE', `${what} got ${shown(value)}; expected a function`);
+  return new SqlsyncError('USAGE', `${what} got ${valueInWords(value)}; expected a function`);
 }
 
 /** USAGE where the argument is not a function. */
@@ -81,7 +81,7 @@ export function functionFault(what: string, value: unknown): SqlsyncError | unde
 }
 
 /** A wrong value, for messages. */
-export function shown(value: unknown): string {
+export function valueInWords(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(sanitizeText(value, 100));
   if (typeof value === 'function') return 'a function';
   if (typeof value === 'symbol') return 'a symbol';

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SqlsyncError } from '../errors.ts';
 import { checkPath } from '../path-names.ts';
-import { shown, unknownOption } from './call-options.ts';
+import { valueInWords, unknownOption } from './call-options.ts';
 import type { DatabaseOptions } from './types.ts';
 
 /** The options with their defaults. */
@@ -27,7 +27,7 @@ const MINIMA = { busyTimeoutMs: 0, readers: 1, threads: 0, walLimitBytes: 0, sta
 /** Throws USAGE for an option that is not what it should be. */
 export function poolSettings(options: DatabaseOptions): PoolSettings {
   if (typeof options !== 'object' || options === null) {
-    throw usage(`openDatabase() got the options ${shown(options)}; expected an object`);
+    throw usage(`openDatabase() got the options ${valueInWords(options)}; expected an object`);
   }
   const settings = { ...DEFAULTS };
   for (const [name, value] of Object.entries(options)) {
@@ -37,7 +37,7 @@ export function poolSettings(options: DatabaseOptions): PoolSettings {
   for (const [name, value] of Object.entries(settings)) {
     const expected = expectedFor(name, value);
     if (expected !== undefined) {
-      throw usage(`openDatabase(): ${name} is ${shown(value)}; expected ${expected}`);
+      throw usage(`openDatabase(): ${name} is ${valueInWords(value)}; expected ${expected}`);
     }
   }
   return settings;
@@ -59,7 +59,7 @@ export function databasePath(path: string | URL): string {
   if (path instanceof URL && path.protocol === 'file:') return checked(pathOfUrl(path));
   if (typeof path !== 'string') {
     throw usage(
-      `openDatabase() got the path ${shown(path)}; expected that of a file, as a string or file: URL`,
+      `openDatabase() got the path ${valueInWords(path)}; expected that of a file, as a string or file: URL`,
     );
   }
   if (path === '' || path === ':memory:' || path.startsWith('file:')) {
@@ -79,7 +79,7 @@ function pathOfUrl(url: URL): string {
     return fileURLToPath(url);
   } catch (error) {
     throw usage(
-      `openDatabase() got the URL ${shown(url.href)}; expected that of a file here: ${String(error)}`,
+      `openDatabase() got the URL ${valueInWords(url.href)}; expected that of a file here: ${String(error)}`,
     );
   }
 }

@@ -6,7 +6,7 @@ import type { LabelStats, Priority, TimeStats } from './types.ts';
 export const NO_LABEL = '(none)';
 
 /** Work by its label, for messages. */
-export function named(label: string, kind: 'read' | 'write'): string {
+export function labelInWords(label: string, kind: 'read' | 'write'): string {
   return label === NO_LABEL ? `a ${kind} without a label` : `"${label}"`;
 }
 

@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import { BULK_OPTIONS, notAFunction, optionsFault, shown } from '../call-options.ts';
+import { BULK_OPTIONS, notAFunction, optionsFault, valueInWords } from '../call-options.ts';
 import { isTurnOver, nextTurn } from '../event-loop.ts';
 import { ItemSource } from './item-source.ts';
 import { TakenItems } from './taken-items.ts';
@@ -40,7 +40,8 @@ export async function bulkWrite<Item>(
   const fault = optionsFault('bulk()', options, BULK_OPTIONS);
   if (fault !== undefined) throw fault;
   if (typeof fn !== 'function') throw notAFunction('bulk()', fn);
-  if (!isIterable(items)) throw new SqlsyncError('USAGE', `bulk() got ${shown(items)}; expected an iterable`);
+  if (!isIterable(items))
+    throw new SqlsyncError('USAGE', `bulk() got ${valueInWords(items)}; expected an iterable`);
   const { budgetMs = BUDGET_MS, onCommit, priority = 'background', ...waiting } = options;
   const writeOptions: WriteOptions = { priority, ...waiting };
   const source = new ItemSource(items);

@@ -2,7 +2,7 @@ import { SqlsyncError } from '../../errors.ts';
 import { abortedError } from '../pool-errors.ts';
 import { timerMs } from '../retry.ts';
 import type { ReadCounters } from './read-counters.ts';
-import { NO_LABEL, named } from '../stats.ts';
+import { NO_LABEL, labelInWords } from '../stats.ts';
 import type { Activity, WaitOptions } from '../types.ts';
 
 /** A connection or thread in someone's hands. */
@@ -199,13 +199,13 @@ export class ReadLine<Resource> {
     const holder =
       oldest === undefined
         ? ''
-        : `; ${named(oldest.label, 'read')} has had one for ${Math.round(nowMs - oldest.beganMs)} ms`;
+        : `; ${labelInWords(oldest.label, 'read')} has had one for ${Math.round(nowMs - oldest.beganMs)} ms`;
     // It still counts among those who wait.
     const others = this.#waiters.size - 1;
     const company = others === 0 ? '' : `, as ${others} more ${others === 1 ? 'does' : 'do'}`;
     return new SqlsyncError(
       'READ_TIMEOUT',
-      `${counters.path}: ${named(waiter.label, 'read')} waited ${Math.round(waitedMs)} ms for one of ` +
+      `${counters.path}: ${labelInWords(waiter.label, 'read')} waited ${Math.round(waitedMs)} ms for one of ` +
         `${capacity} ${what}${company}${holder}`,
       { hint: `End snapshots and iterations sooner, or open the database with more \`${option}\`.` },
     );

@@ -1,5 +1,5 @@
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { shown } from '../call-options.ts';
+import { valueInWords } from '../call-options.ts';
 import type { SqlParams } from '../types.ts';
 
 /** Whatever SQLite could take for a parameter: also one within a text or comment, which does no harm here. */
@@ -19,7 +19,10 @@ export interface Parameterized {
 export function checkParams(statement: Parameterized, params: SqlParams): void {
   if (Array.isArray(params)) return;
   if (typeof params !== 'object' || params === null || params instanceof Uint8Array) {
-    throw new SqlsyncError('USAGE', `the parameters are ${shown(params)}; expected an array or an object`);
+    throw new SqlsyncError(
+      'USAGE',
+      `the parameters are ${valueInWords(params)}; expected an array or an object`,
+    );
   }
   for (const name of Object.keys(params)) {
     statement.parameters ??= new Set(

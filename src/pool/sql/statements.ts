@@ -1,6 +1,6 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { PoolStatement } from '../../sqlite/pool-connection.ts';
-import { shown } from '../call-options.ts';
+import { valueInWords } from '../call-options.ts';
 import { checkParams } from './parameters.ts';
 import type { Parameterized } from './parameters.ts';
 import { refusePoolPragmas } from './pool-pragmas.ts';
@@ -99,7 +99,7 @@ export class ArrayStatements extends StatementCache {
 /** Throws USAGE for what is no text. */
 export function requireText(sql: unknown): asserts sql is string {
   if (typeof sql === 'string') return;
-  throw new SqlsyncError('USAGE', `the statement is ${shown(sql)}; expected a string of SQL`);
+  throw new SqlsyncError('USAGE', `the statement is ${valueInWords(sql)}; expected a string of SQL`);
 }
 
 /** Throws TRANSACTION_CONTROL where one of the statements of `sql` begins or ends a transaction or savepoint. */

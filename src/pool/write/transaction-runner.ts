@@ -1,7 +1,7 @@
 import { isTurnOver, nextTurn } from '../event-loop.ts';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { isBusy } from '../../sqlite/busy.ts';
-import { named } from '../stats.ts';
+import { labelInWords } from '../stats.ts';
 import { retryWhileBusy } from '../retry.ts';
 import { runInside } from './transaction-context.ts';
 import type { MaybePromise, WriteTransaction } from '../types.ts';
@@ -134,7 +134,7 @@ export class TransactionRunner {
     this.#pool.counters.timedOut(hold.label, waitedMs);
     return new SqlsyncError(
       'BUSY_TIMEOUT',
-      `${this.#path}: the commit of ${named(hold.label, 'write')} was refused until ${ms(waitedMs)} had passed; it was rolled back`,
+      `${this.#path}: the commit of ${labelInWords(hold.label, 'write')} was refused until ${Math.round(waitedMs)} ms had passed; it was rolled back`,
       { hint: 'Another program reads an attached database: allow more time with deadlineMs.', cause },
     );
   }
@@ -142,9 +142,4 @@ export class TransactionRunner {
 
 function isThenable(value: unknown): boolean {
   return typeof (value as { then?: unknown } | null | undefined)?.then === 'function';
-}
-
-/** For messages. */
-export function ms(value: number): string {
-  return `${Math.round(value)} ms`;
 }

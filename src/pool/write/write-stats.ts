@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import { named } from '../stats.ts';
+import { labelInWords } from '../stats.ts';
 import type { DatabaseStats, WriteActivity } from '../types.ts';
 import type { WriteCounters, WriteRun } from './write-counters.ts';
 import type { WriteJob } from './write-job.ts';
@@ -42,11 +42,11 @@ export function writeTimeout(
   waitedMs: number,
   holder: WriteRun | undefined,
 ): SqlsyncError {
-  const waited = `${path}: ${named(label, 'write')} waited ${Math.round(waitedMs)} ms for the writer`;
+  const waited = `${path}: ${labelInWords(label, 'write')} waited ${Math.round(waitedMs)} ms for the writer`;
   const reason =
     holder === undefined
       ? 'which another connection or program holds'
-      : `which ${named(holder.label, 'write')} of this pool has held for ${Math.round(performance.now() - holder.beganMs)} ms`;
+      : `which ${labelInWords(holder.label, 'write')} of this pool has held for ${Math.round(performance.now() - holder.beganMs)} ms`;
   return new SqlsyncError('BUSY_TIMEOUT', `${waited}, ${reason}`, {
     hint: 'Keep transactions short, or allow more time with busyTimeoutMs or deadlineMs.',
   });
