@@ -172,7 +172,7 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
   test('at a checkpoint: no caller hears of it, and the WAL is emptied once there is room', async (t) => {
     const { db, disk } = await openOnSmallDisk(t, { walLimitBytes: 256 * KIB });
     const inTheWay = walEvent(t, db, 'busy');
-    const { release, read } = holdView(db);
+    const { release, read } = await holdView(db);
     await db.write.run(INSERT_BYTES, [1024 * KIB]);
     await delay(WAL_LOOK_MS);
     await db.write.run(INSERT, ['before']);
@@ -239,12 +239,18 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
   });
 });
 
-/** A reader whose view keeps the WAL from being emptied, until `release` is called. */
-function holdView(db: Database): { release: () => void; read: Promise<void> } {
-  const { promise, resolve } = Promise.withResolvers<void>();
+/**
+ * A reader whose view keeps the WAL from being emptied, until `release` is called. It has begun when this resolves: a view
+ * that began after the next write would let a checkpoint copy that write before the disk is full.
+ */
+async function holdView(db: Database): Promise<{ release: () => void; read: Promise<void> }> {
+  const begun = Promise.withResolvers<void>();
+  const end = Promise.withResolvers<void>();
   const read = db.read.snapshot(async (r) => {
     await r.all('SELECT count(*) FROM t');
-    await promise;
+    begun.resolve();
+    await end.promise;
   });
-  return { release: resolve, read };
+  await Promise.race([begun.promise, read]);
+  return { release: end.resolve, read };
 }
