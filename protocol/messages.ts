@@ -15,7 +15,7 @@ export interface MessageDefinition {
 }
 
 /**
- * Every message of protocol version 1. SPEC.md describes them in the same tables, and tests hold the two together:
+ * Every message of protocol version 2. SPEC.md describes them in the same tables, and tests hold the two together:
  * a change here without a new version fails.
  */
 export const MESSAGES = {
@@ -59,8 +59,8 @@ export const MESSAGES = {
     size: 'small',
     fields: {
       path: 'text',
-      /** 8 random bytes; every page and node hash of this snapshot is seeded with them. */
-      seed: 'bytes',
+      /** 16 secret random bytes: the key of every hash of this snapshot. */
+      key: 'bytes',
       hash: 'u8',
       compression: 'u8',
       /** Host name and absolute path of the replica, to notice swapped arguments and one file on both sides. */
@@ -223,8 +223,11 @@ export type MessageOf<N extends MessageName> = { type: N } & Fields<(typeof MESS
 export type Message = { [N in MessageName]: MessageOf<N> }[MessageName];
 
 /** Values of `hash` in `open` and `replicate`. */
-export const HASH_ALGORITHMS = { xxh64: 1, sha256: 2 } as const;
+export const HASH_ALGORITHMS = { xxh64: 1, sha256: 2, 'nh-siphash': 3 } as const;
 export type HashAlgorithm = keyof typeof HASH_ALGORITHMS;
+
+/** The one that nobody has to choose. */
+export const DEFAULT_HASH: HashAlgorithm = 'nh-siphash';
 
 /** Values of `compression` in `open` and `replicate`: what the origin may do to page batches. */
 export const COMPRESSION_MODES = { none: 0, auto: 1, zstd: 2 } as const;

@@ -1,8 +1,8 @@
 /** The protocol version that this program speaks; SPEC.md lists what each version means. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** The oldest version that this program still speaks. */
-export const MIN_PROTOCOL_VERSION = 1;
+export const MIN_PROTOCOL_VERSION = 2;
 
 /** The first bytes in either direction, so that a login banner or another program is told from a peer at once. */
 export const PREAMBLE = 'sqlsync\n';

@@ -96,9 +96,10 @@ export const SYNC_OPTIONS = {
     describe: 'auto: all over SSH, only deltas between local files',
   },
   hash: {
-    choices: ['xxh64', 'sha256'],
-    default: 'xxh64',
-    describe: 'sha256 resists crafted collisions and is slower',
+    choices: ['nh-siphash', 'sha256', 'xxh64'],
+    default: 'nh-siphash',
+    describe:
+      'How pages are compared: sha256 is longer and slower; xxh64 is for origins that nobody hostile writes',
   },
   reader: {
     choices: ['file', 'dbpage'],

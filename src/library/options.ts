@@ -41,7 +41,7 @@ const numberBetween =
 const milliseconds = numberBetween(0, MAX_MS, 'a whole number of milliseconds');
 
 const COMMON = {
-  hash: oneOf('xxh64', 'sha256'),
+  hash: oneOf('nh-siphash', 'sha256', 'xxh64'),
   busyTimeoutMs: milliseconds,
   idleTimeoutMs: milliseconds,
   maxTimeMs: numberBetween(1, MAX_MS, 'a whole number of milliseconds'),

@@ -1,22 +1,17 @@
 import { BLOCK_BYTES } from '../../protocol/limits.ts';
-import { bitmapBytes, blockHashBytes, blocksPerPage } from '../../protocol/page-batch.ts';
+import { bitmapBytes, blocksPerPage } from '../../protocol/page-batch.ts';
 import type { BatchPage } from '../../protocol/page-batch.ts';
-import { blockHashAt, hashBlocks } from './block-hash.ts';
+import { blockHashAt } from './block-hash.ts';
 
 /** A page of which more than this part changed travels whole: the bitmap and block hashes would not pay. */
 const FULL_PAGE_RATIO = 0.75;
 
-/** Block hashes of the page at hand; only of use within one call. */
-let hashes = new Uint8Array(0);
-
 /**
  * The page as a delta against the version whose block hashes the peer sent, or whole where most of it changed.
- * `oldHashes` are `blockHashBytes(page.length)` bytes.
+ * `hashes` are those of the page, `oldHashes` those of that version: `blockHashBytes(page.length)` bytes each.
  */
-export function makeDelta(page: Uint8Array, oldHashes: Uint8Array): BatchPage {
+export function makeDelta(page: Uint8Array, hashes: Uint8Array, oldHashes: Uint8Array): BatchPage {
   const blocks = blocksPerPage(page.length);
-  if (hashes.length !== blockHashBytes(page.length)) hashes = new Uint8Array(blockHashBytes(page.length));
-  hashBlocks(page, hashes, 0);
   const bitmap = new Uint8Array(bitmapBytes(page.length));
   const changed: number[] = [];
   for (let block = 0; block < blocks; block++) {

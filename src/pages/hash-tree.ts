@@ -188,16 +188,9 @@ export class HashTree {
     const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
     for (let from = first; from < end; from += step) {
       const count = Math.min(step, end - from);
-      const run = this.#readPages(pageNumber(from + 1), count);
-      for (let i = 0; i < count; i++) {
-        const bytes = run.subarray(i * pageSize, (i + 1) * pageSize);
-        this.#hasher.hashPage(
-          pageNumber(from + i + 1),
-          bytes,
-          out,
-          offset + (from - first + i) * this.hashBytes,
-        );
-      }
+      const page = pageNumber(from + 1);
+      const run = this.#readPages(page, count);
+      this.#hasher.hashPages(page, run, out, offset + (from - first) * this.hashBytes);
     }
   }
 }

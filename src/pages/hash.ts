@@ -1,67 +1,112 @@
 import { createHash } from 'node:crypto';
 import xxhash from 'xxhash-wasm';
+import { BLOCK_BYTES } from '../../protocol/limits.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
+import { KEYED_HASH_BYTES, KeyedHash } from '../sqlite/keyed-hash.ts';
 import { maskedFirstPage } from './header.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
-import { lockBytePage } from './page-types.ts';
+import { lockBytePage, pageNumber } from './page-types.ts';
+
+export { HASH_KEY_BYTES } from '../sqlite/keyed-hash.ts';
 
 const xx = await xxhash();
 
-/** Bytes of the seed that the replica agent chooses for each sync. */
-export const SEED_BYTES = 8;
-
-/** Seeded hashes of pages and nodes. Both sides of a sync make the same one from `open`'s algorithm and seed. */
+/**
+ * Keyed hashes of pages, nodes and blocks. Both sides of a sync make the same ones from `open`'s algorithm and key.
+ */
 export interface PageHasher {
   readonly pageSize: PageSize;
-  /** Bytes of one hash: 8 (xxh64) or 16 (sha256, cut to 128 bits). */
+  /** Bytes of one hash: 8 (nh-siphash, xxh64) or 16 (sha256, cut to 128 bits). */
   readonly hashBytes: number;
-  /** Writes the hash of `bytes` to `out` at `offset`. */
+  /** Writes the hash of `bytes`, at most a page, to `out` at `offset`. */
   hash(bytes: Uint8Array, out: Uint8Array, offset: number): void;
   /** The same for a page: without the file's own header bytes, and of zeros for the lock-byte page. */
   hashPage(page: PageNumber, bytes: Uint8Array, out: Uint8Array, offset: number): void;
+  /** The same for consecutive pages from `first` on; their hashes follow each other. */
+  hashPages(first: PageNumber, bytes: Uint8Array, out: Uint8Array, offset: number): void;
+  /** Writes the block hashes of one page or more to `out` at `offset`. The same for every algorithm. */
+  hashBlocks(bytes: Uint8Array, out: Uint8Array, offset: number): void;
 }
 
-/** A hasher for pages of `size` bytes under `seed` (8 bytes). */
-export function createPageHasher(algorithm: HashAlgorithm, seed: Uint8Array, size: PageSize): PageHasher {
-  const { hashBytes, hash } = algorithm === 'xxh64' ? xxh64(seed) : sha256(seed);
+/** A hasher for pages of `size` bytes under `key` (`HASH_KEY_BYTES`). */
+export function createPageHasher(algorithm: HashAlgorithm, key: Uint8Array, size: PageSize): PageHasher {
+  const { hashBytes, hash, hashEach } = HASHES[algorithm](key, size);
   const locked = lockBytePage(size);
   const zeros = new Uint8Array(size);
+  let blockHash: KeyedHash | undefined;
+  function hashPage(page: PageNumber, bytes: Uint8Array, out: Uint8Array, offset: number): void {
+    if (page === 1) hash(maskedFirstPage(bytes), out, offset);
+    else hash(page === locked ? zeros : bytes, out, offset);
+  }
   return {
     pageSize: size,
     hashBytes,
     hash,
-    hashPage(page, bytes, out, offset) {
-      if (page === 1) hash(maskedFirstPage(bytes), out, offset);
-      else hash(page === locked ? zeros : bytes, out, offset);
+    hashPage,
+    hashPages(first, bytes, out, offset) {
+      hashEach(bytes, size, out, offset);
+      for (const page of [pageNumber(1), locked]) {
+        const index = page - first;
+        if (index < 0 || index * size >= bytes.length) continue;
+        hashPage(page, bytes.subarray(index * size, (index + 1) * size), out, offset + index * hashBytes);
+      }
+    },
+    hashBlocks(bytes, out, offset) {
+      blockHash ??= new KeyedHash(key, BLOCK_BYTES);
+      blockHash.hashBlocks(bytes, out, offset);
     },
   };
 }
 
-type Hash = Pick<PageHasher, 'hashBytes' | 'hash'>;
+interface Hash extends Pick<PageHasher, 'hashBytes' | 'hash'> {
+  /** Hashes consecutive parts of `unit` bytes. */
+  readonly hashEach: (bytes: Uint8Array, unit: number, out: Uint8Array, offset: number) => void;
+}
 
-function xxh64(seed: Uint8Array): Hash {
+const HASHES: Readonly<Record<HashAlgorithm, (key: Uint8Array, maxBytes: number) => Hash>> = {
+  'nh-siphash': nhSiphash,
+  sha256,
+  xxh64,
+};
+
+function nhSiphash(key: Uint8Array, maxBytes: number): Hash {
+  const keyed = new KeyedHash(key, maxBytes);
+  return {
+    hashBytes: KEYED_HASH_BYTES,
+    hash: (bytes, out, offset) => keyed.hash(bytes, out, offset),
+    hashEach: (bytes, unit, out, offset) => keyed.hashEach(bytes, unit, out, offset),
+  };
+}
+
+/** Its seed, the first half of the key, does not protect it: docs/security.md, "Collisions". */
+function xxh64(key: Uint8Array): Hash {
   // Runs of pages are hashed into one array: a view for each page would cost as much as the hash.
   let lastOut: Uint8Array = new Uint8Array(0);
   let view = new DataView(lastOut.buffer);
-  const seedValue = new DataView(seed.buffer, seed.byteOffset, SEED_BYTES).getBigUint64(0, true);
-  return {
-    hashBytes: 8,
-    hash(bytes, out, offset) {
-      if (out !== lastOut) {
-        lastOut = out;
-        view = new DataView(out.buffer, out.byteOffset, out.byteLength);
-      }
-      view.setBigUint64(offset, xx.h64Raw(bytes, seedValue), true);
-    },
-  };
+  const seed = new DataView(key.buffer, key.byteOffset, key.byteLength).getBigUint64(0, true);
+  return oneByOne(8, (bytes, out, offset) => {
+    if (out !== lastOut) {
+      lastOut = out;
+      view = new DataView(out.buffer, out.byteOffset, out.byteLength);
+    }
+    view.setBigUint64(offset, xx.h64Raw(bytes, seed), true);
+  });
 }
 
-function sha256(seed: Uint8Array): Hash {
+function sha256(key: Uint8Array): Hash {
+  return oneByOne(16, (bytes, out, offset) => {
+    const digest = createHash('sha256').update(key).update(bytes).digest();
+    out.set(digest.subarray(0, 16), offset);
+  });
+}
+
+function oneByOne(hashBytes: number, hash: PageHasher['hash']): Hash {
   return {
-    hashBytes: 16,
-    hash(bytes, out, offset) {
-      const digest = createHash('sha256').update(seed).update(bytes).digest();
-      out.set(digest.subarray(0, 16), offset);
+    hashBytes,
+    hash,
+    hashEach(bytes, unit, out, offset) {
+      for (let at = 0; at < bytes.length; at += unit, offset += hashBytes)
+        hash(bytes.subarray(at, at + unit), out, offset);
     },
   };
 }

@@ -11,7 +11,7 @@ import {
 import type { Stats } from 'node:fs';
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
-import { createPageHasher } from './hash.ts';
+import { createPageHasher, HASH_KEY_BYTES } from './hash.ts';
 import type { PageHasher } from './hash.ts';
 import { HeldPages } from './held-pages.ts';
 import { removeUnusable } from './leftovers.ts';
@@ -31,7 +31,8 @@ const HASHES_BYTES = GROUP_PAGES * HASH_BYTES;
 /** Neighbouring pages are written, and read back, at once up to this. */
 const RUN_BYTES = 1024 * 1024;
 
-const NO_SEED = new Uint8Array(8);
+/** These hashes find damage by accident; what was chosen to hide from them meets the root hash. */
+const NO_KEY = new Uint8Array(HASH_KEY_BYTES);
 
 /**
  * Pages that wait beside a replica until all of them are there and checked: a sparse file in which each page has its
@@ -95,7 +96,7 @@ export class Spool {
     this.pageSize = size;
     this.#path = path;
     this.#descriptor = descriptor;
-    this.#hasher = createPageHasher('xxh64', NO_SEED, size);
+    this.#hasher = createPageHasher('xxh64', NO_KEY, size);
     const most = Math.min(GROUP_PAGES, Math.max(1, RUN_BYTES / size));
     this.#run = new Uint8Array(most * size);
     this.#runHashes = new Uint8Array(most * HASH_BYTES);

@@ -13,8 +13,8 @@ import { SqlsyncError } from '../errors.ts';
  *     <package root>/prebuilds/<platform>-<arch>[-musl]/…             carried by the published package
  *     ${XDG_CACHE_HOME:-~/.cache}/sqlsync/binding/<key>/…             a copy, so that the next `npm ci` need not compile
  *
- * The key names everything that decides the bytes (sources and flags), so that a binding of another better-sqlite3
- * is never loaded: its JavaScript and its binary share a private interface.
+ * The key names everything that decides the bytes (sources and flags), so that a binding of another better-sqlite3, or
+ * of other sources of our own, is never loaded: its JavaScript and its binary share a private interface.
  */
 export const BINDING_NAME = 'sqlsync_sqlite3.node';
 
@@ -25,11 +25,17 @@ export interface BindingRecipe {
   readonly betterSqliteRoot: string;
   /** Folders with the headers of Node-API and of its C++ wrapper. */
   readonly includeDirs: readonly string[];
-  /** Arguments for SQLite itself (C), for better-sqlite3's addon (C++), and for linking both. */
+  /** Arguments for SQLite itself (C), for better-sqlite3's addon (C++), for our own sources (C), and for linking all. */
   readonly cFlags: readonly string[];
   readonly cxxFlags: readonly string[];
+  readonly nativeFlags: readonly string[];
   readonly linkFlags: readonly string[];
+  /** Our own sources. */
+  readonly nativeSources: readonly string[];
 }
+
+/** Our own part of the binding: the addon, and the hash that it gives to JavaScript. */
+const NATIVE_FILES = ['addon.c', 'keyed-hash.c', 'keyed-hash.h'];
 
 export function bindingRecipe(): BindingRecipe {
   const betterSqlite = installedPackage('better-sqlite3');
@@ -44,14 +50,20 @@ export function bindingRecipe(): BindingRecipe {
     'NAPI_VERSION=10',
     'NAPI_DISABLE_CPP_EXCEPTIONS',
     'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
+    // Node.js finds our addon.c under these names, which calls better-sqlite3's initializer under its new one.
+    'napi_register_module_v1=sqlsync_better_sqlite3_init',
+    'node_api_module_get_api_version_v1=sqlsync_better_sqlite3_api_version',
   ];
   const cxxFlags = ['-O2', '-std=c++20', ...shared, ...addonDefines.map((define) => `-D${define}`)];
+  const nativeFlags = ['-O3', '-std=c11', '-Wall', '-Wextra', ...shared, '-DNAPI_VERSION=10'];
   const linkFlags = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : ['-Wl,-Bsymbolic'];
   linkFlags.push('-lpthread', '-ldl', '-lm');
 
   const versions = [betterSqlite.version, addonApi.version, apiHeaders.version];
+  const native = NATIVE_FILES.map((name) => join(nativeFolder(), name));
+  const texts = native.map((file) => readFileSync(file, 'utf8'));
   const hash = createHash('sha256')
-    .update(JSON.stringify([versions, cFlags, cxxFlags, linkFlags]))
+    .update(JSON.stringify([versions, cFlags, cxxFlags, nativeFlags, linkFlags, texts]))
     .digest('hex');
   return {
     key: `${platformName()}-${betterSqlite.version}-${hash.slice(0, 12)}`,
@@ -59,8 +71,15 @@ export function bindingRecipe(): BindingRecipe {
     includeDirs: [join(apiHeaders.root, 'include'), addonApi.root],
     cFlags,
     cxxFlags,
+    nativeFlags,
     linkFlags,
+    nativeSources: native.filter((file) => file.endsWith('.c')),
   };
+}
+
+/** The folder with our own C sources, which the published package carries too. */
+function nativeFolder(): string {
+  return join(packageRoot(), 'src', 'sqlite', 'native');
 }
 
 /** Where a binding is built to. SQLSYNC_BINDING_DIR moves it, for an installation that its user cannot write to. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
 import { SqlsyncError } from '../errors.ts';
@@ -11,16 +12,32 @@ export type RawDatabase = BetterSqlite3.Database;
 
 export type RawOptions = Omit<BetterSqlite3.Options, 'nativeBinding'>;
 
+/** The functions of `native/addon.c`. They throw RangeError where an array is too short. */
+export interface NativeHash {
+  /** Writes 8 bytes to `out` at `offset` for each of the `count` runs of `unit` bytes at the start of `bytes`. */
+  readonly keyedHashEach: (
+    key: Uint8Array,
+    bytes: Uint8Array,
+    unit: number,
+    count: number,
+    out: Uint8Array,
+    offset: number,
+  ) => void;
+  /** Writes 3 bytes to `out` at `offset` for each two blocks of 128 bytes. */
+  readonly keyedHashBlocks: (key: Uint8Array, bytes: Uint8Array, out: Uint8Array, offset: number) => void;
+}
+
 export interface Binding {
   readonly Database: typeof BetterSqlite3;
   /** The .node file, to be passed as `nativeBinding` at every open. */
   readonly path: string;
+  readonly hash: NativeHash;
 }
 
 let loaded: Binding | undefined;
 
 /**
- * Finds our native binding and proves, once, that `sqlite_dbpage` answers.
+ * Finds our native binding and proves, once, that `sqlite_dbpage` answers and that the hash is right.
  * Throws NODE_UNSUPPORTED, BINDING_MISSING or BINDING_BROKEN, each with the command to run next.
  */
 export function loadBinding(): Binding {
@@ -28,8 +45,7 @@ export function loadBinding(): Binding {
   // Before anything native is touched: a too old Node.js does not throw but crash.
   requireSupportedNode();
   const path = findBinding();
-  proveDbpage(path);
-  loaded = { Database: BetterSqlite3, path };
+  loaded = { Database: BetterSqlite3, path, hash: proveBinding(path) };
   return loaded;
 }
 
@@ -58,16 +74,12 @@ function findBinding(): string {
   });
 }
 
-function proveDbpage(path: string): void {
+function proveBinding(path: string): NativeHash {
   try {
-    const database = new BetterSqlite3(':memory:', { nativeBinding: path });
-    try {
-      database.exec('CREATE TABLE t (x)');
-      const pages = database.prepare('SELECT max(pgno) FROM sqlite_dbpage').pluck().get();
-      if (pages !== 2) throw new Error(`sqlite_dbpage counts ${String(pages)} pages where there are 2`);
-    } finally {
-      database.close();
-    }
+    proveDbpage(path);
+    const native = createRequire(import.meta.url)(path) as Partial<NativeHash>;
+    proveHash(native);
+    return native;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new SqlsyncError('BINDING_BROKEN', `The SQLite binding ${path} does not work: ${reason}`, {
@@ -75,6 +87,30 @@ function proveDbpage(path: string): void {
       cause: error,
     });
   }
+}
+
+function proveDbpage(path: string): void {
+  const database = new BetterSqlite3(':memory:', { nativeBinding: path });
+  try {
+    database.exec('CREATE TABLE t (x)');
+    const pages = database.prepare('SELECT max(pgno) FROM sqlite_dbpage').pluck().get();
+    if (pages !== 2) throw new Error(`sqlite_dbpage counts ${String(pages)} pages where there are 2`);
+  } finally {
+    database.close();
+  }
+}
+
+/** The hash of 33 bytes of 1 under a key of zeros, which a compiler at fault would not find. */
+const KNOWN_HASH = 'b0f58c633a1dcb89';
+
+function proveHash(native: Partial<NativeHash>): asserts native is NativeHash {
+  const { keyedHashEach, keyedHashBlocks } = native;
+  if (keyedHashEach === undefined || keyedHashBlocks === undefined)
+    throw new Error('it has no function that hashes pages');
+  const hash = Buffer.alloc(8);
+  keyedHashEach(new Uint8Array(64), new Uint8Array(33).fill(1), 33, 1, hash, 0);
+  const found = hash.toString('hex');
+  if (found !== KNOWN_HASH) throw new Error(`its hash of known bytes is ${found}, not ${KNOWN_HASH}`);
 }
 
 /** Only a checkout has the TypeScript sources and npm scripts to build with. */

@@ -10,7 +10,7 @@ import {
   rmSync,
   statSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
 import { BINDING_NAME, bindingRecipe, builtBindingPath, cachedBindingPath } from './binding-path.ts';
 import type { BindingRecipe } from './binding-path.ts';
@@ -33,7 +33,8 @@ export interface BuildBindingOptions {
 }
 
 /**
- * Makes sure that our native binding is there: better-sqlite3's own sources, compiled with `sqlite_dbpage`.
+ * Makes sure that our native binding is there: better-sqlite3's own sources, compiled with `sqlite_dbpage`, and the hash
+ * of pages in `native/`.
  * Needs a C and a C++ compiler and nothing else: no download, no node-gyp, no headers of Node.js.
  * A binding appears at its place only after it has answered, and in one step (rename), so that processes
  * which build at the same time do not disturb each other.
@@ -61,7 +62,7 @@ export async function buildBinding(options: BuildBindingOptions = {}): Promise<B
         return { path, origin: 'cache' };
       }
     }
-    log('Compiling the SQLite binding: about a minute, once for each version of better-sqlite3');
+    log('Compiling the SQLite binding: about a minute, once for each version of its sources');
     await compile(recipe, workDir, built, env);
     const failure = await proofFailure(recipe, built);
     if (failure !== undefined) {
@@ -101,11 +102,19 @@ async function compile(
   const addonObject = join(workDir, 'better_sqlite3.o');
   const includes = [...recipe.includeDirs, sqliteDir].map((folder) => `-I${folder}`);
   const addonSource = join(recipe.betterSqliteRoot, 'src', 'better_sqlite3.cpp');
+  const native = recipe.nativeSources.map((source) => ({
+    source,
+    object: join(workDir, `${basename(source)}.o`),
+  }));
   await Promise.all([
     runCompiler(cc, [...recipe.cFlags, '-c', join(sqliteDir, 'sqlite3.c'), '-o', sqliteObject], env),
     runCompiler(cxx, [...recipe.cxxFlags, ...includes, '-c', addonSource, '-o', addonObject], env),
+    ...native.map(({ source, object }) =>
+      runCompiler(cc, [...recipe.nativeFlags, ...includes, '-c', source, '-o', object], env),
+    ),
   ]);
-  await runCompiler(cxx, ['-shared', '-o', output, addonObject, sqliteObject, ...recipe.linkFlags], env);
+  const objects = [...native.map(({ object }) => object), addonObject, sqliteObject];
+  await runCompiler(cxx, ['-shared', '-o', output, ...objects, ...recipe.linkFlags], env);
 }
 
 /** $CC and $CXX may carry arguments, as in `ccache gcc`. */
@@ -145,6 +154,8 @@ async function proofFailure(recipe: BindingRecipe, path: string): Promise<string
   const script = `
     const [betterSqlite, nativeBinding] = process.argv.slice(1);
     const database = new (require(betterSqlite))(':memory:', { nativeBinding });
+    const hash = new Uint8Array(8);
+    require(nativeBinding).keyedHashEach(new Uint8Array(32), Uint8Array.of(1), 1, 1, hash, 0);
     database.exec('CREATE TABLE t (x)');
     process.stdout.write('pages: ' + database.prepare('SELECT max(pgno) FROM sqlite_dbpage').pluck().get());`;
   const { status, output } = await run(

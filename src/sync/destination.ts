@@ -13,8 +13,8 @@ export interface Destination {
   readonly isNew: boolean;
   /** There are pages to compare with. */
   readonly hasOldPages: boolean;
-  /** The seed of hashes that are known already; undefined for a new one. */
-  readonly seed?: Uint8Array | undefined;
+  /** The key of hashes that are known already; undefined for a new one. */
+  readonly key?: Uint8Array | undefined;
   readonly warnings: readonly string[];
   /** The copy that there is, and its pages; undefined where there is none, or its loss is what was asked for. */
   copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;

@@ -6,8 +6,8 @@ import { NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
 /** What there is to choose where a snapshot is only looked at. */
 export interface ReadRequest {
   readonly path: string;
-  /** 8 bytes. */
-  readonly seed: Uint8Array;
+  /** Of the hashes. */
+  readonly key: Uint8Array;
   readonly hash: HashAlgorithm;
   readonly busyTimeoutMs: number;
   readonly idleTimeoutMs: number;

@@ -6,7 +6,8 @@ import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '.
 import type { CompressionMode, Message, MessageOf } from '../../protocol/messages.ts';
 import { fromGaps } from '../../protocol/page-batch.ts';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
-import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
+import { createPageHasher, HASH_KEY_BYTES } from '../pages/hash.ts';
+import type { PageHasher } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
@@ -86,6 +87,12 @@ export async function serveOrigin(
   }
 }
 
+interface SessionParts {
+  readonly hasher: PageHasher;
+  readonly compression: CompressionMode;
+  readonly limits: SnapshotLimits;
+}
+
 class OriginSession {
   readonly #connection: Connection;
   readonly #options: OriginOptions;
@@ -111,13 +118,13 @@ class OriginSession {
       hash === undefined ||
       compression === undefined ||
       reader === undefined ||
-      open.seed.length !== SEED_BYTES
+      open.key.length !== HASH_KEY_BYTES
     ) {
       throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
     const { snapshot, restoring } = await openSnapshot(open, reader, options);
     try {
-      const hasher = createPageHasher(hash, open.seed, snapshot.pageSize);
+      const hasher = createPageHasher(hash, open.key, snapshot.pageSize);
       const tree = new HashTree({
         pageCount: snapshot.pageCount,
         hasher,
@@ -146,7 +153,7 @@ class OriginSession {
         notes,
         pageCount: snapshot.pageCount,
       });
-      return new OriginSession(connection, options, snapshot, tree, { compression, limits: open });
+      return new OriginSession(connection, options, snapshot, tree, { hasher, compression, limits: open });
     } catch (error) {
       snapshot.close();
       throw error;
@@ -158,13 +165,13 @@ class OriginSession {
     options: OriginOptions,
     snapshot: OriginSnapshot,
     tree: HashTree,
-    { compression, limits }: { compression: CompressionMode; limits: SnapshotLimits },
+    { hasher, compression, limits }: SessionParts,
   ) {
     this.#connection = connection;
     this.#options = options;
     this.#snapshot = snapshot;
     this.#tree = tree;
-    this.#pages = new PageServer(snapshot, tree, compression);
+    this.#pages = new PageServer(snapshot, tree, hasher, compression);
     this.#passes = new HashPasses(connection, tree);
     this.#unwatch = watchSnapshot(snapshot, limits, {
       onOver: () => this.#end(),

@@ -6,6 +6,7 @@ import type { HashAlgorithm, Message, MessageOf, Phase } from '../../protocol/me
 import { toGaps } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
 import { createPageHasher } from '../pages/hash.ts';
+import type { PageHasher } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import type { PageSink, PageSource } from '../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../pages/page-types.ts';
@@ -31,7 +32,8 @@ export interface PageCopyOptions {
   readonly sink: PageSink;
   readonly snapshot: MessageOf<'snapshot'>;
   readonly pageSize: PageSize;
-  readonly seed: Uint8Array;
+  /** The key of hashes. */
+  readonly key: Uint8Array;
   /** Id of the question for the first hashes, where it was sent with `open`; else 0. */
   readonly firstId: number;
   readonly hash: HashAlgorithm;
@@ -43,7 +45,7 @@ export interface PageCopyOptions {
 
 /**
  * The root hashes differ although every page was checked: a difference hid behind an equal hash prefix (2^-40), or a
- * page was damaged in memory. A new attempt has a new seed.
+ * page was damaged in memory. A new attempt has a new key.
  */
 export class RootMismatchError extends SqlsyncError {
   constructor() {
@@ -78,6 +80,7 @@ export class PageCopy {
   readonly #options: PageCopyOptions;
   readonly #connection: Connection;
   readonly #sink: PageSink;
+  readonly #hasher: PageHasher;
   #tree: HashTree;
   #walk: TreeWalk;
   readonly #pages: PageExchange;
@@ -99,8 +102,9 @@ export class PageCopy {
     this.#sink = options.sink;
     this.#topId = options.firstId;
     this.#nextId = options.firstId + 1;
+    this.#hasher = createPageHasher(options.hash, options.key, options.pageSize);
     [this.#tree, this.#walk] = this.#newWalk();
-    this.#pages = new PageExchange(options.connection, options.sink, options.pageSize);
+    this.#pages = new PageExchange(options.connection, options.sink, this.#hasher);
   }
 
   get counts(): {
@@ -157,10 +161,10 @@ export class PageCopy {
   }
 
   #newWalk(): [HashTree, TreeWalk] {
-    const { snapshot, pageSize, seed, hash } = this.#options;
+    const { snapshot, pageSize } = this.#options;
     const { old } = this.#sink;
+    const hasher = this.#hasher;
     const present = Math.min(old?.pageCount ?? 0, snapshot.pageCount);
-    const hasher = createPageHasher(hash, seed, pageSize);
     if (hasher.hashBytes !== snapshot.hashBytes) {
       throw new SqlsyncError(
         'PROTOCOL',

@@ -5,7 +5,7 @@ import { blockHashBytes, decodeBatch, encodeWanted, maxBatchBytes } from '../../
 import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
 import { applyDelta } from '../pages/delta.ts';
-import { hashBlocks } from '../pages/block-hash.ts';
+import type { PageHasher } from '../pages/hash.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
 import { parseHeader } from '../pages/header.ts';
 import { readScattered } from '../pages/page-source.ts';
@@ -33,7 +33,7 @@ interface Expected extends WantedPage {
 /** Pages that were asked for at once. */
 interface Request {
   readonly pages: readonly Expected[];
-  /** The old versions one after another. */
+  /** The old versions of all of them, one after another; undefined where all come whole. */
   readonly versions: Uint8Array | undefined;
 }
 
@@ -55,6 +55,7 @@ export class PageExchange {
   deltas = 0;
   readonly #connection: Connection;
   readonly #sink: PageSink;
+  readonly #hasher: PageHasher;
   readonly #pageSize: PageSize;
   readonly #requests = new Map<number, Request>();
   /** Memory for old versions, used again and again. */
@@ -64,10 +65,11 @@ export class PageExchange {
   /** Pages that were asked for as deltas and have come, in whatever form. */
   #deltasTried = 0;
 
-  constructor(connection: Connection, sink: PageSink, pageSize: PageSize) {
+  constructor(connection: Connection, sink: PageSink, hasher: PageHasher) {
     this.#connection = connection;
     this.#sink = sink;
-    this.#pageSize = pageSize;
+    this.#hasher = hasher;
+    this.#pageSize = hasher.pageSize;
   }
 
   /** True while pages are under way. */
@@ -120,13 +122,11 @@ export class PageExchange {
   }
 
   #sendGetPages(request: Request): void {
-    const wanted = request.pages;
+    const { pages: wanted, versions } = request;
     const pageSize = this.#pageSize;
-    const perPage = blockHashBytes(pageSize);
-    const withBlocks = wanted.filter((page) => page.old !== undefined);
-    const blockHashes = new Uint8Array(withBlocks.length * perPage);
-    for (const [i, page] of withBlocks.entries())
-      if (page.old !== undefined) hashBlocks(page.old, blockHashes, i * perPage);
+    const blockHashes = new Uint8Array(versions === undefined ? 0 : wanted.length * blockHashBytes(pageSize));
+    if (versions !== undefined)
+      this.#hasher.hashBlocks(versions.subarray(0, wanted.length * pageSize), blockHashes, 0);
     const id = this.#nextId++;
     this.#requests.set(id, request);
     this.#outstandingBytes += wanted.length * pageSize;

@@ -5,6 +5,7 @@ import { blockHashBytes, decodeWanted, encodeBatch } from '../../protocol/page-b
 import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../errors.ts';
 import { makeDelta } from '../pages/delta.ts';
+import type { PageHasher } from '../pages/hash.ts';
 import type { HashTree } from '../pages/hash-tree.ts';
 import { readScattered } from '../pages/page-source.ts';
 import type { PageSource } from '../pages/page-source.ts';
@@ -19,12 +20,14 @@ const AUTO_COMPRESS_BYTES = 32 * 1024 * 1024;
 export class PageServer {
   readonly #snapshot: PageSource;
   readonly #tree: HashTree;
+  readonly #hasher: PageHasher;
   readonly #compression: CompressionMode;
   #wholePageBytes = 0;
 
-  constructor(snapshot: PageSource, tree: HashTree, compression: CompressionMode) {
+  constructor(snapshot: PageSource, tree: HashTree, hasher: PageHasher, compression: CompressionMode) {
     this.#snapshot = snapshot;
     this.#tree = tree;
+    this.#hasher = hasher;
     this.#compression = compression;
   }
 
@@ -91,12 +94,18 @@ export class PageServer {
       wanted.map(({ pageNumber: page }) => page),
       pages,
     );
+    const hashes = new Uint8Array(wanted.length * hashBytes);
+    this.#hasher.hashBlocks(pages, hashes, 0);
     let at = 0;
     return wanted.map(({ hasBlocks }, i): BatchPage => {
       const page = pages.subarray(i * pageSize, (i + 1) * pageSize);
       if (!hasBlocks) return { bitmap: undefined, data: page };
       at += hashBytes;
-      return makeDelta(page, blockHashes.subarray(at - hashBytes, at));
+      return makeDelta(
+        page,
+        hashes.subarray(i * hashBytes, (i + 1) * hashBytes),
+        blockHashes.subarray(at - hashBytes, at),
+      );
     });
   }
 

@@ -5,7 +5,7 @@ import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, LEVEL_TOP, OUTCOMES, READERS } from '../../protocol/messages.ts';
 import type { CompressionMode, HashAlgorithm, MessageOf, Reader } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../errors.ts';
-import { SEED_BYTES } from '../pages/hash.ts';
+import { HASH_KEY_BYTES } from '../pages/hash.ts';
 import { hostName, systemFileId } from '../pages/machine.ts';
 import { ownerOf } from '../pages/ownership.ts';
 import type { PageSink, SinkTarget } from '../pages/page-source.ts';
@@ -157,8 +157,8 @@ async function attemptCopy(
   destination: Destination,
   run: RunState,
 ): Promise<ReplicaResult> {
-  const seed = destination.seed ?? randomBytes(SEED_BYTES);
-  const firstId = sendOpen(connection, destination, seed, { ...options, limits: run.limits });
+  const key = destination.key ?? randomBytes(HASH_KEY_BYTES);
+  const firstId = sendOpen(connection, destination, key, { ...options, limits: run.limits });
   connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
   const snapshot = await receiveSnapshot(connection);
   connection.state = 'driving';
@@ -188,7 +188,7 @@ async function attemptCopy(
       sink,
       snapshot,
       pageSize: size,
-      seed,
+      key,
       firstId,
       hash: options.hash,
       dryRun: options.dryRun,
@@ -263,13 +263,13 @@ async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snaps
 function sendOpen(
   connection: Connection,
   destination: Destination,
-  seed: Uint8Array,
+  key: Uint8Array,
   options: CopyOptions & { readonly limits: SnapshotLimits },
 ): number {
   connection.send(
     message('open', {
       path: options.originPath,
-      seed,
+      key,
       hash: HASH_ALGORITHMS[options.hash],
       compression: COMPRESSION_MODES[options.compression],
       // What is known to be a copy of this origin is not the origin of it.

@@ -6,7 +6,9 @@ import type { RemoteOptions } from './start-agent.ts';
 
 /** What every run with an agent can be told. */
 export interface RunOptions extends RemoteOptions {
-  /** 'xxh64' (default), or 'sha256' against crafted collisions. */
+  /**
+   * How pages are compared: 'nh-siphash' (default; of `verify` 'sha256'), 'sha256', or 'xxh64' where nobody hostile writes the origin.
+   */
   readonly hash?: HashAlgorithm;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
   readonly busyTimeoutMs?: number;

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { FrameDecoder } from '../../protocol/decode.ts';
+import { DEFAULT_HASH } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { PREAMBLE, PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
-import { SEED_BYTES } from '../pages/hash.ts';
+import { HASH_KEY_BYTES } from '../pages/hash.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Connection } from './connection.ts';
 import { openToRead } from './open-to-read.ts';
@@ -128,8 +129,8 @@ async function askAgent(options: SetupOptions): Promise<AgentAnswer> {
 }
 
 function openFor({ location, idleTimeoutMs }: SetupOptions): MessageOf<'open'> {
-  const seed = randomBytes(SEED_BYTES);
-  return openToRead({ path: location.path, seed, hash: 'xxh64', busyTimeoutMs: 1000, idleTimeoutMs });
+  const key = randomBytes(HASH_KEY_BYTES);
+  return openToRead({ path: location.path, key, hash: DEFAULT_HASH, busyTimeoutMs: 1000, idleTimeoutMs });
 }
 
 function loginDetail({ found, isForced, banner }: ShellAnswer): string {

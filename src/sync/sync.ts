@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { message } from '../../protocol/encode.ts';
 import {
   COMPRESSION_MODES,
+  DEFAULT_HASH,
   HASH_ALGORITHMS,
   nameOf,
   OUTCOMES,
@@ -194,7 +195,7 @@ function plan(options: SyncOptions): Run {
     origin,
     replica,
     compression: compressionTo(farOf(origin, replica), options.compress),
-    hash: options.hash ?? 'xxh64',
+    hash: options.hash ?? DEFAULT_HASH,
     busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
     limits: {
       maxSnapshotMs: options.maxSnapshotMs ?? 0,

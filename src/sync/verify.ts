@@ -11,10 +11,10 @@ import {
   TREE_FANOUT,
 } from '../../protocol/limits.ts';
 import { OUTCOMES } from '../../protocol/messages.ts';
-import type { MessageOf } from '../../protocol/messages.ts';
+import type { HashAlgorithm, MessageOf } from '../../protocol/messages.ts';
 import { toGaps } from '../../protocol/page-batch.ts';
 import { sanitizeLine, SqlsyncError, toSqlsyncError } from '../errors.ts';
-import { createPageHasher, SEED_BYTES } from '../pages/hash.ts';
+import { createPageHasher, HASH_KEY_BYTES } from '../pages/hash.ts';
 import { pageSize } from '../pages/page-types.ts';
 import { parseLocation } from '../transport/location.ts';
 import { Connection } from './connection.ts';
@@ -68,6 +68,9 @@ const MAX_RANGES = 100_000;
 /** Differing pages of which the owners are asked for, so that the question fits a message. */
 const MAX_OWNED_PAGES = 500_000;
 
+/** Not the hash of a copy, which a verification would only repeat: 16 bytes, under a key of its own. */
+const VERIFY_HASH: HashAlgorithm = 'sha256';
+
 /** How long an agent may take to end after `close`. */
 const CLOSE_WAIT_MS = 5000;
 
@@ -77,12 +80,12 @@ const CLOSE_WAIT_MS = 5000;
  */
 export async function runVerify(options: VerifyOptions): Promise<VerifySummary> {
   const startedAt = performance.now();
-  const seed = randomBytes(SEED_BYTES);
+  const key = randomBytes(HASH_KEY_BYTES);
   const sides: Side[] = [];
   try {
     for (const location of [options.a, options.b]) sides.push(await Side.start(location, options));
     const [a, b] = sides as [Side, Side];
-    await Promise.all([a.open(seed, options), b.open(seed, options)]);
+    await Promise.all([a.open(key, options), b.open(key, options)]);
     const found = await differences(a, b);
     const objects = found.pageCount === 0 ? [] : await owners(a, b, found.first);
     const comparable = a.snapshot.pageSize === b.snapshot.pageSize;
@@ -143,12 +146,13 @@ class Side {
     return this.#snapshot;
   }
 
-  async open(seed: Uint8Array, options: VerifyOptions): Promise<void> {
+  async open(key: Uint8Array, options: VerifyOptions): Promise<void> {
+    const hash = options.hash ?? VERIFY_HASH;
     this.connection.send(
       openToRead({
         path: this.#path,
-        seed,
-        hash: options.hash ?? 'xxh64',
+        key,
+        hash,
         busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
         idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
         maxTimeMs: options.maxTimeMs,
@@ -157,10 +161,7 @@ class Side {
     const snapshot = await this.connection.receiveOnly('snapshot');
     const size = pageSize(snapshot.pageSize);
     const isPossible = size !== undefined && snapshot.pageCount <= MAX_PAGE_COUNT;
-    if (
-      !isPossible ||
-      snapshot.hashBytes !== createPageHasher(options.hash ?? 'xxh64', seed, size).hashBytes
-    ) {
+    if (!isPossible || snapshot.hashBytes !== createPageHasher(hash, key, size).hashBytes) {
       throw new SqlsyncError('PROTOCOL', `${this.location} announced a snapshot that there cannot be`);
     }
     this.#snapshot = snapshot;

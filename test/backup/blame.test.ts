@@ -16,15 +16,21 @@ import { stillIntact } from '../../src/backup/check/still-intact.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { BLOCK_BYTES } from '../../protocol/limits.ts';
 import { blockHashBytes } from '../../protocol/page-batch.ts';
-import { blockHashAt, hashBlocks } from '../../src/pages/block-hash.ts';
-import type { PageNumber } from '../../src/pages/page-types.ts';
+import { DEFAULT_HASH } from '../../protocol/messages.ts';
+import { blockHashAt } from '../../src/pages/block-hash.ts';
+import { createPageHasher } from '../../src/pages/hash.ts';
+import type { PageNumber, PageSize } from '../../src/pages/page-types.ts';
 import { change } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
-import { assertStored, backupHere, storeHere } from './store-here.ts';
+import { assertStored, backupHere, originNameOf, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
 const PAGE_BYTES = 1024;
 const DAYS = 4;
+
+/** Of all backups but the first, so that the short hashes of blocks are the same in each run. */
+const HASHER_KEY = new Uint8Array(16).fill(7);
+const HASHER = createPageHasher(DEFAULT_HASH, HASHER_KEY, PAGE_BYTES as PageSize);
 
 /** A page that every day changes. */
 const CHANGING_PAGE = 50;
@@ -150,7 +156,7 @@ interface Place {
 
 /**
  * Bytes that do not compress are in a pack as they are. There is a row a page, and each day changes two blocks of most.
- * The bytes are the same in each run: of random ones, one change in some thousand has a block whose short hash stays, so
+ * The bytes, and the key of the hashes, are the same in each run: of random ones, one change in some thousand has a block whose short hash stays, so
  * that its page comes whole and needs nothing of the days before.
  */
 async function makePlace(
@@ -193,6 +199,7 @@ async function makePlace(
     const { snapshot, pack } = await stored(origin);
     const image = images.get(snapshot.id) as Buffer;
     // A row is at the end of its page: its payload ends there, its amount lies before that.
+    if (day === 0) setCachedKey(here, origin, image);
     const end = CHANGING_PAGE * PAGE_BYTES;
     days.push({ snapshot, pack, changed: image.subarray(end - 830, end - 800) });
   }
@@ -202,6 +209,16 @@ async function makePlace(
   const image = images.get((days[0] as Day).snapshot.id) as Buffer;
   const end = CHANGING_PAGE * PAGE_BYTES;
   return { memory, here, days, other, images, unchanged: image.subarray(end - 300, end - 270) };
+}
+
+/** The cached hashes, and with them all that follow, are from now on those under `HASHER_KEY`. */
+function setCachedKey({ cache }: StoreHere, origin: string, image: Uint8Array): void {
+  const name = originNameOf(origin);
+  const cached = cache.load(name);
+  assert.ok(cached);
+  const hashes = new Uint8Array(cached.hashes.length);
+  HASHER.hashPages(1 as PageNumber, image, hashes, 0);
+  cache.save(name, { ...cached, key: HASHER_KEY, hashes });
 }
 
 /** What a row's amount is on a day; `page` is that of {@link CHANGING_PAGE} on the day before. */
@@ -283,7 +300,7 @@ function withBlockHashOf(page: Buffer, old: Uint8Array): Uint8Array {
     const changed = new Uint8Array(page);
     changed.set(amount, at);
     const hashes = new Uint8Array(blockHashBytes(PAGE_BYTES));
-    hashBlocks(changed, hashes, 0);
+    HASHER.hashBlocks(changed, hashes, 0);
     return blockHashAt(hashes, block);
   };
   const wanted = hashOf(old);

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
-import { backupHere, storeHere } from './store-here.ts';
+import { backupHere, originNameOf, storeHere } from './store-here.ts';
 
 test('a backup removes the hashes of snapshots that are forgotten, and what killed saves left, but nothing young', async (t) => {
   const folder = tempDir(t);
@@ -34,4 +35,34 @@ test('a backup removes the hashes of snapshots that are forgotten, and what kill
   assert.deepEqual(readdirSync(cache), ofB);
   assert.equal((await backupHere(here, a)).statistics.pagesAdded, 0);
   assert.ok(existsSync(join(cache, ofA)));
+});
+
+test('hashes of an older version of the cache, and what is no whole cache, are not used', async (t) => {
+  const folder = tempDir(t);
+  const here = await storeHere(new MemoryBackend(), folder);
+  const origin = join(folder, 'a.db');
+  smallDatabase(origin, { rows: 5 });
+  const first = await backupHere(here, origin);
+  const [name = ''] = readdirSync(join(folder, 'cache'));
+  const file = join(folder, 'cache', name);
+  const now = readFileSync(file);
+  // The version before had 8 bytes of seed after the id of the snapshot and the algorithm, XXH64.
+  const snapshotEnd = 8 + 32;
+  const old = [
+    Buffer.from('SQLSYNH2'),
+    now.subarray(8, snapshotEnd),
+    Buffer.of(1),
+    Buffer.alloc(8, 7),
+    now.subarray(57, -32),
+  ];
+  const body = Buffer.concat(old);
+  const unknown = Buffer.from(now.subarray(0, -32)).fill(99, snapshotEnd, snapshotEnd + 1);
+  for (const content of [body, unknown, now.subarray(0, 50), Buffer.alloc(0)]) {
+    writeFileSync(file, Buffer.concat([content, createHash('sha256').update(content).digest()]));
+    assert.equal(here.cache.load(originNameOf(origin)), undefined);
+    const next = await backupHere(here, origin);
+    assert.equal(next.statistics.pagesAdded, 0);
+    assert.equal(next.root, first.root);
+    assert.equal(here.cache.load(originNameOf(origin))?.snapshot, next.id);
+  }
 });

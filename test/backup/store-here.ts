@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { message } from '../../protocol/encode.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
+import { COMPRESSION_MODES, DEFAULT_HASH, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { Backend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
@@ -42,6 +42,11 @@ export async function storeHere(backend: Backend, folder: string, graceSeconds?:
   return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
 }
 
+/** What the hash cache knows a database by. */
+export function originNameOf(origin: string): string {
+  return `${hostname()}:${origin}`;
+}
+
 /** Adds a snapshot of a database that this process has not open. Throws SqlsyncError. */
 export async function backupHere(
   { access, cache }: StoreHere,
@@ -55,7 +60,7 @@ export async function backupHere(
     const { snapshot } = await copyIntoStore(connection, {
       access,
       cache,
-      originName: `${hostname()}:${origin}`,
+      originName: originNameOf(origin),
       tags: options.tags ?? [],
       host: options.host,
       usesParent: options.usesParent !== false,
@@ -63,7 +68,7 @@ export async function backupHere(
       verify: options.verify === true,
       copy: {
         originPath: origin,
-        hash: options.hash ?? 'xxh64',
+        hash: options.hash ?? DEFAULT_HASH,
         compression: 'auto',
         dryRun: false,
         overwrite: false,
@@ -96,7 +101,7 @@ export async function restoreHere(
       message('replicate', {
         path: target,
         originName: snapshot.path,
-        hash: HASH_ALGORITHMS.xxh64,
+        hash: HASH_ALGORITHMS[DEFAULT_HASH],
         compression: COMPRESSION_MODES.auto,
         dryRun: false,
         overwrite: true,

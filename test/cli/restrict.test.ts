@@ -16,6 +16,7 @@ import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { message } from '../../protocol/encode.ts';
+import { DEFAULT_HASH } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/connection.ts';
 import { runFarAgent } from '../../src/sync/far-agent.ts';
@@ -298,7 +299,7 @@ describe('a restricted agent', () => {
       connection.send(
         message('open', {
           path,
-          seed: new Uint8Array(8),
+          key: new Uint8Array(16),
           hash: 1,
           compression: 0,
           replicaHost: '',
@@ -426,8 +427,8 @@ test('an agent with --max-time ends a client that goes on talking, and its snaps
   const connection = new Connection(agent, 'opening', { idleTimeoutMs: 0 });
   const request = {
     path,
-    seed: new Uint8Array(8),
-    hash: 'xxh64',
+    key: new Uint8Array(16),
+    hash: DEFAULT_HASH,
     busyTimeoutMs: 0,
     idleTimeoutMs: 0,
   } as const;

@@ -317,7 +317,7 @@ test('a question for the level of a larger database, as verify has to ask it, is
   const ended = runFarAgent(far, { idleTimeoutMs: 0 });
   const connection = new Connection(near, 'opening', { idleTimeoutMs: 20_000 });
   const texts = { path: scenario.origin, replicaHost: '', replicaPath: '', replicaFileId: '' };
-  const modes = { seed: new Uint8Array(8), hash: 1, compression: 0, overwrite: false, reader: 0 };
+  const modes = { key: new Uint8Array(16), hash: 1, compression: 0, overwrite: false, reader: 0 };
   const limits = { busyTimeoutMs: 0, idleTimeoutMs: 0, maxTimeMs: 0, maxSnapshotMs: 0, maxWalGrowthBytes: 0 };
   connection.send(message('open', { ...texts, ...modes, ...limits }));
   const { pageCount } = await connection.receiveOnly('snapshot');

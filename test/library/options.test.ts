@@ -20,7 +20,7 @@ const REFUSED: Record<string, { options: unknown; says: RegExp }> = {
   },
   'a hash it does not know': {
     options: { ...PATHS, hash: 'md5' },
-    says: /hash is "md5"; expected one of xxh64, sha256/,
+    says: /hash is "md5"; expected one of nh-siphash, sha256, xxh64/,
   },
   'a negative time': {
     options: { ...PATHS, busyTimeoutMs: -1 },

@@ -5,10 +5,13 @@ import { Random } from '../../fixtures/random.ts';
 import { BLOCK_BYTES } from '../../protocol/limits.ts';
 import { blockHashBytes, blocksPerPage, decodeBatch, encodeBatch } from '../../protocol/page-batch.ts';
 import { applyDelta, makeDelta } from '../../src/pages/delta.ts';
-import { blockHashAt, hashBlocks } from '../../src/pages/block-hash.ts';
-import { naiveXxh32 } from '../protocol/xxhash.ts';
+import { blockHashAt } from '../../src/pages/block-hash.ts';
+import { createPageHasher } from '../../src/pages/hash.ts';
+import type { PageSize } from '../../src/pages/page-types.ts';
+import { NaiveKeyedHash } from '../protocol/keyed-hash.ts';
 
 const PAGE_SIZES = [512, 1024, 4096, 65536];
+const KEY = new Random(20).bytes(16);
 
 /** An old page, and a new one in which some bytes changed. */
 const changeArbitrary = fc.constantFrom(...PAGE_SIZES).chain((size) =>
@@ -21,13 +24,21 @@ const changeArbitrary = fc.constantFrom(...PAGE_SIZES).chain((size) =>
 );
 
 describe('a block hash', () => {
-  test('is the lowest 12 bits of the XXH32 of the block, two in three bytes', () => {
+  test('is the lowest 12 bits of the keyed hash of the block, two in three bytes, for every algorithm', () => {
     const page = new Random(1).bytes(1024);
+    const naive = new NaiveKeyedHash(KEY);
     const hashes = new Uint8Array(blockHashBytes(page.length) + 3);
-    hashBlocks(page, hashes, 3);
+    createPageHasher('nh-siphash', KEY, 1024 as PageSize).hashBlocks(page, hashes, 3);
     const all = hashes.subarray(3);
+    for (const algorithm of ['sha256', 'xxh64'] as const) {
+      const same = new Uint8Array(all.length);
+      createPageHasher(algorithm, KEY, 1024 as PageSize).hashBlocks(page, same, 0);
+      assert.deepEqual(same, all);
+    }
     for (let block = 0; block < blocksPerPage(page.length); block++) {
-      const full = naiveXxh32(page.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), 0);
+      const full = Number(
+        naive.hash(page.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)) & 0xffffn,
+      );
       // Bit by bit from the lowest, as the SPEC's picture of two hashes in three bytes reads.
       let packed = 0;
       for (let bit = 0; bit < 12; bit++) {
@@ -46,7 +57,7 @@ describe('a delta', () => {
       fc.property(changeArbitrary, ({ old, changes }) => {
         const page = new Uint8Array(old);
         for (const [at, xor] of changes) page[at] = (page[at] as number) ^ xor;
-        const delta = makeDelta(page, hashesOf(old));
+        const delta = makeDelta(page, hashesOf(page), hashesOf(old));
         const changed = changedBlocks(hashesOf(old), hashesOf(page));
         if (changed.length > 0.75 * blocksPerPage(page.length)) {
           assert.equal(delta.bitmap, undefined);
@@ -74,7 +85,7 @@ describe('a delta', () => {
 
   test('of an unchanged page has no block', () => {
     const page = new Random(2).bytes(4096);
-    assert.deepEqual(makeDelta(page, hashesOf(page)), {
+    assert.deepEqual(makeDelta(page, hashesOf(page), hashesOf(page)), {
       bitmap: new Uint8Array(4),
       data: new Uint8Array(0),
       group: 1,
@@ -86,9 +97,9 @@ describe('a delta', () => {
       const old = new Uint8Array(size);
       const most = blocksPerPage(size) * 0.75;
       const change = (blocks: number): Uint8Array => new Uint8Array(size).fill(1, 0, blocks * BLOCK_BYTES);
-      const delta = makeDelta(change(most), hashesOf(old));
+      const delta = makeDelta(change(most), hashesOf(change(most)), hashesOf(old));
       assert.equal(delta.bitmap === undefined ? -1 : delta.data.length, most * BLOCK_BYTES);
-      const full = makeDelta(change(most + 1), hashesOf(old));
+      const full = makeDelta(change(most + 1), hashesOf(change(most + 1)), hashesOf(old));
       assert.equal(full.bitmap, undefined);
       assert.deepEqual(full.data, change(most + 1));
     });
@@ -100,7 +111,7 @@ describe('a delta', () => {
     const hashes = hashesOf(old);
     const shifted = new Uint8Array(hashes.length + 5);
     shifted.set(hashes, 5);
-    const delta = makeDelta(page, shifted.subarray(5));
+    const delta = makeDelta(page, hashesOf(page), shifted.subarray(5));
     assert.deepEqual(delta, { bitmap: Uint8Array.of(0b100), data: page.slice(256, 384), group: 1 });
   });
 
@@ -108,7 +119,7 @@ describe('a delta', () => {
     const old = new Uint8Array(512);
     const page = collidingPage(old);
     assert.notDeepEqual(page, old);
-    const delta = makeDelta(page, hashesOf(old));
+    const delta = makeDelta(page, hashesOf(page), hashesOf(old));
     assert.ok(delta.bitmap);
     const rebuilt = new Uint8Array(old);
     applyDelta(rebuilt, delta.bitmap, delta.data);
@@ -118,7 +129,7 @@ describe('a delta', () => {
 
 function hashesOf(page: Uint8Array): Uint8Array {
   const hashes = new Uint8Array(blockHashBytes(page.length));
-  hashBlocks(page, hashes, 0);
+  createPageHasher('nh-siphash', KEY, page.length as PageSize).hashBlocks(page, hashes, 0);
   return hashes;
 }
 

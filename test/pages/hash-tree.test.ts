@@ -3,17 +3,20 @@ import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { Random } from '../../fixtures/random.ts';
+import { DEFAULT_HASH } from '../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import { createPageHasher } from '../../src/pages/hash.ts';
 import { RUN_BYTES } from '../../src/pages/file-pages.ts';
 import { HashTree } from '../../src/pages/hash-tree.ts';
 import { lockBytePage, pageCount, pageNumber, pageSize } from '../../src/pages/page-types.ts';
 import type { PageNumber, PageSize } from '../../src/pages/page-types.ts';
+import { NaiveKeyedHash } from '../protocol/keyed-hash.ts';
 import { naiveXxh64 } from '../protocol/xxhash.ts';
 
 const SIZE = pageSize(512) as PageSize;
-const SEED = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 0xf8);
-const HASH_BYTES = { xxh64: 8, sha256: 16 } as const;
+const KEY = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 0xf8, 9, 10, 11, 12, 13, 14, 15, 0xf0);
+const HASH_BYTES = { 'nh-siphash': 8, xxh64: 8, sha256: 16 } as const;
+const ALGORITHMS = Object.keys(HASH_BYTES) as HashAlgorithm[];
 
 /** Header bytes of page 1 that are zero in hashes, as SPEC.md lists them. */
 const OWN_BYTES = [18, 19, 24, 25, 26, 27, 40, 41, 42, 43, 92, 93, 94, 95, 96, 97, 98, 99];
@@ -21,7 +24,7 @@ const OWN_BYTES = [18, 19, 24, 25, 26, 27, 40, 41, 42, 43, 92, 93, 94, 95, 96, 9
 const treeArbitrary = fc.record({
   count: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 700 })),
   keptLevel: fc.integer({ min: 0, max: 3 }),
-  algorithm: fc.constantFrom<HashAlgorithm[]>('xxh64', 'sha256'),
+  algorithm: fc.constantFrom(...ALGORITHMS),
   seed: fc.integer(),
 });
 
@@ -54,13 +57,13 @@ describe('a hash tree', () => {
   });
 
   test('without pages has the hash of the empty string as its root', () => {
-    for (const algorithm of ['xxh64', 'sha256'] as const)
+    for (const algorithm of ALGORITHMS)
       assert.deepEqual(treeOf([], { algorithm }).root(), naiveHash(new Uint8Array(0), algorithm));
   });
 
   test('of one page has that page’s hash as its root', () => {
     const pages = makePages(1, 3);
-    assert.deepEqual(treeOf(pages, {}).root(), naiveLevels(pages, 'xxh64')[0]?.[0]);
+    assert.deepEqual(treeOf(pages, {}).root(), naiveLevels(pages, DEFAULT_HASH)[0]?.[0]);
   });
 
   test('does not see the header bytes that belong to the file, and sees every other byte of page 1', () => {
@@ -75,19 +78,19 @@ describe('a hash tree', () => {
   });
 
   test('hashes the lock-byte page as zeros, whatever its bytes are', () => {
-    const hasher = createPageHasher('xxh64', SEED, SIZE);
+    const hasher = createPageHasher(DEFAULT_HASH, KEY, SIZE);
     const locked = lockBytePage(SIZE);
     const out = new Uint8Array(8);
     hasher.hashPage(locked, new Uint8Array(SIZE).fill(1), out, 0);
-    assert.deepEqual(out, naiveHash(new Uint8Array(SIZE), 'xxh64'));
+    assert.deepEqual(out, naiveHash(new Uint8Array(SIZE), DEFAULT_HASH));
     hasher.hashPage(pageNumber(locked - 1), new Uint8Array(SIZE).fill(1), out, 0);
-    assert.deepEqual(out, naiveHash(new Uint8Array(SIZE).fill(1), 'xxh64'));
+    assert.deepEqual(out, naiveHash(new Uint8Array(SIZE).fill(1), DEFAULT_HASH));
   });
 
-  test('has other hashes under another seed', () => {
+  test('has other hashes under another key', () => {
     const pages = makePages(2, 5);
-    for (const algorithm of ['xxh64', 'sha256'] as const) {
-      const other = treeOf(pages, { algorithm, seed: Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 0xf9) });
+    for (const algorithm of ALGORITHMS) {
+      const other = treeOf(pages, { algorithm, key: KEY.with(7, 0xf9) });
       assert.notDeepEqual(other.root(), treeOf(pages, { algorithm }).root());
     }
   });
@@ -111,7 +114,7 @@ describe('a hash tree', () => {
     const reads: number[] = [];
     const tree = treeOf(pages, { onRead: (page) => reads.push(page) });
     for (const page of [3, 20, 1]) tree.learn(pageNumber(page), pages[page - 1] as Uint8Array);
-    assert.deepEqual(tree.root(), naiveLevels(pages, 'xxh64').at(-1)?.[0]);
+    assert.deepEqual(tree.root(), naiveLevels(pages, DEFAULT_HASH).at(-1)?.[0]);
     assert.equal(reads.length, 17);
     assert.ok(!reads.includes(3) && !reads.includes(20) && !reads.includes(1));
   });
@@ -123,7 +126,7 @@ describe('a hash tree of which only the first pages exist', () => {
     for (const present of [0, 1, 16, 17, 255, 256, 300, 700]) {
       for (const keptLevel of [0, 1, 2]) {
         const tree = treeOf(pages, { keptLevel, present });
-        const naive = naiveLevels(pages.slice(0, present), 'xxh64', 2);
+        const naive = naiveLevels(pages.slice(0, present), DEFAULT_HASH, 2);
         for (const level of [0, 1, 2]) {
           const nodes = Math.ceil(present / 16 ** level);
           for (let index = 0; index < tree.nodeCount(level); index++)
@@ -140,7 +143,7 @@ describe('a hash tree of which only the first pages exist', () => {
       const tree = treeOf(pages, { keptLevel, present: 17 });
       tree.hashNode(2, 0, new Uint8Array(8), 0);
       tree.complete((first, number) => run(first, number, (page) => pages[page - 1] as Uint8Array));
-      assert.deepEqual(tree.root(), naiveLevels(pages, 'xxh64').at(-1)?.[0], `kept level ${keptLevel}`);
+      assert.deepEqual(tree.root(), naiveLevels(pages, DEFAULT_HASH).at(-1)?.[0], `kept level ${keptLevel}`);
     }
   });
 
@@ -180,7 +183,7 @@ interface TreeMaking {
   keptLevel?: number;
   budgetBytes?: number;
   algorithm?: HashAlgorithm;
-  seed?: Uint8Array;
+  key?: Uint8Array;
   /** Pages of the finished tree. */
   count?: number;
   present?: number;
@@ -188,13 +191,13 @@ interface TreeMaking {
 }
 
 function treeOf(pages: readonly Uint8Array[], making: TreeMaking): HashTree {
-  const { algorithm = 'xxh64', seed = SEED, count = pages.length, keptLevel = 0 } = making;
+  const { algorithm = DEFAULT_HASH, key = KEY, count = pages.length, keptLevel = 0 } = making;
   // The budget that just has room for this level.
   const kept = Math.max(1, Math.ceil(count / 16 ** keptLevel)) * HASH_BYTES[algorithm];
   return new HashTree({
     pageCount: pageCount(count),
     presentCount: pageCount(making.present ?? count),
-    hasher: createPageHasher(algorithm, seed, SIZE),
+    hasher: createPageHasher(algorithm, key, SIZE),
     budgetBytes: making.budgetBytes ?? kept,
     readPages: (first, number) =>
       run(first, number, (page) => {
@@ -248,15 +251,19 @@ function naiveLevels(pages: readonly Uint8Array[], algorithm: HashAlgorithm, top
 
 const known = new Map<string, Uint8Array>();
 
-/** H of SPEC.md under SEED. Remembered, since the slow XXH64 meets the same pages again. */
+const keyed = new NaiveKeyedHash(KEY);
+
+/** H of SPEC.md under KEY. Remembered, since the slow hashes meet the same pages again. */
 function naiveHash(bytes: Uint8Array, algorithm: HashAlgorithm): Uint8Array {
   const key = `${algorithm} ${Buffer.from(bytes).toString('latin1')}`;
   let hash = known.get(key);
   if (hash === undefined) {
     hash = new Uint8Array(HASH_BYTES[algorithm]);
+    const view = new DataView(hash.buffer);
     if (algorithm === 'sha256')
-      hash.set(createHash('sha256').update(SEED).update(bytes).digest().subarray(0, 16));
-    else new DataView(hash.buffer).setBigUint64(0, naiveXxh64(bytes, 0xf807060504030201n), true);
+      hash.set(createHash('sha256').update(KEY).update(bytes).digest().subarray(0, 16));
+    else if (algorithm === 'xxh64') view.setBigUint64(0, naiveXxh64(bytes, 0xf807060504030201n), true);
+    else view.setBigUint64(0, keyed.hash(bytes), true);
     known.set(key, hash);
   }
   return hash;

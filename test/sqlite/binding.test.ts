@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
+  appendFileSync,
   chmodSync,
   copyFileSync,
   cpSync,
@@ -10,6 +11,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -101,6 +103,36 @@ describe('loading', () => {
     assert.equal(result.code, 'BINDING_BROKEN');
     assert.match(result.message, /no such table: sqlite_dbpage/);
     assert.match(result.hint, /npm run build:binding/);
+  });
+
+  test('reports BINDING_BROKEN for a binding without the hash of pages', () => {
+    placeOurBinding(join(folder, key));
+    const path = join(folder, key, BINDING_NAME);
+    const bytes = readFileSync(path, 'latin1');
+    writeFileSync(path, bytes.replaceAll('keyedHashBlocks\0', 'anotherFunction\0'), 'latin1');
+    const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder });
+    assert.equal(result.code, 'BINDING_BROKEN');
+    assert.match(result.message, /has no function that hashes pages/);
+    assert.match(result.hint, /Remove that file and build it again: npm run build:binding/);
+  });
+
+  test('does not find a binding of other sources of ours than those that are there', () => {
+    const clone = join(folder, 'clone');
+    for (const part of ['src', 'protocol', 'package.json'])
+      cpSync(join(ROOT, part), join(clone, part), { recursive: true });
+    symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'));
+    const keyOfClone = (): string => {
+      const module = JSON.stringify(join(clone, 'src', 'sqlite', 'binding-path.ts'));
+      const program = `import { bindingRecipe } from ${module}; process.stdout.write(bindingRecipe().key);`;
+      return spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' }).stdout;
+    };
+    assert.equal(keyOfClone(), key);
+    const native = join(clone, 'src', 'sqlite', 'native');
+    const keys = readdirSync(native).map((name) => {
+      appendFileSync(join(native, name), '\n');
+      return keyOfClone();
+    });
+    assert.equal(new Set([key, ...keys]).size, 4, keys.join());
   });
 
   test('reports BINDING_BROKEN for a file that is no binding at all', () => {

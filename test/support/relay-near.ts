@@ -1,5 +1,11 @@
 import { message } from '../../protocol/encode.ts';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, OUTCOMES, READERS } from '../../protocol/messages.ts';
+import {
+  COMPRESSION_MODES,
+  DEFAULT_HASH,
+  HASH_ALGORITHMS,
+  OUTCOMES,
+  READERS,
+} from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { SqlsyncError } from '../../src/errors.ts';
@@ -52,14 +58,14 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       path: pair.replica,
       originPath: pair.origin,
       originName: pair.origin,
-      hash: 'xxh64',
+      hash: DEFAULT_HASH,
       compression: 'none',
       reader: 'file',
       ...modes,
     });
     return result.done;
   }
-  const hash = HASH_ALGORITHMS.xxh64;
+  const hash = HASH_ALGORITHMS[DEFAULT_HASH];
   const compression = COMPRESSION_MODES.none;
   connection.expect('offering');
   connection.send(

@@ -4,7 +4,7 @@ import type { Readable, Writable } from 'node:stream';
 import Database from 'better-sqlite3';
 import { message } from '../../protocol/encode.ts';
 import { FRAME_HEADER_BYTES } from '../../protocol/limits.ts';
-import { MESSAGES, nameOf, OUTCOMES } from '../../protocol/messages.ts';
+import { DEFAULT_HASH, MESSAGES, nameOf, OUTCOMES } from '../../protocol/messages.ts';
 import type {
   CompressionMode,
   HashAlgorithm,
@@ -79,7 +79,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       path: options.replica,
       originPath: options.origin,
       originName: options.origin,
-      hash: options.hash ?? 'xxh64',
+      hash: options.hash ?? DEFAULT_HASH,
       compression: options.compression ?? 'auto',
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,

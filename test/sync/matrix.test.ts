@@ -132,7 +132,7 @@ describe('the size of a replica follows', () => {
 });
 
 describe('the way over the wire:', () => {
-  for (const hash of ['xxh64', 'sha256'] as const) {
+  for (const hash of ['nh-siphash', 'sha256', 'xxh64'] as const) {
     for (const compression of ['none', 'auto', 'zstd'] as const) {
       test(`hash ${hash} and compression ${compression} make an exact replica`, async (t) => {
         const [origin, replica] = paths(tempDir(t));

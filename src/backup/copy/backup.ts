@@ -1,5 +1,7 @@
 import { Announcements } from '../../sync/announcements.ts';
 import { resolve } from 'node:path';
+import { DEFAULT_HASH } from '../../../protocol/messages.ts';
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { converse } from '../../sync/conversation.ts';
 import type { Traffic } from '../../sync/conversation.ts';
 import type { CopyOptions, ReplicaResult } from '../../sync/replica-agent.ts';
@@ -27,7 +29,7 @@ interface Run {
   readonly options: BackupOptions;
   readonly access: StoreAccess;
   readonly origin: Location;
-  readonly hash: 'xxh64' | 'sha256';
+  readonly hash: HashAlgorithm;
   readonly announcements: Announcements;
   shrunk: boolean;
   /** Of all attempts. */
@@ -50,7 +52,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     options,
     access,
     origin,
-    hash: options.hash ?? 'xxh64',
+    hash: options.hash ?? DEFAULT_HASH,
     announcements: new Announcements(options),
     shrunk: false,
     traffic,

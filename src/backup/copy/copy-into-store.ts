@@ -1,6 +1,7 @@
 import type { WarningKind } from '../../sync/announcements.ts';
 import { randomBytes } from 'node:crypto';
-import { SEED_BYTES } from '../../pages/hash.ts';
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
+import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import type { Connection } from '../../sync/connection.ts';
 import { runCopy } from '../../sync/replica-agent.ts';
 import type { CopyOptions, ReplicaResult } from '../../sync/replica-agent.ts';
@@ -25,9 +26,16 @@ export interface BackupJob {
   /** Packs that are known to be damaged: nothing new relies on them. */
   readonly damagedPacks: ReadonlySet<string>;
   readonly verify: boolean;
+  /** `hash` is that of the cache; a run that verifies compares by a stronger one. */
   readonly copy: CopyOptions;
   readonly onWarning: (text: string, kind?: WarningKind) => void;
 }
+
+/**
+ * A verification compares by this, and by nothing that an earlier run hashed: the cache says what a page was, not what it
+ * is, and would confirm its own mistake.
+ */
+const VERIFY_HASH: HashAlgorithm = 'sha256';
 
 /**
  * Adds a snapshot of the origin at the other end of `connection` to a store. Resolves when it is durable, and checked where that was
@@ -38,12 +46,13 @@ export async function copyIntoStore(
   job: BackupJob,
 ): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot }> {
   const { access, cache, originName, tags, host, usesParent } = job;
-  const { hash, signal } = job.copy;
-  const last = usesParent ? cache.load(originName) : undefined;
+  const { hash } = job.copy;
+  const last = usesParent && !job.verify ? cache.load(originName) : undefined;
   const known = last?.algorithm === hash ? last : undefined;
   let stored: NewHashes | undefined;
-  let listed = { known: new Set<string>(), since: 0 };
-  const result = await runCopy(connection, job.copy, async (attempt) => {
+  let listed: Listed = { known: new Set(), since: 0 };
+  const copy = job.verify ? { ...job.copy, hash: VERIFY_HASH } : job.copy;
+  const result = await runCopy(connection, copy, async (attempt) => {
     // Anew for each: to its index the objects of the attempt before are on their way to packs that were given up.
     const contents = await loadTrusted(job);
     const since = Date.now();
@@ -51,7 +60,7 @@ export async function copyIntoStore(
     listed = { known: new Set(snapshots.map(({ id }) => id)), since };
     // Hashes that were known before may be what is wrong.
     const cached = attempt === 1 ? known : undefined;
-    const seed = cached?.seed ?? randomBytes(SEED_BYTES);
+    const key = cached?.key ?? randomBytes(HASH_KEY_BYTES);
     return new StoreDestination({
       access,
       contents,
@@ -59,28 +68,51 @@ export async function copyIntoStore(
       snapshots,
       cached,
       usesParent,
-      seed,
+      key,
       tags,
       host,
       onWarning: job.onWarning,
       bytesReceived: () => connection.bytesReceived,
-      onStored: (snapshot, { hashes, packs }) => (stored = { snapshot, seed, packs, hashes }),
+      onStored: (snapshot, { hashes, packs }) =>
+        (stored = { snapshot, algorithm: copy.hash, key, packs, hashes }),
     });
   });
   if (stored === undefined) throw new Error('the copy ended without a snapshot');
-  const { snapshot, seed, packs, hashes } = stored;
+  const { snapshot, packs } = stored;
+  const remember = (hashes: KnownHashes): void => save(job, { snapshot, packs, ...hashes }, listed);
+  if (job.verify) await verifyStored(job, stored, remember);
+  else remember(stored);
+  return { result, snapshot };
+}
+
+/** What the cache is to know is hashed of the restored file, once that was found right. */
+async function verifyStored(
+  { access, copy, onWarning }: BackupJob,
+  stored: NewHashes,
+  remember: (hashes: KnownHashes) => void,
+): Promise<void> {
+  const key = randomBytes(HASH_KEY_BYTES);
+  const unchecked = await verifyBackup(access, stored.snapshot, stored, {
+    signal: copy.signal,
+    algorithm: copy.hash,
+    key,
+    onSame: (hashes) => remember({ algorithm: copy.hash, key, hashes }),
+  });
+  for (const warning of unchecked) onWarning(warning);
+}
+
+function save(
+  { cache, originName, onWarning }: BackupJob,
+  { snapshot, algorithm, key, packs, hashes }: NewHashes,
+  listed: Listed,
+): void {
   try {
-    cache.save(originName, { snapshot: snapshot.id, algorithm: hash, seed, packs, hashes });
+    cache.save(originName, { snapshot: snapshot.id, algorithm, key, packs, hashes });
     cache.sweep(listed.known, listed.since);
   } catch (error) {
     const why = String(error);
-    job.onWarning(`The next backup will take longer, since its cache cannot be written: ${why}`, 'advice');
+    onWarning(`The next backup will take longer, since its cache cannot be written: ${why}`, 'advice');
   }
-  if (job.verify) {
-    const unchecked = await verifyBackup(access, snapshot, { algorithm: hash, seed, hashes }, signal);
-    for (const warning of unchecked) job.onWarning(warning);
-  }
-  return { result, snapshot };
 }
 
 /** Packs that only a damaged index names count as none, and what is in them is stored again. A mark must be known. */
@@ -93,9 +125,20 @@ async function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Prom
   return contents;
 }
 
-interface NewHashes {
-  readonly snapshot: StoreSnapshot;
-  readonly seed: Uint8Array;
-  readonly packs: readonly string[];
+/** The hashes of all pages under a secret key. */
+interface KnownHashes {
+  readonly algorithm: HashAlgorithm;
+  readonly key: Uint8Array;
   readonly hashes: Uint8Array;
+}
+
+interface NewHashes extends KnownHashes {
+  readonly snapshot: StoreSnapshot;
+  readonly packs: readonly string[];
+}
+
+/** The snapshots that were in the store, and when (milliseconds since 1970). */
+interface Listed {
+  readonly known: ReadonlySet<string>;
+  readonly since: number;
 }

@@ -12,26 +12,26 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { HASH_ALGORITHMS } from '../../../protocol/messages.ts';
+import { HASH_ALGORITHMS, nameOf } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
-import { SEED_BYTES } from '../../pages/hash.ts';
+import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../objects/object-id.ts';
 
-/** The hashes of all pages of one stored snapshot under a secret seed. */
+/** The hashes of all pages of one stored snapshot under a secret key. */
 export interface CachedHashes {
   /** Id of the snapshot. */
   readonly snapshot: string;
   readonly algorithm: HashAlgorithm;
-  readonly seed: Uint8Array;
+  readonly key: Uint8Array;
   /** Ids of the packs that the snapshot may need; where one is gone, so may be a page that did not change since. */
   readonly packs: readonly string[];
   /** One after another, from page 1. */
   readonly hashes: Uint8Array;
 }
 
-const MAGIC = Buffer.from('SQLSYNH2');
-const SEED_AT = MAGIC.length + ID_BYTES + 1;
-const PACK_COUNT_AT = SEED_AT + SEED_BYTES;
+const MAGIC = Buffer.from('SQLSYNH3');
+const KEY_AT = MAGIC.length + ID_BYTES + 1;
+const PACK_COUNT_AT = KEY_AT + HASH_KEY_BYTES;
 const PACKS_AT = PACK_COUNT_AT + 4;
 
 /**
@@ -56,27 +56,28 @@ export class HashCache {
     const content = bytes.subarray(0, -ID_BYTES);
     if (content.length < PACKS_AT || !content.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
     if (!sameBytes(idOf(content), bytes.subarray(-ID_BYTES))) return undefined;
-    const isSha256 = content[SEED_AT - 1] === HASH_ALGORITHMS.sha256;
+    const algorithm = nameOf(HASH_ALGORITHMS, content[KEY_AT - 1] as number);
+    if (algorithm === undefined) return undefined;
     const hashesAt = PACKS_AT + content.readUInt32LE(PACK_COUNT_AT) * ID_BYTES;
     const packs: string[] = [];
     for (let at = PACKS_AT; at < hashesAt; at += ID_BYTES)
       packs.push(toHex(content.subarray(at, at + ID_BYTES)));
     return {
       snapshot: toHex(content.subarray(MAGIC.length, MAGIC.length + ID_BYTES)),
-      algorithm: isSha256 ? 'sha256' : 'xxh64',
-      seed: new Uint8Array(content.subarray(SEED_AT, PACK_COUNT_AT)),
+      algorithm,
+      key: new Uint8Array(content.subarray(KEY_AT, PACK_COUNT_AT)),
       packs,
       hashes: new Uint8Array(content.subarray(hashesAt)),
     };
   }
 
   /** Throws the system's errors, which mean no more than that the next backup takes longer. */
-  save(origin: string, { snapshot, algorithm, seed, packs, hashes }: CachedHashes): void {
+  save(origin: string, { snapshot, algorithm, key, packs, hashes }: CachedHashes): void {
     if (!isHexId(snapshot)) throw new Error('the hashes are of no snapshot');
     const packCount = Buffer.alloc(4);
     packCount.writeUInt32LE(packs.length);
     const known = Buffer.concat(packs.map((pack) => Buffer.from(pack, 'hex')));
-    const of = [Buffer.from(snapshot, 'hex'), Buffer.of(HASH_ALGORITHMS[algorithm]), seed];
+    const of = [Buffer.from(snapshot, 'hex'), Buffer.of(HASH_ALGORITHMS[algorithm]), key];
     const header = [MAGIC, ...of, packCount, known];
     const digest = createHash('sha256');
     for (const piece of [...header, hashes]) digest.update(piece);

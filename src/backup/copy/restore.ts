@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
 import {
   COMPRESSION_MODES,
+  DEFAULT_HASH,
   HASH_ALGORITHMS,
   nameOf,
   OUTCOMES,
@@ -145,7 +146,7 @@ async function serve(
     message('replicate', {
       path: target.kind === 'local' ? resolve(target.path) : target.path,
       originName: `${snapshot.host}:${snapshot.path}`,
-      hash: HASH_ALGORITHMS[options.hash ?? 'xxh64'],
+      hash: HASH_ALGORITHMS[options.hash ?? DEFAULT_HASH],
       compression: COMPRESSION_MODES[compressionTo(target, options.compress)],
       dryRun: options.dryRun === true,
       overwrite: options.overwrite === true,

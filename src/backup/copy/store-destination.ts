@@ -32,7 +32,7 @@ export interface StoreDestinationOptions {
   readonly cached: CachedHashes | undefined;
   /** False where everything is to be fetched and written anew, as far as it is not in the store. */
   readonly usesParent: boolean;
-  readonly seed: Uint8Array;
+  readonly key: Uint8Array;
   readonly tags: readonly string[];
   /** Stands for the origin's host name in the record. */
   readonly host: string | undefined;
@@ -52,7 +52,7 @@ export class StoreDestination implements Destination {
   readonly fileId = '';
   readonly isNew = true;
   readonly hasOldPages: boolean;
-  readonly seed: Uint8Array;
+  readonly key: Uint8Array;
   readonly warnings: readonly string[] = [];
   readonly #options: StoreDestinationOptions;
   readonly #startedAtMs: number = performance.now();
@@ -64,7 +64,7 @@ export class StoreDestination implements Destination {
   constructor(options: StoreDestinationOptions) {
     const { access, cached, snapshots } = options;
     this.path = access.backend.description;
-    this.seed = options.seed;
+    this.key = options.key;
     this.#options = options;
     this.#present = soundIfPresent(options.contents.reader);
     this.#looked = options.contents;

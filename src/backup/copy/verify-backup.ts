@@ -14,8 +14,17 @@ import type { StoreSnapshot } from '../types.ts';
 /** What the origin had: the hashes of all pages, of which the root hash is the origin's. */
 export interface OriginHashes {
   readonly algorithm: HashAlgorithm;
-  readonly seed: Uint8Array;
+  readonly key: Uint8Array;
   readonly hashes: Uint8Array;
+}
+
+export interface VerifyBackupOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** What the pages are hashed by for the cache. */
+  readonly algorithm: HashAlgorithm;
+  readonly key: Uint8Array;
+  /** Told the hashes of all pages by that, once every page was found as the origin had it. */
+  readonly onSame: (hashes: Uint8Array) => void;
 }
 
 /**
@@ -28,21 +37,23 @@ export async function verifyBackup(
   access: StoreAccess,
   snapshot: StoreSnapshot,
   origin: OriginHashes,
-  signal?: AbortSignal,
+  options: VerifyBackupOptions,
 ): Promise<readonly string[]> {
+  const { signal } = options;
   const { reader } = await loadContents(access);
   const copy = await makeLocalCopy(reader, snapshot, { signal });
   try {
-    const page = firstDifference(copy.path, snapshot, origin);
+    const { page, hashes } = comparePages(copy.path, snapshot, origin, options);
     if (page !== undefined) {
       throw new SqlsyncError(
         'STORE_DAMAGED',
         `Page ${page} of the new snapshot ${snapshot.id.slice(0, 8)} is not as it was in the origin`,
         {
-          hint: 'Check the memory and disks of this host, then delete the folder `cache` in the store and run it again.',
+          hint: 'Check the memory and disks of this host, and run it again.',
         },
       );
     }
+    options.onSame(hashes);
     if (snapshot.pageCount === 0) return [];
     const result = await checkIntegrity(copy.path, 0, signal);
     throwIfAborted(signal);
@@ -65,20 +76,28 @@ export async function verifyBackup(
   }
 }
 
-/** The first page of the file whose hash is not the origin's. */
-function firstDifference(path: string, snapshot: StoreSnapshot, origin: OriginHashes): number | undefined {
-  const hasher = createPageHasher(origin.algorithm, origin.seed, snapshot.pageSize as PageSize);
+/** The first page of the file whose hash is not the origin's; and the hashes for the cache of all before it. */
+function comparePages(
+  path: string,
+  { pageSize, pageCount }: StoreSnapshot,
+  origin: OriginHashes,
+  cache: VerifyBackupOptions,
+): { page: number | undefined; hashes: Uint8Array } {
+  const hasher = createPageHasher(origin.algorithm, origin.key, pageSize as PageSize);
+  const cacheHasher = createPageHasher(cache.algorithm, cache.key, pageSize as PageSize);
+  const hashes = new Uint8Array(pageCount * cacheHasher.hashBytes);
   const hash = new Uint8Array(hasher.hashBytes);
-  const bytes = new Uint8Array(snapshot.pageSize);
+  const bytes = new Uint8Array(pageSize);
   const descriptor = openSync(path, 'r');
   try {
-    for (let page = 1; page <= snapshot.pageCount; page++) {
-      if (readSync(descriptor, bytes) !== bytes.length) return page;
+    for (let page = 1; page <= pageCount; page++) {
+      if (readSync(descriptor, bytes) !== bytes.length) return { page, hashes };
       hasher.hashPage(pageNumber(page), bytes, hash, 0);
       const at = (page - 1) * hash.length;
-      if (Buffer.compare(hash, origin.hashes.subarray(at, at + hash.length)) !== 0) return page;
+      if (Buffer.compare(hash, origin.hashes.subarray(at, at + hash.length)) !== 0) return { page, hashes };
+      cacheHasher.hashPage(pageNumber(page), bytes, hashes, (page - 1) * cacheHasher.hashBytes);
     }
-    return undefined;
+    return { page: undefined, hashes };
   } finally {
     closeSync(descriptor);
   }

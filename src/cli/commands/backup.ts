@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { runBackup } from '../../backup/copy/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import { planForget } from '../../backup/prune/plan-forget.ts';
@@ -35,7 +36,7 @@ export interface BackupArguments extends CommonArguments, JobArguments, KeepArgu
   readonly maxShrink?: string | undefined;
   readonly prune: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
-  readonly hash: 'xxh64' | 'sha256';
+  readonly hash: HashAlgorithm;
 }
 
 interface Failure {

@@ -1,3 +1,4 @@
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { formatClock } from '../../backup/prune/calendar-time.ts';
 import { runRestore } from '../../backup/copy/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
@@ -26,7 +27,7 @@ export interface RestoreArguments extends CommonArguments {
   readonly followLinks: boolean;
   readonly salvage: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
-  readonly hash: 'xxh64' | 'sha256';
+  readonly hash: HashAlgorithm;
 }
 
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */

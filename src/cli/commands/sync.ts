@@ -1,3 +1,4 @@
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { runSync } from '../../sync/sync.ts';
@@ -21,7 +22,7 @@ export interface SyncArguments extends CommonArguments, JobArguments {
   readonly followLinks: boolean;
   readonly check: boolean;
   readonly compress: 'auto' | 'zstd' | 'none';
-  readonly hash: 'xxh64' | 'sha256';
+  readonly hash: HashAlgorithm;
   readonly reader: 'file' | 'dbpage';
   readonly retry: string;
   readonly maxSnapshot?: string | undefined;
