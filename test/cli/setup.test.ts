@@ -3,6 +3,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
+import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import type { SetupCheck } from '../../src/sync/setup.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
@@ -66,7 +67,7 @@ describe('sqlsync setup', { skip }, () => {
       assert.deepEqual([status, ok], [0, true]);
       assert.match(check('login').detail, new RegExp(`^as ${sshd.user} on Linux`));
       assert.match(check('sqlsync').detail, /^sqlsync \d+\.\d+\.\d+ at \S*\/bin\/sqlsync$/);
-      assert.equal(check('protocol').detail, 'version 1');
+      assert.equal(check('protocol').detail, `version ${PROTOCOL_VERSION}`);
       assert.match(check('read').detail, /a database of \d+\.\d MB in rollback mode/);
       assert.match(check('write').detail, /may be written, \d+\.\d GB free/);
       for (const figure of ['roundTripMs', 'downloadBytesPerS', 'uploadBytesPerS']) {

@@ -7,6 +7,7 @@ import { message } from '../../protocol/encode.ts';
 import { MAX_BODY_BYTES, MAX_PAGE_COUNT, topLevel } from '../../protocol/limits.ts';
 import { BATCH_ENCODINGS, MESSAGES } from '../../protocol/messages.ts';
 import type { Message } from '../../protocol/messages.ts';
+import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import type { ErrorCode, SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/connection.ts';
 import { runFarAgent } from '../../src/sync/far-agent.ts';
@@ -345,7 +346,7 @@ describe('a hello', () => {
 
   for (const direction of ['toNear', 'toFar'] as const) {
     for (const [name, versions] of [
-      ['only newer', hello(2, 9)],
+      ['only newer', hello(PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 9)],
       ['only older', hello(0, 0)],
     ] as const) {
       test(`that speaks ${name} versions is PROTOCOL_VERSION, with both sides' versions (${direction})`, async () => {
@@ -353,7 +354,7 @@ describe('a hello', () => {
         await tamper('pull', 'wal', direction, 'hello', () => [versions], {
           code: 'PROTOCOL_VERSION',
           message: new RegExp(
-            `sqlsync 99\ufffd\\[31m\\) speaks protocol ${minVersion} to ${maxVersion}, .* 1 to 1`,
+            `sqlsync 99\ufffd\\[31m\\) speaks protocol ${minVersion} to ${maxVersion}, .* ${PROTOCOL_VERSION} to ${PROTOCOL_VERSION}`,
           ),
         });
       });

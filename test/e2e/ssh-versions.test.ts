@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { folderState } from '../cli/command.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
@@ -30,8 +31,8 @@ function install(name: string, protocol: number, program: string): void {
   for (const part of ['node_modules', 'build']) symlinkSync(join(ROOT, part), join(root, part));
   replaceIn(join(root, 'package.json'), /"version": "[^"]+"/, `"version": "${program}"`);
   const version = join(root, 'protocol', 'version.ts');
-  replaceIn(version, /PROTOCOL_VERSION = 1;/, `PROTOCOL_VERSION = ${protocol};`);
-  replaceIn(version, /MIN_PROTOCOL_VERSION = 1;/, `MIN_PROTOCOL_VERSION = ${protocol};`);
+  replaceIn(version, /PROTOCOL_VERSION = \d+;/, `PROTOCOL_VERSION = ${protocol};`);
+  replaceIn(version, /MIN_PROTOCOL_VERSION = \d+;/, `MIN_PROTOCOL_VERSION = ${protocol};`);
   const command = join(root, 'bin', 'sqlsync.js');
   sshd.addExecutable(
     name,
@@ -48,17 +49,20 @@ function replaceIn(path: string, pattern: RegExp, text: string): void {
 
 if (started !== undefined) {
   install('older', 0, '0.0.9');
-  install('newer', 2, '9.9.9');
-  install('compatible', 1, '9.9.9');
+  install('newer', PROTOCOL_VERSION + 1, '9.9.9');
+  install('compatible', PROTOCOL_VERSION, '9.9.9');
 }
+
+const ours = `${PROTOCOL_VERSION} to ${PROTOCOL_VERSION}`;
+const newer = PROTOCOL_VERSION + 1;
 
 const OTHERS = {
   older: {
-    says: /sqlsync 0\.0\.9\) speaks protocol 0 to 0, .* 1 to 1/,
+    says: new RegExp(`sqlsync 0\\.0\\.9\\) speaks protocol 0 to 0, .* ${ours}`),
     hint: /other side is the older.* install sqlsync \d/,
   },
   newer: {
-    says: /sqlsync 9\.9\.9\) speaks protocol 2 to 2, .* 1 to 1/,
+    says: new RegExp(`sqlsync 9\\.9\\.9\\) speaks protocol ${newer} to ${newer}, .* ${ours}`),
     hint: /This side is the older.* install sqlsync 9\.9\.9 here/,
   },
 } as const;

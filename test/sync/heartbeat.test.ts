@@ -8,6 +8,7 @@ import { FrameEncoder, message } from '../../protocol/encode.ts';
 import type { Message } from '../../protocol/messages.ts';
 import { STATES } from '../../protocol/states.ts';
 import type { State } from '../../protocol/states.ts';
+import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { Connection } from '../../src/sync/connection.ts';
 import { Heartbeat, PATIENCE_FACTOR } from '../../src/sync/heartbeat.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
@@ -214,7 +215,7 @@ function count(seen: readonly string[], what: string): number {
 }
 
 function hello(): Message {
-  return message('hello', { minVersion: 1, maxVersion: 1, program: 'a peer' });
+  return message('hello', { minVersion: PROTOCOL_VERSION, maxVersion: PROTOCOL_VERSION, program: 'a peer' });
 }
 
 /** Sends these, and returns how to send more. */
