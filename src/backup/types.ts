@@ -100,9 +100,13 @@ export interface PruneSummary {
 export interface CheckOptions extends StoreCallOptions {
   /** Read and check every object, not only the records and trees. */
   readonly readData?: boolean | undefined;
-  /** Read only this part of the packs, n-th of m: `{ n: 1, m: 7 }`. */
-  readonly readDataSubset?: { readonly n: number; readonly m: number } | undefined;
+  /** Read only a part of the packs. */
+  readonly readDataSubset?: DataSubset | undefined;
 }
+
+/** The n-th of m parts, which together are all packs; or packs chosen at random that make up so much. */
+export type DataSubset =
+  { readonly n: number; readonly m: number } | { readonly percent: number } | { readonly bytes: number };
 
 /** Something that is wrong with one file of a store. */
 export interface CheckProblem {
@@ -118,8 +122,13 @@ export interface CheckSummary {
   readonly damaged: readonly { readonly snapshot: StoreSnapshot; readonly pagesLost: number }[];
   /** Snapshots that can be restored, as far as was read. */
   readonly intact: readonly StoreSnapshot[];
+  /** What was read of packs besides trees: only then is it known that no byte of it changed. */
+  readonly dataRead: 'none' | 'part' | 'all';
   readonly packsRead: number;
   readonly bytesRead: number;
+  /** All packs that are there, and their bytes. */
+  readonly packs: number;
+  readonly packBytes: number;
 }
 
 /** What of a database a salvaged file lacks. */

@@ -63,6 +63,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   SNAPSHOT_LIMIT: 22,
   DUMP_PARTIAL: 23,
   SNAPSHOT_INCOMPLETE: 24,
+  TEMP_UNAVAILABLE: 25,
   INTERNAL: 70,
   // Only applications see these, from the pools: the command has no use for a pool that could fail so.
   DATABASE_UNUSABLE: 70,

@@ -1,4 +1,4 @@
-import { AGENT_OPTIONS, COMMON_OPTIONS, JOB_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import { AGENT_OPTIONS, COMMON_OPTIONS, JOB_OPTIONS, SYNC_OPTIONS, VERIFY_OPTIONS } from './options.ts';
 import type { KnownOption } from './options.ts';
 import { STORE_OPTIONS, optionsOfStoreCommand } from './store-options.ts';
 
@@ -11,7 +11,9 @@ const ALWAYS: Readonly<Record<string, KnownOption>> = {
 export function optionsOfCommand(command: string): Readonly<Record<string, KnownOption>> {
   if (command === 'sync') return { ...SYNC_OPTIONS, ...JOB_OPTIONS, ...COMMON_OPTIONS, ...ALWAYS };
   if (command === 'agent') return { ...AGENT_OPTIONS, ...ALWAYS };
-  if (command === 'verify' || command === 'setup') return { ...COMMON_OPTIONS, ...ALWAYS };
+  if (command === 'verify')
+    return { ...VERIFY_OPTIONS, ping: JOB_OPTIONS.ping, ...COMMON_OPTIONS, ...ALWAYS };
+  if (command === 'setup') return { ...COMMON_OPTIONS, ...ALWAYS };
   return { ...optionsOfStoreCommand(command), ...ALWAYS };
 }
 

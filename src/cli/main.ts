@@ -8,7 +8,7 @@ import { COMPLETION_FLAG, completionScript, completions } from './completion.ts'
 import { EXIT_OK, exitStatusOf } from './exit.ts';
 import { allOptions } from './known-options.ts';
 import type { AgentArguments } from './commands/agent.ts';
-import { AGENT_OPTIONS, COMMON_OPTIONS, JOB_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import { AGENT_OPTIONS, COMMON_OPTIONS, JOB_OPTIONS, SYNC_OPTIONS, VERIFY_OPTIONS } from './options.ts';
 import { Output, surviveClosedStreams } from './output.ts';
 import { addStoreCommands } from './store-commands.ts';
 
@@ -102,8 +102,12 @@ function addCommands(parser: Argv, setStatus: (status: number) => void): Argv {
     )
     .command(
       'verify <a> <b>',
-      'Compare two databases and say which pages and tables differ; exits 0 when they are the same, 1 when not',
-      (command) => locations(command, 'a', 'b').options(COMMON_OPTIONS),
+      'Compare two databases or snapshots (STORE#ID) and say which pages and tables differ; exits 0 when they are the same, 1 when not',
+      (command) =>
+        locations(command, 'a', 'b')
+          .options(VERIFY_OPTIONS)
+          .option('ping', JOB_OPTIONS.ping)
+          .options(COMMON_OPTIONS),
       async (args) => {
         const { runVerifyCommand } = await import('./commands/verify.ts');
         setStatus(await runVerifyCommand(args));

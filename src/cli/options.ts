@@ -124,6 +124,15 @@ export const JOB_OPTIONS = {
   },
 } as const;
 
+/** Of a comparison, in which a snapshot of a store may take part. */
+export const VERIFY_OPTIONS = {
+  host: { type: 'string', describe: 'Of a store without #ID: only snapshots of this host' },
+  path: {
+    type: 'string',
+    describe: 'Of a store without #ID: only snapshots of this database, its path or how that ends',
+  },
+} as const;
+
 /** Of the far side, for a forced command in authorized_keys. */
 export const AGENT_OPTIONS = {
   restrict: { type: 'string', describe: 'Only databases inside this folder' },

@@ -123,6 +123,7 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
       ...SYNC_OPTIONS['follow-links'],
       describe: 'Write TARGET also through a symbolic link, or under several hard links',
     },
+    ping: JOB_OPTIONS.ping,
     salvage: {
       type: 'boolean',
       default: false,
@@ -178,7 +179,11 @@ export const STORE_OPTIONS: Readonly<Record<StoreCommandName, StoreOptions>> = {
       default: false,
       describe: 'Read and check all data, not only records and trees',
     },
-    'read-data-subset': { type: 'string', describe: 'Read only this part of the data: 1/7 … 7/7' },
+    'read-data-subset': {
+      type: 'string',
+      describe: 'Read only this part of the data: 1/7 … 7/7; or so much, chosen at random: 5%, 500M',
+    },
+    ...JOB_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   stats: OUTPUT_OPTIONS,

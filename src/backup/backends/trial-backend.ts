@@ -1,25 +1,20 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { DirectoryBackend } from './directory-backend.ts';
-import { missingFile, unavailable } from '../store-error.ts';
+import { isOutOfSpace } from './out-of-space.ts';
+import { makeTemporaryFolder, temporaryError } from '../snapshots/temporary-folder.ts';
+import { missingFile } from '../store-error.ts';
 
 /** Does `work` on a store that stays as it is: what is put goes to a temporary folder of this host, and is gone afterwards. */
 export async function withTrialBackend<T>(
   backend: Backend,
   work: (trial: Backend) => Promise<T>,
 ): Promise<T> {
-  let folder: string;
+  const folder = makeTemporaryFolder(0);
   try {
-    folder = mkdtempSync(join(tmpdir(), 'sqlsync-trial-'));
-  } catch (error) {
-    throw unavailable(tmpdir(), 'make a temporary folder', error);
-  }
-  try {
-    return await work(new TrialBackend(backend, new DirectoryBackend(folder)));
+    return await work(new TrialBackend(backend, new DirectoryBackend(join(folder.path, 'added'))));
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    folder.remove();
   }
 }
 
@@ -42,7 +37,12 @@ class TrialBackend implements Backend {
     const [folder = '', file = ''] = name.split('/');
     const isThere = (await this.#store.list(folder as StoreFolder)).some((each) => each.name === file);
     if (isThere && !this.#deletedNames.has(name)) return 'exists';
-    await this.#added.put(name, pieces);
+    try {
+      await this.#added.put(name, pieces);
+    } catch (error) {
+      // The store has room: what would be written goes to the folder for temporary files.
+      throw isOutOfSpace(error) ? temporaryError(error.cause, bytesOf(pieces)) : error;
+    }
     this.#addedNames.add(name);
     return 'created';
   }
@@ -75,4 +75,8 @@ class TrialBackend implements Backend {
     if (!this.#addedNames.delete(name)) this.#deletedNames.add(name);
     else await this.#added.delete(name);
   }
+}
+
+function bytesOf(pieces: readonly Uint8Array[]): number {
+  return pieces.reduce((sum, { length }) => sum + length, 0);
 }

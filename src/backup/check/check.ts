@@ -6,6 +6,7 @@ import { comparePack } from '../files/compare-pack.ts';
 import { Damage } from './damage.ts';
 import type { KnownPack } from '../objects/object-index.ts';
 import { StoreDamage, throwIfAborted } from '../store-error.ts';
+import { choosePacks } from './choose-packs.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
@@ -46,7 +47,16 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
       problems.push({ file: `snapshots/${snapshot.id}`, message });
     }
   }
-  return { problems, damaged, intact, packsRead: check.packsRead, bytesRead: check.bytesRead };
+  const { packsRead, bytesRead } = check;
+  const packFiles = [...contents.packFiles.values()];
+  const packBytes = packFiles.reduce((sum, { bytes }) => sum + bytes, 0);
+  const dataRead = dataReadBy(options);
+  return { problems, damaged, intact, dataRead, packsRead, bytesRead, packs: packFiles.length, packBytes };
+}
+
+function dataReadBy({ readData, readDataSubset }: CheckOptions): CheckSummary['dataRead'] {
+  if (readData === true) return 'all';
+  return readDataSubset === undefined ? 'none' : 'part';
 }
 
 /** For people: of which database a snapshot is, and of when. */
@@ -98,10 +108,10 @@ class StoreCheck {
   async readPacks(): Promise<void> {
     const { readData, readDataSubset, signal, onProgress } = this.#options;
     if (readData !== true && readDataSubset === undefined) return;
-    const { n, m } = readData === true || readDataSubset === undefined ? { n: 1, m: 1 } : readDataSubset;
     const { index, packFiles } = this.#contents;
     // Those too that no index names: a backup that is under way may be about to.
-    const chosen = [...packFiles.keys()].sort().filter((_, i) => i % m === n - 1);
+    const all = [...packFiles.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    const chosen = readData === true ? all.map(({ name }) => name) : choosePacks(all, readDataSubset);
     for (const [done, pack] of chosen.entries()) {
       throwIfAborted(signal);
       onProgress?.({ phase: 'read', done, total: chosen.length });

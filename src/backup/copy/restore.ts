@@ -54,7 +54,7 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
   try {
-    if (options.salvage === true) {
+    if (options.salvage === true && snapshot.pageCount > 0) {
       const path = newFileHere(options, target);
       const salvaged = await salvageTo(
         path,

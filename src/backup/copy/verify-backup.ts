@@ -41,7 +41,9 @@ export async function verifyBackup(
 ): Promise<readonly string[]> {
   const { signal } = options;
   const { reader } = await loadContents(access);
-  const copy = await makeLocalCopy(reader, snapshot, { signal });
+  const copy = await makeLocalCopy(reader, snapshot, { signal }).catch((error: unknown) => {
+    throw unverified(error, snapshot);
+  });
   try {
     const { page, hashes } = comparePages(copy.path, snapshot, origin, options);
     if (page !== undefined) {
@@ -74,6 +76,13 @@ export async function verifyBackup(
   } finally {
     copy.remove();
   }
+}
+
+/** What failed is the verification: the snapshot is there. */
+function unverified(error: unknown, { id }: StoreSnapshot): unknown {
+  if (!(error instanceof SqlsyncError) || error.code !== 'TEMP_UNAVAILABLE') return error;
+  const message = `The snapshot ${id.slice(0, 8)} is in the store, but was not verified: ${error.message}`;
+  return new SqlsyncError(error.code, message, { hint: error.hint ?? '', cause: error });
 }
 
 /** The first page of the file whose hash is not the origin's; and the hashes for the cache of all before it. */

@@ -55,6 +55,14 @@ export async function replaceConfig(backend: Backend, config: StoreConfig): Prom
   await backend.replaceConfig([encodeChecked(config)]);
 }
 
+async function hasPacks(backend: Backend): Promise<boolean> {
+  try {
+    return (await backend.list('packs')).length > 0;
+  } catch {
+    return false;
+  }
+}
+
 /** Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
 export async function readConfig(backend: Backend): Promise<StoreConfig> {
   let bytes: Uint8Array;
@@ -63,7 +71,9 @@ export async function readConfig(backend: Backend): Promise<StoreConfig> {
   } catch (error) {
     if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
     throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
-      hint: 'Make one with `sqlsync init STORE`. If there was one, its file `config` is missing: `sqlsync repair STORE` writes it anew.',
+      hint: (await hasPacks(backend))
+        ? 'Its file `config` is missing: `sqlsync repair STORE` writes it anew.'
+        : 'Is the disk mounted on which it lies, and the name right? Only if there never was one: `sqlsync init STORE` makes it.',
       cause: error,
     });
   }

@@ -1,12 +1,12 @@
-import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { RUN_BYTES } from '../../pages/file-pages.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotSource } from './snapshot-source.ts';
-import { throwIfAborted, unavailable } from '../store-error.ts';
+import { makeTemporaryFolder, temporaryError } from './temporary-folder.ts';
+import { throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
 
 /** A copy of a snapshot in a folder of its own. */
@@ -18,28 +18,25 @@ export interface LocalCopy {
 
 /**
  * Writes a snapshot to a temporary file of this host, to be queried or checked. The caller removes it. Throws SqlsyncError STORE_*,
- * INTERRUPTED.
+ * TEMP_UNAVAILABLE, INTERRUPTED.
  *
- * @param folder - where the temporary folder is made; by default the system's.
+ * @param parent - where the temporary folder is made; by default the system's.
  */
 export async function makeLocalCopy(
   reader: ObjectReader,
   snapshot: StoreSnapshot,
   options: StoreCallOptions = {},
-  folder: string = tmpdir(),
+  parent?: string,
 ): Promise<LocalCopy> {
-  let made: string | undefined;
+  const bytes = snapshot.pageCount * snapshot.pageSize;
+  const folder = makeTemporaryFolder(bytes, parent);
   try {
-    made = mkdtempSync(join(folder, 'sqlsync-'));
-    const path = join(made, 'snapshot.db');
+    const path = join(folder.path, 'snapshot.db');
     await writeTo(path, reader, snapshot, options);
-    const own = made;
-    return { path, remove: () => rmSync(own, { recursive: true, force: true }) };
+    return { path, remove: () => folder.remove() };
   } catch (error) {
-    if (made !== undefined) rmSync(made, { recursive: true, force: true });
-    if (error instanceof Error && 'syscall' in error)
-      throw unavailable(folder, 'make a temporary copy', error);
-    throw error;
+    folder.remove();
+    throw temporaryError(error, bytes, parent);
   }
 }
 

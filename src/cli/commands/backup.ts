@@ -21,7 +21,7 @@ import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-for
 import { groupingOf, policyOf } from '../store/keep-policy.ts';
 import type { KeepArguments } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
-import { explainName, openStoreAt, storeFolder } from '../store/store-command.ts';
+import { explainName, openStoreAt, refuseSwapped, storeFolder } from '../store/store-command.ts';
 import { parsePercent } from '../quantities.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
@@ -55,6 +55,7 @@ export async function runBackupCommand(args: BackupArguments): Promise<number> {
         hint: 'sqlsync backup ORIGIN… STORE. A database that is called backup is ./backup.',
       });
     }
+    refuseSwapped(store, given, 'sqlsync backup ORIGIN… STORE');
     const { maxTimeMs, ...remote } = remoteOptionsOf(args);
     const { host, verify, compress, hash } = args;
     const tags = [...new Set((args.tag ?? []).flatMap((list) => list.split(',')))].filter(

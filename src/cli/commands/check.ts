@@ -1,13 +1,16 @@
-import type { CheckOptions, CheckSummary } from '../../backup/types.ts';
+import type { CheckProblem, CheckSummary, DataSubset } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { counted, formatBytes, formatPages } from '../format.ts';
-import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import { canonicalLocation } from '../job/job.ts';
+import type { JobArguments } from '../job/job.ts';
+import { parseSize } from '../quantities.ts';
+import { openStoreAt, runStoreJob } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { OutputArguments } from './common-options.ts';
-import { SNAPSHOT_COLUMNS } from './snapshots.ts';
+import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 
-export interface CheckArguments extends OutputArguments {
+export interface CheckArguments extends OutputArguments, JobArguments {
   readonly store: string;
   readonly readData: boolean;
   readonly readDataSubset?: string | undefined;
@@ -15,49 +18,61 @@ export interface CheckArguments extends OutputArguments {
 
 /** `sqlsync check STORE`; returns the exit status: that of a damaged store where it found something. */
 export function runCheckCommand(args: CheckArguments): Promise<number> {
-  return runStoreCommand('check', args, async (output, options) => {
-    const subset = subsetOf(args.readDataSubset);
-    const store = await openStoreAt(args.store);
-    const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
-    const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
-    output.json({ type: 'summary', ...summary });
-    output.result(describe(summary));
-    if (isSound) return EXIT_OK;
-    // The exit status alone would tell nobody who was quiet.
-    if (output.options.verbosity === 'quiet' && !output.options.json) {
-      const { problems, damaged } = summary;
-      throw new SqlsyncError(
-        'STORE_DAMAGED',
-        `${args.store}: ${counted(problems.length, 'problem')}, ${counted(damaged.length, 'snapshot')} damaged`,
-        {
-          hint: '`sqlsync check` without -q says what.',
-        },
-      );
-    }
-    return exitStatusOf('STORE_DAMAGED');
-  });
-}
-
-function subsetOf(text: string | undefined): CheckOptions['readDataSubset'] {
-  if (text === undefined) return undefined;
-  const [, n, m] = /^(\d{1,6})\/(\d{1,6})$/.exec(text) ?? [];
-  const subset = { n: Number(n), m: Number(m) };
-  if (subset.n >= 1 && subset.n <= subset.m) return subset;
-  throw new SqlsyncError(
-    'USAGE',
-    `--read-data-subset: expected such as 1/7 but got "${sanitizeText(text, 100)}"`,
+  const labels = { command: 'check', store: args.store };
+  return runStoreJob(
+    'check',
+    { ...args, dryRun: false },
     {
-      hint: 'The first of seven parts is 1/7, the last 7/7; all seven together are all data.',
+      name: () => ['check', canonicalLocation(args.store)],
+      expected: [labels],
+      async work(output, options, copies) {
+        const startedAt = performance.now();
+        const subset = subsetOf(args.readDataSubset);
+        const store = await openStoreAt(args.store);
+        const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
+        const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
+        output.json({ type: 'summary', ...summary });
+        output.result(describe(args.store, summary));
+        // The exit status alone would tell nobody who was quiet.
+        if (!isSound && output.options.verbosity === 'quiet' && !output.options.json) {
+          const { problems, damaged } = summary;
+          throw new SqlsyncError(
+            'STORE_DAMAGED',
+            `${args.store}: ${counted(problems.length, 'problem')}, ${counted(damaged.length, 'snapshot')} damaged`,
+            { hint: '`sqlsync check` without -q says what.' },
+          );
+        }
+        const exitStatus = isSound ? EXIT_OK : exitStatusOf('STORE_DAMAGED');
+        copies.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
+      },
     },
   );
 }
 
-function describe({ problems, damaged, intact, packsRead, bytesRead }: CheckSummary): string {
-  const read = packsRead === 0 ? '' : `, ${counted(packsRead, 'pack')} read (${formatBytes(bytesRead)})`;
+/** Throws SqlsyncError USAGE. */
+function subsetOf(text: string | undefined): DataSubset | undefined {
+  if (text === undefined) return undefined;
+  const [, n, m] = /^(\d{1,6})\/(\d{1,6})$/.exec(text) ?? [];
+  const part = { n: Number(n), m: Number(m) };
+  if (part.n >= 1 && part.n <= part.m) return part;
+  const percent = Number(/^(\d{1,3}(?:\.\d{1,9})?)%$/.exec(text)?.[1]);
+  if (percent > 0 && percent <= 100) return { percent };
+  if (/^\d+(?:\.\d+)?[kmgt]?(?:i?b)?$/i.test(text)) return { bytes: parseSize('--read-data-subset', text) };
+  throw new SqlsyncError(
+    'USAGE',
+    `--read-data-subset: expected such as 1/7, 5% or 500M but got "${sanitizeText(text, 100)}"`,
+    {
+      hint: 'The first of seven parts is 1/7, the last 7/7; all seven together are all data. 5% and 500M are chosen at random.',
+    },
+  );
+}
+
+function describe(store: string, summary: CheckSummary): string {
+  const { problems, damaged } = summary;
   if (problems.length === 0 && damaged.length === 0)
-    return `No damage found: ${counted(intact.length, 'snapshot')} can be restored${read}`;
-  const lines = [`${counted(problems.length, 'problem')} found${read}`];
-  for (const { file, message } of problems) lines.push(`  ${file}: ${sanitizeText(message)}`);
+    return `No damage found: ${claimOf(summary)}\n${lookedAt(summary)}`;
+  const lines = [`${counted(problems.length, 'problem')} found`];
+  for (const problem of problems) lines.push(`  ${describeProblem(problem)}`);
   if (damaged.length > 0) {
     const columns = [
       ...SNAPSHOT_COLUMNS.map(({ title, cell }) => ({
@@ -68,6 +83,35 @@ function describe({ problems, damaged, intact, packsRead, bytesRead }: CheckSumm
     ];
     lines.push(`${counted(damaged.length, 'snapshot')} cannot be restored:`, formatTable(damaged, columns));
   }
-  lines.push(`${counted(intact.length, 'snapshot')} can be restored`);
+  lines.push(claimOf(summary), lookedAt(summary), `To mend what can be: sqlsync repair ${store} --read-data`);
+  if (damaged.length > 0)
+    lines.push(
+      `What is left of one: sqlsync restore --salvage ${store}#${damaged.at(-1)?.snapshot.id.slice(0, SHORT_ID_LENGTH) ?? ''} NEW.db`,
+    );
   return lines.join('\n');
+}
+
+/** What is known of the snapshots that are not damaged: no more than was looked at. */
+function claimOf({ intact, dataRead, problems, damaged }: CheckSummary): string {
+  const snapshots = counted(intact.length, 'snapshot');
+  if (dataRead === 'all') return `${snapshots} can be restored`;
+  const isSound = problems.length + damaged.length === 0;
+  return isSound
+    ? `everything is there that ${snapshots} ${intact.length === 1 ? 'needs' : 'need'}`
+    : `${snapshots} ${intact.length === 1 ? 'needs' : 'need'} nothing that was found damaged`;
+}
+
+function lookedAt({ dataRead, packsRead, bytesRead, packs, packBytes }: CheckSummary): string {
+  const read = `${counted(packsRead, 'pack')} read (${formatBytes(bytesRead)})`;
+  if (dataRead === 'all') return `All data was read: ${read}`;
+  const all = `${counted(packs, 'pack')} (${formatBytes(packBytes)})`;
+  return dataRead === 'part'
+    ? `A part of the data was read: ${read} of ${all}; --read-data reads all`
+    : `Records, indexes and trees were read, but not the data in ${all}: --read-data reads that too`;
+}
+
+/** With its name once, and ids as short as everywhere. */
+function describeProblem({ file, message }: CheckProblem): string {
+  const text = message.startsWith(file) ? message : `${file}: ${message}`;
+  return sanitizeText(text.replaceAll(/\b([0-9a-f]{8})[0-9a-f]{56}\b/g, '$1'));
 }

@@ -5,18 +5,20 @@ import type { RestoreSummary } from '../../backup/options.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import type { SalvageReport } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { exitStatusOf } from '../exit.ts';
 import { formatBytes, formatDuration, formatPages } from '../format.ts';
+import { canonicalLocation } from '../job/job.ts';
+import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
 import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreCommand, storeFolder } from '../store/store-command.ts';
+import { openStoreAt, refuseSwapped, runStoreJob, storeFolder } from '../store/store-command.ts';
 import { remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 
-export interface RestoreArguments extends CommonArguments {
+export interface RestoreArguments extends CommonArguments, Pick<JobArguments, 'ping'> {
   readonly snapshot: string;
   readonly target: string;
   readonly host?: string | undefined;
@@ -32,28 +34,43 @@ export interface RestoreArguments extends CommonArguments {
 
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
 export function runRestoreCommand(args: RestoreArguments): Promise<number> {
-  return runStoreCommand('restore', args, async (output, { signal: interruption }) => {
-    const { target, dryRun, overwrite, replace, followLinks, salvage, compress, hash } = args;
-    const { store: folder, which } = parseSnapshotReference(args.snapshot);
-    const { maxTimeMs, ...remote } = remoteOptionsOf(args);
-    const store = await openStoreAt(folder);
-    const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
-      output.warning(warning),
-    );
-    const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
-    const listeners = copyListeners(output);
-    const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
-      runRestore({ store: storeFolder(folder), snapshot, target, ...modes, ...remote, ...listeners, signal }),
-    ).finally(() => listeners.end());
-    output.json({ type: 'summary', ...summary });
-    if (summary.salvaged !== undefined) return sayIncomplete(output, summary, summary.salvaged);
-    output.result(describe(summary));
-    return EXIT_OK;
+  const { target, dryRun, overwrite, replace, followLinks, salvage, compress, hash } = args;
+  return runStoreJob('restore', args, {
+    name: () => ['restore', args.snapshot, canonicalLocation(target)],
+    async work(output, { signal: interruption }, copies) {
+      const { store: folder, which } = parseSnapshotReference(args.snapshot);
+      refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
+      const { maxTimeMs, ...remote } = remoteOptionsOf(args);
+      const store = await openStoreAt(folder);
+      const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
+        output.warning(warning),
+      );
+      const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
+      const listeners = copyListeners(output);
+      const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
+        runRestore({
+          store: storeFolder(folder),
+          snapshot,
+          target,
+          ...modes,
+          ...remote,
+          ...listeners,
+          signal,
+        }),
+      ).finally(() => listeners.end());
+      output.json({ type: 'summary', ...summary });
+      const { salvaged, durationMs } = summary;
+      if (salvaged === undefined) return output.result(describe(summary));
+      sayIncomplete(output, summary, salvaged);
+      const labels = { command: 'restore', target };
+      const exitStatus = exitStatusOf('SNAPSHOT_INCOMPLETE');
+      copies.report({ labels, exitStatus, durationMs, figures: undefined });
+    },
   });
 }
 
-/** Returns the exit status of a target that is not the whole snapshot. */
-function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageReport): number {
+/** Says what the target lacks. */
+function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageReport): void {
   output.result(describeSalvage(summary, report));
   // The exit status alone would tell nobody who was quiet.
   if (output.options.verbosity === 'quiet' && !output.options.json) {
@@ -63,7 +80,6 @@ function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageR
       { hint: 'Without -q it is said to which tables they belonged.' },
     );
   }
-  return exitStatusOf('SNAPSHOT_INCOMPLETE');
 }
 
 function describe(summary: RestoreSummary): string {

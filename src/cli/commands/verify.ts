@@ -1,15 +1,20 @@
+import { existsSync } from 'node:fs';
 import { toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/max-time.ts';
 import { runVerify } from '../../sync/verify.ts';
 import type { VerifySummary } from '../../sync/verify.ts';
-import { EXIT_DIFFERENT, EXIT_OK, exitStatusOf } from '../exit.ts';
+import { EXIT_DIFFERENT, exitStatusOf } from '../exit.ts';
 import { describeRanges, formatCount, formatDuration, formatPages } from '../format.ts';
+import { jobOptionsOf, runJob } from '../job/job.ts';
+import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
-import { withInterruption } from '../signals.ts';
+import type { FilterArguments } from '../store/snapshot-choice.ts';
+import { withSnapshotCopy } from '../store/snapshot-copy.ts';
+import { isStore } from '../store/store-command.ts';
 import { outputOf, remoteOptionsOf } from './common-options.ts';
 import type { CommonArguments } from './common-options.ts';
 
-export interface VerifyArguments extends CommonArguments {
+export interface VerifyArguments extends CommonArguments, FilterArguments, Pick<JobArguments, 'ping'> {
   readonly a: string;
   readonly b: string;
 }
@@ -22,29 +27,67 @@ export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
   const output = outputOf(args);
   try {
     const { maxTimeMs, ...options } = remoteOptionsOf(args);
-    const summary = await withInterruption((interruption) =>
-      withMaxTime(maxTimeMs, interruption, (signal) =>
-        runVerify({
-          a: args.a,
-          b: args.b,
-          ...options,
-          maxTimeMs,
-          signal,
-          onWarning: (warning, kind) => output.warning(warning, kind),
-          onNote: (note) => output.note(note),
+    return await runJob({
+      name: ['verify', args.a, args.b],
+      expected: [],
+      options: jobOptionsOf({ ping: args.ping }, false),
+      output,
+      run: (interruption, copies) =>
+        withMaxTime(maxTimeMs, interruption, async (signal) => {
+          const summary = await withSides(args, output, signal, (a, b, copied) =>
+            runVerify({
+              a,
+              b,
+              ...options,
+              maxTimeMs,
+              signal,
+              // What is said of a copy that we made ourselves is nobody's concern.
+              onWarning: (warning, kind) => {
+                if (!copied.some((path) => warning.includes(path))) output.warning(warning, kind);
+              },
+              onNote: (note) => output.note(note),
+            }),
+          );
+          output.json({ type: 'summary', ...summary });
+          output.result(describe(summary, output));
+          if (summary.same) return;
+          // That they differ is news; the status alone would send no mail.
+          if (output.options.verbosity === 'quiet') output.warning(briefly(summary));
+          const { durationMs } = summary;
+          copies.report({ labels: {}, exitStatus: EXIT_DIFFERENT, durationMs, figures: undefined });
         }),
-      ),
-    );
-    output.json({ type: 'summary', ...summary });
-    output.result(describe(summary, output));
-    // That they differ is news; the status alone would send no mail.
-    if (!summary.same && output.options.verbosity === 'quiet') output.warning(briefly(summary));
-    return summary.same ? EXIT_OK : EXIT_DIFFERENT;
+    });
   } catch (error) {
     const failure = toSqlsyncError(error);
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+/** Compares both sides, with a temporary copy in the place of a snapshot; the summary has them as the user named them. */
+async function withSides(
+  { a, b, ...filter }: VerifyArguments,
+  output: Output,
+  signal: AbortSignal | undefined,
+  compare: (a: string, b: string, copied: readonly string[]) => Promise<VerifySummary>,
+): Promise<VerifySummary> {
+  const copied: string[] = [];
+  const withSide = <T>(side: string, work: (location: string) => Promise<T>): Promise<T> => {
+    if (!isSnapshot(side)) return work(side);
+    return withSnapshotCopy(side, filter, output, { signal }, (path) => {
+      copied.push(path);
+      return work(path);
+    });
+  };
+  const summary = await withSide(a, (first) => withSide(b, (second) => compare(first, second, copied)));
+  return { ...summary, a: { ...summary.a, location: a }, b: { ...summary.b, location: b } };
+}
+
+/** `STORE#ID`, or a store by itself. A file whose name has a # is that file. */
+function isSnapshot(side: string): boolean {
+  if (existsSync(side) && !isStore(side)) return false;
+  const at = side.lastIndexOf('#');
+  return isStore(side) || (at > 0 && isStore(side.slice(0, at)));
 }
 
 function briefly({ a, b, differingPageCount }: VerifySummary): string {

@@ -23,7 +23,7 @@ export interface CopyRun {
   readonly endedAtMs: number;
   readonly durationMs: number;
   readonly exitStatus: number;
-  /** undefined for a run that failed. */
+  /** undefined for a run that failed, and for one that copies nothing. */
   readonly figures: CopyFigures | undefined;
 }
 
@@ -105,7 +105,11 @@ function valuesOf(run: CopyRun): Partial<Record<MetricName, number>> {
     sqlsync_last_run_duration_seconds: run.durationMs / 1000,
     sqlsync_last_run_exit_status: exitStatus,
   };
-  if (figures === undefined) return { ...always, sqlsync_last_failure_timestamp_seconds: endedAt };
+  if (figures === undefined) {
+    return exitStatus === 0
+      ? { ...always, sqlsync_last_success_timestamp_seconds: endedAt }
+      : { ...always, sqlsync_last_failure_timestamp_seconds: endedAt };
+  }
   return {
     ...always,
     sqlsync_last_success_timestamp_seconds: endedAt,

@@ -1,11 +1,14 @@
 import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { openStore } from '../../backup/store.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
-import { parseLocation } from '../../transport/location.ts';
+import { formatLocation, parseLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
 import { outputOf } from '../commands/common-options.ts';
 import type { OutputArguments } from '../commands/common-options.ts';
 import { exitStatusOf } from '../exit.ts';
+import type { Copies, CopyLabels } from '../job/copies.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';
 import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
@@ -34,8 +37,7 @@ export async function runStoreCommand(
 }
 
 /** A command on a store that cron may run. */
-export type StoreJobArguments = OutputArguments &
-  Pick<JobArguments, 'lockWait' | 'ping'> & { readonly dryRun: boolean };
+export type StoreJobArguments = OutputArguments & JobArguments & { readonly dryRun: boolean };
 
 /** The same for a command that is not to overlap with another run of it, and that tells how it went; returns the exit status. */
 export async function runStoreJob(
@@ -44,7 +46,14 @@ export async function runStoreJob(
   job: {
     /** Runs of the same name do not overlap, where that is asked for. Throws SqlsyncError USAGE. */
     name(): readonly string[];
-    work(output: Output, options: StoreCallOptions & { readonly signal: AbortSignal }): Promise<void>;
+    /** For the metrics. */
+    readonly expected?: readonly CopyLabels[];
+    /** Reports to `copies` what is an exit status and no error. */
+    work(
+      output: Output,
+      options: StoreCallOptions & { readonly signal: AbortSignal },
+      copies: Copies,
+    ): Promise<void>;
   },
 ): Promise<number> {
   const output = outputOf(args);
@@ -52,11 +61,12 @@ export async function runStoreJob(
   try {
     return await runJob({
       name: job.name(),
-      expected: [],
+      expected: job.expected ?? [],
       options: jobOptionsOf(args, args.dryRun),
       output,
       explain: (failure) => explainName(command, failure),
-      run: (signal) => job.work(output, { signal, onProgress: (progress) => listeners.onProgress(progress) }),
+      run: (signal, copies) =>
+        job.work(output, { signal, onProgress: (progress) => listeners.onProgress(progress) }, copies),
     });
   } catch (error) {
     const failure = toSqlsyncError(error);
@@ -86,14 +96,60 @@ export function storeFolder(text: string): string {
   throw new SqlsyncError(
     'USAGE',
     `The store ${sanitizeText(text)} is on another host; expected a folder here`,
-    {
-      hint: `Run it there, and have it fetch the database: sqlsync backup HOST:/app.db STORE. A folder here is ./${sanitizeText(text)}.`,
-    },
+    { hint: hintForRemote('backup', location), cause: new RemoteStore(location) },
+  );
+}
+
+type SshLocation = Extract<Location, { kind: 'ssh' }>;
+
+/** Why a store cannot be used that is on another host. */
+class RemoteStore extends Error {
+  readonly location: SshLocation;
+
+  constructor(location: SshLocation) {
+    super('the store is on another host');
+    this.location = location;
+  }
+}
+
+/** What does there what the command was to do. */
+function hintForRemote(command: string, location: SshLocation): string {
+  const path = sanitizeText(location.path, 400);
+  const host = sanitizeText(formatLocation({ ...location, path: '' }).replace(/:$/, ''), 200);
+  const here = `A folder here is ./${sanitizeText(formatLocation(location))}.`;
+  if (command === 'backup')
+    return `Run it on ${host}, and have it fetch the database: sqlsync backup HERE:/app.db ${path}. ${here}`;
+  if (command === 'restore')
+    return `Run it on ${host}, and have it write to this host: sqlsync restore ${path} HERE:/app.db. ${here}`;
+  return `Run it there: ssh ${host} sqlsync ${command} ${path}. ${here}`;
+}
+
+/** True for a folder that has what only a store has. */
+export function isStore(path: string): boolean {
+  return ['config', 'packs'].some((name) => existsSync(join(path, name)));
+}
+
+/**
+ * Refuses a database in the place of the store, with the store in the place of a database. Throws SqlsyncError USAGE.
+ *
+ * @param usage - how it is written.
+ */
+export function refuseSwapped(store: string, others: readonly string[], usage: string): void {
+  const swapped = others.find((other) => isStore(other));
+  if (swapped === undefined || isStore(store)) return;
+  throw new SqlsyncError(
+    'USAGE',
+    `The arguments look swapped: ${sanitizeText(swapped, 400)} is a store, and ${sanitizeText(store, 400)} is none`,
+    { hint: `It is ${usage}.` },
   );
 }
 
 /** Whoever has a database that is called as a command is, and means it. */
 export function explainName(command: string, failure: SqlsyncError): SqlsyncError {
+  if (failure.cause instanceof RemoteStore) {
+    const { code, message, cause } = failure;
+    return new SqlsyncError(code, message, { hint: hintForRemote(command, failure.cause.location), cause });
+  }
   const isAboutPlace = failure.code === 'STORE_NOT_FOUND' || failure.code === 'STORE_UNAVAILABLE';
   if (!isAboutPlace || statSync(command, { throwIfNoEntry: false })?.isFile() !== true) return failure;
   const hint = `${failure.hint ?? ''} The database that is called ${command} is ./${command}.`;
