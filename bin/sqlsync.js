@@ -9,6 +9,7 @@ const NODE_VERSION_MIN = '22.18'; // as in src/sqlite/node-version.ts
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const NODE_API_MIN = 10;
 const EXIT_NODE_UNSUPPORTED = 9;
+const EXIT_SYSTEM_ERROR = 26;
 const EXIT_INTERNAL = 70;
 
 if (isSupported(process.versions)) {
@@ -34,13 +35,15 @@ async function run() {
 /** What nobody else has caught. Node's own exit status for it, 1, is an answer of `verify`. */
 function fail(error) {
   const isIncomplete = error && error.code === 'ERR_MODULE_NOT_FOUND';
-  process.exitCode = isIncomplete ? EXIT_NODE_UNSUPPORTED : EXIT_INTERNAL;
+  const isRefused = error && /^E(MFILE|NFILE|NOMEM|AGAIN|IO|ACCES|PERM)$/.test(error.code);
+  process.exitCode = isIncomplete ? EXIT_NODE_UNSUPPORTED : isRefused ? EXIT_SYSTEM_ERROR : EXIT_INTERNAL;
   const text = String((error && error.message) || error).split('\n')[0];
   if (isIncomplete) {
     complain(`sqlsync is not installed completely: run \`npm ci\` in ${ROOT}, or install it again (${text})`);
   } else {
     const wantsMore = process.argv.includes('-v') || process.argv.includes('--verbose');
-    complain(`sqlsync: ${wantsMore && error && error.stack ? error.stack : text} [INTERNAL]`);
+    const name = isRefused ? 'SYSTEM_ERROR' : 'INTERNAL';
+    complain(`sqlsync: ${wantsMore && error && error.stack ? error.stack : text} [${name}]`);
   }
 }
 

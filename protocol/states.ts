@@ -55,16 +55,6 @@ export const STATES = {
 
 export type State = keyof typeof STATES;
 
-/**
- * States in which the peer may be opening a database or committing, which may block its process for longer; an agent in
- * them holds nothing that anybody waits for.
- */
-const PATIENT_STATES: ReadonlySet<State> = new Set(['offering', 'released', 'opening', 'reopening']);
-
-export function isPatient(state: State): boolean {
-  return PATIENT_STATES.has(state);
-}
-
 export function isLegal(state: State, message: MessageName): boolean {
   return (STATES[state] as readonly MessageName[]).includes(message);
 }

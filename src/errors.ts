@@ -77,6 +77,7 @@ export const ERROR_CODES = [
   'PROTOCOL_VERSION',
   'RESTRICTED',
   'INTERRUPTED',
+  'SYSTEM_ERROR',
   'INTERNAL',
 ] as const;
 
@@ -119,10 +120,48 @@ export function parseErrorCode(code: string): ErrorCode {
   return (ERROR_CODES as readonly string[]).includes(code) ? (code as ErrorCode) : 'PROTOCOL';
 }
 
-/** Any thrown value as a SqlsyncError; what is not one already becomes INTERNAL with its cause kept. */
+/** What the system lacks, by its error: nothing is wrong with a file or a host then. */
+const SHORTAGES: Readonly<Record<string, readonly [what: string, hint: string]>> = {
+  EMFILE: [
+    'this process may open no more files',
+    'Raise the limit (`ulimit -n`; LimitNOFILE= in a systemd unit).',
+  ],
+  ENFILE: ['the system may open no more files', 'Raise fs.file-max, or end programs that hold many files.'],
+  EAGAIN: [
+    'the system has no more processes or memory to give',
+    'Raise the limit (`ulimit -u`; TasksMax= in a systemd unit).',
+  ],
+  ENOMEM: ['there is no memory left', 'Allow more memory, or end other programs.'],
+  SQLITE_NOMEM: ['there is no memory left', 'Allow more memory, or end other programs.'],
+};
+
+/** The error of a system that gives no more of something; undefined for any other one. */
+export function shortageError(doing: string, error: unknown): SqlsyncError | undefined {
+  const code = systemErrorCode(error) ?? '';
+  const [what, hint] = SHORTAGES[code] ?? [];
+  if (what === undefined || hint === undefined) return undefined;
+  return new SqlsyncError('SYSTEM_ERROR', `${doing}: ${what} (${code})`, { hint, cause: error });
+}
+
+/** Errors of the system that nobody explained before. Node.js has codes of its own, which are our faults: ERR_…. */
+function systemError(error: unknown, message: string): SqlsyncError | undefined {
+  const code = systemErrorCode(error) ?? '';
+  if (!/^(?:E(?!RR_)[A-Z0-9]+|SQLITE_(?:IOERR|CANTOPEN|FULL)\w*)$/.test(code)) return undefined;
+  const said = message.includes(code) ? message : `${message} (${code})`;
+  return new SqlsyncError('SYSTEM_ERROR', `The system refused: ${said}`, {
+    hint: 'Check the file that is named, its permissions, the disk and the limits of this process.',
+    cause: error,
+  });
+}
+
+/**
+ * Any thrown value as a SqlsyncError. One of the system becomes SYSTEM_ERROR, anything else INTERNAL with its cause kept.
+ */
 export function toSqlsyncError(error: unknown): SqlsyncError {
   if (error instanceof SqlsyncError) return error;
   const message = error instanceof Error ? error.message : String(error);
+  const known = shortageError('The system refused', error) ?? systemError(error, message);
+  if (known !== undefined) return known;
   return new SqlsyncError('INTERNAL', message, {
     cause: error,
     hint: 'This is a bug in sqlsync: please report it.',

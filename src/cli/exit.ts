@@ -64,6 +64,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   DUMP_PARTIAL: 23,
   SNAPSHOT_INCOMPLETE: 24,
   TEMP_UNAVAILABLE: 25,
+  SYSTEM_ERROR: 26,
   INTERNAL: 70,
   // Only applications see these, from the pools: the command has no use for a pool that could fail so.
   DATABASE_UNUSABLE: 70,

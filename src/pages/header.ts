@@ -25,6 +25,8 @@ export interface DatabaseHeader {
   readonly pageSize: PageSize;
   /** True for journal mode WAL (read version 2). */
   readonly wal: boolean;
+  /** Versions of the format that a program has to know to read and to write it: 1, 2 for WAL; larger ones are not SQLite's. */
+  readonly formatVersion: number;
   readonly reservedBytes: number;
   /** Size of the database in pages as the header has it; undefined where that number is not valid. */
   readonly pageCount: number | undefined;
@@ -46,12 +48,23 @@ export function parseHeader(page: Uint8Array): DatabaseHeader | undefined {
   return {
     pageSize: size,
     wal: view.getUint8(19) === 2,
+    formatVersion: Math.max(view.getUint8(18), view.getUint8(19)),
     reservedBytes: view.getUint8(20),
     pageCount: view.getUint32(24) === view.getUint32(92) ? view.getUint32(28) : undefined,
     schemaCookie: view.getUint32(40),
     textEncoding: encoding === 2 ? 'UTF-16le' : encoding === 3 ? 'UTF-16be' : 'UTF-8',
     sqliteVersion: view.getUint32(96),
   };
+}
+
+/** The largest format version that SQLite knows. */
+const MAX_FORMAT_VERSION = 2;
+
+/** What is wrong with a database that has a header, and that SQLite refuses for its version; undefined for others. */
+export function unknownFormat(header: DatabaseHeader | undefined): string | undefined {
+  if (header === undefined || header.formatVersion <= MAX_FORMAT_VERSION) return undefined;
+  const which = header.formatVersion === 3 ? ', as the WAL2 mode of another branch of SQLite writes it' : '';
+  return `is a database of format version ${header.formatVersion}${which}; SQLite knows up to ${MAX_FORMAT_VERSION}`;
 }
 
 /** A copy (Buffer.slice would be a view) of page 1 with the file's own header bytes zero: what its hash is taken of. */

@@ -7,7 +7,7 @@ import { EmptyReplica } from './empty-replica.ts';
 import { ExistingReplica } from './existing-replica.ts';
 import type { ReplicaOptions } from './old-state.ts';
 import { recover } from './old-state.ts';
-import { hasChecksumVfs } from './header.ts';
+import { hasChecksumVfs, unknownFormat } from './header.ts';
 import type { Mark, MarkedOrigin } from './mark.ts';
 import { besideReplica, readOwnMark } from './mark.ts';
 import { isAnothers, ownerOfNewFile, sharingOf } from './ownership.ts';
@@ -86,6 +86,12 @@ export async function openSink(
         hint: 'Name another file, or remove it if it is of no use.',
       },
     );
+  }
+  const unknown = unknownFormat(file.header);
+  if (unknown !== undefined) {
+    throw new SqlsyncError('REPLICA_NOT_A_DATABASE', `Replica ${path} ${unknown}`, {
+      hint: 'Name another file, or remove it if it is of no use.',
+    });
   }
   if (!options.overwrite) refusePrepared(path, file);
   if (file.stats.size > 0 && place.mark === undefined && !options.overwrite)

@@ -1,4 +1,5 @@
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
+import { shortageOf } from '../sqlite/shortage.ts';
 import { isBusy } from '../sqlite/busy.ts';
 import { WriterThreadLost } from '../sqlite/thread-page-writer.ts';
 import { LockFileError } from '../sqlite/lock-file.ts';
@@ -34,6 +35,8 @@ export function replicaError(path: string, error: unknown): Error {
   if (error instanceof WriterThreadLost) return writerLost(path, error);
   const code = systemErrorCode(error) ?? '';
   const text = error instanceof Error ? error.message : String(error);
+  const shortage = shortageOf(`Replica ${path} cannot be written`, error);
+  if (shortage !== undefined) return shortage;
   if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
   if (code === 'SQLITE_READONLY_DBMOVED') return replicaReplaced(path, error);
   if (isBusy(error)) {

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { realPath } from '../path-names.ts';
+import { shortageOf } from '../sqlite/shortage.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from './database-file.ts';
@@ -14,7 +15,7 @@ import {
   wouldLeaveForeignFiles,
 } from './database-file.ts';
 import { findLeftover, hasJournal } from './leftovers.ts';
-import { hasChecksumVfs, parseHeader } from './header.ts';
+import { hasChecksumVfs, parseHeader, unknownFormat } from './header.ts';
 import { hostName } from './machine.ts';
 import { readMark } from './mark.ts';
 import type { Mark } from './mark.ts';
@@ -306,6 +307,12 @@ function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string
   }
   if (file.stats.size > 0 && file.header === undefined) throw notADatabase(path);
   if (file.stats.size === 0) refuseCutOff(absolutePath);
+  const unknown = unknownFormat(file.header);
+  if (unknown !== undefined) {
+    throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `Origin ${path} ${unknown}`, {
+      hint: 'Switch it to WAL with the program that wrote it (PRAGMA journal_mode = delete, then wal).',
+    });
+  }
   return { file, absolutePath };
 }
 
@@ -401,6 +408,8 @@ function originError(path: string, error: unknown): SqlsyncError {
   if (error instanceof SqlsyncError) return error;
   const code = systemErrorCode(error) ?? '';
   const text = error instanceof Error ? error.message : String(error);
+  const shortage = shortageOf(`Origin ${path} cannot be read`, error);
+  if (shortage !== undefined) return shortage;
   if (code === 'ENOENT' || code === 'ENOTDIR') return notFound(path, error);
   if (code === 'SQLITE_NOTADB') return notADatabase(path, error);
   if (code === 'ENAMETOOLONG') {

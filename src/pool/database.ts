@@ -1,8 +1,10 @@
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { PoolConnection } from '../sqlite/pool-connection.ts';
 import { filePathOf, openWriteConnection } from '../sqlite/pool-connection.ts';
+import { shortageOf } from '../sqlite/shortage.ts';
 import type { Admission } from './admission/types.ts';
 import { noAdmission, openAdmission } from './admission/admission.ts';
+import { checkPlace } from './opening-place.ts';
 import { openingError, requireWritable } from './opening-error.ts';
 import { openReadPool } from './read/read-pool.ts';
 import { retryWhileBusy } from './retry.ts';
@@ -49,6 +51,7 @@ export async function openWith(
 ): Promise<Database> {
   const settings = poolSettings(options);
   const absolute = databasePath(path);
+  await checkPlace(absolute, settings);
   const connection = await connect(absolute, settings);
   try {
     requireWritable(absolute);
@@ -148,6 +151,6 @@ async function connect(path: string, settings: PoolSettings): Promise<PoolConnec
   } catch (error) {
     const code = systemErrorCode(error);
     if (error instanceof SqlsyncError || code?.startsWith('SQLITE_') !== true) throw error;
-    throw openingError(path, create, error);
+    throw shortageOf(`${path} cannot be opened`, error) ?? openingError(path, create, error);
   }
 }

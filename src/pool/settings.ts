@@ -17,6 +17,7 @@ const DEFAULTS: PoolSettings = {
   admission: 'cooperative',
   walLimitBytes: 64 * 1024 * 1024,
   create: true,
+  allowNetworkFileSystem: false,
   safeIntegers: false,
   statementCacheSize: 200,
 };

@@ -220,6 +220,11 @@ export interface DatabaseOptions {
   readonly walLimitBytes?: number | undefined;
   /** Whether a database that does not exist is made. Default: true. */
   readonly create?: boolean | undefined;
+  /**
+   * Opens a database on a network file system too, where WAL damages it as soon as another machine opens it. Default:
+   * false, DATABASE_UNUSABLE.
+   */
+  readonly allowNetworkFileSystem?: boolean | undefined;
   /** Integers are read as `bigint`, so that none beyond 2^53 is rounded. Default: false. */
   readonly safeIntegers?: boolean | undefined;
   /** Prepared statements that each connection keeps. Default: 200. */

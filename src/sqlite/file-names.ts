@@ -32,6 +32,11 @@ export function journalByAnotherName(path: string): JournalElsewhere | undefined
   return undefined;
 }
 
+/** True where the file at `path` has hard links. */
+export function hasSeveralNames(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.nlink ?? 0) > 1;
+}
+
 /** True where a journal with content lies beside `path` itself. */
 export function hasOwnJournal(path: string): boolean {
   return JOURNALS.some((suffix) => sizeOf(path + suffix) > 0);

@@ -33,6 +33,19 @@ export function isMountedAlone(path: string): boolean {
  */
 const UNLASTING_INODES = /^(?:fuse(?:\..*)?|vfat|msdos|exfat|9p|cifs|smb3|smbfs)$/;
 
+/**
+ * File systems that other machines, or the host of this one, write at the same time: shared memory of a WAL, and often
+ * locks too, are each machine's own there. Not listed is what lies over a local disk, such as fuseblk (NTFS) and overlay.
+ */
+const NETWORK =
+  /^(?:nfs\d?|cifs|smb3|smbfs|ncpfs|afs|coda|ceph|lustre|beegfs|gpfs|ocfs2|gfs2|orangefs|pvfs2|9p|vboxsf|vmhgfs|prl_fs|davfs|acfs|fuse\.(?:sshfs|rclone|s3fs|goofys|gcsfuse|gvfsd-fuse|curlftpfs|davfs|davfs2|ceph|ceph-fuse|glusterfs|beegfs|juicefs|moosefs|mfs|hdfs|vmhgfs-fuse|smbnetfs|afp|nfs|google-drive-ocamlfuse|onedriver|JuiceFS.*))$/;
+
+/** The type of the network file system that `path` is on; undefined for a local one, or where the system does not tell. */
+export function networkFileSystem(path: string): string | undefined {
+  const type = mountOf(path)?.type ?? '';
+  return NETWORK.test(type) ? type : undefined;
+}
+
 /** True where the file at `path` keeps its inode; also where the system does not tell. */
 export function hasLastingInodes(path: string): boolean {
   return !UNLASTING_INODES.test(mountOf(realpathSync(path))?.type ?? '');

@@ -9,7 +9,9 @@ import { PROGRAM } from './program.ts';
 export function protocolError(violation: ProtocolViolation): SqlsyncError {
   const { received } = violation;
   const said =
-    received === undefined ? '' : `; it said: ${sanitizeText(new TextDecoder().decode(received), 200)}`;
+    received === undefined
+      ? ''
+      : `; it said: ${sanitizeText(new TextDecoder().decode(received).trim(), 200)}`;
   return new SqlsyncError('PROTOCOL', `Protocol violation by the other side: ${violation.message}${said}`, {
     hint:
       received === undefined
@@ -62,6 +64,15 @@ export function outcomeUnknown(error: unknown): SqlsyncError {
 export function silentError(description: string, silentMs: number): SqlsyncError {
   return new SqlsyncError('TIMEOUT', `${description} has been silent for ${seconds(silentMs)}`, {
     hint: 'Run it again, or allow more time with --timeout.',
+  });
+}
+
+/** Something there runs, and is not sqlsync, or waits before it starts sqlsync. */
+export function ungreetedError(description: string, waitedMs: number, received: Uint8Array): SqlsyncError {
+  const said = sanitizeText(new TextDecoder().decode(received)).trim();
+  const how = said === '' ? 'has not said a word' : `has not greeted, but only said "${said}"`;
+  return new SqlsyncError('TIMEOUT', `${description} ${how} after ${seconds(waitedMs)}`, {
+    hint: 'Is sqlsync started there? A login shell must neither wait nor start another one: test it with `ssh HOST sqlsync --version`. For more time use --connect-timeout.',
   });
 }
 

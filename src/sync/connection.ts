@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib';
 import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
 import { FrameEncoder, message } from '../../protocol/encode.ts';
 import type { Message, MessageName, MessageOf } from '../../protocol/messages.ts';
-import { isLegal, isPatient } from '../../protocol/states.ts';
+import { isLegal } from '../../protocol/states.ts';
 import type { State } from '../../protocol/states.ts';
 import {
   MIN_PROTOCOL_VERSION,
@@ -14,7 +14,15 @@ import {
 } from '../../protocol/version.ts';
 import { SqlsyncError } from '../errors.ts';
 import type { Transport } from '../transport/transport.ts';
-import { lostError, overdueError, protocolError, silentError, versionError } from './connection-error.ts';
+import {
+  lostError,
+  overdueError,
+  protocolError,
+  silentError,
+  ungreetedError,
+  versionError,
+} from './connection-error.ts';
+import { GreetingWatch } from './greeting-watch.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
 import { ownAgentError, peerError } from './peer-error.ts';
@@ -35,10 +43,12 @@ const EXIT_STATUS_WAIT_MS = 2000;
 
 export interface ConnectionOptions {
   /**
-   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long where the peer
-   * may be opening a database or committing (SPEC.md, "Signs of life").
+   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long after it said that
+   * it is busy (SPEC.md, "Signs of life").
    */
   readonly idleTimeoutMs: number;
+  /** How long the peer's greeting may take, in milliseconds; 0 is for ever. By default the limit of silence holds. */
+  readonly greetingTimeoutMs?: number | undefined;
   /** What is left for the whole run, in milliseconds; undefined or 0 is for ever. The peer is to be told. */
   readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -58,6 +68,7 @@ export class Connection {
   bytesReceived = 0;
   /** What a peer is told that asks how long the run may take, in milliseconds; 0 is for ever. */
   readonly maxTimeMs: number;
+  readonly #greeting = new GreetingWatch();
   readonly #over = new AbortController();
   readonly #heartbeat: Heartbeat;
   #deadline: NodeJS.Timeout | undefined;
@@ -86,11 +97,16 @@ export class Connection {
       {
         sendSign: () => this.#sendSign(),
         isListening: () => !transport.input.isPaused(),
-        isPeerBusy: () =>
-          this.#isPeerBusy || isPatient(this.state === 'greeting' ? this.#stateAfterHello : this.state),
-        onLost: (silentMs) => this.#onFailure(silentError(transport.description, silentMs)),
+        isPeerBusy: () => this.#isPeerBusy,
+        onLost: (silentMs, why) =>
+          this.#onFailure(
+            why === 'silent'
+              ? silentError(transport.description, silentMs)
+              : ungreetedError(transport.description, silentMs, this.#greeting.received),
+          ),
       },
       options.idleTimeoutMs,
+      options.greetingTimeoutMs,
     );
     transport.input.on('data', (bytes: Uint8Array) => this.#onData(bytes));
     transport.input.on('end', () => this.#onEnd());
@@ -294,6 +310,7 @@ export class Connection {
   #onData(bytes: Uint8Array): void {
     this.bytesReceived += bytes.length;
     this.#heartbeat.onReceived();
+    if (this.#greeting.add(bytes)) this.#heartbeat.onGreeted();
     this.#decoder.push(bytes);
     if (this.#decoder.bufferedBytes >= MAX_BUFFERED_BYTES) this.transport.input.pause();
     this.#onActivity();

@@ -7,7 +7,7 @@ import type { Transport } from '../transport/transport.ts';
 import { Connection } from './connection.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
-import { startAgent } from './start-agent.ts';
+import { greetingTimeoutMs, startAgent } from './start-agent.ts';
 
 /** Bytes of all connections of a run, those included that failed. */
 export interface Traffic {
@@ -46,8 +46,10 @@ export async function converse<T>(
     onStderr: (text) => run.onNote?.(text.trimEnd()),
     onWarning,
   });
+  const idleTimeoutMs = run.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
   const connection = new Connection(transport, state, {
-    idleTimeoutMs: run.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
+    idleTimeoutMs,
+    greetingTimeoutMs: greetingTimeoutMs(far, run, idleTimeoutMs),
     maxTimeMs: options.maxTimeMs ?? run.maxTimeMs,
     signal,
     isPeerOurs: far.kind === 'local',

@@ -4,7 +4,7 @@ const MAX_INTERVAL_MS = 5000;
 /** Signs that may go missing, and more, before the peer counts as lost. */
 const TICKS_PER_LIMIT = 12;
 
-/** How much more patient an agent is while the peer opens a database or commits, which may block its process. */
+/** How much more patient an agent is after the peer said that its work may block it. */
 export const PATIENCE_FACTOR = 10;
 
 /** Of intervals that are rounded, and of limits that nobody means. */
@@ -17,8 +17,8 @@ export interface HeartbeatLine {
   isListening(): boolean;
   /** True where the peer may be silent for {@link PATIENCE_FACTOR} times as long. */
   isPeerBusy(): boolean;
-  /** The peer was silent for `silentMs` milliseconds; called once. */
-  onLost(silentMs: number): void;
+  /** The peer was silent, or has not greeted, for `silentMs` milliseconds; called once. */
+  onLost(silentMs: number, why: 'silent' | 'ungreeted'): void;
 }
 
 /**
@@ -26,6 +26,7 @@ export interface HeartbeatLine {
  *
  *     every tick:  nothing sent since the last one?      send a sign
  *                  nothing received since the last one?  one tick more of silence ──► enough of them: lost
+ *                  not greeted yet?                      one tick more, whatever else came ──► the same
  *
  * Silence is counted in ticks and not in time: a process that was stopped, suspended or blocked itself has one tick
  * late, and not a peer that was silent meanwhile.
@@ -39,10 +40,17 @@ export class Heartbeat {
   #sent = false;
   #received = false;
   #silentTicks = 0;
+  #ungreetedTicks = 0;
+  /** What the greeting may take, in milliseconds; undefined once it has come. */
+  #greetingMs: number | undefined;
 
-  /** `limitMs` is the silence after which the peer is lost; 0 is for ever. */
-  constructor(line: HeartbeatLine, limitMs: number) {
+  /**
+   * `limitMs` is the silence after which the peer is lost; 0 is for ever. Until `onGreeted`, `greetingMs` holds in its
+   * place, if it is given, and is no limit of silence: a login shell may print something now and then.
+   */
+  constructor(line: HeartbeatLine, limitMs: number, greetingMs?: number) {
     this.#line = line;
+    this.#greetingMs = greetingMs;
     this.limitMs = limitMs;
   }
 
@@ -54,10 +62,18 @@ export class Heartbeat {
     this.#limitMs = limitMs;
     if (this.#stopped) return;
     clearInterval(this.#timer);
-    const wanted = limitMs === 0 ? MAX_INTERVAL_MS : Math.ceil(limitMs / TICKS_PER_LIMIT);
+    const limits = [limitMs, this.#greetingMs ?? 0].filter((ms) => ms > 0);
+    const wanted = Math.ceil(Math.min(...limits, Infinity) / TICKS_PER_LIMIT);
     this.#intervalMs = Math.min(Math.max(wanted, MIN_INTERVAL_MS), MAX_INTERVAL_MS);
     this.#silentTicks = 0;
     this.#timer = setInterval(() => this.#tick(), this.#intervalMs);
+  }
+
+  /** The peer has said what it is. */
+  onGreeted(): void {
+    if (this.#greetingMs === undefined) return;
+    this.#greetingMs = undefined;
+    this.limitMs = this.#limitMs;
   }
 
   onSent(): void {
@@ -78,10 +94,19 @@ export class Heartbeat {
     this.#sent = false;
     this.#silentTicks = this.#received || !this.#line.isListening() ? 0 : this.#silentTicks + 1;
     this.#received = false;
+    if (this.#greetingMs !== undefined) return this.#tickUngreeted(this.#greetingMs);
     if (this.#limitMs === 0) return;
     const silentMs = this.#silentTicks * this.#intervalMs;
     if (silentMs < this.#limitMs * (this.#line.isPeerBusy() ? PATIENCE_FACTOR : 1)) return;
     this.stop();
-    this.#line.onLost(silentMs);
+    this.#line.onLost(silentMs, 'silent');
+  }
+
+  #tickUngreeted(greetingMs: number): void {
+    this.#ungreetedTicks++;
+    const waitedMs = this.#ungreetedTicks * this.#intervalMs;
+    if (greetingMs === 0 || waitedMs < greetingMs) return;
+    this.stop();
+    this.#line.onLost(waitedMs, 'ungreeted');
   }
 }

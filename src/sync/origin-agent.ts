@@ -122,7 +122,7 @@ class OriginSession {
     ) {
       throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
-    const { snapshot, restoring } = await openSnapshot(open, reader, options);
+    const { snapshot, restoring } = await connection.whileBusy(() => openSnapshot(open, reader, options));
     try {
       const hasher = createPageHasher(hash, open.key, snapshot.pageSize);
       const tree = new HashTree({

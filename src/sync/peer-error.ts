@@ -39,6 +39,7 @@ const PEER_CODES: ReadonlySet<ErrorCode> = new Set([
   'PROTOCOL',
   'PROTOCOL_VERSION',
   'RESTRICTED',
+  'SYSTEM_ERROR',
   'INTERNAL',
 ]);
 
@@ -49,7 +50,7 @@ export function peerError(error: MessageOf<'error'>): SqlsyncError {
   const hint = sanitizeText(error.hint);
   return new SqlsyncError(
     PEER_CODES.has(code) ? code : 'PROTOCOL',
-    `The other side: ${sanitizeText(error.message, 2000)}`,
+    `The other side: ${sanitizeText(error.message.trim(), 2000)}`,
     hint === '' ? {} : { hint: `Its advice: ${hint}` },
   );
 }

@@ -179,7 +179,8 @@ async function attemptCopy(
   let sink: PageSink | undefined;
   let copy: PageCopy | undefined;
   try {
-    sink = await connection.whileBusy(() => destination.openSink(target, snapshot));
+    const opened = await connection.whileBusy(() => destination.openSink(target, snapshot));
+    sink = opened;
     run.resumed ??= sink.resumed;
     const alarm = alarmOf(destination, sink, target, options);
     if (alarm !== undefined) options.onAlarm?.(alarm);
@@ -200,8 +201,10 @@ async function attemptCopy(
     const warnings: string[] = [];
     const counts = countsOf(copy, run.rounds);
     const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
-    const outcome = await destination.settle(sink, { changed, counts, snapshot, warnings });
-    const findings = [...((await destination.findings?.(warnings)) ?? [])];
+    const { outcome, findings } = await connection.whileBusy(async () => ({
+      outcome: await destination.settle(opened, { changed, counts, snapshot, warnings }),
+      findings: [...((await destination.findings?.(warnings)) ?? [])],
+    }));
     const done = message('done', {
       outcome: OUTCOMES[outcome],
       pageSize: snapshot.pageSize,

@@ -14,7 +14,7 @@ export interface RunOptions extends RemoteOptions {
   readonly busyTimeoutMs?: number;
   /**
    * Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 is for ever. Ten times
-   * as long while it opens a database or commits.
+   * as long after it said that it opens a database or commits.
    */
   readonly idleTimeoutMs?: number;
   /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */

@@ -14,7 +14,7 @@ import { RemoteShell, UnlikeShellError } from './remote-shell.ts';
 import type { LinkFigures } from './remote-shell.ts';
 import { checkFolder, checkRead, checkWrite, mendMissing, NODE_MEND, survey } from './setup-survey.ts';
 import type { Survey } from './setup-survey.ts';
-import { connectRemote, DEFAULT_REMOTE_EXE, startAgent } from './start-agent.ts';
+import { connectRemote, DEFAULT_REMOTE_EXE, greetingTimeoutMs, startAgent } from './start-agent.ts';
 import type { RemoteOptions, SshLocation } from './start-agent.ts';
 
 export interface SetupOptions extends RemoteOptions {
@@ -117,7 +117,10 @@ async function askAgent(options: SetupOptions): Promise<AgentAnswer> {
         // The connection meets the same, and says what it is.
       }
     });
-    const connection = new Connection(transport, 'opening', options);
+    const connection = new Connection(transport, 'opening', {
+      ...options,
+      greetingTimeoutMs: greetingTimeoutMs(options.location, options, options.idleTimeoutMs),
+    });
     connection.send(openFor(options));
     const snapshot = await connection.receiveOnly('snapshot');
     return { hello, snapshot, failure: undefined };

@@ -5,6 +5,8 @@ import { limitRate } from '../transport/rate-limit.ts';
 import { connectRsh } from '../transport/rsh.ts';
 import { connectSsh } from '../transport/ssh.ts';
 import type { Ask } from '../transport/terminal.ts';
+import { terminalAsk } from '../transport/terminal.ts';
+import { PATIENCE_FACTOR } from './heartbeat.ts';
 import type { Transport } from '../transport/transport.ts';
 import { commandPath } from './program.ts';
 
@@ -110,4 +112,18 @@ export async function connectRemote(
     onWarning: options.onWarning,
     ...common,
   });
+}
+
+/** How long a user may take to type a password for `ssh`, which asks for itself. */
+const TYPING_MS = 120_000;
+
+/**
+ * How long the agent's greeting may take, in milliseconds; 0 is for ever. An agent of this host is a process that this one
+ * starts, which takes long only where the host is overloaded.
+ */
+export function greetingTimeoutMs(location: Location, remote: RemoteOptions, idleTimeoutMs: number): number {
+  if (location.kind === 'local') return idleTimeoutMs * PATIENCE_FACTOR;
+  if (remote.connectTimeoutMs !== undefined) return remote.connectTimeoutMs;
+  const asks = remote.rsh !== undefined && terminalAsk() !== undefined;
+  return asks && idleTimeoutMs > 0 ? Math.max(idleTimeoutMs, TYPING_MS) : idleTimeoutMs;
 }

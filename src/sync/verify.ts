@@ -20,7 +20,7 @@ import { parseLocation } from '../transport/location.ts';
 import { Connection } from './connection.ts';
 import { DifferingPages } from './differing-pages.ts';
 import { openToRead } from './open-to-read.ts';
-import { startAgent } from './start-agent.ts';
+import { greetingTimeoutMs, startAgent } from './start-agent.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
 
@@ -127,8 +127,10 @@ class Side {
       onStderr: (said) => options.onNote?.(said.trimEnd()),
       onWarning: (warning) => options.onWarning?.(warning, 'news'),
     });
+    const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
     const connection = new Connection(transport, 'opening', {
-      idleTimeoutMs: options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS,
+      idleTimeoutMs,
+      greetingTimeoutMs: greetingTimeoutMs(location, options, idleTimeoutMs),
       signal: options.signal,
       isPeerOurs: location.kind === 'local',
     });

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
-import type { ChildProcessByStdio } from 'node:child_process';
+import type { ChildProcess, ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
-import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
+import { SqlsyncError, sanitizeText, shortageError, systemErrorCode } from '../errors.ts';
 import { relayInput } from './relay-input.ts';
 import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
 import { StderrTail } from './stderr-tail.ts';
@@ -25,7 +25,7 @@ export interface ProcessOptions {
    * REMOTE_EXE_NOT_FOUND, and 9, sqlsync's own "cannot run here", is NODE_UNSUPPORTED.
    */
   explainSilentExit?: (exit: TransportExit) => SqlsyncError | undefined;
-  /** Explains why the child could not be started; by default REMOTE_EXE_NOT_FOUND, or INTERNAL. */
+  /** Explains why the child could not be started; by default REMOTE_EXE_NOT_FOUND, or SYSTEM_ERROR. */
   explainStart?: (error: Error) => SqlsyncError;
 }
 
@@ -42,11 +42,8 @@ type Child = ChildProcessByStdio<Writable, Readable, Readable>;
  * the end of its stdin. A command that cannot be started is an 'error' on `input`.
  */
 export function spawnProcess(options: ProcessOptions): Transport {
-  const child = spawn(options.command, options.args, {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    windowsHide: true,
-    ...(options.env === undefined ? {} : { env: options.env }),
-  });
+  const explainStart = options.explainStart ?? ((error: Error) => startError(options.command, error));
+  const child = start(options, explainStart);
   const stderr = new StderrTail(child.stderr, options.onStderr);
   const exited = watchExit(child, stderr);
   const explain = options.explainSilentExit ?? ((exit) => explainSilence(options.command, exit));
@@ -61,7 +58,6 @@ export function spawnProcess(options: ProcessOptions): Transport {
     input.destroy(interrupted(options.command));
     terminate();
   };
-  const explainStart = options.explainStart ?? ((error: Error) => startError(options.command, error));
   child.on('error', (error) => input.destroy(explainStart(error)));
   child.stdin.on('error', () => {}); // EPIPE: the end of the child is told by `input` and `exited`
   options.signal?.addEventListener('abort', onAbort, { once: true });
@@ -74,6 +70,31 @@ export function spawnProcess(options: ProcessOptions): Transport {
     exited,
     terminate,
   };
+}
+
+/**
+ * Throws SqlsyncError where not even the pipes to the child could be made: Node.js then tells it by an event, of a child
+ * that has no streams, or throws.
+ */
+function start(options: ProcessOptions, explain: (error: Error) => SqlsyncError): Child {
+  let child: ChildProcess;
+  try {
+    child = spawn(options.command, options.args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      windowsHide: true,
+      ...(options.env === undefined ? {} : { env: options.env }),
+    });
+  } catch (error) {
+    throw error instanceof Error ? explain(error) : error;
+  }
+  if (hasStreams(child)) return child;
+  child.on('error', () => {}); // what it says is said here
+  throw explain(Object.assign(new Error('no pipe could be made'), { code: 'EMFILE' }));
+}
+
+/** The types of Node.js have it that there always are some. */
+function hasStreams(child: ChildProcess): child is Child {
+  return [child.stdin, child.stdout, child.stderr].every((stream) => stream != null);
 }
 
 /** Settles when the child is gone and its stderr was read, or when it never started. */
@@ -114,9 +135,14 @@ function startError(command: string, error: Error): SqlsyncError {
       cause: error,
     });
   }
-  return new SqlsyncError('INTERNAL', `the command "${shown}" could not be started: ${error.message}`, {
-    cause: error,
-  });
+  const what = `the command "${shown}" could not be started`;
+  return (
+    shortageError(what, error) ??
+    new SqlsyncError('SYSTEM_ERROR', `${what}: ${error.message}`, {
+      hint: 'Check the limits of this process and the system log.',
+      cause: error,
+    })
+  );
 }
 
 function explainSilence(command: string, exit: TransportExit): SqlsyncError | undefined {

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { basename } from 'node:path';
-import { SqlsyncError, sanitizeText } from '../errors.ts';
+import { SqlsyncError, sanitizeText, shortageError } from '../errors.ts';
 import { splitCommand } from './command-words.ts';
 import { spawnProcess } from './process.ts';
 import { explainOpenssh } from './rsh-exit.ts';
@@ -163,6 +163,8 @@ function explainExit(
 
 function startError(program: string, error: Error): SqlsyncError {
   const shown = sanitizeText(program, 200);
+  const shortage = shortageError(`the --rsh command "${shown}" could not be started`, error);
+  if (shortage !== undefined) return shortage;
   return new SqlsyncError(
     'CONNECT_FAILED',
     `the --rsh command "${shown}" could not be started: ${error.message}`,

@@ -1,0 +1,77 @@
+import { existsSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { SqlsyncError } from '../errors.ts';
+import { realPath } from '../path-names.ts';
+import { hasOwnJournal, hasSeveralNames, journalByAnotherName } from '../sqlite/file-names.ts';
+import { isIndexInUse, readersByAnotherName } from '../sqlite/lock-holders.ts';
+import { isMountedAlone, networkFileSystem } from '../sqlite/mounts.ts';
+
+/** Together longer than another program reads in rollback mode, where it has no wal-index. */
+const LOOKS = 5;
+const PAUSE_MS = 100;
+
+/**
+ * Looks at the place of a database before it is opened, without opening it: this process may have it open already, and
+ * would lose its locks. Throws DATABASE_UNUSABLE on a network file system, and where a program uses the file by another
+ * name, whose commits this one does not lead to.
+ */
+export async function checkPlace(
+  path: string,
+  { allowNetworkFileSystem }: { readonly allowNetworkFileSystem: boolean },
+): Promise<void> {
+  const real = realPlace(path);
+  const type = networkFileSystem(real);
+  if (type !== undefined && !allowNetworkFileSystem) {
+    throw new SqlsyncError('DATABASE_UNUSABLE', `${path}: it is on a network file system (${type})`, {
+      hint: 'WAL needs shared memory, which machines do not share there: use a local disk. If no other machine ever opens the file, set allowNetworkFileSystem.',
+    });
+  }
+  if (existsSync(real)) await checkNames(real);
+}
+
+async function checkNames(path: string): Promise<void> {
+  const isAlone = isMountedAlone(path);
+  if (!isAlone && !hasSeveralNames(path)) return;
+  const journal = hasOwnJournal(path) ? undefined : journalByAnotherName(path);
+  if (journal !== undefined) {
+    throw usedByAnotherName(path, `${journal.journal} holds changes, beside its other name`, journal.name);
+  }
+  if (await isReadByAnotherName(path)) {
+    throw usedByAnotherName(path, 'another program has it open by another name', 'the name that it uses');
+  }
+  if (hasOwnJournal(path) || isIndexInUse(path)) return;
+  const how = isAlone ? 'is mounted as a single file' : 'has several names (hard links)';
+  process.emitWarning(
+    `${path} ${how}: a program that opens it by another one does not see the commits of this one, and damages it`,
+    { code: 'SQLSYNC_SEVERAL_NAMES' },
+  );
+}
+
+async function isReadByAnotherName(path: string): Promise<boolean> {
+  let readers = [...readersByAnotherName(path)];
+  for (let look = 1; look < LOOKS && readers.length > 0; look++) {
+    await delay(PAUSE_MS);
+    const now = readersByAnotherName(path);
+    readers = readers.filter((processId) => now.has(processId));
+  }
+  return readers.length > 0;
+}
+
+function usedByAnotherName(path: string, how: string, name: string): SqlsyncError {
+  return new SqlsyncError('DATABASE_UNUSABLE', `${path}: ${how}`, {
+    hint: `Open it by ${name}: SQLite keeps its -wal file beside the name by which a program opened it.`,
+  });
+}
+
+/** Of a file that is not there yet, the place in its folder; what is wrong with the folder shows as it is opened. */
+function realPlace(path: string): string {
+  for (const real of [() => realPath(path), () => join(realPath(dirname(path)), basename(path))]) {
+    try {
+      return real();
+    } catch (error) {
+      if (error instanceof SqlsyncError) throw error;
+    }
+  }
+  return path;
+}
