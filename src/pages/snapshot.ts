@@ -1,26 +1,17 @@
-import { statSync } from 'node:fs';
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
-import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
-import { realPath } from '../path-names.ts';
-import { shortageOf } from '../sqlite/shortage.ts';
+import { SqlsyncError } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from './database-file.ts';
-import {
-  currentFileId,
-  fileBytes,
-  folderIsWritable,
-  inspectDatabase,
-  tooLongForSqlite,
-  wouldLeaveForeignFiles,
-} from './database-file.ts';
-import { findLeftover, hasJournal } from './leftovers.ts';
-import { hasChecksumVfs, parseHeader, unknownFormat } from './header.ts';
+import { currentFileId, fileBytes } from './database-file.ts';
+import { hasChecksumVfs, parseHeader } from './header.ts';
 import { hostName } from './machine.ts';
 import { readMark } from './mark.ts';
 import type { Mark } from './mark.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader } from './file-pages.ts';
+import { originError, originReplaced, originTruncated } from './origin-error.ts';
+import { fileVersion, inspectOrigin, mustOpenImmutable, ownVersion } from './origin-file.ts';
 import { checkOriginNames } from './origin-names.ts';
 import type { OriginNames } from './origin-names.ts';
 import { readOneByOne } from './page-source.ts';
@@ -117,7 +108,7 @@ export class DatabaseSnapshot implements PageSource {
     if (access.reader === undefined || this.pageCount === 0) return;
     const read = (page: PageNumber): Uint8Array => this.#readByDbpage(page);
     const absent = (page: PageNumber): never => {
-      throw truncated(file.path, page);
+      throw originTruncated(file.path, page);
     };
     if (access.files?.begin(this.pageSize, this.pageCount, read, absent) === false) {
       throw originReplaced(file.path);
@@ -281,170 +272,4 @@ export class DatabaseSnapshot implements PageSource {
 
 function emptyShape(): { pageSize: number; pageCount: number } {
   return { pageSize: DEFAULT_PAGE_SIZE, pageCount: 0 };
-}
-
-function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string } {
-  let file: DatabaseFile | undefined;
-  let absolutePath: string;
-  try {
-    absolutePath = realPath(path);
-    const tooLong = tooLongForSqlite(absolutePath);
-    if (tooLong !== undefined) {
-      throw new SqlsyncError('ORIGIN_UNREADABLE', `Origin ${sanitizeText(path, 200)} ${tooLong}`, {
-        hint: 'Move it to a shorter path.',
-      });
-    }
-    file = inspectDatabase(absolutePath);
-  } catch (error) {
-    throw originError(path, error);
-  }
-  if (file === undefined) throw notFound(path);
-  if (!file.stats.isFile()) {
-    const kind = file.stats.isDirectory() ? 'a folder' : 'no regular file';
-    throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `Origin ${path} is ${kind}, not a database file`, {
-      hint: 'Name the database file itself.',
-    });
-  }
-  if (file.stats.size > 0 && file.header === undefined) throw notADatabase(path);
-  if (file.stats.size === 0) refuseCutOff(absolutePath);
-  const unknown = unknownFormat(file.header);
-  if (unknown !== undefined) {
-    throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `Origin ${path} ${unknown}`, {
-      hint: 'Switch it to WAL with the program that wrote it (PRAGMA journal_mode = delete, then wal).',
-    });
-  }
-  return { file, absolutePath };
-}
-
-/**
- * Throws ORIGIN_UNREADABLE for a file of 0 bytes beside which changes lie: somebody has cut it off, and its content must not
- * be taken for none. The journal of a first transaction is no such sign.
- */
-function refuseCutOff(path: string): void {
-  const leftover = findLeftover(path);
-  if (leftover === undefined || (leftover.path.endsWith('-journal') && hasJournal(path, 0))) return;
-  throw new SqlsyncError(
-    'ORIGIN_UNREADABLE',
-    `Origin ${path} has 0 bytes, but ${leftover.path} has ${leftover.bytes}: another program cut the database off`,
-    {
-      hint: 'Nothing was changed. Keep both files, and restore the database from a backup or its replica; if it is meant to be empty, remove the other file.',
-    },
-  );
-}
-
-/**
- * Whether the file has to be read without locks, because its -shm file is not there and cannot be made.
- * Throws ORIGIN_PERMISSION where opening it would either fail or leave -wal and -shm files behind that the
- * application could not write.
- */
-function mustOpenImmutable(file: DatabaseFile): boolean {
-  if (file.header?.wal !== true) return false;
-  const walThere = currentFileId(`${file.path}-wal`) !== undefined;
-  const shmThere = currentFileId(`${file.path}-shm`) !== undefined;
-  if (walThere && shmThere) return false;
-  if (!folderIsWritable(file.path)) {
-    if (shmThere || fileBytes(`${file.path}-wal`) === 0) return !shmThere;
-    throw new SqlsyncError(
-      'ORIGIN_PERMISSION',
-      `Origin ${file.path} has changes in its -wal file, but no -shm file, and none can be created in its folder`,
-      { hint: 'Open it once with the application or as its owner, or allow this user to write the folder.' },
-    );
-  }
-  if (!wouldLeaveForeignFiles(file)) return false;
-  throw new SqlsyncError(
-    'ORIGIN_PERMISSION',
-    `Origin ${file.path} is idle in WAL mode and belongs to another user (uid ${file.stats.uid}); opening it would create -wal and -shm files that its owner could not write`,
-    { hint: 'Run sqlsync as the owner of the database, or while the application has it open.' },
-  );
-}
-
-/** Changes whenever anybody writes the file or its -wal, also where a writer has come and gone. */
-function fileVersion(path: string): string {
-  const { size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
-  return `${size} ${mtimeNs} ${ctimeNs} ${fileBytes(`${path}-wal`)}`;
-}
-
-/** Changes whenever anybody writes the file itself, which in WAL mode is a checkpoint. */
-function ownVersion(path: string): string {
-  const { size, mtimeNs } = statSync(path, { bigint: true });
-  return `${size} ${mtimeNs}`;
-}
-
-function originReplaced(path: string): SqlsyncError {
-  return new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${path} during the sync`, {
-    hint: 'Nothing was changed. Run it again to copy the new file.',
-  });
-}
-
-/** SQLite's own readers would take zeros for the page, and so would a copy. */
-function truncated(path: string, page: PageNumber): SqlsyncError {
-  return new SqlsyncError(
-    'ORIGIN_UNREADABLE',
-    `Origin ${path} was cut off by another program during the sync: page ${page} is neither in it nor in its -wal`,
-    { hint: 'Nothing was changed. Restore it from a backup, such as its replica, before you run it again.' },
-  );
-}
-
-function notFound(path: string, cause?: unknown): SqlsyncError {
-  return new SqlsyncError('ORIGIN_NOT_FOUND', `Origin ${path} does not exist`, {
-    hint: 'Check the path; the origin is the first argument.',
-    cause,
-  });
-}
-
-function notADatabase(path: string, cause?: unknown): SqlsyncError {
-  return new SqlsyncError(
-    'ORIGIN_NOT_A_DATABASE',
-    `Origin ${path} is not an SQLite database, or is encrypted`,
-    {
-      hint: 'Its first 16 bytes should read "SQLite format 3".',
-      cause,
-    },
-  );
-}
-
-/** An error of the system or of SQLite on the origin, as what it means to the user. */
-function originError(path: string, error: unknown): SqlsyncError {
-  if (error instanceof SqlsyncError) return error;
-  const code = systemErrorCode(error) ?? '';
-  const text = error instanceof Error ? error.message : String(error);
-  const shortage = shortageOf(`Origin ${path} cannot be read`, error);
-  if (shortage !== undefined) return shortage;
-  if (code === 'ENOENT' || code === 'ENOTDIR') return notFound(path, error);
-  if (code === 'SQLITE_NOTADB') return notADatabase(path, error);
-  if (code === 'ENAMETOOLONG') {
-    const shown = sanitizeText(path, 200);
-    return new SqlsyncError('ORIGIN_UNREADABLE', `Origin ${shown} has a name that is too long (${code})`, {
-      hint: 'No file can have that name: check the path.',
-      cause: error,
-    });
-  }
-  if (code === 'ABORT_ERR') return new SqlsyncError('INTERRUPTED', 'Interrupted', { cause: error });
-  if (code === 'SQLITE_READONLY_ROLLBACK') {
-    return new SqlsyncError(
-      'ORIGIN_HOT_JOURNAL',
-      `Origin ${path} has a hot journal: a writer of it was killed`,
-      {
-        hint: 'Open it once with the application or `sqlite3` so that SQLite rolls the transaction back.',
-        cause: error,
-      },
-    );
-  }
-  if (
-    ['EACCES', 'EPERM', 'SQLITE_CANTOPEN', 'SQLITE_PERM', 'SQLITE_AUTH'].includes(code) ||
-    code.startsWith('SQLITE_READONLY')
-  ) {
-    return new SqlsyncError('ORIGIN_PERMISSION', `Origin ${path} cannot be opened: ${text} (${code})`, {
-      hint: 'Allow this user to read the file, its -wal and -shm files, and to enter its folder.',
-      cause: error,
-    });
-  }
-  return new SqlsyncError(
-    'ORIGIN_UNREADABLE',
-    `Origin ${path} cannot be read: ${text}${code === '' ? '' : ` (${code})`}`,
-    {
-      hint: 'Check it with `sqlite3 FILE "PRAGMA integrity_check"` and the system log for disk errors.',
-      cause: error,
-    },
-  );
 }
