@@ -42,6 +42,8 @@ const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?
 export class ExistingReplica implements PageSink {
   readonly path: string;
   readonly warnings: string[] = [];
+  /** Known when the pages of the spool are applied. */
+  pagesChanged: number | undefined;
   readonly #file: DatabaseFile;
   readonly #target: SinkTarget;
   readonly #options: ReplicaOptions;
@@ -111,6 +113,10 @@ export class ExistingReplica implements PageSink {
     return this.#replica.isEmpty;
   }
 
+  get #isRestore(): boolean {
+    return this.#options.mark === undefined;
+  }
+
   prepare(knownPages: number): Promise<void> {
     return (this.#preparing ??= this.#prepare(knownPages));
   }
@@ -119,16 +125,17 @@ export class ExistingReplica implements PageSink {
     await this.prepare(0);
     try {
       if (this.#isStaged || !this.#isWal) await this.#openSpool();
-      if (!this.#isStaged) await this.#retry(() => this.#openWriter().call('begin', 'immediate'));
+      if (!this.#isStaged) await this.#takeWriteLock(this.#openWriter());
       // With the lock nobody else can commit, so what the reader sees from here on is what the writer changes. Without
       // it this finds what another sync did while its spool was waited for; `commit` looks again.
       const state = await this.#replica.refresh(this.#options);
       // What another sync committed may be newer than our snapshot, which must not take the replica back.
-      if (state === 'committed') throw new ReplicaMovedError(this.path);
+      // A restore has a snapshot that never gets older.
+      if (state === 'committed' && !this.#isRestore) throw new ReplicaMovedError(this.path);
       if (this.#replica.pageCount > 0 && this.#replica.pageSize !== this.#target.pageSize) {
         throw new ReplicaMovedError(this.path);
       }
-      const moved = state === 'touched';
+      const moved = state !== 'same';
       if (moved) this.#differs = undefined;
       if (this.#spool === undefined) {
         await this.#openWriter().call('prepareForPages', this.#target.pageCount);
@@ -207,9 +214,19 @@ export class ExistingReplica implements PageSink {
     if (!this.#isStaged) return this.#openWriter();
     await this.#connectWriter(this.#spool?.held.count ?? 0);
     const writer = this.#openWriter();
-    await this.#retry(() => writer.call('begin', 'immediate'));
-    if ((await this.#replica.refresh(this.#options)) !== 'same') throw new ReplicaMovedError(this.path);
+    await this.#takeWriteLock(writer);
+    if ((await this.#replica.refresh(this.#options)) !== 'same') {
+      // Somebody goes on writing it: the next attempt compares under the write lock.
+      this.#staging.isContended = true;
+      throw new ReplicaMovedError(this.path);
+    }
     return writer;
+  }
+
+  /** Has to be followed by a refresh of the old state. */
+  async #takeWriteLock(writer: PageWriter): Promise<void> {
+    if (!this.#isWal) this.#replica.pause();
+    await this.#retry(() => writer.call('begin', 'immediate'));
   }
 
   async #openSpool(): Promise<void> {
@@ -220,7 +237,7 @@ export class ExistingReplica implements PageSink {
   }
 
   async #prepare(knownPages: number): Promise<void> {
-    this.#isStaged = this.#staging.pays(knownPages, this.#target.pageSize);
+    this.#isStaged = this.#staging.pays(knownPages, this.#target.pageSize) && !this.#staging.isContended;
     if (!this.#isStaged) await this.#connectWriter(knownPages);
   }
 
@@ -259,6 +276,7 @@ export class ExistingReplica implements PageSink {
     const { pageCount, pageSize } = this.#target;
     const oldPageCount = this.#replica.pageCount;
     if (this.resumed) this.#dropUnchanged(spool);
+    this.pagesChanged = spool.held.count + (this.#firstPage === undefined ? 0 : 1);
     if (!this.#isWal) await this.#lockExclusively(writer);
     await writer.call('prepareForPages', pageCount);
     for (const page of spool.held) {
@@ -269,19 +287,19 @@ export class ExistingReplica implements PageSink {
     for (let page = oldPageCount + 1; page <= pageCount; page++) {
       if (page === FIRST_PAGE || page === lockBytePage(pageSize) || spool.held.has(page)) continue;
       writer.writePage(page, new Uint8Array(pageSize));
+      this.pagesChanged++;
       await writer.ready();
     }
   }
 
-  /**
-   * The switch to an EXCLUSIVE lock needs a new transaction; another writer could slip in between, which
-   * `data_version` tells.
-   */
+  /** The switch to an EXCLUSIVE lock needs a new transaction; no other writer slips in between, since the lock is kept. */
   async #lockExclusively(writer: PageWriter): Promise<void> {
     this.#replica.end();
     const before = await writer.call('dataVersion');
+    await writer.call('keepLocks', true);
     await writer.call('rollback');
     await this.#retry(() => writer.call('begin', 'exclusive'));
+    await writer.call('keepLocks', false);
     if ((await writer.call('dataVersion')) !== before) throw new ReplicaMovedError(this.path);
   }
 

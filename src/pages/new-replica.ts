@@ -6,6 +6,7 @@ import type { ExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { waitExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import type { DatabaseFile } from './database-file.ts';
 import { contentStamp, currentFileId, fileBytes, inspectDatabase } from './database-file.ts';
+import { allocatedBytes, checkFreeSpace } from './free-space.ts';
 import { NO_HARD_LINKS } from './hard-links.ts';
 import { findLeftover, refuseLeftover } from './leftovers.ts';
 import type { ReplicaOptions } from './old-state.ts';
@@ -13,6 +14,7 @@ import { besideReplica, markReplica, syncFolder } from './mark.ts';
 import { unusableFile } from './ownership.ts';
 import type { PageSink, PageSource, SinkTarget } from './page-source.ts';
 import type { PageNumber } from './page-types.ts';
+import { lockBytePage } from './page-types.ts';
 import { PartFile } from './part-file.ts';
 import { hasWalRecord, recordWal, removeWalRecord } from './wal-record.ts';
 import { ReplicaMovedError, replicaError, replicaReplaced } from './replica-error.ts';
@@ -66,6 +68,7 @@ export class NewReplica implements PageSink {
       try {
         if (options.replaces === undefined && currentFileId(path) !== undefined)
           throw new ReplicaMovedError(path, 'was made by another program just now');
+        checkFreeSpace(path, neededBytes(path, target, options.replaces));
         if (options.replaces !== undefined && isWritten(options.replaces)) throw new ReplicaMovedError(path);
         return new NewReplica(path, target, options, lock);
       } catch (error) {
@@ -99,6 +102,12 @@ export class NewReplica implements PageSink {
 
   get resumed(): boolean {
     return this.#part.old !== undefined;
+  }
+
+  /** All of its pages, also those in the part file of an interrupted run. */
+  get pagesChanged(): number {
+    const { pageCount, pageSize } = this.#target;
+    return pageCount < lockBytePage(pageSize) ? pageCount : pageCount - 1;
   }
 
   /** It may lack nothing but its publication. */
@@ -303,6 +312,21 @@ export class NewReplica implements PageSink {
       // See above.
     }
   }
+}
+
+/**
+ * What the disk has to have for a new replica: its size less what its part file takes already. One that is replaced needs
+ * room for its old content in a journal as well, and grows by the difference.
+ */
+function neededBytes(
+  path: string,
+  { pageCount, pageSize }: SinkTarget,
+  replaces: DatabaseFile | undefined,
+): number {
+  const bytes = pageCount * pageSize;
+  const old = replaces?.stats.size ?? 0;
+  const forCopy = replaces === undefined ? 0 : old + Math.max(0, bytes - old);
+  return Math.max(0, bytes - allocatedBytes(besideReplica(path, '-part'))) + forCopy;
 }
 
 /** True where somebody wrote to the file since it was looked at: perhaps a sync with a newer snapshot. */

@@ -41,6 +41,8 @@ export class OldState implements PageSource {
   readonly #files: FilePages | undefined;
   #pageCount: PageCount = pageCount(0);
   #dataVersion = 0;
+  /** The schema cookie of the state that was read before a pause. */
+  #cookieAtPause: { readonly cookie: number | undefined } | undefined;
   #closed = false;
 
   /** Throws SqlsyncError. A hot journal, which a killed sync leaves, is rolled back by SQLite first. */
@@ -124,7 +126,8 @@ export class OldState implements PageSource {
    * moves the schema cookie; 'touched': it was another program, whose checkpoint is enough.
    */
   async refresh(options: ReplicaOptions): Promise<'same' | 'touched' | 'committed'> {
-    const cookie = this.#schemaCookie();
+    const cookie = this.#cookieAtPause === undefined ? this.#schemaCookie() : this.#cookieAtPause.cookie;
+    this.#cookieAtPause = undefined;
     this.#reader.end();
     const before = this.#dataVersion;
     const shape = await begin(this.#reader, options);
@@ -132,6 +135,15 @@ export class OldState implements PageSource {
     this.#begun(shape);
     if (this.#dataVersion === before) return 'same';
     return this.#schemaCookie() === cookie ? 'touched' : 'committed';
+  }
+
+  /**
+   * Ends the read transaction until `refresh`; nothing can be read meanwhile. A writer in rollback mode that is about to
+   * commit waits for all readers: one that waits for its lock must not be among them.
+   */
+  pause(): void {
+    this.#cookieAtPause ??= { cookie: this.#schemaCookie() };
+    this.#reader.end();
   }
 
   /** Ends the read transaction, so that a rollback-mode replica can be locked; nothing can be read any more. */

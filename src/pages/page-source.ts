@@ -82,6 +82,8 @@ export interface PageSink {
   readonly resumed: boolean;
   /** True where that leftover holds what the old state of the database does not: then there is something to commit. */
   readonly holdsChanges: boolean;
+  /** Pages that the commit changes, where the sink knows of more than this copy found to differ. */
+  readonly pagesChanged?: number | undefined;
   /** What the user should know after the commit, each a sentence. */
   readonly warnings: readonly string[];
   /**

@@ -2,6 +2,7 @@ import {
   closeSync,
   constants,
   fchmodSync,
+  fstatSync,
   fsyncSync,
   ftruncateSync,
   lstatSync,
@@ -130,7 +131,9 @@ export class PartFile {
       // A descriptor must not be closed, and its number given to another file, under a write that is under way.
       await this.written();
     } finally {
+      const isEmpty = fstatSync(this.#descriptor).size === 0;
       closeSync(this.#descriptor);
+      if (isEmpty) rmSync(this.path, { force: true });
     }
   }
 

@@ -41,7 +41,7 @@ export function replicaError(path: string, error: unknown): Error {
   if (code === 'SQLITE_READONLY_DBMOVED') return replicaReplaced(path, error);
   if (isBusy(error)) {
     return new SqlsyncError('BUSY', `Replica ${path} is locked by another program`, {
-      hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
+      hint: 'Nothing was changed. Run it again when the other program is done, or allow more time with --busy-timeout.',
       cause: error,
     });
   }

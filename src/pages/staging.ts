@@ -21,6 +21,8 @@ export class Staging {
   readonly rule: StagingRule;
   /** How often the run began again because the replica may have been changed while the snapshot was on its way. */
   overtaken = 0;
+  /** Another program goes on writing the replica: only under its write lock does a comparison stay true. */
+  isContended = false;
   #path: string | undefined;
   /** There is no room for the spool beside what its pages need at the commit. */
   #leavesNoRoom = false;

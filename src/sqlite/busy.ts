@@ -10,7 +10,7 @@ const BUSY_CODES: ReadonlySet<string | undefined> = new Set([
 ]);
 
 /** Longest wait between two attempts; a cap keeps an old waiter as likely to get the lock as a new one. */
-const MAX_DELAY_MS = 25;
+const MAX_DELAY_MS = 10;
 
 export function isBusy(error: unknown): boolean {
   return BUSY_CODES.has(systemErrorCode(error));
@@ -43,7 +43,7 @@ export async function retryBusy<T>(
           'BUSY',
           `${what}: still locked by another program after ${options.timeoutMs} ms`,
           {
-            hint: 'Run it again when the other program is done, or allow more time with --busy-timeout.',
+            hint: 'Nothing was changed. Run it again when the other program is done, or allow more time with --busy-timeout.',
             cause: error,
           },
         );

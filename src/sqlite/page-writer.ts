@@ -11,6 +11,7 @@ export type WriterCalls = Pick<
   | 'setSchemaCookie'
   | 'commit'
   | 'rollback'
+  | 'keepLocks'
   | 'checkpoint'
   | 'close'
 >;

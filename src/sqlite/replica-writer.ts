@@ -113,6 +113,11 @@ export class ReplicaWriter {
     this.#database.exec('COMMIT');
   }
 
+  /** While locks are kept, the end of a transaction gives none away: the next one begins with what this one had. */
+  keepLocks(areKept: boolean): void {
+    this.#database.pragma(`replica.locking_mode = ${areKept ? 'EXCLUSIVE' : 'NORMAL'}`);
+  }
+
   rollback(): void {
     if (this.#database.inTransaction) this.#database.exec('ROLLBACK');
   }

@@ -2,6 +2,7 @@ import type { ProtocolViolation } from '../../protocol/decode.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { MIN_PROTOCOL_VERSION, PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { sanitizeText, SqlsyncError, toSqlsyncError } from '../errors.ts';
+import type { ErrorCode } from '../errors.ts';
 import type { TransportExit } from '../transport/transport.ts';
 import { PROGRAM } from './program.ts';
 
@@ -48,6 +49,25 @@ export function lostError(description: string, exit: TransportExit | undefined):
   return new SqlsyncError('CONNECTION_LOST', `Lost ${description} before it was done: ${how}${said}`, {
     hint: 'Nothing was changed here unless a commit was reported. Run it again: it goes on from what is there.',
   });
+}
+
+/** What a replica agent ends with only where it has committed nothing. */
+const NOTHING_COMMITTED: ReadonlySet<ErrorCode> = new Set([
+  'BUSY',
+  'ROOT_MISMATCH',
+  'REPLICA_EXISTS',
+  'REPLICA_LEFTOVER',
+  'REPLICA_LINK',
+  'REPLICA_NOT_A_DATABASE',
+  'REPLICA_NOT_MARKED',
+  'REPLICA_PAGE_SIZE',
+  'RESTRICTED',
+  'SNAPSHOT_LIMIT',
+]);
+
+/** True for an error that no commit comes before, at whatever moment it is reported. */
+export function tellsNoCommit(error: unknown): boolean {
+  return error instanceof SqlsyncError && NOTHING_COMMITTED.has(error.code);
 }
 
 /** A conversation that broke between the root hash and the confirmation of the commit says nothing about either. */

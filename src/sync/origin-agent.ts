@@ -11,7 +11,7 @@ import type { PageHasher } from '../pages/hash.ts';
 import { HashTree } from '../pages/hash-tree.ts';
 import { checked } from './connection.ts';
 import type { Connection } from './connection.ts';
-import { outcomeUnknown } from './connection-error.ts';
+import { outcomeUnknown, tellsNoCommit } from './connection-error.ts';
 import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
@@ -80,7 +80,8 @@ export async function serveOrigin(
       rounds++;
       if (!session.wal) await pause(options.signal);
     } catch (error) {
-      throw session.mayBeCommitted && options.dryRun !== true ? outcomeUnknown(error) : error;
+      const mayBeCommitted = session.mayBeCommitted && options.dryRun !== true && !tellsNoCommit(error);
+      throw mayBeCommitted ? outcomeUnknown(error) : error;
     } finally {
       session.close();
     }

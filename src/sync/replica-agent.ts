@@ -19,6 +19,7 @@ import { PageCopy, RootMismatchError } from './page-copy.ts';
 import type { CopyProgress } from './page-copy.ts';
 import { databaseDestination } from './replica-database.ts';
 import type { AccessCheck } from './restriction.ts';
+import { replicaFailure } from './replica-failure.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
 import { checkShrinkage } from './shrinkage.ts';
 import { hasLimits, NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
@@ -97,6 +98,9 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
   const staging = new Staging(rule ?? 'never');
   try {
     return await runCopy(connection, options, () => databaseDestination(options, staging));
+  } catch (error) {
+    staging.close();
+    throw replicaFailure(error, { ...options, restores: options.restores === true });
   } finally {
     staging.close();
   }
@@ -143,7 +147,7 @@ async function copyUntilDone(
         'BUSY',
         `Replica ${destination.path} is being changed by another program again and again`,
         {
-          hint: 'A replica must not be written by anybody else. Stop that program and run it again.',
+          hint: 'Nothing was changed. Stop that program and run it again: a replica must not be written by anybody else.',
           cause: error,
         },
       );
@@ -210,6 +214,8 @@ async function attemptCopy(
       pageSize: snapshot.pageSize,
       pageCount: snapshot.pageCount,
       ...counts,
+      // Pages that an earlier snapshot or an interrupted run had brought changed too.
+      pagesChanged: outcome === 'unchanged' ? 0 : (sink.pagesChanged ?? counts.pagesChanged),
       created: outcome === 'committed' && destination.isNew,
       resumed: run.resumed,
       warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
@@ -220,7 +226,7 @@ async function attemptCopy(
   } catch (error) {
     const isMoved = error instanceof ReplicaMovedError;
     if (copy !== undefined && (isMoved || error instanceof RootMismatchError))
-      run.rounds.received(copy.counts, { isKept: isMoved });
+      run.rounds.received(copy.counts);
     throw error;
   } finally {
     await sink?.abort();
@@ -245,7 +251,7 @@ function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
   const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy.counts;
   return {
     pagesCompared,
-    pagesChanged: pagesChanged + rounds.pagesKept,
+    pagesChanged,
     pagesTransferred: pagesTransferred + rounds.pagesTransferred,
     pagesDelta: pagesDelta + rounds.pagesDelta,
   };

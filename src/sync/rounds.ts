@@ -37,8 +37,6 @@ export class Rounds {
   largestWalGrowthBytes = 0;
   pagesTransferred = 0;
   pagesDelta = 0;
-  /** Those of `pagesTransferred` that were there for what came next. */
-  pagesKept = 0;
   readonly #limits: SnapshotLimits;
   #fewestMissing = Infinity;
   #withoutProgress = 0;
@@ -50,7 +48,7 @@ export class Rounds {
   /** Throws SNAPSHOT_LIMIT where another round would make no sense. */
   add(round: RoundFigures): void {
     this.count++;
-    this.received(round, { isKept: true });
+    this.received(round);
     this.held(round);
     if (round.pagesMissing < this.#fewestMissing) {
       this.#fewestMissing = round.pagesMissing;
@@ -59,13 +57,9 @@ export class Rounds {
   }
 
   /** Counts what came of a snapshot that was not committed, whether or not the next one goes on from it. */
-  received(
-    { pagesTransferred, pagesDelta }: Pick<RoundFigures, 'pagesTransferred' | 'pagesDelta'>,
-    { isKept }: { readonly isKept: boolean },
-  ): void {
+  received({ pagesTransferred, pagesDelta }: Pick<RoundFigures, 'pagesTransferred' | 'pagesDelta'>): void {
     this.pagesTransferred += pagesTransferred;
     this.pagesDelta += pagesDelta;
-    if (isKept) this.pagesKept += pagesTransferred;
   }
 
   /** Takes note of a snapshot, also of one that came to no limit. */

@@ -42,8 +42,10 @@ describe('a restore to a new file', () => {
     const onProgress = (): void => stop.abort();
     await assert.rejects(runRestore({ store, snapshot, target, onProgress, signal: stop.signal }), {
       code: 'INTERRUPTED',
+      hint: /\.app\.db\.sqlsync-part \([0-9.]+ .B\) keeps what has arrived/,
     });
     assert.ok(!existsSync(target));
+    assert.deepEqual(readdirSync(folder), ['.app.db.sqlsync-part']);
     const { created, outcome } = await runRestore({ store, snapshot, target });
     assert.deepEqual([created, outcome], [true, 'committed']);
     assert.ok(readFileSync(target).equals(image));
@@ -77,5 +79,15 @@ describe('a restore to a new file', () => {
     }
     await assert.rejects(runRestore({ store, snapshot, target }), { code: 'STORE_DAMAGED' });
     assert.ok(!existsSync(target));
+  });
+
+  test('that fails before its first page leaves nothing', async (t) => {
+    const { store, snapshot, folder, target } = await makePlace(t);
+    for (const name of readdirSync(join(store, 'packs'))) {
+      const path = join(store, 'packs', name);
+      writeFileSync(path, readFileSync(path).fill(7));
+    }
+    await assert.rejects(runRestore({ store, snapshot, target }), { code: 'STORE_DAMAGED' });
+    assert.deepEqual(readdirSync(folder), []);
   });
 });

@@ -107,3 +107,98 @@ async function leaveSpool({ origin, replica }: Disk): Promise<void> {
   });
   assert.ok(existsSync(join(replica, '..', '.replica.db.sqlsync-spool')));
 }
+
+describe('a disk without room for a new replica', () => {
+  interface NewPlace {
+    readonly origin: string;
+    readonly replica: string;
+    readonly disk: string;
+    resize(bytes: number): void;
+  }
+
+  /** An origin of 10 MB, and an empty disk of so many bytes. */
+  function place(t: TestContext, bytes: number): NewPlace | undefined {
+    const disk = mkdtempSync(join(tmpdir(), 'sqlsync-full-disk-'));
+    const mount = (options: string): boolean =>
+      spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', disk]).status === 0;
+    const isMounted = mount(`size=${bytes}`);
+    t.after(() => {
+      if (isMounted) spawnSync('umount', ['--lazy', disk]);
+      rmdirSync(disk);
+    });
+    if (!isMounted) {
+      t.skip('NOT TESTED: only who may mount can have a full disk');
+      return undefined;
+    }
+    const origin = join(tempDir(t), 'origin.db');
+    change(origin, (db) =>
+      db.exec(`CREATE TABLE t (id INTEGER PRIMARY KEY, x BLOB);
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${ROWS})
+          INSERT INTO t (x) SELECT randomblob(3500) FROM n`),
+    );
+    const resize = (size: number): void => assert.ok(mount(`remount,size=${size}`));
+    return { origin, replica: join(disk, 'replica.db'), disk, resize };
+  }
+
+  const refused = {
+    code: 'REPLICA_UNWRITABLE',
+    message: /replica\.db needs 10\.\d MB more, and \d\.\d\d MB are free in .*ENOSPC/,
+  } as const;
+
+  test('is found before the first byte, and nothing is left', async (t) => {
+    const here = place(t, 5e6);
+    if (here === undefined) return;
+    let pages = 0;
+    const onFrame = ({ name }: { name: string }): void => void (name === 'pages' && pages++);
+    await assert.rejects(syncHere({ ...here, onFrame }), {
+      ...refused,
+      hint: /Nothing was written. Free some/,
+    });
+    assert.equal(pages, 0);
+    assert.deepEqual(readdirSync(here.disk), []);
+  });
+
+  test('is found where a database of another page size is to be replaced, which stays', async (t) => {
+    const here = place(t, 14e6);
+    if (here === undefined) return;
+    change(here.replica, (db) => db.exec('PRAGMA page_size = 1024; CREATE TABLE t (x)'));
+    await assert.rejects(syncHere({ ...here, replace: true, overwrite: true }), {
+      code: 'REPLICA_UNWRITABLE',
+      message: /needs 2\d\.\d MB more, and 1\d\.\d MB are free/,
+    });
+    assert.deepEqual(readdirSync(here.disk), ['replica.db']);
+    here.resize(64e6);
+    assert.equal((await syncHere({ ...here, replace: true, overwrite: true })).outcomeName, 'committed');
+  });
+
+  test('is none where the part file of an interrupted run has most of it already', async (t) => {
+    const here = place(t, 12e6);
+    if (here === undefined) return;
+    const onFrame = ({ name }: { name: string }): 'cut' | void => (name === 'root' ? 'cut' : undefined);
+    await assert.rejects(syncHere({ ...here, onFrame }), {
+      code: 'CONNECTION_LOST',
+      hint: /\/\.replica\.db\.sqlsync-part \(10\.\d MB\) keeps what has arrived: run it again to go on from it, or remove it/,
+    });
+    assert.equal((await syncHere(here)).outcomeName, 'committed');
+    assertReplicaOf(here.origin, here.replica);
+  });
+
+  test('is told with the part file that fills it, where it fills up meanwhile', async (t) => {
+    const here = place(t, 64e6);
+    if (here === undefined) return;
+    let isSmall = false;
+    const onFrame = ({ name }: { name: string }): void => {
+      if (name === 'pages' && !isSmall) here.resize(4e6);
+      if (name === 'pages') isSmall = true;
+    };
+    await assert.rejects(syncHere({ ...here, onFrame, compression: 'none' }), {
+      code: 'REPLICA_UNWRITABLE',
+      message: /ENOSPC/,
+      hint: /Free some space.*\.replica\.db\.sqlsync-part \(\d\.\d\d MB\) keeps what has arrived/,
+    });
+    here.resize(64e6);
+    const { resumed } = await syncHere(here);
+    assert.equal(resumed, true);
+    assertReplicaOf(here.origin, here.replica);
+  });
+});

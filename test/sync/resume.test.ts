@@ -81,6 +81,16 @@ function assertDone(kind: Kind, pair: Pair): void {
   assert.equal(existsSync(join(dirname(pair.replica), '.replica.db.sqlsync-lock')), false, 'and its lock');
 }
 
+test('a sync of a new replica that was broken tells of all its pages', async () => {
+  const pair = scenario.pair('new');
+  await breakAfter(4, pair);
+  assert.ok(existsSync(join(dirname(pair.replica), '.replica.db.sqlsync-part')));
+  const dry = await syncHere({ ...pair, dryRun: true });
+  const rest = await syncHere(pair);
+  assert.deepEqual([dry.pagesChanged, rest.pagesChanged], [rest.pageCount, rest.pageCount]);
+  assert.ok(rest.resumed && rest.pagesTransferred < rest.pageCount);
+});
+
 for (const kind of KINDS) {
   describe(`a sync of a replica in ${kind} mode`, () => {
     test('that breaks at any tenth is resumed with only the rest travelling', async () => {
@@ -101,6 +111,17 @@ for (const kind of KINDS) {
         assertDone(kind, pair);
       }
       assert.ok(last > all / 2);
+    });
+
+    test('that was broken tells of all pages that its commit changed', async () => {
+      const { pagesChanged } = await wholeRun();
+      const pair = await broken(kind);
+      const dry = await syncHere({ ...pair, dryRun: true });
+      assert.equal(dry.pagesChanged, pagesChanged, 'a dry run tells the same');
+      const rest = await syncHere({ ...pair, compression: 'none' });
+      assert.equal(rest.pagesChanged, pagesChanged);
+      assert.ok(rest.pagesTransferred < pagesChanged, 'some were there already');
+      assert.equal((await syncHere(pair)).pagesChanged, 0);
     });
 
     test('that breaks again and again ends all the same', async () => {

@@ -16,6 +16,7 @@ import { converse } from '../../sync/conversation.ts';
 import type { Traffic } from '../../sync/conversation.ts';
 import { serveOrigin } from '../../sync/origin-agent.ts';
 import type { OriginResult } from '../../sync/origin-agent.ts';
+import { replicaFailure } from '../../sync/replica-failure.ts';
 import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/run-options.ts';
 import { NO_SNAPSHOT_LIMITS } from '../../sync/snapshot-limit.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
@@ -78,7 +79,7 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
     for (const warning of done.warnings) warn(warning);
     return summarize(options, snapshot, done, traffic, { warnings, startedAt });
   } catch (error) {
-    throw withIntactSnapshots(toSqlsyncError(error), contents, snapshots);
+    throw withIntactSnapshots(toSqlsyncError(ofTarget(error, target, options)), contents, snapshots);
   }
 }
 
@@ -172,6 +173,12 @@ async function serve(
       if (phase !== undefined) options.onProgress?.({ ...progress, phase });
     },
   });
+}
+
+/** Names what the run left beside a target of this host. */
+function ofTarget(error: unknown, target: Location, { followLinks = false }: RestoreOptions): unknown {
+  if (target.kind !== 'local') return error;
+  return replicaFailure(error, { path: resolve(target.path), followLinks, restores: true });
 }
 
 /** Whoever cannot have this snapshot wants to know which others there are. */

@@ -1,0 +1,52 @@
+import { lstatSync, statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { SqlsyncError } from '../errors.ts';
+
+/**
+ * File systems on Linux where a file of n bytes takes n bytes and `statfs` tells what is free, by their magic numbers
+ * (linux/magic.h). Others compress, or answer for a server or a program: there only the write itself tells.
+ */
+const EXACT_FILE_SYSTEMS: ReadonlySet<number> = new Set([
+  0xef53, // ext2, ext3, ext4
+  0x58465342, // XFS
+  0x01021994, // tmpfs
+  0x4d44, // FAT
+  0x2011bab0, // exFAT
+]);
+
+/** What is free for this user in the folder of `path`; Infinity where the system does not tell it surely. */
+function freeBytes(path: string): number {
+  try {
+    const { type, blocks, bavail, bfree, bsize } = statfsSync(dirname(path));
+    if (!EXACT_FILE_SYSTEMS.has(type) || !(blocks > 0) || !(bsize > 0) || bfree > blocks) return Infinity;
+    return (process.geteuid?.() === 0 ? bfree : bavail) * bsize;
+  } catch {
+    return Infinity;
+  }
+}
+
+/** Bytes that a file takes on the disk, holes not counted; 0 where there is none. */
+export function allocatedBytes(path: string): number {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  return stats?.isFile() === true ? stats.blocks * 512 : 0;
+}
+
+/** Throws SqlsyncError REPLICA_UNWRITABLE where the disk surely has no room for `neededBytes` more beside `path`. */
+export function checkFreeSpace(path: string, neededBytes: number): void {
+  const free = freeBytes(path);
+  if (neededBytes <= free) return;
+  throw new SqlsyncError(
+    'REPLICA_UNWRITABLE',
+    `${path} needs ${sizeText(neededBytes)} more, and ${sizeText(free)} are free in ${dirname(path)} (ENOSPC)`,
+    { hint: 'Nothing was written. Free some space, or name a place on a larger disk.' },
+  );
+}
+
+/** A number of bytes for people. */
+export function sizeText(bytes: number): string {
+  const units = ['B', 'KB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
+  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`;
+}
