@@ -32,12 +32,20 @@ export function missingFile(description: string, file: string, cause?: unknown):
 export function unavailable(description: string, what: string, cause: unknown): SqlsyncError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new SqlsyncError('STORE_UNAVAILABLE', `Store ${description}: cannot ${what}: ${sanitizeText(why)}`, {
-    hint:
-      systemErrorCode(cause) === 'ENOSPC'
-        ? 'No space is left. Forget snapshots, then `sqlsync prune STORE`; with `--grace 0`, while nothing else uses the store, it waits for nothing.'
-        : 'Check permissions, free space and the connection. What was written so far does no harm; run it again.',
+    hint: hintFor(systemErrorCode(cause), /^(?:read|list)\b/.test(what)),
     cause,
   });
+}
+
+function hintFor(code: string | undefined, isReading: boolean): string {
+  if (code === 'ENOSPC')
+    return 'No space is left. Forget snapshots, then `sqlsync prune STORE`; with `--grace 0`, while nothing else uses the store, it waits for nothing.';
+  if (!isReading)
+    return 'Check permissions, free space and the connection. What was written so far does no harm; run it again.';
+  if (code === 'EACCES' || code === 'EPERM')
+    return 'Run it as the user that owns the store, or let this one read it: its files can be read by their owner only.';
+  if (code === 'EMFILE' || code === 'ENFILE') return 'Allow more open files (`ulimit -n`), and run it again.';
+  return 'Check the disk that the store is on, and the connection to it, and run it again.';
 }
 
 /** Checks the abort signal between two steps of a long run. Throws SqlsyncError INTERRUPTED. */

@@ -1,14 +1,21 @@
 import { STORE_FOLDERS } from './backends/backend.ts';
 import { SnapshotTree, walkTree } from './snapshots/snapshot-tree.ts';
 import { throwIfAborted } from './store-error.ts';
-import { loadContents, loadSnapshots } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
+import { withLists } from './files/store-lists.ts';
+import type { StoreLists } from './files/store-lists.ts';
 import type { StoreCallOptions, StoreStats } from './types.ts';
 
 /** Throws SqlsyncError STORE_*, INTERRUPTED. */
-export async function storeStats(access: StoreAccess, options: StoreCallOptions): Promise<StoreStats> {
-  const snapshots = await loadSnapshots(access);
-  const { index, reader, packFiles } = await loadContents(access);
+export function storeStats(access: StoreAccess, options: StoreCallOptions): Promise<StoreStats> {
+  return withLists(access, {}, (lists) => statsOf(access, lists, options));
+}
+
+async function statsOf(
+  access: StoreAccess,
+  { snapshots, contents: { index, reader, packFiles } }: StoreLists,
+  options: StoreCallOptions,
+): Promise<StoreStats> {
   const seen = new Uint8Array(index.objectCount);
   let rawBytes = 0;
   let uniqueBytes = 0;

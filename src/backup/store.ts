@@ -10,8 +10,9 @@ import type { InitOptions } from './files/config.ts';
 import { pruneStore } from './prune/prune.ts';
 import { repairContents } from './repair/repair.ts';
 import type { RepairOptions, RepairSummary } from './repair/repair-types.ts';
-import { loadContents, loadSnapshots } from './files/store-files.ts';
+import { loadSnapshots } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
+import { withLists } from './files/store-lists.ts';
 import { storeStats } from './store-stats.ts';
 import type {
   CheckOptions,
@@ -91,12 +92,17 @@ export class OpenStore implements Store {
   }
 
   async diff(a: StoreSnapshot, b: StoreSnapshot, options: DiffOptions = {}): Promise<SnapshotDiff> {
-    const { reader } = await loadContents(this.#access);
-    return diffSnapshots(reader, a, b, options);
+    return withLists(this.#access, { needs: [a, b], onBadSnapshot: () => {} }, ({ contents }) =>
+      diffSnapshots(contents.reader, a, b, options),
+    );
   }
 
   async localCopy(snapshot: StoreSnapshot, options: StoreCallOptions = {}): Promise<LocalCopy> {
-    const { reader } = await loadContents(this.#access, () => {});
-    return makeLocalCopy(reader, snapshot, options);
+    const onBad = (): void => {};
+    return withLists(
+      this.#access,
+      { needs: [snapshot], onBadSnapshot: onBad, onBadContents: onBad },
+      ({ contents }) => makeLocalCopy(contents.reader, snapshot, options),
+    );
   }
 }

@@ -5,14 +5,35 @@ import { orderByRoot } from './check-order.ts';
 import { comparePack } from '../files/compare-pack.ts';
 import { Damage } from './damage.ts';
 import type { KnownPack } from '../objects/object-index.ts';
-import { StoreDamage, throwIfAborted } from '../store-error.ts';
+import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
+import { missingFile, StoreDamage, throwIfAborted } from '../store-error.ts';
 import { choosePacks } from './choose-packs.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
 
-/** Looks for damage: see docs/store-format.md, "Check". Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED. */
+/** How often a check begins again that prunes overtook. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * Looks for damage: see docs/store-format.md, "Check". What a prune deleted meanwhile is no damage: nobody needed it or, after more than a grace
+ * period, it is found elsewhere when the check begins again. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED, and STORE_PRUNED where prunes
+ * overtook it again and again.
+ */
 export async function checkStore(access: StoreAccess, options: CheckOptions): Promise<CheckSummary> {
+  for (let attempt = 1; ; attempt++) {
+    const { summary, gone } = await checkOnce(access, options);
+    const isSound = summary.problems.length + summary.damaged.length === 0;
+    if (isSound || gone === undefined) return summary;
+    if (attempt === MAX_ATTEMPTS) throw prunedMeanwhile(gone);
+  }
+}
+
+/** `gone` is a file that was deleted since the lists were loaded, if there is one. */
+async function checkOnce(
+  access: StoreAccess,
+  options: CheckOptions,
+): Promise<{ summary: CheckSummary; gone: StoreDamage | undefined }> {
   const problems: CheckProblem[] = [];
   const report = (file: string, error: Error): void => void problems.push({ file, message: error.message });
   const snapshots = await loadSnapshots(access, report);
@@ -36,9 +57,15 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
       problems.push({ file, message: `${file}, of ${originOf(snapshot)}, ${misfit}` });
   }
   // What the trees are made of is read without being asked for.
-  for (const [file, { message }] of contents.reader.found) {
-    if (!problems.some((problem) => problem.file === file)) problems.push({ file, message });
+  for (const [file, fault] of contents.reader.found) {
+    if (isGoneSince(contents, fault)) check.gone ??= fault;
+    else if (!problems.some((problem) => problem.file === file))
+      problems.push({ file, message: fault.message });
   }
+  const there = new Set((await access.backend.list('snapshots')).map(({ name }) => name));
+  const forgotten = damaged.find(({ snapshot }) => !there.has(snapshot.id));
+  if (forgotten !== undefined)
+    check.gone ??= missingFile(access.backend.description, `snapshots/${forgotten.snapshot.id}`);
   if (problems.length + damaged.length > 0) problems.push(...check.changedUnindexed);
   if (problems.length === 0) {
     for (const { snapshot, pagesLost } of damaged) {
@@ -47,11 +74,12 @@ export async function checkStore(access: StoreAccess, options: CheckOptions): Pr
       problems.push({ file: `snapshots/${snapshot.id}`, message });
     }
   }
-  const { packsRead, bytesRead } = check;
+  const { packsRead, bytesRead, gone } = check;
   const packFiles = [...contents.packFiles.values()];
   const packBytes = packFiles.reduce((sum, { bytes }) => sum + bytes, 0);
   const dataRead = dataReadBy(options);
-  return { problems, damaged, intact, dataRead, packsRead, bytesRead, packs: packFiles.length, packBytes };
+  const amounts = { dataRead, packsRead, bytesRead, packs: packFiles.length, packBytes };
+  return { summary: { problems, damaged, intact, ...amounts }, gone };
 }
 
 function dataReadBy({ readData, readDataSubset }: CheckOptions): CheckSummary['dataRead'] {
@@ -74,6 +102,8 @@ class StoreCheck {
   readonly changedUnindexed: CheckProblem[] = [];
   packsRead = 0;
   bytesRead = 0;
+  /** The first pack that was met which has been deleted since the lists were loaded. */
+  gone: StoreDamage | undefined;
   readonly #access: StoreAccess;
   readonly #contents: StoreContents;
   readonly #problems: CheckProblem[];
@@ -133,8 +163,12 @@ class StoreCheck {
       else if (known.present) this.#problems.push(problem);
     } catch (error) {
       // A prune deletes what no index names any more.
-      const isExpected = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
-      if (!isExpected || this.#contents.index.packs.has(id)) this.#take(error, file);
+      const isMissing = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
+      const known = this.#contents.index.packs.get(id);
+      if (isMissing && known === undefined) return;
+      if (isMissing && known !== undefined)
+        this.bad.fill(1, known.firstObject, known.firstObject + known.objectCount);
+      this.#take(error, file);
     }
   }
 
@@ -163,6 +197,10 @@ class StoreCheck {
     if (!(error instanceof SqlsyncError)) throw error;
     // Garbage may have lost its base; where a snapshot needs it, that is told of the snapshot.
     if (error instanceof StoreDamage && error.file === 'indexes') return;
+    if (error instanceof StoreDamage && isGoneSince(this.#contents, error)) {
+      this.gone ??= error;
+      return;
+    }
     const named = error instanceof StoreDamage && error.file.includes('/') ? error.file : file;
     if (this.#problems.some((problem) => problem.file === named)) return;
     this.#problems.push({ file: named, message: error.message });
@@ -186,9 +224,11 @@ async function checkForgotten(
   const forgotten = await backend.list('forgotten');
   for (const { file, message } of await damagedNotes(access, forgotten)) problems.push({ file, message });
   const known = new Set([...forgotten, ...there].map(({ name }) => name));
+  // Listed last: what tells of a parent may go with the last snapshot that names it.
+  const staying = new Set((await backend.list('snapshots')).map(({ name }) => name));
   for (const snapshot of snapshots) {
-    const { parent } = snapshot;
-    if (parent === undefined || known.has(parent)) continue;
+    const { id, parent } = snapshot;
+    if (parent === undefined || known.has(parent) || !staying.has(id)) continue;
     known.add(parent);
     const file = `snapshots/${parent}`;
     const child = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, was compared with it`;

@@ -7,6 +7,9 @@ import { Soundness } from '../objects/soundness.ts';
 import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
+/** Pages that are looked at between two words about it. */
+const PAGES_PER_NEWS = 1024;
+
 /**
  * What follows from objects that are lost: the deltas that need them, and the snapshots that need any of these. An object of which
  * another copy is good is not lost.
@@ -60,10 +63,11 @@ export class Damage {
     }
   }
 
-  /** Pages of a snapshot that cannot be read. */
-  lostPages(snapshot: StoreSnapshot): number {
+  /** Pages of a snapshot that cannot be read. `onPages` is told now and then how many were looked at. */
+  lostPages(snapshot: StoreSnapshot, onPages?: (pages: number) => void): number {
     if (this.misfit(snapshot) !== undefined) return snapshot.pageCount;
     let lost = 0;
+    let looked = 0;
     const path: { object: number; lostBefore: number }[] = [];
     walkTree(new SnapshotTree(this.#reader, snapshot), snapshot, {
       enterNode: (id) => {
@@ -77,6 +81,7 @@ export class Damage {
         if (lost === lostBefore && object !== -1) this.#goodNodes[object] = 1;
       },
       page: (ids, at) => {
+        if (++looked % PAGES_PER_NEWS === 0) onPages?.(looked);
         if (!this.#soundness.has(ids.subarray(at, at + 32))) lost++;
       },
       unreadable: (_, first, last) => (lost += last - first + 1),

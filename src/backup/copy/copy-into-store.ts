@@ -9,6 +9,8 @@ import type { HashCache } from './hash-cache.ts';
 import { StoreDestination } from './store-destination.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
+import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { verifyBackup } from './verify-backup.ts';
 
@@ -51,10 +53,11 @@ export async function copyIntoStore(
   const known = last?.algorithm === hash ? last : undefined;
   let stored: NewHashes | undefined;
   let listed: Listed = { known: new Set(), since: 0 };
+  let inUse: StoreContents | undefined;
   const copy = job.verify ? { ...job.copy, hash: VERIFY_HASH } : job.copy;
   const result = await runCopy(connection, copy, async (attempt) => {
     // Anew for each: to its index the objects of the attempt before are on their way to packs that were given up.
-    const contents = await loadTrusted(job);
+    const contents = (inUse = await loadTrusted(job));
     const since = Date.now();
     const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
     listed = { known: new Set(snapshots.map(({ id }) => id)), since };
@@ -76,6 +79,10 @@ export async function copyIntoStore(
       onStored: (snapshot, { hashes, packs }) =>
         (stored = { snapshot, algorithm: copy.hash, key, packs, hashes }),
     });
+  }).catch((error: unknown) => {
+    // A prune is no damage, after which everything would be compared and stored anew.
+    const isPruned = error instanceof StoreDamage && inUse !== undefined && isGoneSince(inUse, error);
+    throw isPruned ? prunedMeanwhile(error) : error;
   });
   if (stored === undefined) throw new Error('the copy ended without a snapshot');
   const { snapshot, packs } = stored;

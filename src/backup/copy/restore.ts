@@ -10,7 +10,7 @@ import {
   READERS,
 } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
-import { sanitizeText, SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import type { Connection } from '../../sync/connection.ts';
 import { converse } from '../../sync/conversation.ts';
 import type { Traffic } from '../../sync/conversation.ts';
@@ -30,8 +30,9 @@ import { refuseWithinStore } from './outside-store.ts';
 import { restoreNew } from './restore-new.ts';
 import { salvageTo } from '../salvage/salvage.ts';
 import { StoredOrigin } from '../snapshots/stored-origin.ts';
-import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreContents } from '../files/store-files.ts';
+import { withLists } from '../files/store-lists.ts';
+import type { StoreLists } from '../files/store-lists.ts';
 import { stillIntact } from '../check/still-intact.ts';
 import type { StoreSnapshot } from '../types.ts';
 
@@ -44,17 +45,29 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   const warnings: string[] = [];
   const warn = (text: string): void => {
     const warning = sanitizeText(text);
+    // What is begun again says the same again.
+    if (warnings.includes(warning)) return;
     warnings.push(warning);
     options.onWarning?.(warning, 'news');
   };
   const target = parseLocation(options.target);
   const access = await openStoreFolder(options.store);
   refuseWithinStore(options.store, target);
-  const snapshots = await loadSnapshots(access, (_, error) => warn(error.message));
-  const contents = await loadContents(access, (_, error) => warn(error.message));
-  const snapshot = findSnapshot(snapshots, options.snapshot, access.backend.description);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
-  try {
+  const onBad = (_: string, error: SqlsyncError): void => warn(error.message);
+  const needs: StoreSnapshot[] = [];
+  const again = {
+    needs,
+    onBadSnapshot: onBad,
+    onBadContents: onBad,
+    onAgain: (why: string) => options.onNote?.(why),
+    explain: withIntactSnapshots,
+  };
+  return withLists(access, again, async ({ snapshots, contents }) => {
+    // As it was chosen, also where a newer one was made since.
+    const wanted = needs[0]?.id ?? options.snapshot;
+    const snapshot = findSnapshot(snapshots, wanted, access.backend.description);
+    needs[0] = snapshot;
     if (options.salvage === true && snapshot.pageCount > 0) {
       const path = newFileHere(options, target);
       const salvaged = await salvageTo(
@@ -78,9 +91,9 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
     );
     for (const warning of done.warnings) warn(warning);
     return summarize(options, snapshot, done, traffic, { warnings, startedAt });
-  } catch (error) {
-    throw withIntactSnapshots(toSqlsyncError(ofTarget(error, target, options)), contents, snapshots);
-  }
+  }).catch((error: unknown) => {
+    throw ofTarget(error, target, options);
+  });
 }
 
 /** Throws SqlsyncError USAGE where a salvage is asked for that could lose something. */
@@ -182,11 +195,7 @@ function ofTarget(error: unknown, target: Location, { followLinks = false }: Res
 }
 
 /** Whoever cannot have this snapshot wants to know which others there are. */
-function withIntactSnapshots(
-  failure: SqlsyncError,
-  contents: StoreContents,
-  snapshots: readonly StoreSnapshot[],
-): SqlsyncError {
+function withIntactSnapshots(failure: SqlsyncError, { contents, snapshots }: StoreLists): SqlsyncError {
   if (failure.code !== 'STORE_DAMAGED' && failure.code !== 'STORE_FILE_MISSING') return failure;
   const intact = stillIntact(contents, snapshots);
   const ids = intact.map(({ id }) => id.slice(0, 8)).toReversed();

@@ -6,7 +6,7 @@ import { createPageHasher } from '../../pages/hash.ts';
 import { pageNumber } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { makeLocalCopy } from '../snapshots/local-copy.ts';
-import { loadContents } from '../files/store-files.ts';
+import { withLists } from '../files/store-lists.ts';
 import { throwIfAborted } from '../store-error.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreSnapshot } from '../types.ts';
@@ -40,8 +40,9 @@ export async function verifyBackup(
   options: VerifyBackupOptions,
 ): Promise<readonly string[]> {
   const { signal } = options;
-  const { reader } = await loadContents(access);
-  const copy = await makeLocalCopy(reader, snapshot, { signal }).catch((error: unknown) => {
+  const copy = await withLists(access, { needs: [snapshot], onBadSnapshot: () => {} }, ({ contents }) =>
+    makeLocalCopy(contents.reader, snapshot, { signal }),
+  ).catch((error: unknown) => {
     throw unverified(error, snapshot);
   });
   try {

@@ -1,4 +1,7 @@
-import { join, resolve } from 'node:path';
+import { lstatSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { CACHE_FOLDER } from '../backends/backend.ts';
 import type { Backend } from '../backends/backend.ts';
 import { putConfig, readConfig } from './config.ts';
@@ -11,7 +14,34 @@ import type { StoreAccess } from './store-files.ts';
 
 /** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
 export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {
-  return initBackend(new DirectoryBackend(resolve(folder)), options);
+  try {
+    return await initBackend(new DirectoryBackend(resolve(folder)), options);
+  } catch (error) {
+    throw noFolder(folder) ?? error;
+  }
+}
+
+/** What to say where the place of a store, or what it is to lie in, is something else than a folder. */
+function noFolder(folder: string): SqlsyncError | undefined {
+  for (let each = resolve(folder); each !== dirname(each); each = dirname(each)) {
+    const entry = entryAt(each);
+    if (entry === undefined) continue;
+    if (statSync(each, { throwIfNoEntry: false })?.isDirectory() === true) return undefined;
+    const what = entry.isSymbolicLink() ? 'a symbolic link to no folder' : 'a file';
+    return new SqlsyncError('USAGE', `${sanitizeText(each)} is ${what}; expected a folder, or nothing yet`, {
+      hint: 'Name another place for the store, or move away what is there.',
+    });
+  }
+  return undefined;
+}
+
+/** undefined where there is none, or what is above it is no folder. */
+function entryAt(path: string): Stats | undefined {
+  try {
+    return lstatSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 export async function initBackend(backend: Backend, options: InitOptions = {}): Promise<StoreAccess> {

@@ -54,8 +54,8 @@ export const MAX_JSON_BYTES: number = 1024 * 1024;
 /** Sealed: a body that does not become smaller is not compressed. */
 const MAX_INDEX_FILE_BYTES = MAX_INDEX_BYTES + 1024;
 
-/** How often loading starts again because a prune deleted files between listing and reading them. */
-const MAX_LOADS = 3;
+/** How often the indexes are listed again because a prune replaced some of them meanwhile. */
+const MAX_LISTINGS = 32;
 
 /**
  * Loads marks and indexes. A backup lists snapshots after that: so its parent was not forgotten when the marks were read. All others
@@ -65,39 +65,18 @@ export async function loadContents(
   access: StoreAccess,
   onDamage: OnDamage = throwIt,
 ): Promise<StoreContents> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await load(access, onDamage, attempt === MAX_LOADS);
-    } catch (error) {
-      if (attempt < MAX_LOADS && isMissing(error)) continue;
-      throw error;
-    }
-  }
-}
-
-async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): Promise<StoreContents> {
   const loadedAtMs = performance.now();
   const loadedTime = new Date();
-  const marks = await loadMarks(access, onDamage, isLast);
+  const marks = await loadMarks(access, onDamage);
   const marked = new Set(marks.flatMap(({ packs }) => packs));
   const index = new ObjectIndex();
-  const indexFiles = new Map<string, readonly string[]>();
-  const loaded: IndexedPack[] = [];
-  const bodies: Uint8Array[] = [];
-  await readAll(access, 'indexes', 'index', { onDamage, isLast }, (plain, file, name) => {
-    const packs = decodeIndex(plain, file);
-    indexFiles.set(
-      name,
-      packs.map(({ id }) => toHex(id)),
-    );
-    loaded.push(...packs);
-    // All packs of a file are views of one body.
-    if (packs[0] !== undefined) bodies.push(packs[0].ids);
-  });
-  const packFiles = new Map((await access.backend.list('packs')).map((file) => [file.name, file]));
+  const { indexes, packFiles } = await loadIndexes(access, onDamage);
+  const indexFiles = new Map([...indexes].map(([name, packs]) => [name, packs.map(({ id }) => toHex(id))]));
+  const loaded = [...indexes.values()].flat();
   index.reserve(loaded.reduce((sum, pack) => sum + pack.depths.length, 0));
   for (const pack of loaded) addPack({ index, marked, packFiles }, pack);
-  for (const ids of bodies) discard(ids);
+  // All packs of a file are views of one body.
+  for (const [first] of indexes.values()) if (first !== undefined) discard(first.ids);
   const reader = new ObjectReader(index, access.backend, access.sealer);
   const soundness = new Soundness(reader, (object) => {
     const pack = index.frameOf(object)?.pack;
@@ -105,6 +84,41 @@ async function load(access: StoreAccess, onDamage: OnDamage, isLast: boolean): P
   });
   index.judgeBy(soundness);
   return { index, reader, marks, marked, indexFiles, packFiles, loadedAtMs, loadedTime };
+}
+
+/**
+ * What the index files say, by their names, and the packs that are there. A prune puts new indexes, then deletes those that they replace, then packs;
+ * and who lists a folder meanwhile may see neither the old file nor the new one. So the indexes are listed again until none came or went.
+ */
+async function loadIndexes(
+  access: StoreAccess,
+  onDamage: OnDamage,
+): Promise<{ indexes: Map<string, IndexedPack[]>; packFiles: Map<string, StoredFile> }> {
+  const indexes = new Map<string, IndexedPack[]>();
+  const bad = new Map<string, SqlsyncError>();
+  let listed = await access.backend.list('indexes');
+  for (let listing = 1; ; listing++) {
+    const there = new Set(listed.map(({ name }) => name));
+    for (const known of [indexes, bad])
+      for (const name of known.keys()) if (!there.has(name)) known.delete(name);
+    const unread = listed.filter(({ name }) => !indexes.has(name) && !bad.has(name));
+    const isLast = listing === MAX_LISTINGS;
+    const options: ReadOptions = {
+      onDamage: (file, error) => bad.set(file.slice('indexes/'.length), error),
+      skipsMissing: !isLast,
+    };
+    await readFiles(access, unread, { folder: 'indexes', kind: 'index', ...options }, (plain, file, name) =>
+      indexes.set(name, decodeIndex(plain, file)),
+    );
+    const packFiles = new Map((await access.backend.list('packs')).map((file) => [file.name, file]));
+    listed = await access.backend.list('indexes');
+    const now = listed.filter(({ name }) => isHexId(name));
+    const isSame =
+      now.length === indexes.size + bad.size && now.every(({ name }) => indexes.has(name) || bad.has(name));
+    if (!isSame && !isLast) continue;
+    for (const [name, error] of bad) onDamage(`indexes/${name}`, error);
+    return { indexes, packFiles };
+  }
 }
 
 /** Takes what is known of a pack that an index names, or is about to. */
@@ -117,13 +131,10 @@ export function addPack(
   index.addPack(pack, { marked: marked.has(id), present: packFiles.get(id)?.bytes === pack.bytes });
 }
 
-export async function loadMarks(
-  access: StoreAccess,
-  onDamage: OnDamage = throwIt,
-  isLast = true,
-): Promise<Mark[]> {
+/** One that goes meanwhile has done its work: what it marked was deleted. */
+export async function loadMarks(access: StoreAccess, onDamage: OnDamage = throwIt): Promise<Mark[]> {
   const marks: Mark[] = [];
-  await readAll(access, 'marks', 'mark', { onDamage, isLast }, (plain, file, id) => {
+  await readAll(access, 'marks', 'mark', onDamage, (plain, file, id) => {
     const { time, packs } = parseJson(plain, file) as { time: string; packs: string[] };
     const at = new Date(time);
     if (Number.isNaN(at.getTime()) || !Array.isArray(packs) || !packs.every(isHexId))
@@ -139,12 +150,8 @@ export async function loadSnapshots(
   onDamage: OnDamage = throwIt,
 ): Promise<StoreSnapshot[]> {
   const snapshots: StoreSnapshot[] = [];
-  await readAll(
-    access,
-    'snapshots',
-    'snapshot',
-    { onDamage, isLast: false, skipsMissing: true },
-    (plain, _, id) => snapshots.push(decodeSnapshot(plain, id)),
+  await readAll(access, 'snapshots', 'snapshot', onDamage, (plain, _, id) =>
+    snapshots.push(decodeSnapshot(plain, id)),
   );
   return inOrder(snapshots);
 }
@@ -172,21 +179,32 @@ export function jsonBytes(value: unknown): Uint8Array {
 
 interface ReadOptions {
   readonly onDamage: OnDamage;
-  /** A file that vanishes meanwhile is damage now, and no reason to try again. */
-  readonly isLast: boolean;
-  readonly skipsMissing?: boolean;
+  /** Whether a file that is gone when it is read is left out. */
+  readonly skipsMissing: boolean;
 }
 
-/** Reads every file of a folder whose names are hashes, and checks it against its name. */
+type Take = (plain: Uint8Array, file: string, name: string) => void;
+
+/** Reads every file of a folder whose names are hashes, but those that go meanwhile. */
 async function readAll(
-  { backend, sealer }: StoreAccess,
+  access: StoreAccess,
   folder: StoreFolder,
   kind: SealedKind,
-  options: ReadOptions,
-  take: (plain: Uint8Array, file: string, name: string) => void,
+  onDamage: OnDamage,
+  take: Take,
 ): Promise<void> {
-  const files: StoredFile[] = await backend.list(folder);
-  for (const { name, bytes } of files.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  const files = await access.backend.list(folder);
+  await readFiles(access, files, { folder, kind, onDamage, skipsMissing: true }, take);
+}
+
+/** Reads those of these files whose names are hashes, and checks each against its name. */
+async function readFiles(
+  { backend, sealer }: StoreAccess,
+  files: readonly StoredFile[],
+  { folder, kind, ...options }: ReadOptions & { readonly folder: StoreFolder; readonly kind: SealedKind },
+  take: Take,
+): Promise<void> {
+  for (const { name, bytes } of files.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
     const file = `${folder}/${name}`;
     if (!isHexId(name)) continue;
     try {
@@ -196,8 +214,7 @@ async function readAll(
       if (toHex(idOf(sealed)) !== name) throw damaged(file, 'was changed or cut since it was written');
       take(sealer.open(kind, sealed), file, name);
     } catch (error) {
-      if (options.skipsMissing === true && isMissing(error)) continue;
-      if (isMissing(error) && !options.isLast) throw error;
+      if (options.skipsMissing && isMissing(error)) continue;
       if (!(error instanceof SqlsyncError) || error.code === 'STORE_UNAVAILABLE') throw error;
       options.onDamage(file, error);
     }

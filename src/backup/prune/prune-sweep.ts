@@ -2,7 +2,7 @@ import type { KnownPack } from '../objects/object-index.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
 import { putIndexFiles } from '../objects/pack-writer.ts';
 import type { PrunePlan } from './prune-plan.ts';
-import { throwIfAborted } from '../store-error.ts';
+import { missingFile, throwIfAborted } from '../store-error.ts';
 import type { Mark, StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions, StoreSnapshot } from '../types.ts';
 
@@ -22,6 +22,7 @@ export async function sweep(
 ): Promise<{ deleted: Set<string>; isDone: boolean }> {
   const { backend } = access;
   const { marks } = contents;
+  await refuseOutdated(access, contents);
   const due = new Set([...(await stillMarked(access, marks, plan.due)), ...plan.atOnce]);
   const isIndexed = await isThereRoom(backend, () => replaceIndexes(access, contents, due));
   let done = 0;
@@ -36,6 +37,16 @@ export async function sweep(
   const finished = marks.filter(({ packs }) => packs.every((pack) => due.has(pack)));
   if (isDone) for (const { id } of finished) await backend.delete(`marks/${id}`);
   return { deleted: due, isDone };
+}
+
+/**
+ * Another prune that deleted packs since the lists were loaded, as while this one was held up, has also replaced indexes: new ones of what is known
+ * here would name packs that are gone. Throws STORE_FILE_MISSING, and nothing was done.
+ */
+async function refuseOutdated({ backend }: StoreAccess, { index }: StoreContents): Promise<void> {
+  const there = new Set((await backend.list('packs')).map(({ name }) => name));
+  const gone = [...index.packs.values()].find(({ id, present }) => present && !there.has(id));
+  if (gone !== undefined) throw missingFile(backend.description, `packs/${gone.id}`);
 }
 
 async function replaceIndexes(

@@ -6,8 +6,10 @@ import { copyNeeded } from './prune-copy.ts';
 import { makePlan } from './prune-plan.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { removeForgotten, sweep } from './prune-sweep.ts';
-import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../files/store-files.ts';
+import { jsonBytes, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import { withLists } from '../files/store-lists.ts';
+import type { StoreLists } from '../files/store-lists.ts';
 import type { PruneOptions, PruneSummary } from '../types.ts';
 
 /** Age of an unfinished file after which nobody writes it any more. */
@@ -20,13 +22,19 @@ const MAX_PACKS_PER_MARK = 8192;
  * Deletes, in two phases, what no snapshot needs: see docs/store-format.md, "Forget and prune". May run beside backups and restores.
  * Throws SqlsyncError STORE_*; what was not done yet the next prune does.
  */
-export async function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
-  const { backend } = access;
+export function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
   // Before the snapshots are listed: what a mark's age allows to be deleted then, no snapshot needs that is put later.
   const now = Date.now();
-  // In this order, so that the indexes name all that these snapshots need; whoever puts one later is protected by the grace period.
-  const snapshots = await loadSnapshots(access);
-  const contents = await loadContents(access);
+  // Another prune may delete what this one is about to read.
+  return withLists(access, {}, (lists) => pruneBy(access, lists, { ...options, now }));
+}
+
+async function pruneBy(
+  access: StoreAccess,
+  { snapshots, contents }: StoreLists,
+  { now, ...options }: PruneOptions & { readonly now: number },
+): Promise<PruneSummary> {
+  const { backend } = access;
   const live = new LiveObjects(contents.reader, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
   if (options.dryRun === true) return summarize(contents, plan, { dryRun: true });

@@ -85,6 +85,7 @@ async function damagedPacks(
     onProgress?.({ phase: 'read', done, total: packs.length });
     if (present && !(await hasItsName(backend, id))) found.add(id);
   }
+  onProgress?.({ phase: 'read', done: packs.length, total: packs.length });
   return found;
 }
 

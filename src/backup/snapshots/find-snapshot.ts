@@ -32,6 +32,7 @@ export function snapshotById(snapshots: readonly StoreSnapshot[], prefix: string
     found.length === 0
       ? `No snapshot in the store has an id that begins with ${shown}`
       : `${found.length} snapshots in the store have ids that begin with ${shown}`,
+    ID_START.test(prefix) ? 'give the first digits of one of them, at least four.' : undefined,
   );
 }
 
@@ -69,8 +70,11 @@ function severalHosts(
   );
 }
 
-function notFound(text: string): SqlsyncError {
+function notFound(
+  text: string,
+  advice = 'give `latest`, or the first digits of an id, at least four.',
+): SqlsyncError {
   return new SqlsyncError('SNAPSHOT_NOT_FOUND', text, {
-    hint: '`sqlsync snapshots STORE` lists them; give `latest`, or the first digits of an id, at least four.',
+    hint: `\`sqlsync snapshots STORE\` lists them; ${advice}`,
   });
 }

@@ -20,7 +20,7 @@ export function runStatsCommand(args: StatsArguments): Promise<number> {
         `  raw       ${formatBytes(rawBytes)}, if each were a file`,
         `  unique    ${formatBytes(uniqueBytes)} of different pages`,
         `  stored    ${formatBytes(storedBytes)} in ${counted(packs, 'pack')} with ${counted(objects, 'object')}`,
-        `  ratio     ${ratio.toFixed(1)} raw bytes for each stored one`,
+        ...(rawBytes === 0 ? [] : [`  ratio     ${ratio.toFixed(1)} raw bytes for each stored one`]),
       ].join('\n'),
     );
     return EXIT_OK;
