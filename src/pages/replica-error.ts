@@ -27,7 +27,9 @@ export function replicaError(path: string, error: unknown): Error {
   if (error instanceof SqlsyncError || error instanceof ReplicaMovedError) return error;
   if (error instanceof LockFileError) {
     const { message, hint, isLeftover } = error;
-    return new SqlsyncError(isLeftover ? 'REPLICA_LEFTOVER' : 'REPLICA_UNWRITABLE', message, {
+    if (isLeftover) return new SqlsyncError('REPLICA_LEFTOVER', message, { hint, cause: error });
+    const why = message.replace(/^The /, 'the ');
+    return new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${path} cannot be written: ${why}`, {
       hint,
       cause: error,
     });

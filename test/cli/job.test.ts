@@ -262,11 +262,8 @@ describe('--ping', () => {
     assert.match((await ping(new URL(unknown.url), 'success', '')) ?? '', /status 404/);
     assert.equal(unknown.pings.length, 1);
     const silent = await startPingServer(t, () => undefined);
-    // On a busy machine not even the question may be there within the first of them.
-    for (const timeoutMs of [100, 1000, 10_000].filter(() => silent.pings.length === 0)) {
-      const failure = await ping(new URL(silent.url), 'fail', '', timeoutMs);
-      assert.ok(failure?.endsWith(`no answer within ${timeoutMs / 1000} s`), failure);
-    }
+    // Long enough for the question to arrive on a busy machine.
+    assert.ok((await ping(new URL(silent.url), 'fail', '', 3000))?.endsWith('no answer within 3 s'));
     assert.equal(silent.pings.length, 1);
     const closed = await closedPort();
     assert.match((await ping(new URL(`http://127.0.0.1:${closed}`), 'start', '')) ?? '', /ECONNREFUSED/);
