@@ -213,7 +213,7 @@ describe('limits', () => {
       await assertRefused(['host.invalid:a.db', 'b.db', option, '0'], {
         code: 'USAGE',
         status: 2,
-        says: new RegExp(`${option}: 0 is out of range`),
+        says: new RegExp(`${option}: "0" is not a duration from 1 ms`),
       });
     });
   }
