@@ -173,7 +173,7 @@ function refusePrepared(path: string, { stats }: DatabaseFile): void {
 /** What is restored gets no mark, so for a restore --overwrite is needed each time. */
 function unmarked(path: string, isRestore: boolean): SqlsyncError {
   if (isRestore) {
-    return new SqlsyncError('REPLICA_NOT_MARKED', `${path} exists and is not the replica of a database`, {
+    return new SqlsyncError('REPLICA_NOT_MARKED', `${path} exists, and a restore would replace its content`, {
       hint: 'If its content may be lost, add --overwrite; with --dry-run as well it tells how much would change.',
     });
   }

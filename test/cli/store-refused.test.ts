@@ -99,7 +99,7 @@ describe('what is refused on a store', () => {
         {
           code: 'REPLICA_NOT_MARKED',
           status: 6,
-          says: /b\.db exists and is not the replica/,
+          says: /b\.db exists, and a restore would replace its content/,
           hint: /--dry-run/,
         },
         { cwd: folder },
