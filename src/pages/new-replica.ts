@@ -259,6 +259,7 @@ export class NewReplica implements PageSink {
     }
     // Page 1 says WAL by now; opened as one, SQLite removes the files that a look at it has made beside it.
     if (this.#isWal) await this.#enterWal();
+    else removeWalRecord(this.path);
     this.#syncFolder();
   }
 
