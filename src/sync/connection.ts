@@ -24,6 +24,7 @@ import {
 } from './connection-error.ts';
 import { GreetingWatch } from './greeting-watch.ts';
 import { Heartbeat } from './heartbeat.ts';
+import { joinSmallPieces } from './join-pieces.ts';
 import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
 import { ownAgentError, peerError } from './peer-error.ts';
 import type { PeerLimits } from './peer-limits.ts';
@@ -34,9 +35,6 @@ const MAX_BUFFERED_BYTES = 16 * 1024 * 1024;
 
 /** Frames are collected up to this before they are handed to the transport. */
 const WRITE_BATCH_BYTES = 64 * 1024;
-
-/** Pieces of this size and more are written as they are. */
-const LARGE_PIECE_BYTES = 32 * 1024;
 
 /** How long a far process that closed its output may take to tell its exit status. */
 const EXIT_STATUS_WAIT_MS = 2000;
@@ -272,7 +270,7 @@ export class Connection {
     this.#outgoing = [];
     this.#outgoingBytes = 0;
     if (output.destroyed || output.writableEnded) return;
-    const joined = joinSmall(pieces);
+    const joined = joinSmallPieces(pieces);
     // One system call where the transport can, and no copy of page batches.
     if (joined.length > 1) output.cork();
     for (const piece of joined) output.write(piece);
@@ -377,25 +375,6 @@ export class Connection {
     if (this.#failure instanceof SqlsyncError) return this.#failure;
     return lostError(description, exit);
   }
-}
-
-/** Neighbouring small pieces as one, since every write costs a packet on some transports. */
-function joinSmall(pieces: readonly Uint8Array[]): Uint8Array[] {
-  const joined: Uint8Array[] = [];
-  let small: Uint8Array[] = [];
-  const flushSmall = (): void => {
-    if (small.length > 0) joined.push(Buffer.concat(small));
-    small = [];
-  };
-  for (const piece of pieces) {
-    if (piece.length < LARGE_PIECE_BYTES) small.push(piece);
-    else {
-      flushSmall();
-      joined.push(piece);
-    }
-  }
-  flushSmall();
-  return joined;
 }
 
 /** Decodes what a message holds; what it may not hold is the peer's fault. Throws SqlsyncError PROTOCOL. */
