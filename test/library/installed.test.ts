@@ -33,7 +33,7 @@ function install(modules: string): void {
   symlinkSync(join(ROOT, 'build'), join(target, 'build'));
   const ours = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync');
   for (const name of ours) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
-  for (const name of ['package.json', 'bin']) {
+  for (const name of ['package.json', 'bin', 'src/sqlite/native']) {
     cpSync(join(ROOT, name), join(target, name), { recursive: true });
   }
   writeFileSync(
