@@ -292,11 +292,15 @@ export class ExistingReplica implements PageSink {
     }
   }
 
-  /** The switch to an EXCLUSIVE lock needs a new transaction; no other writer slips in between, since the lock is kept. */
+  /**
+   * The switch to an EXCLUSIVE lock needs a new transaction; no other writer slips in between, since the lock is kept. Not
+   * for a file of 0 bytes: a lock that is kept leaves a journal without a header, which a later run could not tell from
+   * the last of a database that was cut off.
+   */
   async #lockExclusively(writer: PageWriter): Promise<void> {
     this.#replica.end();
     const before = await writer.call('dataVersion');
-    await writer.call('keepLocks', true);
+    if (this.#file.header !== undefined) await writer.call('keepLocks', true);
     await writer.call('rollback');
     await this.#retry(() => writer.call('begin', 'exclusive'));
     await writer.call('keepLocks', false);
