@@ -1,5 +1,6 @@
 import { accessSync, constants, rmSync } from 'node:fs';
 import { systemErrorCode } from '../errors.ts';
+import { checkPath } from '../path-names.ts';
 import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
 import { isBusy, retryBusy } from './busy.ts';
@@ -19,9 +20,10 @@ const MAX_ATTEMPTS = 1000;
 /**
  * Takes the lock at `path` (absolute), or returns undefined where another process has it. A file with content in its
  * place is replaced. Throws LockFileError where the file cannot be locked for writing: SQLite opens such a file
- * read-only without a word, and its lock then keeps nobody out.
+ * read-only without a word, and its lock then keeps nobody out. Throws USAGE for a path that would open another file.
  */
 export function tryExclusiveLock(path: string): ExclusiveLock | undefined {
+  checkPath(path);
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
     const lock = tryOnce(path);
     if (lock !== 'foreign' && lock !== 'moved') return lock;

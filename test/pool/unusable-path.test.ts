@@ -3,7 +3,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { backup, openDatabase, restore, sync, verify } from '../../src/index.ts';
+import {
+  backup,
+  initStore,
+  openDatabase,
+  openStore,
+  repairStore,
+  restore,
+  sync,
+  verify,
+} from '../../src/index.ts';
 import { databaseUri } from '../../src/sqlite/database-uri.ts';
 import { tryExclusiveLock } from '../../src/sqlite/exclusive-lock.ts';
 import { smallDatabase } from '../pages/databases.ts';
@@ -37,6 +46,9 @@ describe('a path that would open another file than it spells is refused before a
       await assert.rejects(backup({ origin: secret, store: path }), REFUSED);
       await assert.rejects(restore({ store: path, snapshot: 'latest', target: other }), REFUSED);
       await assert.rejects(restore({ store: other, snapshot: 'latest', target: path }), REFUSED);
+      await assert.rejects(initStore(path), REFUSED);
+      await assert.rejects(openStore(path), REFUSED);
+      await assert.rejects(repairStore(path), REFUSED);
       assert.throws(() => tryExclusiveLock(path), REFUSED);
       assert.throws(() => databaseUri(path, { mode: 'rw' }), REFUSED);
       assert.deepEqual(readdirSync(folder), ['secret']);

@@ -2,6 +2,7 @@ import { lstatSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import { checkPath } from '../../path-names.ts';
 import { CACHE_FOLDER } from '../backends/backend.ts';
 import type { Backend } from '../backends/backend.ts';
 import { putConfig, readConfig } from './config.ts';
@@ -15,7 +16,7 @@ import type { StoreAccess } from './store-files.ts';
 /** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
 export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {
   try {
-    return await initBackend(new DirectoryBackend(resolve(folder)), options);
+    return await initBackend(directory(folder), options);
   } catch (error) {
     throw noFolder(folder) ?? error;
   }
@@ -50,21 +51,27 @@ export async function initBackend(backend: Backend, options: InitOptions = {}): 
 }
 
 /** Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
-export function openStoreFolder(folder: string): Promise<StoreAccess> {
-  return openBackend(new DirectoryBackend(resolve(folder)));
+export async function openStoreFolder(folder: string): Promise<StoreAccess> {
+  return openBackend(directory(folder));
 }
 
 /** Opens the store in a folder, and writes its `config` anew where that is lost and nothing else is in doubt. Throws as `openStoreFolder`. */
-export function openStoreFolderToRepair(
+export async function openStoreFolderToRepair(
   folder: string,
   options: { readonly dryRun: boolean },
 ): Promise<{ access: StoreAccess; configWritten: boolean }> {
-  return openOrRepairConfig(new DirectoryBackend(resolve(folder)), options);
+  return openOrRepairConfig(directory(folder), options);
 }
 
 export async function openBackend(backend: Backend): Promise<StoreAccess> {
   const config = await readConfig(backend);
   return { backend, sealer: sealerOf(config.encryption.scheme), config };
+}
+
+/** Throws USAGE for a path that would open another folder. */
+function directory(folder: string): DirectoryBackend {
+  checkPath(folder);
+  return new DirectoryBackend(resolve(folder));
 }
 
 /** The hash cache that lies beside a store in a folder. */
