@@ -1,24 +1,22 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { openRaw } from './binding.ts';
-import { databaseUri } from './database-uri.ts';
-import { findIntegrityFaults } from './integrity-findings.ts';
+import { extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { IntegrityFindings } from './integrity-findings.ts';
 
 /** What a check found. A check that was not made says nothing. */
 export type IntegrityResult =
   ({ readonly made: true } & IntegrityFindings) | { readonly made: false; readonly why: string };
 
-/** What the process and its thread are told. */
-interface CheckStart {
+/** What the process that checks is asked to do. */
+export interface CheckStart {
   readonly integrityCheckOf: string;
   readonly timeoutMs: number;
 }
 
-/** The one argument of the process; the path comes over its IPC channel, where `ps` does not show it. */
-const PROCESS_FLAG = '--integrity-check';
+/** The program of the process that checks. The path comes over its IPC channel, where `ps` does not show it. */
+const PROGRAM = fileURLToPath(new URL(`integrity-process${extname(import.meta.filename)}`, import.meta.url));
 
 /**
  * What is wrong with a database, at most 100 sentences. Never rejects. `path` is absolute; `timeoutMs` is how long to wait
@@ -36,7 +34,7 @@ export async function checkIntegrity(
   signal?: AbortSignal,
 ): Promise<IntegrityResult> {
   if (signal?.aborted === true) return { made: false, why: 'it was interrupted' };
-  const child = spawn(process.execPath, [import.meta.filename, PROCESS_FLAG], {
+  const child = spawn(process.execPath, [PROGRAM], {
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     windowsHide: true,
   });
@@ -66,44 +64,4 @@ async function endOf(child: ChildProcess): Promise<string> {
   }
   const { signalCode, exitCode } = child;
   return `its process ${signalCode === null ? `ended with status ${exitCode}` : `was killed by ${signalCode}`}`;
-}
-
-/** The process: its main thread stays free to notice that nobody waits any more. */
-function runProcess(): void {
-  // Ctrl-C at a terminal reaches this process too; what it means is for the other one to say.
-  process.on('SIGINT', () => {});
-  process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
-  process.once('message', (start: CheckStart) => {
-    const worker = new Worker(new URL(import.meta.url), { workerData: start });
-    const report = (result: IntegrityResult): void => void process.send?.(result, () => process.exit());
-    worker.once('message', report);
-    worker.once('error', (error) =>
-      report({ made: false, why: error instanceof Error ? error.message : String(error) }),
-    );
-  });
-}
-
-/** Throws where the file cannot be opened. */
-function check({ integrityCheckOf: path, timeoutMs }: CheckStart): IntegrityResult {
-  const database = openRaw(databaseUri(path, { mode: 'ro' }), {
-    readonly: true,
-    fileMustExist: true,
-    timeout: timeoutMs,
-  });
-  try {
-    return { made: true, ...findIntegrityFaults(database) };
-  } catch (error) {
-    return { made: false, why: error instanceof Error ? error.message : String(error) };
-  } finally {
-    database.close();
-  }
-}
-
-// What runs here is told by flag and key, so that no other program or thread that loads this module checks anything.
-if (isMainThread) {
-  const [, program, flag] = process.argv;
-  if (program === import.meta.filename && flag === PROCESS_FLAG && process.send !== undefined) runProcess();
-} else if (typeof workerData === 'object' && workerData !== null && 'integrityCheckOf' in workerData) {
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
-  parentPort?.postMessage(check(workerData as CheckStart));
 }

@@ -125,7 +125,7 @@ function childrenOf(pid: number): number[] {
 }
 
 function isChecker(pid: number): boolean {
-  return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--integrity-check');
+  return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('integrity-process');
 }
 
 describe('--check that takes long', () => {
