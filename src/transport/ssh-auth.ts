@@ -19,6 +19,8 @@ export interface AuthOptions {
   target: string;
   /** Given: those files, and only the agent's keys that belong to them are offered before them. */
   identityFiles: readonly string[] | undefined;
+  /** Where `.ssh` with the default keys lies; by default as OpenSSH. */
+  home?: string | undefined;
   /** No keys but those of `identityFiles`. */
   identitiesOnly: boolean;
   /** The socket of the agent; false: none. */
@@ -139,8 +141,8 @@ export class SshAuthentication {
   }
 
   async #addKeys(): Promise<void> {
-    const { agentSocket, identityFiles, identitiesOnly } = this.#options;
-    const { found, notes, unused } = await readIdentities(identityFiles);
+    const { agentSocket, identityFiles, identitiesOnly, home } = this.#options;
+    const { found, notes, unused } = await readIdentities(identityFiles, home);
     this.#notes.push(...notes);
     this.#unused.push(...unused);
     const isKnown = (key: Buffer): boolean => found.some(({ publicKey }) => publicKey?.equals(key) === true);

@@ -1,9 +1,10 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { homedir, hostname, userInfo } from 'node:os';
+import { hostname, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
 import { DEFAULT_SSH_PORT } from './known-hosts.ts';
+import { sshHome } from './ssh-home.ts';
 
 /** A host as the user names it, with what was said about it beside the configuration. */
 export interface HostRequest {
@@ -204,7 +205,8 @@ function configError(host: string, fault: string, hint: string): SqlsyncError {
  */
 function configuredIdentities(paths: readonly string[]): string[] | undefined {
   const isDefault = (path: string): boolean => /^~\/\.ssh\/id_[a-z0-9_]+$/.test(path);
-  return paths.length === 0 || (paths.length >= 4 && paths.every(isDefault)) ? undefined : [...paths];
+  if (paths.length === 0 || (paths.length >= 4 && paths.every(isDefault))) return undefined;
+  return paths.filter((path) => !isNone(path));
 }
 
 function agentSocket(value: string | undefined, expand: (text: string) => string): string | false {
@@ -243,7 +245,7 @@ function files(
 function expander(request: HostRequest, get: (name: string) => string | undefined): (text: string) => string {
   const tokens: Readonly<Record<string, () => string>> = {
     '%': () => '%',
-    d: homedir,
+    d: sshHome,
     h: () => get('hostname') ?? request.host,
     i: () => String(process.getuid?.() ?? ''),
     j: () => get('proxyjump') ?? '',
@@ -262,7 +264,7 @@ function expander(request: HostRequest, get: (name: string) => string | undefine
         return token === undefined ? whole : token();
       })
       .replaceAll(/\$\{(\w+)\}/g, (_, name: string) => process.env[name] ?? '');
-    return /^~(\/|$)/.test(expanded) ? join(homedir(), expanded.slice(1)) : expanded;
+    return /^~(\/|$)/.test(expanded) ? join(sshHome(), expanded.slice(1)) : expanded;
   };
 }
 

@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { BaseAgent, ParsedKey } from 'ssh2';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../errors.ts';
 import { hostKeyType } from './known-hosts.ts';
 import { inspectPrivateKey, parsePublicKeyFile } from './ssh-key-file.ts';
+import { sshHome } from './ssh-home.ts';
 import type { Ask } from './terminal.ts';
 
 export type Ssh2 = typeof import('ssh2');
@@ -30,10 +30,13 @@ export interface Identities {
   unused: string[];
 }
 
-/** Reads the private keys of `paths`, or the default ones that exist. */
-export async function readIdentities(paths: readonly string[] | undefined): Promise<Identities> {
+/** Reads the private keys of `paths`, or the default ones that exist in `home`. */
+export async function readIdentities(
+  paths: readonly string[] | undefined,
+  home: string = sshHome(),
+): Promise<Identities> {
   const identities: Identities = { found: [], notes: [], unused: [] };
-  for (const path of paths ?? DEFAULT_IDENTITY_NAMES.map((name) => join(homedir(), '.ssh', name))) {
+  for (const path of paths ?? DEFAULT_IDENTITY_NAMES.map((name) => join(home, '.ssh', name))) {
     await readIdentity(path, paths !== undefined, identities);
   }
   return identities;

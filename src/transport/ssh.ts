@@ -24,6 +24,8 @@ export interface SshOptions {
   jump?: string | undefined;
   /** Private keys to offer, to hosts on the way too; before those that are configured. */
   identityFiles?: readonly string[] | undefined;
+  /** Where `.ssh` with the default keys lies, which are offered where none are named; by default as OpenSSH. */
+  home?: string | undefined;
   /** Instead of the user's and the system's, for hosts on the way too. New keys are written to the first. */
   knownHostsFiles?: readonly string[] | undefined;
   /** Trust a host that known_hosts knows nothing of, and write its key there (trust on first use). */
@@ -175,6 +177,7 @@ async function prepare(
     user: config.user,
     target: loginName(config),
     identityFiles: named,
+    home: options.home,
     identitiesOnly: config.identitiesOnly,
     agentSocket: options.agentSocket ?? config.agentSocket,
     allows: config.allows,

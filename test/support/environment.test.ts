@@ -105,17 +105,34 @@ test('sqlite3 reads no settings of the user', { skip: !hasSqlite3() }, () => {
   assert.match(surroundings({}).sqlite3, /exec '.*sqlite3' -init \/dev\/null "\$@"/);
 });
 
-test('files are made with an ordinary umask, and ssh reads no configuration', { skip: !hasSsh() }, () => {
-  const before = process.umask(0o077);
-  try {
-    const { umask, configuration } = surroundings({});
-    assert.equal(umask, 0o022);
-    const plain = spawnSync('ssh', ['-F', 'none', '-G', 'db1'], { encoding: 'utf8' }).stdout.trim();
-    assert.equal(configuration, plain);
-  } finally {
-    process.umask(before);
-  }
-});
+/** With files of known hosts that are not the default ones goes `UpdateHostKeys no`. */
+const FOLLOWS = /^updatehostkeys /;
+const NAMES_FILES = /^(identityfile|(user|global)knownhostsfile) /;
+
+test(
+  'files are made with an ordinary umask, and ssh reads no configuration, key or known host of the user',
+  { skip: !hasSsh() },
+  () => {
+    const before = process.umask(0o077);
+    try {
+      const { umask, configuration, env } = surroundings({});
+      assert.equal(umask, 0o022);
+      const plain = spawnSync('ssh', ['-F', 'none', '-G', 'db1'], { encoding: 'utf8' }).stdout;
+      const lines = configuration.split('\n');
+      const own = lines.filter((line) => NAMES_FILES.test(line));
+      assert.deepEqual(own.toSorted(), [
+        'globalknownhostsfile none',
+        'identityfile none',
+        `userknownhostsfile ${join(env['HOME'] ?? '', '.ssh', 'known_hosts')}`,
+      ]);
+      const rest = (all: readonly string[]): string[] =>
+        all.filter((line) => !NAMES_FILES.test(line) && !FOLLOWS.test(line));
+      assert.deepEqual(rest(lines), rest(plain.trim().split('\n')));
+    } finally {
+      process.umask(before);
+    }
+  },
+);
 
 function hasSqlite3(): boolean {
   return spawnSync('sqlite3', ['--version']).status === 0;

@@ -19,7 +19,10 @@ const CLEAN = 'SQLSYNC_TEST_SURROUNDINGS';
 const MAX_TEMPORARY_LENGTH = 50;
 
 /** Programs that find their user's files by the password database and not by HOME, and what makes them read none. */
-const WITHOUT_FILES = { ssh: '-F none', sqlite3: '-init /dev/null' };
+const WITHOUT_FILES = {
+  ssh: (folder: string) => `-F '${sshConfig(folder)}'`,
+  sqlite3: () => '-init /dev/null',
+};
 
 if (process.env[CLEAN] === undefined) cleanUp();
 
@@ -32,7 +35,7 @@ function cleanUp(): void {
   process.umask(0o022);
   for (const name of ['home', 'bin']) mkdirSync(join(folder, name));
   const path = withoutSqlsync(process.env['PATH'] ?? '', folder);
-  isolatePrograms(join(folder, 'bin'), path);
+  isolatePrograms(folder, path);
   for (const name of Object.keys(process.env)) if (!KEPT.test(name)) delete process.env[name];
   Object.assign(process.env, {
     [CLEAN]: folder,
@@ -67,13 +70,22 @@ export function withoutSqlsync(path: string, folder: string): string {
 }
 
 /** The same options from a test come later, and so count. */
-function isolatePrograms(bin: string, path: string): void {
+function isolatePrograms(folder: string, path: string): void {
   for (const [name, options] of Object.entries(WITHOUT_FILES)) {
     const programs = path.split(delimiter).map((entry) => join(entry, name));
     const program = programs.find((candidate) => existsSync(candidate));
     if (program === undefined) continue;
-    writeFileSync(join(bin, name), `#!/bin/sh\nexec '${program}' ${options} "$@"\n`, { mode: 0o755 });
+    const script = `#!/bin/sh\nexec '${program}' ${options(folder)} "$@"\n`;
+    writeFileSync(join(folder, 'bin', name), script, { mode: 0o755 });
   }
+}
+
+/** A configuration that names no key and no known host of the user: without any, ssh takes those in their home. */
+function sshConfig(folder: string): string {
+  const path = join(folder, 'ssh_config');
+  const knownHosts = join(folder, 'home', '.ssh', 'known_hosts');
+  writeFileSync(path, `IdentityFile none\nUserKnownHostsFile ${knownHosts}\nGlobalKnownHostsFile none\n`);
+  return path;
 }
 
 /** As the system has them: a shell of `su` or `sudo` may still name another user. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { allowedAlgorithms } from '../../src/transport/ssh-algorithms.ts';
@@ -10,6 +10,8 @@ import { parseHostConfig, resolveHost } from '../../src/transport/ssh-config.ts'
 import type { HostConfig, HostRequest } from '../../src/transport/ssh-config.ts';
 import { parseJumpHost, resolveRoute } from '../../src/transport/ssh-route.ts';
 
+/** As OpenSSH has it, which asks the password database. */
+const home = userInfo().homedir;
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-ssh-config-'));
 after(() => rmSync(folder, { recursive: true }));
 const skip = spawnSync('ssh', ['-V']).status === 0 ? false : 'ssh is missing';
@@ -28,6 +30,18 @@ function resolved(lines: string[], request: Partial<HostRequest> = {}): Promise<
 }
 
 describe('the configuration of a host', { skip }, () => {
+  test('has the home that OpenSSH has, whatever HOME says', async () => {
+    assert.notEqual(homedir(), home, 'HOME is a folder of the tests');
+    const files = await resolved(['IdentityFile ~/a', 'IdentityFile %d/b', 'UserKnownHostsFile ~/c %d/d']);
+    assert.deepEqual(files.identityFiles, [join(home, 'a'), join(home, 'b')]);
+    assert.deepEqual(files.knownHostsFiles.slice(0, 2), [join(home, 'c'), join(home, 'd')]);
+  });
+
+  test('has no key, not even a default one, with IdentityFile none', async () => {
+    assert.deepEqual((await resolved(['IdentityFile none'])).identityFiles, []);
+    assert.deepEqual((await resolved(['IdentityFile /k', 'IdentityFile none'])).identityFiles, ['/k']);
+  });
+
   test('is the defaults of OpenSSH where there is none', async () => {
     const config = await resolveHost({ host: 'db1', configFile: 'none', user: 'deploy' });
     assert.deepEqual(
@@ -35,7 +49,7 @@ describe('the configuration of a host', { skip }, () => {
       ['db1', 'db1', 22, 'deploy', undefined],
     );
     assert.equal(config.identityFiles, undefined);
-    assert.equal(config.knownHostsFiles[0], join(homedir(), '.ssh', 'known_hosts'));
+    assert.equal(config.knownHostsFiles[0], join(home, '.ssh', 'known_hosts'));
     assert.equal(config.newHostKeysFile, config.knownHostsFiles[0]);
     assert.ok(config.knownHostsFiles.includes('/etc/ssh/ssh_known_hosts'));
     assert.deepEqual(config.allows, { publicKey: true, password: true, keyboardInteractive: true });
@@ -45,7 +59,7 @@ describe('the configuration of a host', { skip }, () => {
   test('is the same without an ssh, for what it needs', () => {
     const config = parseHostConfig({ host: 'db1', user: 'deploy', jump: 'a,b' }, '');
     assert.deepEqual([config.host, config.port, config.user, config.jump], ['db1', 22, 'deploy', 'a,b']);
-    assert.ok(config.knownHostsFiles.includes(join(homedir(), '.ssh', 'known_hosts')));
+    assert.ok(config.knownHostsFiles.includes(join(home, '.ssh', 'known_hosts')));
     assert.equal(config.promptCount, 3);
   });
 
@@ -75,12 +89,12 @@ describe('the configuration of a host', { skip }, () => {
       'IdentitiesOnly yes',
       'IdentityAgent ~/agent',
     ]);
-    const expected = [join(homedir(), 'keys', 'deploy@10.1.2.3-db1-22-100%'), '/k/id_rsa'];
+    const expected = [join(home, 'keys', 'deploy@10.1.2.3-db1-22-100%'), '/k/id_rsa'];
     assert.deepEqual(config.identityFiles, expected);
     assert.equal(config.identitiesOnly, true);
-    assert.equal(config.agentSocket, join(homedir(), 'agent'));
+    assert.equal(config.agentSocket, join(home, 'agent'));
     assert.deepEqual((await resolved(['IdentityFile ~/.ssh/id_rsa'])).identityFiles, [
-      join(homedir(), '.ssh', 'id_rsa'),
+      join(home, '.ssh', 'id_rsa'),
     ]);
   });
 

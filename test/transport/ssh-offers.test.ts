@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -152,11 +152,7 @@ describe('what is offered to a host', { skip }, () => {
     const standard = makeSshKey(join(home, '.ssh', 'id_ed25519'));
     const others = [makeKey(), makeKey()];
     const agentSocket = await startAgent(context, folder, [...others, standard]);
-    const before = process.env['HOME'];
-    process.env['HOME'] = home;
-    context.after(() => (process.env['HOME'] = before));
-    assert.equal(homedir(), home);
-    const options = { agentSocket, identityFiles: undefined as never };
+    const options = { agentSocket, identityFiles: undefined as never, home };
     const seen = await offersTo(context, [standard, ...others], options, takesKeys);
     assert.deepEqual(seen, ['none', standard, ...others]);
   });
