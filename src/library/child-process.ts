@@ -162,11 +162,18 @@ class ChildRun {
     else if (outcome?.type === 'result') resolve(outcome.summary);
     else if (outcome === undefined) {
       reject(
-        wasAborted && this.#killed ? aborted(this.#task, signal, outcomeOfLoss(this.#task)) : this.#lost(),
+        wasAborted && (this.#killed || this.#wasAskedToEnd())
+          ? aborted(this.#task, signal, outcomeOfLoss(this.#task))
+          : this.#lost(),
       );
     } else if (wasAborted && outcome.error.code === 'INTERRUPTED') {
       reject(aborted(this.#task, signal, outcome.error.outcome));
     } else reject(errorFrom(outcome.error));
+  }
+
+  /** Ctrl-C at the application's terminal ends a child that has not come to ignoring it. */
+  #wasAskedToEnd(): boolean {
+    return ['SIGINT', 'SIGTERM', 'SIGHUP'].includes(this.#child.signalCode ?? '');
   }
 
   /** The child ended without a word. */

@@ -35,6 +35,8 @@ export async function checkIntegrity(
 ): Promise<IntegrityResult> {
   if (signal?.aborted === true) return { made: false, why: 'it was interrupted' };
   const child = spawn(process.execPath, [PROGRAM], {
+    // In a process group of its own: what Ctrl-C or the end of a terminal means is for this process to say.
+    detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     windowsHide: true,
   });

@@ -10,8 +10,6 @@ import { findIntegrityFaults } from './integrity-findings.ts';
 
 /** The process: its main thread stays free to notice that nobody waits any more. */
 function runProcess(): void {
-  // Ctrl-C at a terminal reaches this process too; what it means is for the other one to say.
-  process.on('SIGINT', () => {});
   process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   process.once('message', (start: CheckStart) => {
     const worker = new Worker(new URL(import.meta.url), { workerData: start });

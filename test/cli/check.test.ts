@@ -128,19 +128,41 @@ function isChecker(pid: number): boolean {
   return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('integrity-process');
 }
 
+function groupOf(pid: number): number {
+  const [, , group] = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return Number(group);
+}
+
 describe('--check that takes long', () => {
-  test('is ended by Ctrl-C, which says that the copy is committed and not that it is damaged', async (t) => {
-    const { origin, replica } = endless(t);
-    const command = new Command([origin, replica, '--check', '--json'], { detached: true });
-    const pid = await checker(command);
-    process.kill(-(command.child.pid as number), 'SIGINT');
-    const { status, stdout } = await command.done;
-    const last = jsonLines(stdout).at(-1);
-    assert.deepEqual([status, last?.['code'], last?.['outcome']], [130, 'INTERRUPTED', 'committed'], stdout);
-    assert.match(last?.['hint'] as string, /is an exact copy, and committed/);
-    assert.deepEqual(maskedPages(readFileSync(replica)), maskedPages(readFileSync(origin)));
-    await untilGone([pid]);
-  });
+  for (const [signal, what] of [
+    ['SIGINT', 'Ctrl-C'],
+    ['SIGHUP', 'the end of its terminal'],
+    ['SIGTERM', 'a signal to its process group'],
+  ] as const) {
+    test(`is ended by ${what}, which says that the copy is committed and not that it is damaged`, async (t) => {
+      const { origin, replica } = endless(t);
+      const command = new Command([origin, replica, '--check', '--json'], { detached: true });
+      t.after(() => command.child.kill('SIGKILL'));
+      const pid = await checker(command);
+      // All others of the group get the signal before the one that has to say what it means.
+      command.child.kill('SIGSTOP');
+      process.kill(-(command.child.pid as number), signal);
+      assert.equal(groupOf(pid), pid, 'the check has a group of its own');
+      command.child.kill('SIGCONT');
+      const { status, stdout } = await command.done;
+      const last = jsonLines(stdout).at(-1);
+      assert.deepEqual(
+        [status, last?.['code'], last?.['outcome']],
+        [130, 'INTERRUPTED', 'committed'],
+        stdout,
+      );
+      assert.match(last?.['hint'] as string, /is an exact copy, and committed/);
+      assert.deepEqual(maskedPages(readFileSync(replica)), maskedPages(readFileSync(origin)));
+      await untilGone([pid]);
+    });
+  }
 
   test('ends with the far agent of a push whose near side was killed', async (t) => {
     const { origin, replica } = endless(t);

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { change, largeDatabase, names } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';
@@ -99,6 +100,53 @@ test('Ctrl-C at a terminal, which signals the agent too, ends the same way', asy
   await interrupt(t, here, 'SIGINT', { wholeGroup: true });
   assert.deepEqual(names(here.folder), ['.r.db.sqlsync-part']);
 });
+
+describe('Ctrl-C at a terminal, of which the remote shell dies before its own process has heard of it,', () => {
+  test('in mid-transfer is an interruption, and no lost connection', async (t) => {
+    const { origin, replica } = place(t);
+    const hold = new Hold(t, 2.5e6);
+    const command = new Command([origin, replica, '--compress', 'none', '--retry', '3', '--json'], { hold });
+    t.after(() => command.child.kill('SIGKILL'));
+    await hold.reached(command);
+    const agents = command.children();
+    command.child.kill('SIGSTOP');
+    for (const pid of agents) process.kill(pid, 'SIGKILL');
+    await endedAs(agents, 'Z');
+    command.child.kill('SIGINT');
+    command.child.kill('SIGCONT');
+    const { status, stdout } = await command.done;
+    assert.deepEqual([status, jsonLines(stdout).at(-1)?.['code']], [130, 'INTERRUPTED'], stdout);
+    assert.doesNotMatch(stdout, /CONNECTION_LOST/);
+  });
+
+  test('before it said a word is an interruption, and no failed connection', async (t) => {
+    const { origin, replica } = place(t);
+    const shell = executable(t, 'exec sleep 1000');
+    const command = new Command([origin, `host:${replica}`, '--rsh', shell, '--json'], { detached: true });
+    t.after(() => command.child.kill('SIGKILL'));
+    await until(() => command.children().some((pid) => commandOf(pid).startsWith('sleep')), command);
+    const shells = command.children();
+    command.child.kill('SIGSTOP');
+    process.kill(-(command.child.pid as number), 'SIGINT');
+    await endedAs(shells, 'Z');
+    command.child.kill('SIGCONT');
+    const { status, stdout } = await command.done;
+    assert.deepEqual([status, jsonLines(stdout).at(-1)?.['code']], [130, 'INTERRUPTED'], stdout);
+  });
+});
+
+function commandOf(pid: number): string {
+  return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+}
+
+/** Waits until these processes are in this state: Z, ended and not yet noticed by their parent. */
+async function endedAs(pids: readonly number[], state: string): Promise<void> {
+  const stateOf = (pid: number): string =>
+    readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .slice(0, 1);
+  while (pids.some((pid) => stateOf(pid) !== state)) await delay(5);
+}
 
 test('an interrupted sync with --json ends with an error line', async (t) => {
   const stdout = await interrupt(t, place(t), 'SIGTERM', { json: true });

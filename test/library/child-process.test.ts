@@ -125,6 +125,18 @@ describe('a child', () => {
     assert.equal((await result).outcome, 'committed');
   });
 
+  test('that dies of the Ctrl-C for which the application aborts, before it can ignore it, is INTERRUPTED', async (t) => {
+    const { origin, replica } = await outdated(t);
+    const controller = new AbortController();
+    const failing = rejection(sync({ origin, replica, signal: controller.signal }));
+    const [child] = libraryChildren(process.pid);
+    assert.ok(child !== undefined);
+    process.kill(child, 'SIGINT');
+    controller.abort();
+    const failure = await failing;
+    assert.deepEqual([failure.code, failure.message], ['INTERRUPTED', 'sync() was aborted']);
+  });
+
   test('that is asked to end by the system undoes and ends: INTERRUPTED', async (t) => {
     const { folder, origin, replica, before } = await outdated(t);
     const { result, child } = await runningSync(t, { origin, replica });
