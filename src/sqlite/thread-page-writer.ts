@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { extname } from 'node:path';
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
 import type { PageWriter, WriterCalls } from './page-writer.ts';
@@ -226,6 +227,5 @@ export async function openThreadWriter(
 
 /** Beside this file, in the language that this file runs in. */
 function threadModule(): URL {
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  return new URL(`writer-thread.${extension}`, import.meta.url);
+  return new URL(`writer-thread${extname(import.meta.filename)}`, import.meta.url);
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { largeDatabase } from '../pages/databases.ts';
@@ -8,56 +8,69 @@ import { assertReplicaOf, tempDir } from '../support/compare.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 
-/** Below node_modules Node.js strips no types: only the built JavaScript can run there. */
-test('sync() works as built and installed below node_modules, and says so where its command is missing', (t) => {
+/** Below node_modules Node.js strips no types: only the bundle can run there. */
+test('the package works as packed and installed below node_modules, and says so where its command is missing', (t) => {
   const folder = tempDir(t);
-  install(join(folder, 'node_modules'));
+  install(folder);
   const [origin, replica] = [join(folder, 'a.db'), join(folder, 'r.db')];
   largeDatabase(origin, 1e5);
+  const application = join(folder, 'application.mjs');
   writeFileSync(
-    join(folder, 'application.mjs'),
-    `import { sync } from 'sqlsync';
-     const { outcome } = await sync({ origin: 'a.db', replica: 'r.db' }).catch(({ code }) => ({ outcome: code }));
-     process.stdout.write(outcome);`,
+    application,
+    `import { backup, initStore, openDatabase, restore, sync, verify } from 'sqlsync';
+     import { SqlsyncDialect } from 'sqlsync/kysely';
+     import 'sqlsync/drizzle';
+     const { outcome, findings } = await sync({ origin: 'a.db', replica: 'r.db', check: true });
+     const { same } = await verify({ a: 'a.db', b: 'r.db' });
+     await initStore('store'); await backup({ origin: 'a.db', store: 'store' });
+     await restore({ store: 'store', snapshot: 'latest', target: 'restored.db' });
+     const db = await openDatabase('r.db', { threads: 1 });
+     const [row] = await db.read.all('SELECT count(*) AS count FROM sqlite_schema');
+     await db.close();
+     console.log(JSON.stringify({ outcome, findings, same, tables: row.count > 0, dialect: typeof SqlsyncDialect }));`,
   );
-  assert.equal(runApplication(folder), 'committed');
+  assert.deepEqual(runApplication(folder), {
+    outcome: 'committed',
+    findings: [],
+    same: true,
+    tables: true,
+    dialect: 'function',
+  });
   assertReplicaOf(origin, replica);
+  assertReplicaOf(origin, join(folder, 'restored.db'));
   rmSync(join(folder, 'node_modules', 'sqlsync', 'bin'), { recursive: true });
+  writeFileSync(
+    application,
+    `import { sync } from 'sqlsync';
+     const { code } = await sync({ origin: 'a.db', replica: 'r.db' }).catch((error) => error);
+     console.log(JSON.stringify(code));`,
+  );
   assert.equal(runApplication(folder), 'NODE_UNSUPPORTED');
 });
 
-/** Builds what package.json lists as published; the dependencies and the binding are links. */
-function install(modules: string): void {
+/** What `npm pack` makes, unpacked; the dependencies and the binding are links. */
+function install(folder: string): void {
+  const modules = join(folder, 'node_modules');
+  mkdirSync(join(modules, 'sqlsync'), { recursive: true });
+  const packing = spawnSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  });
+  assert.equal(packing.status, 0, packing.stderr);
+  const archive = join(folder, packing.stdout.trim());
   const target = join(modules, 'sqlsync');
-  mkdirSync(target, { recursive: true });
+  const unpacking = spawnSync('tar', ['-xf', archive, '-C', target, '--strip-components', '1']);
+  assert.equal(unpacking.status, 0, String(unpacking.stderr));
   symlinkSync(join(ROOT, 'build'), join(target, 'build'));
-  const ours = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync');
-  for (const name of ours) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
-  for (const name of ['package.json', 'bin', 'src/sqlite/native']) {
-    cpSync(join(ROOT, name), join(target, name), { recursive: true });
-  }
-  writeFileSync(
-    join(target, 'tsconfig.json'),
-    JSON.stringify({
-      extends: join(ROOT, 'tsconfig.json'),
-      compilerOptions: {
-        noCheck: true,
-        rootDir: ROOT,
-        outDir: join(target, 'dist'),
-        typeRoots: [join(ROOT, 'node_modules', '@types')],
-      },
-      include: [join(ROOT, 'src'), join(ROOT, 'protocol')],
-    }),
-  );
-  const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', target], { encoding: 'utf8' });
-  assert.equal(status, 0, stdout);
+  const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync');
+  for (const name of others) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
 }
 
-function runApplication(folder: string): string {
+function runApplication(folder: string): unknown {
   const { stdout, stderr } = spawnSync(process.execPath, ['application.mjs'], {
     cwd: folder,
     encoding: 'utf8',
   });
-  return stdout === '' ? stderr : stdout;
+  assert.notEqual(stdout, '', stderr);
+  return JSON.parse(stdout);
 }

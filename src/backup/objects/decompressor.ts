@@ -1,3 +1,4 @@
+import { extname } from 'node:path';
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
 import { awaitThread } from '../../sqlite/thread-life.ts';
@@ -147,8 +148,8 @@ function startThread(onEnd: (worker: Worker) => void): DecompressorThread {
   const { port1, port2 } = new MessageChannel();
   const shared = new SharedArrayBuffer(4 * CELLS.count);
   const start: DecompressorStart = { port: port2, shared };
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const worker = new Worker(new URL(`./decompressor-thread.${extension}`, import.meta.url), {
+  const program = new URL(`./decompressor-thread${extname(import.meta.filename)}`, import.meta.url);
+  const worker = new Worker(program, {
     workerData: start,
     transferList: [port2],
     execArgv: [],

@@ -1,3 +1,4 @@
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { SqlsyncError } from '../../errors.ts';
 import type { QueryMode, RowsReply, WorkerOptions, WorkerReply, WorkerRequest } from './read-messages.ts';
@@ -8,11 +9,8 @@ import type { SqlParams } from '../types.ts';
 /** Of a result, this many chunks are under way: one is consumed while the next is being read. */
 const CHUNKS_AHEAD = 2;
 
-/** tsc rewrites the endings of imports, not of URLs: in a checkout this file ends in .ts, as published in .js. */
-const PROGRAM = new URL(
-  import.meta.url.endsWith('.ts') ? './read-worker.ts' : './read-worker.js',
-  import.meta.url,
-);
+/** Beside this file, in the language that this file runs in. */
+const PROGRAM = new URL(`./read-worker${extname(import.meta.filename)}`, import.meta.url);
 
 /** The answer to one query, chunk by chunk. */
 export interface RunningQuery {
