@@ -1,5 +1,5 @@
-import { closeSync, lstatSync, openSync, rmSync } from 'node:fs';
-import { SqlsyncError } from '../errors.ts';
+import { closeSync, fstatSync, lstatSync, openSync, rmSync } from 'node:fs';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { tryExclusiveLock } from '../sqlite/exclusive-lock.ts';
 import { userName } from '../sqlite/file-owner.ts';
 import { fileBytes } from './database-file.ts';
@@ -45,14 +45,48 @@ export function refuseLeftover(path: string, state: 'does not exist' | 'has 0 by
  * synced, zeros stand for its magic and its count.
  */
 export function hasJournal(path: string, databaseBytes: number): boolean {
-  if (fileBytes(`${path}-journal`) < JOURNAL_HEADER_BYTES) return false;
-  const header = Buffer.alloc(JOURNAL_HEADER_BYTES);
-  const descriptor = openSync(`${path}-journal`, 'r');
+  const journal = readJournal(path);
+  return journal !== undefined && isUnfinished(journal, databaseBytes);
+}
+
+/**
+ * The -wal or -journal with content that cannot be of a database that has 0 bytes now: somebody cut it off. Looks once at
+ * each, since the journal of a first transaction comes and goes at any time. Throws the system's errors.
+ */
+export function findForeignLeftover(path: string): Leftover | undefined {
+  const walBytes = fileBytes(`${path}-wal`);
+  if (walBytes > 0) return { path: `${path}-wal`, bytes: walBytes };
+  const journal = readJournal(path);
+  if (journal === undefined || journal.header.length === 0 || isUnfinished(journal, 0)) return undefined;
+  return { path: `${path}-journal`, bytes: journal.bytes };
+}
+
+interface Journal {
+  readonly bytes: number;
+  /** As much of it as there is. */
+  readonly header: Buffer;
+}
+
+/** What is read counts, since the writer may fill or cut it at any time. One descriptor, which stays that of one journal when its writer removes it. undefined where there is none. */
+function readJournal(path: string): Journal | undefined {
+  let descriptor: number;
   try {
-    if (readFully(descriptor, header, 0) < header.length) return false;
+    descriptor = openSync(`${path}-journal`, 'r');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const header = Buffer.alloc(JOURNAL_HEADER_BYTES);
+    const length = readFully(descriptor, header, 0);
+    return { bytes: fstatSync(descriptor).size, header: header.subarray(0, length) };
   } finally {
     closeSync(descriptor);
   }
+}
+
+function isUnfinished({ header }: Journal, databaseBytes: number): boolean {
+  if (header.length < JOURNAL_HEADER_BYTES) return false;
   const isComplete = header.subarray(0, 8).equals(JOURNAL_MAGIC);
   if (databaseBytes > 0) return isComplete;
   const isUnsynced = header.subarray(0, 12).every((byte) => byte === 0);

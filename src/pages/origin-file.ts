@@ -11,7 +11,7 @@ import {
   wouldLeaveForeignFiles,
 } from './database-file.ts';
 import { unknownFormat } from './header.ts';
-import { findLeftover, hasJournal } from './leftovers.ts';
+import { findForeignLeftover } from './leftovers.ts';
 import { originError, originNotADatabase, originNotFound } from './origin-error.ts';
 
 /** The file that an origin's path leads to. Throws ORIGIN_* where it cannot be one. */
@@ -26,7 +26,7 @@ export function inspectOrigin(path: string): { file: DatabaseFile; absolutePath:
         hint: 'Move it to a shorter path.',
       });
     }
-    file = inspectDatabase(absolutePath);
+    file = inspectUncut(path, absolutePath);
   } catch (error) {
     throw originError(path, error);
   }
@@ -38,7 +38,6 @@ export function inspectOrigin(path: string): { file: DatabaseFile; absolutePath:
     });
   }
   if (file.stats.size > 0 && file.header === undefined) throw originNotADatabase(path);
-  if (file.stats.size === 0) refuseCutOff(absolutePath);
   const unknown = unknownFormat(file.header);
   if (unknown !== undefined) {
     throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `Origin ${path} ${unknown}`, {
@@ -49,12 +48,17 @@ export function inspectOrigin(path: string): { file: DatabaseFile; absolutePath:
 }
 
 /**
- * Throws ORIGIN_UNREADABLE for a file of 0 bytes beside which changes lie: somebody has cut it off, and its content must not
- * be taken for none. The journal of a first transaction is no such sign.
+ * Looks at the file at `absolutePath`. Throws ORIGIN_UNREADABLE for a file of 0 bytes beside which changes lie: somebody has
+ * cut it off, and its content must not be taken for none. The journal of a first transaction is no such sign, nor are
+ * changes beside a file that a program has begun to fill meanwhile.
  */
-function refuseCutOff(path: string): void {
-  const leftover = findLeftover(path);
-  if (leftover === undefined || (leftover.path.endsWith('-journal') && hasJournal(path, 0))) return;
+function inspectUncut(path: string, absolutePath: string): DatabaseFile | undefined {
+  const file = inspectDatabase(absolutePath);
+  if (file?.stats.isFile() !== true || file.stats.size > 0) return file;
+  const leftover = findForeignLeftover(absolutePath);
+  if (leftover === undefined) return file;
+  const now = inspectDatabase(absolutePath);
+  if (now === undefined || now.stats.size > 0) return now;
   throw new SqlsyncError(
     'ORIGIN_UNREADABLE',
     `Origin ${path} has 0 bytes, but ${leftover.path} has ${leftover.bytes}: another program cut the database off`,

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { backup, sync } from '../../src/index.ts';
+import { inspectOrigin } from '../../src/pages/origin-file.ts';
 import { assertRefused, jsonLines, sqlsync } from '../cli/command.ts';
 import { change, column, largeDatabase, smallDatabase } from '../pages/databases.ts';
 import { sha256File, tempDir } from '../support/compare.ts';
@@ -82,6 +85,31 @@ describe('an origin of 0 bytes is not taken for an empty one', () => {
     assert.equal(status, 0, stderr);
   });
 });
+
+for (const mode of ['delete', 'truncate']) {
+  test(`the journals of first transactions that come and go (${mode}) beside an origin of 0 bytes are no sign that it was cut off`, async (t) => {
+    const app = join(tempDir(t), 'app.db');
+    writeFileSync(app, '');
+    const writer = spawn(process.execPath, ['-e', FIRST_TRANSACTIONS, app, mode], {
+      cwd: import.meta.dirname,
+      stdio: 'inherit',
+    });
+    t.after(() => writer.kill('SIGKILL'));
+    const states = new Set<boolean>();
+    // Until both have been seen, at least.
+    for (let look = 0; look < 20_000 || states.size < 2; look++) {
+      states.add((statSync(`${app}-journal`, { throwIfNoEntry: false })?.size ?? 0) > 0);
+      assert.equal(inspectOrigin(app).file.stats.size, 0);
+      if (look % 1000 === 0) await nextTurn();
+    }
+  });
+}
+
+/** Makes a journal and takes it away again, for ever. */
+const FIRST_TRANSACTIONS = `
+  const database = require('better-sqlite3')(process.argv[1]);
+  database.pragma('journal_mode = ' + process.argv[2]);
+  for (;;) database.exec('BEGIN IMMEDIATE; ROLLBACK');`;
 
 describe('an origin that lost nearly everything', () => {
   const LOSSES = {
