@@ -70,7 +70,7 @@ function unescaped(field: string): string {
 }
 
 /** The lines of a file of the system; none where it has no such file. */
-export function procLines(path: string): string[] {
+function procLines(path: string): string[] {
   try {
     return readFileSync(path, 'utf8').split('\n').filter(Boolean);
   } catch {

@@ -1,0 +1,88 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+
+/** A POSIX lock, as `/proc/locks` lists it. */
+export interface PosixLock {
+  readonly processId: number;
+  readonly isWrite: boolean;
+  readonly first: number;
+  /** `major:minor:inode`, all of them decimal. */
+  readonly file: string;
+}
+
+/** The kernel hands out at most a page for each read, and as much as fits whole lines. */
+const MIN_READ_BYTES = 2048;
+const MAX_READ_BYTES = 4096;
+
+/** So many passes have to bring nothing new; each misses a given lock with less than one chance in ten. */
+const QUIET_PASSES = 6;
+const MAX_PASSES = 100;
+
+/**
+ * The POSIX locks of all processes on the files that `concerns` is true for; none where the system tells nothing.
+ *
+ * One read is of one instant, but holds some 60 locks. The next one goes on at a count of locks: where another process has
+ * given up locks meanwhile, those behind them move up, and some are not listed at all. What is listed was held. So a long
+ * list is read again, in reads of other lengths, until that brings nothing new.
+ */
+export function posixLocks(concerns: (file: string) => boolean): PosixLock[] {
+  const found = new Map<string, PosixLock>();
+  let quiet = 0;
+  for (let pass = 1; pass <= MAX_PASSES && quiet < QUIET_PASSES; pass++) {
+    const { text, isOfOneInstant } = readLocks(pass);
+    quiet++;
+    for (const lock of parseLocks(text)) {
+      const key = Object.values(lock).join(' ');
+      if (found.has(key) || !concerns(lock.file)) continue;
+      found.set(key, lock);
+      quiet = 0;
+    }
+    if (isOfOneInstant) break;
+  }
+  return [...found.values()];
+}
+
+/** The whole list. That a second read brings nothing does not tell that the first had all: so many may be gone since. */
+function readLocks(pass: number): { readonly text: string; readonly isOfOneInstant: boolean } {
+  let descriptor: number;
+  try {
+    descriptor = openSync('/proc/locks', 'r');
+  } catch {
+    return { text: '', isOfOneInstant: true };
+  }
+  try {
+    const bytes = pass === 1 ? MAX_READ_BYTES : randomBetween(MIN_READ_BYTES, MAX_READ_BYTES);
+    const pieces: Buffer[] = [];
+    for (;;) {
+      const piece = Buffer.alloc(bytes);
+      const length = readSync(descriptor, piece, 0, bytes, null);
+      if (length === 0) break;
+      pieces.push(piece.subarray(0, length));
+    }
+    // One that had room for more lines, and brought none, came to the end.
+    const isOfOneInstant = (pieces[0]?.length ?? 0) <= bytes / 2;
+    return { text: Buffer.concat(pieces).toString('latin1'), isOfOneInstant };
+  } catch {
+    return { text: '', isOfOneInstant: true };
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function randomBetween(min: number, max: number): number {
+  return min + Math.floor(Math.random() * (max - min + 1));
+}
+
+/** `1: POSIX  ADVISORY  READ 1234 08:01:131 1073741826 1073742335`; device numbers are hexadecimal. */
+function parseLocks(text: string): PosixLock[] {
+  const locks: PosixLock[] = [];
+  for (const line of text.split('\n')) {
+    const [, kind, , mode, processId, file, first] = line.split(/\s+/);
+    // A lock that is waited for has an arrow in the place of its kind.
+    if (kind !== 'POSIX' || file === undefined) continue;
+    const [major, minor, inode] = file.split(':');
+    const device = `${parseInt(major ?? '', 16)}:${parseInt(minor ?? '', 16)}`;
+    const isWrite = mode === 'WRITE';
+    locks.push({ processId: Number(processId), isWrite, first: Number(first), file: `${device}:${inode}` });
+  }
+  return locks;
+}
