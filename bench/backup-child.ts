@@ -1,7 +1,7 @@
 /** One call of the backup store in a process of its own, to be measured: `node bench/backup-child.ts NAME JSON`. */
 import { runBackup } from '../src/backup/copy/backup.ts';
 import type { BackupOptions, RestoreOptions } from '../src/backup/options.ts';
-import { runRestore } from '../src/backup/copy/restore.ts';
+import { runRestore } from '../src/backup/restore/restore.ts';
 import { initStore, openStore } from '../src/backup/store.ts';
 import { keepYoungGenerationSmall } from '../src/backup/young-generation.ts';
 

@@ -45,9 +45,9 @@ export { initStore, openStore, repairStore } from './backup/store.ts';
 export { planForget } from './backup/prune/plan-forget.ts';
 export type { ForgetGroup } from './backup/prune/plan-forget.ts';
 export type { KeepCount, RetentionPolicy } from './backup/prune/retention.ts';
-export type { CalendarSpan } from './backup/prune/calendar-time.ts';
+export type { CalendarSpan } from './backup/snapshots/calendar-time.ts';
 export type { InitOptions } from './backup/files/config.ts';
-export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/repair/repair-types.ts';
+export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/types.ts';
 export type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from './backup/options.ts';
 export type {
   CheckOptions,
@@ -65,8 +65,8 @@ export type {
   StoreSnapshot,
   StoreStats,
 } from './backup/types.ts';
-export type { CopyProgress } from './sync/page-copy.ts';
-export type { RemoteOptions } from './sync/start-agent.ts';
-export type { SyncOptions, SyncSummary } from './sync/sync.ts';
-export type { DifferingObject, VerifiedDatabase, VerifyOptions, VerifySummary } from './sync/verify.ts';
+export type { CopyProgress } from './sync/agents/page-copy.ts';
+export type { RemoteOptions } from './sync/link/start-agent.ts';
+export type { SyncOptions, SyncSummary } from './sync/runs/sync.ts';
+export type { DifferingObject, VerifiedDatabase, VerifyOptions, VerifySummary } from './sync/runs/verify.ts';
 export type { CompressionMode, HashAlgorithm, Outcome, Phase, Reader } from '../protocol/messages.ts';

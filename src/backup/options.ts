@@ -1,5 +1,5 @@
 import type { Outcome } from '../../protocol/messages.ts';
-import type { CopyRunOptions } from '../sync/run-options.ts';
+import type { CopyRunOptions } from '../sync/runs/run-options.ts';
 import type { SalvageReport, StoreSnapshot } from './types.ts';
 
 interface StoreRunOptions extends CopyRunOptions {

@@ -1,6 +1,6 @@
 import type { Argv } from 'yargs';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
-import { checkDecoding } from '../path-names.ts';
+import { checkDecoding } from '../files/path-names.ts';
 import { isLibraryChild } from '../library/messages.ts';
 import { VERSION } from '../sync/program.ts';
 import { checkCommandLine, kebabCase, readCommandLine } from './command-line.ts';

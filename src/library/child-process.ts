@@ -1,11 +1,11 @@
-import type { WarningKind } from '../sync/announcements.ts';
+import type { WarningKind } from '../sync/agents/announcements.ts';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { SqlsyncError } from '../errors.ts';
 import type { FailureOutcome } from '../errors.ts';
 import { commandPath } from '../sync/program.ts';
-import type { CopyProgress } from '../sync/page-copy.ts';
+import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import { EXIT_CANNOT_RUN } from '../transport/silent-exit.ts';
 import { StderrTail } from '../transport/stderr-tail.ts';
 import { childEnvironment } from './environment.ts';

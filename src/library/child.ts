@@ -1,13 +1,13 @@
-import type { WarningKind } from '../sync/announcements.ts';
+import type { WarningKind } from '../sync/agents/announcements.ts';
 import { runBackup } from '../backup/copy/backup.ts';
-import { runRestore } from '../backup/copy/restore.ts';
+import { runRestore } from '../backup/restore/restore.ts';
 import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
 import { toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
-import { withMaxTime } from '../sync/max-time.ts';
-import type { CopyProgress } from '../sync/page-copy.ts';
-import { runSync } from '../sync/sync.ts';
-import { runVerify } from '../sync/verify.ts';
+import { withMaxTime } from '../sync/runs/max-time.ts';
+import type { CopyProgress } from '../sync/agents/page-copy.ts';
+import { runSync } from '../sync/runs/sync.ts';
+import { runVerify } from '../sync/runs/verify.ts';
 import { errorData } from './messages.ts';
 import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 

@@ -1,10 +1,10 @@
-import type { WarningKind } from '../sync/announcements.ts';
+import type { WarningKind } from '../sync/agents/announcements.ts';
 import { parseErrorCode, SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { ErrorCode, FailureOutcome } from '../errors.ts';
-import type { CopyProgress } from '../sync/page-copy.ts';
+import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
-import type { SyncOptions, SyncSummary } from '../sync/sync.ts';
-import type { VerifyOptions, VerifySummary } from '../sync/verify.ts';
+import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
+import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 
 /** The one argument of the child: all that it is to do comes over the IPC channel, where `ps` does not show it. */
 const CHILD_FLAG = '--library-child';

@@ -2,8 +2,8 @@ import { resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
 import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
-import type { SyncOptions } from '../sync/sync.ts';
-import type { VerifyOptions } from '../sync/verify.ts';
+import type { SyncOptions } from '../sync/runs/sync.ts';
+import type { VerifyOptions } from '../sync/runs/verify.ts';
 import type { DataOf, TaskName } from './messages.ts';
 
 /** Says what is expected where `value` is not it. */

@@ -1,5 +1,5 @@
-import type { SyncOptions, SyncSummary } from '../sync/sync.ts';
-import type { VerifyOptions, VerifySummary } from '../sync/verify.ts';
+import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
+import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 import { runInChild } from './child-process.ts';
 import { syncTaskOptions, verifyTaskOptions } from './options.ts';
 

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import type { DatabaseHeader } from './header.ts';
 import { HEADER_BYTES, parseHeader } from './header.ts';
-import { readFully } from './read-fully.ts';
+import { readFully } from '../files/read-fully.ts';
 
 /** What can be told of a database file without opening it as a database. */
 export interface DatabaseFile {

@@ -3,7 +3,7 @@ import type { Reader } from '../../protocol/messages.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
 import { readWalPages } from './wal-pages.ts';
-import { readFully } from './read-fully.ts';
+import { readFully } from '../files/read-fully.ts';
 
 /** Pages that are read at once. */
 export const RUN_BYTES: number = 1024 * 1024;

@@ -1,4 +1,4 @@
-import type { FileOwner } from './ownership.ts';
+import type { FileOwner } from '../files/ownership.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 
 /**

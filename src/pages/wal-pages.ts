@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
 import { systemErrorCode } from '../errors.ts';
-import { readFully } from './read-fully.ts';
+import { readFully } from '../files/read-fully.ts';
 
 /** Sizes in a WAL file (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). */
 const WAL_HEADER_BYTES = 32;

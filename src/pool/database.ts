@@ -1,7 +1,7 @@
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import type { PoolConnection } from '../sqlite/pool-connection.ts';
 import { filePathOf, openWriteConnection } from '../sqlite/pool-connection.ts';
-import { shortageOf } from '../sqlite/shortage.ts';
+import { shortageOf } from '../files/shortage.ts';
 import type { Admission } from './admission/types.ts';
 import { noAdmission, openAdmission } from './admission/admission.ts';
 import { checkPlace } from './opening-place.ts';

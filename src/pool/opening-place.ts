@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
-import { realPath } from '../path-names.ts';
-import { hasOwnJournal, hasSeveralNames, journalByAnotherName } from '../sqlite/file-names.ts';
-import { isIndexInUse, readersByAnotherName } from '../sqlite/lock-holders.ts';
-import { isMountedAlone, networkFileSystem } from '../sqlite/mounts.ts';
+import { realPath } from '../files/path-names.ts';
+import { hasOwnJournal, hasSeveralNames, journalByAnotherName } from '../files/file-names.ts';
+import { isIndexInUse, readersByAnotherName } from '../sqlite/locks/lock-holders.ts';
+import { isMountedAlone, networkFileSystem } from '../files/mounts.ts';
 
 /** Together longer than another program reads in rollback mode, where it has no wal-index. */
 const LOOKS = 5;

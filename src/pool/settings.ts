@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SqlsyncError } from '../errors.ts';
-import { checkPath } from '../path-names.ts';
+import { checkPath } from '../files/path-names.ts';
 import { valueInWords, unknownOption } from './call-options.ts';
 import type { DatabaseOptions } from './types.ts';
 

@@ -1,4 +1,4 @@
-import { checkPath } from '../path-names.ts';
+import { checkPath } from '../files/path-names.ts';
 
 /**
  * An absolute path as the `file:` URI that SQLite opens. Every byte that could mean something in a URI is escaped, so

@@ -1,5 +1,5 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
-import { checkPath } from '../path-names.ts';
+import { checkPath } from '../files/path-names.ts';
 
 /**
  * Where a database lives, as the user names it.

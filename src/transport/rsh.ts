@@ -4,8 +4,7 @@ import { SqlsyncError, sanitizeText, shortageError } from '../errors.ts';
 import { splitCommand } from './command-words.ts';
 import { spawnProcess } from './process.ts';
 import { explainOpenssh } from './rsh-exit.ts';
-import { EXIT_CANNOT_RUN, SilentExit, cannotRun } from './silent-exit.ts';
-import { missingExecutable } from './ssh-channel.ts';
+import { EXIT_CANNOT_RUN, SilentExit, cannotRun, missingExecutable } from './silent-exit.ts';
 import type { Transport, TransportExit } from './transport.ts';
 
 export interface RshOptions {

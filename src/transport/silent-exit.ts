@@ -1,4 +1,4 @@
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { TransportExit } from './transport.ts';
 
 /** How a sqlsync ends whose Node.js is too old or whose packages are missing: before it can speak the protocol. */
@@ -18,4 +18,18 @@ export function cannotRun(host: string, exit: Pick<TransportExit, 'stderr'>): Sq
   return new SqlsyncError('NODE_UNSUPPORTED', `sqlsync on ${host} cannot run: ${why}`, {
     hint: 'Name one with a newer Node.js there by --remote-exe.',
   });
+}
+
+/** `run.command` is not there, or no program. `run.description` names the host and the way to it. */
+export function missingExecutable(
+  run: { readonly description: string; readonly command: string },
+  exit: Pick<TransportExit, 'status' | 'stderr'>,
+): SqlsyncError {
+  const what = exit.status === null ? 'could not be started' : `ended with status ${exit.status}`;
+  const detail = exit.stderr === '' ? '' : `: ${exit.stderr}`;
+  return new SqlsyncError(
+    'REMOTE_EXE_NOT_FOUND',
+    `${run.description}: the command "${sanitizeText(run.command, 200)}" ${what} before it sent anything${detail}`,
+    { hint: 'Install sqlsync on that host, or name its executable there with --remote-exe.' },
+  );
 }

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import Database from 'better-sqlite3';
 import { generateDatabase, PAGE_SIZES } from '../../fixtures/generate.ts';
-import { FRAME_KINDS } from '../../src/backup/objects/frame.ts';
+import { FRAME_KINDS } from '../../src/backup/packs/frame.ts';
 import { verifyBackup } from '../../src/backup/copy/verify-backup.ts';
 import { MAX_PAGE_DEPTH } from '../../src/backup/copy/store-sink.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';

@@ -6,10 +6,10 @@ import {
   decodeIndex,
   MAX_INDEX_BYTES,
   splitForIndexes,
-} from '../../src/backup/files/index-file.ts';
-import type { IndexedPack } from '../../src/backup/files/index-file.ts';
+} from '../../src/backup/packs/index-file.ts';
+import type { IndexedPack } from '../../src/backup/packs/index-file.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { initBackend } from '../../src/backup/files/open-store.ts';
+import { initBackend } from '../../src/backup/open-store.ts';
 import { decodeSnapshot, encodeSnapshot } from '../../src/backup/files/snapshot-record.ts';
 import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../../src/backup/files/store-files.ts';
 import { OpenStore } from '../../src/backup/store.ts';

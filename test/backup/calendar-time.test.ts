@@ -9,8 +9,8 @@ import {
   formatCalendarTime,
   parseCalendarSpan,
   parseCalendarTime,
-} from '../../src/backup/prune/calendar-time.ts';
-import type { CalendarSpan, CalendarTime } from '../../src/backup/prune/calendar-time.ts';
+} from '../../src/backup/snapshots/calendar-time.ts';
+import type { CalendarSpan, CalendarTime } from '../../src/backup/snapshots/calendar-time.ts';
 
 process.env['TZ'] = RETENTION_ZONE;
 

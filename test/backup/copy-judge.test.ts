@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { CopyJudge } from '../../src/backup/objects/copy-judge.ts';
 import type { ObjectParts } from '../../src/backup/objects/copy-judge.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { idOf } from '../../src/backup/objects/object-id.ts';
+import { idOf } from '../../src/backup/packs/object-id.ts';
 import { ObjectIndex } from '../../src/backup/objects/object-index.ts';
 import { damaged, unavailable } from '../../src/backup/store-error.ts';
 

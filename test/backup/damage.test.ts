@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { openBackend } from '../../src/backup/files/open-store.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { pageImage } from '../support/compare.ts';

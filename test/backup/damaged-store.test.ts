@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import { runBackup } from '../../src/backup/copy/backup.ts';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
 import type { BackupSummary } from '../../src/backup/options.ts';
-import { runRestore } from '../../src/backup/copy/restore.ts';
+import { runRestore } from '../../src/backup/restore/restore.ts';
 import { change, column } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Random } from '../../fixtures/random.ts';
 import { decompressor } from '../../src/backup/objects/decompressor.ts';
 import type { FrameParts } from '../../src/backup/objects/decompressor-messages.ts';
-import { decodeBody, encodePageFrame } from '../../src/backup/objects/frame.ts';
+import { decodeBody, encodePageFrame } from '../../src/backup/packs/frame.ts';
 import { tempDir } from '../support/compare.ts';
 
 const PAGE_BYTES = 4096;

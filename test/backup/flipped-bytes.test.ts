@@ -8,7 +8,7 @@ import { applyStep, randomStep } from '../../fixtures/history.ts';
 import { Random } from '../../fixtures/random.ts';
 import Database from 'better-sqlite3';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { openBackend } from '../../src/backup/files/open-store.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { StoreDamage } from '../../src/backup/store-error.ts';

@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { openBackend } from '../../src/backup/files/open-store.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { unavailable } from '../../src/backup/store-error.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';

@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { encodeChecked } from '../../src/backup/files/checked-json.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { initBackend, openBackend } from '../../src/backup/files/open-store.ts';
+import { initBackend, openBackend } from '../../src/backup/open-store.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import { encodeSnapshot } from '../../src/backup/files/snapshot-record.ts';
 import { loadContents, putRecord } from '../../src/backup/files/store-files.ts';

@@ -7,7 +7,7 @@ import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
 import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import { findSnapshot } from '../../src/backup/snapshots/find-snapshot.ts';
 import { clockWarning, dateSnapshots } from '../../src/backup/snapshots/snapshot-clock.ts';
-import { inOrder, nextGeneration } from '../../src/backup/snapshots/snapshot-order.ts';
+import { inOrder, nextGeneration } from '../../src/backup/files/snapshot-order.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { tempDir } from '../support/compare.ts';
 import { change, smallDatabase } from '../pages/databases.ts';

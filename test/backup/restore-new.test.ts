@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
-import { runRestore } from '../../src/backup/copy/restore.ts';
+import { runRestore } from '../../src/backup/restore/restore.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { backupHere, storeHere } from './store-here.ts';

@@ -5,8 +5,8 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { RETENTION_FILE, RETENTION_ZONE, askRestic } from '../../fixtures/retention.ts';
 import type { GoldenCase, GoldenRetention, GoldenSnapshot } from '../../fixtures/retention.ts';
-import { parseCalendarSpan } from '../../src/backup/prune/calendar-time.ts';
-import type { CalendarSpan } from '../../src/backup/prune/calendar-time.ts';
+import { parseCalendarSpan } from '../../src/backup/snapshots/calendar-time.ts';
+import type { CalendarSpan } from '../../src/backup/snapshots/calendar-time.ts';
 import { applyRetention, isEmptyPolicy } from '../../src/backup/prune/retention.ts';
 import type { DatedSnapshot, RetentionPolicy } from '../../src/backup/prune/retention.ts';
 

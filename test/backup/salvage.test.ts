@@ -16,7 +16,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import Database from 'better-sqlite3';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
-import { runRestore } from '../../src/backup/copy/restore.ts';
+import { runRestore } from '../../src/backup/restore/restore.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
 import type { KnownFrame } from '../../src/backup/objects/object-index.ts';
 import type { SalvageReport } from '../../src/backup/types.ts';

@@ -7,7 +7,7 @@ import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { Backend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
 import { HashCache } from '../../src/backup/copy/hash-cache.ts';
-import { initBackend } from '../../src/backup/files/open-store.ts';
+import { initBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
 import type { StoreAccess } from '../../src/backup/files/store-files.ts';
@@ -15,10 +15,10 @@ import { StoredOrigin } from '../../src/backup/snapshots/stored-origin.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import type { PageNumber } from '../../src/pages/page-types.ts';
-import { Connection } from '../../src/sync/connection.ts';
-import { runFarAgent } from '../../src/sync/far-agent.ts';
-import { serveOrigin } from '../../src/sync/origin-agent.ts';
-import { memoryTransportPair } from '../../src/transport/memory.ts';
+import { Connection } from '../../src/sync/link/connection.ts';
+import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
+import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
+import { memoryTransportPair } from '../support/memory.ts';
 
 /** A store with both agents of every backup and restore in this process. */
 export interface StoreHere {

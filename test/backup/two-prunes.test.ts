@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { openBackend } from '../../src/backup/files/open-store.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
 import { putIndexFile } from '../../src/backup/objects/pack-writer.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { jsonBytes, loadContents, putRecord } from '../../src/backup/files/store-files.ts';

@@ -13,8 +13,8 @@ import { describeBriefly, describeSummary } from '../../src/cli/commands/sync.ts
 import { Output } from '../../src/cli/output.ts';
 import { formatTimeLeft } from '../../src/cli/format.ts';
 import { ProgressLine } from '../../src/cli/progress.ts';
-import type { CopyProgress } from '../../src/sync/page-copy.ts';
-import type { SyncSummary } from '../../src/sync/sync.ts';
+import type { CopyProgress } from '../../src/sync/agents/page-copy.ts';
+import type { SyncSummary } from '../../src/sync/runs/sync.ts';
 
 const NEEDS_DEV_FULL = existsSync('/dev/full') ? false : 'NOT TESTED: there is no /dev/full here';
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
 import { PROTOCOL_VERSION } from '../../protocol/version.ts';
-import type { SetupCheck } from '../../src/sync/setup.ts';
+import type { SetupCheck } from '../../src/sync/runs/setup-report.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { installRemote, runCli, SSH_WAYS } from '../support/ssh-cli.ts';

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { shortageError, toSqlsyncError } from '../../src/errors.ts';
-import { replicaError } from '../../src/pages/replica-error.ts';
+import { replicaError } from '../../src/replica/replica-error.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { PROGRAM, sqlsync } from './command.ts';

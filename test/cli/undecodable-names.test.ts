@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { decodeName } from '../../src/path-names.ts';
+import { decodeName } from '../../src/files/path-names.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { PROGRAM } from './command.ts';

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { change, damage, smallDatabase } from '../pages/databases.ts';
-import { DifferingPages } from '../../src/sync/differing-pages.ts';
+import { DifferingPages } from '../../src/sync/runs/differing-pages.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import { assertRefused, folderState, jsonLines, sqlsync } from './command.ts';

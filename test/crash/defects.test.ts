@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import type { PageNumber } from '../../src/pages/page-types.ts';
-import { DatabaseSnapshot } from '../../src/pages/snapshot.ts';
+import { DatabaseSnapshot } from '../../src/origin/snapshot.ts';
 import { assertReplicaOf, pageImage, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import type { FrameHook } from '../support/sync.ts';

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import type { SqlsyncError } from '../../src/errors.ts';
-import { runSync } from '../../src/sync/sync.ts';
+import { runSync } from '../../src/sync/runs/sync.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import { failureOf, runNear } from '../support/relay-near.ts';
 import type { Pair } from '../support/relay-near.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import type { Connection } from '../../src/sync/connection.ts';
+import type { Connection } from '../../src/sync/link/connection.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { CLI } from '../support/relay-kill.ts';

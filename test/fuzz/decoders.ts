@@ -6,7 +6,7 @@ import { FRAME_HEADER_BYTES, MAX_BODY_BYTES } from '../../protocol/limits.ts';
 import type { Message } from '../../protocol/messages.ts';
 import { decodeBatch, decodeWanted, fromGaps, maxBatchBytes } from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../../src/errors.ts';
-import { decodeBatchBytes } from '../../src/sync/compression.ts';
+import { decodeBatchBytes } from '../../src/sync/link/compression.ts';
 import { PREAMBLE_BYTES } from '../protocol/oracle.ts';
 import { looseFrame, mutateBytes, mutateFields } from './mutate.ts';
 

@@ -8,7 +8,7 @@ import { generateDatabase } from '../../fixtures/generate.ts';
 import { applyStep, randomStep } from '../../fixtures/history.ts';
 import { Random } from '../../fixtures/random.ts';
 import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
-import { openBackend } from '../../src/backup/files/open-store.ts';
+import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { tempDir } from '../support/compare.ts';

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { openDatabase } from '../../src/index.ts';
-import { networkFileSystem } from '../../src/sqlite/mounts.ts';
+import { networkFileSystem } from '../../src/files/mounts.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';

@@ -14,7 +14,7 @@ import {
   verify,
 } from '../../src/index.ts';
 import { databaseUri } from '../../src/sqlite/database-uri.ts';
-import { tryExclusiveLock } from '../../src/sqlite/exclusive-lock.ts';
+import { tryExclusiveLock } from '../../src/sqlite/locks/exclusive-lock.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 

@@ -6,8 +6,8 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import Database from 'better-sqlite3';
 import { openRaw } from '../../src/sqlite/binding.ts';
-import { findIntegrityFaults } from '../../src/sqlite/integrity-findings.ts';
-import type { IntegrityFindings } from '../../src/sqlite/integrity-findings.ts';
+import { findIntegrityFaults } from '../../src/sqlite/integrity/integrity-findings.ts';
+import type { IntegrityFindings } from '../../src/sqlite/integrity/integrity-findings.ts';
 import { tempDir } from '../support/compare.ts';
 
 /** Where the function `norm` and the collation `uni` are there, as in an application. */

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { openRaw } from '../../src/sqlite/binding.ts';
-import { tryExclusiveLock } from '../../src/sqlite/exclusive-lock.ts';
-import { LockFileError } from '../../src/sqlite/lock-file.ts';
+import { tryExclusiveLock } from '../../src/sqlite/locks/exclusive-lock.ts';
+import { LockFileError } from '../../src/sqlite/locks/lock-file.ts';
 import { NEEDS_ROOT, NOBODY } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 

@@ -1,6 +1,6 @@
 import { closeSync, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
-import { tryExclusiveLock } from '../../src/sqlite/exclusive-lock.ts';
-import { LockFileError } from '../../src/sqlite/lock-file.ts';
+import { tryExclusiveLock } from '../../src/sqlite/locks/exclusive-lock.ts';
+import { LockFileError } from '../../src/sqlite/locks/lock-file.ts';
 
 /**
  * `once PATH` tries the lock and says what came of it; `hold PATH` then waits for its end. `storm PATH COUNT` takes it

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { linkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { readersByAnotherName } from '../../src/sqlite/lock-holders.ts';
+import { readersByAnotherName } from '../../src/sqlite/locks/lock-holders.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';

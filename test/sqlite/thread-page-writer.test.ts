@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { openRaw } from '../../src/sqlite/binding.ts';
 import { isBusy } from '../../src/sqlite/busy.ts';
-import { ThreadPageWriter } from '../../src/sqlite/thread-page-writer.ts';
+import { ThreadPageWriter } from '../../src/sqlite/writer/thread-page-writer.ts';
 
 const PAGE_SIZE = 4096;
 const PAGES = 3000;

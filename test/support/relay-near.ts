@@ -9,10 +9,10 @@ import {
 import type { MessageOf } from '../../protocol/messages.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { SqlsyncError } from '../../src/errors.ts';
-import { Connection } from '../../src/sync/connection.ts';
-import { runFarAgent } from '../../src/sync/far-agent.ts';
-import { serveOrigin } from '../../src/sync/origin-agent.ts';
-import { runReplica } from '../../src/sync/replica-agent.ts';
+import { Connection } from '../../src/sync/link/connection.ts';
+import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
+import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
+import { runReplica } from '../../src/sync/agents/replica-agent.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { relay } from './relay.ts';
 import type { Passing, Verdict } from './relay.ts';

@@ -14,14 +14,14 @@ import type {
 } from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
-import type { StagingRule } from '../../src/pages/staging.ts';
-import { Announcements } from '../../src/sync/announcements.ts';
-import type { AccessCheck } from '../../src/sync/restriction.ts';
-import type { SnapshotLimits } from '../../src/sync/snapshot-limit.ts';
-import { Connection } from '../../src/sync/connection.ts';
-import { runFarAgent } from '../../src/sync/far-agent.ts';
-import { runReplica } from '../../src/sync/replica-agent.ts';
-import { memoryTransportPair } from '../../src/transport/memory.ts';
+import type { StagingRule } from '../../src/replica/spool/staging.ts';
+import { Announcements } from '../../src/sync/agents/announcements.ts';
+import type { AccessCheck } from '../../src/sync/agents/restriction.ts';
+import type { SnapshotLimits } from '../../src/sync/agents/snapshot-limit.ts';
+import { Connection } from '../../src/sync/link/connection.ts';
+import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
+import { runReplica } from '../../src/sync/agents/replica-agent.ts';
+import { memoryTransportPair } from './memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 
 export interface SyncHereOptions {

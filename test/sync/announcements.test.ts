@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Announcements } from '../../src/sync/announcements.ts';
+import { Announcements } from '../../src/sync/agents/announcements.ts';
 
 test('warnings and notes of all rounds of a run are said once, and made safe to show', () => {
   const said: string[] = [];

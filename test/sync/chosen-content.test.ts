@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { runVerify } from '../../src/sync/verify.ts';
+import { runVerify } from '../../src/sync/runs/verify.ts';
 import { ChosenBlob } from '../support/chosen-content.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';

@@ -4,7 +4,7 @@ import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } fro
 import { join } from 'node:path';
 import { test } from 'node:test';
 import Database from 'better-sqlite3';
-import { runSync } from '../../src/sync/sync.ts';
+import { runSync } from '../../src/sync/runs/sync.ts';
 import { MASKED_HEADER_BYTES, tempDir } from '../support/compare.ts';
 import { change } from '../support/sync.ts';
 

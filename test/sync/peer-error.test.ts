@@ -3,8 +3,8 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { ERROR_CODES, SqlsyncError, toSqlsyncError } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
-import { Connection } from '../../src/sync/connection.ts';
-import { memoryTransportPair } from '../../src/transport/memory.ts';
+import { Connection } from '../../src/sync/link/connection.ts';
+import { memoryTransportPair } from '../support/memory.ts';
 import { assertRefused } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 

@@ -13,8 +13,8 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { Spool } from '../../src/pages/spool.ts';
-import { runSync } from '../../src/sync/sync.ts';
+import { Spool } from '../../src/replica/spool/spool.ts';
+import { runSync } from '../../src/sync/runs/sync.ts';
 import { assertReplicaOf, sha256File } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import { Scenario } from '../support/relay-scenario.ts';

@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import { SqlsyncError } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
-import { withMaxTime } from '../../src/sync/max-time.ts';
-import { withRetries } from '../../src/sync/retry.ts';
-import type { Retry, RetryOptions } from '../../src/sync/retry.ts';
+import { withMaxTime } from '../../src/sync/runs/max-time.ts';
+import { withRetries } from '../../src/sync/runs/retry.ts';
+import type { Retry, RetryOptions } from '../../src/sync/runs/retry.ts';
 import { AnswerMemory } from '../../src/transport/terminal.ts';
 
 function failing(code: ErrorCode, cause?: unknown): () => Promise<never> {

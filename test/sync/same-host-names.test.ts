@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { readSystemFileId, systemFileId } from '../../src/pages/machine.ts';
+import { readSystemFileId, systemFileId } from '../../src/files/machine.ts';
 import { assertRefused, NEEDS_ROOT, PROGRAM, sqlsync } from '../cli/command.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';

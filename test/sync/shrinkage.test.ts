@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { backup, sync } from '../../src/index.ts';
-import { inspectOrigin } from '../../src/pages/origin-file.ts';
+import { inspectOrigin } from '../../src/origin/origin-file.ts';
 import { assertRefused, jsonLines, sqlsync } from '../cli/command.ts';
 import { change, column, largeDatabase, smallDatabase } from '../pages/databases.ts';
 import { sha256File, tempDir } from '../support/compare.ts';

@@ -5,8 +5,8 @@ import { Random } from '../../fixtures/random.ts';
 import { CHILD_HASH_BYTES, MAX_HASHES_PER_MESSAGE, topLevel, TREE_FANOUT } from '../../protocol/limits.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { crc32 } from 'node:zlib';
-import { TreeWalk } from '../../src/sync/tree-walk.ts';
-import type { ChildrenRequest, DifferingPage } from '../../src/sync/tree-walk.ts';
+import { TreeWalk } from '../../src/sync/agents/tree-walk.ts';
+import type { ChildrenRequest, DifferingPage } from '../../src/sync/agents/tree-walk.ts';
 
 const HASH_BYTES = 8;
 const NO_LOCK_PAGE = 2 ** 30;

@@ -4,8 +4,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { hostKeyFingerprint, knownKeyTypes, lookupHostKey } from '../../src/transport/known-hosts.ts';
-import type { HostKeyLookup } from '../../src/transport/known-hosts.ts';
+import { hostKeyFingerprint, knownKeyTypes, lookupHostKey } from '../../src/transport/ssh/known-hosts.ts';
+import type { HostKeyLookup } from '../../src/transport/ssh/known-hosts.ts';
 import { makeSshKey } from '../support/sshd.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-known-hosts-'));

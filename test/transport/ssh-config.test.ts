@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { allowedAlgorithms } from '../../src/transport/ssh-algorithms.ts';
-import type { SshAlgorithms } from '../../src/transport/ssh-algorithms.ts';
-import { parseHostConfig, resolveHost } from '../../src/transport/ssh-config.ts';
-import type { HostConfig, HostRequest } from '../../src/transport/ssh-config.ts';
-import { parseJumpHost, resolveRoute } from '../../src/transport/ssh-route.ts';
+import { allowedAlgorithms } from '../../src/transport/ssh/ssh-algorithms.ts';
+import type { SshAlgorithms } from '../../src/transport/ssh/ssh-algorithms.ts';
+import { parseHostConfig, resolveHost } from '../../src/transport/ssh/ssh-config.ts';
+import type { HostConfig, HostRequest } from '../../src/transport/ssh/ssh-config.ts';
+import { parseJumpHost, resolveRoute } from '../../src/transport/ssh/ssh-route.ts';
 
 /** As OpenSSH has it, which asks the password database. */
 const home = userInfo().homedir;

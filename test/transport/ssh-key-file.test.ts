@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { inspectPrivateKey, parsePublicKeyFile } from '../../src/transport/ssh-key-file.ts';
+import { inspectPrivateKey, parsePublicKeyFile } from '../../src/transport/ssh/ssh-key-file.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-keys-'));
 after(() => rmSync(folder, { recursive: true }));

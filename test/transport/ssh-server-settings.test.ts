@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { connectRsh } from '../../src/transport/rsh.ts';
-import { connectSsh } from '../../src/transport/ssh.ts';
+import { connectSsh } from '../../src/transport/ssh/ssh.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';

@@ -4,7 +4,7 @@ import type { Stats } from 'node:fs';
 import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemErrorCode } from '../../errors.ts';
-import { NO_HARD_LINKS } from '../../pages/hard-links.ts';
+import { NO_HARD_LINKS } from '../../files/hard-links.ts';
 import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { missingFile, unavailable } from '../store-error.ts';

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { DirectoryBackend } from './directory-backend.ts';
 import { isOutOfSpace } from './out-of-space.ts';
-import { makeTemporaryFolder, temporaryError } from '../snapshots/temporary-folder.ts';
+import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-folder.ts';
 import { missingFile } from '../store-error.ts';
 
 /** Does `work` on a store that stays as it is: what is put goes to a temporary folder of this host, and is gone afterwards. */

@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import { nodeCountOf } from '../objects/node.ts';
+import { nodeCountOf } from '../packs/node.ts';
 import type { ObjectIndex } from '../objects/object-index.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';

@@ -1,10 +1,11 @@
-import type { WarningKind } from '../../sync/announcements.ts';
+import type { WarningKind } from '../../sync/agents/announcements.ts';
 import { randomBytes } from 'node:crypto';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
-import type { Connection } from '../../sync/connection.ts';
-import { runCopy } from '../../sync/replica-agent.ts';
-import type { CopyOptions, ReplicaResult } from '../../sync/replica-agent.ts';
+import type { Connection } from '../../sync/link/connection.ts';
+import { runCopy } from '../../sync/agents/replica-agent.ts';
+import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
+import type { CopyOptions } from '../../sync/agents/replica-options.ts';
 import type { HashCache } from './hash-cache.ts';
 import { StoreDestination } from './store-destination.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';

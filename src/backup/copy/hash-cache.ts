@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { HASH_ALGORITHMS, nameOf } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
-import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../objects/object-id.ts';
+import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../packs/object-id.ts';
 
 /** The hashes of all pages of one stored snapshot under a secret key. */
 export interface CachedHashes {

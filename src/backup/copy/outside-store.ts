@@ -1,6 +1,6 @@
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
-import { realPath } from '../../path-names.ts';
+import { realPath } from '../../files/path-names.ts';
 import type { Location } from '../../transport/location.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
-import { checkIntegrity } from '../../sqlite/integrity-check.ts';
+import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { createPageHasher } from '../../pages/hash.ts';
 import { pageNumber } from '../../pages/page-types.ts';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
-import { discard } from '../objects/frame-memory.ts';
+import { discard } from '../packs/frame-memory.ts';
 
 /** What is read of a pack at once: packs are of up to 2 GiB. */
 const PIECE_BYTES = 1024 * 1024;

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { pageSize } from '../../pages/page-types.ts';
-import { isHexId } from '../objects/object-id.ts';
+import { isHexId } from '../packs/object-id.ts';
 import { damaged } from '../store-error.ts';
 import type { SnapshotOwner, SnapshotStatistics, StoreSnapshot } from '../types.ts';
 

@@ -1,8 +1,8 @@
 import type { BatchPage } from '../../../protocol/page-batch.ts';
 import { applyDelta } from '../../pages/delta.ts';
-import type { NodeObject } from './node-frame.ts';
-import { encodeNode, nodeIds } from './node.ts';
-import { ID_BYTES } from './object-id.ts';
+import type { NodeObject } from '../packs/node-frame.ts';
+import { encodeNode, nodeIds } from '../packs/node.ts';
+import { ID_BYTES } from '../packs/object-id.ts';
 
 /** A page of `pageSize` bytes as new memory: whole, or the base's with other blocks. A base of any length is taken. */
 export function assemblePage(page: BatchPage, base: Uint8Array, pageSize: number): Uint8Array {

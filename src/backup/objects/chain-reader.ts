@@ -1,10 +1,10 @@
 import { bitmapBytes } from '../../../protocol/page-batch.ts';
 import { SqlsyncError } from '../../errors.ts';
 import type { FrameCache } from './frame-cache.ts';
-import type { Frame } from './frame.ts';
-import { encodeNode, NODE_FANOUT } from './node.ts';
-import type { NodeObject } from './node-frame.ts';
-import { ID_BYTES } from './object-id.ts';
+import type { Frame } from '../packs/frame.ts';
+import { encodeNode, NODE_FANOUT } from '../packs/node.ts';
+import type { NodeObject } from '../packs/node-frame.ts';
+import { ID_BYTES } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 
 /** The whole page at the end of a chain. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
-import { idOf, sameBytes, toHex } from './object-id.ts';
+import { idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { KnownPack, ObjectIndex } from './object-index.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 

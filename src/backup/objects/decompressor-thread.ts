@@ -10,8 +10,8 @@ import type {
   FrameParts,
   ToDecompress,
 } from './decompressor-messages.ts';
-import { takeApart } from './frame.ts';
-import { decompressBody } from './zstd.ts';
+import { takeApart } from '../packs/frame.ts';
+import { decompressBody } from '../packs/zstd.ts';
 
 const { port, shared } = workerData as DecompressorStart;
 const cells = new Int32Array(shared);

@@ -2,11 +2,11 @@ import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
 import { decompressor } from './decompressor.ts';
 import type { FrameBytes } from './decompressor-messages.ts';
-import { decodeBody, decodeFrame } from './frame.ts';
-import type { Frame } from './frame.ts';
-import { discard } from './frame-memory.ts';
+import { decodeBody, decodeFrame } from '../packs/frame.ts';
+import type { Frame } from '../packs/frame.ts';
+import { discard } from '../packs/frame-memory.ts';
 import type { ObjectIndex } from './object-index.ts';
-import type { Sealer } from '../files/seal.ts';
+import type { Sealer } from '../packs/seal.ts';
 import { damaged } from '../store-error.ts';
 
 /**

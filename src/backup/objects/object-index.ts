@@ -1,5 +1,5 @@
-import type { FramePlace, IndexedPack } from '../files/index-file.ts';
-import { BASE_ID_BYTES, fromHex, ID_BYTES, sameBytes, toHex } from './object-id.ts';
+import type { FramePlace, IndexedPack } from '../packs/index-file.ts';
+import { BASE_ID_BYTES, fromHex, ID_BYTES, sameBytes, toHex } from '../packs/object-id.ts';
 
 /** A pack that an index names. */
 export interface KnownPack {

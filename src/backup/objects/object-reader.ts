@@ -5,11 +5,11 @@ import { ChainReader } from './chain-reader.ts';
 import type { PageRead } from './chain-reader.ts';
 import { CopyJudge } from './copy-judge.ts';
 import type { ObjectParts } from './copy-judge.ts';
-import type { Frame } from './frame.ts';
+import type { Frame } from '../packs/frame.ts';
 import { FrameCache } from './frame-cache.ts';
-import { ID_BYTES, idOf, sameBytes, toHex } from './object-id.ts';
+import { ID_BYTES, idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
-import type { Sealer } from '../files/seal.ts';
+import type { Sealer } from '../packs/seal.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
 /** 16 MB, as many as 500,000 pages have. */

@@ -1,14 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
-import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from './frame.ts';
-import { Arena, discard } from './frame-memory.ts';
-import { encodeIndex, FULL_PACK_OBJECTS, splitForIndexes } from '../files/index-file.ts';
-import type { FramePlace, IndexedPack } from '../files/index-file.ts';
-import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from './object-id.ts';
-import type { NodeObject } from './node-frame.ts';
+import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from '../packs/frame.ts';
+import { Arena, discard } from '../packs/frame-memory.ts';
+import { encodeIndex, FULL_PACK_OBJECTS, splitForIndexes } from '../packs/index-file.ts';
+import type { FramePlace, IndexedPack } from '../packs/index-file.ts';
+import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from '../packs/object-id.ts';
+import type { NodeObject } from '../packs/node-frame.ts';
 import type { ObjectIndex } from './object-index.ts';
-import type { PageObject } from './page-frame.ts';
-import type { Sealer } from '../files/seal.ts';
+import type { PageObject } from '../packs/page-frame.ts';
+import type { Sealer } from '../packs/seal.ts';
 
 const PACK_MAGIC = Buffer.from('SQLSYNP1');
 

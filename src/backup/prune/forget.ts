@@ -1,6 +1,6 @@
 import type { StoredFile } from '../backends/backend.ts';
 import { decodeChecked, encodeChecked } from '../files/checked-json.ts';
-import { isHexId } from '../objects/object-id.ts';
+import { isHexId } from '../packs/object-id.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
 import { StoreDamage } from '../store-error.ts';
 import { MAX_JSON_BYTES } from '../files/store-files.ts';

@@ -1,8 +1,8 @@
-import { formatCalendarTime } from './calendar-time.ts';
+import { formatCalendarTime } from '../snapshots/calendar-time.ts';
 import { applyRetention, DEFAULT_GROUPING, groupSnapshots } from './retention.ts';
 import type { Grouping, RetentionPolicy } from './retention.ts';
 import { dateHistory } from '../snapshots/snapshot-clock.ts';
-import { inOrder } from '../snapshots/snapshot-order.ts';
+import { inOrder } from '../files/snapshot-order.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /** What a policy says of the snapshots of one group, by default those of one database (host and path); both lists newest first. */

@@ -1,6 +1,12 @@
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { PERIODS, beforeBy, formatCalendarSpan, isEmptySpan, parseCalendarTime } from './calendar-time.ts';
-import type { CalendarSpan, CalendarTime } from './calendar-time.ts';
+import {
+  PERIODS,
+  beforeBy,
+  formatCalendarSpan,
+  isEmptySpan,
+  parseCalendarTime,
+} from '../snapshots/calendar-time.ts';
+import type { CalendarSpan, CalendarTime } from '../snapshots/calendar-time.ts';
 
 /** How many of a kind are kept; `unlimited` keeps one of every period there is. */
 export type KeepCount = number | 'unlimited';

@@ -2,9 +2,9 @@ import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
 import { MAX_CONFIG_BYTES, newConfig, parseConfig, readConfig, replaceConfig } from '../files/config.ts';
 import type { StoreConfig } from '../files/config.ts';
-import { decodeIndex } from '../files/index-file.ts';
-import { idOf, isHexId, toHex } from '../objects/object-id.ts';
-import { sealerOf } from '../files/seal.ts';
+import { decodeIndex } from '../packs/index-file.ts';
+import { idOf, isHexId, toHex } from '../packs/object-id.ts';
+import { sealerOf } from '../packs/seal.ts';
 import { decodeSnapshot } from '../files/snapshot-record.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 

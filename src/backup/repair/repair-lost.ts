@@ -1,6 +1,6 @@
 import { Damage } from '../check/damage.ts';
 import { forgetSnapshots, noteForgotten } from '../prune/forget.ts';
-import type { LostSnapshot } from './repair-types.ts';
+import type { LostSnapshot } from '../types.ts';
 import { throwIfAborted } from '../store-error.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreAccess } from '../files/store-files.ts';

@@ -1,7 +1,7 @@
 import { assembleNode, assemblePage } from '../objects/assemble.ts';
-import { FRAME_KINDS } from '../objects/frame.ts';
-import type { Frame } from '../objects/frame.ts';
-import { fromHex, ID_BYTES, idOf } from '../objects/object-id.ts';
+import { FRAME_KINDS } from '../packs/frame.ts';
+import type { Frame } from '../packs/frame.ts';
+import { fromHex, ID_BYTES, idOf } from '../packs/object-id.ts';
 import { ObjectIndex } from '../objects/object-index.ts';
 import { ObjectReader } from '../objects/object-reader.ts';
 import { NO_DEPTH } from './repair-scan.ts';

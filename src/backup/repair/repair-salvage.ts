@@ -1,10 +1,10 @@
-import { nodeIds, nodeLevel } from '../objects/node.ts';
+import { nodeIds, nodeLevel } from '../packs/node.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
-import { FRAME_KINDS } from '../objects/frame.ts';
-import type { Frame } from '../objects/frame.ts';
-import type { NodeObject } from '../objects/node-frame.ts';
-import { ID_BYTES } from '../objects/object-id.ts';
-import type { PageObject } from '../objects/page-frame.ts';
+import { FRAME_KINDS } from '../packs/frame.ts';
+import type { Frame } from '../packs/frame.ts';
+import type { NodeObject } from '../packs/node-frame.ts';
+import { ID_BYTES } from '../packs/object-id.ts';
+import type { PageObject } from '../packs/page-frame.ts';
 import type { PackWriter } from '../objects/pack-writer.ts';
 import { NO_DEPTH } from './repair-scan.ts';
 import { Soundness } from '../objects/soundness.ts';

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
-import { decodeFrame } from '../objects/frame.ts';
-import type { Frame } from '../objects/frame.ts';
-import { discard } from '../objects/frame-memory.ts';
-import type { FramePlace } from '../files/index-file.ts';
-import { encodeNode } from '../objects/node.ts';
-import { BASE_ID_BYTES, fromHex, ID_BYTES, idOf } from '../objects/object-id.ts';
+import { decodeFrame } from '../packs/frame.ts';
+import type { Frame } from '../packs/frame.ts';
+import { discard } from '../packs/frame-memory.ts';
+import type { FramePlace } from '../packs/index-file.ts';
+import { encodeNode } from '../packs/node.ts';
+import { BASE_ID_BYTES, fromHex, ID_BYTES, idOf } from '../packs/object-id.ts';
 import { PACK_HEADER_BYTES } from '../objects/pack-writer.ts';
-import type { Sealer } from '../files/seal.ts';
+import type { Sealer } from '../packs/seal.ts';
 import { StoreDamage } from '../store-error.ts';
 
 /** What is read of a pack at once. */

@@ -1,4 +1,4 @@
-import { ID_BYTES, isHexId, toHex } from '../objects/object-id.ts';
+import { ID_BYTES, isHexId, toHex } from '../packs/object-id.ts';
 import type { KnownPack } from '../objects/object-index.ts';
 import { PackWriter, putIndexFiles } from '../objects/pack-writer.ts';
 import { repairNotes } from '../prune/forget.ts';
@@ -9,7 +9,7 @@ import { Salvage } from './repair-salvage.ts';
 import type { SalvagePlan } from './repair-salvage.ts';
 import { hasItsName, scanPack } from './repair-scan.ts';
 import type { ScannedPack } from './repair-scan.ts';
-import type { RepairOptions, RepairSummary } from './repair-types.ts';
+import type { RepairOptions, RepairSummary } from '../types.ts';
 import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';
 import { throwIfAborted } from '../store-error.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';

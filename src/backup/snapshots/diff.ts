@@ -1,7 +1,7 @@
 import { DatabaseReader } from '../../sqlite/database-reader.ts';
 import { makeLocalCopy } from './local-copy.ts';
-import { childCountOf, nodeCountOf, NODE_FANOUT, rootLevelOf } from '../objects/node.ts';
-import { ID_BYTES, sameBytes } from '../objects/object-id.ts';
+import { childCountOf, nodeCountOf, NODE_FANOUT, rootLevelOf } from '../packs/node.ts';
+import { ID_BYTES, sameBytes } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import type { SnapshotDiff, StoreCallOptions, StoreSnapshot } from '../types.ts';

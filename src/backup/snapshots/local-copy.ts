@@ -5,7 +5,7 @@ import { RUN_BYTES } from '../../pages/file-pages.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotSource } from './snapshot-source.ts';
-import { makeTemporaryFolder, temporaryError } from './temporary-folder.ts';
+import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-folder.ts';
 import { throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
 

@@ -1,5 +1,5 @@
 import type { StoreSnapshot } from '../types.ts';
-import { formatClock } from '../prune/calendar-time.ts';
+import { formatClock } from './calendar-time.ts';
 
 /** What is known of when a snapshot was made. */
 export interface Dating {

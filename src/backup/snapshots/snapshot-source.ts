@@ -2,7 +2,7 @@ import type { PageSource } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount, pageSize } from '../../pages/page-types.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
 import type { RootPage } from '../objects/chain-reader.ts';
-import { ID_BYTES } from '../objects/object-id.ts';
+import { ID_BYTES } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import type { TreeShape } from './snapshot-tree.ts';

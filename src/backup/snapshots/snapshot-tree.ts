@@ -1,8 +1,8 @@
 import { SqlsyncError } from '../../errors.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
-import { childCountOf, nodeIds, nodeLevel, NODE_FANOUT, rootLevelOf } from '../objects/node.ts';
-import { ID_BYTES, fromHex, NO_PAGE, sameBytes, toHex } from '../objects/object-id.ts';
+import { childCountOf, nodeIds, nodeLevel, NODE_FANOUT, rootLevelOf } from '../packs/node.ts';
+import { ID_BYTES, fromHex, NO_PAGE, sameBytes, toHex } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { damaged } from '../store-error.ts';
 

@@ -1,4 +1,4 @@
-import type { OriginSnapshot } from '../../sync/origin-snapshot.ts';
+import type { OriginSnapshot } from '../../sync/agents/origin-snapshot.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotSource } from './snapshot-source.ts';
 import type { StoreSnapshot } from '../types.ts';

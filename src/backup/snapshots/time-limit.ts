@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { isDay } from '../prune/calendar-time.ts';
+import { isDay } from './calendar-time.ts';
 
 const TIME =
   /^(\d{4}-\d\d-\d\d)(?:[T ]((?:[01]\d|2[0-3]):[0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?$/;

@@ -1,5 +1,5 @@
-import { encodeNode, nodeCountOf, nodeIds, childCountOf, NODE_FANOUT, rootLevelOf } from '../objects/node.ts';
-import { BASE_ID_BYTES, ID_BYTES, idOf, sameBytes, toHex } from '../objects/object-id.ts';
+import { encodeNode, nodeCountOf, nodeIds, childCountOf, NODE_FANOUT, rootLevelOf } from '../packs/node.ts';
+import { BASE_ID_BYTES, ID_BYTES, idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import type { PackWriter } from '../objects/pack-writer.ts';
 import type { SnapshotTree } from './snapshot-tree.ts';

@@ -1,4 +1,4 @@
-import { toHex } from '../objects/object-id.ts';
+import { toHex } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotTree, walkTree } from './snapshot-tree.ts';
 import type { StoreContents } from '../files/store-files.ts';

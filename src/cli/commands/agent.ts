@@ -1,8 +1,8 @@
 import { fstatSync } from 'node:fs';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
-import { refuseToServe, runFarAgent } from '../../sync/far-agent.ts';
-import { Restriction } from '../../sync/restriction.ts';
-import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/run-options.ts';
+import { refuseToServe, runFarAgent } from '../../sync/agents/far-agent.ts';
+import { Restriction } from '../../sync/agents/restriction.ts';
+import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { parseDuration } from '../quantities.ts';

@@ -9,7 +9,7 @@ import type { Grouping, RetentionPolicy } from '../../backup/prune/retention.ts'
 import type { PruneSummary } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { parseLocation } from '../../transport/location.ts';
-import { withMaxTime } from '../../sync/max-time.ts';
+import { withMaxTime } from '../../sync/runs/max-time.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { counted, formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
 import type { Copies, Copy, CopyLabels } from '../job/copies.ts';

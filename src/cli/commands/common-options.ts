@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import type { RemoteOptions } from '../../sync/start-agent.ts';
+import type { RemoteOptions } from '../../sync/link/start-agent.ts';
 import { Output } from '../output.ts';
 import { parseDuration, parseRate, parseWholeNumber } from '../quantities.ts';
 

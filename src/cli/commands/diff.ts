@@ -1,4 +1,4 @@
-import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { resolve } from 'node:path';
 import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';

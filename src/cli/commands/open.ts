@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
-import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { runStoreCommand } from '../store/store-command.ts';
 import type { OutputArguments } from './common-options.ts';

@@ -1,5 +1,5 @@
 import { repairStore } from '../../backup/store.ts';
-import type { LostSnapshot, RepairSummary } from '../../backup/repair/repair-types.ts';
+import type { LostSnapshot, RepairSummary } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatCount, formatDuration, formatPages } from '../format.ts';

@@ -1,8 +1,8 @@
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
-import { formatClock } from '../../backup/prune/calendar-time.ts';
-import { runRestore } from '../../backup/copy/restore.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
+import { runRestore } from '../../backup/restore/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
-import { withMaxTime } from '../../sync/max-time.ts';
+import { withMaxTime } from '../../sync/runs/max-time.ts';
 import type { SalvageReport } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { exitStatusOf } from '../exit.ts';

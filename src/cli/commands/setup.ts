@@ -1,7 +1,7 @@
 import { SqlsyncError, sanitizeLine, sanitizeText, toSqlsyncError } from '../../errors.ts';
-import { runSetup } from '../../sync/setup.ts';
-import type { SetupReport } from '../../sync/setup.ts';
-import type { SshLocation } from '../../sync/start-agent.ts';
+import { runSetup } from '../../sync/runs/setup.ts';
+import type { SetupReport } from '../../sync/runs/setup-report.ts';
+import type { SshLocation } from '../../sync/link/start-agent.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes } from '../format.ts';

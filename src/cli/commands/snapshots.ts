@@ -1,4 +1,4 @@
-import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../exit.ts';

@@ -1,8 +1,8 @@
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
-import { withMaxTime } from '../../sync/max-time.ts';
-import { runSync } from '../../sync/sync.ts';
-import type { SyncOptions, SyncSummary } from '../../sync/sync.ts';
+import { withMaxTime } from '../../sync/runs/max-time.ts';
+import { runSync } from '../../sync/runs/sync.ts';
+import type { SyncOptions, SyncSummary } from '../../sync/runs/sync.ts';
 import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { toSqlsyncError } from '../../errors.ts';
-import { withMaxTime } from '../../sync/max-time.ts';
-import { runVerify } from '../../sync/verify.ts';
-import type { VerifySummary } from '../../sync/verify.ts';
+import { withMaxTime } from '../../sync/runs/max-time.ts';
+import { runVerify } from '../../sync/runs/verify.ts';
+import type { VerifySummary } from '../../sync/runs/verify.ts';
 import { EXIT_DIFFERENT, exitStatusOf } from '../exit.ts';
 import { describeRanges, formatCount, formatDuration, formatPages } from '../format.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';

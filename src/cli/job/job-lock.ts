@@ -4,9 +4,9 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
-import { tryExclusiveLock } from '../../sqlite/exclusive-lock.ts';
-import type { ExclusiveLock } from '../../sqlite/exclusive-lock.ts';
-import { LockFileError } from '../../sqlite/lock-file.ts';
+import { tryExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import { LockFileError } from '../../sqlite/locks/lock-file.ts';
 import { formatDuration } from '../format.ts';
 
 /** Between two attempts, in milliseconds: at first, and at most. */

@@ -1,7 +1,7 @@
-import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import type { Output } from '../output.ts';
 import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
-import { inOrder } from '../../backup/snapshots/snapshot-order.ts';
+import { inOrder } from '../../backup/files/snapshot-order.ts';
 import { describeGroupKey } from '../../backup/prune/retention.ts';
 import type { PruneSummary, StoreSnapshot } from '../../backup/types.ts';
 import { counted, formatBytes, formatCount } from '../format.ts';

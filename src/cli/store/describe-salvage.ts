@@ -1,4 +1,4 @@
-import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
 import type { SalvagedObject, SalvageReport } from '../../backup/types.ts';
 import { sanitizeLine } from '../../errors.ts';

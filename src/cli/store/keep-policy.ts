@@ -1,5 +1,5 @@
-import { parseCalendarSpan } from '../../backup/prune/calendar-time.ts';
-import type { CalendarSpan } from '../../backup/prune/calendar-time.ts';
+import { parseCalendarSpan } from '../../backup/snapshots/calendar-time.ts';
+import type { CalendarSpan } from '../../backup/snapshots/calendar-time.ts';
 import { isEmptyPolicy } from '../../backup/prune/retention.ts';
 import type { Grouping, KeepCount, RetentionPolicy } from '../../backup/prune/retention.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';

@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
-import { decodeName } from '../../path-names.ts';
+import { decodeName } from '../../files/path-names.ts';
 
 /** A place in which a pattern looks, or that it matches, and of which it cannot be said what is there. */
 export interface Unseen {

@@ -4,7 +4,7 @@ import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clo
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { formatClock } from '../../backup/prune/calendar-time.ts';
+import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 
 /** `STORE[#WHICH]`, taken apart. */
 export interface SnapshotReference {

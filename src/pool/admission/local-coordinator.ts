@@ -3,8 +3,8 @@ import { Worker } from 'node:worker_threads';
 import { Coordinator } from './coordinator.ts';
 import type { QueueSocket } from './queue-socket.ts';
 import type { ThreadData, ThreadRequest } from './coordinator-thread.ts';
-import type { ExclusiveLock } from '../../sqlite/exclusive-lock.ts';
-import { tryExclusiveLock } from '../../sqlite/exclusive-lock.ts';
+import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import { tryExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 
 /** How long the members of a coordinator that was killed have to come back; they see at once that it is gone. */
 const RETURN_MS = 15;

@@ -3,7 +3,7 @@ import { renameSync, rmSync, rmdirSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { threadId } from 'node:worker_threads';
-import { realPath } from '../../path-names.ts';
+import { realPath } from '../../files/path-names.ts';
 
 /**
  * Where the processes of one database meet:

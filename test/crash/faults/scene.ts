@@ -18,7 +18,7 @@ import Database from 'better-sqlite3';
 import { Random } from '../../../fixtures/random.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import type { SqlsyncError } from '../../../src/errors.ts';
-import { besideReplica } from '../../../src/pages/mark.ts';
+import { besideReplica } from '../../../src/beside/mark.ts';
 import { maskedPages } from '../../support/compare.ts';
 import { runRelayed } from '../../support/relay-near.ts';
 import type { Pair, Role } from '../../support/relay-near.ts';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Random } from '../../../fixtures/random.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
-import { besideReplica } from '../../../src/pages/mark.ts';
+import { besideReplica } from '../../../src/beside/mark.ts';
 import { spawnProcess } from '../../../src/transport/process.ts';
 import { CLI } from '../../support/relay-kill.ts';
 import { failureOf, runNear, runRelayed } from '../../support/relay-near.ts';

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { Random } from '../../../fixtures/random.ts';
 import type { SqlsyncError } from '../../../src/errors.ts';
-import { runFarAgent } from '../../../src/sync/far-agent.ts';
+import { runFarAgent } from '../../../src/sync/agents/far-agent.ts';
 import { sha256File } from '../../support/compare.ts';
 import { FrameLine } from '../../support/frame-line.ts';
 import type { BadLine, LineVerdict, PassingFrame } from '../../support/frame-line.ts';

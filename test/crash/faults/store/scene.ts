@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from
 import { join } from 'node:path';
 import { DirectoryBackend } from '../../../../src/backup/backends/directory-backend.ts';
 import { HashCache } from '../../../../src/backup/copy/hash-cache.ts';
-import { openBackend } from '../../../../src/backup/files/open-store.ts';
+import { openBackend } from '../../../../src/backup/open-store.ts';
 import { initStore, OpenStore } from '../../../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../../../src/backup/types.ts';
 import { assertStored, backupHere } from '../../../backup/store-here.ts';

@@ -1,0 +1,177 @@
+import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { MAX_FRAME_BYTES } from './frame.ts';
+import { ID_BYTES } from './object-id.ts';
+import { damaged } from '../store-error.ts';
+
+/** Where a frame lies in its pack, and what it holds. */
+export interface FramePlace {
+  /** Offset of the sealed frame in the pack, behind its length. */
+  readonly offset: number;
+  readonly length: number;
+  /** Bytes of its body when it is decompressed. */
+  readonly rawBytes: number;
+  readonly kind: number;
+  readonly objectCount: number;
+}
+
+/** What an index says of one pack. Ids and depths are of all its objects, in the order of frames and within them. */
+export interface IndexedPack {
+  readonly id: Uint8Array;
+  /** Length of the file. */
+  readonly bytes: number;
+  readonly frames: readonly FramePlace[];
+  readonly ids: Uint8Array;
+  readonly depths: Uint8Array;
+}
+
+const MAGIC = Buffer.from('SQLSYNX1');
+const HEADER_BYTES = MAGIC.length + 5;
+const PACK_BYTES = 40;
+const FRAME_BYTES = 17;
+
+/** Body of the largest index file, decompressed: about 4 million objects. */
+export const MAX_INDEX_BYTES: number = 128 * 1024 * 1024;
+
+/** Packs of so many bytes of index are one file; a single one may have more. */
+const FULL_INDEX_BYTES = 64 * 1024 * 1024;
+
+/** A pack of at least so many objects is put, however short it is: an index of it alone has some 34 MiB. */
+export const FULL_PACK_OBJECTS: number = 1024 * 1024;
+
+/** Packs in their order, in as few index files as they fit in. */
+export function splitForIndexes(
+  packs: readonly IndexedPack[],
+  fullBytes: number = FULL_INDEX_BYTES,
+): IndexedPack[][] {
+  const files: IndexedPack[][] = [];
+  let bytes = Infinity;
+  for (const pack of packs) {
+    const more = bodyBytes(pack);
+    if (bytes + more > fullBytes) {
+      files.push([]);
+      bytes = 0;
+    }
+    files.at(-1)?.push(pack);
+    bytes += more;
+  }
+  return files;
+}
+
+function bodyBytes({ frames, depths }: IndexedPack): number {
+  return PACK_BYTES + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
+}
+
+/** The plain bytes of an index of these packs, as many as `splitForIndexes` puts together. */
+export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
+  const frames = packs.flatMap((pack) => pack.frames);
+  const total = packs.reduce((sum, pack) => sum + bodyBytes(pack), 4);
+  if (total > MAX_INDEX_BYTES) throw new Error(`an index of ${total} bytes`);
+  const body = new Uint8Array(total);
+  const view = new DataView(body.buffer);
+  view.setUint32(0, packs.length, true);
+  let at = 4;
+  for (const { id, bytes, frames: own } of packs) {
+    body.set(id, at);
+    view.setUint32(at + 32, bytes, true);
+    view.setUint32(at + 36, own.length, true);
+    at += PACK_BYTES;
+  }
+  for (const { offset, length, rawBytes, objectCount, kind } of frames) {
+    view.setUint32(at, offset, true);
+    view.setUint32(at + 4, length, true);
+    view.setUint32(at + 8, rawBytes, true);
+    view.setUint32(at + 12, objectCount, true);
+    view.setUint8(at + 16, kind);
+    at += FRAME_BYTES;
+  }
+  for (const { ids } of packs) {
+    body.set(ids, at);
+    at += ids.length;
+  }
+  for (const { depths } of packs) {
+    body.set(depths, at);
+    at += depths.length;
+  }
+  return wrap(body);
+}
+
+function wrap(body: Uint8Array): Uint8Array {
+  const packed = zstdCompressSync(body);
+  const pays = packed.length < body.length;
+  const data = pays ? packed : body;
+  const header = Buffer.alloc(HEADER_BYTES);
+  MAGIC.copy(header);
+  header.writeUInt8(pays ? 1 : 0, MAGIC.length);
+  header.writeUInt32LE(body.length, MAGIC.length + 1);
+  return Buffer.concat([header, data]);
+}
+
+/** The inverse; ids and depths are views of one buffer. `file` is for the error: STORE_DAMAGED. */
+export function decodeIndex(plain: Uint8Array, file: string): IndexedPack[] {
+  try {
+    return parse(unwrap(plain));
+  } catch (error) {
+    throw damaged(file, 'cannot be read', error);
+  }
+}
+
+function unwrap(plain: Uint8Array): Uint8Array {
+  const header = Buffer.from(plain.buffer, plain.byteOffset, plain.length);
+  if (plain.length < HEADER_BYTES || !header.subarray(0, MAGIC.length).equals(MAGIC))
+    throw new Error('not an index of this version');
+  const rawBytes = header.readUInt32LE(MAGIC.length + 1);
+  if (rawBytes > MAX_INDEX_BYTES) throw new Error('more bytes than an index may have');
+  const data = plain.subarray(HEADER_BYTES);
+  const body =
+    header[MAGIC.length] === 0
+      ? data
+      : zstdDecompressSync(data, {
+          maxOutputLength: rawBytes + 64,
+          // One piece for what an index holds, ids that do not compress; memory is not set aside for what a header only claims.
+          chunkSize: Math.min(rawBytes, 16 * data.length) + 64,
+        });
+  if (body.length !== rawBytes) throw new Error('another length than declared');
+  return body;
+}
+
+function parse(body: Uint8Array): IndexedPack[] {
+  const view = new DataView(body.buffer, body.byteOffset, body.length);
+  const packCount = view.getUint32(0, true);
+  let frameAt = 4 + packCount * PACK_BYTES;
+  if (frameAt > body.length) throw new Error('more packs than bytes');
+  const heads = [];
+  let objects = 0;
+  for (let i = 0; i < packCount; i++) {
+    const at = 4 + i * PACK_BYTES;
+    const frames: FramePlace[] = [];
+    for (let n = view.getUint32(at + 36, true); n > 0; n--, frameAt += FRAME_BYTES) {
+      frames.push(frameOf(view, frameAt));
+    }
+    const bytes = view.getUint32(at + 32, true);
+    if (frames.some((frame) => frame.offset + frame.length > bytes || frame.rawBytes > MAX_FRAME_BYTES))
+      throw new Error('a frame that is too long');
+    const count = frames.reduce((sum, { objectCount }) => sum + objectCount, 0);
+    objects += count;
+    heads.push({ id: body.slice(at, at + ID_BYTES), bytes, frames, count });
+  }
+  if (frameAt + objects * (ID_BYTES + 1) !== body.length) throw new Error('another length than its parts');
+  let idAt = frameAt;
+  let depthAt = frameAt + objects * ID_BYTES;
+  return heads.map(({ id, bytes, frames, count }) => {
+    const ids = body.subarray(idAt, idAt + count * ID_BYTES);
+    const depths = body.subarray(depthAt, depthAt + count);
+    idAt += ids.length;
+    depthAt += count;
+    return { id, bytes, frames, ids, depths };
+  });
+}
+
+function frameOf(view: DataView, at: number): FramePlace {
+  return {
+    offset: view.getUint32(at, true),
+    length: view.getUint32(at + 4, true),
+    rawBytes: view.getUint32(at + 8, true),
+    objectCount: view.getUint32(at + 12, true),
+    kind: view.getUint8(at + 16),
+  };
+}

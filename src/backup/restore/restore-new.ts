@@ -1,0 +1,130 @@
+import { setImmediate as nextTick } from 'node:timers/promises';
+import { RUN_BYTES } from '../../pages/file-pages.ts';
+import { parseHeader } from '../../pages/header.ts';
+import { removeOwnLeftovers } from '../../beside/leftovers.ts';
+import type { BeforePublish } from '../../replica/new/new-replica.ts';
+import { inspectReplica, openSink } from '../../replica/open-replica.ts';
+import { hostName } from '../../files/machine.ts';
+import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
+import type { CopyProgress } from '../../sync/agents/page-copy.ts';
+import { ReplicaMovedError } from '../../replica/replica-error.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
+import type { RestoreOptions } from '../options.ts';
+import type { StoredOrigin } from '../snapshots/stored-origin.ts';
+import { damaged, throwIfAborted } from '../store-error.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+const PROGRESS_INTERVAL_MS = 100;
+
+/**
+ * Restores to a file of this host that is not there yet: nothing is to be compared, and each page is checked against its id, so
+ * that a second agent would only cost time. Returns false where there is something already, if only what an interrupted run left, and
+ * nothing was done. Throws SqlsyncError STORE_*, REPLICA_*, BUSY, INTERRUPTED; the file is then not there.
+ *
+ * @param path - absolute.
+ */
+export async function restoreNew(
+  source: StoredOrigin,
+  snapshot: StoreSnapshot,
+  path: string,
+  options: RestoreOptions & {
+    readonly onSinkWarning: (warning: string) => void;
+    /** All pages are written anew then, also over what an interrupted run left. */
+    readonly beforePublish?: BeforePublish | undefined;
+  },
+): Promise<boolean> {
+  const { signal, overwrite = false, replace = false, followLinks = false, beforePublish } = options;
+  const isSalvage = beforePublish !== undefined;
+  if (source.pageCount === 0) return false;
+  const place = inspectReplica(path, { dryRun: false, followLinks });
+  if (place.file !== undefined || (place.hasOldPages && !isSalvage)) return false;
+  const { pageSize: size, pageCount: pages } = source;
+  const target = { pageSize: size, pageCount: pages, fileMode: snapshot.fileMode, ...originOf(snapshot) };
+  const busyTimeoutMs = options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS;
+  const sink = await openUnlessMade(place, target, {
+    busyTimeoutMs,
+    signal,
+    overwrite,
+    replace,
+    mark: undefined,
+    beforePublish,
+  });
+  if (sink === undefined) return false;
+  try {
+    // Since it was looked at, a run may have begun here and ended.
+    if (sink.resumed && !isSalvage) {
+      await sink.abort();
+      return false;
+    }
+    await copyAll(source, sink, snapshot, { ...options, isSalvage });
+    throwIfAborted(signal);
+    await sink.commit();
+  } catch (error) {
+    await sink.abort();
+    throw error;
+  }
+  removeOwnLeftovers(place.path);
+  for (const warning of [...place.warnings, ...sink.warnings]) options.onSinkWarning(warning);
+  return true;
+}
+
+/** User ids of another host may be other users here. */
+function originOf({ fileOwner, path }: StoreSnapshot): Pick<SinkTarget, 'fileOwner' | 'originPath'> {
+  return fileOwner?.host === hostName() ? { fileOwner, originPath: path } : {};
+}
+
+/** undefined where another run has made the file meanwhile. */
+async function openUnlessMade(...args: Parameters<typeof openSink>): Promise<PageSink | undefined> {
+  try {
+    return await openSink(...args);
+  } catch (error) {
+    if (error instanceof ReplicaMovedError) return undefined;
+    throw error;
+  }
+}
+
+async function copyAll(
+  source: StoredOrigin,
+  sink: PageSink,
+  snapshot: StoreSnapshot,
+  { signal, onProgress, isSalvage }: RestoreOptions & { readonly isSalvage: boolean },
+): Promise<void> {
+  const { pageSize } = source;
+  const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
+  const locked = lockBytePage(pageSize);
+  let progressAt = 0;
+  await sink.begin();
+  for (let first = 1; first <= source.pageCount; first += step) {
+    throwIfAborted(signal);
+    const count = Math.min(step, source.pageCount - first + 1);
+    const run = source.readPages(pageNumber(first), count);
+    if (first === 1 && !isSalvage && parseHeader(run.subarray(0, pageSize))?.pageSize !== pageSize)
+      throw damaged(
+        `snapshots/${snapshot.id}`,
+        `names a page 1 that is no database's with pages of ${pageSize} bytes`,
+      );
+    for (let i = 0; i < count; i++) {
+      const page = pageNumber(first + i);
+      if (page !== locked) sink.write(page, run.subarray(i * pageSize, (i + 1) * pageSize));
+    }
+    await sink.ready();
+    await nextTick();
+    if (onProgress === undefined || performance.now() < progressAt) continue;
+    progressAt = performance.now() + PROGRESS_INTERVAL_MS;
+    onProgress(progressAfter(source, first + count - 1));
+  }
+  await sink.written();
+  onProgress?.({ ...progressAfter(source, source.pageCount), phase: 'commit' });
+}
+
+function progressAfter({ pageSize, pageCount: pages }: StoredOrigin, received: number): CopyProgress {
+  return {
+    phase: 'transfer',
+    pageSize,
+    pageCount: pageCount(pages),
+    pagesCompared: 0,
+    pagesWanted: pages,
+    pagesReceived: received,
+  };
+}

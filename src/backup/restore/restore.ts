@@ -1,0 +1,232 @@
+import { resolve } from 'node:path';
+import { message } from '../../../protocol/encode.ts';
+import {
+  COMPRESSION_MODES,
+  DEFAULT_HASH,
+  HASH_ALGORITHMS,
+  nameOf,
+  OUTCOMES,
+  PHASES,
+  READERS,
+} from '../../../protocol/messages.ts';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import type { Connection } from '../../sync/link/connection.ts';
+import { converse } from '../../sync/runs/conversation.ts';
+import type { Traffic } from '../../sync/runs/conversation.ts';
+import { serveOrigin } from '../../sync/agents/origin-agent.ts';
+import type { OriginResult } from '../../sync/agents/origin-agent.ts';
+import { replicaFailure } from '../../replica/replica-failure.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
+import { NO_SNAPSHOT_LIMITS } from '../../sync/agents/snapshot-limit.ts';
+import { lockBytePage } from '../../pages/page-types.ts';
+import type { PageSize } from '../../pages/page-types.ts';
+import { parseLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
+import { findSnapshot } from '../snapshots/find-snapshot.ts';
+import { openStoreFolder } from '../open-store.ts';
+import type { RestoreOptions, RestoreSummary } from '../options.ts';
+import { refuseWithinStore } from '../copy/outside-store.ts';
+import { restoreNew } from './restore-new.ts';
+import { salvageTo } from './salvage.ts';
+import { StoredOrigin } from '../snapshots/stored-origin.ts';
+import type { StoreContents } from '../files/store-files.ts';
+import { withLists } from '../files/store-lists.ts';
+import type { StoreLists } from '../files/store-lists.ts';
+import { stillIntact } from '../check/still-intact.ts';
+import type { StoreSnapshot } from '../types.ts';
+
+/**
+ * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which only what
+ * differs is written, in one transaction. Throws SqlsyncError; the target is then as it was.
+ */
+export async function runRestore(options: RestoreOptions): Promise<RestoreSummary> {
+  const startedAt = performance.now();
+  const warnings: string[] = [];
+  const warn = (text: string): void => {
+    const warning = sanitizeText(text);
+    // What is begun again says the same again.
+    if (warnings.includes(warning)) return;
+    warnings.push(warning);
+    options.onWarning?.(warning, 'news');
+  };
+  const target = parseLocation(options.target);
+  const access = await openStoreFolder(options.store);
+  refuseWithinStore(options.store, target);
+  const traffic = { bytesSent: 0, bytesReceived: 0 };
+  const onBad = (_: string, error: SqlsyncError): void => warn(error.message);
+  const needs: StoreSnapshot[] = [];
+  const again = {
+    needs,
+    onBadSnapshot: onBad,
+    onBadContents: onBad,
+    onAgain: (why: string) => options.onNote?.(why),
+    explain: withIntactSnapshots,
+  };
+  return withLists(access, again, async ({ snapshots, contents }) => {
+    // As it was chosen, also where a newer one was made since.
+    const wanted = needs[0]?.id ?? options.snapshot;
+    const snapshot = findSnapshot(snapshots, wanted, access.backend.description);
+    needs[0] = snapshot;
+    if (options.salvage === true && snapshot.pageCount > 0) {
+      const path = newFileHere(options, target);
+      const salvaged = await salvageTo(
+        path,
+        snapshot,
+        { contents, snapshots },
+        { ...options, onSinkWarning: warn },
+      );
+      return {
+        ...summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt }),
+        salvaged,
+      };
+    }
+    if (await isMadeHere(options, target, { contents, snapshot, onSinkWarning: warn }))
+      return summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt });
+    const { done } = await converse(
+      target,
+      'offering',
+      { run: options, traffic, onWarning: warn },
+      (connection) => serve(connection, options, target, contents, snapshot),
+    );
+    for (const warning of done.warnings) warn(warning);
+    return summarize(options, snapshot, done, traffic, { warnings, startedAt });
+  }).catch((error: unknown) => {
+    throw ofTarget(error, target, options);
+  });
+}
+
+/** Throws SqlsyncError USAGE where a salvage is asked for that could lose something. */
+function newFileHere({ dryRun, overwrite, replace }: RestoreOptions, target: Location): string {
+  if (target.kind !== 'local') {
+    throw new SqlsyncError(
+      'USAGE',
+      '--salvage writes to a new file of this host; the target is on another one',
+      {
+        hint: 'Name a place here, look at what came of it, and copy that.',
+      },
+    );
+  }
+  const other = Object.entries({ '--dry-run': dryRun, '--overwrite': overwrite, '--replace': replace });
+  const [named] = other.find(([, isGiven]) => isGiven === true) ?? [];
+  if (named === undefined) return resolve(target.path);
+  throw new SqlsyncError('USAGE', `--salvage and ${named} exclude each other`, {
+    hint: 'What is salvaged goes to a new file only: it is not the whole database.',
+  });
+}
+
+/** True where the target was a file of this host that was not there, and is now. */
+async function isMadeHere(
+  options: RestoreOptions,
+  target: Location,
+  made: {
+    readonly contents: StoreContents;
+    readonly snapshot: StoreSnapshot;
+    readonly onSinkWarning: (warning: string) => void;
+  },
+): Promise<boolean> {
+  // What has a limit in time is left to the connection, which keeps it.
+  if (target.kind !== 'local' || options.dryRun === true || options.maxTimeMs !== undefined) return false;
+  const { contents, snapshot, onSinkWarning } = made;
+  const source = new StoredOrigin(contents.reader, snapshot);
+  return restoreNew(source, snapshot, resolve(target.path), { ...options, onSinkWarning });
+}
+
+/** What the other side would say of a file that was made. */
+function madeHere({ pageCount, pageSize }: StoreSnapshot): Outcomes {
+  const pages = pageCount < lockBytePage(pageSize as PageSize) ? pageCount : pageCount - 1;
+  return {
+    outcome: OUTCOMES.committed,
+    pagesChanged: pages,
+    pagesTransferred: pages,
+    pagesDelta: 0,
+    created: true,
+  };
+}
+
+type Outcomes = Pick<
+  MessageOf<'done'>,
+  'outcome' | 'pagesChanged' | 'pagesTransferred' | 'pagesDelta' | 'created'
+>;
+
+async function serve(
+  connection: Connection,
+  options: RestoreOptions,
+  target: Location,
+  contents: StoreContents,
+  snapshot: StoreSnapshot,
+): Promise<OriginResult> {
+  connection.send(
+    message('replicate', {
+      path: target.kind === 'local' ? resolve(target.path) : target.path,
+      originName: `${snapshot.host}:${snapshot.path}`,
+      hash: HASH_ALGORITHMS[options.hash ?? DEFAULT_HASH],
+      compression: COMPRESSION_MODES[compressionTo(target, options.compress)],
+      dryRun: options.dryRun === true,
+      overwrite: options.overwrite === true,
+      replace: options.replace === true,
+      followLinks: options.followLinks === true,
+      check: false,
+      restore: true,
+      reader: READERS.file,
+      busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+      idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
+      stage: false,
+      ...NO_SNAPSHOT_LIMITS,
+    }),
+  );
+  const open = await connection.receiveOnly('open');
+  return serveOrigin(connection, open, {
+    restored: () => new StoredOrigin(contents.reader, snapshot),
+    dryRun: options.dryRun,
+    signal: options.signal,
+    onProgress: (progress) => {
+      const phase = nameOf(PHASES, progress.phase);
+      if (phase !== undefined) options.onProgress?.({ ...progress, phase });
+    },
+  });
+}
+
+/** Names what the run left beside a target of this host. */
+function ofTarget(error: unknown, target: Location, { followLinks = false }: RestoreOptions): unknown {
+  if (target.kind !== 'local') return error;
+  return replicaFailure(error, { path: resolve(target.path), followLinks, restores: true });
+}
+
+/** Whoever cannot have this snapshot wants to know which others there are. */
+function withIntactSnapshots(failure: SqlsyncError, { contents, snapshots }: StoreLists): SqlsyncError {
+  if (failure.code !== 'STORE_DAMAGED' && failure.code !== 'STORE_FILE_MISSING') return failure;
+  const intact = stillIntact(contents, snapshots);
+  const ids = intact.map(({ id }) => id.slice(0, 8)).toReversed();
+  const hint =
+    ids.length === 0
+      ? 'Every snapshot needs a file that is damaged; `sqlsync check STORE --read-data` tells which can be restored nevertheless.'
+      : `These snapshots need nothing that was found damaged, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}; \`sqlsync check STORE --read-data\` looks at everything.`;
+  const salvage = '`restore --salvage` writes what is left of this one to a new file.';
+  return new SqlsyncError(failure.code, failure.message, { hint: `${hint} ${salvage}`, cause: failure });
+}
+
+function summarize(
+  options: RestoreOptions,
+  snapshot: StoreSnapshot,
+  done: Outcomes,
+  traffic: Traffic,
+  { warnings, startedAt }: { readonly warnings: readonly string[]; readonly startedAt: number },
+): RestoreSummary {
+  const outcome = nameOf(OUTCOMES, done.outcome);
+  if (outcome === undefined)
+    throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${done.outcome}`);
+  return {
+    snapshot,
+    target: options.target,
+    outcome,
+    pagesChanged: done.pagesChanged,
+    pagesTransferred: done.pagesTransferred,
+    pagesDelta: done.pagesDelta,
+    ...traffic,
+    durationMs: Math.round(performance.now() - startedAt),
+    created: done.created,
+    warnings,
+  };
+}

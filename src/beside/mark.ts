@@ -1,0 +1,311 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { systemErrorCode } from '../errors.ts';
+import { hasLastingInodes } from '../files/mounts.ts';
+import { fileIdOf } from '../pages/database-file.ts';
+import { isAnothers, ownerOfNewFile } from '../files/ownership.ts';
+import { readFully } from '../files/read-fully.ts';
+
+/**
+ * The mark: a small file `.NAME.sqlsync` beside a replica that says "this is a copy, made by sqlsync". A database
+ * without one is never overwritten unasked, so that swapped arguments cannot destroy a production database.
+ */
+export interface Mark {
+  readonly format: 1;
+  /** The origin as the user named it, for people to read. */
+  readonly originName: string;
+  /** Host name and absolute path of the origin, to recognize swapped arguments. */
+  readonly originHost: string;
+  readonly originPath: string;
+  /** Device and inode of the replica: the mark is that file's, not that of whatever has its name later. */
+  readonly fileId: string;
+  /** When the replica's file was made, in milliseconds since 1970 (inodes are used again); 0 where nobody can tell. */
+  readonly fileBornMs: number;
+  /** What the replica's file was like when the sync was done, where inodes do not last; undefined where they do. */
+  readonly content?: MarkedContent | undefined;
+  /** When the mark was written, ISO 8601. */
+  readonly time: string;
+}
+
+/** What tells a file that nobody has written since, on a file system that has other inodes after each mount. */
+interface MarkedContent {
+  readonly bytes: number;
+  /** Time of the last change, in milliseconds since 1970. */
+  readonly changedMs: number;
+  /** SHA-256 of the first bytes, hexadecimal: the header, with the counter of changes, and the schema. */
+  readonly startSha256: string;
+}
+
+/** What a mark says of the origin. */
+export type MarkedOrigin = Pick<Mark, 'originName' | 'originHost' | 'originPath'>;
+
+/** A mark holds two paths and two names; anything larger is not ours. */
+const MAX_MARK_BYTES = 64 * 1024;
+
+/** Of the file's first bytes that the mark knows. */
+const START_BYTES = 64 * 1024;
+
+/** Times of FAT file systems are even seconds. */
+const TIME_GRAIN_MS = 2000;
+
+/** At most, of the replica's permission bits; its owner has to be able to replace it. */
+const MARK_MODE = 0o644;
+const OWNER_WRITES = 0o600;
+
+/** Path of a file that sqlsync keeps beside the database at `path`. */
+export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-lock' | '-mode'): string {
+  return join(dirname(path), `.${basename(path)}.sqlsync${suffix}`);
+}
+
+/**
+ * The mark of the database at `path`; undefined where there is none of this very file that we understand. On a file
+ * system without lasting inodes it reads the file, so this process must not have it open: see `inspectDatabase`.
+ */
+export function readMark(path: string): Mark | undefined {
+  return knownMark(path, (mark) => isOf(mark, path));
+}
+
+function knownMark(path: string, isOfFile: (mark: Mark) => boolean): Mark | undefined {
+  try {
+    const mark: unknown = JSON.parse(readMarkFile(path)?.toString('utf8') ?? 'null');
+    return isMark(mark) && isOfFile(mark) ? mark : undefined;
+  } catch {
+    // A name that is too long, a folder that may not be searched: there is no mark that would protect anything.
+    return undefined;
+  }
+}
+
+/**
+ * As `readMark`, for who is going to write the database: a mark that another user made says nothing, since it would give
+ * that user the content, in a file that was prepared for it. Where new files belong to another user than this process's,
+ * as on some mounts, the mark of that user is ours.
+ */
+export function readOwnMark(path: string): Mark | undefined {
+  return ownMark(path, readMark(path));
+}
+
+function ownMark(path: string, mark: Mark | undefined): Mark | undefined {
+  const owner = lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.uid;
+  if (mark === undefined || owner === undefined) return undefined;
+  return !isAnothers(owner) || owner === ownerOfNewFile(path) ? mark : undefined;
+}
+
+/**
+ * Marks the file at `marked`, which has or is to get the name `path`, as a copy of `origin`. Nothing is written where
+ * its mark says so already. Must precede the commit: a mark that comes too late makes the next run refuse, one that
+ * comes too early is of a file that the user allowed us to overwrite. Never throws: a fault becomes a warning, because
+ * a missing mark costs one --overwrite and a failed sync the copy.
+ * Returns what puts the former mark back.
+ */
+export function markReplica(
+  path: string,
+  origin: MarkedOrigin | undefined,
+  options: { readonly marked?: string; readonly warnings: string[] },
+): () => void {
+  // The replica is open: nothing is read of it.
+  const known = ownMark(
+    path,
+    knownMark(path, (mark) => hasInode(mark, path)),
+  );
+  if (origin === undefined || marksSameOrigin(known, origin)) return () => {};
+  let former: Buffer | undefined;
+  const formerMode = MARK_MODE & (lstatSync(besideReplica(path, ''), { throwIfNoEntry: false })?.mode ?? 0);
+  try {
+    former = readMarkFile(path);
+    writeMark(path, options.marked ?? path, origin);
+  } catch (error) {
+    options.warnings.push(
+      `The mark of ${path} could not be written, so that the next run will ask for --overwrite: ${String(error)}`,
+    );
+    return () => {};
+  }
+  return () => {
+    try {
+      if (former === undefined) rmSync(besideReplica(path, ''), { force: true });
+      else replaceMarkFile(path, former, formerMode);
+    } catch {
+      // It is the mark of a file that the user allowed us to overwrite.
+    }
+  };
+}
+
+/**
+ * Notes in the mark of the replica at `path` what its file is like now, where only that tells it later. After the commit,
+ * when no connection of this process has it open. Never throws: a mark that is not that good costs one --overwrite.
+ */
+export function noteContent(path: string): void {
+  try {
+    if (hasLastingInodes(path)) return;
+    const mark = ownMark(
+      path,
+      knownMark(path, () => true),
+    );
+    const content = contentOf(path);
+    if (mark === undefined || isSameContent(mark.content, content)) return;
+    const stats = statSync(path);
+    const noted = { ...mark, fileId: fileIdOf(stats), fileBornMs: bornMs(stats), content };
+    replaceMarkFile(path, `${JSON.stringify(noted)}\n`, stats.mode & MARK_MODE);
+  } catch {
+    // See above.
+  }
+}
+
+/** Makes new and removed names in the folder of `path` durable. */
+export function syncFolder(path: string): void {
+  const descriptor = openSync(dirname(path), 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function writeMark(path: string, marked: string, origin: MarkedOrigin): void {
+  const stats = statSync(marked);
+  const { originName, originHost, originPath } = origin;
+  const content: Mark = {
+    format: 1,
+    originName,
+    originHost,
+    originPath,
+    fileId: fileIdOf(stats),
+    fileBornMs: bornMs(stats),
+    time: new Date().toISOString(),
+  };
+  // It names the origin: nobody is told who may not read the replica either.
+  replaceMarkFile(path, `${JSON.stringify(content)}\n`, stats.mode & MARK_MODE);
+}
+
+function readMarkFile(path: string): Buffer | undefined {
+  const markPath = besideReplica(path, '');
+  const stats = lstatSync(markPath, { throwIfNoEntry: false });
+  if (stats === undefined || !stats.isFile() || stats.size > MAX_MARK_BYTES) return undefined;
+  return readFileSync(markPath);
+}
+
+/** What follows the name of a mark in that of the file that is to take its place. */
+const TEMPORARY = /^\.\d+-[0-9a-f]{8}$/;
+
+/** Paths of files that were to become the mark of `path`, which a killed run leaves. */
+export function unfinishedMarks(path: string): string[] {
+  const mark = basename(besideReplica(path, ''));
+  return readdirSync(dirname(path))
+    .filter((name) => name.startsWith(mark) && TEMPORARY.test(name.slice(mark.length)))
+    .map((name) => join(dirname(path), name));
+}
+
+/** Durably: it is there whole or not at all. */
+function replaceMarkFile(path: string, content: string | Buffer, mode: number): void {
+  try {
+    tryReplaceMarkFile(path, content, mode);
+  } catch (error) {
+    // Another run may just have taken the temporary file for what a killed one left.
+    if (systemErrorCode(error) !== 'ENOENT') throw error;
+    tryReplaceMarkFile(path, content, mode);
+  }
+}
+
+function tryReplaceMarkFile(path: string, content: string | Buffer, mode: number): void {
+  const markPath = besideReplica(path, '');
+  const temporary = `${markPath}.${process.pid}-${randomBytes(4).toString('hex')}`;
+  const descriptor = openSync(temporary, 'wx', mode | OWNER_WRITES);
+  try {
+    try {
+      writeFileSync(descriptor, content);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, markPath);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+  syncFolder(path);
+}
+
+/** True where `known` already says what would be written, so that nothing has to change. */
+function marksSameOrigin(known: Mark | undefined, origin: MarkedOrigin): boolean {
+  return known?.originHost === origin.originHost && known.originPath === origin.originPath;
+}
+
+/** True where the mark was written for the file that is at `path`. */
+function isOf(known: Mark, path: string): boolean {
+  if (hasLastingInodes(path)) return hasInode(known, path);
+  // A new file may have an inode there that another one had before the last mount.
+  return known.content !== undefined && isSameContent(known.content, contentOf(path));
+}
+
+/**
+ * Of the file id the inode alone counts: the mark is in the same folder, and some file systems have another device
+ * number after each mount.
+ */
+function hasInode(known: Mark, path: string): boolean {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined || inodeOf(known.fileId) !== inodeOf(fileIdOf(stats))) return false;
+  const born = bornMs(stats);
+  return born === 0 || known.fileBornMs === 0 || born === known.fileBornMs;
+}
+
+/** Closes a descriptor of the file: see `inspectDatabase`. */
+function contentOf(path: string): MarkedContent {
+  const start = Buffer.alloc(START_BYTES);
+  const descriptor = openSync(path, 'r');
+  try {
+    const { size, mtimeMs } = fstatSync(descriptor);
+    const read = readFully(descriptor, start, 0);
+    const startSha256 = createHash('sha256').update(start.subarray(0, read)).digest('hex');
+    return { bytes: size, changedMs: Math.floor(mtimeMs), startSha256 };
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function isSameContent(known: MarkedContent | undefined, now: MarkedContent): boolean {
+  return (
+    known?.bytes === now.bytes &&
+    known.startSha256 === now.startSha256 &&
+    Math.abs(known.changedMs - now.changedMs) <= TIME_GRAIN_MS
+  );
+}
+
+function inodeOf(fileId: string): string {
+  return fileId.slice(fileId.indexOf(':') + 1);
+}
+
+/** 0 where the system has none: Node.js then gives 0 or the time of the last change. */
+function bornMs({ birthtimeMs, ctimeMs }: Stats): number {
+  return birthtimeMs < ctimeMs ? birthtimeMs : 0;
+}
+
+function isMark(value: unknown): value is Mark {
+  if (typeof value !== 'object' || value === null) return false;
+  const known = value as Partial<Record<keyof Mark, unknown>>;
+  const texts = [known.originName, known.originHost, known.originPath, known.fileId, known.time];
+  return (
+    known.format === 1 &&
+    typeof known.fileBornMs === 'number' &&
+    texts.every((text) => typeof text === 'string') &&
+    (known.content === undefined || isContent(known.content))
+  );
+}
+
+function isContent(value: unknown): value is MarkedContent {
+  if (typeof value !== 'object' || value === null) return false;
+  const { bytes, changedMs, startSha256 } = value as Partial<Record<keyof MarkedContent, unknown>>;
+  return typeof bytes === 'number' && typeof changedMs === 'number' && typeof startSha256 === 'string';
+}

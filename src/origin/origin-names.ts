@@ -1,0 +1,69 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { SqlsyncError } from '../errors.ts';
+import { hasOwnJournal, journalByAnotherName } from '../files/file-names.ts';
+import { isIndexInUse, readersByAnotherName } from '../sqlite/locks/lock-holders.ts';
+import { isMountedAlone } from '../files/mounts.ts';
+import type { DatabaseFile } from '../pages/database-file.ts';
+
+/** Together longer than a process that opens a database has its file locked and the wal-index not yet. */
+const LOOKS = 5;
+const PAUSE_MS = 100;
+
+/** What the names of an origin's file tell. */
+export interface OriginNames {
+  /** What the user should know, each a sentence. */
+  readonly warnings: readonly string[];
+  /** Nobody uses this name, and another one exists, by which the file may be written while we read it. */
+  readonly mayBeWrittenByAnotherName: boolean;
+}
+
+/**
+ * SQLite keeps what is not yet in the file (-wal, -journal) beside the name by which a program opened it. A file with
+ * several names (hard links, a file that is mounted alone) may so have commits that this name does not lead to.
+ * Throws ORIGIN_ALIAS where that is certain; where nobody can tell it is a warning. To be called before the database is
+ * opened, which makes files beside this name.
+ */
+export async function checkOriginNames({ path, stats, header }: DatabaseFile): Promise<OriginNames> {
+  const isWal = header?.wal === true;
+  if (isWal) await refuseOtherReaders(path);
+  const isMounted = isMountedAlone(path);
+  const isUsedByThisName = hasOwnJournal(path) || (isWal && isIndexInUse(path));
+  if (isUsedByThisName || (stats.nlink < 2 && !isMounted)) {
+    return { warnings: [], mayBeWrittenByAnotherName: false };
+  }
+  const elsewhere = journalByAnotherName(path);
+  if (elsewhere !== undefined) {
+    throw new SqlsyncError(
+      'ORIGIN_ALIAS',
+      `Origin ${path} has the other name ${elsewhere.name}, beside which ${elsewhere.journal} holds changes that this name does not lead to`,
+      { hint: `Name ${elsewhere.name} instead.` },
+    );
+  }
+  if (isMounted && isWal) {
+    throw new SqlsyncError(
+      'ORIGIN_ALIAS',
+      `Origin ${path} is in WAL mode and mounted as a single file, so that the -wal file with its newest commits stays outside`,
+      { hint: 'Mount the folder of the database, and name the database in it.' },
+    );
+  }
+  const how = isMounted ? 'is mounted as a single file' : `has ${stats.nlink} names (hard links)`;
+  const warning = `${path} ${how}. Changes that a program made by another name may be missing, since SQLite keeps its ${isWal ? '-wal' : '-journal'} file beside the name that the program uses: name that one.`;
+  return { warnings: [warning], mayBeWrittenByAnotherName: true };
+}
+
+async function refuseOtherReaders(path: string): Promise<void> {
+  let readers = [...readersByAnotherName(path)];
+  for (let look = 1; look < LOOKS && readers.length > 0; look++) {
+    await delay(PAUSE_MS);
+    const now = readersByAnotherName(path);
+    readers = readers.filter((processId) => now.has(processId));
+  }
+  if (readers.length === 0) return;
+  throw new SqlsyncError(
+    'ORIGIN_ALIAS',
+    `Origin ${path} is open in process ${readers.join(', ')} by another name, or its -wal file was removed: commits are kept in a -wal file that this name does not lead to`,
+    {
+      hint: 'Name the database as that program does (`ls -l /proc/PID/fd` shows it), not a hard link or a single mounted file. After a -wal file was removed, end the program.',
+    },
+  );
+}

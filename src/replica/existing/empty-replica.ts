@@ -1,0 +1,101 @@
+import { SqlsyncError } from '../../errors.ts';
+import { emptyByBackup } from '../../sqlite/backup-copy.ts';
+import { waitExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import { ExistingReplica } from './existing-replica.ts';
+import { besideReplica, markReplica } from '../../beside/mark.ts';
+import type { ReplicaOptions } from './old-state.ts';
+import { contentStamp, currentFileId } from '../../pages/database-file.ts';
+import type { DatabaseFile } from '../../pages/database-file.ts';
+import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
+
+/**
+ * An existing replica of an origin without any page. Zero pages cannot be written page by page, so it becomes an
+ * empty database of one page, by SQLite's backup API in one transaction.
+ */
+export class EmptyReplica implements PageSink {
+  readonly old: PageSource | undefined = undefined;
+  readonly resumed = false;
+  readonly holdsChanges = false;
+  readonly warnings: string[] = [];
+  /** True where the replica is empty already, so that nothing has to be done. */
+  readonly unchanged: boolean;
+  readonly #file: DatabaseFile;
+  readonly #options: ReplicaOptions;
+  /** Of the replica, from before it was found not to be empty. */
+  readonly #stamp: string;
+
+  static async open(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions): Promise<EmptyReplica> {
+    const stamp = contentStamp(file.path);
+    if (file.stats.size === 0) return new EmptyReplica(file, options, { unchanged: true, stamp });
+    const replica = await ExistingReplica.open(file, target, options);
+    const { isEmpty } = replica;
+    await replica.abort();
+    return new EmptyReplica(file, options, { unchanged: isEmpty, stamp });
+  }
+
+  private constructor(
+    file: DatabaseFile,
+    options: ReplicaOptions,
+    { unchanged, stamp }: { readonly unchanged: boolean; readonly stamp: string },
+  ) {
+    this.#stamp = stamp;
+    this.#file = file;
+    this.#options = options;
+    this.unchanged = unchanged;
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  begin(): Promise<'ready'> {
+    return Promise.resolve('ready');
+  }
+
+  write(): void {
+    throw new SqlsyncError('PROTOCOL', 'A page came for a database without pages');
+  }
+
+  readNew(): Uint8Array {
+    throw new SqlsyncError('PROTOCOL', 'A page was asked of a database without pages');
+  }
+
+  async commit(): Promise<void> {
+    const size = this.#file.header?.pageSize;
+    if (this.unchanged || size === undefined) return;
+    const { path } = this.#file;
+    const { busyTimeoutMs: timeoutMs, mark, signal } = this.#options;
+    let unmark = (): void => {};
+    const onLocked = (): void => {
+      // Another sync may have committed a newer snapshot than the empty one.
+      if (contentStamp(path) !== this.#stamp) throw new ReplicaMovedError(path);
+      if (currentFileId(path) !== this.#file.fileId) throw replicaReplaced(path);
+      unmark = markReplica(path, mark, { warnings: this.warnings });
+    };
+    try {
+      const lockPath = besideReplica(path, '-lock');
+      const lock = await waitExclusiveLock(lockPath, `Replica ${path}`, { timeoutMs, signal });
+      try {
+        await emptyByBackup(path, size, { timeoutMs, onLocked });
+      } finally {
+        lock.release();
+      }
+    } catch (error) {
+      unmark();
+      throw replicaError(path, error);
+    }
+  }
+
+  ready(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  written(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  abort(): Promise<void> {
+    return Promise.resolve();
+  }
+}

@@ -1,0 +1,375 @@
+import { closeSync, linkSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
+import { SqlsyncError, systemErrorCode } from '../../errors.ts';
+import { copyByBackup, leaveWal, switchJournalMode } from '../../sqlite/backup-copy.ts';
+import { retryBusy } from '../../sqlite/busy.ts';
+import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import { waitExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import type { DatabaseFile } from '../../pages/database-file.ts';
+import { contentStamp, currentFileId, fileBytes, inspectDatabase } from '../../pages/database-file.ts';
+import { allocatedBytes, checkFreeSpace } from '../free-space.ts';
+import { NO_HARD_LINKS } from '../../files/hard-links.ts';
+import { findLeftover, refuseLeftover } from '../../beside/leftovers.ts';
+import type { ReplicaOptions } from '../existing/old-state.ts';
+import { besideReplica, markReplica, syncFolder } from '../../beside/mark.ts';
+import { unusableFile } from '../../files/ownership.ts';
+import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
+import type { PageNumber } from '../../pages/page-types.ts';
+import { lockBytePage } from '../../pages/page-types.ts';
+import { PartFile } from './part-file.ts';
+import { hasWalRecord, recordWal, removeWalRecord } from '../../beside/wal-record.ts';
+import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
+
+export interface NewReplicaOptions extends ReplicaOptions {
+  readonly beforePublish?: BeforePublish | undefined;
+  /** The existing database of another page size that is to be replaced; undefined for a replica that is not there. */
+  readonly replaces: DatabaseFile | undefined;
+}
+
+/** What a new file goes through when all its pages are written, before it gets its name. */
+export type BeforePublish = (path: string) => void;
+
+const FIRST_PAGE = 1 as PageNumber;
+
+/**
+ * A replica that does not exist yet, or whose page size differs so that all of it is replaced.
+ *
+ * It is built as a plain file `.NAME.sqlsync-part` (through SQLite's WAL the same takes five times as long), made
+ * durable, and then published: by a hard link, which never replaces anything, or, over an existing database, by
+ * SQLite's backup API in one transaction (a rename over a database would leave those who have it open with the old
+ * file and its -wal name with the new one). No file of the replica's name exists before it is complete. Page 1 is
+ * written last, so that a part file is no database that could be opened by mistake.
+ */
+export class NewReplica implements PageSink {
+  readonly path: string;
+  readonly warnings: string[] = [];
+  readonly #options: NewReplicaOptions;
+  readonly #target: SinkTarget;
+  readonly #part: PartFile;
+  /** undefined in a dry run, which makes no file. */
+  readonly #lock: ExclusiveLock | undefined;
+  /** Of the database that is replaced, since this sync has its lock. */
+  readonly #stamp: string;
+  /** The database that is replaced is in WAL mode, or was before a run that was killed. */
+  readonly #isWal: boolean;
+  #firstPage: Uint8Array | undefined;
+  #released = false;
+
+  /**
+   * Waits for another sync that builds the same replica. `path` is absolute. Throws SqlsyncError BUSY and REPLICA_*,
+   * and ReplicaMovedError where that sync has made the replica.
+   */
+  static async open(path: string, target: SinkTarget, options: NewReplicaOptions): Promise<NewReplica> {
+    try {
+      if (options.replaces === undefined) refuseLeftover(path, 'does not exist');
+      if (options.dryRun === true) return new NewReplica(path, target, options, undefined);
+      const { busyTimeoutMs: timeoutMs, signal } = options;
+      const what = `Another sqlsync is just making ${path}`;
+      const lock = await waitExclusiveLock(besideReplica(path, '-lock'), what, { timeoutMs, signal });
+      try {
+        if (options.replaces === undefined && currentFileId(path) !== undefined)
+          throw new ReplicaMovedError(path, 'was made by another program just now');
+        checkFreeSpace(path, neededBytes(path, target, options.replaces));
+        if (options.replaces !== undefined && isWritten(options.replaces)) throw new ReplicaMovedError(path);
+        return new NewReplica(path, target, options, lock);
+      } catch (error) {
+        lock.release();
+        throw error;
+      }
+    } catch (error) {
+      throw replicaError(path, error);
+    }
+  }
+
+  private constructor(
+    path: string,
+    target: SinkTarget,
+    options: NewReplicaOptions,
+    lock: ExclusiveLock | undefined,
+  ) {
+    this.path = path;
+    this.#options = options;
+    this.#target = target;
+    this.#lock = lock;
+    this.#stamp = contentStamp(path);
+    this.#isWal =
+      options.replaces !== undefined && (options.replaces.header?.wal === true || hasWalRecord(path));
+    this.#part = new PartFile(besideReplica(path, '-part'), target);
+  }
+
+  get old(): PageSource | undefined {
+    return this.#part.old;
+  }
+
+  get resumed(): boolean {
+    return this.#part.old !== undefined;
+  }
+
+  /** All of its pages, also those in the part file of an interrupted run. */
+  get pagesChanged(): number {
+    const { pageCount, pageSize } = this.#target;
+    return pageCount < lockBytePage(pageSize) ? pageCount : pageCount - 1;
+  }
+
+  /** It may lack nothing but its publication. */
+  get holdsChanges(): boolean {
+    return this.resumed;
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  begin(): Promise<'ready'> {
+    try {
+      this.#part.begin();
+      return Promise.resolve('ready');
+    } catch (error) {
+      return Promise.reject(replicaError(this.path, error));
+    }
+  }
+
+  write(page: PageNumber, bytes: Uint8Array): void {
+    if (page === FIRST_PAGE) {
+      this.#firstPage = new Uint8Array(bytes);
+      return;
+    }
+    try {
+      this.#part.write(page, bytes);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  async ready(): Promise<void> {
+    try {
+      await this.#part.ready();
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  async written(): Promise<void> {
+    try {
+      await this.#part.written();
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  readNew(page: PageNumber): Uint8Array {
+    if (page === FIRST_PAGE && this.#firstPage !== undefined) return this.#firstPage;
+    return this.#part.read(page);
+  }
+
+  async commit(): Promise<void> {
+    try {
+      const replaces = this.#options.replaces;
+      if (this.#firstPage !== undefined) this.#part.write(FIRST_PAGE, this.#ownFirstPage(this.#firstPage));
+      await this.#part.finish(this.path, this.#options.mark !== undefined);
+      this.#options.beforePublish?.(this.#part.path);
+      if (replaces === undefined) await this.#publish();
+      else await this.#copyOver(replaces);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+    await this.#release(() => this.#part.remove());
+  }
+
+  /** Keeps the part file: the next run goes on from it. */
+  abort(): Promise<void> {
+    return this.#release(() => this.#part.close());
+  }
+
+  /** The backup API copies page 1 as it is, and with it the journal mode, in the same transaction. */
+  #ownFirstPage(page: Uint8Array): Uint8Array {
+    if (this.#options.replaces === undefined) return page;
+    const own = new Uint8Array(page);
+    own.fill(this.#isWal ? 2 : 1, 18, 20);
+    return own;
+  }
+
+  async #publish(): Promise<void> {
+    refuseLeftover(this.path, 'does not exist');
+    removeWalRecord(this.path);
+    // The file keeps its inode when it gets the name; a mark without its file says nothing.
+    const unmark = this.#mark(this.#part.path);
+    try {
+      publishWithoutReplacing(this.#part.path, this.path);
+    } catch (error) {
+      unmark();
+      // The next run has that file to go on from, if any.
+      if (error instanceof SqlsyncError) await this.#release(() => this.#part.remove());
+      throw error;
+    }
+    // The name is public now: others may have opened it, so that it stays whatever happens.
+    const leftover = findLeftover(this.path);
+    if (leftover !== undefined) {
+      this.warnings.push(
+        `${leftover.path} appeared, with ${leftover.bytes} bytes, as ${this.path} was published; unless another program has just opened the replica, SQLite may replay something else into it`,
+      );
+    }
+    this.#warnOfOwner();
+    this.#syncFolder();
+  }
+
+  #warnOfOwner(): void {
+    try {
+      const { fileOwner: owner, originPath } = this.#target;
+      const warning = unusableFile(this.path, statSync(this.path), { owner, path: originPath });
+      if (warning !== undefined) this.warnings.push(warning);
+    } catch {
+      // The replica is complete; it may have been moved already.
+    }
+  }
+
+  #mark(marked: string): () => void {
+    return markReplica(this.path, this.#options.mark, { marked, warnings: this.warnings });
+  }
+
+  /** After the commit, so that a fault must not fail the sync. */
+  #syncFolder(): void {
+    try {
+      syncFolder(this.path);
+    } catch (error) {
+      this.warnings.push(`The name of ${this.path} may not survive a power failure: ${String(error)}`);
+    }
+  }
+
+  async #copyOver(replaces: DatabaseFile): Promise<void> {
+    this.#checkUnchanged(replaces);
+    const { busyTimeoutMs: timeoutMs } = this.#options;
+    // The backup API cannot change the page size of a database in WAL mode.
+    if (this.#isWal) {
+      recordWal(this.path);
+      await this.#leaveWal();
+    }
+    const stamp = contentStamp(this.path);
+    let unmark = (): void => {};
+    try {
+      const onLocked = (): void => {
+        if (contentStamp(this.path) !== stamp) throw new ReplicaMovedError(this.path);
+        if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
+        unmark = this.#mark(this.path);
+      };
+      await copyByBackup(this.#part.path, this.path, { timeoutMs, onLocked });
+    } catch (error) {
+      unmark();
+      if (this.#isWal) await this.#enterWal();
+      throw error;
+    }
+    // Page 1 says WAL by now; opened as one, SQLite removes the files that a look at it has made beside it.
+    if (this.#isWal) await this.#enterWal();
+    else removeWalRecord(this.path);
+    this.#syncFolder();
+  }
+
+  /** Throws where another program has the name, or has changed the replica since this sync took its lock. */
+  #checkUnchanged(replaces: DatabaseFile): void {
+    if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
+    if (contentStamp(this.path) !== this.#stamp) throw new ReplicaMovedError(this.path);
+  }
+
+  /** In rollback mode no other sync commits: each needs the lock that this one holds. */
+  async #leaveWal(): Promise<void> {
+    const { path } = this;
+    try {
+      const isUnchanged = (): boolean => contentStamp(path) === this.#stamp;
+      const isLeft = await this.#retry(() => leaveWal(path, isUnchanged));
+      if (!isLeft) throw new ReplicaMovedError(path);
+    } catch (error) {
+      await this.#enterWal();
+      throw error;
+    }
+  }
+
+  /** The content is decided by now, either way; a mode that cannot be restored must not turn it into a failure. */
+  async #enterWal(): Promise<void> {
+    try {
+      await this.#retry(() => switchJournalMode(this.path, 'wal'));
+      removeWalRecord(this.path);
+    } catch {
+      const isWal = inspectDatabase(this.path)?.header?.wal === true;
+      if (isWal) removeWalRecord(this.path);
+      else
+        this.warnings.push(`${this.path} is in rollback mode, until the next run puts it back into WAL mode`);
+    }
+  }
+
+  #retry<T>(action: () => T): Promise<T> {
+    return retryBusy(`Replica ${this.path}`, action, {
+      timeoutMs: this.#options.busyTimeoutMs,
+      signal: this.#options.signal,
+    });
+  }
+
+  async #release(finishPart: () => Promise<void>): Promise<void> {
+    if (this.#released) return;
+    this.#released = true;
+    // A leftover is dealt with by the next run; the outcome is decided already.
+    await finishPart().catch(() => {});
+    try {
+      this.#lock?.release();
+    } catch {
+      // See above.
+    }
+  }
+}
+
+/**
+ * What the disk has to have for a new replica: its size less what its part file takes already. One that is replaced needs
+ * room for its old content in a journal as well, and grows by the difference.
+ */
+function neededBytes(
+  path: string,
+  { pageCount, pageSize }: SinkTarget,
+  replaces: DatabaseFile | undefined,
+): number {
+  const bytes = pageCount * pageSize;
+  const old = replaces?.stats.size ?? 0;
+  const forCopy = replaces === undefined ? 0 : old + Math.max(0, bytes - old);
+  return Math.max(0, bytes - allocatedBytes(besideReplica(path, '-part'))) + forCopy;
+}
+
+/** True where somebody wrote to the file since it was looked at: perhaps a sync with a newer snapshot. */
+function isWritten({ path, stats }: DatabaseFile): boolean {
+  const now = statSync(path, { throwIfNoEntry: false });
+  return now?.mtimeMs !== stats.mtimeMs || now.size !== stats.size;
+}
+
+/** Gives the file at `from` the name `to` unless that is taken. Without hard links a placeholder keeps the name. */
+function publishWithoutReplacing(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === 'EEXIST') throw nameTaken(to, error);
+    if (!NO_HARD_LINKS.has(code)) throw error;
+    try {
+      closeSync(openSync(to, 'wx', 0o600));
+    } catch (taken) {
+      throw systemErrorCode(taken) === 'EEXIST' ? nameTaken(to, taken) : taken;
+    }
+    try {
+      renameSync(from, to);
+    } catch (failure) {
+      removePlaceholder(to);
+      throw failure;
+    }
+  }
+}
+
+/** A file of 0 bytes would be an empty database to whoever looks for the replica. */
+function removePlaceholder(path: string): void {
+  try {
+    if (fileBytes(path) === 0) rmSync(path, { force: true });
+  } catch {
+    // What kept it from being renamed over is told.
+  }
+}
+
+function nameTaken(path: string, cause: unknown): SqlsyncError {
+  return new SqlsyncError('REPLICA_EXISTS', `${path} appeared while its replica was being made`, {
+    hint: 'Nothing was overwritten. Run it again if that file is to become the replica.',
+    cause,
+  });
+}

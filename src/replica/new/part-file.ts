@@ -1,0 +1,166 @@
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
+import { BackgroundWriter } from './background-writer.ts';
+import { giveToOwner } from '../../files/ownership.ts';
+import { removeUnusable } from '../../beside/leftovers.ts';
+import type { PageSource, SinkTarget } from '../../pages/page-source.ts';
+import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
+import { lockBytePage, pageCount } from '../../pages/page-types.ts';
+import { replicaError } from '../replica-error.ts';
+
+/** Bytes that may wait to be written while more arrive. */
+const MAX_WAITING_BYTES = 8 * 1024 * 1024;
+
+/**
+ * A database under construction: a plain file that is written page by page, outside SQLite. Whoever uses it holds
+ * the lock that goes with it. What an interrupted run left in it is the old version of the next run.
+ */
+export class PartFile {
+  readonly path: string;
+  /** The leftover to go on from, or undefined. */
+  readonly old: PageSource | undefined;
+  readonly #target: SinkTarget;
+  #descriptor: number | undefined;
+  #writer: BackgroundWriter | undefined;
+  #closed = false;
+
+  /** Opens what an interrupted run left; makes nothing yet. */
+  constructor(path: string, target: SinkTarget) {
+    this.path = path;
+    this.#target = target;
+    const leftover = lstatSync(path, { throwIfNoEntry: false });
+    // A second link means that somebody else uses these bytes; a link elsewhere, that they are not ours to change;
+    // another owner, that he could go on changing them after they were checked.
+    const usable =
+      leftover?.isFile() === true && leftover.nlink === 1 && leftover.uid === ownUid(leftover.uid);
+    if (usable) this.#descriptor = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW);
+    const pages = usable ? Math.floor(leftover.size / target.pageSize) : 0;
+    this.old = pages === 0 ? undefined : this.#asSource(pageCount(pages));
+  }
+
+  /** Makes the file where there was no usable leftover; must come before the first write. */
+  begin(): void {
+    if (this.#descriptor !== undefined) return;
+    removeUnusable(this.path);
+    this.#descriptor = openSync(this.path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  }
+
+  /** Takes a copy of a page; it is written in the background. */
+  write(page: PageNumber, bytes: Uint8Array): void {
+    this.#writer ??= new BackgroundWriter(this.#open());
+    this.#writer.write((page - 1) * this.#target.pageSize, bytes);
+  }
+
+  /** Resolves when more pages may come. */
+  async ready(): Promise<void> {
+    await this.#writer?.written(MAX_WAITING_BYTES);
+  }
+
+  /** Resolves when every page can be read. */
+  async written(): Promise<void> {
+    await this.#writer?.written(0);
+  }
+
+  read(page: PageNumber): Uint8Array {
+    return this.readRun(page, 1);
+  }
+
+  readRun(first: PageNumber, count: number): Uint8Array {
+    const bytes = new Uint8Array(count * this.#target.pageSize);
+    this.#readInto(first, bytes);
+    return bytes;
+  }
+
+  /** An error is also one of the comparison, which knows no files. */
+  #readAt(offset: number, into: Uint8Array): number {
+    try {
+      return readSync(this.#open(), into, 0, into.length, offset);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
+  #readInto(first: PageNumber, bytes: Uint8Array): void {
+    const size = this.#target.pageSize;
+    for (let filled = 0; filled < bytes.length;) {
+      const offset = (first - 1) * size + filled;
+      const read = this.#readAt(offset, bytes.subarray(filled));
+      if (read === 0) {
+        // Only the lock-byte page, which is never written, can lie beyond the end of the file; it reads as zeros.
+        if (first + Math.floor(filled / size) === lockBytePage(size)) {
+          bytes.fill(0, filled);
+          break;
+        }
+        throw new Error(`${this.path} is truncated`);
+      }
+      filled += read;
+    }
+  }
+
+  /**
+   * Gives the file its final length, owner and permission bits and makes it durable. The bits are those of the origin less the
+   * umask, but its owner may read and write it, without whom no later run could.
+   *
+   * @param path - of the database that it is to become.
+   * @param isReplica - it is to be kept up to date by later runs.
+   */
+  async finish(path: string, isReplica: boolean): Promise<void> {
+    await this.written();
+    const descriptor = this.#open();
+    ftruncateSync(descriptor, this.#target.pageCount * this.#target.pageSize);
+    giveToOwner(descriptor, path, this.#target.fileOwner, isReplica);
+    fchmodSync(descriptor, (this.#target.fileMode & 0o666 & ~process.umask()) | 0o600);
+    fsyncSync(descriptor);
+  }
+
+  /** Closes the file and leaves it for the next run to go on from. */
+  async close(): Promise<void> {
+    if (this.#closed || this.#descriptor === undefined) return;
+    this.#closed = true;
+    try {
+      // A descriptor must not be closed, and its number given to another file, under a write that is under way.
+      await this.written();
+    } finally {
+      const isEmpty = fstatSync(this.#descriptor).size === 0;
+      closeSync(this.#descriptor);
+      if (isEmpty) rmSync(this.path, { force: true });
+    }
+  }
+
+  async remove(): Promise<void> {
+    await this.close();
+    rmSync(this.path, { force: true });
+  }
+
+  #open(): number {
+    if (this.#descriptor === undefined) throw new Error('the part file was not begun');
+    return this.#descriptor;
+  }
+
+  #asSource(count: PageCount): PageSource {
+    const size: PageSize = this.#target.pageSize;
+    return {
+      pageSize: size,
+      pageCount: count,
+      readPage: (page) => this.read(page),
+      readPages: (first, pages) => this.readRun(first, pages),
+      readInto: (first, into) => this.#readInto(first, into),
+      close: () => {},
+    };
+  }
+}
+
+/** Systems without users have `otherwise`. */
+function ownUid(otherwise: number): number {
+  return process.geteuid?.() ?? otherwise;
+}

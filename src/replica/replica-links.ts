@@ -1,0 +1,100 @@
+import { lstatSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { realPath } from '../files/path-names.ts';
+import { isMountedAlone } from '../files/mounts.ts';
+import type { DatabaseFile } from '../pages/database-file.ts';
+import { tooLongForSqlite } from '../pages/database-file.ts';
+import { besideReplica } from '../beside/mark.ts';
+import { sharingOf } from '../files/ownership.ts';
+
+/**
+ * Where the replica is: absolute, with the links of its folder resolved. A link in its own place is only followed if
+ * `followLinks` says so. One in the place of a file beside it, which nobody who works with databases makes, never is:
+ * SQLite would refuse it, and ours would be written wherever it leads. Throws SqlsyncError REPLICA_LINK.
+ */
+export function resolveReplica(named: string, followLinks: boolean): string {
+  const absolute = resolve(named);
+  let path = join(realPath(dirname(absolute)), basename(absolute));
+  if (isLink(path)) {
+    if (!followLinks) throw isALink(path);
+    path = realPath(path);
+  }
+  refuseTooLong(path);
+  refuseLinksBeside(path);
+  return path;
+}
+
+/**
+ * Refuses a replica that has other names: it would change under them too, as would a backup that `cp -al` made. rsync
+ * gives the name to a new file instead, which a database does not stand: programs that have it open would stay with the
+ * old file. A killed run may have left its part file as the other name. Throws SqlsyncError REPLICA_LINK.
+ */
+export function refuseOtherNames({ path, stats }: DatabaseFile): void {
+  const part = lstatSync(besideReplica(path, '-part'), { throwIfNoEntry: false });
+  const ours = part?.ino === stats.ino && part.dev === stats.dev ? 1 : 0;
+  const { nlink } = statSync(path);
+  if (nlink - ours > 1) {
+    throw new SqlsyncError(
+      'REPLICA_LINK',
+      `Replica ${path} has ${nlink - ours} names (hard links), and would be changed under all of them`,
+      {
+        hint: 'To keep the others as they are, give it a file of its own while no program has it open (`cp -p NAME NEW && mv NEW NAME`). To change it under all names, add --follow-links.',
+      },
+    );
+  }
+  if (!isMountedAlone(path)) return;
+  throw new SqlsyncError(
+    'REPLICA_LINK',
+    `Replica ${path} is mounted as a single file, so that programs that have it open by its other name do not see its journal`,
+    { hint: 'Mount its folder instead. If no program has it open by another name, add --follow-links.' },
+  );
+}
+
+/** What the user should know of the folder that the replica is in, each a sentence. */
+export function folderWarnings(path: string): string[] {
+  const folder = dirname(path);
+  const { byOwner, byMode } = sharingOf(folder);
+  if (!byOwner && !byMode) return [];
+  const { mode, uid } = statSync(folder);
+  const why = byMode ? `mode ${(mode & 0o7777).toString(8)}` : `it belongs to the user ${uid}`;
+  return [
+    `Other users may write to the folder ${folder} (${why}), and so put another file in the place of the replica`,
+  ];
+}
+
+/** The lock beside the replica is a database too. */
+function refuseTooLong(path: string): void {
+  const tooLong = tooLongForSqlite(path, besideReplica(path, '-lock').length - path.length);
+  if (tooLong === undefined) return;
+  throw new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${sanitizeText(path, 200)} ${tooLong}`, {
+    hint: 'Name a shorter path.',
+  });
+}
+
+function refuseLinksBeside(path: string): void {
+  const beside = [
+    ...['-wal', '-shm', '-journal'].map((suffix) => path + suffix),
+    ...(['-part', '-spool', '-lock', '-mode'] as const).map((suffix) => besideReplica(path, suffix)),
+  ];
+  for (const name of beside) {
+    if (!isLink(name)) continue;
+    throw new SqlsyncError(
+      'REPLICA_LINK',
+      `${name} is a symbolic link, where a file of the replica belongs`,
+      {
+        hint: 'Find out who made it, and remove it; such a link is never followed.',
+      },
+    );
+  }
+}
+
+function isALink(path: string): SqlsyncError {
+  return new SqlsyncError('REPLICA_LINK', `Replica ${path} is a symbolic link`, {
+    hint: 'Name the file that it leads to, or add --follow-links.',
+  });
+}
+
+function isLink(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+}

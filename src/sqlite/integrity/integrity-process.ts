@@ -1,0 +1,42 @@
+/**
+ * The program of the process that checkIntegrity starts, and of its thread. It is a module of its own, so that no
+ * program that loads the check runs it.
+ */
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { openRaw } from '../binding.ts';
+import { databaseUri } from '../database-uri.ts';
+import type { CheckStart, IntegrityResult } from './integrity-check.ts';
+import { findIntegrityFaults } from './integrity-findings.ts';
+
+/** The process: its main thread stays free to notice that nobody waits any more. */
+function runProcess(): void {
+  process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+  process.once('message', (start: CheckStart) => {
+    const worker = new Worker(new URL(import.meta.url), { workerData: start });
+    const report = (result: IntegrityResult): void => void process.send?.(result, () => process.exit());
+    worker.once('message', report);
+    worker.once('error', (error) =>
+      report({ made: false, why: error instanceof Error ? error.message : String(error) }),
+    );
+  });
+}
+
+/** Throws where the file cannot be opened. */
+function check({ integrityCheckOf: path, timeoutMs }: CheckStart): IntegrityResult {
+  const database = openRaw(databaseUri(path, { mode: 'ro' }), {
+    readonly: true,
+    fileMustExist: true,
+    timeout: timeoutMs,
+  });
+  try {
+    return { made: true, ...findIntegrityFaults(database) };
+  } catch (error) {
+    return { made: false, why: error instanceof Error ? error.message : String(error) };
+  } finally {
+    database.close();
+  }
+}
+
+if (isMainThread) runProcess();
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
+else parentPort?.postMessage(check(workerData as CheckStart));

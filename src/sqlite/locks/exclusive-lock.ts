@@ -1,0 +1,141 @@
+import { accessSync, constants, rmSync } from 'node:fs';
+import { systemErrorCode } from '../../errors.ts';
+import { checkPath } from '../../files/path-names.ts';
+import type { RawDatabase } from '../binding.ts';
+import { openRaw } from '../binding.ts';
+import { isBusy, retryBusy } from '../busy.ts';
+import type { RetryOptions } from '../busy.ts';
+import { databaseUri } from '../database-uri.ts';
+import { LockFileError, cannotLock, isOpenByName, isOwnLockFile } from './lock-file.ts';
+import { lockFileState, removeForeignLockFile } from './lock-file.ts';
+
+/** A lock between processes that dies with its holder: a database of 0 bytes held by BEGIN EXCLUSIVE. */
+export interface ExclusiveLock {
+  release(): void;
+}
+
+/** Each is another process that came or went between two looks at the name; a program that fills the file never ends. */
+const MAX_ATTEMPTS = 1000;
+
+/**
+ * Takes the lock at `path` (absolute), or returns undefined where another process has it. A file with content in its
+ * place is replaced. Throws LockFileError where the file cannot be locked for writing: SQLite opens such a file
+ * read-only without a word, and its lock then keeps nobody out. Throws USAGE for a path that would open another file.
+ */
+export function tryExclusiveLock(path: string): ExclusiveLock | undefined {
+  checkPath(path);
+  for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+    const lock = tryOnce(path);
+    if (lock !== 'foreign' && lock !== 'moved') return lock;
+    if (lock === 'foreign' && !replaceForeign(path)) return undefined;
+  }
+  throw cannotLock(path, new Error('another program writes to it or replaces it again and again'));
+}
+
+/** The same, after a wait for the process that has it. Throws SqlsyncError BUSY, naming `what` is locked. */
+export function waitExclusiveLock(path: string, what: string, options: RetryOptions): Promise<ExclusiveLock> {
+  return retryBusy(
+    what,
+    () => {
+      const lock = tryExclusiveLock(path);
+      if (lock === undefined) throw Object.assign(new Error(`${path} is locked`), { code: 'SQLITE_BUSY' });
+      return lock;
+    },
+    options,
+  );
+}
+
+/**
+ * `moved` where the file lost its name before it was locked; `foreign` where it is not one of ours, or one of ours whose
+ * permissions keep this user from writing it.
+ */
+function tryOnce(path: string): ExclusiveLock | undefined | 'moved' | 'foreign' {
+  // A file with content is not even opened: it may be somebody's database, under a second name.
+  if (lockFileState(path) === 'foreign') return 'foreign';
+  let database: RawDatabase | undefined;
+  try {
+    database = openRaw(databaseUri(path, { mode: 'rwc' }), { timeout: 0 });
+    lockForWriting(database);
+    // The holder before us deletes the file as it leaves. Whoever waited then has a lock on a file without a
+    // name, which guards nothing: take the one that has the name.
+    const named = isOpenByName(path);
+    const state = named === false ? 'moved' : lockFileState(path);
+    if (state === 'empty') return lockOn(database, path);
+    database.close();
+    return state === 'foreign' ? 'foreign' : 'moved';
+  } catch (error) {
+    database?.close();
+    if (isBusy(error)) return undefined;
+    if (error instanceof LockFileError) throw error;
+    return afterRefusal(path, error);
+  }
+}
+
+/** What SQLite's refusal to lock the file at `path` means. Throws LockFileError, and errors of other kinds. */
+function afterRefusal(path: string, error: unknown): 'moved' | 'foreign' {
+  const code = systemErrorCode(error) ?? '';
+  // Another program wrote to the file since it was looked at, or replaced it.
+  if (code === 'SQLITE_NOTADB') return 'moved';
+  const isReadOnly = code.startsWith('SQLITE_READONLY');
+  if (!isReadOnly && !code.startsWith('SQLITE_CANTOPEN') && code !== 'SQLITE_PERM') throw error;
+  // This user may have lost the permission to write a file of its own.
+  if (isOwnLockFile(path)) return 'foreign';
+  if (isReadOnly && lockFileState(path) === 'absent') return 'moved';
+  throw cannotLock(path, error);
+}
+
+/** Only a change, which stays in memory, shows that the lock is one for writing. */
+function lockForWriting(database: RawDatabase): void {
+  // Without a journal file there is none of our successor's that we could delete.
+  database.pragma('journal_mode = MEMORY');
+  database.exec('BEGIN EXCLUSIVE');
+  database.pragma('user_version = 1');
+}
+
+/**
+ * Removes what is in the place of the lock file; false where another process has it locked, or is about to replace it.
+ * A lock of its own guards the removal. That one is never replaced, so a foreign file in its place is an error.
+ */
+function replaceForeign(path: string): boolean {
+  if (!isOwnLockFile(path)) {
+    if (lockFileState(path) === 'absent') return true;
+    throw cannotLock(path, new Error('it has content that is no lock'));
+  }
+  const guardPath = `${path}~`;
+  const guard = tryOnce(guardPath);
+  if (guard === undefined || guard === 'moved') return false;
+  if (guard === 'foreign') throw cannotLock(guardPath, new Error('it has content that is no lock'));
+  try {
+    // Since it was looked at, another process may have replaced the file, and have locked it.
+    return isLockable(path) || removeForeignLockFile(path);
+  } finally {
+    guard.release();
+  }
+}
+
+/** True where nothing is in the place of the lock file, or a file that this process may try to lock. */
+function isLockable(path: string): boolean {
+  const state = lockFileState(path);
+  if (state !== 'empty') return state === 'absent';
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function lockOn(database: RawDatabase, path: string): ExclusiveLock {
+  return {
+    release() {
+      try {
+        // Where nobody could tell a file that lost its name, the file keeps it.
+        if (isOpenByName(path) === true) rmSync(path, { force: true });
+      } catch {
+        // An empty file that nobody holds is in nobody's way.
+      } finally {
+        database.close();
+      }
+    },
+  };
+}

@@ -1,0 +1,134 @@
+import { lstatSync, readdirSync, rmSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { openRaw } from '../binding.ts';
+import { isBusy } from '../busy.ts';
+import { databaseUri } from '../database-uri.ts';
+import { isOwn, userName } from '../../files/file-owner.ts';
+
+/** A lock file that cannot be locked. The message names the file and why; `hint` says what to do. */
+export class LockFileError extends Error {
+  readonly hint: string;
+  /** True where somebody else's file is in the place of the lock file. */
+  readonly isLeftover: boolean;
+
+  constructor(
+    message: string,
+    options: { readonly hint: string; readonly isLeftover: boolean; readonly cause?: unknown },
+  ) {
+    super(message, { cause: options.cause });
+    this.name = 'LockFileError';
+    this.hint = options.hint;
+    this.isLeftover = options.isLeftover;
+  }
+}
+
+/**
+ * What is at `path`: `empty`, as every lock file of ours is, held or left; `foreign`, a file with content or with a
+ * second name, which no run holds as its lock. Throws LockFileError for what is no regular file: SQLite would follow a
+ * link, and wait at a pipe.
+ */
+export function lockFileState(path: string): 'absent' | 'empty' | 'foreign' {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return 'absent';
+  if (!stats.isFile())
+    throw new LockFileError(`${path} is ${kindOf(stats)}, where a lock file of sqlsync belongs`, {
+      hint: 'Find out who made it, and remove it.',
+      isLeftover: true,
+    });
+  return stats.size === 0 && stats.nlink <= 1 ? 'empty' : 'foreign';
+}
+
+function kindOf(stats: Stats): string {
+  if (stats.isDirectory()) return 'a folder';
+  if (stats.isSymbolicLink()) return 'a symbolic link';
+  if (stats.isFIFO()) return 'a named pipe';
+  return stats.isSocket() ? 'a socket' : 'a device';
+}
+
+/** True where the lock file at `path` is there and belongs to this user, so that this process may remove it. */
+export function isOwnLockFile(path: string): boolean {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  return stats !== undefined && isOwn(stats.uid);
+}
+
+/**
+ * Removes a file that is in the place of a lock file, and what SQLite may have put beside it. Only the holder of the
+ * lock that guards this step may call it: of two processes that remove, the second would remove the new lock file of
+ * the first. Returns false where another program holds a lock on the file. Throws LockFileError.
+ */
+export function removeForeignLockFile(path: string): boolean {
+  if (isLockedByAnother(path)) return false;
+  for (const name of [path, `${path}-journal`, `${path}-wal`, `${path}-shm`]) {
+    try {
+      rmSync(name, { force: true });
+    } catch (error) {
+      throw cannotLock(path, error);
+    }
+  }
+  return true;
+}
+
+/** A shared lock tells, which takes no more than the right to read. */
+function isLockedByAnother(path: string): boolean {
+  try {
+    const database = openRaw(databaseUri(path, { mode: 'ro' }), { timeout: 0, readonly: true });
+    try {
+      database.prepare('SELECT 1 FROM sqlite_schema').get();
+    } finally {
+      database.close();
+    }
+    return false;
+  } catch (error) {
+    return isBusy(error);
+  }
+}
+
+/** Why the lock file at `path` cannot be locked, with its owner where that is another user. */
+export function cannotLock(path: string, cause: unknown): LockFileError {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  const text = cause instanceof Error ? cause.message : String(cause);
+  if (stats === undefined)
+    return new LockFileError(`The lock file ${path} cannot be made: ${text}`, {
+      hint: 'Allow this user to write the folder.',
+      isLeftover: false,
+      cause,
+    });
+  if (isOwn(stats.uid))
+    return new LockFileError(`The lock file ${path} cannot be locked: ${text}`, {
+      hint: 'Allow this user to write the file and its folder, or remove it if no other sqlsync is running here.',
+      isLeftover: false,
+      cause,
+    });
+  return new LockFileError(
+    `The lock file ${path} belongs to ${userName(stats.uid)} and cannot be locked by this user: ${text}`,
+    {
+      hint: `A run of that user left it, or is under way. Let that run end; if there is none, remove the file: rm ${path}`,
+      isLeftover: true,
+      cause,
+    },
+  );
+}
+
+/**
+ * True where a descriptor of this process is of the file that has the name `path` now; the name alone does not tell
+ * which file SQLite has opened. 'unknown' where the system does not list descriptors.
+ */
+export function isOpenByName(path: string): boolean | 'unknown' {
+  const descriptors = ownDescriptors();
+  if (descriptors === undefined) return 'unknown';
+  const named = lstatSync(path, { throwIfNoEntry: false });
+  if (named === undefined) return false;
+  return descriptors.some((descriptor) => {
+    const open = statSync(descriptor, { throwIfNoEntry: false });
+    return open?.dev === named.dev && open.ino === named.ino;
+  });
+}
+
+function ownDescriptors(): string[] | undefined {
+  if (process.platform !== 'linux') return undefined;
+  try {
+    return readdirSync('/proc/self/fd').map((name) => `/proc/self/fd/${name}`);
+  } catch {
+    return undefined;
+  }
+}

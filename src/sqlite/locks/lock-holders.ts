@@ -1,0 +1,53 @@
+import { statSync } from 'node:fs';
+import { mountOf } from '../../files/mounts.ts';
+import type { PosixLock } from './proc-locks.ts';
+import { posixLocks } from './proc-locks.ts';
+
+/** Where SQLite locks a database file, beyond any page: PENDING, RESERVED and 510 bytes of SHARED. */
+const FIRST_LOCK_BYTE = 0x40000000;
+const LAST_LOCK_BYTE = FIRST_LOCK_BYTE + 511;
+
+/**
+ * Processes that read the database at `path` in WAL mode through another name: each connection holds a SHARED lock of
+ * the file all the time, and one of the wal-index, which lies beside the name by which it opened the file. Empty where
+ * the system tells nothing. Only for a database in WAL mode; a process that is just opening it has the first of the two
+ * locks only, so look twice.
+ */
+export function readersByAnotherName(path: string): Set<number> {
+  const [ofFile, ofIndexFile] = locksOn(path, `${path}-shm`) as [PosixLock[], PosixLock[]];
+  const ofIndex = new Set(ofIndexFile.map(({ processId }) => processId));
+  const elsewhere = ofFile
+    .filter(({ isWrite, first }) => !isWrite && first >= FIRST_LOCK_BYTE && first <= LAST_LOCK_BYTE)
+    .map(({ processId }) => processId)
+    .filter((processId) => processId !== process.pid && !ofIndex.has(processId));
+  return new Set(elsewhere);
+}
+
+/** True where a process has the wal-index beside `path` open. */
+export function isIndexInUse(path: string): boolean {
+  const [ofIndex = []] = locksOn(`${path}-shm`);
+  return ofIndex.length > 0;
+}
+
+/** The locks on each of these files. */
+function locksOn(...paths: readonly string[]): PosixLock[][] {
+  const names = paths.map(namesOfFile);
+  const locks = posixLocks((file) => names.some((each) => each.has(file)));
+  return names.map((each) => locks.filter(({ file }) => each.has(file)));
+}
+
+/** How the kernel may call the file; nothing where there is none. */
+function namesOfFile(path: string): Set<string> {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return new Set();
+  // Some file systems (btrfs, overlayfs) report another device to `stat` than the kernel has.
+  return new Set([deviceOf(stats.dev), mountOf(path)?.device].map((device) => `${device}:${stats.ino}`));
+}
+
+/** `major:minor` of a device number of Linux. */
+function deviceOf(device: number): string {
+  const number = BigInt(device);
+  const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
+  const minor = (number & 0xffn) | ((number >> 12n) & ~0xffn);
+  return `${major}:${minor & 0xffffffffn}`;
+}

@@ -1,0 +1,116 @@
+import { closeSync, fdatasync, openSync } from 'node:fs';
+import { workerData } from 'node:worker_threads';
+import { callWriter } from './page-writer.ts';
+import type { WriterCalls } from './page-writer.ts';
+import { ReplicaWriter } from './replica-writer.ts';
+import { ownThreadNumber } from '../thread-life.ts';
+import { failureOf } from './writer-messages.ts';
+import type { Failure, FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
+
+/** Written bytes after which the disk is asked to take them, so that the commit's sync does not have to wait for all. */
+const SYNC_BYTES = 32 * 1024 * 1024;
+
+/** The thread of a {@link ThreadPageWriter}: opens the writer and does what comes, one after another. */
+const { path, pageSize, options, port, answered, slots, slotBytes } = workerData as ThreadStart;
+
+let writer: ReplicaWriter | undefined;
+/** The first error of a page: everything after it fails with the same, until the transaction is rolled back. */
+let broken: Failure | undefined;
+let unsyncedBytes = 0;
+let wal: number | undefined;
+let syncing = false;
+
+port.on('message', (message: ToWriter) => {
+  switch (message.kind) {
+    case 'pages':
+      return takePages(message.numbers, message.slot);
+    case 'call':
+      return send(attempt(message.method, message.parameters));
+    case 'read':
+      send(read(message.page));
+      Atomics.store(new Int32Array(answered), 0, 1);
+      Atomics.notify(new Int32Array(answered), 0);
+  }
+});
+
+Atomics.store(new Int32Array(answered), 1, ownThreadNumber());
+try {
+  writer = new ReplicaWriter(path, options);
+  send({ kind: 'open' });
+} catch (error) {
+  send(failureOf(error));
+}
+
+function send(message: FromWriter): void {
+  port.postMessage(message);
+}
+
+function takePages(numbers: readonly number[], slot: number): void {
+  try {
+    if (broken === undefined) write(numbers, slot * slotBytes);
+  } catch (error) {
+    broken = failureOf(error);
+  }
+  send({ kind: 'taken', slot, failure: broken });
+}
+
+function write(numbers: readonly number[], start: number): void {
+  for (const [i, page] of numbers.entries()) {
+    open().writePage(page, new Uint8Array(slots, start + i * pageSize, pageSize));
+  }
+  unsyncedBytes += numbers.length * pageSize;
+  if (options.wal) syncWal();
+}
+
+function attempt(method: keyof WriterCalls, parameters: readonly unknown[]): FromWriter {
+  // A broken transaction can still be given up.
+  if (broken !== undefined && method !== 'rollback' && method !== 'close') return broken;
+  try {
+    if (method === 'close') closeWal();
+    const value = callWriter(open(), method, parameters as Parameters<WriterCalls[typeof method]>);
+    if (method === 'rollback') broken = undefined;
+    return { kind: 'result', value };
+  } catch (error) {
+    return failureOf(error);
+  }
+}
+
+function read(page: number): FromWriter {
+  if (broken !== undefined) return broken;
+  try {
+    return { kind: 'page', bytes: open().readPage(page) };
+  } catch (error) {
+    return failureOf(error);
+  }
+}
+
+function open(): ReplicaWriter {
+  if (writer === undefined) throw new Error('the writer is not open');
+  return writer;
+}
+
+/**
+ * Has the WAL written to disk while more pages come. Only a head start: whether it worked is for the sync of the commit
+ * to say. The -wal file carries no locks, so it may be opened and closed beside SQLite's own descriptor.
+ */
+function syncWal(): void {
+  if (syncing || unsyncedBytes < SYNC_BYTES) return;
+  try {
+    wal ??= openSync(`${path}-wal`, 'r');
+  } catch {
+    unsyncedBytes = -Infinity; // not there or not readable: the commit waits for all of it
+    return;
+  }
+  syncing = true;
+  unsyncedBytes = 0;
+  const descriptor = wal;
+  fdatasync(descriptor, () => {
+    syncing = false;
+    if (wal !== descriptor) closeSync(descriptor);
+  });
+}
+
+function closeWal(): void {
+  if (wal !== undefined && !syncing) closeSync(wal);
+  wal = undefined;
+}

@@ -1,0 +1,114 @@
+import { resolve } from 'node:path';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, PHASES, READERS } from '../../../protocol/messages.ts';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { message } from '../../../protocol/encode.ts';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import type { Transport } from '../../transport/transport.ts';
+import { Connection } from '../link/connection.ts';
+import { serveOrigin } from './origin-agent.ts';
+import { runReplica } from './replica-agent.ts';
+import type { Restriction } from './restriction.ts';
+
+export interface FarAgentOptions {
+  /** Until the near side has said what it wants, and how patient it is itself. */
+  readonly idleTimeoutMs: number;
+  /** The longest that one database may take, in milliseconds, whatever the near side allows; undefined is for ever. */
+  readonly maxTimeMs?: number | undefined;
+  /** What the near side may name; anything where it is undefined. */
+  readonly restriction?: Restriction | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * The far side of a connection: does for the near side what its first message asks, one database after another, until
+ * `close`. Throws what went wrong after having told the peer.
+ */
+export async function runFarAgent(transport: Transport, options: FarAgentOptions): Promise<void> {
+  const { idleTimeoutMs, signal } = options;
+  const connection = new Connection(transport, 'unassigned', { idleTimeoutMs, signal });
+  try {
+    for (;;) {
+      const next = await connection.receive();
+      if (next.type === 'close') break;
+      if (next.type === 'open') {
+        connection.agree(next, options);
+        await serveOrigin(connection, next, { access: options.restriction?.origin, signal: options.signal });
+      } else if (next.type === 'replicate') await replicate(connection, next, options);
+      connection.state = 'unassigned';
+    }
+    connection.detach();
+    connection.end();
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    connection.sendError(failure);
+    connection.end();
+    throw failure;
+  }
+}
+
+/**
+ * The far side of an agent that was started wrongly, such as by a forced command whose folder is gone: answers the first
+ * question with the reason. Without an answer the near side would take it for a connection that broke, and try again.
+ */
+export async function refuseToServe(
+  transport: Transport,
+  failure: SqlsyncError,
+  idleTimeoutMs: number,
+): Promise<void> {
+  const connection = new Connection(transport, 'unassigned', { idleTimeoutMs });
+  try {
+    await connection.receive();
+  } catch {
+    // A peer that asks for nothing, or speaks another version, is told the same.
+  }
+  connection.sendError(
+    new SqlsyncError(
+      'RESTRICTED',
+      `The agent there cannot do what its command line says: ${failure.message}`,
+      {
+        hint: 'The administrator of that host has to mend it: the command of the key in authorized_keys, or what --remote-exe runs.',
+      },
+    ),
+  );
+  connection.end();
+}
+
+async function replicate(
+  connection: Connection,
+  request: MessageOf<'replicate'>,
+  options: FarAgentOptions,
+): Promise<void> {
+  const { restriction, signal } = options;
+  const hash = nameOf(HASH_ALGORITHMS, request.hash);
+  const compression = nameOf(COMPRESSION_MODES, request.compression);
+  const reader = nameOf(READERS, request.reader);
+  if (hash === undefined || compression === undefined || reader === undefined) {
+    throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
+  }
+  connection.agree(request, options);
+  const { originName, dryRun, overwrite, replace, followLinks, check, restore, busyTimeoutMs } = request;
+  const { maxSnapshotMs, maxWalGrowthBytes } = request;
+  const access = restriction?.replica;
+  await runReplica(connection, {
+    path: access?.path(request.path, { keepLink: !followLinks }) ?? resolve(request.path),
+    access,
+    originPath: '',
+    originName,
+    hash,
+    compression,
+    dryRun,
+    overwrite,
+    replace,
+    followLinks,
+    check,
+    over: connection.over,
+    restores: restore,
+    reader,
+    busyTimeoutMs,
+    staging: request.stage ? 'always' : 'large',
+    limits: { maxSnapshotMs, maxWalGrowthBytes },
+    signal,
+    onProgress: (progress) =>
+      connection.send(message('progress', { ...progress, phase: PHASES[progress.phase] })),
+  });
+}

@@ -1,0 +1,94 @@
+import { MAX_PAGE_COUNT, topLevel, TREE_FANOUT } from '../../../protocol/limits.ts';
+import { LEVEL_TOP } from '../../../protocol/messages.ts';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { message } from '../../../protocol/encode.ts';
+import type { HashTree } from '../../pages/hash-tree.ts';
+import type { Connection } from '../link/connection.ts';
+import { outside } from './page-server.ts';
+
+/** Pages hashed between two looks at the connection: some 4 ms. */
+const SLICE_PAGES = 2048;
+
+/** Whatever the size of the database that this one is compared with, no pass begins above it. */
+export const MAX_LEVEL: number = topLevel(MAX_PAGE_COUNT);
+
+/** Passes over the database that may wait for their turn. */
+const MAX_JOBS = 16;
+
+/** Hashes of the first pass are sent in messages of this many. */
+const HASHES_PER_ANSWER = 64;
+
+/** A pass over consecutive nodes that is under way. */
+interface HashJob {
+  readonly id: number;
+  readonly level: number;
+  readonly first: number;
+  readonly end: number;
+  /** The node to hash next. */
+  next: number;
+  /** Hashes that were computed and not yet sent, from node `next` backwards. */
+  pending: Uint8Array;
+  pendingCount: number;
+}
+
+/** The answers to `getHashes`, computed in slices so that a question never waits for a whole pass over the database. */
+export class HashPasses {
+  readonly #connection: Connection;
+  readonly #tree: HashTree;
+  readonly #jobs: HashJob[] = [];
+
+  constructor(connection: Connection, tree: HashTree) {
+    this.#connection = connection;
+    this.#tree = tree;
+  }
+
+  /** True where every question is answered. */
+  get isEmpty(): boolean {
+    return this.#jobs.length === 0;
+  }
+
+  /** Leaves the rest unanswered. */
+  drop(): void {
+    this.#jobs.length = 0;
+  }
+
+  /** Throws PROTOCOL for nodes that there are not. */
+  add(question: MessageOf<'getHashes'>): void {
+    const level = question.level === LEVEL_TOP ? topLevel(this.#tree.pageCount) : question.level;
+    // One node of a level above would be a pass over any database, which nothing can interrupt.
+    if (level > MAX_LEVEL) throw outside(`nodes of level ${level}; the highest is ${MAX_LEVEL}`);
+    const nodes = this.#tree.nodeCount(level);
+    const end = question.count === 0 ? nodes : question.first + question.count;
+    if (end > nodes || question.first > end)
+      throw outside(`nodes ${question.first} to ${end} of level ${level}, which has ${nodes}`);
+    if (question.first === end) return;
+    if (this.#jobs.length >= MAX_JOBS) throw outside(`more than ${MAX_JOBS} passes at once`);
+    const pending = new Uint8Array(HASHES_PER_ANSWER * this.#tree.hashBytes);
+    this.#jobs.push({
+      id: question.id,
+      level,
+      first: question.first,
+      end,
+      next: question.first,
+      pending,
+      pendingCount: 0,
+    });
+  }
+
+  /** Works on the oldest pass for a while, and sends its hashes when there are enough of them. */
+  hashSlice(): void {
+    const job = this.#jobs[0];
+    if (job === undefined) return;
+    const { hashBytes } = this.#tree;
+    const nodes = Math.max(1, Math.floor(SLICE_PAGES / TREE_FANOUT ** job.level));
+    for (let i = 0; i < nodes && job.next < job.end && job.pendingCount < HASHES_PER_ANSWER; i++) {
+      this.#tree.hashNode(job.level, job.next++, job.pending, job.pendingCount++ * hashBytes);
+    }
+    if (job.pendingCount < HASHES_PER_ANSWER && job.next < job.end) return;
+    const first = job.next - job.pendingCount - job.first;
+    const data = job.pending.slice(0, job.pendingCount * hashBytes);
+    this.#connection.send(message('hashes', { id: job.id, first, data }));
+    job.pendingCount = 0;
+    if (job.next === job.end) this.#jobs.shift();
+  }
+}

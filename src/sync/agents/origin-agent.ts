@@ -1,0 +1,361 @@
+import type { AnnouncedSnapshot } from './announcements.ts';
+import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
+import { message } from '../../../protocol/encode.ts';
+import {
+  CHILD_HASH_BYTES,
+  MAX_HASHES_PER_MESSAGE,
+  MAX_TEXTS,
+  TREE_FANOUT,
+} from '../../../protocol/limits.ts';
+import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '../../../protocol/messages.ts';
+import type { CompressionMode, Message, MessageOf } from '../../../protocol/messages.ts';
+import { fromGaps } from '../../../protocol/page-batch.ts';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { createPageHasher, HASH_KEY_BYTES } from '../../pages/hash.ts';
+import type { PageHasher } from '../../pages/hash.ts';
+import { HashTree } from '../../pages/hash-tree.ts';
+import { checked } from '../link/connection.ts';
+import type { Connection } from '../link/connection.ts';
+import { outcomeUnknown, tellsNoCommit } from '../link/connection-error.ts';
+import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
+import { openSnapshot } from './origin-snapshot.ts';
+import type { OriginSnapshot } from './origin-snapshot.ts';
+import { outside, PageServer } from './page-server.ts';
+import type { AccessCheck } from './restriction.ts';
+import { watchSnapshot } from './snapshot-limit.ts';
+import type { SnapshotLimits } from './snapshot-limit.ts';
+
+export interface OriginOptions {
+  /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
+  readonly path?: string | undefined;
+  /** The one snapshot that is to be restored, instead of a database's. */
+  readonly restored?: (() => OriginSnapshot) | undefined;
+  /** Has a say in what the replica agent names. */
+  readonly access?: AccessCheck | undefined;
+  /** Nothing is committed at the other end. */
+  readonly dryRun?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Called with what the user should know, before the first page is read. */
+  readonly onSnapshot?: (snapshot: AnnouncedSnapshot & { readonly pageCount: number }) => void;
+  readonly onProgress?: (progress: MessageOf<'progress'>) => void;
+}
+
+/** What the origin agent knows at the end of one database. */
+export interface OriginResult {
+  /** The replica agent's last message: after a commit, its confirmation. */
+  readonly done: MessageOf<'done'>;
+  /** Snapshots that were begun because the one before came to its limit, and the first. */
+  readonly rounds: number;
+  /** The longest that a snapshot was held, and the most that the WAL grew meanwhile. */
+  readonly snapshotHeldMs: number;
+  readonly walGrowthBytes: number;
+}
+
+/**
+ * Between two rounds on an origin in rollback mode: longer than SQLite's busy handler sleeps between two attempts
+ * (100 ms), so that writers that waited get in.
+ */
+const ROLLBACK_MODE_PAUSE_MS = 200;
+
+/** UTF-8 bytes of a table's name that are told: MAX_TEXTS of them fit a message. */
+const MAX_NAME_BYTES = 500;
+
+/**
+ * Serves one snapshot to a replica agent: answers its questions about hashes and pages until it is done. Keeps no
+ * state about the replica. The first pass over the database runs in slices between the answers, so that a question
+ * never waits for the whole pass.
+ */
+export async function serveOrigin(
+  connection: Connection,
+  open: MessageOf<'open'>,
+  options: OriginOptions,
+): Promise<OriginResult> {
+  const longest = { snapshotHeldMs: 0, walGrowthBytes: 0 };
+  let rounds = 1;
+  for (let next = open; ;) {
+    const session = await OriginSession.open(connection, next, options);
+    try {
+      const ended = await session.run();
+      longest.snapshotHeldMs = Math.max(longest.snapshotHeldMs, session.figures.snapshotHeldMs);
+      longest.walGrowthBytes = Math.max(longest.walGrowthBytes, session.figures.walGrowthBytes);
+      if (ended.type === 'done') return { done: ended, rounds, ...longest };
+      // The round is over, or the replica was changed meanwhile: its agent asks for a new snapshot and compares again.
+      next = ended;
+      if (!session.isOver) continue;
+      rounds++;
+      if (!session.wal) await pause(options.signal);
+    } catch (error) {
+      const mayBeCommitted = session.mayBeCommitted && options.dryRun !== true && !tellsNoCommit(error);
+      throw mayBeCommitted ? outcomeUnknown(error) : error;
+    } finally {
+      session.close();
+    }
+  }
+}
+
+interface SessionParts {
+  readonly hasher: PageHasher;
+  readonly compression: CompressionMode;
+  readonly limits: SnapshotLimits;
+}
+
+class OriginSession {
+  readonly #connection: Connection;
+  readonly #options: OriginOptions;
+  readonly #snapshot: OriginSnapshot;
+  readonly #tree: HashTree;
+  readonly #pages: PageServer;
+  readonly #passes: HashPasses;
+  #rootSent = false;
+  #figures = { snapshotHeldMs: 0, walGrowthBytes: 0 };
+  readonly #unwatch: () => void;
+  #isOver = false;
+  #toldOver = false;
+
+  static async open(
+    connection: Connection,
+    open: MessageOf<'open'>,
+    options: OriginOptions,
+  ): Promise<OriginSession> {
+    const hash = nameOf(HASH_ALGORITHMS, open.hash);
+    const compression = nameOf(COMPRESSION_MODES, open.compression);
+    const reader = nameOf(READERS, open.reader);
+    if (
+      hash === undefined ||
+      compression === undefined ||
+      reader === undefined ||
+      open.key.length !== HASH_KEY_BYTES
+    ) {
+      throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
+    }
+    const { snapshot, restoring } = await connection.whileBusy(() => openSnapshot(open, reader, options));
+    try {
+      const hasher = createPageHasher(hash, open.key, snapshot.pageSize);
+      const tree = new HashTree({
+        pageCount: snapshot.pageCount,
+        hasher,
+        readPages: (first, count) => snapshot.readPages(first, count),
+      });
+      connection.state = 'serving';
+      const { wal, warnings, notes } = snapshot;
+      connection.send(
+        message('snapshot', {
+          pageSize: snapshot.pageSize,
+          pageCount: snapshot.pageCount,
+          hashBytes: hasher.hashBytes,
+          fileMode: snapshot.fileMode,
+          wal,
+          originHost: snapshot.host,
+          originPath: snapshot.path,
+          restoring,
+          warnings: [...warnings],
+          notes: [...notes],
+        }),
+      );
+      options.onSnapshot?.({
+        wal,
+        originPath: snapshot.path,
+        warnings,
+        notes,
+        pageCount: snapshot.pageCount,
+      });
+      return new OriginSession(connection, options, snapshot, tree, { hasher, compression, limits: open });
+    } catch (error) {
+      snapshot.close();
+      throw error;
+    }
+  }
+
+  private constructor(
+    connection: Connection,
+    options: OriginOptions,
+    snapshot: OriginSnapshot,
+    tree: HashTree,
+    { hasher, compression, limits }: SessionParts,
+  ) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#snapshot = snapshot;
+    this.#tree = tree;
+    this.#pages = new PageServer(snapshot, tree, hasher, compression);
+    this.#passes = new HashPasses(connection, tree);
+    this.#unwatch = watchSnapshot(snapshot, limits, {
+      onOver: () => this.#end(),
+      onFailure: (error) => connection.fail(toSqlsyncError(error)),
+    });
+  }
+
+  /** True where the snapshot came to its limit. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  get wal(): boolean {
+    return this.#snapshot.wal;
+  }
+
+  /** True from when the other side has all that it needs to commit. */
+  get mayBeCommitted(): boolean {
+    return this.#rootSent;
+  }
+
+  get figures(): { snapshotHeldMs: number; walGrowthBytes: number } {
+    return this.#figures;
+  }
+
+  /** Answers until the replica agent is done with this snapshot or asks for another. */
+  async run(): Promise<MessageOf<'done'> | MessageOf<'open'>> {
+    for (;;) {
+      const next =
+        this.#connection.poll() ?? (this.#passes.isEmpty ? await this.#connection.receive() : undefined);
+      if (next === undefined) {
+        this.#passes.hashSlice();
+        await nextTick();
+      } else if (next.type === 'done' || next.type === 'open') {
+        this.#checkEnd(next);
+        return next;
+      } else {
+        await this.#answer(next);
+      }
+      await this.#connection.drained();
+    }
+  }
+
+  close(): void {
+    this.#unwatch();
+    this.#snapshot.close();
+  }
+
+  /**
+   * The snapshot has come to its limit. It is released at once, whatever the replica agent is doing; who has asked for
+   * nothing is told nothing, and may have all that it needs.
+   */
+  #end(): void {
+    this.#isOver = true;
+    if (!this.#rootSent) this.#measure();
+    this.#snapshot.close();
+    this.#connection.state = 'over';
+    if (!this.#passes.isEmpty) this.#sayOver();
+    this.#passes.drop();
+  }
+
+  #sayOver(): void {
+    if (this.#toldOver) return;
+    this.#toldOver = true;
+    this.#connection.send(message('roundOver', this.#figures));
+  }
+
+  #measure(): void {
+    this.#figures = {
+      snapshotHeldMs: Math.round(this.#snapshot.heldMs),
+      walGrowthBytes: this.#snapshot.walGrowthBytes,
+    };
+  }
+
+  /** A commit that was not preceded by a look at the root hash was not checked: do not call it a success. */
+  #checkEnd(end: MessageOf<'done'> | MessageOf<'open'>): void {
+    if (end.type === 'done' && end.outcome === OUTCOMES.committed && !this.#rootSent) {
+      throw new SqlsyncError('PROTOCOL', 'The other side reported a commit without asking for the root hash');
+    }
+  }
+
+  #answer(question: Message): void | Promise<void> {
+    if (this.#isOver && question.type.startsWith('get')) return this.#sayOver();
+    switch (question.type) {
+      case 'getHashes':
+        return this.#passes.add(question);
+      case 'getChildren':
+        return this.#sendChildren(question);
+      case 'getPages':
+        return this.#connection.send(this.#pages.answer(question));
+      case 'getOwners':
+        return this.#sendOwners(question);
+      case 'getRoot':
+        return this.#sendRoot();
+      case 'release':
+        return this.#release();
+      case 'progress':
+        return this.#options.onProgress?.(question);
+      default:
+        throw new SqlsyncError('PROTOCOL', `The other side sent ${question.type} to an origin agent`);
+    }
+  }
+
+  #sendChildren(question: MessageOf<'getChildren'>): void {
+    const { level } = question;
+    if (level >= MAX_LEVEL) throw outside(`children of level ${level}; the highest level is ${MAX_LEVEL}`);
+    const parents = listed(question.parents, this.#tree.nodeCount(level + 1));
+    const count = parents.length * TREE_FANOUT;
+    if (count > MAX_HASHES_PER_MESSAGE)
+      throw outside(`${count} hashes at once, at most ${MAX_HASHES_PER_MESSAGE} are allowed`);
+    const { hashBytes } = this.#tree;
+    const nodes = this.#tree.nodeCount(level);
+    const width = Math.min(CHILD_HASH_BYTES, hashBytes);
+    // Each hash is written whole, and then its tail overwritten by the next one.
+    const data = new Uint8Array(count * width + hashBytes);
+    let filled = 0;
+    for (const parent of parents) {
+      const end = Math.min((parent + 1) * TREE_FANOUT, nodes);
+      for (let child = parent * TREE_FANOUT; child < end; child++) {
+        this.#tree.hashNode(level, child, data, filled);
+        filled += width;
+      }
+    }
+    this.#connection.send(message('hashes', { id: question.id, first: 0, data: data.subarray(0, filled) }));
+  }
+
+  /** All b-trees have to be read for it, in one statement of SQLite. */
+  async #sendOwners(question: MessageOf<'getOwners'>): Promise<void> {
+    const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
+    const owners = await this.#connection.whileBusy(() => this.#ownersOf(pages));
+    const entries = [...owners].sort(([, a], [, b]) => b - a).slice(0, MAX_TEXTS);
+    const names = entries.map(([name]) => startOf(name, MAX_NAME_BYTES));
+    const counts = entries.map(([, count]) => count);
+    this.#connection.send(message('owners', { id: question.id, names, counts }));
+  }
+
+  /** None where the b-trees cannot be followed: a damaged database can still be compared. */
+  #ownersOf(pages: ReadonlySet<number>): Map<string, number> {
+    try {
+      return this.#snapshot.ownersOf(pages);
+    } catch {
+      return new Map();
+    }
+  }
+
+  #sendRoot(): void {
+    const hash = this.#tree.root();
+    this.#snapshot.checkUnreplaced();
+    this.#measure();
+    // No hash follows the root: a new snapshot may be asked for next, and would meet them.
+    this.#passes.drop();
+    this.#rootSent = true;
+    this.#connection.send(message('root', { hash, ...this.#figures }));
+  }
+
+  /** Ends the read transaction, so that the origin's WAL can be reset while the replica still commits. */
+  #release(): void {
+    this.#unwatch();
+    this.#snapshot.close();
+    this.#passes.drop();
+    this.#connection.state = 'released';
+  }
+}
+
+async function pause(signal: AbortSignal | undefined): Promise<void> {
+  // An interruption shows at the next look at the connection.
+  await delay(ROLLBACK_MODE_PAUSE_MS, undefined, signal === undefined ? {} : { signal }).catch(() => {});
+}
+
+/** The first characters of `text`, as many as fit into so many bytes of UTF-8. */
+function startOf(text: string, maxBytes: number): string {
+  const bytes = Buffer.from(text);
+  // With `stream` an incomplete last character is kept back.
+  return bytes.length <= maxBytes
+    ? text
+    : new TextDecoder().decode(bytes.subarray(0, maxBytes), { stream: true });
+}
+
+function listed(gaps: readonly number[], limit: number): number[] {
+  return checked(() => fromGaps(gaps, limit));
+}

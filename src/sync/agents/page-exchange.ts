@@ -1,0 +1,196 @@
+import { message } from '../../../protocol/encode.ts';
+import { MAX_OUTSTANDING_PAGE_BYTES, MAX_PAGES_REQUEST_BYTES } from '../../../protocol/limits.ts';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { blockHashBytes, decodeBatch, encodeWanted, maxBatchBytes } from '../../../protocol/page-batch.ts';
+import type { BatchPage, WantedPage } from '../../../protocol/page-batch.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { applyDelta } from '../../pages/delta.ts';
+import type { PageHasher } from '../../pages/hash.ts';
+import type { HashTree } from '../../pages/hash-tree.ts';
+import { parseHeader } from '../../pages/header.ts';
+import { readScattered } from '../../pages/page-source.ts';
+import type { PageSink, PageSource } from '../../pages/page-source.ts';
+import { pageNumber } from '../../pages/page-types.ts';
+import type { PageSize } from '../../pages/page-types.ts';
+import { decodeBatchBytes } from '../link/compression.ts';
+import { checked } from '../link/connection.ts';
+import type { Connection } from '../link/connection.ts';
+import { hashPrefix, unasked } from './tree-walk.ts';
+import type { DifferingPage, TreeWalk } from './tree-walk.ts';
+
+/** Pages that have come of those asked for as deltas before it is judged whether that pays. */
+const DELTA_TRIAL_PAGES = 2048;
+
+const FIRST_PAGE = pageNumber(1);
+
+/** A page that was asked for, with its old version where a delta is expected. */
+interface Expected extends WantedPage {
+  readonly old: Uint8Array | undefined;
+  /** How the result's hash must begin; undefined where the page did not exist here, so that only the root tells. */
+  readonly hashPrefix: number | undefined;
+}
+
+/** Pages that were asked for at once. */
+interface Request {
+  readonly pages: readonly Expected[];
+  /** The old versions of all of them, one after another; undefined where all come whole. */
+  readonly versions: Uint8Array | undefined;
+}
+
+function whole(number: number, prefix: number | undefined): Expected {
+  return { pageNumber: number, hasBlocks: false, old: undefined, hashPrefix: prefix };
+}
+
+function wholePages(pages: readonly Expected[]): Request {
+  return { pages, versions: undefined };
+}
+
+/**
+ * Fetches pages: asks for them in batches, as deltas where there is an old version and that pays, and puts what comes
+ * into the sink after it was checked. A bounded number of bytes is under way at a time.
+ */
+export class PageExchange {
+  /** Pages that came so far, and those of them that came as deltas. */
+  received = 0;
+  deltas = 0;
+  readonly #connection: Connection;
+  readonly #sink: PageSink;
+  readonly #hasher: PageHasher;
+  readonly #pageSize: PageSize;
+  readonly #requests = new Map<number, Request>();
+  /** Memory for old versions, used again and again. */
+  readonly #spareVersions: Uint8Array[] = [];
+  #nextId = 1;
+  #outstandingBytes = 0;
+  /** Pages that were asked for as deltas and have come, in whatever form. */
+  #deltasTried = 0;
+
+  constructor(connection: Connection, sink: PageSink, hasher: PageHasher) {
+    this.#connection = connection;
+    this.#sink = sink;
+    this.#hasher = hasher;
+    this.#pageSize = hasher.pageSize;
+  }
+
+  /** True while pages are under way. */
+  get areAsked(): boolean {
+    return this.#requests.size > 0;
+  }
+
+  /** Asks for as many of the pages that the walk has found as may be under way. */
+  ask(walk: TreeWalk): void {
+    const pageSize = this.#pageSize;
+    const limit = Math.max(1, Math.floor(MAX_PAGES_REQUEST_BYTES / pageSize));
+    while (this.#outstandingBytes + limit * pageSize <= MAX_OUTSTANDING_PAGE_BYTES) {
+      // Part of a batch is only sent when no more will come to fill it.
+      const enough = walk.differingWaiting >= limit || walk.isCompared;
+      const request =
+        enough && walk.differingWaiting > 0
+          ? this.#expectDiffering(walk.takeDiffering(limit), walk.nextDiffering(limit))
+          : wholePages(walk.takeAbsent(limit).map((page) => whole(page, undefined)));
+      if (request.pages.length === 0) return;
+      this.#sendGetPages(request);
+    }
+  }
+
+  /**
+   * Where nearly every page comes whole, as after a VACUUM, block hashes are a waste; every eighth batch goes on trying.
+   */
+  get #deltasPay(): boolean {
+    return (
+      this.#deltasTried < DELTA_TRIAL_PAGES || this.deltas > this.#deltasTried / 8 || this.#nextId % 8 === 0
+    );
+  }
+
+  /** Pages that exist here in another version, which is read into one buffer for all of them. */
+  #expectDiffering(pages: DifferingPage[], next: readonly number[]): Request {
+    pages.sort((a, b) => a.pageNumber - b.pageNumber);
+    if (!this.#deltasPay) return wholePages(pages.map((page) => whole(page.pageNumber, page.hashPrefix)));
+    const pageSize = this.#pageSize;
+    const versions = this.#spareVersions.pop() ?? new Uint8Array(Math.max(MAX_PAGES_REQUEST_BYTES, pageSize));
+    readScattered(
+      this.#old(),
+      pages.map((page) => page.pageNumber),
+      versions,
+    );
+    this.#old().readAhead?.(next);
+    const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }, i) => {
+      const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
+      return { pageNumber: number, hasBlocks: true, old, hashPrefix: prefix };
+    });
+    return { pages: expected, versions };
+  }
+
+  #sendGetPages(request: Request): void {
+    const { pages: wanted, versions } = request;
+    const pageSize = this.#pageSize;
+    const blockHashes = new Uint8Array(versions === undefined ? 0 : wanted.length * blockHashBytes(pageSize));
+    if (versions !== undefined)
+      this.#hasher.hashBlocks(versions.subarray(0, wanted.length * pageSize), blockHashes, 0);
+    const id = this.#nextId++;
+    this.#requests.set(id, request);
+    this.#outstandingBytes += wanted.length * pageSize;
+    this.#connection.send(message('getPages', { id, pages: encodeWanted(wanted), blockHashes }));
+  }
+
+  /** Puts the pages of an answer into the sink, and their hashes into the tree. */
+  onPages(answer: MessageOf<'pages'>, tree: HashTree): void {
+    const request = this.#requests.get(answer.id);
+    if (request === undefined) throw unasked('pages');
+    this.#requests.delete(answer.id);
+    const { pages: expected, versions } = request;
+    const pageSize = this.#pageSize;
+    this.#outstandingBytes -= expected.length * pageSize;
+    const bytes = decodeBatchBytes(answer, maxBatchBytes(pageSize, expected.length));
+    const again: Expected[] = [];
+    for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
+      const wanted = expected[i] as Expected;
+      if (!this.#take(wanted, page, tree)) again.push(whole(wanted.pageNumber, wanted.hashPrefix));
+    }
+    if (versions !== undefined) this.#spareVersions.push(versions);
+    if (again.length > 0) this.#sendGetPages(wholePages(again));
+  }
+
+  /** Puts a page into the sink; false where a block hash collided, so that it has to be fetched whole. */
+  #take(wanted: Expected, received: BatchPage, tree: HashTree): boolean {
+    const number = pageNumber(wanted.pageNumber);
+    let bytes: Uint8Array;
+    if (received.bitmap === undefined) bytes = received.data;
+    else {
+      bytes = wanted.old ?? new Uint8Array(this.#pageSize);
+      applyDelta(bytes, received.bitmap, received.data);
+    }
+    if (wanted.old !== undefined) this.#deltasTried++;
+    const hash = tree.hashOf(number, bytes);
+    if (wanted.hashPrefix !== undefined && hashPrefix(hash) !== wanted.hashPrefix) {
+      if (received.bitmap !== undefined) return false;
+      throw new SqlsyncError(
+        'ROOT_MISMATCH',
+        `Page ${number} arrived with another hash than the origin announced`,
+        {
+          hint: 'Nothing was changed. If it happens again, check the memory of both machines.',
+        },
+      );
+    }
+    if (number === FIRST_PAGE) checkFirstPage(bytes, this.#pageSize);
+    this.#sink.write(number, bytes, received.bitmap === undefined ? undefined : received);
+    tree.setPageHash(number, hash);
+    this.received++;
+    if (received.bitmap !== undefined) this.deltas++;
+    return true;
+  }
+
+  #old(): PageSource {
+    if (this.#sink.old === undefined) throw new Error('there is no old version');
+    return this.#sink.old;
+  }
+}
+
+/** So that whatever a peer sends, nothing but a database comes to be, and one of the page size that was announced. */
+function checkFirstPage(page: Uint8Array, pageSize: PageSize): void {
+  if (parseHeader(page)?.pageSize === pageSize) return;
+  throw new SqlsyncError(
+    'PROTOCOL',
+    `The other side sent a page 1 that is not the first of a database with pages of ${pageSize} bytes`,
+  );
+}

@@ -1,0 +1,126 @@
+import { message } from '../../../protocol/encode.ts';
+import { MAX_PAGES_REQUEST_BYTES } from '../../../protocol/limits.ts';
+import type { CompressionMode, MessageOf } from '../../../protocol/messages.ts';
+import { blockHashBytes, decodeWanted, encodeBatch } from '../../../protocol/page-batch.ts';
+import type { BatchPage, WantedPage } from '../../../protocol/page-batch.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { makeDelta } from '../../pages/delta.ts';
+import type { PageHasher } from '../../pages/hash.ts';
+import type { HashTree } from '../../pages/hash-tree.ts';
+import { readScattered } from '../../pages/page-source.ts';
+import type { PageSource } from '../../pages/page-source.ts';
+import { pageNumber } from '../../pages/page-types.ts';
+import { encodeBatchBytes } from '../link/compression.ts';
+import { checked } from '../link/connection.ts';
+
+/** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
+const AUTO_COMPRESS_BYTES = 32 * 1024 * 1024;
+
+/** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
+export class PageServer {
+  readonly #snapshot: PageSource;
+  readonly #tree: HashTree;
+  readonly #hasher: PageHasher;
+  readonly #compression: CompressionMode;
+  #wholePageBytes = 0;
+
+  constructor(snapshot: PageSource, tree: HashTree, hasher: PageHasher, compression: CompressionMode) {
+    this.#snapshot = snapshot;
+    this.#tree = tree;
+    this.#hasher = hasher;
+    this.#compression = compression;
+  }
+
+  /** Throws SqlsyncError: PROTOCOL for a question that nobody may ask, ORIGIN_* where a page cannot be read. */
+  answer(question: MessageOf<'getPages'>): MessageOf<'pages'> {
+    const { pageSize, pageCount } = this.#snapshot;
+    const wanted = checked(() => decodeWanted(question.pages, pageCount));
+    if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
+    if (wanted.some((page) => page.hasBlocks)) return this.#answerDeltas(question, wanted);
+    if (question.blockHashes.length > 0) throw outside('block hashes of no page');
+    const compression = this.#compressionOf(wanted.length, 0);
+    const encoded = encodeBatchBytes(this.#readWhole(wanted), compression);
+    return message('pages', { id: question.id, ...encoded });
+  }
+
+  /** A batch of whole pages, read in runs straight to their place. */
+  #readWhole(wanted: readonly WantedPage[]): Uint8Array {
+    const { pageSize } = this.#snapshot;
+    // Not filled with zeros first; the kinds are, since 0 stands for a whole page.
+    const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
+    batch.fill(0, 0, wanted.length);
+    const pages = batch.subarray(wanted.length);
+    readScattered(
+      this.#snapshot,
+      wanted.map(({ pageNumber: page }) => page),
+      pages,
+    );
+    // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
+    for (const [i, page] of wanted.entries()) {
+      this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
+    }
+    this.#snapshot.readAhead?.(this.#likelyNext(wanted));
+    return batch;
+  }
+
+  /** Whoever asks for a run of pages asks for the run after it. */
+  #likelyNext(wanted: readonly WantedPage[]): number[] {
+    const first = wanted[0]?.pageNumber ?? 1;
+    const last = wanted.at(-1)?.pageNumber ?? 0;
+    if (last - first >= wanted.length) return [];
+    const end = Math.min(last + wanted.length, this.#snapshot.pageCount);
+    return Array.from({ length: end - last }, (_, i) => last + 1 + i);
+  }
+
+  #answerDeltas(
+    { id, blockHashes }: MessageOf<'getPages'>,
+    wanted: readonly WantedPage[],
+  ): MessageOf<'pages'> {
+    const pages = this.#makeDeltas(wanted, blockHashes);
+    const deltas = pages.reduce((count, page) => count + (page.bitmap === undefined ? 0 : 1), 0);
+    const compression = this.#compressionOf(pages.length - deltas, deltas);
+    return message('pages', { id, ...encodeBatchBytes(encodeBatch(pages), compression) });
+  }
+
+  #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
+    const { pageSize } = this.#snapshot;
+    const hashBytes = blockHashBytes(pageSize);
+    if (blockHashes.length !== wanted.filter((page) => page.hasBlocks).length * hashBytes) {
+      throw outside('deltas with too few or too many block hashes');
+    }
+    const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
+    readScattered(
+      this.#snapshot,
+      wanted.map(({ pageNumber: page }) => page),
+      pages,
+    );
+    const hashes = new Uint8Array(wanted.length * hashBytes);
+    this.#hasher.hashBlocks(pages, hashes, 0);
+    let at = 0;
+    return wanted.map(({ hasBlocks }, i): BatchPage => {
+      const page = pages.subarray(i * pageSize, (i + 1) * pageSize);
+      if (!hasBlocks) return { bitmap: undefined, data: page };
+      at += hashBytes;
+      return makeDelta(
+        page,
+        hashes.subarray(i * hashBytes, (i + 1) * hashBytes),
+        blockHashes.subarray(at - hashBytes, at),
+      );
+    });
+  }
+
+  /**
+   * 'auto' is for local files, where zstd is slower than the pipe: it compresses deltas, which are small and shrink by
+   * half, and of whole pages only the first few, so that a small change stays small and a large one fast.
+   */
+  #compressionOf(wholePages: number, deltas: number): 'zstd' | 'none' {
+    if (this.#compression !== 'auto') return this.#compression;
+    this.#wholePageBytes += wholePages * this.#snapshot.pageSize;
+    return deltas > wholePages || this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
+  }
+}
+
+/** A question that goes beyond the snapshot or a limit. */
+export function outside(what: string): SqlsyncError {
+  return new SqlsyncError('PROTOCOL', `The other side asked for ${what}`);
+}

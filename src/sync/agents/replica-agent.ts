@@ -1,0 +1,260 @@
+import { randomBytes } from 'node:crypto';
+import { message } from '../../../protocol/encode.ts';
+import { MAX_PAGE_COUNT } from '../../../protocol/limits.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  LEVEL_TOP,
+  OUTCOMES,
+  READERS,
+} from '../../../protocol/messages.ts';
+import type { MessageOf } from '../../../protocol/messages.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { HASH_KEY_BYTES } from '../../pages/hash.ts';
+import { hostName, systemFileId } from '../../files/machine.ts';
+import { ownerOf } from '../../files/ownership.ts';
+import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import { pageCount, pageSize } from '../../pages/page-types.ts';
+import { ReplicaMovedError } from '../../replica/replica-error.ts';
+import { Staging } from '../../replica/spool/staging.ts';
+import type { Connection } from '../link/connection.ts';
+import type { Destination } from './destination.ts';
+import type { CopyOptions, ReplicaOptions } from './replica-options.ts';
+import { PageCopy, RootMismatchError } from './page-copy.ts';
+import { databaseDestination } from './replica-database.ts';
+import { replicaFailure } from '../../replica/replica-failure.ts';
+import { RoundOverError, Rounds } from './rounds.ts';
+import { checkShrinkage } from './shrinkage.ts';
+import { hasLimits, NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
+import type { SnapshotLimits } from './snapshot-limit.ts';
+
+export interface ReplicaResult {
+  readonly done: MessageOf<'done'>;
+  /** Snapshots that were begun because the one before came to its limit, and the first. */
+  readonly rounds: number;
+  /** The longest that a snapshot was held, and the most that the origin's WAL grew meanwhile. */
+  readonly snapshotHeldMs: number;
+  readonly walGrowthBytes: number;
+}
+
+/** What one run keeps over all its snapshots. */
+interface RunState {
+  readonly limits: SnapshotLimits;
+  readonly rounds: Rounds;
+  /** Snapshots that were asked for. */
+  snapshots: number;
+  /** Whether the first of them went on from the leftover of an interrupted run; undefined before that is known. */
+  resumed: boolean | undefined;
+}
+
+/** How often a copy starts again because the replica was changed under it. */
+const MAX_ATTEMPTS = 4;
+
+/**
+ * Makes the replica a copy of the origin at the other end of `connection`, and sends `done` after the commit.
+ * Throws SqlsyncError; the replica is then as it was.
+ */
+export async function runReplica(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
+  const rule = hasLimits(options.limits ?? NO_SNAPSHOT_LIMITS) ? 'always' : options.staging;
+  const staging = new Staging(rule ?? 'never');
+  try {
+    return await runCopy(connection, options, () => databaseDestination(options, staging));
+  } catch (error) {
+    staging.close();
+    throw replicaFailure(error, { ...options, restores: options.restores === true });
+  } finally {
+    staging.close();
+  }
+}
+
+/**
+ * The same for any destination. Every attempt has a new one: the second has to be without hashes that were known before,
+ * in case these are what is wrong.
+ */
+export async function runCopy(
+  connection: Connection,
+  options: CopyOptions,
+  destinationOf: (attempt: number) => Destination | Promise<Destination>,
+): Promise<ReplicaResult> {
+  const limits = options.limits ?? NO_SNAPSHOT_LIMITS;
+  const run: RunState = { limits, rounds: new Rounds(limits), snapshots: 0, resumed: undefined };
+  const result = await copyUntilDone(connection, options, destinationOf, run);
+  connection.send(result.done);
+  await connection.drained();
+  return result;
+}
+
+async function copyUntilDone(
+  connection: Connection,
+  options: CopyOptions,
+  destinationOf: (attempt: number) => Destination | Promise<Destination>,
+  run: RunState,
+): Promise<ReplicaResult> {
+  for (let attempt = 1; ;) {
+    // A killed transaction's journal may have to be undone, and a long WAL or a spool to be read.
+    const destination = await connection.whileBusy(() => destinationOf(attempt));
+    try {
+      return await attemptCopy(connection, options, destination, run);
+    } catch (error) {
+      if (error instanceof RoundOverError) {
+        run.rounds.add(error.round);
+        continue;
+      }
+      const isFirst = attempt++ === 1;
+      if (error instanceof RootMismatchError && isFirst) continue;
+      if (!(error instanceof ReplicaMovedError)) throw error;
+      if (attempt <= MAX_ATTEMPTS) continue;
+      throw new SqlsyncError(
+        'BUSY',
+        `Replica ${destination.path} is being changed by another program again and again`,
+        {
+          hint: 'Nothing was changed. Stop that program and run it again: a replica must not be written by anybody else.',
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+async function attemptCopy(
+  connection: Connection,
+  options: CopyOptions,
+  destination: Destination,
+  run: RunState,
+): Promise<ReplicaResult> {
+  const key = destination.key ?? randomBytes(HASH_KEY_BYTES);
+  const firstId = sendOpen(connection, destination, key, { ...options, limits: run.limits });
+  connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
+  const snapshot = await receiveSnapshot(connection);
+  connection.state = 'driving';
+  options.onSnapshot?.(snapshot);
+  const size = pageSize(snapshot.pageSize);
+  if (size === undefined || snapshot.pageCount > MAX_PAGE_COUNT) {
+    const { pageSize: bytes, pageCount: pages } = snapshot;
+    throw new SqlsyncError('PROTOCOL', `The origin announced ${pages} pages of ${bytes} bytes`);
+  }
+  const { originFile } = options;
+  const target = {
+    pageSize: size,
+    pageCount: pageCount(snapshot.pageCount),
+    fileMode: snapshot.fileMode,
+    fileOwner: originFile === undefined ? undefined : ownerOf(originFile),
+    originPath: originFile,
+  };
+  let sink: PageSink | undefined;
+  let copy: PageCopy | undefined;
+  try {
+    const opened = await connection.whileBusy(() => destination.openSink(target, snapshot));
+    sink = opened;
+    run.resumed ??= sink.resumed;
+    const alarm = alarmOf(destination, sink, target, options);
+    if (alarm !== undefined) options.onAlarm?.(alarm);
+    copy = new PageCopy({
+      connection,
+      sink,
+      snapshot,
+      pageSize: size,
+      key,
+      firstId,
+      hash: options.hash,
+      dryRun: options.dryRun,
+      isLimited: hasLimits(run.limits),
+      onProgress: options.onProgress,
+    });
+    const { root, changed } = await copy.run();
+    run.rounds.held(root);
+    const warnings: string[] = [];
+    const counts = countsOf(copy, run.rounds);
+    const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
+    const { outcome, findings } = await connection.whileBusy(async () => ({
+      outcome: await destination.settle(opened, { changed, counts, snapshot, warnings }),
+      findings: [...((await destination.findings?.(warnings)) ?? [])],
+    }));
+    const done = message('done', {
+      outcome: OUTCOMES[outcome],
+      pageSize: snapshot.pageSize,
+      pageCount: snapshot.pageCount,
+      ...counts,
+      // Pages that an earlier snapshot or an interrupted run had brought changed too.
+      pagesChanged: outcome === 'unchanged' ? 0 : (sink.pagesChanged ?? counts.pagesChanged),
+      created: outcome === 'committed' && destination.isNew,
+      resumed: run.resumed,
+      warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
+      findings,
+    });
+    const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
+    return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
+  } catch (error) {
+    const isMoved = error instanceof ReplicaMovedError;
+    if (copy !== undefined && (isMoved || error instanceof RootMismatchError))
+      run.rounds.received(copy.counts);
+    throw error;
+  } finally {
+    await sink?.abort();
+  }
+}
+
+/** What is to be said of an origin that lost much. Throws ORIGIN_SHRUNK where that is more than the user allows. */
+function alarmOf(
+  destination: Destination,
+  sink: PageSink,
+  target: SinkTarget,
+  options: CopyOptions,
+): string | undefined {
+  const before = destination.copyBefore?.(sink, target);
+  if (before === undefined) return undefined;
+  const { name: copy, pages: pagesBefore } = before;
+  return checkShrinkage({ copy, pagesBefore, pagesNow: target.pageCount }, options.maxShrinkPercent);
+}
+
+/** With what the snapshots before have brought; a page that changed again counts again. */
+function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
+  const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy.counts;
+  return {
+    pagesCompared,
+    pagesChanged,
+    pagesTransferred: pagesTransferred + rounds.pagesTransferred,
+    pagesDelta: pagesDelta + rounds.pagesDelta,
+  };
+}
+
+/** The snapshot; answers to the questions of an attempt that was given up come before it. */
+async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snapshot'>> {
+  for (;;) {
+    const next = await connection.receive();
+    if (next.type === 'snapshot') return next;
+  }
+}
+
+/**
+ * Asks for a snapshot, and in the same breath for the first hashes where there is something to compare with.
+ * Returns the id of that question, 0 where none was asked.
+ */
+function sendOpen(
+  connection: Connection,
+  destination: Destination,
+  key: Uint8Array,
+  options: CopyOptions & { readonly limits: SnapshotLimits },
+): number {
+  connection.send(
+    message('open', {
+      path: options.originPath,
+      key,
+      hash: HASH_ALGORITHMS[options.hash],
+      compression: COMPRESSION_MODES[options.compression],
+      // What is known to be a copy of this origin is not the origin of it.
+      replicaHost: destination.isKnownCopy === true ? '' : hostName(),
+      replicaPath: destination.path,
+      replicaFileId: systemFileId(destination.fileId),
+      overwrite: options.overwrite,
+      reader: READERS[options.reader],
+      busyTimeoutMs: options.busyTimeoutMs,
+      idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
+      ...options.limits,
+    }),
+  );
+  if (!destination.hasOldPages) return 0;
+  connection.send(message('getHashes', { id: 1, level: LEVEL_TOP, first: 0, count: 0 }));
+  return 1;
+}

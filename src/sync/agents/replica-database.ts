@@ -1,0 +1,162 @@
+import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import { contentStamp } from '../../pages/database-file.ts';
+import { EmptyReplica } from '../../replica/existing/empty-replica.ts';
+import { ExistingReplica } from '../../replica/existing/existing-replica.ts';
+import { removeOwnLeftovers } from '../../beside/leftovers.ts';
+import type { MarkedOrigin } from '../../beside/mark.ts';
+import { markReplica, noteContent } from '../../beside/mark.ts';
+import { inspectReplica, openSink } from '../../replica/open-replica.ts';
+import type { ReplicaPlace } from '../../replica/open-replica.ts';
+import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import { ReplicaMovedError, replicaError } from '../../replica/replica-error.ts';
+import type { Staging } from '../../replica/spool/staging.ts';
+import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
+import type { CopiedPages, CopyBefore, Destination } from './destination.ts';
+import type { ReplicaOptions } from './replica-options.ts';
+
+/** How often a run takes another snapshot because of what may have been a mere checkpoint of the replica. */
+const MAX_OVERTAKEN = 2;
+
+/**
+ * A database file, there already or not, as the destination of a copy; `staging` is for all attempts of a run.
+ * Throws SqlsyncError REPLICA_*.
+ */
+export async function databaseDestination(options: ReplicaOptions, staging: Staging): Promise<Destination> {
+  // Once more in every attempt: what was allowed may be gone, or lead elsewhere.
+  options.access?.path(options.path, { keepLink: !options.followLinks });
+  const place = inspectReplica(options.path, options);
+  // Before the snapshot begins: the hashes of its pages are checked.
+  if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
+  const stamp = contentStamp(place.path);
+  return {
+    path: place.path,
+    fileId: place.file?.fileId ?? '',
+    isKnownCopy: place.mark !== undefined && options.originName.endsWith(`:${place.mark.originPath}`),
+    isNew: place.file === undefined,
+    hasOldPages: place.hasOldPages,
+    warnings: place.warnings,
+    async openSink(target, snapshot) {
+      const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
+      try {
+        checkAccess(place, sink, options);
+        // What a store has kept gets no older while others write the database.
+        if (!options.dryRun && options.restores !== true) checkOvertaken(place, stamp, staging);
+        return sink;
+      } catch (error) {
+        await sink.abort();
+        throw error;
+      }
+    },
+    copyBefore: (sink, target) => copyBefore(place, sink, target, options),
+    settle: (sink, copied) => settle(sink, place, options, { ...copied, staging }),
+    findings: (warnings) => findingsOf(place.path, options, warnings),
+  };
+}
+
+/** What a restore makes smaller is meant to be. */
+function copyBefore(
+  { path, file }: ReplicaPlace,
+  sink: PageSink,
+  target: SinkTarget,
+  options: ReplicaOptions,
+): CopyBefore | undefined {
+  if (file?.header === undefined || options.restores === true) return undefined;
+  if (sink instanceof EmptyReplica && sink.unchanged) return undefined;
+  const pages =
+    sink instanceof ExistingReplica ? sink.oldPageCount : Math.floor(file.stats.size / target.pageSize);
+  return { name: `the replica ${path}`, pages };
+}
+
+async function resumeStaging(staging: Staging, path: string): Promise<void> {
+  try {
+    await staging.resume(path);
+  } catch (error) {
+    throw replicaError(path, error);
+  }
+}
+
+/** The replica is an exact copy by now: what is found wrong with it is wrong with the origin's snapshot. */
+async function findingsOf(path: string, options: ReplicaOptions, warnings: string[]): Promise<string[]> {
+  if (!options.check || options.dryRun) return [];
+  const end = AbortSignal.any([options.signal, options.over].filter((signal) => signal !== undefined));
+  const result = await checkIntegrity(path, options.busyTimeoutMs, end);
+  if (result.made) {
+    for (const what of result.unchecked) warnings.push(`Not all of ${path} could be checked: ${what}`);
+    return result.findings.map((finding) => sanitizeText(finding));
+  }
+  if (end.aborted) {
+    throw new SqlsyncError('INTERRUPTED', `Interrupted while SQLite checked ${path}`, {
+      hint: 'The replica is an exact copy, and committed; only the check was not made. Run it again for that.',
+      outcome: 'committed',
+    });
+  }
+  warnings.push(`${path} is an exact copy, but integrity_check of it could not be made: ${result.why}`);
+  return [];
+}
+
+/** Longer than any path and host name there is, and together less than a mark may hold. */
+const MAX_ORIGIN_PATH_BYTES = 4096;
+const MAX_ORIGIN_HOST_BYTES = 255;
+
+/**
+ * A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. Throws
+ * SqlsyncError PROTOCOL where the origin agent claims one that was not asked for, or names what there cannot be.
+ */
+function markOf(
+  snapshot: MessageOf<'snapshot'>,
+  { originName, overwrite, restores }: ReplicaOptions,
+): MarkedOrigin | undefined {
+  const { originHost, originPath, restoring } = snapshot;
+  if (restoring && !overwrite && !restores) {
+    throw new SqlsyncError(
+      'PROTOCOL',
+      'The origin announced a restore, which --overwrite would have to ask for',
+    );
+  }
+  const isPossible =
+    Buffer.byteLength(originHost) <= MAX_ORIGIN_HOST_BYTES &&
+    Buffer.byteLength(originPath) <= MAX_ORIGIN_PATH_BYTES &&
+    Buffer.byteLength(originName) <= MAX_ORIGIN_HOST_BYTES + MAX_ORIGIN_PATH_BYTES;
+  if (!isPossible) throw new SqlsyncError('PROTOCOL', 'The origin announced a host or path that is too long');
+  return restoring ? undefined : { originName, originHost, originPath };
+}
+
+/**
+ * Another sync that has committed since before the snapshot was taken may have had a newer one. Throws
+ * ReplicaMovedError; from when the sink is open it is the sink that finds out.
+ */
+function checkOvertaken(place: ReplicaPlace, stamp: string, staging: Staging): void {
+  if (place.file === undefined || contentStamp(place.path) === stamp) return;
+  if (staging.overtaken++ < MAX_OVERTAKEN) throw new ReplicaMovedError(place.path);
+}
+
+/**
+ * Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed, or where one is to be made
+ * that may not be.
+ */
+function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {
+  if (place.file === undefined) access?.path(place.path);
+  else access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
+}
+
+/** Commits what was copied and checked, and sees to what is beside the replica. */
+async function settle(
+  sink: PageSink,
+  place: ReplicaPlace,
+  options: ReplicaOptions,
+  { changed, snapshot, warnings, staging }: CopiedPages & { readonly staging: Staging },
+): Promise<Outcome> {
+  if (options.dryRun) return 'dryRun';
+  const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
+  // Those that do not hold it open are about to open it.
+  checkAccess(place, sink, options);
+  if (commits) await sink.commit();
+  else await sink.abort();
+  // A commit marks the replica itself.
+  if (!commits && place.file !== undefined) markReplica(place.path, markOf(snapshot, options), { warnings });
+  staging.remove();
+  removeOwnLeftovers(place.path);
+  noteContent(place.path);
+  return commits ? 'committed' : 'unchanged';
+}

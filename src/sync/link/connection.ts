@@ -1,0 +1,388 @@
+import { finished } from 'node:stream/promises';
+import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
+import { crc32 } from 'node:zlib';
+import { FrameDecoder, ProtocolViolation } from '../../../protocol/decode.ts';
+import { FrameEncoder, message } from '../../../protocol/encode.ts';
+import type { Message, MessageName, MessageOf } from '../../../protocol/messages.ts';
+import { isLegal } from '../../../protocol/states.ts';
+import type { State } from '../../../protocol/states.ts';
+import {
+  MIN_PROTOCOL_VERSION,
+  negotiateVersion,
+  PREAMBLE,
+  PROTOCOL_VERSION,
+} from '../../../protocol/version.ts';
+import { SqlsyncError } from '../../errors.ts';
+import type { Transport } from '../../transport/transport.ts';
+import {
+  lostError,
+  overdueError,
+  protocolError,
+  silentError,
+  ungreetedError,
+  versionError,
+} from './connection-error.ts';
+import { GreetingWatch } from './greeting-watch.ts';
+import { Heartbeat } from './heartbeat.ts';
+import { joinSmallPieces } from './join-pieces.ts';
+import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
+import { ownAgentError, peerError } from './peer-error.ts';
+import type { PeerLimits } from './peer-limits.ts';
+import { PROGRAM } from '../program.ts';
+
+/** Bytes that may wait undecoded before the peer is made to wait. */
+const MAX_BUFFERED_BYTES = 16 * 1024 * 1024;
+
+/** Frames are collected up to this before they are handed to the transport. */
+const WRITE_BATCH_BYTES = 64 * 1024;
+
+/** How long a far process that closed its output may take to tell its exit status. */
+const EXIT_STATUS_WAIT_MS = 2000;
+
+export interface ConnectionOptions {
+  /**
+   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long after it said that
+   * it is busy (SPEC.md, "Signs of life").
+   */
+  readonly idleTimeoutMs: number;
+  /** How long the peer's greeting may take, in milliseconds; 0 is for ever. By default the limit of silence holds. */
+  readonly greetingTimeoutMs?: number | undefined;
+  /** What is left for the whole run, in milliseconds; undefined or 0 is for ever. The peer is to be told. */
+  readonly maxTimeMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** The peer is a child process that this one started: what it reports is told as our own. */
+  readonly isPeerOurs?: boolean;
+}
+
+/**
+ * Messages over a transport. Checks what may come in which state, turns a peer's `error` into a SqlsyncError, and
+ * counts bytes. The end of the stream is always an error here: only a message can end a conversation well.
+ */
+export class Connection {
+  readonly transport: Transport;
+  /** What the peer may send next; set by whoever drives the conversation. */
+  state: State = 'greeting';
+  bytesSent = 0;
+  bytesReceived = 0;
+  /** What a peer is told that asks how long the run may take, in milliseconds; 0 is for ever. */
+  readonly maxTimeMs: number;
+  readonly #greeting = new GreetingWatch();
+  readonly #over = new AbortController();
+  readonly #heartbeat: Heartbeat;
+  #deadline: NodeJS.Timeout | undefined;
+  /** What this side and the peer said last of a silence to come. */
+  #isBusy = false;
+  #isPeerBusy = false;
+  readonly #options: ConnectionOptions;
+  readonly #encoder = new FrameEncoder(crc32);
+  readonly #decoder = new FrameDecoder(crc32);
+  /** The state to go to once the peer's hello has come. */
+  #stateAfterHello: State;
+  #outgoing: Uint8Array[] = [];
+  #outgoingBytes = 0;
+  #flushScheduled = false;
+  #ended = false;
+  #failure: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  /** Greets the peer at once; its own greeting is checked with the first message. */
+  constructor(transport: Transport, state: State, options: ConnectionOptions) {
+    this.transport = transport;
+    this.#options = options;
+    this.maxTimeMs = options.maxTimeMs ?? 0;
+    this.#stateAfterHello = state;
+    this.#heartbeat = new Heartbeat(
+      {
+        sendSign: () => this.#sendSign(),
+        isListening: () => !transport.input.isPaused(),
+        isPeerBusy: () => this.#isPeerBusy,
+        onLost: (silentMs, why) =>
+          this.#onFailure(
+            why === 'silent'
+              ? silentError(transport.description, silentMs)
+              : ungreetedError(transport.description, silentMs, this.#greeting.received),
+          ),
+      },
+      options.idleTimeoutMs,
+      options.greetingTimeoutMs,
+    );
+    transport.input.on('data', (bytes: Uint8Array) => this.#onData(bytes));
+    transport.input.on('end', () => this.#onEnd());
+    transport.input.on('close', () => this.#onEnd());
+    transport.input.on('error', (error: Error) => this.#onFailure(error));
+    // A peer that is gone shows itself at the input too; there is the better message.
+    transport.output.on('error', () => this.#onEnd());
+    options.signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (options.signal?.aborted === true) this.#onAbort();
+    this.#queue(new TextEncoder().encode(PREAMBLE));
+    this.send(
+      message('hello', { minVersion: MIN_PROTOCOL_VERSION, maxVersion: PROTOCOL_VERSION, program: PROGRAM }),
+    );
+  }
+
+  /** Aborts when no more can come from the peer, or this side gave up. */
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
+  get idleTimeoutMs(): number {
+    return this.#heartbeat.limitMs;
+  }
+
+  set idleTimeoutMs(limitMs: number) {
+    this.#heartbeat.limitMs = limitMs;
+  }
+
+  /** Takes the peer's word for how long both sides are to be patient; `own` is what this side allows at most. */
+  agree(peer: PeerLimits, own: { readonly maxTimeMs?: number | undefined } = {}): void {
+    this.idleTimeoutMs = farIdleTimeoutMs(peer.idleTimeoutMs);
+    const maxTimeMs = farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0);
+    clearTimeout(this.#deadline);
+    if (maxTimeMs === 0) return;
+    const onEnd = (): void => this.#onFailure(overdueError(this.transport.description, maxTimeMs));
+    this.#deadline = setTimeout(onEnd, maxTimeMs).unref();
+  }
+
+  /**
+   * Runs what may block this process, such as the opening of a database that SQLite has to recover: the peer is told
+   * that it will hear nothing for a while.
+   */
+  async whileBusy<T>(work: () => T | Promise<T>): Promise<T> {
+    this.#isBusy = true;
+    this.#sendSign();
+    this.#flush();
+    await nextTick(); // a transport may need a turn to pass it on
+    try {
+      return await work();
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  /** Sets what the peer may send, to be in force once its hello has come. */
+  expect(state: State): void {
+    if (this.state === 'greeting') this.#stateAfterHello = state;
+    else this.state = state;
+  }
+
+  send(outgoing: Message): void {
+    for (const piece of this.#encoder.encode(outgoing)) this.#queue(piece);
+  }
+
+  /** Resolves when the transport has taken what was sent, so that no more than a little waits in memory. */
+  async drained(): Promise<void> {
+    this.#flush();
+    const { output } = this.transport;
+    while (output.writableNeedDrain && !output.destroyed && this.#failure === undefined && !this.#ended) {
+      await this.#activity(() => output.once('drain', this.#onActivity));
+      output.off('drain', this.#onActivity);
+    }
+  }
+
+  /** The next message if one is complete already. Throws SqlsyncError. */
+  poll(): Message | undefined {
+    if (this.#failure !== undefined) throw this.#failure;
+    for (;;) {
+      const next = this.#decode();
+      if (next === undefined) return undefined;
+      this.#checkLegal(next.type); // the state may be another than when its header came
+      if (next.type === 'error')
+        throw this.#options.isPeerOurs === true ? ownAgentError(next) : peerError(next);
+      this.#isPeerBusy = next.type === 'alive' && next.busy;
+      if (next.type === 'alive') continue;
+      if (next.type !== 'hello') return next;
+      this.#greeted(next);
+    }
+  }
+
+  /** The next message. Throws SqlsyncError: CONNECTION_LOST, TIMEOUT, INTERRUPTED, PROTOCOL*, or the peer's error. */
+  async receive(): Promise<Message> {
+    this.#flush();
+    for (;;) {
+      const next = this.poll();
+      if (next !== undefined) return next;
+      if (this.#ended) {
+        const lost = await this.#connectionLost();
+        // What was still on its way when our output broke says more than the loss.
+        const last = this.poll();
+        if (last !== undefined) return last;
+        throw lost;
+      }
+      await this.#activity();
+    }
+  }
+
+  /** The next message, which has to be of this kind. */
+  async receiveOnly<N extends MessageName>(name: N): Promise<MessageOf<N>> {
+    const next = await this.receive();
+    if (next.type === name) return next as MessageOf<N>;
+    throw new SqlsyncError('PROTOCOL', `The other side sent ${next.type} where ${name} was due`);
+  }
+
+  /** Tells the peer why this side gives up, as far as it still listens. */
+  sendError(error: SqlsyncError): void {
+    this.send(
+      message('error', {
+        errorCode: error.code,
+        message: error.message.slice(0, 4000),
+        hint: (error.hint ?? '').slice(0, 4000),
+      }),
+    );
+    this.#flush();
+  }
+
+  /** Makes `error` what every further look at the connection throws, for what goes wrong beside the conversation. */
+  fail(error: SqlsyncError): void {
+    this.#onFailure(error);
+  }
+
+  /** Ends this side's output after all that was sent. */
+  end(): void {
+    this.#heartbeat.stop();
+    clearTimeout(this.#deadline);
+    this.#flush();
+    this.transport.output.end();
+  }
+
+  /** Stops listening to the abort signal, so that a finished run cannot be interrupted any more. */
+  detach(): void {
+    this.#options.signal?.removeEventListener('abort', this.#onAbort);
+  }
+
+  #queue(bytes: Uint8Array): void {
+    this.#outgoing.push(bytes);
+    this.#outgoingBytes += bytes.length;
+    this.bytesSent += bytes.length;
+    this.#heartbeat.onSent();
+    if (this.#outgoingBytes >= WRITE_BATCH_BYTES) this.#flush();
+    else if (!this.#flushScheduled) {
+      this.#flushScheduled = true;
+      setImmediate(() => this.#flush());
+    }
+  }
+
+  #flush(): void {
+    this.#flushScheduled = false;
+    if (this.#outgoing.length === 0) return;
+    const { output } = this.transport;
+    const pieces = this.#outgoing;
+    this.#outgoing = [];
+    this.#outgoingBytes = 0;
+    if (output.destroyed || output.writableEnded) return;
+    const joined = joinSmallPieces(pieces);
+    // One system call where the transport can, and no copy of page batches.
+    if (joined.length > 1) output.cork();
+    for (const piece of joined) output.write(piece);
+    if (joined.length > 1) output.uncork();
+  }
+
+  #decode(): Message | undefined {
+    try {
+      const next = this.#decoder.next((type) => this.#checkLegal(type));
+      if (this.#decoder.bufferedBytes < MAX_BUFFERED_BYTES && this.transport.input.isPaused()) {
+        this.transport.input.resume();
+      }
+      return next;
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      throw protocolError(error);
+    }
+  }
+
+  #checkLegal(type: MessageName): void {
+    if (isLegal(this.state, type)) return;
+    throw new SqlsyncError('PROTOCOL', `The other side sent ${type} in state ${this.state}`, {
+      hint: 'Nothing was changed. Are both sides of the same version?',
+    });
+  }
+
+  #greeted(hello: MessageOf<'hello'>): void {
+    const own = { min: MIN_PROTOCOL_VERSION, max: PROTOCOL_VERSION };
+    if (negotiateVersion(own, { min: hello.minVersion, max: hello.maxVersion }) === undefined) {
+      throw versionError(hello);
+    }
+    this.state = this.#stateAfterHello;
+  }
+
+  #onData(bytes: Uint8Array): void {
+    this.bytesReceived += bytes.length;
+    this.#heartbeat.onReceived();
+    if (this.#greeting.add(bytes)) this.#heartbeat.onGreeted();
+    this.#decoder.push(bytes);
+    if (this.#decoder.bufferedBytes >= MAX_BUFFERED_BYTES) this.transport.input.pause();
+    this.#onActivity();
+  }
+
+  #onEnd(): void {
+    this.#ended = true;
+    this.#heartbeat.stop();
+    this.#onActivity();
+    this.#over.abort();
+  }
+
+  #onFailure(error: Error): void {
+    this.#heartbeat.stop();
+    this.#failure ??=
+      error instanceof SqlsyncError
+        ? error
+        : new SqlsyncError(
+            'CONNECTION_LOST',
+            `The connection to ${this.transport.description} broke: ${error.message}`,
+            {
+              cause: error,
+            },
+          );
+    this.#onActivity();
+    this.#over.abort();
+  }
+
+  readonly #onAbort = (): void => {
+    this.#onFailure(
+      new SqlsyncError('INTERRUPTED', 'Interrupted', {
+        hint: 'Run it again: it goes on from what is there.',
+      }),
+    );
+  };
+
+  readonly #onActivity = (): void => {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  };
+
+  /** Waits for data, the end, a failure, or what `arm` arms `#onActivity` for. */
+  async #activity(arm?: () => void): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      arm?.();
+    });
+  }
+
+  /** What waits to be sent is sign enough, as soon as it gets through. */
+  #sendSign(): void {
+    if (this.#ended || this.transport.output.writableNeedDrain) return;
+    this.send(message('alive', { busy: this.#isBusy }));
+  }
+
+  async #connectionLost(): Promise<SqlsyncError> {
+    const { exited, description, input } = this.transport;
+    const inputEnd = finished(input, { writable: false }).catch(() => {}); // its error is #failure
+    const [exit] = await Promise.race([
+      Promise.all([exited, inputEnd]),
+      delay(EXIT_STATUS_WAIT_MS, [], { ref: false }),
+    ]);
+    if (this.#failure instanceof SqlsyncError) return this.#failure;
+    return lostError(description, exit);
+  }
+}
+
+/** Decodes what a message holds; what it may not hold is the peer's fault. Throws SqlsyncError PROTOCOL. */
+export function checked<T>(decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    if (error instanceof ProtocolViolation) throw protocolError(error);
+    throw error;
+  }
+}

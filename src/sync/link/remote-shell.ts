@@ -1,0 +1,204 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { SqlsyncError } from '../../errors.ts';
+import type { Transport } from '../../transport/transport.ts';
+
+/** What a link does. */
+export interface LinkFigures {
+  /** Milliseconds; the shortest of a few. */
+  readonly roundTripMs: number;
+  /** Bytes that do not compress, per second, from the other host and to it. */
+  readonly downloadBytesPerS: number;
+  readonly uploadBytesPerS: number;
+}
+
+const ROUND_TRIPS = 5;
+const FIRST_PROBE_BYTES = 256 * 1024;
+const MAX_PROBE_BYTES = 32 * 1024 * 1024;
+
+/** A probe that took so long says enough. */
+const PROBE_MS = 400;
+
+/** Text of the other side that may come before what was asked for. */
+const MAX_TEXT_BYTES = 1024 * 1024;
+
+/**
+ * A POSIX shell on another host that is given commands by its stdin, so that no login shell and no command line ever
+ * sees them. One question at a time. Every method throws SqlsyncError: CONNECTION_LOST, TIMEOUT, PROTOCOL.
+ */
+export class RemoteShell {
+  readonly #transport: Transport;
+  readonly #timeoutMs: number;
+  readonly #mark: string = `sqlsync-${randomBytes(9).toString('hex')}`;
+  #marks = 0;
+  #received: Buffer[] = [];
+  #receivedBytes = 0;
+  /** What may wait unread: more comes from no shell that was asked what we ask. */
+  #allowedBytes = MAX_TEXT_BYTES;
+  #ended = false;
+  readonly #end = Promise.withResolvers<void>();
+  #failure: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(transport: Transport, timeoutMs: number) {
+    this.#transport = transport;
+    this.#timeoutMs = timeoutMs;
+    transport.input.on('data', (bytes: Buffer) => {
+      this.#received.push(bytes);
+      this.#receivedBytes += bytes.length;
+      if (this.#receivedBytes > this.#allowedBytes) this.#onFlood();
+      this.#wake?.();
+    });
+    for (const event of ['end', 'close'] as const) transport.input.on(event, () => this.#onEnd());
+    transport.input.on('error', (error: Error) => {
+      this.#failure = error;
+      this.#onEnd();
+    });
+    transport.output.on('error', () => this.#onEnd());
+  }
+
+  /** What these lines print, and what was printed before them. */
+  async ask(script: string): Promise<string> {
+    const mark = this.#nextMark();
+    this.#send(`${script}\nprintf '%s\\n' '' ${mark}\n`);
+    return (await this.#until(mark)).toString('utf8');
+  }
+
+  async measure(): Promise<LinkFigures> {
+    let roundTripMs = Infinity;
+    for (let i = 0; i < ROUND_TRIPS; i++) {
+      const startedAt = performance.now();
+      await this.ask(':');
+      roundTripMs = Math.min(roundTripMs, performance.now() - startedAt);
+    }
+    const downloadBytesPerS = await probe((bytes) => this.#download(bytes));
+    const uploadBytesPerS = await probe((bytes) => this.#upload(bytes));
+    return { roundTripMs, downloadBytesPerS, uploadBytesPerS };
+  }
+
+  close(): void {
+    this.#transport.terminate();
+  }
+
+  async #download(bytes: number): Promise<number> {
+    const [begin, end] = [this.#nextMark(), this.#nextMark()];
+    this.#send(`printf '%s\\n' '' ${begin}; head -c ${bytes} /dev/urandom; printf '%s\\n' '' ${end}\n`);
+    await this.#until(begin);
+    const startedAt = performance.now();
+    await this.#until(end, bytes);
+    return performance.now() - startedAt;
+  }
+
+  /** The shell has begun to read the bytes, and not as commands, when it says so. */
+  async #upload(bytes: number): Promise<number> {
+    const [begin, end] = [this.#nextMark(), this.#nextMark()];
+    this.#send(`printf '%s\\n' '' ${begin}; head -c ${bytes} > /dev/null; printf '%s\\n' '' ${end}\n`);
+    await this.#until(begin);
+    const startedAt = performance.now();
+    const chunk = randomBytes(64 * 1024);
+    const { output } = this.#transport;
+    for (let left = bytes; left > 0 && !this.#ended; left -= chunk.length) {
+      const isTaken = output.write(chunk.subarray(0, Math.min(left, chunk.length)));
+      if (!isTaken)
+        await this.#unlessSilent(Promise.race([once(output, 'drain').catch(() => {}), this.#end.promise]));
+    }
+    await this.#until(end);
+    return performance.now() - startedAt;
+  }
+
+  #nextMark(): string {
+    return `${this.#mark}-${this.#marks++}`;
+  }
+
+  #send(text: string): void {
+    if (!this.#transport.output.destroyed) this.#transport.output.write(text);
+  }
+
+  /** All that comes before `mark` on a line of its own, which is `atLeast` bytes and perhaps some text. */
+  async #until(mark: string, atLeast = 0): Promise<Buffer> {
+    const wanted = Buffer.from(`\n${mark}\n`);
+    this.#allowedBytes = atLeast + wanted.length + MAX_TEXT_BYTES;
+    for (;;) {
+      if (this.#receivedBytes >= atLeast + wanted.length) {
+        const all = Buffer.concat(this.#received);
+        const at = all.indexOf(wanted, atLeast);
+        this.#received = [all];
+        if (at !== -1) {
+          this.#received = [all.subarray(at + wanted.length)];
+          this.#receivedBytes = this.#received[0]?.length ?? 0;
+          this.#allowedBytes = MAX_TEXT_BYTES;
+          return all.subarray(0, at);
+        }
+      }
+      if (this.#ended) throw await this.#lost();
+      await this.#more();
+    }
+  }
+
+  async #more(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    await this.#unlessSilent(promise);
+  }
+
+  /** Throws TIMEOUT where what it waits for takes longer than the other side may be silent. */
+  async #unlessSilent(event: Promise<unknown>): Promise<void> {
+    if (this.#timeoutMs === 0) return void (await event);
+    const silence = `${this.#transport.description} has been silent for ${Math.round(this.#timeoutMs / 1000)} s`;
+    const { promise: silent, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => reject(new SqlsyncError('TIMEOUT', silence, { hint: 'Allow more time with --timeout.' })),
+      this.#timeoutMs,
+    );
+    await Promise.race([event, silent]).finally(() => clearTimeout(timer));
+  }
+
+  #onFlood(): void {
+    this.#transport.input.pause();
+    this.#failure = unlikeShell('it says too much');
+    this.#onEnd();
+  }
+
+  #onEnd(): void {
+    this.#ended = true;
+    this.#end.resolve();
+    this.#wake?.();
+  }
+
+  /** What was said last tells what the other side is: a forced command, perhaps an agent of ours. */
+  async #lost(): Promise<Error> {
+    if (this.#failure instanceof SqlsyncError) return this.#failure;
+    const { stderr } = await this.#transport.exited;
+    const said = Buffer.concat(this.#received).toString('utf8');
+    return new UnlikeShellError(said, stderr);
+  }
+}
+
+/** What runs there is no shell. `said` is how its output begins; not made safe to show. */
+export class UnlikeShellError extends SqlsyncError {
+  readonly said: string;
+
+  constructor(said: string, stderr: string) {
+    super(
+      'CONNECTION_LOST',
+      `The other host runs no shell for us${stderr === '' ? '' : `; it said: ${stderr}`}`,
+      {
+        hint: 'A forced command or a restricted login is no obstacle to a sync, but tells less.',
+      },
+    );
+    this.said = said;
+  }
+}
+
+function unlikeShell(why: string): SqlsyncError {
+  return new SqlsyncError('PROTOCOL', `What runs on the other host does not answer as a shell does: ${why}`);
+}
+
+/** Moves more and more bytes until the time that it takes can be measured; bytes per second. */
+async function probe(move: (bytes: number) => Promise<number>): Promise<number> {
+  for (let bytes = FIRST_PROBE_BYTES; ;) {
+    const tookMs = await move(bytes);
+    if (tookMs >= PROBE_MS || bytes >= MAX_PROBE_BYTES) return (bytes / Math.max(tookMs, 0.1)) * 1000;
+    bytes = Math.min(MAX_PROBE_BYTES, bytes * (tookMs < PROBE_MS / 8 ? 8 : 2));
+  }
+}

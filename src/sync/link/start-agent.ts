@@ -1,0 +1,129 @@
+import { formatLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
+import { spawnProcess } from '../../transport/process.ts';
+import { limitRate } from '../../transport/rate-limit.ts';
+import { connectRsh } from '../../transport/rsh.ts';
+import { connectSsh } from '../../transport/ssh/ssh.ts';
+import type { Ask } from '../../transport/terminal.ts';
+import { terminalAsk } from '../../transport/terminal.ts';
+import { PATIENCE_FACTOR } from './heartbeat.ts';
+import type { Transport } from '../../transport/transport.ts';
+import { commandPath } from '../program.ts';
+
+/** How remote hosts are reached. */
+export interface RemoteOptions {
+  /** The user's own remote shell, as rsync's `-e`, instead of the SSH of sqlsync. */
+  readonly rsh?: string | undefined;
+  /** Another configuration file for SSH, as `ssh -F`; `none` for no configuration at all. */
+  readonly configFile?: string | undefined;
+  /** Where sshd listens; by default what the location or the configuration says, or 22. */
+  readonly port?: number | undefined;
+  /** Hosts to go through, as `ssh -J`. */
+  readonly jump?: string | undefined;
+  /** Private keys, instead of the user's default ones. */
+  readonly identityFiles?: readonly string[] | undefined;
+  /** Files of trusted host keys, instead of `~/.ssh/known_hosts` and the system's. */
+  readonly knownHostsFiles?: readonly string[] | undefined;
+  /** Trust a host of which known_hosts knows nothing, and write its key there. */
+  readonly acceptNewHostKey?: boolean | undefined;
+  /** What the remote shell runs; by default `sqlsync`. */
+  readonly remoteExe?: string | undefined;
+  /** How long connecting and logging in may take, in milliseconds. */
+  readonly connectTimeoutMs?: number | undefined;
+  /** At most so many bytes per second each way, to local agents too. */
+  readonly bandwidthBytesPerS?: number | undefined;
+}
+
+export interface StartOptions {
+  readonly remote: RemoteOptions;
+  /** How to ask for passphrases and passwords; by default on the terminal, where there is one. */
+  readonly ask?: Ask | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** What the far agent writes to its stderr, made safe to show. */
+  readonly onStderr?: ((text: string) => void) | undefined;
+  readonly onWarning?: ((text: string) => void) | undefined;
+}
+
+export type SshLocation = Extract<Location, { kind: 'ssh' }>;
+
+export const DEFAULT_REMOTE_EXE = 'sqlsync';
+
+/**
+ * Starts a far agent where `location` is: a child process here, or sqlsync on the other host. A database is never
+ * opened in the process of an embedding application, where closing any descriptor of it would drop the locks that the
+ * application's own SQLite holds.
+ */
+export async function startAgent(location: Location, options: StartOptions): Promise<Transport> {
+  const transport = await reachAgent(location, options);
+  const { bandwidthBytesPerS } = options.remote;
+  return bandwidthBytesPerS === undefined ? transport : limitRate(transport, bandwidthBytesPerS);
+}
+
+async function reachAgent(location: Location, options: StartOptions): Promise<Transport> {
+  if (location.kind === 'ssh') {
+    return connectRemote(location, [options.remote.remoteExe ?? DEFAULT_REMOTE_EXE, 'agent'], options);
+  }
+  const { signal, onStderr } = options;
+  return spawnProcess({
+    command: process.execPath,
+    args: [commandPath(), 'agent'],
+    description: `the agent for ${formatLocation(location)}`,
+    ...(signal === undefined ? {} : { signal }),
+    ...(onStderr === undefined ? {} : { onStderr }),
+  });
+}
+
+/** Runs a command on another host; the remote shell sees its words joined by spaces. Throws SqlsyncError. */
+export async function connectRemote(
+  location: SshLocation,
+  command: readonly string[],
+  options: StartOptions,
+): Promise<Transport> {
+  const { signal, onStderr, remote } = options;
+  const common = {
+    ...(signal === undefined ? {} : { signal }),
+    ...(onStderr === undefined ? {} : { onStderr }),
+  };
+  const { host, user } = location;
+  const port = remote.port ?? location.port;
+  if (remote.rsh !== undefined) {
+    return connectRsh({
+      rsh: remote.rsh,
+      host,
+      user,
+      remoteCommand: [...command],
+      ssh: { ...remote, port },
+      ...common,
+    });
+  }
+  const { configFile, jump, identityFiles, knownHostsFiles, acceptNewHostKey, connectTimeoutMs } = remote;
+  return connectSsh({
+    host,
+    port,
+    user,
+    configFile,
+    jump,
+    identityFiles,
+    knownHostsFiles,
+    acceptNewHostKey,
+    connectTimeoutMs,
+    ask: options.ask,
+    command: command.join(' '),
+    onWarning: options.onWarning,
+    ...common,
+  });
+}
+
+/** How long a user may take to type a password for `ssh`, which asks for itself. */
+const TYPING_MS = 120_000;
+
+/**
+ * How long the agent's greeting may take, in milliseconds; 0 is for ever. An agent of this host is a process that this one
+ * starts, which takes long only where the host is overloaded.
+ */
+export function greetingTimeoutMs(location: Location, remote: RemoteOptions, idleTimeoutMs: number): number {
+  if (location.kind === 'local') return idleTimeoutMs * PATIENCE_FACTOR;
+  if (remote.connectTimeoutMs !== undefined) return remote.connectTimeoutMs;
+  const asks = remote.rsh !== undefined && terminalAsk() !== undefined;
+  return asks && idleTimeoutMs > 0 ? Math.max(idleTimeoutMs, TYPING_MS) : idleTimeoutMs;
+}

@@ -1,0 +1,334 @@
+import { Announcements } from '../agents/announcements.ts';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { message } from '../../../protocol/encode.ts';
+import {
+  COMPRESSION_MODES,
+  DEFAULT_HASH,
+  HASH_ALGORITHMS,
+  nameOf,
+  OUTCOMES,
+  PHASES,
+  READERS,
+} from '../../../protocol/messages.ts';
+import type {
+  CompressionMode,
+  HashAlgorithm,
+  MessageOf,
+  Outcome,
+  Reader,
+} from '../../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import { realPath } from '../../files/path-names.ts';
+import { formatLocation, parseLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
+import type { Ask } from '../../transport/terminal.ts';
+import { AnswerMemory, terminalAsk } from '../../transport/terminal.ts';
+import type { Connection } from '../link/connection.ts';
+import { converse } from './conversation.ts';
+import type { Traffic } from './conversation.ts';
+import { serveOrigin } from '../agents/origin-agent.ts';
+import type { OriginResult } from '../agents/origin-agent.ts';
+import type { CopyProgress } from '../agents/page-copy.ts';
+import { runReplica } from '../agents/replica-agent.ts';
+import { withRetries } from './retry.ts';
+import type { Retry } from './retry.ts';
+import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from './run-options.ts';
+import type { CopyRunOptions } from './run-options.ts';
+import type { SnapshotLimits } from '../agents/snapshot-limit.ts';
+
+export interface SyncOptions extends CopyRunOptions {
+  /** Path, `[user@]host:path` or `ssh://…` of the database to copy. */
+  readonly origin: string;
+  /** The same for the copy; one of the two has to be local. */
+  readonly replica: string;
+  /** Compare only. */
+  readonly dryRun?: boolean;
+  /** The replica may be a database that sqlsync did not make, or the origin may be a copy of it (a restore). */
+  readonly overwrite?: boolean;
+  /** A replica of another page size is replaced as a whole. */
+  readonly replace?: boolean;
+  /**
+   * A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. A replica with
+   * other names (hard links) is changed under all of them.
+   */
+  readonly followLinks?: boolean;
+  /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
+  readonly check?: boolean;
+  /**
+   * The part of the replica's pages that the origin may have lost since the last copy, in percent; the sync fails with
+   * ORIGIN_SHRUNK where it is more. By default there is a warning where the origin is empty or nearly so.
+   */
+  readonly maxShrinkPercent?: number | undefined;
+  /** How databases are read: 'file' (default) mostly past SQLite, 'dbpage' only by SQLite, the reference. */
+  readonly reader?: Reader;
+  /** How often it is tried again where the connection fails; default 0. What has arrived is not sent again. */
+  readonly retries?: number;
+  /**
+   * The longest that a snapshot may be held, in milliseconds, and the most that the origin's WAL may grow meanwhile, in
+   * bytes; default 0, no limit. A copy that takes longer is made in rounds, of which the last is the snapshot.
+   */
+  readonly maxSnapshotMs?: number;
+  readonly maxWalGrowthBytes?: number;
+}
+
+export interface SyncSummary {
+  readonly origin: string;
+  readonly replica: string;
+  readonly outcome: Outcome;
+  /** Bytes. */
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly pagesCompared: number;
+  /** Pages that differed or did not exist; with `dryRun` those that would be transferred. */
+  readonly pagesChanged: number;
+  readonly pagesTransferred: number;
+  /** Those of `pagesTransferred` that travelled as changed blocks only. */
+  readonly pagesDelta: number;
+  /** Bytes to and from the far agent, protocol included (without SSH's own). */
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
+  /** How often it was tried, with `retries`. */
+  readonly attempts: number;
+  /** Snapshots that it took, with `maxSnapshotMs` and `maxWalGrowthBytes`, in the last attempt. */
+  readonly rounds: number;
+  /** How long the origin's read transaction was open, at the longest, and by how much its -wal file grew meanwhile. */
+  readonly snapshotHeldMs: number;
+  readonly walGrowthBytes: number;
+  /** The replica did not exist before. */
+  readonly created: boolean;
+  /** It went on from what an interrupted run, or attempt, had received. */
+  readonly resumed: boolean;
+  readonly warnings: readonly string[];
+  /** What `check` found wrong with the replica, and so with the origin, whose exact copy it is; none where it is sound. */
+  readonly findings: readonly string[];
+}
+
+/** One run, with everything decided. */
+interface Run {
+  readonly options: SyncOptions;
+  readonly origin: Location;
+  readonly replica: Location;
+  readonly compression: CompressionMode;
+  readonly hash: HashAlgorithm;
+  readonly busyTimeoutMs: number;
+  readonly limits: SnapshotLimits;
+  readonly announcements: Announcements;
+  /** Of all attempts. */
+  readonly traffic: Traffic;
+}
+
+/** One of the connections of a run. */
+interface Attempt {
+  readonly number: number;
+  readonly ask: Ask | undefined;
+  /** What is left of the caller's limit for the run, in milliseconds. */
+  readonly maxTimeMs: number | undefined;
+  /** Pages arrived. */
+  hasProgressed: boolean;
+}
+
+/**
+ * Makes `replica` an exact copy of one snapshot of `origin`. Resolves after the replica's side confirmed its commit.
+ * Throws SqlsyncError; the replica is then as it was.
+ *
+ * Opens the local database in this process, so it is for a process of its own: in an application, closing our
+ * descriptors would drop the locks that its own SQLite holds.
+ */
+export async function runSync(options: SyncOptions): Promise<SyncSummary> {
+  const startedAt = performance.now();
+  const run = plan(options);
+  const retries = options.retries ?? 0;
+  const ask = retries > 0 ? terminalAsk() : undefined;
+  const answers = ask === undefined ? undefined : new AnswerMemory(ask);
+  let attempt: Attempt;
+  const { result, attempts } = await withRetries(
+    (number) => {
+      const maxTimeMs = remaining(options.maxTimeMs, startedAt);
+      attempt = { number, ask: answers?.forNextLogin(), maxTimeMs, hasProgressed: false };
+      return connectAndCopy(run, attempt);
+    },
+    {
+      retries,
+      hasProgressed: () => attempt.hasProgressed,
+      onRetry: (retry) => announceRetry(run, retry),
+      signal: options.signal,
+    },
+  );
+  return summarize(run, result, attempts, performance.now() - startedAt);
+}
+
+/** Of a limit in milliseconds, what is left of it, at least 1: 0 would say that there is none. */
+function remaining(maxTimeMs: number | undefined, startedAt: number): number | undefined {
+  return maxTimeMs && Math.max(1, Math.round(maxTimeMs - (performance.now() - startedAt)));
+}
+
+async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult> {
+  const { options } = run;
+  const far = farOf(run.origin, run.replica);
+  const conversation = {
+    run: options,
+    maxTimeMs: attempt.maxTimeMs,
+    ask: attempt.ask,
+    traffic: run.traffic,
+    onWarning: (text: string) => run.announcements.warn(text),
+  };
+  return far === run.origin
+    ? converse(far, 'opening', conversation, (connection) => pull(connection, run, attempt))
+    : converse(far, 'offering', conversation, (connection) => push(connection, run, attempt));
+}
+
+function plan(options: SyncOptions): Run {
+  const origin = parseLocation(options.origin);
+  const replica = parseLocation(options.replica);
+  if (origin.kind === 'ssh' && replica.kind === 'ssh') {
+    throw new SqlsyncError(
+      'BOTH_REMOTE',
+      'Origin and replica are both on other hosts; one of them has to be local',
+      {
+        hint: 'Run sqlsync on one of the two hosts.',
+      },
+    );
+  }
+  if (replica.kind === 'ssh' && options.maxShrinkPercent !== undefined) {
+    throw new SqlsyncError('USAGE', '--max-shrink cannot be kept for a replica on another host', {
+      hint: 'Pull it from there. Without the option there is a warning where the origin lost nearly everything.',
+    });
+  }
+  return {
+    options,
+    origin,
+    replica,
+    compression: compressionTo(farOf(origin, replica), options.compress),
+    hash: options.hash ?? DEFAULT_HASH,
+    busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
+    limits: {
+      maxSnapshotMs: options.maxSnapshotMs ?? 0,
+      maxWalGrowthBytes: options.maxWalGrowthBytes ?? 0,
+    },
+    announcements: new Announcements(options),
+    traffic: { bytesSent: 0, bytesReceived: 0 },
+  };
+}
+
+/** Where the agent is started: for the origin, unless the replica is the one that is elsewhere. */
+function farOf(origin: Location, replica: Location): Location {
+  return origin.kind === 'local' && replica.kind === 'ssh' ? replica : origin;
+}
+
+/** The replica is here and drives; the origin agent is at the other end. */
+function pull(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
+  const { options, origin } = run;
+  return runReplica(connection, {
+    path: resolve(run.replica.path),
+    originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
+    ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
+    originName: nameFor(origin),
+    hash: run.hash,
+    compression: run.compression,
+    dryRun: options.dryRun === true,
+    overwrite: options.overwrite === true,
+    replace: options.replace === true,
+    followLinks: options.followLinks === true,
+    check: options.check === true,
+    reader: options.reader ?? 'file',
+    busyTimeoutMs: run.busyTimeoutMs,
+    staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
+    limits: run.limits,
+    signal: options.signal,
+    maxShrinkPercent: options.maxShrinkPercent,
+    onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
+    onProgress: (progress) => notice(run, attempt, progress),
+  });
+}
+
+/** The origin is here; the replica agent at the other end drives. */
+async function push(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
+  const { options, origin, replica } = run;
+  connection.send(
+    message('replicate', {
+      path: replica.path,
+      originName: nameFor(origin),
+      hash: HASH_ALGORITHMS[run.hash],
+      compression: COMPRESSION_MODES[run.compression],
+      dryRun: options.dryRun === true,
+      overwrite: options.overwrite === true,
+      replace: options.replace === true,
+      followLinks: options.followLinks === true,
+      check: options.check === true,
+      restore: false,
+      reader: READERS[options.reader ?? 'file'],
+      busyTimeoutMs: run.busyTimeoutMs,
+      idleTimeoutMs: connection.idleTimeoutMs,
+      maxTimeMs: connection.maxTimeMs,
+      stage: attempt.number > 1,
+      ...run.limits,
+    }),
+  );
+  const open = await connection.receiveOnly('open');
+  return serveOrigin(connection, open, {
+    path: resolve(origin.path),
+    dryRun: options.dryRun,
+    signal: options.signal,
+    onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
+    onProgress: (progress) => forwardProgress(run, attempt, progress),
+  });
+}
+
+function forwardProgress(run: Run, attempt: Attempt, progress: MessageOf<'progress'>): void {
+  const phase = nameOf(PHASES, progress.phase);
+  if (phase !== undefined) notice(run, attempt, { ...progress, phase });
+}
+
+function notice(run: Run, attempt: Attempt, progress: CopyProgress): void {
+  if (progress.pagesReceived > 0) attempt.hasProgressed = true;
+  run.options.onProgress?.(progress);
+}
+
+function announceRetry(run: Run, { failure, pauseMs, attempt }: Retry): void {
+  const last = (run.options.retries ?? 0) + 1;
+  run.announcements.warn(
+    `${failure.message} [${failure.code}]; attempt ${attempt} of ${last} follows in ${(pauseMs / 1000).toFixed(1)} s`,
+    'advice',
+  );
+}
+
+/** How the mark names the origin, for people: enough to find it from anywhere. */
+export function nameFor(origin: Location): string {
+  if (origin.kind === 'ssh') return formatLocation(origin);
+  try {
+    return `${hostname()}:${realPath(origin.path)}`;
+  } catch {
+    return `${hostname()}:${resolve(origin.path)}`;
+  }
+}
+
+function summarize(run: Run, result: OriginResult, attempts: number, durationMs: number): SyncSummary {
+  const { done } = result;
+  const outcome = nameOf(OUTCOMES, done.outcome);
+  if (outcome === undefined)
+    throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${done.outcome}`);
+  for (const warning of done.warnings) run.announcements.warn(warning);
+  return {
+    origin: run.options.origin,
+    replica: run.options.replica,
+    outcome,
+    pageSize: done.pageSize,
+    pageCount: done.pageCount,
+    pagesCompared: done.pagesCompared,
+    pagesChanged: done.pagesChanged,
+    pagesTransferred: done.pagesTransferred,
+    pagesDelta: done.pagesDelta,
+    ...run.traffic,
+    durationMs: Math.round(durationMs),
+    attempts,
+    rounds: result.rounds,
+    snapshotHeldMs: result.snapshotHeldMs,
+    walGrowthBytes: result.walGrowthBytes,
+    created: done.created,
+    resumed: done.resumed,
+    warnings: run.announcements.warnings,
+    findings: done.findings.map((finding) => sanitizeText(finding)),
+  };
+}

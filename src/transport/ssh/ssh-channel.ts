@@ -1,0 +1,164 @@
+import { Writable } from 'node:stream';
+import type { Duplex } from 'node:stream';
+import type { Client, ClientChannel } from 'ssh2';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { relayInput } from '../relay-input.ts';
+import { EXIT_CANNOT_RUN, cannotRun, missingExecutable } from '../silent-exit.ts';
+import { RECEIVE_WINDOW_BYTES, widenReceiveWindow } from './ssh-window.ts';
+import { StderrTail } from '../stderr-tail.ts';
+import type { Transport, TransportExit } from '../transport.ts';
+
+export interface SshChannelParts {
+  /** `ssh user@host`, for messages. */
+  description: string;
+  /** What runs on the far side, for messages. */
+  command: string;
+  client: Client;
+  /** The stream below the client: ssh2 heeds neither its backpressure nor the channel's receive window. */
+  socket: Duplex;
+  channel: ClientChannel;
+  onStderr: ((text: string) => void) | undefined;
+  /** Ends the connections that this one goes through. */
+  closeBelow: () => void;
+}
+
+/** Bytes that `output` holds before it asks the writer to wait. */
+const OUTPUT_HIGH_WATER_MARK = 256 * 1024;
+
+/**
+ * A host that heeds the window never has more than that window and ssh2's own (2 MiB) waiting with us; one that goes
+ * beyond this bound is cut off.
+ */
+const MAX_UNREAD_BYTES = RECEIVE_WINDOW_BYTES + 4 * 1024 * 1024;
+
+/** How the connection stands; `lost` and `exit` are each told by an event of their own, in any order. */
+interface ChannelState {
+  exit: { status: number | null; signal: string | null } | undefined;
+  /** The connection ended without being asked to. */
+  lost: boolean;
+  /** The error that came before the loss, where there was one. */
+  cause: Error | undefined;
+}
+
+/** The transport over an exec channel that was opened. Call it in the same turn, before any event of it. */
+export function channelTransport(parts: SshChannelParts): Transport {
+  const { client, socket, channel } = parts;
+  const state: ChannelState = { exit: undefined, lost: false, cause: undefined };
+  const stderr = new StderrTail(channel.stderr, parts.onStderr);
+  const exited = Promise.withResolvers<TransportExit>();
+  const settle = (): void => {
+    exited.resolve({ status: null, signal: null, ...state.exit, stderr: stderr.text });
+  };
+  const output = channelOutput(channel, socket);
+  const input = relayInput(channel, async (byteCount) => {
+    if (byteCount === 0) {
+      const exit = await exited.promise;
+      if (exit.status === 126 || exit.status === 127) return missingExecutable(parts, exit);
+      if (exit.status === EXIT_CANNOT_RUN) return cannotRun(parts.description, exit);
+    }
+    return state.lost && state.exit === undefined ? lostError(parts, state.cause) : undefined;
+  });
+
+  // After `relayInput`, which pauses the channel where nobody reads: what is unread is not asked for again.
+  widenReceiveWindow(channel);
+
+  channel.on('exit', (status: number | null, signal?: string) => {
+    state.exit = { status, signal: signal ?? null };
+    if (channel.stderr.readableEnded) settle();
+  });
+  channel.stderr.on('end', () => state.exit !== undefined && settle());
+  channel.on('error', (error: Error) => (state.cause ??= error));
+  channel.on('close', () => {
+    settle();
+    if (!output.writableFinished) output.destroy(lostError(parts, state.cause, 'the far process has ended'));
+    client.end();
+    // Over a jump host the stream below stays open: nobody but us knows that it was for this command alone.
+    parts.closeBelow();
+  });
+  client.on('error', (error) => {
+    state.cause ??= error;
+    // ssh2 only half-closes the socket after a fault of the protocol, and would wait for the host.
+    socket.destroy();
+  });
+  client.on('close', () => {
+    // ssh2 emits this before it ends the channel (cleanly!), so `conclude` above sees it.
+    state.lost = true;
+    parts.closeBelow();
+    settle();
+    if (!output.writableFinished) output.destroy(lostError(parts, state.cause));
+  });
+  socket.on('data', () => {
+    if (channel.readableLength > MAX_UNREAD_BYTES) {
+      input.destroy(floodError(parts));
+      socket.destroy();
+    }
+  });
+  return {
+    description: parts.description,
+    input,
+    output,
+    exited: exited.promise,
+    terminate: () => {
+      settle();
+      input.destroy();
+      output.destroy();
+      client.destroy();
+      socket.destroy();
+      parts.closeBelow();
+    },
+  };
+}
+
+/**
+ * ssh2 calls back when the channel's window took a chunk, not when the socket did, and never for a chunk that waits
+ * when the connection drops. Here a chunk is done when both took it, and fails when the stream is destroyed.
+ */
+function channelOutput(channel: ClientChannel, socket: Duplex): Writable {
+  let pending: ((error?: Error | null) => void) | undefined;
+  const settle = (error?: Error | null): void => {
+    const callback = pending;
+    pending = undefined;
+    callback?.(error);
+  };
+  const output = new Writable({
+    highWaterMark: OUTPUT_HIGH_WATER_MARK,
+    write: (chunk: Buffer, _encoding, callback) => {
+      pending = callback;
+      channel.write(chunk, (error?: Error | null) => {
+        if (!error && socket.writableNeedDrain) socket.once('drain', () => settle());
+        else settle(error);
+      });
+    },
+    final: (callback) => {
+      channel.end();
+      callback();
+    },
+    destroy: (error, callback) => {
+      settle(error ?? new Error('the transport was terminated'));
+      channel.end();
+      callback(error);
+    },
+  });
+  output.on('error', () => {}); // whoever writes is told by its callback; `input` tells everyone else
+  return output;
+}
+
+function lostError(
+  parts: SshChannelParts,
+  cause: Error | undefined,
+  what = 'the connection was lost',
+): SqlsyncError {
+  const detail = cause === undefined ? '' : `: ${sanitizeText(cause.message, 200)}`;
+  return new SqlsyncError('CONNECTION_LOST', `${parts.description}: ${what}${detail}`, {
+    hint: 'Run the sync again: it goes on from what has arrived.',
+    cause,
+  });
+}
+
+function floodError(parts: SshChannelParts): SqlsyncError {
+  return new SqlsyncError(
+    'PROTOCOL',
+    `${parts.description} sent over ${MAX_UNREAD_BYTES} bytes that were not asked for; expected it to heed the SSH window`,
+    { hint: 'Check what runs as the SSH server of that host.' },
+  );
+}

@@ -1,0 +1,218 @@
+import type { Duplex } from 'node:stream';
+import type { Client } from 'ssh2';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { SshAuthentication } from './ssh-auth.ts';
+import { missingExecutable } from '../silent-exit.ts';
+import { channelTransport } from './ssh-channel.ts';
+import type { HostConfig } from './ssh-config.ts';
+import { HostKeyCheck } from './ssh-host-key.ts';
+import type { Ssh2 } from './ssh-identity.ts';
+import { SshLogin, clientError, establish, interruptedError, loginName } from './ssh-login.ts';
+import { resolveRoute } from './ssh-route.ts';
+import { terminalAsk } from '../terminal.ts';
+import type { Ask } from '../terminal.ts';
+import type { Transport } from '../transport.ts';
+
+export interface SshOptions {
+  /** A name, an address, or an alias of the SSH configuration. */
+  host: string;
+  /** This and what follows, where given, goes before the configuration. */
+  port?: number | undefined;
+  user?: string | undefined;
+  /** As `ssh -F`: another configuration file; `none` for no configuration at all. */
+  configFile?: string | undefined;
+  /** As `ssh -J`: hosts to go through, `[user@]host[:port]`, separated by commas. */
+  jump?: string | undefined;
+  /** Private keys to offer, to hosts on the way too; before those that are configured. */
+  identityFiles?: readonly string[] | undefined;
+  /** Where `.ssh` with the default keys lies, which are offered where none are named; by default as OpenSSH. */
+  home?: string | undefined;
+  /** Instead of the user's and the system's, for hosts on the way too. New keys are written to the first. */
+  knownHostsFiles?: readonly string[] | undefined;
+  /** Trust a host that known_hosts knows nothing of, and write its key there (trust on first use). */
+  acceptNewHostKey?: boolean | undefined;
+  /** The socket of an SSH agent, false for none; by default the configured one, or SSH_AUTH_SOCK. */
+  agentSocket?: string | false | undefined;
+  /** A line for the remote shell, which says what to run. Never the path of a database. */
+  command: string;
+  /** For each host, everything up to the start of the command; by default the configured time, or 20 s. */
+  connectTimeoutMs?: number | undefined;
+  /** The host is asked for a sign of life this often, and given up after three unanswered; by default 15 s. */
+  keepaliveIntervalMs?: number | undefined;
+  /** How to ask for passphrases and passwords; by default on the terminal, where there is one. False: never. */
+  ask?: Ask | false | undefined;
+  /** Aborts connecting (INTERRUPTED); of no effect afterwards. */
+  signal?: AbortSignal | undefined;
+  /** What the remote command writes to stderr, as it comes, sanitized. */
+  onStderr?: ((text: string) => void) | undefined;
+  /** What the user should know, such as a host key that is trusted from now on. */
+  onWarning?: ((text: string) => void) | undefined;
+}
+
+const DEFAULT_CONNECT_TIMEOUT_MS = 20_000;
+const DEFAULT_KEEPALIVE_INTERVAL_MS = 15_000;
+const KEEPALIVE_COUNT_MAX = 3;
+const CLOSE_GRACE_MS = 1000;
+
+/**
+ * Logs in to a host as OpenSSH would, through jump hosts where the configuration has them, runs `command` there and
+ * talks to it over its stdin and stdout. Checks each host's key against known_hosts before anything secret is sent.
+ *
+ *     this process ── socket ── first jump host ── channel ── … ── channel ── host: command
+ *
+ * @throws {SqlsyncError} CONNECT_FAILED, HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED, REMOTE_EXE_NOT_FOUND
+ * (where the host refuses to run any command), CONNECTION_LOST, INTERRUPTED, USAGE. A command that is not there is
+ * told later, as the error REMOTE_EXE_NOT_FOUND of `input`.
+ */
+export async function connectSsh(options: SshOptions): Promise<Transport> {
+  if (options.signal?.aborted) throw interruptedError(options.host);
+  const route = await resolveRoute(options, options.signal);
+  // Loaded here, so that a local sync does not pay for it.
+  const ssh2 = (await import('ssh2')).default;
+  const passed: Client[] = [];
+  let through: Duplex | undefined;
+  try {
+    for (const [i, config] of route.entries()) {
+      const next = route[i + 1];
+      if (next === undefined) break;
+      through = await openWay(ssh2, options, { config, through, passed, next });
+    }
+    const config = route.at(-1) as HostConfig;
+    return await openCommand(ssh2, options, { config, through, passed });
+  } catch (error) {
+    for (const client of passed) client.destroy();
+    throw error;
+  }
+}
+
+interface Step {
+  config: HostConfig;
+  through: Duplex | undefined;
+  /** The connections below this one, in the order of the way. */
+  passed: Client[];
+}
+
+/** Logs in to a jump host and opens the way from there to the next host. */
+async function openWay(ssh2: Ssh2, options: SshOptions, step: Step & { next: HostConfig }): Promise<Duplex> {
+  const { config, through, passed, next } = step;
+  const { login, auth } = await prepare(ssh2, options, config);
+  const client = new ssh2.Client();
+  const way = await establish({
+    login,
+    auth,
+    client,
+    through,
+    signal: options.signal,
+    onAcceptedKey: (text) => options.onWarning?.(text),
+    open: () =>
+      new Promise<Duplex>((resolve, reject) => {
+        client.forwardOut('127.0.0.1', 0, next.host, next.port, (error, channel) => {
+          if (error) reject(jumpError(login.target, next, error));
+          else resolve(channel);
+        });
+      }),
+  });
+  passed.push(client);
+  return way;
+}
+
+async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise<Transport> {
+  const { config, through, passed } = step;
+  const { command, onStderr } = options;
+  const { login, auth } = await prepare(ssh2, options, config);
+  const description = `ssh ${login.target}`;
+  return establish({
+    login,
+    auth,
+    client: new ssh2.Client(),
+    through,
+    signal: options.signal,
+    onAcceptedKey: (text) => options.onWarning?.(text),
+    open: (client, socket) =>
+      new Promise<Transport>((resolve, reject) => {
+        client.exec(command, (error, channel) => {
+          if (error) {
+            reject(
+              socket.destroyed
+                ? clientError(login, auth, error)
+                : missingExecutable(
+                    { description, command },
+                    { status: null, stderr: sanitizeText(error.message) },
+                  ),
+            );
+            return;
+          }
+          const closeBelow = (): void => passed.forEach(closeSoon);
+          resolve(channelTransport({ description, command, client, socket, channel, onStderr, closeBelow }));
+        });
+      }),
+  });
+}
+
+/** Says goodbye, and does not wait long for a host that does not answer. */
+function closeSoon(client: Client): void {
+  client.end();
+  setTimeout(() => client.destroy(), CLOSE_GRACE_MS).unref();
+}
+
+async function prepare(
+  ssh2: Ssh2,
+  options: SshOptions,
+  config: HostConfig,
+): Promise<{ login: SshLogin; auth: SshAuthentication }> {
+  const hostKey = await HostKeyCheck.forHost(config, options);
+  const login = new SshLogin(
+    config,
+    hostKey,
+    options.connectTimeoutMs ?? config.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
+    {
+      intervalMs: options.keepaliveIntervalMs ?? config.keepaliveIntervalMs ?? DEFAULT_KEEPALIVE_INTERVAL_MS,
+      countMax: config.keepaliveCountMax ?? KEEPALIVE_COUNT_MAX,
+    },
+  );
+  const named =
+    options.identityFiles === undefined
+      ? config.identityFiles
+      : [...options.identityFiles, ...(config.identityFiles ?? [])];
+  const auth = await SshAuthentication.plan(ssh2, {
+    user: config.user,
+    target: loginName(config),
+    identityFiles: named,
+    home: options.home,
+    identitiesOnly: config.identitiesOnly,
+    agentSocket: options.agentSocket ?? config.agentSocket,
+    allows: config.allows,
+    ask: config.promptCount > 0 ? askFor(login, options.ask) : undefined,
+    promptCount: config.promptCount,
+    unused: config.unused,
+  });
+  return { login, auth };
+}
+
+/** The time that the user takes does not count; who does not want to answer ends the login. */
+function askFor(login: SshLogin, given: Ask | false | undefined): Ask | undefined {
+  const ask = given ?? terminalAsk();
+  if (ask === undefined || ask === false) return undefined;
+  return async (question, echo) => {
+    login.timer.pause();
+    try {
+      return await ask(question, echo);
+    } catch (error) {
+      login.fail(interruptedError(login.target));
+      throw error;
+    } finally {
+      login.timer.resume();
+    }
+  };
+}
+
+function jumpError(jumpHost: string, next: HostConfig, error: Error): SqlsyncError {
+  return new SqlsyncError(
+    'CONNECT_FAILED',
+    `the jump host ${jumpHost} could not connect to ${next.host} port ${next.port}: ${sanitizeText(error.message, 200)}`,
+    {
+      hint: 'Check the host and the port as that host sees them, and that its sshd allows TCP forwarding.',
+      cause: error,
+    },
+  );
+}

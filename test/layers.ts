@@ -1,0 +1,272 @@
+/**
+ * Which folder of the sources imports which, types counted: `npm run check:lint` compares. A folder that is not listed
+ * for another may not be imported there. Imports go from the bottom of the table to its top, so that there is no circle.
+ */
+import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { basename, dirname, join, posix, sep } from 'node:path';
+
+/** Beside its own modules each folder may import `src/errors.ts`. */
+export const LAYERS: Readonly<Record<string, readonly string[]>> = {
+  // Pure: bytes in, messages out.
+  protocol: [],
+  // What the system says of files: names, owners, mounts, hosts.
+  'src/files': [],
+
+  // SQLite.
+  'src/sqlite': ['src/files'],
+  'src/sqlite/locks': ['src/sqlite', 'src/files'],
+  'src/sqlite/writer': ['src/sqlite'],
+  'src/sqlite/dump': ['src/sqlite'],
+  'src/sqlite/integrity': ['src/sqlite', 'src/sqlite/dump'],
+
+  // Pages: arithmetic, hashes, deltas, reading. Not who copies them, or how.
+  'src/pages': ['src/sqlite', 'src/files', 'protocol'],
+  // What lies beside a database: marks, leftovers, locks.
+  'src/beside': ['src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files'],
+  'src/origin': ['src/beside', 'src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files', 'protocol'],
+  'src/replica/spool': ['src/beside', 'src/pages', 'src/sqlite/locks', 'src/files'],
+  'src/replica/existing': [
+    'src/replica/spool',
+    'src/beside',
+    'src/pages',
+    'src/sqlite',
+    'src/sqlite/locks',
+    'src/sqlite/writer',
+  ],
+  'src/replica/new': [
+    'src/replica/existing',
+    'src/beside',
+    'src/pages',
+    'src/sqlite',
+    'src/sqlite/locks',
+    'src/files',
+  ],
+  'src/replica': [
+    'src/replica/new',
+    'src/replica/existing',
+    'src/beside',
+    'src/pages',
+    'src/sqlite',
+    'src/sqlite/locks',
+    'src/sqlite/writer',
+    'src/files',
+  ],
+
+  // Bytes from here to there: neither pages nor databases, nor who syncs.
+  'src/transport': ['src/files'],
+  'src/transport/ssh': ['src/transport'],
+
+  'src/sync': [],
+  // One connection: frames, signs of life, how the far agent is started.
+  'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
+  'src/sync/agents': [
+    'src/sync/link',
+    'src/replica',
+    'src/replica/existing',
+    'src/replica/spool',
+    'src/origin',
+    'src/beside',
+    'src/pages',
+    'src/sqlite/integrity',
+    'src/transport',
+    'src/files',
+    'protocol',
+  ],
+  // From start to result.
+  'src/sync/runs': [
+    'src/sync/agents',
+    'src/sync/link',
+    'src/pages',
+    'src/transport',
+    'src/transport/ssh',
+    'src/files',
+    'protocol',
+  ],
+
+  // The backup store, from its bytes to what is done with them.
+  'src/backup/backends': ['src/beside', 'src/files'],
+  'src/backup/packs': ['src/pages', 'protocol'],
+  'src/backup/objects': ['src/backup/packs', 'src/backup/backends', 'src/pages', 'src/sqlite', 'protocol'],
+  'src/backup/files': ['src/backup/objects', 'src/backup/packs', 'src/backup/backends', 'src/pages'],
+  'src/backup/snapshots': [
+    'src/backup/files',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/sync/agents',
+    'src/beside',
+    'src/pages',
+    'src/sqlite',
+  ],
+  'src/backup/prune': [
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/backup/backends',
+  ],
+  'src/backup/check': [
+    'src/backup/prune',
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/backup/backends',
+  ],
+  'src/backup/copy': [
+    'src/backup/prune',
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/sync',
+    'src/sync/runs',
+    'src/sync/agents',
+    'src/sync/link',
+    'src/pages',
+    'src/sqlite/integrity',
+    'src/transport',
+    'src/files',
+    'protocol',
+  ],
+  'src/backup/restore': [
+    'src/backup/check',
+    'src/backup/copy',
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/sync/runs',
+    'src/sync/agents',
+    'src/sync/link',
+    'src/replica',
+    'src/replica/new',
+    'src/beside',
+    'src/pages',
+    'src/sqlite',
+    'src/transport',
+    'src/files',
+    'protocol',
+  ],
+  'src/backup/repair': [
+    'src/backup/check',
+    'src/backup/copy',
+    'src/backup/prune',
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/backup/backends',
+  ],
+  'src/backup': [
+    'src/backup/check',
+    'src/backup/copy',
+    'src/backup/repair',
+    'src/backup/prune',
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/backup/packs',
+    'src/backup/backends',
+    'src/sync/runs',
+    'src/files',
+    'protocol',
+  ],
+
+  // The pools stand alone on SQLite.
+  'src/pool/sql': ['src/sqlite'],
+  'src/pool/admission': ['src/sqlite/locks', 'src/files'],
+  'src/pool/bulk': ['src/pool/sql'],
+  'src/pool/read': ['src/pool/sql', 'src/sqlite'],
+  'src/pool/write': ['src/pool/sql', 'src/pool/admission', 'src/pool/bulk', 'src/sqlite'],
+  'src/pool': [
+    'src/pool/read',
+    'src/pool/write',
+    'src/pool/admission',
+    'src/sqlite',
+    'src/sqlite/locks',
+    'src/files',
+  ],
+
+  // What uses them.
+  'src/library': [
+    'src/backup',
+    'src/backup/copy',
+    'src/backup/restore',
+    'src/sync',
+    'src/sync/runs',
+    'src/sync/agents',
+    'src/transport',
+  ],
+};
+
+/**
+ * Modules beside the rooms of a folder that the rooms import, though the folder imports its rooms: types and errors,
+ * which import none of them.
+ */
+export const SHARED: readonly string[] = [
+  'src/backup/open-store.ts',
+  'src/backup/options.ts',
+  'src/backup/store-error.ts',
+  'src/backup/types.ts',
+  'src/pool/call-options.ts',
+  'src/pool/event-loop.ts',
+  'src/pool/failure-counts.ts',
+  'src/pool/pool-errors.ts',
+  'src/pool/retry.ts',
+  'src/pool/settings.ts',
+  'src/pool/stats.ts',
+  'src/pool/types.ts',
+  'src/pool/wal-care.ts',
+  'src/replica/free-space.ts',
+  'src/replica/replica-error.ts',
+  'src/replica/replica-links.ts',
+];
+
+/** What uses all the rest, and is imported by none of it: the entries of the library, the command, the build. */
+const TOPS = ['src/cli', 'src/release', 'src'];
+
+/** What breaks the table in the sources below `root`, a sentence each. Pure but for reading. */
+export function findViolations(root: string): string[] {
+  const files = ['src', 'protocol'].flatMap((top) => sourcesOf(root, top));
+  return [...files.flatMap((file) => violationsOf(root, file)), ...circlesOf()];
+}
+
+function sourcesOf(root: string, top: string): string[] {
+  if (!existsSync(join(root, top))) return [];
+  return readdirSync(join(root, top), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => [top, ...name.split(sep)].join('/'));
+}
+
+function violationsOf(root: string, file: string): string[] {
+  const folder = dirname(file);
+  const code = readFileSync(join(root, file), 'utf8');
+  const names = code.matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)'(\.[^']+)'/g);
+  return [...names].flatMap(([, name]) => {
+    const target = posix.normalize(posix.join(folder, name as string));
+    const to = dirname(target);
+    if (to === folder || target === 'src/errors.ts' || SHARED.includes(target)) return [];
+    if (topOf(folder) !== undefined && [undefined, topOf(folder)].includes(topOf(to))) return [];
+    if (LAYERS[folder]?.includes(to) === true) return [];
+    return [`${file} imports ${target}: ${folder}/ may not import ${to}/ (test/layers.ts)`];
+  });
+}
+
+function topOf(folder: string): string | undefined {
+  return TOPS.find((top) => folder === top || (top !== 'src' && folder.startsWith(`${top}/`)));
+}
+
+/** The table itself must have no circle: each folder stands below those that import it. */
+function circlesOf(): string[] {
+  const folders = Object.keys(LAYERS);
+  return folders.flatMap((folder, place) =>
+    (LAYERS[folder] ?? [])
+      .filter((other) => folders.indexOf(other) >= place || !folders.includes(other))
+      .map((other) => `test/layers.ts: ${folder} stands above ${other}, which it imports`),
+  );
+}
+
+const [, program] = process.argv;
+if (program !== undefined && realpathSync(program) === import.meta.filename) {
+  const found = findViolations(join(import.meta.dirname, '..'));
+  for (const line of found) console.error(line);
+  if (found.length > 0) process.exitCode = 1;
+  else console.log(`${basename(program)}: imports go one way`);
+}
