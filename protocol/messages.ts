@@ -51,6 +51,8 @@ export const MESSAGES = {
       stage: 'bool',
       maxSnapshotMs: 'u32',
       maxWalGrowthBytes: 'u64',
+      /** Of the replica's pages the origin may have lost so many; NO_SHRINK_LIMIT where the user has said nothing. */
+      maxShrinkPercent: 'u8',
     },
   },
   /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
@@ -236,6 +238,10 @@ export type CompressionMode = keyof typeof COMPRESSION_MODES;
 /** Values of `reader` in `open` and `replicate`: how an agent reads its database. */
 export const READERS = { file: 0, dbpage: 1 } as const;
 export type Reader = keyof typeof READERS;
+
+/** Value of `maxShrinkPercent` in `replicate`: the replica agent warns of a great loss, and refuses none. */
+export const NO_SHRINK_LIMIT = 255;
+export const MAX_SHRINK_PERCENT = 100;
 
 /** Values of `encoding` in `pages`. */
 export const BATCH_ENCODINGS = { raw: 0, zstd: 1 } as const;

@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { message } from '../../protocol/encode.ts';
-import { COMPRESSION_MODES, DEFAULT_HASH, HASH_ALGORITHMS, READERS } from '../../protocol/messages.ts';
+import {
+  COMPRESSION_MODES,
+  DEFAULT_HASH,
+  HASH_ALGORITHMS,
+  READERS,
+  NO_SHRINK_LIMIT,
+} from '../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { Backend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
@@ -113,6 +119,7 @@ export async function restoreHere(
         stage: false,
         maxSnapshotMs: 0,
         maxWalGrowthBytes: 0,
+        maxShrinkPercent: NO_SHRINK_LIMIT,
         reader: READERS.file,
         busyTimeoutMs: 10_000,
         idleTimeoutMs: 0,

@@ -313,6 +313,16 @@ describe('what an origin agent gets', () => {
   }
 });
 
+test('a limit of shrinkage that is no percentage is refused, and nothing is written', async () => {
+  const pair = scenario.pair('wal');
+  const { far } = await runRelayed('push', pair, ({ message: sent }) => [
+    sent.type === 'replicate' ? { ...sent, maxShrinkPercent: 101 } : sent,
+  ]);
+  assert.equal(far?.code, 'PROTOCOL');
+  assert.match(far.message, /101 where a percentage was due/);
+  assert.equal(scenario.state('wal', pair), 'old');
+});
+
 test('a question for the level of a larger database, as verify has to ask it, is answered', async () => {
   const [near, far] = memoryTransportPair();
   const ended = runFarAgent(far, { idleTimeoutMs: 0 });

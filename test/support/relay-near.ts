@@ -5,6 +5,7 @@ import {
   HASH_ALGORITHMS,
   OUTCOMES,
   READERS,
+  NO_SHRINK_LIMIT,
 } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
@@ -81,6 +82,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
       stage: false,
       maxSnapshotMs: 0,
       maxWalGrowthBytes: 0,
+      maxShrinkPercent: NO_SHRINK_LIMIT,
       ...modes,
     }),
   );

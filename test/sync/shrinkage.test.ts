@@ -7,7 +7,7 @@ import type { TestContext } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { backup, sync } from '../../src/index.ts';
 import { inspectOrigin } from '../../src/origin/origin-file.ts';
-import { assertRefused, jsonLines, sqlsync } from '../cli/command.ts';
+import { assertRefused, jsonLines, PROGRAM, sqlsync } from '../cli/command.ts';
 import { change, column, largeDatabase, smallDatabase } from '../pages/databases.ts';
 import { sha256File, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
@@ -111,6 +111,8 @@ const FIRST_TRANSACTIONS = `
   database.pragma('journal_mode = ' + process.argv[2]);
   for (;;) database.exec('BEGIN IMMEDIATE; ROLLBACK');`;
 
+const SILENT = { status: 0, signal: null, stdout: '', stderr: '' };
+
 describe('an origin that lost nearly everything', () => {
   const LOSSES = {
     'is empty': { sql: undefined, says: /The origin is empty, and the replica .* has \d+ pages/ },
@@ -147,6 +149,25 @@ describe('an origin that lost nearly everything', () => {
       assert.equal((await sqlsync(['-q', app, copy])).stderr, '');
     });
   }
+
+  test('is refused and warned of by the far agent of a push as well', async (t) => {
+    const { app, copy } = await scene(t);
+    const shell = join(tempDir(t), 'shell');
+    writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
+    const push = ['-q', app, `host:${copy}`, '--rsh', shell];
+    change(app, 'DELETE FROM t WHERE id > 3; VACUUM');
+    const before = sha256File(copy);
+    const says =
+      /The other side: The origin has \d+ pages, and the replica .* has \d+: more than 0 % of them/;
+    const refusal = { code: 'ORIGIN_SHRUNK', status: 6, says } as const;
+    await assertRefused([...push, '--max-shrink', '0'], refusal);
+    assert.equal(sha256File(copy), before);
+    const dry = await sqlsync([...push, '-n']);
+    assert.equal(dry.status, 0);
+    assert.match(dry.stderr, /^warning: .*The origin has \d+ pages, and the replica/);
+    assert.deepEqual(await sqlsync([...push, '--max-shrink', '100']), SILENT);
+    assert.ok((column(copy, 'SELECT count(*) FROM t')[0] as number) <= 3);
+  });
 
   test('is copied without a word where that is allowed, or the loss is a common one', async (t) => {
     const { app, copy } = await scene(t);

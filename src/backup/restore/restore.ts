@@ -8,6 +8,7 @@ import {
   OUTCOMES,
   PHASES,
   READERS,
+  NO_SHRINK_LIMIT,
 } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
@@ -174,6 +175,7 @@ async function serve(
       maxTimeMs: connection.maxTimeMs,
       stage: false,
       ...NO_SNAPSHOT_LIMITS,
+      maxShrinkPercent: NO_SHRINK_LIMIT,
     }),
   );
   const open = await connection.receiveOnly('open');

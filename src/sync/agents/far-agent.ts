@@ -1,5 +1,13 @@
 import { resolve } from 'node:path';
-import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, PHASES, READERS } from '../../../protocol/messages.ts';
+import {
+  COMPRESSION_MODES,
+  HASH_ALGORITHMS,
+  MAX_SHRINK_PERCENT,
+  nameOf,
+  NO_SHRINK_LIMIT,
+  PHASES,
+  READERS,
+} from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { message } from '../../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
@@ -73,6 +81,13 @@ export async function refuseToServe(
   connection.end();
 }
 
+/** undefined for none. Throws SqlsyncError PROTOCOL for what is no percentage. */
+function shrinkLimitOf({ maxShrinkPercent }: MessageOf<'replicate'>): number | undefined {
+  if (maxShrinkPercent === NO_SHRINK_LIMIT) return undefined;
+  if (maxShrinkPercent <= MAX_SHRINK_PERCENT) return maxShrinkPercent;
+  throw new SqlsyncError('PROTOCOL', `The other side sent ${maxShrinkPercent} where a percentage was due`);
+}
+
 async function replicate(
   connection: Connection,
   request: MessageOf<'replicate'>,
@@ -85,6 +100,7 @@ async function replicate(
   if (hash === undefined || compression === undefined || reader === undefined) {
     throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
   }
+  const maxShrinkPercent = shrinkLimitOf(request);
   connection.agree(request, options);
   const { originName, dryRun, overwrite, replace, followLinks, check, restore, busyTimeoutMs } = request;
   const { maxSnapshotMs, maxWalGrowthBytes } = request;
@@ -107,6 +123,7 @@ async function replicate(
     busyTimeoutMs,
     staging: request.stage ? 'always' : 'large',
     limits: { maxSnapshotMs, maxWalGrowthBytes },
+    maxShrinkPercent,
     signal,
     onProgress: (progress) =>
       connection.send(message('progress', { ...progress, phase: PHASES[progress.phase] })),

@@ -10,6 +10,7 @@ import {
   OUTCOMES,
   PHASES,
   READERS,
+  NO_SHRINK_LIMIT,
 } from '../../../protocol/messages.ts';
 import type {
   CompressionMode,
@@ -191,11 +192,6 @@ function plan(options: SyncOptions): Run {
       },
     );
   }
-  if (replica.kind === 'ssh' && options.maxShrinkPercent !== undefined) {
-    throw new SqlsyncError('USAGE', '--max-shrink cannot be kept for a replica on another host', {
-      hint: 'Pull it from there. Without the option there is a warning where the origin lost nearly everything.',
-    });
-  }
   return {
     options,
     origin,
@@ -264,6 +260,7 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
       maxTimeMs: connection.maxTimeMs,
       stage: attempt.number > 1,
       ...run.limits,
+      maxShrinkPercent: options.maxShrinkPercent ?? NO_SHRINK_LIMIT,
     }),
   );
   const open = await connection.receiveOnly('open');
