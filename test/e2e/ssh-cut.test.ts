@@ -34,6 +34,9 @@ const scenario = await Scenario.make(folder, { blobs: 2400, pageSize: 4096 });
 /** Several batches of pages (1 MiB each), so that some are written for certain; less than the 9.9 MB of all. */
 const LIMIT_BYTES = 4_000_000;
 
+/** Nothing here takes as long: what does has come to a stop. */
+const LIMIT = { timeout: 300_000 };
+
 interface Fault {
   name: string;
   status: number;
@@ -78,7 +81,8 @@ for (const { name: transport, rsh } of SSH_WAYS) {
   describe(`in mid-transfer over a real sshd by ${transport},`, { skip }, () => {
     for (const way of ['pull', 'push'] as const) {
       for (const { name, status, code, strike } of faultsOf(transport, way)) {
-        test(`${name} is ${code}, leaves the replica as it was and no remote agent (${way})`, async (context) => {
+        const title = `${name} is ${code}, leaves the replica as it was and no remote agent (${way})`;
+        test(title, LIMIT, async (context) => {
           context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}; all: SQLSYNC_SLOW_TESTS=1`);
           const kind: ReplicaKind = name === 'SIGINT' ? 'new' : 'wal';
           const pair = scenario.pair(kind);
@@ -88,8 +92,9 @@ for (const { name: transport, rsh } of SSH_WAYS) {
               : [pair.origin, remote(sshd, pair.replica)];
           const proxy = await startProxy(context, sshd, LIMIT_BYTES);
           const run = startCli(sshd, locations, { ...proxy, rsh });
+          context.after(() => run.kill('SIGKILL'));
           await Promise.race([proxy.full, run.ended]);
-          await Promise.race([someKept(pair.replica), run.ended]);
+          await someKept(pair.replica, run);
           strike(proxy, run);
           const result = await run.ended; // though the connection stands still
           proxy.release();
@@ -114,14 +119,15 @@ for (const { name: transport, rsh } of SSH_WAYS) {
 for (const { name: transport, rsh } of SSH_WAYS) {
   test(
     `--retry by ${transport} goes on from what has arrived when the connection is reset`,
-    { skip },
+    { skip, ...LIMIT },
     async (context) => {
       const pair = scenario.pair('wal');
       const proxy = await startProxy(context, sshd, LIMIT_BYTES);
       const args = [remote(sshd, pair.origin), pair.replica, '--retry', '3'];
       const run = startCli(sshd, args, { ...proxy, rsh });
+      context.after(() => run.kill('SIGKILL'));
       await Promise.race([proxy.full, run.ended]);
-      await Promise.race([someKept(pair.replica), run.ended]);
+      await someKept(pair.replica, run);
       proxy.reset();
       proxy.release();
       const { status, stderr, events } = await run.ended;
@@ -135,9 +141,14 @@ for (const { name: transport, rsh } of SSH_WAYS) {
   );
 }
 
-/** Resolves when the replica's side has written some of what was let through, so that there is something to go on from. */
-async function someKept(replica: string): Promise<void> {
+/**
+ * Resolves when the replica's side has written some of what was let through, so that there is something to go on from; or
+ * when the run has ended, which what follows tells.
+ */
+async function someKept(replica: string, run: CliRun): Promise<void> {
   const beside = join(dirname(replica), `.${basename(replica)}.sqlsync`);
   const bytes = (suffix: string): number => statSync(beside + suffix, { throwIfNoEntry: false })?.size ?? 0;
-  while (Math.max(bytes('-part'), bytes('-spool')) < 100_000) await delay(5);
+  const ended = run.ended.then(() => true);
+  const isKept = (): boolean => Math.max(bytes('-part'), bytes('-spool')) >= 100_000;
+  for (let over = false; !over && !isKept();) over = await Promise.race([ended, delay(5, false)]);
 }

@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 export const CLI: string = fileURLToPath(new URL('../../bin/sqlsync.js', import.meta.url));
 const PRELOAD = new URL('./relay-kill-preload.ts', import.meta.url).href;
 
-const GONE_WITHIN_MS = 20_000;
+/** Longer than anything here takes: what is there then does not go any more. */
+const GONE_WITHIN_MS = 120_000;
 
 /** `self fine` counts a frame that is to go out as a step too, which matters to whoever writes a disk before. */
 export type Victim = 'self' | 'self fine' | 'parent' | 'nobody';
@@ -29,6 +30,7 @@ export interface KillLog {
   readonly killedAt: string | undefined;
 }
 
+/** Throws where no agent has begun to run; see {@link hasStarted}. */
 export function readKillLog(log: string): KillLog {
   const lines = readFileSync(log, 'utf8').trim().split('\n');
   const killed = lines.indexOf('killed');
@@ -37,6 +39,11 @@ export function readKillLog(log: string): KillLog {
     steps: lines.slice(1, killed === -1 ? undefined : killed),
     killedAt: killed === -1 ? undefined : lines[killed - 1],
   };
+}
+
+/** True once the agent has begun to run. A near side that gives up early may never have met it. */
+export function hasStarted(log: string): boolean {
+  return existsSync(log) && readFileSync(log, 'utf8').includes('\n');
 }
 
 /** Resolves when there is no such process; rejects when it stays. */

@@ -146,6 +146,7 @@ export interface Proxy {
 
 /** Lets `limitBytes` pass in both directions together, and holds back the rest until something is done about it. */
 export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: number): Promise<Proxy> {
+  context.signal.throwIfAborted(); // nobody would close it any more
   const full = Promise.withResolvers<void>();
   const sockets: Socket[] = [];
   let passed = 0;
