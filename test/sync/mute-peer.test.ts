@@ -83,8 +83,9 @@ describe('a far side that falls silent after its greeting', () => {
     const folder = tempDir(t);
     const app = join(folder, 'app.db');
     smallDatabase(app, { rows: 10 });
-    const rsh = scriptIn(folder, 'slow', `sleep 3; exec "${process.execPath}" "${PROGRAM}" agent`);
-    const args = ['-e', rsh, '--connect-timeout', '120', '--timeout', '2', '-q'];
+    // The silence that a busy machine makes is shorter than that.
+    const rsh = scriptIn(folder, 'slow', `sleep 10; exec "${process.execPath}" "${PROGRAM}" agent`);
+    const args = ['-e', rsh, '--connect-timeout', '120', '--timeout', '8', '-q'];
     change(app, 'UPDATE item SET amount = 1');
     const { status, stderr } = await sqlsync([...args, `host:${app}`, join(folder, 'copy.db')]);
     assert.equal(status, 0, stderr);
