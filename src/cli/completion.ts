@@ -1,68 +1,22 @@
+import { PUBLIC_COMMAND_NAMES } from './command-files.ts';
 import { readCommandLine } from './command-line.ts';
-import { optionsOfCommand } from './known-options.ts';
-import { STORE_COMMAND_NAMES } from './store-options.ts';
+import { FILES } from './completion-script.ts';
+import { ALWAYS } from './options.ts';
 
-/** What the scripts below call the program with; the words of the command line follow, its name first. */
-export const COMPLETION_FLAG = '--get-yargs-completions';
-
-const COMMANDS = ['verify', 'setup', 'completion', ...STORE_COMMAND_NAMES];
-
-/** Among the completions: names of files are due too, which the shell knows. */
-const FILES = ':files';
-
-/** What the last of the words may become. Pure. */
-export function completions(words: readonly string[]): string[] {
+/** What the last of the words may become. */
+export async function completions(words: readonly string[]): Promise<string[]> {
   const before = words.slice(1, -1);
   const current = words.at(-1) ?? '';
   if (before.includes('--')) return [FILES];
   // bash makes words of their own of `=` and what stands around it.
-  const line = readCommandLine(before.filter((word) => word !== '='));
+  const line = await readCommandLine(before.filter((word) => word !== '='));
   if (current.startsWith('-')) {
-    const names = Object.keys(optionsOfCommand(line.command)).map((name) => `--${name}`);
+    const names = Object.keys({ ...line.command.options, ...ALWAYS }).map((name) => `--${name}`);
     return names.filter((name) => name.startsWith(current));
   }
-  const { expectsValue } = line;
-  if (expectsValue !== undefined && expectsValue.type !== 'boolean') {
-    return expectsValue.choices?.filter((choice) => choice.startsWith(current)) ?? [FILES];
-  }
-  const isFirst = line.commandAt === -1 && line.operands.length === 0;
-  return [...(isFirst ? COMMANDS.filter((command) => command.startsWith(current)) : []), FILES];
-}
-
-/**
- * Files with quotes, `~` and the like are left to bash, which knows how to read and write them. What sqlsync keeps beside
- * a database (.app.db.sqlsync…) is nobody's argument.
- */
-const BASH = `_sqlsync() {
-  local current="\${COMP_WORDS[COMP_CWORD]}" word
-  local -a offered=() words=()
-  while IFS= read -r word; do offered+=("$word"); done < <(
-    sqlsync ${COMPLETION_FLAG} "\${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null
-  )
-  COMPREPLY=()
-  for word in "\${offered[@]}"; do
-    if [ "$word" != '${FILES}' ]; then words+=("$word"); continue; fi
-    case "$current" in *[\\\\\\"\\'\\$~\\\`]*) break ;; esac
-    compopt -o filenames 2>/dev/null
-    while IFS= read -r word; do
-      case "\${word##*/}" in . | .. | .*.sqlsync*) ;; *) COMPREPLY+=("$word") ;; esac
-    done < <(compgen -f -- "$current")
-  done
-  COMPREPLY+=("\${words[@]}")
-}
-complete -o bashdefault -o default -F _sqlsync sqlsync`;
-
-const ZSH = `#compdef sqlsync
-_sqlsync() {
-  local -a offered
-  offered=("\${(@f)$(sqlsync ${COMPLETION_FLAG} "\${(@)words[1,CURRENT]}" 2>/dev/null)}")
-  compadd -- \${offered:#${FILES}}
-  (( \${offered[(Ie)${FILES}]} )) && _files -F '(.*.sqlsync*)'
-}
-(( $+functions[compdef] )) && compdef _sqlsync sqlsync`;
-
-/** What a user's shell is to run at its start; the shell is that of SHELL where none is named. */
-export function completionScript(shell: string | undefined): string {
-  const isZsh = shell === 'zsh' || (shell === undefined && process.env['SHELL']?.endsWith('zsh') === true);
-  return `### sqlsync completion; put it into ~/.${isZsh ? 'zshrc' : 'bashrc'}\n${isZsh ? ZSH : BASH}`;
+  const { pending } = line.words;
+  if (pending !== undefined)
+    return pending.choices?.filter((choice) => choice.startsWith(current)) ?? [FILES];
+  const isFirst = !line.isNamed && line.operands.length === 0;
+  return [...(isFirst ? PUBLIC_COMMAND_NAMES.filter((name) => name.startsWith(current)) : []), FILES];
 }

@@ -2,11 +2,16 @@ import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { STORE_COMMAND_NAMES } from '../../src/cli/store-options.ts';
+import { loadPublicCommands } from '../../src/cli/command-files.ts';
+import { STORES } from '../../src/cli/store/store-command.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { Command, Hold, jsonLines, sqlsync } from './command.ts';
 import type { CommandOptions, Run, Summary } from './command.ts';
 import { here } from './store-here.ts';
+
+const STORE_COMMAND_NAMES = (await loadPublicCommands())
+  .filter(({ group }) => group === STORES)
+  .map(({ name }) => name);
 
 /** That the last line, and no other, is of the type that is expected, and what is on stderr. Returns the last line. */
 function assertLast({ status, stdout, stderr }: Run, type: 'summary' | 'error', says: string): Summary {

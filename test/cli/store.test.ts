@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { STORE_COMMAND_NAMES } from '../../src/cli/store-options.ts';
+import { loadPublicCommands } from '../../src/cli/command-files.ts';
+import { STORES } from '../../src/cli/store/store-command.ts';
 import { change, column, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { Command, Hold, PROGRAM, assertRefused, jsonLines, sqlsync } from './command.ts';
@@ -13,6 +14,10 @@ import { parseMetrics } from './metrics.ts';
 import { startPingServer } from './ping-server.ts';
 import { here, listed } from './store-here.ts';
 import type { Listed } from './store-here.ts';
+
+const STORE_COMMAND_NAMES = (await loadPublicCommands())
+  .filter(({ group }) => group === STORES)
+  .map(({ name }) => name);
 
 describe('a backup store on the command line', () => {
   test('takes snapshots of a database under a writer, and gives each back as it was', async (t) => {

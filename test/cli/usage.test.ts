@@ -4,6 +4,8 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { exitStatusOf } from '../../src/cli/exit.ts';
+import { loadPublicCommands } from '../../src/cli/command-files.ts';
+import { commandHelp } from '../../src/cli/help.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 import { PROGRAM, folderState, jsonLines, sqlsync } from './command.ts';
@@ -24,6 +26,49 @@ describe('sqlsync --help', () => {
     for (const name of options.split(' ')) assert.match(stdout, new RegExp(`--${name}\\b`), name);
     for (const hidden of ['agent', 'build-binding'])
       assert.doesNotMatch(stdout, new RegExp(`sqlsync ${hidden}`));
+    for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
+    const order = [
+      'Examples',
+      'Databases',
+      'Backups with history',
+      'Copying',
+      'Jobs',
+      'Connection',
+      'Output',
+    ];
+    const places = order.map((heading) => stdout.indexOf(`\n${heading}:\n`));
+    assert.deepEqual(
+      places.toSorted((a, b) => a - b),
+      places,
+      'its order',
+    );
+    assert.ok(places.every((place) => place !== -1));
+  });
+
+  test('shows every option of every command, with what the command line takes', async () => {
+    for (const command of await loadPublicCommands()) {
+      const help = commandHelp(command, 80);
+      assert.match(help, new RegExp(`^sqlsync ${command.name}\\b`));
+      for (const [name, option] of Object.entries(command.options)) {
+        const { alias, value, choices } = option;
+        const letter = alias === undefined ? ' {4}' : `-${alias}, `;
+        const taken = choices?.join('\\|') ?? value;
+        assert.match(
+          help,
+          new RegExp(`^ {2}${letter}--${name}${taken === undefined ? '' : ` ${taken}`}( |$)`, 'm'),
+          `${command.name} --${name}`,
+        );
+        assert.match(option.describe, /\S/);
+      }
+    }
+  });
+
+  test('is short, on stderr and with status 2, where there are no arguments', async () => {
+    const { status, stdout, stderr } = await sqlsync([]);
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(stderr, /^sqlsync ORIGIN REPLICA\n/);
+    assert.match(stderr, /sqlsync --help/);
+    assert.ok(stderr.split('\n').length < 15);
   });
 
   test('shows those of verify for that command', async () => {
@@ -34,15 +79,16 @@ describe('sqlsync --help', () => {
   });
 });
 
-test('sqlsync --version prints the version of the package, and nothing else', async () => {
-  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
-  assert.deepEqual(await sqlsync(['--version']), {
-    status: 0,
-    signal: null,
-    stdout: `${version}\n`,
-    stderr: '',
+for (const option of ['--version', '-V'])
+  test(`sqlsync ${option} prints the version of the package, and nothing else`, async () => {
+    const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+    assert.deepEqual(await sqlsync([option]), {
+      status: 0,
+      signal: null,
+      stdout: `${version}\n`,
+      stderr: '',
+    });
   });
-});
 
 describe('options in any place', () => {
   test('before a command are its own, with their values and without', async (t) => {
@@ -72,6 +118,65 @@ describe('options in any place', () => {
   });
 });
 
+test('a letter takes its value with and without a space or =', async (t) => {
+  const folder = tempDir(t);
+  smallDatabase(join(folder, 'a.db'), { rows: 20 });
+  for (const options of [['-Jnone'], ['-J=none'], ['-J', 'none'], ['-nessh'], ['-vF./ssh'], ['-Fno=ne']]) {
+    const { status, stderr } = await sqlsync([...options, 'a.db', 'b.db'], { cwd: folder });
+    assert.deepEqual([status, stderr], [0, ''], options.join(' '));
+  }
+  const { stderr } = await sqlsync(['-vpssh', 'a.db', 'b.db'], { cwd: folder });
+  assert.match(stderr, /--port: "ssh" is not/);
+});
+
+describe('the command sync', () => {
+  test('may be named', async (t) => {
+    const folder = tempDir(t);
+    smallDatabase(join(folder, 'a.db'), { rows: 20 });
+    for (const args of [
+      ['sync', 'a.db', 'b.db'],
+      ['-q', 'sync', 'a.db', 'b.db'],
+      ['a.db', 'sync'],
+    ]) {
+      const { status, stderr } = await sqlsync(args, { cwd: folder });
+      assert.deepEqual([status, stderr], [0, '']);
+    }
+  });
+
+  test('is not meant by a path, nor after --', async (t) => {
+    const folder = tempDir(t);
+    for (const name of ['sync', 'copy']) smallDatabase(join(folder, name), { rows: 20 });
+    for (const args of [
+      ['./sync', 'b.db'],
+      ['--', 'sync', 'c.db'],
+      ['./copy', 'd.db'],
+      ['--', 'copy', 'e.db'],
+    ]) {
+      const { status, stderr } = await sqlsync(args, { cwd: folder });
+      assert.deepEqual([status, stderr], [0, '']);
+    }
+  });
+
+  test('says how to name a database that is called as a command is', async (t) => {
+    const folder = tempDir(t);
+    for (const [name, ...args] of [
+      ['sync', 'b.db'],
+      ['verify', 'b.db'],
+      ['setup', 'ftp://b.db'],
+      ['setup', 'b.db', 'c.db', 'd.db'],
+      ['completion', 'b.db'],
+      ['diff', 'b.db'],
+      ['status', 'b.db'],
+      ['doctor'],
+    ] as const) {
+      writeFileSync(join(folder, name), '');
+      const { status, stderr } = await sqlsync([name, ...args], { cwd: folder });
+      assert.match(stderr, new RegExp(`\\[USAGE\\]\n.*called ${name} is \\./${name}\\.`));
+      assert.equal(status, 2);
+    }
+  });
+});
+
 describe('completion', () => {
   async function complete(...words: string[]): Promise<string[]> {
     const { status, stdout, stderr } = await sqlsync(['--get-yargs-completions', 'sqlsync', ...words]);
@@ -98,7 +203,7 @@ describe('completion', () => {
   test('offers a command where its first letters stand first', async () => {
     assert.deepEqual(await complete('ver'), ['verify', ':files']);
     assert.deepEqual(await complete('--json', 'co'), ['completion', ':files']);
-    assert.deepEqual(await complete('s'), ['setup', 'snapshots', 'stats', ':files']);
+    assert.deepEqual(await complete('s'), ['sync', 'setup', 'snapshots', 'stats', ':files']);
     assert.deepEqual(await complete('a.db', 'v'), [':files']);
   });
 
@@ -169,9 +274,17 @@ test('sqlsync completion prints a script that a shell takes', async () => {
 
 describe('a command line that is wrong', () => {
   for (const [args, says] of [
-    [[], /Not enough|missing|need/i],
     [['a.db'], /Not enough|missing|need/i],
-    [['verify', 'a.db'], /Not enough|missing|need/i],
+    [['verify', 'a.db'], /expected <a> <b> but got 1, need at least 2/],
+    [['sync', 'a.db'], /expected <origin> <replica> but got 1/],
+    ...'follow run copy key status config doctor mount tag'
+      .split(' ')
+      .map((name): [string[], RegExp] => [
+        [name, 'b.db'],
+        new RegExp(`"${name}" is reserved for a command to come.*\\n.* is \\./${name}`),
+      ]),
+    [['a.db', 'b.db', '--json=perhaps'], /--json=perhaps/],
+    [['completion', 'tcsh'], /no completion for tcsh/],
     [['a.db', 'b.db', 'c.db'], /c\.db/],
     [['a.db', 'b.db', '--no-such-option'], /such-option/i],
     [['a.db', 'b.db', '-Z'], /Z/],

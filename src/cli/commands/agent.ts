@@ -6,15 +6,20 @@ import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { parseDuration } from '../quantities.ts';
+import { defineCommand } from '../command.ts';
+import type { ArgumentsOf, Command } from '../command.ts';
 
-export interface AgentArguments {
-  readonly restrict?: string | undefined;
-  readonly readOnly?: boolean;
-  readonly writeOnly?: boolean;
-  readonly allowCreate?: boolean;
-  readonly timeout?: string | undefined;
-  readonly maxTime?: string | undefined;
-}
+/** For a forced command in authorized_keys. */
+const OPTIONS = {
+  restrict: { value: 'DIR', describe: 'Only databases inside this folder' },
+  'read-only': { describe: 'Serve origins only: nothing is ever written' },
+  'write-only': { describe: 'Write replicas only: no database can be fetched' },
+  'allow-create': { describe: 'Replicas that do not exist may be made' },
+  timeout: { value: 'T', describe: 'Time that the other side may take to say what it wants' },
+  'max-time': { value: 'T', describe: 'Time that one database may take, whatever is asked for' },
+} as const;
+
+type Arguments = Partial<ArgumentsOf<'', typeof OPTIONS>>;
 
 /** How long the last words may take to leave: a connection that was given up may take none. */
 const LAST_WORDS_MS = 2000;
@@ -24,7 +29,7 @@ const LAST_WORDS_MS = 2000;
  * printed here. As the forced command of a key it is all that the key can start: what the client asks sshd to run
  * (SSH_ORIGINAL_COMMAND) is not looked at. Throws SqlsyncError USAGE.
  */
-export async function runAgentCommand(args: AgentArguments): Promise<number> {
+export async function runAgentCommand(args: Arguments): Promise<number> {
   const restriction = restrictionOf(args);
   const { timeout, maxTime } = args;
   const idleTimeoutMs =
@@ -63,7 +68,7 @@ function endSoon(): void {
 }
 
 /** A flag that would restrict nothing is a mistake, and must not pass for a restriction. */
-function restrictionOf(args: AgentArguments): Restriction | undefined {
+function restrictionOf(args: Arguments): Restriction | undefined {
   const { restrict: folder, readOnly = false, writeOnly = false, allowCreate = false } = args;
   if (folder === undefined) {
     if (!readOnly && !writeOnly && !allowCreate) return undefined;
@@ -94,3 +99,12 @@ function standardStreams(): Transport {
     terminate: () => process.stdin.destroy(),
   };
 }
+
+export const command: Command = defineCommand({
+  name: 'agent',
+  usage: '',
+  describe: 'The far side of a connection, on stdin and stdout',
+  operands: {},
+  options: OPTIONS,
+  run: runAgentCommand,
+});

@@ -1,5 +1,4 @@
 import { hostname } from 'node:os';
-import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { runBackup } from '../../backup/copy/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import { planForget } from '../../backup/prune/plan-forget.ts';
@@ -7,6 +6,7 @@ import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
 import { DEFAULT_GROUPING, groupSnapshots } from '../../backup/prune/retention.ts';
 import type { Grouping, RetentionPolicy } from '../../backup/prune/retention.ts';
 import type { PruneSummary } from '../../backup/types.ts';
+import { keepYoungGenerationSmall } from '../../backup/young-generation.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { parseLocation } from '../../transport/location.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
@@ -14,80 +14,89 @@ import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { counted, formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
 import type { Copies, Copy, CopyLabels } from '../job/copies.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
-import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
-import { groupingOf, policyOf } from '../store/keep-policy.ts';
-import type { KeepArguments } from '../store/keep-policy.ts';
+import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
-import { explainName, openStoreAt, refuseSwapped, storeFolder } from '../store/store-command.ts';
+import { STORES, explainName, openStoreAt, refuseSwapped, storeFolder } from '../store/store-command.ts';
 import { parsePercent } from '../quantities.ts';
-import { outputOf, remoteOptionsOf } from './common-options.ts';
-import type { CommonArguments } from './common-options.ts';
+import { outputOf, remoteOptionsOf } from '../common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
-export interface BackupArguments extends CommonArguments, JobArguments, KeepArguments {
-  /** Origins, and last the store. */
-  readonly places: string[];
-  readonly tag?: string[] | undefined;
-  readonly host?: string | undefined;
-  readonly verify: boolean;
-  readonly maxShrink?: string | undefined;
-  readonly prune: boolean;
-  readonly compress: 'auto' | 'zstd' | 'none';
-  readonly hash: HashAlgorithm;
-}
+/** `sqlsync backup ORIGIN… STORE`; returns the exit status. */
+export const command: Command = defineCommand({
+  name: 'backup',
+  usage: '<places..>',
+  describe: 'Add snapshots of databases to a store: backup ORIGIN… STORE; quoted, ORIGIN may be a pattern',
+  operands: { places: 'Databases, each a path or [user@]host:path, and last the store' },
+  options: {
+    tag: { array: true, value: 'TAG', describe: 'Tag of the new snapshots; may be given several times' },
+    host: { value: 'NAME', describe: 'Host that the snapshots are said to be of' },
+    verify: { describe: 'Restore each new snapshot to a temporary file and compare it with the origin' },
+    'max-shrink': SYNC_OPTIONS['max-shrink'],
+    prune: { describe: 'Then remove what no snapshot needs any more' },
+    ...KEEP_OPTIONS,
+    compress: SYNC_OPTIONS.compress,
+    hash: SYNC_OPTIONS.hash,
+    ...JOB_OPTIONS,
+    ...CONNECTION_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  async run(args) {
+    keepYoungGenerationSmall();
+    const output = outputOf(args);
+    try {
+      const [store, ...reversed] = args.places.toReversed();
+      const given = reversed.toReversed();
+      if (store === undefined || given.length === 0) {
+        throw new SqlsyncError('USAGE', 'expected one database or more, and a store', {
+          hint: 'sqlsync backup ORIGIN… STORE. A database that is called backup is ./backup.',
+        });
+      }
+      refuseSwapped(store, given, 'sqlsync backup ORIGIN… STORE');
+      const { maxTimeMs, ...remote } = remoteOptionsOf(args);
+      const { host, verify, compress, hash } = args;
+      const tags = [...new Set((args.tag ?? []).flatMap((list) => list.split(',')))].filter(
+        (tag) => tag !== '',
+      );
+      const { maxShrink } = args;
+      const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
+      const modes = { host, verify, compress, hash, maxShrinkPercent };
+      const options = { store: storeFolder(store), tags, ...modes, ...remote };
+      const policy = policyOf(args);
+      const groupBy = groupingOf(args);
+      return await runJob({
+        name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
+        expected: given.map((origin) => labelsOf(origin, store)),
+        options: jobOptionsOf(args, false),
+        output,
+        explain: (failure) => explainName('backup', failure),
+        run: (interruption, copies) =>
+          withMaxTime(maxTimeMs, interruption, async (signal) => {
+            const done = await backUpAll({ options, output, signal, copies }, given);
+            const tidied = await tidy(
+              policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
+              { store, policy, groupBy, prune: args.prune, signal },
+            );
+            say(output, done, tidied);
+          }),
+      });
+    } catch (error) {
+      const failure = toSqlsyncError(error);
+      output.error(failure);
+      return exitStatusOf(failure.code);
+    }
+  },
+});
 
 interface Failure {
   readonly origin: string;
   readonly error: SqlsyncError;
-}
-
-/** `sqlsync backup ORIGIN… STORE`; returns the exit status. */
-export async function runBackupCommand(args: BackupArguments): Promise<number> {
-  const output = outputOf(args);
-  try {
-    const [store, ...reversed] = args.places.toReversed();
-    const given = reversed.toReversed();
-    if (store === undefined || given.length === 0) {
-      throw new SqlsyncError('USAGE', 'expected one database or more, and a store', {
-        hint: 'sqlsync backup ORIGIN… STORE. A database that is called backup is ./backup.',
-      });
-    }
-    refuseSwapped(store, given, 'sqlsync backup ORIGIN… STORE');
-    const { maxTimeMs, ...remote } = remoteOptionsOf(args);
-    const { host, verify, compress, hash } = args;
-    const tags = [...new Set((args.tag ?? []).flatMap((list) => list.split(',')))].filter(
-      (tag) => tag !== '',
-    );
-    const { maxShrink } = args;
-    const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
-    const modes = { host, verify, compress, hash, maxShrinkPercent };
-    const options = { store: storeFolder(store), tags, ...modes, ...remote };
-    const policy = policyOf(args);
-    const groupBy = groupingOf(args);
-    return await runJob({
-      name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
-      expected: given.map((origin) => labelsOf(origin, store)),
-      options: jobOptionsOf(args, false),
-      output,
-      explain: (failure) => explainName('backup', failure),
-      run: (interruption, copies) =>
-        withMaxTime(maxTimeMs, interruption, async (signal) => {
-          const done = await backUpAll({ options, output, signal, copies }, given);
-          const tidied = await tidy(
-            policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
-            { store, policy, groupBy, prune: args.prune, signal },
-          );
-          say(output, done, tidied);
-        }),
-    });
-  } catch (error) {
-    const failure = toSqlsyncError(error);
-    output.error(failure);
-    return exitStatusOf(failure.code);
-  }
 }
 
 interface BackupRun {

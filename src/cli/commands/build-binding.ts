@@ -1,8 +1,16 @@
 import { buildBinding } from '../../sqlite/build-binding.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 import { EXIT_OK } from '../exit.ts';
 
-/** `sqlsync build-binding`: compiles the native binding where the package has none for this platform. */
-export async function runBuildBindingCommand(): Promise<number> {
-  await buildBinding();
-  return EXIT_OK;
-}
+export const command: Command = defineCommand({
+  name: 'build-binding',
+  usage: '',
+  describe: 'Compile the native binding where the package has none for this platform',
+  operands: {},
+  options: {},
+  async run() {
+    await buildBinding();
+    return EXIT_OK;
+  },
+});

@@ -3,51 +3,67 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { counted, formatBytes, formatPages } from '../format.ts';
 import { canonicalLocation } from '../job/job.ts';
-import type { JobArguments } from '../job/job.ts';
 import { parseSize } from '../quantities.ts';
-import { openStoreAt, runStoreJob } from '../store/store-command.ts';
+import { STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
-import type { OutputArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
-
-export interface CheckArguments extends OutputArguments, JobArguments {
-  readonly store: string;
-  readonly readData: boolean;
-  readonly readDataSubset?: string | undefined;
-}
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
 /** `sqlsync check STORE`; returns the exit status: that of a damaged store where it found something. */
-export function runCheckCommand(args: CheckArguments): Promise<number> {
-  const labels = { command: 'check', store: args.store };
-  return runStoreJob(
-    'check',
-    { ...args, dryRun: false },
-    {
-      name: () => ['check', canonicalLocation(args.store)],
-      expected: [labels],
-      async work(output, options, copies) {
-        const startedAt = performance.now();
-        const subset = subsetOf(args.readDataSubset);
-        const store = await openStoreAt(args.store);
-        const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
-        const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
-        output.json({ type: 'summary', ...summary });
-        output.result(describe(args.store, summary));
-        // The exit status alone would tell nobody who was quiet.
-        if (!isSound && output.options.verbosity === 'quiet' && !output.options.json) {
-          const { problems, damaged } = summary;
-          throw new SqlsyncError(
-            'STORE_DAMAGED',
-            `${args.store}: ${counted(problems.length, 'problem')}, ${counted(damaged.length, 'snapshot')} damaged`,
-            { hint: '`sqlsync check` without -q says what.' },
-          );
-        }
-        const exitStatus = isSound ? EXIT_OK : exitStatusOf('STORE_DAMAGED');
-        copies.report({ labels, exitStatus, durationMs: performance.now() - startedAt, figures: undefined });
-      },
+export const command: Command = defineCommand({
+  name: 'check',
+  usage: '<store>',
+  describe: 'Look for damage in a store',
+  operands: { store: STORE_OPERAND },
+  options: {
+    'read-data': { describe: 'Read and check all data, not only records and trees' },
+    'read-data-subset': {
+      value: 'PART',
+      describe: 'Read only this part of the data: 1/7 … 7/7; or so much, chosen at random: 5%, 500M',
     },
-  );
-}
+    ...JOB_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run(args) {
+    const labels = { command: 'check', store: args.store };
+    return runStoreJob(
+      'check',
+      { ...args, dryRun: false },
+      {
+        name: () => ['check', canonicalLocation(args.store)],
+        expected: [labels],
+        async work(output, options, copies) {
+          const startedAt = performance.now();
+          const subset = subsetOf(args.readDataSubset);
+          const store = await openStoreAt(args.store);
+          const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
+          const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
+          output.json({ type: 'summary', ...summary });
+          output.result(describe(args.store, summary));
+          // The exit status alone would tell nobody who was quiet.
+          if (!isSound && output.options.verbosity === 'quiet' && !output.options.json) {
+            const { problems, damaged } = summary;
+            throw new SqlsyncError(
+              'STORE_DAMAGED',
+              `${args.store}: ${counted(problems.length, 'problem')}, ${counted(damaged.length, 'snapshot')} damaged`,
+              { hint: '`sqlsync check` without -q says what.' },
+            );
+          }
+          const exitStatus = isSound ? EXIT_OK : exitStatusOf('STORE_DAMAGED');
+          copies.report({
+            labels,
+            exitStatus,
+            durationMs: performance.now() - startedAt,
+            figures: undefined,
+          });
+        },
+      },
+    );
+  },
+});
 
 /** Throws SqlsyncError USAGE. */
 function subsetOf(text: string | undefined): DataSubset | undefined {

@@ -4,42 +4,52 @@ import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK } from '../exit.ts';
 import { describeRanges, formatBytes, formatPages } from '../format.ts';
-import { chooseSnapshot, namesById, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import {
+  DATABASE_OPTIONS,
+  chooseSnapshot,
+  namesById,
+  parseSnapshotReference,
+} from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
-import type { OutputArguments } from './common-options.ts';
+import { STORES, openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
-
-export interface DiffArguments extends OutputArguments {
-  readonly a: string;
-  readonly b: string;
-  readonly host?: string | undefined;
-  readonly path?: string | undefined;
-}
+import { OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
 /** `sqlsync diff STORE#A [STORE]#B`; returns the exit status, 0 also where they differ. */
-export function runDiffCommand(args: DiffArguments): Promise<number> {
-  return runStoreCommand('diff', args, async (output, options) => {
-    const first = parseSnapshotReference(args.a);
-    const second = parseSnapshotReference(args.b);
-    if (second.store !== '' && resolve(first.store) !== resolve(second.store)) {
-      throw new SqlsyncError(
-        'USAGE',
-        `${first.store} and ${second.store} are two stores; expected snapshots of one`,
-        {
-          hint: 'Write `sqlsync diff STORE#ID #ID`; databases are compared by `sqlsync verify`.',
-        },
-      );
-    }
-    const store = await openStoreAt(first.store);
-    const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
-    const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
-    const diff = await store.diff(a, b, { owners: true, ...options });
-    output.json({ type: 'summary', a, b, ...diff });
-    output.result(describe(a, b, diff));
-    return EXIT_OK;
-  });
-}
+export const command: Command = defineCommand({
+  name: 'diff',
+  usage: '<a> <b>',
+  describe: 'Say which pages, tables and indexes differ between two snapshots: STORE#ID #ID',
+  operands: { a: 'STORE#ID', b: 'STORE#ID, or #ID of the same store' },
+  options: {
+    ...DATABASE_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreCommand('diff', args, async (output, options) => {
+      const first = parseSnapshotReference(args.a);
+      const second = parseSnapshotReference(args.b);
+      if (second.store !== '' && resolve(first.store) !== resolve(second.store)) {
+        throw new SqlsyncError(
+          'USAGE',
+          `${first.store} and ${second.store} are two stores; expected snapshots of one`,
+          {
+            hint: 'Write `sqlsync diff STORE#ID #ID`; databases are compared by `sqlsync verify`.',
+          },
+        );
+      }
+      const store = await openStoreAt(first.store);
+      const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
+      const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
+      const diff = await store.diff(a, b, { owners: true, ...options });
+      output.json({ type: 'summary', a, b, ...diff });
+      output.result(describe(a, b, diff));
+      return EXIT_OK;
+    }),
+});
 
 /** Where one of them is named by its id, the other one is of the same database, unless the filter or its id says otherwise. */
 function choosePair(

@@ -4,47 +4,53 @@ import { dumpSql } from '../../sqlite/dump/sql-dump.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { counted } from '../format.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
-import { runStoreCommand } from '../store/store-command.ts';
-import type { OutputArguments } from './common-options.ts';
+import { SNAPSHOT_OPERAND, STORES, runStoreCommand } from '../store/store-command.ts';
+import { OUTPUT_OPTIONS } from '../options.ts';
+import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
-export interface DumpArguments extends OutputArguments {
-  readonly snapshot: string;
-  readonly tables?: string[] | undefined;
-  readonly host?: string | undefined;
-  readonly path?: string | undefined;
-}
+/** `sqlsync dump STORE[#WHICH] [TABLE…]`: SQL on stdout; returns the exit status. */
+export const command: Command = defineCommand({
+  name: 'dump',
+  usage: '<snapshot> [tables..]',
+  describe: 'Print a snapshot, or some tables of it, as SQL',
+  operands: { snapshot: SNAPSHOT_OPERAND, tables: 'Names of tables; without any, everything' },
+  options: {
+    ...DATABASE_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreCommand('dump', args, (output, options) =>
+      withSnapshotCopy(args.snapshot, args, output, options, async (path, snapshot) => {
+        output.makeRoom();
+        const omissions: string[] = [];
+        const statements = dumpSql(path, args.tables ?? [], {
+          onOmission: (omission) => {
+            omissions.push(omission);
+            if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
+          },
+          onRemark: (remark) => output.warning(remark),
+        });
+        for (const chunk of chunksOf(statements)) {
+          throwIfAborted(options.signal);
+          if (!(await write(chunk, output.options.json))) return EXIT_OK;
+        }
+        const failure = omissions.length === 0 ? undefined : partial(omissions);
+        if (failure !== undefined) output.error(failure);
+        // Last: the dump came to its end.
+        output.json({ type: 'summary', snapshot, omissions });
+        return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
+      }),
+    ),
+});
 
 /** Characters that are gathered before they are written. */
 const CHUNK_LENGTH = 64 * 1024;
 
 /** Omissions that are shown; the dump has all of them. */
 const OMISSIONS_SHOWN = 20;
-
-/** `sqlsync dump STORE[#WHICH] [TABLE…]`: SQL on stdout; returns the exit status. */
-export function runDumpCommand(args: DumpArguments): Promise<number> {
-  return runStoreCommand('dump', args, (output, options) =>
-    withSnapshotCopy(args.snapshot, args, output, options, async (path, snapshot) => {
-      output.makeRoom();
-      const omissions: string[] = [];
-      const statements = dumpSql(path, args.tables ?? [], {
-        onOmission: (omission) => {
-          omissions.push(omission);
-          if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
-        },
-        onRemark: (remark) => output.warning(remark),
-      });
-      for (const chunk of chunksOf(statements)) {
-        throwIfAborted(options.signal);
-        if (!(await write(chunk, output.options.json))) return EXIT_OK;
-      }
-      const failure = omissions.length === 0 ? undefined : partial(omissions);
-      if (failure !== undefined) output.error(failure);
-      // Last: the dump came to its end.
-      output.json({ type: 'summary', snapshot, omissions });
-      return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
-    }),
-  );
-}
 
 function partial(omissions: readonly string[]): SqlsyncError {
   return new SqlsyncError(

@@ -4,30 +4,37 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { canonicalLocation } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
-import { groupingOf, policyOf } from '../store/keep-policy.ts';
-import type { KeepArguments } from '../store/keep-policy.ts';
-import { chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
-import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreJob } from '../store/store-command.ts';
-import type { StoreJobArguments } from '../store/store-command.ts';
+import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
+import { DATABASE_OPTIONS, TAG_OPTIONS, chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
+import { DRY_RUN, STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { ArgumentsOf, Command, Options } from '../command.ts';
 
-export interface ForgetArguments extends StoreJobArguments, KeepArguments, FilterArguments {
-  readonly store: string;
-  readonly ids?: string[] | undefined;
-  readonly prune: boolean;
-}
+const OPTIONS = {
+  'dry-run': DRY_RUN,
+  prune: { describe: 'Then remove what no snapshot needs any more' },
+  ...KEEP_OPTIONS,
+  ...DATABASE_OPTIONS,
+  ...TAG_OPTIONS,
+  'lock-wait': JOB_OPTIONS['lock-wait'],
+  ping: JOB_OPTIONS.ping,
+  ...OUTPUT_OPTIONS,
+} as const satisfies Options;
+
+type Arguments = ArgumentsOf<'<store> [ids..]', typeof OPTIONS>;
 
 /** `sqlsync forget STORE [ID…] --keep-…`; returns the exit status. */
-export function runForgetCommand(args: ForgetArguments): Promise<number> {
+function run(args: Arguments): Promise<number> {
   return runStoreJob('forget', args, {
     name: () => ['forget', canonicalLocation(args.store)],
     work: (output, options) => forget(args, output, options),
   });
 }
 
-async function forget(args: ForgetArguments, output: Output, options: StoreCallOptions): Promise<void> {
+async function forget(args: Arguments, output: Output, options: StoreCallOptions): Promise<void> {
   const policy = policyOf(args);
   const ids = args.ids ?? [];
   if ((policy === undefined) === (ids.length === 0)) {
@@ -107,3 +114,13 @@ function describeNamed(named: readonly NamedSnapshot[], dryRun: boolean): string
     { title: '', cell: () => (dryRun ? 'would be removed' : 'removed') },
   ]);
 }
+
+export const command: Command = defineCommand({
+  name: 'forget',
+  usage: '<store> [ids..]',
+  describe: 'Take snapshots away, by a policy or by their ids',
+  operands: { store: STORE_OPERAND, ids: 'Ids of snapshots, or how they begin' },
+  options: OPTIONS,
+  group: STORES,
+  run,
+});

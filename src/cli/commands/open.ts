@@ -3,32 +3,42 @@ import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
-import { runStoreCommand } from '../store/store-command.ts';
-import type { OutputArguments } from './common-options.ts';
-
-export interface OpenArguments extends OutputArguments {
-  readonly snapshot: string;
-  readonly sql?: string | undefined;
-  readonly host?: string | undefined;
-  readonly path?: string | undefined;
-  readonly exec: string;
-}
+import { SNAPSHOT_OPERAND, STORES, runStoreCommand } from '../store/store-command.ts';
+import { OUTPUT_OPTIONS } from '../options.ts';
+import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
 /** `sqlsync open STORE[#WHICH] [SQL]`; returns the exit status of what was run on the copy. */
-export function runOpenCommand(args: OpenArguments): Promise<number> {
-  return runStoreCommand('open', args, async (output, options) => {
-    const [program, ...words] = splitCommand(args.exec);
-    return withSnapshotCopy(args.snapshot, args, output, options, (path, snapshot) => {
-      output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
-      output.makeRoom();
-      const sql = args.sql === undefined ? [] : [args.sql];
-      return run(program, [...words, path, ...sql]);
-    });
-  });
-}
+export const command: Command = defineCommand({
+  name: 'open',
+  usage: '<snapshot> [sql]',
+  describe: 'Query a snapshot with sqlite3, in a temporary copy',
+  operands: { snapshot: SNAPSHOT_OPERAND, sql: 'SQL to run; without it, sqlite3 asks for it' },
+  options: {
+    ...DATABASE_OPTIONS,
+    exec: {
+      value: 'COMMAND',
+      default: 'sqlite3 -readonly',
+      describe: 'What to run on the copy; its path is added, then SQL',
+    },
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreCommand('open', args, async (output, options) => {
+      const [program, ...words] = splitCommand(args.exec);
+      return withSnapshotCopy(args.snapshot, args, output, options, (path, snapshot) => {
+        output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
+        output.makeRoom();
+        const sql = args.sql === undefined ? [] : [args.sql];
+        return start(program, [...words, path, ...sql]);
+      });
+    }),
+});
 
 /** It has the terminal, and its signals: what ends it does not end us before the copy is removed. */
-function run(program: string, words: readonly string[]): Promise<number> {
+function start(program: string, words: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, words, { stdio: 'inherit' });
     child.on('error', (error) => {

@@ -1,32 +1,49 @@
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { parseDuration } from '../quantities.ts';
 import { canonicalLocation } from '../job/job.ts';
-import type { StoreJobArguments } from '../store/store-command.ts';
 import { reportPrune } from '../store/describe-forget.ts';
-import { openStoreAt, runStoreJob } from '../store/store-command.ts';
-
-export interface PruneArguments extends StoreJobArguments {
-  readonly store: string;
-  readonly dryRun: boolean;
-  readonly grace?: string | undefined;
-  readonly maxUnused?: string | undefined;
-}
+import { DRY_RUN, STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
 /** `sqlsync prune STORE`; returns the exit status. */
-export function runPruneCommand(args: PruneArguments): Promise<number> {
-  return runStoreJob('prune', args, {
-    name: () => ['prune', canonicalLocation(args.store)],
-    work: async (output, options) => {
-      const { dryRun, grace } = args;
-      const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
-      const maxUnusedRatio = ratioOf(args.maxUnused);
-      const store = await openStoreAt(args.store);
-      const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
-      output.json({ type: 'summary', ...summary });
-      reportPrune(output, summary, graceSeconds);
+export const command: Command = defineCommand({
+  name: 'prune',
+  usage: '<store>',
+  describe: 'Remove from a store what no snapshot needs any more',
+  operands: { store: STORE_OPERAND },
+  options: {
+    'dry-run': DRY_RUN,
+    'max-unused': {
+      value: 'N%',
+      describe:
+        'Part of a pack that may be garbage before what is needed of it is copied (default 20%), or unlimited',
     },
-  });
-}
+    grace: {
+      value: 'T',
+      describe:
+        'Grace period of this run, less than that of the store (0: delete at once); only while nothing else uses the store',
+    },
+    'lock-wait': JOB_OPTIONS['lock-wait'],
+    ping: JOB_OPTIONS.ping,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreJob('prune', args, {
+      name: () => ['prune', canonicalLocation(args.store)],
+      work: async (output, options) => {
+        const { dryRun, grace } = args;
+        const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
+        const maxUnusedRatio = ratioOf(args.maxUnused);
+        const store = await openStoreAt(args.store);
+        const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
+        output.json({ type: 'summary', ...summary });
+        reportPrune(output, summary, graceSeconds);
+      },
+    }),
+});
 
 /** `5%` or `5`, as restic has it; and `unlimited`. Throws SqlsyncError USAGE. */
 function ratioOf(text: string | undefined): number | undefined {

@@ -3,40 +3,50 @@ import type { LostSnapshot, RepairSummary } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatCount, formatDuration, formatPages } from '../format.ts';
-import { runStoreCommand, storeFolder } from '../store/store-command.ts';
+import { DRY_RUN, STORES, STORE_OPERAND, runStoreCommand, storeFolder } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
-import type { OutputArguments } from './common-options.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
-
-export interface RepairArguments extends OutputArguments {
-  readonly store: string;
-  readonly readData: boolean;
-  readonly forget: boolean;
-  readonly dryRun: boolean;
-}
+import { OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
 /** `sqlsync repair STORE`; returns the exit status: that of a damaged store where snapshots stay that cannot be restored. */
-export function runRepairCommand(args: RepairArguments): Promise<number> {
-  return runStoreCommand('repair', args, async (output, options) => {
-    const { readData, forget, dryRun } = args;
-    const summary = await repairStore(storeFolder(args.store), { readData, forget, dryRun, ...options });
-    output.json({ type: 'summary', ...summary });
-    output.result(describe(summary));
-    const left = summary.lost.length - summary.forgotten.length;
-    if (left === 0) return EXIT_OK;
-    // The exit status alone would tell nobody who was quiet.
-    if (output.options.verbosity === 'quiet' && !output.options.json) {
-      throw new SqlsyncError(
-        'STORE_DAMAGED',
-        `${args.store}: ${counted(left, 'snapshot')} cannot be restored`,
-        {
-          hint: '`sqlsync repair --dry-run` without -q says which.',
-        },
-      );
-    }
-    return exitStatusOf('STORE_DAMAGED');
-  });
-}
+export const command: Command = defineCommand({
+  name: 'repair',
+  usage: '<store>',
+  describe: 'Make a damaged store usable again',
+  operands: { store: STORE_OPERAND },
+  options: {
+    'dry-run': DRY_RUN,
+    'read-data': {
+      describe:
+        'Read all data, and give up the packs that have changed, not only those that are missing or cut',
+    },
+    forget: { describe: 'Forget the snapshots that cannot be restored whole' },
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreCommand('repair', args, async (output, options) => {
+      const { readData, forget, dryRun } = args;
+      const summary = await repairStore(storeFolder(args.store), { readData, forget, dryRun, ...options });
+      output.json({ type: 'summary', ...summary });
+      output.result(describe(summary));
+      const left = summary.lost.length - summary.forgotten.length;
+      if (left === 0) return EXIT_OK;
+      // The exit status alone would tell nobody who was quiet.
+      if (output.options.verbosity === 'quiet' && !output.options.json) {
+        throw new SqlsyncError(
+          'STORE_DAMAGED',
+          `${args.store}: ${counted(left, 'snapshot')} cannot be restored`,
+          {
+            hint: '`sqlsync repair --dry-run` without -q says which.',
+          },
+        );
+      }
+      return exitStatusOf('STORE_DAMAGED');
+    }),
+});
 
 function describe(summary: RepairSummary): string {
   const { dryRun, lost, forgotten, packsDamaged } = summary;

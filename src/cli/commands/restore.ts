@@ -1,4 +1,3 @@
-import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { runRestore } from '../../backup/restore/restore.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
@@ -8,66 +7,84 @@ import { SqlsyncError } from '../../errors.ts';
 import { exitStatusOf } from '../exit.ts';
 import { formatBytes, formatDuration, formatPages } from '../format.ts';
 import { canonicalLocation } from '../job/job.ts';
-import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
-import { chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
-import { openStoreAt, refuseSwapped, runStoreJob, storeFolder } from '../store/store-command.ts';
-import { remoteOptionsOf } from './common-options.ts';
-import type { CommonArguments } from './common-options.ts';
+import { DATABASE_OPTIONS, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import {
+  DRY_RUN,
+  SNAPSHOT_OPERAND,
+  STORES,
+  openStoreAt,
+  refuseSwapped,
+  runStoreJob,
+  storeFolder,
+} from '../store/store-command.ts';
+import { remoteOptionsOf } from '../common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
-
-export interface RestoreArguments extends CommonArguments, Pick<JobArguments, 'ping'> {
-  readonly snapshot: string;
-  readonly target: string;
-  readonly host?: string | undefined;
-  readonly path?: string | undefined;
-  readonly dryRun: boolean;
-  readonly overwrite: boolean;
-  readonly replace: boolean;
-  readonly followLinks: boolean;
-  readonly salvage: boolean;
-  readonly compress: 'auto' | 'zstd' | 'none';
-  readonly hash: HashAlgorithm;
-}
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
-export function runRestoreCommand(args: RestoreArguments): Promise<number> {
-  const { target, dryRun, overwrite, replace, followLinks, salvage, compress, hash } = args;
-  return runStoreJob('restore', args, {
-    name: () => ['restore', args.snapshot, canonicalLocation(target)],
-    async work(output, { signal: interruption }, copies) {
-      const { store: folder, which } = parseSnapshotReference(args.snapshot);
-      refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
-      const { maxTimeMs, ...remote } = remoteOptionsOf(args);
-      const store = await openStoreAt(folder);
-      const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
-        output.warning(warning),
-      );
-      const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
-      const listeners = copyListeners(output);
-      const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
-        runRestore({
-          store: storeFolder(folder),
-          snapshot,
-          target,
-          ...modes,
-          ...remote,
-          ...listeners,
-          signal,
-        }),
-      ).finally(() => listeners.end());
-      output.json({ type: 'summary', ...summary });
-      const { salvaged, durationMs } = summary;
-      if (salvaged === undefined) return output.result(describe(summary));
-      sayIncomplete(output, summary, salvaged);
-      const labels = { command: 'restore', target };
-      const exitStatus = exitStatusOf('SNAPSHOT_INCOMPLETE');
-      copies.report({ labels, exitStatus, durationMs, figures: undefined });
+export const command: Command = defineCommand({
+  name: 'restore',
+  usage: '<snapshot> <target>',
+  describe: 'Make TARGET the database of a snapshot: STORE[#ID|#latest|#TIME]',
+  operands: { snapshot: SNAPSHOT_OPERAND, target: 'Path or [user@]host:path' },
+  options: {
+    'dry-run': DRY_RUN,
+    overwrite: { describe: 'TARGET may be a database that is there (its content is lost)' },
+    replace: { describe: 'Replace a TARGET of another page size' },
+    'follow-links': { describe: 'Write TARGET also through a symbolic link, or under several hard links' },
+    salvage: {
+      describe:
+        'Where the store is damaged, write what is left of the snapshot to TARGET, a new file; status 24',
     },
-  });
-}
+    ...DATABASE_OPTIONS,
+    compress: SYNC_OPTIONS.compress,
+    hash: SYNC_OPTIONS.hash,
+    ping: JOB_OPTIONS.ping,
+    ...CONNECTION_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run(args) {
+    const { target, dryRun, overwrite, replace, followLinks, salvage, compress, hash } = args;
+    return runStoreJob('restore', args, {
+      name: () => ['restore', args.snapshot, canonicalLocation(target)],
+      async work(output, { signal: interruption }, copies) {
+        const { store: folder, which } = parseSnapshotReference(args.snapshot);
+        refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
+        const { maxTimeMs, ...remote } = remoteOptionsOf(args);
+        const store = await openStoreAt(folder);
+        const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
+          output.warning(warning),
+        );
+        const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
+        const listeners = copyListeners(output);
+        const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
+          runRestore({
+            store: storeFolder(folder),
+            snapshot,
+            target,
+            ...modes,
+            ...remote,
+            ...listeners,
+            signal,
+          }),
+        ).finally(() => listeners.end());
+        output.json({ type: 'summary', ...summary });
+        const { salvaged, durationMs } = summary;
+        if (salvaged === undefined) return output.result(describe(summary));
+        sayIncomplete(output, summary, salvaged);
+        const labels = { command: 'restore', target };
+        const exitStatus = exitStatusOf('SNAPSHOT_INCOMPLETE');
+        copies.report({ labels, exitStatus, durationMs, figures: undefined });
+      },
+    });
+  },
+});
 
 /** Says what the target lacks. */
 function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageReport): void {

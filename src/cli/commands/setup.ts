@@ -6,16 +6,20 @@ import { formatLocation, parseLocation } from '../../transport/location.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes } from '../format.ts';
 import { withInterruption } from '../signals.ts';
-import { outputOf, remoteOptionsOf } from './common-options.ts';
-import type { CommonArguments } from './common-options.ts';
+import { outputOf, remoteOptionsOf } from '../common-options.ts';
+import { CONNECTION_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
+import { hintAtDatabase, defineCommand } from '../command.ts';
+import type { ArgumentsOf, Command, Options } from '../command.ts';
 
-export interface SetupArguments extends CommonArguments {
-  readonly host: string;
-  readonly path?: string | undefined;
-}
+const OPTIONS = {
+  ...CONNECTION_OPTIONS,
+  ...OUTPUT_OPTIONS,
+} as const satisfies Options;
+
+type Arguments = ArgumentsOf<'<host> [path]', typeof OPTIONS>;
 
 /** `sqlsync setup HOST [PATH]`; returns the exit status: that of the first thing that is missing. */
-export async function runSetupCommand(args: SetupArguments): Promise<number> {
+async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   try {
     const location = locationOf(args);
@@ -35,14 +39,14 @@ export async function runSetupCommand(args: SetupArguments): Promise<number> {
       output.warning(`${host} is not ready yet: ${missing.name}: ${sanitizeLine(missing.detail, 1000)}`);
     return missing === undefined ? EXIT_OK : exitStatusOf(missing.code ?? 'CONNECT_FAILED');
   } catch (error) {
-    const failure = toSqlsyncError(error);
+    const failure = hintAtDatabase('setup', toSqlsyncError(error));
     output.error(failure);
     return exitStatusOf(failure.code);
   }
 }
 
 /** `HOST`, `HOST PATH` or `HOST:PATH`. Throws SqlsyncError USAGE. */
-function locationOf({ host, path }: SetupArguments): SshLocation {
+function locationOf({ host, path }: Arguments): SshLocation {
   const isPlain = !/^ssh:\/\//i.test(host) && !/:[^\]]*$/.test(host.replace(/^.*\]/, ']'));
   const location = isPlain || host.endsWith(':') ? parseHost(host.replace(/:$/, '')) : parseLocation(host);
   if (location.kind !== 'ssh') {
@@ -78,3 +82,16 @@ function describe(host: string, { ok, checks, link }: SetupReport): string {
   const verdict = ok ? `${host} is ready` : `${host} is not ready yet`;
   return [verdict, ...lines].join('\n');
 }
+
+export const command: Command = defineCommand({
+  name: 'setup',
+  usage: '<host> [path]',
+  describe: 'Check that a host can be the other side, and how fast the link is; changes nothing there',
+  operands: {
+    host: '[user@]host, or [user@]host:path',
+    path: 'Database or folder there that a sync would use',
+  },
+  options: OPTIONS,
+  group: 'Databases',
+  run,
+});

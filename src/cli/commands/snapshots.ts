@@ -3,16 +3,41 @@ import { dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../exit.ts';
 import { counted, formatBytes, formatCount } from '../format.ts';
-import { filterSnapshots } from '../store/snapshot-choice.ts';
-import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
+import { STORES, STORE_OPERAND, openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { formatTable } from '../table.ts';
 import type { Column } from '../table.ts';
-import type { OutputArguments } from './common-options.ts';
+import { OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { Command } from '../command.ts';
 
-export interface SnapshotsArguments extends OutputArguments, FilterArguments {
-  readonly store: string;
-}
+/** `sqlsync snapshots STORE`; returns the exit status. */
+export const command: Command = defineCommand({
+  name: 'snapshots',
+  usage: '<store>',
+  describe: 'List the snapshots of a store',
+  operands: { store: STORE_OPERAND },
+  options: {
+    ...DATABASE_OPTIONS,
+    ...TAG_OPTIONS,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreCommand('snapshots', args, async (output) => {
+      const store = await openStoreAt(args.store);
+      const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
+      const snapshots = filterSnapshots(all, args);
+      const datings = dateSnapshots(all);
+      const misdated = snapshots.flatMap(({ id }) => {
+        const doubt = datings.get(id)?.doubt;
+        return doubt === undefined ? [] : [{ id, doubt }];
+      });
+      output.json({ type: 'summary', snapshots, misdated });
+      output.result(describe(snapshots, new Map(misdated.map(({ id, doubt }) => [id, doubt]))));
+      return EXIT_OK;
+    }),
+});
 
 /** Digits of an id that are shown. */
 export const SHORT_ID_LENGTH = 8;
@@ -27,23 +52,6 @@ export const SNAPSHOT_COLUMNS: readonly Column<StoreSnapshot>[] = [
   { title: 'Added', isRight: true, cell: ({ statistics }) => formatBytes(statistics.bytesAdded) },
   { title: 'Path', cell: ({ path }) => path },
 ];
-
-/** `sqlsync snapshots STORE`; returns the exit status. */
-export function runSnapshotsCommand(args: SnapshotsArguments): Promise<number> {
-  return runStoreCommand('snapshots', args, async (output) => {
-    const store = await openStoreAt(args.store);
-    const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
-    const snapshots = filterSnapshots(all, args);
-    const datings = dateSnapshots(all);
-    const misdated = snapshots.flatMap(({ id }) => {
-      const doubt = datings.get(id)?.doubt;
-      return doubt === undefined ? [] : [{ id, doubt }];
-    });
-    output.json({ type: 'summary', snapshots, misdated });
-    output.result(describe(snapshots, new Map(misdated.map(({ id, doubt }) => [id, doubt]))));
-    return EXIT_OK;
-  });
-}
 
 function describe(
   snapshots: readonly StoreSnapshot[],

@@ -1,4 +1,3 @@
-import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
 import { runSync } from '../../sync/runs/sync.ts';
@@ -6,32 +5,25 @@ import type { SyncOptions, SyncSummary } from '../../sync/runs/sync.ts';
 import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
-import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { copyListeners } from '../progress.ts';
 import { parseDuration, parsePercent, parseSize, parseWholeNumber } from '../quantities.ts';
-import { outputOf, remoteOptionsOf } from './common-options.ts';
-import type { CommonArguments } from './common-options.ts';
+import { outputOf, remoteOptionsOf } from '../common-options.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { ArgumentsOf, Command, Options } from '../command.ts';
 
-export interface SyncArguments extends CommonArguments, JobArguments {
-  readonly origin: string;
-  readonly replica: string;
-  readonly dryRun: boolean;
-  readonly overwrite: boolean;
-  readonly replace: boolean;
-  readonly followLinks: boolean;
-  readonly check: boolean;
-  readonly compress: 'auto' | 'zstd' | 'none';
-  readonly hash: HashAlgorithm;
-  readonly reader: 'file' | 'dbpage';
-  readonly retry: string;
-  readonly maxSnapshot?: string | undefined;
-  readonly maxShrink?: string | undefined;
-  readonly maxWalGrowth?: string | undefined;
-}
+const OPTIONS = {
+  ...SYNC_OPTIONS,
+  ...JOB_OPTIONS,
+  ...CONNECTION_OPTIONS,
+  ...OUTPUT_OPTIONS,
+} as const satisfies Options;
+
+type Arguments = ArgumentsOf<'<origin> <replica>', typeof OPTIONS>;
 
 /** `sqlsync ORIGIN REPLICA`; returns the exit status. */
-export async function runSyncCommand(args: SyncArguments): Promise<number> {
+async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   const { origin, replica } = args;
   try {
@@ -87,7 +79,7 @@ function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError
   });
 }
 
-function optionsOf(args: SyncArguments): SyncOptions & { maxTimeMs: number | undefined } {
+function optionsOf(args: Arguments): SyncOptions & { maxTimeMs: number | undefined } {
   const { origin, replica, dryRun, overwrite, replace, followLinks, check, compress, hash, reader } = args;
   if (check && dryRun) {
     throw new SqlsyncError('USAGE', '--check and --dry-run exclude each other', {
@@ -110,7 +102,7 @@ function linkOptionsOf({
   maxSnapshot,
   maxWalGrowth,
   maxShrink,
-}: SyncArguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes' | 'maxShrinkPercent'> {
+}: Arguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes' | 'maxShrinkPercent'> {
   return {
     retries: parseWholeNumber('--retry', retry, RETRIES),
     ...(maxSnapshot === undefined ? {} : { maxSnapshotMs: parseDuration('--max-snapshot', maxSnapshot) }),
@@ -208,3 +200,13 @@ function headline({ outcome, origin, replica, created, resumed, pagesCompared }:
 function factor(value: number): string {
   return `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString('en-US')} times`;
 }
+
+export const command: Command = defineCommand({
+  name: 'sync',
+  usage: '<origin> <replica>',
+  describe: 'Copy ORIGIN to REPLICA; the name sync may be left out',
+  operands: { origin: 'Path or [user@]host:path', replica: 'Path or [user@]host:path' },
+  options: OPTIONS,
+  group: 'Databases',
+  run,
+});

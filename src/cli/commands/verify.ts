@@ -6,24 +6,32 @@ import type { VerifySummary } from '../../sync/runs/verify.ts';
 import { EXIT_DIFFERENT, exitStatusOf } from '../exit.ts';
 import { describeRanges, formatCount, formatDuration, formatPages } from '../format.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';
-import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
-import type { FilterArguments } from '../store/snapshot-choice.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { isStore } from '../store/store-command.ts';
-import { outputOf, remoteOptionsOf } from './common-options.ts';
-import type { CommonArguments } from './common-options.ts';
+import { outputOf, remoteOptionsOf } from '../common-options.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
+import { defineCommand } from '../command.ts';
+import type { ArgumentsOf, Command, Options } from '../command.ts';
 
-export interface VerifyArguments extends CommonArguments, FilterArguments, Pick<JobArguments, 'ping'> {
-  readonly a: string;
-  readonly b: string;
-}
+const OPTIONS = {
+  host: { value: 'NAME', describe: 'Of a store without #ID: only snapshots of this host' },
+  path: {
+    value: 'PATH',
+    describe: 'Of a store without #ID: only snapshots of this database, its path or how that ends',
+  },
+  ping: JOB_OPTIONS.ping,
+  ...CONNECTION_OPTIONS,
+  ...OUTPUT_OPTIONS,
+} as const satisfies Options;
+
+type Arguments = ArgumentsOf<'<a> <b>', typeof OPTIONS>;
 
 /** Ranges of pages shown without -v. */
 const MAX_RANGES_SHOWN = 8;
 
 /** `sqlsync verify A B`; returns the exit status. */
-export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
+async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   try {
     const { maxTimeMs, ...options } = remoteOptionsOf(args);
@@ -66,7 +74,7 @@ export async function runVerifyCommand(args: VerifyArguments): Promise<number> {
 
 /** Compares both sides, with a temporary copy in the place of a snapshot; the summary has them as the user named them. */
 async function withSides(
-  { a, b, ...filter }: VerifyArguments,
+  { a, b, ...filter }: Arguments,
   output: Output,
   signal: AbortSignal | undefined,
   compare: (a: string, b: string, copied: readonly string[]) => Promise<VerifySummary>,
@@ -121,3 +129,14 @@ function describe(summary: VerifySummary, output: Output): string {
   );
   return lines.join('\n');
 }
+
+export const command: Command = defineCommand({
+  name: 'verify',
+  usage: '<a> <b>',
+  describe:
+    'Compare two databases or snapshots (STORE#ID) and say which pages and tables differ; exits 0 when they are the same, 1 when not',
+  operands: { a: 'Path or [user@]host:path, or STORE#ID', b: 'Path or [user@]host:path, or STORE#ID' },
+  options: OPTIONS,
+  group: 'Databases',
+  run,
+});

@@ -3,6 +3,7 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import { parseDuration } from '../quantities.ts';
 import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import type { JobArguments } from '../options.ts';
 import type { Output } from '../output.ts';
 import { withInterruption } from '../signals.ts';
 import { lockJob } from './job-lock.ts';
@@ -12,13 +13,6 @@ import { writeMetrics } from './metrics.ts';
 import type { CopyRun } from './metrics.ts';
 import { parsePingUrl, ping } from './ping.ts';
 
-/** What a command that is run by cron or a timer can be asked for besides its work. */
-export interface JobArguments {
-  readonly lockWait?: string | undefined;
-  readonly ping?: string | undefined;
-  readonly metricsFile?: string | undefined;
-}
-
 export interface JobOptions {
   /** How long to wait for another run of the job, in milliseconds; undefined: runs may overlap. */
   readonly lockWaitMs: number | undefined;
@@ -27,7 +21,7 @@ export interface JobOptions {
 }
 
 /** Throws SqlsyncError USAGE. */
-export function jobOptionsOf(args: JobArguments, dryRun: boolean): JobOptions {
+export function jobOptionsOf(args: Partial<JobArguments>, dryRun: boolean): JobOptions {
   const { lockWait, ping: pingUrl, metricsFile } = args;
   if (dryRun && (pingUrl !== undefined || metricsFile !== undefined)) {
     const option = pingUrl === undefined ? '--metrics-file' : '--ping';

@@ -3,24 +3,45 @@ import type { CalendarSpan } from '../../backup/snapshots/calendar-time.ts';
 import { isEmptyPolicy } from '../../backup/prune/retention.ts';
 import type { Grouping, KeepCount, RetentionPolicy } from '../../backup/prune/retention.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import type { OptionValues } from '../command.ts';
 
-/** The `--keep-…` options as yargs gives them. */
-export interface KeepArguments {
-  readonly keepLast?: string | undefined;
-  readonly keepHourly?: string | undefined;
-  readonly keepDaily?: string | undefined;
-  readonly keepWeekly?: string | undefined;
-  readonly keepMonthly?: string | undefined;
-  readonly keepYearly?: string | undefined;
-  readonly keepWithin?: string | undefined;
-  readonly keepWithinHourly?: string | undefined;
-  readonly keepWithinDaily?: string | undefined;
-  readonly keepWithinWeekly?: string | undefined;
-  readonly keepWithinMonthly?: string | undefined;
-  readonly keepWithinYearly?: string | undefined;
-  readonly keepTag?: string[] | undefined;
-  readonly groupBy?: string | undefined;
-}
+/** restic's, with their meaning. */
+export const KEEP_OPTIONS = {
+  'keep-last': { value: 'N', describe: 'Keep the newest so many snapshots; or unlimited' },
+  'keep-hourly': {
+    value: 'N',
+    describe: 'Keep the newest so many hours that have one, the last of each; or unlimited',
+  },
+  'keep-daily': { value: 'N', describe: 'Keep the newest so many days; or unlimited' },
+  'keep-weekly': { value: 'N', describe: 'Keep the newest so many weeks; or unlimited' },
+  'keep-monthly': { value: 'N', describe: 'Keep the newest so many months; or unlimited' },
+  'keep-yearly': { value: 'N', describe: 'Keep the newest so many years; or unlimited' },
+  'keep-within': { value: 'SPAN', describe: 'Keep all within SPAN before the newest, such as 1y5m7d2h' },
+  'keep-within-hourly': {
+    value: 'SPAN',
+    describe: 'Keep the last of each hour within SPAN before the newest',
+  },
+  'keep-within-daily': { value: 'SPAN', describe: 'Keep the last of each day within SPAN before the newest' },
+  'keep-within-weekly': {
+    value: 'SPAN',
+    describe: 'Keep the last of each week within SPAN before the newest',
+  },
+  'keep-within-monthly': {
+    value: 'SPAN',
+    describe: 'Keep the last of each month within SPAN before the newest',
+  },
+  'keep-within-yearly': {
+    value: 'SPAN',
+    describe: 'Keep the last of each year within SPAN before the newest',
+  },
+  'keep-tag': { array: true, value: 'TAG', describe: 'Keep all that have this tag, or all of tag,tag' },
+  'group-by': {
+    value: 'WHAT',
+    describe: 'Apply the policy to snapshots that have these in common: host, path, tags (default host,path)',
+  },
+} as const;
+
+export type KeepArguments = Partial<OptionValues<typeof KEEP_OPTIONS>>;
 
 /** As restic calls them, and in the singular. */
 const GROUPINGS: Readonly<Record<string, Grouping[number]>> = {
@@ -52,18 +73,18 @@ export function groupingOf({ groupBy }: Pick<KeepArguments, 'groupBy'>): Groupin
 /** The policy that was given, or undefined for none. Throws SqlsyncError USAGE, also for one that keeps nothing. */
 export function policyOf(args: KeepArguments): RetentionPolicy | undefined {
   const rules = {
-    last: count('--keep-last', args.keepLast),
-    hourly: count('--keep-hourly', args.keepHourly),
-    daily: count('--keep-daily', args.keepDaily),
-    weekly: count('--keep-weekly', args.keepWeekly),
-    monthly: count('--keep-monthly', args.keepMonthly),
-    yearly: count('--keep-yearly', args.keepYearly),
-    within: span('--keep-within', args.keepWithin),
-    withinHourly: span('--keep-within-hourly', args.keepWithinHourly),
-    withinDaily: span('--keep-within-daily', args.keepWithinDaily),
-    withinWeekly: span('--keep-within-weekly', args.keepWithinWeekly),
-    withinMonthly: span('--keep-within-monthly', args.keepWithinMonthly),
-    withinYearly: span('--keep-within-yearly', args.keepWithinYearly),
+    last: parseCount('--keep-last', args.keepLast),
+    hourly: parseCount('--keep-hourly', args.keepHourly),
+    daily: parseCount('--keep-daily', args.keepDaily),
+    weekly: parseCount('--keep-weekly', args.keepWeekly),
+    monthly: parseCount('--keep-monthly', args.keepMonthly),
+    yearly: parseCount('--keep-yearly', args.keepYearly),
+    within: parseSpan('--keep-within', args.keepWithin),
+    withinHourly: parseSpan('--keep-within-hourly', args.keepWithinHourly),
+    withinDaily: parseSpan('--keep-within-daily', args.keepWithinDaily),
+    withinWeekly: parseSpan('--keep-within-weekly', args.keepWithinWeekly),
+    withinMonthly: parseSpan('--keep-within-monthly', args.keepWithinMonthly),
+    withinYearly: parseSpan('--keep-within-yearly', args.keepWithinYearly),
     tags: args.keepTag?.map((list) => list.split(',')),
   };
   const given = Object.entries(rules).filter(([, rule]) => rule !== undefined);
@@ -75,7 +96,7 @@ export function policyOf(args: KeepArguments): RetentionPolicy | undefined {
   });
 }
 
-function count(option: string, text: string | undefined): KeepCount | undefined {
+function parseCount(option: string, text: string | undefined): KeepCount | undefined {
   if (text === undefined || text === 'unlimited') return text;
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new SqlsyncError(
@@ -85,7 +106,7 @@ function count(option: string, text: string | undefined): KeepCount | undefined 
   );
 }
 
-function span(option: string, text: string | undefined): CalendarSpan | undefined {
+function parseSpan(option: string, text: string | undefined): CalendarSpan | undefined {
   if (text === undefined) return undefined;
   const parsed = parseCalendarSpan(text);
   if (parsed !== undefined) return parsed;

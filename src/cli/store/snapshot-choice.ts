@@ -4,6 +4,7 @@ import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clo
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import type { OptionValues } from '../command.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 
 /** `STORE[#WHICH]`, taken apart. */
@@ -13,12 +14,20 @@ export interface SnapshotReference {
   readonly which: string;
 }
 
+/** Of which database a snapshot is. */
+export const DATABASE_OPTIONS = {
+  host: { value: 'NAME', describe: 'Only snapshots of this host' },
+  path: { value: 'PATH', describe: 'Only snapshots of this database: its path, or how that ends' },
+} as const;
+
+export const TAG_OPTIONS = {
+  tag: { array: true, value: 'TAG', describe: 'Only snapshots with this tag, or all of tag,tag' },
+} as const;
+
 /** Which snapshots are meant. */
-export interface FilterArguments {
-  readonly host?: string | undefined;
-  readonly path?: string | undefined;
-  readonly tag?: string[] | undefined;
-}
+export type FilterArguments = Partial<
+  OptionValues<typeof DATABASE_OPTIONS> & OptionValues<typeof TAG_OPTIONS>
+>;
 
 /**
  * Takes it apart at its last `#`. A folder that has a name like `STORE#latest` is that folder. Throws SqlsyncError USAGE where what

@@ -1,19 +1,29 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { openStore } from '../../backup/store.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
-import { outputOf } from '../commands/common-options.ts';
-import type { OutputArguments } from '../commands/common-options.ts';
+import { keepYoungGenerationSmall } from '../../backup/young-generation.ts';
+import { hintAtDatabase } from '../command.ts';
+import { outputOf } from '../common-options.ts';
+import type { JobArguments, OutputArguments } from '../options.ts';
 import { exitStatusOf } from '../exit.ts';
 import type { Copies, CopyLabels } from '../job/copies.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';
-import type { JobArguments } from '../job/job.ts';
 import type { Output } from '../output.ts';
 import { storeListeners } from '../progress.ts';
 import { withInterruption } from '../signals.ts';
+
+/** The heading of the commands on stores in help, and what they say of their operands. */
+export const STORES = 'Backups with history';
+export const STORE_OPERAND = 'Folder of the store';
+export const SNAPSHOT_OPERAND =
+  'STORE, STORE#ID, STORE#latest, or STORE#2026-11-21T08:00 for the newest until then';
+
+/** Of commands that may only say what they would do. */
+export const DRY_RUN = { alias: 'n', describe: 'Only say what would be done' } as const;
 
 /** Runs a command on a store, and reports what it throws; returns the exit status. */
 export async function runStoreCommand(
@@ -21,6 +31,7 @@ export async function runStoreCommand(
   args: OutputArguments,
   work: (output: Output, options: StoreCallOptions & { readonly signal: AbortSignal }) => Promise<number>,
 ): Promise<number> {
+  keepYoungGenerationSmall();
   const output = outputOf(args);
   const listeners = storeListeners(output);
   try {
@@ -37,7 +48,7 @@ export async function runStoreCommand(
 }
 
 /** A command on a store that cron may run. */
-export type StoreJobArguments = OutputArguments & JobArguments & { readonly dryRun: boolean };
+export type StoreJobArguments = OutputArguments & Partial<JobArguments> & { readonly dryRun: boolean };
 
 /** The same for a command that is not to overlap with another run of it, and that tells how it went; returns the exit status. */
 export async function runStoreJob(
@@ -56,6 +67,7 @@ export async function runStoreJob(
     ): Promise<void>;
   },
 ): Promise<number> {
+  keepYoungGenerationSmall();
   const output = outputOf(args);
   const listeners = storeListeners(output);
   try {
@@ -144,14 +156,11 @@ export function refuseSwapped(store: string, others: readonly string[], usage: s
   );
 }
 
-/** Whoever has a database that is called as a command is, and means it. */
+/** The failure with a hint for a database that has the name of the command, or for a store on another host. */
 export function explainName(command: string, failure: SqlsyncError): SqlsyncError {
-  if (failure.cause instanceof RemoteStore) {
-    const { code, message, cause } = failure;
-    return new SqlsyncError(code, message, { hint: hintForRemote(command, failure.cause.location), cause });
-  }
-  const isAboutPlace = failure.code === 'STORE_NOT_FOUND' || failure.code === 'STORE_UNAVAILABLE';
-  if (!isAboutPlace || statSync(command, { throwIfNoEntry: false })?.isFile() !== true) return failure;
-  const hint = `${failure.hint ?? ''} The database that is called ${command} is ./${command}.`;
-  return new SqlsyncError(failure.code, failure.message, { hint: hint.trim(), cause: failure });
+  const { code, message, cause } = failure;
+  if (cause instanceof RemoteStore)
+    return new SqlsyncError(code, message, { hint: hintForRemote(command, cause.location), cause });
+  const isAboutPlace = code === 'STORE_NOT_FOUND' || code === 'STORE_UNAVAILABLE';
+  return isAboutPlace ? hintAtDatabase(command, failure) : failure;
 }

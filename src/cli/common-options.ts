@@ -1,32 +1,9 @@
 import { existsSync } from 'node:fs';
-import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import type { RemoteOptions } from '../../sync/link/start-agent.ts';
-import { Output } from '../output.ts';
-import { parseDuration, parseRate, parseWholeNumber } from '../quantities.ts';
-
-/** The options that every command has, as yargs gives them. */
-export interface OutputArguments {
-  readonly json: boolean;
-  readonly verbose: boolean;
-  readonly quiet: boolean;
-}
-
-/** The options that every command of two locations has. */
-export interface CommonArguments extends OutputArguments {
-  readonly port?: string | undefined;
-  readonly identity?: string[] | undefined;
-  readonly knownHosts?: string[] | undefined;
-  readonly acceptNewHostKey: boolean;
-  readonly jump?: string | undefined;
-  readonly sshConfig?: string | undefined;
-  readonly rsh?: string | undefined;
-  readonly remoteExe: string;
-  readonly busyTimeout: string;
-  readonly timeout: string;
-  readonly connectTimeout?: string | undefined;
-  readonly maxTime?: string | undefined;
-  readonly bwlimit?: string | undefined;
-}
+import { SqlsyncError, sanitizeText } from '../errors.ts';
+import type { RemoteOptions } from '../sync/link/start-agent.ts';
+import type { CommonArguments, OutputArguments } from './options.ts';
+import { Output } from './output.ts';
+import { parseDuration, parseRate, parseWholeNumber } from './quantities.ts';
 
 const PORTS = { least: 1, most: 65_535, hint: 'Give the port on which sshd listens.' };
 

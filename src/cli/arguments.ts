@@ -1,0 +1,55 @@
+import type { Argv } from 'yargs';
+import { SqlsyncError } from '../errors.ts';
+import { isSwitch } from './command.ts';
+import type { Command, Options } from './command.ts';
+import type { CommandLine } from './command-line.ts';
+import { checkWords, helpLine } from './usage-errors.ts';
+import { camelCase } from './words.ts';
+
+/** What the command is run with, as yargs reads it. Throws SqlsyncError USAGE. */
+export async function argumentsOf(line: CommandLine): Promise<Record<string, unknown>> {
+  checkWords(line);
+  const { default: yargs } = await import('yargs');
+  const { command, words, operands } = line;
+  const afterEnd = words.operands.filter(({ at }) => at > words.endAt).length;
+  const argv = [...words.divided, ...operands.slice(operands.length - afterEnd)];
+  return yargs(argv)
+    .command(`$0 ${command.usage}`.trim(), false, (parser: Argv) => addOptions(parser, command))
+    .middleware((args) => keepLast(args, command.options), true)
+    .strict()
+    .locale('en')
+    .help(false)
+    .version(false)
+    .parserConfiguration({ 'parse-positional-numbers': false })
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw new SqlsyncError('USAGE', message || error.message, { hint: `See \`${helpLine(line)}\`.` });
+    })
+    .parseAsync();
+}
+
+function addOptions(parser: Argv, { operands, usage, options }: Command): Argv {
+  for (const name of Object.keys(operands))
+    parser.positional(name, { type: 'string', array: usage.includes(`${name}..`) });
+  for (const [name, option] of Object.entries(options)) {
+    const { alias, array, choices, default: preset = isSwitch(option) ? false : undefined } = option;
+    parser.option(name, {
+      type: isSwitch(option) ? 'boolean' : 'string',
+      ...(alias === undefined ? {} : { alias }),
+      ...(choices === undefined ? {} : { choices }),
+      // Without `nargs` it takes the operands too.
+      ...(array === true ? { array, nargs: 1 } : {}),
+      ...(preset === undefined ? {} : { default: preset }),
+    });
+  }
+  return parser;
+}
+
+/** An option that is given twice has its last value. (yargs' own setting also shortens the options that take several.) */
+function keepLast(args: Record<string, unknown>, options: Options): void {
+  for (const [name, { alias = name, array }] of Object.entries(options))
+    for (const key of array === true ? [] : [name, alias, camelCase(name)]) {
+      const value = args[key];
+      if (Array.isArray(value)) args[key] = value.at(-1);
+    }
+}

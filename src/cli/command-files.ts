@@ -1,0 +1,55 @@
+import type { Command } from './command.ts';
+
+type Load = () => Promise<{ readonly command: Command }>;
+
+/** The commands for people: each is a module of its name, which is loaded when it is used. */
+const PUBLIC: Readonly<Record<string, Load>> = {
+  sync: () => import('./commands/sync.ts'),
+  verify: () => import('./commands/verify.ts'),
+  setup: () => import('./commands/setup.ts'),
+  init: () => import('./commands/init.ts'),
+  backup: () => import('./commands/backup.ts'),
+  snapshots: () => import('./commands/snapshots.ts'),
+  restore: () => import('./commands/restore.ts'),
+  diff: () => import('./commands/diff.ts'),
+  forget: () => import('./commands/forget.ts'),
+  prune: () => import('./commands/prune.ts'),
+  check: () => import('./commands/check.ts'),
+  repair: () => import('./commands/repair.ts'),
+  stats: () => import('./commands/stats.ts'),
+  dump: () => import('./commands/dump.ts'),
+  open: () => import('./commands/open.ts'),
+  completion: () => import('./commands/completion.ts'),
+};
+
+/** Commands that other programs start. */
+const INTERNAL: Readonly<Record<string, Load>> = {
+  agent: () => import('./commands/agent.ts'),
+  'build-binding': () => import('./commands/build-binding.ts'),
+};
+
+const ALL = { ...PUBLIC, ...INTERNAL };
+
+/** What runs when no command is named. */
+export const DEFAULT_COMMAND = 'sync';
+
+export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
+
+/** Names of commands to come: a command line that uses one for a database would change its meaning then. */
+export const RESERVED_NAMES: ReadonlySet<string> = new Set(
+  'follow run copy key status config doctor mount tag'.split(' '),
+);
+
+export function isCommand(name: string): boolean {
+  return Object.hasOwn(ALL, name);
+}
+
+/** @param name - of a command. */
+export async function loadCommand(name: string): Promise<Command> {
+  return (await (ALL[name] as Load)()).command;
+}
+
+/** All that people use. */
+export function loadPublicCommands(): Promise<Command[]> {
+  return Promise.all(PUBLIC_COMMAND_NAMES.map(loadCommand));
+}

@@ -1,0 +1,97 @@
+import { statSync } from 'node:fs';
+import { SqlsyncError } from '../errors.ts';
+
+/** An option by its name without dashes, as yargs, help, completion and the manual know it. It is a switch, unless it takes a value. */
+export interface Option {
+  /** Its letter. */
+  readonly alias?: string;
+  /** What help calls its value. */
+  readonly value?: string;
+  /** All values that it takes. */
+  readonly choices?: readonly string[];
+  /** May be given several times. */
+  readonly array?: boolean;
+  readonly default?: string;
+  readonly describe: string;
+  /** What the manual says beyond `describe`, in whole sentences. */
+  readonly more?: string;
+}
+
+/** Whether it takes no value. */
+export function isSwitch({ value, choices }: Option): boolean {
+  return value === undefined && choices === undefined;
+}
+
+export type Options = Readonly<Record<string, Option>>;
+
+/** A command as the parts of the program see it that know none by name. */
+export interface Command {
+  readonly name: string;
+  /** Its operands: `<store> [ids..]`. */
+  readonly usage: string;
+  readonly describe: string;
+  /** What help says of each operand. */
+  readonly operands: Readonly<Record<string, string>>;
+  readonly options: Options;
+  /** The heading in help; without one, the command is none for people. */
+  readonly group?: string;
+  /** Returns the exit status. */
+  run(args: never): Promise<number>;
+}
+
+type CamelCase<Name extends string> = Name extends `${infer Head}-${infer Tail}`
+  ? `${Head}${Capitalize<CamelCase<Tail>>}`
+  : Name;
+
+type ValueOf<O> = O extends { readonly array: true }
+  ? readonly string[] | undefined
+  : O extends { readonly choices: readonly (infer Choice)[]; readonly default: string }
+    ? Choice
+    : O extends { readonly value: string; readonly default: string }
+      ? string
+      : O extends { readonly value: string }
+        ? string | undefined
+        : boolean;
+
+/** What the options of a table are read as. */
+export type OptionValues<O> = { readonly [Name in keyof O & string as CamelCase<Name>]: ValueOf<O[Name]> };
+
+type OperandOf<Word extends string> = Word extends `<${infer Name}..>` | `[${infer Name}..]`
+  ? { readonly [N in Name]: readonly string[] }
+  : Word extends `<${infer Name}>`
+    ? { readonly [N in Name]: string }
+    : Word extends `[${infer Name}]`
+      ? { readonly [N in Name]: string | undefined }
+      : unknown;
+
+type OperandValues<Usage extends string> = Usage extends `${infer Word} ${infer Rest}`
+  ? OperandOf<Word> & OperandValues<Rest>
+  : OperandOf<Usage>;
+
+/** What a command is run with: its operands and options, by their names in camel case. */
+export type ArgumentsOf<Usage extends string, O> = OperandValues<Usage> & OptionValues<O>;
+
+interface CommandSpecification<Usage extends string, O extends Options> {
+  readonly name: string;
+  readonly usage: Usage;
+  readonly describe: string;
+  readonly operands: Readonly<Record<keyof OperandValues<Usage> & string, string>>;
+  readonly options: O;
+  readonly group?: string;
+  run(args: ArgumentsOf<Usage, O>): Promise<number>;
+}
+
+/** A command whose arguments have the types that its usage and its options say. */
+export function defineCommand<const Usage extends string, const O extends Options>(
+  specification: CommandSpecification<Usage, O>,
+): Command {
+  return specification;
+}
+
+/** The failure, with the name of a database that is called as the command is, if one is in the working folder. */
+export function hintAtDatabase(command: string, failure: SqlsyncError): SqlsyncError {
+  if (statSync(command, { throwIfNoEntry: false })?.isFile() !== true) return failure;
+  const { code, message, hint = '', outcome } = failure;
+  const more = `${hint} The database that is called ${command} is ./${command}.`.trim();
+  return new SqlsyncError(code, message, { hint: more, outcome, cause: failure });
+}

@@ -1,0 +1,43 @@
+/** What the scripts below call the program with; the words of the command line follow, its name first. */
+export const COMPLETION_FLAG = '--get-yargs-completions';
+
+/** Among the completions: names of files are due too, which the shell knows. */
+export const FILES = ':files';
+
+/**
+ * Files with quotes, `~` and the like are left to bash, which knows how to read and write them. What sqlsync keeps beside
+ * a database (.app.db.sqlsync…) is nobody's argument.
+ */
+const BASH = `_sqlsync() {
+  local current="\${COMP_WORDS[COMP_CWORD]}" word
+  local -a offered=() words=()
+  while IFS= read -r word; do offered+=("$word"); done < <(
+    sqlsync ${COMPLETION_FLAG} "\${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null
+  )
+  COMPREPLY=()
+  for word in "\${offered[@]}"; do
+    if [ "$word" != '${FILES}' ]; then words+=("$word"); continue; fi
+    case "$current" in *[\\\\\\"\\'\\$~\\\`]*) break ;; esac
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r word; do
+      case "\${word##*/}" in . | .. | .*.sqlsync*) ;; *) COMPREPLY+=("$word") ;; esac
+    done < <(compgen -f -- "$current")
+  done
+  COMPREPLY+=("\${words[@]}")
+}
+complete -o bashdefault -o default -F _sqlsync sqlsync`;
+
+const ZSH = `#compdef sqlsync
+_sqlsync() {
+  local -a offered
+  offered=("\${(@f)$(sqlsync ${COMPLETION_FLAG} "\${(@)words[1,CURRENT]}" 2>/dev/null)}")
+  compadd -- \${offered:#${FILES}}
+  (( \${offered[(Ie)${FILES}]} )) && _files -F '(.*.sqlsync*)'
+}
+(( $+functions[compdef] )) && compdef _sqlsync sqlsync`;
+
+/** What a user's shell is to run at its start; the shell is that of SHELL where none is named. */
+export function completionScript(shell: string | undefined): string {
+  const isZsh = shell === 'zsh' || (shell === undefined && process.env['SHELL']?.endsWith('zsh') === true);
+  return `### sqlsync completion; put it into ~/.${isZsh ? 'zshrc' : 'bashrc'}\n${isZsh ? ZSH : BASH}`;
+}

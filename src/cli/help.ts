@@ -1,0 +1,129 @@
+import type { Command, Option, Options } from './command.ts';
+import { ALWAYS, CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import { KEEP_OPTIONS } from './store/keep-policy.ts';
+import { DATABASE_OPTIONS, TAG_OPTIONS } from './store/snapshot-choice.ts';
+import { columnsOf, padToColumns, wrapText } from './wrap.ts';
+
+/** Wider lines are hard to read, and a terminal may be narrower. */
+const MAX_COLUMNS = 80;
+
+/** The widest name that has its description on the same line. */
+const MAX_NAME_COLUMNS = 26;
+
+export const SHORT_HELP = `sqlsync ORIGIN REPLICA
+
+Makes REPLICA an exact copy of ORIGIN, a live SQLite database, sending only
+what differs. Either may be [user@]host:path, over SSH.
+
+  sqlsync app.db copy.db
+  sqlsync deploy@db1:/srv/app.db app.db
+  sqlsync backup app.db /srv/store
+
+All commands and options: sqlsync --help`;
+
+const DESCRIPTION = `sqlsync ORIGIN REPLICA
+
+Makes REPLICA an exact copy of ORIGIN, a live SQLite database, sending only what differs. Either may be a path or [user@]host:path. Writers of ORIGIN do not wait.`;
+
+const EXAMPLES: readonly (readonly [line: string, what: string])[] = [
+  ['sqlsync app.db copy.db', 'a local copy; run again, it sends what changed'],
+  ['sqlsync deploy@db1:/srv/app.db app.db', 'pull over SSH'],
+  ['sqlsync app.db backup@vault:app.db', 'push over SSH'],
+  ['sqlsync -n app.db copy.db', 'only say what would change'],
+  ['sqlsync verify app.db deploy@db1:/srv/app.db', 'compare, write nothing'],
+  ['sqlsync backup app.db /srv/store', 'a snapshot more in a backup store'],
+  ['sqlsync restore /srv/store#latest app.db', 'the newest snapshot of it'],
+];
+
+const EPILOGUE = `A name that is a command is one where it stands first: a database called backup is ./backup. Every time T is a number of seconds, or 500ms, 30s, 5m, 2h, 1d. Exit statuses and everything else: the README of sqlsync.`;
+
+/** What `sqlsync --help` prints; `main` is the command that needs no name. Pure. */
+export function generalHelp(commands: readonly Command[], main: Command, columns: number): string {
+  const layout = new Layout(columns);
+  const isMain = ({ group }: Command): number => (group === main.group ? 0 : 1);
+  const inOrder = commands.toSorted((a, b) => isMain(a) - isMain(b));
+  const groups = Map.groupBy(inOrder, ({ group = '' }) => group);
+  return [
+    layout.text(DESCRIPTION),
+    layout.table('Examples', EXAMPLES, MAX_COLUMNS),
+    ...[...groups].map(([group, members]) =>
+      layout.table(
+        group,
+        members.map(({ name, usage, describe }) => [`sqlsync ${name} ${usage}`.trim(), describe] as const),
+      ),
+    ),
+    ...layout.options(main.options),
+    layout.text(EPILOGUE),
+  ].join('\n\n');
+}
+
+/** What `sqlsync COMMAND --help` prints. Pure. */
+export function commandHelp(command: Command, columns: number): string {
+  const layout = new Layout(columns);
+  const operands = Object.entries(command.operands);
+  return [
+    `sqlsync ${command.name} ${command.usage}`.trim(),
+    layout.text(command.describe),
+    ...(operands.length === 0 ? [] : [layout.table('Operands', operands)]),
+    ...layout.options(command.options),
+  ].join('\n\n');
+}
+
+/** The tables that several commands share. */
+const HEADINGS: readonly (readonly [heading: string, table: Options])[] = [
+  ['Copying', SYNC_OPTIONS],
+  ['What is kept', KEEP_OPTIONS],
+  ['Which snapshots', { ...DATABASE_OPTIONS, ...TAG_OPTIONS }],
+  ['Jobs', JOB_OPTIONS],
+  ['Connection', CONNECTION_OPTIONS],
+  ['Output', OUTPUT_OPTIONS],
+];
+
+function headingOf([name, option]: [string, Option]): string {
+  return HEADINGS.find(([, table]) => table[name] === option)?.[0] ?? 'Options';
+}
+
+class Layout {
+  readonly #columns: number;
+
+  constructor(columns: number) {
+    this.#columns = Math.min(MAX_COLUMNS, columns);
+  }
+
+  text(text: string): string {
+    return wrapText(text, this.#columns);
+  }
+
+  /** Names and what they mean, in two columns; a long name has a line of its own. */
+  table(
+    title: string,
+    rows: readonly (readonly [name: string, what: string])[],
+    maxName: number = MAX_NAME_COLUMNS,
+  ): string {
+    const widths = rows.map(([name]) => columnsOf(name)).filter((width) => width <= maxName);
+    const width = Math.min(Math.max(...widths, 0), Math.floor(this.#columns / 2));
+    const lines = rows.map(([name, what]) => {
+      const indent = width + 4;
+      const fits = columnsOf(name) <= width;
+      const described = wrapText(' '.repeat(indent) + what, this.#columns, indent).slice(indent);
+      return fits
+        ? `  ${padToColumns(name, width)}  ${described}`
+        : `${wrapText(`  ${name}`, this.#columns, 4)}\n${' '.repeat(indent)}${described}`;
+    });
+    return `${title}:\n${lines.join('\n')}`;
+  }
+
+  options(options: Options): string[] {
+    const groups = Map.groupBy(Object.entries(options), headingOf);
+    const last = Object.entries(ALWAYS);
+    const rows = (entries: typeof last): [string, string][] =>
+      entries.map(([name, { alias, value, choices, default: preset, describe }]) => {
+        const letter = alias === undefined ? '    ' : `-${alias}, `;
+        const taken = choices?.join('|') ?? value;
+        const usual = preset === undefined ? '' : ` (default: ${preset})`;
+        return [`${letter}--${name}${taken === undefined ? '' : ` ${taken}`}`, `${describe}${usual}`];
+      });
+    const tables = [...groups].map(([group, entries]) => this.table(group, rows(entries)));
+    return [...tables, this.table('Always', rows(last))];
+  }
+}

@@ -1,0 +1,75 @@
+import { systemErrorCode, toSqlsyncError } from '../errors.ts';
+import { checkDecoding } from '../files/path-names.ts';
+import { VERSION } from '../sync/program.ts';
+import { argumentsOf } from './arguments.ts';
+import { DEFAULT_COMMAND, loadCommand, loadPublicCommands } from './command-files.ts';
+import { readCommandLine } from './command-line.ts';
+import { COMPLETION_FLAG } from './completion-script.ts';
+import { EXIT_OK, exitStatusOf } from './exit.ts';
+import { Output, surviveClosedStreams } from './output.ts';
+
+/** The columns of what is no terminal. */
+const DEFAULT_COLUMNS = 80;
+
+/** Variables of the environment that are or hold paths. */
+const PATH_VARIABLES = ['HOME', 'XDG_CACHE_HOME', 'TMPDIR', 'SQLSYNC_RSH', 'SSH_AUTH_SOCK'];
+
+/** Does what the words ask for, and says what went wrong; returns the exit status. */
+export async function runCommandLine(argv: readonly string[]): Promise<number> {
+  surviveClosedStreams();
+  // Before the command line is understood, so that its own errors come in the form that was asked for.
+  const output = new Output({
+    json: argv.includes('--json'),
+    verbosity: argv.includes('-q') || argv.includes('--quiet') ? 'quiet' : 'normal',
+  });
+  try {
+    return await run(argv);
+  } catch (error) {
+    // bin/ says what to do about a package that is missing.
+    if (systemErrorCode(error) === 'ERR_MODULE_NOT_FOUND') throw error;
+    const failure = toSqlsyncError(error);
+    output.error(failure);
+    if (argv[0] === 'agent') await (await import('./commands/agent.ts')).tellPeer(failure);
+    return exitStatusOf(failure.code);
+  }
+}
+
+async function run(argv: readonly string[]): Promise<number> {
+  if (argv[0] === COMPLETION_FLAG) return printCompletions(argv.slice(1));
+  if (argv.length === 0) {
+    const { SHORT_HELP } = await import('./help.ts');
+    process.stderr.write(`${SHORT_HELP}\n`);
+    return exitStatusOf('USAGE');
+  }
+  if (argv.length === 1 && ['--version', '-V'].includes(argv[0] as string)) return printVersion();
+  checkDecoding(argv, PATH_VARIABLES);
+  // Both wait for files. yargs is first, so that a clone without its packages misses that.
+  const [, line] = await Promise.all([import('yargs'), readCommandLine(argv)]);
+  const { given } = line.words;
+  if (given.has('help')) return printHelp(line.isNamed ? line.command.name : undefined);
+  if (given.has('version')) return printVersion();
+  return line.command.run((await argumentsOf(line)) as never);
+}
+
+function printVersion(): number {
+  process.stdout.write(`${VERSION}\n`);
+  return EXIT_OK;
+}
+
+/** Of one command, or of all. */
+async function printHelp(name: string | undefined): Promise<number> {
+  const { commandHelp, generalHelp } = await import('./help.ts');
+  const columns = process.stdout.columns || DEFAULT_COLUMNS;
+  const text =
+    name === undefined
+      ? generalHelp(await loadPublicCommands(), await loadCommand(DEFAULT_COMMAND), columns)
+      : commandHelp(await loadCommand(name), columns);
+  process.stdout.write(`${text}\n`);
+  return EXIT_OK;
+}
+
+async function printCompletions(words: readonly string[]): Promise<number> {
+  const { completions } = await import('./completion.ts');
+  for (const word of await completions(words)) process.stdout.write(`${word}\n`);
+  return EXIT_OK;
+}
