@@ -40,6 +40,9 @@ export const RESERVED_NAMES: ReadonlySet<string> = new Set(
   'follow run copy key status config doctor mount tag'.split(' '),
 );
 
+/** Also those that other programs start. */
+export const COMMAND_NAMES: readonly string[] = Object.keys(ALL);
+
 export function isCommand(name: string): boolean {
   return Object.hasOwn(ALL, name);
 }
@@ -49,7 +52,6 @@ export async function loadCommand(name: string): Promise<Command> {
   return (await (ALL[name] as Load)()).command;
 }
 
-/** All that people use. */
-export function loadPublicCommands(): Promise<Command[]> {
-  return Promise.all(PUBLIC_COMMAND_NAMES.map(loadCommand));
+export function loadCommands(names: readonly string[] = PUBLIC_COMMAND_NAMES): Promise<Command[]> {
+  return Promise.all(names.map(loadCommand));
 }

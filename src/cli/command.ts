@@ -30,6 +30,10 @@ export interface Command {
   /** Its operands: `<store> [ids..]`. */
   readonly usage: string;
   readonly describe: string;
+  /** A command line that runs it. */
+  readonly example: string;
+  /** What the manual says of the fields of its summary, the last line of --json. */
+  readonly summary?: string;
   /** What help says of each operand. */
   readonly operands: Readonly<Record<string, string>>;
   readonly options: Options;
@@ -75,6 +79,8 @@ interface CommandSpecification<Usage extends string, O extends Options> {
   readonly name: string;
   readonly usage: Usage;
   readonly describe: string;
+  readonly example: string;
+  readonly summary?: string;
   readonly operands: Readonly<Record<keyof OperandValues<Usage> & string, string>>;
   readonly options: O;
   readonly group?: string;

@@ -6,7 +6,7 @@ export const EXIT_DIFFERENT = 1;
 /** An exact copy was made, of a database that `--check` found damaged. */
 export const EXIT_DAMAGED = 1;
 
-/** The only place where errors become exit statuses; README.md, "Exit statuses", is the same table for people. */
+/** The only place where errors become exit statuses; docs/cli.md, "Exit statuses", has the same for people. */
 const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   USAGE: 2,
   SAME_FILE: 2,

@@ -1,7 +1,8 @@
-import type { Command, Option, Options } from './command.ts';
-import { ALWAYS, CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from './options.ts';
-import { KEEP_OPTIONS } from './store/keep-policy.ts';
-import { DATABASE_OPTIONS, TAG_OPTIONS } from './store/snapshot-choice.ts';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { commandPath } from '../sync/program.ts';
+import type { Command, Options } from './command.ts';
+import { describeOption, groupOptions, optionSyntax } from './option-groups.ts';
 import { columnsOf, padToColumns, wrapText } from './wrap.ts';
 
 /** Wider lines are hard to read, and a terminal may be narrower. */
@@ -35,14 +36,15 @@ const EXAMPLES: readonly (readonly [line: string, what: string])[] = [
   ['sqlsync restore /srv/store#latest app.db', 'the newest snapshot of it'],
 ];
 
-const EPILOGUE = `A name that is a command is one where it stands first: a database called backup is ./backup. Every time T is a number of seconds, or 500ms, 30s, 5m, 2h, 1d. Exit statuses and everything else: the README of sqlsync.`;
+const EPILOGUE = `A name that is a command is one where it stands first: a database called backup is ./backup. Every time T is a number of seconds, or 500ms, 30s, 5m, 2h, 1d.`;
+
+/** Where this installation has the manual. */
+const MANUAL = join(dirname(dirname(commandPath())), 'docs', 'cli.md');
 
 /** What `sqlsync --help` prints; `main` is the command that needs no name. Pure. */
 export function generalHelp(commands: readonly Command[], main: Command, columns: number): string {
   const layout = new Layout(columns);
-  const isMain = ({ group }: Command): number => (group === main.group ? 0 : 1);
-  const inOrder = commands.toSorted((a, b) => isMain(a) - isMain(b));
-  const groups = Map.groupBy(inOrder, ({ group = '' }) => group);
+  const groups = Map.groupBy(commands, ({ group = '' }) => group);
   return [
     layout.text(DESCRIPTION),
     layout.table('Examples', EXAMPLES, MAX_COLUMNS),
@@ -54,6 +56,7 @@ export function generalHelp(commands: readonly Command[], main: Command, columns
     ),
     ...layout.options(main.options),
     layout.text(EPILOGUE),
+    ...(existsSync(MANUAL) ? [`Exit statuses and all else are in\n${MANUAL}`] : []),
   ].join('\n\n');
 }
 
@@ -64,23 +67,10 @@ export function commandHelp(command: Command, columns: number): string {
   return [
     `sqlsync ${command.name} ${command.usage}`.trim(),
     layout.text(command.describe),
+    `Example:\n  ${command.example}`,
     ...(operands.length === 0 ? [] : [layout.table('Operands', operands)]),
     ...layout.options(command.options),
   ].join('\n\n');
-}
-
-/** The tables that several commands share. */
-const HEADINGS: readonly (readonly [heading: string, table: Options])[] = [
-  ['Copying', SYNC_OPTIONS],
-  ['What is kept', KEEP_OPTIONS],
-  ['Which snapshots', { ...DATABASE_OPTIONS, ...TAG_OPTIONS }],
-  ['Jobs', JOB_OPTIONS],
-  ['Connection', CONNECTION_OPTIONS],
-  ['Output', OUTPUT_OPTIONS],
-];
-
-function headingOf([name, option]: [string, Option]): string {
-  return HEADINGS.find(([, table]) => table[name] === option)?.[0] ?? 'Options';
 }
 
 class Layout {
@@ -114,16 +104,14 @@ class Layout {
   }
 
   options(options: Options): string[] {
-    const groups = Map.groupBy(Object.entries(options), headingOf);
-    const last = Object.entries(ALWAYS);
-    const rows = (entries: typeof last): [string, string][] =>
-      entries.map(([name, { alias, value, choices, default: preset, describe }]) => {
-        const letter = alias === undefined ? '    ' : `-${alias}, `;
-        const taken = choices?.join('|') ?? value;
-        const usual = preset === undefined ? '' : ` (default: ${preset})`;
-        return [`${letter}--${name}${taken === undefined ? '' : ` ${taken}`}`, `${describe}${usual}`];
-      });
-    const tables = [...groups].map(([group, entries]) => this.table(group, rows(entries)));
-    return [...tables, this.table('Always', rows(last))];
+    return [...groupOptions(options)].map(([heading, entries]) =>
+      this.table(
+        heading,
+        entries.map(([name, option]) => {
+          const gap = option.alias === undefined ? '    ' : '';
+          return [`${gap}${optionSyntax(name, option)}`, describeOption(option)] as const;
+        }),
+      ),
+    );
   }
 }

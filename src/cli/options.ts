@@ -8,9 +8,13 @@ export const ALWAYS: Options = {
 
 /** Of every command for people that touches a database or a store. */
 export const OUTPUT_OPTIONS = {
-  json: { describe: 'One JSON object a line on stdout' },
+  json: { describe: 'One JSON object a line on stdout', more: 'See [JSON](#json).' },
   verbose: { alias: 'v', describe: 'Say more' },
-  quiet: { alias: 'q', describe: 'Say nothing but errors, damage and omissions' },
+  quiet: {
+    alias: 'q',
+    describe: 'Say nothing but errors, damage and omissions',
+    more: 'It lets through [what is news](../README.md#from-cron-and-systemd).',
+  },
 } as const;
 
 export type OutputArguments = OptionValues<typeof OUTPUT_OPTIONS>;
@@ -18,16 +22,29 @@ export type OutputArguments = OptionValues<typeof OUTPUT_OPTIONS>;
 /** Of every command that reaches databases, here and on other hosts. */
 export const CONNECTION_OPTIONS = {
   port: { alias: 'p', value: 'N', describe: 'SSH port of the remote side' },
-  identity: { alias: 'i', value: 'FILE', array: true, describe: 'Private key file for SSH' },
+  identity: {
+    alias: 'i',
+    value: 'FILE',
+    array: true,
+    describe: 'Private key file for SSH',
+    more: 'It comes before those of the SSH configuration, and may be given several times.',
+  },
   'known-hosts': {
     value: 'FILE',
     array: true,
     describe: 'Files of trusted host keys (default: ~/.ssh/known_hosts and the system’s)',
+    more: 'It may be given several times.',
   },
   'accept-new-host-key': {
     describe: 'Trust a host that is not known yet, and write its key to the known hosts',
+    more: 'The first known hosts file gets the key. A changed key is still refused. Another port is another host, as for OpenSSH.',
   },
-  jump: { alias: 'J', value: 'HOST,…', describe: 'Hosts to go through, as ssh -J: [user@]host[:port],…' },
+  jump: {
+    alias: 'J',
+    value: 'HOST,…',
+    describe: 'Hosts to go through, as ssh -J: [user@]host[:port], divided by commas',
+    more: '`none` is for none.',
+  },
   'ssh-config': {
     alias: 'F',
     value: 'FILE',
@@ -44,12 +61,18 @@ export const CONNECTION_OPTIONS = {
     value: 'T',
     default: '30',
     describe: 'Time of silence after which the other side counts as lost; 0 is for ever',
+    more: 'It is ten times as long after the other side said that it opens a database or commits.',
   },
   'connect-timeout': {
     value: 'T',
     describe: 'Time to wait for a login (default: as configured for SSH, or 20)',
+    more: 'It also bounds the wait for the first word of sqlsync there, which is `--timeout` otherwise. The time you take to type does not count.',
   },
-  'max-time': { value: 'T', describe: 'Time after which it gives up, whatever has arrived' },
+  'max-time': {
+    value: 'T',
+    describe: 'Time after which it gives up, whatever has arrived',
+    more: 'The run is ended as by Ctrl-C, and fails with `TIMEOUT` (status 16).',
+  },
   bwlimit: {
     value: 'RATE',
     describe:
@@ -61,9 +84,18 @@ export type CommonArguments = OptionValues<typeof CONNECTION_OPTIONS> & OutputAr
 
 export const SYNC_OPTIONS = {
   'dry-run': { alias: 'n', describe: 'Compare only; write nothing' },
-  overwrite: { describe: 'REPLICA may be a database that sqlsync did not make (its content is lost)' },
-  replace: { describe: 'Replace a REPLICA of another page size' },
-  'follow-links': { describe: 'Write REPLICA also through a symbolic link, or under several hard links' },
+  overwrite: {
+    describe: 'REPLICA may be a database that sqlsync did not make (its content is lost)',
+    more: 'Needed once. It also restores an origin from its replica: `sqlsync copy.db app.db --overwrite`.',
+  },
+  replace: {
+    describe: 'Replace a REPLICA of another page size',
+    more: 'It is replaced as a whole, in one transaction.',
+  },
+  'follow-links': {
+    describe: 'Write REPLICA also through a symbolic link, or under several hard links',
+    more: 'A symbolic link stays, and the file that it leads to is written; a file with several names is changed under all of them. Without the option both are refused.',
+  },
   retry: {
     value: 'N',
     default: '0',
@@ -76,25 +108,30 @@ export const SYNC_OPTIONS = {
   'max-wal-growth': {
     value: 'SIZE',
     describe: 'Begin a new round once the origin’s WAL has grown by so much (64M, 1G)',
+    more: 'What is committed until that is noticed, some 50 ms, comes on top.',
   },
   'max-shrink': {
     value: 'N%',
     describe:
       'Refuse where the origin lost more than so many percent of its pages since the last copy (0 to 100)',
+    more: 'The error is `ORIGIN_SHRUNK`. Without it there is a warning, also with `-q`, where the origin is empty or lost over 90 %.',
   },
   check: {
     describe: 'Have SQLite check REPLICA after the copy (integrity_check); status 1 where it finds damage',
+    more: 'The copy is exact, so the damage is that of the origin.',
   },
   compress: {
     choices: ['auto', 'zstd', 'none'],
     default: 'auto',
     describe: 'auto: all over SSH, only deltas between local files',
+    more: 'Between local files `auto` also compresses small changes.',
   },
   hash: {
     choices: ['nh-siphash', 'sha256', 'xxh64'],
     default: 'nh-siphash',
     describe:
       'How pages are compared: sha256 is longer and slower; xxh64 is for origins that nobody hostile writes',
+    more: 'See [security.md](security.md).',
   },
   reader: {
     choices: ['file', 'dbpage'],

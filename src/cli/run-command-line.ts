@@ -2,7 +2,7 @@ import { systemErrorCode, toSqlsyncError } from '../errors.ts';
 import { checkDecoding } from '../files/path-names.ts';
 import { VERSION } from '../sync/program.ts';
 import { argumentsOf } from './arguments.ts';
-import { DEFAULT_COMMAND, loadCommand, loadPublicCommands } from './command-files.ts';
+import { DEFAULT_COMMAND, loadCommand, loadCommands } from './command-files.ts';
 import { readCommandLine } from './command-line.ts';
 import { COMPLETION_FLAG } from './completion-script.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
@@ -62,7 +62,7 @@ async function printHelp(name: string | undefined): Promise<number> {
   const columns = process.stdout.columns || DEFAULT_COLUMNS;
   const text =
     name === undefined
-      ? generalHelp(await loadPublicCommands(), await loadCommand(DEFAULT_COMMAND), columns)
+      ? generalHelp(await loadCommands(), await loadCommand(DEFAULT_COMMAND), columns)
       : commandHelp(await loadCommand(name), columns);
   process.stdout.write(`${text}\n`);
   return EXIT_OK;

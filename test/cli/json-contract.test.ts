@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { loadPublicCommands } from '../../src/cli/command-files.ts';
+import { loadCommands } from '../../src/cli/command-files.ts';
 import { STORES } from '../../src/cli/store/store-command.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { Command, Hold, jsonLines, sqlsync } from './command.ts';
 import type { CommandOptions, Run, Summary } from './command.ts';
-import { here } from './store-here.ts';
+import { assertDocumented, here } from './store-here.ts';
 
-const STORE_COMMAND_NAMES = (await loadPublicCommands())
+const STORE_COMMAND_NAMES = (await loadCommands())
   .filter(({ group }) => group === STORES)
   .map(({ name }) => name);
 
@@ -50,8 +50,9 @@ describe('the last line of --json', () => {
     ];
     for (const [status, ...args] of runs) {
       const run = await sqlsync([...args, '--json'], { cwd: folder });
-      assertLast(run, 'summary', args.join(' '));
+      const last = assertLast(run, 'summary', args.join(' '));
       assert.equal(run.status, status, args.join(' '));
+      assertDocumented(args[0] === 'a.db' ? 'sync' : (args[0] as string), last);
     }
     const [pack = ''] = readdirSync(join(folder, 'store', 'packs'));
     rmSync(join(folder, 'store', 'packs', pack));

@@ -6,8 +6,9 @@ import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { sqlsync, summaryOf } from './command.ts';
 import type { Summary } from './command.ts';
+import { MANUAL } from './reference.ts';
 
-const MANUAL = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'backup.md'), 'utf8');
+const REFERENCE = readFileSync(MANUAL, 'utf8');
 
 export interface Here {
   readonly folder: string;
@@ -39,16 +40,13 @@ export async function here(t: TestContext): Promise<Here> {
   };
 }
 
-/** Programs read the summaries by their names in the manual. */
-function assertDocumented(command: string, summary: Summary): void {
-  const row = MANUAL.split('\n').find(
-    (line) => line.startsWith(`| \`${command}\` `) && line.includes('`, `'),
-  );
-  assert.ok(row !== undefined || command === 'snapshots', `docs/backup.md tells the summary of ${command}`);
-  for (const name of Object.keys(summary)) {
-    if (name !== 'type')
-      assert.ok((row ?? '`snapshots`').includes(`\`${name}\``), `${command}: ${name} is in docs/backup.md`);
-  }
+/** Programs read the summaries by their names in docs/cli.md. */
+export function assertDocumented(command: string, summary: Summary): void {
+  const section = new RegExp(`^### ${command}$([^]*?)(?=^##+ )`, 'm').exec(REFERENCE)?.[1] ?? '';
+  const fields = /^The summary of `--json` has ([^]*?)\.$/m.exec(section)?.[1];
+  assert.ok(fields !== undefined, `docs/cli.md tells the summary of ${command}`);
+  for (const name of Object.keys(summary))
+    if (name !== 'type') assert.ok(fields.includes(`\`${name}\``), `${command}: ${name} is in docs/cli.md`);
 }
 
 export interface Listed {

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { loadPublicCommands } from '../../src/cli/command-files.ts';
+import { loadCommands } from '../../src/cli/command-files.ts';
 import { STORES } from '../../src/cli/store/store-command.ts';
 import { change, column, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
@@ -15,7 +15,7 @@ import { startPingServer } from './ping-server.ts';
 import { here, listed } from './store-here.ts';
 import type { Listed } from './store-here.ts';
 
-const STORE_COMMAND_NAMES = (await loadPublicCommands())
+const STORE_COMMAND_NAMES = (await loadCommands())
   .filter(({ group }) => group === STORES)
   .map(({ name }) => name);
 

@@ -4,11 +4,14 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { exitStatusOf } from '../../src/cli/exit.ts';
-import { loadPublicCommands } from '../../src/cli/command-files.ts';
+import { argumentsOf } from '../../src/cli/arguments.ts';
+import { COMMAND_NAMES, loadCommands } from '../../src/cli/command-files.ts';
+import { readCommandLine } from '../../src/cli/command-line.ts';
 import { commandHelp } from '../../src/cli/help.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 import { PROGRAM, folderState, jsonLines, sqlsync } from './command.ts';
+import { MANUAL, withReference } from './reference.ts';
 import { tempDir } from '../support/compare.ts';
 import { smallDatabase } from '../pages/databases.ts';
 
@@ -26,7 +29,8 @@ describe('sqlsync --help', () => {
     for (const name of options.split(' ')) assert.match(stdout, new RegExp(`--${name}\\b`), name);
     for (const hidden of ['agent', 'build-binding'])
       assert.doesNotMatch(stdout, new RegExp(`sqlsync ${hidden}`));
-    for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
+    for (const line of stdout.split('\n').filter((each) => each !== MANUAL))
+      assert.ok(line.length <= 80, line);
     const order = [
       'Examples',
       'Databases',
@@ -46,7 +50,7 @@ describe('sqlsync --help', () => {
   });
 
   test('shows every option of every command, with what the command line takes', async () => {
-    for (const command of await loadPublicCommands()) {
+    for (const command of await loadCommands()) {
       const help = commandHelp(command, 80);
       assert.match(help, new RegExp(`^sqlsync ${command.name}\\b`));
       for (const [name, option] of Object.entries(command.options)) {
@@ -365,14 +369,15 @@ describe('a command line that is wrong', () => {
   });
 });
 
-describe('the README', () => {
-  test('lists every error code with its exit status, and no other, in its table "Exit statuses"', () => {
-    const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
-    const section = /^#+ Exit statuses$([^]*?)(?=^#+ |(?![^]))/m.exec(readme)?.[1];
-    assert.ok(section !== undefined, 'README.md has a section "Exit statuses"');
+describe('docs/cli.md', () => {
+  const manual = readFileSync(MANUAL, 'utf8');
+  const section = /^## Exit statuses$([^]*?)(?=^## )/m.exec(manual)?.[1] ?? '';
+
+  test('lists every error code with its exit status, and no other, under "Exit statuses"', () => {
     const listed = new Map<string, number>();
-    for (const [, status, codes] of section.matchAll(/^\|\s*`?(\d+)`?\s*\|[^|]*\|([^|]*)\|\s*$/gm)) {
-      for (const [, code] of (codes ?? '').matchAll(/`([A-Z_]+)`/g)) {
+    for (const [, status, text] of section.matchAll(/^- \*\*(\d+)\*\*: ([^]*?)(?=^- |^$)/gm)) {
+      for (const [, code] of (text ?? '').matchAll(/`([A-Z_]{4,})`/g)) {
+        if (code === 'TMPDIR') continue;
         assert.ok(!listed.has(code as string), `${code} is listed once`);
         listed.set(code as string, Number(status));
       }
@@ -382,8 +387,49 @@ describe('the README', () => {
   });
 
   test('tells the statuses that are no error’s: 0 and 1', () => {
-    const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
-    for (const status of [0, 1]) assert.match(readme, new RegExp(`^\\|\\s*\`?${status}\`?\\s*\\|`, 'm'));
+    for (const status of [0, 1]) assert.match(section, new RegExp(`^- \\*\\*${status}\\*\\*: \\S`, 'm'));
+  });
+
+  test('is what `npm run docs:cli` writes', async () => {
+    assert.equal(withReference(manual, await loadCommands(COMMAND_NAMES)), manual);
+  });
+
+  test('and --help name every option and operand of every command', async () => {
+    const commands = await loadCommands(COMMAND_NAMES);
+    assert.ok(commands.length >= 18);
+    for (const { name, operands, options } of commands) {
+      const ofCommand = new RegExp(`^### ${name}$([^]*?)(?=^##+ )`, 'm').exec(manual)?.[1] ?? '';
+      const { status, stdout } = await sqlsync([name, '--help']);
+      assert.equal(status, 0);
+      for (const option of [...Object.keys(options), 'help', 'version']) {
+        const written = new RegExp(`--${option}(?![\\w-])`);
+        assert.match(ofCommand, written, `${name} in docs/cli.md`);
+        assert.match(
+          manual,
+          new RegExp(`^- \`(-\\w, )?--${option}( [^\`]+)?\`: \\S`, 'm'),
+          'with what it does',
+        );
+        assert.match(stdout, written, `${name} --help`);
+      }
+      for (const operand of Object.keys(operands)) {
+        assert.match(ofCommand, new RegExp(`^- \`${operand}\`: `, 'm'), name);
+        assert.match(stdout, new RegExp(`^  ${operand} `, 'm'), `${name} --help`);
+      }
+    }
+  });
+
+  test('and --help show a line for each command that the program takes', async () => {
+    for (const { name, example } of await loadCommands(COMMAND_NAMES)) {
+      const words = example.match(/'[^']*'|\S+/g)?.map((word) => word.replaceAll("'", '')) ?? [];
+      const line = await readCommandLine(words.slice(1));
+      assert.deepEqual([words[0], line.command.name], ['sqlsync', name]);
+      await assert.doesNotReject(argumentsOf(line), example);
+    }
+  });
+
+  test('lies where --help says', async () => {
+    const { stdout } = await sqlsync(['--help']);
+    assert.equal(stdout.trimEnd().split('\n').at(-1), MANUAL);
   });
 });
 

@@ -104,6 +104,7 @@ export const command: Command = defineCommand({
   name: 'agent',
   usage: '',
   describe: 'The far side of a connection, on stdin and stdout',
+  example: 'sqlsync agent --restrict /srv/db --read-only',
   operands: {},
   options: OPTIONS,
   run: runAgentCommand,

@@ -7,6 +7,7 @@ export const command: Command = defineCommand({
   name: 'build-binding',
   usage: '',
   describe: 'Compile the native binding where the package has none for this platform',
+  example: 'sqlsync build-binding',
   operands: {},
   options: {},
   async run() {

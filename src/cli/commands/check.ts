@@ -16,6 +16,9 @@ export const command: Command = defineCommand({
   name: 'check',
   usage: '<store>',
   describe: 'Look for damage in a store',
+  example: 'sqlsync check /srv/store --read-data',
+  summary:
+    '`problems` (`file`, `message`), `damaged` (`snapshot`, `pagesLost`), `intact` (snapshots), `dataRead` (`none`, `part`, `all`), `packsRead`, `bytesRead`, `packs`, `packBytes`',
   operands: { store: STORE_OPERAND },
   options: {
     'read-data': { describe: 'Read and check all data, not only records and trees' },

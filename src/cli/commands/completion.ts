@@ -8,6 +8,7 @@ export const command: Command = defineCommand({
   name: 'completion',
   usage: '[shell]',
   describe: 'Print a script for shell completion',
+  example: 'sqlsync completion bash',
   operands: { shell: 'bash or zsh; without it, that of SHELL' },
   options: {},
   group: 'This program',

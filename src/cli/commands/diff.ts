@@ -22,6 +22,9 @@ export const command: Command = defineCommand({
   name: 'diff',
   usage: '<a> <b>',
   describe: 'Say which pages, tables and indexes differ between two snapshots: STORE#ID #ID',
+  example: "sqlsync diff '/srv/store#1a2b3c4d' '#latest'",
+  summary:
+    '`a`, `b` (snapshots), `pagesInA`, `pagesInB`, `differingPages` (ranges), `objects` (`name`, `pagesInA`, `pagesInB`)',
   operands: { a: 'STORE#ID', b: 'STORE#ID, or #ID of the same store' },
   options: {
     ...DATABASE_OPTIONS,

@@ -15,6 +15,9 @@ export const command: Command = defineCommand({
   name: 'dump',
   usage: '<snapshot> [tables..]',
   describe: 'Print a snapshot, or some tables of it, as SQL',
+  example: 'sqlsync dump /srv/store#latest users',
+  summary:
+    '`snapshot`, `omissions` (what is not in the dump), after lines of type `sql` with pieces of the text in `sql`',
   operands: { snapshot: SNAPSHOT_OPERAND, tables: 'Names of tables; without any, everything' },
   options: {
     ...DATABASE_OPTIONS,

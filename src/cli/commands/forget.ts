@@ -119,6 +119,9 @@ export const command: Command = defineCommand({
   name: 'forget',
   usage: '<store> [ids..]',
   describe: 'Take snapshots away, by a policy or by their ids',
+  example: 'sqlsync forget /srv/store --keep-daily 7 --prune',
+  summary:
+    '`dryRun`, `groups` (`host`, `path`, `tags`, as far as they are grouped by these; `keep` with `reasons`, `remove`; each with `id`, `time`, `tags`), `forgotten` (ids), `prune`',
   operands: { store: STORE_OPERAND, ids: 'Ids of snapshots, or how they begin' },
   options: OPTIONS,
   group: STORES,

@@ -11,6 +11,8 @@ export const command: Command = defineCommand({
   name: 'init',
   usage: '<store>',
   describe: 'Make an empty backup store, a folder',
+  example: 'sqlsync init /srv/store',
+  summary: '`store`, `id`',
   operands: { store: STORE_OPERAND },
   options: {
     grace: {

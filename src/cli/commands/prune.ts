@@ -12,6 +12,9 @@ export const command: Command = defineCommand({
   name: 'prune',
   usage: '<store>',
   describe: 'Remove from a store what no snapshot needs any more',
+  example: 'sqlsync prune /srv/store --dry-run',
+  summary:
+    '`dryRun`, `packsMarked`, `bytesMarked`, `packsRepacked`, `packsDeleted`, `bytesDeleted`, `packsWaiting`, `bytesWaiting`, `outOfSpace`',
   operands: { store: STORE_OPERAND },
   options: {
     'dry-run': DRY_RUN,

@@ -15,6 +15,9 @@ export const command: Command = defineCommand({
   name: 'repair',
   usage: '<store>',
   describe: 'Make a damaged store usable again',
+  example: 'sqlsync repair /srv/store --dry-run',
+  summary:
+    '`dryRun`, `configWritten`, `graceSeconds`, `indexesRemoved`, `packsIndexed`, `packsGivenUp`, `packsDamaged` (ids), `objectsSaved`, `marksRemoved`, `notesWritten`, `lost` (`id`, `snapshot`, `pagesLost`), `forgotten` (ids)',
   operands: { store: STORE_OPERAND },
   options: {
     'dry-run': DRY_RUN,

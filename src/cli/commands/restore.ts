@@ -31,6 +31,9 @@ export const command: Command = defineCommand({
   name: 'restore',
   usage: '<snapshot> <target>',
   describe: 'Make TARGET the database of a snapshot: STORE[#ID|#latest|#TIME]',
+  example: 'sqlsync restore /srv/store#latest app.db',
+  summary:
+    '`snapshot`, `target`, `outcome` (`committed`, `unchanged`, `dryRun`), `created`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; with `--salvage` also `salvaged` where pages are lost (`pagesLost`, `objects` with `name`, `type`, `table`, `pagesLost`, `isRebuilt`, `objectsWhole`, `schemaOf`, `isSchemaLost`, `isSchemaCertain`)',
   operands: { snapshot: SNAPSHOT_OPERAND, target: 'Path or [user@]host:path' },
   options: {
     'dry-run': DRY_RUN,

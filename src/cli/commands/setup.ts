@@ -87,6 +87,9 @@ export const command: Command = defineCommand({
   name: 'setup',
   usage: '<host> [path]',
   describe: 'Check that a host can be the other side, and how fast the link is; changes nothing there',
+  example: 'sqlsync setup deploy@db1 /srv/app.db',
+  summary:
+    '`host`, `path`, `ok`, `checks` (`name`, `state`: `ok`, `missing` or `unknown`, `detail`, `mend`, `code`), `link` (`roundTripMs`, `downloadBytesPerS`, `uploadBytesPerS`)',
   operands: {
     host: '[user@]host, or [user@]host:path',
     path: 'Database or folder there that a sync would use',

@@ -16,6 +16,9 @@ export const command: Command = defineCommand({
   name: 'snapshots',
   usage: '<store>',
   describe: 'List the snapshots of a store',
+  example: 'sqlsync snapshots /srv/store --path app.db',
+  summary:
+    '`snapshots`, in the order in which they were made, and `misdated` (`id`, `doubt`: `future` or `order`)',
   operands: { store: STORE_OPERAND },
   options: {
     ...DATABASE_OPTIONS,

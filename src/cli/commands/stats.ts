@@ -10,6 +10,8 @@ export const command: Command = defineCommand({
   name: 'stats',
   usage: '<store>',
   describe: 'Say how large a store is, and what it saves',
+  example: 'sqlsync stats /srv/store',
+  summary: '`snapshots`, `databases`, `rawBytes`, `uniqueBytes`, `storedBytes`, `packs`, `objects`, `ratio`',
   operands: { store: STORE_OPERAND },
   options: {
     ...OUTPUT_OPTIONS,

@@ -205,6 +205,9 @@ export const command: Command = defineCommand({
   name: 'sync',
   usage: '<origin> <replica>',
   describe: 'Copy ORIGIN to REPLICA; the name sync may be left out',
+  example: 'sqlsync --dry-run app.db deploy@db1:/srv/app.db',
+  summary:
+    '`origin`, `replica`, `outcome` (`committed`, `unchanged`, `dryRun`), `pageSize`, `pageCount`, `pagesCompared`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `attempts`, `rounds`, `snapshotHeldMs`, `walGrowthBytes` (the largest of all rounds), `created`, `resumed`, `warnings`, `findings` (what `--check` found)',
   operands: { origin: 'Path or [user@]host:path', replica: 'Path or [user@]host:path' },
   options: OPTIONS,
   group: 'Databases',

@@ -135,6 +135,9 @@ export const command: Command = defineCommand({
   usage: '<a> <b>',
   describe:
     'Compare two databases or snapshots (STORE#ID) and say which pages and tables differ; exits 0 when they are the same, 1 when not',
+  example: 'sqlsync verify app.db deploy@db1:/srv/app.db',
+  summary:
+    '`same`, `a`, `b`, `differingPages` (ranges, the first 100,000), `differingPageCount`, `differingRangeCount`, `objects`, `bytesSent`, `bytesReceived`, `durationMs`',
   operands: { a: 'Path or [user@]host:path, or STORE#ID', b: 'Path or [user@]host:path, or STORE#ID' },
   options: OPTIONS,
   group: 'Databases',
