@@ -2,6 +2,8 @@ import { resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
 import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
+import { COPY_REQUEST } from '../sync/agents/copy-request.ts';
+import type { CopyRequest } from '../sync/agents/copy-request.ts';
 import type { SyncOptions } from '../sync/runs/sync.ts';
 import type { VerifyOptions } from '../sync/runs/verify.ts';
 import type { DataOf, TaskName } from './messages.ts';
@@ -40,9 +42,30 @@ const numberBetween =
       : `${unit} from ${min} to ${max}`;
 const milliseconds = numberBetween(0, MAX_MS, 'a whole number of milliseconds');
 
+/** What {@link COPY_REQUEST} says of each of its entries. */
+const REQUEST = Object.fromEntries(
+  Object.entries(COPY_REQUEST).map(([name, field]) => [name, checkOf(field)]),
+) as Record<keyof CopyRequest, Check>;
+
+function checkOf(field: (typeof COPY_REQUEST)[keyof CopyRequest]): Check {
+  switch (field.kind) {
+    case 'flag':
+      return flag;
+    case 'choice':
+      return oneOf(...Object.keys(field.values).toSorted());
+    case 'percentage':
+      return numberBetween(0, 100, 'a whole percentage');
+    case 'quantity':
+      return field.unit === 'ms' ? milliseconds : numberBetween(0, Number.MAX_SAFE_INTEGER, 'bytes');
+  }
+}
+
+/** The entry of an option that has another name there. */
+const { compression: compress, ...COPY } = REQUEST;
+
 const COMMON = {
-  hash: oneOf('nh-siphash', 'sha256', 'xxh64'),
-  busyTimeoutMs: milliseconds,
+  hash: REQUEST.hash,
+  busyTimeoutMs: REQUEST.busyTimeoutMs,
   idleTimeoutMs: milliseconds,
   maxTimeMs: numberBetween(1, MAX_MS, 'a whole number of milliseconds'),
   port: numberBetween(1, 65535, 'a port number'),
@@ -62,8 +85,6 @@ const COMMON = {
 
 type AnyOptions = SyncOptions | VerifyOptions | BackupOptions | RestoreOptions;
 
-const compress = oneOf('auto', 'zstd', 'none');
-
 /** Complete, or it does not compile. */
 const CHECKS: {
   readonly sync: Readonly<Record<keyof SyncOptions, Check>>;
@@ -74,18 +95,10 @@ const CHECKS: {
   sync: {
     origin: text,
     replica: text,
-    dryRun: flag,
-    overwrite: flag,
-    replace: flag,
-    followLinks: flag,
-    check: flag,
     compress,
-    reader: oneOf('file', 'dbpage'),
-    maxShrinkPercent: numberBetween(0, 100, 'a whole percentage'),
     retries: numberBetween(0, 1_000_000, 'a number of retries'),
-    maxSnapshotMs: milliseconds,
-    maxWalGrowthBytes: numberBetween(0, Number.MAX_SAFE_INTEGER, 'bytes'),
     onProgress: callback,
+    ...COPY,
     ...COMMON,
   },
   verify: { a: text, b: text, ...COMMON },
@@ -95,7 +108,7 @@ const CHECKS: {
     tags: texts,
     host: text,
     verify: flag,
-    maxShrinkPercent: numberBetween(0, 100, 'a whole percentage'),
+    maxShrinkPercent: COPY.maxShrinkPercent,
     compress,
     onProgress: callback,
     ...COMMON,

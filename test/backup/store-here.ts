@@ -2,13 +2,6 @@ import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { message } from '../../protocol/encode.ts';
-import {
-  COMPRESSION_MODES,
-  DEFAULT_HASH,
-  HASH_ALGORITHMS,
-  READERS,
-  NO_SHRINK_LIMIT,
-} from '../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { Backend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
@@ -22,6 +15,7 @@ import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import type { PageNumber } from '../../src/pages/page-types.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
+import { copyRequest, encodeRequest } from '../../src/sync/agents/copy-request.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
 import { memoryTransportPair } from '../support/memory.ts';
@@ -74,12 +68,7 @@ export async function backupHere(
       verify: options.verify === true,
       copy: {
         originPath: origin,
-        hash: options.hash ?? DEFAULT_HASH,
-        compression: 'auto',
-        dryRun: false,
-        overwrite: false,
-        reader: 'file',
-        busyTimeoutMs: 10_000,
+        ...copyRequest({ hash: options.hash }),
       },
       onWarning: (warning) => options.onWarning?.(warning),
     });
@@ -107,21 +96,10 @@ export async function restoreHere(
       message('replicate', {
         path: target,
         originName: snapshot.path,
-        hash: HASH_ALGORITHMS[DEFAULT_HASH],
-        compression: COMPRESSION_MODES.auto,
-        dryRun: false,
-        overwrite: true,
-        replace: true,
-        followLinks: false,
-        check: false,
+        ...encodeRequest(copyRequest({ overwrite: true, replace: true })),
         restore: true,
-        maxTimeMs: 0,
         stage: false,
-        maxSnapshotMs: 0,
-        maxWalGrowthBytes: 0,
-        maxShrinkPercent: NO_SHRINK_LIMIT,
-        reader: READERS.file,
-        busyTimeoutMs: 10_000,
+        maxTimeMs: 0,
         idleTimeoutMs: 0,
       }),
     );

@@ -319,7 +319,7 @@ test('a limit of shrinkage that is no percentage is refused, and nothing is writ
     sent.type === 'replicate' ? { ...sent, maxShrinkPercent: 101 } : sent,
   ]);
   assert.equal(far?.code, 'PROTOCOL');
-  assert.match(far.message, /101 where a percentage was due/);
+  assert.match(far.message, /101 as maxShrinkPercent/);
   assert.equal(scenario.state('wal', pair), 'old');
 });
 

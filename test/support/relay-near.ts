@@ -1,16 +1,10 @@
 import { message } from '../../protocol/encode.ts';
-import {
-  COMPRESSION_MODES,
-  DEFAULT_HASH,
-  HASH_ALGORITHMS,
-  OUTCOMES,
-  READERS,
-  NO_SHRINK_LIMIT,
-} from '../../protocol/messages.ts';
+import { OUTCOMES } from '../../protocol/messages.ts';
 import type { MessageOf } from '../../protocol/messages.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
+import { copyRequest, encodeRequest } from '../../src/sync/agents/copy-request.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
 import { runReplica } from '../../src/sync/agents/replica-agent.ts';
@@ -46,44 +40,33 @@ export function nearConnection(
 
 /** One database over an open connection, as the near side of `sync.ts` does it. */
 export async function copyOver(connection: Connection, role: Role, pair: Pair): Promise<MessageOf<'done'>> {
-  const modes = {
-    dryRun: false,
-    overwrite: pair.overwrite === true,
-    replace: pair.replace === true,
-    followLinks: false,
-    check: pair.check === true,
+  const { overwrite, replace, check } = pair;
+  const request = copyRequest({
+    overwrite,
+    replace,
+    check,
     busyTimeoutMs: BUSY_TIMEOUT_MS,
-  };
+    compression: 'none',
+  });
   if (role === 'pull') {
     const result = await runReplica(connection, {
       path: pair.replica,
       originPath: pair.origin,
       originName: pair.origin,
-      hash: DEFAULT_HASH,
-      compression: 'none',
-      reader: 'file',
-      ...modes,
+      ...request,
     });
     return result.done;
   }
-  const hash = HASH_ALGORITHMS[DEFAULT_HASH];
-  const compression = COMPRESSION_MODES.none;
   connection.expect('offering');
   connection.send(
     message('replicate', {
       restore: false,
       path: pair.replica,
       originName: pair.origin,
-      hash,
-      compression,
-      reader: READERS.file,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: 0,
       stage: false,
-      maxSnapshotMs: 0,
-      maxWalGrowthBytes: 0,
-      maxShrinkPercent: NO_SHRINK_LIMIT,
-      ...modes,
+      ...encodeRequest(request),
     }),
   );
   const open = await connection.receiveOnly('open');

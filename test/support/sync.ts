@@ -4,18 +4,14 @@ import type { Readable, Writable } from 'node:stream';
 import Database from 'better-sqlite3';
 import { message } from '../../protocol/encode.ts';
 import { FRAME_HEADER_BYTES } from '../../protocol/limits.ts';
-import { DEFAULT_HASH, MESSAGES, nameOf, OUTCOMES } from '../../protocol/messages.ts';
-import type {
-  CompressionMode,
-  HashAlgorithm,
-  MessageName,
-  MessageOf,
-  Outcome,
-} from '../../protocol/messages.ts';
+import { MESSAGES, nameOf, OUTCOMES } from '../../protocol/messages.ts';
+import type { MessageName, MessageOf, Outcome } from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { StagingRule } from '../../src/replica/spool/staging.ts';
 import { Announcements } from '../../src/sync/agents/announcements.ts';
+import { copyRequest } from '../../src/sync/agents/copy-request.ts';
+import type { CopyRequestOptions } from '../../src/sync/agents/copy-request.ts';
 import type { AccessCheck } from '../../src/sync/agents/restriction.ts';
 import type { SnapshotLimits } from '../../src/sync/agents/snapshot-limit.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
@@ -24,17 +20,9 @@ import { runReplica } from '../../src/sync/agents/replica-agent.ts';
 import { memoryTransportPair } from './memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 
-export interface SyncHereOptions {
+export interface SyncHereOptions extends CopyRequestOptions {
   readonly origin: string;
   readonly replica: string;
-  readonly dryRun?: boolean;
-  readonly overwrite?: boolean;
-  readonly replace?: boolean;
-  readonly followLinks?: boolean;
-  readonly check?: boolean;
-  readonly hash?: HashAlgorithm;
-  readonly compression?: CompressionMode;
-  readonly busyTimeoutMs?: number;
   readonly staging?: StagingRule;
   readonly limits?: SnapshotLimits;
   readonly access?: AccessCheck;
@@ -79,17 +67,8 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       path: options.replica,
       originPath: options.origin,
       originName: options.origin,
-      hash: options.hash ?? DEFAULT_HASH,
-      compression: options.compression ?? 'auto',
-      dryRun: options.dryRun === true,
-      overwrite: options.overwrite === true,
-      replace: options.replace === true,
-      followLinks: options.followLinks === true,
-      check: options.check === true,
-      reader: 'file',
-      busyTimeoutMs: options.busyTimeoutMs ?? 10_000,
+      ...copyRequest({ ...options, ...options.limits }),
       staging: options.staging,
-      limits: options.limits,
       access: options.access,
       onSnapshot: (snapshot) =>
         new Announcements({ onWarning: (warning) => options.onWarning?.(warning) }).snapshot(snapshot),

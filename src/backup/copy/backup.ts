@@ -5,8 +5,9 @@ import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
 import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
+import { copyRequest } from '../../sync/agents/copy-request.ts';
 import type { CopyOptions } from '../../sync/agents/replica-options.ts';
-import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
+import { compressionTo } from '../../sync/runs/run-options.ts';
 import { nameFor } from '../../sync/runs/sync.ts';
 import { parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
@@ -149,16 +150,10 @@ async function storeSnapshot(
 function copyOptions(run: Run): CopyOptions {
   const { options, origin } = run;
   return {
+    ...copyRequest({ ...options, compression: compressionTo(origin, options.compress) }),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
     ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
-    hash: run.hash,
-    compression: compressionTo(origin, options.compress),
-    dryRun: false,
-    overwrite: false,
-    reader: 'file',
-    busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
     signal: options.signal,
-    maxShrinkPercent: options.maxShrinkPercent,
     onAlarm(warning) {
       run.shrunk = true;
       run.announcements.warn(warning);

@@ -1,25 +1,16 @@
 import { resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
-import {
-  COMPRESSION_MODES,
-  DEFAULT_HASH,
-  HASH_ALGORITHMS,
-  nameOf,
-  OUTCOMES,
-  PHASES,
-  READERS,
-  NO_SHRINK_LIMIT,
-} from '../../../protocol/messages.ts';
+import { nameOf, OUTCOMES, PHASES } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import type { Connection } from '../../sync/link/connection.ts';
 import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
+import { copyRequest, encodeRequest } from '../../sync/agents/copy-request.ts';
 import { serveOrigin } from '../../sync/agents/origin-agent.ts';
 import type { OriginResult } from '../../sync/agents/origin-agent.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
-import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
-import { NO_SNAPSHOT_LIMITS } from '../../sync/agents/snapshot-limit.ts';
+import { compressionTo } from '../../sync/runs/run-options.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { parseLocation } from '../../transport/location.ts';
@@ -159,23 +150,13 @@ async function serve(
 ): Promise<OriginResult> {
   connection.send(
     message('replicate', {
+      ...encodeRequest(copyRequest({ ...options, compression: compressionTo(target, options.compress) })),
       path: target.kind === 'local' ? resolve(target.path) : target.path,
       originName: `${snapshot.host}:${snapshot.path}`,
-      hash: HASH_ALGORITHMS[options.hash ?? DEFAULT_HASH],
-      compression: COMPRESSION_MODES[compressionTo(target, options.compress)],
-      dryRun: options.dryRun === true,
-      overwrite: options.overwrite === true,
-      replace: options.replace === true,
-      followLinks: options.followLinks === true,
-      check: false,
       restore: true,
-      reader: READERS.file,
-      busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
       stage: false,
-      ...NO_SNAPSHOT_LIMITS,
-      maxShrinkPercent: NO_SHRINK_LIMIT,
     }),
   );
   const open = await connection.receiveOnly('open');

@@ -1,18 +1,11 @@
 import { resolve } from 'node:path';
-import {
-  COMPRESSION_MODES,
-  HASH_ALGORITHMS,
-  MAX_SHRINK_PERCENT,
-  nameOf,
-  NO_SHRINK_LIMIT,
-  PHASES,
-  READERS,
-} from '../../../protocol/messages.ts';
+import { PHASES } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { message } from '../../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
+import { decodeRequest } from './copy-request.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from './restriction.ts';
@@ -81,49 +74,24 @@ export async function refuseToServe(
   connection.end();
 }
 
-/** undefined for none. Throws SqlsyncError PROTOCOL for what is no percentage. */
-function shrinkLimitOf({ maxShrinkPercent }: MessageOf<'replicate'>): number | undefined {
-  if (maxShrinkPercent === NO_SHRINK_LIMIT) return undefined;
-  if (maxShrinkPercent <= MAX_SHRINK_PERCENT) return maxShrinkPercent;
-  throw new SqlsyncError('PROTOCOL', `The other side sent ${maxShrinkPercent} where a percentage was due`);
-}
-
 async function replicate(
   connection: Connection,
-  request: MessageOf<'replicate'>,
+  asked: MessageOf<'replicate'>,
   options: FarAgentOptions,
 ): Promise<void> {
   const { restriction, signal } = options;
-  const hash = nameOf(HASH_ALGORITHMS, request.hash);
-  const compression = nameOf(COMPRESSION_MODES, request.compression);
-  const reader = nameOf(READERS, request.reader);
-  if (hash === undefined || compression === undefined || reader === undefined) {
-    throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
-  }
-  const maxShrinkPercent = shrinkLimitOf(request);
-  connection.agree(request, options);
-  const { originName, dryRun, overwrite, replace, followLinks, check, restore, busyTimeoutMs } = request;
-  const { maxSnapshotMs, maxWalGrowthBytes } = request;
+  const request = decodeRequest(asked);
+  connection.agree(asked, options);
   const access = restriction?.replica;
   await runReplica(connection, {
-    path: access?.path(request.path, { keepLink: !followLinks }) ?? resolve(request.path),
+    ...request,
+    path: access?.path(asked.path, { keepLink: !request.followLinks }) ?? resolve(asked.path),
     access,
     originPath: '',
-    originName,
-    hash,
-    compression,
-    dryRun,
-    overwrite,
-    replace,
-    followLinks,
-    check,
+    originName: asked.originName,
     over: connection.over,
-    restores: restore,
-    reader,
-    busyTimeoutMs,
-    staging: request.stage ? 'always' : 'large',
-    limits: { maxSnapshotMs, maxWalGrowthBytes },
-    maxShrinkPercent,
+    restores: asked.restore,
+    staging: asked.stage ? 'always' : 'large',
     signal,
     onProgress: (progress) =>
       connection.send(message('progress', { ...progress, phase: PHASES[progress.phase] })),

@@ -25,8 +25,7 @@ import { databaseDestination } from './replica-database.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
 import { checkShrinkage } from './shrinkage.ts';
-import { hasLimits, NO_SNAPSHOT_LIMITS } from './snapshot-limit.ts';
-import type { SnapshotLimits } from './snapshot-limit.ts';
+import { hasLimits } from './snapshot-limit.ts';
 
 export interface ReplicaResult {
   readonly done: MessageOf<'done'>;
@@ -39,7 +38,6 @@ export interface ReplicaResult {
 
 /** What one run keeps over all its snapshots. */
 interface RunState {
-  readonly limits: SnapshotLimits;
   readonly rounds: Rounds;
   /** Snapshots that were asked for. */
   snapshots: number;
@@ -55,7 +53,7 @@ const MAX_ATTEMPTS = 4;
  * Throws SqlsyncError; the replica is then as it was.
  */
 export async function runReplica(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
-  const rule = hasLimits(options.limits ?? NO_SNAPSHOT_LIMITS) ? 'always' : options.staging;
+  const rule = hasLimits(options) ? 'always' : options.staging;
   const staging = new Staging(rule ?? 'never');
   try {
     return await runCopy(connection, options, () => databaseDestination(options, staging));
@@ -76,8 +74,7 @@ export async function runCopy(
   options: CopyOptions,
   destinationOf: (attempt: number) => Destination | Promise<Destination>,
 ): Promise<ReplicaResult> {
-  const limits = options.limits ?? NO_SNAPSHOT_LIMITS;
-  const run: RunState = { limits, rounds: new Rounds(limits), snapshots: 0, resumed: undefined };
+  const run: RunState = { rounds: new Rounds(options), snapshots: 0, resumed: undefined };
   const result = await copyUntilDone(connection, options, destinationOf, run);
   connection.send(result.done);
   await connection.drained();
@@ -123,7 +120,7 @@ async function attemptCopy(
   run: RunState,
 ): Promise<ReplicaResult> {
   const key = destination.key ?? randomBytes(HASH_KEY_BYTES);
-  const firstId = sendOpen(connection, destination, key, { ...options, limits: run.limits });
+  const firstId = sendOpen(connection, destination, key, options);
   connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
   const snapshot = await receiveSnapshot(connection);
   connection.state = 'driving';
@@ -158,7 +155,7 @@ async function attemptCopy(
       firstId,
       hash: options.hash,
       dryRun: options.dryRun,
-      isLimited: hasLimits(run.limits),
+      isLimited: hasLimits(options),
       onProgress: options.onProgress,
     });
     const { root, changed } = await copy.run();
@@ -234,7 +231,7 @@ function sendOpen(
   connection: Connection,
   destination: Destination,
   key: Uint8Array,
-  options: CopyOptions & { readonly limits: SnapshotLimits },
+  options: CopyOptions,
 ): number {
   connection.send(
     message('open', {
@@ -251,7 +248,8 @@ function sendOpen(
       busyTimeoutMs: options.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
-      ...options.limits,
+      maxSnapshotMs: options.maxSnapshotMs,
+      maxWalGrowthBytes: options.maxWalGrowthBytes,
     }),
   );
   if (!destination.hasOldPages) return 0;

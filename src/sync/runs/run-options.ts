@@ -1,6 +1,7 @@
 import type { CompressionMode, HashAlgorithm } from '../../../protocol/messages.ts';
 import type { Location } from '../../transport/location.ts';
 import type { WarningKind } from '../agents/announcements.ts';
+import { COPY_REQUEST } from '../agents/copy-request.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import type { RemoteOptions } from '../link/start-agent.ts';
 
@@ -33,7 +34,7 @@ export interface CopyRunOptions extends RunOptions {
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
 }
 
-export const DEFAULT_BUSY_TIMEOUT_MS = 10_000;
+export const DEFAULT_BUSY_TIMEOUT_MS: number = COPY_REQUEST.busyTimeoutMs.default;
 export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
 
 /** What an agent at `far` is told: 'auto' is everything where a network is between. */

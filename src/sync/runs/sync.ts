@@ -2,23 +2,8 @@ import { Announcements } from '../agents/announcements.ts';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
-import {
-  COMPRESSION_MODES,
-  DEFAULT_HASH,
-  HASH_ALGORITHMS,
-  nameOf,
-  OUTCOMES,
-  PHASES,
-  READERS,
-  NO_SHRINK_LIMIT,
-} from '../../../protocol/messages.ts';
-import type {
-  CompressionMode,
-  HashAlgorithm,
-  MessageOf,
-  Outcome,
-  Reader,
-} from '../../../protocol/messages.ts';
+import { nameOf, OUTCOMES, PHASES } from '../../../protocol/messages.ts';
+import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { realPath } from '../../files/path-names.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
@@ -28,49 +13,25 @@ import { AnswerMemory, terminalAsk } from '../../transport/terminal.ts';
 import type { Connection } from '../link/connection.ts';
 import { converse } from './conversation.ts';
 import type { Traffic } from './conversation.ts';
+import { copyRequest, encodeRequest } from '../agents/copy-request.ts';
+import type { CopyRequest, CopyRequestOptions } from '../agents/copy-request.ts';
 import { serveOrigin } from '../agents/origin-agent.ts';
 import type { OriginResult } from '../agents/origin-agent.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import { runReplica } from '../agents/replica-agent.ts';
 import { withRetries } from './retry.ts';
 import type { Retry } from './retry.ts';
-import { compressionTo, DEFAULT_BUSY_TIMEOUT_MS } from './run-options.ts';
-import type { CopyRunOptions } from './run-options.ts';
-import type { SnapshotLimits } from '../agents/snapshot-limit.ts';
+import { compressionTo } from './run-options.ts';
+import type { CopyRunOptions, RunOptions } from './run-options.ts';
 
-export interface SyncOptions extends CopyRunOptions {
+export interface SyncOptions
+  extends CopyRunOptions, Omit<CopyRequestOptions, 'compression' | keyof RunOptions> {
   /** Path, `[user@]host:path` or `ssh://…` of the database to copy. */
   readonly origin: string;
   /** The same for the copy; one of the two has to be local. */
   readonly replica: string;
-  /** Compare only. */
-  readonly dryRun?: boolean;
-  /** The replica may be a database that sqlsync did not make, or the origin may be a copy of it (a restore). */
-  readonly overwrite?: boolean;
-  /** A replica of another page size is replaced as a whole. */
-  readonly replace?: boolean;
-  /**
-   * A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. A replica with
-   * other names (hard links) is changed under all of them.
-   */
-  readonly followLinks?: boolean;
-  /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
-  readonly check?: boolean;
-  /**
-   * The part of the replica's pages that the origin may have lost since the last copy, in percent; the sync fails with
-   * ORIGIN_SHRUNK where it is more. By default there is a warning where the origin is empty or nearly so.
-   */
-  readonly maxShrinkPercent?: number | undefined;
-  /** How databases are read: 'file' (default) mostly past SQLite, 'dbpage' only by SQLite, the reference. */
-  readonly reader?: Reader;
   /** How often it is tried again where the connection fails; default 0. What has arrived is not sent again. */
   readonly retries?: number;
-  /**
-   * The longest that a snapshot may be held, in milliseconds, and the most that the origin's WAL may grow meanwhile, in
-   * bytes; default 0, no limit. A copy that takes longer is made in rounds, of which the last is the snapshot.
-   */
-  readonly maxSnapshotMs?: number;
-  readonly maxWalGrowthBytes?: number;
 }
 
 export interface SyncSummary {
@@ -111,10 +72,7 @@ interface Run {
   readonly options: SyncOptions;
   readonly origin: Location;
   readonly replica: Location;
-  readonly compression: CompressionMode;
-  readonly hash: HashAlgorithm;
-  readonly busyTimeoutMs: number;
-  readonly limits: SnapshotLimits;
+  readonly request: CopyRequest;
   readonly announcements: Announcements;
   /** Of all attempts. */
   readonly traffic: Traffic;
@@ -196,13 +154,10 @@ function plan(options: SyncOptions): Run {
     options,
     origin,
     replica,
-    compression: compressionTo(farOf(origin, replica), options.compress),
-    hash: options.hash ?? DEFAULT_HASH,
-    busyTimeoutMs: options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS,
-    limits: {
-      maxSnapshotMs: options.maxSnapshotMs ?? 0,
-      maxWalGrowthBytes: options.maxWalGrowthBytes ?? 0,
-    },
+    request: copyRequest({
+      ...options,
+      compression: compressionTo(farOf(origin, replica), options.compress),
+    }),
     announcements: new Announcements(options),
     traffic: { bytesSent: 0, bytesReceived: 0 },
   };
@@ -217,23 +172,13 @@ function farOf(origin: Location, replica: Location): Location {
 function pull(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
   const { options, origin } = run;
   return runReplica(connection, {
+    ...run.request,
     path: resolve(run.replica.path),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
     ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
     originName: nameFor(origin),
-    hash: run.hash,
-    compression: run.compression,
-    dryRun: options.dryRun === true,
-    overwrite: options.overwrite === true,
-    replace: options.replace === true,
-    followLinks: options.followLinks === true,
-    check: options.check === true,
-    reader: options.reader ?? 'file',
-    busyTimeoutMs: run.busyTimeoutMs,
     staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
-    limits: run.limits,
     signal: options.signal,
-    maxShrinkPercent: options.maxShrinkPercent,
     onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => notice(run, attempt, progress),
   });
@@ -244,29 +189,19 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
   const { options, origin, replica } = run;
   connection.send(
     message('replicate', {
+      ...encodeRequest(run.request),
       path: replica.path,
-      originName: nameFor(origin),
-      hash: HASH_ALGORITHMS[run.hash],
-      compression: COMPRESSION_MODES[run.compression],
-      dryRun: options.dryRun === true,
-      overwrite: options.overwrite === true,
-      replace: options.replace === true,
-      followLinks: options.followLinks === true,
-      check: options.check === true,
       restore: false,
-      reader: READERS[options.reader ?? 'file'],
-      busyTimeoutMs: run.busyTimeoutMs,
+      originName: nameFor(origin),
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
       stage: attempt.number > 1,
-      ...run.limits,
-      maxShrinkPercent: options.maxShrinkPercent ?? NO_SHRINK_LIMIT,
     }),
   );
   const open = await connection.receiveOnly('open');
   return serveOrigin(connection, open, {
     path: resolve(origin.path),
-    dryRun: options.dryRun,
+    dryRun: run.request.dryRun,
     signal: options.signal,
     onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => forwardProgress(run, attempt, progress),
