@@ -13,7 +13,7 @@ export const OUTPUT_OPTIONS = {
   quiet: {
     alias: 'q',
     describe: 'Say nothing but errors, damage and omissions',
-    more: 'It lets through [what is news](../README.md#from-cron-and-systemd).',
+    more: 'It lets through [what is news](jobs.md#what-is-news).',
   },
 } as const;
 

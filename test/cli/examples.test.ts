@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -10,7 +10,9 @@ import { COMPILE_CACHE, PROGRAM, summaryOf } from './command.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
-const MANUAL = readFileSync(join(ROOT, 'docs', 'backup.md'), 'utf8');
+const [MANUAL = '', REMOTE = '', JOBS = '', DRILL = ''] = ['backup', 'remote', 'jobs', 'server-gone'].map(
+  (name) => readFileSync(join(ROOT, 'docs', `${name}.md`), 'utf8'),
+);
 
 /** Blocks of code with their language; those without are lines of a crontab, of authorized_keys, or output. */
 function blocks(text: string): { readonly kind: string; readonly code: string }[] {
@@ -82,9 +84,8 @@ function withReal(line: string, id: string): string {
   return line.replaceAll('2026-11-20', today).replaceAll('1a2b3c4d', id.slice(0, 8));
 }
 
-describe('the README', () => {
-  const [before = '', after = ''] = README.split(/^## Backups with history$/m);
-  const lines = [...blocks(before), ...blocks(after)].flatMap(linesOf);
+describe('the README, and what it leads to', () => {
+  const lines = [README, REMOTE, JOBS].flatMap(blocks).flatMap(linesOf);
   // These need an OpenSSH that logs in somewhere, or a container.
   const single = lines.filter((line) => !/ -e |\/srv\/store| completion /.test(line));
 
@@ -111,6 +112,32 @@ describe('the README', () => {
     assert.ok(ofStore.length >= 4);
     for (const line of ofStore) assertRuns(machine, withReal(line, ''));
   });
+});
+
+describe('the manual of a server that is gone', () => {
+  const drills = blocks(DRILL).filter((block) => linesOf(block).length > 1);
+
+  test('shows two ways back', () => assert.equal(drills.length, 2));
+
+  for (const drill of drills) {
+    const [first = ''] = linesOf(drill);
+    test(`shows one that works, line by line: ${first}`, async (t) => {
+      const machine = new Machine(t);
+      const [origin, lost] = [machine.at('/srv/app.db'), machine.at('/srv/lost.db')];
+      smallDatabase(origin, { rows: 40 });
+      await summaryOf(['init', machine.at('/srv/store')]);
+      await summaryOf(['backup', origin, machine.at('/srv/store')]);
+      await summaryOf([origin, machine.at('/srv/backup/app.db')]);
+      const before = readFileSync(origin);
+      renameSync(origin, lost);
+      const outputs = linesOf(drill).map((line) => assertRuns(machine, line));
+      assert.deepEqual(readFileSync(origin), before);
+      assert.match(outputs.at(-1)?.stdout ?? '', /same|equal|identical/i);
+      // The job of before goes on with what came back.
+      const nightly = /`(sqlsync -q .*?)`/s.exec(DRILL)?.[1]?.replaceAll(/\s+/g, ' ') ?? '';
+      assert.equal(assertRuns(machine, nightly).stdout, '');
+    });
+  }
 });
 
 describe('the manual of backups', () => {

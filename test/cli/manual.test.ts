@@ -11,6 +11,10 @@ import { NEEDS_ROOT, NOBODY, PROGRAM, summaryOf } from './command.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+const JOBS = readFileSync(join(ROOT, 'docs', 'jobs.md'), 'utf8');
+const OTHERS = ['remote', 'server-gone'].map((name) =>
+  readFileSync(join(ROOT, 'docs', `${name}.md`), 'utf8'),
+);
 const MANUAL = readFileSync(join(ROOT, 'docs', 'backup.md'), 'utf8');
 
 const NEEDS_SYSTEMD =
@@ -38,7 +42,7 @@ function commandLines(text: string): string[][] {
 
 describe('the manuals', () => {
   test('show command lines that the program takes', async () => {
-    const lines = [...commandLines(README), ...commandLines(MANUAL)];
+    const lines = [README, MANUAL, JOBS, ...OTHERS].flatMap(commandLines);
     assert.ok(lines.length > 20, `${lines.length} lines`);
     const commands = new Set<string>();
     for (const words of lines) {
@@ -54,7 +58,7 @@ describe('the manuals', () => {
   test('show systemd units that systemd takes', { skip: NEEDS_SYSTEMD }, (t) => {
     const folder = tempDir(t);
     for (const [text, file, unit] of [
-      [README, 'sqlsync-app', 'sqlsync-app'],
+      [JOBS, 'sqlsync-app', 'sqlsync-app'],
       [MANUAL, 'sqlsync-backup@', 'sqlsync-backup@app'],
     ] as const) {
       const [service, timer, ...others] = blocks(text, 'ini');
