@@ -41,7 +41,7 @@ export class FrameDecoder {
     this.#checksum = checksum;
   }
 
-  /** True where the bytes so far end between two messages. */
+  /** True if the bytes so far end between two messages. */
   get atBoundary(): boolean {
     return this.#preambleSeen && this.#header === undefined && this.#pieces.length === 0;
   }

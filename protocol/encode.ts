@@ -24,7 +24,7 @@ export class FrameEncoder {
 
   /**
    * The frame of `outgoing` (header and body), in one or two pieces: the bytes of a page batch are not copied, and must
-   * not change until they were sent. Throws RangeError where a value does not fit its field.
+   * not change until they were sent. Throws RangeError if a value does not fit its field.
    */
   encode(outgoing: Message): Uint8Array[] {
     const definition = MESSAGES[outgoing.type];

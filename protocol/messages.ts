@@ -190,7 +190,9 @@ export const MESSAGES = {
   release: { code: 18, size: 'small', fields: {} },
   /** either → either: a sign of life of a side that has nothing else to send; `busy`: it may be silent for longer. */
   alive: { code: 19, size: 'small', fields: { busy: 'bool' } },
-  /** origin → replica: the snapshot came to its limit and was released; what was asked and not answered never will be. */
+  /**
+   * origin → replica: the snapshot came to its limit and was released; what was asked and not answered never will be.
+   */
   roundOver: {
     code: 20,
     size: 'small',

@@ -8,8 +8,8 @@ export interface WantedPage {
 }
 
 /**
- * One page of a `pages` answer: all of it, or the blocks that `bitmap` names (bit i of byte i/8 = block i), in ascending
- * order. `group` is the sender's choice, from 1 to 255: blocks of one group stand together.
+ * One page of a `pages` answer: all of it, or the blocks that `bitmap` names (bit i of byte i/8 = block i), in
+ * ascending order. `group` is the sender's choice, from 1 to 255: blocks of one group stand together.
  */
 export type BatchPage =
   { bitmap: undefined; data: Uint8Array } | { bitmap: Uint8Array; data: Uint8Array; group: number };
@@ -134,7 +134,7 @@ export interface BatchLayout {
   readonly blocks: Uint32Array;
 }
 
-/** Of a batch of `count` pages. Throws ProtocolViolation where it is not exactly as long as these pages are. */
+/** Of a batch of `count` pages. Throws ProtocolViolation if it is not exactly while these pages are. */
 export function layOutBatch(batch: Uint8Array, pageSize: number, count: number): BatchLayout {
   if (batch.length < count) throw new ProtocolViolation('a page batch shorter than its list of kinds');
   const bitmapLength = bitmapBytes(pageSize);

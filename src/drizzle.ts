@@ -20,7 +20,7 @@ import type { Database, ReadConnection, SqlParams, SqlValue } from './pool/types
 /** `run` wants no rows, `get` the first one, `all` and `values` all. */
 export type DrizzleMethod = 'run' | 'all' | 'values' | 'get';
 
-/** `rows`: each an array of its columns; for `get`, the first of them, or undefined where there is none. */
+/** `rows`: each an array of its columns; for `get`, the first of them, or undefined if there is none. */
 export type DrizzleProxy = (
   sql: string,
   params: SqlValue[],

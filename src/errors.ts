@@ -84,8 +84,8 @@ export const ERROR_CODES = [
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /**
- * What became of the work in spite of a failure, where that is not nothing: `committed`, all of it is done, and what failed
- * came after it; `unknown`, it may be done, since the other side was lost before it confirmed the commit.
+ * What became of the work in spite of a failure, where that is not nothing: `committed`, all of it is done, and what
+ * failed came after it; `unknown`, it may be done, since the other side was lost before it confirmed the commit.
  */
 export type FailureOutcome = 'committed' | 'unknown';
 
@@ -155,7 +155,8 @@ function systemError(error: unknown, message: string): SqlsyncError | undefined 
 }
 
 /**
- * Any thrown value as a SqlsyncError. One of the system becomes SYSTEM_ERROR, anything else INTERNAL with its cause kept.
+ * Any thrown value as a SqlsyncError. One of the system becomes SYSTEM_ERROR, anything else INTERNAL with its cause
+ * kept.
  */
 export function toSqlsyncError(error: unknown): SqlsyncError {
   if (error instanceof SqlsyncError) return error;
@@ -168,7 +169,7 @@ export function toSqlsyncError(error: unknown): SqlsyncError {
   });
 }
 
-/** The `code` of a Node.js or SQLite error (ENOENT, SQLITE_BUSY, …), or undefined where there is none. */
+/** The `code` of a Node.js or SQLite error (ENOENT, SQLITE_BUSY, …), or undefined if there is none. */
 export function systemErrorCode(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;

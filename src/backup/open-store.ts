@@ -36,7 +36,7 @@ function noFolder(folder: string): SqlsyncError | undefined {
   return undefined;
 }
 
-/** undefined where there is none, or what is above it is no folder. */
+/** undefined if there is none, or what is above it is no folder. */
 function entryAt(path: string): Stats | undefined {
   try {
     return lstatSync(path);
@@ -50,12 +50,17 @@ export async function initBackend(backend: Backend, options: InitOptions = {}): 
   return { backend, sealer: sealerOf(config.encryption.scheme), config };
 }
 
-/** Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
+/**
+ * Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE.
+ */
 export async function openStoreFolder(folder: string): Promise<StoreAccess> {
   return openBackend(directory(folder));
 }
 
-/** Opens the store in a folder, and writes its `config` anew where that is lost and nothing else is in doubt. Throws as `openStoreFolder`. */
+/**
+ * Opens the store in a folder, and writes its `config` anew where that is lost and nothing else is in doubt. Throws as
+ * `openStoreFolder`.
+ */
 export async function openStoreFolderToRepair(
   folder: string,
   options: { readonly dryRun: boolean },

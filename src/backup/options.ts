@@ -33,9 +33,9 @@ export interface BackupSummary {
   /** How long the origin's read transaction was open, and by how much its -wal file grew meanwhile. */
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
-  /** True where `verify` was asked for, and found nothing wrong. */
+  /** True if `verify` was asked for, and found nothing wrong. */
   readonly verified: boolean;
-  /** True where the origin was empty, or nearly so, and its last snapshot was not; a warning says more. */
+  /** True if the origin was empty, or nearly so, and its last snapshot was not; a warning says more. */
   readonly shrunk: boolean;
   readonly warnings: readonly string[];
 }
@@ -69,7 +69,7 @@ export interface RestoreSummary {
   readonly durationMs: number;
   /** The target did not exist before. */
   readonly created: boolean;
-  /** What the target lacks; undefined where it is the whole snapshot. Only with `salvage`. */
+  /** What the target lacks; undefined if it is the whole snapshot. Only with `salvage`. */
   readonly salvaged?: SalvageReport | undefined;
   readonly warnings: readonly string[];
 }

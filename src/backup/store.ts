@@ -28,19 +28,24 @@ import type {
   StoreStats,
 } from './types.ts';
 
-/** Makes an empty store in a folder, which may exist, and opens it. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+/**
+ * Makes an empty store in a folder, which may exist, and opens it. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE.
+ */
 export async function initStore(folder: string, options: InitOptions = {}): Promise<Store> {
   return new OpenStore(await initStoreFolder(folder, options));
 }
 
-/** Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
+/**
+ * Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE.
+ */
 export async function openStore(folder: string): Promise<Store> {
   return new OpenStore(await openStoreFolder(folder));
 }
 
 /**
- * Repairs the store in a folder: as `Store.repair`, and writes a `config` that is missing or damaged anew. Throws SqlsyncError STORE_NOT_FOUND,
- * STORE_VERSION, STORE_DAMAGED (where `config` is lost and nothing proves that there is a store), STORE_UNAVAILABLE, INTERRUPTED.
+ * Repairs the store in a folder: as `Store.repair`, and writes a `config` that is missing or damaged anew. Throws
+ * SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED (where `config` is lost and nothing proves that there is a
+ * store), STORE_UNAVAILABLE, INTERRUPTED.
  */
 export async function repairStore(folder: string, options: RepairOptions = {}): Promise<RepairSummary> {
   const dryRun = options.dryRun === true;

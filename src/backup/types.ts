@@ -17,13 +17,17 @@ export interface StoreSnapshot {
   readonly pageCount: number;
   /** Permission bits of the origin's file. */
   readonly fileMode: number;
-  /** Whom the origin's file belonged to, on the host of that name; undefined where the backup was made from another host. */
+  /**
+   * Whom the origin's file belonged to, on the host of that name; undefined if the backup was made from another host.
+   */
   readonly fileOwner?: SnapshotOwner | undefined;
   /** Id of the root node; undefined for a database without pages. */
   readonly root: string | undefined;
   /** The snapshot that it was compared with. */
   readonly parent: string | undefined;
-  /** One more than the highest of the snapshots that were in the store when it was made; older programs recorded none. */
+  /**
+   * One more than the highest of the snapshots that were in the store when it was made; older programs recorded none.
+   */
   readonly generation?: number | undefined;
   /** Name and version of the program that wrote it. */
   readonly program: string;
@@ -75,8 +79,8 @@ export interface PruneOptions extends StoreCallOptions {
   /** Part of a pack, 0 to 1, that may be garbage before it is repacked; default 0.2. */
   readonly maxUnusedRatio?: number | undefined;
   /**
-   * Age of a mark, in seconds, from which its packs are deleted; default: the store's grace period. Less is only safe while nobody else
-   * uses the store. With 0, packs that hold nothing needed are deleted without a mark.
+   * Age of a mark, in seconds, from which its packs are deleted; default: the store's grace period. Less is only safe
+   * while nobody else uses the store. With 0, packs that hold nothing needed are deleted without a mark.
    */
   readonly graceSeconds?: number | undefined;
 }
@@ -136,16 +140,19 @@ export interface SalvageReport {
   readonly objects: readonly SalvagedObject[];
   /** Tables and indexes of which no page is lost. */
   readonly objectsWhole: number;
-  /** Page 1, which has the schema, is lost, and is that of this other snapshot; undefined where it is not. */
+  /** Page 1, which has the schema, is lost, and is that of this other snapshot; undefined if it is not. */
   readonly schemaOf: string | undefined;
   /** Page 1 is lost, and no other snapshot has one: no table has a name. */
   readonly isSchemaLost: boolean;
-  /** False where the schema may have been another one than that of `schemaOf`. */
+  /** False if the schema may have been another one than that of `schemaOf`. */
   readonly isSchemaCertain: boolean;
 }
 
 export interface SalvagedObject {
-  /** Of a table or index; 'sqlite_schema', '(free)' for pages without content, '(unknown)' for what lay below other lost pages. */
+  /**
+   * Of a table or index; 'sqlite_schema', '(free)' for pages without content, '(unknown)' for what lay below other lost
+   * pages.
+   */
   readonly name: string;
   readonly type: 'table' | 'index' | 'schema' | 'free' | 'unknown';
   /** The table that it belongs to. */
@@ -158,7 +165,10 @@ export interface SalvagedObject {
 export interface RepairOptions extends StoreCallOptions {
   /** Only say what would be done. What would be written goes to a temporary folder meanwhile. */
   readonly dryRun?: boolean | undefined;
-  /** Read all packs, and give up those whose bytes have changed. Else only those are given up that are missing or of another length. */
+  /**
+   * Read all packs, and give up those whose bytes have changed. Else only those are given up that are missing or of
+   * another length.
+   */
   readonly readData?: boolean | undefined;
   /** Forget the snapshots that cannot be restored whole. */
   readonly forget?: boolean | undefined;
@@ -167,9 +177,9 @@ export interface RepairOptions extends StoreCallOptions {
 /** A snapshot that cannot be restored whole. */
 export interface LostSnapshot {
   readonly id: string;
-  /** undefined where the record itself is lost. */
+  /** undefined if the record itself is lost. */
   readonly snapshot: StoreSnapshot | undefined;
-  /** Pages that are lost; undefined where the record is. */
+  /** Pages that are lost; undefined if the record is. */
   readonly pagesLost: number | undefined;
 }
 
@@ -238,9 +248,15 @@ export interface Store {
   /** For people: the folder or address. */
   readonly description: string;
   readonly id: string;
-  /** All snapshots in the order in which they were made, the oldest first. Damaged records are left out and told by `onWarning`, and by `onUnreadable` with their ids. */
+  /**
+   * All snapshots in the order in which they were made, the oldest first. Damaged records are left out and told by
+   * `onWarning`, and by `onUnreadable` with their ids.
+   */
   snapshots(options?: SnapshotListeners): Promise<StoreSnapshot[]>;
-  /** The one snapshot whose id begins with `prefix` (at least 4 digits); for `latest` the newest, if all are of one database. */
+  /**
+   * The one snapshot whose id begins with `prefix` (at least 4 digits); for `latest` the newest, if all are of one
+   * database.
+   */
   find(prefix: string): Promise<StoreSnapshot>;
   /** Takes snapshots away, also such as cannot be read. Their pages stay until `prune`. */
   forget(ids: readonly string[]): Promise<ForgetSummary>;

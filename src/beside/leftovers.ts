@@ -25,8 +25,8 @@ export function findLeftover(path: string): Leftover | undefined {
 }
 
 /**
- * Refuses such a leftover: SQLite would replay it into the new content, or delete it, and it may hold the only copy
- * of somebody's data.
+ * Refuses such a leftover: SQLite would replay it into the new content or delete it, and it may hold the only copy of a
+ * user's data.
  */
 export function refuseLeftover(path: string, state: 'does not exist' | 'has 0 bytes'): void {
   const leftover = findLeftover(path);
@@ -34,15 +34,15 @@ export function refuseLeftover(path: string, state: 'does not exist' | 'has 0 by
   const exists = state === 'does not exist' ? 'does' : 'has not';
   const message = `${path} ${state}, but ${leftover.path} ${exists}, with ${leftover.bytes} bytes`;
   throw new SqlsyncError('REPLICA_LEFTOVER', message, {
-    hint: 'SQLite would replay it into the new replica. If nobody needs it, remove it; else name another replica.',
+    hint: 'SQLite would replay it into the new replica. Remove it if it is not needed, or name another replica.',
   });
 }
 
 /**
- * True where the journal of a transaction that may have been killed is beside the database of `databaseBytes` bytes;
- * whether it is hot, SQLite knows. Beside 0 bytes only the journal of a file's first transaction is, whose recovery
- * leads back to 0 bytes: SQLite deletes any other one, with the only copy of the pages in it. Until such a journal is
- * synced, zeros stand for its magic and its count.
+ * True if a transaction that may have been killed left its journal beside the database of `databaseBytes` bytes; only
+ * SQLite knows whether it is hot. Beside 0 bytes, only the journal of a file's first transaction counts, whose recovery
+ * leads back to 0 bytes. SQLite deletes any other one, with the only copy of the pages in it. Until such a journal is
+ * synced, its magic and its count are zeros.
  */
 export function hasJournal(path: string, databaseBytes: number): boolean {
   const journal = readJournal(path);
@@ -50,8 +50,8 @@ export function hasJournal(path: string, databaseBytes: number): boolean {
 }
 
 /**
- * The -wal or -journal with content that cannot be of a database that has 0 bytes now: somebody cut it off. Looks once at
- * each, since the journal of a first transaction comes and goes at any time. Throws the system's errors.
+ * A -wal or -journal whose content cannot belong to a database of 0 bytes: another program cut the database off. Looks
+ * once at each file, because the journal of a first transaction comes and goes at any time. Throws the system's errors.
  */
 export function findForeignLeftover(path: string): Leftover | undefined {
   const walBytes = fileBytes(`${path}-wal`);
@@ -63,11 +63,14 @@ export function findForeignLeftover(path: string): Leftover | undefined {
 
 interface Journal {
   readonly bytes: number;
-  /** As much of it as there is. */
+  /** At most the first bytes of the file: fewer if it is shorter. */
   readonly header: Buffer;
 }
 
-/** What is read counts, since the writer may fill or cut it at any time. One descriptor, which stays that of one journal when its writer removes it. undefined where there is none. */
+/**
+ * Reads the journal beside `path`; undefined if there is none. Trusts what it reads and not the size, since the writer
+ * may fill or cut the file at any time. One descriptor stays with one journal, even if the writer removes it.
+ */
 function readJournal(path: string): Journal | undefined {
   let descriptor: number;
   try {
@@ -95,8 +98,8 @@ function isUnfinished({ header }: Journal, databaseBytes: number): boolean {
 }
 
 /**
- * Removes what cannot be gone on with in the place of a part file or spool, with their lock held. Throws SqlsyncError
- * REPLICA_LEFTOVER with its owner where this user may not remove it.
+ * Removes a file in the place of a part file or spool that no run can continue from; the caller holds the lock. Throws
+ * SqlsyncError REPLICA_LEFTOVER, with the file's owner, if this user may not remove it.
  */
 export function removeUnusable(path: string): void {
   try {
@@ -118,8 +121,8 @@ export function removeUnusable(path: string): void {
 }
 
 /**
- * Removes what killed runs left beside a replica that is up to date now. Never throws: a later run tries again.
- * What another run uses just now stays: it holds the lock.
+ * Removes what killed runs left beside a replica that is now up to date. Leaves what another run uses: that run holds
+ * the lock. Never throws: a later run tries again.
  */
 export function removeOwnLeftovers(path: string): void {
   const [part, spool, lockPath] = (['-part', '-spool', '-lock'] as const).map((suffix) =>
@@ -138,6 +141,6 @@ export function removeOwnLeftovers(path: string): void {
       lock.release();
     }
   } catch {
-    // See above.
+    // A later run tries again.
   }
 }

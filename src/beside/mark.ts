@@ -21,48 +21,48 @@ import { isAnothers, ownerOfNewFile } from '../files/ownership.ts';
 import { readFully } from '../files/read-fully.ts';
 
 /**
- * The mark: a small file `.NAME.sqlsync` beside a replica that says "this is a copy, made by sqlsync". A database
- * without one is never overwritten unasked, so that swapped arguments cannot destroy a production database.
+ * The mark: a small file `.NAME.sqlsync` beside a replica. It says "this is a copy, made by sqlsync". sqlsync never
+ * overwrites a database without a mark unasked, so swapped arguments cannot destroy a production database.
  */
 export interface Mark {
   readonly format: 1;
-  /** The origin as the user named it, for people to read. */
+  /** The origin as the user named it, for messages. */
   readonly originName: string;
   /** Host name and absolute path of the origin, to recognize swapped arguments. */
   readonly originHost: string;
   readonly originPath: string;
-  /** Device and inode of the replica: the mark is that file's, not that of whatever has its name later. */
+  /** Device and inode of the replica: the mark holds for that file, not for a later file of the same name. */
   readonly fileId: string;
-  /** When the replica's file was made, in milliseconds since 1970 (inodes are used again); 0 where nobody can tell. */
+  /** When the replica's file was created, in milliseconds since 1970, because inodes are reused; 0 if unknown. */
   readonly fileBornMs: number;
-  /** What the replica's file was like when the sync was done, where inodes do not last; undefined where they do. */
+  /** What the replica's file was like after the sync, on file systems without lasting inodes; undefined elsewhere. */
   readonly content?: MarkedContent | undefined;
   /** When the mark was written, ISO 8601. */
   readonly time: string;
 }
 
-/** What tells a file that nobody has written since, on a file system that has other inodes after each mount. */
+/** Identifies an unchanged file on a file system that gives files other inodes after each mount. */
 interface MarkedContent {
   readonly bytes: number;
   /** Time of the last change, in milliseconds since 1970. */
   readonly changedMs: number;
-  /** SHA-256 of the first bytes, hexadecimal: the header, with the counter of changes, and the schema. */
+  /** SHA-256 of the first bytes, hexadecimal: they hold the header, with the change counter, and the schema. */
   readonly startSha256: string;
 }
 
-/** What a mark says of the origin. */
+/** The fields of a mark that describe the origin. */
 export type MarkedOrigin = Pick<Mark, 'originName' | 'originHost' | 'originPath'>;
 
-/** A mark holds two paths and two names; anything larger is not ours. */
+/** A mark holds two paths and two names; a larger file is not a mark. */
 const MAX_MARK_BYTES = 64 * 1024;
 
-/** Of the file's first bytes that the mark knows. */
+/** How many of the file's first bytes the mark covers. */
 const START_BYTES = 64 * 1024;
 
 /** Times of FAT file systems are even seconds. */
 const TIME_GRAIN_MS = 2000;
 
-/** At most, of the replica's permission bits; its owner has to be able to replace it. */
+/** The most that a mark takes of the replica's permission bits; its owner must be able to replace it. */
 const MARK_MODE = 0o644;
 const OWNER_WRITES = 0o600;
 
@@ -72,7 +72,7 @@ export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-
 }
 
 /**
- * The mark of the database at `path`; undefined where there is none of this very file that we understand. On a file
+ * The mark of the database at `path`; undefined if there is no mark of this very file that we understand. On a file
  * system without lasting inodes it reads the file, so this process must not have it open: see `inspectDatabase`.
  */
 export function readMark(path: string): Mark | undefined {
@@ -84,15 +84,15 @@ function knownMark(path: string, isOfFile: (mark: Mark) => boolean): Mark | unde
     const mark: unknown = JSON.parse(readMarkFile(path)?.toString('utf8') ?? 'null');
     return isMark(mark) && isOfFile(mark) ? mark : undefined;
   } catch {
-    // A name that is too long, a folder that may not be searched: there is no mark that would protect anything.
+    // A name that is too long, or a folder that may not be searched: no mark can protect anything there.
     return undefined;
   }
 }
 
 /**
- * As `readMark`, for who is going to write the database: a mark that another user made says nothing, since it would give
- * that user the content, in a file that was prepared for it. Where new files belong to another user than this process's,
- * as on some mounts, the mark of that user is ours.
+ * As `readMark`, before this user writes the database: it ignores a mark that another user made. That user could
+ * prepare a file and so get the content. On mounts where new files belong to another user than this process's, the mark
+ * of that user counts as ours.
  */
 export function readOwnMark(path: string): Mark | undefined {
   return ownMark(path, readMark(path));
@@ -105,18 +105,18 @@ function ownMark(path: string, mark: Mark | undefined): Mark | undefined {
 }
 
 /**
- * Marks the file at `marked`, which has or is to get the name `path`, as a copy of `origin`. Nothing is written where
- * its mark says so already. Must precede the commit: a mark that comes too late makes the next run refuse, one that
- * comes too early is of a file that the user allowed us to overwrite. Never throws: a fault becomes a warning, because
- * a missing mark costs one --overwrite and a failed sync the copy.
- * Returns what puts the former mark back.
+ * Marks the file at `marked`, which has or will get the name `path`, as a copy of `origin`. Writes nothing if its mark
+ * already says so. Must precede the commit: a mark that comes too late makes the next run refuse, and one that comes
+ * too early marks a file that the user allowed us to overwrite. Never throws: a fault becomes a warning, because a
+ * missing mark costs one --overwrite and a failed sync costs the copy. Returns a function that restores the former
+ * mark.
  */
 export function markReplica(
   path: string,
   origin: MarkedOrigin | undefined,
   options: { readonly marked?: string; readonly warnings: string[] },
 ): () => void {
-  // The replica is open: nothing is read of it.
+  // The replica is open: do not read it here.
   const known = ownMark(
     path,
     knownMark(path, (mark) => hasInode(mark, path)),
@@ -129,7 +129,7 @@ export function markReplica(
     writeMark(path, options.marked ?? path, origin);
   } catch (error) {
     options.warnings.push(
-      `The mark of ${path} could not be written, so that the next run will ask for --overwrite: ${String(error)}`,
+      `The mark of ${path} could not be written, so the next run will ask for --overwrite: ${String(error)}`,
     );
     return () => {};
   }
@@ -138,14 +138,15 @@ export function markReplica(
       if (former === undefined) rmSync(besideReplica(path, ''), { force: true });
       else replaceMarkFile(path, former, formerMode);
     } catch {
-      // It is the mark of a file that the user allowed us to overwrite.
+      // The mark belongs to a file that the user allowed us to overwrite.
     }
   };
 }
 
 /**
- * Notes in the mark of the replica at `path` what its file is like now, where only that tells it later. After the commit,
- * when no connection of this process has it open. Never throws: a mark that is not that good costs one --overwrite.
+ * Records in the mark of the replica at `path` what its file is like now, on file systems without lasting inodes. Call
+ * it after the commit, when no connection of this process has the replica open. Never throws: a mark that is out of
+ * date costs one --overwrite.
  */
 export function noteContent(path: string): void {
   try {
@@ -160,7 +161,7 @@ export function noteContent(path: string): void {
     const noted = { ...mark, fileId: fileIdOf(stats), fileBornMs: bornMs(stats), content };
     replaceMarkFile(path, `${JSON.stringify(noted)}\n`, stats.mode & MARK_MODE);
   } catch {
-    // See above.
+    // A mark that is out of date costs one --overwrite.
   }
 }
 
@@ -186,7 +187,7 @@ function writeMark(path: string, marked: string, origin: MarkedOrigin): void {
     fileBornMs: bornMs(stats),
     time: new Date().toISOString(),
   };
-  // It names the origin: nobody is told who may not read the replica either.
+  // The mark names the origin, so only users who may read the replica may read it.
   replaceMarkFile(path, `${JSON.stringify(content)}\n`, stats.mode & MARK_MODE);
 }
 
@@ -197,10 +198,10 @@ function readMarkFile(path: string): Buffer | undefined {
   return readFileSync(markPath);
 }
 
-/** What follows the name of a mark in that of the file that is to take its place. */
+/** How the name of a mark's temporary file continues after the mark's own name. */
 const TEMPORARY = /^\.\d+-[0-9a-f]{8}$/;
 
-/** Paths of files that were to become the mark of `path`, which a killed run leaves. */
+/** Paths of temporary marks of `path` that a killed run left. */
 export function unfinishedMarks(path: string): string[] {
   const mark = basename(besideReplica(path, ''));
   return readdirSync(dirname(path))
@@ -208,12 +209,12 @@ export function unfinishedMarks(path: string): string[] {
     .map((name) => join(dirname(path), name));
 }
 
-/** Durably: it is there whole or not at all. */
+/** Writes durably: the file is there completely or not at all. */
 function replaceMarkFile(path: string, content: string | Buffer, mode: number): void {
   try {
     tryReplaceMarkFile(path, content, mode);
   } catch (error) {
-    // Another run may just have taken the temporary file for what a killed one left.
+    // Another run may have removed the temporary file as a killed run's leftover.
     if (systemErrorCode(error) !== 'ENOENT') throw error;
     tryReplaceMarkFile(path, content, mode);
   }
@@ -238,21 +239,21 @@ function tryReplaceMarkFile(path: string, content: string | Buffer, mode: number
   syncFolder(path);
 }
 
-/** True where `known` already says what would be written, so that nothing has to change. */
+/** True if `known` already says what would be written. */
 function marksSameOrigin(known: Mark | undefined, origin: MarkedOrigin): boolean {
   return known?.originHost === origin.originHost && known.originPath === origin.originPath;
 }
 
-/** True where the mark was written for the file that is at `path`. */
+/** True if the mark was written for the file that is at `path`. */
 function isOf(known: Mark, path: string): boolean {
   if (hasLastingInodes(path)) return hasInode(known, path);
-  // A new file may have an inode there that another one had before the last mount.
+  // Here a new file may have the inode that another one had before the last mount.
   return known.content !== undefined && isSameContent(known.content, contentOf(path));
 }
 
 /**
- * Of the file id the inode alone counts: the mark is in the same folder, and some file systems have another device
- * number after each mount.
+ * Compares only the inode of the file id: the mark is in the same folder, and some file systems change their device
+ * number with each mount.
  */
 function hasInode(known: Mark, path: string): boolean {
   const stats = statSync(path, { throwIfNoEntry: false });
@@ -261,7 +262,7 @@ function hasInode(known: Mark, path: string): boolean {
   return born === 0 || known.fileBornMs === 0 || born === known.fileBornMs;
 }
 
-/** Closes a descriptor of the file: see `inspectDatabase`. */
+/** Opens and closes a descriptor of the file: see `inspectDatabase`. */
 function contentOf(path: string): MarkedContent {
   const start = Buffer.alloc(START_BYTES);
   const descriptor = openSync(path, 'r');
@@ -287,7 +288,7 @@ function inodeOf(fileId: string): string {
   return fileId.slice(fileId.indexOf(':') + 1);
 }
 
-/** 0 where the system has none: Node.js then gives 0 or the time of the last change. */
+/** 0 if the system does not record it: Node.js then gives 0 or the time of the last change. */
 function bornMs({ birthtimeMs, ctimeMs }: Stats): number {
   return birthtimeMs < ctimeMs ? birthtimeMs : 0;
 }

@@ -5,7 +5,7 @@ import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { tryExclusiveLock } from '../sqlite/locks/exclusive-lock.ts';
 import type { ExclusiveLock } from '../sqlite/locks/exclusive-lock.ts';
 
-/** A folder of this process alone, in the folder for temporary files. */
+/** A private folder of this process, in the system's folder for temporary files. */
 export interface TemporaryFolder {
   readonly path: string;
   remove(): void;
@@ -14,18 +14,18 @@ export interface TemporaryFolder {
 const PREFIX = 'sqlsync-temporary-';
 const NAME = /^sqlsync-temporary-[A-Za-z0-9]{6}$/;
 
-/** Held for as long as the folder is in use; it dies with its process. */
+/** This process holds the lock while it uses the folder; the lock dies with the process. */
 const LOCK = 'lock';
 
-/** Permission bits of everybody but the owner. */
+/** Permission bits of group and others. */
 const OTHERS = 0o077;
 
-/** Another run that looks for what killed ones left may take a folder that is not locked yet. */
+/** A run that cleans up after killed runs may take a folder that is not locked yet. */
 const MAX_ATTEMPTS = 10;
 
 /**
- * Makes a folder with room for `bytes`, and removes those that killed runs of this user left. Throws SqlsyncError TEMP_UNAVAILABLE,
- * before anything is written, where there is no such room.
+ * Makes a folder with room for `bytes`, and removes folders that killed runs of this user left. Throws SqlsyncError
+ * TEMP_UNAVAILABLE before it writes anything if there is not enough room.
  *
  * @param parent - by default the system's folder, which TMPDIR names.
  */
@@ -60,7 +60,7 @@ function lockIn(path: string, isLast: boolean): ExclusiveLock | undefined {
   }
 }
 
-/** The system refused something in a temporary folder. Anything but an error of the system is returned as it is. */
+/** Turns a system error in a temporary folder into TEMP_UNAVAILABLE. Returns any other error unchanged. */
 export function temporaryError(error: unknown, bytes: number, parent: string = tmpdir()): unknown {
   if (error instanceof SqlsyncError || !(error instanceof Error) || systemErrorCode(error) === undefined)
     return error;
@@ -81,7 +81,7 @@ function refuseWithoutRoom(bytes: number, parent: string): void {
   let free: number;
   try {
     const { bavail, bsize, blocks } = statfsSync(parent);
-    // Some file systems tell nothing.
+    // Some file systems do not report their free space.
     if (blocks === 0) return;
     free = bavail * bsize;
   } catch {
@@ -99,14 +99,17 @@ function formatRoom(bytes: number): string {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** Only what is ours for sure: of this user alone, of such a name, with a lock that nobody holds. Never throws: a later run tries again. */
+/**
+ * Removes only folders that are surely leftovers: this user's alone, with such a name, with a lock that no process
+ * holds. Never throws: a later run tries again.
+ */
 function removeAbandoned(parent: string): void {
   try {
     for (const name of readdirSync(parent)) {
       if (NAME.test(name)) removeIfAbandoned(join(parent, name));
     }
   } catch {
-    // A folder that may be written and not listed.
+    // The folder may be writable but not listable.
   }
 }
 
@@ -114,13 +117,13 @@ function removeIfAbandoned(path: string): void {
   try {
     const folder = lstatSync(path);
     const isOurs = folder.isDirectory() && folder.uid === process.geteuid?.() && (folder.mode & OTHERS) === 0;
-    // Without the file it is about to be locked.
+    // Without a lock file, its process is about to lock it.
     if (!isOurs || !lstatSync(join(path, LOCK)).isFile()) return;
     const lock = tryExclusiveLock(join(path, LOCK));
     if (lock === undefined) return;
     rmSync(path, { recursive: true, force: true });
     lock.release();
   } catch {
-    // See above.
+    // A later run tries again.
   }
 }

@@ -19,8 +19,8 @@ import { besideReplica, syncFolder } from './mark.ts';
 const MAX_BYTES = 32;
 
 /**
- * Notes durably that the replica at `path` is in WAL mode: its page size can be changed in rollback mode only, and a
- * run that is killed before it is back in WAL mode must not leave it so. To be called with the replica's lock held.
+ * Records durably that the replica at `path` is in WAL mode. Its page size can only change in rollback mode, and a run
+ * that is killed meanwhile must not leave it there. The caller holds the replica's lock.
  */
 export function recordWal(path: string): void {
   const recordPath = besideReplica(path, '-mode');
@@ -36,7 +36,7 @@ export function recordWal(path: string): void {
   syncFolder(path);
 }
 
-/** True where a run recorded WAL mode for the very file at `path`, and did not come to remove its record. */
+/** True if a run recorded WAL mode for the very file at `path`, and has not removed the record. */
 export function hasWalRecord(path: string): boolean {
   const recordPath = besideReplica(path, '-mode');
   const stats = lstatSync(recordPath, { throwIfNoEntry: false });
@@ -45,18 +45,18 @@ export function hasWalRecord(path: string): boolean {
   return readFileSync(recordPath, 'utf8') === inodeAt(path);
 }
 
-/** Never throws: a record that stays is removed by the next run. */
+/** Never throws: the next run removes a record that stays. */
 export function removeWalRecord(path: string): void {
   try {
     rmSync(besideReplica(path, '-mode'), { force: true });
   } catch {
-    // See above.
+    // The next run removes it.
   }
 }
 
 /**
- * Puts a replica back into WAL mode that a killed run left in rollback mode. Returns true where it did. Another run
- * that holds the lock, and a program that has the replica open, leave that to a later run.
+ * Puts a replica that a killed run left in rollback mode back into WAL mode. Returns true if it did so. If another run
+ * holds the lock, or a program has the replica open, it leaves that to a later run.
  */
 export function restoreWal(path: string): boolean {
   if (lstatSync(besideReplica(path, '-mode'), { throwIfNoEntry: false }) === undefined) return false;

@@ -14,7 +14,7 @@ export interface JournalElsewhere {
 }
 
 /**
- * Looks in the folder of `path` for another hard link to its file that has a journal with content; undefined where there
+ * Looks in the folder of `path` for another hard link to its file that has a journal with content; undefined if there
  * is none, or the folder cannot be read.
  */
 export function journalByAnotherName(path: string): JournalElsewhere | undefined {
@@ -32,12 +32,12 @@ export function journalByAnotherName(path: string): JournalElsewhere | undefined
   return undefined;
 }
 
-/** True where the file at `path` has hard links. */
+/** True if the file at `path` has hard links. */
 export function hasSeveralNames(path: string): boolean {
   return (statSync(path, { throwIfNoEntry: false })?.nlink ?? 0) > 1;
 }
 
-/** True where a journal with content lies beside `path` itself. */
+/** True if a journal with content lies beside `path` itself. */
 export function hasOwnJournal(path: string): boolean {
   return JOURNALS.some((suffix) => sizeOf(path + suffix) > 0);
 }

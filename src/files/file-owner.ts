@@ -6,7 +6,7 @@ export function userName(uid: number): string {
   return name === undefined ? `uid ${uid}` : `${name} (uid ${uid})`;
 }
 
-/** True where a file of this owner belongs to this process: root may do with every file what its owner may. */
+/** True if a file of this owner belongs to this process: root may do with every file what its owner may. */
 export function isOwn(uid: number): boolean {
   const own = process.geteuid?.();
   return own === undefined || own === 0 || own === uid;

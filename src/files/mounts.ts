@@ -10,7 +10,7 @@ export interface Mount {
   readonly type: string;
 }
 
-/** The mount that the file at `path` is on; undefined where the system does not tell. `path` is absolute and real. */
+/** The mount that the file at `path` is on; undefined if the system does not tell. `path` is absolute and real. */
 export function mountOf(path: string): Mount | undefined {
   let found: Mount | undefined;
   for (const mount of mounts()) {
@@ -22,31 +22,34 @@ export function mountOf(path: string): Mount | undefined {
   return found;
 }
 
-/** True where the file at `path` is mounted by itself, as containers do with single files. */
+/** True if the file at `path` is mounted by itself, as containers do with single files. */
 export function isMountedAlone(path: string): boolean {
   return mountOf(path)?.point === path;
 }
 
 /**
- * File systems that keep no inodes: they number files as they meet them, so that a file has another number after the next
- * mount, or when it was forgotten meanwhile. FUSE's `fuseblk` is a local disk, whose driver keeps them.
+ * File systems that keep no inodes: they number files as they meet them, so that a file has another number after the
+ * next mount, or when it was forgotten meanwhile. FUSE's `fuseblk` is a local disk, whose driver keeps them.
  */
 const UNLASTING_INODES = /^(?:fuse(?:\..*)?|vfat|msdos|exfat|9p|cifs|smb3|smbfs)$/;
 
 /**
  * File systems that other machines, or the host of this one, write at the same time: shared memory of a WAL, and often
- * locks too, are each machine's own there. Not listed is what lies over a local disk, such as fuseblk (NTFS) and overlay.
+ * locks too, are each machine's own there. Not listed is what lies over a local disk, such as fuseblk (NTFS) and
+ * overlay.
  */
 const NETWORK =
   /^(?:nfs\d?|cifs|smb3|smbfs|ncpfs|afs|coda|ceph|lustre|beegfs|gpfs|ocfs2|gfs2|orangefs|pvfs2|9p|vboxsf|vmhgfs|prl_fs|davfs|acfs|fuse\.(?:sshfs|rclone|s3fs|goofys|gcsfuse|gvfsd-fuse|curlftpfs|davfs|davfs2|ceph|ceph-fuse|glusterfs|beegfs|juicefs|moosefs|mfs|hdfs|vmhgfs-fuse|smbnetfs|afp|nfs|google-drive-ocamlfuse|onedriver|JuiceFS.*))$/;
 
-/** The type of the network file system that `path` is on; undefined for a local one, or where the system does not tell. */
+/**
+ * The type of the network file system that `path` is on; undefined for a local one, or where the system does not tell.
+ */
 export function networkFileSystem(path: string): string | undefined {
   const type = mountOf(path)?.type ?? '';
   return NETWORK.test(type) ? type : undefined;
 }
 
-/** True where the file at `path` keeps its inode; also where the system does not tell. */
+/** True if the file at `path` keeps its inode; also where the system does not tell. */
 export function hasLastingInodes(path: string): boolean {
   return !UNLASTING_INODES.test(mountOf(realpathSync(path))?.type ?? '');
 }

@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path';
 const GROUP_WRITES = 0o020;
 const ALL_WRITE = 0o002;
 
-/** True where a file of this owner may have been put there by another user: root may do anything already. */
+/** True if a file of this owner may have been put there by another user: root may do anything already. */
 export function isAnothers(uid: number): boolean {
   const own = process.geteuid?.();
   return own !== undefined && uid !== own && uid !== 0;
@@ -23,7 +23,7 @@ export function sharingOf(folder: string): { readonly byOwner: boolean; readonly
 
 /**
  * Whom a new file beside `path` belongs to, by making one for a moment: another user than this process's where a mount
- * gives all files to one user, or a file server does not trust root. undefined where none can be made.
+ * gives all files to one user, or a file server does not trust root. undefined if none can be made.
  */
 export function ownerOfNewFile(path: string): number | undefined {
   const trial = join(dirname(path), `.${basename(path)}-${process.pid}-${randomBytes(4).toString('hex')}`);
@@ -46,7 +46,7 @@ export interface FileOwner {
   readonly gid: number;
 }
 
-/** Whom the file at `path` belongs to; undefined where nobody can tell. */
+/** Whom the file at `path` belongs to; undefined if nobody can tell. */
 export function ownerOf(path: string): FileOwner | undefined {
   try {
     const { uid, gid } = statSync(path);
@@ -57,9 +57,9 @@ export function ownerOf(path: string): FileOwner | undefined {
 }
 
 /**
- * Gives a new file of root's, that is to be at `path`, to the owner of the database it is a copy of. Only where its folder shows
- * that this owner is to use it there: nobody gets a file whose content they could not read before. The permission bits are
- * to be set afterwards. Never throws: who cannot use the file is told by `unusableFile`.
+ * Gives a new file of root's, that is to be at `path`, to the owner of the database it is a copy of. Only where its
+ * folder shows that this owner is to use it there: nobody gets a file whose content they could not read before. The
+ * permission bits are to be set afterwards. Never throws: who cannot use the file is told by `unusableFile`.
  *
  * @param origin - the owner of the origin on this very host; user ids of another host may be other users here.
  * @param isReplica - the next run has to find it as its own, so that it stays root's where others may put files.
@@ -89,8 +89,8 @@ export function giveToOwner(
 const ALL_READ_AND_WRITE = 0o006;
 
 /**
- * What the user should know of a file that was just made at `path`: that it does not belong to the user whose folder it is in,
- * or whom the origin at that very path belonged to. undefined where it does.
+ * What the user should know of a file that was just made at `path`: that it does not belong to the user whose folder it
+ * is in, or whom the origin at that very path belonged to. undefined if it does.
  */
 export function unusableFile(
   path: string,

@@ -21,7 +21,7 @@ export function checkPath(path: string): void {
 }
 
 /**
- * The text of a file's name, or undefined where its bytes are no UTF-8: decoded, such a name is another one, and several
+ * The text of a file's name, or undefined if its bytes are no UTF-8: decoded, such a name is another one, and several
  * of them can become the same. For names that were read as bytes (`readdirSync(folder, 'buffer')`).
  */
 export function decodeName(bytes: Uint8Array): string | undefined {
@@ -60,7 +60,7 @@ export function checkDecoding(words: readonly string[], variables: readonly stri
   }
 }
 
-/** True where `texts` have these very bytes. */
+/** True if `texts` have these very bytes. */
 function isExactly(texts: readonly string[], bytes: readonly Buffer[]): boolean {
   return (
     texts.length === bytes.length &&
@@ -82,7 +82,7 @@ function splitAtNul(bytes: Buffer): Buffer[] {
   return parts;
 }
 
-/** Nothing where the system has no such file. */
+/** Nothing if the system has no such file. */
 function procFile(name: string): Buffer {
   try {
     return readFileSync(`/proc/self/${name}`);

@@ -3,8 +3,8 @@ import { runInChild } from './child-process.ts';
 import { backupTaskOptions, restoreTaskOptions } from './options.ts';
 
 /**
- * Adds a snapshot of `origin` to the store in a folder, in a child process as {@link sync} does; the application may write the
- * origin meanwhile. An `AbortSignal` ends it as it ends a sync.
+ * Adds a snapshot of `origin` to the store in a folder, in a child process as {@link sync} does; the application may
+ * write the origin meanwhile. An `AbortSignal` ends it as it ends a sync.
  *
  * @throws {SqlsyncError} with the codes of the command; the store is then as usable as before.
  */
@@ -14,8 +14,8 @@ export async function backup(options: BackupOptions): Promise<BackupSummary> {
 }
 
 /**
- * Makes `target` the database that a stored snapshot holds: a new file of its exact bytes, or, with `overwrite`, an existing
- * database in which only what differs is written, in one transaction. In a child process, as {@link sync}.
+ * Makes `target` the database that a stored snapshot holds: a new file of its exact bytes, or, with `overwrite`, an
+ * existing database in which only what differs is written, in one transaction. In a child process, as {@link sync}.
  *
  * @throws {SqlsyncError} with the codes of the command; the target is then as it was.
  */

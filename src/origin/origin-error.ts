@@ -4,16 +4,18 @@ import type { PageNumber } from '../pages/page-types.ts';
 
 export function originReplaced(path: string): SqlsyncError {
   return new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${path} during the sync`, {
-    hint: 'Nothing was changed. Run it again to copy the new file.',
+    hint: 'Nothing was changed. Run sqlsync again to copy the new file.',
   });
 }
 
-/** SQLite's own readers would take zeros for the page, and so would a copy. */
+/** SQLite's own readers would read zeros for the page, and so would a copy. */
 export function originTruncated(path: string, page: PageNumber): SqlsyncError {
   return new SqlsyncError(
     'ORIGIN_UNREADABLE',
-    `Origin ${path} was cut off by another program during the sync: page ${page} is neither in it nor in its -wal`,
-    { hint: 'Nothing was changed. Restore it from a backup, such as its replica, before you run it again.' },
+    `Another program cut off origin ${path} during the sync: page ${page} is neither in it nor in its -wal`,
+    {
+      hint: 'Nothing was changed. Restore the origin from a backup, such as its replica, then run sqlsync again.',
+    },
   );
 }
 
@@ -29,13 +31,13 @@ export function originNotADatabase(path: string, cause?: unknown): SqlsyncError 
     'ORIGIN_NOT_A_DATABASE',
     `Origin ${path} is not an SQLite database, or is encrypted`,
     {
-      hint: 'Its first 16 bytes should read "SQLite format 3".',
+      hint: 'Check the path. The first 16 bytes of an SQLite database read "SQLite format 3".',
       cause,
     },
   );
 }
 
-/** An error of the system or of SQLite on the origin, as what it means to the user. */
+/** Turns an error of the system or of SQLite on the origin into an error for the user. */
 export function originError(path: string, error: unknown): SqlsyncError {
   if (error instanceof SqlsyncError) return error;
   const code = systemErrorCode(error) ?? '';
@@ -47,7 +49,7 @@ export function originError(path: string, error: unknown): SqlsyncError {
   if (code === 'ENAMETOOLONG') {
     const shown = sanitizeText(path, 200);
     return new SqlsyncError('ORIGIN_UNREADABLE', `Origin ${shown} has a name that is too long (${code})`, {
-      hint: 'No file can have that name: check the path.',
+      hint: 'No file can have a name of that length: check the path.',
       cause: error,
     });
   }
@@ -55,9 +57,9 @@ export function originError(path: string, error: unknown): SqlsyncError {
   if (code === 'SQLITE_READONLY_ROLLBACK') {
     return new SqlsyncError(
       'ORIGIN_HOT_JOURNAL',
-      `Origin ${path} has a hot journal: a writer of it was killed`,
+      `Origin ${path} has a hot journal: a program was killed while it wrote`,
       {
-        hint: 'Open it once with the application or `sqlite3` so that SQLite rolls the transaction back.',
+        hint: 'Open it once with the application or `sqlite3`: SQLite then rolls the transaction back.',
         cause: error,
       },
     );

@@ -14,7 +14,7 @@ import { unknownFormat } from '../pages/header.ts';
 import { findForeignLeftover } from '../beside/leftovers.ts';
 import { originError, originNotADatabase, originNotFound } from './origin-error.ts';
 
-/** The file that an origin's path leads to. Throws ORIGIN_* where it cannot be one. */
+/** The file at an origin's path. Throws ORIGIN_* if it cannot be an origin. */
 export function inspectOrigin(path: string): { file: DatabaseFile; absolutePath: string } {
   let file: DatabaseFile | undefined;
   let absolutePath: string;
@@ -48,9 +48,9 @@ export function inspectOrigin(path: string): { file: DatabaseFile; absolutePath:
 }
 
 /**
- * Looks at the file at `absolutePath`. Throws ORIGIN_UNREADABLE for a file of 0 bytes beside which changes lie: somebody has
- * cut it off, and its content must not be taken for none. The journal of a first transaction is no such sign, nor are
- * changes beside a file that a program has begun to fill meanwhile.
+ * Looks at the file at `absolutePath`. Throws ORIGIN_UNREADABLE for a file of 0 bytes with changes beside it: another
+ * program cut it off, and sqlsync must not copy it as empty. The journal of a first transaction is no such sign, nor
+ * are changes beside a file that a program has begun to fill meanwhile.
  */
 function inspectUncut(path: string, absolutePath: string): DatabaseFile | undefined {
   const file = inspectDatabase(absolutePath);
@@ -69,9 +69,8 @@ function inspectUncut(path: string, absolutePath: string): DatabaseFile | undefi
 }
 
 /**
- * Whether the file has to be read without locks, because its -shm file is not there and cannot be made.
- * Throws ORIGIN_PERMISSION where opening it would either fail or leave -wal and -shm files behind that the
- * application could not write.
+ * True if the file must be read without locks, because its -shm file does not exist and cannot be created. Throws
+ * ORIGIN_PERMISSION if opening it would fail, or would leave -wal and -shm files that the application could not write.
  */
 export function mustOpenImmutable(file: DatabaseFile): boolean {
   if (file.header?.wal !== true) return false;
@@ -94,13 +93,13 @@ export function mustOpenImmutable(file: DatabaseFile): boolean {
   );
 }
 
-/** Changes whenever anybody writes the file or its -wal, also where a writer has come and gone. */
+/** A stamp that changes with every write to the file or its -wal, even if the writer has gone again. */
 export function fileVersion(path: string): string {
   const { size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
   return `${size} ${mtimeNs} ${ctimeNs} ${fileBytes(`${path}-wal`)}`;
 }
 
-/** Changes whenever anybody writes the file itself, which in WAL mode is a checkpoint. */
+/** A stamp that changes with every write to the file itself, which in WAL mode is a checkpoint. */
 export function ownVersion(path: string): string {
   const { size, mtimeNs } = statSync(path, { bigint: true });
   return `${size} ${mtimeNs}`;

@@ -5,23 +5,25 @@ import { isIndexInUse, readersByAnotherName } from '../sqlite/locks/lock-holders
 import { isMountedAlone } from '../files/mounts.ts';
 import type { DatabaseFile } from '../pages/database-file.ts';
 
-/** Together longer than a process that opens a database has its file locked and the wal-index not yet. */
+/**
+ * The looks together take longer than a process that opens a database has the file locked but not yet the wal-index.
+ */
 const LOOKS = 5;
 const PAUSE_MS = 100;
 
-/** What the names of an origin's file tell. */
+/** What sqlsync found out from the names of an origin's file. */
 export interface OriginNames {
-  /** What the user should know, each a sentence. */
+  /** What the user should know, one sentence each. */
   readonly warnings: readonly string[];
-  /** Nobody uses this name, and another one exists, by which the file may be written while we read it. */
+  /** No process uses this name, and the file has another name: a program may write it by that name while we read. */
   readonly mayBeWrittenByAnotherName: boolean;
 }
 
 /**
- * SQLite keeps what is not yet in the file (-wal, -journal) beside the name by which a program opened it. A file with
- * several names (hard links, a file that is mounted alone) may so have commits that this name does not lead to.
- * Throws ORIGIN_ALIAS where that is certain; where nobody can tell it is a warning. To be called before the database is
- * opened, which makes files beside this name.
+ * SQLite keeps the changes that are not yet in the file (-wal, -journal) beside the name by which a program opened it.
+ * If a file has several names (hard links, a file mounted alone), some commits may lie beside another name. Throws
+ * ORIGIN_ALIAS if that is certain, and returns a warning if it is possible. Call it before the database is opened,
+ * because opening makes files beside this name.
  */
 export async function checkOriginNames({ path, stats, header }: DatabaseFile): Promise<OriginNames> {
   const isWal = header?.wal === true;

@@ -27,19 +27,19 @@ export interface SnapshotOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What a snapshot reads through; nothing for a file of 0 bytes. */
+/** The connection and files that a snapshot reads from; not needed for a file of 0 bytes. */
 interface Access {
   readonly reader: DatabaseReader | undefined;
   readonly files: FilePages | undefined;
-  /** The file's version where it is read without locks; nothing else keeps writers from changing it meanwhile. */
+  /** The file's version, if it is read without locks: no lock then keeps writers from changing it. */
   readonly unlocked: string | undefined;
-  /** The file's own version where a program may write it by another name, which our lock does not keep it from. */
+  /** The file's own version, if a program may write it by another name, where our lock does not hold. */
   readonly unguarded?: string | undefined;
 }
 
 const NOTHING: Access = { reader: undefined, files: undefined, unlocked: undefined };
 
-/** Page size of a database without pages, which has none of its own. */
+/** The page size assumed for a database without pages. */
 const DEFAULT_PAGE_SIZE = 4096;
 
 /**
@@ -52,11 +52,11 @@ const DEFAULT_PAGE_SIZE = 4096;
 export class DatabaseSnapshot implements PageSource {
   readonly path: string;
   readonly file: DatabaseFile;
-  /** That of the file, if it is a replica itself. */
+  /** The mark of the file, if it is itself a replica. */
   readonly mark: Mark | undefined;
   readonly pageSize: PageSize;
   readonly pageCount: PageCount;
-  /** What the user should know, each a sentence; `notes` only matter to those who ask for detail. */
+  /** What the user should know, one sentence each; `notes` only matter to users who ask for detail. */
   readonly warnings: string[] = [];
   readonly notes: string[] = [];
   readonly #access: Access;
@@ -135,7 +135,10 @@ export class DatabaseSnapshot implements PageSource {
     return performance.now() - this.#startedAt;
   }
 
-  /** Bytes by which the origin's -wal file grew since then; a WAL that started again from its beginning counts 0. Throws ORIGIN_*. */
+  /**
+   * Bytes by which the origin's -wal file grew since the snapshot began; 0 if the WAL restarted from its beginning.
+   * Throws ORIGIN_*.
+   */
   get walGrowthBytes(): number {
     return this.#reading(() => Math.max(0, fileBytes(`${this.path}-wal`) - this.#walBytesAtStart));
   }
@@ -169,29 +172,29 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   /**
-   * What was read without locks is of no use once a program has changed the file. Looked at after each read, so that it is
-   * told as what it is: later it would look like pages that were damaged on their way.
+   * Data read without locks is worthless once a program has changed the file. The check follows each read, so that the
+   * error names the cause; later the change would look like damage on the way.
    */
   #checkUnchanged(): void {
     const { unlocked, unguarded } = this.#access;
     if (unguarded !== undefined && unguarded !== ownVersion(this.path)) {
       throw new SqlsyncError(
         'ORIGIN_CHANGED',
-        `A program changed ${this.path} while it was read, by another of its names, where no lock keeps it from that`,
-        { hint: 'Nothing was changed. Name the database as that program does.' },
+        `A program changed ${this.path} while sqlsync read it, through another name of the file, where locks do not hold`,
+        { hint: 'Nothing was changed. Use the same path as that program.' },
       );
     }
     if (unlocked === undefined || unlocked === fileVersion(this.path)) return;
     throw new SqlsyncError(
       'ORIGIN_CHANGED',
-      `A program changed ${this.path} while it was read without locks, since this user may not write its folder`,
+      `A program changed ${this.path} while sqlsync read it, without locks because this user may not write its folder`,
       {
-        hint: 'Nothing was changed. Run it again when no program writes; or let the application keep a connection open, let this user write the folder, or run sqlsync as the application’s user.',
+        hint: 'Nothing was changed. Run sqlsync again when no program writes. To read with locks: let the application keep a connection open, allow this user to write the folder, or run sqlsync as the application’s user.',
       },
     );
   }
 
-  /** How many pages of `pages` each table and index owns; what no b-tree reaches counts as '(free)'. */
+  /** How many of `pages` each table and index owns; pages that no b-tree reaches count as '(free)'. */
   ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     const counts = new Map<string, number>();
     let owned = 0;
@@ -206,7 +209,9 @@ export class DatabaseSnapshot implements PageSource {
     return counts;
   }
 
-  /** Throws ORIGIN_REPLACED where the path now names another file than the one that was read, or another ORIGIN_*. */
+  /**
+   * Throws ORIGIN_REPLACED if the path now names another file than the one that was read, or another ORIGIN_* error.
+   */
   checkUnreplaced(): void {
     this.#reading(() => this.#checkVersion());
   }
@@ -244,7 +249,7 @@ export class DatabaseSnapshot implements PageSource {
     if (hasChecksumVfs(page)) {
       throw new SqlsyncError(
         'ORIGIN_CHECKSUM_VFS',
-        `Origin ${this.path} carries page checksums of SQLite's checksum VFS, which a copy would break`,
+        `Origin ${this.path} carries page checksums of SQLite's checksum VFS, which a copy would make invalid`,
         {
           hint: 'Remove the 8 reserved bytes (`.filectrl reserve_bytes 0`, then VACUUM), or copy it with VACUUM INTO.',
         },

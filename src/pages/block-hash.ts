@@ -1,7 +1,4 @@
-/**
- * The 12-bit hash of block `block` among the block hashes of a page, which stand two in three bytes (protocol/SPEC.md,
- * "Page requests").
- */
+/** The 12-bit hash of block `block`. Two block hashes share three bytes (protocol/SPEC.md, "Page requests"). */
 export function blockHashAt(hashes: Uint8Array, block: number): number {
   const at = (block >> 1) * 3;
   const middle = hashes[at + 1] as number;

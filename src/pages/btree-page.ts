@@ -1,4 +1,4 @@
-/** A page of a b-tree as its bytes describe it (https://www.sqlite.org/fileformat2.html#b_tree_pages). */
+/** A page of a b-tree, as parsed from its bytes (https://www.sqlite.org/fileformat2.html#b_tree_pages). */
 export interface BtreePage {
   /** Tables with a rowid are table b-trees; indexes and tables WITHOUT ROWID are index b-trees. */
   readonly kind: BtreeKind;
@@ -11,16 +11,16 @@ export interface BtreePage {
 export type BtreeKind = 'table' | 'index';
 
 export interface BtreeCell {
-  /** Where it lies in the page, as [start, end). */
+  /** The range of the cell in the page, [start, end). */
   readonly start: number;
   readonly end: number;
-  /** The child left of it, in an interior page. */
+  /** The child to the left of the cell, in an interior page. */
   readonly child: PagePointer | undefined;
-  /** Where its payload goes on, and on how many pages. */
+  /** The first overflow page of the payload, and the number of overflow pages. */
   readonly overflow: (PagePointer & { readonly pages: number }) | undefined;
 }
 
-/** A page number, and where in the page it stands. */
+/** A page number, and its position in the page. */
 export interface PagePointer {
   readonly page: number;
   readonly at: number;
@@ -37,7 +37,7 @@ const LEAF_HEADER_BYTES = 8;
 const INTERIOR_HEADER_BYTES = 12;
 const MIN_CELL_BYTES = 4;
 
-/** The b-tree page in `bytes`; undefined where they are none, or contradict themselves. */
+/** Parses `bytes` as a b-tree page; undefined if they are not one, or contradict themselves. */
 export function parseBtreePage(bytes: Uint8Array, page: number, usable: number): BtreePage | undefined {
   const view = viewOf(bytes);
   const at = page === 1 ? FIRST_PAGE_HEADER_BYTES : 0;
@@ -91,7 +91,10 @@ function parseCell(
   return { start, end: Math.max(end, start + MIN_CELL_BYTES), child, overflow };
 }
 
-/** How much of a payload is in the cell itself (https://www.sqlite.org/fileformat2.html#cell_payload_overflow_pages). */
+/**
+ * How many bytes of a payload the cell itself holds
+ * (https://www.sqlite.org/fileformat2.html#cell_payload_overflow_pages).
+ */
 function localBytes(payload: number, isTableLeaf: boolean, usable: number): number {
   const most = isTableLeaf ? usable - 35 : Math.floor(((usable - 12) * 64) / 255) - 23;
   if (payload <= most) return payload;
@@ -103,7 +106,7 @@ function localBytes(payload: number, isTableLeaf: boolean, usable: number): numb
 function varintAt(view: DataView, at: number): { value: number; bytes: number } {
   let value = 0;
   for (let bytes = 1; bytes <= 8; bytes++) {
-    // Beyond the page: the cell turns out to be too long.
+    // A byte beyond the page reads as 0; the cell then turns out to be too long.
     const byte = at + bytes - 1 < view.byteLength ? view.getUint8(at + bytes - 1) : 0;
     value = value * 128 + (byte & 0x7f);
     if (byte < 0x80) return { value, bytes };
@@ -111,7 +114,9 @@ function varintAt(view: DataView, at: number): { value: number; bytes: number } 
   return { value: value * 256, bytes: 9 };
 }
 
-/** A leaf without cells. SQLite takes it for damage where another page leads to it, and for an empty b-tree as a root. */
+/**
+ * A leaf without cells. SQLite reads it as an empty b-tree if it is a root, and as damage if another page points to it.
+ */
 export function emptyLeaf(kind: BtreeKind, pageSize: number, usable: number): Uint8Array {
   const page = new Uint8Array(pageSize);
   page[0] = kind === 'table' ? LEAF_TABLE : LEAF_INDEX;
@@ -119,13 +124,13 @@ export function emptyLeaf(kind: BtreeKind, pageSize: number, usable: number): Ui
   return page;
 }
 
-/** What is to be left of a page: some of its cells, interior ones with another child. */
+/** What to keep of a page: some of its cells, and new children for interior cells. */
 export interface KeptCells {
   readonly cells: readonly { readonly cell: BtreeCell; readonly child: number | undefined }[];
   readonly right: number | undefined;
 }
 
-/** The page with these cells only; without any, and without a right child, an empty leaf. */
+/** The page with only these cells. Without cells and without a right child, an empty leaf. */
 export function withCells(
   bytes: Uint8Array,
   page: number,

@@ -6,20 +6,23 @@ import type { DatabaseHeader } from './header.ts';
 import { HEADER_BYTES, parseHeader } from './header.ts';
 import { readFully } from '../files/read-fully.ts';
 
-/** What can be told of a database file without opening it as a database. */
+/** What the file system and the header say about a database file, without opening it as a database. */
 export interface DatabaseFile {
   readonly path: string;
   readonly stats: Stats;
   /** Device and inode: the same file under any name. */
   readonly fileId: string;
-  /** undefined for a file of 0 bytes and for one that is no SQLite database. */
+  /** undefined for a file of 0 bytes and for a file that is not an SQLite database. */
   readonly header: DatabaseHeader | undefined;
 }
 
-/** SQLite opens a database only where the path of its journal, 8 bytes longer, has at most 512 (MAX_PATHNAME). */
+/**
+ * SQLite opens a database only if the path of its journal, which is 8 bytes longer, has at most 512 bytes
+ * (MAX_PATHNAME).
+ */
 const MAX_PATH_BYTES = 504;
 
-/** What is wrong with a path that SQLite cannot open, `longer` bytes added; undefined where it can. */
+/** Says why SQLite cannot open a path with `longer` bytes added; undefined if it can. */
 export function tooLongForSqlite(path: string, longer = 0): string | undefined {
   const bytes = Buffer.byteLength(path);
   const most = MAX_PATH_BYTES - longer;
@@ -28,10 +31,10 @@ export function tooLongForSqlite(path: string, longer = 0): string | undefined {
 }
 
 /**
- * Looks at the file at `path`; undefined where there is none. Throws the system's errors.
+ * Looks at the file at `path`; undefined if it does not exist. Throws the system's errors.
  *
- * Must not be called while this process has the database open: closing the descriptor would drop all the POSIX
- * locks that this process has on the file.
+ * Do not call it while this process has the database open: closing the descriptor would drop all POSIX locks that this
+ * process holds on the file.
  */
 export function inspectDatabase(path: string): DatabaseFile | undefined {
   const stats = statSync(path, { throwIfNoEntry: false });
@@ -43,28 +46,26 @@ export function fileIdOf(stats: Stats): string {
   return `${stats.dev}:${stats.ino}`;
 }
 
-/** Device and inode of what is at `path` now; undefined where there is nothing. Opens nothing. */
+/** Device and inode of the file at `path`; undefined if it does not exist. Opens nothing. */
 export function currentFileId(path: string): string | undefined {
   const stats = statSync(path, { throwIfNoEntry: false });
   return stats === undefined ? undefined : fileIdOf(stats);
 }
 
-/**
- * The inode alone, for what stands in the same folder: some file systems have another device number after each mount.
- */
+/** The inode alone, to compare files in one folder: some file systems change their device number with each mount. */
 export function inodeAt(path: string): string | undefined {
   const stats = statSync(path, { throwIfNoEntry: false });
   return stats === undefined ? undefined : String(stats.ino);
 }
 
-/** Bytes of a file, 0 where there is none. Opens nothing. */
+/** Size of a file in bytes; 0 if it does not exist. Opens nothing. */
 export function fileBytes(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 /**
- * What every commit to the database at `path` changes, and checkpoints too: size and time of the file and of its WAL.
- * Opens nothing.
+ * A stamp of the database at `path` that every commit and every checkpoint changes: size and time of the file and of
+ * its WAL. Opens nothing.
  */
 export function contentStamp(path: string): string {
   return [path, `${path}-wal`]
@@ -73,7 +74,7 @@ export function contentStamp(path: string): string {
     .join(' ');
 }
 
-/** True where this process may create files beside `path`. */
+/** True if this process may create files beside `path`. */
 export function folderIsWritable(path: string): boolean {
   try {
     accessSync(dirname(path), constants.W_OK | constants.X_OK);
@@ -91,8 +92,8 @@ function actsAsOwner(stats: Stats): boolean {
 }
 
 /**
- * True where opening an idle WAL database would create -wal and -shm files that belong to us and that its owner, whose
- * application needs them, could not write.
+ * True if opening an idle WAL database would create -wal and -shm files that belong to us: the owner, whose application
+ * needs them, could not write them.
  */
 export function wouldLeaveForeignFiles(file: DatabaseFile): boolean {
   if (file.header?.wal !== true || actsAsOwner(file.stats)) return false;

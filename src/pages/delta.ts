@@ -3,12 +3,12 @@ import { bitmapBytes, blocksPerPage } from '../../protocol/page-batch.ts';
 import type { BatchPage } from '../../protocol/page-batch.ts';
 import { blockHashAt } from './block-hash.ts';
 
-/** A page of which more than this part changed travels whole: the bitmap and block hashes would not pay. */
+/** A page travels whole if more than this part of it changed: the bitmap and block hashes would not pay. */
 const FULL_PAGE_RATIO = 0.75;
 
 /**
- * The page as a delta against the version whose block hashes the peer sent, or whole where most of it changed.
- * `hashes` are those of the page, `oldHashes` those of that version: `blockHashBytes(page.length)` bytes each.
+ * The page as a delta against the version whose block hashes the peer sent, or whole if most of it changed. `hashes`
+ * belong to the page and `oldHashes` to that version: `blockHashBytes(page.length)` bytes each.
  */
 export function makeDelta(page: Uint8Array, hashes: Uint8Array, oldHashes: Uint8Array): BatchPage {
   const blocks = blocksPerPage(page.length);
@@ -20,7 +20,7 @@ export function makeDelta(page: Uint8Array, hashes: Uint8Array, oldHashes: Uint8
     changed.push(block);
   }
   if (changed.length > blocks * FULL_PAGE_RATIO) return { bitmap: undefined, data: page };
-  // From Node's pool: tens of thousands of small buffers of their own would keep the garbage collector busy.
+  // Buffers come from Node's pool: tens of thousands of small allocations would keep the garbage collector busy.
   const pooled = Buffer.allocUnsafe(changed.length * BLOCK_BYTES);
   const data = new Uint8Array(pooled.buffer, pooled.byteOffset, pooled.length);
   for (const [i, block] of changed.entries()) {
@@ -29,10 +29,10 @@ export function makeDelta(page: Uint8Array, hashes: Uint8Array, oldHashes: Uint8
   return { bitmap, data, group: groupOf(page) };
 }
 
-/** The types of b-tree pages, which their first byte names: interior and leaf pages of indexes and tables. */
+/** The first byte of a b-tree page names its type: interior and leaf pages of indexes and tables. */
 const BTREE_TYPES: ReadonlySet<number | undefined> = new Set([2, 5, 10, 13]);
 
-/** Pages of one type have like bytes at like places, and so compress best together. */
+/** Pages of one type have similar bytes at similar places, so they compress best together. */
 function groupOf(page: Uint8Array): number {
   const type = page[0];
   return BTREE_TYPES.has(type) ? (type as number) : 1;

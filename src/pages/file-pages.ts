@@ -5,29 +5,29 @@ import { lockBytePage } from './page-types.ts';
 import { readWalPages } from './wal-pages.ts';
 import { readFully } from '../files/read-fully.ts';
 
-/** Pages that are read at once. */
+/** The most bytes of pages that one read takes. */
 export const RUN_BYTES: number = 1024 * 1024;
 
 export type ReadPage = (page: PageNumber) => Uint8Array;
 
 /**
- * How the pages of a database are read: 'file' takes every page that has no frame in the WAL straight from the file, in
- * large reads; 'dbpage' asks SQLite for each page, and is the reference that the other one is tested against.
+ * How to read the pages of a database. 'file' reads every page without a frame in the WAL straight from the file, in
+ * large reads. 'dbpage' asks SQLite for each page; tests compare 'file' with it.
  */
 export type PageReader = Reader;
 
 /**
- * Reads the pages of one snapshot, most of them past SQLite.
+ * Reads the pages of one snapshot, most of them without SQLite.
  *
- * Under a read transaction, a page that has no frame in the WAL is in the file, and its bytes there cannot change: a
+ * Under a read transaction, the file holds every page that has no frame in the WAL, and those bytes cannot change: a
  * checkpoint never copies a frame beyond the mark of a reader, and a rollback-mode writer cannot commit beside its
- * SHARED lock. Pages with a frame are read by SQLite. One without, for which the file is too short, was cut off by somebody
- * else than SQLite, which would read it as zeros.
+ * SHARED lock. SQLite reads the pages that have a frame. If a page has no frame and the file is too short for it,
+ * another program than SQLite cut the file off; SQLite would read zeros.
  *
  *     new FilePages ──► connection opened ──► snapshot begins ──► use ──► connection closed ──► close
  *
  * The descriptor must live longer than every connection of this process to the database: closing any descriptor of a
- * file drops all POSIX locks that the process has on it.
+ * file drops all POSIX locks that the process holds on it.
  */
 export class FilePages {
   readonly #path: string;
@@ -35,7 +35,7 @@ export class FilePages {
   #pageSize: PageSize = 512 as PageSize;
   #locked = 0 as PageNumber;
   #walPages: Uint8Array | undefined;
-  /** True where the file that SQLite has open may be another one, so that only SQLite may read. */
+  /** True if SQLite may have another file open than we do, so that only SQLite may read. */
   #unsure = false;
   #readPage: ReadPage = () => new Uint8Array(0);
   #readAbsent: ReadPage = this.#readPage;
@@ -47,9 +47,9 @@ export class FilePages {
   }
 
   /**
-   * To be called when a snapshot has begun, and again for each later one of the same connection. `readPage` asks
-   * SQLite for a page of that snapshot, `readAbsent` is asked for a page that is nowhere. False where the name was given to another file between our opening and
-   * SQLite's, so that nothing may be read.
+   * Call it when a snapshot has begun, and again for each later snapshot of the same connection. `readPage` asks SQLite
+   * for a page of that snapshot; `readAbsent` gets the pages that neither the file nor the WAL holds. Returns false if
+   * another file took the name between our opening and SQLite's: then read nothing.
    */
   begin(pageSize: PageSize, pageCount: number, readPage: ReadPage, readAbsent: ReadPage = readPage): boolean {
     this.#pageSize = pageSize;
@@ -60,7 +60,7 @@ export class FilePages {
     return this.#isSameFile();
   }
 
-  /** `count` consecutive pages, at most `RUN_BYTES` or one page; the bytes are valid until the next call. */
+  /** Reads `count` consecutive pages, at most `RUN_BYTES` or one page. The bytes are valid until the next call. */
   readPages(first: PageNumber, count: number): Uint8Array {
     const length = count * this.#pageSize;
     if (this.#buffer.length < length) this.#buffer = new Uint8Array(Math.max(length, RUN_BYTES));
@@ -88,7 +88,7 @@ export class FilePages {
     closeSync(this.#descriptor);
   }
 
-  /** Bytes that the file has for this run. */
+  /** Reads what the file holds of this run; returns the number of bytes. */
   #readFile(run: Uint8Array, first: PageNumber): number {
     return readFully(this.#descriptor, run, (first - 1) * this.#pageSize);
   }
@@ -106,8 +106,8 @@ export class FilePages {
   }
 
   /**
-   * The root hash could not notice that we read another file than SQLite: one of its descriptors, which Linux lists,
-   * must be of the file that ours is of. Where they are not listed (no /proc), SQLite reads every page.
+   * The root hash cannot notice that we read another file than SQLite. So one of SQLite's descriptors, which Linux
+   * lists, must be open on the same file as ours. Without /proc, SQLite reads every page.
    */
   #isSameFile(): boolean {
     if (process.platform !== 'linux') return true;

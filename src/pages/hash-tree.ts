@@ -4,7 +4,10 @@ import type { PageCount, PageNumber } from './page-types.ts';
 import { pageNumber } from './page-types.ts';
 import { RUN_BYTES } from './file-pages.ts';
 
-/** Memory for the hashes of one tree: every page's up to 32 GB of 4 KiB pages, beyond it every 16th part's. */
+/**
+ * Memory for the hashes of one tree: enough for every page of 32 GB in pages of 4 KiB. Beyond that the tree keeps every
+ * 16th part.
+ */
 const DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024;
 
 export type ReadPages = (first: PageNumber, count: number) => Uint8Array;
@@ -12,34 +15,34 @@ export type ReadPages = (first: PageNumber, count: number) => Uint8Array;
 export interface HashTreeOptions {
   /** Pages of the finished tree. */
   readonly pageCount: PageCount;
-  /** Pages that exist so far; nodes are hashed over these only. Defaults to `pageCount`. */
+  /** Pages that exist so far; nodes are hashed over these pages only. Defaults to `pageCount`. */
   readonly presentCount?: PageCount;
   readonly hasher: PageHasher;
   /** Reads consecutive pages for hashing, at most `RUN_BYTES` at once. */
   readonly readPages: ReadPages;
   readonly budgetBytes?: number;
-  /** The hashes of the pages that exist so far, where they are known: all pages' hashes are then kept. */
+  /** The hashes of the pages that exist so far, if known. The tree then keeps the hashes of all pages. */
   readonly knownHashes?: Uint8Array | undefined;
 }
 
-/** Hashes of the nodes of one level, and which of them are right. */
+/** The hashes of the nodes of one level, and a flag for each that is valid. */
 interface KeptLevel {
   readonly hashes: Uint8Array;
   readonly known: Uint8Array;
 }
 
 /**
- * The hash tree of one database: a node of level L stands for 16^L consecutive pages, its hash is the hash of its
- * children's hashes, a page's is of its bytes.
+ * The hash tree of one database. A node of level L stands for 16^L consecutive pages. Its hash is the hash of its
+ * children's hashes; the hash of a page is the hash of its bytes.
  *
- * The lowest level that fits the budget and all above it are kept in memory, each hash from when it was first asked
- * for; levels below are computed by reading the pages again. So memory is bounded by the budget and not by the
+ * The tree keeps the lowest level that fits the budget, and all levels above it, in memory, each hash from its first
+ * use on. It computes the levels below by reading the pages again. So the budget bounds the memory, not the size of the
  * database.
  */
 export class HashTree {
   readonly pageCount: PageCount;
   readonly hashBytes: number;
-  /** The lowest level that is kept in memory. */
+  /** The lowest level kept in memory. */
   readonly keptLevel: number;
   readonly #hasher: PageHasher;
   #readPages: ReadPages;
@@ -68,24 +71,27 @@ export class HashTree {
     pages.known.fill(1, 0, this.#presentCount);
   }
 
-  /** The hashes of all pages, one after another; a view. All of them must be kept, and known since `root`. */
+  /**
+   * A view of the hashes of all pages, one after another. Call `root` first; the tree must keep the hashes of all
+   * pages.
+   */
   pageHashes(): Uint8Array {
     const pages = this.#levels[0];
     if (pages === undefined) throw new Error('the hashes of pages are not kept');
     return pages.hashes;
   }
 
-  /** Nodes of a level, in the finished tree. */
+  /** The number of nodes of a level in the finished tree. */
   nodeCount(level: number): number {
     return Math.ceil(this.pageCount / TREE_FANOUT ** level);
   }
 
-  /** True where no page of the node exists yet. */
+  /** True if no page of the node exists yet. */
   isAbsent(level: number, index: number): boolean {
     return index * TREE_FANOUT ** level >= this.#presentCount;
   }
 
-  /** Keeps the hash of a page that is at hand anyway, so that it need not be read again for hashing. */
+  /** Keeps the hash of a page whose bytes the caller has anyway, so that hashing need not read it again. */
   learn(page: PageNumber, bytes: Uint8Array): void {
     const pages = this.#levels[0];
     if (pages === undefined || pages.known[page - 1] === 1) return;
@@ -93,7 +99,10 @@ export class HashTree {
     pages.known[page - 1] = 1;
   }
 
-  /** Writes a node's hash to `out` at `offset`, hashing whatever was not hashed yet. The node must not be absent. */
+  /**
+   * Writes the hash of a node to `out` at `offset`, and hashes first what is not hashed yet. The node must not be
+   * absent.
+   */
   hashNode(level: number, index: number, out: Uint8Array, offset: number): void {
     const kept = this.#levels[level];
     if (kept === undefined) return this.#compute(level, index, out, offset);
@@ -105,7 +114,7 @@ export class HashTree {
     for (let i = 0; i < this.hashBytes; i++) out[offset + i] = kept.hashes[start + i] as number;
   }
 
-  /** The root hash; of the empty string for a database without pages. */
+  /** The root hash. A database without pages has the hash of the empty string. */
   root(): Uint8Array {
     const root = new Uint8Array(this.hashBytes);
     if (this.pageCount === 0) this.#hasher.hash(new Uint8Array(0), root, 0);
@@ -120,7 +129,7 @@ export class HashTree {
     return hash;
   }
 
-  /** Takes note that a page now has this hash. */
+  /** Records that a page now has this hash. */
   setPageHash(page: PageNumber, hash: Uint8Array): void {
     const pages = this.#levels[0];
     this.#forget(page);
@@ -129,9 +138,9 @@ export class HashTree {
     pages.known[page - 1] = 1;
   }
 
-  /** From now on all pages exist, and pages that must be hashed again are read by `readPages`. */
+  /** From now on all pages exist, and `readPages` reads the pages that must be hashed again. */
   complete(readPages: ReadPages): void {
-    // Nodes at the old end were hashed over fewer pages than they have now.
+    // Nodes at the old end were hashed over fewer pages than they now have.
     if (this.#presentCount > 0 && this.#presentCount < this.pageCount) {
       const known = this.#levels[0]?.known[this.#presentCount - 1];
       this.#forget(pageNumber(this.#presentCount));
@@ -142,7 +151,7 @@ export class HashTree {
     this.#readPages = readPages;
   }
 
-  /** The hashes of all kept nodes that hold this page are to be computed again. */
+  /** Marks the hashes of all kept nodes above this page as out of date. */
   #forget(page: PageNumber): void {
     for (let level = this.keptLevel; level < this.#levels.length; level++) {
       (this.#levels[level] as KeptLevel).known[Math.floor((page - 1) / TREE_FANOUT ** level)] = 0;
@@ -167,7 +176,7 @@ export class HashTree {
     this.#hasher.hash(children, out, offset);
   }
 
-  /** Hashes the pages of a node that were not hashed yet, in runs as long as they come. */
+  /** Hashes the pages of a node that have no hash yet, in runs of neighbours. */
   #learnPages(level: number, index: number): void {
     const { hashes, known } = this.#levels[0] as KeptLevel;
     const end = Math.min((index + 1) * TREE_FANOUT ** level, this.#presentCount);
@@ -182,7 +191,7 @@ export class HashTree {
     }
   }
 
-  /** The hashes of pages `first + 1` to `end`, one after another, to `out` at `offset`. */
+  /** Writes the hashes of pages `first + 1` to `end`, one after another, to `out` at `offset`. */
   #hashPages(first: number, end: number, out: Uint8Array, offset: number): void {
     const { pageSize } = this.#hasher;
     const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));

@@ -11,20 +11,18 @@ export { HASH_KEY_BYTES } from '../sqlite/keyed-hash.ts';
 
 const xx = await xxhash();
 
-/**
- * Keyed hashes of pages, nodes and blocks. Both sides of a sync make the same ones from `open`'s algorithm and key.
- */
+/** Keyed hashes of pages, nodes and blocks. Both sides of a sync use the algorithm and key that `open` names. */
 export interface PageHasher {
   readonly pageSize: PageSize;
   /** Bytes of one hash: 8 (nh-siphash, xxh64) or 16 (sha256, cut to 128 bits). */
   readonly hashBytes: number;
-  /** Writes the hash of `bytes`, at most a page, to `out` at `offset`. */
+  /** Writes the hash of `bytes`, at most one page, to `out` at `offset`. */
   hash(bytes: Uint8Array, out: Uint8Array, offset: number): void;
-  /** The same for a page: without the file's own header bytes, and of zeros for the lock-byte page. */
+  /** As `hash`, for a page: the file's own header bytes count as zero, and so does the whole lock-byte page. */
   hashPage(page: PageNumber, bytes: Uint8Array, out: Uint8Array, offset: number): void;
-  /** The same for consecutive pages from `first` on; their hashes follow each other. */
+  /** As `hashPage`, for consecutive pages from `first` on; the hashes follow each other. */
   hashPages(first: PageNumber, bytes: Uint8Array, out: Uint8Array, offset: number): void;
-  /** Writes the block hashes of one page or more to `out` at `offset`. The same for every algorithm. */
+  /** Writes the block hashes of one or more pages to `out` at `offset`. They are the same for every algorithm. */
   hashBlocks(bytes: Uint8Array, out: Uint8Array, offset: number): void;
 }
 
@@ -78,9 +76,9 @@ function nhSiphash(key: Uint8Array, maxBytes: number): Hash {
   };
 }
 
-/** Its seed, the first half of the key, does not protect it: docs/security.md, "Collisions". */
+/** The seed, the first half of the key, does not protect the hash: docs/security.md, "Collisions". */
 function xxh64(key: Uint8Array): Hash {
-  // Runs of pages are hashed into one array: a view for each page would cost as much as the hash.
+  // One array serves a whole run of pages: a view for each page would cost as much as the hash.
   let lastOut: Uint8Array = new Uint8Array(0);
   let view = new DataView(lastOut.buffer);
   const seed = new DataView(key.buffer, key.byteOffset, key.byteLength).getBigUint64(0, true);

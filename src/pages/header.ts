@@ -7,11 +7,12 @@ export const HEADER_BYTES = 100;
 const MAGIC = 'SQLite format 3\0';
 
 /**
- * Bytes of page 1 that belong to each file and not to its content, as [first, end): they are zero in every hash.
+ * Bytes of page 1 that belong to each file and not to its content, as [first, end). Every hash takes them as zero.
  *
- * 18–19 journal mode: a header that says "rollback" beside live WAL frames loses data. 24–27 change counter,
- * 92–95 version-valid-for and 96–99 SQLite's version: rewritten by SQLite at commit. 40–43 schema cookie: if it came
- * from the origin, a reader with a cached schema of the same cookie would read the wrong table's rows.
+ * - 18–19 journal mode: a header that says "rollback" beside live WAL frames loses data.
+ * - 24–27 change counter, 92–95 version-valid-for and 96–99 SQLite's version: SQLite rewrites them at each commit.
+ * - 40–43 schema cookie: with the origin's cookie, a reader that cached a schema of the same cookie would read the
+ *   wrong table's rows.
  */
 export const OWN_HEADER_RANGES: readonly (readonly [number, number])[] = [
   [18, 20],
@@ -25,18 +26,21 @@ export interface DatabaseHeader {
   readonly pageSize: PageSize;
   /** True for journal mode WAL (read version 2). */
   readonly wal: boolean;
-  /** Versions of the format that a program has to know to read and to write it: 1, 2 for WAL; larger ones are not SQLite's. */
+  /**
+   * The format version that a program must know to read and to write the file: 1, or 2 for WAL. SQLite has no larger
+   * one.
+   */
   readonly formatVersion: number;
   readonly reservedBytes: number;
-  /** Size of the database in pages as the header has it; undefined where that number is not valid. */
+  /** Size of the database in pages, from the header; undefined if that number is not valid. */
   readonly pageCount: number | undefined;
   readonly schemaCookie: number;
   readonly textEncoding: 'UTF-8' | 'UTF-16le' | 'UTF-16be';
-  /** SQLite's version number that wrote the file last, such as 3054001. */
+  /** The SQLite version number of the last writer, such as 3054001. */
   readonly sqliteVersion: number;
 }
 
-/** The header at the start of `page`, or undefined where it is none of SQLite's. */
+/** Parses the header at the start of `page`; undefined if it is not an SQLite header. */
 export function parseHeader(page: Uint8Array): DatabaseHeader | undefined {
   if (page.length < HEADER_BYTES) return undefined;
   for (let i = 0; i < MAGIC.length; i++) if (page[i] !== MAGIC.charCodeAt(i)) return undefined;
@@ -60,14 +64,17 @@ export function parseHeader(page: Uint8Array): DatabaseHeader | undefined {
 /** The largest format version that SQLite knows. */
 const MAX_FORMAT_VERSION = 2;
 
-/** What is wrong with a database that has a header, and that SQLite refuses for its version; undefined for others. */
+/** Says why SQLite refuses the format version of a database; undefined if it does not. */
 export function unknownFormat(header: DatabaseHeader | undefined): string | undefined {
   if (header === undefined || header.formatVersion <= MAX_FORMAT_VERSION) return undefined;
   const which = header.formatVersion === 3 ? ', as the WAL2 mode of another branch of SQLite writes it' : '';
   return `is a database of format version ${header.formatVersion}${which}; SQLite knows up to ${MAX_FORMAT_VERSION}`;
 }
 
-/** A copy (Buffer.slice would be a view) of page 1 with the file's own header bytes zero: what its hash is taken of. */
+/**
+ * A copy of page 1 with the file's own header bytes as zero; the hash of page 1 is taken of it. (Buffer.slice would be
+ * a view.)
+ */
 export function maskedFirstPage(page: Uint8Array): Uint8Array {
   const masked = new Uint8Array(page);
   for (const [first, end] of OWN_HEADER_RANGES) masked.fill(0, first, end);
@@ -75,8 +82,8 @@ export function maskedFirstPage(page: Uint8Array): Uint8Array {
 }
 
 /**
- * The origin's page 1 as an existing replica takes it: with the replica's own journal mode and counters, which SQLite
- * itself rewrites, and with its schema cookie, which is counted up after all pages were written.
+ * The origin's page 1 for an existing replica. It keeps the replica's journal mode and counters, which SQLite rewrites,
+ * and its schema cookie, which goes up after all pages are written.
  */
 export function firstPageForReplica(originPage: Uint8Array, replicaPage: Uint8Array): Uint8Array {
   const page = new Uint8Array(originPage);
@@ -85,7 +92,7 @@ export function firstPageForReplica(originPage: Uint8Array, replicaPage: Uint8Ar
 }
 
 /**
- * True where page 1 carries the checksum of SQLite's checksum VFS in its 8 reserved bytes
+ * True if page 1 carries the checksum of SQLite's checksum VFS in its 8 reserved bytes
  * (https://www.sqlite.org/cksumvfs.html). Such a database becomes unreadable when header counters change without
  * their checksum; 8 reserved bytes of any other use verify only by a chance of 2^-64.
  */

@@ -2,29 +2,32 @@ import type { FileOwner } from '../files/ownership.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 
 /**
- * One unchanging state of a database, by its pages: a snapshot of a live one, the old state of a replica, a part
- * file. Contract: every read of a page gives the same bytes until `close`; the lock-byte page reads as zeros.
+ * One unchanging state of a database, by its pages: a snapshot of a live database, the old state of a replica, or a
+ * part file. Every read of a page gives the same bytes until `close`; the lock-byte page reads as zeros.
  */
 export interface PageSource {
   readonly pageSize: PageSize;
   readonly pageCount: PageCount;
-  /** The `pageSize` bytes of a page; the caller may keep and change them. Throws where the page cannot be read. */
+  /** The `pageSize` bytes of a page; the caller may keep and change them. Throws if the page cannot be read. */
   readPage(page: PageNumber): Uint8Array;
   /**
-   * The bytes of `count` consecutive pages, together at most `RUN_BYTES` unless it is one page; valid until the next
-   * read of this source, and not to be changed.
+   * The bytes of `count` consecutive pages: at most `RUN_BYTES`, or one page. They are valid until the next read of
+   * this source; do not change them.
    */
   readPages(first: PageNumber, count: number): Uint8Array;
   /** Fills `into` with consecutive pages. */
   readInto(first: PageNumber, into: Uint8Array): void;
-  /** The same for any pages, ascending, where that takes less time than one by one. */
+  /** As `readInto`, for any pages in ascending order. A source has it if it is faster than page by page. */
   readScattered?(pages: readonly number[], into: Uint8Array): void;
-  /** Is told which pages, ascending, will likely be read next: what can be done for them in other threads begins. */
+  /**
+   * The caller will likely read these pages next, in ascending order. The source may begin work on them in other
+   * threads.
+   */
   readAhead?(pages: readonly number[]): void;
   close(): void;
 }
 
-/** Fills `into` with these pages, one after another; neighbours are read at once. */
+/** Fills `into` with these pages, one after another; neighbours are read together. */
 export function readScattered(source: PageSource, pages: readonly number[], into: Uint8Array): void {
   const { pageSize } = source;
   if (source.readScattered !== undefined)
@@ -38,18 +41,18 @@ export function readScattered(source: PageSource, pages: readonly number[], into
   }
 }
 
-/** `readPages` for a source that only reads single pages. */
+/** `readPages` for a source that can only read single pages. */
 export function readOneByOne(source: PageSource, first: PageNumber, count: number): Uint8Array {
   const run = new Uint8Array(count * source.pageSize);
   for (let i = 0; i < count; i++) run.set(source.readPage((first + i) as PageNumber), i * source.pageSize);
   return run;
 }
 
-/** The blocks in which a page differs from its old version, as they came: bit i of byte i/8 of `bitmap` is block i. */
+/** The blocks in which a page differs from its old version, as received: bit i of byte i/8 of `bitmap` is block i. */
 export interface PageDelta {
   readonly bitmap: Uint8Array;
   readonly data: Uint8Array;
-  /** What the sender says of the kind of page, from 1 to 255. */
+  /** The sender's number for the kind of page, from 1 to 255. */
   readonly group: number;
 }
 
@@ -57,61 +60,65 @@ export interface PageDelta {
 export interface SinkTarget {
   readonly pageSize: PageSize;
   readonly pageCount: PageCount;
-  /** Permission bits of the origin's file, for a replica that is to be created. */
+  /** Permission bits of the origin's file, for a new replica. */
   readonly fileMode: number;
-  /** Whom the origin's file belongs to, where it is of this host, for a replica that is to be created. */
+  /** The owner of the origin's file, for a new replica; only if the origin is on this host. */
   readonly fileOwner?: FileOwner | undefined;
-  /** Path of the origin on this host, where that is known. */
+  /** Path of the origin on this host, if known. */
   readonly originPath?: string | undefined;
 }
 
 /**
- * Something that becomes a copy of a source, wholly or not at all.
+ * Becomes a copy of a source, completely or not at all.
  *
- * Timeline: `old` is compared → `begin` at the first difference → `write` for pages in any order → `commit`.
- * Until `commit` returns, every reader of the sink sees its old state; after `abort` (or a kill) it is as it was.
+ * Timeline: the caller compares with `old` → `begin` at the first difference → `write` for pages in any order →
+ * `commit`. Until `commit` returns, every reader of the sink sees its old state. After `abort` or a kill the old state
+ * is unchanged.
  */
 export interface PageSink {
-  /** The state to compare with; undefined where there is none (a new replica). */
+  /** The state to compare with; undefined for a new replica. */
   readonly old: PageSource | undefined;
-  /** The hashes of all pages of `old` under the seed of this copy, where they are known without reading them. */
+  /** The hashes of all pages of `old` under the seed of this copy, if they are known without reading the pages. */
   readonly oldHashes?: Uint8Array | undefined;
-  /** True where page 1 is kept as it is: it is then fetched even if it differs only in bytes that no hash covers. */
+  /**
+   * True if the sink keeps page 1 as it is. The caller then fetches page 1 even if it differs only in bytes that no
+   * hash covers.
+   */
   readonly keepsFirstPage?: boolean;
-  /** True where the copy goes on from the leftover of an interrupted run. */
+  /** True if the copy continues from the leftover of an interrupted run. */
   readonly resumed: boolean;
-  /** True where that leftover holds what the old state of the database does not: then there is something to commit. */
+  /** True if that leftover holds pages that differ from the database: then there is something to commit. */
   readonly holdsChanges: boolean;
-  /** Pages that the commit changes, where the sink knows of more than this copy found to differ. */
+  /** The number of pages that the commit changes, if the sink knows of more than this copy found. */
   readonly pagesChanged?: number | undefined;
-  /** What the user should know after the commit, each a sentence. */
+  /** What the user should know after the commit, one sentence each. */
   readonly warnings: readonly string[];
   /**
-   * Has to come before `begin`, and may come long before: gets ready what takes time, without taking any right.
-   * `knownPages` are those known so far to differ.
+   * Prepares what takes time, without taking a lock. Must come before `begin`, and may come long before. `knownPages`
+   * is the number of pages known so far to differ.
    */
   prepare(knownPages: number): Promise<void>;
   /**
-   * Takes the right to change the sink. 'moved': a program that is no sync changed it since `old` was opened, and `old`
-   * now is the newer state, protected from further changes: compare again. Throws ReplicaMovedError where a sync may
-   * have changed it: that may be newer than this copy, and a new snapshot is to be taken.
+   * Takes the right to change the sink. Returns 'moved' if a program other than sqlsync changed it since `old` was
+   * opened: `old` is now the newer state, protected from further changes; compare again. Throws ReplicaMovedError if a
+   * sync may have changed it: that state may be newer than this copy, so take a new snapshot.
    */
   begin(): Promise<'ready' | 'moved'>;
   /**
    * Takes the new bytes of one page, and copies what it keeps of them; page 1 may come at any time. At most 1 MiB of
-   * pages between two calls of `ready`. With `delta` where `bytes` were made of the old version and these blocks.
+   * pages between two calls of `ready`. `delta` is there if `bytes` were made of the old version and these blocks.
    */
   write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void;
-  /** Resolves when more pages may come; a sink may take them faster than it can write them. */
+  /** Resolves when more pages may come. A sink may take pages faster than it can write them. */
   ready(): Promise<void>;
   /** Resolves when `readNew` may be called. */
   written(): Promise<void>;
-  /** A page as it will be after the commit; for hash trees that do not keep every page's hash. */
+  /** A page as it will be after the commit, for hash trees that do not keep every page's hash. */
   readNew(page: PageNumber): Uint8Array;
-  /** Is told, before `commit`, the hashes of all pages as they will be: for `oldHashes` of the next copy. */
+  /** Receives, before `commit`, the new hashes of all pages, to serve as `oldHashes` of the next copy. */
   takeHashes?(hashes: Uint8Array): void;
-  /** Makes all of it durable and visible at once. */
+  /** Makes all changes durable and visible at once. */
   commit(): Promise<void>;
-  /** Gives everything up and releases all locks and files. Does nothing after `commit`. Never throws. */
+  /** Discards everything and releases all locks and files. Does nothing after `commit`. Never throws. */
   abort(): Promise<void>;
 }

@@ -15,7 +15,7 @@ export function pageCount(value: number): PageCount {
   return value as PageCount;
 }
 
-/** `value` as a page size; undefined where SQLite knows no such page size. */
+/** `value` as a page size; undefined if SQLite has no such page size. */
 export function pageSize(value: number): PageSize | undefined {
   const known =
     Number.isInteger(value) && value >= 512 && value <= 65536 && Number.isInteger(Math.log2(value));
@@ -23,8 +23,8 @@ export function pageSize(value: number): PageSize | undefined {
 }
 
 /**
- * The page that contains byte 2^30, where SQLite takes its locks. It holds no data: it reads as zeros here, hashes
- * as zeros, cannot be written and never travels.
+ * The page that contains byte 2^30, where SQLite takes its locks. It holds no data: it reads and hashes as zeros,
+ * cannot be written, and is never sent.
  */
 export function lockBytePage(size: PageSize): PageNumber {
   return pageNumber(2 ** 30 / size + 1);

@@ -6,16 +6,16 @@ import { readFully } from '../files/read-fully.ts';
 const WAL_HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
 
-/** Frames whose headers are read at once, with their pages: few system calls for little memory. */
+/** Bytes of frames, with their pages, that one read takes: few system calls for little memory. */
 const CHUNK_BYTES = 1024 * 1024;
 
 /**
- * Which pages of a database have a frame in its WAL, as a bit for each page; undefined where none has.
+ * The set of pages that have a frame in the WAL, one bit per page; undefined if no page has one.
  *
- * Call it while a read transaction is open. All frames count whose salts are those of the WAL's header, also those
- * that were written after the snapshot or were copied into the file already: a page too many only means that SQLite is
- * asked for it. None can be missing: a WAL from which the snapshot reads cannot be started again, and one from which
- * it does not read holds nothing that the snapshot needs.
+ * Call it while a read transaction is open. It counts every frame whose salts match the WAL's header, including frames
+ * written after the snapshot or already copied into the file: one page too many only means that SQLite is asked for it.
+ * No frame can be missing: SQLite cannot restart a WAL that the snapshot reads, and any other WAL holds nothing that
+ * the snapshot needs.
  */
 export function readWalPages(
   databasePath: string,
@@ -53,7 +53,7 @@ function scanFrames(
   for (let offset = WAL_HEADER_BYTES; ; offset += chunk.length) {
     const read = readFully(descriptor, chunk, offset);
     for (let at = 0; at + FRAME_HEADER_BYTES <= read; at += frameBytes) {
-      // Frames of one generation stand together at the start; behind them lie those of an older one.
+      // Frames of one generation stand together at the start; frames of an older one follow.
       if (chunk.compare(salts, 0, 8, at + 8, at + 16) !== 0) return found ? pages : undefined;
       const page = chunk.readUInt32BE(at);
       if (page > pageCount) continue;

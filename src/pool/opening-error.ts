@@ -32,7 +32,7 @@ const UNKNOWN = [
   'Check the permissions of the file and of its folder: SQLite keeps two files beside it.',
 ] as const;
 
-/** What is in the way, and what to do; undefined where nothing is to be seen. */
+/** What is in the way, and what to do; undefined if nothing is to be seen. */
 function obstacle(path: string, create: boolean): readonly [string, string] | undefined {
   const folder = dirname(path);
   const folderState = stateOf(folder);

@@ -29,7 +29,7 @@ export interface RunResult {
 }
 
 export interface QueryResult<Row = SqlRow> extends RunResult {
-  /** Empty where the statement returns none. */
+  /** Empty if the statement returns none. */
   readonly rows: Row[];
 }
 
@@ -145,8 +145,8 @@ export interface ReadPool extends ReadConnection {
  * The one connection that writes, and the queue for it.
  *
  * Nobody sees SQLITE_BUSY: a write that is refused as busy is tried again until its deadline, without blocking the
- * event loop, and then rejects with BUSY_TIMEOUT, which names who has the writer where that is this pool. Other errors: ABORTED, CLOSED,
- * NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
+ * event loop, and then rejects with BUSY_TIMEOUT, which names who has the writer where that is this pool. Other errors:
+ * ABORTED, CLOSED, NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
  */
 export interface WritePool {
   /** One statement, committed when the promise resolves. */

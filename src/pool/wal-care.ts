@@ -10,9 +10,9 @@ const AGAIN_MS = 50;
 const AGAIN_LONGEST_MS = 5000;
 
 export interface WalWriter {
-  /** True where nobody writes or waits for it: emptying the WAL holds the writer's lock. */
+  /** True if nobody writes or waits for it: emptying the WAL holds the writer's lock. */
   readonly isIdle: boolean;
-  /** Waits for nobody. False where someone reads or writes. Throws SQLite's errors (disk full). */
+  /** Waits for nobody. False if someone reads or writes. Throws SQLite's errors (disk full). */
   truncateWal(): boolean;
 }
 

@@ -3,8 +3,9 @@ import { dirname } from 'node:path';
 import { SqlsyncError } from '../errors.ts';
 
 /**
- * File systems on Linux where a file of n bytes takes n bytes and `statfs` tells what is free, by their magic numbers
- * (linux/magic.h). Others compress, or answer for a server or a program: there only the write itself tells.
+ * Linux file systems on which a file of n bytes takes n bytes and `statfs` reports the free space, by magic number
+ * (linux/magic.h). Others compress, or stand for a server or a program: only the write itself shows whether there is
+ * room.
  */
 const EXACT_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0xef53, // ext2, ext3, ext4
@@ -14,7 +15,7 @@ const EXACT_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0x2011bab0, // exFAT
 ]);
 
-/** What is free for this user in the folder of `path`; Infinity where the system does not tell it surely. */
+/** The space that this user can use in the folder of `path`; Infinity if the system does not report it reliably. */
 function freeBytes(path: string): number {
   try {
     const { type, blocks, bavail, bfree, bsize } = statfsSync(dirname(path));
@@ -25,13 +26,13 @@ function freeBytes(path: string): number {
   }
 }
 
-/** Bytes that a file takes on the disk, holes not counted; 0 where there is none. */
+/** Bytes that a file takes on the disk, without holes; 0 if it does not exist. */
 export function allocatedBytes(path: string): number {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats?.isFile() === true ? stats.blocks * 512 : 0;
 }
 
-/** Throws SqlsyncError REPLICA_UNWRITABLE where the disk surely has no room for `neededBytes` more beside `path`. */
+/** Throws SqlsyncError REPLICA_UNWRITABLE if the disk surely lacks room for `neededBytes` more beside `path`. */
 export function checkFreeSpace(path: string, neededBytes: number): void {
   const free = freeBytes(path);
   if (neededBytes <= free) return;
@@ -42,7 +43,7 @@ export function checkFreeSpace(path: string, neededBytes: number): void {
   );
 }
 
-/** A number of bytes for people. */
+/** A number of bytes, for messages. */
 export function sizeText(bytes: number): string {
   const units = ['B', 'KB', 'MB', 'GB', 'TB'];
   let value = bytes;

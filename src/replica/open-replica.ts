@@ -20,29 +20,29 @@ import { ReplicaMovedError, needsRecovery, replicaError } from './replica-error.
 import { restoreWal } from '../beside/wal-record.ts';
 import { folderWarnings, refuseOtherNames, resolveReplica } from './replica-links.ts';
 
-/** What is known of the replica before the origin is asked. */
+/** What sqlsync knows about the replica before it contacts the origin. */
 export interface ReplicaPlace {
   /** Absolute, with links resolved. */
   readonly path: string;
-  /** undefined where there is no replica yet. */
+  /** undefined if there is no replica yet. */
   readonly file: DatabaseFile | undefined;
   readonly mark: Mark | undefined;
-  /** True where there are pages to compare with: an existing replica or the part file of an interrupted run. */
+  /** True if there are pages to compare with: an existing replica, or the part file of an interrupted run. */
   readonly hasOldPages: boolean;
-  /** What the user should know of the place, each a sentence. */
+  /** What the user should know about the place, one sentence each. */
   readonly warnings: readonly string[];
 }
 
 export interface SinkOptions extends ReplicaOptions {
   readonly overwrite: boolean;
   readonly replace: boolean;
-  /** For a replica that is not there yet. */
+  /** Only for a replica that does not exist yet. */
   readonly beforePublish?: BeforePublish | undefined;
 }
 
 /**
- * Looks at the replica's place. It is opened as a database only where a killed transaction left its journal, which
- * SQLite has to undo before size and header mean anything; not in a dry run. Throws SqlsyncError REPLICA_*.
+ * Looks at the replica's place. Opens it as a database only if a killed transaction left its journal: SQLite must undo
+ * that before size and header mean anything. In a dry run it never does. Throws SqlsyncError REPLICA_*.
  */
 export function inspectReplica(
   path: string,
@@ -66,7 +66,7 @@ export function inspectReplica(
   }
 }
 
-/** The sink for a replica, of the kind that its place and the origin ask for. Throws SqlsyncError REPLICA_*, BUSY. */
+/** Opens the sink for a replica; its kind depends on the place and the origin. Throws SqlsyncError REPLICA_*, BUSY. */
 export async function openSink(
   place: ReplicaPlace,
   target: SinkTarget,
@@ -74,7 +74,7 @@ export async function openSink(
 ): Promise<PageSink> {
   const { path, file } = place;
   if (file === undefined) {
-    // Its lock is that of whoever makes a new one; its pages are of a replica that is gone.
+    // A new replica takes the same lock, and the spooled pages belong to a replica that is gone.
     options.staging?.remove();
     return NewReplica.open(path, target, { ...options, replaces: undefined });
   }
@@ -111,7 +111,7 @@ export async function openSink(
   }
   const sink = await ExistingReplica.open(file, target, options);
   if (sink.old.pageCount > 0 && sink.old.pageSize !== target.pageSize) {
-    // Since the header was read, or by a recovery.
+    // The file changed since its header was read, perhaps by a recovery.
     await sink.abort();
     throw otherPageSize(path, sink.old.pageSize, target);
   }
@@ -128,12 +128,12 @@ export async function openSink(
   return sink;
 }
 
-/** The file at `path` after SQLite's recovery, and with nothing beside it that would be lost. */
+/** The file at `path` after SQLite's recovery. Throws if a file beside it would be lost. */
 function inspectRecovered(path: string, dryRun: boolean): DatabaseFile | undefined {
   let file = inspectDatabase(path);
   if (file === undefined || !file.stats.isFile()) return file;
   if (hasJournal(path, file.stats.size)) {
-    // With a header, SQLite tells whether the journal is hot or of a transaction that is under way.
+    // If there is a header, SQLite knows whether the journal is hot or of a transaction under way.
     if (dryRun && file.header === undefined) throw needsRecovery(path);
     if (!dryRun) {
       recover(file);
@@ -144,7 +144,7 @@ function inspectRecovered(path: string, dryRun: boolean): DatabaseFile | undefin
   return file;
 }
 
-/** Undoes what a killed `--replace` did to the journal mode. What is known of the file is out of date then. */
+/** Undoes what a killed `--replace` did to the journal mode. What we read of the file before is then out of date. */
 function leaveNoRollbackMode(path: string): void {
   try {
     if (!restoreWal(path)) return;
@@ -155,8 +155,8 @@ function leaveNoRollbackMode(path: string): void {
 }
 
 /**
- * Refuses a file that another user may have made where others may write, for who would be its reader to fill it. In a
- * folder that is that user's alone there is a warning, as where root copies for a service.
+ * Refuses a file of another user in a folder that others may write: that user may have prepared it to read what sqlsync
+ * fills in. In a folder of that user alone it only warns, for example when root copies for a service.
  */
 function refusePrepared(path: string, { stats }: DatabaseFile): void {
   if (!isAnothers(stats.uid) || !sharingOf(dirname(path)).byMode || stats.uid === ownerOfNewFile(path))
@@ -165,32 +165,32 @@ function refusePrepared(path: string, { stats }: DatabaseFile): void {
     'REPLICA_NOT_MARKED',
     `Replica ${path} belongs to another user (${stats.uid}), in a folder that others may write to`,
     {
-      hint: 'That user would get the content. If that is meant, add --overwrite; else use a folder of your own.',
+      hint: 'That user would get the content. If you want that, add --overwrite; otherwise use a folder of your own.',
     },
   );
 }
 
-/** What is restored gets no mark, so for a restore --overwrite is needed each time. */
+/** A restored database gets no mark, so a restore over it needs --overwrite each time. */
 function unmarked(path: string, isRestore: boolean): SqlsyncError {
   if (isRestore) {
     return new SqlsyncError('REPLICA_NOT_MARKED', `${path} exists, and a restore would replace its content`, {
-      hint: 'If its content may be lost, add --overwrite; with --dry-run as well it tells how much would change.',
+      hint: 'If its content may be lost, add --overwrite. With --dry-run as well, sqlsync reports how much would change.',
     });
   }
   return new SqlsyncError('REPLICA_NOT_MARKED', `Replica ${path} exists and was not made by sqlsync`, {
-    hint: 'If the arguments are in the right order and its content may be lost, add --overwrite (needed once; also where a replica was moved or copied, since its mark holds for one file).',
+    hint: 'If the arguments are in the right order and its content may be lost, add --overwrite. That is needed once, and again after a replica was moved or copied, because its mark holds for one file.',
   });
 }
 
-/** Refuses a replica of another database: two arguments that are right each, and do not belong together. */
+/** Refuses a replica of another database: each argument is right, but they do not belong together. */
 function refuseOtherOrigin({ path, mark }: ReplicaPlace, origin: MarkedOrigin | undefined): void {
-  // The host may have another name by now, as each run of a container does.
+  // The host may have a new name, as each run of a container does.
   if (mark === undefined || origin === undefined || mark.originPath === origin.originPath) return;
   const former = sanitizeText(`${mark.originHost}:${mark.originPath}`);
   throw new SqlsyncError(
     'REPLICA_NOT_MARKED',
     `Replica ${path} is a copy of ${former}, not of ${sanitizeText(origin.originPath)}`,
-    { hint: 'If that is the origin from now on, add --overwrite (needed once).' },
+    { hint: 'To make it a copy of this origin from now on, add --overwrite (needed once).' },
   );
 }
 

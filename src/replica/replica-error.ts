@@ -4,7 +4,7 @@ import { isBusy } from '../sqlite/busy.ts';
 import { WriterThreadLost } from '../sqlite/writer/thread-page-writer.ts';
 import { LockFileError } from '../sqlite/locks/lock-file.ts';
 
-/** Codes by which the system and SQLite say that there is no room left. */
+/** Error codes of the system and of SQLite for a full disk. */
 const NO_ROOM: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'SQLITE_FULL']);
 
 export function isDiskFull(error: unknown): boolean {
@@ -12,8 +12,8 @@ export function isDiskFull(error: unknown): boolean {
 }
 
 /**
- * Compare again from the start, with a new snapshot: the replica was changed by another program meanwhile, or is to be
- * written in another way.
+ * Asks for a new comparison with a new snapshot: another program changed the replica meanwhile, or it must be written
+ * in another way.
  */
 export class ReplicaMovedError extends Error {
   constructor(path: string, why = 'was changed by another program during the sync') {
@@ -22,7 +22,7 @@ export class ReplicaMovedError extends Error {
   }
 }
 
-/** An error of the system or of SQLite on the replica, as what it means to the user. */
+/** Turns an error of the system or of SQLite on the replica into an error for the user. */
 export function replicaError(path: string, error: unknown): Error {
   if (error instanceof SqlsyncError || error instanceof ReplicaMovedError) return error;
   if (error instanceof LockFileError) {
@@ -50,7 +50,7 @@ export function replicaError(path: string, error: unknown): Error {
   if (code === 'ENAMETOOLONG') {
     const shown = sanitizeText(path, 200);
     return new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${shown} has a name that is too long (${code})`, {
-      hint: 'Name a shorter path; files with longer names, such as .NAME.sqlsync-part, have to fit beside it.',
+      hint: 'Name a shorter path: sqlsync also makes files with longer names beside it, such as .NAME.sqlsync-part.',
       cause: error,
     });
   }
@@ -77,7 +77,7 @@ export function replicaError(path: string, error: unknown): Error {
 function writerLost(path: string, error: WriterThreadLost): SqlsyncError {
   const state = error.mayHaveCommitted ? 'The replica is as it was or an exact copy' : 'Nothing was changed';
   return new SqlsyncError('REPLICA_UNWRITABLE', `Replica ${path} cannot be written: ${error.message}`, {
-    hint: `${state}. Has this host enough memory, threads and file descriptors? Run it again.`,
+    hint: `${state}. Check that this host has enough memory, threads and file descriptors, then run sqlsync again.`,
     cause: error,
   });
 }
@@ -89,18 +89,18 @@ export function replicaReplaced(path: string, cause?: unknown): SqlsyncError {
   });
 }
 
-/** Somebody removed the WAL that SQLite was writing. */
+/** A program removed the WAL that SQLite was writing. */
 export function walRemoved(path: string): SqlsyncError {
   return new SqlsyncError('REPLICA_REPLACED', `${path}-wal was removed or replaced during the sync`, {
-    hint: 'The replica may have lost commits with it, this one included. Run it again: it mends the replica.',
+    hint: 'The replica may have lost commits with it, including this one. Run sqlsync again: it repairs the replica.',
   });
 }
 
-/** A dry run met the journal of a killed transaction. */
+/** A dry run found the journal of a killed transaction. */
 export function needsRecovery(path: string, cause?: unknown): SqlsyncError {
   return new SqlsyncError(
     'REPLICA_UNWRITABLE',
-    `Replica ${path} has a hot journal: the changes of a killed program have to be undone before it can be read`,
+    `Replica ${path} has a hot journal: SQLite must undo the changes of a killed program before it can be read`,
     { hint: 'Run it without --dry-run, which changes nothing and so cannot undo them.', cause },
   );
 }
@@ -113,6 +113,6 @@ function hintFor(code: string): string {
   if (['EACCES', 'EPERM', 'EROFS', 'SQLITE_CANTOPEN'].includes(code) || code.startsWith('SQLITE_READONLY')) {
     return 'Allow this user to write the file and its folder.';
   }
-  // Not "nothing was changed": where the COMMIT itself failed, only SQLite's recovery decides.
+  // The hint does not say "nothing was changed": if the COMMIT itself failed, only SQLite's recovery decides.
   return 'Check the file system and the system log. The replica is as it was or an exact copy: run it again.';
 }

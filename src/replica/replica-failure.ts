@@ -6,14 +6,14 @@ import { resolveReplica } from './replica-links.ts';
 import { tryExclusiveLock } from '../sqlite/locks/exclusive-lock.ts';
 
 export interface FailedRun {
-  /** Of the replica or the target of a restore. */
+  /** Path of the replica, or of the target of a restore. */
   readonly path: string;
   readonly followLinks: boolean;
-  /** A restore has a database and no replica. */
+  /** True for a restore, whose target is a database and not a replica. */
   readonly restores: boolean;
 }
 
-/** The failure of a run as its user has to see it: in the words of a restore, and with the file that it left. */
+/** The failure of a run as its user should see it: in the words of a restore, and naming the file that the run left. */
 export function replicaFailure(error: unknown, run: FailedRun): unknown {
   if (!(error instanceof SqlsyncError)) return error;
   const left = leftoverHint(error, run);
@@ -28,18 +28,18 @@ export function replicaFailure(error: unknown, run: FailedRun): unknown {
   });
 }
 
-/** Names the part file or spool beside the database, unless another run works with it. */
+/** Names the part file or spool beside the database, unless another run uses it. */
 function leftoverHint({ code, hint }: SqlsyncError, { path, followLinks }: FailedRun): string | undefined {
   try {
     const resolved = resolveReplica(path, followLinks);
     const names = (['-part', '-spool'] as const).map((suffix) => besideReplica(resolved, suffix));
     const left = names.find((name) => allocatedBytes(name) > 0);
     if (left === undefined || hint?.includes(left) === true) return undefined;
-    // An agent of this run that was told to end may still hold the lock.
+    // An agent of this run that was asked to end may still hold the lock.
     if (code !== 'INTERRUPTED' && code !== 'TIMEOUT' && isLocked(resolved)) return undefined;
-    return `${sanitizeText(left)} (${sizeText(allocatedBytes(left))}) keeps what has arrived: run it again to go on from it, or remove it.`;
+    return `${sanitizeText(left)} (${sizeText(allocatedBytes(left))}) keeps what has arrived: run sqlsync again to continue from it, or remove it.`;
   } catch {
-    // The failure itself is what counts.
+    // The failure itself is what the user needs.
     return undefined;
   }
 }
@@ -53,10 +53,10 @@ function isLocked(path: string): boolean {
 /** The word "replica", which is no part of a path. */
 const REPLICA = /(?<![\w./-])(r)eplica(?![\w/-]|\.\w)/gi;
 
-/** Texts of the layers below, which know replicas only, as a restore says them. */
+/** Rewords texts of the layers below, which only know replicas, for a restore. */
 function inWordsOfRestore(text: string, path: string): string {
   const database = (word: string): string => (word.startsWith('R') ? 'Database' : 'database');
-  // A folder may have the word in its name.
+  // A folder's name may contain the word.
   const folder = dirname(path);
   return text
     .split(folder)

@@ -9,9 +9,9 @@ import { besideReplica } from '../beside/mark.ts';
 import { sharingOf } from '../files/ownership.ts';
 
 /**
- * Where the replica is: absolute, with the links of its folder resolved. A link in its own place is only followed if
- * `followLinks` says so. One in the place of a file beside it, which nobody who works with databases makes, never is:
- * SQLite would refuse it, and ours would be written wherever it leads. Throws SqlsyncError REPLICA_LINK.
+ * The place of the replica: absolute, with the links of its folder resolved. Follows a link in its own place only if
+ * `followLinks` is set. Never follows a link in the place of a file beside it: database programs make none there,
+ * SQLite would refuse it, and sqlsync would write to where it leads. Throws SqlsyncError REPLICA_LINK.
  */
 export function resolveReplica(named: string, followLinks: boolean): string {
   const absolute = resolve(named);
@@ -27,7 +27,7 @@ export function resolveReplica(named: string, followLinks: boolean): string {
 
 /**
  * Refuses a replica that has other names: it would change under them too, as would a backup that `cp -al` made. rsync
- * gives the name to a new file instead, which a database does not stand: programs that have it open would stay with the
+ * gives the name to a new file instead, which does not work for a database: programs that have it open would keep the
  * old file. A killed run may have left its part file as the other name. Throws SqlsyncError REPLICA_LINK.
  */
 export function refuseOtherNames({ path, stats }: DatabaseFile): void {
@@ -39,19 +39,19 @@ export function refuseOtherNames({ path, stats }: DatabaseFile): void {
       'REPLICA_LINK',
       `Replica ${path} has ${nlink - ours} names (hard links), and would be changed under all of them`,
       {
-        hint: 'To keep the others as they are, give it a file of its own while no program has it open (`cp -p NAME NEW && mv NEW NAME`). To change it under all names, add --follow-links.',
+        hint: 'To keep the other names unchanged, give it a file of its own while no program has it open (`cp -p NAME NEW && mv NEW NAME`). To change it under all names, add --follow-links.',
       },
     );
   }
   if (!isMountedAlone(path)) return;
   throw new SqlsyncError(
     'REPLICA_LINK',
-    `Replica ${path} is mounted as a single file, so that programs that have it open by its other name do not see its journal`,
+    `Replica ${path} is mounted as a single file: programs that have it open by its other name do not see its journal`,
     { hint: 'Mount its folder instead. If no program has it open by another name, add --follow-links.' },
   );
 }
 
-/** What the user should know of the folder that the replica is in, each a sentence. */
+/** What the user should know about the replica's folder, one sentence each. */
 export function folderWarnings(path: string): string[] {
   const folder = dirname(path);
   const { byOwner, byMode } = sharingOf(folder);
@@ -63,7 +63,7 @@ export function folderWarnings(path: string): string[] {
   ];
 }
 
-/** The lock beside the replica is a database too. */
+/** The lock beside the replica is a database too, so its path must fit as well. */
 function refuseTooLong(path: string): void {
   const tooLong = tooLongForSqlite(path, besideReplica(path, '-lock').length - path.length);
   if (tooLong === undefined) return;

@@ -15,13 +15,15 @@ const RETRY_DELAY_MS = 25;
 /** What only the target of a committed backup shows. */
 type Proof = (target: DatabaseReader, shape: { pageSize: number; pageCount: number }) => boolean;
 
-/** Is called under the exclusive lock on the target, before its first page is written. What it throws ends the backup. */
+/**
+ * Is called under the exclusive lock on the target, before its first page is written. What it throws ends the backup.
+ */
 type OnLocked = () => void;
 
 /**
- * Replaces the whole content of `target`, which has another page size, by that of `source` with SQLite's backup API,
- * in one transaction. The target is in rollback mode (a WAL has one page size); readers that have it open survive and see the new schema.
- * Throws SqlsyncError BUSY after `timeoutMs`; the target is then as it was. Both paths are absolute.
+ * Replaces the whole content of `target`, which has another page size, by that of `source` with SQLite's backup API, in
+ * one transaction. The target is in rollback mode (a WAL has one page size); readers that have it open survive and see
+ * the new schema. Throws SqlsyncError BUSY after `timeoutMs`; the target is then as it was. Both paths are absolute.
  */
 export async function copyByBackup(
   source: string,
@@ -98,7 +100,7 @@ function isCopied(target: string, proof: Proof): boolean {
 }
 
 /**
- * Puts a database in WAL mode into rollback mode, unless it changes meanwhile: false where `isUnchanged` says so, or where
+ * Puts a database in WAL mode into rollback mode, unless it changes meanwhile: false if `isUnchanged` says so, or where
  * the schema cookie, which every commit of a sync moves, is another one afterwards. Throws as busy where others have it
  * open.
  */

@@ -25,7 +25,9 @@ export interface BindingRecipe {
   readonly betterSqliteRoot: string;
   /** Folders with the headers of Node-API and of its C++ wrapper. */
   readonly includeDirs: readonly string[];
-  /** Arguments for SQLite itself (C), for better-sqlite3's addon (C++), for our own sources (C), and for linking all. */
+  /**
+   * Arguments for SQLite itself (C), for better-sqlite3's addon (C++), for our own sources (C), and for linking all.
+   */
   readonly cFlags: readonly string[];
   readonly cxxFlags: readonly string[];
   readonly nativeFlags: readonly string[];

@@ -33,11 +33,10 @@ export interface BuildBindingOptions {
 }
 
 /**
- * Makes sure that our native binding is there: better-sqlite3's own sources, compiled with `sqlite_dbpage`, and the hash
- * of pages in `native/`.
- * Needs a C and a C++ compiler and nothing else: no download, no node-gyp, no headers of Node.js.
- * A binding appears at its place only after it has answered, and in one step (rename), so that processes
- * which build at the same time do not disturb each other.
+ * Makes sure that our native binding is there: better-sqlite3's own sources, compiled with `sqlite_dbpage`, and the
+ * hash of pages in `native/`. Needs a C and a C++ compiler and nothing else: no download, no node-gyp, no headers of
+ * Node.js. A binding appears at its place only after it has answered, and in one step (rename), so that processes which
+ * build at the same time do not disturb each other.
  */
 export async function buildBinding(options: BuildBindingOptions = {}): Promise<BuiltBinding> {
   const { log = () => {}, env = process.env } = options;

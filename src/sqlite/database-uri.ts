@@ -2,8 +2,8 @@ import { checkPath } from '../files/path-names.ts';
 
 /**
  * An absolute path as the `file:` URI that SQLite opens. Every byte that could mean something in a URI is escaped, so
- * that a file name can never carry options of its own (`?mode=`, `#`, `%`). Throws USAGE for a path that would open another
- * file than the one it spells.
+ * that a file name can never carry options of its own (`?mode=`, `#`, `%`). Throws USAGE for a path that would open
+ * another file than the one it spells.
  */
 export function databaseUri(
   absolutePath: string,

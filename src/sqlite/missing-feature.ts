@@ -7,8 +7,8 @@ const KINDS: readonly (readonly [RegExp, string])[] = [
 ];
 
 /**
- * What this SQLite lacks, as in "the collation unicode", where `message` of SQLite says that something is not there which an
- * application or an extension brings along. It may be sound all the same. undefined for any other message.
+ * What this SQLite lacks, as in "the collation unicode", where `message` of SQLite says that something is not there
+ * which an application or an extension brings along. It may be sound all the same. undefined for any other message.
  */
 export function missingFeature(message: string): string | undefined {
   for (const [pattern, kind] of KINDS) {

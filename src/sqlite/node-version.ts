@@ -6,7 +6,9 @@ import { SqlsyncError } from '../errors.ts';
  */
 export const NODE_VERSION_MIN = '22.18';
 
-/** The Node-API of better-sqlite3's sources: a Node.js without it (20, 23.0 to 23.5) crashes with a segmentation fault. */
+/**
+ * The Node-API of better-sqlite3's sources: a Node.js without it (20, 23.0 to 23.5) crashes with a segmentation fault.
+ */
 const NODE_API_MIN = 10;
 
 /** Throws NODE_UNSUPPORTED when this Node.js is too old; to be called before any native binding is loaded. */

@@ -14,8 +14,8 @@ export function ownThreadNumber(): number {
 }
 
 /**
- * Waits, without a turn of the event loop, until a cell in shared memory is no longer `seen`. Returns false where the thread that was to change
- * it has died, which its events could not tell meanwhile, or where nothing came for so long.
+ * Waits, without a turn of the event loop, until a cell in shared memory is no longer `seen`. Returns false if the
+ * thread that was to change it has died, which its events could not tell meanwhile, or where nothing came for so long.
  *
  * @param thread - number of that thread in this process; 0 where it is not known, so that only time can tell.
  */

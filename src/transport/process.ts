@@ -73,7 +73,7 @@ export function spawnProcess(options: ProcessOptions): Transport {
 }
 
 /**
- * Throws SqlsyncError where not even the pipes to the child could be made: Node.js then tells it by an event, of a child
+ * Throws SqlsyncError if not even the pipes to the child could be made: Node.js then tells it by an event, of a child
  * that has no streams, or throws.
  */
 function start(options: ProcessOptions, explain: (error: Error) => SqlsyncError): Child {

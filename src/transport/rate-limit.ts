@@ -6,8 +6,8 @@ import type { Transport } from './transport.ts';
 const BURST_S = 0.1;
 
 /**
- * The same transport, through which at most `bytesPerS` pass each way, averaged over more than a tenth of a second. What
- * comes faster waits on the other side, behind what the medium holds (for SSH a window of 2 MiB).
+ * The same transport, through which at most `bytesPerS` pass each way, averaged over more than a tenth of a second.
+ * What comes faster waits on the other side, behind what the medium holds (for SSH a window of 2 MiB).
  */
 export function limitRate(transport: Transport, bytesPerS: number): Transport {
   const input = limitInput(transport.input, new TokenBucket(bytesPerS));

@@ -36,7 +36,8 @@ const CAUSES: readonly { says: RegExp; code: ErrorCode; what: string; hint: stri
 const CONNECT_HINT = 'Check the host, the network and what `ssh -v` says.';
 
 /**
- * Why `ssh`, or a script that runs it, ended with status 255 before a byte came; `stderr` is what it said, sanitized, and
+ * Why `ssh`, or a script that runs it, ended with status 255 before a byte came; `stderr` is what it said, sanitized,
+ * and
  * `unexplained` the cause where that tells nothing. Pure.
  */
 export function explainOpenssh(description: string, stderr: string, unexplained?: Error): SqlsyncError {

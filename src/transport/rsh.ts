@@ -99,8 +99,8 @@ function settingsOf(program: string, settings: SshSettings): string[] {
 }
 
 /**
- * What in a user's configuration is meant for a login by hand, and would put other bytes into the stream or run something
- * else; scp switches the same off.
+ * What in a user's configuration is meant for a login by hand, and would put other bytes into the stream or run
+ * something else; scp switches the same off.
  */
 const BYTE_STREAM = [
   '-T',
@@ -117,9 +117,9 @@ const NEWER_SETTINGS = [
 ] as const;
 
 /**
- * What depends on what `ssh` says of itself and of the user's configuration. OpenSSH never notices that a silent host is
- * gone, unless it is told to ask; where the user has not configured that, it is told here. Where `ssh -G` fails, so will
- * the login, and say more.
+ * What depends on what `ssh` says of itself and of the user's configuration. OpenSSH never notices that a silent host
+ * is gone, unless it is told to ask; where the user has not configured that, it is told here. Where `ssh -G` fails, so
+ * will the login, and say more.
  */
 async function resolvedSettings(program: string, words: string[]): Promise<string[]> {
   const resolved = await new Promise<string>((resolve) => {

@@ -34,8 +34,8 @@ export function terminalAsk(): Ask | undefined {
 }
 
 /**
- * What the user answered in one run, so that a new login of the same run need not ask again. It stays in memory. A login
- * that asks the same a second time was not content with the answer: then the user is asked.
+ * What the user answered in one run, so that a new login of the same run need not ask again. It stays in memory. A
+ * login that asks the same a second time was not content with the answer: then the user is asked.
  */
 export class AnswerMemory {
   readonly #ask: Ask;

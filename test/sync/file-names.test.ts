@@ -124,7 +124,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
         await db.exec(`${COMMIT}; PRAGMA wal_checkpoint(TRUNCATE)`);
       },
     });
-    await assert.rejects(run, { code: 'ORIGIN_CHANGED', message: /by another of its names/ });
+    await assert.rejects(run, { code: 'ORIGIN_CHANGED', message: /through another name of the file/ });
   });
 
   test('is refused where its -wal was removed under a program', async (t) => {

@@ -177,7 +177,7 @@ describe('a disk without room for a new replica', () => {
     const onFrame = ({ name }: { name: string }): 'cut' | void => (name === 'root' ? 'cut' : undefined);
     await assert.rejects(syncHere({ ...here, onFrame }), {
       code: 'CONNECTION_LOST',
-      hint: /\/\.replica\.db\.sqlsync-part \(10\.\d MB\) keeps what has arrived: run it again to go on from it, or remove it/,
+      hint: /\/\.replica\.db\.sqlsync-part \(10\.\d MB\) keeps what has arrived: run sqlsync again to continue from it, or remove it/,
     });
     assert.equal((await syncHere(here)).outcomeName, 'committed');
     assertReplicaOf(here.origin, here.replica);

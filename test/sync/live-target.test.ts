@@ -120,7 +120,7 @@ test('a spool that waits beside a database is named where the restore fails', as
     code: 'BUSY',
     status: 5,
     says: /Database \S+live\.db: still locked/,
-    hint: /Nothing was changed.*\/\.live\.db\.sqlsync-spool \([0-9.]+ .B\) keeps what has arrived: run it again/s,
+    hint: /Nothing was changed.*\/\.live\.db\.sqlsync-spool \([0-9.]+ .B\) keeps what has arrived: run sqlsync again/s,
   });
   assert.ok(names(folder).includes('.live.db.sqlsync-spool'));
   await reader.exec('COMMIT');

@@ -39,10 +39,14 @@ export interface Backend {
   /** Puts a file, the pieces one after another. 'exists' where there is one of that name, which then stays as it is. */
   put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'>;
   /**
-   * Puts `config` in the place of what has that name, the one file of which the bytes may change: at any moment the one or the other is there.
+   * Puts `config` in the place of what has that name, the one file of which the bytes may change: at any moment the one
+   * or the other is there.
    */
   replaceConfig(pieces: readonly Uint8Array[]): Promise<void>;
-  /** All of a file, or a range of it; fewer bytes where the file ends before. They are the caller's own, and in no buffer with others. */
+  /**
+   * All of a file, or a range of it; fewer bytes where the file ends before. They are the caller's own, and in no
+   * buffer with others.
+   */
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
   /** The same without giving up control: pages are read in the middle of hashing. */
   getNow(name: string, range?: ByteRange): Uint8Array;
@@ -52,7 +56,7 @@ export interface Backend {
   list(folder: StoreFolder): Promise<StoredFile[]>;
   /** Deletes a file, durably; one that is not there is no error. */
   delete(name: string): Promise<void>;
-  /** Where no space is left: gives up what can be had again. True where there was such. */
+  /** Where no space is left: gives up what can be had again. True if there was such. */
   makeRoom?(): Promise<boolean>;
   /** Removes what interrupted calls of `put` left behind, where there can be such. */
   removeLeftovers?(olderThanMs: number): Promise<void>;

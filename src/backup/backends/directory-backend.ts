@@ -165,8 +165,8 @@ export class DirectoryBackend implements Backend {
   }
 
   /**
-   * Makes a folder of the store, with those above it that are missing, that survives a power cut. Of one that is there it is not known
-   * whether whoever made it came to that.
+   * Makes a folder of the store, with those above it that are missing, that survives a power cut. Of one that is there
+   * it is not known whether whoever made it came to that.
    */
   async #secureFolder(folder: string): Promise<void> {
     if (this.#secured.has(folder)) return;

@@ -19,7 +19,7 @@ export async function withRoom<T>(backend: Backend, action: () => Promise<T>): P
   }
 }
 
-/** The same; false where there is no space. */
+/** The same; false if there is no space. */
 export async function isThereRoom(backend: Backend, action: () => Promise<unknown>): Promise<boolean> {
   try {
     await withRoom(backend, action);

@@ -5,7 +5,10 @@ import { isOutOfSpace } from './out-of-space.ts';
 import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-folder.ts';
 import { missingFile } from '../store-error.ts';
 
-/** Does `work` on a store that stays as it is: what is put goes to a temporary folder of this host, and is gone afterwards. */
+/**
+ * Does `work` on a store that stays as it is: what is put goes to a temporary folder of this host, and is gone
+ * afterwards.
+ */
 export async function withTrialBackend<T>(
   backend: Backend,
   work: (trial: Backend) => Promise<T>,

@@ -4,8 +4,9 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 const NO_OBJECT = 0xffffffff;
 
 /**
- * The objects of these packs, ordered by the frame with the whole object from which each is put together, so that every such frame is
- * decompressed once, and not once for each backup that changed its pages. Takes 8 bytes an object of the store.
+ * The objects of these packs, ordered by the frame with the whole object from which each is put together, so that every
+ * such frame is decompressed once, and not once for each backup that changed its pages. Takes 8 bytes an object of the
+ * store.
  */
 export function orderByRoot(reader: ObjectReader, packs: readonly KnownPack[]): Uint32Array {
   const { index } = reader;
@@ -31,7 +32,9 @@ export function orderByRoot(reader: ObjectReader, packs: readonly KnownPack[]): 
   return order;
 }
 
-/** By number of object: the base that a reader takes first; NO_OBJECT for what is whole, or has none, or cannot be read. */
+/**
+ * By number of object: the base that a reader takes first; NO_OBJECT for what is whole, or has none, or cannot be read.
+ */
 function basesOf(reader: ObjectReader): Uint32Array {
   const { index } = reader;
   const bases = new Uint32Array(index.objectCount).fill(NO_OBJECT);

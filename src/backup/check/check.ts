@@ -16,9 +16,9 @@ import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '..
 const MAX_ATTEMPTS = 3;
 
 /**
- * Looks for damage: see docs/store-format.md, "Check". What a prune deleted meanwhile is no damage: nobody needed it or, after more than a grace
- * period, it is found elsewhere when the check begins again. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED, and STORE_PRUNED where prunes
- * overtook it again and again.
+ * Looks for damage: see docs/store-format.md, "Check". What a prune deleted meanwhile is no damage: nobody needed it
+ * or, after more than a grace period, it is found elsewhere when the check begins again. Throws SqlsyncError
+ * STORE_UNAVAILABLE, INTERRUPTED, and STORE_PRUNED where prunes overtook it again and again.
  */
 export async function checkStore(access: StoreAccess, options: CheckOptions): Promise<CheckSummary> {
   for (let attempt = 1; ; attempt++) {
@@ -212,7 +212,10 @@ class StoreCheck {
   }
 }
 
-/** The records of what was taken away on purpose, and whether a snapshot that another one names as its parent is neither there nor taken away. */
+/**
+ * The records of what was taken away on purpose, and whether a snapshot that another one names as its parent is neither
+ * there nor taken away.
+ */
 async function checkForgotten(
   access: StoreAccess,
   snapshots: readonly StoreSnapshot[],

@@ -2,7 +2,10 @@ import { randomInt } from 'node:crypto';
 import type { StoredFile } from '../backends/backend.ts';
 import type { DataSubset } from '../types.ts';
 
-/** The packs of a part of the data, by name; all where no part is named. At random ones are chosen until they have the size: one at least. */
+/**
+ * The packs of a part of the data, by name; all where no part is named. At random ones are chosen until they have the
+ * size: one at least.
+ */
 export function choosePacks(
   packs: readonly Pick<StoredFile, 'name' | 'bytes'>[],
   subset: DataSubset | undefined,

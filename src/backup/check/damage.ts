@@ -11,8 +11,8 @@ import type { StoreSnapshot } from '../types.ts';
 const PAGES_PER_NEWS = 1024;
 
 /**
- * What follows from objects that are lost: the deltas that need them, and the snapshots that need any of these. An object of which
- * another copy is good is not lost.
+ * What follows from objects that are lost: the deltas that need them, and the snapshots that need any of these. An
+ * object of which another copy is good is not lost.
  */
 export class Damage {
   readonly #reader: ObjectReader;
@@ -31,8 +31,8 @@ export class Damage {
   }
 
   /**
-   * `bad` has 1 for each copy that is known to be lost. Where it `isComplete`, every copy was tried, and a delta may be good
-   * although its base is not, in blocks that it replaces.
+   * `bad` has 1 for each copy that is known to be lost. Where it `isComplete`, every copy was tried, and a delta may be
+   * good although its base is not, in blocks that it replaces.
    */
   constructor(reader: ObjectReader, bad: Uint8Array, isComplete = false) {
     this.#reader = reader;
@@ -44,7 +44,9 @@ export class Damage {
       : new Soundness(reader, isGood);
   }
 
-  /** How a snapshot's record does not go with the tree that it names; undefined where it does, as far as that can be read. */
+  /**
+   * How a snapshot's record does not go with the tree that it names; undefined if it does, as far as that can be read.
+   */
   misfit(snapshot: StoreSnapshot): string | undefined {
     const { pageCount, pageSize } = snapshot;
     if (pageCount === 0) return undefined;

@@ -39,8 +39,8 @@ interface Run {
 }
 
 /**
- * Adds a snapshot of `origin` to a store. Resolves when it is durable. Throws SqlsyncError; the store is then as usable as
- * before, and what was written already is used by the next backup or removed by prune.
+ * Adds a snapshot of `origin` to a store. Resolves when it is durable. Throws SqlsyncError; the store is then as usable
+ * as before, and what was written already is used by the next backup or removed by prune.
  *
  * Opens no database in this process but the one that `verify` restores.
  */
@@ -99,8 +99,8 @@ async function storeOrStoreAnew(run: Run): Promise<Stored> {
 }
 
 /**
- * A damaged pack is seldom alone, and of those that hold pages which did not change nothing is read by a backup: it would rely on
- * them.
+ * A damaged pack is seldom alone, and of those that hold pages which did not change nothing is read by a backup: it
+ * would rely on them.
  */
 async function findChangedPacks(run: Run, damagedPacks: Set<string>): Promise<void> {
   const { options, access } = run;

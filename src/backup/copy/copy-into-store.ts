@@ -24,7 +24,7 @@ export interface BackupJob {
   readonly tags: readonly string[];
   /** Stands for the origin's host name in the record. */
   readonly host: string | undefined;
-  /** False where the snapshots before are not to be relied upon. */
+  /** False if the snapshots before are not to be relied upon. */
   readonly usesParent: boolean;
   /** Packs that are known to be damaged: nothing new relies on them. */
   readonly damagedPacks: ReadonlySet<string>;
@@ -35,14 +35,14 @@ export interface BackupJob {
 }
 
 /**
- * A verification compares by this, and by nothing that an earlier run hashed: the cache says what a page was, not what it
- * is, and would confirm its own mistake.
+ * A verification compares by this, and by nothing that an earlier run hashed: the cache says what a page was, not what
+ * it is, and would confirm its own mistake.
  */
 const VERIFY_HASH: HashAlgorithm = 'sha256';
 
 /**
- * Adds a snapshot of the origin at the other end of `connection` to a store. Resolves when it is durable, and checked where that was
- * asked for. Throws SqlsyncError.
+ * Adds a snapshot of the origin at the other end of `connection` to a store. Resolves when it is durable, and checked
+ * where that was asked for. Throws SqlsyncError.
  */
 export async function copyIntoStore(
   connection: Connection,

@@ -35,8 +35,9 @@ const PACK_COUNT_AT = KEY_AT + HASH_KEY_BYTES;
 const PACKS_AT = PACK_COUNT_AT + 4;
 
 /**
- * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. Whatever it says
- * of pages is believed, so it is bound to its snapshot and checked by a SHA-256; without it nothing but time is lost.
+ * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. Whatever
+ * it says of pages is believed, so it is bound to its snapshot and checked by a SHA-256; without it nothing but time is
+ * lost.
  */
 export class HashCache {
   readonly #folder: string;
@@ -45,7 +46,7 @@ export class HashCache {
     this.#folder = folder;
   }
 
-  /** What was saved last for this origin, as the user names it; undefined where there is nothing, or it is damaged. */
+  /** What was saved last for this origin, as the user names it; undefined if there is nothing, or it is damaged. */
   load(origin: string): CachedHashes | undefined {
     let bytes: Buffer;
     try {
@@ -93,8 +94,8 @@ export class HashCache {
   }
 
   /**
-   * Removes what is of no use any more: hashes of snapshots that are none of `known`, which was what there is `since` (milliseconds since
-   * 1970), and what a save that was killed left.
+   * Removes what is of no use any more: hashes of snapshots that are none of `known`, which was what there is `since`
+   * (milliseconds since 1970), and what a save that was killed left.
    */
   sweep(known: ReadonlySet<string>, since: number): void {
     for (const name of readdirSync(this.#folder)) {

@@ -4,8 +4,9 @@ import { realPath } from '../../files/path-names.ts';
 import type { Location } from '../../transport/location.ts';
 
 /**
- * A database has no place among the files of a store: written there it could take the place of one of them, which would be the end of
- * the store. Throws SqlsyncError USAGE for a local path within the store's folder, whatever links lead there.
+ * A database has no place among the files of a store: written there it could take the place of one of them, which would
+ * be the end of the store. Throws SqlsyncError USAGE for a local path within the store's folder, whatever links lead
+ * there.
  */
 export function refuseWithinStore(store: string, database: Location): void {
   if (database.kind !== 'local') return;

@@ -28,9 +28,9 @@ export interface StoreDestinationOptions {
   /** The same as it is now. */
   readonly loadAgain: () => Promise<StoreContents>;
   readonly snapshots: readonly StoreSnapshot[];
-  /** Of the newest snapshot of this origin; undefined where they are not known, or not to be used. */
+  /** Of the newest snapshot of this origin; undefined if they are not known, or not to be used. */
   readonly cached: CachedHashes | undefined;
-  /** False where everything is to be fetched and written anew, as far as it is not in the store. */
+  /** False if everything is to be fetched and written anew, as far as it is not in the store. */
   readonly usesParent: boolean;
   readonly key: Uint8Array;
   readonly tags: readonly string[];
@@ -115,7 +115,10 @@ export class StoreDestination implements Destination {
     return 'committed';
   }
 
-  /** A container has another name each time, and none of its snapshots is compared, kept or forgotten together with the ones before. */
+  /**
+   * A container has another name each time, and none of its snapshots is compared, kept or forgotten together with the
+   * ones before.
+   */
   #warnOfOtherHosts({ originHost, originPath }: MessageOf<'snapshot'>): void {
     const { host, snapshots, onWarning } = this.#options;
     const ofPath = snapshots.filter(({ path }) => path === originPath);
@@ -138,7 +141,9 @@ export class StoreDestination implements Destination {
     return nextGeneration(isKnown ? snapshots : await loadSnapshots(access, () => {}));
   }
 
-  /** The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known. */
+  /**
+   * The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known.
+   */
   #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
     const { contents, usesParent } = this.#options;
     if (!usesParent) return undefined;
@@ -154,8 +159,8 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Whether no pack has gone that the parent may need, as one that is lost with its index, or that a repair gave up: a page that did not
-   * change is not read, so nobody would miss it. Where its hashes are not known all pages are read.
+   * Whether no pack has gone that the parent may need, as one that is lost with its index, or that a repair gave up: a
+   * page that did not change is not read, so nobody would miss it. Where its hashes are not known all pages are read.
    */
   #knowsPacksOf(parent: StoreSnapshot): boolean {
     const { cached, contents } = this.#options;
@@ -196,8 +201,9 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Looks again, before the new packs are indexed, whether what the snapshot relies on is still there: by a walk through its tree where a
-   * pack is gone, which only a clock that jumps can bring about within the grace period, or where much of that is over.
+   * Looks again, before the new packs are indexed, whether what the snapshot relies on is still there: by a walk
+   * through its tree where a pack is gone, which only a clock that jumps can bring about within the grace period, or
+   * where much of that is over.
    */
   async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
     const isLate = this.#isLate();
@@ -205,9 +211,9 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Only the record keeps a prune from what the snapshot relies on. Where much of the grace period passed before it was there, as in a host
-   * that was suspended, it is looked at once more, and a snapshot that has lost something is taken away, as `forget` does: another backup
-   * may have taken it for its parent.
+   * Only the record keeps a prune from what the snapshot relies on. Where much of the grace period passed before it was
+   * there, as in a host that was suspended, it is looked at once more, and a snapshot that has lost something is taken
+   * away, as `forget` does: another backup may have taken it for its parent.
    */
   async #checkKept(id: string, shape: TreeShape): Promise<void> {
     if (!this.#isLate()) return;

@@ -25,7 +25,8 @@ export interface StoreSinkOptions {
   readonly parent: SnapshotSource | undefined;
   readonly oldHashes: Uint8Array | undefined;
   /**
-   * Called when all packs are durable, with those that no index names yet: an error keeps them out of the indexes, and ends the copy.
+   * Called when all packs are durable, with those that no index names yet: an error keeps them out of the indexes, and
+   * ends the copy.
    */
   readonly beforeIndex: (root: string | undefined, packs: readonly IndexedPack[]) => Promise<void>;
   /** Called when all pages and nodes are durable and indexed: makes the snapshot. */
@@ -42,7 +43,9 @@ export interface StoredPages {
   readonly hashes: Uint8Array;
 }
 
-/** A store that takes a new snapshot: keeps pages that it does not have yet, whole or as deltas against the parent's. */
+/**
+ * A store that takes a new snapshot: keeps pages that it does not have yet, whole or as deltas against the parent's.
+ */
 export class StoreSink implements PageSink {
   readonly resumed = false;
   readonly holdsChanges = false;

@@ -28,10 +28,10 @@ export interface VerifyBackupOptions {
 }
 
 /**
- * Restores a snapshot to a temporary file from what is in the store now, compares that page by page with what the origin had, and
- * runs integrity_check on it. Throws SqlsyncError STORE_DAMAGED where they are not the same, ORIGIN_UNREADABLE where the database
- * was copied as it is and is itself malformed, WORKER_LOST where SQLite could not look. Resolves to what could not be checked,
- * because this SQLite lacks what it needs, each a sentence.
+ * Restores a snapshot to a temporary file from what is in the store now, compares that page by page with what the
+ * origin had, and runs integrity_check on it. Throws SqlsyncError STORE_DAMAGED if they are not the same,
+ * ORIGIN_UNREADABLE where the database was copied as it is and is itself malformed, WORKER_LOST where SQLite could not
+ * look. Resolves to what could not be checked, because this SQLite lacks what it needs, each a sentence.
  */
 export async function verifyBackup(
   access: StoreAccess,

@@ -1,11 +1,13 @@
 import type { StoreSnapshot } from '../types.ts';
 
 /**
- * The one order of snapshots: the order in which they were made. Everything that speaks of the newest or of the parent goes by it.
+ * The one order of snapshots: the order in which they were made. Everything that speaks of the newest or of the parent
+ * goes by it.
  *
- * A clock can be wrong, so times do not decide. Each record has a `generation`, one more than the highest of all records that were in the
- * store when its copy began: what was made after another was stored comes after it, whatever the clocks said, and whatever was forgotten
- * since. Records of older programs have none. They come first, each after its parent, else by time.
+ * A clock can be wrong, so times do not decide. Each record has a `generation`, one more than the highest of all
+ * records that were in the store when its copy began: what was made after another was stored comes after it, whatever
+ * the clocks said, and whatever was forgotten since. Records of older programs have none. They come first, each after
+ * its parent, else by time.
  *
  *     generation    –        –          1           2                 2          3
  *     time          Nov 19   Nov 20     Nov 21      2031 (wrong)      Nov 22     Nov 23
@@ -26,7 +28,10 @@ export function nextGeneration(snapshots: readonly StoreSnapshot[]): number {
   return Math.min(highest + 1, Number.MAX_SAFE_INTEGER);
 }
 
-/** By id. An older program's snapshot that was compared with a newer program's comes right after that one; 0 is not known. */
+/**
+ * By id. An older program's snapshot that was compared with a newer program's comes right after that one; 0 is not
+ * known.
+ */
 function generations(snapshots: readonly StoreSnapshot[]): Map<string, number> {
   const known = new Map<string, number>();
   const byId = new Map(snapshots.map((snapshot) => [snapshot.id, snapshot]));

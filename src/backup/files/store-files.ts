@@ -58,8 +58,8 @@ const MAX_INDEX_FILE_BYTES = MAX_INDEX_BYTES + 1024;
 const MAX_LISTINGS = 32;
 
 /**
- * Loads marks and indexes. A backup lists snapshots after that: so its parent was not forgotten when the marks were read. All others
- * list them before: so the indexes name all that a snapshot needs. Throws SqlsyncError STORE_*.
+ * Loads marks and indexes. A backup lists snapshots after that: so its parent was not forgotten when the marks were
+ * read. All others list them before: so the indexes name all that a snapshot needs. Throws SqlsyncError STORE_*.
  */
 export async function loadContents(
   access: StoreAccess,
@@ -87,8 +87,9 @@ export async function loadContents(
 }
 
 /**
- * What the index files say, by their names, and the packs that are there. A prune puts new indexes, then deletes those that they replace, then packs;
- * and who lists a folder meanwhile may see neither the old file nor the new one. So the indexes are listed again until none came or went.
+ * What the index files say, by their names, and the packs that are there. A prune puts new indexes, then deletes those
+ * that they replace, then packs; and who lists a folder meanwhile may see neither the old file nor the new one. So the
+ * indexes are listed again until none came or went.
  */
 async function loadIndexes(
   access: StoreAccess,
@@ -156,7 +157,10 @@ export async function loadSnapshots(
   return inOrder(snapshots);
 }
 
-/** Puts a small record under the hash of its bytes; returns that name. Throws SqlsyncError USAGE where it is too long, STORE_*. */
+/**
+ * Puts a small record under the hash of its bytes; returns that name. Throws SqlsyncError USAGE if it is too long,
+ * STORE_*.
+ */
 export async function putRecord(
   access: StoreAccess,
   folder: StoreFolder,

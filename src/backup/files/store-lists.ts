@@ -26,11 +26,12 @@ export interface ListOptions {
 const MAX_ATTEMPTS = 4;
 
 /**
- * Loads snapshots, then indexes, and does `work` with them. A prune deletes what nobody needs who began within the grace period. A reader that was held
- * up for longer, as in a host that was suspended, may meet a file that is gone: that is no damage. It loads the lists again and begins again.
+ * Loads snapshots, then indexes, and does `work` with them. A prune deletes what nobody needs who began within the
+ * grace period. A reader that was held up for longer, as in a host that was suspended, may meet a file that is gone:
+ * that is no damage. It loads the lists again and begins again.
  *
- * Throws what `work` throws; SNAPSHOT_NOT_FOUND where a snapshot that is needed was forgotten meanwhile; STORE_PRUNED where it was overtaken again
- * and again.
+ * Throws what `work` throws; SNAPSHOT_NOT_FOUND where a snapshot that is needed was forgotten meanwhile; STORE_PRUNED
+ * where it was overtaken again and again.
  */
 export async function withLists<T>(
   access: StoreAccess,

@@ -20,17 +20,21 @@ export interface PageRead {
   readonly pageSize: number;
   /** Takes the pages, one after another. */
   readonly into: Uint8Array;
-  /** Of pages whose depth is at least this, the whole page at the end of the chain goes to `roots`, by its place in `ids`. */
+  /**
+   * Of pages whose depth is at least this, the whole page at the end of the chain goes to `roots`, by its place in
+   * `ids`.
+   */
   readonly rootsFromDepth?: number;
   readonly roots?: Map<number, RootPage>;
 }
 
 /**
- * Puts pages and nodes together along the best copy of everything, and does not look for another where that one cannot be read: the
- * fast way, for whoever goes the careful one where it fails.
+ * Puts pages and nodes together along the best copy of everything, and does not look for another where that one cannot
+ * be read: the fast way, for whoever goes the careful one where it fails.
  *
- * Many pages are read at once, level by level of their chains, so that each frame is decompressed once for all of them: a page that
- * was changed by many backups has its pieces in as many frames, and so have its neighbours in the same ones.
+ * Many pages are read at once, level by level of their chains, so that each frame is decompressed once for all of them:
+ * a page that was changed by many backups has its pieces in as many frames, and so have its neighbours in the same
+ * ones.
  */
 export class ChainReader {
   readonly #index: ObjectIndex;
@@ -41,7 +45,7 @@ export class ChainReader {
     this.#frames = frames;
   }
 
-  /** False where a page could not be read; `into` then holds nothing of use. */
+  /** False if a page could not be read; `into` then holds nothing of use. */
   readPages(read: PageRead): boolean {
     return this.#unlessRefused(() => this.#readPages(read)) ?? false;
   }
@@ -52,14 +56,14 @@ export class ChainReader {
     return this.#unlessRefused(() => this.#readPage(object, into)) ?? false;
   }
 
-  /** The bytes of a node; undefined where it could not be read. */
+  /** The bytes of a node; undefined if it could not be read. */
   readNode(object: number): Uint8Array | undefined {
     return this.#unlessRefused(() => this.#readNode(object));
   }
 
   /**
-   * Begins to decompress, in other threads, the frames with the whole pages that pages of these ids are put together from. Reads the
-   * deltas in between at once, which are small.
+   * Begins to decompress, in other threads, the frames with the whole pages that pages of these ids are put together
+   * from. Reads the deltas in between at once, which are small.
    */
   readAhead(ids: readonly Uint8Array[]): void {
     for (const id of ids) {
@@ -83,7 +87,10 @@ export class ChainReader {
     const objects = firsts.slice();
     const isReliable = new Uint8Array(count).fill(1);
     const isWhole = (i: number): boolean => index.depthOf(objects[i] as number) === 0;
-    /** Puts in what the object that is next for a page says; returns the base's id, undefined for a whole page, false where that cannot be. */
+    /**
+     * Puts in what the object that is next for a page says; returns the base's id, undefined for a whole page, false if
+     * that cannot be.
+     */
     const fill = (i: number): Uint8Array | undefined | false => {
       const object = objects[i] as number;
       const frame = this.#frameOf(object);

@@ -32,9 +32,9 @@ const PIECE_BYTES = 1024 * 1024;
 const NOTHING = new Uint8Array(0);
 
 /**
- * Looks closely where an object was not what its id says: which copies of it, and of each base, are right by their own ids, so
- * that a damaged one is passed over, and else the file is named that is at fault and not the last delta on top of it. Each
- * copy is judged once, so the time is bounded by the number of copies.
+ * Looks closely where an object was not what its id says: which copies of it, and of each base, are right by their own
+ * ids, so that a damaged one is passed over, and else the file is named that is at fault and not the last delta on top
+ * of it. Each copy is judged once, so the time is bounded by the number of copies.
  *
  * A delta may be right on a base that is not, in blocks that it replaces.
  */
@@ -69,7 +69,7 @@ export class CopyJudge {
     return this.#choose(id, true);
   }
 
-  /** What is wrong with one copy, or a base of it; undefined where nothing is. */
+  /** What is wrong with one copy, or a base of it; undefined if nothing is. */
   faultOf(object: number): SqlsyncError | undefined {
     this.#begin();
     return this.#judge(object).fault;

@@ -6,7 +6,9 @@ export interface DecompressorStart {
   readonly shared: SharedArrayBuffer;
 }
 
-/** Places in the shared memory: 1 from when the thread is up, how many frames are done, and the number of the thread. */
+/**
+ * Places in the shared memory: 1 from when the thread is up, how many frames are done, and the number of the thread.
+ */
 export const CELLS = { isUp: 0, done: 1, thread: 2, count: 3 } as const;
 
 /** Where the plain bytes of a frame are: here, or in a part of a file. */
@@ -27,6 +29,6 @@ export interface FrameParts {
 
 export interface Decompressed {
   readonly id: number;
-  /** undefined where it cannot be read, is not compressed or is no frame. */
+  /** undefined if it cannot be read, is not compressed or is no frame. */
   readonly parts: FrameParts | undefined;
 }

@@ -24,9 +24,10 @@ const START_TIMEOUT_MS = 5000;
 const THREAD_YOUNG_HEAP_MB = 2;
 
 /**
- * Reads and decompresses frames in a thread of its own. Results are taken without a turn of the event loop, since pages are read in the middle of hashing.
- * One for the process; its thread runs while there is something to do. Where a thread has died, as for want of descriptors or memory, there is
- * none any more: its callers then read frames themselves.
+ * Reads and decompresses frames in a thread of its own. Results are taken without a turn of the event loop, since pages
+ * are read in the middle of hashing. One for the process; its thread runs while there is something to do. Where a
+ * thread has died, as for want of descriptors or memory, there is none any more: its callers then read frames
+ * themselves.
  *
  *     this thread   start(a) start(b) … │ work │ take(a) │ work │ take(b)
  *     its thread    └──► a ──► b ───────────────┘                └ (waits only where it is not done yet)
@@ -46,15 +47,18 @@ class Decompressor {
   }
 
   /**
-   * Whether there is a thread that has given a sign of life. Starts one, which takes a while: what is given to it before is waited for, also where
-   * it comes to nothing.
+   * Whether there is a thread that has given a sign of life. Starts one, which takes a while: what is given to it
+   * before is waited for, also where it comes to nothing.
    */
   isUp(): boolean {
     const thread = this.#running();
     return thread !== undefined && Atomics.load(thread.cells, CELLS.isUp) === 1;
   }
 
-  /** Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for; undefined where no thread can be had. */
+  /**
+   * Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for;
+   * undefined if no thread can be had.
+   */
   start(frame: FrameBytes): number | undefined {
     const thread = this.#running();
     if (thread === undefined) return undefined;
@@ -71,7 +75,7 @@ class Decompressor {
     return !this.#underWay.has(id);
   }
 
-  /** The result, once; undefined where it could not be made, or is not compressed. Waits for it. */
+  /** The result, once; undefined if it could not be made, or is not compressed. Waits for it. */
   take(id: number | undefined): FrameParts | undefined {
     if (id === undefined) return undefined;
     while (this.#underWay.has(id) && this.#thread !== undefined) {
@@ -98,7 +102,7 @@ class Decompressor {
     }
   }
 
-  /** undefined where no thread can be had. */
+  /** undefined if no thread can be had. */
   #running(): DecompressorThread | undefined {
     if (this.#isBroken) return undefined;
     try {

@@ -10,9 +10,9 @@ import type { Sealer } from '../packs/seal.ts';
 import { damaged } from '../store-error.ts';
 
 /**
- * Memory for decompressed frames. Of small ones, of deltas and nodes, pages that are read in order need two or so of every backup since which
- * they have changed at most as often as a chain is long; without room for these each batch of pages would decompress them anew. Large ones, of
- * whole pages, follow one another.
+ * Memory for decompressed frames. Of small ones, of deltas and nodes, pages that are read in order need two or so of
+ * every backup since which they have changed at most as often as a chain is long; without room for these each batch of
+ * pages would decompress them anew. Large ones, of whole pages, follow one another.
  */
 const CACHE_BYTES = { small: 24 * 1024 * 1024, large: 3 * 1024 * 1024 };
 
@@ -66,7 +66,9 @@ export class FrameCache {
     this.#sealer = sealer;
   }
 
-  /** Valid until the next `discardDropped`. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
+  /**
+   * Valid until the next `discardDropped`. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE.
+   */
   get(number: number): Frame {
     for (const { frames } of [this.#small, this.#large]) {
       const cached = frames.get(number);
@@ -79,7 +81,7 @@ export class FrameCache {
     return this.#takeLoaded(number) ?? this.#read(number);
   }
 
-  /** The same; undefined where it cannot be read. */
+  /** The same; undefined if it cannot be read. */
   getOrNothing(number: number): Frame | undefined {
     try {
       return this.get(number);
@@ -110,7 +112,7 @@ export class FrameCache {
     this.#loadingBytes += rawBytes;
   }
 
-  /** undefined where they cannot be read. What is a file here, and not encrypted, the thread reads itself. */
+  /** undefined if they cannot be read. What is a file here, and not encrypted, the thread reads itself. */
   #bytesOf(number: number): FrameBytes | undefined {
     const place = this.#index.frames[number];
     const path = place === undefined ? undefined : this.#backend.pathOf?.(`packs/${place.pack.id}`);
@@ -138,7 +140,7 @@ export class FrameCache {
     return decoded.frame;
   }
 
-  /** undefined where the decompressor was not asked, or could not do it. */
+  /** undefined if the decompressor was not asked, or could not do it. */
   #takeLoaded(number: number): Frame | undefined {
     const loading = this.#loading.get(number);
     if (loading === undefined) return undefined;

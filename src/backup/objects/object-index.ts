@@ -159,7 +159,9 @@ export class ObjectIndex {
     return this.#frameOf[object] as number;
   }
 
-  /** The copy of an object that new ones may rely on, or undefined: the least deep of the sound ones in unmarked packs. */
+  /**
+   * The copy of an object that new ones may rely on, or undefined: the least deep of the sound ones in unmarked packs.
+   */
   usable(id: Uint8Array, at = 0): number | undefined {
     let best: number | undefined;
     this.#each(id, at, ID_BYTES, (object) => {
@@ -174,7 +176,9 @@ export class ObjectIndex {
     return this.isReliableObject(object) && this.#judge.isSound(object);
   }
 
-  /** The first of `copies`, -1 where there is none; makes no garbage, for millions of calls. The id is in `id` at `at`. */
+  /**
+   * The first of `copies`, -1 where there is none; makes no garbage, for millions of calls. The id is in `id` at `at`.
+   */
   bestCopy(id: Uint8Array, below = 256, at = 0): number {
     const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
     const mask = this.#table.length - 1;
@@ -209,8 +213,8 @@ export class ObjectIndex {
   }
 
   /**
-   * Which of two copies comes first. Never by the order in which indexes were loaded: of two prunes at once, one may see others than the other,
-   * and each would delete the copy that the other one keeps.
+   * Which of two copies comes first. Never by the order in which indexes were loaded: of two prunes at once, one may
+   * see others than the other, and each would delete the copy that the other one keeps.
    */
   #compare(a: number, b: number): number {
     const byRank = this.#rank(a) - this.#rank(b);

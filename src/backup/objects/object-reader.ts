@@ -16,8 +16,8 @@ import { damaged, StoreDamage } from '../store-error.ts';
 const MAX_KEPT_NODES = 8192;
 
 /**
- * Reads pages and nodes by their ids: puts deltas together with their bases, and checks the result against the id. Where it is
- * another one, each copy of it and its bases is looked at, and those that are damaged are passed over.
+ * Reads pages and nodes by their ids: puts deltas together with their bases, and checks the result against the id.
+ * Where it is another one, each copy of it and its bases is looked at, and those that are damaged are passed over.
  */
 export class ObjectReader {
   readonly index: ObjectIndex;
@@ -39,7 +39,9 @@ export class ObjectReader {
     return this.#judge.found;
   }
 
-  /** Fills `into` with the page of this id. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
+  /**
+   * Fills `into` with the page of this id. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE.
+   */
   readPage(id: Uint8Array, into: Uint8Array): void {
     this.#frames.discardDropped();
     if (this.#chains.readPage(this.index.bestCopy(id), into) && sameBytes(idOf(into), id)) return;
@@ -54,8 +56,8 @@ export class ObjectReader {
   }
 
   /**
-   * Many pages at once, which takes far less time than one by one. `isChecked` is false for whoever checks what he makes of them. Throws
-   * what `readPage` throws.
+   * Many pages at once, which takes far less time than one by one. `isChecked` is false for whoever checks what he
+   * makes of them. Throws what `readPage` throws.
    */
   readPages(read: PageRead, isChecked: boolean): void {
     const { ids, pageSize, into } = read;
@@ -100,7 +102,10 @@ export class ObjectReader {
     if (fault !== undefined) throw fault;
   }
 
-  /** The bytes of one copy of an object; undefined where it, or a base of it, is damaged. Throws SqlsyncError STORE_UNAVAILABLE. */
+  /**
+   * The bytes of one copy of an object; undefined if it, or a base of it, is damaged. Throws SqlsyncError
+   * STORE_UNAVAILABLE.
+   */
   readCopy(object: number): Uint8Array | undefined {
     const fault = this.#judge.faultOf(object);
     if (fault === undefined) return this.#judge.bytesOf(object);
@@ -124,7 +129,7 @@ export class ObjectReader {
     this.#judge.faultOf(object);
   }
 
-  /** The size of the page of this id, as its frame has it; undefined where that cannot be read. */
+  /** The size of the page of this id, as its frame has it; undefined if that cannot be read. */
   pageSizeOf(id: Uint8Array): number | undefined {
     this.#frames.discardDropped();
     const best = this.index.bestCopy(id);
@@ -132,7 +137,7 @@ export class ObjectReader {
     return frame?.kind === 'pages' ? frame.pageSize : undefined;
   }
 
-  /** From the copies that are taken first; undefined where that cannot be, or is not right. */
+  /** From the copies that are taken first; undefined if that cannot be, or is not right. */
   #checkedNode(object: number): Uint8Array | undefined {
     const kept = this.#nodes.get(object);
     if (kept !== undefined) return kept;
@@ -159,7 +164,10 @@ export class ObjectReader {
     return this.#rootOf(id);
   }
 
-  /** Visits the deltas of a frame, with the beginnings of their bases' ids as views; none of a frame that cannot be read. */
+  /**
+   * Visits the deltas of a frame, with the beginnings of their bases' ids as views; none of a frame that cannot be
+   * read.
+   */
   forEachBase(number: number, visit: (object: number, base: Uint8Array) => void): void {
     this.#frames.discardDropped();
     const frame = this.#frames.getOrNothing(number);
@@ -178,7 +186,7 @@ export class ObjectReader {
     return frame;
   }
 
-  /** The same; undefined where it cannot be read. */
+  /** The same; undefined if it cannot be read. */
   readFrameOrNothing(number: number): Frame | undefined {
     const frame = this.#frames.getOrNothing(number);
     if (frame !== undefined) this.#frames.lend(number);

@@ -13,8 +13,8 @@ import type { Sealer } from '../packs/seal.ts';
 const PACK_MAGIC = Buffer.from('SQLSYNP1');
 
 /**
- * Random bytes at the beginning of a pack. No two packs ever have one name: objects that are written again, since their pack is
- * marked, would otherwise make the same pack again, and be deleted with it.
+ * Random bytes at the beginning of a pack. No two packs ever have one name: objects that are written again, since their
+ * pack is marked, would otherwise make the same pack again, and be deleted with it.
  */
 const PACK_SALT_BYTES = 16;
 
@@ -61,8 +61,8 @@ export interface Written {
 }
 
 /**
- * Collects new objects into frames, frames into packs, and puts these, then an index of them. Frames are compressed in other
- * threads. An object counts as known to the index from when it was added.
+ * Collects new objects into frames, frames into packs, and puts these, then an index of them. Frames are compressed in
+ * other threads. An object counts as known to the index from when it was added.
  */
 export class PackWriter {
   readonly #backend: Backend;
@@ -135,8 +135,8 @@ export class PackWriter {
   }
 
   /**
-   * Puts all that is left; resolves when packs and indexes are durable. `beforeIndex` is told the packs that no index names yet, which
-   * are durable by then; where it throws, none ever does.
+   * Puts all that is left; resolves when packs and indexes are durable. `beforeIndex` is told the packs that no index
+   * names yet, which are durable by then; where it throws, none ever does.
    */
   async finish(beforeIndex?: (packs: readonly IndexedPack[]) => Promise<void>): Promise<Written> {
     this.#closePageFrames();
@@ -280,7 +280,10 @@ export async function putIndexFiles(
   return files;
 }
 
-/** Puts one index of these packs, whose parts are as many as `splitForIndexes` takes; returns the name of its file and its length. */
+/**
+ * Puts one index of these packs, whose parts are as many as `splitForIndexes` takes; returns the name of its file and
+ * its length.
+ */
 export async function putIndexFile(
   backend: Backend,
   sealer: Sealer,

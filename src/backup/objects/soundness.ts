@@ -8,8 +8,8 @@ const SOUND = 1;
 const UNSOUND = 2;
 
 /**
- * Which copies of objects can be put together: those that count, and are whole or have a sound base of less depth. Found out as
- * it is asked for; each frame of deltas is read once. What is on its way to a pack is sound.
+ * Which copies of objects can be put together: those that count, and are whole or have a sound base of less depth.
+ * Found out as it is asked for; each frame of deltas is read once. What is on its way to a pack is sound.
  */
 export class Soundness {
   readonly #reader: ObjectReader;

@@ -1,6 +1,6 @@
 /**
- * Gives the memory behind `bytes` back at once; nobody may use it, or any view of it, after that. Left to the garbage collector,
- * decompressed frames pile up by tens of megabytes, and every such pile costs a collection of everything.
+ * Gives the memory behind `bytes` back at once; nobody may use it, or any view of it, after that. Left to the garbage
+ * collector, decompressed frames pile up by tens of megabytes, and every such pile costs a collection of everything.
  */
 export function discard(bytes: Uint8Array): void {
   const { buffer } = bytes;

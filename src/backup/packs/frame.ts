@@ -27,7 +27,10 @@ export interface DecodedFrame {
   readonly memory: Uint8Array;
 }
 
-/** The plain bytes of a frame of pages, compressed in another thread. `pages` are not needed any more when the call returns. */
+/**
+ * The plain bytes of a frame of pages, compressed in another thread. `pages` are not needed any more when the call
+ * returns.
+ */
 export function encodePageFrame(pages: readonly PageObject[], size: number): Promise<Uint8Array> {
   const deltas = pages.filter(({ base }) => base !== undefined);
   const batch = encodeBatch(pages.map(({ page }) => page));
@@ -69,8 +72,8 @@ async function encodeFrame(kind: number, sizeLog: number, body: Uint8Array): Pro
 }
 
 /**
- * The inverse, with the memory in which the objects lie, for `discard`. Takes `plain` over, which nobody may use after that. `file`
- * is for the error: STORE_DAMAGED.
+ * The inverse, with the memory in which the objects lie, for `discard`. Takes `plain` over, which nobody may use after
+ * that. `file` is for the error: STORE_DAMAGED.
  */
 export function decodeFrame(plain: Uint8Array, file: string): DecodedFrame {
   const { header, packed, rawBytes } = takeApart(plain, file);
@@ -88,7 +91,7 @@ export function decodeBody(header: Uint8Array, memory: Uint8Array, file: string)
   return { frame: parse(header, memory, file), memory };
 }
 
-/** The parts of a frame; `packed` is undefined where the body is as it is. Throws SqlsyncError STORE_DAMAGED. */
+/** The parts of a frame; `packed` is undefined if the body is as it is. Throws SqlsyncError STORE_DAMAGED. */
 export function takeApart(
   plain: Uint8Array,
   file: string,

@@ -127,7 +127,8 @@ function unwrap(plain: Uint8Array): Uint8Array {
       ? data
       : zstdDecompressSync(data, {
           maxOutputLength: rawBytes + 64,
-          // One piece for what an index holds, ids that do not compress; memory is not set aside for what a header only claims.
+          // One piece for what an index holds, ids that do not compress; memory is not set aside for what a header only
+          // claims.
           chunkSize: Math.min(rawBytes, 16 * data.length) + 64,
         });
   if (body.length !== rawBytes) throw new Error('another length than declared');

@@ -15,8 +15,8 @@ export interface PageObject {
 const HEADER_BYTES = 8;
 
 /**
- * A decompressed frame of pages, left as it is: what lies where takes a few bytes a page, where an object for each page would take
- * more than most deltas have.
+ * A decompressed frame of pages, left as it is: what lies where takes a few bytes a page, where an object for each page
+ * would take more than most deltas have.
  */
 export class PageFrame {
   readonly kind = 'pages';
@@ -75,8 +75,8 @@ export class PageFrame {
   }
 
   /**
-   * Puts what this page says into `into`, but for the blocks that `done`, a bitmap, names already, and names those that it puts: so a page
-   * is put together from its newest delta to its whole base.
+   * Puts what this page says into `into`, but for the blocks that `done`, a bitmap, names already, and names those that
+   * it puts: so a page is put together from its newest delta to its whole base.
    */
   fill(i: number, into: Uint8Array, done: Uint8Array): void {
     const at = this.#layout.offsets[i] as number;

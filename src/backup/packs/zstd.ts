@@ -9,7 +9,10 @@ const SPARE_BYTES = 1024;
 
 const compress = promisify(zstdCompress);
 
-/** Compresses the body of a frame in another thread; in one piece: pieces of 64 KiB that are joined in the end cost as much. */
+/**
+ * Compresses the body of a frame in another thread; in one piece: pieces of 64 KiB that are joined in the end cost as
+ * much.
+ */
 export function compressBody(body: Uint8Array): Promise<Uint8Array> {
   return compress(body, { params: PARAMETERS, chunkSize: body.length + SPARE_BYTES });
 }

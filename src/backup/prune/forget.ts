@@ -7,8 +7,9 @@ import { MAX_JSON_BYTES } from '../files/store-files.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 
 /**
- * Takes snapshots away, also those whose records cannot be read. Returns those that were there. The note that one was taken away on purpose
- * comes first, unless there is no room for it: then the record goes first, and makes some. Throws SqlsyncError STORE_UNAVAILABLE.
+ * Takes snapshots away, also those whose records cannot be read. Returns those that were there. The note that one was
+ * taken away on purpose comes first, unless there is no room for it: then the record goes first, and makes some. Throws
+ * SqlsyncError STORE_UNAVAILABLE.
  */
 export async function forgetSnapshots(access: StoreAccess, ids: readonly string[]): Promise<string[]> {
   const { backend } = access;

@@ -7,8 +7,8 @@ import { damaged, throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
 
 /**
- * Which objects are needed: those of snapshots, and the bases of deltas. Of an object that is there more than once, the copy that
- * a reader would take, so that one is enough. By number of object.
+ * Which objects are needed: those of snapshots, and the bases of deltas. Of an object that is there more than once, the
+ * copy that a reader would take, so that one is enough. By number of object.
  */
 export class LiveObjects {
   readonly #index: ObjectIndex;
@@ -19,7 +19,7 @@ export class LiveObjects {
   /** 1 for what snapshots need, bases included. */
   readonly #live: Uint8Array;
 
-  /** Throws SqlsyncError STORE_DAMAGED where something that a snapshot needs is nowhere: then nothing may be deleted. */
+  /** Throws SqlsyncError STORE_DAMAGED if something that a snapshot needs is nowhere: then nothing may be deleted. */
   constructor(reader: ObjectReader, snapshots: readonly StoreSnapshot[], options: StoreCallOptions) {
     this.#index = reader.index;
     const { objectCount } = reader.index;
@@ -36,8 +36,9 @@ export class LiveObjects {
   }
 
   /**
-   * Which part of each pack is live or the base of something in `kept` packs, 0 to 1, by its id. Within a frame every object counts
-   * the same. Bases count, since they are copied with the rest: else the copy would be as wasteful, and be copied again.
+   * Which part of each pack is live or the base of something in `kept` packs, 0 to 1, by its id. Within a frame every
+   * object counts the same. Bases count, since they are copied with the rest: else the copy would be as wasteful, and
+   * be copied again.
    */
   ratios(kept: Iterable<KnownPack>): Map<string, number> {
     const ratios = new Map<string, number>();
@@ -70,8 +71,8 @@ export class LiveObjects {
   }
 
   /**
-   * What is live, and all in `kept` packs with its bases, by number: a new backup relies on whatever is in a pack that stays, also on
-   * what was garbage until then.
+   * What is live, and all in `kept` packs with its bases, by number: a new backup relies on whatever is in a pack that
+   * stays, also on what was garbage until then.
    */
   neededWith(kept: Iterable<KnownPack>): Uint8Array {
     const needed = this.#live.slice();
@@ -98,7 +99,7 @@ export class LiveObjects {
   }
 
   #markTree(reader: ObjectReader, snapshot: StoreSnapshot): void {
-    /** False where it was live already, and for a node all below it. */
+    /** False if it was live already, and for a node all below it. */
     const mark = (id: Uint8Array): boolean => {
       const object = this.#index.copies(id).find((copy) => this.#sound[copy] === 1);
       if (object === undefined) {

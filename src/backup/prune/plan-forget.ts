@@ -5,11 +5,14 @@ import { dateHistory } from '../snapshots/snapshot-clock.ts';
 import { inOrder } from '../files/snapshot-order.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** What a policy says of the snapshots of one group, by default those of one database (host and path); both lists newest first. */
+/**
+ * What a policy says of the snapshots of one group, by default those of one database (host and path); both lists newest
+ * first.
+ */
 export interface ForgetGroup {
-  /** undefined where the groups are not by host. */
+  /** undefined if the groups are not by host. */
   readonly host: string | undefined;
-  /** undefined where the groups are not by path. */
+  /** undefined if the groups are not by path. */
   readonly path: string | undefined;
   /** Only where the groups are by tags. */
   readonly tags?: readonly string[] | undefined;
@@ -27,10 +30,10 @@ export interface PlanForgetOptions {
 const FUTURE = 'in the future';
 
 /**
- * Says which snapshots `policy` keeps, and why; forgets nothing. Each group is taken by itself. Days and weeks are those of this
- * machine's clock: a store records none of the origin's. The newest are those that were made last: a snapshot whose time does not fit
- * counts as of the time of the next one. One whose time is yet to come is kept and counts for no rule: where a clock was wrong, or is, it must
- * not take the place of those that are made now.
+ * Says which snapshots `policy` keeps, and why; forgets nothing. Each group is taken by itself. Days and weeks are
+ * those of this machine's clock: a store records none of the origin's. The newest are those that were made last: a
+ * snapshot whose time does not fit counts as of the time of the next one. One whose time is yet to come is kept and
+ * counts for no rule: where a clock was wrong, or is, it must not take the place of those that are made now.
  *
  * Throws SqlsyncError USAGE for a policy that is empty, or that would leave a group without any snapshot.
  */

@@ -6,8 +6,9 @@ import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions } from '../types.ts';
 
 /**
- * Copies what is needed, in the form that it has, out of packs that are or will be marked. Each object is checked before: a wrong one in a new
- * pack would no longer be told by the name of its pack, and so never be repaired. Throws SqlsyncError STORE_*.
+ * Copies what is needed, in the form that it has, out of packs that are or will be marked. Each object is checked
+ * before: a wrong one in a new pack would no longer be told by the name of its pack, and so never be repaired. Throws
+ * SqlsyncError STORE_*.
  */
 export async function copyNeeded(
   { backend, sealer }: StoreAccess,

@@ -7,8 +7,9 @@ import type { PruneOptions } from '../types.ts';
 const DEFAULT_MAX_UNUSED_RATIO = 0.2;
 
 /**
- * Packs of one of these sizes, each up to so many bytes, are made one where there are many: a backup of a small database puts a pack of
- * its own each time. By sizes, so that an object is copied once for each of them, and not by every prune.
+ * Packs of one of these sizes, each up to so many bytes, are made one where there are many: a backup of a small
+ * database puts a pack of its own each time. By sizes, so that an object is copied once for each of them, and not by
+ * every prune.
  */
 const SMALL_PACK_BYTES = [64 * 1024, 512 * 1024, 4 * 1024 * 1024];
 const MANY_SMALL_PACKS = 16;

@@ -10,9 +10,10 @@ import type { PruneOptions, StoreSnapshot } from '../types.ts';
 const MAX_INDEX_FILES = 64;
 
 /**
- * Deletes packs that were marked long enough ago, or need no mark: first indexes stop naming them, then they go, then their marks. Where
- * there is no room for a new index the packs go first: an index that names what is missing harms nobody, and the marks stay until it is
- * replaced. Returns the packs that it deleted, and false for `isDone` where there was no room in the end.
+ * Deletes packs that were marked long enough ago, or need no mark: first indexes stop naming them, then they go, then
+ * their marks. Where there is no room for a new index the packs go first: an index that names what is missing harms
+ * nobody, and the marks stay until it is replaced. Returns the packs that it deleted, and false for `isDone` where
+ * there was no room in the end.
  */
 export async function sweep(
   access: StoreAccess,
@@ -40,8 +41,9 @@ export async function sweep(
 }
 
 /**
- * Another prune that deleted packs since the lists were loaded, as while this one was held up, has also replaced indexes: new ones of what is known
- * here would name packs that are gone. Throws STORE_FILE_MISSING, and nothing was done.
+ * Another prune that deleted packs since the lists were loaded, as while this one was held up, has also replaced
+ * indexes: new ones of what is known here would name packs that are gone. Throws STORE_FILE_MISSING, and nothing was
+ * done.
  */
 async function refuseOutdated({ backend }: StoreAccess, { index }: StoreContents): Promise<void> {
   const there = new Set((await backend.list('packs')).map(({ name }) => name));
@@ -64,8 +66,8 @@ async function replaceIndexes(
 }
 
 /**
- * Those of `packs` of which the mark, by which they are due, is still there: a repair drops one that it cannot read, and from then on
- * backups may rely on the packs again.
+ * Those of `packs` of which the mark, by which they are due, is still there: a repair drops one that it cannot read,
+ * and from then on backups may rely on the packs again.
  */
 async function stillMarked(
   { backend }: StoreAccess,
@@ -79,8 +81,8 @@ async function stillMarked(
 }
 
 /**
- * A record of a snapshot that was taken away is of use as long as another names it as its parent, which one may yet that is being
- * stored.
+ * A record of a snapshot that was taken away is of use while another names it as its parent, which one may yet that is
+ * being stored.
  */
 export async function removeForgotten(
   { backend, config }: StoreAccess,

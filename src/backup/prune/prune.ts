@@ -19,8 +19,8 @@ const LEFTOVER_AGE_MS = 24 * 3600 * 1000;
 const MAX_PACKS_PER_MARK = 8192;
 
 /**
- * Deletes, in two phases, what no snapshot needs: see docs/store-format.md, "Forget and prune". May run beside backups and restores.
- * Throws SqlsyncError STORE_*; what was not done yet the next prune does.
+ * Deletes, in two phases, what no snapshot needs: see docs/store-format.md, "Forget and prune". May run beside backups
+ * and restores. Throws SqlsyncError STORE_*; what was not done yet the next prune does.
  */
 export function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
   // Before the snapshots are listed: what a mark's age allows to be deleted then, no snapshot needs that is put later.
@@ -48,9 +48,10 @@ async function pruneBy(
 }
 
 /**
- * Copies what is needed out of packs that are or will be marked, then marks. Where there is no room for all copies, it makes do with packs of
- * which less is needed, and the others stay as they are: they may have lost bases with what is marked, which is why a backup relies
- * on sound copies only. Returns what it marked. Throws where there is no room, and this prune made none.
+ * Copies what is needed out of packs that are or will be marked, then marks. Where there is no room for all copies, it
+ * makes do with packs of which less is needed, and the others stay as they are: they may have lost bases with what is
+ * marked, which is why a backup relies on sound copies only. Returns what it marked. Throws where there is no room, and
+ * this prune made none.
  */
 async function copyAndMark(
   access: StoreAccess,

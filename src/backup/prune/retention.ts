@@ -69,18 +69,18 @@ export interface RetentionGroup<S extends DatedSnapshot> extends GroupKey {
   readonly remove: readonly S[];
 }
 
-/** True where no rule could keep anything. */
+/** True if no rule could keep anything. */
 export function isEmptyPolicy(policy: RetentionPolicy): boolean {
   const { tags = [], ...rules } = policy;
   return tags.length === 0 && Object.values(rules).every((rule) => isEmptyRule(rule));
 }
 
 /**
- * Says for each snapshot whether `policy` keeps it, and why: each group by itself, by default each database (host and path). Pure but for the
- * zone of the process, in which days are counted back. A snapshot of the future, beyond `nowMs`, does not count as the
- * newest.
+ * Says for each snapshot whether `policy` keeps it, and why: each group by itself, by default each database (host and
+ * path). Pure but for the zone of the process, in which days are counted back. A snapshot of the future, beyond
+ * `nowMs`, does not count as the newest.
  *
- * Throws SqlsyncError USAGE where the policy is empty or would leave a group without any snapshot.
+ * Throws SqlsyncError USAGE if the policy is empty or would leave a group without any snapshot.
  */
 export function applyRetention<S extends DatedSnapshot>(
   snapshots: readonly S[],

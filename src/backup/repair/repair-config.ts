@@ -15,8 +15,9 @@ const LONGEST_TO_TRY = 1024;
 const LONGEST_GRACE_SECONDS = 365 * 24 * 3600;
 
 /**
- * Opens a store, and writes a `config` that is missing or damaged anew, where other files prove that there is a store, and that it is not
- * encrypted. Its id is another one then. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE.
+ * Opens a store, and writes a `config` that is missing or damaged anew, where other files prove that there is a store,
+ * and that it is not encrypted. Its id is another one then. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
+ * STORE_DAMAGED, STORE_UNAVAILABLE.
  */
 export async function openOrRepairConfig(
   backend: Backend,
@@ -36,8 +37,8 @@ export async function openOrRepairConfig(
 }
 
 /**
- * With the grace period of the damaged one where one byte of that was changed. Else with the longest that it may have named: a prune that waits too
- * long harms nobody.
+ * With the grace period of the damaged one where one byte of that was changed. Else with the longest that it may have
+ * named: a prune that waits too long harms nobody.
  */
 async function makeConfig(backend: Backend): Promise<StoreConfig> {
   const damaged = await damagedBytes(backend);
@@ -68,7 +69,7 @@ async function isPlainStore(backend: Backend): Promise<boolean> {
   return false;
 }
 
-/** undefined where there is none. */
+/** undefined if there is none. */
 async function damagedBytes(backend: Backend): Promise<Uint8Array | undefined> {
   try {
     return await backend.get('config', { offset: 0, length: MAX_CONFIG_BYTES });

@@ -7,8 +7,9 @@ import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreCallOptions } from '../types.ts';
 
 /**
- * The snapshots that cannot be restored whole, as far as records, indexes and lengths of packs tell; those whose records cannot be read;
- * and those that another names as its parent, that are gone, and that nobody forgot. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
+ * The snapshots that cannot be restored whole, as far as records, indexes and lengths of packs tell; those whose
+ * records cannot be read; and those that another names as its parent, that are gone, and that nobody forgot. Throws
+ * SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
  */
 export async function findLost(access: StoreAccess, options: StoreCallOptions): Promise<LostSnapshot[]> {
   const { backend } = access;

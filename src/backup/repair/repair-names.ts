@@ -20,8 +20,9 @@ export interface Named {
 }
 
 /**
- * Gives the deltas of scanned packs their ids and depths: each is put together with its base, once that has its id; so every round goes
- * one step up the chains. What has no base in the store keeps `NO_DEPTH`. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
+ * Gives the deltas of scanned packs their ids and depths: each is put together with its base, once that has its id; so
+ * every round goes one step up the chains. What has no base in the store keeps `NO_DEPTH`. Throws SqlsyncError
+ * STORE_UNAVAILABLE, INTERRUPTED.
  */
 export function nameObjects(
   access: StoreAccess,
@@ -89,7 +90,8 @@ function nameOf(
   const base = frame.baseOf(i);
   if (base === undefined) return undefined;
   const { index } = reader;
-  // The least deep that is good, whether or not its pack is marked: so no depth becomes more than it was for the writer.
+  // The least deep that is good, whether or not its pack is marked: so no depth becomes more than it was for the
+  // writer.
   const copies = index.copies(base).sort((a, b) => index.depthOf(a) - index.depthOf(b));
   for (const copy of copies) {
     const depth = index.depthOf(copy) + 1;
@@ -105,7 +107,7 @@ function nameOf(
   return undefined;
 }
 
-/** A copy that can be the base of what is in `frame`; undefined where it is damaged, or of another kind or page size. */
+/** A copy that can be the base of what is in `frame`; undefined if it is damaged, or of another kind or page size. */
 function baseBytes(reader: ObjectReader, copy: number, frame: Frame): Uint8Array | undefined {
   const kind = reader.index.frameOf(copy)?.kind;
   if (kind !== FRAME_KINDS[frame.kind]) return undefined;

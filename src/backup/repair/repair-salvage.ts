@@ -20,9 +20,9 @@ export interface SalvagePlan {
 }
 
 /**
- * Saves what would go with packs that are given up: every object that can still be read and that is nowhere else. Deltas as they are
- * where their bases are safe, else whole, also those in packs that stay whose base is damaged in blocks that they replace. Bases come before
- * what is made of them.
+ * Saves what would go with packs that are given up: every object that can still be read and that is nowhere else.
+ * Deltas as they are where their bases are safe, else whole, also those in packs that stay whose base is damaged in
+ * blocks that they replace. Bases come before what is made of them.
  */
 export class Salvage {
   /** Objects that were written again. */
@@ -120,7 +120,7 @@ export class Salvage {
     return this.#reader.index.copies(id).some((copy) => (this.#depths[copy] as number) < below);
   }
 
-  /** undefined where it cannot be put together, or is not what its id says. */
+  /** undefined if it cannot be put together, or is not what its id says. */
   #wholeOf(object: number): PageObject | NodeObject | undefined {
     const bytes = this.#reader.readCopy(object);
     if (bytes === undefined) return undefined;

@@ -21,7 +21,7 @@ export interface ScannedPack {
   /** 64 hexadecimal digits, as its name. */
   readonly id: string;
   readonly bytes: number;
-  /** False where its bytes are not those of its name, or a frame of it cannot be read. */
+  /** False if its bytes are not those of its name, or a frame of it cannot be read. */
   readonly isWhole: boolean;
   /** Those that can be read. */
   readonly frames: readonly FramePlace[];
@@ -45,8 +45,8 @@ export async function hasItsName(backend: Backend, pack: string): Promise<boolea
 }
 
 /**
- * Reads a pack from frame to frame, one in memory at a time, without an index. Of a damaged one all frames up to where the chain of their
- * lengths breaks. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING.
+ * Reads a pack from frame to frame, one in memory at a time, without an index. Of a damaged one all frames up to where
+ * the chain of their lengths breaks. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING.
  */
 export async function scanPack(
   backend: Backend,

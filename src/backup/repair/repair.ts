@@ -17,9 +17,9 @@ import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.
 import { withTrialBackend } from '../backends/trial-backend.ts';
 
 /**
- * After damage, makes a store that backup, prune and check accept again: see docs/store-format.md, "Repair". Deletes no pack, and nothing
- * that can be read. Not for use beside a prune. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED; what was not done yet the next repair
- * does.
+ * After damage, makes a store that backup, prune and check accept again: see docs/store-format.md, "Repair". Deletes no
+ * pack, and nothing that can be read. Not for use beside a prune. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED;
+ * what was not done yet the next repair does.
  */
 export function repairContents(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
   if (options.dryRun !== true) return repair(access, options);
@@ -90,8 +90,8 @@ async function damagedPacks(
 }
 
 /**
- * Those packs of which no index tells. What is marked besides is left to prune, which had taken it out of the indexes, unless an index
- * or a pack is lost, or a snapshot lacks something.
+ * Those packs of which no index tells. What is marked besides is left to prune, which had taken it out of the indexes,
+ * unless an index or a pack is lost, or a snapshot lacks something.
  */
 async function scanUnindexed(
   access: StoreAccess,
@@ -116,8 +116,8 @@ async function scanUnindexed(
 }
 
 /**
- * Tells what is worth saving of a pack. Where an index names it, everything. What a damaged pack alone says of itself may be wrong, so only
- * what snapshots ask for by its id.
+ * Tells what is worth saving of a pack. Where an index names it, everything. What a damaged pack alone says of itself
+ * may be wrong, so only what snapshots ask for by its id.
  */
 async function wantedIn(
   access: StoreAccess,
@@ -165,7 +165,10 @@ async function salvage(
   }
 }
 
-/** Puts indexes of what no readable index names, and of what those name besides that are to be replaced; returns the files of these. */
+/**
+ * Puts indexes of what no readable index names, and of what those name besides that are to be replaced; returns the
+ * files of these.
+ */
 async function putIndexes(
   { backend, sealer }: StoreAccess,
   { indexFiles }: StoreContents,

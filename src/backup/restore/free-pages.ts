@@ -11,11 +11,17 @@ const INCREMENTAL_VACUUM = { page: 1, at: 64 } as const;
 export interface FreePages {
   /** Free pages that are lost: they held nothing. */
   readonly free: ReadonlySet<number>;
-  /** Pages of the list itself, and of pointers from pages to their parents, that are lost: they held nothing of tables either. */
+  /**
+   * Pages of the list itself, and of pointers from pages to their parents, that are lost: they held nothing of tables
+   * either.
+   */
   readonly bookkeeping: ReadonlySet<number>;
 }
 
-/** Makes a file with lost pages one that can be written: its list of free pages ends before the first page of it that is lost. */
+/**
+ * Makes a file with lost pages one that can be written: its list of free pages ends before the first page of it that is
+ * lost.
+ */
 export function mendFreePages(file: PageFile, holes: ReadonlySet<number>): FreePages {
   const free = new Set<number>();
   const bookkeeping = new Set<number>();

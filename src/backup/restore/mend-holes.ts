@@ -10,13 +10,14 @@ import { PageFile } from './page-file.ts';
 import { mendSchema } from './schema-pages.ts';
 import type { Relative } from './schema-pages.ts';
 
-/** Journal modes of page 1: rollback for as long as the file is mended, whatever the snapshot says. */
+/** Journal modes of page 1: rollback for while the file is mended, whatever the snapshot says. */
 const JOURNAL_MODES = { page: 1, at: 16 } as const;
 const ROLLBACK = 0x0101;
 
 /**
- * Makes a database file in which the pages `lost` are zeros one of which SQLite reads everything else: what leads to a lost page
- * is an error to SQLite, and never an empty table or a value of zeros. Indexes of tables that are whole are made anew.
+ * Makes a database file in which the pages `lost` are zeros one of which SQLite reads everything else: what leads to a
+ * lost page is an error to SQLite, and never an empty table or a value of zeros. Indexes of tables that are whole are
+ * made anew.
  */
 export function mendHoles(
   path: string,
@@ -50,7 +51,7 @@ export function mendHoles(
   }
 }
 
-/** None where not even SQLite's tolerant way reads the schema, as that of a database that was malformed itself. */
+/** None if not even SQLite's tolerant way reads the schema, as that of a database that was malformed itself. */
 function schemaObjectsOf(path: string): SchemaObject[] {
   try {
     return readSchemaObjects(path);
@@ -60,9 +61,9 @@ function schemaObjectsOf(path: string): SchemaObject[] {
 }
 
 /**
- * SQLite takes a leaf without cells for damage where another page leads to it, but can still delete what it belongs to; as a root it would
- * be an empty table, so that zeros stand there. A chain of overflow pages that ends too early is damage too, where zeros would be
- * content.
+ * SQLite takes a leaf without cells for damage where another page leads to it, but can still delete what it belongs to;
+ * as a root it would be an empty table, so that zeros stand there. A chain of overflow pages that ends too early is
+ * damage too, where zeros would be content.
  */
 function fill(file: PageFile, page: number, { role, kind, pointer }: LostPlace): void {
   if (role === 'btree') file.write(page, emptyLeaf(kind, file.pageSize, file.usable));

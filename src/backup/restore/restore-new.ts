@@ -18,9 +18,10 @@ import type { StoreSnapshot } from '../types.ts';
 const PROGRESS_INTERVAL_MS = 100;
 
 /**
- * Restores to a file of this host that is not there yet: nothing is to be compared, and each page is checked against its id, so
- * that a second agent would only cost time. Returns false where there is something already, if only what an interrupted run left, and
- * nothing was done. Throws SqlsyncError STORE_*, REPLICA_*, BUSY, INTERRUPTED; the file is then not there.
+ * Restores to a file of this host that is not there yet: nothing is to be compared, and each page is checked against
+ * its id, so that a second agent would only cost time. Returns false if there is something already, if only what an
+ * interrupted run left, and nothing was done. Throws SqlsyncError STORE_*, REPLICA_*, BUSY, INTERRUPTED; the file is
+ * then not there.
  *
  * @param path - absolute.
  */
@@ -74,7 +75,7 @@ function originOf({ fileOwner, path }: StoreSnapshot): Pick<SinkTarget, 'fileOwn
   return fileOwner?.host === hostName() ? { fileOwner, originPath: path } : {};
 }
 
-/** undefined where another run has made the file meanwhile. */
+/** undefined if another run has made the file meanwhile. */
 async function openUnlessMade(...args: Parameters<typeof openSink>): Promise<PageSink | undefined> {
   try {
     return await openSink(...args);

@@ -29,8 +29,8 @@ import { stillIntact } from '../check/still-intact.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /**
- * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which only what
- * differs is written, in one transaction. Throws SqlsyncError; the target is then as it was.
+ * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which
+ * only what differs is written, in one transaction. Throws SqlsyncError; the target is then as it was.
  */
 export async function runRestore(options: RestoreOptions): Promise<RestoreSummary> {
   const startedAt = performance.now();
@@ -88,7 +88,7 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   });
 }
 
-/** Throws SqlsyncError USAGE where a salvage is asked for that could lose something. */
+/** Throws SqlsyncError USAGE if a salvage is asked for that could lose something. */
 function newFileHere({ dryRun, overwrite, replace }: RestoreOptions, target: Location): string {
   if (target.kind !== 'local') {
     throw new SqlsyncError(
@@ -107,7 +107,7 @@ function newFileHere({ dryRun, overwrite, replace }: RestoreOptions, target: Loc
   });
 }
 
-/** True where the target was a file of this host that was not there, and is now. */
+/** True if the target was a file of this host that was not there, and is now. */
 async function isMadeHere(
   options: RestoreOptions,
   target: Location,

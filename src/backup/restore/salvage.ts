@@ -16,8 +16,9 @@ import type { Relative } from './schema-pages.ts';
 const MAX_RELATIVES = 64;
 
 /**
- * Restores to a file of this host that is not there yet what is left of a snapshot: see docs/backup.md, "When a store is damaged". Resolves to
- * undefined where nothing is lost: the file is then the snapshot. Throws what `restoreNew` throws, and STORE_DAMAGED where nothing is left.
+ * Restores to a file of this host that is not there yet what is left of a snapshot: see docs/backup.md, "When a store
+ * is damaged". Resolves to undefined if nothing is lost: the file is then the snapshot. Throws what `restoreNew`
+ * throws, and STORE_DAMAGED where nothing is left.
  *
  * @param path - absolute.
  * @param snapshots - all of the store, oldest first.

@@ -7,16 +7,16 @@ import type { PageFile } from './page-file.ts';
 export interface Relative {
   readonly id: string;
   readonly isOlder: boolean;
-  /** undefined where the page is lost, or is not there. */
+  /** undefined if the page is lost, or is not there. */
   readPage(page: number): Uint8Array | undefined;
 }
 
 export interface SchemaReport {
-  /** Page 1 was lost, and is that of this snapshot; undefined where it was not lost, and where no snapshot has it. */
+  /** Page 1 was lost, and is that of this snapshot; undefined if it was not lost, and where no snapshot has it. */
   readonly firstPageOf: string | undefined;
   /** Page 1 was lost, and no snapshot has one: no table has a name any more. */
   readonly isLost: boolean;
-  /** False where the schema is that of another snapshot, and may have been another one. */
+  /** False if the schema is that of another snapshot, and may have been another one. */
   readonly isCertain: boolean;
   /** Pages of the schema that are lost for good. */
   readonly pagesLost: number;
@@ -25,9 +25,9 @@ export interface SchemaReport {
 const FIRST_PAGE = 1;
 
 /**
- * Makes the schema of a salvaged file readable, since without it no table is. The schema cookie is counted up by every change of
- * the schema: what another snapshot with the same cookie has in a page of the schema is what was lost. Entries of the schema
- * that no snapshot has are taken out of it.
+ * Makes the schema of a salvaged file readable, since without it no table is. The schema cookie is counted up by every
+ * change of the schema: what another snapshot with the same cookie has in a page of the schema is what was lost.
+ * Entries of the schema that no snapshot has are taken out of it.
  *
  * @param holes - pages that are lost; those that come back are taken out.
  * @param relatives - those of the same page size, the nearest first.
@@ -173,7 +173,7 @@ class SchemaTree {
     if (parsed?.right !== undefined) this.#borrowBelow(parsed.right.page);
   }
 
-  /** The page that leads to what is left below `page`; undefined where nothing is. */
+  /** The page that leads to what is left below `page`; undefined if nothing is. */
   #prune(page: number, lost: Set<number>): number | undefined {
     if (this.#holes.has(page)) lost.add(page);
     if (this.#seen.has(page) || this.#holes.has(page) || !this.#file.has(page)) return undefined;

@@ -21,7 +21,7 @@ export interface CalendarSpan {
 
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|([+-])(\d\d):(\d\d))$/;
 
-/** The time of an RFC 3339 text, such as `2026-03-01T02:30:00+01:00`, or undefined where it is none. */
+/** The time of an RFC 3339 text, such as `2026-03-01T02:30:00+01:00`, or undefined if it is none. */
 export function parseCalendarTime(text: string): CalendarTime | undefined {
   const match = RFC_3339.exec(text);
   // Date knows no more than milliseconds, and no more digits.
@@ -52,7 +52,7 @@ export function formatClock(time: Date): string {
   return formatCalendarTime(time).replace('T', ' ').replace(/\.\d+/, '');
 }
 
-/** A span such as `1y5m7d2h`, or undefined where the text is none; a unit may be given once. */
+/** A span such as `1y5m7d2h`, or undefined if the text is none; a unit may be given once. */
 export function parseCalendarSpan(text: string): CalendarSpan | undefined {
   const span = { years: 0, months: 0, days: 0, hours: 0 };
   const parts = text.trim().match(/\d{1,6}[ymdh]/g) ?? [];

@@ -5,8 +5,8 @@ import type { StoreSnapshot } from '../types.ts';
 const ID_START = /^[0-9a-f]{4,64}$/i;
 
 /**
- * The one snapshot whose id begins with `prefix`, or the newest for `latest`. `snapshots` are in order, oldest first. Throws SqlsyncError
- * SNAPSHOT_NOT_FOUND, and USAGE where `latest` could mean several databases.
+ * The one snapshot whose id begins with `prefix`, or the newest for `latest`. `snapshots` are in order, oldest first.
+ * Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE where `latest` could mean several databases.
  */
 export function findSnapshot(
   snapshots: readonly StoreSnapshot[],
@@ -37,8 +37,8 @@ export function snapshotById(snapshots: readonly StoreSnapshot[], prefix: string
 }
 
 /**
- * `latest` and times mean one database, so that nobody restores another one than they think. `snapshots` are in order. Throws SqlsyncError
- * USAGE.
+ * `latest` and times mean one database, so that nobody restores another one than they think. `snapshots` are in order.
+ * Throws SqlsyncError USAGE.
  */
 export function refuseSeveralDatabases(snapshots: readonly StoreSnapshot[]): void {
   const databases = new Set(snapshots.map(({ host, path }) => `${host}:${path}`));

@@ -17,8 +17,8 @@ export interface LocalCopy {
 }
 
 /**
- * Writes a snapshot to a temporary file of this host, to be queried or checked. The caller removes it. Throws SqlsyncError STORE_*,
- * TEMP_UNAVAILABLE, INTERRUPTED.
+ * Writes a snapshot to a temporary file of this host, to be queried or checked. The caller removes it. Throws
+ * SqlsyncError STORE_*, TEMP_UNAVAILABLE, INTERRUPTED.
  *
  * @param parent - where the temporary folder is made; by default the system's.
  */

@@ -3,13 +3,19 @@ import { formatClock } from './calendar-time.ts';
 
 /** What is known of when a snapshot was made. */
 export interface Dating {
-  /** Milliseconds since 1970: what its record says or, where that cannot be, the earliest moment at which it surely was there. */
+  /**
+   * Milliseconds since 1970: what its record says or, where that cannot be, the earliest moment at which it surely was
+   * there.
+   */
   readonly ms: number;
-  /** Why the time in its record cannot be right; undefined where nothing speaks against it. */
+  /** Why the time in its record cannot be right; undefined if nothing speaks against it. */
   readonly doubt: 'future' | 'order' | undefined;
 }
 
-/** Dates snapshots, which are in the order in which they were made, those of each database by themselves: hosts may have clocks that differ. */
+/**
+ * Dates snapshots, which are in the order in which they were made, those of each database by themselves: hosts may have
+ * clocks that differ.
+ */
 export function dateSnapshots(
   ordered: readonly StoreSnapshot[],
   nowMs: number = Date.now(),
@@ -21,8 +27,8 @@ export function dateSnapshots(
 }
 
 /**
- * Dates snapshots, by id, whose times should ascend. A time in the future is wrong. So are the fewest times without which all others follow one
- * another: a single clock that was ahead or behind does not put the rest in doubt.
+ * Dates snapshots, by id, whose times should ascend. A time in the future is wrong. So are the fewest times without
+ * which all others follow one another: a single clock that was ahead or behind does not put the rest in doubt.
  */
 export function dateHistory(history: readonly StoreSnapshot[], nowMs: number): Map<string, Dating> {
   const datings = new Map<string, Dating>();
@@ -43,8 +49,8 @@ export function dateHistory(history: readonly StoreSnapshot[], nowMs: number): M
 }
 
 /**
- * Says where time and order disagree on which of `candidates`, in their order and dated, is the newest until `untilMs`, or that the time of the one
- * that was chosen is wrong; undefined where there is nothing to say.
+ * Says where time and order disagree on which of `candidates`, in their order and dated, is the newest until `untilMs`,
+ * or that the time of the one that was chosen is wrong; undefined if there is nothing to say.
  */
 export function clockWarning(
   candidates: readonly StoreSnapshot[],

@@ -18,8 +18,8 @@ export interface SnapshotSourceOptions {
 }
 
 /**
- * A stored snapshot, read page by page; every page is checked against its id, unless whoever reads checks what he makes of it: the
- * old version of a page is, by the hash of the new one.
+ * A stored snapshot, read page by page; every page is checked against its id, unless whoever reads checks what he makes
+ * of it: the old version of a page is, by the hash of the new one.
  */
 export class SnapshotSource implements PageSource {
   readonly pageSize: PageSize;
@@ -87,7 +87,7 @@ export class SnapshotSource implements PageSource {
     this.#reader.readAhead(ids);
   }
 
-  /** The end of the chain of a page that was read, once; undefined where that was not asked for. */
+  /** The end of the chain of a page that was read, once; undefined if that was not asked for. */
   takeRoot(page: number): RootPage | undefined {
     const root = this.#roots.get(page);
     this.#roots.delete(page);

@@ -11,8 +11,8 @@ export const MAX_NODE_DEPTH = 32;
 const WHOLE_NODE_RATIO = 0.75;
 
 /**
- * The tree of a new snapshot: the parent's, with the ids of pages that changed. Takes ids in any order, then writes the nodes that
- * are not in the store yet.
+ * The tree of a new snapshot: the parent's, with the ids of pages that changed. Takes ids in any order, then writes the
+ * nodes that are not in the store yet.
  */
 export class TreeWriter {
   readonly #pageCount: number;
@@ -27,7 +27,7 @@ export class TreeWriter {
     this.#reader = reader;
   }
 
-  /** The id that the parent has for a page; a view. undefined where it has no such page. */
+  /** The id that the parent has for a page; a view. undefined if it has no such page. */
   parentId(page: number): Uint8Array | undefined {
     return this.#parent === undefined || page > this.#parent.pageCount
       ? undefined
@@ -72,7 +72,7 @@ export class TreeWriter {
     return toHex(below);
   }
 
-  /** The ids of a leaf's pages; undefined where it is the parent's. */
+  /** The ids of a leaf's pages; undefined if it is the parent's. */
   #leafIds(index: number): Uint8Array | undefined {
     const leaf = this.#leaves.get(index);
     if (leaf !== undefined) return leaf;
@@ -109,7 +109,7 @@ export class TreeWriter {
     return id;
   }
 
-  /** The node against which the new one is written as a delta; undefined where it is better whole. */
+  /** The node against which the new one is written as a delta; undefined if it is better whole. */
   #baseFor(
     level: number,
     index: number,

@@ -5,8 +5,8 @@ import type { StoreContents } from '../files/store-files.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
 /**
- * The first object of a tree that something new may not rely on (it, or a base, is nowhere but in packs that are marked, missing or cut),
- * as 64 hexadecimal digits; undefined where there is none.
+ * The first object of a tree that something new may not rely on (it, or a base, is nowhere but in packs that are
+ * marked, missing or cut), as 64 hexadecimal digits; undefined if there is none.
  */
 export function firstUnusable(
   reader: ObjectReader,
@@ -31,8 +31,8 @@ export function firstUnusable(
 }
 
 /**
- * True where every pack is named by an index and can be relied upon, so that no tree need be looked at. A pack that none names may be what
- * is left of an index that is lost.
+ * True if every pack is named by an index and can be relied upon, so that no tree need be looked at. A pack that none
+ * names may be what is left of an index that is lost.
  */
 export function allUsable({ index, packFiles }: Pick<StoreContents, 'index' | 'packFiles'>): boolean {
   return (

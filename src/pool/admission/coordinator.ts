@@ -112,7 +112,7 @@ export class Coordinator {
     });
   }
 
-  /** Returns false where the frame is not one that a member sends. */
+  /** Returns false if the frame is not one that a member sends. */
   #take(member: Member, { type, number, flag, timeUs }: Frame<Request>): boolean {
     if (member.socket.destroyed) return true;
     const nowUs = monotonicUs();

@@ -12,7 +12,7 @@ const RETURN_MS = 15;
 const MOVE_MS = 50;
 
 /**
- * Coordinates the queue of one database for as long as this process has it open. Alone, a socket in this event loop
+ * Coordinates the queue of one database for while this process has it open. Alone, a socket in this event loop
  * is enough. In company the coordinator moves to a thread of its own: what this process computes would hold up all
  * others (measured: with 30 ms of work at a time, a third of the commits).
  */
@@ -25,7 +25,7 @@ export class LocalCoordinator {
   #isClosed = false;
 
   /**
-   * Begins to coordinate where nobody else does; undefined where another process does, or is about to.
+   * Begins to coordinate where nobody else does; undefined if another process does, or is about to.
    * Throws where there can be no socket: a folder that cannot be written, a path that is too long, …
    */
   static tryOpen(socket: QueueSocket): LocalCoordinator | undefined {

@@ -62,7 +62,7 @@ export class QueueMember {
     return this.#isUnavailable;
   }
 
-  /** Returns false where there is nobody to send it to. */
+  /** Returns false if there is nobody to send it to. */
   send(request: Request, turn: number, flag = false, timeUs = 0): boolean {
     if (!this.#isJoined || this.#socket?.writable !== true) return false;
     this.#socket.write(encodeFrame(REQUESTS[request], turn, flag, timeUs));

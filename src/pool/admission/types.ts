@@ -3,7 +3,7 @@
  * stays the truth, and programs that do not queue still work, by retry.
  */
 export interface Admission {
-  /** True where no other process is known to queue: just try. Costs nanoseconds. */
+  /** True if no other process is known to queue: just try. Costs nanoseconds. */
   readonly isCalm: boolean;
   /**
    * Waits for this process's turn, first come, first served among the processes. One at a time: the turn before has

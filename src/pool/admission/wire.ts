@@ -57,7 +57,7 @@ export class FrameReader<Type extends string> {
     this.#types = new Map((Object.keys(codes) as Type[]).map((type) => [codes[type], type]));
   }
 
-  /** The frames that `chunk` completes; undefined where it holds anything that is none. */
+  /** The frames that `chunk` completes; undefined if it holds anything that is none. */
   read(chunk: Buffer): Frame<Type>[] | undefined {
     const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     const frames: Frame<Type>[] = [];

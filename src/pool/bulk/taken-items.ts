@@ -5,7 +5,7 @@ const KEPT_BYTES_MAX = 64 * 1024 * 1024;
 
 interface TakenItem<Item> {
   readonly item: Item;
-  /** The item when it was taken; undefined where nothing of it can change, or where it is an object of a class. */
+  /** The item when it was taken; undefined if nothing of it can change, or where it is an object of a class. */
   readonly copy: Item | undefined;
 }
 
@@ -49,7 +49,7 @@ export class TakenItems<Item> {
   }
 }
 
-/** True where each value that was in the item is in it still: what its function added to it does not count. */
+/** True if each value that was in the item is in it still: what its function added to it does not count. */
 function isAsBefore(item: unknown, copy: unknown): boolean {
   if (ArrayBuffer.isView(copy)) return isSameValue(item, copy);
   return Object.entries(copy as object).every(([name, value]) =>

@@ -20,7 +20,7 @@ const HINTS: Readonly<Record<string, string>> = {
   synchronous: 'NORMAL, FULL and EXTRA are allowed: with OFF a power cut may damage the database.',
 };
 
-/** True where a text may hold a PRAGMA that is given a value, in whatever form. */
+/** True if a text may hold a PRAGMA that is given a value, in whatever form. */
 export function mayChangePragmas(sql: string): boolean {
   return /pragma/i.test(sql) && /[=(]/.test(sql);
 }

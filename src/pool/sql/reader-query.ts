@@ -12,7 +12,7 @@ export function isReaderQuery(sql: string): boolean {
   return SELECT.test(sql) && !needsWriter(sql);
 }
 
-/** True where a SELECT asks for something of the connection that writes. */
+/** True if a SELECT asks for something of the connection that writes. */
 export function needsWriter(sql: string): boolean {
   return OF_A_CONNECTION.test(sql);
 }

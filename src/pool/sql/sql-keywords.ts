@@ -61,7 +61,7 @@ export function pragmaSettings(sql: string): PragmaSetting[] {
   return found;
 }
 
-/** `name = value`, `name (value)`; undefined where there is no value. */
+/** `name = value`, `name (value)`; undefined if there is no value. */
 function settingOf(tokens: readonly string[]): PragmaSetting | undefined {
   const at = tokens.findIndex((token) => token === '=' || token === '(');
   if (at < 1) return undefined;

@@ -102,7 +102,7 @@ export function requireText(sql: unknown): asserts sql is string {
   throw new SqlsyncError('USAGE', `the statement is ${valueInWords(sql)}; expected a string of SQL`);
 }
 
-/** Throws TRANSACTION_CONTROL where one of the statements of `sql` begins or ends a transaction or savepoint. */
+/** Throws TRANSACTION_CONTROL if one of the statements of `sql` begins or ends a transaction or savepoint. */
 export function refuseTransactionControl(sql: string): void {
   const keyword = leadingKeywords(sql).find((word) => TRANSACTION_CONTROL.has(word));
   if (keyword !== undefined) throw transactionControl(keyword);

@@ -25,7 +25,7 @@ export function runInside<Argument, T>(scope: Scope, fn: (argument: Argument) =>
   return context.run({ scope, outer: openEntry(context.getStore()) }, fn, argument);
 }
 
-/** True where the call comes from within an open transaction or connection of this pool. */
+/** True if the call comes from within an open transaction or connection of this pool. */
 export function isInside(owner: object): boolean {
   for (let entry = context.getStore(); entry !== undefined; entry = entry.outer) {
     if (entry.scope.isOpen && entry.scope.owner === owner) return true;

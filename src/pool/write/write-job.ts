@@ -121,7 +121,7 @@ export class WriteJob {
 
   /**
    * Rejects the callers whose deadline has passed, while this turn of the event loop may last, and at least one of
-   * them. False where the turn is over. One that runs already is done, however late.
+   * them. False if the turn is over. One that runs already is done, however late.
    */
   expire(nowMs: number, error: (waitedMs: number) => Error): boolean {
     if (this.#hasBegun) return true;

@@ -7,7 +7,9 @@ import { WriteQueue } from './write-queue.ts';
 /** At most one attempt in this time may block: many whose deadlines pass together must not each do so. */
 const PATIENCE_PAUSE_MS = 250;
 
-/** One is not enough: an application that yields between two writes comes back after the same turn that looks for it. */
+/**
+ * One is not enough: an application that yields between two writes comes back after the same turn that looks for it.
+ */
 const QUIET_TURNS = 2;
 
 /** The one that does the work, as those who wait in line see it. */
@@ -16,7 +18,7 @@ export interface LineServer {
   readonly isTaken: boolean;
   /** How many writes have run so far. */
   readonly served: number;
-  /** Tries to begin. Returns what to call once the job has left the line, or undefined where it was refused as busy. */
+  /** Tries to begin. Returns what to call once the job has left the line, or undefined if it was refused as busy. */
   attempt(job: WriteJob, patiently: boolean): (() => void) | undefined;
   timedOut(label: string, waitedMs: number): Error;
   /** The line is empty. */
@@ -58,19 +60,19 @@ export class WriteLine {
     return this.#queue.size;
   }
 
-  /** True where nobody has to be waited for: who comes may try at once. */
+  /** True if nobody has to be waited for: who comes may try at once. */
   get isFree(): boolean {
     if (this.#queue.size > 0) return false;
     const turn = this.#turn;
     return turn === undefined ? this.#admission.isCalm : !turn.isOver;
   }
 
-  /** True where there is nothing to do after a write. */
+  /** True if there is nothing to do after a write. */
   get isQuiet(): boolean {
     return this.#queue.size === 0 && this.#turn === undefined;
   }
 
-  /** True where no writer waits that this process knows of, here or in another process. */
+  /** True if no writer waits that this process knows of, here or in another process. */
   get nobodyWaits(): boolean {
     return this.isQuiet && this.#admission.isCalm;
   }

@@ -154,7 +154,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
     return this.#statement((writer) => act(writer), '', undefined, options);
   }
 
-  /** True where no writer waits or runs that this process knows of. */
+  /** True if no writer waits or runs that this process knows of. */
   get isIdle(): boolean {
     const isFree = this.#holder === undefined || (this.#isHeld && this.#connectionPool?.isIdle === true);
     return isFree && this.#line.nobodyWaits;

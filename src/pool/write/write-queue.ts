@@ -60,7 +60,7 @@ export class WriteQueue<Item extends Queued> {
     return served.items.shift();
   }
 
-  /** Whoever gives up leaves the queue. False where the item is not in it. */
+  /** Whoever gives up leaves the queue. False if the item is not in it. */
   remove(item: Item): boolean {
     const { items } = this.#classes[item.priority];
     const index = items.indexOf(item);

@@ -158,7 +158,7 @@ export class Writer {
     }
   }
 
-  /** Empties the WAL file, waiting for nobody. False where someone reads or writes. */
+  /** Empties the WAL file, waiting for nobody. False if someone reads or writes. */
   truncateWal(): boolean {
     return this.#connection.pragma('wal_checkpoint(TRUNCATE)', { simple: true }) === 0;
   }

@@ -10,19 +10,19 @@ import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.t
 import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
 
 /**
- * An existing replica of an origin without any page. Zero pages cannot be written page by page, so it becomes an
- * empty database of one page, by SQLite's backup API in one transaction.
+ * An existing replica of an origin that has no pages. SQLite cannot write zero pages page by page, so the backup API
+ * makes it an empty database of one page, in one transaction.
  */
 export class EmptyReplica implements PageSink {
   readonly old: PageSource | undefined = undefined;
   readonly resumed = false;
   readonly holdsChanges = false;
   readonly warnings: string[] = [];
-  /** True where the replica is empty already, so that nothing has to be done. */
+  /** True if the replica is already empty, so that there is nothing to do. */
   readonly unchanged: boolean;
   readonly #file: DatabaseFile;
   readonly #options: ReplicaOptions;
-  /** Of the replica, from before it was found not to be empty. */
+  /** The replica's stamp from before the check for emptiness. */
   readonly #stamp: string;
 
   static async open(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions): Promise<EmptyReplica> {
@@ -58,7 +58,7 @@ export class EmptyReplica implements PageSink {
   }
 
   readNew(): Uint8Array {
-    throw new SqlsyncError('PROTOCOL', 'A page was asked of a database without pages');
+    throw new SqlsyncError('PROTOCOL', 'A page of a database without pages was requested');
   }
 
   async commit(): Promise<void> {

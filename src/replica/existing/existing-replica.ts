@@ -26,7 +26,7 @@ import { Staging } from '../spool/staging.ts';
 
 const FIRST_PAGE = 1 as PageNumber;
 
-/** So many bytes of pages are written in a thread of their own, which takes 40 ms to start and 25 MB. */
+/** From this many bytes of pages on, a thread writes them; it takes 40 ms to start and 25 MB. */
 const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?? 8 * 1024 * 1024);
 
 /**
@@ -48,7 +48,7 @@ const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?
 export class ExistingReplica implements PageSink {
   readonly path: string;
   readonly warnings: string[] = [];
-  /** Known when the pages of the spool are applied. */
+  /** Known once the pages of the spool are applied. */
   pagesChanged: number | undefined;
   readonly #file: DatabaseFile;
   readonly #target: SinkTarget;
@@ -56,11 +56,11 @@ export class ExistingReplica implements PageSink {
   readonly #replica: OldState;
   readonly #staging: Staging;
   readonly #isWal: boolean;
-  /** Of the -wal file, from when it was opened; undefined in rollback mode. */
+  /** Identity of the -wal file when the replica was opened; undefined in rollback mode. */
   readonly #walId: string | undefined;
-  /** Decided when the sink is prepared. */
+  /** Set by `prepare`. */
   #isStaged = false;
-  /** Pages of an interrupted run over those of the replica; undefined where there are none. */
+  /** Pages of an interrupted run over those of the replica; undefined without such a run. */
   readonly #resumedState: SpooledState | undefined;
   #spool: Spool | undefined;
   #differs: boolean | undefined;
@@ -100,7 +100,7 @@ export class ExistingReplica implements PageSink {
     return this.#resumedState ?? this.#replica;
   }
 
-  /** Pages of the replica as it is, without what waits in the spool. */
+  /** The number of pages of the replica itself, without the spool. */
   get oldPageCount(): number {
     return this.#replica.pageCount;
   }
@@ -109,12 +109,12 @@ export class ExistingReplica implements PageSink {
     return this.#resumedState !== undefined;
   }
 
-  /** True where a page of the spool is another one than the replica's: a killed run may have committed all of them. */
+  /** True if a page in the spool differs from the replica's. A killed run may already have committed all of them. */
   get holdsChanges(): boolean {
     return (this.#differs ??= this.#findChange());
   }
 
-  /** True where the replica has no pages, or just the one of an empty database. */
+  /** True if the replica has no pages, or only the one page of an empty database. */
   get isEmpty(): boolean {
     return this.#replica.isEmpty;
   }
@@ -132,11 +132,11 @@ export class ExistingReplica implements PageSink {
     try {
       if (this.#isStaged || !this.#isWal) await this.#openSpool();
       if (!this.#isStaged) await this.#takeWriteLock(this.#openWriter());
-      // With the lock nobody else can commit, so what the reader sees from here on is what the writer changes. Without
-      // it this finds what another sync did while its spool was waited for; `commit` looks again.
+      // Under the lock no other program can commit, so from here on the reader sees exactly what the writer changes.
+      // Without the lock, this finds what another sync did while we waited for its spool; `commit` looks again.
       const state = await this.#replica.refresh(this.#options);
-      // What another sync committed may be newer than our snapshot, which must not take the replica back.
-      // A restore has a snapshot that never gets older.
+      // Another sync may have committed a newer snapshot than ours, and we must not take the replica back. The snapshot
+      // of a restore never gets older.
       if (state === 'committed' && !this.#isRestore) throw new ReplicaMovedError(this.path);
       if (this.#replica.pageCount > 0 && this.#replica.pageSize !== this.#target.pageSize) {
         throw new ReplicaMovedError(this.path);
@@ -209,27 +209,29 @@ export class ExistingReplica implements PageSink {
     return this.#release();
   }
 
-  /** What is to become of a commit that had no room: where the spool took it, the pages come again, into the WAL. */
+  /**
+   * The error after a commit that found the disk full. If the spool took the room, the pages come again, into the WAL.
+   */
   #withoutSpool(full: unknown): unknown {
     if (this.#spool === undefined || !this.#staging.giveWay() || !this.#isWal) return full;
     return new ReplicaMovedError(this.path, 'has room for its spool or the commit, not for both');
   }
 
-  /** Staged pages are compared again where the replica was changed meanwhile: nobody else was kept from writing it. */
+  /** Compares staged pages again if the replica changed meanwhile: no lock kept other programs from writing it. */
   async #writerToCommit(): Promise<PageWriter> {
     if (!this.#isStaged) return this.#openWriter();
     await this.#connectWriter(this.#spool?.held.count ?? 0);
     const writer = this.#openWriter();
     await this.#takeWriteLock(writer);
     if ((await this.#replica.refresh(this.#options)) !== 'same') {
-      // Somebody goes on writing it: the next attempt compares under the write lock.
+      // A program keeps writing the replica: the next attempt compares under the write lock.
       this.#staging.isContended = true;
       throw new ReplicaMovedError(this.path);
     }
     return writer;
   }
 
-  /** Has to be followed by a refresh of the old state. */
+  /** The caller refreshes the old state next. */
   async #takeWriteLock(writer: PageWriter): Promise<void> {
     if (!this.#isWal) this.#replica.pause();
     await this.#retry(() => writer.call('begin', 'immediate'));
@@ -238,7 +240,7 @@ export class ExistingReplica implements PageSink {
   async #openSpool(): Promise<void> {
     const { busyTimeoutMs: timeoutMs, signal } = this.#options;
     this.#spool ??= await this.#staging.open(this.#target.pageSize, { timeoutMs, signal });
-    // The run that was waited for has failed, and left what its pages were: they are to be compared first.
+    // The run that we waited for has failed and left its pages: compare them first.
     if (this.#resumedState === undefined && !this.#spool.held.isEmpty) throw new ReplicaMovedError(this.path);
   }
 
@@ -265,11 +267,11 @@ export class ExistingReplica implements PageSink {
   }
 
   /**
-   * Page 1 is written even where its content is unchanged: the schema cookie has to move with every commit, so that
-   * every reader that has the replica open loads the schema anew.
+   * Writes page 1 even if its content is unchanged: the schema cookie must move with every commit, so that every reader
+   * that has the replica open reloads the schema.
    */
   #newFirstPage(): { firstPage: Uint8Array; schemaCookie: number | undefined } {
-    // A file of 0 bytes has nothing of its own to keep.
+    // A file of 0 bytes has no header of its own to keep.
     if (this.#replica.pageCount === 0 && this.#firstPage !== undefined) {
       return { firstPage: this.#firstPage, schemaCookie: undefined };
     }
@@ -289,7 +291,7 @@ export class ExistingReplica implements PageSink {
       writer.writePage(page, spool.readChecked(page));
       await writer.ready();
     }
-    // Compared with the zeros that stand for what a resumed spool lacks, such pages did not differ.
+    // Zeros stand for what a resumed spool lacks; compared with those, such pages did not differ.
     for (let page = oldPageCount + 1; page <= pageCount; page++) {
       if (page === FIRST_PAGE || page === lockBytePage(pageSize) || spool.held.has(page)) continue;
       writer.writePage(page, new Uint8Array(pageSize));
@@ -299,9 +301,9 @@ export class ExistingReplica implements PageSink {
   }
 
   /**
-   * The switch to an EXCLUSIVE lock needs a new transaction; no other writer slips in between, since the lock is kept. Not
-   * for a file of 0 bytes: a lock that is kept leaves a journal without a header, which a later run could not tell from
-   * the last of a database that was cut off.
+   * The switch to an EXCLUSIVE lock needs a new transaction. No other writer slips in between, because the lock is
+   * kept. Not for a file of 0 bytes: a kept lock leaves a journal without a header, which a later run could not tell
+   * from the last journal of a database that was cut off.
    */
   async #lockExclusively(writer: PageWriter): Promise<void> {
     this.#replica.end();
@@ -340,14 +342,14 @@ export class ExistingReplica implements PageSink {
     this.#checkWalThere();
   }
 
-  /** The commit is done: from here on nothing may fail the sync. */
+  /** The commit is done: from here on no error may fail the sync. */
   async #afterCommit(): Promise<void> {
     try {
       this.#staging.remove();
       this.#replica.close();
       await this.#writer?.call('checkpoint');
     } catch {
-      // A checkpoint is a courtesy; whoever opens the replica next makes it.
+      // The checkpoint is optional; the next program that opens the replica can make it.
     }
     await this.#release();
   }
@@ -358,7 +360,7 @@ export class ExistingReplica implements PageSink {
     this.#checkWalThere();
   }
 
-  /** A commit into a -wal file that has no name any more is lost when the last who has it open is gone. */
+  /** If the -wal file has no name any more, a commit into it is lost when the last program closes it. */
   #checkWalThere(): void {
     if (this.#walId !== undefined && currentFileId(`${this.path}-wal`) !== this.#walId) {
       throw walRemoved(this.path);
@@ -380,7 +382,7 @@ export class ExistingReplica implements PageSink {
   async #release(): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    await this.#preparing?.catch(() => {}); // told to whoever waited for it
+    await this.#preparing?.catch(() => {}); // the caller of prepare() gets the error
     const steps: (() => void | Promise<void>)[] = [
       () => this.#replica.close(),
       () => this.#writer?.call('rollback'),
@@ -392,7 +394,7 @@ export class ExistingReplica implements PageSink {
       try {
         await release();
       } catch {
-        // Closing is all that is left to do; an I/O error on the way must not hide the first one.
+        // Only closing is left; an I/O error here must not hide the first one.
       }
     }
     this.#writer = undefined;

@@ -22,19 +22,19 @@ export interface ReplicaOptions {
   /** How the old state is read; default 'file'. */
   readonly reader?: PageReader | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Nothing may be written, not even by SQLite's recovery. */
+  /** sqlsync may write nothing, not even through SQLite's recovery. */
   readonly dryRun?: boolean | undefined;
-  /** The file may be changed under its other names too. */
+  /** The file may change under its other names too. */
   readonly followLinks?: boolean | undefined;
-  /** Where pages wait before they are written, and what an interrupted run left there. */
+  /** The spool in which pages wait, with what an interrupted run left there. */
   readonly staging?: Staging | undefined;
-  /** What the mark of the replica is to say; undefined where none is to be left. */
+  /** The origin to name in the replica's mark; undefined for a database without a mark. */
   readonly mark?: MarkedOrigin | undefined;
 }
 
 const FIRST_PAGE = 1 as PageNumber;
 
-/** What an existing replica holds before the sync, in a read transaction of a read-only connection. */
+/** The state of an existing replica before the sync, in a read transaction of a read-only connection. */
 export class OldState implements PageSource {
   readonly pageSize: PageSize;
   readonly #reader: DatabaseReader;
@@ -45,7 +45,7 @@ export class OldState implements PageSource {
   #cookieAtPause: { readonly cookie: number | undefined } | undefined;
   #closed = false;
 
-  /** Throws SqlsyncError. A hot journal, which a killed sync leaves, is rolled back by SQLite first. */
+  /** Throws SqlsyncError. SQLite first rolls back a hot journal that a killed sync left. */
   static async open(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
     if (wouldLeaveForeignFiles(file)) {
       throw new SqlsyncError(
@@ -92,14 +92,14 @@ export class OldState implements PageSource {
     return this.#pageCount;
   }
 
-  /** True where there are no pages, or just the one of an empty database. */
+  /** True if there are no pages, or only the one page of an empty database. */
   get isEmpty(): boolean {
     return (
       this.#pageCount === 0 || (this.#pageCount === 1 && this.#try(() => this.#reader.schemaSize()) === 0)
     );
   }
 
-  /** As page 1 says, which may stand in the WAL and say otherwise than the file. */
+  /** As page 1 says; the WAL may hold a newer page 1 than the file. */
   get textEncoding(): DatabaseHeader['textEncoding'] {
     return (
       (this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE)))?.textEncoding ?? 'UTF-8'
@@ -122,8 +122,8 @@ export class OldState implements PageSource {
   }
 
   /**
-   * Moves to the newest state. Call with the write lock held. 'committed': another sync may have done it, each of which
-   * moves the schema cookie; 'touched': it was another program, whose checkpoint is enough.
+   * Moves to the newest state; the caller holds the write lock. Returns 'committed' if the schema cookie moved: another
+   * sync may have committed, since each moves it. Returns 'touched' if another program changed the replica.
    */
   async refresh(options: ReplicaOptions): Promise<'same' | 'touched' | 'committed'> {
     const cookie = this.#cookieAtPause === undefined ? this.#schemaCookie() : this.#cookieAtPause.cookie;
@@ -138,27 +138,27 @@ export class OldState implements PageSource {
   }
 
   /**
-   * Ends the read transaction until `refresh`; nothing can be read meanwhile. A writer in rollback mode that is about to
-   * commit waits for all readers: one that waits for its lock must not be among them.
+   * Ends the read transaction until `refresh`; nothing can be read meanwhile. A rollback-mode writer that is about to
+   * commit waits for all readers, so a run that waits for that writer's lock must not be a reader.
    */
   pause(): void {
     this.#cookieAtPause ??= { cookie: this.#schemaCookie() };
     this.#reader.end();
   }
 
-  /** Ends the read transaction, so that a rollback-mode replica can be locked; nothing can be read any more. */
+  /** Ends the read transaction, so that a rollback-mode replica can be locked. Nothing can be read afterwards. */
   end(): void {
     this.#reader.end();
   }
 
-  /** Closes the connection. `closeFile` has to follow when no other connection of this process is open. */
+  /** Closes the connection. Call `closeFile` later, when no other connection of this process is open. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#reader.close();
   }
 
-  /** Closes the descriptor beside SQLite's, which drops every lock that this process still has on the file. */
+  /** Closes our own descriptor of the file, which drops every lock that this process still holds on it. */
   closeFile(): void {
     this.#files?.close();
   }
@@ -200,8 +200,8 @@ function begin(reader: DatabaseReader, options: ReplicaOptions): Promise<Shape> 
 }
 
 /**
- * A sync that was killed while it applied its pages left a hot journal: SQLite's own recovery undoes it as soon as a
- * connection that may write looks at the file. Where that fails, the reader that comes next says why.
+ * A sync that was killed while it applied its pages left a hot journal. SQLite's recovery undoes it as soon as a
+ * connection with write permission looks at the file. If that fails, the next reader reports why.
  */
 export function recover(file: DatabaseFile): void {
   try {
@@ -215,6 +215,6 @@ export function recover(file: DatabaseFile): void {
       writer.close();
     }
   } catch {
-    // An interrupted change of the text encoding makes ATTACH fail, after the recovery.
+    // After an interrupted change of the text encoding ATTACH fails, but only after the recovery.
   }
 }

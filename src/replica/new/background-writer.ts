@@ -1,14 +1,14 @@
 import { fdatasync, write } from 'node:fs';
 
-/** Neighbouring bytes are collected up to this and written at once. */
+/** Collects neighbouring bytes up to this size into one write. */
 const BUFFER_BYTES = 1024 * 1024;
 
-/** Written bytes after which the disk is asked to take them, so that the last fsync does not have to wait for all. */
+/** After this many written bytes, asks the disk to take them, so that the last fsync need not wait for all. */
 const SYNC_BYTES = 64 * 1024 * 1024;
 
 /**
- * Writes to a file in the thread pool, so that the pages that arrive next can be checked meanwhile. Neighbouring
- * pieces become large writes. The first error is kept, and thrown by `written`.
+ * Writes to a file in the thread pool, so that this thread can check the next pages meanwhile. Joins neighbouring
+ * pieces into large writes. Keeps the first error; `written` throws it.
  */
 export class BackgroundWriter {
   readonly #descriptor: number;
@@ -36,7 +36,7 @@ export class BackgroundWriter {
     this.#length += bytes.length;
   }
 
-  /** Resolves when at most `waitingBytes` are still to be written; 0 is all. Throws the system's errors. */
+  /** Resolves when at most `waitingBytes` remain to be written; 0 waits for all. Throws the system's errors. */
   async written(waitingBytes: number): Promise<void> {
     if (waitingBytes === 0) this.#hand();
     while (!this.#hasWritten(waitingBytes)) {
@@ -49,7 +49,7 @@ export class BackgroundWriter {
     return this.#waitingBytes <= waitingBytes && (waitingBytes > 0 || !this.#syncing);
   }
 
-  /** Hands the collected bytes to the thread pool. */
+  /** Gives the collected bytes to the thread pool. */
   #hand(): void {
     if (this.#length === 0) return;
     const buffer = this.#buffer;
@@ -75,7 +75,7 @@ export class BackgroundWriter {
     });
   }
 
-  /** An error counts: Linux reports a failed write-back once, and the final fsync might no longer see it. */
+  /** Keeps an error: Linux reports a failed write-back once, and the final fsync might no longer see it. */
   #startSync(): void {
     if (this.#syncing || this.#unsyncedBytes < SYNC_BYTES) return;
     this.#syncing = true;

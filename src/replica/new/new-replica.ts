@@ -21,23 +21,23 @@ import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-err
 
 export interface NewReplicaOptions extends ReplicaOptions {
   readonly beforePublish?: BeforePublish | undefined;
-  /** The existing database of another page size that is to be replaced; undefined for a replica that is not there. */
+  /** The existing database of another page size to replace; undefined if the replica does not exist. */
   readonly replaces: DatabaseFile | undefined;
 }
 
-/** What a new file goes through when all its pages are written, before it gets its name. */
+/** Runs on a new file after all its pages are written, before it gets its name. */
 export type BeforePublish = (path: string) => void;
 
 const FIRST_PAGE = 1 as PageNumber;
 
 /**
- * A replica that does not exist yet, or whose page size differs so that all of it is replaced.
+ * A replica that does not exist yet, or whose page size differs, so that all of it is replaced.
  *
- * It is built as a plain file `.NAME.sqlsync-part` (through SQLite's WAL the same takes five times as long), made
- * durable, and then published: by a hard link, which never replaces anything, or, over an existing database, by
- * SQLite's backup API in one transaction (a rename over a database would leave those who have it open with the old
- * file and its -wal name with the new one). No file of the replica's name exists before it is complete. Page 1 is
- * written last, so that a part file is no database that could be opened by mistake.
+ * sqlsync builds it as a plain file `.NAME.sqlsync-part` (SQLite's WAL would take five times as long), makes it
+ * durable, then publishes it. A new replica gets its name by a hard link, which never replaces a file. An existing
+ * database gets the content by SQLite's backup API in one transaction: a rename would leave programs that have it open
+ * with the old file, beside the new file's -wal name. No file has the replica's name before it is complete. Page 1 is
+ * written last, so that nobody can open a part file as a database by mistake.
  */
 export class NewReplica implements PageSink {
   readonly path: string;
@@ -47,16 +47,16 @@ export class NewReplica implements PageSink {
   readonly #part: PartFile;
   /** undefined in a dry run, which makes no file. */
   readonly #lock: ExclusiveLock | undefined;
-  /** Of the database that is replaced, since this sync has its lock. */
+  /** The stamp of the database to replace, taken when this sync got its lock. */
   readonly #stamp: string;
-  /** The database that is replaced is in WAL mode, or was before a run that was killed. */
+  /** The database to replace is in WAL mode, or was before a killed run. */
   readonly #isWal: boolean;
   #firstPage: Uint8Array | undefined;
   #released = false;
 
   /**
    * Waits for another sync that builds the same replica. `path` is absolute. Throws SqlsyncError BUSY and REPLICA_*,
-   * and ReplicaMovedError where that sync has made the replica.
+   * and ReplicaMovedError if that sync has finished the replica.
    */
   static async open(path: string, target: SinkTarget, options: NewReplicaOptions): Promise<NewReplica> {
     try {
@@ -104,13 +104,13 @@ export class NewReplica implements PageSink {
     return this.#part.old !== undefined;
   }
 
-  /** All of its pages, also those in the part file of an interrupted run. */
+  /** All pages of the replica, including those in the part file of an interrupted run. */
   get pagesChanged(): number {
     const { pageCount, pageSize } = this.#target;
     return pageCount < lockBytePage(pageSize) ? pageCount : pageCount - 1;
   }
 
-  /** It may lack nothing but its publication. */
+  /** The part file may be complete and lack only its publication. */
   get holdsChanges(): boolean {
     return this.resumed;
   }
@@ -175,7 +175,7 @@ export class NewReplica implements PageSink {
     await this.#release(() => this.#part.remove());
   }
 
-  /** Keeps the part file: the next run goes on from it. */
+  /** Keeps the part file: the next run continues from it. */
   abort(): Promise<void> {
     return this.#release(() => this.#part.close());
   }
@@ -191,21 +191,21 @@ export class NewReplica implements PageSink {
   async #publish(): Promise<void> {
     refuseLeftover(this.path, 'does not exist');
     removeWalRecord(this.path);
-    // The file keeps its inode when it gets the name; a mark without its file says nothing.
+    // The file keeps its inode when it gets the name; a mark without its file has no effect.
     const unmark = this.#mark(this.#part.path);
     try {
       publishWithoutReplacing(this.#part.path, this.path);
     } catch (error) {
       unmark();
-      // The next run has that file to go on from, if any.
+      // Without the part file the next run would have nothing wrong to continue from.
       if (error instanceof SqlsyncError) await this.#release(() => this.#part.remove());
       throw error;
     }
-    // The name is public now: others may have opened it, so that it stays whatever happens.
+    // The name is public now: other programs may have opened the file, so it stays even after an error.
     const leftover = findLeftover(this.path);
     if (leftover !== undefined) {
       this.warnings.push(
-        `${leftover.path} appeared, with ${leftover.bytes} bytes, as ${this.path} was published; unless another program has just opened the replica, SQLite may replay something else into it`,
+        `${leftover.path} appeared, with ${leftover.bytes} bytes, as ${this.path} was published. Unless another program has just opened the replica, SQLite may replay foreign data into it`,
       );
     }
     this.#warnOfOwner();
@@ -218,7 +218,7 @@ export class NewReplica implements PageSink {
       const warning = unusableFile(this.path, statSync(this.path), { owner, path: originPath });
       if (warning !== undefined) this.warnings.push(warning);
     } catch {
-      // The replica is complete; it may have been moved already.
+      // The replica is complete; another program may already have moved it.
     }
   }
 
@@ -226,7 +226,7 @@ export class NewReplica implements PageSink {
     return markReplica(this.path, this.#options.mark, { marked, warnings: this.warnings });
   }
 
-  /** After the commit, so that a fault must not fail the sync. */
+  /** Runs after the commit, so a fault must not fail the sync. */
   #syncFolder(): void {
     try {
       syncFolder(this.path);
@@ -257,19 +257,20 @@ export class NewReplica implements PageSink {
       if (this.#isWal) await this.#enterWal();
       throw error;
     }
-    // Page 1 says WAL by now; opened as one, SQLite removes the files that a look at it has made beside it.
+    // Page 1 already says WAL. When a connection opens it so, SQLite removes the files that looking at it has made
+    // beside it.
     if (this.#isWal) await this.#enterWal();
     else removeWalRecord(this.path);
     this.#syncFolder();
   }
 
-  /** Throws where another program has the name, or has changed the replica since this sync took its lock. */
+  /** Throws if another program has taken the name, or has changed the replica since this sync took its lock. */
   #checkUnchanged(replaces: DatabaseFile): void {
     if (currentFileId(this.path) !== replaces.fileId) throw replicaReplaced(this.path);
     if (contentStamp(this.path) !== this.#stamp) throw new ReplicaMovedError(this.path);
   }
 
-  /** In rollback mode no other sync commits: each needs the lock that this one holds. */
+  /** In rollback mode no other sync commits: each needs the lock that this sync holds. */
   async #leaveWal(): Promise<void> {
     const { path } = this;
     try {
@@ -282,7 +283,7 @@ export class NewReplica implements PageSink {
     }
   }
 
-  /** The content is decided by now, either way; a mode that cannot be restored must not turn it into a failure. */
+  /** The content is decided by now, so a mode that cannot be restored must not turn the run into a failure. */
   async #enterWal(): Promise<void> {
     try {
       await this.#retry(() => switchJournalMode(this.path, 'wal'));
@@ -291,7 +292,7 @@ export class NewReplica implements PageSink {
       const isWal = inspectDatabase(this.path)?.header?.wal === true;
       if (isWal) removeWalRecord(this.path);
       else
-        this.warnings.push(`${this.path} is in rollback mode, until the next run puts it back into WAL mode`);
+        this.warnings.push(`${this.path} is in rollback mode until the next run puts it back into WAL mode`);
     }
   }
 
@@ -305,19 +306,19 @@ export class NewReplica implements PageSink {
   async #release(finishPart: () => Promise<void>): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    // A leftover is dealt with by the next run; the outcome is decided already.
+    // The outcome is decided already; the next run deals with a leftover.
     await finishPart().catch(() => {});
     try {
       this.#lock?.release();
     } catch {
-      // See above.
+      // The next run deals with a leftover.
     }
   }
 }
 
 /**
- * What the disk has to have for a new replica: its size less what its part file takes already. One that is replaced needs
- * room for its old content in a journal as well, and grows by the difference.
+ * The free space that the disk must have. A new replica needs its size less what its part file already takes. A
+ * replaced one also needs a journal for its old content, and grows by the difference.
  */
 function neededBytes(
   path: string,
@@ -330,13 +331,16 @@ function neededBytes(
   return Math.max(0, bytes - allocatedBytes(besideReplica(path, '-part'))) + forCopy;
 }
 
-/** True where somebody wrote to the file since it was looked at: perhaps a sync with a newer snapshot. */
+/** True if a program wrote to the file since we looked at it; it may be a sync with a newer snapshot. */
 function isWritten({ path, stats }: DatabaseFile): boolean {
   const now = statSync(path, { throwIfNoEntry: false });
   return now?.mtimeMs !== stats.mtimeMs || now.size !== stats.size;
 }
 
-/** Gives the file at `from` the name `to` unless that is taken. Without hard links a placeholder keeps the name. */
+/**
+ * Gives the file at `from` the name `to`, unless that is taken. On file systems without hard links a placeholder
+ * reserves the name.
+ */
 function publishWithoutReplacing(from: string, to: string): void {
   try {
     linkSync(from, to);
@@ -358,12 +362,12 @@ function publishWithoutReplacing(from: string, to: string): void {
   }
 }
 
-/** A file of 0 bytes would be an empty database to whoever looks for the replica. */
+/** A reader of the replica would take a file of 0 bytes for an empty database. */
 function removePlaceholder(path: string): void {
   try {
     if (fileBytes(path) === 0) rmSync(path, { force: true });
   } catch {
-    // What kept it from being renamed over is told.
+    // The error that prevented the rename is the one to report.
   }
 }
 

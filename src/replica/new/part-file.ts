@@ -18,29 +18,29 @@ import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts'
 import { lockBytePage, pageCount } from '../../pages/page-types.ts';
 import { replicaError } from '../replica-error.ts';
 
-/** Bytes that may wait to be written while more arrive. */
+/** Bytes that may wait for the disk while more arrive. */
 const MAX_WAITING_BYTES = 8 * 1024 * 1024;
 
 /**
- * A database under construction: a plain file that is written page by page, outside SQLite. Whoever uses it holds
- * the lock that goes with it. What an interrupted run left in it is the old version of the next run.
+ * A database under construction: a plain file written page by page, without SQLite. Its user holds the lock that goes
+ * with it. The part file of an interrupted run is the old version for the next run.
  */
 export class PartFile {
   readonly path: string;
-  /** The leftover to go on from, or undefined. */
+  /** The leftover to continue from, or undefined. */
   readonly old: PageSource | undefined;
   readonly #target: SinkTarget;
   #descriptor: number | undefined;
   #writer: BackgroundWriter | undefined;
   #closed = false;
 
-  /** Opens what an interrupted run left; makes nothing yet. */
+  /** Opens what an interrupted run left; creates nothing yet. */
   constructor(path: string, target: SinkTarget) {
     this.path = path;
     this.#target = target;
     const leftover = lstatSync(path, { throwIfNoEntry: false });
-    // A second link means that somebody else uses these bytes; a link elsewhere, that they are not ours to change;
-    // another owner, that he could go on changing them after they were checked.
+    // Refuses a leftover with a second link (another program uses these bytes), a symbolic link (the bytes are not ours
+    // to change), and another owner (who could change the bytes after we checked them).
     const usable =
       leftover?.isFile() === true && leftover.nlink === 1 && leftover.uid === ownUid(leftover.uid);
     if (usable) this.#descriptor = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW);
@@ -48,14 +48,14 @@ export class PartFile {
     this.old = pages === 0 ? undefined : this.#asSource(pageCount(pages));
   }
 
-  /** Makes the file where there was no usable leftover; must come before the first write. */
+  /** Creates the file unless there is a usable leftover. Must come before the first write. */
   begin(): void {
     if (this.#descriptor !== undefined) return;
     removeUnusable(this.path);
     this.#descriptor = openSync(this.path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   }
 
-  /** Takes a copy of a page; it is written in the background. */
+  /** Takes a copy of a page, and writes it in the background. */
   write(page: PageNumber, bytes: Uint8Array): void {
     this.#writer ??= new BackgroundWriter(this.#open());
     this.#writer.write((page - 1) * this.#target.pageSize, bytes);
@@ -81,7 +81,7 @@ export class PartFile {
     return bytes;
   }
 
-  /** An error is also one of the comparison, which knows no files. */
+  /** The caller compares pages and knows no files, so this error must name the file. */
   #readAt(offset: number, into: Uint8Array): number {
     try {
       return readSync(this.#open(), into, 0, into.length, offset);
@@ -108,11 +108,11 @@ export class PartFile {
   }
 
   /**
-   * Gives the file its final length, owner and permission bits and makes it durable. The bits are those of the origin less the
-   * umask, but its owner may read and write it, without whom no later run could.
+   * Gives the file its final length, owner and permission bits, and makes it durable. The bits are those of the origin
+   * less the umask, but its owner may always read and write it, as later runs must.
    *
-   * @param path - of the database that it is to become.
-   * @param isReplica - it is to be kept up to date by later runs.
+   * @param path - of the database that the file becomes.
+   * @param isReplica - true if later runs keep it up to date.
    */
   async finish(path: string, isReplica: boolean): Promise<void> {
     await this.written();
@@ -123,12 +123,12 @@ export class PartFile {
     fsyncSync(descriptor);
   }
 
-  /** Closes the file and leaves it for the next run to go on from. */
+  /** Closes the file and leaves it for the next run. */
   async close(): Promise<void> {
     if (this.#closed || this.#descriptor === undefined) return;
     this.#closed = true;
     try {
-      // A descriptor must not be closed, and its number given to another file, under a write that is under way.
+      // Waits for the writes: closing a descriptor under a write could send the write to another file.
       await this.written();
     } finally {
       const isEmpty = fstatSync(this.#descriptor).size === 0;
@@ -160,7 +160,7 @@ export class PartFile {
   }
 }
 
-/** Systems without users have `otherwise`. */
+/** The user's id, or `otherwise` on systems without users. */
 function ownUid(otherwise: number): number {
   return process.geteuid?.() ?? otherwise;
 }

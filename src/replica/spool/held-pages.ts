@@ -15,7 +15,7 @@ export class HeldPages {
     return this.#count;
   }
 
-  /** The highest number in it, 0 where it is empty. */
+  /** The highest number in the set; 0 if it is empty. */
   get last(): number {
     return this.#last;
   }
@@ -45,12 +45,12 @@ export class HeldPages {
     if (page === this.#last) this.#last = this.#lastBefore(page);
   }
 
-  /** Removes all after `last`. */
+  /** Removes all numbers after `last`. */
   cut(last: number): void {
     for (let page = this.#last; page > last; page = this.#last) this.remove(pageNumber(page));
   }
 
-  /** Ascending. Pages may be removed meanwhile. */
+  /** In ascending order. The caller may remove pages meanwhile. */
   *[Symbol.iterator](): IterableIterator<PageNumber> {
     for (let page = 1; page <= this.#last; page++) {
       if (this.#bits[Math.floor(page / 8)] === 0) page |= 7;

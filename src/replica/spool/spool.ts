@@ -19,31 +19,31 @@ import type { PageNumber, PageSize } from '../../pages/page-types.ts';
 import { pageNumber, pageSize } from '../../pages/page-types.ts';
 import { readFully } from '../../files/read-fully.ts';
 
-/** The first bytes of a spool; then its page size and the identity of its replica, a line each, and zeros. */
+/** The first bytes of a spool. Its page size and the identity of its replica follow, one line each, then zeros. */
 const FORMAT = 'sqlsync spool 1\n';
 const HEADER_BYTES = 4096;
 
-/** Pages whose hashes stand together before them. */
+/** The number of pages in a group; their hashes stand together before them. */
 const GROUP_PAGES = 512;
 const HASH_BYTES = 8;
 const HASHES_BYTES = GROUP_PAGES * HASH_BYTES;
 
-/** Neighbouring pages are written, and read back, at once up to this. */
+/** Neighbouring pages up to this size are written, and read back, together. */
 const RUN_BYTES = 1024 * 1024;
 
-/** These hashes find damage by accident; what was chosen to hide from them meets the root hash. */
+/** These hashes only have to find accidental damage; the root hash finds pages that were chosen to hide from them. */
 const NO_KEY = new Uint8Array(HASH_KEY_BYTES);
 
 /**
- * Pages that wait beside a replica until all of them are there and checked: a sparse file in which each page has its
- * place, with its hash. It outlives a run that fails, and a kill, and is the old version of the next run.
+ * Pages that wait beside a replica until all of them have arrived and are checked. It is a sparse file in which each
+ * page has its place, with its hash. It outlives a run that fails or is killed, and is the old version for the next
+ * run.
  *
  *     header │ 512 hashes │ 512 pages │ 512 hashes │ 512 pages │ …
  *
- * A page counts where its hash is there and right: whatever was torn, lost or damaged, hash or page, in whatever order
- * the disk took them, is a page that was not received. So nothing has to be synced, a page that comes again overwrites
- * itself, and the file never outgrows the new database by more than the hashes. Whoever uses it holds the lock beside
- * the replica.
+ * A page counts as received only if its hash is there and right. Any hash or page that was torn, lost or damaged is
+ * therefore a page that was not received. So nothing has to be synced, a page that comes again overwrites itself, and
+ * the file is never larger than the new database and the hashes. The user of a spool holds the lock beside the replica.
  */
 export class Spool {
   readonly pageSize: PageSize;
@@ -64,8 +64,8 @@ export class Spool {
   }
 
   /**
-   * The spool that an interrupted run left at `path` for the replica of this identity; what is no such spool is removed.
-   * Throws the system's errors.
+   * The spool that an interrupted run left at `path` for the replica of this identity. Removes a file that is no such
+   * spool. Throws the system's errors.
    */
   static async resume(path: string, identity: string): Promise<Spool | undefined> {
     if (!Spool.isThere(path)) return undefined;
@@ -81,7 +81,7 @@ export class Spool {
     return spool;
   }
 
-  /** An empty one, in the place of whatever is there. */
+  /** Creates an empty spool, and replaces any file at `path`. */
   static create(path: string, identity: string, size: PageSize): Spool {
     removeUnusable(path);
     const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
@@ -106,7 +106,7 @@ export class Spool {
     return this.#held;
   }
 
-  /** Takes a copy of a page; the system's errors come now or with a later page. */
+  /** Takes a copy of a page. System errors appear now or with a later page. */
   write(page: PageNumber, bytes: Uint8Array): void {
     const isNext = page === this.#runFirst + this.#runCount && (page - 1) % GROUP_PAGES !== 0;
     if (!isNext || this.#runCount * this.pageSize === this.#run.length) this.flush();
@@ -117,7 +117,7 @@ export class Spool {
     this.#held.add(page);
   }
 
-  /** Hands what waits to the system, which keeps it though this process is killed. */
+  /** Writes what waits to the system, which keeps it even if this process is killed. */
   flush(): void {
     if (this.#runCount === 0) return;
     const count = this.#runCount;
@@ -126,7 +126,7 @@ export class Spool {
     this.#writeAll(this.#runHashes.subarray(0, count * HASH_BYTES), this.#hashAt(this.#runFirst));
   }
 
-  /** Fills `into` with consecutive pages, all of which must be held. */
+  /** Fills `into` with consecutive pages; the spool must hold all of them. */
   readInto(first: PageNumber, into: Uint8Array): void {
     this.flush();
     const size = this.pageSize;
@@ -145,7 +145,7 @@ export class Spool {
     return bytes;
   }
 
-  /** A page that is held, compared once more with its hash. Throws where the disk has lost it meanwhile. */
+  /** A page that the spool holds, compared once more with its hash. Throws if the disk has lost it meanwhile. */
   readChecked(page: PageNumber): Uint8Array {
     const bytes = this.read(page);
     const hashes = new Uint8Array(2 * HASH_BYTES);
@@ -156,7 +156,7 @@ export class Spool {
     return bytes;
   }
 
-  /** Forgets the pages after `last`, and gives their room back. */
+  /** Forgets the pages after `last`, and frees their room. */
   cut(last: number): void {
     this.flush();
     if (this.#held.last <= last) return;
@@ -164,13 +164,13 @@ export class Spool {
     ftruncateSync(this.#descriptor, last === 0 ? HEADER_BYTES : this.#pageAt(last) + this.pageSize);
   }
 
-  /** Closes the file and leaves it for the next run; an empty one, and one that filled the disk, is removed. */
+  /** Closes the file and leaves it for the next run. Removes a spool that is empty or that filled the disk. */
   close(): void {
     if (this.#closed) return;
     try {
       this.flush();
     } catch {
-      // The pages that it loses will be asked for again.
+      // The next run requests the lost pages again.
     }
     if (this.#failed || this.#held.isEmpty) return this.remove();
     this.#closed = true;
@@ -185,7 +185,7 @@ export class Spool {
     rmSync(this.#path, { force: true });
   }
 
-  /** Reads every page that has a hash, and holds those of which it is right. */
+  /** Reads every page that has a hash, and holds the pages whose hash is right. */
   async #load(): Promise<void> {
     const size = this.pageSize;
     const hashes = new Uint8Array(HASHES_BYTES);
@@ -240,14 +240,15 @@ export class Spool {
     return new SqlsyncError(
       'REPLICA_UNWRITABLE',
       `${this.#path} has lost page ${page} since it was written or checked`,
-      { hint: 'Nothing was changed. Check the disk, and run it again: that page is fetched anew.' },
+      { hint: 'Nothing was changed. Check the disk, then run sqlsync again: it fetches that page again.' },
     );
   }
 }
 
 /**
- * The file at `path` where nobody else can have written it: a second link means that somebody else uses these bytes, a
- * link elsewhere that they are not ours, another owner or wider permissions that they may change after they were checked.
+ * Opens the file at `path` only if no one else can have written it. A second link means that another program uses these
+ * bytes; a symbolic link, that they are not ours; another owner or wider permissions, that others could change them
+ * after we checked them.
  */
 function openOwn(path: string): number | undefined {
   const isOwn = (stats: Stats): boolean =>
@@ -262,7 +263,7 @@ function openOwn(path: string): number | undefined {
   return undefined;
 }
 
-/** The page size that the header names; undefined where it is no header, or that of another replica's spool. */
+/** The page size in the header; undefined if it is not a header, or belongs to another replica's spool. */
 function readHeader(descriptor: number, identity: string): PageSize | undefined {
   const header = Buffer.alloc(HEADER_BYTES);
   readFully(descriptor, header, 0);

@@ -4,15 +4,15 @@ import type { PageSource } from '../../pages/page-source.ts';
 import type { Spool } from './spool.ts';
 
 /**
- * The old version of a run that goes on from a spool: its pages over those of the replica. Pages beyond the replica's
- * end that the spool lacks are zeros.
+ * The old version for a run that continues from a spool: the spool's pages over those of the replica. Pages that lie
+ * beyond the replica's end and that the spool lacks are zeros.
  */
 export class SpooledState implements PageSource {
   readonly pageSize: PageSize;
   readonly #replica: PageSource;
   readonly #spool: Spool;
 
-  /** The spool must have been cut to the new size of the database. */
+  /** The caller has cut the spool to the new size of the database. */
   constructor(replica: PageSource, spool: Spool) {
     this.pageSize = spool.pageSize;
     this.#replica = replica;
@@ -51,7 +51,7 @@ export class SpooledState implements PageSource {
 
   close(): void {}
 
-  /** Pages from `first` on, at most `most`, that are all in one place. */
+  /** How many pages from `first` on, at most `most`, come from one place. */
   #runLength(first: PageNumber, most: number): number {
     const { held } = this.#spool;
     const isHeld = held.has(first);

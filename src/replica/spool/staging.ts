@@ -7,24 +7,24 @@ import { besideReplica } from '../../beside/mark.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { Spool } from './spool.ts';
 
-/** When pages wait in the spool also where the replica, in WAL mode, could take them at once. */
+/** When pages wait in the spool, even though a replica in WAL mode could take them at once. */
 export type StagingRule = 'never' | 'large' | 'always';
 
-/** With 'large': from so many bytes of pages that differ on. */
+/** 'large' means: from this many bytes of differing pages on. */
 const STAGING_MIN_BYTES = Number(process.env['SQLSYNC_STAGING_MIN_BYTES'] ?? 8 * 1024 * 1024);
 
 /**
- * The spool beside a replica and its lock, for as long as one run works on that replica: over several snapshots, and
- * with what an interrupted run left.
+ * The spool beside a replica and its lock, while one run works on that replica: over several snapshots, and with what
+ * an interrupted run left.
  */
 export class Staging {
   readonly rule: StagingRule;
-  /** How often the run began again because the replica may have been changed while the snapshot was on its way. */
+  /** How often the run began again because the replica may have changed while the snapshot was on its way. */
   overtaken = 0;
-  /** Another program goes on writing the replica: only under its write lock does a comparison stay true. */
+  /** Another program keeps writing the replica, so a comparison only stays true under its write lock. */
   isContended = false;
   #path: string | undefined;
-  /** There is no room for the spool beside what its pages need at the commit. */
+  /** The disk lacks room for the spool beside what its pages need at the commit. */
   #leavesNoRoom = false;
   #lock: ExclusiveLock | undefined;
   #spool: Spool | undefined;
@@ -33,23 +33,23 @@ export class Staging {
     this.rule = rule;
   }
 
-  /** Undefined where no page waits and none has waited. */
+  /** Undefined until a page waits. */
   get spool(): Spool | undefined {
     return this.#spool;
   }
 
-  /** Whether pages are to wait where so many are known to differ. */
+  /** True if pages should wait in the spool when this many are known to differ. */
   pays(knownPages: number, pageSize: number): boolean {
     if (this.#spool !== undefined || this.rule === 'always') return true;
     const bytes = knownPages * pageSize;
     if (this.rule === 'never' || this.#leavesNoRoom || bytes < STAGING_MIN_BYTES) return false;
-    // Once in the spool and once in the WAL.
+    // Each page takes room once in the spool and once in the WAL.
     return 2 * bytes <= this.#freeBytes();
   }
 
   /**
-   * The commit found the disk full: removes the spool, which would make every later run fail there too. True where this
-   * run may do without it.
+   * Removes the spool after the commit found the disk full: otherwise every later run would fail there too. Returns
+   * true if this run may continue without a spool.
    */
   giveWay(): boolean {
     this.remove();
@@ -58,7 +58,7 @@ export class Staging {
     return true;
   }
 
-  /** Takes up what an interrupted run left beside the replica at `path`, unless another one works with it just now. */
+  /** Takes up what an interrupted run left beside the replica at `path`, unless another run uses it. */
   async resume(path: string): Promise<void> {
     if (this.#path !== undefined && this.#path !== path) this.remove();
     this.#path = path;
@@ -73,8 +73,8 @@ export class Staging {
   }
 
   /**
-   * The spool to write to, after a wait for whoever uses it. What another run left in it meanwhile is kept.
-   * Throws BUSY, and the system's errors.
+   * The spool to write to, after waiting for another run that uses it. Keeps what that run left in it. Throws BUSY, and
+   * the system's errors.
    */
   async open(
     pageSize: PageSize,
@@ -95,7 +95,7 @@ export class Staging {
     return this.#spool;
   }
 
-  /** The pages are in the replica, or of no use any more. Never throws: what stays is removed by the next run. */
+  /** Removes the spool: its pages are in the replica, or are useless. Never throws: the next run removes what stays. */
   remove(): void {
     this.#removeSpool();
     this.#release();
@@ -106,13 +106,13 @@ export class Staging {
     try {
       this.#spool?.close();
     } catch {
-      // It is not needed: what it lacks will be asked for again.
+      // The run does not need it: the next run requests what it lacks.
     }
     this.#spool = undefined;
     this.#release();
   }
 
-  /** Infinity where the system does not tell. */
+  /** Infinity if the system does not report it. */
   #freeBytes(): number {
     try {
       const { bavail, bsize } = statfsSync(dirname(this.#path ?? '.'));
@@ -126,7 +126,7 @@ export class Staging {
     try {
       this.#spool?.remove();
     } catch {
-      // See above.
+      // The next run removes what stays.
     }
     this.#spool = undefined;
   }
@@ -137,7 +137,7 @@ export class Staging {
     try {
       lock?.release();
     } catch {
-      // It dies with this process.
+      // The lock dies with this process.
     }
   }
 }

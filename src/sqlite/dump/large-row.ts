@@ -2,12 +2,15 @@ import { systemErrorCode } from '../../errors.ts';
 import { identifier, literal, textLiteral } from './literals.ts';
 import type { Place, RowScan } from './row-scan.ts';
 
-/** A table of the connection that reads the dump, where values are put together. It has no affinity that could change them. */
+/**
+ * A table of the connection that reads the dump, where values are put together. It has no affinity that could change
+ * them.
+ */
 const PIECES = 'temp.sqlsync_pieces';
 
 /**
- * The statements that insert the row at `place`, whose values are too large for one statement: SQLite accepts a billion bytes of
- * SQL, and a string here has half a billion characters.
+ * The statements that insert the row at `place`, whose values are too large for one statement: SQLite accepts a billion
+ * bytes of SQL, and a string here has half a billion characters.
  */
 export function* largeRow(scan: RowScan, place: Place): Generator<string> {
   const { table } = scan;
@@ -41,7 +44,9 @@ export function* largeRow(scan: RowScan, place: Place): Generator<string> {
   yield `DROP TABLE ${PIECES};`;
 }
 
-/** SQLite appends to text only, byte by byte, whatever the bytes are; to UTF-16 an even number of them, so one too many. */
+/**
+ * SQLite appends to text only, byte by byte, whatever the bytes are; to UTF-16 an even number of them, so one too many.
+ */
 function* pieces(
   scan: RowScan,
   read: (columns: string) => unknown[],

@@ -44,7 +44,10 @@ function real(value: number): string {
   return /[.e]/.test(text) ? text : `${text}.0`;
 }
 
-/** What a text is not written with: SQL ends at a NUL, and readers of lines change a carriage return or take a line for a command. */
+/**
+ * What a text is not written with: SQL ends at a NUL, and readers of lines change a carriage return or take a line for
+ * a command.
+ */
 const ESCAPED = [
   ['\0', '0'],
   ['\r', 'r'],
@@ -62,7 +65,9 @@ export function quoteText(text: string): string {
   return quoted;
 }
 
-/** What the text does not have; as it begins with the only backslash that it has, it cannot arise between two of them. */
+/**
+ * What the text does not have; as it begins with the only backslash that it has, it cannot arise between two of them.
+ */
 function standIn(text: string, name: string): string {
   for (let i = 0; ; i++) {
     const stand = `\\${name}${i === 0 ? '' : `${i};`}`;

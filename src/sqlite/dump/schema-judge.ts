@@ -14,8 +14,8 @@ export interface SchemaEntry {
 }
 
 /**
- * Has SQLite itself judge the statements of a dump, one by one, in a database in memory: it loads the statement as part of a schema.
- * That executes nothing, and needs no function, collation or module of an application.
+ * Has SQLite itself judge the statements of a dump, one by one, in a database in memory: it loads the statement as part
+ * of a schema. That executes nothing, and needs no function, collation or module of an application.
  */
 export class SchemaJudge {
   readonly #scratch: RawDatabase = openRaw(':memory:');
@@ -27,7 +27,8 @@ export class SchemaJudge {
   }
 
   /**
-   * Why the entry is not one statement that creates just what the entry says, by type, name and table; undefined if it is.
+   * Why the entry is not one statement that creates just what the entry says, by type, name and table; undefined if it
+   * is.
    * `owner` is the table or view that an index or a trigger needs.
    */
   refusal(entry: SchemaEntry, owner?: SchemaEntry): string | undefined {

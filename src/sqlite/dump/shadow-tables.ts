@@ -50,8 +50,9 @@ export function withShadowTables(
 }
 
 /**
- * The virtual table whose shadow table has this name: SQLite takes the name up to the last underscore. Which tables belong to a
- * module that this SQLite does not have, nobody knows; they have names that begin with its own (`NAME_chunks00`).
+ * The virtual table whose shadow table has this name: SQLite takes the name up to the last underscore. Which tables
+ * belong to a module that this SQLite does not have, nobody knows; they have names that begin with its own
+ * (`NAME_chunks00`).
  */
 function ownerOf(name: string, virtual: ReadonlyMap<string, boolean>, isShadow: boolean): string | undefined {
   if (virtual.has(name)) return undefined;

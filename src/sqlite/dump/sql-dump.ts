@@ -24,12 +24,13 @@ export interface DumpReport {
 
 /**
  * The statements that make a database anew, one a line, as the shell's `.dump` has them: of a database that nobody
- * changes (`path` is absolute), or of it `tables` with their indexes and triggers, and with what belongs to a virtual table.
- * Unlike the shell's it also gives back text that is not valid in its encoding or has a NUL, rowids that are not 1, 2, 3 …, the
- * encoding, and the numbers of the header.
+ * changes (`path` is absolute), or of it `tables` with their indexes and triggers, and with what belongs to a virtual
+ * table. Unlike the shell's it also gives back text that is not valid in its encoding or has a NUL, rowids that are not
+ * 1, 2, 3 …, the encoding, and the numbers of the header.
  *
- * The database may be anybody's. No line of the dump is anything but a statement or a comment, or a continuation of a name or
- * text in quotes. What cannot be read, or is no statement of the schema, is left out; the report and a comment in the dump say so.
+ * The database may be anybody's. No line of the dump is anything but a statement or a comment, or a continuation of a
+ * name or text in quotes. What cannot be read, or is no statement of the schema, is left out; the report and a comment
+ * in the dump say so.
  *
  * Throws SqlsyncError USAGE for an unknown table, ORIGIN_UNREADABLE where SQLite cannot read the file at all.
  */
@@ -167,7 +168,10 @@ class SqlDump {
     yield* this.#rows('sqlite_stat1', encoding);
   }
 
-  /** The last ids of tables with AUTOINCREMENT, which SQLite counts in a table of its own that comes with the first of them. */
+  /**
+   * The last ids of tables with AUTOINCREMENT, which SQLite counts in a table of its own that comes with the first of
+   * them.
+   */
   *#sequences(tables: readonly DumpedEntry[]): Generator<string> {
     const counted = new Set(
       tables.filter(({ statement }) => statement.hasAutoincrement).map(({ name }) => foldName(name)),
@@ -207,8 +211,9 @@ function* numbers(database: RawDatabase): Generator<string> {
 }
 
 /**
- * Only the entries of the schema are made: their modules may be missing where the dump is read, and their content is in tables
- * of their own. One that is there already stays as it is, since a second entry would make the whole database unreadable.
+ * Only the entries of the schema are made: their modules may be missing where the dump is read, and their content is in
+ * tables of their own. One that is there already stays as it is, since a second entry would make the whole database
+ * unreadable.
  */
 function* virtualTables(entries: readonly DumpedEntry[]): Generator<string> {
   if (entries.length === 0) return;

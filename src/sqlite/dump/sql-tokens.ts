@@ -1,4 +1,7 @@
-/** What SQLite's tokenizer makes of a run of characters. `illegal` is what it refuses, and parameters, which no schema has. */
+/**
+ * What SQLite's tokenizer makes of a run of characters. `illegal` is what it refuses, and parameters, which no schema
+ * has.
+ */
 export type SqlTokenKind =
   'space' | 'line-comment' | 'block-comment' | 'quoted' | 'word' | 'semicolon' | 'other' | 'illegal';
 
@@ -24,8 +27,8 @@ const PATTERNS: readonly (readonly [SqlTokenKind, RegExp])[] = [
 ];
 
 /**
- * The tokens of `sql`, which has one character a byte (latin1), as SQLite's own tokenizer (`sqlite3GetToken`) separates them.
- * Every character with a meaning is ASCII, so bytes that are no valid UTF-8 move no border.
+ * The tokens of `sql`, which has one character a byte (latin1), as SQLite's own tokenizer (`sqlite3GetToken`) separates
+ * them. Every character with a meaning is ASCII, so bytes that are no valid UTF-8 move no border.
  */
 export function* sqlTokens(sql: string): Generator<SqlToken> {
   for (let start = 0; start < sql.length;) {

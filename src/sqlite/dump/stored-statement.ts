@@ -26,11 +26,11 @@ export interface Undumpable {
 }
 
 /**
- * Reads the SQL of a schema entry, of `bytes` in UTF-8, which may be anybody's. SQLite takes the first statement and ignores what
- * follows it: more statements, dot commands, a comment that is not closed. So does this.
+ * Reads the SQL of a schema entry, of `bytes` in UTF-8, which may be anybody's. SQLite takes the first statement and
+ * ignores what follows it: more statements, dot commands, a comment that is not closed. So does this.
  *
- * The dump is read by SQLite, but also by the `sqlite3` shell and by programs that open it as text, which look at lines first. So
- * a statement is laid out anew, without its comments, where its lines mean something to one of them.
+ * The dump is read by SQLite, but also by the `sqlite3` shell and by programs that open it as text, which look at lines
+ * first. So a statement is laid out anew, without its comments, where its lines mean something to one of them.
  */
 export function readStoredStatement(bytes: Buffer): StoredStatement | Undumpable {
   const end = bytes.indexOf(0);
@@ -111,7 +111,10 @@ function moduleOf(statement: readonly SqlToken[]): string | undefined {
   return decode(name.kind === 'quoted' ? name.text.slice(1, -1) : name.text);
 }
 
-/** The arguments of a virtual table are any tokens. A parameter with a parenthesis hides what is in it from some builds of SQLite. */
+/**
+ * The arguments of a virtual table are any tokens. A parameter with a parenthesis hides what is in it from some builds
+ * of SQLite.
+ */
 function isRefused({ kind, text }: SqlToken, next: SqlToken | undefined, of: SchemaKind): boolean {
   if (kind !== 'illegal') return false;
   return of !== 'virtual-table' || !/^[$@:#?]/.test(text) || next?.text === '(';
@@ -122,10 +125,11 @@ function isWord(token: SqlToken | undefined, word: string): boolean {
 }
 
 /**
- * Whether lines of the statement could be taken for something else. The shell ends a statement at a line that has only `/` or
- * `go`, and does not know a vertical tab for white space; programs that read text make a line break of a carriage return, which
- * ends a comment, and is another character in a quoted text. Lines with a dot or `#` first are commands in the shell, though not
- * within a statement.
+ * Whether lines of the statement could be taken for something else. The shell ends a statement at a line that has only
+ * `/` or
+ * `go`, and does not know a vertical tab for white space; programs that read text make a line break of a carriage
+ * return, which ends a comment, and is another character in a quoted text. Lines with a dot or `#` first are commands
+ * in the shell, though not within a statement.
  */
 function hasTellingLines(statement: readonly SqlToken[]): boolean {
   let outside = '';

@@ -9,8 +9,8 @@ import type { Place, RowScan } from './row-scan.ts';
 const ROW_MAX_PIECES = 4;
 
 /**
- * The INSERT statements of all rows that can be read. At damage the scan of a table with rowids goes on from its other end, so
- * that only what is between two damaged places is lost.
+ * The INSERT statements of all rows that can be read. At damage the scan of a table with rowids goes on from its other
+ * end, so that only what is between two damaged places is lost.
  */
 export function* insertsOf(scan: RowScan): Generator<string> {
   const forward = new Scan(scan, 'forward');
@@ -35,8 +35,8 @@ class Scan {
   /** The rowid at which a scan backward ends. */
   readonly #floor: bigint | undefined;
   /**
-   * Whether text is read as its bytes, which takes more than twice the time. The driver gives replacement characters for what is
-   * not valid, and SQLite makes other text of invalid UTF-16.
+   * Whether text is read as its bytes, which takes more than twice the time. The driver gives replacement characters
+   * for what is not valid, and SQLite makes other text of invalid UTF-16.
    */
   #isExact: boolean;
 
@@ -64,7 +64,7 @@ class Scan {
     }
   }
 
-  /** The rows from the place on. Returns false where they have to be read in another way from there. */
+  /** The rows from the place on. Returns false if they have to be read in another way from there. */
   *#insertsAtOnce(): Generator<string, boolean> {
     const isExact = this.#isExact;
     const { table, encoding } = this.#scan;
@@ -94,7 +94,10 @@ class Scan {
     yield* largeRow(this.#scan, place);
   }
 
-  /** In the order of the rowids, which an index would not give; qualified, since a name in quotes that is no column is text. */
+  /**
+   * In the order of the rowids, which an index would not give; qualified, since a name in quotes that is no column is
+   * text.
+   */
   #select(isExact: boolean): Iterable<unknown[]> {
     const { table } = this.#scan;
     const columns = table.columns.flatMap((column) =>

@@ -19,8 +19,8 @@ export interface CheckStart {
 const PROGRAM = fileURLToPath(new URL(`integrity-process${extname(import.meta.filename)}`, import.meta.url));
 
 /**
- * What is wrong with a database, at most 100 sentences. Never rejects. `path` is absolute; `timeoutMs` is how long to wait
- * for locks.
+ * What is wrong with a database, at most 100 sentences. Never rejects. `path` is absolute; `timeoutMs` is how long to
+ * wait for locks.
  *
  *     this process ── path ──► child ──► its thread: one statement, which may take minutes
  *                  ◄─ result ─

@@ -19,8 +19,9 @@ interface TableEntry {
 }
 
 /**
- * Checks a database. One table that needs a collation, a function or a tokenizer of its application ends `integrity_check` as a
- * whole, so that the tables are then checked one by one. Throws what is neither damage nor such a lack, such as SQLITE_BUSY.
+ * Checks a database. One table that needs a collation, a function or a tokenizer of its application ends
+ * `integrity_check` as a whole, so that the tables are then checked one by one. Throws what is neither damage nor such
+ * a lack, such as SQLITE_BUSY.
  */
 export function findIntegrityFaults(database: RawDatabase): IntegrityFindings {
   try {

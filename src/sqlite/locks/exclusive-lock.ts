@@ -14,12 +14,14 @@ export interface ExclusiveLock {
   release(): void;
 }
 
-/** Each is another process that came or went between two looks at the name; a program that fills the file never ends. */
+/**
+ * Each is another process that came or went between two looks at the name; a program that fills the file never ends.
+ */
 const MAX_ATTEMPTS = 1000;
 
 /**
- * Takes the lock at `path` (absolute), or returns undefined where another process has it. A file with content in its
- * place is replaced. Throws LockFileError where the file cannot be locked for writing: SQLite opens such a file
+ * Takes the lock at `path` (absolute), or returns undefined if another process has it. A file with content in its
+ * place is replaced. Throws LockFileError if the file cannot be locked for writing: SQLite opens such a file
  * read-only without a word, and its lock then keeps nobody out. Throws USAGE for a path that would open another file.
  */
 export function tryExclusiveLock(path: string): ExclusiveLock | undefined {
@@ -46,8 +48,8 @@ export function waitExclusiveLock(path: string, what: string, options: RetryOpti
 }
 
 /**
- * `moved` where the file lost its name before it was locked; `foreign` where it is not one of ours, or one of ours whose
- * permissions keep this user from writing it.
+ * `moved` where the file lost its name before it was locked; `foreign` where it is not one of ours, or one of ours
+ * whose permissions keep this user from writing it.
  */
 function tryOnce(path: string): ExclusiveLock | undefined | 'moved' | 'foreign' {
   // A file with content is not even opened: it may be somebody's database, under a second name.
@@ -93,7 +95,7 @@ function lockForWriting(database: RawDatabase): void {
 }
 
 /**
- * Removes what is in the place of the lock file; false where another process has it locked, or is about to replace it.
+ * Removes what is in the place of the lock file; false if another process has it locked, or is about to replace it.
  * A lock of its own guards the removal. That one is never replaced, so a foreign file in its place is an error.
  */
 function replaceForeign(path: string): boolean {
@@ -113,7 +115,7 @@ function replaceForeign(path: string): boolean {
   }
 }
 
-/** True where nothing is in the place of the lock file, or a file that this process may try to lock. */
+/** True if nothing is in the place of the lock file, or a file that this process may try to lock. */
 function isLockable(path: string): boolean {
   const state = lockFileState(path);
   if (state !== 'empty') return state === 'absent';

@@ -8,7 +8,7 @@ import { isOwn, userName } from '../../files/file-owner.ts';
 /** A lock file that cannot be locked. The message names the file and why; `hint` says what to do. */
 export class LockFileError extends Error {
   readonly hint: string;
-  /** True where somebody else's file is in the place of the lock file. */
+  /** True if somebody else's file is in the place of the lock file. */
   readonly isLeftover: boolean;
 
   constructor(
@@ -45,7 +45,7 @@ function kindOf(stats: Stats): string {
   return stats.isSocket() ? 'a socket' : 'a device';
 }
 
-/** True where the lock file at `path` is there and belongs to this user, so that this process may remove it. */
+/** True if the lock file at `path` is there and belongs to this user, so that this process may remove it. */
 export function isOwnLockFile(path: string): boolean {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats !== undefined && isOwn(stats.uid);
@@ -54,7 +54,7 @@ export function isOwnLockFile(path: string): boolean {
 /**
  * Removes a file that is in the place of a lock file, and what SQLite may have put beside it. Only the holder of the
  * lock that guards this step may call it: of two processes that remove, the second would remove the new lock file of
- * the first. Returns false where another program holds a lock on the file. Throws LockFileError.
+ * the first. Returns false if another program holds a lock on the file. Throws LockFileError.
  */
 export function removeForeignLockFile(path: string): boolean {
   if (isLockedByAnother(path)) return false;
@@ -110,7 +110,7 @@ export function cannotLock(path: string, cause: unknown): LockFileError {
 }
 
 /**
- * True where a descriptor of this process is of the file that has the name `path` now; the name alone does not tell
+ * True if a descriptor of this process is of the file that has the name `path` now; the name alone does not tell
  * which file SQLite has opened. 'unknown' where the system does not list descriptors.
  */
 export function isOpenByName(path: string): boolean | 'unknown' {

@@ -9,7 +9,7 @@ const LAST_LOCK_BYTE = FIRST_LOCK_BYTE + 511;
 
 /**
  * Processes that read the database at `path` in WAL mode through another name: each connection holds a SHARED lock of
- * the file all the time, and one of the wal-index, which lies beside the name by which it opened the file. Empty where
+ * the file all the time, and one of the wal-index, which lies beside the name by which it opened the file. Empty if
  * the system tells nothing. Only for a database in WAL mode; a process that is just opening it has the first of the two
  * locks only, so look twice.
  */
@@ -23,7 +23,7 @@ export function readersByAnotherName(path: string): Set<number> {
   return new Set(elsewhere);
 }
 
-/** True where a process has the wal-index beside `path` open. */
+/** True if a process has the wal-index beside `path` open. */
 export function isIndexInUse(path: string): boolean {
   const [ofIndex = []] = locksOn(`${path}-shm`);
   return ofIndex.length > 0;

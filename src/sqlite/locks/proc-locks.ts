@@ -20,9 +20,9 @@ const MAX_PASSES = 100;
 /**
  * The POSIX locks of all processes on the files that `concerns` is true for; none where the system tells nothing.
  *
- * One read is of one instant, but holds some 60 locks. The next one goes on at a count of locks: where another process has
- * given up locks meanwhile, those behind them move up, and some are not listed at all. What is listed was held. So a long
- * list is read again, in reads of other lengths, until that brings nothing new.
+ * One read is of one instant, but holds some 60 locks. The next one goes on at a count of locks: where another process
+ * has given up locks meanwhile, those behind them move up, and some are not listed at all. What is listed was held. So
+ * a long list is read again, in reads of other lengths, until that brings nothing new.
  */
 export function posixLocks(concerns: (file: string) => boolean): PosixLock[] {
   const found = new Map<string, PosixLock>();
@@ -41,7 +41,9 @@ export function posixLocks(concerns: (file: string) => boolean): PosixLock[] {
   return [...found.values()];
 }
 
-/** The whole list. That a second read brings nothing does not tell that the first had all: so many may be gone since. */
+/**
+ * The whole list. That a second read brings nothing does not tell that the first had all: so many may be gone since.
+ */
 function readLocks(pass: number): { readonly text: string; readonly isOfOneInstant: boolean } {
   let descriptor: number;
   try {

@@ -114,9 +114,9 @@ export class ReplicaWriter {
   }
 
   /**
-   * While locks are kept, the end of a transaction gives none away: the next one begins with what this one had. Does nothing
-   * in WAL mode, into which a -wal left beside a rollback-mode file puts SQLite: there readers keep a lock between
-   * transactions, so an exclusive one would wait for our own reader.
+   * While locks are kept, the end of a transaction gives none away: the next one begins with what this one had. Does
+   * nothing in WAL mode, into which a -wal left beside a rollback-mode file puts SQLite: there readers keep a lock
+   * between transactions, so an exclusive one would wait for our own reader.
    */
   keepLocks(areKept: boolean): void {
     if (this.#database.pragma('replica.journal_mode', { simple: true }) === 'wal') return;

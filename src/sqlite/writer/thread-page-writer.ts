@@ -67,7 +67,10 @@ export class ThreadPageWriter implements PageWriter {
   #isCommitting = false;
   #wake: (() => void) | undefined;
 
-  /** @param path Absolute. @param pageSize Bytes. Rejects with what opening the connection threw, and with WriterThreadLost. */
+  /**
+   * @param path Absolute. @param pageSize Bytes. Rejects with what opening the connection threw, and with
+   * WriterThreadLost.
+   */
   static async open(path: string, pageSize: number, options: WriterOptions): Promise<ThreadPageWriter> {
     let writer: ThreadPageWriter;
     try {
@@ -211,7 +214,7 @@ export class ThreadPageWriter implements PageWriter {
   }
 }
 
-/** The same; undefined where no thread can be had, as for want of memory or descriptors: then this thread can write. */
+/** The same; undefined if no thread can be had, as for want of memory or descriptors: then this thread can write. */
 export async function openThreadWriter(
   path: string,
   pageSize: number,

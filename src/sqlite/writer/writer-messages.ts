@@ -9,7 +9,10 @@ export interface ThreadStart {
   readonly pageSize: number;
   readonly options: WriterOptions;
   readonly port: MessagePort;
-  /** Two numbers. The first becomes 1 when the answer to a `read` is in the port, which the other thread waits for; the second is the thread's own. */
+  /**
+   * Two numbers. The first becomes 1 when the answer to a `read` is in the port, which the other thread waits for; the
+   * second is the thread's own.
+   */
   readonly answered: SharedArrayBuffer;
   /** Where pages are handed over, in slots of `slotBytes`. */
   readonly slots: SharedArrayBuffer;

@@ -7,7 +7,9 @@ import { ownThreadNumber } from '../thread-life.ts';
 import { failureOf } from './writer-messages.ts';
 import type { Failure, FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
-/** Written bytes after which the disk is asked to take them, so that the commit's sync does not have to wait for all. */
+/**
+ * Written bytes after which the disk is asked to take them, so that the commit's sync does not have to wait for all.
+ */
 const SYNC_BYTES = 32 * 1024 * 1024;
 
 /** The thread of a {@link ThreadPageWriter}: opens the writer and does what comes, one after another. */

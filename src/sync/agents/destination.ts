@@ -16,7 +16,7 @@ export interface Destination {
   /** The key of hashes that are known already; undefined for a new one. */
   readonly key?: Uint8Array | undefined;
   readonly warnings: readonly string[];
-  /** The copy that there is, and its pages; undefined where there is none, or its loss is what was asked for. */
+  /** The copy that there is, and its pages; undefined if there is none, or its loss is what was asked for. */
   copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
   /** Commits what was copied and checked, or ends without where nothing changed. */

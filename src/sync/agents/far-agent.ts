@@ -48,8 +48,9 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
 }
 
 /**
- * The far side of an agent that was started wrongly, such as by a forced command whose folder is gone: answers the first
- * question with the reason. Without an answer the near side would take it for a connection that broke, and try again.
+ * The far side of an agent that was started wrongly, such as by a forced command whose folder is gone: answers the
+ * first question with the reason. Without an answer the near side would take it for a connection that broke, and try
+ * again.
  */
 export async function refuseToServe(
   transport: Transport,

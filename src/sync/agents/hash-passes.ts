@@ -42,7 +42,7 @@ export class HashPasses {
     this.#tree = tree;
   }
 
-  /** True where every question is answered. */
+  /** True if every question is answered. */
   get isEmpty(): boolean {
     return this.#jobs.length === 0;
   }

@@ -185,7 +185,7 @@ class OriginSession {
     });
   }
 
-  /** True where the snapshot came to its limit. */
+  /** True if the snapshot came to its limit. */
   get isOver(): boolean {
     return this.#isOver;
   }
@@ -314,7 +314,7 @@ class OriginSession {
     this.#connection.send(message('owners', { id: question.id, names, counts }));
   }
 
-  /** None where the b-trees cannot be followed: a damaged database can still be compared. */
+  /** None if the b-trees cannot be followed: a damaged database can still be compared. */
   #ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     try {
       return this.#snapshot.ownersOf(pages);

@@ -56,7 +56,7 @@ export async function openSnapshot(
 }
 
 /**
- * Refuses one file on both sides (SAME_FILE) and swapped arguments (SWAPPED). True where the origin is a copy of this
+ * Refuses one file on both sides (SAME_FILE) and swapped arguments (SWAPPED). True if the origin is a copy of this
  * very replica and the user means to restore the one from the other.
  */
 function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean {
@@ -76,7 +76,7 @@ function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean
 }
 
 /**
- * True where the replica is on the host that the mark names, or may have named when the host had another name, as each
+ * True if the replica is on the host that the mark names, or may have named when the host had another name, as each
  * run of a container has. Where another machine has the name of this one, the name tells nothing.
  */
 function isOriginsHost(mark: Mark, { replicaHost, replicaFileId }: MessageOf<'open'>): boolean {

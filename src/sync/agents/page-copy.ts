@@ -62,8 +62,8 @@ const SLICE_PAGES = 2048;
 const MAX_DIFFERING_WAITING = 32768;
 
 /**
- * Questions about children that may be under way. Each is asked at once: to wait until there is more to ask would cost a
- * round trip.
+ * Questions about children that may be under way. Each is asked at once: to wait until there is more to ask would cost
+ * a round trip.
  */
 const MAX_QUESTIONS = 64;
 

@@ -26,14 +26,14 @@ const FIRST_PAGE = pageNumber(1);
 /** A page that was asked for, with its old version where a delta is expected. */
 interface Expected extends WantedPage {
   readonly old: Uint8Array | undefined;
-  /** How the result's hash must begin; undefined where the page did not exist here, so that only the root tells. */
+  /** How the result's hash must begin; undefined if the page did not exist here, so that only the root tells. */
   readonly hashPrefix: number | undefined;
 }
 
 /** Pages that were asked for at once. */
 interface Request {
   readonly pages: readonly Expected[];
-  /** The old versions of all of them, one after another; undefined where all come whole. */
+  /** The old versions of all of them, one after another; undefined if all come whole. */
   readonly versions: Uint8Array | undefined;
 }
 
@@ -94,7 +94,8 @@ export class PageExchange {
   }
 
   /**
-   * Where nearly every page comes whole, as after a VACUUM, block hashes are a waste; every eighth batch goes on trying.
+   * Where nearly every page comes whole, as after a VACUUM, block hashes are a waste; every eighth batch goes on
+   * trying.
    */
   get #deltasPay(): boolean {
     return (
@@ -151,7 +152,7 @@ export class PageExchange {
     if (again.length > 0) this.#sendGetPages(wholePages(again));
   }
 
-  /** Puts a page into the sink; false where a block hash collided, so that it has to be fetched whole. */
+  /** Puts a page into the sink; false if a block hash collided, so that it has to be fetched whole. */
   #take(wanted: Expected, received: BatchPage, tree: HashTree): boolean {
     const number = pageNumber(wanted.pageNumber);
     let bytes: Uint8Array;

@@ -66,8 +66,8 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
 }
 
 /**
- * The same for any destination. Every attempt has a new one: the second has to be without hashes that were known before,
- * in case these are what is wrong.
+ * The same for any destination. Every attempt has a new one: the second has to be without hashes that were known
+ * before, in case these are what is wrong.
  */
 export async function runCopy(
   connection: Connection,
@@ -191,7 +191,7 @@ async function attemptCopy(
   }
 }
 
-/** What is to be said of an origin that lost much. Throws ORIGIN_SHRUNK where that is more than the user allows. */
+/** What is to be said of an origin that lost much. Throws ORIGIN_SHRUNK if that is more than the user allows. */
 function alarmOf(
   destination: Destination,
   sink: PageSink,

@@ -132,7 +132,7 @@ function checkOvertaken(place: ReplicaPlace, stamp: string, staging: Staging): v
 }
 
 /**
- * Throws SqlsyncError RESTRICTED where the file to be written is not the one that was allowed, or where one is to be made
+ * Throws SqlsyncError RESTRICTED if the file to be written is not the one that was allowed, or where one is to be made
  * that may not be.
  */
 function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {

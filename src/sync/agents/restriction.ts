@@ -46,7 +46,7 @@ export class Restriction {
   readonly #named: string;
   readonly #folder: string;
 
-  /** Throws SqlsyncError USAGE where the folder is none. */
+  /** Throws SqlsyncError USAGE if the folder is none. */
   constructor(options: RestrictionOptions) {
     this.#options = options;
     this.#named = resolve(options.folder);
@@ -154,7 +154,7 @@ function realPathOf(path: string): string | undefined {
   }
 }
 
-/** Whether this process has the file open; undefined where the system does not list descriptors. */
+/** Whether this process has the file open; undefined if the system does not list descriptors. */
 function isOpenHere(fileId: string): boolean | undefined {
   if (process.platform !== 'linux') return undefined;
   try {

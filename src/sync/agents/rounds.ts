@@ -27,8 +27,8 @@ export class RoundOverError extends Error {
 }
 
 /**
- * The rounds of one run that came to a limit. They end: each has to leave fewer pages missing than any before it, but for
- * a few in a row, or it is given up.
+ * The rounds of one run that came to a limit. They end: each has to leave fewer pages missing than any before it, but
+ * for a few in a row, or it is given up.
  */
 export class Rounds {
   /** All that came to a limit. */
@@ -45,7 +45,7 @@ export class Rounds {
     this.#limits = limits;
   }
 
-  /** Throws SNAPSHOT_LIMIT where another round would make no sense. */
+  /** Throws SNAPSHOT_LIMIT if another round would make no sense. */
   add(round: RoundFigures): void {
     this.count++;
     this.received(round);

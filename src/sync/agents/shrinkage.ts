@@ -14,7 +14,7 @@ export interface Shrinkage {
 
 /**
  * What the user should know of an origin that has lost all of its pages or nearly so since the last copy, as by an
- * accident; undefined where nothing of that kind is to be seen. With a limit in percent (`--max-shrink`) the user has said
+ * accident; undefined if nothing of that kind is to be seen. With a limit in percent (`--max-shrink`) the user has said
  * what is an accident: throws SqlsyncError ORIGIN_SHRUNK beyond it, and says nothing within it.
  */
 export function checkShrinkage(shrinkage: Shrinkage, maxPercent: number | undefined): string | undefined {

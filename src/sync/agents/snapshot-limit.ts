@@ -19,8 +19,8 @@ export function hasLimits({ maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits):
 }
 
 /**
- * Calls `onOver` once when `snapshot` has come to one of its limits, also while nobody asks anything of it, or `onFailure`
- * with what went wrong in a look at it. Returns what ends the watch.
+ * Calls `onOver` once when `snapshot` has come to one of its limits, also while nobody asks anything of it, or
+ * `onFailure` with what went wrong in a look at it. Returns what ends the watch.
  */
 export function watchSnapshot(
   snapshot: { readonly heldMs: number; readonly walGrowthBytes: number },

@@ -63,7 +63,7 @@ export class TreeWalk {
     this.#wantAbsent(this.#topNodes * pagesPerNode + 1, options.pageCount + 1);
   }
 
-  /** True where there is nothing to compare, so that the peer need not hash. */
+  /** True if there is nothing to compare, so that the peer need not hash. */
   get needsNoHashes(): boolean {
     return this.#topNodes === 0;
   }
@@ -111,7 +111,7 @@ export class TreeWalk {
     this.#compareTop();
   }
 
-  /** The next question about children, or undefined where there is none now. */
+  /** The next question about children, or undefined if there is none now. */
   takeChildrenRequest(): ChildrenRequest | undefined {
     const maxParents = MAX_HASHES_PER_MESSAGE / TREE_FANOUT;
     for (let level = 1; level < this.#descend.length; level++) {

@@ -37,7 +37,7 @@ export function versionError(hello: MessageOf<'hello'>): SqlsyncError {
   );
 }
 
-/** The stream ended before the conversation did; `exit` is undefined where the transport does not tell. */
+/** The stream ended before the conversation did; `exit` is undefined if the transport does not tell. */
 export function lostError(description: string, exit: TransportExit | undefined): SqlsyncError {
   const how =
     exit?.signal != null

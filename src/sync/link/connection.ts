@@ -41,8 +41,8 @@ const EXIT_STATUS_WAIT_MS = 2000;
 
 export interface ConnectionOptions {
   /**
-   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long after it said that
-   * it is busy (SPEC.md, "Signs of life").
+   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long after it said
+   * that it is busy (SPEC.md, "Signs of life").
    */
   readonly idleTimeoutMs: number;
   /** How long the peer's greeting may take, in milliseconds; 0 is for ever. By default the limit of silence holds. */

@@ -15,7 +15,7 @@ export interface HeartbeatLine {
   sendSign(): void;
   /** False while this side does not take what comes: then silence is its own doing. */
   isListening(): boolean;
-  /** True where the peer may be silent for {@link PATIENCE_FACTOR} times as long. */
+  /** True if the peer may be silent for {@link PATIENCE_FACTOR} times as long. */
   isPeerBusy(): boolean;
   /** The peer was silent, or has not greeted, for `silentMs` milliseconds; called once. */
   onLost(silentMs: number, why: 'silent' | 'ungreeted'): void;

@@ -141,7 +141,7 @@ export class RemoteShell {
     await this.#unlessSilent(promise);
   }
 
-  /** Throws TIMEOUT where what it waits for takes longer than the other side may be silent. */
+  /** Throws TIMEOUT if what it waits for takes longer than the other side may be silent. */
   async #unlessSilent(event: Promise<unknown>): Promise<void> {
     if (this.#timeoutMs === 0) return void (await event);
     const silence = `${this.#transport.description} has been silent for ${Math.round(this.#timeoutMs / 1000)} s`;

@@ -118,8 +118,8 @@ export async function connectRemote(
 const TYPING_MS = 120_000;
 
 /**
- * How long the agent's greeting may take, in milliseconds; 0 is for ever. An agent of this host is a process that this one
- * starts, which takes long only where the host is overloaded.
+ * How long the agent's greeting may take, in milliseconds; 0 is for ever. An agent of this host is a process that this
+ * one starts, which takes long only where the host is overloaded.
  */
 export function greetingTimeoutMs(location: Location, remote: RemoteOptions, idleTimeoutMs: number): number {
   if (location.kind === 'local') return idleTimeoutMs * PATIENCE_FACTOR;

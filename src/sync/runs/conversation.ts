@@ -28,8 +28,8 @@ export interface ConversationOptions {
 const CLOSE_WAIT_MS = 5000;
 
 /**
- * Starts an agent where `far` is, does `work` with it, and ends the conversation: with `close`, or by telling the other side what
- * went wrong, which is thrown then. When it settles, the agent is gone or told to go.
+ * Starts an agent where `far` is, does `work` with it, and ends the conversation: with `close`, or by telling the other
+ * side what went wrong, which is thrown then. When it settles, the agent is gone or told to go.
  */
 export async function converse<T>(
   far: Location,

@@ -65,8 +65,8 @@ export async function withRetries<T>(
 }
 
 /**
- * A remote shell that fails in silence may pass once it has worked. After a loss of the link, BUSY may be the far agent that has not
- * noticed it yet and still has its locks.
+ * A remote shell that fails in silence may pass once it has worked. After a loss of the link, BUSY may be the far agent
+ * that has not noticed it yet and still has its locks.
  */
 function mayPass({ code, cause }: SqlsyncError, attempt: number): boolean {
   if (code === 'BUSY') return attempt > 1;

@@ -8,7 +8,8 @@ import type { RemoteOptions } from '../link/start-agent.ts';
 /** What every run with an agent can be told. */
 export interface RunOptions extends RemoteOptions {
   /**
-   * How pages are compared: 'nh-siphash' (default; of `verify` 'sha256'), 'sha256', or 'xxh64' where nobody hostile writes the origin.
+   * How pages are compared: 'nh-siphash' (default; of `verify` 'sha256'), 'sha256', or 'xxh64' where nobody hostile
+   * writes the origin.
    */
   readonly hash?: HashAlgorithm;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */

@@ -23,10 +23,10 @@ export interface SetupCheck {
 }
 
 export interface SetupReport {
-  /** True where nothing is missing. */
+  /** True if nothing is missing. */
   readonly ok: boolean;
   readonly checks: readonly SetupCheck[];
-  /** Undefined where no shell could be asked. */
+  /** Undefined if no shell could be asked. */
   readonly link: LinkFigures | undefined;
 }
 

@@ -37,7 +37,7 @@ interface ShellAnswer {
   readonly link: LinkFigures | undefined;
   /** What a login there prints before a command runs; it would break the protocol. */
   readonly banner: string;
-  /** True where an agent answered instead of a shell. */
+  /** True if an agent answered instead of a shell. */
   readonly isForced: boolean;
 }
 

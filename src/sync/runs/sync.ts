@@ -63,7 +63,9 @@ export interface SyncSummary {
   /** It went on from what an interrupted run, or attempt, had received. */
   readonly resumed: boolean;
   readonly warnings: readonly string[];
-  /** What `check` found wrong with the replica, and so with the origin, whose exact copy it is; none where it is sound. */
+  /**
+   * What `check` found wrong with the replica, and so with the origin, whose exact copy it is; none where it is sound.
+   */
   readonly findings: readonly string[];
 }
 

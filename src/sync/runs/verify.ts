@@ -50,7 +50,7 @@ export interface VerifySummary {
   readonly b: VerifiedDatabase;
   /**
    * Pages that differ or exist on one side only, as ranges, ascending: the first and the last page number of each.
-   * Only the first 100,000 ranges. Empty where the page sizes differ.
+   * Only the first 100,000 ranges. Empty if the page sizes differ.
    */
   readonly differingPages: readonly (readonly [first: number, last: number])[];
   /** How many there are in all, pages and ranges. */

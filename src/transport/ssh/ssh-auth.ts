@@ -26,7 +26,7 @@ export interface AuthOptions {
   /** The socket of the agent; false: none. */
   agentSocket: string | false;
   allows: { publicKey: boolean; password: boolean; keyboardInteractive: boolean };
-  /** How to ask the user; undefined where nobody can be asked. */
+  /** How to ask the user; undefined if nobody can be asked. */
   ask: Ask | undefined;
   /** How often the user may be asked for one secret. */
   promptCount: number;
@@ -34,7 +34,7 @@ export interface AuthOptions {
   unused: readonly string[];
 }
 
-/** Makes the next thing to offer; undefined where there is nothing to offer after all. */
+/** Makes the next thing to offer; undefined if there is nothing to offer after all. */
 type Attempt = () => AnyAuthMethod | undefined | Promise<AnyAuthMethod | undefined>;
 
 /**
@@ -174,7 +174,7 @@ export class SshAuthentication {
     }
   }
 
-  /** True the first time that this key is to be offered, as long as the host takes keys. */
+  /** True the first time that this key is to be offered, while the host takes keys. */
   #mayOffer(publicKey: Buffer): boolean {
     const blob = publicKey.toString('base64');
     if (this.#takesNoKeys() || this.#offered.has(blob)) return false;

@@ -25,14 +25,14 @@ export interface HostConfig {
   host: string;
   port: number;
   user: string;
-  /** Private keys that are configured; undefined where OpenSSH would try its default ones. */
+  /** Private keys that are configured; undefined if OpenSSH would try its default ones. */
   identityFiles: string[] | undefined;
   /** Only the keys of `identityFiles`, whatever else the agent holds. */
   identitiesOnly: boolean;
   /** The agent's socket, or false for none. */
   agentSocket: string | false;
   knownHostsFiles: string[];
-  /** New host keys are written here; undefined where no file is configured. */
+  /** New host keys are written here; undefined if no file is configured. */
   newHostKeysFile: string | undefined;
   hashKnownHosts: boolean;
   /** The name that known_hosts has for this host, without a port, where it is another. */
@@ -63,8 +63,8 @@ const DEFAULT_KNOWN_HOSTS = ['~/.ssh/known_hosts', '~/.ssh/known_hosts2'];
 const DEFAULT_GLOBAL_KNOWN_HOSTS = '/etc/ssh/ssh_known_hosts';
 
 /**
- * Resolves a host by `ssh -G`, so that aliases, `Match`, `Include` and defaults are exactly OpenSSH's. Where no `ssh` is
- * installed, by OpenSSH's defaults alone.
+ * Resolves a host by `ssh -G`, so that aliases, `Match`, `Include` and defaults are exactly OpenSSH's. Where no `ssh`
+ * is installed, by OpenSSH's defaults alone.
  *
  * @throws {SqlsyncError} CONNECT_FAILED where the configuration is faulty, or asks for what only OpenSSH can do.
  */
@@ -200,7 +200,7 @@ function configError(host: string, fault: string, hint: string): SqlsyncError {
 }
 
 /**
- * Undefined where these are OpenSSH's default names, which it prints where none are configured. Who configures just one
+ * Undefined if these are OpenSSH's default names, which it prints where none are configured. Who configures just one
  * of them has a list that is shorter than any version's defaults.
  */
 function configuredIdentities(paths: readonly string[]): string[] | undefined {

@@ -66,11 +66,11 @@ export class HostKeyCheck {
   readonly #config: HostConfig;
   readonly #owner: HostKeyOwner;
   readonly #files: KnownHostsFile[];
-  /** Where new keys are written; undefined where they are not trusted. */
+  /** Where new keys are written; undefined if they are not trusted. */
   readonly #newKeysFile: string | undefined;
   #newKey: Buffer | undefined;
 
-  /** Throws SqlsyncError HOST_KEY_UNKNOWN where a known_hosts file cannot be read. */
+  /** Throws SqlsyncError HOST_KEY_UNKNOWN if a known_hosts file cannot be read. */
   static async forHost(
     config: HostConfig,
     options: { knownHostsFiles?: readonly string[] | undefined; acceptNewHostKey?: boolean | undefined },
@@ -123,7 +123,7 @@ export class HostKeyCheck {
   }
 
   /**
-   * Writes down a key that was accepted as new; says so. Throws SqlsyncError HOST_KEY_UNKNOWN where it cannot: a key
+   * Writes down a key that was accepted as new; says so. Throws SqlsyncError HOST_KEY_UNKNOWN if it cannot: a key
    * that is new each time would be no check at all.
    */
   remember(): string | undefined {
@@ -167,7 +167,7 @@ function addKnownHost(path: string, line: string): void {
   }
 }
 
-/** The reason not to trust `key`, or undefined where known_hosts holds it for this host. */
+/** The reason not to trust `key`, or undefined if known_hosts holds it for this host. */
 function hostKeyFault(
   files: KnownHostsFile[],
   owner: HostKeyOwner,

@@ -18,7 +18,7 @@ export interface Identity {
   path: string;
   publicKey: Buffer | undefined;
   encrypted: boolean;
-  /** undefined where only the public half is there, which says which key of an agent is meant. */
+  /** undefined if only the public half is there, which says which key of an agent is meant. */
   privateKey: Buffer | undefined;
 }
 
@@ -82,7 +82,7 @@ async function readPublicKey(path: string): Promise<Buffer | undefined> {
   }
 }
 
-/** The public half as ssh2 has it; undefined where it is of a kind that ssh2 does not know. */
+/** The public half as ssh2 has it; undefined if it is of a kind that ssh2 does not know. */
 export function parsePublicKey(ssh2: Ssh2, { publicKey }: Identity): ParsedKey | undefined {
   if (publicKey === undefined) return undefined;
   const text = `${hostKeyType(publicKey)} ${publicKey.toString('base64')}`;
@@ -98,7 +98,7 @@ export function parseIdentity(ssh2: Ssh2, identity: Identity, passphrase?: strin
   return (Array.isArray(key) ? key[0] : key) ?? 'holds no key';
 }
 
-/** Asks for the passphrase until it fits, `promptCount` times at most; undefined where it never did. */
+/** Asks for the passphrase until it fits, `promptCount` times at most; undefined if it never did. */
 export async function unlockIdentity(
   ssh2: Ssh2,
   identity: Identity,

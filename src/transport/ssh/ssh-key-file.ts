@@ -8,7 +8,7 @@ export interface PrivateKeyInfo {
 const OPENSSH_MAGIC = 'openssh-key-v1\0';
 
 /**
- * Looks into a private key file (OpenSSH's own format, or PEM) without decrypting it. Pure. Returns undefined where
+ * Looks into a private key file (OpenSSH's own format, or PEM) without decrypting it. Pure. Returns undefined if
  * the text is no private key.
  * Source: PROTOCOL.key of OpenSSH; RFC 1421 section 4.6 (Proc-Type) and RFC 7468 section 11 for PEM.
  */
@@ -32,7 +32,7 @@ export function inspectPrivateKey(text: string): PrivateKeyInfo | undefined {
   return { encrypted: cipher.toString('latin1') !== 'none', publicKey: Buffer.from(publicKey) };
 }
 
-/** The key blob of an OpenSSH `.pub` file (`type base64 comment`), or undefined where it is none. */
+/** The key blob of an OpenSSH `.pub` file (`type base64 comment`), or undefined if it is none. */
 export function parsePublicKeyFile(text: string): Buffer | undefined {
   const [type, base64] = text.trim().split(/\s+/);
   if (type === undefined || base64 === undefined) return undefined;

@@ -18,9 +18,9 @@ interface ChannelInternals {
 }
 
 /**
- * Lets the host send {@link RECEIVE_WINDOW_BYTES} ahead, less what waits unread in the channel. ssh2's own refills go on:
- * they act below 1 MiB only, and both count in the same place. False where the channel is not as this file knows it; then
- * it keeps ssh2's window, and is only slower.
+ * Lets the host send {@link RECEIVE_WINDOW_BYTES} ahead, less what waits unread in the channel. ssh2's own refills go
+ * on: they act below 1 MiB only, and both count in the same place. False if the channel is not as this file knows it;
+ * then it keeps ssh2's window, and is only slower.
  */
 export function widenReceiveWindow(channel: ClientChannel): boolean {
   const internals = channel as unknown as Partial<ChannelInternals>;
