@@ -119,7 +119,7 @@ describe('a thread of the page writer that dies', () => {
   test('while a page is asked of it fails that call, and each one after it at once', LIMIT, (t) => {
     const folder = tempDir(t);
     largeDatabase(join(folder, 'w.db'), 100_000);
-    const source = join(import.meta.dirname, '..', '..', 'src', 'sqlite', 'thread-page-writer.ts');
+    const source = join(import.meta.dirname, '..', '..', 'src', 'sqlite', 'writer', 'thread-page-writer.ts');
     const code = `
       const { ThreadPageWriter } = await import(${JSON.stringify(source)});
       const options = { textEncoding: 'UTF-8', wal: true };
