@@ -2,7 +2,16 @@
  * Bundles the program and the library into `dist/`: a few files load in half the time of some 300, and Node.js strips
  * no types below node_modules. `npm run build` and `npm test` run it.
  */
-import { mkdirSync, readdirSync, realpathSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -21,6 +30,23 @@ export const ENTRIES: Readonly<Record<string, string>> = {
   'decompressor-thread': 'src/backup/objects/decompressor-thread.ts',
 };
 
+/** Packages that stay packages: with native code, with types that an application shares, or seldom loaded. */
+const EXTERNAL = [
+  'better-sqlite3',
+  'cpu-features',
+  'drizzle-orm',
+  'esbuild',
+  'kysely',
+  'node-addon-api',
+  'node-api-headers',
+  'ssh2',
+  'temporal-polyfill',
+  'xxhash-wasm',
+];
+
+/** What the bundle has parts of. */
+const LICENSES = 'licenses.txt';
+
 /** Its time says how old the sources are that the bundle was made of; bin/sqlsync.js compares. */
 const DATED_FILE = 'main.js';
 
@@ -31,7 +57,8 @@ const DATED_FILE = 'main.js';
 export async function bundle(): Promise<void> {
   const startedAt = new Date();
   const { build } = await import('esbuild');
-  const { outputFiles } = await build({
+  const { outputFiles, metafile } = await build({
+    metafile: true,
     absWorkingDir: ROOT,
     entryPoints: { ...ENTRIES },
     outdir: FOLDER,
@@ -40,7 +67,9 @@ export async function bundle(): Promise<void> {
     splitting: true,
     entryNames: '[name]',
     chunkNames: 'chunk-[hash]',
-    packages: 'external',
+    // Of the packages only yargs is bundled: it is many files that each command loads.
+    external: EXTERNAL,
+    alias: { 'string-width': './src/release/string-width.ts' },
     format: 'esm',
     platform: 'node',
     target: 'node22.18',
@@ -49,12 +78,31 @@ export async function bundle(): Promise<void> {
   });
   mkdirSync(FOLDER, { recursive: true });
   const isEntry = ({ path }: { path: string }): boolean => basename(path, '.js') in ENTRIES;
-  const files = [...outputFiles.filter((file) => !isEntry(file)), ...outputFiles.filter(isEntry)];
+  const files: { path: string; contents: Uint8Array }[] = [
+    ...outputFiles.filter((file) => !isEntry(file)),
+    ...outputFiles.filter(isEntry),
+  ];
+  files.unshift({
+    path: join(FOLDER, LICENSES),
+    contents: Buffer.from(licensesOf(Object.keys(metafile.inputs))),
+  });
   for (const { path, contents } of files) replaceFile(path, contents);
   utimesSync(join(FOLDER, DATED_FILE), startedAt, startedAt);
   const names = new Set(files.map(({ path }) => basename(path)));
   const stale = readdirSync(FOLDER).filter((name) => name !== 'types' && !names.has(name));
   for (const name of stale) rmSync(join(FOLDER, name), { recursive: true, force: true });
+}
+
+/** The licenses of the packages that the bundle has parts of, as they want it. */
+function licensesOf(inputs: readonly string[]): string {
+  const packages = inputs.flatMap((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []);
+  const texts = [...new Set(packages)].toSorted().map((name) => {
+    const folder = join(ROOT, 'node_modules', name);
+    const file = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
+    if (file === undefined) throw new Error(`The package ${name} has no license to bundle`);
+    return `${name}\n\n${readFileSync(join(folder, file), 'utf8').trim()}\n`;
+  });
+  return texts.join(`\n${'-'.repeat(80)}\n\n`);
 }
 
 function replaceFile(path: string, contents: Uint8Array): void {
