@@ -175,9 +175,9 @@ describe('the sources', () => {
 
   // The linter sees import statements; this sees import(), require() and resolve() too.
   for (const [name, owner] of [
-    ['better-sqlite3', /^src\/sqlite\//],
-    ['ssh2', /^src\/transport\/ssh\//],
-    ['yargs', /^src\/cli\//],
+    ['better-sqlite3', /^src\/(sqlite|release)\//],
+    ['ssh2', /^src\/(transport\/ssh|release)\//],
+    ['yargs', /^src\/(cli|release)\//],
   ] as const) {
     test(`name the package ${name} only where it belongs`, () => {
       const quoted = new RegExp(`['"\`]${name}(/[^'"\`]*)?['"\`]`);

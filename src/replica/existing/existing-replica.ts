@@ -209,9 +209,7 @@ export class ExistingReplica implements PageSink {
     return this.#release();
   }
 
-  /**
-   * The error after a commit that found the disk full. If the spool took the room, the pages come again, into the WAL.
-   */
+  /** The error after a commit on a full disk. If the spool took the room, the pages come again, into the WAL. */
   #withoutSpool(full: unknown): unknown {
     if (this.#spool === undefined || !this.#staging.giveWay() || !this.#isWal) return full;
     return new ReplicaMovedError(this.path, 'has room for its spool or the commit, not for both');
