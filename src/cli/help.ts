@@ -67,21 +67,21 @@ export function commandHelp(command: Command, columns: number): string {
   return [
     `sqlsync ${command.name} ${command.usage}`.trim(),
     layout.text(command.describe),
-    `Example:\n  ${command.example}`,
+    `Example:\n${wrapText(`  ${command.example}`, layout.columns, 4)}`,
     ...(operands.length === 0 ? [] : [layout.table('Operands', operands)]),
     ...layout.options(command.options),
   ].join('\n\n');
 }
 
 class Layout {
-  readonly #columns: number;
+  readonly columns: number;
 
   constructor(columns: number) {
-    this.#columns = Math.min(MAX_COLUMNS, columns);
+    this.columns = Math.min(MAX_COLUMNS, columns);
   }
 
   text(text: string): string {
-    return wrapText(text, this.#columns);
+    return wrapText(text, this.columns);
   }
 
   /** Names and what they mean, in two columns; a long name has a line of its own. */
@@ -91,14 +91,14 @@ class Layout {
     maxName: number = MAX_NAME_COLUMNS,
   ): string {
     const widths = rows.map(([name]) => columnsOf(name)).filter((width) => width <= maxName);
-    const width = Math.min(Math.max(...widths, 0), Math.floor(this.#columns / 2));
+    const width = Math.min(Math.max(...widths, 0), Math.floor(this.columns / 2));
     const lines = rows.map(([name, what]) => {
       const indent = width + 4;
       const fits = columnsOf(name) <= width;
-      const described = wrapText(' '.repeat(indent) + what, this.#columns, indent).slice(indent);
+      const described = wrapText(' '.repeat(indent) + what, this.columns, indent).slice(indent);
       return fits
         ? `  ${padToColumns(name, width)}  ${described}`
-        : `${wrapText(`  ${name}`, this.#columns, 4)}\n${' '.repeat(indent)}${described}`;
+        : `${wrapText(`  ${name}`, this.columns, 4)}\n${' '.repeat(indent)}${described}`;
     });
     return `${title}:\n${lines.join('\n')}`;
   }

@@ -5,6 +5,7 @@ import stringWidth from 'string-width';
 import { formatTable } from '../../src/cli/table.ts';
 import { cutToColumns, padToColumns, wrapText } from '../../src/cli/wrap.ts';
 import { assertRefused, sqlsync } from './command.ts';
+import { MANUAL } from './reference.ts';
 import { tempDir } from '../support/compare.ts';
 
 describe('a text on a terminal', () => {
@@ -63,7 +64,9 @@ describe('a text on a terminal', () => {
         });
         const lines = stdout.split(/\r?\n/);
         assert.ok(lines.length > 1);
-        for (const line of lines) assert.ok(stringWidth(line) <= columns, `${columns}: ${line}`);
+        // A path has to stay in one piece, however deep the folder of this checkout is.
+        for (const line of lines.filter((each) => each !== MANUAL))
+          assert.ok(stringWidth(line) <= columns, `${columns}: ${line}`);
         assert.match(stdout, /\w \w/);
       }
     });

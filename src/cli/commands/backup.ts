@@ -32,7 +32,7 @@ export const command: Command = defineCommand({
   name: 'backup',
   usage: '<places..>',
   describe: 'Add snapshots of databases to a store: backup ORIGIN… STORE; quoted, ORIGIN may be a pattern',
-  example: 'sqlsync backup app.db /srv/store --keep-daily 7 --keep-monthly 12',
+  example: 'sqlsync backup app.db /srv/store --keep-daily 7',
   summary:
     '`backups` (each with `origin`, `snapshot`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `snapshotHeldMs`, `walGrowthBytes`, `verified`, `shrunk`, `warnings`), `failures` (`origin`, `code`, `message`), `groups` and `forgotten` as `forget`, `prune`',
   operands: { places: 'Databases, each a path or [user@]host:path, and last the store' },

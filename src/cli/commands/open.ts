@@ -14,7 +14,7 @@ export const command: Command = defineCommand({
   name: 'open',
   usage: '<snapshot> [sql]',
   describe: 'Query a snapshot with sqlite3, in a temporary copy',
-  example: "sqlsync open /srv/store#latest 'SELECT count(*) FROM users'",
+  example: "sqlsync open /srv/store#latest 'SELECT count(*) FROM t'",
   operands: { snapshot: SNAPSHOT_OPERAND, sql: 'SQL to run; without it, sqlite3 asks for it' },
   options: {
     ...DATABASE_OPTIONS,
