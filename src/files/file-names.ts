@@ -1,13 +1,16 @@
 import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
-/** In a folder with more names, other names of a file are not looked for. */
+/** A folder with more names than this is not searched for other names of a file. */
 const MAX_NAMES = 10_000;
 
-/** A database keeps commits, or the way back from a killed one, in these files beside the name it was opened by. */
+/**
+ * SQLite keeps commits, or the undo of a killed transaction, in these files beside the name by which the database was
+ * opened.
+ */
 const JOURNALS = ['-wal', '-journal'] as const;
 
-/** The journal of a database that lies beside another name of its file. */
+/** The journal of a database, beside another name of its file. */
 export interface JournalElsewhere {
   readonly name: string;
   readonly journal: string;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** The user with this id as a message names it: `root (uid 0)`, or `uid 1001` where the system knows no name. */
+/** The user with this id, for messages: `root (uid 0)`, or `uid 1001` if the system has no name for it. */
 export function userName(uid: number): string {
   const name = accountName(uid);
   return name === undefined ? `uid ${uid}` : `${name} (uid ${uid})`;
@@ -12,7 +12,7 @@ export function isOwn(uid: number): boolean {
   return own === undefined || own === 0 || own === uid;
 }
 
-/** Node.js looks up no user but its own; accounts that only a directory service knows have no line here. */
+/** Node.js can only look up its own user; accounts that only a directory service lists have no line here. */
 function accountName(uid: number): string | undefined {
   try {
     const lines = readFileSync('/etc/passwd', 'utf8').split('\n');

@@ -1,36 +1,38 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 
-/** The name of this host, for people and for the mark. Cloned machines share it, and each container has another one. */
+/**
+ * The name of this host, for messages and for the mark. Cloned machines share it, and each container has another one.
+ */
 export function hostName(): string {
   return hostname();
 }
 
 /**
- * A file (or '' for none) with the system that it is on, as text that two agents compare:
+ * A file (or '' for none) and the system that it is on, as text that two agents compare:
  *
  *     KERNEL        NAMESPACE          DEVICE:INODE
  *     a3c9…-…-…     mnt:[4026531841]   64512:1311
  *
  * Clones of a machine have the same device and inode for the same file, and the same host name, but each start of a
- * kernel has an id of its own. Containers share a kernel and see other files under the same path.
+ * kernel has its own id. Containers share a kernel, and see other files under the same path.
  */
 export function systemFileId(fileId: string): string {
   const { kernel, namespace } = thisSystem();
   return [kernel, namespace, fileId].join(' ');
 }
 
-/** What this system knows of a file that another agent describes by {@link systemFileId}. */
+/** What this system can say about a file that another agent describes by {@link systemFileId}. */
 export interface ToldFile {
-  /** It is this file, under whatever path. */
+  /** True if it is this file, under any path. */
   is(fileId: string): boolean;
-  /** The other agent runs on this kernel, and sees the same files under the same paths. */
+  /** True if the other agent runs on this kernel, and sees the same files under the same paths. */
   readonly isHere: boolean;
-  /** It is on another machine, whatever that is called. */
+  /** True if it is on another machine, even one of the same name. */
   readonly isElsewhere: boolean;
 }
 
-/** What says nothing is neither here nor elsewhere. */
+/** A text without information is neither here nor elsewhere. */
 export function readSystemFileId(text: string): ToldFile {
   const [kernel, namespace, fileId] = text.split(' ');
   const own = thisSystem();
@@ -49,7 +51,7 @@ interface System {
 
 let known: System | undefined;
 
-/** Linux has an id for each start of the kernel; elsewhere the host's name has to do. */
+/** Linux has an id for each start of the kernel; other systems only have the host's name. */
 function thisSystem(): System {
   return (known ??= {
     kernel: read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()) ?? hostname(),

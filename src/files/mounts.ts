@@ -1,8 +1,8 @@
 import { readFileSync, realpathSync } from 'node:fs';
 
-/** What is mounted somewhere, as Linux lists it. */
+/** A mount, as Linux lists it. */
 export interface Mount {
-  /** The folder, or the single file, that it covers. */
+  /** The folder or single file that it covers. */
   readonly point: string;
   /** `major:minor` of the device, as `/proc/locks` has it too. */
   readonly device: string;
@@ -10,7 +10,7 @@ export interface Mount {
   readonly type: string;
 }
 
-/** The mount that the file at `path` is on; undefined if the system does not tell. `path` is absolute and real. */
+/** The mount of the file at `path`, which is absolute and real; undefined if the system does not report it. */
 export function mountOf(path: string): Mount | undefined {
   let found: Mount | undefined;
   for (const mount of mounts()) {
@@ -28,28 +28,29 @@ export function isMountedAlone(path: string): boolean {
 }
 
 /**
- * File systems that keep no inodes: they number files as they meet them, so that a file has another number after the
- * next mount, or when it was forgotten meanwhile. FUSE's `fuseblk` is a local disk, whose driver keeps them.
+ * File systems without lasting inodes: they number files as they meet them, so a file gets another number after the
+ * next mount, or after the system forgot it. FUSE's `fuseblk` is a local disk, whose driver keeps inodes.
  */
 const UNLASTING_INODES = /^(?:fuse(?:\..*)?|vfat|msdos|exfat|9p|cifs|smb3|smbfs)$/;
 
 /**
- * File systems that other machines, or the host of this one, write at the same time: shared memory of a WAL, and often
- * locks too, are each machine's own there. Not listed is what lies over a local disk, such as fuseblk (NTFS) and
- * overlay.
+ * File systems that other machines, or the host of this one, can write at the same time: each machine has its own
+ * shared memory of a WAL there, and often its own locks. File systems over a local disk, such as fuseblk (NTFS) and
+ * overlay, are not listed.
  */
 const NETWORK =
   /^(?:nfs\d?|cifs|smb3|smbfs|ncpfs|afs|coda|ceph|lustre|beegfs|gpfs|ocfs2|gfs2|orangefs|pvfs2|9p|vboxsf|vmhgfs|prl_fs|davfs|acfs|fuse\.(?:sshfs|rclone|s3fs|goofys|gcsfuse|gvfsd-fuse|curlftpfs|davfs|davfs2|ceph|ceph-fuse|glusterfs|beegfs|juicefs|moosefs|mfs|hdfs|vmhgfs-fuse|smbnetfs|afp|nfs|google-drive-ocamlfuse|onedriver|JuiceFS.*))$/;
 
 /**
- * The type of the network file system that `path` is on; undefined for a local one, or where the system does not tell.
+ * The type of the network file system that `path` is on; undefined for a local one, or if the system does not report
+ * it.
  */
 export function networkFileSystem(path: string): string | undefined {
   const type = mountOf(path)?.type ?? '';
   return NETWORK.test(type) ? type : undefined;
 }
 
-/** True if the file at `path` keeps its inode; also where the system does not tell. */
+/** True if the file at `path` keeps its inode, or if the system does not report that. */
 export function hasLastingInodes(path: string): boolean {
   return !UNLASTING_INODES.test(mountOf(realpathSync(path))?.type ?? '');
 }
@@ -72,7 +73,7 @@ function unescaped(field: string): string {
   return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCodePoint(parseInt(digits, 8)));
 }
 
-/** The lines of a file of the system; none where it has no such file. */
+/** The lines of a system file; empty if the system has no such file. */
 function procLines(path: string): string[] {
   try {
     return readFileSync(path, 'utf8').split('\n').filter(Boolean);

@@ -3,27 +3,27 @@ import type { Stats } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 
-/** Permission bits that let the group, or everybody, make and remove names in a folder. */
+/** Permission bits that let the group, or everyone, make and remove names in a folder. */
 const GROUP_WRITES = 0o020;
 const ALL_WRITE = 0o002;
 
-/** True if a file of this owner may have been put there by another user: root may do anything already. */
+/** True if another user may have put a file of this owner there; root may do anything already. */
 export function isAnothers(uid: number): boolean {
   const own = process.geteuid?.();
   return own !== undefined && uid !== own && uid !== 0;
 }
 
-/** Who else may make and remove names in `folder`: its other owner, or others by its permission bits. */
+/** Says who else may make and remove names in `folder`: another owner, or others by its permission bits. */
 export function sharingOf(folder: string): { readonly byOwner: boolean; readonly byMode: boolean } {
   const { mode, uid, gid } = statSync(folder);
-  // The private group of a user, as many systems give each, has no other members.
+  // Many systems give each user a private group, which has no other members.
   const byMode = (mode & ALL_WRITE) !== 0 || ((mode & GROUP_WRITES) !== 0 && gid !== uid);
   return { byOwner: isAnothers(uid), byMode: byMode && process.platform !== 'win32' };
 }
 
 /**
- * Whom a new file beside `path` belongs to, by making one for a moment: another user than this process's where a mount
- * gives all files to one user, or a file server does not trust root. undefined if none can be made.
+ * The owner of a new file beside `path`, found out by making one for a moment. It is another user than this process's
+ * if a mount gives all files to one user, or if a file server does not trust root. undefined if no file can be made.
  */
 export function ownerOfNewFile(path: string): number | undefined {
   const trial = join(dirname(path), `.${basename(path)}-${process.pid}-${randomBytes(4).toString('hex')}`);
@@ -40,13 +40,13 @@ export function ownerOfNewFile(path: string): number | undefined {
   }
 }
 
-/** Whom a file of this host belongs to. */
+/** Owner and group of a file on this host. */
 export interface FileOwner {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** Whom the file at `path` belongs to; undefined if nobody can tell. */
+/** The owner of the file at `path`; undefined if the system does not report it. */
 export function ownerOf(path: string): FileOwner | undefined {
   try {
     const { uid, gid } = statSync(path);
@@ -57,12 +57,12 @@ export function ownerOf(path: string): FileOwner | undefined {
 }
 
 /**
- * Gives a new file of root's, that is to be at `path`, to the owner of the database it is a copy of. Only where its
- * folder shows that this owner is to use it there: nobody gets a file whose content they could not read before. The
- * permission bits are to be set afterwards. Never throws: who cannot use the file is told by `unusableFile`.
+ * Gives a new file of root's, which will be at `path`, to the owner of the database that it copies. Does so only if the
+ * folder shows that this owner is to use the file there: sqlsync gives no one a file whose content they could not read
+ * before. Set the permission bits afterwards. Never throws: `unusableFile` reports an owner that cannot use the file.
  *
  * @param origin - the owner of the origin on this very host; user ids of another host may be other users here.
- * @param isReplica - the next run has to find it as its own, so that it stays root's where others may put files.
+ * @param isReplica - the next run must find it as its own, so it stays root's in a folder where others may put files.
  */
 export function giveToOwner(
   descriptor: number,
@@ -81,16 +81,16 @@ export function giveToOwner(
     const gid = isOwners || isGroups ? origin.gid : now.gid;
     if (uid !== now.uid || gid !== now.gid) fchownSync(descriptor, uid, gid);
   } catch {
-    // As on file systems without owners, and for root of a container.
+    // File systems without owners refuse it, and so does a container's root.
   }
 }
 
-/** Bits by which everybody reads and writes a file. */
+/** Bits with which everyone may read and write a file. */
 const ALL_READ_AND_WRITE = 0o006;
 
 /**
- * What the user should know of a file that was just made at `path`: that it does not belong to the user whose folder it
- * is in, or whom the origin at that very path belonged to. undefined if it does.
+ * A warning about a file just made at `path` that belongs neither to the user whose folder it is in, nor to the former
+ * owner at that very path; undefined if the owner is right.
  */
 export function unusableFile(
   path: string,
@@ -105,5 +105,5 @@ export function unusableFile(
   if (expected.uid === 0 || expected.uid === file.uid) return undefined;
   const mode = (file.mode & 0o7777).toString(8);
   const quoted = `'${path.replaceAll("'", String.raw`'\''`)}'`;
-  return `${path} belongs to the user ${file.uid} (mode ${mode}) and ${whose} to the user ${expected.uid}, whose programs may be unable to open it: \`chown ${expected.uid}:${expected.gid} ${quoted}\` makes that user its owner`;
+  return `${path} belongs to the user ${file.uid} (mode ${mode}), but ${whose} belongs to the user ${expected.uid}, whose programs may be unable to open the file: \`chown ${expected.uid}:${expected.gid} ${quoted}\` makes that user its owner`;
 }

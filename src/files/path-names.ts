@@ -1,12 +1,12 @@
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 
-/** What Node.js puts in the place of bytes that are no UTF-8. */
+/** The character that Node.js puts in the place of bytes that are not UTF-8. */
 const REPLACEMENT = '\ufffd';
 
 /**
- * Throws USAGE for a path that stands for another file than the one it spells: SQLite and the system read it up to its
- * first NUL, and half of a surrogate pair is written as U+FFFD. Every path passes here before it becomes a URI.
+ * Throws USAGE for a path that would open another file than it spells: SQLite and the system read up to its first NUL,
+ * and half of a surrogate pair is written as U+FFFD. Every path passes here before it becomes a URI.
  */
 export function checkPath(path: string): void {
   const fault = path.includes('\0')
@@ -16,13 +16,13 @@ export function checkPath(path: string): void {
       : 'holds half of a surrogate pair, which no file name can hold';
   if (fault === undefined) return;
   throw new SqlsyncError('USAGE', `The path ${quote(path)} ${fault}`, {
-    hint: 'Give the path as it is on the disk.',
+    hint: 'Check how the path is spelled on the disk.',
   });
 }
 
 /**
- * The text of a file's name, or undefined if its bytes are no UTF-8: decoded, such a name is another one, and several
- * of them can become the same. For names that were read as bytes (`readdirSync(folder, 'buffer')`).
+ * The text of a file's name; undefined if its bytes are not UTF-8. Decoded, such a name would be another one, and
+ * several names could become the same. For names read as bytes (`readdirSync(folder, 'buffer')`).
  */
 export function decodeName(bytes: Uint8Array): string | undefined {
   const text = Buffer.from(bytes).toString('utf8');
@@ -30,7 +30,7 @@ export function decodeName(bytes: Uint8Array): string | undefined {
   return text.includes(REPLACEMENT) && !Buffer.from(text).equals(bytes) ? undefined : text;
 }
 
-/** As `realpathSync`, which decodes with loss. Throws USAGE for a real path that is no UTF-8. */
+/** As `realpathSync`, which decodes with loss. Throws USAGE for a real path that is not UTF-8. */
 export function realPath(path: string): string {
   const real = realpathSync(path);
   if (!real.includes(REPLACEMENT)) return real;
@@ -40,8 +40,8 @@ export function realPath(path: string): string {
 }
 
 /**
- * Throws USAGE for words of the command line, variables among `variables` and a working directory that are no UTF-8.
- * Linux has the bytes; elsewhere U+FFFD is taken for the sign of such bytes.
+ * Throws USAGE for words of the command line, variables among `variables`, or a working directory that are not UTF-8.
+ * Linux provides the bytes; on other systems U+FFFD is the sign of such bytes.
  */
 export function checkDecoding(words: readonly string[], variables: readonly string[]): void {
   const lossy = words.find((word) => word.includes(REPLACEMENT));
@@ -60,7 +60,7 @@ export function checkDecoding(words: readonly string[], variables: readonly stri
   }
 }
 
-/** True if `texts` have these very bytes. */
+/** True if `texts` have exactly these bytes. */
 function isExactly(texts: readonly string[], bytes: readonly Buffer[]): boolean {
   return (
     texts.length === bytes.length &&
@@ -82,7 +82,7 @@ function splitAtNul(bytes: Buffer): Buffer[] {
   return parts;
 }
 
-/** Nothing if the system has no such file. */
+/** Empty if the system has no such file. */
 function procFile(name: string): Buffer {
   try {
     return readFileSync(`/proc/self/${name}`);
@@ -91,7 +91,7 @@ function procFile(name: string): Buffer {
   }
 }
 
-/** '' where it was removed: a relative path then fails for itself. */
+/** '' if the folder was removed: then opening a relative path fails with its own error. */
 function workingDirectory(): string {
   try {
     return process.cwd();

@@ -6,24 +6,26 @@ import { isBusy } from './busy.ts';
 import { DatabaseReader } from './database-reader.ts';
 import { databaseUri } from './database-uri.ts';
 
-/** Pages in one step of the backup: all, so that the target is locked once and for as short as can be. */
+/** Pages in one step of the backup: all of them, so that the target is locked once and briefly. */
 const ALL_PAGES = 0x7fffffff;
 
-/** Between two attempts on a target that others have locked, in milliseconds. */
+/** The pause between two attempts on a target that other programs have locked, in milliseconds. */
 const RETRY_DELAY_MS = 25;
 
-/** What only the target of a committed backup shows. */
+/** A test for what only the target of a committed backup shows. */
 type Proof = (target: DatabaseReader, shape: { pageSize: number; pageCount: number }) => boolean;
 
 /**
- * Is called under the exclusive lock on the target, before its first page is written. What it throws ends the backup.
+ * Runs under the exclusive lock on the target, before its first page is written. An error that it throws ends the
+ * backup.
  */
 type OnLocked = () => void;
 
 /**
  * Replaces the whole content of `target`, which has another page size, by that of `source` with SQLite's backup API, in
- * one transaction. The target is in rollback mode (a WAL has one page size); readers that have it open survive and see
- * the new schema. Throws SqlsyncError BUSY after `timeoutMs`; the target is then as it was. Both paths are absolute.
+ * one transaction. The target is in rollback mode, because a WAL has one page size. Readers that have it open survive,
+ * and see the new schema. Throws SqlsyncError BUSY after `timeoutMs`; the target is then unchanged. Both paths are
+ * absolute.
  */
 export async function copyByBackup(
   source: string,
@@ -36,7 +38,7 @@ export async function copyByBackup(
   await backup(database, target, { ...options, proof: (_, { pageSize }) => pageSize === copied });
 }
 
-/** Makes `target` an empty database of one page, in one transaction, keeping its page size. */
+/** Makes `target` an empty database of one page, in one transaction. Keeps its page size. */
 export async function emptyByBackup(
   target: string,
   pageSize: number,
@@ -44,7 +46,7 @@ export async function emptyByBackup(
 ): Promise<void> {
   const database = openRaw(':memory:');
   database.pragma(`page_size = ${pageSize}`);
-  // Makes the one page: a source without any is copied in the step that takes the lock.
+  // Makes the one page: SQLite copies a source without pages in the same step that takes the lock.
   database.pragma('user_version = 1');
   database.pragma('user_version = 0');
   const proof: Proof = (reader, { pageCount }) => pageCount <= 1 && reader.schemaSize() === 0;
@@ -58,22 +60,22 @@ async function backup(
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   try {
-    // A plain path and not a URI: better-sqlite3 takes a name that it cannot stat for a file that it made itself,
-    // and removes it when the backup fails. It also trims the name, so such a name would be another file.
+    // A plain path and not a URI: better-sqlite3 assumes that it made a file whose name it cannot stat, and removes it
+    // when the backup fails. It also trims the name, which would then be another file.
     if (target !== target.trim()) {
       throw new SqlsyncError('USAGE', `The replica's name ends with white space: ${JSON.stringify(target)}`, {
-        hint: 'This kind of copy cannot address such a file: rename the replica.',
+        hint: 'Rename the replica: the backup API of SQLite cannot open a file of such a name.',
       });
     }
     for (;;) {
-      // better-sqlite3 begins with a step of no pages, which takes the lock.
+      // better-sqlite3 begins with a step of zero pages, which takes the lock.
       const progress = (): number => {
         onLocked();
         return ALL_PAGES;
       };
       await database.backup(target, { progress });
-      // better-sqlite3 tells a step that was refused as busy from one that is done by the pages that remain: none
-      // remain before the first step, nor where only the commit was refused. So what is there now has to tell.
+      // better-sqlite3 tells a step that was busy from a finished one by the remaining pages. None remain before the
+      // first step, nor after a refused commit. So the content of the target has to show it.
       if (isCopied(target, proof)) return;
       if (performance.now() >= deadline) {
         throw new SqlsyncError('BUSY', `${target}: still locked by another program after ${timeoutMs} ms`, {
@@ -100,9 +102,9 @@ function isCopied(target: string, proof: Proof): boolean {
 }
 
 /**
- * Puts a database in WAL mode into rollback mode, unless it changes meanwhile: false if `isUnchanged` says so, or where
- * the schema cookie, which every commit of a sync moves, is another one afterwards. Throws as busy where others have it
- * open.
+ * Puts a database in WAL mode into rollback mode, unless it changes meanwhile. Returns false if `isUnchanged` says so,
+ * or if the schema cookie, which every commit of a sync moves, differs afterwards. Throws a busy error if other
+ * programs have it open.
  */
 export function leaveWal(path: string, isUnchanged: () => boolean): boolean {
   const database = openRaw(databaseUri(path, { mode: 'rw' }), { timeout: 0 });
@@ -118,7 +120,7 @@ export function leaveWal(path: string, isUnchanged: () => boolean): boolean {
   }
 }
 
-/** Switches the journal mode of a database. Throws as busy where others have it open. */
+/** Switches the journal mode of a database. Throws a busy error if other programs have it open. */
 export function switchJournalMode(path: string, mode: 'wal' | 'delete'): void {
   const database = openRaw(databaseUri(path, { mode: 'rw' }), { timeout: 0 });
   try {

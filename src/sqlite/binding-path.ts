@@ -18,7 +18,7 @@ import { SqlsyncError } from '../errors.ts';
  */
 export const BINDING_NAME = 'sqlsync_sqlite3.node';
 
-/** Everything that decides what the compiler is asked to do, except which compiler it is. */
+/** Everything that decides what the compiler has to do, except which compiler it is. */
 export interface BindingRecipe {
   readonly key: string;
   /** The installed better-sqlite3, whose sources are compiled; never written to. */
@@ -44,15 +44,15 @@ export function bindingRecipe(): BindingRecipe {
   const addonApi = installedPackage('node-addon-api');
   const apiHeaders = installedPackage('node-api-headers');
   const defines = sqliteDefines(readFileSync(join(betterSqlite.root, 'deps', 'defines.gypi'), 'utf8'));
-  // Hidden symbols, and -fno-gnu-unique for C++ inline variables: the application may have loaded another SQLite
-  // and another better-sqlite3 into this process, and neither may resolve to the other's code or data.
+  // Hidden symbols, and -fno-gnu-unique for C++ inline variables: the application may have loaded another SQLite and
+  // another better-sqlite3 into this process, and neither may use the other's code or data.
   const shared = ['-fPIC', '-fvisibility=hidden', '-DNDEBUG'];
   const cFlags = ['-O3', '-w', '-std=gnu99', ...shared, ...defines.map((define) => `-D${define}`)];
   const addonDefines = [
     'NAPI_VERSION=10',
     'NAPI_DISABLE_CPP_EXCEPTIONS',
     'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
-    // Node.js finds our addon.c under these names, which calls better-sqlite3's initializer under its new one.
+    // Node.js finds our addon.c under these names. addon.c calls better-sqlite3's initializer under its new name.
     'napi_register_module_v1=sqlsync_better_sqlite3_init',
     'node_api_module_get_api_version_v1=sqlsync_better_sqlite3_api_version',
   ];
@@ -84,12 +84,12 @@ function nativeFolder(): string {
   return join(packageRoot(), 'src', 'sqlite', 'native');
 }
 
-/** Where a binding is built to. SQLSYNC_BINDING_DIR moves it, for an installation that its user cannot write to. */
+/** Where the build puts a binding. SQLSYNC_BINDING_DIR moves it, for an installation that its user cannot write. */
 export function builtBindingPath(key: string, env: NodeJS.ProcessEnv = process.env): string {
   return join(env['SQLSYNC_BINDING_DIR'] ?? join(packageRoot(), 'build', 'binding'), key, BINDING_NAME);
 }
 
-/** Where the published package carries one. */
+/** The place of the binding in the published package. */
 export function prebuiltBindingPath(): string {
   return join(packageRoot(), 'prebuilds', platformName(), BINDING_NAME);
 }
@@ -103,14 +103,16 @@ export function cachedBindingPath(key: string, env: NodeJS.ProcessEnv = process.
   return join(cache, 'sqlsync', 'binding', key, BINDING_NAME);
 }
 
-/** The folder of sqlsync's own package.json; this file runs from `src/` in a checkout and from `dist/src/` else. */
+/**
+ * The folder of sqlsync's own package.json; this file runs from `src/` in a checkout and from `dist/src/` otherwise.
+ */
 export function packageRoot(): string {
   for (let folder = import.meta.dirname; ; folder = dirname(folder)) {
     if (packageName(folder) === 'sqlsync') return folder;
     if (folder === dirname(folder)) {
       throw new SqlsyncError(
         'INTERNAL',
-        `No package.json of sqlsync was found above ${import.meta.dirname}.`,
+        `sqlsync finds no package.json of its own above ${import.meta.dirname}.`,
         {
           hint: 'Install sqlsync again: its files must stay in their package.',
         },
@@ -119,15 +121,15 @@ export function packageRoot(): string {
   }
 }
 
-/** `linux-x64`, `linux-arm64-musl`, `darwin-arm64`, …: what a binary depends on besides its sources. */
+/** `linux-x64`, `linux-arm64-musl`, `darwin-arm64`, …: the platform that a binary depends on, besides its sources. */
 export function platformName(): string {
   return `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
 }
 
 /**
- * better-sqlite3's own settings, with URI file names (how we pass immutable=1) and sqlite_dbpage added. Synchronous is
- * EXTRA (3) for the connection that the backup API opens by itself: with FULL a power cut after a commit that shortens
- * a database can bring its journal back, which does not have the pages that were cut off.
+ * better-sqlite3's own settings, with URI file names (for immutable=1) and sqlite_dbpage added. Synchronous is EXTRA
+ * (3) for the connection that the backup API opens by itself. With FULL, a power cut after a commit that shortens a
+ * database can bring its journal back without the pages that were cut off.
  */
 function sqliteDefines(definesGypi: string): string[] {
   const own = [...definesGypi.matchAll(/^\s*'(\w+(?:=[^']*)?)',$/gm)].map((match) => match[1] ?? '');

@@ -7,12 +7,12 @@ import { SqlsyncError } from '../errors.ts';
 import { bindingRecipe, builtBindingPath, packageRoot, prebuiltBindingPath } from './binding-path.ts';
 import { requireSupportedNode } from './node-version.ts';
 
-/** A connection of better-sqlite3 on our binding, with nothing set yet; the classes beside this file make it ours. */
+/** A connection of better-sqlite3 on our binding, with nothing set yet; the classes beside this file configure it. */
 export type RawDatabase = BetterSqlite3.Database;
 
 export type RawOptions = Omit<BetterSqlite3.Options, 'nativeBinding'>;
 
-/** The functions of `native/addon.c`. They throw RangeError where an array is too short. */
+/** The functions of `native/addon.c`. They throw RangeError if an array is too short. */
 export interface NativeHash {
   /** Writes 8 bytes to `out` at `offset` for each of the `count` runs of `unit` bytes at the start of `bytes`. */
   readonly keyedHashEach: (
@@ -29,7 +29,7 @@ export interface NativeHash {
 
 export interface Binding {
   readonly Database: typeof BetterSqlite3;
-  /** The .node file, to be passed as `nativeBinding` at every open. */
+  /** The .node file; pass it as `nativeBinding` at every open. */
   readonly path: string;
   readonly hash: NativeHash;
 }
@@ -37,12 +37,12 @@ export interface Binding {
 let loaded: Binding | undefined;
 
 /**
- * Finds our native binding and proves, once, that `sqlite_dbpage` answers and that the hash is right.
- * Throws NODE_UNSUPPORTED, BINDING_MISSING or BINDING_BROKEN, each with the command to run next.
+ * Finds our native binding and tests once that `sqlite_dbpage` answers and that the hash is right. Throws
+ * NODE_UNSUPPORTED, BINDING_MISSING or BINDING_BROKEN, each with the command to run next.
  */
 export function loadBinding(): Binding {
   if (loaded !== undefined) return loaded;
-  // Before anything native is touched: a too old Node.js does not throw but crash.
+  // Comes before anything native: a Node.js that is too old does not throw but crashes.
   requireSupportedNode();
   const path = findBinding();
   loaded = { Database: BetterSqlite3, path, hash: proveBinding(path) };
@@ -51,9 +51,9 @@ export function loadBinding(): Binding {
 
 /**
  * Opens `filename` on our binding.
- * @param filename An absolute path, `:memory:`, or a `file:` URI that sqlsync itself has built (URIs carry options,
- * so a user's text never gets here unescaped). better-sqlite3 trims it: a path that begins or ends with white
- * space has to come as a URI.
+ * @param filename An absolute path, `:memory:`, or a `file:` URI that sqlsync itself has built (URIs carry options, so
+ * a user's text never gets here unescaped). better-sqlite3 trims it: a path that begins or ends with white space has to
+ * come as a URI.
  */
 export function openRaw(filename: string, options: RawOptions = {}): RawDatabase {
   assert.equal(filename, filename.trim(), 'better-sqlite3 would open another file: pass a file: URI');
@@ -69,7 +69,7 @@ function findBinding(): string {
     const prebuilt = prebuiltBindingPath();
     if (existsSync(prebuilt)) return prebuilt;
   }
-  throw new SqlsyncError('BINDING_MISSING', `The SQLite binding of sqlsync is not there: ${built}`, {
+  throw new SqlsyncError('BINDING_MISSING', `The SQLite binding of sqlsync is missing: ${built}`, {
     hint: `Build it (about a minute, once): ${buildCommand()}`,
   });
 }
@@ -100,7 +100,7 @@ function proveDbpage(path: string): void {
   }
 }
 
-/** The hash of 33 bytes of 1 under a key of zeros, which a compiler at fault would not find. */
+/** The hash of 33 bytes of 1 under a key of zeros; a miscompiled binding would compute another one. */
 const KNOWN_HASH = 'b0f58c633a1dcb89';
 
 function proveHash(native: Partial<NativeHash>): asserts native is NativeHash {

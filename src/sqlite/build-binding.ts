@@ -16,27 +16,27 @@ import { BINDING_NAME, bindingRecipe, builtBindingPath, cachedBindingPath } from
 import type { BindingRecipe } from './binding-path.ts';
 import { requireSupportedNode } from './node-version.ts';
 
-/** How much of a failed compiler's output is shown. */
+/** How many lines of a failed compiler's output the error shows. */
 const OUTPUT_TAIL_LINES = 15;
 
 export interface BuiltBinding {
   readonly path: string;
-  /** How it came there: it was there, it was copied from the user's cache, or it was compiled. */
+  /** How the binding came there: it existed, it was copied from the user's cache, or it was compiled. */
   readonly origin: 'present' | 'cache' | 'compiled';
 }
 
 export interface BuildBindingOptions {
-  /** Told what begins, one line at a time. */
+  /** Called at the start of each step, with one line. */
   log?: (line: string) => void;
-  /** Read for CC, CXX, PATH, XDG_CACHE_HOME, SQLSYNC_BINDING_DIR and SQLSYNC_NO_BINDING_CACHE. */
+  /** For CC, CXX, PATH, XDG_CACHE_HOME, SQLSYNC_BINDING_DIR and SQLSYNC_NO_BINDING_CACHE. */
   env?: NodeJS.ProcessEnv;
 }
 
 /**
- * Makes sure that our native binding is there: better-sqlite3's own sources, compiled with `sqlite_dbpage`, and the
- * hash of pages in `native/`. Needs a C and a C++ compiler and nothing else: no download, no node-gyp, no headers of
- * Node.js. A binding appears at its place only after it has answered, and in one step (rename), so that processes which
- * build at the same time do not disturb each other.
+ * Makes sure that our native binding exists: better-sqlite3's own sources, compiled with `sqlite_dbpage`, and the hash
+ * of pages in `native/`. It only needs a C and a C++ compiler: no download, no node-gyp, no headers of Node.js. A
+ * binding appears at its place only after it passed its test, and in one step (rename), so that processes that build at
+ * the same time do not disturb each other.
  */
 export async function buildBinding(options: BuildBindingOptions = {}): Promise<BuiltBinding> {
   const { log = () => {}, env = process.env } = options;
@@ -54,7 +54,7 @@ export async function buildBinding(options: BuildBindingOptions = {}): Promise<B
     const built = join(workDir, BINDING_NAME);
     if (cached !== undefined && isTrustworthy(cached)) {
       copyFileSync(cached, built);
-      // A home folder may be shared by machines whose C libraries differ: then compile after all.
+      // Machines whose C libraries differ may share a home folder: then compile after all.
       if ((await proofFailure(recipe, built)) === undefined) {
         renameSync(built, path);
         log(`Copied the SQLite binding from ${cached}`);
@@ -122,7 +122,7 @@ function compilerCommand(fromEnv: string | undefined, fallback: string): string[
   return words.length > 0 ? words : [fallback];
 }
 
-/** Runs `compiler --version`: macOS has a `cc` that only says that there is none. */
+/** Runs `compiler --version`: macOS has a `cc` that only reports that no compiler is installed. */
 async function requireCompiler(command: string[], language: string, env: NodeJS.ProcessEnv): Promise<void> {
   const { status, output } = await run([...command, '--version'], env);
   if (status === 0) return;
@@ -148,7 +148,10 @@ async function runCompiler(command: string[], args: string[], env: NodeJS.Proces
   });
 }
 
-/** What is wrong with the binding at `path`, tried in a process of its own (a wrong one may crash), or undefined. */
+/**
+ * Says what is wrong with the binding at `path`, or undefined. Tries it in a separate process, because a wrong one may
+ * crash.
+ */
 async function proofFailure(recipe: BindingRecipe, path: string): Promise<string | undefined> {
   const script = `
     const [betterSqlite, nativeBinding] = process.argv.slice(1);
@@ -167,7 +170,7 @@ async function proofFailure(recipe: BindingRecipe, path: string): Promise<string
 }
 
 interface RunResult {
-  /** The exit status, or the signal's name, or the code of the failure to start. */
+  /** The exit status, the signal's name, or the code of a failed start. */
   status: number | string;
   output: string;
 }
@@ -198,14 +201,18 @@ function makeWorkDir(bindingDir: string): string {
     mkdirSync(bindingDir, { recursive: true });
     return mkdtempSync(join(bindingDir, '.building-'));
   } catch (error) {
-    throw new SqlsyncError('BINDING_BUILD_FAILED', `The binding's folder cannot be written: ${bindingDir}`, {
-      hint: 'Build as the user who installed sqlsync, or set SQLSYNC_BINDING_DIR to a folder of yours, always.',
-      cause: error,
-    });
+    throw new SqlsyncError(
+      'BINDING_BUILD_FAILED',
+      `The folder of the binding cannot be written: ${bindingDir}`,
+      {
+        hint: 'Build as the user who installed sqlsync, or set SQLSYNC_BINDING_DIR to a folder of yours, for the build and for each run.',
+        cause: error,
+      },
+    );
   }
 }
 
-/** Native code is taken only from a cache that belongs to this very user: `sudo` may keep another user's HOME. */
+/** Takes native code only from a cache of this very user: `sudo` may keep another user's HOME. */
 function isTrustworthy(cached: string): boolean {
   const uid = process.geteuid?.();
   return [cached, dirname(cached)].every((path) => {
@@ -224,7 +231,7 @@ function storeInCache(built: string, cached: string): void {
     chmodSync(copy, 0o755);
     renameSync(copy, cached);
   } catch {
-    // The cache only saves time: a home folder that is read-only or full is no reason to fail.
+    // The cache only saves time: a home folder that is read-only or full must not fail the build.
   } finally {
     if (workDir !== undefined) rmSync(workDir, { recursive: true, force: true });
   }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 
-/** Told by SQLite's structured codes (5, 261, 517, 773), never by message text. */
+/** SQLite's structured codes (5, 261, 517, 773) decide, never the text of a message. */
 const BUSY_CODES: ReadonlySet<string | undefined> = new Set([
   'SQLITE_BUSY',
   'SQLITE_BUSY_RECOVERY',
@@ -9,7 +9,7 @@ const BUSY_CODES: ReadonlySet<string | undefined> = new Set([
   'SQLITE_BUSY_TIMEOUT',
 ]);
 
-/** Longest wait between two attempts; a cap keeps an old waiter as likely to get the lock as a new one. */
+/** Longest pause between two attempts. A cap keeps a long waiter as likely to get the lock as a new one. */
 const MAX_DELAY_MS = 10;
 
 export function isBusy(error: unknown): boolean {
@@ -23,9 +23,9 @@ export interface RetryOptions {
 }
 
 /**
- * Runs `action` until it is not refused as busy. Waits between attempts without blocking the event loop, so that
- * signals are handled and messages sent meanwhile.
- * Throws SqlsyncError BUSY after `timeoutMs`, naming `what` was waited for; other errors at once.
+ * Runs `action` until SQLite does not refuse it as busy. Waits between attempts without blocking the event loop, so
+ * that signals are handled and messages sent meanwhile. Throws SqlsyncError BUSY after `timeoutMs`, naming `what` was
+ * waited for; throws other errors at once.
  */
 export async function retryBusy<T>(
   what: string,

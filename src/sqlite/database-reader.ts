@@ -2,26 +2,26 @@ import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
 import { databaseUri } from './database-uri.ts';
 
-/** A table or index of a database, as its schema has it. */
+/** A table or index in the schema of a database. */
 export interface SchemaObject {
   readonly name: string;
   readonly type: 'table' | 'index';
-  /** The table that an index is of; a table's own name. */
+  /** The table of an index; a table's own name. */
   readonly table: string;
   readonly rootPage: number;
 }
 
 export interface ReaderOptions {
-  /** Reads without locks and without -wal and -shm files; only for a file that nobody changes. */
+  /** Reads without locks and without -wal and -shm files; only for a file that no program changes. */
   readonly immutable?: boolean;
 }
 
 /**
  * A read-only connection that reads a database page by page.
  *
- * It cannot write: the connection is read-only, has no temp tables and runs nothing but SELECT and reading PRAGMAs
- * (`INSERT INTO temp_table SELECT … FROM sqlite_dbpage` would take the write lock). Its lock never makes a writer of
- * a WAL database wait. Errors are better-sqlite3's, with SQLite's codes.
+ * It cannot write: the connection is read-only, has no temp tables and runs only SELECT and reading PRAGMAs (`INSERT
+ * INTO temp_table SELECT … FROM sqlite_dbpage` would take the write lock). Its lock never makes a writer of a WAL
+ * database wait. It throws better-sqlite3's errors, with SQLite's codes.
  */
 export class DatabaseReader {
   readonly path: string;
@@ -33,12 +33,14 @@ export class DatabaseReader {
     this.path = path;
     const uri = databaseUri(path, { mode: 'ro', immutable: options.immutable === true });
     this.#database = openRaw(uri, { readonly: true, fileMustExist: true, timeout: 0 });
-    // Pages are copied as they are, so a schema that SQLite cannot parse must not keep them from being read.
+    // Pages are copied as they are, so they must be readable even if SQLite cannot parse the schema.
     this.#database.unsafeMode(true);
     this.#database.pragma('writable_schema = ON');
   }
 
-  /** Begins a read transaction and fixes what it sees; returns the pages of that snapshot. May be refused as busy. */
+  /**
+   * Begins a read transaction and fixes its snapshot; returns page size and page count of that snapshot. May be busy.
+   */
   begin(): { pageSize: number; pageCount: number } {
     this.#database.exec('BEGIN');
     try {
@@ -63,12 +65,12 @@ export class DatabaseReader {
     if (this.#database.inTransaction) this.#database.exec('ROLLBACK');
   }
 
-  /** Changes whenever another connection commits; only differences between two values of one connection count. */
+  /** A number that changes whenever another connection commits. Only compare values of one connection. */
   dataVersion(): number {
     return this.#number('data_version');
   }
 
-  /** The bytes of a page of the current transaction, in a buffer of their own. */
+  /** The bytes of a page of the current transaction, in a new buffer. */
   readPage(page: number): Buffer {
     this.#selectPage ??= this.#database.prepare('SELECT data FROM sqlite_dbpage WHERE pgno = ?').pluck();
     const data: unknown = this.#selectPage.get(page);
@@ -76,7 +78,7 @@ export class DatabaseReader {
     return data as Buffer;
   }
 
-  /** How many tables, indexes, views and triggers the schema has. */
+  /** The number of tables, indexes, views and triggers in the schema. */
   schemaSize(): number {
     return this.#database.prepare('SELECT count(*) FROM sqlite_schema').pluck().get() as number;
   }
@@ -91,7 +93,7 @@ export class DatabaseReader {
       .all() as SchemaObject[];
   }
 
-  /** The table or index that owns each page, for those that some b-tree reaches, by `dbstat`. */
+  /** The table or index that owns each page, for all pages that a b-tree reaches, by `dbstat`. */
   *pageOwners(): IterableIterator<{ page: number; name: string }> {
     const rows = this.#database.prepare('SELECT pageno AS page, name FROM dbstat').iterate();
     for (const row of rows) yield row as { page: number; name: string };

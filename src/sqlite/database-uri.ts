@@ -1,9 +1,9 @@
 import { checkPath } from '../files/path-names.ts';
 
 /**
- * An absolute path as the `file:` URI that SQLite opens. Every byte that could mean something in a URI is escaped, so
- * that a file name can never carry options of its own (`?mode=`, `#`, `%`). Throws USAGE for a path that would open
- * another file than the one it spells.
+ * An absolute path as the `file:` URI that SQLite opens. Escapes every byte that could have a meaning in a URI, so that
+ * a file name can never carry options (`?mode=`, `#`, `%`). Throws USAGE for a path that would open another file than
+ * it spells.
  */
 export function databaseUri(
   absolutePath: string,

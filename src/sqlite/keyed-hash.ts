@@ -8,18 +8,18 @@ export const HASH_KEY_BYTES = 16;
 /** Bytes of one hash. */
 export const KEYED_HASH_BYTES = 8;
 
-/** Bytes of the expanded key that are SipHash's; NH's follow. */
+/** Bytes of the expanded key for SipHash; NH's bytes follow. */
 const SIPHASH_KEY_BYTES = 16;
 
-/** Bytes of data that one step of NH takes, with as many of the key. */
+/** Bytes of data that one step of NH takes, with as many bytes of the key. */
 const NH_STEP_BYTES = 16;
 
 /**
- * The keyed hash of protocol/SPEC.md ("Keyed hash"): SipHash-2-4 of NH. Who does not know the key finds two different
- * inputs of one hash by a chance of 2^-63 for each pair, whatever they are.
+ * The keyed hash of protocol/SPEC.md ("Keyed hash"): SipHash-2-4 of NH. Without the key, any two different inputs have
+ * the same hash with a chance of 2^-63.
  *
- * NH is ten times as fast as SipHash alone, and needs as many bytes of key as the longest input has: AES in counter
- * mode makes them of the 16 that two agents agree on.
+ * NH is ten times as fast as SipHash alone, and needs as many bytes of key as the longest input has. AES in counter
+ * mode makes them from the 16 bytes that two agents agree on.
  */
 export class KeyedHash {
   readonly #native: NativeHash;

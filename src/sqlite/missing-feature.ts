@@ -1,4 +1,4 @@
-/** What SQLite says of what an application registers with it, and what that is called. */
+/** SQLite's messages about features that an application registers, and the name of each kind. */
 const KINDS: readonly (readonly [RegExp, string])[] = [
   [/no such collation sequence: (.+)/, 'the collation'],
   [/(?:no such|unknown) function: (.+?)(?:\(\))?$/m, 'the function'],
@@ -7,8 +7,9 @@ const KINDS: readonly (readonly [RegExp, string])[] = [
 ];
 
 /**
- * What this SQLite lacks, as in "the collation unicode", where `message` of SQLite says that something is not there
- * which an application or an extension brings along. It may be sound all the same. undefined for any other message.
+ * The feature that this SQLite lacks, as in "the collation unicode", if `message` of SQLite says that something is
+ * missing that an application or an extension provides. The database may be sound all the same. undefined for any other
+ * message.
  */
 export function missingFeature(message: string): string | undefined {
   for (const [pattern, kind] of KINDS) {

@@ -11,7 +11,7 @@ export const NODE_VERSION_MIN = '22.18';
  */
 const NODE_API_MIN = 10;
 
-/** Throws NODE_UNSUPPORTED when this Node.js is too old; to be called before any native binding is loaded. */
+/** Throws NODE_UNSUPPORTED if this Node.js is too old. Call it before loading any native binding. */
 export function requireSupportedNode(versions: { node: string; napi?: string } = process.versions): void {
   const [major = 0, minor = 0] = versions.node.split('.').map(Number);
   const [majorMin = 0, minorMin = 0] = NODE_VERSION_MIN.split('.').map(Number);

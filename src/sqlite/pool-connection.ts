@@ -5,22 +5,22 @@ import type { RawDatabase } from './binding.ts';
 import { openRaw } from './binding.ts';
 import { databaseUri } from './database-uri.ts';
 
-/** A connection of a pool. The only type of better-sqlite3 that the pools know, together with its statements. */
+/** A connection of a pool. The pools know no other type of better-sqlite3, except its statements. */
 export type PoolConnection = RawDatabase;
 export type PoolStatement = Statement;
 
 export interface WriteConnectionOptions {
-  /** Whether a file that does not exist is made. */
+  /** True to create a file that does not exist. */
   readonly create: boolean;
   readonly safeIntegers: boolean;
-  /** What SQLite leaves of the WAL file when it begins to write it anew, in bytes. */
+  /** The size to which SQLite cuts the WAL file when it restarts it, in bytes. */
   readonly journalSizeLimitBytes: number;
 }
 
 /**
- * Opens the connection that writes: WAL, synchronous NORMAL, foreign keys on. It never waits for a lock: who is
- * refused as busy tries again without blocking the event loop. Opening may itself be refused as busy, while another
- * program changes the journal mode or recovers the WAL; other errors are DATABASE_UNUSABLE.
+ * Opens the connection that writes: WAL, synchronous NORMAL, foreign keys on. It never waits for a lock: a refused
+ * caller tries again without blocking the event loop. Opening itself may be busy while another program changes the
+ * journal mode or recovers the WAL; other errors are DATABASE_UNUSABLE.
  * @param path Absolute.
  */
 export function openWriteConnection(path: string, options: WriteConnectionOptions): PoolConnection {
@@ -36,11 +36,12 @@ export function openWriteConnection(path: string, options: WriteConnectionOption
         { hint: 'The file system may lack shared memory (a network file system): use a local one.' },
       );
     }
-    // NORMAL: a crash of the machine may lose the last commits, never the database. It is the usual choice for WAL.
+    // NORMAL: a crash of the machine may lose the last commits, but never the database. It is the usual choice for WAL.
     connection.pragma('synchronous = NORMAL');
     connection.pragma('foreign_keys = ON');
     connection.pragma(`journal_size_limit = ${options.journalSizeLimitBytes}`);
-    // The first read opens the WAL. Who has never done so would leave that of the readers behind when it closes.
+    // The first read opens the WAL. A connection that never opened it would leave the readers' WAL behind when it
+    // closes.
     connection.pragma('schema_version');
     return connection;
   } catch (error) {
@@ -51,8 +52,8 @@ export function openWriteConnection(path: string, options: WriteConnectionOption
 
 /**
  * Opens a connection that cannot write: SQLite opens the file for reading only, and `query_only` refuses what a
- * read-only connection still may do to temp tables. In WAL mode it is refused as busy only while another process
- * recovers the WAL, so `timeoutMs` is how long that may block the event loop.
+ * read-only connection could still do to temp tables. In WAL mode it is busy only while another process recovers the
+ * WAL; `timeoutMs` is how long that may block the event loop.
  * @param path Absolute. The file must exist.
  */
 export function openReadConnection(
@@ -72,8 +73,8 @@ export function openReadConnection(
 }
 
 /**
- * The file that a connection has open, as SQLite names it: beside that, and not beside a symbolic link that led there,
- * lie its -wal and -shm.
+ * The file that a connection has open, as SQLite names it. Its -wal and -shm lie beside this name, not beside a
+ * symbolic link that led there.
  */
 export function filePathOf(connection: PoolConnection): string {
   const databases = connection.pragma('database_list') as { readonly name: string; readonly file: string }[];

@@ -5,7 +5,7 @@ import type { SchemaObject } from './database-reader.ts';
 import { databaseUri } from './database-uri.ts';
 
 /**
- * All tables and indexes with a b-tree of their own, in a file that nobody else uses. Throws better-sqlite3's errors.
+ * All tables and indexes with their own b-tree, in a file that no other program uses. Throws better-sqlite3's errors.
  */
 export function readSchemaObjects(path: string): SchemaObject[] {
   const reader = new DatabaseReader(path, { immutable: true });
@@ -17,8 +17,8 @@ export function readSchemaObjects(path: string): SchemaObject[] {
 }
 
 /**
- * Makes an index anew from its table, in a file that nobody else uses and that is in rollback mode. Without a journal:
- * a file for which this fails is not what it was. Throws better-sqlite3's errors.
+ * Rebuilds an index from its table, in a file that no other program uses and that is in rollback mode. Uses no journal:
+ * after a failure the file is damaged. Throws better-sqlite3's errors.
  */
 export function reindex(path: string, name: string): void {
   const database = openRaw(databaseUri(path, { mode: 'rw' }), { timeout: 0 });

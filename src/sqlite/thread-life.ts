@@ -1,10 +1,10 @@
 import { existsSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 
-/** How often a thread that waits for another looks whether that one still lives. */
+/** How often a waiting thread checks that the other thread still lives. */
 const LOOK_MS = 50;
 
-/** Called in a thread: its number for `awaitThread`; 0 where the system does not tell it. */
+/** Called in a thread: its number for `awaitThread`; 0 if the system does not report it. */
 export function ownThreadNumber(): number {
   try {
     return Number(basename(readlinkSync('/proc/thread-self')));
@@ -15,9 +15,9 @@ export function ownThreadNumber(): number {
 
 /**
  * Waits, without a turn of the event loop, until a cell in shared memory is no longer `seen`. Returns false if the
- * thread that was to change it has died, which its events could not tell meanwhile, or where nothing came for so long.
+ * thread that should change it has died, which its events could not report meanwhile, or if the time is over.
  *
- * @param thread - number of that thread in this process; 0 where it is not known, so that only time can tell.
+ * @param thread - number of that thread in this process; 0 if unknown, so that only the time limit ends the wait.
  */
 export function awaitThread(
   cells: Int32Array,
@@ -28,7 +28,7 @@ export function awaitThread(
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     const isGone = thread > 0 && !existsSync(`/proc/self/task/${thread}`);
-    // What it did before it died counts.
+    // A change that the thread made before it died counts.
     if (Atomics.load(cells, at) !== seen) return true;
     const leftMs = deadline - performance.now();
     if (isGone || leftMs <= 0) return false;

@@ -3,14 +3,14 @@ import { identifier, literal, textLiteral } from './literals.ts';
 import type { Place, RowScan } from './row-scan.ts';
 
 /**
- * A table of the connection that reads the dump, where values are put together. It has no affinity that could change
+ * A temporary table of the connection that reads the dump. It assembles values, and has no affinity that could change
  * them.
  */
 const PIECES = 'temp.sqlsync_pieces';
 
 /**
  * The statements that insert the row at `place`, whose values are too large for one statement: SQLite accepts a billion
- * bytes of SQL, and a string here has half a billion characters.
+ * bytes of SQL, and a string in Node.js has at most half a billion characters.
  */
 export function* largeRow(scan: RowScan, place: Place): Generator<string> {
   const { table } = scan;
@@ -37,7 +37,7 @@ export function* largeRow(scan: RowScan, place: Place): Generator<string> {
     const row = place.rowid === undefined ? `row ${place.count}` : `the row with rowid ${place.rowid}`;
     scan.onUnreadable(
       code === 'SQLITE_TOOBIG'
-        ? `${row}: one of its values has more than the 512 MB that Node.js can hold; restore the whole database to have it`
+        ? `${row}: one of its values has more than the 512 MB that Node.js can hold; restore the whole database to get it`
         : `${row}: ${(error as Error).message}`,
     );
   }
@@ -45,7 +45,8 @@ export function* largeRow(scan: RowScan, place: Place): Generator<string> {
 }
 
 /**
- * SQLite appends to text only, byte by byte, whatever the bytes are; to UTF-16 an even number of them, so one too many.
+ * SQLite can only append to text, byte by byte, whatever the bytes are. UTF-16 needs an even number of them, so one is
+ * too many.
  */
 function* pieces(
   scan: RowScan,

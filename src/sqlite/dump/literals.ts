@@ -7,12 +7,12 @@ export function identifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-/** A name as SQLite compares names: of letters, only those of ASCII are the same in upper and lower case. */
+/** A name as SQLite compares names: it folds upper and lower case of ASCII letters only. */
 export function foldName(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
 
-/** A value as SQL that gives it back, with its type, on one line. */
+/** A value as SQL on one line that yields it again, with its type. */
 export function literal(value: unknown): string {
   if (value === null) return 'NULL';
   if (typeof value === 'bigint') return String(value);
@@ -21,18 +21,18 @@ export function literal(value: unknown): string {
   return `X'${(value as Buffer).toString('hex')}'`;
 }
 
-/** Text whose `bytes` are as the database holds them. */
+/** The text of which the database holds these bytes, as SQL. */
 export function textLiteral(bytes: Buffer | null, encoding: TextEncoding): string {
   const text = validText(bytes ?? Buffer.alloc(0), encoding);
   return text === undefined ? `CAST(${literal(bytes)} AS TEXT)` : quoteText(text);
 }
 
-/** undefined for text that SQL, which is UTF-8, cannot have. */
+/** undefined for text that SQL, which is UTF-8, cannot contain. */
 export function validText(bytes: Buffer, encoding: TextEncoding): string | undefined {
   if (encoding === 'UTF-8') return isUtf8(bytes) ? bytes.toString() : undefined;
   if (bytes.length % 2 !== 0) return undefined;
   const text = (encoding === 'UTF-16le' ? bytes : Buffer.from(bytes).swap16()).toString('utf16le');
-  // SQLite takes the two that are no characters for faults as it makes UTF-16 of them.
+  // SQLite takes these two noncharacters for errors when it makes UTF-16 of them.
   return text.isWellFormed() && !/[\ufffe\uffff]/.test(text) ? text : undefined;
 }
 
@@ -45,8 +45,8 @@ function real(value: number): string {
 }
 
 /**
- * What a text is not written with: SQL ends at a NUL, and readers of lines change a carriage return or take a line for
- * a command.
+ * Characters that text must not contain literally: SQL ends at a NUL, and line readers change a carriage return or take
+ * a line for a command.
  */
 const ESCAPED = [
   ['\0', '0'],
@@ -54,7 +54,7 @@ const ESCAPED = [
   ['\n', 'n'],
 ] as const;
 
-/** Text in quotes, on one line: what has no place there is written as other characters, and put back by SQLite. */
+/** Text in quotes, on one line. Characters that cannot stand there are written as others, and SQLite puts them back. */
 export function quoteText(text: string): string {
   let quoted = `'${text.replaceAll("'", "''")}'`;
   for (const [character, name] of ESCAPED) {
@@ -66,7 +66,8 @@ export function quoteText(text: string): string {
 }
 
 /**
- * What the text does not have; as it begins with the only backslash that it has, it cannot arise between two of them.
+ * A text that `text` does not contain. Its only backslash is its first character, so it cannot arise between two of
+ * them.
  */
 function standIn(text: string, name: string): string {
   for (let i = 0; ; i++) {

@@ -1,18 +1,18 @@
 import type { RawDatabase } from '../binding.ts';
 import type { TextEncoding } from './literals.ts';
 
-/** A table whose rows are read. */
+/** A table whose rows the dump reads. */
 export interface TableShape {
   readonly name: string;
-  /** The name by which the rowid can be read, where there is one. */
+  /** The name by which the rowid can be read, if there is one. */
   readonly rowid: string | undefined;
-  /** The columns that are inserted, as SQL; the rowid among them where the rows would not get it by themselves. */
+  /** The columns to insert, as SQL; with the rowid if the rows would not get it by themselves. */
   readonly columns: readonly string[];
   /** `INSERT INTO … VALUES`. */
   readonly insert: string;
 }
 
-/** Where a scan is: behind the row with this rowid, or in a table without one behind so many rows. */
+/** Where a scan is: after the row with this rowid, or in a table without rowids after this many rows. */
 export interface Place {
   readonly rowid: bigint | undefined;
   readonly count: number;
@@ -22,7 +22,7 @@ export interface RowScan {
   readonly database: RawDatabase;
   readonly table: TableShape;
   readonly encoding: TextEncoding;
-  /** Bytes of a value in one statement; a longer one is put together from pieces of so many, an even number. */
+  /** Bytes of a value in one statement, an even number; a longer value is assembled from pieces of this size. */
   readonly pieceBytes: number;
   readonly onUnreadable: (what: string) => void;
 }

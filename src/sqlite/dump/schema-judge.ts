@@ -9,38 +9,37 @@ export interface SchemaEntry {
   readonly name: string;
   readonly owner: string;
   readonly sql: string;
-  /** A virtual table has no pages of its own, as views and triggers. */
+  /** A virtual table has no pages of its own, like views and triggers. */
   readonly isVirtual: boolean;
 }
 
 /**
- * Has SQLite itself judge the statements of a dump, one by one, in a database in memory: it loads the statement as part
- * of a schema. That executes nothing, and needs no function, collation or module of an application.
+ * Lets SQLite itself judge the statements of a dump, one by one, in a database in memory: it loads the statement as
+ * part of a schema. That executes nothing, and needs no function, collation or module of an application.
  */
 export class SchemaJudge {
   readonly #scratch: RawDatabase = openRaw(':memory:');
 
   constructor() {
     this.#scratch.unsafeMode(true);
-    // Pages that schema entries can have as their roots: 2 and 3.
+    // Pages that schema entries can use as their roots: 2 and 3.
     this.#scratch.exec('CREATE TABLE first (x); CREATE TABLE second (x)');
   }
 
   /**
-   * Why the entry is not one statement that creates just what the entry says, by type, name and table; undefined if it
-   * is.
-   * `owner` is the table or view that an index or a trigger needs.
+   * Says why the entry is not one statement that creates exactly what the entry says, by type, name and table;
+   * undefined if it is. `owner` is the table or view that an index or a trigger needs.
    */
   refusal(entry: SchemaEntry, owner?: SchemaEntry): string | undefined {
     const before = owner === undefined ? [] : [owner];
     const refused = this.#load([...before, entry]);
     if (refused !== undefined) return refused;
-    // SQLite ignores what follows the first statement, so it accepts this only if the statement had ended before.
+    // SQLite ignores what follows the first statement, so it accepts this only if the statement ended before.
     const isSeveral = this.#load([...before, { ...entry, sql: `${entry.sql}\n)` }]) === undefined;
     return isSeveral ? 'its SQL is more than one statement' : undefined;
   }
 
-  /** What this SQLite lacks to execute the statement, as in "the function fold". */
+  /** The feature that this SQLite lacks to execute the statement, as in "the function fold". */
   missing(entry: SchemaEntry, owner?: SchemaEntry): string | undefined {
     this.#load(owner === undefined ? [] : [owner]);
     try {

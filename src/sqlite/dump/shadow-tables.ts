@@ -10,7 +10,7 @@ export interface NamedEntry {
   readonly sql: string | null;
 }
 
-/** Those that can be read, where the schema is damaged. */
+/** The tables and views that can be read even if the schema is damaged. */
 export function namedEntries(database: RawDatabase): NamedEntry[] {
   const query = database.prepare(
     `SELECT type, CAST(name AS TEXT) AS name, CAST(sql AS TEXT) AS sql FROM sqlite_schema
@@ -50,9 +50,8 @@ export function withShadowTables(
 }
 
 /**
- * The virtual table whose shadow table has this name: SQLite takes the name up to the last underscore. Which tables
- * belong to a module that this SQLite does not have, nobody knows; they have names that begin with its own
- * (`NAME_chunks00`).
+ * The virtual table whose shadow table has this name: SQLite takes the name up to the last underscore. For a module
+ * that this SQLite lacks, the tables are unknown; their names begin with the table's own (`NAME_chunks00`).
  */
 function ownerOf(name: string, virtual: ReadonlyMap<string, boolean>, isShadow: boolean): string | undefined {
   if (virtual.has(name)) return undefined;

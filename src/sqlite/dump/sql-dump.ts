@@ -16,23 +16,26 @@ import type { NamedEntry } from './shadow-tables.ts';
 const PIECE_BYTES = 16 * 1024 * 1024;
 
 export interface DumpReport {
-  /** What is not in the dump, and why. */
+  /** Called with what the dump lacks, and why. */
   onOmission(omission: string): void;
-  /** Something to know of what is in the dump, such as that it needs a function of the application to be put back. */
+  /**
+   * Called with a remark on what the dump contains, such as an application's function that it needs when it is read
+   * back.
+   */
   onRemark(remark: string): void;
 }
 
 /**
- * The statements that make a database anew, one a line, as the shell's `.dump` has them: of a database that nobody
- * changes (`path` is absolute), or of it `tables` with their indexes and triggers, and with what belongs to a virtual
- * table. Unlike the shell's it also gives back text that is not valid in its encoding or has a NUL, rowids that are not
- * 1, 2, 3 …, the encoding, and the numbers of the header.
+ * The statements that recreate a database, one per line, as the shell's `.dump` writes them. No program may change the
+ * database meanwhile; `path` is absolute. `tables` limits the dump to these tables, with their indexes and triggers and
+ * with what belongs to a virtual table. Unlike the shell's dump it also restores text that is not valid in its encoding
+ * or contains a NUL, rowids that are not 1, 2, 3 …, the encoding, and the numbers of the header.
  *
- * The database may be anybody's. No line of the dump is anything but a statement or a comment, or a continuation of a
- * name or text in quotes. What cannot be read, or is no statement of the schema, is left out; the report and a comment
- * in the dump say so.
+ * The database may come from anyone. Every line of the dump is a statement, a comment, or the continuation of a quoted
+ * name or text. The dump leaves out what cannot be read and what is no statement of the schema; the report and a
+ * comment in the dump say so.
  *
- * Throws SqlsyncError USAGE for an unknown table, ORIGIN_UNREADABLE where SQLite cannot read the file at all.
+ * Throws SqlsyncError USAGE for an unknown table, ORIGIN_UNREADABLE if SQLite cannot read the file at all.
  */
 export function* dumpSql(
   path: string,
@@ -56,7 +59,7 @@ class SqlDump {
   readonly #tables: readonly string[];
   readonly #report: DumpReport;
   readonly #pieceBytes: number;
-  /** What was reported since the last statement. */
+  /** Remarks since the last statement. */
   #comments: string[] = [];
 
   constructor(database: RawDatabase, tables: readonly string[], report: DumpReport, pieceBytes: number) {
@@ -77,7 +80,7 @@ class SqlDump {
     yield* this.#takeComments();
     if (this.#isWhole && encoding !== 'UTF-8') yield `PRAGMA encoding='${encoding}';`;
     yield 'PRAGMA foreign_keys=OFF;';
-    // Rows may be older than a CHECK, and were right for an application that defines its functions in another way.
+    // Rows may be older than a CHECK, and valid for an application that defines its functions in another way.
     yield 'PRAGMA ignore_check_constraints=ON;';
     yield 'BEGIN TRANSACTION;';
     if (this.#isWhole) yield* numbers(this.#database);
@@ -95,7 +98,7 @@ class SqlDump {
     return this.#tables.length === 0;
   }
 
-  /** Has SQLite read what it can of a schema with faults, and returns the encoding. */
+  /** Lets SQLite read as much as it can of a schema with errors, and returns the encoding. */
   #prepare(): TextEncoding {
     const database = this.#database;
     try {
@@ -162,16 +165,13 @@ class SqlDump {
     yield* this.#takeComments();
   }
 
-  /** Those of sqlite_stat1 alone: not every SQLite can have the others, and ANALYZE makes them. */
+  /** Only the rows of sqlite_stat1: not every SQLite has the other tables, and ANALYZE makes them. */
   *#statistics(encoding: TextEncoding): Generator<string> {
     yield 'ANALYZE sqlite_master;';
     yield* this.#rows('sqlite_stat1', encoding);
   }
 
-  /**
-   * The last ids of tables with AUTOINCREMENT, which SQLite counts in a table of its own that comes with the first of
-   * them.
-   */
+  /** The last ids of AUTOINCREMENT tables. SQLite keeps them in a table that it makes with the first such table. */
   *#sequences(tables: readonly DumpedEntry[]): Generator<string> {
     const counted = new Set(
       tables.filter(({ statement }) => statement.hasAutoincrement).map(({ name }) => foldName(name)),
@@ -202,7 +202,7 @@ function requireTables(known: readonly NamedEntry[], tables: readonly string[]):
   }
 }
 
-/** What an application may have put into the header. */
+/** Header numbers that an application may have set. */
 function* numbers(database: RawDatabase): Generator<string> {
   for (const name of ['application_id', 'user_version']) {
     const value = database.pragma(name, { simple: true });
@@ -211,9 +211,8 @@ function* numbers(database: RawDatabase): Generator<string> {
 }
 
 /**
- * Only the entries of the schema are made: their modules may be missing where the dump is read, and their content is in
- * tables of their own. One that is there already stays as it is, since a second entry would make the whole database
- * unreadable.
+ * Makes only the schema entries: their modules may be missing where the dump is read, and their content is in other
+ * tables. Leaves an existing one as it is, because a second entry would make the whole database unreadable.
  */
 function* virtualTables(entries: readonly DumpedEntry[]): Generator<string> {
   if (entries.length === 0) return;

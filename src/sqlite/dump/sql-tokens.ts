@@ -1,6 +1,6 @@
 /**
- * What SQLite's tokenizer makes of a run of characters. `illegal` is what it refuses, and parameters, which no schema
- * has.
+ * How SQLite's tokenizer classifies a run of characters. `illegal` is text that it refuses, and parameters, which no
+ * schema has.
  */
 export type SqlTokenKind =
   'space' | 'line-comment' | 'block-comment' | 'quoted' | 'word' | 'semicolon' | 'other' | 'illegal';
@@ -8,7 +8,7 @@ export type SqlTokenKind =
 export interface SqlToken {
   readonly kind: SqlTokenKind;
   readonly text: string;
-  /** Where it begins in the SQL. */
+  /** Where the token begins in the SQL. */
   readonly start: number;
 }
 
@@ -18,7 +18,7 @@ const PATTERNS: readonly (readonly [SqlTokenKind, RegExp])[] = [
   // SQLite closes a comment at the end of the text, and takes a `/*` that ends the text for two operators.
   ['block-comment', /\/\*(?=[^])(?:[^]*?\*\/|[^]*$)/y],
   ['quoted', /'[^']*(?:''[^']*)*'|"[^"]*(?:""[^"]*)*"|`[^`]*(?:``[^`]*)*`|\[[^\]]*\]/y],
-  // What is not closed goes on to the end.
+  // An unclosed quote goes on to the end.
   ['illegal', /['"`[][^]*/y],
   ['word', /[A-Za-z0-9_\u0080-\u00ff][A-Za-z0-9_$\u0080-\u00ff]*/y],
   ['illegal', /[$@:#?][A-Za-z0-9_$:\u0080-\u00ff]*/y],
@@ -27,8 +27,8 @@ const PATTERNS: readonly (readonly [SqlTokenKind, RegExp])[] = [
 ];
 
 /**
- * The tokens of `sql`, which has one character a byte (latin1), as SQLite's own tokenizer (`sqlite3GetToken`) separates
- * them. Every character with a meaning is ASCII, so bytes that are no valid UTF-8 move no border.
+ * The tokens of `sql`, which has one character per byte (latin1), as SQLite's own tokenizer (`sqlite3GetToken`)
+ * separates them. Every character with a meaning is ASCII, so bytes that are not valid UTF-8 move no token's border.
  */
 export function* sqlTokens(sql: string): Generator<SqlToken> {
   for (let start = 0; start < sql.length;) {
@@ -47,7 +47,7 @@ function tokenAt(sql: string, start: number): SqlToken {
   throw new Error('every character is a token');
 }
 
-/** Whether SQLite ignores it. */
+/** True if SQLite ignores the token. */
 export function isBlank({ kind }: SqlToken): boolean {
   return kind === 'space' || kind === 'line-comment' || kind === 'block-comment';
 }

@@ -22,16 +22,18 @@ export interface StoredSchema {
 }
 
 export interface SchemaReport {
-  /** `object` is left out. */
+  /** The dump leaves out `object`. */
   onOmission(object: string, why: string): void;
-  /** `object` is dumped, but there is something to know of it. */
+  /** The dump contains `object`, with a remark on it. */
   onRemark(object: string, remark: string): void;
 }
 
 /** A row of `sqlite_schema`, with its text as bytes. */
 type RawRow = readonly [type: Buffer | null, name: Buffer | null, owner: Buffer | null, sql: Buffer | null];
 
-/** Reads and judges the schema, or of it what `isWanted` says; an index or a trigger goes with its table. */
+/**
+ * Reads and judges the schema, or the part of it that `isWanted` accepts; an index or a trigger goes with its table.
+ */
 export function readStoredSchema(
   database: RawDatabase,
   encoding: TextEncoding,
@@ -62,7 +64,7 @@ function rawRows(database: RawDatabase, report: SchemaReport): RawRow[] {
   return rows;
 }
 
-/** Tables first, since SQLite needs them to judge the others; then in the order in which a dump creates them. */
+/** Tables first, because SQLite needs them to judge the others; then in the order in which a dump creates them. */
 const ORDER = ['table', 'index', 'view', 'trigger'];
 
 class SchemaReader {
@@ -70,7 +72,7 @@ class SchemaReader {
   readonly #encoding: TextEncoding;
   readonly #isWanted: (name: string) => boolean;
   readonly #report: SchemaReport;
-  /** What was accepted, by its name as SQLite compares it. */
+  /** Accepted entries, by name as SQLite compares names. */
   readonly #accepted = new Map<string, DumpedEntry>();
   readonly #refused = new Set<string>();
 
@@ -116,7 +118,7 @@ class SchemaReader {
     shown: string,
   ): void {
     const { type, name } = entry;
-    // With its table.
+    // Reported with its table.
     if ((type === 'index' || type === 'trigger') && this.#refused.has(foldName(entry.owner))) return;
     const statement = readStoredStatement(this.#utf8(sql) ?? Buffer.alloc(0));
     if ('why' in statement) return this.#refuse(shown, name, statement.why);
@@ -130,7 +132,7 @@ class SchemaReader {
     this.#accepted.set(foldName(name), { ...entry, statement });
     const feature = this.#judge.missing(judged, judgedOwner);
     if (feature !== undefined)
-      this.#report.onRemark(shown, `to put it back takes ${feature}, which this SQLite does not have`);
+      this.#report.onRemark(shown, `to restore it takes ${feature}, which this SQLite does not have`);
     if (statement.hasMore)
       this.#report.onRemark(
         shown,
@@ -147,7 +149,7 @@ class SchemaReader {
     return bytes === null ? undefined : validText(bytes, this.#encoding);
   }
 
-  /** SQL in UTF-8; what is no valid UTF-8 stays as it is, since it may be in a comment. */
+  /** SQL in UTF-8. Bytes that are not valid UTF-8 stay as they are, since they may be in a comment. */
   #utf8(bytes: Buffer | null): Buffer | null {
     if (bytes === null || this.#encoding === 'UTF-8') return bytes;
     const even = bytes.subarray(0, bytes.length & ~1);
@@ -161,7 +163,7 @@ function asJudged({ type, name, owner, statement }: DumpedEntry): SchemaEntry {
   return { type, name, owner, sql: statement.dumped, isVirtual: statement.kind === 'virtual-table' };
 }
 
-/** Names that SQLite keeps for itself. */
+/** Names that SQLite reserves for itself. */
 export function isInternal(name: string): boolean {
   return /^sqlite_(?:sequence|stat\d|autoindex_)/i.test(name);
 }

@@ -10,7 +10,7 @@ export interface StoredStatement {
   readonly kind: SchemaKind;
   /** The statement without what follows its last token. */
   readonly sql: string;
-  /** The statement as it is written into a dump, without its semicolon. */
+  /** The statement as the dump writes it, without its semicolon. */
   readonly dumped: string;
   /** Whether it has the keyword AUTOINCREMENT. */
   readonly hasAutoincrement: boolean;
@@ -26,11 +26,11 @@ export interface Undumpable {
 }
 
 /**
- * Reads the SQL of a schema entry, of `bytes` in UTF-8, which may be anybody's. SQLite takes the first statement and
- * ignores what follows it: more statements, dot commands, a comment that is not closed. So does this.
+ * Reads the SQL of a schema entry from `bytes` in UTF-8, which may come from anyone. Like SQLite it takes the first
+ * statement and ignores what follows: more statements, dot commands, an unclosed comment.
  *
- * The dump is read by SQLite, but also by the `sqlite3` shell and by programs that open it as text, which look at lines
- * first. So a statement is laid out anew, without its comments, where its lines mean something to one of them.
+ * Not only SQLite reads the dump, but also the `sqlite3` shell and programs that open it as text, which look at lines
+ * first. So a statement whose lines mean something to one of them is laid out anew, without its comments.
  */
 export function readStoredStatement(bytes: Buffer): StoredStatement | Undumpable {
   const end = bytes.indexOf(0);
@@ -61,7 +61,7 @@ export function readStoredStatement(bytes: Buffer): StoredStatement | Undumpable
   };
 }
 
-/** The tokens up to the semicolon that ends the statement. Those in the body of a trigger do not. */
+/** The tokens up to the semicolon that ends the statement; semicolons in the body of a trigger do not end it. */
 function firstStatement(tokens: readonly SqlToken[]): readonly SqlToken[] {
   const kind = kindOf(tokens);
   let depth = 0;
@@ -93,7 +93,7 @@ const HEADS: readonly (readonly [SchemaKind, readonly string[]])[] = [
   ['trigger', ['create', 'trigger']],
 ];
 
-/** By its first words. TEMP is none of them: what is temporary is in no file. */
+/** Decided by its first words. TEMP is not among them: no file holds temporary objects. */
 function kindOf(tokens: readonly SqlToken[]): SchemaKind | undefined {
   const words: SqlToken[] = [];
   for (const token of tokens) {
@@ -112,8 +112,8 @@ function moduleOf(statement: readonly SqlToken[]): string | undefined {
 }
 
 /**
- * The arguments of a virtual table are any tokens. A parameter with a parenthesis hides what is in it from some builds
- * of SQLite.
+ * The arguments of a virtual table are any tokens. A parameter with a parenthesis hides its content from some builds of
+ * SQLite.
  */
 function isRefused({ kind, text }: SqlToken, next: SqlToken | undefined, of: SchemaKind): boolean {
   if (kind !== 'illegal') return false;
@@ -125,11 +125,10 @@ function isWord(token: SqlToken | undefined, word: string): boolean {
 }
 
 /**
- * Whether lines of the statement could be taken for something else. The shell ends a statement at a line that has only
- * `/` or
- * `go`, and does not know a vertical tab for white space; programs that read text make a line break of a carriage
- * return, which ends a comment, and is another character in a quoted text. Lines with a dot or `#` first are commands
- * in the shell, though not within a statement.
+ * True if a reader could take lines of the statement for something else. The shell ends a statement at a line that only
+ * has `/` or `go`, and does not count a vertical tab as white space. Programs that read text make a line break of a
+ * carriage return, which ends a comment, and is another character in a quoted text. Lines that begin with a dot or `#`
+ * are commands in the shell, though not within a statement.
  */
 function hasTellingLines(statement: readonly SqlToken[]): boolean {
   let outside = '';
@@ -145,7 +144,7 @@ function hasTellingLines(statement: readonly SqlToken[]): boolean {
   return /\v|[\n\r]\s*(?:[.#]|(?:\/|go)\s*(?:[\n\r]|$))/i.test(outside);
 }
 
-/** A token where all is on one line but quoted texts and names. */
+/** The token on one line, except for quoted texts and names. */
 function laidOut(token: SqlToken): string {
   if (isBlank(token)) return ' ';
   const text = decode(token.text);
@@ -153,7 +152,10 @@ function laidOut(token: SqlToken): string {
   return `(${quoteText(text.slice(1, -1).replaceAll("''", "'"))})`;
 }
 
-/** Comments after the statement, which SQLite stores with some, closed so that the semicolon is none of them. */
+/**
+ * Comments that follow the statement, which SQLite stores with some statements; closed, so that they do not hide the
+ * semicolon.
+ */
 function trailing(tokens: readonly SqlToken[]): SqlToken[] {
   const comments = tokens.filter(({ kind }) => kind !== 'space');
   const isKept = comments.every(({ kind, text }) => kind === 'line-comment' || /^.{2,}\*\/$/s.test(text));

@@ -5,12 +5,14 @@ import type { TextEncoding } from './literals.ts';
 import { largeRow } from './large-row.ts';
 import type { Place, RowScan } from './row-scan.ts';
 
-/** A row with more characters of SQL than so many pieces is written in pieces: a string of V8 ends at 512 million. */
+/**
+ * A row whose SQL has more characters than this many pieces is written in pieces: a string of V8 ends at 512 million.
+ */
 const ROW_MAX_PIECES = 4;
 
 /**
- * The INSERT statements of all rows that can be read. At damage the scan of a table with rowids goes on from its other
- * end, so that only what is between two damaged places is lost.
+ * The INSERT statements of all rows that can be read. At damage the scan of a table with rowids continues from its
+ * other end, so that only the rows between two damaged places are lost.
  */
 export function* insertsOf(scan: RowScan): Generator<string> {
   const forward = new Scan(scan, 'forward');
@@ -32,11 +34,11 @@ class Scan {
   place: Place = { rowid: undefined, count: 0 };
   readonly #scan: RowScan;
   readonly #isBackward: boolean;
-  /** The rowid at which a scan backward ends. */
+  /** The rowid at which a backward scan ends. */
   readonly #floor: bigint | undefined;
   /**
-   * Whether text is read as its bytes, which takes more than twice the time. The driver gives replacement characters
-   * for what is not valid, and SQLite makes other text of invalid UTF-16.
+   * True to read text as its bytes, which takes more than twice the time. The driver returns replacement characters for
+   * invalid text, and SQLite makes other text of invalid UTF-16.
    */
   #isExact: boolean;
 
@@ -47,7 +49,7 @@ class Scan {
     this.#isExact = scan.encoding !== 'UTF-8';
   }
 
-  /** Returns what SQLite says of the damage at which it had to end. */
+  /** Returns SQLite's report of the damage that ended the scan; undefined without damage. */
   *inserts(): Generator<string, string | undefined> {
     for (;;) {
       try {
@@ -64,7 +66,7 @@ class Scan {
     }
   }
 
-  /** The rows from the place on. Returns false if they have to be read in another way from there. */
+  /** The rows from the place on. Returns false if the rest must be read in another way. */
   *#insertsAtOnce(): Generator<string, boolean> {
     const isExact = this.#isExact;
     const { table, encoding } = this.#scan;
@@ -95,8 +97,8 @@ class Scan {
   }
 
   /**
-   * In the order of the rowids, which an index would not give; qualified, since a name in quotes that is no column is
-   * text.
+   * In the order of the rowids, which an index would not give. Names are qualified, because a quoted name that is no
+   * column is text.
    */
   #select(isExact: boolean): Iterable<unknown[]> {
     const { table } = this.#scan;
@@ -112,7 +114,7 @@ class Scan {
     return this.#prepare(columns.join(',')).iterate();
   }
 
-  /** The place of the next row, found without reading it. */
+  /** The place of the next row, found without reading the row. */
   #nextPlace(): Place | undefined {
     const { table } = this.#scan;
     const count = this.place.count + 1;
@@ -139,7 +141,7 @@ class Scan {
   }
 }
 
-/** How many characters the values take as SQL, about. */
+/** About how many characters the values take as SQL. */
 function lengthOf(row: readonly unknown[]): number {
   let length = 0;
   for (const value of row) {
@@ -149,7 +151,7 @@ function lengthOf(row: readonly unknown[]): number {
   return length;
 }
 
-/** Of values that come in pairs: the value, text as its bytes, and whether it is text. */
+/** For values that come in pairs: the value with text as its bytes, and whether it is text. */
 function exactLiterals(row: readonly unknown[], encoding: TextEncoding): string[] {
   const values: string[] = [];
   for (let i = 0; i < row.length; i += 2) {

@@ -9,7 +9,7 @@ interface Column {
   readonly hidden: number;
 }
 
-/** How the rows of a table are read and inserted; undefined if SQLite has no such table. */
+/** How to read and insert the rows of a table; undefined if SQLite has no such table. */
 export function tableShape(database: RawDatabase, name: string): TableShape | undefined {
   const table = database.prepare(`SELECT wr FROM pragma_table_list(?) WHERE schema = 'main'`).get(name) as
     { wr: number } | undefined;
@@ -27,8 +27,8 @@ export function tableShape(database: RawDatabase, name: string): TableShape | un
 }
 
 /**
- * Whether rows that are inserted one after another would not get the rowids that they have: in a table without an
- * INTEGER PRIMARY KEY, those that are not 1, 2, 3 … An FTS5 index with external content refers to them.
+ * True if rows inserted one after another would not get their own rowids again: in a table without an INTEGER PRIMARY
+ * KEY, rowids other than 1, 2, 3 … An FTS5 index with external content refers to them.
  */
 function keepsRowid(database: RawDatabase, name: string, rowid: string, columns: readonly Column[]): boolean {
   if (name.toLowerCase().startsWith('sqlite_')) return false;

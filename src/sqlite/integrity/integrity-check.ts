@@ -5,17 +5,17 @@ import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { IntegrityFindings } from './integrity-findings.ts';
 
-/** What a check found. A check that was not made says nothing. */
+/** The findings of a check, or why it was not made. */
 export type IntegrityResult =
   ({ readonly made: true } & IntegrityFindings) | { readonly made: false; readonly why: string };
 
-/** What the process that checks is asked to do. */
+/** The request to the process that checks. */
 export interface CheckStart {
   readonly integrityCheckOf: string;
   readonly timeoutMs: number;
 }
 
-/** The program of the process that checks. The path comes over its IPC channel, where `ps` does not show it. */
+/** The program of the checking process. The path comes over its IPC channel, so that `ps` does not show it. */
 const PROGRAM = fileURLToPath(new URL(`integrity-process${extname(import.meta.filename)}`, import.meta.url));
 
 /**
@@ -25,8 +25,8 @@ const PROGRAM = fileURLToPath(new URL(`integrity-process${extname(import.meta.fi
  *     this process ── path ──► child ──► its thread: one statement, which may take minutes
  *                  ◄─ result ─
  *
- * No thread can be stopped within a statement, but a process can: it is killed when `signal` aborts, and kills itself
- * when this process is gone. It reads only, so that a kill leaves nothing undone.
+ * A thread cannot be stopped within a statement, but a process can: `signal` kills it, and it kills itself when this
+ * process is gone. It only reads, so a kill leaves nothing undone.
  */
 export async function checkIntegrity(
   path: string,
@@ -35,7 +35,7 @@ export async function checkIntegrity(
 ): Promise<IntegrityResult> {
   if (signal?.aborted === true) return { made: false, why: 'it was interrupted' };
   const child = spawn(process.execPath, [PROGRAM], {
-    // In a process group of its own: what Ctrl-C or the end of a terminal means is for this process to say.
+    // In a separate process group: this process decides what Ctrl-C or the end of a terminal means.
     detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     windowsHide: true,
@@ -54,7 +54,7 @@ export async function checkIntegrity(
   }
 }
 
-/** How it ended, once all that it said has come. */
+/** How the process ended, after all of its messages have arrived. */
 async function endOf(child: ChildProcess): Promise<string> {
   try {
     const disconnected = once(child, 'disconnect');

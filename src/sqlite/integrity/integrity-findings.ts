@@ -4,11 +4,11 @@ import { identifier, quoteText } from '../dump/literals.ts';
 import { readStoredStatement } from '../dump/stored-statement.ts';
 import { missingFeature } from '../missing-feature.ts';
 
-/** What `PRAGMA integrity_check` found, and what it could not look at because this SQLite lacks something. */
+/** What `PRAGMA integrity_check` found, and what it could not check because this SQLite lacks something. */
 export interface IntegrityFindings {
-  /** Faults of the database, each a sentence; none where it is sound. */
+  /** Faults of the database, one sentence each; empty for a sound database. */
   readonly findings: string[];
-  /** What was not checked, and why, each a sentence. It may be sound. */
+  /** What was not checked, and why, one sentence each. It may be sound. */
   readonly unchecked: string[];
 }
 
@@ -19,9 +19,9 @@ interface TableEntry {
 }
 
 /**
- * Checks a database. One table that needs a collation, a function or a tokenizer of its application ends
- * `integrity_check` as a whole, so that the tables are then checked one by one. Throws what is neither damage nor such
- * a lack, such as SQLITE_BUSY.
+ * Checks a database. One table that needs a collation, function or tokenizer of its application ends `integrity_check`
+ * as a whole; the tables are then checked one by one. Throws errors that are neither damage nor such a lack, such as
+ * SQLITE_BUSY.
  */
 export function findIntegrityFaults(database: RawDatabase): IntegrityFindings {
   try {
@@ -41,7 +41,7 @@ export function findIntegrityFaults(database: RawDatabase): IntegrityFindings {
 
 function checkEach(database: RawDatabase, tables: readonly TableEntry[]): IntegrityFindings {
   const found: IntegrityFindings = { findings: [], unchecked: [] };
-  // The schema's own check has the free pages.
+  // The schema's own check covers the free pages.
   for (const table of [{ name: 'sqlite_schema', module: undefined }, ...tables]) {
     if (table.module !== undefined && !hasModule(database, table.module)) continue;
     try {
@@ -67,7 +67,7 @@ function check(database: RawDatabase, pragma: string): string[] {
   return (database.prepare(`PRAGMA ${pragma}`).pluck().all() as string[]).filter((row) => row !== 'ok');
 }
 
-/** A virtual table says as a finding what its module lacks. */
+/** A virtual table reports as a finding what its module lacks. */
 function sort(rows: readonly string[]): IntegrityFindings {
   const findings: string[] = [];
   const unchecked: string[] = [];
@@ -79,7 +79,7 @@ function sort(rows: readonly string[]): IntegrityFindings {
   return { findings, unchecked };
 }
 
-/** What is missing, of which FTS5 says only that something is wrong until it is asked to search. */
+/** The missing feature. FTS5 only says that something is wrong, until a search makes it name the cause. */
 function featureOf(database: RawDatabase, { name, module }: TableEntry, error: unknown): string | undefined {
   const feature = missingFeature(messageOf(error));
   if (feature !== undefined || module === undefined) return feature;
@@ -91,7 +91,7 @@ function featureOf(database: RawDatabase, { name, module }: TableEntry, error: u
   }
 }
 
-/** Checks what can be checked of a table that needs what is missing, and says what that is. */
+/** Checks what can be checked of a table that needs a missing feature, and says how far that went. */
 function rest(database: RawDatabase, { name, module }: TableEntry, findings: string[]): string {
   if (module !== undefined)
     return 'the tables of its content were checked, its index was not compared with them';
@@ -110,7 +110,7 @@ function rest(database: RawDatabase, { name, module }: TableEntry, findings: str
   }
 }
 
-/** Reads every value; text and blobs with their overflow pages. */
+/** Reads every value, including the overflow pages of text and blobs. */
 function readRows(database: RawDatabase, name: string): void {
   const columns = database
     .prepare('SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 2')
@@ -151,13 +151,13 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A page, or page 1, that is none; not a lock, nor a lack of memory. */
+/** An invalid page or page 1; not a lock, nor a lack of memory. */
 function isDamage(error: unknown): boolean {
   const code = systemErrorCode(error);
   return code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT') === true;
 }
 
-/** A schema that SQLite cannot parse, or something that it lacks. */
+/** A schema that SQLite cannot parse, or a feature that it lacks. */
 function isQuestionable(error: unknown): boolean {
   const code = systemErrorCode(error);
   return code === 'SQLITE_ERROR' || code?.startsWith('SQLITE_ERROR_') === true;

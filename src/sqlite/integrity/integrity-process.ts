@@ -1,6 +1,6 @@
 /**
- * The program of the process that checkIntegrity starts, and of its thread. It is a module of its own, so that no
- * program that loads the check runs it.
+ * The program of the process that checkIntegrity starts, and of its thread. It is a separate module, so that a program
+ * that loads the check does not run it.
  */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { openRaw } from '../binding.ts';
@@ -8,7 +8,7 @@ import { databaseUri } from '../database-uri.ts';
 import type { CheckStart, IntegrityResult } from './integrity-check.ts';
 import { findIntegrityFaults } from './integrity-findings.ts';
 
-/** The process: its main thread stays free to notice that nobody waits any more. */
+/** The process. Its main thread stays free to notice that its parent is gone. */
 function runProcess(): void {
   process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   process.once('message', (start: CheckStart) => {
@@ -21,7 +21,7 @@ function runProcess(): void {
   });
 }
 
-/** Throws where the file cannot be opened. */
+/** Throws if the file cannot be opened. */
 function check({ integrityCheckOf: path, timeoutMs }: CheckStart): IntegrityResult {
   const database = openRaw(databaseUri(path, { mode: 'ro' }), {
     readonly: true,

@@ -15,14 +15,15 @@ export interface ExclusiveLock {
 }
 
 /**
- * Each is another process that came or went between two looks at the name; a program that fills the file never ends.
+ * Each attempt means that another process came or went between two looks at the name; a program that fills the file
+ * would never end.
  */
 const MAX_ATTEMPTS = 1000;
 
 /**
- * Takes the lock at `path` (absolute), or returns undefined if another process has it. A file with content in its
- * place is replaced. Throws LockFileError if the file cannot be locked for writing: SQLite opens such a file
- * read-only without a word, and its lock then keeps nobody out. Throws USAGE for a path that would open another file.
+ * Takes the lock at `path` (absolute); undefined if another process holds it. Replaces a file with content. Throws
+ * LockFileError if the file cannot be locked for writing: SQLite silently opens such a file read-only, and its lock
+ * then keeps no process out. Throws USAGE for a path that would open another file.
  */
 export function tryExclusiveLock(path: string): ExclusiveLock | undefined {
   checkPath(path);
@@ -34,7 +35,7 @@ export function tryExclusiveLock(path: string): ExclusiveLock | undefined {
   throw cannotLock(path, new Error('another program writes to it or replaces it again and again'));
 }
 
-/** The same, after a wait for the process that has it. Throws SqlsyncError BUSY, naming `what` is locked. */
+/** As `tryExclusiveLock`, after waiting for the holder. Throws SqlsyncError BUSY, naming `what` is locked. */
 export function waitExclusiveLock(path: string, what: string, options: RetryOptions): Promise<ExclusiveLock> {
   return retryBusy(
     what,
@@ -48,18 +49,18 @@ export function waitExclusiveLock(path: string, what: string, options: RetryOpti
 }
 
 /**
- * `moved` where the file lost its name before it was locked; `foreign` where it is not one of ours, or one of ours
- * whose permissions keep this user from writing it.
+ * Returns 'moved' if the file lost its name before it was locked. Returns 'foreign' if the file is not a lock file of
+ * ours, or its permissions keep this user from writing it.
  */
 function tryOnce(path: string): ExclusiveLock | undefined | 'moved' | 'foreign' {
-  // A file with content is not even opened: it may be somebody's database, under a second name.
+  // Does not even open a file with content: it may be a user's database, under a second name.
   if (lockFileState(path) === 'foreign') return 'foreign';
   let database: RawDatabase | undefined;
   try {
     database = openRaw(databaseUri(path, { mode: 'rwc' }), { timeout: 0 });
     lockForWriting(database);
-    // The holder before us deletes the file as it leaves. Whoever waited then has a lock on a file without a
-    // name, which guards nothing: take the one that has the name.
+    // The previous holder deletes the file as it leaves. A process that waited then locks a file without a name, which
+    // guards nothing: take the file that has the name.
     const named = isOpenByName(path);
     const state = named === false ? 'moved' : lockFileState(path);
     if (state === 'empty') return lockOn(database, path);
@@ -73,30 +74,30 @@ function tryOnce(path: string): ExclusiveLock | undefined | 'moved' | 'foreign' 
   }
 }
 
-/** What SQLite's refusal to lock the file at `path` means. Throws LockFileError, and errors of other kinds. */
+/** Interprets SQLite's refusal to lock the file at `path`. Throws LockFileError, and errors of other kinds. */
 function afterRefusal(path: string, error: unknown): 'moved' | 'foreign' {
   const code = systemErrorCode(error) ?? '';
-  // Another program wrote to the file since it was looked at, or replaced it.
+  // Another program wrote to the file or replaced it since we looked at it.
   if (code === 'SQLITE_NOTADB') return 'moved';
   const isReadOnly = code.startsWith('SQLITE_READONLY');
   if (!isReadOnly && !code.startsWith('SQLITE_CANTOPEN') && code !== 'SQLITE_PERM') throw error;
-  // This user may have lost the permission to write a file of its own.
+  // This user may have lost the permission to write its own file.
   if (isOwnLockFile(path)) return 'foreign';
   if (isReadOnly && lockFileState(path) === 'absent') return 'moved';
   throw cannotLock(path, error);
 }
 
-/** Only a change, which stays in memory, shows that the lock is one for writing. */
+/** Only a change, which stays in memory, proves that the lock is for writing. */
 function lockForWriting(database: RawDatabase): void {
-  // Without a journal file there is none of our successor's that we could delete.
+  // Without a journal file we cannot delete our successor's.
   database.pragma('journal_mode = MEMORY');
   database.exec('BEGIN EXCLUSIVE');
   database.pragma('user_version = 1');
 }
 
 /**
- * Removes what is in the place of the lock file; false if another process has it locked, or is about to replace it.
- * A lock of its own guards the removal. That one is never replaced, so a foreign file in its place is an error.
+ * Removes what is in the place of the lock file. Returns false if another process has it locked or is about to replace
+ * it. A second lock guards the removal. A foreign file in the place of that second lock is an error.
  */
 function replaceForeign(path: string): boolean {
   if (!isOwnLockFile(path)) {
@@ -108,14 +109,14 @@ function replaceForeign(path: string): boolean {
   if (guard === undefined || guard === 'moved') return false;
   if (guard === 'foreign') throw cannotLock(guardPath, new Error('it has content that is no lock'));
   try {
-    // Since it was looked at, another process may have replaced the file, and have locked it.
+    // Another process may have replaced the file since we looked at it, and hold its lock.
     return isLockable(path) || removeForeignLockFile(path);
   } finally {
     guard.release();
   }
 }
 
-/** True if nothing is in the place of the lock file, or a file that this process may try to lock. */
+/** True if the place of the lock file is empty, or holds a file that this process may try to lock. */
 function isLockable(path: string): boolean {
   const state = lockFileState(path);
   if (state !== 'empty') return state === 'absent';
@@ -131,10 +132,10 @@ function lockOn(database: RawDatabase, path: string): ExclusiveLock {
   return {
     release() {
       try {
-        // Where nobody could tell a file that lost its name, the file keeps it.
+        // If the system cannot tell whether a file lost its name, the file keeps it.
         if (isOpenByName(path) === true) rmSync(path, { force: true });
       } catch {
-        // An empty file that nobody holds is in nobody's way.
+        // An empty file that no process holds disturbs no one.
       } finally {
         database.close();
       }

@@ -5,10 +5,10 @@ import { isBusy } from '../busy.ts';
 import { databaseUri } from '../database-uri.ts';
 import { isOwn, userName } from '../../files/file-owner.ts';
 
-/** A lock file that cannot be locked. The message names the file and why; `hint` says what to do. */
+/** A lock file that cannot be locked. The message names the file and the cause; `hint` says what to do. */
 export class LockFileError extends Error {
   readonly hint: string;
-  /** True if somebody else's file is in the place of the lock file. */
+  /** True if a file of another program is in the place of the lock file. */
   readonly isLeftover: boolean;
 
   constructor(
@@ -23,9 +23,9 @@ export class LockFileError extends Error {
 }
 
 /**
- * What is at `path`: `empty`, as every lock file of ours is, held or left; `foreign`, a file with content or with a
- * second name, which no run holds as its lock. Throws LockFileError for what is no regular file: SQLite would follow a
- * link, and wait at a pipe.
+ * What is at `path`. 'empty': like every lock file of ours, held or left. 'foreign': a file with content or with a
+ * second name, which no run holds as its lock. Throws LockFileError for anything but a regular file: SQLite would
+ * follow a link, and wait at a pipe.
  */
 export function lockFileState(path: string): 'absent' | 'empty' | 'foreign' {
   const stats = lstatSync(path, { throwIfNoEntry: false });
@@ -45,7 +45,7 @@ function kindOf(stats: Stats): string {
   return stats.isSocket() ? 'a socket' : 'a device';
 }
 
-/** True if the lock file at `path` is there and belongs to this user, so that this process may remove it. */
+/** True if the lock file at `path` exists and belongs to this user, so that this process may remove it. */
 export function isOwnLockFile(path: string): boolean {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats !== undefined && isOwn(stats.uid);
@@ -53,8 +53,8 @@ export function isOwnLockFile(path: string): boolean {
 
 /**
  * Removes a file that is in the place of a lock file, and what SQLite may have put beside it. Only the holder of the
- * lock that guards this step may call it: of two processes that remove, the second would remove the new lock file of
- * the first. Returns false if another program holds a lock on the file. Throws LockFileError.
+ * lock that guards this step may call it: if two processes removed, the second would remove the new lock file of the
+ * first. Returns false if another program holds a lock on the file. Throws LockFileError.
  */
 export function removeForeignLockFile(path: string): boolean {
   if (isLockedByAnother(path)) return false;
@@ -68,7 +68,7 @@ export function removeForeignLockFile(path: string): boolean {
   return true;
 }
 
-/** A shared lock tells, which takes no more than the right to read. */
+/** A shared lock shows it, and only needs the right to read. */
 function isLockedByAnother(path: string): boolean {
   try {
     const database = openRaw(databaseUri(path, { mode: 'ro' }), { timeout: 0, readonly: true });
@@ -83,7 +83,7 @@ function isLockedByAnother(path: string): boolean {
   }
 }
 
-/** Why the lock file at `path` cannot be locked, with its owner where that is another user. */
+/** Why the lock file at `path` cannot be locked, with its owner if that is another user. */
 export function cannotLock(path: string, cause: unknown): LockFileError {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   const text = cause instanceof Error ? cause.message : String(cause);
@@ -102,7 +102,7 @@ export function cannotLock(path: string, cause: unknown): LockFileError {
   return new LockFileError(
     `The lock file ${path} belongs to ${userName(stats.uid)} and cannot be locked by this user: ${text}`,
     {
-      hint: `A run of that user left it, or is under way. Let that run end; if there is none, remove the file: rm ${path}`,
+      hint: `A run of that user left the file, or is under way. Wait until that run ends; if none is under way, remove the file: rm ${path}`,
       isLeftover: true,
       cause,
     },
@@ -110,8 +110,8 @@ export function cannotLock(path: string, cause: unknown): LockFileError {
 }
 
 /**
- * True if a descriptor of this process is of the file that has the name `path` now; the name alone does not tell
- * which file SQLite has opened. 'unknown' where the system does not list descriptors.
+ * True if a descriptor of this process is open on the file that has the name `path` now; the name alone does not show
+ * which file SQLite has opened. 'unknown' if the system does not list descriptors.
  */
 export function isOpenByName(path: string): boolean | 'unknown' {
   const descriptors = ownDescriptors();

@@ -3,15 +3,15 @@ import { mountOf } from '../../files/mounts.ts';
 import type { PosixLock } from './proc-locks.ts';
 import { posixLocks } from './proc-locks.ts';
 
-/** Where SQLite locks a database file, beyond any page: PENDING, RESERVED and 510 bytes of SHARED. */
+/** Where SQLite locks a database file, beyond all pages: PENDING, RESERVED and 510 bytes of SHARED. */
 const FIRST_LOCK_BYTE = 0x40000000;
 const LAST_LOCK_BYTE = FIRST_LOCK_BYTE + 511;
 
 /**
- * Processes that read the database at `path` in WAL mode through another name: each connection holds a SHARED lock of
- * the file all the time, and one of the wal-index, which lies beside the name by which it opened the file. Empty if
- * the system tells nothing. Only for a database in WAL mode; a process that is just opening it has the first of the two
- * locks only, so look twice.
+ * Processes that read the database at `path` in WAL mode through another name. Each connection holds a SHARED lock of
+ * the file all the time, and one of the wal-index, which lies beside the name by which it opened the file. Empty if the
+ * system does not list locks. Only for a database in WAL mode. A process that is just opening it holds only the first
+ * of the two locks, so look twice.
  */
 export function readersByAnotherName(path: string): Set<number> {
   const [ofFile, ofIndexFile] = locksOn(path, `${path}-shm`) as [PosixLock[], PosixLock[]];
@@ -36,11 +36,11 @@ function locksOn(...paths: readonly string[]): PosixLock[][] {
   return names.map((each) => locks.filter(({ file }) => each.has(file)));
 }
 
-/** How the kernel may call the file; nothing where there is none. */
+/** The names that the kernel may use for the file; empty if it does not exist. */
 function namesOfFile(path: string): Set<string> {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return new Set();
-  // Some file systems (btrfs, overlayfs) report another device to `stat` than the kernel has.
+  // On some file systems (btrfs, overlayfs) `stat` reports another device than the kernel lists.
   return new Set([deviceOf(stats.dev), mountOf(path)?.device].map((device) => `${device}:${stats.ino}`));
 }
 

@@ -9,20 +9,20 @@ export interface PosixLock {
   readonly file: string;
 }
 
-/** The kernel hands out at most a page for each read, and as much as fits whole lines. */
+/** The kernel returns at most one page per read, filled with whole lines. */
 const MIN_READ_BYTES = 2048;
 const MAX_READ_BYTES = 4096;
 
-/** So many passes have to bring nothing new; each misses a given lock with less than one chance in ten. */
+/** This many passes must bring nothing new; each misses a given lock with less than one chance in ten. */
 const QUIET_PASSES = 6;
 const MAX_PASSES = 100;
 
 /**
- * The POSIX locks of all processes on the files that `concerns` is true for; none where the system tells nothing.
+ * The POSIX locks of all processes on the files for which `concerns` is true; empty if the system does not list locks.
  *
- * One read is of one instant, but holds some 60 locks. The next one goes on at a count of locks: where another process
- * has given up locks meanwhile, those behind them move up, and some are not listed at all. What is listed was held. So
- * a long list is read again, in reads of other lengths, until that brings nothing new.
+ * One read shows one instant, but only some 60 locks. The next read continues at a count of locks: if another process
+ * has released locks meanwhile, those behind them move up, and some are not listed at all. Every listed lock was held.
+ * So a long list is read again, in reads of other lengths, until that brings nothing new.
  */
 export function posixLocks(concerns: (file: string) => boolean): PosixLock[] {
   const found = new Map<string, PosixLock>();
@@ -41,9 +41,7 @@ export function posixLocks(concerns: (file: string) => boolean): PosixLock[] {
   return [...found.values()];
 }
 
-/**
- * The whole list. That a second read brings nothing does not tell that the first had all: so many may be gone since.
- */
+/** Reads the whole list once. An end of the list does not prove that all of it came: locks may have gone meanwhile. */
 function readLocks(pass: number): { readonly text: string; readonly isOfOneInstant: boolean } {
   let descriptor: number;
   try {
@@ -60,7 +58,7 @@ function readLocks(pass: number): { readonly text: string; readonly isOfOneInsta
       if (length === 0) break;
       pieces.push(piece.subarray(0, length));
     }
-    // One that had room for more lines, and brought none, came to the end.
+    // A read that had room for more lines, and brought none, reached the end.
     const isOfOneInstant = (pieces[0]?.length ?? 0) <= bytes / 2;
     return { text: Buffer.concat(pieces).toString('latin1'), isOfOneInstant };
   } catch {
@@ -79,7 +77,7 @@ function parseLocks(text: string): PosixLock[] {
   const locks: PosixLock[] = [];
   for (const line of text.split('\n')) {
     const [, kind, , mode, processId, file, first] = line.split(/\s+/);
-    // A lock that is waited for has an arrow in the place of its kind.
+    // A line of a waiting lock has an arrow in the place of its kind.
     if (kind !== 'POSIX' || file === undefined) continue;
     const [major, minor, inode] = file.split(':');
     const device = `${parseInt(major ?? '', 16)}:${parseInt(minor ?? '', 16)}`;

@@ -1,6 +1,6 @@
 import type { ReplicaWriter } from './replica-writer.ts';
 
-/** What a {@link ReplicaWriter} does besides taking and giving pages. */
+/** The methods of a {@link ReplicaWriter} other than those that take and give pages. */
 export type WriterCalls = Pick<
   ReplicaWriter,
   | 'begin'
@@ -16,7 +16,7 @@ export type WriterCalls = Pick<
   | 'close'
 >;
 
-/** A {@link ReplicaWriter} that may work in a thread of its own. Errors are better-sqlite3's, with SQLite's codes. */
+/** A {@link ReplicaWriter} that may work in a separate thread. Throws better-sqlite3's errors, with SQLite's codes. */
 export interface PageWriter {
   /** Calls a method of the writer, after all pages that were given to it before. */
   call<M extends keyof WriterCalls>(
@@ -24,19 +24,19 @@ export interface PageWriter {
     ...parameters: Parameters<WriterCalls[M]>
   ): Promise<ReturnType<WriterCalls[M]>>;
   /**
-   * Takes a copy of a page to be written; where that fails, the next call or `ready` throws the error. At most 1 MiB of
-   * pages (or one page) between two calls of `ready`.
+   * Takes a copy of a page to write; if that fails, the next call or `ready` throws the error. At most 1 MiB of pages
+   * (or one page) between two calls of `ready`.
    */
   writePage(page: number, bytes: Uint8Array): void;
   /** Resolves when there is room for more pages. */
   ready(): Promise<void>;
   /** A page as the transaction sees it, with all pages written before. */
   readPage(page: number): Uint8Array;
-  /** Gives back what the writer took, after a `close` that was called or could not be. Never throws. */
+  /** Releases what the writer holds, after `close` or instead of it. Never throws. */
   end(): Promise<void>;
 }
 
-/** The writer in this thread: for few pages, which are written before a thread has started. */
+/** The writer in this thread, for few pages: it has written them before a thread would have started. */
 export class DirectPageWriter implements PageWriter {
   readonly #writer: ReplicaWriter;
 

@@ -8,21 +8,20 @@ import { databaseUri } from '../database-uri.ts';
 const WAL_CACHE_KIB = 2000;
 
 export interface WriterOptions {
-  /** The replica's text encoding; SQLite refuses to attach a database of another one. */
+  /** The replica's text encoding; SQLite refuses to attach a database of another encoding. */
   readonly textEncoding: 'UTF-8' | 'UTF-16le' | 'UTF-16be';
   /** For a file of 0 bytes, which has no page size yet. */
   readonly initialPageSize?: number;
-  /** A WAL takes pages at any time, so that no large cache has to hold them back until the commit. */
+  /** A WAL takes pages at any time, so no large cache has to hold them back until the commit. */
   readonly wal: boolean;
 }
 
 /**
  * The connection that changes an existing replica, page by page in one transaction.
  *
- * Each line of the constructor is there for a failure that was seen without it: as `main` instead of attached,
- * writing page 1 makes the next statement fail; without `writable_schema` before ATTACH a corrupt schema makes the
- * ATTACH fail, so that such a replica could not be repaired; plain `PRAGMA synchronous` does not reach an attached
- * database.
+ * Each line of the constructor prevents a failure that was seen without it. As `main` instead of attached, writing page
+ * 1 makes the next statement fail. Without `writable_schema` before ATTACH a corrupt schema makes the ATTACH fail, so
+ * that such a replica could not be repaired. Plain `PRAGMA synchronous` does not reach an attached database.
  */
 export class ReplicaWriter {
   readonly #database: RawDatabase;
@@ -31,7 +30,8 @@ export class ReplicaWriter {
 
   /** @param path Absolute. The file must exist. */
   constructor(path: string, options: WriterOptions) {
-    // Where SQLite may not write, it attaches for reading only, and the first page fails as a plain SQLITE_ERROR.
+    // Without write permission SQLite attaches the file for reading only, and the first page fails as a plain
+    // SQLITE_ERROR.
     accessSync(path, constants.W_OK);
     const database = openRaw(':memory:', { timeout: 0 });
     this.#database = database;
@@ -40,8 +40,9 @@ export class ReplicaWriter {
       database.unsafeMode(true);
       database.pragma('writable_schema = ON');
       database.prepare('ATTACH ? AS replica').run(databaseUri(path, { mode: 'rw' }));
-      // With FULL the removal of the journal, which is the commit, is not made durable before the file is cut: a power
-      // cut can bring the journal back, which does not have the pages that were cut off. In WAL mode it is the same.
+      // With FULL, SQLite does not make the removal of the journal, which is the commit, durable before it cuts the
+      // file: a power cut can bring the journal back without the pages that were cut off. In WAL mode EXTRA is the same
+      // as FULL.
       database.pragma('replica.synchronous = EXTRA');
       if (options.wal) database.pragma(`replica.cache_size = -${WAL_CACHE_KIB}`);
       if (options.initialPageSize !== undefined) {
@@ -53,14 +54,14 @@ export class ReplicaWriter {
     }
   }
 
-  /** Takes the write lock (and with 'exclusive' shuts out readers of a rollback-mode replica). May be busy. */
+  /** Takes the write lock ('exclusive' also locks out readers of a rollback-mode replica). May be busy. */
   begin(mode: 'immediate' | 'exclusive'): void {
     this.#database.exec(mode === 'immediate' ? 'BEGIN IMMEDIATE' : 'BEGIN EXCLUSIVE');
   }
 
   /**
-   * Makes the open transaction fit to take pages up to `pageCount`: without the change of auto_vacuum a replica in
-   * mode FULL would run its own vacuum during COMMIT and destroy the copy after it was checked.
+   * Prepares the open transaction for pages up to `pageCount`. Without the change of auto_vacuum a replica in mode FULL
+   * would run its own vacuum during COMMIT, and destroy the copy after it was checked.
    */
   prepareForPages(pageCount: number): void {
     this.#database.pragma('replica.auto_vacuum = incremental');
@@ -90,9 +91,9 @@ export class ReplicaWriter {
   }
 
   /**
-   * Sets the schema cookie. It has to change after all pages: at the first statement after a change of it SQLite would
-   * load the schema anew, with page 1 of the new state and page count, encoding and reserved bytes of the old one, and
-   * find it corrupt.
+   * Sets the schema cookie. It must change after all pages: at the first statement after its change SQLite reloads the
+   * schema, with page 1 of the new state and page count, encoding and reserved bytes of the old one, and would find it
+   * corrupt.
    */
   setSchemaCookie(cookie: number): void {
     // The pragma takes a signed number.
@@ -108,15 +109,15 @@ export class ReplicaWriter {
     return data as Buffer;
   }
 
-  /** May be refused as busy; the transaction then stays open, to be committed again or rolled back. */
+  /** May be busy; the transaction then stays open, to be committed again or rolled back. */
   commit(): void {
     this.#database.exec('COMMIT');
   }
 
   /**
-   * While locks are kept, the end of a transaction gives none away: the next one begins with what this one had. Does
-   * nothing in WAL mode, into which a -wal left beside a rollback-mode file puts SQLite: there readers keep a lock
-   * between transactions, so an exclusive one would wait for our own reader.
+   * While locks are kept, the end of a transaction releases none: the next one begins with the same locks. Does nothing
+   * in WAL mode (into which a -wal left beside a rollback-mode file puts SQLite): readers keep a lock between
+   * transactions there, so an exclusive lock would wait for our own reader.
    */
   keepLocks(areKept: boolean): void {
     if (this.#database.pragma('replica.journal_mode', { simple: true }) === 'wal') return;
@@ -127,7 +128,7 @@ export class ReplicaWriter {
     if (this.#database.inTransaction) this.#database.exec('ROLLBACK');
   }
 
-  /** Moves what it can from the WAL into the file, never waiting for anyone. Does nothing in rollback mode. */
+  /** Moves what it can from the WAL into the file, without waiting. Does nothing in rollback mode. */
   checkpoint(): void {
     this.#database.pragma('replica.wal_checkpoint(PASSIVE)');
   }

@@ -8,23 +8,23 @@ import { awaitThread } from '../thread-life.ts';
 import { errorOf } from './writer-messages.ts';
 import type { FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
-/** Pages are handed over in slots of this size. */
+/** The size of a slot in which pages are handed over. */
 const SLOT_BYTES = 512 * 1024;
 
 const SLOTS = 8;
 
-/** Free slots that `ready` waits for: room for the pages of one message, 1 MiB at the most, wherever they begin. */
+/** Free slots that `ready` waits for: room for the pages of one message, at most 1 MiB, wherever they begin. */
 const READY_SLOTS = 3;
 
 /** The thread makes little garbage; by default its heap would take 30 MB for it. */
 const THREAD_YOUNG_HEAP_MB = 3;
 
-/** A thread that has died gives no answer, and not all systems tell that it has. */
+/** A thread that has died gives no answer, and not all systems report that it has. */
 const READ_TIMEOUT_MS = 60_000;
 
-/** The thread of a writer could not be had, or has died; its transaction with it. */
+/** The thread of a writer could not start, or has died and its transaction with it. */
 export class WriterThreadLost extends Error {
-  /** A commit was under way. */
+  /** True if a commit was under way. */
   readonly mayHaveCommitted: boolean;
 
   constructor(
@@ -43,8 +43,8 @@ interface Waiter {
 }
 
 /**
- * A writer in a thread of its own, so that pages are received and checked while the ones before are written, and a long
- * commit does not keep this thread from its connection.
+ * A writer in a separate thread, so that this thread can receive and check pages while the ones before are written, and
+ * a long commit does not keep it from its connection.
  *
  *     this thread   writePage … │ buffer full ──► writePage …      │ call('commit') ──►  … signs of life …  ◄── result
  *     writer's                  └──► INSERT INTO sqlite_dbpage …   └──► COMMIT
@@ -60,16 +60,17 @@ export class ThreadPageWriter implements PageWriter {
   #slot: number | undefined;
   #numbers: number[] = [];
   readonly #calls: Waiter[] = [];
-  /** Why no call can be answered any more. */
+  /** Why the writer can answer no more calls. */
   #failure: Error | undefined;
-  /** Why a page could not be written; the transaction can only be rolled back. */
+  /** Why a page could not be written; only a rollback is possible then. */
   #pageFailure: Error | undefined;
   #isCommitting = false;
   #wake: (() => void) | undefined;
 
   /**
-   * @param path Absolute. @param pageSize Bytes. Rejects with what opening the connection threw, and with
-   * WriterThreadLost.
+   * Rejects with what opening the connection threw, and with WriterThreadLost.
+   * @param path Absolute.
+   * @param pageSize Bytes.
    */
   static async open(path: string, pageSize: number, options: WriterOptions): Promise<ThreadPageWriter> {
     let writer: ThreadPageWriter;
@@ -151,7 +152,7 @@ export class ThreadPageWriter implements PageWriter {
     for (;;) {
       const received = isAnswered ? receiveMessageOnPort(this.#port) : undefined;
       if (received === undefined) {
-        this.#lose(`page ${page} was asked for in vain`);
+        this.#lose(`the thread gave no answer to a request for page ${page}`);
         throw this.#failure ?? new Error('the writer has no failure');
       }
       const message = received.message as FromWriter;
@@ -167,7 +168,7 @@ export class ThreadPageWriter implements PageWriter {
     await this.#worker.terminate();
   }
 
-  /** Gives the collected pages to the thread. */
+  /** Hands the collected pages to the thread. */
   #hand(): void {
     if (this.#slot === undefined || this.#numbers.length === 0) return;
     this.#send({ kind: 'pages', numbers: this.#numbers, slot: this.#slot });
@@ -214,7 +215,10 @@ export class ThreadPageWriter implements PageWriter {
   }
 }
 
-/** The same; undefined if no thread can be had, as for want of memory or descriptors: then this thread can write. */
+/**
+ * As `open`; undefined if no thread can start, for example for lack of memory or descriptors: then this thread can
+ * write.
+ */
 export async function openThreadWriter(
   path: string,
   pageSize: number,

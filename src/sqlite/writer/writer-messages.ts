@@ -2,7 +2,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { WriterOptions } from './replica-writer.ts';
 import type { WriterCalls } from './page-writer.ts';
 
-/** What a writer's thread is started with. */
+/** The start data of a writer's thread. */
 export interface ThreadStart {
   readonly path: string;
   /** Bytes. */
@@ -10,11 +10,11 @@ export interface ThreadStart {
   readonly options: WriterOptions;
   readonly port: MessagePort;
   /**
-   * Two numbers. The first becomes 1 when the answer to a `read` is in the port, which the other thread waits for; the
-   * second is the thread's own.
+   * Two numbers. The first becomes 1 when the answer to a `read` is in the port; the other thread waits for it. The
+   * second is the thread's own number.
    */
   readonly answered: SharedArrayBuffer;
-  /** Where pages are handed over, in slots of `slotBytes`. */
+  /** Pages are handed over here, in slots of `slotBytes`. */
   readonly slots: SharedArrayBuffer;
   readonly slotBytes: number;
 }
@@ -25,7 +25,7 @@ export type ToWriter =
   | { readonly kind: 'call'; readonly method: keyof WriterCalls; readonly parameters: readonly unknown[] }
   | { readonly kind: 'read'; readonly page: number };
 
-/** From the writer's thread. Each `pages` and each `call` has its answer, in their order. */
+/** From the writer's thread. Each `pages` and each `call` gets an answer, in their order. */
 export type FromWriter =
   /** Once, when the connection is open. */
   | { readonly kind: 'open' }

@@ -7,16 +7,14 @@ import { ownThreadNumber } from '../thread-life.ts';
 import { failureOf } from './writer-messages.ts';
 import type { Failure, FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
-/**
- * Written bytes after which the disk is asked to take them, so that the commit's sync does not have to wait for all.
- */
+/** After this many written bytes, asks the disk to take them, so that the commit's sync need not wait for all. */
 const SYNC_BYTES = 32 * 1024 * 1024;
 
-/** The thread of a {@link ThreadPageWriter}: opens the writer and does what comes, one after another. */
+/** The thread of a {@link ThreadPageWriter}: opens the writer and does what its messages ask, one after another. */
 const { path, pageSize, options, port, answered, slots, slotBytes } = workerData as ThreadStart;
 
 let writer: ReplicaWriter | undefined;
-/** The first error of a page: everything after it fails with the same, until the transaction is rolled back. */
+/** The first error of a page: every later request fails with it, until the transaction is rolled back. */
 let broken: Failure | undefined;
 let unsyncedBytes = 0;
 let wal: number | undefined;
@@ -65,7 +63,7 @@ function write(numbers: readonly number[], start: number): void {
 }
 
 function attempt(method: keyof WriterCalls, parameters: readonly unknown[]): FromWriter {
-  // A broken transaction can still be given up.
+  // A broken transaction can still be rolled back.
   if (broken !== undefined && method !== 'rollback' && method !== 'close') return broken;
   try {
     if (method === 'close') closeWal();
@@ -92,8 +90,8 @@ function open(): ReplicaWriter {
 }
 
 /**
- * Has the WAL written to disk while more pages come. Only a head start: whether it worked is for the sync of the commit
- * to say. The -wal file carries no locks, so it may be opened and closed beside SQLite's own descriptor.
+ * Asks the disk to write the WAL while more pages come. Only a head start: the commit's sync decides whether it worked.
+ * The -wal file carries no locks, so it may be opened and closed beside SQLite's own descriptor.
  */
 function syncWal(): void {
   if (syncing || unsyncedBytes < SYNC_BYTES) return;
