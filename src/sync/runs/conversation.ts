@@ -1,6 +1,7 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../../protocol/encode.ts';
-import { toSqlsyncError } from '../../errors.ts';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import type { ErrorCode } from '../../errors.ts';
 import type { Location } from '../../transport/location.ts';
 import type { Ask } from '../../transport/terminal.ts';
 import type { Transport } from '../../transport/transport.ts';
@@ -24,6 +25,9 @@ export interface ConversationOptions {
   readonly onWarning: (text: string) => void;
 }
 
+/** How a far agent is missed that has ended. */
+const LINK_LOSSES: ReadonlySet<ErrorCode> = new Set(['AUTH_FAILED', 'CONNECT_FAILED', 'CONNECTION_LOST']);
+
 /** How long a far agent may take to end after `close`, before it is ended. */
 const CLOSE_WAIT_MS = 5000;
 
@@ -32,6 +36,43 @@ const CLOSE_WAIT_MS = 5000;
  * side what went wrong, which is thrown then. When it settles, the agent is gone or told to go.
  */
 export async function converse<T>(
+  far: Location,
+  state: 'opening' | 'offering',
+  options: ConversationOptions,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const { signal } = options.run;
+  try {
+    return await converseOnce(far, state, options, work);
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    throw (await isEndedFromOutside(failure, signal)) ? interrupted(failure) : failure;
+  }
+}
+
+/**
+ * Whether the link was lost because this run is being ended. Ctrl-C signals a whole process group: the remote shell may
+ * die of it, and its pipe close, before this process looks at its own signal, which has come by then.
+ */
+async function isEndedFromOutside({ code }: SqlsyncError, signal: AbortSignal | undefined): Promise<boolean> {
+  if (signal === undefined || !LINK_LOSSES.has(code)) return false;
+  // Pending signals are handled when the event loop has polled once more.
+  for (let turn = 0; turn < 2; turn++) await nextTurn();
+  return signal.aborted;
+}
+
+function interrupted(failure: SqlsyncError): SqlsyncError {
+  return new SqlsyncError('INTERRUPTED', 'Interrupted', {
+    hint:
+      failure.outcome === undefined || failure.hint === undefined
+        ? 'Run it again: it goes on from what is there.'
+        : failure.hint,
+    outcome: failure.outcome,
+    cause: failure,
+  });
+}
+
+async function converseOnce<T>(
   far: Location,
   state: 'opening' | 'offering',
   options: ConversationOptions,
