@@ -119,20 +119,23 @@ describe('Ctrl-C at a terminal, of which the remote shell dies before its own pr
     assert.doesNotMatch(stdout, /CONNECTION_LOST/);
   });
 
-  test('before it said a word is an interruption, and no failed connection', async (t) => {
-    const { origin, replica } = place(t);
-    const shell = executable(t, 'exec sleep 1000');
-    const command = new Command([origin, `host:${replica}`, '--rsh', shell, '--json'], { detached: true });
-    t.after(() => command.child.kill('SIGKILL'));
-    await until(() => command.children().some((pid) => commandOf(pid).startsWith('sleep')), command);
-    const shells = command.children();
-    command.child.kill('SIGSTOP');
-    process.kill(-(command.child.pid as number), 'SIGINT');
-    await endedAs(shells, 'Z');
-    command.child.kill('SIGCONT');
-    const { status, stdout } = await command.done;
-    assert.deepEqual([status, jsonLines(stdout).at(-1)?.['code']], [130, 'INTERRUPTED'], stdout);
-  });
+  for (const name of ['sync', 'verify'])
+    test(`before it said a word is an interruption of ${name}, and no failed connection`, async (t) => {
+      const { origin, replica } = place(t);
+      const shell = executable(t, 'exec sleep 1000');
+      const command = new Command([name, origin, `host:${replica}`, '--rsh', shell, '--json'], {
+        detached: true,
+      });
+      t.after(() => command.child.kill('SIGKILL'));
+      await until(() => command.children().some((pid) => commandOf(pid).startsWith('sleep')), command);
+      const shells = command.children();
+      command.child.kill('SIGSTOP');
+      process.kill(-(command.child.pid as number), 'SIGINT');
+      await endedAs(shells, 'Z');
+      command.child.kill('SIGCONT');
+      const { status, stdout } = await command.done;
+      assert.deepEqual([status, jsonLines(stdout).at(-1)?.['code']], [130, 'INTERRUPTED'], stdout);
+    });
 });
 
 function commandOf(pid: number): string {

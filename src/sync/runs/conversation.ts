@@ -4,7 +4,6 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import type { ErrorCode } from '../../errors.ts';
 import type { Location } from '../../transport/location.ts';
 import type { Ask } from '../../transport/terminal.ts';
-import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
@@ -41,44 +40,31 @@ export async function converse<T>(
   options: ConversationOptions,
   work: (connection: Connection) => Promise<T>,
 ): Promise<T> {
-  const { signal } = options.run;
-  try {
-    return await converseOnce(far, state, options, work);
-  } catch (error) {
-    const failure = toSqlsyncError(error);
-    throw (await isEndedFromOutside(failure, signal)) ? interrupted(failure) : failure;
-  }
-}
-
-/**
- * Whether the link was lost because this run is being ended. Ctrl-C signals a whole process group: the remote shell may
- * die of it, and its pipe close, before this process looks at its own signal, which has come by then.
- */
-async function isEndedFromOutside({ code }: SqlsyncError, signal: AbortSignal | undefined): Promise<boolean> {
-  if (signal === undefined || !LINK_LOSSES.has(code)) return false;
-  // Pending signals are handled when the event loop has polled once more.
-  for (let turn = 0; turn < 2; turn++) await nextTurn();
-  return signal.aborted;
-}
-
-function interrupted(failure: SqlsyncError): SqlsyncError {
-  return new SqlsyncError('INTERRUPTED', 'Interrupted', {
-    hint:
-      failure.outcome === undefined || failure.hint === undefined
-        ? 'Run it again: it goes on from what is there.'
-        : failure.hint,
-    outcome: failure.outcome,
-    cause: failure,
+  return orInterrupted(options.run.signal, async () => {
+    const connection = await connectAgent(far, state, options);
+    try {
+      const result = await work(connection);
+      await closeConnection(connection);
+      return result;
+    } catch (error) {
+      const failure = toSqlsyncError(error);
+      connection.sendError(failure);
+      connection.end();
+      throw failure;
+    } finally {
+      options.traffic.bytesSent += connection.bytesSent;
+      options.traffic.bytesReceived += connection.bytesReceived;
+      connection.transport.terminate();
+    }
   });
 }
 
-async function converseOnce<T>(
+/** Starts an agent where `far` is. The caller terminates the connection's transport. Throws SqlsyncError. */
+export async function connectAgent(
   far: Location,
   state: 'opening' | 'offering',
-  options: ConversationOptions,
-  work: (connection: Connection) => Promise<T>,
-): Promise<T> {
-  const { run, ask, traffic, onWarning } = options;
+  { run, maxTimeMs = run.maxTimeMs, ask, onWarning }: Omit<ConversationOptions, 'traffic'>,
+): Promise<Connection> {
   const { signal } = run;
   const transport = await startAgent(far, {
     remote: run,
@@ -88,33 +74,48 @@ async function converseOnce<T>(
     onWarning,
   });
   const idleTimeoutMs = run.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
-  const connection = new Connection(transport, state, {
+  return new Connection(transport, state, {
     idleTimeoutMs,
     greetingTimeoutMs: greetingTimeoutMs(far, run, idleTimeoutMs),
-    maxTimeMs: options.maxTimeMs ?? run.maxTimeMs,
+    maxTimeMs,
     signal,
     isPeerOurs: far.kind === 'local',
   });
+}
+
+/**
+ * Ends a conversation whose work is done. A far agent that does not end properly now changes nothing about that: it is
+ * waited for only a while.
+ */
+export async function closeConnection(connection: Connection): Promise<void> {
+  connection.send(message('close', {}));
+  connection.detach();
+  connection.end();
+  await Promise.race([connection.transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+}
+
+/**
+ * Runs `work`; where it lost its link because this run is being ended, throws INTERRUPTED instead. Ctrl-C signals a
+ * whole process group: the remote shell may die of it, and its pipe close, before this process looks at its own signal.
+ */
+export async function orInterrupted<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
   try {
-    const result = await work(connection);
-    connection.detach();
-    await close(connection, transport);
-    return result;
+    return await work();
   } catch (error) {
     const failure = toSqlsyncError(error);
-    connection.sendError(failure);
-    connection.end();
-    throw failure;
-  } finally {
-    traffic.bytesSent += connection.bytesSent;
-    traffic.bytesReceived += connection.bytesReceived;
-    transport.terminate();
+    if (signal === undefined || !LINK_LOSSES.has(failure.code)) throw failure;
+    // Pending signals are handled when the event loop has polled once more.
+    for (let turn = 0; turn < 2; turn++) await nextTurn();
+    throw signal.aborted ? interrupted(failure) : failure;
   }
 }
 
-/** The work is done; a far agent that does not end properly now changes nothing about it. */
-async function close(connection: Connection, transport: Transport): Promise<void> {
-  connection.send(message('close', {}));
-  connection.end();
-  await Promise.race([transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+function interrupted(failure: SqlsyncError): SqlsyncError {
+  const { outcome, hint } = failure;
+  const isKnown = outcome === undefined || hint === undefined;
+  return new SqlsyncError('INTERRUPTED', 'Interrupted', {
+    hint: isKnown ? 'Run it again: it goes on from what is there.' : hint,
+    outcome,
+    cause: failure,
+  });
 }

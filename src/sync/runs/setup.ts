@@ -8,6 +8,7 @@ import { sanitizeText, toSqlsyncError } from '../../errors.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
+import { orInterrupted } from './conversation.ts';
 import { openToRead } from './open-to-read.ts';
 import { RemoteShell, UnlikeShellError } from '../link/remote-shell.ts';
 import type { LinkFigures } from '../link/remote-shell.ts';
@@ -21,6 +22,10 @@ import { connectRemote, DEFAULT_REMOTE_EXE, greetingTimeoutMs, startAgent } from
  * in the report; throws SqlsyncError where the host cannot be reached or logged in to.
  */
 export async function runSetup(options: SetupOptions): Promise<SetupReport> {
+  return orInterrupted(options.signal, () => inspectHost(options));
+}
+
+async function inspectHost(options: SetupOptions): Promise<SetupReport> {
   const { location } = options;
   const shell = await askShell(options);
   const agent = await askAgent(options);

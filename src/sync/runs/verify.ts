@@ -1,7 +1,6 @@
 import { Announcements } from '../agents/announcements.ts';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../../protocol/encode.ts';
 import {
   CHILD_HASH_BYTES,
@@ -17,10 +16,10 @@ import { sanitizeLine, SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { createPageHasher, HASH_KEY_BYTES } from '../../pages/hash.ts';
 import { pageSize } from '../../pages/page-types.ts';
 import { parseLocation } from '../../transport/location.ts';
-import { Connection } from '../link/connection.ts';
+import type { Connection } from '../link/connection.ts';
+import { closeConnection, connectAgent, orInterrupted } from './conversation.ts';
 import { DifferingPages } from './differing-pages.ts';
 import { openToRead } from './open-to-read.ts';
-import { greetingTimeoutMs, startAgent } from '../link/start-agent.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS, DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
 
@@ -71,14 +70,15 @@ const MAX_OWNED_PAGES = 500_000;
 /** Not the hash of a copy, which a verification would only repeat: 16 bytes, under a key of its own. */
 const VERIFY_HASH: HashAlgorithm = 'sha256';
 
-/** How long an agent may take to end after `close`. */
-const CLOSE_WAIT_MS = 5000;
-
 /**
  * Compares a snapshot of each of two databases, wherever they are, without writing anything: both sides are origin
  * agents. The header bytes that belong to each file count as equal. Throws SqlsyncError.
  */
 export async function runVerify(options: VerifyOptions): Promise<VerifySummary> {
+  return orInterrupted(options.signal, () => compare(options));
+}
+
+async function compare(options: VerifyOptions): Promise<VerifySummary> {
   const startedAt = performance.now();
   const key = randomBytes(HASH_KEY_BYTES);
   const sides: Side[] = [];
@@ -121,18 +121,9 @@ class Side {
 
   static async start(text: string, options: VerifyOptions): Promise<Side> {
     const location = parseLocation(text);
-    const transport = await startAgent(location, {
-      remote: options,
-      signal: options.signal,
-      onStderr: (said) => options.onNote?.(said.trimEnd()),
+    const connection = await connectAgent(location, 'opening', {
+      run: options,
       onWarning: (warning) => options.onWarning?.(warning, 'news'),
-    });
-    const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
-    const connection = new Connection(transport, 'opening', {
-      idleTimeoutMs,
-      greetingTimeoutMs: greetingTimeoutMs(location, options, idleTimeoutMs),
-      signal: options.signal,
-      isPeerOurs: location.kind === 'local',
     });
     return new Side(text, location.kind === 'local' ? resolve(location.path) : location.path, connection);
   }
@@ -256,10 +247,7 @@ class Side {
     const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
     const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [], findings: [] };
     this.connection.send(message('done', { pageSize: size, pageCount, ...none, ...flags }));
-    this.connection.send(message('close', {}));
-    this.connection.detach();
-    this.connection.end();
-    await Promise.race([this.connection.transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+    await closeConnection(this.connection);
     return root;
   }
 
