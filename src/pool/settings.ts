@@ -57,7 +57,7 @@ function expectedFor(name: string, value: unknown): string | undefined {
 
 /** Absolute. Throws USAGE for what is no file. */
 export function databasePath(path: string | URL): string {
-  if (path instanceof URL && path.protocol === 'file:') return checked(pathOfUrl(path));
+  if (path instanceof URL && path.protocol === 'file:') return validPath(pathOfUrl(path));
   if (typeof path !== 'string') {
     throw usage(
       `openDatabase() got the path ${valueInWords(path)}; expected that of a file, as a string or file: URL`,
@@ -66,10 +66,10 @@ export function databasePath(path: string | URL): string {
   if (path === '' || path === ':memory:' || path.startsWith('file:')) {
     throw usage(`openDatabase() got the path ${JSON.stringify(path)}; expected that of a file`);
   }
-  return resolve(checked(path));
+  return resolve(validPath(path));
 }
 
-function checked(path: string): string {
+function validPath(path: string): string {
   checkPath(path);
   return path;
 }

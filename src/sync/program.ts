@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 /** The version in our package.json, which stands above src/ in a checkout and above dist/src/ when published. */
 export const VERSION: string = readVersion(import.meta.dirname);
 
-/** How this program names itself to a peer. */
+/** The name of this program for a peer. */
 export const PROGRAM: string = `sqlsync ${VERSION}`;
 
 /** bin/sqlsync.js of this installation: above src/ in a checkout, above dist/src/ when published. */
@@ -21,7 +21,7 @@ function readVersion(folder: string): string {
     };
     if (manifest.name === 'sqlsync' && manifest.version !== undefined) return manifest.version;
   } catch {
-    // Not in this folder: look above it.
+    // No package.json of ours in this folder: look above it.
   }
   const parent = dirname(folder);
   return parent === folder ? 'unknown' : readVersion(parent);

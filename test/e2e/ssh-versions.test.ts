@@ -59,11 +59,11 @@ const newer = PROTOCOL_VERSION + 1;
 const OTHERS = {
   older: {
     says: new RegExp(`sqlsync 0\\.0\\.9\\) speaks protocol 0 to 0, .* ${ours}`),
-    hint: /other side is the older.* install sqlsync \d/,
+    hint: /other side is older.* install sqlsync \d/,
   },
   newer: {
     says: new RegExp(`sqlsync 9\\.9\\.9\\) speaks protocol ${newer} to ${newer}, .* ${ours}`),
-    hint: /This side is the older.* install sqlsync 9\.9\.9 here/,
+    hint: /This side is older.* install sqlsync 9\.9\.9 here/,
   },
 } as const;
 

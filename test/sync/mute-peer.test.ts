@@ -9,18 +9,18 @@ import { PROGRAM, sqlsync } from '../cli/command.ts';
 
 /** What a remote shell does in place of an agent, for longer than anything here may take. */
 const FAR_SIDES = {
-  'says nothing': { script: 'exec sleep 600', says: /has not said a word after [23] s/ },
+  'says nothing': { script: 'exec sleep 600', says: /has sent nothing after [23] s/ },
   'says a byte now and then': {
     script: `while :; do printf x; sleep 0.2; done`,
-    says: /Protocol violation|has not greeted, but only said "x/,
+    says: /Protocol violation|has not greeted, and only sent "x/,
   },
   'says its greeting byte by byte, and never ends': {
     script: `for c in s q l s y n c '\\n'; do printf "$c"; sleep 0.1; done; while :; do printf '\\001'; sleep 0.3; done`,
-    says: /Protocol violation|has not greeted, but only said "sqlsync/,
+    says: /Protocol violation|has not greeted, and only sent "sqlsync/,
   },
   'prints on stderr only': {
     script: `while :; do echo waiting >&2; sleep 0.2; done`,
-    says: /has not said a word/,
+    says: /has sent nothing/,
   },
 };
 

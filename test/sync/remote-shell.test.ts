@@ -30,7 +30,7 @@ describe('a host that setup asks, if it is hostile,', () => {
   test('and floods while it is sent data, is refused before that takes memory', async (t) => {
     const shell = hostile(t, { head: ifUpload('exec yes >&3') }, 20_000);
     const before = process.memoryUsage().rss;
-    await assert.rejects(shell.measure(), { code: 'PROTOCOL', message: /it says too much/ });
+    await assert.rejects(shell.measure(), { code: 'PROTOCOL', message: /it sends too much/ });
     assert.ok(process.memoryUsage().rss - before < 200e6);
   });
 

@@ -1,9 +1,9 @@
 import { sanitizeText } from '../../errors.ts';
 
 /**
- * How much a warning matters to those who only want to hear of faults (`-q`). `news` changes what the user has or asked
- * for: damage, something left out, something that was asked for and not done, a danger to the copy. `advice` is about
- * how the run goes: the origin's writers wait, another attempt follows, the next run takes longer.
+ * How much a warning matters to users who only want to hear of faults (`-q`). `news` changes what the user has or asked
+ * for: damage, something left out, something that was requested and not done, a danger to the copy. `advice` is about
+ * the course of the run: the origin's writers wait, another attempt follows, the next run takes longer.
  */
 export type WarningKind = 'news' | 'advice';
 
@@ -12,7 +12,7 @@ export interface AnnouncementListeners {
   readonly onNote?: ((note: string) => void) | undefined;
 }
 
-/** What an origin agent says of its snapshot. */
+/** What an origin agent reports about its snapshot. */
 export interface AnnouncedSnapshot {
   readonly wal: boolean;
   readonly originPath: string;
@@ -21,8 +21,8 @@ export interface AnnouncedSnapshot {
 }
 
 /**
- * The warnings and notes of one run, each once: every attempt and every round begins with the same ones. They may come
- * from a peer, so they are made safe to show.
+ * The warnings and notes of one run, each once, although every attempt and every round begins with the same ones. They
+ * may come from a peer, so they are made safe to show.
  */
 export class Announcements {
   readonly warnings: string[] = [];

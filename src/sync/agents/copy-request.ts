@@ -11,48 +11,53 @@ import type { CompressionMode, HashAlgorithm, MessageOf, Reader } from '../../..
 import { SqlsyncError } from '../../errors.ts';
 
 /**
- * A copy as it is asked for, with everything decided. With the table below it is the one declaration of what a copy can
- * be asked to do: the fields of `replicate`, what the library accepts and the types of its options derive from the two.
- * A new entry needs a field of the same name in protocol/messages.ts, an option in src/cli/options.ts, and the code
- * that heeds it.
+ * Everything that a copy can be asked to do, with all defaults filled in. This type and the table below are its only
+ * declaration: the fields of `replicate`, the options that the library accepts and their types derive from them. A new
+ * entry needs a field of the same name in protocol/messages.ts, an option in src/cli/options.ts, and the code that
+ * obeys it.
  */
 export interface CopyRequest {
-  /** How pages are compared: 'nh-siphash' (default), 'sha256', or 'xxh64' where nobody hostile writes the origin. */
+  /** How to compare pages: 'nh-siphash' (default), 'sha256', or 'xxh64' if no adversary writes the origin. */
   readonly hash: HashAlgorithm;
   /** What the origin may do to the pages that it sends. */
   readonly compression: CompressionMode;
-  /** Compare only. */
+  /** True to compare only. */
   readonly dryRun: boolean;
-  /** The replica may be a database that sqlsync did not make, or the origin may be a copy of it (a restore). */
+  /** True if the replica may be a database that sqlsync did not make, or the origin may be a copy of it (a restore). */
   readonly overwrite: boolean;
-  /** A replica of another page size is replaced as a whole. */
+  /** True to replace a replica of another page size as a whole. */
   readonly replace: boolean;
   /**
-   * A symbolic link in the place of the replica is followed: the file that it leads to becomes the copy. A replica with
-   * other names (hard links) is changed under all of them.
+   * True to follow a symbolic link in the place of the replica: the file that it leads to becomes the copy. A replica
+   * with other names (hard links) changes under all of them.
    */
   readonly followLinks: boolean;
-  /** After the copy SQLite checks the replica (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`. */
+  /**
+   * True to let SQLite check the replica after the copy (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`.
+   */
   readonly check: boolean;
-  /** How databases are read: 'file' (default) mostly past SQLite, 'dbpage' only by SQLite, the reference. */
+  /** How to read databases: 'file' (default) mostly without SQLite; 'dbpage' only with SQLite, as the reference. */
   readonly reader: Reader;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
   readonly busyTimeoutMs: number;
   /**
    * The longest that a snapshot may be held, in milliseconds; default 0, no limit. A copy that takes longer is made in
-   * rounds, of which the last is the snapshot.
+   * rounds, and shows the snapshot of the last round.
    */
   readonly maxSnapshotMs: number;
-  /** The most that the origin's WAL may grow while a snapshot is held, in bytes; default 0, no limit. See `maxSnapshotMs`. */
+  /**
+   * The most that the origin's WAL may grow while a snapshot is held, in bytes; default 0, no limit. See
+   * `maxSnapshotMs`.
+   */
   readonly maxWalGrowthBytes: number;
   /**
-   * The part of the replica's pages that the origin may have lost since the last copy, in percent; the sync fails with
-   * ORIGIN_SHRUNK where it is more. By default there is a warning where the origin is empty or nearly so.
+   * The part of the replica's pages that the origin may have lost since the last copy, in percent; beyond it the sync
+   * fails with ORIGIN_SHRUNK. By default it only warns if the origin is empty or nearly so.
    */
   readonly maxShrinkPercent: number | undefined;
 }
 
-/** The same as a caller gives it: what is left out has its default. */
+/** A request as a caller gives it: missing fields get their defaults. */
 export type CopyRequestOptions = { readonly [Name in keyof CopyRequest]?: CopyRequest[Name] | undefined };
 
 /** A switch, off by default. */
@@ -120,7 +125,7 @@ function defaultOf(field: AnyField): unknown {
 
 type WireRequest = Pick<MessageOf<'replicate'>, keyof CopyRequest>;
 
-/** The fields of a request in `replicate`. Pure. */
+/** The request as fields of `replicate`. Pure. */
 export function encodeRequest(request: CopyRequest): WireRequest {
   const values = Object.entries(COPY_REQUEST).map(([name, field]) => {
     const value = request[name as keyof CopyRequest];
@@ -130,7 +135,7 @@ export function encodeRequest(request: CopyRequest): WireRequest {
   return Object.fromEntries(values) as WireRequest;
 }
 
-/** Throws SqlsyncError PROTOCOL for a value that no field has. Pure. */
+/** Throws SqlsyncError PROTOCOL for an invalid value. Pure. */
 export function decodeRequest(message: WireRequest): CopyRequest {
   const values = Object.entries(COPY_REQUEST).map(([name, field]) => [
     name,
@@ -150,5 +155,5 @@ function decodeField(name: string, field: AnyField, value: number | boolean): un
         ? value
         : undefined;
   if (decoded !== undefined) return decoded;
-  throw new SqlsyncError('PROTOCOL', `The other side sent ${value} as ${name}, which is none`);
+  throw new SqlsyncError('PROTOCOL', `The other side sent ${value} as ${name}, which is not a valid value`);
 }

@@ -2,43 +2,43 @@ import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import type { PageCopy } from './page-copy.ts';
 
-/** Where a copy goes: what is known of that place before the origin is asked, and how it becomes a sink. */
+/** Where a copy goes: what is known about the place before the origin is contacted, and how to open it as a sink. */
 export interface Destination {
   readonly path: string;
-  /** What the origin compares with its own file; '' where there is none. */
+  /** The origin agent compares this id with its own file; '' if there is no file. */
   readonly fileId: string;
-  /** It is marked as a copy of this very origin, so that the arguments are not swapped. */
+  /** True if it is marked as a copy of this very origin, so that the arguments are not swapped. */
   readonly isKnownCopy?: boolean | undefined;
-  /** There was nothing in this place before. */
+  /** True if the place was empty before. */
   readonly isNew: boolean;
-  /** There are pages to compare with. */
+  /** True if there are pages to compare with. */
   readonly hasOldPages: boolean;
-  /** The key of hashes that are known already; undefined for a new one. */
+  /** The key of hashes that are already known; undefined for a new key. */
   readonly key?: Uint8Array | undefined;
   readonly warnings: readonly string[];
-  /** The copy that there is, and its pages; undefined if there is none, or its loss is what was asked for. */
+  /** The existing copy, and its number of pages; undefined if there is none, or if the user asked to lose it. */
   copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
-  /** Commits what was copied and checked, or ends without where nothing changed. */
+  /** Commits what was copied and checked; ends without a commit if nothing changed. */
   settle(sink: PageSink, copied: CopiedPages): Promise<Outcome>;
   /**
-   * What SQLite finds wrong with what is there now, a line each; only where that was asked for. `warnings` takes why it
-   * could not look. Throws SqlsyncError INTERRUPTED.
+   * What SQLite finds wrong with the result, one line each, if the user asked for the check. If the check could not be
+   * made, adds the reason to `warnings`. Throws SqlsyncError INTERRUPTED.
    */
   findings?(warnings: string[]): Promise<readonly string[]>;
 }
 
-/** A copy that another one is to replace, as a message names it, and its size in pages of the new one. */
+/** A copy that another one would replace: its name for messages, and its size in pages of the new copy. */
 export interface CopyBefore {
   readonly name: string;
   readonly pages: number;
 }
 
-/** What a copy found, before it is committed. */
+/** What a copy found, before the commit. */
 export interface CopiedPages {
   readonly changed: boolean;
   readonly counts: PageCopy['counts'];
   readonly snapshot: MessageOf<'snapshot'>;
-  /** Takes what the user should know, each a sentence. */
+  /** Takes what the user should know, one sentence each. */
   readonly warnings: string[];
 }

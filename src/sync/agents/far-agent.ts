@@ -11,18 +11,21 @@ import { runReplica } from './replica-agent.ts';
 import type { Restriction } from './restriction.ts';
 
 export interface FarAgentOptions {
-  /** Until the near side has said what it wants, and how patient it is itself. */
+  /** The limit of silence until the near side has sent its request and its own limit. */
   readonly idleTimeoutMs: number;
-  /** The longest that one database may take, in milliseconds, whatever the near side allows; undefined is for ever. */
+  /**
+   * The longest that one database may take, in milliseconds, even if the near side allows more; undefined means no
+   * limit.
+   */
   readonly maxTimeMs?: number | undefined;
-  /** What the near side may name; anything where it is undefined. */
+  /** What the near side may name; undefined means anything. */
   readonly restriction?: Restriction | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * The far side of a connection: does for the near side what its first message asks, one database after another, until
- * `close`. Throws what went wrong after having told the peer.
+ * The far side of a connection: does what the near side's first message asks, one database after another, until
+ * `close`. Reports an error to the peer, then throws it.
  */
 export async function runFarAgent(transport: Transport, options: FarAgentOptions): Promise<void> {
   const { idleTimeoutMs, signal } = options;
@@ -48,9 +51,8 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
 }
 
 /**
- * The far side of an agent that was started wrongly, such as by a forced command whose folder is gone: answers the
- * first question with the reason. Without an answer the near side would take it for a connection that broke, and try
- * again.
+ * The far side of an agent that was started wrongly, for example by a forced command whose folder is gone: answers the
+ * first message with the reason. Without an answer the near side would assume a broken connection, and try again.
  */
 export async function refuseToServe(
   transport: Transport,
@@ -61,14 +63,14 @@ export async function refuseToServe(
   try {
     await connection.receive();
   } catch {
-    // A peer that asks for nothing, or speaks another version, is told the same.
+    // A peer that asks for nothing, or speaks another version, gets the same answer.
   }
   connection.sendError(
     new SqlsyncError(
       'RESTRICTED',
-      `The agent there cannot do what its command line says: ${failure.message}`,
+      `The agent there cannot start as its command line says: ${failure.message}`,
       {
-        hint: 'The administrator of that host has to mend it: the command of the key in authorized_keys, or what --remote-exe runs.',
+        hint: 'Ask the administrator of that host to correct the command of the key in authorized_keys, or what --remote-exe runs.',
       },
     ),
   );

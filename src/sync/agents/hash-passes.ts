@@ -4,21 +4,21 @@ import type { MessageOf } from '../../../protocol/messages.ts';
 import { message } from '../../../protocol/encode.ts';
 import type { HashTree } from '../../pages/hash-tree.ts';
 import type { Connection } from '../link/connection.ts';
-import { outside } from './page-server.ts';
+import { requestOutOfRange } from './page-server.ts';
 
-/** Pages hashed between two looks at the connection: some 4 ms. */
+/** Pages to hash between two looks at the connection: some 4 ms. */
 const SLICE_PAGES = 2048;
 
-/** Whatever the size of the database that this one is compared with, no pass begins above it. */
+/** No pass begins above this level, however large the other database is. */
 export const MAX_LEVEL: number = topLevel(MAX_PAGE_COUNT);
 
-/** Passes over the database that may wait for their turn. */
+/** The most passes over the database that may wait. */
 const MAX_JOBS = 16;
 
-/** Hashes of the first pass are sent in messages of this many. */
+/** The first pass sends its hashes in messages of this many. */
 const HASHES_PER_ANSWER = 64;
 
-/** A pass over consecutive nodes that is under way. */
+/** A pass over consecutive nodes, under way. */
 interface HashJob {
   readonly id: number;
   readonly level: number;
@@ -26,12 +26,14 @@ interface HashJob {
   readonly end: number;
   /** The node to hash next. */
   next: number;
-  /** Hashes that were computed and not yet sent, from node `next` backwards. */
+  /** Hashes that were computed but not yet sent, backwards from node `next`. */
   pending: Uint8Array;
   pendingCount: number;
 }
 
-/** The answers to `getHashes`, computed in slices so that a question never waits for a whole pass over the database. */
+/**
+ * The answers to `getHashes`, computed in slices, so that a question never waits for a whole pass over the database.
+ */
 export class HashPasses {
   readonly #connection: Connection;
   readonly #tree: HashTree;
@@ -47,22 +49,22 @@ export class HashPasses {
     return this.#jobs.length === 0;
   }
 
-  /** Leaves the rest unanswered. */
+  /** Drops the unanswered questions. */
   drop(): void {
     this.#jobs.length = 0;
   }
 
-  /** Throws PROTOCOL for nodes that there are not. */
+  /** Throws PROTOCOL for nodes that do not exist. */
   add(question: MessageOf<'getHashes'>): void {
     const level = question.level === LEVEL_TOP ? topLevel(this.#tree.pageCount) : question.level;
-    // One node of a level above would be a pass over any database, which nothing can interrupt.
-    if (level > MAX_LEVEL) throw outside(`nodes of level ${level}; the highest is ${MAX_LEVEL}`);
+    // One node of a higher level would be a pass over the whole database, which nothing can interrupt.
+    if (level > MAX_LEVEL) throw requestOutOfRange(`nodes of level ${level}; the highest is ${MAX_LEVEL}`);
     const nodes = this.#tree.nodeCount(level);
     const end = question.count === 0 ? nodes : question.first + question.count;
     if (end > nodes || question.first > end)
-      throw outside(`nodes ${question.first} to ${end} of level ${level}, which has ${nodes}`);
+      throw requestOutOfRange(`nodes ${question.first} to ${end} of level ${level}, which has ${nodes}`);
     if (question.first === end) return;
-    if (this.#jobs.length >= MAX_JOBS) throw outside(`more than ${MAX_JOBS} passes at once`);
+    if (this.#jobs.length >= MAX_JOBS) throw requestOutOfRange(`more than ${MAX_JOBS} passes at once`);
     const pending = new Uint8Array(HASHES_PER_ANSWER * this.#tree.hashBytes);
     this.#jobs.push({
       id: question.id,
@@ -75,7 +77,7 @@ export class HashPasses {
     });
   }
 
-  /** Works on the oldest pass for a while, and sends its hashes when there are enough of them. */
+  /** Works on the oldest pass for a while, and sends hashes when enough are ready. */
   hashSlice(): void {
     const job = this.#jobs[0];
     if (job === undefined) return;

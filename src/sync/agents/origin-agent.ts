@@ -14,25 +14,25 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { createPageHasher, HASH_KEY_BYTES } from '../../pages/hash.ts';
 import type { PageHasher } from '../../pages/hash.ts';
 import { HashTree } from '../../pages/hash-tree.ts';
-import { checked } from '../link/connection.ts';
+import { decodePeerData } from '../link/connection.ts';
 import type { Connection } from '../link/connection.ts';
 import { outcomeUnknown, tellsNoCommit } from '../link/connection-error.ts';
 import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
-import { outside, PageServer } from './page-server.ts';
+import { PageServer, requestOutOfRange } from './page-server.ts';
 import type { AccessCheck } from './restriction.ts';
 import { watchSnapshot } from './snapshot-limit.ts';
 import type { SnapshotLimits } from './snapshot-limit.ts';
 
 export interface OriginOptions {
-  /** The one database that may be opened; undefined on the far side, where the replica agent names it. */
+  /** The only database that may be opened; undefined on the far side, where the replica agent names it. */
   readonly path?: string | undefined;
-  /** The one snapshot that is to be restored, instead of a database's. */
+  /** The snapshot to restore, instead of a database's. */
   readonly restored?: (() => OriginSnapshot) | undefined;
-  /** Has a say in what the replica agent names. */
+  /** Decides what the replica agent may name. */
   readonly access?: AccessCheck | undefined;
-  /** Nothing is committed at the other end. */
+  /** True if the other end commits nothing. */
   readonly dryRun?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called with what the user should know, before the first page is read. */
@@ -42,9 +42,9 @@ export interface OriginOptions {
 
 /** What the origin agent knows at the end of one database. */
 export interface OriginResult {
-  /** The replica agent's last message: after a commit, its confirmation. */
+  /** The replica agent's last message; after a commit it confirms it. */
   readonly done: MessageOf<'done'>;
-  /** Snapshots that were begun because the one before came to its limit, and the first. */
+  /** The number of snapshots: the first, and one for each that reached its limit. */
   readonly rounds: number;
   /** The longest that a snapshot was held, and the most that the WAL grew meanwhile. */
   readonly snapshotHeldMs: number;
@@ -52,18 +52,18 @@ export interface OriginResult {
 }
 
 /**
- * Between two rounds on an origin in rollback mode: longer than SQLite's busy handler sleeps between two attempts
- * (100 ms), so that writers that waited get in.
+ * The pause between two rounds on an origin in rollback mode. It is longer than SQLite's busy handler sleeps between
+ * two attempts (100 ms), so that waiting writers get in.
  */
 const ROLLBACK_MODE_PAUSE_MS = 200;
 
-/** UTF-8 bytes of a table's name that are told: MAX_TEXTS of them fit a message. */
+/** UTF-8 bytes of a table's name in a message: MAX_TEXTS names of this size fit. */
 const MAX_NAME_BYTES = 500;
 
 /**
- * Serves one snapshot to a replica agent: answers its questions about hashes and pages until it is done. Keeps no
- * state about the replica. The first pass over the database runs in slices between the answers, so that a question
- * never waits for the whole pass.
+ * Serves one snapshot to a replica agent: answers its questions about hashes and pages until it is done. Keeps no state
+ * about the replica. The first pass over the database runs in slices between the answers, so that a question never
+ * waits for the whole pass.
  */
 export async function serveOrigin(
   connection: Connection,
@@ -185,7 +185,7 @@ class OriginSession {
     });
   }
 
-  /** True if the snapshot came to its limit. */
+  /** True if the snapshot reached its limit. */
   get isOver(): boolean {
     return this.#isOver;
   }
@@ -194,7 +194,7 @@ class OriginSession {
     return this.#snapshot.wal;
   }
 
-  /** True from when the other side has all that it needs to commit. */
+  /** True once the other side has everything that it needs to commit. */
   get mayBeCommitted(): boolean {
     return this.#rootSent;
   }
@@ -227,8 +227,8 @@ class OriginSession {
   }
 
   /**
-   * The snapshot has come to its limit. It is released at once, whatever the replica agent is doing; who has asked for
-   * nothing is told nothing, and may have all that it needs.
+   * Ends a snapshot that has reached its limit. Releases it at once, whatever the replica agent is doing. An agent that
+   * has asked for nothing gets no message: it may have everything that it needs.
    */
   #end(): void {
     this.#isOver = true;
@@ -252,7 +252,7 @@ class OriginSession {
     };
   }
 
-  /** A commit that was not preceded by a look at the root hash was not checked: do not call it a success. */
+  /** A replica agent that did not ask for the root hash did not check its commit: do not report success. */
   #checkEnd(end: MessageOf<'done'> | MessageOf<'open'>): void {
     if (end.type === 'done' && end.outcome === OUTCOMES.committed && !this.#rootSent) {
       throw new SqlsyncError('PROTOCOL', 'The other side reported a commit without asking for the root hash');
@@ -283,15 +283,16 @@ class OriginSession {
 
   #sendChildren(question: MessageOf<'getChildren'>): void {
     const { level } = question;
-    if (level >= MAX_LEVEL) throw outside(`children of level ${level}; the highest level is ${MAX_LEVEL}`);
+    if (level >= MAX_LEVEL)
+      throw requestOutOfRange(`children of level ${level}; the highest level is ${MAX_LEVEL}`);
     const parents = listed(question.parents, this.#tree.nodeCount(level + 1));
     const count = parents.length * TREE_FANOUT;
     if (count > MAX_HASHES_PER_MESSAGE)
-      throw outside(`${count} hashes at once, at most ${MAX_HASHES_PER_MESSAGE} are allowed`);
+      throw requestOutOfRange(`${count} hashes at once, at most ${MAX_HASHES_PER_MESSAGE} are allowed`);
     const { hashBytes } = this.#tree;
     const nodes = this.#tree.nodeCount(level);
     const width = Math.min(CHILD_HASH_BYTES, hashBytes);
-    // Each hash is written whole, and then its tail overwritten by the next one.
+    // Writes each hash whole; the next one overwrites its tail.
     const data = new Uint8Array(count * width + hashBytes);
     let filled = 0;
     for (const parent of parents) {
@@ -304,7 +305,7 @@ class OriginSession {
     this.#connection.send(message('hashes', { id: question.id, first: 0, data: data.subarray(0, filled) }));
   }
 
-  /** All b-trees have to be read for it, in one statement of SQLite. */
+  /** SQLite has to read all b-trees for it, in one statement. */
   async #sendOwners(question: MessageOf<'getOwners'>): Promise<void> {
     const pages = new Set(listed(question.pages, this.#snapshot.pageCount + 1));
     const owners = await this.#connection.whileBusy(() => this.#ownersOf(pages));
@@ -314,7 +315,7 @@ class OriginSession {
     this.#connection.send(message('owners', { id: question.id, names, counts }));
   }
 
-  /** None if the b-trees cannot be followed: a damaged database can still be compared. */
+  /** Empty if the b-trees cannot be followed: a damaged database can still be compared. */
   #ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     try {
       return this.#snapshot.ownersOf(pages);
@@ -327,7 +328,7 @@ class OriginSession {
     const hash = this.#tree.root();
     this.#snapshot.checkUnreplaced();
     this.#measure();
-    // No hash follows the root: a new snapshot may be asked for next, and would meet them.
+    // No hash may follow the root: the peer may ask for a new snapshot next, and would receive them there.
     this.#passes.drop();
     this.#rootSent = true;
     this.#connection.send(message('root', { hash, ...this.#figures }));
@@ -343,19 +344,19 @@ class OriginSession {
 }
 
 async function pause(signal: AbortSignal | undefined): Promise<void> {
-  // An interruption shows at the next look at the connection.
+  // The next look at the connection reports an interruption.
   await delay(ROLLBACK_MODE_PAUSE_MS, undefined, signal === undefined ? {} : { signal }).catch(() => {});
 }
 
-/** The first characters of `text`, as many as fit into so many bytes of UTF-8. */
+/** The longest start of `text` that fits into this many bytes of UTF-8. */
 function startOf(text: string, maxBytes: number): string {
   const bytes = Buffer.from(text);
-  // With `stream` an incomplete last character is kept back.
+  // With `stream` the decoder holds back an incomplete last character.
   return bytes.length <= maxBytes
     ? text
     : new TextDecoder().decode(bytes.subarray(0, maxBytes), { stream: true });
 }
 
 function listed(gaps: readonly number[], limit: number): number[] {
-  return checked(() => fromGaps(gaps, limit));
+  return decodePeerData(() => fromGaps(gaps, limit));
 }

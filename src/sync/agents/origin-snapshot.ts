@@ -6,25 +6,25 @@ import type { PageSource } from '../../pages/page-source.ts';
 import { DatabaseSnapshot } from '../../origin/snapshot.ts';
 import type { AccessCheck } from './restriction.ts';
 
-/** What an origin agent serves: a snapshot, and what is to be said of it. */
+/** What an origin agent serves: a snapshot, and its description. */
 export interface OriginSnapshot extends PageSource {
-  /** For people, and for the mark of the replica. */
+  /** For messages, and for the mark of the replica. */
   readonly path: string;
   readonly host: string;
-  /** Permission bits for a replica that is to be created. */
+  /** Permission bits for a new replica. */
   readonly fileMode: number;
   readonly wal: boolean;
   readonly warnings: readonly string[];
   readonly notes: readonly string[];
-  /** Milliseconds since it began. */
+  /** Milliseconds since the snapshot began. */
   readonly heldMs: number;
   readonly walGrowthBytes: number;
   ownersOf(pages: ReadonlySet<number>): Map<string, number>;
-  /** Throws ORIGIN_* where what was read is no longer what its path names. */
+  /** Throws ORIGIN_* if the path no longer names the file that was read. */
   checkUnreplaced(): void;
 }
 
-/** What may be served; see `OriginOptions`. */
+/** What the agent may serve; see `OriginOptions`. */
 export interface SnapshotChoice {
   readonly path?: string | undefined;
   readonly restored?: (() => OriginSnapshot) | undefined;
@@ -32,7 +32,7 @@ export interface SnapshotChoice {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The snapshot to serve, and whether it restores the replica from what was once made of it. */
+/** Opens the snapshot to serve, and says whether it restores the replica from a copy of it. */
 export async function openSnapshot(
   open: MessageOf<'open'>,
   reader: Reader,
@@ -46,7 +46,7 @@ export async function openSnapshot(
     signal: options.signal,
   });
   try {
-    // A file of 0 bytes is not opened: there is nothing to read in it.
+    // A file of 0 bytes is not opened: it holds nothing to read.
     options.access?.opened(snapshot.path, snapshot.file.fileId, snapshot.file.stats.size > 0);
     return { snapshot, restoring: checkPair(snapshot, open) };
   } catch (error) {
@@ -56,8 +56,8 @@ export async function openSnapshot(
 }
 
 /**
- * Refuses one file on both sides (SAME_FILE) and swapped arguments (SWAPPED). True if the origin is a copy of this
- * very replica and the user means to restore the one from the other.
+ * Refuses one file on both sides (SAME_FILE) and swapped arguments (SWAPPED). Returns true if the origin is a copy of
+ * this very replica, and the user wants to restore the replica from it.
  */
 function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean {
   const { mark } = snapshot;
@@ -76,8 +76,8 @@ function checkPair(snapshot: DatabaseSnapshot, open: MessageOf<'open'>): boolean
 }
 
 /**
- * True if the replica is on the host that the mark names, or may have named when the host had another name, as each
- * run of a container has. Where another machine has the name of this one, the name tells nothing.
+ * True if the replica is on the host that the mark names. Also true if the host may have had another name then, as each
+ * run of a container has. If another machine shares this one's name, the name proves nothing.
  */
 function isOriginsHost(mark: Mark, { replicaHost, replicaFileId }: MessageOf<'open'>): boolean {
   if (replicaHost === '') return false;

@@ -32,13 +32,13 @@ export interface PageCopyOptions {
   readonly sink: PageSink;
   readonly snapshot: MessageOf<'snapshot'>;
   readonly pageSize: PageSize;
-  /** The key of hashes. */
+  /** The key of the hashes. */
   readonly key: Uint8Array;
-  /** Id of the question for the first hashes, where it was sent with `open`; else 0. */
+  /** Id of the question for the first hashes, if it was sent with `open`; else 0. */
   readonly firstId: number;
   readonly hash: HashAlgorithm;
   readonly dryRun: boolean;
-  /** Whether the origin was told limits, and so may end the round. */
+  /** True if the origin has limits, and so may end the round. */
   readonly isLimited: boolean;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
 }
@@ -50,31 +50,33 @@ export interface PageCopyOptions {
 export class RootMismatchError extends SqlsyncError {
   constructor() {
     super('ROOT_MISMATCH', 'The copy does not have the root hash of the origin', {
-      hint: 'Nothing was changed. Run it again; if it happens again, check the memory and disks of both machines.',
+      hint: 'Nothing was changed. Run sqlsync again. If it happens again, check the memory and disks of both machines.',
     });
   }
 }
 
-/** Pages of our own that are hashed between two looks at the connection: some 4 ms. */
+/** Pages of our own to hash between two looks at the connection: some 4 ms. */
 const SLICE_PAGES = 2048;
 
-/** Below this many differing pages no further children are asked for before pages are: bounds what is remembered. */
+/**
+ * With this many differing pages waiting, the copy requests pages before it asks for more children. Bounds the memory.
+ */
 const MAX_DIFFERING_WAITING = 32768;
 
 /**
- * Questions about children that may be under way. Each is asked at once: to wait until there is more to ask would cost
- * a round trip.
+ * Questions about children that may be under way. Each is sent at once: waiting to collect more would cost a round
+ * trip.
  */
 const MAX_QUESTIONS = 64;
 
 const PROGRESS_INTERVAL_MS = 100;
 
 /**
- * Copies one snapshot into a sink: compares hashes, asks for the pages that differ, writes them as they come, and
+ * Copies one snapshot into a sink: compares hashes, requests the pages that differ, writes them as they come, and
  * checks the result against the root hash. The caller commits.
  *
- * Nothing waits for a whole pass: our own hashing runs in slices between the peer's answers, questions are sent as
- * soon as differences are found, and a bounded number of pages is always under way.
+ * Nothing waits for a whole pass: our own hashing runs in slices between the peer's answers, questions are sent as soon
+ * as differences are found, and a bounded number of pages is always under way.
  */
 export class PageCopy {
   readonly #options: PageCopyOptions;
@@ -87,7 +89,7 @@ export class PageCopy {
   #topId: number;
   #nextId: number;
   readonly #childrenAsked = new Map<number, ChildrenRequest>();
-  /** Questions of a comparison that was started again; their answers are of no use. */
+  /** Questions of a comparison that was restarted; their answers are dropped. */
   readonly #abandoned = new Set<number>();
   #preparing: Promise<void> | undefined;
   #isPrepared = false;
@@ -127,7 +129,7 @@ export class PageCopy {
     return Math.max(0, present - this.#walk.pagesCompared) + this.#walk.differing - this.#pages.received;
   }
 
-  /** Returns when all pages are in the sink and the root hash was found right. */
+  /** Returns when all pages are in the sink and the root hash is right. */
   async run(): Promise<{ root: MessageOf<'root'>; changed: boolean }> {
     if (this.#walk.needsNoHashes) this.#abandonTop();
     else if (this.#topId === 0) this.#askTop();
@@ -150,7 +152,7 @@ export class PageCopy {
     }
     const changed = this.#isChanged();
     this.#connection.send(message('release', {}));
-    // Now: what follows may block this process until the commit is done.
+    // Drains now: what follows may block this process until the commit is done.
     await this.#connection.drained();
     await this.#sink.written();
     if (!this.#options.dryRun || !changed) this.#checkRoot(this.#root);
@@ -205,10 +207,10 @@ export class PageCopy {
     return this.#sink.holdsChanges || old.pageCount !== this.#options.snapshot.pageCount;
   }
 
-  /** At the first difference takes the right to change the sink. */
+  /** Takes the right to change the sink at the first difference. */
   async #beginIfNeeded(): Promise<void> {
     if (this.#begun || this.#options.dryRun || !this.#knowsDifference()) return;
-    // What the pages cost to write decides how they are written, so wait until there are many or all of them are known.
+    // The number of pages to write decides how the sink writes them, so wait until there are many or all are known.
     const { differing, isCompared } = this.#walk;
     const isMuch = differing * this.#options.pageSize >= MAX_OUTSTANDING_PAGE_BYTES;
     if (this.#preparing === undefined && !isMuch && !isCompared) return;
@@ -217,7 +219,7 @@ export class PageCopy {
     await this.#preparing;
     this.#begun = true;
     if ((await this.#sink.begin()) === 'ready') return;
-    // Somebody changed the replica since the comparison began: compare again, now with the lock held.
+    // Another program changed the replica since the comparison began: compare again, now with the lock held.
     for (const [id] of this.#childrenAsked) this.#abandoned.add(id);
     this.#childrenAsked.clear();
     this.#abandonTop();
@@ -225,14 +227,14 @@ export class PageCopy {
     if (!this.#walk.needsNoHashes) this.#askTop();
   }
 
-  /** Gets the sink ready while the comparison goes on; what fails shows when it is waited for. */
+  /** Prepares the sink while the comparison goes on. An error appears when the caller waits for it. */
   #prepare(knownPages: number): Promise<void> {
     const preparing = this.#sink.prepare(knownPages).finally(() => (this.#isPrepared = true));
     preparing.catch(() => {});
     return preparing;
   }
 
-  /** A difference that is certain: between pages, nodes or sizes. */
+  /** A certain difference: between pages, nodes or sizes. */
   #knowsDifference(): boolean {
     return this.#walk.hasDifference || this.#isChanged();
   }
@@ -251,7 +253,7 @@ export class PageCopy {
     for (let pages = 0; pages < SLICE_PAGES && this.#walk.hasOwnWork;) pages += this.#walk.hashOwn();
   }
 
-  /** Sends every question that can be asked now. */
+  /** Sends every question that can be sent now. */
   #ask(): void {
     while (this.#walk.differingWaiting < MAX_DIFFERING_WAITING && this.#childrenAsked.size < MAX_QUESTIONS) {
       const request = this.#walk.takeChildrenRequest();

@@ -13,27 +13,27 @@ import type { PageSink, PageSource } from '../../pages/page-source.ts';
 import { pageNumber } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { decodeBatchBytes } from '../link/compression.ts';
-import { checked } from '../link/connection.ts';
+import { decodePeerData } from '../link/connection.ts';
 import type { Connection } from '../link/connection.ts';
 import { hashPrefix, unasked } from './tree-walk.ts';
 import type { DifferingPage, TreeWalk } from './tree-walk.ts';
 
-/** Pages that have come of those asked for as deltas before it is judged whether that pays. */
+/** How many pages requested as deltas arrive before the exchange judges whether deltas pay. */
 const DELTA_TRIAL_PAGES = 2048;
 
 const FIRST_PAGE = pageNumber(1);
 
-/** A page that was asked for, with its old version where a delta is expected. */
+/** A requested page, with its old version if a delta is expected. */
 interface Expected extends WantedPage {
   readonly old: Uint8Array | undefined;
-  /** How the result's hash must begin; undefined if the page did not exist here, so that only the root tells. */
+  /** How the result's hash must begin; undefined if the page did not exist here, so that only the root can check it. */
   readonly hashPrefix: number | undefined;
 }
 
-/** Pages that were asked for at once. */
+/** The pages of one request. */
 interface Request {
   readonly pages: readonly Expected[];
-  /** The old versions of all of them, one after another; undefined if all come whole. */
+  /** Their old versions, one after another; undefined if all pages come whole. */
   readonly versions: Uint8Array | undefined;
 }
 
@@ -46,11 +46,11 @@ function wholePages(pages: readonly Expected[]): Request {
 }
 
 /**
- * Fetches pages: asks for them in batches, as deltas where there is an old version and that pays, and puts what comes
- * into the sink after it was checked. A bounded number of bytes is under way at a time.
+ * Fetches pages. Requests them in batches, as deltas if there is an old version and deltas pay, checks what comes, and
+ * puts it into the sink. Bounds the bytes under way.
  */
 export class PageExchange {
-  /** Pages that came so far, and those of them that came as deltas. */
+  /** Pages that have come so far, and how many of them as deltas. */
   received = 0;
   deltas = 0;
   readonly #connection: Connection;
@@ -58,11 +58,11 @@ export class PageExchange {
   readonly #hasher: PageHasher;
   readonly #pageSize: PageSize;
   readonly #requests = new Map<number, Request>();
-  /** Memory for old versions, used again and again. */
+  /** Buffers for old versions, used again and again. */
   readonly #spareVersions: Uint8Array[] = [];
   #nextId = 1;
   #outstandingBytes = 0;
-  /** Pages that were asked for as deltas and have come, in whatever form. */
+  /** Pages that were requested as deltas and have come, in any form. */
   #deltasTried = 0;
 
   constructor(connection: Connection, sink: PageSink, hasher: PageHasher) {
@@ -77,12 +77,12 @@ export class PageExchange {
     return this.#requests.size > 0;
   }
 
-  /** Asks for as many of the pages that the walk has found as may be under way. */
+  /** Requests as many of the pages that the walk has found as may be under way. */
   ask(walk: TreeWalk): void {
     const pageSize = this.#pageSize;
     const limit = Math.max(1, Math.floor(MAX_PAGES_REQUEST_BYTES / pageSize));
     while (this.#outstandingBytes + limit * pageSize <= MAX_OUTSTANDING_PAGE_BYTES) {
-      // Part of a batch is only sent when no more will come to fill it.
+      // Sends part of a batch only when no more pages will come to fill it.
       const enough = walk.differingWaiting >= limit || walk.isCompared;
       const request =
         enough && walk.differingWaiting > 0
@@ -93,17 +93,14 @@ export class PageExchange {
     }
   }
 
-  /**
-   * Where nearly every page comes whole, as after a VACUUM, block hashes are a waste; every eighth batch goes on
-   * trying.
-   */
+  /** If nearly every page comes whole, as after a VACUUM, block hashes are wasted; every eighth batch keeps trying. */
   get #deltasPay(): boolean {
     return (
       this.#deltasTried < DELTA_TRIAL_PAGES || this.deltas > this.#deltasTried / 8 || this.#nextId % 8 === 0
     );
   }
 
-  /** Pages that exist here in another version, which is read into one buffer for all of them. */
+  /** Pages that exist here in another version; one buffer holds all old versions. */
   #expectDiffering(pages: DifferingPage[], next: readonly number[]): Request {
     pages.sort((a, b) => a.pageNumber - b.pageNumber);
     if (!this.#deltasPay) return wholePages(pages.map((page) => whole(page.pageNumber, page.hashPrefix)));
@@ -144,7 +141,7 @@ export class PageExchange {
     this.#outstandingBytes -= expected.length * pageSize;
     const bytes = decodeBatchBytes(answer, maxBatchBytes(pageSize, expected.length));
     const again: Expected[] = [];
-    for (const [i, page] of checked(() => decodeBatch(bytes, pageSize, expected)).entries()) {
+    for (const [i, page] of decodePeerData(() => decodeBatch(bytes, pageSize, expected)).entries()) {
       const wanted = expected[i] as Expected;
       if (!this.#take(wanted, page, tree)) again.push(whole(wanted.pageNumber, wanted.hashPrefix));
     }
@@ -152,7 +149,7 @@ export class PageExchange {
     if (again.length > 0) this.#sendGetPages(wholePages(again));
   }
 
-  /** Puts a page into the sink; false if a block hash collided, so that it has to be fetched whole. */
+  /** Puts a page into the sink. Returns false if a block hash collided, so that the page must be fetched whole. */
   #take(wanted: Expected, received: BatchPage, tree: HashTree): boolean {
     const number = pageNumber(wanted.pageNumber);
     let bytes: Uint8Array;
@@ -187,7 +184,7 @@ export class PageExchange {
   }
 }
 
-/** So that whatever a peer sends, nothing but a database comes to be, and one of the page size that was announced. */
+/** Whatever a peer sends, the result is a database, and one of the announced page size. */
 function checkFirstPage(page: Uint8Array, pageSize: PageSize): void {
   if (parseHeader(page)?.pageSize === pageSize) return;
   throw new SqlsyncError(

@@ -11,9 +11,9 @@ import { readScattered } from '../../pages/page-source.ts';
 import type { PageSource } from '../../pages/page-source.ts';
 import { pageNumber } from '../../pages/page-types.ts';
 import { encodeBatchBytes } from '../link/compression.ts';
-import { checked } from '../link/connection.ts';
+import { decodePeerData } from '../link/connection.ts';
 
-/** Whole pages, in bytes, that compression 'auto' compresses before it lets them pass as they are. */
+/** Compression 'auto' compresses this many bytes of whole pages, then sends whole pages as they are. */
 const AUTO_COMPRESS_BYTES = 32 * 1024 * 1024;
 
 /** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
@@ -31,22 +31,23 @@ export class PageServer {
     this.#compression = compression;
   }
 
-  /** Throws SqlsyncError: PROTOCOL for a question that nobody may ask, ORIGIN_* where a page cannot be read. */
+  /** Throws SqlsyncError: PROTOCOL for a question beyond the protocol's limits, ORIGIN_* if a page cannot be read. */
   answer(question: MessageOf<'getPages'>): MessageOf<'pages'> {
     const { pageSize, pageCount } = this.#snapshot;
-    const wanted = checked(() => decodeWanted(question.pages, pageCount));
-    if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES) throw outside(`${wanted.length} pages at once`);
+    const wanted = decodePeerData(() => decodeWanted(question.pages, pageCount));
+    if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES)
+      throw requestOutOfRange(`${wanted.length} pages at once`);
     if (wanted.some((page) => page.hasBlocks)) return this.#answerDeltas(question, wanted);
-    if (question.blockHashes.length > 0) throw outside('block hashes of no page');
+    if (question.blockHashes.length > 0) throw requestOutOfRange('block hashes of no page');
     const compression = this.#compressionOf(wanted.length, 0);
     const encoded = encodeBatchBytes(this.#readWhole(wanted), compression);
     return message('pages', { id: question.id, ...encoded });
   }
 
-  /** A batch of whole pages, read in runs straight to their place. */
+  /** A batch of whole pages, each run read straight to its place. */
   #readWhole(wanted: readonly WantedPage[]): Uint8Array {
     const { pageSize } = this.#snapshot;
-    // Not filled with zeros first; the kinds are, since 0 stands for a whole page.
+    // Skips filling the pages with zeros. The kinds need it, since 0 stands for a whole page.
     const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
     batch.fill(0, 0, wanted.length);
     const pages = batch.subarray(wanted.length);
@@ -55,7 +56,7 @@ export class PageServer {
       wanted.map(({ pageNumber: page }) => page),
       pages,
     );
-    // A new replica asks for pages that were never hashed; hashing them now saves a second read for the root.
+    // A new replica requests pages that were never hashed; hashing them now saves a second read for the root.
     for (const [i, page] of wanted.entries()) {
       this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
     }
@@ -63,7 +64,7 @@ export class PageServer {
     return batch;
   }
 
-  /** Whoever asks for a run of pages asks for the run after it. */
+  /** A peer that requests a run of pages will request the next run. */
   #likelyNext(wanted: readonly WantedPage[]): number[] {
     const first = wanted[0]?.pageNumber ?? 1;
     const last = wanted.at(-1)?.pageNumber ?? 0;
@@ -86,7 +87,7 @@ export class PageServer {
     const { pageSize } = this.#snapshot;
     const hashBytes = blockHashBytes(pageSize);
     if (blockHashes.length !== wanted.filter((page) => page.hasBlocks).length * hashBytes) {
-      throw outside('deltas with too few or too many block hashes');
+      throw requestOutOfRange('deltas with too few or too many block hashes');
     }
     const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
     readScattered(
@@ -110,8 +111,8 @@ export class PageServer {
   }
 
   /**
-   * 'auto' is for local files, where zstd is slower than the pipe: it compresses deltas, which are small and shrink by
-   * half, and of whole pages only the first few, so that a small change stays small and a large one fast.
+   * 'auto' is for local files, where zstd is slower than the pipe. It compresses deltas, which are small and shrink by
+   * half, but only the first few whole pages, so that a small change stays small and a large one fast.
    */
   #compressionOf(wholePages: number, deltas: number): 'zstd' | 'none' {
     if (this.#compression !== 'auto') return this.#compression;
@@ -120,7 +121,7 @@ export class PageServer {
   }
 }
 
-/** A question that goes beyond the snapshot or a limit. */
-export function outside(what: string): SqlsyncError {
+/** The error for a question that goes beyond the snapshot or a limit. */
+export function requestOutOfRange(what: string): SqlsyncError {
   return new SqlsyncError('PROTOCOL', `The other side asked for ${what}`);
 }

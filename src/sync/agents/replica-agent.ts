@@ -29,7 +29,7 @@ import { hasLimits } from './snapshot-limit.ts';
 
 export interface ReplicaResult {
   readonly done: MessageOf<'done'>;
-  /** Snapshots that were begun because the one before came to its limit, and the first. */
+  /** The number of snapshots: the first, and one for each that reached its limit. */
   readonly rounds: number;
   /** The longest that a snapshot was held, and the most that the origin's WAL grew meanwhile. */
   readonly snapshotHeldMs: number;
@@ -39,18 +39,18 @@ export interface ReplicaResult {
 /** What one run keeps over all its snapshots. */
 interface RunState {
   readonly rounds: Rounds;
-  /** Snapshots that were asked for. */
+  /** Snapshots requested so far. */
   snapshots: number;
-  /** Whether the first of them went on from the leftover of an interrupted run; undefined before that is known. */
+  /** Whether the first of them continued from the leftover of an interrupted run; undefined before that is known. */
   resumed: boolean | undefined;
 }
 
-/** How often a copy starts again because the replica was changed under it. */
+/** How often a copy starts again because another program changed the replica meanwhile. */
 const MAX_ATTEMPTS = 4;
 
 /**
- * Makes the replica a copy of the origin at the other end of `connection`, and sends `done` after the commit.
- * Throws SqlsyncError; the replica is then as it was.
+ * Makes the replica a copy of the origin at the other end of `connection`, and sends `done` after the commit. Throws
+ * SqlsyncError; the replica is then unchanged.
  */
 export async function runReplica(connection: Connection, options: ReplicaOptions): Promise<ReplicaResult> {
   const rule = hasLimits(options) ? 'always' : options.staging;
@@ -66,8 +66,8 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
 }
 
 /**
- * The same for any destination. Every attempt has a new one: the second has to be without hashes that were known
- * before, in case these are what is wrong.
+ * As `runReplica`, for any destination. Each attempt opens a new one: the second must not use hashes that were known
+ * before, in case those are wrong.
  */
 export async function runCopy(
   connection: Connection,
@@ -88,7 +88,7 @@ async function copyUntilDone(
   run: RunState,
 ): Promise<ReplicaResult> {
   for (let attempt = 1; ;) {
-    // A killed transaction's journal may have to be undone, and a long WAL or a spool to be read.
+    // SQLite may have to undo a killed transaction's journal, or read a long WAL; the spool is read too.
     const destination = await connection.whileBusy(() => destinationOf(attempt));
     try {
       return await attemptCopy(connection, options, destination, run);
@@ -101,14 +101,10 @@ async function copyUntilDone(
       if (error instanceof RootMismatchError && isFirst) continue;
       if (!(error instanceof ReplicaMovedError)) throw error;
       if (attempt <= MAX_ATTEMPTS) continue;
-      throw new SqlsyncError(
-        'BUSY',
-        `Replica ${destination.path} is being changed by another program again and again`,
-        {
-          hint: 'Nothing was changed. Stop that program and run it again: a replica must not be written by anybody else.',
-          cause: error,
-        },
-      );
+      throw new SqlsyncError('BUSY', `Another program keeps changing replica ${destination.path}`, {
+        hint: 'Nothing was changed. Stop that program, then run sqlsync again: no other program may write a replica.',
+        cause: error,
+      });
     }
   }
 }
@@ -172,7 +168,7 @@ async function attemptCopy(
       pageSize: snapshot.pageSize,
       pageCount: snapshot.pageCount,
       ...counts,
-      // Pages that an earlier snapshot or an interrupted run had brought changed too.
+      // Counts also the pages that an earlier snapshot or an interrupted run had brought.
       pagesChanged: outcome === 'unchanged' ? 0 : (sink.pagesChanged ?? counts.pagesChanged),
       created: outcome === 'committed' && destination.isNew,
       resumed: run.resumed,
@@ -191,7 +187,7 @@ async function attemptCopy(
   }
 }
 
-/** What is to be said of an origin that lost much. Throws ORIGIN_SHRUNK if that is more than the user allows. */
+/** The warning about an origin that lost much. Throws ORIGIN_SHRUNK if the loss is more than the user allows. */
 function alarmOf(
   destination: Destination,
   sink: PageSink,
@@ -204,7 +200,7 @@ function alarmOf(
   return checkShrinkage({ copy, pagesBefore, pagesNow: target.pageCount }, options.maxShrinkPercent);
 }
 
-/** With what the snapshots before have brought; a page that changed again counts again. */
+/** Adds the counts of the earlier snapshots; a page that changed again counts again. */
 function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
   const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy.counts;
   return {
@@ -215,7 +211,7 @@ function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
   };
 }
 
-/** The snapshot; answers to the questions of an attempt that was given up come before it. */
+/** The snapshot. Answers to the questions of an abandoned attempt may come before it. */
 async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snapshot'>> {
   for (;;) {
     const next = await connection.receive();
@@ -224,8 +220,8 @@ async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snaps
 }
 
 /**
- * Asks for a snapshot, and in the same breath for the first hashes where there is something to compare with.
- * Returns the id of that question, 0 where none was asked.
+ * Requests a snapshot, and with it the first hashes if there are pages to compare with. Returns the id of the question
+ * for hashes, or 0.
  */
 function sendOpen(
   connection: Connection,
@@ -239,7 +235,7 @@ function sendOpen(
       key,
       hash: HASH_ALGORITHMS[options.hash],
       compression: COMPRESSION_MODES[options.compression],
-      // What is known to be a copy of this origin is not the origin of it.
+      // A known copy of this origin is not the origin of it.
       replicaHost: destination.isKnownCopy === true ? '' : hostName(),
       replicaPath: destination.path,
       replicaFileId: systemFileId(destination.fileId),

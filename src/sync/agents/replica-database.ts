@@ -15,18 +15,18 @@ import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
 import type { CopiedPages, CopyBefore, Destination } from './destination.ts';
 import type { ReplicaOptions } from './replica-options.ts';
 
-/** How often a run takes another snapshot because of what may have been a mere checkpoint of the replica. */
+/** How often a run takes another snapshot because of a change of the replica that may have been only a checkpoint. */
 const MAX_OVERTAKEN = 2;
 
 /**
- * A database file, there already or not, as the destination of a copy; `staging` is for all attempts of a run.
- * Throws SqlsyncError REPLICA_*.
+ * A database file, existing or not, as the destination of a copy; `staging` serves all attempts of a run. Throws
+ * SqlsyncError REPLICA_*.
  */
 export async function databaseDestination(options: ReplicaOptions, staging: Staging): Promise<Destination> {
-  // Once more in every attempt: what was allowed may be gone, or lead elsewhere.
+  // Checked again in every attempt: the allowed file may be gone, or lead elsewhere.
   options.access?.path(options.path, { keepLink: !options.followLinks });
   const place = inspectReplica(options.path, options);
-  // Before the snapshot begins: the hashes of its pages are checked.
+  // Resumes before the snapshot begins, because it checks the hashes of all spooled pages.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
   const stamp = contentStamp(place.path);
   return {
@@ -40,7 +40,7 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
       const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
       try {
         checkAccess(place, sink, options);
-        // What a store has kept gets no older while others write the database.
+        // A store's snapshot does not become out of date while other programs write the database.
         if (!options.dryRun && options.restores !== true) checkOvertaken(place, stamp, staging);
         return sink;
       } catch (error) {
@@ -54,7 +54,7 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
   };
 }
 
-/** What a restore makes smaller is meant to be. */
+/** A restore may make the database smaller on purpose. */
 function copyBefore(
   { path, file }: ReplicaPlace,
   sink: PageSink,
@@ -76,7 +76,7 @@ async function resumeStaging(staging: Staging, path: string): Promise<void> {
   }
 }
 
-/** The replica is an exact copy by now: what is found wrong with it is wrong with the origin's snapshot. */
+/** The replica is an exact copy by now: a fault in it is a fault in the origin's snapshot. */
 async function findingsOf(path: string, options: ReplicaOptions, warnings: string[]): Promise<string[]> {
   if (!options.check || options.dryRun) return [];
   const end = AbortSignal.any([options.signal, options.over].filter((signal) => signal !== undefined));
@@ -87,7 +87,7 @@ async function findingsOf(path: string, options: ReplicaOptions, warnings: strin
   }
   if (end.aborted) {
     throw new SqlsyncError('INTERRUPTED', `Interrupted while SQLite checked ${path}`, {
-      hint: 'The replica is an exact copy, and committed; only the check was not made. Run it again for that.',
+      hint: 'The replica is an exact copy, and committed; only the check was not made. Run sqlsync again to check it.',
       outcome: 'committed',
     });
   }
@@ -95,13 +95,13 @@ async function findingsOf(path: string, options: ReplicaOptions, warnings: strin
   return [];
 }
 
-/** Longer than any path and host name there is, and together less than a mark may hold. */
+/** Longer than any existing path and host name; together less than a mark may hold. */
 const MAX_ORIGIN_PATH_BYTES = 4096;
 const MAX_ORIGIN_HOST_BYTES = 255;
 
 /**
- * A restore leaves no mark: the database that is restored is an origin, and must stay protected as one. Throws
- * SqlsyncError PROTOCOL where the origin agent claims one that was not asked for, or names what there cannot be.
+ * A restore leaves no mark: the restored database is an origin, and must stay protected as one. Throws SqlsyncError
+ * PROTOCOL if the origin agent announces a restore that was not requested, or a path that cannot exist.
  */
 function markOf(
   snapshot: MessageOf<'snapshot'>,
@@ -123,8 +123,8 @@ function markOf(
 }
 
 /**
- * Another sync that has committed since before the snapshot was taken may have had a newer one. Throws
- * ReplicaMovedError; from when the sink is open it is the sink that finds out.
+ * Another sync that committed since before the snapshot may have had a newer one: throws ReplicaMovedError. Once the
+ * sink is open, the sink notices that.
  */
 function checkOvertaken(place: ReplicaPlace, stamp: string, staging: Staging): void {
   if (place.file === undefined || contentStamp(place.path) === stamp) return;
@@ -132,15 +132,15 @@ function checkOvertaken(place: ReplicaPlace, stamp: string, staging: Staging): v
 }
 
 /**
- * Throws SqlsyncError RESTRICTED if the file to be written is not the one that was allowed, or where one is to be made
- * that may not be.
+ * Throws SqlsyncError RESTRICTED if the file to write is not the allowed one, or if it does not exist and may not be
+ * created.
  */
 function checkAccess(place: ReplicaPlace, sink: PageSink, { access }: ReplicaOptions): void {
   if (place.file === undefined) access?.path(place.path);
   else access?.opened(place.path, place.file.fileId, sink instanceof ExistingReplica);
 }
 
-/** Commits what was copied and checked, and sees to what is beside the replica. */
+/** Commits what was copied and checked, then cleans up beside the replica. */
 async function settle(
   sink: PageSink,
   place: ReplicaPlace,
@@ -149,7 +149,7 @@ async function settle(
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
-  // Those that do not hold it open are about to open it.
+  // Sinks that do not have the file open yet are about to open it.
   checkAccess(place, sink, options);
   if (commits) await sink.commit();
   else await sink.abort();

@@ -5,48 +5,48 @@ import { realPath } from '../../files/path-names.ts';
 import { currentFileId } from '../../pages/database-file.ts';
 
 export interface RestrictionOptions {
-  /** The peer may only name databases inside this folder, which has to exist. */
+  /** The peer may only name databases inside this folder, which must exist. */
   readonly folder: string;
-  /** 'read' serves origins only, 'write' writes replicas only. */
+  /** 'read' only serves origins, 'write' only writes replicas. */
   readonly access: 'read' | 'write' | 'both';
-  /** A replica that does not exist may be made. */
+  /** True to allow creating a replica that does not exist. */
   readonly create: boolean;
 }
 
-/** What an agent asks before it opens what its peer named, and once more when it is open. */
+/** An agent calls it before it opens what its peer named, and again when it is open. */
 export interface AccessCheck {
   /**
-   * The path to open: absolute, with every link resolved, but for a link in its own place where `keepLink` says that
-   * somebody else decides about that. Throws SqlsyncError RESTRICTED.
+   * The path to open: absolute, with every link resolved. `keepLink` leaves a link in its own place, for another check
+   * to decide. Throws SqlsyncError RESTRICTED.
    */
   path(named: string, options?: { readonly keepLink: boolean }): string;
   /**
-   * `path` was opened, and was the file `fileId` before that; with `isHeld` false it was only looked at, as a file
-   * without pages is, or is about to be opened. Throws SqlsyncError RESTRICTED.
+   * Reports that `path` was opened, and that it was the file `fileId` before. With `isHeld` false the file is not open:
+   * it has no pages, or it is about to be opened. Throws SqlsyncError RESTRICTED.
    */
   opened(path: string, fileId: string, isHeld: boolean): void;
 }
 
 /**
- * Names beside a database that SQLite or sqlsync give a meaning: writing one of them changes another database. In any
- * case, since some file systems make no difference.
+ * Names beside a database that mean something to SQLite or sqlsync: writing one of them changes another database. Upper
+ * and lower case count the same, as on some file systems.
  */
 const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-\w+)?$/is;
 
 /**
  * What an agent may do for its peer: read or write the databases inside one folder.
  *
- * The adversary is the peer, which has nothing but the messages of the protocol; it cannot change the folder between
- * the check and the opening. That the file is compared once more after it was opened guards against what others move
- * meanwhile. A hard link cannot be told from the file it shares, so the folder should hold nothing but databases.
+ * The adversary is the peer, who can only send messages of the protocol and cannot change the folder between the check
+ * and the opening. The second check, after the opening, guards against files that others move meanwhile. A hard link
+ * cannot be told from the file it shares, so the folder should only hold databases.
  */
 export class Restriction {
   readonly #options: RestrictionOptions;
-  /** The folder as it was named, and its real path. */
+  /** The folder as the command line names it, and its real path. */
   readonly #named: string;
   readonly #folder: string;
 
-  /** Throws SqlsyncError USAGE if the folder is none. */
+  /** Throws SqlsyncError USAGE if the folder does not exist or is not a folder. */
   constructor(options: RestrictionOptions) {
     this.#options = options;
     this.#named = resolve(options.folder);
@@ -77,7 +77,9 @@ export class Restriction {
           throw refused('a name of that kind belongs to the files beside another database');
         }
         if (!this.#options.create && !isThere(path)) {
-          throw refused('there is no such database, and none may be made (--allow-create would allow it)');
+          throw refused(
+            'the database does not exist, and this agent may not create it (--allow-create would allow it)',
+          );
         }
         return path;
       },
@@ -86,8 +88,8 @@ export class Restriction {
   }
 
   /**
-   * The real path of what the peer named, by stepping through its names. What lies outside gets one and the same
-   * answer, so that it does not tell whether it exists.
+   * The real path of what the peer named, found by stepping through its names. Every path that leads outside gets the
+   * same answer, so that the answer does not reveal whether it exists.
    */
   #inside(named: string, keepLink = false): string {
     let real = this.#folder;
@@ -97,28 +99,28 @@ export class Restriction {
       const kept = keepLink && i === names.length - 1;
       if (kept || !isLink(real)) continue;
       real = targetOf(real);
-      if (!isInside(real, this.#folder)) throw outside();
+      if (!isInside(real, this.#folder)) throw outsideFolder();
     }
     return real;
   }
 
-  /** The steps from the folder to it; a relative path begins there. */
+  /** The steps from the folder to the path; a relative path begins in the folder. */
   #namesOf(named: string): string[] {
     const path = resolve(this.#folder, named);
     const folder = [this.#folder, this.#named].find((candidate) => isInside(path, candidate));
-    if (folder === undefined || named.includes('\0')) throw outside();
+    if (folder === undefined || named.includes('\0')) throw outsideFolder();
     return relative(folder, path).split(sep);
   }
 
   #opened(path: string, fileId: string, isHeld: boolean): void {
     if (currentFileId(path) !== fileId || realPathOf(path) !== path || !isInside(path, this.#folder)) {
-      throw outside();
+      throw outsideFolder();
     }
-    if (isHeld && isOpenHere(fileId) === false) throw outside();
+    if (isHeld && isOpenHere(fileId) === false) throw outsideFolder();
   }
 }
 
-/** Below the folder; not the folder itself. */
+/** True below the folder; not for the folder itself. */
 function isInside(path: string, folder: string): boolean {
   return path.startsWith(folder.endsWith(sep) ? folder : folder + sep) && path !== folder;
 }
@@ -131,7 +133,9 @@ function isThere(path: string): boolean {
   }
 }
 
-/** What cannot be looked at (a name that is too long, a file where a folder is due) fails as it is opened. */
+/**
+ * A path that cannot be inspected (a name that is too long, a file in the place of a folder) fails when it is opened.
+ */
 function isLink(path: string): boolean {
   try {
     return lstatSync(path).isSymbolicLink();
@@ -142,7 +146,7 @@ function isLink(path: string): boolean {
 
 function targetOf(link: string): string {
   const target = realPathOf(link);
-  if (target === undefined) throw outside();
+  if (target === undefined) throw outsideFolder();
   return target;
 }
 
@@ -154,7 +158,7 @@ function realPathOf(path: string): string | undefined {
   }
 }
 
-/** Whether this process has the file open; undefined if the system does not list descriptors. */
+/** True if this process has the file open; undefined if the system does not list descriptors. */
 function isOpenHere(fileId: string): boolean | undefined {
   if (process.platform !== 'linux') return undefined;
   try {
@@ -176,12 +180,12 @@ function unusableFolder(folder: string, reason: string, cause?: unknown): Sqlsyn
   return new SqlsyncError('USAGE', message, { hint: 'Name a folder that exists.', cause });
 }
 
-function outside(): SqlsyncError {
+function outsideFolder(): SqlsyncError {
   return refused('the path does not lead to a file inside the folder of its --restrict');
 }
 
 function refused(why: string): SqlsyncError {
   return new SqlsyncError('RESTRICTED', `The agent there is restricted: ${why}`, {
-    hint: 'Relative paths begin in the folder it is restricted to. Whoever runs that host decides about more.',
+    hint: 'Relative paths begin in the folder it is restricted to. Ask the administrator of that host to allow more.',
   });
 }

@@ -1,16 +1,16 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { SnapshotLimits } from './snapshot-limit.ts';
 
-/** Rounds that may pass without coming nearer to the end than the best one before. */
+/** Rounds in a row that may pass without coming nearer to the end than the best one before. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 3;
 
-/** A round as it was when the origin ended it. */
+/** The state of a round when the origin ended it. */
 export interface RoundFigures {
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
-  /** Pages that were not yet known to be right: not compared, or known to differ and not received. */
+  /** Pages not yet known to be right: not compared, or known to differ and not received. */
   readonly pagesMissing: number;
-  /** Pages that arrived, and those of them that came as deltas. */
+  /** Pages that arrived, and how many of them as deltas. */
   readonly pagesTransferred: number;
   readonly pagesDelta: number;
 }
@@ -27,11 +27,11 @@ export class RoundOverError extends Error {
 }
 
 /**
- * The rounds of one run that came to a limit. They end: each has to leave fewer pages missing than any before it, but
- * for a few in a row, or it is given up.
+ * The rounds of one run that reached a limit. They end: except for a few in a row, each must leave fewer pages missing
+ * than every one before, or the run gives up.
  */
 export class Rounds {
-  /** All that came to a limit. */
+  /** The number of rounds that reached a limit. */
   count = 0;
   longestSnapshotMs = 0;
   largestWalGrowthBytes = 0;
@@ -56,13 +56,13 @@ export class Rounds {
     } else if (++this.#withoutProgress >= MAX_ROUNDS_WITHOUT_PROGRESS) throw this.#stalled(round);
   }
 
-  /** Counts what came of a snapshot that was not committed, whether or not the next one goes on from it. */
+  /** Counts what a snapshot without a commit brought, whether or not the next one continues from it. */
   received({ pagesTransferred, pagesDelta }: Pick<RoundFigures, 'pagesTransferred' | 'pagesDelta'>): void {
     this.pagesTransferred += pagesTransferred;
     this.pagesDelta += pagesDelta;
   }
 
-  /** Takes note of a snapshot, also of one that came to no limit. */
+  /** Records a snapshot, also one that reached no limit. */
   held({ snapshotHeldMs, walGrowthBytes }: Pick<RoundFigures, 'snapshotHeldMs' | 'walGrowthBytes'>): void {
     this.longestSnapshotMs = Math.max(this.longestSnapshotMs, snapshotHeldMs);
     this.largestWalGrowthBytes = Math.max(this.largestWalGrowthBytes, walGrowthBytes);
@@ -79,9 +79,9 @@ export class Rounds {
       'SNAPSHOT_LIMIT',
       round.pagesTransferred === 0
         ? `The comparison alone takes longer than a round may: ${ended} before a page was sent`
-        : `The rounds come no nearer to their end: ${ended} with ${round.pagesMissing} pages missing, the best before it with ${this.#fewestMissing}`,
+        : `The rounds come no nearer to the end: ${ended} with ${round.pagesMissing} pages missing, the best before it with ${this.#fewestMissing}`,
       {
-        hint: 'What has arrived is kept. Allow more with --max-snapshot or --max-wal-growth, or run it again when less is written.',
+        hint: 'What has arrived is kept. Allow more with --max-snapshot or --max-wal-growth, or run sqlsync again when programs write less.',
       },
     );
   }

@@ -1,21 +1,21 @@
 import { SqlsyncError } from '../../errors.ts';
 
-/** A loss of so many pages, and of more than this part of all, is worth a word. */
+/** A loss of at least this many pages, and of more than this part of all pages, deserves a warning. */
 const ALARMING_PERCENT = 90;
 const ALARMING_PAGES = 64;
 
-/** A copy that would be much smaller than what it replaces. */
+/** A copy that would become much smaller. */
 export interface Shrinkage {
-  /** The copy that has the lost pages still, as a message names it. */
+  /** The copy that still has the lost pages, as messages name it. */
   readonly copy: string;
   readonly pagesBefore: number;
   readonly pagesNow: number;
 }
 
 /**
- * What the user should know of an origin that has lost all of its pages or nearly so since the last copy, as by an
- * accident; undefined if nothing of that kind is to be seen. With a limit in percent (`--max-shrink`) the user has said
- * what is an accident: throws SqlsyncError ORIGIN_SHRUNK beyond it, and says nothing within it.
+ * The warning about an origin that has lost all or nearly all of its pages since the last copy, as by an accident;
+ * undefined if it looks normal. With a limit in percent (`--max-shrink`) the user has defined an accident: throws
+ * SqlsyncError ORIGIN_SHRUNK beyond it, and returns no warning within it.
  */
 export function checkShrinkage(shrinkage: Shrinkage, maxPercent: number | undefined): string | undefined {
   const { copy, pagesBefore, pagesNow } = shrinkage;
@@ -29,7 +29,7 @@ export function checkShrinkage(shrinkage: Shrinkage, maxPercent: number | undefi
   if (maxPercent !== undefined) {
     if (!isLossOver(maxPercent)) return undefined;
     throw new SqlsyncError('ORIGIN_SHRUNK', `${what}: more than ${maxPercent} % of them would be lost`, {
-      hint: 'Nothing was changed. If that is meant, allow it with a higher --max-shrink, or without.',
+      hint: 'Nothing was changed. If the loss is intended, use a higher --max-shrink, or none.',
     });
   }
   const isAlarming = pagesNow === 0 || (lost >= ALARMING_PAGES && isLossOver(ALARMING_PERCENT));

@@ -1,14 +1,14 @@
-/** How often the -wal file is looked at. */
+/** How often to look at the -wal file. */
 const WAL_INTERVAL_MS = 50;
 
-/** Timers of Node.js take a longer time for one millisecond. */
+/** Node.js turns a longer timer into one of 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** What ends a round of a copy in rounds; 0 is no limit. */
+/** The limits that end a round of a copy in rounds; 0 means no limit. */
 export interface SnapshotLimits {
   /** How long the origin's read transaction may be open. */
   readonly maxSnapshotMs: number;
-  /** By how much the origin's -wal file may grow meanwhile. */
+  /** How much the origin's -wal file may grow meanwhile. */
   readonly maxWalGrowthBytes: number;
 }
 
@@ -19,8 +19,8 @@ export function hasLimits({ maxSnapshotMs, maxWalGrowthBytes }: SnapshotLimits):
 }
 
 /**
- * Calls `onOver` once when `snapshot` has come to one of its limits, also while nobody asks anything of it, or
- * `onFailure` with what went wrong in a look at it. Returns what ends the watch.
+ * Calls `onOver` once when `snapshot` reaches one of its limits, even if no question comes meanwhile, or `onFailure`
+ * with the error of a look at it. Returns a function that ends the watch.
  */
 export function watchSnapshot(
   snapshot: { readonly heldMs: number; readonly walGrowthBytes: number },

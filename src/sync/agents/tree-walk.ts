@@ -4,18 +4,18 @@ import { SqlsyncError } from '../../errors.ts';
 export interface TreeWalkOptions {
   /** Pages of the origin. */
   readonly pageCount: number;
-  /** Pages of the old state; those beyond are wanted without comparing. */
+  /** Pages of the old state; the walk wants pages beyond it without comparing. */
   readonly oldPageCount: number;
   readonly hashBytes: number;
-  /** Page that never travels. */
+  /** The page that never travels. */
   readonly lockBytePage: number;
-  /** Page 1 is wanted whole, however it compares. */
+  /** True to fetch page 1 whole, however it compares. */
   readonly wantsFirstPage?: boolean;
-  /** Hash of one of our nodes, over the pages that exist here. Only asked for nodes that have some. */
+  /** The hash of one of our nodes, over the pages that exist here. Only called for nodes that have some. */
   readonly ownHash: (level: number, index: number) => Uint8Array;
 }
 
-/** A page to fetch as a delta against the old version, and how the hash of the result must begin. */
+/** A page to fetch as a delta against the old version, with the required start of the result's hash. */
 export interface DifferingPage {
   readonly pageNumber: number;
   /** The first `CHILD_HASH_BYTES` as a number: millions of small arrays would keep the garbage collector busy. */
@@ -30,14 +30,14 @@ export interface ChildrenRequest {
 }
 
 /**
- * Decides which hashes and pages to ask for. Pure: it is told the peer's hashes and asked what to request next.
+ * Decides which hashes and pages to request. Pure: it receives the peer's hashes, and returns what to request next.
  *
- * The peer's hashes of the top level are compared with ours as both become known; the children of what differs are
- * asked for, level by level down to pages. Nodes of which no page exists here are wanted whole, without a question.
- * Questions of the lowest level go first, so that little is remembered at a time.
+ * It compares the peer's hashes of the top level with ours as soon as both are known, then asks for the children of
+ * differing nodes, level by level down to pages. It wants the pages of nodes that do not exist here whole, without
+ * asking. Questions of the lowest level go first, to keep little in memory.
  */
 export class TreeWalk {
-  /** Pages known to differ so far. */
+  /** Pages known so far to differ. */
   differing = 0;
   readonly #options: TreeWalkOptions;
   readonly #topLevel: number;
@@ -46,7 +46,7 @@ export class TreeWalk {
   #theirTopCount = 0;
   #ownTopCount = 0;
   #compared = 0;
-  /** By level: nodes that differ, whose children are to be asked for. */
+  /** By level: differing nodes whose children are still to be requested. */
   readonly #descend: number[][] = [];
   #childrenAsked = 0;
   readonly #differingPages: DifferingPage[] = [];
@@ -91,7 +91,7 @@ export class TreeWalk {
     );
   }
 
-  /** Hashes our next node of the first pass; returns how many pages that were. */
+  /** Hashes our next node of the first pass; returns its number of pages. */
   hashOwn(): number {
     this.#options.ownHash(this.#topLevel, this.#ownTopCount++);
     this.#compareTop();
@@ -111,7 +111,7 @@ export class TreeWalk {
     this.#compareTop();
   }
 
-  /** The next question about children, or undefined if there is none now. */
+  /** The next question about children; undefined if there is none now. */
   takeChildrenRequest(): ChildrenRequest | undefined {
     const maxParents = MAX_HASHES_PER_MESSAGE / TREE_FANOUT;
     for (let level = 1; level < this.#descend.length; level++) {
@@ -139,12 +139,12 @@ export class TreeWalk {
     this.#childrenAsked--;
   }
 
-  /** Pages that differ, at most `limit`; they are handed out once, in the order in which they were found. */
+  /** Differing pages, at most `limit`; each is handed out once, in the order of discovery. */
   takeDiffering(limit: number): DifferingPage[] {
     return this.#differingPages.splice(0, limit);
   }
 
-  /** Those that `takeDiffering` will likely give next, ascending. */
+  /** The pages that `takeDiffering` will likely return next, ascending. */
   nextDiffering(limit: number): number[] {
     return this.#differingPages
       .slice(0, limit)
@@ -156,7 +156,7 @@ export class TreeWalk {
     return this.#differingPages.length;
   }
 
-  /** Pages that do not exist here, at most `limit`, ascending; they are handed out once. */
+  /** Pages that do not exist here, at most `limit`, ascending; each is handed out once. */
   takeAbsent(limit: number): number[] {
     const pages: number[] = [];
     while (pages.length < limit) {
@@ -165,23 +165,23 @@ export class TreeWalk {
       if (range.first !== this.#options.lockBytePage) pages.push(range.first);
       range.first++;
       if (range.first >= range.end) this.#absentRanges.shift();
-      // A batch is ascending; the next range may lie before this one.
+      // A batch is ascending, but the next range may lie before this one.
       if (this.#absentRanges[0] !== range && pages.length > 0) break;
     }
     return pages;
   }
 
-  /** Forgets the pages that do not exist here, where only their number is of interest. */
+  /** Forgets the pages that do not exist here; the caller only needs their number. */
   dropAbsent(): void {
     this.#absentRanges.length = 0;
   }
 
-  /** Nodes that differ and whose children were not asked for yet. */
+  /** The number of differing nodes whose children were not requested yet. */
   get nodesWaiting(): number {
     return this.#descend.reduce((sum, nodes) => sum + nodes.length, 0);
   }
 
-  /** True as soon as any node or page is known to differ. */
+  /** True once any node or page is known to differ. */
   get hasDifference(): boolean {
     return this.differing > 0 || this.#childrenAsked > 0 || this.nodesWaiting > 0;
   }
@@ -195,14 +195,14 @@ export class TreeWalk {
     }
   }
 
-  /** Compares one of our nodes with the hash of `width` bytes that `theirs` has at `at`. */
+  /** Compares one of our nodes with the hash of `width` bytes at `at` in `theirs`. */
   #compare(level: number, index: number, theirs: Uint8Array, at: number, width: number): void {
     const first = index * TREE_FANOUT ** level + 1;
     if (first > this.#options.oldPageCount) {
       this.#wantAbsent(first, Math.min(first + TREE_FANOUT ** level, this.#options.pageCount + 1));
       return;
     }
-    // A node of which we lack pages differs, whatever the peer says: else nobody would ask for them.
+    // A node with pages that we lack differs, whatever the peer says: otherwise those pages would never be requested.
     const last = Math.min(first + TREE_FANOUT ** level - 1, this.#options.pageCount);
     const isWhole = last <= this.#options.oldPageCount;
     if (isWhole && startsWith(this.#options.ownHash(level, index), theirs, at, width)) return;
@@ -225,7 +225,7 @@ export class TreeWalk {
   }
 }
 
-/** Whether our full hash begins with the `width` bytes that the peer sent of its own. */
+/** True if our full hash begins with the `width` bytes of its hash that the peer sent. */
 function startsWith(ours: Uint8Array, theirs: Uint8Array, at: number, width: number): boolean {
   for (let i = 0; i < width; i++) if (ours[i] !== theirs[at + i]) return false;
   return true;
@@ -238,7 +238,7 @@ export function hashPrefix(hashes: Uint8Array, at = 0): number {
   return prefix;
 }
 
-/** The peer sent something nobody asked it for. */
+/** The error for a message that answers no question. */
 export function unasked(what: string): SqlsyncError {
   return new SqlsyncError('PROTOCOL', `The other side sent ${what} that was not asked for`);
 }

@@ -7,16 +7,16 @@ import { SqlsyncError } from '../../errors.ts';
 /** Measured: level 3 gains nothing over level 1 on pages and block deltas. */
 const ZSTD_PARAMETERS = {
   [constants.ZSTD_c_compressionLevel]: 1,
-  // Shorter repetitions cost more than they save in block deltas; a shade better and faster than level 1's own choice.
+  // Shorter repetitions cost more than they save in block deltas; slightly better and faster than level 1's default.
   [constants.ZSTD_c_minMatch]: 6,
 };
 
-/** What saves less than this is sent as it is, so that the other side need not decompress it. */
+/** A batch that compression shrinks by less is sent as it is, so that the other side need not decompress it. */
 const MIN_SAVING = 0.03;
 
 type EncodedBatch = Pick<MessageOf<'pages'>, 'encoding' | 'rawBytes' | 'data'>;
 
-/** A page batch as it travels. */
+/** A page batch in its encoding for the wire. */
 export function encodeBatchBytes(batch: Uint8Array, mode: 'zstd' | 'none'): EncodedBatch {
   const raw = { encoding: BATCH_ENCODINGS.raw, rawBytes: batch.length, data: batch };
   if (mode === 'none' || batch.length === 0) return raw;
@@ -25,7 +25,9 @@ export function encodeBatchBytes(batch: Uint8Array, mode: 'zstd' | 'none'): Enco
   return { encoding: BATCH_ENCODINGS.zstd, rawBytes: batch.length, data };
 }
 
-/** The inverse; never takes more memory than `maxBytes`, whatever the peer declares. Throws SqlsyncError PROTOCOL. */
+/**
+ * Decodes a batch. Never takes more memory than `maxBytes`, whatever the peer declares. Throws SqlsyncError PROTOCOL.
+ */
 export function decodeBatchBytes(pages: EncodedBatch, maxBytes: number): Uint8Array {
   if (pages.rawBytes > maxBytes)
     throw violation(`a page batch of ${pages.rawBytes} bytes, at most ${maxBytes} are possible`);

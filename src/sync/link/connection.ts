@@ -30,47 +30,49 @@ import { ownAgentError, peerError } from './peer-error.ts';
 import type { PeerLimits } from './peer-limits.ts';
 import { PROGRAM } from '../program.ts';
 
-/** Bytes that may wait undecoded before the peer is made to wait. */
+/** Bytes that may wait undecoded; beyond this the peer has to wait. */
 const MAX_BUFFERED_BYTES = 16 * 1024 * 1024;
 
-/** Frames are collected up to this before they are handed to the transport. */
+/** Collects frames up to this size before it hands them to the transport. */
 const WRITE_BATCH_BYTES = 64 * 1024;
 
-/** How long a far process that closed its output may take to tell its exit status. */
+/** How long a far process that closed its output may take to report its exit status. */
 const EXIT_STATUS_WAIT_MS = 2000;
 
 export interface ConnectionOptions {
   /**
-   * Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. Ten times as long after it said
-   * that it is busy (SPEC.md, "Signs of life").
+   * Silence of the peer, in milliseconds, after which it counts as lost; 0 means no limit. Ten times as long after it
+   * said that it is busy (SPEC.md, "Signs of life").
    */
   readonly idleTimeoutMs: number;
-  /** How long the peer's greeting may take, in milliseconds; 0 is for ever. By default the limit of silence holds. */
+  /**
+   * How long the peer's greeting may take, in milliseconds; 0 means no limit. By default the limit of silence holds.
+   */
   readonly greetingTimeoutMs?: number | undefined;
-  /** What is left for the whole run, in milliseconds; undefined or 0 is for ever. The peer is to be told. */
+  /** The time left for the whole run, in milliseconds, to be sent to the peer; undefined or 0 means no limit. */
   readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** The peer is a child process that this one started: what it reports is told as our own. */
+  /** True if the peer is a child process of this one: its errors are reported as our own. */
   readonly isPeerOurs?: boolean;
 }
 
 /**
- * Messages over a transport. Checks what may come in which state, turns a peer's `error` into a SqlsyncError, and
- * counts bytes. The end of the stream is always an error here: only a message can end a conversation well.
+ * Messages over a transport. Checks which message may come in which state, turns a peer's `error` into a SqlsyncError,
+ * and counts bytes. The end of the stream is always an error here: only a message can end a conversation well.
  */
 export class Connection {
   readonly transport: Transport;
-  /** What the peer may send next; set by whoever drives the conversation. */
+  /** What the peer may send next; the driver of the conversation sets it. */
   state: State = 'greeting';
   bytesSent = 0;
   bytesReceived = 0;
-  /** What a peer is told that asks how long the run may take, in milliseconds; 0 is for ever. */
+  /** The answer for a peer that asks how long the run may take, in milliseconds; 0 means no limit. */
   readonly maxTimeMs: number;
   readonly #greeting = new GreetingWatch();
   readonly #over = new AbortController();
   readonly #heartbeat: Heartbeat;
   #deadline: NodeJS.Timeout | undefined;
-  /** What this side and the peer said last of a silence to come. */
+  /** What each side last said about a silence to come. */
   #isBusy = false;
   #isPeerBusy = false;
   readonly #options: ConnectionOptions;
@@ -85,7 +87,7 @@ export class Connection {
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
 
-  /** Greets the peer at once; its own greeting is checked with the first message. */
+  /** Greets the peer at once; the first message includes the check of the peer's greeting. */
   constructor(transport: Transport, state: State, options: ConnectionOptions) {
     this.transport = transport;
     this.#options = options;
@@ -110,7 +112,7 @@ export class Connection {
     transport.input.on('end', () => this.#onEnd());
     transport.input.on('close', () => this.#onEnd());
     transport.input.on('error', (error: Error) => this.#onFailure(error));
-    // A peer that is gone shows itself at the input too; there is the better message.
+    // A lost peer also shows at the input, with a better message.
     transport.output.on('error', () => this.#onEnd());
     options.signal?.addEventListener('abort', this.#onAbort, { once: true });
     if (options.signal?.aborted === true) this.#onAbort();
@@ -125,7 +127,7 @@ export class Connection {
     return this.#over.signal;
   }
 
-  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 is for ever. */
+  /** Silence of the peer, in milliseconds, after which it counts as lost; 0 means no limit. */
   get idleTimeoutMs(): number {
     return this.#heartbeat.limitMs;
   }
@@ -134,7 +136,7 @@ export class Connection {
     this.#heartbeat.limitMs = limitMs;
   }
 
-  /** Takes the peer's word for how long both sides are to be patient; `own` is what this side allows at most. */
+  /** Adopts the peer's limits of patience for both sides; `own` is the most that this side allows. */
   agree(peer: PeerLimits, own: { readonly maxTimeMs?: number | undefined } = {}): void {
     this.idleTimeoutMs = farIdleTimeoutMs(peer.idleTimeoutMs);
     const maxTimeMs = farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0);
@@ -145,8 +147,8 @@ export class Connection {
   }
 
   /**
-   * Runs what may block this process, such as the opening of a database that SQLite has to recover: the peer is told
-   * that it will hear nothing for a while.
+   * Runs what may block this process, such as opening a database that SQLite has to recover. First tells the peer to
+   * expect silence.
    */
   async whileBusy<T>(work: () => T | Promise<T>): Promise<T> {
     this.#isBusy = true;
@@ -160,7 +162,7 @@ export class Connection {
     }
   }
 
-  /** Sets what the peer may send, to be in force once its hello has come. */
+  /** Sets what the peer may send, in force once its hello has come. */
   expect(state: State): void {
     if (this.state === 'greeting') this.#stateAfterHello = state;
     else this.state = state;
@@ -170,7 +172,7 @@ export class Connection {
     for (const piece of this.#encoder.encode(outgoing)) this.#queue(piece);
   }
 
-  /** Resolves when the transport has taken what was sent, so that no more than a little waits in memory. */
+  /** Resolves when the transport has taken what was sent, so that only a little waits in memory. */
   async drained(): Promise<void> {
     this.#flush();
     const { output } = this.transport;
@@ -180,7 +182,7 @@ export class Connection {
     }
   }
 
-  /** The next message if one is complete already. Throws SqlsyncError. */
+  /** The next message, if one is already complete. Throws SqlsyncError. */
   poll(): Message | undefined {
     if (this.#failure !== undefined) throw this.#failure;
     for (;;) {
@@ -204,7 +206,7 @@ export class Connection {
       if (next !== undefined) return next;
       if (this.#ended) {
         const lost = await this.#connectionLost();
-        // What was still on its way when our output broke says more than the loss.
+        // A message that was still on its way when our output broke says more than the loss.
         const last = this.poll();
         if (last !== undefined) return last;
         throw lost;
@@ -213,14 +215,14 @@ export class Connection {
     }
   }
 
-  /** The next message, which has to be of this kind. */
+  /** The next message, which must be of this kind. */
   async receiveOnly<N extends MessageName>(name: N): Promise<MessageOf<N>> {
     const next = await this.receive();
     if (next.type === name) return next as MessageOf<N>;
     throw new SqlsyncError('PROTOCOL', `The other side sent ${next.type} where ${name} was due`);
   }
 
-  /** Tells the peer why this side gives up, as far as it still listens. */
+  /** Tells the peer why this side gives up, if it still listens. */
   sendError(error: SqlsyncError): void {
     this.send(
       message('error', {
@@ -232,12 +234,12 @@ export class Connection {
     this.#flush();
   }
 
-  /** Makes `error` what every further look at the connection throws, for what goes wrong beside the conversation. */
+  /** Makes every further look at the connection throw `error`, for failures beside the conversation. */
   fail(error: SqlsyncError): void {
     this.#onFailure(error);
   }
 
-  /** Ends this side's output after all that was sent. */
+  /** Ends this side's output after everything that was sent. */
   end(): void {
     this.#heartbeat.stop();
     clearTimeout(this.#deadline);
@@ -245,7 +247,7 @@ export class Connection {
     this.transport.output.end();
   }
 
-  /** Stops listening to the abort signal, so that a finished run cannot be interrupted any more. */
+  /** Stops listening to the abort signal, so that nothing can interrupt a finished run any more. */
   detach(): void {
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
   }
@@ -271,7 +273,7 @@ export class Connection {
     this.#outgoingBytes = 0;
     if (output.destroyed || output.writableEnded) return;
     const joined = joinSmallPieces(pieces);
-    // One system call where the transport can, and no copy of page batches.
+    // One system call if the transport supports it, and no copy of page batches.
     if (joined.length > 1) output.cork();
     for (const piece of joined) output.write(piece);
     if (joined.length > 1) output.uncork();
@@ -293,7 +295,7 @@ export class Connection {
   #checkLegal(type: MessageName): void {
     if (isLegal(this.state, type)) return;
     throw new SqlsyncError('PROTOCOL', `The other side sent ${type} in state ${this.state}`, {
-      hint: 'Nothing was changed. Are both sides of the same version?',
+      hint: 'Nothing was changed. Check that both sides have the same version of sqlsync.',
     });
   }
 
@@ -340,7 +342,7 @@ export class Connection {
   readonly #onAbort = (): void => {
     this.#onFailure(
       new SqlsyncError('INTERRUPTED', 'Interrupted', {
-        hint: 'Run it again: it goes on from what is there.',
+        hint: 'Run sqlsync again: it continues from what has arrived.',
       }),
     );
   };
@@ -351,7 +353,7 @@ export class Connection {
     wake?.();
   };
 
-  /** Waits for data, the end, a failure, or what `arm` arms `#onActivity` for. */
+  /** Waits for data, the end, a failure, or the event for which `arm` arms `#onActivity`. */
   async #activity(arm?: () => void): Promise<void> {
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
@@ -359,7 +361,7 @@ export class Connection {
     });
   }
 
-  /** What waits to be sent is sign enough, as soon as it gets through. */
+  /** Data that waits to be sent is sign enough, once it gets through. */
   #sendSign(): void {
     if (this.#ended || this.transport.output.writableNeedDrain) return;
     this.send(message('alive', { busy: this.#isBusy }));
@@ -377,8 +379,8 @@ export class Connection {
   }
 }
 
-/** Decodes what a message holds; what it may not hold is the peer's fault. Throws SqlsyncError PROTOCOL. */
-export function checked<T>(decode: () => T): T {
+/** Decodes the fields of a message; an invalid value is the peer's fault. Throws SqlsyncError PROTOCOL. */
+export function decodePeerData<T>(decode: () => T): T {
   try {
     return decode();
   } catch (error) {

@@ -1,23 +1,23 @@
-/** Signs of life at least this often. */
+/** The longest pause between signs of life. */
 const MAX_INTERVAL_MS = 5000;
 
-/** Signs that may go missing, and more, before the peer counts as lost. */
+/** Ticks per limit of silence: so many signs may go missing before the peer counts as lost. */
 const TICKS_PER_LIMIT = 12;
 
 /** How much more patient an agent is after the peer said that its work may block it. */
 export const PATIENCE_FACTOR = 10;
 
-/** Of intervals that are rounded, and of limits that nobody means. */
+/** A floor for rounded intervals, and for unreasonably small limits. */
 const MIN_INTERVAL_MS = 10;
 
 export interface HeartbeatLine {
   /** Sends a sign of life. */
   sendSign(): void;
-  /** False while this side does not take what comes: then silence is its own doing. */
+  /** False while this side does not read: then the silence is its own doing. */
   isListening(): boolean;
   /** True if the peer may be silent for {@link PATIENCE_FACTOR} times as long. */
   isPeerBusy(): boolean;
-  /** The peer was silent, or has not greeted, for `silentMs` milliseconds; called once. */
+  /** The peer was silent, or did not greet, for `silentMs` milliseconds; called once. */
   onLost(silentMs: number, why: 'silent' | 'ungreeted'): void;
 }
 
@@ -28,8 +28,8 @@ export interface HeartbeatLine {
  *                  nothing received since the last one?  one tick more of silence ──► enough of them: lost
  *                  not greeted yet?                      one tick more, whatever else came ──► the same
  *
- * Silence is counted in ticks and not in time: a process that was stopped, suspended or blocked itself has one tick
- * late, and not a peer that was silent meanwhile.
+ * It counts ticks and not time: a process that was stopped, suspended or blocked itself has one late tick, and does not
+ * take that for silence of the peer.
  */
 export class Heartbeat {
   readonly #line: HeartbeatLine;
@@ -41,12 +41,12 @@ export class Heartbeat {
   #received = false;
   #silentTicks = 0;
   #ungreetedTicks = 0;
-  /** What the greeting may take, in milliseconds; undefined once it has come. */
+  /** How long the greeting may take, in milliseconds; undefined once it has come. */
   #greetingMs: number | undefined;
 
   /**
-   * `limitMs` is the silence after which the peer is lost; 0 is for ever. Until `onGreeted`, `greetingMs` holds in its
-   * place, if it is given, and is no limit of silence: a login shell may print something now and then.
+   * `limitMs` is the silence after which the peer is lost; 0 means no limit. Until `onGreeted`, `greetingMs` holds in
+   * its place if given. It is not a limit of silence: a login shell may print something now and then.
    */
   constructor(line: HeartbeatLine, limitMs: number, greetingMs?: number) {
     this.#line = line;
@@ -69,7 +69,7 @@ export class Heartbeat {
     this.#timer = setInterval(() => this.#tick(), this.#intervalMs);
   }
 
-  /** The peer has said what it is. */
+  /** The peer has greeted. */
   onGreeted(): void {
     if (this.#greetingMs === undefined) return;
     this.#greetingMs = undefined;

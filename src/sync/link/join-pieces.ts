@@ -1,7 +1,7 @@
-/** Pieces of this size and more are written as they are. */
+/** Pieces of at least this size are written as they are. */
 const LARGE_PIECE_BYTES = 32 * 1024;
 
-/** Neighbouring small pieces as one, since every write costs a packet on some transports. */
+/** Joins neighbouring small pieces, since every write costs a packet on some transports. */
 export function joinSmallPieces(pieces: readonly Uint8Array[]): Uint8Array[] {
   const joined: Uint8Array[] = [];
   let small: Uint8Array[] = [];

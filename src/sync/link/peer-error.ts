@@ -3,8 +3,8 @@ import { parseErrorCode, sanitizeText, SqlsyncError } from '../../errors.ts';
 import type { ErrorCode } from '../../errors.ts';
 
 /**
- * What an agent can find out about its own side. The others are this side's own verdicts, such as that a host key
- * changed: nobody may make it say so.
+ * Codes that an agent can find out about its own side. The other codes are this side's own verdicts, such as a changed
+ * host key; a peer must not be able to cause them.
  */
 const PEER_CODES: ReadonlySet<ErrorCode> = new Set([
   'SAME_FILE',
@@ -43,7 +43,7 @@ const PEER_CODES: ReadonlySet<ErrorCode> = new Set([
   'INTERNAL',
 ]);
 
-/** The error that the peer reported, said to be the peer's, and its text made safe to show. */
+/** The error that the peer reported, marked as the peer's, with its text made safe to show. */
 export function peerError(error: MessageOf<'error'>): SqlsyncError {
   const code = parseErrorCode(error.errorCode);
   if (code === 'INTERRUPTED') return peerEnded();
@@ -55,14 +55,14 @@ export function peerError(error: MessageOf<'error'>): SqlsyncError {
   );
 }
 
-/** Nobody interrupted this side: somebody there ended the agent, as a host does that shuts down. */
+/** No one interrupted this side: the agent there was ended, for example because its host shuts down. */
 function peerEnded(): SqlsyncError {
   return new SqlsyncError('CONNECTION_LOST', 'The other side was asked to end before it was done', {
-    hint: 'Its host may be restarting. Run it again: it goes on from what is there.',
+    hint: 'Its host may be restarting. Run sqlsync again: it continues from what has arrived.',
   });
 }
 
-/** The error that an agent reported which is this very program, started by this process. */
+/** The error of an agent that is this very program, started by this process. */
 export function ownAgentError(error: MessageOf<'error'>): SqlsyncError {
   const hint = sanitizeText(error.hint);
   return new SqlsyncError(

@@ -3,11 +3,11 @@ import { once } from 'node:events';
 import { SqlsyncError } from '../../errors.ts';
 import type { Transport } from '../../transport/transport.ts';
 
-/** What a link does. */
+/** The measured speed of a link. */
 export interface LinkFigures {
-  /** Milliseconds; the shortest of a few. */
+  /** Milliseconds; the shortest of a few round trips. */
   readonly roundTripMs: number;
-  /** Bytes that do not compress, per second, from the other host and to it. */
+  /** Bytes per second, incompressible, from the other host and to it. */
   readonly downloadBytesPerS: number;
   readonly uploadBytesPerS: number;
 }
@@ -16,15 +16,15 @@ const ROUND_TRIPS = 5;
 const FIRST_PROBE_BYTES = 256 * 1024;
 const MAX_PROBE_BYTES = 32 * 1024 * 1024;
 
-/** A probe that took so long says enough. */
+/** A measurement may stop once it took this long. */
 const PROBE_MS = 400;
 
-/** Text of the other side that may come before what was asked for. */
+/** Text of the other side that may come before the requested output. */
 const MAX_TEXT_BYTES = 1024 * 1024;
 
 /**
- * A POSIX shell on another host that is given commands by its stdin, so that no login shell and no command line ever
- * sees them. One question at a time. Every method throws SqlsyncError: CONNECTION_LOST, TIMEOUT, PROTOCOL.
+ * A POSIX shell on another host that reads commands from its stdin, so that no login shell and no command line sees
+ * them. One question at a time. Every method throws SqlsyncError: CONNECTION_LOST, TIMEOUT, PROTOCOL.
  */
 export class RemoteShell {
   readonly #transport: Transport;
@@ -33,7 +33,7 @@ export class RemoteShell {
   #marks = 0;
   #received: Buffer[] = [];
   #receivedBytes = 0;
-  /** What may wait unread: more comes from no shell that was asked what we ask. */
+  /** Bytes that may wait unread: a shell sends no more in answer to our questions. */
   #allowedBytes = MAX_TEXT_BYTES;
   #ended = false;
   readonly #end = Promise.withResolvers<void>();
@@ -57,7 +57,7 @@ export class RemoteShell {
     transport.output.on('error', () => this.#onEnd());
   }
 
-  /** What these lines print, and what was printed before them. */
+  /** The output of these lines, and what was printed before it. */
   async ask(script: string): Promise<string> {
     const mark = this.#nextMark();
     this.#send(`${script}\nprintf '%s\\n' '' ${mark}\n`);
@@ -89,7 +89,7 @@ export class RemoteShell {
     return performance.now() - startedAt;
   }
 
-  /** The shell has begun to read the bytes, and not as commands, when it says so. */
+  /** A marker shows that the shell has begun to read the bytes, and does not take them as commands. */
   async #upload(bytes: number): Promise<number> {
     const [begin, end] = [this.#nextMark(), this.#nextMark()];
     this.#send(`printf '%s\\n' '' ${begin}; head -c ${bytes} > /dev/null; printf '%s\\n' '' ${end}\n`);
@@ -114,7 +114,7 @@ export class RemoteShell {
     if (!this.#transport.output.destroyed) this.#transport.output.write(text);
   }
 
-  /** All that comes before `mark` on a line of its own, which is `atLeast` bytes and perhaps some text. */
+  /** Everything before `mark` on its own line: `atLeast` bytes, perhaps with some text. */
   async #until(mark: string, atLeast = 0): Promise<Buffer> {
     const wanted = Buffer.from(`\n${mark}\n`);
     this.#allowedBytes = atLeast + wanted.length + MAX_TEXT_BYTES;
@@ -141,7 +141,7 @@ export class RemoteShell {
     await this.#unlessSilent(promise);
   }
 
-  /** Throws TIMEOUT if what it waits for takes longer than the other side may be silent. */
+  /** Throws TIMEOUT if the event takes longer than the other side may be silent. */
   async #unlessSilent(event: Promise<unknown>): Promise<void> {
     if (this.#timeoutMs === 0) return void (await event);
     const silence = `${this.#transport.description} has been silent for ${Math.round(this.#timeoutMs / 1000)} s`;
@@ -155,7 +155,7 @@ export class RemoteShell {
 
   #onFlood(): void {
     this.#transport.input.pause();
-    this.#failure = unlikeShell('it says too much');
+    this.#failure = unlikeShell('it sends too much');
     this.#onEnd();
   }
 
@@ -165,7 +165,7 @@ export class RemoteShell {
     this.#wake?.();
   }
 
-  /** What was said last tells what the other side is: a forced command, perhaps an agent of ours. */
+  /** The last output shows what the other side is: a forced command, perhaps an agent of ours. */
   async #lost(): Promise<Error> {
     if (this.#failure instanceof SqlsyncError) return this.#failure;
     const { stderr } = await this.#transport.exited;
@@ -174,7 +174,7 @@ export class RemoteShell {
   }
 }
 
-/** What runs there is no shell. `said` is how its output begins; not made safe to show. */
+/** The far program is not a shell. `said` is the start of its output; not made safe to show. */
 export class UnlikeShellError extends SqlsyncError {
   readonly said: string;
 
@@ -183,7 +183,7 @@ export class UnlikeShellError extends SqlsyncError {
       'CONNECTION_LOST',
       `The other host runs no shell for us${stderr === '' ? '' : `; it said: ${stderr}`}`,
       {
-        hint: 'A forced command or a restricted login is no obstacle to a sync, but tells less.',
+        hint: 'A sync also works with a forced command or a restricted login, but `setup` can check less.',
       },
     );
     this.said = said;
@@ -194,7 +194,7 @@ function unlikeShell(why: string): SqlsyncError {
   return new SqlsyncError('PROTOCOL', `What runs on the other host does not answer as a shell does: ${why}`);
 }
 
-/** Moves more and more bytes until the time that it takes can be measured; bytes per second. */
+/** Moves more and more bytes until the time can be measured; returns bytes per second. */
 async function probe(move: (bytes: number) => Promise<number>): Promise<number> {
   for (let bytes = FIRST_PROBE_BYTES; ;) {
     const tookMs = await move(bytes);

@@ -10,13 +10,13 @@ import { PATIENCE_FACTOR } from './heartbeat.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { commandPath } from '../program.ts';
 
-/** How remote hosts are reached. */
+/** How to reach remote hosts. */
 export interface RemoteOptions {
-  /** The user's own remote shell, as rsync's `-e`, instead of the SSH of sqlsync. */
+  /** The user's own remote shell, as rsync's `-e`, instead of the SSH built into sqlsync. */
   readonly rsh?: string | undefined;
-  /** Another configuration file for SSH, as `ssh -F`; `none` for no configuration at all. */
+  /** Another SSH configuration file, as `ssh -F`; `none` means no configuration. */
   readonly configFile?: string | undefined;
-  /** Where sshd listens; by default what the location or the configuration says, or 22. */
+  /** The port of sshd; by default from the location or the configuration, or 22. */
   readonly port?: number | undefined;
   /** Hosts to go through, as `ssh -J`. */
   readonly jump?: string | undefined;
@@ -24,19 +24,19 @@ export interface RemoteOptions {
   readonly identityFiles?: readonly string[] | undefined;
   /** Files of trusted host keys, instead of `~/.ssh/known_hosts` and the system's. */
   readonly knownHostsFiles?: readonly string[] | undefined;
-  /** Trust a host of which known_hosts knows nothing, and write its key there. */
+  /** Trust a host that known_hosts does not list, and write its key there. */
   readonly acceptNewHostKey?: boolean | undefined;
-  /** What the remote shell runs; by default `sqlsync`. */
+  /** The command that the remote shell runs; by default `sqlsync`. */
   readonly remoteExe?: string | undefined;
   /** How long connecting and logging in may take, in milliseconds. */
   readonly connectTimeoutMs?: number | undefined;
-  /** At most so many bytes per second each way, to local agents too. */
+  /** The most bytes per second each way, to local agents too. */
   readonly bandwidthBytesPerS?: number | undefined;
 }
 
 export interface StartOptions {
   readonly remote: RemoteOptions;
-  /** How to ask for passphrases and passwords; by default on the terminal, where there is one. */
+  /** How to ask for passphrases and passwords; by default on the terminal, if there is one. */
   readonly ask?: Ask | undefined;
   readonly signal?: AbortSignal | undefined;
   /** What the far agent writes to its stderr, made safe to show. */
@@ -49,9 +49,9 @@ export type SshLocation = Extract<Location, { kind: 'ssh' }>;
 export const DEFAULT_REMOTE_EXE = 'sqlsync';
 
 /**
- * Starts a far agent where `location` is: a child process here, or sqlsync on the other host. A database is never
- * opened in the process of an embedding application, where closing any descriptor of it would drop the locks that the
- * application's own SQLite holds.
+ * Starts a far agent at `location`: a child process here, or sqlsync on the other host. A database is never opened in
+ * the process of an embedding application: closing any descriptor of it would drop the locks that the application's own
+ * SQLite holds.
  */
 export async function startAgent(location: Location, options: StartOptions): Promise<Transport> {
   const transport = await reachAgent(location, options);
@@ -114,12 +114,12 @@ export async function connectRemote(
   });
 }
 
-/** How long a user may take to type a password for `ssh`, which asks for itself. */
+/** How long a user may take to type a password when `ssh` itself asks for it. */
 const TYPING_MS = 120_000;
 
 /**
- * How long the agent's greeting may take, in milliseconds; 0 is for ever. An agent of this host is a process that this
- * one starts, which takes long only where the host is overloaded.
+ * How long the agent's greeting may take, in milliseconds; 0 means no limit. An agent on this host is a child process,
+ * which only takes long if the host is overloaded.
  */
 export function greetingTimeoutMs(location: Location, remote: RemoteOptions, idleTimeoutMs: number): number {
   if (location.kind === 'local') return idleTimeoutMs * PATIENCE_FACTOR;

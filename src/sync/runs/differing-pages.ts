@@ -1,4 +1,4 @@
-/** Pages that differ, given in ascending order: all are counted, and of the first ones it is kept which they are. */
+/** Differing pages, given in ascending order: counts all, and keeps the numbers of the first ones. */
 export class DifferingPages {
   readonly ranges: [first: number, last: number][] = [];
   /** Page numbers. */

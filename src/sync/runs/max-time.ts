@@ -1,11 +1,10 @@
 import { SqlsyncError } from '../../errors.ts';
 
-const HINT = 'Run it again, it goes on from what has arrived, or allow more by --max-time.';
+const HINT = 'Run sqlsync again: it continues from what has arrived. Or allow more time with --max-time.';
 
 /**
- * Runs `work` with a signal that aborts with `signal`, or when `maxTimeMs` have passed (undefined: never). Work that
- * was interrupted by the limit fails with TIMEOUT, having undone what it undoes for INTERRUPTED; its outcome stays what
- * it was.
+ * Runs `work` with a signal that aborts with `signal`, or after `maxTimeMs` (undefined: never). Work that the limit
+ * interrupts cleans up as for INTERRUPTED and fails with TIMEOUT; its outcome stays what it was.
  */
 export async function withMaxTime<T>(
   maxTimeMs: number | undefined,

@@ -3,10 +3,10 @@ import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../../protocol/m
 import type { HashAlgorithm, MessageOf } from '../../../protocol/messages.ts';
 import { NO_SNAPSHOT_LIMITS } from '../agents/snapshot-limit.ts';
 
-/** What there is to choose where a snapshot is only looked at. */
+/** The choices for a run that only reads a snapshot. */
 export interface ReadRequest {
   readonly path: string;
-  /** Of the hashes. */
+  /** The key of the hashes. */
   readonly key: Uint8Array;
   readonly hash: HashAlgorithm;
   readonly busyTimeoutMs: number;
@@ -14,7 +14,7 @@ export interface ReadRequest {
   readonly maxTimeMs?: number | undefined;
 }
 
-/** The `open` of someone who has no replica: nothing is to be overwritten, and no pages are asked for. */
+/** The `open` message for a reader without a replica: it overwrites nothing, and requests no pages. */
 export function openToRead({ hash, maxTimeMs = 0, ...request }: ReadRequest): MessageOf<'open'> {
   return message('open', {
     ...request,

@@ -4,24 +4,24 @@ import type { ErrorCode } from '../../errors.ts';
 import { SilentExit } from '../../transport/silent-exit.ts';
 import { outcomeUnknown } from '../link/connection-error.ts';
 
-/** Failures of the link: what they say may not be so in a moment. */
+/** Failures of the link, which may pass in a moment. */
 const LINK_FAILURES: ReadonlySet<ErrorCode> = new Set(['CONNECT_FAILED', 'CONNECTION_LOST', 'TIMEOUT']);
 
-/** A program that is not there will not be there in a moment. */
+/** A missing program will still be missing in a moment. */
 const LASTING_CAUSES: ReadonlySet<string | undefined> = new Set(['ENOENT', 'EACCES']);
 
 const FIRST_PAUSE_MS = Number(process.env['SQLSYNC_RETRY_FIRST_PAUSE_MS'] ?? 1000);
 const MAX_PAUSE_MS = 60_000;
 
 export interface RetryOptions {
-  /** How often it may be tried again. */
+  /** The most retries. */
   readonly retries: number;
-  /** Whether the attempt that has just failed has moved anything. */
+  /** True if the failed attempt has moved anything. */
   readonly hasProgressed: () => boolean;
-  /** Is told before each pause. */
+  /** Called before each pause. */
   readonly onRetry: (retry: Retry) => void;
   readonly signal?: AbortSignal | undefined;
-  /** From 0 up to 1. */
+  /** A random number from 0 up to 1. */
   readonly random?: () => number;
   readonly firstPauseMs?: number;
 }
@@ -29,15 +29,15 @@ export interface RetryOptions {
 export interface Retry {
   readonly failure: SqlsyncError;
   readonly pauseMs: number;
-  /** The attempt that comes after the pause; the first attempt of all is 1. */
+  /** The number of the attempt after the pause; the very first attempt is 1. */
   readonly attempt: number;
 }
 
 /**
- * Runs `work`, and again where the link failed it: after a pause that doubles up to a minute and begins anew when an
- * attempt has moved something, shortened by chance so that many who lost the same host do not come back at once.
- * Rejects with the last failure, and with INTERRUPTED where the signal aborts a pause; either has an unknown outcome
- * where that of any attempt is unknown.
+ * Runs `work`, and again after failures of the link. The pause doubles up to a minute, restarts when an attempt has
+ * moved something, and is shortened by chance, so that many clients of one host do not return at once. Rejects with the
+ * last failure, or with INTERRUPTED if the signal aborts a pause. Its outcome is unknown if that of any attempt is
+ * unknown.
  */
 export async function withRetries<T>(
   work: (attempt: number) => Promise<T>,
@@ -65,8 +65,8 @@ export async function withRetries<T>(
 }
 
 /**
- * A remote shell that fails in silence may pass once it has worked. After a loss of the link, BUSY may be the far agent
- * that has not noticed it yet and still has its locks.
+ * A remote shell that fails silently may succeed if it worked before. After a lost link, BUSY may come from the far
+ * agent that has not noticed the loss and still holds its locks.
  */
 function mayPass({ code, cause }: SqlsyncError, attempt: number): boolean {
   if (code === 'BUSY') return attempt > 1;
@@ -79,7 +79,7 @@ async function pause(pauseMs: number, signal: AbortSignal | undefined, isUnknown
     await delay(pauseMs, undefined, signal === undefined ? {} : { signal });
   } catch (error) {
     const interrupted = new SqlsyncError('INTERRUPTED', 'Interrupted while waiting to try again', {
-      hint: 'Run it again: it goes on from what is there.',
+      hint: 'Run sqlsync again: it continues from what has arrived.',
       cause: error,
     });
     throw isUnknown ? outcomeUnknown(interrupted) : interrupted;

@@ -5,30 +5,30 @@ import { COPY_REQUEST } from '../agents/copy-request.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import type { RemoteOptions } from '../link/start-agent.ts';
 
-/** What every run with an agent can be told. */
+/** The options of every run with an agent. */
 export interface RunOptions extends RemoteOptions {
   /**
-   * How pages are compared: 'nh-siphash' (default; of `verify` 'sha256'), 'sha256', or 'xxh64' where nobody hostile
-   * writes the origin.
+   * How to compare pages: 'nh-siphash' (default; for `verify` 'sha256'), 'sha256', or 'xxh64' if no adversary writes
+   * the origin.
    */
   readonly hash?: HashAlgorithm;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
   readonly busyTimeoutMs?: number;
   /**
-   * Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 is for ever. Ten times
-   * as long after it said that it opens a database or commits.
+   * Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 means no limit. Ten
+   * times as long after it said that it opens a database or commits.
    */
   readonly idleTimeoutMs?: number;
-  /** What the far agent is told of the caller's own limit for the run, in milliseconds, so that it keeps it too. */
+  /** The caller's own limit for the run, in milliseconds. The far agent gets it, to keep it too. */
   readonly maxTimeMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** What the user should know, as it becomes known; the summary repeats it. */
+  /** What the user should know, as soon as it is known; the summary repeats it. */
   readonly onWarning?: ((warning: string, kind: WarningKind) => void) | undefined;
-  /** Detail for those who ask for it. */
+  /** Details for users who ask for them. */
   readonly onNote?: ((note: string) => void) | undefined;
 }
 
-/** What every run that copies pages can be told besides. */
+/** Further options of every run that copies pages. */
 export interface CopyRunOptions extends RunOptions {
   /** 'auto' (default): all pages over SSH, only deltas between local files. */
   readonly compress?: CompressionMode;
@@ -38,7 +38,7 @@ export interface CopyRunOptions extends RunOptions {
 export const DEFAULT_BUSY_TIMEOUT_MS: number = COPY_REQUEST.busyTimeoutMs.default;
 export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
 
-/** What an agent at `far` is told: 'auto' is everything where a network is between. */
+/** The mode for an agent at `far`: over a network 'auto' means everything. */
 export function compressionTo(far: Location, compress: CompressionMode = 'auto'): CompressionMode {
   return compress === 'auto' && far.kind === 'ssh' ? 'zstd' : compress;
 }

@@ -4,7 +4,7 @@ import type { LinkFigures } from '../link/remote-shell.ts';
 import type { RemoteOptions, SshLocation } from '../link/start-agent.ts';
 
 export interface SetupOptions extends RemoteOptions {
-  /** The host; its path, '' for none, is a database or a folder that is to be read and written. */
+  /** The host; its path is a database, or a folder to read and write, or '' for none. */
   readonly location: SshLocation;
   readonly idleTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
@@ -13,11 +13,11 @@ export interface SetupOptions extends RemoteOptions {
 
 export interface SetupCheck {
   readonly name: 'login' | 'sqlsync' | 'protocol' | 'read' | 'write';
-  /** 'unknown' where nothing could be found out. */
+  /** 'unknown' if the check found nothing out. */
   readonly state: 'ok' | 'missing' | 'unknown';
-  /** What was found, a phrase. */
+  /** What was found, as a phrase. */
   readonly detail: string;
-  /** What to run or to add, where something is missing. */
+  /** What to run or to add if something is missing. */
   readonly mend?: string | undefined;
   readonly code?: ErrorCode | undefined;
 }
@@ -26,11 +26,11 @@ export interface SetupReport {
   /** True if nothing is missing. */
   readonly ok: boolean;
   readonly checks: readonly SetupCheck[];
-  /** Undefined if no shell could be asked. */
+  /** Undefined if no shell answered. */
   readonly link: LinkFigures | undefined;
 }
 
-/** What the agent on the other host said. */
+/** The answer of the agent on the other host. */
 export interface AgentAnswer {
   readonly hello: MessageOf<'hello'> | undefined;
   readonly snapshot: MessageOf<'snapshot'> | undefined;

@@ -4,20 +4,20 @@ import { shellQuote } from '../../transport/ssh/ssh-host-key.ts';
 import type { RemoteShell } from '../link/remote-shell.ts';
 import type { AgentAnswer, SetupCheck, SetupOptions } from './setup-report.ts';
 
-/** What a shell on the other host can tell. Its texts are safe to show. */
+/** What a shell on the other host reports. Its texts are safe to show. */
 export interface Survey {
   readonly user: string;
   readonly system: string;
-  /** Where the login finds sqlsync; '' where it does not. */
+  /** Where the login finds sqlsync; '' if it does not. */
   readonly exe: string;
-  /** Where there is one that the login does not find. */
+  /** The path of a sqlsync that the login does not find. */
   readonly elsewhere: string;
-  /** 'v24.1.0'; '' where there is none. */
+  /** 'v24.1.0'; '' without Node.js. */
   readonly node: string;
   readonly kind: 'file' | 'folder' | 'nothing';
   readonly readable: boolean;
   readonly writable: boolean;
-  /** Of the folder that the path is in, or is. */
+  /** The folder that contains the path, or that the path is. */
   readonly folderThere: boolean;
   readonly folderWritable: boolean;
   readonly freeKib: number;
@@ -26,7 +26,7 @@ export interface Survey {
 export const NODE_MEND =
   "sqlsync there runs on an older Node.js. Where it is a checkout, it brings a newer one: --remote-exe 'DIR/node_modules/.bin/node DIR/bin/sqlsync.js'";
 
-/** Where people put it; those that a login shell's profile would put on the PATH among them. */
+/** The usual places, including those that a login shell's profile would add to PATH. */
 const PLACES = [
   '"$HOME"/.local/bin/sqlsync',
   '"$HOME"/bin/sqlsync',
@@ -38,7 +38,7 @@ const PLACES = [
   '/opt/homebrew/bin/sqlsync',
 ];
 
-/** Nothing here reads stdin, from which the shell has its commands. */
+/** No command here may read stdin: the shell reads its commands from there. */
 export async function survey(shell: RemoteShell, path: string, remoteExe: string): Promise<Survey> {
   const exe = /^[\w./~-]+$/.test(remoteExe) ? remoteExe : 'sqlsync';
   const answer = await shell.ask(`
@@ -82,7 +82,7 @@ say freeKib "$(df -Pk "$d" 2>/dev/null | tail -n 1 | awk '{ print $4 }')"`);
   };
 }
 
-/** How to get sqlsync onto a host that has none, or to find the one that it has. */
+/** How to install sqlsync on a host without it, or how to use the one that it has. */
 export function mendMissing(options: SetupOptions, found: Survey | undefined): string {
   if (found !== undefined && found.elsewhere !== '') {
     const there = shellQuote(found.elsewhere);
@@ -104,7 +104,7 @@ export function checkRead(
     const size = (snapshot.pageCount * snapshot.pageSize) / 1e6;
     return { name, state: 'ok', detail: `${shown(path)}, a database of ${size.toFixed(1)} MB in ${mode}` };
   }
-  // In a folder that may not be searched nobody knows what there is.
+  // If the folder may not be searched, the file may exist all the same.
   const isHidden = found?.kind === 'nothing' && failure?.code === 'ORIGIN_PERMISSION';
   if (found?.kind === 'nothing' && !isHidden)
     return { name, state: 'unknown', detail: `${shown(path)} does not exist (yet)` };
@@ -140,7 +140,8 @@ export function checkWrite(options: SetupOptions, found: Survey | undefined): Se
   }
   const code = 'REPLICA_UNWRITABLE';
   if (!found.folderWritable) {
-    // Not by rights to this one: it may be a home, whose owner could not log in any more, or the system's.
+    // Do not suggest giving this user rights on this folder: it may be a home, whose owner could then not log in any
+    // more, or the system's.
     const own = quoted(folder === '/' ? '/sqlsync' : `${folder}/sqlsync`);
     const mend = `${sshTo(options)} ${outer(`sudo install -d -o ${shellQuote(found.user)} ${own}`)} — then name a path in that folder`;
     const detail = `${found.user} may not write ${shown(folder)}`;
@@ -154,7 +155,7 @@ export function checkWrite(options: SetupOptions, found: Survey | undefined): Se
   return { name, state: 'ok', detail: `${shown(folder)} may be written${free}` };
 }
 
-/** Without a path: the home folder, in which relative paths begin. */
+/** Without a path, checks the home folder, where relative paths begin. */
 export function checkFolder(found: Survey): SetupCheck {
   const free = found.freeKib === 0 ? '' : `, ${((found.freeKib * 1024) / 1e9).toFixed(1)} GB free`;
   const state = found.folderWritable ? 'ok' : 'unknown';
@@ -177,7 +178,7 @@ function quoted(text: string): string {
   return `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-/** As one word of the near shell, which hands it to the far one. */
+/** As one word of the near shell, which passes it to the far one. */
 function outer(command: string): string {
   return quoted(sanitizeText(command, 2000));
 }

@@ -18,8 +18,8 @@ import type { Survey } from './setup-survey.ts';
 import { connectRemote, DEFAULT_REMOTE_EXE, greetingTimeoutMs, startAgent } from '../link/start-agent.ts';
 
 /**
- * Looks whether the host of `location` can be the other side of a sync, and changes nothing there. What is missing is
- * in the report; throws SqlsyncError where the host cannot be reached or logged in to.
+ * Checks whether the host of `location` can be the other side of a sync, and changes nothing there. The report says
+ * what is missing. Throws SqlsyncError if the host cannot be reached or refuses the login.
  */
 export async function runSetup(options: SetupOptions): Promise<SetupReport> {
   return orInterrupted(options.signal, () => inspectHost(options));
@@ -58,7 +58,7 @@ async function askShell(options: SetupOptions): Promise<ShellAnswer> {
     const found = await survey(shell, options.location.path, options.remoteExe ?? DEFAULT_REMOTE_EXE);
     return { found, link: await shell.measure(), banner, isForced: false };
   } catch (error) {
-    // A host without `sh`, or one that starts something else for this key, may still be a good other side.
+    // A host without `sh`, or one that runs another command for this key, may still work as the other side.
     if (error instanceof UnlikeShellError) {
       return { found: undefined, link: undefined, banner: '', isForced: error.said.startsWith(PREAMBLE) };
     }
@@ -70,7 +70,7 @@ async function askShell(options: SetupOptions): Promise<ShellAnswer> {
   }
 }
 
-/** Has the agent open the database, as a sync would. */
+/** Lets the agent open the database, as a sync would. */
 async function askAgent(options: SetupOptions): Promise<AgentAnswer> {
   let transport: Transport | undefined;
   let hello: MessageOf<'hello'> | undefined;
@@ -84,7 +84,7 @@ async function askAgent(options: SetupOptions): Promise<AgentAnswer> {
         const first = decoder.next();
         if (first?.type === 'hello') hello = first;
       } catch {
-        // The connection meets the same, and says what it is.
+        // The connection fails in the same way, and reports it.
       }
     });
     const connection = new Connection(transport, 'opening', {
@@ -107,8 +107,8 @@ function openFor({ location, idleTimeoutMs }: SetupOptions): MessageOf<'open'> {
 }
 
 function loginDetail({ found, isForced, banner }: ShellAnswer): string {
-  if (isForced) return 'this key may only start the agent (a forced command), so that less can be told';
-  if (found === undefined) return 'no shell answers, so that less can be told';
+  if (isForced) return 'this key may only start the agent (a forced command), so setup can check less';
+  if (found === undefined) return 'no shell answers, so setup can check less';
   const noise = banner === '' ? '' : `; the login prints ${JSON.stringify(sanitizeText(banner, 100))}`;
   return `as ${found.user} on ${found.system}${noise}`;
 }
@@ -120,7 +120,7 @@ function agentChecks(
 ): SetupCheck[] {
   if (hello === undefined) {
     const code = failure?.code ?? 'CONNECTION_LOST';
-    const detail = failure?.message ?? 'it said nothing';
+    const detail = failure?.message ?? 'it sent nothing';
     if (code === 'NODE_UNSUPPORTED')
       return [{ name: 'sqlsync', state: 'missing', detail, code, mend: NODE_MEND }];
     const isAbsent = code === 'REMOTE_EXE_NOT_FOUND';

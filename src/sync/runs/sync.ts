@@ -28,9 +28,9 @@ export interface SyncOptions
   extends CopyRunOptions, Omit<CopyRequestOptions, 'compression' | keyof RunOptions> {
   /** Path, `[user@]host:path` or `ssh://…` of the database to copy. */
   readonly origin: string;
-  /** The same for the copy; one of the two has to be local. */
+  /** As `origin`, for the copy; one of the two must be local. */
   readonly replica: string;
-  /** How often it is tried again where the connection fails; default 0. What has arrived is not sent again. */
+  /** How often to try again when the connection fails; default 0. What has arrived is not sent again. */
   readonly retries?: number;
 }
 
@@ -42,29 +42,29 @@ export interface SyncSummary {
   readonly pageSize: number;
   readonly pageCount: number;
   readonly pagesCompared: number;
-  /** Pages that differed or did not exist; with `dryRun` those that would be transferred. */
+  /** Pages that differed or did not exist; with `dryRun` those that a sync would transfer. */
   readonly pagesChanged: number;
   readonly pagesTransferred: number;
-  /** Those of `pagesTransferred` that travelled as changed blocks only. */
+  /** How many of `pagesTransferred` travelled as changed blocks only. */
   readonly pagesDelta: number;
-  /** Bytes to and from the far agent, protocol included (without SSH's own). */
+  /** Bytes to and from the far agent, with the protocol but without SSH's own. */
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
-  /** How often it was tried, with `retries`. */
+  /** The number of attempts, with `retries`. */
   readonly attempts: number;
-  /** Snapshots that it took, with `maxSnapshotMs` and `maxWalGrowthBytes`, in the last attempt. */
+  /** The number of snapshots of the last attempt, with `maxSnapshotMs` and `maxWalGrowthBytes`. */
   readonly rounds: number;
-  /** How long the origin's read transaction was open, at the longest, and by how much its -wal file grew meanwhile. */
+  /** The longest that the origin's read transaction was open, and the most that its -wal file grew meanwhile. */
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
-  /** The replica did not exist before. */
+  /** True if the replica did not exist before. */
   readonly created: boolean;
-  /** It went on from what an interrupted run, or attempt, had received. */
+  /** True if it continued from what an interrupted run or attempt had received. */
   readonly resumed: boolean;
   readonly warnings: readonly string[];
   /**
-   * What `check` found wrong with the replica, and so with the origin, whose exact copy it is; none where it is sound.
+   * What `check` found wrong with the replica, and so with the origin, whose exact copy it is; empty if it is sound.
    */
   readonly findings: readonly string[];
 }
@@ -76,7 +76,7 @@ interface Run {
   readonly replica: Location;
   readonly request: CopyRequest;
   readonly announcements: Announcements;
-  /** Of all attempts. */
+  /** The traffic of all attempts. */
   readonly traffic: Traffic;
 }
 
@@ -84,18 +84,18 @@ interface Run {
 interface Attempt {
   readonly number: number;
   readonly ask: Ask | undefined;
-  /** What is left of the caller's limit for the run, in milliseconds. */
+  /** The time left of the caller's limit for the run, in milliseconds. */
   readonly maxTimeMs: number | undefined;
-  /** Pages arrived. */
+  /** True once pages have arrived. */
   hasProgressed: boolean;
 }
 
 /**
  * Makes `replica` an exact copy of one snapshot of `origin`. Resolves after the replica's side confirmed its commit.
- * Throws SqlsyncError; the replica is then as it was.
+ * Throws SqlsyncError; the replica is then unchanged.
  *
- * Opens the local database in this process, so it is for a process of its own: in an application, closing our
- * descriptors would drop the locks that its own SQLite holds.
+ * Opens the local database in this process, so it needs a process of its own: in an application, closing our
+ * descriptors would drop the locks that the application's SQLite holds.
  */
 export async function runSync(options: SyncOptions): Promise<SyncSummary> {
   const startedAt = performance.now();
@@ -120,7 +120,7 @@ export async function runSync(options: SyncOptions): Promise<SyncSummary> {
   return summarize(run, result, attempts, performance.now() - startedAt);
 }
 
-/** Of a limit in milliseconds, what is left of it, at least 1: 0 would say that there is none. */
+/** The time left of a limit, in ms. At least 1, because 0 means no limit. */
 function remaining(maxTimeMs: number | undefined, startedAt: number): number | undefined {
   return maxTimeMs && Math.max(1, Math.round(maxTimeMs - (performance.now() - startedAt)));
 }
@@ -146,7 +146,7 @@ function plan(options: SyncOptions): Run {
   if (origin.kind === 'ssh' && replica.kind === 'ssh') {
     throw new SqlsyncError(
       'BOTH_REMOTE',
-      'Origin and replica are both on other hosts; one of them has to be local',
+      'Origin and replica are both on other hosts; one of them must be local',
       {
         hint: 'Run sqlsync on one of the two hosts.',
       },
@@ -165,7 +165,7 @@ function plan(options: SyncOptions): Run {
   };
 }
 
-/** Where the agent is started: for the origin, unless the replica is the one that is elsewhere. */
+/** Where to start the agent: for the origin, unless only the replica is elsewhere. */
 function farOf(origin: Location, replica: Location): Location {
   return origin.kind === 'local' && replica.kind === 'ssh' ? replica : origin;
 }
@@ -228,7 +228,7 @@ function announceRetry(run: Run, { failure, pauseMs, attempt }: Retry): void {
   );
 }
 
-/** How the mark names the origin, for people: enough to find it from anywhere. */
+/** How the mark names the origin in messages: enough to find it from any host. */
 export function nameFor(origin: Location): string {
   if (origin.kind === 'ssh') return formatLocation(origin);
   try {

@@ -29,14 +29,14 @@ export interface VerifyOptions extends RunOptions {
   readonly b: string;
 }
 
-/** One of the two databases, as it was compared. */
+/** One of the two compared databases. */
 export interface VerifiedDatabase {
   readonly location: string;
   readonly pageSize: number;
   readonly pageCount: number;
 }
 
-/** A table or index with pages that differ; '(free)' stands for pages that none of them owns. */
+/** A table or index with differing pages; '(free)' stands for pages that none of them owns. */
 export interface DifferingObject {
   readonly name: string;
   readonly pagesInA: number;
@@ -48,11 +48,11 @@ export interface VerifySummary {
   readonly a: VerifiedDatabase;
   readonly b: VerifiedDatabase;
   /**
-   * Pages that differ or exist on one side only, as ranges, ascending: the first and the last page number of each.
-   * Only the first 100,000 ranges. Empty if the page sizes differ.
+   * Pages that differ or exist on one side only, as ascending ranges of the first and the last page number. At most the
+   * first 100,000 ranges. Empty if the page sizes differ.
    */
   readonly differingPages: readonly (readonly [first: number, last: number])[];
-  /** How many there are in all, pages and ranges. */
+  /** The number of all differing pages, and of all ranges. */
   readonly differingPageCount: number;
   readonly differingRangeCount: number;
   readonly objects: readonly DifferingObject[];
@@ -64,14 +64,14 @@ export interface VerifySummary {
 /** Ranges of differing pages that are kept: a peer may claim that any number of pages differ. */
 const MAX_RANGES = 100_000;
 
-/** Differing pages of which the owners are asked for, so that the question fits a message. */
+/** Differing pages whose owners are asked for, so that the question fits a message. */
 const MAX_OWNED_PAGES = 500_000;
 
-/** Not the hash of a copy, which a verification would only repeat: 16 bytes, under a key of its own. */
+/** Not the hash of a copy, which a verification would only repeat: 16 bytes, under another key. */
 const VERIFY_HASH: HashAlgorithm = 'sha256';
 
 /**
- * Compares a snapshot of each of two databases, wherever they are, without writing anything: both sides are origin
+ * Compares a snapshot of each of two databases, local or remote, without writing anything: both sides are origin
  * agents. The header bytes that belong to each file count as equal. Throws SqlsyncError.
  */
 export async function runVerify(options: VerifyOptions): Promise<VerifySummary> {
@@ -155,7 +155,7 @@ class Side {
     const size = pageSize(snapshot.pageSize);
     const isPossible = size !== undefined && snapshot.pageCount <= MAX_PAGE_COUNT;
     if (!isPossible || snapshot.hashBytes !== createPageHasher(hash, key, size).hashBytes) {
-      throw new SqlsyncError('PROTOCOL', `${this.location} announced a snapshot that there cannot be`);
+      throw new SqlsyncError('PROTOCOL', `${this.location} announced an impossible snapshot`);
     }
     this.#snapshot = snapshot;
     this.connection.state = 'driving';
@@ -225,7 +225,7 @@ class Side {
     }
     const pagesOf = new Map<string, number>();
     for (const [i, name] of names.entries()) {
-      // Several may look the same, since long names are cut.
+      // Several names may look the same, since long ones are cut.
       const shown = sanitizeLine(name);
       pagesOf.set(shown, (pagesOf.get(shown) ?? 0) + (counts[i] ?? 0));
     }
@@ -233,8 +233,8 @@ class Side {
   }
 
   /**
-   * Lets the agent check that the file it read is still the one of that name, and ends the conversation. Returns the
-   * root hash, of 0 bytes where it was not asked for.
+   * Lets the agent check that the file it read still has its name, and ends the conversation. Returns the root hash, or
+   * 0 bytes if it was not requested.
    */
   async finish(checksFile: boolean): Promise<Uint8Array> {
     let root = new Uint8Array(0);
@@ -257,7 +257,7 @@ class Side {
   }
 }
 
-/** From the top level down, the nodes that differ, some at a time, to their pages: what is kept is bounded. */
+/** The differing nodes, from the top level down to pages, some at a time, so that memory is bounded. */
 async function differences(a: Side, b: Side): Promise<DifferingPages> {
   const found = new DifferingPages(MAX_RANGES, MAX_OWNED_PAGES);
   if (a.snapshot.pageSize !== b.snapshot.pageSize) return found;
@@ -310,13 +310,13 @@ async function differingChildren(
   return differing;
 }
 
-/** Where no page differs, nothing else may: else an agent erred, or lied. */
+/** If no page differs, nothing else may differ: otherwise an agent is wrong, or lies. */
 function refuseContradiction(a: Side, b: Side, sameRoot: boolean): void {
   if (sameRoot && a.snapshot.pageCount === b.snapshot.pageCount) return;
   throw new SqlsyncError(
     'ROOT_MISMATCH',
     `No page of ${a.location} and ${b.location} differs by its hash, but their root hashes or sizes do`,
-    { hint: 'Run it again; if it stays so, one of the two sides gives wrong answers.' },
+    { hint: 'Run sqlsync again. If it happens again, one of the two sides gives wrong answers.' },
   );
 }
 
@@ -331,7 +331,7 @@ async function owners(a: Side, b: Side, pages: readonly number[]): Promise<Diffe
   return objects.sort((x, y) => Math.max(y.pagesInA, y.pagesInB) - Math.max(x.pagesInA, x.pagesInB));
 }
 
-/** Both agents take their database for an origin; whoever compares two has none. */
+/** Both agents serve their database as an origin; in a comparison neither is one. */
 function withoutOrigin(error: SqlsyncError): SqlsyncError {
   if (!/^(?:The other side: )?Origin /.test(error.message)) return error;
   const hint = error.code === 'ORIGIN_NOT_FOUND' ? 'Check the path.' : error.hint;
