@@ -5,7 +5,7 @@ import { maxBodyBytes, MESSAGES } from './messages.ts';
 import type { FieldType, Message, MessageDefinition, MessageName } from './messages.ts';
 import { PREAMBLE } from './version.ts';
 
-/** The bytes are not what SPEC.md allows. `received` is the start of what came instead, where that says more. */
+/** The bytes violate SPEC.md. `received` is the start of what came instead, if that helps the message. */
 export class ProtocolViolation extends Error {
   readonly received: Uint8Array | undefined;
 
@@ -20,13 +20,13 @@ const NAMES_BY_CODE = new Map<number, MessageName>(
   (Object.entries(MESSAGES) as [MessageName, MessageDefinition][]).map(([name, { code }]) => [code, name]),
 );
 const PREAMBLE_BYTES = new TextEncoder().encode(PREAMBLE);
-// A byte order mark is part of a path, not of the encoding: without `ignoreBOM` it would be dropped.
+// Keeps a byte order mark: it is part of a path, not of the encoding.
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * Turns bytes, in pieces of any size, into messages. One decoder serves one direction of one connection.
- * A frame's declared length is checked before anything is kept for it, so no more than one frame is ever buffered.
- * After a violation nothing of the stream is interpreted any more: every `next()` throws the same again.
+ * Turns bytes, in pieces of any size, into messages. One decoder serves one direction of one connection. It checks a
+ * frame's declared length before it keeps anything, so it never buffers more than one frame. After a violation it
+ * interprets nothing more: every `next()` throws the same error again.
  */
 export class FrameDecoder {
   readonly #checksum: Checksum;
@@ -46,19 +46,21 @@ export class FrameDecoder {
     return this.#preambleSeen && this.#header === undefined && this.#pieces.length === 0;
   }
 
-  /** Bytes that were pushed and not yet decoded. */
+  /** Bytes that were pushed but not yet decoded. */
   get bufferedBytes(): number {
     return this.#pieces.length;
   }
 
-  /** Takes the next bytes; `next()` then yields what became complete. The bytes must not change afterwards. */
+  /**
+   * Takes the next bytes; `next()` then returns the messages that they complete. The bytes must not change afterwards.
+   */
   push(bytes: Uint8Array): void {
     if (this.#violation === undefined) this.#pieces.push(bytes);
   }
 
   /**
    * The next complete message, or undefined until more bytes come. The `data` of a `pages` message is valid until the
-   * next call. `onHeader` is told the type of a message before its body is waited for, and may throw to refuse it.
+   * next call. `onHeader` receives the type of a message before its body has arrived, and may throw to refuse it.
    * Throws ProtocolViolation.
    */
   next(onHeader?: (name: MessageName) => void): Message | undefined {
@@ -91,7 +93,7 @@ export class FrameDecoder {
     return decodeBody(name, definition, frame.subarray(FRAME_HEADER_BYTES));
   }
 
-  /** Page batches, which are most of all bytes, are put together in the same memory again and again. */
+  /** Page batches, which are most of the bytes, are assembled in the same memory again and again. */
   #take(name: MessageName, length: number): Uint8Array {
     if (name !== 'pages') return this.#pieces.take(length);
     if (this.#batchFrame.length < length) this.#batchFrame = new Uint8Array(length);
@@ -103,7 +105,7 @@ export class FrameDecoder {
     const start = this.#pieces.peek(length);
     if (start.some((byte, i) => byte !== PREAMBLE_BYTES[i])) {
       throw new ProtocolViolation(
-        'the stream does not begin as sqlsync’s protocol does',
+        'the stream does not begin with the preamble of sqlsync’s protocol',
         this.#pieces.peek(200),
       );
     }
@@ -225,7 +227,7 @@ class BodyReader {
 
   #varints(): number[] {
     const count = this.#u32();
-    // Each takes at least a byte, so a count that the body cannot hold is refused before memory is taken.
+    // Each number takes at least one byte, so a count beyond the body is refused before memory is taken.
     if (count > this.#bytes.length - this.#offset) this.#fail(`${count} numbers in too few bytes`);
     const values: number[] = [];
     for (let i = 0; i < count; i++) values.push(this.#varint());
@@ -258,19 +260,19 @@ class BodyReader {
   }
 }
 
-/** Smaller pieces are copied together: an object for each costs some 300 bytes, whatever is in it. */
+/** Smaller pieces are copied together: an object for each costs some 300 bytes, whatever its size. */
 const SMALL_PIECE_BYTES = 4096;
 
-/** At least three quarters of it get filled. */
+/** At least three quarters of a block get filled. */
 const SMALL_PIECES_BLOCK_BYTES = 4 * SMALL_PIECE_BYTES;
 
 /**
- * Bytes that arrived in pieces. Large ones are joined only when a whole frame is taken, so each byte is copied at most
- * once; small ones are gathered in blocks, so that what is kept costs no more than a little over its length.
+ * Bytes that arrived in pieces. Large pieces are joined only when a whole frame is taken, so each byte is copied at
+ * most once. Small pieces are gathered in blocks, so that they cost little more memory than their length.
  */
 class PieceQueue {
   #pieces: Uint8Array[] = [];
-  /** Where small pieces are gathered, filled up to `#blockFilled`; what was filled never changes. */
+  /** Gathers small pieces, filled up to `#blockFilled`; filled bytes never change. */
   #block = new Uint8Array(0);
   #blockFilled = 0;
   length = 0;
@@ -297,7 +299,7 @@ class PieceQueue {
     this.#blockFilled = end;
   }
 
-  /** A copy of the first bytes, at most `length`, in `into` where that is given; they stay. */
+  /** A copy of the first bytes, at most `length`, in `into` if given; the queue keeps them. */
   peek(length: number, into?: Uint8Array): Uint8Array {
     const bytes = Math.min(length, this.length);
     const joined = into === undefined ? new Uint8Array(bytes) : into.subarray(0, bytes);
@@ -311,7 +313,7 @@ class PieceQueue {
     return joined;
   }
 
-  /** The first `length` bytes, which must be there; they go. */
+  /** Takes the first `length` bytes, which must be there, out of the queue. */
   take(length: number, into?: Uint8Array): Uint8Array {
     const first = this.#pieces[0];
     if (first !== undefined && first.length >= length) {

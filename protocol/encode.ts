@@ -3,17 +3,17 @@ import { maxBodyBytes, MESSAGES } from './messages.ts';
 import type { FieldType, Message, MessageName, MessageOf } from './messages.ts';
 
 /**
- * CRC-32 (ISO-HDLC, as in zlib) of `bytes` that follow those of which `previous` is the CRC-32; 0 where there are
- * none. Injected, so that this folder stays pure.
+ * CRC-32 (ISO-HDLC, as in zlib) of `bytes`, continued from `previous`, the CRC-32 of the bytes before (0 if none).
+ * Injected, so that this folder stays pure.
  */
 export type Checksum = (bytes: Uint8Array, previous: number) => number;
 
 const utf8 = new TextEncoder();
 
-/** Where most bodies fit without growing. */
+/** Most bodies fit in without growing. */
 const SMALL_BODY_BYTES = 256;
 
-/** Turns messages into frames, numbering them from 0. One encoder serves one direction of one connection. */
+/** Turns messages into frames, numbered from 0. One encoder serves one direction of one connection. */
 export class FrameEncoder {
   readonly #checksum: Checksum;
   #sequence = 0;
@@ -23,7 +23,7 @@ export class FrameEncoder {
   }
 
   /**
-   * The frame of `outgoing` (header and body), in one or two pieces: the bytes of a page batch are not copied, and must
+   * The frame of `outgoing` (header and body), in one or two pieces. The bytes of a page batch are not copied, and must
    * not change until they were sent. Throws RangeError if a value does not fit its field.
    */
   encode(outgoing: Message): Uint8Array[] {
@@ -47,7 +47,7 @@ export class FrameEncoder {
   }
 }
 
-/** Room for a body that holds one large field, so that it need not grow. */
+/** Room for a body with one large field, so that it need not grow. */
 function roomFor(outgoing: Message): number {
   switch (outgoing.type) {
     case 'hashes':
@@ -64,12 +64,12 @@ export function frameChecksum(checksum: Checksum, frame: Uint8Array): number {
   return checksum(frame.subarray(FRAME_HEADER_BYTES), checksum(frame.subarray(0, 12), 0));
 }
 
-/** A message literal with its type inferred from its name; only for readability at the call. */
+/** A message literal whose type follows from its name; only for readability at the call. */
 export function message<N extends MessageName>(type: N, fields: Omit<MessageOf<N>, 'type'>): MessageOf<N> {
   return { type, ...fields } as MessageOf<N>;
 }
 
-/** Grows a buffer that begins with room for the frame header. */
+/** A growing buffer that begins with room for the frame header. */
 class BodyWriter {
   readonly #maxBytes: number;
   #bytes: Uint8Array;
@@ -105,7 +105,7 @@ class BodyWriter {
     }
   }
 
-  /** The length of bytes that will follow the body as a piece of their own. */
+  /** Writes the length of bytes that follow the body as a separate piece. */
   lengthOnly(bytes: number): void {
     this.#unsigned(bytes, 4, 'length');
   }

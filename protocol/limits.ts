@@ -1,4 +1,4 @@
-/** Every bound of the protocol. A declared size is checked against these before memory is taken for it. */
+/** All bounds of the protocol. A declared size is checked against them before memory is taken. */
 
 /** Bytes of a frame's header. */
 export const FRAME_HEADER_BYTES: number = 16;
@@ -7,44 +7,44 @@ export const FRAME_HEADER_BYTES: number = 16;
 export const BLOCK_BYTES: number = 128;
 
 /**
- * Bits of a block hash. Short on purpose: a changed block passes for unchanged once in 4,096 times, which the hash of
- * the rebuilt page shows; such a page is fetched again whole. Measured on an UPDATE of 1 %: four more bits would
- * cost 20 times as much, in the largest part of what a replica sends.
+ * Bits of a block hash. Short on purpose: a changed block looks unchanged once in 4,096 times. The hash of the rebuilt
+ * page shows that, and the page is then fetched whole. Measured on an UPDATE of 1 %: four more bits would cost 20 times
+ * as much, in the largest part of what a replica sends.
  */
 export const BLOCK_HASH_BITS: number = 12;
 
 /**
- * Bytes of a node or page hash in the answer to `getChildren`: the first of the full hash. A difference that hides
- * behind an equal prefix (2^-40 for each) makes the root hashes differ, which are compared in full.
+ * Bytes of a node or page hash in the answer to `getChildren`: the start of the full hash. A difference that hides
+ * behind an equal prefix (2^-40 each) changes the root hash, which is compared in full.
  */
 export const CHILD_HASH_BYTES: number = 5;
 
 /** Children of a node in the hash tree. */
 export const TREE_FANOUT: number = 16;
 
-/** Nodes that the first pass over the tree may ask for; decides the level it starts at. */
+/** The most nodes that the first pass over the tree asks for; it decides at which level the pass starts. */
 export const MAX_TOP_NODES: number = 4096;
 
-/** Lowest level at which the first pass may start: 256 pages to a node. */
+/** The lowest level at which the first pass may start: 256 pages per node. */
 export const MIN_TOP_LEVEL: number = 2;
 
-/** Page sizes that SQLite knows. */
+/** Page sizes that SQLite supports. */
 export const MIN_PAGE_SIZE: number = 512;
 export const MAX_PAGE_SIZE: number = 65536;
 
 /** SQLite's own limit is 2^32 - 2 pages; `sqlite_dbpage` numbers are signed 32-bit. */
 export const MAX_PAGE_COUNT: number = 2 ** 31 - 1;
 
-/** Page bytes that one `getPages` may ask for, so that its answer fits one frame. */
+/** Page bytes that one `getPages` may request, so that the answer fits one frame. */
 export const MAX_PAGES_REQUEST_BYTES: number = 1024 * 1024;
 
-/** Node hashes that one message may carry or ask for. */
+/** Node hashes that one message may carry or request. */
 export const MAX_HASHES_PER_MESSAGE: number = 16384;
 
-/** Body of the largest frame (`pages`, `getPages`, `hashes`). */
+/** Bytes of the largest body (`pages`, `getPages`, `hashes`). */
 export const MAX_BODY_BYTES: number = 2 * 1024 * 1024;
 
-/** Body of a message that holds only numbers and texts. */
+/** Bytes of the body of a message that holds only numbers and texts. */
 export const MAX_SMALL_BODY_BYTES: number = 64 * 1024;
 
 /** UTF-8 bytes of one text (a path, a name, an error message). */

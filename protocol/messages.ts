@@ -1,15 +1,15 @@
 import { MAX_BODY_BYTES, MAX_SMALL_BODY_BYTES } from './limits.ts';
 
 /**
- * The wire types of a field. All integers are little-endian.
- * `u64` is limited to 2^53-1. `text` is UTF-8, `bytes` raw, both behind a u32 length. `varints` is a u32 count and
- * that many LEB128 numbers below 2^53. `texts` is a u32 count and that many texts.
+ * The wire types of a field. All integers are little-endian. `u64` is limited to 2^53-1. `text` is UTF-8, `bytes` raw,
+ * both behind a u32 length. `varints` is a u32 count and that many LEB128 numbers below 2^53. `texts` is a u32 count
+ * and that many texts.
  */
 export type FieldType = 'u8' | 'u16' | 'u32' | 'u64' | 'bool' | 'text' | 'bytes' | 'varints' | 'texts';
 
 export interface MessageDefinition {
   readonly code: number;
-  /** Bound of the body: {@link maxBodyBytes}. */
+  /** Which limit holds for the body: {@link maxBodyBytes}. */
   readonly size: 'small' | 'large';
   readonly fields: Readonly<Record<string, FieldType>>;
 }
@@ -19,7 +19,7 @@ export interface MessageDefinition {
  * a change here without a new version fails.
  */
 export const MESSAGES = {
-  /** First message in either direction: the versions that the sender speaks. */
+  /** The first message in either direction: the versions that the sender speaks. */
   hello: {
     code: 1,
     size: 'small',
@@ -31,7 +31,7 @@ export const MESSAGES = {
     size: 'small',
     fields: {
       path: 'text',
-      /** How the user named the origin; goes into the mark. */
+      /** The origin as the user named it; goes into the mark. */
       originName: 'text',
       hash: 'u8',
       compression: 'u8',
@@ -39,19 +39,19 @@ export const MESSAGES = {
       overwrite: 'bool',
       replace: 'bool',
       followLinks: 'bool',
-      /** Have SQLite check the replica before `done`. */
+      /** Let SQLite check the replica before `done`. */
       check: 'bool',
-      /** The origin is what a backup store kept. */
+      /** The origin is a snapshot of a backup store. */
       restore: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
       maxTimeMs: 'u32',
-      /** Pages are to wait beside the replica until all are there, however few they are. */
+      /** Pages wait beside the replica until all have arrived, even if they are few. */
       stage: 'bool',
       maxSnapshotMs: 'u32',
       maxWalGrowthBytes: 'u64',
-      /** Of the replica's pages the origin may have lost so many; NO_SHRINK_LIMIT where the user has said nothing. */
+      /** The part of the replica's pages that the origin may have lost; NO_SHRINK_LIMIT if the user set no limit. */
       maxShrinkPercent: 'u8',
     },
   },
@@ -69,18 +69,18 @@ export const MESSAGES = {
       replicaHost: 'text',
       replicaPath: 'text',
       replicaFileId: 'text',
-      /** The user confirmed that the replica may lose what it holds, so a restore from a replica is meant. */
+      /** The user confirmed that the replica may lose its content, so a restore from a replica is intended. */
       overwrite: 'bool',
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
       maxTimeMs: 'u32',
-      /** Age of the snapshot, and growth of the origin's WAL, that end the round; 0 is no limit. */
+      /** Age of the snapshot, and growth of the origin's WAL, that end the round; 0 means no limit. */
       maxSnapshotMs: 'u32',
       maxWalGrowthBytes: 'u64',
     },
   },
-  /** origin → replica: the snapshot that is held from now on. */
+  /** origin → replica: the snapshot that the agent holds from now on. */
   snapshot: {
     code: 4,
     size: 'small',
@@ -97,18 +97,18 @@ export const MESSAGES = {
       restoring: 'bool',
       /** What the user should know before the copying starts. */
       warnings: 'texts',
-      /** What only those want to know who ask for detail. */
+      /** Details for users who ask for them. */
       notes: 'texts',
     },
   },
-  /** replica → origin: node hashes `first` … of `level`; `count` 0 is all of them, level 255 the top level. */
+  /** replica → origin: node hashes `first` … of `level`; `count` 0 means all of them, level 255 the top level. */
   getHashes: {
     code: 5,
     size: 'small',
     fields: { id: 'u32', level: 'u8', first: 'u32', count: 'u32' },
   },
   /**
-   * replica → origin: the hashes (their first `CHILD_HASH_BYTES` each) of all children, of `level`, of the listed nodes
+   * replica → origin: the hashes (their first `CHILD_HASH_BYTES` each) of all children, at `level`, of the listed nodes
    * (gaps, ascending) of `level + 1`.
    */
   getChildren: {
@@ -161,11 +161,11 @@ export const MESSAGES = {
       created: 'bool',
       resumed: 'bool',
       warnings: 'texts',
-      /** What `integrity_check` found wrong with the replica, where that was asked for. */
+      /** What `integrity_check` found wrong with the replica, if the check was requested. */
       findings: 'texts',
     },
   },
-  /** replica → origin: how far it is, for the near side's display. */
+  /** replica → origin: the progress, for the near side's display. */
   progress: {
     code: 15,
     size: 'small',
@@ -178,21 +178,19 @@ export const MESSAGES = {
       pagesReceived: 'u32',
     },
   },
-  /** either → either: the conversation ends here, with nothing committed unless `done` was sent before. */
+  /** either → either: the conversation ends here; nothing is committed unless `done` was sent before. */
   error: {
     code: 16,
     size: 'small',
     fields: { errorCode: 'text', message: 'text', hint: 'text' },
   },
-  /** near → far: nothing more will come; the only good end of a stream. */
+  /** near → far: nothing more will come. Only this message ends a stream well. */
   close: { code: 17, size: 'small', fields: {} },
   /** replica → origin: every page has arrived and was checked; the snapshot is not needed any more. */
   release: { code: 18, size: 'small', fields: {} },
-  /** either → either: a sign of life of a side that has nothing else to send; `busy`: it may be silent for longer. */
+  /** either → either: a sign of life from a side that has nothing else to send; `busy`: it may be silent for longer. */
   alive: { code: 19, size: 'small', fields: { busy: 'bool' } },
-  /**
-   * origin → replica: the snapshot came to its limit and was released; what was asked and not answered never will be.
-   */
+  /** origin → replica: the snapshot reached its limit and was released; open questions get no answer. */
   roundOver: {
     code: 20,
     size: 'small',
@@ -200,7 +198,7 @@ export const MESSAGES = {
   },
 } as const;
 
-/** The largest body that a message of this definition may have, in bytes. */
+/** The largest body of a message of this definition, in bytes. */
 export function maxBodyBytes(definition: MessageDefinition): number {
   return definition.size === 'small' ? MAX_SMALL_BODY_BYTES : MAX_BODY_BYTES;
 }
@@ -230,7 +228,7 @@ export type Message = { [N in MessageName]: MessageOf<N> }[MessageName];
 export const HASH_ALGORITHMS = { xxh64: 1, sha256: 2, 'nh-siphash': 3 } as const;
 export type HashAlgorithm = keyof typeof HASH_ALGORITHMS;
 
-/** The one that nobody has to choose. */
+/** The algorithm that is used unless the user chooses another. */
 export const DEFAULT_HASH: HashAlgorithm = 'nh-siphash';
 
 /** Values of `compression` in `open` and `replicate`: what the origin may do to page batches. */
@@ -241,7 +239,7 @@ export type CompressionMode = keyof typeof COMPRESSION_MODES;
 export const READERS = { file: 0, dbpage: 1 } as const;
 export type Reader = keyof typeof READERS;
 
-/** Value of `maxShrinkPercent` in `replicate`: the replica agent warns of a great loss, and refuses none. */
+/** Value of `maxShrinkPercent` in `replicate`: the replica agent warns of a great loss, but refuses none. */
 export const NO_SHRINK_LIMIT = 255;
 export const MAX_SHRINK_PERCENT = 100;
 

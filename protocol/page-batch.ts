@@ -1,7 +1,7 @@
 import { ProtocolViolation } from './decode.ts';
 import { BLOCK_BYTES, BLOCK_HASH_BITS } from './limits.ts';
 
-/** One page of a `getPages` request. With `hasBlocks` its block hashes stand in the request's `blockHashes`. */
+/** One page of a `getPages` request. With `hasBlocks`, the request's `blockHashes` hold its block hashes. */
 export interface WantedPage {
   pageNumber: number;
   hasBlocks: boolean;
@@ -9,12 +9,12 @@ export interface WantedPage {
 
 /**
  * One page of a `pages` answer: all of it, or the blocks that `bitmap` names (bit i of byte i/8 = block i), in
- * ascending order. `group` is the sender's choice, from 1 to 255: blocks of one group stand together.
+ * ascending order. The sender chooses `group`, from 1 to 255: blocks of one group stand together.
  */
 export type BatchPage =
   { bitmap: undefined; data: Uint8Array } | { bitmap: Uint8Array; data: Uint8Array; group: number };
 
-/** Ascending numbers as the gaps between them (the first counts from 0), which is what travels. */
+/** Ascending numbers as the gaps between them, as they travel; the first counts from 0. */
 export function toGaps(ascending: readonly number[]): number[] {
   let previous = -1;
   return ascending.map((value) => {
@@ -24,7 +24,7 @@ export function toGaps(ascending: readonly number[]): number[] {
   });
 }
 
-/** The inverse of {@link toGaps}; throws where a number would reach `limit`. */
+/** The inverse of {@link toGaps}; throws if a number would reach `limit`. */
 export function fromGaps(gaps: readonly number[], limit: number): number[] {
   let previous = -1;
   return gaps.map((gap) => {
@@ -35,7 +35,7 @@ export function fromGaps(gaps: readonly number[], limit: number): number[] {
   });
 }
 
-/** The `pages` field of `getPages`: for each page twice the gap to the one before it, plus 1 with block hashes. */
+/** The `pages` field of `getPages`: for each page twice the gap to the previous one, plus 1 if it has block hashes. */
 export function encodeWanted(pages: readonly WantedPage[]): number[] {
   const gaps = toGaps(pages.map((page) => page.pageNumber));
   return pages.map((page, i) => (gaps[i] ?? 0) * 2 + (page.hasBlocks ? 1 : 0));
@@ -67,9 +67,9 @@ export function bitmapBytes(pageSize: number): number {
 }
 
 /**
- * A batch: one kind byte a page (0 full, else a delta and its group), the bitmaps of the deltas, the full pages, then
- * the blocks of the deltas: group by group, within it first the pages' blocks 0, then 1, and so on. Like bytes so come
- * to stand together; measured on an INSERT of 1 %, that saves 1 % of the bytes.
+ * A batch: one kind byte per page (0 full, else a delta and its group), the bitmaps of the deltas, the full pages, then
+ * the blocks of the deltas, group by group: within a group the pages' blocks 0 first, then their blocks 1, and so on.
+ * So similar bytes stand together, which saves 1 % of the bytes, measured on an INSERT of 1 %.
  */
 export function encodeBatch(pages: readonly BatchPage[]): Uint8Array {
   let length = pages.length;
@@ -119,22 +119,22 @@ function forEachBlock(pages: readonly BatchPage[], visit: (page: Delta, from: nu
   }
 }
 
-/** The bytes that a batch answering `wanted` has at the most: every page full. */
+/** The most bytes of a batch that answers `wanted`: every page full. */
 export function maxBatchBytes(pageSize: number, pages: number): number {
   return pages * (1 + bitmapBytes(pageSize) + pageSize);
 }
 
-/** Where in a batch the parts of its pages lie. */
+/** Where the parts of its pages lie in a batch. */
 export interface BatchLayout {
-  /** Of each page the offset of its bytes, of a delta that of its bitmap. */
+  /** For each page the offset of its bytes, for a delta the offset of its bitmap. */
   readonly offsets: Uint32Array;
-  /** Of each page its first entry in `blocks`, of which a whole page has none; one more at the end. */
+  /** For each page its first entry in `blocks`, where a whole page has none; one more at the end. */
   readonly firstBlocks: Uint32Array;
   /** Offsets of the changed blocks, page by page, ascending within each. */
   readonly blocks: Uint32Array;
 }
 
-/** Of a batch of `count` pages. Throws ProtocolViolation if it is not exactly while these pages are. */
+/** The layout of a batch of `count` pages. Throws ProtocolViolation if its length does not match these pages. */
 export function layOutBatch(batch: Uint8Array, pageSize: number, count: number): BatchLayout {
   if (batch.length < count) throw new ProtocolViolation('a page batch shorter than its list of kinds');
   const bitmapLength = bitmapBytes(pageSize);
@@ -200,7 +200,7 @@ function placeBlocks(
   }
 }
 
-/** The pages of a batch that answers `wanted`; full pages and bitmaps as views on it. Throws ProtocolViolation. */
+/** The pages of a batch that answers `wanted`; full pages and bitmaps are views on it. Throws ProtocolViolation. */
 export function decodeBatch(batch: Uint8Array, pageSize: number, wanted: readonly WantedPage[]): BatchPage[] {
   refuseUnaskedDeltas(batch, wanted);
   const { offsets, firstBlocks, blocks } = layOutBatch(batch, pageSize, wanted.length);
@@ -227,11 +227,11 @@ function tooShort(): ProtocolViolation {
 function refuseUnaskedDeltas(batch: Uint8Array, wanted: readonly WantedPage[]): void {
   for (const [i, { pageNumber, hasBlocks }] of wanted.entries()) {
     if ((batch[i] ?? 0) === 0 || hasBlocks) continue;
-    throw new ProtocolViolation(`a delta for page ${pageNumber}, of which no block hashes were sent`);
+    throw new ProtocolViolation(`a delta for page ${pageNumber}, although no block hashes of it were sent`);
   }
 }
 
-/** Of a bitmap that lies in `bytes` at `at`. */
+/** Counts the bits of a bitmap at `at` in `bytes`. */
 function countBits(bytes: Uint8Array, at: number, length: number, limit: number): number {
   let count = 0;
   for (let i = 0; i < length; i++) {

@@ -1,9 +1,9 @@
 import type { MessageName } from './messages.ts';
 
 /**
- * What an agent may receive in each state; anything else is a protocol violation. SPEC.md, "States", holds the same
- * table. `error` is legal in all of them and ends the conversation; `alive` in all but the first, and means nothing but
- * itself.
+ * The messages that an agent may receive in each state; any other is a protocol violation. SPEC.md, "States", holds the
+ * same table. `error` is legal in all states and ends the conversation. `alive` is legal in all but the first, and
+ * changes nothing.
  *
  * The side that the user started is **near**, the other **far**. A far agent begins `unassigned`: the first message
  * after `hello` makes it the replica agent (`replicate`) or the origin agent (`open`).
@@ -31,7 +31,7 @@ export const STATES = {
   ],
   /** Origin agent that released the snapshot. */
   released: ['progress', 'done', 'open', 'alive', 'error'],
-  /** Origin agent whose snapshot came to its limit; questions may still be under way. */
+  /** Origin agent whose snapshot reached its limit; questions may still be under way. */
   over: [
     'getHashes',
     'getChildren',
@@ -47,7 +47,7 @@ export const STATES = {
   ],
   /** Replica agent that sent `open`. */
   opening: ['snapshot', 'alive', 'error'],
-  /** The same, of a new attempt: answers to the questions of the last one may still be under way. */
+  /** As `opening`, for a new attempt: answers to the questions of the last one may still be under way. */
   reopening: ['snapshot', 'hashes', 'pages', 'owners', 'root', 'roundOver', 'alive', 'error'],
   /** Replica agent that has the snapshot. */
   driving: ['hashes', 'pages', 'owners', 'root', 'roundOver', 'alive', 'error'],

@@ -4,7 +4,7 @@ export const PROTOCOL_VERSION = 2;
 /** The oldest version that this program still speaks. */
 export const MIN_PROTOCOL_VERSION = 2;
 
-/** The first bytes in either direction, so that a login banner or another program is told from a peer at once. */
+/** The first bytes in either direction. They tell a peer at once from a login banner or another program. */
 export const PREAMBLE = 'sqlsync\n';
 
 /** The version that two peers use: the newest that both speak, or undefined if there is none. */

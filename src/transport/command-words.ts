@@ -1,11 +1,11 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 
 /**
- * The words of a remote-shell command, split as rsync splits its `-e`: only spaces separate; quotes of either kind
- * keep spaces, anywhere in a word; a quote doubled within its own kind stands for itself; a backslash is a character
- * like any other. Pure.
+ * Splits a remote-shell command into words, as rsync splits its `-e`. Only spaces separate. Quotes of either kind keep
+ * spaces, anywhere in a word; a quote doubled within its own kind stands for itself. A backslash is an ordinary
+ * character. Pure.
  *
- * @throws {SqlsyncError} USAGE where a quote is not closed or there is no word.
+ * @throws {SqlsyncError} USAGE if a quote is not closed or there is no word.
  */
 export function splitCommand(command: string): [string, ...string[]] {
   const words: string[] = [];

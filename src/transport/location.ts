@@ -4,8 +4,8 @@ import { checkPath } from '../files/path-names.ts';
 /**
  * Where a database lives, as the user names it.
  *
- * The path is kept as given: a relative local path is relative to the working directory, a relative remote path to
- * the home folder of the remote user.
+ * The path is kept as given: a relative local path is relative to the working directory, a relative remote path to the
+ * home folder of the remote user.
  */
 export type Location =
   { kind: 'local'; path: string } | { kind: 'ssh'; user?: string; host: string; port?: number; path: string };
@@ -13,17 +13,17 @@ export type Location =
 /** Two letters at least: `c://x` is a drive, or a host named c. */
 const SCHEME = /^[a-z][a-z0-9+.-]+:\/\//i;
 
-/** As git has them: two of its older names for the same thing. */
+/** As in git, which has two older names for `ssh`. */
 const SSH_SCHEME = /^(?:ssh|git\+ssh|ssh\+git):\/\//i;
 
 type SshLocation = Extract<Location, { kind: 'ssh' }>;
 
 /**
- * Reads `[user@]host:path` as rsync, scp and git do: a colon before any slash makes it remote. So `./a:b`, `/a:b`
- * and `C:\x` are local. `[::1]:path` holds an IPv6 address, `ssh://[user@]host[:port]/path` (percent-encoded,
- * absolute; `/~/path` is relative to the home folder) a port, and so do `git+ssh://` and `ssh+git://`.
+ * Reads `[user@]host:path` as rsync, scp and git do: a colon before any slash makes it remote. So `./a:b`, `/a:b` and
+ * `C:\x` are local. `[::1]:path` holds an IPv6 address. `ssh://[user@]host[:port]/path` (percent-encoded, absolute;
+ * `/~/path` is relative to the home folder) can name a port, and so can `git+ssh://` and `ssh+git://`.
  *
- * @throws {SqlsyncError} USAGE where it cannot mean a database.
+ * @throws {SqlsyncError} USAGE if the text cannot name a database.
  */
 export function parseLocation(text: string): Location {
   checkPath(text);
@@ -31,7 +31,7 @@ export function parseLocation(text: string): Location {
   if (scheme !== undefined) return parseSshUrl(text, text.slice(scheme.length));
   if (SCHEME.test(text)) {
     throw usage(
-      `the location ${quote(text)} is of a scheme that sqlsync does not speak; expected a path, [user@]host:path or ssh://…`,
+      `the location ${quote(text)} has a scheme that sqlsync does not support; expected a path, [user@]host:path or ssh://…`,
       `If it is a local path, write ${quote(`./${text}`)}.`,
     );
   }
@@ -58,7 +58,7 @@ export function formatLocation(location: Location): string {
   return `ssh://${user}${host}${port}${path.startsWith('/') ? encoded : `/~/${encoded}`}`;
 }
 
-/** Index of the colon that ends `[user@]host`, or -1 where the text names a local path. */
+/** Index of the colon that ends `[user@]host`; -1 if the text names a local path. */
 function remoteSeparator(text: string): number {
   if (isDrivePath(text)) return -1;
   const bracketed = /^(?:[^/:[\]]*@)?\[[^\]/]*\]:/.exec(text);
@@ -68,7 +68,7 @@ function remoteSeparator(text: string): number {
   return colon !== -1 && (slash === -1 || colon < slash) ? colon : -1;
 }
 
-/** `C:\x` everywhere (no host is meant by a backslash), `C:/x` only where drives exist. */
+/** `C:\x` everywhere (a host name has no backslash), `C:/x` only on systems with drives. */
 function isDrivePath(text: string): boolean {
   return /^[a-z]:\\/i.test(text) || (process.platform === 'win32' && /^[a-z]:\//i.test(text));
 }
@@ -79,7 +79,7 @@ function localLocation(path: string): Location {
   return { kind: 'local', path };
 }
 
-/** `rest` is what follows the scheme. */
+/** `rest` is the text after the scheme. */
 function parseSshUrl(text: string, rest: string): Location {
   const slash = rest.indexOf('/');
   const authority = slash === -1 ? rest : rest.slice(0, slash);
@@ -154,7 +154,10 @@ function sshLocation(
   };
 }
 
-/** A name that `ssh` would take for an option, or that no host or user can bear, is refused here, once. */
+/**
+ * Refuses a name that `ssh` would take for an option, and a name that no host or user can have. Every location passes
+ * here.
+ */
 function checkName(what: 'host' | 'user', name: string, text: string): void {
   const fault =
     name === ''
@@ -172,7 +175,7 @@ function checkName(what: 'host' | 'user', name: string, text: string): void {
   );
 }
 
-/** `~/x` is what a remote shell would make of it: relative to the home folder. No shell sees our paths. */
+/** A remote shell would expand `~/x` to a path in the home folder. No shell sees our paths, so do the same here. */
 function homeRelative(path: string): string {
   if (path === '~' || path === '~/') return '';
   if (path.startsWith('~/')) return path.slice(2).replace(/^\/+/, '');

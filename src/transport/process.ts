@@ -8,7 +8,7 @@ import { StderrTail } from './stderr-tail.ts';
 import type { Transport, TransportExit } from './transport.ts';
 
 export interface ProcessOptions {
-  /** An executable: a path, or a name that PATH finds. No shell is involved. */
+  /** An executable: a path, or a name to find on PATH. No shell is involved. */
   command: string;
   args: string[];
   /** For messages; by default `child process PID (COMMAND)`. */
@@ -17,19 +17,19 @@ export interface ProcessOptions {
   env?: NodeJS.ProcessEnv;
   /** Terminates the child when it aborts; its input then fails with INTERRUPTED. */
   signal?: AbortSignal;
-  /** What the child writes to stderr, as it comes, sanitized. The tail of it is in `exited` too. */
+  /** Receives what the child writes to stderr, as it comes, sanitized. `exited` also holds the last part of it. */
   onStderr?: (text: string) => void;
   /**
-   * Explains a child that ended without a byte on its stdout (`ssh` knows more than one way). Where it returns
-   * undefined the input just ends. By default 126 and 127, a shell's "cannot run that", are
-   * REMOTE_EXE_NOT_FOUND, and 9, sqlsync's own "cannot run here", is NODE_UNSUPPORTED.
+   * Explains a child that ended without a byte on its stdout; `ssh` reports it in several ways. If it returns
+   * undefined, the input just ends. By default 126 and 127, a shell's "cannot run that", are REMOTE_EXE_NOT_FOUND, and
+   * 9, sqlsync's own "cannot run here", is NODE_UNSUPPORTED.
    */
   explainSilentExit?: (exit: TransportExit) => SqlsyncError | undefined;
   /** Explains why the child could not be started; by default REMOTE_EXE_NOT_FOUND, or SYSTEM_ERROR. */
   explainStart?: (error: Error) => SqlsyncError;
 }
 
-/** Between asking a child to end and killing it. */
+/** The time between asking a child to end and killing it. */
 const TERMINATE_GRACE_MS = 2000;
 
 /** How long stderr may stay open after the exit of the child: a grandchild may hold it for ever. */
@@ -38,8 +38,8 @@ const STDERR_GRACE_MS = 1000;
 type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /**
- * Starts a child and talks to it over its stdin and stdout. When this process dies, however it dies, the child sees
- * the end of its stdin. A command that cannot be started is an 'error' on `input`.
+ * Starts a child and talks to it over its stdin and stdout. When this process dies in any way, the child sees the end
+ * of its stdin. A command that cannot be started is an 'error' on `input`.
  */
 export function spawnProcess(options: ProcessOptions): Transport {
   const explainStart = options.explainStart ?? ((error: Error) => startError(options.command, error));
@@ -59,7 +59,7 @@ export function spawnProcess(options: ProcessOptions): Transport {
     terminate();
   };
   child.on('error', (error) => input.destroy(explainStart(error)));
-  child.stdin.on('error', () => {}); // EPIPE: the end of the child is told by `input` and `exited`
+  child.stdin.on('error', () => {}); // EPIPE: `input` and `exited` report the end of the child
   options.signal?.addEventListener('abort', onAbort, { once: true });
   void exited.then(() => options.signal?.removeEventListener('abort', onAbort));
   if (options.signal?.aborted) onAbort();
@@ -73,8 +73,8 @@ export function spawnProcess(options: ProcessOptions): Transport {
 }
 
 /**
- * Throws SqlsyncError if not even the pipes to the child could be made: Node.js then tells it by an event, of a child
- * that has no streams, or throws.
+ * Throws SqlsyncError if even the pipes to the child cannot be made: Node.js then emits an event for a child without
+ * streams, or throws.
  */
 function start(options: ProcessOptions, explain: (error: Error) => SqlsyncError): Child {
   let child: ChildProcess;
@@ -88,11 +88,11 @@ function start(options: ProcessOptions, explain: (error: Error) => SqlsyncError)
     throw error instanceof Error ? explain(error) : error;
   }
   if (hasStreams(child)) return child;
-  child.on('error', () => {}); // what it says is said here
+  child.on('error', () => {}); // the throw below reports it
   throw explain(Object.assign(new Error('no pipe could be made'), { code: 'EMFILE' }));
 }
 
-/** The types of Node.js have it that there always are some. */
+/** The types of Node.js claim that a child always has streams. */
 function hasStreams(child: ChildProcess): child is Child {
   return [child.stdin, child.stdout, child.stderr].every((stream) => stream != null);
 }
@@ -109,7 +109,7 @@ function watchExit(child: Child, stderr: StderrTail): Promise<TransportExit> {
     setTimeout(settle, STDERR_GRACE_MS).unref();
   });
   child.on('error', () => {
-    // Also emitted where a signal could not be sent; only without a pid did it never start.
+    // Node.js also emits this if a signal could not be sent; only a child without a pid never started.
     if (child.pid === undefined) resolve({ status: null, signal: null, stderr: stderr.text });
   });
   return promise;
@@ -158,7 +158,7 @@ function explainSilence(command: string, exit: TransportExit): SqlsyncError | un
 
 function interrupted(command: string): SqlsyncError {
   return new SqlsyncError('INTERRUPTED', `"${sanitizeText(command, 200)}" was interrupted`, {
-    hint: 'Run the sync again.',
+    hint: 'Run sqlsync again.',
   });
 }
 

@@ -2,12 +2,12 @@ import { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Transport } from './transport.ts';
 
-/** What may pass at once after a pause. Also the longest piece, so that the other side never waits long in silence. */
+/** What may pass at once after a pause. Also bounds a piece, so that the other side never waits long in silence. */
 const BURST_S = 0.1;
 
 /**
- * The same transport, through which at most `bytesPerS` pass each way, averaged over more than a tenth of a second.
- * What comes faster waits on the other side, behind what the medium holds (for SSH a window of 2 MiB).
+ * The same transport, limited to `bytesPerS` each way, averaged over more than a tenth of a second. Faster data waits
+ * on the other side, behind what the medium holds (for SSH a window of 2 MiB).
  */
 export function limitRate(transport: Transport, bytesPerS: number): Transport {
   const input = limitInput(transport.input, new TokenBucket(bytesPerS));
@@ -25,11 +25,11 @@ export function limitRate(transport: Transport, bytesPerS: number): Transport {
   };
 }
 
-/** Tokens are bytes: they come at the rate, and no more than a burst of them is kept. */
+/** Tokens are bytes: they arrive at the rate, and the bucket keeps at most a burst of them. */
 class TokenBucket {
   readonly pieceBytes: number;
   readonly #bytesPerMs: number;
-  /** When all that was taken has been paid for, in ms of `performance.now()`. */
+  /** When everything that was taken is paid for, in ms of `performance.now()`. */
   #paidAt = 0;
 
   constructor(bytesPerS: number) {
@@ -61,7 +61,7 @@ function limitInput(source: Readable, bucket: TokenBucket): Readable {
     }
   }
   const input = Readable.from(limited(), { objectMode: false, highWaterMark: bucket.pieceBytes });
-  // Whoever reads gets the error; where nobody reads (yet), it must not bring the process down.
+  // A reader gets the error; without a reader (yet) it must not crash the process.
   input.on('error', () => {});
   return input;
 }
@@ -87,9 +87,9 @@ function limitOutput(sink: Writable, bucket: TokenBucket): Writable {
       callback(error);
     },
   });
-  // A transport that is gone takes no more, even where nobody writes just now.
+  // A transport that is gone takes no more, even if nothing is being written.
   sink.on('close', () => !sink.writableFinished && output.destroy());
-  output.on('error', () => {}); // whoever writes is told by its callback; `input` tells everyone else
+  output.on('error', () => {}); // a writer gets it in its callback; `input` reports it to all others
   return output;
 }
 

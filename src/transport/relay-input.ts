@@ -1,14 +1,14 @@
 import { Readable } from 'node:stream';
 
 /**
- * A Readable that passes on the bytes of `source` and lets `conclude` say how they end.
+ * A Readable that passes on the bytes of `source`, and lets `conclude` decide how they end.
  *
  *     source   data data data end
  *     relay    data data data     … conclude(byteCount) → end, or 'error' with what it returned
  *
- * The end of a pipe or an SSH channel comes before it is known why it ended (the exit status, the loss of the
- * connection), hence the wait. Not more than `highWaterMark` bytes are held beyond what `source` holds. A reader
- * that gives up (destroys the relay) leaves `source` to be drained, so that its end is still noticed.
+ * A pipe or an SSH channel ends before the reason is known (the exit status, the loss of the connection), so the relay
+ * waits for it. It holds at most `highWaterMark` bytes beyond what `source` holds. If a reader gives up and destroys
+ * the relay, `source` is drained, so that its end is still noticed.
  */
 export function relayInput(
   source: Readable,
@@ -39,7 +39,7 @@ export function relayInput(
   source.on('end', () => void finish());
   source.on('close', () => void finish());
   source.on('error', (error) => relay.destroy(error));
-  // Whoever reads gets the error; where nobody reads (yet), it must not bring the process down.
+  // A reader gets the error; without a reader (yet) it must not crash the process.
   relay.on('error', () => {});
   return relay;
 }

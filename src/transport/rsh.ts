@@ -12,15 +12,15 @@ export interface RshOptions {
   rsh: string;
   host: string;
   user?: string | undefined;
-  /** The words after the host: what to run there. OpenSSH joins them with spaces for the remote shell. */
+  /** The words after the host: the remote command. OpenSSH joins them with spaces for the remote shell. */
   remoteCommand: readonly string[];
-  /** What only OpenSSH's own options can say; another program than `ssh` has to be told in `rsh`. */
+  /** Settings that only OpenSSH's own options can express; for other programs the user puts them into `rsh`. */
   ssh?: SshSettings | undefined;
   signal?: AbortSignal | undefined;
   onStderr?: ((text: string) => void) | undefined;
 }
 
-/** Settings that become options of `ssh`; its configuration holds for all that is not set. */
+/** Settings that become options of `ssh`; its configuration holds for all others. */
 export interface SshSettings {
   configFile?: string | undefined;
   port?: number | undefined;
@@ -38,11 +38,11 @@ export interface SshSettings {
  *     ssh -p 2222                      [-l user] host sqlsync agent
  *     └─ rsh, split ─┘ └─ settings ─┘
  *
- * It asks the user on the terminal itself, where it has to. How it ends is told by `input` (an 'error' CONNECT_FAILED,
- * HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED, CONNECTION_LOST, REMOTE_EXE_NOT_FOUND or NODE_UNSUPPORTED where
- * not a byte came) and `exited`.
+ * The remote shell itself asks the user on the terminal, if it must. `input` and `exited` report how it ends: before
+ * the first byte, `input` has an 'error' CONNECT_FAILED, HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED,
+ * CONNECTION_LOST, REMOTE_EXE_NOT_FOUND or NODE_UNSUPPORTED.
  *
- * @throws {SqlsyncError} USAGE where `rsh` cannot be split, or a setting is given that it cannot be told.
+ * @throws {SqlsyncError} USAGE if `rsh` cannot be split, or cannot express a given setting.
  */
 export async function connectRsh(options: RshOptions): Promise<Transport> {
   const { host, user, signal, onStderr } = options;
@@ -71,7 +71,7 @@ function isOpenssh(program: string): boolean {
   return /^ssh(\.exe)?$/i.test(basename(program));
 }
 
-/** The options of `ssh` that express `settings`. Its first value of an option counts, so those in `rsh` win. */
+/** The options of `ssh` that express `settings`. `ssh` uses the first value of an option, so those in `rsh` win. */
 function settingsOf(program: string, settings: SshSettings): string[] {
   const { configFile, port, identityFiles, knownHostsFiles, jump, connectTimeoutMs } = settings;
   const options = [
@@ -88,8 +88,8 @@ function settingsOf(program: string, settings: SshSettings): string[] {
     if (options.length === 0) return [];
     throw new SqlsyncError(
       'USAGE',
-      `--rsh ${sanitizeText(basename(program), 50)} cannot be told the port, keys, known hosts, jump hosts or configuration that were given; only ssh can`,
-      { hint: 'Put them into the --rsh command itself, as that program wants them.' },
+      `--rsh ${sanitizeText(basename(program), 50)} cannot take the given port, keys, known hosts, jump hosts or configuration; only ssh can`,
+      { hint: 'Put them into the --rsh command itself, as options of that program.' },
     );
   }
   if (connectTimeoutMs !== undefined) {
@@ -99,8 +99,8 @@ function settingsOf(program: string, settings: SshSettings): string[] {
 }
 
 /**
- * What in a user's configuration is meant for a login by hand, and would put other bytes into the stream or run
- * something else; scp switches the same off.
+ * Switches off what a user's configuration sets for a login by hand, and what would put other bytes into the stream or
+ * run another command; scp does the same.
  */
 const BYTE_STREAM = [
   '-T',
@@ -109,7 +109,7 @@ const BYTE_STREAM = [
   ),
 ];
 
-/** More of that kind, which OpenSSH knows since 8.7: an older one refuses them. */
+/** More of that kind, for OpenSSH 8.7 and later: older ones refuse them. */
 const NEWER_SETTINGS = [
   ['stdinnull', 'StdinNull=no'],
   ['sessiontype', 'SessionType=default'],
@@ -117,9 +117,9 @@ const NEWER_SETTINGS = [
 ] as const;
 
 /**
- * What depends on what `ssh` says of itself and of the user's configuration. OpenSSH never notices that a silent host
- * is gone, unless it is told to ask; where the user has not configured that, it is told here. Where `ssh -G` fails, so
- * will the login, and say more.
+ * Options that depend on what `ssh` reports about itself and the user's configuration. OpenSSH never notices a silent
+ * host that is gone unless it probes, so this sets that if the user did not. If `ssh -G` fails, the login will fail
+ * too, with a better message.
  */
 async function resolvedSettings(program: string, words: string[]): Promise<string[]> {
   const resolved = await new Promise<string>((resolve) => {
@@ -143,7 +143,7 @@ const SSH_G_TIMEOUT_MS = 20_000;
 
 const NO_GLOBAL_FILE = 'GlobalKnownHostsFile=none';
 
-/** A word of a line of ssh_config: quoted, `%` doubled since it starts a token there. */
+/** A word of a line of ssh_config: quoted, with `%` doubled because it starts a token there. */
 export function configWord(text: string): string {
   return `"${text.replaceAll('%', '%%').replaceAll('"', '\\"')}"`;
 }
@@ -156,7 +156,7 @@ function explainExit(
   if (exit.status === 126 || exit.status === 127) return missingExecutable(parts, exit);
   if (exit.status === EXIT_CANNOT_RUN) return cannotRun(parts.description, exit);
   if (exit.status !== 255) return undefined;
-  // Another program is mostly a script that ends with `ssh`.
+  // Another program is usually a script that ends with `ssh`.
   return explainOpenssh(parts.description, exit.stderr, openssh ? undefined : new SilentExit(exit.status));
 }
 

@@ -1,10 +1,13 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { TransportExit } from './transport.ts';
 
-/** How a sqlsync ends whose Node.js is too old or whose packages are missing: before it can speak the protocol. */
+/**
+ * The exit status of a sqlsync whose Node.js is too old or whose packages are missing: it cannot speak the protocol
+ * yet.
+ */
 export const EXIT_CANNOT_RUN = 9;
 
-/** The cause where a remote shell of which nothing is known ended so: what it could not do, it may never be able to. */
+/** The cause if an unknown remote shell ended with this status: it may never be able to do what it could not do. */
 export class SilentExit extends Error {
   constructor(status: number) {
     super(`ended with status ${status} before a byte came`);
@@ -12,15 +15,15 @@ export class SilentExit extends Error {
   }
 }
 
-/** A sqlsync on `host` that ended with {@link EXIT_CANNOT_RUN} and without a byte. Its stderr says why. */
+/** A sqlsync on `host` ended with {@link EXIT_CANNOT_RUN} and without a byte. Its stderr says why. */
 export function cannotRun(host: string, exit: Pick<TransportExit, 'stderr'>): SqlsyncError {
-  const why = exit.stderr === '' ? 'it ended with status 9 and said nothing' : exit.stderr;
+  const why = exit.stderr === '' ? 'it ended with status 9 and sent nothing' : exit.stderr;
   return new SqlsyncError('NODE_UNSUPPORTED', `sqlsync on ${host} cannot run: ${why}`, {
-    hint: 'Name one with a newer Node.js there by --remote-exe.',
+    hint: 'Install a newer Node.js there, or name a sqlsync that runs on one with --remote-exe.',
   });
 }
 
-/** `run.command` is not there, or no program. `run.description` names the host and the way to it. */
+/** `run.command` is missing, or is not a program. `run.description` names the host and the way to it. */
 export function missingExecutable(
   run: { readonly description: string; readonly command: string },
   exit: Pick<TransportExit, 'status' | 'stderr'>,

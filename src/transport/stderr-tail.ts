@@ -2,16 +2,16 @@ import type { Readable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { sanitizeText } from '../errors.ts';
 
-/** How much of what a far process wrote to stderr is kept, in bytes. */
+/** How many bytes of a far process's stderr are kept. */
 export const STDERR_TAIL_BYTES = 4096;
 
 /**
- * Reads the stderr of a far process to its end (an unread one would block it) and keeps the last
- * {@link STDERR_TAIL_BYTES} of it.
+ * Reads the stderr of a far process to its end, because an unread one would block it, and keeps its last {@link
+ * STDERR_TAIL_BYTES}.
  */
 export class StderrTail {
   #tail: Buffer = Buffer.alloc(0);
-  /** Keeps a character together that two chunks share. */
+  /** Joins a character that two chunks share. */
   readonly #decoder = new StringDecoder('utf8');
   readonly #onText: ((text: string) => void) | undefined;
 
@@ -21,7 +21,7 @@ export class StderrTail {
     source.on('error', () => {}); // the end of the transport tells more than the end of its stderr
   }
 
-  /** Sanitized, without the white space around it; '' where there was nothing. */
+  /** Sanitized and trimmed; '' if there was no output. */
   get text(): string {
     return cleanText(this.#tail.toString('utf8')).trim();
   }

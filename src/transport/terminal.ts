@@ -2,7 +2,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 
-/** Asks the user; `echo` shows what is typed. Rejects with INTERRUPTED on Ctrl-C or Ctrl-D. */
+/** Asks the user; `echo` shows the typed text. Rejects with INTERRUPTED on Ctrl-C or Ctrl-D. */
 export type Ask = (question: string, echo: boolean) => Promise<string>;
 
 const CTRL_C = '\u0003';
@@ -10,15 +10,15 @@ const CTRL_D = '\u0004';
 const CTRL_U = '\u0015';
 const BACKSPACES = new Set(['\u0008', '\u007f']);
 
-/** A secret that is longer is a file pasted by mistake. */
+/** A longer secret is a file pasted by mistake. */
 const MAX_ANSWER_LENGTH = 4096;
 
-/** Two connections may ask at the same time; the user is asked one thing after the other. */
+/** Two connections may ask at the same time; the user gets one question after the other. */
 let lastQuestion: Promise<unknown> = Promise.resolve();
 
 /**
- * How to ask on the terminal that controls this process, which works though stdin and stdout are redirected; undefined
- * where there is none, as under cron.
+ * How to ask on the terminal that controls this process, even if stdin and stdout are redirected; undefined if there is
+ * none, as under cron.
  */
 export function terminalAsk(): Ask | undefined {
   try {
@@ -34,8 +34,8 @@ export function terminalAsk(): Ask | undefined {
 }
 
 /**
- * What the user answered in one run, so that a new login of the same run need not ask again. It stays in memory. A
- * login that asks the same a second time was not content with the answer: then the user is asked.
+ * The user's answers in one run, so that a new login of the same run need not ask again. They stay in memory. If a
+ * login asks the same a second time, the answer was wrong, so the user is asked.
  */
 export class AnswerMemory {
   readonly #ask: Ask;
@@ -61,7 +61,7 @@ export class AnswerMemory {
   }
 }
 
-/** The terminal is raw while it asks: nothing is echoed by it, and Ctrl-C is a character. */
+/** The terminal is raw while it asks: it echoes nothing, and Ctrl-C is a character. */
 async function askOn(device: string, question: string, echo: boolean): Promise<string> {
   const fd = openSync(device, 'r+');
   const input = new ReadStream(fd);
@@ -81,7 +81,7 @@ function readAnswer(input: ReadStream, echo: (text: string) => void): Promise<st
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   let answer = '';
   const giveUp = (): void =>
-    reject(new SqlsyncError('INTERRUPTED', 'the question was not answered', { hint: 'Run the sync again.' }));
+    reject(new SqlsyncError('INTERRUPTED', 'the question was not answered', { hint: 'Run sqlsync again.' }));
   const take = (character: string): void => {
     if (character === '\r' || character === '\n') resolve(answer);
     else if (character === CTRL_C || character === CTRL_D || answer.length > MAX_ANSWER_LENGTH) giveUp();

@@ -2,21 +2,20 @@ import type { Readable, Writable } from 'node:stream';
 
 /** How the far end of a transport ended, as far as the transport can tell. */
 export interface TransportExit {
-  /** Exit status of the far process; null where it was killed or never told. */
+  /** Exit status of the far process; null if it was killed or did not report one. */
   status: number | null;
   signal: string | null;
-  /** The last bytes the far process wrote to its stderr, sanitized and cut; '' where there were none. */
+  /** The last bytes that the far process wrote to its stderr, sanitized and cut; '' if it wrote none. */
   stderr: string;
 }
 
 /**
  * A byte stream to another agent.
  *
- * Contract: `input` yields the peer's bytes in order and ends when no more can come; **its end says nothing about
- * success** (a dropped SSH connection can end cleanly), only the protocol's own last message does. `output` takes
- * bytes in order and applies backpressure through `write()`'s return value and 'drain'. A fault of the medium is an
- * 'error' on `input` (a SqlsyncError where the cause is known). `exited` settles once, never rejects, and settles
- * soon after `terminate()`.
+ * Contract: `input` yields the peer's bytes in order and ends when no more can come. **Its end does not mean success**
+ * (a dropped SSH connection can end cleanly); only the protocol's own last message does. `output` takes bytes in order,
+ * and applies backpressure through `write()`'s return value and 'drain'. A fault of the medium is an 'error' on `input`
+ * (a SqlsyncError if the cause is known). `exited` settles once, never rejects, and settles soon after `terminate()`.
  */
 export interface Transport {
   /** For messages to the user, such as `ssh deploy@db1` or `child process 4711`. */

@@ -41,7 +41,7 @@ describe('over a real sshd', { skip }, () => {
         String(error?.['message']),
         /^sqlsync on .*127\.0\.0\.1.* cannot run: sqlsync needs Node\.js 22\.18 .* 18\.20\.0/,
       );
-      assert.match(String(error?.['hint']), /newer Node\.js there by --remote-exe/);
+      assert.match(String(error?.['hint']), /newer Node\.js there, or name a sqlsync/);
       assert.deepEqual(folderState(folder), before);
     });
   }

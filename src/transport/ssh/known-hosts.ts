@@ -21,20 +21,22 @@ export interface KnownHostEntry {
  * - `match`: a line for this host holds this key.
  * - `mismatch`: no line holds it, and one holds another key of the same type.
  * - `unknown`: no line for this host holds a key of this type; `otherKeys` are those of other types.
- * - `revoked`: a `@revoked` line for this host holds this key, whatever else is said of it.
+ * - `revoked`: a `@revoked` line for this host holds this key, whatever other lines say.
  */
 export interface HostKeyLookup {
   status: 'match' | 'mismatch' | 'unknown' | 'revoked';
   keyType: string;
   fingerprint: string;
-  /** Where the status is not `unknown`: the line that decided. */
+  /** The line that decided; not for `unknown`. */
   file?: string;
   line?: number;
-  /** Where the status is `mismatch`: the fingerprint that was expected. */
+  /** The expected fingerprint; only for `mismatch`. */
   knownFingerprint?: string;
   /** Keys of other types that are known for this host. */
   otherKeys: KnownHostEntry[];
-  /** A `@cert-authority` line covers this host; we do not check certificates, so it vouches for nothing here. */
+  /**
+   * A `@cert-authority` line covers this host. sqlsync does not check certificates, so the line proves nothing here.
+   */
   hasCertAuthority: boolean;
 }
 
@@ -57,15 +59,15 @@ export function lookupHostKey(
 ): HostKeyLookup {
   const lookup = lookupName(files, lookupKey(host, port), key);
   if (port === DEFAULT_SSH_PORT || lookup.status === 'match' || lookup.status === 'revoked') return lookup;
-  // As OpenSSH: on another port, a line for the plain host name that holds this very key will do.
+  // As in OpenSSH: on another port, a line for the plain host name with this very key is enough.
   const plain = lookupName(files, lookupKey(host, DEFAULT_SSH_PORT), key);
   const decides = plain.status === 'revoked' || (plain.status === 'match' && lookup.status === 'unknown');
   return decides ? plain : lookup;
 }
 
 /**
- * The host key algorithms that the keys known for this host can be checked with, best first, none twice. A client
- * that offers these first gets a key that it can recognise, instead of an unknown one of another type.
+ * The host key algorithms that can check the known keys of this host, best first, each once. A client that offers these
+ * first gets a key that it recognises, instead of an unknown one of another type.
  */
 export function knownKeyTypes(files: KnownHostsFile[], host: string, port: number): string[] {
   const types = new Set<string>();
@@ -80,13 +82,15 @@ export function hostKeyFingerprint(key: Buffer): string {
   return `SHA256:${createHash('sha256').update(key).digest('base64').replace(/=+$/, '')}`;
 }
 
-/** The name under which known_hosts keeps a host: `host`, or `[host]:port` where the port is not 22. */
+/** The name under which known_hosts lists a host: `host`, or `[host]:port` if the port is not 22. */
 export function lookupKey(host: string, port: number): string {
   const lower = host.toLowerCase();
   return port === DEFAULT_SSH_PORT ? lower : `[${lower}]:${port}`;
 }
 
-/** The line that makes `key` known for a host; hashed, it does not tell who reads the file which hosts are known. */
+/**
+ * The line that makes `key` known for a host; hashed, it does not reveal to readers of the file which hosts are known.
+ */
 export function knownHostsLine(host: string, port: number, key: Buffer, hashed: boolean): string {
   const name = lookupKey(host, port);
   const salt = randomBytes(20);
@@ -95,7 +99,7 @@ export function knownHostsLine(host: string, port: number, key: Buffer, hashed: 
   return `${shown} ${hostKeyType(key)} ${key.toString('base64')}`;
 }
 
-/** The type that an SSH public key blob names first, or '' where it is no such blob. */
+/** The type that an SSH public key blob names first; '' if it is not such a blob. */
 export function hostKeyType(key: Buffer): string {
   if (key.length < 4) return '';
   const length = key.readUInt32BE(0);
@@ -135,7 +139,7 @@ function linesFor(files: KnownHostsFile[], name: string): ParsedLine[] {
   return files.flatMap((file) => parseFile(file)).filter((line) => matchesHost(line.patterns, name));
 }
 
-/** Lines that OpenSSH would skip (comments, the old RSA1 form, damaged keys) are skipped. */
+/** Skips the lines that OpenSSH would skip: comments, the old RSA1 form, damaged keys. */
 function parseFile(file: KnownHostsFile): ParsedLine[] {
   return file.text.split('\n').flatMap((text, index) => {
     const fields = text.trim().split(/[ \t]+/);
@@ -171,8 +175,8 @@ function matchesHashed(field: string, name: string): boolean {
 }
 
 /**
- * `*` is any run of characters, `?` any one; brackets are plain characters. Greedy with one point to return to, so
- * that no pattern takes more than pattern × name steps.
+ * `*` is any run of characters, `?` any one; brackets are plain characters. Greedy with one point to return to, so that
+ * no pattern takes more than pattern × name steps.
  */
 function matchesPattern(pattern: string, name: string): boolean {
   let p = 0;

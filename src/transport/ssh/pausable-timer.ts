@@ -1,4 +1,4 @@
-/** A time limit that stands still while somebody is asked. */
+/** A time limit that stands still while the user is asked. */
 export class PausableTimer {
   #onEnd: (() => void) | undefined;
   #leftMs = 0;
@@ -18,7 +18,7 @@ export class PausableTimer {
     this.#leftMs = Math.max(0, this.#leftMs - (performance.now() - this.#startedAt));
   }
 
-  /** Of no effect before `start` and after `stop`. */
+  /** No effect before `start` and after `stop`. */
   resume(): void {
     if (this.#onEnd === undefined || this.#timer !== undefined) return;
     this.#startedAt = performance.now();

@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { HostConfig } from './ssh-config.ts';
 
-/** What ssh2 has for the exchange of keys, but for those with SHA-1, best first. */
+/** The key exchange methods of ssh2, without those with SHA-1, best first. */
 const KEX_ALGORITHMS = [
   'curve25519-sha256',
   'curve25519-sha256@libssh.org',
@@ -16,7 +16,7 @@ const KEX_ALGORITHMS = [
   'diffie-hellman-group18-sha512',
 ];
 
-/** Its message authentication codes, best first. */
+/** The message authentication codes of ssh2, best first. */
 const MACS = [
   'hmac-sha2-256-etm@openssh.com',
   'hmac-sha2-512-etm@openssh.com',
@@ -26,7 +26,7 @@ const MACS = [
   'hmac-sha1',
 ];
 
-/** With these no such code is used: they authenticate what they encrypt. */
+/** Ciphers that authenticate what they encrypt, and so use no such code. */
 const AUTHENTICATING_CIPHERS: ReadonlySet<string> = new Set([
   'aes128-gcm@openssh.com',
   'aes256-gcm@openssh.com',
@@ -40,9 +40,9 @@ export interface SshAlgorithms {
 }
 
 /**
- * What is offered to a host: what ssh2 has and the configuration allows. `ciphers` are those of ssh2 that this system
- * has, best first. Where no code is allowed that ssh2 has, ciphers that need none. Throws SqlsyncError CONNECT_FAILED
- * where nothing is left; `target` is for its message.
+ * The algorithms to offer to a host: those that ssh2 has and the configuration allows. `ciphers` are those of ssh2 that
+ * this system has, best first. If the configuration allows no code that ssh2 has, only ciphers that need none remain.
+ * Throws SqlsyncError CONNECT_FAILED if nothing is left; `target` is for its message.
  */
 export function allowedAlgorithms(
   config: Pick<HostConfig, 'ciphers' | 'kexAlgorithms' | 'macs'>,

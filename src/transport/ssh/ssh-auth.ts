@@ -15,15 +15,15 @@ import type { Ask } from '../terminal.ts';
 
 export interface AuthOptions {
   user: string;
-  /** `user@host`, for what the user is asked. */
+  /** `user@host`, for questions to the user. */
   target: string;
-  /** Given: those files, and only the agent's keys that belong to them are offered before them. */
+  /** If given: offer those files, and before them only the agent's keys that belong to them. */
   identityFiles: readonly string[] | undefined;
-  /** Where `.ssh` with the default keys lies; by default as OpenSSH. */
+  /** The folder whose `.ssh` holds the default keys; by default as OpenSSH. */
   home?: string | undefined;
-  /** No keys but those of `identityFiles`. */
+  /** True to offer no keys but those of `identityFiles`. */
   identitiesOnly: boolean;
-  /** The socket of the agent; false: none. */
+  /** The socket of the agent, or false for none. */
   agentSocket: string | false;
   allows: { publicKey: boolean; password: boolean; keyboardInteractive: boolean };
   /** How to ask the user; undefined if nobody can be asked. */
@@ -34,27 +34,27 @@ export interface AuthOptions {
   unused: readonly string[];
 }
 
-/** Makes the next thing to offer; undefined if there is nothing to offer after all. */
+/** Makes the next offer; undefined if there is nothing to offer after all. */
 type Attempt = () => AnyAuthMethod | undefined | Promise<AnyAuthMethod | undefined>;
 
 /**
- * What one connection offers to prove who it is, in order; and what became of it.
+ * What one connection offers to prove its identity, in order, and the results.
  *
  *     first, as OpenSSH:      nothing: the host answers with the methods that it accepts
  *     identity files named:   agent's keys of those files → the files → the agent's other keys
  *     none named:             agent's keys of ~/.ssh/id_ed25519, id_ecdsa, id_rsa → its other keys → those files
  *     then, on a terminal:    what the host asks (keyboard-interactive) → a password
  *
- * Hosts hang up after a few refused keys (MaxAuthTries, 6 by default): hence the named ones first, each once, and none
- * where the host takes no keys (any more).
+ * Hosts hang up after a few refused keys (MaxAuthTries, 6 by default). So the named keys come first, each once, and no
+ * key if the host takes none (any more).
  */
 export class SshAuthentication {
-  /** Every attempt was refused, or there was none. */
+  /** True after every attempt was refused, or if there was none. */
   exhausted = false;
   readonly #ssh2: Ssh2;
   readonly #options: AuthOptions;
   readonly #attempts: Attempt[] = [];
-  /** What was tried or could not be, for the message, in order. */
+  /** What was tried or could not be tried, for the message, in order. */
   readonly #notes: string[] = [];
   readonly #unused: string[];
   #agentFault: string | undefined;
@@ -69,7 +69,7 @@ export class SshAuthentication {
 
   static async plan(ssh2: Ssh2, options: AuthOptions): Promise<SshAuthentication> {
     const plan = new SshAuthentication(ssh2, options);
-    // Some hosts know their users by other means (Tailscale).
+    // Some hosts identify their users by other means (Tailscale).
     plan.#attempts.push(() => ({ type: 'none', username: options.user }));
     if (options.allows.publicKey) await plan.#addKeys();
     plan.#addQuestions();
@@ -82,7 +82,7 @@ export class SshAuthentication {
     this.#unused = [...options.unused];
   }
 
-  /** The next attempt; false when nothing is left. Rejects where the user does not want to answer. */
+  /** The next attempt; false when nothing is left. Rejects if the user declines to answer. */
   async next(methodsLeft: readonly string[] | null): Promise<AnyAuthMethod | false> {
     if (methodsLeft !== null && !this.#isObserved) this.#methodsLeft = [...methodsLeft];
     for (;;) {
@@ -95,21 +95,21 @@ export class SshAuthentication {
     return false;
   }
 
-  /** What the host says that it accepts now; ssh2 forgets the answer to an agent's key. */
+  /** Records the methods that the host accepts now; ssh2 forgets the answer to an agent's key. */
   noteMethodsLeft(methods: readonly string[]): void {
     this.#isObserved = true;
     this.#methodsLeft = [...methods];
   }
 
-  /** ssh2 reports faults of the agent and of signing as errors, and then goes on to the next attempt. */
+  /** ssh2 reports faults of the agent and of signing as errors, then continues with the next attempt. */
   noteFault(error: Error): void {
-    // Nobody signed with it, so the same key may be offered from elsewhere.
+    // The key made no signature, so another source may offer it again.
     if (this.#lastOffered !== undefined) this.#offered.delete(this.#lastOffered);
     if (error instanceof SqlsyncError) this.#notes.push(error.message);
     else this.#agentFault = sanitizeText(error.message, 200);
   }
 
-  /** AUTH_FAILED, saying what was tried and, in `hint`, what to do; `login` is the `ssh` command for it. */
+  /** AUTH_FAILED, with what was tried and a hint; `login` is the `ssh` command for it. */
   failure(target: string, login: string, reason?: string): SqlsyncError {
     const none = this.#withheldKeys ? 'no key was offered' : 'there was no key to offer';
     const tried = this.#notes.length === 0 ? none : `tried: ${this.#notes.join('; ')}`;
@@ -174,7 +174,7 @@ export class SshAuthentication {
     }
   }
 
-  /** True the first time that this key is to be offered, while the host takes keys. */
+  /** True the first time that this key comes up, while the host takes keys. */
   #mayOffer(publicKey: Buffer): boolean {
     const blob = publicKey.toString('base64');
     if (this.#takesNoKeys() || this.#offered.has(blob)) return false;
@@ -205,7 +205,7 @@ export class SshAuthentication {
     });
   }
 
-  /** It is the agent's to offer. */
+  /** Only the agent can offer this key. */
   #addPublicHalf({ path, publicKey }: Identity): void {
     this.#attempts.push(() => {
       const wasOffered = publicKey !== undefined && this.#offered.has(publicKey.toString('base64'));
@@ -244,7 +244,7 @@ export class SshAuthentication {
     this.#notes.push(`${identity.path} (${hostKeyFingerprint(key.getPublicSSH())})`);
   }
 
-  /** Only for what the host says it accepts, and only where the user can be asked. */
+  /** Only for methods that the host accepts, and only if the user can be asked. */
   #addQuestions(): void {
     const { ask, allows, promptCount, user: username, target } = this.#options;
     if (ask === undefined) return;
@@ -269,8 +269,8 @@ export class SshAuthentication {
 type Interrogation = Extract<AnyAuthMethod, { type: 'keyboard-interactive' }>['prompt'];
 
 /**
- * Puts the host's questions to the user. Each names the host, since it is the host that words them, and is one line: on
- * a line of its own it could pass for a question of ours.
+ * Puts the host's questions to the user. Each names the host, because the host words it, and is one line: on a separate
+ * line it could look like a question of ours.
  */
 function interrogation(target: string, ask: Ask): Interrogation {
   return (name, instructions, _language, prompts, finish) => {
@@ -283,7 +283,7 @@ function interrogation(target: string, ask: Ask): Interrogation {
       }
       finish(answers);
     };
-    // Who does not want to answer has ended the login by that.
+    // A user who declines to answer has ended the login.
     answer().catch(() => {});
   };
 }

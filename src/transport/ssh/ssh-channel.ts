@@ -11,10 +11,10 @@ import type { Transport, TransportExit } from '../transport.ts';
 export interface SshChannelParts {
   /** `ssh user@host`, for messages. */
   description: string;
-  /** What runs on the far side, for messages. */
+  /** The command on the far side, for messages. */
   command: string;
   client: Client;
-  /** The stream below the client: ssh2 heeds neither its backpressure nor the channel's receive window. */
+  /** The stream below the client: ssh2 ignores both its backpressure and the channel's receive window. */
   socket: Duplex;
   channel: ClientChannel;
   onStderr: ((text: string) => void) | undefined;
@@ -26,21 +26,21 @@ export interface SshChannelParts {
 const OUTPUT_HIGH_WATER_MARK = 256 * 1024;
 
 /**
- * A host that heeds the window never has more than that window and ssh2's own (2 MiB) waiting with us; one that goes
- * beyond this bound is cut off.
+ * A host that respects the window never has more than that window and ssh2's own (2 MiB) waiting with us; a host that
+ * exceeds this bound is cut off.
  */
 const MAX_UNREAD_BYTES = RECEIVE_WINDOW_BYTES + 4 * 1024 * 1024;
 
-/** How the connection stands; `lost` and `exit` are each told by an event of their own, in any order. */
+/** The state of the connection. `lost` and `exit` come as separate events, in any order. */
 interface ChannelState {
   exit: { status: number | null; signal: string | null } | undefined;
-  /** The connection ended without being asked to. */
+  /** The connection ended although we did not end it. */
   lost: boolean;
-  /** The error that came before the loss, where there was one. */
+  /** The error that preceded the loss, if any. */
   cause: Error | undefined;
 }
 
-/** The transport over an exec channel that was opened. Call it in the same turn, before any event of it. */
+/** The transport over an exec channel that was opened. Call it in the same turn, before any event of the channel. */
 export function channelTransport(parts: SshChannelParts): Transport {
   const { client, socket, channel } = parts;
   const state: ChannelState = { exit: undefined, lost: false, cause: undefined };
@@ -59,7 +59,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
     return state.lost && state.exit === undefined ? lostError(parts, state.cause) : undefined;
   });
 
-  // After `relayInput`, which pauses the channel where nobody reads: what is unread is not asked for again.
+  // After `relayInput`, which pauses the channel if nothing reads: unread bytes are not requested again.
   widenReceiveWindow(channel);
 
   channel.on('exit', (status: number | null, signal?: string) => {
@@ -72,12 +72,12 @@ export function channelTransport(parts: SshChannelParts): Transport {
     settle();
     if (!output.writableFinished) output.destroy(lostError(parts, state.cause, 'the far process has ended'));
     client.end();
-    // Over a jump host the stream below stays open: nobody but us knows that it was for this command alone.
+    // Over a jump host the stream below stays open: only we know that it served this command alone.
     parts.closeBelow();
   });
   client.on('error', (error) => {
     state.cause ??= error;
-    // ssh2 only half-closes the socket after a fault of the protocol, and would wait for the host.
+    // After a fault of the protocol ssh2 only half-closes the socket, and would wait for the host.
     socket.destroy();
   });
   client.on('close', () => {
@@ -139,7 +139,7 @@ function channelOutput(channel: ClientChannel, socket: Duplex): Writable {
       callback(error);
     },
   });
-  output.on('error', () => {}); // whoever writes is told by its callback; `input` tells everyone else
+  output.on('error', () => {}); // a writer gets it in its callback; `input` reports it to all others
   return output;
 }
 
@@ -150,7 +150,7 @@ function lostError(
 ): SqlsyncError {
   const detail = cause === undefined ? '' : `: ${sanitizeText(cause.message, 200)}`;
   return new SqlsyncError('CONNECTION_LOST', `${parts.description}: ${what}${detail}`, {
-    hint: 'Run the sync again: it goes on from what has arrived.',
+    hint: 'Run sqlsync again: it continues from what has arrived.',
     cause,
   });
 }
@@ -158,7 +158,7 @@ function lostError(
 function floodError(parts: SshChannelParts): SqlsyncError {
   return new SqlsyncError(
     'PROTOCOL',
-    `${parts.description} sent over ${MAX_UNREAD_BYTES} bytes that were not asked for; expected it to heed the SSH window`,
-    { hint: 'Check what runs as the SSH server of that host.' },
+    `${parts.description} sent over ${MAX_UNREAD_BYTES} bytes that were not requested; expected it to respect the SSH window`,
+    { hint: 'Check which program is the SSH server of that host.' },
   );
 }

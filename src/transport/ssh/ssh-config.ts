@@ -6,18 +6,18 @@ import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { DEFAULT_SSH_PORT } from './known-hosts.ts';
 import { sshHome } from './ssh-home.ts';
 
-/** A host as the user names it, with what was said about it beside the configuration. */
+/** A host as the user names it, with the options that override the configuration. */
 export interface HostRequest {
   host: string;
   port?: number | undefined;
   user?: string | undefined;
-  /** As `ssh -F`: another configuration file; `none` for no configuration at all. */
+  /** As `ssh -F`: another configuration file; `none` means no configuration. */
   configFile?: string | undefined;
-  /** As `ssh -J`: the hosts to go through, separated by commas, with tokens (%h, …); `none` for none. */
+  /** As `ssh -J`: the hosts to go through, separated by commas, with tokens (%h, …); `none` means none. */
   jump?: string | undefined;
 }
 
-/** What OpenSSH would do to reach a host, as far as sqlsync can do it too. */
+/** How OpenSSH would reach a host, as far as sqlsync can do the same. */
 export interface HostConfig {
   /** As the user named it. */
   alias: string;
@@ -25,19 +25,19 @@ export interface HostConfig {
   host: string;
   port: number;
   user: string;
-  /** Private keys that are configured; undefined if OpenSSH would try its default ones. */
+  /** Configured private keys; undefined if OpenSSH would try its default ones. */
   identityFiles: string[] | undefined;
-  /** Only the keys of `identityFiles`, whatever else the agent holds. */
+  /** True to use only the keys of `identityFiles`, whatever else the agent holds. */
   identitiesOnly: boolean;
   /** The agent's socket, or false for none. */
   agentSocket: string | false;
   knownHostsFiles: string[];
-  /** New host keys are written here; undefined if no file is configured. */
+  /** The file for new host keys; undefined if none is configured. */
   newHostKeysFile: string | undefined;
   hashKnownHosts: boolean;
-  /** The name that known_hosts has for this host, without a port, where it is another. */
+  /** The name of this host in known_hosts, without a port, if it is another one. */
   hostKeyAlias: string | undefined;
-  /** Those allowed, best first; undefined for sqlsync's own. */
+  /** The allowed algorithms, best first; undefined for sqlsync's own. */
   hostKeyAlgorithms: string[] | undefined;
   ciphers: string[] | undefined;
   kexAlgorithms: string[] | undefined;
@@ -50,9 +50,9 @@ export interface HostConfig {
   keepaliveIntervalMs: number | undefined;
   keepaliveCountMax: number | undefined;
   allows: { publicKey: boolean; password: boolean; keyboardInteractive: boolean };
-  /** The user may be asked this often for one secret; 0: never (BatchMode). */
+  /** How often the user may be asked for one secret; 0 means never (BatchMode). */
   promptCount: number;
-  /** What OpenSSH would use to log in and sqlsync cannot, for messages. */
+  /** What OpenSSH would use to log in but sqlsync cannot, for messages. */
   unused: string[];
 }
 
@@ -63,16 +63,16 @@ const DEFAULT_KNOWN_HOSTS = ['~/.ssh/known_hosts', '~/.ssh/known_hosts2'];
 const DEFAULT_GLOBAL_KNOWN_HOSTS = '/etc/ssh/ssh_known_hosts';
 
 /**
- * Resolves a host by `ssh -G`, so that aliases, `Match`, `Include` and defaults are exactly OpenSSH's. Where no `ssh`
- * is installed, by OpenSSH's defaults alone.
+ * Resolves a host with `ssh -G`, so that aliases, `Match`, `Include` and defaults are exactly OpenSSH's. Without an
+ * installed `ssh` it uses only OpenSSH's defaults.
  *
- * @throws {SqlsyncError} CONNECT_FAILED where the configuration is faulty, or asks for what only OpenSSH can do.
+ * @throws {SqlsyncError} CONNECT_FAILED if the configuration is faulty, or requires what only OpenSSH can do.
  */
 export async function resolveHost(request: HostRequest, signal?: AbortSignal): Promise<HostConfig> {
   return parseHostConfig(request, await askSsh(request, signal));
 }
 
-/** What `ssh -G` prints for the host; '' where there is no `ssh`. */
+/** The output of `ssh -G` for the host; '' if `ssh` is not installed. */
 function askSsh(request: HostRequest, signal: AbortSignal | undefined): Promise<string> {
   const { host, port, user, configFile, jump } = request;
   const args = [
@@ -92,14 +92,18 @@ function askSsh(request: HostRequest, signal: AbortSignal | undefined): Promise<
       reject(
         signal?.aborted === true
           ? new SqlsyncError('INTERRUPTED', `connecting to ${host} was interrupted`)
-          : configError(host, sanitizeText(stderr.trim() || error.message), 'Mend what ssh complains about.'),
+          : configError(
+              host,
+              sanitizeText(stderr.trim() || error.message),
+              'Correct what ssh complains about.',
+            ),
       );
     });
     child.stdin?.end();
   });
 }
 
-/** @throws {SqlsyncError} CONNECT_FAILED where it asks for what only OpenSSH can do. */
+/** @throws {SqlsyncError} CONNECT_FAILED if it requires what only OpenSSH can do. */
 export function parseHostConfig(request: HostRequest, text: string): HostConfig {
   const settings = readSettings(text);
   const get = (name: string): string | undefined => settings.get(name)?.[0];
@@ -145,7 +149,7 @@ export function parseHostConfig(request: HostRequest, text: string): HostConfig 
   };
 }
 
-/** `name value` a line; a name may come several times. */
+/** Reads one `name value` per line; a name may occur several times. */
 function readSettings(text: string): Map<string, string[]> {
   const settings = new Map<string, string[]>();
   for (const line of text.split('\n')) {
@@ -157,7 +161,7 @@ function readSettings(text: string): Map<string, string[]> {
   return settings;
 }
 
-/** Of the tokens `ProxyJump` takes only these, `ssh -G` leaves them as they are. */
+/** `ProxyJump` takes only these tokens, and `ssh -G` leaves them as they are. */
 function jumpOf(
   request: HostRequest,
   configured: string | undefined,
@@ -179,7 +183,10 @@ function isNone(value: string | undefined): boolean {
   return value === undefined || value.toLowerCase() === 'none';
 }
 
-/** What, if ignored, would reach another host than the user meant, or trust one that the user does not. */
+/**
+ * Refuses settings that would, if ignored, reach another host than the user intends, or trust a host that the user does
+ * not trust.
+ */
 function refuseUnsupported(host: string, named: (name: string) => string | undefined): void {
   const [option, why] =
     named('proxycommand') !== undefined
@@ -200,8 +207,8 @@ function configError(host: string, fault: string, hint: string): SqlsyncError {
 }
 
 /**
- * Undefined if these are OpenSSH's default names, which it prints where none are configured. Who configures just one
- * of them has a list that is shorter than any version's defaults.
+ * Undefined for OpenSSH's default names, which `ssh -G` prints if none are configured. A user who configures just one
+ * of them has a shorter list than any version's defaults.
  */
 function configuredIdentities(paths: readonly string[]): string[] | undefined {
   const isDefault = (path: string): boolean => /^~\/\.ssh\/id_[a-z0-9_]+$/.test(path);
@@ -218,8 +225,8 @@ function agentSocket(value: string | undefined, expand: (text: string) => string
 }
 
 /**
- * `ssh -G` prints a list of paths with spaces between them and no quotes: where a word alone names no file and several
- * together do, it is a path that holds spaces. A revoked key must not be missed because of one.
+ * `ssh -G` prints a list of paths with spaces between them and no quotes. If a word alone names no file and several
+ * together do, they are one path with spaces. Such a path must not hide a revoked key.
  */
 function files(
   value: string | undefined,
@@ -239,7 +246,7 @@ function files(
 }
 
 /**
- * Expands `~`, `${NAME}` and the `%` tokens of ssh_config(5), which `ssh -G` has done for some options already. An
+ * Expands `~`, `${NAME}` and the `%` tokens of ssh_config(5), which `ssh -G` has already done for some options. An
  * unknown token stays as it is.
  */
 function expander(request: HostRequest, get: (name: string) => string | undefined): (text: string) => string {
@@ -278,10 +285,10 @@ function currentUser(): string {
   try {
     return userInfo().username;
   } catch (error) {
-    // A user id without an entry in the system's list of users, as in some containers.
+    // In some containers the user id has no entry in the system's list of users.
     const user = process.env['USER'] ?? process.env['LOGNAME'];
     if (user !== undefined && user !== '') return user;
-    throw new SqlsyncError('USAGE', 'the user to log in as is not known; expected user@host', {
+    throw new SqlsyncError('USAGE', 'the user to log in as is unknown; expected user@host', {
       hint: 'Write the user into the location, as in user@host:path.',
       cause: error,
     });

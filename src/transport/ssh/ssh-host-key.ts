@@ -15,8 +15,8 @@ import type { HostKeyLookup, KnownHostsFile } from './known-hosts.ts';
 import type { HostConfig } from './ssh-config.ts';
 
 /**
- * The host key algorithms that sqlsync checks, best first. Without `ssh-rsa` (SHA-1) and `ssh-dss`, which OpenSSH
- * has switched off too.
+ * The host key algorithms that sqlsync checks, best first. Without `ssh-rsa` (SHA-1) and `ssh-dss`, which OpenSSH has
+ * disabled too.
  */
 const HOST_KEY_ALGORITHMS = [
   'ssh-ed25519',
@@ -28,8 +28,8 @@ const HOST_KEY_ALGORITHMS = [
 ];
 
 /**
- * Reads the known_hosts files. A file that does not exist knows nothing;
- * one that exists and cannot be read might hold the line that forbids this host, so that is an error.
+ * Reads the known_hosts files. A missing file lists no hosts. An existing file that cannot be read is an error, because
+ * it might hold the line that forbids this host.
  */
 async function readKnownHosts(paths: readonly string[]): Promise<KnownHostsFile[]> {
   const files: KnownHostsFile[] = [];
@@ -49,24 +49,24 @@ async function readKnownHosts(paths: readonly string[]): Promise<KnownHostsFile[
   return files;
 }
 
-/** Whose key is checked. */
+/** The host whose key is checked. */
 export interface HostKeyOwner {
-  /** As known_hosts names it, and the port that goes with the name. */
+  /** Its name in known_hosts, and the port that belongs to the name. */
   name: { host: string; port: number };
-  /** `ssh …`, to log in to it with OpenSSH. */
+  /** The `ssh …` command to log in to it with OpenSSH. */
   login: string;
   /** Options and name for ssh-keyscan. */
   scan: string;
 }
 
-/** Checks the key of one host, and remembers it where the user wants new ones to be trusted. */
+/** Checks the key of one host, and records it if the user wants to trust new ones. */
 export class HostKeyCheck {
   /** Why the key was not accepted. */
   fault: SqlsyncError | undefined;
   readonly #config: HostConfig;
   readonly #owner: HostKeyOwner;
   readonly #files: KnownHostsFile[];
-  /** Where new keys are written; undefined if they are not trusted. */
+  /** The file for new keys; undefined if they are not trusted. */
   readonly #newKeysFile: string | undefined;
   #newKey: Buffer | undefined;
 
@@ -94,7 +94,7 @@ export class HostKeyCheck {
     };
   }
 
-  /** What to offer: the algorithms of the keys that are known of this host first, then the others. */
+  /** The algorithms to offer: first those of the known keys of this host, then the others. */
   algorithms(): string[] {
     const { host, port } = this.#owner.name;
     const allowed = HOST_KEY_ALGORITHMS.filter(
@@ -123,8 +123,8 @@ export class HostKeyCheck {
   }
 
   /**
-   * Writes down a key that was accepted as new; says so. Throws SqlsyncError HOST_KEY_UNKNOWN if it cannot: a key
-   * that is new each time would be no check at all.
+   * Records a key that was accepted as new, and returns a message about it. Throws SqlsyncError HOST_KEY_UNKNOWN if it
+   * cannot: a key that is new each time would be no check at all.
    */
   remember(): string | undefined {
     const [key, path] = [this.#newKey, this.#newKeysFile];
@@ -138,7 +138,7 @@ export class HostKeyCheck {
       throw new SqlsyncError(
         'HOST_KEY_UNKNOWN',
         `the new key of ${lookupKey(host, port)} could not be written to ${sanitizeText(path, 200)} (${systemErrorCode(error) ?? String(error)})`,
-        { hint: 'Make the file writable, or name another by --known-hosts.', cause: error },
+        { hint: 'Make the file writable, or name another one with --known-hosts.', cause: error },
       );
     }
     return `the ${sanitizeText(hostKeyType(key), 64)} key ${hostKeyFingerprint(key)} of ${lookupKey(host, port)} is trusted from now on; it was written to ${sanitizeText(path, 200)}`;
@@ -146,8 +146,8 @@ export class HostKeyCheck {
 }
 
 /**
- * A host of which nothing is known. Not one of which another type of key is known: it would have shown that one, as we
- * ask for known types first; and not one that is to show a certificate.
+ * True for a host that known_hosts does not list. False if another type of key is known: the host would have shown that
+ * one, as we ask for known types first. False if the host should show a certificate.
  */
 function isNewHost(found: HostKeyLookup): boolean {
   return found.status === 'unknown' && found.otherKeys.length === 0 && !found.hasCertAuthority;
@@ -167,7 +167,7 @@ function addKnownHost(path: string, line: string): void {
   }
 }
 
-/** The reason not to trust `key`, or undefined if known_hosts holds it for this host. */
+/** The reason not to trust `key`; undefined if known_hosts holds it for this host. */
 function hostKeyFault(
   files: KnownHostsFile[],
   owner: HostKeyOwner,
@@ -181,7 +181,7 @@ function hostKeyFault(
       return undefined;
     case 'revoked':
       return new SqlsyncError('HOST_KEY_MISMATCH', `${offered}, which ${line} marks as revoked`, {
-        hint: 'Do not connect: ask who runs the host for its new key.',
+        hint: 'Do not connect. Ask the administrator of the host for its new key.',
       });
     case 'mismatch':
       return new SqlsyncError(
@@ -189,7 +189,7 @@ function hostKeyFault(
         `${offered}, but ${line} expects ${found.knownFingerprint}; someone may be in between, or the host has a new key`,
         {
           hint:
-            'Verify the new key with who runs the host; if it is right, forget the old one with ' +
+            'Verify the new key with the administrator of the host. If it is right, remove the old one with ' +
             `\`ssh-keygen -f ${shellQuote(found.file ?? '')} -R ${shellQuote(name)}\` and log in once with ssh.`,
         },
       );
@@ -218,15 +218,15 @@ function unknownHostError(
       hint: 'Add `--rsh ssh`: then OpenSSH itself checks the certificate.',
     });
   }
-  const anew = other === undefined ? ', or trust this one by --accept-new-host-key' : '';
+  const anew = other === undefined ? ', or trust this one with --accept-new-host-key' : '';
   return new SqlsyncError('HOST_KEY_UNKNOWN', `${offered}, ${but}`, {
     hint:
-      `Verify the fingerprint with who runs the host, then run \`${owner.login}\` once and accept it` +
+      `Verify the fingerprint with the administrator of the host, then run \`${owner.login}\` once and accept it` +
       ` (or append what \`ssh-keyscan ${owner.scan}\` prints, once verified)${anew}.`,
   });
 }
 
-/** For a command that a user may paste into a shell. */
+/** Quotes a text for a command that a user may paste into a shell. */
 export function shellQuote(text: string): string {
   const clean = sanitizeText(text, 200);
   return /^[A-Za-z0-9_./:@%+=,-]+$/.test(clean) ? clean : `'${clean.replaceAll("'", `'\\''`)}'`;

@@ -10,19 +10,19 @@ import type { Ask } from '../terminal.ts';
 
 export type Ssh2 = typeof import('ssh2');
 
-/** The identity files that are tried where none are named, as OpenSSH does, best first. */
+/** The identity files that OpenSSH tries if none are named, best first. */
 const DEFAULT_IDENTITY_NAMES = ['id_ed25519', 'id_ecdsa', 'id_rsa'];
 
 export interface Identity {
-  /** Sanitized. */
+  /** Sanitized, for messages. */
   path: string;
   publicKey: Buffer | undefined;
   encrypted: boolean;
-  /** undefined if only the public half is there, which says which key of an agent is meant. */
+  /** undefined if only the public half exists; it says which key of an agent to use. */
   privateKey: Buffer | undefined;
 }
 
-/** What reading the identities found, and what to tell the user if the login fails. */
+/** The identities that were read, and what to tell the user if the login fails. */
 export interface Identities {
   found: Identity[];
   notes: string[];
@@ -78,11 +78,11 @@ async function readPublicKey(path: string): Promise<Buffer | undefined> {
   try {
     return parsePublicKeyFile(await readFile(path, 'latin1'));
   } catch {
-    return undefined; // only serves to know the key without its passphrase
+    return undefined; // it only shows the public key without the passphrase
   }
 }
 
-/** The public half as ssh2 has it; undefined if it is of a kind that ssh2 does not know. */
+/** The public half as ssh2 represents it; undefined if ssh2 does not support its type. */
 export function parsePublicKey(ssh2: Ssh2, { publicKey }: Identity): ParsedKey | undefined {
   if (publicKey === undefined) return undefined;
   const text = `${hostKeyType(publicKey)} ${publicKey.toString('base64')}`;
@@ -90,7 +90,7 @@ export function parsePublicKey(ssh2: Ssh2, { publicKey }: Identity): ParsedKey |
   return key instanceof Error || Array.isArray(key) ? undefined : key;
 }
 
-/** The private key, or what is wrong with it, sanitized. */
+/** The private key; if it cannot be used, the reason, sanitized. */
 export function parseIdentity(ssh2: Ssh2, identity: Identity, passphrase?: string): ParsedKey | string {
   if (identity.privateKey === undefined) return 'only its public half is there';
   const key = ssh2.utils.parseKey(identity.privateKey, passphrase) as ParsedKey | ParsedKey[] | Error;
@@ -98,7 +98,7 @@ export function parseIdentity(ssh2: Ssh2, identity: Identity, passphrase?: strin
   return (Array.isArray(key) ? key[0] : key) ?? 'holds no key';
 }
 
-/** Asks for the passphrase until it fits, `promptCount` times at most; undefined if it never did. */
+/** Asks for the passphrase until it fits, at most `promptCount` times; undefined if it never did. */
 export async function unlockIdentity(
   ssh2: Ssh2,
   identity: Identity,
@@ -115,11 +115,11 @@ export async function unlockIdentity(
 }
 
 /**
- * An agent that holds one encrypted key and calls `unlock` when it has to sign: so the user is asked for the passphrase
- * only once the host has said that it accepts the key. `unlock` rejects where it cannot.
+ * An agent that holds one encrypted key, and calls `unlock` when it must sign. So the user is asked for the passphrase
+ * only after the host has accepted the key. `unlock` rejects if it cannot.
  */
 export function lockedAgent(ssh2: Ssh2, publicKey: ParsedKey, unlock: () => Promise<ParsedKey>): BaseAgent {
-  // Its types want overloads that no method can be written for.
+  // Its types require overloads that no method can implement.
   const Base = ssh2.BaseAgent as unknown as new () => object;
   class LockedAgent extends Base {
     getIdentities(callback: (error: Error | undefined, keys?: ParsedKey[]) => void): void {
@@ -151,15 +151,15 @@ async function sign(
   else callback(undefined, signature);
 }
 
-/** A key of an agent, and what offers and signs with that key alone. */
+/** A key of an agent, and an agent that offers and signs with that key alone. */
 export interface AgentKey {
   publicKey: Buffer;
   agent: BaseAgent;
 }
 
-/** The keys that the agent at `socket` holds. Rejects where it does not answer. */
+/** The keys of the agent at `socket`. Rejects if it does not answer. */
 export async function agentKeys(ssh2: Ssh2, socket: string): Promise<AgentKey[]> {
-  // ssh2's own factory, since it tells apart OpenSSH's socket, Pageant and Cygwin's.
+  // ssh2's own factory distinguishes OpenSSH's socket, Pageant and Cygwin's.
   const agent = ssh2.createAgent(socket);
   const keys = await new Promise<ParsedKey[]>((resolve, reject) =>
     agent.getIdentities((error, found) => (error ? reject(error) : resolve((found ?? []) as ParsedKey[]))),
@@ -173,6 +173,6 @@ export async function agentKeys(ssh2: Ssh2, socket: string): Promise<AgentKey[]>
 
 export function wrongPassphrase(path: string): SqlsyncError {
   return new SqlsyncError('AUTH_FAILED', `${path}: no passphrase that fits was given`, {
-    hint: 'Run it again, or load the key into an agent with `ssh-add`.',
+    hint: 'Run sqlsync again, or load the key into an agent with `ssh-add`.',
   });
 }

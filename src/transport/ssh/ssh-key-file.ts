@@ -1,16 +1,16 @@
-/** What a private key file tells without its passphrase. */
+/** What a private key file reveals without its passphrase. */
 export interface PrivateKeyInfo {
   encrypted: boolean;
-  /** The public half, in SSH wire form; only OpenSSH's own format carries it in the clear. */
+  /** The public half, in SSH wire form; only OpenSSH's own format stores it in the clear. */
   publicKey?: Buffer;
 }
 
 const OPENSSH_MAGIC = 'openssh-key-v1\0';
 
 /**
- * Looks into a private key file (OpenSSH's own format, or PEM) without decrypting it. Pure. Returns undefined if
- * the text is no private key.
- * Source: PROTOCOL.key of OpenSSH; RFC 1421 section 4.6 (Proc-Type) and RFC 7468 section 11 for PEM.
+ * Parses a private key file (OpenSSH's own format, or PEM) without decrypting it. Pure. Returns undefined if the text
+ * is not a private key. Source: PROTOCOL.key of OpenSSH; RFC 1421 section 4.6 (Proc-Type) and RFC 7468 section 11 for
+ * PEM.
  */
 export function inspectPrivateKey(text: string): PrivateKeyInfo | undefined {
   const armored = /-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----([\s\S]*?)-----END /.exec(text);
@@ -32,7 +32,7 @@ export function inspectPrivateKey(text: string): PrivateKeyInfo | undefined {
   return { encrypted: cipher.toString('latin1') !== 'none', publicKey: Buffer.from(publicKey) };
 }
 
-/** The key blob of an OpenSSH `.pub` file (`type base64 comment`), or undefined if it is none. */
+/** The key blob of an OpenSSH `.pub` file (`type base64 comment`); undefined if the text is not one. */
 export function parsePublicKeyFile(text: string): Buffer | undefined {
   const [type, base64] = text.trim().split(/\s+/);
   if (type === undefined || base64 === undefined) return undefined;

@@ -18,7 +18,7 @@ type Phase = 'connecting' | 'negotiating' | 'authenticating' | 'starting the com
 /** One attempt to log in to one host, from the socket to what is opened there. */
 export class SshLogin {
   readonly config: HostConfig;
-  /** `user@host`, with the port where it is not 22. */
+  /** `user@host`, with the port if it is not 22. */
   readonly target: string;
   /** The same login with OpenSSH, for the user to try. */
   readonly command: string;
@@ -56,18 +56,17 @@ export interface EstablishOptions<T> {
   login: SshLogin;
   auth: SshAuthentication;
   client: Client;
-  /** Undefined: a socket of its own; else the way through the host before this one. */
+  /** The way through the host before this one; undefined for a direct socket. */
   through: Duplex | undefined;
   signal: AbortSignal | undefined;
   onAcceptedKey: (text: string) => void;
-  /** Opens what is wanted of the host, once it is logged in to. */
+  /** Opens what the caller needs on the host, after the login. */
   open: (client: Client, socket: Duplex) => Promise<T>;
 }
 
 /**
  * Fastest first, by their names in SSH and in OpenSSL, which may lack some. Measured by the CPU time of this process
- * for the same bytes, sent and received, against AES-GCM, of which both key sizes cost the same: CTR 1.3 times,
- * ChaCha20 1.9.
+ * for the same bytes, sent and received, against AES-GCM, whose key sizes cost the same: CTR 1.3 times, ChaCha20 1.9.
  */
 const CIPHERS = [
   ['aes128-gcm@openssh.com', 'aes-128-gcm'],
@@ -78,7 +77,9 @@ const CIPHERS = [
   ['chacha20-poly1305@openssh.com', 'chacha20'],
 ] as const;
 
-/** Either resolves with what `open` opened, or destroys all and rejects: by a fault, the time limit, or the signal. */
+/**
+ * Resolves with what `open` opened, or destroys everything and rejects: after a fault, the time limit, or the signal.
+ */
 export function establish<T>(options: EstablishOptions<T>): Promise<T> {
   const { login, client, through, signal } = options;
   const { promise, resolve, reject } = Promise.withResolvers<T>();
@@ -121,7 +122,7 @@ function negotiate<T>(options: EstablishOptions<T>, socket: Duplex): void {
     if (login.phase !== 'negotiating') return; // a later exchange of keys
     login.phase = 'authenticating';
     try {
-      // The host has proved now that it holds the key; nothing secret was sent to it yet.
+      // The host has now proved that it holds the key; nothing secret was sent to it yet.
       const added = login.hostKey.remember();
       if (added !== undefined) options.onAcceptedKey(added);
     } catch (error) {
@@ -144,7 +145,7 @@ function negotiate<T>(options: EstablishOptions<T>, socket: Duplex): void {
 
 function clientConfig(login: SshLogin, auth: SshAuthentication, socket: Duplex): ConnectConfig {
   const { config, hostKey, keepalive } = login;
-  // ssh2 also takes `false` for "nothing left", and null for "not known yet", which its types do not say.
+  // ssh2 also takes `false` for "nothing left", and passes null for "not known yet"; its types lack both.
   const authHandler = (methodsLeft: string[] | null, _partial: unknown, next: NextMethod): void => {
     void offerNext(login, auth, methodsLeft, next);
   };
@@ -185,7 +186,10 @@ function algorithmsOf({ config, target }: SshLogin): SshAlgorithms {
   return allowedAlgorithms(config, ciphers, target);
 }
 
-/** A fault of the SSH client before anything was opened; `undefined` where the connection just closed. */
+/**
+ * The error for a fault of the SSH client before anything was opened; `error` is undefined if the connection just
+ * closed.
+ */
 export function clientError(
   login: SshLogin,
   auth: SshAuthentication,
@@ -201,12 +205,12 @@ export function clientError(
   const detail = error === undefined ? 'the host closed the connection' : sanitizeText(error.message, 200);
   if (phase === 'starting the command') {
     return new SqlsyncError('CONNECTION_LOST', `${target}: ${detail} before the command was started`, {
-      hint: 'Run the sync again.',
+      hint: 'Run sqlsync again.',
       cause: error,
     });
   }
   return new SqlsyncError('CONNECT_FAILED', `${target}: ${detail} while ${phase}; expected an SSH login`, {
-    hint: `Check that an SSH server answers there, and whether \`${login.command}\` logs in; if it does, \`--rsh ssh\` will.`,
+    hint: `Check that an SSH server answers there, and whether \`${login.command}\` logs in. If it does, add \`--rsh ssh\`.`,
     cause: error,
   });
 }
@@ -231,13 +235,13 @@ function timeoutError({ target, phase, timeoutMs }: SshLogin): SqlsyncError {
     'CONNECT_FAILED',
     `${target}: still ${phase} after ${timeoutMs / 1000} s; expected an SSH login by then`,
     {
-      hint: 'Check that the host is up and that no firewall drops the connection, or allow more by --connect-timeout.',
+      hint: 'Check that the host is up and that no firewall drops the connection, or allow more time with --connect-timeout.',
     },
   );
 }
 
 export function interruptedError(target: string): SqlsyncError {
   return new SqlsyncError('INTERRUPTED', `connecting to ${target} was interrupted`, {
-    hint: 'Run the sync again.',
+    hint: 'Run sqlsync again.',
   });
 }

@@ -2,15 +2,15 @@ import type { Client } from 'ssh2';
 
 type OnRefusal = (protocol: unknown, methodsLeft: unknown, partialSuccess: unknown) => void;
 
-/** What of ssh2's client (lib/client.js of 1.17.0, the one version that we take) is needed beyond its types. */
+/** The parts of ssh2's client (lib/client.js of 1.17.0, our pinned version) that its types lack. */
 interface ClientInternals {
   _protocol: { _handlers: { USERAUTH_FAILURE: OnRefusal } };
 }
 
 /**
- * Tells of each refusal what the host accepts from then on. ssh2 drops that where an agent's key was refused, or was
- * accepted and is not enough (partial success): then it would go on offering keys instead of what the host wants next.
- * Where the client is not as this file knows it, nothing is told. To be called after `connect()`.
+ * Reports after each refusal which methods the host still accepts. ssh2 drops that information if an agent's key was
+ * refused, or was accepted but is not enough (partial success): it would then keep offering keys instead of what the
+ * host wants next. Reports nothing if the client does not look as this file expects. Call it after `connect()`.
  */
 export function observeRefusals(client: Client, onRefusal: (methodsLeft: readonly string[]) => void): void {
   const { _protocol: protocolOf } = client as unknown as Partial<ClientInternals>;

@@ -2,15 +2,15 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { resolveHost } from './ssh-config.ts';
 import type { HostConfig, HostRequest } from './ssh-config.ts';
 
-/** More jump hosts than anyone has; a loop of hosts that name each other ends here. */
+/** More jump hosts than anyone uses; ends a loop of hosts that name each other. */
 const MAX_HOPS = 8;
 
 /**
- * The hosts to log in to, one through the other, the last of them the host that was asked for. As OpenSSH has it
- * (`ssh -J a,b c` runs `ssh -J a b`, which runs `ssh a`), only the first jump host may have jump hosts of its own, and
- * `port` and `user` are those of the last host.
+ * The hosts to log in to, one through the other; the last one is the requested host. As in OpenSSH (`ssh -J a,b c` runs
+ * `ssh -J a b`, which runs `ssh a`), only the first jump host may have jump hosts of its own, and `port` and `user`
+ * belong to the last host.
  *
- * @throws {SqlsyncError} USAGE where a jump host cannot be read, else as `resolveHost`.
+ * @throws {SqlsyncError} USAGE if a jump host cannot be parsed, else as `resolveHost`.
  */
 export async function resolveRoute(request: HostRequest, signal?: AbortSignal): Promise<HostConfig[]> {
   const route: HostConfig[] = [];
@@ -30,14 +30,14 @@ export async function resolveRoute(request: HostRequest, signal?: AbortSignal): 
   return route;
 }
 
-/** The last of the jump hosts, to be reached through those before it. */
+/** The last of the jump hosts, reached through those before it. */
 function nearestJump(jump: string, configFile: string | undefined): HostRequest {
   const hops = jump.split(',');
   const last = parseJumpHost(hops.pop() ?? '', jump);
   return { ...last, configFile, jump: hops.length === 0 ? undefined : withoutTokens(hops.join(',')) };
 }
 
-/** The tokens of the last host were expanded already, for all of its jump hosts. */
+/** The tokens of the last host were already expanded, for all of its jump hosts. */
 function withoutTokens(jump: string): string {
   return jump.replaceAll('%', '%%');
 }

@@ -1,15 +1,15 @@
 import type { ClientChannel } from 'ssh2';
 
 /**
- * Bytes that the host may have on their way to us and waiting with us, together. ssh2 allows 2 MiB, which at a round
- * trip of 100 ms is 20 MB/s at best; the pages that one agent may have asked for are 8 MiB.
+ * Bytes that may be on their way from the host and waiting with us, together. ssh2 allows 2 MiB, at most 20 MB/s at a
+ * round trip of 100 ms; one agent may have requested 8 MiB of pages.
  */
 export const RECEIVE_WINDOW_BYTES: number = 16 * 1024 * 1024;
 
-/** Refilled in steps of this size, so that a message goes back for every so many that come. */
+/** Refills in steps of this size: one message goes back for each step. */
 const REFILL_BYTES = 1024 * 1024;
 
-/** What of ssh2's channel (lib/Channel.js of 1.17.0, the one version that we take) is needed beyond its types. */
+/** The parts of ssh2's channel (lib/Channel.js of 1.17.0, our pinned version) that its types lack. */
 interface ChannelInternals {
   /** `window`: bytes that the host may still send, as ssh2 counts them. */
   incoming: { window: number };
@@ -18,9 +18,9 @@ interface ChannelInternals {
 }
 
 /**
- * Lets the host send {@link RECEIVE_WINDOW_BYTES} ahead, less what waits unread in the channel. ssh2's own refills go
- * on: they act below 1 MiB only, and both count in the same place. False if the channel is not as this file knows it;
- * then it keeps ssh2's window, and is only slower.
+ * Lets the host send {@link RECEIVE_WINDOW_BYTES} ahead, less what waits unread in the channel. ssh2's own refills
+ * continue: they act below 1 MiB only, and both use the same counter. Returns false if the channel does not look as
+ * this file expects; then it keeps ssh2's window, and is only slower.
  */
 export function widenReceiveWindow(channel: ClientChannel): boolean {
   const internals = channel as unknown as Partial<ChannelInternals>;

@@ -16,32 +16,32 @@ import type { Transport } from '../transport.ts';
 export interface SshOptions {
   /** A name, an address, or an alias of the SSH configuration. */
   host: string;
-  /** This and what follows, where given, goes before the configuration. */
+  /** This option and the next ones override the configuration. */
   port?: number | undefined;
   user?: string | undefined;
-  /** As `ssh -F`: another configuration file; `none` for no configuration at all. */
+  /** As `ssh -F`: another configuration file; `none` means no configuration. */
   configFile?: string | undefined;
   /** As `ssh -J`: hosts to go through, `[user@]host[:port]`, separated by commas. */
   jump?: string | undefined;
-  /** Private keys to offer, to hosts on the way too; before those that are configured. */
+  /** Private keys to offer, also to jump hosts; before the configured ones. */
   identityFiles?: readonly string[] | undefined;
-  /** Where `.ssh` with the default keys lies, which are offered where none are named; by default as OpenSSH. */
+  /** The folder whose `.ssh` holds the default keys, offered if no keys are named; by default as OpenSSH. */
   home?: string | undefined;
-  /** Instead of the user's and the system's, for hosts on the way too. New keys are written to the first. */
+  /** Known hosts files instead of the user's and the system's, also for jump hosts. New keys go to the first. */
   knownHostsFiles?: readonly string[] | undefined;
-  /** Trust a host that known_hosts knows nothing of, and write its key there (trust on first use). */
+  /** Trust a host that known_hosts does not list, and write its key there (trust on first use). */
   acceptNewHostKey?: boolean | undefined;
   /** The socket of an SSH agent, false for none; by default the configured one, or SSH_AUTH_SOCK. */
   agentSocket?: string | false | undefined;
-  /** A line for the remote shell, which says what to run. Never the path of a database. */
+  /** A line for the remote shell: the command to run. Never contains the path of a database. */
   command: string;
-  /** For each host, everything up to the start of the command; by default the configured time, or 20 s. */
+  /** The limit for each host, up to the start of the command; by default the configured time, or 20 s. */
   connectTimeoutMs?: number | undefined;
-  /** The host is asked for a sign of life this often, and given up after three unanswered; by default 15 s. */
+  /** How often to ask the host for a sign of life; after three without an answer it is given up. By default 15 s. */
   keepaliveIntervalMs?: number | undefined;
-  /** How to ask for passphrases and passwords; by default on the terminal, where there is one. False: never. */
+  /** How to ask for passphrases and passwords; by default on the terminal, if there is one. False means never. */
   ask?: Ask | false | undefined;
-  /** Aborts connecting (INTERRUPTED); of no effect afterwards. */
+  /** Aborts connecting (INTERRUPTED); no effect afterwards. */
   signal?: AbortSignal | undefined;
   /** What the remote command writes to stderr, as it comes, sanitized. */
   onStderr?: ((text: string) => void) | undefined;
@@ -55,14 +55,14 @@ const KEEPALIVE_COUNT_MAX = 3;
 const CLOSE_GRACE_MS = 1000;
 
 /**
- * Logs in to a host as OpenSSH would, through jump hosts where the configuration has them, runs `command` there and
- * talks to it over its stdin and stdout. Checks each host's key against known_hosts before anything secret is sent.
+ * Logs in to a host as OpenSSH would, through jump hosts if the configuration has them, runs `command` there and talks
+ * to it over its stdin and stdout. Checks each host's key against known_hosts before it sends anything secret.
  *
  *     this process ── socket ── first jump host ── channel ── … ── channel ── host: command
  *
- * @throws {SqlsyncError} CONNECT_FAILED, HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED, REMOTE_EXE_NOT_FOUND
- * (where the host refuses to run any command), CONNECTION_LOST, INTERRUPTED, USAGE. A command that is not there is
- * told later, as the error REMOTE_EXE_NOT_FOUND of `input`.
+ * @throws {SqlsyncError} CONNECT_FAILED, HOST_KEY_UNKNOWN, HOST_KEY_MISMATCH, AUTH_FAILED, REMOTE_EXE_NOT_FOUND (if the
+ * host refuses to run any command), CONNECTION_LOST, INTERRUPTED, USAGE. A missing command shows later, as the error
+ * REMOTE_EXE_NOT_FOUND of `input`.
  */
 export async function connectSsh(options: SshOptions): Promise<Transport> {
   if (options.signal?.aborted) throw interruptedError(options.host);
@@ -88,11 +88,11 @@ export async function connectSsh(options: SshOptions): Promise<Transport> {
 interface Step {
   config: HostConfig;
   through: Duplex | undefined;
-  /** The connections below this one, in the order of the way. */
+  /** The connections below this one, from the first jump host on. */
   passed: Client[];
 }
 
-/** Logs in to a jump host and opens the way from there to the next host. */
+/** Logs in to a jump host, and opens the way from there to the next host. */
 async function openWay(ssh2: Ssh2, options: SshOptions, step: Step & { next: HostConfig }): Promise<Duplex> {
   const { config, through, passed, next } = step;
   const { login, auth } = await prepare(ssh2, options, config);
@@ -149,7 +149,7 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
   });
 }
 
-/** Says goodbye, and does not wait long for a host that does not answer. */
+/** Says goodbye, but does not wait long for a host that does not answer. */
 function closeSoon(client: Client): void {
   client.end();
   setTimeout(() => client.destroy(), CLOSE_GRACE_MS).unref();
@@ -189,7 +189,7 @@ async function prepare(
   return { login, auth };
 }
 
-/** The time that the user takes does not count; who does not want to answer ends the login. */
+/** The user's time does not count; a user who declines to answer ends the login. */
 function askFor(login: SshLogin, given: Ask | false | undefined): Ask | undefined {
   const ask = given ?? terminalAsk();
   if (ask === undefined || ask === false) return undefined;
