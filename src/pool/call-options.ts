@@ -1,7 +1,7 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { BulkOptions, ConnectionOptions, QueryOptions, WaitOptions, WriteOptions } from './types.ts';
 
-/** Says what is expected where `value` is not it. */
+/** Returns what was expected if `value` is wrong. */
 type Check = (value: unknown) => string | undefined;
 
 type Checks<Options> = Readonly<Record<keyof Options, Check>>;
@@ -27,7 +27,7 @@ export const SNAPSHOT_OPTIONS: Checks<WaitOptions> = WAIT;
 export const QUERY_OPTIONS: Checks<QueryOptions> = { ...WAIT, thread: flag };
 export const WRITE_OPTIONS: Checks<WriteOptions> = { ...WAIT, priority, coalesce: text };
 export const CONNECTION_OPTIONS: Checks<ConnectionOptions> = { ...WAIT, priority };
-/** `thread`, of which a reader's caller may speak, has no effect there. */
+/** The caller of a reader may set `thread`, which has no effect there. */
 export const CONNECTION_CALL_OPTIONS: Checks<QueryOptions> = QUERY_OPTIONS;
 export const BULK_OPTIONS: Checks<BulkOptions> = {
   ...WAIT,
@@ -37,8 +37,8 @@ export const BULK_OPTIONS: Checks<BulkOptions> = {
 };
 
 /**
- * What is wrong with the options of a call: USAGE, or undefined. To be asked only where a caller gave some: most calls
- * have none.
+ * The error USAGE for wrong options of a call, or undefined. Only call it if the caller gave options: most calls have
+ * none.
  */
 export function optionsFault(what: string, options: object, checks: object): SqlsyncError | undefined {
   if (typeof options !== 'object' || options === null) {
@@ -55,7 +55,7 @@ export function optionsFault(what: string, options: object, checks: object): Sql
   return undefined;
 }
 
-/** The options as they are now, for a call that reads them later. What are none stay what they are. */
+/** A copy of the options, for a call that reads them later. Anything but an object stays as it is. */
 export function copyOptions<Options extends object>(options: Options): Options {
   if (typeof options !== 'object' || options === null) return options;
   const copy: Record<string, unknown> = {};
@@ -63,19 +63,19 @@ export function copyOptions<Options extends object>(options: Options): Options {
   return copy as Options;
 }
 
-/** USAGE for an option that there is not. */
+/** The USAGE error for an unknown option. */
 export function unknownOption(what: string, name: string, known: object): SqlsyncError {
   return new SqlsyncError('USAGE', `${what} has no option ${sanitizeText(name, 100)}`, {
     hint: `The options are ${Object.keys(known).toSorted().join(', ')}.`,
   });
 }
 
-/** USAGE for an argument that is not a function. */
+/** The USAGE error for an argument that is not a function. */
 export function notAFunction(what: string, value: unknown): SqlsyncError {
   return new SqlsyncError('USAGE', `${what} got ${valueInWords(value)}; expected a function`);
 }
 
-/** USAGE where the argument is not a function. */
+/** As {@link notAFunction}, if the argument is not one; else undefined. */
 export function functionFault(what: string, value: unknown): SqlsyncError | undefined {
   return typeof value === 'function' ? undefined : notAFunction(what, value);
 }

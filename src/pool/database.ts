@@ -15,35 +15,38 @@ import { WalCare } from './wal-care.ts';
 import { QueuedWritePool } from './write/write-pool.ts';
 import { Writer } from './write/writer.ts';
 
-/** What SQLite leaves of the WAL when it begins it anew; more would have to be written again for the next large one. */
+/**
+ * The size of the WAL that SQLite keeps when it restarts it; a smaller one would have to grow again for the next large
+ * WAL.
+ */
 const WAL_KEPT_BYTES = 16 * 1024 * 1024;
 
-/** What only tests change. */
+/** Settings that only tests change. */
 export interface DatabaseInternals {
   /** The statement that begins a transaction. */
   readonly begin: string;
 }
 
 /**
- * Opens a database with its pools, in WAL mode, and makes it where it does not exist.
+ * Opens a database with its pools, in WAL mode, and creates it if it does not exist.
  *
  *     const db = await openDatabase('app.db');
  *     const users = await db.read.all<User>('SELECT * FROM user WHERE age > ?', [18]);
  *     await db.write.transaction(async (tx) => { await tx.run('UPDATE …'); });
  *     await db.close();
  *
- * Open a database once in a process and share it. No other library may have the same file open in this process, and
- * the process may not open, copy or read the file itself: POSIX locks of SQLite would be lost.
+ * Open a database once in a process and share it. No other library may have the same file open in this process, and the
+ * process may not open, copy or read the file itself: SQLite's POSIX locks would be lost.
  *
- * @param path Of the file, or its `file:` URL. A relative one counts from the working directory, now.
- * @throws SqlsyncError USAGE for an option that is wrong, DATABASE_UNUSABLE for a file that cannot be opened,
- * BUSY_TIMEOUT where others keep it locked, BINDING_MISSING, BINDING_BROKEN, NODE_UNSUPPORTED.
+ * @param path Path of the file, or its `file:` URL. A relative path is relative to the working directory at the call.
+ * @throws SqlsyncError USAGE for a wrong option, DATABASE_UNUSABLE for a file that cannot be opened, BUSY_TIMEOUT if
+ * other programs keep it locked, BINDING_MISSING, BINDING_BROKEN, NODE_UNSUPPORTED.
  */
 export function openDatabase(path: string | URL, options: DatabaseOptions = {}): Promise<Database> {
   return openWith(path, options, { begin: 'BEGIN IMMEDIATE' });
 }
 
-/** {@link openDatabase} with its seams. */
+/** {@link openDatabase}, with the parts that tests replace. */
 export async function openWith(
   path: string | URL,
   options: DatabaseOptions,
@@ -55,7 +58,7 @@ export async function openWith(
   const connection = await connect(absolute, settings);
   try {
     requireWritable(absolute);
-    // A link may lead elsewhere by the time that the next reader is opened.
+    // A link may lead elsewhere by the time the next reader is opened.
     const filePath = filePathOf(connection);
     const writer = new Writer(connection, settings.statementCacheSize, internals.begin);
     const read = openReadPool(absolute, filePath, settings);
@@ -127,7 +130,7 @@ class PooledDatabase implements Database {
     await Promise.all([this.write.close(), read.close()]);
     walCare.close();
     await admission.close();
-    // Last: a connection that may write takes the WAL away with it, one that only reads would leave it behind.
+    // Last: a connection that can write removes the WAL when it closes, one that only reads would leave it behind.
     writer.close();
   }
 }

@@ -1,6 +1,6 @@
 import { systemErrorCode } from '../errors.ts';
 
-/** Kinds beyond this are counted as one: codes made of user input must not eat the memory. */
+/** Further kinds are counted as one: codes made of user input must not fill the memory. */
 const MAX_KINDS = 200;
 const OTHER_KINDS = '(other)';
 
@@ -20,7 +20,7 @@ export class FailureCounts {
   }
 }
 
-/** The code of an error; the name of one without a code, as a function of the application may throw. */
+/** The code of an error, or its name if it has no code, as an error of the application's functions. */
 export function failureKind(error: unknown): string {
   const code = systemErrorCode(error);
   if (code !== undefined) return code;

@@ -2,7 +2,7 @@ import { constants, accessSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
 
-/** DATABASE_UNUSABLE for a file that SQLite could not open, with what the file system says of it. */
+/** DATABASE_UNUSABLE for a file that SQLite could not open, with the reason that the file system shows. */
 export function openingError(path: string, create: boolean, cause: unknown): SqlsyncError {
   const code = systemErrorCode(cause) ?? '';
   const [reason, hint] = code === 'SQLITE_NOTADB' ? NOT_A_DATABASE : (obstacle(path, create) ?? UNKNOWN);
@@ -11,15 +11,15 @@ export function openingError(path: string, create: boolean, cause: unknown): Sql
 }
 
 /**
- * Throws DATABASE_UNUSABLE for a file that SQLite has opened for reading only, which it does without a word.
- * `access` takes no descriptor: closing one would end this process's locks on some systems.
+ * Throws DATABASE_UNUSABLE for a file that SQLite has opened for reading only, which it does silently. `access` opens
+ * no descriptor: closing one would drop this process's locks on some systems.
  */
 export function requireWritable(path: string): void {
   try {
     accessSync(path, constants.W_OK);
   } catch (error) {
     throw new SqlsyncError('DATABASE_UNUSABLE', `${path}: this process may not write the file`, {
-      hint: 'Check who owns the file and its permissions; the pools need one that can be written.',
+      hint: 'Check the owner of the file and its permissions: the pools must be able to write it.',
       cause: error,
     });
   }
@@ -32,7 +32,7 @@ const UNKNOWN = [
   'Check the permissions of the file and of its folder: SQLite keeps two files beside it.',
 ] as const;
 
-/** What is in the way, and what to do; undefined if nothing is to be seen. */
+/** The obstacle, and what to do about it; undefined if none is visible. */
 function obstacle(path: string, create: boolean): readonly [string, string] | undefined {
   const folder = dirname(path);
   const folderState = stateOf(folder);
@@ -41,10 +41,13 @@ function obstacle(path: string, create: boolean): readonly [string, string] | un
   const state = stateOf(path);
   if (state === 'folder') return ['it is a folder', 'Give the path of a file.'];
   if (state === 'missing' && !create) {
-    return ['it does not exist, and `create` is false', 'Check the path, or let it be made with `create`.'];
+    return [
+      'it does not exist, and `create` is false',
+      'Check the path, or let sqlsync create the file with `create`.',
+    ];
   }
   if (state === 'denied' || (state === 'file' && !isAllowed(path))) {
-    return ['no permission for the file', 'Check who owns the file and its permissions.'];
+    return ['no permission for the file', 'Check the owner of the file and its permissions.'];
   }
   if (isAllowed(folder)) return undefined;
   return [
@@ -59,7 +62,7 @@ function stateOf(path: string): 'missing' | 'denied' | 'folder' | 'file' {
     if (stat === undefined) return 'missing';
     return stat.isDirectory() ? 'folder' : 'file';
   } catch (error) {
-    // ENOTDIR: a folder on the way is none.
+    // ENOTDIR: a parent of the path is not a folder.
     return systemErrorCode(error) === 'EACCES' ? 'denied' : 'missing';
   }
 }

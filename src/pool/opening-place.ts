@@ -7,14 +7,14 @@ import { hasOwnJournal, hasSeveralNames, journalByAnotherName } from '../files/f
 import { isIndexInUse, readersByAnotherName } from '../sqlite/locks/lock-holders.ts';
 import { isMountedAlone, networkFileSystem } from '../files/mounts.ts';
 
-/** Together longer than another program reads in rollback mode, where it has no wal-index. */
+/** The looks together take longer than another program reads in rollback mode, where it has no wal-index. */
 const LOOKS = 5;
 const PAUSE_MS = 100;
 
 /**
- * Looks at the place of a database before it is opened, without opening it: this process may have it open already, and
- * would lose its locks. Throws DATABASE_UNUSABLE on a network file system, and where a program uses the file by another
- * name, whose commits this one does not lead to.
+ * Checks the place of a database before it is opened. Does not open the file: this process may have it open already,
+ * and would lose its locks. Throws DATABASE_UNUSABLE on a network file system, and if a program uses the file by
+ * another name, so that its commits cannot be found from this one.
  */
 export async function checkPlace(
   path: string,
@@ -64,7 +64,7 @@ function usedByAnotherName(path: string, how: string, name: string): SqlsyncErro
   });
 }
 
-/** Of a file that is not there yet, the place in its folder; what is wrong with the folder shows as it is opened. */
+/** For a file that does not exist yet, the place in its folder; opening reports what is wrong with the folder. */
 function realPlace(path: string): string {
   for (const real of [() => realPath(path), () => join(realPath(dirname(path)), basename(path))]) {
     try {

@@ -10,6 +10,6 @@ export function abortedError(signal: AbortSignal, what = 'work'): SqlsyncError {
 
 export function closedError(message: string): SqlsyncError {
   return new SqlsyncError('CLOSED', message, {
-    hint: 'Close a database when all that uses it has ended, or open it again with openDatabase().',
+    hint: 'Close a database after everything that uses it has ended, or open it again with openDatabase().',
   });
 }

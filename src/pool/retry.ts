@@ -3,25 +3,25 @@ import { systemErrorCode } from '../errors.ts';
 import { isBusy } from '../sqlite/busy.ts';
 import type { MaybePromise } from './types.ts';
 
-/** The longest wait between two attempts: with a cap, an old waiter is as likely to get the lock as a new one. */
+/** The longest pause between two attempts: a cap keeps a long waiter as likely to get the lock as a new one. */
 const MAX_DELAY_MS = 10;
 
-/** How long the last attempt before a deadline may block, waiting within SQLite, which notices the moment better. */
+/** How long the last attempt before a deadline may block within SQLite, which notices a free lock better. */
 export const PATIENT_ATTEMPT_MS = 15;
 
 /**
- * How long to wait after the `refusals`-th refusal in a row (from 1), in milliseconds: 1, 2, 4, 8, 10, 10, … less up
- * to a half, so that two who were refused together do not come again together.
+ * The pause after the `refusals`-th refusal in a row (from 1), in milliseconds: 1, 2, 4, 8, 10, 10, …, each reduced by
+ * up to a half, so that two refused callers do not come back together.
  */
 export function retryDelayMs(refusals: number, random: () => number = Math.random): number {
   const longest = Math.min(2 ** Math.min(refusals - 1, 10), MAX_DELAY_MS);
   return longest * (0.5 + 0.5 * random());
 }
 
-/** What setTimeout can count to. */
+/** The longest time for setTimeout. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
-/** How long a timer for something in `ms` may run at once: setTimeout takes a longer time for none at all. */
+/** How long a timer for an event in `ms` may run at most: setTimeout turns a longer time into none at all. */
 export function timerMs(ms: number): number {
   return Math.min(Math.max(0, Math.ceil(ms)), TIMER_MAX_MS);
 }
@@ -29,7 +29,7 @@ export function timerMs(ms: number): number {
 export interface RetryPlan {
   readonly timeoutMs: number;
   onBusy?(code: string): void;
-  /** The error for the one who gave up. */
+  /** The error for a caller that gave up. */
   timedOut(waitedMs: number, cause: unknown): Error;
 }
 

@@ -22,10 +22,10 @@ const DEFAULTS: PoolSettings = {
   statementCacheSize: 200,
 };
 
-/** The smallest value of those that are numbers. */
+/** The smallest values of the numeric options. */
 const MINIMA = { busyTimeoutMs: 0, readers: 1, threads: 0, walLimitBytes: 0, statementCacheSize: 1 } as const;
 
-/** Throws USAGE for an option that is not what it should be. */
+/** Throws USAGE for a wrong option. */
 export function poolSettings(options: DatabaseOptions): PoolSettings {
   if (typeof options !== 'object' || options === null) {
     throw usage(`openDatabase() got the options ${valueInWords(options)}; expected an object`);
@@ -44,7 +44,7 @@ export function poolSettings(options: DatabaseOptions): PoolSettings {
   return settings;
 }
 
-/** What an option should be, where it is not. */
+/** What an option should be; undefined if it is right. */
 function expectedFor(name: string, value: unknown): string | undefined {
   if (name === 'admission') {
     return value === 'cooperative' || value === 'none' ? undefined : `'cooperative' or 'none'`;
@@ -55,7 +55,7 @@ function expectedFor(name: string, value: unknown): string | undefined {
   return isRight ? undefined : `a whole number from ${minimum}`;
 }
 
-/** Absolute. Throws USAGE for what is no file. */
+/** The absolute path. Throws USAGE for anything but a file. */
 export function databasePath(path: string | URL): string {
   if (path instanceof URL && path.protocol === 'file:') return validPath(pathOfUrl(path));
   if (typeof path !== 'string') {
@@ -74,13 +74,13 @@ function validPath(path: string): string {
   return path;
 }
 
-/** What is percent-encoded may be no UTF-8, and the host another one. */
+/** Percent-encoded bytes may not be UTF-8, and the URL may name another host. */
 function pathOfUrl(url: URL): string {
   try {
     return fileURLToPath(url);
   } catch (error) {
     throw usage(
-      `openDatabase() got the URL ${valueInWords(url.href)}; expected that of a file here: ${String(error)}`,
+      `openDatabase() got the URL ${valueInWords(url.href)}; expected the URL of a file on this host: ${String(error)}`,
     );
   }
 }

@@ -2,20 +2,20 @@ import type { Channel } from 'node:diagnostics_channel';
 import { channel } from 'node:diagnostics_channel';
 import type { LabelStats, Priority, TimeStats } from './types.ts';
 
-/** What is counted for work without a label. */
+/** The label under which work without a label is counted. */
 export const NO_LABEL = '(none)';
 
-/** Work by its label, for messages. */
+/** Names work by its label, for messages. */
 export function labelInWords(label: string, kind: 'read' | 'write'): string {
   return label === NO_LABEL ? `a ${kind} without a label` : `"${label}"`;
 }
 
-/** The label of a call, whose options may be none that it takes. */
+/** The label of a call, whose options may be invalid. */
 export function labelOf(options: { readonly label?: unknown } | null | undefined): string {
   return typeof options?.label === 'string' ? options.label : NO_LABEL;
 }
 
-/** Labels beyond this are counted as one: a label made of user input must not eat the memory. */
+/** Further labels are counted as one: labels made of user input must not fill the memory. */
 const MAX_LABELS = 200;
 const OTHER_LABELS = '(other)';
 
@@ -23,7 +23,7 @@ const OTHER_LABELS = '(other)';
 const STEPS = 8;
 const BUCKETS = 40 * STEPS;
 
-/** Times in buckets that are an eighth of a power of two wide; recording costs some nanoseconds and no memory. */
+/** Times in buckets that are an eighth of a power of two wide. Recording costs some nanoseconds and no memory. */
 export class TimeHistogram {
   readonly #counts = new Float64Array(BUCKETS);
   #count = 0;
@@ -59,7 +59,7 @@ export class TimeHistogram {
 const floatView = new Float64Array(1);
 const intView = new Uint32Array(floatView.buffer);
 
-/** The exponent and the first three bits of the fraction of a double, which is what this histogram wants to know. */
+/** The exponent and the first three bits of the fraction of a double: they are the number of its bucket. */
 function bucketOf(us: number): number {
   floatView[0] = us < 1 ? 1 : us;
   const high = intView[1] as number;
@@ -106,13 +106,13 @@ export class LabelTable {
 }
 
 /**
- * The events of all pools of this process, for `diagnostics_channel.subscribe(name, listener)`. Messages are made
- * only where someone has subscribed. Each has `path`, the absolute path of the database, and `label`.
+ * The events of all pools of this process, for `diagnostics_channel.subscribe(name, listener)`. A message is only made
+ * if there is a subscriber. Each has `path`, the absolute path of the database, and `label`.
  */
 export const POOL_CHANNELS: Readonly<
   Record<'write' | 'retry' | 'timeout' | 'failure' | 'read' | 'wal', Channel>
 > = {
-  /** A write is over: {@link WriteEvent}. */
+  /** A write has ended: {@link WriteEvent}. */
   write: channel('sqlsync:pool:write'),
   /** An attempt was refused as busy: {@link RetryEvent}. */
   retry: channel('sqlsync:pool:retry'),
@@ -120,7 +120,7 @@ export const POOL_CHANNELS: Readonly<
   timeout: channel('sqlsync:pool:timeout'),
   /** A call rejected: {@link FailureEvent}. */
   failure: channel('sqlsync:pool:failure'),
-  /** A read that waited for a connection or ran in a thread is over: {@link ReadEvent}. */
+  /** A read that waited for a connection or ran in a thread has ended: {@link ReadEvent}. */
   read: channel('sqlsync:pool:read'),
   /** The WAL passed its limit: {@link WalEvent}. */
   wal: channel('sqlsync:pool:wal'),
@@ -138,7 +138,7 @@ export interface WriteEvent {
 export interface RetryEvent {
   readonly path: string;
   readonly label: string;
-  /** SQLite's. */
+  /** SQLite's code. */
   readonly code: string;
 }
 
@@ -152,7 +152,7 @@ export interface TimeoutEvent {
 export interface FailureEvent {
   readonly path: string;
   readonly label: string;
-  /** Of the error; the name of one that has no code. */
+  /** The code of the error, or its name if it has no code. */
   readonly code: string;
   readonly kind: 'read' | 'write';
 }
@@ -167,6 +167,6 @@ export interface ReadEvent {
 export interface WalEvent {
   readonly path: string;
   readonly bytes: number;
-  /** Whether it could be emptied. */
+  /** Whether the WAL could be emptied. */
   readonly outcome: 'truncated' | 'busy';
 }

@@ -1,6 +1,6 @@
 /**
- * What an application holds in its hands. The split is in the types: a {@link ReadConnection} has no method that
- * writes, so a function that declares one cannot write, whichever connection it is given.
+ * The interfaces that an application uses. The types separate reads from writes: a {@link ReadConnection} has no method
+ * that writes, so a function that takes one cannot write, whichever connection it gets.
  *
  *     ReadConnection       db.read, a snapshot's `r`, a transaction's `tx`
  *     WriteTransaction     a transaction's `tx`, a savepoint's `tx`
@@ -8,14 +8,14 @@
  */
 
 /**
- * A value of SQLite in JavaScript. There are no booleans, dates or `undefined`. Blobs are read as `Buffer`; an integer
- * is a `bigint` only with `safeIntegers`, and rounded beyond 2^53 without.
+ * A value of SQLite in JavaScript. There are no booleans, dates or `undefined`. Blobs are read as `Buffer`. With
+ * `safeIntegers` an integer is a `bigint`; without, it is rounded beyond 2^53.
  */
 export type SqlValue = null | number | bigint | string | Uint8Array;
 
 /**
- * For `?` an array, for `:name`, `@name` and `$name` an object without the prefixes, which may have no other names
- * than the statement. Of an object whose type is an `interface`, pass a copy: `{ ...user }`.
+ * An array for `?`. For `:name`, `@name` and `$name` an object without the prefixes, which may only have names of the
+ * statement. For an object whose type is an `interface`, pass a copy: `{ ...user }`.
  */
 export type SqlParams = readonly SqlValue[] | Readonly<Record<string, SqlValue>>;
 
@@ -24,7 +24,7 @@ export type SqlRow = Record<string, SqlValue>;
 export interface RunResult {
   /** Rows that the statement inserted, updated or deleted. */
   readonly changes: number;
-  /** Of the last INSERT of this connection; a `bigint` with `safeIntegers`. */
+  /** The rowid of the last INSERT of this connection; a `bigint` with `safeIntegers`. */
   readonly lastInsertRowid: number | bigint;
 }
 
@@ -38,34 +38,34 @@ export type Priority = 'interactive' | 'normal' | 'background';
 export type MaybePromise<T> = T | Promise<T>;
 
 export interface WaitOptions {
-  /** Names the work in {@link DatabaseStats}, in events and in errors. A few dozen different ones at most. */
+  /** Names the work in {@link DatabaseStats}, in events and in errors. Use at most a few dozen different labels. */
   readonly label?: string | undefined;
-  /** How long it may wait until it begins, in milliseconds. Default: `busyTimeoutMs` of the database. */
+  /** How long it may wait before it begins, in milliseconds. Default: `busyTimeoutMs` of the database. */
   readonly deadlineMs?: number | undefined;
-  /** Ends what waits, and rolls back what runs at its next statement; the promise rejects with ABORTED. */
+  /** Ends waiting work, and rolls back running work at its next statement; the promise rejects with ABORTED. */
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface QueryOptions extends WaitOptions {
   /**
-   * Whether the query runs in a worker thread. Default: where the database has `threads`, those of `db.read` do.
-   * Within a snapshot or a transaction it has no effect: they are one connection.
+   * Whether the query runs in a worker thread. Default: if the database has `threads`, queries of `db.read` do. No
+   * effect within a snapshot or a transaction, which are one connection.
    */
   readonly thread?: boolean | undefined;
 }
 
 export interface WriteOptions extends WaitOptions {
-  /** Who is served first among those who wait; the others are not starved. Default: 'normal'. */
+  /** The order in which waiting writes are served; none is starved. Default: 'normal'. */
   readonly priority?: Priority | undefined;
   /**
-   * A key for best-effort writes (a "last seen", a progress): while an older write with the same key still waits,
-   * this one replaces it, in its place in the queue. All callers get the outcome of the one that ran.
-   * One that gives up (`signal`, deadline) before it ran gives its place back to the one before.
+   * A key for best-effort writes (a "last seen", a progress): while an older write with the same key still waits, this
+   * one replaces it, in its place in the queue. All callers get the outcome of the write that ran. A write that gives
+   * up (`signal`, deadline) before it ran gives its place back to the one before.
    */
   readonly coalesce?: string | undefined;
 }
 
-/** Of `write.connection(fn)`. `signal` ends the wait, and later the connection: its next statement rejects. */
+/** Options of `write.connection(fn)`. `signal` ends the wait, and later the connection: its next statement rejects. */
 export interface ConnectionOptions extends WaitOptions {
   readonly priority?: Priority | undefined;
 }
@@ -74,22 +74,22 @@ export interface BulkOptions extends WaitOptions {
   /** Default: 'background'. */
   readonly priority?: Priority | undefined;
   /**
-   * For how long a transaction may hold the writer, BEGIN to COMMIT, in milliseconds: what another writer may have to
-   * wait. The time of a COMMIT is estimated from the one before. Default: 1000.
+   * How long a transaction may hold the writer, from BEGIN to COMMIT, in milliseconds: another writer may have to wait
+   * for it. The time of a COMMIT is estimated from the previous one. Default: 1000.
    */
   readonly budgetMs?: number | undefined;
-  /** After each commit, with the number of items that are safe by now. */
+  /** Called after each commit, with the number of items committed so far. */
   readonly onCommit?: ((committed: number) => void) | undefined;
 }
 
 /**
- * Reads. Queries run at once, where their connection is free, and settle their promise at once.
+ * Reads. Queries run at once if their connection is free, and settle their promise at once.
  *
- * Errors: SQLite's own (`code` 'SQLITE_ERROR', …) for a wrong statement; READ_ONLY for one that writes, where the
- * connection is a reader's; CLOSED.
+ * Errors: SQLite's own (`code` 'SQLITE_ERROR', …) for a wrong statement; READ_ONLY for a statement that writes on a
+ * reader's connection; CLOSED.
  */
 export interface ReadConnection {
-  /** All rows. The row type is the caller's word: nothing checks it. */
+  /** All rows. The caller chooses the row type; it is not checked. */
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: QueryOptions): Promise<Row[]>;
   /** The first row. */
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: QueryOptions): Promise<Row | undefined>;
@@ -100,9 +100,8 @@ export interface ReadConnection {
 }
 
 /**
- * An open transaction that has the writer's place. Its statements see what it wrote. It ends with the function that
- * it was given to; used later, it throws TX_ENDED. BEGIN, COMMIT, ROLLBACK, SAVEPOINT and RELEASE as SQL are refused
- * with TRANSACTION_CONTROL.
+ * An open transaction that has the writer's place. Its statements see what it wrote. It ends with its function; used
+ * later, it throws TX_ENDED. Refuses BEGIN, COMMIT, ROLLBACK, SAVEPOINT and RELEASE as SQL with TRANSACTION_CONTROL.
  */
 export interface WriteTransaction extends ReadConnection {
   run(sql: string, params?: SqlParams): Promise<RunResult>;
@@ -111,16 +110,16 @@ export interface WriteTransaction extends ReadConnection {
   /** Any statement, whether it returns rows or not; for query builders. */
   execute<Row = SqlRow>(sql: string, params?: SqlParams): Promise<QueryResult<Row>>;
   /**
-   * A transaction within: when `fn` throws, only what `fn` wrote is undone, and the error is handed on. While it is
-   * open, this transaction's own methods are refused with NESTED_WRITE: use the inner `tx`.
+   * A transaction within the transaction: if `fn` throws, only what `fn` wrote is undone, and the error is passed on.
+   * While it is open, this transaction's own methods are refused with NESTED_WRITE: use the inner `tx`.
    */
   savepoint<T>(fn: (tx: WriteTransaction) => MaybePromise<T>): Promise<T>;
 }
 
 /**
- * The connection that writes, held for one function: no other write of this process comes between two statements, so
- * that what SQLite keeps for each connection is there: `last_insert_rowid()`, `changes()`, temp tables, attached
- * databases, PRAGMAs. Each statement commits on its own. Used after its function has ended, it throws TX_ENDED.
+ * The connection that writes, held for one function. No other write of this process comes between two statements, so
+ * the state that SQLite keeps for each connection is there: `last_insert_rowid()`, `changes()`, temp tables, attached
+ * databases, PRAGMAs. Each statement commits by itself. Used after its function has ended, it throws TX_ENDED.
  */
 export interface WriteConnection extends ReadConnection {
   run(sql: string, params?: SqlParams, options?: WaitOptions): Promise<RunResult>;
@@ -128,7 +127,7 @@ export interface WriteConnection extends ReadConnection {
   exec(sql: string, options?: WaitOptions): Promise<void>;
   /** Any statement, whether it returns rows or not; for query builders. */
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WaitOptions): Promise<QueryResult<Row>>;
-  /** As that of {@link WritePool}. Until it has ended, other statements of the connection wait for it. */
+  /** As in {@link WritePool}. Until it has ended, other statements of the connection wait for it. */
   transaction<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options?: WaitOptions): Promise<T>;
 }
 
@@ -136,7 +135,7 @@ export interface WriteConnection extends ReadConnection {
 export interface ReadPool extends ReadConnection {
   /**
    * Runs `fn` with one connection that sees one state of the database, whatever is written meanwhile. Keep it short:
-   * the WAL cannot be emptied while it lasts. Errors: READ_TIMEOUT where no connection became free in time.
+   * the WAL cannot be emptied while it lasts. Errors: READ_TIMEOUT if no connection became free in time.
    */
   snapshot<T>(fn: (r: ReadConnection) => MaybePromise<T>, options?: WaitOptions): Promise<T>;
 }
@@ -144,9 +143,9 @@ export interface ReadPool extends ReadConnection {
 /**
  * The one connection that writes, and the queue for it.
  *
- * Nobody sees SQLITE_BUSY: a write that is refused as busy is tried again until its deadline, without blocking the
- * event loop, and then rejects with BUSY_TIMEOUT, which names who has the writer where that is this pool. Other errors:
- * ABORTED, CLOSED, NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
+ * Callers never see SQLITE_BUSY: a write that is refused as busy is tried again until its deadline, without blocking
+ * the event loop. Then it rejects with BUSY_TIMEOUT, which names the holder of the writer if that is in this pool.
+ * Other errors: ABORTED, CLOSED, NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
  */
 export interface WritePool {
   /** One statement, committed when the promise resolves. */
@@ -154,31 +153,32 @@ export interface WritePool {
   /** One statement that returns rows, as `INSERT … RETURNING`. */
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row[]>;
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row | undefined>;
-  /** Any statement; its rows each an array of its columns, and none where it returns none. */
+  /** Any statement; each row is an array of its columns. Empty if it returns no rows. */
   values(sql: string, params?: SqlParams, options?: WriteOptions): Promise<SqlValue[][]>;
   /** One statement, whether it returns rows or not; for query builders. */
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>>;
   /** Several statements, separated by semicolons, in one transaction. */
   exec(sql: string, options?: WriteOptions): Promise<void>;
   /**
-   * BEGIN IMMEDIATE, `fn`, COMMIT; ROLLBACK when `fn` throws. Where SQLite refuses a statement or the commit as busy,
-   * the whole of it runs again, so `fn` may run more than once: what it does beside the database has to bear that.
+   * BEGIN IMMEDIATE, `fn`, COMMIT; ROLLBACK if `fn` throws. If SQLite refuses a statement or the commit as busy, the
+   * whole transaction runs again. So `fn` may run more than once, and what it does outside the database must allow
+   * that.
    */
   transaction<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options?: WriteOptions): Promise<T>;
   /**
-   * Holds the connection that writes while `fn` runs, and all other writes of this process wait; those of other
-   * processes may come between two statements. Where `fn` never ends, the others reject with BUSY_TIMEOUT, which
-   * names it by its `label`.
+   * Holds the connection that writes while `fn` runs. All other writes of this process wait; those of other processes
+   * may come between two statements. If `fn` never ends, the others reject with BUSY_TIMEOUT, which names it by its
+   * `label`.
    */
   connection<T>(
     fn: (connection: WriteConnection) => MaybePromise<T>,
     options?: ConnectionOptions,
   ): Promise<T>;
   /**
-   * Calls `fn` for each item, with as many items in a transaction as fit the budget. Between two transactions
-   * others have their turn. `fn` may run again for an item whose transaction was refused as busy.
-   * When an item fails, its transaction is rolled back and the error is BULK_INTERRUPTED, with `committed` (the first
-   * so many items are safe: an import resumes there) and the `cause`. ABORTED and CLOSED come the same way.
+   * Calls `fn` for each item, with as many items in a transaction as fit the budget. Between two transactions other
+   * writes have their turn. `fn` may run again for an item whose transaction was refused as busy. If an item fails, its
+   * transaction is rolled back, and the error is BULK_INTERRUPTED, with `committed` (this many items are committed: an
+   * import resumes there) and the `cause`. ABORTED and CLOSED are reported in the same way.
    */
   bulk<Item>(
     items: Iterable<Item> | AsyncIterable<Item>,
@@ -194,44 +194,46 @@ export interface Database extends AsyncDisposable {
   readonly write: WritePool;
   stats(): DatabaseStats;
   /**
-   * Takes no more work, finishes what runs and what waits, and closes all connections. A second call waits too. It
-   * waits for every snapshot, iteration and transaction, for ever if they never end: `stats()` names them.
-   * Not to be awaited within a transaction, snapshot or iteration: it waits for their end.
+   * Refuses new work, finishes what runs and what waits, and closes all connections. A second call waits too. It waits
+   * for every snapshot, iteration and transaction, for ever if they never end: `stats()` lists them. Do not await it
+   * within a transaction, snapshot or iteration: it waits for their end.
    */
   close(): Promise<void>;
 }
 
 export interface DatabaseOptions {
   /**
-   * The one knob: how long a write may wait for its turn and for SQLite's lock until BUSY_TIMEOUT, and a read for a
-   * connection until READ_TIMEOUT, in milliseconds. Default: 5000.
+   * How long a write may wait for its turn and for SQLite's lock until BUSY_TIMEOUT, and a read for a connection until
+   * READ_TIMEOUT, in milliseconds. Default: 5000.
    */
   readonly busyTimeoutMs?: number | undefined;
-  /** Read connections at most; they are opened as they are needed. Default: 4. */
+  /** The most read connections; each is opened when needed. Default: 4. */
   readonly readers?: number | undefined;
-  /** Worker threads for queries, each with a connection of its own. Default: 0, queries run in the caller's thread. */
+  /**
+   * Worker threads for queries, each with its own connection. Default: 0, so that queries run in the caller's thread.
+   */
   readonly threads?: number | undefined;
   /**
-   * 'cooperative': processes that use sqlsync on this database queue for the writer's place, first come, first
-   * served. 'none': they collide and retry, as with other programs. Default: 'cooperative'.
+   * 'cooperative': processes that use sqlsync on this database queue for the writer's place, first come, first served.
+   * 'none': they collide and retry, as with other programs. Default: 'cooperative'.
    */
   readonly admission?: 'cooperative' | 'none' | undefined;
-  /** The WAL file is emptied, at a moment when no one waits, once it is larger. Default: 64 MiB. */
+  /** Empties the WAL file when it is larger, at a moment when no call waits. Default: 64 MiB. */
   readonly walLimitBytes?: number | undefined;
-  /** Whether a database that does not exist is made. Default: true. */
+  /** Whether to create a database that does not exist. Default: true. */
   readonly create?: boolean | undefined;
   /**
-   * Opens a database on a network file system too, where WAL damages it as soon as another machine opens it. Default:
-   * false, DATABASE_UNUSABLE.
+   * Whether to open a database on a network file system too, where WAL damages it as soon as another machine opens it.
+   * Default: false, which throws DATABASE_UNUSABLE.
    */
   readonly allowNetworkFileSystem?: boolean | undefined;
-  /** Integers are read as `bigint`, so that none beyond 2^53 is rounded. Default: false. */
+  /** Whether to read integers as `bigint`, so that none beyond 2^53 is rounded. Default: false. */
   readonly safeIntegers?: boolean | undefined;
-  /** Prepared statements that each connection keeps. Default: 200. */
+  /** How many prepared statements each connection keeps. Default: 200. */
   readonly statementCacheSize?: number | undefined;
 }
 
-/** Quantiles are of a histogram whose buckets are 12.5 % wide, since the database was opened. */
+/** Times since the database was opened. Quantiles come from a histogram whose buckets are 12.5 % wide. */
 export interface TimeStats {
   readonly count: number;
   readonly p50Ms: number;
@@ -240,16 +242,16 @@ export interface TimeStats {
 }
 
 export interface LabelStats {
-  /** From the call until it began. */
+  /** From the call to the beginning. */
   readonly wait: TimeStats;
   /** From the beginning to the end: for writes, BEGIN to COMMIT. */
   readonly hold: TimeStats;
 }
 
-/** Someone who waits or holds, now. */
+/** A call that waits or holds now. */
 export interface Activity {
   readonly label: string;
-  /** How long already. */
+  /** How long it has waited or held. */
   readonly forMs: number;
 }
 
@@ -266,23 +268,23 @@ export interface DatabaseStats {
     /** Attempts that SQLite refused, by its code: SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT, SQLITE_BUSY_RECOVERY. */
     readonly retries: Readonly<Record<string, number>>;
     readonly timeouts: number;
-    /** Calls that rejected, a statement of a held connection too. */
+    /** Calls that rejected, including statements of a held connection. */
     readonly failed: number;
-    /** The same by the code of the error, or its name where it has no code: SQLITE_CONSTRAINT_UNIQUE, ABORTED, … */
+    /** The same by the code of the error, or by its name if it has no code: SQLITE_CONSTRAINT_UNIQUE, ABORTED, … */
     readonly failures: Readonly<Record<string, number>>;
     readonly queueLength: number;
     readonly holder: WriteActivity | undefined;
-    /** In the order in which they came; the first 100. */
+    /** The first 100, in the order in which they came. */
     readonly waiting: readonly WriteActivity[];
     readonly labels: Readonly<Record<string, LabelStats>>;
   };
   readonly read: ReadStats;
   readonly wal: {
-    /** 0 where there is no file. */
+    /** 0 if there is no file. */
     readonly bytes: number;
     /** How often the WAL was emptied because it had passed its limit. */
     readonly truncations: number;
-    /** How often that was refused, because someone was reading or writing. */
+    /** How often that was refused because a connection was reading or writing. */
     readonly truncationsBusy: number;
   };
 }
@@ -296,7 +298,7 @@ export interface ReadStats {
   readonly workersLost: number;
   /** Calls that rejected, and iterations that ended with an error. */
   readonly failed: number;
-  /** The same by the code of the error, or its name where it has no code. */
+  /** The same by the code of the error, or by its name if it has no code. */
   readonly failures: Readonly<Record<string, number>>;
   readonly queueLength: number;
   readonly holders: readonly Activity[];

@@ -2,24 +2,24 @@ import { statSync } from 'node:fs';
 import { POOL_CHANNELS } from './stats.ts';
 import type { WalEvent } from './stats.ts';
 
-/** How often the size is looked at while there are writes. */
+/** How often to look at the size while there are writes. */
 const LOOK_MS = 200;
 
-/** After a moment that was not right; doubles up to the longest while readers or writers are in the way. */
+/** The pause after a moment that was not right; doubles up to the longest while readers or writers are in the way. */
 const AGAIN_MS = 50;
 const AGAIN_LONGEST_MS = 5000;
 
 export interface WalWriter {
-  /** True if nobody writes or waits for it: emptying the WAL holds the writer's lock. */
+  /** True if no call writes or waits to write: emptying the WAL holds the writer's lock. */
   readonly isIdle: boolean;
-  /** Waits for nobody. False if someone reads or writes. Throws SQLite's errors (disk full). */
+  /** Does not wait. Returns false if a connection reads or writes. Throws SQLite's errors (disk full). */
   truncateWal(): boolean;
 }
 
 /**
- * Keeps the WAL file from growing without end. SQLite checkpoints by itself, every 1000 pages, but while somebody
- * always reads it can never begin anew at the file's start. So where the file has passed its limit, it is emptied at
- * a moment when nobody writes; where a reader is in the way, later.
+ * Keeps the WAL file from growing without end. SQLite checkpoints by itself, every 1000 pages, but it cannot restart
+ * the file while there is always a reader. So once the file has passed its limit, this empties it at a moment when no
+ * call writes; if a reader is in the way, later.
  */
 export class WalCare {
   readonly #path: string;
@@ -34,7 +34,7 @@ export class WalCare {
 
   /**
    * @param path For events, as the application named it.
-   * @param filePath Of the database's file itself, where `path` may lead there by a link.
+   * @param filePath The path of the database's file itself; `path` may be a link to it.
    */
   constructor(path: string, filePath: string, limitBytes: number) {
     this.#path = path;
@@ -53,10 +53,10 @@ export class WalCare {
     if (this.#timer === undefined && this.bytes() > this.#limitBytes) this.#later(0);
   }
 
-  /** The file's size; 0 where there is none, or where it cannot be told: no write fails for that. */
+  /** The file's size; 0 if it does not exist or cannot be inspected: no write fails because of that. */
   bytes(): number {
     try {
-      // stat takes no descriptor: closing one would end this process's locks on some systems.
+      // stat opens no descriptor: closing one would drop this process's locks on some systems.
       return statSync(this.#walPath, { throwIfNoEntry: false })?.size ?? 0;
     } catch {
       return 0;
@@ -96,7 +96,7 @@ export class WalCare {
   }
 }
 
-/** Where it fails (disk full), the next writes will tell their callers; nobody called this one. */
+/** If it fails (disk full), the next writes report it to their callers; this one has no caller. */
 function wasEmptied(writer: WalWriter): boolean {
   try {
     return writer.truncateWal();

@@ -6,12 +6,12 @@ import { monotonicUs } from './wire.ts';
 
 /**
  * How long a turn lasts while others wait, in milliseconds: long enough that handing over (0.1 to 0.2 ms) costs 2 %,
- * and that 16 processes are round in 0.2 s. A transaction that is longer ends first.
+ * short enough that 16 processes all have had a turn in 0.2 s. A longer transaction still finishes.
  */
 const SLICE_MS = 10;
-/** How long a coordinator may take to answer, or to be found, before a waiter gives itself the turn. */
+/** How long a coordinator may take to answer, or to be found; then a waiter gives itself the turn. */
 const ANSWER_MS = 100;
-/** How long anybody waits for a turn, whatever the coordinator says. SQLite's lock orders those who are tired of it. */
+/** The longest wait for a turn, whatever the coordinator says. After it, SQLite's lock decides the order. */
 const WAIT_MAX_MS = 3000;
 
 interface Waiter {
@@ -23,7 +23,7 @@ interface Waiter {
   readonly abort: () => void;
 }
 
-/** For those who do not queue: always their turn. */
+/** For processes that do not queue: it is always their turn. */
 class OwnTurn implements Turn {
   readonly #startMs = performance.now();
 
@@ -68,13 +68,13 @@ class NoAdmission implements Admission {
   }
 }
 
-/** Every process tries as it pleases. */
+/** No queue: every process tries at any time. */
 export const noAdmission: Admission = new NoAdmission();
 
 /**
- * The queue among the processes that have `databasePath` open (it has to exist). Costs nothing until it is contended:
- * the connection is made a moment later, and nothing of it keeps the process alive. Where there can be no queue
- * (Windows, a folder that cannot be written, …), it is calm for ever.
+ * The queue among the processes that have `databasePath` open; the file must exist. It costs nothing until there is
+ * contention: it connects a moment later, and never keeps the process alive. If there can be no queue (Windows, a
+ * folder that cannot be written, …), it stays calm for ever.
  */
 export function openAdmission(databasePath: string): Admission {
   return process.platform === 'win32' ? noAdmission : new QueueAdmission(databasePath);
@@ -82,9 +82,9 @@ export function openAdmission(databasePath: string): Admission {
 
 class QueueAdmission implements Admission {
   readonly #member: QueueMember;
-  /** The coordinator has been asked for a sign of life and has not given any. */
+  /** The coordinator was asked for a sign of life, and has not answered yet. */
   #isAsked = false;
-  /** It has not for so long that nobody waits for it; its next word ends that. */
+  /** The coordinator has been silent for so long that nobody waits for it; its next message ends that. */
   #isSilent = false;
   #isClosed = false;
   #lastTurn = 0;
@@ -135,7 +135,7 @@ class QueueAdmission implements Admission {
       };
       this.#waiter = { turn, sinceUs: monotonicUs(), resolve, reject, signal, abort };
       signal?.addEventListener('abort', abort, { once: true });
-      // Whoever waits wants to go on waiting, however little else the process has to do.
+      // A waiting write keeps the process alive, even if the process has little else to do.
       this.#patience.refresh().ref();
       if (!this.#member.send('enter', turn, false, this.#waiter.sinceUs)) this.#member.joinNow();
     });
@@ -160,7 +160,7 @@ class QueueAdmission implements Admission {
       this.#turn = new GrantedTurn(number, othersWait, (turn) => this.#left(turn));
       this.#endWait()?.resolve(this.#turn);
     } else if (this.#turn?.number === number) {
-      // The last coordinator had given it.
+      // The last coordinator had granted this turn.
       this.#turn.othersWait ||= othersWait;
     } else {
       this.#member.send('leave', number);
@@ -182,7 +182,7 @@ class QueueAdmission implements Admission {
     this.#member.send('leave', turn.number);
   }
 
-  /** After the hand-over to another coordinator everybody has the place that they had. */
+  /** After another coordinator took over, every process keeps its place. */
   #queueAgain(): void {
     if (this.#turn !== undefined) this.#member.send('enter', this.#turn.number, true, this.#turn.sinceUs);
     else if (this.#waiter !== undefined) {
@@ -195,7 +195,7 @@ class QueueAdmission implements Admission {
     if (waiter === undefined && !this.#isSilent) return;
     this.#patience.refresh();
     if (waiter === undefined) {
-      // Nobody waits for it, but it may have come back.
+      // Nobody waits for the coordinator, but it may have come back.
       this.#member.send('ask', 0);
       return;
     }
@@ -205,7 +205,7 @@ class QueueAdmission implements Admission {
       this.#isAsked = true;
       this.#member.send('ask', 0);
     } else {
-      // Where this process itself was held up, the answer may be there, unread: timers come before sockets.
+      // If this process itself was held up, the answer may be there, unread: timers run before sockets.
       setImmediate(() => {
         if (this.#waiter !== waiter || !this.#isAsked) return;
         this.#isSilent = true;

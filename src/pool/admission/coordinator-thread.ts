@@ -1,6 +1,6 @@
 /**
- * The thread of a coordinator that has company (see local-coordinator.ts): makes its socket, says so, is told how many
- * members come over, and ends when it is told to.
+ * The thread of a coordinator that has other members (see local-coordinator.ts). It makes its socket, reports that,
+ * learns how many members will come over, and ends on request.
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';

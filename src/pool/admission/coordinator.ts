@@ -5,23 +5,23 @@ import type { QueueSocket } from './queue-socket.ts';
 import { encodeFrame, FrameReader, monotonicUs, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
 import type { Frame, Reply, Request } from './wire.ts';
 
-/** More processes than that on one database retry. */
+/** Further processes on one database retry without queueing. */
 const MEMBERS_MAX = 1000;
-/** A member that does not read is dropped when so much waits for it. */
+/** A member that does not read is dropped when this much waits for it. */
 const UNREAD_BYTES_MAX = 4096;
-/** Frames of one member between two ticks; the busiest one needs some hundred. */
+/** The most frames of one member between two ticks; the busiest member needs some hundred. */
 const FRAMES_PER_TICK_MAX = 10_000;
 const TICK_MS = QUEUE_TIMES.askMs;
 
 export interface CoordinatorOptions {
   /**
-   * How long the members of the coordinator before this one have to come back, so that the first of them is first
-   * again, in milliseconds; 0 where there was none.
+   * How long the members of the previous coordinator have to come back, so that the first of them is first again, in
+   * milliseconds; 0 without a previous one.
    */
   readonly returnMs?: number;
-  /** There is more than one member now. */
+  /** Called when there is more than one member. */
   readonly onCompany?: () => void;
-  /** It has failed, and is closed. */
+  /** Called when it has failed and closed. */
   readonly onFailure?: () => void;
 }
 
@@ -32,19 +32,19 @@ interface Member {
   framesInTick: number;
 }
 
-/** Listens at the place of a queue and coordinates it, in the event loop that it was made in. */
+/** Listens at the socket of a queue and coordinates the queue, in the event loop that created it. */
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #server: Server;
   readonly #members = new Set<Member>();
   readonly #queue: TurnQueue<Member>;
   #greeted = 0;
-  /** How many members come back; 0 where nobody knows. */
+  /** How many members come back; 0 if unknown. */
   #expected = 0;
   #ticking: NodeJS.Timeout | undefined;
   #isClosed = false;
 
-  /** To be made with the lock held. Throws where there can be no socket. */
+  /** The caller holds the lock. Throws if there can be no socket. */
   constructor(queueSocket: QueueSocket, options: CoordinatorOptions = {}) {
     this.#options = options;
     const { returnMs = 0 } = options;
@@ -60,24 +60,24 @@ export class Coordinator {
     this.#server = createServer((socket) => this.#admit(socket));
     this.#server.maxConnections = MEMBERS_MAX;
     this.#server.on('error', () => this.#fail());
-    // In a worker of node:cluster, exclusive: else the primary would bind, later and elsewhere.
+    // Exclusive, for workers of node:cluster: otherwise the primary would bind, later and elsewhere.
     queueSocket.makeSocket((path) => void this.#server.listen({ path, exclusive: true }));
     this.#server.unref();
     if (returnMs > 0) setTimeout(() => this.#queue.open(monotonicUs()), returnMs).unref();
   }
 
-  /** How many are in the queue, or could be. */
+  /** How many members are in the queue, or could be. */
   get members(): number {
     return this.#greeted;
   }
 
-  /** So many members come back: nobody has to wait for more. */
+  /** This many members come back; do not wait for more. */
   expect(members: number): void {
     this.#expected = members;
     this.#openWhenComplete();
   }
 
-  /** Hangs up on everybody; the socket's name stays. */
+  /** Disconnects every member; the socket's name stays. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -112,7 +112,7 @@ export class Coordinator {
     });
   }
 
-  /** Returns false if the frame is not one that a member sends. */
+  /** Returns false if a member cannot send this frame. */
   #take(member: Member, { type, number, flag, timeUs }: Frame<Request>): boolean {
     if (member.socket.destroyed) return true;
     const nowUs = monotonicUs();
@@ -151,7 +151,7 @@ export class Coordinator {
   #openWhenComplete(): void {
     if (this.#expected === 0 || this.#greeted < this.#expected) return;
     this.#expected = 0;
-    // What the last of them has to say is on its way: it comes when it is greeted.
+    // The last member's request is on its way: it comes after the greeting.
     setTimeout(() => this.#queue.open(monotonicUs()), 1).unref();
   }
 
@@ -167,7 +167,7 @@ export class Coordinator {
     }
   }
 
-  /** Only while there is something to watch: a calm time costs no timer. */
+  /** Ticks only while there is something to watch: in calm times there is no timer. */
   #keepTicking(): void {
     this.#ticking ??= setInterval(() => this.#tick(), TICK_MS).unref();
   }

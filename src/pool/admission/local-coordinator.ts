@@ -6,14 +6,14 @@ import type { ThreadData, ThreadRequest } from './coordinator-thread.ts';
 import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { tryExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 
-/** How long the members of a coordinator that was killed have to come back; they see at once that it is gone. */
+/** How long the members of a killed coordinator have to come back; they notice at once that it is gone. */
 const RETURN_MS = 15;
-/** The same where their number is known, so that nobody has to wait for so long. */
+/** The same when their number is known, so that the wait usually ends earlier. */
 const MOVE_MS = 50;
 
 /**
- * Coordinates the queue of one database for while this process has it open. Alone, a socket in this event loop
- * is enough. In company the coordinator moves to a thread of its own: what this process computes would hold up all
+ * Coordinates the queue of one database while this process has it open. Alone, a socket in this event loop is enough.
+ * With other members the coordinator moves to a thread: otherwise the computations of this process would delay all
  * others (measured: with 30 ms of work at a time, a third of the commits).
  */
 export class LocalCoordinator {
@@ -25,8 +25,8 @@ export class LocalCoordinator {
   #isClosed = false;
 
   /**
-   * Begins to coordinate where nobody else does; undefined if another process does, or is about to.
-   * Throws where there can be no socket: a folder that cannot be written, a path that is too long, …
+   * Begins to coordinate; undefined if another process does, or is about to. Throws if there can be no socket: a folder
+   * that cannot be written, a path that is too long, …
    */
   static tryOpen(socket: QueueSocket): LocalCoordinator | undefined {
     const lock = tryExclusiveLock(socket.lockPath);
@@ -51,12 +51,12 @@ export class LocalCoordinator {
     closeAtExit(this);
   }
 
-  /** Resolves when nothing of it is left. */
+  /** Resolves when everything of it is gone. */
   async close(): Promise<void> {
     const thread = this.#thread;
     if (thread !== undefined && !this.#isClosed) {
       const exited = new Promise((resolve) => thread.once('exit', resolve));
-      // Whoever waits for the end wants to see it.
+      // The caller wants to see the end of the thread.
       thread.ref();
       tell(thread, { type: 'stop' });
       await exited;
@@ -64,7 +64,7 @@ export class LocalCoordinator {
     this.closeNow();
   }
 
-  /** The same without waiting for the thread to end. */
+  /** As `close`, without waiting for the thread to end. */
   closeNow(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -74,7 +74,7 @@ export class LocalCoordinator {
       void this.#thread?.terminate();
       this.#socket.removeSocket();
     } finally {
-      // Last: while it is held, nobody makes a socket that this one could remove.
+      // Last: while this process holds the lock, no other makes a socket that this one could remove.
       this.#lock.release();
     }
   }
@@ -94,12 +94,12 @@ export class LocalCoordinator {
     thread.once('message', () => {
       const coordinator = this.#coordinator;
       if (this.#isClosed || coordinator === undefined) return;
-      // The name is the thread's socket by now: nobody comes back to find nobody there.
+      // The name now belongs to the thread's socket, so that returning members find it.
       tell(thread, { type: 'expect', members: coordinator.members });
       coordinator.close();
       this.#coordinator = undefined;
     });
-    // Where there can be no thread, as in a program that was bundled into one file, the event loop goes on doing it.
+    // If there can be no thread, as in a program bundled into one file, the event loop continues to coordinate.
     thread.on('error', () => {});
     thread.once('exit', () => {
       this.#thread = undefined;
@@ -116,7 +116,7 @@ function tell(thread: Worker, request: ThreadRequest): void {
 const localCoordinators = new Set<LocalCoordinator>();
 let closesAtExit = false;
 
-/** A program that ends without closing its database leaves nothing either, unless it is killed. */
+/** A program that ends without closing its database leaves nothing behind either, unless it is killed. */
 function closeAtExit(coordinator: LocalCoordinator): void {
   localCoordinators.add(coordinator);
   if (closesAtExit) return;

@@ -6,25 +6,25 @@ import { QueueSocket } from './queue-socket.ts';
 import { encodeFrame, FrameReader, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
 import type { Frame, Reply, Request } from './wire.ts';
 
-/** An application that has just opened its database has better things to do. */
+/** An application that has just opened its database has more urgent work. */
 const JOIN_AFTER_MS = 10;
 const REJOIN_MIN_MS = 1;
 const REJOIN_MAX_MS = 1000;
-/** Nobody listens there: a process that took the lock would. Unlike these, any other error stays. */
+/** Nobody listens there: then this process may take the lock and coordinate. Any other error is permanent. */
 const NOBODY_THERE: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ECONNREFUSED']);
 const TRY_AGAIN: ReadonlySet<string | undefined> = new Set(['EAGAIN', 'ECONNRESET', 'EPIPE', 'CLOSED']);
 
 export interface MemberEvents {
-  /** In the queue of a coordinator, which knows nothing of this member as yet. */
+  /** The member is in the queue of a coordinator, which knows nothing of it yet. */
   joined(): void;
-  /** A sign of life of the coordinator. */
+  /** A sign of life from the coordinator. */
   heard(): void;
   granted(turn: number, othersWait: boolean): void;
   wanted(turn: number): void;
 }
 
 /**
- * The connection of a process to the queue of a database. Where nobody coordinates, one of those who see it does:
+ * The connection of a process to the queue of a database. If no process coordinates, one that notices begins to:
  *
  *     connect ── somebody listens ──────────────► joined ── the coordinator is gone ──┐
  *      ▲  └──── nobody ── lock ── mine ── listen ──┐                                  │
@@ -52,17 +52,17 @@ export class QueueMember {
     }
   }
 
-  /** Whoever wants to write has to enter first. While one coordinator follows another, this stays as it was. */
+  /** True if a writer must enter the queue first. While one coordinator follows another, this stays the same. */
   get isContended(): boolean {
     return this.#isContended;
   }
 
-  /** There is no queue here, nor will there be. */
+  /** True if there is no queue here, nor will there be one. */
   get isUnavailable(): boolean {
     return this.#isUnavailable;
   }
 
-  /** Returns false if there is nobody to send it to. */
+  /** Returns false if there is no coordinator to send it to. */
   send(request: Request, turn: number, flag = false, timeUs = 0): boolean {
     if (!this.#isJoined || this.#socket?.writable !== true) return false;
     this.#socket.write(encodeFrame(REQUESTS[request], turn, flag, timeUs));
@@ -75,7 +75,7 @@ export class QueueMember {
     this.#join();
   }
 
-  /** Resolves when nothing of it is left. */
+  /** Resolves when everything of it is gone. */
   async close(): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#nextJoin);
@@ -95,7 +95,7 @@ export class QueueMember {
     try {
       const { state } = queueSocket;
       if (state === 'taken') return this.#giveUp();
-      // An error of the lock, of the folder, of the path: none goes away by trying again.
+      // An error of the lock, the folder or the path: trying again would not help.
       if (state === 'free') this.#coordinate(queueSocket);
       this.#connect(queueSocket);
     } catch {
@@ -104,7 +104,7 @@ export class QueueMember {
   }
 
   #coordinate(queueSocket: QueueSocket): void {
-    // A coordinator of our own that is no longer found by its name.
+    // A coordinator of our own that cannot be found by its name any more.
     this.#localCoordinator?.closeNow();
     this.#localCoordinator = LocalCoordinator.tryOpen(queueSocket);
   }
@@ -169,7 +169,7 @@ export class QueueMember {
     else this.#join();
   }
 
-  /** A coordinator that is about to listen does so in a millisecond; one that never answers is not worth more. */
+  /** A coordinator that is about to listen does so within a millisecond; do not wait for one that never answers. */
   #joinLater(): void {
     const delayMs = Math.min(REJOIN_MIN_MS * 1.5 ** this.#attempts++, REJOIN_MAX_MS);
     this.#joinAfter(delayMs * (0.5 + Math.random()));

@@ -9,7 +9,7 @@ import { realPath } from '../../files/path-names.ts';
  * Where the processes of one database meet:
  *
  *     .NAME.sqlsync-queue        the socket on which the coordinator listens
- *     .NAME.sqlsync-queue-lock   held by the coordinator, and dies with it: a socket that it left is nobody's
+ *     .NAME.sqlsync-queue-lock   the coordinator's lock, which dies with it: then the socket it left is free
  *     .NAME.sqlsync-queue-new/   where a coordinator makes its socket; only the holder of the lock does
  */
 export class QueueSocket {
@@ -19,9 +19,9 @@ export class QueueSocket {
   readonly #name: string;
   #boundIn: number | undefined;
 
-  /** Throws system errors where the database is not there. */
+  /** Throws system errors if the database does not exist. */
   constructor(databasePath: string) {
-    // By whichever name a process opens it: the database has one queue.
+    // A database has one queue, by whatever name a process opens it.
     this.databasePath = realPath(databasePath);
     this.#folder = dirname(this.databasePath);
     this.#name = `.${basename(this.databasePath)}.sqlsync-queue`;
@@ -36,14 +36,14 @@ export class QueueSocket {
     return join(this.#folder, `${this.#name}-new`);
   }
 
-  /** What the name of the socket is now: a link to a socket elsewhere is none of ours. */
+  /** What the name of the socket is now: a link to a socket elsewhere is not ours. */
   get state(): 'free' | 'socket' | 'taken' {
     const found = lstatSync(this.#socketPath, { throwIfNoEntry: false });
     if (found === undefined) return 'free';
     return found.isSocket() ? 'socket' : 'taken';
   }
 
-  /** Calls `connect` with the socket's path, or with another that connect(2) takes for it. */
+  /** Calls `connect` with the socket's path, or with a shorter path to the same socket. */
   connect<T>(connect: (path: string) => T): T {
     const path = this.#socketPath;
     if (isShort(path)) return connect(path);
@@ -56,11 +56,11 @@ export class QueueSocket {
   }
 
   /**
-   * Makes the socket: `listen` binds it, in a folder that nobody else may enter, and only with the permissions of the
-   * database does it get its name. To be called with the lock held.
+   * Makes the socket: `listen` binds it in a folder that only this user may enter. It gets its name only with the
+   * permissions of the database. The caller holds the lock.
    */
   makeSocket(listen: (path: string) => void): void {
-    // Never the same name: when a predecessor ends, libuv removes what it had bound.
+    // Never the same name twice: when a predecessor ends, libuv removes the path that it had bound.
     const name = `${process.pid}-${threadId}-${++sockets}`;
     const path = join(this.#newFolder, name);
     rmSync(this.#newFolder, { recursive: true, force: true });
@@ -81,18 +81,18 @@ export class QueueSocket {
   }
 
   /**
-   * Whoever may write the database may queue, and nobody else: the bits that SQLite gives its -wal and -shm. By path,
-   * because a descriptor of the lock file, once closed, would take the lock with it.
+   * Users who may write the database may queue, and no others: the same bits that SQLite gives its -wal and -shm. By
+   * path, because closing a descriptor of the lock file would drop the lock.
    */
   giveDatabasePermissions(path: string): void {
     const database = statSync(this.databasePath);
     const own = changeOwner(path, database);
-    // Another group's members are not those that the database's bits speak of.
+    // The database's group bits do not hold for members of another group.
     const bits = own.gid === database.gid ? 0o666 : 0o606;
     chmodSync(path, database.mode & bits);
   }
 
-  /** To be called when nothing listens any more: libuv removes what it had bound, by the path that it was given. */
+  /** Call it when nothing listens any more: libuv removes what it had bound, by the path it was given. */
   close(): void {
     if (this.#boundIn !== undefined) closeSync(this.#boundIn);
     this.#boundIn = undefined;
@@ -106,23 +106,23 @@ function isShort(path: string): boolean {
   return Buffer.byteLength(path) <= 100;
 }
 
-/** Linux's O_PATH: names a file, of any kind, without opening it. */
+/** Linux's O_PATH: refers to a file of any kind without opening it. */
 const O_PATH = 0o10000000;
 
-/** Under /proc/self/fd, any path is short. */
+/** Under /proc/self/fd every path is short. */
 function openShort(path: string): number {
-  if (process.platform !== 'linux') throw new Error(`no socket can have a path of this length: ${path}`);
+  if (process.platform !== 'linux') throw new Error(`a socket cannot have a path of this length: ${path}`);
   return openSync(path, O_PATH);
 }
 
-/** As SQLite does for its own files: root's are to be used by the owner of the database. */
+/** As SQLite does for its own files: the database's owner must be able to use root's files. */
 function changeOwner(path: string, database: Stats): Stats {
   const own = lstatSync(path);
   if (own.uid === database.uid && own.gid === database.gid) return own;
   try {
     chownSync(path, process.getuid?.() === 0 ? database.uid : own.uid, database.gid);
   } catch {
-    // Not ours to give away: then fewer may queue, and they retry.
+    // If this user may not change the owner, fewer users can queue; the others retry.
   }
   return lstatSync(path);
 }

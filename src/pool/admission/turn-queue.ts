@@ -1,35 +1,35 @@
 /**
- * The queue that a coordinator keeps: who waits, who has the turn, and whether it is a contended time. Pure: it is
- * told what happens and when, and says what to send.
+ * The queue that a coordinator keeps: who waits, who has the turn, and whether there is contention. Pure: it receives
+ * events with their times, and says what to send.
  *
  *     calm ──── somebody enters ────► contended: everybody enters before trying
  *       ◄── nobody waited for a while ──┘
  *
- * A turn is a courtesy and SQLite's lock the truth, so a turn may be given to the next while its holder has not left:
- * one that does not answer (stopped, or busy with something else) or is slow is set aside. At worst two try at once.
+ * SQLite's lock decides; a turn is only a courtesy. So the next member may get a turn although the holder has not left:
+ * a holder that does not answer (stopped or busy) or is slow is set aside. At worst two members try at once.
  */
 
 export interface QueueEvents<Member> {
   granted(member: Member, turn: number, othersWait: boolean): void;
-  /** Others wait for this turn. Whoever is alive answers with {@link TurnQueue.here}. */
+  /** Others wait for this turn. A live member answers with {@link TurnQueue.here}. */
   wanted(member: Member, turn: number): void;
   contended(contended: boolean): void;
 }
 
 export interface QueueTimes {
-  /** A turn that others wait for is asked after so often, in milliseconds. */
+  /** How often to ask for a turn that others wait for, in milliseconds. */
   readonly askMs: number;
-  /** Set aside when it has not answered for so long. */
+  /** A member that has not answered for this long is set aside. */
   readonly silentMs: number;
-  /** Set aside when it answers but does not leave for so long. */
+  /** A member that answers but does not leave for this long is set aside. */
   readonly slowMs: number;
-  /** Calm again when nobody has had to wait for so long. */
+  /** Calm again when no member had to wait for this long. */
   readonly calmMs: number;
 }
 
 export const QUEUE_TIMES: QueueTimes = { askMs: 25, silentMs: 50, slowMs: 2000, calmMs: 100 };
 
-/** No process has waited for longer; a time beyond it is somebody's mistake. */
+/** No process has waited for longer; a larger time is an error of its sender. */
 const MAX_AGE_US = 600e6;
 
 interface Place<Member> {
@@ -41,9 +41,9 @@ interface Place<Member> {
 interface Holder<Member> {
   readonly member: Member;
   readonly turn: number;
-  /** Of the grant, or of the first one who waited, in microseconds. */
+  /** When the turn was granted, or when the first waiter came, in microseconds. */
   wantedSinceUs: number;
-  /** When it was asked, without an answer as yet. */
+  /** When the holder was asked, if it has not answered yet. */
   askedUs: number | undefined;
   heardUs: number;
   knowsOthersWait: boolean;
@@ -59,7 +59,10 @@ export class TurnQueue<Member> {
   #lastTickUs = 0;
   #closedUntilUs: number;
 
-  /** @param closedUntilUs Grants nothing before, so that those who waited at the last coordinator can come back. */
+  /**
+   * @param closedUntilUs Grants nothing before this time, so that the members who waited at the last coordinator can
+   * come back.
+   */
   constructor(events: QueueEvents<Member>, times: QueueTimes = QUEUE_TIMES, closedUntilUs = 0) {
     this.#events = events;
     this.#times = times;
@@ -70,7 +73,7 @@ export class TurnQueue<Member> {
     return this.#contended;
   }
 
-  /** Everybody is back. */
+  /** All members are back. */
   open(nowUs: number): void {
     this.#closedUntilUs = 0;
     this.#advance(nowUs);
@@ -80,7 +83,7 @@ export class TurnQueue<Member> {
     return this.#places.length;
   }
 
-  /** A member has one place at most: entering again gives up the older one. */
+  /** A member has at most one place: entering again gives up the older one. */
   enter(member: Member, turn: number, request: { sinceUs: number; holding: boolean }, nowUs: number): void {
     this.remove(member, nowUs);
     if (!this.#contended) this.#setContended(true, nowUs);
@@ -105,7 +108,7 @@ export class TurnQueue<Member> {
     }
   }
 
-  /** The member is gone, with all that it had. */
+  /** Removes a member that is gone, with all its places. */
   remove(member: Member, nowUs: number): void {
     this.#removePlace((place) => place.member === member);
     if (this.#holder?.member !== member) return;
@@ -120,7 +123,7 @@ export class TurnQueue<Member> {
     holder.heardUs = nowUs;
   }
 
-  /** To be called every few milliseconds in a contended time. */
+  /** Call it every few milliseconds while there is contention. */
   tick(nowUs: number): void {
     const sinceLastTickUs = nowUs - this.#lastTickUs;
     this.#lastTickUs = nowUs;
@@ -131,7 +134,7 @@ export class TurnQueue<Member> {
       return;
     }
     this.#lastWaitUs = nowUs;
-    // Where the coordinator itself was held up, the answer may have come without having been read.
+    // If the coordinator itself was held up, an answer may have come without having been read.
     const isLate = sinceLastTickUs > this.#times.silentMs * 1000;
     if (this.#holder !== undefined && !isLate && this.#isToBeSetAside(this.#holder, nowUs)) {
       this.#holder = undefined;

@@ -1,6 +1,6 @@
 /**
- * What the processes of one queue say to each other: frames of 16 bytes, so that nothing has to be buffered but the
- * rest of one frame.
+ * The frames that the processes of one queue exchange. Each has 16 bytes, so that only the rest of one frame is ever
+ * buffered.
  *
  *     0  1  type        1  1  flag, 0 or 1     2  2  zero
  *     4  4  number, little-endian              8  8  time, a little-endian double, in microseconds
@@ -23,7 +23,7 @@
  */
 export const FRAME_BYTES = 16;
 
-/** Another version's coordinator is no coordinator. */
+/** A coordinator of another version is ignored. */
 export const WIRE_VERSION = 0x53510001;
 
 export const REQUESTS = { hello: 1, enter: 2, leave: 3, ask: 4, here: 5 } as const;
@@ -57,7 +57,7 @@ export class FrameReader<Type extends string> {
     this.#types = new Map((Object.keys(codes) as Type[]).map((type) => [codes[type], type]));
   }
 
-  /** The frames that `chunk` completes; undefined if it holds anything that is none. */
+  /** The frames that `chunk` completes; undefined if it holds anything that is not a frame. */
   read(chunk: Buffer): Frame<Type>[] | undefined {
     const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     const frames: Frame<Type>[] = [];
@@ -77,7 +77,7 @@ export class FrameReader<Type extends string> {
   }
 }
 
-/** A clock that all processes of this machine share and nobody sets, in microseconds. */
+/** A monotonic clock that all processes of this machine share, in microseconds. */
 export function monotonicUs(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1e6 + nanoseconds / 1e3;

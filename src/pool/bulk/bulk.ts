@@ -7,30 +7,30 @@ import type { BulkOptions, MaybePromise, WriteOptions, WritePool, WriteTransacti
 
 const BUDGET_MS = 1000;
 
-/** Of the budget, what the first transaction spends on items: how long its COMMIT takes is not known yet. */
+/** The share of the budget that the first transaction spends on items: how long its COMMIT takes is not known yet. */
 const FIRST_SHARE = 0.25;
 
-/** The next COMMIT may take longer than the one before, as one does that has to empty the WAL. */
+/** The next COMMIT may take longer than the one before, for example if it has to empty the WAL. */
 const CAUTION = 0.8;
 
-/** An item that is not there after this time ends the transaction: a slow source must not hold the writer. */
+/** If the next item takes longer than this, the transaction ends: a slow source must not hold the writer. */
 const STALL_MS = 10;
 
-/** A bulk write that ended early: the first {@link committed} items are safe, and no other has left a trace. */
+/** A bulk write that ended early: the first {@link committed} items are committed, and no other item left a trace. */
 export class BulkInterruptedError extends SqlsyncError {
   readonly committed: number;
 
   constructor(committed: number, cause: unknown) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     super('BULK_INTERRUPTED', `the bulk write ended after ${committed} committed items: ${reason}`, {
-      hint: 'Go on from the item after those that are committed (`error.committed`); `error.cause` tells why.',
+      hint: 'Continue with the item after the committed ones (`error.committed`); `error.cause` is the reason.',
       cause,
     });
     this.committed = committed;
   }
 }
 
-/** `WritePool.bulk`, by transactions of `pool`. */
+/** `WritePool.bulk`, with transactions of `pool`. */
 export async function bulkWrite<Item>(
   pool: Pick<WritePool, 'transaction'>,
   items: Iterable<Item> | AsyncIterable<Item>,
@@ -60,7 +60,7 @@ export async function bulkWrite<Item>(
       share = Math.max(FIRST_SHARE / 2, ((filledMs - beganMs) / (performance.now() - beganMs)) * CAUTION);
       committed += taken.count;
       onCommit?.(committed);
-      // Whoever was served just now may have more to write at once.
+      // Lets the callers that were just served write again first.
       await nextTurn();
     }
     return { committed };

@@ -1,8 +1,8 @@
-/** The items of a bulk write, one after the other, from whichever kind of iterable. */
+/** The items of a bulk write, one after the other, from any kind of iterable. */
 export class ItemSource<Item> {
   readonly #iterator: Iterator<Item> | AsyncIterator<Item>;
   readonly #isAsync: boolean;
-  /** What came and was not taken yet. */
+  /** An item that has arrived and was not taken yet. */
   #next: { readonly item: Item } | undefined;
   #coming: Promise<void> | undefined;
   #isDone = false;
@@ -13,14 +13,14 @@ export class ItemSource<Item> {
     this.#iterator = iteratorOf(items);
   }
 
-  /** Waits for the next item, however long that takes. Rejects with the source's error. */
+  /** Waits for the next item without a time limit. Rejects with the source's error. */
   async hasMore(): Promise<boolean> {
     if (this.#next === undefined) await this.#fetch();
     if (this.#failure !== undefined) throw this.#failure.error as Error;
     return this.#next !== undefined;
   }
 
-  /** The next item if it is there. */
+  /** The next item, if it is there. */
   take(): { readonly item: Item } | undefined {
     if (this.#next === undefined && !this.#isAsync) this.#fetchNow();
     const next = this.#next;
@@ -40,15 +40,15 @@ export class ItemSource<Item> {
     return this.take();
   }
 
-  /** Tells the source that no more is wanted. */
+  /** Tells the source that no more items are wanted. */
   stop(): void {
     if (this.#isDone) return;
     this.#isDone = true;
     try {
-      // An asynchronous source may be in the middle of its next item: nobody waits for that.
+      // An asynchronous source may be in the middle of its next item: do not wait for it.
       Promise.resolve(this.#iterator.return?.()).catch(() => undefined);
     } catch {
-      // The write has failed already, and that is the error to tell.
+      // The write has failed already, and that error is the one to report.
     }
   }
 
@@ -82,7 +82,7 @@ export class ItemSource<Item> {
     else this.#next = { item: result.value };
   }
 
-  /** Told by {@link hasMore}, so that what came before is committed. */
+  /** {@link hasMore} throws it, so that the items before it are committed first. */
   #failed(error: unknown): void {
     this.#coming = undefined;
     this.#isDone = true;
@@ -91,11 +91,11 @@ export class ItemSource<Item> {
 }
 
 function isAsync<Item>(items: Iterable<Item> | AsyncIterable<Item>): items is AsyncIterable<Item> {
-  // A string is iterable too, and is no object.
+  // A string is iterable too, but is no object.
   return Symbol.asyncIterator in Object(items);
 }
 
-/** An iterable that gives no iterator fails with its first item. */
+/** If an iterable returns no iterator, its first item fails. */
 function iteratorOf<Item>(items: Iterable<Item> | AsyncIterable<Item>): Iterator<Item> | AsyncIterator<Item> {
   try {
     return isAsync(items) ? items[Symbol.asyncIterator]() : asNow(items)[Symbol.iterator]();
@@ -108,7 +108,7 @@ function iteratorOf<Item>(items: Iterable<Item> | AsyncIterable<Item>): Iterator
   }
 }
 
-/** A collection as it is now: its owner may empty or fill it while the write waits. */
+/** A copy of a collection: its owner may empty or fill it while the write waits. */
 function asNow<Item>(items: Iterable<Item>): Iterable<Item> {
   if (Array.isArray(items)) return items.slice() as Item[];
   const isLive = items instanceof Set || items instanceof Map || ArrayBuffer.isView(items);

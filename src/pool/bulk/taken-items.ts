@@ -1,18 +1,18 @@
 import { copyValue, isPlainObject } from '../sql/copied-params.ts';
 
-/** A transaction of a bulk write ends once it keeps copies of so many bytes. */
+/** A transaction of a bulk write ends once it keeps copies of this many bytes. */
 const KEPT_BYTES_MAX = 64 * 1024 * 1024;
 
 interface TakenItem<Item> {
   readonly item: Item;
-  /** The item when it was taken; undefined if nothing of it can change, or where it is an object of a class. */
+  /** A copy of the item when it was taken; undefined if nothing in it can change, or if it is an object of a class. */
   readonly copy: Item | undefined;
 }
 
 /**
- * The items of one transaction of a bulk write, kept until it is committed: where SQLite refuses the transaction as
- * busy, the same items come again. A source may fill one buffer, array or object anew for each item, so each item is
- * kept as it was when it was taken.
+ * The items of one transaction of a bulk write, kept until the commit: if SQLite refuses the transaction as busy, the
+ * same items come again. A source may refill one buffer, array or object for each item, so each item is kept as it was
+ * when it was taken.
  */
 export class TakenItems<Item> {
   readonly #taken: TakenItem<Item>[] = [];
@@ -30,7 +30,7 @@ export class TakenItems<Item> {
     this.#taken.push({ item, copy: this.#copy(item) as Item | undefined });
   }
 
-  /** The items once more: each itself, or its copy where it has changed since. */
+  /** The items once more: each item itself, or its copy if the item has changed since. */
   *again(): Generator<Item, void, undefined> {
     for (const { item, copy } of this.#taken)
       yield copy === undefined || isAsBefore(item, copy) ? item : copy;
@@ -49,7 +49,7 @@ export class TakenItems<Item> {
   }
 }
 
-/** True if each value that was in the item is in it still: what its function added to it does not count. */
+/** True if every value of the item is unchanged. What the function added to the item does not count. */
 function isAsBefore(item: unknown, copy: unknown): boolean {
   if (ArrayBuffer.isView(copy)) return isSameValue(item, copy);
   return Object.entries(copy as object).every(([name, value]) =>

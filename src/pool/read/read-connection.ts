@@ -8,7 +8,7 @@ import { ReadArrayStatements, ReadStatements } from './read-only.ts';
 import { allRows, firstRow, iterateRows } from '../sql/statements.ts';
 import type { ReadConnection, SqlParams, SqlRow, SqlValue } from '../types.ts';
 
-/** The first read of a transaction decides what it sees; an empty schema is read too. */
+/** The first read of a transaction decides what it sees; an empty schema works too. */
 const FIRST_READ = 'SELECT 1 FROM sqlite_schema LIMIT 1';
 
 export interface ReaderOptions {
@@ -18,7 +18,7 @@ export interface ReaderOptions {
   readonly timeoutMs: number;
 }
 
-/** A connection that only reads. Everything here runs at once and throws READ_ONLY or SQLite's errors. */
+/** A connection that only reads. Everything here runs at once, and throws READ_ONLY or SQLite's errors. */
 export class Reader {
   readonly #connection: PoolConnection;
   readonly #statements: ReadStatements;
@@ -36,7 +36,7 @@ export class Reader {
     this.#arrayStatements = new ReadArrayStatements(prepare, options.statementCacheSize);
     try {
       this.#begin = this.#connection.prepare('BEGIN');
-      // Reads the schema, and so is refused as busy while another process recovers the WAL.
+      // Reads the schema, and so is busy while another process recovers the WAL.
       this.#firstRead = this.#connection.prepare(FIRST_READ);
       this.#end = this.#connection.prepare('ROLLBACK');
     } catch (error) {
@@ -62,12 +62,15 @@ export class Reader {
     return this.#started(iterateRows(this.#arrayStatements.get(sql), params));
   }
 
-  /** The only query of this connection until it is over. To be handed to {@link stop} in any case. */
+  /** The only query of this connection until it ends. The caller must pass it to {@link stop} in any case. */
   iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
     return this.#started(iterateRows(this.#statements.get(sql), params));
   }
 
-  /** One of several: with a statement of its own, as the same text may be asked again while it is half read. */
+  /**
+   * One of several iterations. It has its own statement, because the same text may be run again while this one is half
+   * read.
+   */
   iterateBeside(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
     return this.#started(iterateRows(this.#statements.prepareFresh(sql), params));
   }
@@ -87,7 +90,7 @@ export class Reader {
     }
   }
 
-  /** Leaves neither a transaction nor a half read result. */
+  /** Ends any transaction and any half read result. */
   end(): void {
     for (const rows of this.#iterations) this.stop(rows);
     if (this.#connection.inTransaction) this.#end.run();
@@ -104,7 +107,7 @@ export class Reader {
   }
 }
 
-/** Rows of an iteration that has been stepped to `result`, whose reader is told when the loop ends, however it does. */
+/** Rows of an iteration that has been stepped to `result`. Tells the reader when the loop ends, however it ends. */
 export async function* remainingRows<Row>(
   reader: Reader,
   rows: IterableIterator<unknown>,
@@ -133,7 +136,7 @@ export class Snapshot implements ReadConnection {
   readonly #check = (): void => {
     if (!this.#isOpen) {
       throw new SqlsyncError('TX_ENDED', 'a query of a snapshot that has ended', {
-        hint: 'Await everything that uses `r` within the function that it was given to.',
+        hint: 'Await everything that uses `r` within the function that received it.',
       });
     }
     if (this.#signal?.aborted === true) throw abortedError(this.#signal, 'read');
@@ -187,7 +190,7 @@ export class Snapshot implements ReadConnection {
   }
 }
 
-/** The first row. Where the step fails, the iteration is over. */
+/** The first row. If the step fails, the iteration is over. */
 export function firstStep(reader: Reader, rows: IterableIterator<unknown>): IteratorResult<unknown> {
   try {
     return rows.next();

@@ -3,7 +3,7 @@ import { FailureCounts, failureKind } from '../failure-counts.ts';
 import { LabelTable, POOL_CHANNELS } from '../stats.ts';
 import type { FailureEvent, ReadEvent, TimeoutEvent } from '../stats.ts';
 
-/** What the read pool counts and tells. */
+/** The statistics and events of the read pool. */
 export class ReadCounters {
   readonly path: string;
   readonly labels: LabelTable = new LabelTable();
@@ -22,7 +22,7 @@ export class ReadCounters {
     times.hold.record(holdMs);
   }
 
-  /** Something that held a connection or a thread is over. */
+  /** A call that held a connection or a thread has ended. */
   ended(label: string, waitMs: number, holdMs: number): void {
     const times = this.labels.of(label);
     times.wait.record(waitMs);

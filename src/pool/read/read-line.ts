@@ -5,11 +5,11 @@ import type { ReadCounters } from './read-counters.ts';
 import { NO_LABEL, labelInWords } from '../stats.ts';
 import type { Activity, WaitOptions } from '../types.ts';
 
-/** A connection or thread in someone's hands. */
+/** A connection or thread that a caller has. */
 export interface Lease<Resource> {
   readonly resource: Resource;
   readonly label: string;
-  /** On the clock of performance.now(), as the next two. */
+  /** On the clock of performance.now(), like the next two. */
   readonly calledMs: number;
   readonly beganMs: number;
   readonly deadlineMs: number;
@@ -24,7 +24,7 @@ interface Waiter<Resource> {
 
 export interface ReadLineOptions<Resource> {
   readonly capacity: number;
-  /** What it hands out, and the option that gives more of it, for errors. */
+  /** What it hands out, and the option that adds more, for errors. */
   readonly what: string;
   readonly option: string;
   readonly busyTimeoutMs: number;
@@ -32,12 +32,12 @@ export interface ReadLineOptions<Resource> {
   open(): Resource;
 }
 
-/** How many of those who wait stats() names. */
+/** The most waiting calls that stats() lists. */
 const WAITING_LISTED = 100;
 
 /**
- * Connections or threads of the readers, opened as they are needed, and the line for them: first come, first served,
- * each until its deadline. Whoever waits, waits because all are in use: a free one goes to the first in the line.
+ * Connections or threads for readers, opened when needed, and the queue for them: first come, first served, each waiter
+ * until its deadline. A waiter only waits while all are in use: a free one goes to the first in the queue.
  */
 export class ReadLine<Resource> {
   readonly #options: ReadLineOptions<Resource>;
@@ -72,7 +72,7 @@ export class ReadLine<Resource> {
     return listed.map(({ label, calledMs }) => ({ label, forMs: nowMs - calledMs }));
   }
 
-  /** A free one, which stays free: for what is over before anyone else can come. Throws what opening throws. */
+  /** A free one, which stays free: for work that ends before any other caller can come. Throws what opening throws. */
   peek(): Resource | undefined {
     if (this.#idle.length === 0) {
       if (this.#opened >= this.#options.capacity) return undefined;
@@ -110,7 +110,7 @@ export class ReadLine<Resource> {
       };
       const abort = (): void => waiter.fail(abortedError(signal as AbortSignal, 'read'));
       const expire = (): void => {
-        // Beyond what a timer can count to, it comes early.
+        // A timer fires early for times beyond its range.
         if (performance.now() < until - 1) timer = setTimeout(expire, timerMs(until - performance.now()));
         else waiter.fail(this.#timedOut(waiter));
       };
@@ -121,7 +121,7 @@ export class ReadLine<Resource> {
     return lease;
   }
 
-  /** Takes it back. */
+  /** Takes the lease back. */
   give(lease: Lease<Resource>): void {
     if (!this.#release(lease)) return;
     const next = first(this.#waiters);
@@ -130,12 +130,12 @@ export class ReadLine<Resource> {
     this.#checkIdle();
   }
 
-  /** Takes back one that is of no use any more. */
+  /** Takes back a lease whose resource is useless now. */
   discard(lease: Lease<Resource>): void {
     if (this.#release(lease)) this.#forget();
   }
 
-  /** Forgets one that became useless while it was free. */
+  /** Forgets a resource that became useless while it was free. */
   discardIdle(resource: Resource): void {
     const index = this.#idle.indexOf(resource);
     if (index === -1) return;
@@ -143,7 +143,7 @@ export class ReadLine<Resource> {
     this.#forget();
   }
 
-  /** Resolves with all of them once nothing is in use and no one waits. */
+  /** Resolves with all of them once none is in use and no call waits. */
   async drained(): Promise<readonly Resource[]> {
     if (this.#leases.size > 0 || this.#waiters.size > 0) {
       await new Promise<void>((resolve) => {
@@ -200,7 +200,7 @@ export class ReadLine<Resource> {
       oldest === undefined
         ? ''
         : `; ${labelInWords(oldest.label, 'read')} has had one for ${Math.round(nowMs - oldest.beganMs)} ms`;
-    // It still counts among those who wait.
+    // The caller itself is still counted among the waiters.
     const others = this.#waiters.size - 1;
     const company = others === 0 ? '' : `, as ${others} more ${others === 1 ? 'does' : 'do'}`;
     return new SqlsyncError(

@@ -6,8 +6,8 @@ import type { SqlParams } from '../types.ts';
 export type QueryMode = 'get' | 'rows' | 'values';
 
 /**
- * What is said between the caller's thread and a worker. A worker answers one query at a time, in chunks; it sends as
- * many as it has credit for, so that a large result neither fills the memory nor holds up the caller's event loop.
+ * The messages between the caller's thread and a worker. A worker answers one query at a time, in chunks. It sends as
+ * many chunks as it has credit for, so that a large result neither fills the memory nor delays the caller's event loop.
  *
  *     caller   query(id, credit 2) ──────────────► more(id) ──► …        stop(id) ──►
  *     worker           ◄── rows(id)  ◄── rows(id)      ◄── rows(id, isDone)     ◄── stopped(id)
@@ -29,7 +29,7 @@ export interface RowsReply {
   readonly type: 'rows';
   readonly id: number;
   readonly rows: unknown[];
-  /** Whether a value is a blob: it arrives as `Uint8Array` and is to become a `Buffer` again. */
+  /** True if a value is a blob: it arrives as `Uint8Array`, and must become a `Buffer` again. */
   readonly hasBlobs: boolean;
   readonly isDone: boolean;
 }
@@ -44,7 +44,7 @@ export interface WorkerOptions {
   readonly options: ReaderOptions;
 }
 
-/** An error as it crosses threads, where classes and properties of its own are lost. */
+/** An error as it crosses threads, which lose its class and extra properties. */
 export interface SentError {
   readonly isOurs: boolean;
   readonly name: string;
@@ -64,7 +64,7 @@ export function sentError(error: unknown): SentError {
   };
 }
 
-/** What better-sqlite3 throws for wrong parameters. */
+/** The errors that better-sqlite3 throws for wrong parameters. */
 const BUILT_IN: readonly ErrorConstructor[] = [TypeError, RangeError];
 
 export function receivedError(sent: SentError): Error {
@@ -75,7 +75,7 @@ export function receivedError(sent: SentError): Error {
   return Object.assign(new Error(message), { name }, code === '' ? {} : { code });
 }
 
-/** Makes `Buffer`s of the `Uint8Array`s that structured cloning made of them, in place. */
+/** Turns the `Uint8Array`s that structured cloning made back into `Buffer`s, in place. */
 export function restoreBlobs(rows: readonly unknown[]): void {
   for (const row of rows as Record<string, unknown>[]) {
     for (const [name, value] of Object.entries(row)) {

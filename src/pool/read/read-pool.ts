@@ -39,15 +39,15 @@ type ReadSettings = Pick<
 /**
  * The read pool of a database. Opens nothing yet.
  * @param path As the application named it, for errors and events.
- * @param filePath The file to be opened, which `path` may lead to by a link.
+ * @param filePath The file to open; `path` may be a link to it.
  */
 export function openReadPool(path: string, filePath: string, settings: ReadSettings): ReadConnections {
   return new ReadConnections(path, filePath, settings);
 }
 
 /**
- * The read pool. A query that finds a free connection runs at once, before the call returns, and so never takes the
- * connection from anyone; snapshots and iterations take one until they end.
+ * The read pool. A query that finds a free connection runs at once, before the call returns, so it never takes a
+ * connection from another caller. Snapshots and iterations take one until they end.
  */
 export class ReadConnections implements ReadPool {
   readonly #busyTimeoutMs: number;
@@ -203,7 +203,7 @@ export class ReadConnections implements ReadPool {
     };
   }
 
-  /** Takes no more work; resolves when what runs and waits is done and all connections are closed. */
+  /** Refuses new work; resolves when what runs and waits has ended and all connections are closed. */
   async close(): Promise<void> {
     this.#isClosed = true;
     const threadsClosed = this.#threads?.close();
@@ -246,7 +246,7 @@ export class ReadConnections implements ReadPool {
     }
   }
 
-  /** Where a connection has to be opened for it, that too can be refused as busy. */
+  /** If this has to open a connection, that can be busy too. */
   #take(options: QueryOptions, calledMs: number): Promise<Lease<Reader>> {
     const { label = NO_LABEL, deadlineMs = this.#busyTimeoutMs, signal } = options;
     return retryWhileBusy(() => this.#line.take({ label, deadlineMs, signal }, calledMs), {
@@ -255,7 +255,7 @@ export class ReadConnections implements ReadPool {
     });
   }
 
-  /** Readers are refused as busy only while another process recovers or removes the WAL. */
+  /** Readers are only busy while another process recovers or removes the WAL. */
   #whileBusy<T>(lease: Lease<Reader>, attempt: () => T): Promise<T> {
     return retryWhileBusy(attempt, {
       timeoutMs: lease.deadlineMs - performance.now(),
@@ -263,7 +263,7 @@ export class ReadConnections implements ReadPool {
     });
   }
 
-  /** With nothing left open: what cannot be cleaned is not handed on. */
+  /** Gives the connection back with nothing open; a connection that cannot be cleaned is closed. */
   #giveBack(lease: Lease<Reader>): void {
     try {
       lease.resource.end();
@@ -283,7 +283,7 @@ export class ReadConnections implements ReadPool {
     return answer.catch((error: unknown) => this.#rejected(options, error));
   }
 
-  /** What is refused does not go there. */
+  /** A refused query does not go to a thread. */
   #goesToThread(options: QueryOptions): boolean {
     return options?.thread !== false && this.#refusal(options) === undefined;
   }

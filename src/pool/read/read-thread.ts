@@ -6,7 +6,7 @@ import { receivedError, restoreBlobs } from './read-messages.ts';
 import { requireText } from '../sql/statements.ts';
 import type { SqlParams } from '../types.ts';
 
-/** Of a result, this many chunks are under way: one is consumed while the next is being read. */
+/** This many chunks of a result are under way: the caller consumes one while the thread reads the next. */
 const CHUNKS_AHEAD = 2;
 
 /** Beside this file, in the language that this file runs in. */
@@ -14,17 +14,17 @@ const PROGRAM = new URL(`./read-worker${extname(import.meta.filename)}`, import.
 
 /** The answer to one query, chunk by chunk. */
 export interface RunningQuery {
-  /** Rejects with the query's error, and once the thread is lost or was killed. */
+  /** Rejects with the query's error, and once the thread has died or was killed. */
   next(): Promise<RowsReply>;
 }
 
 /**
- * A worker thread with a connection of its own, as the caller's thread sees it.
+ * A worker thread with its own connection, as the caller's thread sees it.
  *
  *     free ──query──► busy ──last chunk, error, 'stopped'──► free
  *       └───────────────┴──killed, or died──► lost
  *
- * While it is free it does not keep the process alive.
+ * A free thread does not keep the process alive.
  */
 export class ReadThread {
   readonly #worker: Worker;
@@ -34,9 +34,9 @@ export class ReadThread {
   #isLost = false;
   #onFree: (() => void) | undefined;
 
-  /** @param onLost Called where the thread ends though nobody asked it to. */
+  /** @param onLost Called if the thread ends unasked. */
   constructor(options: WorkerOptions, onLost: () => void) {
-    // The options of the program (loaders, --test) are not meant for its threads.
+    // The program's own Node.js options (loaders, --test) are not for its threads.
     this.#worker = new Worker(PROGRAM, { workerData: options, execArgv: [], name: 'sqlsync-read' });
     this.#worker.unref();
     let cause: unknown;
@@ -56,7 +56,7 @@ export class ReadThread {
     });
   }
 
-  /** Killed or dead: of no more use. */
+  /** True if it was killed or has died, and so is useless. */
   get isLost(): boolean {
     return this.#isLost;
   }
@@ -72,7 +72,7 @@ export class ReadThread {
     try {
       this.#send({ type: 'query', id, sql, params, mode, credit: CHUNKS_AHEAD });
     } catch (error) {
-      // What cannot be cloned (a function) is no value of SQLite: the error is that of a query without threads.
+      // A value that cannot be cloned (a function) is no value of SQLite: throw the error of a query without threads.
       throw new TypeError('SQLite3 can only bind numbers, strings, bigints, buffers, and null', {
         cause: error,
       });
@@ -83,7 +83,7 @@ export class ReadThread {
     return answer;
   }
 
-  /** Gives up the rest of the answer; resolves when the thread is free or lost. */
+  /** Drops the rest of the answer; resolves when the thread is free or lost. */
   async stop(): Promise<void> {
     if (this.#query === undefined) return;
     this.#send({ type: 'stop', id: this.#query.id });
@@ -93,8 +93,8 @@ export class ReadThread {
   }
 
   /**
-   * Ends it, with `error` for its query. JavaScript ends at once; SQLite in the middle of a step cannot be
-   * interrupted, so that the thread may live on until its next row.
+   * Ends it, with `error` for its query. JavaScript ends at once. SQLite cannot be interrupted within a step, so the
+   * thread may live on until its next row.
    */
   kill(error: Error): void {
     this.#lose(error);
@@ -107,7 +107,7 @@ export class ReadThread {
     return this.#gone;
   }
 
-  /** Ends a free thread, its connection closed in order. */
+  /** Ends a free thread after closing its connection. */
   close(): Promise<void> {
     this.#isLost = true;
     this.#send({ type: 'close' });
@@ -153,7 +153,7 @@ class Answer implements RunningQuery {
   #failure: Error | undefined;
   #wanted: { resolve(chunk: RowsReply): void; reject(error: Error): void } | undefined;
 
-  /** @param more Asks for another chunk than those that were asked for already. */
+  /** @param more Requests another chunk, beyond those that were already requested. */
   constructor(id: number, more: () => void) {
     this.id = id;
     this.#more = more;

@@ -8,15 +8,15 @@ import type { RunningQuery } from './read-thread.ts';
 import { ReadThread } from './read-thread.ts';
 import type { SqlParams, WaitOptions } from '../types.ts';
 
-/** Queries in worker threads, each with a connection of its own: a slow one does not hold up the event loop. */
+/** Queries in worker threads, each with its own connection: a slow query does not delay the event loop. */
 export class ReadThreads {
   readonly line: ReadLine<ReadThread>;
   readonly #capacity: number;
   readonly #counters: ReadCounters;
-  /** Killed, and not gone: each is still within a step of SQLite. */
+  /** Killed threads that are still within a step of SQLite. */
   readonly #dying = new Set<ReadThread>();
 
-  /** @param connection What each thread opens. */
+  /** @param connection The connection that each thread opens. */
   constructor(capacity: number, connection: WorkerOptions, counters: ReadCounters) {
     this.#capacity = capacity;
     this.#counters = counters;
@@ -53,7 +53,7 @@ export class ReadThreads {
     for await (const chunk of this.#chunks(sql, params, options, 'rows')) yield* chunk;
   }
 
-  /** Resolves when nothing runs or waits and no thread is left. */
+  /** Resolves when nothing runs or waits and all threads are gone. */
   async close(): Promise<void> {
     const threads = await this.line.drained();
     await Promise.all(threads.map((thread) => thread.close()));
@@ -87,7 +87,7 @@ export class ReadThreads {
     const abort = (): void => this.#kill(thread, abortedError(signal as AbortSignal, 'read'));
     signal?.addEventListener('abort', abort, { once: true });
     try {
-      // It may have been aborted between the turn's being given and its being taken.
+      // The signal may have aborted after the turn was granted and before this took it.
       if (signal?.aborted === true) throw abortedError(signal, 'read');
       const query = thread.query(sql, params, mode);
       for (let isDone = false; !isDone;) {
@@ -123,7 +123,7 @@ export class ReadThreads {
     thread.kill(error);
   }
 
-  /** A thread whose answer was given up still has to notice; a killed one is replaced, unless too many are dying. */
+  /** A thread whose answer was dropped still has to notice. A killed one is replaced, unless too many are dying. */
   #giveBack(lease: Lease<ReadThread>): void {
     const thread = lease.resource;
     if (thread.isLost) {

@@ -5,7 +5,7 @@ import { Reader } from './read-connection.ts';
 import type { RowsReply, WorkerOptions, WorkerReply, WorkerRequest } from './read-messages.ts';
 import { sentError } from './read-messages.ts';
 
-/** A chunk ends with whichever is reached first. */
+/** A chunk ends at whichever of these limits comes first. */
 const CHUNK_ROWS = 500;
 const CHUNK_BYTES = 256 * 1024;
 
@@ -14,7 +14,7 @@ const port = parentPort;
 const { path, options } = workerData as WorkerOptions;
 
 let reader: Reader | undefined;
-/** What is being read, and how many chunks the caller still takes. */
+/** The result being read, and how many chunks the caller still takes. */
 let cursor: { readonly id: number; readonly rows: IterableIterator<unknown>; credit: number } | undefined;
 
 port.on('message', (request: WorkerRequest) => {
@@ -88,7 +88,7 @@ function nextChunk(id: number, source: IterableIterator<unknown>): RowsReply {
   return { type: 'rows', id, rows, hasBlobs, isDone: false };
 }
 
-/** About how large a row is. */
+/** The approximate size of a row. */
 function measure(row: object): { bytes: number; hasBlobs: boolean } {
   let bytes = 0;
   let hasBlobs = false;

@@ -1,15 +1,15 @@
 import type { SqlParams } from '../types.ts';
 
 /**
- * The parameters as they are now, for a statement that runs after its call has returned: by then the caller may have
- * filled the same buffer, array or object anew. What SQLite cannot take stays what it is, so that its error does too.
+ * A copy of the parameters, for a statement that runs after its call has returned: by then the caller may have refilled
+ * the same buffer, array or object. A value that SQLite cannot take stays as it is, so that its error does too.
  */
 export function copyParams(params: SqlParams | undefined): SqlParams | undefined {
   if (Array.isArray(params)) return Array.from(params as readonly unknown[], copyValue) as SqlParams;
   return isPlainObject(params) ? copyNamed(params) : params;
 }
 
-/** A parameter as it is now. better-sqlite3 takes the bytes of any typed array, but of no DataView. */
+/** A copy of a parameter. better-sqlite3 takes the bytes of any typed array, but not of a DataView. */
 export function copyValue(value: unknown): unknown {
   if (!ArrayBuffer.isView(value) || value instanceof DataView) return value;
   return Buffer.from(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));

@@ -2,7 +2,7 @@ import { SqlsyncError } from '../../errors.ts';
 import type { PoolConnection } from '../../sqlite/pool-connection.ts';
 import { pragmaSettings } from './sql-keywords.ts';
 
-/** What the pools rely on, with the values that take nothing from them, as they may be spelled. */
+/** The settings that the pools rely on, with the harmless values in all their spellings. */
 const POOL_PRAGMAS: Readonly<Record<string, readonly string[]>> = {
   busy_timeout: ['0'],
   foreign_keys: ['on', '1', 'true', 'yes'],
@@ -20,14 +20,14 @@ const HINTS: Readonly<Record<string, string>> = {
   synchronous: 'NORMAL, FULL and EXTRA are allowed: with OFF a power cut may damage the database.',
 };
 
-/** True if a text may hold a PRAGMA that is given a value, in whatever form. */
+/** True if a text may hold a PRAGMA that sets a value, in any form. */
 export function mayChangePragmas(sql: string): boolean {
   return /pragma/i.test(sql) && /[=(]/.test(sql);
 }
 
 /**
- * Throws USAGE for PRAGMAs that would take from the pools what they promise: a busy timeout blocks the event loop,
- * without WAL or with an exclusive lock readers wait for writers, and what one write sets holds for all later ones.
+ * Throws USAGE for PRAGMAs that would break the promises of the pools: a busy timeout blocks the event loop; without
+ * WAL or with an exclusive lock readers wait for writers; and what one write sets holds for all later ones.
  */
 export function refusePoolPragmas(sql: string): void {
   if (!mayChangePragmas(sql)) return;
@@ -38,8 +38,8 @@ export function refusePoolPragmas(sql: string): void {
 }
 
 /**
- * Runs `act`, and undoes what it changed of what the pools rely on, with the error USAGE. The texts were looked at
- * before; here SQLite itself says what it has made of them. It executes most PRAGMAs as it prepares them.
+ * Runs `act`. If that changed a setting that the pools rely on, undoes the change and throws USAGE. The texts were
+ * checked before; this checks what SQLite has made of them. It executes most PRAGMAs while it prepares them.
  */
 export function keepPoolPragmas<T>(connection: PoolConnection, act: () => T): T {
   const before = poolPragmas(connection);
@@ -70,7 +70,7 @@ function poolPragmas(connection: PoolConnection): { readonly name: string; reado
 }
 
 function pragmaRefusal(name: string, value: string, cause?: unknown): SqlsyncError {
-  return new SqlsyncError('USAGE', `PRAGMA ${name} = ${value} as SQL, where only openDatabase sets it`, {
+  return new SqlsyncError('USAGE', `PRAGMA ${name} = ${value} as SQL; only openDatabase may set it`, {
     hint: HINTS[name] ?? 'Leave it as it is: the pools rely on it.',
     cause,
   });

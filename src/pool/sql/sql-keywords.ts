@@ -1,8 +1,8 @@
 import { sqlTokens } from './sql-tokens.ts';
 
 /**
- * The first keyword of each statement of `sql`, in capitals: `SELECT 1; commit` has SELECT and COMMIT. A statement
- * that begins with something else (a parenthesis) counts as ''. The body of CREATE TRIGGER belongs to its statement.
+ * The first keyword of each statement of `sql`, in capitals: `SELECT 1; commit` has SELECT and COMMIT. A statement that
+ * begins with something else (a parenthesis) yields ''. The body of CREATE TRIGGER belongs to its statement.
  */
 export function leadingKeywords(sql: string): string[] {
   const keywords: string[] = [];
@@ -16,7 +16,7 @@ export function leadingKeywords(sql: string): string[] {
       continue;
     }
     const word = token.toUpperCase();
-    // In a trigger's body `END` after a semicolon ends it; elsewhere END closes a CASE.
+    // In a trigger's body an `END` after a semicolon ends the body; elsewhere END closes a CASE.
     if (isTriggerBody && afterSemicolon && word === 'END') isTriggerBody = false;
     afterSemicolon = false;
     if (head.length >= 3) continue;
@@ -27,15 +27,15 @@ export function leadingKeywords(sql: string): string[] {
   return keywords;
 }
 
-/** A PRAGMA that is given a value. */
+/** A PRAGMA that sets a value. */
 export interface PragmaSetting {
   /** In small letters, without a schema and without quotes. */
   readonly name: string;
-  /** As it is written, but for one pair of quotes; its tokens are separated by spaces. */
+  /** As written, without one pair of quotes; its tokens are separated by spaces. */
   readonly value: string;
 }
 
-/** The PRAGMAs of `sql` that are given a value: `PRAGMA main.Busy_Timeout(0x9)` is busy_timeout, 0x9. */
+/** The PRAGMAs of `sql` that set a value: `PRAGMA main.Busy_Timeout(0x9)` is busy_timeout, 0x9. */
 export function pragmaSettings(sql: string): PragmaSetting[] {
   const found: PragmaSetting[] = [];
   /** The tokens of the statement after PRAGMA. */
@@ -61,7 +61,7 @@ export function pragmaSettings(sql: string): PragmaSetting[] {
   return found;
 }
 
-/** `name = value`, `name (value)`; undefined if there is no value. */
+/** `name = value`, `name (value)`; undefined without a value. */
 function settingOf(tokens: readonly string[]): PragmaSetting | undefined {
   const at = tokens.findIndex((token) => token === '=' || token === '(');
   if (at < 1) return undefined;

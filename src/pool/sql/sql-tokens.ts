@@ -1,11 +1,11 @@
-/** A letter, digit or other character of a name: to SQLite, everything beyond ASCII is one. */
+/** A letter, digit or other character of a name: for SQLite, all characters beyond ASCII are name characters. */
 const NAME = String.raw`\w$\u0080-\uffff`;
 
 /**
  * The tokens of SQLite's tokenizer, in its order: white space; comments; texts and quoted names; variables, which may
  * have a suffix in parentheses (`$a(;')`); numbers with all that follows without a break; names and keywords; any other
- * character. Two differences, neither of which hides a token: `1.2.3` is one number, and a text with a doubled quote
- * counts as two, since a repeated group overflows the stack at some megabytes.
+ * character. Two differences, which hide no token: `1.2.3` is one number, and a text with a doubled quote counts as
+ * two, since a repeated group overflows the stack at some megabytes.
  */
 const TOKEN = [
   String.raw`[ \t-\r\ufeff]+|--[^\n]*|/\*[^]*?(?:\*/|$)`,

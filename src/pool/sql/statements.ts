@@ -9,25 +9,25 @@ import type { SqlParams } from '../types.ts';
 
 const TRANSACTION_CONTROL = new Set(['BEGIN', 'COMMIT', 'END', 'ROLLBACK', 'SAVEPOINT', 'RELEASE']);
 
-/** A prepared statement, with what decides how it may be used. */
+/** A prepared statement, with the facts that decide how it may be used. */
 export interface CachedStatement extends Parameterized {
   readonly statement: PoolStatement;
   /** Its first keyword, in capitals. */
   readonly keyword: string;
   readonly returnsRows: boolean;
-  /** Whether it sets something of its connection as it runs: a PRAGMA that SQLite does not call read-only. */
+  /** True if it sets something of its connection when it runs: a PRAGMA that SQLite does not call read-only. */
   readonly setsPragma: boolean;
-  /** SQLite's word that it does not change the database file. Some PRAGMAs and ATTACH are so too: see `keyword`. */
+  /** SQLite's statement that it does not change the database file. Some PRAGMAs and ATTACH count too: see `keyword`. */
   readonly readonly: boolean;
-  /** Used since the last time that room was needed. */
+  /** Used since the last eviction. */
   wasUsed: boolean;
 }
 
 export type Prepare = (sql: string) => PoolStatement;
 
 /**
- * The prepared statements of one connection, by their text; the least used go when there are too many.
- * Refuses texts that control transactions with TRANSACTION_CONTROL: the pools begin and end them.
+ * The prepared statements of one connection, by their text; evicts the least used when there are too many. Refuses
+ * texts that control transactions with TRANSACTION_CONTROL: only the pools begin and end them.
  */
 export class StatementCache {
   readonly #prepare: Prepare;
@@ -50,7 +50,7 @@ export class StatementCache {
     return cached;
   }
 
-  /** A statement of its own, for an iteration: a cached one could be asked again while it is half read. */
+  /** A new statement for an iteration: a cached one could be run again while it is half read. */
   prepareFresh(sql: string): CachedStatement {
     requireText(sql);
     const keyword = leadingKeywords(sql)[0] ?? '';
@@ -76,7 +76,7 @@ export class StatementCache {
     return added;
   }
 
-  /** The oldest that was not used since the last round; those that were get another one. */
+  /** Evicts the oldest statement that was not used since the last round; used ones stay for another round. */
   #makeRoom(): void {
     for (const [sql, cached] of this.#statements) {
       this.#statements.delete(sql);
@@ -87,7 +87,7 @@ export class StatementCache {
   }
 }
 
-/** The same, with rows as arrays of their columns. */
+/** As {@link StatementCache}, with rows as arrays of their columns. */
 export class ArrayStatements extends StatementCache {
   override prepareFresh(sql: string): CachedStatement {
     const prepared = super.prepareFresh(sql);
@@ -96,13 +96,13 @@ export class ArrayStatements extends StatementCache {
   }
 }
 
-/** Throws USAGE for what is no text. */
+/** Throws USAGE for anything but a string. */
 export function requireText(sql: unknown): asserts sql is string {
   if (typeof sql === 'string') return;
   throw new SqlsyncError('USAGE', `the statement is ${valueInWords(sql)}; expected a string of SQL`);
 }
 
-/** Throws TRANSACTION_CONTROL if one of the statements of `sql` begins or ends a transaction or savepoint. */
+/** Throws TRANSACTION_CONTROL if a statement of `sql` begins or ends a transaction or savepoint. */
 export function refuseTransactionControl(sql: string): void {
   const keyword = leadingKeywords(sql).find((word) => TRANSACTION_CONTROL.has(word));
   if (keyword !== undefined) throw transactionControl(keyword);
@@ -112,14 +112,14 @@ export function refuseTransactionControl(sql: string): void {
 export function transactionControl(keyword: string): SqlsyncError {
   return new SqlsyncError(
     'TRANSACTION_CONTROL',
-    `${keyword} as SQL, where only the pool begins and ends transactions`,
+    `${keyword} as SQL; only the pool begins and ends transactions`,
     {
       hint: 'Use write.transaction(fn) and tx.savepoint(fn).',
     },
   );
 }
 
-// Statements without parameters are called without an argument: better-sqlite3 refuses an empty one for `:name`.
+// Calls statements without parameters without an argument: better-sqlite3 refuses an empty one for `:name`.
 export function runStatement(
   cached: CachedStatement,
   params: SqlParams | undefined,

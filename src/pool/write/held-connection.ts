@@ -17,7 +17,7 @@ import type {
 } from '../types.ts';
 import type { Writer } from './writer.ts';
 
-/** The part of a write pool that serves one held connection: nobody else's work comes between. */
+/** The part of a write pool that serves one held connection: no other work comes between. */
 export interface ConnectionServer {
   run(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<RunResult>;
   all<Row>(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<Row[]>;
@@ -32,13 +32,13 @@ export interface ConnectionServer {
 
 /** The one connection of `write.connection(fn)`, until {@link end}. */
 export class HeldConnection implements WriteConnection {
-  /** Which pool's writes would wait for this connection's end. */
+  /** The pool whose writes would wait for this connection's end. */
   readonly owner: object;
   readonly #server: ConnectionServer;
   readonly #options: WriteOptions;
   #isOpen = true;
 
-  /** @param options Of the call that holds it: label, priority and signal are those of its statements too. */
+  /** @param options Of the call that holds it: its label, priority and signal also hold for its statements. */
   constructor(owner: object, server: ConnectionServer, options: WriteOptions) {
     const { label, priority, signal } = options;
     this.owner = owner;
@@ -107,11 +107,11 @@ export class HeldConnection implements WriteConnection {
     yield* await this.#server.withWriter(begin, checked);
   }
 
-  /** The options of a statement. Throws where it may not run. */
+  /** The options of a statement. Throws if it may not run. */
   #checked(options: WaitOptions | undefined): WriteOptions {
     if (!this.#isOpen) {
       throw new SqlsyncError('TX_ENDED', 'a statement of a connection that was given back', {
-        hint: 'Await everything that uses the connection within the function that it was given to.',
+        hint: 'Await everything that uses the connection within the function that received it.',
       });
     }
     const { signal } = this.#options;

@@ -18,7 +18,7 @@ export class RowIteration<Row> implements AsyncIterableIterator<Row>, RowSource 
     return this;
   }
 
-  // What it throws has to reject.
+  // Async, so that an error rejects.
   async next(): Promise<IteratorResult<Row>> {
     this.#check();
     const result = this.#rows.next();

@@ -2,10 +2,10 @@ import { copyParams } from '../sql/copied-params.ts';
 import type { QueryResult, RunResult, SqlParams, SqlValue } from '../types.ts';
 import type { Writer } from './writer.ts';
 
-/** What one of the write pool's methods does with its statement. */
+/** What a method of the write pool does with its statement. */
 export type StatementRun<T> = (writer: Writer, sql: string, params: SqlParams | undefined) => T;
 
-/** A statement for its turn: what was passed is what is written, whatever the caller does with it meanwhile. */
+/** A statement that runs later. It writes what was passed, whatever the caller does with its values meanwhile. */
 export function statementForLater<T>(
   act: StatementRun<T>,
   sql: string,

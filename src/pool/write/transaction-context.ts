@@ -7,20 +7,20 @@ export interface Scope {
   readonly isOpen: boolean;
 }
 
-/** A scope within those that its function was called from, so that those of two databases can nest. */
+/** A scope with the scopes around it, so that scopes of two databases can nest. */
 interface Entry {
   readonly scope: Scope;
   readonly outer: Entry | undefined;
 }
 
 /**
- * Whose function the code that runs now was called from: a write of the same pool from there would wait for itself.
- * One for all pools: what runs after a use of an AsyncLocalStorage carries it on, and every further one makes all uses
- * dearer (Node.js 24 copies the values of all at each).
+ * The scope whose function called the running code: a write of the same pool from there would wait for itself. One
+ * storage for all pools: code that runs after a use of an AsyncLocalStorage carries its value on, and each further
+ * storage makes all uses slower (Node.js 24 copies all values at each).
  */
 const context = new AsyncLocalStorage<Entry>();
 
-/** Runs `fn` as what belongs to `scope`. */
+/** Runs `fn` inside `scope`. */
 export function runInside<Argument, T>(scope: Scope, fn: (argument: Argument) => T, argument: Argument): T {
   return context.run({ scope, outer: openEntry(context.getStore()) }, fn, argument);
 }
@@ -33,7 +33,7 @@ export function isInside(owner: object): boolean {
   return false;
 }
 
-/** Ended scopes are forgotten: they would be carried on for ever. */
+/** Drops ended scopes: they would be carried on for ever. */
 function openEntry(entry: Entry | undefined): Entry | undefined {
   let open = entry;
   while (open?.scope.isOpen === false) open = open.outer;

@@ -13,21 +13,21 @@ import type { Writer } from './writer.ts';
 
 export type TransactionFunction<T> = (tx: WriteTransaction) => MaybePromise<T>;
 
-/** A transaction that runs. */
+/** A running transaction. */
 export interface Hold extends WriteRun {
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
-  /** That of the caller, where the call did not come straight from it. */
+  /** The context of the caller, if the call did not come straight from it. */
   readonly inContext: WriteRequest['inContext'] | undefined;
 }
 
-/** The pool, as the one who runs its transactions sees it. */
+/** The pool, as the runner of its transactions sees it. */
 export interface TransactionHost {
   readonly counters: WriteCounters;
   begun(hold: Hold): void;
-  /** It is over and has left nothing open: others may begin. Returns the time. */
+  /** The transaction has ended and left nothing open: other writes may begin. Returns the time. */
   ended(run: WriteRun, outcome: 'commit' | 'rollback'): number;
-  /** Puts it at the head of the line, before the writer is free for others. */
+  /** Puts it at the head of the line, before other writes can take the writer. */
   rerun<T>(fn: TransactionFunction<T>, hold: Hold, refusedBy: unknown): Promise<T>;
 }
 
@@ -102,7 +102,7 @@ export class TransactionRunner {
     return Promise.reject(failure);
   }
 
-  /** The commit was refused as busy: the transaction is open, and only the commit has to be tried again. */
+  /** The commit was busy: the transaction is still open, and only the commit has to be tried again. */
   async #commitLater<T>(hold: Hold, value: T, refusedBy: unknown): Promise<T> {
     const onBusy = (code: string): void => this.#pool.counters.refused(hold.label, code);
     onBusy(systemErrorCode(refusedBy) ?? '');
@@ -134,7 +134,7 @@ export class TransactionRunner {
     this.#pool.counters.timedOut(hold.label, waitedMs);
     return new SqlsyncError(
       'BUSY_TIMEOUT',
-      `${this.#path}: the commit of ${labelInWords(hold.label, 'write')} was refused until ${Math.round(waitedMs)} ms had passed; it was rolled back`,
+      `${this.#path}: the commit of ${labelInWords(hold.label, 'write')} was refused as busy for ${Math.round(waitedMs)} ms; it was rolled back`,
       { hint: 'Another program reads an attached database: allow more time with deadlineMs.', cause },
     );
   }

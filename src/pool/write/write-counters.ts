@@ -7,12 +7,12 @@ import type { Priority } from '../types.ts';
 export interface WriteRun {
   readonly label: string;
   readonly priority: Priority;
-  /** On the clock of performance.now(), as the next. */
+  /** On the clock of performance.now(), like the next. */
   readonly calledMs: number;
   readonly beganMs: number;
 }
 
-/** What the write pool counts and tells. */
+/** The statistics and events of the write pool. */
 export class WriteCounters {
   readonly #path: string;
   readonly labels: LabelTable = new LabelTable();
@@ -36,7 +36,7 @@ export class WriteCounters {
     if (POOL_CHANNELS.write.hasSubscribers) this.#publish(run, endMs, outcome);
   }
 
-  /** What held the connection has given it back. Returns the time. */
+  /** A call has given the connection back. Returns the time. */
   released(run: WriteRun): number {
     const endMs = performance.now();
     const times = this.labels.of(run.label);

@@ -6,33 +6,33 @@ import { abortedError } from '../pool-errors.ts';
 import type { MaybePromise, Priority, WriteConnection, WriteOptions, WriteTransaction } from '../types.ts';
 import type { Writer } from './writer.ts';
 
-/** One statement that commits on its own, a transaction, or what holds the connection. */
+/** One statement that commits by itself, a transaction, or a call that holds the connection. */
 export type Work<T> =
   | { readonly statement: (writer: Writer) => T }
   | { readonly transaction: (tx: WriteTransaction) => MaybePromise<T> }
   | { readonly connection: (connection: WriteConnection) => MaybePromise<T> };
 
-/** What one who waits for a job wants of it. */
+/** What one waiting caller requests. */
 export interface WriteRequest {
   readonly work: Work<unknown>;
   /** On the clock of performance.now(). */
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
-  /** Runs what it is given with the AsyncLocalStorage values of the call. */
+  /** Runs a function with the AsyncLocalStorage values of the call. */
   readonly inContext: ReturnType<typeof AsyncLocalStorage.snapshot>;
 }
 
-/** One who waits for a job. */
+/** A caller that waits for a job. */
 interface Caller extends WriteRequest {
   readonly resolve: (value: never) => void;
   readonly reject: (error: Error) => void;
-  /** Takes its listener from its signal. */
+  /** Removes its listener from its signal. */
   readonly forget: () => void;
 }
 
 /**
- * A write that could not run at once. Several callers wait for one where their writes had the same key: what runs is
- * that of the latest who has not given up, and each gives up at its own deadline and by its own signal.
+ * A write that could not run at once. Several callers wait for one job if their writes had the same key. It runs the
+ * write of the latest caller that has not given up; each caller gives up at its own deadline and by its own signal.
  */
 export class WriteJob {
   readonly priority: Priority;
@@ -51,14 +51,14 @@ export class WriteJob {
     this.calledMs = calledMs;
   }
 
-  /** What is to be run. To be asked while somebody waits. */
+  /** The request to run. Only ask while a caller waits. */
   get request(): WriteRequest {
     const latest = this.#callers.at(-1);
     assert(latest !== undefined, 'a job that nobody waits for');
     return latest;
   }
 
-  /** The end of the last caller's patience. */
+  /** The latest deadline of its callers. */
   get deadlineMs(): number {
     return this.#callers.reduce((latest, { deadlineMs }) => Math.max(latest, deadlineMs), 0);
   }
@@ -72,14 +72,14 @@ export class WriteJob {
     return this.#callers.length > 0;
   }
 
-  /** The signal that ends it once it runs: where several wait for it, none of them may do that. */
+  /** The signal that ends it once it runs; undefined if several callers wait for it, since none of them may end it. */
   get signal(): AbortSignal | undefined {
     return this.#callers.length === 1 ? this.#callers[0]?.signal : undefined;
   }
 
   /**
-   * The promise of one more caller, whose work takes the place of the others'.
-   * @param onAborted Called when its signal has ended its patience.
+   * The promise of one more caller, whose work replaces that of the others.
+   * @param onAborted Called when its signal has ended its wait.
    */
   join<T>(request: WriteRequest, onAborted: (error: SqlsyncError) => void): Promise<T> {
     const { signal } = request;
@@ -97,7 +97,7 @@ export class WriteJob {
     });
   }
 
-  /** It leaves the queue: from here on a signal ends it by way of the transaction. */
+  /** It leaves the queue: from here on a signal ends it through the transaction. */
   begin(): void {
     this.#hasBegun = true;
     for (const { forget } of this.#callers) forget();
@@ -120,8 +120,8 @@ export class WriteJob {
   }
 
   /**
-   * Rejects the callers whose deadline has passed, while this turn of the event loop may last, and at least one of
-   * them. False if the turn is over. One that runs already is done, however late.
+   * Rejects callers whose deadline has passed, at least one, until this turn of the event loop must end. Returns false
+   * if the turn is over. A job that already runs is completed, however late.
    */
   expire(nowMs: number, error: (waitedMs: number) => Error): boolean {
     if (this.#hasBegun) return true;

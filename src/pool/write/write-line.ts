@@ -4,21 +4,21 @@ import { PATIENT_ATTEMPT_MS, retryDelayMs, timerMs } from '../retry.ts';
 import type { WriteJob } from './write-job.ts';
 import { WriteQueue } from './write-queue.ts';
 
-/** At most one attempt in this time may block: many whose deadlines pass together must not each do so. */
+/** At most one attempt in this time may block: many calls whose deadlines pass together must not each do so. */
 const PATIENCE_PAUSE_MS = 250;
 
 /**
- * One is not enough: an application that yields between two writes comes back after the same turn that looks for it.
+ * One turn is not enough: an application that yields between two writes comes back in the same turn that looks for it.
  */
 const QUIET_TURNS = 2;
 
-/** The one that does the work, as those who wait in line see it. */
+/** The server of the waiting jobs, as the line sees it. */
 export interface LineServer {
   /** True while a transaction runs. */
   readonly isTaken: boolean;
   /** How many writes have run so far. */
   readonly served: number;
-  /** Tries to begin. Returns what to call once the job has left the line, or undefined if it was refused as busy. */
+  /** Tries to begin. Returns a function to call once the job has left the line, or undefined if it was busy. */
   attempt(job: WriteJob, patiently: boolean): (() => void) | undefined;
   timedOut(label: string, waitedMs: number): Error;
   /** The line is empty. */
@@ -26,8 +26,8 @@ export interface LineServer {
 }
 
 /**
- * Those who wait for the writer: serves them one after the other, tries again when SQLite refuses as busy, and takes
- * part in the queue among processes. Only the head of the line tries, so that those behind it cost nothing.
+ * The jobs that wait for the writer. Serves them one after the other, tries again when SQLite refuses as busy, and
+ * takes part in the queue among processes. Only the head of the line tries, so that the jobs behind it cost nothing.
  *
  *     wait ──► head ──► calm? ── yes ──► attempt ──► served ──► next
  *                │                          │
@@ -35,7 +35,7 @@ export interface LineServer {
  *                             └──► attempt ─┴─ busy ──► pause ──► attempt …
  *
  * A turn among the processes is kept while it lasts and work comes, since handing it on costs more than a small
- * transaction; it is left after {@link QUIET_TURNS} turns of the event loop that brought none.
+ * transaction. It is left after {@link QUIET_TURNS} turns of the event loop without work.
  */
 export class WriteLine {
   readonly #server: LineServer;
@@ -60,7 +60,7 @@ export class WriteLine {
     return this.#queue.size;
   }
 
-  /** True if nobody has to be waited for: who comes may try at once. */
+  /** True if no job has to go first: a new one may try at once. */
   get isFree(): boolean {
     if (this.#queue.size > 0) return false;
     const turn = this.#turn;
@@ -85,7 +85,7 @@ export class WriteLine {
     return this.#queue.items();
   }
 
-  /** To be followed by {@link advance}. */
+  /** Call {@link advance} afterwards. */
   add(job: WriteJob, isFirst = false): void {
     if (isFirst) this.#queue.pushFront(job);
     else this.#queue.push(job);
@@ -93,14 +93,14 @@ export class WriteLine {
     this.watchDeadline(job.deadlineMs);
   }
 
-  /** The job is given up: nobody waits for it any more. */
+  /** The job was given up: no caller waits for it any more. */
   remove(job: WriteJob): void {
     this.#queue.remove(job);
     this.#forgetKey(job);
     if (this.#queue.size === 0) this.#emptied();
   }
 
-  /** Serves whoever can be served now. To be called whenever that may have changed. */
+  /** Serves every job that can be served now. Call it whenever that may have changed. */
   advance(): void {
     if (this.#isAdvancing || this.#pause !== undefined || this.#entering !== undefined) return;
     this.#isAdvancing = true;
@@ -111,7 +111,7 @@ export class WriteLine {
     }
   }
 
-  /** Makes sure that somebody looks when this moment has come. */
+  /** Makes sure that deadlines are checked at this moment. */
   watchDeadline(deadlineMs: number): void {
     if (deadlineMs < this.#deadlineMs) {
       clearTimeout(this.#deadlineTimer);
@@ -131,7 +131,7 @@ export class WriteLine {
     return this.#turn !== undefined;
   }
 
-  /** Gives its turn among the processes to others. Resolves when it has none and waits for none. */
+  /** Passes its turn among the processes on. Resolves when it has none and waits for none. */
   async yieldTurn(): Promise<void> {
     while (this.#entering !== undefined) await nextTurn();
     this.#leave();
@@ -171,7 +171,7 @@ export class WriteLine {
     return false;
   }
 
-  /** SQLite itself notices the moment when a lock is free better than attempts from outside: once, near the end. */
+  /** SQLite itself notices a free lock better than attempts from outside: once, near the end. */
   #mayBePatient(job: WriteJob, nowMs: number): boolean {
     if (job.refusals === 0 || nowMs < job.deadlineMs - PATIENT_ATTEMPT_MS) return false;
     if (nowMs - this.#lastPatienceMs < PATIENCE_PAUSE_MS) return false;
@@ -193,7 +193,7 @@ export class WriteLine {
       this.advance();
     };
     this.#admission.enter(entering.signal).then(entered, () => {
-      // The queue is a courtesy: where it fails, the lock decides alone.
+      // The queue is a courtesy: if it fails, the lock alone decides.
       entered(entering.signal.aborted ? undefined : SOLO_TURN);
     });
   }
@@ -229,18 +229,18 @@ export class WriteLine {
 
   #expire(): void {
     this.#deadlineTimer = undefined;
-    // No other timer until all have been looked at.
+    // No other timer until all have been checked.
     this.#deadlineMs = -Infinity;
     this.#expireFrom(this.#queue.items(), 0);
   }
 
-  /** In portions: when very many give up at the same moment, the event loop turns in between. */
+  /** In portions: if very many give up at the same moment, the event loop turns in between. */
   #expireFrom(jobs: readonly WriteJob[], first: number): void {
-    // A timer may come a fraction of a millisecond early.
+    // A timer may fire a fraction of a millisecond early.
     const nowMs = performance.now() + 1;
     for (let index = first; index < jobs.length; index += 1) {
       const job = jobs[index] as WriteJob;
-      // Between two portions others may have been served, or aborted.
+      // Between two portions other jobs may have been served or aborted.
       if (!job.isAwaited) continue;
       const isThrough = job.expire(nowMs, (waitedMs) => this.#server.timedOut(job.label, waitedMs));
       if (!job.isAwaited) this.remove(job);

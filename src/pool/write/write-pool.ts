@@ -46,15 +46,15 @@ export interface QueuedWritePoolOptions {
   readonly admission: Admission;
   readonly busyTimeoutMs: number;
   readonly walCare: WalCare;
-  /** Those of another pool that this one is a part of. */
+  /** The counters of another pool that this one is a part of. */
   readonly counters?: WriteCounters;
 }
 
 type ConnectionFunction<T> = (connection: WriteConnection) => MaybePromise<T>;
 
 /**
- * The write pool. Where nobody waits, a call does its work at once, before it returns; else it becomes a
- * {@link WriteJob} and stands in the {@link WriteLine}. A transaction that has to run again goes to the line's head.
+ * The write pool. If nothing waits, a call does its work at once, before it returns; else it becomes a {@link WriteJob}
+ * in the {@link WriteLine}. A transaction that has to run again goes to the line's head.
  */
 export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
   readonly #options: QueuedWritePoolOptions;
@@ -64,7 +64,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
   readonly #runner: TransactionRunner;
   readonly counters: WriteCounters;
   #holder: Hold | undefined;
-  /** Serves the connection that is held, one after the other. */
+  /** Serves the held connection's calls, one after the other. */
   #connectionPool: QueuedWritePool | undefined;
   #isHeld = false;
   #isClosed = false;
@@ -295,12 +295,12 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
       'NESTED_WRITE',
       `${this.#options.path}: a write of the pool within its own transaction`,
       {
-        hint: 'It would wait for itself: use the `tx` or the connection that the function was given, or tx.savepoint(fn).',
+        hint: 'It would wait for itself: use the `tx` or the connection that the function received, or tx.savepoint(fn).',
       },
     );
   }
 
-  /** @param refusedBy The refusal as busy, where it was tried already. */
+  /** @param refusedBy The busy error, if it was tried already. */
   #wait<T>(work: Work<T>, options: WriteOptions, calledMs: number, refusedBy?: unknown): Promise<T> {
     const line = this.#line;
     const label = options.label ?? NO_LABEL;
@@ -332,7 +332,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
     });
   }
 
-  /** Begins at once. While it lasts, this pool's line stands still, and another one serves the connection. */
+  /** Begins at once. While it lasts, this pool's line stands still, and another pool serves the connection. */
   async #holdConnection<T>(fn: ConnectionFunction<T>, hold: Hold): Promise<T> {
     this.#holder = hold;
     this.#isHeld = true;
@@ -343,7 +343,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
     const connection = new HeldConnection(this, server, hold);
     const call = (): MaybePromise<T> => runInside(connection, fn, connection);
     try {
-      // Between its statements, the connection has no lock that others would wait for.
+      // Between its statements the connection holds no lock that others would wait for.
       if (this.#line.hasTurn) await this.#line.yieldTurn();
       return await (hold.inContext === undefined ? call() : hold.inContext(call));
     } catch (error) {
@@ -373,7 +373,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
     return promise;
   }
 
-  /** A statement or transaction is over and has left nothing open. Returns the time. */
+  /** A statement or transaction has ended and left nothing open. Returns the time. */
   ended(run: WriteRun, outcome: 'commit' | 'rollback'): number {
     const endMs = performance.now();
     this.counters.ended(run, endMs, outcome);

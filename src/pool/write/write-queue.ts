@@ -7,19 +7,19 @@ export interface Queued {
 /** Highest first. */
 const PRIORITIES: readonly Priority[] = ['interactive', 'normal', 'background'];
 
-/** So many times in a row others are served before a class that has someone waiting. */
+/** Others are served at most this many times in a row before a class that has a waiting item. */
 export const PASSED_OVER_MAX = 8;
 
 interface PriorityClass<Item> {
   readonly items: Item[];
-  /** How often another class has been served while this one had someone waiting. */
+  /** How often another class was served while this one had a waiting item. */
   passedOver: number;
 }
 
 /**
- * Who is served next: the highest priority first, within one the first who came. A class that was passed over
- * {@link PASSED_OVER_MAX} times is served next, so that whoever waits is served in the end:
- * of any PASSED_OVER_MAX + 2 servings at least one is of each class that waits. Pure.
+ * Decides who is served next: the highest priority first, and within one the first that came. A class that was passed
+ * over {@link PASSED_OVER_MAX} times is served next, so that every item is served in the end: among any PASSED_OVER_MAX
+ * + 2 servings there is one of each waiting class. Pure.
  */
 export class WriteQueue<Item extends Queued> {
   readonly #classes: Readonly<Record<Priority, PriorityClass<Item>>> = {
@@ -38,13 +38,13 @@ export class WriteQueue<Item extends Queued> {
     this.#size += 1;
   }
 
-  /** Before all others of its class: it was served already and has to be once more. */
+  /** Before all others of its class: it was served already, and has to be once more. */
   pushFront(item: Item): void {
     this.#classes[item.priority].items.unshift(item);
     this.#size += 1;
   }
 
-  /** Who is next; stays in the queue until {@link take}. Someone of a higher class may come before that. */
+  /** The next item; it stays in the queue until {@link take}. An item of a higher class may still come first. */
   peek(): Item | undefined {
     return this.#size === 0 ? undefined : this.#next().items[0];
   }
@@ -60,7 +60,7 @@ export class WriteQueue<Item extends Queued> {
     return served.items.shift();
   }
 
-  /** Whoever gives up leaves the queue. False if the item is not in it. */
+  /** Removes an item that gave up. Returns false if it is not in the queue. */
   remove(item: Item): boolean {
     const { items } = this.#classes[item.priority];
     const index = items.indexOf(item);
@@ -70,7 +70,7 @@ export class WriteQueue<Item extends Queued> {
     return true;
   }
 
-  /** All who wait, by class. */
+  /** All waiting items, by class. */
   items(): Item[] {
     return PRIORITIES.flatMap((priority) => this.#classes[priority].items);
   }

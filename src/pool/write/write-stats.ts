@@ -4,10 +4,10 @@ import type { DatabaseStats, WriteActivity } from '../types.ts';
 import type { WriteCounters, WriteRun } from './write-counters.ts';
 import type { WriteJob } from './write-job.ts';
 
-/** How many of those who wait stats() names. */
+/** The most waiting jobs that stats() lists. */
 const WAITING_LISTED = 100;
 
-/** The write pool now: what it has counted, who holds it, and the jobs that wait. */
+/** The write pool now: its counts, its holder, and the jobs that wait. */
 export function writeStats(
   { commits, rollbacks, coalesced, retries, timeouts, failures, labels }: WriteCounters,
   holder: WriteRun | undefined,
@@ -35,7 +35,7 @@ export function writeStats(
   };
 }
 
-/** BUSY_TIMEOUT, naming who has the writer, where that is this pool. */
+/** BUSY_TIMEOUT, naming the holder of the writer if that is in this pool. */
 export function writeTimeout(
   path: string,
   label: string,

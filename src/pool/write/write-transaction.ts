@@ -17,15 +17,15 @@ import type {
 import type { Writer } from './writer.ts';
 
 /**
- * What a transaction and the savepoints in it share.
+ * What a transaction and its savepoints share.
  *
  *     open ──► ended        committed or rolled back by the pool
  *       └────► lost         SQLite rolled it back by itself (disk full, I/O error): a statement that came now would
- *                           commit on its own, so none is let through, and the transaction fails with `failure`
+ *                           commit by itself, so all are refused, and the transaction fails with `failure`
  */
 class TransactionState {
   readonly signal: AbortSignal | undefined;
-  /** The refusal as busy of one of its statements: the whole of it has to run again. */
+  /** The busy error of one of its statements: the whole transaction has to run again. */
   busy: unknown;
   isLost = false;
   failure: unknown;
@@ -57,12 +57,12 @@ export class Transaction implements WriteTransaction {
     return this.#isOpen;
   }
 
-  /** The refusal as busy for which the transaction has to run again. */
+  /** The busy error for which the transaction has to run again. */
   get busy(): unknown {
     return this.#state.busy;
   }
 
-  /** Throws what keeps it from being committed, though its function returned. */
+  /** Throws the reason not to commit it, although its function returned. */
   checkComplete(): void {
     const { isLost, failure, signal } = this.#state;
     if (isLost) throw failure;
@@ -160,13 +160,13 @@ export class Transaction implements WriteTransaction {
     this.#inner = inner;
     try {
       const result = await fn(inner);
-      // Nobody awaited this and the transaction is over: the name may be a savepoint of the one that runs now.
+      // Nobody awaited this, and the transaction is over: the name may be a savepoint of the transaction that runs now.
       if (!inner.isOpen) throw endedError();
       inner.checkComplete();
       if (state.busy === undefined) this.writer.control(`RELEASE ${name}`);
       return result;
     } catch (error) {
-      // Where the whole transaction is gone there is nothing left to undo, and with a later one nothing to do.
+      // If the whole transaction is gone there is nothing to undo; a later one must not be touched.
       if (inner.isOpen && !state.isLost) this.writer.control(`ROLLBACK TO ${name}; RELEASE ${name}`);
       throw error;
     } finally {
@@ -185,7 +185,7 @@ export class Transaction implements WriteTransaction {
         'NESTED_WRITE',
         'a statement of the outer transaction while a savepoint is open',
         {
-          hint: 'Use the `tx` that the function of tx.savepoint(fn) is given.',
+          hint: 'Use the `tx` that the function of tx.savepoint(fn) receives.',
         },
       );
     }
@@ -206,14 +206,14 @@ export class Transaction implements WriteTransaction {
 
 function endedError(): SqlsyncError {
   return new SqlsyncError('TX_ENDED', 'a statement of a transaction that has ended', {
-    hint: 'Await everything that uses `tx` within the function that it was given to.',
+    hint: 'Await everything that uses `tx` within the function that received it.',
   });
 }
 
 function lostError(cause: unknown): SqlsyncError {
   const code = systemErrorCode(cause) ?? 'an error';
   return new SqlsyncError('TX_ENDED', `a statement of a transaction that SQLite rolled back (${code})`, {
-    hint: 'Let the error reach the end of the transaction, then begin a new one.',
+    hint: 'Let the error end the transaction, then begin a new one.',
     cause,
   });
 }

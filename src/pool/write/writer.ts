@@ -23,15 +23,15 @@ type ChangesRow = Readonly<Record<keyof RunResult, number | bigint>>;
 export interface RowSource {
   /** Reads the rest into memory, so that the connection is free. */
   readToEnd(): void;
-  /** Gives up the rest. */
+  /** Drops the rest. */
   stop(): void;
 }
 
 /**
  * The connection that writes, one statement after the other. Everything here runs at once and throws SQLite's errors.
  *
- * SQLite can read a result while the same connection writes, better-sqlite3 cannot: a result that is half read is read
- * to its end, into memory, before the next statement that writes.
+ * SQLite can read a result while the same connection writes, but better-sqlite3 cannot: a half read result is read to
+ * its end, into memory, before the next statement that writes.
  */
 export class Writer {
   readonly #connection: PoolConnection;
@@ -62,13 +62,13 @@ export class Writer {
     this.#begin.run();
   }
 
-  /** May be refused as busy; the transaction is then open as before. */
+  /** May be busy; the transaction is then still open. */
   commit(): void {
     if (this.#reading.size > 0) this.#stopReading();
     this.#commit.run();
   }
 
-  /** Leaves no transaction open, whatever SQLite has done already by itself. */
+  /** Leaves no transaction open, even if SQLite already rolled back by itself. */
   rollback(): void {
     if (this.#reading.size > 0) this.#stopReading();
     if (this.#connection.inTransaction) this.#rollback.run();
@@ -91,7 +91,7 @@ export class Writer {
     return firstRow(cached, params);
   }
 
-  /** Rows as arrays of their columns; none where the statement returns none. */
+  /** Rows as arrays of their columns; empty if the statement returns none. */
   values(sql: string, params: SqlParams | undefined): unknown[] {
     const cached = this.#arrayStatements.get(sql);
     if (!cached.readonly || !cached.returnsRows) this.#finishReading();
@@ -106,11 +106,11 @@ export class Writer {
     const rows = this.#rows(cached, params);
     if (cached.readonly) return { rows, changes: 0, lastInsertRowid: 0 };
     const { changes, lastInsertRowid } = this.get(CHANGES, undefined) as ChangesRow;
-    // With `safeIntegers` it is a bigint here, and in what run() returns never.
+    // With `safeIntegers` it is a bigint here, but never in the result of run().
     return { rows, changes: Number(changes), lastInsertRowid };
   }
 
-  /** Refuses texts that begin or end transactions, or set what the pools do, before anything of them runs. */
+  /** Refuses texts that begin or end transactions or change the pools' settings, before it runs any of them. */
   exec(sql: string): void {
     requireText(sql);
     refuseTransactionControl(sql);
@@ -130,7 +130,7 @@ export class Writer {
   iterate(sql: string, params: SqlParams | undefined): IterableIterator<unknown> {
     const fresh = this.#statements.prepareFresh(sql);
     if (!fresh.readonly) this.#finishReading();
-    // Half read, a statement that writes would keep its transaction open.
+    // A half read statement that writes would keep its transaction open.
     const isWhole = fresh.setsPragma || (!fresh.readonly && !this.#connection.inTransaction);
     return isWhole ? this.#rows(fresh, params).values() : iterateRows(fresh, params);
   }
@@ -143,12 +143,12 @@ export class Writer {
     this.#reading.delete(source);
   }
 
-  /** Gives up what is half read. */
+  /** Drops a half read result. */
   stopReading(): void {
     if (this.#reading.size > 0) this.#stopReading();
   }
 
-  /** Runs `attempt` so that it waits for SQLite's lock for a short while, blocking this thread. */
+  /** Runs `attempt` so that it waits briefly for SQLite's lock, blocking this thread. */
   patiently<T>(attempt: () => T): T {
     this.#connection.pragma(`busy_timeout = ${PATIENT_ATTEMPT_MS}`);
     try {
@@ -158,7 +158,7 @@ export class Writer {
     }
   }
 
-  /** Empties the WAL file, waiting for nobody. False if someone reads or writes. */
+  /** Empties the WAL file without waiting. Returns false if a connection reads or writes. */
   truncateWal(): boolean {
     return this.#connection.pragma('wal_checkpoint(TRUNCATE)', { simple: true }) === 0;
   }
@@ -175,7 +175,7 @@ export class Writer {
 
   #keepingPragmas<T>(sql: string, act: () => T): T {
     if (!mayChangePragmas(sql)) return act();
-    // SQLite is asked for its settings, which better-sqlite3 refuses while a result is half read.
+    // better-sqlite3 refuses to ask SQLite for its settings while a result is half read.
     this.#finishReading();
     return keepPoolPragmas(this.#connection, act);
   }
