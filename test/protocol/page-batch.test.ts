@@ -147,7 +147,7 @@ describe('a page batch', () => {
     'with a delta where no block hashes were sent': {
       batch: [1, 0b0001, ...zeros(128)],
       wanted: [plain],
-      says: /a delta for page 3, of which no block hashes were sent/,
+      says: /a delta for page 3, although no block hashes of it were sent/,
     },
     'with a block beyond the page': {
       batch: [1, 0b1_0000, ...zeros(128)],

@@ -96,6 +96,6 @@ function memoryPipe(): MemoryPipe {
 
 function lostError(): SqlsyncError {
   return new SqlsyncError('CONNECTION_LOST', 'the other side of the memory transport is gone', {
-    hint: 'Run the sync again.',
+    hint: 'Run sqlsync again.',
   });
 }

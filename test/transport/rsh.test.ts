@@ -115,12 +115,12 @@ describe('a remote-shell command', () => {
     assert.deepEqual(await argumentsOf({}), ['db1', 'sqlsync', 'agent']);
   });
 
-  test('that is no ssh refuses settings that it cannot be told, and does not start', async () => {
+  test('that is no ssh refuses settings that it cannot take, and does not start', async () => {
     rmSync(argumentsFile, { force: true });
     for (const ssh of [{ port: 22 }, { identityFiles: ['k'] }, { knownHostsFiles: ['h'] }, { jump: 'j' }]) {
       await assert.rejects(connectRsh({ rsh: teller, host: 'db1', remoteCommand: [], ssh }), {
         code: 'USAGE',
-        message: /--rsh teller cannot be told/,
+        message: /--rsh teller cannot take the given/,
       });
     }
     assert.throws(() => readFileSync(argumentsFile));
