@@ -84,8 +84,9 @@ export const ERROR_CODES = [
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /**
- * What became of the work in spite of a failure, where that is not nothing: `committed`, all of it is done, and what
- * failed came after it; `unknown`, it may be done, since the other side was lost before it confirmed the commit.
+ * Whether the work was done in spite of the failure. `committed`: all of it is done, and something failed afterwards.
+ * `unknown`: it may be done, because the other side was lost before it confirmed the commit. Without an outcome nothing
+ * was done.
  */
 export type FailureOutcome = 'committed' | 'unknown';
 
@@ -98,8 +99,8 @@ export interface SqlsyncErrorOptions {
 }
 
 /**
- * The one error that sqlsync reports about the world (our own bugs are assertion errors).
- * `message` states what was observed against what was expected, `hint` what to do next.
+ * The only error that sqlsync reports about the world (our own bugs are assertion errors). `message` states what was
+ * observed against what was expected, `hint` what to do next.
  */
 export class SqlsyncError extends Error {
   readonly code: ErrorCode;
@@ -120,7 +121,7 @@ export function parseErrorCode(code: string): ErrorCode {
   return (ERROR_CODES as readonly string[]).includes(code) ? (code as ErrorCode) : 'PROTOCOL';
 }
 
-/** What the system lacks, by its error: nothing is wrong with a file or a host then. */
+/** Resources that the system lacks, by its error code: no file or host is at fault then. */
 const SHORTAGES: Readonly<Record<string, readonly [what: string, hint: string]>> = {
   EMFILE: [
     'this process may open no more files',
@@ -128,14 +129,14 @@ const SHORTAGES: Readonly<Record<string, readonly [what: string, hint: string]>>
   ],
   ENFILE: ['the system may open no more files', 'Raise fs.file-max, or end programs that hold many files.'],
   EAGAIN: [
-    'the system has no more processes or memory to give',
+    'the system has no more processes or memory',
     'Raise the limit (`ulimit -u`; TasksMax= in a systemd unit).',
   ],
   ENOMEM: ['there is no memory left', 'Allow more memory, or end other programs.'],
   SQLITE_NOMEM: ['there is no memory left', 'Allow more memory, or end other programs.'],
 };
 
-/** The error of a system that gives no more of something; undefined for any other one. */
+/** The error if the system has no more of a resource; undefined for any other error. */
 export function shortageError(doing: string, error: unknown): SqlsyncError | undefined {
   const code = systemErrorCode(error) ?? '';
   const [what, hint] = SHORTAGES[code] ?? [];
@@ -143,20 +144,19 @@ export function shortageError(doing: string, error: unknown): SqlsyncError | und
   return new SqlsyncError('SYSTEM_ERROR', `${doing}: ${what} (${code})`, { hint, cause: error });
 }
 
-/** Errors of the system that nobody explained before. Node.js has codes of its own, which are our faults: ERR_…. */
+/** System errors that nothing explained before. Node.js has its own codes, which are our faults: ERR_…. */
 function systemError(error: unknown, message: string): SqlsyncError | undefined {
   const code = systemErrorCode(error) ?? '';
   if (!/^(?:E(?!RR_)[A-Z0-9]+|SQLITE_(?:IOERR|CANTOPEN|FULL)\w*)$/.test(code)) return undefined;
   const said = message.includes(code) ? message : `${message} (${code})`;
   return new SqlsyncError('SYSTEM_ERROR', `The system refused: ${said}`, {
-    hint: 'Check the file that is named, its permissions, the disk and the limits of this process.',
+    hint: 'Check the named file, its permissions, the disk and the limits of this process.',
     cause: error,
   });
 }
 
 /**
- * Any thrown value as a SqlsyncError. One of the system becomes SYSTEM_ERROR, anything else INTERNAL with its cause
- * kept.
+ * Any thrown value as a SqlsyncError. A system error becomes SYSTEM_ERROR, anything else INTERNAL with its cause kept.
  */
 export function toSqlsyncError(error: unknown): SqlsyncError {
   if (error instanceof SqlsyncError) return error;
@@ -169,7 +169,7 @@ export function toSqlsyncError(error: unknown): SqlsyncError {
   });
 }
 
-/** The `code` of a Node.js or SQLite error (ENOENT, SQLITE_BUSY, …), or undefined if there is none. */
+/** The `code` of a Node.js or SQLite error (ENOENT, SQLITE_BUSY, …); undefined if it has none. */
 export function systemErrorCode(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;
@@ -179,8 +179,8 @@ export function systemErrorCode(error: unknown): string | undefined {
 const UNSAFE_CHARACTERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
 
 /**
- * Text that came from a peer or a file, made safe to show on a terminal: control characters (C0, C1, bidi
- * overrides) become `�`, and it is cut to `maxLength` characters.
+ * Makes text from a peer or a file safe to show on a terminal: control characters (C0, C1, bidi overrides) become `�`,
+ * and it is cut to `maxLength` characters.
  */
 export function sanitizeText(text: string, maxLength = 500): string {
   const clean = text.replace(UNSAFE_CHARACTERS, '\ufffd');
@@ -188,8 +188,8 @@ export function sanitizeText(text: string, maxLength = 500): string {
 }
 
 /**
- * As {@link sanitizeText}, and on one line, for what is shown within a line of ours (a table's name, a question that a
- * host words): line breaks and tabs become `↵`.
+ * As {@link sanitizeText}, and on one line, for text within a line of ours (a table's name, a question of a host): line
+ * breaks and tabs become `↵`.
  */
 export function sanitizeLine(text: string, maxLength = 500): string {
   return sanitizeText(text.replaceAll(/[\t-\r\u0085\u2028\u2029]+/g, ' ↵ ').trim(), maxLength);

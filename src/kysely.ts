@@ -29,7 +29,7 @@ import type {
 import { isBusy } from './sqlite/busy.ts';
 
 export interface SqlsyncDialectConfig {
-  /** Stays open when Kysely is destroyed: who opened it closes it. */
+  /** Stays open when Kysely is destroyed: its opener closes it. */
   readonly database: Database;
   /** Names Kysely's work in `database.stats()` and in errors. Default: 'kysely'. */
   readonly label?: string;
@@ -37,12 +37,12 @@ export interface SqlsyncDialectConfig {
 
 /**
  * SELECTs run on the read pool, and everything else on the write pool. A connection of Kysely (`k.connection()`) holds
- * the pool's one from its first statement that is not a SELECT until it is released, so that it finds its
- * `last_insert_rowid()`, its temp tables and what its PRAGMAs set; all other writes wait for that. A transaction holds
+ * the pool's connection from its first statement that is not a SELECT until it is released, so that it finds its
+ * `last_insert_rowid()`, its temp tables and what its PRAGMAs set; all other writes wait meanwhile. A transaction holds
  * it from its begin; one with access mode 'read only' is a snapshot of the read pool.
  *
- * Kysely's callback cannot be run again by its driver. Where SQLite refuses a statement within a transaction as busy
- * (not its begin, which waits), it rejects with BUSY_TIMEOUT, and the application runs the transaction again. Within a
+ * Kysely's driver cannot run Kysely's callback again. If SQLite refuses a statement within a transaction as busy (not
+ * its begin, which waits), it rejects with BUSY_TIMEOUT, and the application runs the transaction again. Within a
  * transaction or a connection write with its `trx` or `db` only: another write waits for it, until BUSY_TIMEOUT.
  */
 export class SqlsyncDialect implements Dialect {
@@ -70,8 +70,8 @@ export class SqlsyncDialect implements Dialect {
 }
 
 /**
- * Kysely compiles a query when it is executed, and asks for a connection only then: by the time the pools are called,
- * the caller may have filled the same buffer anew.
+ * Kysely compiles a query when it is executed, and only then asks for a connection: when the pools are called, the
+ * caller may have refilled the same buffer.
  */
 class CopyingQueryCompiler extends SqliteQueryCompiler {
   protected override addParameter(parameter: unknown): void {
@@ -80,13 +80,16 @@ class CopyingQueryCompiler extends SqliteQueryCompiler {
 }
 
 class PooledSqliteAdapter extends SqliteAdapter {
-  /** Else Kysely would let one query or transaction at a time through, readers too. */
+  /** Otherwise Kysely would run one query or transaction at a time, even readers. */
   override get supportsMultipleConnections(): boolean {
     return true;
   }
 }
 
-/** Gives a session for each connection that Kysely asks for, without saying whether for one query or for several. */
+/**
+ * Makes a session for each connection that Kysely requests; Kysely does not say whether it is for one query or for
+ * several.
+ */
 class PoolDriver implements Driver {
   readonly #config: Required<SqlsyncDialectConfig>;
 
@@ -120,7 +123,7 @@ class PoolDriver implements Driver {
 
   async rollbackToSavepoint(connection: DatabaseConnection, name: string): Promise<void> {
     await (connection as PoolSession).endSavepoint(name, 'rollback');
-    // As in SQL: it is still there, to be released or rolled back to again.
+    // As in SQL: the savepoint still exists, to be released or rolled back to again.
     await (connection as PoolSession).savepoint(name);
   }
 
@@ -139,7 +142,7 @@ class PoolDriver implements Driver {
 
 type End = 'commit' | 'rollback';
 
-/** An open transaction, snapshot or savepoint, or the connection that is held. */
+/** An open transaction, snapshot or savepoint, or the held connection. */
 interface Level<Connection = ReadConnection | WriteTransaction> {
   readonly name: string;
   readonly connection: Connection;
@@ -152,12 +155,12 @@ interface Abortable {
 }
 
 /**
- * What Kysely takes for a connection. Nothing is held until its first statement that is not a SELECT: that may be the
- * only one, and the pool's connection is given back with the release that follows it at once.
+ * A connection as Kysely sees it. It holds nothing until its first statement that is not a SELECT: that may be the only
+ * one, and the release that follows gives the pool's connection back at once.
  */
 class PoolSession implements DatabaseConnection {
   readonly #config: Required<SqlsyncDialectConfig>;
-  /** The transaction and the savepoints in it, the innermost last. */
+  /** The transaction and its savepoints, the innermost last. */
   readonly #levels: Level[] = [];
   #held: Level<WriteConnection> | undefined;
 
@@ -222,7 +225,7 @@ class PoolSession implements DatabaseConnection {
     }
   }
 
-  /** The pool's connection, until the release. `signal` ends the wait for it, and nothing later. */
+  /** The pool's connection, until the release. `signal` only ends the wait for it. */
   async #hold(signal: AbortSignal | undefined): Promise<Level<WriteConnection>> {
     if (this.#held !== undefined) return this.#held;
     const { database, label } = this.#config;
@@ -238,7 +241,7 @@ class PoolSession implements DatabaseConnection {
     }
   }
 
-  /** Of the transaction with all savepoints in it. */
+  /** Ends the transaction with all its savepoints. */
   async end(how: End): Promise<void> {
     while (this.#levels.length > 0) await this.#levels.pop()?.end(how);
   }
@@ -251,7 +254,7 @@ class PoolSession implements DatabaseConnection {
     this.#levels.push(await hold(name, (fn) => outer.savepoint(fn)));
   }
 
-  /** Of the latest savepoint with this name, and all in it. */
+  /** Ends the latest savepoint with this name, and all within it. */
   async endSavepoint(name: string, how: End): Promise<void> {
     const index = this.#levels.findLastIndex((level) => level.name === name);
     if (index < 1) throw new SqlsyncError('USAGE', `savepoint ${name}, which is not open`);
@@ -262,7 +265,7 @@ class PoolSession implements DatabaseConnection {
 const ROLLED_BACK = Object.assign(new Error('rolled back as asked'), { code: 'ROLLED_BACK' });
 
 /**
- * Opens a transaction whose function waits until it is told to end: Kysely begins and ends a transaction with calls,
+ * Opens a transaction whose function waits until it is asked to end: Kysely begins and ends a transaction with calls,
  * the pools with a function.
  *
  *     Kysely   begin ─► … statements …                 end(commit) ─►
@@ -287,7 +290,7 @@ function hold<Connection>(
         begun({ name, connection, end });
       });
     });
-    // Once it has begun, this changes nothing: end() tells the error.
+    // Once it has begun, this changes nothing: end() reports the error.
     ended.catch(failed);
   });
 }
@@ -325,7 +328,7 @@ function written<Row>(result: Awaited<ReturnType<WriteTransaction['execute']>>):
   };
 }
 
-/** Raw SQL has no node that tells. */
+/** Raw SQL has no node that says it. */
 function isSelect(query: CompiledQuery): boolean {
   return SelectQueryNode.is(query.query) ? !needsWriter(query.sql) : isReaderQuery(query.sql);
 }

@@ -22,21 +22,21 @@ export async function initStoreFolder(folder: string, options: InitOptions = {})
   }
 }
 
-/** What to say where the place of a store, or what it is to lie in, is something else than a folder. */
+/** The error if the place of a store, or one of its parents, is something other than a folder. */
 function noFolder(folder: string): SqlsyncError | undefined {
   for (let each = resolve(folder); each !== dirname(each); each = dirname(each)) {
     const entry = entryAt(each);
     if (entry === undefined) continue;
     if (statSync(each, { throwIfNoEntry: false })?.isDirectory() === true) return undefined;
-    const what = entry.isSymbolicLink() ? 'a symbolic link to no folder' : 'a file';
+    const what = entry.isSymbolicLink() ? 'a symbolic link that leads to no folder' : 'a file';
     return new SqlsyncError('USAGE', `${sanitizeText(each)} is ${what}; expected a folder, or nothing yet`, {
-      hint: 'Name another place for the store, or move away what is there.',
+      hint: 'Name another place for the store, or move that file away.',
     });
   }
   return undefined;
 }
 
-/** undefined if there is none, or what is above it is no folder. */
+/** undefined if it does not exist, or a parent is not a folder. */
 function entryAt(path: string): Stats | undefined {
   try {
     return lstatSync(path);
@@ -58,7 +58,7 @@ export async function openStoreFolder(folder: string): Promise<StoreAccess> {
 }
 
 /**
- * Opens the store in a folder, and writes its `config` anew where that is lost and nothing else is in doubt. Throws as
+ * Opens the store in a folder. Writes a new `config` if only that is lost and nothing else is in doubt. Throws as
  * `openStoreFolder`.
  */
 export async function openStoreFolderToRepair(
@@ -79,7 +79,7 @@ function directory(folder: string): DirectoryBackend {
   return new DirectoryBackend(resolve(folder));
 }
 
-/** The hash cache that lies beside a store in a folder. */
+/** The hash cache beside a store in a folder. */
 export function cacheOf(folder: string): HashCache {
   return new HashCache(join(resolve(folder), CACHE_FOLDER));
 }

@@ -11,13 +11,15 @@ export interface BackupOptions extends StoreRunOptions {
   /** Path, `[user@]host:path` or `ssh://…` of the database. */
   readonly origin: string;
   readonly tags?: readonly string[];
-  /** Stands for the origin's host name in the record. */
+  /** Recorded instead of the origin's host name. */
   readonly host?: string | undefined;
-  /** Restore the new snapshot to a temporary file, compare it with what the origin had, and run integrity_check. */
+  /**
+   * True to restore the new snapshot to a temporary file, compare it with the origin's hashes, and run integrity_check.
+   */
   readonly verify?: boolean | undefined;
   /**
-   * The part of its pages that the origin may have lost since its last snapshot, in percent; the backup fails with
-   * ORIGIN_SHRUNK where it is more. By default there is a warning where the origin is empty or nearly so.
+   * The part of its pages that the origin may have lost since its last snapshot, in percent; beyond it the backup fails
+   * with ORIGIN_SHRUNK. By default it only warns if the origin is empty or nearly so.
    */
   readonly maxShrinkPercent?: number | undefined;
 }
@@ -30,10 +32,10 @@ export interface BackupSummary {
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
-  /** How long the origin's read transaction was open, and by how much its -wal file grew meanwhile. */
+  /** The longest that the origin's read transaction was open, and the most that its -wal file grew meanwhile. */
   readonly snapshotHeldMs: number;
   readonly walGrowthBytes: number;
-  /** True if `verify` was asked for, and found nothing wrong. */
+  /** True if `verify` was requested, and found nothing wrong. */
   readonly verified: boolean;
   /** True if the origin was empty, or nearly so, and its last snapshot was not; a warning says more. */
   readonly shrunk: boolean;
@@ -41,19 +43,19 @@ export interface BackupSummary {
 }
 
 export interface RestoreOptions extends StoreRunOptions {
-  /** Id of a snapshot, or how it begins, or `latest` in a store of one database. */
+  /** Id of a snapshot, or the beginning of one, or `latest` in a store of one database. */
   readonly snapshot: string;
-  /** Path, `[user@]host:path` or `ssh://…` of the database to make, or to make equal to the snapshot. */
+  /** Path, `[user@]host:path` or `ssh://…` of the database to create, or to make equal to the snapshot. */
   readonly target: string;
-  /** The target may be an existing database. */
+  /** True if the target may be an existing database. */
   readonly overwrite?: boolean;
-  /** A target of another page size is replaced as a whole. */
+  /** True to replace a target of another page size as a whole. */
   readonly replace?: boolean;
-  /** A symbolic link in the place of the target is followed. */
+  /** True to follow a symbolic link in the place of the target. */
   readonly followLinks?: boolean;
-  /** Compare only. */
+  /** True to compare only. */
   readonly dryRun?: boolean;
-  /** Where not all of the snapshot is left, write to a new file of this host what is. */
+  /** True to write what is left of a damaged snapshot to a new file on this host. */
   readonly salvage?: boolean;
 }
 
@@ -67,7 +69,7 @@ export interface RestoreSummary {
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
-  /** The target did not exist before. */
+  /** True if the target did not exist before. */
   readonly created: boolean;
   /** What the target lacks; undefined if it is the whole snapshot. Only with `salvage`. */
   readonly salvaged?: SalvageReport | undefined;

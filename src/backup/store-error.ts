@@ -2,33 +2,33 @@ import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 
 /** A file of the store is not as it was written. */
 export class StoreDamage extends SqlsyncError {
-  /** Its name in the store; a folder's where it is not known which file. */
+  /** Its name in the store; the name of a folder if the file is unknown. */
   readonly file: string;
 
   constructor(code: 'STORE_DAMAGED' | 'STORE_FILE_MISSING', file: string, message: string, cause?: unknown) {
     super(code, message, {
       hint:
         file === 'config'
-          ? '`sqlsync repair STORE` writes it anew.'
-          : '`sqlsync check STORE --read-data` tells what is affected, and which snapshots can be restored; `sqlsync repair STORE` mends what can be.',
+          ? '`sqlsync repair STORE` writes a new one.'
+          : '`sqlsync check STORE --read-data` shows what is affected, and which snapshots can be restored. `sqlsync repair STORE` repairs what it can.',
       cause,
     });
     this.file = file;
   }
 }
 
-/** A file of the store is not what it should be; `what` goes on from its name. */
+/** The error for a damaged file of the store; `what` continues the sentence after its name. */
 export function damaged(file: string, what: string, cause?: unknown): StoreDamage {
   return new StoreDamage('STORE_DAMAGED', file, `${file} in the store ${sanitizeText(what)}`, cause);
 }
 
-/** A file that should be in the store is not. */
+/** The error for a missing file of the store. */
 export function missingFile(description: string, file: string, cause?: unknown): StoreDamage {
   const text = `${file} is missing in the store ${description}`;
   return new StoreDamage('STORE_FILE_MISSING', file, text, cause);
 }
 
-/** The system refused an operation on the store. */
+/** The error if the system refused an operation on the store. */
 export function unavailable(description: string, what: string, cause: unknown): SqlsyncError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new SqlsyncError('STORE_UNAVAILABLE', `Store ${description}: cannot ${what}: ${sanitizeText(why)}`, {
@@ -39,20 +39,21 @@ export function unavailable(description: string, what: string, cause: unknown): 
 
 function hintFor(code: string | undefined, isReading: boolean): string {
   if (code === 'ENOSPC')
-    return 'No space is left. Forget snapshots, then `sqlsync prune STORE`; with `--grace 0`, while nothing else uses the store, it waits for nothing.';
+    return 'No space is left. Forget snapshots, then run `sqlsync prune STORE`. While no other program uses the store, `--grace 0` frees the space at once.';
   if (!isReading)
-    return 'Check permissions, free space and the connection. What was written so far does no harm; run it again.';
+    return 'Check permissions, free space and the connection, then run sqlsync again. What was written so far does no harm.';
   if (code === 'EACCES' || code === 'EPERM')
-    return 'Run it as the user that owns the store, or let this one read it: its files can be read by their owner only.';
-  if (code === 'EMFILE' || code === 'ENFILE') return 'Allow more open files (`ulimit -n`), and run it again.';
-  return 'Check the disk that the store is on, and the connection to it, and run it again.';
+    return 'Run sqlsync as the user that owns the store, or allow this user to read it: only their owner can read its files.';
+  if (code === 'EMFILE' || code === 'ENFILE')
+    return 'Allow more open files (`ulimit -n`), then run sqlsync again.';
+  return 'Check the disk of the store, and the connection to it, then run sqlsync again.';
 }
 
 /** Checks the abort signal between two steps of a long run. Throws SqlsyncError INTERRUPTED. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted !== true) return;
   throw new SqlsyncError('INTERRUPTED', 'Interrupted', {
-    hint: 'The store is as usable as before; run it again.',
+    hint: 'The store is as usable as before. Run sqlsync again.',
     cause: signal.reason,
   });
 }

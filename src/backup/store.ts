@@ -43,9 +43,9 @@ export async function openStore(folder: string): Promise<Store> {
 }
 
 /**
- * Repairs the store in a folder: as `Store.repair`, and writes a `config` that is missing or damaged anew. Throws
- * SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED (where `config` is lost and nothing proves that there is a
- * store), STORE_UNAVAILABLE, INTERRUPTED.
+ * Repairs the store in a folder as `Store.repair` does, and also writes a new `config` if that is missing or damaged.
+ * Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED (if `config` is lost and nothing proves that there
+ * is a store), STORE_UNAVAILABLE, INTERRUPTED.
  */
 export async function repairStore(folder: string, options: RepairOptions = {}): Promise<RepairSummary> {
   const dryRun = options.dryRun === true;

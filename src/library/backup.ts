@@ -14,10 +14,10 @@ export async function backup(options: BackupOptions): Promise<BackupSummary> {
 }
 
 /**
- * Makes `target` the database that a stored snapshot holds: a new file of its exact bytes, or, with `overwrite`, an
- * existing database in which only what differs is written, in one transaction. In a child process, as {@link sync}.
+ * Makes `target` the database of a stored snapshot: a new file of its exact bytes or, with `overwrite`, an existing
+ * database in which only the differences are written, in one transaction. Runs in a child process, as {@link sync}.
  *
- * @throws {SqlsyncError} with the codes of the command; the target is then as it was.
+ * @throws {SqlsyncError} with the codes of the command; the target is then unchanged.
  */
 export async function restore(options: RestoreOptions): Promise<RestoreSummary> {
   const task = { name: 'restore', options: restoreTaskOptions(options) } as const;

@@ -12,7 +12,7 @@ import { childEnvironment } from './environment.ts';
 import { CHILD_ARGUMENTS, errorFrom } from './messages.ts';
 import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 
-/** What the application wants to hear meanwhile, and how it ends it. */
+/** The application's callbacks, and its signal to end the task. */
 export interface Listeners {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
@@ -22,28 +22,31 @@ export interface Listeners {
 
 type Summary = Tasks[TaskName]['summary'];
 
-/** Between asking the child to end and killing it: it may be in the middle of a commit, or has to end its agent. */
+/**
+ * The time between asking the child to end and killing it: it may be in the middle of a commit, or have to end its
+ * agent.
+ */
 const ABORT_GRACE_MS = 5000;
 
 /** How long a child that has reported its result may take to exit. */
 const EXIT_GRACE_MS = 2000;
 
-/** How long the stderr of a child that has exited may stay open: a process that it started may hold it. */
+/** How long the stderr of an exited child may stay open: a process that it started may hold it. */
 const STDERR_GRACE_MS = 1000;
 
-/** bin/sqlsync.js ends with this where nobody has caught an error. */
+/** The exit status of bin/sqlsync.js after an uncaught error. */
 const EXIT_INTERNAL = 70;
 
 /**
- * Does one task in a child process, so that no database is opened in this one: closing a descriptor on it would drop
- * the locks of every connection that the application has to it, and two copies of SQLite in one process do that to
- * each other.
+ * Runs one task in a child process, so that no database is opened in this one: closing a descriptor on it would drop
+ * the locks of every connection that the application has to it, and two copies of SQLite in one process do that to each
+ * other.
  *
  *     application ── start(task) ──► child ── stdin, stdout ──► agents
  *                 ◄─ progress, warning, note ─
  *                 ◄─ result or error ─         then the child exits, and only then the promise settles
  *
- * The child ends when its IPC channel closes, hence with the application, however that ends.
+ * The child ends when its IPC channel closes, and so with the application, however that ends.
  */
 export async function runInChild<N extends TaskName>(
   task: Extract<Task, { name: N }>,
@@ -55,7 +58,9 @@ export async function runInChild<N extends TaskName>(
     throw new SqlsyncError(
       'NODE_UNSUPPORTED',
       `bin/sqlsync.js was not found in the folders above ${import.meta.dirname}`,
-      { hint: 'A bundler must leave the package sqlsync as it is (external), since it starts processes.' },
+      {
+        hint: 'Keep the package sqlsync out of your bundle (external): it starts processes from its own files.',
+      },
     );
   }
   return new ChildRun(start(program, task), task, listeners).settled;
@@ -83,7 +88,7 @@ class ChildRun {
   readonly #stderr: StderrTail | undefined;
   readonly #resolvers = Promise.withResolvers<Summary>();
   #outcome: Extract<Report, { type: 'result' | 'error' }> | undefined;
-  /** What one of the application's own functions threw. */
+  /** The error that a function of the application threw. */
   #thrown: { readonly error: unknown } | undefined;
   #killTimer: NodeJS.Timeout | undefined;
   #killed = false;
@@ -96,7 +101,7 @@ class ChildRun {
     this.#stderr = child.stderr === null ? undefined : new StderrTail(child.stderr);
     child.on('message', (report: Report) => this.#onReport(report));
     child.on('error', (error) => {
-      // Also emitted where a message or a signal could not be sent; only without a pid did it never start.
+      // Node.js also emits this if a message or a signal could not be sent; only a child without a pid never started.
       if (child.pid === undefined) this.#settle(() => this.#resolvers.reject(notStarted(task, error)));
     });
     child.on('exit', () => setTimeout(() => child.stderr?.destroy(), STDERR_GRACE_MS).unref());
@@ -142,7 +147,7 @@ class ChildRun {
     }, ms);
   }
 
-  /** A child that cannot be told any more has ended, and how it ended says why. */
+  /** If the message cannot be sent, the child has ended, and its end explains why. */
   #send(request: Request): void {
     this.#child.send(request, () => {});
   }
@@ -171,12 +176,12 @@ class ChildRun {
     } else reject(errorFrom(outcome.error));
   }
 
-  /** Ctrl-C at the application's terminal ends a child that has not come to ignoring it. */
+  /** Ctrl-C at the application's terminal ends a child that does not ignore it yet. */
   #wasAskedToEnd(): boolean {
     return ['SIGINT', 'SIGTERM', 'SIGHUP'].includes(this.#child.signalCode ?? '');
   }
 
-  /** The child ended without a word. */
+  /** The child ended without a report. */
   #lost(): SqlsyncError {
     const { exitCode, signalCode } = this.#child;
     const said = this.#stderr?.text ?? '';
@@ -216,7 +221,7 @@ function aborted(task: Task, signal: AbortSignal, outcome?: FailureOutcome): Sql
 function notStarted(task: Task, error: unknown): SqlsyncError {
   const why = error instanceof Error ? error.message : String(error);
   return new SqlsyncError('WORKER_LOST', `The child process of ${task.name}() could not be started: ${why}`, {
-    hint: 'Nothing was changed. May this process start others (memory, limits on processes, --permission)?',
+    hint: 'Nothing was changed. Check that this process may start others: memory, limits on processes, --permission.',
     cause: error,
   });
 }

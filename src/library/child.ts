@@ -12,16 +12,16 @@ import { errorData } from './messages.ts';
 import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 
 /**
- * How long a run may take to undo and to end its agents after it was asked to, before this process ends itself where
- * nobody is left to kill it.
+ * How long a run may take to undo its work and end its agents after it was asked to end; then this process ends itself,
+ * since the application may not be there to kill it.
  */
 const END_GRACE_MS = 10_000;
 
 /**
  * The child's side of {@link runInChild}: does the one task that comes over the IPC channel, reports, and closes the
- * channel. Ends early when the application aborts, or is gone: then the channel closes.
+ * channel. Ends early if the application aborts, or is gone: then the channel closes.
  *
- * @returns what went wrong; it was reported
+ * @returns the error that was reported, if any
  */
 export async function runChild(): Promise<SqlsyncError | undefined> {
   const controller = new AbortController();
@@ -35,7 +35,7 @@ export async function runChild(): Promise<SqlsyncError | undefined> {
     controller.abort();
     setTimeout(() => process.exit(), END_GRACE_MS).unref();
   });
-  // Ctrl-C at the application's terminal reaches this process too; what it means is for the application to say.
+  // Ctrl-C at the application's terminal reaches this process too; the application decides what it means.
   process.on('SIGINT', () => {});
   for (const name of ['SIGTERM', 'SIGHUP'] as const) process.on(name, () => controller.abort());
   const task = process.connected ? await started : undefined;
@@ -75,7 +75,7 @@ function perform(task: Task, signal: AbortSignal): Promise<Tasks[TaskName]['summ
   });
 }
 
-/** Resolves when it was handed over. An application that is gone need not be told. */
+/** Resolves when the message was sent. Ignores that the application is gone. */
 function report(message: Report): Promise<void> {
   return new Promise((resolve) => {
     process.send?.(message, undefined, {}, () => resolve());

@@ -2,14 +2,14 @@
 const NOT_INHERITED = /^--(no-)?(inspect|debug|watch|test|experimental-test|cpu-prof|heap-prof)/;
 
 /**
- * By these Node.js tells its own children what they are part of. With WATCH_REPORT_DEPENDENCIES a child reports each
+ * Node.js tells its own children with these what they are part of. With WATCH_REPORT_DEPENDENCIES a child reports each
  * module that it loads over its IPC channel, as if the application were the watcher.
  */
 const NOT_INHERITED_VARIABLES = ['WATCH_REPORT_DEPENDENCIES', 'NODE_TEST_CONTEXT', 'NODE_V8_COVERAGE'];
 
 /**
- * The environment of a child: the application's, without what would make the child wait for a debugger, take its
- * port, or report to its watcher. Pure.
+ * The environment of a child: the application's, without settings that would make the child wait for a debugger, take
+ * its port, or report to its watcher. Pure.
  */
 export function childEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const inherited = { ...env };
@@ -20,8 +20,8 @@ export function childEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 /**
- * The words of NODE_OPTIONS are separated by spaces; a word with spaces stands in double quotes, within which a
- * backslash escapes. A value may follow its option as a word of its own (`--inspect-port 0`).
+ * Spaces separate the words of NODE_OPTIONS. A word with spaces stands in double quotes, within which a backslash
+ * escapes. A value may follow its option as a separate word (`--inspect-port 0`).
  */
 function withoutDebugger(nodeOptions: string): string {
   const words = nodeOptions.match(/(?:"(?:\\.|[^"\\])*"?|[^\s"])+/gs) ?? [];

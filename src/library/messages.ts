@@ -6,17 +6,17 @@ import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } fro
 import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
 import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 
-/** The one argument of the child: all that it is to do comes over the IPC channel, where `ps` does not show it. */
+/** The only argument of the child: its task comes over the IPC channel, so that `ps` does not show it. */
 const CHILD_FLAG = '--library-child';
 
 export const CHILD_ARGUMENTS: readonly string[] = [CHILD_FLAG];
 
-/** Whether this process was started by {@link runInChild} of an application. */
+/** True if an application started this process by {@link runInChild}. */
 export function isLibraryChild(argv: readonly string[]): boolean {
   return argv.length === 1 && argv[0] === CHILD_FLAG && process.send !== undefined;
 }
 
-/** What a child can be asked to do: the options that are data, and what comes back. */
+/** The tasks of a child: the options that are data, and the result. */
 export interface Tasks {
   readonly sync: { readonly options: DataOf<SyncOptions>; readonly summary: SyncSummary };
   readonly verify: { readonly options: DataOf<VerifyOptions>; readonly summary: VerifySummary };
@@ -26,7 +26,7 @@ export interface Tasks {
 
 export type TaskName = keyof Tasks;
 
-/** Options without what cannot cross to another process. */
+/** Options without those that cannot cross to another process. */
 export type DataOf<Options> = Omit<Options, 'signal' | 'onProgress' | 'onWarning' | 'onNote'>;
 
 export type Task = {
@@ -44,7 +44,7 @@ export type Report =
   | { readonly type: 'result'; readonly summary: Tasks[TaskName]['summary'] }
   | { readonly type: 'error'; readonly error: ErrorData };
 
-/** A {@link SqlsyncError} as data: an Error that is cloned loses what it has beyond name, message and stack. */
+/** A {@link SqlsyncError} as data: an Error that is cloned only keeps name, message and stack. */
 export interface ErrorData {
   readonly code: ErrorCode;
   readonly message: string;
@@ -65,7 +65,7 @@ export function errorData(error: SqlsyncError): ErrorData {
   return { code, message, hint, outcome, cause: cause === undefined ? undefined : causeData(cause) };
 }
 
-/** The same error on this side; `stack` is that of the child, where it happened. */
+/** The same error on this side; `stack` is the child's, where it happened. */
 export function errorFrom(data: ErrorData): SqlsyncError {
   return new SqlsyncError(parseErrorCode(data.code), data.message, {
     ...(data.hint === undefined ? {} : { hint: data.hint }),

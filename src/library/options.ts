@@ -8,13 +8,13 @@ import type { SyncOptions } from '../sync/runs/sync.ts';
 import type { VerifyOptions } from '../sync/runs/verify.ts';
 import type { DataOf, TaskName } from './messages.ts';
 
-/** Says what is expected where `value` is not it. */
+/** Returns what was expected if `value` is wrong. */
 type Check = (value: unknown) => string | undefined;
 
-/** A week: beyond it a number is a mistake, and Node's timers do not reach much farther. */
+/** A week: a larger number is a mistake, and Node's timers do not reach much farther. */
 const MAX_MS = 7 * 24 * 3600 * 1000;
 
-/** As a path, a text with NUL or half of a surrogate pair would name another file. */
+/** As a path, a text with a NUL or half of a surrogate pair would name another file. */
 const text: Check = (value) =>
   typeof value === 'string' && value !== '' && !value.includes('\0') && value.isWellFormed()
     ? undefined
@@ -85,7 +85,7 @@ const COMMON = {
 
 type AnyOptions = SyncOptions | VerifyOptions | BackupOptions | RestoreOptions;
 
-/** Complete, or it does not compile. */
+/** The type makes it complete: each option needs a check. */
 const CHECKS: {
   readonly sync: Readonly<Record<keyof SyncOptions, Check>>;
   readonly verify: Readonly<Record<keyof VerifyOptions, Check>>;
@@ -129,7 +129,7 @@ const CHECKS: {
 };
 
 /**
- * Checks the options and returns those that are data, with local paths made absolute: relative ones are relative to
+ * Checks the options and returns those that are data, with local paths made absolute: relative paths are relative to
  * the working directory at the call. Throws SqlsyncError USAGE.
  */
 export function syncTaskOptions(options: SyncOptions): DataOf<SyncOptions> {

@@ -7,17 +7,17 @@ import { syncTaskOptions, verifyTaskOptions } from './options.ts';
  * Makes `replica` an exact copy of one snapshot of `origin`, as the command `sqlsync ORIGIN REPLICA` does. The
  * application may write the origin meanwhile; in WAL mode it does not wait.
  *
- * The work is done in a child process, so that the locks of the application's own connections are safe and its event
- * loop stays free. The child ends before the promise settles, and with the application. Relative paths are relative
- * to the working directory at the call.
+ * A child process does the work, so that the locks of the application's own connections are safe and its event loop
+ * stays free. The child ends before the promise settles, and with the application. Relative paths are relative to the
+ * working directory at the call.
  *
- * An `AbortSignal` asks the child to undo and to end, and kills it after 5 s; the sync then rejects with INTERRUPTED
- * and the signal's reason as `cause`, or resolves where the commit had been made. A listener that throws ends the
- * sync, which rejects with what it threw.
+ * An `AbortSignal` asks the child to undo its work and end, and kills it after 5 s. The sync then rejects with
+ * INTERRUPTED and the signal's reason as `cause`, or resolves if it had already committed. A listener that throws ends
+ * the sync, which rejects with that error.
  *
  * @throws {SqlsyncError} with the codes of the command, `hint` included; USAGE for options that make no sense; and
- *   WORKER_LOST where the child was killed or could not be started. Whatever happens, the replica is the old or the
- *   new snapshot, whole.
+ * WORKER_LOST if the child was killed or could not start. In every case the replica is the old or the new snapshot,
+ * completely.
  */
 export async function sync(options: SyncOptions): Promise<SyncSummary> {
   const task = { name: 'sync', options: syncTaskOptions(options) } as const;
@@ -26,7 +26,7 @@ export async function sync(options: SyncOptions): Promise<SyncSummary> {
 }
 
 /**
- * Compares one snapshot each of two databases, wherever they are, as `sqlsync verify A B` does, and writes nothing.
+ * Compares one snapshot each of two databases, local or remote, as `sqlsync verify A B` does, and writes nothing.
  * Databases that differ are no error: `same` is false. Everything else is as with {@link sync}.
  *
  * @throws {SqlsyncError}

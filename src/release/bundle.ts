@@ -1,6 +1,6 @@
 /**
- * Bundles the program and the library into `dist/`: a few files load in half the time of some 300, and Node.js strips
- * no types below node_modules. `npm run build` and `npm test` run it.
+ * Bundles the program and the library into `dist/`: a few files load in half the time of some 300, and Node.js does not
+ * strip types below node_modules. `npm run build` and `npm test` run it.
  */
 import {
   mkdirSync,
@@ -17,7 +17,9 @@ import { basename, join } from 'node:path';
 const ROOT = join(import.meta.dirname, '..', '..');
 const FOLDER = join(ROOT, 'dist');
 
-/** What is started or imported by its name: the program, the library, and the modules of threads and processes. */
+/**
+ * The modules that are started or imported by name: the program, the library, and the modules of threads and processes.
+ */
 export const ENTRIES: Readonly<Record<string, string>> = {
   main: 'src/cli/main.ts',
   index: 'src/index.ts',
@@ -47,7 +49,7 @@ const EXTERNAL = [
 /** What the bundle has parts of. */
 const LICENSES = 'licenses.txt';
 
-/** Its time says how old the sources are that the bundle was made of; bin/sqlsync.js compares. */
+/** The time of this file says how old the bundled sources are; bin/sqlsync.js compares it. */
 const DATED_FILE = 'main.js';
 
 /**

@@ -155,7 +155,7 @@ async function pruneAsFarAsCanBe(store: OpenStore): Promise<void> {
     await store.prune({ graceSeconds: 0 });
   } catch (error) {
     assert.ok(error instanceof SqlsyncError && /ENOSPC/.test(error.message), String(error));
-    assert.match(error.hint ?? '', /make room elsewhere/);
+    assert.match(error.hint ?? '', /free space on this disk/);
   }
 }
 

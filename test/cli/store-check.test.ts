@@ -177,7 +177,11 @@ describe('advice about a store', () => {
   test('asks first whether its disk is mounted, and says repair where its packs are there', async (t) => {
     const { folder } = await here(t);
     const options = { cwd: folder };
-    const unmounted = { code: 'STORE_NOT_FOUND', status: 18, says: /Is the disk mounted/ } as const;
+    const unmounted = {
+      code: 'STORE_NOT_FOUND',
+      status: 18,
+      says: /Check that its disk is mounted/,
+    } as const;
     await assertRefused(['check', 'elsewhere'], unmounted, options);
     rmSync(join(folder, 'store', 'config'));
     mkdirSync(join(folder, 'store', 'packs'), { recursive: true });

@@ -35,7 +35,7 @@ describe('what commands on a store say', () => {
     for (const [place, says] of [
       ['file', /\/file is a file; expected a folder, or nothing yet/],
       ['file/below/it', /\/file is a file;/],
-      ['link', /\/link is a symbolic link to no folder;/],
+      ['link', /\/link is a symbolic link that leads to no folder;/],
       ['a.db', /\/a\.db is a file;/],
     ] as const)
       await assertRefused(['init', place], { code: 'USAGE', status: 2, says }, { cwd: folder });
@@ -58,7 +58,7 @@ describe('what commands on a store say', () => {
         args,
         {
           ...expected,
-          hint: /^ *Run it as the user that owns the store, or let this one read it(?!.*written)/,
+          hint: /^ *Run sqlsync as the user that owns the store, or allow this user to read it(?!.*written)/,
         },
         { cwd: folder, user: NOBODY, env: { HOME: folder } },
       );

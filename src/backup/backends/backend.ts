@@ -5,59 +5,59 @@ export interface ByteRange {
 }
 
 export interface StoredFile {
-  /** Name within the folder that was listed. */
+  /** Name within the folder. */
   readonly name: string;
   readonly bytes: number;
-  /** When it was put, by the clock of the place where it lies. */
+  /** When the file was put, by the clock of its host. */
   readonly modified: Date;
 }
 
-/** The folders of a store; `config` alone lies beside them. */
+/** The folders of a store; only `config` lies beside them. */
 export const STORE_FOLDERS = ['packs', 'indexes', 'snapshots', 'marks', 'forgotten'] as const;
 export type StoreFolder = (typeof STORE_FOLDERS)[number];
 
-/** Folder within a store in a folder that is no part of it. */
+/** A folder beside a store that is no part of it. */
 export const CACHE_FOLDER = 'cache';
 
-/** Begins the name of what is not finished yet. */
+/** Prefix of the name of an unfinished file. */
 export const TEMPORARY_PREFIX = '.tmp-';
 
 /**
  * Where the files of a store lie. Names are `config` or `FOLDER/NAME`, where NAME is of `[0-9a-f-]`.
  *
- * Contract, so narrow that SFTP (exclusive create and rename) and S3 (`If-None-Match: *`) can keep it:
- * - a file is never changed, but `config` by a repair; it appears whole, and is durable when `put` resolves;
- * - of two `put` under one name at once, exactly one is 'created';
- * - what was put is seen by every `get` and `list` that begins later, from any process;
+ * The contract is so narrow that SFTP (exclusive create and rename) and S3 (`If-None-Match: *`) can keep it:
+ * - a file never changes, except `config` by a repair; it appears whole, and is durable when `put` resolves;
+ * - of two simultaneous `put` of one name, exactly one returns 'created';
+ * - every `get` and `list` that begins after a `put`, in any process, sees its file;
  * - every operation may be repeated after a failure that leaves open whether it took effect.
  *
- * All throw SqlsyncError: STORE_FILE_MISSING where `get` finds no such file, STORE_UNAVAILABLE for the system's errors.
+ * All methods throw SqlsyncError: STORE_FILE_MISSING if `get` finds no such file, STORE_UNAVAILABLE for the system's
+ * errors.
  */
 export interface Backend {
-  /** For people: the folder or address. */
+  /** The folder or address, for messages. */
   readonly description: string;
-  /** Puts a file, the pieces one after another. 'exists' where there is one of that name, which then stays as it is. */
-  put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'>;
   /**
-   * Puts `config` in the place of what has that name, the one file of which the bytes may change: at any moment the one
-   * or the other is there.
+   * Puts a file, the pieces one after another. Returns 'exists' if a file has that name, and leaves that file as it is.
    */
+  put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'>;
+  /** Replaces `config`, the only file whose bytes may change: at any moment the old or the new one exists. */
   replaceConfig(pieces: readonly Uint8Array[]): Promise<void>;
   /**
-   * All of a file, or a range of it; fewer bytes where the file ends before. They are the caller's own, and in no
+   * All of a file, or a range of it; fewer bytes if the file ends before. The caller owns the bytes, which share no
    * buffer with others.
    */
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
-  /** The same without giving up control: pages are read in the middle of hashing. */
+  /** As `get`, without giving up control: pages are read in the middle of hashing. */
   getNow(name: string, range?: ByteRange): Uint8Array;
-  /** The path of a file, for whoever reads in another thread, where it is one of this host. */
+  /** The path of a file on this host, for reading in another thread; undefined for other files. */
   pathOf?(name: string): string;
-  /** What is in a folder whole, in any order; nothing where there is no such folder. */
+  /** The complete files of a folder, in any order; empty if the folder does not exist. */
   list(folder: StoreFolder): Promise<StoredFile[]>;
-  /** Deletes a file, durably; one that is not there is no error. */
+  /** Deletes a file durably. A missing file is no error. */
   delete(name: string): Promise<void>;
-  /** Where no space is left: gives up what can be had again. True if there was such. */
+  /** Frees space that the store can do without, after the disk was found full. Returns true if it freed some. */
   makeRoom?(): Promise<boolean>;
-  /** Removes what interrupted calls of `put` left behind, where there can be such. */
+  /** Removes what interrupted calls of `put` left behind, if the backend can leave any. */
   removeLeftovers?(olderThanMs: number): Promise<void>;
 }

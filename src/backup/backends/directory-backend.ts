@@ -9,16 +9,16 @@ import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { missingFile, unavailable } from '../store-error.ts';
 
-/** A store in a folder of the file system. Files are readable by their owner only: they hold whole databases. */
+/** A store in a folder of the file system. Only the owner may read its files: they hold whole databases. */
 export class DirectoryBackend implements Backend {
   readonly description: string;
   readonly #folder: string;
   /** Folders whose names are durable. */
   readonly #secured = new Set<string>();
-  /** Which file `config` is, once it was read or put: where it is another one or none, the store is gone. */
+  /** Identity of `config` when it was read or put: if it is another file or missing later, the store is gone. */
   #config: string | undefined;
 
-  /** `folder` is absolute; it is made with the first file. */
+  /** `folder` is absolute; the first file creates it. */
   constructor(folder: string) {
     this.#folder = folder;
     this.description = folder;
@@ -40,14 +40,14 @@ export class DirectoryBackend implements Backend {
     try {
       if (this.#isGone()) throw gone();
       await this.#put(join(this.#folder, 'config'), pieces, rename);
-      // It is ours: that it is another file than the one that was read is no sign of another store.
+      // This process replaced the file, so a new identity does not mean another store.
       this.#config = this.#configNow();
     } catch (error) {
       throw unavailable(this.description, 'write config', error);
     }
   }
 
-  /** `give` takes a finished file from its first name to its second. */
+  /** `give` publishes a finished file under its second name. */
   async #put<T>(
     path: string,
     pieces: readonly Uint8Array[],
@@ -126,14 +126,14 @@ export class DirectoryBackend implements Backend {
     const path = join(this.#folder, name);
     try {
       await rm(path, { force: true });
-      // A pack must not be lost while the index that was deleted before it, or a snapshot, comes back.
+      // A power cut must not lose a pack while the index that was deleted before it, or a snapshot, comes back.
       await syncFolder(dirname(path), ['ENOENT']);
     } catch (error) {
       throw unavailable(this.description, `delete ${name}`, error);
     }
   }
 
-  /** The cache of page hashes: without it the next backup reads its parent from the store. */
+  /** Deletes the cache of page hashes: without it the next backup reads its parent from the store. */
   async makeRoom(): Promise<boolean> {
     const cache = join(this.#folder, CACHE_FOLDER);
     const names = await readdir(cache).catch(() => []);
@@ -165,15 +165,15 @@ export class DirectoryBackend implements Backend {
   }
 
   /**
-   * Makes a folder of the store, with those above it that are missing, that survives a power cut. Of one that is there
-   * it is not known whether whoever made it came to that.
+   * Makes a folder of the store, with missing parents, that survives a power cut. An existing folder may not be
+   * durable: the process that made it may have been killed before that.
    */
   async #secureFolder(folder: string): Promise<void> {
     if (this.#secured.has(folder)) return;
     const first = await mkdir(folder, { recursive: true, mode: 0o700 });
     const top = Math.min(this.#folder.length, first?.length ?? Infinity);
     for (let each = folder; each.length >= top && each !== dirname(each); each = dirname(each)) {
-      // What is above the store may not be readable, where it was there before.
+      // Parents of the store that existed before may not be readable.
       const isOurs = each.length > this.#folder.length || each.length >= (first?.length ?? Infinity);
       await syncFolder(dirname(each), isOurs ? [] : ['EACCES', 'EPERM']);
     }
@@ -188,7 +188,7 @@ export class DirectoryBackend implements Backend {
     return this.#config !== undefined && this.#configNow() !== this.#config;
   }
 
-  /** Without the device: a network file system that was mounted again meanwhile may have another number. */
+  /** Without the device number, which may change if a network file system is mounted again meanwhile. */
   #configNow(): string | undefined {
     try {
       const { ino, size, mtimeMs } = statSync(join(this.#folder, 'config'));
@@ -200,10 +200,10 @@ export class DirectoryBackend implements Backend {
 }
 
 function gone(): Error {
-  return new Error('the store is not there any more, as where its file system was unmounted');
+  return new Error('the store is not there any more; its file system may have been unmounted');
 }
 
-/** Makes the names in a folder durable, unless it refuses that in a way that does not matter. */
+/** Makes the names in a folder durable, except after errors that do not matter. */
 async function syncFolder(folder: string, ignored: readonly string[] = []): Promise<void> {
   try {
     const handle = await open(folder, constants.O_RDONLY);
@@ -217,7 +217,7 @@ async function syncFolder(folder: string, ignored: readonly string[] = []): Prom
   }
 }
 
-/** undefined for a file that was deleted since it was listed. */
+/** undefined for a file that was deleted after it was listed. */
 async function statOrNothing(path: string): Promise<Stats | undefined> {
   try {
     return await stat(path);
@@ -227,7 +227,7 @@ async function statOrNothing(path: string): Promise<Stats | undefined> {
   }
 }
 
-/** Gives the file at `from` the name `to` unless that is taken. */
+/** Gives the file at `from` the name `to`, unless that is taken. */
 async function publish(from: string, to: string): Promise<'created' | 'exists'> {
   try {
     await link(from, to);
@@ -237,7 +237,7 @@ async function publish(from: string, to: string): Promise<'created' | 'exists'> 
     if (code === 'EEXIST') return 'exists';
     if (!NO_HARD_LINKS.has(code)) throw error;
   }
-  // Files of one name have the same bytes, so that a rename that comes second replaces them by themselves.
+  // Files of one name have the same bytes, so a rename that comes second replaces equal bytes.
   if ((await statOrNothing(to)) !== undefined) return 'exists';
   await rename(from, to);
   return 'created';

@@ -1,7 +1,7 @@
 import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
 import { missingFile } from '../store-error.ts';
 
-/** A store in memory, for tests and as the plainest statement of what a backend is. */
+/** A store in memory, for tests, and as the simplest example of a backend. */
 export class MemoryBackend implements Backend {
   readonly description = 'memory';
   readonly files: Map<string, Uint8Array> = new Map();

@@ -1,15 +1,15 @@
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import type { Backend } from './backend.ts';
 
-/** No space is left, or no more is granted. */
+/** Errors of a full disk or an exhausted quota. */
 const CODES: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT']);
 
-/** Whether a backend refused something since there is no space left for it. */
+/** True if a backend refused something because the disk is full. */
 export function isOutOfSpace(error: unknown): error is SqlsyncError {
   return error instanceof SqlsyncError && CODES.has(systemErrorCode(error.cause));
 }
 
-/** Does what takes space, once more where the backend can make room for it. Throws what `action` throws. */
+/** Runs `action`, and once more if the disk was full and the backend could free space. Throws what `action` throws. */
 export async function withRoom<T>(backend: Backend, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
@@ -19,7 +19,7 @@ export async function withRoom<T>(backend: Backend, action: () => Promise<T>): P
   }
 }
 
-/** The same; false if there is no space. */
+/** As `withRoom`; returns false if there is no space. */
 export async function isThereRoom(backend: Backend, action: () => Promise<unknown>): Promise<boolean> {
   try {
     await withRoom(backend, action);

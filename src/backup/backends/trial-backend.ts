@@ -6,7 +6,7 @@ import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-fold
 import { missingFile } from '../store-error.ts';
 
 /**
- * Does `work` on a store that stays as it is: what is put goes to a temporary folder of this host, and is gone
+ * Runs `work` on a store without changing it: new files go to a temporary folder of this host, which is removed
  * afterwards.
  */
 export async function withTrialBackend<T>(
@@ -24,7 +24,7 @@ export async function withTrialBackend<T>(
 class TrialBackend implements Backend {
   readonly description: string;
   readonly #store: Backend;
-  /** What was put since. */
+  /** The files that were put since. */
   readonly #added: Backend;
   readonly #addedNames = new Set<string>();
   readonly #deletedNames = new Set<string>();
@@ -43,7 +43,7 @@ class TrialBackend implements Backend {
     try {
       await this.#added.put(name, pieces);
     } catch (error) {
-      // The store has room: what would be written goes to the folder for temporary files.
+      // The store has room; only the folder for temporary files, which takes the files instead, is full.
       throw isOutOfSpace(error) ? temporaryError(error.cause, bytesOf(pieces)) : error;
     }
     this.#addedNames.add(name);

@@ -4,14 +4,13 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 const NO_OBJECT = 0xffffffff;
 
 /**
- * The objects of these packs, ordered by the frame with the whole object from which each is put together, so that every
- * such frame is decompressed once, and not once for each backup that changed its pages. Takes 8 bytes an object of the
- * store.
+ * The objects of these packs, ordered by the frame with the whole object at the root of each, so that every such frame
+ * is decompressed once, and not once for each backup that changed its pages. Takes 8 bytes per object of the store.
  */
 export function orderByRoot(reader: ObjectReader, packs: readonly KnownPack[]): Uint32Array {
   const { index } = reader;
   const rootFrames = rootFramesOf(index, basesOf(reader));
-  // Sorted by counting: where the objects of each frame begin, then each to the next place of its frame.
+  // A counting sort: first where the objects of each frame begin, then each object to the next place of its frame.
   const nextPlaces = new Uint32Array(index.frames.length + 1);
   let total = 0;
   for (const { firstObject, objectCount } of packs) {
@@ -33,7 +32,8 @@ export function orderByRoot(reader: ObjectReader, packs: readonly KnownPack[]): 
 }
 
 /**
- * By number of object: the base that a reader takes first; NO_OBJECT for what is whole, or has none, or cannot be read.
+ * By object number: the base that a reader tries first; NO_OBJECT for an object that is whole, has no base, or cannot
+ * be read.
  */
 function basesOf(reader: ObjectReader): Uint32Array {
   const { index } = reader;
@@ -51,7 +51,7 @@ function basesOf(reader: ObjectReader): Uint32Array {
   return bases;
 }
 
-/** The frames of the objects at the ends of the chains, which end, since each base is less deep. */
+/** The frames of the objects at the ends of the chains. Chains end, since each base is less deep. */
 function rootFramesOf(index: ObjectIndex, bases: Uint32Array): Uint32Array {
   const rootFrames = new Uint32Array(bases.length);
   for (let object = 0; object < bases.length; object++) {

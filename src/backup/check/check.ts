@@ -12,13 +12,13 @@ import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
 
-/** How often a check begins again that prunes overtook. */
+/** How often a check begins again after prunes overtook it. */
 const MAX_ATTEMPTS = 3;
 
 /**
- * Looks for damage: see docs/store-format.md, "Check". What a prune deleted meanwhile is no damage: nobody needed it
- * or, after more than a grace period, it is found elsewhere when the check begins again. Throws SqlsyncError
- * STORE_UNAVAILABLE, INTERRUPTED, and STORE_PRUNED where prunes overtook it again and again.
+ * Looks for damage: see docs/store-format.md, "Check". A file that a prune deleted meanwhile is no damage: no snapshot
+ * needed it, or, after more than a grace period, the check finds its content elsewhere when it begins again. Throws
+ * SqlsyncError STORE_UNAVAILABLE, INTERRUPTED, and STORE_PRUNED if prunes keep overtaking it.
  */
 export async function checkStore(access: StoreAccess, options: CheckOptions): Promise<CheckSummary> {
   for (let attempt = 1; ; attempt++) {
@@ -56,7 +56,7 @@ async function checkOnce(
     if (misfit !== undefined)
       problems.push({ file, message: `${file}, of ${originOf(snapshot)}, ${misfit}` });
   }
-  // What the trees are made of is read without being asked for.
+  // Reading the trees also finds damage.
   for (const [file, fault] of contents.reader.found) {
     if (isGoneSince(contents, fault)) check.gone ??= fault;
     else if (!problems.some((problem) => problem.file === file))
@@ -69,7 +69,7 @@ async function checkOnce(
   if (problems.length + damaged.length > 0) problems.push(...check.changedUnindexed);
   if (problems.length === 0) {
     for (const { snapshot, pagesLost } of damaged) {
-      const what = `needs ${pagesLost} pages of which no index names all that they are made of`;
+      const what = `needs ${pagesLost} pages whose parts no index names completely`;
       const message = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, ${what}`;
       problems.push({ file: `snapshots/${snapshot.id}`, message });
     }
@@ -87,22 +87,22 @@ function dataReadBy({ readData, readDataSubset }: CheckOptions): CheckSummary['d
   return readDataSubset === undefined ? 'none' : 'part';
 }
 
-/** For people: of which database a snapshot is, and of when. */
+/** The database and time of a snapshot, for messages. */
 function originOf({ host, path, time }: StoreSnapshot): string {
   return `${host}:${path} at ${time.toISOString()}`;
 }
 
-/** Objects between two moments at which a signal can arrive. */
+/** Objects between two points where a signal can interrupt. */
 const OBJECTS_PER_TURN = 4096;
 
 class StoreCheck {
-  /** By number of object: 1 for a copy that cannot be read. */
+  /** By object number: 1 for a copy that cannot be read. */
   readonly bad: Uint8Array;
-  /** What no index names is garbage, or given up by a repair, unless something is missing. */
+  /** Changed packs without an index. Unless something is missing, they are garbage, or were given up by a repair. */
   readonly changedUnindexed: CheckProblem[] = [];
   packsRead = 0;
   bytesRead = 0;
-  /** The first pack that was met which has been deleted since the lists were loaded. */
+  /** The first needed pack that was deleted since the lists were loaded. */
   gone: StoreDamage | undefined;
   readonly #access: StoreAccess;
   readonly #contents: StoreContents;
@@ -118,7 +118,7 @@ class StoreCheck {
     this.bad = new Uint8Array(contents.index.objectCount);
   }
 
-  /** Presence and length of every pack that an index names. */
+  /** Checks presence and length of every pack that an index names. */
   lookAtPacks(): void {
     const { index, packFiles } = this.#contents;
     for (const pack of index.packs.values()) {
@@ -134,12 +134,12 @@ class StoreCheck {
     }
   }
 
-  /** Every byte of the packs that are to be read. */
+  /** Reads every byte of the chosen packs. */
   async readPacks(): Promise<void> {
     const { readData, readDataSubset, signal, onProgress } = this.#options;
     if (readData !== true && readDataSubset === undefined) return;
     const { index, packFiles } = this.#contents;
-    // Those too that no index names: a backup that is under way may be about to.
+    // Includes packs without an index: a backup under way may be about to index them.
     const all = [...packFiles.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     const chosen = readData === true ? all.map(({ name }) => name) : choosePacks(all, readDataSubset);
     for (const [done, pack] of chosen.entries()) {
@@ -162,7 +162,7 @@ class StoreCheck {
       if (known === undefined) this.changedUnindexed.push(problem);
       else if (known.present) this.#problems.push(problem);
     } catch (error) {
-      // A prune deletes what no index names any more.
+      // A prune deletes packs that no index names any more.
       const isMissing = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
       const known = this.#contents.index.packs.get(id);
       if (isMissing && known === undefined) return;
@@ -172,7 +172,7 @@ class StoreCheck {
     }
   }
 
-  /** Every object in these packs. */
+  /** Assembles every object in these packs. */
   async #putTogether(packs: readonly KnownPack[]): Promise<void> {
     const { index, reader } = this.#contents;
     const order = orderByRoot(reader, packs);
@@ -192,10 +192,10 @@ class StoreCheck {
     }
   }
 
-  /** One problem a file is enough. */
+  /** Records at most one problem per file. */
   #take(error: unknown, file: string): void {
     if (!(error instanceof SqlsyncError)) throw error;
-    // Garbage may have lost its base; where a snapshot needs it, that is told of the snapshot.
+    // Garbage may have lost its base; if a snapshot needs it, the problem is reported for the snapshot.
     if (error instanceof StoreDamage && error.file === 'indexes') return;
     if (error instanceof StoreDamage && isGoneSince(this.#contents, error)) {
       this.gone ??= error;
@@ -213,8 +213,8 @@ class StoreCheck {
 }
 
 /**
- * The records of what was taken away on purpose, and whether a snapshot that another one names as its parent is neither
- * there nor taken away.
+ * Checks the notes on forgotten snapshots, and whether a snapshot that another names as its parent is neither there nor
+ * forgotten.
  */
 async function checkForgotten(
   access: StoreAccess,
@@ -222,12 +222,12 @@ async function checkForgotten(
   problems: CheckProblem[],
 ): Promise<void> {
   const { backend } = access;
-  // In this order: a forget puts its record before it deletes.
+  // In this order: a forget puts its note before it deletes.
   const there = await backend.list('snapshots');
   const forgotten = await backend.list('forgotten');
   for (const { file, message } of await damagedNotes(access, forgotten)) problems.push({ file, message });
   const known = new Set([...forgotten, ...there].map(({ name }) => name));
-  // Listed last: what tells of a parent may go with the last snapshot that names it.
+  // Listed last: the note on a parent may go with the last snapshot that names it.
   const staying = new Set((await backend.list('snapshots')).map(({ name }) => name));
   for (const snapshot of snapshots) {
     const { id, parent } = snapshot;

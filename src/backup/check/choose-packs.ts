@@ -3,8 +3,8 @@ import type { StoredFile } from '../backends/backend.ts';
 import type { DataSubset } from '../types.ts';
 
 /**
- * The packs of a part of the data, by name; all where no part is named. At random ones are chosen until they have the
- * size: one at least.
+ * The packs of a part of the data, by name; all if no part is named. A random part takes packs until they have the
+ * size, at least one.
  */
 export function choosePacks(
   packs: readonly Pick<StoredFile, 'name' | 'bytes'>[],

@@ -7,21 +7,21 @@ import { Soundness } from '../objects/soundness.ts';
 import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** Pages that are looked at between two words about it. */
+/** Pages between two progress reports. */
 const PAGES_PER_NEWS = 1024;
 
 /**
- * What follows from objects that are lost: the deltas that need them, and the snapshots that need any of these. An
- * object of which another copy is good is not lost.
+ * What follows from lost objects: the deltas that need them, and the snapshots that need any of these. An object with
+ * another good copy is not lost.
  */
 export class Damage {
   readonly #reader: ObjectReader;
   readonly #index: ObjectIndex;
   readonly #soundness: Pick<Soundness, 'has'>;
-  /** Nodes of which everything below is good. */
+  /** Nodes below which everything is good. */
   readonly #goodNodes: Uint8Array;
 
-  /** What follows where packs are missing or cut, or are known to be damaged, by id. */
+  /** What follows from packs that are missing, cut, or known to be damaged, by id. */
   static ofPacks(reader: ObjectReader, isDamaged: (pack: string) => boolean = () => false): Damage {
     const bad = new Uint8Array(reader.index.objectCount);
     for (const { id, present, firstObject, objectCount } of reader.index.packs.values()) {
@@ -31,8 +31,8 @@ export class Damage {
   }
 
   /**
-   * `bad` has 1 for each copy that is known to be lost. Where it `isComplete`, every copy was tried, and a delta may be
-   * good although its base is not, in blocks that it replaces.
+   * `bad` has 1 for each copy known to be lost. With `isComplete` every copy was tried, and a delta may be good
+   * although its base is not, if it replaces the damaged blocks.
    */
   constructor(reader: ObjectReader, bad: Uint8Array, isComplete = false) {
     this.#reader = reader;
@@ -45,14 +45,15 @@ export class Damage {
   }
 
   /**
-   * How a snapshot's record does not go with the tree that it names; undefined if it does, as far as that can be read.
+   * Why a snapshot's record contradicts the tree that it names; undefined if it does not, as far as the tree can be
+   * read.
    */
   misfit(snapshot: StoreSnapshot): string | undefined {
     const { pageCount, pageSize } = snapshot;
     if (pageCount === 0) return undefined;
     try {
       const tree = new SnapshotTree(this.#reader, snapshot);
-      // Along the right edge, which tells how many pages there are.
+      // Along the right edge, which shows how many pages there are.
       for (let level = tree.rootLevel; level >= 0; level--)
         tree.childIds(level, nodeCountOf(pageCount, level) - 1);
       const size = this.#reader.pageSizeOf(tree.pageId(1));
@@ -65,7 +66,7 @@ export class Damage {
     }
   }
 
-  /** Pages of a snapshot that cannot be read. `onPages` is told now and then how many were looked at. */
+  /** The pages of a snapshot that cannot be read. `onPages` reports from time to time how many were checked. */
   lostPages(snapshot: StoreSnapshot, onPages?: (pages: number) => void): number {
     if (this.misfit(snapshot) !== undefined) return snapshot.pageCount;
     let lost = 0;

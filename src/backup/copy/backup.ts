@@ -20,7 +20,7 @@ import { StoreDamage, throwIfAborted } from '../store-error.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** What one attempt at a backup gave. */
+/** The result of one attempt at a backup. */
 interface Stored {
   readonly result: ReplicaResult;
   readonly snapshot: StoreSnapshot;
@@ -34,15 +34,15 @@ interface Run {
   readonly hash: HashAlgorithm;
   readonly announcements: Announcements;
   shrunk: boolean;
-  /** Of all attempts. */
+  /** The traffic of all attempts. */
   readonly traffic: Traffic;
 }
 
 /**
  * Adds a snapshot of `origin` to a store. Resolves when it is durable. Throws SqlsyncError; the store is then as usable
- * as before, and what was written already is used by the next backup or removed by prune.
+ * as before. The next backup uses what was already written, or prune removes it.
  *
- * Opens no database in this process but the one that `verify` restores.
+ * The only database that it opens in this process is the one that `verify` restores.
  */
 export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
   const startedAt = performance.now();
@@ -75,10 +75,10 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
   };
 }
 
-/** Each passes over what the ones before found to be damaged. */
+/** Each attempt avoids what the earlier ones found damaged. */
 const MAX_ATTEMPTS = 8;
 
-/** Where the store is found to be damaged, a backup that does not rely on what is lost still can be made. */
+/** If the store turns out to be damaged, tries again without relying on what is lost. */
 async function storeOrStoreAnew(run: Run): Promise<Stored> {
   const damagedPacks = new Set<string>();
   let usesParent = true;
@@ -99,8 +99,8 @@ async function storeOrStoreAnew(run: Run): Promise<Stored> {
 }
 
 /**
- * A damaged pack is seldom alone, and of those that hold pages which did not change nothing is read by a backup: it
- * would rely on them.
+ * A damaged pack is seldom the only one. A backup would rely on packs with unchanged pages without reading them, so
+ * check them all.
  */
 async function findChangedPacks(run: Run, damagedPacks: Set<string>): Promise<void> {
   const { options, access } = run;

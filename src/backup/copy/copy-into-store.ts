@@ -15,34 +15,34 @@ import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { verifyBackup } from './verify-backup.ts';
 
-/** One snapshot that is to be added to a store. */
+/** One snapshot to add to a store. */
 export interface BackupJob {
   readonly access: StoreAccess;
   readonly cache: HashCache;
-  /** Names the origin for the cache. */
+  /** Identifies the origin in the cache. */
   readonly originName: string;
   readonly tags: readonly string[];
-  /** Stands for the origin's host name in the record. */
+  /** Recorded instead of the origin's host name. */
   readonly host: string | undefined;
-  /** False if the snapshots before are not to be relied upon. */
+  /** False to rely on no earlier snapshot. */
   readonly usesParent: boolean;
-  /** Packs that are known to be damaged: nothing new relies on them. */
+  /** Packs known to be damaged: nothing new relies on them. */
   readonly damagedPacks: ReadonlySet<string>;
   readonly verify: boolean;
-  /** `hash` is that of the cache; a run that verifies compares by a stronger one. */
+  /** `hash` is the cache's; a run that verifies compares with a stronger one. */
   readonly copy: CopyOptions;
   readonly onWarning: (text: string, kind?: WarningKind) => void;
 }
 
 /**
- * A verification compares by this, and by nothing that an earlier run hashed: the cache says what a page was, not what
- * it is, and would confirm its own mistake.
+ * A verification compares with this hash, and uses nothing that an earlier run hashed: the cache says what a page was,
+ * not what it is, and would confirm its own mistake.
  */
 const VERIFY_HASH: HashAlgorithm = 'sha256';
 
 /**
  * Adds a snapshot of the origin at the other end of `connection` to a store. Resolves when it is durable, and checked
- * where that was asked for. Throws SqlsyncError.
+ * if that was requested. Throws SqlsyncError.
  */
 export async function copyIntoStore(
   connection: Connection,
@@ -57,12 +57,13 @@ export async function copyIntoStore(
   let inUse: StoreContents | undefined;
   const copy = job.verify ? { ...job.copy, hash: VERIFY_HASH } : job.copy;
   const result = await runCopy(connection, copy, async (attempt) => {
-    // Anew for each: to its index the objects of the attempt before are on their way to packs that were given up.
+    // Loaded for each attempt: the index still lists objects of the last attempt that were on their way to abandoned
+    // packs.
     const contents = (inUse = await loadTrusted(job));
     const since = Date.now();
     const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
     listed = { known: new Set(snapshots.map(({ id }) => id)), since };
-    // Hashes that were known before may be what is wrong.
+    // The hashes from the cache may be what is wrong, so only the first attempt uses them.
     const cached = attempt === 1 ? known : undefined;
     const key = cached?.key ?? randomBytes(HASH_KEY_BYTES);
     return new StoreDestination({
@@ -81,7 +82,7 @@ export async function copyIntoStore(
         (stored = { snapshot, algorithm: copy.hash, key, packs, hashes }),
     });
   }).catch((error: unknown) => {
-    // A prune is no damage, after which everything would be compared and stored anew.
+    // A prune is no damage. Otherwise everything would be compared and stored again.
     const isPruned = error instanceof StoreDamage && inUse !== undefined && isGoneSince(inUse, error);
     throw isPruned ? prunedMeanwhile(error) : error;
   });
@@ -93,7 +94,7 @@ export async function copyIntoStore(
   return { result, snapshot };
 }
 
-/** What the cache is to know is hashed of the restored file, once that was found right. */
+/** The cache gets hashes of the restored file, after that was found right. */
 async function verifyStored(
   { access, copy, onWarning }: BackupJob,
   stored: NewHashes,
@@ -123,7 +124,7 @@ function save(
   }
 }
 
-/** Packs that only a damaged index names count as none, and what is in them is stored again. A mark must be known. */
+/** Ignores packs that only a damaged index names; the backup stores their content again. Marks must be readable. */
 async function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Promise<StoreContents> {
   const contents = await loadContents(access, (file, error) => {
     if (!file.startsWith('indexes/')) throw error;
@@ -145,7 +146,7 @@ interface NewHashes extends KnownHashes {
   readonly packs: readonly string[];
 }
 
-/** The snapshots that were in the store, and when (milliseconds since 1970). */
+/** The snapshots in the store, and when they were listed (milliseconds since 1970). */
 interface Listed {
   readonly known: ReadonlySet<string>;
   readonly since: number;

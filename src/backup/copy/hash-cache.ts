@@ -23,7 +23,7 @@ export interface CachedHashes {
   readonly snapshot: string;
   readonly algorithm: HashAlgorithm;
   readonly key: Uint8Array;
-  /** Ids of the packs that the snapshot may need; where one is gone, so may be a page that did not change since. */
+  /** Ids of the packs that the snapshot may need; if one is gone, an unchanged page may be gone too. */
   readonly packs: readonly string[];
   /** One after another, from page 1. */
   readonly hashes: Uint8Array;
@@ -35,9 +35,8 @@ const PACK_COUNT_AT = KEY_AT + HASH_KEY_BYTES;
 const PACKS_AT = PACK_COUNT_AT + 4;
 
 /**
- * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. Whatever
- * it says of pages is believed, so it is bound to its snapshot and checked by a SHA-256; without it nothing but time is
- * lost.
+ * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. A backup
+ * believes it, so it is bound to its snapshot and checked by a SHA-256. Without it a backup only takes longer.
  */
 export class HashCache {
   readonly #folder: string;
@@ -46,7 +45,7 @@ export class HashCache {
     this.#folder = folder;
   }
 
-  /** What was saved last for this origin, as the user names it; undefined if there is nothing, or it is damaged. */
+  /** The last saved hashes for this origin, as the user names it; undefined if there are none, or they are damaged. */
   load(origin: string): CachedHashes | undefined {
     let bytes: Buffer;
     try {
@@ -72,7 +71,7 @@ export class HashCache {
     };
   }
 
-  /** Throws the system's errors, which mean no more than that the next backup takes longer. */
+  /** Throws the system's errors; they only mean that the next backup takes longer. */
   save(origin: string, { snapshot, algorithm, key, packs, hashes }: CachedHashes): void {
     if (!isHexId(snapshot)) throw new Error('the hashes are of no snapshot');
     const packCount = Buffer.alloc(4);
@@ -94,18 +93,18 @@ export class HashCache {
   }
 
   /**
-   * Removes what is of no use any more: hashes of snapshots that are none of `known`, which was what there is `since`
-   * (milliseconds since 1970), and what a save that was killed left.
+   * Removes useless files: hashes of snapshots that are not in `known`, the list as of `since` (milliseconds since
+   * 1970), and what a killed save left.
    */
   sweep(known: ReadonlySet<string>, since: number): void {
     for (const name of readdirSync(this.#folder)) {
       const file = join(this.#folder, name);
       try {
-        // Another backup may be at work: what is younger is its own.
+        // Another backup may be at work: younger files belong to it.
         if (statSync(file).mtimeMs >= since) continue;
         if (/^[0-9a-f]{32}$/.test(name) ? !known.has(snapshotOf(file)) : name.endsWith('.tmp')) rmSync(file);
       } catch {
-        // Somebody else removed it, or it stays for the next time.
+        // Another process removed it, or the next sweep will.
       }
     }
   }
@@ -115,7 +114,7 @@ export class HashCache {
   }
 }
 
-/** Id of the snapshot that a file is of, if it is whole. */
+/** Id of the snapshot that a file belongs to, if the file is whole. */
 function snapshotOf(file: string): string {
   const header = Buffer.alloc(PACKS_AT);
   const descriptor = openSync(file, 'r');

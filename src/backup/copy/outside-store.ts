@@ -4,9 +4,8 @@ import { realPath } from '../../files/path-names.ts';
 import type { Location } from '../../transport/location.ts';
 
 /**
- * A database has no place among the files of a store: written there it could take the place of one of them, which would
- * be the end of the store. Throws SqlsyncError USAGE for a local path within the store's folder, whatever links lead
- * there.
+ * Refuses a local path within the store's folder, even through links: a database written there could replace a file of
+ * the store and destroy it. Throws SqlsyncError USAGE.
  */
 export function refuseWithinStore(store: string, database: Location): void {
   if (database.kind !== 'local') return;
@@ -19,12 +18,12 @@ export function refuseWithinStore(store: string, database: Location): void {
     'USAGE',
     `${sanitizeText(database.path, 400)} ${what}; expected a place outside of it`,
     {
-      hint: 'Nothing but the store may be in its folder: name a database elsewhere.',
+      hint: 'Name a place elsewhere: the folder of a store may only hold the store.',
     },
   );
 }
 
-/** With the links of as much of it as is there. */
+/** Resolves the links of the part of the path that exists. */
 function realPathOf(path: string): string {
   try {
     return realPath(path);

@@ -25,28 +25,28 @@ import { allUsable, firstUnusable } from '../snapshots/usable-tree.ts';
 export interface StoreDestinationOptions {
   readonly access: StoreAccess;
   readonly contents: StoreContents;
-  /** The same as it is now. */
+  /** Loads the contents again, as they are now. */
   readonly loadAgain: () => Promise<StoreContents>;
   readonly snapshots: readonly StoreSnapshot[];
-  /** Of the newest snapshot of this origin; undefined if they are not known, or not to be used. */
+  /** Hashes of this origin's newest snapshot; undefined if they are unknown or must not be used. */
   readonly cached: CachedHashes | undefined;
-  /** False if everything is to be fetched and written anew, as far as it is not in the store. */
+  /** False to fetch everything, and to write everything that is not in the store. */
   readonly usesParent: boolean;
   readonly key: Uint8Array;
   readonly tags: readonly string[];
-  /** Stands for the origin's host name in the record. */
+  /** Recorded instead of the origin's host name. */
   readonly host: string | undefined;
-  /** Bytes that came from the origin so far. */
+  /** Bytes received from the origin so far. */
   readonly bytesReceived: () => number;
   readonly onWarning: (text: string) => void;
-  /** Is told the new snapshot, its page hashes and the packs that it may need when it is durable. */
+  /** Called when the new snapshot is durable, with its page hashes and the packs that it may need. */
   readonly onStored: (snapshot: StoreSnapshot, known: Pick<CachedHashes, 'hashes' | 'packs'>) => void;
 }
 
-/** The part of the grace period that a backup may take without looking again whether all is still there. */
+/** The part of the grace period after which a backup checks again that everything it relies on is still there. */
 const SAFE_GRACE_RATIO = 0.5;
 
-/** A new snapshot in a store as the destination of a copy. */
+/** A new snapshot in a store, as the destination of a copy. */
 export class StoreDestination implements Destination {
   readonly path: string;
   readonly fileId = '';
@@ -57,7 +57,7 @@ export class StoreDestination implements Destination {
   readonly #options: StoreDestinationOptions;
   readonly #startedAtMs: number = performance.now();
   readonly #present: Soundness;
-  /** When it was last looked whether all is there that the snapshot relies on. */
+  /** When the backup last checked that everything the snapshot relies on is there. */
   #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
   #last: StoreSnapshot | undefined;
 
@@ -71,7 +71,7 @@ export class StoreDestination implements Destination {
     this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
-  /** The newest snapshot of this database, also where nothing is compared with it. */
+  /** The newest snapshot of this database, even if the backup does not compare with it. */
   copyBefore(_: PageSink, { pageSize }: SinkTarget): CopyBefore | undefined {
     const last = this.#last;
     if (last === undefined) return undefined;
@@ -93,7 +93,7 @@ export class StoreDestination implements Destination {
       target,
       reader: contents.reader,
       writer,
-      // Where hashes are made of its pages, these have to be right.
+      // If hashes are made of its pages, those must be right.
       parent:
         parent === undefined
           ? undefined
@@ -109,15 +109,15 @@ export class StoreDestination implements Destination {
     return sink;
   }
 
-  /** Also where nothing changed: that is worth a record. */
+  /** Records a snapshot even if nothing changed. */
   async settle(sink: PageSink): Promise<Outcome> {
     await sink.commit();
     return 'committed';
   }
 
   /**
-   * A container has another name each time, and none of its snapshots is compared, kept or forgotten together with the
-   * ones before.
+   * Warns that a container has another host name each time: its snapshots are not compared, kept or forgotten together
+   * with the earlier ones.
    */
   #warnOfOtherHosts({ originHost, originPath }: MessageOf<'snapshot'>): void {
     const { host, snapshots, onWarning } = this.#options;
@@ -128,11 +128,14 @@ export class StoreDestination implements Destination {
     const from =
       hosts.length === 1 ? `the host ${named}` : `${hosts.length} other hosts, the last of them ${named}`;
     onWarning(
-      `This is the first snapshot of ${originPath} from the host ${originHost}; the store has ${ofPath.length} of that path from ${from}. If it is the same database, and only the name of its host changes (as in containers), back it up with --host NAME: snapshots of another host are not compared with, not forgotten and not restored together with these. \`sqlsync forget STORE --group-by path\` forgets those that are there`,
+      `This is the first snapshot of ${originPath} from the host ${originHost}; the store has ${ofPath.length} of that path from ${from}. If it is the same database and only the name of its host changes (as in containers), back it up with --host NAME: sqlsync does not compare, forget or restore snapshots of different hosts together. \`sqlsync forget STORE --group-by path\` forgets those that are there`,
     );
   }
 
-  /** By the records that are in the store now that the origin has its snapshot: it is newer than all of these. */
+  /**
+   * Uses the records that are in the store after the origin took its snapshot: that snapshot is newer than all of
+   * these.
+   */
   async #generation(): Promise<number> {
     const { access, snapshots } = this.#options;
     const known = new Set(snapshots.map(({ id }) => id));
@@ -141,13 +144,11 @@ export class StoreDestination implements Destination {
     return nextGeneration(isKnown ? snapshots : await loadSnapshots(access, () => {}));
   }
 
-  /**
-   * The snapshot to compare with: the newest of the same database, whether or not it is the one whose hashes are known.
-   */
+  /** The snapshot to compare with: the newest of the same database, even if its hashes are unknown. */
   #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
     const { contents, usesParent } = this.#options;
     if (!usesParent) return undefined;
-    // Another backup may have put one since the indexes were loaded.
+    // Another backup may have put a snapshot since the indexes were loaded.
     const parent = this.#ofThis(origin).findLast(
       ({ root }) => root !== undefined && this.#present.has(fromHex(root)),
     );
@@ -159,8 +160,9 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Whether no pack has gone that the parent may need, as one that is lost with its index, or that a repair gave up: a
-   * page that did not change is not read, so nobody would miss it. Where its hashes are not known all pages are read.
+   * True if every pack that the parent may need is still there: one may be lost with its index, or given up by a
+   * repair. A backup does not read an unchanged page, so it would not notice that one is gone. If hashes are unknown,
+   * all pages are read anyway.
    */
   #knowsPacksOf(parent: StoreSnapshot): boolean {
     const { cached, contents } = this.#options;
@@ -201,9 +203,9 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Looks again, before the new packs are indexed, whether what the snapshot relies on is still there: by a walk
-   * through its tree where a pack is gone, which only a clock that jumps can bring about within the grace period, or
-   * where much of that is over.
+   * Checks again, before the new packs are indexed, that what the snapshot relies on is still there. Walks through its
+   * tree if a pack is gone, which only a jumping clock can cause within the grace period, or if much of that period has
+   * passed.
    */
   async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
     const isLate = this.#isLate();
@@ -211,9 +213,9 @@ export class StoreDestination implements Destination {
   }
 
   /**
-   * Only the record keeps a prune from what the snapshot relies on. Where much of the grace period passed before it was
-   * there, as in a host that was suspended, it is looked at once more, and a snapshot that has lost something is taken
-   * away, as `forget` does: another backup may have taken it for its parent.
+   * Only the record protects what the snapshot relies on from a prune. If much of the grace period passed before the
+   * record was there, as on a suspended host, checks once more. Takes away a snapshot that has lost something, as
+   * `forget` does: another backup may have chosen it as its parent.
    */
   async #checkKept(id: string, shape: TreeShape): Promise<void> {
     if (!this.#isLate()) return;
@@ -226,11 +228,11 @@ export class StoreDestination implements Destination {
     }
   }
 
-  /** Whether half the grace period has passed since it was last looked. */
+  /** True if half the grace period has passed since the last check. */
   #isLate(): boolean {
     const safeMs = this.#options.access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
     const steadyMs = performance.now() - this.#looked.loadedAtMs;
-    // Whichever says so: one stands still while the system is suspended, the other may be set.
+    // The larger of the two: one clock stands still while the system is suspended, the other may be set.
     return Math.max(steadyMs, Math.abs(Date.now() - this.#looked.loadedTime.getTime())) >= safeMs;
   }
 
@@ -245,14 +247,17 @@ export class StoreDestination implements Destination {
       : firstUnusable(now.reader, shape, (id) => present.has(id));
     if (lost === undefined) return;
     throw new SqlsyncError('STORE_PRUNED', `A prune took the object ${lost} away from this backup`, {
-      hint: `Run it again: it writes what is missing. A backup should take less than half the grace period of ${access.config.graceSeconds} s.`,
+      hint: `Run sqlsync again: it writes what is missing. A backup should take less than half the grace period of ${access.config.graceSeconds} s.`,
     });
   }
 
-  /** The snapshot, unless it was forgotten so long ago that nothing tells of it: then it would count as missing. */
+  /**
+   * The parent's id, unless the snapshot was forgotten so long ago that no note of it is left: then it would count as
+   * missing.
+   */
   async #stillKnown(id: string): Promise<string | undefined> {
     const { backend } = this.#options.access;
-    // In this order: a forget puts its record before it deletes.
+    // In this order: a forget puts its note before it deletes.
     for (const folder of ['snapshots', 'forgotten'] as const)
       if ((await backend.list(folder)).some(({ name }) => name === id)) return id;
     return undefined;
@@ -264,7 +269,7 @@ export class StoreDestination implements Destination {
     return [...contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
   }
 
-  /** Snapshots of the same database, in their order. */
+  /** Snapshots of the same database, in order. */
   #ofThis(origin: MessageOf<'snapshot'>): StoreSnapshot[] {
     const host = this.#hostOf(origin);
     return this.#options.snapshots.filter((each) => each.host === host && each.path === origin.originPath);
@@ -275,7 +280,7 @@ export class StoreDestination implements Destination {
   }
 }
 
-/** Also what is in marked packs: within the grace period it stays. */
+/** Also counts objects in marked packs, which stay for the grace period. */
 function soundIfPresent(reader: ObjectReader): Soundness {
   return new Soundness(reader, (object) => reader.index.frameOf(object)?.pack.present !== false);
 }

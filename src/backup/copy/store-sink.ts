@@ -11,40 +11,40 @@ import type { PackWriter, Written } from '../objects/pack-writer.ts';
 import type { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { TreeWriter } from '../snapshots/tree-writer.ts';
 
-/** Deltas on deltas of a page: what a reader has to put together for one page. */
+/** The most deltas on deltas for one page, which a reader has to assemble. */
 export const MAX_PAGE_DEPTH = 8;
 
-/** A page of which more than this part differs from the base is written whole. */
+/** A page is written whole if more than this part differs from the base. */
 const WHOLE_PAGE_RATIO = 0.75;
 
 export interface StoreSinkOptions {
   readonly target: SinkTarget;
   readonly reader: ObjectReader;
   readonly writer: PackWriter;
-  /** The snapshot to compare with, and the hashes of its pages where they are known. */
+  /** The snapshot to compare with, and the hashes of its pages if known. */
   readonly parent: SnapshotSource | undefined;
   readonly oldHashes: Uint8Array | undefined;
   /**
-   * Called when all packs are durable, with those that no index names yet: an error keeps them out of the indexes, and
-   * ends the copy.
+   * Called when all packs are durable, with those that no index names yet. If it throws, no index names them, and the
+   * copy ends.
    */
   readonly beforeIndex: (root: string | undefined, packs: readonly IndexedPack[]) => Promise<void>;
-  /** Called when all pages and nodes are durable and indexed: makes the snapshot. */
+  /** Called when all pages and nodes are durable and indexed: creates the snapshot. */
   readonly finish: (stored: StoredPages) => Promise<void>;
 }
 
-/** What has become of the pages of a snapshot. */
+/** The stored pages of a snapshot. */
 export interface StoredPages {
   /** undefined for a database without pages. */
   readonly root: string | undefined;
   readonly written: Written;
   readonly pagesChanged: number;
-  /** Of all pages, one after another. */
+  /** The hashes of all pages, one after another. */
   readonly hashes: Uint8Array;
 }
 
 /**
- * A store that takes a new snapshot: keeps pages that it does not have yet, whole or as deltas against the parent's.
+ * A store that takes a new snapshot. Keeps pages that it does not have yet, whole or as deltas against the parent's.
  */
 export class StoreSink implements PageSink {
   readonly resumed = false;
@@ -104,7 +104,7 @@ export class StoreSink implements PageSink {
     return Promise.resolve();
   }
 
-  /** Every page that came was hashed as it came; only the lock-byte page never comes. */
+  /** Every page was hashed when it came; only the lock-byte page never comes. */
   readNew(page: PageNumber): Uint8Array {
     const { pageSize } = this.#options.target;
     if (page !== lockBytePage(pageSize)) throw new Error(`page ${page} was not hashed when it came`);
@@ -145,7 +145,7 @@ export class StoreSink implements PageSink {
   #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, group: number, root: RootPage): void {
     const { index } = this.#options.reader;
     const object = index.usable(root.id);
-    // Only a deep copy of what is whole elsewhere may be reliable.
+    // The only reliable copy may be a deep one, even if a whole copy exists elsewhere.
     if (object === undefined || index.depthOf(object) >= MAX_PAGE_DEPTH) return this.#addWhole(id, bytes);
     const delta = { ...blocksThatDiffer(root.bytes, bytes), group };
     this.#addDelta(id, bytes, delta, root.id, index.depthOf(object) + 1);
@@ -156,7 +156,7 @@ export class StoreSink implements PageSink {
   }
 }
 
-/** The blocks of `bytes` that are others than in `base`. */
+/** The blocks of `bytes` that differ from those of `base`. */
 function blocksThatDiffer(base: Uint8Array, bytes: Uint8Array): { bitmap: Uint8Array; data: Uint8Array } {
   const bitmap = new Uint8Array(bitmapBytes(bytes.length));
   const blocks: Uint8Array[] = [];

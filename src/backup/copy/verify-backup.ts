@@ -11,7 +11,7 @@ import { throwIfAborted } from '../store-error.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** What the origin had: the hashes of all pages, of which the root hash is the origin's. */
+/** The hashes of all pages of the origin; the root hash over them is the origin's. */
 export interface OriginHashes {
   readonly algorithm: HashAlgorithm;
   readonly key: Uint8Array;
@@ -20,18 +20,18 @@ export interface OriginHashes {
 
 export interface VerifyBackupOptions {
   readonly signal?: AbortSignal | undefined;
-  /** What the pages are hashed by for the cache. */
+  /** The hash for the cache. */
   readonly algorithm: HashAlgorithm;
   readonly key: Uint8Array;
-  /** Told the hashes of all pages by that, once every page was found as the origin had it. */
+  /** Receives the hashes of all pages by that algorithm, after every page was found equal to the origin's. */
   readonly onSame: (hashes: Uint8Array) => void;
 }
 
 /**
- * Restores a snapshot to a temporary file from what is in the store now, compares that page by page with what the
- * origin had, and runs integrity_check on it. Throws SqlsyncError STORE_DAMAGED if they are not the same,
- * ORIGIN_UNREADABLE where the database was copied as it is and is itself malformed, WORKER_LOST where SQLite could not
- * look. Resolves to what could not be checked, because this SQLite lacks what it needs, each a sentence.
+ * Restores a snapshot from the store to a temporary file, compares it page by page with the origin's hashes, and runs
+ * integrity_check on it. Throws SqlsyncError STORE_DAMAGED if a page differs, ORIGIN_UNREADABLE if the copy is exact
+ * but the database itself is malformed, WORKER_LOST if SQLite could not check it. Resolves to what could not be checked
+ * because this SQLite lacks a feature, one sentence each.
  */
 export async function verifyBackup(
   access: StoreAccess,
@@ -52,7 +52,7 @@ export async function verifyBackup(
         'STORE_DAMAGED',
         `Page ${page} of the new snapshot ${snapshot.id.slice(0, 8)} is not as it was in the origin`,
         {
-          hint: 'Check the memory and disks of this host, and run it again.',
+          hint: 'Check the memory and disks of this host, then run sqlsync again.',
         },
       );
     }
@@ -64,7 +64,9 @@ export async function verifyBackup(
       throw new SqlsyncError(
         'WORKER_LOST',
         `The backup ${snapshot.id.slice(0, 8)} is an exact copy, but integrity_check of it could not be made: ${result.why}`,
-        { hint: 'The snapshot is in the store. Has this host enough memory and processes? Run it again.' },
+        {
+          hint: 'The snapshot is in the store. Check that this host has enough memory and processes, then run sqlsync again.',
+        },
       );
     }
     const unchecked = result.unchecked.map((what) => `Not all of the backup could be checked: ${what}`);
@@ -79,14 +81,14 @@ export async function verifyBackup(
   }
 }
 
-/** What failed is the verification: the snapshot is there. */
+/** Only the verification failed: the snapshot is there. */
 function unverified(error: unknown, { id }: StoreSnapshot): unknown {
   if (!(error instanceof SqlsyncError) || error.code !== 'TEMP_UNAVAILABLE') return error;
   const message = `The snapshot ${id.slice(0, 8)} is in the store, but was not verified: ${error.message}`;
   return new SqlsyncError(error.code, message, { hint: error.hint ?? '', cause: error });
 }
 
-/** The first page of the file whose hash is not the origin's; and the hashes for the cache of all before it. */
+/** The first page of the file whose hash differs from the origin's; also the cache's hashes of all pages before it. */
 function comparePages(
   path: string,
   { pageSize, pageCount }: StoreSnapshot,

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { damaged } from '../store-error.ts';
 
-/** A record with `sha256`, which is that of the JSON of its other fields, so that it can be checked by itself. */
+/** A record with a field `sha256` over the JSON of its other fields, so that it can be checked by itself. */
 export function encodeChecked(record: object): Uint8Array {
   const sha256 = createHash('sha256').update(JSON.stringify(record)).digest('hex');
   return Buffer.from(`${JSON.stringify({ ...record, sha256 }, undefined, 2)}\n`);
 }
 
-/** The inverse, without `sha256`; `file` is for the error: STORE_DAMAGED, where a single byte is another one. */
+/** Decodes such a record, without `sha256`. Throws STORE_DAMAGED for `file` if a single byte differs. */
 export function decodeChecked(bytes: Uint8Array, file: string): Readonly<Record<string, unknown>> {
   let parsed: unknown;
   try {

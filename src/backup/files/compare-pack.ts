@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
 import { discard } from '../packs/frame-memory.ts';
 
-/** What is read of a pack at once: packs are of up to 2 GiB. */
+/** Bytes of a pack that one read takes: packs have up to 2 GiB. */
 const PIECE_BYTES = 1024 * 1024;
 
 /** Compares all bytes of a pack with its name. Throws SqlsyncError STORE_FILE_MISSING, STORE_UNAVAILABLE. */

@@ -7,12 +7,12 @@ import { damaged } from '../store-error.ts';
 const FORMAT = 'sqlsync-store';
 export const STORE_VERSION = 1;
 
-/** So that what a daily run marks, the run of the day after deletes. */
+/** With this default, the next day's run deletes what a daily run marks. */
 const DEFAULT_GRACE_SECONDS = 12 * 3600;
 
 export const MAX_CONFIG_BYTES: number = 1024 * 1024;
 
-/** What a store's `config` file says. */
+/** The content of a store's `config` file. */
 export interface StoreConfig {
   readonly format: typeof FORMAT;
   readonly version: number;
@@ -29,7 +29,7 @@ export interface InitOptions {
   readonly graceSeconds?: number | undefined;
 }
 
-/** What the config of a new store says. */
+/** The config of a new store. */
 export function newConfig(options: InitOptions): StoreConfig {
   return {
     format: FORMAT,
@@ -46,11 +46,11 @@ export async function putConfig(backend: Backend, options: InitOptions): Promise
   const config = newConfig(options);
   if ((await backend.put('config', [encodeChecked(config)])) === 'created') return config;
   throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
-    hint: 'Use it as it is, or name another place.',
+    hint: 'Use that store, or name another place.',
   });
 }
 
-/** Makes `config` anew in a store that is there, whatever is in its place. Throws SqlsyncError STORE_UNAVAILABLE. */
+/** Writes `config` of an existing store anew, replacing any file there. Throws SqlsyncError STORE_UNAVAILABLE. */
 export async function replaceConfig(backend: Backend, config: StoreConfig): Promise<void> {
   await backend.replaceConfig([encodeChecked(config)]);
 }
@@ -72,8 +72,8 @@ export async function readConfig(backend: Backend): Promise<StoreConfig> {
     if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
     throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
       hint: (await hasPacks(backend))
-        ? 'Its file `config` is missing: `sqlsync repair STORE` writes it anew.'
-        : 'Is the disk mounted on which it lies, and the name right? Only if there never was one: `sqlsync init STORE` makes it.',
+        ? 'Its file `config` is missing: `sqlsync repair STORE` writes a new one.'
+        : 'Check that its disk is mounted and that the name is right. Only if there never was a store here: `sqlsync init STORE` creates it.',
       cause: error,
     });
   }

@@ -1,13 +1,13 @@
 import type { StoreSnapshot } from '../types.ts';
 
 /**
- * The one order of snapshots: the order in which they were made. Everything that speaks of the newest or of the parent
- * goes by it.
+ * The order of snapshots: the order in which they were made. It decides which snapshot is the newest, and which is the
+ * parent.
  *
  * A clock can be wrong, so times do not decide. Each record has a `generation`, one more than the highest of all
- * records that were in the store when its copy began: what was made after another was stored comes after it, whatever
- * the clocks said, and whatever was forgotten since. Records of older programs have none. They come first, each after
- * its parent, else by time.
+ * records that were in the store when its copy began. So a snapshot made after another was stored comes after it,
+ * whatever the clocks said and whatever was forgotten since. Records of older programs have no generation. They come
+ * first, each after its parent, else by time.
  *
  *     generation    –        –          1           2                 2          3
  *     time          Nov 19   Nov 20     Nov 21      2031 (wrong)      Nov 22     Nov 23
@@ -22,15 +22,15 @@ export function inOrder(snapshots: readonly StoreSnapshot[]): StoreSnapshot[] {
   return [...afterParents(older), ...newer];
 }
 
-/** What the record of a snapshot says that is made while these are in the store. */
+/** The generation of a snapshot that is made while these are in the store. */
 export function nextGeneration(snapshots: readonly StoreSnapshot[]): number {
   const highest = Math.max(0, ...generations(snapshots).values());
   return Math.min(highest + 1, Number.MAX_SAFE_INTEGER);
 }
 
 /**
- * By id. An older program's snapshot that was compared with a newer program's comes right after that one; 0 is not
- * known.
+ * Generations by id. An older program's snapshot that was compared with a newer program's comes right after that one; 0
+ * means unknown.
  */
 function generations(snapshots: readonly StoreSnapshot[]): Map<string, number> {
   const known = new Map<string, number>();
@@ -38,7 +38,7 @@ function generations(snapshots: readonly StoreSnapshot[]): Map<string, number> {
   for (const snapshot of snapshots) {
     const path: StoreSnapshot[] = [];
     let at: StoreSnapshot | undefined = snapshot;
-    // Ends: a record is named by its hash, so none can be its own ancestor.
+    // The loop ends: a record is named by its hash, so none can be its own ancestor.
     while (at !== undefined && at.generation === undefined && !known.has(at.id)) {
       path.push(at);
       at = at.parent === undefined ? undefined : byId.get(at.parent);
@@ -53,13 +53,13 @@ function generations(snapshots: readonly StoreSnapshot[]): Map<string, number> {
   return known;
 }
 
-/** By time, but none before its parent. */
+/** Sorts by time, but none before its parent. */
 function afterParents(snapshots: readonly StoreSnapshot[]): StoreSnapshot[] {
   const ids = new Set(snapshots.map(({ id }) => id));
   const children = Map.groupBy(snapshots, ({ parent }) =>
     parent !== undefined && ids.has(parent) ? parent : undefined,
   );
-  /** Those whose parents are in `ordered`, the latest first, so that the next one is at the end. */
+  /** Snapshots whose parents are in `ordered`, the latest first, so that the next one is at the end. */
   const ready = (children.get(undefined) ?? []).toSorted(compareTimes).toReversed();
   const ordered: StoreSnapshot[] = [];
   for (let next = ready.pop(); next !== undefined; next = ready.pop()) {

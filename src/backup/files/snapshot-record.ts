@@ -6,7 +6,7 @@ import type { SnapshotOwner, SnapshotStatistics, StoreSnapshot } from '../types.
 
 const RECORD_VERSION = 1;
 
-/** SQLite's own bound. */
+/** SQLite's own limit. */
 const MAX_PAGE_COUNT = 2 ** 32 - 2;
 
 /** The plain bytes of a snapshot's record. */
@@ -14,7 +14,7 @@ export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array 
   const { time, root, parent, generation, fileOwner, ...rest } = snapshot;
   const record = {
     version: RECORD_VERSION,
-    // No two records are the same: else one could be forgotten with the other.
+    // No two records are equal: otherwise forgetting one could remove the other.
     nonce: randomBytes(8).toString('hex'),
     time: time.toISOString(),
     ...rest,
@@ -26,12 +26,12 @@ export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array 
   return new TextEncoder().encode(JSON.stringify(record));
 }
 
-/** The inverse. Throws SqlsyncError STORE_DAMAGED. */
+/** Decodes a record. Throws SqlsyncError STORE_DAMAGED. */
 export function decodeSnapshot(plain: Uint8Array, id: string): StoreSnapshot {
   try {
     return parse(JSON.parse(new TextDecoder().decode(plain)) as Record<string, unknown>, id);
   } catch (error) {
-    throw damaged(`snapshots/${id}`, 'is no record of a snapshot that this version knows', error);
+    throw damaged(`snapshots/${id}`, 'is no snapshot record that this version knows', error);
   }
 }
 
@@ -80,7 +80,7 @@ function statisticsOf(record: Record<string, unknown>): SnapshotStatistics {
   };
 }
 
-/** Records of older versions have none. */
+/** Records of older versions have no owner. */
 function ownerOf(value: unknown): SnapshotOwner | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value !== 'object') throw new Error('fileOwner is no owner');

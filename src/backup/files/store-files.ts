@@ -14,14 +14,14 @@ import { Soundness } from '../objects/soundness.ts';
 import { damaged } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** An open store's backend, and what its config says. */
+/** The backend and config of an open store. */
 export interface StoreAccess {
   readonly backend: Backend;
   readonly sealer: Sealer;
   readonly config: StoreConfig;
 }
 
-/** Packs that a prune means to delete. */
+/** Packs that a prune intends to delete. */
 export interface Mark {
   /** Name of its file. */
   readonly id: string;
@@ -29,37 +29,37 @@ export interface Mark {
   readonly packs: readonly string[];
 }
 
-/** What a store held when it was loaded. */
+/** The contents of a store when it was loaded. */
 export interface StoreContents {
   readonly index: ObjectIndex;
   readonly reader: ObjectReader;
   readonly marks: readonly Mark[];
   /** All packs that marks name, by id. */
   readonly marked: ReadonlySet<string>;
-  /** What the index files say, by the names of the files. */
+  /** The packs that each index file names, by the name of the index file. */
   readonly indexFiles: ReadonlyMap<string, readonly string[]>;
-  /** The packs that are there, by id. */
+  /** The existing packs, by id. */
   readonly packFiles: ReadonlyMap<string, StoredFile>;
-  /** When loading began, by `performance.now`, which stands still while the system is suspended, and by the clock. */
+  /** When loading began: by `performance.now`, which stands still while the system is suspended, and by the clock. */
   readonly loadedAtMs: number;
   readonly loadedTime: Date;
 }
 
-/** What to do with a file that cannot be read; by default its error is thrown. */
+/** Handles a file that cannot be read; by default its error is thrown. */
 export type OnDamage = (file: string, error: SqlsyncError) => void;
 
-/** A snapshot's record, a mark or what tells of a forgotten snapshot. */
+/** The limit for a snapshot's record, a mark, or a note on a forgotten snapshot. */
 export const MAX_JSON_BYTES: number = 1024 * 1024;
 
-/** Sealed: a body that does not become smaller is not compressed. */
+/** Sealed: a body that does not shrink is not compressed. */
 const MAX_INDEX_FILE_BYTES = MAX_INDEX_BYTES + 1024;
 
-/** How often the indexes are listed again because a prune replaced some of them meanwhile. */
+/** How often the indexes are listed again after a prune replaced some of them meanwhile. */
 const MAX_LISTINGS = 32;
 
 /**
- * Loads marks and indexes. A backup lists snapshots after that: so its parent was not forgotten when the marks were
- * read. All others list them before: so the indexes name all that a snapshot needs. Throws SqlsyncError STORE_*.
+ * Loads marks and indexes. A backup lists snapshots afterwards: so its parent was not forgotten when the marks were
+ * read. All others list them before: so the indexes name everything that a snapshot needs. Throws SqlsyncError STORE_*.
  */
 export async function loadContents(
   access: StoreAccess,
@@ -87,9 +87,9 @@ export async function loadContents(
 }
 
 /**
- * What the index files say, by their names, and the packs that are there. A prune puts new indexes, then deletes those
- * that they replace, then packs; and who lists a folder meanwhile may see neither the old file nor the new one. So the
- * indexes are listed again until none came or went.
+ * The packs that index files name, by file, and the existing packs. A prune puts new indexes, then deletes the indexes
+ * that they replace, then packs. A process that lists the folder meanwhile may see neither the old file nor the new
+ * one. So this lists the indexes again until none came or went.
  */
 async function loadIndexes(
   access: StoreAccess,
@@ -122,17 +122,17 @@ async function loadIndexes(
   }
 }
 
-/** Takes what is known of a pack that an index names, or is about to. */
+/** Adds a pack that an index names, or is about to name. */
 export function addPack(
   { index, marked, packFiles }: Pick<StoreContents, 'index' | 'marked' | 'packFiles'>,
   pack: IndexedPack,
 ): void {
   const id = toHex(pack.id);
-  // What is missing or cut is not relied upon either, so that the next backup writes it again.
+  // A missing or cut pack is not relied upon either, so that the next backup writes its content again.
   index.addPack(pack, { marked: marked.has(id), present: packFiles.get(id)?.bytes === pack.bytes });
 }
 
-/** One that goes meanwhile has done its work: what it marked was deleted. */
+/** Loads the marks. One that goes meanwhile has done its work: its packs were deleted. */
 export async function loadMarks(access: StoreAccess, onDamage: OnDamage = throwIt): Promise<Mark[]> {
   const marks: Mark[] = [];
   await readAll(access, 'marks', 'mark', onDamage, (plain, file, id) => {
@@ -158,7 +158,7 @@ export async function loadSnapshots(
 }
 
 /**
- * Puts a small record under the hash of its bytes; returns that name. Throws SqlsyncError USAGE if it is too long,
+ * Puts a small record under the hash of its bytes; returns that name. Throws SqlsyncError USAGE if it is too long, and
  * STORE_*.
  */
 export async function putRecord(
@@ -183,13 +183,13 @@ export function jsonBytes(value: unknown): Uint8Array {
 
 interface ReadOptions {
   readonly onDamage: OnDamage;
-  /** Whether a file that is gone when it is read is left out. */
+  /** True to skip files that were deleted since they were listed. */
   readonly skipsMissing: boolean;
 }
 
 type Take = (plain: Uint8Array, file: string, name: string) => void;
 
-/** Reads every file of a folder whose names are hashes, but those that go meanwhile. */
+/** Reads every file of a folder whose name is a hash, except those that go meanwhile. */
 async function readAll(
   access: StoreAccess,
   folder: StoreFolder,
@@ -201,7 +201,7 @@ async function readAll(
   await readFiles(access, files, { folder, kind, onDamage, skipsMissing: true }, take);
 }
 
-/** Reads those of these files whose names are hashes, and checks each against its name. */
+/** Reads the files whose names are hashes, and checks each against its name. */
 async function readFiles(
   { backend, sealer }: StoreAccess,
   files: readonly StoredFile[],

@@ -4,7 +4,7 @@ import type { NodeObject } from '../packs/node-frame.ts';
 import { encodeNode, nodeIds } from '../packs/node.ts';
 import { ID_BYTES } from '../packs/object-id.ts';
 
-/** A page of `pageSize` bytes as new memory: whole, or the base's with other blocks. A base of any length is taken. */
+/** A page of `pageSize` bytes in new memory: whole, or the base's with other blocks. Accepts a base of any length. */
 export function assemblePage(page: BatchPage, base: Uint8Array, pageSize: number): Uint8Array {
   const bytes = new Uint8Array(pageSize);
   bytes.set(page.bitmap === undefined ? page.data : base.subarray(0, pageSize));
@@ -12,7 +12,7 @@ export function assemblePage(page: BatchPage, base: Uint8Array, pageSize: number
   return bytes;
 }
 
-/** The bytes of a node as new memory: whole, or the base's with other children. Any bytes are taken for a base. */
+/** The bytes of a node in new memory: whole, or the base's with other children. Accepts any bytes as a base. */
 export function assembleNode({ level, childCount, ids, delta }: NodeObject, base: Uint8Array): Uint8Array {
   if (delta === undefined) return encodeNode(level, ids);
   const children = new Uint8Array(childCount * ID_BYTES);

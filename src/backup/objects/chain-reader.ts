@@ -13,28 +13,26 @@ export interface RootPage {
   readonly bytes: Uint8Array;
 }
 
-/** Pages that are to be read at once. */
+/** Pages to read together. */
 export interface PageRead {
   /** Their ids, one after another. */
   readonly ids: Uint8Array;
   readonly pageSize: number;
-  /** Takes the pages, one after another. */
+  /** Receives the pages, one after another. */
   readonly into: Uint8Array;
   /**
-   * Of pages whose depth is at least this, the whole page at the end of the chain goes to `roots`, by its place in
-   * `ids`.
+   * For pages of at least this depth, `roots` receives the whole page at the end of the chain, by its place in `ids`.
    */
   readonly rootsFromDepth?: number;
   readonly roots?: Map<number, RootPage>;
 }
 
 /**
- * Puts pages and nodes together along the best copy of everything, and does not look for another where that one cannot
- * be read: the fast way, for whoever goes the careful one where it fails.
+ * Assembles pages and nodes from the best copy of everything, and does not look for another if that cannot be read. It
+ * is the fast way; a caller takes the careful one if it fails.
  *
- * Many pages are read at once, level by level of their chains, so that each frame is decompressed once for all of them:
- * a page that was changed by many backups has its pieces in as many frames, and so have its neighbours in the same
- * ones.
+ * It reads many pages at once, level by level of their chains, so that each frame is decompressed once for all of them:
+ * a page that many backups changed has its pieces in as many frames, and its neighbours have theirs in the same ones.
  */
 export class ChainReader {
   readonly #index: ObjectIndex;
@@ -45,12 +43,12 @@ export class ChainReader {
     this.#frames = frames;
   }
 
-  /** False if a page could not be read; `into` then holds nothing of use. */
+  /** Returns false if a page could not be read; `into` then holds garbage. */
   readPages(read: PageRead): boolean {
     return this.#unlessRefused(() => this.#readPages(read)) ?? false;
   }
 
-  /** The same for one page, beginning with this copy of it; -1 is none. */
+  /** As `readPages` for one page, beginning with this copy of it; -1 means none. */
   readPage(object: number, into: Uint8Array): boolean {
     if (object === -1) return false;
     return this.#unlessRefused(() => this.#readPage(object, into)) ?? false;
@@ -62,8 +60,8 @@ export class ChainReader {
   }
 
   /**
-   * Begins to decompress, in other threads, the frames with the whole pages that pages of these ids are put together
-   * from. Reads the deltas in between at once, which are small.
+   * Begins to decompress, in other threads, the frames with the whole pages at the roots of these pages. Reads the
+   * deltas in between now; they are small.
    */
   readAhead(ids: readonly Uint8Array[]): void {
     for (const id of ids) {
@@ -88,8 +86,8 @@ export class ChainReader {
     const isReliable = new Uint8Array(count).fill(1);
     const isWhole = (i: number): boolean => index.depthOf(objects[i] as number) === 0;
     /**
-     * Puts in what the object that is next for a page says; returns the base's id, undefined for a whole page, false if
-     * that cannot be.
+     * Puts in what the next object of a page says. Returns the base's id, undefined for a whole page, or false if that
+     * is impossible.
      */
     const fill = (i: number): Uint8Array | undefined | false => {
       const object = objects[i] as number;
@@ -114,14 +112,14 @@ export class ChainReader {
         objects[i] = below;
       }
     }
-    // In the end, so that each of these large frames is needed once.
+    // At the end, so that each of these large frames is needed once.
     for (const i of this.#byFrame(all, objects)) if (fill(i) !== undefined) return false;
-    // Whoever asks next whether new objects may rely on these pages need not read the chains again.
+    // Remembers the result for the next question whether new objects may rely on these pages.
     for (let i = 0; i < count; i++) if (isReliable[i] === 1) index.learnSound(firsts[i] as number);
     return true;
   }
 
-  /** Places in `objects`, so that those in one frame follow one another. */
+  /** Places in `objects`, sorted so that objects of one frame follow one another. */
   #byFrame(places: readonly number[], objects: Int32Array): number[] {
     const frameOf = (place: number): number => this.#index.frameNumberOf(objects[place] as number);
     return places.toSorted((a, b) => frameOf(a) - frameOf(b));
@@ -165,7 +163,7 @@ export class ChainReader {
 
   /** Valid until the next call. */
   #frameOf(object: number): Frame {
-    // No part of the frame before is in hand any more.
+    // No caller uses a part of an earlier frame any more.
     this.#frames.discardDropped();
     return this.#frames.get(this.#index.frameNumberOf(object));
   }
@@ -184,7 +182,7 @@ export class ChainReader {
   }
 }
 
-/** Puts the ids that a node has into their places, but for those that `done` names, and names them there. */
+/** Copies the ids of a node to their places, except for those that `done` names, and adds them to `done`. */
 function fillChildren(children: Uint8Array, done: Uint8Array, { childCount, ids, delta }: NodeObject): void {
   let from = 0;
   for (let child = 0; child < childCount; child++) {

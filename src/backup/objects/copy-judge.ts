@@ -5,38 +5,38 @@ import { idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { KnownPack, ObjectIndex } from './object-index.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
-/** An object as its frame has it. */
+/** An object as its frame stores it. */
 export interface ObjectParts {
   /** The beginning of the base's id; undefined for a whole object. */
   readonly base: Uint8Array | undefined;
-  /** Its bytes, as new memory, given the base's. Whatever these are, it does not fail. */
+  /** Makes its bytes, in new memory, from the base's. Never fails, whatever the base is. */
   readonly assemble: (base: Uint8Array) => Uint8Array;
 }
 
-/** What was found out about one copy of an object. */
+/** The findings about one copy of an object. */
 interface Verdict {
-  /** The copy of its base that it is put together with; undefined for a whole object, and where there is none. */
+  /** The copy of its base that it is assembled with; undefined for a whole object, and if there is none. */
   readonly base: number | undefined;
-  /** Whether it can be put together at all, right or wrong. */
+  /** True if it can be assembled at all, right or wrong. */
   readonly isReadable: boolean;
-  /** Why it is not right: what is at fault is this copy or a base of it. */
+  /** Why it is wrong: this copy or a base of it is at fault. */
   readonly fault: SqlsyncError | undefined;
 }
 
-/** Verdicts that are kept; each is about 100 bytes, a fault 1 KB. */
+/** The most verdicts to keep; each takes about 100 bytes, a fault 1 KB. */
 const MAX_KEPT_VERDICTS = 16_384;
 
-/** What is read of a pack at once. */
+/** Bytes of a pack that one read takes. */
 const PIECE_BYTES = 1024 * 1024;
 
 const NOTHING = new Uint8Array(0);
 
 /**
- * Looks closely where an object was not what its id says: which copies of it, and of each base, are right by their own
- * ids, so that a damaged one is passed over, and else the file is named that is at fault and not the last delta on top
- * of it. Each copy is judged once, so the time is bounded by the number of copies.
+ * Looks closely at an object that did not match its id. Finds which copies of it, and of each base, match their own
+ * ids. So a damaged copy is avoided; if all are damaged, the error names the file at fault, and not the last delta on
+ * top of it. Each copy is judged once, so the time is bounded by the number of copies.
  *
- * A delta may be right on a base that is not, in blocks that it replaces.
+ * A delta may be right although its base is wrong, if it replaces the wrong blocks.
  */
 export class CopyJudge {
   readonly #index: ObjectIndex;
@@ -45,7 +45,7 @@ export class CopyJudge {
   readonly #verdicts = new Map<number, Verdict>();
   readonly #changedPacks = new Map<string, boolean>();
   readonly #found = new Map<string, StoreDamage>();
-  /** A fault of a verdict may pass: the system refused to read. */
+  /** True if a fault may pass: the system refused to read. */
   #isUncertain = false;
 
   constructor(index: ObjectIndex, backend: Backend, partsOf: (object: number) => ObjectParts) {
@@ -54,17 +54,17 @@ export class CopyJudge {
     this.#partsOf = partsOf;
   }
 
-  /** The files that were found to be damaged so far, by name, and how. */
+  /** The damaged files found so far, by name, with the damage. */
   get found(): ReadonlyMap<string, StoreDamage> {
     return this.#found;
   }
 
-  /** A right copy of an object, and its bytes. Throws what is wrong with the best one: SqlsyncError STORE_*. */
+  /** A right copy of an object, and its bytes. Throws the fault of the best copy: SqlsyncError STORE_*. */
   rightCopy(id: Uint8Array): { readonly object: number; readonly bytes: Uint8Array } {
     return this.#choose(id, false);
   }
 
-  /** The same; where none is right, one that can be put together. */
+  /** As `rightCopy`; if no copy is right, one that can be assembled. */
   anyCopy(id: Uint8Array): { readonly object: number; readonly bytes: Uint8Array } {
     return this.#choose(id, true);
   }
@@ -75,12 +75,12 @@ export class CopyJudge {
     return this.#judge(object).fault;
   }
 
-  /** The bytes of one copy of which `faultOf` says nothing. */
+  /** The bytes of one copy for which `faultOf` returns undefined. */
   bytesOf(object: number): Uint8Array {
     return this.#bytesOf(object);
   }
 
-  /** What is wrong where no index names the base of a delta: the delta, if its pack was changed, else the indexes. */
+  /** The damage if no index names the base of a delta: the delta's pack, if it was changed, else the indexes. */
   lostBase(object: number, base: Uint8Array): StoreDamage {
     const pack = this.#index.frameOf(object)?.pack;
     if (pack !== undefined && this.#isChanged(pack))
@@ -102,7 +102,7 @@ export class CopyJudge {
     throw fault ?? damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
   }
 
-  /** The first of these copies that is right; else those that can be put together, and what is wrong with the first. */
+  /** The first right copy among these; else the copies that can be assembled, and the fault of the first. */
   #judgeAll(copies: readonly number[]): {
     readonly right: number | undefined;
     readonly readable: readonly number[];
@@ -127,7 +127,7 @@ export class CopyJudge {
     return verdict;
   }
 
-  /** Ends, since each base is less deep. */
+  /** The recursion ends, since each base is less deep. */
   #look(object: number): Verdict {
     let parts: ObjectParts;
     try {
@@ -154,7 +154,7 @@ export class CopyJudge {
     return { base: readable[0], isReadable: readable.length > 0, fault };
   }
 
-  /** Of a copy that can be put together. */
+  /** For a copy that can be assembled. */
   #bytesOf(object: number): Uint8Array {
     const { base } = this.#judge(object);
     const old = base === undefined ? NOTHING : this.#bytesOf(base);
@@ -176,7 +176,7 @@ export class CopyJudge {
     return fault;
   }
 
-  /** Whether a pack is not what its name says. */
+  /** True if a pack does not match its name. */
   #isChanged({ id }: KnownPack): boolean {
     let isChanged = this.#changedPacks.get(id);
     if (isChanged !== undefined) return isChanged;

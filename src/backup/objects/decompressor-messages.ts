@@ -6,9 +6,7 @@ export interface DecompressorStart {
   readonly shared: SharedArrayBuffer;
 }
 
-/**
- * Places in the shared memory: 1 from when the thread is up, how many frames are done, and the number of the thread.
- */
+/** Places in the shared memory: 1 once the thread is up, the number of frames done, and the number of the thread. */
 export const CELLS = { isUp: 0, done: 1, thread: 2, count: 3 } as const;
 
 /** Where the plain bytes of a frame are: here, or in a part of a file. */
@@ -21,7 +19,7 @@ export interface ToDecompress {
   readonly frame: FrameBytes;
 }
 
-/** The parts of a frame: its first bytes, and its body in memory of its own. */
+/** The parts of a frame: its first bytes, and its body in new memory. */
 export interface FrameParts {
   readonly header: Uint8Array;
   readonly body: Uint8Array;
@@ -29,6 +27,6 @@ export interface FrameParts {
 
 export interface Decompressed {
   readonly id: number;
-  /** undefined if it cannot be read, is not compressed or is no frame. */
+  /** undefined if the frame cannot be read, is not compressed, or is invalid. */
   readonly parts: FrameParts | undefined;
 }

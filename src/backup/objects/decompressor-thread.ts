@@ -1,4 +1,4 @@
-/** The thread of the decompressor: see there. */
+/** The thread of the decompressor: see decompressor.ts. */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
 import { ownThreadNumber } from '../../sqlite/thread-life.ts';
@@ -17,7 +17,7 @@ const { port, shared } = workerData as DecompressorStart;
 const cells = new Int32Array(shared);
 Atomics.store(cells, CELLS.thread, ownThreadNumber());
 Atomics.store(cells, CELLS.isUp, 1);
-/** Used again and again: new memory for each frame costs as much as reading it. */
+/** Reused: new memory for each frame costs as much as reading it. */
 let room = new Uint8Array(1024 * 1024);
 
 port.on('message', ({ id, frame }: ToDecompress) => {
@@ -36,7 +36,7 @@ function partsOrNothing(frame: FrameBytes): FrameParts | undefined {
   }
 }
 
-/** Throws the system's errors, and an Error where the file ends before. */
+/** Throws the system's errors, and an Error if the file ends before. */
 function read({ path, offset, length }: Extract<FrameBytes, { path: string }>): Uint8Array {
   if (room.length < length) room = new Uint8Array(length);
   const descriptor = openSync(path, 'r');

@@ -11,30 +11,29 @@ import type {
   ToDecompress,
 } from './decompressor-messages.ts';
 
-/** The thread ends when nobody asked for anything for so long. */
+/** The thread ends after this time without a request. */
 const IDLE_MS = 2000;
 
-/** A thread that has died gives no answer, and not all systems tell that it has. */
+/** A thread that has died gives no answer, and not all systems report that it has. */
 const TIMEOUT_MS = 30_000;
 
-/** The same for one that was started, and has given no sign of life. */
+/** The same for a thread that was started and has not reported yet. */
 const START_TIMEOUT_MS = 5000;
 
 /** The thread makes little garbage; by default its heap would take 30 MB for it. */
 const THREAD_YOUNG_HEAP_MB = 2;
 
 /**
- * Reads and decompresses frames in a thread of its own. Results are taken without a turn of the event loop, since pages
- * are read in the middle of hashing. One for the process; its thread runs while there is something to do. Where a
- * thread has died, as for want of descriptors or memory, there is none any more: its callers then read frames
- * themselves.
+ * Reads and decompresses frames in a separate thread. `take` waits without a turn of the event loop, since pages are
+ * read in the middle of hashing. There is one per process; its thread runs while there is work. After a thread has
+ * died, for example for lack of descriptors or memory, there is no other: callers then read frames themselves.
  *
  *     this thread   start(a) start(b) … │ work │ take(a) │ work │ take(b)
  *     its thread    └──► a ──► b ───────────────┘                └ (waits only where it is not done yet)
  */
 class Decompressor {
   #thread: DecompressorThread | undefined;
-  /** A thread has died, or could not be had. */
+  /** True after a thread has died, or could not start. */
   #isBroken = false;
   readonly #underWay = new Set<number>();
   readonly #results = new Map<number, FrameParts | undefined>();
@@ -47,8 +46,8 @@ class Decompressor {
   }
 
   /**
-   * Whether there is a thread that has given a sign of life. Starts one, which takes a while: what is given to it
-   * before is waited for, also where it comes to nothing.
+   * True if a thread runs and has reported. Starts one, which takes a while. `take` waits for frames that were given to
+   * it before, even if they fail.
    */
   isUp(): boolean {
     const thread = this.#running();
@@ -56,8 +55,8 @@ class Decompressor {
   }
 
   /**
-   * Begins with a frame of a pack; takes `plain` over, and the memory behind it. Returns what to ask `take` for;
-   * undefined if no thread can be had.
+   * Begins with a frame of a pack. Takes over `plain` and the memory behind it. Returns the number for `take`;
+   * undefined if no thread can start.
    */
   start(frame: FrameBytes): number | undefined {
     const thread = this.#running();
@@ -69,7 +68,7 @@ class Decompressor {
     return id;
   }
 
-  /** Whether `take` would not have to wait. */
+  /** True if `take` would not have to wait. */
   isDone(id: number): boolean {
     this.#collect();
     return !this.#underWay.has(id);
@@ -102,7 +101,7 @@ class Decompressor {
     }
   }
 
-  /** undefined if no thread can be had. */
+  /** undefined if no thread can start. */
   #running(): DecompressorThread | undefined {
     if (this.#isBroken) return undefined;
     try {
@@ -117,7 +116,7 @@ class Decompressor {
     return this.#thread;
   }
 
-  /** Another thread would most likely die as well, and be waited for again. */
+  /** Another thread would probably die as well, after the same wait. */
   #giveUp(): void {
     this.#isBroken = true;
     this.#end();
@@ -147,7 +146,7 @@ interface DecompressorThread {
   readonly cells: Int32Array;
 }
 
-/** @param onEnd - told when the thread has ended, by itself or not. */
+/** @param onEnd - called when the thread has ended, for any reason. */
 function startThread(onEnd: (worker: Worker) => void): DecompressorThread {
   const { port1, port2 } = new MessageChannel();
   const shared = new SharedArrayBuffer(4 * CELLS.count);

@@ -10,23 +10,23 @@ import type { Sealer } from '../packs/seal.ts';
 import { damaged } from '../store-error.ts';
 
 /**
- * Memory for decompressed frames. Of small ones, of deltas and nodes, pages that are read in order need two or so of
- * every backup since which they have changed at most as often as a chain is long; without room for these each batch of
- * pages would decompress them anew. Large ones, of whole pages, follow one another.
+ * Memory for decompressed frames. Small frames hold deltas and nodes: pages that are read in order need about two of
+ * them from each backup that changed the pages, at most as many backups as a chain is long. Without room for these,
+ * each batch of pages would decompress them again. Large frames hold whole pages and follow one another.
  */
 const CACHE_BYTES = { small: 24 * 1024 * 1024, large: 3 * 1024 * 1024 };
 
-/** A large frame has at least so many bytes. For smaller ones another thread does not pay. */
+/** The least size of a large frame. For smaller ones another thread does not pay. */
 const LARGE_BYTES = 256 * 1024;
 
 /** Bytes of bodies that may be on their way at a time. */
 const MAX_LOADING_BYTES = 8 * 1024 * 1024;
 
-/** So many large frames are read before the thread is started: it costs 30 ms and 10 MB. */
+/** How many large frames are read before the thread starts: it costs 30 ms and 10 MB. */
 const MIN_FRAMES_READ = 8;
 
 interface LoadingFrame {
-  /** What to ask the decompressor for. */
+  /** The number for the decompressor. */
   readonly id: number;
   readonly rawBytes: number;
 }
@@ -35,29 +35,29 @@ interface CachedFrame {
   readonly frame: Frame;
   /** Where its objects lie. */
   readonly memory: Uint8Array;
-  /** Somebody else has it too. */
+  /** True if another user holds the frame too. */
   isLent: boolean;
 }
 
-/** Frames of one kind of size, the one that was used least lately first. */
+/** Frames of one size class, the least recently used first. */
 interface FrameShelf {
   readonly limit: number;
   readonly frames: Map<number, CachedFrame>;
   bytes: number;
 }
 
-/** Reads frames of packs by their numbers, and keeps those that were used last. */
+/** Reads frames of packs by their numbers, and keeps the most recently used ones. */
 export class FrameCache {
   readonly #index: ObjectIndex;
   readonly #backend: Backend;
   readonly #sealer: Sealer;
   readonly #small: FrameShelf = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
   readonly #large: FrameShelf = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
-  /** Frames that the decompressor has, in the order in which it got them. */
+  /** Frames given to the decompressor, in order. */
   readonly #loading = new Map<number, LoadingFrame>();
   #loadingBytes = 0;
   #largeFramesRead = 0;
-  /** Memory of frames that were dropped, of which the call that is under way may still have a part in hand. */
+  /** Memory of dropped frames; the current call may still use a part of it. */
   #dropped: Uint8Array[] = [];
 
   constructor(index: ObjectIndex, backend: Backend, sealer: Sealer) {
@@ -73,7 +73,7 @@ export class FrameCache {
     for (const { frames } of [this.#small, this.#large]) {
       const cached = frames.get(number);
       if (cached === undefined) continue;
-      // A map keeps the order in which its entries were set: the first is the one that was used least lately.
+      // A map keeps insertion order: the first entry is the least recently used.
       frames.delete(number);
       frames.set(number, cached);
       return cached.frame;
@@ -81,7 +81,7 @@ export class FrameCache {
     return this.#takeLoaded(number) ?? this.#read(number);
   }
 
-  /** The same; undefined if it cannot be read. */
+  /** As `get`; undefined if it cannot be read. */
   getOrNothing(number: number): Frame | undefined {
     try {
       return this.get(number);
@@ -91,13 +91,13 @@ export class FrameCache {
     }
   }
 
-  /** From now on somebody else has the frame too: its memory is left to the garbage collector. */
+  /** Another user now holds the frame too: leaves its memory to the garbage collector. */
   lend(number: number): void {
     const cached = this.#small.frames.get(number) ?? this.#large.frames.get(number);
     if (cached !== undefined) cached.isLent = true;
   }
 
-  /** Begins to decompress a large frame in another thread, for `get`, which tells of what is wrong with it. */
+  /** Begins to decompress a large frame in another thread, for a later `get`, which reports errors. */
   load(number: number): void {
     const rawBytes = this.#index.frames[number]?.rawBytes ?? 0;
     if (rawBytes < LARGE_BYTES || this.#large.frames.has(number) || this.#loading.has(number)) return;
@@ -112,7 +112,7 @@ export class FrameCache {
     this.#loadingBytes += rawBytes;
   }
 
-  /** undefined if they cannot be read. What is a file here, and not encrypted, the thread reads itself. */
+  /** undefined if they cannot be read. The thread itself reads an unencrypted file of this host. */
   #bytesOf(number: number): FrameBytes | undefined {
     const place = this.#index.frames[number];
     const path = place === undefined ? undefined : this.#backend.pathOf?.(`packs/${place.pack.id}`);
@@ -125,7 +125,7 @@ export class FrameCache {
     }
   }
 
-  /** Comes first in every call from outside, when none has a part of a frame in hand. */
+  /** Comes first in every call from outside, when no caller uses a part of a frame. */
   discardDropped(): void {
     if (this.#dropped.length === 0) return;
     for (const memory of this.#dropped) discard(memory);
@@ -154,7 +154,7 @@ export class FrameCache {
     return decoded.frame;
   }
 
-  /** What nobody came for makes room for what is wanted now. */
+  /** Drops frames that were loaded but not fetched, to make room for the one wanted now. */
   #dropOldestLoaded(): void {
     const [oldest] = this.#loading;
     if (oldest === undefined || !decompressor.isDone(oldest[1].id)) return;

@@ -5,14 +5,14 @@ import { BASE_ID_BYTES, fromHex, ID_BYTES, sameBytes, toHex } from '../packs/obj
 export interface KnownPack {
   readonly id: string;
   readonly bytes: number;
-  /** Meant to be deleted: what it holds is read, but not relied upon by anything new. */
+  /** A prune intends to delete it: its content is read, but nothing new relies on it. */
   readonly marked: boolean;
-  /** False for one that is missing, or of another length than it should be. */
+  /** False if the pack is missing, or has the wrong length. */
   readonly present: boolean;
-  /** Its frames are `firstFrame` and those after it. */
+  /** Number of its first frame; the others follow. */
   readonly firstFrame: number;
   readonly frameCount: number;
-  /** Its objects are `firstObject` and those after it. */
+  /** Number of its first object; the others follow. */
   readonly firstObject: number;
   readonly objectCount: number;
 }
@@ -23,24 +23,24 @@ export interface KnownFrame extends FramePlace {
   readonly firstObject: number;
 }
 
-/** Who tells, by number, whether new objects may rely on one. */
+/** Decides, by number, whether new objects may rely on one. */
 export interface SoundnessJudge {
   isSound(object: number): boolean;
-  /** Is told what need not be found out any more. */
+  /** Records an object as sound, so that it need not be judged. */
   learnSound(object: number): void;
 }
 
-/** By how much the arrays grow: for a moment there are the old ones and the new ones. */
+/** Growth factor of the arrays; old and new ones exist together for a moment. */
 const GROWTH = 1.25;
 
 const SPARE_OBJECTS = 64 * 1024;
 
-/** Where an object that was just added will come to lie is not known yet. */
+/** The place of an object that was just added; its pack is not known yet. */
 const PENDING = 0xffffffff;
 
 /**
- * All objects of a store by their ids: flat arrays and a hash table, about 46 bytes an object. An object has a number;
- * copies of one object are objects of one id.
+ * All objects of a store by their ids: flat arrays and a hash table, about 46 bytes per object. Each object has a
+ * number; copies of one object are objects with the same id.
  */
 export class ObjectIndex {
   readonly packs: Map<string, KnownPack> = new Map();
@@ -49,7 +49,7 @@ export class ObjectIndex {
   #ids: Uint8Array = new Uint8Array(0);
   #depths: Uint8Array = new Uint8Array(0);
   #frameOf: Uint32Array = new Uint32Array(0);
-  /** Numbers of objects plus 1, at the place of their id's first four bytes or after it. */
+  /** Object numbers plus 1, at the place of the id's first four bytes or after it. */
   #table: Uint32Array = new Uint32Array(16);
   #distrusted: ReadonlySet<string> = new Set();
   #judge: SoundnessJudge = { isSound: () => true, learnSound: () => {} };
@@ -58,12 +58,12 @@ export class ObjectIndex {
     return this.#count;
   }
 
-  /** Makes room for so many more objects at once, and for some of a new backup. */
+  /** Reserves room for this many more objects, and for some of a new backup. */
   reserve(objects: number): void {
     this.#grow(this.#count + objects + SPARE_OBJECTS);
   }
 
-  /** Takes what an index file says of a pack; a pack that is known already is left out. */
+  /** Adds a pack as an index file describes it; ignores a known pack. */
   addPack(pack: IndexedPack, state: { readonly marked: boolean; readonly present: boolean }): void {
     const id = toHex(pack.id);
     if (this.packs.has(id)) return;
@@ -89,27 +89,27 @@ export class ObjectIndex {
     }
   }
 
-  /** Who tells, by number, whether new objects may rely on one. */
+  /** Sets the judge that decides, by number, whether new objects may rely on one. */
   judgeBy(judge: SoundnessJudge): void {
     this.#judge = judge;
   }
 
-  /** Is told of an object that was just put together from reliable copies of less depth. */
+  /** Records an object that was just assembled from reliable copies of less depth. */
   learnSound(object: number): void {
     this.#judge.learnSound(object);
   }
 
-  /** Nothing new relies on what is in these packs, by id. Before anything is judged. */
+  /** Lets nothing new rely on these packs, by id. Call it before any object is judged. */
   distrust(packs: ReadonlySet<string>): void {
     this.#distrusted = packs;
   }
 
-  /** Whether something new may rely on what is in a pack. */
+  /** True if something new may rely on the content of a pack. */
   isReliable(pack: KnownPack): boolean {
     return pack.present && !pack.marked && (this.#distrusted.size === 0 || !this.#distrusted.has(pack.id));
   }
 
-  /** Takes an object that is on its way to a pack; returns its number. */
+  /** Adds an object that is on its way to a pack; returns its number. */
   addPending(id: Uint8Array, depth: number): number {
     this.#grow(this.#count + 1);
     this.#ids.set(id, this.#count * ID_BYTES);
@@ -132,7 +132,7 @@ export class ObjectIndex {
     return this.#depths.subarray(0, this.#count).reduce((most, depth) => Math.max(most, depth), 0);
   }
 
-  /** What an index file says of a pack. */
+  /** A pack as an index file describes it. */
   describe(pack: KnownPack): IndexedPack {
     const { firstObject, objectCount, firstFrame, frameCount } = pack;
     return {
@@ -160,7 +160,8 @@ export class ObjectIndex {
   }
 
   /**
-   * The copy of an object that new ones may rely on, or undefined: the least deep of the sound ones in unmarked packs.
+   * The copy of an object that new ones may rely on, or undefined: the least deep of the sound copies in unmarked
+   * packs.
    */
   usable(id: Uint8Array, at = 0): number | undefined {
     let best: number | undefined;
@@ -171,14 +172,12 @@ export class ObjectIndex {
     return best;
   }
 
-  /** Whether new objects may rely on this copy. */
+  /** True if new objects may rely on this copy. */
   isUsable(object: number): boolean {
     return this.isReliableObject(object) && this.#judge.isSound(object);
   }
 
-  /**
-   * The first of `copies`, -1 where there is none; makes no garbage, for millions of calls. The id is in `id` at `at`.
-   */
+  /** The first of `copies`, or -1; allocates nothing, for millions of calls. The id is in `id` at `at`. */
   bestCopy(id: Uint8Array, below = 256, at = 0): number {
     const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
     const mask = this.#table.length - 1;
@@ -192,7 +191,7 @@ export class ObjectIndex {
     return best;
   }
 
-  /** Copies that can be read, best first: in unmarked packs, and less deep. Only those of less depth than `below`. */
+  /** The readable copies, best first: in unmarked packs, and less deep. Only those of less depth than `below`. */
   copies(id: Uint8Array, below = 256): number[] {
     const found: number[] = [];
     const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
@@ -203,7 +202,7 @@ export class ObjectIndex {
     return found;
   }
 
-  /** The first object of this id, or -1: one number for all copies. */
+  /** The first object with this id, or -1: one number for all copies. */
   numberOf(id: Uint8Array, at = 0): number {
     let first = -1;
     this.#each(id, at, ID_BYTES, (object) => {
@@ -213,8 +212,8 @@ export class ObjectIndex {
   }
 
   /**
-   * Which of two copies comes first. Never by the order in which indexes were loaded: of two prunes at once, one may
-   * see others than the other, and each would delete the copy that the other one keeps.
+   * Decides which of two copies comes first. Never by the order in which indexes were loaded: of two simultaneous
+   * prunes, one may see other indexes than the other, and each would delete the copy that the other one keeps.
    */
   #compare(a: number, b: number): number {
     const byRank = this.#rank(a) - this.#rank(b);
@@ -230,7 +229,7 @@ export class ObjectIndex {
     );
   }
 
-  /** Whether something new may rely on the pack of an object. */
+  /** True if something new may rely on the pack of an object. */
   isReliableObject(object: number): boolean {
     const pack = this.frameOf(object)?.pack;
     return pack === undefined || this.isReliable(pack);

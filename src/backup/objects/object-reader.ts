@@ -12,19 +12,19 @@ import type { ObjectIndex } from './object-index.ts';
 import type { Sealer } from '../packs/seal.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
-/** 16 MB, as many as 500,000 pages have. */
+/** 16 MB, for the nodes of 500,000 pages. */
 const MAX_KEPT_NODES = 8192;
 
 /**
- * Reads pages and nodes by their ids: puts deltas together with their bases, and checks the result against the id.
- * Where it is another one, each copy of it and its bases is looked at, and those that are damaged are passed over.
+ * Reads pages and nodes by their ids: assembles deltas with their bases, and checks the result against the id. If it
+ * does not match, looks at each copy of it and of its bases, and avoids the damaged ones.
  */
 export class ObjectReader {
   readonly index: ObjectIndex;
   readonly #frames: FrameCache;
   readonly #chains: ChainReader;
   readonly #judge: CopyJudge;
-  /** Nodes that were checked, by number of object: a tree's are the bases of the next one's. */
+  /** Checked nodes, by object number: the nodes of one tree are the bases of the next tree's. */
   readonly #nodes = new Map<number, Uint8Array>();
 
   constructor(index: ObjectIndex, backend: Backend, sealer: Sealer) {
@@ -34,7 +34,7 @@ export class ObjectReader {
     this.#judge = new CopyJudge(index, backend, (object) => this.#partsOf(object));
   }
 
-  /** The files that were found to be damaged so far, by name, and how. */
+  /** The damaged files found so far, by name, with the damage. */
   get found(): ReadonlyMap<string, StoreDamage> {
     return this.#judge.found;
   }
@@ -48,7 +48,7 @@ export class ObjectReader {
     take(this.#judge.rightCopy(id).bytes, into, id);
   }
 
-  /** The same without the check against the id, for whoever checks what he makes of it. */
+  /** As `readPage`, without the check against the id, for a caller that checks what it makes of it. */
   readUncheckedPage(id: Uint8Array, into: Uint8Array): void {
     this.#frames.discardDropped();
     if (this.#chains.readPage(this.index.bestCopy(id), into)) return;
@@ -56,8 +56,8 @@ export class ObjectReader {
   }
 
   /**
-   * Many pages at once, which takes far less time than one by one. `isChecked` is false for whoever checks what he
-   * makes of them. Throws what `readPage` throws.
+   * Reads many pages at once, which takes far less time than one by one. `isChecked` is false for a caller that checks
+   * what it makes of them. Throws what `readPage` throws.
    */
   readPages(read: PageRead, isChecked: boolean): void {
     const { ids, pageSize, into } = read;
@@ -72,7 +72,7 @@ export class ObjectReader {
     }
   }
 
-  /** Begins to read, in other threads, what these pages are put together from. */
+  /** Begins to read, in other threads, the parts of these pages. */
   readAhead(ids: readonly Uint8Array[]): void {
     this.#chains.readAhead(ids);
   }
@@ -113,7 +113,7 @@ export class ObjectReader {
     throw fault;
   }
 
-  /** Whether one copy of an object can be put together to what its id says. Throws SqlsyncError STORE_UNAVAILABLE. */
+  /** True if one copy of an object can be assembled to what its id says. Throws SqlsyncError STORE_UNAVAILABLE. */
   isRight(object: number): boolean {
     try {
       this.checkObject(object, (pageSize) => new Uint8Array(pageSize));
@@ -124,7 +124,7 @@ export class ObjectReader {
     }
   }
 
-  /** Looks closely at one copy: what is wrong with it is in `found` then. */
+  /** Looks closely at one copy; `found` then holds what is wrong with it. */
   lookAt(object: number): void {
     this.#judge.faultOf(object);
   }
@@ -137,7 +137,7 @@ export class ObjectReader {
     return frame?.kind === 'pages' ? frame.pageSize : undefined;
   }
 
-  /** From the copies that are taken first; undefined if that cannot be, or is not right. */
+  /** Assembled from the preferred copies; undefined if that fails, or the result is wrong. */
   #checkedNode(object: number): Uint8Array | undefined {
     const kept = this.#nodes.get(object);
     if (kept !== undefined) return kept;
@@ -152,7 +152,7 @@ export class ObjectReader {
     this.#nodes.set(object, node);
   }
 
-  /** The whole page at the end of the chain that a page is put together from: its id, and its bytes in `into`. */
+  /** The whole page at the end of a page's chain: its id, and its bytes in `into`. */
   rootOfPage(id: Uint8Array, into: Uint8Array): Uint8Array {
     const root = this.#rootOf(id);
     this.readPage(root, into);
@@ -165,8 +165,8 @@ export class ObjectReader {
   }
 
   /**
-   * Visits the deltas of a frame, with the beginnings of their bases' ids as views; none of a frame that cannot be
-   * read.
+   * Visits the deltas of a frame, with the beginnings of their bases' ids as views; visits nothing if the frame cannot
+   * be read.
    */
   forEachBase(number: number, visit: (object: number, base: Uint8Array) => void): void {
     this.#frames.discardDropped();
@@ -186,7 +186,7 @@ export class ObjectReader {
     return frame;
   }
 
-  /** The same; undefined if it cannot be read. */
+  /** As `readFrame`; undefined if it cannot be read. */
   readFrameOrNothing(number: number): Frame | undefined {
     const frame = this.#frames.getOrNothing(number);
     if (frame !== undefined) this.#frames.lend(number);

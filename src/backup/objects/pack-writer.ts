@@ -13,8 +13,8 @@ import type { Sealer } from '../packs/seal.ts';
 const PACK_MAGIC = Buffer.from('SQLSYNP1');
 
 /**
- * Random bytes at the beginning of a pack. No two packs ever have one name: objects that are written again, since their
- * pack is marked, would otherwise make the same pack again, and be deleted with it.
+ * Random bytes at the beginning of a pack, so that no two packs ever have the same name. Otherwise objects that are
+ * written again because their pack is marked would make the same pack again, and be deleted with it.
  */
 const PACK_SALT_BYTES = 16;
 
@@ -24,13 +24,16 @@ export const PACK_HEADER_BYTES: number = PACK_MAGIC.length + PACK_SALT_BYTES;
 /** A pack of at least this many bytes is put. */
 const PACK_BYTES = 16 * 1024 * 1024;
 
-/** Bytes of a body after which a frame is closed. Whole pages: larger compresses no better; deltas: read one by one. */
+/**
+ * Bytes of a body after which a frame is closed. Whole pages: larger frames compress no better; deltas: they are read
+ * one by one.
+ */
 const FRAME_BYTES = { whole: 1024 * 1024, deltas: 128 * 1024, nodes: 64 * 1024 };
 
-/** Packs of which an index is put without waiting for the end, so that a killed run's work can be used. */
+/** After this many packs an index is put without waiting for the end, so that a killed run's work can be used. */
 const PACKS_PER_INDEX = 64;
 
-/** Bytes that may wait to be compressed, and packs that may be on their way to the backend. */
+/** Bytes that may wait for compression, and packs that may be on their way to the backend. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 const MAX_PUTS = 1;
 
@@ -41,7 +44,7 @@ interface Batch<T> {
   bytes: number;
 }
 
-/** Room for what comes in one call more than a frame. */
+/** Room beyond a frame for the bytes of one call. */
 const ARENA_SPARE_BYTES = 128 * 1024;
 
 /** A pack that is being filled. */
@@ -56,13 +59,13 @@ export interface Written {
   readonly packs: number;
   readonly pages: number;
   readonly nodes: number;
-  /** Of packs and indexes. */
+  /** Bytes of packs and indexes. */
   readonly bytes: number;
 }
 
 /**
- * Collects new objects into frames, frames into packs, and puts these, then an index of them. Frames are compressed in
- * other threads. An object counts as known to the index from when it was added.
+ * Collects new objects into frames and frames into packs; puts the packs, then an index of them. Other threads compress
+ * the frames. The index knows an object as soon as it was added.
  */
 export class PackWriter {
   readonly #backend: Backend;
@@ -71,7 +74,7 @@ export class PackWriter {
   #whole = newBatch<PageObject>();
   #deltas = newBatch<PageObject>();
   #nodes = newBatch<NodeObject>();
-  /** What the pages of the two batches hold. */
+  /** The pages of the two batches. */
   readonly #wholeBytes = new Arena(FRAME_BYTES.whole + ARENA_SPARE_BYTES);
   readonly #deltaBytes = new Arena(FRAME_BYTES.deltas + ARENA_SPARE_BYTES);
   #pageSize = 0;
@@ -128,15 +131,15 @@ export class PackWriter {
     if (this.#nodes.bytes >= FRAME_BYTES.nodes) this.#closeNodes();
   }
 
-  /** Resolves when more may be added. Throws what went wrong with packs before. */
+  /** Resolves when more may be added. Throws earlier errors of packs. */
   async ready(): Promise<void> {
     while (this.#waitingBytes > MAX_WAITING_BYTES && this.#failure === undefined) await this.#chain;
     this.#throwFailure();
   }
 
   /**
-   * Puts all that is left; resolves when packs and indexes are durable. `beforeIndex` is told the packs that no index
-   * names yet, which are durable by then; where it throws, none ever does.
+   * Puts everything that is left; resolves when packs and indexes are durable. `beforeIndex` gets the packs that no
+   * index names yet; they are durable by then. If it throws, no index ever names them.
    */
   async finish(beforeIndex?: (packs: readonly IndexedPack[]) => Promise<void>): Promise<Written> {
     this.#closePageFrames();
@@ -150,7 +153,7 @@ export class PackWriter {
     return this.#written;
   }
 
-  /** Waits until nothing is under way any more; nothing else is put. */
+  /** Waits until nothing is under way; puts nothing more. */
   async abort(): Promise<void> {
     this.#failure ??= { error: new Error('aborted') };
     await this.#chain;
@@ -193,7 +196,7 @@ export class PackWriter {
 
   #addFrame(kind: number, batch: Batch<unknown>, encoding: Promise<Uint8Array>): void {
     this.#waitingBytes += batch.bytes;
-    // Waited for in the chain; until then an error must not count as unhandled.
+    // The chain awaits it; until then an error must not count as unhandled.
     encoding.catch(() => {});
     this.#chain = this.#appendNext(this.#chain, kind, batch, encoding);
   }
@@ -269,7 +272,7 @@ export class PackWriter {
   }
 }
 
-/** Puts as few indexes of these packs as may be; returns the names of their files and their lengths. */
+/** Puts the fewest possible indexes of these packs; returns the names and lengths of their files. */
 export async function putIndexFiles(
   backend: Backend,
   sealer: Sealer,
@@ -280,10 +283,7 @@ export async function putIndexFiles(
   return files;
 }
 
-/**
- * Puts one index of these packs, whose parts are as many as `splitForIndexes` takes; returns the name of its file and
- * its length.
- */
+/** Puts one index of these packs, as many as `splitForIndexes` groups; returns the name and length of its file. */
 export async function putIndexFile(
   backend: Backend,
   sealer: Sealer,

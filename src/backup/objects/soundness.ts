@@ -8,20 +8,20 @@ const SOUND = 1;
 const UNSOUND = 2;
 
 /**
- * Which copies of objects can be put together: those that count, and are whole or have a sound base of less depth.
- * Found out as it is asked for; each frame of deltas is read once. What is on its way to a pack is sound.
+ * Decides which copies of objects can be assembled: those that count, and are whole or have a sound base of less depth.
+ * Decides on demand, and reads each frame of deltas once. An object on its way to a pack is sound.
  */
 export class Soundness {
   readonly #reader: ObjectReader;
   readonly #index: ObjectIndex;
   readonly #counts: (object: number) => boolean;
-  /** By number of object; 0 where nobody asked yet. */
+  /** By object number; 0 if not judged yet. */
   #verdicts: Uint8Array = new Uint8Array(0);
-  /** Of each delta any object with its base's id, and once it was judged the copy that a reader takes. */
+  /** For each delta any object with its base's id; after it was judged, the copy that a reader uses. */
   #bases: Uint32Array = new Uint32Array(0);
   readonly #framesRead = new Set<number>();
 
-  /** `counts` tells by number whether a copy is to be taken into account; its answers must not change. */
+  /** `counts` decides by number whether to consider a copy; its answers must not change. */
   constructor(reader: ObjectReader, counts: (object: number) => boolean) {
     this.#reader = reader;
     this.#index = reader.index;
@@ -36,18 +36,18 @@ export class Soundness {
     return this.#verdicts[object] === SOUND;
   }
 
-  /** Takes for granted what was just put together from copies that count. */
+  /** Records an object that was just assembled from copies that count. */
   learnSound(object: number): void {
     if (object >= this.#verdicts.length) this.#grow();
     this.#verdicts[object] = SOUND;
   }
 
-  /** Whether any copy of an object is sound. `id` may be the beginning of one. */
+  /** True if any copy of an object is sound. `id` may be the beginning of an id. */
   has(id: Uint8Array): boolean {
     return this.#index.copies(id).some((copy) => this.isSound(copy));
   }
 
-  /** The base of a sound delta, as a reader takes it; `NO_OBJECT` for whole objects and those that are not sound. */
+  /** The base of a sound delta, as a reader uses it; `NO_OBJECT` for whole and for unsound objects. */
   baseOf(object: number): number {
     return this.isSound(object) ? (this.#bases[object] ?? NO_OBJECT) : NO_OBJECT;
   }

@@ -28,8 +28,8 @@ export interface DecodedFrame {
 }
 
 /**
- * The plain bytes of a frame of pages, compressed in another thread. `pages` are not needed any more when the call
- * returns.
+ * The plain bytes of a frame of pages, compressed in another thread. When the call returns it does not need `pages` any
+ * more.
  */
 export function encodePageFrame(pages: readonly PageObject[], size: number): Promise<Uint8Array> {
   const deltas = pages.filter(({ base }) => base !== undefined);
@@ -72,8 +72,8 @@ async function encodeFrame(kind: number, sizeLog: number, body: Uint8Array): Pro
 }
 
 /**
- * The inverse, with the memory in which the objects lie, for `discard`. Takes `plain` over, which nobody may use after
- * that. `file` is for the error: STORE_DAMAGED.
+ * Decodes a frame, and returns the memory in which the objects lie, for `discard`. Takes `plain` over: do not use it
+ * afterwards. `file` is for the error STORE_DAMAGED.
  */
 export function decodeFrame(plain: Uint8Array, file: string): DecodedFrame {
   const { header, packed, rawBytes } = takeApart(plain, file);
@@ -86,18 +86,18 @@ export function decodeFrame(plain: Uint8Array, file: string): DecodedFrame {
   return decodeBody(header, memory, file);
 }
 
-/** A frame of which the body was decompressed elsewhere. `header` are its first bytes. */
+/** A frame whose body was decompressed elsewhere. `header` are its first bytes. */
 export function decodeBody(header: Uint8Array, memory: Uint8Array, file: string): DecodedFrame {
   return { frame: parse(header, memory, file), memory };
 }
 
-/** The parts of a frame; `packed` is undefined if the body is as it is. Throws SqlsyncError STORE_DAMAGED. */
+/** The parts of a frame; `packed` is undefined if the body is not compressed. Throws SqlsyncError STORE_DAMAGED. */
 export function takeApart(
   plain: Uint8Array,
   file: string,
 ): { header: Uint8Array; packed: Uint8Array | undefined; rawBytes: number } {
   if (plain.length < HEADER_BYTES) throw damaged(file, 'has a frame that is too short');
-  // A copy, which `slice` of a Buffer is not.
+  // A copy; `slice` of a Buffer would be a view.
   const header = Uint8Array.from(plain.subarray(0, HEADER_BYTES));
   const rawBytes = rawBytesOf(header);
   const encoding = header[1];

@@ -3,7 +3,7 @@ import { MAX_FRAME_BYTES } from './frame.ts';
 import { ID_BYTES } from './object-id.ts';
 import { damaged } from '../store-error.ts';
 
-/** Where a frame lies in its pack, and what it holds. */
+/** The place of a frame in its pack, and the number of its objects. */
 export interface FramePlace {
   /** Offset of the sealed frame in the pack, behind its length. */
   readonly offset: number;
@@ -14,7 +14,10 @@ export interface FramePlace {
   readonly objectCount: number;
 }
 
-/** What an index says of one pack. Ids and depths are of all its objects, in the order of frames and within them. */
+/**
+ * The description of one pack in an index. Ids and depths belong to all its objects, in the order of frames and within
+ * them.
+ */
 export interface IndexedPack {
   readonly id: Uint8Array;
   /** Length of the file. */
@@ -32,13 +35,13 @@ const FRAME_BYTES = 17;
 /** Body of the largest index file, decompressed: about 4 million objects. */
 export const MAX_INDEX_BYTES: number = 128 * 1024 * 1024;
 
-/** Packs of so many bytes of index are one file; a single one may have more. */
+/** Packs with this many bytes of index go into one file; a single pack may have more. */
 const FULL_INDEX_BYTES = 64 * 1024 * 1024;
 
-/** A pack of at least so many objects is put, however short it is: an index of it alone has some 34 MiB. */
+/** A pack with this many objects is put, however short it is: an index of it alone has some 34 MiB. */
 export const FULL_PACK_OBJECTS: number = 1024 * 1024;
 
-/** Packs in their order, in as few index files as they fit in. */
+/** Groups packs, in order, into as few index files as possible. */
 export function splitForIndexes(
   packs: readonly IndexedPack[],
   fullBytes: number = FULL_INDEX_BYTES,
@@ -61,7 +64,7 @@ function bodyBytes({ frames, depths }: IndexedPack): number {
   return PACK_BYTES + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
 }
 
-/** The plain bytes of an index of these packs, as many as `splitForIndexes` puts together. */
+/** The plain bytes of an index of these packs, as many as `splitForIndexes` groups. */
 export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
   const frames = packs.flatMap((pack) => pack.frames);
   const total = packs.reduce((sum, pack) => sum + bodyBytes(pack), 4);
@@ -106,7 +109,7 @@ function wrap(body: Uint8Array): Uint8Array {
   return Buffer.concat([header, data]);
 }
 
-/** The inverse; ids and depths are views of one buffer. `file` is for the error: STORE_DAMAGED. */
+/** Decodes an index; ids and depths are views of one buffer. `file` is for the error STORE_DAMAGED. */
 export function decodeIndex(plain: Uint8Array, file: string): IndexedPack[] {
   try {
     return parse(unwrap(plain));
@@ -127,8 +130,7 @@ function unwrap(plain: Uint8Array): Uint8Array {
       ? data
       : zstdDecompressSync(data, {
           maxOutputLength: rawBytes + 64,
-          // One piece for what an index holds, ids that do not compress; memory is not set aside for what a header only
-          // claims.
+          // One piece, because ids do not compress; takes no memory that only a header claims.
           chunkSize: Math.min(rawBytes, 16 * data.length) + 64,
         });
   if (body.length !== rawBytes) throw new Error('another length than declared');

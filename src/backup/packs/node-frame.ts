@@ -1,7 +1,7 @@
 import { NODE_FANOUT } from './node.ts';
 import { BASE_ID_BYTES, ID_BYTES } from './object-id.ts';
 
-/** A node as a frame has it. `ids` are of all children, or of those in `bitmap`. */
+/** A node as a frame stores it. `ids` belong to all children, or to those in `bitmap`. */
 export interface NodeObject {
   readonly level: number;
   readonly childCount: number;
@@ -11,16 +11,16 @@ export interface NodeObject {
 
 const BITMAP_BYTES = NODE_FANOUT / 8;
 
-/** A decompressed frame of nodes, left as it is. */
+/** A decompressed frame of nodes, not parsed into objects. */
 export class NodeFrame {
   readonly kind = 'nodes';
   readonly objectCount: number;
-  /** Memory that it takes. */
+  /** The memory that it takes. */
   readonly bytes: number;
   readonly #body: Uint8Array;
   readonly #offsets: Uint32Array;
 
-  /** Throws an Error for a body that no frame has. */
+  /** Throws an Error for an invalid body. */
   constructor(body: Uint8Array) {
     if (body.length < 4) throw new Error('no number of nodes');
     const count = new DataView(body.buffer, body.byteOffset, body.length).getUint32(0, true);
@@ -45,7 +45,7 @@ export class NodeFrame {
     return this.#body[at] === 0 ? undefined : this.#body.subarray(at + 1, at + 1 + BASE_ID_BYTES);
   }
 
-  /** The node as it is here, by views. */
+  /** The node as stored here, by views. */
   object(i: number): NodeObject {
     const base = this.baseOf(i);
     const at = (this.#offsets[i] as number) + 1 + (base === undefined ? 0 : BASE_ID_BYTES);

@@ -5,7 +5,7 @@ export const NODE_FANOUT = 64;
 
 const HEADER_BYTES = 2;
 
-/** The bytes of a node, of which its id is the hash. `ids` are at most `NODE_FANOUT`, one after another. */
+/** The bytes of a node; its id is their hash. `ids` are at most `NODE_FANOUT`, one after another. */
 export function encodeNode(level: number, ids: Uint8Array): Uint8Array {
   const node = new Uint8Array(HEADER_BYTES + ids.length);
   node[0] = level;
@@ -23,7 +23,7 @@ export function nodeIds(node: Uint8Array): Uint8Array {
   return node.subarray(HEADER_BYTES);
 }
 
-/** Nodes of a level in the tree of a database of `pageCount` pages; level 0 stands above the pages. */
+/** The number of nodes of a level in the tree of a database of `pageCount` pages; level 0 stands above the pages. */
 export function nodeCountOf(pageCount: number, level: number): number {
   return Math.ceil(pageCount / NODE_FANOUT ** (level + 1));
 }
@@ -35,7 +35,7 @@ export function rootLevelOf(pageCount: number): number {
   return level;
 }
 
-/** Children of one node. */
+/** The number of children of one node. */
 export function childCountOf(pageCount: number, level: number, index: number): number {
   const below = level === 0 ? pageCount : nodeCountOf(pageCount, level - 1);
   return Math.min(NODE_FANOUT, below - index * NODE_FANOUT);

@@ -9,12 +9,12 @@ export const BASE_ID_BYTES = 16;
 /** Stands in a node for the lock-byte page, which is not stored. */
 export const NO_PAGE: Uint8Array = new Uint8Array(ID_BYTES);
 
-/** The id of an object, or of a file, of these bytes. */
+/** The id of an object, or of a file, with these bytes. */
 export function idOf(bytes: Uint8Array): Uint8Array {
   return hash('sha256', bytes, 'buffer');
 }
 
-/** The id of a file of these pieces, one after another. */
+/** The id of a file made of these pieces. */
 export function idOfPieces(pieces: readonly Uint8Array[]): Uint8Array {
   const digest = createHash('sha256');
   for (const piece of pieces) digest.update(piece);
@@ -29,12 +29,12 @@ export function fromHex(hex: string): Uint8Array {
   return new Uint8Array(Buffer.from(hex, 'hex'));
 }
 
-/** Whether `text` is an id as names and JSON have it. */
+/** True if `text` is an id in the form of names and JSON. */
 export function isHexId(text: unknown): text is string {
   return typeof text === 'string' && /^[0-9a-f]{64}$/.test(text);
 }
 
-/** Whether `length` bytes at `aAt` and at `bAt` are the same. */
+/** True if `length` bytes at `aAt` and at `bAt` are the same. */
 export function sameBytes(
   a: Uint8Array,
   b: Uint8Array,

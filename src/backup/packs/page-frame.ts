@@ -4,33 +4,33 @@ import type { BatchLayout, BatchPage } from '../../../protocol/page-batch.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { BASE_ID_BYTES } from './object-id.ts';
 
-/** A page as a frame has it: whole, or the changed blocks and the beginning of the base's id. */
+/** A page as a frame stores it: whole, or the changed blocks and the beginning of the base's id. */
 export interface PageObject {
   readonly page: BatchPage;
   /** `BASE_ID_BYTES`; undefined for a whole page. */
   readonly base: Uint8Array | undefined;
 }
 
-/** Before the bases: numbers of pages and of deltas. */
+/** Before the bases: the numbers of pages and of deltas. */
 const HEADER_BYTES = 8;
 
 /**
- * A decompressed frame of pages, left as it is: what lies where takes a few bytes a page, where an object for each page
- * would take more than most deltas have.
+ * A decompressed frame of pages, not parsed into objects: the layout takes a few bytes per page, whereas an object for
+ * each page would take more than most deltas have.
  */
 export class PageFrame {
   readonly kind = 'pages';
   readonly pageSize: PageSize;
   readonly objectCount: number;
-  /** Memory that it takes. */
+  /** The memory that it takes. */
   readonly bytes: number;
   readonly #body: Uint8Array;
   readonly #batch: Uint8Array;
   readonly #layout: BatchLayout;
-  /** Of each page, how many deltas there are before it. */
+  /** For each page the number of deltas before it. */
   readonly #deltasBefore: Uint32Array;
 
-  /** Throws an Error for a body that no frame has. */
+  /** Throws an Error for an invalid body. */
   constructor(body: Uint8Array, size: PageSize) {
     const view = new DataView(body.buffer, body.byteOffset, body.length);
     const count = view.getUint32(0, true);
@@ -60,7 +60,7 @@ export class PageFrame {
     return this.#body.subarray(at, at + BASE_ID_BYTES);
   }
 
-  /** The page as it is here, by views where it can be. */
+  /** The page as stored here, by views if possible. */
   object(i: number): PageObject {
     const at = this.#layout.offsets[i] as number;
     const base = this.baseOf(i);
@@ -75,8 +75,8 @@ export class PageFrame {
   }
 
   /**
-   * Puts what this page says into `into`, but for the blocks that `done`, a bitmap, names already, and names those that
-   * it puts: so a page is put together from its newest delta to its whole base.
+   * Copies this page's blocks into `into`, except for those that the bitmap `done` already names, and adds its own to
+   * `done`: so a page is assembled from its newest delta to its whole base.
    */
   fill(i: number, into: Uint8Array, done: Uint8Array): void {
     const at = this.#layout.offsets[i] as number;

@@ -1,13 +1,13 @@
 import { damaged } from '../store-error.ts';
 
-/** What a file, or a frame of a pack, is; part of what a scheme with authentication protects. */
+/** The kind of a file, or of a frame of a pack; a scheme with authentication protects it too. */
 export type SealedKind = 'frame' | 'index' | 'snapshot' | 'mark' | 'forgotten';
 
-/** The one step that everything in a store but `config` passes when it is written and when it is read. */
+/** Everything in a store except `config` passes this step when it is written and when it is read. */
 export interface Sealer {
   readonly scheme: string;
   seal(kind: SealedKind, plain: Uint8Array): Uint8Array;
-  /** Throws SqlsyncError STORE_DAMAGED for what was not sealed so. */
+  /** Throws SqlsyncError STORE_DAMAGED for bytes that were not sealed in this way. */
   open(kind: SealedKind, sealed: Uint8Array): Uint8Array;
 }
 

@@ -7,9 +7,9 @@ import { MAX_JSON_BYTES } from '../files/store-files.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 
 /**
- * Takes snapshots away, also those whose records cannot be read. Returns those that were there. The note that one was
- * taken away on purpose comes first, unless there is no room for it: then the record goes first, and makes some. Throws
- * SqlsyncError STORE_UNAVAILABLE.
+ * Takes snapshots away, including those whose records cannot be read. Returns the ids of those that were there. First
+ * puts a note that each was taken away on purpose. If there is no room for the note, deletes the record first, which
+ * frees some. Throws SqlsyncError STORE_UNAVAILABLE.
  */
 export async function forgetSnapshots(access: StoreAccess, ids: readonly string[]): Promise<string[]> {
   const { backend } = access;
@@ -22,12 +22,12 @@ export async function forgetSnapshots(access: StoreAccess, ids: readonly string[
     await backend.delete(`snapshots/${id}`);
     forgotten.push(id);
   }
-  // Without a note it counts as missing, where another names it as its parent, until that is forgotten too.
+  // Without a note, a snapshot that another names as its parent counts as missing, until that one is forgotten too.
   for (const id of unnoted) await isThereRoom(backend, () => noteForgotten(access, id));
   return forgotten;
 }
 
-/** Those of these notes that cannot be read, with what is wrong. Throws SqlsyncError STORE_UNAVAILABLE. */
+/** The notes that cannot be read, with what is wrong. Throws SqlsyncError STORE_UNAVAILABLE. */
 export async function damagedNotes(
   { backend, sealer }: StoreAccess,
   notes: readonly StoredFile[],
@@ -39,7 +39,7 @@ export async function damagedNotes(
       const sealed = await backend.get(file, { offset: 0, length: MAX_JSON_BYTES });
       decodeChecked(sealer.open('forgotten', sealed), file);
     } catch (error) {
-      // A prune may have deleted it meanwhile.
+      // A prune may have deleted the note meanwhile.
       if (!(error instanceof StoreDamage)) throw error;
       if (error.code !== 'STORE_FILE_MISSING') damaged.push({ id, file, message: error.message });
     }
@@ -47,7 +47,7 @@ export async function damagedNotes(
   return damaged;
 }
 
-/** Writes anew what tells of a forgotten snapshot; its name says all that matters. */
+/** Rewrites damaged notes on forgotten snapshots; the name of a note contains everything that matters. */
 export async function repairNotes(access: StoreAccess): Promise<number> {
   const damaged = await damagedNotes(access, await access.backend.list('forgotten'));
   for (const { id, file } of damaged) {
@@ -57,7 +57,7 @@ export async function repairNotes(access: StoreAccess): Promise<number> {
   return damaged.length;
 }
 
-/** Says that a snapshot is not missing: it was taken away on purpose. */
+/** Notes that a snapshot is not missing: it was taken away on purpose. */
 export async function noteForgotten({ backend, sealer }: StoreAccess, id: string): Promise<void> {
   const record = sealer.seal('forgotten', encodeChecked({ version: 1, time: new Date().toISOString() }));
   await backend.put(`forgotten/${id}`, [record]);

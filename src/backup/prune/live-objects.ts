@@ -7,19 +7,19 @@ import { damaged, throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
 
 /**
- * Which objects are needed: those of snapshots, and the bases of deltas. Of an object that is there more than once, the
- * copy that a reader would take, so that one is enough. By number of object.
+ * Decides, by object number, which objects are needed: those of snapshots, and the bases of deltas. Of several copies
+ * it picks the one that a reader would use, so that one copy is enough.
  */
 export class LiveObjects {
   readonly #index: ObjectIndex;
-  /** Of each delta the base; `NO_OBJECT` for whole objects, and where it cannot be put together. */
+  /** The base of each delta; `NO_OBJECT` for whole objects, and for deltas that cannot be assembled. */
   readonly #bases: Uint32Array;
-  /** 1 for a copy that can be put together; of what is there more than once that was tried. */
+  /** 1 for a copy that can be assembled; only objects with several copies were tried. */
   readonly #sound: Uint8Array;
-  /** 1 for what snapshots need, bases included. */
+  /** 1 for objects that snapshots need, including bases. */
   readonly #live: Uint8Array;
 
-  /** Throws SqlsyncError STORE_DAMAGED if something that a snapshot needs is nowhere: then nothing may be deleted. */
+  /** Throws SqlsyncError STORE_DAMAGED if a snapshot needs an object that is missing: then nothing may be deleted. */
   constructor(reader: ObjectReader, snapshots: readonly StoreSnapshot[], options: StoreCallOptions) {
     this.#index = reader.index;
     const { objectCount } = reader.index;
@@ -36,9 +36,9 @@ export class LiveObjects {
   }
 
   /**
-   * Which part of each pack is live or the base of something in `kept` packs, 0 to 1, by its id. Within a frame every
-   * object counts the same. Bases count, since they are copied with the rest: else the copy would be as wasteful, and
-   * be copied again.
+   * The part of each pack, 0 to 1, that is live or the base of something in `kept` packs, by pack id. Within a frame
+   * every object counts the same. Bases count because they are copied with the rest: otherwise the copy would be as
+   * wasteful, and be copied again.
    */
   ratios(kept: Iterable<KnownPack>): Map<string, number> {
     const ratios = new Map<string, number>();
@@ -56,7 +56,7 @@ export class LiveObjects {
         let count = 0;
         for (let i = 0; i < objectCount; i++) count += inUse[firstObject + i] as number;
         total += length;
-        // All of them is exactly all: 1 in the end, and not nearly 1.
+        // If all objects are needed, counts exactly 1, and not nearly 1.
         used += count === objectCount ? length : (length * count) / objectCount;
       }
       ratios.set(id, total === 0 ? 0 : used / total);
@@ -64,15 +64,15 @@ export class LiveObjects {
     return ratios;
   }
 
-  /** Whether all that is in a pack can be put together, live or not. */
+  /** True if everything in a pack can be assembled, live or not. */
   isSound(pack: KnownPack): boolean {
     const end = pack.firstObject + pack.objectCount;
     return !this.#sound.subarray(pack.firstObject, end).includes(0);
   }
 
   /**
-   * What is live, and all in `kept` packs with its bases, by number: a new backup relies on whatever is in a pack that
-   * stays, also on what was garbage until then.
+   * 1 for live objects, and for everything in `kept` packs with its bases: a new backup relies on any object in a pack
+   * that stays, even on former garbage.
    */
   neededWith(kept: Iterable<KnownPack>): Uint8Array {
     const needed = this.#live.slice();
@@ -83,7 +83,7 @@ export class LiveObjects {
 
   #findBases(reader: ObjectReader, { signal }: StoreCallOptions): void {
     const { index } = reader;
-    // One of several copies is kept, and the others go: it has to be one that is right.
+    // One of several copies is kept and the others go, so it must be a right one.
     const soundness = new Soundness(
       reader,
       (object) => index.copies(index.idOf(object)).length === 1 || reader.isRight(object),
@@ -99,7 +99,7 @@ export class LiveObjects {
   }
 
   #markTree(reader: ObjectReader, snapshot: StoreSnapshot): void {
-    /** False if it was live already, and for a node all below it. */
+    /** Returns false if it was already live; then all nodes below it are live too. */
     const mark = (id: Uint8Array): boolean => {
       const object = this.#index.copies(id).find((copy) => this.#sound[copy] === 1);
       if (object === undefined) {

@@ -6,15 +6,15 @@ import { inOrder } from '../files/snapshot-order.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /**
- * What a policy says of the snapshots of one group, by default those of one database (host and path); both lists newest
- * first.
+ * The decision of a policy for the snapshots of one group, by default those of one database (host and path); both lists
+ * newest first.
  */
 export interface ForgetGroup {
-  /** undefined if the groups are not by host. */
+  /** undefined if snapshots are not grouped by host. */
   readonly host: string | undefined;
-  /** undefined if the groups are not by path. */
+  /** undefined if snapshots are not grouped by path. */
   readonly path: string | undefined;
-  /** Only where the groups are by tags. */
+  /** Only if snapshots are grouped by tags. */
   readonly tags?: readonly string[] | undefined;
   /** With the rules that keep each: `daily snapshot`, `within 7d`, `has tags [release]`. */
   readonly keep: readonly { readonly snapshot: StoreSnapshot; readonly reasons: readonly string[] }[];
@@ -22,18 +22,18 @@ export interface ForgetGroup {
 }
 
 export interface PlanForgetOptions {
-  /** What the snapshots of a group have in common; default: host and path. */
+  /** The common fields of a group's snapshots; default: host and path. */
   readonly groupBy?: Grouping | undefined;
 }
 
-/** Why a snapshot is kept whose time has not come. */
+/** The reason to keep a snapshot whose time is in the future. */
 const FUTURE = 'in the future';
 
 /**
- * Says which snapshots `policy` keeps, and why; forgets nothing. Each group is taken by itself. Days and weeks are
- * those of this machine's clock: a store records none of the origin's. The newest are those that were made last: a
- * snapshot whose time does not fit counts as of the time of the next one. One whose time is yet to come is kept and
- * counts for no rule: where a clock was wrong, or is, it must not take the place of those that are made now.
+ * Decides which snapshots `policy` keeps, and why; forgets nothing. Decides for each group separately. Days and weeks
+ * are those of this machine's clock: a store records no clock of the origin. The newest snapshots are those that were
+ * made last: a snapshot whose time does not fit counts with the time of the next one. A snapshot with a time in the
+ * future is kept and counts for no rule: after a wrong clock it must not take the place of new snapshots.
  *
  * Throws SqlsyncError USAGE for a policy that is empty, or that would leave a group without any snapshot.
  */
@@ -43,7 +43,7 @@ export function planForget(
   { groupBy = DEFAULT_GROUPING }: PlanForgetOptions = {},
 ): ForgetGroup[] {
   const nowMs = Date.now();
-  // Throws where the policy is empty, also where there is nothing to forget.
+  // Throws for an empty policy, even if there is nothing to forget.
   applyRetention([], policy, nowMs);
   return groupSnapshots(inOrder(snapshots), groupBy).map(({ host, path, tags, members }) => {
     const { keep, remove } = planGroup(members, policy, groupBy, nowMs);
@@ -51,7 +51,7 @@ export function planForget(
   });
 }
 
-/** `history` is in the order in which it was made. */
+/** `history` is in the order in which the snapshots were made. */
 function planGroup(
   history: readonly StoreSnapshot[],
   policy: RetentionPolicy,

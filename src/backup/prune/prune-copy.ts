@@ -6,8 +6,8 @@ import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions } from '../types.ts';
 
 /**
- * Copies what is needed, in the form that it has, out of packs that are or will be marked. Each object is checked
- * before: a wrong one in a new pack would no longer be told by the name of its pack, and so never be repaired. Throws
+ * Copies needed objects, in the form that they have, out of packs that are or will be marked. Checks each object first:
+ * a wrong one in a new pack could no longer be detected by the name of its pack, and so never be repaired. Throws
  * SqlsyncError STORE_*.
  */
 export async function copyNeeded(
@@ -29,7 +29,7 @@ export async function copyNeeded(
     await writer.finish();
   } catch (error) {
     await writer.abort();
-    // No index names them; they would lie about for the grace period where there is no room.
+    // No index names these packs; on a full disk they would take room for the grace period.
     if (isOutOfSpace(error) && writer.indexNames.length === 0)
       for (const pack of writer.packIds) await backend.delete(`packs/${pack}`);
     throw error;

@@ -3,30 +3,29 @@ import type { KnownPack } from '../objects/object-index.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions } from '../types.ts';
 
-/** Part of a pack that may be garbage before it is repacked. */
+/** The part of a pack that may be garbage before it is repacked. */
 const DEFAULT_MAX_UNUSED_RATIO = 0.2;
 
 /**
- * Packs of one of these sizes, each up to so many bytes, are made one where there are many: a backup of a small
- * database puts a pack of its own each time. By sizes, so that an object is copied once for each of them, and not by
- * every prune.
+ * Many packs below one of these sizes are merged into one: each backup of a small database puts its own pack. Several
+ * sizes, so that an object is copied once per size and not by every prune.
  */
 const SMALL_PACK_BYTES = [64 * 1024, 512 * 1024, 4 * 1024 * 1024];
 const MANY_SMALL_PACKS = 16;
 
-/** What a prune has found that is to be done. */
+/** The work of a prune. */
 export interface PrunePlan {
-  /** Marked long enough ago: deleted now. */
+  /** Marked long enough ago: delete now. */
   readonly due: ReadonlySet<string>;
-  /** Hold nothing needed, and need no mark, since there is no grace period: deleted now. */
+  /** Hold nothing needed, and need no mark because there is no grace period: delete now. */
   readonly atOnce: ReadonlySet<string>;
-  /** Marked now. */
+  /** To be marked now. */
   readonly toMark: ReadonlySet<string>;
   /** Packs, marked now or before, that hold something needed. */
   readonly toCopy: readonly KnownPack[];
-  /** By number of object, 1 for what is copied if it is in such a pack. */
+  /** By object number, 1 for objects to copy out of such packs. */
   readonly needed: Uint8Array;
-  /** Marked before, and not long enough ago. */
+  /** Marked before, but not long enough ago. */
   readonly waiting: ReadonlySet<string>;
 }
 
@@ -40,11 +39,11 @@ export function makePlan(
   const graceMs = (options.graceSeconds ?? access.config.graceSeconds) * 1000;
   const { now } = options;
   const ages = new Map<string, number>();
-  // A pack that was marked twice counts from the first time: nothing has relied on it ever since.
+  // For a pack that was marked twice, the first mark counts: nothing has relied on it since.
   for (const { time, packs } of marks) {
     for (const pack of packs) ages.set(pack, Math.max(ages.get(pack) ?? 0, now - time.getTime()));
   }
-  // What was put within the grace period may belong to a backup that is under way.
+  // A file that was put within the grace period may belong to a backup under way.
   const isSettled = (pack: string): boolean => {
     const modified = packFiles.get(pack)?.modified;
     return modified === undefined || now - modified.getTime() >= graceMs;
@@ -70,7 +69,7 @@ export function makePlan(
     ({ id, firstObject, objectCount }) =>
       (ages.has(id) || toMark.has(id)) && needed.subarray(firstObject, firstObject + objectCount).includes(1),
   );
-  // What holds something needed is copied now, and deleted by a later prune: someone may be reading it.
+  // Copies what such packs hold now; a later prune deletes the packs, since a reader may still use them.
   const inUse = new Set(toCopy.map(({ id }) => id));
   const due = new Set(
     [...ages].filter(([id, ageMs]) => ageMs >= graceMs && !inUse.has(id)).map(([id]) => id),
@@ -81,7 +80,7 @@ export function makePlan(
   return { due, atOnce, toMark, toCopy, needed, waiting };
 }
 
-/** The ids of packs that are to be made one. */
+/** The ids of packs to merge. */
 function smallPacks(packs: readonly KnownPack[]): string[] {
   return SMALL_PACK_BYTES.flatMap((limit, tier) => {
     const above = SMALL_PACK_BYTES[tier - 1] ?? 0;

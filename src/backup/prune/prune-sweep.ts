@@ -6,14 +6,14 @@ import { missingFile, throwIfAborted } from '../store-error.ts';
 import type { Mark, StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions, StoreSnapshot } from '../types.ts';
 
-/** More index files than this are made one. */
+/** With more index files than this, merges them. */
 const MAX_INDEX_FILES = 64;
 
 /**
- * Deletes packs that were marked long enough ago, or need no mark: first indexes stop naming them, then they go, then
- * their marks. Where there is no room for a new index the packs go first: an index that names what is missing harms
- * nobody, and the marks stay until it is replaced. Returns the packs that it deleted, and false for `isDone` where
- * there was no room in the end.
+ * Deletes packs that were marked long enough ago, or need no mark: first indexes stop naming them, then the packs go,
+ * then their marks. If there is no room for a new index, the packs go first: an index that names missing packs does no
+ * harm, and the marks stay until it is replaced. Returns the deleted packs, and false for `isDone` if the disk was
+ * still full at the end.
  */
 export async function sweep(
   access: StoreAccess,
@@ -30,7 +30,7 @@ export async function sweep(
   for (const pack of due) {
     throwIfAborted(options.signal);
     options.onProgress?.({ phase: 'delete', done: done++, total: due.size });
-    // Another prune may have deleted it, or a repair the mark.
+    // Another prune may have deleted the pack, or a repair the mark.
     if (!plan.atOnce.has(pack) && (await stillMarked(access, marks, new Set([pack]))).size === 0) continue;
     await backend.delete(`packs/${pack}`);
   }
@@ -41,9 +41,8 @@ export async function sweep(
 }
 
 /**
- * Another prune that deleted packs since the lists were loaded, as while this one was held up, has also replaced
- * indexes: new ones of what is known here would name packs that are gone. Throws STORE_FILE_MISSING, and nothing was
- * done.
+ * Another prune that deleted packs since the lists were loaded, while this one was held up, has also replaced indexes.
+ * New indexes from our lists would name packs that are gone. Then throws STORE_FILE_MISSING before anything was done.
  */
 async function refuseOutdated({ backend }: StoreAccess, { index }: StoreContents): Promise<void> {
   const there = new Set((await backend.list('packs')).map(({ name }) => name));
@@ -61,13 +60,13 @@ async function replaceIndexes(
   const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !due.has(pack)));
   const described = [...kept].map((pack) => index.describe(index.packs.get(pack) as KnownPack));
   const written = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
-  // The same packs in the same order are the same file.
+  // The same packs in the same order make the same file.
   for (const [file] of outdated) if (!written.has(file)) await backend.delete(`indexes/${file}`);
 }
 
 /**
- * Those of `packs` of which the mark, by which they are due, is still there: a repair drops one that it cannot read,
- * and from then on backups may rely on the packs again.
+ * The packs among `packs` whose due mark is still there: a repair removes a mark that it cannot read, and from then on
+ * backups may rely on the packs again.
  */
 async function stillMarked(
   { backend }: StoreAccess,
@@ -81,8 +80,8 @@ async function stillMarked(
 }
 
 /**
- * A record of a snapshot that was taken away is of use while another names it as its parent, which one may yet that is
- * being stored.
+ * Removes notes on forgotten snapshots. A note is needed while another snapshot names the forgotten one as its parent;
+ * one that is being stored may still do so.
  */
 export async function removeForgotten(
   { backend, config }: StoreAccess,

@@ -12,18 +12,18 @@ import { withLists } from '../files/store-lists.ts';
 import type { StoreLists } from '../files/store-lists.ts';
 import type { PruneOptions, PruneSummary } from '../types.ts';
 
-/** Age of an unfinished file after which nobody writes it any more. */
+/** Age after which an unfinished file is surely abandoned. */
 const LEFTOVER_AGE_MS = 24 * 3600 * 1000;
 
-/** So that a mark stays below what a file of JSON may have. */
+/** Keeps a mark below the size limit of a JSON file. */
 const MAX_PACKS_PER_MARK = 8192;
 
 /**
  * Deletes, in two phases, what no snapshot needs: see docs/store-format.md, "Forget and prune". May run beside backups
- * and restores. Throws SqlsyncError STORE_*; what was not done yet the next prune does.
+ * and restores. Throws SqlsyncError STORE_*; the next prune continues what was not done.
  */
 export function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
-  // Before the snapshots are listed: what a mark's age allows to be deleted then, no snapshot needs that is put later.
+  // Taken before the snapshots are listed: once a mark is old enough, no later snapshot can need what it marks.
   const now = Date.now();
   // Another prune may delete what this one is about to read.
   return withLists(access, {}, (lists) => pruneBy(access, lists, { ...options, now }));
@@ -38,7 +38,7 @@ async function pruneBy(
   const live = new LiveObjects(contents.reader, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
   if (options.dryRun === true) return summarize(contents, plan, { dryRun: true });
-  // First what makes room, then what takes it.
+  // First frees room, then takes it.
   await removeForgotten(access, snapshots, { ...options, now });
   await backend.removeLeftovers?.(LEFTOVER_AGE_MS);
   const { deleted, isDone } = await sweep(access, contents, plan, options);
@@ -48,10 +48,10 @@ async function pruneBy(
 }
 
 /**
- * Copies what is needed out of packs that are or will be marked, then marks. Where there is no room for all copies, it
- * makes do with packs of which less is needed, and the others stay as they are: they may have lost bases with what is
- * marked, which is why a backup relies on sound copies only. Returns what it marked. Throws where there is no room, and
- * this prune made none.
+ * Copies needed objects out of packs that are or will be marked, then marks. If there is no room for all copies, it
+ * takes packs of which less is needed, and leaves the others: those may have lost bases with what is marked, which is
+ * why a backup only relies on sound copies. Returns the packs that it marked. Throws if there is no room and this prune
+ * freed none.
  */
 async function copyAndMark(
   access: StoreAccess,
@@ -93,10 +93,10 @@ async function copyAndMark(
   return marked;
 }
 
-/** The usual advice, to prune with a grace period of 0, is of no use to who does that. */
+/** The usual advice, to prune with a grace period of 0, does not help a prune that does that. */
 function noRoomToCopy({ code, message, cause }: SqlsyncError): SqlsyncError {
   return new SqlsyncError(code, message, {
-    hint: 'No pack can go before what is still needed of it was copied, and there is no space for that. Forget more snapshots, or make room elsewhere on this disk, and run it again.',
+    hint: 'Prune has to copy what is still needed of a pack before it can delete the pack, and there is no space for that. Forget more snapshots, or free space on this disk, then prune again.',
     cause,
   });
 }

@@ -8,35 +8,35 @@ import {
 } from '../snapshots/calendar-time.ts';
 import type { CalendarSpan, CalendarTime } from '../snapshots/calendar-time.ts';
 
-/** How many of a kind are kept; `unlimited` keeps one of every period there is. */
+/** How many of a kind to keep; `unlimited` keeps one of every period. */
 export type KeepCount = number | 'unlimited';
 
 /**
- * Which snapshots are kept, in the terms and with the meaning of `restic forget`. A snapshot is kept where any rule
- * keeps it.
+ * Which snapshots to keep, in the terms and with the meaning of `restic forget`. A snapshot is kept if any rule keeps
+ * it.
  */
 export interface RetentionPolicy {
-  /** The newest so many. */
+  /** The newest snapshots, this many. */
   readonly last?: KeepCount;
-  /** The newest of each of the so many newest hours, days, weeks (ISO 8601), … that have one. */
+  /** The newest snapshot of each of the newest hours, days, weeks (ISO 8601), … that have one. */
   readonly hourly?: KeepCount;
   readonly daily?: KeepCount;
   readonly weekly?: KeepCount;
   readonly monthly?: KeepCount;
   readonly yearly?: KeepCount;
-  /** All that are newer than so long before the newest of the group. */
+  /** All snapshots newer than this span before the newest of the group. */
   readonly within?: CalendarSpan;
-  /** Of those that are newer, the newest of each hour, day, … */
+  /** Among those, the newest of each hour, day, … */
   readonly withinHourly?: CalendarSpan;
   readonly withinDaily?: CalendarSpan;
   readonly withinWeekly?: CalendarSpan;
   readonly withinMonthly?: CalendarSpan;
   readonly withinYearly?: CalendarSpan;
-  /** All that have every tag of one of these lists; the tag '' stands for having none. */
+  /** All snapshots that have every tag of one of these lists; the tag '' means "no tags". */
   readonly tags?: readonly (readonly string[])[];
 }
 
-/** What retention has to know of a snapshot. */
+/** What retention needs to know of a snapshot. */
 export interface DatedSnapshot {
   readonly id: string;
   /** RFC 3339 with the offset of the clock that recorded it. */
@@ -45,17 +45,17 @@ export interface DatedSnapshot {
   /** Of the database on that host. */
   readonly path: string;
   readonly tags: readonly string[];
-  /** Where it stands among those of the same time; by default that is told by the id. */
+  /** Its place among snapshots of the same time; by default the id decides. */
   readonly place?: number;
 }
 
-/** What the snapshots have in common that a policy is applied to: without any, they are all one group. */
+/** The fields that define a group, to which a policy is applied: without any, all snapshots are one group. */
 export type Grouping = readonly ('host' | 'path' | 'tags')[];
 
-/** A database. */
+/** One group per database. */
 export const DEFAULT_GROUPING: Grouping = ['host', 'path'];
 
-/** What a group has in common; undefined for what it is not grouped by. */
+/** The common fields of a group; undefined for fields that do not define it. */
 export interface GroupKey {
   readonly host: string | undefined;
   readonly path: string | undefined;
@@ -76,9 +76,9 @@ export function isEmptyPolicy(policy: RetentionPolicy): boolean {
 }
 
 /**
- * Says for each snapshot whether `policy` keeps it, and why: each group by itself, by default each database (host and
- * path). Pure but for the zone of the process, in which days are counted back. A snapshot of the future, beyond
- * `nowMs`, does not count as the newest.
+ * Decides for each snapshot whether `policy` keeps it, and why: for each group separately, by default for each database
+ * (host and path). Pure except for the time zone of the process, in which days are counted back. A snapshot of the
+ * future, beyond `nowMs`, does not count as the newest.
  *
  * Throws SqlsyncError USAGE if the policy is empty or would leave a group without any snapshot.
  */
@@ -90,13 +90,13 @@ export function applyRetention<S extends DatedSnapshot>(
 ): RetentionGroup<S>[] {
   if (isEmptyPolicy(policy)) {
     throw new SqlsyncError('USAGE', 'The policy is empty: it would keep no snapshot at all', {
-      hint: 'Say what to keep, for example --keep-daily 7 --keep-weekly 5 --keep-monthly 12.',
+      hint: 'Name what to keep, for example --keep-daily 7 --keep-weekly 5 --keep-monthly 12.',
     });
   }
   return groupSnapshots(snapshots, groupBy).map((group) => applyToGroup(group, policy, nowMs));
 }
 
-/** The groups, sorted by what they have in common; in each the snapshots as they come. */
+/** The groups, sorted by their common fields; the snapshots of each stay in order. */
 export function groupSnapshots<S extends Pick<DatedSnapshot, 'host' | 'path' | 'tags'>>(
   snapshots: readonly S[],
   groupBy: Grouping,
@@ -118,7 +118,7 @@ export function groupSnapshots<S extends Pick<DatedSnapshot, 'host' | 'path' | '
     });
 }
 
-/** For people: `db1:/srv/app.db`, or as far as snapshots are grouped by these. */
+/** The name of a group for messages: `db1:/srv/app.db`, with the fields that define the group. */
 export function describeGroupKey({ host, path, tags }: GroupKey): string {
   const place = [host, path].filter((part) => part !== undefined).join(':');
   const tagged = tags === undefined ? '' : tags.length === 0 ? 'without tags' : `tagged ${tags.join(',')}`;
@@ -199,7 +199,7 @@ function withinRule(span: CalendarSpan | undefined, since: (span: CalendarSpan) 
   return ({ time }) => (time.epochMs > from ? `within ${formatCalendarSpan(span)}` : undefined);
 }
 
-/** While not all are used up, the oldest snapshot of the group counts too: as much history is kept as there is. */
+/** Until the count is reached, the oldest snapshot of the group counts too: it keeps as much history as exists. */
 function countRule(
   kind: string,
   count: KeepCount | undefined,
@@ -248,7 +248,7 @@ function newestFirst<S extends DatedSnapshot>(group: readonly S[]): { snapshot: 
     );
 }
 
-/** The newest that is not of the future: a clock that was wrong once must not make all others old. */
+/** The newest that is not in the future: one wrong clock must not make all others old. */
 function latestOf(dated: readonly { time: CalendarTime }[], nowMs: number): CalendarTime | undefined {
   return dated.find(({ time }) => time.epochMs < nowMs)?.time;
 }

@@ -8,15 +8,15 @@ import { sealerOf } from '../packs/seal.ts';
 import { decodeSnapshot } from '../files/snapshot-record.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 
-/** A config that was not damaged is far shorter. */
+/** An undamaged config is far shorter. */
 const LONGEST_TO_TRY = 1024;
 
-/** Nobody means more than a year. */
+/** No user sets more than a year. */
 const LONGEST_GRACE_SECONDS = 365 * 24 * 3600;
 
 /**
- * Opens a store, and writes a `config` that is missing or damaged anew, where other files prove that there is a store,
- * and that it is not encrypted. Its id is another one then. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
+ * Opens a store. Writes a new `config` if it is missing or damaged, provided that other files prove that there is a
+ * store, and that it is not encrypted. The store then has a new id. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
  * STORE_DAMAGED, STORE_UNAVAILABLE.
  */
 export async function openOrRepairConfig(
@@ -31,14 +31,14 @@ export async function openOrRepairConfig(
     if (!(await isPlainStore(backend))) throw error;
   }
   const config = await makeConfig(backend);
-  // In one step: at any moment there is the damaged one or the new one, so a repair that is killed loses nothing.
+  // In one step: at any moment the damaged or the new file exists, so a killed repair loses nothing.
   if (!dryRun) await replaceConfig(backend, config);
   return { access: accessOf(backend, config), configWritten: true };
 }
 
 /**
- * With the grace period of the damaged one where one byte of that was changed. Else with the longest that it may have
- * named: a prune that waits too long harms nobody.
+ * Keeps the grace period of the damaged config if a single byte of that was changed. Otherwise takes the longest that
+ * it may have named: a prune that waits too long does no harm.
  */
 async function makeConfig(backend: Backend): Promise<StoreConfig> {
   const damaged = await damagedBytes(backend);
@@ -50,7 +50,7 @@ function accessOf(backend: Backend, config: StoreConfig): StoreAccess {
   return { backend, sealer: sealerOf(config.encryption.scheme), config };
 }
 
-/** Whether a record or an index can be read as it is: then nothing here is encrypted. */
+/** True if a record or an index can be read as it is: then nothing in this store is encrypted. */
 async function isPlainStore(backend: Backend): Promise<boolean> {
   for (const folder of ['snapshots', 'indexes'] as const) {
     for (const { name } of await backend.list(folder)) {
@@ -69,7 +69,7 @@ async function isPlainStore(backend: Backend): Promise<boolean> {
   return false;
 }
 
-/** undefined if there is none. */
+/** undefined if there is no config. */
 async function damagedBytes(backend: Backend): Promise<Uint8Array | undefined> {
   try {
     return await backend.get('config', { offset: 0, length: MAX_CONFIG_BYTES });
@@ -79,7 +79,9 @@ async function damagedBytes(backend: Backend): Promise<Uint8Array | undefined> {
   }
 }
 
-/** Its own hash tells which byte was changed, and what it was: there are few enough to try them all. */
+/**
+ * The config's own hash shows which byte was changed, and what it was: there are few enough possibilities to try all.
+ */
 function withOneByteRight(damaged: Uint8Array): StoreConfig | undefined {
   if (damaged.length > LONGEST_TO_TRY) return undefined;
   const bytes = Uint8Array.from(damaged);
@@ -102,7 +104,9 @@ function configIn(bytes: Uint8Array): StoreConfig | undefined {
   }
 }
 
-/** Of what may be meant for it, a digit that cannot be read counting as 9, and the usual one. */
+/**
+ * The longest grace period that the damaged text may mean, with 9 for each unreadable digit, and at least the default.
+ */
 function longestGrace(damaged: Uint8Array): number {
   const text = Buffer.from(damaged).toString('latin1');
   const usual = newConfig({}).graceSeconds;
@@ -110,7 +114,7 @@ function longestGrace(damaged: Uint8Array): number {
     .exec(text)?.[1]
     ?.trim()
     .replaceAll(/[^0-9]/g, '9');
-  // Where its name is damaged, any number may be it.
+  // If the field's name is damaged, any number may be its value.
   const numbers =
     named === undefined ? [...text.matchAll(/:\s*(\d+)\s*[,}]/g)].map(([, digits]) => digits) : [named];
   const plausible = numbers.map(Number).filter((seconds) => seconds > usual);

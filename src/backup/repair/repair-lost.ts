@@ -7,8 +7,8 @@ import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreCallOptions } from '../types.ts';
 
 /**
- * The snapshots that cannot be restored whole, as far as records, indexes and lengths of packs tell; those whose
- * records cannot be read; and those that another names as its parent, that are gone, and that nobody forgot. Throws
+ * The snapshots that cannot be restored completely, judging by records, indexes and lengths of packs; those whose
+ * records cannot be read; and those that another names as its parent, that are gone, and that no one forgot. Throws
  * SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
  */
 export async function findLost(access: StoreAccess, options: StoreCallOptions): Promise<LostSnapshot[]> {
@@ -20,7 +20,7 @@ export async function findLost(access: StoreAccess, options: StoreCallOptions): 
   );
   const { reader } = await loadContents(access, () => {});
   const damage = Damage.ofPacks(reader);
-  // By pages: the trees have most nodes in common, so that the first takes longer than all others.
+  // Counts pages: the trees share most nodes, so the first takes longer than all others.
   const total = snapshots.reduce((sum, { pageCount }) => sum + pageCount, 0);
   let done = 0;
   for (const snapshot of snapshots) {
@@ -33,7 +33,7 @@ export async function findLost(access: StoreAccess, options: StoreCallOptions): 
     done += snapshot.pageCount;
     if (pagesLost > 0) lost.push({ id: snapshot.id, snapshot, pagesLost });
   }
-  // In this order: a forget puts its record before it deletes.
+  // In this order: a forget puts its note before it deletes.
   const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
   const forgotten = new Set((await backend.list('forgotten')).map(({ name }) => name));
   const parents = new Set(snapshots.map(({ parent }) => parent));
@@ -43,7 +43,7 @@ export async function findLost(access: StoreAccess, options: StoreCallOptions): 
   return lost;
 }
 
-/** Takes them away, so that nothing asks for them any more; returns their ids. */
+/** Forgets the lost snapshots, so that no command asks for them any more; returns their ids. */
 export async function forgetLost(access: StoreAccess, lost: readonly LostSnapshot[]): Promise<string[]> {
   const ids = lost.map(({ id }) => id);
   const there = new Set(await forgetSnapshots(access, ids));

@@ -11,17 +11,17 @@ import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { MAX_PAGE_DEPTH } from '../copy/store-sink.ts';
 import { MAX_NODE_DEPTH } from '../snapshots/tree-writer.ts';
 
-/** The index with packs that no index file names, and a reader by it. */
+/** The index with the packs that no index file names, and a reader with it. */
 export interface Named {
   readonly index: ObjectIndex;
   readonly reader: ObjectReader;
-  /** Scanned packs of which every object has its id. */
+  /** Scanned packs in which every object has its id. */
   readonly complete: ReadonlySet<string>;
 }
 
 /**
- * Gives the deltas of scanned packs their ids and depths: each is put together with its base, once that has its id; so
- * every round goes one step up the chains. What has no base in the store keeps `NO_DEPTH`. Throws SqlsyncError
+ * Gives the deltas of scanned packs their ids and depths. Each is assembled with its base once that has its id, so
+ * every round goes one step up the chains. A delta whose base is not in the store keeps `NO_DEPTH`. Throws SqlsyncError
  * STORE_UNAVAILABLE, INTERRUPTED.
  */
 export function nameObjects(
@@ -90,8 +90,7 @@ function nameOf(
   const base = frame.baseOf(i);
   if (base === undefined) return undefined;
   const { index } = reader;
-  // The least deep that is good, whether or not its pack is marked: so no depth becomes more than it was for the
-  // writer.
+  // The least deep good copy, whether or not its pack is marked: so no depth becomes larger than it was for the writer.
   const copies = index.copies(base).sort((a, b) => index.depthOf(a) - index.depthOf(b));
   for (const copy of copies) {
     const depth = index.depthOf(copy) + 1;
@@ -107,7 +106,9 @@ function nameOf(
   return undefined;
 }
 
-/** A copy that can be the base of what is in `frame`; undefined if it is damaged, or of another kind or page size. */
+/**
+ * The bytes of a copy as the base for objects in `frame`; undefined if it is damaged, or of another kind or page size.
+ */
 function baseBytes(reader: ObjectReader, copy: number, frame: Frame): Uint8Array | undefined {
   const kind = reader.index.frameOf(copy)?.kind;
   if (kind !== FRAME_KINDS[frame.kind]) return undefined;

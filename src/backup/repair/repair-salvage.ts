@@ -11,18 +11,18 @@ import { Soundness } from '../objects/soundness.ts';
 import { throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions } from '../types.ts';
 
-/** What a repair decided; the answers must not change. */
+/** The decisions of a repair; the answers must not change. */
 export interface SalvagePlan {
-  /** Whether a pack stays. */
+  /** True if a pack stays. */
   readonly survives: (pack: string) => boolean;
-  /** Whether an object in a pack is worth to be written again. */
+  /** True if an object in a pack is worth writing again. */
   readonly isWanted: (id: Uint8Array, pack: string) => boolean;
 }
 
 /**
- * Saves what would go with packs that are given up: every object that can still be read and that is nowhere else.
- * Deltas as they are where their bases are safe, else whole, also those in packs that stay whose base is damaged in
- * blocks that they replace. Bases come before what is made of them.
+ * Saves what would go with abandoned packs: every object that can still be read and that exists nowhere else. Writes
+ * deltas as they are if their bases are safe, otherwise whole. Also writes whole those deltas in remaining packs whose
+ * base is damaged only in blocks that they replace. Bases come before the objects made of them.
  */
 export class Salvage {
   /** Objects that were written again. */
@@ -30,7 +30,7 @@ export class Salvage {
   readonly #reader: ObjectReader;
   readonly #plan: SalvagePlan;
   readonly #writer: PackWriter;
-  /** By number of object: how deep its copy will be; `NO_DEPTH` where it will not be there. */
+  /** By object number: the depth of its copy; `NO_DEPTH` if there will be none. */
   readonly #depths: Uint8Array;
 
   constructor(reader: ObjectReader, plan: SalvagePlan, writer: PackWriter) {
@@ -51,7 +51,7 @@ export class Salvage {
       ([, { pack, firstObject, objectCount }]) =>
         pack.present && this.#depths.subarray(firstObject, firstObject + objectCount).includes(NO_DEPTH),
     );
-    // What is cut has frames before the cut; of what is missing nothing can be read.
+    // A cut pack has frames before the cut; a missing one has none to read.
     const cut = [...index.frames.entries()].filter(([, { pack }]) => !pack.present);
     const frames = [...unsafe, ...cut];
     const deepest = this.#deepest();
@@ -74,7 +74,7 @@ export class Salvage {
     return deepest;
   }
 
-  /** Those of the frame's objects that have this depth. */
+  /** Saves the objects of the frame that have this depth. */
   #saveFrame(number: number, depth: number): void {
     const { index } = this.#reader;
     const place = index.frames[number] as { firstObject: number; objectCount: number };
@@ -115,12 +115,12 @@ export class Salvage {
     else this.#writer.addNode(id, object, depth);
   }
 
-  /** Whether a copy of less depth than `below` will be there. */
+  /** True if a copy of less depth than `below` will exist. */
   #isSafe(id: Uint8Array, below = NO_DEPTH): boolean {
     return this.#reader.index.copies(id).some((copy) => (this.#depths[copy] as number) < below);
   }
 
-  /** undefined if it cannot be put together, or is not what its id says. */
+  /** undefined if it cannot be assembled, or does not match its id. */
   #wholeOf(object: number): PageObject | NodeObject | undefined {
     const bytes = this.#reader.readCopy(object);
     if (bytes === undefined) return undefined;

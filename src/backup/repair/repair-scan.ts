@@ -10,28 +10,30 @@ import { PACK_HEADER_BYTES } from '../objects/pack-writer.ts';
 import type { Sealer } from '../packs/seal.ts';
 import { StoreDamage } from '../store-error.ts';
 
-/** What is read of a pack at once. */
+/** Bytes of a pack that one read takes. */
 const PIECE_BYTES = 1024 * 1024;
 
-/** In the place of a depth that is not known. */
+/** Stands for an unknown depth. */
 export const NO_DEPTH = 255;
 
-/** What a pack itself says of what it holds. Of deltas neither id nor depth: these follow from their bases. */
+/**
+ * The content of a pack as the pack itself shows it. For deltas neither id nor depth: these follow from their bases.
+ */
 export interface ScannedPack {
   /** 64 hexadecimal digits, as its name. */
   readonly id: string;
   readonly bytes: number;
-  /** False if its bytes are not those of its name, or a frame of it cannot be read. */
+  /** False if its bytes do not match its name, or a frame of it cannot be read. */
   readonly isWhole: boolean;
-  /** Those that can be read. */
+  /** The readable frames. */
   readonly frames: readonly FramePlace[];
-  /** Of all objects in the order of frames; of a delta, until it is named, random bytes that no object has. */
+  /** For all objects in the order of frames; for a delta without a name yet, random bytes that are no object's id. */
   readonly ids: Uint8Array;
-  /** `NO_DEPTH` for a delta that is not named yet. */
+  /** `NO_DEPTH` for a delta without a name yet. */
   readonly depths: Uint8Array;
 }
 
-/** Whether the bytes of a pack are those of its name. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING. */
+/** True if the bytes of a pack match its name. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING. */
 export async function hasItsName(backend: Backend, pack: string): Promise<boolean> {
   const digest = createHash('sha256');
   let offset = 0;
@@ -45,8 +47,8 @@ export async function hasItsName(backend: Backend, pack: string): Promise<boolea
 }
 
 /**
- * Reads a pack from frame to frame, one in memory at a time, without an index. Of a damaged one all frames up to where
- * the chain of their lengths breaks. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING.
+ * Reads a pack from frame to frame, one in memory at a time, without an index. For a damaged pack, reads all frames up
+ * to where the chain of their lengths breaks. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING.
  */
 export async function scanPack(
   backend: Backend,
@@ -108,7 +110,7 @@ function wholeIds(frame: Frame): (Uint8Array | undefined)[] {
   });
 }
 
-/** Told from all others, and spread as ids are. */
+/** Different from all others, and spread like real ids. */
 function unknownId(pack: string, object: number): Uint8Array {
   const place = new Uint8Array(ID_BYTES + BASE_ID_BYTES);
   place.set(fromHex(pack));

@@ -17,9 +17,9 @@ import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.
 import { withTrialBackend } from '../backends/trial-backend.ts';
 
 /**
- * After damage, makes a store that backup, prune and check accept again: see docs/store-format.md, "Repair". Deletes no
- * pack, and nothing that can be read. Not for use beside a prune. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED;
- * what was not done yet the next repair does.
+ * Makes a damaged store one that backup, prune and check accept again: see docs/store-format.md, "Repair". Deletes no
+ * pack, and nothing that can be read. Must not run beside a prune. Throws SqlsyncError STORE_UNAVAILABLE, INTERRUPTED;
+ * the next repair continues what was not done.
  */
 export function repairContents(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
   if (options.dryRun !== true) return repair(access, options);
@@ -30,7 +30,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const { backend, sealer } = access;
   const unreadable: string[] = [];
   const onDamage: OnDamage = (file, error) => {
-    // One that went meanwhile is nobody's loss.
+    // A file that went meanwhile is no loss.
     if (error.code === 'STORE_DAMAGED') unreadable.push(file);
   };
   const contents = await loadContents(access, onDamage);
@@ -44,10 +44,10 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const isWanted = await wantedIn(access, named, scanned);
   const mayLose = givenUp.size > 0 || named.complete.size < scanned.length;
   const objectsSaved = mayLose ? await salvage(access, named, { survives, isWanted }, options) : 0;
-  // Before others are put: one with the same packs in the same order has the same name.
+  // Before new ones are put: an index with the same packs in the same order has the same name.
   for (const file of indexes) await backend.delete(file);
   const replaced = await putIndexes(access, contents, named, givenUp);
-  // Only now, when all that they named is in others.
+  // Only now, when other files name everything that they named.
   for (const file of [...replaced, ...marks]) await backend.delete(file);
   const notesWritten = await repairNotes({ backend, sealer, config: access.config });
   const lost = await findLost({ backend, sealer, config: access.config }, options);
@@ -71,7 +71,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   };
 }
 
-/** Packs that an index names and that are missing, of another length or, where data is to be read, of other bytes. */
+/** Packs that an index names and that are missing, have the wrong length or, if data is read, the wrong bytes. */
 async function damagedPacks(
   { backend }: StoreAccess,
   { index }: StoreContents,
@@ -90,8 +90,8 @@ async function damagedPacks(
 }
 
 /**
- * Those packs of which no index tells. What is marked besides is left to prune, which had taken it out of the indexes,
- * unless an index or a pack is lost, or a snapshot lacks something.
+ * Scans packs that no index names. Leaves marked packs to prune, which had removed them from the indexes, unless an
+ * index or a pack is lost, or a snapshot lacks something.
  */
 async function scanUnindexed(
   access: StoreAccess,
@@ -116,8 +116,8 @@ async function scanUnindexed(
 }
 
 /**
- * Tells what is worth saving of a pack. Where an index names it, everything. What a damaged pack alone says of itself
- * may be wrong, so only what snapshots ask for by its id.
+ * Decides what is worth saving of a pack. If an index names the pack: everything. What a damaged pack alone says of
+ * itself may be wrong, so then only objects that snapshots ask for by their ids.
  */
 async function wantedIn(
   access: StoreAccess,
@@ -129,7 +129,7 @@ async function wantedIn(
   const needed = new Set<string>();
   const seen = new Uint8Array(reader.index.objectCount);
   const isDoubtful = (copy: number): boolean => doubtful.has(reader.index.frameOf(copy)?.pack.id ?? '');
-  /** False for what was met before, and for a node all below it. */
+  /** Returns false if it was met before; then all nodes below it were met too. */
   const add = (id: Uint8Array): boolean => {
     const object = reader.index.numberOf(id);
     if (object === -1 || seen[object] === 1) return false;
@@ -166,8 +166,8 @@ async function salvage(
 }
 
 /**
- * Puts indexes of what no readable index names, and of what those name besides that are to be replaced; returns the
- * files of these.
+ * Puts indexes of packs that no readable index names, and of the other packs of the index files that are to be
+ * replaced; returns those files.
  */
 async function putIndexes(
   { backend, sealer }: StoreAccess,

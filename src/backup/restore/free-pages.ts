@@ -2,26 +2,22 @@ import { lockBytePage } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import type { PageFile } from './page-file.ts';
 
-/** Places in page 1 (https://www.sqlite.org/fileformat2.html#the_database_header). */
+/** Positions in page 1 (https://www.sqlite.org/fileformat2.html#the_database_header). */
 const FREELIST_HEAD = { page: 1, at: 32 } as const;
 const FREELIST_COUNT = { page: 1, at: 36 } as const;
 const LARGEST_ROOT = { page: 1, at: 52 } as const;
 const INCREMENTAL_VACUUM = { page: 1, at: 64 } as const;
 
 export interface FreePages {
-  /** Free pages that are lost: they held nothing. */
+  /** Lost free pages: they held nothing. */
   readonly free: ReadonlySet<number>;
   /**
-   * Pages of the list itself, and of pointers from pages to their parents, that are lost: they held nothing of tables
-   * either.
+   * Lost pages of the free list itself, and of pointers from pages to their parents: they held no table data either.
    */
   readonly bookkeeping: ReadonlySet<number>;
 }
 
-/**
- * Makes a file with lost pages one that can be written: its list of free pages ends before the first page of it that is
- * lost.
- */
+/** Makes a file with lost pages writable: its list of free pages ends before the first lost page of the list. */
 export function mendFreePages(file: PageFile, holes: ReadonlySet<number>): FreePages {
   const free = new Set<number>();
   const bookkeeping = new Set<number>();
@@ -50,7 +46,7 @@ export function mendFreePages(file: PageFile, holes: ReadonlySet<number>): FreeP
   return { free, bookkeeping };
 }
 
-/** Without one of its pages a pointer map is of no use: the database is then one without auto_vacuum. */
+/** A pointer map with a lost page is useless: the database becomes one without auto_vacuum. */
 function mendPointerMap(file: PageFile, holes: ReadonlySet<number>, bookkeeping: Set<number>): void {
   if (!hasPointerMap(file)) return;
   const step = Math.floor(file.usable / 5) + 1;
@@ -59,7 +55,7 @@ function mendPointerMap(file: PageFile, holes: ReadonlySet<number>, bookkeeping:
     const page = first === locked ? first + 1 : first;
     if (holes.has(page)) bookkeeping.add(page);
   }
-  // The lists above have shorter pages where something was cut off, which the map does not know.
+  // If something was cut off, the lists above end with shorter pages, which the map does not know.
   if (bookkeeping.size === 0) return;
   file.writeNumber(LARGEST_ROOT, 0);
   file.writeNumber(INCREMENTAL_VACUUM, 0);
@@ -69,7 +65,7 @@ export function hasPointerMap(file: PageFile): boolean {
   return file.readNumber(LARGEST_ROOT.page, LARGEST_ROOT.at) !== 0;
 }
 
-/** Gives pages to the list of free ones. Only without a pointer map, which would have to be changed with it. */
+/** Adds pages to the list of free ones. Only without a pointer map, which would have to change with it. */
 export function freePages(file: PageFile, pages: readonly number[]): void {
   const perTrunk = Math.floor(file.usable / 4) - 8;
   for (let from = 0; from < pages.length; from += perTrunk + 1) {

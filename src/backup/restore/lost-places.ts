@@ -2,23 +2,23 @@ import type { BtreeKind, PagePointer } from '../../pages/btree-page.ts';
 import type { SchemaObject } from '../../sqlite/database-reader.ts';
 import type { PageFile } from './page-file.ts';
 
-/** What a lost page was, as far as the pages that are there lead to it. */
+/** The role of a lost page, as far as the existing pages show it. */
 export interface LostPlace {
   readonly object: SchemaObject;
   readonly role: 'root' | 'btree' | 'overflow';
   readonly kind: BtreeKind;
-  /** What leads to an overflow page. */
+  /** The pointer to an overflow page. */
   readonly pointer: PagePointer;
 }
 
 export interface Places {
-  /** By page. */
+  /** Lost pages with their roles, by page. */
   readonly lost: ReadonlyMap<number, LostPlace>;
-  /** The pages of each object that are known, by its name. */
+  /** The known pages of each object, by its name. */
   pagesOf(object: SchemaObject): number[];
 }
 
-/** Walks all b-trees as far as their pages are there. */
+/** Walks all b-trees as far as their pages exist. */
 export function findPlaces(
   file: PageFile,
   holes: ReadonlySet<number>,
@@ -106,7 +106,7 @@ class Walk {
     }
   }
 
-  /** False for a page that there cannot be, and one that was met before, as in a database that is malformed. */
+  /** Returns false for an impossible page, and for one that was met before, as in a malformed database. */
   #meet(page: number): boolean {
     if (!this.#file.has(page) || this.#seen[page] === 1) return false;
     this.#seen[page] = 1;

@@ -10,14 +10,14 @@ import { PageFile } from './page-file.ts';
 import { mendSchema } from './schema-pages.ts';
 import type { Relative } from './schema-pages.ts';
 
-/** Journal modes of page 1: rollback for while the file is mended, whatever the snapshot says. */
+/** The journal mode bytes of page 1: rollback while the file is being mended, whatever the snapshot says. */
 const JOURNAL_MODES = { page: 1, at: 16 } as const;
 const ROLLBACK = 0x0101;
 
 /**
- * Makes a database file in which the pages `lost` are zeros one of which SQLite reads everything else: what leads to a
- * lost page is an error to SQLite, and never an empty table or a value of zeros. Indexes of tables that are whole are
- * made anew.
+ * Turns a database file in which the lost pages are zeros into one from which SQLite reads everything else. A pointer
+ * to a lost page is an error for SQLite, and never an empty table or a value of zeros. Rebuilds the indexes of complete
+ * tables.
  */
 export function mendHoles(
   path: string,
@@ -51,7 +51,10 @@ export function mendHoles(
   }
 }
 
-/** None if not even SQLite's tolerant way reads the schema, as that of a database that was malformed itself. */
+/**
+ * Empty if SQLite cannot read the schema even in its tolerant mode, for example because the database itself was
+ * malformed.
+ */
 function schemaObjectsOf(path: string): SchemaObject[] {
   try {
     return readSchemaObjects(path);
@@ -61,16 +64,16 @@ function schemaObjectsOf(path: string): SchemaObject[] {
 }
 
 /**
- * SQLite takes a leaf without cells for damage where another page leads to it, but can still delete what it belongs to;
- * as a root it would be an empty table, so that zeros stand there. A chain of overflow pages that ends too early is
- * damage too, where zeros would be content.
+ * SQLite takes a leaf without cells for damage if another page points to it, but can still delete its owner. As a root
+ * it would be an empty table, so a root becomes zeros. A chain of overflow pages that ends too early is damage too,
+ * whereas zeros would be content.
  */
 function fill(file: PageFile, page: number, { role, kind, pointer }: LostPlace): void {
   if (role === 'btree') file.write(page, emptyLeaf(kind, file.pageSize, file.usable));
   else if (role === 'overflow') file.writeNumber(pointer, 0);
 }
 
-/** Returns those that are whole again. */
+/** Rebuilds indexes; returns those that are complete again. */
 function rebuildIndexes(file: PageFile, objects: readonly SchemaObject[], places: Places): Set<SchemaObject> {
   const hit = new Set([...places.lost.values()].map(({ object }) => object));
   const hitTables = new Set([...hit].filter(({ type }) => type === 'table').map(({ name }) => name));
@@ -85,7 +88,7 @@ function rebuildIndexes(file: PageFile, objects: readonly SchemaObject[], places
       reindex(file.path, index.name);
       rebuilt.add(index);
     } catch {
-      // As for a collation that this SQLite lacks. An index without entries would be an answer that is wrong.
+      // The index may need a collation that this SQLite lacks. An index without entries would give wrong answers.
       file.write(index.rootPage, new Uint8Array(file.pageSize));
     }
   }
@@ -115,7 +118,7 @@ function describe({
   if (schemaPagesLost > 0) described.unshift(unnamed('sqlite_schema', 'schema', schemaPagesLost));
   const rest = [...holes].filter((page) => !places.lost.has(page));
   const unreached = rest.filter((page) => !free.free.has(page) && !free.bookkeeping.has(page));
-  // What nothing leads to holds nothing, unless what leads to it is lost too.
+  // A page that no page points to holds nothing, unless the page that pointed to it is lost too.
   const below = schemaPagesLost + free.bookkeeping.size + places.lost.size > 0 ? unreached.length : 0;
   const [only, ...others] = described;
   if (only?.type === 'table' && others.length === 0 && free.bookkeeping.size === 0)

@@ -2,7 +2,7 @@ import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { parseBtreePage } from '../../pages/btree-page.ts';
 import type { BtreePage, PagePointer } from '../../pages/btree-page.ts';
 
-/** A database file that nobody else has open, changed page by page outside SQLite. Throws the system's errors. */
+/** A database file that no other program has open, changed page by page without SQLite. Throws the system's errors. */
 export class PageFile {
   readonly path: string;
   readonly pageSize: number;
@@ -16,7 +16,7 @@ export class PageFile {
     this.#descriptor = openSync(path, 'r+');
   }
 
-  /** Bytes of a page that SQLite uses: some may be reserved at its end. */
+  /** Bytes of a page that SQLite uses; some may be reserved at its end. */
   get usable(): number {
     return this.pageSize - this.#bytes(1, 20, 1).readUInt8(0);
   }
@@ -29,7 +29,7 @@ export class PageFile {
     return this.#bytes(page, at, 4).readUInt32BE(0);
   }
 
-  /** undefined for what is no page of a b-tree. */
+  /** undefined for a page that is not part of a b-tree. */
   readBtreePage(page: number): BtreePage | undefined {
     return parseBtreePage(this.read(page), page, this.usable);
   }
@@ -56,7 +56,7 @@ export class PageFile {
     closeSync(this.#descriptor);
   }
 
-  /** What lies beyond the end of the file reads as zeros. */
+  /** Bytes beyond the end of the file read as zeros. */
   #bytes(page: number, at: number, length: number): Buffer {
     const bytes = Buffer.alloc(length);
     const offset = (page - 1) * this.pageSize + at;

@@ -18,10 +18,10 @@ import type { StoreSnapshot } from '../types.ts';
 const PROGRESS_INTERVAL_MS = 100;
 
 /**
- * Restores to a file of this host that is not there yet: nothing is to be compared, and each page is checked against
- * its id, so that a second agent would only cost time. Returns false if there is something already, if only what an
- * interrupted run left, and nothing was done. Throws SqlsyncError STORE_*, REPLICA_*, BUSY, INTERRUPTED; the file is
- * then not there.
+ * Restores to a new file on this host. There is nothing to compare with, and each page is checked against its id, so a
+ * second agent would only cost time. Returns false without doing anything if something is already there, even if only
+ * what an interrupted run left. Throws SqlsyncError STORE_*, REPLICA_*, BUSY, INTERRUPTED; the file then does not
+ * exist.
  *
  * @param path - absolute.
  */
@@ -31,7 +31,7 @@ export async function restoreNew(
   path: string,
   options: RestoreOptions & {
     readonly onSinkWarning: (warning: string) => void;
-    /** All pages are written anew then, also over what an interrupted run left. */
+    /** If set, all pages are written, even over what an interrupted run left. */
     readonly beforePublish?: BeforePublish | undefined;
   },
 ): Promise<boolean> {
@@ -53,7 +53,7 @@ export async function restoreNew(
   });
   if (sink === undefined) return false;
   try {
-    // Since it was looked at, a run may have begun here and ended.
+    // Another run may have begun here and ended since we looked.
     if (sink.resumed && !isSalvage) {
       await sink.abort();
       return false;
@@ -70,7 +70,7 @@ export async function restoreNew(
   return true;
 }
 
-/** User ids of another host may be other users here. */
+/** The owner, if the snapshot is from this host: user ids of another host may be other users here. */
 function originOf({ fileOwner, path }: StoreSnapshot): Pick<SinkTarget, 'fileOwner' | 'originPath'> {
   return fileOwner?.host === hostName() ? { fileOwner, originPath: path } : {};
 }
@@ -103,7 +103,7 @@ async function copyAll(
     if (first === 1 && !isSalvage && parseHeader(run.subarray(0, pageSize))?.pageSize !== pageSize)
       throw damaged(
         `snapshots/${snapshot.id}`,
-        `names a page 1 that is no database's with pages of ${pageSize} bytes`,
+        `names a page 1 that is not that of a database with pages of ${pageSize} bytes`,
       );
     for (let i = 0; i < count; i++) {
       const page = pageNumber(first + i);

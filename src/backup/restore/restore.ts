@@ -29,15 +29,15 @@ import { stillIntact } from '../check/still-intact.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /**
- * Makes `target` the database that a snapshot holds: a new file with its exact bytes, or an existing database in which
- * only what differs is written, in one transaction. Throws SqlsyncError; the target is then as it was.
+ * Makes `target` the database of a snapshot: a new file with its exact bytes, or an existing database in which only the
+ * differences are written, in one transaction. Throws SqlsyncError; the target is then unchanged.
  */
 export async function runRestore(options: RestoreOptions): Promise<RestoreSummary> {
   const startedAt = performance.now();
   const warnings: string[] = [];
   const warn = (text: string): void => {
     const warning = sanitizeText(text);
-    // What is begun again says the same again.
+    // After a restart the same warnings come again.
     if (warnings.includes(warning)) return;
     warnings.push(warning);
     options.onWarning?.(warning, 'news');
@@ -56,7 +56,7 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
     explain: withIntactSnapshots,
   };
   return withLists(access, again, async ({ snapshots, contents }) => {
-    // As it was chosen, also where a newer one was made since.
+    // The first choice stays, even if a newer snapshot was made since.
     const wanted = needs[0]?.id ?? options.snapshot;
     const snapshot = findSnapshot(snapshots, wanted, access.backend.description);
     needs[0] = snapshot;
@@ -88,14 +88,14 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   });
 }
 
-/** Throws SqlsyncError USAGE if a salvage is asked for that could lose something. */
+/** Throws SqlsyncError USAGE for a salvage that could lose something. */
 function newFileHere({ dryRun, overwrite, replace }: RestoreOptions, target: Location): string {
   if (target.kind !== 'local') {
     throw new SqlsyncError(
       'USAGE',
       '--salvage writes to a new file of this host; the target is on another one',
       {
-        hint: 'Name a place here, look at what came of it, and copy that.',
+        hint: 'Name a place on this host, check the result, and copy it there.',
       },
     );
   }
@@ -103,11 +103,11 @@ function newFileHere({ dryRun, overwrite, replace }: RestoreOptions, target: Loc
   const [named] = other.find(([, isGiven]) => isGiven === true) ?? [];
   if (named === undefined) return resolve(target.path);
   throw new SqlsyncError('USAGE', `--salvage and ${named} exclude each other`, {
-    hint: 'What is salvaged goes to a new file only: it is not the whole database.',
+    hint: 'A salvaged database is not complete, so it only goes to a new file.',
   });
 }
 
-/** True if the target was a file of this host that was not there, and is now. */
+/** Returns true if the target was a missing file on this host, and exists now. */
 async function isMadeHere(
   options: RestoreOptions,
   target: Location,
@@ -117,14 +117,14 @@ async function isMadeHere(
     readonly onSinkWarning: (warning: string) => void;
   },
 ): Promise<boolean> {
-  // What has a limit in time is left to the connection, which keeps it.
+  // The connection enforces a time limit, so a run with one does not take this way.
   if (target.kind !== 'local' || options.dryRun === true || options.maxTimeMs !== undefined) return false;
   const { contents, snapshot, onSinkWarning } = made;
   const source = new StoredOrigin(contents.reader, snapshot);
   return restoreNew(source, snapshot, resolve(target.path), { ...options, onSinkWarning });
 }
 
-/** What the other side would say of a file that was made. */
+/** The report of the other side for a new file. */
 function madeHere({ pageCount, pageSize }: StoreSnapshot): Outcomes {
   const pages = pageCount < lockBytePage(pageSize as PageSize) ? pageCount : pageCount - 1;
   return {
@@ -171,21 +171,21 @@ async function serve(
   });
 }
 
-/** Names what the run left beside a target of this host. */
+/** Names what the run left beside a target on this host. */
 function ofTarget(error: unknown, target: Location, { followLinks = false }: RestoreOptions): unknown {
   if (target.kind !== 'local') return error;
   return replicaFailure(error, { path: resolve(target.path), followLinks, restores: true });
 }
 
-/** Whoever cannot have this snapshot wants to know which others there are. */
+/** If this snapshot cannot be restored, the user wants to know which others can. */
 function withIntactSnapshots(failure: SqlsyncError, { contents, snapshots }: StoreLists): SqlsyncError {
   if (failure.code !== 'STORE_DAMAGED' && failure.code !== 'STORE_FILE_MISSING') return failure;
   const intact = stillIntact(contents, snapshots);
   const ids = intact.map(({ id }) => id.slice(0, 8)).toReversed();
   const hint =
     ids.length === 0
-      ? 'Every snapshot needs a file that is damaged; `sqlsync check STORE --read-data` tells which can be restored nevertheless.'
-      : `These snapshots need nothing that was found damaged, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}; \`sqlsync check STORE --read-data\` looks at everything.`;
+      ? 'Every snapshot needs a damaged file. `sqlsync check STORE --read-data` shows which snapshots can be restored nevertheless.'
+      : `These snapshots need nothing that was found damaged, newest first: ${ids.slice(0, 10).join(', ')}${ids.length > 10 ? ', …' : ''}; \`sqlsync check STORE --read-data\` checks everything.`;
   const salvage = '`restore --salvage` writes what is left of this one to a new file.';
   return new SqlsyncError(failure.code, failure.message, { hint: `${hint} ${salvage}`, cause: failure });
 }

@@ -3,7 +3,7 @@ import type { PageNumber } from '../../pages/page-types.ts';
 import { StoredOrigin } from '../snapshots/stored-origin.ts';
 import { StoreDamage } from '../store-error.ts';
 
-/** A stored snapshot of which not all is there: a page that is lost reads as zeros, and is noted. */
+/** A stored snapshot with missing parts: a lost page reads as zeros, and is recorded. */
 export class SalvageSource extends StoredOrigin {
   readonly lost: Set<number> = new Set();
 
@@ -27,7 +27,7 @@ export class SalvageSource extends StoredOrigin {
     }
   }
 
-  /** The frames that will be needed are not known where a part of the tree is lost. */
+  /** The needed frames are unknown if a part of the tree is lost. */
   override readAhead(pages: readonly number[]): void {
     try {
       super.readAhead(pages);
@@ -37,7 +37,7 @@ export class SalvageSource extends StoredOrigin {
   }
 }
 
-/** What is damaged or missing, and what the disk cannot read any more; nothing that may pass. */
+/** True for damaged, missing or unreadable data; false for errors that may pass. */
 function isLoss(error: unknown): boolean {
   if (error instanceof StoreDamage) return true;
   return error instanceof SqlsyncError && systemErrorCode(error.cause) === 'EIO';

@@ -12,13 +12,13 @@ import { mendHoles } from './mend-holes.ts';
 import { SalvageSource } from './salvage-source.ts';
 import type { Relative } from './schema-pages.ts';
 
-/** Other snapshots that are asked for a page of the schema. */
+/** The most other snapshots to search for a page of the schema. */
 const MAX_RELATIVES = 64;
 
 /**
- * Restores to a file of this host that is not there yet what is left of a snapshot: see docs/backup.md, "When a store
- * is damaged". Resolves to undefined if nothing is lost: the file is then the snapshot. Throws what `restoreNew`
- * throws, and STORE_DAMAGED where nothing is left.
+ * Restores what is left of a snapshot to a new file on this host: see docs/backup.md, "When a store is damaged".
+ * Resolves to undefined if nothing is lost: the file is then the complete snapshot. Throws what `restoreNew` throws,
+ * and STORE_DAMAGED if nothing is left.
  *
  * @param path - absolute.
  * @param snapshots - all of the store, oldest first.
@@ -45,8 +45,8 @@ export async function salvageTo(
 }
 
 function isThere(path: string): SqlsyncError {
-  return new SqlsyncError('REPLICA_EXISTS', `${path} exists; what is salvaged goes to a new file only`, {
-    hint: 'Name a place where nothing is.',
+  return new SqlsyncError('REPLICA_EXISTS', `${path} exists; a salvaged database only goes to a new file`, {
+    hint: 'Name a path that does not exist.',
   });
 }
 

@@ -3,20 +3,20 @@ import type { BtreePage, KeptCells } from '../../pages/btree-page.ts';
 import { HEADER_BYTES, parseHeader } from '../../pages/header.ts';
 import type { PageFile } from './page-file.ts';
 
-/** Another snapshot of the same database, of which a page may be readable that is lost here. */
+/** Another snapshot of the same database, which may still have a page that is lost here. */
 export interface Relative {
   readonly id: string;
   readonly isOlder: boolean;
-  /** undefined if the page is lost, or is not there. */
+  /** undefined if the page is lost there, or does not exist. */
   readPage(page: number): Uint8Array | undefined;
 }
 
 export interface SchemaReport {
-  /** Page 1 was lost, and is that of this snapshot; undefined if it was not lost, and where no snapshot has it. */
+  /** The snapshot that page 1 comes from; undefined if page 1 was not lost, and if no snapshot has it. */
   readonly firstPageOf: string | undefined;
-  /** Page 1 was lost, and no snapshot has one: no table has a name any more. */
+  /** True if page 1 was lost and no snapshot has it: then no table has a name. */
   readonly isLost: boolean;
-  /** False if the schema is that of another snapshot, and may have been another one. */
+  /** False if the schema comes from another snapshot, and may have been different. */
   readonly isCertain: boolean;
   /** Pages of the schema that are lost for good. */
   readonly pagesLost: number;
@@ -25,11 +25,11 @@ export interface SchemaReport {
 const FIRST_PAGE = 1;
 
 /**
- * Makes the schema of a salvaged file readable, since without it no table is. The schema cookie is counted up by every
- * change of the schema: what another snapshot with the same cookie has in a page of the schema is what was lost.
- * Entries of the schema that no snapshot has are taken out of it.
+ * Makes the schema of a salvaged file readable, since no table is readable without it. Every change of the schema
+ * increases the schema cookie, so another snapshot with the same cookie has the same schema pages. Schema entries that
+ * no snapshot has are removed.
  *
- * @param holes - pages that are lost; those that come back are taken out.
+ * @param holes - lost pages; recovered ones are removed from the set.
  * @param relatives - those of the same page size, the nearest first.
  */
 export function mendSchema(file: PageFile, holes: Set<number>, relatives: readonly Relative[]): SchemaReport {
@@ -53,7 +53,7 @@ interface FirstPage {
   readonly relatives: readonly Relative[];
 }
 
-/** The schema is known where the snapshots before and after it have the same. */
+/** The schema is certain if the snapshots before and after have the same one. */
 function mendFirstPage(file: PageFile, relatives: readonly Relative[]): FirstPage {
   const nearest = (isOlder: boolean): { relative: Relative; page: Uint8Array } | undefined => {
     for (const relative of relatives) {
@@ -70,7 +70,7 @@ function mendFirstPage(file: PageFile, relatives: readonly Relative[]): FirstPag
   return { id: chosen?.relative.id, isCertain, relatives: chosen === undefined ? [] : [chosen.relative] };
 }
 
-/** With the size of this file, and without free pages: which are free is not known. */
+/** With the size of this file and without free pages, which are unknown. */
 function ownFirstPage(file: PageFile, page: Uint8Array): Uint8Array {
   const own = Buffer.from(page);
   own.writeUInt32BE(file.pageCount, 28);
@@ -104,7 +104,7 @@ function sameSchema(file: PageFile, relatives: readonly Relative[]): Relative[] 
   });
 }
 
-/** By the cookie; and by the page itself, since a file of another history may have come to the same number. */
+/** Compares the cookie, and the page itself, since a file of another history may have reached the same number. */
 function hasSameSchema(a: Uint8Array, b: Uint8Array): boolean {
   return (
     parseHeader(a)?.schemaCookie === parseHeader(b)?.schemaCookie &&
@@ -125,13 +125,13 @@ class SchemaTree {
     this.#relatives = relatives;
   }
 
-  /** Takes from the relatives what is lost. */
+  /** Takes lost pages from the relatives. */
   borrow(): void {
     this.#seen.clear();
     this.#borrowBelow(FIRST_PAGE);
   }
 
-  /** Takes out what leads to pages that are lost; returns how many those are. */
+  /** Removes entries that lead to lost pages; returns how many pages those are. */
   prune(): number {
     this.#seen.clear();
     const lost = new Set<number>();
@@ -173,7 +173,7 @@ class SchemaTree {
     if (parsed?.right !== undefined) this.#borrowBelow(parsed.right.page);
   }
 
-  /** The page that leads to what is left below `page`; undefined if nothing is. */
+  /** The page that leads to what is left below `page`; undefined if nothing is left. */
   #prune(page: number, lost: Set<number>): number | undefined {
     if (this.#holes.has(page)) lost.add(page);
     if (this.#seen.has(page) || this.#holes.has(page) || !this.#file.has(page)) return undefined;
@@ -210,7 +210,7 @@ class SchemaTree {
     });
     const last = this.#prune(right?.page ?? 0, lost);
     if (last !== undefined) return { cells: kept, right: last };
-    // The last child that is left is the rightmost one then.
+    // The last remaining child becomes the rightmost one.
     return { cells: kept.slice(0, -1), right: kept.at(-1)?.child };
   }
 }

@@ -1,13 +1,16 @@
 /**
- * Times as a calendar shows them. A snapshot belongs to the day, week or month that it was on the clock of the machine
- * that made it, wherever the policy is applied: the recorded offset decides, not the zone of the reader.
+ * Times as a calendar shows them. A snapshot belongs to the day, week or month that the clock of its machine showed,
+ * wherever the policy is applied: the recorded offset decides, not the time zone of the reader.
  */
 export interface CalendarTime {
   /** Milliseconds since 1970 UTC. */
   readonly epochMs: number;
-  /** What the recording clock showed beyond UTC. */
+  /** The difference of the recording clock to UTC. */
   readonly offsetMinutes: number;
-  /** Recorded with an offset, not as UTC (`Z`): it may then be of the zone of this process, summer time and all. */
+  /**
+   * True if it was recorded with an offset, and not as UTC (`Z`): it may then be of the time zone of this process, with
+   * its summer time.
+   */
   readonly hasOffset: boolean;
 }
 
@@ -21,10 +24,10 @@ export interface CalendarSpan {
 
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|([+-])(\d\d):(\d\d))$/;
 
-/** The time of an RFC 3339 text, such as `2026-03-01T02:30:00+01:00`, or undefined if it is none. */
+/** The time of an RFC 3339 text, such as `2026-03-01T02:30:00+01:00`; undefined for other texts. */
 export function parseCalendarTime(text: string): CalendarTime | undefined {
   const match = RFC_3339.exec(text);
-  // Date knows no more than milliseconds, and no more digits.
+  // Date supports milliseconds, and no more digits.
   const epochMs = Date.parse(text.replace(/(\.\d{3})\d+/, '$1'));
   if (match === null || Number.isNaN(epochMs) || !isDay(text.slice(0, 10))) return undefined;
   const [, sign, hours, minutes] = match;
@@ -32,13 +35,13 @@ export function parseCalendarTime(text: string): CalendarTime | undefined {
   return { epochMs, offsetMinutes: sign === '-' ? -offset : offset, hasOffset: sign !== undefined };
 }
 
-/** Whether a calendar has this day, `2026-11-21`: Date takes the 30th of February for the 2nd of March. */
+/** True if the calendar has this day, `2026-11-21`: Date takes the 30th of February for the 2nd of March. */
 export function isDay(text: string): boolean {
   const time = Date.parse(`${text}T00:00:00Z`);
   return !Number.isNaN(time) && new Date(time).toISOString().startsWith(text);
 }
 
-/** `time` as RFC 3339 on this machine's clock: what a snapshot records of itself. */
+/** `time` as RFC 3339 on this machine's clock, for the record of a snapshot. */
 export function formatCalendarTime(time: Date): string {
   const offset = -time.getTimezoneOffset();
   const clock = new Date(time.getTime() + offset * 60_000).toISOString().slice(0, -1);
@@ -47,12 +50,12 @@ export function formatCalendarTime(time: Date): string {
   return `${clock}${offset < 0 ? '-' : '+'}${zone}`;
 }
 
-/** The same for people, and to be given after `STORE#`: 2026-11-21 08:00:00+01:00. */
+/** A time for people, which also works after `STORE#`: 2026-11-21 08:00:00+01:00. */
 export function formatClock(time: Date): string {
   return formatCalendarTime(time).replace('T', ' ').replace(/\.\d+/, '');
 }
 
-/** A span such as `1y5m7d2h`, or undefined if the text is none; a unit may be given once. */
+/** A span such as `1y5m7d2h`; undefined for other texts. Each unit may occur once. */
 export function parseCalendarSpan(text: string): CalendarSpan | undefined {
   const span = { years: 0, months: 0, days: 0, hours: 0 };
   const parts = text.trim().match(/\d{1,6}[ymdh]/g) ?? [];
@@ -84,8 +87,8 @@ export function isEmptySpan({ years, months, days, hours }: CalendarSpan): boole
 }
 
 /**
- * `span` before `time`, in milliseconds since 1970. Days of the zone of this process have 23 or 25 hours where summer
- * time begins or ends; of another zone only the offset is known, and they have 24.
+ * The time `span` before `time`, in milliseconds since 1970. Days in the time zone of this process have 23 or 25 hours
+ * when summer time begins or ends. For other zones only the offset is known, so days have 24.
  */
 export function beforeBy(time: CalendarTime, span: CalendarSpan): number {
   const clock = clockOf(time);
@@ -103,9 +106,9 @@ export function beforeBy(time: CalendarTime, span: CalendarSpan): number {
   return date - span.hours * 3_600_000;
 }
 
-/** Names of the periods that a time lies in; equal where two times share the period. */
+/** Names of the periods that a time lies in; two times in the same period have the same name. */
 export const PERIODS = {
-  /** With the offset: where summer time ends, the clock shows one hour twice. */
+  /** With the offset: when summer time ends, the clock shows one hour twice. */
   hour: (time: CalendarTime): string => `${clockOf(time).toISOString().slice(0, 13)}${time.offsetMinutes}`,
   day: (time: CalendarTime): string => clockOf(time).toISOString().slice(0, 10),
   week: (time: CalendarTime): string => isoWeek(clockOf(time)),

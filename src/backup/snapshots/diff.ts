@@ -7,7 +7,7 @@ import { SnapshotTree } from './snapshot-tree.ts';
 import type { SnapshotDiff, StoreCallOptions, StoreSnapshot } from '../types.ts';
 
 export interface DiffOptions extends StoreCallOptions {
-  /** Also tell which tables and indexes differ, for which both snapshots are restored to temporary files. */
+  /** True to list which tables and indexes differ; it restores both snapshots to temporary files. */
   readonly owners?: boolean | undefined;
 }
 
@@ -24,7 +24,7 @@ export async function diffSnapshots(
   return { differingPages: toRanges(pages), pagesInA: a.pageCount, pagesInB: b.pageCount, objects };
 }
 
-/** Of two page sizes no page is the same as another. */
+/** With different page sizes no page equals another. */
 function allPages(a: StoreSnapshot, b: StoreSnapshot): number[] {
   return Array.from({ length: Math.max(a.pageCount, b.pageCount) }, (_, i) => i + 1);
 }
@@ -51,7 +51,7 @@ function differingPages(reader: ObjectReader, a: StoreSnapshot, b: StoreSnapshot
   return pages;
 }
 
-/** The ids of a node's children; of a level above a tree's root, as if the root had one parent. */
+/** The ids of a node's children; on a level above a tree's root, as if the root had one parent. */
 function idsAt(tree: SnapshotTree, level: number, index: number): Uint8Array {
   if (tree.pageCount === 0 || index >= Math.max(1, nodeCountOf(tree.pageCount, level)))
     return new Uint8Array(0);

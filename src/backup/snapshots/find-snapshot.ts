@@ -1,12 +1,12 @@
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import type { StoreSnapshot } from '../types.ts';
 
-/** An id, or how one begins: the digits that a user has to give at least. */
+/** An id or its beginning: a user has to give at least these digits. */
 const ID_START = /^[0-9a-f]{4,64}$/i;
 
 /**
  * The one snapshot whose id begins with `prefix`, or the newest for `latest`. `snapshots` are in order, oldest first.
- * Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE where `latest` could mean several databases.
+ * Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE if `latest` could mean several databases.
  */
 export function findSnapshot(
   snapshots: readonly StoreSnapshot[],
@@ -17,10 +17,10 @@ export function findSnapshot(
   refuseSeveralDatabases(snapshots);
   const newest = snapshots.at(-1);
   if (newest !== undefined) return newest;
-  throw notFound(`There are no snapshots in the store ${store}`);
+  throw notFound(`The store ${store} has no snapshots`);
 }
 
-/** The one snapshot whose id begins so. Throws SqlsyncError SNAPSHOT_NOT_FOUND. */
+/** The one snapshot whose id begins with `prefix`. Throws SqlsyncError SNAPSHOT_NOT_FOUND. */
 export function snapshotById(snapshots: readonly StoreSnapshot[], prefix: string): StoreSnapshot {
   const found = ID_START.test(prefix)
     ? snapshots.filter(({ id }) => id.startsWith(prefix.toLowerCase()))
@@ -37,8 +37,8 @@ export function snapshotById(snapshots: readonly StoreSnapshot[], prefix: string
 }
 
 /**
- * `latest` and times mean one database, so that nobody restores another one than they think. `snapshots` are in order.
- * Throws SqlsyncError USAGE.
+ * `latest` and times need a single database, so that users do not restore another one than they think. `snapshots` are
+ * in order. Throws SqlsyncError USAGE.
  */
 export function refuseSeveralDatabases(snapshots: readonly StoreSnapshot[]): void {
   const databases = new Set(snapshots.map(({ host, path }) => `${host}:${path}`));
@@ -50,7 +50,7 @@ export function refuseSeveralDatabases(snapshots: readonly StoreSnapshot[]): voi
   throw new SqlsyncError(
     'USAGE',
     `The store has snapshots of ${databases.size} databases: ${named.join(', ')}${databases.size > 5 ? ', …' : ''}`,
-    { hint: 'Say which by --path (and --host), or give the id of a snapshot.' },
+    { hint: 'Choose one with --path (and --host), or give the id of a snapshot.' },
   );
 }
 
@@ -65,7 +65,7 @@ function severalHosts(
     'USAGE',
     `The store has snapshots of ${sanitizeText(path, 200)} from ${hosts.length} hosts: ${shown}`,
     {
-      hint: `Say which by --host, or give the id of a snapshot: the newest of all is ${newest?.id.slice(0, 8)}, of ${sanitizeText(newest?.host ?? '', 200)}. Where a host has another name each time, back it up with --host NAME.`,
+      hint: `Choose one with --host, or give the id of a snapshot: the newest of all is ${newest?.id.slice(0, 8)}, of ${sanitizeText(newest?.host ?? '', 200)}. If a host has another name each time, back it up with --host NAME.`,
     },
   );
 }

@@ -9,16 +9,16 @@ import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-fold
 import { throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
 
-/** A copy of a snapshot in a folder of its own. */
+/** A copy of a snapshot in a separate folder. */
 export interface LocalCopy {
-  /** Absolute path of the database; nothing lies beside it. */
+  /** Absolute path of the database; no other file lies beside it. */
   readonly path: string;
   remove(): void;
 }
 
 /**
- * Writes a snapshot to a temporary file of this host, to be queried or checked. The caller removes it. Throws
- * SqlsyncError STORE_*, TEMP_UNAVAILABLE, INTERRUPTED.
+ * Writes a snapshot to a temporary file of this host, to query or check it. The caller removes it. Throws SqlsyncError
+ * STORE_*, TEMP_UNAVAILABLE, INTERRUPTED.
  *
  * @param parent - where the temporary folder is made; by default the system's.
  */

@@ -1,11 +1,11 @@
 import type { StoreSnapshot } from '../types.ts';
 import { formatClock } from './calendar-time.ts';
 
-/** What is known of when a snapshot was made. */
+/** When a snapshot was made, as far as known. */
 export interface Dating {
   /**
-   * Milliseconds since 1970: what its record says or, where that cannot be, the earliest moment at which it surely was
-   * there.
+   * Milliseconds since 1970: the time in its record or, if that is impossible, the earliest moment when it surely
+   * existed.
    */
   readonly ms: number;
   /** Why the time in its record cannot be right; undefined if nothing speaks against it. */
@@ -13,8 +13,8 @@ export interface Dating {
 }
 
 /**
- * Dates snapshots, which are in the order in which they were made, those of each database by themselves: hosts may have
- * clocks that differ.
+ * Dates snapshots, which are in the order in which they were made, for each database separately: hosts may have
+ * different clocks.
  */
 export function dateSnapshots(
   ordered: readonly StoreSnapshot[],
@@ -28,7 +28,7 @@ export function dateSnapshots(
 
 /**
  * Dates snapshots, by id, whose times should ascend. A time in the future is wrong. So are the fewest times without
- * which all others follow one another: a single clock that was ahead or behind does not put the rest in doubt.
+ * which all others ascend: a single clock that was ahead or behind does not put the rest in doubt.
  */
 export function dateHistory(history: readonly StoreSnapshot[], nowMs: number): Map<string, Dating> {
   const datings = new Map<string, Dating>();
@@ -49,8 +49,8 @@ export function dateHistory(history: readonly StoreSnapshot[], nowMs: number): M
 }
 
 /**
- * Says where time and order disagree on which of `candidates`, in their order and dated, is the newest until `untilMs`,
- * or that the time of the one that was chosen is wrong; undefined if there is nothing to say.
+ * The warning if time and order disagree on which of `candidates`, in their order and dated, is the newest until
+ * `untilMs`, or if the time of the chosen one is wrong; undefined otherwise.
  */
 export function clockWarning(
   candidates: readonly StoreSnapshot[],
@@ -65,7 +65,7 @@ export function clockWarning(
     .filter(({ time }) => time.getTime() <= untilMs)
     .reduce((best, each) => (each.time.getTime() > best.time.getTime() ? each : best), chosen);
   if (latest !== chosen)
-    return `Snapshot ${ofTime(latest)} has a later time than ${ofTime(chosen)}, but was made before it, and so is not taken: a clock was wrong`;
+    return `Snapshot ${ofTime(latest)} has a later time than ${ofTime(chosen)}, but was made before it, so sqlsync does not use it: a clock was wrong`;
   const doubt = datings.get(chosen.id)?.doubt;
   if (doubt === undefined) return undefined;
   const why =
@@ -77,14 +77,14 @@ function databaseOf({ host, path }: StoreSnapshot): string {
   return JSON.stringify([host, path]);
 }
 
-/** A part of a history whose times ascend, by its last snapshot. */
+/** A part of a history with ascending times, by its last snapshot. */
 interface Ascent {
   readonly length: number;
   readonly startMs: number;
   readonly before: number | undefined;
 }
 
-/** The ids of a longest part whose times ascend; of several such parts the one that spans the least time. */
+/** The ids of a longest part with ascending times; of several such parts the one that spans the least time. */
 function longestAscending(history: readonly StoreSnapshot[]): Set<string> {
   const times = history.map(({ time }) => time.getTime());
   if (times.every((ms, i) => i === 0 || (times[i - 1] as number) <= ms))

@@ -7,19 +7,19 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
-/** Of these pages one is looked at to find out which frames are needed. */
+/** One in this many pages is looked at, to find out which frames are needed. */
 const READ_AHEAD_STEP = 16;
 
 export interface SnapshotSourceOptions {
-  /** False for whoever checks what he makes of the pages. */
+  /** False for a caller that checks what it makes of the pages. */
   readonly isChecked?: boolean;
-  /** Pages of at least this depth have the ends of their chains kept for `takeRoot`. */
+  /** `takeRoot` can return the ends of the chains of pages of at least this depth. */
   readonly rootsFromDepth?: number;
 }
 
 /**
- * A stored snapshot, read page by page; every page is checked against its id, unless whoever reads checks what he makes
- * of it: the old version of a page is, by the hash of the new one.
+ * A stored snapshot, read page by page. Checks every page against its id, unless the caller checks what it makes of it:
+ * the hash of a new page also checks the old version that it is made of.
  */
 export class SnapshotSource implements PageSource {
   readonly pageSize: PageSize;
@@ -77,7 +77,7 @@ export class SnapshotSource implements PageSource {
     for (const [i, root] of found) this.#roots.set(pages[i] as number, root);
   }
 
-  /** A frame holds hundreds of neighbours, so a few of the pages are enough to know which frames will be needed. */
+  /** A frame holds hundreds of neighbours, so a few of the pages show which frames will be needed. */
   readAhead(pages: readonly number[]): void {
     const ids: Uint8Array[] = [];
     for (let i = 0; i < pages.length; i += READ_AHEAD_STEP) {
@@ -87,7 +87,7 @@ export class SnapshotSource implements PageSource {
     this.#reader.readAhead(ids);
   }
 
-  /** The end of the chain of a page that was read, once; undefined if that was not asked for. */
+  /** The end of the chain of a page that was read, once; undefined if the reader did not keep it. */
   takeRoot(page: number): RootPage | undefined {
     const root = this.#roots.get(page);
     this.#roots.delete(page);
@@ -95,7 +95,7 @@ export class SnapshotSource implements PageSource {
   }
 
   close(): void {
-    // Nothing is held.
+    // There is nothing to release.
   }
 }
 

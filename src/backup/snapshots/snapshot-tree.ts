@@ -6,7 +6,7 @@ import { ID_BYTES, fromHex, NO_PAGE, sameBytes, toHex } from '../packs/object-id
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { damaged } from '../store-error.ts';
 
-/** What a tree is the tree of. */
+/** The root and the size of a tree. */
 export interface TreeShape {
   readonly pageSize: number;
   readonly pageCount: number;
@@ -14,10 +14,10 @@ export interface TreeShape {
   readonly root: string | undefined;
 }
 
-/** Nodes of the lowest level that are kept; the reader keeps more. */
+/** How many nodes of the lowest level are kept; the reader keeps more. */
 const MAX_KEPT_LEAVES = 256;
 
-/** The tree of one stored snapshot: which page has which id. */
+/** The tree of one stored snapshot: the id of each page. */
 export class SnapshotTree {
   readonly pageCount: number;
   readonly rootLevel: number;
@@ -31,8 +31,8 @@ export class SnapshotTree {
     this.pageCount = shape.pageCount;
     this.rootLevel = rootLevelOf(shape.pageCount);
     if ((shape.root === undefined) !== (shape.pageCount === 0)) {
-      throw new SqlsyncError('STORE_DAMAGED', 'A snapshot has a root that does not go with its size', {
-        hint: 'Its record was written by a faulty program.',
+      throw new SqlsyncError('STORE_DAMAGED', 'A snapshot has a root that does not fit its size', {
+        hint: 'A faulty program wrote its record: restore another snapshot.',
       });
     }
     this.#root = shape.root === undefined ? NO_PAGE : fromHex(shape.root);
@@ -77,19 +77,19 @@ export class SnapshotTree {
   }
 }
 
-/** Visits the nodes of a tree from the root, and the ids of pages below those that it enters. */
+/** Visits the nodes of a tree from the root, and the ids of pages below the nodes that it enters. */
 export interface TreeVisitor {
-  /** Called with every node's id before it is read; false: it is known with all below it. */
+  /** Called with every node's id before the node is read; returns false to skip it with everything below. */
   readonly enterNode: (id: Uint8Array) => boolean;
-  /** Called after all below a node that was entered. */
+  /** Called after everything below a node that was entered. */
   readonly leaveNode?: (() => void) | undefined;
-  /** Called with every page's id, `ids` at `at`, but the lock-byte page's. `page` is its number. */
+  /** Called with every page's id, `ids` at `at`, except the lock-byte page's. `page` is its number. */
   readonly page: (ids: Uint8Array, at: number, page: number) => void;
-  /** Called where a node cannot be read, instead of an error, with the range of pages that it stands for. */
+  /** Called instead of an error if a node cannot be read, with the range of pages that it stands for. */
   readonly unreadable?: ((error: unknown, firstPage: number, lastPage: number) => void) | undefined;
 }
 
-/** Throws SqlsyncError STORE_* where a node cannot be read and the visitor does not take that. */
+/** Throws SqlsyncError STORE_* if a node cannot be read and the visitor has no `unreadable`. */
 export function walkTree(tree: SnapshotTree, shape: TreeShape, visitor: TreeVisitor): void {
   if (shape.pageCount === 0) return;
   const locked = lockBytePage(shape.pageSize as PageSize);

@@ -25,13 +25,13 @@ export class StoredOrigin extends SnapshotSource implements OriginSnapshot {
     return performance.now() - this.#startedAtMs;
   }
 
-  /** Nobody asks this of a copy; b-trees are looked at in a database that was restored. */
+  /** No one asks this of a copy; `diff` looks at b-trees in restored databases. */
   ownersOf(): Map<string, number> {
     return new Map();
   }
 
   /** Objects never change. */
   checkUnreplaced(): void {
-    // See above.
+    // Objects never change.
   }
 }

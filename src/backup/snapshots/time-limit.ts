@@ -5,11 +5,10 @@ const TIME =
   /^(\d{4}-\d\d-\d\d)(?:[T ]((?:[01]\d|2[0-3]):[0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?$/;
 
 /**
- * The last millisecond, since 1970, that a day, or a time without seconds, still means: `2026-11-21`,
- * `2026-11-21T08:00`,
- * `2026-11-21T08:00:00+01:00`. Without a zone it is of this machine's clock. A day ends where the next one begins,
- * whichever hour that is. A time that the clock showed twice means the second of them. A time that it skipped means the
- * moment of the turn. undefined for what is no time.
+ * The last millisecond, since 1970, that a day, or a time without seconds, covers: `2026-11-21`, `2026-11-21T08:00`,
+ * `2026-11-21T08:00:00+01:00`. Without an offset it is of this machine's clock. A day ends where the next one begins,
+ * whichever hour that is. A time that the clock showed twice means the second one. A time that it skipped means the
+ * moment of the change. undefined for other texts.
  */
 export function lastMomentOf(text: string): number | undefined {
   const [, day, minute, seconds, decimals = '999', zone] = TIME.exec(text) ?? [];
@@ -46,10 +45,10 @@ interface Calendar {
   readonly zone: string;
 }
 
-/** undefined if the zone of this machine has no name: Date knows as much as there is to know of it. */
+/** undefined if the time zone of this machine has no name: Date then knows as much as we do. */
 function calendarHere(): Calendar | undefined {
   const name = new Intl.DateTimeFormat().resolvedOptions().timeZone as string | undefined;
-  // A path is a zone for the system, but has no name for Intl.
+  // A path is a time zone for the system, but has no name for Intl.
   const zone = name ?? process.env['TZ']?.replace(/^:?.*\/zoneinfo\//, '');
   if (zone === undefined) return undefined;
   const temporal = loadTemporal();

@@ -4,21 +4,21 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 import type { PackWriter } from '../objects/pack-writer.ts';
 import type { SnapshotTree } from './snapshot-tree.ts';
 
-/** Deltas on deltas of a node; each costs a reader some microseconds. */
+/** The most deltas on deltas for one node; each costs a reader some microseconds. */
 export const MAX_NODE_DEPTH = 32;
 
-/** A node of which more than this part changed is written whole. */
+/** A node is written whole if more than this part of it changed. */
 const WHOLE_NODE_RATIO = 0.75;
 
 /**
- * The tree of a new snapshot: the parent's, with the ids of pages that changed. Takes ids in any order, then writes the
+ * The tree of a new snapshot: the parent's, with the ids of changed pages. Takes ids in any order, then writes the
  * nodes that are not in the store yet.
  */
 export class TreeWriter {
   readonly #pageCount: number;
   readonly #parent: SnapshotTree | undefined;
   readonly #reader: ObjectReader;
-  /** Leaves with pages that changed, by index: the ids of all their pages. */
+  /** Leaves with changed pages, by index: the ids of all their pages. */
   readonly #leaves = new Map<number, Uint8Array>();
 
   constructor(pageCount: number, parent: SnapshotTree | undefined, reader: ObjectReader) {
@@ -27,7 +27,7 @@ export class TreeWriter {
     this.#reader = reader;
   }
 
-  /** The id that the parent has for a page; a view. undefined if it has no such page. */
+  /** The parent's id of a page; a view. undefined if it has no such page. */
   parentId(page: number): Uint8Array | undefined {
     return this.#parent === undefined || page > this.#parent.pageCount
       ? undefined
@@ -44,7 +44,7 @@ export class TreeWriter {
     leaf.set(id, ((page - 1) % NODE_FANOUT) * ID_BYTES);
   }
 
-  /** Writes all nodes that are new; returns the root's id, undefined for a database without pages. */
+  /** Writes all new nodes; returns the root's id, undefined for a database without pages. */
   write(writer: PackWriter): string | undefined {
     if (this.#pageCount === 0) return undefined;
     const top = rootLevelOf(this.#pageCount);
@@ -72,7 +72,7 @@ export class TreeWriter {
     return toHex(below);
   }
 
-  /** The ids of a leaf's pages; undefined if it is the parent's. */
+  /** The ids of a leaf's pages; undefined if they are the parent's. */
   #leafIds(index: number): Uint8Array | undefined {
     const leaf = this.#leaves.get(index);
     if (leaf !== undefined) return leaf;
@@ -84,7 +84,7 @@ export class TreeWriter {
     return isSame ? undefined : this.#inherited(index);
   }
 
-  /** A leaf as far as the parent has it; what it has not is the lock-byte page or will be set. */
+  /** A leaf as far as the parent has it; the rest is the lock-byte page, or will be set. */
   #inherited(index: number): Uint8Array {
     const ids = new Uint8Array(childCountOf(this.#pageCount, 0, index) * ID_BYTES);
     const parent = this.#parent;
@@ -109,7 +109,7 @@ export class TreeWriter {
     return id;
   }
 
-  /** The node against which the new one is written as a delta; undefined if it is better whole. */
+  /** The node against which to write the new one as a delta; undefined if it is better written whole. */
   #baseFor(
     level: number,
     index: number,
@@ -133,7 +133,7 @@ export class TreeWriter {
   }
 }
 
-/** Which children differ from those of the base, or are more. */
+/** Which children differ from those of the base, or do not exist there. */
 function differences(base: Uint8Array, children: Uint8Array): { bitmap: Uint8Array; ids: Uint8Array } {
   const bitmap = new Uint8Array(NODE_FANOUT / 8);
   const ids: Uint8Array[] = [];

@@ -5,8 +5,8 @@ import type { StoreContents } from '../files/store-files.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
 /**
- * The first object of a tree that something new may not rely on (it, or a base, is nowhere but in packs that are
- * marked, missing or cut), as 64 hexadecimal digits; undefined if there is none.
+ * The first object of a tree that something new may not rely on, because it or a base is only in packs that are marked,
+ * missing or cut; as 64 hexadecimal digits. undefined if there is none.
  */
 export function firstUnusable(
   reader: ObjectReader,
@@ -31,8 +31,8 @@ export function firstUnusable(
 }
 
 /**
- * True if every pack is named by an index and can be relied upon, so that no tree need be looked at. A pack that none
- * names may be what is left of an index that is lost.
+ * True if an index names every pack and every pack is reliable, so that no tree needs a look. A pack without an index
+ * may be the remainder of a lost index.
  */
 export function allUsable({ index, packFiles }: Pick<StoreContents, 'index' | 'packFiles'>): boolean {
   return (

@@ -9,7 +9,7 @@ import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
 import { greetingTimeoutMs, startAgent } from '../link/start-agent.ts';
 
-/** Bytes of all connections of a run, those included that failed. */
+/** Bytes of all connections of a run, including those that failed. */
 export interface Traffic {
   bytesSent: number;
   bytesReceived: number;
@@ -17,7 +17,7 @@ export interface Traffic {
 
 export interface ConversationOptions {
   readonly run: RunOptions;
-  /** What is left of the limit for the run, in milliseconds, if that is not `run.maxTimeMs`. */
+  /** The time left for the run, in milliseconds, if that is not `run.maxTimeMs`. */
   readonly maxTimeMs?: number | undefined;
   readonly ask?: Ask | undefined;
   readonly traffic: Traffic;
@@ -27,12 +27,12 @@ export interface ConversationOptions {
 /** How a far agent is missed that has ended. */
 const LINK_LOSSES: ReadonlySet<ErrorCode> = new Set(['AUTH_FAILED', 'CONNECT_FAILED', 'CONNECTION_LOST']);
 
-/** How long a far agent may take to end after `close`, before it is ended. */
+/** How long a far agent may take to end after `close`; then it is ended. */
 const CLOSE_WAIT_MS = 5000;
 
 /**
- * Starts an agent where `far` is, does `work` with it, and ends the conversation: with `close`, or by telling the other
- * side what went wrong, which is thrown then. When it settles, the agent is gone or told to go.
+ * Starts an agent at `far`, runs `work` with it, and ends the conversation: with `close`, or by telling the other side
+ * what went wrong, which is then thrown. When it settles, the agent is gone or was asked to go.
  */
 export async function converse<T>(
   far: Location,
