@@ -218,7 +218,11 @@ describe('a backup store on the command line', () => {
     assert.match(forgotten, new RegExp(`\n${first.id.slice(0, 8)} .*removed\n$`));
     const summary = await run('repair', 'store', '--read-data');
     assert.deepEqual([summary['packsIndexed'], summary['lost']], [2, []]);
-    assert.equal(await say('repair', 'store'), 'Nothing to repair\n');
+    assert.equal(
+      await say('repair', 'store'),
+      'Nothing to repair\nThe packs were not read, only listed: --read-data reads them.\n',
+    );
+    assert.equal(await say('repair', 'store', '--read-data'), 'Nothing to repair\n');
     assert.deepEqual((await run('check', 'store', '--read-data'))['problems'], []);
     await run('prune', 'store');
     await run('restore', 'store', 'back.db');

@@ -34,7 +34,7 @@ export const command: Command = defineCommand({
       const { readData, forget, dryRun } = args;
       const summary = await repairStore(storeFolder(args.store), { readData, forget, dryRun, ...options });
       output.json({ type: 'summary', ...summary });
-      output.result(describe(summary));
+      output.result(describe(summary, readData));
       const left = summary.lost.length - summary.forgotten.length;
       if (left === 0) return EXIT_OK;
       // The exit status alone would tell nobody who was quiet.
@@ -51,8 +51,8 @@ export const command: Command = defineCommand({
     }),
 });
 
-function describe(summary: RepairSummary): string {
-  const { dryRun, lost, forgotten, packsDamaged } = summary;
+function describe(summary: RepairSummary, readData: boolean): string {
+  const { dryRun, lost, packsDamaged } = summary;
   const would = dryRun ? 'would be ' : '';
   const done = [
     [
@@ -76,12 +76,21 @@ function describe(summary: RepairSummary): string {
       `Damaged packs that are still there, until prune deletes them:`,
       ...packsDamaged.map((id) => `  packs/${id}`),
     );
-  if (lost.length === 0) return lines.join('\n');
-  const fate = forgotten.length > 0 ? `: ${dryRun ? 'to be ' : ''}forgotten` : '';
-  lines.push(`${counted(lost.length, 'snapshot')} cannot be restored whole${fate}`, describeLost(lost));
-  if (forgotten.length === 0)
-    lines.push('A backup brings back what its database still has. --forget takes away those that stay.');
+  if (lost.length > 0) lines.push(...describeFate(summary));
+  // Bytes that have changed in place are found only by reading them.
+  if (!readData) lines.push('The packs were not read, only listed: --read-data reads them.');
   return lines.join('\n');
+}
+
+function describeFate({ dryRun, lost, forgotten }: RepairSummary): string[] {
+  const fate = forgotten.length > 0 ? `: ${dryRun ? 'to be ' : ''}forgotten` : '';
+  return [
+    `${counted(lost.length, 'snapshot')} cannot be restored whole${fate}`,
+    describeLost(lost),
+    ...(forgotten.length > 0
+      ? []
+      : ['A backup brings back what its database still has. --forget takes away those that stay.']),
+  ];
 }
 
 function describeLost(lost: readonly LostSnapshot[]): string {
