@@ -6,7 +6,7 @@ import type { CommandLine } from './command-line.ts';
 import { checkWords, helpLine } from './usage-errors.ts';
 import { camelCase } from './words.ts';
 
-/** What the command is run with, as yargs reads it. Throws SqlsyncError USAGE. */
+/** The arguments of the command, as yargs reads them. Throws SqlsyncError USAGE. */
 export async function argumentsOf(line: CommandLine): Promise<Record<string, unknown>> {
   checkWords(line);
   const { default: yargs } = await import('yargs');
@@ -37,7 +37,7 @@ function addOptions(parser: Argv, { operands, usage, options }: Command): Argv {
       type: isSwitch(option) ? 'boolean' : 'string',
       ...(alias === undefined ? {} : { alias }),
       ...(choices === undefined ? {} : { choices }),
-      // Without `nargs` it takes the operands too.
+      // Without `nargs`, yargs takes the operands as values too.
       ...(array === true ? { array, nargs: 1 } : {}),
       ...(preset === undefined ? {} : { default: preset }),
     });
@@ -45,7 +45,10 @@ function addOptions(parser: Argv, { operands, usage, options }: Command): Argv {
   return parser;
 }
 
-/** An option that is given twice has its last value. (yargs' own setting also shortens the options that take several.) */
+/**
+ * For an option that is given twice, the last value counts. (yargs' own setting for that also shortens options that
+ * take several values.)
+ */
 function keepLast(args: Record<string, unknown>, options: Options): void {
   for (const [name, { alias = name, array }] of Object.entries(options))
     for (const key of array === true ? [] : [name, alias, camelCase(name)]) {

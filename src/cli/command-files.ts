@@ -2,7 +2,7 @@ import type { Command } from './command.ts';
 
 type Load = () => Promise<{ readonly command: Command }>;
 
-/** The commands for people: each is a module of its name, which is loaded when it is used. */
+/** The commands for people. Each is a module of the same name, loaded when it is used. */
 const PUBLIC: Readonly<Record<string, Load>> = {
   sync: () => import('./commands/sync.ts'),
   verify: () => import('./commands/verify.ts'),
@@ -30,17 +30,17 @@ const INTERNAL: Readonly<Record<string, Load>> = {
 
 const ALL = { ...PUBLIC, ...INTERNAL };
 
-/** What runs when no command is named. */
+/** Runs if the command line names no command. */
 export const DEFAULT_COMMAND = 'sync';
 
 export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
-/** Names of commands to come: a command line that uses one for a database would change its meaning then. */
+/** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
 export const RESERVED_NAMES: ReadonlySet<string> = new Set(
   'follow run copy key status config doctor mount tag'.split(' '),
 );
 
-/** Also those that other programs start. */
+/** Includes the commands that other programs start. */
 export const COMMAND_NAMES: readonly string[] = Object.keys(ALL);
 
 export function isCommand(name: string): boolean {

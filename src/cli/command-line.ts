@@ -6,7 +6,7 @@ import type { Words } from './words.ts';
 
 export interface CommandLine {
   readonly command: Command;
-  /** Whether its name stands there; the default command needs none. */
+  /** True if the command line names the command; the default command needs no name. */
   readonly isNamed: boolean;
   readonly words: Words;
   /** Without the command's name. */
@@ -17,7 +17,7 @@ export interface CommandLine {
 export async function readCommandLine(words: readonly string[]): Promise<CommandLine> {
   for (const [at, name] of words.entries()) {
     if (!isCommand(name)) continue;
-    // The word before it may be an option of the command, and this word its value.
+    // The word before it may be an option of the command, and this word the option's value.
     const command = await loadCommand(name);
     const read = readWords(words, { ...command.options, ...ALWAYS });
     const [first, ...operands] = read.operands;
@@ -30,7 +30,7 @@ export async function readCommandLine(words: readonly string[]): Promise<Command
   return { command, isNamed: false, words: read, operands: named(read.operands, read) };
 }
 
-/** What follows `--` is a name: written as `./-name` it is no option for yargs, which gets it without the `--`. */
+/** A word after `--` is a name: written as `./-name` it is not an option for yargs, which gets it without the `--`. */
 function named(operands: Words['operands'], { endAt }: Words): string[] {
   return operands.map(({ word, at }) => (at > endAt && word.startsWith('-') ? `./${word}` : word));
 }

@@ -1,15 +1,18 @@
 import { statSync } from 'node:fs';
 import { SqlsyncError } from '../errors.ts';
 
-/** An option by its name without dashes, as yargs, help, completion and the manual know it. It is a switch, unless it takes a value. */
+/**
+ * An option by its name without dashes, for yargs, help, completion and the manual. It is a switch unless it takes a
+ * value.
+ */
 export interface Option {
   /** Its letter. */
   readonly alias?: string;
-  /** What help calls its value. */
+  /** The name of its value in help. */
   readonly value?: string;
-  /** All values that it takes. */
+  /** All values that it accepts. */
   readonly choices?: readonly string[];
-  /** May be given several times. */
+  /** True if it may be given several times. */
   readonly array?: boolean;
   readonly default?: string;
   readonly describe: string;
@@ -17,27 +20,27 @@ export interface Option {
   readonly more?: string;
 }
 
-/** Whether it takes no value. */
+/** True if the option takes no value. */
 export function isSwitch({ value, choices }: Option): boolean {
   return value === undefined && choices === undefined;
 }
 
 export type Options = Readonly<Record<string, Option>>;
 
-/** A command as the parts of the program see it that know none by name. */
+/** A command as the generic parts of the program see it. */
 export interface Command {
   readonly name: string;
   /** Its operands: `<store> [ids..]`. */
   readonly usage: string;
   readonly describe: string;
-  /** A command line that runs it. */
+  /** An example command line. */
   readonly example: string;
   /** What the manual says of the fields of its summary, the last line of --json. */
   readonly summary?: string;
-  /** What help says of each operand. */
+  /** The help text of each operand. */
   readonly operands: Readonly<Record<string, string>>;
   readonly options: Options;
-  /** The heading in help; without one, the command is none for people. */
+  /** The heading in help; a command without one is not for people. */
   readonly group?: string;
   /** Returns the exit status. */
   run(args: never): Promise<number>;
@@ -57,7 +60,7 @@ type ValueOf<O> = O extends { readonly array: true }
         ? string | undefined
         : boolean;
 
-/** What the options of a table are read as. */
+/** The types of the values of a table of options. */
 export type OptionValues<O> = { readonly [Name in keyof O & string as CamelCase<Name>]: ValueOf<O[Name]> };
 
 type OperandOf<Word extends string> = Word extends `<${infer Name}..>` | `[${infer Name}..]`
@@ -72,7 +75,7 @@ type OperandValues<Usage extends string> = Usage extends `${infer Word} ${infer 
   ? OperandOf<Word> & OperandValues<Rest>
   : OperandOf<Usage>;
 
-/** What a command is run with: its operands and options, by their names in camel case. */
+/** The arguments of a command: its operands and options, by their names in camel case. */
 export type ArgumentsOf<Usage extends string, O> = OperandValues<Usage> & OptionValues<O>;
 
 interface CommandSpecification<Usage extends string, O extends Options> {
@@ -87,17 +90,17 @@ interface CommandSpecification<Usage extends string, O extends Options> {
   run(args: ArgumentsOf<Usage, O>): Promise<number>;
 }
 
-/** A command whose arguments have the types that its usage and its options say. */
+/** A command whose arguments have the types that its usage and its options declare. */
 export function defineCommand<const Usage extends string, const O extends Options>(
   specification: CommandSpecification<Usage, O>,
 ): Command {
   return specification;
 }
 
-/** The failure, with the name of a database that is called as the command is, if one is in the working folder. */
+/** The failure. If the working folder has a database with the name of the command, the hint names it. */
 export function hintAtDatabase(command: string, failure: SqlsyncError): SqlsyncError {
   if (statSync(command, { throwIfNoEntry: false })?.isFile() !== true) return failure;
   const { code, message, hint = '', outcome } = failure;
-  const more = `${hint} The database that is called ${command} is ./${command}.`.trim();
+  const more = `${hint} The database named ${command} is ./${command}.`.trim();
   return new SqlsyncError(code, message, { hint: more, outcome, cause: failure });
 }

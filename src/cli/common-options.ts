@@ -23,7 +23,7 @@ export function remoteOptionsOf(
   for (const file of args.identity ?? []) {
     if (existsSync(file)) continue;
     throw new SqlsyncError('USAGE', `--identity: ${sanitizeText(file, 200)} does not exist`, {
-      hint: 'Name the private key file; only the shell expands ~, and not after a =.',
+      hint: 'Name the private key file. Only the shell expands ~, and it does not after a =.',
     });
   }
   const { port, connectTimeout, maxTime, bwlimit } = args;

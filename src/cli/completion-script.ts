@@ -1,12 +1,12 @@
-/** What the scripts below call the program with; the words of the command line follow, its name first. */
+/** The flag with which the scripts below call the program; the words of the command line follow, its name first. */
 export const COMPLETION_FLAG = '--get-yargs-completions';
 
-/** Among the completions: names of files are due too, which the shell knows. */
+/** Stands among the completions for names of files, which the shell completes itself. */
 export const FILES = ':files';
 
 /**
- * Files with quotes, `~` and the like are left to bash, which knows how to read and write them. What sqlsync keeps beside
- * a database (.app.db.sqlsync…) is nobody's argument.
+ * Leaves files with quotes, `~` and the like to bash, which can read and write them. Leaves out the files that sqlsync
+ * keeps beside a database (.app.db.sqlsync…): they are no arguments.
  */
 const BASH = `_sqlsync() {
   local current="\${COMP_WORDS[COMP_CWORD]}" word
@@ -36,7 +36,7 @@ _sqlsync() {
 }
 (( $+functions[compdef] )) && compdef _sqlsync sqlsync`;
 
-/** What a user's shell is to run at its start; the shell is that of SHELL where none is named. */
+/** The script that a user's shell runs at its start; for the shell in SHELL if none is named. */
 export function completionScript(shell: string | undefined): string {
   const isZsh = shell === 'zsh' || (shell === undefined && process.env['SHELL']?.endsWith('zsh') === true);
   return `### sqlsync completion; put it into ~/.${isZsh ? 'zshrc' : 'bashrc'}\n${isZsh ? ZSH : BASH}`;

@@ -3,12 +3,12 @@ import { readCommandLine } from './command-line.ts';
 import { FILES } from './completion-script.ts';
 import { ALWAYS } from './options.ts';
 
-/** What the last of the words may become. */
+/** The possible completions of the last word. */
 export async function completions(words: readonly string[]): Promise<string[]> {
   const before = words.slice(1, -1);
   const current = words.at(-1) ?? '';
   if (before.includes('--')) return [FILES];
-  // bash makes words of their own of `=` and what stands around it.
+  // bash makes separate words of `=` and the text around it.
   const line = await readCommandLine(before.filter((word) => word !== '='));
   if (current.startsWith('-')) {
     const names = Object.keys({ ...line.command.options, ...ALWAYS }).map((name) => `--${name}`);

@@ -1,12 +1,12 @@
 import type { ErrorCode } from '../errors.ts';
 
-/** Exit statuses that are no error's. */
+/** Exit statuses without an error. */
 export const EXIT_OK = 0;
 export const EXIT_DIFFERENT = 1;
-/** An exact copy was made, of a database that `--check` found damaged. */
+/** An exact copy was made of a database that `--check` found damaged. */
 export const EXIT_DAMAGED = 1;
 
-/** The only place where errors become exit statuses; docs/cli.md, "Exit statuses", has the same for people. */
+/** The only place where errors become exit statuses; docs/cli.md, "Exit statuses", has the same table for people. */
 const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   USAGE: 2,
   SAME_FILE: 2,
@@ -66,7 +66,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   TEMP_UNAVAILABLE: 25,
   SYSTEM_ERROR: 26,
   INTERNAL: 70,
-  // Only applications see these, from the pools: the command has no use for a pool that could fail so.
+  // Only applications see these, from the pools: the command uses no pool that could fail in this way.
   DATABASE_UNUSABLE: 70,
   READ_ONLY: 70,
   TRANSACTION_CONTROL: 70,

@@ -20,7 +20,7 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(seconds / 3600)} h ${pad(Math.floor((seconds % 3600) / 60))} min`;
 }
 
-/** A time that is still to pass, which nobody knows to the hundredth: 10 s, 4 min, 2 h 13 min. */
+/** A remaining time, as an estimate: 10 s, 4 min, 2 h 13 min. */
 export function formatTimeLeft(ms: number): string {
   const seconds = Math.max(1, Math.ceil(ms / 1000));
   if (seconds < 60) return `${seconds} s`;
@@ -38,7 +38,7 @@ export function formatPages(count: number): string {
   return `${formatCount(count)} page${count === 1 ? '' : 's'}`;
 }
 
-/** A share of a whole, in percent; never 0 % for something nor 100 % for less than all. */
+/** A share of a whole, in percent; never 0 % for something, nor 100 % for less than all. */
 export function formatShare(part: number, whole: number): string {
   if (whole === 0 || part === 0) return '0 %';
   const percent = (part / whole) * 100;
@@ -47,7 +47,10 @@ export function formatShare(part: number, whole: number): string {
   return `${Math.min(percent, 99.9).toFixed(percent < 1 ? 2 : 1)} %`;
 }
 
-/** Ranges of pages for people: 1, 4–9, 12 and 3 more. `count` is of all there are, where `ranges` has the first only. */
+/**
+ * Ranges of pages for people: 1, 4–9, 12 and 3 more. `count` is the number of all ranges, if `ranges` only has the
+ * first ones.
+ */
 export function describeRanges(
   ranges: readonly (readonly [first: number, last: number])[],
   limit: number,

@@ -5,10 +5,10 @@ import type { Command, Options } from './command.ts';
 import { describeOption, groupOptions, optionSyntax } from './option-groups.ts';
 import { columnsOf, padToColumns, wrapText } from './wrap.ts';
 
-/** Wider lines are hard to read, and a terminal may be narrower. */
+/** Wider lines are hard to read; a narrower terminal gets narrower lines. */
 const MAX_COLUMNS = 80;
 
-/** The widest name that has its description on the same line. */
+/** The widest name with its description on the same line. */
 const MAX_NAME_COLUMNS = 26;
 
 export const SHORT_HELP = `sqlsync ORIGIN REPLICA
@@ -41,7 +41,7 @@ const EPILOGUE = `A name that is a command is one where it stands first: a datab
 /** Where this installation has the manual. */
 const MANUAL = join(dirname(dirname(commandPath())), 'docs', 'cli.md');
 
-/** What `sqlsync --help` prints; `main` is the command that needs no name. Pure. */
+/** The output of `sqlsync --help`; `main` is the command that needs no name. Pure. */
 export function generalHelp(commands: readonly Command[], main: Command, columns: number): string {
   const layout = new Layout(columns);
   const groups = Map.groupBy(commands, ({ group = '' }) => group);
@@ -60,7 +60,7 @@ export function generalHelp(commands: readonly Command[], main: Command, columns
   ].join('\n\n');
 }
 
-/** What `sqlsync COMMAND --help` prints. Pure. */
+/** The output of `sqlsync COMMAND --help`. Pure. */
 export function commandHelp(command: Command, columns: number): string {
   const layout = new Layout(columns);
   const operands = Object.entries(command.operands);
@@ -84,7 +84,7 @@ class Layout {
     return wrapText(text, this.columns);
   }
 
-  /** Names and what they mean, in two columns; a long name has a line of its own. */
+  /** Names and descriptions in two columns; a long name has its own line. */
   table(
     title: string,
     rows: readonly (readonly [name: string, what: string])[],

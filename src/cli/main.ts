@@ -3,7 +3,7 @@ import { EXIT_OK, exitStatusOf } from './exit.ts';
 
 /** Runs the command line `argv` (without the program's name) and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
-  // A far agent is started for every sync, mostly without options: it then need not load what reads them.
+  // A far agent is started for every sync, mostly without options: it then need not load the parser of options.
   if (argv.length === 1 && argv[0] === 'agent') {
     const { runAgentCommand } = await import('./commands/agent.ts');
     return runAgentCommand({});

@@ -3,7 +3,7 @@ import { ALWAYS, CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS }
 import { KEEP_OPTIONS } from './store/keep-policy.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS } from './store/snapshot-choice.ts';
 
-/** The options that several commands share, by the heading that help and the manual give them. */
+/** The options that several commands share, by their heading in help and in the manual. */
 export const SHARED_OPTIONS: Readonly<Record<string, Options>> = {
   Copying: SYNC_OPTIONS,
   'What is kept': KEEP_OPTIONS,
@@ -14,10 +14,10 @@ export const SHARED_OPTIONS: Readonly<Record<string, Options>> = {
   Always: ALWAYS,
 };
 
-/** The heading of the options that only one command has. */
+/** The heading of the options of a single command. */
 export const OWN_OPTIONS = 'Options';
 
-/** The options of a command, those that all have included, by their headings. Pure. */
+/** The options of a command, including the common ones, by their headings. Pure. */
 export function groupOptions(options: Options): Map<string, [name: string, option: Option][]> {
   const headings = Object.entries(SHARED_OPTIONS);
   return Map.groupBy(
@@ -26,7 +26,7 @@ export function groupOptions(options: Options): Map<string, [name: string, optio
   );
 }
 
-/** An option as it is written: `-p, --port N`. */
+/** The syntax of an option: `-p, --port N`. */
 export function optionSyntax(name: string, { alias, value, choices }: Option): string {
   const taken = choices?.join('|') ?? value;
   return `${alias === undefined ? '' : `-${alias}, `}--${name}${taken === undefined ? '' : ` ${taken}`}`;

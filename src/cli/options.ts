@@ -1,12 +1,12 @@
 import type { OptionValues, Options } from './command.ts';
 
-/** Of every command. */
+/** Options of every command. */
 export const ALWAYS: Options = {
   help: { alias: 'h', describe: 'Show this help' },
   version: { alias: 'V', describe: 'Show the version' },
 };
 
-/** Of every command for people that touches a database or a store. */
+/** Options of every command for people that uses a database or a store. */
 export const OUTPUT_OPTIONS = {
   json: { describe: 'One JSON object a line on stdout', more: 'See [JSON](#json).' },
   verbose: { alias: 'v', describe: 'Say more' },
@@ -19,7 +19,7 @@ export const OUTPUT_OPTIONS = {
 
 export type OutputArguments = OptionValues<typeof OUTPUT_OPTIONS>;
 
-/** Of every command that reaches databases, here and on other hosts. */
+/** Options of every command that reaches databases, here and on other hosts. */
 export const CONNECTION_OPTIONS = {
   port: { alias: 'p', value: 'N', describe: 'SSH port of the remote side' },
   identity: {
@@ -140,7 +140,7 @@ export const SYNC_OPTIONS = {
   },
 } as const;
 
-/** Of what cron and timers run. */
+/** Options for cron and timers. */
 export const JOB_OPTIONS = {
   'lock-wait': {
     value: 'T',

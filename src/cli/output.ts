@@ -12,22 +12,22 @@ export interface OutputOptions {
   readonly verbosity: Verbosity;
 }
 
-/** Of the lines after the first. */
+/** The indent of the lines after the first. */
 const INDENT = 'sqlsync: '.length;
 
-/** Characters of output that are kept for whoever is told of a failure. */
+/** How many characters of output are kept for the report of a failure. */
 const TAIL_MAX_LENGTH = 8192;
 
 /**
- * What a command says. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON object
- * a line and stderr nothing; with `-q` only errors and warnings that are news are said.
+ * The output of a command. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON
+ * object per line and stderr nothing; with `-q` only errors and warnings that are news are printed.
  *
- * The last line of `--json` is the summary of a command that came to its end, whatever it found, or the error that ended it;
- * there is one of the two, and nothing follows.
+ * The last line of `--json` is the summary of a completed command, whatever it found, or the error that ended it. It is
+ * exactly one of the two, and nothing follows.
  */
 export class Output {
   readonly options: OutputOptions;
-  /** Called before anything is written, so that a progress line can make room. */
+  /** Called before each output, so that a progress line can make room. */
   beforeWrite: () => void = () => {};
   #tail = '';
   #isLastHeld = false;
@@ -37,24 +37,27 @@ export class Output {
     this.options = options;
   }
 
-  /** The last lines for people, those that -q or --json withhold included. */
+  /** The last lines for people, including those that -q or --json withhold. */
   get tail(): string {
     return this.#tail;
   }
 
-  /** Takes away the progress line, for what writes to the terminal by itself. */
+  /** Removes the progress line, for a program that writes to the terminal itself. */
   makeRoom(): void {
     this.beforeWrite();
   }
 
-  /** One event or result for programs; says nothing without `--json`. */
+  /** One event or result for programs; prints nothing without `--json`. */
   json(event: { type: string } & Record<string, unknown>): void {
     if (!this.options.json) return;
     if (this.#isLastHeld && (event.type === 'summary' || event.type === 'error')) this.#last = event;
     else write(process.stdout, `${JSON.stringify(event)}\n`);
   }
 
-  /** Runs what says a summary or an error and may go on to say more: the later of them becomes the last line. */
+  /**
+   * Runs `work`, which prints a summary or an error and may print more afterwards: the later of them becomes the last
+   * line.
+   */
   async withLastHeld<T>(work: () => Promise<T>): Promise<T> {
     this.#isLastHeld = true;
     try {
@@ -71,13 +74,13 @@ export class Output {
     this.#keep(text);
     if (this.options.json || this.options.verbosity === 'quiet') return;
     this.beforeWrite();
-    // Paths and tags in it may be anybody's.
+    // Paths and tags in it may come from anyone.
     write(process.stdout, `${wrapped(sanitizeText(text, Infinity), process.stdout)}\n`);
   }
 
   /**
-   * Something that changes what the user has or asked for: damage, what was left out or not done, a danger. It is the only sign
-   * of that, so -q lets it through. What is only about how the run goes is `advice`.
+   * A warning that changes what the user has or asked for: damage, something left out or not done, a danger. It is the
+   * only sign of that, so -q lets it through. Warnings about the course of the run are `advice`.
    */
   warning(text: string, kind: WarningKind = 'news'): void {
     this.#keep(`warning: ${shown(text, 2000)}`);
@@ -97,7 +100,7 @@ export class Output {
     this.#tell(error);
   }
 
-  /** What went wrong with one of several databases, and ends nothing. */
+  /** The failure of one of several databases; the run goes on. */
   failure(origin: string, error: SqlsyncError): void {
     if (this.options.json) this.json({ type: 'failure', origin, ...errorAsJson(error) });
     this.#tell(error);
@@ -107,7 +110,7 @@ export class Output {
     const { code, message, hint } = error;
     this.#keep(`sqlsync: ${shown(message, 4000)} [${code}]\n${hint === undefined ? '' : shown(hint, 4000)}`);
     if (this.options.json) return;
-    // Names in it may be a peer's, or a user's who fetches a file that somebody else named.
+    // Names in it may come from a peer, or from another user's file.
     this.#say(`${colour('red', 'sqlsync:')} ${shown(message, 4000)} [${code}]`);
     if (hint !== undefined) this.#say(`${' '.repeat(INDENT)}${shown(hint, 4000)}`);
     if (code === 'INTERNAL' && this.options.verbosity === 'verbose' && error.cause instanceof Error) {
@@ -131,13 +134,13 @@ function errorAsJson({ code, message, hint, outcome }: SqlsyncError): Record<str
   return { code, message, ...more, exitStatus: exitStatusOf(code) };
 }
 
-/** Those that cannot be written any more. */
+/** Streams that cannot be written any more. */
 const broken = new Set<NodeJS.WriteStream>();
 
 /**
- * A reader of stdout or stderr that is gone (`sqlsync … | head`) ends neither the work nor changes how it is reported
- * by the exit status. Where the output cannot be written for another reason, as on a full disk, the work goes on too,
- * but whoever waits for the output must not take it for complete.
+ * A reader of stdout or stderr that is gone (`sqlsync … | head`) neither ends the work nor changes the exit status. If
+ * the output cannot be written for another reason, as on a full disk, the work goes on too, but the exit status must
+ * show that the output is incomplete.
  */
 export function surviveClosedStreams(): void {
   for (const stream of [process.stdout, process.stderr]) {
@@ -155,17 +158,17 @@ function write(stream: NodeJS.WriteStream, text: string): void {
   if (!broken.has(stream)) stream.write(text);
 }
 
-/** Colours where stderr is a terminal and NO_COLOR is not set (styleText looks at both). */
+/** Colours if stderr is a terminal and NO_COLOR is not set (styleText checks both). */
 function colour(format: 'red' | 'yellow', text: string): string {
   return styleText(format, text, { stream: process.stderr });
 }
 
-/** For a terminal, whose width may be unknown (0); what reads a pipe or a file wants the lines as they are. */
+/** Wraps for a terminal, whose width may be unknown (0). A reader of a pipe or a file gets the lines as they are. */
 function wrapped(text: string, stream: NodeJS.WriteStream, indent?: number): string {
   return stream.isTTY ? wrapText(text, stream.columns || 80, indent) : text;
 }
 
-/** Safe to show, and with its further lines set in: none of them can pass for one of ours. */
+/** Safe to show, with further lines indented, so that none of them looks like one of ours. */
 function shown(text: string, maxLength: number): string {
   return sanitizeText(text, maxLength).replaceAll('\n', `\n${' '.repeat(INDENT)}`);
 }

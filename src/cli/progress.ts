@@ -5,20 +5,20 @@ import { formatBytes, formatShare, formatTimeLeft } from './format.ts';
 import type { Output } from './output.ts';
 import { cutToColumns } from './wrap.ts';
 
-/** Between two updates of the line, in milliseconds. */
+/** The time between two updates of the line, in milliseconds. */
 const INTERVAL_MS = 100;
 
-/** A short sync should not flash a line that nobody can read. */
+/** A short sync should not flash a line that is gone before it can be read. */
 const FIRST_AFTER_MS = 300;
 
-/** Between two progress events with `--json`, in milliseconds. */
+/** The time between two progress events with `--json`, in milliseconds. */
 const JSON_INTERVAL_MS = 1000;
 
 const CLEAR_LINE = '\r\u001b[K';
 
 type Activity = 'comparing' | 'copying' | 'committing';
 
-/** The last line of the terminal, which is written over again and again. */
+/** The last line of the terminal, which is overwritten again and again. */
 class StatusLine {
   readonly #output: Output;
   readonly #startedAt = performance.now();
@@ -30,7 +30,7 @@ class StatusLine {
     output.beforeWrite = () => this.clear();
   }
 
-  /** Whether it is time to show something: not at once, and not too often. */
+  /** True if it is time to show something: not at once, and not too often. */
   get isDue(): boolean {
     const now = performance.now();
     if (now - this.#startedAt < FIRST_AFTER_MS || now - this.#shownAt < INTERVAL_MS) return false;
@@ -40,7 +40,7 @@ class StatusLine {
 
   show(text: string): void {
     this.#shown = true;
-    // 0 on a terminal that does not know its size.
+    // 0 on a terminal that does not report its size.
     const columns = process.stderr.columns || 80;
     process.stderr.write(`${CLEAR_LINE}${cutToColumns(text, columns - 1)}`);
   }
@@ -58,7 +58,7 @@ class StatusLine {
   }
 }
 
-/** One line on the terminal that tells how far a sync is, how fast it goes and how long it will still take. */
+/** One line on the terminal with the progress of a sync, its speed and the remaining time. */
 export class ProgressLine {
   readonly #line: StatusLine;
   #activity: Activity | undefined;
@@ -98,7 +98,7 @@ export class ProgressLine {
     const rate = pagesPerMs > 0 ? `, ${formatBytes(pagesPerMs * 1000 * pageSize)}/s` : '';
     if (activity === 'copying' && progress.phase === 'compare') {
       const compared = formatShare(progress.pagesCompared, progress.pageCount);
-      // Pages are copied as they are compared, so that what is not compared yet is what is left.
+      // Pages are copied while they are compared, so the pages not compared yet are what is left.
       const comparedPerMs =
         (progress.pagesCompared - this.#comparedAtStart) / Math.max(1, now - this.#activityAt);
       const timeLeft = leftAt(comparedPerMs, progress.pageCount - progress.pagesCompared);
@@ -116,12 +116,12 @@ function leftAt(pagesPerMs: number, pages: number): string {
   return pagesPerMs > 0 ? `, ${formatTimeLeft(pages / pagesPerMs)} left` : '';
 }
 
-/** What a copy tells while it runs, as the user is to see it. */
+/** Listeners of a running copy that show its progress to the user. */
 export interface CopyListeners {
   onWarning(warning: string, kind: WarningKind): void;
   onNote(note: string): void;
   onProgress(progress: CopyProgress): void;
-  /** Takes the progress line away. */
+  /** Removes the progress line. */
   end(): void;
 }
 
@@ -142,10 +142,10 @@ export function copyListeners(output: Output): CopyListeners {
   };
 }
 
-/** What work on a store tells while it runs. */
+/** Listeners of work on a store. */
 export interface StoreListeners {
   onProgress(progress: StoreProgress): void;
-  /** Takes the line away. */
+  /** Removes the line. */
   end(): void;
 }
 
@@ -171,7 +171,7 @@ function showsProgress({ options }: Output): boolean {
   return process.stderr.isTTY && !options.json && options.verbosity !== 'quiet';
 }
 
-/** Pages travel while others are still compared; from the first on, they tell more. */
+/** Pages arrive while others are still compared; from the first one on, they say more. */
 function activityOf({ phase, pagesReceived }: CopyProgress): Activity {
   if (phase === 'commit') return 'committing';
   return phase === 'compare' && pagesReceived === 0 ? 'comparing' : 'copying';

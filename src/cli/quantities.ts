@@ -9,14 +9,14 @@ const MS_OF_UNIT: Readonly<Record<string, number>> = {
 };
 const POWER_OF_UNIT: Readonly<Record<string, number>> = { b: 0, k: 1, m: 2, g: 3, t: 4 };
 
-/** A week: beyond it a number is a mistake, and Node's timers do not reach much farther. */
+/** A week: a larger number is a mistake, and Node's timers do not reach much farther. */
 const MAX_MS = 7 * 86_400_000;
 
 /**
- * A duration in milliseconds: a number of seconds, or with the unit ms, s, m (minutes), h or d. Zero only where
- * `mayBeZero` says that it means something.
+ * A duration in milliseconds: a number of seconds, or with the unit ms, s, m (minutes), h or d. Accepts zero only if
+ * `mayBeZero` is set.
  *
- * @throws {SqlsyncError} USAGE if the text is none, or longer than a week.
+ * @throws {SqlsyncError} USAGE if the text is not a duration, or longer than a week.
  */
 export function parseDuration(option: string, text: string, mayBeZero: boolean = false): number {
   const [, number, unit = 's'] = /^(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)?$/i.exec(text.trim()) ?? [];
@@ -32,7 +32,7 @@ export function parseDuration(option: string, text: string, mayBeZero: boolean =
 /**
  * A size in bytes: a number of bytes, or with the unit K, M, G or T (also KiB …) of 1024, KB, MB … of 1000.
  *
- * @throws {SqlsyncError} USAGE if the text is none, or less than a byte.
+ * @throws {SqlsyncError} USAGE if the text is not a size, or less than a byte.
  */
 export function parseSize(option: string, text: string): number {
   const bytes = Math.round(bytesOf(text.trim(), 'b'));
@@ -43,22 +43,22 @@ export function parseSize(option: string, text: string): number {
 }
 
 /**
- * A rate as rsync's --bwlimit has it, in bytes per second; undefined for 0, no limit. The units are those of a size;
- * a number without one is of KiB. Rounded to whole KiB.
+ * A rate as in rsync's --bwlimit, in bytes per second; undefined for 0, no limit. The units are those of a size; a
+ * number without a unit is in KiB. Rounded to whole KiB.
  *
- * @throws {SqlsyncError} USAGE if the text is none, or less than half a KiB.
+ * @throws {SqlsyncError} USAGE if the text is not a rate, or less than half a KiB.
  */
 export function parseRate(option: string, text: string): number | undefined {
   const bytes = bytesOf(text, 'k');
   if (bytes === 0) return undefined;
   if (bytes >= 512) return Math.max(1, Math.round(bytes / 1024)) * 1024;
-  const fault = Number.isNaN(bytes) ? 'is no rate' : 'is less than 512 bytes per second';
+  const fault = Number.isNaN(bytes) ? 'is not a rate' : 'is less than 512 bytes per second';
   throw new SqlsyncError('USAGE', `${option}: "${sanitizeText(text, 50)}" ${fault}`, {
     hint: 'Give KiB per second, or a unit: 1.5m is 1.5 MiB per second, 10MB ten million bytes, 0 no limit.',
   });
 }
 
-/** NaN if the text is none. */
+/** NaN if the text is not a size. */
 function bytesOf(text: string, defaultUnit: 'b' | 'k'): number {
   const [, number, unit = defaultUnit, suffix = ''] =
     /^(\d+(?:\.\d*)?|\.\d+)(?:(b$|[kmgt])(b|ib)?)?$/i.exec(text) ?? [];
@@ -66,7 +66,7 @@ function bytesOf(text: string, defaultUnit: 'b' | 'k'): number {
   return Number(number) * base ** (POWER_OF_UNIT[unit.toLowerCase()] ?? 0);
 }
 
-/** @throws {SqlsyncError} USAGE if the text is no whole number from `least` to `most`. */
+/** @throws {SqlsyncError} USAGE if the text is not a whole number from `least` to `most`. */
 export function parseWholeNumber(
   option: string,
   text: string,

@@ -8,16 +8,16 @@ import { COMPLETION_FLAG } from './completion-script.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
 import { Output, surviveClosedStreams } from './output.ts';
 
-/** The columns of what is no terminal. */
+/** The width if the output is not a terminal. */
 const DEFAULT_COLUMNS = 80;
 
-/** Variables of the environment that are or hold paths. */
+/** Environment variables that are or contain paths. */
 const PATH_VARIABLES = ['HOME', 'XDG_CACHE_HOME', 'TMPDIR', 'SQLSYNC_RSH', 'SSH_AUTH_SOCK'];
 
-/** Does what the words ask for, and says what went wrong; returns the exit status. */
+/** Runs the command line, and prints its errors; returns the exit status. */
 export async function runCommandLine(argv: readonly string[]): Promise<number> {
   surviveClosedStreams();
-  // Before the command line is understood, so that its own errors come in the form that was asked for.
+  // Made before the command line is parsed, so that its own errors come in the requested form.
   const output = new Output({
     json: argv.includes('--json'),
     verbosity: argv.includes('-q') || argv.includes('--quiet') ? 'quiet' : 'normal',
@@ -25,7 +25,7 @@ export async function runCommandLine(argv: readonly string[]): Promise<number> {
   try {
     return await run(argv);
   } catch (error) {
-    // bin/ says what to do about a package that is missing.
+    // bin/ reports a missing package.
     if (systemErrorCode(error) === 'ERR_MODULE_NOT_FOUND') throw error;
     const failure = toSqlsyncError(error);
     output.error(failure);
@@ -43,7 +43,7 @@ async function run(argv: readonly string[]): Promise<number> {
   }
   if (argv.length === 1 && ['--version', '-V'].includes(argv[0] as string)) return printVersion();
   checkDecoding(argv, PATH_VARIABLES);
-  // Both wait for files. yargs is first, so that a clone without its packages misses that.
+  // Both wait for files. yargs comes first, so that a clone without its packages fails on that.
   const [, line] = await Promise.all([import('yargs'), readCommandLine(argv)]);
   const { given } = line.words;
   if (given.has('help')) return printHelp(line.isNamed ? line.command.name : undefined);
@@ -56,7 +56,7 @@ function printVersion(): number {
   return EXIT_OK;
 }
 
-/** Of one command, or of all. */
+/** Help for one command, or for all. */
 async function printHelp(name: string | undefined): Promise<number> {
   const { commandHelp, generalHelp } = await import('./help.ts');
   const columns = process.stdout.columns || DEFAULT_COLUMNS;

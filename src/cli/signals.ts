@@ -1,8 +1,8 @@
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /**
- * Runs `work` with a signal that aborts when the process is asked to end. The work gets the time to undo and to end
- * its agents; a second signal of the same kind ends the process as usual.
+ * Runs `work` with a signal that aborts when the process is asked to end. The work gets time to clean up and to end its
+ * agents; a second signal of the same kind ends the process as usual.
  */
 export async function withInterruption<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();

@@ -7,7 +7,7 @@ export interface Column<Row> {
   readonly cell: (row: Row) => string;
 }
 
-/** Rows in columns as wide as their widest cell, with a line of titles; columns without any content are left out. */
+/** Rows in columns as wide as their widest cell, with a line of titles; leaves out columns without content. */
 export function formatTable<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
   const cells = rows.map((row) =>
     columns.map((column) => sanitizeText(column.cell(row), 1000).replaceAll('\n', ' ')),

@@ -6,8 +6,8 @@ import type { CommandLine } from './command-line.ts';
 import { ALWAYS } from './options.ts';
 
 /**
- * Says what is wrong with a command line, nearer to what was meant than yargs does: it takes the word after an unknown option
- * for the value of that. Throws SqlsyncError USAGE.
+ * Says what is wrong with a command line, closer to the user's intention than yargs, which takes the word after an
+ * unknown option for its value. Throws SqlsyncError USAGE.
  */
 export function checkWords(line: CommandLine): void {
   const { command, words, operands } = line;
@@ -26,27 +26,27 @@ export function checkWords(line: CommandLine): void {
   }
 }
 
-/** The command line that shows the help which fits. */
+/** The command line that shows the matching help. */
 export function helpLine({ command, isNamed }: Pick<CommandLine, 'command' | 'isNamed'>): string {
   return isNamed ? `sqlsync ${command.name} --help` : 'sqlsync --help';
 }
 
-/** Notices what is neither a command nor a database. Throws SqlsyncError USAGE. */
+/** Finds a name that is neither a command nor a database. Throws SqlsyncError USAGE. */
 function checkName({ command, isNamed, words, operands }: CommandLine): void {
   const [first = ''] = operands;
   const isPlain = words.operands[0] !== undefined && words.operands[0].at < words.endAt;
   if (!isNamed && isPlain) {
     if (RESERVED_NAMES.has(first)) {
       throw new SqlsyncError('USAGE', `"${first}" is reserved for a command to come`, {
-        hint: `A database that is called ${first} is ./${first}.`,
+        hint: `A database named ${first} is ./${first}.`,
       });
     }
     const meant = /^[a-z]{3,}$/i.test(first) && !existsSync(first) && nearest(first, PUBLIC_COMMAND_NAMES);
     if (typeof meant === 'string') throw unknownCommandError(operands, meant);
   }
   if (['sync', 'verify'].includes(command.name) && operands.includes('-')) {
-    throw new SqlsyncError('USAGE', '"-" is no place for a database: sqlsync reads and writes files only', {
-      hint: 'Name a file; one that is called - is ./-',
+    throw new SqlsyncError('USAGE', '"-" cannot be a database: sqlsync only reads and writes files', {
+      hint: 'Name a file. A file named - is ./-',
     });
   }
 }
@@ -64,14 +64,14 @@ function unknownOptionError(unknown: string, line: CommandLine): SqlsyncError {
 function withoutValueError(written: string, line: CommandLine): SqlsyncError {
   const name = sanitizeText(written, 100);
   return new SqlsyncError('USAGE', `${name} needs a value`, {
-    hint: `A value that begins with a dash is given as ${name}=VALUE. See \`${helpLine(line)}\`.`,
+    hint: `Write a value that begins with a dash as ${name}=VALUE. See \`${helpLine(line)}\`.`,
   });
 }
 
 function unknownCommandError([first = '', ...rest]: readonly string[], meant: string): SqlsyncError {
   const words = [meant, ...rest].map((word) => sanitizeText(word, 400)).join(' ');
   return new SqlsyncError('USAGE', `unknown command "${sanitizeText(first, 100)}"`, {
-    hint: `Did you mean \`sqlsync ${words}\`? A database that is called ${sanitizeText(first, 100)} is ./${sanitizeText(first, 100)}.`,
+    hint: `Did you mean \`sqlsync ${words}\`? A database named ${sanitizeText(first, 100)} is ./${sanitizeText(first, 100)}.`,
   });
 }
 
@@ -84,7 +84,7 @@ function countError(line: CommandLine, what: string, advice: string): SqlsyncErr
   return isNamed ? hintAtDatabase(command.name, failure) : failure;
 }
 
-/** The name that takes the fewest typing errors to become `word`, if they are few. */
+/** The name that is the fewest typing errors away from `word`, if they are few. */
 function nearest(word: string, names: readonly string[]): string | undefined {
   const [best] = names
     .map((name) => ({ name, distance: editDistance(word, name) }))
@@ -93,7 +93,7 @@ function nearest(word: string, names: readonly string[]): string | undefined {
   return best?.name;
 }
 
-/** Letters to add, remove or replace (Levenshtein). */
+/** How many letters to add, remove or replace (Levenshtein). */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {

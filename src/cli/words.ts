@@ -1,29 +1,32 @@
 import { isSwitch } from './command.ts';
 import type { Option, Options } from './command.ts';
 
-/** The words of a command line, sorted by the options of one command. What the values mean is for yargs to say. */
+/** The words of a command line, sorted by the options of one command. yargs interprets the values. */
 export interface Words {
-  /** All that are neither options nor their values, with their index. */
+  /** All words that are neither options nor their values, with their index. */
   readonly operands: readonly { readonly word: string; readonly at: number }[];
   /** Index of `--`, or of the end. */
   readonly endAt: number;
   /** Names of the options that are given, negated ones excluded. */
   readonly given: ReadonlySet<string>;
-  /** Parts of words that are no option. */
+  /** Parts of words that are unknown options. */
   readonly unknown: readonly string[];
-  /** Options, as they are written, that need a value and have none. */
+  /** Options, as written, that need a value and have none. */
   readonly withoutValue: readonly string[];
   /** The option that takes the next word, if one follows. */
   readonly pending: Option | undefined;
-  /** The words before `--`, each letter divided from its value: yargs would read `-Jhost` as five letters. */
+  /**
+   * The words before `--`, with a space between each letter option and its value: yargs would read `-Jhost` as five
+   * letters.
+   */
   readonly divided: readonly string[];
 }
 
-/** What one word that begins with a dash says. */
+/** The options in one word that begins with a dash. */
 interface OptionWord {
   readonly given: readonly string[];
   readonly unknown?: string;
-  /** The last option, where it has no value in this word. */
+  /** The last option, if it has no value in this word. */
   readonly open?: { readonly option: Option; readonly written: string };
   readonly divided?: string;
 }
@@ -61,7 +64,7 @@ export function readWords(words: readonly string[], options: Options): Words {
   return { operands: [...before, ...operands], endAt, given, unknown, withoutValue, pending, divided };
 }
 
-/** A single dash is a word like any other, and so is a negative number. */
+/** A single dash is an ordinary word, and so is a negative number. */
 function isOption(word: string): boolean {
   return /^-./s.test(word) && !/^-\d+(\.\d+)?$/.test(word);
 }
@@ -85,7 +88,7 @@ function readLong(word: string, options: Options): OptionWord {
 }
 
 function readShort(word: string, options: Options): OptionWord {
-  // -name where --name was meant says more than the first letter that is no option.
+  // -name in the place of --name says more than its first letter that is no option.
   if (optionOf(word.slice(1), options) !== undefined) return { given: [], unknown: word };
   const given: string[] = [];
   const letters = word.slice(1);
@@ -109,7 +112,7 @@ function optionOf(name: string, options: Options): Option | undefined {
   return Object.hasOwn(options, name) ? options[name] : undefined;
 }
 
-/** `--dryRun` is taken too. */
+/** `--dryRun` is accepted too. */
 function kebabCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module';
 
-/** On a terminal that is narrower nothing is won. */
+/** On a narrower terminal wrapping does not help. */
 const MIN_COLUMNS = 30;
 
-/** What is set in so far is a command to copy. */
+/** A line with a larger indent is a command to copy. */
 const MAX_INDENT = 8;
 
 // oxlint-disable-next-line no-control-regex -- colours take no columns
@@ -11,7 +11,9 @@ const COLOUR = /\u001b\[[\d;]*m/g;
 
 let stringWidth: ((text: string) => number) | undefined;
 
-/** How many columns of a terminal `text` takes. Only text beyond ASCII loads the tables for that: they take a while. */
+/**
+ * How many columns of a terminal `text` takes. Only text beyond ASCII loads the tables for that, which takes a while.
+ */
 export function columnsOf(text: string): number {
   const plain = text.replace(COLOUR, '');
   if (/^[ -~]*$/.test(plain)) return plain.length;
@@ -21,9 +23,9 @@ export function columnsOf(text: string): number {
 }
 
 /**
- * Breaks the lines that are wider than `columns` between words. What follows is set in by `indent`, or below the text
- * of a line that begins with a name and a gap. Rows of tables stay as they are, and so do commands, in backquotes or on
- * lines of their own, since a line that the terminal breaks can still be copied as one. Pure.
+ * Breaks lines wider than `columns` between words. The continuation is indented by `indent`, or below the text of a
+ * line that begins with a name and a gap. Rows of tables stay as they are. So do commands, in backquotes or on separate
+ * lines, since a line that the terminal breaks can still be copied as one. Pure.
  */
 export function wrapText(text: string, columns: number, indent: number = 0): string {
   if (columns < MIN_COLUMNS) return text;
@@ -54,7 +56,7 @@ function wrapLine(line: string, columns: number, indent: number): string {
   return [...lines, current].join('\n');
 }
 
-/** The beginning of `text` that takes at most so many columns. Pure. */
+/** The beginning of `text` that fits into this many columns. Pure. */
 export function cutToColumns(text: string, columns: number): string {
   let cut = '';
   let width = 0;
@@ -66,7 +68,7 @@ export function cutToColumns(text: string, columns: number): string {
   return cut;
 }
 
-/** `text` with spaces up to so many columns. Pure. */
+/** `text` with spaces up to this many columns. Pure. */
 export function padToColumns(text: string, columns: number, isRight: boolean = false): string {
   const padding = ' '.repeat(Math.max(0, columns - columnsOf(text)));
   return isRight ? padding + text : text + padding;

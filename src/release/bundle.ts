@@ -32,7 +32,7 @@ export const ENTRIES: Readonly<Record<string, string>> = {
   'decompressor-thread': 'src/backup/objects/decompressor-thread.ts',
 };
 
-/** Packages that stay packages: with native code, with types that an application shares, or seldom loaded. */
+/** Packages that stay packages: they have native code, have types that an application shares, or are seldom loaded. */
 const EXTERNAL = [
   'better-sqlite3',
   'cpu-features',
@@ -46,7 +46,7 @@ const EXTERNAL = [
   'xxhash-wasm',
 ];
 
-/** What the bundle has parts of. */
+/** The licenses of the packages whose parts are in the bundle. */
 const LICENSES = 'licenses.txt';
 
 /** The time of this file says how old the bundled sources are; bin/sqlsync.js compares it. */
@@ -69,7 +69,7 @@ export async function bundle(): Promise<void> {
     splitting: true,
     entryNames: '[name]',
     chunkNames: 'chunk-[hash]',
-    // Of the packages only yargs is bundled: it is many files that each command loads.
+    // Of the packages only yargs is bundled: it has many files, which each command loads.
     external: EXTERNAL,
     alias: { 'string-width': './src/release/string-width.ts' },
     format: 'esm',
@@ -95,7 +95,7 @@ export async function bundle(): Promise<void> {
   for (const name of stale) rmSync(join(FOLDER, name), { recursive: true, force: true });
 }
 
-/** The licenses of the packages that the bundle has parts of, as they want it. */
+/** The licenses of the packages whose parts are in the bundle, which they require to be included. */
 function licensesOf(inputs: readonly string[]): string {
   const packages = inputs.flatMap((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []);
   const texts = [...new Set(packages)].toSorted().map((name) => {

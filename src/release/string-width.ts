@@ -1,2 +1,2 @@
-/** Stands for the package string-width, of which yargs loads the tables at every start, for help that we write ourselves. */
+/** Replaces the package string-width, whose tables yargs loads at every start, although we write the help ourselves. */
 export { columnsOf as default } from '../cli/wrap.ts';

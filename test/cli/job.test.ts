@@ -227,8 +227,14 @@ describe('--ping', () => {
     const { status, stderr } = await sqlsync([origin, replica, '--ping', `${refusing.url}/secret`]);
     assert.equal(status, 0);
     const { host } = new URL(refusing.url);
-    assert.match(stderr, new RegExp(`warning: http://${host} was not told of the start: status 503`));
-    assert.match(stderr, new RegExp(`warning: http://${host} was not told of the success: status 503`));
+    assert.match(
+      stderr,
+      new RegExp(`warning: http://${host} did not get the report of the start: status 503`),
+    );
+    assert.match(
+      stderr,
+      new RegExp(`warning: http://${host} did not get the report of the success: status 503`),
+    );
     assert.doesNotMatch(stderr, /secret/);
     assertReplicaOf(origin, replica);
   });

@@ -56,7 +56,7 @@ describe('a backup by pattern', () => {
     execFileSync('sh', ['-c', `cp a.db "caf$(printf '\\351').db"`], { cwd: folder });
     const { status, stderr } = await sqlsync(['backup', '-q', '*.db', 'store'], { cwd: folder });
     assert.equal(status, 21, stderr);
-    assert.match(stderr, /caf\ufffd\.db has a name that is no UTF-8/);
+    assert.match(stderr, /caf\ufffd\.db has a name that is not UTF-8/);
   });
 
   test('names a database that has lost its header since the last backup', async (t) => {
@@ -65,7 +65,7 @@ describe('a backup by pattern', () => {
     writeFileSync(join(folder, 'b.db'), Buffer.alloc(8192, 0xff));
     const { status, stderr } = await sqlsync(['backup', '-q', '*.db', 'store'], { cwd: folder });
     assert.equal(status, 21, stderr);
-    assert.match(stderr, /b\.db was a database when it was backed up last.*\[ORIGIN_NOT_A_DATABASE\]/);
+    assert.match(stderr, /b\.db was a database at its last backup.*\[ORIGIN_NOT_A_DATABASE\]/);
   });
 
   test('takes folders, pipes and what lies beside a database for no databases', async (t) => {

@@ -204,7 +204,7 @@ describe('limits', () => {
     await assertRefused([origin, replica, '--bwlimit', 'fast'], {
       code: 'USAGE',
       status: 2,
-      says: /--bwlimit: "fast" is no rate/,
+      says: /--bwlimit: "fast" is not a rate/,
     });
   });
 

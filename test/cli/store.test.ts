@@ -313,7 +313,7 @@ describe('a name that is a command', () => {
         code: 'STORE_NOT_FOUND',
         status: 18,
         says: /no store/,
-        hint: /database that is called stats is \.\/stats/,
+        hint: /database named stats is \.\/stats/,
       },
       { cwd: folder },
     );

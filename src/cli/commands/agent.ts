@@ -21,13 +21,13 @@ const OPTIONS = {
 
 type Arguments = Partial<ArgumentsOf<'', typeof OPTIONS>>;
 
-/** How long the last words may take to leave: a connection that was given up may take none. */
+/** How long the last message may take to leave: a connection that was given up may take none. */
 const LAST_WORDS_MS = 2000;
 
 /**
- * `sqlsync agent`: the far side, on stdin and stdout. Errors travel to the near side as messages, and are not
- * printed here. As the forced command of a key it is all that the key can start: what the client asks sshd to run
- * (SSH_ORIGINAL_COMMAND) is not looked at. Throws SqlsyncError USAGE.
+ * `sqlsync agent`: the far side, on stdin and stdout. Errors travel to the near side as messages, and are not printed
+ * here. As the forced command of a key it is the only program that the key can start: it ignores the command that the
+ * client asks sshd to run (SSH_ORIGINAL_COMMAND). Throws SqlsyncError USAGE.
  */
 export async function runAgentCommand(args: Arguments): Promise<number> {
   const restriction = restrictionOf(args);
@@ -54,7 +54,7 @@ export async function runAgentCommand(args: Arguments): Promise<number> {
   }
 }
 
-/** Tells a near side that waits for an answer why this agent cannot serve it. A person has read that on stderr. */
+/** Tells a waiting near side why this agent cannot serve it. A person has read that on stderr. */
 export async function tellPeer(failure: SqlsyncError): Promise<void> {
   const stdin = fstatSync(0);
   if (!stdin.isFIFO() && !stdin.isSocket()) return;
@@ -67,7 +67,7 @@ function endSoon(): void {
   setTimeout(() => process.exit(), LAST_WORDS_MS).unref();
 }
 
-/** A flag that would restrict nothing is a mistake, and must not pass for a restriction. */
+/** A flag that would restrict nothing is a mistake, and must not look like a restriction. */
 function restrictionOf(args: Arguments): Restriction | undefined {
   const { restrict: folder, readOnly = false, writeOnly = false, allowCreate = false } = args;
   if (folder === undefined) {
@@ -79,7 +79,7 @@ function restrictionOf(args: Arguments): Restriction | undefined {
   if (readOnly && (writeOnly || allowCreate)) {
     const other = writeOnly ? '--write-only' : '--allow-create';
     throw new SqlsyncError('USAGE', `--read-only and ${other} exclude each other`, {
-      hint: 'Decide for one of them.',
+      hint: 'Give one of them.',
     });
   }
   if (folder === '')

@@ -58,7 +58,7 @@ export const command: Command = defineCommand({
       const given = reversed.toReversed();
       if (store === undefined || given.length === 0) {
         throw new SqlsyncError('USAGE', 'expected one database or more, and a store', {
-          hint: 'sqlsync backup ORIGIN… STORE. A database that is called backup is ./backup.',
+          hint: 'sqlsync backup ORIGIN… STORE. A database named backup is ./backup.',
         });
       }
       refuseSwapped(store, given, 'sqlsync backup ORIGIN… STORE');
@@ -114,12 +114,12 @@ interface Done {
   readonly failures: readonly Failure[];
 }
 
-/** One after the other. A database that cannot be read is no reason to leave out the others; a store that cannot be used is. */
+/** One after the other. A database that cannot be read does not stop the others; a store that cannot be used does. */
 async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done> {
   const summaries: BackupSummary[] = [];
   const failures: Failure[] = [];
   const { options, output, copies } = run;
-  // Before anything else: that there is none is not the fault of the first database.
+  // Opened first: a missing store is not the fault of the first database.
   const store = await openStoreAt(options.store);
   const host = options.host ?? hostname();
   const ours = (await store.snapshots()).filter((snapshot) => snapshot.host === host);
@@ -154,7 +154,7 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
   const [first] = failures;
   if (summaries.length > 0 || first === undefined) return { summaries, failures };
   throw new SqlsyncError(first.error.code, `None of the ${failures.length} databases could be backed up`, {
-    hint: 'What was wrong with each is said above.',
+    hint: 'The messages above say what was wrong with each.',
     cause: first.error,
   });
 }
@@ -185,8 +185,8 @@ function figuresOf(summary: BackupSummary, startedAtMs: number): Copy['figures']
 }
 
 /**
- * The databases of which older snapshots may be forgotten: where nearly everything was lost by accident, one of these is what
- * is needed.
+ * The databases whose older snapshots may be forgotten. After nearly everything was lost by accident, the user needs
+ * one of the older snapshots.
  */
 function keepBeforeShrunk(output: Output, summaries: readonly BackupSummary[]): BackupSummary[] {
   for (const { origin } of summaries.filter(({ shrunk }) => shrunk)) {
@@ -201,7 +201,10 @@ interface Tidied {
   readonly prune: PruneSummary | undefined;
 }
 
-/** Forgets by the policy, in the groups of the databases that were backed up just now: others in the store may have other policies. */
+/**
+ * Forgets by the policy, in the groups of the databases that were just backed up: others in the store may have other
+ * policies.
+ */
 async function tidy(
   summaries: readonly BackupSummary[],
   {
@@ -249,7 +252,7 @@ function say(output: Output, { summaries, failures }: Done, { groups, forgotten,
       }),
     );
   }
-  // Last: it came to its end, so programs get the summary, which has the failures.
+  // Last: the run has completed, so programs get the summary, which includes the failures.
   output.json({
     type: 'summary',
     backups: summaries,
@@ -271,7 +274,7 @@ function describe({ origin, snapshot, bytesReceived, durationMs, verified }: Bac
     parent === undefined
       ? `${formatPages(pageCount)} (${formatBytes(pageCount * pageSize)})`
       : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} changed`;
-  // From a database of this host nothing is received.
+  // A local database sends no bytes over a network.
   const received = isRemote(origin) ? `${formatBytes(bytesReceived)} received, ` : '';
   const amounts = `${received}${formatBytes(bytesAdded)} added`;
   const checked = verified ? ', verified' : '';

@@ -11,7 +11,7 @@ import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
 import { defineCommand } from '../command.ts';
 import type { Command } from '../command.ts';
 
-/** `sqlsync check STORE`; returns the exit status: that of a damaged store where it found something. */
+/** `sqlsync check STORE`; returns the exit status: that of a damaged store if it found damage. */
 export const command: Command = defineCommand({
   name: 'check',
   usage: '<store>',
@@ -46,13 +46,13 @@ export const command: Command = defineCommand({
           const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
           output.json({ type: 'summary', ...summary });
           output.result(describe(args.store, summary));
-          // The exit status alone would tell nobody who was quiet.
+          // With -q, the exit status alone would not say what happened.
           if (!isSound && output.options.verbosity === 'quiet' && !output.options.json) {
             const { problems, damaged } = summary;
             throw new SqlsyncError(
               'STORE_DAMAGED',
               `${args.store}: ${counted(problems.length, 'problem')}, ${counted(damaged.length, 'snapshot')} damaged`,
-              { hint: '`sqlsync check` without -q says what.' },
+              { hint: 'Run `sqlsync check` without -q to see what it found.' },
             );
           }
           const exitStatus = isSound ? EXIT_OK : exitStatusOf('STORE_DAMAGED');
@@ -110,7 +110,7 @@ function describe(store: string, summary: CheckSummary): string {
   return lines.join('\n');
 }
 
-/** What is known of the snapshots that are not damaged: no more than was looked at. */
+/** What the check shows about the undamaged snapshots: no more than it looked at. */
 function claimOf({ intact, dataRead, problems, damaged }: CheckSummary): string {
   const snapshots = counted(intact.length, 'snapshot');
   if (dataRead === 'all') return `${snapshots} can be restored`;
@@ -129,7 +129,7 @@ function lookedAt({ dataRead, packsRead, bytesRead, packs, packBytes }: CheckSum
     : `Records, indexes and trees were read, but not the data in ${all}: --read-data reads that too`;
 }
 
-/** With its name once, and ids as short as everywhere. */
+/** Names the file once, with an id as short as elsewhere. */
 function describeProblem({ file, message }: CheckProblem): string {
   const text = message.startsWith(file) ? message : `${file}: ${message}`;
   return sanitizeText(text.replaceAll(/\b([0-9a-f]{8})[0-9a-f]{56}\b/g, '$1'));

@@ -17,7 +17,7 @@ import { OUTPUT_OPTIONS } from '../options.ts';
 import { defineCommand } from '../command.ts';
 import type { Command } from '../command.ts';
 
-/** `sqlsync diff STORE#A [STORE]#B`; returns the exit status, 0 also where they differ. */
+/** `sqlsync diff STORE#A [STORE]#B`; returns the exit status, which is also 0 if they differ. */
 export const command: Command = defineCommand({
   name: 'diff',
   usage: '<a> <b>',
@@ -40,7 +40,7 @@ export const command: Command = defineCommand({
           'USAGE',
           `${first.store} and ${second.store} are two stores; expected snapshots of one`,
           {
-            hint: 'Write `sqlsync diff STORE#ID #ID`; databases are compared by `sqlsync verify`.',
+            hint: 'Write `sqlsync diff STORE#ID #ID`. To compare databases, use `sqlsync verify`.',
           },
         );
       }
@@ -54,7 +54,10 @@ export const command: Command = defineCommand({
     }),
 });
 
-/** Where one of them is named by its id, the other one is of the same database, unless the filter or its id says otherwise. */
+/**
+ * If one of them is named by its id, the other one is of the same database, unless the filter or its own id says
+ * otherwise.
+ */
 function choosePair(
   all: readonly StoreSnapshot[],
   [first, second]: readonly [string, string],
@@ -77,7 +80,7 @@ function choosePair(
   return [choose(first, namesById(second) ? b : undefined), b];
 }
 
-/** Ranges of pages that are shown. */
+/** How many ranges of pages are shown. */
 const MAX_RANGES_SHOWN = 8;
 
 function describe(a: StoreSnapshot, b: StoreSnapshot, diff: SnapshotDiff): string {

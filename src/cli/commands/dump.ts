@@ -42,17 +42,17 @@ export const command: Command = defineCommand({
         }
         const failure = omissions.length === 0 ? undefined : partial(omissions);
         if (failure !== undefined) output.error(failure);
-        // Last: the dump came to its end.
+        // Last: the dump is complete.
         output.json({ type: 'summary', snapshot, omissions });
         return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
       }),
     ),
 });
 
-/** Characters that are gathered before they are written. */
+/** How many characters are collected before they are written. */
 const CHUNK_LENGTH = 64 * 1024;
 
-/** Omissions that are shown; the dump has all of them. */
+/** How many omissions are shown; the dump lists all of them. */
 const OMISSIONS_SHOWN = 20;
 
 function partial(omissions: readonly string[]): SqlsyncError {
@@ -60,7 +60,7 @@ function partial(omissions: readonly string[]): SqlsyncError {
     'DUMP_PARTIAL',
     `The dump leaves out ${counted(omissions.length, 'thing')} that could not be read as SQL`,
     {
-      hint: 'Each is named in a comment of the dump. `sqlsync restore` has the database as it is; the rest is in the dump.',
+      hint: 'A comment in the dump names each of them. For the complete database use `sqlsync restore`.',
     },
   );
 }
@@ -76,7 +76,7 @@ function* chunksOf(lines: Iterable<string>): Generator<string> {
   if (chunk !== '') yield chunk;
 }
 
-/** With --json the SQL is in lines of JSON as all else. Resolves to false where nobody reads any more. */
+/** With --json the SQL comes in JSON lines, as everything else. Resolves to false if the reader is gone. */
 function write(sql: string, asJson: boolean): Promise<boolean> {
   const text = asJson ? `${JSON.stringify({ type: 'sql', sql })}\n` : sql;
   return new Promise((resolve) => {

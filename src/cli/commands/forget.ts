@@ -41,7 +41,7 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
     throw new SqlsyncError(
       'USAGE',
       policy === undefined
-        ? 'Nothing says what to forget: there is neither a policy nor an id'
+        ? 'The command line does not say what to forget: it has neither a policy nor an id'
         : 'A policy and ids exclude each other',
       { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
     );
@@ -76,16 +76,16 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
   if (prune !== undefined) reportPrune(output, prune);
 }
 
-/** A snapshot that an id names; without its record where that cannot be read. */
+/** A snapshot named by an id; without its record if that cannot be read. */
 interface NamedSnapshot {
   readonly id: string;
   readonly snapshot: StoreSnapshot | undefined;
 }
 
-/** By id alone: `latest`, or a time, is too little to lose a snapshot by. */
+/** By id only: `latest`, or a time, is too vague to delete a snapshot. */
 function chooseById(all: readonly StoreSnapshot[], unreadable: readonly string[], id: string): NamedSnapshot {
   if (!/^[0-9a-f]{4,64}$/i.test(id)) {
-    throw new SqlsyncError('USAGE', `"${sanitizeText(id, 100)}" is no id of a snapshot`, {
+    throw new SqlsyncError('USAGE', `"${sanitizeText(id, 100)}" is not the id of a snapshot`, {
       hint: 'Give at least the first four digits that `sqlsync snapshots STORE` shows.',
     });
   }

@@ -9,7 +9,7 @@ import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
 import { defineCommand } from '../command.ts';
 import type { Command } from '../command.ts';
 
-/** `sqlsync open STORE[#WHICH] [SQL]`; returns the exit status of what was run on the copy. */
+/** `sqlsync open STORE[#WHICH] [SQL]`; returns the exit status of the program that ran on the copy. */
 export const command: Command = defineCommand({
   name: 'open',
   usage: '<snapshot> [sql]',
@@ -38,7 +38,10 @@ export const command: Command = defineCommand({
     }),
 });
 
-/** It has the terminal, and its signals: what ends it does not end us before the copy is removed. */
+/**
+ * The program has the terminal and its signals: a signal that ends it must not end this process before it has removed
+ * the copy.
+ */
 function start(program: string, words: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, words, { stdio: 'inherit' });
@@ -49,7 +52,7 @@ function start(program: string, words: readonly string[]): Promise<number> {
           'USAGE',
           `${program} could not be started: ${isMissing ? 'not found' : error.message}`,
           {
-            hint: 'Install it, or name another program by --exec; `sqlsync dump` and `restore` need none.',
+            hint: 'Install it, or name another program with --exec. `sqlsync dump` and `restore` need none.',
             cause: error,
           },
         ),

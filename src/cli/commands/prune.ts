@@ -48,7 +48,7 @@ export const command: Command = defineCommand({
     }),
 });
 
-/** `5%` or `5`, as restic has it; and `unlimited`. Throws SqlsyncError USAGE. */
+/** `5%` or `5`, as in restic; or `unlimited`. Throws SqlsyncError USAGE. */
 function ratioOf(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (text === 'unlimited') return 1;
@@ -57,6 +57,6 @@ function ratioOf(text: string | undefined): number | undefined {
   throw new SqlsyncError(
     'USAGE',
     `--max-unused: expected a percentage or unlimited but got "${sanitizeText(text, 100)}"`,
-    { hint: 'Such as 5%. What is less than that part of a pack stays until more of it is garbage.' },
+    { hint: 'For example 5%. Garbage below that part of a pack stays until there is more of it.' },
   );
 }

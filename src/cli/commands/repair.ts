@@ -10,7 +10,10 @@ import { OUTPUT_OPTIONS } from '../options.ts';
 import { defineCommand } from '../command.ts';
 import type { Command } from '../command.ts';
 
-/** `sqlsync repair STORE`; returns the exit status: that of a damaged store where snapshots stay that cannot be restored. */
+/**
+ * `sqlsync repair STORE`; returns the exit status: that of a damaged store if some remaining snapshots cannot be
+ * restored.
+ */
 export const command: Command = defineCommand({
   name: 'repair',
   usage: '<store>',
@@ -37,13 +40,13 @@ export const command: Command = defineCommand({
       output.result(describe(summary, readData));
       const left = summary.lost.length - summary.forgotten.length;
       if (left === 0) return EXIT_OK;
-      // The exit status alone would tell nobody who was quiet.
+      // With -q, the exit status alone would not say what happened.
       if (output.options.verbosity === 'quiet' && !output.options.json) {
         throw new SqlsyncError(
           'STORE_DAMAGED',
           `${args.store}: ${counted(left, 'snapshot')} cannot be restored`,
           {
-            hint: '`sqlsync repair --dry-run` without -q says which.',
+            hint: 'Run `sqlsync repair --dry-run` without -q to see which.',
           },
         );
       }

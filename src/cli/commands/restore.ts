@@ -89,15 +89,15 @@ export const command: Command = defineCommand({
   },
 });
 
-/** Says what the target lacks. */
+/** Reports what the target lacks. */
 function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageReport): void {
   output.result(describeSalvage(summary, report));
-  // The exit status alone would tell nobody who was quiet.
+  // With -q, the exit status alone would not say what happened.
   if (output.options.verbosity === 'quiet' && !output.options.json) {
     throw new SqlsyncError(
       'SNAPSHOT_INCOMPLETE',
       `${summary.target} lacks ${formatPages(report.pagesLost)} of the snapshot`,
-      { hint: 'Without -q it is said to which tables they belonged.' },
+      { hint: 'Without -q, sqlsync reports which tables they belonged to.' },
     );
   }
 }

@@ -18,7 +18,7 @@ const OPTIONS = {
 
 type Arguments = ArgumentsOf<'<host> [path]', typeof OPTIONS>;
 
-/** `sqlsync setup HOST [PATH]`; returns the exit status: that of the first thing that is missing. */
+/** `sqlsync setup HOST [PATH]`; returns the exit status of the first thing that is missing. */
 async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   try {
@@ -50,8 +50,8 @@ function locationOf({ host, path }: Arguments): SshLocation {
   const isPlain = !/^ssh:\/\//i.test(host) && !/:[^\]]*$/.test(host.replace(/^.*\]/, ']'));
   const location = isPlain || host.endsWith(':') ? parseHost(host.replace(/:$/, '')) : parseLocation(host);
   if (location.kind !== 'ssh') {
-    throw new SqlsyncError('USAGE', `setup: ${sanitizeText(host, 200)} is no host`, {
-      hint: 'Name it as [user@]host, and what is there as [user@]host:path.',
+    throw new SqlsyncError('USAGE', `setup: ${sanitizeText(host, 200)} is not a host`, {
+      hint: 'Name the host as [user@]host, and a path on it as [user@]host:path.',
     });
   }
   if (path === undefined) return location;
@@ -59,7 +59,7 @@ function locationOf({ host, path }: Arguments): SshLocation {
   throw new SqlsyncError('USAGE', 'setup: the path is given twice', { hint: 'Give it once.' });
 }
 
-/** What stands before a path says all about the host. */
+/** The text before a path describes the host completely. */
 function parseHost(host: string): ReturnType<typeof parseLocation> {
   const location = parseLocation(`${host}:.`);
   return location.kind === 'ssh' ? { ...location, path: '' } : location;

@@ -42,7 +42,7 @@ export const command: Command = defineCommand({
     }),
 });
 
-/** Digits of an id that are shown. */
+/** How many digits of an id are shown. */
 export const SHORT_ID_LENGTH = 8;
 
 export const SNAPSHOT_COLUMNS: readonly Column<StoreSnapshot>[] = [

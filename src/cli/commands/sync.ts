@@ -44,7 +44,7 @@ async function run(args: Arguments): Promise<number> {
         output.result(isBrief(output) ? describeBriefly(summary) : describeSummary(summary));
         const isDamaged = summary.findings.length > 0;
         if (isDamaged) output.warning(describeFindings(summary));
-        // The snapshot was taken after the start: what was committed before is in it.
+        // The snapshot was taken after the start, so it contains everything that was committed before.
         const figures = { ...summary, snapshotAtMs: startedAtMs };
         const exitStatus = isDamaged ? EXIT_DAMAGED : EXIT_OK;
         copies.report({ labels, exitStatus, durationMs: summary.durationMs, figures });
@@ -74,7 +74,7 @@ function isBrief(output: Output): boolean {
 function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError {
   if (error.code !== 'INTERRUPTED' || dryRun || error.outcome !== undefined) return error;
   return new SqlsyncError(error.code, error.message, {
-    hint: 'The replica was not changed; what has arrived beside it is kept, and the next run goes on from it.',
+    hint: 'The replica was not changed. What has arrived is kept beside it, and the next run continues from it.',
     cause: error.cause,
   });
 }
@@ -83,7 +83,7 @@ function optionsOf(args: Arguments): SyncOptions & { maxTimeMs: number | undefin
   const { origin, replica, dryRun, overwrite, replace, followLinks, check, compress, hash, reader } = args;
   if (check && dryRun) {
     throw new SqlsyncError('USAGE', '--check and --dry-run exclude each other', {
-      hint: 'A dry run writes nothing that could be checked; integrity_check of the origin is for sqlite3.',
+      hint: 'A dry run writes nothing to check. To check the origin, run integrity_check with sqlite3.',
     });
   }
   const modes = { dryRun, overwrite, replace, followLinks, check, compress, hash, reader };
@@ -93,7 +93,7 @@ function optionsOf(args: Arguments): SyncOptions & { maxTimeMs: number | undefin
 const RETRIES = {
   least: 0,
   most: Infinity,
-  hint: 'Give how often it is to be tried again where the connection fails, such as --retry 10.',
+  hint: 'Give how often to try again when the connection fails, such as --retry 10.',
 };
 
 /** Throws SqlsyncError USAGE. */
@@ -111,7 +111,7 @@ function linkOptionsOf({
   };
 }
 
-/** Findings shown; `--json` has them all. */
+/** How many findings are shown; `--json` has them all. */
 const MAX_FINDINGS_SHOWN = 10;
 
 function describeFindings({ origin, replica, findings }: SyncSummary): string {

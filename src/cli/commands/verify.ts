@@ -27,7 +27,7 @@ const OPTIONS = {
 
 type Arguments = ArgumentsOf<'<a> <b>', typeof OPTIONS>;
 
-/** Ranges of pages shown without -v. */
+/** How many ranges of pages are shown without -v. */
 const MAX_RANGES_SHOWN = 8;
 
 /** `sqlsync verify A B`; returns the exit status. */
@@ -49,7 +49,7 @@ async function run(args: Arguments): Promise<number> {
               ...options,
               maxTimeMs,
               signal,
-              // What is said of a copy that we made ourselves is nobody's concern.
+              // Warnings about a copy that we made ourselves do not concern the user.
               onWarning: (warning, kind) => {
                 if (!copied.some((path) => warning.includes(path))) output.warning(warning, kind);
               },
@@ -59,7 +59,7 @@ async function run(args: Arguments): Promise<number> {
           output.json({ type: 'summary', ...summary });
           output.result(describe(summary, output));
           if (summary.same) return;
-          // That they differ is news; the status alone would send no mail.
+          // A difference is news; the exit status alone would send no mail.
           if (output.options.verbosity === 'quiet') output.warning(briefly(summary));
           const { durationMs } = summary;
           copies.report({ labels: {}, exitStatus: EXIT_DIFFERENT, durationMs, figures: undefined });
@@ -72,7 +72,7 @@ async function run(args: Arguments): Promise<number> {
   }
 }
 
-/** Compares both sides, with a temporary copy in the place of a snapshot; the summary has them as the user named them. */
+/** Compares both sides, with a temporary copy in the place of a snapshot. The summary names them as the user did. */
 async function withSides(
   { a, b, ...filter }: Arguments,
   output: Output,
@@ -91,7 +91,7 @@ async function withSides(
   return { ...summary, a: { ...summary.a, location: a }, b: { ...summary.b, location: b } };
 }
 
-/** `STORE#ID`, or a store by itself. A file whose name has a # is that file. */
+/** `STORE#ID`, or a store by itself. A file with a # in its name is that file. */
 function isSnapshot(side: string): boolean {
   if (existsSync(side) && !isStore(side)) return false;
   const at = side.lastIndexOf('#');

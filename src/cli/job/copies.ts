@@ -3,16 +3,16 @@ import type { CopyFigures } from './metrics.ts';
 
 export type CopyLabels = Readonly<Record<string, string>>;
 
-/** One thing that a job did: a sync, or the backup of one database. */
+/** One item of a job: a sync, or the backup of one database. */
 export interface Copy {
   readonly labels: CopyLabels;
   readonly exitStatus: number;
   readonly durationMs: number;
-  /** undefined where it failed. */
+  /** undefined if it failed. */
   readonly figures: CopyFigures | undefined;
 }
 
-/** The copies of one run of a job: each that is expected is in the metrics, also where the run ended before it. */
+/** The copies of one run of a job. The metrics list every expected copy, even if the run ended before it. */
 export class Copies {
   #expected: readonly CopyLabels[];
   readonly #done: Copy[] = [];
@@ -21,7 +21,7 @@ export class Copies {
     this.#expected = expected;
   }
 
-  /** All that there will be, as soon as that is known better than at first. */
+  /** Replaces the expected copies once the run knows them better. */
   expect(labels: readonly CopyLabels[]): void {
     this.#expected = labels;
   }
@@ -30,7 +30,7 @@ export class Copies {
     this.#done.push(copy);
   }
 
-  /** The exit status of a run that came to its end. */
+  /** The exit status of a run that was completed. */
   get exitStatus(): number {
     const failed = this.#done.filter(({ exitStatus }) => exitStatus !== EXIT_OK);
     if (failed.length > 0 && failed.length < this.#done.length) return exitStatusOf('BACKUP_PARTIAL');
@@ -42,8 +42,8 @@ export class Copies {
   }
 
   /**
-   * All copies of a run that ended with an error after `durationMs`: those that were not made, and those that were, of which the exit
-   * status tells that not all went well.
+   * All copies of a run that ended with an error after `durationMs`: those that were not made, and those that were,
+   * with the exit status of the run.
    */
   endedBy(exitStatus: number, durationMs: number): Copy[] {
     const made = this.#done.map((copy) => (copy.exitStatus === EXIT_OK ? { ...copy, exitStatus } : copy));

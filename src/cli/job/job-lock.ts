@@ -9,16 +9,16 @@ import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { LockFileError } from '../../sqlite/locks/lock-file.ts';
 import { formatDuration } from '../format.ts';
 
-/** Between two attempts, in milliseconds: at first, and at most. */
+/** The pause between two attempts, in milliseconds: the first, and the longest. */
 const FIRST_PAUSE_MS = 20;
 const LAST_PAUSE_MS = 1000;
 
 /**
- * Waits up to `waitMs` until no other run of the job that `name` identifies is under way, and keeps others out until it
- * is released or the process dies. Runs of one user see each other.
+ * Waits up to `waitMs` until no other run of the job that `name` identifies is under way. Keeps others out until it is
+ * released or the process dies. Runs of one user see each other.
  *
- * Throws SqlsyncError LOCKED where the other run went on for longer, INTERRUPTED where `signal` aborts, and USAGE where
- * the lock has no place.
+ * Throws SqlsyncError LOCKED if the other run takes longer, INTERRUPTED if `signal` aborts, and USAGE if the lock
+ * cannot be made.
  */
 export async function lockJob(
   name: readonly string[],
@@ -37,7 +37,7 @@ export async function lockJob(
   }
 }
 
-/** Not in the folder for temporary files: there another user could take the name. */
+/** Not in the folder for temporary files: another user could take the name there. */
 function lockPath(name: readonly string[]): string {
   const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache');
   const digest = createHash('sha256').update(JSON.stringify(name)).digest('hex').slice(0, 32);
@@ -79,7 +79,7 @@ function stillRunning(waitMs: number): SqlsyncError {
     'LOCKED',
     `Another run of this job is still under way${waited}; this one did nothing`,
     {
-      hint: 'Let it end, or allow more time by --lock-wait.',
+      hint: 'Wait until it ends, or allow more time with --lock-wait.',
     },
   );
 }

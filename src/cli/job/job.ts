@@ -14,7 +14,7 @@ import type { CopyRun } from './metrics.ts';
 import { parsePingUrl, ping } from './ping.ts';
 
 export interface JobOptions {
-  /** How long to wait for another run of the job, in milliseconds; undefined: runs may overlap. */
+  /** How long to wait for another run of the job, in milliseconds; undefined if runs may overlap. */
   readonly lockWaitMs: number | undefined;
   readonly pingUrl: URL | undefined;
   readonly metricsFile: string | undefined;
@@ -41,26 +41,28 @@ export function jobOptionsOf(args: Partial<JobArguments>, dryRun: boolean): JobO
 }
 
 export interface Job {
-  /** Runs of the same name do not overlap, where a lock is asked for. */
+  /** Runs of the same name do not overlap, if a lock is requested. */
   readonly name: readonly string[];
   readonly options: JobOptions;
   readonly output: Output;
-  /** What is to be done, for the metrics, as far as it is known before. */
+  /** The expected copies for the metrics, as far as known in advance. */
   readonly expected: readonly CopyLabels[];
-  /** Does the work and says how it went; reports each copy as it is done. What it throws is said by the job. */
+  /**
+   * Does the work and prints the results; reports each copy when it is done. The job prints the error that it throws.
+   */
   run(signal: AbortSignal, copies: Copies): Promise<void>;
-  /** A failure as the user should see it. */
+  /** Rewords a failure for the user. */
   explain?(failure: SqlsyncError): SqlsyncError;
 }
 
 /**
- * Runs a job: takes its lock, tells that it begins, does the work, tells how it ended, writes the metrics. Returns the
- * exit status: of what was thrown, else of the copies. Neither a ping nor metrics that fail change it.
+ * Runs a job: takes its lock, reports the start, does the work, reports the end, writes the metrics. Returns the exit
+ * status of the thrown error, or else of the copies. A failed ping or failed metrics do not change it.
  *
  *     lock ── ping /start ── work … ── metrics ── ping, or ping /fail with the last lines of output
  */
 export function runJob(job: Job): Promise<number> {
-  // The metrics and the last ping come after the summary, and may have a warning to say.
+  // The metrics and the last ping come after the summary, and may have a warning to print.
   return job.output.withLastHeld(() => runToEnd(job));
 }
 
@@ -78,7 +80,7 @@ async function runToEnd(job: Job): Promise<number> {
     const failure = toSqlsyncError(error);
     output.error(job.explain?.(failure) ?? failure);
     exitStatus = exitStatusOf(failure.code);
-    // The run that has the lock writes them.
+    // The run that holds the lock writes them.
     if (failure.code !== 'LOCKED') putMetrics(job, copies.endedBy(exitStatus, performance.now() - startedAt));
   }
   await pings.end(exitStatus === EXIT_OK ? 'success' : 'fail');
@@ -103,7 +105,7 @@ async function locked(job: Job, signal: AbortSignal, pings: Pings, copies: Copie
   }
 }
 
-/** The pings of one run: the work does not wait for that of its start, but that of its end does. */
+/** The pings of one run. The work does not wait for the ping of its start, but the ping of its end does. */
 class Pings {
   readonly #job: Job;
   #started: Promise<void> = Promise.resolve();
@@ -138,7 +140,7 @@ function putMetrics({ options, output }: Job, copies: readonly Copy[]): void {
     const others = writeMetrics(metricsFile, runs);
     if (others.length === 0) return;
     output.warning(
-      `${metricsFile} had metrics of other jobs (${others.join(' ')}), which are gone: each job needs a file of its own`,
+      `${metricsFile} had metrics of other jobs (${others.join(' ')}), which are now gone: give each job its own file`,
     );
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
@@ -146,7 +148,7 @@ function putMetrics({ options, output }: Job, copies: readonly Copy[]): void {
   }
 }
 
-/** A location by which runs of a job know each other, wherever they are started. */
+/** The form of a location that identifies a job, wherever it is started. */
 export function canonicalLocation(text: string): string {
   const location = parseLocation(text);
   return location.kind === 'ssh' ? formatLocation(location) : resolve(location.path);

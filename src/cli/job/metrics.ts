@@ -3,9 +3,9 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { systemErrorCode } from '../../errors.ts';
 
-/** What a run that succeeded tells of one copy; sizes in bytes. */
+/** The figures of one copy by a successful run; sizes in bytes. */
 export interface CopyFigures {
-  /** The copy holds all that was committed by then, in milliseconds since 1970. */
+  /** The copy holds everything that was committed by then, in milliseconds since 1970. */
   readonly snapshotAtMs: number;
   readonly snapshotHeldMs: number;
   readonly bytesSent: number;
@@ -18,7 +18,7 @@ export interface CopyFigures {
 
 /** The last run of one copy. */
 export interface CopyRun {
-  /** Name the copy, and tell it from others. */
+  /** Identify the copy. */
   readonly labels: Readonly<Record<string, string>>;
   readonly endedAtMs: number;
   readonly durationMs: number;
@@ -51,8 +51,8 @@ type Series = string;
 
 /**
  * Puts the metrics of a run into the file for the textfile collector of Prometheus' node exporter, by an atomic rename.
- * What only a success tells is kept from the file where this run failed. Returns the names of the series of other
- * copies that were in the file and are gone now. Throws what the file system throws.
+ * After a failed run it keeps those values from the file that only a success sets. Returns the names of other copies'
+ * series that were in the file and are gone now. Throws what the file system throws.
  */
 export function writeMetrics(path: string, runs: readonly CopyRun[]): string[] {
   const old = readMetrics(path);
@@ -124,7 +124,7 @@ function valuesOf(run: CopyRun): Partial<Record<MetricName, number>> {
   };
 }
 
-/** What an earlier run wrote; lines that are none of ours do not count. */
+/** The values that an earlier run wrote; ignores lines of other programs. */
 function readMetrics(path: string): Map<Series, number> {
   let text = '';
   try {
@@ -141,7 +141,7 @@ function readMetrics(path: string): Map<Series, number> {
   return values;
 }
 
-/** The collector reads all files that end in .prom, at any moment: this one does not, until it has its name. */
+/** The collector reads all files that end in .prom at any moment: the temporary file does not end so. */
 function replaceFile(path: string, text: string): void {
   const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
   try {

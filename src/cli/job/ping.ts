@@ -2,10 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../../errors.ts';
 import { VERSION } from '../../sync/program.ts';
 
-/** What is told to a service that watches over jobs, in the manner of healthchecks.io. */
+/** An event for a service that watches jobs, in the manner of healthchecks.io. */
 export type PingEvent = 'start' | 'success' | 'fail';
 
-/** So long an attempt may take, and so long is the pause before a second one, in milliseconds. */
+/** The limit for an attempt, and the pause before the second one, in milliseconds. */
 const TIMEOUT_MS = 5000;
 const PAUSE_MS = 500;
 
@@ -14,7 +14,7 @@ export function parsePingUrl(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const isWeb = url?.protocol === 'http:' || url?.protocol === 'https:';
   if (url !== undefined && isWeb && isDecodable(url.username + url.password)) return url;
-  // Not with what was given: it may be a secret.
+  // Does not show the given text: it may be a secret.
   throw new SqlsyncError('USAGE', '--ping: expected a URL that begins with http:// or https://', {
     hint: 'Give the address of the check, such as https://hc-ping.com/UUID; /start and /fail are added to it.',
   });
@@ -30,9 +30,9 @@ function isDecodable(text: string): boolean {
 }
 
 /**
- * Tells `event` with the text `body`: POST to the URL itself for success, to URL/start and URL/fail for the others. A
- * service that refuses the connection or has trouble of its own is asked a second time, so that no alarm is raised for
- * nothing. Resolves to what went wrong (without the path of the URL, which is a secret), or undefined; never rejects.
+ * Reports `event` with the text `body`: POST to the URL itself for success, to URL/start and URL/fail for the others.
+ * Tries a second time if the service refuses the connection or has an error of its own, to avoid false alarms. Resolves
+ * to the error (without the path of the URL, which is a secret), or undefined; never rejects.
  */
 export async function ping(
   url: URL,
@@ -45,7 +45,9 @@ export async function ping(
     await delay(PAUSE_MS);
     outcome = await post(url, event, body, timeoutMs);
   }
-  return outcome === undefined ? undefined : `${url.origin} was not told of the ${event}: ${outcome.failure}`;
+  return outcome === undefined
+    ? undefined
+    : `${url.origin} did not get the report of the ${event}: ${outcome.failure}`;
 }
 
 async function post(
@@ -76,7 +78,7 @@ async function post(
   }
 }
 
-/** The path of the event goes before the query. Fetch takes no login in the URL. */
+/** The path of the event goes before the query. Fetch accepts no login in the URL. */
 function addressOf(url: URL, event: PingEvent): URL {
   const address = new URL(url);
   address.username = '';
@@ -86,11 +88,11 @@ function addressOf(url: URL, event: PingEvent): URL {
   return address;
 }
 
-/** fetch says only that it failed; its cause says why. */
+/** fetch only says that it failed; its cause says why. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (!(error.cause instanceof Error)) return error.message;
-  // Of several addresses none answered: the error has no message of its own.
+  // If none of several addresses answered, the error itself has no message.
   const { message } = error.cause;
   return message === '' && 'code' in error.cause ? String(error.cause.code) : message;
 }

@@ -43,11 +43,13 @@ export function describeGroups(groups: readonly ForgetGroup[], dryRun: boolean):
     .join('\n\n');
 }
 
-/** `graceSeconds`: what the user gave for this run. */
+/** `graceSeconds`: the user's value for this run. */
 export function reportPrune(output: Output, summary: PruneSummary, graceSeconds?: number): void {
   output.result(describePrune(summary, graceSeconds));
   if (summary.outOfSpace)
-    output.warning('No space was left to prune all: run it again, now that this run has made some');
+    output.warning(
+      'The disk was too full to prune everything: run prune again, now that this run has freed some space',
+    );
 }
 
 function describePrune(summary: PruneSummary, graceSeconds?: number): string {

@@ -5,7 +5,7 @@ import { sanitizeLine } from '../../errors.ts';
 import { formatCount, formatPages } from '../format.ts';
 import { formatTable } from '../table.ts';
 
-/** What a salvaged file lacks, and what to do with it. */
+/** Describes what a salvaged file lacks, and what to do with it. */
 export function describeSalvage({ target, snapshot }: RestoreSummary, report: SalvageReport): string {
   const { pagesLost, objects, objectsWhole } = report;
   const of = `${snapshot.path} of ${formatClock(snapshot.time)} (${snapshot.id.slice(0, 8)})`;

@@ -5,7 +5,7 @@ import type { Grouping, KeepCount, RetentionPolicy } from '../../backup/prune/re
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { OptionValues } from '../command.ts';
 
-/** restic's, with their meaning. */
+/** The options of restic, with the same meaning. */
 export const KEEP_OPTIONS = {
   'keep-last': { value: 'N', describe: 'Keep the newest so many snapshots; or unlimited' },
   'keep-hourly': {
@@ -43,7 +43,7 @@ export const KEEP_OPTIONS = {
 
 export type KeepArguments = Partial<OptionValues<typeof KEEP_OPTIONS>>;
 
-/** As restic calls them, and in the singular. */
+/** As in restic, and in the singular. */
 const GROUPINGS: Readonly<Record<string, Grouping[number]>> = {
   host: 'host',
   hosts: 'host',
@@ -53,7 +53,7 @@ const GROUPINGS: Readonly<Record<string, Grouping[number]>> = {
   tags: 'tags',
 };
 
-/** What `--group-by` says; none of them is one group of all. Throws SqlsyncError USAGE. */
+/** The grouping that `--group-by` sets; without fields, one group of all. Throws SqlsyncError USAGE. */
 export function groupingOf({ groupBy }: Pick<KeepArguments, 'groupBy'>): Grouping | undefined {
   if (groupBy === undefined) return undefined;
   const names = groupBy.split(',').filter((name) => name !== '');
@@ -70,7 +70,7 @@ export function groupingOf({ groupBy }: Pick<KeepArguments, 'groupBy'>): Groupin
   });
 }
 
-/** The policy that was given, or undefined for none. Throws SqlsyncError USAGE, also for one that keeps nothing. */
+/** The given policy, or undefined for none. Throws SqlsyncError USAGE, also for a policy that keeps nothing. */
 export function policyOf(args: KeepArguments): RetentionPolicy | undefined {
   const rules = {
     last: parseCount('--keep-last', args.keepLast),
@@ -91,8 +91,8 @@ export function policyOf(args: KeepArguments): RetentionPolicy | undefined {
   if (given.length === 0) return undefined;
   const policy = Object.fromEntries(given) as RetentionPolicy;
   if (!isEmptyPolicy(policy)) return policy;
-  throw new SqlsyncError('USAGE', 'The policy is empty: all that it says is to keep nothing', {
-    hint: 'Say what to keep, for example --keep-daily 7 --keep-weekly 5 --keep-monthly 12.',
+  throw new SqlsyncError('USAGE', 'The policy is empty: it would keep no snapshot', {
+    hint: 'Name what to keep, for example --keep-daily 7 --keep-weekly 5 --keep-monthly 12.',
   });
 }
 

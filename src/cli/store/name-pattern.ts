@@ -2,7 +2,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { decodeName } from '../../files/path-names.ts';
 
-/** A place in which a pattern looks, or that it matches, and of which it cannot be said what is there. */
+/** A place that a pattern searches, or that it matches, and that cannot be inspected. */
 export interface Unseen {
   readonly path: string;
   readonly error: SqlsyncError;
@@ -14,7 +14,7 @@ export interface PatternMatches {
   readonly unseen: readonly Unseen[];
 }
 
-/** What makes a path a pattern. */
+/** Characters that make a path a pattern. */
 const MAGIC = /[*?[]/;
 
 export function isPattern(path: string): boolean {
@@ -22,9 +22,9 @@ export function isPattern(path: string): boolean {
 }
 
 /**
- * The names that match a pattern as in a shell: `*`, `?`, `[…]`, `{a,b}`, and `**` for folders at any depth; a name with a dot
- * first is matched by a dot only. Unlike `fs.globSync` it says where it could not look: in a folder that cannot be read, and
- * at names that are no UTF-8.
+ * The names that match a pattern as in a shell: `*`, `?`, `[…]`, `{a,b}`, and `**` for folders at any depth; only a dot
+ * matches a leading dot. Unlike `fs.globSync` it reports where it could not look: in a folder that cannot be read, and
+ * at names that are not UTF-8.
  */
 export function matchNames(pattern: string): PatternMatches {
   const walk = new PatternWalk();
@@ -76,16 +76,16 @@ class PatternWalk {
       const shown = name ?? entry.name.toString();
       if (!expression.test(shown)) return [];
       if (name !== undefined) return [{ name, isFolder: entry.isDirectory() }];
-      this.#add(`${folder}${shown}`, 'ORIGIN_UNREADABLE', 'has a name that is no UTF-8', 'Rename it.');
+      this.#add(`${folder}${shown}`, 'ORIGIN_UNREADABLE', 'has a name that is not UTF-8', 'Rename it.');
       return [];
     });
   }
 
-  /** What is not there, or is no folder, does not match. */
+  /** A missing path, or one that is not a folder, does not match. */
   #miss(path: string, error: unknown): void {
     const code = systemErrorCode(error);
     if (code === 'ENOENT' || code === 'ENOTDIR') return;
-    const hint = 'Run it as a user who may read it, or leave it out of the pattern.';
+    const hint = 'Run sqlsync as a user who may read it, or exclude it from the pattern.';
     if (code === 'EACCES' || code === 'EPERM')
       this.#add(path, 'ORIGIN_PERMISSION', `cannot be looked at (${code})`, hint);
     else this.#add(path, 'ORIGIN_UNREADABLE', `cannot be looked at: ${String(error)}`, hint);
@@ -104,7 +104,7 @@ function expandBraces(pattern: string): string[] {
   return choices.split(',').flatMap((choice) => expandBraces(`${before}${choice}${after}`));
 }
 
-/** What one part of a pattern matches. */
+/** The expression for one part of a pattern. */
 function expressionOf(part: string): RegExp {
   let source = part.startsWith('.') ? '' : '(?!\\.)';
   for (let at = 0; at < part.length; at++) {
@@ -122,9 +122,13 @@ function expressionOf(part: string): RegExp {
   try {
     return new RegExp(`^${source}$`, 'su');
   } catch {
-    throw new SqlsyncError('USAGE', `${sanitizeText(part)} is no pattern: a list in it has no order`, {
-      hint: 'A range goes upwards, as in [a-z].',
-    });
+    throw new SqlsyncError(
+      'USAGE',
+      `${sanitizeText(part)} is not a valid pattern: a range in it is in the wrong order`,
+      {
+        hint: 'A range goes upwards, as in [a-z].',
+      },
+    );
   }
 }
 

@@ -5,22 +5,23 @@ import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import { isPattern, matchNames } from './name-pattern.ts';
 
-/** How a file of SQLite begins. */
+/** The first bytes of an SQLite file. */
 const MAGIC = Buffer.from('SQLite format 3\0', 'latin1');
 
-/** A database that is meant, or a pattern that none matches, with the error that this is. */
+/** A database to back up, or a pattern without a match, with the error for it. */
 export interface Origin {
   readonly origin: string;
   readonly error?: SqlsyncError;
 }
 
 /**
- * The databases that are meant: a local path with `*`, `?` or `[` that is no file itself stands for all databases that match
- * it, in the order of their names. A file of 0 bytes is an empty database, as to SQLite.
+ * Expands the given origins: a local path with `*`, `?` or `[` that is no file itself stands for all databases that
+ * match it, in the order of their names. A file of 0 bytes is an empty database, as for SQLite.
  *
- * What matches and cannot be taken is an origin with an error: a link that leads nowhere, a name that is no UTF-8, a folder that
- * cannot be read, a file that was a database when it was backed up last. What was never one is told by `onWarning` if it is a file,
- * and by `onNote` if it belongs to a database (-wal files, marks) or can be none (folders, pipes).
+ * A match that cannot be used is an origin with an error: a link that leads nowhere, a name that is not UTF-8, a folder
+ * that cannot be read, a file that was a database at its last backup. A match that was never a database is reported: a
+ * file to `onWarning`; a database's companion (-wal files, marks) and anything that cannot be a database (folders,
+ * pipes) to `onNote`.
  */
 export function expandOrigins(given: readonly string[], listeners: PatternListeners): Origin[] {
   const origins = given.flatMap((text) => expand(text, listeners));
@@ -28,7 +29,7 @@ export function expandOrigins(given: readonly string[], listeners: PatternListen
 }
 
 export interface PatternListeners {
-  /** Whether the file at this real path was backed up before. */
+  /** True if the file at this real path was backed up before. */
   readonly isBackedUp: (path: string) => boolean;
   readonly onNote: (note: string) => void;
   readonly onWarning: (warning: string) => void;
@@ -43,12 +44,12 @@ function expand(text: string, listeners: PatternListeners): Origin[] {
   for (const { path, error } of unseen) origins.push({ origin: named(path), error });
   if (origins.length > 0) return origins;
   const error = new SqlsyncError('ORIGIN_NOT_FOUND', `No database matches ${sanitizeText(text)}`, {
-    hint: 'Check the pattern; the shell expands it too, where it is not quoted.',
+    hint: 'Check the pattern. The shell expands it too if it is not quoted.',
   });
   return [{ origin: text, error }];
 }
 
-/** The origin that a match is; none where it is no database. */
+/** The origin for a match; undefined if it is not a database. */
 function judge(path: string, pattern: string, { isBackedUp, onNote, onWarning }: PatternListeners): Origin[] {
   if (COMPANION.test(basename(path))) {
     onNote(`${path} belongs to a database`);
@@ -67,7 +68,7 @@ function judge(path: string, pattern: string, { isBackedUp, onNote, onWarning }:
   }
   const error = new SqlsyncError(
     'ORIGIN_NOT_A_DATABASE',
-    `${sanitizeText(path)} was a database when it was backed up last, and is none any more`,
+    `${sanitizeText(path)} was a database at its last backup, and is not one any more`,
     { hint: 'Its header is damaged, or another file is in its place. Its snapshots are in the store.' },
   );
   return [{ origin: named(path), error }];
@@ -81,21 +82,21 @@ function lookAt(path: string): Stats | SqlsyncError {
     const code = systemErrorCode(error);
     if (code === 'EACCES' || code === 'EPERM') {
       return new SqlsyncError('ORIGIN_PERMISSION', `${shown} cannot be looked at (${code})`, {
-        hint: 'Run it as a user who may read what it leads to.',
+        hint: 'Run sqlsync as a user who may read what it leads to.',
       });
     }
     return new SqlsyncError('ORIGIN_NOT_FOUND', `${shown} is a link that leads nowhere (${code})`, {
-      hint: 'Is what it leads to mounted? Else remove the link, or leave it out of the pattern.',
+      hint: 'Check that its target is mounted. Otherwise remove the link, or exclude it from the pattern.',
     });
   }
 }
 
-/** So that it is read as a path, whatever it begins with. */
+/** A form that is read as a path, whatever it begins with. */
 function named(path: string): string {
   return path.startsWith('/') ? path : `./${path}`;
 }
 
-/** On another host a pattern is a name like any other, so that where there is none of that name, something else was meant. */
+/** A pattern is an ordinary name on another host. If no file there has that name, the user probably meant a pattern. */
 export function explainPattern(origin: string, failure: SqlsyncError): SqlsyncError {
   const location = parseLocation(origin);
   if (failure.code !== 'ORIGIN_NOT_FOUND' || location.kind !== 'ssh' || !isPattern(location.path))
@@ -105,13 +106,13 @@ export function explainPattern(origin: string, failure: SqlsyncError): SqlsyncEr
     failure.code,
     `${failure.message}; patterns stand for databases of this host only`,
     {
-      hint: `Name each database on ${sanitizeText(host, 200)}, or run sqlsync there, with a store of its own.`,
+      hint: `Name each database on ${sanitizeText(host, 200)}, or run sqlsync there, with a store on that host.`,
       cause: failure,
     },
   );
 }
 
-/** What lies beside a database. */
+/** Names of files that lie beside a database. */
 const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-\w+)?$/i;
 
 function isFile(path: string): boolean {
@@ -122,9 +123,12 @@ function isFile(path: string): boolean {
   }
 }
 
-/** By its first bytes, or as it has none; this process has no database open, whose locks closing a descriptor would drop. */
+/**
+ * Decides by its first bytes; an empty file is one too. This process has no database open whose locks closing a
+ * descriptor would drop.
+ */
 function isDatabase(path: string): boolean {
-  // What cannot be read is reported when it is backed up.
+  // A file that cannot be read is reported when it is backed up.
   let descriptor: number;
   try {
     descriptor = openSync(path, 'r');

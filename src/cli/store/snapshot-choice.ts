@@ -7,14 +7,14 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { OptionValues } from '../command.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 
-/** `STORE[#WHICH]`, taken apart. */
+/** The parts of `STORE[#WHICH]`. */
 export interface SnapshotReference {
   readonly store: string;
-  /** `latest`, how an id begins, or a time; what the text did not say is `latest`. */
+  /** `latest`, the beginning of an id, or a time; a text without it means `latest`. */
   readonly which: string;
 }
 
-/** Of which database a snapshot is. */
+/** The options that choose the database of a snapshot. */
 export const DATABASE_OPTIONS = {
   host: { value: 'NAME', describe: 'Only snapshots of this host' },
   path: { value: 'PATH', describe: 'Only snapshots of this database: its path, or how that ends' },
@@ -24,14 +24,14 @@ export const TAG_OPTIONS = {
   tag: { array: true, value: 'TAG', describe: 'Only snapshots with this tag, or all of tag,tag' },
 } as const;
 
-/** Which snapshots are meant. */
+/** The options that choose snapshots. */
 export type FilterArguments = Partial<
   OptionValues<typeof DATABASE_OPTIONS> & OptionValues<typeof TAG_OPTIONS>
 >;
 
 /**
- * Takes it apart at its last `#`. A folder that has a name like `STORE#latest` is that folder. Throws SqlsyncError USAGE where what
- * follows can name no snapshot of a store that is there.
+ * Splits the text at its last `#`. A folder that has a name like `STORE#latest` is that folder. Throws SqlsyncError
+ * USAGE if the part after the # can name no snapshot and the store exists.
  */
 export function parseSnapshotReference(text: string): SnapshotReference {
   const at = text.lastIndexOf('#');
@@ -39,19 +39,19 @@ export function parseSnapshotReference(text: string): SnapshotReference {
   const store = text.slice(0, at);
   const which = text.slice(at + 1);
   if (which === 'latest' || namesById(which) || lastMomentOf(which) !== undefined) return { store, which };
-  // A folder with a # in its name, which is not there: that is another mistake.
+  // A folder with a # in its name that does not exist: opening it reports that.
   if (store !== '' && !existsSync(store)) return { store: text, which: 'latest' };
   const what =
     which === '' ? 'Nothing follows the #' : `"${sanitizeText(which, 80)}" is neither an id nor a time`;
   throw new SqlsyncError('USAGE', `${sanitizeText(text, 400)}: ${what}; expected a snapshot of the store`, {
-    hint: 'After the # comes an id, at least four digits of it, or a time: 2026-11-21, 2026-11-21T08:00, 2026-11-21T08:00:00Z; or latest.',
+    hint: 'After the # write an id, at least four digits of it, or a time: 2026-11-21, 2026-11-21T08:00, 2026-11-21T08:00:00Z; or latest.',
   });
 }
 
-/** At least so many digits. */
+/** At least this many digits. */
 const ID = /^[0-9a-f]{4,64}$/i;
 
-/** Whether `which` is an id, or how one begins. */
+/** True if `which` is an id, or the beginning of one. */
 export function namesById(which: string): boolean {
   return ID.test(which);
 }
@@ -71,15 +71,15 @@ export function filterSnapshots(
   );
 }
 
-/** The tag '' stands for having none. */
+/** The tag '' means "no tags". */
 function hasTag({ tags }: StoreSnapshot, tag: string): boolean {
   return tag === '' ? tags.length === 0 : tags.includes(tag);
 }
 
 /**
- * The snapshot that is meant, of `snapshots` in their order. An id says enough: `filter` is for `latest` and times, and `onWarning` is
- * told where a clock that was wrong puts in doubt which one these mean. Throws SqlsyncError SNAPSHOT_NOT_FOUND, and USAGE where `latest`, or
- * a time, could mean several databases.
+ * The chosen snapshot among `snapshots`, which are in order. An id is enough; `filter` is for `latest` and times.
+ * `onWarning` is called if a wrong clock puts in doubt which one these mean. Throws SqlsyncError SNAPSHOT_NOT_FOUND,
+ * and USAGE if `latest`, or a time, could mean several databases.
  */
 export function chooseSnapshot(
   snapshots: readonly StoreSnapshot[],

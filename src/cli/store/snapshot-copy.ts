@@ -4,7 +4,10 @@ import { chooseSnapshot, parseSnapshotReference } from './snapshot-choice.ts';
 import type { FilterArguments } from './snapshot-choice.ts';
 import { openStoreAt } from './store-command.ts';
 
-/** Does `work` with a temporary copy of the snapshot that `reference` (`STORE[#WHICH]`) means, at `path`. Throws SqlsyncError. */
+/**
+ * Runs `work` with a temporary copy, at `path`, of the snapshot that `reference` (`STORE[#WHICH]`) names. Throws
+ * SqlsyncError.
+ */
 export async function withSnapshotCopy<T>(
   reference: string,
   filter: FilterArguments,

@@ -16,16 +16,16 @@ import type { Output } from '../output.ts';
 import { storeListeners } from '../progress.ts';
 import { withInterruption } from '../signals.ts';
 
-/** The heading of the commands on stores in help, and what they say of their operands. */
+/** The heading of the store commands in help, and the help texts of their operands. */
 export const STORES = 'Backups with history';
 export const STORE_OPERAND = 'Folder of the store';
 export const SNAPSHOT_OPERAND =
   'STORE, STORE#ID, STORE#latest, or STORE#2026-11-21T08:00 for the newest until then';
 
-/** Of commands that may only say what they would do. */
+/** For commands that can report what they would do. */
 export const DRY_RUN = { alias: 'n', describe: 'Only say what would be done' } as const;
 
-/** Runs a command on a store, and reports what it throws; returns the exit status. */
+/** Runs a command on a store, and prints the error that it throws; returns the exit status. */
 export async function runStoreCommand(
   command: string,
   args: OutputArguments,
@@ -50,16 +50,18 @@ export async function runStoreCommand(
 /** A command on a store that cron may run. */
 export type StoreJobArguments = OutputArguments & Partial<JobArguments> & { readonly dryRun: boolean };
 
-/** The same for a command that is not to overlap with another run of it, and that tells how it went; returns the exit status. */
+/**
+ * As `runStoreCommand`, for a command that must not overlap with another run of itself, and that reports how it went.
+ */
 export async function runStoreJob(
   command: string,
   args: StoreJobArguments,
   job: {
-    /** Runs of the same name do not overlap, where that is asked for. Throws SqlsyncError USAGE. */
+    /** Runs of the same name do not overlap, if that is requested. Throws SqlsyncError USAGE. */
     name(): readonly string[];
-    /** For the metrics. */
+    /** The expected copies for the metrics. */
     readonly expected?: readonly CopyLabels[];
-    /** Reports to `copies` what is an exit status and no error. */
+    /** Reports to `copies` results that are an exit status and no error. */
     work(
       output: Output,
       options: StoreCallOptions & { readonly signal: AbortSignal },
@@ -95,7 +97,7 @@ export async function openStoreAt(text: string): Promise<Store> {
   const store = text.slice(0, Math.max(0, text.lastIndexOf('#')));
   if (store !== '' && !existsSync(text) && existsSync(store)) {
     throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
-      hint: `Write ${sanitizeText(store)}; which snapshots are meant is said by ids or options.`,
+      hint: `Write ${sanitizeText(store)}; choose snapshots with ids or options.`,
     });
   }
   return openStore(folder);
@@ -114,7 +116,7 @@ export function storeFolder(text: string): string {
 
 type SshLocation = Extract<Location, { kind: 'ssh' }>;
 
-/** Why a store cannot be used that is on another host. */
+/** The cause if a store on another host cannot be used. */
 class RemoteStore extends Error {
   readonly location: SshLocation;
 
@@ -124,7 +126,7 @@ class RemoteStore extends Error {
   }
 }
 
-/** What does there what the command was to do. */
+/** How to do there what the command should do. */
 function hintForRemote(command: string, location: SshLocation): string {
   const path = sanitizeText(location.path, 400);
   const host = sanitizeText(formatLocation({ ...location, path: '' }).replace(/:$/, ''), 200);
@@ -136,27 +138,28 @@ function hintForRemote(command: string, location: SshLocation): string {
   return `Run it there: ssh ${host} sqlsync ${command} ${path}. ${here}`;
 }
 
-/** True for a folder that has what only a store has. */
+/** True for a folder that contains what only a store contains. */
 export function isStore(path: string): boolean {
   return ['config', 'packs'].some((name) => existsSync(join(path, name)));
 }
 
 /**
- * Refuses a database in the place of the store, with the store in the place of a database. Throws SqlsyncError USAGE.
+ * Refuses swapped arguments: a database in the place of the store, and the store in the place of a database. Throws
+ * SqlsyncError USAGE.
  *
- * @param usage - how it is written.
+ * @param usage - how to write the command.
  */
 export function refuseSwapped(store: string, others: readonly string[], usage: string): void {
   const swapped = others.find((other) => isStore(other));
   if (swapped === undefined || isStore(store)) return;
   throw new SqlsyncError(
     'USAGE',
-    `The arguments look swapped: ${sanitizeText(swapped, 400)} is a store, and ${sanitizeText(store, 400)} is none`,
-    { hint: `It is ${usage}.` },
+    `The arguments look swapped: ${sanitizeText(swapped, 400)} is a store, and ${sanitizeText(store, 400)} is not`,
+    { hint: `Write ${usage}.` },
   );
 }
 
-/** The failure with a hint for a database that has the name of the command, or for a store on another host. */
+/** The failure, with a hint about a database that has the name of the command, or about a store on another host. */
 export function explainName(command: string, failure: SqlsyncError): SqlsyncError {
   const { code, message, cause } = failure;
   if (cause instanceof RemoteStore)
