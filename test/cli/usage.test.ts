@@ -161,7 +161,7 @@ describe('the command sync', () => {
     }
   });
 
-  test('says how to name a database that is called as a command is', async (t) => {
+  test('says how to name a database that has the name of a command', async (t) => {
     const folder = tempDir(t);
     for (const [name, ...args] of [
       ['sync', 'b.db'],
@@ -175,7 +175,7 @@ describe('the command sync', () => {
     ] as const) {
       writeFileSync(join(folder, name), '');
       const { status, stderr } = await sqlsync([name, ...args], { cwd: folder });
-      assert.match(stderr, new RegExp(`\\[USAGE\\]\n.*called ${name} is \\./${name}\\.`));
+      assert.match(stderr, new RegExp(`\\[USAGE\\]\n.*named ${name} is \\./${name}\\.`));
       assert.equal(status, 2);
     }
   });

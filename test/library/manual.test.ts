@@ -67,12 +67,12 @@ test('the manual explains every error code that the README does not give to the 
     'INTERNAL',
   ]);
   const expected = ERROR_CODES.filter((code) => !ofTheCommand.test(code) && !others.has(code));
-  const explained = [...MANUAL.matchAll(/^\| `([A-Z_]+)` /gm)].map(([, code]) => code);
+  const explained = [...MANUAL.matchAll(/^- `([A-Z_]+)`/gm)].map(([, code]) => code);
   assert.deepEqual(new Set(explained), new Set<string>(expected));
 });
 
 test('the manual names the diagnostics channels that there are', () => {
-  const named = [...MANUAL.matchAll(/^\| `(sqlsync:[a-z:]+)` /gm)].map(([, name]) => name);
+  const named = [...MANUAL.matchAll(/^- `(sqlsync:[a-z:]+)`/gm)].map(([, name]) => name);
   assert.deepEqual(
     named,
     Object.values(POOL_CHANNELS).map(({ name }) => name),
