@@ -331,7 +331,7 @@ describe('--metrics-file', () => {
     assert.equal((await sqlsync([origin, replica, '--metrics-file', file])).stderr, '');
     const other = await sqlsync([origin, join(folder, 'c.db'), '--metrics-file', file]);
     assert.equal(other.status, 0);
-    assert.match(other.stderr, /warning: .* had metrics of other jobs .*b\.db.* a file of its own/);
+    assert.match(other.stderr, /warning: .* had metrics of other jobs .*b\.db.* its own file/);
   });
 });
 
