@@ -70,7 +70,7 @@ export const CONNECTION_OPTIONS = {
   },
   'max-time': {
     value: 'T',
-    describe: 'Time after which it gives up, whatever has arrived',
+    describe: 'Time after which it gives up; what has arrived is kept',
     more: 'The run is ended as by Ctrl-C, and fails with `TIMEOUT` (status 16).',
   },
   bwlimit: {
@@ -130,7 +130,7 @@ export const SYNC_OPTIONS = {
     choices: ['nh-siphash', 'sha256', 'xxh64'],
     default: 'nh-siphash',
     describe:
-      'How pages are compared: sha256 is longer and slower; xxh64 is for origins that nobody hostile writes',
+      'How pages are compared: sha256 is longer and slower; xxh64 is for origins that no adversary writes',
     more: 'See [security.md](security.md).',
   },
   reader: {

@@ -69,7 +69,7 @@ export async function bundle(): Promise<void> {
     splitting: true,
     entryNames: '[name]',
     chunkNames: 'chunk-[hash]',
-    // Of the packages only yargs is bundled: it has many files, which each command loads.
+    // Only yargs is bundled among the packages: it has many files, which each command loads.
     external: EXTERNAL,
     alias: { 'string-width': './src/release/string-width.ts' },
     format: 'esm',

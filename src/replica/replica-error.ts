@@ -43,7 +43,7 @@ export function replicaError(path: string, error: unknown): Error {
   if (code === 'SQLITE_READONLY_DBMOVED') return replicaReplaced(path, error);
   if (isBusy(error)) {
     return new SqlsyncError('BUSY', `Replica ${path} is locked by another program`, {
-      hint: 'Nothing was changed. Run it again when the other program is done, or allow more time with --busy-timeout.',
+      hint: 'Nothing was changed. Run sqlsync again when the other program is done, or allow more time with --busy-timeout.',
       cause: error,
     });
   }
@@ -84,7 +84,7 @@ function writerLost(path: string, error: WriterThreadLost): SqlsyncError {
 
 export function replicaReplaced(path: string, cause?: unknown): SqlsyncError {
   return new SqlsyncError('REPLICA_REPLACED', `Another file took the name ${path} during the sync`, {
-    hint: 'Nothing was changed. Run it again if that file is to become the replica.',
+    hint: 'Nothing was changed. Run sqlsync again if that file is to become the replica.',
     cause,
   });
 }
@@ -101,7 +101,7 @@ export function needsRecovery(path: string, cause?: unknown): SqlsyncError {
   return new SqlsyncError(
     'REPLICA_UNWRITABLE',
     `Replica ${path} has a hot journal: SQLite must undo the changes of a killed program before it can be read`,
-    { hint: 'Run it without --dry-run, which changes nothing and so cannot undo them.', cause },
+    { hint: 'Run sqlsync without --dry-run: a dry run changes nothing, and so cannot undo them.', cause },
   );
 }
 

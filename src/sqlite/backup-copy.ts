@@ -79,7 +79,7 @@ async function backup(
       if (isCopied(target, proof)) return;
       if (performance.now() >= deadline) {
         throw new SqlsyncError('BUSY', `${target}: still locked by another program after ${timeoutMs} ms`, {
-          hint: 'Nothing was changed. Run it again when the other program is done, or allow more time with --busy-timeout.',
+          hint: 'Nothing was changed. Run sqlsync again when the other program is done, or allow more time with --busy-timeout.',
         });
       }
       await delay(RETRY_DELAY_MS);

@@ -43,7 +43,7 @@ export async function retryBusy<T>(
           'BUSY',
           `${what}: still locked by another program after ${options.timeoutMs} ms`,
           {
-            hint: 'Nothing was changed. Run it again when the other program is done, or allow more time with --busy-timeout.',
+            hint: 'Nothing was changed. Run sqlsync again when the other program is done, or allow more time with --busy-timeout.',
             cause: error,
           },
         );

@@ -387,7 +387,7 @@ describe('the flags of the agent', () => {
       const { folder, near } = host(t);
       const wrong: [flags: string, says: RegExp][] = [
         [`'${join(folder, 'gone')}' --read-only`, /\/gone cannot be used: it does not exist/],
-        [`'${join(folder, 'app.db')}' --read-only`, /app\.db cannot be used: it is no folder/],
+        [`'${join(folder, 'app.db')}' --read-only`, /app\.db cannot be used: it is not a folder/],
         [`'${folder}' --read-only --write-only`, /--read-only and --write-only exclude each other/],
         [`'${folder}' --readonly`, /unknown option --readonly/],
         [`'${folder}' --max-time soon`, /--max-time/],

@@ -101,7 +101,7 @@ function noRoomToCopy({ code, message, cause }: SqlsyncError): SqlsyncError {
   });
 }
 
-/** The half of these packs of which the fewest bytes are needed. */
+/** The half of these packs with the fewest needed bytes. */
 function leastNeeded(packs: readonly KnownPack[], needed: Uint8Array): KnownPack[] {
   const bytesOf = ({ bytes, firstObject, objectCount }: KnownPack): number =>
     (bytes / objectCount) *

@@ -42,7 +42,7 @@ export interface DatedSnapshot {
   /** RFC 3339 with the offset of the clock that recorded it. */
   readonly time: string;
   readonly host: string;
-  /** Of the database on that host. */
+  /** The path of the database on that host. */
   readonly path: string;
   readonly tags: readonly string[];
   /** Its place among snapshots of the same time; by default the id decides. */

@@ -62,7 +62,7 @@ async function isPlainStore(backend: Backend): Promise<boolean> {
         else decodeIndex(bytes, `indexes/${name}`);
         return true;
       } catch {
-        // Of a later version, or sealed.
+        // The file may be of a later version, or sealed.
       }
     }
   }

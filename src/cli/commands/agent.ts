@@ -16,7 +16,7 @@ const OPTIONS = {
   'write-only': { describe: 'Write replicas only: no database can be fetched' },
   'allow-create': { describe: 'Replicas that do not exist may be made' },
   timeout: { value: 'T', describe: 'Time that the other side may take to say what it wants' },
-  'max-time': { value: 'T', describe: 'Time that one database may take, whatever is asked for' },
+  'max-time': { value: 'T', describe: 'Time that one database may take, even if the other side allows more' },
 } as const;
 
 type Arguments = Partial<ArgumentsOf<'', typeof OPTIONS>>;

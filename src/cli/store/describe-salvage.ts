@@ -22,7 +22,7 @@ export function describeSalvage({ target, snapshot }: RestoreSummary, report: Sa
       ]),
     );
   }
-  lines.push(`Tables and indexes of which nothing is lost: ${formatCount(objectsWhole)}`);
+  lines.push(`Tables and indexes that lost nothing: ${formatCount(objectsWhole)}`);
   lines.push(...schemaNotes(report));
   if (objects.some(({ type, isRebuilt }) => type === 'table' || (type === 'index' && !isRebuilt)))
     lines.push(

@@ -84,7 +84,7 @@ class QueueAdmission implements Admission {
   readonly #member: QueueMember;
   /** The coordinator was asked for a sign of life, and has not answered yet. */
   #isAsked = false;
-  /** The coordinator has been silent for so long that nobody waits for it; its next message ends that. */
+  /** The coordinator has been silent for so long that waiters ignore it; its next message ends that. */
   #isSilent = false;
   #isClosed = false;
   #lastTurn = 0;

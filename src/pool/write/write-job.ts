@@ -54,7 +54,7 @@ export class WriteJob {
   /** The request to run. Only ask while a caller waits. */
   get request(): WriteRequest {
     const latest = this.#callers.at(-1);
-    assert(latest !== undefined, 'a job that nobody waits for');
+    assert(latest !== undefined, 'a job without a waiting caller');
     return latest;
   }
 

@@ -373,7 +373,7 @@ function removePlaceholder(path: string): void {
 
 function nameTaken(path: string, cause: unknown): SqlsyncError {
   return new SqlsyncError('REPLICA_EXISTS', `${path} appeared while its replica was being made`, {
-    hint: 'Nothing was overwritten. Run it again if that file is to become the replica.',
+    hint: 'Nothing was overwritten. Run sqlsync again if that file is to become the replica.',
     cause,
   });
 }

@@ -45,7 +45,7 @@ export function* largeRow(scan: RowScan, place: Place): Generator<string> {
 }
 
 /**
- * SQLite can only append to text, byte by byte, whatever the bytes are. UTF-16 needs an even number of them, so one is
+ * SQLite can only append to text, byte by byte, of any value. UTF-16 needs an even number of them, so one is
  * too many.
  */
 function* pieces(

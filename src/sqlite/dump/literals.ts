@@ -21,7 +21,7 @@ export function literal(value: unknown): string {
   return `X'${(value as Buffer).toString('hex')}'`;
 }
 
-/** The text of which the database holds these bytes, as SQL. */
+/** The SQL for a text that the database stores as these bytes. */
 export function textLiteral(bytes: Buffer | null, encoding: TextEncoding): string {
   const text = validText(bytes ?? Buffer.alloc(0), encoding);
   return text === undefined ? `CAST(${literal(bytes)} AS TEXT)` : quoteText(text);

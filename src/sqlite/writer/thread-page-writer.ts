@@ -194,7 +194,7 @@ export class ThreadPageWriter implements PageWriter {
       case 'result':
         return this.#calls.shift()?.resolve(message.value);
       case 'page':
-        throw new Error('a page came that nobody waits for');
+        throw new Error('a page came without a request');
     }
   }
 

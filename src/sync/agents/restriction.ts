@@ -55,7 +55,7 @@ export class Restriction {
     } catch (error) {
       throw unusableFolder(this.#named, whyUnusable(error), error);
     }
-    if (!statSync(this.#folder).isDirectory()) throw unusableFolder(this.#named, 'it is no folder');
+    if (!statSync(this.#folder).isDirectory()) throw unusableFolder(this.#named, 'it is not a folder');
   }
 
   get origin(): AccessCheck {

@@ -114,7 +114,7 @@ function interrupted(failure: SqlsyncError): SqlsyncError {
   const { outcome, hint } = failure;
   const isKnown = outcome === undefined || hint === undefined;
   return new SqlsyncError('INTERRUPTED', 'Interrupted', {
-    hint: isKnown ? 'Run it again: it goes on from what is there.' : hint,
+    hint: isKnown ? 'Run sqlsync again: it continues from what has arrived.' : hint,
     outcome,
     cause: failure,
   });
