@@ -64,7 +64,8 @@ async function answer(request: ChildRequest): Promise<unknown> {
 
 async function waitForTurn(): Promise<void> {
   turn = await admission.enter();
-  reply('turn');
+  // One that it gave itself, since the coordinator was silent for too long.
+  reply('turn', turn.constructor.name === 'OwnTurn');
 }
 
 /** As the write pool does it: in a calm time, try; else, or when it is busy, in turn. Returns how often it entered. */

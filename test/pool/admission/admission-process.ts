@@ -11,18 +11,23 @@ import type { ChildReply, ChildRequest } from './admission-child.ts';
 
 const CHILD = fileURLToPath(new URL('./admission-child.ts', import.meta.url));
 
+export interface GivenTurn {
+  /** The process gave itself the turn: on a busy machine the coordinator may be silent for longer than a member waits. */
+  readonly isOwn: boolean;
+}
+
 /** A real process that queues for a database. Killed when the test ends. */
 export class QueueProcess {
   readonly #child: ChildProcess;
   readonly #exited: Promise<unknown>;
   readonly #requests: PromiseWithResolvers<unknown>[] = [];
-  #turn: PromiseWithResolvers<void> | undefined;
+  #turn: PromiseWithResolvers<GivenTurn> | undefined;
 
   constructor(t: TestContext) {
     this.#child = fork(CHILD, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     this.#exited = once(this.#child, 'exit');
     this.#child.on('message', ({ type, value }: ChildReply) => {
-      if (type === 'turn') this.#turn?.resolve();
+      if (type === 'turn') this.#turn?.resolve({ isOwn: value === true });
       else if (type === 'done') this.#requests.shift()?.resolve(value);
       else (this.#requests.shift() ?? this.#turn)?.reject(new Error(String(value)));
     });
@@ -44,8 +49,8 @@ export class QueueProcess {
   }
 
   /** Resolves when it waits; `turn` does when it has the turn. */
-  async enter(): Promise<{ turn: Promise<void> }> {
-    const turn = Promise.withResolvers<void>();
+  async enter(): Promise<{ turn: Promise<GivenTurn> }> {
+    const turn = Promise.withResolvers<GivenTurn>();
     // A test that ends before has no use for it.
     turn.promise.catch(() => {});
     this.#turn = turn;

@@ -20,26 +20,35 @@ import { makeDatabase, openCoordinator, openMembers, QueueProcess, socketPath } 
 /** Of each test: that of a suite would be of all its tests together, which take longer on a busy machine. */
 const TIMEOUT = { timeout: 120_000 };
 
+/** By chance, five members are in order in one of 120 rounds. */
+const ROUNDS_MAX = 6;
+
 function database(t: TestContext, name = 'app.db'): string {
   return makeDatabase(join(tempDir(t), name));
 }
 
+interface Queued {
+  /** Who has had the turn, by their place in the queue. */
+  readonly order: readonly number[];
+  /** Resolves when all have had it: to true where the coordinator gave every one of these turns. */
+  readonly all: Promise<boolean>;
+}
+
 /** Lets `members` enter one after the other, in this order, and notes who has the turn when. */
-async function queueUp(
-  members: readonly QueueProcess[],
-): Promise<{ order: number[]; all: Promise<unknown> }> {
+async function queueUp(members: readonly QueueProcess[]): Promise<Queued> {
   const order: number[] = [];
-  const turns: Promise<void>[] = [];
+  const turns: Promise<boolean>[] = [];
   for (const [index, member] of members.entries()) {
     const { turn } = await member.enter();
     turns.push(
-      turn.then(() => {
+      turn.then(async ({ isOwn }) => {
         order.push(index);
-        return member.leave();
+        await member.leave();
+        return !isOwn;
       }),
     );
   }
-  return { order, all: Promise.all(turns) };
+  return { order, all: Promise.all(turns).then((given) => given.every(Boolean)) };
 }
 
 /**
@@ -72,12 +81,20 @@ describe('the queue among processes', () => {
       members.toReversed(),
       [3, 0, 4, 1, 2].map((i) => members[i] as QueueProcess),
     ]) {
-      await coordinator.enterNow();
-      const { order, all } = await queueUp(shuffled);
-      assert.deepEqual(order, [], 'nobody has the turn while another holds it');
-      await coordinator.leave();
-      await all;
-      assert.deepEqual(order, [0, 1, 2, 3, 4]);
+      // A member that comes back too late from a move of the coordinator loses its place, and one that hears nothing
+      // for 100 ms gives itself the turn: on a busy machine a round may be out of order, but not all of them.
+      const rounds: number[][] = [];
+      for (let isInOrder = false; !isInOrder;) {
+        await coordinator.enterNow();
+        const { order, all } = await queueUp(shuffled);
+        const early = [...order];
+        await coordinator.leave();
+        const isGiven = await all;
+        if (isGiven) assert.deepEqual(early, [], 'nobody has the turn while another holds it');
+        rounds.push([...order]);
+        isInOrder = order.join() === '0,1,2,3,4';
+        assert.ok(isInOrder || rounds.length < ROUNDS_MAX, `rounds in other orders: ${rounds.join('; ')}`);
+      }
     }
   });
 
@@ -131,8 +148,9 @@ describe('the queue among processes', () => {
     await holder.enterNow();
     const { order, all } = await queueUp(waiting);
     await holder.kill();
-    await all;
-    assert.deepEqual(order, [0, 1, 2]);
+    const isGiven = await all;
+    // Turns that members gave themselves have no order.
+    assert.deepEqual(isGiven ? order : order.toSorted((a, b) => a - b), [0, 1, 2]);
   });
 
   it(
@@ -213,8 +231,8 @@ describe('the queue among processes', () => {
     await holder.enterNow();
     const { order, all } = await queueUp(waiting);
     await holder.stop();
-    await all;
-    assert.deepEqual(order, [0, 1]);
+    const isGiven = await all;
+    assert.deepEqual(isGiven ? order : order.toSorted((a, b) => a - b), [0, 1]);
     holder.goOn();
     await holder.leave();
     await untilOneQueue(holder, waiting[0] as QueueProcess);
