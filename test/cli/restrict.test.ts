@@ -375,7 +375,7 @@ describe('the flags of the agent', () => {
       ['agent', '--restrict', join(folder, 'gone')],
       usage(/cannot be used: it does not exist/),
     );
-    await assertRefused(['agent', '--restrict', file], usage(/no folder/));
+    await assertRefused(['agent', '--restrict', file], usage(/it is not a folder/));
     await assertRefused(['agent', '--restrict', folder, '--readonly'], usage(/unknown option --readonly/));
     assert.equal(sha256File(file), before);
   });

@@ -30,7 +30,7 @@ describe('what is refused on a store', () => {
     [['backup', 'a.db', 'vault:store'], 'USAGE', 2, /on another host/],
     [['forget', 'store'], 'USAGE', 2, /neither a policy nor an id/],
     [['forget', 'store', '--keep-last', '0'], 'USAGE', 2, /empty/],
-    [['forget', 'store', 'latest'], 'USAGE', 2, /no id/],
+    [['forget', 'store', 'latest'], 'USAGE', 2, /is not the id of a snapshot/],
     [['forget', 'store', 'abcd', '--keep-last', '1'], 'USAGE', 2, /exclude/],
     [['diff', 'store#abcd', 'other#abcd'], 'USAGE', 2, /two stores/],
     [['check', 'store', '--read-data-subset', '8/7'], 'USAGE', 2, /8\/7/],
