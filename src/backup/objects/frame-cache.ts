@@ -40,7 +40,7 @@ interface CachedFrame {
 }
 
 /** Frames of one size class, the least recently used first. */
-interface FrameShelf {
+interface LruFrames {
   readonly limit: number;
   readonly frames: Map<number, CachedFrame>;
   bytes: number;
@@ -51,8 +51,8 @@ export class FrameCache {
   readonly #index: ObjectIndex;
   readonly #backend: Backend;
   readonly #sealer: Sealer;
-  readonly #small: FrameShelf = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
-  readonly #large: FrameShelf = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
+  readonly #small: LruFrames = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
+  readonly #large: LruFrames = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
   /** Frames given to the decompressor, in order. */
   readonly #loading = new Map<number, LoadingFrame>();
   #loadingBytes = 0;
@@ -182,18 +182,18 @@ export class FrameCache {
         `packs/${place.pack.id}`,
         'has a frame with another number of objects than its index says',
       );
-    const shelf = bytes >= LARGE_BYTES ? this.#large : this.#small;
-    while (shelf.bytes + bytes > shelf.limit && shelf.frames.size > 0) this.#dropOldest(shelf);
-    shelf.frames.set(number, { frame, memory, isLent: false });
-    shelf.bytes += bytes;
+    const cache = bytes >= LARGE_BYTES ? this.#large : this.#small;
+    while (cache.bytes + bytes > cache.limit && cache.frames.size > 0) this.#dropOldest(cache);
+    cache.frames.set(number, { frame, memory, isLent: false });
+    cache.bytes += bytes;
   }
 
-  #dropOldest(shelf: FrameShelf): void {
-    const [oldest] = shelf.frames;
+  #dropOldest(cache: LruFrames): void {
+    const [oldest] = cache.frames;
     if (oldest === undefined) return;
     const [number, { frame, memory, isLent }] = oldest;
-    shelf.frames.delete(number);
-    shelf.bytes -= frame.bytes;
+    cache.frames.delete(number);
+    cache.bytes -= frame.bytes;
     if (!isLent) this.#dropped.push(memory);
   }
 }
