@@ -32,6 +32,9 @@ export const ENTRIES: Readonly<Record<string, string>> = {
   'decompressor-thread': 'src/backup/objects/decompressor-thread.ts',
 };
 
+/** Entries of the library. They have a second name in `dist/src/`, where they were before there was a bundle. */
+const LIBRARY = ['index', 'kysely', 'drizzle'];
+
 /** Packages that stay packages: they have native code, have types that an application shares, or are seldom loaded. */
 const EXTERNAL = [
   'better-sqlite3',
@@ -78,7 +81,7 @@ export async function bundle(): Promise<void> {
     write: false,
     logLevel: 'warning',
   });
-  mkdirSync(FOLDER, { recursive: true });
+  mkdirSync(join(FOLDER, 'src'), { recursive: true });
   const isEntry = ({ path }: { path: string }): boolean => basename(path, '.js') in ENTRIES;
   const files: { path: string; contents: Uint8Array }[] = [
     ...outputFiles.filter((file) => !isEntry(file)),
@@ -88,10 +91,16 @@ export async function bundle(): Promise<void> {
     path: join(FOLDER, LICENSES),
     contents: Buffer.from(licensesOf(Object.keys(metafile.inputs))),
   });
+  for (const name of LIBRARY) {
+    files.push({
+      path: join(FOLDER, 'src', `${name}.js`),
+      contents: Buffer.from(`export * from '../${name}.js';\n`),
+    });
+  }
   for (const { path, contents } of files) replaceFile(path, contents);
   utimesSync(join(FOLDER, DATED_FILE), startedAt, startedAt);
   const names = new Set(files.map(({ path }) => basename(path)));
-  const stale = readdirSync(FOLDER).filter((name) => name !== 'types' && !names.has(name));
+  const stale = readdirSync(FOLDER).filter((name) => !['types', 'src'].includes(name) && !names.has(name));
   for (const name of stale) rmSync(join(FOLDER, name), { recursive: true, force: true });
 }
 
