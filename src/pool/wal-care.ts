@@ -3,7 +3,7 @@ import { POOL_CHANNELS } from './stats.ts';
 import type { WalEvent } from './stats.ts';
 
 /** How often to look at the size while there are writes. */
-const LOOK_MS = 200;
+const LOOK_MS = 50;
 
 /** The pause after a moment that was not right; doubles up to the longest while readers or writers are in the way. */
 const AGAIN_MS = 50;
@@ -48,9 +48,15 @@ export class WalCare {
 
   /** @param nowMs On the clock of performance.now(). */
   afterWrite(nowMs: number): void {
-    if (nowMs < this.#nextLookMs) return;
+    if (this.#timer !== undefined) return;
+    if (nowMs < this.#nextLookMs) {
+      // A burst of writes may end before the next look, and be the last for long.
+      this.#timer = setTimeout(() => this.#look(), this.#nextLookMs - nowMs);
+      this.#timer.unref();
+      return;
+    }
     this.#nextLookMs = nowMs + LOOK_MS;
-    if (this.#timer === undefined && this.bytes() > this.#limitBytes) this.#later(0);
+    this.#look();
   }
 
   /** The file's size; 0 if it does not exist or cannot be inspected: no write fails because of that. */
@@ -68,6 +74,11 @@ export class WalCare {
     this.#writer = undefined;
   }
 
+  #look(): void {
+    this.#timer = undefined;
+    if (this.#writer !== undefined && this.bytes() > this.#limitBytes) this.#later(0);
+  }
+
   #later(delayMs: number): void {
     this.#timer = setTimeout(() => this.#empty(), delayMs);
     this.#timer.unref();
@@ -76,7 +87,13 @@ export class WalCare {
   #empty(): void {
     this.#timer = undefined;
     const bytes = this.bytes();
-    if (this.#writer === undefined || bytes <= this.#limitBytes) return;
+    if (this.#writer === undefined) return;
+    if (bytes <= this.#limitBytes) {
+      // SQLite has restarted the file meanwhile, and cut it to the limit itself.
+      this.truncations += 1;
+      this.#againMs = AGAIN_MS;
+      return;
+    }
     if (!this.#writer.isIdle) {
       this.#later(AGAIN_MS);
       return;
