@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 /** A folder with more names than this is not searched for other names of a file. */
@@ -10,6 +10,15 @@ const MAX_NAMES = 10_000;
  */
 const JOURNALS = ['-wal', '-journal'] as const;
 
+/** How a file begins that holds something: without these bytes SQLite takes nothing from it. */
+const MAGIC = {
+  '-wal': ['377f0682', '377f0683'],
+  '-journal': ['d9d505f920a163d7'],
+} as const;
+
+/** A -wal of this length has no frame yet. */
+const WAL_HEADER_BYTES = 32;
+
 /** The journal of a database, beside another name of its file. */
 export interface JournalElsewhere {
   readonly name: string;
@@ -17,7 +26,7 @@ export interface JournalElsewhere {
 }
 
 /**
- * Looks in the folder of `path` for another hard link to its file that has a journal with content; undefined if there
+ * Looks in the folder of `path` for another hard link to its file that has a journal with changes; undefined if there
  * is none, or the folder cannot be read.
  */
 export function journalByAnotherName(path: string): JournalElsewhere | undefined {
@@ -29,8 +38,8 @@ export function journalByAnotherName(path: string): JournalElsewhere | undefined
     if (name === basename(path)) continue;
     const stats = lstatSync(other, { throwIfNoEntry: false });
     if (stats?.ino !== file.ino || stats.dev !== file.dev) continue;
-    const journal = JOURNALS.map((suffix) => other + suffix).find((each) => sizeOf(each) > 0);
-    if (journal !== undefined) return { name: other, journal };
+    const suffix = JOURNALS.find((each) => holdsChanges(other, each));
+    if (suffix !== undefined) return { name: other, journal: other + suffix };
   }
   return undefined;
 }
@@ -40,9 +49,9 @@ export function hasSeveralNames(path: string): boolean {
   return (statSync(path, { throwIfNoEntry: false })?.nlink ?? 0) > 1;
 }
 
-/** True if a journal with content lies beside `path` itself. */
+/** True if a journal with changes lies beside `path` itself. */
 export function hasOwnJournal(path: string): boolean {
-  return JOURNALS.some((suffix) => sizeOf(path + suffix) > 0);
+  return JOURNALS.some((suffix) => holdsChanges(path, suffix));
 }
 
 function namesIn(folder: string): string[] {
@@ -54,6 +63,24 @@ function namesIn(folder: string): string[] {
   }
 }
 
-function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+/**
+ * With journal_mode PERSIST a -journal stays, with zeros in the place of its header. If the file cannot be read, its
+ * length has to do. SQLite holds no locks on these files, so closing a descriptor drops none.
+ */
+function holdsChanges(name: string, suffix: (typeof JOURNALS)[number]): boolean {
+  const size = statSync(name + suffix, { throwIfNoEntry: false })?.size ?? 0;
+  if (size === 0 || (suffix === '-wal' && size <= WAL_HEADER_BYTES)) return false;
+  const head = Buffer.alloc(8);
+  try {
+    const file = openSync(name + suffix, 'r');
+    try {
+      readSync(file, head, 0, head.length, 0);
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return true;
+  }
+  const start = head.toString('hex');
+  return MAGIC[suffix].some((magic) => start.startsWith(magic));
 }

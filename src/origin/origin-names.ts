@@ -29,18 +29,22 @@ export async function checkOriginNames({ path, stats, header }: DatabaseFile): P
   const isWal = header?.wal === true;
   if (isWal) await refuseOtherReaders(path);
   const isMounted = isMountedAlone(path);
-  const isUsedByThisName = hasOwnJournal(path) || (isWal && isIndexInUse(path));
-  if (isUsedByThisName || (stats.nlink < 2 && !isMounted)) {
-    return { warnings: [], mayBeWrittenByAnotherName: false };
-  }
+  const quiet = { warnings: [], mayBeWrittenByAnotherName: false };
+  if (stats.nlink < 2 && !isMounted) return quiet;
+  const hasJournal = hasOwnJournal(path);
   const elsewhere = journalByAnotherName(path);
   if (elsewhere !== undefined) {
     throw new SqlsyncError(
       'ORIGIN_ALIAS',
       `Origin ${path} has the other name ${elsewhere.name}, beside which ${elsewhere.journal} holds changes that this name does not lead to`,
-      { hint: `Name ${elsewhere.name} instead.` },
+      {
+        hint: hasJournal
+          ? 'Both names have changes of their own. Find out which name the application uses, open the database once by that name with the application or `sqlite3`, and remove the other name with its files.'
+          : `Name ${elsewhere.name} instead.`,
+      },
     );
   }
+  if (hasJournal || (isWal && isIndexInUse(path))) return quiet;
   if (isMounted && isWal) {
     throw new SqlsyncError(
       'ORIGIN_ALIAS',

@@ -33,7 +33,7 @@ export async function checkPlace(
 async function checkNames(path: string): Promise<void> {
   const isAlone = isMountedAlone(path);
   if (!isAlone && !hasSeveralNames(path)) return;
-  const journal = hasOwnJournal(path) ? undefined : journalByAnotherName(path);
+  const journal = journalByAnotherName(path);
   if (journal !== undefined) {
     throw usedByAnotherName(path, `${journal.journal} holds changes, beside its other name`, journal.name);
   }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, linkSync } from 'node:fs';
+import { cpSync, existsSync, linkSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -63,6 +63,19 @@ describe('openDatabase() of a database', { skip: LINUX }, () => {
       message: new RegExp(`${app}-wal holds changes`),
       hint: new RegExp(`Open it by ${app}`),
     });
+  });
+
+  test('that killed programs used by this name and by another is refused', async (t) => {
+    const folder = tempDir(t);
+    const [app, alias] = [join(folder, 'app.db'), join(folder, 'alias.db')];
+    smallDatabase(app, { rows: 10 });
+    linkSync(app, alias);
+    const other = new OtherProcess(t);
+    await (await other.open(app)).exec('UPDATE item SET amount = 1');
+    await other.end();
+    cpSync(`${app}-wal`, `${alias}-wal`);
+    const refused = { code: 'DATABASE_UNUSABLE', message: new RegExp(`${app}-wal holds changes`) };
+    await assert.rejects(openDatabase(alias, { admission: 'none' }), refused);
   });
 
   test('that has several names and is idle opens with a warning', async (t) => {

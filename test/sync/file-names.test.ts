@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { cpSync, linkSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, linkSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -76,11 +76,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
   ] as const) {
     test(`is refused where a killed program left its ${journal} beside that one`, async (t) => {
       const { app, alias, replica } = scene(t, mode);
-      const process = new OtherProcess(t);
-      const application = await process.open(app);
-      if (mode === 'delete') await application.exec('PRAGMA cache_size = 1; BEGIN');
-      await application.exec(`INSERT INTO news SELECT randomblob(100000) FROM (VALUES (1), (2), (3))`);
-      await process.end();
+      await leaveJournal(t, app, mode === 'delete');
       await assert.rejects(syncHere({ origin: alias, replica }), {
         code: 'ORIGIN_ALIAS',
         message: new RegExp(`${app}${journal} holds changes`),
@@ -88,6 +84,70 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
       });
     });
   }
+
+  /** A program that writes by `name`, and is killed before its changes are in the file. */
+  async function leaveJournal(t: TestContext, name: string, isRollback: boolean): Promise<void> {
+    const process = new OtherProcess(t);
+    const application = await process.open(name);
+    if (isRollback) await application.exec('PRAGMA cache_size = 1; BEGIN');
+    await application.exec(`INSERT INTO news SELECT randomblob(100000) FROM (VALUES (1), (2), (3))`);
+    await process.end();
+  }
+
+  test('is refused where both names have a -wal of their own', async (t) => {
+    const { app, alias, replica } = scene(t);
+    await leaveJournal(t, app, false);
+    cpSync(`${app}-wal`, `${alias}-wal`);
+    for (const [origin, other] of [
+      [app, alias],
+      [alias, app],
+    ] as const) {
+      await assert.rejects(syncHere({ origin, replica }), {
+        code: 'ORIGIN_ALIAS',
+        message: new RegExp(`${other}-wal holds changes`),
+        hint: /Both names have changes of their own/,
+      });
+    }
+  });
+
+  describe('and a journal of which journal_mode PERSIST has kept all but the header', () => {
+    /** Beside `name`; the file itself is in rollback mode. */
+    async function keepJournal(t: TestContext, name: string): Promise<void> {
+      const process = new OtherProcess(t);
+      const application = await process.open(name);
+      await application.exec(`PRAGMA journal_mode = PERSIST; ${COMMIT}`);
+      await process.end();
+      assert.ok(statSync(`${name}-journal`).size > 0);
+    }
+
+    test('beside this name hides no hot journal beside the other', async (t) => {
+      const { app, alias, replica } = scene(t, 'delete');
+      await keepJournal(t, alias);
+      await leaveJournal(t, app, true);
+      await assert.rejects(syncHere({ origin: alias, replica }), {
+        code: 'ORIGIN_ALIAS',
+        message: new RegExp(`${app}-journal holds changes`),
+        hint: new RegExp(`Name ${app} instead`),
+      });
+    });
+
+    test('beside this name hides no name in another folder', async (t) => {
+      const { app, folder, replica } = scene(t, 'delete');
+      linkSync(app, join(tempDir(t), 'x.db'));
+      rmSync(join(folder, 'alias.db'));
+      await keepJournal(t, app);
+      const warnings: string[] = [];
+      await syncHere({ origin: app, replica, onWarning: (text) => warnings.push(text) });
+      assert.match(warnings.join('\n'), /has 2 names/);
+    });
+
+    test('beside the other name holds no changes', async (t) => {
+      const { app, alias, replica } = scene(t, 'delete');
+      await keepJournal(t, app);
+      await syncHere({ origin: alias, replica });
+      assert.deepEqual(column(replica, 'SELECT x FROM news'), ['committed']);
+    });
+  });
 
   test('in another folder is warned of, and copied', async (t) => {
     const { app, folder, replica } = scene(t);
