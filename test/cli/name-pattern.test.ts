@@ -68,6 +68,29 @@ describe('a backup by pattern', () => {
     assert.match(stderr, /b\.db was a database at its last backup.*\[ORIGIN_NOT_A_DATABASE\]/);
   });
 
+  test('names a link to a folder that is not mounted, in the middle of the pattern', async (t) => {
+    const { folder } = await here(t);
+    mkdirSync(join(folder, 'x', 'ok'), { recursive: true });
+    copyFileSync(join(folder, 'a.db'), join(folder, 'x', 'ok', 'app.db'));
+    symlinkSync('/mnt/away', join(folder, 'x', 'gone'));
+    for (const pattern of ['x/*/app.db', 'x/*/*.db']) {
+      const { status, stderr } = await sqlsync(['backup', '-q', pattern, 'store'], { cwd: folder });
+      assert.equal(status, 21, stderr);
+      assert.match(stderr, /x\/gone is a link that leads nowhere .*\[ORIGIN_NOT_FOUND\]/s);
+    }
+  });
+
+  test('names a file that should be a database and is none, also at its first backup', async (t) => {
+    const { folder } = await here(t);
+    writeFileSync(join(folder, 'broken.db'), Buffer.alloc(8192, 0xff));
+    writeFileSync(join(folder, 'notes.txt'), 'no database, and none is expected');
+    const { status, stderr } = await sqlsync(['backup', '-q', '*', 'store'], { cwd: folder });
+    assert.equal(status, 21, stderr);
+    assert.match(stderr, /broken\.db is no database, though its name .*\[ORIGIN_NOT_A_DATABASE\]/);
+    assert.match(stderr, /notes\.txt matches \*, but is no database/);
+    assert.doesNotMatch(stderr, /notes\.txt.*\[/);
+  });
+
   test('takes folders, pipes and what lies beside a database for no databases', async (t) => {
     const { folder } = await here(t);
     mkdirSync(join(folder, 'folder.db'));

@@ -185,7 +185,7 @@ describe('a pattern', () => {
   test('stands for the databases that match it, and not for what lies beside them', (t) => {
     const folder = tempDir(t);
     for (const name of ['b.db', 'a.db', 'c[1].db']) smallDatabase(join(folder, name), { rows: 1 });
-    for (const name of ['a.db-wal', 'notes.db']) writeFileSync(join(folder, name), 'no database');
+    for (const name of ['a.db-wal', 'notes.db.txt']) writeFileSync(join(folder, name), 'no database');
     for (const name of ['b.db-wal', 'empty.db']) writeFileSync(join(folder, name), '');
     mkdirSync(join(folder, 'd.db'));
     const [notes, warnings]: [string[], string[]] = [[], []];
@@ -201,7 +201,7 @@ describe('a pattern', () => {
       ['a.db', 'b.db', 'c[1].db', 'empty.db'].map((name) => join(folder, name)),
     );
     assert.deepEqual([notes.length, warnings.length], [3, 1], 'the folder is a note too');
-    assert.match(warnings[0] as string, /notes\.db matches .*\*\.db\*, but is no database/);
+    assert.match(warnings[0] as string, /notes\.db\.txt matches .*\*\.db\*, but is no database/);
     assert.deepEqual(expanded(join(folder, 'c[1].db')), [join(folder, 'c[1].db')], 'a name, not a pattern');
     assert.deepEqual(expanded('host:*.db', 'none.db'), ['host:*.db', 'none.db'], 'nobody knows yet');
     assert.deepEqual(expanded(join(folder, 'x*.db'), 'b.db'), ['ORIGIN_NOT_FOUND', 'b.db']);

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { decodeName } from '../../files/path-names.ts';
 
@@ -50,7 +50,11 @@ class PatternWalk {
         if (isFolder) this.enter(`${folder}${name}/`, parts);
       return;
     }
-    for (const { name } of this.#names(folder, expressionOf(part))) this.#take(folder, name, rest);
+    for (const { name, isLink } of this.#names(folder, expressionOf(part))) {
+      // As of a folder whose disk is not mounted: what would match behind it is left out.
+      if (isLink && rest.length > 0 && !existsSync(`${folder}${name}`)) this.#missLink(`${folder}${name}`);
+      else this.#take(folder, name, rest);
+    }
   }
 
   #take(folder: string, name: string, rest: readonly string[]): void {
@@ -63,7 +67,7 @@ class PatternWalk {
     }
   }
 
-  #names(folder: string, expression: RegExp): { name: string; isFolder: boolean }[] {
+  #names(folder: string, expression: RegExp): { name: string; isFolder: boolean; isLink: boolean }[] {
     let entries;
     try {
       entries = readdirSync(folder === '' ? '.' : folder, { encoding: 'buffer', withFileTypes: true });
@@ -75,7 +79,8 @@ class PatternWalk {
       const name = decodeName(entry.name);
       const shown = name ?? entry.name.toString();
       if (!expression.test(shown)) return [];
-      if (name !== undefined) return [{ name, isFolder: entry.isDirectory() }];
+      if (name !== undefined)
+        return [{ name, isFolder: entry.isDirectory(), isLink: entry.isSymbolicLink() }];
       this.#add(`${folder}${shown}`, 'ORIGIN_UNREADABLE', 'has a name that is not UTF-8', 'Rename it.');
       return [];
     });
@@ -91,7 +96,18 @@ class PatternWalk {
     else this.#add(path, 'ORIGIN_UNREADABLE', `cannot be looked at: ${String(error)}`, hint);
   }
 
-  #add(path: string, code: 'ORIGIN_PERMISSION' | 'ORIGIN_UNREADABLE', what: string, hint: string): void {
+  #missLink(path: string): void {
+    const hint =
+      'Check that its target is mounted. Otherwise remove the link, or exclude it from the pattern.';
+    this.#add(path, 'ORIGIN_NOT_FOUND', 'is a link that leads nowhere', hint);
+  }
+
+  #add(
+    path: string,
+    code: 'ORIGIN_NOT_FOUND' | 'ORIGIN_PERMISSION' | 'ORIGIN_UNREADABLE',
+    what: string,
+    hint: string,
+  ): void {
     const error = new SqlsyncError(code, `${sanitizeText(path)} ${what}`, { hint });
     this.unseen.set(path, { path, error });
   }

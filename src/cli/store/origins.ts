@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { basename } from 'node:path';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
@@ -62,16 +62,30 @@ function judge(path: string, pattern: string, { isBackedUp, onNote, onWarning }:
     return [];
   }
   if (isDatabase(path)) return [{ origin: named(path) }];
-  if (!isBackedUp(realpathSync(path))) {
+  const wasBackedUp = isBackedUp(realpathSync(path));
+  if (!wasBackedUp && !looksLikeDatabase(path)) {
     onWarning(`${sanitizeText(path)} matches ${sanitizeText(pattern)}, but is no database`);
     return [];
   }
   const error = new SqlsyncError(
     'ORIGIN_NOT_A_DATABASE',
-    `${sanitizeText(path)} was a database at its last backup, and is not one any more`,
-    { hint: 'Its header is damaged, or another file is in its place. Its snapshots are in the store.' },
+    wasBackedUp
+      ? `${sanitizeText(path)} was a database at its last backup, and is not one any more`
+      : `${sanitizeText(path)} is no database, though its name or a -wal beside it says so`,
+    {
+      hint: wasBackedUp
+        ? 'Its header is damaged, or another file is in its place. Its snapshots are in the store.'
+        : 'Its header is damaged, or it is another file: exclude it from the pattern.',
+    },
   );
   return [{ origin: named(path), error }];
+}
+
+/** Endings of database files, whose users would want to know that one of them cannot be read. */
+const DATABASE_NAME = /\.(db|db3|sdb|s3db|sqlite|sqlite2|sqlite3|sl3)$/i;
+
+function looksLikeDatabase(path: string): boolean {
+  return DATABASE_NAME.test(path) || existsSync(`${path}-wal`);
 }
 
 function lookAt(path: string): Stats | SqlsyncError {
