@@ -17,7 +17,9 @@ const BASH = `_sqlsync() {
   COMPREPLY=()
   for word in "\${offered[@]}"; do
     if [ "$word" != '${FILES}' ]; then words+=("$word"); continue; fi
-    case "$current" in *[\\\\\\"\\'\\$~\\\`]*) break ;; esac
+    case "$current" in
+      *[\\\\\\"\\'\\$~\\\`]*) compopt -o bashdefault -o default 2>/dev/null; break ;;
+    esac
     compopt -o filenames 2>/dev/null
     while IFS= read -r word; do
       case "\${word##*/}" in . | .. | .*.sqlsync*) ;; *) COMPREPLY+=("$word") ;; esac
@@ -25,7 +27,7 @@ const BASH = `_sqlsync() {
   done
   COMPREPLY+=("\${words[@]}")
 }
-complete -o bashdefault -o default -F _sqlsync sqlsync`;
+complete -F _sqlsync sqlsync`;
 
 const ZSH = `#compdef sqlsync
 _sqlsync() {

@@ -39,7 +39,7 @@ const UNLASTING_INODES = /^(?:fuse(?:\..*)?|vfat|msdos|exfat|9p|cifs|smb3|smbfs)
  * overlay, are not listed.
  */
 const NETWORK =
-  /^(?:nfs\d?|cifs|smb3|smbfs|ncpfs|afs|coda|ceph|lustre|beegfs|gpfs|ocfs2|gfs2|orangefs|pvfs2|9p|vboxsf|vmhgfs|prl_fs|davfs|acfs|fuse\.(?:sshfs|rclone|s3fs|goofys|gcsfuse|gvfsd-fuse|curlftpfs|davfs|davfs2|ceph|ceph-fuse|glusterfs|beegfs|juicefs|moosefs|mfs|hdfs|vmhgfs-fuse|smbnetfs|afp|nfs|google-drive-ocamlfuse|onedriver|JuiceFS.*))$/;
+  /^(?:nfs\d?|cifs|smb3|smbfs|ncpfs|afs|coda|ceph|lustre|beegfs|gpfs|ocfs2|gfs2|orangefs|pvfs2|9p|vboxsf|vmhgfs|prl_fs|davfs|acfs|virtiofs|fakeowner|fuse\.(?:grpcfuse|osxfs|sshfs|rclone|s3fs|goofys|gcsfuse|gvfsd-fuse|curlftpfs|davfs|davfs2|ceph|ceph-fuse|glusterfs|beegfs|juicefs|moosefs|mfs|hdfs|vmhgfs-fuse|smbnetfs|afp|nfs|google-drive-ocamlfuse|onedriver|JuiceFS.*))$/;
 
 /**
  * The type of the network file system that `path` is on; undefined for a local one, or if the system does not report

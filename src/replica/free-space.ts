@@ -13,6 +13,7 @@ const EXACT_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0x01021994, // tmpfs
   0x4d44, // FAT
   0x2011bab0, // exFAT
+  0x794c7630, // overlayfs, the root of containers: the space of its upper layer
 ]);
 
 /** The space that this user can use in the folder of `path`; Infinity if the system does not report it reliably. */
