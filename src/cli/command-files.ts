@@ -37,7 +37,7 @@ export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
 /** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
 export const RESERVED_NAMES: ReadonlySet<string> = new Set(
-  'follow run copy key status config doctor mount tag'.split(' '),
+  'follow run copy key status config doctor mount tag help'.split(' '),
 );
 
 /** Includes the commands that other programs start. */

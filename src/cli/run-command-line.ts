@@ -2,7 +2,7 @@ import { systemErrorCode, toSqlsyncError } from '../errors.ts';
 import { checkDecoding } from '../files/path-names.ts';
 import { VERSION } from '../sync/program.ts';
 import { argumentsOf } from './arguments.ts';
-import { DEFAULT_COMMAND, loadCommand, loadCommands } from './command-files.ts';
+import { DEFAULT_COMMAND, isCommand, loadCommand, loadCommands } from './command-files.ts';
 import { readCommandLine } from './command-line.ts';
 import { COMPLETION_FLAG } from './completion-script.ts';
 import { EXIT_OK, exitStatusOf } from './exit.ts';
@@ -42,6 +42,9 @@ async function run(argv: readonly string[]): Promise<number> {
     return exitStatusOf('USAGE');
   }
   if (argv.length === 1 && ['--version', '-V'].includes(argv[0] as string)) return printVersion();
+  const [first, topic] = argv;
+  if (first === 'help' && argv.length <= 2 && (topic === undefined || isCommand(topic)))
+    return printHelp(topic);
   checkDecoding(argv, PATH_VARIABLES);
   // Both wait for files. yargs comes first, so that a clone without its packages fails on that.
   const [, line] = await Promise.all([import('yargs'), readCommandLine(argv)]);

@@ -187,6 +187,6 @@ test(
 );
 
 test('setup of what is no host is a usage error', async () => {
-  await assertRefused(['setup', './folder'], { code: 'USAGE', status: 2, says: /no host|location/ });
+  await assertRefused(['setup', './folder'], { code: 'USAGE', status: 2, says: /is not a host/ });
   await assertRefused(['setup', 'host:a.db', 'b.db'], { code: 'USAGE', status: 2, says: /given twice/ });
 });

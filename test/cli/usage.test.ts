@@ -75,6 +75,22 @@ describe('sqlsync --help', () => {
     assert.ok(stderr.split('\n').length < 15);
   });
 
+  test('is what help prints too, of all or of one command', async () => {
+    for (const [words, same] of [
+      [['help'], ['--help']],
+      [
+        ['help', 'verify'],
+        ['verify', '--help'],
+      ],
+    ] as const) {
+      const { status, stdout } = await sqlsync(words);
+      assert.deepEqual([status, stdout], [0, (await sqlsync(same)).stdout]);
+    }
+    const { status, stderr } = await sqlsync(['help', 'copy.db']);
+    assert.equal(status, 2);
+    assert.match(stderr, /database named help is \.\/help/);
+  });
+
   test('shows those of verify for that command', async () => {
     const { status, stdout } = await sqlsync(['verify', '-h']);
     assert.equal(status, 0);
