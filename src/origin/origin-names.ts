@@ -1,15 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
 import { hasOwnJournal, journalByAnotherName } from '../files/file-names.ts';
-import { isIndexInUse, readersByAnotherName } from '../sqlite/locks/lock-holders.ts';
+import { isIndexInUse, lastingReadersByAnotherName } from '../sqlite/locks/lock-holders.ts';
 import { isMountedAlone } from '../files/mounts.ts';
 import type { DatabaseFile } from '../pages/database-file.ts';
-
-/**
- * The looks together take longer than a process that opens a database has the file locked but not yet the wal-index.
- */
-const LOOKS = 5;
-const PAUSE_MS = 100;
 
 /** What sqlsync found out from the names of an origin's file. */
 export interface OriginNames {
@@ -58,12 +51,7 @@ export async function checkOriginNames({ path, stats, header }: DatabaseFile): P
 }
 
 async function refuseOtherReaders(path: string): Promise<void> {
-  let readers = [...readersByAnotherName(path)];
-  for (let look = 1; look < LOOKS && readers.length > 0; look++) {
-    await delay(PAUSE_MS);
-    const now = readersByAnotherName(path);
-    readers = readers.filter((processId) => now.has(processId));
-  }
+  const readers = await lastingReadersByAnotherName(path);
   if (readers.length === 0) return;
   throw new SqlsyncError(
     'ORIGIN_ALIAS',

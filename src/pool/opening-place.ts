@@ -1,15 +1,10 @@
 import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../errors.ts';
 import { realPath } from '../files/path-names.ts';
 import { hasOwnJournal, hasSeveralNames, journalByAnotherName } from '../files/file-names.ts';
-import { isIndexInUse, readersByAnotherName } from '../sqlite/locks/lock-holders.ts';
+import { isIndexInUse, lastingReadersByAnotherName } from '../sqlite/locks/lock-holders.ts';
 import { isMountedAlone, networkFileSystem } from '../files/mounts.ts';
-
-/** The looks together take longer than another program reads in rollback mode, where it has no wal-index. */
-const LOOKS = 5;
-const PAUSE_MS = 100;
 
 /**
  * Checks the place of a database before it is opened. Does not open the file: this process may have it open already,
@@ -37,7 +32,7 @@ async function checkNames(path: string): Promise<void> {
   if (journal !== undefined) {
     throw usedByAnotherName(path, `${journal.journal} holds changes, beside its other name`, journal.name);
   }
-  if (await isReadByAnotherName(path)) {
+  if ((await lastingReadersByAnotherName(path)).length > 0) {
     throw usedByAnotherName(path, 'another program has it open by another name', 'the name that it uses');
   }
   if (hasOwnJournal(path) || isIndexInUse(path)) return;
@@ -46,16 +41,6 @@ async function checkNames(path: string): Promise<void> {
     `${path} ${how}: a program that opens it by another one does not see the commits of this one, and damages it`,
     { code: 'SQLSYNC_SEVERAL_NAMES' },
   );
-}
-
-async function isReadByAnotherName(path: string): Promise<boolean> {
-  let readers = [...readersByAnotherName(path)];
-  for (let look = 1; look < LOOKS && readers.length > 0; look++) {
-    await delay(PAUSE_MS);
-    const now = readersByAnotherName(path);
-    readers = readers.filter((processId) => now.has(processId));
-  }
-  return readers.length > 0;
 }
 
 function usedByAnotherName(path: string, how: string, name: string): SqlsyncError {

@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { mountOf } from '../../files/mounts.ts';
 import type { PosixLock } from './proc-locks.ts';
 import { posixLocks } from './proc-locks.ts';
@@ -50,4 +51,22 @@ function deviceOf(device: number): string {
   const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
   const minor = (number & 0xffn) | ((number >> 12n) & ~0xffn);
   return `${major}:${minor & 0xffffffffn}`;
+}
+
+/**
+ * The looks together take longer than a program that opens a database, or reads one in rollback mode, has the file
+ * locked without a wal-index.
+ */
+const LOOKS = 5;
+const PAUSE_MS = 100;
+
+/** The processes that {@link readersByAnotherName} finds in each of several looks. */
+export async function lastingReadersByAnotherName(path: string): Promise<number[]> {
+  let readers = [...readersByAnotherName(path)];
+  for (let look = 1; look < LOOKS && readers.length > 0; look++) {
+    await delay(PAUSE_MS);
+    const now = readersByAnotherName(path);
+    readers = readers.filter((processId) => now.has(processId));
+  }
+  return readers;
 }
