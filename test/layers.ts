@@ -33,14 +33,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sqlite/locks',
     'src/sqlite/writer',
   ],
-  'src/replica/new': [
-    'src/replica/existing',
-    'src/beside',
-    'src/pages',
-    'src/sqlite',
-    'src/sqlite/locks',
-    'src/files',
-  ],
+  'src/replica/new': ['src/beside', 'src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files'],
   'src/replica': [
     'src/replica/new',
     'src/replica/existing',

@@ -1,43 +1,21 @@
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { SqlsyncError } from '../errors.ts';
-import { retryBusy } from '../sqlite/busy.ts';
-import { DatabaseReader } from '../sqlite/database-reader.ts';
 import type { DatabaseFile } from '../pages/database-file.ts';
 import { currentFileId, fileBytes } from '../pages/database-file.ts';
 import { hasChecksumVfs, parseHeader } from '../pages/header.ts';
 import { hostName } from '../files/machine.ts';
 import { readMark } from '../beside/mark.ts';
 import type { Mark } from '../beside/mark.ts';
-import { FilePages } from '../pages/file-pages.ts';
-import type { PageReader } from '../pages/file-pages.ts';
+import { ReadTransaction } from '../pages/read-transaction.ts';
+import type { ReadOptions } from '../pages/read-transaction.ts';
 import { originError, originReplaced, originTruncated } from './origin-error.ts';
-import { fileVersion, inspectOrigin, mustOpenImmutable, ownVersion } from './origin-file.ts';
+import { inspectOrigin, mustOpenImmutable } from './origin-file.ts';
+import { OriginGuard } from './origin-guard.ts';
 import { checkOriginNames } from './origin-names.ts';
 import type { OriginNames } from './origin-names.ts';
-import { readOneByOne } from '../pages/page-source.ts';
 import type { PageSource } from '../pages/page-source.ts';
 import type { PageCount, PageNumber, PageSize } from '../pages/page-types.ts';
-import { lockBytePage, pageCount, pageSize } from '../pages/page-types.ts';
-
-export interface SnapshotOptions {
-  /** How pages are read; default 'file'. */
-  readonly reader?: PageReader | undefined;
-  /** How long to wait for a rollback-mode writer that is just committing. */
-  readonly busyTimeoutMs: number;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** The connection and files that a snapshot reads from; not needed for a file of 0 bytes. */
-interface Access {
-  readonly reader: DatabaseReader | undefined;
-  readonly files: FilePages | undefined;
-  /** The file's version, if it is read without locks: no lock then keeps writers from changing it. */
-  readonly unlocked: string | undefined;
-  /** The file's own version, if a program may write it by another name, where our lock does not hold. */
-  readonly unguarded?: string | undefined;
-}
-
-const NOTHING: Access = { reader: undefined, files: undefined, unlocked: undefined };
+import { pageCount, pageSize } from '../pages/page-types.ts';
 
 /** The page size assumed for a database without pages. */
 const DEFAULT_PAGE_SIZE = 4096;
@@ -59,61 +37,48 @@ export class DatabaseSnapshot implements PageSource {
   /** What the user should know, one sentence each; `notes` only matter to users who ask for detail. */
   readonly warnings: string[] = [];
   readonly notes: string[] = [];
-  readonly #access: Access;
-  #closed = false;
-  readonly #locked: PageNumber;
-  readonly #startedAt: number = performance.now();
+  readonly #guard: OriginGuard;
+  /** undefined for a file of 0 bytes, of which nothing is read. */
+  readonly #pages: ReadTransaction | undefined;
+  readonly #beganAtMs: number;
   readonly #walBytesAtStart: number;
 
   /** Throws SqlsyncError: ORIGIN_* and BUSY. `path` may be relative and may be a symbolic link. */
-  static async open(path: string, options: SnapshotOptions): Promise<DatabaseSnapshot> {
+  static async open(path: string, options: ReadOptions): Promise<DatabaseSnapshot> {
     const { file, absolutePath } = inspectOrigin(path);
     const names = await checkOriginNames(file);
-    const known = { file, names, mark: readMark(absolutePath) };
-    if (file.stats.size === 0) return new DatabaseSnapshot(known, NOTHING, emptyShape());
-    const unlocked = mustOpenImmutable(file) ? fileVersion(absolutePath) : undefined;
-    let files: FilePages | undefined;
-    let reader: DatabaseReader | undefined;
+    const mark = readMark(absolutePath);
+    const isEmpty = file.stats.size === 0;
+    const isUnlocked = !isEmpty && mustOpenImmutable(file);
+    let pages: ReadTransaction | undefined;
     try {
-      if (options.reader !== 'dbpage') files = new FilePages(absolutePath);
-      reader = new DatabaseReader(absolutePath, { immutable: unlocked !== undefined });
-      const connection = reader;
-      const shape = await retryBusy(`Origin ${absolutePath}`, () => connection.begin(), {
-        timeoutMs: options.busyTimeoutMs,
-        signal: options.signal,
-      });
-      const unguarded = names.mayBeWrittenByAnotherName ? ownVersion(absolutePath) : undefined;
-      return new DatabaseSnapshot(known, { reader, files, unlocked, unguarded }, shape);
+      const guard = new OriginGuard(absolutePath, { isUnlocked });
+      if (!isEmpty) pages = await beginRead(absolutePath, guard, isUnlocked, options);
+      if (!isEmpty && names.mayBeWrittenByAnotherName) guard.watchOtherNames();
+      return new DatabaseSnapshot({ file, names, mark }, guard, pages);
     } catch (error) {
-      reader?.close();
-      files?.close();
+      pages?.close();
+      pages?.closeFile();
       throw originError(absolutePath, error);
     }
   }
 
   private constructor(
     { file, names, mark }: { file: DatabaseFile; names: OriginNames; mark: Mark | undefined },
-    access: Access,
-    shape: { pageSize: number; pageCount: number },
+    guard: OriginGuard,
+    pages: ReadTransaction | undefined,
   ) {
     this.path = file.path;
     this.file = file;
     this.mark = mark;
     this.warnings.push(...names.warnings);
-    this.#access = access;
+    this.#guard = guard;
+    this.#pages = pages;
+    this.#beganAtMs = pages?.beganAtMs ?? performance.now();
     this.#walBytesAtStart = fileBytes(`${file.path}-wal`);
-    this.pageSize = pageSize(shape.pageSize) as PageSize;
-    this.pageCount = pageCount(shape.pageCount);
-    this.#locked = lockBytePage(this.pageSize);
-    if (access.reader === undefined || this.pageCount === 0) return;
-    const read = (page: PageNumber): Uint8Array => this.#readByDbpage(page);
-    const absent = (page: PageNumber): never => {
-      throw originTruncated(file.path, page);
-    };
-    if (access.files?.begin(this.pageSize, this.pageCount, read, absent) === false) {
-      throw originReplaced(file.path);
-    }
-    this.#checkFirstPage();
+    this.pageSize = pages?.pageSize ?? (pageSize(DEFAULT_PAGE_SIZE) as PageSize);
+    this.pageCount = pages?.pageCount ?? pageCount(0);
+    if (this.pageCount > 0) this.#checkFirstPage();
   }
 
   /** This host. */
@@ -132,7 +97,7 @@ export class DatabaseSnapshot implements PageSource {
 
   /** Milliseconds since the snapshot began. */
   get heldMs(): number {
-    return performance.now() - this.#startedAt;
+    return performance.now() - this.#beganAtMs;
   }
 
   /**
@@ -140,70 +105,29 @@ export class DatabaseSnapshot implements PageSource {
    * Throws ORIGIN_*.
    */
   get walGrowthBytes(): number {
-    return this.#reading(() => Math.max(0, fileBytes(`${this.path}-wal`) - this.#walBytesAtStart));
+    return this.#guard.reading(() => Math.max(0, fileBytes(`${this.path}-wal`) - this.#walBytesAtStart));
   }
 
   readPage(page: PageNumber): Uint8Array {
-    if (this.#access.files === undefined) return this.#readByDbpage(page);
-    return new Uint8Array(this.readPages(page, 1));
-  }
-
-  /** Fills `run` with consecutive pages. */
-  readInto(first: PageNumber, run: Uint8Array): void {
-    if (this.#access.files === undefined) run.set(readOneByOne(this, first, run.length / this.pageSize));
-    else this.#reading(() => this.#access.files?.readInto(first, run));
+    return this.#read().readPage(page);
   }
 
   readPages(first: PageNumber, count: number): Uint8Array {
-    return this.#reading(
-      () => this.#access.files?.readPages(first, count) ?? readOneByOne(this, first, count),
-    );
+    return this.#read().readPages(first, count);
   }
 
-  #reading<T>(read: () => T): T {
-    let result: T;
-    try {
-      result = read();
-    } catch (error) {
-      throw originError(this.path, error);
-    }
-    this.#checkUnchanged();
-    return result;
-  }
-
-  /**
-   * Data read without locks is worthless once a program has changed the file. The check follows each read, so that the
-   * error names the cause; later the change would look like damage on the way.
-   */
-  #checkUnchanged(): void {
-    const { unlocked, unguarded } = this.#access;
-    if (unguarded !== undefined && unguarded !== ownVersion(this.path)) {
-      throw new SqlsyncError(
-        'ORIGIN_CHANGED',
-        `A program changed ${this.path} while sqlsync read it, through another name of the file, where locks do not hold`,
-        { hint: 'Nothing was changed. Use the same path as that program.' },
-      );
-    }
-    if (unlocked === undefined || unlocked === fileVersion(this.path)) return;
-    throw new SqlsyncError(
-      'ORIGIN_CHANGED',
-      `A program changed ${this.path} while sqlsync read it, without locks because this user may not write its folder`,
-      {
-        hint: 'Nothing was changed. Run sqlsync again when no program writes. To read with locks: let the application keep a connection open, allow this user to write the folder, or run sqlsync as the application’s user.',
-      },
-    );
+  readInto(first: PageNumber, into: Uint8Array): void {
+    this.#read().readInto(first, into);
   }
 
   /** How many of `pages` each table and index owns; pages that no b-tree reaches count as '(free)'. */
   ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     const counts = new Map<string, number>();
     let owned = 0;
-    if (this.#access.reader !== undefined) {
-      for (const { page, name } of this.#access.reader.pageOwners()) {
-        if (!pages.has(page)) continue;
-        counts.set(name, (counts.get(name) ?? 0) + 1);
-        owned++;
-      }
+    for (const { page, name } of this.#pages?.reader.pageOwners() ?? []) {
+      if (!pages.has(page)) continue;
+      counts.set(name, (counts.get(name) ?? 0) + 1);
+      owned++;
     }
     if (pages.size > owned) counts.set('(free)', pages.size - owned);
     return counts;
@@ -213,27 +137,19 @@ export class DatabaseSnapshot implements PageSource {
    * Throws ORIGIN_REPLACED if the path now names another file than the one that was read, or another ORIGIN_* error.
    */
   checkUnreplaced(): void {
-    this.#reading(() => this.#checkVersion());
-  }
-
-  #checkVersion(): void {
-    if (currentFileId(this.path) !== this.file.fileId) {
-      throw originReplaced(this.path);
-    }
-    this.#checkUnchanged();
+    this.#guard.reading(() => {
+      if (currentFileId(this.path) !== this.file.fileId) throw originReplaced(this.path);
+    });
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#access.reader?.close();
-    this.#access.files?.close();
+    this.#pages?.close();
+    this.#pages?.closeFile();
   }
 
-  #readByDbpage(page: PageNumber): Uint8Array {
-    if (page === this.#locked || this.#access.reader === undefined) return new Uint8Array(this.pageSize);
-    const { reader } = this.#access;
-    return this.#reading(() => reader.readPage(page));
+  #read(): ReadTransaction {
+    if (this.#pages === undefined) throw new Error(`${this.path} has no pages`);
+    return this.#pages;
   }
 
   #checkFirstPage(): void {
@@ -275,6 +191,21 @@ export class DatabaseSnapshot implements PageSource {
   }
 }
 
-function emptyShape(): { pageSize: number; pageCount: number } {
-  return { pageSize: DEFAULT_PAGE_SIZE, pageCount: 0 };
+function beginRead(
+  path: string,
+  guard: OriginGuard,
+  immutable: boolean,
+  options: ReadOptions,
+): Promise<ReadTransaction> {
+  const database = {
+    path,
+    name: `Origin ${path}`,
+    immutable,
+    guard: <T>(read: () => T): T => guard.reading(read),
+    replaced: () => originReplaced(path),
+    absent: (page: PageNumber): never => {
+      throw originTruncated(path, page);
+    },
+  };
+  return ReadTransaction.open(database, options);
 }

@@ -41,13 +41,6 @@ export function readScattered(source: PageSource, pages: readonly number[], into
   }
 }
 
-/** `readPages` for a source that can only read single pages. */
-export function readOneByOne(source: PageSource, first: PageNumber, count: number): Uint8Array {
-  const run = new Uint8Array(count * source.pageSize);
-  for (let i = 0; i < count; i++) run.set(source.readPage((first + i) as PageNumber), i * source.pageSize);
-  return run;
-}
-
 /** The blocks in which a page differs from its old version, as received: bit i of byte i/8 of `bitmap` is block i. */
 export interface PageDelta {
   readonly bitmap: Uint8Array;
@@ -73,7 +66,7 @@ export interface SinkTarget {
  *
  * Timeline: the caller compares with `old` → `begin` at the first difference → `write` for pages in any order →
  * `commit`. Until `commit` returns, every reader of the sink sees its old state. After `abort` or a kill the old state
- * is unchanged.
+ * is unchanged. A sink has an optional member only if its kind needs it.
  */
 export interface PageSink {
   /** The state to compare with; undefined for a new replica. */
@@ -86,9 +79,9 @@ export interface PageSink {
    */
   readonly keepsFirstPage?: boolean;
   /** True if the copy continues from the leftover of an interrupted run. */
-  readonly resumed: boolean;
+  readonly resumed?: boolean;
   /** True if that leftover holds pages that differ from the database: then there is something to commit. */
-  readonly holdsChanges: boolean;
+  readonly holdsChanges?: boolean;
   /** The number of pages that the commit changes, if the sink knows of more than this copy found. */
   readonly pagesChanged?: number | undefined;
   /** What the user should know after the commit, one sentence each. */
@@ -97,22 +90,22 @@ export interface PageSink {
    * Prepares what takes time, without taking a lock. Must come before `begin`, and may come long before. `knownPages`
    * is the number of pages known so far to differ.
    */
-  prepare(knownPages: number): Promise<void>;
+  prepare?(knownPages: number): Promise<void>;
   /**
    * Takes the right to change the sink. Returns 'moved' if a program other than sqlsync changed it since `old` was
    * opened: `old` is now the newer state, protected from further changes; compare again. Throws ReplicaMovedError if a
    * sync may have changed it: that state may be newer than this copy, so take a new snapshot.
    */
-  begin(): Promise<'ready' | 'moved'>;
+  begin?(): Promise<'ready' | 'moved'>;
   /**
    * Takes the new bytes of one page, and copies what it keeps of them; page 1 may come at any time. At most 1 MiB of
    * pages between two calls of `ready`. `delta` is there if `bytes` were made of the old version and these blocks.
    */
   write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void;
   /** Resolves when more pages may come. A sink may take pages faster than it can write them. */
-  ready(): Promise<void>;
+  ready?(): Promise<void>;
   /** Resolves when `readNew` may be called. */
-  written(): Promise<void>;
+  written?(): Promise<void>;
   /** A page as it will be after the commit, for hash trees that do not keep every page's hash. */
   readNew(page: PageNumber): Uint8Array;
   /** Receives, before `commit`, the new hashes of all pages, to serve as `oldHashes` of the next copy. */

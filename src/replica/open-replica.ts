@@ -5,7 +5,7 @@ import type { DatabaseFile } from '../pages/database-file.ts';
 import { inspectDatabase } from '../pages/database-file.ts';
 import { EmptyReplica } from './existing/empty-replica.ts';
 import { ExistingReplica } from './existing/existing-replica.ts';
-import type { ReplicaOptions } from './existing/old-state.ts';
+import type { ExistingOptions } from './existing/old-state.ts';
 import { recover } from './existing/old-state.ts';
 import { hasChecksumVfs, unknownFormat } from '../pages/header.ts';
 import type { Mark, MarkedOrigin } from '../beside/mark.ts';
@@ -33,7 +33,7 @@ export interface ReplicaPlace {
   readonly warnings: readonly string[];
 }
 
-export interface SinkOptions extends ReplicaOptions {
+export interface SinkOptions extends ExistingOptions {
   readonly overwrite: boolean;
   readonly replace: boolean;
   /** Only for a replica that does not exist yet. */

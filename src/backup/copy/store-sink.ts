@@ -47,8 +47,6 @@ export interface StoredPages {
  * A store that takes a new snapshot. Keeps pages that it does not have yet, whole or as deltas against the parent's.
  */
 export class StoreSink implements PageSink {
-  readonly resumed = false;
-  readonly holdsChanges = false;
   readonly keepsFirstPage = true;
   readonly warnings: readonly string[] = [];
   readonly #options: StoreSinkOptions;
@@ -73,14 +71,6 @@ export class StoreSink implements PageSink {
     return this.#options.oldHashes;
   }
 
-  prepare(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  begin(): Promise<'ready'> {
-    return Promise.resolve('ready');
-  }
-
   write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void {
     const { reader } = this.#options;
     const id = idOf(bytes);
@@ -98,10 +88,6 @@ export class StoreSink implements PageSink {
 
   async ready(): Promise<void> {
     await this.#options.writer.ready();
-  }
-
-  written(): Promise<void> {
-    return Promise.resolve();
   }
 
   /** Every page was hashed when it came; only the lock-byte page never comes. */

@@ -54,7 +54,7 @@ export async function restoreNew(
   if (sink === undefined) return false;
   try {
     // Another run may have begun here and ended since we looked.
-    if (sink.resumed && !isSalvage) {
+    if (sink.resumed === true && !isSalvage) {
       await sink.abort();
       return false;
     }
@@ -95,7 +95,7 @@ async function copyAll(
   const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
   const locked = lockBytePage(pageSize);
   let progressAt = 0;
-  await sink.begin();
+  await sink.begin?.();
   for (let first = 1; first <= source.pageCount; first += step) {
     throwIfAborted(signal);
     const count = Math.min(step, source.pageCount - first + 1);
@@ -109,13 +109,13 @@ async function copyAll(
       const page = pageNumber(first + i);
       if (page !== locked) sink.write(page, run.subarray(i * pageSize, (i + 1) * pageSize));
     }
-    await sink.ready();
+    await sink.ready?.();
     await nextTick();
     if (onProgress === undefined || performance.now() < progressAt) continue;
     progressAt = performance.now() + PROGRESS_INTERVAL_MS;
     onProgress(progressAfter(source, first + count - 1));
   }
-  await sink.written();
+  await sink.written?.();
   onProgress?.({ ...progressAfter(source, source.pageCount), phase: 'commit' });
 }
 

@@ -2,8 +2,8 @@ import { SqlsyncError } from '../../errors.ts';
 import { emptyByBackup } from '../../sqlite/backup-copy.ts';
 import { waitExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { ExistingReplica } from './existing-replica.ts';
+import type { ExistingOptions } from './old-state.ts';
 import { besideReplica, markReplica } from '../../beside/mark.ts';
-import type { ReplicaOptions } from './old-state.ts';
 import { contentStamp, currentFileId } from '../../pages/database-file.ts';
 import type { DatabaseFile } from '../../pages/database-file.ts';
 import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
@@ -15,17 +15,15 @@ import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-err
  */
 export class EmptyReplica implements PageSink {
   readonly old: PageSource | undefined = undefined;
-  readonly resumed = false;
-  readonly holdsChanges = false;
   readonly warnings: string[] = [];
   /** True if the replica is already empty, so that there is nothing to do. */
   readonly unchanged: boolean;
   readonly #file: DatabaseFile;
-  readonly #options: ReplicaOptions;
+  readonly #options: ExistingOptions;
   /** The replica's stamp from before the check for emptiness. */
   readonly #stamp: string;
 
-  static async open(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions): Promise<EmptyReplica> {
+  static async open(file: DatabaseFile, target: SinkTarget, options: ExistingOptions): Promise<EmptyReplica> {
     const stamp = contentStamp(file.path);
     if (file.stats.size === 0) return new EmptyReplica(file, options, { unchanged: true, stamp });
     const replica = await ExistingReplica.open(file, target, options);
@@ -36,21 +34,13 @@ export class EmptyReplica implements PageSink {
 
   private constructor(
     file: DatabaseFile,
-    options: ReplicaOptions,
+    options: ExistingOptions,
     { unchanged, stamp }: { readonly unchanged: boolean; readonly stamp: string },
   ) {
     this.#stamp = stamp;
     this.#file = file;
     this.#options = options;
     this.unchanged = unchanged;
-  }
-
-  prepare(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  begin(): Promise<'ready'> {
-    return Promise.resolve('ready');
   }
 
   write(): void {
@@ -85,14 +75,6 @@ export class EmptyReplica implements PageSink {
       unmark();
       throw replicaError(path, error);
     }
-  }
-
-  ready(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  written(): Promise<void> {
-    return Promise.resolve();
   }
 
   abort(): Promise<void> {

@@ -8,7 +8,7 @@ import { currentFileId } from '../../pages/database-file.ts';
 import { firstPageForReplica, parseHeader } from '../../pages/header.ts';
 import { markReplica } from '../../beside/mark.ts';
 import { OldState } from './old-state.ts';
-import type { ReplicaOptions } from './old-state.ts';
+import type { ExistingOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
@@ -52,7 +52,7 @@ export class ExistingReplica implements PageSink {
   pagesChanged: number | undefined;
   readonly #file: DatabaseFile;
   readonly #target: SinkTarget;
-  readonly #options: ReplicaOptions;
+  readonly #options: ExistingOptions;
   readonly #replica: OldState;
   readonly #staging: Staging;
   readonly #isWal: boolean;
@@ -73,12 +73,12 @@ export class ExistingReplica implements PageSink {
   static async open(
     file: DatabaseFile,
     target: SinkTarget,
-    options: ReplicaOptions,
+    options: ExistingOptions,
   ): Promise<ExistingReplica> {
     return new ExistingReplica(file, target, options, await OldState.open(file, options));
   }
 
-  private constructor(file: DatabaseFile, target: SinkTarget, options: ReplicaOptions, old: OldState) {
+  private constructor(file: DatabaseFile, target: SinkTarget, options: ExistingOptions, old: OldState) {
     this.path = file.path;
     this.#file = file;
     this.#target = target;
@@ -134,7 +134,7 @@ export class ExistingReplica implements PageSink {
       if (!this.#isStaged) await this.#takeWriteLock(this.#openWriter());
       // Under the lock no other program can commit, so from here on the reader sees exactly what the writer changes.
       // Without the lock, this finds what another sync did while we waited for its spool; `commit` looks again.
-      const state = await this.#replica.refresh(this.#options);
+      const state = await this.#replica.refresh();
       // Another sync may have committed a newer snapshot than ours, and we must not take the replica back. The snapshot
       // of a restore never gets older.
       if (state === 'committed' && !this.#isRestore) throw new ReplicaMovedError(this.path);
@@ -169,10 +169,6 @@ export class ExistingReplica implements PageSink {
     } catch (error) {
       throw replicaError(this.path, error);
     }
-  }
-
-  written(): Promise<void> {
-    return Promise.resolve();
   }
 
   readNew(page: PageNumber): Uint8Array {
@@ -221,7 +217,7 @@ export class ExistingReplica implements PageSink {
     await this.#connectWriter(this.#spool?.held.count ?? 0);
     const writer = this.#openWriter();
     await this.#takeWriteLock(writer);
-    if ((await this.#replica.refresh(this.#options)) !== 'same') {
+    if ((await this.#replica.refresh()) !== 'same') {
       // A program keeps writing the replica: the next attempt compares under the write lock.
       this.#staging.isContended = true;
       throw new ReplicaMovedError(this.path);

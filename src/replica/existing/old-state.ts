@@ -1,27 +1,18 @@
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
-import { retryBusy } from '../../sqlite/busy.ts';
-import { DatabaseReader } from '../../sqlite/database-reader.ts';
 import { ReplicaWriter } from '../../sqlite/writer/replica-writer.ts';
 import { wouldLeaveForeignFiles } from '../../pages/database-file.ts';
 import type { DatabaseFile } from '../../pages/database-file.ts';
-import { FilePages } from '../../pages/file-pages.ts';
-import type { PageReader } from '../../pages/file-pages.ts';
 import { parseHeader } from '../../pages/header.ts';
 import type { DatabaseHeader } from '../../pages/header.ts';
-import type { MarkedOrigin } from '../../beside/mark.ts';
-import { readOneByOne } from '../../pages/page-source.ts';
 import type { PageSource } from '../../pages/page-source.ts';
-import type { Staging } from '../spool/staging.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
-import { lockBytePage, pageCount, pageSize } from '../../pages/page-types.ts';
+import { ReadTransaction } from '../../pages/read-transaction.ts';
+import type { ReadOptions } from '../../pages/read-transaction.ts';
+import type { MarkedOrigin } from '../../beside/mark.ts';
+import type { Staging } from '../spool/staging.ts';
 import { needsRecovery, ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
 
-export interface ReplicaOptions {
-  /** How long to wait for locks that other programs hold, in milliseconds. */
-  readonly busyTimeoutMs: number;
-  /** How the old state is read; default 'file'. */
-  readonly reader?: PageReader | undefined;
-  readonly signal?: AbortSignal | undefined;
+export interface ExistingOptions extends ReadOptions {
   /** sqlsync may write nothing, not even through SQLite's recovery. */
   readonly dryRun?: boolean | undefined;
   /** The file may change under its other names too. */
@@ -37,16 +28,13 @@ const FIRST_PAGE = 1 as PageNumber;
 /** The state of an existing replica before the sync, in a read transaction of a read-only connection. */
 export class OldState implements PageSource {
   readonly pageSize: PageSize;
-  readonly #reader: DatabaseReader;
-  readonly #files: FilePages | undefined;
-  #pageCount: PageCount = pageCount(0);
-  #dataVersion = 0;
+  readonly #path: string;
+  readonly #pages: ReadTransaction;
   /** The schema cookie of the state that was read before a pause. */
   #cookieAtPause: { readonly cookie: number | undefined } | undefined;
-  #closed = false;
 
   /** Throws SqlsyncError. SQLite first rolls back a hot journal that a killed sync left. */
-  static async open(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
+  static async open(file: DatabaseFile, options: ExistingOptions): Promise<OldState> {
     if (wouldLeaveForeignFiles(file)) {
       throw new SqlsyncError(
         'REPLICA_UNWRITABLE',
@@ -56,7 +44,7 @@ export class OldState implements PageSource {
     }
     for (let recovered = false; ; recovered = true) {
       try {
-        return await OldState.#openOnce(file, options);
+        return new OldState(file.path, await beginRead(file.path, options));
       } catch (error) {
         if (recovered || systemErrorCode(error) !== 'SQLITE_READONLY_ROLLBACK') {
           throw replicaError(file.path, error);
@@ -67,73 +55,53 @@ export class OldState implements PageSource {
     }
   }
 
-  static async #openOnce(file: DatabaseFile, options: ReplicaOptions): Promise<OldState> {
-    const files = options.reader === 'dbpage' ? undefined : new FilePages(file.path);
-    let reader: DatabaseReader | undefined;
-    try {
-      reader = new DatabaseReader(file.path);
-      const shape = await begin(reader, options);
-      return new OldState(reader, files, shape);
-    } catch (error) {
-      reader?.close();
-      files?.close();
-      throw error;
-    }
-  }
-
-  private constructor(reader: DatabaseReader, files: FilePages | undefined, shape: Shape) {
-    this.#reader = reader;
-    this.#files = files;
-    this.pageSize = pageSize(shape.pageSize) as PageSize;
-    this.#begun(shape);
+  private constructor(path: string, pages: ReadTransaction) {
+    this.#path = path;
+    this.#pages = pages;
+    this.pageSize = pages.pageSize;
   }
 
   get pageCount(): PageCount {
-    return this.#pageCount;
+    return this.#pages.pageCount;
   }
 
   /** True if there are no pages, or only the one page of an empty database. */
   get isEmpty(): boolean {
-    return (
-      this.#pageCount === 0 || (this.#pageCount === 1 && this.#try(() => this.#reader.schemaSize()) === 0)
-    );
+    if (this.pageCount > 1) return false;
+    return this.pageCount === 0 || guarded(this.#path, () => this.#pages.reader.schemaSize()) === 0;
   }
 
   /** As page 1 says; the WAL may hold a newer page 1 than the file. */
   get textEncoding(): DatabaseHeader['textEncoding'] {
     return (
-      (this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE)))?.textEncoding ?? 'UTF-8'
+      (this.pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE)))?.textEncoding ?? 'UTF-8'
     );
   }
 
   readPage(page: PageNumber): Uint8Array {
-    return this.#try(() =>
-      this.#files === undefined ? this.#readByDbpage(page) : new Uint8Array(this.#files.readPages(page, 1)),
-    );
+    return this.#pages.readPage(page);
   }
 
   readPages(first: PageNumber, count: number): Uint8Array {
-    return this.#try(() => this.#files?.readPages(first, count)) ?? readOneByOne(this, first, count);
+    return this.#pages.readPages(first, count);
   }
 
   readInto(first: PageNumber, into: Uint8Array): void {
-    if (this.#files === undefined) into.set(readOneByOne(this, first, into.length / this.pageSize));
-    else this.#try(() => this.#files?.readInto(first, into));
+    this.#pages.readInto(first, into);
   }
 
   /**
    * Moves to the newest state; the caller holds the write lock. Returns 'committed' if the schema cookie moved: another
    * sync may have committed, since each moves it. Returns 'touched' if another program changed the replica.
    */
-  async refresh(options: ReplicaOptions): Promise<'same' | 'touched' | 'committed'> {
+  async refresh(): Promise<'same' | 'touched' | 'committed'> {
     const cookie = this.#cookieAtPause === undefined ? this.#schemaCookie() : this.#cookieAtPause.cookie;
     this.#cookieAtPause = undefined;
-    this.#reader.end();
-    const before = this.#dataVersion;
-    const shape = await begin(this.#reader, options);
-    if (pageSize(shape.pageSize) !== this.pageSize) throw new ReplicaMovedError(this.#reader.path);
-    this.#begun(shape);
-    if (this.#dataVersion === before) return 'same';
+    this.#pages.end();
+    const before = this.#pages.dataVersion;
+    await this.#pages.begin();
+    if (this.#pages.pageSize !== this.pageSize) throw new ReplicaMovedError(this.#path);
+    if (this.#pages.dataVersion === before) return 'same';
     return this.#schemaCookie() === cookie ? 'touched' : 'committed';
   }
 
@@ -143,60 +111,45 @@ export class OldState implements PageSource {
    */
   pause(): void {
     this.#cookieAtPause ??= { cookie: this.#schemaCookie() };
-    this.#reader.end();
+    this.#pages.end();
   }
 
   /** Ends the read transaction, so that a rollback-mode replica can be locked. Nothing can be read afterwards. */
   end(): void {
-    this.#reader.end();
+    this.#pages.end();
   }
 
   /** Closes the connection. Call `closeFile` later, when no other connection of this process is open. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#reader.close();
+    this.#pages.close();
   }
 
   /** Closes our own descriptor of the file, which drops every lock that this process still holds on it. */
   closeFile(): void {
-    this.#files?.close();
-  }
-
-  #begun(shape: Shape): void {
-    this.#pageCount = pageCount(shape.pageCount);
-    this.#dataVersion = this.#reader.dataVersion();
-    if (this.#files?.begin(this.pageSize, this.#pageCount, (page) => this.#readByDbpage(page)) === false) {
-      throw replicaReplaced(this.#reader.path);
-    }
+    this.#pages.closeFile();
   }
 
   #schemaCookie(): number | undefined {
-    return this.#pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE))?.schemaCookie;
-  }
-
-  #try<T>(action: () => T): T {
-    try {
-      return action();
-    } catch (error) {
-      throw replicaError(this.#reader.path, error);
-    }
-  }
-
-  #readByDbpage(page: PageNumber): Uint8Array {
-    if (page === lockBytePage(this.pageSize)) return new Uint8Array(this.pageSize);
-    return this.#reader.readPage(page);
+    return this.pageCount === 0 ? undefined : parseHeader(this.readPage(FIRST_PAGE))?.schemaCookie;
   }
 }
 
-interface Shape {
-  readonly pageSize: number;
-  readonly pageCount: number;
+function beginRead(path: string, options: ExistingOptions): Promise<ReadTransaction> {
+  const database = {
+    path,
+    name: `Replica ${path}`,
+    guard: <T>(read: () => T): T => guarded(path, read),
+    replaced: () => replicaReplaced(path),
+  };
+  return ReadTransaction.open(database, options);
 }
 
-function begin(reader: DatabaseReader, options: ReplicaOptions): Promise<Shape> {
-  const { busyTimeoutMs: timeoutMs, signal } = options;
-  return retryBusy(`Replica ${reader.path}`, () => reader.begin(), { timeoutMs, signal });
+function guarded<T>(path: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw replicaError(path, error);
+  }
 }
 
 /**

@@ -9,8 +9,8 @@ import { contentStamp, currentFileId, fileBytes, inspectDatabase } from '../../p
 import { allocatedBytes, checkFreeSpace } from '../free-space.ts';
 import { NO_HARD_LINKS } from '../../files/hard-links.ts';
 import { findLeftover, refuseLeftover } from '../../beside/leftovers.ts';
-import type { ReplicaOptions } from '../existing/old-state.ts';
 import { besideReplica, markReplica, syncFolder } from '../../beside/mark.ts';
+import type { MarkedOrigin } from '../../beside/mark.ts';
 import { unusableFile } from '../../files/ownership.ts';
 import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
@@ -19,7 +19,14 @@ import { PartFile } from './part-file.ts';
 import { hasWalRecord, recordWal, removeWalRecord } from '../../beside/wal-record.ts';
 import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
 
-export interface NewReplicaOptions extends ReplicaOptions {
+export interface NewReplicaOptions {
+  /** How long to wait for locks that other programs hold, in milliseconds. */
+  readonly busyTimeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Makes no file. */
+  readonly dryRun?: boolean | undefined;
+  /** The origin to name in the replica's mark; undefined for a database without a mark. */
+  readonly mark?: MarkedOrigin | undefined;
   readonly beforePublish?: BeforePublish | undefined;
   /** The existing database of another page size to replace; undefined if the replica does not exist. */
   readonly replaces: DatabaseFile | undefined;
@@ -113,10 +120,6 @@ export class NewReplica implements PageSink {
   /** The part file may be complete and lack only its publication. */
   get holdsChanges(): boolean {
     return this.resumed;
-  }
-
-  prepare(): Promise<void> {
-    return Promise.resolve();
   }
 
   begin(): Promise<'ready'> {

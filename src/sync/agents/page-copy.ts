@@ -136,7 +136,7 @@ export class PageCopy {
     while (this.#root === undefined || this.#pages.areAsked) {
       for (let next = this.#connection.poll(); next !== undefined; next = this.#connection.poll()) {
         this.#onMessage(next);
-        await this.#sink.ready();
+        await this.#sink.ready?.();
       }
       await this.#beginIfNeeded();
       this.#ask();
@@ -147,14 +147,14 @@ export class PageCopy {
         await nextTick();
       } else if (this.#root === undefined || this.#pages.areAsked) {
         this.#onMessage(await this.#connection.receive());
-        await this.#sink.ready();
+        await this.#sink.ready?.();
       }
     }
     const changed = this.#isChanged();
     this.#connection.send(message('release', {}));
     // Drains now: what follows may block this process until the commit is done.
     await this.#connection.drained();
-    await this.#sink.written();
+    await this.#sink.written?.();
     if (!this.#options.dryRun || !changed) this.#checkRoot(this.#root);
     this.#sink.takeHashes?.(this.#tree.pageHashes());
     this.#reportProgress(true);
@@ -204,7 +204,7 @@ export class PageCopy {
   #isChanged(): boolean {
     const { old } = this.#sink;
     if (this.#walk.differing > 0 || old === undefined) return true;
-    return this.#sink.holdsChanges || old.pageCount !== this.#options.snapshot.pageCount;
+    return this.#sink.holdsChanges === true || old.pageCount !== this.#options.snapshot.pageCount;
   }
 
   /** Takes the right to change the sink at the first difference. */
@@ -218,7 +218,7 @@ export class PageCopy {
     if (!this.#isPrepared && this.#walk.hasOwnWork) return;
     await this.#preparing;
     this.#begun = true;
-    if ((await this.#sink.begin()) === 'ready') return;
+    if ((await this.#sink.begin?.()) !== 'moved') return;
     // Another program changed the replica since the comparison began: compare again, now with the lock held.
     for (const [id] of this.#childrenAsked) this.#abandoned.add(id);
     this.#childrenAsked.clear();
@@ -229,7 +229,9 @@ export class PageCopy {
 
   /** Prepares the sink while the comparison goes on. An error appears when the caller waits for it. */
   #prepare(knownPages: number): Promise<void> {
-    const preparing = this.#sink.prepare(knownPages).finally(() => (this.#isPrepared = true));
+    const preparing = Promise.resolve(this.#sink.prepare?.(knownPages)).finally(
+      () => (this.#isPrepared = true),
+    );
     preparing.catch(() => {});
     return preparing;
   }

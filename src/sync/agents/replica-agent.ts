@@ -139,7 +139,7 @@ async function attemptCopy(
   try {
     const opened = await connection.whileBusy(() => destination.openSink(target, snapshot));
     sink = opened;
-    run.resumed ??= sink.resumed;
+    run.resumed ??= sink.resumed === true;
     const alarm = alarmOf(destination, sink, target, options);
     if (alarm !== undefined) options.onAlarm?.(alarm);
     copy = new PageCopy({
