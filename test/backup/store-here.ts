@@ -18,7 +18,7 @@ import { Connection } from '../../src/sync/link/connection.ts';
 import { copyRequest, encodeRequest } from '../../src/sync/agents/copy-request.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 
 /** A store with both agents of every backup and restore in this process. */
 export interface StoreHere {

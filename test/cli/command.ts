@@ -166,6 +166,7 @@ export class Hold {
   get environment(): NodeJS.ProcessEnv {
     return {
       NODE_OPTIONS: `--import=${HOLD_PROGRAM}`,
+      SQLSYNC_AGENT_PROCESS: '1',
       SQLSYNC_TEST_HOLD: JSON.stringify({ bytes: this.bytes, held: this.#held, released: this.#released }),
     };
   }

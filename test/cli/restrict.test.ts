@@ -23,7 +23,7 @@ import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { openToRead } from '../../src/sync/runs/open-to-read.ts';
 import { Restriction } from '../../src/sync/agents/restriction.ts';
 import type { RestrictionOptions } from '../../src/sync/agents/restriction.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import { change, names, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';

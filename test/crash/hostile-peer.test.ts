@@ -11,7 +11,7 @@ import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import type { ErrorCode, SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { runRelayed } from '../support/relay-near.ts';
 import type { Role } from '../support/relay-near.ts';
 import type { Direction, Passing, Verdict } from '../support/relay.ts';

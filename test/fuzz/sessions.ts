@@ -6,7 +6,7 @@ import { FrameDecoder } from '../../protocol/decode.ts';
 import type { Message, MessageName } from '../../protocol/messages.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { PREAMBLE_BYTES } from '../protocol/oracle.ts';
 import { detached } from '../support/frames.ts';

@@ -2,7 +2,7 @@ import { FRAME_HEADER_BYTES } from '../../protocol/limits.ts';
 import { MESSAGES } from '../../protocol/messages.ts';
 import type { MessageName } from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
-import { memoryTransportPair } from './memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import type { Direction } from './relay.ts';
 

@@ -3,7 +3,7 @@ import { FrameEncoder } from '../../protocol/encode.ts';
 import type { Message } from '../../protocol/messages.ts';
 import { PREAMBLE } from '../../protocol/version.ts';
 import { crc32 } from 'node:zlib';
-import { memoryTransportPair } from './memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { encodeFrame } from './frames.ts';
 

@@ -17,7 +17,7 @@ import type { SnapshotLimits } from '../../src/sync/agents/snapshot-limit.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { runReplica } from '../../src/sync/agents/replica-agent.ts';
-import { memoryTransportPair } from './memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 
 export interface SyncHereOptions extends CopyRequestOptions {

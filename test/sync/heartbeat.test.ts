@@ -11,7 +11,7 @@ import type { State } from '../../protocol/states.ts';
 import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import { Heartbeat, PATIENCE_FACTOR } from '../../src/sync/link/heartbeat.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { PREAMBLE_BYTES } from '../protocol/oracle.ts';
 import { relay } from '../support/relay.ts';

@@ -4,7 +4,7 @@ import type { TestContext } from 'node:test';
 import { ERROR_CODES, SqlsyncError, toSqlsyncError } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { assertRefused } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 

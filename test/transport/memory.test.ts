@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { digest, echo, transportSuite } from './transport-suite.ts';
 
 transportSuite('memory', (context) => {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { SqlsyncError } from '../../src/errors.ts';
-import { memoryTransportPair } from '../support/memory.ts';
+import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import { parseRate } from '../../src/cli/quantities.ts';
 import { limitRate } from '../../src/transport/rate-limit.ts';

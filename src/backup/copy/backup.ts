@@ -128,6 +128,7 @@ async function storeSnapshot(
   const { options, origin } = run;
   const conversation = {
     run: options,
+    mayShareProcess: true,
     traffic: run.traffic,
     onWarning: (text: string) => run.announcements.warn(text),
   };

@@ -5,6 +5,7 @@ import type { ErrorCode } from '../../errors.ts';
 import type { Location } from '../../transport/location.ts';
 import type { Ask } from '../../transport/terminal.ts';
 import { Connection } from '../link/connection.ts';
+import { isSmallHere, startAgentHere } from './agent-here.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
 import { greetingTimeoutMs, startAgent } from '../link/start-agent.ts';
@@ -20,6 +21,11 @@ export interface ConversationOptions {
   /** The time left for the run, in milliseconds, if that is not `run.maxTimeMs`. */
   readonly maxTimeMs?: number | undefined;
   readonly ask?: Ask | undefined;
+  /**
+   * True if the agent of a small database may run in this process: the near side opens no database that could be the
+   * same file. Closing a descriptor drops the locks that its process holds on a file.
+   */
+  readonly mayShareProcess?: boolean | undefined;
   readonly traffic: Traffic;
   readonly onWarning: (text: string) => void;
 }
@@ -55,6 +61,8 @@ export async function converse<T>(
       options.traffic.bytesSent += connection.bytesSent;
       options.traffic.bytesReceived += connection.bytesReceived;
       connection.transport.terminate();
+      // What the agent has open in this process is closed with it.
+      if (far.kind === 'local') await waitForEnd(connection);
     }
   });
 }
@@ -63,15 +71,19 @@ export async function converse<T>(
 export async function connectAgent(
   far: Location,
   state: 'opening' | 'offering',
-  { run, maxTimeMs = run.maxTimeMs, ask, onWarning }: Omit<ConversationOptions, 'traffic'>,
+  options: Omit<ConversationOptions, 'traffic'>,
 ): Promise<Connection> {
+  const { run, maxTimeMs = run.maxTimeMs, mayShareProcess = false } = options;
   const { signal } = run;
+  // A limited rate is for a process of its own: its pipe holds back the agent's work.
+  if (mayShareProcess && run.bandwidthBytesPerS === undefined && isSmallHere(far))
+    return new Connection(startAgentHere(), state, { idleTimeoutMs: 0, maxTimeMs, signal, isPeerOurs: true });
   const transport = await startAgent(far, {
     remote: run,
-    ask,
+    ask: options.ask,
     signal,
     onStderr: (text) => run.onNote?.(text.trimEnd()),
-    onWarning,
+    onWarning: options.onWarning,
   });
   const idleTimeoutMs = run.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
   return new Connection(transport, state, {
@@ -91,7 +103,11 @@ export async function closeConnection(connection: Connection): Promise<void> {
   connection.send(message('close', {}));
   connection.detach();
   connection.end();
-  await Promise.race([connection.transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
+  await waitForEnd(connection);
+}
+
+async function waitForEnd({ transport }: Connection): Promise<void> {
+  await Promise.race([transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
 }
 
 /**

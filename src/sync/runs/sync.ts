@@ -132,6 +132,8 @@ async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult>
     run: options,
     maxTimeMs: attempt.maxTimeMs,
     ask: attempt.ask,
+    // The replica's side refuses a replica that is the origin.
+    mayShareProcess: far === run.origin,
     traffic: run.traffic,
     onWarning: (text: string) => run.announcements.warn(text),
   };

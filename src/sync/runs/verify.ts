@@ -1,5 +1,6 @@
 import { Announcements } from '../agents/announcements.ts';
 import { randomBytes } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
 import {
@@ -83,7 +84,9 @@ async function compare(options: VerifyOptions): Promise<VerifySummary> {
   const key = randomBytes(HASH_KEY_BYTES);
   const sides: Side[] = [];
   try {
-    for (const location of [options.a, options.b]) sides.push(await Side.start(location, options));
+    const mayShareProcess = areDifferentFiles(parseLocation(options.a).path, parseLocation(options.b).path);
+    for (const location of [options.a, options.b])
+      sides.push(await Side.start(location, mayShareProcess, options));
     const [a, b] = sides as [Side, Side];
     await Promise.all([a.open(key, options), b.open(key, options)]);
     const found = await differences(a, b);
@@ -111,6 +114,16 @@ async function compare(options: VerifyOptions): Promise<VerifySummary> {
   }
 }
 
+/** False for two names of one file, and where that cannot be known. */
+function areDifferentFiles(a: string, b: string): boolean {
+  try {
+    const [fileOfA, fileOfB] = [statSync(a, { bigint: true }), statSync(b, { bigint: true })];
+    return fileOfA.dev !== fileOfB.dev || fileOfA.ino !== fileOfB.ino;
+  } catch {
+    return false;
+  }
+}
+
 /** The questions to one origin agent, asked one after another. */
 class Side {
   readonly location: string;
@@ -119,10 +132,11 @@ class Side {
   #snapshot: MessageOf<'snapshot'> | undefined;
   #nextId = 1;
 
-  static async start(text: string, options: VerifyOptions): Promise<Side> {
+  static async start(text: string, mayShareProcess: boolean, options: VerifyOptions): Promise<Side> {
     const location = parseLocation(text);
     const connection = await connectAgent(location, 'opening', {
       run: options,
+      mayShareProcess,
       onWarning: (warning) => options.onWarning?.(warning, 'news'),
     });
     return new Side(text, location.kind === 'local' ? resolve(location.path) : location.path, connection);

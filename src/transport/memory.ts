@@ -1,6 +1,6 @@
 import { Readable, Writable } from 'node:stream';
-import { SqlsyncError } from '../../src/errors.ts';
-import type { Transport, TransportExit } from '../../src/transport/transport.ts';
+import { SqlsyncError } from '../errors.ts';
+import type { Transport, TransportExit } from './transport.ts';
 
 /** Bytes that each stream of a memory transport holds before it asks its writer to wait. */
 const HIGH_WATER_MARK = 64 * 1024;
