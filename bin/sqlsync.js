@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // Node.js 12 must be able to parse this file, so that an old Node.js gets a message instead of a syntax error or,
 // from Node.js 20, a segmentation fault in the native binding: no `node:` imports, no `?.`, no top-level await.
-import { existsSync, readdirSync, statSync } from 'fs';
-import { dirname, join, sep } from 'path';
+import { existsSync } from 'fs';
+import { dirname, join } from 'path';
 import { fileURLToPath, pathToFileURL } from 'url';
 
 const NODE_VERSION_MIN = '22.18'; // as in src/sqlite/node-version.ts
@@ -71,24 +71,9 @@ function isSupported(versions) {
   return newEnough && Number(versions.napi) >= NODE_API_MIN;
 }
 
-/**
- * The bundle in dist/. A checkout with a source that is newer runs its sources as they are: what was changed is what
- * runs. Node.js strips no types in node_modules.
- */
+/** The bundle in dist/, which `npm ci` builds; without it the sources. Node.js strips no types in node_modules. */
 function mainModule() {
   const bundle = join(ROOT, 'dist', 'main.js');
   const source = join(ROOT, 'src', 'cli', 'main.ts');
-  const isInstalled = ROOT.split(sep).includes('node_modules');
-  if (isInstalled || !existsSync(source)) return bundle;
-  const bundledAt = existsSync(bundle) ? statSync(bundle).mtimeMs : 0;
-  return ['src', 'protocol'].some((folder) => hasNewerFile(join(ROOT, folder), bundledAt)) ? source : bundle;
-}
-
-/** A file that was deleted leaves its folder newer. */
-function hasNewerFile(folder, ms) {
-  if (statSync(folder).mtimeMs > ms) return true;
-  return readdirSync(folder, { withFileTypes: true }).some((entry) => {
-    const path = join(folder, entry.name);
-    return entry.isDirectory() ? hasNewerFile(path, ms) : statSync(path).mtimeMs > ms;
-  });
+  return existsSync(bundle) || !existsSync(source) ? bundle : source;
 }

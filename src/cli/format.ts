@@ -28,9 +28,9 @@ export function formatTimeLeft(ms: number): string {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${pad(minutes % 60)} min`;
 }
 
-/** A count with separators: 256,000. */
+/** A whole number with separators: 256,000. Without `toLocaleString`, which loads the tables of all languages. */
 export function formatCount(count: number): string {
-  return count.toLocaleString('en-US');
+  return String(count).replace(/\B(?=(?:\d{3})+$)/g, ',');
 }
 
 /** A count with its noun: 1 page, 36,400 pages. */

@@ -52,7 +52,7 @@ const EXTERNAL = [
 /** The licenses of the packages whose parts are in the bundle. */
 const LICENSES = 'licenses.txt';
 
-/** The time of this file says how old the bundled sources are; bin/sqlsync.js compares it. */
+/** The time of this file says how old the bundled sources are; the tests compare it. */
 const DATED_FILE = 'main.js';
 
 /**

@@ -3,8 +3,9 @@
  * their home, no `sqlsync` of theirs on the PATH, no configuration of their ssh and sqlite3. `npm test` loads this before any test
  * file; test files get it with the modules of this folder too, so that one that runs alone has the same.
  */
+import { execFileSync } from 'node:child_process';
 import { accessSync, chmodSync, constants, mkdirSync, mkdtempSync, readdirSync, realpathSync } from 'node:fs';
-import { existsSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 
@@ -24,7 +25,28 @@ const WITHOUT_FILES = {
   sqlite3: () => '-init /dev/null',
 };
 
-if (process.env[CLEAN] === undefined) cleanUp();
+if (process.env[CLEAN] === undefined) {
+  bundleIfOld();
+  cleanUp();
+}
+
+/** Commands run the bundle in dist/. A test file that is run by itself after a change gets a new one first. */
+function bundleIfOld(): void {
+  const root = join(import.meta.dirname, '..', '..');
+  const bundle = statSync(join(root, 'dist', 'main.js'), { throwIfNoEntry: false });
+  const isOld = ['src', 'protocol'].some((name) => hasNewerFile(join(root, name), bundle?.mtimeMs ?? 0));
+  if (isOld)
+    execFileSync(process.execPath, [join(root, 'src', 'release', 'bundle.ts')], { stdio: 'inherit' });
+}
+
+/** A file that was deleted leaves its folder newer. */
+function hasNewerFile(folder: string, ms: number): boolean {
+  if (statSync(folder).mtimeMs > ms) return true;
+  return readdirSync(folder, { withFileTypes: true }).some((entry) => {
+    const path = join(folder, entry.name);
+    return entry.isDirectory() ? hasNewerFile(path, ms) : statSync(path).mtimeMs > ms;
+  });
+}
 
 function cleanUp(): void {
   const temporary = plainTemporaryFolder();

@@ -198,7 +198,7 @@ function headline({ outcome, origin, replica, created, resumed, pagesCompared }:
 }
 
 function factor(value: number): string {
-  return `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString('en-US')} times`;
+  return `${value < 10 ? value.toFixed(1) : formatCount(Math.round(value))} times`;
 }
 
 export const command: Command = defineCommand({
