@@ -4,13 +4,13 @@ import { dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { checkPath } from '../files/path-names.ts';
 import { CACHE_FOLDER } from './backends/backend.ts';
-import type { Backend } from './backends/backend.ts';
+import type { LocalBackend } from './backends/backend.ts';
 import { putConfig, readConfig } from './files/config.ts';
 import type { InitOptions } from './files/config.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
 import { HashCache } from './copy/hash-cache.ts';
 import { openOrRepairConfig } from './repair/repair-config.ts';
-import { sealerOf } from './packs/seal.ts';
+import { accessTo } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
 
 /** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
@@ -45,9 +45,8 @@ function entryAt(path: string): Stats | undefined {
   }
 }
 
-export async function initBackend(backend: Backend, options: InitOptions = {}): Promise<StoreAccess> {
-  const config = await putConfig(backend, options);
-  return { backend, sealer: sealerOf(config.encryption.scheme), config };
+export async function initBackend(backend: LocalBackend, options: InitOptions = {}): Promise<StoreAccess> {
+  return accessTo(backend, await putConfig(backend, options));
 }
 
 /**
@@ -68,9 +67,8 @@ export async function openStoreFolderToRepair(
   return openOrRepairConfig(directory(folder), options);
 }
 
-export async function openBackend(backend: Backend): Promise<StoreAccess> {
-  const config = await readConfig(backend);
-  return { backend, sealer: sealerOf(config.encryption.scheme), config };
+export async function openBackend(backend: LocalBackend): Promise<StoreAccess> {
+  return accessTo(backend, await readConfig(backend));
 }
 
 /** Throws USAGE for a path that would open another folder. */

@@ -1,5 +1,5 @@
 import { STORE_FOLDERS } from './backends/backend.ts';
-import { SnapshotTree, walkTree } from './snapshots/snapshot-tree.ts';
+import { walkTree } from './snapshots/snapshot-tree.ts';
 import { throwIfAborted } from './store-error.ts';
 import type { StoreAccess } from './files/store-files.ts';
 import { withLists } from './files/store-lists.ts';
@@ -29,10 +29,10 @@ async function statsOf(
       seen[object] = 1;
       return true;
     };
-    walkTree(new SnapshotTree(reader, snapshot), snapshot, {
+    walkTree(reader, snapshot, {
       enterNode: isNew,
-      page: (ids, at) => {
-        if (isNew(ids.subarray(at, at + 32))) uniqueBytes += snapshot.pageSize;
+      page: (id) => {
+        if (isNew(id)) uniqueBytes += snapshot.pageSize;
       },
     });
   }

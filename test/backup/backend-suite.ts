@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { STORE_FOLDERS } from '../../src/backup/backends/backend.ts';
-import type { Backend } from '../../src/backup/backends/backend.ts';
+import type { Backend, ByteRange, LocalBackend } from '../../src/backup/backends/backend.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 
 const NAME = `packs/${'ab'.repeat(32)}`;
@@ -15,16 +15,14 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 31) % 251));
       assert.equal(await reopen().put(NAME, [bytes.subarray(0, 7), bytes.subarray(7)]), 'created');
       const backend = reopen();
-      assert.ok(bytes.equals(await backend.get(NAME)));
-      assert.ok(bytes.equals(backend.getNow(NAME)));
+      for (const read of readsOf(backend)) assert.ok(bytes.equals(await read()));
       for (const [offset, length] of [
         [0, 1],
         [99_999, 1],
         [5, 50_000],
       ] as const) {
         const part = bytes.subarray(offset, offset + length);
-        assert.ok(part.equals(await backend.get(NAME, { offset, length })));
-        assert.ok(part.equals(backend.getNow(NAME, { offset, length })));
+        for (const read of readsOf(backend)) assert.ok(part.equals(await read({ offset, length })));
       }
     });
 
@@ -33,20 +31,45 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       const bytes = Buffer.alloc(100_000, 7);
       await backend.put(NAME, [bytes]);
       for (const range of [undefined, { offset: 10, length: 50_000 }]) {
-        for (const given of [await backend.get(NAME, range), backend.getNow(NAME, range)]) {
+        for (const read of readsOf(backend)) {
+          const given = await read(range);
           given.fill(1);
           (given.buffer as ArrayBuffer).transfer(0);
         }
       }
-      assert.ok(bytes.equals(backend.getNow(NAME)));
+      assert.ok(bytes.equals(await backend.get(NAME)));
     });
 
     test('gives fewer bytes where a file ends before the range', async (t) => {
       const backend = (await open(t))();
       await backend.put(NAME, [Buffer.from('abcdef')]);
-      assert.equal(Buffer.from(await backend.get(NAME, { offset: 4, length: 10 })).toString(), 'ef');
-      assert.equal(Buffer.from(backend.getNow(NAME, { offset: 4, length: 10 })).toString(), 'ef');
-      assert.equal(backend.getNow(NAME, { offset: 10, length: 10 }).length, 0);
+      for (const read of readsOf(backend)) {
+        assert.equal(Buffer.from(await read({ offset: 4, length: 10 })).toString(), 'ef');
+        assert.equal((await read({ offset: 10, length: 10 })).length, 0);
+      }
+    });
+
+    test('gives no bytes of an empty file', async (t) => {
+      const backend = (await open(t))();
+      await backend.put(NAME, []);
+      for (const read of readsOf(backend))
+        for (const range of [undefined, { offset: 0, length: 10 }])
+          assert.equal((await read(range)).length, 0);
+    });
+
+    test('does many operations at once', async (t) => {
+      const backend = (await open(t))();
+      const names = Array.from({ length: 32 }, (_, i) => `packs/${String(i).padStart(64, '0')}`);
+      const outcomes = await Promise.all(names.map((each) => backend.put(each, [Buffer.from(each)])));
+      assert.deepEqual(new Set(outcomes), new Set(['created']));
+      const range = { offset: 6, length: 64 };
+      const parts = await Promise.all(names.map((each) => backend.get(each, range)));
+      assert.deepEqual(
+        parts.map((part) => `packs/${Buffer.from(part).toString()}`),
+        names,
+      );
+      await Promise.all(names.map((each) => backend.delete(each)));
+      assert.deepEqual(await backend.list('packs'), []);
     });
 
     test('never overwrites', async (t) => {
@@ -99,9 +122,19 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       const backend = (await open(t))();
       const missing = (error: unknown): boolean =>
         error instanceof SqlsyncError && error.code === 'STORE_FILE_MISSING' && error.message.includes(NAME);
-      await assert.rejects(backend.get(NAME), missing);
-      await assert.rejects(backend.get(NAME, { offset: 0, length: 1 }), missing);
-      assert.throws(() => backend.getNow(NAME), missing);
+      for (const read of readsOf(backend))
+        for (const range of [undefined, { offset: 0, length: 1 }]) await assert.rejects(read(range), missing);
     });
   });
+}
+
+/** The ways to read the file `NAME`. */
+function readsOf(backend: Backend): ((range?: ByteRange) => Promise<Uint8Array>)[] {
+  const get = (range?: ByteRange): Promise<Uint8Array> => backend.get(NAME, range);
+  if (!isLocal(backend)) return [get];
+  return [get, (range) => new Promise((resolve) => resolve(backend.getNow(NAME, range)))];
+}
+
+function isLocal(backend: Backend): backend is LocalBackend {
+  return 'getNow' in backend;
 }

@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { tempDir } from '../support/compare.ts';
 import { backendSuite } from './backend-suite.ts';
@@ -57,6 +57,17 @@ describe('a directory backend', () => {
     await assert.rejects(backend.get('packs/00'), isGone);
     assert.throws(() => backend.getNow('packs/00'), isGone);
     await assert.rejects(backend.list('packs'), { code: 'STORE_UNAVAILABLE' });
+    assert.deepEqual(readdirSync(folder), []);
+  });
+
+  test('that only read its config puts nothing where its store is gone', async (t) => {
+    const folder = join(tempDir(t), 'store');
+    await new DirectoryBackend(folder).put('config', [Buffer.from('a store')]);
+    const backend = new DirectoryBackend(folder);
+    await backend.get('config', { offset: 0, length: 100 });
+    renameSync(folder, `${folder}-gone`);
+    mkdirSync(folder);
+    await assert.rejects(backend.put('packs/00', []), { code: 'STORE_UNAVAILABLE' });
     assert.deepEqual(readdirSync(folder), []);
   });
 

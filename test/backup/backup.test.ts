@@ -9,7 +9,7 @@ import { generateDatabase, PAGE_SIZES } from '../../fixtures/generate.ts';
 import { FRAME_KINDS } from '../../src/backup/packs/frame.ts';
 import { verifyBackup } from '../../src/backup/copy/verify-backup.ts';
 import { MAX_PAGE_DEPTH } from '../../src/backup/copy/store-sink.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
 import { tempDir } from '../support/compare.ts';
 import { change, smallDatabase } from '../pages/databases.ts';

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { nodeIds } from '../../src/backup/packs/node.ts';
 import { fromHex } from '../../src/backup/packs/object-id.ts';
 import { StoreDamage } from '../../src/backup/store-error.ts';

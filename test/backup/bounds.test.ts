@@ -8,7 +8,7 @@ import {
   splitForIndexes,
 } from '../../src/backup/packs/index-file.ts';
 import type { IndexedPack } from '../../src/backup/packs/index-file.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { initBackend } from '../../src/backup/open-store.ts';
 import { decodeSnapshot, encodeSnapshot } from '../../src/backup/files/snapshot-record.ts';
 import { jsonBytes, loadContents, loadSnapshots, putRecord } from '../../src/backup/files/store-files.ts';

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { ChosenBlob } from '../support/chosen-content.ts';
 import { tempDir } from '../support/compare.ts';

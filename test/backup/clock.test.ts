@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import type { RetentionPolicy } from '../../src/backup/prune/retention.ts';
 import { tempDir } from '../support/compare.ts';

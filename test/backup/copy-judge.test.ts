@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { CopyJudge } from '../../src/backup/objects/copy-judge.ts';
 import type { ObjectParts } from '../../src/backup/objects/copy-judge.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { idOf } from '../../src/backup/packs/object-id.ts';
 import { ObjectIndex } from '../../src/backup/objects/object-index.ts';
 import { damaged, unavailable } from '../../src/backup/store-error.ts';
@@ -54,7 +54,7 @@ function chain(stateOf: (depth: number, copy: number) => State): { judge: CopyJu
   for (let copy = 0; copy < COPIES; copy++)
     index.addPack(
       { id: packId(copy), bytes: 100, frames: [frame], ids, depths },
-      { marked: false, present: true },
+      { present: true, trusted: true },
     );
   let calls = 0;
   const partsOf = (object: number): ObjectParts => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import type { Random } from '../../fixtures/random.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { pageImage } from '../support/compare.ts';
 import { backupHere, storeHere } from './store-here.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
@@ -95,7 +95,7 @@ test('a backup that is held up before its record, while prunes take what it wrot
     for (let prunes = number === atRecord ? 3 : 0; prunes > 0; prunes--) await here.store.prune();
   };
   const backend = new FaultyBackend(memory, plan, undefined, hold);
-  const held = { ...here, access: { ...here.access, backend } };
+  const held = { ...here, access: { ...here.access, backend, files: backend } };
   await assert.rejects(backupHere(held, origin), { code: 'STORE_PRUNED' });
   assert.deepEqual(await here.store.snapshots(), []);
   const { id } = await backupHere(here, origin);
@@ -133,7 +133,7 @@ async function atEveryOperation(
     const faulty = new FaultyBackend(memory, (number) =>
       number === at || (fromThenOn && number > at) ? fault : 'none',
     );
-    const access = { ...here.access, backend: faulty };
+    const access = { ...here.access, backend: faulty, files: faulty };
     await check({ here, ...rest }, async (action) => {
       try {
         const result = await action({ ...here, access, store: new OpenStore(access) });

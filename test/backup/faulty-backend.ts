@@ -1,6 +1,6 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
 import type { Random } from '../../fixtures/random.ts';
-import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
+import type { ByteRange, LocalBackend, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
 import { unavailable } from '../../src/backup/store-error.ts';
 
 export type Operation = 'put' | 'get' | 'list' | 'delete';
@@ -12,11 +12,11 @@ export type Operation = 'put' | 'get' | 'list' | 'delete';
 export type Fault = 'none' | 'before' | 'after' | 'late' | 'twice';
 
 /** A backend of which operations fail as `plan` says, which is asked at each with its number, from 1. */
-export class FaultyBackend implements Backend {
+export class FaultyBackend implements LocalBackend {
   readonly description = 'a faulty store';
   /** Operations so far. */
   count = 0;
-  readonly #backend: Backend;
+  readonly #backend: LocalBackend;
   readonly #plan: (number: number, operation: Operation, name: string) => Fault;
   readonly #pauses: Random | undefined;
   readonly #hold: ((number: number) => Promise<void> | undefined) | undefined;
@@ -27,7 +27,7 @@ export class FaultyBackend implements Backend {
    * it waits for what that gives for the operation's number.
    */
   constructor(
-    backend: Backend,
+    backend: LocalBackend,
     plan: (number: number, operation: Operation, name: string) => Fault,
     pauses?: Random,
     hold?: (number: number) => Promise<void> | undefined,

@@ -7,7 +7,7 @@ import { generateDatabase } from '../../fixtures/generate.ts';
 import { applyStep, randomStep } from '../../fixtures/history.ts';
 import { Random } from '../../fixtures/random.ts';
 import Database from 'better-sqlite3';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import { OpenStore } from '../../src/backup/store.ts';

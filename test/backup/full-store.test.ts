@@ -4,9 +4,9 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
+import type { LocalBackend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { unavailable } from '../../src/backup/store-error.ts';
@@ -63,7 +63,7 @@ describe('a store without a free byte', () => {
         const { memory, full } = await fullStore();
         const access = await openBackend(full);
         const faulty = new FaultyBackend(full, (number) => (number >= at ? fault : 'none'));
-        const dying = new OpenStore({ ...access, backend: faulty });
+        const dying = new OpenStore({ ...access, backend: faulty, files: faulty });
         const store = new OpenStore(access);
         try {
           await dying.forget([oldest.id, newest.id]);
@@ -182,7 +182,7 @@ function sizeOf({ files: all }: { readonly files: ReadonlyMap<string, Uint8Array
 }
 
 /** Takes no more than `capacity` bytes. */
-class FullBackend implements Backend {
+class FullBackend implements LocalBackend {
   readonly description = 'a full store';
   capacity: number;
   readonly #memory: MemoryBackend;

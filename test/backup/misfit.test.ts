@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { encodeChecked } from '../../src/backup/files/checked-json.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { initBackend, openBackend } from '../../src/backup/open-store.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import { encodeSnapshot } from '../../src/backup/files/snapshot-record.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import fc from 'fast-check';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import { findSnapshot } from '../../src/backup/snapshots/find-snapshot.ts';
 import { clockWarning, dateSnapshots } from '../../src/backup/snapshots/snapshot-clock.ts';

@@ -3,8 +3,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { Backend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import type { LocalBackend, ByteRange, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { SqlsyncError } from '../../src/errors.ts';
@@ -16,7 +16,7 @@ const folder = mkdtempSync(join(tmpdir(), 'sqlsync-overtaken-'));
 after(() => rmSync(folder, { recursive: true }));
 
 /** A store as one who is held up had found it, and as it is when prunes have copied and deleted what he was about to read. */
-class OvertakenBackend implements Backend {
+class OvertakenBackend implements LocalBackend {
   readonly description = 'an overtaken store';
   isOver = false;
   readonly #old: MemoryBackend;
@@ -112,7 +112,7 @@ async function atEachOperation(
   for (; ; at++) {
     const overtaken = { old: await copyOf(states.old), new: await copyOf(later) };
     const backend = new OvertakenBackend(overtaken, (_, count) => count === at);
-    const access = { ...here.access, backend };
+    const access = { ...here.access, backend, files: backend };
     await work(new OpenStore(access), access, at);
     if (!backend.isOver) break;
   }
@@ -131,14 +131,21 @@ describe('one who is overtaken by prunes finds no damage', () => {
 
   test('as he compares two', async () => {
     const [a, b] = kept as [StoreSnapshot, StoreSnapshot];
-    const expected = await new OpenStore({ ...here.access, backend: states.old }).diff(a, b);
+    const expected = await new OpenStore({ ...here.access, backend: states.old, files: states.old }).diff(
+      a,
+      b,
+    );
     await atEachOperation(states.new, async (store) => {
       assert.deepEqual(await store.diff(a, b), expected);
     });
   });
 
   test('as he asks for figures', async () => {
-    const { rawBytes, uniqueBytes } = await new OpenStore({ ...here.access, backend: states.old }).stats();
+    const { rawBytes, uniqueBytes } = await new OpenStore({
+      ...here.access,
+      backend: states.old,
+      files: states.old,
+    }).stats();
     await atEachOperation(states.new, async (store) => {
       const stats = await store.stats();
       assert.deepEqual([stats.rawBytes, stats.uniqueBytes], [rawBytes, uniqueBytes]);
@@ -210,12 +217,16 @@ describe('what is really missing', () => {
     const backend = new OvertakenBackend({ old: states.old, new: broken }, (operation) =>
       operation.startsWith('get packs/'),
     );
-    const store = new OpenStore({ ...here.access, backend });
+    const store = new OpenStore({ ...here.access, backend, files: backend });
     await assert.rejects(store.localCopy(last), { code: 'STORE_FILE_MISSING' });
     const checked = new OvertakenBackend({ old: states.old, new: broken }, (operation) =>
       operation.startsWith('get packs/'),
     );
-    const { problems, damaged } = await new OpenStore({ ...here.access, backend: checked }).check({
+    const { problems, damaged } = await new OpenStore({
+      ...here.access,
+      backend: checked,
+      files: checked,
+    }).check({
       readData: true,
     });
     assert.deepEqual([problems.length, damaged.length], [pack.length, kept.length]);

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { encodeChecked } from '../../src/backup/files/checked-json.ts';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { openOrRepairConfig } from '../../src/backup/repair/repair-config.ts';
 import type { RepairSummary } from '../../src/backup/types.ts';
@@ -138,7 +138,7 @@ describe('a repair', () => {
           added = await backupHere(here, origin);
         },
       );
-      const pruning = new OpenStore({ ...here.access, backend: faulty });
+      const pruning = new OpenStore({ ...here.access, backend: faulty, files: faulty });
       await pruning.prune({ graceSeconds: 1e-9 }).catch((error: unknown) => assert.ok(isDamage(error)));
       operations = faulty.count;
       if (added === undefined) continue;
@@ -171,7 +171,7 @@ describe('a repair', () => {
       for (let at = 1, operations = Infinity; at <= operations; at++) {
         const { memory, here } = await damaged(changes);
         const faulty = new FaultyBackend(memory, (number) => (number >= at ? fault : 'none'));
-        const dying = new OpenStore({ ...here.access, backend: faulty });
+        const dying = new OpenStore({ ...here.access, backend: faulty, files: faulty });
         try {
           await dying.repair(DEEP);
           operations = faulty.count;

@@ -18,7 +18,7 @@ import Database from 'better-sqlite3';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
 import { runRestore } from '../../src/backup/restore/restore.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
-import type { KnownFrame } from '../../src/backup/objects/object-index.ts';
+import type { KnownFrame } from '../../src/backup/objects/trust.ts';
 import type { SalvageReport } from '../../src/backup/types.ts';
 import { parseBtreePage } from '../../src/pages/btree-page.ts';
 import { tempDir } from '../support/compare.ts';

@@ -3,8 +3,8 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import type { Backend } from '../../src/backup/backends/backend.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import type { LocalBackend } from '../../src/backup/backends/backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { SqlsyncError } from '../../src/errors.ts';
@@ -181,7 +181,7 @@ function held(
     isOver = true;
     await meanwhile();
   };
-  const backend: Backend = {
+  const backend: LocalBackend = {
     description: memory.description,
     get: (name, range) => memory.get(name, range),
     getNow: (name, range) => memory.getNow(name, range),
@@ -196,7 +196,7 @@ function held(
       return memory.list(folder);
     },
   };
-  const access = { ...here.access, backend };
+  const access = { ...here.access, backend, files: backend };
   return { ...here, access, store: new OpenStore(access) };
 }
 

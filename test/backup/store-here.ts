@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { message } from '../../protocol/encode.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
-import type { Backend } from '../../src/backup/backends/backend.ts';
+import type { LocalBackend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
 import { HashCache } from '../../src/backup/copy/hash-cache.ts';
 import { initBackend } from '../../src/backup/open-store.ts';
@@ -37,7 +37,11 @@ export interface BackupHereOptions {
 }
 
 /** `folder` is for the hash cache. */
-export async function storeHere(backend: Backend, folder: string, graceSeconds?: number): Promise<StoreHere> {
+export async function storeHere(
+  backend: LocalBackend,
+  folder: string,
+  graceSeconds?: number,
+): Promise<StoreHere> {
   const access = await initBackend(backend, { graceSeconds });
   return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from './memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { putIndexFile } from '../../src/backup/objects/pack-writer.ts';
 import { OpenStore } from '../../src/backup/store.ts';
@@ -50,7 +50,7 @@ test('of several copies that are all due, two prunes at once leave the same one,
     const full = new FaultyBackend(memory, (_, operation, name) =>
       operation === 'put' && name.startsWith('packs/') ? 'before' : 'none',
     );
-    const store = new OpenStore({ ...access, backend: full });
+    const store = new OpenStore({ ...access, backend: full, files: full });
     const remove = memory.delete.bind(memory);
     let indexes = 0;
     memory.delete = async (name) => {

@@ -7,7 +7,7 @@ import Database from 'better-sqlite3';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { applyStep, randomStep } from '../../fixtures/history.ts';
 import { Random } from '../../fixtures/random.ts';
-import { MemoryBackend } from '../../src/backup/backends/memory-backend.ts';
+import { MemoryBackend } from '../backup/memory-backend.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
@@ -182,7 +182,7 @@ class StoreModel {
       return random.chance(flaw) ? this.#flaw() : 'none';
     };
     const backend = new FaultyBackend(this.#memory, plan, new Random(random.uint32()), hold);
-    const access = { ...(await openBackend(this.#memory)), backend };
+    const access = { ...(await openBackend(this.#memory)), backend, files: backend };
     try {
       await action({ ...this.#here, access, store: new OpenStore(access) });
     } catch (error) {

@@ -29,10 +29,13 @@ export const TEMPORARY_PREFIX = '.tmp-';
  * - a file never changes, except `config` by a repair; it appears whole, and is durable when `put` resolves;
  * - of two simultaneous `put` of one name, exactly one returns 'created';
  * - every `get` and `list` that begins after a `put`, in any process, sees its file;
- * - every operation may be repeated after a failure that leaves open whether it took effect.
+ * - every operation may be repeated after a failure that leaves open whether it took effect;
+ * - many operations may run at once; a backend itself limits how many it sends;
+ * - a backend keeps no bytes after an operation: a caller's memory is what it puts or gets at once.
  *
- * All methods throw SqlsyncError: STORE_FILE_MISSING if `get` finds no such file, STORE_UNAVAILABLE for the system's
- * errors.
+ * All methods throw SqlsyncError: STORE_FILE_MISSING only if the place answers that it has no such file,
+ * STORE_UNAVAILABLE for all else. Then the `code` of the error's cause says why, as the system's errors do: ENOSPC or
+ * EDQUOT if the place is full.
  */
 export interface Backend {
   /** The folder or address, for messages. */
@@ -48,10 +51,6 @@ export interface Backend {
    * buffer with others.
    */
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
-  /** As `get`, without giving up control: pages are read in the middle of hashing. */
-  getNow(name: string, range?: ByteRange): Uint8Array;
-  /** The path of a file on this host, for reading in another thread; undefined for other files. */
-  pathOf?(name: string): string;
   /** The complete files of a folder, in any order; empty if the folder does not exist. */
   list(folder: StoreFolder): Promise<StoredFile[]>;
   /** Deletes a file durably. A missing file is no error. */
@@ -61,3 +60,17 @@ export interface Backend {
   /** Removes what interrupted calls of `put` left behind, if the backend can leave any. */
   removeLeftovers?(olderThanMs: number): Promise<void>;
 }
+
+/**
+ * What files on this host allow besides: pages are read in the middle of hashing, without giving up control. No backend
+ * elsewhere can do that; what is read of such a store has to lie on this host first.
+ */
+export interface LocalFiles {
+  /** As `get` of a backend, without giving up control. */
+  getNow(name: string, range?: ByteRange): Uint8Array;
+  /** The path of a file, for reading in another thread; undefined if the files have none. */
+  pathOf?(name: string): string;
+}
+
+/** A store whose files lie on this host. */
+export type LocalBackend = Backend & LocalFiles;

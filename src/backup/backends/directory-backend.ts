@@ -6,11 +6,11 @@ import { dirname, join } from 'node:path';
 import { systemErrorCode } from '../../errors.ts';
 import { NO_HARD_LINKS } from '../../files/hard-links.ts';
 import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
-import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
+import type { ByteRange, LocalBackend, StoredFile, StoreFolder } from './backend.ts';
 import { missingFile, unavailable } from '../store-error.ts';
 
 /** A store in a folder of the file system. Only the owner may read its files: they hold whole databases. */
-export class DirectoryBackend implements Backend {
+export class DirectoryBackend implements LocalBackend {
   readonly description: string;
   readonly #folder: string;
   /** Folders whose names are durable. */
@@ -73,9 +73,8 @@ export class DirectoryBackend implements Backend {
   }
 
   async get(name: string, range?: ByteRange): Promise<Uint8Array> {
-    if (range !== undefined) return this.getNow(name, range);
     try {
-      const bytes = await readFile(join(this.#folder, name));
+      const bytes = await readPart(join(this.#folder, name), range);
       this.#remember(name);
       return bytes;
     } catch (error) {
@@ -196,6 +195,25 @@ export class DirectoryBackend implements Backend {
     } catch {
       return undefined;
     }
+  }
+}
+
+/** All of a file, or what it has of a range. */
+async function readPart(path: string, range: ByteRange | undefined): Promise<Uint8Array> {
+  if (range === undefined) return readFile(path);
+  const { offset, length } = range;
+  const file = await open(path, constants.O_RDONLY);
+  try {
+    const bytes = Buffer.allocUnsafeSlow(length);
+    let filled = 0;
+    while (filled < length) {
+      const { bytesRead } = await file.read(bytes, filled, length - filled, offset + filled);
+      if (bytesRead === 0) break;
+      filled += bytesRead;
+    }
+    return bytes.subarray(0, filled);
+  } finally {
+    await file.close();
   }
 }
 

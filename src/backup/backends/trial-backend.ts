@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
+import type { Backend, ByteRange, LocalBackend, LocalFiles, StoredFile, StoreFolder } from './backend.ts';
 import { DirectoryBackend } from './directory-backend.ts';
 import { isOutOfSpace } from './out-of-space.ts';
 import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-folder.ts';
@@ -10,28 +10,32 @@ import { missingFile } from '../store-error.ts';
  * afterwards.
  */
 export async function withTrialBackend<T>(
-  backend: Backend,
-  work: (trial: Backend) => Promise<T>,
+  store: { readonly backend: Backend; readonly files: LocalFiles },
+  work: (trial: LocalBackend) => Promise<T>,
 ): Promise<T> {
   const folder = makeTemporaryFolder(0);
   try {
-    return await work(new TrialBackend(backend, new DirectoryBackend(join(folder.path, 'added'))));
+    return await work(
+      new TrialBackend(store.backend, store.files, new DirectoryBackend(join(folder.path, 'added'))),
+    );
   } finally {
     folder.remove();
   }
 }
 
-class TrialBackend implements Backend {
+class TrialBackend implements LocalBackend {
   readonly description: string;
   readonly #store: Backend;
+  readonly #files: LocalFiles;
   /** The files that were put since. */
-  readonly #added: Backend;
+  readonly #added: LocalBackend;
   readonly #addedNames = new Set<string>();
   readonly #deletedNames = new Set<string>();
 
-  constructor(store: Backend, added: Backend) {
+  constructor(store: Backend, files: LocalFiles, added: LocalBackend) {
     this.description = store.description;
     this.#store = store;
+    this.#files = files;
     this.#added = added;
   }
 
@@ -64,7 +68,7 @@ class TrialBackend implements Backend {
   getNow(name: string, range?: ByteRange): Uint8Array {
     if (this.#addedNames.has(name)) return this.#added.getNow(name, range);
     if (this.#deletedNames.has(name)) throw missingFile(this.description, name);
-    return this.#store.getNow(name, range);
+    return this.#files.getNow(name, range);
   }
 
   async list(folder: StoreFolder): Promise<StoredFile[]> {

@@ -1,7 +1,8 @@
-import type { KnownPack, ObjectIndex } from '../objects/object-index.ts';
+import type { ObjectIndex } from '../objects/object-index.ts';
+import type { KnownPack } from '../objects/trust.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
-
-const NO_OBJECT = 0xffffffff;
+import { Soundness } from '../objects/soundness.ts';
+import { NO_OBJECT } from '../objects/trust.ts';
 
 /**
  * The objects of these packs, ordered by the frame with the whole object at the root of each, so that every such frame
@@ -9,7 +10,7 @@ const NO_OBJECT = 0xffffffff;
  */
 export function orderByRoot(reader: ObjectReader, packs: readonly KnownPack[]): Uint32Array {
   const { index } = reader;
-  const rootFrames = rootFramesOf(index, basesOf(reader));
+  const rootFrames = rootFramesOf(index, new Soundness(reader, (object) => index.isPresent(object)));
   // A counting sort: first where the objects of each frame begin, then each object to the next place of its frame.
   const nextPlaces = new Uint32Array(index.frames.length + 1);
   let total = 0;
@@ -31,32 +32,12 @@ export function orderByRoot(reader: ObjectReader, packs: readonly KnownPack[]): 
   return order;
 }
 
-/**
- * By object number: the base that a reader tries first; NO_OBJECT for an object that is whole, has no base, or cannot
- * be read.
- */
-function basesOf(reader: ObjectReader): Uint32Array {
-  const { index } = reader;
-  const bases = new Uint32Array(index.objectCount).fill(NO_OBJECT);
-  for (const [number, { firstObject, objectCount }] of index.frames.entries()) {
-    let deltas = 0;
-    for (let object = firstObject; object < firstObject + objectCount; object++)
-      if (index.depthOf(object) > 0) deltas++;
-    if (deltas === 0) continue;
-    reader.forEachBase(number, (object, base) => {
-      const best = index.bestCopy(base, index.depthOf(object));
-      if (best !== -1) bases[object] = best;
-    });
-  }
-  return bases;
-}
-
 /** The frames of the objects at the ends of the chains. Chains end, since each base is less deep. */
-function rootFramesOf(index: ObjectIndex, bases: Uint32Array): Uint32Array {
-  const rootFrames = new Uint32Array(bases.length);
-  for (let object = 0; object < bases.length; object++) {
+function rootFramesOf(index: ObjectIndex, soundness: Soundness): Uint32Array {
+  const rootFrames = new Uint32Array(index.objectCount);
+  for (let object = 0; object < rootFrames.length; object++) {
     let root = object;
-    while (bases[root] !== NO_OBJECT) root = bases[root] as number;
+    for (let base = root; base !== NO_OBJECT; base = soundness.baseOf(root)) root = base;
     rootFrames[object] = index.frameNumberOf(root);
   }
   return rootFrames;

@@ -2,13 +2,13 @@ import { setImmediate } from 'node:timers/promises';
 import { SqlsyncError } from '../../errors.ts';
 import { damagedNotes } from '../prune/forget.ts';
 import { orderByRoot } from './check-order.ts';
-import { comparePack } from '../files/compare-pack.ts';
+import { comparePack } from '../objects/compare-pack.ts';
 import { Damage } from './damage.ts';
-import type { KnownPack } from '../objects/object-index.ts';
+import type { KnownPack } from '../objects/trust.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
 import { missingFile, StoreDamage, throwIfAborted } from '../store-error.ts';
 import { choosePacks } from './choose-packs.ts';
-import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import { loadContents, loadSnapshots, namesIn } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
 
@@ -62,7 +62,7 @@ async function checkOnce(
     else if (!problems.some((problem) => problem.file === file))
       problems.push({ file, message: fault.message });
   }
-  const there = new Set((await access.backend.list('snapshots')).map(({ name }) => name));
+  const there = await namesIn(access, 'snapshots');
   const forgotten = damaged.find(({ snapshot }) => !there.has(snapshot.id));
   if (forgotten !== undefined)
     check.gone ??= missingFile(access.backend.description, `snapshots/${forgotten.snapshot.id}`);
@@ -187,7 +187,7 @@ class StoreCheck {
         reader.checkObject(object, (size) => this.#scratch(size));
       } catch (error) {
         this.bad[object] = 1;
-        this.#take(error, `packs/${index.frameOf(object)?.pack.id ?? ''}`);
+        this.#take(error, `packs/${index.packOf(object)?.id ?? ''}`);
       }
     }
   }
@@ -221,14 +221,13 @@ async function checkForgotten(
   snapshots: readonly StoreSnapshot[],
   problems: CheckProblem[],
 ): Promise<void> {
-  const { backend } = access;
   // In this order: a forget puts its note before it deletes.
-  const there = await backend.list('snapshots');
-  const forgotten = await backend.list('forgotten');
+  const there = await namesIn(access, 'snapshots');
+  const forgotten = await access.backend.list('forgotten');
   for (const { file, message } of await damagedNotes(access, forgotten)) problems.push({ file, message });
-  const known = new Set([...forgotten, ...there].map(({ name }) => name));
+  const known = new Set([...there, ...forgotten.map(({ name }) => name)]);
   // Listed last: the note on a parent may go with the last snapshot that names it.
-  const staying = new Set((await backend.list('snapshots')).map(({ name }) => name));
+  const staying = await namesIn(access, 'snapshots');
   for (const snapshot of snapshots) {
     const { id, parent } = snapshot;
     if (parent === undefined || known.has(parent) || !staying.has(id)) continue;

@@ -72,7 +72,7 @@ export class Damage {
     let lost = 0;
     let looked = 0;
     const path: { object: number; lostBefore: number }[] = [];
-    walkTree(new SnapshotTree(this.#reader, snapshot), snapshot, {
+    walkTree(this.#reader, snapshot, {
       enterNode: (id) => {
         const object = this.#index.numberOf(id);
         if (object !== -1 && this.#goodNodes[object] === 1) return false;
@@ -83,11 +83,11 @@ export class Damage {
         const { object, lostBefore } = path.pop() as { object: number; lostBefore: number };
         if (lost === lostBefore && object !== -1) this.#goodNodes[object] = 1;
       },
-      page: (ids, at) => {
+      page: (id) => {
         if (++looked % PAGES_PER_NEWS === 0) onPages?.(looked);
-        if (!this.#soundness.has(ids.subarray(at, at + 32))) lost++;
+        if (!this.#soundness.has(id)) lost++;
       },
-      unreadable: (_, first, last) => (lost += last - first + 1),
+      unreadable: (pages) => (lost += pages),
     });
     return lost;
   }

@@ -11,7 +11,7 @@ import { compressionTo } from '../../sync/runs/run-options.ts';
 import { nameFor } from '../../sync/runs/sync.ts';
 import { parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
-import { comparePack } from '../files/compare-pack.ts';
+import { comparePack } from '../objects/compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
 import { cacheOf, openStoreFolder } from '../open-store.ts';
 import type { BackupOptions, BackupSummary } from '../options.ts';

@@ -9,7 +9,7 @@ import type { CopyOptions } from '../../sync/agents/replica-options.ts';
 import type { HashCache } from './hash-cache.ts';
 import { StoreDestination } from './store-destination.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
-import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
 import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
@@ -125,13 +125,12 @@ function save(
 }
 
 /** Ignores packs that only a damaged index names; the backup stores their content again. Marks must be readable. */
-async function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Promise<StoreContents> {
-  const contents = await loadContents(access, (file, error) => {
+function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Promise<StoreContents> {
+  const onDamage: OnDamage = (file, error) => {
     if (!file.startsWith('indexes/')) throw error;
     onWarning(`${error.message}; what only it names is stored again`);
-  });
-  contents.index.distrust(damagedPacks);
-  return contents;
+  };
+  return loadContents(access, onDamage, damagedPacks);
 }
 
 /** The hashes of all pages under a secret key. */

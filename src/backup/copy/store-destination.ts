@@ -15,7 +15,7 @@ import { nextGeneration } from '../files/snapshot-order.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { TreeShape } from '../snapshots/snapshot-tree.ts';
 import { Soundness } from '../objects/soundness.ts';
-import { addPack, loadSnapshots, putRecord } from '../files/store-files.ts';
+import { addPack, loadSnapshots, namesIn, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { MAX_PAGE_DEPTH, StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
@@ -139,8 +139,8 @@ export class StoreDestination implements Destination {
   async #generation(): Promise<number> {
     const { access, snapshots } = this.#options;
     const known = new Set(snapshots.map(({ id }) => id));
-    const there = await access.backend.list('snapshots');
-    const isKnown = there.every(({ name }) => known.has(name));
+    const there = await namesIn(access, 'snapshots');
+    const isKnown = [...there].every((id) => known.has(id));
     return nextGeneration(isKnown ? snapshots : await loadSnapshots(access, () => {}));
   }
 
@@ -198,8 +198,8 @@ export class StoreDestination implements Destination {
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
     await this.#checkKept(id, { pageSize, pageCount, root });
     const { index } = contents;
-    const reliable = [...index.packs.values()].filter((pack) => index.isReliable(pack));
-    onStored({ id, ...record }, { hashes, packs: [...reliable.map((pack) => pack.id), ...writer.packIds] });
+    const trusted = [...index.packs.values()].filter((pack) => pack.trusted);
+    onStored({ id, ...record }, { hashes, packs: [...trusted.map((pack) => pack.id), ...writer.packIds] });
   }
 
   /**
@@ -256,16 +256,15 @@ export class StoreDestination implements Destination {
    * missing.
    */
   async #stillKnown(id: string): Promise<string | undefined> {
-    const { backend } = this.#options.access;
     // In this order: a forget puts its note before it deletes.
     for (const folder of ['snapshots', 'forgotten'] as const)
-      if ((await backend.list(folder)).some(({ name }) => name === id)) return id;
+      if ((await namesIn(this.#options.access, folder)).has(id)) return id;
     return undefined;
   }
 
   async #isPackGone(): Promise<boolean> {
     const { access, contents } = this.#options;
-    const there = new Set((await access.backend.list('packs')).map(({ name }) => name));
+    const there = await namesIn(access, 'packs');
     return [...contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
   }
 
@@ -282,7 +281,7 @@ export class StoreDestination implements Destination {
 
 /** Also counts objects in marked packs, which stay for the grace period. */
 function soundIfPresent(reader: ObjectReader): Soundness {
-  return new Soundness(reader, (object) => reader.index.frameOf(object)?.pack.present !== false);
+  return new Soundness(reader, (object) => reader.index.isPresent(object));
 }
 
 /** A snapshot that is being stored. */

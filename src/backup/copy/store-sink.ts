@@ -78,8 +78,8 @@ export class StoreSink implements PageSink {
     const oldId = this.#tree.parentId(page)?.slice();
     if (oldId === undefined || !sameBytes(oldId, id)) this.#pagesChanged++;
     this.#tree.setPage(page, id);
-    if (reader.index.usable(id) !== undefined) return;
-    const object = delta === undefined || oldId === undefined ? undefined : reader.index.usable(oldId);
+    if (reader.usable(id) !== undefined) return;
+    const object = delta === undefined || oldId === undefined ? undefined : reader.usable(oldId);
     if (delta === undefined || oldId === undefined || object === undefined) return this.#addWhole(id, bytes);
     const depth = reader.index.depthOf(object) + 1;
     if (depth <= MAX_PAGE_DEPTH) this.#addDelta(id, bytes, delta, oldId, depth);
@@ -129,9 +129,10 @@ export class StoreSink implements PageSink {
 
   /** The chain has become long: from now on deltas are taken against the whole page at its end. */
   #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, group: number, root: RootPage): void {
-    const { index } = this.#options.reader;
-    const object = index.usable(root.id);
-    // The only reliable copy may be a deep one, even if a whole copy exists elsewhere.
+    const { reader } = this.#options;
+    const { index } = reader;
+    const object = reader.usable(root.id);
+    // The only usable copy may be a deep one, even if a whole copy exists elsewhere.
     if (object === undefined || index.depthOf(object) >= MAX_PAGE_DEPTH) return this.#addWhole(id, bytes);
     const delta = { ...blocksThatDiffer(root.bytes, bytes), group };
     this.#addDelta(id, bytes, delta, root.id, index.depthOf(object) + 1);

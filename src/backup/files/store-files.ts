@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import type { Backend, StoredFile, StoreFolder } from '../backends/backend.ts';
+import type { Backend, LocalBackend, LocalFiles, StoredFile, StoreFolder } from '../backends/backend.ts';
 import type { StoreConfig } from './config.ts';
 import { discard } from '../packs/frame-memory.ts';
 import { decodeIndex, MAX_INDEX_BYTES } from '../packs/index-file.ts';
@@ -7,18 +7,24 @@ import type { IndexedPack } from '../packs/index-file.ts';
 import { idOf, isHexId, toHex } from '../packs/object-id.ts';
 import { ObjectIndex } from '../objects/object-index.ts';
 import { ObjectReader } from '../objects/object-reader.ts';
+import { sealerOf } from '../packs/seal.ts';
 import type { SealedKind, Sealer } from '../packs/seal.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
 import { inOrder } from './snapshot-order.ts';
-import { Soundness } from '../objects/soundness.ts';
 import { damaged } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /** The backend and config of an open store. */
 export interface StoreAccess {
   readonly backend: Backend;
+  /** Where packs are read. */
+  readonly files: LocalFiles;
   readonly sealer: Sealer;
   readonly config: StoreConfig;
+}
+
+export function accessTo(backend: LocalBackend, config: StoreConfig): StoreAccess {
+  return { backend, files: backend, sealer: sealerOf(config.encryption.scheme), config };
 }
 
 /** Packs that a prune intends to delete. */
@@ -36,6 +42,8 @@ export interface StoreContents {
   readonly marks: readonly Mark[];
   /** All packs that marks name, by id. */
   readonly marked: ReadonlySet<string>;
+  /** Packs that were found damaged, by id. */
+  readonly damagedPacks: ReadonlySet<string>;
   /** The packs that each index file names, by the name of the index file. */
   readonly indexFiles: ReadonlyMap<string, readonly string[]>;
   /** The existing packs, by id. */
@@ -60,10 +68,13 @@ const MAX_LISTINGS = 32;
 /**
  * Loads marks and indexes. A backup lists snapshots afterwards: so its parent was not forgotten when the marks were
  * read. All others list them before: so the indexes name everything that a snapshot needs. Throws SqlsyncError STORE_*.
+ *
+ * @param damagedPacks - the ids of packs that nothing new may rely on.
  */
 export async function loadContents(
   access: StoreAccess,
   onDamage: OnDamage = throwIt,
+  damagedPacks: ReadonlySet<string> = new Set(),
 ): Promise<StoreContents> {
   const loadedAtMs = performance.now();
   const loadedTime = new Date();
@@ -74,16 +85,12 @@ export async function loadContents(
   const indexFiles = new Map([...indexes].map(([name, packs]) => [name, packs.map(({ id }) => toHex(id))]));
   const loaded = [...indexes.values()].flat();
   index.reserve(loaded.reduce((sum, pack) => sum + pack.depths.length, 0));
-  for (const pack of loaded) addPack({ index, marked, packFiles }, pack);
+  const packs = { index, marked, damagedPacks, packFiles };
+  for (const pack of loaded) addPack(packs, pack);
   // All packs of a file are views of one body.
   for (const [first] of indexes.values()) if (first !== undefined) discard(first.ids);
-  const reader = new ObjectReader(index, access.backend, access.sealer);
-  const soundness = new Soundness(reader, (object) => {
-    const pack = index.frameOf(object)?.pack;
-    return pack === undefined || index.isReliable(pack);
-  });
-  index.judgeBy(soundness);
-  return { index, reader, marks, marked, indexFiles, packFiles, loadedAtMs, loadedTime };
+  const reader = new ObjectReader(index, access.files, access.sealer);
+  return { ...packs, reader, marks, indexFiles, loadedAtMs, loadedTime };
 }
 
 /**
@@ -124,12 +131,23 @@ async function loadIndexes(
 
 /** Adds a pack that an index names, or is about to name. */
 export function addPack(
-  { index, marked, packFiles }: Pick<StoreContents, 'index' | 'marked' | 'packFiles'>,
+  {
+    index,
+    marked,
+    damagedPacks,
+    packFiles,
+  }: Pick<StoreContents, 'index' | 'marked' | 'damagedPacks' | 'packFiles'>,
   pack: IndexedPack,
 ): void {
   const id = toHex(pack.id);
-  // A missing or cut pack is not relied upon either, so that the next backup writes its content again.
-  index.addPack(pack, { marked: marked.has(id), present: packFiles.get(id)?.bytes === pack.bytes });
+  const present = packFiles.get(id)?.bytes === pack.bytes;
+  // The next backup writes what it needs of an untrusted pack again.
+  index.addPack(pack, { present, trusted: present && !marked.has(id) && !damagedPacks.has(id) });
+}
+
+/** The names of the files in a folder of the store. */
+export async function namesIn({ backend }: StoreAccess, folder: StoreFolder): Promise<Set<string>> {
+  return new Set((await backend.list(folder)).map(({ name }) => name));
 }
 
 /** Loads the marks. One that goes meanwhile has done its work: its packs were deleted. */

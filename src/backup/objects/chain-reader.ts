@@ -37,10 +37,13 @@ export interface PageRead {
 export class ChainReader {
   readonly #index: ObjectIndex;
   readonly #frames: FrameCache;
+  readonly #onSound: (object: number) => void;
 
-  constructor(index: ObjectIndex, frames: FrameCache) {
+  /** `onSound` gets each object that was assembled from trusted packs alone. */
+  constructor(index: ObjectIndex, frames: FrameCache, onSound: (object: number) => void) {
     this.#index = index;
     this.#frames = frames;
+    this.#onSound = onSound;
   }
 
   /** Returns false if a page could not be read; `into` then holds garbage. */
@@ -83,7 +86,7 @@ export class ChainReader {
     for (let i = 0; i < count; i++) firsts[i] = index.bestCopy(ids, undefined, i * ID_BYTES);
     if (firsts.includes(-1)) return false;
     const objects = firsts.slice();
-    const isReliable = new Uint8Array(count).fill(1);
+    const isTrusted = new Uint8Array(count).fill(1);
     const isWhole = (i: number): boolean => index.depthOf(objects[i] as number) === 0;
     /**
      * Puts in what the next object of a page says. Returns the base's id, undefined for a whole page, or false if that
@@ -93,7 +96,7 @@ export class ChainReader {
       const object = objects[i] as number;
       const frame = this.#frameOf(object);
       if (frame.kind !== 'pages' || frame.pageSize !== pageSize) return false;
-      if (!index.isReliableObject(object)) isReliable[i] = 0;
+      if (!index.isTrusted(object)) isTrusted[i] = 0;
       const place = index.placeOf(object);
       const page = into.subarray(i * pageSize, (i + 1) * pageSize);
       frame.fill(place, page, masks.subarray(i * maskBytes, (i + 1) * maskBytes));
@@ -114,8 +117,7 @@ export class ChainReader {
     }
     // At the end, so that each of these large frames is needed once.
     for (const i of this.#byFrame(all, objects)) if (fill(i) !== undefined) return false;
-    // Remembers the result for the next question whether new objects may rely on these pages.
-    for (let i = 0; i < count; i++) if (isReliable[i] === 1) index.learnSound(firsts[i] as number);
+    for (let i = 0; i < count; i++) if (isTrusted[i] === 1) this.#onSound(firsts[i] as number);
     return true;
   }
 
@@ -144,16 +146,16 @@ export class ChainReader {
     const children = new Uint8Array(NODE_FANOUT * ID_BYTES);
     const done = new Uint8Array(NODE_FANOUT / 8);
     let shape: NodeObject | undefined;
-    let isReliable = true;
+    let isTrusted = true;
     for (let object = start; ;) {
       const frame = this.#frameOf(object);
       if (frame.kind !== 'nodes') return undefined;
       const node = frame.object(this.#placeOf(object));
       shape ??= node;
-      isReliable &&= index.isReliableObject(object);
+      isTrusted &&= index.isTrusted(object);
       fillChildren(children, done, node);
       if (node.delta === undefined) {
-        if (isReliable) index.learnSound(start);
+        if (isTrusted) this.#onSound(start);
         return encodeNode(shape.level, children.subarray(0, shape.childCount * ID_BYTES));
       }
       object = index.bestCopy(node.delta.base, index.depthOf(object));

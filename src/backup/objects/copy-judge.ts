@@ -1,8 +1,9 @@
-import { createHash } from 'node:crypto';
 import { SqlsyncError } from '../../errors.ts';
-import type { Backend } from '../backends/backend.ts';
+import type { LocalFiles } from '../backends/backend.ts';
+import { comparePackNow } from './compare-pack.ts';
 import { idOf, sameBytes, toHex } from '../packs/object-id.ts';
-import type { KnownPack, ObjectIndex } from './object-index.ts';
+import type { ObjectIndex } from './object-index.ts';
+import type { KnownPack } from './trust.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
 /** An object as its frame stores it. */
@@ -26,9 +27,6 @@ interface Verdict {
 /** The most verdicts to keep; each takes about 100 bytes, a fault 1 KB. */
 const MAX_KEPT_VERDICTS = 16_384;
 
-/** Bytes of a pack that one read takes. */
-const PIECE_BYTES = 1024 * 1024;
-
 const NOTHING = new Uint8Array(0);
 
 /**
@@ -40,7 +38,7 @@ const NOTHING = new Uint8Array(0);
  */
 export class CopyJudge {
   readonly #index: ObjectIndex;
-  readonly #backend: Backend;
+  readonly #files: LocalFiles;
   readonly #partsOf: (object: number) => ObjectParts;
   readonly #verdicts = new Map<number, Verdict>();
   readonly #changedPacks = new Map<string, boolean>();
@@ -48,9 +46,9 @@ export class CopyJudge {
   /** True if a fault may pass: the system refused to read. */
   #isUncertain = false;
 
-  constructor(index: ObjectIndex, backend: Backend, partsOf: (object: number) => ObjectParts) {
+  constructor(index: ObjectIndex, files: LocalFiles, partsOf: (object: number) => ObjectParts) {
     this.#index = index;
-    this.#backend = backend;
+    this.#files = files;
     this.#partsOf = partsOf;
   }
 
@@ -82,7 +80,7 @@ export class CopyJudge {
 
   /** The damage if no index names the base of a delta: the delta's pack, if it was changed, else the indexes. */
   lostBase(object: number, base: Uint8Array): StoreDamage {
-    const pack = this.#index.frameOf(object)?.pack;
+    const pack = this.#index.packOf(object);
     if (pack !== undefined && this.#isChanged(pack))
       return this.#note(damaged(`packs/${pack.id}`, 'was changed since it was written'));
     return damaged('indexes', `do not name the object ${toHex(base)}, which is needed`);
@@ -162,7 +160,7 @@ export class CopyJudge {
   }
 
   #wrong(object: number): StoreDamage {
-    const pack = this.#index.frameOf(object)?.pack.id ?? '';
+    const pack = this.#index.packOf(object)?.id ?? '';
     const id = toHex(this.#index.idOf(object));
     return this.#note(damaged(`packs/${pack}`, `does not hold the object ${id} as it was`));
   }
@@ -178,15 +176,7 @@ export class CopyJudge {
 
   /** True if a pack does not match its name. */
   #isChanged({ id }: KnownPack): boolean {
-    let isChanged = this.#changedPacks.get(id);
-    if (isChanged !== undefined) return isChanged;
-    const digest = createHash('sha256');
-    for (let offset = 0, length = PIECE_BYTES; length === PIECE_BYTES; offset += length) {
-      const piece = this.#backend.getNow(`packs/${id}`, { offset, length: PIECE_BYTES });
-      digest.update(piece);
-      length = piece.length;
-    }
-    isChanged = digest.digest('hex') !== id;
+    const isChanged = this.#changedPacks.get(id) ?? comparePackNow(this.#files, id).isChanged;
     this.#changedPacks.set(id, isChanged);
     return isChanged;
   }

@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import type { Backend } from '../backends/backend.ts';
+import type { LocalFiles } from '../backends/backend.ts';
 import { decompressor } from './decompressor.ts';
 import type { FrameBytes } from './decompressor-messages.ts';
 import { decodeBody, decodeFrame } from '../packs/frame.ts';
@@ -49,7 +49,7 @@ interface LruFrames {
 /** Reads frames of packs by their numbers, and keeps the most recently used ones. */
 export class FrameCache {
   readonly #index: ObjectIndex;
-  readonly #backend: Backend;
+  readonly #files: LocalFiles;
   readonly #sealer: Sealer;
   readonly #small: LruFrames = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
   readonly #large: LruFrames = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
@@ -60,9 +60,9 @@ export class FrameCache {
   /** Memory of dropped frames; the current call may still use a part of it. */
   #dropped: Uint8Array[] = [];
 
-  constructor(index: ObjectIndex, backend: Backend, sealer: Sealer) {
+  constructor(index: ObjectIndex, files: LocalFiles, sealer: Sealer) {
     this.#index = index;
-    this.#backend = backend;
+    this.#files = files;
     this.#sealer = sealer;
   }
 
@@ -115,7 +115,7 @@ export class FrameCache {
   /** undefined if they cannot be read. The thread itself reads an unencrypted file of this host. */
   #bytesOf(number: number): FrameBytes | undefined {
     const place = this.#index.frames[number];
-    const path = place === undefined ? undefined : this.#backend.pathOf?.(`packs/${place.pack.id}`);
+    const path = place === undefined ? undefined : this.#files.pathOf?.(`packs/${place.pack.id}`);
     if (place !== undefined && path !== undefined && this.#sealer.scheme === 'none')
       return { path, offset: place.offset, length: place.length };
     try {
@@ -169,7 +169,7 @@ export class FrameCache {
     const place = this.#index.frames[number];
     if (place === undefined) throw new Error(`there is no frame ${number}`);
     const file = `packs/${place.pack.id}`;
-    const sealed = this.#backend.getNow(file, { offset: place.offset, length: place.length });
+    const sealed = this.#files.getNow(file, { offset: place.offset, length: place.length });
     if (sealed.length !== place.length) throw damaged(file, 'is shorter than its index says');
     return { plain: this.#sealer.open('frame', sealed), file };
   }

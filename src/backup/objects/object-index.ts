@@ -1,34 +1,6 @@
-import type { FramePlace, IndexedPack } from '../packs/index-file.ts';
+import type { IndexedPack } from '../packs/index-file.ts';
 import { BASE_ID_BYTES, fromHex, ID_BYTES, sameBytes, toHex } from '../packs/object-id.ts';
-
-/** A pack that an index names. */
-export interface KnownPack {
-  readonly id: string;
-  readonly bytes: number;
-  /** A prune intends to delete it: its content is read, but nothing new relies on it. */
-  readonly marked: boolean;
-  /** False if the pack is missing, or has the wrong length. */
-  readonly present: boolean;
-  /** Number of its first frame; the others follow. */
-  readonly firstFrame: number;
-  readonly frameCount: number;
-  /** Number of its first object; the others follow. */
-  readonly firstObject: number;
-  readonly objectCount: number;
-}
-
-export interface KnownFrame extends FramePlace {
-  readonly pack: KnownPack;
-  /** Number of its first object. */
-  readonly firstObject: number;
-}
-
-/** Decides, by number, whether new objects may rely on one. */
-export interface SoundnessJudge {
-  isSound(object: number): boolean;
-  /** Records an object as sound, so that it need not be judged. */
-  learnSound(object: number): void;
-}
+import type { KnownFrame, KnownPack, PackTrust } from './trust.ts';
 
 /** Growth factor of the arrays; old and new ones exist together for a moment. */
 const GROWTH = 1.25;
@@ -51,8 +23,6 @@ export class ObjectIndex {
   #frameOf: Uint32Array = new Uint32Array(0);
   /** Object numbers plus 1, at the place of the id's first four bytes or after it. */
   #table: Uint32Array = new Uint32Array(16);
-  #distrusted: ReadonlySet<string> = new Set();
-  #judge: SoundnessJudge = { isSound: () => true, learnSound: () => {} };
 
   get objectCount(): number {
     return this.#count;
@@ -64,13 +34,14 @@ export class ObjectIndex {
   }
 
   /** Adds a pack as an index file describes it; ignores a known pack. */
-  addPack(pack: IndexedPack, state: { readonly marked: boolean; readonly present: boolean }): void {
+  addPack(pack: IndexedPack, { present, trusted }: PackTrust): void {
     const id = toHex(pack.id);
     if (this.packs.has(id)) return;
     const known: KnownPack = {
       id,
       bytes: pack.bytes,
-      ...state,
+      present,
+      trusted,
       firstFrame: this.frames.length,
       frameCount: pack.frames.length,
       firstObject: this.#count,
@@ -87,26 +58,6 @@ export class ObjectIndex {
         this.#insert(this.#count++);
       }
     }
-  }
-
-  /** Sets the judge that decides, by number, whether new objects may rely on one. */
-  judgeBy(judge: SoundnessJudge): void {
-    this.#judge = judge;
-  }
-
-  /** Records an object that was just assembled from reliable copies of less depth. */
-  learnSound(object: number): void {
-    this.#judge.learnSound(object);
-  }
-
-  /** Lets nothing new rely on these packs, by id. Call it before any object is judged. */
-  distrust(packs: ReadonlySet<string>): void {
-    this.#distrusted = packs;
-  }
-
-  /** True if something new may rely on the content of a pack. */
-  isReliable(pack: KnownPack): boolean {
-    return pack.present && !pack.marked && (this.#distrusted.size === 0 || !this.#distrusted.has(pack.id));
   }
 
   /** Adds an object that is on its way to a pack; returns its number. */
@@ -150,6 +101,11 @@ export class ObjectIndex {
     return frame === PENDING ? undefined : this.frames[frame];
   }
 
+  /** undefined for an object that is on its way to a pack. */
+  packOf(object: number): KnownPack | undefined {
+    return this.frameOf(object)?.pack;
+  }
+
   /** The place of an object within its frame. */
   placeOf(object: number): number {
     return object - (this.frames[this.frameNumberOf(object)] as KnownFrame).firstObject;
@@ -159,22 +115,14 @@ export class ObjectIndex {
     return this.#frameOf[object] as number;
   }
 
-  /**
-   * The copy of an object that new ones may rely on, or undefined: the least deep of the sound copies in unmarked
-   * packs.
-   */
-  usable(id: Uint8Array, at = 0): number | undefined {
+  /** The least deep copy that counts, also among those on their way to a pack; undefined if there is none. */
+  shallowest(id: Uint8Array, counts: (object: number) => boolean): number | undefined {
     let best: number | undefined;
-    this.#each(id, at, ID_BYTES, (object) => {
+    this.#each(id, 0, ID_BYTES, (object) => {
       if (best !== undefined && this.depthOf(object) >= this.depthOf(best)) return;
-      if (this.isUsable(object)) best = object;
+      if (counts(object)) best = object;
     });
     return best;
-  }
-
-  /** True if new objects may rely on this copy. */
-  isUsable(object: number): boolean {
-    return this.isReliableObject(object) && this.#judge.isSound(object);
   }
 
   /** The first of `copies`, or -1; allocates nothing, for millions of calls. The id is in `id` at `at`. */
@@ -218,25 +166,23 @@ export class ObjectIndex {
   #compare(a: number, b: number): number {
     const byRank = this.#rank(a) - this.#rank(b);
     if (byRank !== 0) return byRank;
-    const [packA, packB] = [this.frameOf(a)?.pack.id ?? '', this.frameOf(b)?.pack.id ?? ''];
+    const [packA, packB] = [this.packOf(a)?.id ?? '', this.packOf(b)?.id ?? ''];
     if (packA === packB) return a - b;
     return packA < packB ? -1 : 1;
   }
 
   #rank(object: number): number {
-    return (
-      (this.isReliableObject(object) ? 0 : 256) + (this.#isPresent(object) ? 0 : 512) + this.depthOf(object)
-    );
+    return (this.isTrusted(object) ? 0 : 256) + (this.isPresent(object) ? 0 : 512) + this.depthOf(object);
   }
 
-  /** True if something new may rely on the pack of an object. */
-  isReliableObject(object: number): boolean {
-    const pack = this.frameOf(object)?.pack;
-    return pack === undefined || this.isReliable(pack);
+  /** True for an object in a present pack, or on its way to a pack. */
+  isPresent(object: number): boolean {
+    return this.packOf(object)?.present !== false;
   }
 
-  #isPresent(object: number): boolean {
-    return this.frameOf(object)?.pack.present !== false;
+  /** True for an object in a trusted pack, or on its way to a pack. */
+  isTrusted(object: number): boolean {
+    return this.packOf(object)?.trusted !== false;
   }
 
   #each(id: Uint8Array, at: number, idBytes: number, visit: (object: number) => void): void {

@@ -1,6 +1,6 @@
 import { SqlsyncError } from '../../errors.ts';
 import { assembleNode, assemblePage } from './assemble.ts';
-import type { Backend } from '../backends/backend.ts';
+import type { LocalFiles } from '../backends/backend.ts';
 import { ChainReader } from './chain-reader.ts';
 import type { PageRead } from './chain-reader.ts';
 import { CopyJudge } from './copy-judge.ts';
@@ -10,6 +10,7 @@ import { FrameCache } from './frame-cache.ts';
 import { ID_BYTES, idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { Sealer } from '../packs/seal.ts';
+import { Soundness } from './soundness.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
 /** 16 MB, for the nodes of 500,000 pages. */
@@ -24,19 +25,30 @@ export class ObjectReader {
   readonly #frames: FrameCache;
   readonly #chains: ChainReader;
   readonly #judge: CopyJudge;
+  readonly #soundness: Soundness;
   /** Checked nodes, by object number: the nodes of one tree are the bases of the next tree's. */
   readonly #nodes = new Map<number, Uint8Array>();
 
-  constructor(index: ObjectIndex, backend: Backend, sealer: Sealer) {
+  constructor(index: ObjectIndex, files: LocalFiles, sealer: Sealer) {
     this.index = index;
-    this.#frames = new FrameCache(index, backend, sealer);
-    this.#chains = new ChainReader(index, this.#frames);
-    this.#judge = new CopyJudge(index, backend, (object) => this.#partsOf(object));
+    this.#frames = new FrameCache(index, files, sealer);
+    this.#soundness = new Soundness(this, (object) => index.isTrusted(object));
+    this.#chains = new ChainReader(index, this.#frames, (object) => this.#soundness.learnSound(object));
+    this.#judge = new CopyJudge(index, files, (object) => this.#partsOf(object));
   }
 
   /** The damaged files found so far, by name, with the damage. */
   get found(): ReadonlyMap<string, StoreDamage> {
     return this.#judge.found;
+  }
+
+  /** The copy of an object that new ones may rely on: the least deep of the usable ones; undefined if there is none. */
+  usable(id: Uint8Array): number | undefined {
+    return this.index.shallowest(id, (object) => this.#isUsable(object));
+  }
+
+  #isUsable(object: number): boolean {
+    return this.index.isTrusted(object) && this.#soundness.isSound(object);
   }
 
   /**
@@ -46,13 +58,6 @@ export class ObjectReader {
     this.#frames.discardDropped();
     if (this.#chains.readPage(this.index.bestCopy(id), into) && sameBytes(idOf(into), id)) return;
     take(this.#judge.rightCopy(id).bytes, into, id);
-  }
-
-  /** As `readPage`, without the check against the id, for a caller that checks what it makes of it. */
-  readUncheckedPage(id: Uint8Array, into: Uint8Array): void {
-    this.#frames.discardDropped();
-    if (this.#chains.readPage(this.index.bestCopy(id), into)) return;
-    take(this.#judge.anyCopy(id).bytes, into, id);
   }
 
   /**
@@ -68,7 +73,7 @@ export class ObjectReader {
       const id = ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES);
       if (isRead && sameBytes(idOf(page), id)) continue;
       if (isChecked) this.readPage(id, page);
-      else this.readUncheckedPage(id, page);
+      else this.#readUncheckedPage(id, page);
     }
   }
 
@@ -164,21 +169,6 @@ export class ObjectReader {
     return this.#rootOf(id);
   }
 
-  /**
-   * Visits the deltas of a frame, with the beginnings of their bases' ids as views; visits nothing if the frame cannot
-   * be read.
-   */
-  forEachBase(number: number, visit: (object: number, base: Uint8Array) => void): void {
-    this.#frames.discardDropped();
-    const frame = this.#frames.getOrNothing(number);
-    if (frame === undefined) return;
-    const first = (this.index.frames[number] as { firstObject: number }).firstObject;
-    for (let i = 0; i < frame.objectCount; i++) {
-      const base = frame.baseOf(i);
-      if (base !== undefined) visit(first + i, base);
-    }
-  }
-
   /** The objects of a frame, as they are. */
   readFrame(number: number): Frame {
     const frame = this.#frames.get(number);
@@ -191,6 +181,12 @@ export class ObjectReader {
     const frame = this.#frames.getOrNothing(number);
     if (frame !== undefined) this.#frames.lend(number);
     return frame;
+  }
+
+  #readUncheckedPage(id: Uint8Array, into: Uint8Array): void {
+    this.#frames.discardDropped();
+    if (this.#chains.readPage(this.index.bestCopy(id), into)) return;
+    take(this.#judge.anyCopy(id).bytes, into, id);
   }
 
   #partsOf(object: number): ObjectParts {
@@ -219,7 +215,7 @@ export class ObjectReader {
 
   #soundCopy(id: Uint8Array, below?: number): number | undefined {
     const copies = this.index.copies(id, below);
-    return copies.find((copy) => this.index.isUsable(copy)) ?? copies[0];
+    return copies.find((copy) => this.#isUsable(copy)) ?? copies[0];
   }
 }
 

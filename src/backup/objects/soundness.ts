@@ -1,18 +1,25 @@
 import type { ObjectIndex } from './object-index.ts';
-import type { ObjectReader } from './object-reader.ts';
+import type { Frame } from '../packs/frame.ts';
+import { NO_OBJECT } from './trust.ts';
 
-/** In the place of an object's number: none. */
-export const NO_OBJECT = 0xffffffff;
+/** Reads the frames of a store. */
+export interface FrameReader {
+  readonly index: ObjectIndex;
+  /** undefined if it cannot be read. */
+  readFrameOrNothing(number: number): Frame | undefined;
+  /** Finds out what is wrong with an object that cannot be read. */
+  lookAt(object: number): void;
+}
 
 const SOUND = 1;
 const UNSOUND = 2;
 
 /**
- * Decides which copies of objects can be assembled: those that count, and are whole or have a sound base of less depth.
- * Decides on demand, and reads each frame of deltas once. An object on its way to a pack is sound.
+ * Decides which copies of objects are sound (trust.ts): those that count, and are whole or have a sound base of less
+ * depth. Decides on demand, and reads each frame of deltas once. An object on its way to a pack is sound.
  */
 export class Soundness {
-  readonly #reader: ObjectReader;
+  readonly #reader: FrameReader;
   readonly #index: ObjectIndex;
   readonly #counts: (object: number) => boolean;
   /** By object number; 0 if not judged yet. */
@@ -22,7 +29,7 @@ export class Soundness {
   readonly #framesRead = new Set<number>();
 
   /** `counts` decides by number whether to consider a copy; its answers must not change. */
-  constructor(reader: ObjectReader, counts: (object: number) => boolean) {
+  constructor(reader: FrameReader, counts: (object: number) => boolean) {
     this.#reader = reader;
     this.#index = reader.index;
     this.#counts = counts;

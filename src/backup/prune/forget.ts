@@ -3,7 +3,7 @@ import { decodeChecked, encodeChecked } from '../files/checked-json.ts';
 import { isHexId } from '../packs/object-id.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
 import { StoreDamage } from '../store-error.ts';
-import { MAX_JSON_BYTES } from '../files/store-files.ts';
+import { MAX_JSON_BYTES, namesIn } from '../files/store-files.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 
 /**
@@ -13,7 +13,7 @@ import type { StoreAccess } from '../files/store-files.ts';
  */
 export async function forgetSnapshots(access: StoreAccess, ids: readonly string[]): Promise<string[]> {
   const { backend } = access;
-  const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
+  const there = await namesIn(access, 'snapshots');
   const forgotten: string[] = [];
   const unnoted: string[] = [];
   for (const id of ids) {

@@ -1,8 +1,10 @@
 import { toHex } from '../packs/object-id.ts';
-import type { KnownPack, ObjectIndex } from '../objects/object-index.ts';
+import type { ObjectIndex } from '../objects/object-index.ts';
+import type { KnownPack } from '../objects/trust.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
-import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';
-import { NO_OBJECT, Soundness } from '../objects/soundness.ts';
+import { walkTree } from '../snapshots/snapshot-tree.ts';
+import { Soundness } from '../objects/soundness.ts';
+import { NO_OBJECT } from '../objects/trust.ts';
 import { damaged, throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../types.ts';
 
@@ -109,10 +111,7 @@ export class LiveObjects {
       this.#live[object] = 1;
       return true;
     };
-    walkTree(new SnapshotTree(reader, snapshot), snapshot, {
-      enterNode: mark,
-      page: (ids, at) => void mark(ids.subarray(at, at + 32)),
-    });
+    walkTree(reader, snapshot, { enterNode: mark, page: mark });
   }
 
   /** From the deepest on, so that one pass is enough. */

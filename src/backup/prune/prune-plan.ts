@@ -1,5 +1,5 @@
 import type { LiveObjects } from './live-objects.ts';
-import type { KnownPack } from '../objects/object-index.ts';
+import type { KnownPack } from '../objects/trust.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions } from '../types.ts';
 

@@ -1,8 +1,8 @@
-import type { KnownPack } from '../objects/object-index.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
-import { putIndexFiles } from '../objects/pack-writer.ts';
+import { putIndexesWithout } from '../files/put-indexes.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { missingFile, throwIfAborted } from '../store-error.ts';
+import { namesIn } from '../files/store-files.ts';
 import type { Mark, StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions, StoreSnapshot } from '../types.ts';
 
@@ -44,24 +44,20 @@ export async function sweep(
  * Another prune that deleted packs since the lists were loaded, while this one was held up, has also replaced indexes.
  * New indexes from our lists would name packs that are gone. Then throws STORE_FILE_MISSING before anything was done.
  */
-async function refuseOutdated({ backend }: StoreAccess, { index }: StoreContents): Promise<void> {
-  const there = new Set((await backend.list('packs')).map(({ name }) => name));
+async function refuseOutdated(access: StoreAccess, { index }: StoreContents): Promise<void> {
+  const there = await namesIn(access, 'packs');
   const gone = [...index.packs.values()].find(({ id, present }) => present && !there.has(id));
-  if (gone !== undefined) throw missingFile(backend.description, `packs/${gone.id}`);
+  if (gone !== undefined) throw missingFile(access.backend.description, `packs/${gone.id}`);
 }
 
 async function replaceIndexes(
-  { backend, sealer }: StoreAccess,
+  access: StoreAccess,
   { index, indexFiles }: StoreContents,
   due: ReadonlySet<string>,
 ): Promise<void> {
-  const merges = indexFiles.size > MAX_INDEX_FILES;
-  const outdated = [...indexFiles].filter(([, packs]) => merges || packs.some((pack) => due.has(pack)));
-  const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !due.has(pack)));
-  const described = [...kept].map((pack) => index.describe(index.packs.get(pack) as KnownPack));
-  const written = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
-  // The same packs in the same order make the same file.
-  for (const [file] of outdated) if (!written.has(file)) await backend.delete(`indexes/${file}`);
+  const takesAll = indexFiles.size > MAX_INDEX_FILES;
+  const replaced = await putIndexesWithout(access, { index, indexFiles }, due, { takesAll });
+  for (const file of replaced) await access.backend.delete(file);
 }
 
 /**
@@ -69,12 +65,12 @@ async function replaceIndexes(
  * backups may rely on the packs again.
  */
 async function stillMarked(
-  { backend }: StoreAccess,
+  access: StoreAccess,
   marks: readonly Mark[],
   packs: ReadonlySet<string>,
 ): Promise<Set<string>> {
   if (packs.size === 0) return new Set();
-  const there = new Set((await backend.list('marks')).map(({ name }) => name));
+  const there = await namesIn(access, 'marks');
   const marked = marks.filter(({ id }) => there.has(id)).flatMap((mark) => mark.packs);
   return new Set(marked.filter((pack) => packs.has(pack)));
 }

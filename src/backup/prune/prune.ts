@@ -1,6 +1,6 @@
 import { SqlsyncError } from '../../errors.ts';
 import { LiveObjects } from './live-objects.ts';
-import type { KnownPack } from '../objects/object-index.ts';
+import type { KnownPack } from '../objects/trust.ts';
 import { isOutOfSpace, withRoom } from '../backends/out-of-space.ts';
 import { copyNeeded } from './prune-copy.ts';
 import { makePlan } from './prune-plan.ts';

@@ -1,11 +1,11 @@
 import { SqlsyncError } from '../../errors.ts';
-import type { Backend } from '../backends/backend.ts';
+import type { Backend, LocalBackend } from '../backends/backend.ts';
 import { MAX_CONFIG_BYTES, newConfig, parseConfig, readConfig, replaceConfig } from '../files/config.ts';
 import type { StoreConfig } from '../files/config.ts';
 import { decodeIndex } from '../packs/index-file.ts';
 import { idOf, isHexId, toHex } from '../packs/object-id.ts';
-import { sealerOf } from '../packs/seal.ts';
 import { decodeSnapshot } from '../files/snapshot-record.ts';
+import { accessTo } from '../files/store-files.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 
 /** An undamaged config is far shorter. */
@@ -20,11 +20,11 @@ const LONGEST_GRACE_SECONDS = 365 * 24 * 3600;
  * STORE_DAMAGED, STORE_UNAVAILABLE.
  */
 export async function openOrRepairConfig(
-  backend: Backend,
+  backend: LocalBackend,
   { dryRun }: { readonly dryRun: boolean },
 ): Promise<{ access: StoreAccess; configWritten: boolean }> {
   try {
-    return { access: accessOf(backend, await readConfig(backend)), configWritten: false };
+    return { access: accessTo(backend, await readConfig(backend)), configWritten: false };
   } catch (error) {
     if (!(error instanceof SqlsyncError) || !['STORE_NOT_FOUND', 'STORE_DAMAGED'].includes(error.code))
       throw error;
@@ -33,7 +33,7 @@ export async function openOrRepairConfig(
   const config = await makeConfig(backend);
   // In one step: at any moment the damaged or the new file exists, so a killed repair loses nothing.
   if (!dryRun) await replaceConfig(backend, config);
-  return { access: accessOf(backend, config), configWritten: true };
+  return { access: accessTo(backend, config), configWritten: true };
 }
 
 /**
@@ -44,10 +44,6 @@ async function makeConfig(backend: Backend): Promise<StoreConfig> {
   const damaged = await damagedBytes(backend);
   if (damaged === undefined) return newConfig({});
   return newConfig({ graceSeconds: withOneByteRight(damaged)?.graceSeconds ?? longestGrace(damaged) });
-}
-
-function accessOf(backend: Backend, config: StoreConfig): StoreAccess {
-  return { backend, sealer: sealerOf(config.encryption.scheme), config };
 }
 
 /** True if a record or an index can be read as it is: then nothing in this store is encrypted. */

@@ -2,7 +2,7 @@ import { Damage } from '../check/damage.ts';
 import { forgetSnapshots, noteForgotten } from '../prune/forget.ts';
 import type { LostSnapshot } from '../types.ts';
 import { throwIfAborted } from '../store-error.ts';
-import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import { loadContents, loadSnapshots, namesIn } from '../files/store-files.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreCallOptions } from '../types.ts';
 
@@ -12,7 +12,6 @@ import type { StoreCallOptions } from '../types.ts';
  * SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
  */
 export async function findLost(access: StoreAccess, options: StoreCallOptions): Promise<LostSnapshot[]> {
-  const { backend } = access;
   const lost: LostSnapshot[] = [];
   const unreadable = (id: string): LostSnapshot => ({ id, snapshot: undefined, pagesLost: undefined });
   const snapshots = await loadSnapshots(access, (file) =>
@@ -34,8 +33,8 @@ export async function findLost(access: StoreAccess, options: StoreCallOptions): 
     if (pagesLost > 0) lost.push({ id: snapshot.id, snapshot, pagesLost });
   }
   // In this order: a forget puts its note before it deletes.
-  const there = new Set((await backend.list('snapshots')).map(({ name }) => name));
-  const forgotten = new Set((await backend.list('forgotten')).map(({ name }) => name));
+  const there = await namesIn(access, 'snapshots');
+  const forgotten = await namesIn(access, 'forgotten');
   const parents = new Set(snapshots.map(({ parent }) => parent));
   for (const parent of parents) {
     if (parent !== undefined && !there.has(parent) && !forgotten.has(parent)) lost.push(unreadable(parent));

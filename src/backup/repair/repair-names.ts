@@ -33,7 +33,7 @@ export function nameObjects(
   if (packs.length === 0) return { ...contents, complete: new Set() };
   for (;;) {
     const index = indexWith(contents, packs);
-    const reader = new ObjectReader(index, access.backend, access.sealer);
+    const reader = new ObjectReader(index, access.files, access.sealer);
     let named = 0;
     for (const pack of packs) named += nameIn(pack, reader, signal);
     if (named > 0) continue;
@@ -46,12 +46,9 @@ function indexWith({ index: known, marked }: StoreContents, scanned: readonly Sc
   const index = new ObjectIndex();
   const added = scanned.reduce((sum, { depths }) => sum + depths.length, 0);
   index.reserve(known.objectCount + added);
-  for (const pack of known.packs.values()) {
-    const { marked: isMarked, present } = pack;
-    index.addPack(known.describe(pack), { marked: isMarked, present });
-  }
+  for (const pack of known.packs.values()) index.addPack(known.describe(pack), pack);
   for (const { id, ...pack } of scanned)
-    index.addPack({ id: fromHex(id), ...pack }, { marked: marked.has(id), present: true });
+    index.addPack({ id: fromHex(id), ...pack }, { present: true, trusted: !marked.has(id) });
   return index;
 }
 

@@ -39,7 +39,7 @@ export class Salvage {
     this.#plan = plan;
     this.#writer = writer;
     this.#depths = new Uint8Array(index.objectCount).fill(NO_DEPTH);
-    const soundness = new Soundness(reader, (object) => plan.survives(index.frameOf(object)?.pack.id ?? ''));
+    const soundness = new Soundness(reader, (object) => plan.survives(index.packOf(object)?.id ?? ''));
     for (let object = 0; object < this.#depths.length; object++)
       if (soundness.isSound(object)) this.#depths[object] = index.depthOf(object);
   }
@@ -91,7 +91,7 @@ export class Salvage {
 
   #saveObject(frame: Frame, i: number, object: number): void {
     const { index } = this.#reader;
-    const pack = index.frameOf(object)?.pack.id ?? '';
+    const pack = index.packOf(object)?.id ?? '';
     const stays = this.#plan.survives(pack);
     const id = index.idOf(object).slice();
     const depth = index.depthOf(object);

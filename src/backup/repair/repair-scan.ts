@@ -1,17 +1,13 @@
-import { createHash } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
 import { decodeFrame } from '../packs/frame.ts';
 import type { Frame } from '../packs/frame.ts';
-import { discard } from '../packs/frame-memory.ts';
 import type { FramePlace } from '../packs/index-file.ts';
 import { encodeNode } from '../packs/node.ts';
 import { BASE_ID_BYTES, fromHex, ID_BYTES, idOf } from '../packs/object-id.ts';
 import { PACK_HEADER_BYTES } from '../objects/pack-writer.ts';
+import { comparePack } from '../objects/compare-pack.ts';
 import type { Sealer } from '../packs/seal.ts';
 import { StoreDamage } from '../store-error.ts';
-
-/** Bytes of a pack that one read takes. */
-const PIECE_BYTES = 1024 * 1024;
 
 /** Stands for an unknown depth. */
 export const NO_DEPTH = 255;
@@ -33,19 +29,6 @@ export interface ScannedPack {
   readonly depths: Uint8Array;
 }
 
-/** True if the bytes of a pack match its name. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING. */
-export async function hasItsName(backend: Backend, pack: string): Promise<boolean> {
-  const digest = createHash('sha256');
-  let offset = 0;
-  for (let length = PIECE_BYTES; length === PIECE_BYTES; offset += length) {
-    const piece = await backend.get(`packs/${pack}`, { offset, length: PIECE_BYTES });
-    digest.update(piece);
-    ({ length } = piece);
-    discard(piece);
-  }
-  return digest.digest('hex') === pack;
-}
-
 /**
  * Reads a pack from frame to frame, one in memory at a time, without an index. For a damaged pack, reads all frames up
  * to where the chain of their lengths breaks. Throws SqlsyncError STORE_UNAVAILABLE, STORE_FILE_MISSING.
@@ -56,7 +39,7 @@ export async function scanPack(
   { id, bytes }: { readonly id: string; readonly bytes: number },
 ): Promise<ScannedPack> {
   const file = `packs/${id}`;
-  let isWhole = await hasItsName(backend, id);
+  let isWhole = !(await comparePack(backend, id)).isChanged;
   const frames: FramePlace[] = [];
   const ids: Uint8Array[] = [];
   const depths: number[] = [];

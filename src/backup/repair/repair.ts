@@ -1,18 +1,19 @@
-import { ID_BYTES, isHexId, toHex } from '../packs/object-id.ts';
-import type { KnownPack } from '../objects/object-index.ts';
-import { PackWriter, putIndexFiles } from '../objects/pack-writer.ts';
+import { isHexId, toHex } from '../packs/object-id.ts';
+import { comparePack } from '../objects/compare-pack.ts';
+import { putIndexesWithout } from '../files/put-indexes.ts';
+import { PackWriter } from '../objects/pack-writer.ts';
 import { repairNotes } from '../prune/forget.ts';
 import { findLost, forgetLost } from './repair-lost.ts';
 import { nameObjects } from './repair-names.ts';
 import type { Named } from './repair-names.ts';
 import { Salvage } from './repair-salvage.ts';
 import type { SalvagePlan } from './repair-salvage.ts';
-import { hasItsName, scanPack } from './repair-scan.ts';
+import { scanPack } from './repair-scan.ts';
 import type { ScannedPack } from './repair-scan.ts';
 import type { RepairOptions, RepairSummary } from '../types.ts';
-import { SnapshotTree, walkTree } from '../snapshots/snapshot-tree.ts';
+import { walkTree } from '../snapshots/snapshot-tree.ts';
 import { throwIfAborted } from '../store-error.ts';
-import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import { accessTo, loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
 import { withTrialBackend } from '../backends/trial-backend.ts';
 
@@ -23,11 +24,11 @@ import { withTrialBackend } from '../backends/trial-backend.ts';
  */
 export function repairContents(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
   if (options.dryRun !== true) return repair(access, options);
-  return withTrialBackend(access.backend, (backend) => repair({ ...access, backend }, options));
+  return withTrialBackend(access, (trial) => repair(accessTo(trial, access.config), options));
 }
 
 async function repair(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
-  const { backend, sealer } = access;
+  const { backend } = access;
   const unreadable: string[] = [];
   const onDamage: OnDamage = (file, error) => {
     // A file that went meanwhile is no loss.
@@ -46,11 +47,12 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const objectsSaved = mayLose ? await salvage(access, named, { survives, isWanted }, options) : 0;
   // Before new ones are put: an index with the same packs in the same order has the same name.
   for (const file of indexes) await backend.delete(file);
-  const replaced = await putIndexes(access, contents, named, givenUp);
+  const known = { index: named.index, indexFiles: contents.indexFiles };
+  const replaced = await putIndexesWithout(access, known, givenUp, { more: named.complete });
   // Only now, when other files name everything that they named.
   for (const file of [...replaced, ...marks]) await backend.delete(file);
-  const notesWritten = await repairNotes({ backend, sealer, config: access.config });
-  const lost = await findLost({ backend, sealer, config: access.config }, options);
+  const notesWritten = await repairNotes(access);
+  const lost = await findLost(access, options);
   const forgotten = options.forget === true ? await forgetLost(access, lost) : [];
   return {
     dryRun: options.dryRun === true,
@@ -83,7 +85,7 @@ async function damagedPacks(
   for (const [done, { id, present }] of packs.entries()) {
     throwIfAborted(signal);
     onProgress?.({ phase: 'read', done, total: packs.length });
-    if (present && !(await hasItsName(backend, id))) found.add(id);
+    if (present && (await comparePack(backend, id)).isChanged) found.add(id);
   }
   onProgress?.({ phase: 'read', done: packs.length, total: packs.length });
   return found;
@@ -128,7 +130,7 @@ async function wantedIn(
   if (doubtful.size === 0) return () => true;
   const needed = new Set<string>();
   const seen = new Uint8Array(reader.index.objectCount);
-  const isDoubtful = (copy: number): boolean => doubtful.has(reader.index.frameOf(copy)?.pack.id ?? '');
+  const isDoubtful = (copy: number): boolean => doubtful.has(reader.index.packOf(copy)?.id ?? '');
   /** Returns false if it was met before; then all nodes below it were met too. */
   const add = (id: Uint8Array): boolean => {
     const object = reader.index.numberOf(id);
@@ -138,11 +140,7 @@ async function wantedIn(
     return true;
   };
   for (const snapshot of await loadSnapshots(access, () => {})) {
-    walkTree(new SnapshotTree(reader, snapshot), snapshot, {
-      enterNode: add,
-      page: (ids, at) => void add(ids.subarray(at, at + ID_BYTES)),
-      unreadable: () => {},
-    });
+    walkTree(reader, snapshot, { enterNode: add, page: add, unreadable: () => {} });
   }
   return (id, pack) => !doubtful.has(pack) || needed.has(toHex(id));
 }
@@ -163,26 +161,4 @@ async function salvage(
     await writer.abort();
     throw error;
   }
-}
-
-/**
- * Puts indexes of packs that no readable index names, and of the other packs of the index files that are to be
- * replaced; returns those files.
- */
-async function putIndexes(
-  { backend, sealer }: StoreAccess,
-  { indexFiles }: StoreContents,
-  { index, complete }: Named,
-  givenUp: ReadonlySet<string>,
-): Promise<string[]> {
-  const outdated = [...indexFiles].filter(([, packs]) => packs.some((pack) => givenUp.has(pack)));
-  const kept = new Set(outdated.flatMap(([, packs]) => packs).filter((pack) => !givenUp.has(pack)));
-  const described = [...new Set([...kept, ...complete])].map((pack) =>
-    index.describe(index.packs.get(pack) as KnownPack),
-  );
-  const written = new Set((await putIndexFiles(backend, sealer, described)).map(({ name }) => name));
-  return outdated
-    .map(([name]) => name)
-    .filter((name) => !written.has(name))
-    .map((name) => `indexes/${name}`);
 }

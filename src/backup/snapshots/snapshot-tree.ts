@@ -83,14 +83,15 @@ export interface TreeVisitor {
   readonly enterNode: (id: Uint8Array) => boolean;
   /** Called after everything below a node that was entered. */
   readonly leaveNode?: (() => void) | undefined;
-  /** Called with every page's id, `ids` at `at`, except the lock-byte page's. `page` is its number. */
-  readonly page: (ids: Uint8Array, at: number, page: number) => void;
-  /** Called instead of an error if a node cannot be read, with the range of pages that it stands for. */
-  readonly unreadable?: ((error: unknown, firstPage: number, lastPage: number) => void) | undefined;
+  /** Called with every page's id, a view, except the lock-byte page's. */
+  readonly page: (id: Uint8Array) => void;
+  /** Called instead of an error if a node cannot be read, with the number of pages that it stands for. */
+  readonly unreadable?: ((pages: number) => void) | undefined;
 }
 
 /** Throws SqlsyncError STORE_* if a node cannot be read and the visitor has no `unreadable`. */
-export function walkTree(tree: SnapshotTree, shape: TreeShape, visitor: TreeVisitor): void {
+export function walkTree(reader: ObjectReader, shape: TreeShape, visitor: TreeVisitor): void {
+  const tree = new SnapshotTree(reader, shape);
   if (shape.pageCount === 0) return;
   const locked = lockBytePage(shape.pageSize as PageSize);
   const visit = (level: number, index: number): void => {
@@ -105,18 +106,14 @@ export function walkTree(tree: SnapshotTree, shape: TreeShape, visitor: TreeVisi
       ids = tree.childIds(level, index);
     } catch (error) {
       if (visitor.unreadable === undefined) throw error;
-      const first = index * pagesPerChild * NODE_FANOUT + 1;
-      return visitor.unreadable(
-        error,
-        first,
-        Math.min(shape.pageCount, first - 1 + pagesPerChild * NODE_FANOUT),
-      );
+      const before = index * pagesPerChild * NODE_FANOUT;
+      return visitor.unreadable(Math.min(shape.pageCount - before, pagesPerChild * NODE_FANOUT));
     }
     for (let child = 0; child * ID_BYTES < ids.length; child++) {
       const below = index * NODE_FANOUT + child;
       if (level > 0) visit(level - 1, below);
       else if (below + 1 !== locked || !sameBytes(ids, NO_PAGE, ID_BYTES, child * ID_BYTES))
-        visitor.page(ids, child * ID_BYTES, below + 1);
+        visitor.page(ids.subarray(child * ID_BYTES, (child + 1) * ID_BYTES));
     }
   };
   visit(tree.rootLevel, 0);

@@ -95,8 +95,7 @@ export class TreeWriter {
 
   #writeNode(writer: PackWriter, level: number, index: number, children: Uint8Array): Uint8Array {
     const id = idOf(encodeNode(level, children));
-    const { index: known } = this.#reader;
-    if (known.usable(id) !== undefined) return id;
+    if (this.#reader.usable(id) !== undefined) return id;
     const childCount = children.length / ID_BYTES;
     const base = this.#baseFor(level, index, children);
     if (base === undefined) {
@@ -120,11 +119,11 @@ export class TreeWriter {
       return undefined;
     let id = parent.nodeId(level, index);
     let ids = parent.childIds(level, index);
-    let object = this.#reader.index.usable(id);
+    let object = this.#reader.usable(id);
     if (object !== undefined && this.#reader.index.depthOf(object) >= MAX_NODE_DEPTH) {
       id = this.#reader.rootOfNode(id);
       ids = nodeIds(this.#reader.readNode(id));
-      object = this.#reader.index.usable(id);
+      object = this.#reader.usable(id);
     }
     if (object === undefined || this.#reader.index.depthOf(object) >= MAX_NODE_DEPTH) return undefined;
     const { ids: changed } = differences(ids, children);

@@ -1,6 +1,6 @@
 import { toHex } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
-import { SnapshotTree, walkTree } from './snapshot-tree.ts';
+import { walkTree } from './snapshot-tree.ts';
 import type { StoreContents } from '../files/store-files.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
@@ -11,7 +11,7 @@ import type { TreeShape } from './snapshot-tree.ts';
 export function firstUnusable(
   reader: ObjectReader,
   shape: TreeShape,
-  isThere: (id: Uint8Array) => boolean = (id) => reader.index.usable(id) !== undefined,
+  isThere: (id: Uint8Array) => boolean = (id) => reader.usable(id) !== undefined,
 ): string | undefined {
   let found: string | undefined;
   const check = (id: Uint8Array): boolean => {
@@ -20,10 +20,7 @@ export function firstUnusable(
     return found === undefined;
   };
   try {
-    walkTree(new SnapshotTree(reader, shape), shape, {
-      enterNode: check,
-      page: (ids, at) => void check(ids.subarray(at, at + 32)),
-    });
+    walkTree(reader, shape, { enterNode: check, page: check });
   } catch {
     return shape.root;
   }
@@ -31,12 +28,12 @@ export function firstUnusable(
 }
 
 /**
- * True if an index names every pack and every pack is reliable, so that no tree needs a look. A pack without an index
+ * True if an index names every pack and every pack is trusted, so that no tree needs a look. A pack without an index
  * may be the remainder of a lost index.
  */
 export function allUsable({ index, packFiles }: Pick<StoreContents, 'index' | 'packFiles'>): boolean {
   return (
     [...packFiles.keys()].every((id) => index.packs.has(id)) &&
-    [...index.packs.values()].every((pack) => index.isReliable(pack))
+    [...index.packs.values()].every(({ trusted }) => trusted)
   );
 }

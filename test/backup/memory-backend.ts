@@ -1,8 +1,8 @@
-import type { Backend, ByteRange, StoredFile, StoreFolder } from './backend.ts';
-import { missingFile } from '../store-error.ts';
+import type { ByteRange, LocalBackend, StoredFile, StoreFolder } from '../../src/backup/backends/backend.ts';
+import { missingFile } from '../../src/backup/store-error.ts';
 
-/** A store in memory, for tests, and as the simplest example of a backend. */
-export class MemoryBackend implements Backend {
+/** A store in memory. */
+export class MemoryBackend implements LocalBackend {
   readonly description = 'memory';
   readonly files: Map<string, Uint8Array> = new Map();
   readonly #modified = new Map<string, Date>();

@@ -1,0 +1,41 @@
+import { createHash } from 'node:crypto';
+import type { Backend, ByteRange, LocalFiles } from '../backends/backend.ts';
+import { discard } from '../packs/frame-memory.ts';
+
+/** Bytes of a pack that one read takes: packs have up to 2 GiB. */
+const PIECE_BYTES = 1024 * 1024;
+
+export interface PackComparison {
+  readonly bytes: number;
+  /** True if the pack does not match its name. */
+  readonly isChanged: boolean;
+}
+
+/** Compares all bytes of a pack with its name. Throws SqlsyncError STORE_FILE_MISSING, STORE_UNAVAILABLE. */
+export async function comparePack(backend: Backend, id: string): Promise<PackComparison> {
+  const comparing = compare(id);
+  let step = comparing.next();
+  while (step.done !== true) step = comparing.next(await backend.get(`packs/${id}`, step.value));
+  return step.value;
+}
+
+/** As `comparePack`, without giving up control. */
+export function comparePackNow(files: LocalFiles, id: string): PackComparison {
+  const comparing = compare(id);
+  let step = comparing.next();
+  while (step.done !== true) step = comparing.next(files.getNow(`packs/${id}`, step.value));
+  return step.value;
+}
+
+/** Asks for one range of the pack after another. */
+function* compare(id: string): Generator<ByteRange, PackComparison, Uint8Array> {
+  const digest = createHash('sha256');
+  let bytes = 0;
+  for (let length = PIECE_BYTES; length === PIECE_BYTES; bytes += length) {
+    const piece: Uint8Array = yield { offset: bytes, length: PIECE_BYTES };
+    digest.update(piece);
+    length = piece.length;
+    discard(piece);
+  }
+  return { bytes, isChanged: digest.digest('hex') !== id };
+}
