@@ -1,7 +1,7 @@
 import type { Argv } from 'yargs';
 import { SqlsyncError } from '../errors.ts';
-import { isSwitch } from './command.ts';
-import type { Command, Options } from './command.ts';
+import { isSwitch } from './options/command.ts';
+import type { Command, Options } from './options/command.ts';
 import type { CommandLine } from './command-line.ts';
 import { checkWords, helpLine } from './usage-errors.ts';
 import { camelCase } from './words.ts';

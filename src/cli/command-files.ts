@@ -1,4 +1,4 @@
-import type { Command } from './command.ts';
+import type { Command } from './options/command.ts';
 
 type Load = () => Promise<{ readonly command: Command }>;
 

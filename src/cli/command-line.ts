@@ -1,6 +1,6 @@
-import type { Command } from './command.ts';
+import type { Command } from './options/command.ts';
 import { DEFAULT_COMMAND, isCommand, loadCommand } from './command-files.ts';
-import { ALWAYS } from './options.ts';
+import { ALWAYS } from './options/options.ts';
 import { readWords } from './words.ts';
 import type { Words } from './words.ts';
 

@@ -1,7 +1,7 @@
 import { PUBLIC_COMMAND_NAMES } from './command-files.ts';
 import { readCommandLine } from './command-line.ts';
-import { FILES } from './completion-script.ts';
-import { ALWAYS } from './options.ts';
+import { FILES } from './commands/completion.ts';
+import { ALWAYS } from './options/options.ts';
 
 /** The possible completions of the last word. */
 export async function completions(words: readonly string[]): Promise<string[]> {

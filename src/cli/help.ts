@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { commandPath } from '../sync/program.ts';
-import type { Command, Options } from './command.ts';
+import type { Command, Options } from './options/command.ts';
 import { describeOption, groupOptions, optionSyntax } from './option-groups.ts';
-import { columnsOf, padToColumns, wrapText } from './wrap.ts';
+import { columnsOf, padToColumns, wrapText } from './terminal/wrap.ts';
 
 /** Wider lines are hard to read; a narrower terminal gets narrower lines. */
 const MAX_COLUMNS = 80;

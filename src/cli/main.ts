@@ -1,5 +1,5 @@
 import { isLibraryChild } from '../library/messages.ts';
-import { EXIT_OK, exitStatusOf } from './exit.ts';
+import { EXIT_OK, exitStatusOf } from './terminal/exit.ts';
 
 /** Runs the command line `argv` (without the program's name) and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -14,7 +14,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function runLibraryChild(): Promise<number> {
-  const { surviveClosedStreams } = await import('./output.ts');
+  const { surviveClosedStreams } = await import('./terminal/output.ts');
   surviveClosedStreams();
   const { runChild } = await import('../library/child.ts');
   const failure = await runChild();

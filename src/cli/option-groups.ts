@@ -1,5 +1,5 @@
-import type { Option, Options } from './command.ts';
-import { ALWAYS, CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from './options.ts';
+import type { Option, Options } from './options/command.ts';
+import { ALWAYS, CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from './options/options.ts';
 import { KEEP_OPTIONS } from './store/keep-policy.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS } from './store/snapshot-choice.ts';
 

@@ -4,9 +4,9 @@ import { VERSION } from '../sync/program.ts';
 import { argumentsOf } from './arguments.ts';
 import { DEFAULT_COMMAND, isCommand, loadCommand, loadCommands } from './command-files.ts';
 import { readCommandLine } from './command-line.ts';
-import { COMPLETION_FLAG } from './completion-script.ts';
-import { EXIT_OK, exitStatusOf } from './exit.ts';
-import { Output, surviveClosedStreams } from './output.ts';
+import { COMPLETION_FLAG } from './commands/completion.ts';
+import { EXIT_OK, exitStatusOf } from './terminal/exit.ts';
+import { Output, surviveClosedStreams } from './terminal/output.ts';
 
 /** The width if the output is not a terminal. */
 const DEFAULT_COLUMNS = 80;

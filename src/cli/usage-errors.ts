@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { PUBLIC_COMMAND_NAMES, RESERVED_NAMES } from './command-files.ts';
-import { hintAtDatabase } from './command.ts';
+import { hintAtDatabase } from './options/command.ts';
 import type { CommandLine } from './command-line.ts';
-import { ALWAYS } from './options.ts';
+import { ALWAYS } from './options/options.ts';
 
 /**
  * Says what is wrong with a command line, closer to the user's intention than yargs, which takes the word after an

@@ -1,5 +1,5 @@
-import { isSwitch } from './command.ts';
-import type { Option, Options } from './command.ts';
+import { isSwitch } from './options/command.ts';
+import type { Option, Options } from './options/command.ts';
 
 /** The words of a command line, sorted by the options of one command. yargs interprets the values. */
 export interface Words {

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { exitStatusOf } from '../../src/cli/exit.ts';
+import { exitStatusOf } from '../../src/cli/terminal/exit.ts';
 import { Copies } from '../../src/cli/job/copies.ts';
 import { writeMetrics } from '../../src/cli/job/metrics.ts';
 import type { CopyFigures, CopyRun } from '../../src/cli/job/metrics.ts';

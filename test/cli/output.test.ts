@@ -10,9 +10,9 @@ import { tempDir } from '../support/compare.ts';
 import { Command, Hold, PROGRAM, jsonLines, sqlsync } from './command.ts';
 import type { Run, Summary } from './command.ts';
 import { describeBriefly, describeSummary } from '../../src/cli/commands/sync.ts';
-import { Output } from '../../src/cli/output.ts';
-import { formatTimeLeft } from '../../src/cli/format.ts';
-import { ProgressLine } from '../../src/cli/progress.ts';
+import { Output } from '../../src/cli/terminal/output.ts';
+import { formatTimeLeft } from '../../src/cli/terminal/format.ts';
+import { ProgressLine } from '../../src/cli/terminal/progress.ts';
 import type { CopyProgress } from '../../src/sync/agents/page-copy.ts';
 import type { SyncSummary } from '../../src/sync/runs/sync.ts';
 

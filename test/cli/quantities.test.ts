@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { parseDuration, parseSize } from '../../src/cli/quantities.ts';
+import { parseDuration, parseSize } from '../../src/cli/options/quantities.ts';
 import { assertRefused } from './command.ts';
 
 describe('a duration', () => {

@@ -1,7 +1,7 @@
 // Writes the part of docs/cli.md that comes from the tables of the commands: `npm run docs:cli`.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { Command, Option } from '../../src/cli/command.ts';
+import type { Command, Option } from '../../src/cli/options/command.ts';
 import { COMMAND_NAMES, loadCommands } from '../../src/cli/command-files.ts';
 import {
   OWN_OPTIONS,
@@ -10,7 +10,7 @@ import {
   groupOptions,
   optionSyntax,
 } from '../../src/cli/option-groups.ts';
-import { wrapText } from '../../src/cli/wrap.ts';
+import { wrapText } from '../../src/cli/terminal/wrap.ts';
 
 export const MANUAL: string = join(dirname(dirname(import.meta.dirname)), 'docs', 'cli.md');
 

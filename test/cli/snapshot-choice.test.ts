@@ -11,7 +11,7 @@ import {
   filterSnapshots,
   parseSnapshotReference,
 } from '../../src/cli/store/snapshot-choice.ts';
-import { formatTable } from '../../src/cli/table.ts';
+import { formatTable } from '../../src/cli/terminal/table.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 

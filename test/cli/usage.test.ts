@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
-import { exitStatusOf } from '../../src/cli/exit.ts';
+import { exitStatusOf } from '../../src/cli/terminal/exit.ts';
 import { argumentsOf } from '../../src/cli/arguments.ts';
 import { COMMAND_NAMES, loadCommands } from '../../src/cli/command-files.ts';
 import { readCommandLine } from '../../src/cli/command-line.ts';

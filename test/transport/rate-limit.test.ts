@@ -7,7 +7,7 @@ import { after, describe, test } from 'node:test';
 import { SqlsyncError } from '../../src/errors.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
-import { parseRate } from '../../src/cli/quantities.ts';
+import { parseRate } from '../../src/cli/options/quantities.ts';
 import { limitRate } from '../../src/transport/rate-limit.ts';
 import { ECHO_PROGRAM, digest, echo, transportSuite } from './transport-suite.ts';
 

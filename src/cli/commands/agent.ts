@@ -4,10 +4,10 @@ import { refuseToServe, runFarAgent } from '../../sync/agents/far-agent.ts';
 import { Restriction } from '../../sync/agents/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { parseDuration } from '../quantities.ts';
-import { defineCommand } from '../command.ts';
-import type { ArgumentsOf, Command } from '../command.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { parseDuration } from '../options/quantities.ts';
+import { defineCommand } from '../options/command.ts';
+import type { ArgumentsOf, Command } from '../options/command.ts';
 
 /** For a forced command in authorized_keys. */
 const OPTIONS = {

@@ -10,22 +10,22 @@ import { keepYoungGenerationSmall } from '../../backup/young-generation.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { parseLocation } from '../../transport/location.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { counted, formatBytes, formatCount, formatDuration, formatPages } from '../format.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { counted, formatBytes, formatCount, formatDuration, formatPages } from '../terminal/format.ts';
 import type { Copies, Copy, CopyLabels } from '../job/copies.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
-import type { Output } from '../output.ts';
-import { copyListeners } from '../progress.ts';
+import type { Output } from '../terminal/output.ts';
+import { copyListeners } from '../terminal/progress.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
 import { STORES, explainName, openStoreAt, refuseSwapped, storeFolder } from '../store/store-command.ts';
-import { parsePercent } from '../quantities.ts';
-import { outputOf, remoteOptionsOf } from '../common-options.ts';
+import { parsePercent } from '../options/quantities.ts';
+import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
-import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync backup ORIGIN… STORE`; returns the exit status. */
 export const command: Command = defineCommand({

@@ -1,7 +1,7 @@
 import { buildBinding } from '../../sqlite/build-binding.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
-import { EXIT_OK } from '../exit.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
+import { EXIT_OK } from '../terminal/exit.ts';
 
 export const command: Command = defineCommand({
   name: 'build-binding',

@@ -1,15 +1,15 @@
 import type { CheckProblem, CheckSummary, DataSubset } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { counted, formatBytes, formatPages } from '../format.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { counted, formatBytes, formatPages } from '../terminal/format.ts';
 import { canonicalLocation } from '../job/job.ts';
-import { parseSize } from '../quantities.ts';
+import { parseSize } from '../options/quantities.ts';
 import { STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
-import { formatTable } from '../table.ts';
+import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
-import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync check STORE`; returns the exit status: that of a damaged store if it found damage. */
 export const command: Command = defineCommand({

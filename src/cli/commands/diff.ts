@@ -2,8 +2,8 @@ import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { resolve } from 'node:path';
 import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
-import { EXIT_OK } from '../exit.ts';
-import { describeRanges, formatBytes, formatPages } from '../format.ts';
+import { EXIT_OK } from '../terminal/exit.ts';
+import { describeRanges, formatBytes, formatPages } from '../terminal/format.ts';
 import {
   DATABASE_OPTIONS,
   chooseSnapshot,
@@ -13,9 +13,9 @@ import {
 import type { FilterArguments } from '../store/snapshot-choice.ts';
 import { STORES, openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync diff STORE#A [STORE]#B`; returns the exit status, which is also 0 if they differ. */
 export const command: Command = defineCommand({

@@ -1,14 +1,14 @@
 import { throwIfAborted } from '../../backup/store-error.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { dumpSql } from '../../sqlite/dump/sql-dump.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { counted } from '../format.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { counted } from '../terminal/format.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { SNAPSHOT_OPERAND, STORES, runStoreCommand } from '../store/store-command.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync dump STORE[#WHICH] [TABLE…]`: SQL on stdout; returns the exit status. */
 export const command: Command = defineCommand({

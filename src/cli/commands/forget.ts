@@ -2,16 +2,16 @@ import { planForget } from '../../backup/prune/plan-forget.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { canonicalLocation } from '../job/job.ts';
-import type { Output } from '../output.ts';
+import type { Output } from '../terminal/output.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
 import { DRY_RUN, STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
-import { formatTable } from '../table.ts';
+import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
-import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { ArgumentsOf, Command, Options } from '../command.ts';
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
 const OPTIONS = {
   'dry-run': DRY_RUN,

@@ -1,10 +1,10 @@
 import { initStore } from '../../backup/store.ts';
-import { parseDuration } from '../quantities.ts';
-import { EXIT_OK } from '../exit.ts';
+import { parseDuration } from '../options/quantities.ts';
+import { EXIT_OK } from '../terminal/exit.ts';
 import { STORES, STORE_OPERAND, runStoreCommand, storeFolder } from '../store/store-command.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync init STORE`; returns the exit status. */
 export const command: Command = defineCommand({

@@ -4,10 +4,10 @@ import { splitCommand } from '../../transport/command-words.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { SNAPSHOT_OPERAND, STORES, runStoreCommand } from '../store/store-command.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync open STORE[#WHICH] [SQL]`; returns the exit status of the program that ran on the copy. */
 export const command: Command = defineCommand({

@@ -1,11 +1,11 @@
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { parseDuration } from '../quantities.ts';
+import { parseDuration } from '../options/quantities.ts';
 import { canonicalLocation } from '../job/job.ts';
 import { reportPrune } from '../store/describe-forget.ts';
 import { DRY_RUN, STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
-import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync prune STORE`; returns the exit status. */
 export const command: Command = defineCommand({

@@ -1,14 +1,14 @@
 import { repairStore } from '../../backup/store.ts';
 import type { LostSnapshot, RepairSummary } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatCount, formatDuration, formatPages } from '../format.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { formatCount, formatDuration, formatPages } from '../terminal/format.ts';
 import { DRY_RUN, STORES, STORE_OPERAND, runStoreCommand, storeFolder } from '../store/store-command.ts';
-import { formatTable } from '../table.ts';
+import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /**
  * `sqlsync repair STORE`; returns the exit status: that of a damaged store if some remaining snapshots cannot be

@@ -4,11 +4,11 @@ import type { RestoreSummary } from '../../backup/options.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
 import type { SalvageReport } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
-import { exitStatusOf } from '../exit.ts';
-import { formatBytes, formatDuration, formatPages } from '../format.ts';
+import { exitStatusOf } from '../terminal/exit.ts';
+import { formatBytes, formatDuration, formatPages } from '../terminal/format.ts';
 import { canonicalLocation } from '../job/job.ts';
-import type { Output } from '../output.ts';
-import { copyListeners } from '../progress.ts';
+import type { Output } from '../terminal/output.ts';
+import { copyListeners } from '../terminal/progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
 import { DATABASE_OPTIONS, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
 import {
@@ -20,11 +20,11 @@ import {
   runStoreJob,
   storeFolder,
 } from '../store/store-command.ts';
-import { remoteOptionsOf } from '../common-options.ts';
+import { remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
-import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
 export const command: Command = defineCommand({

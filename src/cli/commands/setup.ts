@@ -3,13 +3,13 @@ import { runSetup } from '../../sync/runs/setup.ts';
 import type { SetupReport } from '../../sync/runs/setup-report.ts';
 import type { SshLocation } from '../../sync/link/start-agent.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatBytes } from '../format.ts';
-import { withInterruption } from '../signals.ts';
-import { outputOf, remoteOptionsOf } from '../common-options.ts';
-import { CONNECTION_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
-import { hintAtDatabase, defineCommand } from '../command.ts';
-import type { ArgumentsOf, Command, Options } from '../command.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { formatBytes } from '../terminal/format.ts';
+import { withInterruption } from '../terminal/signals.ts';
+import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
+import { CONNECTION_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { hintAtDatabase, defineCommand } from '../options/command.ts';
+import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
 const OPTIONS = {
   ...CONNECTION_OPTIONS,

@@ -1,15 +1,15 @@
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
-import { EXIT_OK } from '../exit.ts';
-import { counted, formatBytes, formatCount } from '../format.ts';
+import { EXIT_OK } from '../terminal/exit.ts';
+import { counted, formatBytes, formatCount } from '../terminal/format.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
 import { STORES, STORE_OPERAND, openStoreAt, runStoreCommand } from '../store/store-command.ts';
-import { formatTable } from '../table.ts';
-import type { Column } from '../table.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { formatTable } from '../terminal/table.ts';
+import type { Column } from '../terminal/table.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync snapshots STORE`; returns the exit status. */
 export const command: Command = defineCommand({

@@ -1,9 +1,9 @@
-import { EXIT_OK } from '../exit.ts';
-import { counted, formatBytes } from '../format.ts';
+import { EXIT_OK } from '../terminal/exit.ts';
+import { counted, formatBytes } from '../terminal/format.ts';
 import { STORES, STORE_OPERAND, openStoreAt, runStoreCommand } from '../store/store-command.ts';
-import { OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { Command } from '../command.ts';
+import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
 
 /** `sqlsync stats STORE`; returns the exit status. */
 export const command: Command = defineCommand({

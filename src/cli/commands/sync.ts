@@ -2,16 +2,16 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
 import { runSync } from '../../sync/runs/sync.ts';
 import type { SyncOptions, SyncSummary } from '../../sync/runs/sync.ts';
-import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../exit.ts';
-import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../format.ts';
+import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../terminal/format.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
-import type { Output } from '../output.ts';
-import { copyListeners } from '../progress.ts';
-import { parseDuration, parsePercent, parseSize, parseWholeNumber } from '../quantities.ts';
-import { outputOf, remoteOptionsOf } from '../common-options.ts';
-import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { ArgumentsOf, Command, Options } from '../command.ts';
+import type { Output } from '../terminal/output.ts';
+import { copyListeners } from '../terminal/progress.ts';
+import { parseDuration, parsePercent, parseSize, parseWholeNumber } from '../options/quantities.ts';
+import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
 const OPTIONS = {
   ...SYNC_OPTIONS,

@@ -3,16 +3,16 @@ import { toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
 import { runVerify } from '../../sync/runs/verify.ts';
 import type { VerifySummary } from '../../sync/runs/verify.ts';
-import { EXIT_DIFFERENT, exitStatusOf } from '../exit.ts';
-import { describeRanges, formatCount, formatDuration, formatPages } from '../format.ts';
+import { EXIT_DIFFERENT, exitStatusOf } from '../terminal/exit.ts';
+import { describeRanges, formatCount, formatDuration, formatPages } from '../terminal/format.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';
-import type { Output } from '../output.ts';
+import type { Output } from '../terminal/output.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { isStore } from '../store/store-command.ts';
-import { outputOf, remoteOptionsOf } from '../common-options.ts';
-import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS } from '../options.ts';
-import { defineCommand } from '../command.ts';
-import type { ArgumentsOf, Command, Options } from '../command.ts';
+import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
+import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
 const OPTIONS = {
   host: { value: 'NAME', describe: 'Of a store without #ID: only snapshots of this host' },

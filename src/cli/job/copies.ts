@@ -1,4 +1,4 @@
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import type { CopyFigures } from './metrics.ts';
 
 export type CopyLabels = Readonly<Record<string, string>>;

@@ -7,7 +7,7 @@ import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { tryExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { LockFileError } from '../../sqlite/locks/lock-file.ts';
-import { formatDuration } from '../format.ts';
+import { formatDuration } from '../terminal/format.ts';
 
 /** The pause between two attempts, in milliseconds: the first, and the longest. */
 const FIRST_PAUSE_MS = 20;

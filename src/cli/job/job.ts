@@ -1,11 +1,11 @@
 import { resolve } from 'node:path';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
-import { parseDuration } from '../quantities.ts';
-import { EXIT_OK, exitStatusOf } from '../exit.ts';
-import type { JobArguments } from '../options.ts';
-import type { Output } from '../output.ts';
-import { withInterruption } from '../signals.ts';
+import { parseDuration } from '../options/quantities.ts';
+import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import type { JobArguments } from '../options/options.ts';
+import type { Output } from '../terminal/output.ts';
+import { withInterruption } from '../terminal/signals.ts';
 import { lockJob } from './job-lock.ts';
 import { Copies } from './copies.ts';
 import type { Copy, CopyLabels } from './copies.ts';

@@ -1,11 +1,11 @@
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
-import type { Output } from '../output.ts';
+import type { Output } from '../terminal/output.ts';
 import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
 import { inOrder } from '../../backup/files/snapshot-order.ts';
 import { describeGroupKey } from '../../backup/prune/retention.ts';
 import type { PruneSummary, StoreSnapshot } from '../../backup/types.ts';
-import { counted, formatBytes, formatCount } from '../format.ts';
-import { formatTable } from '../table.ts';
+import { counted, formatBytes, formatCount } from '../terminal/format.ts';
+import { formatTable } from '../terminal/table.ts';
 
 /** For programs: a snapshot is its id, time and tags. */
 export function groupsAsJson(groups: readonly ForgetGroup[]): Record<string, unknown>[] {

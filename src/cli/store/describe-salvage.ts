@@ -2,8 +2,8 @@ import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import type { RestoreSummary } from '../../backup/options.ts';
 import type { SalvagedObject, SalvageReport } from '../../backup/types.ts';
 import { sanitizeLine } from '../../errors.ts';
-import { formatCount, formatPages } from '../format.ts';
-import { formatTable } from '../table.ts';
+import { formatCount, formatPages } from '../terminal/format.ts';
+import { formatTable } from '../terminal/table.ts';
 
 /** Describes what a salvaged file lacks, and what to do with it. */
 export function describeSalvage({ target, snapshot }: RestoreSummary, report: SalvageReport): string {

@@ -3,7 +3,7 @@ import type { CalendarSpan } from '../../backup/snapshots/calendar-time.ts';
 import { isEmptyPolicy } from '../../backup/prune/retention.ts';
 import type { Grouping, KeepCount, RetentionPolicy } from '../../backup/prune/retention.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import type { OptionValues } from '../command.ts';
+import type { OptionValues } from '../options/command.ts';
 
 /** The options of restic, with the same meaning. */
 export const KEEP_OPTIONS = {

@@ -4,7 +4,7 @@ import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clo
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import type { OptionValues } from '../command.ts';
+import type { OptionValues } from '../options/command.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 
 /** The parts of `STORE[#WHICH]`. */

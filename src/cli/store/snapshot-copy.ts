@@ -1,5 +1,5 @@
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
-import type { Output } from '../output.ts';
+import type { Output } from '../terminal/output.ts';
 import { chooseSnapshot, parseSnapshotReference } from './snapshot-choice.ts';
 import type { FilterArguments } from './snapshot-choice.ts';
 import { openStoreAt } from './store-command.ts';

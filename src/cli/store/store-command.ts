@@ -6,15 +6,15 @@ import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
 import { keepYoungGenerationSmall } from '../../backup/young-generation.ts';
-import { hintAtDatabase } from '../command.ts';
-import { outputOf } from '../common-options.ts';
-import type { JobArguments, OutputArguments } from '../options.ts';
-import { exitStatusOf } from '../exit.ts';
+import { hintAtDatabase } from '../options/command.ts';
+import { outputOf } from '../options/common-options.ts';
+import type { JobArguments, OutputArguments } from '../options/options.ts';
+import { exitStatusOf } from '../terminal/exit.ts';
 import type { Copies, CopyLabels } from '../job/copies.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';
-import type { Output } from '../output.ts';
-import { storeListeners } from '../progress.ts';
-import { withInterruption } from '../signals.ts';
+import type { Output } from '../terminal/output.ts';
+import { storeListeners } from '../terminal/progress.ts';
+import { withInterruption } from '../terminal/signals.ts';
 
 /** The heading of the store commands in help, and the help texts of their operands. */
 export const STORES = 'Backups with history';

@@ -13,8 +13,8 @@ import { SqlsyncError } from '../../errors.ts';
 /**
  * Everything that a copy can be asked to do, with all defaults filled in. This type and the table below are its only
  * declaration: the fields of `replicate`, the options that the library accepts and their types derive from them. A new
- * entry needs a field of the same name in protocol/messages.ts, an option in src/cli/options.ts, and the code that
- * obeys it.
+ * entry needs a field of the same name in protocol/messages.ts, an option in src/cli/options/options.ts, and the code
+ * that obeys it.
  */
 export interface CopyRequest {
   /** How to compare pages: 'nh-siphash' (default), 'sha256', or 'xxh64' if no adversary writes the origin. */

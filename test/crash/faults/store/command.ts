@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, rmSync } from 'node:fs';
-import { EXIT_OK } from '../../../../src/cli/exit.ts';
+import { EXIT_OK } from '../../../../src/cli/terminal/exit.ts';
 import { CLI } from '../../../support/relay-kill.ts';
 
 export interface CommandOptions {

@@ -1,4 +1,4 @@
-import { sanitizeText } from '../errors.ts';
+import { sanitizeText } from '../../errors.ts';
 import { columnsOf, padToColumns } from './wrap.ts';
 
 export interface Column<Row> {

@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError } from '../../errors.ts';
 
 /**
  * An option by its name without dashes, for yargs, help, completion and the manual. It is a switch unless it takes a

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
-import { SqlsyncError, sanitizeText } from '../errors.ts';
-import type { RemoteOptions } from '../sync/link/start-agent.ts';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import type { RemoteOptions } from '../../sync/link/start-agent.ts';
 import type { CommonArguments, OutputArguments } from './options.ts';
-import { Output } from './output.ts';
+import { Output } from '../terminal/output.ts';
 import { parseDuration, parseRate, parseWholeNumber } from './quantities.ts';
 
 const PORTS = { least: 1, most: 65_535, hint: 'Give the port on which sshd listens.' };

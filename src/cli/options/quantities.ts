@@ -1,4 +1,4 @@
-import { SqlsyncError, sanitizeText } from '../errors.ts';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
 
 const MS_OF_UNIT: Readonly<Record<string, number>> = {
   ms: 1,

@@ -1,6 +1,6 @@
-import type { StoreProgress } from '../backup/types.ts';
-import type { WarningKind } from '../sync/agents/announcements.ts';
-import type { CopyProgress } from '../sync/agents/page-copy.ts';
+import type { StoreProgress } from '../../backup/types.ts';
+import type { WarningKind } from '../../sync/agents/announcements.ts';
+import type { CopyProgress } from '../../sync/agents/page-copy.ts';
 import { formatBytes, formatShare, formatTimeLeft } from './format.ts';
 import type { Output } from './output.ts';
 import { cutToColumns } from './wrap.ts';
