@@ -155,7 +155,6 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/prune',
     'src/backup/snapshots',
     'src/backup/files',
-    'src/backup/packs',
     'src/backup/backends',
     'src/sync/runs',
     'src/files',
