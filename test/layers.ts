@@ -189,7 +189,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The command, from what it prints to what it runs; src/cli itself starts them.
   'src/cli/terminal': ['src/sync/agents'],
-  'src/cli/options': ['src/cli/terminal', 'src/sync/link'],
+  'src/cli/options': ['src/cli/terminal', 'src/sync/agents', 'src/sync/link'],
   'src/cli/job': ['src/cli/options', 'src/cli/terminal', 'src/sqlite/locks', 'src/sync', 'src/transport'],
   'src/cli/store': [
     'src/cli/job',

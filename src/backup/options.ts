@@ -48,13 +48,13 @@ export interface RestoreOptions extends StoreRunOptions {
   /** Path, `[user@]host:path` or `ssh://…` of the database to create, or to make equal to the snapshot. */
   readonly target: string;
   /** True if the target may be an existing database. */
-  readonly overwrite?: boolean;
+  readonly overwrite?: boolean | undefined;
   /** True to replace a target of another page size as a whole. */
-  readonly replace?: boolean;
+  readonly replace?: boolean | undefined;
   /** True to follow a symbolic link in the place of the target. */
-  readonly followLinks?: boolean;
+  readonly followLinks?: boolean | undefined;
   /** True to compare only. */
-  readonly dryRun?: boolean;
+  readonly dryRun?: boolean | undefined;
   /** True to write what is left of a damaged snapshot to a new file on this host. */
   readonly salvage?: boolean;
 }

@@ -20,7 +20,7 @@ import {
   runStoreJob,
   storeFolder,
 } from '../store/store-command.ts';
-import { remoteOptionsOf } from '../options/common-options.ts';
+import { copyOptionsOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
@@ -53,7 +53,7 @@ export const command: Command = defineCommand({
   },
   group: STORES,
   run(args) {
-    const { target, dryRun, overwrite, replace, followLinks, salvage, compress, hash } = args;
+    const { target, salvage, compress } = args;
     return runStoreJob('restore', args, {
       name: () => ['restore', args.snapshot, canonicalLocation(target)],
       async work(output, { signal: interruption }, copies) {
@@ -64,14 +64,15 @@ export const command: Command = defineCommand({
         const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
           output.warning(warning),
         );
-        const modes = { dryRun, overwrite, replace, followLinks, salvage, compress, hash };
         const listeners = copyListeners(output);
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
           runRestore({
             store: storeFolder(folder),
             snapshot,
             target,
-            ...modes,
+            salvage,
+            compress,
+            ...copyOptionsOf(args),
             ...remote,
             ...listeners,
             signal,

@@ -7,8 +7,8 @@ import { formatBytes, formatCount, formatDuration, formatPages, formatShare } fr
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
-import { parseDuration, parsePercent, parseSize, parseWholeNumber } from '../options/quantities.ts';
-import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
+import { parseWholeNumber } from '../options/quantities.ts';
+import { copyOptionsOf, outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { ArgumentsOf, Command, Options } from '../options/command.ts';
@@ -80,14 +80,14 @@ function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError
 }
 
 function optionsOf(args: Arguments): SyncOptions & { maxTimeMs: number | undefined } {
-  const { origin, replica, dryRun, overwrite, replace, followLinks, check, compress, hash, reader } = args;
+  const { origin, replica, compress, check, dryRun } = args;
   if (check && dryRun) {
     throw new SqlsyncError('USAGE', '--check and --dry-run exclude each other', {
       hint: 'A dry run writes nothing to check. To check the origin, run integrity_check with sqlite3.',
     });
   }
-  const modes = { dryRun, overwrite, replace, followLinks, check, compress, hash, reader };
-  return { origin, replica, ...modes, ...linkOptionsOf(args), ...remoteOptionsOf(args) };
+  const retries = parseWholeNumber('--retry', args.retry, RETRIES);
+  return { origin, replica, compress, retries, ...copyOptionsOf(args), ...remoteOptionsOf(args) };
 }
 
 const RETRIES = {
@@ -95,21 +95,6 @@ const RETRIES = {
   most: Infinity,
   hint: 'Give how often to try again when the connection fails, such as --retry 10.',
 };
-
-/** Throws SqlsyncError USAGE. */
-function linkOptionsOf({
-  retry,
-  maxSnapshot,
-  maxWalGrowth,
-  maxShrink,
-}: Arguments): Pick<SyncOptions, 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes' | 'maxShrinkPercent'> {
-  return {
-    retries: parseWholeNumber('--retry', retry, RETRIES),
-    ...(maxSnapshot === undefined ? {} : { maxSnapshotMs: parseDuration('--max-snapshot', maxSnapshot) }),
-    ...(maxShrink === undefined ? {} : { maxShrinkPercent: parsePercent('--max-shrink', maxShrink) }),
-    ...(maxWalGrowth === undefined ? {} : { maxWalGrowthBytes: parseSize('--max-wal-growth', maxWalGrowth) }),
-  };
-}
 
 /** How many findings are shown; `--json` has them all. */
 const MAX_FINDINGS_SHOWN = 10;

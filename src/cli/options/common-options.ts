@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { RemoteOptions } from '../../sync/link/start-agent.ts';
+import { COPY_REQUEST } from '../../sync/agents/copy-request.ts';
+import type { CopyRequestOptions } from '../../sync/agents/copy-request.ts';
 import type { CommonArguments, OutputArguments } from './options.ts';
 import { Output } from '../terminal/output.ts';
-import { parseDuration, parseRate, parseWholeNumber } from './quantities.ts';
+import { parseDuration, parsePercent, parseRate, parseSize, parseWholeNumber } from './quantities.ts';
 
 const PORTS = { least: 1, most: 65_535, hint: 'Give the port on which sshd listens.' };
 
@@ -43,4 +45,29 @@ export function remoteOptionsOf(
     maxTimeMs: maxTime === undefined ? undefined : parseDuration('--max-time', maxTime),
     bandwidthBytesPerS: bwlimit === undefined ? undefined : parseRate('--bwlimit', bwlimit),
   };
+}
+
+/** How the names of fields end that have a unit, and how their options are read. */
+const UNITS = { Ms: parseDuration, Bytes: parseSize, Percent: parsePercent } as const;
+
+/**
+ * What a command's options ask of a copy: the option of the field `maxSnapshotMs` is `--max-snapshot`. Fields whose
+ * option the command does not have, or the user did not give, are missing. Throws SqlsyncError USAGE.
+ */
+export function copyOptionsOf(args: Readonly<Record<string, unknown>>): CopyRequestOptions {
+  const given = Object.keys(COPY_REQUEST).flatMap((field) => {
+    const unit = Object.keys(UNITS).find((ending) => field.endsWith(ending)) as
+      keyof typeof UNITS | undefined;
+    const name = unit === undefined ? field : field.slice(0, -unit.length);
+    const value = args[name];
+    if (value === undefined || name === 'busyTimeout') return [];
+    if (unit === undefined) return [[field, value]];
+    return [
+      [
+        field,
+        UNITS[unit](`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`, value as string),
+      ],
+    ];
+  });
+  return Object.fromEntries(given) as CopyRequestOptions;
 }

@@ -11,9 +11,9 @@ export interface RunOptions extends RemoteOptions {
    * How to compare pages: 'nh-siphash' (default; for `verify` 'sha256'), 'sha256', or 'xxh64' if no adversary writes
    * the origin.
    */
-  readonly hash?: HashAlgorithm;
+  readonly hash?: HashAlgorithm | undefined;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
-  readonly busyTimeoutMs?: number;
+  readonly busyTimeoutMs?: number | undefined;
   /**
    * Silence of the other side after which it counts as lost, in milliseconds; default 30,000, 0 means no limit. Ten
    * times as long after it said that it opens a database or commits.
