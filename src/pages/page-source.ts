@@ -1,3 +1,4 @@
+import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { FileOwner } from '../files/ownership.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 
@@ -39,6 +40,13 @@ export function readScattered(source: PageSource, pages: readonly number[], into
     source.readInto(first, into.subarray(from * pageSize, to * pageSize));
     from = to;
   }
+}
+
+export interface CopyPagesOptions {
+  /** The hash that the pages are compared by. */
+  readonly hash?: HashAlgorithm | undefined;
+  /** Called with each run of consecutive pages when its write begins; may throw to end the copy. */
+  readonly onRun?: ((first: PageNumber, bytes: Uint8Array) => void) | undefined;
 }
 
 /** The blocks in which a page differs from its old version, as received: bit i of byte i/8 of `bitmap` is block i. */
@@ -102,6 +110,12 @@ export interface PageSink {
    * pages between two calls of `ready`. `delta` is there if `bytes` were made of the old version and these blocks.
    */
   write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void;
+  /**
+   * Takes all pages of a source of this process, instead of `begin` and `write`, and compares what it then holds with
+   * what the source gave. Only for a sink without `old`. Throws what `source` and `onRun` throw, and SqlsyncError
+   * ROOT_MISMATCH.
+   */
+  copyFrom?(source: PageSource, options?: CopyPagesOptions): Promise<void>;
   /** Resolves when more pages may come. A sink may take pages faster than it can write them. */
   ready?(): Promise<void>;
   /** Resolves when `readNew` may be called. */

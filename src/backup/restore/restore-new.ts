@@ -1,21 +1,17 @@
-import { setImmediate as nextTick } from 'node:timers/promises';
-import { RUN_BYTES } from '../../pages/file-pages.ts';
 import { parseHeader } from '../../pages/header.ts';
 import { removeOwnLeftovers } from '../../beside/leftovers.ts';
+import { NewReplica } from '../../replica/new/new-replica.ts';
 import type { BeforePublish } from '../../replica/new/new-replica.ts';
-import { inspectReplica, openSink } from '../../replica/open-replica.ts';
+import { inspectReplica } from '../../replica/open-replica.ts';
 import { hostName } from '../../files/machine.ts';
-import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
-import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
-import type { CopyProgress } from '../../sync/agents/page-copy.ts';
+import type { SinkTarget } from '../../pages/page-source.ts';
+import { CopyReport } from '../../sync/agents/copy-progress.ts';
 import { ReplicaMovedError } from '../../replica/replica-error.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
 import type { RestoreOptions } from '../options.ts';
 import type { StoredOrigin } from '../snapshots/stored-origin.ts';
 import { damaged, throwIfAborted } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
-
-const PROGRESS_INTERVAL_MS = 100;
 
 /**
  * Restores to a new file on this host. There is nothing to compare with, and each page is checked against its id, so a
@@ -35,7 +31,7 @@ export async function restoreNew(
     readonly beforePublish?: BeforePublish | undefined;
   },
 ): Promise<boolean> {
-  const { signal, overwrite = false, replace = false, followLinks = false, beforePublish } = options;
+  const { signal, followLinks = false, beforePublish } = options;
   const isSalvage = beforePublish !== undefined;
   if (source.pageCount === 0) return false;
   const place = inspectReplica(path, { dryRun: false, followLinks });
@@ -43,18 +39,17 @@ export async function restoreNew(
   const { pageSize: size, pageCount: pages } = source;
   const target = { pageSize: size, pageCount: pages, fileMode: snapshot.fileMode, ...originOf(snapshot) };
   const busyTimeoutMs = options.busyTimeoutMs ?? DEFAULT_BUSY_TIMEOUT_MS;
-  const sink = await openUnlessMade(place, target, {
+  const sink = await openUnlessMade(place.path, target, {
     busyTimeoutMs,
     signal,
-    overwrite,
-    replace,
     mark: undefined,
     beforePublish,
+    replaces: undefined,
   });
   if (sink === undefined) return false;
   try {
     // Another run may have begun here and ended since we looked.
-    if (sink.resumed === true && !isSalvage) {
+    if (sink.resumed && !isSalvage) {
       await sink.abort();
       return false;
     }
@@ -76,9 +71,9 @@ function originOf({ fileOwner, path }: StoreSnapshot): Pick<SinkTarget, 'fileOwn
 }
 
 /** undefined if another run has made the file meanwhile. */
-async function openUnlessMade(...args: Parameters<typeof openSink>): Promise<PageSink | undefined> {
+async function openUnlessMade(...args: Parameters<typeof NewReplica.open>): Promise<NewReplica | undefined> {
   try {
-    return await openSink(...args);
+    return await NewReplica.open(...args);
   } catch (error) {
     if (error instanceof ReplicaMovedError) return undefined;
     throw error;
@@ -87,45 +82,22 @@ async function openUnlessMade(...args: Parameters<typeof openSink>): Promise<Pag
 
 async function copyAll(
   source: StoredOrigin,
-  sink: PageSink,
+  sink: NewReplica,
   snapshot: StoreSnapshot,
   { signal, onProgress, isSalvage }: RestoreOptions & { readonly isSalvage: boolean },
 ): Promise<void> {
   const { pageSize } = source;
-  const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
-  const locked = lockBytePage(pageSize);
-  let progressAt = 0;
-  await sink.begin?.();
-  for (let first = 1; first <= source.pageCount; first += step) {
-    throwIfAborted(signal);
-    const count = Math.min(step, source.pageCount - first + 1);
-    const run = source.readPages(pageNumber(first), count);
-    if (first === 1 && !isSalvage && parseHeader(run.subarray(0, pageSize))?.pageSize !== pageSize)
-      throw damaged(
-        `snapshots/${snapshot.id}`,
-        `names a page 1 that is not that of a database with pages of ${pageSize} bytes`,
-      );
-    for (let i = 0; i < count; i++) {
-      const page = pageNumber(first + i);
-      if (page !== locked) sink.write(page, run.subarray(i * pageSize, (i + 1) * pageSize));
-    }
-    await sink.ready?.();
-    await nextTick();
-    if (onProgress === undefined || performance.now() < progressAt) continue;
-    progressAt = performance.now() + PROGRESS_INTERVAL_MS;
-    onProgress(progressAfter(source, first + count - 1));
-  }
-  await sink.written?.();
-  onProgress?.({ ...progressAfter(source, source.pageCount), phase: 'commit' });
-}
-
-function progressAfter({ pageSize, pageCount: pages }: StoredOrigin, received: number): CopyProgress {
-  return {
-    phase: 'transfer',
-    pageSize,
-    pageCount: pageCount(pages),
-    pagesCompared: 0,
-    pagesWanted: pages,
-    pagesReceived: received,
-  };
+  const report = new CopyReport(source, onProgress);
+  await sink.copyFrom(source, {
+    onRun(first, bytes) {
+      throwIfAborted(signal);
+      if (first === 1 && !isSalvage && parseHeader(bytes)?.pageSize !== pageSize)
+        throw damaged(
+          `snapshots/${snapshot.id}`,
+          `names a page 1 that is not that of a database with pages of ${pageSize} bytes`,
+        );
+      report.run(first, bytes);
+    },
+  });
+  report.end();
 }

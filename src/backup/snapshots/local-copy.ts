@@ -1,8 +1,6 @@
-import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { setImmediate as nextTick } from 'node:timers/promises';
-import { RUN_BYTES } from '../../pages/file-pages.ts';
-import type { PageNumber } from '../../pages/page-types.ts';
+import { copyPages } from '../../pages/copy-pages.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotSource } from './snapshot-source.ts';
 import { makeTemporaryFolder, temporaryError } from '../../beside/temporary-folder.ts';
@@ -47,18 +45,14 @@ async function writeTo(
   { signal, onProgress }: StoreCallOptions,
 ): Promise<void> {
   const source = new SnapshotSource(reader, snapshot);
-  const { pageSize, pageCount } = source;
-  const step = Math.max(1, Math.floor(RUN_BYTES / pageSize));
-  const descriptor = openSync(path, 'wx', 0o600);
+  const descriptor = openSync(path, 'wx+', 0o600);
   try {
-    for (let first = 1; first <= pageCount; first += step) {
-      throwIfAborted(signal);
-      onProgress?.({ phase: 'read', done: first - 1, total: pageCount });
-      const run = source.readPages(first as PageNumber, Math.min(step, pageCount - first + 1));
-      for (let written = 0; written < run.length;)
-        written += writeSync(descriptor, run, written, run.length - written, null);
-      await nextTick();
-    }
+    await copyPages(source, descriptor, {
+      onRun(first) {
+        throwIfAborted(signal);
+        onProgress?.({ phase: 'read', done: first - 1, total: source.pageCount });
+      },
+    });
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);

@@ -12,9 +12,10 @@ import { findLeftover, refuseLeftover } from '../../beside/leftovers.ts';
 import { besideReplica, markReplica, syncFolder } from '../../beside/mark.ts';
 import type { MarkedOrigin } from '../../beside/mark.ts';
 import { unusableFile } from '../../files/ownership.ts';
-import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
+import type { CopyPagesOptions, PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
+import { misread } from '../../pages/copy-pages.ts';
 import { PartFile } from './part-file.ts';
 import { hasWalRecord, recordWal, removeWalRecord } from '../../beside/wal-record.ts';
 import { ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
@@ -143,6 +144,19 @@ export class NewReplica implements PageSink {
     }
   }
 
+  async copyFrom(source: PageSource, options: CopyPagesOptions = {}): Promise<void> {
+    await this.begin();
+    try {
+      if (source.pageCount > 0) {
+        this.#firstPage = source.readPage(FIRST_PAGE);
+        options.onRun?.(FIRST_PAGE, this.#firstPage);
+      }
+      await this.#part.copyRest(source, options);
+    } catch (error) {
+      throw replicaError(this.path, error);
+    }
+  }
+
   async ready(): Promise<void> {
     try {
       await this.#part.ready();
@@ -167,7 +181,7 @@ export class NewReplica implements PageSink {
   async commit(): Promise<void> {
     try {
       const replaces = this.#options.replaces;
-      if (this.#firstPage !== undefined) this.#part.write(FIRST_PAGE, this.#ownFirstPage(this.#firstPage));
+      if (this.#firstPage !== undefined) await this.#writeFirstPage(this.#ownFirstPage(this.#firstPage));
       await this.#part.finish(this.path, this.#options.mark !== undefined);
       this.#options.beforePublish?.(this.#part.path);
       if (replaces === undefined) await this.#publish();
@@ -181,6 +195,13 @@ export class NewReplica implements PageSink {
   /** Keeps the part file: the next run continues from it. */
   abort(): Promise<void> {
     return this.#release(() => this.#part.close());
+  }
+
+  /** No hash of the whole is compared after page 1, so it is compared itself. */
+  async #writeFirstPage(bytes: Uint8Array): Promise<void> {
+    this.#part.write(FIRST_PAGE, bytes);
+    await this.#part.written();
+    if (Buffer.compare(this.#part.read(FIRST_PAGE), bytes) !== 0) throw misread(FIRST_PAGE);
   }
 
   /** The backup API copies page 1 as it is, and with it the journal mode, in the same transaction. */

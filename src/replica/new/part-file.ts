@@ -13,10 +13,13 @@ import {
 import { BackgroundWriter } from './background-writer.ts';
 import { giveToOwner } from '../../files/ownership.ts';
 import { removeUnusable } from '../../beside/leftovers.ts';
-import type { PageSource, SinkTarget } from '../../pages/page-source.ts';
+import { copyPages } from '../../pages/copy-pages.ts';
+import type { CopyPagesOptions, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
 import { lockBytePage, pageCount } from '../../pages/page-types.ts';
 import { replicaError } from '../replica-error.ts';
+
+const SECOND_PAGE = 2 as PageNumber;
 
 /** Bytes that may wait for the disk while more arrive. */
 const MAX_WAITING_BYTES = 8 * 1024 * 1024;
@@ -59,6 +62,11 @@ export class PartFile {
   write(page: PageNumber, bytes: Uint8Array): void {
     this.#writer ??= new BackgroundWriter(this.#open());
     this.#writer.write((page - 1) * this.#target.pageSize, bytes);
+  }
+
+  /** Copies all pages but the first, and compares what the file then has. */
+  copyRest(source: PageSource, options: CopyPagesOptions): Promise<void> {
+    return copyPages(source, this.#open(), { ...options, first: SECOND_PAGE });
   }
 
   /** Resolves when more pages may come. */
