@@ -13,19 +13,16 @@ import type {
   WaitOptions,
   WriteConnection,
   WriteOptions,
+  WritePool,
   WriteTransaction,
 } from '../types.ts';
 import type { Writer } from './writer.ts';
 
-/** The part of a write pool that serves one held connection: no other work comes between. */
-export interface ConnectionServer {
-  run(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<RunResult>;
-  all<Row>(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<Row[]>;
-  get<Row>(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<Row | undefined>;
-  values(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<SqlValue[][]>;
-  execute<Row>(sql: string, params: SqlParams | undefined, options: WriteOptions): Promise<QueryResult<Row>>;
-  exec(sql: string, options: WriteOptions): Promise<void>;
-  transaction<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options: WriteOptions): Promise<T>;
+/** The write pool that serves one held connection: no other work comes between. */
+export interface InnerPool extends Pick<
+  WritePool,
+  'run' | 'all' | 'get' | 'values' | 'execute' | 'exec' | 'transaction'
+> {
   /** Runs `act` when it is this call's turn. */
   withWriter<T>(act: (writer: Writer) => T, options: WriteOptions): Promise<T>;
 }
@@ -34,15 +31,15 @@ export interface ConnectionServer {
 export class HeldConnection implements WriteConnection {
   /** The pool whose writes would wait for this connection's end. */
   readonly owner: object;
-  readonly #server: ConnectionServer;
+  readonly #pool: InnerPool;
   readonly #options: WriteOptions;
   #isOpen = true;
 
   /** @param options Of the call that holds it: its label, priority and signal also hold for its statements. */
-  constructor(owner: object, server: ConnectionServer, options: WriteOptions) {
+  constructor(owner: object, pool: InnerPool, options: WriteOptions) {
     const { label, priority, signal } = options;
     this.owner = owner;
-    this.#server = server;
+    this.#pool = pool;
     this.#options = { label, priority, signal };
   }
 
@@ -55,19 +52,19 @@ export class HeldConnection implements WriteConnection {
   }
 
   async run(sql: string, params?: SqlParams, options?: WaitOptions): Promise<RunResult> {
-    return this.#server.run(sql, params, this.#checked(options));
+    return this.#pool.run(sql, params, this.#checked(options));
   }
 
   async all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WaitOptions): Promise<Row[]> {
-    return this.#server.all<Row>(sql, params, this.#checked(options));
+    return this.#pool.all<Row>(sql, params, this.#checked(options));
   }
 
   async get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WaitOptions): Promise<Row | undefined> {
-    return this.#server.get<Row>(sql, params, this.#checked(options));
+    return this.#pool.get<Row>(sql, params, this.#checked(options));
   }
 
   async values(sql: string, params?: SqlParams, options?: WaitOptions): Promise<SqlValue[][]> {
-    return this.#server.values(sql, params, this.#checked(options));
+    return this.#pool.values(sql, params, this.#checked(options));
   }
 
   async execute<Row = SqlRow>(
@@ -75,17 +72,17 @@ export class HeldConnection implements WriteConnection {
     params?: SqlParams,
     options?: WaitOptions,
   ): Promise<QueryResult<Row>> {
-    return this.#server.execute<Row>(sql, params, this.#checked(options));
+    return this.#pool.execute<Row>(sql, params, this.#checked(options));
   }
 
   async exec(sql: string, options?: WaitOptions): Promise<void> {
-    return this.#server.exec(sql, this.#checked(options));
+    return this.#pool.exec(sql, this.#checked(options));
   }
 
   async transaction<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options?: WaitOptions): Promise<T> {
     const checked = this.#checked(options);
     if (typeof fn !== 'function') throw notAFunction('connection.transaction()', fn);
-    return this.#server.transaction(fn, checked);
+    return this.#pool.transaction(fn, checked);
   }
 
   iterate<Row = SqlRow>(
@@ -104,7 +101,7 @@ export class HeldConnection implements WriteConnection {
     const checked = this.#checked(options);
     const check = (): void => void this.#checked(options);
     const begin = (writer: Writer): RowIteration<Row> => new RowIteration(writer, sql, params, check);
-    yield* await this.#server.withWriter(begin, checked);
+    yield* await this.#pool.withWriter(begin, checked);
   }
 
   /** The options of a statement. Throws if it may not run. */

@@ -1,16 +1,7 @@
 import { FailureCounts, failureKind } from '../failure-counts.ts';
 import { LabelTable, POOL_CHANNELS } from '../stats.ts';
 import type { FailureEvent, RetryEvent, TimeoutEvent, WriteEvent } from '../stats.ts';
-import type { Priority } from '../types.ts';
-
-/** A write that runs or has run. */
-export interface WriteRun {
-  readonly label: string;
-  readonly priority: Priority;
-  /** On the clock of performance.now(), like the next. */
-  readonly calledMs: number;
-  readonly beganMs: number;
-}
+import type { WriteJob } from './write-job.ts';
 
 /** The statistics and events of the write pool. */
 export class WriteCounters {
@@ -27,21 +18,21 @@ export class WriteCounters {
     this.#path = path;
   }
 
-  ended(run: WriteRun, endMs: number, outcome: 'commit' | 'rollback'): void {
+  ended(job: WriteJob, endMs: number, outcome: 'commit' | 'rollback'): void {
     if (outcome === 'commit') this.commits += 1;
     else this.rollbacks += 1;
-    const times = this.labels.of(run.label);
-    times.wait.record(run.beganMs - run.calledMs);
-    times.hold.record(endMs - run.beganMs);
-    if (POOL_CHANNELS.write.hasSubscribers) this.#publish(run, endMs, outcome);
+    const times = this.labels.of(job.label);
+    times.wait.record(job.beganMs - job.calledMs);
+    times.hold.record(endMs - job.beganMs);
+    if (POOL_CHANNELS.write.hasSubscribers) this.#publish(job, endMs, outcome);
   }
 
   /** A call has given the connection back. Returns the time. */
-  released(run: WriteRun): number {
+  released(job: WriteJob): number {
     const endMs = performance.now();
-    const times = this.labels.of(run.label);
-    times.wait.record(run.beganMs - run.calledMs);
-    times.hold.record(endMs - run.beganMs);
+    const times = this.labels.of(job.label);
+    times.wait.record(job.beganMs - job.calledMs);
+    times.hold.record(endMs - job.beganMs);
     return endMs;
   }
 
@@ -67,8 +58,8 @@ export class WriteCounters {
     POOL_CHANNELS.timeout.publish(event);
   }
 
-  #publish(run: WriteRun, endMs: number, outcome: WriteEvent['outcome']): void {
-    const { label, priority, calledMs, beganMs } = run;
+  #publish(job: WriteJob, endMs: number, outcome: WriteEvent['outcome']): void {
+    const { label, priority, calledMs, beganMs } = job;
     const event: WriteEvent = {
       path: this.#path,
       label,

@@ -1,71 +1,98 @@
 import assert from 'node:assert/strict';
-import type { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import type { SqlsyncError } from '../../errors.ts';
-import { isTurnOver } from '../event-loop.ts';
+import { isTurnOver, nextTurn, settle } from '../event-loop.ts';
 import { abortedError } from '../pool-errors.ts';
-import type { MaybePromise, Priority, WriteConnection, WriteOptions, WriteTransaction } from '../types.ts';
+import type { MaybePromise, Priority, SqlParams, WriteOptions, WriteTransaction } from '../types.ts';
 import type { Writer } from './writer.ts';
 
-/** One statement that commits by itself, a transaction, or a call that holds the connection. */
-export type Work<T> =
-  | { readonly statement: (writer: Writer) => T }
-  | { readonly transaction: (tx: WriteTransaction) => MaybePromise<T> }
-  | { readonly connection: (connection: WriteConnection) => MaybePromise<T> };
+export type TransactionFunction<T> = (tx: WriteTransaction) => MaybePromise<T>;
 
-/** What one waiting caller requests. */
+/** One statement that commits by itself, a transaction, or a call that holds the connection. */
+export type Work =
+  | {
+      readonly statement: (writer: Writer, sql: string, params: SqlParams | undefined) => unknown;
+      readonly sql?: string;
+      readonly params?: SqlParams | undefined;
+    }
+  | { readonly transaction: TransactionFunction<unknown> }
+  | { readonly connection: (job: WriteJob) => Promise<unknown> };
+
+/** What a caller requests. */
 export interface WriteRequest {
-  readonly work: Work<unknown>;
+  readonly work: Work;
   /** On the clock of performance.now(). */
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
-  /** Runs a function with the AsyncLocalStorage values of the call. */
-  readonly inContext: ReturnType<typeof AsyncLocalStorage.snapshot>;
+  /** Runs a function with the AsyncLocalStorage values of the call; undefined if the call itself runs the work. */
+  readonly inContext: ReturnType<typeof AsyncLocalStorage.snapshot> | undefined;
 }
+
+/** What came of a job that ran. */
+export type WriteOutcome =
+  | { readonly type: 'done'; readonly value: unknown; readonly endMs: number }
+  | { readonly type: 'failed'; readonly error: unknown }
+  /** SQLite refused one of its statements as busy. It was rolled back, and has to run again. */
+  | { readonly type: 'busy' };
 
 /** A caller that waits for a job. */
 interface Caller extends WriteRequest {
+  inContext: WriteRequest['inContext'];
   readonly resolve: (value: never) => void;
   readonly reject: (error: Error) => void;
-  /** Removes its listener from its signal. */
-  readonly forget: () => void;
+  readonly onAbort: () => void;
 }
 
 /**
- * A write that could not run at once. Several callers wait for one job if their writes had the same key. It runs the
- * write of the latest caller that has not given up; each caller gives up at its own deadline and by its own signal.
+ * A write of the pool, with the promises of those that wait for it. Several callers wait for one job if their writes
+ * had the same key. It runs the write of the latest caller that has not given up; each caller gives up at its own
+ * deadline and by its own signal.
  */
 export class WriteJob {
   readonly priority: Priority;
   readonly label: string;
   readonly coalesce: string | undefined;
   readonly calledMs: number;
+  beganMs: number;
   /** How often in a row SQLite refused it. */
   refusals = 0;
+  /** The promise of a job that ended before anyone waited for it. */
+  result: Promise<unknown> | undefined;
+  #first: WriteRequest | undefined;
   #hasBegun = false;
   #callers: Caller[] = [];
 
-  constructor(label: string, calledMs: number, options: WriteOptions) {
+  /** @param first The request to run while nobody has joined. */
+  constructor(label: string, calledMs: number, options: WriteOptions, first?: WriteRequest) {
     this.priority = options.priority ?? 'normal';
     this.label = label;
     this.coalesce = options.coalesce;
     this.calledMs = calledMs;
+    this.beganMs = calledMs;
+    this.#first = first;
   }
 
-  /** The request to run. Only ask while a caller waits. */
+  /** The request to run. Only ask before it has ended. */
   get request(): WriteRequest {
-    const latest = this.#callers.at(-1);
+    const latest = this.#callers.at(-1) ?? this.#first;
     assert(latest !== undefined, 'a job without a waiting caller');
     return latest;
   }
 
   /** The latest deadline of its callers. */
   get deadlineMs(): number {
-    return this.#callers.reduce((latest, { deadlineMs }) => Math.max(latest, deadlineMs), 0);
+    return this.#callers.reduce(
+      (latest, { deadlineMs }) => Math.max(latest, deadlineMs),
+      this.#first?.deadlineMs ?? 0,
+    );
   }
 
   /** When the next caller gives up. */
   get earliestDeadlineMs(): number {
-    return this.#callers.reduce((earliest, { deadlineMs }) => Math.min(earliest, deadlineMs), Infinity);
+    return this.#callers.reduce(
+      (earliest, { deadlineMs }) => Math.min(earliest, deadlineMs),
+      this.#first?.deadlineMs ?? Infinity,
+    );
   }
 
   get isAwaited(): boolean {
@@ -74,7 +101,7 @@ export class WriteJob {
 
   /** The signal that ends it once it runs; undefined if several callers wait for it, since none of them may end it. */
   get signal(): AbortSignal | undefined {
-    return this.#callers.length === 1 ? this.#callers[0]?.signal : undefined;
+    return this.#callers.length > 1 ? undefined : this.request.signal;
   }
 
   /**
@@ -83,6 +110,7 @@ export class WriteJob {
    */
   join<T>(request: WriteRequest, onAborted: (error: SqlsyncError) => void): Promise<T> {
     const { signal } = request;
+    this.#first = undefined;
     return new Promise<T>((resolve, reject) => {
       const onAbort = (): void => {
         this.#callers = this.#callers.filter((other) => other !== caller);
@@ -90,25 +118,34 @@ export class WriteJob {
         reject(error);
         onAborted(error);
       };
-      const forget = (): void => signal?.removeEventListener('abort', onAbort);
-      const caller: Caller = { ...request, resolve, reject, forget };
+      const caller: Caller = { ...request, resolve, reject, onAbort };
       this.#callers.push(caller);
-      signal?.addEventListener('abort', onAbort, { once: true });
+      if (!this.#hasBegun) wait(caller);
     });
   }
 
-  /** It leaves the queue: from here on a signal ends it through the transaction. */
+  /** It leaves the line: from here on a signal ends it through the transaction. */
   begin(): void {
     this.#hasBegun = true;
-    for (const { forget } of this.#callers) forget();
+    for (const caller of this.#callers) forget(caller);
   }
 
-  settleWith(result: MaybePromise<unknown>): void {
-    if (!(result instanceof Promise)) return this.resolve(result);
-    result.then(
-      (value) => this.resolve(value),
-      (error: unknown) => this.reject(error),
-    );
+  /** It goes back to the line, refused as busy. */
+  wait(): void {
+    this.#hasBegun = false;
+    this.refusals = 1;
+    for (const caller of this.#callers) wait(caller);
+  }
+
+  /** Hands on what came of it. If this turn of the event loop must end, its callers hear of it in the next. */
+  settle(outcome: Exclude<WriteOutcome, { type: 'busy' }>): void {
+    if (outcome.type === 'failed') {
+      if (this.isAwaited) this.reject(outcome.error);
+      else this.result = Promise.reject(outcome.error);
+    } else if (this.isAwaited) {
+      const { value, endMs } = outcome;
+      this.resolve(isTurnOver(endMs) ? nextTurn(value) : value);
+    } else this.result = settle(outcome.value, outcome.endMs);
   }
 
   resolve(value: unknown): void {
@@ -132,7 +169,7 @@ export class WriteJob {
       if (isOver || caller.deadlineMs > nowMs) {
         this.#callers.push(caller);
       } else {
-        caller.forget();
+        forget(caller);
         caller.reject(error(nowMs - this.calledMs));
         isOver = isTurnOver(performance.now());
       }
@@ -143,7 +180,16 @@ export class WriteJob {
   #takeCallers(): Caller[] {
     const callers = this.#callers;
     this.#callers = [];
-    for (const { forget } of callers) forget();
+    for (const caller of callers) forget(caller);
     return callers;
   }
+}
+
+function wait(caller: Caller): void {
+  caller.inContext ??= AsyncLocalStorage.snapshot();
+  caller.signal?.addEventListener('abort', caller.onAbort, { once: true });
+}
+
+function forget({ signal, onAbort }: Caller): void {
+  signal?.removeEventListener('abort', onAbort);
 }

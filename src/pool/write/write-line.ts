@@ -1,7 +1,7 @@
 import { isTurnOver, nextTurn } from '../event-loop.ts';
 import type { Admission, Turn } from '../admission/types.ts';
 import { PATIENT_ATTEMPT_MS, retryDelayMs, timerMs } from '../retry.ts';
-import type { WriteJob } from './write-job.ts';
+import type { WriteJob, WriteOutcome } from './write-job.ts';
 import { WriteQueue } from './write-queue.ts';
 
 /** At most one attempt in this time may block: many calls whose deadlines pass together must not each do so. */
@@ -12,33 +12,40 @@ const PATIENCE_PAUSE_MS = 250;
  */
 const QUIET_TURNS = 2;
 
-/** The server of the waiting jobs, as the line sees it. */
-export interface LineServer {
-  /** True while a transaction runs. */
+/** Runs a job that has left the line, and passes on what came of it, once: before it returns, or later. */
+export type Run = (ended: (outcome: WriteOutcome) => void) => void;
+
+/** Runs the jobs of a line, one at a time. */
+export interface JobRunner {
+  /** True while a transaction or a call that holds the connection lasts. */
   readonly isTaken: boolean;
   /** How many writes have run so far. */
   readonly served: number;
-  /** Tries to begin. Returns a function to call once the job has left the line, or undefined if it was busy. */
-  attempt(job: WriteJob, patiently: boolean): (() => void) | undefined;
+  /**
+   * Tries to begin. Returns what runs the rest, or undefined if SQLite refused it as busy.
+   * @param patiently Waits briefly for SQLite's lock, blocking this thread.
+   */
+  attempt(job: WriteJob, patiently: boolean): Run | undefined;
+  /** The error for a caller whose deadline has passed. */
   timedOut(label: string, waitedMs: number): Error;
-  /** The line is empty. */
-  emptied(): void;
 }
 
 /**
- * The jobs that wait for the writer. Serves them one after the other, tries again when SQLite refuses as busy, and
- * takes part in the queue among processes. Only the head of the line tries, so that the jobs behind it cost nothing.
+ * The way of every write: attempt, run, end. A job runs at once if none has to go first; else it waits. The line tries
+ * again when SQLite refuses as busy, and takes part in the queue among processes. Only the head of the line tries, so
+ * that the jobs behind it cost nothing.
  *
- *     wait ──► head ──► calm? ── yes ──► attempt ──► served ──► next
- *                │                          │
- *                └── no ──► enter ◄── busy ─┤
- *                             └──► attempt ─┴─ busy ──► pause ──► attempt …
+ *     submit ── nobody waits ────────────► attempt ──► run ──► end ──► next
+ *       │                                  ▲ │         │
+ *       │          ┌─ calm ────────────────┤ busy      └─ a statement was busy ──► head
+ *       └──► wait ──► head                 │ ▼
+ *                  └─ contended ──► a turn ┴─ pause
  *
  * A turn among the processes is kept while it lasts and work comes, since handing it on costs more than a small
  * transaction. It is left after {@link QUIET_TURNS} turns of the event loop without work.
  */
 export class WriteLine {
-  readonly #server: LineServer;
+  readonly #runner: JobRunner;
   readonly #admission: Admission;
   readonly #queue = new WriteQueue<WriteJob>();
   readonly #byKey = new Map<string, WriteJob>();
@@ -50,9 +57,10 @@ export class WriteLine {
   #deadlineTimer: NodeJS.Timeout | undefined;
   #deadlineMs = Infinity;
   #lastPatienceMs = -Infinity;
+  #onIdle: (() => void) | undefined;
 
-  constructor(server: LineServer, admission: Admission) {
-    this.#server = server;
+  constructor(runner: JobRunner, admission: Admission) {
+    this.#runner = runner;
     this.#admission = admission;
   }
 
@@ -62,19 +70,14 @@ export class WriteLine {
 
   /** True if no job has to go first: a new one may try at once. */
   get isFree(): boolean {
-    if (this.#queue.size > 0) return false;
+    if (this.#queue.size > 0 || this.#runner.isTaken) return false;
     const turn = this.#turn;
     return turn === undefined ? this.#admission.isCalm : !turn.isOver;
   }
 
-  /** True if there is nothing to do after a write. */
-  get isQuiet(): boolean {
-    return this.#queue.size === 0 && this.#turn === undefined;
-  }
-
   /** True if no writer waits that this process knows of, here or in another process. */
   get nobodyWaits(): boolean {
-    return this.isQuiet && this.#admission.isCalm;
+    return this.#queue.size === 0 && this.#turn === undefined && this.#admission.isCalm;
   }
 
   waitingFor(key: string): WriteJob | undefined {
@@ -85,12 +88,22 @@ export class WriteLine {
     return this.#queue.items();
   }
 
+  /** Runs the job at once, or lets it wait. */
+  submit(job: WriteJob): void {
+    if (this.isFree) {
+      const run = this.#runner.attempt(job, false);
+      if (run !== undefined) return this.#run(job, run);
+      job.refusals = 1;
+    }
+    this.add(job);
+    this.advance();
+  }
+
   /** Call {@link advance} afterwards. */
-  add(job: WriteJob, isFirst = false): void {
-    if (isFirst) this.#queue.pushFront(job);
-    else this.#queue.push(job);
+  add(job: WriteJob): void {
+    this.#queue.push(job);
     if (job.coalesce !== undefined) this.#byKey.set(job.coalesce, job);
-    this.watchDeadline(job.deadlineMs);
+    this.watchDeadline(job.earliestDeadlineMs);
   }
 
   /** The job was given up: no caller waits for it any more. */
@@ -122,6 +135,15 @@ export class WriteLine {
     }
   }
 
+  /** Resolves when no job waits or runs. */
+  async drained(): Promise<void> {
+    if (this.#isIdle) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+    });
+    this.#onIdle = undefined;
+  }
+
   close(): void {
     clearTimeout(this.#deadlineTimer);
     this.#leave();
@@ -138,7 +160,7 @@ export class WriteLine {
   }
 
   #step(): boolean {
-    if (this.#server.isTaken) return false;
+    if (this.#runner.isTaken) return false;
     if (this.#turn?.isOver === true) this.#leave();
     const job = this.#queue.peek();
     if (job === undefined) {
@@ -149,16 +171,35 @@ export class WriteLine {
       this.#enter();
       return false;
     }
-    const nowMs = performance.now();
-    const proceed = this.#server.attempt(job, this.#mayBePatient(job, nowMs));
-    if (proceed === undefined) return this.#refused(job);
+    job.beganMs = performance.now();
+    const run = this.#runner.attempt(job, this.#mayBePatient(job, job.beganMs));
+    if (run === undefined) return this.#refused(job);
     this.#queue.take();
     this.#forgetKey(job);
-    proceed();
+    this.#run(job, run);
     if (this.#queue.size === 0 || !isTurnOver(performance.now())) return true;
     this.#pause = 'turn';
     setImmediate(() => this.#resume());
     return false;
+  }
+
+  #run(job: WriteJob, run: Run): void {
+    job.begin();
+    run((outcome) => {
+      if (outcome.type === 'busy') {
+        // At once, before other writes can take the writer.
+        job.wait();
+        this.#queue.pushFront(job);
+        this.watchDeadline(job.earliestDeadlineMs);
+      }
+      if (this.#queue.size > 0 || this.#turn !== undefined) this.advance();
+      if (outcome.type !== 'busy') job.settle(outcome);
+      if (this.#isIdle) this.#onIdle?.();
+    });
+  }
+
+  get #isIdle(): boolean {
+    return this.#queue.size === 0 && !this.#runner.isTaken;
   }
 
   /** The first refusal leads to the queue among processes, the next to a pause. */
@@ -212,16 +253,16 @@ export class WriteLine {
       this.#pause = undefined;
     }
     if (this.#turn !== undefined && !this.#isLingering) this.#linger();
-    this.#server.emptied();
+    if (this.#isIdle) this.#onIdle?.();
   }
 
   #linger(quietTurns = 0): void {
-    const { served } = this.#server;
+    const { served } = this.#runner;
     this.#isLingering = true;
     setImmediate(() => {
       this.#isLingering = false;
-      if (this.#turn === undefined || this.#queue.size > 0 || this.#server.isTaken) return;
-      const quiet = this.#server.served === served ? quietTurns + 1 : 0;
+      if (this.#turn === undefined || this.#queue.size > 0 || this.#runner.isTaken) return;
+      const quiet = this.#runner.served === served ? quietTurns + 1 : 0;
       if (this.#turn.isOver || quiet === QUIET_TURNS) this.#leave();
       else this.#linger(quiet);
     });
@@ -242,7 +283,7 @@ export class WriteLine {
       const job = jobs[index] as WriteJob;
       // Between two portions other jobs may have been served or aborted.
       if (!job.isAwaited) continue;
-      const isThrough = job.expire(nowMs, (waitedMs) => this.#server.timedOut(job.label, waitedMs));
+      const isThrough = job.expire(nowMs, (waitedMs) => this.#runner.timedOut(job.label, waitedMs));
       if (!job.isAwaited) this.remove(job);
       if (!isThrough) {
         setImmediate(() => this.#expireFrom(jobs, index));

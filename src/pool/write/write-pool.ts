@@ -1,14 +1,9 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
-import { SqlsyncError, systemErrorCode } from '../../errors.ts';
-import { isBusy } from '../../sqlite/busy.ts';
+import { SqlsyncError } from '../../errors.ts';
 import type { Admission } from '../admission/types.ts';
 import { bulkWrite } from '../bulk/bulk.ts';
 import { CONNECTION_OPTIONS, WRITE_OPTIONS, functionFault, optionsFault } from '../call-options.ts';
-import { settle } from '../event-loop.ts';
-import { HeldConnection } from './held-connection.ts';
 import { abortedError, closedError } from '../pool-errors.ts';
-import { allOn, executeOn, firstOn, runOn, statementForLater, valuesOn } from './statement-work.ts';
-import type { StatementRun } from './statement-work.ts';
+import { copyParams } from '../sql/copied-params.ts';
 import { NO_LABEL, labelOf } from '../stats.ts';
 import type {
   BulkOptions,
@@ -25,17 +20,15 @@ import type {
   WritePool,
   WriteTransaction,
 } from '../types.ts';
-import { isInside, runInside } from './transaction-context.ts';
-import type { Hold, TransactionHost, TransactionFunction } from './transaction-runner.ts';
-import { TransactionRunner } from './transaction-runner.ts';
 import type { WalCare } from '../wal-care.ts';
-import type { WriteRun } from './write-counters.ts';
+import { HeldConnection } from './held-connection.ts';
+import { isInside, runInside } from './transaction-context.ts';
 import { WriteCounters } from './write-counters.ts';
-import type { WriteRequest, Work } from './write-job.ts';
 import { WriteJob } from './write-job.ts';
-import type { LineServer } from './write-line.ts';
+import type { TransactionFunction, Work, WriteRequest } from './write-job.ts';
 import { WriteLine } from './write-line.ts';
-import { writeStats, writeTimeout } from './write-stats.ts';
+import { WriteRunner } from './write-runner.ts';
+import { writeStats } from './write-stats.ts';
 import type { Writer } from './writer.ts';
 
 const NO_OPTIONS: WriteOptions = {};
@@ -53,50 +46,45 @@ export interface QueuedWritePoolOptions {
 type ConnectionFunction<T> = (connection: WriteConnection) => MaybePromise<T>;
 
 /**
- * The write pool. If nothing waits, a call does its work at once, before it returns; else it becomes a {@link WriteJob}
- * in the {@link WriteLine}. A transaction that has to run again goes to the line's head.
+ * The write pool. It checks the arguments of a call and makes a {@link WriteJob} of it; the {@link WriteLine} decides
+ * when the job runs, and the {@link WriteRunner} runs it.
  */
-export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
+export class QueuedWritePool implements WritePool {
   readonly #options: QueuedWritePoolOptions;
-  readonly #writer: Writer;
-  readonly #busyTimeoutMs: number;
+  readonly #counters: WriteCounters;
+  readonly #runner: WriteRunner;
   readonly #line: WriteLine;
-  readonly #runner: TransactionRunner;
-  readonly counters: WriteCounters;
-  #holder: Hold | undefined;
-  /** Serves the held connection's calls, one after the other. */
-  #connectionPool: QueuedWritePool | undefined;
+  /** Serves the calls of the held connection, one after the other. */
+  #innerPool: QueuedWritePool | undefined;
   #isHeld = false;
   #isClosed = false;
-  #onIdle: (() => void) | undefined;
 
   constructor(options: QueuedWritePoolOptions) {
+    const { path, writer, walCare, admission } = options;
     this.#options = options;
-    this.#writer = options.writer;
-    this.#busyTimeoutMs = options.busyTimeoutMs;
-    this.#runner = new TransactionRunner(options.path, options.writer, this);
-    this.#line = new WriteLine(this, options.admission);
-    this.counters = options.counters ?? new WriteCounters(options.path);
+    this.#counters = options.counters ?? new WriteCounters(path);
+    this.#runner = new WriteRunner(path, writer, walCare, this.#counters);
+    this.#line = new WriteLine(this.#runner, admission);
   }
 
   run(sql: string, params?: SqlParams, options?: WriteOptions): Promise<RunResult> {
-    return this.#statement(runOn, sql, params, options);
+    return this.#submit({ statement: runStatement, sql, params }, options);
   }
 
   all<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row[]> {
-    return this.#statement(allOn, sql, params, options) as Promise<Row[]>;
+    return this.#submit({ statement: allRows, sql, params }, options);
   }
 
   get<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<Row | undefined> {
-    return this.#statement(firstOn, sql, params, options) as Promise<Row | undefined>;
+    return this.#submit({ statement: firstRow, sql, params }, options);
   }
 
   values(sql: string, params?: SqlParams, options?: WriteOptions): Promise<SqlValue[][]> {
-    return this.#statement(valuesOn, sql, params, options);
+    return this.#submit({ statement: valuesOfRows, sql, params }, options);
   }
 
   execute<Row = SqlRow>(sql: string, params?: SqlParams, options?: WriteOptions): Promise<QueryResult<Row>> {
-    return this.#statement(executeOn, sql, params, options) as Promise<QueryResult<Row>>;
+    return this.#submit({ statement: executeStatement, sql, params }, options);
   }
 
   exec(sql: string, options?: WriteOptions): Promise<void> {
@@ -105,29 +93,12 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
 
   transaction<T>(fn: TransactionFunction<T>, options: WriteOptions = NO_OPTIONS): Promise<T> {
     const refusal = this.#refusal(options) ?? functionFault('write.transaction()', fn);
-    if (refusal !== undefined) return this.#rejected(options, refusal);
-    const calledMs = performance.now();
-    if (this.#holder !== undefined || !this.#line.isFree) {
-      return this.#wait({ transaction: fn }, options, calledMs);
-    }
-    try {
-      this.#writer.begin();
-    } catch (error) {
-      if (!isBusy(error)) return this.#rejected(options, error);
-      return this.#wait({ transaction: fn }, options, calledMs, error);
-    }
-    const result = this.#runner.perform(fn, this.#hold(options, calledMs));
-    return result instanceof Promise ? result : Promise.resolve(result);
+    return this.#submit({ transaction: fn }, options, refusal);
   }
 
   connection<T>(fn: ConnectionFunction<T>, options: ConnectionOptions = NO_OPTIONS): Promise<T> {
     const refusal = this.#refusal(options, CONNECTION_OPTIONS) ?? functionFault('write.connection()', fn);
-    if (refusal !== undefined) return this.#rejected(options, refusal);
-    const calledMs = performance.now();
-    if (this.#holder !== undefined || !this.#line.isFree) {
-      return this.#wait({ connection: fn }, options, calledMs);
-    }
-    return this.#holdConnection(fn, this.#hold(options, calledMs));
+    return this.#submit({ connection: (job) => this.#holdConnection(fn, job) }, options, refusal);
   }
 
   bulk<Item>(
@@ -143,7 +114,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
       });
     return bulkWrite({ transaction }, items, fn, options).catch((error: unknown) => {
       if (counted === undefined || (error as Error).cause !== counted.error) {
-        this.counters.failed(labelOf(options), error);
+        this.#counters.failed(labelOf(options), error);
       }
       throw error;
     });
@@ -151,136 +122,62 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
 
   /** Runs `act` when it is this call's turn. */
   withWriter<T>(act: (writer: Writer) => T, options: WriteOptions): Promise<T> {
-    return this.#statement((writer) => act(writer), '', undefined, options);
+    return this.#submit({ statement: act }, options);
   }
 
   /** True if no writer waits or runs that this process knows of. */
   get isIdle(): boolean {
-    const isFree = this.#holder === undefined || (this.#isHeld && this.#connectionPool?.isIdle === true);
+    const isFree = !this.#runner.isTaken || (this.#isHeld && this.#innerPool?.isIdle === true);
     return isFree && this.#line.nobodyWaits;
   }
 
   stats(): DatabaseStats['write'] {
-    return writeStats(this.counters, this.#holder, this.#jobs());
+    return writeStats(this.#counters, this.#runner.holder, this.#jobs());
   }
 
   /** Takes no more work; resolves when what runs and waits is done. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#drained();
+    await this.#line.drained();
     this.#line.close();
   }
 
-  async #drained(): Promise<void> {
-    if (this.#holder === undefined && this.#line.length === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-    });
-    this.#onIdle = undefined;
-  }
-
   #jobs(): WriteJob[] {
-    const server = this.#connectionPool;
-    return [...this.#line.jobs(), ...(server === undefined ? [] : server.#jobs())];
+    const pool = this.#innerPool;
+    return [...this.#line.jobs(), ...(pool === undefined ? [] : pool.#jobs())];
   }
 
-  get isTaken(): boolean {
-    return this.#holder !== undefined;
-  }
-
-  get served(): number {
-    return this.counters.commits + this.counters.rollbacks;
-  }
-
-  attempt(job: WriteJob, patiently: boolean): (() => void) | undefined {
-    const { work } = job.request;
-    if ('connection' in work) {
-      return () => job.settleWith(this.#holdConnection(work.connection, begunHold(job)));
-    }
-    const beganMs = performance.now();
-    const act = 'statement' in work ? () => work.statement(this.#writer) : () => this.#writer.begin();
-    try {
-      const value = patiently ? this.#writer.patiently(act) : act();
-      if ('transaction' in work) {
-        return () => job.settleWith(this.#runner.perform(work.transaction, begunHold(job)));
-      }
-      return () => {
-        this.ended({ label: job.label, priority: job.priority, calledMs: job.calledMs, beganMs }, 'commit');
-        job.resolve(value);
-      };
-    } catch (error) {
-      this.#undoStatement();
-      if (!isBusy(error)) {
-        return () => {
-          this.counters.failed(job.label, error);
-          job.reject(error);
-        };
-      }
-      this.counters.refused(job.label, systemErrorCode(error) ?? '');
-      return undefined;
-    }
-  }
-
-  timedOut(label: string, waitedMs: number): SqlsyncError {
-    this.counters.timedOut(label, waitedMs);
-    const error = writeTimeout(this.#options.path, label, waitedMs, this.#holder);
-    this.counters.failed(label, error);
-    return error;
-  }
-
-  emptied(): void {
-    if (this.#onIdle !== undefined && this.#holder === undefined && this.#line.length === 0) this.#onIdle();
-  }
-
-  #statement<T>(
-    act: StatementRun<T>,
-    sql: string,
-    params: SqlParams | undefined,
+  #submit<T>(
+    work: Work,
     options: WriteOptions = NO_OPTIONS,
+    refusal: SqlsyncError | undefined = this.#refusal(options),
   ): Promise<T> {
-    const refusal = this.#refusal(options);
-    if (refusal !== undefined) return this.#rejected(options, refusal);
+    if (refusal !== undefined) {
+      this.#counters.failed(labelOf(options), refusal);
+      return Promise.reject(refusal);
+    }
+    const { label = NO_LABEL, signal, coalesce, deadlineMs = this.#options.busyTimeoutMs } = options;
     const calledMs = performance.now();
-    if (this.#holder !== undefined || !this.#line.isFree) {
-      return this.#wait({ statement: statementForLater(act, sql, params) }, options, calledMs);
+    const request = { work, deadlineMs: calledMs + deadlineMs, signal, inContext: undefined };
+    const waiting = coalesce === undefined ? undefined : this.#line.waitingFor(coalesce);
+    if (waiting !== undefined) {
+      this.#counters.coalesced += 1;
+      this.#line.watchDeadline(request.deadlineMs);
+      return this.#join(waiting, request);
     }
-    let value: T;
-    try {
-      value = act(this.#writer, sql, params);
-    } catch (error) {
-      this.#undoStatement();
-      if (!isBusy(error)) return this.#rejected(options, error);
-      return this.#wait({ statement: statementForLater(act, sql, params) }, options, calledMs, error);
-    }
-    const run: WriteRun = {
-      label: options.label ?? NO_LABEL,
-      priority: options.priority ?? 'normal',
-      calledMs,
-      beganMs: calledMs,
-    };
-    return settle(value, this.ended(run, 'commit'));
+    const job = new WriteJob(label, calledMs, options, request);
+    this.#line.submit(job);
+    return (job.result as Promise<T> | undefined) ?? this.#join(job, request);
   }
 
-  #rejected(options: WriteOptions, error: unknown): Promise<never> {
-    this.counters.failed(labelOf(options), error);
-    return Promise.reject(error);
-  }
-
-  /** A failed statement has undone itself, unless SQLite left a transaction open. */
-  #undoStatement(): void {
-    if (this.#writer.inTransaction) this.#writer.rollback();
-  }
-
-  #hold(options: WriteOptions, calledMs: number): Hold {
-    return {
-      label: options.label ?? NO_LABEL,
-      priority: options.priority ?? 'normal',
-      calledMs,
-      beganMs: calledMs,
-      deadlineMs: calledMs + (options.deadlineMs ?? this.#busyTimeoutMs),
-      signal: options.signal,
-      inContext: undefined,
-    };
+  /** The promise of a call that waits. */
+  #join<T>(job: WriteJob, request: WriteRequest): Promise<T> {
+    return job.join<T>({ ...request, work: asPassed(request.work) }, (error) => {
+      this.#counters.failed(job.label, error);
+      if (job.isAwaited) return;
+      this.#line.remove(job);
+      this.#line.advance();
+    });
   }
 
   #refusal(options: WriteOptions, checks: object = WRITE_OPTIONS): SqlsyncError | undefined {
@@ -290,7 +187,7 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
     }
     if (this.#isClosed) return closedError(`${this.#options.path}: a write after close()`);
     if (options.signal?.aborted === true) return abortedError(options.signal);
-    if (!isInside(this)) return undefined;
+    if (!isInside(this.#runner)) return undefined;
     return new SqlsyncError(
       'NESTED_WRITE',
       `${this.#options.path}: a write of the pool within its own transaction`,
@@ -300,99 +197,42 @@ export class QueuedWritePool implements WritePool, LineServer, TransactionHost {
     );
   }
 
-  /** @param refusedBy The busy error, if it was tried already. */
-  #wait<T>(work: Work<T>, options: WriteOptions, calledMs: number, refusedBy?: unknown): Promise<T> {
-    const line = this.#line;
-    const label = options.label ?? NO_LABEL;
-    const deadlineMs = calledMs + (options.deadlineMs ?? this.#busyTimeoutMs);
-    const request = { work, deadlineMs, signal: options.signal, inContext: AsyncLocalStorage.snapshot() };
-    const waiting = options.coalesce === undefined ? undefined : line.waitingFor(options.coalesce);
-    if (waiting !== undefined) {
-      this.counters.coalesced += 1;
-      line.watchDeadline(deadlineMs);
-      return this.#join(waiting, request);
-    }
-    const job = new WriteJob(label, calledMs, options);
-    const promise = this.#join<T>(job, request);
-    if (refusedBy !== undefined) {
-      job.refusals = 1;
-      this.counters.refused(label, systemErrorCode(refusedBy) ?? '');
-    }
-    line.add(job);
-    line.advance();
-    return promise;
-  }
-
-  #join<T>(job: WriteJob, request: WriteRequest): Promise<T> {
-    return job.join<T>(request, (error) => {
-      this.counters.failed(job.label, error);
-      if (job.isAwaited) return;
-      this.#line.remove(job);
-      this.#line.advance();
-    });
-  }
-
-  /** Begins at once. While it lasts, this pool's line stands still, and another pool serves the connection. */
-  async #holdConnection<T>(fn: ConnectionFunction<T>, hold: Hold): Promise<T> {
-    this.#holder = hold;
+  /** While it lasts, this pool's line stands still, and another pool serves the connection. */
+  async #holdConnection<T>(fn: ConnectionFunction<T>, job: WriteJob): Promise<T> {
     this.#isHeld = true;
-    const server = (this.#connectionPool ??= new QueuedWritePool({
+    const { inContext } = job.request;
+    const pool = (this.#innerPool ??= new QueuedWritePool({
       ...this.#options,
-      counters: this.counters,
+      counters: this.#counters,
     }));
-    const connection = new HeldConnection(this, server, hold);
+    const { label, priority, signal } = job;
+    const connection = new HeldConnection(this.#runner, pool, { label, priority, signal });
     const call = (): MaybePromise<T> => runInside(connection, fn, connection);
     try {
       // Between its statements the connection holds no lock that others would wait for.
       if (this.#line.hasTurn) await this.#line.yieldTurn();
-      return await (hold.inContext === undefined ? call() : hold.inContext(call));
-    } catch (error) {
-      this.counters.failed(hold.label, error);
-      throw error;
+      return await (inContext === undefined ? call() : inContext(call));
     } finally {
       connection.end();
-      await server.#drained();
-      await server.#line.yieldTurn();
-      this.#writer.stopReading();
+      await pool.#line.drained();
+      await pool.#line.yieldTurn();
+      this.#options.writer.stopReading();
       this.#isHeld = false;
-      this.#freed(this.counters.released(hold));
     }
   }
-
-  begun(hold: Hold): void {
-    this.#holder = hold;
-  }
-
-  rerun<T>(fn: TransactionFunction<T>, hold: Hold, refusedBy: unknown): Promise<T> {
-    const { label, priority, calledMs, deadlineMs, signal, inContext = AsyncLocalStorage.snapshot() } = hold;
-    this.counters.refused(label, systemErrorCode(refusedBy) ?? '');
-    const job = new WriteJob(label, calledMs, { priority });
-    job.refusals = 1;
-    const promise = this.#join<T>(job, { work: { transaction: fn }, deadlineMs, signal, inContext });
-    this.#line.add(job, true);
-    return promise;
-  }
-
-  /** A statement or transaction has ended and left nothing open. Returns the time. */
-  ended(run: WriteRun, outcome: 'commit' | 'rollback'): number {
-    const endMs = performance.now();
-    this.counters.ended(run, endMs, outcome);
-    this.#freed(endMs);
-    return endMs;
-  }
-
-  #freed(endMs: number): void {
-    this.#holder = undefined;
-    this.#options.walCare.afterWrite(endMs);
-    if (!this.#line.isQuiet) this.#line.advance();
-    if (this.#onIdle !== undefined) this.emptied();
-  }
 }
 
-/** What a job holds from now on. */
-function begunHold(job: WriteJob): Hold {
-  const { label, priority, calledMs, deadlineMs, signal } = job;
-  const { inContext } = job.request;
-  job.begin();
-  return { label, priority, calledMs, beganMs: performance.now(), deadlineMs, signal, inContext };
+/** Work that runs later. It writes what was passed, whatever the caller does with its values meanwhile. */
+function asPassed(work: Work): Work {
+  return 'statement' in work && work.params !== undefined
+    ? { ...work, params: copyParams(work.params) }
+    : work;
 }
+
+type Statement = (writer: Writer, sql: string, params: SqlParams | undefined) => unknown;
+
+const runStatement: Statement = (writer, sql, params) => writer.run(sql, params);
+const allRows: Statement = (writer, sql, params) => writer.all(sql, params);
+const firstRow: Statement = (writer, sql, params) => writer.get(sql, params);
+const valuesOfRows: Statement = (writer, sql, params) => writer.values(sql, params);
+const executeStatement: Statement = (writer, sql, params) => writer.execute(sql, params);

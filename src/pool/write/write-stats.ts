@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../../errors.ts';
 import { labelInWords } from '../stats.ts';
 import type { DatabaseStats, WriteActivity } from '../types.ts';
-import type { WriteCounters, WriteRun } from './write-counters.ts';
+import type { WriteCounters } from './write-counters.ts';
 import type { WriteJob } from './write-job.ts';
 
 /** The most waiting jobs that stats() lists. */
@@ -10,13 +10,13 @@ const WAITING_LISTED = 100;
 /** The write pool now: its counts, its holder, and the jobs that wait. */
 export function writeStats(
   { commits, rollbacks, coalesced, retries, timeouts, failures, labels }: WriteCounters,
-  holder: WriteRun | undefined,
+  holder: WriteJob | undefined,
   waiting: readonly WriteJob[],
 ): DatabaseStats['write'] {
   const nowMs = performance.now();
-  const activity = (run: Pick<WriteActivity, 'label' | 'priority'>, sinceMs: number): WriteActivity => ({
-    label: run.label,
-    priority: run.priority,
+  const activity = ({ label, priority }: WriteJob, sinceMs: number): WriteActivity => ({
+    label,
+    priority,
     forMs: nowMs - sinceMs,
   });
   const jobs = waiting.toSorted((a, b) => a.calledMs - b.calledMs);
@@ -40,7 +40,7 @@ export function writeTimeout(
   path: string,
   label: string,
   waitedMs: number,
-  holder: WriteRun | undefined,
+  holder: WriteJob | undefined,
 ): SqlsyncError {
   const waited = `${path}: ${labelInWords(label, 'write')} waited ${Math.round(waitedMs)} ms for the writer`;
   const reason =
@@ -50,4 +50,13 @@ export function writeTimeout(
   return new SqlsyncError('BUSY_TIMEOUT', `${waited}, ${reason}`, {
     hint: 'Keep transactions short, or allow more time with busyTimeoutMs or deadlineMs.',
   });
+}
+
+/** BUSY_TIMEOUT for a transaction that ended, but could not be committed. */
+export function commitTimeout(path: string, label: string, waitedMs: number, cause: unknown): SqlsyncError {
+  return new SqlsyncError(
+    'BUSY_TIMEOUT',
+    `${path}: the commit of ${labelInWords(label, 'write')} was refused as busy for ${Math.round(waitedMs)} ms; it was rolled back`,
+    { hint: 'Another program reads an attached database: allow more time with deadlineMs.', cause },
+  );
 }

@@ -5,7 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Admission, Turn } from '../../../src/pool/admission/types.ts';
 import { TURN_MS } from '../../../src/pool/event-loop.ts';
 import { WriteJob } from '../../../src/pool/write/write-job.ts';
-import type { LineServer } from '../../../src/pool/write/write-line.ts';
+import type { JobRunner as LineServer } from '../../../src/pool/write/write-line.ts';
 import { WriteLine } from '../../../src/pool/write/write-line.ts';
 
 /** A queue among processes whose other members are the test. */
