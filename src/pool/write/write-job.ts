@@ -133,7 +133,7 @@ export class WriteJob {
   /** It goes back to the line, refused as busy. */
   wait(): void {
     this.#hasBegun = false;
-    this.refusals = 1;
+    this.refusals += 1;
     for (const caller of this.#callers) wait(caller);
   }
 

@@ -177,6 +177,7 @@ export class WriteLine {
     this.#queue.take();
     this.#forgetKey(job);
     this.#run(job, run);
+    if (this.#pause !== undefined) return false;
     if (this.#queue.size === 0 || !isTurnOver(performance.now())) return true;
     this.#pause = 'turn';
     setImmediate(() => this.#resume());
@@ -191,6 +192,7 @@ export class WriteLine {
         job.wait();
         this.#queue.pushFront(job);
         this.watchDeadline(job.earliestDeadlineMs);
+        if (this.#turn !== undefined) this.#pauseBefore(job);
       }
       if (this.#queue.size > 0 || this.#turn !== undefined) this.advance();
       if (outcome.type !== 'busy') job.settle(outcome);
@@ -206,10 +208,14 @@ export class WriteLine {
   #refused(job: WriteJob): boolean {
     job.refusals += 1;
     if (this.#turn === undefined) return true;
+    this.#pauseBefore(job);
+    return false;
+  }
+
+  #pauseBefore(job: WriteJob): void {
     const leftMs = job.deadlineMs - PATIENT_ATTEMPT_MS - performance.now();
     const delayMs = Math.max(1, Math.min(retryDelayMs(job.refusals), leftMs));
     this.#pause = setTimeout(() => this.#resume(), delayMs);
-    return false;
   }
 
   /** SQLite itself notices a free lock better than attempts from outside: once, near the end. */

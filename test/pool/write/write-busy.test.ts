@@ -138,6 +138,34 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.deepEqual(await valuesOf(db), ['neighbour', 2]);
   });
 
+  test('pauses between its runs, so that the event loop turns and its deadline ends it', async (t) => {
+    const db = await openTemporary(t, { begin: 'BEGIN' });
+    const neighbour = await other(t, db.path);
+    await neighbour.exec('BEGIN IMMEDIATE');
+    const late = db.write.transaction(async (tx) => tx.run(INSERT, ['late']), { deadlineMs: 50 });
+    const again = refused(t, db, 5);
+    const patient = db.write.transaction(async (tx) => tx.run(INSERT, ['patient']), { deadlineMs: 60_000 });
+    await assert.rejects(late, { code: 'BUSY_TIMEOUT' });
+    await again;
+    await neighbour.exec('COMMIT');
+    await patient;
+    assert.deepEqual(await valuesOf(db), ['patient']);
+  });
+
+  test('lets a caller whose signal aborts leave while it waits to run again', async (t) => {
+    const db = await openTemporary(t, { begin: 'BEGIN' });
+    const neighbour = await other(t, db.path);
+    await neighbour.exec('BEGIN IMMEDIATE');
+    const gone = new AbortController();
+    const again = refused(t, db, 5);
+    const leaving = db.write.transaction(async (tx) => tx.run(INSERT, ['leaving']), { signal: gone.signal });
+    await again;
+    gone.abort();
+    await assert.rejects(leaving, { code: 'ABORTED' });
+    await neighbour.exec('COMMIT');
+    assert.deepEqual(await valuesOf(db), []);
+  });
+
   test('is committed later when only its COMMIT was refused', async (t) => {
     const { db, reader } = await withBusyCommit(t);
     const again = refused(t, db, 3);
