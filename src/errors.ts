@@ -175,6 +175,54 @@ export function systemErrorCode(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
+/** An error as data, for messages between threads and processes: a clone of an error loses its class and its code. */
+export interface ErrorData {
+  readonly name: string;
+  readonly message: string;
+  readonly code: string | undefined;
+  readonly hint: string | undefined;
+  readonly outcome: FailureOutcome | undefined;
+  /** Where it happened. */
+  readonly stack: string | undefined;
+  readonly cause: ErrorData | undefined;
+}
+
+/** Causes are kept to this depth: a chain of causes may have no end. */
+const CAUSES_KEPT = 3;
+
+export function errorToData(error: unknown, causes: number = CAUSES_KEPT): ErrorData {
+  const { name, message, stack, cause } = error instanceof Error ? error : new Error(String(error));
+  const ours = error instanceof SqlsyncError ? error : undefined;
+  return {
+    name,
+    message,
+    code: systemErrorCode(error),
+    hint: ours?.hint,
+    outcome: ours?.outcome,
+    stack,
+    cause: cause === undefined || causes === 0 ? undefined : errorToData(cause, causes - 1),
+  };
+}
+
+/** The errors of JavaScript that keep their class. */
+const BUILT_IN: readonly ErrorConstructor[] = [TypeError, RangeError];
+
+/** The error that {@link errorToData} was given: a SqlsyncError, or an error with its name and code. */
+export function errorFromData({ name, message, code, hint, outcome, stack, cause }: ErrorData): Error {
+  const options = cause === undefined ? {} : { cause: errorFromData(cause) };
+  let error: Error;
+  if (name === 'SqlsyncError') {
+    const advice = hint === undefined ? {} : { hint };
+    error = new SqlsyncError(parseErrorCode(code ?? ''), message, { ...options, ...advice, outcome });
+  } else {
+    const BuiltIn = BUILT_IN.find((known) => known.name === name) ?? Error;
+    error = Object.assign(new BuiltIn(message, options), code === undefined ? {} : { code });
+  }
+  if (error.name !== name) error.name = name;
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}
+
 // oxlint-disable-next-line no-control-regex -- control characters are exactly what must go
 const UNSAFE_CHARACTERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
 

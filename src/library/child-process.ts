@@ -2,14 +2,14 @@ import type { WarningKind } from '../sync/agents/announcements.ts';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { SqlsyncError } from '../errors.ts';
+import { errorFromData, SqlsyncError } from '../errors.ts';
 import type { FailureOutcome } from '../errors.ts';
 import { commandPath } from '../sync/program.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import { EXIT_CANNOT_RUN } from '../transport/silent-exit.ts';
 import { StderrTail } from '../transport/stderr-tail.ts';
 import { childEnvironment } from './environment.ts';
-import { CHILD_ARGUMENTS, errorFrom } from './messages.ts';
+import { CHILD_ARGUMENTS } from './messages.ts';
 import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 
 /** The application's callbacks, and its signal to end the task. */
@@ -173,7 +173,7 @@ class ChildRun {
       );
     } else if (wasAborted && outcome.error.code === 'INTERRUPTED') {
       reject(aborted(this.#task, signal, outcome.error.outcome));
-    } else reject(errorFrom(outcome.error));
+    } else reject(errorFromData(outcome.error));
   }
 
   /** Ctrl-C at the application's terminal ends a child that does not ignore it yet. */

@@ -2,13 +2,12 @@ import type { WarningKind } from '../sync/agents/announcements.ts';
 import { runBackup } from '../backup/copy/backup.ts';
 import { runRestore } from '../backup/restore/restore.ts';
 import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
-import { toSqlsyncError } from '../errors.ts';
+import { errorToData, toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { withMaxTime } from '../sync/runs/max-time.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import { runSync } from '../sync/runs/sync.ts';
 import { runVerify } from '../sync/runs/verify.ts';
-import { errorData } from './messages.ts';
 import type { Report, Request, Task, TaskName, Tasks } from './messages.ts';
 
 /**
@@ -44,7 +43,7 @@ export async function runChild(): Promise<SqlsyncError | undefined> {
     return undefined;
   } catch (error) {
     const failure = toSqlsyncError(error);
-    await report({ type: 'error', error: errorData(failure) });
+    await report({ type: 'error', error: errorToData(failure) });
     return failure;
   } finally {
     if (process.connected) process.disconnect();

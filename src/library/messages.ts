@@ -1,6 +1,5 @@
 import type { WarningKind } from '../sync/agents/announcements.ts';
-import { parseErrorCode, SqlsyncError, systemErrorCode } from '../errors.ts';
-import type { ErrorCode, FailureOutcome } from '../errors.ts';
+import type { ErrorData } from '../errors.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
 import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
@@ -43,48 +42,3 @@ export type Report =
   | { readonly type: 'note'; readonly text: string }
   | { readonly type: 'result'; readonly summary: Tasks[TaskName]['summary'] }
   | { readonly type: 'error'; readonly error: ErrorData };
-
-/** A {@link SqlsyncError} as data: an Error that is cloned only keeps name, message and stack. */
-export interface ErrorData {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly hint: string | undefined;
-  readonly outcome: FailureOutcome | undefined;
-  readonly cause: CauseData | undefined;
-}
-
-interface CauseData {
-  readonly name: string;
-  readonly message: string;
-  readonly code: string | undefined;
-  readonly stack: string | undefined;
-}
-
-export function errorData(error: SqlsyncError): ErrorData {
-  const { code, message, hint, outcome, cause } = error;
-  return { code, message, hint, outcome, cause: cause === undefined ? undefined : causeData(cause) };
-}
-
-/** The same error on this side; `stack` is the child's, where it happened. */
-export function errorFrom(data: ErrorData): SqlsyncError {
-  return new SqlsyncError(parseErrorCode(data.code), data.message, {
-    ...(data.hint === undefined ? {} : { hint: data.hint }),
-    outcome: data.outcome,
-    ...(data.cause === undefined ? {} : { cause: causeFrom(data.cause) }),
-  });
-}
-
-function causeData(cause: unknown): CauseData {
-  const code = systemErrorCode(cause);
-  if (!(cause instanceof Error)) return { name: 'Error', message: String(cause), code, stack: undefined };
-  const { name, message, stack } = cause;
-  return { name, message, code, stack };
-}
-
-function causeFrom({ name, message, code, stack }: CauseData): Error {
-  return Object.assign(new Error(message), {
-    name,
-    ...(code === undefined ? {} : { code }),
-    ...(stack === undefined ? {} : { stack }),
-  });
-}

@@ -1,4 +1,4 @@
-import { SqlsyncError, parseErrorCode, systemErrorCode } from '../../errors.ts';
+import type { ErrorData } from '../../errors.ts';
 import type { ReaderOptions } from './read-connection.ts';
 import type { SqlParams } from '../types.ts';
 
@@ -36,43 +36,12 @@ export interface RowsReply {
 
 export type WorkerReply =
   | RowsReply
-  | { readonly type: 'failed'; readonly id: number; readonly error: SentError }
+  | { readonly type: 'failed'; readonly id: number; readonly error: ErrorData }
   | { readonly type: 'stopped'; readonly id: number };
 
 export interface WorkerOptions {
   readonly path: string;
   readonly options: ReaderOptions;
-}
-
-/** An error as it crosses threads, which lose its class and extra properties. */
-export interface SentError {
-  readonly isOurs: boolean;
-  readonly name: string;
-  readonly code: string | undefined;
-  readonly message: string;
-  readonly hint: string | undefined;
-}
-
-export function sentError(error: unknown): SentError {
-  const isOurs = error instanceof SqlsyncError;
-  return {
-    isOurs,
-    name: error instanceof Error ? error.name : 'Error',
-    code: systemErrorCode(error),
-    message: error instanceof Error ? error.message : String(error),
-    hint: isOurs ? error.hint : undefined,
-  };
-}
-
-/** The errors that better-sqlite3 throws for wrong parameters. */
-const BUILT_IN: readonly ErrorConstructor[] = [TypeError, RangeError];
-
-export function receivedError(sent: SentError): Error {
-  const { isOurs, name, code = '', message, hint } = sent;
-  if (isOurs) return new SqlsyncError(parseErrorCode(code), message, hint === undefined ? {} : { hint });
-  const BuiltIn = BUILT_IN.find((known) => known.name === name);
-  if (BuiltIn !== undefined) return Object.assign(new BuiltIn(message), code === '' ? {} : { code });
-  return Object.assign(new Error(message), { name }, code === '' ? {} : { code });
 }
 
 /** Turns the `Uint8Array`s that structured cloning made back into `Buffer`s, in place. */

@@ -1,8 +1,8 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { SqlsyncError } from '../../errors.ts';
+import { SqlsyncError, errorFromData } from '../../errors.ts';
 import type { QueryMode, RowsReply, WorkerOptions, WorkerReply, WorkerRequest } from './read-messages.ts';
-import { receivedError, restoreBlobs } from './read-messages.ts';
+import { restoreBlobs } from './read-messages.ts';
 import { requireText } from '../sql/statements.ts';
 import type { SqlParams } from '../types.ts';
 
@@ -122,7 +122,7 @@ export class ReadThread {
       query.came(reply);
       if (reply.isDone) this.#free();
     } else {
-      if (reply.type === 'failed') query.fail(receivedError(reply.error));
+      if (reply.type === 'failed') query.fail(errorFromData(reply.error));
       this.#free();
     }
   }

@@ -1,9 +1,9 @@
 /** A worker thread of the read pool: one connection that reads, and one query at a time. See read-messages.ts. */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
+import { errorToData } from '../../errors.ts';
 import { Reader } from './read-connection.ts';
 import type { RowsReply, WorkerOptions, WorkerReply, WorkerRequest } from './read-messages.ts';
-import { sentError } from './read-messages.ts';
 
 /** A chunk ends at whichever of these limits comes first. */
 const CHUNK_ROWS = 500;
@@ -47,7 +47,7 @@ function attempt(id: number, work: () => void): void {
     work();
   } catch (error) {
     stop();
-    send({ type: 'failed', id, error: sentError(error) });
+    send({ type: 'failed', id, error: errorToData(error) });
   }
 }
 

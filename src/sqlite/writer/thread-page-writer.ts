@@ -5,7 +5,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { PageWriter, WriterCalls } from './page-writer.ts';
 import type { WriterOptions } from './replica-writer.ts';
 import { awaitThread } from '../thread-life.ts';
-import { errorOf } from './writer-messages.ts';
+import { errorFromData } from '../../errors.ts';
 import type { FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
 /** The size of a slot in which pages are handed over. */
@@ -157,7 +157,7 @@ export class ThreadPageWriter implements PageWriter {
       }
       const message = received.message as FromWriter;
       if (message.kind === 'page') return message.bytes;
-      if (message.kind === 'failed') throw errorOf(message);
+      if (message.kind === 'failed') throw errorFromData(message.error);
       this.#onMessage(message);
     }
   }
@@ -185,10 +185,10 @@ export class ThreadPageWriter implements PageWriter {
     switch (message.kind) {
       case 'taken':
         this.#free.push(message.slot);
-        if (message.failure !== undefined) this.#pageFailure ??= errorOf(message.failure);
+        if (message.failure !== undefined) this.#pageFailure ??= errorFromData(message.failure);
         return this.#awake();
       case 'failed':
-        return this.#calls.shift()?.reject(errorOf(message));
+        return this.#calls.shift()?.reject(errorFromData(message.error));
       case 'open':
         return this.#calls.shift()?.resolve(undefined);
       case 'result':

@@ -1,4 +1,5 @@
 import type { MessagePort } from 'node:worker_threads';
+import type { ErrorData } from '../../errors.ts';
 import type { WriterOptions } from './replica-writer.ts';
 import type { WriterCalls } from './page-writer.ts';
 
@@ -30,25 +31,7 @@ export type FromWriter =
   /** Once, when the connection is open. */
   | { readonly kind: 'open' }
   /** The slot of a `pages` is free again; or why its pages could not be written. */
-  | { readonly kind: 'taken'; readonly slot: number; readonly failure: Failure | undefined }
+  | { readonly kind: 'taken'; readonly slot: number; readonly failure: ErrorData | undefined }
   | { readonly kind: 'result'; readonly value: unknown }
   | { readonly kind: 'page'; readonly bytes: Uint8Array }
-  | Failure;
-
-export interface Failure {
-  readonly kind: 'failed';
-  readonly message: string;
-  readonly code: string | undefined;
-}
-
-/** An error as it crosses threads: a structured clone would lose its code. */
-export function failureOf(error: unknown): Failure {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = error instanceof Error && 'code' in error ? String(error.code) : undefined;
-  return { kind: 'failed', message, code };
-}
-
-export function errorOf(failure: Failure): Error {
-  const { message, code } = failure;
-  return code === undefined ? new Error(message) : Object.assign(new Error(message), { code });
-}
+  | { readonly kind: 'failed'; readonly error: ErrorData };

@@ -4,8 +4,9 @@ import { callWriter } from './page-writer.ts';
 import type { WriterCalls } from './page-writer.ts';
 import { ReplicaWriter } from './replica-writer.ts';
 import { ownThreadNumber } from '../thread-life.ts';
-import { failureOf } from './writer-messages.ts';
-import type { Failure, FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
+import { errorToData } from '../../errors.ts';
+import type { ErrorData } from '../../errors.ts';
+import type { FromWriter, ThreadStart, ToWriter } from './writer-messages.ts';
 
 /** After this many written bytes, asks the disk to take them, so that the commit's sync need not wait for all. */
 const SYNC_BYTES = 32 * 1024 * 1024;
@@ -15,7 +16,7 @@ const { path, pageSize, options, port, answered, slots, slotBytes } = workerData
 
 let writer: ReplicaWriter | undefined;
 /** The first error of a page: every later request fails with it, until the transaction is rolled back. */
-let broken: Failure | undefined;
+let broken: ErrorData | undefined;
 let unsyncedBytes = 0;
 let wal: number | undefined;
 let syncing = false;
@@ -38,18 +39,22 @@ try {
   writer = new ReplicaWriter(path, options);
   send({ kind: 'open' });
 } catch (error) {
-  send(failureOf(error));
+  send(failed(errorToData(error)));
 }
 
 function send(message: FromWriter): void {
   port.postMessage(message);
 }
 
+function failed(error: ErrorData): FromWriter {
+  return { kind: 'failed', error };
+}
+
 function takePages(numbers: readonly number[], slot: number): void {
   try {
     if (broken === undefined) write(numbers, slot * slotBytes);
   } catch (error) {
-    broken = failureOf(error);
+    broken = errorToData(error);
   }
   send({ kind: 'taken', slot, failure: broken });
 }
@@ -64,23 +69,23 @@ function write(numbers: readonly number[], start: number): void {
 
 function attempt(method: keyof WriterCalls, parameters: readonly unknown[]): FromWriter {
   // A broken transaction can still be rolled back.
-  if (broken !== undefined && method !== 'rollback' && method !== 'close') return broken;
+  if (broken !== undefined && method !== 'rollback' && method !== 'close') return failed(broken);
   try {
     if (method === 'close') closeWal();
     const value = callWriter(open(), method, parameters as Parameters<WriterCalls[typeof method]>);
     if (method === 'rollback') broken = undefined;
     return { kind: 'result', value };
   } catch (error) {
-    return failureOf(error);
+    return failed(errorToData(error));
   }
 }
 
 function read(page: number): FromWriter {
-  if (broken !== undefined) return broken;
+  if (broken !== undefined) return failed(broken);
   try {
     return { kind: 'page', bytes: open().readPage(page) };
   } catch (error) {
-    return failureOf(error);
+    return failed(errorToData(error));
   }
 }
 
