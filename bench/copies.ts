@@ -6,9 +6,10 @@ import { caseList, comparisonTable, syncTable } from './report.ts';
 import { LOCAL_ROUTE, sshRoute } from './route.ts';
 import type { LinkSettings, Route } from './route.ts';
 import { figure } from './results.ts';
-import { measureSync, runCase } from './rounds.ts';
+import { measureSync, medianOf, runCase } from './rounds.ts';
 import type { CaseResult, RoundOptions, SyncRun } from './rounds.ts';
-import type { ToolName } from './tools.ts';
+import { toolsNamed } from './tools.ts';
+import type { Tool, ToolName } from './tools.ts';
 
 export interface CopyOptions {
   data: BenchData;
@@ -19,6 +20,12 @@ export interface CopyOptions {
   syncArgs: readonly string[];
   /** By default those that make sense in the section. */
   tools: readonly ToolName[] | undefined;
+  /** What the user puts beside sqlsync, in every case. */
+  peers: readonly Tool[];
+}
+
+function toolsOf({ tools, peers }: CopyOptions, usual: readonly ToolName[]): Tool[] {
+  return [...toolsNamed(tools ?? usual), ...peers];
 }
 
 /** A database of 1 MB: what a sync costs before it copies anything. */
@@ -36,13 +43,16 @@ const ROUND_TRIPS_TARGET = 6;
 const LONG_FACTOR = 5;
 
 export async function localSection(options: CopyOptions): Promise<string> {
-  const tools = options.tools ?? ['backup', 'vacuum-into', 'dd', 'rsync'];
+  const tools = toolsOf(options, ['backup', 'vacuum-into', 'dd', 'rsync']);
   const { cases = CASE_NAMES, data } = options;
   const results = await runAll(cases, data, { ...options, route: LOCAL_ROUTE, tools });
   return `${describeRounds(options)}${COLUMNS}
 The targets are for 1.05 GB.
 
-${syncTable(results, tools.includes('backup'))}
+${syncTable(
+  results,
+  tools.some(({ name }) => name === 'backup'),
+)}
 
 The same beside other tools. \`.backup\`, \`VACUUM INTO\` and \`dd\` write a new file, whatever changed; rsync, with \`--no-whole-file\`,
 updates a copy of the replica, and is not safe while the origin is written to.
@@ -53,7 +63,7 @@ ${caseList(results)}`;
 }
 
 export async function startSection(options: CopyOptions): Promise<string> {
-  const tools: readonly ToolName[] = ['backup'];
+  const tools = toolsOf({ ...options, tools: undefined }, ['backup']);
   const data = { rows: SMALL_ROWS, seed: options.data.seed };
   const results = await runAll(START_CASES, data, { ...options, route: LOCAL_ROUTE, tools });
   return `Medians of ${options.runs} rounds, ${SMALL_ROWS.toLocaleString('en')} rows. The target is 0.25 s.
@@ -64,7 +74,8 @@ ${comparisonTable(results, tools)}`;
 }
 
 export async function sshSection(options: CopyOptions): Promise<string> {
-  const { cases = CASE_NAMES, data, tools = ['rsync'] } = options;
+  const { cases = CASE_NAMES, data } = options;
+  const tools = toolsOf(options, ['rsync']);
   return withRoute(sshRoute(options.exe), async (route) => {
     const results = await runAll(cases, data, { ...options, route, tools });
     return `${describeRounds(options)}${COLUMNS}
@@ -79,7 +90,8 @@ ${comparisonTable(results, tools)}`;
 }
 
 export async function linkSection(options: CopyOptions): Promise<string> {
-  const { data, tools = ['rsync'] } = options;
+  const { data } = options;
+  const tools = toolsOf(options, ['rsync']);
   const cases = options.cases ?? LINK_CASES;
   const runs = Math.min(options.runs, LINK_RUNS_MAX);
   return withRoute(sshRoute(options.exe, LINK), async (route) => {
@@ -132,6 +144,49 @@ Round trips of **${benchCase.name}**, from the open SSH channel to the end of th
   and reading both databases, is ${figure(inAll, 1)} round trips.
 - At ${long.rttMs} ms it took ${figure(open(longRuns), 2)} s. So ${figure(waited, 1)} round trips are waited for one after the other.
 `;
+}
+
+/** A line on which the whole database takes about as long as the disk: between two servers in one place. */
+const FAST_LINK: LinkSettings = { rttMs: 1, bitsPerSecond: 1e9 };
+
+/** The copy that everybody makes first: to a new file, here, over SSH, and over a fast line. */
+export async function firstSection(options: CopyOptions): Promise<string> {
+  const first = { ...options, cases: ['new'] as const };
+  const remote = toolsOf(options, ['rsync', 'rsync-plain']);
+  const local = await runFirst(first, Promise.resolve(LOCAL_ROUTE), toolsOf(options, ['backup', 'dd']));
+  const ssh = await runFirst(first, sshRoute(options.exe), remote);
+  const link = await runFirst(first, sshRoute(options.exe, FAST_LINK), remote);
+  const { rttMs, bitsPerSecond } = FAST_LINK;
+  const [{ rounds } = { rounds: [] }] = link.results;
+  const ofBytes = medianOf(
+    rounds,
+    ({ sync }) => sync.seconds / (((sync.linkBytes ?? NaN) * 8) / bitsPerSecond),
+  );
+  return `${describeRounds(options)}
+Local:
+
+${local.text}
+
+Over a real sshd on the loopback interface; \`rsync\` is with \`-z\`:
+
+${ssh.text}
+
+Through bench/link.ts, ${rttMs} ms round trip and ${bitsPerSecond / 1e9} Gbit/s in each direction:
+
+${link.text}
+
+There sqlsync takes ${figure(ofBytes, 2)} times as long as its bytes take on the line.`;
+}
+
+async function runFirst(
+  options: CopyOptions,
+  route: Promise<Route>,
+  tools: readonly Tool[],
+): Promise<{ results: CaseResult[]; text: string }> {
+  return withRoute(route, async (open) => {
+    const results = await runAll(['new'], options.data, { ...options, route: open, tools });
+    return { results, text: comparisonTable(results, tools) };
+  });
 }
 
 async function withRoute<T>(opening: Promise<Route>, work: (route: Route) => Promise<T>): Promise<T> {

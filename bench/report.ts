@@ -2,8 +2,7 @@ import type { CaseName } from './data.ts';
 import { medianOf } from './rounds.ts';
 import type { CaseResult, Round } from './rounds.ts';
 import { figure, megabytes, table } from './results.ts';
-import { TOOLS } from './tools.ts';
-import type { ToolName } from './tools.ts';
+import type { Tool } from './tools.ts';
 
 /** What a sync of 1.05 GB, local to local, is to reach: wall time as a ratio to `.backup`, and bytes on the wire. */
 const TARGETS: Record<CaseName, { ratio: number; wireBytes: number }> = {
@@ -20,7 +19,7 @@ export function wireBytesOf({ sync: { summary } }: Round): number {
   return summary.bytesSent + summary.bytesReceived;
 }
 
-export function ratioTo(rounds: readonly Round[], name: ToolName): number | undefined {
+export function ratioTo(rounds: readonly Round[], name: string): number | undefined {
   return medianOf(rounds, ({ sync, tools }) => {
     const tool = tools[name];
     return tool && sync.seconds / tool.seconds;
@@ -64,14 +63,14 @@ export function syncTable(results: readonly CaseResult[], targets: boolean): str
 }
 
 /** The seconds of sqlsync and of the other tools side by side. */
-export function comparisonTable(results: readonly CaseResult[], tools: readonly ToolName[]): string {
-  const header = ['case', 'sqlsync s', ...tools.flatMap((name) => [`${TOOLS[name].label} s`, 'ratio'])];
-  const withWire = tools.filter((name) => TOOLS[name].wireBytes !== undefined);
-  header.push('sqlsync wire MB', ...withWire.map((name) => `${TOOLS[name].label} wire MB`));
+export function comparisonTable(results: readonly CaseResult[], tools: readonly Tool[]): string {
+  const header = ['case', 'sqlsync s', ...tools.flatMap(({ label }) => [`${label} s`, 'ratio'])];
+  const withWire = tools.filter((tool) => tool.wireBytes !== undefined);
+  header.push('sqlsync wire MB', ...withWire.map(({ label }) => `${label} wire MB`));
   const body = results.map(({ benchCase, rounds }) => [
     benchCase.name,
     seconds(rounds),
-    ...tools.flatMap((name) => [
+    ...tools.flatMap(({ name }) => [
       figure(
         medianOf(rounds, (round) => round.tools[name]?.seconds),
         2,
@@ -79,7 +78,7 @@ export function comparisonTable(results: readonly CaseResult[], tools: readonly 
       figure(ratioTo(rounds, name), 2),
     ]),
     megabytes(medianOf(rounds, (round) => round.sync.linkBytes ?? wireBytesOf(round))),
-    ...withWire.map((name) => megabytes(medianOf(rounds, (round) => round.tools[name]?.wireBytes))),
+    ...withWire.map(({ name }) => megabytes(medianOf(rounds, (round) => round.tools[name]?.wireBytes))),
   ]);
   return table(header, body);
 }

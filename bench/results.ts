@@ -4,6 +4,7 @@ import { cpus, release, totalmem, type } from 'node:os';
 
 /** The sections of RESULTS.md in their order. A run replaces those that it measured and keeps the others. */
 export const SECTIONS = {
+  first: 'The first copy: local, over SSH, over a line of 1 Gbit/s',
   local: 'Local to local',
   start: 'Start-up: a database of 1 MB, local to local',
   ssh: 'Over SSH on the loopback interface',

@@ -4,8 +4,7 @@ import type { Measured } from './measure.ts';
 import type { Route } from './route.ts';
 import { settle } from './settle.ts';
 import { assertSamePages, freshTarget } from './target.ts';
-import { TOOLS } from './tools.ts';
-import type { ToolName } from './tools.ts';
+import type { Tool } from './tools.ts';
 
 /** The last line that `sqlsync --json` writes, as far as the report uses it. */
 export interface SyncSummary {
@@ -32,7 +31,8 @@ export interface ToolRun extends Measured {
 
 export interface Round {
   sync: SyncRun;
-  tools: Partial<Record<ToolName, ToolRun>>;
+  /** By the names of the tools. */
+  tools: Record<string, ToolRun>;
 }
 
 export interface CaseResult {
@@ -45,7 +45,7 @@ export interface RoundOptions {
   syncArgs: readonly string[];
   route: Route;
   runs: number;
-  tools: readonly ToolName[];
+  tools: readonly Tool[];
   /** Of the rounds, how many run the tools too; by default all. */
   toolRuns?: number;
 }
@@ -58,8 +58,8 @@ export async function runCase(benchCase: BenchCase, options: RoundOptions): Prom
     const tools = number < (options.toolRuns ?? options.runs) ? options.tools : [];
     const measurements = [
       async () => void (round.sync = await measureSync(benchCase, options, number === 0)),
-      ...tools.map((name) => async () => {
-        round.tools[name] = await measureTool(benchCase, name, options.route);
+      ...tools.map((tool) => async () => {
+        round.tools[tool.name] = await measureTool(benchCase, tool, options.route);
       }),
     ];
     // Every other round in the opposite order, so that a drift of the machine favours nobody.
@@ -97,8 +97,8 @@ export async function measureSync(
   };
 }
 
-async function measureTool({ origin, replica }: BenchCase, name: ToolName, route: Route): Promise<ToolRun> {
-  const { command, updates, wireBytes } = TOOLS[name];
+async function measureTool({ origin, replica }: BenchCase, tool: Tool, route: Route): Promise<ToolRun> {
+  const { command, updates, wireBytes } = tool;
   const target = freshTarget(updates ? replica : undefined);
   settle(updates && replica !== undefined ? [origin, target] : [origin]);
   const { link } = route;

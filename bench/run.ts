@@ -6,7 +6,7 @@ import { rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { backupSection } from './backup.ts';
-import { linkSection, localSection, sshSection, startSection } from './copies.ts';
+import { firstSection, linkSection, localSection, sshSection, startSection } from './copies.ts';
 import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
 import { MEMORY_SIZES, memorySection } from './memory.ts';
@@ -14,7 +14,7 @@ import { poolsSection } from './pools.ts';
 import { SECTIONS, writeSection } from './results.ts';
 import type { SectionName } from './results.ts';
 import { WORK_DIR } from './target.ts';
-import { TOOL_NAMES } from './tools.ts';
+import { peerTool, TOOL_NAMES } from './tools.ts';
 import { transportsSection } from './transports.ts';
 import { writerSection } from './writer.ts';
 
@@ -22,6 +22,7 @@ const ROOT = join(import.meta.dirname, '..');
 const SECTION_NAMES = Object.keys(SECTIONS) as SectionName[];
 /** All but the one that reads 100 GB. */
 const USUAL_SECTIONS: readonly SectionName[] = [
+  'first',
   'local',
   'start',
   'ssh',
@@ -46,6 +47,7 @@ async function main(): Promise<void> {
       size: { type: 'string', default: '1.05GB' },
       seed: { type: 'string', default: '1' },
       compare: { type: 'string' },
+      peer: { type: 'string', multiple: true, default: [] },
       days: { type: 'string', default: '30' },
       journal: { type: 'string', default: 'wal,delete' },
       exe: { type: 'string', default: join(ROOT, 'bin', 'sqlsync.js') },
@@ -63,9 +65,11 @@ async function main(): Promise<void> {
     exe: values.exe,
     syncArgs: positionals,
     tools: listOf(TOOL_NAMES, values.compare),
+    peers: values.peer.map(peerTool),
   };
   const journals = listOf(['wal', 'delete'] as const, values.journal) ?? [];
   const measure: Record<SectionName, () => Promise<string>> = {
+    first: () => firstSection(copies),
     local: () => localSection(copies),
     start: () => startSection(copies),
     ssh: () => sshSection(copies),
