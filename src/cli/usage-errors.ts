@@ -19,10 +19,13 @@ export function checkWords(line: CommandLine): void {
   const slots = [...command.usage.matchAll(/([<[])\w+(\.\.)?[\]>]/g)];
   const least = slots.filter(([, bracket]) => bracket === '<').length;
   const most = slots.some(([, , dots]) => dots !== undefined) ? Infinity : slots.length;
-  if (operands.length < least) throw countError(line, `, need at least ${least}`, '');
+  if (operands.length < least) {
+    const given = operands.map((operand) => sanitizeText(operand, 200)).join(' ');
+    throw countError(line, operands.length === 0 ? 'nothing' : `only ${given}`, '');
+  }
   if (operands.length > most) {
     const extra = sanitizeText(operands.slice(most).join(' '), 400);
-    throw countError(line, `; too many: ${extra}`, 'A name with spaces needs quotes. ');
+    throw countError(line, `${operands.length}; too many: ${extra}`, 'A name with spaces needs quotes. ');
   }
 }
 
@@ -75,10 +78,10 @@ function unknownCommandError([first = '', ...rest]: readonly string[], meant: st
   });
 }
 
-function countError(line: CommandLine, what: string, advice: string): SqlsyncError {
-  const { command, isNamed, operands } = line;
+function countError(line: CommandLine, found: string, advice: string): SqlsyncError {
+  const { command, isNamed } = line;
   const expected = command.usage === '' ? 'no operand' : command.usage;
-  const failure = new SqlsyncError('USAGE', `expected ${expected} but got ${operands.length}${what}`, {
+  const failure = new SqlsyncError('USAGE', `expected ${expected} but got ${found}`, {
     hint: `${advice}See \`${helpLine(line)}\`.`,
   });
   return isNamed ? hintAtDatabase(command.name, failure) : failure;

@@ -34,7 +34,7 @@ export function inspectOrigin(path: string): { file: DatabaseFile; absolutePath:
   if (!file.stats.isFile()) {
     const kind = file.stats.isDirectory() ? 'a folder' : 'no regular file';
     throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `Origin ${path} is ${kind}, not a database file`, {
-      hint: 'Name the database file itself.',
+      hint: 'Name the database file itself. From a backup store, `sqlsync restore STORE TARGET` writes one.',
     });
   }
   if (file.stats.size > 0 && file.header === undefined) throw originNotADatabase(path);

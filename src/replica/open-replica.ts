@@ -54,7 +54,7 @@ export function inspectReplica(
     if (file !== undefined && !file.stats.isFile()) {
       const kind = file.stats.isDirectory() ? 'a folder' : 'no regular file';
       throw new SqlsyncError('REPLICA_NOT_A_DATABASE', `Replica ${path} is ${kind}`, {
-        hint: 'Name the database file itself, such as FOLDER/NAME.db.',
+        hint: 'Name the database file itself, such as FOLDER/NAME.db. Into a backup store, `sqlsync backup ORIGIN STORE` writes.',
       });
     }
     const hasOldPages =

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 import { shortageOf } from '../files/shortage.ts';
 import { isBusy } from '../sqlite/busy.ts';
@@ -46,6 +48,14 @@ export function replicaError(path: string, error: unknown): Error {
       hint: 'Nothing was changed. Run sqlsync again when the other program is done, or allow more time with --busy-timeout.',
       cause: error,
     });
+  }
+  const folder = dirname(path);
+  if ((code === 'ENOENT' || code === 'ENOTDIR') && !existsSync(folder)) {
+    return new SqlsyncError(
+      'REPLICA_UNWRITABLE',
+      `Replica ${path} cannot be written: its folder ${folder} does not exist (${code})`,
+      { hint: 'Make the folder first.', cause: error },
+    );
   }
   if (code === 'ENAMETOOLONG') {
     const shown = sanitizeText(path, 200);
@@ -106,7 +116,6 @@ export function needsRecovery(path: string, cause?: unknown): SqlsyncError {
 }
 
 function hintFor(code: string): string {
-  if (code === 'ENOENT' || code === 'ENOTDIR') return 'Make its folder first.';
   if (NO_ROOM.has(code)) {
     return 'Free some space: a new replica needs room for the whole database, an existing one for what changed.';
   }

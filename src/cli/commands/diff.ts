@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
-import { describeRanges, formatBytes, formatPages } from '../terminal/format.ts';
+import { describeRanges, formatBytes, formatPages, formatPagesOfBoth } from '../terminal/format.ts';
 import {
   DATABASE_OPTIONS,
   chooseSnapshot,
@@ -92,11 +92,9 @@ function describe(a: StoreSnapshot, b: StoreSnapshot, diff: SnapshotDiff): strin
   const size = formatBytes(pages * b.pageSize);
   const lines = [`${nameOfA} and ${nameOfB} differ in ${formatPages(pages)} (${size})`];
   if (diff.pagesInA !== diff.pagesInB)
-    lines.push(`  size      ${formatPages(diff.pagesInA)} and ${formatPages(diff.pagesInB)}`);
+    lines.push(`  size      ${formatPagesOfBoth(diff.pagesInA, diff.pagesInB)}`);
   for (const { name, pagesInA, pagesInB } of diff.objects)
-    lines.push(
-      `  ${name}: ${formatPages(pagesInA)}${pagesInA === pagesInB ? '' : ` and ${formatPages(pagesInB)}`}`,
-    );
+    lines.push(`  ${name}: ${formatPagesOfBoth(pagesInA, pagesInB)}`);
   lines.push(`  pages     ${describeRanges(diff.differingPages, MAX_RANGES_SHOWN)}`);
   return lines.join('\n');
 }

@@ -4,7 +4,13 @@ import { withMaxTime } from '../../sync/runs/max-time.ts';
 import { runVerify } from '../../sync/runs/verify.ts';
 import type { VerifySummary } from '../../sync/runs/verify.ts';
 import { EXIT_DIFFERENT, exitStatusOf } from '../terminal/exit.ts';
-import { describeRanges, formatCount, formatDuration, formatPages } from '../terminal/format.ts';
+import {
+  describeRanges,
+  formatCount,
+  formatDuration,
+  formatPages,
+  formatPagesOfBoth,
+} from '../terminal/format.ts';
 import { jobOptionsOf, runJob } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
@@ -116,12 +122,9 @@ function describe(summary: VerifySummary, output: Output): string {
     return `${a.location} and ${b.location} differ: pages of ${a.pageSize} and ${b.pageSize} bytes`;
   }
   const lines = [`${a.location} and ${b.location} differ in ${formatPages(differingPageCount)} (${time})`];
-  if (a.pageCount !== b.pageCount)
-    lines.push(`  size      ${formatPages(a.pageCount)} and ${formatPages(b.pageCount)}`);
+  if (a.pageCount !== b.pageCount) lines.push(`  size      ${formatPagesOfBoth(a.pageCount, b.pageCount)}`);
   for (const { name, pagesInA, pagesInB } of objects) {
-    lines.push(
-      `  ${name}: ${formatPages(pagesInA)}${pagesInA === pagesInB ? '' : ` and ${formatPages(pagesInB)}`}`,
-    );
+    lines.push(`  ${name}: ${formatPagesOfBoth(pagesInA, pagesInB)}`);
   }
   const limit = output.options.verbosity === 'verbose' ? Infinity : MAX_RANGES_SHOWN;
   lines.push(

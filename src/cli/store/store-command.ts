@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { openStore } from '../../backup/store.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
@@ -98,6 +98,11 @@ export async function openStoreAt(text: string): Promise<Store> {
   if (store !== '' && !existsSync(text) && existsSync(store)) {
     throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
       hint: `Write ${sanitizeText(store)}; choose snapshots with ids or options.`,
+    });
+  }
+  if (statSync(folder, { throwIfNoEntry: false })?.isFile() === true) {
+    throw new SqlsyncError('STORE_NOT_FOUND', `${sanitizeText(folder)} is a file, and a store is a folder`, {
+      hint: 'The store is named before any database. `sqlsync init STORE` creates one, `sqlsync backup ORIGIN STORE` fills it.',
     });
   }
   return openStore(folder);

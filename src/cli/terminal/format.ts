@@ -33,6 +33,12 @@ export function formatCount(count: number): string {
   return String(count).replace(/\B(?=(?:\d{3})+$)/g, ',');
 }
 
+/** The pages of two databases: 3 pages, or 3 pages in the first, 5 in the second. */
+export function formatPagesOfBoth(first: number, second: number): string {
+  const pages = formatPages(first);
+  return first === second ? pages : `${pages} in the first, ${formatCount(second)} in the second`;
+}
+
 /** A count with its noun: 1 page, 36,400 pages. */
 export function formatPages(count: number): string {
   return `${formatCount(count)} page${count === 1 ? '' : 's'}`;
