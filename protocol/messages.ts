@@ -41,6 +41,10 @@ export const MESSAGES = {
       followLinks: 'bool',
       /** Let SQLite check the replica before `done`. */
       check: 'bool',
+      /** Compare all pages, even if both sides are as the last comparison left them. */
+      full: 'bool',
+      /** How long a comparison of all pages counts; 0 means that this run makes one. */
+      fullEveryMs: 'u32',
       /** The origin is a snapshot of a backup store. */
       restore: 'bool',
       reader: 'u8',
@@ -71,6 +75,8 @@ export const MESSAGES = {
       replicaFileId: 'text',
       /** The user confirmed that the replica may lose its content, so a restore from a replica is intended. */
       overwrite: 'bool',
+      /** The stamp of the state that the replica is known to be a copy of; 0 bytes if there is none. */
+      knownStamp: 'bytes',
       reader: 'u8',
       busyTimeoutMs: 'u32',
       idleTimeoutMs: 'u32',
@@ -95,6 +101,8 @@ export const MESSAGES = {
       originPath: 'text',
       /** The origin is itself a copy of this replica: a restore, which leaves no mark. */
       restoring: 'bool',
+      /** Another snapshot of this database with the same stamp has the same content; 0 bytes if nothing proves that. */
+      stamp: 'bytes',
       /** What the user should know before the copying starts. */
       warnings: 'texts',
       /** Details for users who ask for them. */
@@ -160,6 +168,8 @@ export const MESSAGES = {
       pagesDelta: 'u32',
       created: 'bool',
       resumed: 'bool',
+      /** Nothing was compared: both sides have the stamps of an earlier comparison. */
+      quick: 'bool',
       warnings: 'texts',
       /** What `integrity_check` found wrong with the replica, if the check was requested. */
       findings: 'texts',

@@ -52,7 +52,10 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sync': [],
   // One connection: frames, signs of life, how the far agent is started.
   'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
+  // What is remembered of both sides of a copy.
+  'src/sync/quick': ['src/pages', 'src/files', 'protocol'],
   'src/sync/agents': [
+    'src/sync/quick',
     'src/sync/link',
     'src/replica',
     'src/replica/existing',
@@ -190,7 +193,14 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   // The command, from what it prints to what it runs; src/cli itself starts them.
   'src/cli/terminal': ['src/sync/agents'],
   'src/cli/options': ['src/cli/terminal', 'src/sync/agents', 'src/sync/link'],
-  'src/cli/job': ['src/cli/options', 'src/cli/terminal', 'src/sqlite/locks', 'src/sync', 'src/transport'],
+  'src/cli/job': [
+    'src/cli/options',
+    'src/cli/terminal',
+    'src/sqlite/locks',
+    'src/sync',
+    'src/transport',
+    'src/files',
+  ],
   'src/cli/store': [
     'src/cli/job',
     'src/cli/options',

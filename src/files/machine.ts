@@ -51,10 +51,15 @@ interface System {
 
 let known: System | undefined;
 
+/** The id of this start of the kernel; undefined on systems without one. */
+export function bootId(): string | undefined {
+  return read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+}
+
 /** Linux has an id for each start of the kernel; other systems only have the host's name. */
 function thisSystem(): System {
   return (known ??= {
-    kernel: read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()) ?? hostname(),
+    kernel: bootId() ?? hostname(),
     namespace: read(() => readlinkSync('/proc/self/ns/mnt')) ?? '-',
   });
 }

@@ -50,6 +50,21 @@ export function networkFileSystem(path: string): string | undefined {
   return NETWORK.test(type) ? type : undefined;
 }
 
+/**
+ * Local file systems that change the ctime of a file with every write, also with the first one through a memory map
+ * (tmpfs does not). All writes to them go through this kernel.
+ */
+const TIMES_EVERY_WRITE = /^(?:ext[234]|xfs|btrfs|f2fs|overlay)$/;
+
+/**
+ * True if no write to the file at `path`, which is absolute and real, leaves its ctime as it is. False for a file that
+ * is mounted alone: another name of it may have a -wal of its own.
+ */
+export function timesEveryWrite(path: string): boolean {
+  const mount = mountOf(path);
+  return mount !== undefined && mount.point !== path && TIMES_EVERY_WRITE.test(mount.type);
+}
+
 /** True if the file at `path` keeps its inode, or if the system does not report that. */
 export function hasLastingInodes(path: string): boolean {
   return !UNLASTING_INODES.test(mountOf(realpathSync(path))?.type ?? '');

@@ -81,6 +81,11 @@ export class DatabaseSnapshot implements PageSource {
     if (this.pageCount > 0) this.#checkFirstPage();
   }
 
+  /** See `ReadTransaction.stamp`. */
+  get stamp(): Uint8Array | undefined {
+    return this.#pages?.stamp;
+  }
+
   /** This host. */
   get host(): string {
     return hostName();
@@ -153,7 +158,8 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   #checkFirstPage(): void {
-    const page = this.readPage(1 as PageNumber);
+    // Read by SQLite: a snapshot of which nothing else is read then needs no look at a long WAL.
+    const page = this.#guard.reading(() => this.#read().reader.readPage(1));
     const header = parseHeader(page);
     if (header?.pageCount !== undefined && header.pageCount > this.pageCount) {
       throw new SqlsyncError(

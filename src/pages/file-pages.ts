@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
 import type { Reader } from '../../protocol/messages.ts';
+import { StampTaker } from './database-stamp.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
 import { readWalPages } from './wal-pages.ts';
@@ -16,6 +17,11 @@ export type ReadPage = (page: PageNumber) => Uint8Array;
  */
 export type PageReader = Reader;
 
+/** The pages that have a frame in the WAL, one bit each; see `readWalPages`. */
+interface WalPages {
+  readonly bits: Uint8Array | undefined;
+}
+
 /**
  * Reads the pages of one snapshot, most of them without SQLite.
  *
@@ -30,11 +36,15 @@ export type PageReader = Reader;
  * file drops all POSIX locks that the process holds on it.
  */
 export class FilePages {
+  /** Takes the stamp of the first snapshot. */
+  readonly stamp: StampTaker;
   readonly #path: string;
   readonly #descriptor: number;
   #pageSize: PageSize = 512 as PageSize;
+  #pageCount = 0;
   #locked = 0 as PageNumber;
-  #walPages: Uint8Array | undefined;
+  /** Read with the first page. */
+  #walPages: WalPages | undefined;
   /** True if SQLite may have another file open than we do, so that only SQLite may read. */
   #unsure = false;
   #readPage: ReadPage = () => new Uint8Array(0);
@@ -44,6 +54,7 @@ export class FilePages {
   constructor(path: string) {
     this.#path = path;
     this.#descriptor = openSync(path, 'r');
+    this.stamp = new StampTaker(path, this.#descriptor);
   }
 
   /**
@@ -56,7 +67,8 @@ export class FilePages {
     this.#locked = lockBytePage(pageSize);
     this.#readPage = readPage;
     this.#readAbsent = readAbsent;
-    this.#walPages = readWalPages(this.#path, pageSize, pageCount);
+    this.#pageCount = pageCount;
+    this.#walPages = undefined;
     return this.#isSameFile();
   }
 
@@ -85,6 +97,7 @@ export class FilePages {
   }
 
   close(): void {
+    this.stamp.close();
     closeSync(this.#descriptor);
   }
 
@@ -95,14 +108,20 @@ export class FilePages {
 
   #isInWal(page: number): boolean {
     if (this.#unsure) return true;
-    return this.#walPages !== undefined && ((this.#walPages[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
+    const { bits } = this.#inWal();
+    return bits !== undefined && ((bits[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
   }
 
   #hasOnlyWalPages(first: number, count: number): boolean {
     if (this.#unsure) return true;
-    if (this.#walPages === undefined) return false;
+    if (this.#inWal().bits === undefined) return false;
     for (let page = first; page < first + count; page++) if (!this.#isInWal(page)) return false;
     return true;
+  }
+
+  /** A long WAL takes a while, and a snapshot of which no page is asked for needs no look at it. */
+  #inWal(): WalPages {
+    return (this.#walPages ??= { bits: readWalPages(this.#path, this.#pageSize, this.#pageCount) });
   }
 
   /**

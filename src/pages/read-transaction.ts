@@ -1,5 +1,6 @@
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
+import { beginStamped } from './database-stamp.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader, ReadPage } from './file-pages.ts';
 import type { PageSource } from './page-source.ts';
@@ -42,6 +43,11 @@ export class ReadTransaction implements PageSource {
   beganAtMs = 0;
   /** Of two transactions on this connection, the same if no other connection committed between them. */
   dataVersion = 0;
+  /**
+   * The stamp of the state that is read: another state of this database with the same stamp has the same content.
+   * Undefined if nothing can prove that.
+   */
+  stamp: Uint8Array | undefined;
   #pageSize: PageSize = pageSize(512) as PageSize;
   #pageCount: PageCount = pageCount(0);
   readonly #database: ReadDatabase;
@@ -85,7 +91,8 @@ export class ReadTransaction implements PageSource {
   async begin(): Promise<void> {
     const { name } = this.#database;
     const { busyTimeoutMs: timeoutMs, signal } = this.#options;
-    const shape = await retryBusy(name, () => this.reader.begin(), { timeoutMs, signal });
+    const taker = this.#database.immutable === true ? undefined : this.#files?.stamp;
+    const shape = await retryBusy(name, () => beginStamped(this.reader, taker), { timeoutMs, signal });
     this.beganAtMs = performance.now();
     this.dataVersion = this.reader.dataVersion();
     this.#pageSize = pageSize(shape.pageSize) as PageSize;
@@ -95,6 +102,7 @@ export class ReadTransaction implements PageSource {
     if (this.#files?.begin(this.#pageSize, this.#pageCount, read, absent) === false) {
       throw this.#database.replaced();
     }
+    this.stamp = taker?.take();
   }
 
   readPage(page: PageNumber): Uint8Array {

@@ -38,6 +38,11 @@ export class DatabaseReader {
     this.#database.pragma('writable_schema = ON');
   }
 
+  /** Reads once, outside of a transaction, so that a wal-index is in use from here on. May be busy. */
+  attach(): void {
+    this.#number('schema_version');
+  }
+
   /**
    * Begins a read transaction and fixes its snapshot; returns page size and page count of that snapshot. May be busy.
    */

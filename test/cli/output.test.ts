@@ -231,6 +231,7 @@ describe('the line of pages', () => {
       walGrowthBytes: 0,
       created: false,
       resumed: false,
+      quick: false,
       warnings: [],
       findings: [],
     };

@@ -309,6 +309,7 @@ describe('a restricted agent', () => {
           replicaPath: '',
           replicaFileId: '',
           overwrite: false,
+          knownStamp: new Uint8Array(0),
           reader: 0,
           busyTimeoutMs: 0,
           idleTimeoutMs: 20_000,

@@ -329,8 +329,9 @@ test('a question for the level of a larger database, as verify has to ask it, is
   const connection = new Connection(near, 'opening', { idleTimeoutMs: 20_000 });
   const texts = { path: scenario.origin, replicaHost: '', replicaPath: '', replicaFileId: '' };
   const modes = { key: new Uint8Array(16), hash: 1, compression: 0, overwrite: false, reader: 0 };
+  const knownStamp = new Uint8Array(0);
   const limits = { busyTimeoutMs: 0, idleTimeoutMs: 0, maxTimeMs: 0, maxSnapshotMs: 0, maxWalGrowthBytes: 0 };
-  connection.send(message('open', { ...texts, ...modes, ...limits }));
+  connection.send(message('open', { ...texts, ...modes, knownStamp, ...limits }));
   const { pageCount } = await connection.receiveOnly('snapshot');
   connection.state = 'driving';
   connection.send(message('getHashes', { id: 1, level: topLevel(MAX_PAGE_COUNT), first: 0, count: 0 }));
@@ -343,7 +344,7 @@ test('a question for the level of a larger database, as verify has to ask it, is
     warnings: [],
     findings: [],
   };
-  const flags = { outcome: 0, created: false, resumed: false };
+  const flags = { outcome: 0, created: false, resumed: false, quick: false };
   connection.send(message('done', { pageSize: 4096, pageCount, ...none, ...flags }));
   connection.send(message('close', {}));
   connection.end();

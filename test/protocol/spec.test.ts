@@ -28,7 +28,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: '34ff92ba873746a3',
+  2: '359a81ddbecdd967',
 };
 
 describe('protocol/SPEC.md', () => {

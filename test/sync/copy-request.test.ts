@@ -47,6 +47,8 @@ test('what a caller leaves out, or gives as undefined, has its default', () => {
     replace: false,
     followLinks: false,
     check: false,
+    full: false,
+    fullEveryMs: 604_800_000,
     reader: 'file',
     busyTimeoutMs: 10_000,
     maxSnapshotMs: 0,

@@ -138,11 +138,11 @@ function describeRounds({ attempts, rounds }: SyncSummary): string[] {
 /** The summary on one line. */
 export function describeBriefly(summary: SyncSummary): string {
   const { outcome, pageSize, pageCount, pagesCompared, pagesChanged, pagesTransferred, rounds } = summary;
-  const { bytesSent, bytesReceived } = summary;
+  const { bytesSent, bytesReceived, quick } = summary;
   const did = outcome === 'dryRun' ? 'would change' : 'changed';
   const pages =
     pagesCompared === 0
-      ? `${formatPages(pageCount)} (${formatBytes(pageSize * pageCount)})`
+      ? `${formatPages(pageCount)} (${formatBytes(pageSize * pageCount)})${quick ? ' not read' : ''}`
       : rounds > 1
         ? `${formatPages(pageCount)}, ${formatCount(pagesTransferred)} sent in ${rounds} rounds`
         : `${formatCount(pagesChanged)} of ${formatPages(pageCount)} ${did}`;
@@ -154,6 +154,7 @@ function describePages(summary: SyncSummary): string {
   const { pageSize, pageCount, pagesCompared, pagesChanged, pagesTransferred, pagesDelta, rounds } = summary;
   const size = formatBytes(pageSize * pageCount);
   const isDryRun = summary.outcome === 'dryRun';
+  if (summary.quick) return `${formatPages(pageCount)} (${size}), not read: nothing has touched either side`;
   if (pagesCompared === 0)
     return `${formatPages(pageCount)} ${isDryRun ? 'would be copied' : 'copied'} (${size})`;
   if (rounds > 1)
@@ -192,7 +193,7 @@ export const command: Command = defineCommand({
   describe: 'Copy ORIGIN to REPLICA; the name sync may be left out',
   example: 'sqlsync --dry-run app.db deploy@db1:/srv/app.db',
   summary:
-    '`origin`, `replica`, `outcome` (`committed`, `unchanged`, `dryRun`), `pageSize`, `pageCount`, `pagesCompared`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `attempts`, `rounds`, `snapshotHeldMs`, `walGrowthBytes` (the largest of all rounds), `created`, `resumed`, `warnings`, `findings` (what `--check` found)',
+    '`origin`, `replica`, `outcome` (`committed`, `unchanged`, `dryRun`), `pageSize`, `pageCount`, `pagesCompared`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `attempts`, `rounds`, `snapshotHeldMs`, `walGrowthBytes` (the largest of all rounds), `created`, `resumed`, `quick` (nothing was compared, because nothing had touched either side since all pages were), `warnings`, `findings` (what `--check` found)',
   operands: { origin: 'Path or [user@]host:path', replica: 'Path or [user@]host:path' },
   options: OPTIONS,
   group: 'Databases',

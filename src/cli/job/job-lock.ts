@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { SqlsyncError, systemErrorCode } from '../../errors.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
 import { tryExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { LockFileError } from '../../sqlite/locks/lock-file.ts';
@@ -37,16 +37,14 @@ export async function lockJob(
   }
 }
 
-/** Not in the folder for temporary files: another user could take the name there. */
 function lockPath(name: readonly string[]): string {
-  const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache');
   const digest = createHash('sha256').update(JSON.stringify(name)).digest('hex').slice(0, 32);
-  return join(cache, 'sqlsync', 'jobs', `${digest}.lock`);
+  return join(userCacheFolder('jobs'), `${digest}.lock`);
 }
 
 function tryLock(path: string): ExclusiveLock | undefined {
   try {
-    makeFolder(dirname(path));
+    makePrivateFolder(dirname(path));
     return tryExclusiveLock(path);
   } catch (error) {
     if (error instanceof SqlsyncError) throw error;
@@ -58,18 +56,6 @@ function tryLock(path: string): ExclusiveLock | undefined {
       hint: 'Set XDG_CACHE_HOME to a folder that this user can write; in a systemd unit, CacheDirectory= makes one.',
       cause: error,
     });
-  }
-}
-
-/** One folder at a time: below /proc, where no folder can be made, Node.js with `recursive` tries for ever. */
-function makeFolder(path: string): void {
-  if (existsSync(path)) return;
-  makeFolder(dirname(path));
-  try {
-    mkdirSync(path, { mode: 0o700 });
-  } catch (error) {
-    // Another run may have been faster.
-    if (systemErrorCode(error) !== 'EEXIST') throw error;
   }
 }
 

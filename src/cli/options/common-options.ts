@@ -48,7 +48,12 @@ export function remoteOptionsOf(
 }
 
 /** How the names of fields end that have a unit, and how their options are read. */
-const UNITS = { Ms: parseDuration, Bytes: parseSize, Percent: parsePercent } as const;
+const UNITS = {
+  // 0 stands for no limit in some fields, which the user has by leaving the option out.
+  Ms: (option: string, text: string) => parseDuration(option, text, option === '--full-every'),
+  Bytes: parseSize,
+  Percent: parsePercent,
+} as const;
 
 /**
  * What a command's options ask of a copy: the option of the field `maxSnapshotMs` is `--max-snapshot`. Fields whose

@@ -120,6 +120,15 @@ export const SYNC_OPTIONS = {
     describe: 'Have SQLite check REPLICA after the copy (integrity_check); status 1 where it finds damage',
     more: 'The copy is exact, so the damage is that of the origin.',
   },
+  full: {
+    describe: 'Compare all pages, also where nothing has touched either side since the last time',
+    more: 'That finds what a disk lost by itself. See [The quick check](reliability.md#the-quick-check).',
+  },
+  'full-every': {
+    value: 'T',
+    default: '7d',
+    describe: 'Time after which a run compares all pages again; 0 is every run',
+  },
   compress: {
     choices: ['auto', 'zstd', 'none'],
     default: 'auto',

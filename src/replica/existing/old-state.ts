@@ -65,6 +65,11 @@ export class OldState implements PageSource {
     return this.#pages.pageCount;
   }
 
+  /** See `ReadTransaction.stamp`. */
+  get stamp(): Uint8Array | undefined {
+    return this.#pages.stamp;
+  }
+
   /** True if there are no pages, or only the one page of an empty database. */
   get isEmpty(): boolean {
     if (this.pageCount > 1) return false;

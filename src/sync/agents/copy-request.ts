@@ -36,6 +36,13 @@ export interface CopyRequest {
    * True to let SQLite check the replica after the copy (`PRAGMA integrity_check`): see `findings`. Not with `dryRun`.
    */
   readonly check: boolean;
+  /**
+   * True to compare all pages even if both databases are as the last comparison of all pages left them. That finds
+   * damage that a disk did without a write. `check` and `dryRun` compare all pages too.
+   */
+  readonly full: boolean;
+  /** How long a comparison of all pages counts, in milliseconds; default 7 days, the longest. 0 is as `full`. */
+  readonly fullEveryMs: number;
   /** How to read databases: 'file' (default) mostly without SQLite; 'dbpage' only with SQLite, as the reference. */
   readonly reader: Reader;
   /** How long to wait for locks of other programs, in milliseconds; default 10,000. */
@@ -100,6 +107,8 @@ export const COPY_REQUEST: { readonly [Name in keyof CopyRequest]: Field<CopyReq
   replace: { kind: 'flag' },
   followLinks: { kind: 'flag' },
   check: { kind: 'flag' },
+  full: { kind: 'flag' },
+  fullEveryMs: { kind: 'quantity', unit: 'ms', default: 7 * 86_400_000 },
   reader: { kind: 'choice', values: READERS, default: 'file' },
   busyTimeoutMs: { kind: 'quantity', unit: 'ms', default: 10_000 },
   maxSnapshotMs: { kind: 'quantity', unit: 'ms', default: 0 },

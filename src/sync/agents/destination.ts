@@ -1,5 +1,6 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import type { QuickCheck } from '../quick/quick-check.ts';
 import type { PageCopy } from './page-copy.ts';
 
 /** Where a copy goes: what is known about the place before the origin is contacted, and how to open it as a sink. */
@@ -16,6 +17,10 @@ export interface Destination {
   /** The key of hashes that are already known; undefined for a new key. */
   readonly key?: Uint8Array | undefined;
   readonly warnings: readonly string[];
+  /** What earlier runs found; undefined if the pages must be compared. */
+  readonly quick?: QuickCheck | undefined;
+  /** True if `quick` proves that the sink needs no page, as long as the origin is as `quick` knows it. */
+  isKnown?(sink: PageSink): boolean;
   /** The existing copy, and its number of pages; undefined if there is none, or if the user asked to lose it. */
   copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
@@ -37,6 +42,8 @@ export interface CopyBefore {
 /** What a copy found, before the commit. */
 export interface CopiedPages {
   readonly changed: boolean;
+  /** True if nothing was compared: see `Destination.quick`. */
+  readonly quick: boolean;
   readonly counts: PageCopy['counts'];
   readonly snapshot: MessageOf<'snapshot'>;
   /** Takes what the user should know, one sentence each. */

@@ -57,6 +57,8 @@ export interface OriginResult {
  */
 const ROLLBACK_MODE_PAUSE_MS = 200;
 
+const NO_STAMP = new Uint8Array(0);
+
 /** UTF-8 bytes of a table's name in a message: MAX_TEXTS names of this size fit. */
 const MAX_NAME_BYTES = 500;
 
@@ -97,6 +99,8 @@ interface SessionParts {
   readonly hasher: PageHasher;
   readonly compression: CompressionMode;
   readonly limits: SnapshotLimits;
+  /** True if the replica agent knows this very state. */
+  readonly isKnown: boolean;
 }
 
 class OriginSession {
@@ -111,6 +115,7 @@ class OriginSession {
   readonly #unwatch: () => void;
   #isOver = false;
   #toldOver = false;
+  readonly #isKnown: boolean;
 
   static async open(
     connection: Connection,
@@ -137,7 +142,7 @@ class OriginSession {
         readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
-      const { wal, warnings, notes } = snapshot;
+      const { wal, warnings, notes, stamp = NO_STAMP } = snapshot;
       connection.send(
         message('snapshot', {
           pageSize: snapshot.pageSize,
@@ -148,6 +153,7 @@ class OriginSession {
           originHost: snapshot.host,
           originPath: snapshot.path,
           restoring,
+          stamp,
           warnings: [...warnings],
           notes: [...notes],
         }),
@@ -159,7 +165,13 @@ class OriginSession {
         notes,
         pageCount: snapshot.pageCount,
       });
-      return new OriginSession(connection, options, snapshot, tree, { hasher, compression, limits: open });
+      const isKnown = stamp.length > 0 && Buffer.compare(stamp, open.knownStamp) === 0;
+      return new OriginSession(connection, options, snapshot, tree, {
+        hasher,
+        compression,
+        limits: open,
+        isKnown,
+      });
     } catch (error) {
       snapshot.close();
       throw error;
@@ -171,7 +183,7 @@ class OriginSession {
     options: OriginOptions,
     snapshot: OriginSnapshot,
     tree: HashTree,
-    { hasher, compression, limits }: SessionParts,
+    { hasher, compression, limits, isKnown }: SessionParts,
   ) {
     this.#connection = connection;
     this.#options = options;
@@ -179,6 +191,7 @@ class OriginSession {
     this.#tree = tree;
     this.#pages = new PageServer(snapshot, tree, hasher, compression);
     this.#passes = new HashPasses(connection, tree);
+    this.#isKnown = isKnown;
     this.#unwatch = watchSnapshot(snapshot, limits, {
       onOver: () => this.#end(),
       onFailure: (error) => connection.fail(toSqlsyncError(error)),
@@ -263,7 +276,8 @@ class OriginSession {
     if (this.#isOver && question.type.startsWith('get')) return this.#sayOver();
     switch (question.type) {
       case 'getHashes':
-        return this.#passes.add(question);
+        // The replica agent asked before it could know that it needs no answer.
+        return this.#isKnown ? undefined : this.#passes.add(question);
       case 'getChildren':
         return this.#sendChildren(question);
       case 'getPages':

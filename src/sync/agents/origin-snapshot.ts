@@ -19,6 +19,8 @@ export interface OriginSnapshot extends PageSource {
   /** Milliseconds since the snapshot began. */
   readonly heldMs: number;
   readonly walGrowthBytes: number;
+  /** Another snapshot of the database with this stamp has the same content; undefined if nothing proves that. */
+  readonly stamp?: Uint8Array | undefined;
   ownersOf(pages: ReadonlySet<number>): Map<string, number>;
   /** Throws ORIGIN_* if the path no longer names the file that was read. */
   checkUnreplaced(): void;

@@ -20,6 +20,7 @@ import { Staging } from '../../replica/spool/staging.ts';
 import type { Connection } from '../link/connection.ts';
 import type { Destination } from './destination.ts';
 import type { CopyOptions, ReplicaOptions } from './replica-options.ts';
+import { QuickMissError } from '../quick/quick-check.ts';
 import { PageCopy, RootMismatchError } from './page-copy.ts';
 import { databaseDestination } from './replica-database.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
@@ -45,6 +46,8 @@ interface RunState {
   resumed: boolean | undefined;
 }
 
+const NO_STAMP = new Uint8Array(0);
+
 /** How often a copy starts again because another program changed the replica meanwhile. */
 const MAX_ATTEMPTS = 4;
 
@@ -56,7 +59,7 @@ export async function runReplica(connection: Connection, options: ReplicaOptions
   const rule = hasLimits(options) ? 'always' : options.staging;
   const staging = new Staging(rule ?? 'never');
   try {
-    return await runCopy(connection, options, () => databaseDestination(options, staging));
+    return await runCopy(connection, options, (attempt) => databaseDestination(options, staging, attempt));
   } catch (error) {
     staging.close();
     throw replicaFailure(error, { ...options, restores: options.restores === true });
@@ -98,7 +101,7 @@ async function copyUntilDone(
         continue;
       }
       const isFirst = attempt++ === 1;
-      if (error instanceof RootMismatchError && isFirst) continue;
+      if ((error instanceof RootMismatchError || error instanceof QuickMissError) && isFirst) continue;
       if (!(error instanceof ReplicaMovedError)) throw error;
       if (attempt <= MAX_ATTEMPTS) continue;
       throw new SqlsyncError('BUSY', `Another program keeps changing replica ${destination.path}`, {
@@ -119,6 +122,7 @@ async function attemptCopy(
   const firstId = sendOpen(connection, destination, key, options);
   connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
   const snapshot = await receiveSnapshot(connection);
+  const heldSince = performance.now();
   connection.state = 'driving';
   options.onSnapshot?.(snapshot);
   const size = pageSize(snapshot.pageSize);
@@ -142,25 +146,19 @@ async function attemptCopy(
     run.resumed ??= sink.resumed === true;
     const alarm = alarmOf(destination, sink, target, options);
     if (alarm !== undefined) options.onAlarm?.(alarm);
-    copy = new PageCopy({
-      connection,
-      sink,
-      snapshot,
-      pageSize: size,
-      key,
-      firstId,
-      hash: options.hash,
-      dryRun: options.dryRun,
-      isLimited: hasLimits(options),
-      onProgress: options.onProgress,
-    });
-    const { root, changed } = await copy.run();
+    const quick = isKnown(destination, sink, snapshot);
+    if (!quick) {
+      const { hash, dryRun, onProgress } = options;
+      const how = { hash, dryRun, isLimited: hasLimits(options), onProgress };
+      copy = new PageCopy({ connection, sink, snapshot, pageSize: size, key, firstId, ...how });
+    }
+    const { root, changed } = await (copy?.run() ?? releaseUnread(connection, heldSince));
     run.rounds.held(root);
     const warnings: string[] = [];
     const counts = countsOf(copy, run.rounds);
     const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
     const { outcome, findings } = await connection.whileBusy(async () => ({
-      outcome: await destination.settle(opened, { changed, counts, snapshot, warnings }),
+      outcome: await destination.settle(opened, { changed, quick, counts, snapshot, warnings }),
       findings: [...((await destination.findings?.(warnings)) ?? [])],
     }));
     const done = message('done', {
@@ -172,6 +170,7 @@ async function attemptCopy(
       pagesChanged: outcome === 'unchanged' ? 0 : (sink.pagesChanged ?? counts.pagesChanged),
       created: outcome === 'committed' && destination.isNew,
       resumed: run.resumed,
+      quick,
       warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
       findings,
     });
@@ -187,6 +186,28 @@ async function attemptCopy(
   }
 }
 
+/**
+ * True if both sides are known to be the same, so that no page is read. Throws QuickMissError if only the origin is as
+ * known: its agent then answers no question about hashes.
+ */
+function isKnown(destination: Destination, sink: PageSink, snapshot: MessageOf<'snapshot'>): boolean {
+  const { originStamp } = destination.quick ?? {};
+  if (!originStamp?.length || Buffer.compare(originStamp, snapshot.stamp) !== 0) return false;
+  if (destination.isKnown?.(sink) === true) return true;
+  throw new QuickMissError();
+}
+
+/** Ends a snapshot of which nothing was read. */
+async function releaseUnread(
+  connection: Connection,
+  heldSince: number,
+): Promise<{ root: Parameters<Rounds['held']>[0]; changed: boolean }> {
+  connection.send(message('release', {}));
+  await connection.drained();
+  const snapshotHeldMs = Math.round(performance.now() - heldSince);
+  return { root: { snapshotHeldMs, walGrowthBytes: 0 }, changed: false };
+}
+
 /** The warning about an origin that lost much. Throws ORIGIN_SHRUNK if the loss is more than the user allows. */
 function alarmOf(
   destination: Destination,
@@ -200,9 +221,11 @@ function alarmOf(
   return checkShrinkage({ copy, pagesBefore, pagesNow: target.pageCount }, options.maxShrinkPercent);
 }
 
+const NO_PAGES = { pagesCompared: 0, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
+
 /** Adds the counts of the earlier snapshots; a page that changed again counts again. */
-function countsOf(copy: PageCopy, rounds: Rounds): PageCopy['counts'] {
-  const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy.counts;
+function countsOf(copy: PageCopy | undefined, rounds: Rounds): PageCopy['counts'] {
+  const { pagesCompared, pagesChanged, pagesTransferred, pagesDelta } = copy?.counts ?? NO_PAGES;
   return {
     pagesCompared,
     pagesChanged,
@@ -240,6 +263,7 @@ function sendOpen(
       replicaPath: destination.path,
       replicaFileId: systemFileId(destination.fileId),
       overwrite: options.overwrite,
+      knownStamp: destination.quick?.originStamp ?? NO_STAMP,
       reader: READERS[options.reader],
       busyTimeoutMs: options.busyTimeoutMs,
       idleTimeoutMs: connection.idleTimeoutMs,

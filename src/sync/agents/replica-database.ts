@@ -11,7 +11,9 @@ import type { ReplicaPlace } from '../../replica/open-replica.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { ReplicaMovedError, replicaError } from '../../replica/replica-error.ts';
 import type { Staging } from '../../replica/spool/staging.ts';
+import { OldState } from '../../replica/existing/old-state.ts';
 import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
+import { QuickCheck } from '../quick/quick-check.ts';
 import type { CopiedPages, CopyBefore, Destination } from './destination.ts';
 import type { ReplicaOptions } from './replica-options.ts';
 
@@ -22,13 +24,18 @@ const MAX_OVERTAKEN = 2;
  * A database file, existing or not, as the destination of a copy; `staging` serves all attempts of a run. Throws
  * SqlsyncError REPLICA_*.
  */
-export async function databaseDestination(options: ReplicaOptions, staging: Staging): Promise<Destination> {
+export async function databaseDestination(
+  options: ReplicaOptions,
+  staging: Staging,
+  attempt: number,
+): Promise<Destination> {
   // Checked again in every attempt: the allowed file may be gone, or lead elsewhere.
   options.access?.path(options.path, { keepLink: !options.followLinks });
   const place = inspectReplica(options.path, options);
   // Resumes before the snapshot begins, because it checks the hashes of all spooled pages.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
   const stamp = contentStamp(place.path);
+  const quick = quickCheck(place, options, attempt > 1 || staging.spool !== undefined);
   return {
     path: place.path,
     fileId: place.file?.fileId ?? '',
@@ -36,6 +43,8 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
     isNew: place.file === undefined,
     hasOldPages: place.hasOldPages,
     warnings: place.warnings,
+    quick,
+    isKnown: (sink) => quick?.isCopy(stampOf(sink)) === true,
     async openSink(target, snapshot) {
       const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
       try {
@@ -49,9 +58,26 @@ export async function databaseDestination(options: ReplicaOptions, staging: Stag
       }
     },
     copyBefore: (sink, target) => copyBefore(place, sink, target, options),
-    settle: (sink, copied) => settle(sink, place, options, { ...copied, staging }),
+    settle: (sink, copied) => settle(sink, place, options, { ...copied, staging, memory: quick }),
     findings: (warnings) => findingsOf(place.path, options, warnings),
   };
+}
+
+/** A run that has already failed to use what is known compares all pages. */
+function quickCheck(
+  place: ReplicaPlace,
+  options: ReplicaOptions,
+  mustCompare: boolean,
+): QuickCheck | undefined {
+  if (options.dryRun || place.file === undefined) return undefined;
+  const { originName, hash, onNote } = options;
+  const fullEveryMs = mustCompare || options.full || options.check ? 0 : options.fullEveryMs;
+  return new QuickCheck({ replicaPath: place.path, originName, hash, fullEveryMs, onNote });
+}
+
+/** The stamp of the replica's own state: none if pages that wait in a spool are laid over it. */
+function stampOf({ old }: PageSink): Uint8Array | undefined {
+  return old instanceof OldState ? old.stamp : undefined;
 }
 
 /** A restore may make the database smaller on purpose. */
@@ -145,7 +171,14 @@ async function settle(
   sink: PageSink,
   place: ReplicaPlace,
   options: ReplicaOptions,
-  { changed, snapshot, warnings, staging }: CopiedPages & { readonly staging: Staging },
+  {
+    changed,
+    quick,
+    snapshot,
+    warnings,
+    staging,
+    memory,
+  }: CopiedPages & { readonly staging: Staging; readonly memory: QuickCheck | undefined },
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
@@ -158,5 +191,7 @@ async function settle(
   staging.remove();
   removeOwnLeftovers(place.path);
   noteContent(place.path);
+  // What a commit left may still be written in the same tick of the clock; the next comparison will stamp it.
+  if (!commits && !quick) memory?.remember(snapshot.stamp, stampOf(sink));
   return commits ? 'committed' : 'unchanged';
 }

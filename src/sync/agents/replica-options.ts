@@ -14,6 +14,8 @@ export interface CopyOptions extends CopyRequest {
   readonly signal?: AbortSignal | undefined;
   readonly onSnapshot?: (snapshot: AnnouncedSnapshot & { readonly pageCount: number }) => void;
   readonly onProgress?: (progress: CopyProgress) => void;
+  /** Details for users who ask for them. */
+  readonly onNote?: ((note: string) => void) | undefined;
 }
 
 export interface ReplicaOptions extends CopyOptions {

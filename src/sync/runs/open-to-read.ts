@@ -25,6 +25,7 @@ export function openToRead({ hash, maxTimeMs = 0, ...request }: ReadRequest): Me
     replicaPath: '',
     replicaFileId: '',
     overwrite: false,
+    knownStamp: new Uint8Array(0),
     reader: READERS.file,
     ...NO_SNAPSHOT_LIMITS,
   });

@@ -62,6 +62,11 @@ export interface SyncSummary {
   readonly created: boolean;
   /** True if it continued from what an interrupted run or attempt had received. */
   readonly resumed: boolean;
+  /**
+   * True if no page was compared, because both databases are as an earlier comparison of all pages left them. See
+   * `full`.
+   */
+  readonly quick: boolean;
   readonly warnings: readonly string[];
   /**
    * What `check` found wrong with the replica, and so with the origin, whose exact copy it is; empty if it is sound.
@@ -185,6 +190,7 @@ function pull(connection: Connection, run: Run, attempt: Attempt): Promise<Origi
     signal: options.signal,
     onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => notice(run, attempt, progress),
+    onNote: (note) => run.announcements.note(note),
   });
 }
 
@@ -264,6 +270,7 @@ function summarize(run: Run, result: OriginResult, attempts: number, durationMs:
     walGrowthBytes: result.walGrowthBytes,
     created: done.created,
     resumed: done.resumed,
+    quick: done.quick,
     warnings: run.announcements.warnings,
     findings: done.findings.map((finding) => sanitizeText(finding)),
   };

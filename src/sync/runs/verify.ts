@@ -259,8 +259,9 @@ class Side {
     this.connection.send(message('release', {}));
     const { pageSize: size, pageCount } = this.snapshot;
     const none = { pagesCompared: pageCount, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
-    const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, warnings: [], findings: [] };
-    this.connection.send(message('done', { pageSize: size, pageCount, ...none, ...flags }));
+    const flags = { outcome: OUTCOMES.unchanged, created: false, resumed: false, quick: false };
+    const texts = { warnings: [], findings: [] };
+    this.connection.send(message('done', { pageSize: size, pageCount, ...none, ...flags, ...texts }));
     await closeConnection(this.connection);
     return root;
   }

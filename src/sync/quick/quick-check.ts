@@ -1,0 +1,62 @@
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
+import { STAMP_BYTES } from '../../pages/database-stamp.ts';
+import { loadQuickRecord, saveQuickRecord } from './quick-record.ts';
+import type { QuickPair, QuickRecord } from './quick-record.ts';
+
+export interface QuickOptions extends QuickPair {
+  readonly hash: HashAlgorithm;
+  /** How long the last full comparison counts, in milliseconds; 0 if this run is to compare all pages. */
+  readonly fullEveryMs: number;
+  /** Takes the reason if nothing can be remembered. */
+  readonly onNote?: ((note: string) => void) | undefined;
+}
+
+/** The replica is not as the record has it, though the origin is: compare all pages. */
+export class QuickMissError extends Error {
+  override readonly name = 'QuickMissError';
+}
+
+/**
+ * Knows without reading pages that a replica is still an exact copy: from a record of the stamps that both databases
+ * had when all their pages were compared. Such a record stays true for ever, so an old one, or one that another run put
+ * in its place, only costs a comparison.
+ */
+export class QuickCheck {
+  readonly #options: QuickOptions;
+  readonly #record: QuickRecord | undefined;
+
+  constructor(options: QuickOptions) {
+    this.#options = options;
+    const record = options.fullEveryMs > 0 ? loadQuickRecord(options) : undefined;
+    const age = record === undefined ? NaN : Date.now() - record.comparedAt;
+    // A different hash may have been asked for because the other one is trusted more.
+    const counts = age >= 0 && age < options.fullEveryMs && record?.hash === options.hash;
+    this.#record = counts ? record : undefined;
+  }
+
+  /** The stamp that the origin has if it is as it was; 0 bytes if nothing is known. */
+  get originStamp(): Uint8Array {
+    return Buffer.from(this.#record?.originStamp ?? '', 'hex');
+  }
+
+  /** True if a replica with this stamp is a copy of the origin with `originStamp`. */
+  isCopy(replicaStamp: Uint8Array | undefined): boolean {
+    return replicaStamp !== undefined && this.#record?.replicaStamp === toHex(replicaStamp);
+  }
+
+  /** Records that two databases with these stamps were compared, page by page, and are the same. */
+  remember(originStamp: Uint8Array, replicaStamp: Uint8Array | undefined): void {
+    if (originStamp.length !== STAMP_BYTES || replicaStamp === undefined) return;
+    const stamps = { originStamp: toHex(originStamp), replicaStamp: toHex(replicaStamp) };
+    try {
+      saveQuickRecord(this.#options, { ...stamps, hash: this.#options.hash, comparedAt: Date.now() });
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#options.onNote?.(`The next run will compare all pages, since nothing can be remembered: ${why}`);
+    }
+  }
+}
+
+function toHex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}

@@ -1,0 +1,160 @@
+import { aged, flip, Kept, noQuickCheck, prepareQuickTests } from '../support/quick.ts';
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import fc from 'fast-check';
+import { generateDatabase } from '../../fixtures/generate.ts';
+import type { HistoryStep } from '../../fixtures/history.ts';
+import { assertSamePages, tempDir } from '../support/compare.ts';
+import { historyStepArbitrary } from '../support/history-arbitrary.ts';
+import type { OtherConnection } from '../support/other-process.ts';
+import { OtherProcess } from '../support/other-process.ts';
+
+prepareQuickTests({ after });
+const { change, syncHere } = await import('../support/sync.ts');
+
+/** Repeat a failure with `SQLSYNC_SEED=… npm test`, more cases with SQLSYNC_RUNS. */
+const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
+const RUNS = Number(process.env['SQLSYNC_RUNS'] ?? 8);
+
+const EVENTS = [
+  'close',
+  'kill',
+  'wal',
+  'delete',
+  'roll-back',
+  'keep',
+  'restore',
+  'flip-origin',
+  'flip-replica',
+  'write-replica',
+] as const;
+
+/** What happens between two syncs: a step of the program that writes the origin, or something worse. */
+type Event = { kind: 'step'; step: HistoryStep } | { kind: (typeof EVENTS)[number] };
+
+interface Round {
+  readonly events: readonly Event[];
+  /** Whether the last change is old enough for a stamp when the round is synced. */
+  readonly waits: boolean;
+}
+
+const eventArbitrary: fc.Arbitrary<Event> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ kind: fc.constant('step' as const), step: historyStepArbitrary }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom(...EVENTS) }) },
+);
+
+/** Half of the rounds change nothing, so that many syncs are quick, or could be by mistake. */
+const roundArbitrary: fc.Arbitrary<Round> = fc.record({
+  events: fc.oneof(fc.constant([]), fc.array(eventArbitrary, { minLength: 1, maxLength: 3 })),
+  waits: fc.integer({ min: 0, max: 3 }).map((number) => number > 0),
+});
+
+/** The origin with the program that writes it, and the replica. */
+class Place {
+  readonly origin: string;
+  readonly replica: string;
+  readonly #t: TestContext;
+  #program: OtherProcess | undefined;
+  #writer: OtherConnection | undefined;
+  #kept: Kept | undefined;
+
+  constructor(t: TestContext, folder: string) {
+    this.#t = t;
+    this.origin = join(folder, 'origin.db');
+    this.replica = join(folder, 'replica.db');
+  }
+
+  async happen(event: Event): Promise<void> {
+    switch (event.kind) {
+      case 'step':
+        return (await this.#writing()).call('step', event.step);
+      case 'close':
+        return this.close();
+      case 'kill':
+        await this.#program?.end();
+        this.#program = this.#writer = undefined;
+        return;
+      case 'wal':
+      case 'delete':
+        await (await this.#writing()).rows(`PRAGMA journal_mode = ${event.kind}`);
+        return;
+      case 'roll-back':
+        await (
+          await this.#writing()
+        ).exec('PRAGMA cache_size = 1; BEGIN; UPDATE item SET payload = randomblob(900); ROLLBACK');
+        return;
+      case 'keep':
+        await this.close();
+        this.#kept = new Kept(this.origin);
+        return;
+      case 'restore':
+        await this.close();
+        if (this.#kept === undefined) return;
+        for (const suffix of ['-wal', '-shm']) rmSync(this.origin + suffix, { force: true });
+        this.#kept.putBack();
+        return;
+      case 'flip-origin':
+        return flip(this.origin);
+      case 'flip-replica':
+        return flip(this.replica);
+      case 'write-replica':
+        change(this.replica, (db) => db.pragma('user_version = 77'));
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#writer?.call('close');
+    this.#writer = undefined;
+  }
+
+  async #writing(): Promise<OtherConnection> {
+    this.#program ??= new OtherProcess(this.#t);
+    return (this.#writer ??= await this.#program.open(this.origin));
+  }
+}
+
+test(
+  'any history between two syncs makes the replica exact, quick or not',
+  {
+    skip: noQuickCheck() ?? false,
+  },
+  async (t) => {
+    t.diagnostic(`SQLSYNC_SEED=${SEED}`);
+    const quick = { yes: 0, no: 0 };
+    const scenario = fc.record({
+      journalMode: fc.constantFrom('wal' as const, 'delete' as const),
+      rounds: fc.array(roundArbitrary, { minLength: 4, maxLength: 9 }),
+    });
+    const property = fc.asyncProperty(scenario, async ({ journalMode, rounds }) => {
+      const place = new Place(t, tempDir(t));
+      const { origin, replica } = place;
+      generateDatabase(origin, { rows: 60, pageSize: 1024, journalMode });
+      await syncHere({ origin, replica });
+      for (const { events, waits } of rounds) {
+        // A damaged database refuses some steps.
+        for (const event of events) await place.happen(event).catch(refused);
+        if (waits) await aged(origin, replica);
+        const result = await syncHere({ origin, replica, overwrite: true });
+        quick[result.quick ? 'yes' : 'no']++;
+        assertSamePages(origin, replica);
+      }
+      await place.happen({ kind: 'kill' });
+    });
+    await fc.assert(property, {
+      seed: SEED,
+      numRuns: RUNS,
+      interruptAfterTimeLimit: 300_000,
+      endOnFailure: true,
+    });
+    t.diagnostic(`${quick.yes} of ${quick.yes + quick.no} syncs were quick`);
+    assert.ok((quick.yes > 0 && quick.no > 0) || RUNS < 8, 'both kinds of sync were tried');
+  },
+);
+
+function refused(error: unknown): void {
+  const { code } = error as { code?: string };
+  assert.match(code ?? '', /^SQLITE_(?:CORRUPT|ERROR|NOTADB|CONSTRAINT)/, String(error));
+}
