@@ -71,6 +71,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   // From start to result.
   'src/sync/runs': [
     'src/sync/agents',
+    'src/sync/quick',
     'src/sync/link',
     'src/pages',
     'src/transport',

@@ -111,6 +111,17 @@ export class StampTaker {
   }
 }
 
+/**
+ * What the file system alone says of the database at `path`, which is real: if it differs, so does the stamp. Opens
+ * nothing. Throws the system's errors.
+ */
+export function outerStamp(path: string): string {
+  const file = statSync(path, { bigint: true });
+  const wal = statSync(`${path}-wal`, { bigint: true, throwIfNoEntry: false });
+  const ofWal = wal === undefined || wal.size === 0n ? [] : factsOf(wal);
+  return [bootId(), ...factsOf(file), file.ctimeNs, ...ofWal].join(' ');
+}
+
 /** Begins a read transaction whose snapshot `taker` can stamp. May be busy. */
 export function beginStamped(
   reader: DatabaseReader,

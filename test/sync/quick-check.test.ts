@@ -4,15 +4,19 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
+  closeSync,
   copyFileSync,
   existsSync,
+  ftruncateSync,
   linkSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -388,8 +392,42 @@ describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
     const first = await runSync(pairPaths(pair));
     // The origin has another name there: that of its host.
     assert.deepEqual([first.outcome, first.quick], ['unchanged', false]);
+    process.env['SQLSYNC_AGENT_PROCESS'] = '1';
+    t.after(() => delete process.env['SQLSYNC_AGENT_PROCESS']);
     const { outcome, quick, pagesCompared, pageCount } = await runSync(pairPaths(pair));
     assert.deepEqual([outcome, quick, pagesCompared], ['unchanged', true, 0]);
     assert.equal(pageCount, first.pageCount);
   });
+
+  test('of a large database starts no process, and one that has pages to compare does', async (t) => {
+    const [origin, replica] = ['origin', 'replica'].map((name) => join(tempDir(t), `${name}.db`)) as [
+      string,
+      string,
+    ];
+    generateDatabase(origin, { rows: 100 });
+    extend(origin, 163_840_000);
+    const { execPath } = process;
+    t.after(() => (process.execPath = execPath));
+    await runSync({ origin, replica });
+    await aged(origin, replica);
+    await runSync({ origin, replica });
+    process.execPath = '/nonexistent/node';
+    const { quick, pageCount } = await runSync({ origin, replica });
+    assert.deepEqual([quick, pageCount], [true, 163_840_000 / 4096]);
+    await assert.rejects(runSync({ origin, replica, full: true }));
+    change(origin, (db) => db.exec('UPDATE item SET amount = 9'));
+    await assert.rejects(runSync({ origin, replica }));
+    process.execPath = execPath;
+    assert.equal((await runSync({ origin, replica })).outcome, 'committed');
+  });
 });
+
+/** Makes a database of pages of 4 KiB so many bytes long, by pages of zeros that take no room on the disk. */
+function extend(path: string, bytes: number): void {
+  const file = openSync(path, 'r+');
+  ftruncateSync(file, bytes);
+  const pages = Buffer.alloc(4);
+  pages.writeUInt32BE(bytes / 4096);
+  writeSync(file, pages, 0, 4, 28);
+  closeSync(file);
+}

@@ -13,7 +13,13 @@ const pair = (name: string): Parameters<typeof loadQuickRecord>[0] => ({
   replicaPath: `/srv/${name}.db`,
   originName: 'db1:/srv/app.db',
 });
-const RECORD: QuickRecord = { originStamp: '0a', replicaStamp: '0b', hash: 'nh-siphash', comparedAt: 5 };
+const RECORD: QuickRecord = {
+  originStamp: '0a',
+  replicaStamp: '0b',
+  hash: 'nh-siphash',
+  comparedAt: 5,
+  files: '',
+};
 
 test('a record is that of one replica and one origin, and only its user can read it', () => {
   saveQuickRecord(pair('a'), RECORD);

@@ -70,9 +70,7 @@ function quickCheck(
   mustCompare: boolean,
 ): QuickCheck | undefined {
   if (options.dryRun || place.file === undefined) return undefined;
-  const { originName, hash, onNote } = options;
-  const fullEveryMs = mustCompare || options.full || options.check ? 0 : options.fullEveryMs;
-  return new QuickCheck({ replicaPath: place.path, originName, hash, fullEveryMs, onNote });
+  return new QuickCheck({ ...options, replicaPath: place.path, full: options.full || mustCompare });
 }
 
 /** The stamp of the replica's own state: none if pages that wait in a spool are laid over it. */

@@ -1,12 +1,19 @@
+import { realpathSync } from 'node:fs';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
-import { STAMP_BYTES } from '../../pages/database-stamp.ts';
+import { outerStamp, STAMP_BYTES } from '../../pages/database-stamp.ts';
 import { loadQuickRecord, saveQuickRecord } from './quick-record.ts';
 import type { QuickPair, QuickRecord } from './quick-record.ts';
 
 export interface QuickOptions extends QuickPair {
   readonly hash: HashAlgorithm;
-  /** How long the last full comparison counts, in milliseconds; 0 if this run is to compare all pages. */
+  /** True if this run is to compare all pages. */
+  readonly full: boolean;
+  /** True if SQLite will read the replica anyway, and what it finds is to be the origin's. */
+  readonly check: boolean;
+  /** How long the last full comparison counts, in milliseconds; 0 is as `full`. */
   readonly fullEveryMs: number;
+  /** The origin's file, if it is on this host. */
+  readonly originFile?: string | undefined;
   /** Takes the reason if nothing can be remembered. */
   readonly onNote?: ((note: string) => void) | undefined;
 }
@@ -27,7 +34,7 @@ export class QuickCheck {
 
   constructor(options: QuickOptions) {
     this.#options = options;
-    const record = options.fullEveryMs > 0 ? loadQuickRecord(options) : undefined;
+    const record = options.full || options.check ? undefined : loadQuickRecord(options);
     const age = record === undefined ? NaN : Date.now() - record.comparedAt;
     // A different hash may have been asked for because the other one is trusted more.
     const counts = age >= 0 && age < options.fullEveryMs && record?.hash === options.hash;
@@ -39,6 +46,14 @@ export class QuickCheck {
     return Buffer.from(this.#record?.originStamp ?? '', 'hex');
   }
 
+  /**
+   * True if it looks from outside as if both databases were as they were, so that no page will be read. Opens neither,
+   * and proves nothing.
+   */
+  get looksUntouched(): boolean {
+    return this.#record !== undefined && this.#record.files !== '' && this.#record.files === this.#files();
+  }
+
   /** True if a replica with this stamp is a copy of the origin with `originStamp`. */
   isCopy(replicaStamp: Uint8Array | undefined): boolean {
     return replicaStamp !== undefined && this.#record?.replicaStamp === toHex(replicaStamp);
@@ -48,11 +63,23 @@ export class QuickCheck {
   remember(originStamp: Uint8Array, replicaStamp: Uint8Array | undefined): void {
     if (originStamp.length !== STAMP_BYTES || replicaStamp === undefined) return;
     const stamps = { originStamp: toHex(originStamp), replicaStamp: toHex(replicaStamp) };
+    const how = { hash: this.#options.hash, comparedAt: Date.now(), files: this.#files() };
     try {
-      saveQuickRecord(this.#options, { ...stamps, hash: this.#options.hash, comparedAt: Date.now() });
+      saveQuickRecord(this.#options, { ...stamps, ...how });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       this.#options.onNote?.(`The next run will compare all pages, since nothing can be remembered: ${why}`);
+    }
+  }
+
+  #files(): string {
+    const { originFile, replicaPath } = this.#options;
+    try {
+      return originFile === undefined
+        ? ''
+        : [realpathSync(originFile), replicaPath].map(outerStamp).join(', ');
+    } catch {
+      return '';
     }
   }
 }

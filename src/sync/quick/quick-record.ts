@@ -15,6 +15,8 @@ export interface QuickRecord {
   readonly hash: HashAlgorithm;
   /** When they were compared, in milliseconds since 1970. */
   readonly comparedAt: number;
+  /** The outer stamps of both files at the end of that; '' if the origin is on another host. */
+  readonly files: string;
 }
 
 /** A pair of databases, by the real path of the replica and the name of the origin. */
@@ -75,8 +77,8 @@ function sealOf(content: object): string {
 }
 
 function isRecord(value: object): value is QuickRecord {
-  const { format, originStamp, replicaStamp, hash, comparedAt } = value as Record<string, unknown>;
-  const areTexts = typeof originStamp === 'string' && typeof replicaStamp === 'string';
+  const { format, originStamp, replicaStamp, hash, comparedAt, files } = value as Record<string, unknown>;
+  const areTexts = [originStamp, replicaStamp, files].every((text) => typeof text === 'string');
   const isHash = typeof hash === 'string' && Object.hasOwn(HASH_ALGORITHMS, hash);
   return format === FORMAT && areTexts && isHash && typeof comparedAt === 'number';
 }

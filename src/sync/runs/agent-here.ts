@@ -14,9 +14,13 @@ const MAX_BYTES_HERE = 128 * 1024 * 1024;
 /** Set to anything, this variable gives every local agent a process of its own: for tests and for diagnosis. */
 const OWN_PROCESS_VARIABLE = 'SQLSYNC_AGENT_PROCESS';
 
-/** True if the database at `far` is here, and so small that its agent needs no process of its own. */
-export function isSmallHere(far: Location): boolean {
+/**
+ * True if the database at `far` is here, and its agent needs no process of its own: the database is small, or
+ * `isUnread` because nothing has touched it.
+ */
+export function needsNoProcess(far: Location, isUnread: boolean): boolean {
   if (far.kind !== 'local' || process.env[OWN_PROCESS_VARIABLE] !== undefined) return false;
+  if (isUnread) return true;
   try {
     const wal = statSync(`${far.path}-wal`, { throwIfNoEntry: false });
     return statSync(far.path).size + (wal?.size ?? 0) <= MAX_BYTES_HERE;

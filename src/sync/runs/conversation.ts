@@ -5,7 +5,7 @@ import type { ErrorCode } from '../../errors.ts';
 import type { Location } from '../../transport/location.ts';
 import type { Ask } from '../../transport/terminal.ts';
 import { Connection } from '../link/connection.ts';
-import { isSmallHere, startAgentHere } from './agent-here.ts';
+import { needsNoProcess, startAgentHere } from './agent-here.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
 import { greetingTimeoutMs, startAgent } from '../link/start-agent.ts';
@@ -26,6 +26,8 @@ export interface ConversationOptions {
    * same file. Closing a descriptor drops the locks that its process holds on a file.
    */
   readonly mayShareProcess?: boolean | undefined;
+  /** True if the agent will hardly read a page, so that a large database needs no process of its own either. */
+  readonly isUnread?: boolean | undefined;
   readonly traffic: Traffic;
   readonly onWarning: (text: string) => void;
 }
@@ -76,7 +78,11 @@ export async function connectAgent(
   const { run, maxTimeMs = run.maxTimeMs, mayShareProcess = false } = options;
   const { signal } = run;
   // A limited rate is for a process of its own: its pipe holds back the agent's work.
-  if (mayShareProcess && run.bandwidthBytesPerS === undefined && isSmallHere(far))
+  if (
+    mayShareProcess &&
+    run.bandwidthBytesPerS === undefined &&
+    needsNoProcess(far, options.isUnread === true)
+  )
     return new Connection(startAgentHere(), state, { idleTimeoutMs: 0, maxTimeMs, signal, isPeerOurs: true });
   const transport = await startAgent(far, {
     remote: run,

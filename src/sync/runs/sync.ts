@@ -19,6 +19,7 @@ import { serveOrigin } from '../agents/origin-agent.ts';
 import type { OriginResult } from '../agents/origin-agent.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import { runReplica } from '../agents/replica-agent.ts';
+import { QuickCheck } from '../quick/quick-check.ts';
 import { withRetries } from './retry.ts';
 import type { Retry } from './retry.ts';
 import { compressionTo } from './run-options.ts';
@@ -139,12 +140,25 @@ async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult>
     ask: attempt.ask,
     // The replica's side refuses a replica that is the origin.
     mayShareProcess: far === run.origin,
+    isUnread: isUnread(run),
     traffic: run.traffic,
     onWarning: (text: string) => run.announcements.warn(text),
   };
   return far === run.origin
     ? converse(far, 'opening', conversation, (connection) => pull(connection, run, attempt))
     : converse(far, 'offering', conversation, (connection) => push(connection, run, attempt));
+}
+
+/** True if both databases are here, and look as if nothing had touched them since they were compared. */
+function isUnread({ request, origin, replica }: Run): boolean {
+  if (origin.kind !== 'local' || replica.kind !== 'local' || request.dryRun) return false;
+  try {
+    const replicaPath = realPath(replica.path);
+    const pair = { originFile: origin.path, originName: nameFor(origin), replicaPath };
+    return new QuickCheck({ ...request, ...pair }).looksUntouched;
+  } catch {
+    return false; // the agents say what is wrong
+  }
 }
 
 function plan(options: SyncOptions): Run {
