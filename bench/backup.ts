@@ -19,7 +19,7 @@ export interface BackupBenchOptions {
   readonly runs: number;
 }
 
-/** Rounds of restic at the most: each adds half a gigabyte. */
+/** Rounds of restic at most: each adds half a gigabyte. */
 const RESTIC_DAYS = 3;
 
 const CHILD = join(import.meta.dirname, 'backup-child.ts');
@@ -31,7 +31,7 @@ interface Day {
   readonly resticBytes: number | undefined;
 }
 
-/** One full backup, then one a day of which 1 % of the rows were changed, beside a sync of the same change. */
+/** One full backup, then one a day after 1 % of the rows were changed, beside a sync of the same change. */
 export async function backupSection(options: BackupBenchOptions): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-bench-'));
   try {
@@ -108,7 +108,10 @@ interface Restores {
   readonly rounds: readonly { readonly plain: Measured; readonly restored: Measured }[];
 }
 
-/** Days at the beginning and at the end that are told by themselves: a backup must not take longer the more there were. */
+/**
+ * The table shows this many days at the beginning and at the end by themselves: a backup must not take longer
+ * the more there are.
+ */
 const EDGE_DAYS = 5;
 
 function report({ days, first, firstBytes, storeBytes, fileBytes, checked, restores }: Findings): string {
@@ -188,7 +191,7 @@ function changeRows(path: string, rows: number, seed: number): void {
   db.close();
 }
 
-/** The snapshot that has no parent. */
+/** The snapshot without a parent. */
 function oldestOf(store: string, ids: readonly string[]): string {
   const script = `import { openStore } from ${JSON.stringify(join(import.meta.dirname, '../src/backup/store.ts'))};
     console.log((await (await openStore(${JSON.stringify(store)})).snapshots())[0].id)`;
@@ -208,7 +211,7 @@ function hasRestic(): boolean {
   }
 }
 
-/** One day of restic; returns by how many bytes its repository grew. */
+/** Backs up one day with restic; returns by how many bytes its repository grew. */
 function resticDay(origin: string, repository: string): number {
   const copy = `${origin}.vacuumed`;
   rmSync(copy, { force: true });
@@ -221,7 +224,7 @@ function resticDay(origin: string, repository: string): number {
   return bytesOf(repository) - before;
 }
 
-/** Of all files in a folder. */
+/** The size of all files in a folder, in bytes. */
 function bytesOf(folder: string): number {
   try {
     return readdirSync(folder, { recursive: true, withFileTypes: true })

@@ -13,14 +13,14 @@ import type { Tool, ToolName } from './tools.ts';
 
 export interface CopyOptions {
   data: BenchData;
-  /** By default those that the section has. */
+  /** By default those of the section. */
   cases: readonly CaseName[] | undefined;
   runs: number;
   exe: string;
   syncArgs: readonly string[];
   /** By default those that make sense in the section. */
   tools: readonly ToolName[] | undefined;
-  /** What the user puts beside sqlsync, in every case. */
+  /** The other tools of the user, which run in every case. */
   peers: readonly Tool[];
 }
 
@@ -36,10 +36,10 @@ const START_CASES = ['identical', 'update1pct', 'new'] as const;
 const LINK_CASES = ['identical', 'update364', 'update1pct', 'insert1pct', 'delete1pct'] as const;
 const LINK: LinkSettings = { rttMs: 100, bitsPerSecond: 50e6 };
 const LINK_RUNS_MAX = 3;
-/** The case whose round trips are counted. */
+/** The case whose round trips the report counts. */
 const ROUND_TRIP_CASE = 'update364';
 const ROUND_TRIPS_TARGET = 6;
-/** Long enough that a few tenths of a second more or less of other work are a fraction of a round trip. */
+/** Long enough that a few tenths of a second of other work, more or less, are a fraction of a round trip. */
 const LONG_FACTOR = 5;
 
 export async function localSection(options: CopyOptions): Promise<string> {
@@ -116,8 +116,8 @@ function loginSeconds(results: readonly CaseResult[]): number {
 }
 
 /**
- * On the line itself, a round trip that is waited for cannot be told from work that is waited for. On a line several
- * times as long, everything but the round trips takes the same time.
+ * The times on the line itself do not show whether a run waits for a round trip or for work. On a line
+ * several times as long, everything but the round trips takes the same time.
  */
 async function countRoundTrips({ benchCase, rounds }: CaseResult, options: CopyOptions): Promise<string> {
   const long: LinkSettings = { ...LINK, rttMs: LINK.rttMs * LONG_FACTOR };
@@ -149,7 +149,7 @@ Round trips of **${benchCase.name}**, from the open SSH channel to the end of th
 /** A line on which the whole database takes about as long as the disk: between two servers in one place. */
 const FAST_LINK: LinkSettings = { rttMs: 1, bitsPerSecond: 1e9 };
 
-/** The copy that everybody makes first: to a new file, here, over SSH, and over a fast line. */
+/** The first copy that everybody makes: to a new file, here, over SSH, and over a fast line. */
 export async function firstSection(options: CopyOptions): Promise<string> {
   const first = { ...options, cases: ['new'] as const };
   const remote = toolsOf(options, ['rsync', 'rsync-plain']);

@@ -25,7 +25,9 @@ export interface BenchCase {
   description: string;
   /** The changed database, checkpointed and closed. */
   origin: string;
-  /** The database before the change, to be copied for each run; undefined where there is no replica yet. */
+  /**
+   * The database before the change, which each run copies; undefined if the case begins without a replica.
+   */
   replica: string | undefined;
 }
 
@@ -201,9 +203,9 @@ function cached(data: BenchData, name: string, make: (path: string) => void): st
 
 interface Facts {
   pages: number;
-  /** Size of all pages in groups of 256 through zstd level 1, as a share. */
+  /** The compressed size of all pages as a share: in groups of 256, by zstd at level 1. */
   zstdRatio: number;
-  /** Pages that are not, or not the same, in the base. */
+  /** Counts the pages that are new in the database, or differ from those of the base. */
   differingPages: number;
 }
 

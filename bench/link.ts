@@ -26,18 +26,27 @@ export interface LinkOptions {
 export interface Link {
   readonly port: number;
   readonly options: Readonly<LinkOptions>;
-  /** Bytes that came out at the far and at the near end, of all connections since the start or the last `reset`. */
+  /**
+   * Bytes that came out at the far and at the near end, over all connections since the start or the last
+   * `reset`.
+   */
   readonly carried: { toFar: number; toNear: number };
   reset(): void;
   /** Ends all connections. */
   close(): Promise<void>;
 }
 
-/** Bytes travel in pieces of at least this size, each of which arrives on its own (at 50 Mbit/s every 0.6 ms). */
+/**
+ * The link passes bytes on in pieces of at least this size, and each piece arrives on its own (at 50 Mbit/s
+ * every 0.6 ms).
+ */
 const MIN_PIECE_BYTES = 4096;
-/** On faster lines pieces are what passes in this time: timers are no finer, and the line must not cost a core. */
+/**
+ * On faster lines a piece is what passes in this time: timers are no finer, and the line must not cost a
+ * core.
+ */
 const PIECE_MS = 0.5;
-/** Beyond what fits on the line at a time, as a router's queue: what it holds waits for its turn. */
+/** The most that waits in each direction, as in a router's queue, beyond what is on the line at a time. */
 const QUEUE_BYTES = 256 * 1024;
 
 export async function startLink(options: LinkOptions): Promise<Link> {
@@ -86,7 +95,7 @@ function connect(near: Socket, options: LinkOptions, carried: Link['carried'], s
       };
       for (const socket of [near, far]) socket.on('error', over);
       near.once('close', over);
-      // What it said last is still on the line.
+      // The last thing that it sent is still on the line.
       far.once('close', () => toNear.finish(over));
     });
     sockets.add(far);
@@ -111,7 +120,7 @@ class Direction {
   readonly #queuedBytesMax: number;
   #queuedBytes = 0;
   #freeAt = 0;
-  /** Only of the first bytes: see `connect`. */
+  /** Counts for the first bytes only: see `connect`. */
   #headStartMs: number;
   #timer: NodeJS.Timeout | undefined;
   #blocked = false;
@@ -167,7 +176,7 @@ class Direction {
   }
 
   #enqueue(bytes: Uint8Array | undefined, arrivesAt: number): void {
-    // The end of the stream never overtakes the bytes before it.
+    // The end of the stream must not overtake the bytes before it.
     const last = this.#queue.at(-1);
     this.#queue.push({ bytes, arrivesAt: Math.max(arrivesAt, last?.arrivesAt ?? 0) });
     if (this.#queue.length === 1) this.#schedule();

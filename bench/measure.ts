@@ -9,14 +9,17 @@ export interface Measured {
   stdout: string;
   /** User and system time of the process and of all that it started and waited for. */
   cpuSeconds: number;
-  /** Peak resident set of the process itself; undefined where there is no /proc. */
+  /** Peak resident set of the process itself; undefined without /proc. */
   peakBytes: number | undefined;
-  /** The same of the largest process that it started, or of `alsoSample`; undefined where there was none. */
+  /** The same of the largest process that it started, or of `alsoSample`; undefined if it started none. */
   childPeakBytes: number | undefined;
 }
 
 export interface MeasureOptions {
-  /** The file in which a process that is no descendant leaves its pid, to be measured with its own descendants. */
+  /**
+   * The file in which a process that is no descendant leaves its pid; it is measured too, with its own
+   * descendants.
+   */
   alsoSample?: string | undefined;
   /** Peaks are found by polling; false leaves the machine alone. By default true. */
   sample?: boolean;
@@ -101,7 +104,9 @@ function sampleTree(pid: number, peaks: Map<number, number>): void {
   for (const child of children(pid)) sampleTree(child, peaks);
 }
 
-/** The latest mark of a process wins: a larger one before it is that of the parent, between fork and exec. */
+/**
+ * The latest mark of a process counts: an earlier and larger one is its parent's, from between fork and exec.
+ */
 function samplePeak(pid: number, peaks: Map<number, number>): void {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');
@@ -118,7 +123,7 @@ function children(pid: number): number[] {
       readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
     );
   } catch {
-    return []; // as above
+    return []; // As above.
   }
 }
 
@@ -126,7 +131,7 @@ function readPid(file: string): number | undefined {
   try {
     return Number(readFileSync(file, 'utf8')) || undefined;
   } catch {
-    return undefined; // not started yet
+    return undefined; // The process has not started yet.
   }
 }
 

@@ -1,4 +1,4 @@
-/** Peak memory for a database that is larger than any buffer: 50 GB of which almost all is a hole in the file. */
+/** Peak memory for a database that is larger than any buffer: a file of 50 GB that is nearly all hole. */
 import { execFileSync } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';

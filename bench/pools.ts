@@ -218,7 +218,7 @@ ${table(['processes × writers', 'acknowledged', 'lost or doubled', 'in the repl
 
 type WriteScenario = Omit<Scenario & { type: 'write' }, 'type' | 'path'>;
 
-/** Runs the writers on a new database, and checks that what they were told is there. */
+/** Runs the writers on a new database, and checks that every write that was confirmed to them is there. */
 async function writeAll(
   scenarios: readonly WriteScenario[],
   foreignHoldMs?: number,

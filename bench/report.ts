@@ -4,7 +4,9 @@ import type { CaseResult, Round } from './rounds.ts';
 import { figure, megabytes, table } from './results.ts';
 import type { Tool } from './tools.ts';
 
-/** What a sync of 1.05 GB, local to local, is to reach: wall time as a ratio to `.backup`, and bytes on the wire. */
+/**
+ * The target of a sync of 1.05 GB, local to local: wall time as a ratio to `.backup`, and bytes on the wire.
+ */
 const TARGETS: Record<CaseName, { ratio: number; wireBytes: number }> = {
   identical: { ratio: 0.4, wireBytes: 10e3 },
   update364: { ratio: 0.5, wireBytes: 200e3 },
@@ -26,7 +28,7 @@ export function ratioTo(rounds: readonly Round[], name: string): number | undefi
   });
 }
 
-/** What sqlsync itself took; `targets` where they are meant for these databases. */
+/** The figures of sqlsync itself, with `targets` if they are meant for these databases. */
 export function syncTable(results: readonly CaseResult[], targets: boolean): string {
   const header = ['case', 's', ...(targets ? ['of `.backup`', 'target'] : []), 'CPU s', 'wire MB'];
   if (targets) header.push('target');

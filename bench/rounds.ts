@@ -46,7 +46,7 @@ export interface RoundOptions {
   route: Route;
   runs: number;
   tools: readonly Tool[];
-  /** Of the rounds, how many run the tools too; by default all. */
+  /** The number of rounds in which the other tools run too; by default all. */
   toolRuns?: number;
 }
 
@@ -71,7 +71,7 @@ export async function runCase(benchCase: BenchCase, options: RoundOptions): Prom
   return { benchCase, rounds };
 }
 
-/** `verify`: prove afterwards that the replica is what it should be. */
+/** `verify` proves afterwards that the replica is right. */
 export async function measureSync(
   { origin, replica }: Pick<BenchCase, 'origin' | 'replica'>,
   { exe, syncArgs, route }: Pick<RoundOptions, 'exe' | 'syncArgs' | 'route'>,
@@ -121,7 +121,7 @@ function describeRound(name: string, number: number, { sync, tools }: Round): st
   return `${name} ${number + 1}: sqlsync ${sync.seconds.toFixed(2)} s${others.join('')}`;
 }
 
-/** Of the rounds in which the value is known; undefined where there is none. */
+/** The median over the rounds in which the value is known; undefined if it is known in none. */
 export function medianOf(
   rounds: readonly Round[],
   value: (round: Round) => number | undefined,

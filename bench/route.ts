@@ -15,7 +15,7 @@ export interface Route {
   /** The options by which rsync reaches it. */
   readonly rsyncOptions: readonly string[];
   readonly link: Link | undefined;
-  /** Undefined where the far agent is a child of the near one. */
+  /** Undefined if the far agent is a child of the near one. */
   readonly far: FarAgent | undefined;
   close(): Promise<void>;
 }
@@ -34,7 +34,7 @@ export interface LinkSettings {
   bitsPerSecond: number;
 }
 
-/** What the far agents on the "other" host leave about themselves; of the one that was started last. */
+/** What the far agent on the "other" host that started last leaves about itself. */
 export class FarAgent {
   readonly #dir: string;
 
@@ -47,7 +47,7 @@ export class FarAgent {
     return join(this.#dir, 'pid');
   }
 
-  /** The remote command: a shell around the agent, since nothing here is told when a process of sshd ends. */
+  /** The remote command: a shell around the agent, since nothing here learns when a process of sshd ends. */
   script(exe: string): string {
     return [
       '#!/bin/sh',
@@ -64,7 +64,10 @@ export class FarAgent {
     for (const name of ['pid', 'times']) rmSync(join(this.#dir, name), { force: true });
   }
 
-  /** When its command began, in milliseconds since 1970: on the way back since then is the word that it did. */
+  /**
+   * When the remote command began, in milliseconds since 1970: from then on the word that it did is on its
+   * way back.
+   */
   get startedAtMs(): number {
     return statSync(this.pidFile).mtimeMs;
   }
@@ -80,7 +83,7 @@ export class FarAgent {
   }
 }
 
-/** A real sshd on the loopback interface, with a slow line before it where there are `settings`. */
+/** A real sshd on the loopback interface, behind a slow line if there are `settings`. */
 export async function sshRoute(exe: string, settings?: LinkSettings): Promise<Route> {
   const sshd = await startSshd();
   if (sshd === undefined) throw new Error(SSHD_MISSING);

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: measures sqlsync on this machine beside what else a person has, and writes bench/RESULTS.md.
- * README.md, beside this file, has the options.
+ * `npm run bench`: measures sqlsync on this machine beside the other tools that a person has, and writes
+ * bench/RESULTS.md. README.md, beside this file, has the options.
  */
 import { rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -91,7 +91,10 @@ async function main(): Promise<void> {
   }
 }
 
-/** Sections may be named themselves, by the way to the origin, or by the cases that only some of them have. */
+/**
+ * The user may name sections by themselves, by the way to the origin, or by cases that only some of them
+ * have.
+ */
 function sectionsOf(
   values: { sections?: string | undefined; over?: string | undefined },
   cases: readonly string[] | undefined,

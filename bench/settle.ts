@@ -8,9 +8,9 @@ const GIB = 1024 ** 3;
 const TOUCHED_BYTES = 3 * GIB;
 
 /**
- * Makes each run begin alike: its files are in the page cache, and the memory that it will fill was in use just now.
- * Without the second, a virtual machine has to get each page from its host at the first touch, which was seen to cost
- * more than the copy and fell on whichever tool came first.
+ * Makes each run begin alike: its files are in the page cache, and the memory that it will fill was in use
+ * just now. Without the second, a virtual machine has to get each page from its host at the first touch. That
+ * cost more than the copy in some runs, and fell on the tool that happened to run first.
  */
 export function settle(files: readonly string[]): void {
   const bytes = Math.min(TOUCHED_BYTES, Math.floor(freemem() / 2));

@@ -17,7 +17,10 @@ export function freshTarget(replica: string | undefined): string {
   return target;
 }
 
-/** Copy a database that no process has open; what is measured next does not pay for writing the copy out. */
+/**
+ * Copies a database that no process has open, and waits for the disk, so that the next measurement does not
+ * pay for the copy.
+ */
 export function copyToDisk(from: string, to: string): void {
   copyDatabase(from, to);
   const file = openSync(to, 'r+');
@@ -25,7 +28,7 @@ export function copyToDisk(from: string, to: string): void {
   closeSync(file);
 }
 
-/** Cheap proof that the right thing was measured; the tests prove much more. */
+/** A cheap proof that the right thing was measured; the tests prove much more. */
 export function assertSamePages(origin: string, replica: string): void {
   const wal = `${replica}-wal`;
   if (existsSync(wal) && statSync(wal).size > 0) {

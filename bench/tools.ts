@@ -1,6 +1,6 @@
 import type { Route } from './route.ts';
 
-/** What else a person has to copy a database. */
+/** Another way for a person to copy a database. */
 export interface Tool {
   /** Unique among the tools of a run. */
   name: string;
@@ -9,7 +9,7 @@ export interface Tool {
   command: (origin: string, target: string, route: Route) => readonly [string, ...string[]];
   /** It starts from a copy of the replica; the others write a file that is not there yet. */
   updates: boolean;
-  /** Bytes in both directions, from its output, where it tells. */
+  /** Bytes in both directions, from its output, if it tells. */
   wireBytes?: (stdout: string) => number;
 }
 

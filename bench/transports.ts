@@ -1,4 +1,4 @@
-/** The section `transports`: the SSH that is built in beside the user's own `ssh`, for a new replica. */
+/** The section `transports`: the built-in SSH beside the user's own `ssh`, for a new replica. */
 import { prepareCase } from './data.ts';
 import type { BenchData } from './data.ts';
 import { measureProcess, median } from './measure.ts';
@@ -15,7 +15,9 @@ export interface TransportsOptions {
   syncArgs: readonly string[];
 }
 
-/** So fast that not the line limits, but what each side allows to be on its way. */
+/**
+ * So fast that the run is limited not by the line, but by the bytes that each side allows to be on their way.
+ */
 const FAR_LINE: LinkSettings = { rttMs: 100, bitsPerSecond: 1e9 };
 const WAYS = [
   { name: 'loopback', settings: undefined },
@@ -96,7 +98,7 @@ interface Sample {
   cpuSeconds: number;
 }
 
-/** One new replica, by the SSH that is built in unless `transport` says otherwise. */
+/** One new replica, by the built-in SSH unless `transport` says otherwise. */
 async function measureOne(
   origin: string,
   route: Route,

@@ -28,7 +28,7 @@ db.pragma(`journal_mode = ${journal}`);
 db.pragma('synchronous = NORMAL');
 const update = db.prepare('UPDATE items SET amount = ? WHERE id = ?');
 const random = new Random(7);
-/** Where an application writes all the time is a small part of its database. */
+/** The part of the database in which the application writes all the time is small. */
 const hotRows = Math.min(Number(rowsText), 10_000);
 const commit = db.transaction(() => {
   update.run(random.integer(0, 1_000_000) / 100, random.integer(1, hotRows));
@@ -73,7 +73,10 @@ async function writeUntilStopped(perSecond: number | undefined): Promise<WriterP
   return { seconds, commits, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1), busyErrors };
 }
 
-/** Returns from when on the commit counts: one that has to begin late, because of those before it, from its due time. */
+/**
+ * Returns the moment from which the commit counts: its due time, if it begins late because of the commits
+ * before it.
+ */
 function waitFor(due: number): number {
   const waitMs = due - performance.now();
   if (waitMs <= 0) return due;

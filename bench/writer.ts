@@ -1,6 +1,6 @@
 /**
- * What a writer on the origin feels while it is copied: commits, latencies and busy errors, alone and during a sync in
- * turn, several times.
+ * What a writer on the origin feels while the origin is copied: commits, latencies and busy errors, alone and
+ * during a sync in turn, several times.
  */
 import { execFileSync, fork } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
@@ -25,14 +25,16 @@ export interface WriterOptions {
   journals: readonly string[];
 }
 
-/** How long a phase is; a sync that runs at its end is waited for. */
+/** How long a phase is; the phase waits for a sync that still runs at its end. */
 const PHASE_MS = 4000;
-/** What runs meanwhile; `dd` loads the machine as much as a copy does, and knows nothing of SQLite. */
+/**
+ * What runs beside the writer; `dd` loads the machine as much as a copy does, and knows nothing of SQLite.
+ */
 const KINDS = ['identical', 'update1pct', 'backup', 'dd'] as const;
 type Kind = (typeof KINDS)[number];
-/** Commits a second; undefined is as many as go. */
+/** Commits a second; undefined means as many as possible. */
 const LOADS: readonly (number | undefined)[] = [undefined, 200];
-/** Each needs a replica of its own, which is made before the phase. */
+/** Each sync needs a replica of its own, made before the phase. */
 const UPDATES_PER_PHASE_MAX = 3;
 
 interface Pair {
@@ -131,7 +133,7 @@ interface PairPlan {
 async function runPair(writer: Writer, plan: PairPlan, options: WriterOptions): Promise<Pair> {
   const { kind, load } = plan;
   const copies = copiesOf(plan, options);
-  // What was written to get ready, and by the phases before, is not to be written out during these.
+  // The system must not write out the data of the preparations and of earlier phases during these.
   execFileSync('sync');
   writer.begin(load);
   await delay(PHASE_MS);
@@ -149,7 +151,10 @@ async function runPair(writer: Writer, plan: PairPlan, options: WriterOptions): 
   return { alone, during, syncs: seconds.length, syncSeconds: median(seconds) };
 }
 
-/** What is to run one after the other beside the writer, each giving its seconds; made ready before it is taken. */
+/**
+ * The jobs to run one after the other beside the writer, each prepared before its turn; a job returns its
+ * seconds.
+ */
 function copiesOf(
   { origin, replica, kind }: PairPlan,
   options: WriterOptions,
@@ -249,7 +254,7 @@ class Writer {
   }
 }
 
-/** The next message; rejects where the process ends instead. */
+/** The next message; rejects if the process ends instead. */
 async function answer(child: ChildProcess): Promise<unknown> {
   if (child.exitCode !== null) throw new Error(`the writer ended with status ${child.exitCode}`);
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();

@@ -1,4 +1,7 @@
-/** `node child.ts SCENARIO-AS-JSON`: says `ready`, waits for any message, does it, and sends what came out. */
+/**
+ * `node child.ts SCENARIO-AS-JSON`: says `ready`, waits for any message, runs the scenario, and sends the
+ * result.
+ */
 import { createHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import Database from 'better-sqlite3';
@@ -17,7 +20,7 @@ export type ImportKind = 'one by one' | 'bulk' | 'plain one by one' | 'plain at 
 
 export interface WriteOutcome {
   commits: number;
-  /** Refusals with SQLite's own code, which no caller is to see. */
+  /** Refusals with SQLite's own code, which the pools must never pass to a caller. */
   busyErrors: number;
   otherErrors: string[];
   worstMs: number;
@@ -58,7 +61,7 @@ async function write(scenario: Scenario & { type: 'write' }): Promise<WriteOutco
   const endMs = performance.now() + ms;
   const turnMs = plainTurnMs(kind, count);
   await Promise.all(writers.map((writer) => writeUntil(writer, { holdMs, endMs, turnMs }, outcome)));
-  // A loop that never turned is seen when it does.
+  // A loop that never let the event loop turn is seen as soon as it does.
   await delay(10);
   loopDelay.disable();
   await close();
@@ -72,7 +75,7 @@ interface Pace {
   turnMs: number;
 }
 
-/** The pools let it turn by themselves; of many plain writers, each does after each write. */
+/** The pools let the event loop turn by themselves; many plain writers each let it turn after every write. */
 function plainTurnMs(kind: Kind, writers: number): number {
   return kind === 'pools' ? Infinity : writers > 1 ? 0 : 5;
 }
@@ -103,7 +106,7 @@ async function writeUntil(
   }
 }
 
-/** Another program, which knows nothing of queues; ends when it is killed. */
+/** Another program, which knows nothing of the queue; it ends when it is killed. */
 async function lock({ path, holdMs }: Scenario & { type: 'lock' }): Promise<never> {
   const db = new Database(path, { timeout: BUSY_TIMEOUT_MS });
   await ready();
@@ -115,7 +118,10 @@ async function lock({ path, holdMs }: Scenario & { type: 'lock' }): Promise<neve
   }
 }
 
-/** A read in each turn of the event loop, as for a request; how long from its arrival, with writers beside. */
+/**
+ * Reads once in each turn of the event loop, as for a request, and measures the time from arrival to answer,
+ * with writers beside.
+ */
 async function read({ kind, path, writers, ms }: Scenario & { type: 'read' }): Promise<ReadOutcome> {
   const open = writers > 0 ? await openWriters(kind, path, 0, writers) : undefined;
   const pools = kind === 'pools' ? await openDatabase(path) : undefined;

@@ -1,4 +1,7 @@
-/** The two that are compared: sqlsync's pools, and better-sqlite3 as it comes, with a connection for each writer. */
+/**
+ * The two writers that the benchmark compares: sqlsync's pools, and better-sqlite3 as it comes, with a
+ * connection for each writer.
+ */
 import Database from 'better-sqlite3';
 import { openDatabase } from '../../src/index.ts';
 
@@ -6,11 +9,11 @@ export type Kind = 'plain' | 'pools';
 
 export const BUSY_TIMEOUT_MS = 5000;
 
-/** One writer; each write adds 1 to its row of `counters`, so that one lost or doubled shows. */
+/** One writer; each write adds 1 to its row of `counters`, so that a lost or doubled write shows. */
 export interface BenchWriter {
   /** A single statement. */
   add(): Promise<unknown> | undefined;
-  /** A transaction of the same that takes `ms` more. */
+  /** A transaction of the same statements that takes `ms` more. */
   addSlowly(ms: number): Promise<unknown> | undefined;
 }
 

@@ -7,10 +7,12 @@ import { SqlsyncError } from '../../src/errors.ts';
 
 const NAME = `packs/${'ab'.repeat(32)}`;
 
-/** What every backend must do, however it is reached. `open` gives an empty place, and opens the same place again. */
+/**
+ * What every backend must do, whatever its kind. `open` gives an empty place, and opens the same place again.
+ */
 export function backendSuite(name: string, open: (t: TestContext) => Promise<() => Backend>): void {
   describe(`${name} backend`, () => {
-    test('gives back what was put, whole and in ranges, also to another who opens it', async (t) => {
+    test('gives back what was put, whole and in ranges, also to another program that opens it', async (t) => {
       const reopen = await open(t);
       const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 31) % 251));
       assert.equal(await reopen().put(NAME, [bytes.subarray(0, 7), bytes.subarray(7)]), 'created');
@@ -72,14 +74,14 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.deepEqual(await backend.list('packs'), []);
     });
 
-    test('never overwrites', async (t) => {
+    test('never overwrites a file', async (t) => {
       const backend = (await open(t))();
       assert.equal(await backend.put('config', [Buffer.from('first')]), 'created');
       assert.equal(await backend.put('config', [Buffer.from('second')]), 'exists');
       assert.equal(Buffer.from(await backend.get('config')).toString(), 'first');
     });
 
-    test('lets exactly one of many win that put one name at once', async (t) => {
+    test('lets exactly one of many puts of one name win', async (t) => {
       const reopen = await open(t);
       const outcomes = await Promise.all(
         Array.from({ length: 8 }, (_, i) => reopen().put(NAME, [Buffer.from(`by ${i}`)])),
@@ -109,7 +111,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       for (const { modified } of listed) assert.ok(modified.getTime() >= before - 5000);
     });
 
-    test('deletes, also what is not there', async (t) => {
+    test('deletes files, also one that is missing', async (t) => {
       const backend = (await open(t))();
       await backend.put(NAME, [Buffer.from('x')]);
       await backend.delete(NAME);
@@ -118,7 +120,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.equal(await backend.put(NAME, [Buffer.from('y')]), 'created');
     });
 
-    test('says of a file that is missing that it is', async (t) => {
+    test('says that a missing file is missing', async (t) => {
       const backend = (await open(t))();
       const missing = (error: unknown): boolean =>
         error instanceof SqlsyncError && error.code === 'STORE_FILE_MISSING' && error.message.includes(NAME);

@@ -19,14 +19,14 @@ backendSuite('directory', (t) => {
 });
 
 describe('a directory backend', () => {
-  test('lets nobody else read what it keeps', async (t) => {
+  test('lets no other user read what it keeps', async (t) => {
     const folder = join(tempDir(t), 'store');
     await new DirectoryBackend(folder).put('packs/00', [Buffer.from('secret')]);
     assert.equal(statSync(join(folder, 'packs', '00')).mode & 0o077, 0);
     assert.equal(statSync(join(folder, 'packs')).mode & 0o077, 0);
   });
 
-  test('neither lists nor keeps what a killed put left, once it is old', async (t) => {
+  test('neither lists nor keeps an old leftover of a killed put', async (t) => {
     const folder = tempDir(t);
     mkdirSync(join(folder, 'packs'));
     const [old, young] = ['.tmp-old', '.tmp-young'].map((name) => join(folder, 'packs', name)) as [
@@ -41,12 +41,12 @@ describe('a directory backend', () => {
     assert.deepEqual(readdirSync(join(folder, 'packs')), ['.tmp-young']);
   });
 
-  test('puts nothing where its store is gone, and does not call that an empty store', async (t) => {
+  test('puts nothing if the folder of its store is gone, and does not call that an empty store', async (t) => {
     const folder = join(tempDir(t), 'store');
     const backend = new DirectoryBackend(folder);
     await backend.put('config', [Buffer.from('a store')]);
     await backend.put('packs/00', [Buffer.from('x')]);
-    // As where its file system is unmounted, and what lies below comes to light.
+    // As if its file system were unmounted, and the folder under the mount came to light.
     renameSync(folder, `${folder}-gone`);
     mkdirSync(folder);
     const isGone = (error: unknown): boolean =>
@@ -60,7 +60,7 @@ describe('a directory backend', () => {
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  test('that only read its config puts nothing where its store is gone', async (t) => {
+  test('puts nothing if its store went away after it read the config', async (t) => {
     const folder = join(tempDir(t), 'store');
     await new DirectoryBackend(folder).put('config', [Buffer.from('a store')]);
     const backend = new DirectoryBackend(folder);
@@ -71,9 +71,9 @@ describe('a directory backend', () => {
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  test('says what the system refused', async (t) => {
+  test('names the error of the system', async (t) => {
     const folder = tempDir(t);
-    // A file where a folder has to be: also root cannot write there.
+    // A file in the place of a folder: even root cannot write there.
     writeFileSync(join(folder, 'packs'), '');
     const refused = (error: unknown): boolean =>
       error instanceof SqlsyncError &&

@@ -18,7 +18,7 @@ import type { StoreHere } from './store-here.ts';
 
 describe('a backup', () => {
   for (const pageSize of PAGE_SIZES) {
-    test(`of pages of ${pageSize} bytes is restored to the exact bytes`, async (t) => {
+    test(`a backup of pages of ${pageSize} bytes is restored to the exact bytes`, async (t) => {
       const { here, origin, target } = await place(t);
       generateDatabase(origin, { seed: 1, pageSize, rows: 200 });
       const bytes = closed(origin);
@@ -29,11 +29,11 @@ describe('a backup', () => {
     });
   }
 
-  test('keeps the true bytes of page 1, also where nothing else changed', async (t) => {
+  test('keeps the true bytes of page 1, also if nothing else changed', async (t) => {
     const { here, origin, target } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin);
-    // The journal mode and the change counter are in no hash.
+    // The hashes do not cover the journal mode and the change counter.
     change(origin, 'PRAGMA journal_mode = DELETE');
     const bytes = closed(origin);
     const snapshot = await backupHere(here, origin);
@@ -42,7 +42,7 @@ describe('a backup', () => {
     assert.equal(snapshot.statistics.pagesChanged, 1);
   });
 
-  test('that follows another one writes only what changed, as blocks', async (t) => {
+  test('a second backup writes only what changed, as blocks', async (t) => {
     const { here, origin } = await place(t);
     smallDatabase(origin);
     const first = await backupHere(here, origin);
@@ -72,7 +72,7 @@ describe('a backup', () => {
     assert.equal(third.root, second.root);
   });
 
-  test('of a database without pages is restored to an empty file', async (t) => {
+  test('a backup of a database without pages is restored to an empty file', async (t) => {
     const { here, origin, target } = await place(t);
     new Database(origin).close();
     assert.equal(statSync(origin).size, 0);
@@ -82,7 +82,7 @@ describe('a backup', () => {
     assert.equal(statSync(target).size, 0);
   });
 
-  test('of a database that shrank, grew, and got other pages is restored to the exact bytes', async (t) => {
+  test('a backup of a database that shrank, grew, and got other pages is restored to the exact bytes', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin, { pageSize: 512, rows: 900 });
     const images: Buffer[] = [];
@@ -106,7 +106,7 @@ describe('a backup', () => {
     }
   });
 
-  test('of two databases with equal pages keeps these once', async (t) => {
+  test('a backup of two databases stores their equal pages once', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);
     const first = await backupHere(here, origin);
@@ -123,7 +123,7 @@ describe('a backup', () => {
     );
   });
 
-  test('bounds the chains of deltas, and takes later ones against the whole page', async (t) => {
+  test('bounds the chains of deltas, and makes later deltas against the whole page', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);
     const images: Buffer[] = [];
@@ -151,7 +151,7 @@ describe('a backup', () => {
     assert.ok(wholePages < 4096, `${wholePages} bytes a day`);
   });
 
-  test('is compared with the origin and checked where that is asked for', async (t) => {
+  test('a backup with verify compares its pages with the origin, and passes', async (t) => {
     const { here, origin } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin, { verify: true });
@@ -159,7 +159,7 @@ describe('a backup', () => {
     await backupHere(here, origin, { verify: true });
   });
 
-  test('that verifies is right whatever the cache says, which leads one that does not verify astray', async (t) => {
+  test('a verifying backup is right even if the hash cache is wrong, which misleads one that does not verify', async (t) => {
     const { here, origin, target } = await place(t);
     smallDatabase(origin);
     const first = await backupHere(here, origin);
@@ -169,7 +169,8 @@ describe('a backup', () => {
     change(origin, 'UPDATE item SET amount = 7 WHERE id = 5');
     const second = await backupHere(here, origin);
     await here.store.forget([second.id]);
-    // The hashes of the second snapshot, said to be of the first: what changed is not seen.
+    // The test gives the hashes of the second snapshot out as those of the first, so that the change stays
+    // unseen.
     const newer = here.cache.load(name);
     assert.ok(newer !== undefined);
     const lie = { ...newer, snapshot: first.id };
@@ -185,7 +186,7 @@ describe('a backup', () => {
     assert.equal(next.root, verified.root);
   });
 
-  test('that is not what the origin had is found by a verification, page by page', async (t) => {
+  test('a verification finds, page by page, a snapshot that is not what the origin had', async (t) => {
     const { here, origin } = await place(t);
     smallDatabase(origin);
     const snapshot = await backupHere(here, origin);
@@ -204,8 +205,8 @@ describe('a backup', () => {
   });
 });
 
-describe('the hash cache', () => {
-  test('is of use only where its snapshot is the newest of this database', async (t) => {
+describe('the hash cache of a backup', () => {
+  test('is of use only if its snapshot is the newest of this database', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin);
@@ -228,7 +229,7 @@ describe('the hash cache', () => {
 });
 
 describe('a restore', () => {
-  test('into an existing database writes only what differs', async (t) => {
+  test('a restore into an existing database writes only what differs', async (t) => {
     const { here, origin, target } = await place(t);
     smallDatabase(origin);
     const first = await backupHere(here, origin);
@@ -239,7 +240,7 @@ describe('a restore', () => {
     assert.deepEqual(rows(target), rows(origin));
   });
 
-  test('leaves no mark that would let the database be overwritten', async (t) => {
+  test('a restore leaves no mark that would let the database be overwritten', async (t) => {
     const { here, origin, target, folder } = await place(t);
     smallDatabase(origin);
     await restoreHere(here, await backupHere(here, origin), target);

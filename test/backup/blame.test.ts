@@ -28,15 +28,15 @@ import type { StoreHere } from './store-here.ts';
 const PAGE_BYTES = 1024;
 const DAYS = 4;
 
-/** Of all backups but the first, so that the short hashes of blocks are the same in each run. */
+/** The key of all backups but the first, so that the short hashes of blocks are the same in each run. */
 const HASHER_KEY = new Uint8Array(16).fill(7);
 const HASHER = createPageHasher(DEFAULT_HASH, HASHER_KEY, PAGE_BYTES as PageSize);
 
-/** A page that every day changes. */
+/** A page that changes every day. */
 const CHANGING_PAGE = 50;
 
-describe('a flipped byte in what deltas are made of', () => {
-  test('of pages is blamed on the pack that it is in, and only what needs that is called lost', async (t) => {
+describe('a flipped byte in the base of deltas', () => {
+  test('a flipped byte of a page is blamed on its pack, and only the snapshots that need it are called lost', async (t) => {
     const place = await makePlace(t);
     const { memory, here, days } = place;
     const [first, second] = days as [Day, Day];
@@ -45,15 +45,15 @@ describe('a flipped byte in what deltas are made of', () => {
     // A database of its own, in a pack of its own.
     await assertListed(place, first.snapshot, [place.other]);
     flip(memory, first.pack, place.unchanged);
-    // Each day replaces the block that is damaged, so that only the day that wrote it has lost a page. Whoever restores is told
-    // of those that do not need the file at all.
+    // Each day replaces the damaged block, so that only the day that wrote it has lost a page. The error of a
+    // restore lists the snapshots that do not need the file at all.
     flip(memory, second.pack, second.changed);
     await assertBlamed(here, second.snapshot, second.pack);
     const intact = [first, ...days.slice(2)].map(({ snapshot }) => snapshot);
     await assertListed(place, second.snapshot, [first.snapshot, place.other], [...intact, place.other]);
   });
 
-  test('of nodes is blamed on the pack that it is in', async (t) => {
+  test('a flipped byte of a node is blamed on its pack', async (t) => {
     const place = await makePlace(t);
     const { memory, here, days } = place;
     const [first] = days as [Day];
@@ -63,7 +63,7 @@ describe('a flipped byte in what deltas are made of', () => {
     await assertListed(place, first.snapshot, [place.other]);
   });
 
-  test('is found without reading all data in nodes, and not in pages', async (t) => {
+  test('a check that does not read all data finds a flipped byte in nodes, and not in pages', async (t) => {
     const { memory, here, days, other, unchanged } = await makePlace(t);
     const [first] = days as [Day];
     flip(memory, first.pack, unchanged);
@@ -79,13 +79,13 @@ describe('a flipped byte in what deltas are made of', () => {
     assert.deepEqual([damaged.map(({ snapshot }) => snapshot.id), intact], [all.slice(0, DAYS), [other]]);
   });
 
-  test('does no harm while another pack has what it damages', async (t) => {
+  test('a flipped byte does no harm while another pack has a copy of what it damages', async (t) => {
     const place = await makePlace(t);
     const { memory, here, days, images } = place;
     const [first, second] = days as [Day, Day];
     const copies = await copyOf(memory, here, [first.pack, second.pack]);
     const lastPage = await lastPageId(here, first.snapshot);
-    // Each of two copies, since it is chance which of them a reader takes first; of both a different part.
+    // Each of two copies is damaged in another part, since a reader takes either of them first by chance.
     for (const bytes of [place.unchanged, lastPage]) {
       for (const pack of [first.pack, copies.get(first.pack) as string]) {
         flip(memory, pack, bytes);
@@ -102,7 +102,7 @@ describe('a flipped byte in what deltas are made of', () => {
   });
 });
 
-test('a page of which a changed block has the hash that it had comes whole, and needs nothing of the days before', async (t) => {
+test('a page with a changed block whose hash stayed the same is stored whole, and needs nothing of the days before', async (t) => {
   const place = await makePlace(t, (day, row, page) => {
     const amount = bytesOf(`${day}/${row}`);
     return day === 1 && page.includes(bytesOf(`0/${row}`))
@@ -117,7 +117,7 @@ test('a page of which a changed block has the hash that it had comes whole, and 
   await assertListed(place, first.snapshot, [place.other], intact);
 });
 
-test('a prune keeps of two copies of an object one that is right', async (t) => {
+test('a prune keeps a right copy of an object that has a wrong one too', async (t) => {
   const { memory, here, days, images, unchanged } = await makePlace(t);
   const [first] = days as [Day];
   const copies = await copyOf(memory, here, [first.pack]);
@@ -137,9 +137,9 @@ test('a prune keeps of two copies of an object one that is right', async (t) => 
 
 interface Day {
   readonly snapshot: StoreSnapshot;
-  /** The one pack that it wrote. */
+  /** The one pack that the backup wrote. */
   readonly pack: string;
-  /** Some of the bytes that it wrote. */
+  /** Some of the bytes that the backup wrote. */
   readonly changed: Uint8Array;
 }
 
@@ -150,14 +150,15 @@ interface Place {
   /** A snapshot that shares nothing with the days. */
   readonly other: StoreSnapshot;
   readonly images: ReadonlyMap<string, Buffer>;
-  /** Bytes of the first day's, in a page of which only other blocks changed later. */
+  /** Bytes of the first day's, in a page whose later changes are in other blocks. */
   readonly unchanged: Uint8Array;
 }
 
 /**
- * Bytes that do not compress are in a pack as they are. There is a row a page, and each day changes two blocks of most.
- * The bytes, and the key of the hashes, are the same in each run: of random ones, one change in some thousand has a block whose short hash stays, so
- * that its page comes whole and needs nothing of the days before.
+ * Incompressible bytes are in a pack as they are. Each page has one row, and each day changes two blocks of
+ * most pages. The bytes, and the key of the hashes, are the same in each run: with random ones, about one
+ * change in a thousand gives a block with the same short hash, so that its page is stored whole and needs
+ * nothing of the days before.
  */
 async function makePlace(
   t: TestContext,
@@ -211,7 +212,7 @@ async function makePlace(
   return { memory, here, days, other, images, unchanged: image.subarray(end - 300, end - 270) };
 }
 
-/** The cached hashes, and with them all that follow, are from now on those under `HASHER_KEY`. */
+/** From now on the cached hashes, and all that follow, are those under `HASHER_KEY`. */
 function setCachedKey({ cache }: StoreHere, origin: string, image: Uint8Array): void {
   const name = originNameOf(origin);
   const cached = cache.load(name);
@@ -240,7 +241,7 @@ function packsIn({ files }: MemoryBackend): string[] {
   return [...files.keys()].filter((name) => name.startsWith('packs/')).map((name) => name.slice(6));
 }
 
-/** Flips a bit of these bytes where they lie in a pack; once more, and it is as it was. */
+/** Flips a bit of these bytes where they lie in a pack; a second call restores it. */
 function flip(memory: MemoryBackend, pack: string, bytes: Uint8Array): void {
   const flipped = Buffer.from(memory.files.get(`packs/${pack}`) as Uint8Array);
   const at = flipped.indexOf(bytes.subarray(1)) - 1;
@@ -249,7 +250,10 @@ function flip(memory: MemoryBackend, pack: string, bytes: Uint8Array): void {
   memory.files.set(`packs/${pack}`, flipped);
 }
 
-/** The id of a page that no day changes: its node names it, and those that are deltas against that do not. */
+/**
+ * The id of a page that no day changes: its node names it, but pages that are deltas against that node do
+ * not.
+ */
 async function lastPageId({ access }: StoreHere, { root }: StoreSnapshot): Promise<Uint8Array> {
   const { reader } = await loadContents(access);
   const lastLeaf = nodeIds(reader.readNode(fromHex(root as string))).slice(-32);
@@ -263,7 +267,10 @@ async function assertBlamed(here: StoreHere, snapshot: StoreSnapshot, pack: stri
   );
 }
 
-/** Whoever cannot have one snapshot is told of just the `listed` ones, and whoever reads all data of the `intact` ones. */
+/**
+ * The error of a lost snapshot names just the `listed` snapshots, and a check that reads all data finds the
+ * `intact` ones.
+ */
 async function assertListed(
   { here, images }: Place,
   lost: StoreSnapshot,
@@ -281,7 +288,7 @@ async function assertListed(
   await assertStored(here, intact, images);
 }
 
-/** What reading a snapshot fails with. */
+/** The error of reading a snapshot. */
 function readFailure({ reader }: StoreContents, snapshot: StoreSnapshot): unknown {
   const source = new SnapshotSource(reader, snapshot);
   try {
@@ -292,7 +299,7 @@ function readFailure({ reader }: StoreContents, snapshot: StoreSnapshot): unknow
   return assert.fail('nothing of it is lost');
 }
 
-/** Another amount than `old`, with which the first block that it is in has the same hash. */
+/** An amount other than `old`, with which the first block that holds it has the same hash. */
 function withBlockHashOf(page: Buffer, old: Uint8Array): Uint8Array {
   const at = page.indexOf(old);
   const block = Math.floor(at / BLOCK_BYTES);
@@ -310,7 +317,7 @@ function withBlockHashOf(page: Buffer, old: Uint8Array): Uint8Array {
   }
 }
 
-/** Puts what these packs hold a second time; returns where each was put. */
+/** Puts the content of these packs a second time; returns the new places. */
 async function copyOf(
   memory: MemoryBackend,
   { access }: StoreHere,

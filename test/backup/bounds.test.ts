@@ -24,13 +24,13 @@ function indexOf(frame: Partial<typeof FRAME>): Uint8Array {
 }
 
 describe('an index that claims the impossible is damaged', () => {
-  test('a frame behind the end of its pack, or larger than any frame', () => {
+  test('an index with a frame behind the end of its pack, or with one larger than any frame, is damaged', () => {
     assert.equal(decodeIndex(indexOf({}), 'indexes/x').length, 1);
     for (const frame of [{ offset: 29 }, { length: 2 ** 32 - 1 }, { rawBytes: 4 * 1024 * 1024 + 1 }])
       assert.throws(() => decodeIndex(indexOf(frame), 'indexes/x'), { code: 'STORE_DAMAGED' });
   });
 
-  test('a body of 4 GiB, for which no memory is set aside', () => {
+  test('an index with a body of 4 GiB is damaged, and no memory is set aside for it', () => {
     const plain = indexOf({});
     assert.equal(plain[8], 1, 'is compressed');
     new DataView(plain.buffer, plain.byteOffset).setUint32(9, 2 ** 32 - 100, true);
@@ -54,8 +54,8 @@ describe('an index of many packs', () => {
     depths: new Uint8Array(objects),
   });
 
-  test('becomes several files, each of as many as fit in, and none is left out', () => {
-    // Of 33 bytes an object, and 57 a pack with its frame.
+  test('an index of many packs becomes several files, each as full as can be, and leaves none out', () => {
+    // An object takes 33 bytes, and a pack with its frame 57.
     const packs = [10, 10, 10, 100, 1, 1].map((objects, i) => pack(i, objects));
     const files = splitForIndexes(packs, 2 * (330 + 57));
     assert.deepEqual(
@@ -72,7 +72,7 @@ describe('an index of many packs', () => {
     assert.deepEqual(splitForIndexes([]), []);
   });
 
-  test('of more than 128 MiB is neither written nor read', () => {
+  test('an index of more than 128 MiB is neither written nor read', () => {
     const of = (objects: number): IndexedPack => ({ ...pack(0, 1), depths: new Uint8Array(objects) });
     assert.throws(() => encodeIndex([of(4_100_000)]), /an index of 135300061 bytes/);
     assert.equal(splitForIndexes([of(1_900_000), of(200_000)]).length, 2);
@@ -87,7 +87,7 @@ describe('an index of many packs', () => {
     );
   });
 
-  test('of more bytes than that is not even fetched', async () => {
+  test('an index of more bytes than that is not even fetched', async () => {
     const memory = new MemoryBackend();
     const access = await initBackend(memory, {});
     const name = `indexes/${'ab'.repeat(32)}`;
@@ -101,7 +101,7 @@ describe('an index of many packs', () => {
 });
 
 describe('a record that is too large', () => {
-  test('for a database is damaged: no database has 2^32 - 1 pages', () => {
+  test('a record of a database with 2^32 - 1 pages is damaged: no database has so many', () => {
     const statistics = {
       pagesChanged: 0,
       pagesAdded: 0,
@@ -120,7 +120,7 @@ describe('a record that is too large', () => {
     });
   });
 
-  test('for a file of JSON is not put, and not read where it is there', async () => {
+  test('a JSON file that is too large is not put, and an existing one is not read', async () => {
     const memory = new MemoryBackend();
     const access = await initBackend(memory, {});
     const long = jsonBytes({ text: 'x'.repeat(1024 * 1024) });
@@ -129,12 +129,12 @@ describe('a record that is too large', () => {
     await assert.rejects(loadSnapshots(access), { code: 'STORE_DAMAGED', message: /1048587 bytes/ });
   });
 
-  test('for one mark becomes two', async () => {
+  test('a mark that is too large becomes two', async () => {
     const memory = new MemoryBackend();
     const store = new OpenStore(await initBackend(memory, { graceSeconds: 1e-9 }));
     for (let pack = 0; pack <= 8192; pack++)
       await memory.put(`packs/${pack.toString(16).padStart(64, '0')}`, [new Uint8Array(1)]);
-    // Packs of this very millisecond are not older than the grace period.
+    // Packs of this very millisecond are younger than the grace period.
     await delay(2);
     assert.equal((await store.prune()).packsMarked, 8193);
     assert.equal([...memory.files.keys()].filter((name) => name.startsWith('marks/')).length, 2);

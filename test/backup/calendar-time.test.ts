@@ -44,7 +44,7 @@ describe('calendar time', () => {
     assert.equal(before('2025-04-06T12:00:00+02:00', '7d'), '2025-03-30T10:00:00.000Z');
     assert.equal(before('2025-04-06T12:00:00+02:00', '8d'), '2025-03-29T11:00:00.000Z');
     assert.equal(before('2025-04-06T12:00:00+02:00', '8d1h'), '2025-03-29T10:00:00.000Z');
-    // Of another zone only the offset is known.
+    // The offset is all that is known of another zone.
     assert.equal(before('2025-04-06T10:00:00Z', '8d'), '2025-03-29T10:00:00.000Z');
     assert.equal(before('2025-04-06T12:00:00-05:00', '8d'), '2025-03-29T17:00:00.000Z');
   });
@@ -55,7 +55,7 @@ describe('calendar time', () => {
     assert.equal(before('2024-01-15T12:00:00Z', '1y1m15d'), '2022-11-30T12:00:00.000Z');
   });
 
-  test('what a clock writes is read as the same instant, with the offset it had', () => {
+  test('a time that a clock writes is read as the same instant, with its offset', () => {
     fc.assert(
       fc.property(fc.date({ min: new Date(0), max: new Date('2100-01-01'), noInvalidDate: true }), (date) => {
         const read = time(formatCalendarTime(date));
@@ -65,7 +65,7 @@ describe('calendar time', () => {
     );
   });
 
-  test('reads any number of decimals, and refuses what is no RFC 3339', () => {
+  test('RFC 3339 times may have any number of decimals, and anything else is refused', () => {
     assert.equal(time('2024-05-01T12:00:00.123456789+02:00').epochMs, Date.parse('2024-05-01T10:00:00.123Z'));
     for (const text of [
       '',

@@ -11,7 +11,7 @@ import { backupHere, originNameOf, restoreHere, storeHere } from './store-here.t
 import type { StoreHere } from './store-here.ts';
 
 describe('content that is chosen to look unchanged', () => {
-  test('is in every backup, while the key of the cached hashes stays the same', async (t) => {
+  test('content that is chosen to look unchanged is in every backup, while the key of the cached hashes stays the same', async (t) => {
     const { here, blob, cachedKey, isIn } = await place(t);
     await backupHere(here, blob.path);
     const key = cachedKey();
@@ -24,7 +24,7 @@ describe('content that is chosen to look unchanged', () => {
     }
   });
 
-  test('is left out of backups by --hash xxh64 for good, which --verify finds and mends', async (t) => {
+  test('--hash xxh64 leaves chosen content out of backups for good, which --verify finds and mends', async (t) => {
     const { here, blob, isIn } = await place(t);
     const hash = 'xxh64';
     await backupHere(here, blob.path, { hash });
@@ -37,13 +37,13 @@ describe('content that is chosen to look unchanged', () => {
     assert.equal(await isIn(await backupHere(here, blob.path, { hash })), false);
     const verified = await backupHere(here, blob.path, { hash, verify: true });
     assert.ok(await isIn(verified));
-    // What it leaves in the cache is right.
+    // It leaves the right hashes in the cache.
     const next = await backupHere(here, blob.path, { hash });
     assert.ok(await isIn(next));
     assert.ok(next.statistics.pagesChanged <= 1);
   });
 
-  test('is in a verified backup, after which the cache has the hashes of the default', async (t) => {
+  test('chosen content is in a verified backup, after which the cache has the hashes of the default', async (t) => {
     const { here, blob, isIn, cached } = await place(t);
     await backupHere(here, blob.path, { verify: true });
     for (let i = 0; i < 3; i++) {

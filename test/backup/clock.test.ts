@@ -17,7 +17,7 @@ const DAY_MS = 24 * HOUR_MS;
 const GRACE_SECONDS = 12 * 3600;
 const BACKUPS = 24;
 
-/** By number of backup. */
+/** By the number of the backup. */
 const JUMPS: ReadonlyMap<number, number> = new Map([
   [8, -400 * DAY_MS],
   [12, 800 * DAY_MS],
@@ -41,7 +41,8 @@ test('a clock that is set back and forth loses nothing: not what a policy keeps,
   const images = new Map<string, Buffer>();
   const done = { future: 0, forgotten: 0, deleted: 0 };
   for (let number = 0; number < BACKUPS; number++) {
-    // Mostly hours pass; now and then a clock is wrong by up to a year, and right again: whatever the seed, back once and forth once.
+    // Mostly hours pass. With any seed, the clock is wrong by up to a year now and then and then right again,
+    // at least once back and once forth.
     const isWrong = random.chance(0.25);
     const jumpMs =
       JUMPS.get(number) ?? (isWrong ? random.integer(-365, 365) * DAY_MS : random.integer(1, 30) * HOUR_MS);

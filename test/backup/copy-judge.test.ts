@@ -11,7 +11,7 @@ const DEPTH = 32;
 const COPIES = 3;
 
 describe('the copies of a long chain of deltas', () => {
-  test('are each judged once, where what they are made of cannot be read', () => {
+  test('each copy of a long chain of deltas is judged once, even if its base cannot be read', () => {
     const { judge, calls } = chain((depth) => (depth === 0 ? 'unreadable' : 'right'));
     assert.throws(() => judge.rightCopy(idAt(DEPTH)), { code: 'STORE_DAMAGED' });
     assert.equal(calls(), COPIES * (DEPTH + 1));
@@ -19,7 +19,7 @@ describe('the copies of a long chain of deltas', () => {
     assert.equal(calls(), COPIES * (DEPTH + 1));
   });
 
-  test('are put together a bounded number of times, where what they are made of is wrong', () => {
+  test('the copies of a long chain are put together a bounded number of times, even if their base is wrong', () => {
     const { judge, calls } = chain((depth) => (depth === 0 ? 'wrong' : 'right'));
     assert.throws(() => judge.rightCopy(idAt(DEPTH)), { file: `packs/${packId(0).toString('hex')}` });
     assert.ok(calls() < COPIES * COPIES * DEPTH * DEPTH, `${calls()} objects were read`);
@@ -29,12 +29,12 @@ describe('the copies of a long chain of deltas', () => {
     );
   });
 
-  test('give the right object, as long as one of each is right', () => {
+  test('the copies of a long chain give the right object as long as one copy of each object is right', () => {
     const { judge } = chain((depth, copy) => (copy === depth % COPIES ? 'right' : 'wrong'));
     assert.deepEqual(judge.rightCopy(idAt(DEPTH)).bytes, bytesAt(DEPTH));
   });
 
-  test('are judged again, where the system refused to read one', () => {
+  test('the copies are judged again if the system refused to read one', () => {
     let refuses = true;
     const { judge } = chain((depth) => (depth === 5 && refuses ? 'refused' : 'right'));
     assert.throws(() => judge.rightCopy(idAt(DEPTH)), { code: 'STORE_UNAVAILABLE' });
@@ -45,7 +45,7 @@ describe('the copies of a long chain of deltas', () => {
 
 type State = 'right' | 'wrong' | 'unreadable' | 'refused';
 
-/** Object `depth` is the delta on object `depth - 1`; each is in every one of some packs. */
+/** Object `depth` is the delta on object `depth - 1`; each of some packs has all of them. */
 function chain(stateOf: (depth: number, copy: number) => State): { judge: CopyJudge; calls: () => number } {
   const index = new ObjectIndex();
   const depths = Uint8Array.from({ length: DEPTH + 1 }, (_, i) => i);
@@ -64,7 +64,7 @@ function chain(stateOf: (depth: number, copy: number) => State): { judge: CopyJu
     const state = stateOf(depth, copy);
     if (state === 'unreadable') throw damaged(`packs/${packId(copy).toString('hex')}`, 'cannot be read');
     if (state === 'refused') throw unavailable('of a test', 'read', new Error('EIO'));
-    // Each adds a byte to its base.
+    // Each delta adds a byte to its base.
     const assemble = (base: Uint8Array): Uint8Array => {
       const bytes = new Uint8Array(Buffer.concat([base, Uint8Array.of(depth)]));
       if (state === 'wrong') bytes[depth] = 255;

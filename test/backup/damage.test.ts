@@ -20,25 +20,25 @@ const { folder, origins, files, images } = storeToDamage('damage', async ({ stor
 
 for (const [damage, apply] of Object.entries(DAMAGES)) {
   describe(`${damage} in a store`, () => {
-    test('is found, named, and told with just the snapshots that cannot be restored', async (t) => {
+    test(`${damage} is found, named, and reported with just the snapshots that cannot be restored`, async (t) => {
       t.diagnostic(`SQLSYNC_SEED=${SEED}`);
       const random = new Random(SEED);
       for (const name of files.keys()) {
         if (name === 'config' || name.startsWith('forgotten/')) continue;
         for (let i = 0; i < 3; i++) {
-          // What is not as long as it should be, and every other file, are found without reading all data.
+          // A check that does not read all data finds a wrong length, and damage to every other kind of file.
           const readData = i > 0 || (damage === 'a flipped bit' && name.startsWith('packs/'));
           const changed = apply(files.get(name) as Uint8Array, random);
           const { memory, here, store } = await damaged(name, changed);
           const { problems, intact, damaged: lost } = await store.check({ readData });
-          // Of a snapshot that is gone only those that came after it can tell.
+          // Only a later snapshot can tell that an earlier one is gone.
           if (
             name.startsWith('snapshots/') &&
             apply(new Uint8Array(1), random) === undefined &&
             isNewest(name)
           )
             continue;
-          // Which index is missing nobody knows; what it named is.
+          // Nobody knows which index is missing; its objects are known.
           const isUnknown = name.startsWith('indexes/') && !memory.files.has(name);
           assert.ok(
             isUnknown || problems.some(({ file }) => file === name),
@@ -59,7 +59,7 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
       }
     });
 
-    test('in its config is found when it is opened', async () => {
+    test('damage in the config of a store is found when the store is opened', async () => {
       const random = new Random(SEED);
       for (let i = 0; i < 20; i++) {
         const bytes = apply(files.get('config') as Uint8Array, random);
@@ -68,9 +68,9 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
       }
     });
 
-    // A flipped bit shows when it is read; what is missing or cut shows in the list of packs.
+    // Reading shows a flipped bit; the list of packs shows a missing or cut file.
     const skip = damage === 'a flipped bit';
-    test('does not keep the next backup from being good', { skip }, async () => {
+    test(`${damage} does not keep the next backup from being good`, { skip }, async () => {
       const random = new Random(SEED);
       const [origin] = origins as [string];
       const image = pageImage(origin);
@@ -84,7 +84,7 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
       }
     });
 
-    test('makes prune refuse to delete anything while a snapshot needs what is lost', async () => {
+    test(`${damage} makes prune refuse to delete anything while a snapshot needs what is lost`, async () => {
       const random = new Random(SEED);
       for (const name of files.keys()) {
         if (!name.startsWith('indexes/') && !name.startsWith('snapshots/')) continue;
@@ -100,7 +100,7 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
           );
           continue;
         }
-        // A snapshot's record that is gone, or an index of what was forgotten, is needed by nobody.
+        // No snapshot needs a record that is gone, or an index of forgotten snapshots.
         assert.ok(!memory.files.has(name));
       }
     });
@@ -122,7 +122,7 @@ async function damaged(
   return { memory, here: { access, store, cache }, store };
 }
 
-/** Whether a snapshot is nobody's parent. */
+/** Whether the snapshot is the parent of none. */
 function isNewest(name: string): boolean {
   return ![...files].some(
     ([file, bytes]) =>

@@ -12,8 +12,8 @@ import { tempDir } from '../support/compare.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
-describe('a backup into a store that is damaged', () => {
-  test('in a page that deltas are made of stores what these are, and older snapshots restore with it', async (t) => {
+describe('a backup into a damaged store', () => {
+  test('a backup stores a damaged base of deltas again, and older snapshots restore with it', async (t) => {
     const place = await makePlace(t, 2);
     const [first] = place.days as [Day];
     flip(place, `packs/${first.pack}`, first.payload);
@@ -26,7 +26,7 @@ describe('a backup into a store that is damaged', () => {
     await assertRestore(place, first.pack, [first.snapshot]);
   });
 
-  test('is told by --verify of what it did not read, and stores that again', async (t) => {
+  test('a backup with --verify learns of damage that it did not read itself, and stores those pages again', async (t) => {
     const place = await makePlace(t, 1);
     const [first] = place.days as [Day];
     flip(place, `packs/${first.pack}`, first.payload);
@@ -37,7 +37,7 @@ describe('a backup into a store that is damaged', () => {
     await assertRestore(place, first.pack, []);
   });
 
-  test('in an index stores again what only that names', async (t) => {
+  test('a backup stores again what only a damaged index names', async (t) => {
     const place = await makePlace(t, 2);
     const { name } = (await place.here.access.backend.list('indexes'))[0] as { name: string };
     const path = join(place.store, 'indexes', name);
@@ -48,7 +48,7 @@ describe('a backup into a store that is damaged', () => {
     await assertNewestRestores(place);
   });
 
-  test('in many packs relies on none of them', async (t) => {
+  test('a backup relies on none of many damaged packs', async (t) => {
     const place = await makePlace(t, 10);
     for (const { pack, payload } of place.days) flip(place, `packs/${pack}`, payload);
     rmSync(join(place.store, 'cache'), { recursive: true });
@@ -59,7 +59,7 @@ describe('a backup into a store that is damaged', () => {
   });
 });
 
-test('a restore that fails names the file, and the snapshots that need nothing of it', async (t) => {
+test('a restore that fails names the file, and the snapshots that do not need it', async (t) => {
   const place = await makePlace(t, 2);
   const { store, here, days } = place;
   const [first] = days as [Day];
@@ -80,7 +80,7 @@ test('a restore that fails names the file, and the snapshots that need nothing o
 
 interface Day {
   readonly snapshot: string;
-  /** The pack that it wrote, and bytes that are in it as they are. */
+  /** The pack that the backup wrote, and bytes that are in it as they are. */
   readonly pack: string;
   readonly payload: Buffer;
 }
@@ -93,7 +93,10 @@ interface Place {
   readonly images: Map<string, Buffer>;
 }
 
-/** So many backups in a folder; each day adds rows of what does not compress, and changes blocks of the first one's pages. */
+/**
+ * Makes this many backups in a folder; each day adds rows of incompressible bytes, and changes blocks of the
+ * first day's pages.
+ */
 async function makePlace(t: TestContext, dayCount: number): Promise<Place> {
   const folder = tempDir(t);
   const store = join(folder, 'store');
@@ -118,7 +121,7 @@ async function makePlace(t: TestContext, dayCount: number): Promise<Place> {
     const packs = await here.access.backend.list('packs');
     const pack = packs.find(({ name }) => !seen.has(name))?.name as string;
     seen.add(pack);
-    // Not at the edge of its days, where a page has rows of two.
+    // Not at the edge of a day's pages, where a page has rows of two days.
     const sql = `SELECT payload FROM item WHERE day = ${day} ORDER BY id LIMIT 1 OFFSET 10`;
     days.push({ snapshot, pack, payload: (column(origin, sql)[0] as Buffer).subarray(700, 740) });
   }
@@ -146,7 +149,7 @@ async function assertNewestRestores({ here, images }: Place): Promise<void> {
   await assertStored(here, newest, images);
 }
 
-/** Although a pack is still damaged, all but these snapshots are restored to what they were. */
+/** Checks that all but these snapshots restore exactly, although a pack is still damaged. */
 async function assertRestore({ here, images }: Place, pack: string, lost: readonly string[]): Promise<void> {
   const { problems, damaged, intact } = await here.store.check({ readData: true });
   const ids = damaged.map(({ snapshot }) => snapshot.id);

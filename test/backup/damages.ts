@@ -9,7 +9,7 @@ import { pageImage } from '../support/compare.ts';
 import { backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
-/** What becomes of a file of a store; undefined: it is gone. */
+/** What becomes of a file of a store; undefined means that it is gone. */
 export type ApplyDamage = (bytes: Uint8Array, random: Random) => Uint8Array | undefined;
 
 export const DAMAGES: Readonly<Record<string, ApplyDamage>> = {
@@ -31,11 +31,14 @@ export interface StoreToDamage {
   readonly origins: readonly string[];
   /** By name. */
   readonly files: Map<string, Uint8Array>;
-  /** What each snapshot has to restore, by id. */
+  /** The bytes that each snapshot must restore to, by its id. */
   readonly images: Map<string, Buffer>;
 }
 
-/** Three days of two databases; `finish` does the rest, such as to forget. Its files are there when a test runs. */
+/**
+ * Makes a store of three days of two databases; `finish` does the rest, such as to forget. Its files exist
+ * when a test runs.
+ */
 export function storeToDamage(
   name: string,
   finish: (here: StoreHere, images: Map<string, Buffer>) => Promise<void>,

@@ -34,7 +34,7 @@ function assertPages(parts: FrameParts | undefined, pages: Uint8Array): void {
 }
 
 describe('the decompressor', () => {
-  test('gives each frame for its number, in whatever order it is asked', async () => {
+  test('gives each frame for its number, in any order of calls', async () => {
     const all = await Promise.all([1, 2, 3, 4].map((seed) => made(seed)));
     const ids = all.map(({ plain }) => decompressor.start({ plain }));
     for (const i of [2, 0, 3, 1])
@@ -50,7 +50,7 @@ describe('the decompressor', () => {
     assert.equal(decompressor.take(id), undefined);
   });
 
-  test('gives nothing for what is no frame, is cut or is not there, and goes on', async (t) => {
+  test('gives nothing for a file that is missing, cut or no frame, and goes on', async (t) => {
     const { pages, plain } = await made(6);
     const path = join(tempDir(t), 'pack');
     writeFileSync(path, plain);
@@ -67,9 +67,9 @@ describe('the decompressor', () => {
     assertPages(decompressor.take(good), pages);
   });
 
-  test('forgets what nobody asked for when its thread has ended, and starts another', async () => {
+  test('forgets unasked results when its thread has ended, and starts another thread', async () => {
     const id = decompressor.start({ plain: (await made(7)).plain });
-    // The thread ends by a timer, which is no reason to wait for it by another clock.
+    // The thread ends by a timer of its own; the test waits for that, and not by another clock.
     while (!decompressor.isIdle) await delay(50);
     assert.equal(decompressor.take(id), undefined);
     const { pages, plain } = await made(8);

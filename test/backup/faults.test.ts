@@ -18,7 +18,10 @@ import type { StoreHere } from './store-here.ts';
 
 const shared = mkdtempSync(join(tmpdir(), 'sqlsync-faults-'));
 
-/** Of one operation, or of it and all that follow, as where the process is killed or the disk stays full. */
+/**
+ * The fault hits one operation, or that one and all later ones, as if the process were killed or the disk
+ * stayed full.
+ */
 const FAULTS: readonly { name: string; fault: Fault; from?: boolean }[] = [
   { name: 'fails without effect', fault: 'before' },
   { name: 'fails after it took effect', fault: 'after' },
@@ -36,7 +39,7 @@ before(async () => {
 after(() => rmSync(shared, { recursive: true, force: true }));
 
 for (const { name, fault, from } of FAULTS) {
-  describe(`where an operation of the backend ${name}`, () => {
+  describe(`if an operation of the backend ${name}`, () => {
     test('a backup fails or succeeds, the store stays good, and the next one succeeds', async (t) => {
       await atEveryOperation(t, fault, from === true, async ({ here, origin, image }, run) => {
         const added = await run((faulty) => backupHere(faulty, origin));
@@ -65,7 +68,7 @@ for (const { name, fault, from } of FAULTS) {
       });
     });
 
-    test('a forget takes away what it says, or all can be restored', async (t) => {
+    test('a forget removes what it says, or all can be restored', async (t) => {
       await atEveryOperation(t, fault, from === true, async ({ here, images }, run) => {
         const [first] = await here.store.snapshots();
         const done = await run((faulty) => faulty.store.forget([(first as StoreSnapshot).id]));
@@ -79,12 +82,12 @@ for (const { name, fault, from } of FAULTS) {
   });
 }
 
-test('a backup that is held up before its record, while prunes take what it wrote, fails and leaves no snapshot', async (t) => {
+test('a backup that is held up before its record fails and leaves no snapshot if prunes take what it wrote', async (t) => {
   const folder = tempDir(t);
   const origin = join(folder, 'origin.db');
   smallDatabase(origin, { rows: 60 });
   const memory = new MemoryBackend();
-  // Without a grace period whatever is not in use at the moment may be deleted.
+  // Without a grace period a prune may delete everything that is not in use at the moment.
   const here = await storeHere(memory, folder, 0);
   let atRecord = 0;
   const plan = (number: number, operation: string, name: string): Fault => {
@@ -107,13 +110,15 @@ interface Prepared {
   readonly here: StoreHere;
   readonly origin: string;
   readonly images: ReadonlyMap<string, Buffer>;
-  /** Of the origin, which has changed since the last backup. */
+  /** Backs up the origin, which has changed since the last backup. */
   readonly image: Buffer;
 }
 
 type Run = <T>(action: (faulty: StoreHere) => Promise<T>) => Promise<T | undefined>;
 
-/** Does `check` on a store of three snapshots again and again, until the fault comes after the last operation. */
+/**
+ * Runs `check` on a store of three snapshots again and again, until the fault comes after the last operation.
+ */
 async function atEveryOperation(
   t: TestContext,
   fault: Fault,

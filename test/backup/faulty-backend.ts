@@ -6,15 +6,16 @@ import { unavailable } from '../../src/backup/store-error.ts';
 export type Operation = 'put' | 'get' | 'list' | 'delete';
 
 /**
- * What becomes of one operation: it works; it fails without effect; it has its effect and fails, as where the answer is lost; it fails
- * and has its effect later, as after a time-out of a request that is still under way; it is done twice, as by a client that repeats it.
+ * What becomes of one operation: it works; it fails without effect; it has its effect and fails, as if the
+ * answer were lost; it fails and has its effect later, as after a time-out of a request that is still under
+ * way; or it runs twice, as by a client that repeats it.
  */
 export type Fault = 'none' | 'before' | 'after' | 'late' | 'twice';
 
-/** A backend of which operations fail as `plan` says, which is asked at each with its number, from 1. */
+/** A backend that asks `plan` for the fate of each operation, by the operation's number from 1. */
 export class FaultyBackend implements LocalBackend {
   readonly description = 'a faulty store';
-  /** Operations so far. */
+  /** The number of operations so far. */
   count = 0;
   readonly #backend: LocalBackend;
   readonly #plan: (number: number, operation: Operation, name: string) => Fault;
@@ -23,8 +24,8 @@ export class FaultyBackend implements LocalBackend {
   readonly #late: (() => Promise<unknown>)[] = [];
 
   /**
-   * With `pauses`, every operation takes a random number of turns of the event loop, so that those of others come between. With `hold`,
-   * it waits for what that gives for the operation's number.
+   * With `pauses`, every operation takes a random number of turns of the event loop, so that operations of
+   * others come between. With `hold`, it waits for the promise that `hold` returns for its number.
    */
   constructor(
     backend: LocalBackend,
@@ -64,7 +65,7 @@ export class FaultyBackend implements LocalBackend {
     return this.#do('delete', name, () => this.#backend.delete(name));
   }
 
-  /** What was late takes effect, in the order in which it was asked for. */
+  /** Late operations take effect, in the order of their calls. */
   async arrive(): Promise<void> {
     for (const action of this.#late.splice(0)) {
       await this.#pause();

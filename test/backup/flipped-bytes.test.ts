@@ -33,7 +33,10 @@ const origins = ['a.db', 'b.db', 'c.db'].map((name) => join(folder, name));
 const memory = new MemoryBackend();
 const images = new Map<string, Buffer>();
 
-/** Databases of two page sizes, days of changes, forgets and prunes; some of it twice, marked, or in the middle of its way. */
+/**
+ * Databases of two page sizes, with days of changes, forgets and prunes; some of the content is stored twice,
+ * marked, or half moved.
+ */
 before(async () => {
   const random = new Random(SEED);
   mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
@@ -52,7 +55,7 @@ before(async () => {
     mock.timers.setTime(Date.now() + (GRACE_SECONDS / 2) * 1000);
     if (day % 3 === 2) await here.store.prune({ maxUnusedRatio: 0.05 });
   }
-  // What a backup leaves that was killed before its index was put.
+  // What a backup leaves if it is killed before it puts its index.
   const names = new Set(memory.files.keys());
   changed(origins[0] as string, random);
   await backupHere(here, origins[0] as string);
@@ -64,7 +67,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('a flipped byte anywhere in a store', () => {
   for (const kind of KINDS) {
-    test(`is found in ${kind}, and tells which snapshots restore`, async (t) => {
+    test(`a flipped byte is found in ${kind}, and the check tells which snapshots restore`, async (t) => {
       t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
       const random = new Random(SEED);
       const names = [...memory.files.keys()].filter((name) => name.startsWith(`${kind}/`));
@@ -78,7 +81,7 @@ describe('a flipped byte anywhere in a store', () => {
     });
   }
 
-  test('is found in its config when it is opened', async () => {
+  test('a flipped byte is found in the config when the store is opened', async () => {
     const random = new Random(SEED);
     for (let run = 0; run < RUNS * 10; run++) {
       const { bytes, at } = flipped('config', random);
@@ -87,12 +90,15 @@ describe('a flipped byte anywhere in a store', () => {
   });
 });
 
-/** `check` names the file, and is right about every snapshot; so is the list that a restore gives that fails. */
+/**
+ * Checks that `check` names the file and is right about every snapshot, as is the list in the error of a
+ * failed restore.
+ */
 async function assertTold(access: StoreAccess, name: string, what: string): Promise<void> {
   const store = new OpenStore(access);
   const { problems, intact, damaged } = await store.check({ readData: true });
   const all = await loadContents(access, () => {});
-  // Of a pack that no index names nobody needs anything, unless something is missing.
+  // Nobody needs a pack that no index names, unless something is missing.
   const isGarbage = name.startsWith('packs/') && !all.index.packs.has(name.slice('packs/'.length));
   assert.ok(
     isGarbage || problems.some(({ file }) => file === name),
@@ -104,7 +110,7 @@ async function assertTold(access: StoreAccess, name: string, what: string): Prom
   for (const snapshot of snapshots) {
     const bytes = readOrNothing(all, snapshot);
     if (bytes === undefined) {
-      // Whoever restores just this one has read nothing else.
+      // A restore of just this snapshot has read nothing else.
       const contents = await loadContents(access, () => {});
       assert.equal(readOrNothing(contents, snapshot), undefined);
       lists.push(...stillIntact(contents, snapshots));
@@ -142,12 +148,12 @@ function storeWith(name: string, bytes: Uint8Array): MemoryBackend {
   return copy;
 }
 
-/** So many backups at once, each of which stores what is new. */
+/** Makes this many backups at once; each stores what is new. */
 function backups(here: StoreHere, origin: string, count: number): Promise<StoreSnapshot[]> {
   return Promise.all(Array.from({ length: count }, () => backupHere(here, origin)));
 }
 
-/** Changes a database; its bytes then. */
+/** Changes a database; returns its bytes after that. */
 function changed(path: string, random: Random): Buffer {
   const db = new Database(path);
   try {

@@ -30,7 +30,7 @@ before(async () => {
     const image = await backUpDay(here, join(folder, 'origin.db'), day);
     images.set(image.id, image.bytes);
   }
-  // One that is marked already, and old enough.
+  // A pack that is marked already, with a mark that is old enough.
   snapshots = await here.store.snapshots();
   await here.store.forget([(snapshots[1] as StoreSnapshot).id]);
   await here.store.prune({ graceSeconds: 1e-9, maxUnusedRatio: 0 });
@@ -39,7 +39,7 @@ before(async () => {
 });
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Each day's pages are others, so that each snapshot has packs of its own. */
+/** Each day has other pages, so that each snapshot has packs of its own. */
 async function backUpDay(
   here: StoreHere,
   origin: string,
@@ -56,7 +56,7 @@ async function backUpDay(
 }
 
 describe('a store without a free byte', () => {
-  test('is emptied by a forget and prunes without a grace period, and each of these can be killed at any point', async () => {
+  test('a full store is emptied by a forget and prunes without a grace period, even if each is killed at any point', async () => {
     const [oldest, kept, newest] = snapshots as [StoreSnapshot, StoreSnapshot, StoreSnapshot];
     for (const fault of ['before', 'after'] as const) {
       for (let at = 1, operations = Infinity; at <= operations; at++) {
@@ -90,7 +90,7 @@ describe('a store without a free byte', () => {
     }
   });
 
-  test('gives up what is marked and due before a prune writes anything', async () => {
+  test('a prune of a full store deletes what is marked and due before it writes anything', async () => {
     const { memory, full } = await fullStore();
     const store = new OpenStore(await openBackend(full));
     const { packsDeleted, outOfSpace } = await store.prune({ graceSeconds: 1e-9 });
@@ -99,12 +99,12 @@ describe('a store without a free byte', () => {
     assert.deepEqual((await store.check({ readData: true })).problems, []);
   });
 
-  test('makes a prune that finds nothing to delete say that there is no space', async (t) => {
+  test('a prune of a full store that finds nothing to delete says that there is no space', async (t) => {
     const { memory, full } = await fullStore();
     t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 60_000 });
     const store = new OpenStore(await openBackend(full));
     await store.forget(snapshots.slice(1).map(({ id }) => id));
-    // Nothing is marked yet, and that is all that can be done.
+    // Nothing is marked yet, and a prune can do no more.
     for (const name of memory.files.keys()) if (name.startsWith('marks/')) memory.files.delete(name);
     full.capacity = sizeOf(memory);
     await assert.rejects(
@@ -149,7 +149,9 @@ async function fillAndEmpty(place: string): Promise<void> {
   await backUpDay(here, origin, 3);
 }
 
-/** What is left over when there is no room to copy what is needed out of a pack is no failure here. */
+/**
+ * It is no failure here if a prune finds no room to copy the needed objects out of a pack, and leaves them.
+ */
 async function pruneAsFarAsCanBe(store: OpenStore): Promise<void> {
   try {
     await store.prune({ graceSeconds: 0 });
@@ -170,7 +172,7 @@ function fill(place: string): void {
   }
 }
 
-/** A copy of the store to which nothing can be added before something is deleted. */
+/** A copy of the store that takes new bytes only after something is deleted. */
 async function fullStore(): Promise<{ memory: MemoryBackend; full: FullBackend }> {
   const memory = new MemoryBackend();
   for (const [name, bytes] of files) await memory.put(name, [bytes]);
@@ -181,7 +183,7 @@ function sizeOf({ files: all }: { readonly files: ReadonlyMap<string, Uint8Array
   return [...all.values()].reduce((sum, { length }) => sum + length, 0);
 }
 
-/** Takes no more than `capacity` bytes. */
+/** Holds at most `capacity` bytes. */
 class FullBackend implements LocalBackend {
   readonly description = 'a full store';
   capacity: number;

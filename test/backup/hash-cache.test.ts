@@ -8,7 +8,7 @@ import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { backupHere, originNameOf, storeHere } from './store-here.ts';
 
-test('a backup removes the hashes of snapshots that are forgotten, and what killed saves left, but nothing young', async (t) => {
+test('a backup removes the hashes of forgotten snapshots and the leftovers of killed saves, but nothing young', async (t) => {
   const folder = tempDir(t);
   const here = await storeHere(new MemoryBackend(), folder);
   const cache = join(folder, 'cache');
@@ -37,7 +37,7 @@ test('a backup removes the hashes of snapshots that are forgotten, and what kill
   assert.ok(existsSync(join(cache, ofA)));
 });
 
-test('hashes of an older version of the cache, and what is no whole cache, are not used', async (t) => {
+test('a backup does not use hashes of an older version of the cache, nor a cache that is not whole', async (t) => {
   const folder = tempDir(t);
   const here = await storeHere(new MemoryBackend(), folder);
   const origin = join(folder, 'a.db');
@@ -46,7 +46,7 @@ test('hashes of an older version of the cache, and what is no whole cache, are n
   const [name = ''] = readdirSync(join(folder, 'cache'));
   const file = join(folder, 'cache', name);
   const now = readFileSync(file);
-  // The version before had 8 bytes of seed after the id of the snapshot and the algorithm, XXH64.
+  // The version before had an 8-byte seed after the snapshot's id and the algorithm, XXH64.
   const snapshotEnd = 8 + 32;
   const old = [
     Buffer.from('SQLSYNH2'),

@@ -8,7 +8,9 @@ import { pageImage, tempDir } from '../support/compare.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
-/** Where the pack of the first backup is gone, and nothing else in the store tells of it any more. */
+/**
+ * The kinds of store in which the pack of the first backup is gone, and nothing else tells of it any more.
+ */
 const LOSSES: Record<string, (memory: MemoryBackend, here: StoreHere) => Promise<void>> = {
   'that a repair gave up': async (memory, here) => {
     for (const { name } of await memory.list('packs')) await memory.delete(`packs/${name}`);
@@ -20,7 +22,7 @@ const LOSSES: Record<string, (memory: MemoryBackend, here: StoreHere) => Promise
   },
 };
 
-describe('a backup stores again the pages that did not change and were in a pack', () => {
+describe('a backup stores again the unchanged pages of a pack that is gone', () => {
   for (const [what, lose] of Object.entries(LOSSES)) {
     test(what, async (t) => {
       const folder = tempDir(t);
@@ -30,7 +32,8 @@ describe('a backup stores again the pages that did not change and were in a pack
       pagesOfOneRow(origin);
       await backupHere(here, origin);
       const first = new Map(memory.files);
-      // So many that all nodes are written whole: the tree of the newest snapshot can be read without the first pack.
+      // So many that all nodes are written whole: the tree of the newest snapshot is readable without the
+      // first pack.
       change(origin, 'UPDATE t SET n = 1 WHERE id % 20 <> 1');
       await backupHere(here, origin);
       const newer = new Map([...memory.files].filter(([name]) => !first.has(name)));

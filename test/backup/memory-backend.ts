@@ -28,7 +28,7 @@ export class MemoryBackend implements LocalBackend {
     const file = this.files.get(name);
     if (file === undefined) throw missingFile(this.description, name);
     const { offset, length } = range ?? { offset: 0, length: file.length };
-    // `slice` of a Buffer would be a view.
+    // `slice` of a Buffer would be a view of it.
     return new Uint8Array(file.subarray(offset, offset + length));
   }
 

@@ -16,7 +16,7 @@ import { tempDir } from '../support/compare.ts';
 import { backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
-describe('a record that does not go with its tree', () => {
+describe('a record that does not fit its tree', () => {
   const wrong: readonly [string, (snapshot: StoreSnapshot) => Partial<StoreSnapshot>, RegExp][] = [
     [
       'of one page more',
@@ -55,7 +55,7 @@ describe('a record that does not go with its tree', () => {
     });
   }
 
-  test('of pages without a root, or with a root and no pages, is none', async (t) => {
+  test('a record of pages without a root, or of a root without pages, is damaged', async (t) => {
     const { here, good } = await place(t);
     const { id: _, ...fields } = good;
     for (const change of [{ root: undefined }, { pageCount: 0 }]) {
@@ -69,7 +69,7 @@ describe('a record that does not go with its tree', () => {
 });
 
 describe('the config of a store', () => {
-  test('of a later version is told apart from one that is damaged', async () => {
+  test('the config of a later version of the store is told apart from a damaged one', async () => {
     const memory = new MemoryBackend();
     const { config } = await initBackend(memory);
     memory.files.set('config', encodeChecked({ ...config, version: 2, more: 'fields' }));
@@ -78,7 +78,7 @@ describe('the config of a store', () => {
     await assert.rejects(openBackend(memory), { code: 'STORE_DAMAGED', message: /not that of a store/ });
   });
 
-  test('of more than 1 MiB is not read', async () => {
+  test('the config of a store is not read if it has more than 1 MiB', async () => {
     const memory = new MemoryBackend();
     const { config } = await initBackend(memory);
     const read: number[] = [];

@@ -15,7 +15,7 @@ import { backupHere, storeHere } from './store-here.ts';
 
 const NOW = Date.parse('2026-11-30T12:00:00Z');
 
-/** `day` is of November 2026, or a whole date. */
+/** `day` is a day of November 2026, or a whole date. */
 function made(id: string, day: number | string, more: Partial<StoreSnapshot> = {}): StoreSnapshot {
   const date = typeof day === 'number' ? `2026-11-${String(day).padStart(2, '0')}` : day;
   return {
@@ -54,7 +54,7 @@ function inAnyOrder(snapshots: readonly StoreSnapshot[]): string {
 }
 
 describe('the order of snapshots', () => {
-  test('is that of their generations, whatever their times say', () => {
+  test('the order of snapshots is that of their generations, whatever their times say', () => {
     const all = [
       made('a', 20, { generation: 1 }),
       made('x', '2031-11-30', { generation: 2 }),
@@ -64,11 +64,11 @@ describe('the order of snapshots', () => {
     ];
     assert.equal(inAnyOrder(all), 'a x b p c');
     assert.equal(nextGeneration(all), 6);
-    // What was forgotten is not missed.
+    // A forgotten snapshot is not missed.
     assert.equal(inAnyOrder(all.filter(({ id }) => !['x', 'b'].includes(id))), 'a p c');
   });
 
-  test('is that of times between two that were made at once', () => {
+  test('two snapshots that were made at once are in the order of their times', () => {
     const all = [
       made('a', 20, { generation: 1 }),
       made('c', 22, { generation: 2, parent: 'a' }),
@@ -78,7 +78,7 @@ describe('the order of snapshots', () => {
     assert.equal(inAnyOrder(all), 'a b c d');
   });
 
-  test('of records without a generation puts none before its parent, else goes by time', () => {
+  test('records without a generation are in the order of their times, but never before their parent', () => {
     const ahead = [made('a', 20), made('x', '2031-11-30', { parent: 'a' }), made('b', 21, { parent: 'x' })];
     assert.equal(inAnyOrder(ahead), 'a x b');
     const behind = [made('z', 18), made('a', 20), made('p', '1970-01-01', { parent: 'a' }), made('b', 21)];
@@ -88,7 +88,7 @@ describe('the order of snapshots', () => {
     assert.equal(nextGeneration(fork), 1);
   });
 
-  test('puts records without a generation first, but after a parent that has one', () => {
+  test('records without a generation come first, but after a parent that has one', () => {
     const all = [
       made('old', '2031-11-30'),
       made('a', 20, { generation: 1 }),
@@ -100,7 +100,7 @@ describe('the order of snapshots', () => {
     assert.equal(nextGeneration(all.slice(0, 4)), 4);
   });
 
-  test('stays the same when any of them are forgotten', () => {
+  test('the order stays the same when any snapshots are forgotten', () => {
     const history = fc.array(fc.record({ day: fc.integer({ min: 1, max: 28 }), isKept: fc.boolean() }));
     fc.assert(
       fc.property(history, (entries) => {
@@ -117,20 +117,20 @@ describe('the order of snapshots', () => {
     );
   });
 
-  test('cannot be led beyond what a number holds', () => {
+  test('a generation cannot be raised beyond what a number holds', () => {
     const all = [made('a', 20, { generation: Number.MAX_SAFE_INTEGER })];
     assert.equal(nextGeneration(all), Number.MAX_SAFE_INTEGER);
   });
 });
 
-describe('times that do not fit the order', () => {
+describe('snapshot times that do not fit the order', () => {
   const dated = (snapshots: readonly StoreSnapshot[]): string =>
     [...dateSnapshots(snapshots, NOW)]
       .toReversed()
       .map(([id, { ms, doubt }]) => `${id} ${new Date(ms).toISOString().slice(0, 10)} ${doubt ?? ''}`.trim())
       .join(', ');
 
-  test('are the fewest that are in the way of the others; they count as of the next one', () => {
+  test('the misfit times are the fewest that stand in the way of the others; each counts as that of the next snapshot', () => {
     const history = (...days: (number | string)[]): StoreSnapshot[] =>
       days.map((day, i) => made(String(i), day, { generation: i + 1 }));
     assert.equal(
@@ -148,7 +148,7 @@ describe('times that do not fit the order', () => {
     assert.equal(dated(history(20, 20, 21)), '0 2026-11-20, 1 2026-11-20, 2 2026-11-21');
   });
 
-  test('are looked for in each database by itself: hosts may have clocks that differ', () => {
+  test('misfit times are looked for in each database by itself: hosts may have clocks that differ', () => {
     const all = [
       made('a', 20, { generation: 1 }),
       made('m', 19, { generation: 2, host: 'db2' }),
@@ -157,7 +157,7 @@ describe('times that do not fit the order', () => {
     for (const { doubt } of dateSnapshots(all, NOW).values()) assert.equal(doubt, undefined);
   });
 
-  test('are told where they would have chosen another snapshot', () => {
+  test('misfit times are reported if they would have chosen another snapshot', () => {
     const all = [
       made('a', 20, { generation: 1 }),
       made('x', 28, { generation: 2 }),
@@ -203,7 +203,7 @@ function tags(snapshots: readonly StoreSnapshot[]): string {
 describe('backups under clocks that are wrong', () => {
   const DAYS = ['2026-11-20', '2031-11-30', '2026-11-21', '1970-01-02', '2026-11-22'];
 
-  test('are listed as they were made, each is the parent of the next, and the last is the newest', async (t) => {
+  test('backups under wrong clocks are listed as they were made, each is the parent of the next, and the last is the newest', async (t) => {
     const { store } = await backups(t, DAYS);
     const all = await store.snapshots();
     assert.equal(tags(all), 'n0 n1 n2 n3 n4');
@@ -215,7 +215,7 @@ describe('backups under clocks that are wrong', () => {
     assert.equal(await store.find('latest').then(({ id }) => id), all[4]?.id);
   });
 
-  test('keep their order when the wrong one, and those around it, are forgotten', async (t) => {
+  test('backups keep their order when the one under a wrong clock, and those around it, are forgotten', async (t) => {
     const here = await backups(t, DAYS);
     const all = await here.store.snapshots();
     const left = all.filter((_, i) => i !== 1);
@@ -224,7 +224,7 @@ describe('backups under clocks that are wrong', () => {
     assert.equal(tags(await here.store.snapshots()), 'n0 n1 n4');
   });
 
-  test('are kept and forgotten in the order in which they were made', async (t) => {
+  test('a policy keeps and forgets backups in the order in which they were made', async (t) => {
     // The second was made under a clock that was five days ahead.
     const { store } = await backups(t, ['2026-11-20', '2026-11-26', '2026-11-21', '2026-11-22']);
     const all = await store.snapshots();
@@ -232,7 +232,7 @@ describe('backups under clocks that are wrong', () => {
       tags(planForget(all, policy).flatMap(({ keep }) => keep.map(({ snapshot }) => snapshot)));
     assert.equal(kept({ last: 1 }), 'n3');
     assert.equal(kept({ last: 2 }), 'n3 n2');
-    // It counts as of the next one, which is the newest of that day.
+    // It counts as made with the next one, which is the newest of that day.
     assert.equal(kept({ daily: 2 }), 'n3 n2');
     assert.equal(kept({ within: { years: 0, months: 0, days: 1, hours: 12 } }), 'n3 n2 n1');
   });

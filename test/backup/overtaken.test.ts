@@ -15,7 +15,10 @@ import type { StoreHere } from './store-here.ts';
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-overtaken-'));
 after(() => rmSync(folder, { recursive: true }));
 
-/** A store as one who is held up had found it, and as it is when prunes have copied and deleted what he was about to read. */
+/**
+ * A store as a command found it before it was held up, and as it is after prunes have copied and deleted what
+ * the command was about to read.
+ */
 class OvertakenBackend implements LocalBackend {
   readonly description = 'an overtaken store';
   isOver = false;
@@ -35,7 +38,7 @@ class OvertakenBackend implements LocalBackend {
   }
 
   #at(operation: string): MemoryBackend {
-    // What it has written others have seen: it cannot be undone by them.
+    // Others have seen what the command wrote: the prunes cannot undo it.
     this.#hasWritten ||= operation.startsWith('put') || operation.startsWith('delete');
     this.isOver ||= !this.#hasWritten && this.#isMoment(operation, ++this.#count);
     return this.isOver ? this.#new : this.#old;
@@ -103,7 +106,9 @@ before(async () => {
   states = { old, new: pruned, withoutFirst: await copyOf(memory) };
 });
 
-/** Does `work` on a store that is overtaken at each of its operations in turn, as long as it comes to so many. */
+/**
+ * Runs `work` on a store that prunes overtake at each of its operations in turn, up to the last operation.
+ */
 async function atEachOperation(
   later: MemoryBackend,
   work: (store: OpenStore, access: StoreHere['access'], at: number) => Promise<void>,
@@ -119,8 +124,8 @@ async function atEachOperation(
   assert.ok(at > 5, `overtaken at ${at} operations`);
 }
 
-describe('one who is overtaken by prunes finds no damage', () => {
-  test('as he copies a snapshot', async () => {
+describe('a command that prunes overtake finds no damage', () => {
+  test('a restore that prunes overtake copies its snapshot', async () => {
     const last = kept.at(-1) as StoreSnapshot;
     await atEachOperation(states.new, async (store, _, at) => {
       const copy = await store.localCopy(last);
@@ -129,7 +134,7 @@ describe('one who is overtaken by prunes finds no damage', () => {
     });
   });
 
-  test('as he compares two', async () => {
+  test('a diff that prunes overtake compares its two snapshots', async () => {
     const [a, b] = kept as [StoreSnapshot, StoreSnapshot];
     const expected = await new OpenStore({ ...here.access, backend: states.old, files: states.old }).diff(
       a,
@@ -140,7 +145,7 @@ describe('one who is overtaken by prunes finds no damage', () => {
     });
   });
 
-  test('as he asks for figures', async () => {
+  test('figures of a store that prunes overtake are right', async () => {
     const { rawBytes, uniqueBytes } = await new OpenStore({
       ...here.access,
       backend: states.old,
@@ -152,7 +157,7 @@ describe('one who is overtaken by prunes finds no damage', () => {
     });
   });
 
-  test('as he checks the store, with data and without', async () => {
+  test('a check that prunes overtake finds no damage, with data and without', async () => {
     for (const readData of [false, true]) {
       for (const later of [states.new, states.withoutFirst])
         await atEachOperation(later, async (store, _, at) => {
@@ -162,7 +167,7 @@ describe('one who is overtaken by prunes finds no damage', () => {
     }
   });
 
-  test('as he prunes it himself', async () => {
+  test('a prune that other prunes overtake does its work', async () => {
     await atEachOperation(states.new, async (store, access, at) => {
       await store.prune({ graceSeconds: 0, maxUnusedRatio: 0 });
       const { problems, damaged } = await store.check({ readData: true });
@@ -171,7 +176,7 @@ describe('one who is overtaken by prunes finds no damage', () => {
     });
   });
 
-  test('as he backs up: it is made, or fails without a word of damage', async () => {
+  test('a backup that prunes overtake is made, or fails without a word of damage', async () => {
     const outcomes = new Set<string>();
     await atEachOperation(states.new, async (store, access) => {
       const warnings: string[] = [];
@@ -193,7 +198,7 @@ describe('one who is overtaken by prunes finds no damage', () => {
     );
   });
 
-  test('but that what he was reading was forgotten', async () => {
+  test('a reader whose snapshot was forgotten meanwhile learns just that', async () => {
     const [first] = kept as [StoreSnapshot];
     const outcomes = new Set<string>();
     await atEachOperation(states.withoutFirst, async (store) => {
@@ -208,8 +213,8 @@ describe('one who is overtaken by prunes finds no damage', () => {
   });
 });
 
-describe('what is really missing', () => {
-  test('is damage, also where it went while it was read', async () => {
+describe('objects that are really missing', () => {
+  test('objects that are gone are damage, also if they went during the read', async () => {
     const last = kept.at(-1) as StoreSnapshot;
     const broken = await copyOf(states.old);
     const pack = [...broken.files.keys()].filter((name) => name.startsWith('packs/')).toSorted();

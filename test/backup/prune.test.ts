@@ -9,7 +9,7 @@ import { assertStored, backupHere, storeHere } from './store-here.ts';
 const GRACE_SECONDS = 1000;
 
 describe('a prune', () => {
-  test('makes one of many small packs, once, and loses nothing by it', async (t) => {
+  test('a prune merges many small packs into one, once, and loses nothing by it', async (t) => {
     t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
     const pass = (): void => t.mock.timers.setTime(Date.now() + 2 * GRACE_SECONDS * 1000);
     const folder = tempDir(t);
@@ -39,7 +39,7 @@ describe('a prune', () => {
     assert.equal((await memory.list('indexes')).length, 1);
   });
 
-  test('without a grace period deletes at once what nobody needs', async (t) => {
+  test('a prune without a grace period deletes at once what no snapshot needs', async (t) => {
     const folder = tempDir(t);
     const memory = new MemoryBackend();
     const here = await storeHere(memory, folder, GRACE_SECONDS);
@@ -60,7 +60,7 @@ describe('a prune', () => {
     assert.deepEqual(problems, []);
   });
 
-  test('copies no damaged page to a pack whose name would vouch for it, so that a repair still finds it', async (t) => {
+  test('a prune copies no damaged page to a pack whose name would vouch for it, so that a repair still finds it', async (t) => {
     const folder = tempDir(t);
     const memory = new MemoryBackend();
     const here = await storeHere(memory, folder, GRACE_SECONDS);
@@ -76,7 +76,7 @@ describe('a prune', () => {
     change(origin, 'UPDATE item SET x = randomblob(400) WHERE id <= 50');
     const kept = await backupHere(here, origin);
     await here.store.forget([gone.id]);
-    // A row that did not change, in bytes that zstd leaves as they are.
+    // An unchanged row, in bytes that zstd leaves as they are.
     const row = pageImage(origin).indexOf(column(origin, 'SELECT x FROM item WHERE id = 80')[0] as Buffer);
     const pack = memory.files.get(`packs/${name}`) as Uint8Array;
     const at = Buffer.from(pack).indexOf(pageImage(origin).subarray(row, row + 300));

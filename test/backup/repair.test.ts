@@ -20,14 +20,15 @@ import type { StoreHere } from './store-here.ts';
 
 const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
 
-/** Every file in every way, and more of them at once. */
+/** Every kind of damage to every kind of file, and several at once. */
 const IS_LONG = process.env['SQLSYNC_SLOW_TESTS'] === '1';
 
 /** All repairs here read all data, unless they say so. */
 const DEEP = { readData: true } as const;
 
 const { folder, origins, files, images } = storeToDamage('repair', async ({ store }, kept) => {
-  // Of the oldest all pages are bases of others; those of the newest of the first database nobody needs.
+  // Later snapshots need all pages of the oldest as bases; none needs those of the newest of the first
+  // database.
   const all = await store.snapshots();
   for (const gone of [all[0], all[4]] as StoreSnapshot[]) {
     await store.forget([gone.id]);
@@ -40,7 +41,7 @@ const { folder, origins, files, images } = storeToDamage('repair', async ({ stor
 for (const [damage, apply] of Object.entries(DAMAGES)) {
   describe(`${damage} in a store`, () => {
     for (const kind of ['indexes', 'packs', 'snapshots', 'marks', 'forgotten']) {
-      test(`of its ${kind} is repaired as far as nothing is lost with it`, async (t) => {
+      test(`${damage} of its ${kind} is repaired as far as nothing is lost with it`, async (t) => {
         t.diagnostic(`SQLSYNC_SEED=${SEED}`);
         const random = new Random(SEED);
         const names = namesOf(kind).sort(() => random.integer(0, 1) - 0.5);
@@ -52,7 +53,7 @@ for (const [damage, apply] of Object.entries(DAMAGES)) {
 }
 
 describe('a repair', () => {
-  test('of several damaged files saves whatever can still be read', async (t) => {
+  test('a repair of several damaged files saves all that can still be read', async (t) => {
     t.diagnostic(`SQLSYNC_SEED=${SEED}`);
     const random = new Random(SEED);
     const all = [...files.keys()].filter((name) => name !== 'config' && !name.startsWith('forgotten/'));
@@ -66,7 +67,7 @@ describe('a repair', () => {
     }
   });
 
-  test('makes all indexes of a store without any from its packs', async () => {
+  test('a repair makes all indexes of a store without any from its packs', async () => {
     const place = await damaged(namesOf('indexes').map((name) => [name, undefined]));
     const { packsIndexed, lost } = await place.here.store.repair();
     assert.deepEqual([packsIndexed, lost], [namesOf('packs').length, []]);
@@ -75,7 +76,7 @@ describe('a repair', () => {
     assert.deepEqual(problems, []);
   });
 
-  test('brings back what is lost when the file is there again', async () => {
+  test('a repair brings back what is lost when the file is there again', async () => {
     for (const name of namesOf('packs')) {
       const { memory, here } = await damaged([[name, undefined]]);
       const found = await here.store.check();
@@ -87,7 +88,7 @@ describe('a repair', () => {
     }
   });
 
-  test('leaves to the next backup to bring back what the database still has', async () => {
+  test('a repair leaves it to the next backup to bring back what the database still has', async () => {
     let isHealed = false;
     const [, origin] = origins as [string, string];
     for (const name of namesOf('packs')) {
@@ -102,7 +103,7 @@ describe('a repair', () => {
     assert.ok(isHealed);
   });
 
-  test('changes nothing where there is no damage, nor as a dry run', async () => {
+  test('a repair changes nothing in a sound store, nor as a dry run', async () => {
     const sound = await damaged([]);
     assertNothingDone(await sound.here.store.repair(DEEP));
     assert.deepEqual(new Map(sound.memory.files), files);
@@ -115,9 +116,9 @@ describe('a repair', () => {
     }
   });
 
-  test('that drops a mark while a prune runs loses nothing that a backup then relies upon', async () => {
+  test('a repair that drops a mark while a prune runs loses nothing that a backup then relies upon', async () => {
     const [mark] = namesOf('marks') as [string];
-    // What is in the marked pack.
+    // The pages that are in the marked pack.
     const [origin] = origins as [string];
     for (let at = 1, operations = Infinity; at <= operations; at += IS_LONG ? 1 : 6) {
       const { memory, here } = await damaged([]);
@@ -151,7 +152,7 @@ describe('a repair', () => {
     }
   });
 
-  test('that is killed at any operation leaves a store that is no worse, and the next one finishes', async (t) => {
+  test('a repair that is killed at any operation leaves the store no worse, and the next one finishes', async (t) => {
     t.diagnostic(`SQLSYNC_SEED=${SEED}`);
     const random = new Random(SEED);
     const flip = DAMAGES['a flipped bit'] as (typeof DAMAGES)[string];
@@ -193,7 +194,7 @@ describe('a repair', () => {
 });
 
 describe('the config of a store', () => {
-  test('is written anew where it is damaged or missing, and a longer grace period is kept', async (t) => {
+  test('a repair writes a damaged or missing config anew, and keeps a longer grace period', async (t) => {
     t.diagnostic(`SQLSYNC_SEED=${SEED}`);
     const random = new Random(SEED);
     for (const apply of Object.values(DAMAGES)) {
@@ -221,7 +222,7 @@ describe('the config of a store', () => {
     }
   });
 
-  test('keeps its grace period to the second where one byte of it is another one, and else never a shorter one', async () => {
+  test('a repair reads the grace period exactly if one byte of the config is wrong, and never takes a shorter one', async () => {
     const config = Buffer.from(
       encodeChecked({ ...(await storeHere(new MemoryBackend(), folder, 172_800)).access.config }),
     );
@@ -256,7 +257,7 @@ describe('the config of a store', () => {
     assert.equal(await repaired(Buffer.alloc(0)), 12 * 3600);
   });
 
-  test('is there at any moment while it is replaced, and a store in a folder goes on with it', async () => {
+  test('the config is there at every moment of its replacement, and a store in a folder goes on with it', async () => {
     const place = mkdtempSync(join(folder, 'replaced-'));
     const backend = new DirectoryBackend(place);
     for (const [name, file] of files) await backend.put(name, [name === 'config' ? Buffer.from('{') : file]);
@@ -279,7 +280,7 @@ describe('the config of a store', () => {
     );
   });
 
-  test('of a later version, or where nothing proves that there is a store, stays as it is', async () => {
+  test('a config of a later version, or one that no file proves to be of a store, stays as it is', async () => {
     const later = encodeChecked({ format: 'sqlsync-store', version: 2, id: '00', time: '' });
     for (const [names, config, code] of [
       [[...files.keys()], Buffer.from(later).toString(), 'STORE_VERSION'],
@@ -314,7 +315,7 @@ async function damaged(changes: readonly (readonly [string, Uint8Array | undefin
   return { memory, here: { access, store: new OpenStore(access), cache } };
 }
 
-/** All that is to be true of every repair. */
+/** Checks all that must be true of every repair. */
 async function assertRepairs({ memory, here }: Place, what: string): Promise<void> {
   const { store } = here;
   const restorable = await restorableNow(here);

@@ -13,7 +13,7 @@ interface Place {
   readonly store: string;
   readonly snapshot: string;
   readonly image: Buffer;
-  /** Folder of the target, where nothing else is. */
+  /** The folder of the target, which holds nothing else. */
   readonly folder: string;
   readonly target: string;
 }
@@ -36,7 +36,7 @@ async function makePlace(t: TestContext): Promise<Place> {
 }
 
 describe('a restore to a new file', () => {
-  test('that is interrupted makes none, and the next one does, with nothing beside it', async (t) => {
+  test('a restore to a new file that is interrupted makes none; the next one makes it, with nothing beside it', async (t) => {
     const { store, snapshot, image, folder, target } = await makePlace(t);
     const stop = new AbortController();
     const onProgress = (): void => stop.abort();
@@ -52,11 +52,11 @@ describe('a restore to a new file', () => {
     assert.deepEqual(readdirSync(folder), ['app.db']);
   });
 
-  test('says of the pages what a restore through the other agent says', async (t) => {
+  test('a restore to a new file reports the same pages as one through the other agent', async (t) => {
     const { store, snapshot, folder, target, image } = await makePlace(t);
     const direct = await runRestore({ store, snapshot, target });
     const other = join(folder, 'other.db');
-    // A limit in time is kept by the connection.
+    // The connection keeps a limit in time.
     const through = await runRestore({ store, snapshot, target: other, maxTimeMs: 600_000 });
     const told = ({
       outcome,
@@ -70,7 +70,7 @@ describe('a restore to a new file', () => {
     for (const path of [target, other]) assert.ok(readFileSync(path).equals(image));
   });
 
-  test('of a damaged snapshot makes none', async (t) => {
+  test('a restore of a damaged snapshot makes no file', async (t) => {
     const { store, snapshot, target } = await makePlace(t);
     for (const name of readdirSync(join(store, 'packs'))) {
       const path = join(store, 'packs', name);
@@ -81,7 +81,7 @@ describe('a restore to a new file', () => {
     assert.ok(!existsSync(target));
   });
 
-  test('that fails before its first page leaves nothing', async (t) => {
+  test('a restore that fails before its first page leaves nothing', async (t) => {
     const { store, snapshot, folder, target } = await makePlace(t);
     for (const name of readdirSync(join(store, 'packs'))) {
       const path = join(store, 'packs', name);

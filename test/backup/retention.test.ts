@@ -21,7 +21,7 @@ const WHY_NOT = SLOW
     : 'NOT TESTED: restic is not installed'
   : 'SQLSYNC_SLOW_TESTS=1 asks restic (a minute)';
 
-/** After all snapshots but the one whose clock was wrong. */
+/** A moment after all snapshots but the one whose clock was wrong. */
 const NOW_MS = Date.parse('2026-01-01T00:00:00Z');
 
 type Kept = Readonly<Record<string, readonly number[]>>;
@@ -49,8 +49,8 @@ function policyOf(policy: GoldenCase['policy']): RetentionPolicy {
 }
 
 /**
- * That the oldest snapshot is kept besides came to restic late (0.16 and 0.17), and its name, "oldest …", later still:
- * what ours calls so is left out of both answers, and has a test of its own.
+ * restic learned late (0.16 and 0.17) to keep the oldest snapshot besides, and named it "oldest …" later
+ * still. Both answers leave out what ours calls so; it has a test of its own.
  */
 function assertSameAsRestic({ snapshots, cases }: GoldenRetention): void {
   for (const { policy, kept } of cases) {
@@ -88,7 +88,7 @@ const arbitrarySpan: fc.Arbitrary<CalendarSpan | undefined> = fc.option(
   { nil: undefined, freq: 2 },
 );
 
-/** Never empty, and never one that could keep nothing. */
+/** A policy that is never empty, and always keeps something. */
 const arbitraryPolicy: fc.Arbitrary<RetentionPolicy> = fc
   .record({
     last: arbitraryCount,
@@ -131,7 +131,7 @@ function daily(id: string, time: string): DatedSnapshot {
   return { id, time, host: 'db1', path: '/srv/app.db', tags: [] };
 }
 
-describe('retention', () => {
+describe('a retention policy', () => {
   test('keeps what restic keeps, for the same reasons', () => {
     const [first, ...cases] = readFileSync(RETENTION_FILE, 'utf8')
       .trim()

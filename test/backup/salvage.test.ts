@@ -45,7 +45,7 @@ async function place(t: TestContext, sql = SCHEMA): Promise<Place> {
   return { folder, store, origin, here };
 }
 
-/** Of each kind a table that is large enough to have interior pages, and others between their pages. */
+/** Each kind has a table that is large enough for interior pages, and other tables between their pages. */
 const SCHEMA = `
   PRAGMA page_size = ${PAGE};
   CREATE TABLE plain (id INTEGER PRIMARY KEY, a TEXT, b BLOB);
@@ -68,7 +68,7 @@ const SCHEMA = `
 
 const TABLES = ['plain', 'keyed', 'large', "odd name'", 'good'];
 
-/** By dbstat: pages of an object, of one kind. */
+/** The pages of an object of one kind, by dbstat. */
 function pagesOf(origin: string, name: string, type: 'leaf' | 'internal' | 'overflow'): number[] {
   const db = new Database(origin, { readonly: true });
   try {
@@ -90,7 +90,10 @@ function rootOf(origin: string, name: string): number {
   }
 }
 
-/** Changes bytes of these pages that mean nothing: the gap in a page of a b-tree, else the last byte of the page. */
+/**
+ * Changes bytes of these pages that mean nothing: the gap in a page of a b-tree, else the last byte of the
+ * page.
+ */
 function touch(origin: string, pages: readonly number[]): void {
   const descriptor = openSync(origin, 'r+');
   try {
@@ -110,7 +113,7 @@ function touch(origin: string, pages: readonly number[]): void {
   }
 }
 
-/** Flips a byte of the header of each frame that was put since `before` and is of this kind. */
+/** Flips a byte in the header of each frame of this kind that was put since `before`. */
 async function damageFrames(
   { here, store }: Place,
   before: ReadonlySet<string>,
@@ -122,7 +125,7 @@ async function damageFrames(
   }
 }
 
-/** So that nothing of it can be read. */
+/** So that none of it can be read. */
 function flip(store: string, { pack, offset }: KnownFrame): void {
   const path = join(store, 'packs', pack.id);
   const bytes = readFileSync(path);
@@ -139,7 +142,7 @@ async function packsOf({ here }: Place): Promise<Set<string>> {
   return new Set((await here.access.backend.list('packs')).map(({ name }) => name));
 }
 
-/** A snapshot of which exactly these pages are lost; `alone`: no other one is in the store. */
+/** A snapshot that has lost exactly these pages; `alone` means that no other snapshot is in the store. */
 async function loseAll(at: Place, pages: readonly number[], { alone = false } = {}): Promise<string> {
   const first = await backupHere(at.here, at.origin);
   const before = await packsOf(at);
@@ -169,7 +172,10 @@ function sqlite3(path: string, sql: string): { status: number | null; stdout: st
 const CONTENT = (table: string): string =>
   `SELECT count(*) FROM "${table}"; SELECT * FROM "${table}" ORDER BY 1;`;
 
-/** Every table but `hit` gives what it gave, also by an index; each of `hit` an error, and never too few rows. */
+/**
+ * Every table but `hit` gives its old rows, also by an index; each of `hit` gives an error, and never too few
+ * rows.
+ */
 function assertOthersRead({ origin }: Place, path: string, hit: readonly string[]): void {
   for (const table of TABLES) {
     const found = sqlite3(path, CONTENT(table));
@@ -216,7 +222,7 @@ describe('restore --salvage', () => {
       some: (all: number[]) => all.slice(6, 8),
     },
   } as const)) {
-    test(`gives back all other tables where ${title} are lost`, async (t) => {
+    test(`salvage gives back all other tables where ${title} are lost`, async (t) => {
       const at = await place(t);
       const lost = some(pagesOf(at.origin, name, type)) as number[];
       assert.ok(lost.length > 0);
@@ -232,7 +238,7 @@ describe('restore --salvage', () => {
     });
   }
 
-  test('the last overflow page of a value is an error and not a value that ends in zeros', async (t) => {
+  test('the salvaged last overflow page of a value is an error, and not a value that ends in zeros', async (t) => {
     const at = await place(t);
     // A value of 5000 bytes has four full overflow pages and a last one, which ends its chain.
     const last = pagesOf(at.origin, 'large', 'overflow').find(
@@ -246,7 +252,7 @@ describe('restore --salvage', () => {
     assert.equal(whole.stdout, '60\n', 'the rows themselves are there');
   });
 
-  test('an index is made anew from its table, so that nothing is hit', async (t) => {
+  test('salvage makes an index anew from its table, so that nothing is lost', async (t) => {
     const at = await place(t);
     const lost = [
       ...pagesOf(at.origin, 'plain_a', 'leaf').slice(2, 5),
@@ -280,7 +286,7 @@ describe('restore --salvage', () => {
     assert.match(byIndex.stderr, /malformed/);
   });
 
-  test('free pages hold nothing, and the file can be written afterwards', async (t) => {
+  test('salvaged free pages hold nothing, and the file can be written afterwards', async (t) => {
     const at = await place(t);
     const trunk = readFileSync(at.origin).readUInt32BE(32);
     assert.ok(trunk > 0);
@@ -296,7 +302,7 @@ describe('restore --salvage', () => {
     assert.equal(written.stdout, '8000\n', written.stderr);
   });
 
-  test('page 1 is that of the snapshots before and after it, where their schema is the same', async (t) => {
+  test('salvage takes page 1 from the snapshots before and after it, if their schema is the same', async (t) => {
     const at = await place(t);
     const id = await loseAll(at, [1]);
     touch(at.origin, [1]);
@@ -308,7 +314,7 @@ describe('restore --salvage', () => {
     assertOthersRead(at, path, []);
   });
 
-  test('page 1 of the newest snapshot is said to be that of another one', async (t) => {
+  test('salvage says that page 1 of the newest snapshot is that of another one', async (t) => {
     const at = await place(t);
     const id = await loseAll(at, [1]);
     const { path, report } = await salvage(at, id);
@@ -317,7 +323,7 @@ describe('restore --salvage', () => {
     assertOthersRead(at, path, []);
   });
 
-  test('without any page 1 it is a database without tables that has all other pages', async (t) => {
+  test('without any page 1 salvage gives a database without tables that has all other pages', async (t) => {
     const at = await place(t);
     const id = await loseAll(at, [1], { alone: true });
     const { path, report } = await salvage(at, id);
@@ -326,7 +332,7 @@ describe('restore --salvage', () => {
     assert.equal(sqlite3(path, 'PRAGMA page_count').stdout, `${statSync(path).size / PAGE}\n`);
   });
 
-  test('a schema of many pages loses only what is in the lost ones', async (t) => {
+  test('a salvaged schema of many pages loses only the entries of the lost ones', async (t) => {
     const tables = Array.from(
       { length: 200 },
       (_, i) => `CREATE TABLE t${i} (x, y DEFAULT '${'d'.repeat(i % 7 === 3 ? 1500 : 40)}');`,
@@ -353,13 +359,14 @@ describe('restore --salvage', () => {
   });
 });
 
-describe('restore --salvage of a store', () => {
-  test('that lacks nodes of a tree gives back what other nodes lead to', async (t) => {
+describe('restore --salvage of a damaged store', () => {
+  test('salvage of a store that lacks nodes of a tree gives back what other nodes lead to', async (t) => {
     const at = await place(t);
     await backupHere(at.here, at.origin);
     const before = await packsOf(at);
     const count = statSync(at.origin).size / PAGE;
-    // More than three quarters of the tree change, so that its root is written whole, and one leaf stays in the first pack.
+    // More than three quarters of the tree change, so that its root is written whole, and one leaf stays in
+    // the first pack.
     const kept = 3;
     const pages = Array.from({ length: count }, (_, i) => i + 1).filter(
       (page) => Math.floor((page - 1) / 64) !== kept && page % 64 !== 0 && hasGap(at.origin, page),
@@ -377,7 +384,7 @@ describe('restore --salvage of a store', () => {
     assertOthersRead(at, path, tables);
   });
 
-  test('with a pack that is gone says so where nothing is left', async (t) => {
+  test('salvage of a store without a pack says so if nothing is left', async (t) => {
     const at = await place(t);
     const { id } = await backupHere(at.here, at.origin);
     for (const name of await packsOf(at)) rmSync(join(at.store, 'packs', name));
@@ -389,7 +396,7 @@ describe('restore --salvage of a store', () => {
     assert.ok(!existsSync(target));
   });
 
-  test('that is sound is a restore like any other', async (t) => {
+  test('--salvage of a sound store is a restore like any other', async (t) => {
     const at = await place(t);
     const { id } = await backupHere(at.here, at.origin);
     const { path, report } = await salvage(at, id);
@@ -397,7 +404,7 @@ describe('restore --salvage of a store', () => {
     assert.deepEqual(readFileSync(path), readFileSync(at.origin));
   });
 
-  test('writes over nothing, and only here', async (t) => {
+  test('--salvage never overwrites, and writes to this host only', async (t) => {
     const at = await place(t);
     const { id } = await backupHere(at.here, at.origin);
     const target = join(at.folder, 'there.db');
@@ -410,7 +417,7 @@ describe('restore --salvage of a store', () => {
     assert.equal(readFileSync(target, 'utf8'), 'somebody’s');
   });
 
-  test('goes over what an interrupted run left', async (t) => {
+  test('--salvage goes over the leftovers of an interrupted run', async (t) => {
     const at = await place(t);
     const id = await loseAll(at, pagesOf(at.origin, 'plain', 'leaf').slice(4, 6));
     writeFileSync(join(at.folder, '.salvaged.db.sqlsync-part'), Buffer.alloc(PAGE * 5000, 7));
@@ -419,7 +426,7 @@ describe('restore --salvage of a store', () => {
     assert.equal(statSync(path).size, statSync(at.origin).size);
   });
 
-  test('of a database in WAL mode, and of one with auto_vacuum', async (t) => {
+  test('--salvage gives back a database in WAL mode, and one with auto_vacuum', async (t) => {
     const at = await place(
       t,
       `PRAGMA page_size = ${PAGE}; PRAGMA auto_vacuum = FULL; PRAGMA journal_mode = WAL; ${SCHEMA}`,

@@ -16,16 +16,16 @@ import type { StoreHere } from './store-here.ts';
 const GRACE_SECONDS = 12;
 const UPDATE = 'UPDATE item SET amount = amount + 1 WHERE id % 9 = 4';
 
-describe('what a delta needs', () => {
+describe('the base of a delta', () => {
   for (const cache of ['with', 'without']) {
-    test(`is written again by a backup that finds it gone, ${cache} a hash cache`, async (t) => {
+    test(`a backup that finds the base of a delta gone writes it again, ${cache} a hash cache`, async (t) => {
       const { memory, here, origin, folder } = await place(t);
       await backupHere(here, origin);
       const before = namesIn(memory);
       change(origin, UPDATE);
       const image = pageImage(origin);
       await backupHere(here, origin);
-      // The deltas stay with their index, as of a backup that failed.
+      // The deltas stay with their index, as of a failed backup.
       for (const name of memory.files.keys()) {
         const isOld = before.has(name) && name !== 'config';
         if (isOld || name.startsWith('snapshots/')) memory.files.delete(name);
@@ -38,7 +38,7 @@ describe('what a delta needs', () => {
     });
   }
 
-  test('is looked for by a check that reads no data', async (t) => {
+  test('a check that reads no data looks for the base of every delta', async (t) => {
     const { memory, here, origin } = await place(t);
     await backupHere(here, origin);
     const before = namesIn(memory);
@@ -54,7 +54,7 @@ describe('what a delta needs', () => {
 });
 
 describe('a backup that is held up', () => {
-  test('until a prune has taken what it relies on fails, and the next one is good', async (t) => {
+  test('a backup that is held up until a prune has taken what it relies on fails, and the next one is good', async (t) => {
     const { memory, here, origin } = await place(t);
     const first = await backupHere(here, origin);
     change(origin, UPDATE);
@@ -75,7 +75,7 @@ describe('a backup that is held up', () => {
     assert.deepEqual((await here.store.check()).problems, []);
   });
 
-  test('for much of the grace period by the clock alone relies on no pack that was marked', async (t) => {
+  test('a backup that is held up for much of the grace period, by the clock alone, relies on no marked pack', async (t) => {
     const { memory, here, origin } = await place(t);
     const first = await backupHere(here, origin);
     passSeconds(t, GRACE_SECONDS + 1);
@@ -88,7 +88,7 @@ describe('a backup that is held up', () => {
     await assert.rejects(backupHere(late, origin), code('STORE_PRUNED'));
   });
 
-  test('until nothing tells of its parent any more names none', async (t) => {
+  test('a backup that is held up until nothing tells of its parent any more names no parent', async (t) => {
     const { memory, here, origin } = await place(t);
     await backupHere(here, origin);
     passSeconds(t, 1);
@@ -114,7 +114,7 @@ test('a prune that is held up deletes nothing of a snapshot that was put meanwhi
   change(origin, UPDATE);
   const image = pageImage(origin);
   let snapshot: StoreSnapshot | undefined;
-  // The second prune begins while the backup is under way, and goes on when that is over and the mark is old.
+  // The second prune begins during the backup, and goes on after it, when the mark is old.
   const begun = Promise.withResolvers<void>();
   const mayGoOn = Promise.withResolvers<void>();
   const slow = held(here, memory, 'put packs/', () => {
@@ -150,7 +150,8 @@ async function place(t: TestContext): Promise<Place> {
   const memory = new MemoryBackend();
   const here = await storeHere(memory, folder, GRACE_SECONDS);
   const origin = join(folder, 'origin.db');
-  // Two pages, both of which change in a few blocks at every write: all objects of a snapshot are new, and its pages deltas.
+  // Two pages; every write changes a few blocks of both, so that all objects of a snapshot are new, and its
+  // pages are deltas.
   change(
     origin,
     `CREATE TABLE item (id INTEGER PRIMARY KEY, amount, payload);
@@ -168,7 +169,7 @@ function passSeconds(t: TestContext, seconds: number): void {
   t.mock.timers.setTime(Date.now() + seconds * 1000);
 }
 
-/** The same store for one who, before the first operation that begins so, waits until `meanwhile` is done. */
+/** The same store for a command that waits for `meanwhile` before its first operation with this beginning. */
 function held(
   here: StoreHere,
   memory: MemoryBackend,

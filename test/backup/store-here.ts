@@ -46,7 +46,7 @@ export async function storeHere(
   return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
 }
 
-/** What the hash cache knows a database by. */
+/** The key by which the hash cache knows a database. */
 export function originNameOf(origin: string): string {
   return `${hostname()}:${origin}`;
 }
@@ -124,8 +124,8 @@ export async function restoreHere(
 }
 
 /**
- * Each of these snapshots is in the store as the database image that it was made of; those of which `images` has none only have to
- * be readable.
+ * Each of these snapshots is in the store as the database image that it was made of; those without an entry
+ * in `images` only have to be readable.
  */
 export async function assertStored(
   { access }: Pick<StoreHere, 'access'>,

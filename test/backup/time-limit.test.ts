@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { lastMomentOf } from '../../src/backup/snapshots/time-limit.ts';
 
-/** What is asked for in a zone, and the last millisecond that it means. */
+/** What the user asks for in a zone, and the last millisecond that it means. */
 type Moments = Readonly<Record<string, readonly (readonly [text: string, last: string])[]>>;
 
 function assertMoments(t: TestContext, moments: Moments): void {
@@ -22,7 +22,7 @@ function assertMoments(t: TestContext, moments: Moments): void {
 }
 
 describe('the last moment that STORE#TIME means', () => {
-  test('is the end of a day, also where midnight is skipped or comes twice', (t) => {
+  test('STORE#DAY means the end of the day, also where midnight is skipped or comes twice', (t) => {
     assertMoments(t, {
       // Clocks go from 24:00 to 1:00.
       'America/Santiago': [
@@ -49,7 +49,7 @@ describe('the last moment that STORE#TIME means', () => {
         ['2025-03-30', '2025-03-30T20:59:59.999Z'],
         ['2025-10-25', '2025-10-25T21:59:59.999Z'],
       ],
-      // The day was left out.
+      // The zone left this day out.
       'Pacific/Apia': [
         ['2011-12-29', '2011-12-30T09:59:59.999Z'],
         ['2011-12-30', '2011-12-30T09:59:59.999Z'],
@@ -64,7 +64,7 @@ describe('the last moment that STORE#TIME means', () => {
     });
   });
 
-  test('is the second of two, where the clock showed a time twice', (t) => {
+  test('STORE#TIME means the second of two moments, if the clock showed a time twice', (t) => {
     assertMoments(t, {
       'America/New_York': [
         ['2025-11-02T01:30', '2025-11-02T06:30:59.999Z'],
@@ -79,7 +79,7 @@ describe('the last moment that STORE#TIME means', () => {
     });
   });
 
-  test('is the moment of the turn, where the clock never showed it', (t) => {
+  test('STORE#TIME means the moment of the turn, if the clock never showed it', (t) => {
     assertMoments(t, {
       'America/New_York': [
         ['2025-03-09T01:59', '2025-03-09T06:59:59.999Z'],
@@ -92,7 +92,7 @@ describe('the last moment that STORE#TIME means', () => {
     });
   });
 
-  test('is as exact as what was given', (t) => {
+  test('STORE#TIME is as exact as the text', (t) => {
     assertMoments(t, {
       'Europe/Berlin': [
         ['2026-11-21T08:00', '2026-11-21T07:00:59.999Z'],
@@ -106,7 +106,7 @@ describe('the last moment that STORE#TIME means', () => {
     });
   });
 
-  test('is told by the system in a zone that has no name', (t) => {
+  test('STORE#TIME means a moment also in a zone without a name', (t) => {
     assertMoments(t, {
       '/usr/share/zoneinfo/America/Santiago': [['2025-09-07', '2025-09-08T02:59:59.999Z']],
       'UTC+3': [
@@ -116,7 +116,7 @@ describe('the last moment that STORE#TIME means', () => {
     });
   });
 
-  test('is none of what no calendar or clock shows', () => {
+  test('a text that no calendar or clock shows means no moment', () => {
     for (const text of [
       '',
       '2025-02-29',

@@ -12,14 +12,14 @@ import { assertStored, backupHere, storeHere } from './store-here.ts';
 
 const GRACE_SECONDS = 1000;
 
-test('of several copies that are all due, two prunes at once leave the same one, whatever indexes each of them sees', async (t) => {
+test('two prunes at once leave the same one of several copies that are all due, whichever indexes each of them sees', async (t) => {
   const folder = tempDir(t);
   const empty = new MemoryBackend();
   await storeHere(empty, folder, GRACE_SECONDS);
   const origin = join(folder, 'origin.db');
   smallDatabase(origin, { rows: 5 });
   const images = new Map<string, Buffer>();
-  // What backups at once write, each without knowing of the others.
+  // The files of backups that ran at once, without knowing of each other.
   const stores: MemoryBackend[] = [];
   for (let n = 0; n < 4; n++) {
     const memory = copyOf(empty);
@@ -46,7 +46,8 @@ test('of several copies that are all due, two prunes at once leave the same one,
     const ids = (await memory.list('packs')).map(({ name }) => name);
     await putRecord(access, 'marks', 'mark', jsonBytes({ version: 1, time, packs: ids }));
 
-    // The other one sweeps just before the first one deletes its second index. Neither comes to copying anything.
+    // The other prune sweeps just before the first one deletes its second index; neither comes to copying
+    // anything.
     const full = new FaultyBackend(memory, (_, operation, name) =>
       operation === 'put' && name.startsWith('packs/') ? 'before' : 'none',
     );
@@ -68,7 +69,7 @@ function copyOf(memory: MemoryBackend): MemoryBackend {
   return copy;
 }
 
-/** Three of them in every order. */
+/** Three of them, in every order. */
 function* orders<T>(all: readonly T[]): Generator<[T, T, T]> {
   for (const a of all)
     for (const b of all) for (const c of all) if (a !== b && a !== c && b !== c) yield [a, b, c];
