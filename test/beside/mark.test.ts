@@ -31,7 +31,7 @@ function twoDatabases(t: TestContext): { folder: string; a: string; b: string } 
 }
 
 describe('a database that sqlsync did not make', () => {
-  test('is not overwritten: not a byte changes', async (t) => {
+  test('a database that sqlsync did not make is not overwritten: not a byte changes', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     const before = folderState(folder);
     await assertRefused([a, b], NOT_MARKED as never);
@@ -40,7 +40,7 @@ describe('a database that sqlsync did not make', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('is not emptied by an origin without pages', async (t) => {
+  test('a database that sqlsync did not make is not emptied by an origin without pages', async (t) => {
     const { folder, b } = twoDatabases(t);
     const empty = join(folder, 'empty.db');
     writeFileSync(empty, '');
@@ -49,7 +49,7 @@ describe('a database that sqlsync did not make', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('is overwritten with --overwrite, which is needed once', async (t) => {
+  test('a database that sqlsync did not make is overwritten with --overwrite, which is needed once', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     await syncHere({ origin: a, replica: b, overwrite: true });
     assertReplicaOf(a, b);
@@ -59,7 +59,7 @@ describe('a database that sqlsync did not make', () => {
     assertReplicaOf(a, b);
   });
 
-  test('stays one where the mark beside it cannot be read as one', async (t) => {
+  test('a database counts as unmarked if the mark beside it cannot be read', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     for (const text of ['', '{', '{"format":2}', '[]', 'null', ' '.repeat(70_000), '{"format":1}']) {
       writeFileSync(join(folder, '.b.db.sqlsync'), text);
@@ -70,14 +70,14 @@ describe('a database that sqlsync did not make', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('stays one where its mark is a symbolic link', async (t) => {
+  test('a database counts as unmarked if its mark is a symbolic link', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     await syncHere({ origin: a, replica: join(folder, 'c.db') });
     symlinkSync(join(folder, '.c.db.sqlsync'), join(folder, '.b.db.sqlsync'));
     await assertRefused([a, b], NOT_MARKED as never);
   });
 
-  test('is named for what it is after a rename to where no mark is', async (t) => {
+  test('a replica that was renamed without its mark is refused as a database without one', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -87,7 +87,7 @@ describe('a database that sqlsync did not make', () => {
 });
 
 describe('a mark', () => {
-  test('names the origin and its host, for people and for the check', async (t) => {
+  test('a mark names the origin and its host, for people and for the check', async (t) => {
     const { folder, a } = twoDatabases(t);
     await syncHere({ origin: a, replica: join(folder, 'c.db') });
     const mark = JSON.parse(readFileSync(join(folder, '.c.db.sqlsync'), 'utf8')) as Record<string, unknown>;
@@ -98,7 +98,7 @@ describe('a mark', () => {
     assert.equal(new Date(String(mark['time'])).toISOString(), mark['time']);
   });
 
-  test('is written where a database that happens to be equal becomes a replica', async (t) => {
+  test('a mark is written if a database that happens to be equal becomes a replica', async (t) => {
     const { folder, a } = twoDatabases(t);
     const copy = join(folder, 'copy.db');
     copyFileSync(a, copy);
@@ -108,7 +108,7 @@ describe('a mark', () => {
     assertReplicaOf(a, copy);
   });
 
-  test('of a file is not that of another one that takes its name', async (t) => {
+  test('the mark of a file is not that of another file that takes its name', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -122,7 +122,7 @@ describe('a mark', () => {
     assert.equal(readMark(replica)?.originPath, a);
   });
 
-  test('of a file is not that of a later one with the same inode', async (t) => {
+  test('the mark of a file is not that of a later one with the same inode', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -133,10 +133,10 @@ describe('a mark', () => {
     writeFileSync(path, JSON.stringify({ ...mark, fileBornMs: mark.fileBornMs - 1 }));
     assert.equal(readMark(replica), undefined);
     writeFileSync(path, JSON.stringify({ ...mark, fileBornMs: 0 }));
-    assert.equal(readMark(replica)?.originPath, a, 'made where nobody could tell');
+    assert.equal(readMark(replica)?.originPath, a, 'it was made on a host that could not tell');
   });
 
-  test('is the replica’s under another device number, which a file system may have after each mount', async (t) => {
+  test('the mark stays the replica’s under another device number, which a file system may have after each mount', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -147,7 +147,7 @@ describe('a mark', () => {
     assert.equal(readMark(replica)?.originPath, a);
   });
 
-  test('of another origin is needed to be overwritten once, by name', async (t) => {
+  test('the mark of another origin has to be overwritten once, by name', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -162,7 +162,7 @@ describe('a mark', () => {
     assertReplicaOf(b, replica);
   });
 
-  test('of the same path on a host of another name is no obstacle, and then names the new one', async (t) => {
+  test('a mark of the same path on a host of another name is no obstacle, and then names the new host', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -173,7 +173,7 @@ describe('a mark', () => {
     assert.equal(readMark(replica)?.originHost, hostname());
   });
 
-  test('is written once more where another run took what was to become it for a leftover', async (t) => {
+  test('a mark is written once more if another run removed its temporary file as a leftover', async (t) => {
     const [origin, folder] = [join(tempDir(t), 'origin.db'), tempDir(t)];
     smallDatabase(origin);
     const code = `
@@ -189,7 +189,7 @@ describe('a mark', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('that cannot be written is a warning of a sync that was done', async (t) => {
+  test('a mark that cannot be written is a warning, and the sync succeeds', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     const rename = `const rename = fs.renameSync;
       fs.renameSync = (from, to) => {
@@ -203,7 +203,7 @@ describe('a mark', () => {
     assert.deepEqual(names(folder), ['a.db', 'b.db']);
   });
 
-  test('is as it was where the commit fails', async (t) => {
+  test('a mark is as it was if the commit fails', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     await syncHere({ origin: b, replica: join(folder, 'c.db') });
     const before = folderState(folder);
@@ -216,13 +216,13 @@ describe('a mark', () => {
     assert.equal(folderState(folder)['.c.db.sqlsync']?.split(' ')[0], before['.c.db.sqlsync']?.split(' ')[0]);
   });
 
-  test('is none where its name would be too long', (t) => {
+  test("a replica has no mark if the mark's name would be too long", (t) => {
     const long = join(tempDir(t), `${'n'.repeat(250)}.db`);
     writeFileSync(long, '');
     assert.equal(readMark(long), undefined);
   });
 
-  test('is not written by a dry run', async (t) => {
+  test('a dry run writes no mark', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     const before = folderState(folder);
     const existing = await summaryOf([a, b, '--dry-run', '--overwrite']);
@@ -235,7 +235,7 @@ describe('a mark', () => {
 });
 
 describe('swapped arguments', () => {
-  test('are refused, and neither database changes', async (t) => {
+  test('swapped arguments are refused, and neither database changes', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -245,7 +245,7 @@ describe('swapped arguments', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('are refused by another name of the origin and where the origin is marked as well', async (t) => {
+  test('swapped arguments are refused also by another name of the origin and if the origin has a mark too', async (t) => {
     const { folder, a, b } = twoDatabases(t);
     await syncHere({ origin: b, replica: a, overwrite: true });
     const replica = join(folder, 'c.db');
@@ -259,7 +259,7 @@ describe('swapped arguments', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('with --overwrite are a restore, which leaves no mark on the restored origin', async (t) => {
+  test('swapped arguments with --overwrite are a restore, which leaves no mark on the restored origin', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });
@@ -274,7 +274,7 @@ describe('swapped arguments', () => {
     assertReplicaOf(a, replica);
   });
 
-  test('of a lost origin are a restore too', async (t) => {
+  test('swapped arguments after the loss of the origin are a restore too', async (t) => {
     const { folder, a } = twoDatabases(t);
     const replica = join(folder, 'c.db');
     await syncHere({ origin: a, replica });

@@ -29,7 +29,7 @@ async function copy(app: string, replica: string): Promise<void> {
 }
 
 describe('the mark of a replica on a file system without lasting inodes', { skip: NO_SSHFS }, () => {
-  test('holds in every later run, also after another mount', async (t) => {
+  test('the mark of a replica holds in every later run without lasting inodes, also after another mount', async (t) => {
     const { folder, app } = scene(t);
     const step = async (mnt: string): Promise<void> => {
       // New files take the numbers that others had before the mount.
@@ -44,7 +44,7 @@ describe('the mark of a replica on a file system without lasting inodes', { skip
     assertReplicaOf(app, join(folder, 'disk', 'copy.db'));
   });
 
-  test('is not that of another database that has its name', async (t) => {
+  test('a mark without a lasting inode does not count for another database of the same name', async (t) => {
     const { folder, app } = scene(t);
     const other = join(folder, 'other.db');
     copyFileSync(app, other);
@@ -66,17 +66,17 @@ describe('the mark of a replica on a file system without lasting inodes', { skip
     ]);
   });
 
-  test('is not that of what a program made of it since', async (t) => {
+  test('a mark without a lasting inode does not count for what a program made of the replica', async (t) => {
     const { folder, app } = scene(t);
     const replica = join(folder, 'disk', 'copy.db');
     await remountedBySshfs(folder, [(mnt) => copy(app, join(mnt, 'copy.db'))]);
-    // A few bytes of a row, and so late that it is no rounding of the time.
+    // It changes a few bytes of a row, late enough to be no rounding of the time.
     change(replica, 'UPDATE item SET amount = -1 WHERE id = 3');
     utimesSync(replica, new Date(), new Date(Date.now() + 60_000));
     await remountedBySshfs(folder, [(mnt) => assertRefused([app, join(mnt, 'copy.db')], NOT_MARKED)]);
   });
 
-  test('goes with the replica to another name, as long as both go', async (t) => {
+  test('a mark without a lasting inode goes with the replica to another name, as long as both go', async (t) => {
     const { folder, app } = scene(t);
     await remountedBySshfs(folder, [
       (mnt) => copy(app, join(mnt, 'copy.db')),

@@ -45,9 +45,9 @@ function place(t: TestContext): { folder: string; good: string; bad: string } {
   return { folder, good, bad: join(folder, 'bad') };
 }
 
-describe('as the origin', () => {
+describe('a bad origin', () => {
   for (const [what, make] of Object.entries({ ...GARBAGE, ...UNLIKE_FILES })) {
-    test(`${what} is refused, and nothing is made or changed`, async (t) => {
+    test(`${what} as the origin is refused, and nothing is made or changed`, async (t) => {
       const { folder, good, bad } = place(t);
       make(bad);
       await syncHere({ origin: good, replica: join(folder, 'replica.db') });
@@ -63,7 +63,7 @@ describe('as the origin', () => {
     'a file that is not there': () => {},
     'a link to nothing': (path: string) => symlinkSync('nowhere', path),
   })) {
-    test(`${what} is refused, and nothing is made or changed`, async (t) => {
+    test(`${what} as the origin is refused, and nothing is made or changed`, async (t) => {
       const { folder, good, bad } = place(t);
       make(bad);
       await syncHere({ origin: good, replica: join(folder, 'replica.db') });
@@ -74,7 +74,7 @@ describe('as the origin', () => {
     });
   }
 
-  test('a file in a folder that is not there is refused', async (t) => {
+  test('an origin in a folder that does not exist is refused', async (t) => {
     const { folder, good } = place(t);
     const expected = { code: 'ORIGIN_NOT_FOUND', status: 3, says: /does not exist/ } as const;
     await assertRefused([join(folder, 'no/such/a.db'), join(folder, 'new.db')], expected);
@@ -85,7 +85,7 @@ describe('as the origin', () => {
     ['in the middle', 20_000],
     ['at a page', 5 * 4096],
   ] as const) {
-    test(`a database cut off ${what} is refused`, async (t) => {
+    test(`an origin that is cut off ${what} is refused`, async (t) => {
       const { folder, good } = place(t);
       await syncHere({ origin: good, replica: join(folder, 'replica.db') });
       truncateSync(good, bytes);
@@ -98,9 +98,9 @@ describe('as the origin', () => {
   }
 });
 
-describe('as the replica', () => {
+describe('a bad replica', () => {
   for (const [what, make] of Object.entries({ ...GARBAGE, ...UNLIKE_FILES })) {
-    test(`${what} is refused, even with --overwrite and --replace, and nothing is changed`, async (t) => {
+    test(`${what} as the replica is refused, even with --overwrite and --replace, and nothing is changed`, async (t) => {
       const { folder, good, bad } = place(t);
       make(bad);
       const before = folderState(folder);
@@ -111,7 +111,7 @@ describe('as the replica', () => {
     });
   }
 
-  test('a name in a folder that is not there is refused', async (t) => {
+  test('a replica in a folder that does not exist is refused', async (t) => {
     const { folder, good } = place(t);
     const before = folderState(folder);
     const expected = { code: 'REPLICA_UNWRITABLE', status: 4, says: /ENOENT/, hint: /folder first/ } as const;
@@ -119,7 +119,7 @@ describe('as the replica', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('a name in a folder that may not be written is refused', { skip: NEEDS_ROOT }, async (t) => {
+  test('a replica in a folder without write permission is refused', { skip: NEEDS_ROOT }, async (t) => {
     const folder = openFolder(t);
     const good = join(folder, 'a.db');
     smallDatabase(good, { journalMode: 'delete', rows: 50 });
@@ -135,7 +135,7 @@ describe('as the replica', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('a file that may not be written is refused', { skip: NEEDS_ROOT }, async (t) => {
+  test('a replica without write permission is refused', { skip: NEEDS_ROOT }, async (t) => {
     const folder = openFolder(t);
     const [good, replica] = [join(folder, 'a.db'), join(folder, 'r.db')];
     smallDatabase(good, { journalMode: 'delete', rows: 50 });
@@ -161,7 +161,7 @@ describe('origin and replica', () => {
     ['the same file by a symbolic link', symlinkSync],
     ['the same file by a hard link', linkSync],
   ] as const) {
-    test(`that are ${how} are refused, in either order, and nothing is changed`, async (t) => {
+    test(`origin and replica that are ${how} are refused, in either order, and nothing is changed`, async (t) => {
       const { folder, good } = place(t);
       const other = link === undefined ? join(folder, '.', 'a.db') : join(folder, 'link.db');
       link?.(good, other);
@@ -173,7 +173,7 @@ describe('origin and replica', () => {
     });
   }
 
-  test('that are both remote are refused, with the hint to run it on one of the hosts', async () => {
+  test('origin and replica that are both remote are refused, with the hint to run it on one of the hosts', async () => {
     const expected = {
       code: 'BOTH_REMOTE',
       status: 2,

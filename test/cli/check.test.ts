@@ -26,7 +26,7 @@ function damaged(t: TestContext): { origin: string; replica: string } {
 }
 
 describe('--check', () => {
-  test('ends with status 1 and says what is damaged, and the copy is exact', async (t) => {
+  test('--check ends with status 1 and says what is damaged, and the copy is exact', async (t) => {
     const { origin, replica } = damaged(t);
     const { status, stdout, stderr } = await sqlsync([origin, replica, '--check']);
     assert.equal(status, 1, stderr);
@@ -35,9 +35,9 @@ describe('--check', () => {
     assert.deepEqual(maskedPages(readFileSync(replica)), maskedPages(readFileSync(origin)));
   });
 
-  test('is made of a replica that is up to date as well, and --json has all findings', async (t) => {
+  test('--check also looks at a replica that is up to date, and --json has all findings', async (t) => {
     const { origin, replica } = damaged(t);
-    assert.equal((await sqlsync([origin, replica])).status, 0, 'without --check nobody looks');
+    assert.equal((await sqlsync([origin, replica])).status, 0, 'without --check there is no check');
     const { status, stdout } = await sqlsync([origin, replica, '--check', '--json']);
     const summary = jsonLines(stdout).find(({ type }) => type === 'summary') as Summary;
     assert.equal(status, 1);
@@ -45,7 +45,7 @@ describe('--check', () => {
     assert.match((summary['findings'] as string[]).join(), /kept_x|row 1/);
   });
 
-  test('of a sound database ends with status 0 and no findings', async (t) => {
+  test('--check of a sound database ends with status 0 and no findings', async (t) => {
     const folder = tempDir(t);
     const origin = join(folder, 'origin.db');
     smallDatabase(origin);
@@ -54,7 +54,7 @@ describe('--check', () => {
     assert.deepEqual(jsonLines(stdout).at(-1)?.['findings'], []);
   });
 
-  test('of a table whose collation this SQLite lacks is a warning, also with -q, and so is backup --verify', async (t) => {
+  test('--check of a table whose collation this SQLite lacks warns, also with -q, and so does backup --verify', async (t) => {
     const folder = tempDir(t);
     const make = `import sqlite3; c = sqlite3.connect('a.db', isolation_level=None); c.create_collation('uni', lambda a, b: 0)
 c.executescript("CREATE TABLE t (x TEXT COLLATE uni UNIQUE); INSERT INTO t VALUES ('a')")`;
@@ -70,7 +70,7 @@ c.executescript("CREATE TABLE t (x TEXT COLLATE uni UNIQUE); INSERT INTO t VALUE
     }
   });
 
-  test('finds a schema that SQLite cannot parse', async (t) => {
+  test('--check finds a schema that SQLite cannot parse', async (t) => {
     const { origin, replica } = damaged(t);
     const at = readFileSync(origin).indexOf('CREATE TABLE kept');
     damage(origin, at, Buffer.from('CREATE TUBLE'));
@@ -79,7 +79,7 @@ c.executescript("CREATE TABLE t (x TEXT COLLATE uni UNIQUE); INSERT INTO t VALUE
     assert.match(stderr, /malformed database schema/);
   });
 
-  test('is made by the far replica agent of a push', async (t) => {
+  test('the far replica agent of a push makes the --check', async (t) => {
     const { origin, replica } = damaged(t);
     const done: string[] = [];
     const { near } = await runRelayed('push', { origin, replica, check: true }, ({ message }) => {
@@ -90,14 +90,17 @@ c.executescript("CREATE TABLE t (x TEXT COLLATE uni UNIQUE); INSERT INTO t VALUE
     assert.match(done.join(), /kept_x|row 1/);
   });
 
-  test('with --dry-run is refused: there is nothing to check', async (t) => {
+  test('--check with --dry-run is refused: there is nothing to check', async (t) => {
     const { origin, replica } = damaged(t);
     const expected = { code: 'USAGE', status: 2, says: /exclude each other/ } as const;
     await assertRefused([origin, replica, '--check', '--dry-run'], expected);
   });
 });
 
-/** Whose check takes longer than anybody waits: a CHECK that integrity_check evaluates by trying all ways to match. */
+/**
+ * A database whose check takes longer than anybody waits: integrity_check evaluates its CHECK by trying all
+ * ways to match.
+ */
 function endless(t: TestContext): { origin: string; replica: string } {
   const folder = tempDir(t);
   const origin = join(folder, 'origin.db');
@@ -109,7 +112,7 @@ function endless(t: TestContext): { origin: string; replica: string } {
   return { origin, replica: join(folder, 'replica.db') };
 }
 
-/** The process that checks, once there is one; it is a child of `parent`. */
+/** The process that checks, once it exists; it is a child of `parent`. */
 async function checker(command: Command, parent?: () => number | undefined): Promise<number> {
   let found: number | undefined;
   await until(() => {
@@ -135,18 +138,18 @@ function groupOf(pid: number): number {
   return Number(group);
 }
 
-describe('--check that takes long', () => {
+describe('a check that takes long', () => {
   for (const [signal, what] of [
     ['SIGINT', 'Ctrl-C'],
     ['SIGHUP', 'the end of its terminal'],
     ['SIGTERM', 'a signal to its process group'],
   ] as const) {
-    test(`is ended by ${what}, which says that the copy is committed and not that it is damaged`, async (t) => {
+    test(`a check is ended by ${what}, and the run says that the copy is committed and not that it is damaged`, async (t) => {
       const { origin, replica } = endless(t);
       const command = new Command([origin, replica, '--check', '--json'], { detached: true });
       t.after(() => command.child.kill('SIGKILL'));
       const pid = await checker(command);
-      // All others of the group get the signal before the one that has to say what it means.
+      // The other processes of the group get the signal before the one that has to report it.
       command.child.kill('SIGSTOP');
       process.kill(-(command.child.pid as number), signal);
       assert.equal(groupOf(pid), pid, 'the check has a group of its own');
@@ -164,7 +167,7 @@ describe('--check that takes long', () => {
     });
   }
 
-  test('ends with the far agent of a push whose near side was killed', async (t) => {
+  test('a check ends with the far agent of a push whose near side was killed', async (t) => {
     const { origin, replica } = endless(t);
     const shell = join(tempDir(t), 'shell');
     writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
@@ -177,7 +180,7 @@ describe('--check that takes long', () => {
     await untilGone(pids);
   });
 
-  test('ends with the process that wanted it, however that ends', async (t) => {
+  test('a check ends with the process that started it, however that ends', async (t) => {
     const { origin, replica } = endless(t);
     const command = new Command([origin, replica, '--check']);
     const pid = await checker(command);
@@ -186,7 +189,7 @@ describe('--check that takes long', () => {
     await untilGone([pid]);
   });
 
-  test('and cannot be made to its end is a warning, and no damage', async (t) => {
+  test('a check that cannot be finished is a warning, and no damage', async (t) => {
     const { origin, replica } = endless(t);
     const command = new Command([origin, replica, '--check', '--json']);
     process.kill(await checker(command), 'SIGKILL');

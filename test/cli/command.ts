@@ -35,7 +35,7 @@ export const NEEDS_ROOT: false | string =
       ? false
       : 'NOT TESTED: another user cannot read this checkout';
 
-/** Longer than anything here takes: what is waited for then does not happen any more. */
+/** Longer than anything here takes: an event that has not come by then does not come any more. */
 const PATIENCE_MS = 60_000;
 
 const HOLD_PROGRAM = pathToFileURL(join(import.meta.dirname, 'hold-agent.ts')).href;
@@ -52,15 +52,15 @@ export interface CommandOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly user?: { readonly uid: number; readonly gid: number };
   readonly hold?: Hold;
-  /** A process group of its own, as a shell gives to each job. */
+  /** The command runs in a process group of its own, as a shell gives to each job. */
   readonly detached?: boolean;
-  /** Its stdout and stderr are one terminal; what is shown there comes as the stdout of the run. */
+  /** Its stdout and stderr are one terminal; the run's stdout has what that shows. */
   readonly terminal?: boolean;
   /** The width of that terminal; 80 without it. */
   readonly columns?: number;
 }
 
-/** Every command loads some 60 modules; Node.js keeps their compiled form here, by their content. */
+/** Every command loads some 60 modules; Node.js keeps their compiled form in this folder, by their content. */
 export const COMPILE_CACHE: string = join(
   dirname(dirname(PROGRAM)),
   'node_modules',
@@ -95,12 +95,12 @@ export class Command {
     });
   }
 
-  /** What it said so far, for a failure. */
+  /** The output so far, for the message of a failure. */
   get said(): string {
     return `exit ${this.child.exitCode ?? this.child.signalCode ?? '(running)'}\n${this.#stdout}${this.#stderr}`;
   }
 
-  /** Resolves when it has said this. */
+  /** Resolves when the command has printed this. */
   async says(text: string): Promise<void> {
     await until(() => this.said.includes(text), this);
   }
@@ -148,8 +148,8 @@ export function jsonLines(stdout: string): Summary[] {
 }
 
 /**
- * Makes the far agent of a command stop its output after `bytes` bytes, for ever or until `release`. It goes on to
- * listen and to react to signals, as an agent behind a network that stalls.
+ * Makes the far agent of a command stop its output after `bytes` bytes, for ever or until `release`. It still
+ * listens and reacts to signals, as an agent behind a network that stalls.
  */
 export class Hold {
   readonly bytes: number;
@@ -158,7 +158,7 @@ export class Hold {
   constructor(t: TestContext, bytes: number) {
     this.bytes = bytes;
     this.#folder = mkdtempSync(join(tmpdir(), 'sqlsync-hold-'));
-    // The agent may be another user's, and leaves a sign here.
+    // The agent may be another user's, and has to leave a sign here.
     chmodSync(this.#folder, 0o777);
     t.after(() => rmSync(this.#folder, { recursive: true, force: true }));
   }
@@ -189,7 +189,7 @@ export class Hold {
   }
 }
 
-/** Waits until something has happened; fails where the command ends first. */
+/** Waits until a condition holds; fails if the command ends first. */
 export async function until(happened: () => boolean, command: Command): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS;
   while (!happened()) {
@@ -199,7 +199,7 @@ export async function until(happened: () => boolean, command: Command): Promise<
   }
 }
 
-/** Waits until these processes have ended; fails where they do not. */
+/** Waits until these processes have ended; fails if they do not. */
 export async function untilGone(pids: readonly number[]): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS;
   while (pids.some((pid) => existsSync(`/proc/${pid}`))) {

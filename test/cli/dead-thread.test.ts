@@ -19,7 +19,7 @@ const LIMIT = { timeout: 240_000 };
 const DEATHS: readonly Death[] = ['exit at load', 'error at load', { beforeAnswer: 1 }, { beforeAnswer: 4 }];
 
 describe('a thread that died', () => {
-  test('is noticed by one that waits for it, whose events cannot come meanwhile', LIMIT, async () => {
+  test('a dead thread is noticed by a caller that waits for it without its event loop', LIMIT, async () => {
     for (const [isAnswered, code] of [
       [false, ''],
       [true, 'Atomics.store(cells, 0, 1);'],
@@ -42,7 +42,7 @@ describe('a thread that died', () => {
     }
   });
 
-  test('which is not known is waited for as long as was said', () => {
+  test('a thread that is not known to be dead is waited for as long as the limit says', () => {
     const cells = new Int32Array(new SharedArrayBuffer(4));
     assert.equal(awaitThread(cells, 0, 0, { thread: 0, timeoutMs: 20 }), false);
   });
@@ -61,16 +61,20 @@ describe('a decompressor that dies', () => {
   });
 
   for (const [i, death] of DEATHS.entries()) {
-    test(`costs a restore nothing but its help: ${JSON.stringify(death)}`, LIMIT, async () => {
-      const target = `r${i}.db`;
-      const env = dyingThread('shared', death);
-      const run = await sqlsync(['restore', 'store', target], { cwd: folder, env });
-      assert.equal(run.status, 0, run.stderr);
-      assert.equal(sha256File(join(folder, target)), sha256File(join(folder, 'o.db')));
-    });
+    test(
+      `a dead decompressor costs a restore nothing but its help: ${JSON.stringify(death)}`,
+      LIMIT,
+      async () => {
+        const target = `r${i}.db`;
+        const env = dyingThread('shared', death);
+        const run = await sqlsync(['restore', 'store', target], { cwd: folder, env });
+        assert.equal(run.status, 0, run.stderr);
+        assert.equal(sha256File(join(folder, target)), sha256File(join(folder, 'o.db')));
+      },
+    );
   }
 
-  test('costs a check nothing but its help', LIMIT, async () => {
+  test('a dead decompressor costs a check nothing but its help', LIMIT, async () => {
     const env = dyingThread('shared', { beforeAnswer: 2 });
     const run = await sqlsync(['check', 'store', '--read-data'], { cwd: folder, env });
     assert.equal(run.status, 0, run.stdout + run.stderr);
@@ -78,7 +82,7 @@ describe('a decompressor that dies', () => {
 });
 
 describe('a thread of the page writer that dies', () => {
-  /** A replica in WAL mode of which 10 MB differ from its origin. */
+  /** A replica in WAL mode that differs from its origin in 10 MB. */
   async function changed(t: Parameters<typeof tempDir>[0]): Promise<string> {
     const folder = tempDir(t);
     largeDatabase(join(folder, 'o.db'), 10 * 1024 * 1024);
@@ -90,37 +94,56 @@ describe('a thread of the page writer that dies', () => {
   }
 
   for (const death of ['exit at load', 'error at load', { beforeAnswer: 1 }] as const) {
-    test(`before it is up leaves the work to the main one: ${JSON.stringify(death)}`, LIMIT, async (t) => {
-      const folder = await changed(t);
-      const run = await sqlsync(['o.db', 'r.db'], { cwd: folder, env: dyingThread('slots', death) });
-      assert.equal(run.status, 0, run.stderr);
-      assertReplicaOf(join(folder, 'o.db'), join(folder, 'r.db'));
-    });
+    test(
+      `a page writer thread that dies before it is up leaves the work to the main thread: ${JSON.stringify(death)}`,
+      LIMIT,
+      async (t) => {
+        const folder = await changed(t);
+        const run = await sqlsync(['o.db', 'r.db'], { cwd: folder, env: dyingThread('slots', death) });
+        assert.equal(run.status, 0, run.stderr);
+        assertReplicaOf(join(folder, 'o.db'), join(folder, 'r.db'));
+      },
+    );
   }
 
-  test('in the middle ends the sync, which says why and changed nothing', LIMIT, async (t) => {
-    const folder = await changed(t);
-    const old = column(join(folder, 'r.db'), 'SELECT hex(x) FROM t WHERE id = 7');
-    await assertRefused(
-      ['o.db', 'r.db'],
-      {
-        code: 'REPLICA_UNWRITABLE',
-        status: 4,
-        says: /the thread that writes it has ended: exit status 9/,
-        hint: /^ *Nothing was changed\. .*memory, threads and file descriptors/,
-      },
-      { cwd: folder, env: dyingThread('slots', { beforeAnswer: 6 }) },
-    );
-    assert.deepEqual(column(join(folder, 'r.db'), 'SELECT hex(x) FROM t WHERE id = 7'), old);
-    assert.deepEqual(column(join(folder, 'r.db'), 'PRAGMA integrity_check'), ['ok']);
-    assert.equal((await sqlsync(['o.db', 'r.db'], { cwd: folder })).status, 0);
-  });
+  test(
+    'a page writer thread that dies in the middle ends the sync, which says why and changed nothing',
+    LIMIT,
+    async (t) => {
+      const folder = await changed(t);
+      const old = column(join(folder, 'r.db'), 'SELECT hex(x) FROM t WHERE id = 7');
+      await assertRefused(
+        ['o.db', 'r.db'],
+        {
+          code: 'REPLICA_UNWRITABLE',
+          status: 4,
+          says: /the thread that writes it has ended: exit status 9/,
+          hint: /^ *Nothing was changed\. .*memory, threads and file descriptors/,
+        },
+        { cwd: folder, env: dyingThread('slots', { beforeAnswer: 6 }) },
+      );
+      assert.deepEqual(column(join(folder, 'r.db'), 'SELECT hex(x) FROM t WHERE id = 7'), old);
+      assert.deepEqual(column(join(folder, 'r.db'), 'PRAGMA integrity_check'), ['ok']);
+      assert.equal((await sqlsync(['o.db', 'r.db'], { cwd: folder })).status, 0);
+    },
+  );
 
-  test('while a page is asked of it fails that call, and each one after it at once', LIMIT, (t) => {
-    const folder = tempDir(t);
-    largeDatabase(join(folder, 'w.db'), 100_000);
-    const source = join(import.meta.dirname, '..', '..', 'src', 'sqlite', 'writer', 'thread-page-writer.ts');
-    const code = `
+  test(
+    'a page writer thread that dies during a call fails that call, and each later one at once',
+    LIMIT,
+    (t) => {
+      const folder = tempDir(t);
+      largeDatabase(join(folder, 'w.db'), 100_000);
+      const source = join(
+        import.meta.dirname,
+        '..',
+        '..',
+        'src',
+        'sqlite',
+        'writer',
+        'thread-page-writer.ts',
+      );
+      const code = `
       const { ThreadPageWriter } = await import(${JSON.stringify(source)});
       const options = { textEncoding: 'UTF-8', wal: true };
       const writer = await ThreadPageWriter.open(${JSON.stringify(join(folder, 'w.db'))}, 4096, options);
@@ -130,10 +153,11 @@ describe('a thread of the page writer that dies', () => {
       }
       await writer.call('commit').catch((error) => console.log(error.name, error.mayHaveCommitted));
       await writer.end();`;
-    const env = { ...process.env, ...dyingThread('slots', { beforeAnswer: 3 }) };
-    const script = join(folder, 'write.mjs');
-    writeFileSync(script, code);
-    const run = spawnSync(process.execPath, [script], { env, encoding: 'utf8' });
-    assert.equal(run.stdout, 'WriterThreadLost false\n'.repeat(3), run.stderr);
-  });
+      const env = { ...process.env, ...dyingThread('slots', { beforeAnswer: 3 }) };
+      const script = join(folder, 'write.mjs');
+      writeFileSync(script, code);
+      const run = spawnSync(process.execPath, [script], { env, encoding: 'utf8' });
+      assert.equal(run.stdout, 'WriterThreadLost false\n'.repeat(3), run.stderr);
+    },
+  );
 });

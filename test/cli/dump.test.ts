@@ -6,8 +6,8 @@ import Database from 'better-sqlite3';
 import { jsonLines, sqlsync } from './command.ts';
 import { here } from './store-here.ts';
 
-describe('a dump that cannot have everything', () => {
-  test('ends with status 23 after all that it has, and names what is missing on stderr and in the SQL', async (t) => {
+describe('a dump of a damaged database', () => {
+  test('a dump without some rows ends with status 23 after all others, and names what is missing on stderr and in the SQL', async (t) => {
     const { folder, run } = await here(t);
     const path = join(folder, 'a.db');
     const database = new Database(path);

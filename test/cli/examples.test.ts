@@ -20,7 +20,7 @@ function blocks(text: string): { readonly kind: string; readonly code: string }[
   return [...found].map(([, kind = '', code = '']) => ({ kind, code }));
 }
 
-/** What the reader types of them: lines that run sqlsync, without a prompt or the fields of a crontab. */
+/** The lines that the reader types: those that run sqlsync, without a prompt or the fields of a crontab. */
 function linesOf({ kind, code }: { kind: string; code: string }): string[] {
   const prompt = { sh: '', console: '\\$ ', '': '(?:[\\d*/]+ ){5}' }[kind];
   if (prompt === undefined) return [];
@@ -28,7 +28,10 @@ function linesOf({ kind, code }: { kind: string; code: string }): string[] {
   return [...lines].map(([, line]) => line as string);
 }
 
-/** A machine as the manuals take it: a user's folder, /srv and /tmp, and a sqlsync on it and on every other host. */
+/**
+ * A machine as the manuals describe it: a user's folder, /srv and /tmp, and a sqlsync on it and on every
+ * other host.
+ */
 class Machine {
   readonly here: string;
   readonly #root: string;
@@ -57,7 +60,7 @@ class Machine {
     };
   }
 
-  /** Where a path of the manuals is. */
+  /** The place of a path of the manuals. */
   at(path: string): string {
     return join(this.#root, path);
   }
@@ -78,21 +81,22 @@ function assertRuns(machine: Machine, line: string): { stdout: string; stderr: s
   return { stdout, stderr };
 }
 
-/** A day for which there is a snapshot, and an id that there is. */
+/** A day with a snapshot, and an id of a snapshot. */
 function withReal(line: string, id: string): string {
   const today = new Date().toISOString().slice(0, 10);
   return line.replaceAll('2026-11-20', today).replaceAll('1a2b3c4d', id.slice(0, 8));
 }
 
-describe('the README, and what it leads to', () => {
+describe('the README, and the manuals that it leads to', () => {
   const lines = [README, REMOTE, JOBS].flatMap(blocks).flatMap(linesOf);
   // These need an OpenSSH that logs in somewhere, or a container.
   const single = lines.filter((line) => !/ -e |\/srv\/store| completion /.test(line));
 
-  test(`shows ${single.length} command lines for one database`, () => assert.ok(single.length >= 9));
+  test(`the README shows ${single.length} command lines for one database`, () =>
+    assert.ok(single.length >= 9));
 
   for (const line of single) {
-    test(`shows what works: ${line}`, async (t) => {
+    test(`the README shows a command that works: ${line}`, async (t) => {
       const machine = new Machine(t);
       const [origin = ''] = /(?:\S+@\S+:|db1:)?\/srv\/app\.db|(?<= )app\.db/.exec(line) ?? [];
       smallDatabase(machine.at('/srv/app.db'), { rows: 40 });
@@ -105,7 +109,7 @@ describe('the README, and what it leads to', () => {
     });
   }
 
-  test('shows a store from its first day to a restore', (t) => {
+  test('the README shows a store from its first day to a restore', (t) => {
     const machine = new Machine(t);
     smallDatabase(machine.at('/srv/app.db'), { rows: 40 });
     const ofStore = lines.filter((line) => line.includes('/srv/store'));
@@ -117,11 +121,11 @@ describe('the README, and what it leads to', () => {
 describe('the manual of a server that is gone', () => {
   const drills = blocks(DRILL).filter((block) => linesOf(block).length > 1);
 
-  test('shows two ways back', () => assert.equal(drills.length, 2));
+  test('the manual of a lost server shows two ways back', () => assert.equal(drills.length, 2));
 
   for (const drill of drills) {
     const [first = ''] = linesOf(drill);
-    test(`shows one that works, line by line: ${first}`, async (t) => {
+    test(`the manual of a lost server shows a way that works, line by line: ${first}`, async (t) => {
       const machine = new Machine(t);
       const [origin, lost] = [machine.at('/srv/app.db'), machine.at('/srv/lost.db')];
       smallDatabase(origin, { rows: 40 });
@@ -133,7 +137,7 @@ describe('the manual of a server that is gone', () => {
       const outputs = linesOf(drill).map((line) => assertRuns(machine, line));
       assert.deepEqual(readFileSync(origin), before);
       assert.match(outputs.at(-1)?.stdout ?? '', /same|equal|identical/i);
-      // The job of before goes on with what came back.
+      // The earlier job goes on with the restored database.
       const nightly = /`(sqlsync -q .*?)`/s.exec(DRILL)?.[1]?.replaceAll(/\s+/g, ' ') ?? '';
       assert.equal(assertRuns(machine, nightly).stdout, '');
     });
@@ -143,11 +147,11 @@ describe('the manual of a server that is gone', () => {
 describe('the manual of backups', () => {
   const shown = blocks(MANUAL).filter((block) => linesOf(block).length > 0);
 
-  test('shows several blocks of command lines', () => assert.ok(shown.length >= 6));
+  test('the manual of backups shows several blocks of command lines', () => assert.ok(shown.length >= 6));
 
   for (const block of shown) {
     const [first = ''] = linesOf(block);
-    test(`shows what works, one line after the other: ${first}`, async (t) => {
+    test(`the manual of backups shows commands that work, one line after the other: ${first}`, async (t) => {
       const machine = new Machine(t);
       smallDatabase(machine.at('/srv/app.db'), { rows: 40 });
       let id = '';

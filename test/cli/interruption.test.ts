@@ -35,7 +35,7 @@ function executable(t: TestContext, script: string): string {
   return path;
 }
 
-/** Stops a sync in mid-transfer, sends it the signal and sees that it and its agent end. */
+/** Stops a sync in mid-transfer, sends it the signal, and checks that it and its agent end. */
 async function interrupt(
   t: TestContext,
   { origin, replica }: Place,
@@ -63,7 +63,7 @@ async function interrupt(
 
 for (const signal of SIGNALS) {
   describe(signal, () => {
-    test('while a new replica is made: no replica, no process, and only the part file, from which the next run goes on', async (t) => {
+    test('a sync interrupted while it makes a new replica leaves no replica, no process, and only the part file, from which the next run goes on', async (t) => {
       const here = place(t);
       await interrupt(t, here, signal);
       assert.equal(existsSync(here.replica), false);
@@ -77,7 +77,7 @@ for (const signal of SIGNALS) {
 
     for (const mode of signal === 'SIGINT' ? (['wal', 'delete'] as const) : []) {
       const kept = mode === 'delete' ? ['.r.db.sqlsync-spool'] : [];
-      test(`while a replica in mode ${mode} is updated: it is as it was, and what is left is ${kept.join('') || 'nothing'}`, async (t) => {
+      test(`a sync interrupted while it updates a replica in mode ${mode} leaves it as it was, and beside it ${kept.join('') || 'nothing'}`, async (t) => {
         const here = place(t);
         await syncHere({ origin: here.origin, replica: here.replica });
         change(here.replica, `PRAGMA journal_mode = ${mode}`);
@@ -101,8 +101,8 @@ test('Ctrl-C at a terminal, which signals the agent too, ends the same way', asy
   assert.deepEqual(names(here.folder), ['.r.db.sqlsync-part']);
 });
 
-describe('Ctrl-C at a terminal, of which the remote shell dies before its own process has heard of it,', () => {
-  test('in mid-transfer is an interruption, and no lost connection', async (t) => {
+describe('Ctrl-C at a terminal whose remote shell dies before sqlsync has got the signal', () => {
+  test('Ctrl-C is an interruption, and no lost connection, if the remote shell dies first in mid-transfer', async (t) => {
     const { origin, replica } = place(t);
     const hold = new Hold(t, 2.5e6);
     const command = new Command([origin, replica, '--compress', 'none', '--retry', '3', '--json'], { hold });
@@ -120,7 +120,7 @@ describe('Ctrl-C at a terminal, of which the remote shell dies before its own pr
   });
 
   for (const name of ['sync', 'verify'])
-    test(`before it said a word is an interruption of ${name}, and no failed connection`, async (t) => {
+    test(`Ctrl-C before the first word of the far side is an interruption of ${name}, and no failed connection`, async (t) => {
       const { origin, replica } = place(t);
       const shell = executable(t, 'exec sleep 1000');
       const command = new Command([name, origin, `host:${replica}`, '--rsh', shell, '--json'], {
@@ -142,7 +142,7 @@ function commandOf(pid: number): string {
   return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
 }
 
-/** Waits until these processes are in this state: Z, ended and not yet noticed by their parent. */
+/** Waits until these processes are in this state: Z means ended and not yet reaped by their parent. */
 async function endedAs(pids: readonly number[], state: string): Promise<void> {
   const stateOf = (pid: number): string =>
     readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -157,13 +157,13 @@ test('an interrupted sync with --json ends with an error line', async (t) => {
   assert.deepEqual([last?.type, last?.['code'], last?.['exitStatus']], ['error', 'INTERRUPTED', 130]);
 });
 
-describe('a push that is interrupted when the far side has all pages,', () => {
+describe('a push that is interrupted after the far side has all pages', () => {
   for (const [step, state] of [
     ['in:root', 'not committed'],
     ['after:out:release', 'not committed'],
     ['before:out:done', 'committed'],
   ] as const) {
-    test(`at ${step.replaceAll(':', ' ')} (${state}), says that the replica may have been committed`, async (t) => {
+    test(`a push interrupted at ${step.replaceAll(':', ' ')} (${state}) says that the replica may have been committed`, async (t) => {
       const here = place(t);
       const log = join(tempDir(t), 'log');
       const shell = executable(t, 'shift\nexec "$NODE" "$PROGRAM" agent');
@@ -185,7 +185,7 @@ describe('a push that is interrupted when the far side has all pages,', () => {
   }
 });
 
-test('a sync that waits for a lock is interrupted at once', async (t) => {
+test('a signal interrupts a sync that waits for a lock at once', async (t) => {
   const here = place(t);
   await syncHere({ origin: here.origin, replica: here.replica });
   change(here.origin, 'UPDATE t SET x = randomblob(8000)');
@@ -213,7 +213,7 @@ test('an agent whose near side is killed ends by itself', async (t) => {
   assert.equal(existsSync(here.replica), false);
 });
 
-test('verify is interrupted like a sync, and both agents end', async (t) => {
+test('a signal interrupts verify like a sync, and both agents end', async (t) => {
   const here = place(t);
   await syncHere({ origin: here.origin, replica: here.replica });
   const hold = new Hold(t, 100);

@@ -42,7 +42,7 @@ async function startHeld(t: TestContext, { origin, replica, env }: Place): Promi
 }
 
 describe('--lock-wait', () => {
-  test('0 gives up at once while another run of the job is under way, and touches nothing', async (t) => {
+  test('--lock-wait 0 gives up at once while another run of the job is under way, and touches nothing', async (t) => {
     const here = place(t);
     const { origin, replica, folder, env } = here;
     const server = await startPingServer(t);
@@ -80,7 +80,7 @@ describe('--lock-wait', () => {
     assert.deepEqual(readdirSync(join(env.XDG_CACHE_HOME, 'sqlsync', 'jobs')), [], 'the lock is gone');
   });
 
-  test('waits for the other run, however the same places are written', async (t) => {
+  test('--lock-wait waits for the other run, however the user spells the same places', async (t) => {
     const here = place(t);
     const [first, hold] = await startHeld(t, here);
     const second = new Command(
@@ -104,7 +104,7 @@ describe('--lock-wait', () => {
     assert.match(stdout, /"outcome":"unchanged"/, 'it found what the first had copied');
   });
 
-  test('is of no account after a run was killed', async (t) => {
+  test('a lock does not count after its run was killed', async (t) => {
     const here = place(t);
     const [first] = await startHeld(t, here);
     const agents = first.children();
@@ -117,7 +117,7 @@ describe('--lock-wait', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('is of no account where another program filled the file that a killed run left', async (t) => {
+  test('a lock does not count if another program filled the file that a killed run left', async (t) => {
     const here = place(t);
     const [first] = await startHeld(t, here);
     const agents = first.children();
@@ -139,7 +139,7 @@ describe('--lock-wait', () => {
     );
   });
 
-  test('ends by a signal while it waits, having done nothing', async (t) => {
+  test('a signal ends a run that waits for a lock, and it has done nothing', async (t) => {
     const here = place(t);
     await startHeld(t, here);
     const { origin, replica, env } = here;
@@ -152,7 +152,7 @@ describe('--lock-wait', () => {
     assert.match(stderr, /while another run of this job was under way \[INTERRUPTED\]/);
   });
 
-  test('says what to do where the lock has no place', async (t) => {
+  test('a run says what to do if the lock has no place', async (t) => {
     const { origin, replica } = place(t);
     await assertRefused(
       [origin, replica, '--lock-wait', '0'],
@@ -163,7 +163,7 @@ describe('--lock-wait', () => {
   });
 
   test(
-    'ends where the folder for its locks can never be made',
+    'a run ends if the folder for its locks can never be made',
     { skip: !existsSync('/proc/self') },
     async (t) => {
       const { origin, replica } = place(t);
@@ -178,7 +178,7 @@ describe('--lock-wait', () => {
 });
 
 describe('--ping', () => {
-  test('tells of start and success, with what was said for people, whatever is printed', async (t) => {
+  test('--ping reports start and success with the output for people, even if that is not printed', async (t) => {
     const { origin, replica } = place(t);
     const server = await startPingServer(t);
     const url = server.url.replace('http://', 'http://user:p%40ss@') + '/uuid/?rid=1';
@@ -194,7 +194,7 @@ describe('--ping', () => {
     assert.equal(success?.authorization, `Basic ${Buffer.from('user:p@ss').toString('base64')}`);
   });
 
-  test('tells of a failure with the error and its hint', async (t) => {
+  test('--ping reports a failure with the error and its hint', async (t) => {
     const { replica } = place(t);
     const server = await startPingServer(t);
     const { status } = await sqlsync(['/no/such.db', replica, '-q', '--ping', `${server.url}/uuid`]);
@@ -206,7 +206,7 @@ describe('--ping', () => {
     assert.match(server.pings[1]?.body ?? '', /such\.db .*\[ORIGIN_NOT_FOUND\]\n\S/);
   });
 
-  test('tells of a run that was ended by a signal', async (t) => {
+  test('--ping reports a run that was ended by a signal', async (t) => {
     const here = place(t);
     const server = await startPingServer(t);
     const hold = new Hold(t, 1000);
@@ -221,7 +221,7 @@ describe('--ping', () => {
     );
   });
 
-  test('that nobody takes warns, without its secret path, and fails no sync', async (t) => {
+  test('a ping that nobody takes warns, without its secret path, and fails no sync', async (t) => {
     const { origin, replica } = place(t);
     const refusing = await startPingServer(t, () => 503);
     const { status, stderr } = await sqlsync([origin, replica, '--ping', `${refusing.url}/secret`]);
@@ -239,12 +239,12 @@ describe('--ping', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('of the end never comes before that of the start, however long that takes', async (t) => {
+  test('the ping of the end never comes before that of the start, however long that takes', async (t) => {
     const { origin, replica } = place(t);
     let copied: () => boolean = () => false;
     const server = await startPingServer(t, async (n) => {
       if (n > 0) return 200;
-      // The work is done while the service still thinks.
+      // The work is done while the service still holds its answer back.
       while (!copied()) await delay(5);
       return 500;
     });
@@ -252,7 +252,7 @@ describe('--ping', () => {
     t.after(() => command.child.kill('SIGKILL'));
     copied = () => command.said.includes('exact copy') || command.child.exitCode !== null;
     assert.equal((await command.done).status, 0, command.said);
-    // On a machine so busy that the work took longer than a ping waits, it is not asked again.
+    // On a machine so busy that the work took longer than a ping waits, the run does not ask again.
     const wasSilent = command.said.includes('no answer within 5 s');
     assert.deepEqual(
       server.pings.map(({ request }) => request),
@@ -260,7 +260,7 @@ describe('--ping', () => {
     );
   });
 
-  test('is tried twice where that may help, once where it may not', async (t) => {
+  test('a ping is tried twice if that may help, and once if it may not', async (t) => {
     const recovering = await startPingServer(t, (n) => (n === 0 ? 500 : 200));
     assert.equal(await ping(new URL(recovering.url), 'success', ''), undefined);
     assert.equal(recovering.pings.length, 2);
@@ -268,21 +268,21 @@ describe('--ping', () => {
     assert.match((await ping(new URL(unknown.url), 'success', '')) ?? '', /status 404/);
     assert.equal(unknown.pings.length, 1);
     const silent = await startPingServer(t, () => undefined);
-    // Long enough for the question to arrive on a busy machine.
+    // Long enough for the request to arrive on a busy machine.
     assert.ok((await ping(new URL(silent.url), 'fail', '', 10_000))?.endsWith('no answer within 10 s'));
     assert.equal(silent.pings.length, 1);
     const closed = await closedPort();
     assert.match((await ping(new URL(`http://127.0.0.1:${closed}`), 'start', '')) ?? '', /ECONNREFUSED/);
   });
 
-  test('carries the end of what was said, and no more than a service takes', () => {
+  test('a ping carries the end of the output, and no more than a service takes', () => {
     const output = new Output({ json: true, verbosity: 'quiet' });
     for (let i = 0; i < 2000; i++) output.result(`line ${i}`);
     assert.ok(output.tail.length < 10_000);
     assert.match(output.tail, /^…[^]*line 1998\nline 1999\n$/);
   });
 
-  test('has to be an address of the web', () => {
+  test('the address of a ping has to be one of the web', () => {
     for (const text of [
       '',
       'uuid',
@@ -297,7 +297,7 @@ describe('--ping', () => {
 });
 
 describe('--metrics-file', () => {
-  test('has the last run, and after a failure still what the last success told', async (t) => {
+  test('--metrics-file has the last run, and after a failure still the figures of the last success', async (t) => {
     const { folder, origin, replica } = place(t);
     const file = join(folder, 'a.prom');
     const startedAt = Date.now() / 1000;
@@ -322,7 +322,7 @@ describe('--metrics-file', () => {
     assert.ok((second['sqlsync_last_failure_timestamp_seconds'] as number) >= succeededAt);
   });
 
-  test('that cannot be written warns and fails no sync; so does one of another job', async (t) => {
+  test('a metrics file that cannot be written warns and fails no sync; so does one of another job', async (t) => {
     const { folder, origin, replica } = place(t);
     const nowhere = await sqlsync([origin, replica, '--metrics-file', join(folder, 'none', 'a.prom')]);
     assert.equal(nowhere.status, 0);

@@ -13,7 +13,7 @@ const STORE_COMMAND_NAMES = (await loadCommands())
   .filter(({ group }) => group === STORES)
   .map(({ name }) => name);
 
-/** That the last line, and no other, is of the type that is expected, and what is on stderr. Returns the last line. */
+/** Checks that the last line, and no other, is of the expected type, and what stderr has. Returns the last line. */
 function assertLast({ status, stdout, stderr }: Run, type: 'summary' | 'error', says: string): Summary {
   const lines = jsonLines(stdout);
   const ends = lines.filter((line) => line.type === 'summary' || line.type === 'error');
@@ -25,12 +25,12 @@ function assertLast({ status, stdout, stderr }: Run, type: 'summary' | 'error', 
 }
 
 describe('the last line of --json', () => {
-  // Not `open`, which gives its output to what it runs.
-  test('is the summary of each command that came to its end, and nothing follows', async (t) => {
+  // Not `open`, which passes on the output of its program.
+  test('the last line of --json is the summary of each command that came to its end, and nothing follows', async (t) => {
     const { folder } = await here(t);
     smallDatabase(join(folder, 'other.db'), { rows: 40 });
     const metrics = ['--metrics-file', '/nowhere/at/all.prom'];
-    // Nobody listens there, which is a warning that comes after the work.
+    // Nobody listens at this address, so that a warning comes after the work.
     const ping = ['--ping', 'http://127.0.0.1:1/x'];
     const runs: [status: number, ...args: string[]][] = [
       [0, 'init', 'other'],
@@ -67,7 +67,7 @@ describe('the last line of --json', () => {
     );
   });
 
-  test('is the error of each command that did not, with its exit status', async (t) => {
+  test('the last line of --json is the error of each command that failed, with its exit status', async (t) => {
     const { folder } = await here(t);
     const more: Readonly<Record<string, string>> = {
       backup: 'none',
@@ -95,7 +95,7 @@ describe('the last line of --json', () => {
     }
   });
 
-  test('is the error where all of several databases cannot be backed up, after a line for each', async (t) => {
+  test('the last line of --json is an error if none of several databases could be backed up, after a line for each', async (t) => {
     const { folder } = await here(t);
     const run = await sqlsync(['backup', 'none.db', 'no*.db', 'store', '--json'], { cwd: folder });
     const last = assertLast(run, 'error', 'backup');
@@ -111,7 +111,7 @@ describe('the last line of --json', () => {
     );
   });
 
-  test('is the error where the run is interrupted', async (t) => {
+  test('the last line of --json is an error if the run is interrupted', async (t) => {
     const { folder } = await here(t);
     const hold = new Hold(t, 1000);
     const options: CommandOptions = { cwd: folder, hold };

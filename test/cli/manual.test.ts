@@ -22,14 +22,14 @@ const NEEDS_SYSTEMD =
     ? false
     : 'NOT TESTED: there is no systemd-analyze here';
 
-/** What stands in the blocks of code of these kinds. */
+/** The content of the code blocks of these kinds. */
 function blocks(text: string, kinds: string): string[] {
   return [...text.matchAll(new RegExp(`^\`\`\`(?:${kinds})\\n(.*?)^\`\`\`$`, 'gms'))].map(
     ([, block]) => block as string,
   );
 }
 
-/** The words of the command lines that a text shows, as a shell splits them. */
+/** The words of the command lines in a text, as a shell splits them. */
 function commandLines(text: string): string[][] {
   const lines = blocks(text, 'sh|console|').flatMap((block) => block.split('\n'));
   return lines.flatMap((line) => {
@@ -41,7 +41,7 @@ function commandLines(text: string): string[][] {
 }
 
 describe('the manuals', () => {
-  test('show command lines that the program takes', async () => {
+  test('the manuals show command lines that the program takes', async () => {
     const lines = [README, MANUAL, JOBS, ...OTHERS].flatMap(commandLines);
     assert.ok(lines.length > 20, `${lines.length} lines`);
     const commands = new Set<string>();
@@ -55,7 +55,7 @@ describe('the manuals', () => {
     }
   });
 
-  test('show systemd units that systemd takes', { skip: NEEDS_SYSTEMD }, (t) => {
+  test('the manuals show systemd units that systemd takes', { skip: NEEDS_SYSTEMD }, (t) => {
     const folder = tempDir(t);
     for (const [text, file, unit] of [
       [JOBS, 'sqlsync-app', 'sqlsync-app'],
@@ -63,7 +63,7 @@ describe('the manuals', () => {
     ] as const) {
       const [service, timer, ...others] = blocks(text, 'ini');
       assert.equal(others.length, 0);
-      // Whether the program is there, and the user, is another question.
+      // The check does not ask whether the program and the user exist.
       const runnable = (service as string).replace('/usr/local/bin/sqlsync', '/bin/sh');
       writeFileSync(join(folder, `${file}.service`), runnable);
       writeFileSync(join(folder, `${file}.timer`), timer as string);
@@ -76,7 +76,7 @@ describe('the manuals', () => {
   });
 
   test(
-    'show a unit whose command runs with nothing but what the unit gives it',
+    'the manuals show a unit whose command needs nothing but what the unit gives it',
     { skip: NEEDS_ROOT },
     async (t) => {
       const folder = openFolder(t);

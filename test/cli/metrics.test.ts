@@ -32,7 +32,7 @@ function values(path: string): Record<string, number> {
 }
 
 describe('metrics', () => {
-  test('of a success are times in seconds and sizes in bytes', (t) => {
+  test('metrics of a success are times in seconds and sizes in bytes', (t) => {
     const path = join(tempDir(t), 'a.prom');
     writeMetrics(path, [run(1_700_000_002_500, 0)]);
     assert.deepEqual(values(path), {
@@ -51,7 +51,7 @@ describe('metrics', () => {
     });
   });
 
-  test('of a failure leave what the last success told', (t) => {
+  test('metrics of a failure keep the figures of the last success', (t) => {
     const path = join(tempDir(t), 'a.prom');
     writeMetrics(path, [run(1_700_000_000_000, 0)]);
     const before = values(path);
@@ -68,7 +68,7 @@ describe('metrics', () => {
     assert.equal(after['sqlsync_last_success_timestamp_seconds'], 1_700_000_200);
   });
 
-  test('of a first run that failed have no success', (t) => {
+  test('metrics of a first run that failed have no success', (t) => {
     const path = join(tempDir(t), 'a.prom');
     writeMetrics(path, [run(1_700_000_000_000, 3)]);
     assert.deepEqual(Object.keys(values(path)), [
@@ -79,7 +79,7 @@ describe('metrics', () => {
     ]);
   });
 
-  test('have labels of any text, and find them again', (t) => {
+  test('metrics have labels of any text, and find them again', (t) => {
     const path = join(tempDir(t), 'a.prom');
     const text = fc.oneof(
       fc.string(),
@@ -102,7 +102,7 @@ describe('metrics', () => {
     );
   });
 
-  test('of several copies stand together by their names', (t) => {
+  test('metrics of several copies stand together by their names', (t) => {
     const path = join(tempDir(t), 'a.prom');
     const second = { ...LABELS, origin: 'b.db' };
     writeMetrics(path, [run(1_700_000_000_000, 0), run(1_700_000_000_000, 4, second)]);
@@ -118,7 +118,7 @@ describe('metrics', () => {
     );
   });
 
-  test('tell of the series of other jobs that they replace', (t) => {
+  test('metrics report the series of other jobs that they replace', (t) => {
     const path = join(tempDir(t), 'a.prom');
     writeMetrics(path, [run(1_700_000_000_000, 0)]);
     assert.deepEqual(writeMetrics(path, [run(1_700_000_000_000, 0, { command: 'sync', origin: 'b.db' })]), [
@@ -126,7 +126,7 @@ describe('metrics', () => {
     ]);
   });
 
-  test('replace the file at once: a reader has the old or the new one, and nothing else is left there', (t) => {
+  test('metrics replace the file at once: a reader has the old or the new one, and nothing else is left beside it', (t) => {
     const folder = tempDir(t);
     const path = join(folder, 'a.prom');
     writeFileSync(path, 'no metrics at all\nsqlsync_last_success_timestamp_seconds{} never\n');
@@ -145,7 +145,7 @@ describe('the copies of a run', () => {
   const [a, b] = [{ origin: 'a.db' }, { origin: 'b.db' }];
   const made = { labels: a, exitStatus: 0, durationMs: 1, figures: FIGURES };
 
-  test('that failed have its exit status; of some that failed, one that says so', () => {
+  test('a run has the exit status of its failed copy, or one that says that some copies failed', () => {
     const copies = new Copies([a, b]);
     assert.equal(copies.exitStatus, 0);
     copies.report({ ...made, exitStatus: 3, figures: undefined });
@@ -154,7 +154,7 @@ describe('the copies of a run', () => {
     assert.equal(copies.exitStatus, exitStatusOf('BACKUP_PARTIAL'));
   });
 
-  test('that was ended are all told of, and none that was made is lost', () => {
+  test('a run that was ended reports all its copies, and loses none that was made', () => {
     const copies = new Copies([a]);
     copies.expect([a, b]);
     copies.report(made);

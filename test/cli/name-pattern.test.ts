@@ -37,7 +37,7 @@ test('a pattern matches names as a shell does', (t) => {
 });
 
 describe('a backup by pattern', () => {
-  test('names a link that leads nowhere or in a circle, and backs up the others with status 21', async (t) => {
+  test('a backup by pattern names a link that leads nowhere or in a circle, and backs up the others with status 21', async (t) => {
     const at = await here(t);
     const { folder } = at;
     symlinkSync('/mnt/away/tenant.db', join(folder, 'tenant.db'));
@@ -51,7 +51,7 @@ describe('a backup by pattern', () => {
     assert.ok((await listed(at)).length >= 2);
   });
 
-  test('names a name that is no UTF-8', async (t) => {
+  test('a backup by pattern names a file name that is no UTF-8', async (t) => {
     const { folder } = await here(t);
     execFileSync('sh', ['-c', `cp a.db "caf$(printf '\\351').db"`], { cwd: folder });
     const { status, stderr } = await sqlsync(['backup', '-q', '*.db', 'store'], { cwd: folder });
@@ -59,7 +59,7 @@ describe('a backup by pattern', () => {
     assert.match(stderr, /caf\ufffd\.db has a name that is not UTF-8/);
   });
 
-  test('names a database that has lost its header since the last backup', async (t) => {
+  test('a backup by pattern names a database that has lost its header since the last backup', async (t) => {
     const { folder, run } = await here(t);
     await run('backup', '*.db', 'store');
     writeFileSync(join(folder, 'b.db'), Buffer.alloc(8192, 0xff));
@@ -68,7 +68,7 @@ describe('a backup by pattern', () => {
     assert.match(stderr, /b\.db was a database at its last backup.*\[ORIGIN_NOT_A_DATABASE\]/);
   });
 
-  test('names a link to a folder that is not mounted, in the middle of the pattern', async (t) => {
+  test('a backup by pattern names a link to a folder that is not mounted, in the middle of the pattern', async (t) => {
     const { folder } = await here(t);
     mkdirSync(join(folder, 'x', 'ok'), { recursive: true });
     copyFileSync(join(folder, 'a.db'), join(folder, 'x', 'ok', 'app.db'));
@@ -80,7 +80,7 @@ describe('a backup by pattern', () => {
     }
   });
 
-  test('names a file that should be a database and is none, also at its first backup', async (t) => {
+  test('a backup by pattern names a file that should be a database and is none, also at its first backup', async (t) => {
     const { folder } = await here(t);
     writeFileSync(join(folder, 'broken.db'), Buffer.alloc(8192, 0xff));
     writeFileSync(join(folder, 'notes.txt'), 'no database, and none is expected');
@@ -91,7 +91,7 @@ describe('a backup by pattern', () => {
     assert.doesNotMatch(stderr, /notes\.txt.*\[/);
   });
 
-  test('takes folders, pipes and what lies beside a database for no databases', async (t) => {
+  test('a backup by pattern takes folders, pipes and the files beside a database for no databases', async (t) => {
     const { folder } = await here(t);
     mkdirSync(join(folder, 'folder.db'));
     execFileSync('mkfifo', [join(folder, 'pipe.db')]);
@@ -100,7 +100,7 @@ describe('a backup by pattern', () => {
     assert.deepEqual([status, stderr], [0, '']);
   });
 
-  test('names a folder that may not be entered', { skip: NEEDS_ROOT }, async (t) => {
+  test('a backup by pattern names a folder that may not be entered', { skip: NEEDS_ROOT }, async (t) => {
     const folder = tempDir(t);
     chmodSync(folder, 0o777);
     for (const name of ['a', 'b']) mkdirSync(join(folder, 'srv', name), { recursive: true });

@@ -41,7 +41,7 @@ function place(
 const rollback = (path: string): void => smallDatabase(path, { journalMode: 'delete' });
 
 describe('--json', () => {
-  test('prints one object a line, the last of them the summary, and nothing on stderr', async (t) => {
+  test('--json prints one object a line, the last of them the summary, and nothing on stderr', async (t) => {
     const args = [...place(t, rollback), '--json', '-v'];
     for (const [created, outcome] of [
       [true, 'committed'],
@@ -66,7 +66,7 @@ describe('--json', () => {
     }
   });
 
-  test('prints an error as a line with code, message, hint and exit status, and nothing on stderr', async (t) => {
+  test('--json prints an error as a line with code, message, hint and exit status, and nothing on stderr', async (t) => {
     const [origin] = place(t);
     const { status, stdout, stderr } = await sqlsync(['/no/such.db', origin, '--json']);
     assert.deepEqual([status, stderr], [3, '']);
@@ -78,7 +78,7 @@ describe('--json', () => {
     assert.match(String(hint), /\S/);
   });
 
-  test('prints the result of verify', async (t) => {
+  test('--json prints the result of verify', async (t) => {
     const [origin, replica] = place(t);
     await sqlsync([origin, replica]);
     const same = await sqlsync(['verify', origin, replica, '--json']);
@@ -94,7 +94,7 @@ describe('--json', () => {
 });
 
 describe('output for people', () => {
-  test('is one line on stdout where that is no terminal: what was done, how much, and how long it took', async (t) => {
+  test('output for people is one line on stdout if that is no terminal: what was done, how much, and how long it took', async (t) => {
     const args = place(t);
     const [origin, replica] = args;
     const created = await sqlsync(args);
@@ -114,13 +114,13 @@ describe('output for people', () => {
     assert.match(again.stdout, /nothing was written: 0 of \d+ pages would change, [^\n]*\n$/);
   });
 
-  test('of a dry run into a new place says that it would be new, and how large', async (t) => {
+  test('output of a dry run into a new place says that it would be new, and how large', async (t) => {
     const [origin, replica] = place(t);
     const { stdout } = await sqlsync([origin, replica, '--dry-run']);
     assert.match(stdout, /would be a new copy of .*; nothing was written: \d+ pages \([\d.]+ [kM]B\), /);
   });
 
-  test('with -v is a summary with pages, bytes, time and the snapshot', async (t) => {
+  test('output with -v is a summary with pages, bytes, time and the snapshot', async (t) => {
     const { stdout } = await sqlsync([...place(t), '-v']);
     assert.match(stdout, /is now an exact copy of/);
     for (const figure of [
@@ -134,20 +134,20 @@ describe('output for people', () => {
     }
   });
 
-  test('is nothing at all with -q, advice included', async (t) => {
+  test('-q prints nothing at all, no advice either', async (t) => {
     const args = [...place(t, rollback), '-q'];
     assert.deepEqual(await sqlsync(args), { status: 0, signal: null, stdout: '', stderr: '' });
     assert.deepEqual(await sqlsync(['verify', ...args]), { status: 0, signal: null, stdout: '', stderr: '' });
   });
 
-  test('with -q still tells errors', async (t) => {
+  test('-q still prints errors', async (t) => {
     const [origin] = place(t);
     const { status, stderr } = await sqlsync(['/no/such.db', origin, '-q']);
     assert.equal(status, 3);
     assert.match(stderr, /ORIGIN_NOT_FOUND/);
   });
 
-  test('says more with -v: who wrote the origin with a version of SQLite that has a known bug', async (t) => {
+  test('-v says who wrote the origin with a version of SQLite that has a known bug', async (t) => {
     const [origin, replica] = place(t);
     // Debian's SQLite is older than 3.51.3.
     const shell = spawnSync('sqlite3', [origin, 'CREATE TABLE another (x)'], {
@@ -160,7 +160,7 @@ describe('output for people', () => {
     assert.match(verbose.stderr, /WAL-reset bug/);
   });
 
-  test('sets in what another program says with -v, so that no line of it passes for one of ours', () => {
+  test('-v indents what another program says, so that no line of it passes for one of ours', () => {
     const module = join(import.meta.dirname, '..', '..', 'src', 'cli', 'output.ts');
     const said = 'sqlsync: all is lost\nsqlsync: run this\r\nwarning: now';
     const program = `const { Output } = await import(${JSON.stringify(module)});
@@ -176,7 +176,7 @@ describe('output for people', () => {
     assert.deepEqual(stderr.split('\n'), lines);
   });
 
-  test('has no colour and no progress where stderr is no terminal', async (t) => {
+  test('output has no colour and no progress if stderr is no terminal', async (t) => {
     const [origin, replica] = place(t, rollback);
     const { stdout, stderr } = await sqlsync([origin, replica]);
     assert.match(stderr, /^warning: /);
@@ -187,14 +187,14 @@ describe('output for people', () => {
 describe('the line of pages', () => {
   const pagesLine = (stdout: string): string => /^ {2}pages {5}(.*)$/m.exec(stdout)?.[1] ?? stdout;
 
-  test('of a dry run to a new file says what would be copied, and no speed-up', async (t) => {
+  test('the line of pages of a dry run to a new file says what would be copied, and no speed-up', async (t) => {
     const { stdout } = await sqlsync([...place(t), '--dry-run', '-v']);
     assert.match(stdout, /nothing was written/);
     assert.match(pagesLine(stdout), /^\d+ pages would be copied \([\d.]+ kB\)$/);
     assert.doesNotMatch(stdout, /times less/);
   });
 
-  test('where nothing changed compares all, and there is no speed-up', async (t) => {
+  test('the line of pages of an unchanged database says that all were compared, and no speed-up', async (t) => {
     const args = [...place(t), '-v'];
     assert.match(pagesLine((await sqlsync(args)).stdout), /^\d+ pages copied \(/);
     const { stdout } = await sqlsync(args);
@@ -202,7 +202,7 @@ describe('the line of pages', () => {
     assert.doesNotMatch(stdout, /times less/);
   });
 
-  test('for a smaller replica tells how many of all the pages were compared', async (t) => {
+  test('the line of pages of a smaller replica says how many of all the pages were compared', async (t) => {
     const [origin, replica] = place(t);
     const args = [origin, replica, '-v'];
     await sqlsync(args);
@@ -214,7 +214,7 @@ describe('the line of pages', () => {
     assert.ok(Number(changed) > 100 && Number(changed) < Number(all), line);
   });
 
-  test('of a copy in rounds, where pages travel again, tells what was sent, and no share of anything', () => {
+  test('the line of pages of a copy in rounds that sends pages again says what was sent, and no share', () => {
     const none = { pagesDelta: 0, bytesSent: 0, bytesReceived: 0, durationMs: 0, snapshotHeldMs: 0 };
     const summary: SyncSummary = {
       ...none,
@@ -252,7 +252,7 @@ describe('the progress line', () => {
     pagesReceived: 0,
   };
 
-  /** What is shown of each, a second apart, on a terminal of so many columns. */
+  /** The progress line after each of these, a second apart, on a terminal of so many columns. */
   function shown(t: TestContext, columns: number | undefined, steps: Partial<CopyProgress>[]): string[] {
     let [now, line] = [0, ''];
     const lines: string[] = [];
@@ -272,7 +272,7 @@ describe('the progress line', () => {
     return lines;
   }
 
-  test('has no rate until there is one, and has 80 columns where the terminal does not know its own', (t) => {
+  test('the progress line has no rate until one is known, and 80 columns if the terminal does not know its own', (t) => {
     for (const columns of [0, undefined]) {
       const [first, second] = shown(t, columns, [{}, { pagesCompared: 500, pagesWanted: 7 }]);
       assert.equal(first, 'comparing 0 % of 4.10 MB, 0 differ');
@@ -281,7 +281,7 @@ describe('the progress line', () => {
     }
   });
 
-  test('tells how much time is left of a copy that compares and copies at once', (t) => {
+  test('the progress line shows the time left of a copy that compares and copies at once', (t) => {
     const [, , third] = shown(t, 100, [
       { pagesCompared: 1 },
       { pagesCompared: 200, pagesReceived: 200, pagesWanted: 200 },
@@ -290,12 +290,12 @@ describe('the progress line', () => {
     assert.equal(third, 'copying: 1.64 MB copied, 40.0 % compared, 819 kB/s, 3 s left');
   });
 
-  test('says a time that is left as exactly as it is known', () => {
+  test('the progress line says the time left as exactly as it is known', () => {
     const said = [1, 9650, 59_001, 61_000, 3_599_000, 8_000_000].map(formatTimeLeft);
     assert.deepEqual(said, ['1 s', '10 s', '1 min', '2 min', '1 h 00 min', '2 h 14 min']);
   });
 
-  test('tells of what was copied as soon as something was, though much is not compared yet', (t) => {
+  test('the progress line shows what was copied as soon as something was, though much is not compared yet', (t) => {
     const [, second, third, fourth] = shown(t, 100, [
       { pagesCompared: 2 },
       { pagesCompared: 2, pagesReceived: 100, pagesWanted: 100 },
@@ -310,7 +310,7 @@ describe('the progress line', () => {
 
 describe('an output that nobody reads any more', () => {
   for (const stream of ['stdout', 'stderr'] as const) {
-    test(`(${stream}) does not stop the work, nor change the exit status`, async (t) => {
+    test(`an output that nobody reads (${stream}) does not stop the work, nor change the exit status`, async (t) => {
       const [origin, replica] = place(t, rollback);
       const run = async (args: string[]): Promise<Run> => {
         const command = new Command(args);
@@ -336,7 +336,7 @@ describe('an output that nobody reads any more', () => {
   }
 
   test(
-    'is no success where it could not be written, as on a full disk',
+    'an output that could not be written, as on a full disk, is no success',
     { skip: NEEDS_DEV_FULL },
     async (t) => {
       const args = [...place(t)].map((path) => `'${path}'`).join(' ');
@@ -371,7 +371,7 @@ describe('on a terminal', () => {
     return stdout;
   }
 
-  test('progress with rate and time left is shown, and gone in the end', async (t) => {
+  test('a terminal shows progress with rate and time left, and it is gone in the end', async (t) => {
     const shown = await onTerminal(t, [], {});
     assert.match(shown, /\r\u001b\[K(copying|comparing) .* of .*\/s|committing/);
     assert.match(shown, /\r\u001b\[K[^\r]*is now an exact copy/);
@@ -385,7 +385,7 @@ describe('on a terminal', () => {
   });
 
   for (const option of ['-q', '--json']) {
-    test(`${option} shows no progress`, async (t) => {
+    test(`with ${option} shows no progress`, async (t) => {
       const shown = await onTerminal(t, [option], {});
       assert.equal(shown.includes('\u001b[K'), false);
       assert.doesNotMatch(shown, /copying/);

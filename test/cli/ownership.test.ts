@@ -61,8 +61,8 @@ function ownerAndMode(path: string): string {
 
 const NOBODYS_640 = `${NOBODY.uid}:${NOBODY.gid} 640`;
 
-describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
-  test('a restore to the place that a database had gives it back to its owner', async (t) => {
+describe('the owner of a new file that root makes', { skip: NEEDS_ROOT }, () => {
+  test("a restore by root to a database's old place gives the file back to its owner", async (t) => {
     const { app, run } = place(t);
     const path = database(join(app, 'app.db'), NOBODY, 0o640);
     await run('init', 'store');
@@ -73,7 +73,7 @@ describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
     assert.equal(ownerAndMode(path), NOBODYS_640);
   });
 
-  test('a new replica in the folder of the origin’s owner is that user’s', async (t) => {
+  test("root's new replica in the folder of the origin’s owner is that user’s", async (t) => {
     const { app, run } = place(t);
     const path = database(join(app, 'app.db'), NOBODY, 0o640);
     await run(path, join(app, 'copy.db'));
@@ -85,7 +85,7 @@ describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
     assert.equal(ownerAndMode(join(app, 'copy.db')), NOBODYS_640);
   });
 
-  test('in a folder of root’s that the application’s group may write to, a file is the application’s', async (t) => {
+  test('a file that root makes in a folder that the application’s group may write to is the application’s', async (t) => {
     const { app, run } = place(t);
     chownSync(app, 0, NOBODY.gid);
     chmodSync(app, 0o770);
@@ -96,7 +96,8 @@ describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
     await run('restore', 'store', path);
     const { uid, gid } = statSync(path);
     assert.deepEqual([uid, gid], [NOBODY.uid, NOBODY.gid]);
-    // Others of that group could have prepared a replica there, so that one has to stay root's for the next run.
+    // Others of that group could have prepared a replica there, so such a replica has to stay root's for the
+    // next run.
     await run(path, join(app, 'copy.db'));
     change(path, 'CREATE TABLE more AS SELECT randomblob(9000)');
     await run(path, join(app, 'copy.db'));
@@ -116,7 +117,7 @@ describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
     ['root', { uid: 0, gid: 0 }],
     ['a third user', OTHER],
   ] as const) {
-    test(`the content of ${title}’s database is given to nobody else, and the line that would is said`, async (t) => {
+    test(`root gives the content of ${title}’s database to nobody else, and says the command that would`, async (t) => {
       const { app, root, run } = place(t);
       const path = database(join(root, 'secret.db'), owner, 0o600);
       await run('init', 'store');
@@ -135,7 +136,7 @@ describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
     });
   }
 
-  test('bits that change whom a program runs as are never set', async (t) => {
+  test('root never sets bits that change whom a program runs as', async (t) => {
     const { app, run } = place(t);
     const path = database(join(app, 'app.db'), NOBODY, 0o6755);
     await run('init', 'store');
@@ -146,7 +147,7 @@ describe('whom a new file of root’s belongs to', { skip: NEEDS_ROOT }, () => {
       assert.equal(ownerAndMode(join(app, name)), `${NOBODY.uid}:${NOBODY.gid} 644`);
   });
 
-  test('a database that is there keeps its owner and mode, also where --replace replaces it whole', async (t) => {
+  test('an existing database keeps its owner and mode, also if --replace replaces it whole', async (t) => {
     const { app, root, run } = place(t);
     const origin = database(join(root, 'origin.db'), { uid: 0, gid: 0 }, 0o600);
     const path = database(join(app, 'app.db'), NOBODY, 0o640, 1024);

@@ -7,7 +7,7 @@ import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';
 import { assertRefused, sqlsync } from './command.ts';
 
-/** Names of which each has broken some tool. */
+/** Names that each have broken some tool. */
 const NAMES = [
   'with a space.db',
   ' leading and trailing ',
@@ -35,8 +35,8 @@ const NAMES = [
 ];
 
 describe('a name that means something to shells, URIs or option parsers is just a name', () => {
-  // Each name is the replica of the one before it and the origin of the one after it.
-  test('as a new replica and as an origin, on the command line', async (t) => {
+  // Each name is the replica of the one before it, and the origin of the one after it.
+  test('names that mean something to shells, URIs or option parsers are just names of a new replica and an origin on the command line', async (t) => {
     const folder = tempDir(t);
     const plain = join(folder, 'plain.db');
     smallDatabase(plain, { rows: 30, journalMode: 'delete' });
@@ -58,7 +58,7 @@ describe('a name that means something to shells, URIs or option parsers is just 
   });
 
   for (const name of NAMES) {
-    test(`as an existing replica that is written: ${JSON.stringify(name)}`, async (t) => {
+    test(`such a name is just the name of an existing replica: ${JSON.stringify(name)}`, async (t) => {
       const folder = tempDir(t);
       const [origin, copy] = [join(folder, 'plain.db'), join(folder, 'copy.db')];
       const replica = join(folder, 'to', name);
@@ -69,7 +69,7 @@ describe('a name that means something to shells, URIs or option parsers is just 
       assert.equal((await syncHere({ origin, replica })).outcomeName, 'committed');
       assert.deepEqual(names(join(folder, 'to')), [`.${name}.sqlsync`, name].sort());
       assert.deepEqual(names(folder), ['plain.db', 'to']);
-      // SQLite of this process would read some of the names in its own way.
+      // This process's SQLite would read some of the names in its own way.
       renameSync(replica, copy);
       const amounts = 'SELECT DISTINCT amount FROM item';
       assert.deepEqual(column(copy, amounts), column(origin, amounts));
@@ -100,7 +100,7 @@ describe('a name that means something to shells, URIs or option parsers is just 
     assertReplicaOf(join(folder, 'host:a.db'), join(folder, '1:2:3'));
   });
 
-  test('a relative path is one of the folder that the command runs in', async (t) => {
+  test('a relative path is relative to the folder in which the command runs', async (t) => {
     const folder = tempDir(t);
     mkdirSync(join(folder, 'sub'));
     smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
@@ -152,7 +152,7 @@ describe('a long path', () => {
   }
 
   for (const bytes of [400, 490]) {
-    test(`of ${bytes} bytes is like any other, as a replica and as an origin`, async (t) => {
+    test(`a path of ${bytes} bytes is like any other, as a replica and as an origin`, async (t) => {
       const folder = tempDir(t);
       smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
       const path = long(folder, bytes);
@@ -170,7 +170,7 @@ describe('a long path', () => {
   }
 
   for (const bytes of [505, 4000]) {
-    test(`of ${bytes} bytes is refused, as SQLite cannot open it, and nothing is made`, async (t) => {
+    test(`a path of ${bytes} bytes is refused, as SQLite cannot open it, and nothing is made`, async (t) => {
       const folder = tempDir(t);
       smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
       const path = long(folder, bytes);
@@ -188,7 +188,7 @@ describe('a long path', () => {
     });
   }
 
-  test('that the system does not know either is refused', async (t) => {
+  test('a path that is too long for the system is refused', async (t) => {
     const folder = tempDir(t);
     smallDatabase(join(folder, 'a.db'), { rows: 30, journalMode: 'delete' });
     const path = `${folder}/${'d'.repeat(5000)}`;

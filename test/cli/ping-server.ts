@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
 
-/** A request as a service for pings got it. */
+/** A request as a ping service received it. */
 export interface Ping {
   /** Method, path and query. */
   readonly request: string;
@@ -11,7 +11,7 @@ export interface Ping {
   readonly authorization: string | undefined;
 }
 
-/** A real HTTP server that takes down what it is told. */
+/** A real HTTP server that records its requests. */
 export interface PingServer {
   readonly url: string;
   readonly pings: readonly Ping[];

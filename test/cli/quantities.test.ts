@@ -4,7 +4,7 @@ import { parseDuration, parseSize } from '../../src/cli/options/quantities.ts';
 import { assertRefused } from './command.ts';
 
 describe('a duration', () => {
-  test('is a number of seconds, or has a unit', () => {
+  test('a duration is a number of seconds, or has a unit', () => {
     const given = ['30', '0.5', '.5', '500ms', '30s', '5m', '1.5h', '168H', ' 2 ', '1d', '7D'];
     assert.deepEqual(
       given.map((text) => parseDuration('--max-snapshot', text)),
@@ -12,7 +12,7 @@ describe('a duration', () => {
     );
   });
 
-  test('is 0 where that means something, and only then', () => {
+  test('a duration may be 0 only where 0 means something', () => {
     for (const text of ['0', '0s', '0.0', '0ms', '0d']) {
       assert.equal(parseDuration('--timeout', text, true), 0);
       assert.throws(() => parseDuration('--max-time', text), { code: 'USAGE' });
@@ -21,7 +21,7 @@ describe('a duration', () => {
   });
 
   for (const text of ['', '0', '0.0001', '-1', '5 m', '8d', '169h', '1e3', 'NaN', 'ms', '1w', 'd']) {
-    test(`is not ${JSON.stringify(text)}`, () => {
+    test(`a duration is not ${JSON.stringify(text)}`, () => {
       assert.throws(() => parseDuration('--max-snapshot', text), {
         code: 'USAGE',
         message: /^--max-snapshot: /,
@@ -31,7 +31,7 @@ describe('a duration', () => {
 });
 
 describe('a size', () => {
-  test('is a number of bytes, or has a unit', () => {
+  test('a size is a number of bytes, or has a unit', () => {
     const given = ['1', '1000', '10b', '64K', '64KiB', '64kb', '1.5m', '2G', '1t'];
     assert.deepEqual(
       given.map((text) => parseSize('--max-wal-growth', text)),
@@ -40,7 +40,7 @@ describe('a size', () => {
   });
 
   for (const text of ['', '0', '-1', '64 M', '1x', '9999999T', 'M']) {
-    test(`is not ${JSON.stringify(text)}`, () => {
+    test(`a size is not ${JSON.stringify(text)}`, () => {
       assert.throws(() => parseSize('--max-wal-growth', text), { code: 'USAGE' });
     });
   }

@@ -9,7 +9,7 @@ import { change, smallDatabase } from '../pages/databases.ts';
 import { assertRefused, sqlsync, summaryOf } from './command.ts';
 
 test(
-  'a copy that nothing has touched for 3 s is known to be exact without a look at it, in both journal modes',
+  'a quick check knows a copy that nothing has touched for 3 s to be exact without a look at it, in both journal modes',
   {
     skip: noQuickCheck() ?? false,
   },

@@ -15,7 +15,7 @@ function damageLastPage(path: string): void {
 }
 
 describe('with -q', () => {
-  test('damage that --check finds is said', async (t) => {
+  test('-q says the damage that --check finds', async (t) => {
     const folder = tempDir(t);
     const origin = join(folder, 'a.db');
     smallDatabase(origin, { rows: 500 });
@@ -25,7 +25,7 @@ describe('with -q', () => {
     assert.match(stderr, /SQLite finds it damaged/);
   });
 
-  test('a database that a backup left out is said', async (t) => {
+  test('-q says which database a backup left out', async (t) => {
     const { folder } = await here(t);
     writeFileSync(join(folder, 'b.db'), Buffer.alloc(4096, 0xff));
     const { status, stdout, stderr } = await sqlsync(['backup', '-q', '*.db', 'store'], { cwd: folder });
@@ -34,7 +34,7 @@ describe('with -q', () => {
     assert.match(stderr, /b\.db/);
   });
 
-  test('databases that differ are said by verify, and equal ones are not', async (t) => {
+  test('-q says which databases differ in verify, and nothing of equal ones', async (t) => {
     const folder = tempDir(t);
     const [a, b] = [join(folder, 'a.db'), join(folder, 'b.db')];
     smallDatabase(a);
@@ -51,7 +51,7 @@ describe('with -q', () => {
     assert.match(stderr, /a\.db and .*b\.db differ in \d+ pages?\n$/);
   });
 
-  test('metrics and a ping that were asked for and not done are said', async (t) => {
+  test('-q says that metrics or a ping were asked for and not done', async (t) => {
     const folder = tempDir(t);
     const a = join(folder, 'a.db');
     smallDatabase(a);
@@ -61,7 +61,7 @@ describe('with -q', () => {
     assert.match(stderr, /warning: The metrics could not be written/);
   });
 
-  test('how a run goes is not said', async (t) => {
+  test('-q does not say how a run goes', async (t) => {
     const folder = tempDir(t);
     const a = join(folder, 'a.db');
     smallDatabase(a, { journalMode: 'delete' });

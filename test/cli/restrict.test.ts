@@ -58,7 +58,7 @@ function host(t: TestContext): Host {
   return { folder, near };
 }
 
-/** Lets the key do nothing but this, as a line of README does. */
+/** Restricts the key to this command, as a line of the README does. */
 function allowOnly(flags: string): void {
   const key = readFileSync(`${sshd.clientKey}.pub`, 'utf8');
   writeFileSync(sshd.authorizedKeysFile, `restrict,command="sqlsync agent --restrict ${flags}" ${key}`);
@@ -75,7 +75,7 @@ function assertDone(result: CliResult): void {
 }
 
 describe('a key with a forced command', { skip }, () => {
-  test('and --read-only may fetch and verify, and never write', async (t) => {
+  test('a forced command with --read-only may fetch and verify, and never write', async (t) => {
     const { folder, near } = host(t);
     allowOnly(`'${folder}' --read-only`);
     const before = folderState(folder);
@@ -90,7 +90,7 @@ describe('a key with a forced command', { skip }, () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('and --write-only may update what is there, and never read it nor make another', async (t) => {
+  test('a forced command with --write-only may update existing replicas, and never read them nor make another', async (t) => {
     const { folder, near } = host(t);
     const origin = join(near, 'near.db');
     allowOnly(`'${folder}' --write-only`);
@@ -106,7 +106,7 @@ describe('a key with a forced command', { skip }, () => {
     assert.deepEqual(names(near), ['near.db']);
   });
 
-  test('and --allow-create may make replicas, in the folder only', async (t) => {
+  test('a forced command with --allow-create may make replicas, in its folder only', async (t) => {
     const { folder, near } = host(t);
     const origin = join(near, 'near.db');
     allowOnly(`'${folder}' --write-only --allow-create`);
@@ -125,7 +125,7 @@ describe('a key with a forced command', { skip }, () => {
     `$(touch executed) "it's" \`touch executed\`; touch executed.db`,
     `${'d'.repeat(200)}/${'e'.repeat(90)}.db`,
   ]) {
-    test(`finds the right file by the name ${JSON.stringify(name.slice(0, 50))}, both ways`, async (t) => {
+    test(`a forced command finds the right file by the name ${JSON.stringify(name.slice(0, 50))}, both ways`, async (t) => {
       const { folder, near } = host(t);
       mkdirSync(dirname(join(folder, name)), { recursive: true });
       allowOnly(`'${folder}' --allow-create`);
@@ -137,7 +137,7 @@ describe('a key with a forced command', { skip }, () => {
     });
   }
 
-  test('runs that command, whatever the client asks sshd to run', async (t) => {
+  test('sshd runs the forced command, whatever the client asks for', async (t) => {
     const { folder, near } = host(t);
     allowOnly(`'${folder}' --read-only`);
     const executed = join(near, 'executed');
@@ -148,7 +148,7 @@ describe('a key with a forced command', { skip }, () => {
   });
 });
 
-/** One database that a near side asks an agent in this process for; what both sides failed with. */
+/** One database that a near side asks of an agent in this process; returns the errors of both sides. */
 async function ask(
   role: Role,
   named: string,
@@ -172,7 +172,7 @@ async function ask(
 }
 
 describe('a restricted agent', () => {
-  /** Names that lead out of the folder, some to a database and some to nothing. */
+  /** Names that lead out of the folder, to a database or to nothing. */
   const ESCAPES: Record<string, (folder: string, outside: string) => string> = {
     'a relative path': () => '../outside/secret.db',
     'a relative path to nothing': () => '../outside/nothing.db',
@@ -214,13 +214,13 @@ describe('a restricted agent', () => {
 
   for (const [what, escape] of Object.entries(ESCAPES)) {
     for (const role of ['pull', 'push'] as const) {
-      test(`does not leave its folder by ${what} (${role})`, async (t) => {
+      test(`a restricted agent does not leave its folder by ${what} (${role})`, async (t) => {
         const { folder, outside, near } = prison(t);
         const before = [folder, outside, near].map(folderState);
         const options = { folder, access: 'both', create: true } as const;
         const failure = await ask(role, escape(folder, outside), near, options);
         assert.ok(failure instanceof SqlsyncError, 'it was done');
-        // A link in the replica's own place is not even looked behind.
+        // A link in the replica's own place stays unopened.
         const expected = role === 'push' && /^a link(?! within)/.test(what) ? 'REPLICA_LINK' : 'RESTRICTED';
         assert.equal(failure.code, expected, failure.message);
         if (expected === 'RESTRICTED') {
@@ -241,7 +241,7 @@ describe('a restricted agent', () => {
     'APP.db-WAL',
     '.app.db.SQLSync',
   ]) {
-    test(`makes no replica that is part of another database: ${name}`, async (t) => {
+    test(`a restricted agent makes no replica that is part of another database: ${name}`, async (t) => {
       const { folder, near } = prison(t);
       const before = folderState(folder);
       const failure = await ask('push', name, near, { folder, access: 'both', create: true });
@@ -251,7 +251,7 @@ describe('a restricted agent', () => {
     });
   }
 
-  test('reads by a link that stays in the folder, and by another name of the folder', async (t) => {
+  test('a restricted agent reads by a link that stays in the folder, and by another name of the folder', async (t) => {
     const { folder, near } = prison(t);
     const alias = join(near, 'alias');
     symlinkSync(folder, alias);
@@ -264,7 +264,7 @@ describe('a restricted agent', () => {
   });
 
   for (const isEmpty of [true, false]) {
-    test(`serves and writes ${isEmpty ? 'databases without pages' : 'another page size'} as any other`, async (t) => {
+    test(`a restricted agent serves and writes ${isEmpty ? 'databases without pages' : 'another page size'} as any other`, async (t) => {
       const { folder, near } = prison(t);
       const options = { folder, access: 'both', create: true } as const;
       const own = join(near, 'near.db');
@@ -281,7 +281,7 @@ describe('a restricted agent', () => {
     });
   }
 
-  test('refuses a database without pages that took the place of the one it looked at', (t) => {
+  test('a restricted agent refuses a database without pages that took the place of the one it looked at', (t) => {
     const { folder, outside } = prison(t);
     const { replica } = new Restriction({ folder, access: 'write', create: false });
     const path = replica.path('app.db');
@@ -292,7 +292,7 @@ describe('a restricted agent', () => {
     assert.throws(() => replica.opened(path, `${dev}:${ino}`, false), { code: 'RESTRICTED' });
   });
 
-  test('looks at every database of a conversation, not only at the first', async (t) => {
+  test('a restricted agent looks at every database of a conversation, not only at the first', async (t) => {
     const { folder, outside } = prison(t);
     const [nearEnd, farEnd] = memoryTransportPair();
     const restriction = new Restriction({ folder, access: 'read', create: false });
@@ -326,7 +326,7 @@ describe('a restricted agent', () => {
     connection.end();
   });
 
-  test('refuses a file that took the place of the one it looked at', (t) => {
+  test('a restricted agent refuses a file that took the place of the one it looked at', (t) => {
     const { folder, outside } = prison(t);
     const { origin } = new Restriction({ folder, access: 'read', create: false });
     const path = origin.path('app.db');
@@ -340,15 +340,19 @@ describe('a restricted agent', () => {
     assert.throws(() => origin.opened(path, `${secret.dev}:${secret.ino}`, false), { code: 'RESTRICTED' });
   });
 
-  test('refuses a file that nobody here has opened', { skip: process.platform !== 'linux' }, (t) => {
-    const { folder } = prison(t);
-    const { origin } = new Restriction({ folder, access: 'read', create: false });
-    const path = origin.path('app.db');
-    const { dev, ino } = statSync(path);
-    assert.throws(() => origin.opened(path, `${dev}:${ino}`, true), { code: 'RESTRICTED' });
-  });
+  test(
+    'a restricted agent refuses a file that it did not open itself',
+    { skip: process.platform !== 'linux' },
+    (t) => {
+      const { folder } = prison(t);
+      const { origin } = new Restriction({ folder, access: 'read', create: false });
+      const path = origin.path('app.db');
+      const { dev, ino } = statSync(path);
+      assert.throws(() => origin.opened(path, `${dev}:${ino}`, true), { code: 'RESTRICTED' });
+    },
+  );
 
-  test('does not follow the name of its folder to another one', (t) => {
+  test('a restricted agent does not follow the name of its folder to another folder', (t) => {
     const { folder, outside } = prison(t);
     const { origin } = new Restriction({ folder, access: 'read', create: false });
     renameSync(folder, `${folder}-moved`);
@@ -367,7 +371,7 @@ describe('the flags of the agent', () => {
       assertRefused(['agent', flag], usage(/need --restrict/)));
   }
 
-  test('that contradict each other are refused, and so is a folder that is none', async (t) => {
+  test('flags of the agent that contradict each other are refused, and so is a folder that is none', async (t) => {
     const folder = tempDir(t);
     const file = join(folder, 'file');
     writeFileSync(file, '');
@@ -382,7 +386,7 @@ describe('the flags of the agent', () => {
   });
 
   test(
-    'of a forced command that are wrong are told to the near side, which need not run again',
+    'the near side learns of wrong flags of a forced command, and need not run again',
     { skip },
     async (t) => {
       const { folder, near } = host(t);

@@ -32,7 +32,7 @@ interface Report {
   readonly check: (name: SetupCheck['name']) => SetupCheck;
 }
 
-/** What it says of the host, and of `path` there. */
+/** What setup says of the host, and of `path` there. */
 async function setup(path: string | undefined, options: CliOptions = {}): Promise<Report> {
   const host = `${sshd.user}@${sshd.host}`;
   const result = await runCli(sshd, ['setup', host, ...(path === undefined ? [] : [path])], options);
@@ -58,7 +58,7 @@ describe('sqlsync setup', { skip }, () => {
   beforeEach(() => installRemote(sshd, join(scratch, 'pids')));
 
   for (const { name, rsh } of SSH_WAYS) {
-    test(`finds a host ready by ${name}, says how fast the link is, and changes nothing there`, async (t) => {
+    test(`setup finds a host ready by ${name}, says how fast the link is, and changes nothing there`, async (t) => {
       const folder = tempDir(t);
       const path = join(folder, `it's a "$(touch executed)" \u00e9.db`);
       smallDatabase(path, { rows: 60, journalMode: 'delete' });
@@ -77,13 +77,13 @@ describe('sqlsync setup', { skip }, () => {
     });
   }
 
-  test('says where sqlsync is when the login does not find it, and else how to bring it there', async () => {
+  test('setup says where sqlsync is if the login does not find it, and else how to bring it there', async () => {
     rmSync(join(sshd.binDir, 'sqlsync'));
     const missing = await setup(undefined);
     assert.deepEqual([missing.status, missing.ok], [14, false]);
     assert.equal(missing.check('sqlsync').code, 'REMOTE_EXE_NOT_FOUND');
     const bring = /tar .* \| ssh -p \d+ \S+ 'mkdir -p sqlsync .*npm ci'/;
-    // The remote host is this machine, which may have one of its own where everybody looks.
+    // The remote host is this machine, which may have a sqlsync of its own in one of the usual places.
     const ofThisMachine = SYSTEM_PLACES.some((place) => existsSync(place));
     assert.match(missing.check('sqlsync').mend ?? '', ofThisMachine ? /add: --remote-exe \S*sqlsync/ : bring);
     const local = join(sshd.home, '.local', 'bin');
@@ -94,7 +94,7 @@ describe('sqlsync setup', { skip }, () => {
     rmSync(join(sshd.home, '.local'), { recursive: true });
   });
 
-  test('tells a sqlsync whose Node.js is too old, with the remedy', async () => {
+  test('setup reports a sqlsync whose Node.js is too old, with the remedy', async () => {
     sshd.addExecutable('sqlsync', "#!/bin/sh\necho 'sqlsync needs Node.js 22.18' >&2\nexit 9\n");
     const { status, check } = await setup(undefined);
     assert.equal(status, 9);
@@ -102,7 +102,7 @@ describe('sqlsync setup', { skip }, () => {
     assert.match(check('sqlsync').mend ?? '', /node_modules\/\.bin\/node/);
   });
 
-  test('tells what is in the way of reading and writing, with the line that mends it', async (t) => {
+  test('setup reports what is in the way of reading and writing, with the command that mends it', async (t) => {
     const folder = tempDir(t);
     const gone = await setup(join(folder, 'no folder', 'new.db'));
     assert.equal(gone.status, 4);
@@ -117,7 +117,7 @@ describe('sqlsync setup', { skip }, () => {
     assert.match(fresh.check('read').detail, /does not exist/);
   });
 
-  test('knows a forced command, and has its agent look at the path', async (t) => {
+  test('setup knows a forced command, and has its agent look at the path', async (t) => {
     const folder = tempDir(t);
     smallDatabase(join(folder, 'app.db'), { rows: 30, journalMode: 'delete' });
     const plain = readFileSync(sshd.authorizedKeysFile, 'utf8');
@@ -134,7 +134,7 @@ describe('sqlsync setup', { skip }, () => {
     assert.ok(link === undefined || link === null);
   });
 
-  test('is for people too', async () => {
+  test('setup prints its findings for people too', async () => {
     const { binDir, clientKey, host, knownHostsFile, port, user } = sshd;
     const args = ['--port', String(port), '-i', clientKey, '--known-hosts', knownHostsFile];
     const run = await sqlsync(['setup', `${user}@${host}:`, ...args]);
@@ -155,7 +155,7 @@ test(
     mkdirSync(hidden, { mode: 0o700 });
     smallDatabase(join(hidden, 'app.db'), { rows: 10 });
     smallDatabase(join(folder, 'app.db'), { rows: 10, journalMode: 'delete' });
-    // What sshd does at the end: another user, a shell, the words of the command.
+    // The last steps of sshd: another user, a shell, the words of the command.
     const shell = join(folder, 'rsh');
     const become = `setpriv --reuid=${NOBODY.uid} --regid=${NOBODY.gid} --clear-groups`;
     writeFileSync(shell, `#!/bin/sh\nshift\ncd /\nHOME=/nonexistent exec ${become} sh -c "$*"\n`, {

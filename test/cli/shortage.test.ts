@@ -27,14 +27,14 @@ describe('a process that may open no more files', () => {
     restore: ['restore', '-q', 'store#latest', 'restored.db'],
   };
   for (const [name, args] of Object.entries(COMMANDS)) {
-    test(`is told so by ${name}, and never as a bug`, async (t) => {
+    test(`${name} says that it may open no more files, and never calls it a bug`, async (t) => {
       const folder = tempDir(t);
       smallDatabase(join(folder, 'app.db'), { rows: 10, journalMode: 'delete' });
       smallDatabase(join(folder, 'app2.db'), { rows: 10, journalMode: 'delete' });
       await sqlsync(['init', '-q', 'store'], { cwd: folder });
       await sqlsync(['backup', '-q', 'app.db', 'store'], { cwd: folder });
       let told = 0;
-      // Node.js itself needs some 20 before it runs anything.
+      // Node.js itself needs some 20 descriptors before it runs anything.
       for (let count = 22; count <= 36; count += 2) {
         const { status, stderr } = withFiles(count, args, folder);
         if (!stderr.startsWith('sqlsync: ')) continue;
@@ -49,7 +49,7 @@ describe('a process that may open no more files', () => {
   }
 });
 
-test('errors of the system have a name, and those of our own are bugs', () => {
+test('errors of the system have a name, and errors of our own are bugs', () => {
   const systemError = (code: string): Error =>
     Object.assign(new Error(`${code}: no, open '/x'`), { code, syscall: 'open' });
   for (const code of [

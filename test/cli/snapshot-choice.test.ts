@@ -51,7 +51,7 @@ const HISTORY = [
 const MAIL = snapshot('dddd5', '2026-11-21T08:00:00Z', { path: '/srv/mail/app.db', host: 'db2' });
 
 describe('STORE#WHICH', () => {
-  test('is taken apart at its last #, where something follows that can name a snapshot', (t) => {
+  test('STORE#WHICH is split at its last #, if something follows that can name a snapshot', (t) => {
     for (const [text, store, which] of [
       ['store', 'store', 'latest'],
       ['store#latest', 'store', 'latest'],
@@ -89,7 +89,7 @@ describe('STORE#WHICH', () => {
     assert.deepEqual(parseSnapshotReference(`${folder}#aaaa`), { store: folder, which: 'aaaa' });
   });
 
-  test('finds one by the beginning of its id, and none where several begin so', () => {
+  test('STORE#ID finds a snapshot by the beginning of its id, and none if several begin so', () => {
     assert.equal(chooseSnapshot([...HISTORY, MAIL], 'BBBB').id, HISTORY[2]?.id);
     assert.equal(chooseSnapshot(HISTORY, 'aaaa2').id, HISTORY[1]?.id);
     assert.throws(() => chooseSnapshot(HISTORY, 'aaaa'), {
@@ -97,11 +97,11 @@ describe('STORE#WHICH', () => {
       message: /^2 snapshots/,
     });
     assert.throws(() => chooseSnapshot(HISTORY, 'eeee'), { code: 'SNAPSHOT_NOT_FOUND' });
-    // It says enough: what narrows down the others is not for it.
+    // The id says enough: the filters that narrow down other choices do not apply to it.
     assert.equal(chooseSnapshot([...HISTORY, MAIL], 'dddd', { host: 'db1' }).id, MAIL.id);
   });
 
-  test('finds the newest until a time, on the clock of this machine where it has no zone', () => {
+  test('STORE#TIME finds the newest snapshot until then, on the clock of this machine if it has no zone', () => {
     for (const [which, at] of [
       ['latest', 3],
       ['2026-11-21', 3],
@@ -132,7 +132,7 @@ describe('STORE#WHICH', () => {
       });
   });
 
-  test('means one database: the newest of several is refused until one is named', () => {
+  test('STORE#latest means one database: of several the user has to name one', () => {
     const all = [...HISTORY, MAIL];
     for (const which of ['latest', '2026-11-21']) {
       assert.throws(() => chooseSnapshot(all, which), {
@@ -160,7 +160,7 @@ test('a filter takes host, path or its end in whole names, and any of the lists 
 });
 
 describe('--keep-…', () => {
-  test('become a policy, or none where none is given', () => {
+  test('--keep options become a policy, or none if none is given', () => {
     assert.equal(policyOf({}), undefined);
     assert.deepEqual(policyOf({ keepDaily: '7', keepLast: 'unlimited', keepTag: ['a,b', 'c'] }), {
       daily: 7,
@@ -172,7 +172,7 @@ describe('--keep-…', () => {
     });
   });
 
-  test('are refused where they are no numbers or spans, or keep nothing', () => {
+  test('--keep options are refused if they are no numbers or spans, or keep nothing', () => {
     for (const text of ['', '-1', '7d', 'all', '1.5', '1e9']) {
       assert.throws(() => policyOf({ keepLast: text }), { code: 'USAGE', message: /--keep-last/ }, text);
     }
@@ -182,7 +182,7 @@ describe('--keep-…', () => {
 });
 
 describe('a pattern', () => {
-  test('stands for the databases that match it, and not for what lies beside them', (t) => {
+  test('a pattern stands for the databases that match it, and not for the files beside them', (t) => {
     const folder = tempDir(t);
     for (const name of ['b.db', 'a.db', 'c[1].db']) smallDatabase(join(folder, name), { rows: 1 });
     for (const name of ['a.db-wal', 'notes.db.txt']) writeFileSync(join(folder, name), 'no database');

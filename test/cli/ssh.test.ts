@@ -26,7 +26,7 @@ exit 9
 
 describe('over a real sshd', { skip }, () => {
   for (const way of ['pull', 'push', 'verify'] as const) {
-    test(`${way}: a far sqlsync whose Node.js is too old is NODE_UNSUPPORTED, with what it said`, async (t) => {
+    test(`${way}: a far sqlsync whose Node.js is too old is NODE_UNSUPPORTED, with its own words`, async (t) => {
       const folder = tempDir(t);
       const [near, far] = [join(folder, 'a.db'), remote(sshd, join(folder, 'b.db'))];
       smallDatabase(near, { rows: 20 });
@@ -46,7 +46,7 @@ describe('over a real sshd', { skip }, () => {
     });
   }
 
-  test('status 9 after the first bytes is a lost connection, or whatever those bytes mean', async (t) => {
+  test('status 9 of the far side after its first bytes does not mean that its Node.js is too old', async (t) => {
     const folder = tempDir(t);
     sshd.addExecutable('talking', '#!/bin/sh\necho hello\nexit 9\n');
     const args = [remote(sshd, '/a.db'), join(folder, 'c.db')];
@@ -103,7 +103,7 @@ describe('over a real sshd', { skip }, () => {
 });
 
 test(
-  'a user and a host that only a certificate vouches for are copied by --rsh ssh, and refused with that remedy without',
+  'a user and a host that only a certificate vouches for are copied by --rsh ssh, and refused without it, with that remedy',
   { skip },
   async (t) => {
     const folder = tempDir(t);
@@ -195,7 +195,7 @@ describe('limits', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('--bwlimit lets a copy through, and says what is no rate', async (t) => {
+  test('--bwlimit lets a copy through, and refuses what is no rate', async (t) => {
     const folder = tempDir(t);
     const [origin, replica] = [join(folder, 'a.db'), join(folder, 'b.db')];
     smallDatabase(origin, { rows: 20 });
@@ -209,7 +209,7 @@ describe('limits', () => {
   });
 
   for (const option of ['--max-time', '--connect-timeout']) {
-    test(`${option} of 0 is no time at all, and refused`, async () => {
+    test(`${option} of 0 is refused: it is no time at all`, async () => {
       await assertRefused(['host.invalid:a.db', 'b.db', option, '0'], {
         code: 'USAGE',
         status: 2,

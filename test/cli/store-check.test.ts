@@ -21,7 +21,7 @@ function damagePacks({ folder }: Here): void {
 }
 
 describe('check of a store', () => {
-  test('claims no more than it looked at', async (t) => {
+  test('check of a store claims no more than it looked at', async (t) => {
     const place = await here(t);
     await place.run('backup', 'a.db', 'store');
     const plain = await place.say('check', 'store');
@@ -47,7 +47,7 @@ describe('check of a store', () => {
     }
   });
 
-  test('names each fault once, with short ids and the next step', async (t) => {
+  test('check of a store names each fault once, with short ids and the next step', async (t) => {
     const place = await here(t);
     await place.run('backup', 'a.db', 'store');
     const id = (await listed(place))[0]?.id ?? '';
@@ -61,7 +61,7 @@ describe('check of a store', () => {
     assert.ok(stdout.includes(`restore --salvage store#${id.slice(0, 8)}`), stdout);
   });
 
-  test('takes a part at random of about the size that was asked for', () => {
+  test('check of a store takes a random part of about the wanted size', () => {
     const packs = Array.from({ length: 100 }, (_, i) => ({ name: `p${i}`, bytes: 10 }));
     assert.equal(choosePacks(packs, { percent: 5 }).length, 5);
     assert.equal(choosePacks(packs, { percent: 0.01 }).length, 1);
@@ -74,7 +74,7 @@ describe('check of a store', () => {
     assert.equal(new Set(all).size, 100);
   });
 
-  test('is a job: it pings, has metrics and does not overlap', async (t) => {
+  test('check of a store is a job: it pings, has metrics and does not overlap', async (t) => {
     const place = await here(t);
     await place.run('backup', 'a.db', 'store');
     const server = await startPingServer(t);
@@ -94,7 +94,7 @@ describe('check of a store', () => {
 });
 
 describe('verify with snapshots', () => {
-  test('compares a snapshot with a database in both orders, and two snapshots', async (t) => {
+  test('verify compares a snapshot with a database in both orders, and two snapshots', async (t) => {
     const place = await here(t);
     await place.run('backup', 'a.db', 'b.db', 'store');
     const same = await summaryOf(['verify', 'store#latest', 'a.db', '--path', 'a.db'], { cwd: place.folder });
@@ -116,7 +116,7 @@ describe('verify with snapshots', () => {
     await assertRefused(['verify', 'store', 'a.db'], ambiguous, { cwd: place.folder });
   });
 
-  test('pings what it found', async (t) => {
+  test('verify of snapshots pings what it found', async (t) => {
     const place = await here(t);
     const server = await startPingServer(t);
     const run = await sqlsync(['verify', 'a.db', 'b.db', '--ping', server.url], { cwd: place.folder });
@@ -126,7 +126,7 @@ describe('verify with snapshots', () => {
 });
 
 describe('temporary copies', () => {
-  test('that a killed run left are removed by the next one, and no others', async (t) => {
+  test('temporary copies that a killed run left are removed by the next run, and no others', async (t) => {
     const place = await here(t);
     await place.run('backup', 'a.db', 'store');
     const TMPDIR = join(place.folder, 'tmp');
@@ -147,7 +147,7 @@ describe('temporary copies', () => {
     const running = new Command(['open', 'store', '--exec', `sh -c 'exec sleep 1000'`], options);
     await until(() => running.children().length > 0, running);
     assert.ok(!existsSync(join(TMPDIR, abandoned[0] as string)), 'what the killed run left is gone');
-    assert.equal(left().length, 2, 'the one in use, and the one that nobody knows');
+    assert.equal(left().length, 2, 'the one in use, and the one of an unknown run');
     const dumped = await sqlsync(['dump', 'store'], options);
     assert.equal(dumped.status, 0, dumped.stderr);
     assert.equal(left().length, 2, 'the one in use stays');
@@ -156,7 +156,7 @@ describe('temporary copies', () => {
     assert.deepEqual(left(), ['sqlsync-temporary-abcdef']);
   });
 
-  test('name their folder where there is none', async (t) => {
+  test('a run that cannot have a folder for temporary copies names that folder', async (t) => {
     const place = await here(t);
     await place.run('backup', 'a.db', 'store');
     const TMPDIR = join(place.folder, 'nowhere');
@@ -174,7 +174,7 @@ describe('temporary copies', () => {
 });
 
 describe('advice about a store', () => {
-  test('asks first whether its disk is mounted, and says repair where its packs are there', async (t) => {
+  test('advice about a store asks first whether its disk is mounted, and says repair if its packs are there', async (t) => {
     const { folder } = await here(t);
     const options = { cwd: folder };
     const unmounted = {
@@ -189,14 +189,14 @@ describe('advice about a store', () => {
     await assertRefused(['check', 'store'], { ...unmounted, says: /sqlsync repair/ }, options);
   });
 
-  test('notices swapped arguments', async (t) => {
+  test('advice about a store notices swapped arguments', async (t) => {
     const { folder } = await here(t);
     const swapped = { code: 'USAGE', status: 2, says: /look swapped: store is a store/ } as const;
     await assertRefused(['backup', 'store', 'a.db'], swapped, { cwd: folder });
     await assertRefused(['restore', 'a.db', 'store'], swapped, { cwd: folder });
   });
 
-  test('on another host names what does there what was meant', async (t) => {
+  test('advice about a store on another host names the command that works there', async (t) => {
     const { folder } = await here(t);
     const remote = { code: 'USAGE', status: 2 } as const;
     const options = { cwd: folder };

@@ -20,7 +20,7 @@ interface Clocked {
   readonly folder: string;
   /** Backs up a.db, where table t now says `content`, while the clock shows `now`. */
   readonly backUp: (now: string, content: string, ...options: string[]) => Promise<Summary>;
-  /** What table t says in what the command restores. */
+  /** The content of table t in the database that the command restores. */
   readonly restored: (which: string) => Promise<{ content: unknown; stderr: string }>;
 }
 
@@ -49,7 +49,7 @@ async function clocked(t: TestContext, zone: string): Promise<Clocked> {
 }
 
 describe('a store under clocks', () => {
-  test('that were wrong: the newest is what was made last, and that is said', async (t) => {
+  test('under wrong clocks the newest snapshot is the one that was made last, and a command says so', async (t) => {
     const { folder, backUp, restored } = await clocked(t, 'UTC');
     await backUp('2025-11-20T10:00:00Z', 'first');
     await backUp('2062-01-01T10:00:00Z', 'ahead');
@@ -85,7 +85,7 @@ describe('a store under clocks', () => {
     assert.match(stdout, /The times of 1 of them are wrong/);
   });
 
-  test('that were behind: what was made then is no older, and gives up no place to what is older', async (t) => {
+  test('under a slow clock a new snapshot is no older, and gives up no place to an older one', async (t) => {
     const { backUp, restored } = await clocked(t, 'UTC');
     await backUp('2025-11-20T10:00:00Z', 'first');
     await backUp('1990-01-01T10:00:00Z', 'behind', '--keep-last', '1');
@@ -94,7 +94,7 @@ describe('a store under clocks', () => {
     assert.equal((await restored('')).content, 'third');
   });
 
-  test('of zones where midnight is skipped or an hour comes twice: a day and a time mean what these showed', async (t) => {
+  test('in zones where midnight is skipped or an hour comes twice, a day and a time mean what the clock showed', async (t) => {
     const { folder, backUp, restored } = await clocked(t, 'America/Santiago');
     await backUp('2025-09-07T12:00:00-03:00', 'of the 7th');
     await backUp('2025-09-08T00:30:00-03:00', 'of the 8th');
@@ -106,7 +106,7 @@ describe('a store under clocks', () => {
     });
     const [, shown] = /(2025-09-07 12:00:\d\d-03:00)/.exec(stdout) ?? [];
     assert.ok(shown, stdout);
-    // What is listed can be given.
+    // Every time in the list can be given to the command.
     assert.equal((await restored(`#${shown}`)).content, 'of the 7th');
     const twice = await clocked(t, 'America/New_York');
     await twice.backUp('2025-11-02T01:10:00-04:00', 'first 1:10');

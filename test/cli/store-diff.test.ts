@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { assertRefused } from './command.ts';
 import { here, listed } from './store-here.ts';
 
-test('diff takes latest and times of the database of which the other snapshot is named by its id', async (t) => {
+test('diff looks for latest and times in the database of the other snapshot, if that is named by its id', async (t) => {
   const store = await here(t);
   await store.run('backup', 'a.db', 'b.db', 'store');
   await store.run('backup', 'b.db', 'a.db', 'store');

@@ -12,9 +12,9 @@ const REFERENCE = readFileSync(MANUAL, 'utf8');
 
 export interface Here {
   readonly folder: string;
-  /** Runs it in the folder with --json; returns its summary. */
+  /** Runs the command in the folder with --json; returns its summary. */
   readonly run: (...args: string[]) => Promise<Summary>;
-  /** What people get on stdout. */
+  /** The output for people on stdout. */
   readonly say: (...args: string[]) => Promise<string>;
 }
 
@@ -40,7 +40,7 @@ export async function here(t: TestContext): Promise<Here> {
   };
 }
 
-/** Programs read the summaries by their names in docs/cli.md. */
+/** Programs rely on the names of docs/cli.md in the summaries. */
 export function assertDocumented(command: string, summary: Summary): void {
   const section = new RegExp(`^### ${command}$([^]*?)(?=^##+ )`, 'm').exec(REFERENCE)?.[1] ?? '';
   const fields = /^The summary of `--json` has ([^]*?)\.$/m.exec(section)?.[1];

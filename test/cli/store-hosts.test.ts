@@ -6,7 +6,7 @@ import { assertRefused, sqlsync } from './command.ts';
 import { here, listed } from './store-here.ts';
 import type { Here } from './store-here.ts';
 
-/** Loaded before the program: the agent then takes this for the name of its host. */
+/** Loaded before the program: it makes the agent take this for the name of its host. */
 function hostNamed(name: string): NodeJS.ProcessEnv {
   const code = `
     import { syncBuiltinESMExports } from 'node:module';
@@ -16,7 +16,7 @@ function hostNamed(name: string): NodeJS.ProcessEnv {
   return { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(code)}` };
 }
 
-/** Backs up a.db as in a container of this name; returns what it warned of. */
+/** Backs up a.db as in a container of this name; returns its warnings. */
 async function backUpFrom({ folder }: Here, host: string, ...options: string[]): Promise<string[]> {
   change(
     join(folder, 'a.db'),
@@ -28,7 +28,7 @@ async function backUpFrom({ folder }: Here, host: string, ...options: string[]):
 }
 
 describe('a database whose host has another name at each start', () => {
-  test('is told from its second name on, with what to do, but not where a name was given', async (t) => {
+  test('a changing host name brings a warning from the second name on, with what to do, but not if a name was given', async (t) => {
     const store = await here(t);
     assert.deepEqual(await backUpFrom(store, '1f0c9a'), []);
     const [second = '', ...others] = await backUpFrom(store, '77be20');
@@ -44,7 +44,7 @@ describe('a database whose host has another name at each start', () => {
     assert.deepEqual(await backUpFrom(store, 'e00000', '--host', 'app'), []);
   });
 
-  test('is kept, forgotten and restored as one with --host', async (t) => {
+  test('--host keeps, forgets and restores the database of changing hosts as one', async (t) => {
     const store = await here(t);
     for (const host of ['1f0c9a', '77be20', 'c3d411'])
       await backUpFrom(store, host, '--host', 'app', '--keep-last', '1');
@@ -56,7 +56,7 @@ describe('a database whose host has another name at each start', () => {
     assert.deepEqual(column(join(store.folder, 'back.db'), 'SELECT x FROM h'), ['c3d411']);
   });
 
-  test('without it is forgotten by path, and a restore asks for the host', async (t) => {
+  test('without --host the database of changing hosts is forgotten by path, and a restore asks for the host', async (t) => {
     const store = await here(t);
     for (const host of ['1f0c9a', '77be20', 'c3d411']) await backUpFrom(store, host, '--keep-last', '1');
     const all = await listed(store);
@@ -75,7 +75,7 @@ describe('a database whose host has another name at each start', () => {
       );
     await store.run('restore', 'store', 'back.db', '--host', '77be20');
     assert.deepEqual(column(join(store.folder, 'back.db'), 'SELECT x FROM h'), ['77be20']);
-    // By path, the newest of all is the one that was made last.
+    // By path, the newest of all snapshots is the one that was made last.
     const { groups } = await store.run('forget', 'store', '--keep-last', '1', '--group-by', 'path', '-n');
     assert.deepEqual(
       (groups as { host?: string; path: string; keep: { id: string }[]; remove: unknown[] }[]).map(
@@ -92,7 +92,7 @@ describe('a database whose host has another name at each start', () => {
 });
 
 describe('--group-by', () => {
-  test('groups by what it names, all together with an empty text, and refuses other names', async (t) => {
+  test('--group-by groups by what it names, all together with an empty text, and refuses other names', async (t) => {
     const store = await here(t);
     await store.run('backup', 'a.db', 'b.db', 'store', '--tag', 'x');
     await store.run('backup', 'a.db', 'store', '--tag', 'y');

@@ -8,7 +8,7 @@ import { assertReplicaOf } from '../support/compare.ts';
 import { PROGRAM, assertRefused, folderState } from './command.ts';
 import { here } from './store-here.ts';
 
-describe('what is refused on a store', () => {
+describe('refusals of commands on a store', () => {
   const cases: [args: string[], code: ErrorCode, status: number, says: RegExp, hint?: RegExp][] = [
     [['snapshots', 'none'], 'STORE_NOT_FOUND', 18, /none/, /sqlsync init/],
     [['backup', 'a.db', 'none'], 'STORE_NOT_FOUND', 18, /none/],
@@ -39,8 +39,8 @@ describe('what is refused on a store', () => {
     [['backup', 'store/config', 'store'], 'USAGE', 2, /lies within the store/, /elsewhere/],
     [['backup', 'link/x.db', './store/../store'], 'USAGE', 2, /lies within the store/],
   ];
-  // One folder for all: nothing of this may change it.
-  test('has its code, its exit status and a hint', async (t) => {
+  // One folder for all cases: none of them may change it.
+  test('each refusal has its code, its exit status and a hint', async (t) => {
     const { folder } = await here(t);
     symlinkSync('store', join(folder, 'link'));
     for (const [args, code, status, says, hint] of cases) {
@@ -50,7 +50,7 @@ describe('what is refused on a store', () => {
     assert.deepEqual(readdirSync(folder).sort(), ['a.db', 'b.db', 'link', 'store']);
   });
 
-  test('a pattern for databases of another host, where there is none of just that name', async (t) => {
+  test('a pattern that matches only databases of another host is refused', async (t) => {
     const { folder, run } = await here(t);
     const shell = join(folder, 'shell');
     writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
@@ -65,7 +65,7 @@ describe('what is refused on a store', () => {
     assert.equal((backups as { snapshot: { path: string } }[])[0]?.snapshot.path, path);
   });
 
-  test('a restore into the folder of the store, however it is named', async (t) => {
+  test('a restore into the folder of the store is refused, however the user names it', async (t) => {
     const { folder, run } = await here(t);
     await run('backup', 'a.db', 'store');
     symlinkSync('store/packs', join(folder, 'link'));
@@ -89,10 +89,10 @@ describe('what is refused on a store', () => {
     assertReplicaOf(join(folder, 'a.db'), join(folder, 'store.db'));
   });
 
-  test('a restore over a database that is there, until --overwrite is given', async (t) => {
+  test('a restore over an existing database is refused until --overwrite is given', async (t) => {
     const { folder, run } = await here(t);
     await run('backup', 'a.db', 'store');
-    // It leaves no mark, so that a second one is refused as the first.
+    // The restore leaves no mark, so that a second one is refused as the first.
     for (let i = 0; i < 2; i++) {
       await assertRefused(
         ['restore', 'store', 'b.db'],

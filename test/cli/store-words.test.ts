@@ -7,8 +7,8 @@ import { assertReplicaOf } from '../support/compare.ts';
 import { assertRefused, Command, Hold, jsonLines, NEEDS_ROOT, NOBODY, sqlsync } from './command.ts';
 import { here } from './store-here.ts';
 
-describe('what commands on a store say', () => {
-  test('of an id that none begins with is no advice that they refuse', async (t) => {
+describe('the messages of commands on a store', () => {
+  test('the message about an unknown id gives no advice that is refused', async (t) => {
     const { folder, run } = await here(t);
     await run('backup', 'a.db', 'store');
     const expected = { code: 'SNAPSHOT_NOT_FOUND', status: 18, says: /begins with 0000/ } as const;
@@ -21,14 +21,14 @@ describe('what commands on a store say', () => {
       await assertRefused(args, { ...expected, hint }, { cwd: folder });
   });
 
-  test('of the size of an empty store has no ratio', async (t) => {
+  test('the size of an empty store has no ratio', async (t) => {
     const { say, run } = await here(t);
     assert.doesNotMatch(await say('stats', 'store'), /ratio|NaN|0\.0/);
     await run('backup', 'a.db', 'store');
     assert.match(await say('stats', 'store'), /ratio {5}\d+\.\d raw bytes/);
   });
 
-  test('of a place for a store that is no folder names what is there', async (t) => {
+  test('the message about a store in the place of another file names that file', async (t) => {
     const { folder } = await here(t);
     writeFileSync(join(folder, 'file'), 'x');
     symlinkSync('nowhere', join(folder, 'link'));
@@ -44,7 +44,7 @@ describe('what commands on a store say', () => {
     assert.equal((await sqlsync(['init', 'good/store'], { cwd: folder })).status, 0);
   });
 
-  test('where they may not read it is about reading', { skip: NEEDS_ROOT }, async (t) => {
+  test('the message about missing permission to read is about reading', { skip: NEEDS_ROOT }, async (t) => {
     const { folder, run } = await here(t);
     await run('backup', 'a.db', 'store');
     chmodSync(folder, 0o755);
@@ -65,7 +65,7 @@ describe('what commands on a store say', () => {
   });
 });
 
-test('a restore that prunes overtake goes on with what they made of it', async (t) => {
+test('a restore that prunes overtake goes on with the new packs', async (t) => {
   const store = await here(t);
   const { folder, run } = store;
   const origin = join(folder, 'a.db');
@@ -75,7 +75,7 @@ test('a restore that prunes overtake goes on with what they made of it', async (
   change(origin, 'UPDATE t SET x = randomblob(8000) WHERE id % 8 <> 0');
   await run('backup', 'a.db', 'store');
   await run('forget', 'store', '--keep-last', '1');
-  // There already, so that another agent makes it equal, and everything differs.
+  // The target exists, so that another agent makes it equal, and all its pages differ.
   largeDatabase(join(folder, 'target.db'), 16 * 1024 * 1024, 'delete');
   const hold = new Hold(t, 2000);
   const args = ['restore', 'store', 'target.db', '--overwrite', '--json', '-v', '--timeout', '0'];

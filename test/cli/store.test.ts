@@ -20,7 +20,7 @@ const STORE_COMMAND_NAMES = (await loadCommands())
   .map(({ name }) => name);
 
 describe('a backup store on the command line', () => {
-  test('takes snapshots of a database under a writer, and gives each back as it was', async (t) => {
+  test('snapshots are taken of a database under a writer, and each is given back as it was', async (t) => {
     const place = await here(t);
     const { folder, run, say } = place;
     const path = join(folder, 'live.db');
@@ -63,7 +63,7 @@ describe('a backup store on the command line', () => {
     assert.match(table, /^ID +Time +Host +Tags .*Path\n[0-9a-f]{8} .* first,x,y .*live\.db\n1 snapshot\n$/);
   });
 
-  test('backs up what can be read of several databases, and tells what cannot', async (t) => {
+  test('a backup takes those of several databases that it can read, and names the others', async (t) => {
     const place = await here(t);
     const { folder } = place;
     const server = await startPingServer(t);
@@ -120,7 +120,7 @@ describe('a backup store on the command line', () => {
     );
   });
 
-  test('forgets by the policy of a backup what is of its database, and by forget what it is told', async (t) => {
+  test('a backup with a policy forgets snapshots of its own database only, and forget those that its filters choose', async (t) => {
     const place = await here(t);
     const { run, say, folder } = place;
     await run('backup', 'a.db', 'b.db', 'store');
@@ -132,7 +132,7 @@ describe('a backup store on the command line', () => {
     assert.deepEqual(
       (await listed(place, '--path', 'b.db')).map(({ tags }) => tags.join()),
       ['', 'keep'],
-      'b.db was not backed up, so its snapshots stay',
+      'the backup did not take b.db, so its snapshots stay',
     );
     const dry = await say('forget', 'store', '--keep-last=1', '-n');
     assert.match(dry, /a\.db: 1 kept, 1 to remove\n/);
@@ -156,7 +156,7 @@ describe('a backup store on the command line', () => {
     assert.match(await say('stats', 'store'), /^2 snapshots of 2 databases\n +raw +[\d.]+ kB/);
   });
 
-  test('compares, dumps and opens snapshots', async (t) => {
+  test('snapshots can be compared, dumped and opened', async (t) => {
     const { folder, run, say } = await here(t);
     const path = join(folder, 'a.db');
     await run('backup', 'a.db', 'store');
@@ -191,7 +191,7 @@ describe('a backup store on the command line', () => {
     assert.deepEqual([head.stdout, head.stderr], ['PRAGMA foreign_keys=OFF;\n', '']);
   });
 
-  test('forgets a snapshot whose record cannot be read, and repairs an index that is lost', async (t) => {
+  test('a snapshot whose record cannot be read can be forgotten, and a lost index repaired', async (t) => {
     const place = await here(t);
     const { folder, run, say } = place;
     await run('backup', 'a.db', 'store');
@@ -233,7 +233,7 @@ describe('a backup store on the command line', () => {
     await run('prune', 'store');
   });
 
-  test('finds damage, says so by its exit status, and restores nothing wrong', async (t) => {
+  test('check finds damage, says so by its exit status, and a restore gives nothing wrong', async (t) => {
     const { folder, run } = await here(t);
     await run('backup', 'a.db', 'store');
     const packs = join(folder, 'store', 'packs');
@@ -256,7 +256,7 @@ describe('a backup store on the command line', () => {
     assert.equal(existsSync(join(folder, 'r.db')), false);
   });
 
-  test('is as good as before after a backup that was interrupted', async (t) => {
+  test('a store is as good as before after an interrupted backup', async (t) => {
     const place = await here(t);
     const { folder, run } = place;
     const hold = new Hold(t, 1000);
@@ -284,7 +284,7 @@ describe('a backup store on the command line', () => {
       ['a.db', 130],
       ['b.db', 130],
     ];
-    assert.deepEqual(exitStatuses, both, 'also of what it had not come to');
+    assert.deepEqual(exitStatuses, both, 'also of the databases that it had not come to');
     assert.deepEqual(await listed(place), []);
     await run('backup', 'a.db', 'store');
     assert.deepEqual((await run('check', 'store', '--read-data'))['problems'], []);
@@ -292,7 +292,7 @@ describe('a backup store on the command line', () => {
 });
 
 describe('a name that is a command', () => {
-  test('is one only where it stands first; the database of that name is ./NAME', async (t) => {
+  test('a word is a command only where it stands first; the database of that name is ./NAME', async (t) => {
     const folder = tempDir(t);
     for (const name of ['backup', 'stats']) smallDatabase(join(folder, name), { rows: 5 });
     for (const args of [
@@ -319,7 +319,7 @@ describe('a name that is a command', () => {
     );
   });
 
-  test('is offered by the completion and has a help of its own', async () => {
+  test('each command is offered by the completion, and has a help of its own', async () => {
     const { stdout } = await sqlsync(['--get-yargs-completions', 'sqlsync', 'backup', 'a.db', '--keep-w']);
     assert.match(stdout, /^--keep-weekly$/m);
     const help = await sqlsync(['--help']);

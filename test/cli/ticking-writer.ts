@@ -1,6 +1,6 @@
 /**
- * An application that writes to a WAL database without a pause until its parent is gone or tells it to end: two counters that are
- * equal in every committed state. Ends with the number of its transactions.
+ * An application that writes to a WAL database without a pause until its parent is gone or ends it: two
+ * counters that are equal in every committed state. Ends with the number of its transactions.
  */
 import Database from 'better-sqlite3';
 import { setImmediate as nextTick } from 'node:timers/promises';

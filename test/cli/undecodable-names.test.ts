@@ -10,7 +10,7 @@ import { PROGRAM } from './command.ts';
 
 const LINUX = process.platform === 'linux' ? false : 'NOT TESTED: only here are the bytes to be seen';
 
-/** Runs a line of sh, in which `sqlsync` is the program and $X a byte that is no UTF-8. */
+/** Runs a line of sh, in which `sqlsync` is the program and $X is a byte that is no UTF-8. */
 function shell(cwd: string, line: string): { status: number | null; stderr: string; names: string[] } {
   const script = `sqlsync() { "$NODE" "$PROGRAM" "$@"; }; X="$(printf '\\377')"; ${line}`;
   const { status, stderr } = spawnSync('/bin/sh', ['-c', script], {
@@ -44,7 +44,7 @@ describe('bytes that are no UTF-8 never become another name', { skip: LINUX }, (
       const { status, stderr, names } = shell(folder, line);
       assert.match(stderr, /no UTF-8.*\[(USAGE|ORIGIN_\w+|REPLICA_\w+)\]/s);
       assert.ok([2, 3, 4].includes(status ?? -1), `${status}`);
-      // Neither a replica, a store, a cache nor what lies beside them.
+      // No replica, store or cache is named so, and no file beside them.
       const made = names.filter((each) => !/^(o\.db|s|d|l\.db|r\ufffd\.db|d\ufffd)$/.test(each));
       assert.deepEqual(made, []);
     });

@@ -18,7 +18,7 @@ import { smallDatabase } from '../pages/databases.ts';
 const ROOT = dirname(dirname(import.meta.dirname));
 
 describe('sqlsync --help', () => {
-  test('shows the usage, every option and examples on stdout', async () => {
+  test('--help shows the usage, every option and examples on stdout', async () => {
     const { status, stdout, stderr } = await sqlsync(['--help']);
     assert.equal(status, 0);
     assert.equal(stderr, '');
@@ -49,7 +49,7 @@ describe('sqlsync --help', () => {
     assert.ok(places.every((place) => place !== -1));
   });
 
-  test('shows every option of every command, with what the command line takes', async () => {
+  test('--help shows every option of every command, with its value', async () => {
     for (const command of await loadCommands()) {
       const help = commandHelp(command, 80);
       assert.match(help, new RegExp(`^sqlsync ${command.name}\\b`));
@@ -67,7 +67,7 @@ describe('sqlsync --help', () => {
     }
   });
 
-  test('is short, on stderr and with status 2, where there are no arguments', async () => {
+  test('the help without arguments is short, on stderr and with status 2', async () => {
     const { status, stdout, stderr } = await sqlsync([]);
     assert.deepEqual([status, stdout], [2, '']);
     assert.match(stderr, /^sqlsync ORIGIN REPLICA\n/);
@@ -75,7 +75,7 @@ describe('sqlsync --help', () => {
     assert.ok(stderr.split('\n').length < 15);
   });
 
-  test('is what help prints too, of all or of one command', async () => {
+  test('sqlsync help prints the help of all commands, or of one', async () => {
     for (const [words, same] of [
       [['help'], ['--help']],
       [
@@ -91,7 +91,7 @@ describe('sqlsync --help', () => {
     assert.match(stderr, /database named help is \.\/help/);
   });
 
-  test('shows those of verify for that command', async () => {
+  test('verify --help shows the options of verify', async () => {
     const { status, stdout } = await sqlsync(['verify', '-h']);
     assert.equal(status, 0);
     assert.match(stdout, /verify <a> <b>/);
@@ -111,7 +111,7 @@ for (const option of ['--version', '-V'])
   });
 
 describe('options in any place', () => {
-  test('before a command are its own, with their values and without', async (t) => {
+  test('options before a command are its own, with their values and without', async (t) => {
     const folder = tempDir(t);
     for (const name of ['a.db', 'b.db']) smallDatabase(join(folder, name), { rows: 20 });
     for (const options of [
@@ -129,7 +129,7 @@ describe('options in any place', () => {
     }
   });
 
-  test('may be negated, and written in camel case', async (t) => {
+  test('options may be negated, and written in camel case', async (t) => {
     const folder = tempDir(t);
     smallDatabase(join(folder, 'a.db'), { rows: 20 });
     const { status, stdout } = await sqlsync(['a.db', 'b.db', '--no-json', '--dryRun'], { cwd: folder });
@@ -138,7 +138,7 @@ describe('options in any place', () => {
   });
 });
 
-test('a letter takes its value with and without a space or =', async (t) => {
+test('a short option takes its value with and without a space or =', async (t) => {
   const folder = tempDir(t);
   smallDatabase(join(folder, 'a.db'), { rows: 20 });
   for (const options of [['-Jnone'], ['-J=none'], ['-J', 'none'], ['-nessh'], ['-vF./ssh'], ['-Fno=ne']]) {
@@ -150,7 +150,7 @@ test('a letter takes its value with and without a space or =', async (t) => {
 });
 
 describe('the command sync', () => {
-  test('may be named', async (t) => {
+  test('the command sync may be named', async (t) => {
     const folder = tempDir(t);
     smallDatabase(join(folder, 'a.db'), { rows: 20 });
     for (const args of [
@@ -163,7 +163,7 @@ describe('the command sync', () => {
     }
   });
 
-  test('is not meant by a path, nor after --', async (t) => {
+  test('the command sync is not meant by a path, nor after --', async (t) => {
     const folder = tempDir(t);
     for (const name of ['sync', 'copy']) smallDatabase(join(folder, name), { rows: 20 });
     for (const args of [
@@ -177,7 +177,7 @@ describe('the command sync', () => {
     }
   });
 
-  test('says how to name a database that has the name of a command', async (t) => {
+  test('an error says how to name a database that has the name of a command', async (t) => {
     const folder = tempDir(t);
     for (const [name, ...args] of [
       ['sync', 'b.db'],
@@ -204,7 +204,7 @@ describe('completion', () => {
     return stdout.split('\n').filter(Boolean);
   }
 
-  test('offers the options of the command after a dash, and only those', async () => {
+  test('completion offers the options of the command after a dash, and only those', async () => {
     const ofSync = await complete('--');
     for (const name of ['--dry-run', '--overwrite', '--compress', '--port', '--json', '--help'])
       assert.ok(ofSync.includes(name), name);
@@ -214,20 +214,20 @@ describe('completion', () => {
     assert.deepEqual(await complete('verify', '--bus'), ['--busy-timeout']);
   });
 
-  test('offers the values of an option that has few', async () => {
+  test('completion offers the values of an option that has few', async () => {
     assert.deepEqual(await complete('--compress', ''), ['auto', 'zstd', 'none']);
     assert.deepEqual(await complete('a.db', 'b.db', '--hash', 's'), ['sha256']);
     assert.deepEqual(await complete('--reader', '=', 'd'), ['dbpage'], 'as bash splits it');
   });
 
-  test('offers a command where its first letters stand first', async () => {
+  test('completion offers a command if its first letters stand first', async () => {
     assert.deepEqual(await complete('ver'), ['verify', ':files']);
     assert.deepEqual(await complete('--json', 'co'), ['completion', ':files']);
     assert.deepEqual(await complete('s'), ['sync', 'setup', 'snapshots', 'stats', ':files']);
     assert.deepEqual(await complete('a.db', 'v'), [':files']);
   });
 
-  test('offers files where one may stand, and all commands beside them where one may stand first', async () => {
+  test('completion offers files in the place of an operand, and all commands beside them in the first place', async () => {
     const first = await complete('');
     for (const name of ['verify', 'setup', 'backup', 'restore', 'completion'])
       assert.ok(first.includes(name));
@@ -237,7 +237,7 @@ describe('completion', () => {
       assert.deepEqual(await complete(...words), [':files'], words.join(' '));
   });
 
-  test('in bash offers commands and files, and never what sqlsync keeps beside a database', async (t) => {
+  test('completion in bash offers commands and files, and never the files that sqlsync keeps beside a database', async (t) => {
     const folder = tempDir(t);
     mkdirSync(join(folder, 'verified'));
     for (const name of ['a b.db', 'app.db', '.app.db.sqlsync', '.app.db.sqlsync-part', '.hidden'])
@@ -272,7 +272,7 @@ describe('completion', () => {
   });
 });
 
-/** Runs the completion of `sqlsync WORD…` as bash does for the last word, which is the one that is typed. */
+/** Runs the completion of `sqlsync WORD…` as bash does for the last word, which the user is typing. */
 const COMPLETE_IN_BASH = `
 sqlsync() { "$NODE" "$PROGRAM" "$@"; }
 compopt() { :; } # works only while readline completes
@@ -360,7 +360,7 @@ describe('a command line that is wrong', () => {
     [['host:', 'b.db'], /no path/],
     [['user:secret@host:a.db', 'ssh://u:secret@host/b.db'], /./],
   ] as const) {
-    test(`is a usage error, says so and does nothing: sqlsync ${args.join(' ')}`, async (t) => {
+    test(`a wrong command line is a usage error, says so and does nothing: sqlsync ${args.join(' ')}`, async (t) => {
       const folder = tempDir(t);
       smallDatabase(join(folder, 'a.db'), { journalMode: 'delete', rows: 20 });
       const before = folderState(folder);
@@ -374,7 +374,7 @@ describe('a command line that is wrong', () => {
     });
   }
 
-  test('is a JSON error line with --json, wherever that stands', async () => {
+  test('a usage error is a JSON error line with --json, wherever that stands', async () => {
     const { status, stdout, stderr } = await sqlsync(['a.db', '--frobnicate', '--json', 'b.db']);
     assert.equal(status, 2);
     assert.equal(stderr, '');
@@ -390,7 +390,7 @@ describe('docs/cli.md', () => {
   const manual = readFileSync(MANUAL, 'utf8');
   const section = /^## Exit statuses$([^]*?)(?=^## )/m.exec(manual)?.[1] ?? '';
 
-  test('lists every error code with its exit status, and no other, under "Exit statuses"', () => {
+  test('docs/cli.md lists every error code with its exit status, and no other, under "Exit statuses"', () => {
     const listed = new Map<string, number>();
     for (const [, status, text] of section.matchAll(/^- \*\*(\d+)\*\*: ([^]*?)(?=^- |^$)/gm)) {
       for (const [, code] of (text ?? '').matchAll(/`([A-Z_]{4,})`/g)) {
@@ -403,15 +403,15 @@ describe('docs/cli.md', () => {
     assert.deepEqual(Object.fromEntries(listed), Object.fromEntries(expected));
   });
 
-  test('tells the statuses that are no error’s: 0 and 1', () => {
+  test('docs/cli.md explains the statuses that are no error’s: 0 and 1', () => {
     for (const status of [0, 1]) assert.match(section, new RegExp(`^- \\*\\*${status}\\*\\*: \\S`, 'm'));
   });
 
-  test('is what `npm run docs:cli` writes', async () => {
+  test('docs/cli.md is as `npm run docs:cli` writes it', async () => {
     assert.equal(withReference(manual, await loadCommands(COMMAND_NAMES)), manual);
   });
 
-  test('and --help name every option and operand of every command', async () => {
+  test('docs/cli.md and --help name every option and operand of every command', async () => {
     const commands = await loadCommands(COMMAND_NAMES);
     assert.ok(commands.length >= 18);
     for (const { name, operands, options } of commands) {
@@ -435,7 +435,7 @@ describe('docs/cli.md', () => {
     }
   });
 
-  test('and --help show a line for each command that the program takes', async () => {
+  test('docs/cli.md and --help show a line for each command that the program takes', async () => {
     for (const { name, example } of await loadCommands(COMMAND_NAMES)) {
       const words = example.match(/'[^']*'|\S+/g)?.map((word) => word.replaceAll("'", '')) ?? [];
       const line = await readCommandLine(words.slice(1));
@@ -444,7 +444,7 @@ describe('docs/cli.md', () => {
     }
   });
 
-  test('lies where --help says', async () => {
+  test('docs/cli.md lies where --help says', async () => {
     const { stdout } = await sqlsync(['--help']);
     assert.equal(stdout.trimEnd().split('\n').at(-1), MANUAL);
   });

@@ -21,13 +21,13 @@ function place(t: TestContext): { folder: string; a: string; b: string } {
   return { folder, a, b };
 }
 
-/** Changes the byte before `end`, to whatever it was not. */
+/** Changes the byte before `end` to another value. */
 function flipLastByte(path: string, end: number): void {
   const byte = readFileSync(path)[end - 1] ?? 0;
   damage(path, end - 1, Buffer.of(byte ^ 1));
 }
 
-/** Compares and shows that nothing was written. */
+/** Compares, and checks that nothing was written. */
 async function verify(folder: string, args: readonly string[]): Promise<Run> {
   const before = folderState(folder);
   const run = await sqlsync(['verify', ...args]);
@@ -36,26 +36,26 @@ async function verify(folder: string, args: readonly string[]): Promise<Run> {
 }
 
 describe('verify', () => {
-  test('exits 0 for the same database, and needs no mark', async (t) => {
+  test('verify exits 0 for the same database, and needs no mark', async (t) => {
     const { folder, a, b } = place(t);
     const { status, stdout, stderr } = await verify(folder, [a, b]);
     assert.match(stdout, /are the same: \d+ pages of 4,096 bytes/);
     assert.equal(status, 0, stderr);
   });
 
-  test('compares a database with itself', async (t) => {
+  test('verify compares a database with itself', async (t) => {
     const { folder, a } = place(t);
     assert.equal((await verify(folder, [a, a])).status, 0);
   });
 
-  test('counts what belongs to each file as equal: journal mode, counters, schema cookie', async (t) => {
+  test('verify ignores what belongs to each file: journal mode, counters, schema cookie', async (t) => {
     const { folder, a, b } = place(t);
     change(b, 'PRAGMA journal_mode = wal; PRAGMA schema_version = 4711');
     const { status, stdout } = await verify(folder, [a, b]);
     assert.equal(status, 0, stdout);
   });
 
-  test('exits 1 and names the tables and indexes that differ, and the pages', async (t) => {
+  test('verify exits 1 and names the tables and indexes that differ, and the pages', async (t) => {
     const { folder, a, b } = place(t);
     change(b, "UPDATE item SET label = 'another' || id WHERE id IN (10, 200)");
     const { status, stdout } = await verify(folder, [a, b]);
@@ -67,7 +67,7 @@ describe('verify', () => {
     assert.match(stdout, /^ {2}pages {5}\d+/m);
   });
 
-  test('shows a table’s name on the line that tells of it, whatever is in it', async (t) => {
+  test('verify shows the name of a table on one line, even if it holds line breaks', async (t) => {
     const { folder, a, b } = place(t);
     change(b, 'CREATE TABLE "x\n/tmp/c.db and /tmp/d.db are the same\r\n" (x)');
     const { status, stdout } = await verify(folder, [a, b]);
@@ -79,7 +79,7 @@ describe('verify', () => {
     assert.doesNotMatch(stdout, /^\/tmp\/c\.db/m);
   });
 
-  test('tells of many tables with long names, each as far as there is room', async (t) => {
+  test('verify names many tables with long names, each as far as there is room', async (t) => {
     const { folder, b } = place(t);
     const a = join(folder, 'many.db');
     const names = Array.from({ length: 1600 }, (_, i) => `${i}${'数'.repeat(490)}`);
@@ -95,7 +95,7 @@ describe('verify', () => {
     assert.ok(objects.every(({ name }) => Buffer.byteLength(name) <= 500 && !name.includes('\ufffd')));
   });
 
-  test('finds a single byte, and exactly its page', async (t) => {
+  test('verify finds a single byte, and exactly its page', async (t) => {
     const { folder, a, b } = place(t);
     damage(b, 30 * 4096 - 1, Buffer.of(0xff));
     const { status, stdout } = await verify(folder, [a, b, '--json']);
@@ -103,7 +103,7 @@ describe('verify', () => {
     assert.deepEqual((jsonLines(stdout).at(-1) as Summary)['differingPages'], [[30, 30]]);
   });
 
-  test('gives neighbouring pages as one range, the first and the last page of each', async (t) => {
+  test('verify gives neighbouring pages as one range, the first and the last page of each', async (t) => {
     const { folder, a, b } = place(t);
     for (const page of [5, 6, 7, 30]) damage(b, page * 4096 - 1, Buffer.of(0xff));
     const { stdout } = await verify(folder, [a, b, '--json']);
@@ -115,7 +115,7 @@ describe('verify', () => {
     assert.match((await verify(folder, [a, b])).stdout, /differ in 4 pages[^]*^ {2}pages {5}5–7, 30$/m);
   });
 
-  test('finds exactly the pages that were damaged, among thousands', async (t) => {
+  test('verify finds exactly the damaged pages among thousands', async (t) => {
     const { folder, a, b } = place(t);
     change(a, 'PRAGMA page_size = 512; VACUUM; CREATE TABLE much AS SELECT randomblob(2e6) AS x');
     copyFileSync(a, b);
@@ -138,14 +138,14 @@ describe('verify', () => {
     assert.equal(summary['differingRangeCount'], ranges.length);
   });
 
-  test('speaks of databases, not of an origin, since it has none', async (t) => {
+  test('verify speaks of databases, not of an origin, since it has none', async (t) => {
     const { folder, a } = place(t);
     const { stderr } = await verify(folder, [a, join(folder, 'missing.db')]);
     assert.match(stderr, /Database \S*missing\.db does not exist/);
     assert.doesNotMatch(stderr, /[Oo]rigin |first argument/);
   });
 
-  test('exits 1 for another number of pages, in either order', async (t) => {
+  test('verify exits 1 for another number of pages, in either order', async (t) => {
     const { folder, a, b } = place(t);
     change(b, 'CREATE TABLE more (x); INSERT INTO more VALUES (randomblob(50000))');
     for (const args of [
@@ -159,7 +159,7 @@ describe('verify', () => {
     }
   });
 
-  test('exits 1 for another page size', async (t) => {
+  test('verify exits 1 for another page size', async (t) => {
     const { folder, a, b } = place(t);
     change(b, 'PRAGMA page_size = 1024; VACUUM');
     const { status, stdout } = await verify(folder, [a, b]);
@@ -167,7 +167,7 @@ describe('verify', () => {
     assert.match(stdout, /pages of 4096 and 1024 bytes/);
   });
 
-  test('exits 1 where one has no pages, 0 where neither has', async (t) => {
+  test('verify exits 1 if one database has no pages, 0 if neither has', async (t) => {
     const { folder, a, b } = place(t);
     truncateSync(b, 0);
     assert.equal((await verify(folder, [a, b])).status, 1);
@@ -176,7 +176,7 @@ describe('verify', () => {
     assert.equal((await verify(folder, [b, join(folder, 'c.db')])).status, 0);
   });
 
-  test('sees what is only in the WAL', async (t) => {
+  test('verify sees pages that are only in the WAL', async (t) => {
     const { folder, a, b } = place(t);
     const writer = await new OtherProcess(t).open(b);
     await writer.exec("PRAGMA journal_mode = wal; INSERT INTO item (label) VALUES ('new')");
@@ -185,7 +185,7 @@ describe('verify', () => {
     assert.match(stdout, /item/);
   });
 
-  test('refuses what is missing or no database with the same codes as a sync', async (t) => {
+  test('verify refuses a missing database, and a file that is none, with the same codes as a sync', async (t) => {
     const { folder, a } = place(t);
     const [missing, text] = [join(folder, 'missing.db'), join(folder, 'text')];
     writeFileSync(text, 'text '.repeat(1000));
@@ -197,7 +197,7 @@ describe('verify', () => {
   });
 });
 
-test('of pages that differ all are counted, and the first ones kept', () => {
+test('verify counts all pages that differ, and keeps the first ones', () => {
   const found = new DifferingPages(3, 5);
   for (const page of [1, 2, 5, 7, 8, 9, 20, 21, 30]) found.add(page);
   assert.deepEqual(found.ranges, [

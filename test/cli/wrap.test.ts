@@ -9,19 +9,19 @@ import { MANUAL } from './reference.ts';
 import { tempDir } from '../support/compare.ts';
 
 describe('a text on a terminal', () => {
-  test('is broken between words, and set in below its first line', () => {
+  test('a text on a terminal is broken between words, and indented below its first line', () => {
     const text = 'sqlsync: Origin app.db does not exist [ORIGIN_NOT_FOUND]';
     assert.equal(wrapText(text, 40, 9), 'sqlsync: Origin app.db does not exist\n         [ORIGIN_NOT_FOUND]');
   });
 
-  test('is set in below the value where a line begins with a name', () => {
+  test('a text on a terminal is indented below the value if a line begins with a name', () => {
     assert.equal(
       wrapText('copy.db is now\n  pages     255,588 pages compared (1.05 GB), 36,202 changed', 40),
       'copy.db is now\n  pages     255,588 pages compared (1.05\n            GB), 36,202 changed',
     );
   });
 
-  test('leaves commands, rows of tables and whole words as they are', () => {
+  test('a text on a terminal keeps commands, rows of tables and whole words as they are', () => {
     for (const line of [
       `         ssh -p 22 deploy@db1 'mkdir -p /srv/a/very/long/folder'`,
       'ID        Time                 Database              Size',
@@ -35,7 +35,7 @@ describe('a text on a terminal', () => {
     );
   });
 
-  test('has the same words, in lines that are no wider unless a single word is', () => {
+  test('a wrapped text has the same words, in lines that are no wider unless a single word is', () => {
     const word = fc.stringMatching(/^[a-z.,東京🚚é]{1,20}$/u);
     fc.assert(
       fc.property(fc.array(word), fc.integer({ min: 30, max: 120 }), (words, columns) => {
@@ -48,7 +48,7 @@ describe('a text on a terminal', () => {
   });
 
   for (const columns of [80, 60]) {
-    test(`fits ${columns} columns as an error, a warning and help`, async (t) => {
+    test(`a text fits ${columns} columns as an error, a warning and help`, async (t) => {
       const cwd = tempDir(t);
       for (const args of [
         ['no-such-origin.db', 'copy.db'],
@@ -64,7 +64,7 @@ describe('a text on a terminal', () => {
         });
         const lines = stdout.split(/\r?\n/);
         assert.ok(lines.length > 1);
-        // A path has to stay in one piece, however deep the folder of this checkout is.
+        // A path has to stay in one piece, even if the folder of this checkout is deep.
         for (const line of lines.filter((each) => each !== MANUAL))
           assert.ok(stringWidth(line) <= columns, `${columns}: ${line}`);
         assert.match(stdout, /\w \w/);
@@ -72,7 +72,7 @@ describe('a text on a terminal', () => {
     });
   }
 
-  test('that goes into a pipe has one line for each sentence', async (t) => {
+  test('a text that goes into a pipe has one line for each sentence', async (t) => {
     const long = `${'x'.repeat(90)}.db`;
     await assertRefused(
       [long, 'copy.db'],
@@ -85,7 +85,7 @@ describe('a text on a terminal', () => {
 const COLOURLESS = { NO_COLOR: '1' };
 
 describe('columns', () => {
-  test('of a table are as wide as what they show, in any script', () => {
+  test('columns of a table are as wide as their cells, in any script', () => {
     const rows = [{ name: '東京.db' }, { name: '🚚.db' }, { name: 'app.db' }, { name: 'e\u0301.db' }];
     const table = formatTable(rows, [
       { title: 'Name', cell: ({ name }) => name },
@@ -97,7 +97,7 @@ describe('columns', () => {
     assert.deepEqual(new Set(starts), new Set([9]));
   });
 
-  test('are counted where a text is cut or filled up, and no character is cut in two', () => {
+  test('columns are counted where a text is cut or filled up, and no character is cut in two', () => {
     assert.equal(cutToColumns('東京 99 %', 3), '東');
     assert.equal(cutToColumns('東京 99 %', 4), '東京');
     assert.equal(cutToColumns('👩‍👩‍👧‍👦x', 1), '');

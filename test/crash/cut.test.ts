@@ -19,7 +19,7 @@ interface Case {
   direction: Direction;
 }
 
-/** The message after which the replica's side may commit, and the way that it goes. */
+/** The message after which the replica's side may commit, and its direction. */
 const ROOT_DIRECTION = { pull: 'toNear', push: 'toFar' } as const;
 
 const cases: Case[] = (['pull', 'push'] as const).flatMap((role) =>
@@ -30,7 +30,7 @@ const cases: Case[] = (['pull', 'push'] as const).flatMap((role) =>
 
 describe('a stream that ends cleanly between two messages', () => {
   for (const { role, kind, direction } of cases) {
-    test(`is never success: ${role}, ${kind} replica, cut at every message ${direction}`, async () => {
+    test(`a stream that ends between two messages is never success: ${role}, ${kind} replica, cut at every message ${direction}`, async () => {
       let last: Ended | undefined;
       for (let cutAt = 1; ; cutAt++) {
         const pair = scenario.pair(kind);
@@ -71,7 +71,7 @@ function check({ role, kind, direction }: Case, outcome: Outcome, where: string)
   if (!rootPassed) {
     assert.equal(state, scenario.before(kind), where);
     assert.ok(near !== undefined && far !== undefined, `${where}: success of an unfinished sync`);
-    // The side that the cut hides from sees the loss, and tells the other where it still can.
+    // The side that does not see the cut itself is told of the loss if the other side still can.
     assert.equal((direction === 'toNear' ? near : far).code, 'CONNECTION_LOST', where);
   }
   if (near === undefined) assert.equal(state, 'new', `${where}: success, and the replica is ${state}`);

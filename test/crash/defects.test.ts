@@ -12,7 +12,10 @@ import { change, syncHere } from '../support/sync.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
-/** What sqlite3_rsync does, and no other test here shows that sqlsync does not; docs/reliability.md lists them all. */
+/**
+ * Defects of sqlite3_rsync that no other test here shows to be absent from sqlsync; docs/reliability.md lists
+ * them all.
+ */
 describe('unlike sqlite3_rsync,', () => {
   for (const mode of ['wal', 'delete'] as const) {
     test(`a replica that is locked for a moment is waited for (mode ${mode})`, async (t) => {
@@ -24,7 +27,8 @@ describe('unlike sqlite3_rsync,', () => {
       change(origin, (database) => database.pragma('user_version = 5'));
       const holder = await new OtherProcess(t).open(replica);
       await holder.exec('BEGIN IMMEDIATE');
-      // Long enough for the first attempts to be refused; let go only once the sync asks for the lock.
+      // Long enough for the first attempts to be refused; the lock is released only once the sync asks for
+      // it.
       const synced = syncHere({
         origin,
         replica,
@@ -49,7 +53,8 @@ describe('unlike sqlite3_rsync,', () => {
       if (earlier === 'a replica') await syncHere({ origin, replica });
       change(origin, (database) => database.exec('UPDATE item SET amount = amount + 1'));
       const before = earlier === 'a replica' ? pageImage(replica) : undefined;
-      // What SQLite and sqlsync do not do: the file becomes shorter under the snapshot. SQLite then reads zeros.
+      // Neither SQLite nor sqlsync does this: the file becomes shorter under the snapshot. SQLite then reads
+      // zeros.
       const onFrame: FrameHook = ({ name }) => void (name === at && truncateSync(origin, 4096));
       await assert.rejects(syncHere({ origin, replica, onFrame }), { code: 'ORIGIN_UNREADABLE' });
       if (before === undefined) assert.equal(existsSync(replica), false);

@@ -24,17 +24,23 @@ const scenario = await Scenario.make(folder, { blobs: 40, pageSize: 4096 });
 
 const ROLES = ['pull', 'push'] as const;
 
-/** Who gets what the origin agent says, and who gets what the replica agent says. */
+/** The side that receives the origin agent's messages, and the one that receives the replica agent's. */
 const TO_REPLICA = { pull: 'toNear', push: 'toFar' } as const;
 const TO_ORIGIN = { pull: 'toFar', push: 'toNear' } as const;
 
-/** Where the tampering shows: at the agent that gets the message. It tells the other, which reports the same. */
+/**
+ * The side that notices the tampering is the agent that receives the message. It tells the other, which
+ * reports the same.
+ */
 interface Expected {
   code: ErrorCode;
   message: RegExp;
 }
 
-/** Runs a sync in which the first message of this type and direction is replaced; both sides must refuse. */
+/**
+ * Runs a sync with another message in the place of the first one of this type and direction; both sides must
+ * refuse.
+ */
 async function tamper(
   role: Role,
   kind: ReplicaKind,
@@ -83,11 +89,11 @@ function as<T extends Message['type']>(type: T, original: Message): Extract<Mess
   return original as Extract<Message, { type: T }>;
 }
 
-describe('what a replica agent gets', () => {
+describe('the messages that a replica agent receives', () => {
   for (const role of ROLES) {
     const direction = TO_REPLICA[role];
     for (const kind of REPLICA_KINDS) {
-      test(`with a wrong root hash, again and again, is ROOT_MISMATCH (${role}, ${kind} replica)`, () =>
+      test(`a wrong root hash, again and again, is ROOT_MISMATCH (${role}, ${kind} replica)`, () =>
         tamper(
           role,
           kind,
@@ -98,7 +104,7 @@ describe('what a replica agent gets', () => {
           { each: true },
         ));
 
-      test(`with one flipped bit of a page, in a valid frame, is refused (${role}, ${kind} replica)`, () =>
+      test(`one flipped bit of a page, in a valid frame, is refused (${role}, ${kind} replica)`, () =>
         tamper(
           role,
           kind,
@@ -113,7 +119,7 @@ describe('what a replica agent gets', () => {
         ));
     }
 
-    test(`as page 1, what is no database, is PROTOCOL: no other file is ever made (${role})`, () =>
+    test(`a page 1 that is no database is PROTOCOL: no other file is ever made (${role})`, () =>
       tamper(
         role,
         'new',
@@ -238,7 +244,7 @@ describe('what a replica agent gets', () => {
       (original) => [{ ...as('snapshot', original), originPath: '\u0001'.repeat(4097) }],
       /path that is too long/,
     );
-    test(`as hashes of a new replica, which asked for none, is PROTOCOL (${role})`, () =>
+    test(`hashes for a new replica, which asked for none, are PROTOCOL (${role})`, () =>
       tamper(
         role,
         'new',
@@ -256,7 +262,7 @@ describe('what a replica agent gets', () => {
   }
 });
 
-describe('what an origin agent gets', () => {
+describe('the messages that an origin agent receives', () => {
   for (const role of ROLES) {
     const refused = (
       name: string,
@@ -360,7 +366,7 @@ describe('a hello', () => {
       ['only newer', hello(PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 9)],
       ['only older', hello(0, 0)],
     ] as const) {
-      test(`that speaks ${name} versions is PROTOCOL_VERSION, with both sides' versions (${direction})`, async () => {
+      test(`a hello of ${name} versions is PROTOCOL_VERSION, with both sides' versions (${direction})`, async () => {
         const { minVersion, maxVersion } = as('hello', versions);
         await tamper('pull', 'wal', direction, 'hello', () => [versions], {
           code: 'PROTOCOL_VERSION',
@@ -370,12 +376,12 @@ describe('a hello', () => {
         });
       });
     }
-    test(`that never comes is PROTOCOL (${direction})`, () =>
+    test(`a hello that never comes is PROTOCOL (${direction})`, () =>
       tamper('pull', 'wal', direction, 'hello', () => [message('close', {})], {
         code: 'PROTOCOL',
         message: /sent close in state greeting/,
       }));
-    test(`that is the header of a large message is PROTOCOL before the body comes (${direction})`, () =>
+    test(`the header of a large message in the place of a hello is PROTOCOL before the body comes (${direction})`, () =>
       tamper(
         'pull',
         'wal',
@@ -387,7 +393,7 @@ describe('a hello', () => {
   }
 });
 
-/** The header of a frame without its body; nothing behind the declared length is ever looked at. */
+/** The header of a frame without its body; the reader looks at nothing behind the declared length. */
 function header(frame: { code: number; sequence: number; bodyBytes: number }): Uint8Array {
   const bytes = new Uint8Array(16);
   const view = new DataView(bytes.buffer);

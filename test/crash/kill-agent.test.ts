@@ -20,17 +20,18 @@ const folder = mkdtempSync(join(tmpdir(), 'sqlsync-kill-'));
 after(() => rmSync(folder, { recursive: true }));
 const scenario = await Scenario.make(folder, { blobs: 360, pageSize: 4096 });
 
-// Starting an agent is most of what these tests cost, and one that is killed leaves nothing in the cache.
+// Starting an agent is most of the cost of these tests, and a killed agent leaves nothing in the compile
+// cache.
 const environment = { NODE_COMPILE_CACHE: join(folder, 'compile-cache') };
 await pullByCli(scenario.pair('wal'), environment);
 
-/** No sync here takes near as many; a loop that goes on beyond it would never end. */
+/** No sync here takes nearly as many steps; a loop beyond this would never end. */
 const MAX_STEPS = 200;
 
 const EVERY = process.env['SQLSYNC_SLOW_TESTS'] === '1';
 const seed = Number(process.env['SQLSYNC_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
-/** All of them with SQLSYNC_SLOW_TESTS; else each in one of the kinds, in which is a matter of the seed. */
+/** All steps with SQLSYNC_SLOW_TESTS; else each step in one of the kinds, by the seed. */
 function stepsOf(kind: ReplicaKind): number[] {
   const all = Array.from({ length: MAX_STEPS }, (_, i) => i + 1);
   if (EVERY) return all;
@@ -40,17 +41,17 @@ function stepsOf(kind: ReplicaKind): number[] {
 
 interface Killed {
   pair: Pair;
-  /** What the survivor reported; nothing where the near side was killed. */
+  /** The survivor's report; undefined if the near side was killed. */
   failure: SqlsyncError | undefined;
   killedAt: string;
-  /** What it had gone through before. */
+  /** The steps that it had gone through before. */
   steps: readonly string[];
-  /** To name the run and to repeat it. */
+  /** Names the run, so that it can be repeated. */
   where: string;
   state: ReplicaState;
 }
 
-/** Calls `check` for the run killed at each of the steps, until a run ends without having come to that step. */
+/** Calls `check` for the run killed at each of the steps, until a run ends before it comes to that step. */
 async function atItsSteps(
   context: TestContext,
   kind: ReplicaKind,
@@ -100,7 +101,7 @@ function isSignOfLife(step: string): boolean {
 async function pullWithin(pair: Pair, env: Record<string, string>): Promise<SqlsyncError | undefined> {
   const before = { ...process.env };
   Object.assign(process.env, env);
-  const sync = runSync({ ...pair, idleTimeoutMs: 20_000 }); // has started the agent when it returns
+  const sync = runSync({ ...pair, idleTimeoutMs: 20_000 }); // It has started the agent when it returns.
   process.env = before;
   return failureOf(sync);
 }
@@ -113,7 +114,7 @@ async function pushWithin(pair: Pair, env: Record<string, string>): Promise<Sqls
   });
   try {
     const failure = await failureOf(runNear(transport, 'push', pair));
-    await transport.exited; // by itself: the end of a conversation, or of its near side, is the end of an agent
+    await transport.exited; // By itself: an agent ends with its conversation, or with its near side.
     return failure;
   } finally {
     transport.terminate();
@@ -130,12 +131,12 @@ async function pullByCli(pair: Pair, env: Record<string, string>): Promise<undef
   assert.ok(signal === 'SIGKILL' || status === 0, `the CLI ended with ${status ?? signal}`);
 }
 
-describe('kill -9 of the origin agent in a pull, at every step,', () => {
+describe('kill -9 of the origin agent in a pull, at every step', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica as it was, and is told as CONNECTION_LOST`, async (context) => {
+    test(`the death of the origin agent leaves a ${kind} replica as it was, and is CONNECTION_LOST`, async (context) => {
       await atItsSteps(context, kind, 'self', pullWithin, ({ failure, killedAt, steps, where, state }) => {
-        // Its part ends with the root hash, or with a page that had to be fetched again after it (a block hash
-        // collided); if that arrived, its death is of no importance.
+        // Its part ends with the root hash, or with a page that was fetched again after it (a block hash
+        // collided). Its death after that changes nothing.
         const isServed = [...steps, killedAt].includes('after out root');
         assert.ok(failure !== undefined || isServed, `${where}: success`);
         assert.equal(state, failure === undefined ? 'new' : scenario.before(kind), where);
@@ -147,9 +148,9 @@ describe('kill -9 of the origin agent in a pull, at every step,', () => {
   }
 });
 
-describe('kill -9 of the replica agent in a push, at every step,', () => {
+describe('kill -9 of the replica agent in a push, at every step', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and is no success before \`done\``, async (context) => {
+    test(`the death of the replica agent leaves a ${kind} replica as it was or, after its commit, as it is to be, and is no success before \`done\``, async (context) => {
       await atItsSteps(
         context,
         kind,
@@ -160,14 +161,14 @@ describe('kill -9 of the replica agent in a push, at every step,', () => {
           const isConfirmed = passed.has('after out done');
           assert.equal(failure?.code, isConfirmed ? undefined : 'CONNECTION_LOST', where);
           if (isConfirmed || passed.has('before out done')) assert.equal(state, 'new', where);
-          // A sign of life is sent by the clock, so that one may fall into the commit.
+          // The clock sends signs of life, so that one may fall into the commit.
           else if (passed.has('after out release') && isSignOfLife(killedAt))
             assert.ok(state === 'new' || state === scenario.before(kind), where);
           else assert.equal(state, scenario.before(kind), where);
         },
       );
-      // Committed and not confirmed is an error, though nothing is wrong with the replica. By name: how many messages
-      // come before is a matter of time.
+      // Committed and not confirmed is an error, though nothing is wrong with the replica. The test goes by
+      // the name of the message, since the number of messages before it depends on time.
       const pair = scenario.pair(kind);
       const log = join(dirname(pair.replica), 'kill.log');
       const kill = killEnvironment('before:out:done', 'self fine', log);
@@ -179,9 +180,9 @@ describe('kill -9 of the replica agent in a push, at every step,', () => {
   }
 });
 
-describe('kill -9 of the whole near process in a pull, at every step,', () => {
+describe('kill -9 of the whole near process in a pull, at every step', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica as it was or, after its commit, as it is to be, and no far agent`, async (context) => {
+    test(`the death of the near process leaves a ${kind} replica as it was or, after its commit, as it is to be, and no far agent`, async (context) => {
       await atItsSteps(context, kind, 'parent', pullByCli, ({ killedAt, steps, where, state }) => {
         const passed = new Set([...steps, killedAt]);
         if (passed.has('in done')) assert.equal(state, 'new', where);

@@ -11,7 +11,7 @@ import { failureOf, runNear } from '../support/relay-near.ts';
 import type { Pair } from '../support/relay-near.ts';
 import { REPLICA_KINDS, Scenario } from '../support/relay-scenario.ts';
 
-/** The system calls by which SQLite and the part file change anything on the disk. */
+/** The system calls by which SQLite and the part file change the disk. */
 const WRITING_CALLS = [
   'pwrite64',
   'fsync',
@@ -24,7 +24,7 @@ const WRITING_CALLS = [
   'renameat2',
 ];
 
-/** Of a long run of page writes only each so many is tried; every other call is. */
+/** The test tries only one in so many of a long run of page writes, and every other call. */
 const PAGE_WRITES_STEP = 9;
 
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-kill-commit-'));
@@ -40,9 +40,9 @@ interface Call {
 
 const skip = straceFault();
 
-describe('kill -9 of the replica agent in a push, at each system call that writes,', { skip }, () => {
+describe('kill -9 of the replica agent in a push, at each system call that writes', { skip }, () => {
   for (const kind of REPLICA_KINDS) {
-    test(`leaves a ${kind} replica in its old or its new state, and is never success`, async () => {
+    test(`the death of the replica agent at a write leaves a ${kind} replica in its old or its new state, and is never success`, async () => {
       const calls = await callsOfWholeRun(scenario.pair(kind));
       assert.ok(calls.filter(({ name }) => /sync/.test(name)).length >= 2, 'commits are made durable');
       const states = new Set<string>();
@@ -77,7 +77,7 @@ describe('kill -9 of the replica agent in a push, at each system call that write
 async function pushUnderStrace(pair: Pair, options: readonly string[]): Promise<SqlsyncError | undefined> {
   const transport = spawnProcess({
     command: 'strace',
-    // Without -f only the main thread is traced; it is the one that SQLite runs in.
+    // Without -f strace sees only the main thread, which is the one that SQLite runs in.
     args: [
       '-o',
       log(pair),
@@ -99,7 +99,7 @@ async function pushUnderStrace(pair: Pair, options: readonly string[]): Promise<
   }
 }
 
-/** The calls of a run that nobody disturbs, up to the last that concerns the replica. */
+/** The calls of an undisturbed run, up to the last that concerns the replica. */
 async function callsOfWholeRun(pair: Pair): Promise<Call[]> {
   assert.equal(await pushUnderStrace(pair, []), undefined);
   const counts = new Map<string, number>();
@@ -117,7 +117,7 @@ function log(pair: Pair): string {
   return join(dirname(pair.replica), 'strace.log');
 }
 
-/** Why strace cannot do it here; false where it can. */
+/** The reason why strace cannot do it here; false if it can. */
 function straceFault(): string | false {
   const probe = join(folder, 'probe');
   const { status, error, stderr } = spawnSync(

@@ -39,7 +39,7 @@ async function copyEach(
 
 describe('one connection', () => {
   for (const role of ['pull', 'push'] as const) {
-    test(`carries several databases one after another, and ends with status 0 (${role})`, async (context) => {
+    test(`one connection carries several databases one after another, and ends with status 0 (${role})`, async (context) => {
       const { connection, transport } = connect(context, role);
       await copyEach(connection, [
         [role, 'wal'],
@@ -51,7 +51,7 @@ describe('one connection', () => {
     });
   }
 
-  test('carries databases in both directions', async (context) => {
+  test('one connection carries databases in both directions', async (context) => {
     const { connection, transport } = connect(context, 'pull');
     await copyEach(connection, [
       ['pull', 'wal'],
@@ -63,14 +63,14 @@ describe('one connection', () => {
     assert.equal((await transport.exited).status, 0);
   });
 
-  test('that ends without `close` after a finished database ends the far agent with status 15', async (context) => {
+  test('a connection that ends without `close` after a finished database ends the far agent with status 15', async (context) => {
     const { connection, transport } = connect(context, 'push');
     await copyEach(connection, [['push', 'wal']]);
     connection.end();
     assert.equal((await transport.exited).status, 15);
   });
 
-  test('ends with the first database that fails; the ones before it stay done', async (context) => {
+  test('a connection ends with the first database that fails; the ones before it stay done', async (context) => {
     const { connection, transport } = connect(context, 'pull');
     await copyEach(connection, [['pull', 'wal']]);
     const missing = { origin: join(folder, 'missing.db'), replica: scenario.pair('new').replica };

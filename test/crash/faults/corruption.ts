@@ -23,7 +23,7 @@ import { includesFault, pick, Tally } from './group.ts';
 import { pagesOf, Scene } from './scene.ts';
 import type { SceneKind } from './scene.ts';
 
-/** Damage to one file, and what must come of the next sync. */
+/** Damage to one file, and what the next sync must make of it. */
 interface Damage {
   readonly name: string;
   readonly kind: SceneKind;
@@ -36,7 +36,7 @@ interface Damage {
   readonly expected: 'repaired' | 'repaired or refused' | 'copied or refused';
   /** SQLite's recovery changes the replica before the sync looks at it. */
   readonly isRecovered?: boolean;
-  /** Does it before the sync, or returns what does it during the sync. */
+  /** Does the damage before the sync, or returns a function that does it during the sync. */
   readonly damage: (pair: Pair, random: Random) => ((passing: Passing) => Verdict) | void;
 }
 
@@ -75,7 +75,8 @@ const DAMAGES: readonly Damage[] = [
   ),
   ofReplica('a hot journal beside a replica', 'rollback', 20, (path) => leaveHotJournal(path)),
   {
-    // SQLite plays back what it finds before anybody can look, and may so make it no database.
+    // SQLite plays back the journal before anybody can look at it, and may so damage the database beyond
+    // recognition.
     ...ofReplica('flipped bytes in a hot journal beside a replica', 'rollback', 60, (path, random) => {
       leaveHotJournal(path);
       flip(`${path}-journal`, 0, random);
@@ -181,8 +182,8 @@ async function tryDamage(
 }
 
 /**
- * Running again mends it, where the user allows to overwrite it; or says the same, and it does where the replica was
- * removed.
+ * Checks that a second run mends the replica, if the user allows to overwrite it; or that it says the same,
+ * and mends it once the replica is removed.
  */
 async function convergeAfter(failure: SqlsyncError, scene: Scene, pair: Pair): Promise<void> {
   const { near, far } = await runRelayed('push', { ...pair, overwrite: true });
@@ -204,7 +205,7 @@ function checkCopy(scene: Scene, pair: Pair, { expected }: Damage): void {
   assert.deepEqual(maskedPages(replica), maskedPages(origin), 'the replica is no exact copy');
 }
 
-/** As SQLite sees it, or as the file is where SQLite cannot parse the schema. */
+/** The pages as SQLite sees them, or the bytes of the file if SQLite cannot parse the schema. */
 function imageOf(path: string): Buffer {
   try {
     return pageImage(path);
@@ -235,8 +236,8 @@ function originOfItsOwn(scene: Scene, pair: Pair): string {
 }
 
 /**
- * What a sync that is refused must leave: the pages that SQLite sees, in the file, its WAL and its journal; or the bytes
- * of the file where SQLite cannot read them.
+ * What a refused sync must leave: the pages that SQLite sees, in the file, its WAL and its journal; or the
+ * bytes of the file if SQLite cannot read them.
  */
 function contentOf(scene: Scene, { replica }: Pair): readonly Buffer[] | undefined {
   if (!existsSync(replica)) return undefined;
@@ -251,7 +252,7 @@ function besides({ replica }: Pair, suffix: string): string {
   return join(dirname(replica), `.${basename(replica)}.sqlsync${suffix}`);
 }
 
-/** Calls `harm` once, at the message on which the choice falls. */
+/** Calls `harm` once, at a message chosen at random. */
 function duringTransfer(random: Random, harm: () => void): (passing: Passing) => Verdict {
   const at = random.pick(['pages', 'getRoot', 'root', 'release'] as const);
   let isDone = false;
@@ -295,7 +296,7 @@ function zeroPages(path: string, random: Random): void {
   writeFileSync(path, bytes);
 }
 
-/** Puts the database into the state that a process leaves which is killed in the middle of `sql`. */
+/** Puts the database into the state that a process leaves when it is killed in the middle of `sql`. */
 function leaveKilled(path: string, sql: string, suffixes: readonly string[]): void {
   const aside = mkdtempSync(join(dirname(path), 'killed-'));
   const database = new Database(path);

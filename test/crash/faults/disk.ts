@@ -3,8 +3,8 @@ import { dirname, join } from 'node:path';
 import type { Random } from '../../../fixtures/random.ts';
 
 /**
- * What a process did to the files of one folder and of those in it, as strace tells it with -xx. Names are relative to the folder,
- * which is '' itself.
+ * The calls of a process on the files of one folder and of its subfolders, as strace prints them with -xx.
+ * Names are relative to the folder, which is '' itself.
  */
 export type DiskEvent =
   | { readonly type: 'create' | 'makeFolder'; readonly name: string }
@@ -13,7 +13,7 @@ export type DiskEvent =
   | { readonly type: 'sync'; readonly name: string }
   | { readonly type: 'rename' | 'link'; readonly name: string; readonly to: string }
   | { readonly type: 'unlink'; readonly name: string }
-  /** The last message on stdout, by which success is confirmed. */
+  /** The last message on stdout, which confirms the success. */
   | { readonly type: 'confirmed' };
 
 /** The unit in which a write may reach the disk in part. */
@@ -79,7 +79,7 @@ type Change =
 
 interface File {
   durable: Buffer;
-  /** What was done since the last fsync, of which any part may be lost. */
+  /** The changes since the last fsync; a power cut may lose any part of them. */
   pending: Change[];
   bytes: number;
 }
@@ -87,23 +87,24 @@ interface File {
 const FOLDER = Symbol('folder');
 type Entry = File | typeof FOLDER;
 
-/** Names of one folder and what they get; undefined is nothing any more. */
+/** Names of one folder and their new inodes; undefined removes the name. */
 type Naming = readonly (readonly [name: string, entry: Entry | undefined])[];
 
-/** What of the pending changes reached the disk before the power was cut. */
+/** The pending changes that reached the disk before the power was cut. */
 export const SURVIVORS = ['nothing', 'everything', 'only content', 'only names', 'a random part'] as const;
 export type Survivors = (typeof SURVIVORS)[number];
 
 /**
- * A disk that keeps for sure only what was made durable: the content of a file by an fsync of the file, the names by an
- * fsync of the folder. Anything else may be there or not, in any combination, a write also in part.
+ * A disk that keeps only durable changes for sure: the content of a file after an fsync of the file, names
+ * after an fsync of the folder. Anything else may be there or not, in any combination, and a write also in
+ * part.
  */
 export class Disk {
   readonly #names = new Map<string, Entry>();
   #durableNames: Map<string, Entry>;
   #pendingNames: Naming[] = [];
 
-  /** As what is in `folder` is now, all durable; without -shm files, which do not outlive a power cut. */
+  /** The state of `folder` as it is now, all durable; without -shm files, which do not outlive a power cut. */
   constructor(folder: string) {
     for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
       if (name.endsWith('-shm')) continue;
@@ -152,7 +153,7 @@ export class Disk {
     }
   }
 
-  /** Writes what a power cut leaves into the empty folder `into`. */
+  /** Writes the state after a power cut into the empty folder `into`. */
   cut(into: string, survivors: Survivors, random: Random): void {
     const keepsNames = survivors === 'everything' || survivors === 'only names';
     const keepsContent = survivors === 'everything' || survivors === 'only content';
@@ -161,7 +162,7 @@ export class Disk {
     for (const naming of this.#pendingNames) {
       if (keepsNames || (isRandom && random.chance(0.5))) setNames(names, naming);
     }
-    // Shorter names first: a folder before what is in it, which is lost with its name.
+    // Shorter names first: a folder comes before its content, which is lost with the folder's name.
     for (const [name, file] of [...names].sort(([a], [b]) => a.length - b.length)) {
       if (folderOf(name) !== '' && !names.has(folderOf(name))) {
         names.delete(name);
@@ -187,7 +188,7 @@ export class Disk {
     file.bytes = Math.max(file.bytes, offset + event.data.length);
   }
 
-  /** The names that are in it, and not what is in the folders among them. */
+  /** The names in the folder, without the content of its subfolders. */
   #syncFolder(folder: string): void {
     const isIn = ([name]: readonly [string, unknown]): boolean => folderOf(name) === folder;
     const elsewhere = [...this.#durableNames].filter((entry) => !isIn(entry));
@@ -207,7 +208,7 @@ export class Disk {
   }
 }
 
-/** '' for what is in the folder of the disk itself. */
+/** '' for the names in the folder of the disk itself. */
 function folderOf(name: string): string {
   const folder = dirname(name);
   return folder === '.' ? '' : folder;

@@ -1,20 +1,20 @@
 import type { Random } from '../../../fixtures/random.ts';
 import { toSqlsyncError } from '../../../src/errors.ts';
 
-/** One line of the table: one kind of fault, and what became of the syncs that met it. */
+/** One line of the table: one kind of fault, and the outcomes of the syncs that met it. */
 export interface FaultRow {
   /** Such as `kill -9 at fsync: replica agent, WAL`. */
   readonly fault: string;
-  /** How often it was done. */
+  /** The number of syncs that met it. */
   readonly times: number;
-  /** How often each outcome was seen. */
+  /** The number of times of each outcome. */
   readonly outcomes: Readonly<Record<string, number>>;
-  /** Each breach of the invariant in a sentence, with what repeats it. */
+  /** Each breach of the invariant in a sentence, with the command that repeats it. */
   readonly broken: readonly string[];
 }
 
 export interface FaultOptions {
-  /** Decides what the short run picks, and every random choice of either. */
+  /** Decides the choice of the short run, and every random choice of either run. */
   readonly seed: number;
   /** Everything, instead of a few by the seed. */
   readonly long: boolean;
@@ -22,13 +22,13 @@ export interface FaultOptions {
   readonly filter?: string | undefined;
 }
 
-/** Yields a row for each kind of fault. Throws only where a fault cannot be tried at all. */
+/** Yields a row for each kind of fault. Throws only if it cannot try a fault at all. */
 export type FaultGroup = (options: FaultOptions) => AsyncIterable<FaultRow>;
 
-/** Of an assertion, which may show two whole buffers. */
+/** The length of an assertion's message, which may show two whole buffers. */
 const MAX_WHY_LENGTH = 1000;
 
-/** Counts what came of one kind of fault. */
+/** Counts the outcomes of one kind of fault. */
 export class Tally implements FaultRow {
   readonly fault: string;
   readonly outcomes: Record<string, number> = {};
@@ -39,7 +39,7 @@ export class Tally implements FaultRow {
     this.fault = fault;
   }
 
-  /** `attempt` resolves to the outcome in a few words, and rejects where the invariant was broken. */
+  /** `attempt` resolves to the outcome in a few words, and rejects if the invariant was broken. */
   async add(where: string, attempt: () => Promise<string>): Promise<void> {
     this.times++;
     let outcome: string;
@@ -58,7 +58,7 @@ export function includesFault(options: FaultOptions, fault: string): boolean {
   return options.filter === undefined || fault.includes(options.filter);
 }
 
-/** So many of them, by the random numbers' choice. */
+/** So many of them, chosen by the random numbers. */
 export function pick<T>(all: readonly T[], count: number, random: Random): T[] {
   const left = [...all];
   const picked: T[] = [];

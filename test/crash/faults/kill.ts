@@ -2,7 +2,7 @@ import type { FaultGroup } from './group.ts';
 import { atEveryCall } from './system-calls.ts';
 import type { Call } from './traced-agent.ts';
 
-/** kill -9 just before a system call that changes a file, takes or gives back a lock, or reads the origin. */
+/** kill -9 just before a system call that changes a file, takes or releases a lock, or reads the origin. */
 export const kill: FaultGroup = (options) =>
   atEveryCall(
     [

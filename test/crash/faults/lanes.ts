@@ -1,4 +1,4 @@
-/** Does all of `work`, so much of it at a time, and yields each result when it is there. */
+/** Runs all of `work`, so many jobs at a time, and yields each result when it is there. */
 export async function* inLanes<T>(
   lanes: number,
   work: readonly (() => Promise<T>)[],

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
 
-/** How often it took the write lock, and how often that was refused, since it was last asked. */
+/** How often it took the write lock, and how often SQLite refused it, since the last question. */
 export interface WriterFigures {
   readonly taken: number;
   readonly refused: number;
@@ -12,12 +12,12 @@ export interface WriterFigures {
 
 const THIS_FILE = fileURLToPath(import.meta.url);
 
-/** Between two turns with the write lock. */
+/** The pause between two turns with the write lock. */
 const PAUSE_MS = 2;
 
 /**
- * A process that takes the write lock of a database again and again, never waiting for it, and gives it back without
- * a change: whoever makes a writer wait is seen, and the bytes of the origin stay what they are.
+ * A process that takes the write lock of a database again and again, never waits for it, and gives it back
+ * without a change. So it sees who makes a writer wait, and the bytes of the origin stay the same.
  */
 export class OriginWriter {
   readonly #child: ChildProcess;

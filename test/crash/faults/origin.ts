@@ -15,12 +15,12 @@ import type { FaultOptions, FaultRow } from './group.ts';
 
 interface Trial {
   readonly name: string;
-  /** What the writers do, beside plain writes. */
+  /** The jobs of the writers, beside plain writes. */
   readonly kinds: readonly string[];
   readonly replaces?: boolean;
 }
 
-/** What an owner can do to an origin while it is copied. */
+/** Things that an owner can do to an origin while it is copied. */
 const TRIALS: readonly Trial[] = [
   { name: 'transactions of all sizes', kinds: ['insertMany', 'deleteMany', 'deleteEnd', 'rewrite'] },
   { name: 'all modes of checkpoint', kinds: ['passive', 'full', 'restart', 'truncate', 'reopen'] },
@@ -35,17 +35,17 @@ const TRIALS: readonly Trial[] = [
 
 const LONG_SYNCS = 400;
 const SHORT_SYNCS = 5;
-/** Of the trials, the short run takes so many by the seed, and the last, which is everything. */
+/** The short run takes so many of the trials by the seed, and the last, which does everything. */
 const SHORT_TRIALS = 3;
 
-/** The ways in which a sync of such an origin may fail; the next one is to succeed once it is left alone. */
+/** The codes with which a sync of such an origin may fail; the next one must succeed once the origin is left alone. */
 const CLEAR_FAILURES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'BUSY',
   'ORIGIN_REPLACED',
   'ORIGIN_NOT_FOUND',
 ]);
 
-/** Syncs beside processes that do to the origin whatever its owner may: each replica is one snapshot of it. */
+/** Syncs beside processes that do to the origin anything that its owner may do: each replica is one snapshot of it. */
 export async function* origin(options: FaultOptions): AsyncIterable<FaultRow> {
   for (const trial of options.long ? TRIALS : someTrials(options.seed)) {
     const tally = new Tally(trial.name);
@@ -95,7 +95,7 @@ class Trying {
       const reports = await this.#origin.pause();
       for (const kind of kinds.filter((name) => name !== 'all')) {
         const done = reports.reduce((sum, report) => sum + (report.done[kind] ?? 0), 0);
-        // Two writers and a snapshot keep each other from some things for long.
+        // Two writers and a snapshot may keep each other from some of these for long.
         if (this.#syncs >= LONG_SYNCS) assert.ok(done > 0, `${kind} was never done`);
       }
       await this.#tally.add('the last', async () => {
@@ -111,7 +111,7 @@ class Trying {
     }
   }
 
-  /** One sync, which the writers get time to disturb at any message. */
+  /** One sync, which lets the writers work for a while at any message. */
   async #sync(earlier: 'as it is' | 'rollback' | 'absent'): Promise<string> {
     this.#prepare(earlier);
     const stamp = this.#originStamp();
@@ -127,7 +127,7 @@ class Trying {
         const copied = assertOneSnapshot(this.#replica).stamp;
         if (isSuccess) this.#assertAsNewAs(stamp, copied);
       } else assert.ok(!isSuccess, `${outcome}, and there is no replica`);
-      // What had arrived of a copy that failed waits in the spool for the next one.
+      // Pages that arrived for a failed copy wait in the spool for the next one.
       const isLeft = isSuccess ? /-(spool|next)$/ : /-next$/;
       const others = readdirSync(join(this.#replica, '..')).filter((name) => isLeft.test(name));
       assert.deepEqual(others, [], 'left beside the replica');
@@ -137,7 +137,7 @@ class Trying {
     }
   }
 
-  /** The newest commit of the origin; 0 where it has no tables just now, or its owner is in the way. */
+  /** The newest commit of the origin; 0 if it has no tables just now, or its owner is in the way. */
   #originStamp(): number {
     try {
       return assertOneSnapshot(this.#origin.path).stamp ?? 0;
@@ -147,7 +147,7 @@ class Trying {
     }
   }
 
-  /** A snapshot that is called a success began after the sync did. */
+  /** Checks that the snapshot of a successful sync began after the sync did. */
   #assertAsNewAs(stamp: number, copied: number | undefined): void {
     const { kinds, replaces } = this.#trial;
     const mayBeEmpty = replaces === true || kinds.includes('empty') || kinds.includes('all');
@@ -180,7 +180,7 @@ class Trying {
     return outcomeName;
   }
 
-  /** Another file takes the origin's name at some moment of the sync. */
+  /** Another file takes the origin's name at a random moment of the sync. */
   async #replaceSome(): Promise<void> {
     if (this.#trial.replaces !== true || !this.#random.chance(0.5)) return;
     await delay(this.#random.integer(0, 40));

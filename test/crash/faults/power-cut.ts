@@ -14,7 +14,7 @@ import { runTraced, straceFault } from './traced-agent.ts';
 
 const TRACED = 'pwrite64,write,fsync,fdatasync,ftruncate,rename,link,unlink,openat'.split(',');
 
-/** Random parts of what was not durable, tried at each moment. */
+/** Random parts of the changes that were not durable, tried at each moment. */
 const RANDOM_PARTS = 4;
 
 /** In the short run. */
@@ -22,8 +22,8 @@ const SHORT_SCENES = 2;
 const SHORT_MOMENTS = 3;
 
 /**
- * The power is cut after each system call of the replica agent that changes a file. What may then be on the disk is
- * made from a recording of one sync: see {@link Disk}.
+ * Cuts the power after each system call of the replica agent that changes a file. A recording of one sync
+ * tells what the disk may then hold: see {@link Disk}.
  */
 export const powerCut: FaultGroup = async function* (options) {
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-power-'));
@@ -81,7 +81,7 @@ async function cutAtEveryMoment(folder: string, kind: SceneKind, options: FaultO
   }
 }
 
-/** The disk before a sync, and what the sync did to it. */
+/** The disk before a sync, and the changes of the sync. */
 async function record(scene: Scene): Promise<{ disk: Disk; events: DiskEvent[] }> {
   const pair = scene.pair();
   const disk = new Disk(dirname(pair.replica));

@@ -32,7 +32,7 @@ const SHORT_TIMES = 2;
 
 const KINDS = ['wal', 'delete', 'absent'] as const;
 
-/** What may keep a sync from a replica that others use, or that is taken away under it. */
+/** Codes with which a sync may fail if others use its replica, or take it away during the sync. */
 const CLEAR_FAILURES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'BUSY',
   'REPLICA_EXISTS',
@@ -47,7 +47,7 @@ type Trial = (place: Place, meddlers: readonly Meddler[]) => Promise<string>;
 
 interface Named {
   readonly name: string;
-  /** Of processes that use the replica meanwhile. */
+  /** Processes that use the replica meanwhile. */
   readonly meddlers: (place: Place) => Promise<Meddler[]>;
   readonly trial: Trial;
 }
@@ -89,7 +89,7 @@ export async function* replica(options: FaultOptions): AsyncIterable<FaultRow> {
   }
 }
 
-/** An origin that nobody writes but `advance`, and a replica of it. */
+/** An origin that only `advance` writes, and a replica of it. */
 class Place {
   readonly random: Random;
   readonly origin: string;
@@ -107,7 +107,7 @@ class Place {
     makeStamped(this.origin, { seed, cells: 300 });
   }
 
-  /** The replica, of the origin as it is, in this journal mode; or none. */
+  /** Makes the replica of the current origin, in this journal mode, or none. */
   async make(kind: (typeof KINDS)[number]): Promise<void> {
     if (kind === 'absent') {
       for (const name of readdirSync(dirname(this.replica))) rmSync(join(dirname(this.replica), name));
@@ -130,7 +130,7 @@ class Place {
     });
   }
 
-  /** Resolves to the outcome, or to the code of a failure that is clear. */
+  /** Resolves to the outcome, or to the code of a clear failure. */
   async sync(onFrame?: FrameHook): Promise<string> {
     const pair = { origin: this.origin, replica: this.replica, overwrite: true, busyTimeoutMs: 1000 };
     try {
@@ -158,8 +158,8 @@ class Place {
 }
 
 /**
- * Each ends well or says why not; what is there in the end is one snapshot, and the newer where both ended well: also
- * where the one that began last ended first.
+ * Each sync succeeds or says why not. In the end the replica is one snapshot, and the newer one if both
+ * succeeded: also if the sync that began last ended first.
  */
 async function twoSyncs(place: Place): Promise<string> {
   await place.make(place.random.pick(KINDS));
@@ -178,7 +178,7 @@ async function twoSyncs(place: Place): Promise<string> {
   );
   const { stamp = 0 } = assertOneSnapshot(place.replica);
   assert.ok(stamp === first || stamp === second, 'a stamp of nobody');
-  // The other one began when the second stamp was there.
+  // The other sync began after the second stamp was there.
   if (ends[1].status === 0) assert.equal(stamp, second, 'an older sync took the replica back');
   return ends
     .map(({ outcome }) => outcome)
@@ -186,14 +186,14 @@ async function twoSyncs(place: Place): Promise<string> {
     .join(' and ');
 }
 
-/** Whoever reads it in a transaction sees one snapshot; a child that sees another thing ends and fails the trial. */
+/** Any reader in a transaction sees one snapshot; a child that sees another thing ends and fails the trial. */
 async function disturbed(place: Place): Promise<string> {
   const stamp = place.advance();
   const outcome = await place.sync(async () => {
     if (place.random.chance(0.5)) await delay(place.random.integer(0, 5));
   });
   const copied = assertOneSnapshot(place.replica).stamp ?? 0;
-  // Who writes the replica meanwhile has later stamps; nobody writes the origin.
+  // Other writers of the replica have later stamps; nobody writes the origin.
   if (['committed', 'unchanged'].includes(outcome)) assert.ok(copied >= stamp, `${outcome}: of ${copied}`);
   return outcome;
 }
@@ -214,7 +214,7 @@ async function writers(place: Place): Promise<Meddler[]> {
   ];
 }
 
-/** The newest commits may be lost with it, and what is left may be no database at all; the next sync mends it. */
+/** The newest commits may be lost with the file, and the rest may be no database at all; the next sync mends it. */
 async function walRemovedBetween(place: Place): Promise<string> {
   await place.make('wal');
   place.advance();
@@ -238,8 +238,8 @@ async function holders(place: Place): Promise<Meddler[]> {
 }
 
 /**
- * A success is one: what it reported is what a new reader finds. Where nobody else has the replica open, the last
- * checkpoint saves what went into the removed file; else it is lost when the last reader goes.
+ * A success is one: a new reader finds what the sync reported. If nobody else has the replica open, the last
+ * checkpoint saves the content of the removed file; else it is lost when the last reader goes.
  */
 async function walRemovedDuring(place: Place, [other]: readonly Meddler[]): Promise<string> {
   await place.make('wal');

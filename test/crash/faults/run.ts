@@ -1,7 +1,7 @@
 /**
- * The long run: `npm run faults` (`-- --group kill --filter rollback --seed 7` repeats a part of it, `--short` takes
- * what `npm test` takes). Prints what was tried and what came of it, and ends with status 1 where the invariant of
- * docs/reliability.md was broken.
+ * The long run: `npm run faults` (`-- --group kill --filter rollback --seed 7` repeats a part of it,
+ * `--short` takes what `npm test` takes). Prints the faults and their outcomes, and ends with status 1 if the
+ * invariant of docs/reliability.md was broken.
  */
 import { parseArgs } from 'node:util';
 import type { FaultRow } from './group.ts';

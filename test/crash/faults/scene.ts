@@ -26,10 +26,10 @@ import { syncHere } from '../../support/sync.ts';
 import { OriginWriter } from './origin-writer.ts';
 
 /**
- * What a sync finds at the replica's place. `wal` grows and `rollback` shrinks; `new` is nothing, `resumed` the part
- * file of an interrupted run; `replace` and `replaceWal` have larger pages than the origin and less content,
- * `replaceSmaller` has smaller ones and more; `emptied` has an origin of 0 bytes; `staged` is `wal` by way of a spool,
- * `spooled` the same with what an interrupted run left in it.
+ * What a sync finds in the replica's place. `wal` grows and `rollback` shrinks; `new` is nothing, `resumed`
+ * the part file of an interrupted run; `replace` and `replaceWal` have larger pages than the origin and less
+ * content, `replaceSmaller` has smaller pages and more content; `emptied` has an origin of 0 bytes; `staged`
+ * is `wal` by way of a spool, `spooled` the same with the leftovers of an interrupted run in the spool.
  */
 export const SCENE_KINDS = [
   'wal',
@@ -45,7 +45,7 @@ export const SCENE_KINDS = [
 ] as const;
 export type SceneKind = (typeof SCENE_KINDS)[number];
 
-/** How a sync ended; `done` where it was called a success. */
+/** How a sync ended; `done` means that it reported success. */
 export interface Ended {
   readonly failure: SqlsyncError | undefined;
   readonly done?: MessageOf<'done'> | undefined;
@@ -56,19 +56,23 @@ export type ReplicaState = 'absent' | 'old' | 'new';
 const PAGE_BYTES = 1024;
 const SPOOL_HEADER_BYTES = 4096;
 
-/** What a failure says that leaves open whether the replica is the old or the new one. */
+/** The words of a failure that leaves open whether the replica is the old or the new one. */
 const ADMITS_COMMIT = /may have been committed|is as it was or an exact copy|may have lost commits/;
 
-/** Files that may be beside a replica when nothing is under way. */
+/** Files that may lie beside a replica when nothing is under way. */
 const AT_REST = new Set([
   'replica.db',
   '.replica.db.sqlsync',
-  // SQLite's own: a run that finds nothing to change leaves what a killed one had written to the WAL, and committed.
+  // SQLite's own files: a run that finds nothing to change leaves what a killed run had written to the WAL
+  // and committed.
   'replica.db-shm',
   'replica.db-wal',
 ]);
 
-/** An origin that a process goes on writing, an earlier state of a replica of it, and the judge of what came of it. */
+/**
+ * An origin that a process goes on writing, an earlier state of a replica of it, and the judge of each sync's
+ * outcome.
+ */
 export class Scene {
   readonly kind: SceneKind;
   readonly folder: string;
@@ -78,7 +82,7 @@ export class Scene {
   #oldPages: Buffer[] = [];
   #newPages: Buffer[] = [];
 
-  /** In `folder`, which it makes. `end` has to follow. */
+  /** Makes the scene in `folder`, which it creates. The caller must call `end`. */
   static async make(folder: string, kind: SceneKind): Promise<Scene> {
     mkdirSync(join(folder, 'old'), { recursive: true });
     const origin = join(folder, 'origin.db');
@@ -105,7 +109,7 @@ export class Scene {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** The state of a replica that was not touched. */
+  /** The state of an untouched replica. */
   get before(): ReplicaState {
     return this.kind === 'new' || this.kind === 'resumed' ? 'absent' : 'old';
   }
@@ -119,8 +123,8 @@ export class Scene {
   }
 
   /**
-   * The invariant, after a sync: the replica is in one of two states, what was said
-   * of it is true, the origin is untouched, and running again leads to the new state. Resolves to the state.
+   * Checks the invariant after a sync: the replica is in one of two states, the sync's report is true, the
+   * origin is untouched, and another run leads to the new state. Resolves to the state.
    */
   async judge(
     pair: Pair,
@@ -129,11 +133,12 @@ export class Scene {
   ): Promise<ReplicaState> {
     const state = this.state(pair);
     const said = `${failure?.code} ${failure?.message} (${failure?.hint})`;
-    if (failure === undefined) assert.equal(state, 'new', 'it was called a success');
+    if (failure === undefined) assert.equal(state, 'new', 'the sync reported success');
     if (/nothing was (changed|overwritten)|was not changed/i.test(said))
       assert.equal(state, this.before, said);
     assert.notEqual(failure?.code, 'INTERNAL', said);
-    // The commit took place, and its confirmation was lost or what came after it failed: then it has to say so.
+    // The commit took place, and its confirmation was lost or a later step failed: then the error has to say
+    // so.
     if (failure !== undefined && state === 'new') assert.match(said, ADMITS_COMMIT);
     await this.checkOrigin();
     const isUnmarked = state === 'new' && !existsSync(join(pair.replica, '..', '.replica.db.sqlsync'));
@@ -143,7 +148,7 @@ export class Scene {
     return state;
   }
 
-  /** Rejects where the origin is not what it was, or its writer had to wait. */
+  /** Rejects if the origin has changed, or its writer had to wait. */
   async checkOrigin(): Promise<void> {
     const { taken, refused } = await this.#writer.figures();
     assert.equal(refused, 0, `the origin's writer was refused ${refused} times`);
@@ -151,7 +156,7 @@ export class Scene {
     assert.ok(readFileSync(this.origin).equals(this.#originBytes), 'the origin was changed');
   }
 
-  /** What the replica is after SQLite's own recovery; throws where that is neither state, whole and sound. */
+  /** The state of the replica after SQLite's own recovery; throws if that is neither state, whole and sound. */
   state({ replica }: Pair): ReplicaState {
     if (!existsSync(replica)) {
       assert.equal(this.before, 'absent', 'the replica is gone');
@@ -176,7 +181,7 @@ export class Scene {
     }
   }
 
-  /** Removes a run that is of no more use. */
+  /** Removes the folder of a run that is over. */
   discard(pair: Pair): void {
     rmSync(join(pair.replica, '..'), { recursive: true, force: true });
   }
@@ -196,7 +201,7 @@ export class Scene {
   }
 }
 
-/** What a replica agent needs in its environment for a scene of this kind. */
+/** The environment that a replica agent needs for a scene of this kind. */
 export function environmentOf(kind: SceneKind): NodeJS.ProcessEnv {
   return kind === 'staged' ? { SQLSYNC_STAGING_MIN_BYTES: '0' } : {};
 }
@@ -251,7 +256,7 @@ interface Content {
   readonly salt: number;
 }
 
-/** Every second row is the same whatever the salt. No freelist: SQLite does not journal its pages. */
+/** Every second row is the same for each salt. The database has no freelist: SQLite does not journal its pages. */
 function populate(path: string, { pageBytes, rows, salt }: Content): void {
   withDatabase(path, (database) => {
     database.pragma(`page_size = ${pageBytes}`);
@@ -269,7 +274,7 @@ function populate(path: string, { pageBytes, rows, salt }: Content): void {
   });
 }
 
-/** The pages of a copy of the database, after SQLite's recovery; throws where `integrity_check` finds anything. */
+/** The pages of a copy of the database, after SQLite's recovery; throws if `integrity_check` finds anything. */
 export function recoveredPages(path: string, scratch: string): Buffer[] {
   return pagesOf(path, scratch, (database) => {
     const findings = database.pragma('integrity_check') as { integrity_check: string }[];
@@ -296,17 +301,18 @@ export function pagesOf(
       const size = (name: string): number => database.pragma(name, { simple: true }) as number;
       bytes = size('page_count') * size('page_size');
     });
-    // SQLite cuts a file in rollback mode after the commit: what is beyond the count of pages is not part of it.
+    // SQLite cuts a file in rollback mode after the commit: bytes beyond the count of pages are not part of
+    // the database.
     return maskedPages(readFileSync(copy).subarray(0, bytes));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** Makes the mark and the spool that were copied with a replica, if any, those of the copy. */
+/** Makes the mark and the spool that were copied with a replica, if any, belong to the copy. */
 export function markAsOwn(replica: string): void {
   const spool = besideReplica(replica, '-spool');
-  // One that a power cut left without its header is none.
+  // A spool that a power cut left without its header is none.
   if (existsSync(spool) && statSync(spool).size >= SPOOL_HEADER_BYTES) {
     const bytes = readFileSync(spool);
     const [format, size] = bytes.toString('latin1', 0, SPOOL_HEADER_BYTES).split('\n');
@@ -321,7 +327,7 @@ export function markAsOwn(replica: string): void {
   writeFileSync(path, JSON.stringify({ ...mark, fileId: `${dev}:${ino}`, fileBornMs: 0 }));
 }
 
-/** A journal that was never completed begins with a zero; SQLite lets it lie, and its next transaction takes it over. */
+/** An incomplete journal begins with a zero; SQLite ignores it, and its next transaction takes it over. */
 function isHot(journal: string): boolean {
   return (readFileSync(journal)[0] ?? 0) !== 0;
 }

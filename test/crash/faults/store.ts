@@ -8,7 +8,7 @@ import { cutPower } from './store/power-cut.ts';
 import { giveOut } from './store/surroundings.ts';
 import { straceFault } from './traced-agent.ts';
 
-/** What can happen to the commands of backups and to the folder that a store is in. */
+/** The faults that can meet the commands of backups and the folder of a store. */
 export const store: FaultGroup = async function* (options) {
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-store-'));
   try {

@@ -15,7 +15,7 @@ import { includesFault, Tally } from './group.ts';
 import { environmentOf, Scene, SCENE_KINDS } from './scene.ts';
 import type { Ended } from './scene.ts';
 
-/** What a kind of fault does in a scene, as often as the run asks for. */
+/** Applies a kind of fault in a scene, as often as the run asks for. */
 type Trial = (scene: Scene, tally: Tally, options: FaultOptions) => Promise<void>;
 
 const TMPFS_BLOCK_BYTES = 4096;
@@ -38,7 +38,7 @@ const TRIALS: Readonly<Record<string, Trial>> = {
   'a folder that is moved away': (scene, tally) => loseFolder(scene, tally, 'moved'),
 };
 
-/** What is around a replica agent gives out: room, descriptors, rights, and the folder. */
+/** The surroundings of a replica agent fail: room, descriptors, rights, and the folder. */
 export const surroundings: FaultGroup = async function* (options) {
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-surroundings-'));
   const random = new Random(options.seed);
@@ -62,7 +62,7 @@ export const surroundings: FaultGroup = async function* (options) {
   }
 };
 
-/** With one block of free space, then two, … until it is enough; the short run tries a few. */
+/** One block of free space, then two, … until it is enough; the short run tries a few. */
 async function fillDisk(scene: Scene, tally: Tally, options: FaultOptions): Promise<void> {
   let isEnough = false;
   const blocks = pickFor(
@@ -100,7 +100,7 @@ async function readOnly(scene: Scene, tally: Tally): Promise<void> {
   );
 }
 
-/** Runs `attempt` with the replica on a file system of its own, and judges what is there after it. */
+/** Runs `attempt` with the replica on a file system of its own, and judges the files there after it. */
 async function onOwnDisk(
   scene: Scene,
   attempt: (pair: Pair, remount: (options: string) => void) => Promise<Ended>,
@@ -137,7 +137,7 @@ async function limit(
   }
 }
 
-/** The system may always do less than it was asked for. */
+/** The system may always transfer less than asked for. */
 async function shortTransfers(scene: Scene, tally: Tally): Promise<void> {
   const code = `
     import fs from 'node:fs';
@@ -164,7 +164,8 @@ async function shortTransfers(scene: Scene, tally: Tally): Promise<void> {
 
 /** At each message of a sync. */
 async function loseFolder(scene: Scene, tally: Tally, how: 'removed' | 'moved'): Promise<void> {
-  // Without a replica the next sync makes one without pages, and not the empty database that an emptied one becomes.
+  // Without a replica the next sync makes one without pages, and not the empty database of an emptied
+  // replica.
   if (scene.kind === 'emptied') return;
   for (const at of ['snapshot', 'getPages', 'pages', 'getRoot', 'root', 'release'] as const) {
     await tally.add(`at ${at}`, async () => {
@@ -199,7 +200,7 @@ async function loseFolder(scene: Scene, tally: Tally, how: 'removed' | 'moved'):
 }
 
 async function judged(scene: Scene, pair: Pair, ended: Ended): Promise<string> {
-  // A limit may be met by the mark alone, which costs one --overwrite.
+  // Only the mark may run into a limit, which costs one --overwrite.
   const state = await scene.judge(pair, ended, { mayBeUnmarked: true });
   return `${ended.failure?.code ?? 'done'}, ${state}`;
 }
@@ -228,7 +229,7 @@ function pickFor(options: FaultOptions, numbers: readonly number[]): readonly nu
   return [random.pick(numbers), random.pick(numbers)];
 }
 
-/** Why it failed; undefined where it did not. */
+/** The reason of the failure; undefined after a success. */
 function mount(args: readonly string[]): string | undefined {
   const { status, stderr, error } = spawnSync('mount', args, { encoding: 'utf8' });
   return status === 0 ? undefined : (error?.message ?? stderr.trim());

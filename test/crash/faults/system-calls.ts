@@ -11,14 +11,14 @@ import type { SceneKind } from './scene.ts';
 import type { Call } from './traced-agent.ts';
 import { callsIn, runTraced, straceFault } from './traced-agent.ts';
 
-/** What is done to system calls, one at a time. */
+/** A fault in system calls, at one call at a time. */
 export interface CallFault {
   readonly name: string;
-  /** As strace takes it: `signal=SIGKILL`, `error=EIO`. */
+  /** In the syntax of strace: `signal=SIGKILL`, `error=EIO`. */
   readonly effect: string;
-  /** That call only, or every later one of the thread as well. */
+  /** Only that call, or every later one of the thread as well. */
   readonly duration: 'once' | 'from then on';
-  /** Which calls are to be met. */
+  /** The calls that the fault meets. */
   readonly isMet: (call: Call) => boolean;
   readonly ends: readonly Role[];
 }
@@ -29,7 +29,7 @@ const TRACED =
     ',',
   );
 
-/** Whose calls. */
+/** The agent whose calls these are. */
 interface Victim {
   readonly name: string;
   readonly kind: SceneKind;
@@ -55,13 +55,13 @@ const isSpooling = ({ kind }: Victim): boolean => kind === 'staged' || kind === 
 const SPOOLING: readonly Victim[] = VICTIMS.filter(isSpooling);
 const OTHERS: readonly Victim[] = VICTIMS.filter((victim) => !isSpooling(victim));
 
-/** In the short run some victims meet some of the faults, each at one call. */
+/** The short run tries some victims with some of the faults, each at one call. */
 const SHORT_VICTIMS = 3;
 const SHORT_FAULTS = 3;
 
 /**
  * Each fault at every call of every agent; the short run picks some by the seed. strace counts calls within a
- * thread: where two threads come to the same number, the first that does is met.
+ * thread: if two threads come to the same number, the first one meets the fault.
  */
 export async function* atEveryCall(
   faults: readonly CallFault[],
@@ -76,7 +76,7 @@ export async function* atEveryCall(
     }
     const compiled = join(folder, 'compile-cache');
     const random = new Random(options.seed);
-    // One that uses the spool is always among them.
+    // One victim that uses the spool is always among them.
     const victims = options.long
       ? VICTIMS
       : [...pick(SPOOLING, 1, random), ...pick(OTHERS, SHORT_VICTIMS - 1, random)];
@@ -130,7 +130,7 @@ async function meetVictim(
   }
 }
 
-/** The calls of a run that nothing disturbs. */
+/** The calls of an undisturbed run. */
 async function callsOf(scene: Scene, { role, environment }: Victim): Promise<Call[]> {
   const pair = scene.pair();
   const ended = await runTraced(pair, { role, trace: TRACED, environment });

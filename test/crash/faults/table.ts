@@ -2,7 +2,7 @@ import type { FaultRow } from './group.ts';
 
 const COLUMNS = ['group', 'fault', 'times', 'outcome'] as const;
 
-/** A Markdown table of what was tried. */
+/** A Markdown table of the faults and their outcomes. */
 export function faultTable(rows: readonly (FaultRow & { readonly group: string })[]): string {
   const cells = rows.map(({ group, fault, times, outcomes }) => [
     group,

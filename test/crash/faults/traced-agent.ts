@@ -18,11 +18,11 @@ export interface Call {
 }
 
 export interface TraceOptions {
-  /** Which end is traced: in a push the replica agent, in a pull the origin agent. */
+  /** The traced side: in a push the replica agent, in a pull the origin agent. */
   readonly role: Role;
   /** System calls to record. */
   readonly trace: readonly string[];
-  /** What strace does to them, such as `fsync:error=EIO:when=3`. */
+  /** What strace does to these calls, such as `fsync:error=EIO:when=3`. */
   readonly inject?: readonly string[];
   /** Further options of strace. */
   readonly options?: readonly string[];
@@ -72,7 +72,7 @@ export function callsIn(folder: string, log: string): Call[] {
   return calls;
 }
 
-/** Why nothing can be tried here; undefined where it can. */
+/** The reason why strace cannot run here; undefined if it can. */
 export function straceFault(folder: string): string | undefined {
   const probe = join(folder, 'probe.strace');
   const program = [process.execPath, '-e', '0'];

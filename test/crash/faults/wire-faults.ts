@@ -45,36 +45,36 @@ export interface WireCase {
   /** Of the frame in its direction; 0 is the preamble. */
   readonly frame: number;
   readonly fault: WireFault;
-  /** Where in the frame; beyond its end the fault does not happen. */
+  /** The place in the frame; beyond its end the fault does not happen. */
   readonly at: number;
 }
 
 export interface WireOutcome {
-  /** Undefined where the run had no such frame. */
+  /** Undefined if the run had no such frame. */
   readonly frameName: PassingFrame['name'] | undefined;
-  /** False where the frame has no such byte. */
+  /** False if the frame has no such byte. */
   readonly happened: boolean;
-  /** What the near side says and the replica is, such as `CONNECTION_LOST, replica old`. */
+  /** The near side's outcome and the state of the replica, such as `CONNECTION_LOST, replica old`. */
   readonly text: string;
 }
 
 /** A line that swallowed something and has been quiet for so long is cut. */
 const QUIET_MS = 100;
-/** Of a stalled line, which must end by the agents' own clocks. */
+/** The time-out of a stalled line, which the agents' own clocks must end. */
 const STALL_TIMEOUT_MS = 150;
 const PATIENCE_MS = 20_000;
 
-/** Names that may lie beside a replica after a sync that failed; a part file is what the next run goes on from. */
+/** Names that may lie beside a replica after a failed sync; the next run goes on from a part file. */
 const ALLOWED_AFTER_FAILURE =
   /^(replica\.db(-wal|-shm)?|\.replica\.db\.sqlsync|\.replica\.db\.sqlsync-(part|spool|lock))$/;
 const ALLOWED_AFTER_SUCCESS = /^(replica\.db(-wal|-shm)?|\.replica\.db\.sqlsync)$/;
 
-/** Syncs of one scenario over lines that fail in one way each, and what must hold after each. */
+/** Syncs of one scenario over lines that fail in one way each, and the checks after each. */
 export class WireFaults {
   readonly #scenario: Scenario;
   readonly #originHash: string;
 
-  /** `folder` gets the databases. */
+  /** `folder` receives the databases. */
   static async make(folder: string): Promise<WireFaults> {
     return new WireFaults(await Scenario.make(folder, { blobs: 3, pageSize: 4096 }));
   }
@@ -237,7 +237,7 @@ class OneFault {
       }
       case 'stalled':
         return { arrives: [bytes.subarray(0, at)], and: 'silent' };
-      case 'slow': // is not of one frame
+      case 'slow': // Not part of a frame.
         return { arrives: [bytes] };
     }
   }

@@ -15,11 +15,14 @@ import type { SurveyedFrame, WireFault } from './wire-faults.ts';
 const SHORT_CASES = 3;
 const SHORT_STALLS = 1;
 
-/** Every bit and byte up to here is damaged in the long run, and some of those behind, which the checksum covers. */
+/** The long run damages every bit and byte up to here, and some of those behind, which the checksum covers. */
 const DENSE_BYTES = FRAME_HEADER_BYTES + 48;
 const SPARSE_CASES = 60;
 
-/** Frames are truncated at every byte up to here, and in the middle of a batch of pages at every so manieth. */
+/**
+ * The long run truncates frames at every byte up to here, and in the middle of a batch of pages at every so
+ * manieth.
+ */
 const EVERY_BYTES = 1024;
 const INNER_STRIDE = 61;
 
@@ -78,7 +81,7 @@ function somePlaces(frames: readonly SurveyedFrame[], fault: WireFault, random: 
   });
 }
 
-/** Where in a frame the long run does it. */
+/** The places in a frame that the long run tries. */
 function placesIn(frame: SurveyedFrame, fault: WireFault, random: Random): number[] {
   const sparse = (unit: number): number[] => [
     ...range(0, Math.min(frame.length, DENSE_BYTES) * unit),

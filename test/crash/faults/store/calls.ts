@@ -9,10 +9,10 @@ import { judgeJob, prepareJob, runJob, STORE_JOBS } from './jobs.ts';
 import type { StoreJob } from './jobs.ts';
 import { StoreScene } from './scene.ts';
 
-/** What is done to system calls of a command and its agent, one at a time. */
+/** A fault in the system calls of a command and its agent, at one call at a time. */
 interface CallFault {
   readonly name: string;
-  /** As strace takes it. */
+  /** In the syntax of strace. */
   readonly effect: string;
   readonly duration: 'once' | 'from then on';
   readonly isMet: (call: Call) => boolean;
@@ -42,7 +42,7 @@ const FAULTS: readonly CallFault[] = [
   { name: 'EIO of a read, once', effect: 'error=EIO', duration: 'once', isMet: reads },
 ];
 
-/** In the short run so many commands meet so many of the faults, each at one call. */
+/** The short run tries so many commands with so many faults, each at one call. */
 const SHORT_JOBS = 2;
 const SHORT_FAULTS = 1;
 
@@ -84,7 +84,8 @@ async function meetCall(scene: StoreScene, job: StoreJob, fault: CallFault, call
   const when = `${call.ordinal}${fault.duration === 'once' ? '' : '+'}`;
   const inject = [`${call.name}:${fault.effect}:when=${when}`];
   const end = await runJob(scene, job, run, { trace: [call.name], inject });
-  // strace counts within a thread: a call on a file or a pipe of Node.js itself may have the same number, of which it may die.
+  // strace counts within a thread: a call on a file or a pipe of Node.js itself may have the same number, and
+  // Node.js may die of it.
   const mayBeKilled = isKill(fault) || isMetElsewhere(end.log, run.folder);
   const outcome = await judgeJob(scene, job, run, end, mayBeKilled);
   scene.discard(run);
@@ -96,7 +97,7 @@ function isMetElsewhere(log: string, folder: string): boolean {
   return injected.some((line) => !line.includes(folder));
 }
 
-/** The calls of a run that nothing disturbs; if it is the second, the first has filled Node.js's compile cache. */
+/** The calls of an undisturbed run; the second, if any, finds Node.js's compile cache filled by the first. */
 async function callsOf(scene: StoreScene, job: StoreJob, times: number): Promise<Call[]> {
   for (let runs = 1; ; runs++) {
     const run = prepareJob(scene, job);

@@ -6,14 +6,14 @@ import { EXIT_OK } from '../../../../src/cli/terminal/exit.ts';
 import { CLI } from '../../../support/relay-kill.ts';
 
 export interface CommandOptions {
-  /** System calls to record; without any there is no strace. */
+  /** System calls to record; without any, strace does not run. */
   readonly trace?: readonly string[];
-  /** What strace does to them, such as `fsync:error=EIO:when=3`. */
+  /** What strace does to these calls, such as `fsync:error=EIO:when=3`. */
   readonly inject?: readonly string[];
   /** Further options of strace. */
   readonly options?: readonly string[];
   readonly compileCache: string;
-  /** Where the log of strace is for a moment. */
+  /** The place of strace's log while the command runs. */
   readonly log: string;
 }
 
@@ -22,13 +22,13 @@ export interface CommandEnd {
   readonly signal: string | null;
   /** Its last line of JSON: the summary, or the error. */
   readonly last: Readonly<Record<string, unknown>>;
-  /** In a few words. */
+  /** The outcome in a few words. */
   readonly outcome: string;
   /** All lines of strace. */
   readonly log: string;
 }
 
-/** Statuses of failures that say what is wrong: of origin, target, connection, store, and damage in a store. */
+/** Statuses of failures that name the cause: origin, target, connection, store, and damage in a store. */
 const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([EXIT_OK, 3, 4, 8, 10, 15, 18, 19]);
 
 /** Runs one command of sqlsync to its end, with `--json`. */
@@ -70,7 +70,7 @@ export async function runCommand(
   return { status, signal, last, outcome, log: traced };
 }
 
-/** Whatever is done to a command, it says what is wrong. */
+/** Checks that a command says what is wrong, whatever the fault. */
 export function assertClear({ status, signal, last, outcome }: CommandEnd): void {
   assert.equal(signal, null, outcome);
   assert.ok(
@@ -79,7 +79,7 @@ export function assertClear({ status, signal, last, outcome }: CommandEnd): void
   );
 }
 
-/** The snapshot that a backup reported. */
+/** The snapshot that the backup reported. */
 export function snapshotIn({ last }: CommandEnd): string | undefined {
   const backups = last['backups'] as readonly { snapshot: { id: string } }[] | undefined;
   return backups?.[0]?.snapshot.id;

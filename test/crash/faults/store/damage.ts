@@ -26,8 +26,8 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
 const DAMAGES_EACH = 3;
 
 /**
- * What a damaged file does to commands: check names it or what it held, a restore gives the exact database or an error with a name, and
- * a backup makes a snapshot that restores or says why not.
+ * The effect of a damaged file on commands: check names it or its content, a restore gives the exact database
+ * or an error with a name, and a backup makes a snapshot that restores or says why not.
  */
 export async function* damageFiles(folder: string, options: FaultOptions): AsyncGenerator<FaultRow> {
   const random = new Random(options.seed);

@@ -13,9 +13,9 @@ export interface StoreJob {
   readonly name: string;
   readonly kind: StoreKind;
   readonly args: (scene: StoreScene, run: StoreRun) => readonly string[];
-  /** Which snapshots it takes away, oldest first from 0. */
+  /** The snapshots that it takes away, oldest first from 0. */
   readonly forgets?: readonly number[];
-  /** Another backup runs at the same time, to which nothing is done. */
+  /** Another backup, without a fault, runs at the same time. */
   readonly isBesideAnother?: boolean;
   /** Whether the target of a restore exists. */
   readonly target?: 'absent' | 'other';
@@ -55,14 +55,14 @@ export const STORE_JOBS: readonly StoreJob[] = [
   { name: 'check', kind: 'used', args: (_, { store }) => ['check', store, '--read-data'] },
 ];
 
-/** One that is to be met by a fault, ready to go. */
+/** A job that is ready to run into a fault. */
 export function prepareJob(scene: StoreScene, job: StoreJob, folder?: string): StoreRun {
   const run = scene.run(job.kind, folder);
   if (job.target === 'other') smallDatabase(targetOf(run), { rows: 40, seed: 7 });
   return run;
 }
 
-/** Runs it, with whatever is done to it by `options`. */
+/** Runs the command, with the fault in `options`. */
 export async function runJob(
   scene: StoreScene,
   job: StoreJob,
@@ -86,8 +86,8 @@ export async function runJob(
 }
 
 /**
- * The promise, after a command to which something was done: what it said is true, what was kept restores, the origin is untouched,
- * and what comes next succeeds. Resolves to the outcome in a few words.
+ * Checks the promise after a command with a fault: its report is true, the kept snapshots restore, the origin
+ * is untouched, and the next commands succeed. Resolves to the outcome in a few words.
  */
 export async function judgeJob(
   scene: StoreScene,
@@ -116,7 +116,10 @@ export async function judgeJob(
   return `${end.outcome}${state}`;
 }
 
-/** The target of a restore is the old or the new database, and restoring once more makes it the new one. */
+/**
+ * Checks that the target of a restore is the old or the new database, and that another restore makes it the
+ * new one.
+ */
 async function judgeTarget(
   scene: StoreScene,
   job: StoreJob,
@@ -130,7 +133,7 @@ async function judgeTarget(
     return pages.length === wanted.length && pages.every((page, i) => page.equals(wanted[i] as Buffer));
   };
   let state = existsSync(target) ? (isWanted() ? 'new' : 'old') : 'absent';
-  if (isDone) assert.equal(state, 'new', 'it was called a success');
+  if (isDone) assert.equal(state, 'new', 'the restore reported success');
   if (job.target === 'absent') assert.notEqual(state, 'old', 'a target that is no snapshot');
   else if (state !== 'new') state = assertOther(scene, target);
   const again = await runJob(scene, { ...job, isBesideAnother: false }, run);

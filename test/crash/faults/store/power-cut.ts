@@ -12,31 +12,32 @@ import type { StoreRun } from './scene.ts';
 
 const TRACED =
   'write,pwrite64,fsync,fdatasync,ftruncate,openat,mkdir,link,rename,unlink,linkat,unlinkat,rmdir'.split(',');
-/** Calls that the model of a disk does not know, and nothing uses so far. */
+/** Calls that the model of a disk does not know, and that nothing uses so far. */
 const UNKNOWN = /^\d+ +(linkat|unlinkat|rmdir)\(.*\\x73\\x74\\x6f\\x72\\x65/m;
 
-/** Random parts of what was not durable, tried at each moment. */
+/** Random parts of the changes that were not durable, tried at each moment. */
 const RANDOM_PARTS = 3;
 
-/** A store's life in the long run, and how many with kills. */
+/** The lives of a store in the long run, and how many of them have kills. */
 const LIFE = 'init,backup,backup,backup,forget,prune,prune,backup,prune,forget,backup,prune,prune'.split(',');
 const KILLED_LIVES = 2;
 const SHORT_LIFE = 'init,backup,backup,forget'.split(',');
 const SHORT_MOMENTS = 4;
 
-/** One command of a store's life as a disk saw it. */
+/** One command of a store's life, as a disk saw it. */
 interface Chapter {
   readonly name: string;
   readonly events: readonly DiskEvent[];
-  /** What has to be in the store before it has confirmed, and after that. */
+  /** What the store has to hold before the confirmation of the command, and after it. */
   readonly before: readonly string[];
   readonly after: readonly string[];
   readonly isMadeBefore: boolean;
 }
 
 /**
- * The power is cut after each system call of the commands of a store's life that changes a file. Nothing is taken for durable between
- * two commands but what they made so. In some lives commands are killed, each at a random call, and tried again.
+ * Cuts the power after each system call that changes a file, of the commands of a store's life. Between two
+ * commands, only their own fsyncs make anything durable. In some lives commands are killed, each at a random
+ * call, and tried again.
  */
 export async function* cutPower(folder: string, options: FaultOptions): AsyncGenerator<FaultRow> {
   for (let life = 0; life <= (options.long ? KILLED_LIVES : 0); life++) {
@@ -109,7 +110,10 @@ function cutInto(scene: StoreScene, disk: Disk, survivors: Survivors, random: Ra
   return { folder, store: join(folder, 'store') };
 }
 
-/** Runs the commands one after the other, each on what the last one left; where there is `kills`, some are killed first. */
+/**
+ * Runs the commands one after the other, each on the store that the last one left; with `kills`, some are
+ * killed first.
+ */
 async function live(
   scene: StoreScene,
   run: StoreRun,

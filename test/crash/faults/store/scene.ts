@@ -13,14 +13,14 @@ import { pageImage } from '../../../support/compare.ts';
 import { OriginWriter } from '../origin-writer.ts';
 
 /**
- * What a command finds: no store; an empty one; one with three snapshots of the origin and one of another database; the same with
- * snapshots that were forgotten; and that with their packs marked and more forgotten, so that a prune marks, copies and deletes. The
- * last two have no grace period.
+ * The store that a command finds: none; an empty one; one with three snapshots of the origin and one of
+ * another database; the same with forgotten snapshots; and that with their packs marked and more snapshots
+ * forgotten, so that a prune marks, copies and deletes. The last two have no grace period.
  */
 export const STORE_KINDS = ['absent', 'empty', 'used', 'garbage', 'marked'] as const;
 export type StoreKind = (typeof STORE_KINDS)[number];
 
-/** How long a store may take to be rid of all that nothing needs, in prunes. */
+/** The number of prunes after which a store must be rid of everything that nothing needs. */
 const MAX_PRUNES = 8;
 
 /** A store in a folder of its own, for one run. */
@@ -29,23 +29,23 @@ export interface StoreRun {
   readonly store: string;
 }
 
-/** What has to be in a store. */
+/** The content that a store must have. */
 export interface Expected {
-  /** Ids of snapshots that were reported as stored and that nothing was to take away. */
+  /** Ids of snapshots that a command reported as stored and that no command was to take away. */
   readonly kept: Iterable<string>;
-  /** False where the store need not be there yet. */
+  /** False if the store need not exist yet. */
   readonly isMade?: boolean;
 }
 
 /**
- * Databases that are backed up, one of them with a WAL and a process that goes on taking its write lock; stores of each kind; and the
- * judge of what is left of one.
+ * The databases, one of them with a WAL and a process that goes on taking its write lock; stores of each
+ * kind; and the judge of each store's state after a fault.
  */
 export class StoreScene {
   readonly folder: string;
   /** The database that commands back up. */
   readonly origin: string;
-  /** What each snapshot is of, by id. */
+  /** The database of each snapshot, by id. */
   readonly images: Map<string, Buffer> = new Map();
   readonly #other: string;
   readonly #kept = new Map<StoreKind, readonly string[]>();
@@ -53,7 +53,7 @@ export class StoreScene {
   #image: Buffer = Buffer.alloc(0);
   #writer: OriginWriter | undefined;
 
-  /** In `folder`, which it makes. `end` has to follow. */
+  /** Makes the scene in `folder`, which it creates. The caller must call `end`. */
   static async make(folder: string, kinds: readonly StoreKind[] = STORE_KINDS): Promise<StoreScene> {
     const scene = new StoreScene(folder);
     mkdirSync(folder, { recursive: true });
@@ -72,7 +72,7 @@ export class StoreScene {
     this.#other = join(folder, 'other.db');
   }
 
-  /** Of the origin as it is now. */
+  /** Records the state of the origin as it is now. */
   get image(): Buffer {
     return this.#image;
   }
@@ -82,10 +82,10 @@ export class StoreScene {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** A store of this kind that nothing was done to yet, in `folder`. */
+  /** An untouched store of this kind, in `folder`. */
   run(kind: StoreKind, folder: string = mkdtempSync(join(this.folder, 'run-'))): StoreRun {
     const template = this.#template(kind);
-    // With the times of files: they say what is within the grace period.
+    // With the times of files: they tell what is within the grace period.
     if (existsSync(template))
       cpSync(template, join(folder, 'store'), { recursive: true, preserveTimestamps: true });
     return { folder, store: join(folder, 'store') };
@@ -106,12 +106,12 @@ export class StoreScene {
       `UPDATE item SET amount = ${number} WHERE id % 7 = ${number % 7};
        UPDATE item SET payload = randomblob(2000) WHERE (id + ${number}) / 15 % 2 = 0`,
     );
-    // This made the other writer wait.
+    // This had made the other writer wait.
     await this.#writer?.figures();
     this.#learnOrigin();
   }
 
-  /** Rejects where the origin is not what it was, or its writer had to wait. */
+  /** Rejects if the origin has changed, or its writer had to wait. */
   async checkOrigin(): Promise<void> {
     const figures = await this.#writer?.figures();
     assert.equal(figures?.refused, 0, 'refusals of the write lock to the writer of the origin');
@@ -121,8 +121,8 @@ export class StoreScene {
   }
 
   /**
-   * Every snapshot that has to be there is, each that is there gives back the database that it is of, and nothing is wrong with any
-   * file. Resolves to the ids of all.
+   * Checks that every expected snapshot exists, that each existing one gives back its database, and that no
+   * file has a fault. Resolves to the ids of all.
    */
   async checkStore({ store }: StoreRun, { kept, isMade }: Expected): Promise<readonly string[]> {
     if (isMade === false && !existsSync(join(store, 'config'))) return [];
@@ -136,7 +136,7 @@ export class StoreScene {
     return ids;
   }
 
-  /** The next backup and the next prunes succeed, what is kept stays, and the origin has seen nothing of it all. */
+  /** Checks that the next backup and the next prunes succeed, the kept snapshots stay, and the origin is untouched. */
   async goOn(run: StoreRun, { kept, isMade }: Expected): Promise<void> {
     if (isMade === false && !existsSync(join(run.store, 'config'))) await initStore(run.store);
     const here = await storeIn(run.store);
@@ -152,7 +152,7 @@ export class StoreScene {
     await this.checkOrigin();
   }
 
-  /** Removes a run that is of no more use. */
+  /** Removes the folder of a run that is over. */
   discard({ folder }: StoreRun): void {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -18,10 +18,10 @@ const AMPLE = 'size=16m';
 /** Free blocks on a disk that fills up. */
 const FREE_BLOCKS = Array.from({ length: 24 }, (_, i) => 1 + i * 3);
 
-/** Folders of a store in which something comes to be in the middle of a backup. */
+/** Folders of a store in which a file appears in the middle of a backup. */
 const MOMENTS = ['packs', 'indexes', 'snapshots'] as const;
 
-/** What only reads works on a store that cannot be written. */
+/** Commands that only read work on a store that cannot be written. */
 const READING: ReadonlySet<string> = new Set(['check', 'restore of a new file']);
 
 type Trial = (scene: StoreScene, job: StoreJob, tally: Tally, options: FaultOptions) => Promise<void>;
@@ -32,7 +32,7 @@ const TRIALS: Readonly<Record<string, Trial>> = {
   'a store that vanishes': vanish,
 };
 
-/** What is around a store gives out: room, rights, the file system that it is on. */
+/** The surroundings of a store fail: room, rights, the file system that it is on. */
 export async function* giveOut(folder: string, options: FaultOptions): AsyncGenerator<FaultRow> {
   const random = new Random(options.seed);
   for (const [name, trial] of Object.entries(TRIALS)) {
@@ -105,7 +105,7 @@ async function readOnly(scene: StoreScene, job: StoreJob, tally: Tally): Promise
   });
 }
 
-/** In the middle of a backup, as when something comes to be in one of its folders; another folder appears in its place. */
+/** In the middle of a backup, when a file appears in one of its folders, another folder takes the store's place. */
 async function vanish(scene: StoreScene, job: StoreJob, tally: Tally, options: FaultOptions): Promise<void> {
   for (const at of options.long ? MOMENTS : pick(MOMENTS, 1, new Random(options.seed))) {
     await tally.add(`at ${at}`, async () => {
@@ -116,7 +116,7 @@ async function vanish(scene: StoreScene, job: StoreJob, tally: Tally, options: F
       const wasLost = isLost();
       if (wasLost) {
         assertClear(end);
-        assert.ok(!existsSync(join(run.store, 'snapshots')), 'there is a snapshot where nobody finds it');
+        assert.ok(!existsSync(join(run.store, 'snapshots')), 'a snapshot is where nobody finds it');
         rmSync(run.store, { recursive: true, force: true });
         renameSync(`${run.store}-gone`, run.store);
       }
@@ -127,7 +127,10 @@ async function vanish(scene: StoreScene, job: StoreJob, tally: Tally, options: F
   }
 }
 
-/** Moves the store away when something comes to be in its folder `at`; what it returns ends the watch and says whether it came to that. */
+/**
+ * Moves the store away when a file appears in its folder `at`; the returned function ends the watch and says
+ * whether that happened.
+ */
 function loseAt({ store }: StoreRun, at: string): () => boolean {
   const gone = `${store}-gone`;
   const watcher = watch(join(store, at), () => {
@@ -159,7 +162,7 @@ async function onOwnDisk(
   }
 }
 
-/** Why it failed; undefined where it did not. */
+/** The reason of the failure; undefined after a success. */
 function mount(args: readonly string[]): string | undefined {
   const { status, stderr, error } = spawnSync('mount', args, { encoding: 'utf8' });
   return status === 0 ? undefined : (error?.message ?? stderr.trim());
