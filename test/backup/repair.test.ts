@@ -198,7 +198,7 @@ describe('the config of a store', () => {
     t.diagnostic(`SQLSYNC_SEED=${SEED}`);
     const random = new Random(SEED);
     for (const apply of Object.values(DAMAGES)) {
-      for (let i = 0; i < 10; i++) {
+      for (let i = 0; i < (IS_LONG ? 10 : 2); i++) {
         const memory = new MemoryBackend();
         const { access } = await storeHere(memory, folder, 100_000);
         for (const [name, bytes] of files) if (name !== 'config') await memory.put(name, [bytes]);
