@@ -38,7 +38,7 @@ function anchorsOf(path: string): Set<string> {
 
 describe('the pages', () => {
   for (const path of PAGES) {
-    test(`${path} leads only to what there is`, () => {
+    test(`every link of ${path} leads somewhere`, () => {
       for (const [, target = ''] of withoutCode(read(path)).matchAll(/\]\(([^)\s]+)\)/g)) {
         if (/^\w+:/.test(target)) continue;
         const [file = '', anchor] = target.split('#');
@@ -49,7 +49,7 @@ describe('the pages', () => {
     });
   }
 
-  test('that a user reads first fit a terminal', () => {
+  test('the pages that a user reads first fit a terminal', () => {
     for (const path of [
       'README.md',
       'docs/cli.md',

@@ -32,21 +32,21 @@ const JOIN =
 
 describe('the callback for Drizzle', () => {
   for (const threads of [0, 1]) {
-    test(`gives rows as arrays, columns of the same name too${threads > 0 ? ', from a thread' : ''}`, async (t) => {
+    test(`the callback for Drizzle gives rows as arrays, columns of the same name too${threads > 0 ? ', from a thread' : ''}`, async (t) => {
       const proxy: RemoteCallback = drizzleProxy(await open(t, threads));
       assert.deepEqual(await proxy(JOIN, [], 'all'), { rows: [[2, 'Bo', 7, 'first']] });
       assert.deepEqual(await proxy(JOIN, [], 'values'), { rows: [[2, 'Bo', 7, 'first']] });
     });
   }
 
-  test('gives the first row for get, and undefined where there is none', async (t) => {
+  test('the callback for Drizzle gives the first row for get, and undefined if there is no row', async (t) => {
     const proxy = drizzleProxy(await open(t));
     const sql = 'select "name", "id" from "user" where "id" >= ?';
     assert.deepEqual(await proxy(sql, [1], 'get'), { rows: ['Ada', 1] });
     assert.deepEqual(await proxy(sql, [9], 'get'), { rows: undefined });
   });
 
-  test('writes, with and without RETURNING', async (t) => {
+  test('the callback for Drizzle writes, with and without RETURNING', async (t) => {
     const db = await open(t);
     const proxy = drizzleProxy(db);
     assert.deepEqual(await proxy('insert into "user" ("name") values (?)', ['Cy'], 'run'), { rows: [] });
@@ -61,7 +61,7 @@ describe('the callback for Drizzle', () => {
     assert.ok(db.stats().write.commits >= 2);
   });
 
-  test('gives columns of the same name, or named like numbers, in their order when it writes', async (t) => {
+  test('the callback for Drizzle gives columns of the same name, or named like numbers, in their order when it writes', async (t) => {
     const proxy = drizzleProxy(await open(t));
     for (const [columns, row] of [
       ['"id", "id"', [3, 3]],
@@ -72,13 +72,13 @@ describe('the callback for Drizzle', () => {
     }
   });
 
-  test('is refused the transaction that its proxy cannot have', async (t) => {
+  test('the callback for Drizzle is refused the transaction that its proxy cannot have', async (t) => {
     const proxy = drizzleProxy(await open(t));
     await assert.rejects(proxy('begin', [], 'run'), { code: 'TRANSACTION_CONTROL' });
     await assert.rejects(proxy('commit', [], 'run'), { code: 'TRANSACTION_CONTROL' });
   });
 
-  test('stays within a transaction that it is made for', async (t) => {
+  test('the callback for Drizzle stays within a transaction that it is made for', async (t) => {
     const db = await open(t);
     const error = new Error('mine');
     await assert.rejects(
@@ -95,7 +95,7 @@ describe('the callback for Drizzle', () => {
     assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 2 });
   });
 
-  test('has one connection where it is given one', async (t) => {
+  test('the callback for Drizzle has one connection if it is made for one', async (t) => {
     const db = await open(t);
     const found = await db.write.connection(async (connection) => {
       const proxy = drizzleProxy(connection);
@@ -107,7 +107,7 @@ describe('the callback for Drizzle', () => {
       ];
     });
     assert.deepEqual(found, [{ rows: [41, 1] }, { rows: [[7]] }]);
-    // Of the database, what only the writer can tell is asked of the writer.
+    // What only the writer can tell of the database is asked of the writer.
     const proxy = drizzleProxy(db);
     assert.deepEqual(await proxy('select last_insert_rowid()', [], 'get'), { rows: [41] });
     assert.deepEqual(await proxy('select x from temp.own', [], 'get'), { rows: [7] });

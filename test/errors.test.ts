@@ -4,7 +4,7 @@ import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import type { ErrorData } from '../src/errors.ts';
 import { SqlsyncError, errorFromData, errorToData } from '../src/errors.ts';
 
-/** The error after a message took it to another thread. */
+/** The error after a message has carried it to another thread. */
 function sent(error: unknown): Error {
   const { port1, port2 } = new MessageChannel();
   port1.postMessage(errorToData(error));

@@ -38,7 +38,7 @@ async function names(kysely: Kysely<Schema>): Promise<string[]> {
 }
 
 describe('Kysely on the pools', () => {
-  test('creates, reads, updates and deletes', async (t) => {
+  test('Kysely creates, reads, updates and deletes on the pools', async (t) => {
     const { kysely } = await open(t);
     const inserted = await kysely.insertInto('user').values({ name: 'Ada' }).executeTakeFirstOrThrow();
     assert.equal(inserted.insertId, 1n);
@@ -61,7 +61,7 @@ describe('Kysely on the pools', () => {
     ]);
   });
 
-  test('returns rows of what it writes', async (t) => {
+  test('Kysely returns rows of its writes', async (t) => {
     const { kysely } = await open(t);
     const rows = await kysely
       .insertInto('user')
@@ -75,7 +75,7 @@ describe('Kysely on the pools', () => {
     assert.deepEqual(await kysely.deleteFrom('user').returning('id').execute(), [{ id: 1 }, { id: 2 }]);
   });
 
-  test('reads with the readers and writes with the writer', async (t) => {
+  test('Kysely reads with the readers and writes with the writer', async (t) => {
     const { db, kysely } = await open(t);
     const before = db.stats();
     await names(kysely);
@@ -92,7 +92,7 @@ describe('Kysely on the pools', () => {
     assert.equal(db.stats().write.commits, before.write.commits + 2);
   });
 
-  test('answers readers while a transaction is open, from the state before it', async (t) => {
+  test('Kysely answers readers while a transaction is open, from the state before it', async (t) => {
     const { kysely } = await open(t);
     await kysely.transaction().execute(async (trx) => {
       await trx.insertInto('user').values({ name: 'Ada' }).execute();
@@ -102,7 +102,7 @@ describe('Kysely on the pools', () => {
     assert.deepEqual(await names(kysely), ['Ada']);
   });
 
-  test('rolls back what throws, and hands its error on', async (t) => {
+  test('Kysely rolls back what throws, and hands its error on', async (t) => {
     const { db, kysely } = await open(t);
     const error = new Error('mine');
     await assert.rejects(
@@ -124,7 +124,7 @@ describe('Kysely on the pools', () => {
     assert.equal(db.stats().write.rollbacks, 2);
   });
 
-  test('runs transactions that come at the same time one after the other, each whole', async (t) => {
+  test('Kysely runs transactions that come at the same time one after the other, each whole', async (t) => {
     const { kysely } = await open(t);
     await kysely.insertInto('user').values({ name: 'Ada' }).execute();
     await Promise.all(
@@ -153,7 +153,7 @@ describe('Kysely on the pools', () => {
     assert.equal((await names(kysely)).length, 51);
   });
 
-  test('has savepoints in controlled transactions', async (t) => {
+  test('Kysely has savepoints in controlled transactions', async (t) => {
     const { kysely } = await open(t);
     const trx = await kysely.startTransaction().execute();
     await trx.insertInto('user').values({ name: 'kept' }).execute();
@@ -174,7 +174,7 @@ describe('Kysely on the pools', () => {
     assert.deepEqual(await names(kysely), ['kept', 'later']);
   });
 
-  test('takes a transaction with access mode read only as a snapshot, which cannot write', async (t) => {
+  test('Kysely takes a transaction with access mode read only as a snapshot, which cannot write', async (t) => {
     const { db, kysely } = await open(t);
     await kysely.insertInto('user').values({ name: 'Ada' }).execute();
     const { rollbacks } = db.stats().write;
@@ -194,13 +194,13 @@ describe('Kysely on the pools', () => {
     assert.equal(db.stats().read.inUse, 0);
   });
 
-  test('cannot write with what it takes for a SELECT', async (t) => {
+  test('Kysely cannot write with a statement that it takes for a SELECT', async (t) => {
     const { kysely } = await open(t);
     await assert.rejects(sql`select 1; delete from user`.execute(kysely), /more than one statement/);
     await assert.rejects(sql`begin`.execute(kysely), { code: 'TRANSACTION_CONTROL' });
   });
 
-  test('streams, and gives the connection back when the loop is left early', async (t) => {
+  test('Kysely streams, and gives the connection back when the loop is left early', async (t) => {
     const { db, kysely } = await open(t, { readers: 1 });
     await kysely
       .insertInto('user')
@@ -230,7 +230,7 @@ describe('Kysely on the pools', () => {
     );
   });
 
-  test('tells BUSY_TIMEOUT, and never a raw busy error, where the writer is not to be had', async (t) => {
+  test('Kysely reports BUSY_TIMEOUT, and never a raw busy error, if it cannot have the writer', async (t) => {
     const { db, kysely } = await open(t, { busyTimeoutMs: 20 });
     await db.write.transaction(async () => {
       const results = await Promise.allSettled([
@@ -248,9 +248,10 @@ describe('Kysely on the pools', () => {
     await kysely.transaction().execute((trx) => trx.insertInto('user').values({ name: 'Ada' }).execute());
   });
 
-  test('rolls back a transaction that SQLite refuses in the middle, and says so', async (t) => {
+  test('Kysely rolls back a transaction that SQLite refuses in the middle, and says so', async (t) => {
     const { db } = await open(t);
-    // Begun so, a transaction that has read cannot write once someone else has: SQLITE_BUSY_SNAPSHOT.
+    // In a transaction with a deferred BEGIN, a write after a read fails once someone else has written:
+    // SQLITE_BUSY_SNAPSHOT.
     const deferred = await openWith(db.path, { admission: 'none' }, { begin: 'BEGIN' });
     t.after(() => deferred.close());
     const kysely = new Kysely<Schema>({ dialect: new SqlsyncDialect({ database: deferred }) });
@@ -269,7 +270,7 @@ describe('Kysely on the pools', () => {
     await kysely.insertInto('user').values({ name: 'later' }).execute();
   });
 
-  test('tells BUSY_TIMEOUT, which names it, to a write that waits for a connection for too long', async (t) => {
+  test('a write that waits too long for a connection of Kysely gets BUSY_TIMEOUT, which names the connection', async (t) => {
     const { kysely, db } = await open(t, { busyTimeoutMs: 20 });
     await kysely.connection().execute(async (c) => {
       await sql`insert into user (name) values ('mine')`.execute(c);
@@ -284,7 +285,7 @@ describe('Kysely on the pools', () => {
     assert.deepEqual(await names(kysely), ['mine']);
   });
 
-  test('describes the tables, and leaves the database open when it is destroyed', async (t) => {
+  test('Kysely describes the tables, and leaves the database open when it is destroyed', async (t) => {
     const { db, kysely } = await open(t);
     const tables = await kysely.introspection.getTables();
     assert.deepEqual(
@@ -300,7 +301,7 @@ describe("a connection of Kysely's", () => {
   const rowidOf = async (on: Kysely<Schema>): Promise<number> =>
     (await sql<{ id: number }>`select last_insert_rowid() as id`.execute(on)).rows[0]?.id as number;
 
-  test('has its rowids, counts of changes, temp tables and PRAGMAs, whatever others write meanwhile', async (t) => {
+  test('a connection of Kysely has its rowids, counts of changes, temp tables and PRAGMAs, whatever others write meanwhile', async (t) => {
     const { kysely } = await open(t);
     const others: Promise<unknown>[] = [];
     const write = (name: string): void => {
@@ -331,7 +332,7 @@ describe("a connection of Kysely's", () => {
     assert.deepEqual(await names(kysely), ['a', 'b', 'first other', 'second other', 'third other']);
   });
 
-  test('has transactions, savepoints and what they leave behind', async (t) => {
+  test('a connection of Kysely has transactions, savepoints and what they leave behind', async (t) => {
     const { kysely } = await open(t);
     await kysely.connection().execute(async (c) => {
       await c.transaction().execute(async (trx) => {
@@ -358,7 +359,7 @@ describe("a connection of Kysely's", () => {
     assert.deepEqual(new Set(await names(kysely)), new Set(['kept', 'last', 'other']));
   });
 
-  test('is given back when its callback throws, after an error of SQL, and when a query is aborted', async (t) => {
+  test('a connection of Kysely is given back when its callback throws, after an error of SQL, and when a query is aborted', async (t) => {
     const { db, kysely } = await open(t);
     await assert.rejects(
       kysely.connection().execute(async (c) => {
@@ -386,7 +387,7 @@ describe("a connection of Kysely's", () => {
     assert.deepEqual(await names(kysely), ['kept', 'first', 'second']);
   });
 
-  test('that is aborted while it waits leaves the place to others', async (t) => {
+  test('a connection of Kysely that is aborted while it waits leaves the place to others', async (t) => {
     const { db, kysely } = await open(t);
     const held = await kysely.startTransaction().execute();
     const controller = new AbortController();
@@ -402,7 +403,7 @@ describe("a connection of Kysely's", () => {
     assert.equal(db.stats().write.holder, undefined);
   });
 
-  test('reads with the readers as long as it only reads, and holds nothing', async (t) => {
+  test('a connection of Kysely reads with the readers as long as it only reads, and holds nothing', async (t) => {
     const { db, kysely } = await open(t);
     await kysely.connection().execute(async (c) => {
       await names(c);

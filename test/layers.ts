@@ -1,15 +1,16 @@
 /**
- * Which folder of the sources imports which, types counted: `npm run check:lint` compares. A folder that is not listed
- * for another may not be imported there. Imports go from the bottom of the table to its top, so that there is no circle.
+ * The folders that each folder of the sources may import, types counted; `npm run check:lint` compares. A
+ * folder may import only the folders in its list. Imports go from the bottom of the table to its top, so that
+ * there is no circle.
  */
 import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, posix, sep } from 'node:path';
 
 /** Beside its own modules each folder may import `src/errors.ts`. */
 export const LAYERS: Readonly<Record<string, readonly string[]>> = {
-  // Pure: bytes in, messages out.
+  // Pure: it turns bytes into messages.
   protocol: [],
-  // What the system says of files: names, owners, mounts, hosts.
+  // Facts about files from the system: names, owners, mounts, hosts.
   'src/files': [],
 
   // SQLite.
@@ -21,7 +22,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // Pages: arithmetic, hashes, deltas, reading. Not who copies them, or how.
   'src/pages': ['src/sqlite', 'src/files', 'protocol'],
-  // What lies beside a database: marks, leftovers, locks.
+  // The files beside a database: marks, leftovers, locks.
   'src/beside': ['src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files'],
   'src/origin': ['src/beside', 'src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files', 'protocol'],
   'src/replica/spool': ['src/beside', 'src/pages', 'src/sqlite/locks', 'src/files'],
@@ -45,14 +46,14 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
 
-  // Bytes from here to there: neither pages nor databases, nor who syncs.
+  // Carries bytes from one side to the other: knows neither pages nor databases, nor who syncs.
   'src/transport': ['src/files'],
   'src/transport/ssh': ['src/transport'],
 
   'src/sync': [],
   // One connection: frames, signs of life, how the far agent is started.
   'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
-  // What is remembered of both sides of a copy.
+  // What sqlsync remembers of both sides of a copy.
   'src/sync/quick': ['src/pages', 'src/files', 'protocol'],
   'src/sync/agents': [
     'src/sync/quick',
@@ -68,7 +69,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
     'protocol',
   ],
-  // From start to result.
+  // Runs, from start to result.
   'src/sync/runs': [
     'src/sync/agents',
     'src/sync/quick',
@@ -80,7 +81,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
 
-  // The backup store, from its bytes to what is done with them.
+  // The backup store, from its bytes to the commands on it.
   'src/backup/backends': ['src/beside', 'src/files'],
   'src/backup/packs': ['src/pages', 'protocol'],
   'src/backup/objects': ['src/backup/packs', 'src/backup/backends', 'src/pages', 'src/sqlite', 'protocol'],
@@ -180,7 +181,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
 
-  // What uses them.
+  // The users of the pools.
   'src/library': [
     'src/backup',
     'src/backup/copy',
@@ -191,7 +192,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/transport',
   ],
 
-  // The command, from what it prints to what it runs; src/cli itself starts them.
+  // The command, from its output to its runs; src/cli itself starts them.
   'src/cli/terminal': ['src/sync/agents'],
   'src/cli/options': ['src/cli/terminal', 'src/sync/agents', 'src/sync/link'],
   'src/cli/job': [
@@ -256,12 +257,12 @@ export const SHARED: readonly string[] = [
 ];
 
 /**
- * What uses all the rest, and is imported by none of it: the entries of the library, the command, the release. Each may
- * import those before it.
+ * The modules that use all the rest, and that none of it imports: the entries of the library, the command,
+ * the release. Each may import those before it.
  */
 const TOPS = ['src', 'src/cli', 'src/release'];
 
-/** What breaks the table in the sources below `root`, a sentence each. Pure but for reading. */
+/** Every breach of the table in the sources below `root`, a sentence each. Pure but for reading. */
 export function findViolations(root: string): string[] {
   const files = ['src', 'protocol'].flatMap((top) => sourcesOf(root, top));
   return [...files.flatMap((file) => violationsOf(root, file)), ...circlesOf()];
@@ -288,7 +289,7 @@ function violationsOf(root: string, file: string): string[] {
   });
 }
 
-/** The place in TOPS of a folder that is not in the table, or of the one that it is in; -1 for all others. */
+/** The place in TOPS of a folder that is missing from the table, or of its parent; -1 for all others. */
 function topOf(folder: string): number {
   if (Object.hasOwn(LAYERS, folder)) return -1;
   return TOPS.findLastIndex((top) => folder === top || (top !== 'src' && folder.startsWith(`${top}/`)));

@@ -18,7 +18,7 @@ import { findViolations, LAYERS } from './layers.ts';
 const ROOT = dirname(import.meta.dirname);
 const LINES_MAX = 400;
 
-/** Files that break the layout, with what the linter has to say of each. */
+/** Files that break the layout, with the linter's messages about each. */
 const VIOLATIONS: Record<string, { code: string; expected: RegExp }> = {
   'protocol/imports-node.ts': { code: `import 'node:fs';`, expected: /protocol\/ is pure/ },
   'protocol/imports-bare-node.ts': { code: `import 'fs';`, expected: /protocol\/ is pure/ },
@@ -52,7 +52,7 @@ const VIOLATIONS: Record<string, { code: string; expected: RegExp }> = {
   'src/floating.ts': { code: `Promise.resolve(1);`, expected: /no-floating-promises/ },
 };
 
-/** Files that use what they may. */
+/** Files that use only what they may. */
 const ALLOWED: Record<string, string> = {
   'protocol/encode.ts': `export * from './limits.ts';`,
   'protocol/limits.ts': `export const a = 1;`,
@@ -63,7 +63,7 @@ const ALLOWED: Record<string, string> = {
   'src/release/bundle.ts': `export * from 'esbuild';`,
 };
 
-/** Imports from one folder to another that test/layers.ts does not allow, in each of the ways that there are to write one. */
+/** Imports from one folder to another that test/layers.ts does not allow, in each possible form. */
 const WRONG_WAYS: readonly (readonly [file: string, code: string, folder: string])[] = [
   ['protocol/a.ts', `import '../src/errors-of-mine.ts';`, 'src'],
   ['src/files/a.ts', `import { b } from '../sqlite/busy.ts';`, 'src/sqlite'],
@@ -106,10 +106,10 @@ describe('the linter', () => {
   after(() => rmSync(folder, { recursive: true, force: true }));
 
   for (const [path, { expected }] of Object.entries(VIOLATIONS)) {
-    test(`refuses ${path}`, () => assert.match(found.get(path) ?? 'nothing found', expected));
+    test(`the linter refuses ${path}`, () => assert.match(found.get(path) ?? 'nothing found', expected));
   }
   for (const path of Object.keys(ALLOWED)) {
-    test(`allows ${path}`, () => assert.equal(found.get(path), undefined));
+    test(`the linter allows ${path}`, () => assert.equal(found.get(path), undefined));
   }
 });
 
@@ -119,7 +119,7 @@ describe('imports from folder to folder', () => {
   after(() => rmSync(folder, { recursive: true, force: true }));
 
   for (const [file, code, other] of WRONG_WAYS) {
-    test(`of ${dirname(file)}/ may not go to ${other}/: ${code}`, () => {
+    test(`imports of ${dirname(file)}/ may not go to ${other}/: ${code}`, () => {
       place(folder, file, code);
       const found = findViolations(folder);
       rmSync(join(folder, file));
@@ -132,15 +132,15 @@ describe('imports from folder to folder', () => {
     });
   }
 
-  test('of a folder that the table does not list may go nowhere', () => {
+  test('imports of a folder that the table does not list may go nowhere', () => {
     place(folder, 'src/news/a.ts', `import '../sqlite/busy.ts';`);
     assert.match(findViolations(folder).join(), /src\/news\/ may not import src\/sqlite\//);
     rmSync(join(folder, 'src', 'news'), { recursive: true });
   });
 
-  test('of the sources go as the table says', () => assert.deepEqual(findViolations(ROOT), []));
+  test('imports of the sources go as the table says', () => assert.deepEqual(findViolations(ROOT), []));
 
-  test('are listed only where there are some', () => {
+  test('the table lists an import only if some module has it', () => {
     const code = sourceFiles().map(
       (path) => [dirname(path), readFileSync(join(ROOT, path), 'utf8')] as const,
     );
@@ -166,7 +166,7 @@ function sourceFiles(): string[] {
 describe('the sources', () => {
   const files = sourceFiles();
 
-  test(`have at most ${LINES_MAX} lines a file`, () => {
+  test(`the sources have at most ${LINES_MAX} lines a file`, () => {
     const long = files.filter(
       (path) => readFileSync(join(ROOT, path), 'utf8').split('\n').length - 1 > LINES_MAX,
     );
@@ -179,7 +179,7 @@ describe('the sources', () => {
     ['ssh2', /^src\/(transport\/ssh|release)\//],
     ['yargs', /^src\/(cli|release)\//],
   ] as const) {
-    test(`name the package ${name} only where it belongs`, () => {
+    test(`the sources name the package ${name} only where it belongs`, () => {
       const quoted = new RegExp(`['"\`]${name}(/[^'"\`]*)?['"\`]`);
       const naming = files.filter((path) => quoted.test(readFileSync(join(ROOT, path), 'utf8')));
       assert.deepEqual(

@@ -144,7 +144,7 @@ describe('the messages that a replica agent receives', () => {
     };
 
     refused(
-      'in the wrong state, pages before a snapshot,',
+      'a message in the wrong state (pages before a snapshot)',
       'snapshot',
       (original) => [
         message('pages', { id: 1, encoding: BATCH_ENCODINGS.raw, rawBytes: 0, data: new Uint8Array() }),
@@ -153,25 +153,25 @@ describe('the messages that a replica agent receives', () => {
       /sent pages in state opening/,
     );
     refused(
-      'that only an origin agent may be asked, getRoot,',
+      'a question for an origin agent (getRoot)',
       'hashes',
       (original) => [message('getRoot', {}), original],
       /sent getRoot in state driving/,
     );
     refused(
-      'as an answer that was not asked for, hashes,',
+      'an answer without a question (hashes)',
       'hashes',
       (original) => [{ ...as('hashes', original), id: 4711 }],
       /hashes that was not asked for/,
     );
     refused(
-      'as an answer that was not asked for, pages,',
+      'an answer without a question (pages)',
       'pages',
       (original) => [{ ...as('pages', original), id: 4711 }],
       /pages that was not asked for/,
     );
     refused(
-      'as an answer that was not asked for, the root hash,',
+      'an answer without a question (the root hash)',
       'snapshot',
       (original) => [
         original,
@@ -180,19 +180,19 @@ describe('the messages that a replica agent receives', () => {
       /the root hash that was not asked for/,
     );
     refused(
-      'as the same answer twice, pages,',
+      'the same answer twice (pages)',
       'pages',
       (original) => [original, original],
       /pages that was not asked for|sent pages in state/,
     );
     refused(
-      'as more hashes than asked for',
+      'an answer with more hashes than asked for',
       'hashes',
       (original) => [{ ...as('hashes', original), data: new Uint8Array(8 * 64) }],
       /not asked for/,
     );
     refused(
-      'as a batch that declares more bytes than were asked for',
+      'a batch that declares more bytes than were asked for',
       'pages',
       (original) => [
         {
@@ -205,7 +205,7 @@ describe('the messages that a replica agent receives', () => {
       /2147483648|batch/,
     );
     refused(
-      'as a page batch that ends too early',
+      'a page batch that ends too early',
       'pages',
       (original) => {
         const pages = as('pages', original);
@@ -215,31 +215,31 @@ describe('the messages that a replica agent receives', () => {
       /batch/,
     );
     refused(
-      'as a frame that declares more than any may have',
+      'a frame that declares more than any may have',
       'pages',
       () => [header({ code: MESSAGES.pages.code, sequence: 3, bodyBytes: MAX_BODY_BYTES + 1 })],
       /Protocol violation/,
     );
     refused(
-      'as a snapshot of one page more than there is',
+      'a snapshot of one page more than there is',
       'snapshot',
       (original) => [{ ...as('snapshot', original), pageCount: as('snapshot', original).pageCount + 1 }],
       /too few hashes/,
     );
     refused(
-      'as hashes of another width',
+      'a snapshot with hashes of another width',
       'snapshot',
       (original) => [{ ...as('snapshot', original), hashBytes: 7 }],
       /hashes of 7 bytes, not 8/,
     );
     refused(
-      'as a restore that nobody asked for',
+      'a restore that nobody asked for',
       'snapshot',
       (original) => [{ ...as('snapshot', original), restoring: true }],
       /a restore, which --overwrite would have to ask for/,
     );
     refused(
-      'as a path that would fill the mark',
+      'a path that would fill the mark',
       'snapshot',
       (original) => [{ ...as('snapshot', original), originPath: '\u0001'.repeat(4097) }],
       /path that is too long/,
@@ -254,7 +254,7 @@ describe('the messages that a replica agent receives', () => {
         { code: 'PROTOCOL', message: /hashes that was not asked for/ },
       ));
     refused(
-      'as page sizes that there are not',
+      'a page size that does not exist',
       'snapshot',
       (original) => [{ ...as('snapshot', original), pageSize: 1000 }],
       /pages of 1000 bytes/,
@@ -275,43 +275,43 @@ describe('the messages that an origin agent receives', () => {
     };
 
     refused(
-      'in the wrong state, getRoot before open,',
+      'a message in the wrong state (getRoot before open)',
       'open',
       (original) => [message('getRoot', {}), original],
       /getRoot/,
     );
     refused(
-      'as a question for pages beyond the end',
+      'a question for pages beyond the end',
       'getPages',
       (original) => [{ ...as('getPages', original), pages: [2 ** 40] }],
       /number \d+ in a list/,
     );
     refused(
-      'as a question for page 0',
+      'a question for page 0',
       'getPages',
       (original) => [{ ...as('getPages', original), pages: [0], blockHashes: new Uint8Array() }],
       /page 0/,
     );
     refused(
-      'as a question for nodes beyond the end',
+      'a question for nodes beyond the end',
       'getHashes',
       (original) => [{ ...as('getHashes', original), first: 0, count: 2 ** 31 }],
       /nodes/,
     );
     refused(
-      'as a question for a level that no database has, which would be one pass over all that nothing interrupts,',
+      'a question for a level that no database has, which would be one uninterrupted pass over all pages,',
       'getHashes',
       (original) => [{ ...as('getHashes', original), level: 6 }],
       /level 6; the highest is 5/,
     );
     refused(
-      'as a question for children at the highest level',
+      'a question for children at the highest level',
       'getChildren',
       (original) => [{ ...as('getChildren', original), level: 5 }],
       /children of level 5/,
     );
     refused(
-      'as an answer, hashes,',
+      'an answer (hashes)',
       'getRoot',
       () => [message('hashes', { id: 1, first: 0, data: new Uint8Array(8) })],
       /sent hashes in state serving/,

@@ -60,7 +60,7 @@ test(
     });
     assert.ok(changed.pagesTransferred < first.snapshot.pageCount / 2);
     const restored = pageImage(target);
-    // What is the file's own in page 1 stays as it was.
+    // The bytes of page 1 that belong to the file itself stay as they were.
     assert.ok(restored.subarray(100).equals(image.subarray(100)));
     assert.ok(readFileSync(target).length === image.length);
     assert.ok((await agentsGone(pidDir)) >= 4);

@@ -1,7 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 
-/** The writer of the demo: commits up to a thousand small transactions a second, without ever waiting for a lock, and counts what happens. */
+/**
+ * The writer of the demo: it commits up to a thousand small transactions a second, never waits for a lock,
+ * and counts its commits.
+ */
 const database = new Database(process.argv[2], { timeout: 0 });
 const update = database.prepare('UPDATE events SET payload = payload || ?, at = at + 1 WHERE id = ?');
 const highest = database.prepare<[], number>('SELECT max(id) FROM events').pluck().get() ?? 1;

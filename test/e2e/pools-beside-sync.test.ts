@@ -59,7 +59,7 @@ async function syncBeside(
   assertReplicaOf(origin, replica);
 }
 
-/** No error, and each acknowledged write once. */
+/** Checks that no error came up, and that each acknowledged write is there once. */
 async function assertCounted(t: TestContext, db: Database, reports: readonly Report[]): Promise<void> {
   assert.deepEqual(
     reports.flatMap(({ errors }) => errors),
@@ -112,7 +112,7 @@ test('8 processes of 25 writers beside syncs: no error, each write once, the rep
   });
   await Promise.all(children.map((child) => said(child)));
   for (const child of children) child.send('begin');
-  // What a reader sees was committed, and is in every replica whose sync begins after that.
+  // A reader sees only committed rows, and every replica whose sync begins after that has them.
   const committed = async (): Promise<number> =>
     (await at.db.read.get<{ n: number }>('SELECT total(n) AS n FROM counters'))?.n ?? 0;
   while ((await committed()) === 0) await delay(1);

@@ -25,8 +25,8 @@ process.env['NODE_COMPILE_CACHE'] = join(folder, 'compile-cache');
 let links = 0;
 
 /**
- * A remote shell that runs the agent here; each of the first connections carries only so many bytes, one way, and then
- * breaks. `calls` tells how often it was started.
+ * A remote shell that runs the agent here; each of the first connections carries only so many bytes, one way,
+ * and then breaks. `calls` is the number of its starts.
  */
 function brokenLink(
   way: 'pull' | 'push',
@@ -51,7 +51,7 @@ function locations(way: 'pull' | 'push', pair: Pair): { origin: string; replica:
 
 let all: Promise<SyncHereResult> | undefined;
 
-/** Pages that a sync of a replica transfers where nothing breaks. */
+/** Pages that a sync of a replica transfers if nothing breaks. */
 async function pagesOfAll(): Promise<number> {
   all ??= syncHere({ ...scenario.pair('wal'), compression: 'none' });
   return (await all).pagesTransferred;
@@ -71,7 +71,7 @@ async function sync(options: SyncOptions): Promise<{ summary: SyncSummary; warni
 describe('--retry', () => {
   for (const way of ['pull', 'push'] as const) {
     for (const kind of REPLICA_KINDS) {
-      test(`carries a ${way} of a ${kind} replica over a link that breaks twice, and no page twice`, async () => {
+      test(`--retry carries a ${way} of a ${kind} replica over a link that breaks twice, and no page twice`, async () => {
         const pair = scenario.pair(kind);
         const link = brokenLink(way, 2, 3_000_000);
         const { summary, warnings } = await sync({ ...locations(way, pair), rsh: link.rsh, retries: 5 });
@@ -80,7 +80,7 @@ describe('--retry', () => {
           warnings.some((text) => /CONNECTION_LOST.*attempt 2 of 6 follows in \d\.\d s/.test(text)),
           warnings.join(),
         );
-        // What came in the first two attempts, in whole batches, did not come again.
+        // The batches of the first two attempts did not come again.
         assert.ok(summary.pagesTransferred < (await pagesOfAll()) * 0.75, String(summary.pagesTransferred));
         assert.equal(scenario.state(kind, pair), 'new');
         assert.equal(existsSync(spoolOf(pair)), false);
@@ -88,7 +88,7 @@ describe('--retry', () => {
     }
   }
 
-  test('gives up after so many attempts, with what has arrived kept', async () => {
+  test('--retry gives up after so many attempts, and keeps what has arrived', async () => {
     const pair = scenario.pair('wal');
     const link = brokenLink('pull', 9, 3_000_000);
     await assert.rejects(sync({ ...locations('pull', pair), rsh: link.rsh, retries: 1 }), {
@@ -103,7 +103,7 @@ describe('--retry', () => {
     ['deploy@host: Permission denied (publickey,password).', 'AUTH_FAILED'],
     ['no such tunnel', 'CONNECT_FAILED'],
   ] as const) {
-    test(`is not made of a remote shell that never worked and says "${says}": ${code}`, async () => {
+    test(`--retry does not repeat a remote shell that never worked and says "${says}": ${code}`, async () => {
       const script = join(folder, `link-${++links}`);
       const text = `#!/bin/sh\necho >> '${script}.log'\necho '${says}' >&2\nexit 255\n`;
       writeFileSync(script, text, { mode: 0o755 });
@@ -113,7 +113,7 @@ describe('--retry', () => {
     });
   }
 
-  test('is not needed by default: one attempt', async () => {
+  test('a sync without --retry makes one attempt', async () => {
     const pair = scenario.pair('wal');
     const link = brokenLink('pull', 9, 100_000);
     await assert.rejects(sync({ ...locations('pull', pair), rsh: link.rsh }), { code: 'CONNECTION_LOST' });
@@ -123,7 +123,7 @@ describe('--retry', () => {
 
 describe('--max-snapshot', () => {
   for (const way of ['pull', 'push'] as const) {
-    test(`makes a ${way} over a slow link in rounds, none of which holds the origin for longer`, async () => {
+    test(`--max-snapshot makes a ${way} over a slow link in rounds, and none of them holds the origin for longer`, async () => {
       const pair = scenario.pair('wal');
       const { summary } = await sync({
         ...locations(way, pair),
@@ -143,7 +143,7 @@ describe('--max-snapshot', () => {
 describe('kill -9', () => {
   for (const kind of ['wal', 'rollback'] as const) {
     for (const way of ['pull', 'push'] as const) {
-      test(`of the side that writes a ${kind} replica (${way}) loses nothing of what has arrived`, async () => {
+      test(`kill -9 of the side that writes a ${kind} replica (${way}) loses nothing of what has arrived`, async () => {
         const pair = scenario.pair(kind);
         const pidFile = join(folder, `pid-${++links}`);
         const script = join(folder, `link-${links}`);

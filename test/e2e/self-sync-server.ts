@@ -40,14 +40,14 @@ async function addEvent(tx: WriteTransaction, body: string): Promise<{ id: numbe
   return { id: Number(lastInsertRowid) };
 }
 
-/** Only reads: it takes `db.read`, a snapshot or a transaction, and could not write if it wanted to. */
+/** This only reads: it takes `db.read`, a snapshot or a transaction, and could not write. */
 function findEvent(r: ReadConnection, id: number): Promise<Event | undefined> {
   return r.get<Event>('SELECT id, text FROM events WHERE id = ?', [id]);
 }
 
 const syncs = { done: 0, failed: 0 };
 
-/** Failures are told and the next round tries again; the replica is whole in any case. */
+/** The server reports failures, and the next round tries again; the replica is whole in any case. */
 async function syncNow(signal?: AbortSignal): Promise<void> {
   try {
     await sync({ origin, replica, signal });

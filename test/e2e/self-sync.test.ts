@@ -17,7 +17,7 @@ import { assertReplicaOf, tempDir } from '../support/compare.ts';
 
 interface Answer {
   readonly status: number;
-  /** Those of its fields that the request asked for. */
+  /** The fields that the request asked for. */
   readonly body: {
     readonly id: number;
     readonly text: string;
@@ -78,7 +78,7 @@ class Server {
     return { status: response.statusCode ?? 0, body: JSON.parse(await text(response)) as Answer['body'] };
   }
 
-  /** Resolves when it has synced so many times in all, each time well. */
+  /** Resolves when the server has synced so many times in all, each time with success. */
   async synced(times: number): Promise<void> {
     for (;;) {
       const { body } = await this.send('GET', '/status');

@@ -31,10 +31,13 @@ after(async () => {
 });
 const scenario = await Scenario.make(folder, { blobs: 2400, pageSize: 4096 });
 
-/** Several batches of pages (1 MiB each), so that some are written for certain; less than the 9.9 MB of all. */
+/**
+ * Several batches of pages (1 MiB each), so that some are written for certain, and less than the 9.9 MB of
+ * all pages.
+ */
 const LIMIT_BYTES = 4_000_000;
 
-/** Nothing here takes as long: what does has come to a stop. */
+/** Nothing here takes as long: a run that does has come to a stop. */
 const LIMIT = { timeout: 300_000 };
 
 interface Fault {
@@ -68,8 +71,8 @@ const EVERY = process.env['SQLSYNC_SLOW_TESTS'] === '1';
 const seed = Number(process.env['SQLSYNC_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
 /**
- * All of them with SQLSYNC_SLOW_TESTS; else each fault strikes a pull by one of the transports and a push by the other,
- * in which way round is a matter of the seed.
+ * All faults with SQLSYNC_SLOW_TESTS; else each fault strikes a pull by one of the transports and a push by
+ * the other, paired by the seed.
  */
 function faultsOf(transport: string, way: 'pull' | 'push'): Fault[] {
   if (EVERY) return FAULTS;
@@ -78,10 +81,10 @@ function faultsOf(transport: string, way: 'pull' | 'push'): Fault[] {
 }
 
 for (const { name: transport, rsh } of SSH_WAYS) {
-  describe(`in mid-transfer over a real sshd by ${transport},`, { skip }, () => {
+  describe(`in mid-transfer over a real sshd by ${transport}`, { skip }, () => {
     for (const way of ['pull', 'push'] as const) {
       for (const { name, status, code, strike } of faultsOf(transport, way)) {
-        const title = `${name} is ${code}, leaves the replica as it was and no remote agent (${way})`;
+        const title = `${name} in mid-transfer is ${code}, leaves the replica as it was and no remote agent (${way})`;
         test(title, LIMIT, async (context) => {
           context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}; all: SQLSYNC_SLOW_TESTS=1`);
           const kind: ReplicaKind = name === 'SIGINT' ? 'new' : 'wal';
@@ -142,8 +145,8 @@ for (const { name: transport, rsh } of SSH_WAYS) {
 }
 
 /**
- * Resolves when the replica's side has written some of what was let through, so that there is something to go on from; or
- * when the run has ended, which what follows tells.
+ * Resolves when the replica's side has written some of the pages that were let through, so that the next run
+ * has something to go on from; or when the run has ended, which the later checks report.
  */
 async function someKept(replica: string, run: CliRun): Promise<void> {
   const beside = join(dirname(replica), `.${basename(replica)}.sqlsync`);

@@ -36,21 +36,22 @@ after(async () => {
 const scenario = await Scenario.make(folder, { blobs: 600, pageSize: 4096 });
 
 /**
- * In seconds, of the near side; a far agent waits for twice as long, and both ten times where they hold nothing. The
- * short ones are what a test waits for, and still longer than a busy machine holds a process up.
+ * Time-outs of the near side, in seconds; a far agent waits for twice as long, and both wait ten times as
+ * long while they hold nothing. The test waits for the short ones, which are still longer than a busy machine
+ * stops a process.
  */
 const SHORT_S = 3;
 const LONG_S = 60;
 
-/** Until the far agent says its first word, which is not what is tested here. */
+/** The time until the far agent says its first word, which this file does not test. */
 const CONNECTING = ['--connect-timeout', '120'];
 
-/** Nothing here takes as long: what does has come to a stop. */
+/** Nothing here takes as long: a run that does has come to a stop. */
 const LIMIT = { timeout: 600_000 };
 
 const EVERY = process.env['SQLSYNC_SLOW_TESTS'] === '1';
 
-/** What the far agent meets in a sync of a replica that exists, in order. */
+/** The steps of the far agent in a sync of an existing replica, in order. */
 const STEPS: Record<Role, readonly string[]> = {
   pull: [
     'in hello',
@@ -88,13 +89,13 @@ const STEPS: Record<Role, readonly string[]> = {
   ],
 };
 
-/** Of those the ones at which both sides wait for the short time, so that a test that waits for them is a short one. */
+/** The steps at which both sides wait for the short time, so that a test of them is short. */
 const BRISK: Record<Role, readonly string[]> = {
   pull: STEPS.pull.slice(STEPS.pull.indexOf('in getHashes'), STEPS.pull.indexOf('after out root')),
   push: STEPS.push.slice(STEPS.push.indexOf('in snapshot'), STEPS.push.indexOf('after out release')),
 };
 
-/** What may become of the network, and what the near side says of it. */
+/** The ways in which the network breaks, and the near side's error. */
 interface Fault {
   readonly name: string;
   readonly timeoutS: number;
@@ -120,7 +121,10 @@ interface Case {
 
 let runs = 0;
 
-/** A sync whose network breaks while the far agent is at a step: it stands still there until it did. */
+/**
+ * A sync whose network breaks while the far agent is at a step: the agent stands still there until the
+ * network broke.
+ */
 async function breakAt(context: TestContext, { role, kind, rsh, fault, step }: Case): Promise<void> {
   const pair = scenario.pair(kind);
   const log = join(dirname(pair.replica), 'steps.log');
@@ -141,7 +145,7 @@ async function breakAt(context: TestContext, { role, kind, rsh, fault, step }: C
   const said = JSON.stringify([...result.events.values()]);
   const where = `${role}, ${kind} replica, ${rsh ?? 'built in'}, ${fault.name} at ${step}: ${said}`;
   const met = hasStarted(log) ? readKillLog(log) : undefined;
-  if (met !== undefined) await gone(met.agentPid, `the far agent (${where})`); // while the network is as it is
+  if (met !== undefined) await gone(met.agentPid, `the far agent (${where})`); // While the network is broken.
   const state = scenario.state(kind, pair);
   if (result.status === 0) return assert.equal(state, 'new', where);
   const end = [result.status, result.events.get('error')?.['code']];
@@ -153,12 +157,12 @@ async function breakAt(context: TestContext, { role, kind, rsh, fault, step }: C
 }
 
 describe(
-  'a network that breaks while the far agent is at a step of the protocol,',
+  'a network that breaks while the far agent is at a step of the protocol',
   { skip, concurrency: 3 },
   () => {
     for (const role of ['pull', 'push'] as const) {
       for (const fault of FAULTS) {
-        const title = `and ${fault.name}: both sides end, and the replica is old or new and whole (${role})`;
+        const title = `a network that ${fault.name} at a step ends both sides, and the replica is old or new and whole (${role})`;
         test(title, LIMIT, async (context) => {
           const seed = Number(process.env['SQLSYNC_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
           context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}; all steps: SQLSYNC_SLOW_TESTS=1`);
@@ -169,7 +173,7 @@ describe(
             const [{ rsh }, kind] = [random.pick(SSH_WAYS), random.pick(['wal', 'rollback'] as const)];
             return { role, fault, step, rsh, kind };
           });
-          // Most of each is waiting.
+          // Most of each run is waiting.
           for (let i = 0; i < cases.length; i += 3) {
             await all(cases.slice(i, i + 3).map((one) => breakAt(context, one)));
           }
@@ -179,7 +183,7 @@ describe(
   },
 );
 
-/** In seconds: in that time after the last byte this process has to stop one side. */
+/** In seconds: this process has to stop one side in that time after the last byte. */
 const MID_S = 8;
 
 /** As `Promise.all`, but none of them outlives it: what is left would start what nobody ends. */
@@ -188,7 +192,7 @@ async function all(works: readonly Promise<void>[]): Promise<void> {
   await Promise.all(works);
 }
 
-/** Runs a sync until so many bytes have passed; the replica's write lock is then held. */
+/** Runs a sync until so many bytes have passed; the agent then holds the replica's write lock. */
 async function inMidTransfer(context: TestContext, role: Role, rsh: string | undefined) {
   const pair = scenario.pair('wal');
   const log = join(dirname(pair.replica), 'steps.log');
@@ -206,7 +210,7 @@ async function inMidTransfer(context: TestContext, role: Role, rsh: string | und
 for (const { name: way, rsh } of SSH_WAYS) {
   for (const role of ['pull', 'push'] as const) {
     test(
-      `a far agent and sshd that are stopped are TIMEOUT, and end when they go on (${role}, ${way})`,
+      `stopping the far agent and sshd is TIMEOUT, and they end when they go on (${role}, ${way})`,
       { skip, ...LIMIT },
       async (context) => {
         const { pair, proxy, run, agentPid } = await inMidTransfer(context, role, rsh);
@@ -232,7 +236,7 @@ for (const { name: way, rsh } of SSH_WAYS) {
 }
 
 test(
-  'a near side that is stopped does not keep a replica locked over there',
+  'stopping the near side does not keep a replica locked on the other host',
   { skip, ...LIMIT },
   async (context) => {
     const { pair, proxy, run, agentPid } = await inMidTransfer(context, 'push', undefined);
@@ -245,7 +249,7 @@ test(
     await writer.call('close');
     process.kill(run.pid, 'SIGCONT');
     const { status, events } = await run.ended;
-    // What it was told before the connection ended, or that it ended.
+    // Its error from before the connection ended, or that the connection ended.
     const { code, message } = events.get('error') ?? {};
     assert.ok(
       (status === 16 && /near side has been silent/.test(String(message))) ||
@@ -261,7 +265,7 @@ function continueAll(pids: readonly number[]): void {
     try {
       process.kill(pid, 'SIGCONT');
     } catch {
-      // it is gone
+      // The process is gone.
     }
   }
 }

@@ -70,7 +70,7 @@ const OTHERS = {
 describe('over a real sshd, a far program', { skip }, () => {
   for (const [name, { says, hint }] of Object.entries(OTHERS)) {
     for (const way of ['pull', 'push', 'verify'] as const) {
-      test(`that speaks only a protocol that is ${name} is refused, with the side to renew (${way})`, async (t) => {
+      test(`a far program of a protocol that is ${name} is refused, with the side to renew (${way})`, async (t) => {
         const here = tempDir(t);
         const [a, b] = [join(here, 'a.db'), join(here, 'b.db')];
         smallDatabase(a, { rows: 20, journalMode: 'delete' });
@@ -88,7 +88,7 @@ describe('over a real sshd, a far program', { skip }, () => {
       });
     }
 
-    test(`that speaks only a protocol that is ${name} is found by setup`, async () => {
+    test(`setup finds a far program of a protocol that is ${name}`, async () => {
       const { status, events } = await runCli(sshd, ['setup', remote(sshd, '')], { remoteExe: name });
       assert.equal(status, 8);
       const checks = events.get('summary')?.['checks'] as { name: string; detail: string; mend?: string }[];
@@ -98,7 +98,7 @@ describe('over a real sshd, a far program', { skip }, () => {
     });
   }
 
-  test('of a newer version that speaks the same protocol does', async (t) => {
+  test('a far program of a newer version that speaks the same protocol works', async (t) => {
     const here = tempDir(t);
     const [origin, replica] = [join(here, 'a.db'), join(here, 'b.db')];
     smallDatabase(origin, { rows: 20 });

@@ -45,7 +45,7 @@ function makeDatabase(parent: string, name: string): string {
   return path;
 }
 
-/** A path of so many bytes, in folders that there are. */
+/** A path of so many bytes, in folders that exist. */
 function pathOf(bytes: number, name: string): string {
   const missing = bytes - folder.length - name.length - 2;
   const names = `${'d'.repeat(199)}/`.repeat(Math.ceil(missing / 200)).slice(0, missing);

@@ -30,9 +30,9 @@ export interface Figures {
   readonly ends: Readonly<Record<string, number>>;
 }
 
-/** Sessions at the same time: most of each is waiting for files. */
+/** Sessions that run at the same time: each waits for files most of the time. */
 const LANES = 8;
-/** Above what counts as a hang. */
+/** Above the time that counts as a hang. */
 const IDLE_TIMEOUT_MS = 60_000;
 const QUESTIONS: ReadonlySet<MessageName> = new Set([
   'getHashes',
@@ -82,7 +82,10 @@ export class Campaign {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** Attacks one target until it took `count` mutated messages. Throws with the seed of the session that showed it. */
+  /**
+   * Attacks one target until it has taken `count` mutated messages. Throws with the seed of the session that
+   * found a fault.
+   */
   async run(target: Target, seed: number, count: number, by?: Attack): Promise<Figures> {
     if (target === 'decoders') {
       const { messages, refused } = fuzzDecoders(this.corpus, seed, count);
@@ -107,7 +110,7 @@ export class Campaign {
     return { target, messages, sessions, ends };
   }
 
-  /** A hostile replica agent asks an origin agent, near or far, for whatever comes to its mind. */
+  /** A hostile replica agent asks an origin agent, near or far, for anything at all. */
   #originLane(): Attack {
     const { origin } = this.#scenario;
     const folder = join(origin, '..');
@@ -130,7 +133,7 @@ export class Campaign {
     };
   }
 
-  /** What an honest origin agent says comes to a replica agent, near or far, in another form. */
+  /** A replica agent, near or far, receives the messages of an honest origin agent in a mutated form. */
   #replicaLane(): Attack {
     const pairs = new Map<ReplicaKind, Pair>();
     return async (random) => {
@@ -153,7 +156,7 @@ export class Campaign {
       });
       const state = this.#scenario.state(kind, pair);
       assert.ok(state === this.#scenario.before(kind) || state === 'new', `the replica is ${state}`);
-      // A mutation may change nothing that matters; then the sync is a sync.
+      // A mutation may change nothing of importance; then the sync succeeds.
       if (state !== this.#scenario.before(kind) || Object.keys(folderState(folder)).length > 6) {
         pairs.delete(kind);
         rmSync(folder, { recursive: true });
@@ -163,10 +166,10 @@ export class Campaign {
   }
 }
 
-/** One session; throws where it showed a fault. */
+/** Runs one session; throws if it found a fault. */
 export type Attack = (random: Random) => Promise<{ readonly mutated: number; readonly how: string }>;
 
-/** Without these nothing begins. */
+/** No session begins without these. */
 const OPENING: ReadonlySet<MessageName> = new Set(['hello', 'open', 'replicate']);
 const NONE: ReadonlySet<MessageName> = new Set();
 
@@ -174,7 +177,7 @@ function hello(): Message {
   return message('hello', { minVersion: 1, maxVersion: PROTOCOL_VERSION, program: 'hostile' });
 }
 
-/** Questions, and now and then anything else that was ever said. */
+/** Mostly questions, and now and then any other message of a recorded conversation. */
 function scriptOf(random: Random, questions: readonly Message[], corpus: readonly Message[]): Message[] {
   return Array.from({ length: random.integer(1, 30) }, () =>
     random.pick(random.chance(0.95) ? questions : corpus),

@@ -12,15 +12,16 @@ import { looseFrame, mutateBytes, mutateFields } from './mutate.ts';
 
 export interface DecoderFigures {
   messages: number;
-  /** How many of them were refused, and how many have another meaning now. */
+  /** The number of refused messages, and of those that have another meaning now. */
   refused: number;
 }
 
 const PAGE_SIZES = [512, 4096, 65_536];
 
 /**
- * Gives each of `count` mutated messages to the decoder of frames, in pieces of any size, and what that takes to the
- * decoders behind it. Fails where one throws anything but a violation of the protocol, or keeps more than a frame.
+ * Gives each of `count` mutated messages to the decoder of frames, in pieces of any size, and its results to
+ * the decoders behind it. Fails if one throws anything but a violation of the protocol, or keeps more than a
+ * frame.
  */
 export function fuzzDecoders(corpus: readonly Message[], seed: number, count: number): DecoderFigures {
   const figures = { messages: 0, refused: 0 };
@@ -36,7 +37,7 @@ export function fuzzDecoders(corpus: readonly Message[], seed: number, count: nu
   return figures;
 }
 
-/** False where it was refused. */
+/** False if the decoder refused it. */
 function decodeOne(corpus: readonly Message[], random: Random): boolean {
   const message = random.pick(corpus);
   const mutated = random.chance(0.7) ? mutateFields(random, message) : message;
@@ -60,7 +61,7 @@ function decodeOne(corpus: readonly Message[], random: Random): boolean {
   }
 }
 
-/** As the agents go on with it. */
+/** Goes on with the message as the agents do. */
 function decodeInside(message: Message, random: Random): void {
   if (message.type === 'getPages') decodeWanted(message.pages, random.pick([1, 60, 2 ** 31 - 1]));
   if (message.type === 'getChildren') fromGaps(message.parents, random.pick([1, 4096]));

@@ -5,7 +5,7 @@ import { Campaign, TARGETS } from './campaign.ts';
 import type { Attack, Target } from './campaign.ts';
 import { runScript } from './sessions.ts';
 
-/** Mutated messages; `npm run fuzz` takes more than a million. */
+/** Mutated messages; `npm run fuzz` runs more than a million. */
 const MESSAGES: Record<Target, number> = { decoders: 20_000, origin: 400, replica: 200 };
 
 const MAX_GROWTH_BYTES = 512 * 1024 * 1024;
@@ -16,7 +16,7 @@ after(() => campaign.close());
 
 describe(`mutated messages (SQLSYNC_FUZZ_SEED=${seed})`, () => {
   for (const target of TARGETS) {
-    test(`neither crash nor hang the ${target}, nor change a replica, nor take much memory`, async (t: TestContext) => {
+    test(`mutated messages neither crash nor hang the ${target}, nor change a replica, nor take much memory`, async (t: TestContext) => {
       const before = process.memoryUsage.rss();
       const figures = await campaign.run(target, seed, MESSAGES[target]);
       assert.ok(figures.messages >= MESSAGES[target]);
@@ -28,7 +28,7 @@ describe(`mutated messages (SQLSYNC_FUZZ_SEED=${seed})`, () => {
   }
 });
 
-test('a campaign fails, with its seed, where an agent fails in a way of its own', async () => {
+test('a campaign fails, with its seed, if an agent fails in an unexpected way', async () => {
   const bug = (): Promise<never> => Promise.reject(new TypeError('x is not a function'));
   const attack: Attack = async (random) => {
     const { mutated } = await runScript(bug, [], random, { mutationRate: 1, spared: new Set() });

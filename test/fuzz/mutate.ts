@@ -4,7 +4,7 @@ import { MESSAGES } from '../../protocol/messages.ts';
 import type { FieldType, Message, MessageDefinition } from '../../protocol/messages.ts';
 import { naiveField } from '../protocol/oracle.ts';
 
-/** A message whose fields may hold anything of their type, beyond every limit. */
+/** A message whose fields may hold any value of their type, beyond every limit. */
 type Loose = { type: Message['type'] } & Record<string, unknown>;
 
 const MAX_BY_TYPE = { u8: 2 ** 8 - 1, u16: 2 ** 16 - 1, u32: 2 ** 32 - 1, u64: Number.MAX_SAFE_INTEGER };
@@ -45,7 +45,7 @@ export function looseFrame(message: Message, sequence: number): Buffer {
   return withChecksum(frame);
 }
 
-/** Damage that no sender of messages could do: of header, body or length; the checksum is right half of the time. */
+/** Damage that no sender of messages could do: to header, body or length; the checksum is right half of the time. */
 export function mutateBytes(random: Random, frame: Buffer): Buffer {
   let damaged = Buffer.from(frame);
   for (let changes = random.integer(1, 4); changes > 0; changes--) {
@@ -65,7 +65,7 @@ function withChecksum(frame: Buffer): Buffer {
   return frame;
 }
 
-/** The oracle's encoding, but for long byte strings, which it spells out number by number. */
+/** The oracle's encoding, except for long byte strings, which the oracle spells out number by number. */
 function looseField(type: FieldType, value: unknown): Buffer {
   if (type !== 'bytes') return Buffer.from(naiveField(type, value));
   const bytes = value as Uint8Array;

@@ -1,6 +1,6 @@
 /**
- * The long run: `npm run fuzz` (`-- --target replica --seed 7 --messages 1000` repeats a part of it).
- * Prints what was done, and ends with a status other than 0 and the seed where something was found.
+ * The long run: `npm run fuzz` (`-- --target replica --seed 7 --messages 1000` repeats a part of it). Prints
+ * its counts; on a fault it ends with a status other than 0, and prints the seed.
  */
 import { parseArgs } from 'node:util';
 import { Campaign, TARGETS } from './campaign.ts';
@@ -9,7 +9,7 @@ import type { Target } from './campaign.ts';
 /** Mutated messages by default: a million and more together. */
 const MESSAGES: Record<Target, number> = { decoders: 1_000_000, origin: 150_000, replica: 50_000 };
 
-/** Above what the process has before the first attack. */
+/** Above the memory of the process before the first attack. */
 const MAX_GROWTH_BYTES = 768 * 1024 * 1024;
 
 const { values } = parseArgs({

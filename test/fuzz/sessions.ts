@@ -12,33 +12,33 @@ import { PREAMBLE_BYTES } from '../protocol/oracle.ts';
 import { detached } from '../support/frames.ts';
 import { looseFrame, mutateBytes, mutateFields } from './mutate.ts';
 
-/** An agent under attack; resolves when it ended, however it did. */
+/** An agent under attack; resolves at its end, however it ends. */
 export type Victim = (transport: Transport) => Promise<unknown>;
 
 export interface HostileOptions {
   /** Probability with which a message is mutated. */
   readonly mutationRate: number;
-  /** These pass as they are, so that the conversation gets to what comes behind them. */
+  /** These messages pass unchanged, so that the conversation gets to the later ones. */
   readonly spared: ReadonlySet<MessageName>;
 }
 
 /** How a session ended. */
 export interface SessionEnd {
   readonly failure: SqlsyncError | undefined;
-  /** Mutated messages that the victim took from its connection, the one that ended it included. */
+  /** Mutated messages that the victim took from its connection, including the one that ended it. */
   readonly mutated: number;
 }
 
 /** Longer than any of these sessions takes by a thousand times. */
 const HANG_MS = 30_000;
 
-/** A conversation in which nothing moves for so long waits for something that the mutations took away. */
+/** A conversation in which nothing moves for so long waits for a message that the mutations took away. */
 const QUIET_MS = 15;
 
-/** Messages that each connection gave to its agent, or refused, so far. */
+/** Messages that each connection has given to its agent, or refused, so far. */
 const taken = new WeakMap<Transport, number>();
 
-/** Counts what agents take; the rest of a stream that was ended by its third message proves nothing. */
+/** Counts the messages that agents take; the rest of a stream that ended at its third message proves nothing. */
 export function countTaken(): void {
   const poll = Object.getOwnPropertyDescriptor(Connection.prototype, 'poll')?.value as Connection['poll'];
   const count = (transport: Transport): void => void taken.set(transport, (taken.get(transport) ?? 0) + 1);
@@ -54,10 +54,7 @@ export function countTaken(): void {
   };
 }
 
-/**
- * A hostile peer that has a script: it says what `script` holds, each message perhaps mutated, and listens to
- * nothing.
- */
+/** A hostile peer with a script: it sends the messages of `script`, each perhaps mutated, and listens to nothing. */
 export async function runScript(
   victim: Victim,
   script: readonly Message[],
@@ -72,9 +69,7 @@ export async function runScript(
   return line.finish(ended, there, 'at once');
 }
 
-/**
- * A hostile peer in the middle: `honest` answers `victim`, and what it says is mutated on the way.
- */
+/** A hostile peer in the middle: `honest` answers `victim`, and its messages are mutated on the way. */
 export async function runBetween(
   victim: Victim,
   honest: Victim,
@@ -105,7 +100,7 @@ export async function runBetween(
   return end;
 }
 
-/** Nobody waits for the exit status of a process that there is not. */
+/** Nobody waits for the exit status of a process that does not exist. */
 function pairWithoutExit(): [Transport, Transport] {
   const exited = Promise.resolve({ status: null, signal: null, stderr: '' });
   const [near, far] = memoryTransportPair();
@@ -115,7 +110,7 @@ function pairWithoutExit(): [Transport, Transport] {
   ];
 }
 
-/** What the attacker has to say, with the numbers and checksums that make it pass for frames. */
+/** The attacker's messages, with the numbers and checksums that make them pass for frames. */
 class HostileLine {
   readonly #transport: Transport;
   readonly #random: Random;
@@ -136,15 +131,15 @@ class HostileLine {
     this.#activity++;
   }
 
-  /** Says it, or something else; `replay` is what was said before. */
+  /** Sends the message, or another one; `replay` holds the earlier messages. */
   say(message: Message, replay?: readonly Message[]): void {
     this.touch();
     const random = this.#random;
     const { spared, mutationRate } = this.#options;
     if (spared.has(message.type) || !random.chance(mutationRate)) return this.#send(message, false);
     const how = random.integer(0, 9);
-    if (how === 0) return; // left out
-    if (how === 1) this.#send(message, true); // said twice
+    if (how === 0) return; // Left out.
+    if (how === 1) this.#send(message, true); // Sent twice.
     if (how === 2 && replay !== undefined) this.#send(random.pick(replay), true);
     if (how === 3) this.#send(mutateFields(random, message), true);
     if (how <= 3) return this.#send(message, how === 0);
@@ -152,7 +147,7 @@ class HostileLine {
     this.#write(mutateBytes(random, looseFrame(message, this.#frames.length)), true);
   }
 
-  /** Ends the stream, by default when the victim waits for us. Fails where it goes on after that. */
+  /** Ends the stream, by default when the victim waits for us. Fails if the victim goes on after that. */
   async finish(
     ended: Promise<SqlsyncError | undefined>,
     victimEnd: Transport,

@@ -40,7 +40,7 @@ class Application {
     return this.child.pid as number;
   }
 
-  /** Resolves when it has told how its sync ended. */
+  /** Resolves when the application has told how its sync ended. */
   async says(text: string): Promise<void> {
     await until(() => {
       const isLost = this.child.exitCode !== null && this.child.stdout.closed;
@@ -49,7 +49,7 @@ class Application {
     });
   }
 
-  /** Its library child and the agents of that, once the agent stands still. */
+  /** The application's library child and the agents of that, once the agent stands still. */
   async running(hold: Hold): Promise<number[]> {
     await until(() => {
       if (this.said !== '') assert.fail(this.said);
@@ -70,7 +70,7 @@ function place(t: TestContext, bytes: number): { folder: string; origin: string;
 
 describe('when the application', () => {
   for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
-    test(`dies of ${signal}, the child and its agent end, and the next sync goes on`, async (t) => {
+    test(`when the application dies of ${signal}, the child and its agent end, and the next sync goes on`, async (t) => {
       const { folder, origin, replica } = place(t, 4e6);
       const hold = new Hold(t, 2.5e6);
       const settings = { origin, replica, compress: 'none' } as const;
@@ -87,7 +87,7 @@ describe('when the application', () => {
     });
   }
 
-  test('syncs in a worker thread, it is as in the main one', async (t) => {
+  test('when the application syncs in a worker thread, it is as in the main one', async (t) => {
     const { origin, replica } = place(t, 1e5);
     const application = new Application(t, { origin, replica, worker: true });
     await application.says('committed');
@@ -95,7 +95,7 @@ describe('when the application', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('terminates the worker thread that syncs, the child and its agent end', async (t) => {
+  test('when the application terminates the worker thread that syncs, the child and its agent end', async (t) => {
     const { origin, replica } = place(t, 4e6);
     const hold = new Hold(t, 2.5e6);
     const settings = { origin, replica, compress: 'none', worker: true } as const;
@@ -112,7 +112,7 @@ describe('when the application', () => {
     ['--watch'],
     ['--expose-gc', '--stack-size=900', '--conditions=development'],
   ]) {
-    test(`was started with ${flags.join(' ')}, it syncs as ever`, async (t) => {
+    test(`when the application was started with ${flags.join(' ')}, it syncs as ever`, async (t) => {
       const { origin, replica } = place(t, 1e5);
       const application = new Application(t, { origin, replica }, { flags });
       await application.says('committed');

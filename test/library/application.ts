@@ -1,6 +1,6 @@
 /**
- * An application that embeds sqlsync, for the tests that need a process of it: syncs as its argument says (JSON),
- * in a worker thread where `worker` is set, and prints what came of it as a line of JSON.
+ * An application that embeds sqlsync, for the tests that need a process of it: it syncs as its argument says
+ * (JSON), in a worker thread if `worker` is set, and prints the outcome as a line of JSON.
  */
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
 import { sync } from '../../src/index.ts';

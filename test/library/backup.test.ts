@@ -69,7 +69,7 @@ test('backup() adds snapshots to a store, and restore() gives back what each was
   assert.deepEqual((await store.check({ readData: true })).problems, []);
 });
 
-test('what cannot be done is refused with its code', async (t) => {
+test('impossible requests are refused with their codes', async (t) => {
   const { folder, origin, path } = await place(t);
   await assert.rejects(initStore(path), code('STORE_EXISTS'));
   await assert.rejects(openStore(folder), code('STORE_NOT_FOUND'));
@@ -93,7 +93,7 @@ test('a backup that is killed at any moment leaves a good store', async (t) => {
   for (let i = 0; i < 6; i++) {
     change(origin, `UPDATE t SET x = randomblob(8000) WHERE rowid % 5 = ${i % 5}`);
     const image = pageImage(origin);
-    // The moment is that of some number of lines of a system call's trace, not of a clock.
+    // The moment is a number of lines in a system call's trace, not a time.
     if (await killedAtFsync(t, origin, path, random.integer(1, 5))) killed++;
     for (const { id } of await store.snapshots()) if (!images.has(id)) images.set(id, image);
     const { snapshot } = await backup({ origin, store: path });
@@ -109,7 +109,7 @@ test('a backup that is killed at any moment leaves a good store', async (t) => {
   }
 });
 
-/** Runs a backup that gets kill -9 in its fsync of this number; false where it made fewer. */
+/** Runs a backup that gets kill -9 in its fsync of this number; false if it made fewer. */
 async function killedAtFsync(
   t: TestContext,
   origin: string,

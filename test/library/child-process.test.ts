@@ -22,7 +22,7 @@ function place(t: TestContext, bytes: number): Place {
   return { folder, origin, replica: join(folder, 'r.db') };
 }
 
-/** A replica that a sync would change as a whole, with the hash of its file. */
+/** A replica that a sync would change as a whole, and the hash of its file. */
 async function outdated(t: TestContext, mode: 'wal' | 'delete' = 'wal'): Promise<Place & { before: string }> {
   const here = place(t, 4e6);
   await sync({ origin: here.origin, replica: here.replica });
@@ -38,7 +38,7 @@ async function assertUnchangedAndUsable({
   before,
 }: Place & { before: string }): Promise<void> {
   assert.equal(sha256File(replica), before);
-  // What has arrived may wait there for the next sync, which takes it away.
+  // Pages that have arrived may wait there for the next sync, which takes them away.
   const left = names(folder).filter((name) => name !== '.r.db.sqlsync-spool');
   assert.deepEqual(left, ['.r.db.sqlsync', 'r.db']);
   await sync({ origin, replica });
@@ -46,7 +46,7 @@ async function assertUnchangedAndUsable({
   assertReplicaOf(origin, replica);
 }
 
-/** NODE_OPTIONS by which every Node.js runs this code first. */
+/** NODE_OPTIONS with which every Node.js runs this code first. */
 function preload(code: string): string {
   return `--import=data:text/javascript,${encodeURIComponent(code)}`;
 }
@@ -54,8 +54,9 @@ function preload(code: string): string {
 afterEach(() => assert.deepEqual(libraryChildren(process.pid), [], 'children that are left'));
 
 describe('an AbortSignal', () => {
-  test('ends a running sync: INTERRUPTED, no process is left, and the replica is as it was', async (t) => {
-    // In this mode what has arrived lies beside the replica: only a child that could end by itself has removed it.
+  test('an AbortSignal ends a running sync: INTERRUPTED, no process is left, and the replica is as it was', async (t) => {
+    // In this mode the pages that have arrived lie beside the replica: only a child that could end by itself
+    // has removed them.
     const { folder, origin, replica, before } = await outdated(t, 'delete');
     const controller = new AbortController();
     const { result, child, agents } = await runningSync(t, { origin, replica, signal: controller.signal });
@@ -68,7 +69,7 @@ describe('an AbortSignal', () => {
     await assertUnchangedAndUsable({ folder, origin, replica, before });
   });
 
-  test('that has been aborted before starts nothing', async (t) => {
+  test('an AbortSignal that has been aborted before starts nothing', async (t) => {
     const { folder, origin, replica } = place(t, 1e5);
     const outcome = sync({ origin, replica, signal: AbortSignal.abort() });
     assert.deepEqual(libraryChildren(process.pid), []);
@@ -76,7 +77,7 @@ describe('an AbortSignal', () => {
     assert.deepEqual(names(folder), []);
   });
 
-  test('ends a child that does not react, by force', async (t) => {
+  test('an AbortSignal ends a child that does not react, by force', async (t) => {
     const { folder, origin, replica, before } = await outdated(t);
     const controller = new AbortController();
     const { result, child, agents } = await runningSync(t, { origin, replica, signal: controller.signal });
@@ -87,7 +88,7 @@ describe('an AbortSignal', () => {
     await assertUnchangedAndUsable({ folder, origin, replica, before });
   });
 
-  test('that is aborted after the sync changes nothing', async (t) => {
+  test('an AbortSignal that is aborted after the sync changes nothing', async (t) => {
     const { origin, replica } = place(t, 1e5);
     const controller = new AbortController();
     await sync({ origin, replica, signal: controller.signal });
@@ -97,7 +98,7 @@ describe('an AbortSignal', () => {
 });
 
 describe('a child', () => {
-  test('that is killed: WORKER_LOST, no process is left, and the replica is as it was', async (t) => {
+  test('killing the child is WORKER_LOST, no process is left, and the replica is as it was', async (t) => {
     const { folder, origin, replica, before } = await outdated(t);
     const { result, child, agents } = await runningSync(t, { origin, replica });
     process.kill(child, 'SIGKILL');
@@ -109,7 +110,7 @@ describe('a child', () => {
     await assertUnchangedAndUsable({ folder, origin, replica, before });
   });
 
-  test('whose agent is killed reports it', async (t) => {
+  test('a child whose agent is killed reports it', async (t) => {
     const { folder, origin, replica, before } = await outdated(t);
     const { result, agents } = await runningSync(t, { origin, replica });
     process.kill(agents[0] as number, 'SIGKILL');
@@ -117,7 +118,7 @@ describe('a child', () => {
     await assertUnchangedAndUsable({ folder, origin, replica, before });
   });
 
-  test('leaves Ctrl-C at the terminal to the application', async (t) => {
+  test('the child leaves Ctrl-C at the terminal to the application', async (t) => {
     const { origin, replica } = place(t, 4e6);
     const { hold, result, child, agents } = await runningSync(t, { origin, replica });
     for (const pid of [child, ...agents]) process.kill(pid, 'SIGINT');
@@ -125,7 +126,7 @@ describe('a child', () => {
     assert.equal((await result).outcome, 'committed');
   });
 
-  test('that dies of the Ctrl-C for which the application aborts, before it can ignore it, is INTERRUPTED', async (t) => {
+  test('a child that dies of the Ctrl-C for which the application aborts, before it can ignore it, is INTERRUPTED', async (t) => {
     const { origin, replica } = await outdated(t);
     const controller = new AbortController();
     const failing = rejection(sync({ origin, replica, signal: controller.signal }));
@@ -137,7 +138,7 @@ describe('a child', () => {
     assert.deepEqual([failure.code, failure.message], ['INTERRUPTED', 'sync() was aborted']);
   });
 
-  test('that is asked to end by the system undoes and ends: INTERRUPTED', async (t) => {
+  test('a child that the system asks to end undoes and ends: INTERRUPTED', async (t) => {
     const { folder, origin, replica, before } = await outdated(t);
     const { result, child } = await runningSync(t, { origin, replica });
     process.kill(child, 'SIGTERM');
@@ -145,7 +146,7 @@ describe('a child', () => {
     await assertUnchangedAndUsable({ folder, origin, replica, before });
   });
 
-  test('that is done ends by itself, before the promise settles', async (t) => {
+  test('a child that is done ends by itself, before the promise settles', async (t) => {
     const { folder, origin, replica } = place(t, 1e5);
     const ended = join(folder, 'ended');
     const code = `if (process.argv[2] === '--library-child') process.on('exit', () => fs.writeFileSync('${ended}', ''))`;
@@ -172,7 +173,7 @@ describe('a child', () => {
     },
   ] as const;
   for (const { how, code, expected, says } of CRASHES) {
-    test(`that ${how} is ${expected}`, async (t) => {
+    test(`a child that ${how} is ${expected}`, async (t) => {
       const { folder, origin, replica } = place(t, 1e5);
       const NODE_OPTIONS = preload(`if (process.argv[2] === '--library-child') { ${code} }`);
       const failure = await rejection(withEnvironment({ NODE_OPTIONS }, () => sync({ origin, replica })));
@@ -182,7 +183,7 @@ describe('a child', () => {
     });
   }
 
-  test('that cannot be started is WORKER_LOST', async (t) => {
+  test('a child that cannot be started is WORKER_LOST', async (t) => {
     const { origin, replica } = place(t, 1e5);
     const { execPath } = process;
     t.after(() => (process.execPath = execPath));
@@ -208,7 +209,7 @@ test('a listener that throws ends the sync, which rejects with what it threw', a
 });
 
 describe('the application', () => {
-  test('may change its working directory: relative paths are those of the call', async (t) => {
+  test('the application may change its working directory: relative paths are those of the call', async (t) => {
     const { folder, origin, replica } = place(t, 1e5);
     const cwd = process.cwd();
     t.after(() => process.chdir(cwd));
@@ -219,7 +220,7 @@ describe('the application', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('may stand in a folder that was removed', async (t) => {
+  test('the application may stand in a folder that was removed', async (t) => {
     const { folder, origin, replica } = place(t, 1e5);
     const cwd = process.cwd();
     t.after(() => process.chdir(cwd));
@@ -232,7 +233,7 @@ describe('the application', () => {
   });
 
   for (const NODE_OPTIONS of ['--inspect-brk=0', '--inspect-wait=127.0.0.1:0 --max-old-space-size=500']) {
-    test(`may run with NODE_OPTIONS ${NODE_OPTIONS}: no child waits for a debugger`, async (t) => {
+    test(`the application may run with NODE_OPTIONS ${NODE_OPTIONS}: no child waits for a debugger`, async (t) => {
       const { origin, replica } = place(t, 1e5);
       await withEnvironment({ NODE_OPTIONS }, () => sync({ origin, replica }));
       assertReplicaOf(origin, replica);

@@ -19,7 +19,7 @@ for (const [nodeOptions, expected] of CASES) {
   });
 }
 
-test('a child is not told of the watcher and the test runner, and of everything else', () => {
+test('a child inherits everything but the variables of the watcher and the test runner', () => {
   const env = { HOME: '/h', WATCH_REPORT_DEPENDENCIES: '1', NODE_TEST_CONTEXT: 'child-v8' };
   assert.deepEqual(childEnvironment(env), { HOME: '/h' });
   assert.equal(env.NODE_TEST_CONTEXT, 'child-v8', 'the application keeps its own');

@@ -8,8 +8,8 @@ import { assertReplicaOf, tempDir } from '../support/compare.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 
-/** Below node_modules Node.js strips no types: only the bundle can run there. */
-test('the package works as packed and installed below node_modules, and says so where its command is missing', (t) => {
+/** Node.js strips no types below node_modules: only the bundle can run there. */
+test('the package works as packed and installed below node_modules, and says so if its command is missing', (t) => {
   const folder = tempDir(t);
   install(folder);
   const [origin, replica] = [join(folder, 'a.db'), join(folder, 'r.db')];
@@ -48,7 +48,7 @@ test('the package works as packed and installed below node_modules, and says so 
   assert.equal(runApplication(folder), 'NODE_UNSUPPORTED');
 });
 
-/** What `npm pack` makes, unpacked; the dependencies and the binding are links. */
+/** The unpacked result of `npm pack`; the dependencies and the binding are links. */
 function install(folder: string): void {
   const modules = join(folder, 'node_modules');
   mkdirSync(join(modules, 'sqlsync'), { recursive: true });

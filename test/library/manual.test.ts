@@ -25,7 +25,7 @@ test('the examples of the manual and the README compile', (t) => {
       extends: join(ROOT, 'tsconfig.json'),
       compilerOptions: {
         noEmit: true,
-        // An example may declare what it does not use.
+        // An example may declare a name that it does not use.
         noUnusedLocals: false,
         isolatedDeclarations: false,
         rootDir: '/',
@@ -71,7 +71,7 @@ test('the manual explains every error code that the README does not give to the 
   assert.deepEqual(new Set(explained), new Set<string>(expected));
 });
 
-test('the manual names the diagnostics channels that there are', () => {
+test('the manual names every diagnostics channel', () => {
   const named = [...MANUAL.matchAll(/^- `(sqlsync:[a-z:]+)`/gm)].map(([, name]) => name);
   assert.deepEqual(
     named,

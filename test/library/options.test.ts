@@ -68,12 +68,12 @@ test('verify() refuses an option that only sync() has', async () => {
   assert.match(failure.hint ?? '', /busyTimeoutMs/);
 });
 
-test('an option that is undefined is an option that is not given', () => {
+test('an option that is undefined counts as not given', () => {
   const options = syncTaskOptions({ origin: '/a.db', replica: '/r.db', port: undefined, signal: undefined });
   assert.deepEqual(options, { origin: '/a.db', replica: '/r.db' });
 });
 
-test('local paths become absolute, whatever they look like; remote ones stay', () => {
+test('local paths become absolute, of any spelling; remote ones stay', () => {
   const { origin, replica, identityFiles } = syncTaskOptions({
     origin: './host:a.db',
     replica: 'me@host:r.db',

@@ -45,7 +45,7 @@ export function isReached(hold: Hold): boolean {
   return existsSync(held);
 }
 
-/** Calls `start` while these variables are set in this process; a child gets the environment as it is started. */
+/** Calls `start` while these variables are set in this process, whose environment the child gets. */
 export function withEnvironment<T>(variables: NodeJS.ProcessEnv, start: () => T): T {
   const before = { ...process.env };
   Object.assign(process.env, variables);
@@ -59,7 +59,7 @@ export function withEnvironment<T>(variables: NodeJS.ProcessEnv, start: () => T)
   }
 }
 
-/** Process ids of the children of any thread of this process, those that have ended left out. */
+/** Process ids of the children of any thread of this process, without those that have ended. */
 export function childrenOf(pid: number): number[] {
   if (!existsSync(`/proc/${pid}`)) return [];
   return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>

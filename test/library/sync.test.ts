@@ -52,7 +52,7 @@ test('progress, warnings and notes reach the application', async (t) => {
   assert.deepEqual(summary.warnings, warnings);
 });
 
-test('the options of the command do what they do there', async (t) => {
+test('the options of the command do the same in the library', async (t) => {
   const { folder, origin, replica } = place(t);
   assert.equal((await sync({ origin, replica, dryRun: true })).outcome, 'dryRun');
   assert.equal(existsSync(replica), false);
@@ -154,7 +154,7 @@ test('the locks that the application holds on the origin and on the replica outl
   reader.close();
 });
 
-test('the application has neither database open meanwhile, and no command line names one', async (t) => {
+test('the application has neither database open during a sync, and no command line names one', async (t) => {
   const { folder, origin, replica } = place(t, 4e6);
   const { hold, result, child, agents } = await runningSync(t, { origin, replica });
   const open = readdirSync('/proc/self/fd').map(linkOf);
@@ -167,7 +167,7 @@ test('the application has neither database open meanwhile, and no command line n
   assert.equal((await result).outcome, 'committed');
 });
 
-/** The descriptor by which the folder was read is closed by now. */
+/** The descriptor by which the test read the folder is closed by now. */
 function linkOf(descriptor: string): string {
   try {
     return readlinkSync(join('/proc/self/fd', descriptor));

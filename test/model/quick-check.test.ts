@@ -37,7 +37,7 @@ type Event = { kind: 'step'; step: HistoryStep } | { kind: (typeof EVENTS)[numbe
 
 interface Round {
   readonly events: readonly Event[];
-  /** Whether the last change is old enough for a stamp when the round is synced. */
+  /** Whether the last change is old enough for a stamp when the round syncs. */
   readonly waits: boolean;
 }
 
@@ -46,7 +46,7 @@ const eventArbitrary: fc.Arbitrary<Event> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom(...EVENTS) }) },
 );
 
-/** Half of the rounds change nothing, so that many syncs are quick, or could be by mistake. */
+/** Half of the rounds change nothing, so that many syncs are quick, or could be so by mistake. */
 const roundArbitrary: fc.Arbitrary<Round> = fc.record({
   events: fc.oneof(fc.constant([]), fc.array(eventArbitrary, { minLength: 1, maxLength: 3 })),
   waits: fc.integer({ min: 0, max: 3 }).map((number) => number > 0),

@@ -82,7 +82,7 @@ test('any history of the origin over any earlier replica makes a page-identical 
     fc.asyncProperty(scenarioArbitrary, async (scenario) => {
       const [origin, replica] = emptied(folder);
       generateDatabase(origin, { ...scenario.base, pageSize: scenario.pageSize });
-      // Held open, so that its WAL has frames that were not checkpointed.
+      // The connection stays open, so that the WAL has frames that were not checkpointed.
       const writer = await openWriter(other, origin);
       await applySteps(writer, scenario.before);
       await makeEarlier(scenario, origin, replica);
@@ -170,12 +170,12 @@ async function applySteps(writer: OtherConnection, steps: readonly HistoryStep[]
   for (const step of steps) await writer.call('step', step);
 }
 
-/** Puts into place what is there before the sync. */
+/** Puts the earlier files in place before the sync. */
 async function makeEarlier(scenario: Scenario, origin: string, replica: string): Promise<void> {
   const { earlier, pageSize, after } = scenario;
   if (earlier.kind === 'foreign') {
     generateDatabase(replica, { ...earlier.options, pageSize });
-    // With the origin's page size, an arbitrary history of its own.
+    // With the origin's page size, and an arbitrary history of its own.
     change(replica, (db) => after.toReversed().forEach((step) => applyStep(db, step)));
   } else if (earlier.kind === 'part') {
     writeFileSync(join(replica, '..', '.replica.db.sqlsync-part'), partFile(earlier, pageImage(origin)));
@@ -197,7 +197,7 @@ function partFile(earlier: { bytes: number; garbage: number }, image: Buffer): B
 /** A sync of a changed origin whose connection is cut at some frame; the replica must be as it was. */
 async function cutSync(frames: number, origin: string, replica: string): Promise<void> {
   const before = pageImage(replica);
-  // Without a difference there is nothing to interrupt.
+  // Equal databases leave nothing to interrupt.
   change(origin, (db) => db.pragma('user_version = 77'));
   let left = frames;
   let committed = false;

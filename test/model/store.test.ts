@@ -24,7 +24,7 @@ const RUNS = Number(process.env['SQLSYNC_RUNS'] ?? 8);
 const GRACE_SECONDS = 1000;
 const DAYS = 12;
 
-test('whatever happens to a store, every snapshot that is kept restores to what it was', async (t) => {
+test('in any history of a store, every snapshot that is kept restores to what it was', async (t) => {
   t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
   const done: Done = { backups: 0, failures: 0, deleted: 0, copied: 0, held: 0 };
   for (let run = 0; run < RUNS; run++) {
@@ -36,17 +36,17 @@ test('whatever happens to a store, every snapshot that is kept restores to what 
   for (const [what, count] of Object.entries(done)) assert.ok(count > 0 || RUNS < 8, `no ${what}`);
 });
 
-/** What came about in all histories. */
+/** The events of all histories. */
 interface Done {
   backups: number;
   failures: number;
   deleted: number;
   copied: number;
-  /** Backups that were held up beyond the grace period. */
+  /** The number of backups that were held up beyond the grace period. */
   held: number;
 }
 
-/** A store of two databases, and what has to be in it. The clock is the test's own. */
+/** A store of two databases, and the content that it must have. The clock is the test's own. */
 class StoreModel {
   readonly #random: Random;
   readonly #context: TestContext;
@@ -54,14 +54,17 @@ class StoreModel {
   readonly #here: StoreHere;
   readonly #origins: readonly string[];
   readonly #done: Done;
-  /** What each snapshot is of, by id. */
+  /** The database that each snapshot was made of, by id. */
   readonly #images = new Map<string, Buffer>();
   /** Snapshots that were reported and not forgotten. */
   readonly #kept = new Set<string>();
   #passedSeconds = 0;
-  /** Somebody is held up for longer than the grace period: then a request must not be under way for as long. */
+  /** One operation is held up for longer than the grace period: then no request may be under way for as long. */
   #isHeldUp = false;
-  /** A backup is: whoever is killed as well just then may leave a record of what is gone, which nobody was told of. */
+  /**
+   * A backup is held up: a command that is killed just then may leave a record whose packs are gone, without
+   * a report.
+   */
   #isBackupHeldUp = false;
 
   static async start(t: TestContext, random: Random, done: Done): Promise<StoreModel> {
@@ -93,7 +96,10 @@ class StoreModel {
     this.#done = done;
   }
 
-  /** One day: changes, then some of backups, prunes and a forget at the same time, any of which may fail or be killed. */
+  /**
+   * One day: changes, then some of backups, prunes and a forget at the same time; any of them may fail or be
+   * killed.
+   */
   async live(): Promise<void> {
     const random = this.#random;
     for (const origin of this.#origins) if (random.chance(0.8)) this.#change(origin);
@@ -117,11 +123,11 @@ class StoreModel {
     if (random.chance(0.4)) jobs.push(this.#attempt((here) => this.#forget(here)));
     await Promise.all(jobs);
     await this.#compare();
-    // Sometimes the grace period is over then, sometimes not, and sometimes the clock was set back.
+    // Sometimes the grace period is over by then, sometimes not, and sometimes the clock was set back.
     this.#setClock(random.chance(0.1) ? -random.integer(1, 3000) : random.integer(1, 1500));
   }
 
-  /** In the end nothing is left but what the snapshots need; what one prune deletes may free what the next one does. */
+  /** In the end only what the snapshots need is left; a prune may free what the next one deletes. */
   async finish(): Promise<void> {
     for (let rounds = 1; ; rounds++) {
       this.#setClock(GRACE_SECONDS * 4);
@@ -161,12 +167,12 @@ class StoreModel {
 
   async #forget(here: StoreHere): Promise<void> {
     const ids = [...this.#kept].filter(() => this.#random.chance(0.4));
-    // From now on it may be gone, whether or not this is reported.
+    // From now on it may be gone, whether or not the command reports it.
     for (const id of ids) this.#kept.delete(id);
     await here.store.forget(ids);
   }
 
-  /** Does something through a backend with pauses, which may fail now and then, or die. */
+  /** Runs a command through a backend with pauses, which may fail now and then, or die. */
   async #attempt(
     action: (here: StoreHere) => Promise<void>,
     hold?: (number: number) => Promise<void> | undefined,
@@ -187,7 +193,7 @@ class StoreModel {
       await action({ ...this.#here, access, store: new OpenStore(access) });
     } catch (error) {
       const codes = ['STORE_UNAVAILABLE', 'STORE_PRUNED'];
-      // What was listed long ago may be gone, and a prune does nothing where it does not find all.
+      // A file that was listed long ago may be gone, and a prune does nothing if it does not find all.
       if (this.#isHeldUp) codes.push('STORE_FILE_MISSING', 'STORE_DAMAGED');
       assert.ok(error instanceof SqlsyncError && codes.includes(error.code), error as Error);
       this.#done.failures++;
@@ -206,7 +212,7 @@ class StoreModel {
     return (number) => (number === at ? Promise.all(backups).then(() => this.#setClock(seconds)) : undefined);
   }
 
-  /** Holds one operation of a backup up while prunes go on until all that nobody needs is deleted. */
+  /** Holds one operation of a backup up while prunes go on until they have deleted all that nobody needs. */
   #holdBackUp(): (number: number) => Promise<void> | undefined {
     const at = this.#random.integer(1, 30);
     return (number) => (number === at ? this.#pruneForLong() : undefined);
@@ -227,7 +233,7 @@ class StoreModel {
     await assertStored(this.#here, snapshots, this.#images);
   }
 
-  /** Time that passes while jobs run: less than half the grace period for all jobs of a day. */
+  /** The time that passes while jobs run: less than half the grace period for all jobs of a day. */
   #passTime(seconds: number): void {
     this.#passedSeconds += seconds;
     if (this.#passedSeconds < GRACE_SECONDS / 2) this.#setClock(seconds);

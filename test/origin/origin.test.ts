@@ -45,7 +45,7 @@ interface Place {
   readonly replica: string;
 }
 
-/** An origin, and a folder of its own for the replica, which NOBODY may write. */
+/** An origin, and a folder of its own for the replica, which NOBODY may write to. */
 function place(t: TestContext, make: (path: string) => void = smallDatabase): Place {
   const folder = openFolder(t);
   const replicas = openFolder(t);
@@ -68,7 +68,7 @@ async function openWriter(t: TestContext, path: string): Promise<OtherConnection
 }
 
 describe('the origin of another user', { skip: NEEDS_ROOT }, () => {
-  test('that is idle in WAL mode is refused, with a hint, and no -wal or -shm is made', async (t) => {
+  test('the origin of another user that is idle in WAL mode is refused, with a hint, and no -wal or -shm is made', async (t) => {
     const { folder, origin, replica } = place(t);
     chmodSync(folder, 0o777);
     const expected = { code: 'ORIGIN_PERMISSION', status: 3, says: /idle in WAL mode/, hint: /as the owner/ };
@@ -79,7 +79,7 @@ describe('the origin of another user', { skip: NEEDS_ROOT }, () => {
     await writer.exec("INSERT INTO item (label) VALUES ('still writable')");
   });
 
-  test('that its application has open is copied', async (t) => {
+  test('the origin of another user that its application has open is copied', async (t) => {
     const { folder, origin, replica } = place(t);
     chmodSync(folder, 0o777);
     const writer = await openWriter(t, origin);
@@ -91,21 +91,21 @@ describe('the origin of another user', { skip: NEEDS_ROOT }, () => {
     assert.deepEqual(column(replica, "SELECT count(*) FROM item WHERE label = 'not checkpointed'"), [1]);
   });
 
-  test('that is idle in rollback mode is copied', async (t) => {
+  test('the origin of another user that is idle in rollback mode is copied', async (t) => {
     const { origin, replica } = place(t, (path) => smallDatabase(path, { journalMode: 'delete' }));
     const run = await sqlsync([origin, replica], { user: NOBODY });
     assert.equal(run.status, 0, run.stderr);
     assertReplicaOf(origin, replica);
   });
 
-  test('that may not be read is refused', async (t) => {
+  test('the origin of another user that may not be read is refused', async (t) => {
     const { origin, replica } = place(t);
     chmodSync(origin, 0o600);
     const expected = { code: 'ORIGIN_PERMISSION', status: 3, says: /EACCES/, hint: /Allow this user/ };
     await assertRefused([origin, replica], expected as never, { user: NOBODY });
   });
 
-  test('in a folder that may not be entered is refused', async (t) => {
+  test('the origin of another user in a folder that may not be entered is refused', async (t) => {
     const { folder, origin, replica } = place(t);
     chmodSync(folder, 0o700);
     const expected = { code: 'ORIGIN_PERMISSION', status: 3, says: /EACCES/, hint: /enter its folder/ };
@@ -113,8 +113,8 @@ describe('the origin of another user', { skip: NEEDS_ROOT }, () => {
   });
 });
 
-describe('an origin in WAL mode in a folder that cannot be written', { skip: NEEDS_ROOT }, () => {
-  test('is copied where it has neither -wal nor -shm, and none is made', async (t) => {
+describe('an origin in WAL mode in a folder without write permission', { skip: NEEDS_ROOT }, () => {
+  test('a WAL origin in a folder without write permission is copied where it has neither -wal nor -shm, and none is made', async (t) => {
     const { folder, origin, replica } = place(t);
     const before = folderState(folder);
     const run = await sqlsync([origin, replica], { user: NOBODY });
@@ -124,7 +124,7 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
     assertReplicaOf(origin, replica);
   });
 
-  test('is copied where its owner is the one who may not write the folder', async (t) => {
+  test('a WAL origin in a folder without write permission is copied if its owner is the one who may not write the folder', async (t) => {
     const { origin, replica } = place(t);
     chownSync(origin, NOBODY.uid, NOBODY.gid);
     const run = await sqlsync([origin, replica], { user: NOBODY });
@@ -132,7 +132,7 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
     assertReplicaOf(origin, replica);
   });
 
-  test('is refused where it has content in -wal and no -shm: it says what is missing', async (t) => {
+  test('a WAL origin in a folder without write permission is refused if it has content in -wal and no -shm: the error says what is missing', async (t) => {
     const { folder, origin, replica } = place(t);
     await leaveWal(t, origin, folder);
     const expected = {
@@ -148,7 +148,7 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
     assert.equal(existsSync(replica), false);
   });
 
-  test('is copied while its application has it open', async (t) => {
+  test('a WAL origin in a folder without write permission is copied while its application has it open', async (t) => {
     const { origin, replica } = place(t);
     const writer = await openWriter(t, origin);
     await writer.exec("INSERT INTO item (label) VALUES ('not checkpointed')");
@@ -158,11 +158,11 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
     await writer.exec("INSERT INTO item (label) VALUES ('still writable')");
   });
 
-  test('is ORIGIN_CHANGED where a program begins to write it while it is read without locks', async (t) => {
+  test('an origin that a program begins to write while it is read without locks is ORIGIN_CHANGED', async (t) => {
     const { origin, replica } = place(t);
     const hold = new Hold(t, 100);
     const command = new Command([origin, replica], { hold, user: NOBODY });
-    // The sign of the hold is written by the agent, which runs as that user.
+    // The agent, which runs as that user, writes the sign of the hold.
     await hold.reached(command);
     const writer = await openWriter(t, origin);
     await writer.exec("INSERT INTO item (label) VALUES ('new')");
@@ -173,11 +173,11 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
     assert.equal(existsSync(replica), false);
   });
 
-  test('is ORIGIN_CHANGED where a program has written it and gone again while it was read without locks', async (t) => {
+  test('an origin that a program has written and closed while it was read without locks is ORIGIN_CHANGED', async (t) => {
     const { origin, replica } = place(t);
     const hold = new Hold(t, 100);
     const command = new Command([origin, replica], { hold, user: NOBODY });
-    // The sign of the hold is written by the agent, which runs as that user.
+    // The agent, which runs as that user, writes the sign of the hold.
     await hold.reached(command);
     const writer = await openWriter(t, origin);
     await writer.exec("INSERT INTO item (label) VALUES ('new')");
@@ -191,7 +191,7 @@ describe('an origin in WAL mode in a folder that cannot be written', { skip: NEE
 });
 
 describe('an origin with a hot journal', () => {
-  test('is refused with its own code, and neither file changes', async (t) => {
+  test('an origin with a hot journal is refused with its own code, and neither file changes', async (t) => {
     const { folder, origin, replica } = place(t, (path) => largeDatabase(path, 2e6, 'delete'));
     await killInTransaction(t, origin, 'UPDATE t SET x = zeroblob(8000)');
     assert.ok(statSync(`${origin}-journal`).size > 0);
@@ -207,7 +207,7 @@ describe('an origin with a hot journal', () => {
     assert.equal(existsSync(replica), false);
   });
 
-  test('is copied after the application has opened it', async (t) => {
+  test('an origin with a hot journal is copied after the application has opened it', async (t) => {
     const { origin, replica } = place(t, (path) => largeDatabase(path, 2e6, 'delete'));
     await killInTransaction(t, origin, 'UPDATE t SET x = zeroblob(8000)');
     assert.deepEqual(column(origin, 'SELECT count(*) FROM t WHERE x = zeroblob(8000)'), [0]);
@@ -218,7 +218,7 @@ describe('an origin with a hot journal', () => {
 
 describe('an origin whose file is replaced under its name', () => {
   for (const journalMode of ['wal', 'delete'] as const) {
-    test(`during the sync is ORIGIN_REPLACED, and the replica stays as it was (${journalMode})`, async (t) => {
+    test(`an origin that is replaced during the sync is ORIGIN_REPLACED, and the replica stays as it was (${journalMode})`, async (t) => {
       const { folder, origin, replica } = place(t, (path) => smallDatabase(path, { journalMode }));
       await syncHere({ origin, replica });
       change(origin, 'UPDATE item SET amount = -1');
@@ -239,7 +239,7 @@ describe('an origin whose file is replaced under its name', () => {
     });
   }
 
-  test('by nothing is ORIGIN_REPLACED too', async (t) => {
+  test('an origin that is removed during the sync is ORIGIN_REPLACED too', async (t) => {
     const { folder, origin, replica } = place(t);
     const hold = new Hold(t, 100);
     const command = new Command([origin, replica], { hold });
@@ -254,7 +254,7 @@ describe('an origin whose file is replaced under its name', () => {
 });
 
 describe('an origin', () => {
-  test('of the checksum VFS is refused', async (t) => {
+  test('an origin of the checksum VFS is refused', async (t) => {
     const { origin, replica } = place(t, (path) => smallDatabase(path, { reservedBytes: 8 }));
     addPageChecksums(origin, 4096);
     const expected = { code: 'ORIGIN_CHECKSUM_VFS', status: 3, says: /checksum VFS/, hint: /reserve_bytes/ };
@@ -262,7 +262,7 @@ describe('an origin', () => {
     assert.equal(existsSync(replica), false);
   });
 
-  test('with 8 reserved bytes of another use is copied', async (t) => {
+  test('an origin with 8 reserved bytes of another use is copied', async (t) => {
     const { origin, replica } = place(t, (path) => smallDatabase(path, { reservedBytes: 8 }));
     await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
@@ -271,7 +271,7 @@ describe('an origin', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('with more pages than can be addressed is refused', async (t) => {
+  test('an origin with more pages than can be addressed is refused', async (t) => {
     const { origin, replica } = place(t, (path) =>
       smallDatabase(path, { pageSize: 512, journalMode: 'delete', rows: 20 }),
     );
@@ -283,7 +283,7 @@ describe('an origin', () => {
     assert.equal(existsSync(replica), false);
   });
 
-  test('in rollback mode that a writer locks for longer than --busy-timeout is BUSY', async (t) => {
+  test('an origin in rollback mode that a writer locks for longer than --busy-timeout is BUSY', async (t) => {
     const { origin, replica } = place(t, (path) => smallDatabase(path, { journalMode: 'delete' }));
     const writer = await openWriter(t, origin);
     await writer.exec('BEGIN EXCLUSIVE');
@@ -292,7 +292,7 @@ describe('an origin', () => {
     assert.equal(existsSync(replica), false);
   });
 
-  test('in rollback mode is announced before the copy: its writers wait', async (t) => {
+  test('an origin in rollback mode is announced before the copy: its writers wait', async (t) => {
     const { origin, replica } = place(t, (path) => smallDatabase(path, { journalMode: 'delete' }));
     const run = await sqlsync([origin, replica, '--json']);
     assert.equal(run.status, 0, run.stdout);
@@ -301,11 +301,11 @@ describe('an origin', () => {
     assert.match(String(first?.['message']), /rollback mode: its writers wait/);
     const warnings = others.at(-1)?.['warnings'] as string[];
     assert.equal(warnings[0], first?.['message']);
-    assert.match(warnings[1] ?? '', /Other users may write to the folder/, 'which this one is made for');
+    assert.match(warnings[1] ?? '', /Other users may write to the folder/, 'this test is made for it');
     assert.equal(warnings.length, 2);
   });
 
-  test('in WAL mode is not kept from writing at any moment of a sync', async (t) => {
+  test('an origin in WAL mode is not kept from writing at any moment of a sync', async (t) => {
     const { origin, replica } = place(t);
     const writer = await openWriter(t, origin);
     const hold = new Hold(t, 100);
@@ -323,7 +323,7 @@ describe('an origin', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('that lost its agent in mid-transfer leaves the replica as it was', async (t) => {
+  test('an origin that lost its agent in mid-transfer leaves the replica as it was', async (t) => {
     const { origin, replica } = place(t);
     await syncHere({ origin, replica });
     change(origin, 'UPDATE item SET amount = -1');
@@ -340,7 +340,7 @@ describe('an origin', () => {
     assert.equal(sha256File(replica), before);
   });
 
-  test('that is silent for longer than --timeout is TIMEOUT', async (t) => {
+  test('an origin that is silent for longer than --timeout is TIMEOUT', async (t) => {
     const { origin, replica } = place(t);
     const hold = new Hold(t, 100);
     const command = new Command([origin, replica, '--timeout', '0.5'], { hold });

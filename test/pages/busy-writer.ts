@@ -3,8 +3,8 @@ import Database from 'better-sqlite3';
 import { Random } from '../../fixtures/random.ts';
 
 /**
- * A process that does everything that moves pages about between a WAL and its file, for ever: transactions of all
- * sizes, all checkpoint modes, VACUUM, truncation. Ends when its parent tells it or is gone.
+ * A process that moves pages between a WAL and its file in every way, for ever: transactions of all sizes,
+ * all checkpoint modes, VACUUM, truncation. It ends when its parent tells it or is gone.
  */
 const [path = '', seed = '1'] = process.argv.slice(2);
 const random = new Random(Number(seed));
@@ -41,7 +41,7 @@ while (!stop.signal.aborted) {
   try {
     random.pick(ACTIONS)();
   } catch (error) {
-    // Two of these and a snapshot get in each other's way all the time; that is the point.
+    // Two of these and a snapshot get in each other's way all the time, as they should.
     if (!(error instanceof Database.SqliteError) || !error.code.startsWith('SQLITE_BUSY')) throw error;
   }
   await nextTick();

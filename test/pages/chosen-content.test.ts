@@ -15,7 +15,7 @@ const random = new Random(18);
 const keys = Array.from({ length: KEYS }, () => random.bytes(HASH_KEY_BYTES));
 const page = new Uint8Array(random.bytes(SIZE));
 
-/** Changes that somebody may try who does not know the key, each of an aligned place of the page. */
+/** Changes that somebody who does not know the key may try, each at an aligned place of the page. */
 const CHANGES: Readonly<Record<string, (bytes: Uint8Array, at: number) => void>> = {
   'of two words that cancel in XXH64': (bytes, at) => changeUnseenByXxh64(bytes, at, 1n),
   'of two words that cancel in XXH64, by the other sign': (bytes, at) => changeUnseenByXxh64(bytes, at, -1n),
@@ -34,19 +34,19 @@ const CHANGES: Readonly<Record<string, (bytes: Uint8Array, at: number) => void>>
   'of one bit': (bytes, at) => flip(bytes, at, 1),
 };
 
-describe('a change of chosen content,', () => {
-  test('where it is made for XXH64, passes unnoticed by that under about half of all keys', () => {
+describe('a change of chosen content', () => {
+  test('a change that is made for XXH64 passes unnoticed by that under about half of all keys', () => {
     const [up, down] = Object.values(CHANGES).map((change) => unnoticed('xxh64', change));
     assert.ok((up ?? 0) + (down ?? 0) > KEYS / 4, `${up} and ${down} of ${KEYS}`);
   });
 
   for (const [what, change] of Object.entries(CHANGES)) {
-    test(`${what}, is noticed by the default and by SHA-256 under every key`, () => {
+    test(`a change ${what} is noticed by the default and by SHA-256 under every key`, () => {
       assert.equal(unnoticed('nh-siphash', change), 0);
       assert.equal(unnoticed('sha256', change), 0);
     });
 
-    test(`${what}, passes for an equal block no more often than 12 bits let by chance`, () => {
+    test(`a change ${what} passes for an equal block no more often than 12 bits let by chance`, () => {
       const changed = new Uint8Array(page);
       change(changed, 1024);
       const first = (8 * BLOCK_BYTES * 3) / 256;
@@ -60,13 +60,13 @@ describe('a change of chosen content,', () => {
         }) as [Uint8Array, Uint8Array];
         if (blockHashAt(before, 0) === blockHashAt(after, 0)) same++;
       }
-      // By chance one in 4,096: five of 400 once in 14 million times.
+      // Chance lets one in 4,096 pass: five of 400 once in 14 million times.
       assert.ok(same < 5, `${same} of ${KEYS}`);
     });
   }
 
-  test('of the two words in the hashes of children is noticed too', () => {
-    // 16 hashes of 8 bytes: a peer's node. It is a string like any other.
+  test('a change of the two words in the hashes of children is noticed too', () => {
+    // 16 hashes of 8 bytes: a peer's node, which is a string like any other.
     const children = random.bytes(128);
     const changed = new Uint8Array(children);
     changeUnseenByXxh64(changed, 8, 1n);
@@ -80,7 +80,7 @@ describe('a change of chosen content,', () => {
   });
 });
 
-/** Under how many keys the page has the same hash after the change. */
+/** The number of keys under which the page has the same hash after the change. */
 function unnoticed(algorithm: HashAlgorithm, change: (bytes: Uint8Array, at: number) => void): number {
   const changed = new Uint8Array(page);
   change(changed, 1024);

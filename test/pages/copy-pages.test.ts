@@ -78,7 +78,7 @@ for (const size of SIZES) {
   });
 }
 
-test('copies from another page than the first on, and leaves the place of those before it alone', async (t) => {
+test('a copy may begin at another page than the first, and leaves the place of the pages before it alone', async (t) => {
   const size = SIZES[1] as PageSize;
   const source = new Pages(size, 700);
   const [descriptor, path] = open(t, 'wx+');
@@ -87,7 +87,7 @@ test('copies from another page than the first on, and leaves the place of those 
   assert.ok(readFileSync(path).equals(expected));
 });
 
-test('compares with every hash of pages that there is', async (t) => {
+test('a copy can be compared by every kind of page hash', async (t) => {
   for (const hash of ['nh-siphash', 'xxh64', 'sha256'] as const) {
     const source = new Pages(SIZES[1] as PageSize, 300);
     const [descriptor, path] = open(t, 'wx+');
@@ -96,9 +96,9 @@ test('compares with every hash of pages that there is', async (t) => {
   }
 });
 
-test('a page that the file does not have where it was written is found and named', async (t) => {
+test('a copy finds and names a page that the file does not have where it was written', async (t) => {
   const source = new Pages(SIZES[1] as PageSize, 700);
-  // Linux appends what is written to a file that is open for appending, wherever it was meant to go.
+  // Linux appends every write to a file that is open for appending, at any offset.
   const [appended] = open(t, 'ax+');
   await assert.rejects(copyPages(source, appended, { first: pageNumber(2) }), {
     code: 'ROOT_MISMATCH',
@@ -111,12 +111,12 @@ test('a page that the file does not have where it was written is found and named
   });
 });
 
-test('a disk without room ends it with the error of the system', async (t) => {
+test('a copy to a disk without room ends with the error of the system', async (t) => {
   const [full] = open(t, 'r+', '/dev/full');
   await assert.rejects(copyPages(new Pages(SIZES[1] as PageSize, 5000), full), { code: 'ENOSPC' });
 });
 
-test('a page that cannot be read ends it with the error of the source, after what was read is written', async (t) => {
+test('a copy of a page that cannot be read ends with the error of the source, after the pages before it are written', async (t) => {
   const size = SIZES[1] as PageSize;
   const source = new Pages(size, 3000, 600);
   const [descriptor, path] = open(t, 'wx+');
@@ -124,7 +124,7 @@ test('a page that cannot be read ends it with the error of the source, after wha
   assert.ok(readFileSync(path).equals(source.bytes.subarray(0, 2 * RUN_BYTES)));
 });
 
-test('an error of the listener ends it, and no write is under way then', async (t) => {
+test('a copy whose listener throws ends with that error, and no write is under way then', async (t) => {
   const source = new Pages(SIZES[1] as PageSize, 3000);
   const [descriptor, path] = open(t, 'wx+');
   const onRun = (first: number): void => {

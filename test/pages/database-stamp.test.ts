@@ -36,7 +36,7 @@ function database(t: TestContext, journalMode: 'wal' | 'delete'): string {
 
 interface Look {
   readonly moment?: Partial<StampMoment>;
-  /** Runs between the look at the wal-index and the snapshot. */
+  /** Runs between reading the wal-index and the snapshot. */
   readonly between?: () => unknown;
 }
 
@@ -59,7 +59,7 @@ async function stamp(path: string, { moment, between }: Look = {}): Promise<stri
 
 describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
   for (const mode of ['wal', 'delete'] as const) {
-    test(`is the same in each look at a database in mode ${mode} that nothing touches`, async (t) => {
+    test(`the stamp is the same in each look at a database in mode ${mode} that nothing touches`, async (t) => {
       const path = database(t, mode);
       const first = await stamp(path);
       assert.ok(first !== undefined);
@@ -67,13 +67,13 @@ describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
     });
   }
 
-  test('is another one after a start of the kernel, and missing where that cannot be known', async (t) => {
+  test('the stamp is another one after a start of the kernel, and missing if that cannot be known', async (t) => {
     const path = database(t, 'delete');
     assert.notEqual(await stamp(path), await stamp(path, { moment: { bootId: 'another' } }));
     assert.equal(await stamp(path, { moment: { bootId: undefined } }), undefined);
   });
 
-  test('is missing until the last change is 3 s old, and where it lies in the future', async (t) => {
+  test('the stamp is missing until the last change is 3 s old, and if it lies in the future', async (t) => {
     const path = database(t, 'delete');
     const { ctimeMs } = statSync(path);
     assert.equal(await stamp(path, { moment: { now: ctimeMs + 2999 } }), undefined);
@@ -81,7 +81,7 @@ describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
     assert.equal(await stamp(path, { moment: { now: ctimeMs - HOUR_MS } }), undefined);
   });
 
-  test('is missing where a commit came between the look at the wal-index and the snapshot', async (t) => {
+  test('the stamp is missing if a commit came between the look at the wal-index and the snapshot', async (t) => {
     const path = database(t, 'wal');
     const writer = await new OtherProcess(t).open(path);
     await writer.exec('UPDATE item SET amount = 1');
@@ -92,20 +92,20 @@ describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
     assert.notEqual(await stamp(path), before);
   });
 
-  test('is missing for a file with another name', async (t) => {
+  test('the stamp is missing for a file with another name', async (t) => {
     const path = database(t, 'delete');
     linkSync(path, `${path}.link`);
     assert.equal(await stamp(path), undefined);
   });
 
-  test('is missing for a database in rollback mode beside a -wal with content', async (t) => {
+  test('the stamp is missing for a database in rollback mode beside a -wal with content', async (t) => {
     const path = database(t, 'delete');
     assert.notEqual(await stamp(path), undefined);
     writeFileSync(`${path}-wal`, Buffer.alloc(100));
     assert.equal(await stamp(path), undefined);
   });
 
-  test('is missing on a file system that does not time each write', async (t) => {
+  test('the stamp is missing on a file system that does not time each write', async (t) => {
     if (!existsSync('/dev/shm') || timesEveryWrite('/dev/shm/a.db')) return t.skip('/dev/shm is no tmpfs');
     const folder = mkdtempSync('/dev/shm/sqlsync-test-');
     t.after(() => rmSync(folder, { recursive: true }));
@@ -113,7 +113,7 @@ describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
     assert.equal(await stamp(join(folder, 'a.db')), undefined);
   });
 
-  test('is begun by one function for all snapshots', (t) => {
+  test('one function begins the stamp for all snapshots', (t) => {
     const path = database(t, 'wal');
     const files = new FilePages(path);
     const reader = new DatabaseReader(path);
@@ -125,7 +125,7 @@ describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
 });
 
 describe('the header of a wal-index', () => {
-  /** The -shm of a database, to change as a file of its own. */
+  /** The -shm of a database, for the test to change as a file of its own. */
   async function index(t: TestContext, harm: (bytes: Buffer) => void): Promise<Buffer | undefined> {
     const path = database(t, 'wal');
     await (await new OtherProcess(t).open(path)).exec('UPDATE item SET amount = 1');
@@ -139,7 +139,7 @@ describe('the header of a wal-index', () => {
     return opened?.header();
   }
 
-  test('is read where both copies are the same and their checksum is right', async (t) => {
+  test('the header of a wal-index is read if both copies are the same and their checksum is right', async (t) => {
     const header = await index(t, () => {});
     assert.equal(header?.length, 48);
   });
@@ -152,12 +152,12 @@ describe('the header of a wal-index', () => {
     'it was never written': (bytes) => bytes.fill(0, 0, 96),
   };
   for (const [name, harm] of Object.entries(FAULTS)) {
-    test(`is not known where ${name}`, async (t) => {
+    test(`the header of a wal-index is unknown if ${name}`, async (t) => {
       assert.equal(await index(t, harm), undefined);
     });
   }
 
-  test('is not known where there is no wal-index', (t) => {
+  test('the header of a wal-index is unknown without a wal-index', (t) => {
     assert.equal(WalIndex.open(join(tempDir(t), 'a.db')), undefined);
   });
 });

@@ -11,7 +11,7 @@ export function smallDatabase(path: string, options: GenerateOptions = {}): void
   generateDatabase(path, { rows: 250, features: ['overflow', 'withoutRowid'], ...options });
 }
 
-/** A database of about so many bytes that do not compress. */
+/** A database of about so many incompressible bytes. */
 export function largeDatabase(path: string, bytes: number, journalMode: 'wal' | 'delete' = 'wal'): void {
   const db = new Database(path);
   try {
@@ -54,7 +54,7 @@ export function openFolder(t: TestContext): string {
   return folder;
 }
 
-/** What is in a folder, without the -wal and -shm that a mere reader of a WAL database leaves. */
+/** The files of a folder, without the -wal and -shm that a mere reader of a WAL database leaves. */
 export function names(folder: string): string[] {
   return readdirSync(folder)
     .filter((name) => !/-(wal|shm)$/.test(name))

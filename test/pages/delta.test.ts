@@ -24,7 +24,7 @@ const changeArbitrary = fc.constantFrom(...PAGE_SIZES).chain((size) =>
 );
 
 describe('a block hash', () => {
-  test('is the lowest 12 bits of the keyed hash of the block, two in three bytes, for every algorithm', () => {
+  test('a block hash is the lowest 12 bits of the keyed hash of the block, two in three bytes, for every algorithm', () => {
     const page = new Random(1).bytes(1024);
     const naive = new NaiveKeyedHash(KEY);
     const hashes = new Uint8Array(blockHashBytes(page.length) + 3);
@@ -52,7 +52,7 @@ describe('a block hash', () => {
 });
 
 describe('a delta', () => {
-  test('makes the new page of the old one, and holds exactly the blocks whose hash changed', () => {
+  test('a delta makes the new page of the old one, and holds exactly the blocks whose hash changed', () => {
     fc.assert(
       fc.property(changeArbitrary, ({ old, changes }) => {
         const page = new Uint8Array(old);
@@ -71,7 +71,7 @@ describe('a delta', () => {
         assert.ok(received?.bitmap);
         const rebuilt = new Uint8Array(old);
         applyDelta(rebuilt, received.bitmap, received.data);
-        // A block that changed but kept its hash stays as it was: the hash of the page tells, not the delta.
+        // A changed block with the same hash stays as it was: the hash of the page shows it, not the delta.
         const expected = new Uint8Array(old);
         for (const block of changed) {
           const at = block * BLOCK_BYTES;
@@ -83,7 +83,7 @@ describe('a delta', () => {
     );
   });
 
-  test('of an unchanged page has no block', () => {
+  test('a delta of an unchanged page has no block', () => {
     const page = new Random(2).bytes(4096);
     assert.deepEqual(makeDelta(page, hashesOf(page), hashesOf(page)), {
       bitmap: new Uint8Array(4),
@@ -93,7 +93,7 @@ describe('a delta', () => {
   });
 
   for (const size of PAGE_SIZES) {
-    test(`of ${size} bytes turns into a full page beyond three quarters of its blocks`, () => {
+    test(`a delta of ${size} bytes turns into a full page beyond three quarters of its blocks`, () => {
       const old = new Uint8Array(size);
       const most = blocksPerPage(size) * 0.75;
       const change = (blocks: number): Uint8Array => new Uint8Array(size).fill(1, 0, blocks * BLOCK_BYTES);
@@ -105,7 +105,7 @@ describe('a delta', () => {
     });
   }
 
-  test('reads block hashes from within a larger buffer', () => {
+  test('a delta reads block hashes from within a larger buffer', () => {
     const old = new Uint8Array(1024);
     const page = new Uint8Array(1024).fill(5, 256, 384);
     const hashes = hashesOf(old);
@@ -115,7 +115,7 @@ describe('a delta', () => {
     assert.deepEqual(delta, { bitmap: Uint8Array.of(0b100), data: page.slice(256, 384), group: 1 });
   });
 
-  test('leaves out a block that collides, so that the rebuilt page has another hash', () => {
+  test('a delta leaves out a block that collides, so that the rebuilt page has another hash', () => {
     const old = new Uint8Array(512);
     const page = collidingPage(old);
     assert.notDeepEqual(page, old);
@@ -140,7 +140,7 @@ function changedBlocks(before: Uint8Array, after: Uint8Array): number[] {
   );
 }
 
-/** `old` with another first block that has the same block hash: found by trying, some 4,096 times. */
+/** `old` with another first block of the same block hash: found by trying, some 4,096 times. */
 function collidingPage(old: Uint8Array): Uint8Array {
   const page = new Uint8Array(old);
   const view = new DataView(page.buffer);

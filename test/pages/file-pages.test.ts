@@ -124,14 +124,14 @@ for (const [journalMode, size] of [
   });
 }
 
-test('pages are right where a killed writer left a WAL that nobody has recovered', async (t) => {
+test('pages are right if a killed writer left a WAL that nobody has recovered', async (t) => {
   const folder = tempDir(t);
   const [path, left] = [join(folder, 'a.db'), join(folder, 'left.db')];
   makeDatabase(path, 'wal', 4096);
   const database = new Database(path);
   database.pragma('wal_autocheckpoint = 0');
   database.exec('UPDATE t SET body = randomblob(500) WHERE id % 3 = 0');
-  // What a killed writer leaves: a file, a WAL with frames, and no -shm that could be trusted.
+  // A killed writer leaves a file, a WAL with frames, and no -shm that could be trusted.
   for (const suffix of ['', '-wal']) copyFileSync(path + suffix, left + suffix);
   database.close();
   const compared: Compared = { snapshots: 0, pages: 0, inWal: 0 };

@@ -6,7 +6,7 @@ import { assertRefused } from '../cli/command.ts';
 import { sha256File, tempDir } from '../support/compare.ts';
 import { smallDatabase } from './databases.ts';
 
-test('a database of a format version that SQLite does not know is told as what it is', async (t) => {
+test('a database of a format version that SQLite does not know is refused, and the error names the version', async (t) => {
   const folder = tempDir(t);
   const [app, wal2] = [join(folder, 'app.db'), join(folder, 'wal2.db')];
   smallDatabase(app, { rows: 10 });

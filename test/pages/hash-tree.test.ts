@@ -29,7 +29,7 @@ const treeArbitrary = fc.record({
 });
 
 describe('a hash tree', () => {
-  test('has the hashes of SPEC.md, whichever level it keeps', () => {
+  test('a hash tree has the hashes of SPEC.md, whichever level it keeps', () => {
     fc.assert(
       fc.property(treeArbitrary, ({ count, keptLevel, algorithm, seed }) => {
         const pages = makePages(count, seed);
@@ -43,7 +43,7 @@ describe('a hash tree', () => {
     );
   });
 
-  test('keeps the lowest level that fits its budget, and never more bytes than that', () => {
+  test('a hash tree keeps the lowest level that fits its budget, and never more bytes than that', () => {
     const pages = makePages(300, 1);
     for (const [budgetBytes, keptLevel] of [
       [300 * 8, 0],
@@ -56,17 +56,17 @@ describe('a hash tree', () => {
     }
   });
 
-  test('without pages has the hash of the empty string as its root', () => {
+  test('a hash tree without pages has the hash of the empty string as its root', () => {
     for (const algorithm of ALGORITHMS)
       assert.deepEqual(treeOf([], { algorithm }).root(), naiveHash(new Uint8Array(0), algorithm));
   });
 
-  test('of one page has that page’s hash as its root', () => {
+  test('a hash tree of one page has that page’s hash as its root', () => {
     const pages = makePages(1, 3);
     assert.deepEqual(treeOf(pages, {}).root(), naiveLevels(pages, DEFAULT_HASH)[0]?.[0]);
   });
 
-  test('does not see the header bytes that belong to the file, and sees every other byte of page 1', () => {
+  test('a hash tree does not see the header bytes that belong to the file, and sees every other byte of page 1', () => {
     const [page] = makePages(1, 4) as [Uint8Array];
     const root = treeOf([page], {}).root();
     for (let at = 0; at < SIZE; at++) {
@@ -77,7 +77,7 @@ describe('a hash tree', () => {
     }
   });
 
-  test('hashes the lock-byte page as zeros, whatever its bytes are', () => {
+  test('a hash tree hashes the lock-byte page as zeros, not by its bytes', () => {
     const hasher = createPageHasher(DEFAULT_HASH, KEY, SIZE);
     const locked = lockBytePage(SIZE);
     const out = new Uint8Array(8);
@@ -87,7 +87,7 @@ describe('a hash tree', () => {
     assert.deepEqual(out, naiveHash(new Uint8Array(SIZE).fill(1), DEFAULT_HASH));
   });
 
-  test('has other hashes under another key', () => {
+  test('a hash tree has other hashes under another key', () => {
     const pages = makePages(2, 5);
     for (const algorithm of ALGORITHMS) {
       const other = treeOf(pages, { algorithm, key: KEY.with(7, 0xf9) });
@@ -95,7 +95,7 @@ describe('a hash tree', () => {
     }
   });
 
-  test('reads no page twice for the level that it keeps', () => {
+  test('a hash tree reads no page twice for the level that it keeps', () => {
     const pages = makePages(300, 6);
     for (const keptLevel of [0, 1]) {
       const reads: number[] = [];
@@ -109,7 +109,7 @@ describe('a hash tree', () => {
     }
   });
 
-  test('does not read what it learned', () => {
+  test('a hash tree does not read the pages whose hashes it learned', () => {
     const pages = makePages(20, 7);
     const reads: number[] = [];
     const tree = treeOf(pages, { onRead: (page) => reads.push(page) });
@@ -120,8 +120,8 @@ describe('a hash tree', () => {
   });
 });
 
-describe('a hash tree of which only the first pages exist', () => {
-  test('hashes nodes over the pages that exist, and knows which have none', () => {
+describe('a hash tree with only its first pages in existence', () => {
+  test('an incomplete hash tree hashes nodes over the pages that exist, and knows which nodes have none', () => {
     const pages = makePages(700, 8);
     for (const present of [0, 1, 16, 17, 255, 256, 300, 700]) {
       for (const keptLevel of [0, 1, 2]) {
@@ -137,7 +137,7 @@ describe('a hash tree of which only the first pages exist', () => {
     }
   });
 
-  test('reads a page that came into being without a hash, as the lock-byte page does', () => {
+  test('an incomplete hash tree reads a page that came into being without a hash, as the lock-byte page does', () => {
     const pages = makePages(18, 9);
     for (const keptLevel of [0, 1, 2]) {
       const tree = treeOf(pages, { keptLevel, present: 17 });
@@ -147,7 +147,7 @@ describe('a hash tree of which only the first pages exist', () => {
     }
   });
 
-  test('has the root of the new pages once they were set, whichever level it keeps', () => {
+  test('an incomplete hash tree has the root of the new pages once they were set, whichever level it keeps', () => {
     const change = fc.record({
       tree: treeArbitrary,
       present: fc.double({ min: 0, max: 1, noNaN: true }),
@@ -160,7 +160,7 @@ describe('a hash tree of which only the first pages exist', () => {
         const now = makePages(count, seed);
         for (const index of changed) if (index < count) now[index] = makePages(1, index + 1)[0] as Uint8Array;
         const tree = treeOf(old, { keptLevel, algorithm, count, present: old.length });
-        // What the comparison hashes before pages come: all of the kept level and above, and some below.
+        // The hashes of the comparison before pages come: all of the kept level and above, and some below.
         for (let level = 3; level >= 0; level--)
           for (const index of level >= tree.keptLevel ? Array(tree.nodeCount(level)).keys() : asked)
             if (index < tree.nodeCount(level) && !tree.isAbsent(level, index))
@@ -192,7 +192,7 @@ interface TreeMaking {
 
 function treeOf(pages: readonly Uint8Array[], making: TreeMaking): HashTree {
   const { algorithm = DEFAULT_HASH, key = KEY, count = pages.length, keptLevel = 0 } = making;
-  // The budget that just has room for this level.
+  // The smallest budget with room for this level.
   const kept = Math.max(1, Math.ceil(count / 16 ** keptLevel)) * HASH_BYTES[algorithm];
   return new HashTree({
     pageCount: pageCount(count),
@@ -210,7 +210,7 @@ function treeOf(pages: readonly Uint8Array[], making: TreeMaking): HashTree {
   });
 }
 
-/** Pages one after another, in memory that the next run overwrites, as a source may do it. */
+/** Pages one after another, in memory that the next run overwrites, as a source may do. */
 function run(first: PageNumber, count: number, read: (page: PageNumber) => Uint8Array): Uint8Array {
   assert.ok(count === 1 || count * SIZE <= RUN_BYTES, `${count} pages at once`);
   shared.fill(0xee);
@@ -269,7 +269,7 @@ function naiveHash(bytes: Uint8Array, algorithm: HashAlgorithm): Uint8Array {
   return hash;
 }
 
-/** Pages that are alike for every seed but for a few, so that the slow hash need not be computed too often. */
+/** Pages that are the same for every seed but for a few, so that the slow hash seldom has to run. */
 function makePages(count: number, seed: number): Uint8Array[] {
   const random = new Random(seed);
   return Array.from({ length: count }, () => new Uint8Array(SIZE).fill(random.integer(0, 40)));

@@ -7,7 +7,7 @@ import { OtherProcess } from '../support/other-process.ts';
 import { smallDatabase } from './databases.ts';
 import { sqlsyncWith } from '../replica/kill.ts';
 
-test('reads that give fewer bytes than they were asked for lose no frame of the -wal of an origin', async (t) => {
+test('short reads lose no frame of the -wal of an origin', async (t) => {
   const [origin, replica] = [join(tempDir(t), 'origin.db'), join(tempDir(t), 'replica.db')];
   smallDatabase(origin);
   const writer = await new OtherProcess(t).open(origin);
