@@ -18,6 +18,11 @@ export interface BackupOptions extends StoreRunOptions {
    */
   readonly verify?: boolean | undefined;
   /**
+   * False to keep nothing in the user's cache folder. By default the hashes of the blocks of a local origin are kept
+   * there, 6 % of its size, so that the next backup need not read old versions.
+   */
+  readonly cache?: boolean | undefined;
+  /**
    * The part of its pages that the origin may have lost since its last snapshot, in percent; beyond it the backup fails
    * with ORIGIN_SHRUNK. By default it only warns if the origin is empty or nearly so.
    */

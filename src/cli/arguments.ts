@@ -13,7 +13,7 @@ export async function argumentsOf(line: CommandLine): Promise<Record<string, unk
   const { command, words, operands } = line;
   const afterEnd = words.operands.filter(({ at }) => at > words.endAt).length;
   const argv = [...words.divided, ...operands.slice(operands.length - afterEnd)];
-  return yargs(argv)
+  const parsed = await yargs(argv)
     .command(`$0 ${command.usage}`.trim(), false, (parser: Argv) => addOptions(parser, command))
     .middleware((args) => keepLast(args, command.options), true)
     .strict()
@@ -26,14 +26,25 @@ export async function argumentsOf(line: CommandLine): Promise<Record<string, unk
       throw new SqlsyncError('USAGE', message || error.message, { hint: `See \`${helpLine(line)}\`.` });
     })
     .parseAsync();
+  const negated = Object.keys(command.options).flatMap((name) => {
+    const other = negatedBy(name);
+    return other === undefined ? [] : [[camelCase(name), parsed[other] === false] as const];
+  });
+  return { ...parsed, ...Object.fromEntries(negated) };
 }
 
 function addOptions(parser: Argv, { operands, usage, options }: Command): Argv {
   for (const name of Object.keys(operands))
     parser.positional(name, { type: 'string', array: usage.includes(`${name}..`) });
   for (const [name, option] of Object.entries(options)) {
-    const { alias, array, choices, default: preset = isSwitch(option) ? false : undefined } = option;
-    parser.option(name, {
+    const negated = negatedBy(name);
+    const {
+      alias,
+      array,
+      choices,
+      default: preset = isSwitch(option) ? negated !== undefined : undefined,
+    } = option;
+    parser.option(negated ?? name, {
       type: isSwitch(option) ? 'boolean' : 'string',
       ...(alias === undefined ? {} : { alias }),
       ...(choices === undefined ? {} : { choices }),
@@ -43,6 +54,11 @@ function addOptions(parser: Argv, { operands, usage, options }: Command): Argv {
     });
   }
   return parser;
+}
+
+/** For yargs, `--no-cache` means that the switch `cache` is off. */
+function negatedBy(name: string): string | undefined {
+  return name.startsWith('no-') ? name.slice('no-'.length) : undefined;
 }
 
 /**

@@ -108,6 +108,7 @@ const CHECKS: {
     tags: texts,
     host: text,
     verify: flag,
+    cache: flag,
     maxShrinkPercent: COPY.maxShrinkPercent,
     compress,
     onProgress: callback,

@@ -33,7 +33,7 @@ export function makeDelta(page: Uint8Array, hashes: Uint8Array, oldHashes: Uint8
 const BTREE_TYPES: ReadonlySet<number | undefined> = new Set([2, 5, 10, 13]);
 
 /** Pages of one type have similar bytes at similar places, so they compress best together. */
-function groupOf(page: Uint8Array): number {
+export function groupOf(page: Uint8Array): number {
   const type = page[0];
   return BTREE_TYPES.has(type) ? (type as number) : 1;
 }

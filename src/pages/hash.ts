@@ -7,7 +7,7 @@ import { maskedFirstPage } from './header.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageNumber } from './page-types.ts';
 
-export { HASH_KEY_BYTES } from '../sqlite/keyed-hash.ts';
+export { HASH_KEY_BYTES, KEYED_HASH_BYTES, KeyedHash } from '../sqlite/keyed-hash.ts';
 
 const xx = await xxhash();
 

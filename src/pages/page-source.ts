@@ -94,6 +94,8 @@ export interface PageSink {
   readonly pagesChanged?: number | undefined;
   /** What the user should know after the commit, one sentence each. */
   readonly warnings: readonly string[];
+  /** False for a page that `write` takes whole at no loss, although `old` has it. By default every page is needed. */
+  needsOld?(page: PageNumber): boolean;
   /**
    * Prepares what takes time, without taking a lock. Must come before `begin`, and may come long before. `knownPages`
    * is the number of pages known so far to differ.

@@ -33,7 +33,10 @@ export interface BackupHereOptions {
   readonly hash?: HashAlgorithm;
   readonly tags?: readonly string[];
   readonly host?: string;
+  readonly blockCache?: { readonly folder: string; readonly looksUp: boolean };
   readonly onWarning?: (warning: string) => void;
+  /** Gets what came from the origin. */
+  readonly onDone?: (done: { readonly pagesDelta: number; readonly pagesTransferred: number }) => void;
 }
 
 /** `folder` is for the hash cache. */
@@ -61,9 +64,10 @@ export async function backupHere(
   const served = runFarAgent(far, { idleTimeoutMs: 0 }).catch(() => {});
   const connection = new Connection(near, 'opening', { idleTimeoutMs: 0 });
   try {
-    const { snapshot } = await copyIntoStore(connection, {
+    const { snapshot, result } = await copyIntoStore(connection, {
       access,
       cache,
+      blockCache: options.blockCache,
       originName: originNameOf(origin),
       tags: options.tags ?? [],
       host: options.host,
@@ -78,6 +82,7 @@ export async function backupHere(
     });
     connection.send(message('close', {}));
     connection.end();
+    options.onDone?.(result.done);
     return snapshot;
   } finally {
     near.terminate();

@@ -11,6 +11,7 @@ import { compressionTo } from '../../sync/runs/run-options.ts';
 import { nameFor } from '../../sync/runs/sync.ts';
 import { parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
+import { WrongBlocksError } from './block-deltas.ts';
 import { comparePack } from '../objects/compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
 import { cacheOf, openStoreFolder } from '../open-store.ts';
@@ -34,6 +35,8 @@ interface Run {
   readonly hash: HashAlgorithm;
   readonly announcements: Announcements;
   shrunk: boolean;
+  /** False after the cache of block hashes was wrong. */
+  trustsBlocks: boolean;
   /** The traffic of all attempts. */
   readonly traffic: Traffic;
 }
@@ -57,6 +60,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     hash: options.hash ?? DEFAULT_HASH,
     announcements: new Announcements(options),
     shrunk: false,
+    trustsBlocks: true,
     traffic,
   };
   const { result, snapshot } = await storeOrStoreAnew(run);
@@ -86,6 +90,11 @@ async function storeOrStoreAnew(run: Run): Promise<Stored> {
     try {
       return await storeSnapshot(run, usesParent, damagedPacks);
     } catch (error) {
+      if (error instanceof WrongBlocksError && run.trustsBlocks) {
+        run.announcements.warn(`${error.message}; the backup begins again without it`);
+        run.trustsBlocks = false;
+        continue;
+      }
       if (!(error instanceof StoreDamage) || attempt === MAX_ATTEMPTS) throw error;
       const pack = error.file.startsWith('packs/') ? error.file.slice('packs/'.length) : undefined;
       const isNew = pack !== undefined && !damagedPacks.has(pack);
@@ -136,6 +145,7 @@ async function storeSnapshot(
     copyIntoStore(connection, {
       access: run.access,
       cache: cacheOf(options.store),
+      blockCache: usesBlockCache(run) ? { looksUp: run.trustsBlocks } : undefined,
       originName: nameFor(origin),
       tags: options.tags ?? [],
       host: options.host,
@@ -148,10 +158,17 @@ async function storeSnapshot(
   );
 }
 
+/** A far origin sends deltas, which takes fewer bytes; so old versions are read for it. */
+function usesBlockCache({ options, origin }: Run): boolean {
+  return options.cache !== false && origin.kind === 'local';
+}
+
 function copyOptions(run: Run): CopyOptions {
   const { options, origin } = run;
+  // Whole pages come from this host.
+  const compress = usesBlockCache(run) && options.compress !== 'zstd' ? 'none' : options.compress;
   return {
-    ...copyRequest({ ...options, compression: compressionTo(origin, options.compress) }),
+    ...copyRequest({ ...options, compression: compressionTo(origin, compress) }),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
     ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
     signal: options.signal,

@@ -8,6 +8,7 @@ import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
 import type { CopyOptions } from '../../sync/agents/replica-options.ts';
 import type { HashCache } from './hash-cache.ts';
 import { StoreDestination } from './store-destination.ts';
+import type { BlockCachePlace } from './store-destination.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
@@ -19,6 +20,8 @@ import { verifyBackup } from './verify-backup.ts';
 export interface BackupJob {
   readonly access: StoreAccess;
   readonly cache: HashCache;
+  /** undefined to keep no cache of block hashes. */
+  readonly blockCache: Pick<BlockCachePlace, 'folder' | 'looksUp'> | undefined;
   /** Identifies the origin in the cache. */
   readonly originName: string;
   readonly tags: readonly string[];
@@ -72,6 +75,12 @@ export async function copyIntoStore(
       loadAgain: () => loadTrusted(job),
       snapshots,
       cached,
+      blockCache: job.blockCache && {
+        names: [access.config.id, originName],
+        folder: job.blockCache.folder,
+        // A verification uses nothing that an earlier run hashed, and a second attempt nothing that may be wrong.
+        looksUp: job.blockCache.looksUp && usesParent && !job.verify && attempt === 1,
+      },
       usesParent,
       key,
       tags,

@@ -17,7 +17,9 @@ import type { TreeShape } from '../snapshots/snapshot-tree.ts';
 import { Soundness } from '../objects/soundness.ts';
 import { addPack, loadSnapshots, namesIn, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
-import { MAX_PAGE_DEPTH, StoreSink } from './store-sink.ts';
+import { BlockCache } from './block-cache.ts';
+import { BlockDeltas } from './block-deltas.ts';
+import { StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { allUsable, firstUnusable } from '../snapshots/usable-tree.ts';
@@ -30,6 +32,8 @@ export interface StoreDestinationOptions {
   readonly snapshots: readonly StoreSnapshot[];
   /** Hashes of this origin's newest snapshot; undefined if they are unknown or must not be used. */
   readonly cached: CachedHashes | undefined;
+  /** Identifies the cache of block hashes; undefined for none. */
+  readonly blockCache: BlockCachePlace | undefined;
   /** False to fetch everything, and to write everything that is not in the store. */
   readonly usesParent: boolean;
   readonly key: Uint8Array;
@@ -41,6 +45,15 @@ export interface StoreDestinationOptions {
   readonly onWarning: (text: string) => void;
   /** Called when the new snapshot is durable, with its page hashes and the packs that it may need. */
   readonly onStored: (snapshot: StoreSnapshot, known: Pick<CachedHashes, 'hashes' | 'packs'>) => void;
+}
+
+/** Where the cache of block hashes of one database in one store is. */
+export interface BlockCachePlace {
+  readonly names: readonly string[];
+  /** By default in the user's cache folder. */
+  readonly folder?: string | undefined;
+  /** False to rely on nothing that is there. */
+  readonly looksUp: boolean;
 }
 
 /** The part of the grace period after which a backup checks again that everything it relies on is still there. */
@@ -97,11 +110,9 @@ export class StoreDestination implements Destination {
       parent:
         parent === undefined
           ? undefined
-          : new SnapshotSource(contents.reader, parent, {
-              isChecked: oldHashes === undefined,
-              rootsFromDepth: MAX_PAGE_DEPTH,
-            }),
+          : new SnapshotSource(contents.reader, parent, oldHashes === undefined),
       oldHashes,
+      blocks: this.#openBlocks(target),
       beforeIndex: (root, packs) =>
         this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),
       finish: (stored) => this.#finish(begun, stored),
@@ -113,6 +124,13 @@ export class StoreDestination implements Destination {
   async settle(sink: PageSink): Promise<Outcome> {
     await sink.commit();
     return 'committed';
+  }
+
+  #openBlocks(target: SinkTarget): BlockDeltas | undefined {
+    const { blockCache } = this.#options;
+    if (blockCache === undefined) return undefined;
+    const cache = BlockCache.open(blockCache.names, target, blockCache.folder);
+    return cache && new BlockDeltas(cache, blockCache.looksUp);
   }
 
   /**

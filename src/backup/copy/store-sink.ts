@@ -1,15 +1,14 @@
-import { BLOCK_BYTES } from '../../../protocol/limits.ts';
-import { bitmapBytes } from '../../../protocol/page-batch.ts';
 import type { PageDelta, PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
 import type { IndexedPack } from '../packs/index-file.ts';
 import { idOf, sameBytes } from '../packs/object-id.ts';
-import type { RootPage } from '../objects/chain-reader.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import type { PackWriter, Written } from '../objects/pack-writer.ts';
 import type { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { TreeWriter } from '../snapshots/tree-writer.ts';
+import { blocksIn } from './block-deltas.ts';
+import type { BlockDeltas } from './block-deltas.ts';
 
 /** The most deltas on deltas for one page, which a reader has to assemble. */
 export const MAX_PAGE_DEPTH = 8;
@@ -24,6 +23,8 @@ export interface StoreSinkOptions {
   /** The snapshot to compare with, and the hashes of its pages if known. */
   readonly parent: SnapshotSource | undefined;
   readonly oldHashes: Uint8Array | undefined;
+  /** Makes deltas without old versions; undefined if these are read. */
+  readonly blocks: BlockDeltas | undefined;
   /**
    * Called when all packs are durable, with those that no index names yet. If it throws, no index names them, and the
    * copy ends.
@@ -51,7 +52,6 @@ export class StoreSink implements PageSink {
   readonly warnings: readonly string[] = [];
   readonly #options: StoreSinkOptions;
   readonly #tree: TreeWriter;
-  readonly #rootPage: Uint8Array;
   #hashes: Uint8Array = new Uint8Array(0);
   #pagesChanged = 0;
   #ended = false;
@@ -60,7 +60,6 @@ export class StoreSink implements PageSink {
     this.#options = options;
     const { target, reader, parent } = options;
     this.#tree = new TreeWriter(target.pageCount, parent?.tree, reader);
-    this.#rootPage = new Uint8Array(target.pageSize);
   }
 
   get old(): PageSource | undefined {
@@ -71,10 +70,15 @@ export class StoreSink implements PageSink {
     return this.#options.oldHashes;
   }
 
-  write(page: PageNumber, bytes: Uint8Array, delta?: PageDelta): void {
-    const { reader } = this.#options;
+  needsOld(page: PageNumber): boolean {
+    const oldId = this.#tree.parentId(page);
+    return oldId === undefined || this.#options.blocks?.knows(page, oldId) !== true;
+  }
+
+  write(page: PageNumber, bytes: Uint8Array, received?: PageDelta): void {
+    const { reader, blocks } = this.#options;
     const id = idOf(bytes);
-    const oldRoot = this.#options.parent?.takeRoot(page);
+    const delta = blocks?.deltaOf(page, id, bytes) ?? received;
     const oldId = this.#tree.parentId(page)?.slice();
     if (oldId === undefined || !sameBytes(oldId, id)) this.#pagesChanged++;
     this.#tree.setPage(page, id);
@@ -83,7 +87,7 @@ export class StoreSink implements PageSink {
     if (delta === undefined || oldId === undefined || object === undefined) return this.#addWhole(id, bytes);
     const depth = reader.index.depthOf(object) + 1;
     if (depth <= MAX_PAGE_DEPTH) this.#addDelta(id, bytes, delta, oldId, depth);
-    else this.#addAgainstRoot(id, bytes, delta.group, oldRoot ?? this.#rootOf(oldId));
+    else this.#addAgainstRoot(id, bytes, delta, oldId);
   }
 
   async ready(): Promise<void> {
@@ -102,17 +106,20 @@ export class StoreSink implements PageSink {
   }
 
   async commit(): Promise<void> {
-    const { writer, beforeIndex } = this.#options;
+    const { reader, writer, target, blocks, beforeIndex } = this.#options;
+    blocks?.check(reader, target.pageSize);
     const root = this.#tree.write(writer);
     const written = await writer.finish((packs) => beforeIndex(root, packs));
     const pagesChanged = this.#pagesChanged;
     await this.#options.finish({ root, written, pagesChanged, hashes: this.#hashes });
     this.#ended = true;
+    blocks?.close(true);
   }
 
   async abort(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    this.#options.blocks?.close(false);
     await this.#options.writer.abort();
   }
 
@@ -122,36 +129,22 @@ export class StoreSink implements PageSink {
   }
 
   #addDelta(id: Uint8Array, bytes: Uint8Array, delta: PageDelta, base: Uint8Array, depth: number): void {
-    const { writer, target } = this.#options;
+    const { writer, target, blocks } = this.#options;
     if (delta.data.length > bytes.length * WHOLE_PAGE_RATIO) return this.#addWhole(id, bytes);
+    blocks?.sample(id, base, delta);
     writer.addPage(id, { page: delta, base }, depth, target.pageSize);
   }
 
   /** The chain has become long: from now on deltas are taken against the whole page at its end. */
-  #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, group: number, root: RootPage): void {
+  #addAgainstRoot(id: Uint8Array, bytes: Uint8Array, { bitmap, group }: PageDelta, oldId: Uint8Array): void {
     const { reader } = this.#options;
-    const { index } = reader;
-    const object = reader.usable(root.id);
+    const changed = bitmap.slice();
+    const root = reader.rootOf(oldId, changed);
+    const object = reader.usable(root);
     // The only usable copy may be a deep one, even if a whole copy exists elsewhere.
-    if (object === undefined || index.depthOf(object) >= MAX_PAGE_DEPTH) return this.#addWhole(id, bytes);
-    const delta = { ...blocksThatDiffer(root.bytes, bytes), group };
-    this.#addDelta(id, bytes, delta, root.id, index.depthOf(object) + 1);
+    if (object === undefined || reader.index.depthOf(object) >= MAX_PAGE_DEPTH)
+      return this.#addWhole(id, bytes);
+    const delta = { bitmap: changed, data: blocksIn(bytes, changed), group };
+    this.#addDelta(id, bytes, delta, root, reader.index.depthOf(object) + 1);
   }
-
-  #rootOf(id: Uint8Array): RootPage {
-    return { id: this.#options.reader.rootOfPage(id, this.#rootPage), bytes: this.#rootPage };
-  }
-}
-
-/** The blocks of `bytes` that differ from those of `base`. */
-function blocksThatDiffer(base: Uint8Array, bytes: Uint8Array): { bitmap: Uint8Array; data: Uint8Array } {
-  const bitmap = new Uint8Array(bitmapBytes(bytes.length));
-  const blocks: Uint8Array[] = [];
-  for (let block = 0; block * BLOCK_BYTES < bytes.length; block++) {
-    const at = block * BLOCK_BYTES;
-    if (sameBytes(base, bytes, BLOCK_BYTES, at, at)) continue;
-    bitmap[block >> 3] = (bitmap[block >> 3] as number) | (1 << (block & 7));
-    blocks.push(bytes.subarray(at, at + BLOCK_BYTES));
-  }
-  return { bitmap, data: new Uint8Array(Buffer.concat(blocks)) };
 }

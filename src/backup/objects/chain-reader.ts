@@ -7,12 +7,6 @@ import type { NodeObject } from '../packs/node-frame.ts';
 import { ID_BYTES } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 
-/** The whole page at the end of a chain. */
-export interface RootPage {
-  readonly id: Uint8Array;
-  readonly bytes: Uint8Array;
-}
-
 /** Pages to read together. */
 export interface PageRead {
   /** Their ids, one after another. */
@@ -20,11 +14,6 @@ export interface PageRead {
   readonly pageSize: number;
   /** Receives the pages, one after another. */
   readonly into: Uint8Array;
-  /**
-   * For pages of at least this depth, `roots` receives the whole page at the end of the chain, by its place in `ids`.
-   */
-  readonly rootsFromDepth?: number;
-  readonly roots?: Map<number, RootPage>;
 }
 
 /**
@@ -77,7 +66,7 @@ export class ChainReader {
     }
   }
 
-  #readPages({ ids, pageSize, into, rootsFromDepth = 256, roots }: PageRead): boolean {
+  #readPages({ ids, pageSize, into }: PageRead): boolean {
     const index = this.#index;
     const count = ids.length / ID_BYTES;
     const maskBytes = bitmapBytes(pageSize);
@@ -100,10 +89,7 @@ export class ChainReader {
       const place = index.placeOf(object);
       const page = into.subarray(i * pageSize, (i + 1) * pageSize);
       frame.fill(place, page, masks.subarray(i * maskBytes, (i + 1) * maskBytes));
-      const base = frame.baseOf(place);
-      if (base === undefined && roots !== undefined && index.depthOf(firsts[i] as number) >= rootsFromDepth)
-        roots.set(i, { id: index.idOf(object).slice(), bytes: frame.object(place).page.data.slice() });
-      return base;
+      return frame.baseOf(place);
     };
     const all = [...firsts.keys()];
     for (let open = all.filter((i) => !isWhole(i)); open.length > 0; open = open.filter((i) => !isWhole(i))) {

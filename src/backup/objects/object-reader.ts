@@ -157,16 +157,25 @@ export class ObjectReader {
     this.#nodes.set(object, node);
   }
 
-  /** The whole page at the end of a page's chain: its id, and its bytes in `into`. */
-  rootOfPage(id: Uint8Array, into: Uint8Array): Uint8Array {
-    const root = this.#rootOf(id);
-    this.readPage(root, into);
-    return root;
-  }
-
-  /** The same for a node. */
-  rootOfNode(id: Uint8Array): Uint8Array {
-    return this.#rootOf(id);
+  /**
+   * The id of the whole object at the end of an object's chain. Adds to `changed` all blocks in which a page may differ
+   * from it: those of the deltas in between, which take less reading than the pages themselves.
+   */
+  rootOf(id: Uint8Array, changed?: Uint8Array): Uint8Array {
+    this.#frames.discardDropped();
+    let object = this.#soundCopy(id);
+    if (object === undefined)
+      throw damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
+    for (;;) {
+      const frame = this.#frames.get(this.index.frameNumberOf(object));
+      const place = this.index.placeOf(object);
+      const base = frame.baseOf(place);
+      if (base === undefined) return this.index.idOf(object).slice();
+      if (changed !== undefined && frame.kind === 'pages') frame.addBlocks(place, changed);
+      const below = this.#soundCopy(base, this.index.depthOf(object));
+      if (below === undefined) throw this.#judge.lostBase(object, base);
+      object = below;
+    }
   }
 
   /** The objects of a frame, as they are. */
@@ -198,19 +207,6 @@ export class ObjectReader {
     }
     const { page, base } = frame.object(place);
     return { base, assemble: (old) => assemblePage(page, old, frame.pageSize) };
-  }
-
-  #rootOf(id: Uint8Array): Uint8Array {
-    let object = this.#soundCopy(id);
-    if (object === undefined)
-      throw damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
-    for (;;) {
-      const base = this.#frames.get(this.index.frameNumberOf(object)).baseOf(this.index.placeOf(object));
-      if (base === undefined) return this.index.idOf(object).slice();
-      const below = this.#soundCopy(base, this.index.depthOf(object));
-      if (below === undefined) throw this.#judge.lostBase(object, base);
-      object = below;
-    }
   }
 
   #soundCopy(id: Uint8Array, below?: number): number | undefined {

@@ -95,6 +95,13 @@ export class PageFrame {
     }
   }
 
+  /** Adds the blocks of a delta to a bitmap. */
+  addBlocks(i: number, bitmap: Uint8Array): void {
+    const at = this.#layout.offsets[i] as number;
+    for (let byte = 0; byte < bitmap.length; byte++)
+      bitmap[byte] = (bitmap[byte] as number) | (this.#batch[at + byte] as number);
+  }
+
   #fillWhole(at: number, into: Uint8Array, done: Uint8Array): void {
     if (done.every((byte) => byte === 0)) return this.#copy(at, this.pageSize, into, 0);
     for (let block = 0; block * BLOCK_BYTES < this.pageSize; block++) {

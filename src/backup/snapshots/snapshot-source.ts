@@ -1,7 +1,6 @@
 import type { PageSource } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount, pageSize } from '../../pages/page-types.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
-import type { RootPage } from '../objects/chain-reader.ts';
 import { ID_BYTES } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
@@ -9,13 +8,6 @@ import type { TreeShape } from './snapshot-tree.ts';
 
 /** One in this many pages is looked at, to find out which frames are needed. */
 const READ_AHEAD_STEP = 16;
-
-export interface SnapshotSourceOptions {
-  /** False for a caller that checks what it makes of the pages. */
-  readonly isChecked?: boolean;
-  /** `takeRoot` can return the ends of the chains of pages of at least this depth. */
-  readonly rootsFromDepth?: number;
-}
 
 /**
  * A stored snapshot, read page by page. Checks every page against its id, unless the caller checks what it makes of it:
@@ -26,14 +18,14 @@ export class SnapshotSource implements PageSource {
   readonly pageCount: PageCount;
   readonly tree: SnapshotTree;
   readonly #reader: ObjectReader;
-  readonly #options: SnapshotSourceOptions;
+  readonly #isChecked: boolean;
   readonly #locked: PageNumber;
-  readonly #roots = new Map<number, RootPage>();
   #run: Uint8Array = new Uint8Array(0);
 
-  constructor(reader: ObjectReader, shape: TreeShape, options: SnapshotSourceOptions = {}) {
+  /** `isChecked` is false for a caller that checks what it makes of the pages. */
+  constructor(reader: ObjectReader, shape: TreeShape, isChecked: boolean = true) {
     this.#reader = reader;
-    this.#options = options;
+    this.#isChecked = isChecked;
     this.tree = new SnapshotTree(reader, shape);
     this.pageSize = pageSize(shape.pageSize) as PageSize;
     this.pageCount = pageCount(shape.pageCount);
@@ -70,11 +62,7 @@ export class SnapshotSource implements PageSource {
     this.readAhead(pages);
     const ids = new Uint8Array(pages.length * ID_BYTES);
     for (const [i, page] of pages.entries()) ids.set(this.tree.pageId(page), i * ID_BYTES);
-    const found = new Map<number, RootPage>();
-    const { rootsFromDepth } = this.#options;
-    const wanted = rootsFromDepth === undefined ? {} : { rootsFromDepth, roots: found };
-    this.#reader.readPages({ ids, pageSize: size, into, ...wanted }, this.#options.isChecked !== false);
-    for (const [i, root] of found) this.#roots.set(pages[i] as number, root);
+    this.#reader.readPages({ ids, pageSize: size, into }, this.#isChecked);
   }
 
   /** A frame holds hundreds of neighbours, so a few of the pages show which frames will be needed. */
@@ -85,13 +73,6 @@ export class SnapshotSource implements PageSource {
       if (page !== this.#locked) ids.push(this.tree.pageId(page).slice());
     }
     this.#reader.readAhead(ids);
-  }
-
-  /** The end of the chain of a page that was read, once; undefined if the reader did not keep it. */
-  takeRoot(page: number): RootPage | undefined {
-    const root = this.#roots.get(page);
-    this.#roots.delete(page);
-    return root;
   }
 
   close(): void {

@@ -121,7 +121,7 @@ export class TreeWriter {
     let ids = parent.childIds(level, index);
     let object = this.#reader.usable(id);
     if (object !== undefined && this.#reader.index.depthOf(object) >= MAX_NODE_DEPTH) {
-      id = this.#reader.rootOfNode(id);
+      id = this.#reader.rootOf(id);
       ids = nodeIds(this.#reader.readNode(id));
       object = this.#reader.usable(id);
     }

@@ -40,6 +40,9 @@ export const command: Command = defineCommand({
     tag: { array: true, value: 'TAG', describe: 'Tag of the new snapshots; may be given several times' },
     host: { value: 'NAME', describe: 'Host that the snapshots are said to be of' },
     verify: { describe: 'Restore each new snapshot to a temporary file and compare it with the origin' },
+    'no-cache': {
+      describe: 'Keep no hashes of blocks in the cache folder; the next backup then reads old versions',
+    },
     'max-shrink': SYNC_OPTIONS['max-shrink'],
     prune: { describe: 'Then remove what no snapshot needs any more' },
     ...KEEP_OPTIONS,
@@ -69,7 +72,7 @@ export const command: Command = defineCommand({
       );
       const { maxShrink } = args;
       const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
-      const modes = { host, verify, compress, hash, maxShrinkPercent };
+      const modes = { host, verify, compress, hash, maxShrinkPercent, cache: !args.noCache };
       const options = { store: storeFolder(store), tags, ...modes, ...remote };
       const policy = policyOf(args);
       const groupBy = groupingOf(args);

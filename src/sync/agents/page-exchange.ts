@@ -105,15 +105,15 @@ export class PageExchange {
     pages.sort((a, b) => a.pageNumber - b.pageNumber);
     if (!this.#deltasPay) return wholePages(pages.map((page) => whole(page.pageNumber, page.hashPrefix)));
     const pageSize = this.#pageSize;
+    const needsOld = (page: number): boolean => this.#sink.needsOld?.(pageNumber(page)) !== false;
+    const compared = pages.map((page) => page.pageNumber).filter(needsOld);
     const versions = this.#spareVersions.pop() ?? new Uint8Array(Math.max(MAX_PAGES_REQUEST_BYTES, pageSize));
-    readScattered(
-      this.#old(),
-      pages.map((page) => page.pageNumber),
-      versions,
-    );
-    this.#old().readAhead?.(next);
-    const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }, i) => {
-      const old = versions.subarray(i * pageSize, (i + 1) * pageSize);
+    readScattered(this.#old(), compared, versions);
+    this.#old().readAhead?.(next.filter(needsOld));
+    let at = 0;
+    const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }) => {
+      if (compared[at] !== number) return whole(number, prefix);
+      const old = versions.subarray(at * pageSize, ++at * pageSize);
       return { pageNumber: number, hasBlocks: true, old, hashPrefix: prefix };
     });
     return { pages: expected, versions };
@@ -122,9 +122,10 @@ export class PageExchange {
   #sendGetPages(request: Request): void {
     const { pages: wanted, versions } = request;
     const pageSize = this.#pageSize;
-    const blockHashes = new Uint8Array(versions === undefined ? 0 : wanted.length * blockHashBytes(pageSize));
+    const compared = wanted.filter(({ hasBlocks }) => hasBlocks).length;
+    const blockHashes = new Uint8Array(compared * blockHashBytes(pageSize));
     if (versions !== undefined)
-      this.#hasher.hashBlocks(versions.subarray(0, wanted.length * pageSize), blockHashes, 0);
+      this.#hasher.hashBlocks(versions.subarray(0, compared * pageSize), blockHashes, 0);
     const id = this.#nextId++;
     this.#requests.set(id, request);
     this.#outstandingBytes += wanted.length * pageSize;
