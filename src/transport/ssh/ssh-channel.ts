@@ -4,7 +4,7 @@ import type { Client, ClientChannel } from 'ssh2';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { relayInput } from '../relay-input.ts';
 import { EXIT_CANNOT_RUN, cannotRun, missingExecutable } from '../silent-exit.ts';
-import { RECEIVE_WINDOW_BYTES, widenReceiveWindow } from './ssh-window.ts';
+import { RECEIVE_WINDOW_MAX_BYTES, widenReceiveWindow } from './ssh-window.ts';
 import { StderrTail } from '../stderr-tail.ts';
 import type { Transport, TransportExit } from '../transport.ts';
 
@@ -17,6 +17,8 @@ export interface SshChannelParts {
   /** The stream below the client: ssh2 ignores both its backpressure and the channel's receive window. */
   socket: Duplex;
   channel: ClientChannel;
+  /** The time of a message to the host and its answer, at most. */
+  roundTripMs: number;
   onStderr: ((text: string) => void) | undefined;
   /** Ends the connections that this one goes through. */
   closeBelow: () => void;
@@ -29,7 +31,7 @@ const OUTPUT_HIGH_WATER_MARK = 256 * 1024;
  * A host that respects the window never has more than that window and ssh2's own (2 MiB) waiting with us; a host that
  * exceeds this bound is cut off.
  */
-const MAX_UNREAD_BYTES = RECEIVE_WINDOW_BYTES + 4 * 1024 * 1024;
+const MAX_UNREAD_BYTES = RECEIVE_WINDOW_MAX_BYTES + 4 * 1024 * 1024;
 
 /** The state of the connection. `lost` and `exit` come as separate events, in any order. */
 interface ChannelState {
@@ -59,8 +61,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
     return state.lost && state.exit === undefined ? lostError(parts, state.cause) : undefined;
   });
 
-  // After `relayInput`, which pauses the channel if nothing reads: unread bytes are not requested again.
-  widenReceiveWindow(channel);
+  widenReceiveWindow(channel, parts.roundTripMs);
 
   channel.on('exit', (status: number | null, signal?: string) => {
     state.exit = { status, signal: signal ?? null };

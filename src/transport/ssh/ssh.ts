@@ -130,6 +130,7 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
     onAcceptedKey: (text) => options.onWarning?.(text),
     open: (client, socket) =>
       new Promise<Transport>((resolve, reject) => {
+        const askedAt = performance.now();
         client.exec(command, (error, channel) => {
           if (error) {
             reject(
@@ -143,7 +144,10 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
             return;
           }
           const closeBelow = (): void => passed.forEach(closeSoon);
-          resolve(channelTransport({ description, command, client, socket, channel, onStderr, closeBelow }));
+          // A channel was opened first, and then the command was started in it.
+          const roundTripMs = (performance.now() - askedAt) / 2;
+          const parts = { description, command, client, socket, channel, roundTripMs, onStderr, closeBelow };
+          resolve(channelTransport(parts));
         });
       }),
   });
