@@ -69,8 +69,11 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
     'protocol',
   ],
+  // A copy without a second agent.
+  'src/sync/local': ['src/sync/agents', 'src/replica', 'src/replica/spool', 'src/pages', 'protocol'],
   // Runs, from start to result.
   'src/sync/runs': [
+    'src/sync/local',
     'src/sync/agents',
     'src/sync/quick',
     'src/sync/link',
@@ -132,6 +135,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/snapshots',
     'src/backup/files',
     'src/sync/runs',
+    'src/sync/local',
     'src/sync/agents',
     'src/sync/link',
     'src/replica',

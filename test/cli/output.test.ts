@@ -161,7 +161,7 @@ describe('output for people', () => {
   });
 
   test('-v indents what another program says, so that no line of it passes for one of ours', () => {
-    const module = join(import.meta.dirname, '..', '..', 'src', 'cli', 'output.ts');
+    const module = join(import.meta.dirname, '..', '..', 'src', 'cli', 'terminal', 'output.ts');
     const said = 'sqlsync: all is lost\nsqlsync: run this\r\nwarning: now';
     const program = `const { Output } = await import(${JSON.stringify(module)});
       new Output({ json: false, verbosity: 'verbose' }).note(${JSON.stringify(said)});`;

@@ -5,7 +5,7 @@ import type { BeforePublish } from '../../replica/new/new-replica.ts';
 import { inspectReplica } from '../../replica/open-replica.ts';
 import { hostName } from '../../files/machine.ts';
 import type { SinkTarget } from '../../pages/page-source.ts';
-import { CopyReport } from '../../sync/agents/copy-progress.ts';
+import { CopyReport } from '../../sync/local/copy-report.ts';
 import { ReplicaMovedError } from '../../replica/replica-error.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
 import type { RestoreOptions } from '../options.ts';

@@ -114,8 +114,9 @@ export function describeSummary(summary: SyncSummary): string {
   const { pageSize, pageCount, bytesSent, bytesReceived } = summary;
   const size = pageSize * pageCount;
   const wire = bytesSent + bytesReceived;
+  // A new copy that this process makes by itself crosses no wire.
   const speedup =
-    summary.outcome === 'committed' && size > wire * 1.05
+    summary.outcome === 'committed' && wire > 0 && size > wire * 1.05
       ? `, ${factor(size / wire)} less than the whole`
       : '';
   return [

@@ -18,7 +18,7 @@ import { decodePeerData } from '../link/connection.ts';
 import type { Connection } from '../link/connection.ts';
 import { outcomeUnknown, tellsNoCommit } from '../link/connection-error.ts';
 import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
-import { openSnapshot } from './origin-snapshot.ts';
+import { announcementOf, openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
 import { PageServer, requestOutOfRange } from './page-server.ts';
 import type { AccessCheck } from './restriction.ts';
@@ -56,8 +56,6 @@ export interface OriginResult {
  * two attempts (100 ms), so that waiting writers get in.
  */
 const ROLLBACK_MODE_PAUSE_MS = 200;
-
-const NO_STAMP = new Uint8Array(0);
 
 /** UTF-8 bytes of a table's name in a message: MAX_TEXTS names of this size fit. */
 const MAX_NAME_BYTES = 500;
@@ -133,7 +131,8 @@ class OriginSession {
     ) {
       throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
-    const { snapshot, restoring } = await connection.whileBusy(() => openSnapshot(open, reader, options));
+    const opened = await connection.whileBusy(() => openSnapshot(open, reader, options));
+    const { snapshot } = opened;
     try {
       const hasher = createPageHasher(hash, open.key, snapshot.pageSize);
       const tree = new HashTree({
@@ -142,29 +141,10 @@ class OriginSession {
         readPages: (first, count) => snapshot.readPages(first, count),
       });
       connection.state = 'serving';
-      const { wal, warnings, notes, stamp = NO_STAMP } = snapshot;
-      connection.send(
-        message('snapshot', {
-          pageSize: snapshot.pageSize,
-          pageCount: snapshot.pageCount,
-          hashBytes: hasher.hashBytes,
-          fileMode: snapshot.fileMode,
-          wal,
-          originHost: snapshot.host,
-          originPath: snapshot.path,
-          restoring,
-          stamp,
-          warnings: [...warnings],
-          notes: [...notes],
-        }),
-      );
-      options.onSnapshot?.({
-        wal,
-        originPath: snapshot.path,
-        warnings,
-        notes,
-        pageCount: snapshot.pageCount,
-      });
+      const announcement = announcementOf(opened, hasher.hashBytes);
+      const { stamp } = announcement;
+      connection.send(announcement);
+      options.onSnapshot?.(announcement);
       const isKnown = stamp.length > 0 && Buffer.compare(stamp, open.knownStamp) === 0;
       return new OriginSession(connection, options, snapshot, tree, {
         hasher,

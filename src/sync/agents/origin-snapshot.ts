@@ -1,3 +1,4 @@
+import { message } from '../../../protocol/encode.ts';
 import type { MessageOf, Reader } from '../../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { hostName, readSystemFileId } from '../../files/machine.ts';
@@ -32,6 +33,28 @@ export interface SnapshotChoice {
   readonly restored?: (() => OriginSnapshot) | undefined;
   readonly access?: AccessCheck | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+const NO_STAMP = new Uint8Array(0);
+
+/** The message that announces a snapshot. */
+export function announcementOf(
+  { snapshot, restoring }: { readonly snapshot: OriginSnapshot; readonly restoring: boolean },
+  hashBytes: number,
+): MessageOf<'snapshot'> {
+  return message('snapshot', {
+    pageSize: snapshot.pageSize,
+    pageCount: snapshot.pageCount,
+    hashBytes,
+    fileMode: snapshot.fileMode,
+    wal: snapshot.wal,
+    originHost: snapshot.host,
+    originPath: snapshot.path,
+    restoring,
+    stamp: snapshot.stamp ?? NO_STAMP,
+    warnings: [...snapshot.warnings],
+    notes: [...snapshot.notes],
+  });
 }
 
 /** Opens the snapshot to serve, and says whether it restores the replica from a copy of it. */

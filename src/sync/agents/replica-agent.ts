@@ -15,10 +15,11 @@ import { hostName, systemFileId } from '../../files/machine.ts';
 import { ownerOf } from '../../files/ownership.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { pageCount, pageSize } from '../../pages/page-types.ts';
+import type { PageSize } from '../../pages/page-types.ts';
 import { ReplicaMovedError } from '../../replica/replica-error.ts';
 import { Staging } from '../../replica/spool/staging.ts';
 import type { Connection } from '../link/connection.ts';
-import type { Destination } from './destination.ts';
+import type { CopiedPages, Destination } from './destination.ts';
 import type { CopyOptions, ReplicaOptions } from './replica-options.ts';
 import { QuickMissError } from '../quick/quick-check.ts';
 import { PageCopy, RootMismatchError } from './page-copy.ts';
@@ -130,14 +131,7 @@ async function attemptCopy(
     const { pageSize: bytes, pageCount: pages } = snapshot;
     throw new SqlsyncError('PROTOCOL', `The origin announced ${pages} pages of ${bytes} bytes`);
   }
-  const { originFile } = options;
-  const target = {
-    pageSize: size,
-    pageCount: pageCount(snapshot.pageCount),
-    fileMode: snapshot.fileMode,
-    fileOwner: originFile === undefined ? undefined : ownerOf(originFile),
-    originPath: originFile,
-  };
+  const target = targetOf(snapshot, size, options);
   let sink: PageSink | undefined;
   let copy: PageCopy | undefined;
   try {
@@ -154,26 +148,12 @@ async function attemptCopy(
     }
     const { root, changed } = await (copy?.run() ?? releaseUnread(connection, heldSince));
     run.rounds.held(root);
-    const warnings: string[] = [];
     const counts = countsOf(copy, run.rounds);
     const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
-    const { outcome, findings } = await connection.whileBusy(async () => ({
-      outcome: await destination.settle(opened, { changed, quick, counts, snapshot, warnings }),
-      findings: [...((await destination.findings?.(warnings)) ?? [])],
-    }));
-    const done = message('done', {
-      outcome: OUTCOMES[outcome],
-      pageSize: snapshot.pageSize,
-      pageCount: snapshot.pageCount,
-      ...counts,
-      // Counts also the pages that an earlier snapshot or an interrupted run had brought.
-      pagesChanged: outcome === 'unchanged' ? 0 : (sink.pagesChanged ?? counts.pagesChanged),
-      created: outcome === 'committed' && destination.isNew,
-      resumed: run.resumed,
-      quick,
-      warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
-      findings,
-    });
+    const { resumed } = run;
+    const done = await connection.whileBusy(() =>
+      settleCopy(destination, opened, { changed, quick, counts, snapshot, resumed, alarms }),
+    );
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
     return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
   } catch (error) {
@@ -206,6 +186,46 @@ async function releaseUnread(
   await connection.drained();
   const snapshotHeldMs = Math.round(performance.now() - heldSince);
   return { root: { snapshotHeldMs, walGrowthBytes: 0 }, changed: false };
+}
+
+/** What a sink needs to know of a snapshot. */
+export function targetOf(
+  { pageCount: pages, fileMode }: MessageOf<'snapshot'>,
+  size: PageSize,
+  { originFile }: CopyOptions,
+): SinkTarget {
+  return {
+    pageSize: size,
+    pageCount: pageCount(pages),
+    fileMode,
+    fileOwner: originFile === undefined ? undefined : ownerOf(originFile),
+    originPath: originFile,
+  };
+}
+
+/** Commits what was copied and checked, and says what became of it. */
+export async function settleCopy(
+  destination: Destination,
+  sink: PageSink,
+  copied: Omit<CopiedPages, 'warnings'> & { readonly resumed: boolean; readonly alarms: readonly string[] },
+): Promise<MessageOf<'done'>> {
+  const { snapshot, counts, resumed, quick, alarms } = copied;
+  const warnings: string[] = [];
+  const outcome = await destination.settle(sink, { ...copied, warnings });
+  const findings = [...((await destination.findings?.(warnings)) ?? [])];
+  return message('done', {
+    outcome: OUTCOMES[outcome],
+    pageSize: snapshot.pageSize,
+    pageCount: snapshot.pageCount,
+    ...counts,
+    // Counts also the pages that an earlier snapshot or an interrupted run had brought.
+    pagesChanged: outcome === 'unchanged' ? 0 : (sink.pagesChanged ?? counts.pagesChanged),
+    created: outcome === 'committed' && destination.isNew,
+    resumed,
+    quick,
+    warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
+    findings,
+  });
 }
 
 /** The warning about an origin that lost much. Throws ORIGIN_SHRUNK if the loss is more than the user allows. */
@@ -252,27 +272,35 @@ function sendOpen(
   key: Uint8Array,
   options: CopyOptions,
 ): number {
-  connection.send(
-    message('open', {
-      path: options.originPath,
-      key,
-      hash: HASH_ALGORITHMS[options.hash],
-      compression: COMPRESSION_MODES[options.compression],
-      // A known copy of this origin is not the origin of it.
-      replicaHost: destination.isKnownCopy === true ? '' : hostName(),
-      replicaPath: destination.path,
-      replicaFileId: systemFileId(destination.fileId),
-      overwrite: options.overwrite,
-      knownStamp: destination.quick?.originStamp ?? NO_STAMP,
-      reader: READERS[options.reader],
-      busyTimeoutMs: options.busyTimeoutMs,
-      idleTimeoutMs: connection.idleTimeoutMs,
-      maxTimeMs: connection.maxTimeMs,
-      maxSnapshotMs: options.maxSnapshotMs,
-      maxWalGrowthBytes: options.maxWalGrowthBytes,
-    }),
-  );
+  connection.send(openRequest(destination, key, options, connection));
   if (!destination.hasOldPages) return 0;
   connection.send(message('getHashes', { id: 1, level: LEVEL_TOP, first: 0, count: 0 }));
   return 1;
+}
+
+/** The request for a snapshot; `limits` are in milliseconds. */
+export function openRequest(
+  destination: Destination,
+  key: Uint8Array,
+  options: CopyOptions,
+  { idleTimeoutMs, maxTimeMs }: { readonly idleTimeoutMs: number; readonly maxTimeMs: number },
+): MessageOf<'open'> {
+  return message('open', {
+    path: options.originPath,
+    key,
+    hash: HASH_ALGORITHMS[options.hash],
+    compression: COMPRESSION_MODES[options.compression],
+    // A known copy of this origin is not the origin of it.
+    replicaHost: destination.isKnownCopy === true ? '' : hostName(),
+    replicaPath: destination.path,
+    replicaFileId: systemFileId(destination.fileId),
+    overwrite: options.overwrite,
+    knownStamp: destination.quick?.originStamp ?? NO_STAMP,
+    reader: READERS[options.reader],
+    busyTimeoutMs: options.busyTimeoutMs,
+    idleTimeoutMs,
+    maxTimeMs,
+    maxSnapshotMs: options.maxSnapshotMs,
+    maxWalGrowthBytes: options.maxWalGrowthBytes,
+  });
 }

@@ -14,12 +14,17 @@ const MAX_BYTES_HERE = 128 * 1024 * 1024;
 /** Set to anything, this variable gives every local agent a process of its own: for tests and for diagnosis. */
 const OWN_PROCESS_VARIABLE = 'SQLSYNC_AGENT_PROCESS';
 
+/** True if this process may do the work of a local agent. */
+export function mayWorkHere(): boolean {
+  return process.env[OWN_PROCESS_VARIABLE] === undefined;
+}
+
 /**
  * True if the database at `far` is here, and its agent needs no process of its own: the database is small, or
  * `isUnread` because nothing has touched it.
  */
 export function needsNoProcess(far: Location, isUnread: boolean): boolean {
-  if (far.kind !== 'local' || process.env[OWN_PROCESS_VARIABLE] !== undefined) return false;
+  if (far.kind !== 'local' || !mayWorkHere()) return false;
   if (isUnread) return true;
   try {
     const wal = statSync(`${far.path}-wal`, { throwIfNoEntry: false });

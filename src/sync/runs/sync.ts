@@ -20,6 +20,9 @@ import type { OriginResult } from '../agents/origin-agent.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import { runReplica } from '../agents/replica-agent.ts';
 import { QuickCheck } from '../quick/quick-check.ts';
+import type { ReplicaOptions } from '../agents/replica-options.ts';
+import { copyLocally } from '../local/local-copy.ts';
+import { mayWorkHere } from './agent-here.ts';
 import { withRetries } from './retry.ts';
 import type { Retry } from './retry.ts';
 import { compressionTo } from './run-options.ts';
@@ -133,6 +136,8 @@ function remaining(maxTimeMs: number | undefined, startedAt: number): number | u
 
 async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult> {
   const { options } = run;
+  const made = await copyHere(run, attempt);
+  if (made !== undefined) return made;
   const far = farOf(run.origin, run.replica);
   const conversation = {
     run: options,
@@ -159,6 +164,13 @@ function isUnread({ request, origin, replica }: Run): boolean {
   } catch {
     return false; // the agents say what is wrong
   }
+}
+
+/** Makes a new local replica without an agent; undefined if an agent is needed. A limited rate needs its pipe. */
+async function copyHere(run: Run, attempt: Attempt): Promise<OriginResult | undefined> {
+  const isLocal = run.origin.kind === 'local' && run.replica.kind === 'local';
+  if (!isLocal || run.options.bandwidthBytesPerS !== undefined || !mayWorkHere()) return undefined;
+  return copyLocally(replicaOptions(run, attempt));
 }
 
 function plan(options: SyncOptions): Run {
@@ -193,8 +205,12 @@ function farOf(origin: Location, replica: Location): Location {
 
 /** The replica is here and drives; the origin agent is at the other end. */
 function pull(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
+  return runReplica(connection, replicaOptions(run, attempt));
+}
+
+function replicaOptions(run: Run, attempt: Attempt): ReplicaOptions {
   const { options, origin } = run;
-  return runReplica(connection, {
+  return {
     ...run.request,
     path: resolve(run.replica.path),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
@@ -205,7 +221,7 @@ function pull(connection: Connection, run: Run, attempt: Attempt): Promise<Origi
     onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
     onProgress: (progress) => notice(run, attempt, progress),
     onNote: (note) => run.announcements.note(note),
-  });
+  };
 }
 
 /** The origin is here; the replica agent at the other end drives. */

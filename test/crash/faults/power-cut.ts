@@ -10,6 +10,7 @@ import type { FaultGroup, FaultOptions } from './group.ts';
 import { includesFault, pick, Tally } from './group.ts';
 import { environmentOf, markAsOwn, Scene, SCENE_KINDS } from './scene.ts';
 import type { SceneKind } from './scene.ts';
+import type { TracedRole } from './traced-agent.ts';
 import { runTraced, straceFault } from './traced-agent.ts';
 
 const TRACED = 'pwrite64,write,fsync,fdatasync,ftruncate,rename,link,unlink,openat'.split(',');
@@ -21,9 +22,15 @@ const RANDOM_PARTS = 4;
 const SHORT_SCENES = 2;
 const SHORT_MOMENTS = 3;
 
+/** What writes the replica: an agent, or the process that copies without agents. */
+const WRITERS: readonly (readonly [SceneKind, TracedRole])[] = [
+  ...SCENE_KINDS.map((kind) => [kind, 'push'] as const),
+  ['new', 'local'],
+];
+
 /**
- * Cuts the power after each system call of the replica agent that changes a file. A recording of one sync
- * tells what the disk may then hold: see {@link Disk}.
+ * Cuts the power after each system call that changes a file, of the agent or command that writes the replica. A
+ * recording of one sync tells what the disk may then hold: see {@link Disk}.
  */
 export const powerCut: FaultGroup = async function* (options) {
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-power-'));
@@ -34,21 +41,27 @@ export const powerCut: FaultGroup = async function* (options) {
       return;
     }
     const random = new Random(options.seed);
-    for (const kind of options.long ? SCENE_KINDS : pick(SCENE_KINDS, SHORT_SCENES, random)) {
-      if (!includesFault(options, `power cut: ${kind}`)) continue;
-      yield await cutAtEveryMoment(join(folder, kind), kind, options);
+    for (const [kind, role] of options.long ? WRITERS : pick(WRITERS, SHORT_SCENES, random)) {
+      const name = `power cut: ${kind}${role === 'local' ? ', local copy' : ''}`;
+      if (!includesFault(options, name)) continue;
+      const tally = new Tally(name);
+      await cutAtEveryMoment(await Scene.make(join(folder, `${kind}-${role}`), kind), role, tally, options);
+      yield tally;
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 };
 
-async function cutAtEveryMoment(folder: string, kind: SceneKind, options: FaultOptions): Promise<Tally> {
-  const tally = new Tally(`power cut: ${kind}`);
-  const scene = await Scene.make(folder, kind);
+async function cutAtEveryMoment(
+  scene: Scene,
+  role: TracedRole,
+  tally: Tally,
+  options: FaultOptions,
+): Promise<void> {
   const random = new Random(options.seed);
   try {
-    const { disk, events } = await record(scene);
+    const { disk, events } = await record(scene, role);
     const share = options.long ? 1 : SHORT_MOMENTS / events.length;
     let isConfirmed = false;
     for (const [i, event] of events.entries()) {
@@ -75,21 +88,21 @@ async function cutAtEveryMoment(folder: string, kind: SceneKind, options: FaultO
     }
     assert.ok(isConfirmed, 'the sync was not confirmed');
     await scene.checkOrigin();
-    return tally;
   } finally {
     await scene.end();
   }
 }
 
 /** The disk before a sync, and the changes of the sync. */
-async function record(scene: Scene): Promise<{ disk: Disk; events: DiskEvent[] }> {
+async function record(scene: Scene, role: TracedRole): Promise<{ disk: Disk; events: DiskEvent[] }> {
   const pair = scene.pair();
   const disk = new Disk(dirname(pair.replica));
   const options = ['-xx', '-s', '1000000'];
   const environment = environmentOf(scene.kind);
-  const ended = await runTraced(pair, { role: 'push', trace: TRACED, options, environment });
+  const ended = await runTraced(pair, { role, trace: TRACED, options, environment });
   await scene.judge(pair, ended);
-  const events = diskEvents(dirname(pair.replica), ended.log);
+  const isSummary = (written: Buffer): boolean => written.toString().includes('"type":"summary"');
+  const events = diskEvents(dirname(pair.replica), ended.log, role === 'local' ? isSummary : undefined);
   scene.discard(pair);
   return { disk, events };
 }

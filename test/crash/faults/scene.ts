@@ -48,7 +48,7 @@ export type SceneKind = (typeof SCENE_KINDS)[number];
 /** How a sync ended; `done` means that it reported success. */
 export interface Ended {
   readonly failure: SqlsyncError | undefined;
-  readonly done?: MessageOf<'done'> | undefined;
+  readonly done?: Pick<MessageOf<'done'>, 'warnings'> | undefined;
 }
 
 export type ReplicaState = 'absent' | 'old' | 'new';

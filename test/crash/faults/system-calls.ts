@@ -8,7 +8,7 @@ import { includesFault, pick, Tally } from './group.ts';
 import { inLanes } from './lanes.ts';
 import { environmentOf, Scene, SCENE_KINDS } from './scene.ts';
 import type { SceneKind } from './scene.ts';
-import type { Call } from './traced-agent.ts';
+import type { Call, TracedRole } from './traced-agent.ts';
 import { callsIn, runTraced, straceFault } from './traced-agent.ts';
 
 /** A fault in system calls, at one call at a time. */
@@ -33,7 +33,7 @@ const TRACED =
 interface Victim {
   readonly name: string;
   readonly kind: SceneKind;
-  readonly role: Role;
+  readonly role: TracedRole;
   readonly environment: NodeJS.ProcessEnv;
 }
 
@@ -45,6 +45,7 @@ const VICTIMS: readonly Victim[] = [
   replicaAgent('rollback, written in a thread', 'rollback', IN_THREAD),
   { name: 'origin agent', kind: 'wal', role: 'pull', environment: {} },
   { name: 'origin agent, new replica', kind: 'new', role: 'pull', environment: {} },
+  { name: 'local copy', kind: 'new', role: 'local', environment: {} },
 ];
 
 function replicaAgent(name: string, kind: SceneKind, environment: NodeJS.ProcessEnv): Victim {
@@ -99,7 +100,8 @@ async function meetVictim(
 ): Promise<FaultRow[]> {
   const { role, environment } = victim;
   const named = (fault: CallFault): string => `${fault.name}: ${victim.name}`;
-  const wanted = faults.filter((fault) => fault.ends.includes(role) && includesFault(options, named(fault)));
+  const isWanted = (fault: CallFault): boolean => role === 'local' || fault.ends.includes(role);
+  const wanted = faults.filter((fault) => isWanted(fault) && includesFault(options, named(fault)));
   if (wanted.length === 0) return [];
   const scene = await Scene.make(folder, victim.kind);
   try {
@@ -130,12 +132,17 @@ async function meetVictim(
   }
 }
 
-/** The calls of an undisturbed run. */
-async function callsOf(scene: Scene, { role, environment }: Victim): Promise<Call[]> {
+/** The calls of the second undisturbed run: the first fills the cache of compiled modules. */
+async function callsOf(scene: Scene, victim: Victim): Promise<Call[]> {
+  await undisturbed(scene, victim);
+  return callsIn(scene.folder, await undisturbed(scene, victim));
+}
+
+async function undisturbed(scene: Scene, { role, environment }: Victim): Promise<string> {
   const pair = scene.pair();
   const ended = await runTraced(pair, { role, trace: TRACED, environment });
   if (ended.failure !== undefined) throw ended.failure;
   await scene.judge(pair, ended);
   scene.discard(pair);
-  return callsIn(scene.folder, ended.log);
+  return ended.log;
 }

@@ -1,6 +1,6 @@
 import type { PageSource } from '../../pages/page-source.ts';
 import type { PageNumber } from '../../pages/page-types.ts';
-import type { CopyProgress } from './page-copy.ts';
+import type { CopyProgress } from '../agents/page-copy.ts';
 
 const PROGRESS_INTERVAL_MS = 100;
 
