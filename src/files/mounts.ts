@@ -51,10 +51,11 @@ export function networkFileSystem(path: string): string | undefined {
 }
 
 /**
- * Local file systems that change the ctime of a file with every write, also with the first one through a memory map
- * (tmpfs does not). All writes to them go through this kernel.
+ * Local file systems that change the ctime of a file with every write, also with the first one to a clean page through
+ * a memory map, as tmpfs does not. All writes go through this kernel, and a descriptor stays with the file of its name,
+ * as with overlay it does not.
  */
-const TIMES_EVERY_WRITE = /^(?:ext[234]|xfs|btrfs|f2fs|overlay)$/;
+const TIMES_EVERY_WRITE = /^(?:ext[234]|xfs|btrfs|f2fs)$/;
 
 /**
  * True if no write to the file at `path`, which is absolute and real, leaves its ctime as it is. False for a file that

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
-import { fdatasyncSync, fstatSync, statSync } from 'node:fs';
+import { fdatasync, fstatSync, statSync } from 'node:fs';
 import type { BigIntStats } from 'node:fs';
+import { promisify } from 'node:util';
 import { bootId } from '../files/machine.ts';
 import { timesEveryWrite } from '../files/mounts.ts';
 import { readFully } from '../files/read-fully.ts';
 import type { DatabaseReader } from '../sqlite/database-reader.ts';
-import { fileBytes } from './database-file.ts';
 import { HEADER_BYTES } from './header.ts';
 import { frameCount, WalIndex } from './wal-index.ts';
 
@@ -32,15 +32,17 @@ export interface StampMoment {
 /**
  * Takes the stamp of a database at the beginning of a snapshot:
  *
- *     connection has read once ──► attached ──► snapshot begins ──► take ──► connection closed ──► close
+ *     settle ──► connection has read once ──► attached ──► snapshot begins ──► take ──► connection closed ──► close
  *
  * In WAL mode the stamp holds the header of the wal-index, and has none if that changed between `attached` and `take`:
  * then it may be that of a later commit than the snapshot. Everything else is of the file, which no SQLite changes in
- * content while the snapshot lasts.
+ * content while the snapshot lasts. A failure only means that there is no stamp.
  */
 export class StampTaker {
   readonly #path: string;
   readonly #descriptor: number;
+  /** True once no page of the file is dirty. */
+  #isSettled = false;
   #index: WalIndex | undefined;
   #before: Buffer | undefined;
 
@@ -54,24 +56,55 @@ export class StampTaker {
   }
 
   /**
-   * What a program writes through a memory map only counts as a change if the page was clean: so no page may be dirty
-   * when the stamp is taken. Throws the system's errors.
+   * Writes the dirty pages of the file to the disk, if it may get a stamp. A program that writes through a memory map
+   * moves the ctime only where it finds a clean page.
    */
-  attached(now: number = Date.now()): void {
-    const { ctimeMs } = fstatSync(this.#descriptor);
-    if (ctimeMs <= now - MIN_AGE_MS) fdatasyncSync(this.#descriptor);
-    this.#index ??= WalIndex.open(this.#path);
-    this.#before = this.#index?.header();
+  async settle(now: number = Date.now()): Promise<void> {
+    try {
+      const isOld = fstatSync(this.#descriptor).ctimeMs <= now - MIN_AGE_MS;
+      if (!isOld || !timesEveryWrite(this.#path)) return;
+      await promisify(fdatasync)(this.#descriptor);
+      this.#isSettled = true;
+    } catch {
+      // A file system that refuses it has no stamps.
+    }
+  }
+
+  /** False if there will be no stamp. */
+  get isSettled(): boolean {
+    return this.#isSettled;
+  }
+
+  attached(): void {
+    try {
+      this.#index ??= WalIndex.open(this.#path);
+      this.#before = this.#index?.header();
+    } catch {
+      this.#before = undefined;
+    }
   }
 
   /**
    * The stamp of the snapshot that began after `attached`; undefined if nothing can prove later that the database is
-   * unchanged. Throws the system's errors.
+   * unchanged.
    */
   take(moment: StampMoment = { now: Date.now(), bootId: bootId() }): Uint8Array | undefined {
-    const header = Buffer.alloc(HEADER_BYTES);
-    if (readFully(this.#descriptor, header, 0) < HEADER_BYTES || moment.bootId === undefined)
+    if (!this.#isSettled || moment.bootId === undefined) return undefined;
+    try {
+      return this.#stamp(moment);
+    } catch {
       return undefined;
+    }
+  }
+
+  /** Call it when every connection of this process to the database is closed. */
+  close(): void {
+    this.#index?.close();
+  }
+
+  #stamp(moment: StampMoment): Uint8Array | undefined {
+    const header = Buffer.alloc(HEADER_BYTES);
+    if (readFully(this.#descriptor, header, 0) < HEADER_BYTES) return undefined;
     const wal = this.#walFacts(header);
     const file = this.#fileFacts(moment.now);
     if (wal === undefined || file === undefined) return undefined;
@@ -82,32 +115,24 @@ export class StampTaker {
     return createHash('sha256').update(JSON.stringify(facts)).digest();
   }
 
-  /** Call it when every connection of this process to the database is closed. */
-  close(): void {
-    this.#index?.close();
-  }
-
   #fileFacts(now: number): readonly string[] | undefined {
     const own = fstatSync(this.#descriptor, { bigint: true });
     const named = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
     // A -wal beside another name of the file could hold changes.
     if (named?.dev !== own.dev || named.ino !== own.ino || own.nlink !== 1n) return undefined;
-    if (!timesEveryWrite(this.#path) || Number(own.ctimeMs) > now - MIN_AGE_MS) return undefined;
-    return [...factsOf(own), String(own.ctimeNs)];
+    return Number(own.ctimeMs) > now - MIN_AGE_MS ? undefined : [...factsOf(own), String(own.ctimeNs)];
   }
 
   /** Undefined if it is not certain where the newest commits are. */
   #walFacts(header: Buffer): readonly string[] | undefined {
-    const walPath = `${this.#path}-wal`;
+    const wal = walFacts(this.#path);
     const isWal = header[18] === 2 && header[19] === 2;
     // Beside a database in rollback mode SQLite uses a -wal with content nevertheless.
-    if (!isWal) return fileBytes(walPath) === 0 ? ['rollback'] : undefined;
+    if (!isWal) return wal.length === 0 ? ['rollback'] : undefined;
     const index = this.#index?.header();
     if (index === undefined || this.#before?.equals(index) !== true) return undefined;
-    if (frameCount(index) === 0) return [index.toString('hex')];
-    const wal = statSync(walPath, { bigint: true, throwIfNoEntry: false });
-    // Not its ctime: where root opens a -wal, SQLite sets its owner each time.
-    return wal === undefined ? undefined : [index.toString('hex'), ...factsOf(wal)];
+    const isMissing = frameCount(index) > 0 && wal.length === 0;
+    return isMissing ? undefined : [index.toString('hex'), ...wal];
   }
 }
 
@@ -117,9 +142,15 @@ export class StampTaker {
  */
 export function outerStamp(path: string): string {
   const file = statSync(path, { bigint: true });
+  return [bootId(), ...factsOf(file), file.ctimeNs, ...walFacts(path)].join(' ');
+}
+
+/** Of the -wal of the database at `path`; empty if it has no content. */
+function walFacts(path: string): readonly string[] {
   const wal = statSync(`${path}-wal`, { bigint: true, throwIfNoEntry: false });
-  const ofWal = wal === undefined || wal.size === 0n ? [] : factsOf(wal);
-  return [bootId(), ...factsOf(file), file.ctimeNs, ...ofWal].join(' ');
+  if (wal === undefined || wal.size === 0n) return [];
+  // Each time that root opens a -wal, SQLite sets its owner, and so its ctime.
+  return process.geteuid?.() === 0 ? factsOf(wal) : [...factsOf(wal), String(wal.ctimeNs)];
 }
 
 /** Begins a read transaction whose snapshot `taker` can stamp. May be busy. */
@@ -127,7 +158,7 @@ export function beginStamped(
   reader: DatabaseReader,
   taker: StampTaker | undefined,
 ): ReturnType<DatabaseReader['begin']> {
-  if (taker !== undefined) {
+  if (taker?.isSettled === true) {
     reader.attach();
     taker.attached();
   }

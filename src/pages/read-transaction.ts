@@ -1,6 +1,7 @@
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import { beginStamped } from './database-stamp.ts';
+import type { StampTaker } from './database-stamp.ts';
 import { FilePages } from './file-pages.ts';
 import type { PageReader, ReadPage } from './file-pages.ts';
 import type { PageSource } from './page-source.ts';
@@ -44,8 +45,8 @@ export class ReadTransaction implements PageSource {
   /** Of two transactions on this connection, the same if no other connection committed between them. */
   dataVersion = 0;
   /**
-   * The stamp of the state that is read: another state of this database with the same stamp has the same content.
-   * Undefined if nothing can prove that.
+   * The stamp of the first state: another state of this database with the same stamp has the same content. Undefined if
+   * nothing can prove that, and for every later state.
    */
   stamp: Uint8Array | undefined;
   #pageSize: PageSize = pageSize(512) as PageSize;
@@ -63,7 +64,10 @@ export class ReadTransaction implements PageSource {
     let transaction: ReadTransaction | undefined;
     try {
       transaction = new ReadTransaction(database, options, files);
-      await transaction.begin();
+      const taker = database.immutable === true ? undefined : files?.stamp;
+      await taker?.settle();
+      await transaction.#begin(taker);
+      transaction.stamp = taker?.take();
       return transaction;
     } catch (error) {
       transaction?.close();
@@ -88,10 +92,14 @@ export class ReadTransaction implements PageSource {
   }
 
   /** Begins a transaction on the newest state, after `end`. Throws as `open` does. */
-  async begin(): Promise<void> {
+  begin(): Promise<void> {
+    this.stamp = undefined;
+    return this.#begin(undefined);
+  }
+
+  async #begin(taker: StampTaker | undefined): Promise<void> {
     const { name } = this.#database;
     const { busyTimeoutMs: timeoutMs, signal } = this.#options;
-    const taker = this.#database.immutable === true ? undefined : this.#files?.stamp;
     const shape = await retryBusy(name, () => beginStamped(this.reader, taker), { timeoutMs, signal });
     this.beganAtMs = performance.now();
     this.dataVersion = this.reader.dataVersion();
@@ -102,7 +110,6 @@ export class ReadTransaction implements PageSource {
     if (this.#files?.begin(this.#pageSize, this.#pageCount, read, absent) === false) {
       throw this.#database.replaced();
     }
-    this.stamp = taker?.take();
   }
 
   readPage(page: PageNumber): Uint8Array {

@@ -40,7 +40,11 @@ export class DatabaseReader {
 
   /** Reads once, outside of a transaction, so that a wal-index is in use from here on. May be busy. */
   attach(): void {
-    this.#number('schema_version');
+    try {
+      this.#number('schema_version');
+    } catch (error) {
+      if (!isMalformedSchema(error)) throw error;
+    }
   }
 
   /**

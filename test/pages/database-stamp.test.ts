@@ -40,15 +40,17 @@ interface Look {
   readonly between?: () => unknown;
 }
 
-async function stamp(path: string, { moment, between }: Look = {}): Promise<string | undefined> {
+async function stamp(path: string, { moment: given, between }: Look = {}): Promise<string | undefined> {
+  const moment = { now: Date.now() + HOUR_MS, bootId: BOOT, ...given };
   const files = new FilePages(path);
   const reader = new DatabaseReader(path);
   try {
+    await files.stamp.settle(moment.now);
     reader.attach();
     files.stamp.attached();
     await between?.();
     reader.begin();
-    const taken = files.stamp.take({ now: Date.now() + HOUR_MS, bootId: BOOT, ...moment });
+    const taken = files.stamp.take(moment);
     assert.ok(taken === undefined || taken.length === STAMP_BYTES);
     return taken && Buffer.from(taken).toString('hex');
   } finally {
@@ -113,9 +115,20 @@ describe('the stamp of a database', { skip: noQuickCheck() ?? false }, () => {
     assert.equal(await stamp(join(folder, 'a.db')), undefined);
   });
 
-  test('one function begins the stamp for all snapshots', (t) => {
+  test('the stamp is missing where dirty pages could not be written to the disk before', async (t) => {
     const path = database(t, 'wal');
     const files = new FilePages(path);
+    const reader = new DatabaseReader(path);
+    assert.ok(beginStamped(reader, files.stamp).pageCount > 1);
+    assert.equal(files.stamp.take({ now: Date.now() + HOUR_MS, bootId: BOOT }), undefined);
+    reader.close();
+    files.close();
+  });
+
+  test('one function begins the stamp for all snapshots', async (t) => {
+    const path = database(t, 'wal');
+    const files = new FilePages(path);
+    await files.stamp.settle(Date.now() + HOUR_MS);
     const reader = new DatabaseReader(path);
     assert.ok(beginStamped(reader, files.stamp).pageCount > 1);
     assert.notEqual(files.stamp.take({ now: Date.now() + HOUR_MS, bootId: BOOT }), undefined);
