@@ -24,7 +24,7 @@ const LOSSES: Record<string, (memory: MemoryBackend, here: StoreHere) => Promise
 
 describe('a backup stores again the unchanged pages of a pack that is gone', () => {
   for (const [what, lose] of Object.entries(LOSSES)) {
-    test(what, async (t) => {
+    test(`a backup stores again the unchanged pages of a pack ${what}`, async (t) => {
       const folder = tempDir(t);
       const memory = new MemoryBackend();
       const here = await storeHere(memory, folder);

@@ -38,7 +38,7 @@ describe('bytes that are no UTF-8 never become another name', { skip: LINUX }, (
     'a file to which a link leads': `cp o.db "r$X.db"; cp o.db "$(printf 'r\\357\\277\\275.db')"; ln -s "r$X.db" l.db; sqlsync l.db r.db`,
   };
   for (const [name, line] of Object.entries(LINES)) {
-    test(name, (t) => {
+    test(`${name} with bytes that are no UTF-8 is refused`, (t) => {
       const folder = tempDir(t);
       smallDatabase(join(folder, 'o.db'), { rows: 10, journalMode: 'delete' });
       const { status, stderr, names } = shell(folder, line);

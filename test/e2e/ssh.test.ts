@@ -258,27 +258,23 @@ const REFUSALS: Refusal[] = [
 ];
 
 for (const { name: transport, rsh } of SSH_WAYS) {
-  describe(
-    `over a real sshd by ${transport}, refused with a message and an exit status of its own:`,
-    { skip },
-    () => {
-      for (const { name, code, status, message, options, locations } of REFUSALS) {
-        test(name, async () => {
-          const pair = scenario.pair('wal');
-          const which = locations?.(pair.origin, pair.replica) ?? [pair.origin, remote(sshd, pair.replica)];
-          const result = await runCli(sshd, which, { rsh, ...options?.() });
-          const error = result.events.get('error');
-          assert.equal(error?.['code'], code, JSON.stringify(error) + result.stderr);
-          assert.match(String(error['message']), message);
-          assert.ok(typeof error['hint'] === 'string', 'a hint');
-          assert.equal(error['exitStatus'], status);
-          assert.equal(result.status, status);
-          assert.equal(scenario.state('wal', pair), 'old');
-          await agentsGone(pidDir);
-        });
-      }
-    },
-  );
+  describe(`refusals over a real sshd by ${transport}`, { skip }, () => {
+    for (const { name, code, status, message, options, locations } of REFUSALS) {
+      test(`${name} is refused with a message and an exit status of its own`, async () => {
+        const pair = scenario.pair('wal');
+        const which = locations?.(pair.origin, pair.replica) ?? [pair.origin, remote(sshd, pair.replica)];
+        const result = await runCli(sshd, which, { rsh, ...options?.() });
+        const error = result.events.get('error');
+        assert.equal(error?.['code'], code, JSON.stringify(error) + result.stderr);
+        assert.match(String(error['message']), message);
+        assert.ok(typeof error['hint'] === 'string', 'a hint');
+        assert.equal(error['exitStatus'], status);
+        assert.equal(result.status, status);
+        assert.equal(scenario.state('wal', pair), 'old');
+        await agentsGone(pidDir);
+      });
+    }
+  });
 }
 
 function knownHosts(name: string, key: string | undefined): string {

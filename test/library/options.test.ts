@@ -49,9 +49,9 @@ const REFUSED: Record<string, { options: unknown; says: RegExp }> = {
   },
 };
 
-describe('sync() refuses, before it starts anything,', () => {
+describe('the refusals of sync()', () => {
   for (const [name, { options, says }] of Object.entries(REFUSED)) {
-    test(name, async () => {
+    test(`sync() refuses ${name} before it starts anything`, async () => {
       const outcome = sync(options as SyncOptions);
       assert.deepEqual(libraryChildren(process.pid), []);
       const failure = await rejection(outcome);

@@ -34,7 +34,7 @@ function calls(db: Database, options: unknown): Record<string, () => Promise<unk
 
 describe('the options of a call', () => {
   for (const isTaken of [false, true]) {
-    test(`are refused where they make no sense, ${isTaken ? 'while others write' : 'at rest'}`, async (t) => {
+    test(`senseless options of a call are refused ${isTaken ? 'while others write' : 'at rest'}`, async (t) => {
       const db = await openTemporary(t);
       const holder = isTaken ? hold(db) : undefined;
       for (const options of WRONG_OPTIONS) {
@@ -48,7 +48,7 @@ describe('the options of a call', () => {
     });
   }
 
-  test('may be undefined', async (t) => {
+  test('each option of a call may be undefined', async (t) => {
     const db = await openTemporary(t);
     await db.write.run(INSERT, [], { priority: undefined, signal: undefined, label: undefined });
     await db.write.bulk([1], (tx) => tx.run(INSERT), { priority: undefined, budgetMs: undefined });
@@ -59,7 +59,7 @@ describe('the options of a call', () => {
 
 for (const threads of [0, 1]) {
   describe(`the parameters of a statement${threads === 0 ? '' : ' in a thread'}`, () => {
-    test('are refused by a name that the statement lacks', async (t) => {
+    test('parameters by a name that the statement lacks are refused', async (t) => {
       const db = await openTemporary(t, { threads });
       const options = { priority: 'background' };
       await assert.rejects(db.write.run(INSERT, options), { code: 'USAGE', hint: /third/ });
@@ -71,14 +71,14 @@ for (const threads of [0, 1]) {
       assert.deepEqual(await valuesOf(db), []);
     });
 
-    test('are found whatever SQLite lets them begin and end with', async (t) => {
+    test('parameters are found behind and before every character that SQLite lets the text begin and end with', async (t) => {
       const db = await openTemporary(t, { threads });
       const sql = 'SELECT :a AS a, @b2 AS b, $c_ AS c, :ä AS d';
       const params = { a: 1, b2: 2, c_: 3, ä: 4 };
       assert.deepEqual(await db.read.get(sql, params), { a: 1, b: 2, c: 3, d: 4 });
     });
 
-    test('of a wrong kind are a TypeError or RangeError, and what is no text is USAGE', async (t) => {
+    test('parameters of a wrong kind are a TypeError or RangeError, and a statement that is no text is USAGE', async (t) => {
       const db = await openTemporary(t, { threads });
       const all = db.read.all.bind(db.read);
       for (const value of [true, new Date(), () => 1, Symbol('x')]) {
@@ -91,8 +91,8 @@ for (const threads of [0, 1]) {
   });
 }
 
-describe('what is passed in the place of something else', () => {
-  test('is refused with USAGE', async (t) => {
+describe('an argument of a wrong kind', () => {
+  test('an argument of a wrong kind is refused with USAGE', async (t) => {
     const db = await openTemporary(t);
     const { write, read } = db;
     for (const wrong of [
@@ -114,7 +114,7 @@ describe('what is passed in the place of something else', () => {
 });
 
 describe('the connection that writes', () => {
-  test('keeps what the pools have set', async (t) => {
+  test('the connection that writes keeps the settings of the pools', async (t) => {
     const db = await openTemporary(t);
     for (const pragma of [
       'journal_mode = delete',
@@ -131,7 +131,7 @@ describe('the connection that writes', () => {
     assert.deepEqual(await db.write.get('PRAGMA foreign_keys'), { foreign_keys: 1 });
   });
 
-  test('gives rows as arrays, and none for a statement that returns none', async (t) => {
+  test('the connection that writes gives rows as arrays, and none for a statement that returns none', async (t) => {
     const db = await openTemporary(t);
     assert.deepEqual(await db.write.values('INSERT INTO t (x) VALUES (?) RETURNING id, id, x', ['a']), [
       [1, 1, 'a'],

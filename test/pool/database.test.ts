@@ -9,7 +9,7 @@ import { tempDir } from '../support/compare.ts';
 import { openTemporary } from './open.ts';
 
 describe('opening a database', () => {
-  test('sets what a connection needs, in one place', async (t) => {
+  test('opening a database sets everything that a connection needs, in one place', async (t) => {
     const db = await openTemporary(t, { walLimitBytes: 5_000_000 });
     for (const [pragma, value] of Object.entries({
       journal_mode: 'wal',
@@ -23,7 +23,7 @@ describe('opening a database', () => {
     assert.deepEqual(await db.read.get('PRAGMA query_only'), { query_only: 1 });
   });
 
-  test('makes one that does not exist, unless told not to', async (t) => {
+  test('opening a database makes a missing file, unless told not to', async (t) => {
     const path = join(tempDir(t), 'ä b#?%41.db');
     await assert.rejects(openDatabase(path, { create: false }), { code: 'DATABASE_UNUSABLE' });
     assert.ok(!existsSync(path));
@@ -33,7 +33,7 @@ describe('opening a database', () => {
     await (await openDatabase(path, { create: false })).close();
   });
 
-  test('leaves no WAL behind when it is closed, and can be used with `await using`', async (t) => {
+  test('a database leaves no WAL behind when it is closed, and can be used with `await using`', async (t) => {
     const path = join(tempDir(t), 'a.db');
     const db = await openDatabase(path);
     await db.write.run('CREATE TABLE t (x)');
@@ -43,7 +43,7 @@ describe('opening a database', () => {
     assert.ok(!existsSync(`${path}-wal`));
   });
 
-  test('leaves no WAL behind where nothing was written', async (t) => {
+  test('a database leaves no WAL behind if nothing was written', async (t) => {
     const folder = tempDir(t);
     const db = await openDatabase(join(folder, 'a.db'));
     await db.read.all('SELECT * FROM sqlite_schema');
@@ -51,14 +51,14 @@ describe('opening a database', () => {
     assert.deepEqual(readdirSync(folder), ['a.db']);
   });
 
-  test('takes the URL of a file', async (t) => {
+  test('opening a database takes the URL of a file', async (t) => {
     const path = join(tempDir(t), 'ä b.db');
     const db = await openDatabase(pathToFileURL(path));
     assert.equal(db.path, path);
     await db.close();
   });
 
-  test('says what is wrong with a file that cannot be opened', async (t) => {
+  test('opening a database says what is wrong with a file that cannot be opened', async (t) => {
     const folder = tempDir(t);
     writeFileSync(
       join(folder, 'text.db'),
@@ -77,7 +77,7 @@ describe('opening a database', () => {
   });
 
   test(
-    'says so where the file may only be read',
+    'opening a database says so if the file may only be read',
     { skip: process.getuid?.() === 0 && 'root may write everywhere' },
     async (t) => {
       const path = join(tempDir(t), 'a.db');
@@ -87,7 +87,7 @@ describe('opening a database', () => {
     },
   );
 
-  test('refuses options and names that make no sense', async (t) => {
+  test('opening a database refuses options and names that make no sense', async (t) => {
     const path = join(tempDir(t), 'a.db');
     for (const options of [
       { busyTimeoutMs: -1 },

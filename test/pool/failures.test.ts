@@ -5,7 +5,7 @@ import type { FailureEvent } from '../../src/pool/stats.ts';
 import type { Database, WriteOptions } from '../../src/pool/types.ts';
 import { hold, openTemporary } from './open.ts';
 
-/** Each way to write, with a statement that fails where `t` has a row 1. */
+/** Each way to write, with a statement that fails if `t` has a row 1. */
 const WRITES: Record<string, (db: Database, options?: WriteOptions) => Promise<unknown>> = {
   run: (db, options) => db.write.run('INSERT INTO t (id) VALUES (1)', [], options),
   all: (db, options) => db.write.all('INSERT INTO t (id) VALUES (1) RETURNING id', [], options),
@@ -25,9 +25,9 @@ async function withRow(t: Parameters<typeof openTemporary>[0], options = {}): Pr
   return db;
 }
 
-describe('writes that failed are counted by their code', () => {
+describe('the counters of failed writes', () => {
   for (const [way, write] of Object.entries(WRITES)) {
-    test(`of ${way}, whether it ran at once, waited, timed out, was aborted or refused`, async (t) => {
+    test(`a failed write of ${way} is counted by its code, whether it ran at once, waited, timed out, was aborted or refused`, async (t) => {
       const db = await withRow(t);
       const events: FailureEvent[] = [];
       const listener = (event: unknown): void => void events.push(event as FailureEvent);
@@ -65,7 +65,7 @@ describe('writes that failed are counted by their code', () => {
     });
   }
 
-  test('of transactions and bulk writes by the error of their function, and a bulk write once', async (t) => {
+  test('failed transactions and bulk writes are counted by the error of their function, and a bulk write once', async (t) => {
     const db = await withRow(t);
     const failing = (thrown: unknown): Promise<unknown> =>
       db.write
@@ -100,7 +100,7 @@ describe('writes that failed are counted by their code', () => {
     assert.deepEqual([failed, rollbacks], [7, 4]);
   });
 
-  test('and a code made of what a user sent does not eat the memory', async (t) => {
+  test("a failure code made of a user's text does not eat the memory", async (t) => {
     const db = await openTemporary(t);
     for (let n = 0; n < 300; n++) {
       const error = Object.assign(new Error('mine'), { code: `CODE_${n}` });
@@ -110,7 +110,7 @@ describe('writes that failed are counted by their code', () => {
     assert.deepEqual([failed, Object.keys(failures).length, failures['(other)']], [300, 201, 100]);
   });
 
-  test('where a statement of a transaction fails that goes on, nothing has failed', async (t) => {
+  test('a failed statement of a transaction that goes on is not counted', async (t) => {
     const db = await withRow(t);
     await db.write.transaction(async (tx) => {
       await tx.run('INSERT INTO t (id) VALUES (1)').catch(() => undefined);
@@ -119,9 +119,9 @@ describe('writes that failed are counted by their code', () => {
   });
 });
 
-describe('reads that failed are counted by their code', () => {
+describe('the counters of failed reads', () => {
   for (const threads of [0, 1]) {
-    test(`of every method${threads === 0 ? '' : ', in a thread'}`, async (t) => {
+    test(`a failed read of every method is counted by its code${threads === 0 ? '' : ', in a thread'}`, async (t) => {
       const db = await openTemporary(t, { threads });
       const { read } = db;
       const iterate = async (sql: string): Promise<void> => {
@@ -151,7 +151,7 @@ describe('reads that failed are counted by their code', () => {
     });
   }
 
-  test('of one that waited too long for a connection', async (t) => {
+  test('a read that waited too long for a connection is counted by its code', async (t) => {
     const db = await openTemporary(t, { readers: 1 });
     await db.read.snapshot(async () => {
       await assert.rejects(db.read.all('SELECT 1', [], { deadlineMs: 0 }), { code: 'READ_TIMEOUT' });

@@ -9,7 +9,7 @@ import { tempDir } from '../support/compare.ts';
 
 const LIMIT_BYTES = 256 * 1024;
 
-/** Names that lead to `real/app.db` of a folder. */
+/** Names that lead to `real/app.db` in a folder. */
 const NAMES: Record<string, (folder: string) => string> = {
   'a link': (folder) => link(join(folder, 'real', 'app.db'), join(folder, 'app.db')),
   'a relative link': (folder) => link('real/app.db', join(folder, 'app.db')),
@@ -39,9 +39,9 @@ async function fill(db: Database, rows = 6): Promise<void> {
 
 describe('a database that is opened by another name than its own', () => {
   for (const [what, nameOf] of Object.entries(NAMES)) {
-    // SQLite follows a link that leads to nothing yet, and makes the file there.
+    // SQLite follows a link that leads nowhere yet, and makes the file there.
     for (const isThere of [true, false]) {
-      test(`by ${what} ${isThere ? 'to a file that is there' : 'to one that is made'}, has its WAL told and emptied`, async (t) => {
+      test(`a database opened by ${what} ${isThere ? 'to an existing file' : 'to a file that SQLite makes'} has its WAL counted and emptied`, async (t) => {
         const folder = folderWithReal(t);
         const real = join(folder, 'real', 'app.db');
         if (isThere) await (await openDatabase(real, { admission: 'none' })).close();
@@ -64,7 +64,7 @@ describe('a database that is opened by another name than its own', () => {
   }
 
   for (const threads of [0, 1]) {
-    test(`has all its readers there, though the link leads elsewhere by now${threads === 0 ? '' : ' (threads)'}`, async (t) => {
+    test(`a database opened by a link has all its readers in the same file, though the link leads elsewhere by now${threads === 0 ? '' : ' (threads)'}`, async (t) => {
       const folder = folderWithReal(t);
       const path = link('real/app.db', join(folder, 'app.db'));
       const other = await openDatabase(join(folder, 'other.db'), { admission: 'none' });

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { openDatabase } from '../../src/pool/database.ts';
 import { openTemporary, valuesOf } from './open.ts';
 
-/** What docs/library.md says of the pools and no other test shows. */
+/** Statements of docs/library.md about the pools that no other test shows. */
 describe('as the manual says,', () => {
   test('a number is stored as REAL but for a column of type INTEGER, a bigint as an integer, undefined as NULL', async (t) => {
     const db = await openTemporary(t);
@@ -21,7 +21,7 @@ describe('as the manual says,', () => {
     assert.deepEqual(await db.read.get('SELECT typed - ? AS more FROM v', [2n ** 53n]), { more: 1 });
   });
 
-  test('VACUUM runs by write.run, and is refused by exec and in a transaction', async (t) => {
+  test('VACUUM runs by write.run, and exec and a transaction refuse it', async (t) => {
     const db = await openTemporary(t);
     await db.write.run('VACUUM');
     await assert.rejects(db.write.exec('VACUUM'), { code: 'SQLITE_ERROR' });
@@ -31,7 +31,7 @@ describe('as the manual says,', () => {
     );
   });
 
-  test('a migration in one transaction is made whole or not at all, with its user_version', async (t) => {
+  test('a migration in one transaction takes effect whole or not at all, with its user_version', async (t) => {
     const db = await openTemporary(t);
     const migrated = db.write.transaction(async (tx) => {
       await tx.run('ALTER TABLE t ADD COLUMN y');
@@ -83,7 +83,7 @@ describe('as the manual says,', () => {
     await assert.rejects(db.write.run('SELECT 1'), { code: 'CLOSED' });
   });
 
-  test('a function that declares a ReadConnection works with each, and the options of a thread have no effect', async (t) => {
+  test('a function that declares a ReadConnection works with every kind, and the options of a thread have no effect', async (t) => {
     const db = await openTemporary(t, { threads: 1 });
     const count = async (r: Pick<typeof db.read, 'get'>): Promise<unknown> =>
       (await r.get<{ n: number }>('SELECT count(*) AS n FROM t', [], { thread: true }))?.n;

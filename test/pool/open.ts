@@ -5,7 +5,7 @@ import { openWith } from '../../src/pool/database.ts';
 import type { Database, DatabaseOptions } from '../../src/pool/types.ts';
 import { tempDir } from '../support/compare.ts';
 
-/** A database with the empty table `t (id INTEGER PRIMARY KEY, x)`; is closed when the test ends. */
+/** A database with the empty table `t (id INTEGER PRIMARY KEY, x)`; it is closed when the test ends. */
 export async function openTemporary(
   t: TestContext,
   options: DatabaseOptions & Partial<DatabaseInternals> = {},
@@ -18,7 +18,7 @@ export async function openTemporary(
   return db;
 }
 
-/** What is in `t`, in the order of its ids. */
+/** The rows of `t`, in the order of their ids. */
 export async function valuesOf(db: Database): Promise<unknown[]> {
   const rows = await db.write.all<{ x: unknown }>('SELECT x FROM t ORDER BY id');
   return rows.map(({ x }) => x);

@@ -12,33 +12,40 @@ import { mountedBySshfs, NO_SSHFS } from '../support/sshfs.ts';
 
 const LINUX = process.platform === 'linux' ? false : 'NOT TESTED: only Linux lists locks and mounts';
 
-describe('openDatabase() of a database', { skip: LINUX }, () => {
-  test('on a network file system is refused, unless that is allowed', { skip: NO_SSHFS }, async (t) => {
-    const folder = tempDir(t);
-    const [disk, mnt] = [join(folder), join(folder, 'mnt')];
-    smallDatabase(join(folder, 'app.db'), { rows: 10, journalMode: 'delete' });
-    await mountedBySshfs(disk, mnt, async () => {
-      assert.equal(networkFileSystem(join(mnt, 'app.db')), 'fuse.sshfs');
-      for (const name of ['app.db', 'new.db']) {
-        await assert.rejects(openDatabase(join(mnt, name)), {
-          code: 'DATABASE_UNUSABLE',
-          message: /on a network file system \(fuse\.sshfs\)/,
-          hint: /allowNetworkFileSystem/,
+describe('the place of a database that openDatabase() opens', { skip: LINUX }, () => {
+  test(
+    'openDatabase() refuses a network file system, unless that is allowed',
+    { skip: NO_SSHFS },
+    async (t) => {
+      const folder = tempDir(t);
+      const [disk, mnt] = [join(folder), join(folder, 'mnt')];
+      smallDatabase(join(folder, 'app.db'), { rows: 10, journalMode: 'delete' });
+      await mountedBySshfs(disk, mnt, async () => {
+        assert.equal(networkFileSystem(join(mnt, 'app.db')), 'fuse.sshfs');
+        for (const name of ['app.db', 'new.db']) {
+          await assert.rejects(openDatabase(join(mnt, name)), {
+            code: 'DATABASE_UNUSABLE',
+            message: /on a network file system \(fuse\.sshfs\)/,
+            hint: /allowNetworkFileSystem/,
+          });
+        }
+        assert.ok(!existsSync(join(folder, 'new.db')));
+        assert.ok(!existsSync(join(folder, 'app.db-wal')));
+        const db = await openDatabase(join(mnt, 'app.db'), {
+          allowNetworkFileSystem: true,
+          admission: 'none',
         });
-      }
-      assert.ok(!existsSync(join(folder, 'new.db')));
-      assert.ok(!existsSync(join(folder, 'app.db-wal')));
-      const db = await openDatabase(join(mnt, 'app.db'), { allowNetworkFileSystem: true, admission: 'none' });
-      assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM item'), { n: 10 });
-      await db.close();
-    });
-  });
+        assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM item'), { n: 10 });
+        await db.close();
+      });
+    },
+  );
 
-  test('on a local disk is no such case', (t) => {
+  test('openDatabase() takes a local disk for no network file system', (t) => {
     assert.equal(networkFileSystem(tempDir(t)), undefined);
   });
 
-  test('that another program uses by another name is refused', async (t) => {
+  test('openDatabase() refuses a database that another program uses by another name', async (t) => {
     const folder = tempDir(t);
     const [app, alias] = [join(folder, 'app.db'), join(folder, 'alias.db')];
     smallDatabase(app, { rows: 10 });
@@ -50,7 +57,7 @@ describe('openDatabase() of a database', { skip: LINUX }, () => {
     await (await openDatabase(app, { admission: 'none' })).close();
   });
 
-  test('that a killed program used by another name in its folder is refused', async (t) => {
+  test('openDatabase() refuses a database that a killed program used by another name in its folder', async (t) => {
     const folder = tempDir(t);
     const [app, alias] = [join(folder, 'app.db'), join(folder, 'alias.db')];
     smallDatabase(app, { rows: 10 });
@@ -65,7 +72,7 @@ describe('openDatabase() of a database', { skip: LINUX }, () => {
     });
   });
 
-  test('that killed programs used by this name and by another is refused', async (t) => {
+  test('openDatabase() refuses a database that killed programs used by this name and by another', async (t) => {
     const folder = tempDir(t);
     const [app, alias] = [join(folder, 'app.db'), join(folder, 'alias.db')];
     smallDatabase(app, { rows: 10 });
@@ -78,7 +85,7 @@ describe('openDatabase() of a database', { skip: LINUX }, () => {
     await assert.rejects(openDatabase(alias, { admission: 'none' }), refused);
   });
 
-  test('that has several names and is idle opens with a warning', async (t) => {
+  test('openDatabase() opens a database that has several names and is idle, with a warning', async (t) => {
     const folder = tempDir(t);
     const app = join(folder, 'app.db');
     smallDatabase(app, { rows: 10 });

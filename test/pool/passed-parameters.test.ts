@@ -11,7 +11,7 @@ import { hold, openTemporary, valuesOf } from './open.ts';
 const INSERT = 'INSERT INTO t (x) VALUES (?)';
 const INSERT_NAMED = 'INSERT INTO t (x) VALUES (:x)';
 
-/** Parameters with the bytes 1, 2, 3, and what the caller does with them after its call. */
+/** Parameters with the bytes 1, 2, 3, and the caller's change of them after its call. */
 const PASSED: Record<string, () => { params: SqlParams; reuse: () => void }> = {
   'a Uint8Array': () => {
     const bytes = Uint8Array.of(1, 2, 3);
@@ -67,7 +67,7 @@ const WRITES: Record<string, (db: Database, params: SqlParams) => Promise<unknow
   'run with a key': (db, params) => db.write.run(insertFor(params), params, { coalesce: 'key' }),
 };
 
-/** Each way to read what was passed that may have to wait. */
+/** Each way to read a passed value that may have to wait. */
 const READS: Record<string, (db: ReadConnection, sql: string, params: SqlParams) => Promise<unknown>> = {
   all: async (db, query, params) => (await db.all<{ x: unknown }>(query, params))[0]?.x,
   get: async (db, query, params) => (await db.get<{ x: unknown }>(query, params))?.x,
@@ -81,7 +81,7 @@ async function firstOf(rows: AsyncIterable<{ x: unknown }>): Promise<unknown> {
   return first;
 }
 
-/** Of the Uint32Array, the fourth byte is stored too. */
+/** The fourth byte of the Uint32Array is stored too. */
 function storedOf(what: string): Buffer {
   return Buffer.from(what.includes('wider') ? [1, 2, 3, 0] : [1, 2, 3]);
 }
@@ -89,10 +89,10 @@ function storedOf(what: string): Buffer {
 const STORED = storedOf('');
 
 for (const [what, passed] of Object.entries(PASSED)) {
-  describe(`what was passed is what is written, where it is ${what} that the caller uses again`, () => {
+  describe(`a write stores the parameters of its call, though the caller reuses ${what}`, () => {
     const stored = storedOf(what);
     for (const [way, write] of Object.entries(WRITES)) {
-      test(`by ${way} that waits for a transaction`, async (t) => {
+      test(`${way} that waits for a transaction stores ${what} as it was at the call`, async (t) => {
         const db = await openTemporary(t);
         const { release, done } = hold(db);
         const { params, reuse } = passed();
@@ -104,7 +104,7 @@ for (const [what, passed] of Object.entries(PASSED)) {
       });
     }
 
-    test('by run that another program keeps waiting', async (t) => {
+    test(`run that another program keeps waiting stores ${what} as it was at the call`, async (t) => {
       const db = await openTemporary(t);
       const other = await new OtherProcess(t).open(db.path);
       await other.exec('BEGIN IMMEDIATE');
@@ -120,7 +120,7 @@ for (const [what, passed] of Object.entries(PASSED)) {
       const queryFor = (params: SqlParams): string =>
         Array.isArray(params) ? 'SELECT ? AS x' : 'SELECT :x AS x';
       for (const threads of [0, 1]) {
-        test(`by ${way} of a reader that waits${threads === 0 ? '' : ', in a thread'}`, async (t) => {
+        test(`${way} of a reader that waits reads ${what} as it was at the call${threads === 0 ? '' : ', in a thread'}`, async (t) => {
           const db = await openTemporary(t, { readers: 1, threads });
           const { promise, resolve } = Promise.withResolvers<void>();
           const reading = db.read.snapshot(() => promise);
@@ -133,7 +133,7 @@ for (const [what, passed] of Object.entries(PASSED)) {
         });
       }
 
-      test(`by ${way} of a snapshot and of a transaction`, async (t) => {
+      test(`${way} of a snapshot and of a transaction reads ${what} as it was at the call`, async (t) => {
         const db = await openTemporary(t);
         const readNow = (connection: ReadConnection): Promise<unknown> => {
           const { params, reuse } = passed();
@@ -149,7 +149,7 @@ for (const [what, passed] of Object.entries(PASSED)) {
 }
 
 describe('an iteration', () => {
-  test('reads with the parameters and options of its call, whenever its loop begins', async (t) => {
+  test('an iteration reads with the parameters and options of its call, whenever its loop begins', async (t) => {
     const db = await openTemporary(t);
     const bytes = Uint8Array.of(1, 2, 3);
     const gone = AbortSignal.abort();
@@ -171,7 +171,7 @@ describe('an iteration', () => {
 });
 
 describe('options', () => {
-  test('of a write and of a read that wait are those of the call', async (t) => {
+  test('a write and a read that wait use the options of their call', async (t) => {
     const db = await openTemporary(t, { readers: 1 });
     const { release, done } = hold(db);
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -228,7 +228,7 @@ describe('a bulk write', () => {
       return { items: [...map.values()], reuse: () => map.clear() };
     },
   })) {
-    test(`has the items that ${what} had at the call`, async (t) => {
+    test(`a bulk write has the items that ${what} had at the call`, async (t) => {
       const db = await openTemporary(t);
       const { release, done } = hold(db);
       const { items, reuse } = make();
@@ -240,7 +240,8 @@ describe('a bulk write', () => {
     });
   }
 
-  // Begun so, a transaction that has read cannot write once someone else has: SQLite refuses it in the middle.
+  // In a transaction with a deferred BEGIN, a write after a read fails once someone else has written: SQLite
+  // refuses it in the middle.
   async function interrupted<Item>(
     t: TestContext,
     items: Iterable<Item>,
@@ -260,7 +261,7 @@ describe('a bulk write', () => {
     return { stored: await valuesOf(db), given };
   }
 
-  test('that runs again writes what its source had filled into one buffer, item by item', async (t) => {
+  test('a bulk write that runs again writes the content of a reused buffer item by item', async (t) => {
     const buffer = Buffer.alloc(1);
     function* filled(): Generator<Uint8Array> {
       for (const byte of [1, 2, 3]) {
@@ -272,7 +273,7 @@ describe('a bulk write', () => {
     assert.deepEqual(stored, [Buffer.of(1), Buffer.of(2), Buffer.of(3)]);
   });
 
-  test('that runs again writes what its source had put into one object or array', async (t) => {
+  test('a bulk write that runs again writes the content of a reused object or array item by item', async (t) => {
     function* reused(row: SqlValue[] | Record<string, SqlValue>): Generator<typeof row> {
       for (const value of [1, 2, 3]) {
         Object.assign(row, { 0: value });
@@ -285,7 +286,7 @@ describe('a bulk write', () => {
     }
   });
 
-  test('that runs again is given the same objects where they are as before, but for what was added', async (t) => {
+  test('a bulk write that runs again gets the same unchanged objects, except for added properties', async (t) => {
     const rows: { x: number; id?: number }[] = [{ x: 1 }, { x: 2 }, { x: 3 }];
     const { stored, given } = await interrupted(t, rows, (row) => {
       row.id = row.x * 10;
@@ -300,7 +301,7 @@ describe('a bulk write', () => {
 });
 
 describe('query builders', () => {
-  test('of Kysely write the bytes of the call, whether they have to wait or not', async (t) => {
+  test('queries of Kysely write the bytes of the call, whether they have to wait or not', async (t) => {
     const db = await openTemporary(t);
     const kysely = new Kysely<{ t: { id: number; x: Uint8Array } }>({
       dialect: new SqlsyncDialect({ database: db }),
@@ -332,7 +333,7 @@ describe('query builders', () => {
     assert.deepEqual((await read).x, Buffer.of(4));
   });
 
-  test('by the callback for Drizzle write the bytes of the call', async (t) => {
+  test('queries by the callback for Drizzle write the bytes of the call', async (t) => {
     const db = await openTemporary(t);
     const proxy = drizzleProxy(db);
     const { release, done } = hold(db);
@@ -346,7 +347,7 @@ describe('query builders', () => {
   });
 });
 
-test('what SQLite cannot take has the same error whether the write waits or not', async (t) => {
+test('a value that SQLite cannot take gives the same error whether the write waits or not', async (t) => {
   const db = await openTemporary(t);
   class Row {
     readonly x = 1;

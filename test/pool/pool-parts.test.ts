@@ -10,7 +10,7 @@ import { openWriteConnection } from '../../src/sqlite/pool-connection.ts';
 import { tempDir } from '../support/compare.ts';
 
 describe('the histogram of times', () => {
-  test('tells quantiles at most an eighth above those of a sorted list, and the maximum exactly', () => {
+  test('the histogram gives quantiles at most an eighth above those of a sorted list, and the exact maximum', () => {
     const anyMs = fc.oneof(fc.double({ min: 0.001, max: 1, noNaN: true }), fc.integer({ min: 1, max: 1e7 }));
     fc.assert(
       fc.property(fc.array(anyMs, { minLength: 1, maxLength: 300 }), (times) => {
@@ -31,14 +31,14 @@ describe('the histogram of times', () => {
     );
   });
 
-  test('takes times of any size, and tells zeros where there are none', () => {
+  test('the histogram takes times of any size, and gives zeros without any', () => {
     const histogram = new TimeHistogram();
     assert.deepEqual(histogram.stats(), { count: 0, p50Ms: 0, p99Ms: 0, maxMs: 0 });
     for (const ms of [0, 1e-9, 1e12]) histogram.record(ms);
     assert.equal(histogram.stats().maxMs, 1e12);
   });
 
-  test('counts labels beyond a number as one', () => {
+  test('the histogram counts labels beyond a number as one', () => {
     const table = new LabelTable();
     for (let n = 0; n < 1000; n += 1) table.of(`user ${n}`).hold.record(1);
     const stats = table.stats();
@@ -49,7 +49,7 @@ describe('the histogram of times', () => {
 });
 
 describe('the wait between two attempts', () => {
-  test('grows from 1 ms to 10 ms, less up to a half', () => {
+  test('the wait between two attempts grows from 1 ms to 10 ms, less up to a half', () => {
     const longest = [1, 2, 3, 4, 5, 6, 100].map((refusals) => retryDelayMs(refusals, () => 1));
     assert.deepEqual(longest, [1, 2, 4, 8, 10, 10, 10]);
     assert.equal(
@@ -60,7 +60,7 @@ describe('the wait between two attempts', () => {
 });
 
 describe('the statement cache', () => {
-  test('gives the same statement for the same text, and lets the least used go', (t) => {
+  test('the statement cache gives the same statement for the same text, and lets the least used go', (t) => {
     const connection = openWriteConnection(join(tempDir(t), 'a.db'), {
       create: true,
       safeIntegers: false,
@@ -81,7 +81,7 @@ describe('the statement cache', () => {
 });
 
 describe('a turn of the event loop', () => {
-  test('is over once it has lasted too long, and the next one begins anew', async () => {
+  test('a turn of the event loop is over once it has lasted too long, and the next one begins anew', async () => {
     await nextTurn();
     assert.equal(isTurnOver(1000), false);
     assert.equal(isTurnOver(1000 + TURN_MS), false);

@@ -24,14 +24,14 @@ function walEvent(t: TestContext, db: Database, outcome: WalEvent['outcome']): P
   return promise;
 }
 
-/** The last of these writes may be the last for long. */
+/** The last of these writes may be the last one for long. */
 async function growWal(db: Database): Promise<void> {
   while (db.stats().wal.bytes <= LIMIT_BYTES) {
     await db.write.run('INSERT INTO t (x) VALUES (randomblob(100000))');
   }
 }
 
-/** The timers of the care keep no process alive, so something else has to. */
+/** The timers of the care keep no process alive, so this one has to. */
 async function awake<T>(promise: Promise<T>): Promise<T> {
   const timer = setInterval(() => undefined, 1000);
   try {
@@ -42,7 +42,7 @@ async function awake<T>(promise: Promise<T>): Promise<T> {
 }
 
 describe('a WAL beyond its limit', () => {
-  test('is emptied when nobody reads or writes', async (t) => {
+  test('a WAL beyond its limit is emptied when nobody reads or writes', async (t) => {
     const db = await openTemporary(t, { walLimitBytes: LIMIT_BYTES });
     const truncated = walEvent(t, db, 'truncated');
     await growWal(db);
@@ -51,7 +51,7 @@ describe('a WAL beyond its limit', () => {
     assert.deepEqual([bytes, truncations], [0, 1]);
   });
 
-  test('is emptied later where a reader or a writer is in the way, and nobody waits for that', async (t) => {
+  test('a WAL beyond its limit is emptied later if a reader or a writer is in the way, and nobody waits for that', async (t) => {
     const db = await openTemporary(t, { walLimitBytes: LIMIT_BYTES });
     const busy = walEvent(t, db, 'busy');
     const truncated = walEvent(t, db, 'truncated');
@@ -73,7 +73,7 @@ describe('a WAL beyond its limit', () => {
     assert.ok(truncationsBusy >= 1);
   });
 
-  test('is left for later where emptying it fails, as on a full disk, and nobody is thrown at', async (t) => {
+  test('a WAL stays for later if emptying it fails, as on a full disk, and no caller gets an error', async (t) => {
     const path = join(tempDir(t), 'a.db');
     writeFileSync(`${path}-wal`, Buffer.alloc(LIMIT_BYTES + 1));
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -95,7 +95,7 @@ describe('a WAL beyond its limit', () => {
     assert.deepEqual([care.bytes(), care.truncationsBusy], [0, 1]);
   });
 
-  test('counts as none where the file system does not tell its size, and no write fails for that', (t) => {
+  test('a WAL counts as empty if the file system does not give its size, and no write fails for that', (t) => {
     const path = join(tempDir(t), 'a.db');
     // A link to itself: stat is refused, for root too.
     symlinkSync(`${path}-wal`, `${path}-wal`);
@@ -106,7 +106,7 @@ describe('a WAL beyond its limit', () => {
     assert.equal(care.bytes(), 0);
   });
 
-  test('is not touched while a writer works or waits, however often that is found', async (t) => {
+  test('a WAL is not touched while a writer works or waits, however often it is found too large', async (t) => {
     const path = join(tempDir(t), 'a.db');
     writeFileSync(`${path}-wal`, Buffer.alloc(LIMIT_BYTES + 1));
     const { promise, resolve } = Promise.withResolvers<void>();

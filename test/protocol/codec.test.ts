@@ -20,11 +20,11 @@ import {
 } from './oracle.ts';
 import { detached, encodeFrame } from '../support/frames.ts';
 
-// On failure fast-check prints the seed and the path, to be given as { seed, path } for a repetition.
+// On failure fast-check prints the seed and the path; give them as { seed, path } to repeat it.
 const messages = fc.array(messageArbitrary, { minLength: 1, maxLength: 6 });
 
 describe('the codec', () => {
-  test('writes the bytes that a naive encoder writes', () => {
+  test('the codec writes the bytes that a naive encoder writes', () => {
     fc.assert(
       fc.property(messages, (sent) => {
         const encoder = new FrameEncoder(crc32);
@@ -35,7 +35,7 @@ describe('the codec', () => {
     );
   });
 
-  test('reads what a naive encoder wrote, in pieces of any size, and buffers at most one frame', () => {
+  test('the codec reads the frames of a naive encoder, in pieces of any size, and buffers at most one frame', () => {
     fc.assert(
       fc.property(messages, chunkingArbitrary, (sent, chunking) => {
         const frames = sent.map(naiveEncode);
@@ -56,7 +56,7 @@ describe('the codec', () => {
     );
   });
 
-  test('reads a stream that is cut in two, at any byte', () => {
+  test('the codec reads a stream that is cut in two, at any byte', () => {
     const sent: Message[] = [example('hello'), example('getPages'), example('close')];
     const stream = concat([PREAMBLE_BYTES, ...sent.map(naiveEncode)]);
     for (let cut = 0; cut <= stream.length; cut++) {
@@ -71,7 +71,7 @@ describe('the codec', () => {
     }
   });
 
-  test('reads a stream that comes byte by byte', () => {
+  test('the codec reads a stream that comes byte by byte', () => {
     const sent: Message[] = DEFINITIONS.map(([type]) => example(type));
     const decoder = new FrameDecoder(crc32);
     const received: Message[] = [];
@@ -83,7 +83,7 @@ describe('the codec', () => {
     assert.deepEqual(received.map(plain), sent.map(plain));
   });
 
-  test('takes little more memory for a frame than its bytes, in pieces of any size', () => {
+  test('the codec takes little more memory for a frame than its bytes, in pieces of any size', () => {
     const data = new Uint8Array(1 << 20).fill(7);
     const frame = encodeFrame(new FrameEncoder(crc32), message('hashes', { id: 1, first: 2, data }));
     for (const length of [1, 7, 700]) {
@@ -101,7 +101,7 @@ describe('the codec', () => {
     }
   });
 
-  test('tells the type of a message before its body is there, so that it can be refused', () => {
+  test('the codec gives the type of a message before its body is there, so that it can be refused', () => {
     const decoder = new FrameDecoder(crc32);
     const frame = naiveEncode(message('hashes', { id: 1, first: 2, data: new Uint8Array(9) }), 0);
     const told: string[] = [];
@@ -117,7 +117,7 @@ describe('the codec', () => {
     assert.throws(() => decoder.next(refuse), /no hashes/, 'it is not forgotten');
   });
 
-  test('carries the largest body there may be', () => {
+  test('the codec carries the largest possible body', () => {
     const data = new Uint8Array(MAX_BODY_BYTES - 12).fill(7);
     const sent = message('hashes', { id: 1, first: 2, data });
     const frame = encodeFrame(new FrameEncoder(crc32), sent);
@@ -128,7 +128,7 @@ describe('the codec', () => {
     assert.deepEqual(decoder.next(), sent);
   });
 
-  test('numbers the frames of a stream, and goes on after one that could not be encoded', () => {
+  test('the codec numbers the frames of a stream, and goes on after one that could not be encoded', () => {
     const encoder = new FrameEncoder(crc32);
     encodeFrame(encoder, message('getRoot', {}));
     assert.throws(
@@ -165,10 +165,11 @@ describe('the encoder refuses with a RangeError', () => {
       message('getPages', { id: 1, pages: [], blockHashes: new Uint8Array(MAX_BODY_BYTES) }),
   };
   for (const [what, make] of Object.entries(refused)) {
-    test(what, () => assert.throws(() => encodeFrame(new FrameEncoder(crc32), make()), RangeError));
+    test(`the encoder refuses ${what} with a RangeError`, () =>
+      assert.throws(() => encodeFrame(new FrameEncoder(crc32), make()), RangeError));
   }
 
-  test('but takes a text of just the limit', () => {
+  test('the encoder takes a text of just the limit', () => {
     const sent = message('error', { ...error, message: 'é'.repeat(MAX_TEXT_BYTES / 2) });
     assert.deepEqual(decodeAll([naiveEncode(sent, 0)]), [sent]);
     assert.deepEqual(new Uint8Array(encodeFrame(new FrameEncoder(crc32), sent)), naiveEncode(sent, 0));
@@ -185,7 +186,7 @@ describe('a damaged stream', () => {
   const frames = sent.map(naiveEncode);
   const stream = concat([PREAMBLE_BYTES, ...frames]);
 
-  test('is refused whichever bit of it is flipped, and never yields a wrong message', () => {
+  test('a damaged stream is refused with any bit flipped, and never yields a wrong message', () => {
     for (let bit = 0; bit < stream.length * 8; bit++) {
       const damaged = new Uint8Array(stream);
       damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));
@@ -197,7 +198,7 @@ describe('a damaged stream', () => {
     }
   });
 
-  test('is never at a boundary where it was cut within a frame', () => {
+  test('a damaged stream is never at a boundary if it was cut within a frame', () => {
     const boundaries = new Set<number>();
     let end = PREAMBLE_BYTES.length;
     for (const frame of [new Uint8Array(0), ...frames]) boundaries.add((end += frame.length));
@@ -215,7 +216,7 @@ describe('a damaged stream', () => {
     'in which two frames were swapped': [0, 2, 1, 3],
     'that was spliced from its beginning again': [0, 1, 0, 1, 2, 3],
   })) {
-    test(`${what} is refused there`, () => {
+    test(`a damaged stream ${what} is refused there`, () => {
       const first = order.findIndex((frame, i) => frame !== i);
       const spliced = concat([PREAMBLE_BYTES, ...order.map((frame) => frames[frame] as Uint8Array)]);
       const { received, violation } = decodeUntilRefused(spliced);
@@ -224,7 +225,7 @@ describe('a damaged stream', () => {
     });
   }
 
-  test('is not interpreted any further after a violation', () => {
+  test('the codec interprets nothing of a stream after a violation', () => {
     const decoder = new FrameDecoder(crc32);
     const damaged = new Uint8Array(frames[0] as Uint8Array);
     damaged[FRAME_HEADER_BYTES] = 9;
@@ -236,7 +237,7 @@ describe('a damaged stream', () => {
     assert.equal(decoder.atBoundary, false);
   });
 
-  test('of random bytes never yields a message', () => {
+  test('a stream of random bytes never yields a message', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), fc.boolean(), (noise, greets) => {
         const { received } = decodeUntilRefused(greets ? concat([PREAMBLE_BYTES, noise]) : noise);
@@ -249,7 +250,7 @@ describe('a damaged stream', () => {
 
 describe('a declared length', () => {
   for (const [type, definition] of DEFINITIONS) {
-    test(`of ${type} beyond its limit is refused with the header, before any byte of the body`, () => {
+    test(`a declared length of ${type} beyond its limit is refused with the header, before any byte of the body`, () => {
       const decoder = new FrameDecoder(crc32);
       const header = naiveEncode(example(type), 0).slice(0, FRAME_HEADER_BYTES);
       new DataView(header.buffer).setUint32(0, maxBodyBytes(definition) + 1, true);
@@ -306,7 +307,7 @@ function exposeGc(): () => void {
   return runInNewContext('gc') as () => void;
 }
 
-/** Bytes, within and outside of the JavaScript heap, that are reachable. */
+/** Reachable bytes, within and outside of the JavaScript heap. */
 function memoryInUse(): number {
   collectGarbage();
   const { heapUsed, arrayBuffers } = process.memoryUsage();

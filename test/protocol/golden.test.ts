@@ -22,7 +22,7 @@ for (let version = MIN_PROTOCOL_VERSION; version <= PROTOCOL_VERSION; version++)
       .split('\n')
       .map((line) => JSON.parse(line) as GoldenFrame);
 
-    test('are decoded to their messages', () => {
+    test('the golden frames are decoded to their messages', () => {
       const decoder = new FrameDecoder(crc32);
       decoder.push(concat([PREAMBLE_BYTES, ...frames.map(({ frame }) => Buffer.from(frame, 'hex'))]));
       for (const golden of frames) {
@@ -33,20 +33,20 @@ for (let version = MIN_PROTOCOL_VERSION; version <= PROTOCOL_VERSION; version++)
       assert.ok(decoder.atBoundary);
     });
 
-    test('include every message of this version', () => {
+    test('the golden frames include every message of their version', () => {
       const names = new Set(frames.map(({ message }) => message.type));
       if (version === PROTOCOL_VERSION) assert.deepEqual([...names].sort(), Object.keys(MESSAGES).sort());
     });
   });
 }
 
-describe(`the golden frames of the current version, ${PROTOCOL_VERSION},`, () => {
+describe(`the golden frames of the current version, ${PROTOCOL_VERSION}`, () => {
   const frames = readFileSync(goldenPath(PROTOCOL_VERSION), 'utf8')
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as GoldenFrame);
 
-  test('are encoded byte for byte', () => {
+  test('the current golden frames are encoded byte for byte', () => {
     const encoder = new FrameEncoder(crc32);
     for (const { message, frame } of frames)
       assert.equal(
@@ -56,14 +56,14 @@ describe(`the golden frames of the current version, ${PROTOCOL_VERSION},`, () =>
       );
   });
 
-  test('are what a second codec, written from SPEC.md, makes of their messages', () => {
+  test('the current golden frames equal those of a second codec, written from SPEC.md', () => {
     for (const [sequence, { message, frame }] of frames.entries()) {
       const naive = naiveEncode(fromGolden(message), sequence);
       assert.equal(Buffer.from(naive).toString('hex'), frame, message.type);
     }
   });
 
-  test('have no folder of a version that does not exist', () => {
+  test('the golden frames have no folder of a version that does not exist', () => {
     const folders = readdirSync(dirname(dirname(goldenPath(PROTOCOL_VERSION)))).sort();
     assert.deepEqual(
       folders,

@@ -1,6 +1,6 @@
 /**
- * The keyed hash, written from SPEC.md ("Keyed hash") with big integers and shared with nothing: what the native one is
- * compared with.
+ * The keyed hash, written from SPEC.md ("Keyed hash") with big integers and shared with nothing. The tests
+ * compare the native one with it.
  */
 import { createCipheriv } from 'node:crypto';
 
@@ -9,7 +9,7 @@ const MASK_128 = (1n << 128n) - 1n;
 
 export class NaiveKeyedHash {
   readonly #key: Uint8Array;
-  /** As much of the key stream as was needed so far. */
+  /** The part of the key stream that was needed so far. */
   #stream: Buffer;
 
   /** `expanded` stands for the key stream of `key`, as far as it goes. */

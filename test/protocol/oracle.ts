@@ -1,4 +1,7 @@
-/** The codec written a second time, as plainly as it goes, from SPEC.md; and messages of any content for fast-check. */
+/**
+ * The codec written a second time, as plainly as possible, from SPEC.md; and messages of any content for
+ * fast-check.
+ */
 import fc from 'fast-check';
 import { Random } from '../../fixtures/random.ts';
 import { MESSAGES } from '../../protocol/messages.ts';
@@ -6,7 +9,7 @@ import type { FieldType, Message, MessageDefinition, MessageName } from '../../p
 
 export const DEFINITIONS = Object.entries(MESSAGES) as [MessageName, MessageDefinition][];
 
-/** What a stream begins with. */
+/** The beginning of a stream. */
 export const PREAMBLE_BYTES: Uint8Array = new TextEncoder().encode('sqlsync\n');
 
 /** A frame as SPEC.md has it, of any header values. */
@@ -126,7 +129,7 @@ export const messageArbitrary: fc.Arbitrary<Message> = fc.oneof(
   ),
 );
 
-/** How a stream is cut into pieces: all that fast-check has to remember of it. */
+/** The cuts of a stream into pieces: all that fast-check has to remember of it. */
 export interface Chunking {
   readonly seed: number;
   readonly maxBytes: number;

@@ -19,7 +19,7 @@ import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
 
 const PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
 
-/** A page of a batch, with what was wanted; small page sizes come first and are where failures shrink to. */
+/** A page of a batch, with the request for it; small page sizes come first, and failures shrink to them. */
 const batchArbitrary = fc.constantFrom(...PAGE_SIZES.slice(0, 5)).chain((pageSize) => {
   const delta = fc
     .tuple(fc.uniqueArray(fc.nat({ max: blocksPerPage(pageSize) - 1 })), fc.integer({ min: 1, max: 255 }))
@@ -42,15 +42,15 @@ describe('a list of numbers', () => {
     .uniqueArray(fc.oneof(fc.nat({ max: 200 }), fc.nat({ max: 2 ** 31 - 1 })), { maxLength: 40 })
     .map((numbers) => numbers.sort((a, b) => a - b));
 
-  test('is the same after it travelled as gaps', () => {
+  test('a list of numbers is the same after it travelled as gaps', () => {
     fc.assert(
       fc.property(ascending, (numbers) => assert.deepEqual(fromGaps(toGaps(numbers), 2 ** 31), numbers)),
     );
   });
 
-  test('travels as SPEC.md says', () => assert.deepEqual(toGaps([3, 4, 9]), [3, 0, 4]));
+  test('a list of numbers travels as SPEC.md says', () => assert.deepEqual(toGaps([3, 4, 9]), [3, 0, 4]));
 
-  test('may hold the last number below its limit and none from there on', () => {
+  test('a list of numbers may hold the last number below its limit and none from there on', () => {
     fc.assert(
       fc.property(ascending, (numbers) => {
         const last = numbers.at(-1);
@@ -61,7 +61,7 @@ describe('a list of numbers', () => {
     );
   });
 
-  test('whose gaps add up beyond every integer is refused', () => {
+  test('a list whose gaps add up beyond every integer is refused', () => {
     const most = Number.MAX_SAFE_INTEGER;
     for (const gaps of [[most], [most, most, most], [5, most], Array.from({ length: 3000 }, () => most)])
       assert.throws(() => fromGaps(gaps, 2 ** 31), ProtocolViolation);
@@ -79,7 +79,7 @@ describe('a page request', () => {
       ),
     );
 
-  test('is the same after it travelled', () => {
+  test('a page request is the same after it travelled', () => {
     fc.assert(
       fc.property(wantedArbitrary, (wanted) =>
         assert.deepEqual(decodeWanted(encodeWanted(wanted), 2 ** 31 - 1), wanted),
@@ -87,24 +87,24 @@ describe('a page request', () => {
     );
   });
 
-  test('for page 0 is refused', () => {
+  test('a page request for page 0 is refused', () => {
     for (const value of [0, 1]) assert.throws(() => decodeWanted([value], 10), /page 0 was asked for/);
   });
 
-  test('for the last page is taken, for the one after it refused', () => {
+  test('a page request for the last page is taken, for the one after it refused', () => {
     assert.deepEqual(decodeWanted([20], 10), [{ pageNumber: 10, hasBlocks: false }]);
     assert.throws(() => decodeWanted([22], 10), ProtocolViolation);
     assert.throws(() => decodeWanted([2, 2, 4, 0, 8, 1], 10), ProtocolViolation);
     assert.throws(() => decodeWanted([2], 0), ProtocolViolation);
   });
 
-  test('whose gaps overflow is refused', () => {
+  test('a page request whose gaps overflow is refused', () => {
     assert.throws(() => decodeWanted([2 ** 53 - 1, 2 ** 53 - 1], 2 ** 31 - 1), ProtocolViolation);
   });
 });
 
 describe('a page batch', () => {
-  test('is the same after it travelled, and no larger than what the receiver allows', () => {
+  test('a page batch is the same after it travelled, and no larger than the receiver allows', () => {
     fc.assert(
       fc.property(batchArbitrary, ({ pageSize, items }) => {
         const wanted = items.map(({ hasBlocks }, i) => ({ pageNumber: i + 1, hasBlocks }));
@@ -119,7 +119,7 @@ describe('a page batch', () => {
     );
   });
 
-  test('that is cut anywhere, or has a byte more, is refused', () => {
+  test('a page batch that is cut anywhere, or has a byte more, is refused', () => {
     fc.assert(
       fc.property(
         batchArbitrary,
@@ -168,7 +168,7 @@ describe('a page batch', () => {
     'for a request of no pages': { batch: [0], wanted: [], says: /after its last block/ },
   };
   for (const [what, { batch, wanted, says }] of Object.entries(refused)) {
-    test(`${what} is refused`, () => {
+    test(`a page batch ${what} is refused`, () => {
       assert.throws(
         () => decodeBatch(Uint8Array.from(batch), 512, wanted),
         (error: unknown) => error instanceof ProtocolViolation && says.test(error.message),
@@ -176,7 +176,7 @@ describe('a page batch', () => {
     });
   }
 
-  test('has its bytes where SPEC.md says', () => {
+  test('a page batch has its bytes where SPEC.md says', () => {
     const batch = encodeBatch([
       { bitmap: Uint8Array.of(0b1010), data: concatenated(filled(128, 1), filled(128, 2)), group: 13 },
       { bitmap: undefined, data: filled(512, 3) },
@@ -201,7 +201,7 @@ describe('a page batch', () => {
     assert.deepEqual([...batch], expected);
   });
 
-  test('has bitmaps and block hashes of the size of its pages', () => {
+  test('a page batch has bitmaps and block hashes of the size of its pages', () => {
     for (const pageSize of PAGE_SIZES) {
       assert.equal(blocksPerPage(pageSize) * BLOCK_BYTES, pageSize);
       assert.equal(blockHashBytes(pageSize), ((pageSize / BLOCK_BYTES) * BLOCK_HASH_BITS) / 8);

@@ -15,7 +15,7 @@ import type { State } from '../../protocol/states.ts';
 import { negotiateVersion } from '../../protocol/version.ts';
 
 describe('the top level', () => {
-  test('is the lowest, from 2 on, whose nodes fit the first pass', () => {
+  test('the top level is the lowest, from 2 on, whose nodes fit the first pass', () => {
     const pages = fc.oneof(
       fc.nat({ max: MAX_PAGE_COUNT }),
       fc
@@ -41,7 +41,7 @@ describe('the version of a conversation', () => {
     .map(([min, max]) => ({ min, max }));
   const ownRange = range.filter(({ min, max }) => min <= max);
 
-  test('is the newest that both speak, and none where there is none', () => {
+  test('the version of a conversation is the newest that both speak, and none if they share none', () => {
     fc.assert(
       fc.property(ownRange, range, (own, peer) => {
         const common = [...Array(10).keys()].filter(
@@ -53,7 +53,7 @@ describe('the version of a conversation', () => {
     );
   });
 
-  test('is the same for both sides', () => {
+  test('the version of a conversation is the same for both sides', () => {
     fc.assert(
       fc.property(ownRange, ownRange, (own, peer) =>
         assert.equal(negotiateVersion(own, peer), negotiateVersion(peer, own)),
@@ -66,21 +66,21 @@ describe('the states', () => {
   const names = Object.keys(MESSAGES) as MessageName[];
   const states = Object.keys(STATES) as State[];
 
-  test('name only messages that exist', () => {
+  test('the states name only messages that exist', () => {
     assert.deepEqual(
       states.flatMap((state) => STATES[state].filter((name) => !names.includes(name))),
       [],
     );
   });
 
-  test('allow exactly the messages that they list', () => {
+  test('the states allow exactly the messages that they list', () => {
     for (const state of states) {
       const legal = names.filter((name) => isLegal(state, name));
       assert.deepEqual(new Set<string>(legal), new Set<string>(STATES[state]), state);
     }
   });
 
-  test('let every message arrive somewhere, and an error everywhere', () => {
+  test('the states let every message arrive somewhere, and an error everywhere', () => {
     for (const name of names)
       assert.ok(
         states.some((state) => isLegal(state, name)),
@@ -89,7 +89,7 @@ describe('the states', () => {
     for (const state of states) assert.ok(isLegal(state, 'error'), state);
   });
 
-  test('take the greeting once', () => {
+  test('the states take the greeting once', () => {
     assert.deepEqual(
       states.filter((state) => isLegal(state, 'hello')),
       ['greeting'],

@@ -22,9 +22,9 @@ import { DEFINITIONS } from './oracle.ts';
 const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPEC.md'), 'utf8');
 
 /**
- * The hash of everything that decides what bytes mean, by protocol version. A change of it is a new version: give it
- * a new number, a new line here, its row in SPEC.md, and its golden frames (`node fixtures/wire.ts`).
- * The line of a version that was released never changes.
+ * The hash of everything that decides what bytes mean, by protocol version. A change of it is a new version:
+ * give it a new number, a new line here, its row in SPEC.md, and its golden frames (`node fixtures/wire.ts`).
+ * The line of a released version never changes.
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
@@ -32,7 +32,7 @@ const DEFINITION_HASHES: Record<number, string> = {
 };
 
 describe('protocol/SPEC.md', () => {
-  test('describes every message with its code, size class and direction, in the order of its code', () => {
+  test('SPEC.md describes every message with its code, size class and direction, in the order of its code', () => {
     const found = [...SPEC.matchAll(/^### (\w+) \((\d+), (small|large), (.+)\)$/gm)].map(
       ([, name, code, size, direction]) => {
         assert.match(
@@ -51,7 +51,7 @@ describe('protocol/SPEC.md', () => {
   });
 
   for (const [name, { fields }] of DEFINITIONS) {
-    test(`lists the fields of ${name} with their types, in the order in which they travel`, () => {
+    test(`SPEC.md lists the fields of ${name} with their types, in the order in which they travel`, () => {
       const rows = table(section(new RegExp(`^### ${name} \\(`)));
       assert.deepEqual(
         rows.map(([field, type]) => [field, type]),
@@ -69,13 +69,13 @@ describe('protocol/SPEC.md', () => {
     Outcomes: OUTCOMES,
     Phases: PHASES,
   })) {
-    test(`lists the values of “${heading}”`, () => {
+    test(`SPEC.md lists the values of “${heading}”`, () => {
       const rows = table(section(new RegExp(`^### ${heading}$`)));
       assert.deepEqual(Object.fromEntries(rows.map(([name, value]) => [name, Number(value)])), values);
     });
   }
 
-  test('lists the states and what each may receive', () => {
+  test('SPEC.md lists the states and the messages that each may receive', () => {
     const rows = table(section(/^## States$/));
     const listed = rows.map(([state, , names]) => [state, new Set(names?.split(', '))]);
     assert.deepEqual(
@@ -84,7 +84,7 @@ describe('protocol/SPEC.md', () => {
     );
   });
 
-  test('lists every limit', () => {
+  test('SPEC.md lists every limit', () => {
     const rows = table(section(/^## Limits$/));
     const constants = Object.entries(limits).filter(([, value]) => typeof value === 'number');
     assert.deepEqual(
@@ -93,7 +93,7 @@ describe('protocol/SPEC.md', () => {
     );
   });
 
-  test('gives the sizes of the frame header, without gap or overlap', () => {
+  test('SPEC.md gives the sizes of the frame header, without gap or overlap', () => {
     const rows = table(section(/^## Frames$/));
     let offset = 0;
     for (const [start, bytes, field] of rows) {
@@ -103,12 +103,12 @@ describe('protocol/SPEC.md', () => {
     assert.equal(offset, limits.FRAME_HEADER_BYTES);
   });
 
-  test('gives the preamble, byte for byte', () => {
+  test('SPEC.md gives the preamble, byte for byte', () => {
     const [, hex] = /^ {4}((?:[0-9a-f]{2} )+) /m.exec(section(/^## Preamble$/)) ?? [];
     assert.equal(Buffer.from((hex ?? '').replaceAll(' ', ''), 'hex').toString('latin1'), PREAMBLE);
   });
 
-  test('lists the field types', () => {
+  test('SPEC.md lists the field types', () => {
     const used = new Set(DEFINITIONS.flatMap(([, { fields }]) => Object.values(fields)));
     const rows = new Set(table(section(/^## Field types$/)).map(([type]) => type?.replaceAll('`', '')));
     assert.deepEqual(
@@ -117,7 +117,7 @@ describe('protocol/SPEC.md', () => {
     );
   });
 
-  test('names the top level of databases of every size', () => {
+  test('SPEC.md names the top level of databases of every size', () => {
     assert.match(section(/^### getHashes/), new RegExp(`\\b${LEVEL_TOP} is the \\[top level\\]`));
     let smallest = 0;
     for (const [pages, level] of table(section(/^### Top level$/))) {
@@ -128,7 +128,7 @@ describe('protocol/SPEC.md', () => {
     assert.equal(smallest - 1, limits.MAX_PAGE_COUNT);
   });
 
-  test('names the header bytes that are zero in hashes', () => {
+  test('SPEC.md names the header bytes that are zero in hashes', () => {
     const rows = table(section(/^## Hash tree$/));
     const listed = rows.flatMap(([range]) => {
       const [first, last] = (range ?? '').split(' … ').map(Number) as [number, number];
@@ -140,7 +140,7 @@ describe('protocol/SPEC.md', () => {
     assert.deepEqual(listed, masked);
   });
 
-  test('has a row for each version that this program speaks', () => {
+  test('SPEC.md has a row for each version that this program speaks', () => {
     const versions = table(section(/^## Versions$/)).map(([version]) => Number(version));
     for (let version = MIN_PROTOCOL_VERSION; version <= PROTOCOL_VERSION; version++)
       assert.ok(versions.includes(version), `version ${version}`);
@@ -148,7 +148,7 @@ describe('protocol/SPEC.md', () => {
     assert.match(SPEC, new RegExp(`^# .*version ${PROTOCOL_VERSION}$`, 'm'));
   });
 
-  test('links only to headings that it has', () => {
+  test('SPEC.md links only to headings that it has', () => {
     const headings = new Set(
       [...SPEC.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
         (heading ?? '')
@@ -198,7 +198,7 @@ function section(heading: RegExp): string {
   return lines.slice(start + 1, length === -1 ? undefined : start + 1 + length).join('\n');
 }
 
-/** The cells of the first table in `text`, without its head; empty where there is none. */
+/** The cells of the first table in `text`, without its head; empty if it has none. */
 function table(text: string): string[][] {
   const lines = text.split('\n').map((line) => line.trim());
   const start = lines.findIndex((line) => /^\| -+ \|/.test(line) || /^\|( -+ \|)+$/.test(line));

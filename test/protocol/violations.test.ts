@@ -10,7 +10,7 @@ import { concat, littleEndian, naiveField, naiveFrame, PREAMBLE_BYTES } from './
 const u32 = (value: number): number[] => littleEndian(value, 4);
 const text = (value: string): number[] => naiveField('text', value);
 
-/** A frame 0 of this message and body, right in all that is not damaged. */
+/** A frame 0 of this message and body, right except for the damage. */
 function frame(
   name: MessageName,
   body: readonly number[] | Uint8Array,
@@ -34,10 +34,10 @@ function program(bytes: readonly number[] | Uint8Array): Uint8Array {
   return frame('hello', concat([Uint8Array.of(1, 0, 1, 0), Uint8Array.from(bytes)]));
 }
 
-/** `error` with a body that is right. */
+/** An `error` with a right body. */
 const GOOD_ERROR = [...text('BUSY'), ...text('locked'), ...text('')];
 
-/** Frames that are as wrong as one rule makes them, and what the decoder says. */
+/** Frames that each break one rule, and the decoder's message. */
 const REFUSED: Record<string, { frame: Uint8Array; says: RegExp }> = {
   'an unknown type': { frame: naiveFrame(99, 0, []), says: /unknown message type 99/ },
   'type 0': { frame: naiveFrame(0, 0, []), says: /unknown message type 0/ },
@@ -125,7 +125,7 @@ const REFUSED: Record<string, { frame: Uint8Array; says: RegExp }> = {
 
 describe('the decoder refuses', () => {
   for (const [what, { frame: bytes, says }] of Object.entries(REFUSED)) {
-    test(what, () => {
+    test(`the decoder refuses ${what}`, () => {
       assert.throws(
         () => decode(concat([PREAMBLE_BYTES, bytes])),
         (error: unknown) => {
@@ -138,14 +138,14 @@ describe('the decoder refuses', () => {
   }
 
   for (let at = 0; at < PREAMBLE_BYTES.length; at++) {
-    test(`a preamble that is wrong at byte ${at}, as soon as that byte is there`, () => {
+    test(`the decoder refuses a preamble that is wrong at byte ${at}, as soon as that byte is there`, () => {
       const wrong = new Uint8Array(PREAMBLE_BYTES.slice(0, at + 1));
       wrong[at] = (wrong[at] as number) ^ 0x20;
       assert.throws(() => decode(wrong), ProtocolViolation);
     });
   }
 
-  test('what another program says, and shows the beginning of it', () => {
+  test("the decoder refuses another program's output, and shows the beginning of it", () => {
     const banner = `Welcome to db.example.org!\n${'*'.repeat(1000)}`;
     assert.throws(
       () => decode(new TextEncoder().encode(banner)),
@@ -189,7 +189,7 @@ describe('the decoder takes', () => {
     },
   };
   for (const [what, { frame: bytes, field, value }] of Object.entries(allowed)) {
-    test(what, () => {
+    test(`the decoder takes ${what}`, () => {
       const decoded = decode(concat([PREAMBLE_BYTES, bytes])) as Record<string, unknown> | undefined;
       assert.deepEqual(decoded?.[field], value);
     });

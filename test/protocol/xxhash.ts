@@ -1,6 +1,6 @@
 /**
- * XXH64 written from its specification (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), as slow as it may
- * be: what the tests compare the real one with.
+ * XXH64 written from its specification (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md),
+ * without a thought of speed: the tests compare the real one with it.
  */
 
 export const XXH64_PRIMES = [

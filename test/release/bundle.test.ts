@@ -6,7 +6,7 @@ import { ENTRIES } from '../../src/release/bundle.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 
-/** Modules that some module of src/ names by a URL beside its own, as it does to start a thread or a process. */
+/** Modules that some module of src/ names by a URL beside its own, to start a thread or a process. */
 function modulesNamedByUrl(): string[] {
   const names = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' });
   return names
@@ -18,7 +18,7 @@ function modulesNamedByUrl(): string[] {
     });
 }
 
-// A thread that cannot be started is done without, and so nobody would notice.
+// Programs do without a thread that cannot be started, so nobody would notice.
 test('each module that is started by its name is an entry of the bundle, of the same name', () => {
   const entries = new Set(Object.values(ENTRIES));
   const named = [...new Set(modulesNamedByUrl())];

@@ -60,8 +60,8 @@ async function locked(t: TestContext, path: string, begin: string): Promise<Othe
 }
 
 for (const mode of MODES) {
-  describe(`a replica in mode ${mode}`, () => {
-    test('that another writer locks for longer than --busy-timeout is BUSY and stays as it was', async (t) => {
+  describe(`an existing replica in mode ${mode}`, () => {
+    test('a replica that another writer locks for longer than --busy-timeout is BUSY and stays as it was', async (t) => {
       const { folder, origin, replica } = await pair(t, mode);
       const before = folderState(folder);
       const writer = await locked(t, replica, 'BEGIN IMMEDIATE');
@@ -75,10 +75,10 @@ for (const mode of MODES) {
       assert.deepEqual(folderState(folder), before);
     });
 
-    test('that another writer locks for a moment is waited for', async (t) => {
+    test('a sync waits for a replica that another writer locks for a moment', async (t) => {
       const { origin, replica } = await pair(t, mode);
       const writer = await locked(t, replica, 'BEGIN IMMEDIATE');
-      // The comparison of equally many pages needs no lock: its progress is told before the wait begins.
+      // The comparison of equally many pages needs no lock: it reports its progress before the wait begins.
       const command = new Command([origin, replica, '--json', '--busy-timeout', '60']);
       await command.says('"progress"');
       await writer.exec('ROLLBACK');
@@ -87,7 +87,7 @@ for (const mode of MODES) {
       assertReplicaOf(origin, replica);
     });
 
-    test('whose file is replaced during the sync is REPLICA_REPLACED, and both files stay as they are', async (t) => {
+    test('a replica whose file is replaced during the sync is REPLICA_REPLACED, and both files stay as they are', async (t) => {
       const { folder, origin, replica } = await pair(t, mode, 1e6);
       const moved = join(folder, 'moved.db');
       const other = join(folder, 'other.db');
@@ -114,7 +114,7 @@ for (const mode of MODES) {
       ['a file cut in the middle of a page', (path: string) => truncateSync(path, 20 * 4096 + 1000)],
       ['a header with a wrong count of pages', (path: string) => damage(path, 28, Buffer.of(0, 0, 1, 0))],
     ] as const) {
-      test(`with ${what} is repaired by the next sync`, async (t) => {
+      test(`a replica with ${what} is repaired by the next sync`, async (t) => {
         const { origin, replica } = await pair(t, mode);
         harm(replica);
         assert.equal((await syncHere({ origin, replica })).outcomeName, 'committed');
@@ -122,7 +122,7 @@ for (const mode of MODES) {
       });
     }
 
-    test('becomes an empty database where the origin has no pages, and that is unchanged then', async (t) => {
+    test('a replica becomes an empty database if the origin has no pages, and that is unchanged then', async (t) => {
       const { origin, replica } = await pair(t, mode);
       truncateSync(origin, 0);
       assert.equal((await syncHere({ origin, replica })).outcomeName, 'committed');
@@ -133,7 +133,7 @@ for (const mode of MODES) {
       assert.equal(sha256File(replica), before);
     });
 
-    test('in auto_vacuum FULL is not vacuumed by its own commit', async (t) => {
+    test('a replica in auto_vacuum FULL is not vacuumed by its own commit', async (t) => {
       const { origin } = await pair(t, mode);
       change(origin, 'DELETE FROM attachment WHERE id % 2 = 0');
       const replica = join(tempDir(t), 'full.db');
@@ -145,7 +145,7 @@ for (const mode of MODES) {
 }
 
 describe('an existing replica', () => {
-  test('with a hot journal is recovered, then synced', async (t) => {
+  test('a replica with a hot journal is recovered, then synced', async (t) => {
     const { folder, origin, replica } = await pair(t, 'delete', 2e6);
     const other = new OtherProcess(t);
     const writer = await other.open(replica);
@@ -157,7 +157,7 @@ describe('an existing replica', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('with a hot journal and nothing else to change is left without one', async (t) => {
+  test('a replica with a hot journal and nothing else to change is left without a journal', async (t) => {
     const { origin, replica } = await pair(t, 'delete', 2e6);
     await syncHere({ origin, replica });
     const other = new OtherProcess(t);
@@ -169,7 +169,7 @@ describe('an existing replica', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('of 0 bytes takes the origin without being asked to overwrite', async (t) => {
+  test('a replica of 0 bytes takes the origin without --overwrite', async (t) => {
     const { origin } = await pair(t, 'wal');
     const replica = join(tempDir(t), 'empty.db');
     writeFileSync(replica, '');
@@ -177,7 +177,7 @@ describe('an existing replica', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('that is a symbolic link is synced where the link points, if that is asked for', async (t) => {
+  test('a replica that is a symbolic link is synced where the link points, if the user asks for that', async (t) => {
     const { folder, origin, replica } = await pair(t, 'wal');
     const elsewhere = join(tempDir(t), 'links');
     mkdirSync(elsewhere);
@@ -190,7 +190,7 @@ describe('an existing replica', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('of the checksum VFS is refused, unchanged', async (t) => {
+  test('a replica of the checksum VFS is refused, unchanged', async (t) => {
     const { folder, origin } = await pair(t, 'wal');
     const replica = join(folder, 'cksum.db');
     smallDatabase(replica, { reservedBytes: 8, journalMode: 'delete' });
@@ -201,7 +201,7 @@ describe('an existing replica', () => {
     assert.deepEqual(folderState(folder), before);
   });
 
-  test('with 8 reserved bytes of another use is overwritten', async (t) => {
+  test('a replica with 8 reserved bytes of another use is overwritten', async (t) => {
     const { folder, origin } = await pair(t, 'wal');
     const replica = join(folder, 'reserved.db');
     smallDatabase(replica, { reservedBytes: 8, journalMode: 'delete' });
@@ -209,7 +209,7 @@ describe('an existing replica', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('gets the content of a spool that a killed run left behind from the origin, not from the spool', async (t) => {
+  test('a replica gets the pages in the spool of a killed run from the origin, not from the spool', async (t) => {
     const { folder, origin, replica } = await pair(t, 'delete', 1e6);
     const hold = new Hold(t, 300_000);
     const command = new Command([origin, replica, '--compress', 'none'], { hold });
@@ -223,7 +223,7 @@ describe('an existing replica', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('that does not differ is opened for reading only, and no byte of it changes', async (t) => {
+  test('a replica that does not differ is opened for reading only, and no byte of it changes', async (t) => {
     const { folder, origin, replica } = await pair(t, 'delete');
     await syncHere({ origin, replica });
     const writer = await locked(t, replica, 'BEGIN IMMEDIATE');

@@ -8,8 +8,8 @@ import type { Run } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 
 /**
- * Runs sqlsync with code before it that changes `fs`, in every process of it. `kill()` is kill -9 of the process in
- * which it is called.
+ * Runs sqlsync with code before it that changes `fs`, in every process of it. `kill()` is kill -9 of the
+ * process that calls it.
  */
 export function sqlsyncWith(code: string, args: readonly string[]): Promise<Run> {
   const preload = `
@@ -22,14 +22,14 @@ export function sqlsyncWith(code: string, args: readonly string[]): Promise<Run>
   return sqlsync(args, { env: { NODE_OPTIONS: `--import=${url}` } });
 }
 
-/** Runs it under strace; returns how often its main thread, in which SQLite runs, called pwrite64. */
+/** Runs sqlsync under strace; returns how often its main thread, in which SQLite runs, called pwrite64. */
 export function countWrites(t: TestContext, args: readonly string[]): number {
   const log = join(tempDir(t), 'log');
   assert.equal(underStrace(['-o', log, '-e', 'trace=pwrite64'], args).status, 0);
   return [...readFileSync(log, 'utf8').matchAll(/^pwrite64\(/gm)].length;
 }
 
-/** Kills it in the main thread's pwrite64 of this number, from 1. */
+/** Kills sqlsync in the main thread's pwrite64 of this number, from 1. */
 export function killAtWrite(args: readonly string[], number: number): void {
   const inject = `inject=pwrite64:signal=SIGKILL:when=${number}`;
   const { signal, status } = underStrace(['-o', '/dev/null', '-e', 'trace=pwrite64', '-e', inject], args);
@@ -42,7 +42,7 @@ function underStrace(
 ): { status: number | null; signal: NodeJS.Signals | null } {
   const run = spawnSync('strace', ['-qq', ...options, process.execPath, PROGRAM, ...args], {
     encoding: 'utf8',
-    // The compile cache would be written as well.
+    // Otherwise it would write the compile cache as well.
     env: { ...process.env, NODE_DISABLE_COMPILE_CACHE: '1' },
   });
   assert.equal(run.error, undefined, 'strace is needed to kill it within a commit');

@@ -50,7 +50,7 @@ const FILL = `CREATE TABLE big (x);
   INSERT INTO big SELECT randomblob(4000) FROM n`;
 
 describe('a sync that is killed', () => {
-  test('between its mark and its publication authorizes nothing, and the next one goes on', async (t) => {
+  test('a sync killed between its mark and its publication authorizes nothing, and the next one goes on', async (t) => {
     const { folder, origin, replica } = place(t);
     assert.equal((await sqlsyncWith('fs.linkSync = kill;', [origin, replica])).signal, 'SIGKILL');
     assert.ok(existsSync(join(folder, '.r.db.sqlsync')), 'the mark is there before the replica');
@@ -65,7 +65,7 @@ describe('a sync that is killed', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('just after its publication leaves nothing that the next run does not remove', async (t) => {
+  test('a sync killed just after its publication leaves nothing that the next run does not remove', async (t) => {
     const { folder, origin, replica } = place(t);
     const code = 'const link = fs.linkSync; fs.linkSync = (a, b) => { link(a, b); kill(); };';
     assert.equal((await sqlsyncWith(code, [origin, replica])).signal, 'SIGKILL');
@@ -77,7 +77,7 @@ describe('a sync that is killed', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('while it writes its mark leaves a part of it that the next run removes', async (t) => {
+  test('a sync killed while it writes its mark leaves a part of it that the next run removes', async (t) => {
     const { folder, origin, replica } = place(t);
     assert.equal((await sqlsyncWith('fs.renameSync = kill;', [origin, replica])).signal, 'SIGKILL');
     assert.match(names(folder).join(' '), /\.r\.db\.sqlsync\.\d+-[0-9a-f]{8}/);
@@ -85,7 +85,7 @@ describe('a sync that is killed', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('or fails between its placeholder and the rename over it, where there are no hard links, is gone on with', async (t) => {
+  test('without hard links, the next sync goes on after one was killed or failed between its placeholder and the rename over it', async (t) => {
     for (const fate of ['kill()', "throw Object.assign(new Error('EIO'), { code: 'EIO' })"]) {
       const { folder, origin, replica } = place(t);
       const code = `
@@ -103,7 +103,7 @@ describe('a sync that is killed', () => {
     }
   });
 
-  test('after its commit leaves a spool that a run without a difference removes', async (t) => {
+  test('a sync killed after its commit leaves a spool that a run without a difference removes', async (t) => {
     const { folder, origin, replica } = await existing(t);
     const code = `const rm = fs.rmSync; let spools = 0;
       fs.rmSync = (path, ...rest) => {
@@ -116,7 +116,7 @@ describe('a sync that is killed', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('while it fills a file of 0 bytes is made good by the next one, wherever it was', async (t) => {
+  test('a sync killed at any write while it fills a file of 0 bytes is made good by the next one', async (t) => {
     const { folder, origin, replica } = place(t);
     writeFileSync(replica, '');
     const writes = countWrites(t, [origin, replica]);
@@ -134,7 +134,7 @@ describe('a sync that is killed', () => {
     ['before it is marked', "if (to.endsWith('.sqlsync')) kill(); rename(from, to);"],
     ['when it is marked', "rename(from, to); if (to.endsWith('.sqlsync')) kill();"],
   ] as const) {
-    test(`at the first --overwrite, ${where}, never leaves a copy that the next one refuses`, async (t) => {
+    test(`a sync killed at the first --overwrite, ${where}, never leaves a copy that the next one refuses`, async (t) => {
       const { origin, replica } = place(t);
       smallDatabase(replica, { seed: 3, journalMode: 'delete' });
       const preload = `const rename = fs.renameSync; fs.renameSync = (from, to) => { ${code} };`;
@@ -147,7 +147,7 @@ describe('a sync that is killed', () => {
     });
   }
 
-  test('while it replaces another page size is made good by the next one, wherever it was', async (t) => {
+  test('a sync killed at any write while it replaces another page size is made good by the next one', async (t) => {
     const { folder, origin } = place(t);
     const narrow = join(tempDir(t), 'narrow.db');
     smallDatabase(narrow, { pageSize: 1024, seed: 2, journalMode: 'delete' });
@@ -169,7 +169,7 @@ describe('a sync that is killed', () => {
 });
 
 describe('a journal beside a replica', () => {
-  test('of a file whose first transaction was killed leads back to 0 bytes, then to the origin', async (t) => {
+  test('a journal of a file whose first transaction was killed leads back to 0 bytes, then to the origin', async (t) => {
     const { folder, origin, replica } = place(t);
     writeFileSync(replica, '');
     await leaveHotJournal(t, replica, FILL);
@@ -179,7 +179,7 @@ describe('a journal beside a replica', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('is not rolled back by a dry run, which says so and writes nothing', async (t) => {
+  test('a dry run does not roll back a journal, says so and writes nothing', async (t) => {
     const { folder, origin, replica } = await existing(t);
     await leaveHotJournal(t, replica, FILL);
     const torn = join(folder, 'torn.db');
@@ -195,7 +195,7 @@ describe('a journal beside a replica', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('of a database that was cut to 0 bytes holds the only copy of its pages, and is kept', async (t) => {
+  test('a journal of a database that was cut to 0 bytes holds the only copy of its pages, and is kept', async (t) => {
     const { folder, origin, replica } = await existing(t);
     await leaveHotJournal(t, replica, `UPDATE attachment SET payload = zeroblob(8000); ${FILL}`);
     truncateSync(replica, 0);
@@ -206,7 +206,7 @@ describe('a journal beside a replica', () => {
   });
 
   for (const suffix of ['-wal', '-journal']) {
-    test(`with 0 bytes, ${suffix} of no transaction of it, is refused and kept`, async (t) => {
+    test(`a file of 0 bytes beside a ${suffix} that is no transaction of it is refused and kept`, async (t) => {
       const { folder, origin, replica } = place(t);
       writeFileSync(replica, '');
       writeFileSync(replica + suffix, 'the only copy of something');
@@ -218,7 +218,7 @@ describe('a journal beside a replica', () => {
     });
   }
 
-  test('that appears just after the publication is told, and the replica stays', async (t) => {
+  test('a journal that appears just after the publication is reported, and the replica stays', async (t) => {
     const { origin, replica } = place(t);
     const code = `const link = fs.linkSync;
       fs.linkSync = (a, b) => { link(a, b); fs.writeFileSync(b + '-journal', 'of another program'); };`;
@@ -255,7 +255,7 @@ test('a page of an existing replica that cannot be read is an error of the repli
   assert.match(stderr, /\[REPLICA_UNWRITABLE\]/);
 });
 
-test('where the system does not list descriptors, SQLite reads every page', async (t) => {
+test('SQLite reads every page if the system does not list descriptors', async (t) => {
   const { origin, replica } = await existing(t);
   const code = `const list = fs.readdirSync;
     fs.readdirSync = (path, ...rest) => {

@@ -42,7 +42,7 @@ interface Place {
   readonly part: string;
 }
 
-/** A folder with an origin, and one where its replica is to be made. */
+/** A folder with an origin, and an empty one for its replica. */
 function place(t: TestContext, make: (path: string) => void = smallDatabase): Place {
   const origin = join(tempDir(t), 'origin.db');
   make(origin);
@@ -75,7 +75,7 @@ function openFiles({ child: { pid } }: Command): string[] {
 
 describe('a leftover beside the name of a new replica', () => {
   for (const suffix of ['-wal', '-journal']) {
-    test(`${suffix} with content is refused, named, and nothing is made`, async (t) => {
+    test(`a leftover ${suffix} with content is refused and named, and nothing is made`, async (t) => {
       const { folder, origin, replica } = place(t);
       writeFileSync(replica + suffix, 'the only copy of something');
       const before = folderState(folder);
@@ -85,7 +85,7 @@ describe('a leftover beside the name of a new replica', () => {
       assert.equal(readFileSync(replica + suffix, 'utf8'), 'the only copy of something');
     });
 
-    test(`${suffix} that appears while the replica is made is refused too`, async (t) => {
+    test(`a ${suffix} that appears while the replica is made is refused too`, async (t) => {
       const here = place(t, large);
       const [command, hold] = await startAndHold(t, here);
       writeFileSync(here.replica + suffix, 'the only copy of something');
@@ -102,7 +102,7 @@ describe('a leftover beside the name of a new replica', () => {
     });
   }
 
-  test('without content it is no obstacle', async (t) => {
+  test('a leftover without content is no obstacle', async (t) => {
     const { origin, replica } = place(t);
     writeFileSync(`${replica}-wal`, '');
     writeFileSync(`${replica}-journal`, '');
@@ -112,7 +112,7 @@ describe('a leftover beside the name of a new replica', () => {
 });
 
 describe('the part file', () => {
-  test('of an interrupted run is where the next run goes on', async (t) => {
+  test('the part file of an interrupted run is where the next run goes on', async (t) => {
     const here = place(t, large);
     const [command] = await startAndHold(t, here);
     await until(() => statSync(here.part).size > 0, command);
@@ -133,7 +133,7 @@ describe('the part file', () => {
     assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('that was finished but not published becomes the replica', async (t) => {
+  test('a part file that was finished but not published becomes the replica', async (t) => {
     const { origin, replica, part, folder } = place(t);
     copyFileSync(origin, part);
     const summary = await summaryOf([origin, replica]);
@@ -144,7 +144,7 @@ describe('the part file', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('of an older or a longer state is brought up to date', async (t) => {
+  test('a part file of an older or a longer state is brought up to date', async (t) => {
     const { origin, replica, part } = place(t);
     copyFileSync(origin, part);
     change(origin, 'DELETE FROM attachment; UPDATE item SET amount = -1 WHERE id % 5 = 0; VACUUM');
@@ -155,14 +155,14 @@ describe('the part file', () => {
     assert.equal(statSync(replica).size, statSync(origin).size);
   });
 
-  test('of another content altogether is no harm', async (t) => {
+  test('a part file of another content altogether does no harm', async (t) => {
     const { origin, replica, part } = place(t);
     writeFileSync(part, Buffer.alloc(100_001, 'rubbish'));
     await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 
-  test('with a second hard link is not used, and its content stays', async (t) => {
+  test('a part file with a second hard link is not used, and its content stays', async (t) => {
     const { folder, origin, replica, part } = place(t);
     copyFileSync(origin, part);
     change(part, 'UPDATE item SET amount = -1');
@@ -178,7 +178,7 @@ describe('the part file', () => {
   });
 
   test(
-    'that is another user’s is not used: its owner could go on writing it',
+    'a part file of another user is not used: its owner could go on writing it',
     { skip: NEEDS_ROOT },
     async (t) => {
       const { origin, replica, part } = place(t);
@@ -194,7 +194,7 @@ describe('the part file', () => {
     },
   );
 
-  test('has one writer at a time: a second sync of the same new replica is told BUSY', async (t) => {
+  test('a part file has one writer at a time: a second sync of the same new replica is BUSY', async (t) => {
     const here = place(t, large);
     const [command, hold] = await startAndHold(t, here);
     const second = { code: 'BUSY', status: 5, says: /Another sqlsync is just making/ } as const;
@@ -205,7 +205,7 @@ describe('the part file', () => {
     assertReplicaOf(here.origin, here.replica);
   });
 
-  test('is waited for by a second sync, which then brings the replica up to date', async (t) => {
+  test('a second sync waits for the part file, and then brings the replica up to date', async (t) => {
     const here = place(t, large);
     const [command, hold] = await startAndHold(t, here);
     change(here.origin, 'CREATE TABLE later (x)');
@@ -222,7 +222,7 @@ describe('the part file', () => {
     assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('is built once where many syncs of it start together, and all of them succeed', async (t) => {
+  test('the part file is built once if many syncs of it start together, and all of them succeed', async (t) => {
     const { folder, origin, replica } = place(t);
     const runs = await Promise.all([1, 2, 3].map(() => sqlsync([origin, replica, '--busy-timeout', '120'])));
     for (const { status, stderr } of runs) assert.equal(status, 0, stderr);
@@ -230,7 +230,7 @@ describe('the part file', () => {
     assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('and its lock file with content of another program are replaced', async (t) => {
+  test('a part file and its lock file with content of another program are replaced', async (t) => {
     const { folder, origin, replica, part } = place(t);
     writeFileSync(part, 'garbage');
     writeFileSync(join(folder, '.r.db.sqlsync-lock'), 'pid 4711\n');
@@ -240,11 +240,11 @@ describe('the part file', () => {
   });
 
   for (const suffix of ['-lock', '-part']) {
-    test(`${suffix}, left by another user, is named with its owner`, { skip: NEEDS_ROOT }, async (t) => {
+    test(`a ${suffix} that another user left is named with its owner`, { skip: NEEDS_ROOT }, async (t) => {
       const { folder, origin, replica } = place(t);
       chmodSync(dirname(origin), 0o755);
       chmodSync(origin, 0o644);
-      // As in /tmp: of what others made there, nothing can be removed.
+      // As in /tmp: this user can remove nothing that others made there.
       chmodSync(folder, 0o1777);
       const left = join(folder, `.r.db.sqlsync${suffix}`);
       writeFileSync(left, '', { mode: 0o644 });
@@ -257,11 +257,11 @@ describe('the part file', () => {
 });
 
 describe('the name of a new replica', () => {
-  test('is taken only when the replica is complete, and nothing else is left then', async (t) => {
+  test('the name of a new replica is taken only when the replica is complete, and nothing else is left then', async (t) => {
     const here = place(t, large);
     const [command, hold] = await startAndHold(t, here);
     assert.equal(existsSync(here.replica), false);
-    assert.equal(statSync(here.part).mode & 0o777, 0o600, 'unfinished, it is for nobody else');
+    assert.equal(statSync(here.part).mode & 0o777, 0o600, 'nobody can open it unfinished');
     hold.release();
     const { status, stderr } = await command.done;
     assert.equal(status, 0, stderr);
@@ -269,7 +269,7 @@ describe('the name of a new replica', () => {
     assert.deepEqual(names(here.folder), ['.r.db.sqlsync', 'r.db']);
   });
 
-  test('that another program takes meanwhile stays that program’s, unmarked', async (t) => {
+  test('the name of a new replica that another program takes meanwhile stays that program’s, unmarked', async (t) => {
     const here = place(t, large);
     const [command, hold] = await startAndHold(t, here);
     smallDatabase(here.replica, { seed: 7, journalMode: 'delete' });
@@ -284,7 +284,7 @@ describe('the name of a new replica', () => {
     assert.deepEqual(names(here.folder), ['r.db']);
   });
 
-  test('is taken without replacing anything where the file system has no hard links', async (t) => {
+  test('a new replica takes its name without replacing anything on a file system without hard links', async (t) => {
     const { folder, origin, replica } = place(t);
     const strace = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=link,linkat'];
     const inject = ['-e', 'inject=link,linkat:error=EPERM'];
@@ -308,7 +308,7 @@ describe('the name of a new replica', () => {
     [0o000, 0o777, 0o600],
   ] as const) {
     const [from, less, to] = [originMode, umask, expected].map((mode) => mode.toString(8).padStart(3, '0'));
-    test(`gets the bits of its origin less the umask, and is its owner’s to write: ${from}, ${less} → ${to}`, async (t) => {
+    test(`a new replica has the bits of its origin less the umask, and its owner may write it: ${from}, ${less} → ${to}`, async (t) => {
       const { origin, replica } = place(t);
       chmodSync(origin, originMode);
       const own = process.umask(umask);
@@ -319,7 +319,7 @@ describe('the name of a new replica', () => {
     });
   }
 
-  test('may be one of an origin without pages', async (t) => {
+  test('a new replica may be one of an origin without pages', async (t) => {
     const { origin, replica } = place(t, (path) => writeFileSync(path, ''));
     const summary = await summaryOf([origin, replica]);
     assert.equal(summary['created'], true);

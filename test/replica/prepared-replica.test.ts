@@ -17,7 +17,7 @@ interface Place {
   readonly mark: string;
 }
 
-/** A replica and its mark, in a folder of this mode and owner; the origin changed since. */
+/** A replica and its mark, in a folder of this mode and owner; the origin has changed since. */
 async function synced(t: TestContext, mode: number, owner = 0): Promise<Place> {
   const origin = join(tempDir(t), 'origin.db');
   smallDatabase(origin, { rows: 40, journalMode: 'delete' });
@@ -39,12 +39,12 @@ async function assertNotMarked(place: Place, message: RegExp): Promise<void> {
   await assert.rejects(syncHere(place), { code: 'REPLICA_NOT_MARKED', message, hint: /--overwrite/ });
 }
 
-describe('what another user prepared in the place of a replica', { skip: NEEDS_ROOT }, () => {
+describe('files that another user prepared in the place of a replica', { skip: NEEDS_ROOT }, () => {
   for (const [mode, owner] of [
     [0o1777, 0],
     [0o755, NOBODY.uid],
   ] as const) {
-    test(`a mark of that user's in a folder of mode ${mode.toString(8)} does not make it a replica`, async (t) => {
+    test(`a mark of another user in a folder of mode ${mode.toString(8)} does not make a database a replica`, async (t) => {
       const place = await synced(t, mode, owner);
       const { folder, replica, mark } = place;
       chmodSync(replica, 0o666);
@@ -57,12 +57,12 @@ describe('what another user prepared in the place of a replica', { skip: NEEDS_R
     });
   }
 
-  test('nor does a mark of that user’s make one of a file of our own', async (t) => {
+  test('a mark of another user does not make our own file a replica', async (t) => {
     const place = await synced(t, 0o755);
     const { origin, replica, mark } = place;
     giveTo(NOBODY.uid, mark);
     await assertNotMarked(place, /not made by sqlsync/);
-    // Once allowed, the mark is ours.
+    // Once the user allowed it, the mark is ours.
     await syncHere({ origin, replica, overwrite: true });
     assert.equal(statSync(mark).uid, 0);
     change(origin, 'UPDATE item SET amount = -1');
@@ -71,7 +71,7 @@ describe('what another user prepared in the place of a replica', { skip: NEEDS_R
   });
 
   for (const content of ['a database', 'nothing'] as const) {
-    test(`a file with ${content} in it is not filled where others may write, unless it is asked for`, async (t) => {
+    test(`a file with ${content} in it is not filled where others may write, unless the user asks for it`, async (t) => {
       const place = await synced(t, 0o1777);
       const { origin, replica, mark } = place;
       if (content === 'nothing') writeFileSync(replica, '');
@@ -85,7 +85,7 @@ describe('what another user prepared in the place of a replica', { skip: NEEDS_R
 });
 
 describe('a replica of a service, in its own folder', { skip: NEEDS_ROOT }, () => {
-  test('is written by root, who marked it, with a warning', async (t) => {
+  test("root may write a replica of a service in that service's folder if root marked it, with a warning", async (t) => {
     const { origin, replica } = await synced(t, 0o755, NOBODY.uid);
     giveTo(NOBODY.uid, replica);
     const { warnings } = await syncHere({ origin, replica });
@@ -98,7 +98,7 @@ describe('a replica of a service, in its own folder', { skip: NEEDS_ROOT }, () =
     assert.equal(statSync(replica).uid, NOBODY.uid);
   });
 
-  test('is written by that service, though root marked it', async (t) => {
+  test('a service may write a replica in its own folder though root marked it', async (t) => {
     const { folder, origin, replica } = await synced(t, 0o755, NOBODY.uid);
     giveTo(NOBODY.uid, replica);
     chmodSync(join(origin, '..'), 0o755);
@@ -117,7 +117,7 @@ test(
     giveTo(NOBODY.uid, replica, mark);
     assert.notEqual(readMark(replica), undefined);
     assert.equal(readOwnMark(replica), undefined);
-    // The mount of one of those kinds is not to be had everywhere.
+    // Not every host has a mount of one of those kinds.
     const everyFileIsNobodys = `const { fstatSync } = fs;
       fs.fstatSync = (...args) => Object.assign(fstatSync(...args), { uid: ${NOBODY.uid} });`;
     const { status, stderr } = await sqlsyncWith(everyFileIsNobodys, [origin, replica]);

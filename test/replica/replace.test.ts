@@ -19,7 +19,7 @@ interface Pair {
   readonly replica: string;
 }
 
-/** A replica whose origin has taken another page size, and another schema, since the last sync. */
+/** A replica of an origin that has taken another page size, and another schema, since the last sync. */
 async function pair(t: TestContext, mode: (typeof MODES)[number]): Promise<Pair> {
   const folder = tempDir(t);
   const [origin, replica] = [join(tempDir(t), 'origin.db'), join(folder, 'r.db')];
@@ -34,7 +34,7 @@ async function pair(t: TestContext, mode: (typeof MODES)[number]): Promise<Pair>
 
 for (const mode of MODES) {
   describe(`a replica of another page size, in mode ${mode}`, () => {
-    test('is refused, unchanged, with --replace as the hint', async (t) => {
+    test('a replica of another page size is refused, unchanged, with --replace as the hint', async (t) => {
       const { folder, origin, replica } = await pair(t, mode);
       const before = folderState(folder);
       const says = /pages of 4096 bytes, the origin of 1024/;
@@ -44,7 +44,7 @@ for (const mode of MODES) {
       assert.deepEqual(folderState(folder), before);
     });
 
-    test('is replaced with --replace, keeps its journal mode, and is synced as usual after that', async (t) => {
+    test('a replica of another page size is replaced with --replace, keeps its journal mode, and is synced as usual after that', async (t) => {
       const { folder, origin, replica } = await pair(t, mode);
       const summary = await summaryOf([origin, replica, '--replace']);
       assert.equal(summary['created'], false);
@@ -57,14 +57,14 @@ for (const mode of MODES) {
       assertReplicaOf(origin, replica);
     });
 
-    test('is only compared by --replace --dry-run', async (t) => {
+    test('--replace --dry-run only compares a replica of another page size', async (t) => {
       const { folder, origin, replica } = await pair(t, mode);
       const before = folderState(folder);
       assert.equal((await summaryOf([origin, replica, '--replace', '-n']))['outcome'], 'dryRun');
       assert.deepEqual(folderState(folder), before);
     });
 
-    test('is BUSY and unchanged where a reader is in the middle of a transaction', async (t) => {
+    test('--replace is BUSY and changes nothing while a reader is in the middle of a transaction', async (t) => {
       const { folder, origin, replica } = await pair(t, mode);
       const reader = await new OtherProcess(t).open(replica, { readonly: true });
       await reader.exec('BEGIN; SELECT count(*) FROM attachment');
@@ -84,7 +84,7 @@ for (const mode of MODES) {
       assert.deepEqual(names(folder), ['.r.db.sqlsync', 'r.db']);
     });
 
-    test('is BUSY and unchanged where a writer has it locked', async (t) => {
+    test('--replace is BUSY and changes nothing while a writer has the replica locked', async (t) => {
       const { folder, origin, replica } = await pair(t, mode);
       const writer = await new OtherProcess(t).open(replica);
       await writer.exec('BEGIN IMMEDIATE');
@@ -123,14 +123,14 @@ test('a connection that has a WAL replica open makes --replace BUSY, and reads o
   assertReplicaOf(origin, replica);
 });
 
-test('a leftover part of another page size is no harm to --replace', async (t) => {
+test('--replace does not suffer from a leftover part file of another page size', async (t) => {
   const { folder, origin, replica } = await pair(t, 'wal');
   smallDatabase(join(folder, '.r.db.sqlsync-part'), { pageSize: 8192, journalMode: 'delete' });
   await syncHere({ origin, replica, replace: true });
   assertReplicaOf(origin, replica);
 });
 
-test('--replace of a complete part that an interrupted run left is not taken for done', async (t) => {
+test('--replace does not take a complete part file of an interrupted run for a finished run', async (t) => {
   const { folder, origin, replica } = await pair(t, 'delete');
   const reader = await new OtherProcess(t).open(replica, { readonly: true });
   await reader.exec('BEGIN; SELECT count(*) FROM item');
@@ -163,7 +163,7 @@ describe('--replace of a WAL replica that is killed between its two journal mode
   }
 
   for (const nth of [1, 3, 6]) {
-    test(`at write ${nth} is in WAL mode after the next --replace`, { skip }, async (t) => {
+    test(`a replica killed at write ${nth} is in WAL mode after the next --replace`, { skip }, async (t) => {
       const here = await pair(t, 'wal');
       killAtWrite(nth, here);
       await summaryOf([here.origin, here.replica, '--replace']);
@@ -172,32 +172,40 @@ describe('--replace of a WAL replica that is killed between its two journal mode
     });
   }
 
-  test('is in WAL mode after a sync of its own page size', { skip }, async (t) => {
-    const here = await pair(t, 'wal');
-    killAtWrite(3, here);
-    const { origin, replica } = here;
-    assert.ok(names(here.folder).includes('.r.db.sqlsync-mode'), 'its mode is recorded');
-    change(
-      origin,
-      'PRAGMA journal_mode = delete; PRAGMA page_size = 4096; VACUUM; PRAGMA journal_mode = wal',
-    );
-    const summary = await summaryOf([origin, replica]);
-    assert.equal(summary['outcome'], 'committed');
-    assertReplicaOf(origin, replica);
-    await assertWalAgain(here);
-  });
+  test(
+    'a replica killed between its modes is in WAL mode after a sync of its own page size',
+    { skip },
+    async (t) => {
+      const here = await pair(t, 'wal');
+      killAtWrite(3, here);
+      const { origin, replica } = here;
+      assert.ok(names(here.folder).includes('.r.db.sqlsync-mode'), 'its mode is recorded');
+      change(
+        origin,
+        'PRAGMA journal_mode = delete; PRAGMA page_size = 4096; VACUUM; PRAGMA journal_mode = wal',
+      );
+      const summary = await summaryOf([origin, replica]);
+      assert.equal(summary['outcome'], 'committed');
+      assertReplicaOf(origin, replica);
+      await assertWalAgain(here);
+    },
+  );
 
-  test('is in WAL mode after a sync that finds no difference', { skip }, async (t) => {
-    const here = await pair(t, 'wal');
-    const former = join(tempDir(t), 'former.db');
-    copyFileSync(here.replica, former);
-    killAtWrite(3, here);
-    await summaryOf([former, here.replica, '--overwrite']);
-    assertReplicaOf(former, here.replica);
-    await assertWalAgain(here);
-  });
+  test(
+    'a replica killed between its modes is in WAL mode after a sync that finds no difference',
+    { skip },
+    async (t) => {
+      const here = await pair(t, 'wal');
+      const former = join(tempDir(t), 'former.db');
+      copyFileSync(here.replica, former);
+      killAtWrite(3, here);
+      await summaryOf([former, here.replica, '--overwrite']);
+      assertReplicaOf(former, here.replica);
+      await assertWalAgain(here);
+    },
+  );
 
-  test('is in WAL mode after it is emptied', { skip }, async (t) => {
+  test('a replica killed between its modes is in WAL mode after it is emptied', { skip }, async (t) => {
     const here = await pair(t, 'wal');
     killAtWrite(3, here);
     const empty = join(tempDir(t), 'empty.db');
@@ -206,7 +214,7 @@ describe('--replace of a WAL replica that is killed between its two journal mode
     await assertWalAgain(here);
   });
 
-  test('leaves a database of the same name, made since, in its own mode', { skip }, async (t) => {
+  test('a database that took the name of such a replica since keeps its own mode', { skip }, async (t) => {
     const here = await pair(t, 'wal');
     killAtWrite(3, here);
     const { origin, replica, folder } = here;

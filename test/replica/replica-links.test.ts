@@ -29,7 +29,7 @@ function place(t: TestContext): { folder: string; origin: string; replica: strin
 const REFUSED = { code: 'REPLICA_LINK', status: 6 } as const;
 
 describe('a symbolic link', () => {
-  test('in the place of the replica is refused, with what to do', async (t) => {
+  test('a symbolic link in the place of the replica is refused, and the hint says what to do', async (t) => {
     const { folder, origin, replica, elsewhere } = place(t);
     symlinkSync(elsewhere, replica);
     const before = folderState(folder);
@@ -40,7 +40,7 @@ describe('a symbolic link', () => {
     assert.equal(readFileSync(elsewhere, 'utf8'), 'somebody’s only copy');
   });
 
-  test('to nothing is refused too, and nothing is made where it leads', async (t) => {
+  test('a symbolic link to nothing is refused too, and nothing is made where it leads', async (t) => {
     const { folder, origin, replica, elsewhere } = place(t);
     symlinkSync(`${elsewhere}-nothing`, replica);
     await assertRefused([origin, replica], { ...REFUSED, says: /symbolic link/ });
@@ -49,7 +49,7 @@ describe('a symbolic link', () => {
     assert.deepEqual(names(folder), ['r.db']);
   });
 
-  test('is followed by --follow-links, and stays', async (t) => {
+  test('--follow-links follows a symbolic link, which stays', async (t) => {
     const { folder, origin } = place(t);
     mkdirSync(join(folder, 'real'));
     const [real, link] = [join(folder, 'real', 'r.db'), join(folder, 'link.db')];
@@ -63,7 +63,7 @@ describe('a symbolic link', () => {
     assert.deepEqual(names(folder), ['link.db', 'real']);
   });
 
-  test('to the folder of the replica is as good as its real name', async (t) => {
+  test('a symbolic link to the folder of the replica is as good as its real name', async (t) => {
     const { folder, origin } = place(t);
     mkdirSync(join(folder, 'real'));
     symlinkSync('real', join(folder, 'alias'));
@@ -80,7 +80,7 @@ describe('a symbolic link', () => {
     '.r.db.sqlsync-lock',
   ]) {
     for (const kind of ['new', 'existing'] as const) {
-      test(`in the place of ${name} is refused, followed by nobody (${kind} replica)`, async (t) => {
+      test(`a symbolic link in the place of ${name} is refused, and nothing follows it (${kind} replica)`, async (t) => {
         const { folder, origin, replica, elsewhere } = place(t);
         if (kind === 'existing') {
           await syncHere({ origin, replica });
@@ -108,7 +108,7 @@ describe('the folder of a replica', () => {
     [0o777, true],
     [0o1777, true],
   ] as const) {
-    test(`of mode ${mode.toString(8)} gets ${warns ? 'a' : 'no'} warning`, async (t) => {
+    test(`a replica's folder of mode ${mode.toString(8)} gets ${warns ? 'a' : 'no'} warning`, async (t) => {
       const { folder, origin, replica } = place(t);
       chmodSync(folder, mode);
       const { warnings } = await syncHere({ origin, replica });
@@ -121,7 +121,7 @@ describe('the folder of a replica', () => {
   }
 
   test(
-    'that a group may write gets a warning, unless it is its owner’s own',
+    "a replica's folder that a group may write to gets a warning, unless the group is its owner’s own",
     { skip: NEEDS_ROOT },
     async (t) => {
       const { folder, origin, replica } = place(t);
@@ -140,7 +140,7 @@ describe('the mark', () => {
     [0o666, 0o644],
     [0o400, 0o600],
   ] as const) {
-    test(`of a replica of an origin of mode ${originMode.toString(8)} has ${expected.toString(8)}`, async (t) => {
+    test(`the mark of a replica of an origin of mode ${originMode.toString(8)} has ${expected.toString(8)}`, async (t) => {
       const { folder, origin, replica } = place(t);
       chmodSync(origin, originMode);
       await syncHere({ origin, replica });

@@ -29,7 +29,7 @@ import { tempDir } from '../support/compare.ts';
 const SIZE = 4096 as PageSize;
 const IDENTITY = '4711';
 
-/** Of a page in the file, as the format has it: a header, then groups of 512 hashes and 512 pages. */
+/** The place of a page in the file, by the format: a header, then groups of 512 hashes and 512 pages. */
 const hashAt = (page: number): number =>
   4096 + Math.floor((page - 1) / 512) * 513 * 4096 + ((page - 1) % 512) * 8;
 const pageAt = (page: number): number =>
@@ -37,7 +37,7 @@ const pageAt = (page: number): number =>
 
 const PAGES = [2, 3, 4, 511, 512, 513, 514, 1025, 3000];
 
-/** A spool at `path` that was left, with a page for each number. */
+/** A spool at `path` as a run left it, with a page for each number. */
 function leave(path: string, pages: readonly number[] = PAGES): Map<number, Uint8Array> {
   const random = new Random(5);
   const content = new Map(pages.map((page) => [page, random.bytes(SIZE)]));
@@ -47,7 +47,7 @@ function leave(path: string, pages: readonly number[] = PAGES): Map<number, Uint
   return content;
 }
 
-/** The pages that a spool still has; each has to be what was written. */
+/** The pages that a spool still has; checks that each is as it was written. */
 async function kept(path: string, content: ReadonlyMap<number, Uint8Array>): Promise<number[] | undefined> {
   const spool = await Spool.resume(path, IDENTITY);
   if (spool === undefined) return undefined;
@@ -66,7 +66,7 @@ function flip(path: string, offset: number): void {
 }
 
 describe('the spool that a run left', () => {
-  test('gives back every page, is for its owner only and is sparse', async (t) => {
+  test('a spool gives back every page, is for its owner only and is sparse', async (t) => {
     const path = join(tempDir(t), 'spool');
     const content = leave(path);
     assert.deepEqual(await kept(path, content), PAGES);
@@ -74,7 +74,7 @@ describe('the spool that a run left', () => {
     assert.ok(statSync(path).blocks * 512 < 2_000_000, 'of 12 MB that it spans');
   });
 
-  test('gives back what came last of a page that came twice', async (t) => {
+  test('a spool gives back the last content of a page that came twice', async (t) => {
     const path = join(tempDir(t), 'spool');
     const content = leave(path);
     const spool = await Spool.resume(path, IDENTITY);
@@ -88,7 +88,7 @@ describe('the spool that a run left', () => {
     ['a page', pageAt(512) + 1234],
     ['the hash of a page', hashAt(512) + 3],
   ] as const) {
-    test(`with a flipped bit in ${what} has lost that page and no other`, async (t) => {
+    test(`a spool with a flipped bit in ${what} has lost that page and no other`, async (t) => {
       const path = join(tempDir(t), 'spool');
       const content = leave(path);
       flip(path, offset);
@@ -99,7 +99,7 @@ describe('the spool that a run left', () => {
     });
   }
 
-  test('is closed as damaged where a page changes after it was checked', async (t) => {
+  test('a spool is closed as damaged if a page changes after it was checked', async (t) => {
     const path = join(tempDir(t), 'spool');
     leave(path);
     const spool = await Spool.resume(path, IDENTITY);
@@ -108,7 +108,7 @@ describe('the spool that a run left', () => {
     spool?.close();
   });
 
-  test('that was torn anywhere gives back only whole pages', async (t) => {
+  test('a spool that was torn anywhere gives back only whole pages', async (t) => {
     const path = join(tempDir(t), 'spool');
     const pages = [2, 3, 510, 511, 512, 513, 514, 515];
     await fc.assert(
@@ -122,7 +122,7 @@ describe('the spool that a run left', () => {
     );
   });
 
-  test('with any damage gives back nothing that was not written', async (t) => {
+  test('a spool with any damage gives back nothing that was not written', async (t) => {
     const path = join(tempDir(t), 'spool');
     const damage = fc.record({
       at: fc.nat({ max: pageAt(514) }),
@@ -134,13 +134,13 @@ describe('the spool that a run left', () => {
         const descriptor = openSync(path, 'r+');
         for (const { at, bytes } of damages) writeSync(descriptor, bytes, 0, bytes.length, at);
         closeSync(descriptor);
-        await kept(path, content); // asserts
+        await kept(path, content); // Asserts.
       }),
       { numRuns: 30 },
     );
   });
 
-  test('is no larger than the database that it is cut to', async (t) => {
+  test('a spool is no larger than the database that it is cut to', async (t) => {
     const path = join(tempDir(t), 'spool');
     const content = leave(path);
     const spool = await Spool.resume(path, IDENTITY);
@@ -150,7 +150,7 @@ describe('the spool that a run left', () => {
     assert.equal(statSync(path).size, pageAt(514));
   });
 
-  test('is removed when it is closed without a page', (t) => {
+  test('a spool is removed when it is closed without a page', (t) => {
     const path = join(tempDir(t), 'spool');
     Spool.create(path, IDENTITY, SIZE).close();
     assert.equal(existsSync(path), false);
@@ -175,7 +175,7 @@ test('a spool that fills the disk is removed, so that the disk is not left full'
   assert.equal(existsSync(path), false);
 });
 
-describe('a file in the place of a spool is not used, and removed,', () => {
+describe('a file in the place of a spool is removed unused', () => {
   const cases: Record<string, (path: string) => void> = {
     'where it is of another replica': (path) => {
       Spool.create(path, '4712', SIZE).write(pageNumber(2), new Uint8Array(SIZE));
@@ -189,7 +189,7 @@ describe('a file in the place of a spool is not used, and removed,', () => {
     ...(process.getuid?.() === 0 ? { 'where it is another user’s': (path) => chownSync(path, 1, 1) } : {}),
   };
   for (const [name, make] of Object.entries(cases)) {
-    test(name, async (t) => {
+    test(`a file in the place of a spool is removed unused ${name}`, async (t) => {
       const path = join(tempDir(t), 'spool');
       leave(path);
       make(path);

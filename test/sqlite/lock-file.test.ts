@@ -52,7 +52,7 @@ function database(path: string, journalMode: string): void {
   made.close();
 }
 
-describe('what this user may remove in the place of a lock file is replaced:', () => {
+describe('a file in the place of a lock file that this user may remove', () => {
   const content: Record<string, (path: string) => void> = {
     'a line of text': (path) => writeFileSync(path, 'pid 4711\n'),
     'many lines of text': (path) => writeFileSync(path, 'pid 4711 host a\n'.repeat(1000)),
@@ -72,21 +72,25 @@ describe('what this user may remove in the place of a lock file is replaced:', (
     'nothing, in a file that nobody may write': (path) => writeFileSync(path, '', { mode: 0o444 }),
   };
   for (const [name, make] of Object.entries(content)) {
-    test(name, async (t) => {
+    test(`${name} in the place of a lock file is replaced`, async (t) => {
       const path = join(tempDir(t), 'lock');
       make(path);
       await assertLocks(t, path);
     });
-    test(`${name}, of a user who is not root`, { skip: NEEDS_ROOT }, async (t) => {
-      const folder = tempDir(t);
-      chownSync(folder, NOBODY.uid, NOBODY.gid);
-      const path = join(folder, 'lock');
-      make(path);
-      for (const entry of readdirSync(folder)) chownSync(join(folder, entry), NOBODY.uid, NOBODY.gid);
-      assert.equal(await taker(t, ['hold', path], NOBODY), 'taken');
-      assert.equal(await taker(t, ['once', path], NOBODY), 'busy');
-      assert.equal(tryExclusiveLock(path), undefined, 'root is kept out too');
-    });
+    test(
+      `${name} in the place of a lock file is replaced for a user who is not root`,
+      { skip: NEEDS_ROOT },
+      async (t) => {
+        const folder = tempDir(t);
+        chownSync(folder, NOBODY.uid, NOBODY.gid);
+        const path = join(folder, 'lock');
+        make(path);
+        for (const entry of readdirSync(folder)) chownSync(join(folder, entry), NOBODY.uid, NOBODY.gid);
+        assert.equal(await taker(t, ['hold', path], NOBODY), 'taken');
+        assert.equal(await taker(t, ['once', path], NOBODY), 'busy');
+        assert.equal(tryExclusiveLock(path), undefined, 'root is kept out too');
+      },
+    );
   }
 
   test('a second name of a database, which stays as it is', async (t) => {
@@ -129,7 +133,7 @@ test('many processes that mend a lock file at once hold it one after the other',
   assert.deepEqual(said, ['alone', 'alone', 'alone', 'alone']);
 });
 
-describe('what is no file is refused by its name, at once:', () => {
+describe('a thing in the place of a lock file that is no file', () => {
   const made: Record<string, { make: (path: string) => void; says: RegExp }> = {
     'a folder': { make: (path) => mkdirSync(path), says: /lock is a folder/ },
     'a symbolic link': {
@@ -139,7 +143,7 @@ describe('what is no file is refused by its name, at once:', () => {
     'a named pipe': { make: (path) => execFileSync('mkfifo', [path]), says: /lock is a named pipe/ },
   };
   for (const [name, { make, says }] of Object.entries(made)) {
-    test(name, { timeout: 60_000 }, (t) => {
+    test(`${name} in the place of a lock file is refused by its name, at once`, { timeout: 60_000 }, (t) => {
       const folder = tempDir(t);
       make(join(folder, 'lock'));
       assert.throws(

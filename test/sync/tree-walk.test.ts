@@ -182,7 +182,7 @@ describe('a tree walk refuses', () => {
     'too many hashes of children': (walk) => walk.onChildren(...childrenOf(walk, 1)),
   };
   for (const [what, action] of Object.entries(refused)) {
-    test(what, () => {
+    test(`a tree walk refuses ${what}`, () => {
       const walk = newWalk(given, makeDatabase(1000, [], 0));
       assert.throws(
         () => action(walk),

@@ -56,7 +56,7 @@ async function answer(request: ChildRequest): Promise<unknown> {
       setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0), 5);
       return undefined;
     case 'forget':
-      // Ends as a program does that has nothing more to do, without closing anything.
+      // Ends as a program does that is finished: without closing anything.
       setImmediate(() => process.disconnect());
       return undefined;
   }
@@ -64,11 +64,14 @@ async function answer(request: ChildRequest): Promise<unknown> {
 
 async function waitForTurn(): Promise<void> {
   turn = await admission.enter();
-  // One that it gave itself, since the coordinator was silent for too long.
+  // A turn that it gave itself, since the coordinator was silent for too long.
   reply('turn', turn.constructor.name === 'OwnTurn');
 }
 
-/** As the write pool does it: in a calm time, try; else, or when it is busy, in turn. Returns how often it entered. */
+/**
+ * As the write pool does it: in a calm time it tries; else, or after a busy try, it queues. Returns how often
+ * it entered.
+ */
 async function write(path: string, transactions: number): Promise<number> {
   const database = openRaw(databaseUri(path, { mode: 'rw' }), { timeout: 0 });
   let enters = 0;

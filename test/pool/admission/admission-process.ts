@@ -12,7 +12,10 @@ import type { ChildReply, ChildRequest } from './admission-child.ts';
 const CHILD = fileURLToPath(new URL('./admission-child.ts', import.meta.url));
 
 export interface GivenTurn {
-  /** The process gave itself the turn: on a busy machine the coordinator may be silent for longer than a member waits. */
+  /**
+   * Whether the process gave itself the turn: on a busy machine the coordinator may be silent for longer than
+   * a member waits.
+   */
   readonly isOwn: boolean;
 }
 
@@ -34,7 +37,7 @@ export class QueueProcess {
     t.after(() => this.kill());
   }
 
-  /** With the queue of `path` open; the first one to join coordinates. */
+  /** Opens the queue of `path`; the first process to join coordinates. */
   static async open(t: TestContext, path: string): Promise<QueueProcess> {
     const opened = new QueueProcess(t);
     await opened.request({ type: 'open', path });
@@ -48,10 +51,10 @@ export class QueueProcess {
     return answer.promise;
   }
 
-  /** Resolves when it waits; `turn` does when it has the turn. */
+  /** Resolves when the process waits; `turn` resolves when it has the turn. */
   async enter(): Promise<{ turn: Promise<GivenTurn> }> {
     const turn = Promise.withResolvers<GivenTurn>();
-    // A test that ends before has no use for it.
+    // A test that ends earlier has no use for the turn.
     turn.promise.catch(() => {});
     this.#turn = turn;
     await this.request({ type: 'enter' });
@@ -64,7 +67,7 @@ export class QueueProcess {
     ).turn;
   }
 
-  /** Until its turn is one that others wait for, and its slice is used up. */
+  /** Holds the turn until others wait for it and its slice is used up. */
   async untilOver(): Promise<void> {
     while ((await this.request({ type: 'isOver' })) !== true) await delay(1);
   }
@@ -104,7 +107,7 @@ export class QueueProcess {
 export async function openCoordinator(t: TestContext, path: string): Promise<QueueProcess> {
   const coordinator = await QueueProcess.open(t, path);
   while (lstatSync(socketPath(path), { throwIfNoEntry: false })?.isSocket() !== true) await delay(1);
-  // Through the queue once, so that it is a member itself.
+  // Goes through the queue once, so that it is a member itself.
   await coordinator.enterNow();
   await coordinator.leave();
   return coordinator;

@@ -17,7 +17,10 @@ import { openAdmission } from '../../../src/pool/admission/admission.ts';
 import { tempDir } from '../../support/compare.ts';
 import { makeDatabase, openCoordinator, openMembers, QueueProcess, socketPath } from './admission-process.ts';
 
-/** Of each test: that of a suite would be of all its tests together, which take longer on a busy machine. */
+/**
+ * The limit of each test: that of a suite would hold for all its tests together, which take longer on a busy
+ * machine.
+ */
 const TIMEOUT = { timeout: 120_000 };
 
 /** By chance, five members are in order in one of 120 rounds. */
@@ -28,13 +31,13 @@ function database(t: TestContext, name = 'app.db'): string {
 }
 
 interface Queued {
-  /** Who has had the turn, by their place in the queue. */
+  /** The members in the order of their turns, by their place in the queue. */
   readonly order: readonly number[];
-  /** Resolves when all have had it: to true where the coordinator gave every one of these turns. */
+  /** Resolves when all have had the turn: to true if the coordinator gave every one of these turns. */
   readonly all: Promise<boolean>;
 }
 
-/** Lets `members` enter one after the other, in this order, and notes who has the turn when. */
+/** Lets `members` enter one after the other, in this order, and records their turns. */
 async function queueUp(members: readonly QueueProcess[]): Promise<Queued> {
   const order: number[] = [];
   const turns: Promise<boolean>[] = [];
@@ -52,9 +55,10 @@ async function queueUp(members: readonly QueueProcess[]): Promise<Queued> {
 }
 
 /**
- * Resolves when two processes wait for each other's turn, as those of one queue do; the test's time limit ends two
- * queues. A member gives itself the turn where the coordinator is silent for 100 ms, and comes back afterwards: on a busy
- * machine, and after an election, that tells nothing of the queue, so both enter again.
+ * Resolves when two processes wait for each other's turn, as those of one queue do; two queues run into the
+ * test's time limit. A member gives itself the turn if the coordinator is silent for 100 ms, and comes back
+ * afterwards. On a busy machine, and after an election, that proves nothing about the queue, so both enter
+ * again.
  */
 async function untilOneQueue(first: QueueProcess, second: QueueProcess): Promise<void> {
   for (let isOneQueue = false; !isOneQueue;) {
@@ -62,7 +66,7 @@ async function untilOneQueue(first: QueueProcess, second: QueueProcess): Promise
     const { turn } = await second.enter();
     let isSecond = false;
     const granted = turn.then(() => (isSecond = true));
-    // A first one that gave itself the turn is never asked for it.
+    // The queue never asks a first holder back that gave itself the turn.
     await Promise.race([first.untilOver(), granted]);
     isOneQueue = !isSecond;
     await first.leave();
@@ -71,8 +75,8 @@ async function untilOneQueue(first: QueueProcess, second: QueueProcess): Promise
   }
 }
 
-describe('the queue among processes', () => {
-  it('gives the turns in the order in which the processes came', TIMEOUT, async (t) => {
+describe('the queue of processes', () => {
+  it('the queue gives the turns in the order in which the processes came', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const members = await openMembers(t, path, 5);
@@ -98,21 +102,25 @@ describe('the queue among processes', () => {
     }
   });
 
-  it('is calm until processes collide, and calm again when they no longer do', TIMEOUT, async (t) => {
-    const path = database(t);
-    const first = await openCoordinator(t, path);
-    const [second] = (await openMembers(t, path, 1)) as [QueueProcess];
-    const untilCalm = async (calm: boolean): Promise<void> => {
-      for (const process of [first, second]) while ((await process.request({ type: 'isCalm' })) !== calm);
-    };
-    await untilCalm(true);
-    await second.enterNow();
-    await untilCalm(false);
-    await second.leave();
-    await untilCalm(true);
-  });
+  it(
+    'the queue is calm until processes collide, and calm again when they no longer do',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      const first = await openCoordinator(t, path);
+      const [second] = (await openMembers(t, path, 1)) as [QueueProcess];
+      const untilCalm = async (calm: boolean): Promise<void> => {
+        for (const process of [first, second]) while ((await process.request({ type: 'isCalm' })) !== calm);
+      };
+      await untilCalm(true);
+      await second.enterNow();
+      await untilCalm(false);
+      await second.leave();
+      await untilCalm(true);
+    },
+  );
 
-  it('never says that a turn is over while nobody else waits', TIMEOUT, async (t) => {
+  it('the queue never says that a turn is over while nobody else waits', TIMEOUT, async (t) => {
     const path = database(t);
     const first = await openCoordinator(t, path);
     const [second] = (await openMembers(t, path, 1)) as [QueueProcess];
@@ -125,7 +133,7 @@ describe('the queue among processes', () => {
     assert.equal(await second.request({ type: 'isOver' }), false);
   });
 
-  it('loses and doubles no write of processes that collide all the time', TIMEOUT, async (t) => {
+  it('the queue loses and doubles no write of processes that collide all the time', TIMEOUT, async (t) => {
     const path = database(t);
     const members = [await openCoordinator(t, path), ...(await openMembers(t, path, 3))];
     const enters = await Promise.all(
@@ -141,7 +149,7 @@ describe('the queue among processes', () => {
     );
   });
 
-  it('hands on at once when the holder is killed', TIMEOUT, async (t) => {
+  it('the queue hands on at once when the holder is killed', TIMEOUT, async (t) => {
     const path = database(t);
     await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 4)) as [QueueProcess, ...QueueProcess[]];
@@ -154,7 +162,7 @@ describe('the queue among processes', () => {
   });
 
   it(
-    'elects a coordinator where another program filled the lock file that a killed one left',
+    'the queue elects a coordinator if another program filled the lock file that a killed one left',
     TIMEOUT,
     async (t) => {
       const path = database(t);
@@ -164,7 +172,7 @@ describe('the queue among processes', () => {
     },
   );
 
-  it('goes on under another coordinator when the coordinator is killed', TIMEOUT, async (t) => {
+  it('the queue goes on under another coordinator when the coordinator is killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 4)) as [QueueProcess, ...QueueProcess[]];
@@ -177,7 +185,7 @@ describe('the queue among processes', () => {
     await untilOneQueue(await QueueProcess.open(t, path), holder);
   });
 
-  it('leaves a holder its turn when the coordinator is killed', TIMEOUT, async (t) => {
+  it('the queue leaves a holder its turn when the coordinator is killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const [holder, next] = (await openMembers(t, path, 2)) as [QueueProcess, QueueProcess];
@@ -189,12 +197,12 @@ describe('the queue among processes', () => {
     await turn;
   });
 
-  it('is not held up by what the process of the coordinator computes', TIMEOUT, async (t) => {
+  it('the queue is not held up by computation in the process of the coordinator', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const { ino } = lstatSync(socketPath(path));
     const [first, second] = (await openMembers(t, path, 2)) as [QueueProcess, QueueProcess];
-    // In company it moves to a thread, with another socket.
+    // With another member the coordinator moves to a thread, with another socket.
     while (lstatSync(socketPath(path)).ino === ino) await untilOneQueue(first, second);
     await untilOneQueue(coordinator, first);
     await coordinator.request({ type: 'block' });
@@ -202,7 +210,7 @@ describe('the queue among processes', () => {
     await untilOneQueue(second, await QueueProcess.open(t, path));
   });
 
-  it('goes on when the coordinator is killed while it has the turn', TIMEOUT, async (t) => {
+  it('the queue goes on when the coordinator is killed while it has the turn', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const waiting = await openMembers(t, path, 4);
@@ -213,7 +221,7 @@ describe('the queue among processes', () => {
     await untilOneQueue(waiting[2] as QueueProcess, waiting[3] as QueueProcess);
   });
 
-  it('goes on when the coordinator and the holder are killed', TIMEOUT, async (t) => {
+  it('the queue goes on when the coordinator and the holder are killed', TIMEOUT, async (t) => {
     const path = database(t);
     const coordinator = await openCoordinator(t, path);
     const [holder, ...waiting] = (await openMembers(t, path, 4)) as [QueueProcess, ...QueueProcess[]];
@@ -224,21 +232,25 @@ describe('the queue among processes', () => {
     await untilOneQueue(waiting[1] as QueueProcess, waiting[0] as QueueProcess);
   });
 
-  it('goes on without a holder that is stopped, and takes it back afterwards', TIMEOUT, async (t) => {
-    const path = database(t);
-    await openCoordinator(t, path);
-    const [holder, ...waiting] = (await openMembers(t, path, 3)) as [QueueProcess, ...QueueProcess[]];
-    await holder.enterNow();
-    const { order, all } = await queueUp(waiting);
-    await holder.stop();
-    const isGiven = await all;
-    assert.deepEqual(isGiven ? order : order.toSorted((a, b) => a - b), [0, 1]);
-    holder.goOn();
-    await holder.leave();
-    await untilOneQueue(holder, waiting[0] as QueueProcess);
-  });
+  it(
+    'the queue goes on without a holder that is stopped, and takes it back afterwards',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      await openCoordinator(t, path);
+      const [holder, ...waiting] = (await openMembers(t, path, 3)) as [QueueProcess, ...QueueProcess[]];
+      await holder.enterNow();
+      const { order, all } = await queueUp(waiting);
+      await holder.stop();
+      const isGiven = await all;
+      assert.deepEqual(isGiven ? order : order.toSorted((a, b) => a - b), [0, 1]);
+      holder.goOn();
+      await holder.leave();
+      await untilOneQueue(holder, waiting[0] as QueueProcess);
+    },
+  );
 
-  it('goes on without a holder that never leaves', TIMEOUT, async (t) => {
+  it('the queue goes on without a holder that never leaves', TIMEOUT, async (t) => {
     const path = database(t);
     const holder = await openCoordinator(t, path);
     const [waiting] = (await openMembers(t, path, 1)) as [QueueProcess];
@@ -247,7 +259,7 @@ describe('the queue among processes', () => {
   });
 
   it(
-    'lets everybody try while the coordinator is stopped, and queues again afterwards',
+    'the queue lets everybody try while the coordinator is stopped, and queues again afterwards',
     TIMEOUT,
     async (t) => {
       const path = database(t);
@@ -267,7 +279,7 @@ describe('the queue among processes', () => {
   );
 });
 
-describe('the place of the queue', () => {
+describe('the socket of the queue', () => {
   const names = {
     'with spaces': 'my data.db',
     'in UTF-8': 'größe-数据-🗄.db',
@@ -275,13 +287,13 @@ describe('the place of the queue', () => {
     'that is long': `${'long'.repeat(50)}.db`,
   };
   for (const [what, name] of Object.entries(names)) {
-    it(`is beside a database with a name ${what}`, TIMEOUT, async (t) => {
+    it(`the socket of the queue is beside a database with a name ${what}`, TIMEOUT, async (t) => {
       const path = database(t, name);
       await untilOneQueue(await openCoordinator(t, path), await QueueProcess.open(t, path));
     });
   }
 
-  it('is in a folder with a path of many bytes', TIMEOUT, async (t) => {
+  it('the socket of the queue is in a folder with a path of many bytes', TIMEOUT, async (t) => {
     const folder = join(tempDir(t), 'ü'.repeat(60), 'x'.repeat(60));
     mkdirSync(folder, { recursive: true });
     const path = makeDatabase(join(folder, 'app.db'));
@@ -293,7 +305,7 @@ describe('the place of the queue', () => {
     await member.close();
   });
 
-  it('is one of each database in a folder', TIMEOUT, async (t) => {
+  it('the socket of the queue is one of each database in a folder', TIMEOUT, async (t) => {
     const path = database(t);
     const other = makeDatabase(join(path, '..', 'other.db'));
     const [holder, free] = [await openCoordinator(t, path), await openCoordinator(t, other)];
@@ -302,43 +314,55 @@ describe('the place of the queue', () => {
     assert.equal(await holder.request({ type: 'isOver' }), false, 'nobody waits at this one');
   });
 
-  it('is the same by whichever name the database is opened', TIMEOUT, async (t) => {
-    const path = database(t);
-    const link = join(tempDir(t), 'link.db');
-    symlinkSync(path, link);
-    await untilOneQueue(await openCoordinator(t, path), await QueueProcess.open(t, link));
-  });
+  it(
+    'the socket of the queue is the same for all names by which the database is opened',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      const link = join(tempDir(t), 'link.db');
+      symlinkSync(path, link);
+      await untilOneQueue(await openCoordinator(t, path), await QueueProcess.open(t, link));
+    },
+  );
 
-  it('has the permissions of the database, whatever the umask', TIMEOUT, async (t) => {
-    const path = database(t);
-    const umask = process.umask(0);
-    t.after(() => process.umask(umask));
-    for (const mode of [0o600, 0o660, 0o644]) {
-      chmodSync(path, mode);
-      const coordinator = await openCoordinator(t, path);
-      for (const file of [socketPath(path), `${socketPath(path)}-lock`]) {
-        assert.equal(statSync(file).mode & 0o777, mode, file);
+  it(
+    'the socket of the queue has the permissions of the database, not those of the umask',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      const umask = process.umask(0);
+      t.after(() => process.umask(umask));
+      for (const mode of [0o600, 0o660, 0o644]) {
+        chmodSync(path, mode);
+        const coordinator = await openCoordinator(t, path);
+        for (const file of [socketPath(path), `${socketPath(path)}-lock`]) {
+          assert.equal(statSync(file).mode & 0o777, mode, file);
+        }
+        await coordinator.close();
       }
-      await coordinator.close();
-    }
-  });
+    },
+  );
 
-  it('is left alone where the name is not a socket: then it is calm', TIMEOUT, async (t) => {
-    const path = database(t);
-    const target = join(tempDir(t), 'target');
-    writeFileSync(target, 'somebody needs it');
-    symlinkSync(target, socketPath(path));
-    const processes = [await QueueProcess.open(t, path), await QueueProcess.open(t, path)];
-    for (const process of processes) {
-      await process.enterNow();
-      assert.equal(await process.request({ type: 'isCalm' }), true);
-    }
-    for (const process of processes) await process.close();
-    assert.equal(lstatSync(socketPath(path)).isSymbolicLink(), true);
-    assert.equal(readFileSync(target, 'utf8'), 'somebody needs it');
-  });
+  it(
+    "a file of another kind in the socket's place is left alone, and the queue is calm",
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      const target = join(tempDir(t), 'target');
+      writeFileSync(target, 'somebody needs it');
+      symlinkSync(target, socketPath(path));
+      const processes = [await QueueProcess.open(t, path), await QueueProcess.open(t, path)];
+      for (const process of processes) {
+        await process.enterNow();
+        assert.equal(await process.request({ type: 'isCalm' }), true);
+      }
+      for (const process of processes) await process.close();
+      assert.equal(lstatSync(socketPath(path)).isSymbolicLink(), true);
+      assert.equal(readFileSync(target, 'utf8'), 'somebody needs it');
+    },
+  );
 
-  it('is nowhere for a name too long to have anything beside it: then it is calm', TIMEOUT, async (t) => {
+  it("a database whose name leaves no room for the socket's has a calm queue", TIMEOUT, async (t) => {
     const path = join(tempDir(t), 'x'.repeat(240));
     writeFileSync(path, '');
     for (const process of [await QueueProcess.open(t, path), await QueueProcess.open(t, path)]) {
@@ -347,40 +371,48 @@ describe('the place of the queue', () => {
     }
   });
 
-  it('is empty after the last close, and after a program that just ended', TIMEOUT, async (t) => {
-    const path = database(t);
-    const folder = join(path, '..');
-    const processes = [await openCoordinator(t, path), ...(await openMembers(t, path, 2))];
-    await untilOneQueue(processes[1] as QueueProcess, processes[2] as QueueProcess);
-    for (const process of processes) await process.close();
-    assert.deepEqual(readdirSync(folder), ['app.db']);
-    assert.deepEqual(await (await openCoordinator(t, path)).forget(), [0, null], 'nothing keeps it alive');
-    assert.deepEqual(readdirSync(folder), ['app.db']);
-  });
+  it(
+    "the socket's place is empty after the last close, and after a program that just ended",
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      const folder = join(path, '..');
+      const processes = [await openCoordinator(t, path), ...(await openMembers(t, path, 2))];
+      await untilOneQueue(processes[1] as QueueProcess, processes[2] as QueueProcess);
+      for (const process of processes) await process.close();
+      assert.deepEqual(readdirSync(folder), ['app.db']);
+      assert.deepEqual(await (await openCoordinator(t, path)).forget(), [0, null], 'nothing keeps it alive');
+      assert.deepEqual(readdirSync(folder), ['app.db']);
+    },
+  );
 
-  it('works and is empty after twenty processes have come and gone, some by kill -9', TIMEOUT, async (t) => {
-    const path = database(t);
-    await Promise.all(
-      Array.from({ length: 20 }, async (_, index) => {
-        const member = await QueueProcess.open(t, path);
-        await member.request({ type: 'write', path, transactions: 20 });
-        await member.enterNow();
-        await (index % 4 === 3 ? member.kill() : member.close());
-      }),
-    );
-    const [first, second] = [await QueueProcess.open(t, path), await QueueProcess.open(t, path)];
-    await untilOneQueue(first, second);
-    await Promise.all([first.close(), second.close()]);
-    const left = readdirSync(join(path, '..')).filter((name) => name.startsWith('.'));
-    assert.deepEqual(left, []);
-    const db = new Database(path);
-    assert.equal(db.prepare('SELECT count(*) FROM t').pluck().get(), 400);
-    db.close();
-  });
+  it(
+    'the queue works and leaves nothing after twenty processes have come and gone, some by kill -9',
+    TIMEOUT,
+    async (t) => {
+      const path = database(t);
+      await Promise.all(
+        Array.from({ length: 20 }, async (_, index) => {
+          const member = await QueueProcess.open(t, path);
+          await member.request({ type: 'write', path, transactions: 20 });
+          await member.enterNow();
+          await (index % 4 === 3 ? member.kill() : member.close());
+        }),
+      );
+      const [first, second] = [await QueueProcess.open(t, path), await QueueProcess.open(t, path)];
+      await untilOneQueue(first, second);
+      await Promise.all([first.close(), second.close()]);
+      const left = readdirSync(join(path, '..')).filter((name) => name.startsWith('.'));
+      assert.deepEqual(left, []);
+      const db = new Database(path);
+      assert.equal(db.prepare('SELECT count(*) FROM t').pluck().get(), 400);
+      db.close();
+    },
+  );
 });
 
 describe('a wait for the turn', () => {
-  it('ends when its signal aborts, and gives up the place', TIMEOUT, async (t) => {
+  it('a wait for the turn ends when its signal aborts, and gives up the place', TIMEOUT, async (t) => {
     const path = database(t);
     const holder = await openCoordinator(t, path);
     await holder.enterNow();
@@ -401,7 +433,7 @@ describe('a wait for the turn', () => {
     (await admission.enter()).leave();
   });
 
-  it('ends with CLOSED when the queue is closed', TIMEOUT, async (t) => {
+  it('a wait for the turn ends with CLOSED when the queue is closed', TIMEOUT, async (t) => {
     const path = database(t);
     const holder = await openCoordinator(t, path);
     await holder.enterNow();

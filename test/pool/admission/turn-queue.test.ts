@@ -5,7 +5,7 @@ import { QUEUE_TIMES, TurnQueue } from '../../../src/pool/admission/turn-queue.t
 
 const MS = 1000;
 
-/** A queue of named members with a clock of its own, and what it said. */
+/** A queue of named members with a clock of its own, and its messages. */
 class Scene {
   readonly said: string[] = [];
   readonly queue: TurnQueue<string>;
@@ -40,14 +40,14 @@ class Scene {
     }
   }
 
-  /** What it said since the last time. */
+  /** Its messages since the last call. */
   heard(): string[] {
     return this.said.splice(0);
   }
 }
 
 describe('a queue of turns', () => {
-  it('grants one after the other, in the order of their time, and says when others wait', () => {
+  it('the turn queue grants one turn after the other, in the order of their time, and says when others wait', () => {
     const scene = new Scene();
     scene.enter('a');
     assert.deepEqual(scene.heard(), ['contended', 'granted a 1']);
@@ -59,7 +59,7 @@ describe('a queue of turns', () => {
     assert.deepEqual(scene.heard(), ['granted b 1 others wait', 'granted c 1']);
   });
 
-  it('ignores the end of a turn that is no longer, and of one that never was', () => {
+  it('the turn queue ignores the end of a turn that is over, and of one that never was', () => {
     const scene = new Scene();
     scene.enter('a', 7);
     scene.enter('b');
@@ -69,7 +69,7 @@ describe('a queue of turns', () => {
     assert.deepEqual(scene.heard(), []);
   });
 
-  it('gives nobody who claims to have waited for ever more than the first place', () => {
+  it('a member that claims to have waited for ever gets no more than the first place', () => {
     const scene = new Scene();
     scene.enter('a');
     scene.enter('b', 1, 0);
@@ -80,7 +80,7 @@ describe('a queue of turns', () => {
     assert.deepEqual(scene.heard(), ['granted b 1 others wait', 'granted c 1 others wait', 'granted d 1']);
   });
 
-  it('sets aside a holder that does not answer', () => {
+  it('the turn queue sets aside a holder that does not answer', () => {
     const scene = new Scene();
     scene.enter('a');
     scene.enter('b');
@@ -93,7 +93,7 @@ describe('a queue of turns', () => {
     assert.deepEqual(scene.heard(), ['wanted b 1'], 'the turn is no longer a’s to hand on');
   });
 
-  it('leaves a holder that answers the turn for longer, but not for ever', () => {
+  it('the turn queue leaves a holder that answers the turn for longer, but not for ever', () => {
     const scene = new Scene();
     scene.enter('a');
     scene.enter('b');
@@ -103,7 +103,7 @@ describe('a queue of turns', () => {
     assert(scene.heard().includes('granted b 1'));
   });
 
-  it('blames no holder for the time in which the coordinator itself was held up', () => {
+  it('the turn queue blames no holder for the time in which the coordinator itself was held up', () => {
     const scene = new Scene();
     scene.enter('a');
     scene.enter('b');
@@ -116,7 +116,7 @@ describe('a queue of turns', () => {
     assert(!scene.heard().includes('granted b 1'));
   });
 
-  it('is calm when nobody has had to wait for a while', () => {
+  it('the turn queue is calm when nobody has had to wait for a while', () => {
     const scene = new Scene();
     scene.enter('a');
     scene.enter('b');
@@ -130,7 +130,7 @@ describe('a queue of turns', () => {
     assert.deepEqual(scene.heard(), ['contended', 'granted a 2']);
   });
 
-  it('waits for those who waited at the last coordinator, and keeps their order and their turn', () => {
+  it('the turn queue waits for those who waited at the last coordinator, and keeps their order and their turn', () => {
     const scene = new Scene(15);
     scene.enter('c', 1, scene.nowUs - 10);
     scene.enter('b', 1, scene.nowUs - 20);
@@ -143,7 +143,7 @@ describe('a queue of turns', () => {
     assert.deepEqual(scene.heard(), ['granted b 1 others wait', 'granted c 1']);
   });
 
-  it('keeps these rules in any history', () => {
+  it('the turn queue keeps these rules in any history', () => {
     const member = fc.constantFrom('a', 'b', 'c', 'd', 'e');
     const step = fc.oneof(
       fc.record({ type: fc.constantFrom('enter', 'leave', 'gone', 'here'), member }),

@@ -19,7 +19,10 @@ import type { Reply, Request } from '../../../src/pool/admission/wire.ts';
 import { tempDir } from '../../support/compare.ts';
 import { makeDatabase, openCoordinator, openMembers, socketPath } from './admission-process.ts';
 
-/** Of each test: that of a suite would be of all its tests together, which take longer on a busy machine. */
+/**
+ * The limit of each test: that of a suite would hold for all its tests together, which take longer on a busy
+ * machine.
+ */
 const TIMEOUT = { timeout: 120_000 };
 
 const requestArbitrary = fc.record(
@@ -39,7 +42,7 @@ function pieces(bytes: Buffer, cuts: readonly number[]): Buffer[] {
 }
 
 describe('a frame of the queue', () => {
-  it('is read as it was written, however the stream is cut', () => {
+  it('a frame of the queue reads as it was written, in any pieces of the stream', () => {
     fc.assert(
       fc.property(fc.array(requestArbitrary), fc.array(fc.nat()), (requests, cuts) => {
         const bytes = Buffer.concat(
@@ -62,7 +65,7 @@ describe('a frame of the queue', () => {
     'a time without an end': (frame) => frame.writeDoubleLE(Infinity, 8),
   };
   for (const [what, spoil] of Object.entries(wrong)) {
-    it(`is refused with ${what}`, () => {
+    it(`a frame of the queue is refused with ${what}`, () => {
       const frame = encodeFrame(REQUESTS.enter, 1, false, 1);
       assert.equal(new FrameReader(REQUESTS).read(frame)?.length, 1);
       spoil(frame);
@@ -70,7 +73,7 @@ describe('a frame of the queue', () => {
     });
   }
 
-  it('is refused or read, whatever the bytes', () => {
+  it('a frame of any bytes is refused or read', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.array(fc.nat()), (bytes, cuts) => {
         const reader = new FrameReader(REQUESTS);
@@ -90,53 +93,61 @@ describe('a coordinator', () => {
     if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
   }
 
-  it('hangs up on whoever sends anything but frames in their order, and goes on', TIMEOUT, async (t) => {
-    const path = makeDatabase(join(tempDir(t), 'app.db'));
-    const coordinator = await openCoordinator(t, path);
-    const [member] = await openMembers(t, path, 1);
-    const stranger = (...bytes: readonly Uint8Array[]): Promise<void> => {
-      const socket = connect(socketPath(path));
-      socket.write(Buffer.concat(bytes));
-      return hungUp(socket);
-    };
-    await stranger(Buffer.from('GET / HTTP/1.1\r\n\r\n'));
-    await stranger(enter);
-    await stranger(hello, hello);
-    await stranger(hello, enter, Buffer.alloc(FRAME_BYTES, 0xff));
-    await fc.assert(
-      fc.asyncProperty(fc.uint8Array({ minLength: 64, maxLength: 4096 }), async (bytes) => {
-        await stranger(Buffer.from(bytes), Buffer.alloc(FRAME_BYTES, 0xff));
-      }),
-      { numRuns: 30 },
-    );
-    await coordinator.enterNow();
-    const waiting = await member?.enter();
-    await coordinator.untilOver();
-    await coordinator.leave();
-    await waiting?.turn;
-  });
+  it(
+    'a coordinator hangs up on a member that sends anything but frames in their order, and goes on',
+    TIMEOUT,
+    async (t) => {
+      const path = makeDatabase(join(tempDir(t), 'app.db'));
+      const coordinator = await openCoordinator(t, path);
+      const [member] = await openMembers(t, path, 1);
+      const stranger = (...bytes: readonly Uint8Array[]): Promise<void> => {
+        const socket = connect(socketPath(path));
+        socket.write(Buffer.concat(bytes));
+        return hungUp(socket);
+      };
+      await stranger(Buffer.from('GET / HTTP/1.1\r\n\r\n'));
+      await stranger(enter);
+      await stranger(hello, hello);
+      await stranger(hello, enter, Buffer.alloc(FRAME_BYTES, 0xff));
+      await fc.assert(
+        fc.asyncProperty(fc.uint8Array({ minLength: 64, maxLength: 4096 }), async (bytes) => {
+          await stranger(Buffer.from(bytes), Buffer.alloc(FRAME_BYTES, 0xff));
+        }),
+        { numRuns: 30 },
+      );
+      await coordinator.enterNow();
+      const waiting = await member?.enter();
+      await coordinator.untilOver();
+      await coordinator.leave();
+      await waiting?.turn;
+    },
+  );
 
-  it('hangs up on whoever floods it, and on whoever asks without reading', TIMEOUT, async (t) => {
-    const path = makeDatabase(join(tempDir(t), 'app.db'));
-    await openCoordinator(t, path);
-    const [member] = await openMembers(t, path, 1);
-    for (const request of ['ask', 'enter'] as const) {
-      const frames = Buffer.concat([
-        hello,
-        ...Array.from({ length: 100_000 }, (_, turn) => encodeFrame(REQUESTS[request], turn, false, 1)),
-      ]);
-      const socket = connect(socketPath(path)).on('error', () => {});
-      socket.pause();
-      const closed = new Promise((resolve) => socket.once('close', resolve));
-      // Written again and again until nobody takes it any more.
-      const flood = (): void => void (socket.writable && socket.write(frames, flood));
-      flood();
-      await closed;
-    }
-    await member?.enterNow();
-  });
+  it(
+    'a coordinator hangs up on a member that floods it, and on one that asks without reading',
+    TIMEOUT,
+    async (t) => {
+      const path = makeDatabase(join(tempDir(t), 'app.db'));
+      await openCoordinator(t, path);
+      const [member] = await openMembers(t, path, 1);
+      for (const request of ['ask', 'enter'] as const) {
+        const frames = Buffer.concat([
+          hello,
+          ...Array.from({ length: 100_000 }, (_, turn) => encodeFrame(REQUESTS[request], turn, false, 1)),
+        ]);
+        const socket = connect(socketPath(path)).on('error', () => {});
+        socket.pause();
+        const closed = new Promise((resolve) => socket.once('close', resolve));
+        // The test writes it again and again until nobody takes it any more.
+        const flood = (): void => void (socket.writable && socket.write(frames, flood));
+        flood();
+        await closed;
+      }
+      await member?.enterNow();
+    },
+  );
 
-  it('is not held up by a connection that says nothing', TIMEOUT, async (t) => {
+  it('a coordinator is not held up by a connection that says nothing', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     await openCoordinator(t, path);
     const silent = Array.from({ length: 50 }, () => connect(socketPath(path)));
@@ -146,34 +157,39 @@ describe('a coordinator', () => {
     for (const socket of silent) socket.destroy();
   });
 
-  it('hands on at once when the connection of a holder closes, before any time is up', TIMEOUT, async (t) => {
-    const path = makeDatabase(join(tempDir(t), 'app.db'));
-    // Whoever does not answer for long loses the turn too: not here, where the clock of the queue stands still.
-    t.mock.timers.enable({ apis: ['setInterval'] });
-    const coordinator = new Coordinator(new QueueSocket(path));
-    t.after(() => coordinator.close());
-    const turnOf = (since: number): { socket: Socket; granted: Promise<void> } => {
-      const socket = connect(socketPath(path));
-      const reader = new FrameReader<Reply>(REPLIES);
-      socket.write(Buffer.concat([hello, encodeFrame(REQUESTS.enter, 1, false, since)]));
-      const granted = new Promise<void>((resolve) => {
-        socket.on('data', (chunk) => {
-          if (reader.read(chunk)?.some(({ type }) => type === 'granted') === true) resolve();
+  it(
+    'a coordinator hands on at once when the connection of a holder closes, before any time is up',
+    TIMEOUT,
+    async (t) => {
+      const path = makeDatabase(join(tempDir(t), 'app.db'));
+      // A holder that does not answer for long loses the turn too: not here, where the clock of the queue
+      // stands still.
+      t.mock.timers.enable({ apis: ['setInterval'] });
+      const coordinator = new Coordinator(new QueueSocket(path));
+      t.after(() => coordinator.close());
+      const turnOf = (since: number): { socket: Socket; granted: Promise<void> } => {
+        const socket = connect(socketPath(path));
+        const reader = new FrameReader<Reply>(REPLIES);
+        socket.write(Buffer.concat([hello, encodeFrame(REQUESTS.enter, 1, false, since)]));
+        const granted = new Promise<void>((resolve) => {
+          socket.on('data', (chunk) => {
+            if (reader.read(chunk)?.some(({ type }) => type === 'granted') === true) resolve();
+          });
         });
-      });
-      return { socket, granted };
-    };
-    const holder = turnOf(1);
-    await holder.granted;
-    const next = turnOf(2);
-    // It waits: the holder is told.
-    await once(holder.socket, 'data');
-    holder.socket.destroy();
-    await next.granted;
-    next.socket.destroy();
-  });
+        return { socket, granted };
+      };
+      const holder = turnOf(1);
+      await holder.granted;
+      const next = turnOf(2);
+      // It waits: the coordinator tells the holder.
+      await once(holder.socket, 'data');
+      holder.socket.destroy();
+      await next.granted;
+      next.socket.destroy();
+    },
+  );
 
-  it('hangs up on another version', TIMEOUT, async (t) => {
+  it('a coordinator hangs up on another version', TIMEOUT, async (t) => {
     const path = makeDatabase(join(tempDir(t), 'app.db'));
     const coordinator = new Coordinator(new QueueSocket(path));
     t.after(() => coordinator.close());

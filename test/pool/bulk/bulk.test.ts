@@ -26,7 +26,7 @@ async function* slowly(count: number, onStop: () => void = () => undefined): Asy
 }
 
 describe('a bulk write', () => {
-  test('writes every item, in order, and tells how many are committed after each transaction', async (t) => {
+  test('a bulk write writes every item, in order, and reports the number of committed items after each transaction', async (t) => {
     const db = await openTemporary(t);
     const told: number[] = [];
     const options = { budgetMs: 0, onCommit: (committed: number) => void told.push(committed) };
@@ -35,7 +35,7 @@ describe('a bulk write', () => {
     assert.deepEqual(await valuesOf(db), numbers(5));
   });
 
-  test('takes as many items into a transaction as fit its budget', async (t) => {
+  test('a bulk write takes as many items into a transaction as fit its budget', async (t) => {
     const db = await openTemporary(t);
     const before = db.stats().write.commits;
     await db.write.bulk(numbers(500), insert, { budgetMs: 60_000 });
@@ -43,7 +43,7 @@ describe('a bulk write', () => {
     assert.equal((await valuesOf(db)).length, 500);
   });
 
-  test('of no items writes nothing, and of a synchronous function works as well', async (t) => {
+  test('a bulk write of no items writes nothing, and one of a synchronous function works as well', async (t) => {
     const db = await openTemporary(t);
     assert.deepEqual(await db.write.bulk([], insert), { committed: 0 });
     let calls = 0;
@@ -51,12 +51,12 @@ describe('a bulk write', () => {
     assert.equal(calls, 2);
   });
 
-  test('takes an asynchronous source, and does not hold the writer while that has nothing', async (t) => {
+  test('a bulk write takes an asynchronous source, and does not hold the writer while that has no item', async (t) => {
     const db = await openTemporary(t);
     const { promise: isWritten, resolve } = Promise.withResolvers<void>();
     async function* source(): AsyncGenerator<number> {
       yield 0;
-      // Only a writer that was let through ends this.
+      // Only another writer that gets its turn ends this.
       await isWritten;
       yield 1;
     }
@@ -70,7 +70,7 @@ describe('a bulk write', () => {
     assert.equal((await valuesOf(db)).length, 53);
   });
 
-  test('lets those who wait have their turn between two transactions', async (t) => {
+  test('a bulk write lets those who wait have their turn between two transactions', async (t) => {
     const db = await openTemporary(t);
     const started = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
@@ -90,7 +90,7 @@ describe('a bulk write', () => {
     assert.deepEqual(await valuesOf(db), [0, 'i', 1, 2, 3]);
   });
 
-  test('that fails keeps what was committed, tells how much that is, and can be resumed there', async (t) => {
+  test('a bulk write that fails keeps the committed items, reports their number, and can be resumed there', async (t) => {
     const db = await openTemporary(t);
     const isStopped = { value: false };
     const failing = db.write.bulk(
@@ -109,12 +109,12 @@ describe('a bulk write', () => {
     assert.equal(error.code, 'BULK_INTERRUPTED');
     assert.equal(error.committed, 3);
     assert.equal((error.cause as Error).message, 'bad item');
-    assert.ok(isStopped.value, 'the source is told');
+    assert.ok(isStopped.value, 'the source was closed');
     await db.write.bulk(numbers(10).slice(error.committed), insert);
     assert.deepEqual(await valuesOf(db), numbers(10));
   });
 
-  test('commits what came before its source failed', async (t) => {
+  test('a bulk write commits the items that came before its source failed', async (t) => {
     const db = await openTemporary(t);
     function* source(): Generator<number> {
       yield* numbers(3);
@@ -132,7 +132,7 @@ describe('a bulk write', () => {
     }
   });
 
-  test('of an iterable that cannot begin says that nothing was committed, and why', async (t) => {
+  test('a bulk write of an iterable that cannot begin says that nothing was committed, and why', async (t) => {
     const db = await openTemporary(t);
     const cause = new Error('the file is not there');
     const fail = (): never => {
@@ -144,7 +144,7 @@ describe('a bulk write', () => {
     assert.equal(db.stats().write.rollbacks, 0);
   });
 
-  test('ends when its signal aborts or the database is closed, and says how far it came', async (t) => {
+  test('a bulk write ends when its signal aborts or the database is closed, and says how far it came', async (t) => {
     const db = await openTemporary(t);
     const abort = new AbortController();
     const aborted = db.write.bulk(
@@ -176,7 +176,7 @@ describe('a bulk write', () => {
     await closed;
   });
 
-  test('does the items of a transaction again that was refused as busy, none twice and none left out', async (t) => {
+  test('a bulk write repeats the items of a transaction that was refused as busy, none twice and none left out', async (t) => {
     const db = await openTemporary(t, { begin: 'BEGIN' });
     const neighbour = await new OtherProcess(t).open(db.path);
     let isRefused = false;
@@ -188,7 +188,7 @@ describe('a bulk write', () => {
           isRefused = true;
           await neighbour.exec(`CREATE TABLE neighbour (x)`);
         }
-        // The first writes of the transaction come late, so that they meet what the neighbour did.
+        // The first writes of the transaction come late, so that they meet the neighbour's write.
         if (number >= 2) {
           for (const each of number === 2 ? [0, 1, 2] : [number]) await insert(tx, each);
         }
@@ -199,7 +199,7 @@ describe('a bulk write', () => {
     assert.deepEqual(await valuesOf(db), numbers(6));
   });
 
-  test('waits in the background behind everybody else', async (t) => {
+  test('a bulk write waits in the background behind everybody else', async (t) => {
     const db = await openTemporary(t);
     const { release, done } = hold(db);
     const bulk = db.write.bulk(['bulk'], insert);

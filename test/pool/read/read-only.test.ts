@@ -91,7 +91,7 @@ async function fixture(t: TestContext, options: { threads?: number } = {}): Prom
   return { folder, db };
 }
 
-/** Each way to run a statement on what is meant to read only. */
+/** Each way to run a statement on a connection that is meant to read only. */
 const WAYS: Record<string, (db: Database, sql: string) => Promise<unknown>> = {
   all: (db, sql) => db.read.all(sql),
   get: (db, sql) => db.read.get(sql),
@@ -121,7 +121,7 @@ async function assertUntouched({ db, folder }: Fixture): Promise<void> {
 for (const threads of [0, 1]) {
   describe(`a connection that reads${threads === 0 ? '' : ' in a thread'}`, () => {
     for (const [way, query] of Object.entries(WAYS)) {
-      test(`refuses each statement that writes or changes the connection, by ${way}`, async (t) => {
+      test(`a connection that reads refuses each statement that writes or changes the connection, by ${way}`, async (t) => {
         const set = await fixture(t, { threads });
         for (const text of STATEMENTS) {
           const sql = text.replaceAll('$OUT', join(set.folder, 'out.db'));
@@ -132,7 +132,7 @@ for (const threads of [0, 1]) {
       });
     }
 
-    test('answers each statement that only reads', async (t) => {
+    test('a connection that reads answers each statement that only reads', async (t) => {
       const { db } = await fixture(t, { threads });
       for (const sql of QUERIES) {
         for (const query of Object.values(WAYS)) await assert.doesNotReject(query(db, sql), sql);
@@ -154,19 +154,19 @@ describe('a connection that reads', () => {
     cleanUp?.();
   });
 
-  test('calls a wrong statement wrong, not forbidden', async () => {
+  test('a connection that reads calls a wrong statement wrong, not forbidden', async () => {
     for (const sql of ['SELECT nothing FROM nowhere', 'selec 1', '(SELECT 1)', 'EXPLAIN selec 1']) {
       await assert.rejects(set.db.read.all(sql), { code: 'SQLITE_ERROR' }, sql);
     }
     await assert.rejects(set.db.read.all(''), RangeError);
   });
 
-  test('refuses several statements in one text', async () => {
+  test('a connection that reads refuses several statements in one text', async () => {
     await assert.rejects(set.db.read.all(`SELECT 1; DELETE FROM t`), /more than one statement/);
     await assertUntouched(set);
   });
 
-  test('has no function that writes a file or loads an extension', async () => {
+  test('a connection that reads has no function that writes a file or loads an extension', async () => {
     for (const call of [
       `writefile('x', 'y')`,
       `load_extension('x')`,
@@ -177,7 +177,7 @@ describe('a connection that reads', () => {
     }
   });
 
-  test('stays as it is whatever is put before, between and behind the words of a statement', async () => {
+  test('a connection that reads stays as it is, with any text before, between and behind the words of a statement', async () => {
     const filler = fc.array(fc.constantFrom(' ', '\n', '\t', '/* ; */', '-- x\n', "/*'*/", ''), {
       maxLength: 3,
     });

@@ -20,7 +20,7 @@ async function open(t: TestContext, options: DatabaseOptions = {}): Promise<Data
   return db;
 }
 
-/** A snapshot that lasts until it is told to end. */
+/** A snapshot that lasts until the test ends it. */
 function heldSnapshot(db: Database, label: string): { end(): Promise<void>; begun: Promise<void> } {
   let release = (): void => undefined;
   const released = new Promise<void>((resolve) => (release = resolve));
@@ -45,7 +45,7 @@ function heldSnapshot(db: Database, label: string): { end(): Promise<void>; begu
 const count = (r: ReadConnection): Promise<unknown> => r.get('SELECT count(*) AS n FROM t');
 
 describe('a snapshot', () => {
-  test('sees one state across awaits, whatever is written meanwhile', async (t) => {
+  test('a snapshot sees one state across awaits, though others write meanwhile', async (t) => {
     const db = await open(t, { readers: 1 });
     const seen = await db.read.snapshot(async (r) => {
       const before = await count(r);
@@ -57,7 +57,7 @@ describe('a snapshot', () => {
     assert.deepEqual(await count(db.read), { n: 5 });
   });
 
-  test('is fixed when it begins, not at its first query', async (t) => {
+  test('a snapshot is fixed when it begins, not at its first query', async (t) => {
     const db = await open(t);
     const seen = await db.read.snapshot(async (r) => {
       await db.write.run('DELETE FROM t');
@@ -66,7 +66,7 @@ describe('a snapshot', () => {
     assert.deepEqual(seen, { n: 10 });
   });
 
-  test('sees the same in queries and in several iterations at a time', async (t) => {
+  test('a snapshot sees the same in queries and in several iterations at a time', async (t) => {
     const db = await open(t, { readers: 1 });
     await db.read.snapshot(async (r) => {
       const sums: number[] = [];
@@ -83,7 +83,7 @@ describe('a snapshot', () => {
     });
   });
 
-  test('hands on what its function throws, and leaves its connection clean', async (t) => {
+  test('a snapshot hands on what its function throws, and leaves its connection clean', async (t) => {
     const db = await open(t, { readers: 1 });
     const error = new Error('mine');
     await assert.rejects(
@@ -96,7 +96,7 @@ describe('a snapshot', () => {
     assert.deepEqual(await count(db.read), { n: 0 });
   });
 
-  test('refuses what comes after its end, also of an iteration that was begun in it', async (t) => {
+  test('a snapshot refuses calls after its end, also of an iteration that was begun in it', async (t) => {
     const db = await open(t, { readers: 1 });
     const left = await db.read.snapshot(async (r) => {
       const rows = r.iterate('SELECT * FROM t')[Symbol.asyncIterator]();
@@ -110,7 +110,7 @@ describe('a snapshot', () => {
     assert.deepEqual(await count(db.read), { n: 0 });
   });
 
-  test('ends at its next query once its signal aborts', async (t) => {
+  test('a snapshot ends at its next query once its signal aborts', async (t) => {
     const db = await open(t, { readers: 1 });
     const controller = new AbortController();
     const running = db.read.snapshot(
@@ -131,7 +131,7 @@ describe('a snapshot', () => {
 });
 
 describe('the read pool', () => {
-  test('answers while a write transaction is open, from the state before it', async (t) => {
+  test('the read pool answers while a write transaction is open, from the state before it', async (t) => {
     const db = await open(t, { readers: 1 });
     await db.write.transaction(async (tx) => {
       await tx.run('DELETE FROM t');
@@ -141,7 +141,7 @@ describe('the read pool', () => {
     assert.deepEqual(await count(db.read), { n: 0 });
   });
 
-  test('serves those who wait in the order in which they came', async (t) => {
+  test('the read pool serves those who wait in the order in which they came', async (t) => {
     const db = await open(t, { readers: 2 });
     const held = [heldSnapshot(db, 'a'), heldSnapshot(db, 'b')];
     await Promise.all(held.map((snapshot) => snapshot.begun));
@@ -158,7 +158,7 @@ describe('the read pool', () => {
     assert.equal(db.stats().read.queueLength, 20);
     await held[0]?.end();
     await Promise.all(waiting);
-    // Kinds of reads take a different number of microtasks to settle: the order is told within each.
+    // Kinds of reads take a different number of microtasks to settle: the test checks the order within each.
     for (const kind of [0, 1, 2]) {
       const ofKind = served.filter((index) => index % 3 === kind);
       assert.deepEqual(
@@ -170,7 +170,7 @@ describe('the read pool', () => {
     await held[1]?.end();
   });
 
-  test('waits on with a deadline beyond what a timer can count to', async (t) => {
+  test('the read pool waits on with a deadline beyond what a timer can count to', async (t) => {
     const db = await open(t, { readers: 1 });
     const held = heldSnapshot(db, 'report');
     await held.begun;
@@ -181,7 +181,7 @@ describe('the read pool', () => {
     assert.deepEqual(await Promise.all(reads), [{ x: 1 }, { x: 1 }]);
   });
 
-  test('gives up at the deadline, and tells who has the connections', async (t) => {
+  test('the read pool gives up at the deadline, and names the holders of the connections', async (t) => {
     const db = await open(t, { readers: 1, busyTimeoutMs: 30 });
     const held = heldSnapshot(db, 'report');
     await held.begun;
@@ -209,7 +209,7 @@ describe('the read pool', () => {
     assert.deepEqual(await count(db.read), { n: 10 });
   });
 
-  test('lets go of one who waits when its signal aborts, and serves the next', async (t) => {
+  test('the read pool lets go of a read that waits when its signal aborts, and serves the next', async (t) => {
     const db = await open(t, { readers: 1 });
     const held = heldSnapshot(db, 'a');
     await held.begun;
@@ -223,7 +223,7 @@ describe('the read pool', () => {
     await assert.rejects(db.read.all('SELECT 1', [], { signal: controller.signal }), { code: 'ABORTED' });
   });
 
-  test('tells who holds and who waits, and how long it took, by label', async (t) => {
+  test('the read pool names holders and waiting reads, and the times they took, by label', async (t) => {
     const db = await open(t, { readers: 1 });
     const events: unknown[] = [];
     const listen = (event: unknown): void => void events.push(event);
@@ -249,7 +249,7 @@ describe('the read pool', () => {
     );
   });
 
-  test('finishes what runs and what waits when it is closed, and takes nothing more', async (t) => {
+  test('the read pool finishes running and waiting reads when it is closed, and takes no more', async (t) => {
     const db = await open(t, { readers: 1 });
     const held = heldSnapshot(db, 'a');
     await held.begun;
@@ -267,7 +267,7 @@ describe('the read pool', () => {
     assert.ok(!existsSync(`${db.path}-wal`), 'a connection was left open');
   });
 
-  test('lets the event loop turn while queries follow each other without end', async (t) => {
+  test('the read pool lets the event loop turn while queries follow each other without end', async (t) => {
     const db = await open(t);
     let turned = false;
     setImmediate(() => (turned = true));
@@ -277,7 +277,7 @@ describe('the read pool', () => {
     }
   });
 
-  test('refuses a thread where there is none', async (t) => {
+  test('the read pool refuses a thread if it has none', async (t) => {
     const db = await open(t);
     await assert.rejects(db.read.all('SELECT 1', [], { thread: true }), { code: 'USAGE' });
   });
@@ -288,7 +288,7 @@ for (const threads of [0, 1]) {
     const LARGE =
       'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT i FROM n';
 
-    test('gives all rows in their order', async (t) => {
+    test('an iteration gives all rows in their order', async (t) => {
       const db = await open(t, { readers: 1, threads });
       let last = 0;
       for await (const row of db.read.iterate<{ i: number }>(LARGE, [20_000])) {
@@ -298,7 +298,7 @@ for (const threads of [0, 1]) {
       assert.equal(last, 20_000);
     });
 
-    test('sees one state to its end', async (t) => {
+    test('an iteration sees one state to its end', async (t) => {
       const db = await open(t, { readers: 1, threads });
       let rows = 0;
       for await (const row of db.read.iterate('SELECT * FROM t')) {
@@ -308,7 +308,7 @@ for (const threads of [0, 1]) {
       assert.equal(rows, 10);
     });
 
-    test('gives its connection back, clean, when its loop is left early', async (t) => {
+    test('an iteration gives its connection back, clean, when its loop is left early', async (t) => {
       const db = await open(t, { readers: 1, threads, busyTimeoutMs: 2000 });
       const error = new Error('mine');
       for (let round = 0; round < 3; round += 1) {
@@ -322,7 +322,7 @@ for (const threads of [0, 1]) {
       }
       await db.write.run('DELETE FROM t');
       assert.deepEqual(await count(db.read), { n: 0 });
-      // The WAL can be emptied only where no one reads an old state.
+      // The WAL can be emptied only while nobody reads an old state.
       assert.deepEqual(await db.write.get('PRAGMA wal_checkpoint(TRUNCATE)'), {
         busy: 0,
         log: 0,
@@ -330,14 +330,14 @@ for (const threads of [0, 1]) {
       });
     });
 
-    test('takes no connection before its first row is asked for', async (t) => {
+    test('an iteration takes no connection before its first row is asked for', async (t) => {
       const db = await open(t, { readers: 1, threads });
       const rows = db.read.iterate('SELECT 1');
       assert.deepEqual(await count(db.read), { n: 10 });
       assert.ok(rows);
     });
 
-    test('ends when its signal aborts', async (t) => {
+    test('an iteration ends when its signal aborts', async (t) => {
       const db = await open(t, { readers: 1, threads });
       const controller = new AbortController();
       let rows = 0;

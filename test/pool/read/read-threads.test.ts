@@ -12,9 +12,9 @@ import { openDatabase } from '../../../src/pool/database.ts';
 import type { Database, DatabaseOptions, SqlValue } from '../../../src/pool/types.ts';
 import { tempDir } from '../../support/compare.ts';
 
-/** Rows without end that anyone would want, each at once. */
+/** Far more rows than anyone would want, each at once. */
 const ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n';
-/** One row, after `?` steps within SQLite, which nobody can interrupt: some 100 ns each. */
+/** One row, after `?` steps within SQLite, some 100 ns each, which nobody can interrupt. */
 const STEPS =
   'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT max(i) AS i FROM n';
 
@@ -35,7 +35,7 @@ function startedWorkers(t: TestContext): Worker[] {
 }
 
 describe('a query in a thread', () => {
-  test('gives what the same query gives without one: every type of value, bit for bit', async (t) => {
+  test('a query in a thread gives the same result as without one: every type of value, bit for bit', async (t) => {
     for (const safeIntegers of [false, true]) {
       const db = await open(t, { safeIntegers });
       const integer = safeIntegers ? fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n) : fc.maxSafeInteger();
@@ -65,7 +65,7 @@ describe('a query in a thread', () => {
     }
   });
 
-  test('gives large results whole', async (t) => {
+  test('a query in a thread gives large results whole', async (t) => {
     const db = await open(t);
     await db.write
       .run(`INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
@@ -74,7 +74,7 @@ describe('a query in a thread', () => {
     assert.deepStrictEqual(await db.read.all(sql), await db.read.all(sql, [], { thread: false }));
   });
 
-  test('takes named parameters, and parameters that are a view of a larger buffer', async (t) => {
+  test('a query in a thread takes named parameters, and parameters that are a view of a larger buffer', async (t) => {
     const db = await open(t);
     const part = Buffer.from('0123456789').subarray(3, 5);
     assert.deepEqual(await db.read.get('SELECT :a AS a, hex($b) AS b', { a: 7, b: part }), {
@@ -84,7 +84,7 @@ describe('a query in a thread', () => {
     assert.equal(part.toString(), '34');
   });
 
-  test('fails with the code that the error has without a thread', async (t) => {
+  test('a query in a thread fails with the code that the error has without a thread', async (t) => {
     const db = await open(t, { threads: 1, readers: 1 });
     const wrong: [string, SqlValue[]][] = [
       ['SELECT nothing', []],
@@ -111,7 +111,7 @@ describe('a query in a thread', () => {
     assert.deepEqual(await db.read.get('SELECT 1 AS n'), { n: 1 });
   });
 
-  test('does not hold up the event loop, nor queries without a thread', async (t) => {
+  test('a query in a thread does not hold up the event loop, nor queries without a thread', async (t) => {
     const db = await open(t);
     let isDone = false;
     const slow = db.read.get(STEPS, [3_000_000]).finally(() => (isDone = true));
@@ -125,7 +125,7 @@ describe('a query in a thread', () => {
     assert.ok(answered > 1, `${answered} queries were answered meanwhile`);
   });
 
-  test('waits for a free thread in the order of the calls, and no longer than its deadline', async (t) => {
+  test('a query waits for a free thread in the order of the calls, and no longer than its deadline', async (t) => {
     const db = await open(t);
     const rows = db.read.iterate(ENDLESS)[Symbol.asyncIterator]();
     await rows.next();
@@ -149,7 +149,7 @@ describe('a query in a thread', () => {
     assert.equal(db.stats().read.threads, 1);
   });
 
-  test('runs beside others, in as many threads as there are', async (t) => {
+  test('a query in a thread runs beside others, in as many threads as the pool has', async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t, { threads: 2 });
     const queries = Array.from({ length: 6 }, (_, n) => db.read.get(STEPS, [10_000 + n]));
@@ -162,7 +162,7 @@ describe('a query in a thread', () => {
 });
 
 describe('a thread', () => {
-  test('that ends in the middle of a query fails it with WORKER_LOST and is replaced', async (t) => {
+  test('a thread that ends in the middle of a query fails it with WORKER_LOST and is replaced', async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t);
     const rows = db.read.iterate(ENDLESS)[Symbol.asyncIterator]();
@@ -180,7 +180,7 @@ describe('a thread', () => {
     assert.equal(db.stats().read.workersLost, 1);
   });
 
-  test('that crashes tells its error as the cause', async (t) => {
+  test("the error of a thread that crashes is the cause of the query's error", async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t);
     await db.read.get('SELECT 1');
@@ -193,7 +193,7 @@ describe('a thread', () => {
     assert.deepEqual(await db.read.get('SELECT 3 AS n'), { n: 3 });
   });
 
-  test('that ends while it is free is replaced at the next query', async (t) => {
+  test('a thread that ends while it is free is replaced at the next query', async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t);
     await db.read.get('SELECT 1');
@@ -202,7 +202,7 @@ describe('a thread', () => {
     assert.equal(workers.length, 2);
   });
 
-  test('is replaced when its query is aborted, which rejects at once, and leaves no lock behind', async (t) => {
+  test('a thread is replaced when its query is aborted, which rejects at once, and leaves no lock behind', async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t);
     await db.read.get('SELECT 1');
@@ -210,7 +210,7 @@ describe('a thread', () => {
     const slow = db.read.get(STEPS, [5_000_000], { signal: controller.signal });
     const { promise: exited, resolve } = Promise.withResolvers<string>();
     workers[0]?.on('exit', () => resolve('the thread ended'));
-    // By then the thread has been asked.
+    // By then the thread has the query.
     await new Promise((asked) => setImmediate(asked));
     controller.abort();
     const aborted = slow.catch((error: unknown) => (error as SqlsyncError).code);
@@ -226,7 +226,7 @@ describe('a thread', () => {
     assert.equal(db.stats().read.workersLost, 0);
   });
 
-  test('that is aborted again and again does not multiply', async (t) => {
+  test('threads do not multiply when queries are aborted again and again', async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t);
     for (let round = 0; round < 5; round += 1) {
@@ -242,7 +242,7 @@ describe('a thread', () => {
     assert.deepEqual(await db.read.get('SELECT 1 AS n'), { n: 1 });
   });
 
-  test('ends when the database is closed, its query first, and leaves no file behind', async (t) => {
+  test('a thread ends when the database is closed, its query first, and leaves no file behind', async (t) => {
     const workers = startedWorkers(t);
     const db = await open(t, { threads: 2 });
     const running = [
@@ -260,7 +260,7 @@ describe('a thread', () => {
     await assert.rejects(db.read.all('SELECT 1'), { code: 'CLOSED' });
   });
 
-  test('that is free does not keep the program from ending', (t) => {
+  test('a thread that is free does not keep the program from ending', (t) => {
     const path = join(tempDir(t), 'a.db');
     const program = `
       import { openDatabase } from ${JSON.stringify(new URL('../../../src/pool/database.ts', import.meta.url).href)};

@@ -19,7 +19,7 @@ const KEPT = {
   synchronous: 1,
 };
 
-/** What SQLite takes for a value that the pools do not have, in all the ways to write it. */
+/** Values that SQLite takes for another setting than the pools have, in all the ways to write them. */
 const SETTINGS = [
   ...['9', '09000', '+9', '0x9', '9.5', '9e0', `'9'`, '"9"', '[9]', '`9`'].map(
     (value) => `busy_timeout = ${value}`,
@@ -48,7 +48,7 @@ const SETTINGS = [
   ...['off', '0', '00', '0x0', '4', '-1'].map((value) => `synchronous = ${value}`),
 ];
 
-/** The same statement as it may be written. */
+/** The ways to write the same statement. */
 const FORMS: readonly ((setting: string) => string)[] = [
   (setting) => `PRAGMA ${setting}`,
   (setting) => `pragma main.${setting};`,
@@ -83,7 +83,7 @@ const WAYS: Record<string, (db: Database, sql: string) => Promise<unknown>> = {
 
 describe('a PRAGMA that would take from the pools what they rely on', () => {
   for (const [way, run] of Object.entries(WAYS)) {
-    test(`is refused by ${way}, however its value is written`, async (t) => {
+    test(`a PRAGMA against the settings of the pools is refused by ${way}, in every spelling of its value`, async (t) => {
       const db = await openTemporary(t);
       for (const setting of SETTINGS) {
         for (const form of FORMS) {
@@ -96,7 +96,7 @@ describe('a PRAGMA that would take from the pools what they rely on', () => {
     });
   }
 
-  test('is allowed with the value that it has, and with a safer one', async (t) => {
+  test('a PRAGMA is allowed with the value that the pools have, and with a safer one', async (t) => {
     const db = await openTemporary(t);
     for (const setting of [
       'busy_timeout = 0',
@@ -117,7 +117,7 @@ describe('a PRAGMA that would take from the pools what they rely on', () => {
     assert.deepEqual(await db.write.get('PRAGMA cache_size'), { cache_size: -4000 });
   });
 
-  test('leaves its results as they are where it only asks, also through table-valued functions', async (t) => {
+  test('a PRAGMA that only asks has its usual results, also through table-valued functions', async (t) => {
     const db = await openTemporary(t);
     await db.write.run(`INSERT INTO t (x) VALUES ('PRAGMA query_only = 1')`);
     assert.deepEqual(await db.write.all(`SELECT name FROM pragma_table_info('t')`), [
@@ -134,7 +134,7 @@ describe('a PRAGMA that would take from the pools what they rely on', () => {
     assert.deepEqual(seen, [{ n: 1 }, [], { n: 2 }, []]);
   });
 
-  test('changes nothing whatever is put before, between and behind its words', async (t) => {
+  test('a PRAGMA with any text before, between and behind its words changes no setting of the pools', async (t) => {
     const db = await openTemporary(t);
     const filler = fc.constantFrom('', ' ', '\n', '\t', '\f', '/* = 0 */', '-- on\n', "/*'*/", `/*/ ; */`);
     const words = fc.constantFrom(
@@ -163,7 +163,7 @@ describe('a PRAGMA that would take from the pools what they rely on', () => {
 });
 
 describe('SQL that ends or begins a transaction', () => {
-  test('is refused where a variable hides it from who reads texts by quotes', async (t) => {
+  test('SQL that ends or begins a transaction is refused also where a variable hides it from a search by quotes', async (t) => {
     const db = await openTemporary(t);
     for (const hidden of ['COMMIT', 'ROLLBACK', 'SAVEPOINT x', 'PRAGMA query_only = 1']) {
       const sql = `SELECT $a('); ${hidden}; --')`;
@@ -182,8 +182,8 @@ describe('SQL that ends or begins a transaction', () => {
   });
 });
 
-/** What texts do not show: SQLite itself is asked. */
-describe('what changed a PRAGMA unseen', () => {
+/** Changes that the text does not show: the pool asks SQLite itself. */
+describe('a statement that changed a PRAGMA unseen', () => {
   const open = (t: TestContext): PoolConnection => {
     const path = join(tempDir(t), 'a.db');
     const connection = openWriteConnection(path, {
@@ -205,7 +205,7 @@ describe('what changed a PRAGMA unseen', () => {
     'locking_mode = exclusive',
     'synchronous = 0',
   ]) {
-    test(`is undone and told: ${setting}`, (t) => {
+    test(`a hidden change of a setting is undone and reported: ${setting}`, (t) => {
       const connection = open(t);
       const name = setting.split(' ')[0] as string;
       const refused = { code: 'USAGE', message: new RegExp(`PRAGMA ${name}`) };
@@ -221,7 +221,7 @@ describe('what changed a PRAGMA unseen', () => {
     });
   }
 
-  test('keeps results, errors and safer values', (t) => {
+  test('the search for hidden changes keeps results, errors and safer values', (t) => {
     const connection = open(t);
     assert.equal(
       keepPoolPragmas(connection, () => 7),

@@ -27,9 +27,9 @@ const CASES: readonly (readonly [string, readonly string[]])[] = [
   ['CREATE TABLE "TRIGGER" (x); BEGIN', ['CREATE', 'BEGIN']],
   ['EXPLAIN BEGIN', ['EXPLAIN']],
   ['\ufeffbegin', ['BEGIN']],
-  // To SQLite a name, and so no statement.
+  // A name to SQLite, and so no statement.
   ['\u00a0begin', ['']],
-  // One variable, in which the quote begins no text.
+  // One variable, whose quote begins no text.
   [`SELECT $a('); COMMIT; --')`, ['SELECT', 'COMMIT']],
   [`SELECT @a::b('), #c('); END`, ['SELECT', 'END']],
   [`SELECT :a ('; END')`, ['SELECT']],
@@ -41,12 +41,12 @@ const CASES: readonly (readonly [string, readonly string[]])[] = [
 
 describe('the first keyword of each statement', () => {
   for (const [sql, expected] of CASES) {
-    test(`of ${JSON.stringify(sql)} is ${expected.join(', ') || 'none'}`, () => {
+    test(`the first keyword of ${JSON.stringify(sql)} is ${expected.join(', ') || 'none'}`, () => {
       assert.deepEqual(leadingKeywords(sql), expected);
     });
   }
 
-  test('is found behind texts, names and comments of many megabytes', () => {
+  test('the first keyword is found behind texts, names and comments of many megabytes', () => {
     const much = "''".repeat(10_000_000);
     for (const long of [`'${much}'`, `"${much}"`, `\`${much}\``, `[${much}]`, `/*${much}*/`, `--${much}\n`]) {
       assert.deepEqual(leadingKeywords(`SELECT ${long}; COMMIT`), ['SELECT', 'COMMIT'], long.slice(0, 3));
@@ -78,7 +78,7 @@ describe('the PRAGMAs that are given a value', () => {
     ['SELECT pragma, busy_timeout = 9', []],
   ];
   for (const [sql, expected] of found) {
-    test(`of ${sql}`, () => {
+    test(`the PRAGMAs with a value in ${sql}`, () => {
       assert.deepEqual(
         pragmaSettings(sql).map(({ name, value }) => [name, value]),
         expected,

@@ -14,7 +14,7 @@ import { openTemporary, valuesOf } from '../open.ts';
 
 const INSERT = 'INSERT INTO t (x) VALUES (?)';
 
-/** Resolves at the `count`-th refusal as busy of this database from now on. */
+/** Resolves at the `count`-th SQLITE_BUSY of this database from now on. */
 function refused(t: TestContext, db: Database, count = 1): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   let left = count;
@@ -50,7 +50,7 @@ for (const admission of ['none', 'cooperative'] as const) {
       assert.ok((db.stats().write.retries['SQLITE_BUSY'] ?? 0) >= 5);
     });
 
-    test('a write gives up at its deadline, and another program is said to hold the lock', async (t) => {
+    test('a write gives up at its deadline, and the error says that another program holds the lock', async (t) => {
       const db = await openTemporary(t, { admission });
       const holder = await other(t, db.path);
       await holder.exec('BEGIN IMMEDIATE');
@@ -69,7 +69,7 @@ for (const admission of ['none', 'cooperative'] as const) {
       assert.deepEqual(await valuesOf(db), [4]);
     });
 
-    test('closing waits until those who wait have given up', async (t) => {
+    test('closing waits until the waiting writes have given up', async (t) => {
       const db = await openTemporary(t, { admission });
       const holder = await other(t, db.path);
       await holder.exec('BEGIN IMMEDIATE');
@@ -78,7 +78,7 @@ for (const admission of ['none', 'cooperative'] as const) {
       await late;
     });
 
-    test('200 writers wait, and none is lost, done twice or out of its turn', async (t) => {
+    test('200 writers wait, and no write is lost, done twice or out of its turn', async (t) => {
       const db = await openTemporary(t, { admission });
       const holder = await other(t, db.path);
       await holder.exec('BEGIN IMMEDIATE');
@@ -103,8 +103,9 @@ for (const admission of ['none', 'cooperative'] as const) {
 }
 
 describe('a write that SQLite refuses as busy in the middle', () => {
-  test('runs again as a whole after SQLITE_BUSY_SNAPSHOT, before those behind it', async (t) => {
-    // BEGIN IMMEDIATE makes it rare, a race within SQLite; a deferred transaction that has read makes it certain.
+  test('a write that is refused as busy runs again as a whole after SQLITE_BUSY_SNAPSHOT, before those behind it', async (t) => {
+    // With BEGIN IMMEDIATE it is rare, a race within SQLite; a deferred transaction that has read makes it
+    // certain.
     const db = await openTemporary(t, { begin: 'BEGIN' });
     const neighbour = await other(t, db.path);
     let runs = 0;
@@ -123,7 +124,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.equal(db.stats().write.retries['SQLITE_BUSY_SNAPSHOT'], 1);
   });
 
-  test('runs again though its function caught the error, and within a savepoint', async (t) => {
+  test('a write that is refused as busy runs again though its function caught the error, and within a savepoint', async (t) => {
     const db = await openTemporary(t, { begin: 'BEGIN' });
     const neighbour = await other(t, db.path);
     let runs = 0;
@@ -138,7 +139,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.deepEqual(await valuesOf(db), ['neighbour', 2]);
   });
 
-  test('pauses between its runs, so that the event loop turns and its deadline ends it', async (t) => {
+  test('a write that is refused as busy pauses between its runs, so that the event loop turns and its deadline ends it', async (t) => {
     const db = await openTemporary(t, { begin: 'BEGIN' });
     const neighbour = await other(t, db.path);
     await neighbour.exec('BEGIN IMMEDIATE');
@@ -152,7 +153,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.deepEqual(await valuesOf(db), ['patient']);
   });
 
-  test('lets a caller whose signal aborts leave while it waits to run again', async (t) => {
+  test('a caller whose signal aborts may leave while its write waits to run again', async (t) => {
     const db = await openTemporary(t, { begin: 'BEGIN' });
     const neighbour = await other(t, db.path);
     await neighbour.exec('BEGIN IMMEDIATE');
@@ -166,7 +167,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.deepEqual(await valuesOf(db), []);
   });
 
-  test('is committed later when only its COMMIT was refused', async (t) => {
+  test('a write is committed later if only its COMMIT was refused', async (t) => {
     const { db, reader } = await withBusyCommit(t);
     const again = refused(t, db, 3);
     let runs = 0;
@@ -182,7 +183,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.deepEqual(await reader.rows('SELECT x FROM u'), [[1]]);
   });
 
-  test('is undone when its signal aborts while its COMMIT is refused', async (t) => {
+  test('a write is undone if its signal aborts while its COMMIT is refused', async (t) => {
     const { db, reader } = await withBusyCommit(t);
     const again = refused(t, db, 2);
     const gone = new AbortController();
@@ -200,7 +201,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
     assert.deepEqual(await reader.rows('SELECT x FROM u'), [[2]]);
   });
 
-  test('is undone when its COMMIT is refused until the deadline', async (t) => {
+  test('a write is undone if its COMMIT is refused until the deadline', async (t) => {
     const { db, reader } = await withBusyCommit(t);
     const late = db.write.transaction(
       async (tx) => {
@@ -215,7 +216,7 @@ describe('a write that SQLite refuses as busy in the middle', () => {
   });
 });
 
-/** A second database in rollback mode, where a reader keeps a commit from being done. */
+/** A second database in rollback mode, where a reader holds up a commit. */
 async function withBusyCommit(t: TestContext): Promise<{ db: Database; reader: OtherConnection }> {
   const db = await openTemporary(t);
   const path = join(tempDir(t), 'other.db');
@@ -228,7 +229,7 @@ async function withBusyCommit(t: TestContext): Promise<{ db: Database; reader: O
 }
 
 describe('a full disk', () => {
-  test('undoes the transaction that met it, and the next one works', async (t) => {
+  test('a full disk undoes the transaction that met it, and the next one works', async (t) => {
     const db = await openTemporary(t);
     await db.write.run(INSERT, ['before']);
     await db.write.run('PRAGMA max_page_count = 12');
@@ -249,7 +250,7 @@ describe('a full disk', () => {
 });
 
 describe('opening', () => {
-  test('waits for a program that has the whole database locked', async (t) => {
+  test('opening waits for a program that has the whole database locked', async (t) => {
     const path = join(tempDir(t), 'a.db');
     const holder = await other(t, path);
     await holder.exec(`CREATE TABLE t (id INTEGER PRIMARY KEY, x); BEGIN EXCLUSIVE`);

@@ -15,7 +15,7 @@ async function settle(): Promise<void> {
 }
 
 describe('a connection that is held', () => {
-  test('has what SQLite keeps for each connection, whatever others write meanwhile', async (t) => {
+  test('a held connection has everything that SQLite keeps for each connection, though others write meanwhile', async (t) => {
     const db = await openTemporary(t);
     const { resolve: goOn, promise: others } = Promise.withResolvers<void>();
     const held = db.write.connection(async (c) => {
@@ -46,7 +46,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(await valuesOf(db), [1, 2, 'later', 'last']);
   });
 
-  test('reads what it wrote by every method, and commits each statement', async (t) => {
+  test('a held connection reads its own writes by every method, and commits each statement', async (t) => {
     const db = await openTemporary(t);
     await db.write.connection(async (c) => {
       await c.run(INSERT, ['a']);
@@ -56,7 +56,7 @@ describe('a connection that is held', () => {
       const rows: unknown[] = [];
       for await (const { x } of c.iterate<{ x: string }>('SELECT x FROM t ORDER BY id')) {
         rows.push(x);
-        // A failed statement and a written one do not cut short what is being read.
+        // Neither a failed statement nor a write cuts short the rows of an open read.
         if (x === 'a') await assert.rejects(c.run('INSERT INTO t (id) VALUES (1)'), { code: /CONSTRAINT/ });
         if (x === 'b') await c.run('DELETE FROM t WHERE x = ?', ['nothing']);
       }
@@ -65,7 +65,7 @@ describe('a connection that is held', () => {
     });
   });
 
-  test('has transactions and savepoints, each whole or not at all', async (t) => {
+  test('a held connection has transactions and savepoints, each whole or not at all', async (t) => {
     const db = await openTemporary(t);
     const mine = new Error('mine');
     await db.write.connection(async (c) => {
@@ -90,7 +90,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(await valuesOf(db), ['kept', 'kept too']);
   });
 
-  test('is given back when its function throws, with nothing left open', async (t) => {
+  test('a held connection is given back when its function throws, with nothing left open', async (t) => {
     const db = await openTemporary(t);
     const mine = new Error('mine');
     let kept: WriteConnection | undefined;
@@ -124,7 +124,7 @@ describe('a connection that is held', () => {
     });
   });
 
-  test('finishes what was not awaited before others have their turn', async (t) => {
+  test('a held connection finishes calls that were not awaited before others have their turn', async (t) => {
     const db = await openTemporary(t);
     const late: Promise<unknown>[] = [];
     const held = db.write.connection((c) => {
@@ -141,7 +141,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(await valuesOf(db), ['first', 'second', 'third']);
   });
 
-  test('is named to those who wait for it, and in the statistics', async (t) => {
+  test('a held connection is named to those who wait for it, and in the statistics', async (t) => {
     const db = await openTemporary(t, { busyTimeoutMs: 20 });
     const { promise, resolve } = Promise.withResolvers<void>();
     const held = db.write.connection(() => promise, { label: 'migration', priority: 'background' });
@@ -158,7 +158,7 @@ describe('a connection that is held', () => {
     assert.equal(db.stats().write.labels['migration']?.hold.count, 1);
   });
 
-  test('waits for its turn like a write, and not beyond its deadline or its signal', async (t) => {
+  test('a connection waits for its turn like a write, and not beyond its deadline or its signal', async (t) => {
     const db = await openTemporary(t);
     const { release, done } = hold(db);
     const never = (): never => assert.fail('it had given up');
@@ -181,7 +181,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(await valuesOf(db), [1, 2, 3]);
   });
 
-  test('runs no further statement once its signal is aborted', async (t) => {
+  test('a held connection runs no further statement once its signal is aborted', async (t) => {
     const db = await openTemporary(t);
     const controller = new AbortController();
     const held = db.write.connection(
@@ -196,7 +196,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(await valuesOf(db), ['kept']);
   });
 
-  test('refuses a write of the pool within it, which would wait for itself', async (t) => {
+  test('a held connection refuses a write of the pool within it, which would wait for itself', async (t) => {
     const db = await openTemporary(t);
     const another = await openTemporary(t);
     await db.write.connection(async (c) => {
@@ -217,7 +217,7 @@ describe('a connection that is held', () => {
   });
 
   for (const admission of ['none', 'cooperative'] as const) {
-    test(`waits for other programs, and lets them write between two statements (admission: ${admission})`, async (t) => {
+    test(`a held connection waits for other programs, and lets them write between two statements (admission: ${admission})`, async (t) => {
       const db = await openTemporary(t, { admission });
       const other = await new OtherProcess(t).open(db.path);
       await db.write.connection(async (c) => {
@@ -235,7 +235,7 @@ describe('a connection that is held', () => {
     });
   }
 
-  test('is waited for by close(), and refuses wrong arguments', async (t) => {
+  test('close() waits for a held connection, which refuses wrong arguments', async (t) => {
     const db = await openTemporary(t);
     const wrong: unknown[] = ['x', undefined, {}];
     for (const fn of wrong) {
@@ -262,7 +262,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(order, ['held', 'closed']);
   });
 
-  test('is a ReadConnection, with parameters of the call and without a word of threads', async (t) => {
+  test('a held connection is a ReadConnection, with parameters of the call and without a word of threads', async (t) => {
     const db = await openTemporary(t);
     const read = (r: ReadConnection): Promise<unknown> => r.get('SELECT ? AS x', [1], { thread: false });
     assert.deepEqual(await db.write.connection(read), { x: 1 });
@@ -278,7 +278,7 @@ describe('a connection that is held', () => {
     assert.deepEqual(await valuesOf(db), [Buffer.of(1)]);
   });
 
-  test('lets the WAL be emptied while it does nothing', async (t) => {
+  test('a held connection lets the WAL be emptied while it does nothing', async (t) => {
     const db = await openTemporary(t, { walLimitBytes: 200_000 });
     await db.write.connection(async (c) => {
       while (db.stats().wal.truncations === 0) {

@@ -17,10 +17,10 @@ import { OtherProcess } from '../../support/other-process.ts';
 const DISK_BYTES = 6 * 1024 * 1024;
 const KIB = 1024;
 
-/** A connection caches 16 MB; of more than that, SQLite has to write in the middle of the statement. */
+/** A connection caches 16 MB: SQLite has to write a larger transaction in the middle of the statement. */
 const CACHE_EXCEEDING_BYTES = 20_000 * KIB;
 
-/** After this time the size of the WAL is looked at again. */
+/** After this time the pool looks at the size of the WAL again. */
 const WAL_LOOK_MS = 250;
 
 const INSERT = 'INSERT INTO t (x) VALUES (?)';
@@ -40,7 +40,7 @@ class SmallDisk {
     this.refusal = mounted.status === 0 ? undefined : (mounted.error?.message ?? mounted.stderr.trim());
   }
 
-  /** Leaves so many bytes. */
+  /** Leaves this many bytes free. */
   fill(leftBytes = 0): void {
     const file = openSync(this.#filler, 'a');
     try {
@@ -63,7 +63,7 @@ class SmallDisk {
   }
 }
 
-/** Why there can be no small disk here. */
+/** The reason why there can be no small disk here. */
 function noSmallDisk(): string | false {
   if (process.platform !== 'linux') return 'THE FULL DISK IS NOT TESTED HERE: it needs the tmpfs of Linux';
   const disk = new SmallDisk();
@@ -87,13 +87,13 @@ async function openOnSmallDisk(
   return { db, disk };
 }
 
-/** What is in `t`, of blobs the length. */
+/** The rows of `t`, with the length of a blob in its place. */
 async function lengthsOf(db: Database): Promise<unknown[]> {
   const rows = await db.read.values(`SELECT iif(typeof(x) = 'blob', length(x), x) FROM t ORDER BY id`);
   return rows.flat();
 }
 
-/** As another build of SQLite sees it. */
+/** The rows as another build of SQLite sees them. */
 async function assertSound(t: TestContext, path: string): Promise<void> {
   const other = new OtherProcess(t);
   const connection = await other.open(path, { readonly: true });
@@ -122,7 +122,7 @@ function walEvent(t: TestContext, db: Database, outcome: WalEvent['outcome']): P
 }
 
 describe('a disk that is really full', { skip: noSmallDisk() }, () => {
-  test('in a statement: its transaction gets the error and is undone, even where it goes on', async (t) => {
+  test('a disk that is full in a statement gives its transaction the error and undoes it, even if that goes on', async (t) => {
     const { db, disk } = await openOnSmallDisk(t);
     await db.write.run(INSERT, ['before']);
     disk.fill(512 * KIB);
@@ -144,13 +144,13 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
     await assertSound(t, db.path);
   });
 
-  test('at COMMIT: the transaction gets the error, nothing of it is left or handed on', async (t) => {
+  test('a disk that is full at COMMIT gives the transaction the error, and nothing of it is left or handed on', async (t) => {
     const { db, disk } = await openOnSmallDisk(t);
     await db.write.run(INSERT, ['before']);
     disk.fill(64 * KIB);
     let isThrough = false;
     const full = db.write.transaction(async (tx) => {
-      // It fits the cache: only the commit writes.
+      // The transaction fits the cache: only the commit writes.
       await tx.run(INSERT_BYTES, [512 * KIB]);
       await nextTurn();
       isThrough = true;
@@ -158,7 +158,7 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
     const alone = db.write.run(INSERT_BYTES, [513 * KIB]);
     const behind = db.write.transaction((tx) => tx.run(INSERT, ['behind']));
     await assert.rejects(full, isDiskFull);
-    assert.ok(isThrough, 'its function was through');
+    assert.ok(isThrough, 'its function had returned');
     await assert.rejects(alone, isDiskFull);
     await behind;
     assert.deepEqual(await lengthsOf(db), ['before', 'behind']);
@@ -169,7 +169,7 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
     await assertSound(t, db.path);
   });
 
-  test('at a checkpoint: no caller hears of it, and the WAL is emptied once there is room', async (t) => {
+  test('a disk that is full at a checkpoint disturbs no caller, and the WAL is emptied once there is room', async (t) => {
     const { db, disk } = await openOnSmallDisk(t, { walLimitBytes: 256 * KIB });
     const inTheWay = walEvent(t, db, 'busy');
     const { release, read } = await holdView(db);
@@ -193,7 +193,7 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
     await assertSound(t, db.path);
   });
 
-  test('at close(): what was acknowledged is in the WAL, and there when the database is opened again', async (t) => {
+  test('a disk that is full at close() keeps acknowledged writes in the WAL, where the next opening finds them', async (t) => {
     const { db, disk } = await openOnSmallDisk(t);
     await db.write.run(INSERT_BYTES, [1024 * KIB]);
     disk.fill();
@@ -206,14 +206,14 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
     await assertSound(t, db.path);
   });
 
-  test('under many writers: those that were acknowledged are all there, those that failed are not', async (t) => {
+  test('a disk that is full under many writers has all acknowledged writes, and none of those that failed', async (t) => {
     const { db, disk } = await openOnSmallDisk(t);
     disk.fill(256 * KIB);
     const acknowledged: number[] = [];
     const failures: unknown[] = [];
     const writer = async (first: number): Promise<void> => {
       for (let round = 0; round < 4; round += 1) {
-        // Each has a length of its own, by which it is known.
+        // Each write has a length of its own, by which the test knows it.
         const length = (first * 4 + round + 1) * 300;
         const write =
           round % 2 === 0
@@ -240,8 +240,9 @@ describe('a disk that is really full', { skip: noSmallDisk() }, () => {
 });
 
 /**
- * A reader whose view keeps the WAL from being emptied, until `release` is called. It has begun when this resolves: a view
- * that began after the next write would let a checkpoint copy that write before the disk is full.
+ * A reader whose state keeps the WAL from being emptied, until `release` is called. It has begun when this
+ * resolves: a view that began after the next write would let a checkpoint copy that write before the disk is
+ * full.
  */
 async function holdView(db: Database): Promise<{ release: () => void; read: Promise<void> }> {
   const begun = Promise.withResolvers<void>();

@@ -8,7 +8,7 @@ import { openTemporary, valuesOf } from '../open.ts';
 const HELD_MS = 10_000;
 const PACE_MS = 20;
 
-/** A tenth of what fits: a loop that is blocked in each attempt has no such number. */
+/** A tenth of the possible turns: a loop that is blocked in each attempt has no such number. */
 const TURNS_MIN = HELD_MS / PACE_MS / 10;
 
 const INSERT = 'INSERT INTO t (x) VALUES (?)';
@@ -23,7 +23,7 @@ const WAYS: readonly ((db: Database, number: number) => Promise<unknown>)[] = [
 
 describe('while another program holds the lock for ten seconds', { concurrency: true }, () => {
   for (const admission of ['none', 'cooperative'] as const) {
-    test(`writes wait without an error, readers are served, all is done in order then (admission: ${admission})`, async (t) => {
+    test(`writes wait for the lock without an error, readers are served, and then all writes run in order (admission: ${admission})`, async (t) => {
       const db = await openTemporary(t, { admission, busyTimeoutMs: 10 * HELD_MS });
       const holder = await new OtherProcess(t).open(db.path);
       await holder.exec(`BEGIN IMMEDIATE; INSERT INTO t (x) VALUES ('holder')`);

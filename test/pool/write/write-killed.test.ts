@@ -43,7 +43,7 @@ class WritingProcess {
     });
     const { stdout } = this.#child;
     assert.ok(stdout !== null);
-    // All that it could still say has been read when the pipe is at its end.
+    // The pipe's end comes after the last of its messages.
     const lines = createInterface(stdout);
     this.#closed = once(lines, 'close');
     lines.on('line', (line) => {
@@ -68,7 +68,7 @@ class WritingProcess {
 }
 
 describe('a writer that is killed', () => {
-  test('within a transaction leaves nothing of it, and those who wait for its place go on', async (t) => {
+  test('a writer killed within a transaction leaves nothing of it, and those who wait for its place go on', async (t) => {
     const db = await openLog(t);
     const holder = new WritingProcess(t, db.path, 'holder', 'hold');
     await holder.hasSaid(1);
@@ -82,7 +82,7 @@ describe('a writer that is killed', () => {
     assert.deepEqual(writers, [{ writer: 'neighbour' }, { writer: 'own' }]);
   });
 
-  test('at any moment loses no write that was acknowledged and doubles none, while others go on', async (t) => {
+  test('a writer killed at any moment loses no acknowledged write and doubles none, while others go on', async (t) => {
     const db = await openLog(t);
     const { path } = db;
     const children = [0, 1, 2].map((n) => new WritingProcess(t, path, `child ${n}`, 'count'));
@@ -112,7 +112,7 @@ describe('a writer that is killed', () => {
       );
       const numbers = rows.map(({ number }) => number);
       assert.deepEqual(numbers, [...numbers.keys()], `${name}: each once, in order`);
-      // The last one may be committed without its word having come.
+      // The last write may be committed before its message came.
       const unsaid = numbers.length - acknowledged.length;
       assert.ok(unsaid === 0 || unsaid === 1, `${name}: ${numbers.length} rows, ${acknowledged.length} said`);
     }
@@ -126,7 +126,7 @@ describe('a writer that is killed', () => {
 const WAL_ROWS = 8000;
 
 describe('a WAL that has to be recovered', { skip: process.platform !== 'linux' && 'needs /proc' }, () => {
-  test('by another process makes opening wait, as SQLITE_BUSY_RECOVERY, and nothing is missing then', async (t) => {
+  test('recovery of a WAL by another process makes opening wait, as SQLITE_BUSY_RECOVERY, and nothing is missing then', async (t) => {
     const path = join(tempDir(t), 'a.db');
     const killed = new OtherProcess(t);
     const writer = await killed.open(path);
@@ -148,7 +148,7 @@ describe('a WAL that has to be recovered', { skip: process.platform !== 'linux' 
     assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM t'), { n: WAL_ROWS });
   });
 
-  test('by another process makes the first read wait, and no SQLITE_BUSY_RECOVERY reaches it', async (t) => {
+  test('recovery of a WAL by another process makes the first read wait, and no SQLITE_BUSY_RECOVERY reaches it', async (t) => {
     const path = join(tempDir(t), 'a.db');
     const db = await openDatabase(path, { walLimitBytes: 2 ** 40, admission: 'none' });
     t.after(() => db.close());
@@ -172,13 +172,16 @@ describe('a WAL that has to be recovered', { skip: process.platform !== 'linux' 
   });
 });
 
-/** As a writer leaves it that is killed while it writes the header. By another process: see its POSIX locks. */
+/**
+ * The WAL of a writer that is killed while it writes the header. Another process makes it, because of its
+ * POSIX locks.
+ */
 function spoilWalIndex(path: string): void {
   const program = `fs.writeSync(fs.openSync(process.argv[1], 'r+'), Buffer.alloc(48, 1), 0, 48, 0)`;
   execFileSync(process.execPath, ['-e', program, `${path}-shm`]);
 }
 
-/** A process that was stopped (SIGSTOP) while it recovers the WAL, with the locks that this takes. */
+/** A process that is stopped (SIGSTOP) while it recovers the WAL and holds the locks for that. */
 async function stoppedInRecovery(
   t: TestContext,
   path: string,
@@ -189,7 +192,7 @@ async function stoppedInRecovery(
     const recoverer = new OtherProcess(t);
     const connection = await recoverer.open(path);
     let isOver = false;
-    // It ends by being killed.
+    // It ends by a kill.
     const reading = connection.rows('SELECT count(*) FROM t').then(
       () => (isOver = true),
       () => (isOver = true),
@@ -204,7 +207,7 @@ async function stoppedInRecovery(
   throw new Error('the recovery was over each time before it could be stopped');
 }
 
-/** SQLite's lock for recovery is this byte of the -shm file (wal.c: WAL_RECOVER_LOCK). */
+/** This byte of the -shm file is SQLite's lock for recovery (wal.c: WAL_RECOVER_LOCK). */
 const RECOVER_LOCK_BYTE = 122;
 
 function isRecovering(path: string, pid: number): boolean {

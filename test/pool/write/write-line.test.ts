@@ -8,7 +8,7 @@ import { WriteJob } from '../../../src/pool/write/write-job.ts';
 import type { JobRunner as LineServer } from '../../../src/pool/write/write-line.ts';
 import { WriteLine } from '../../../src/pool/write/write-line.ts';
 
-/** A queue among processes whose other members are the test. */
+/** A queue of processes whose other members are played by the test. */
 class PlayedAdmission implements Admission {
   isCalm = true;
   entered = 0;
@@ -46,7 +46,7 @@ class PlayedAdmission implements Admission {
   }
 }
 
-/** Does each job at once, or refuses as busy. */
+/** Does each job at once, or refuses it as busy. */
 class PlayedServer implements LineServer {
   isTaken = false;
   served = 0;
@@ -96,8 +96,8 @@ function played(): {
   return { admission, server, line, add };
 }
 
-describe('the line of those who wait, and the queue among processes', () => {
-  test('tries at once while it is calm, and queues only where others do', async () => {
+describe('the line of waiting writes, and the queue of processes', () => {
+  test('the line tries at once while the queue is calm, and queues only if others do', async () => {
     const { admission, server, add } = played();
     await add('calm');
     assert.equal(admission.entered, 0);
@@ -109,7 +109,7 @@ describe('the line of those who wait, and the queue among processes', () => {
     assert.deepEqual(server.done, ['calm', 'contended']);
   });
 
-  test('queues at the first refusal as busy, and retries with its turn', async () => {
+  test('the line queues at the first refusal as busy, and retries with its turn', async () => {
     const { admission, server, add } = played();
     server.isBusy = true;
     const waiting = add('a');
@@ -121,7 +121,7 @@ describe('the line of those who wait, and the queue among processes', () => {
     await waiting;
   });
 
-  test('keeps its turn while work comes, and leaves it when a turn of the event loop brought none', async () => {
+  test('the line keeps its turn while work comes, and leaves it when a turn of the event loop brought none', async () => {
     const { admission, add } = played();
     admission.isCalm = false;
     const first = add('0');
@@ -133,7 +133,7 @@ describe('the line of those who wait, and the queue among processes', () => {
     assert.deepEqual([admission.entered, admission.left], [1, 1]);
   });
 
-  test('leaves a turn that is over before the next job, and queues again', async () => {
+  test('the line leaves a turn that is over before the next job, and queues again', async () => {
     const { admission, server, line, add } = played();
     admission.isCalm = false;
     const first = add('first');
@@ -150,7 +150,7 @@ describe('the line of those who wait, and the queue among processes', () => {
     await second;
   });
 
-  test('leaves the queue when nobody waits any more', async () => {
+  test('the line leaves the queue when nobody waits any more', async () => {
     const { admission, add } = played();
     admission.isCalm = false;
     const abort = new AbortController();
@@ -164,7 +164,7 @@ describe('the line of those who wait, and the queue among processes', () => {
     await next;
   });
 
-  test('goes on alone where there is no queue', async () => {
+  test('the line goes on alone without a queue', async () => {
     const { admission, server, add } = played();
     admission.isCalm = false;
     const waiting = add('a');
@@ -174,8 +174,8 @@ describe('the line of those who wait, and the queue among processes', () => {
   });
 });
 
-describe('very many who give up at the same moment', () => {
-  /** Those in line of a writer that is taken; to tell each of them lasts as long as a turn may. */
+describe('very many writes that give up at the same moment', () => {
+  /** The waiting writes of a busy writer; informing each of them lasts as long as a turn may. */
   function lateWriters(): ReturnType<typeof played> & { onGivingUp: (listener: () => void) => void } {
     const all = played();
     let told = (): void => undefined;
@@ -188,7 +188,7 @@ describe('very many who give up at the same moment', () => {
     return { ...all, onGivingUp: (listener) => (told = listener) };
   }
 
-  test('do so in portions, between which the event loop turns', async () => {
+  test('very many writes give up in portions, between which the event loop turns', async () => {
     const { line, add, onGivingUp } = lateWriters();
     const perTurn = [0];
     onGivingUp(() => (perTurn[perTurn.length - 1] = (perTurn.at(-1) ?? 0) + 1));
@@ -201,7 +201,7 @@ describe('very many who give up at the same moment', () => {
     assert.ok(Math.max(...perTurn) <= 2, `in each turn: ${perTurn.join(' ')}`);
   });
 
-  test('do so in portions as well where they wait for one and the same job', async () => {
+  test('very many writes give up in portions as well if they wait for one and the same job', async () => {
     const { server, line, onGivingUp } = lateWriters();
     const perTurn = [0];
     onGivingUp(() => (perTurn[perTurn.length - 1] = (perTurn.at(-1) ?? 0) + 1));
@@ -224,7 +224,7 @@ describe('very many who give up at the same moment', () => {
     assert.equal(server.attempts, 0);
   });
 
-  test('do not take with them the one whose turn came between two portions', async () => {
+  test('writes that give up do not take with them the one whose turn came between two portions', async () => {
     const { server, line, add, onGivingUp } = lateWriters();
     let begun: WriteJob | undefined;
     server.attempt = (job) => () => {

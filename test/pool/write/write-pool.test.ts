@@ -8,7 +8,7 @@ import { hold, openTemporary, valuesOf } from '../open.ts';
 const INSERT = 'INSERT INTO t (x) VALUES (?)';
 
 describe('a write', () => {
-  test('tells what it changed, and is there when its promise resolves', async (t) => {
+  test('a write reports its changes, and they are there when its promise resolves', async (t) => {
     const db = await openTemporary(t);
     assert.deepEqual(await db.write.run(INSERT, ['a']), { changes: 1, lastInsertRowid: 1 });
     assert.deepEqual(await db.write.run('INSERT INTO t (x) VALUES (:x)', { x: 'b' }), {
@@ -21,7 +21,7 @@ describe('a write', () => {
     ]);
   });
 
-  test('returns rows with RETURNING, by all, get and execute', async (t) => {
+  test('a write returns rows with RETURNING, by all, get and execute', async (t) => {
     const db = await openTemporary(t);
     const sql = 'INSERT INTO t (x) VALUES (1), (2) RETURNING id';
     assert.deepEqual(await db.write.all(sql), [{ id: 1 }, { id: 2 }]);
@@ -35,7 +35,7 @@ describe('a write', () => {
     assert.deepEqual((await db.write.execute('SELECT 1 AS one')).rows, [{ one: 1 }]);
   });
 
-  test('of several statements is one transaction', async (t) => {
+  test('a write of several statements is one transaction', async (t) => {
     const db = await openTemporary(t);
     await db.write.exec(`INSERT INTO t (x) VALUES (1); INSERT INTO t (x) VALUES (2)`);
     await assert.rejects(db.write.exec('DELETE FROM t; INSERT INTO t (id) VALUES (1), (1)'), {
@@ -44,7 +44,7 @@ describe('a write', () => {
     assert.deepEqual(await valuesOf(db), [1, 2]);
   });
 
-  test('that SQLite refuses rejects with its error, and the next one works', async (t) => {
+  test('a write that SQLite refuses rejects with its error, and the next one works', async (t) => {
     const db = await openTemporary(t);
     await assert.rejects(db.write.run('INSERT INTO nothing VALUES (1)'), { code: 'SQLITE_ERROR' });
     await assert.rejects(db.write.run('INSERT INTO t (id) VALUES (1), (1)'), {
@@ -54,21 +54,21 @@ describe('a write', () => {
     assert.deepEqual(await valuesOf(db), [1]);
   });
 
-  test('counts changes in numbers, with safeIntegers too', async (t) => {
+  test('a write counts changes in numbers, with safeIntegers too', async (t) => {
     const db = await openTemporary(t, { safeIntegers: true });
     for (const sql of [INSERT, `${INSERT} RETURNING id`]) {
       assert.equal((await db.write.execute(sql, ['x'])).changes, 1);
     }
   });
 
-  test('reads integers beyond 2^53 with safeIntegers', async (t) => {
+  test('a write reads integers beyond 2^53 with safeIntegers', async (t) => {
     const db = await openTemporary(t, { safeIntegers: true });
     await db.write.run(INSERT, [2n ** 60n + 1n]);
     assert.deepEqual(await valuesOf(db), [2n ** 60n + 1n]);
     assert.equal((await db.read.get<{ x: bigint }>('SELECT x FROM t'))?.x, 2n ** 60n + 1n);
   });
 
-  test('lets the event loop turn, however many follow each other', async (t) => {
+  test('writes let the event loop turn, however many follow each other', async (t) => {
     const db = await openTemporary(t);
     let turns = 0;
     const timer = setInterval(() => (turns += 1), 0);
@@ -79,7 +79,7 @@ describe('a write', () => {
 });
 
 describe('a transaction', () => {
-  test('commits what its function wrote, and hands on what it returns', async (t) => {
+  test('a transaction commits what its function wrote, and hands on its result', async (t) => {
     const db = await openTemporary(t);
     const result = await db.write.transaction(async (tx) => {
       await tx.run(INSERT, [1]);
@@ -95,7 +95,7 @@ describe('a transaction', () => {
     ['throws', () => assert.fail('no')],
     ['rejects', () => nextTurn().then(() => assert.fail('no'))],
   ] as const) {
-    test(`is undone when its function ${kind}`, async (t) => {
+    test(`a transaction is undone when its function ${kind}`, async (t) => {
       const db = await openTemporary(t);
       const transaction = db.write.transaction((tx) => {
         void tx.run(INSERT, [1]);
@@ -107,7 +107,7 @@ describe('a transaction', () => {
     });
   }
 
-  test('that fails at its commit is undone, and leaves nothing open', async (t) => {
+  test('a transaction that fails at its commit is undone, and leaves nothing open', async (t) => {
     const db = await openTemporary(t);
     await db.write.exec(`
       CREATE TABLE child (parent REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED)`);
@@ -119,7 +119,7 @@ describe('a transaction', () => {
     assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM child'), { n: 0 });
   });
 
-  test('sees what it wrote while readers do not', async (t) => {
+  test('a transaction sees its own writes while readers do not', async (t) => {
     const db = await openTemporary(t);
     await db.write.transaction(async (tx) => {
       await tx.run(INSERT, [1]);
@@ -129,7 +129,7 @@ describe('a transaction', () => {
     assert.deepEqual(await db.read.all('SELECT x FROM t'), [{ x: 1 }]);
   });
 
-  test('is of no use when it has ended', async (t) => {
+  test('a transaction is of no use when it has ended', async (t) => {
     const db = await openTemporary(t);
     let kept: WriteTransaction | undefined;
     await db.write.transaction((tx) => {
@@ -150,7 +150,7 @@ describe('a transaction', () => {
     assert.deepEqual(await valuesOf(db), []);
   });
 
-  test('refuses SQL that would end it or begin another, before anything of it runs', async (t) => {
+  test('a transaction refuses SQL that would end it or begin another, before anything of it runs', async (t) => {
     const db = await openTemporary(t);
     for (const sql of ['BEGIN', 'commit', ' END', '/**/ROLLBACK', 'SAVEPOINT a', 'RELEASE a']) {
       await assert.rejects(db.write.run(sql), { code: 'TRANSACTION_CONTROL' }, sql);
@@ -169,7 +169,7 @@ describe('a transaction', () => {
     assert.deepEqual(await valuesOf(db), []);
   });
 
-  test('that a statement has rolled back runs no other one, and fails though its function goes on', async (t) => {
+  test('a transaction that a statement has rolled back runs no other one, and fails though its function goes on', async (t) => {
     const db = await openTemporary(t);
     await db.write.run(INSERT, ['kept']);
     const transaction = db.write.transaction(async (tx) => {
@@ -181,7 +181,7 @@ describe('a transaction', () => {
     assert.deepEqual(await valuesOf(db), ['kept']);
   });
 
-  test('reads row by row while it writes', async (t) => {
+  test('a transaction reads row by row while it writes', async (t) => {
     const db = await openTemporary(t);
     await db.write.exec('INSERT INTO t (x) VALUES (1), (2), (3)');
     await db.write.transaction(async (tx) => {
@@ -199,7 +199,7 @@ describe('a transaction', () => {
     assert.deepEqual(await valuesOf(db), [1, 2, 3, 99, 10, 20, 30, 100, 200]);
   });
 
-  test('runs in the context of its caller, also when it had to wait', async (t) => {
+  test('a transaction runs in the context of its caller, also if it had to wait', async (t) => {
     const db = await openTemporary(t);
     const request = new AsyncLocalStorage<string>();
     const ask = (name: string): Promise<string | undefined> =>
@@ -210,7 +210,7 @@ describe('a transaction', () => {
 
 describe('a transaction whose result cannot be looked at', () => {
   for (const isQueued of [false, true]) {
-    test(`is undone${isQueued ? ', also when it had to wait' : ''}`, async (t) => {
+    test(`a transaction whose result cannot be read is undone${isQueued ? ', also if it had to wait' : ''}`, async (t) => {
       const db = await openTemporary(t);
       const holder = isQueued ? hold(db) : undefined;
       const strange = db.write.transaction((tx) => {
@@ -226,7 +226,7 @@ describe('a transaction whose result cannot be looked at', () => {
 });
 
 describe('a savepoint', () => {
-  test('undoes only what its own function wrote', async (t) => {
+  test('a savepoint undoes only the writes of its own function', async (t) => {
     const db = await openTemporary(t);
     await db.write.transaction(async (tx) => {
       await tx.run(INSERT, ['outer']);
@@ -241,7 +241,7 @@ describe('a savepoint', () => {
     assert.deepEqual(await valuesOf(db), ['outer', 'second']);
   });
 
-  test('refuses statements of the outer transaction while it is open, and a second one beside it', async (t) => {
+  test('a savepoint refuses statements of the outer transaction while it is open, and a second one beside it', async (t) => {
     const db = await openTemporary(t);
     await db.write.transaction(async (tx) => {
       await tx.savepoint(async (sp) => {
@@ -256,7 +256,7 @@ describe('a savepoint', () => {
     assert.deepEqual(await valuesOf(db), [2]);
   });
 
-  test('that nobody awaited keeps the transaction from being committed', async (t) => {
+  test('a savepoint that nobody awaited keeps the transaction from being committed', async (t) => {
     const db = await openTemporary(t);
     let inner: Promise<void> | undefined;
     const transaction = db.write.transaction(async (tx) => {
@@ -273,7 +273,7 @@ describe('a savepoint', () => {
     assert.deepEqual(await valuesOf(db), []);
   });
 
-  test('that returns after its transaction has ended does not end one of the next transaction', async (t) => {
+  test('a savepoint that returns after its transaction has ended does not end one of the next transaction', async (t) => {
     const db = await openTemporary(t);
     const { promise: late, resolve: goOn } = Promise.withResolvers<void>();
     let stale: Promise<void> | undefined;
@@ -302,7 +302,7 @@ describe('a write from within a transaction of the same pool', () => {
     exec: (db) => db.write.exec('DELETE FROM t'),
   };
   for (const [name, call] of Object.entries(CALLS)) {
-    test(`is refused at once: ${name}`, async (t) => {
+    test(`a write from within a transaction of the same pool is refused at once: ${name}`, async (t) => {
       const db = await openTemporary(t);
       await db.write.transaction(async () => {
         await assert.rejects(call(db), { code: 'NESTED_WRITE' });
@@ -313,7 +313,7 @@ describe('a write from within a transaction of the same pool', () => {
     });
   }
 
-  test('is allowed once that transaction has ended, and of another database at any time', async (t) => {
+  test('a write of the same pool is allowed once the transaction has ended, and one of another database at any time', async (t) => {
     const [db, other] = [await openTemporary(t), await openTemporary(t)];
     let later: Promise<unknown> | undefined;
     await db.write.transaction(async (tx) => {
@@ -329,8 +329,8 @@ describe('a write from within a transaction of the same pool', () => {
   });
 });
 
-describe('SQL that would change what the pools have set', () => {
-  test('is refused before anything of it runs', async (t) => {
+describe('SQL that would change the settings of the pools', () => {
+  test('SQL that would change the settings of the pools is refused before anything of it runs', async (t) => {
     const db = await openTemporary(t);
     for (const pragma of ['busy_timeout = 5000', 'main.journal_mode(delete)', 'locking_mode = exclusive']) {
       const refused = { code: 'USAGE' };
@@ -344,7 +344,7 @@ describe('SQL that would change what the pools have set', () => {
 });
 
 describe('closing', () => {
-  test('finishes what runs and what waits, and takes no more', async (t) => {
+  test('closing finishes running and waiting writes, and takes no more', async (t) => {
     const db = await openTemporary(t);
     const { release, done } = hold(db);
     const waiting = db.write.run(INSERT, [1]);

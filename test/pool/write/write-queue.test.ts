@@ -21,12 +21,12 @@ const anySteps = fc.array(
 );
 
 describe('the write queue', () => {
-  test('serves the highest priority first, and within one the first who came', () => {
+  test('the write queue serves the highest priority first, and the first come within one', () => {
     const queue = queueOf(['background', 'normal', 'interactive', 'normal', 'interactive']);
     assert.deepEqual(takeAll(queue), [2, 4, 1, 3, 0]);
   });
 
-  test('serves everyone who does not give up once, and nobody else', () => {
+  test('the write queue serves every job that does not give up once, and no other', () => {
     fc.assert(
       fc.property(anySteps, (steps) => {
         const { queue, expected, taken } = play(steps);
@@ -42,7 +42,7 @@ describe('the write queue', () => {
     );
   });
 
-  test('keeps the order within a priority whatever happens between', () => {
+  test('the write queue keeps the order within a priority, though other jobs come and go', () => {
     fc.assert(
       fc.property(anySteps, (steps) => {
         const { taken } = play(steps);
@@ -57,7 +57,7 @@ describe('the write queue', () => {
     );
   });
 
-  test('serves whoever waits at least once in 10 servings, however many of others come', () => {
+  test('the write queue serves every priority at least once in 10 servings, however many jobs of others come', () => {
     assert.equal(PASSED_OVER_MAX, 8);
     const anyArrivals = fc.array(fc.array(anyPriority, { maxLength: 8 }), { maxLength: 120, size: 'max' });
     fc.assert(
@@ -79,7 +79,7 @@ describe('the write queue', () => {
     );
   });
 
-  test('takes whom it named before, as long as nobody came in between', () => {
+  test('the write queue serves the job that it named before, as long as no other came in between', () => {
     fc.assert(
       fc.property(anySteps, (steps) => {
         const { queue } = play(steps);
@@ -89,7 +89,7 @@ describe('the write queue', () => {
     );
   });
 
-  test('lets one that has to be served again be the first of its priority', () => {
+  test('the write queue lets a job that has to run again be the first of its priority', () => {
     const queue = queueOf(['normal', 'normal']);
     const served = queue.take() as Item;
     queue.pushFront(served);

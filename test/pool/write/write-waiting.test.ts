@@ -6,7 +6,7 @@ import { hold, openTemporary, valuesOf } from '../open.ts';
 
 const INSERT = 'INSERT INTO t (x) VALUES (?)';
 
-/** Has all of them wait behind a transaction, then lets them go. */
+/** Makes all of them wait behind a transaction, then lets them go. */
 async function queued(
   db: Database,
   writes: readonly (readonly [string, WriteOptions])[],
@@ -18,8 +18,8 @@ async function queued(
   return Promise.allSettled(waiting);
 }
 
-describe('those who wait for the writer', () => {
-  test('are served by priority, and in the order they came within one', async (t) => {
+describe('the writes that wait for the writer', () => {
+  test('waiting writes are served by priority, and in the order they came within one', async (t) => {
     const db = await openTemporary(t);
     await queued(db, [
       ['b1', { priority: 'background' }],
@@ -31,7 +31,7 @@ describe('those who wait for the writer', () => {
     assert.deepEqual(await valuesOf(db), ['i1', 'i2', 'n1', 'n2', 'b1']);
   });
 
-  test('are served though others of a higher priority go on coming', async (t) => {
+  test('waiting writes are served though others of a higher priority go on coming', async (t) => {
     const db = await openTemporary(t);
     let isServed = false;
     const interactive = async (): Promise<void> => {
@@ -45,7 +45,7 @@ describe('those who wait for the writer', () => {
     assert.ok((await valuesOf(db)).includes('b'));
   });
 
-  test('with the same key are merged into the latest, in the place of the oldest', async (t) => {
+  test('waiting writes with the same key are merged into the latest, in the place of the oldest', async (t) => {
     const db = await openTemporary(t);
     const outcomes = await queued(db, [
       ['seen 1', { coalesce: 'seen' }],
@@ -65,7 +65,7 @@ describe('those who wait for the writer', () => {
     assert.equal((await valuesOf(db)).at(-1), 'seen 4');
   });
 
-  test('leave when their signal aborts, and the others do not', async (t) => {
+  test('waiting writes leave when their signal aborts, and the others do not', async (t) => {
     const db = await openTemporary(t);
     const gone = new AbortController();
     const { release, done } = hold(db);
@@ -89,7 +89,7 @@ describe('those who wait for the writer', () => {
     await assert.rejects(db.write.run(INSERT, [6], { signal: gone.signal }), { code: 'ABORTED' });
   });
 
-  test('with the same key give way to an older one when they give up, which keeps its own signal', async (t) => {
+  test('a waiting write that gives up leaves its place to an older one with the same key, which keeps its own signal', async (t) => {
     const db = await openTemporary(t);
     const [gone, later] = [new AbortController(), new AbortController()];
     const insert = (x: number, options: WriteOptions): Promise<unknown> =>
@@ -109,7 +109,7 @@ describe('those who wait for the writer', () => {
     assert.deepEqual(await valuesOf(db), [1, 2]);
   });
 
-  test('give up at their own deadline, with who has the writer', async (t) => {
+  test('waiting writes give up at their own deadline, and name the holder of the writer', async (t) => {
     const db = await openTemporary(t, { busyTimeoutMs: 60_000 });
     const { release, done } = hold(db, 'monthly report');
     const patient = db.write.run(INSERT, ['patient']);
@@ -127,7 +127,7 @@ describe('those who wait for the writer', () => {
     assert.equal(db.stats().write.timeouts, 2);
   });
 
-  test('do not keep a signal from ending a transaction that runs, at its next statement or its commit', async (t) => {
+  test('waiting writes do not keep a signal from ending a transaction that runs, at its next statement or its commit', async (t) => {
     const db = await openTemporary(t);
     for (const isQueued of [false, true]) {
       const abort = new AbortController();
@@ -158,7 +158,7 @@ describe('those who wait for the writer', () => {
 });
 
 describe('the statistics', () => {
-  test('tell who holds and who waits now, and afterwards how long, by label', async (t) => {
+  test('the statistics name the holder and the waiting writes now, and afterwards their times, by label', async (t) => {
     const db = await openTemporary(t);
     const { release, done } = hold(db, 'import');
     const waiting = (['background', 'normal'] as const).map((priority: Priority) =>
@@ -189,7 +189,7 @@ describe('the statistics', () => {
     assert.ok(wait.maxMs > 0 && wait.p50Ms <= wait.p99Ms && wait.p99Ms <= wait.maxMs && held.maxMs > 0);
   });
 
-  test('come as events too', async (t) => {
+  test('the statistics come as events too', async (t) => {
     const db = await openTemporary(t);
     const events: unknown[] = [];
     const listener = (event: unknown): void => {

@@ -1,7 +1,7 @@
 /**
  * A process that writes through the pools until it is killed:
  *
- *     node writing-child.ts PATH NAME count     numbers its rows, and tells each that was acknowledged, a line each
+ *     node writing-child.ts PATH NAME count     numbers its rows, and prints a line for each acknowledged one
  *     node writing-child.ts PATH NAME hold      tells `held` with a row written and its transaction open, for ever
  */
 import { writeSync } from 'node:fs';
