@@ -7,11 +7,11 @@ import { toSqlsyncError } from '../../src/errors.ts';
 import { nextStamp } from '../support/stamped-database.ts';
 
 /**
- * An application that lives for as long as the soak: `application.ts ORIGIN REPLICA PAUSE_MS`. It writes and reads the
- * origin through the pools, and syncs it by the library when it is told to.
+ * An application that lives for as long as the soak: `application.ts ORIGIN REPLICA PAUSE_MS`. It writes and
+ * reads the origin through the pools, and syncs it by the library when its parent asks for that.
  */
 export type ApplicationOrder =
-  /** Which kind of time it is that writes are counted for. */
+  /** The kind of time in which writes are counted. */
   | 'phase idle'
   | 'phase sync'
   /** Closes its pools, so that another file may take the origin's name; opens them again. */
@@ -22,7 +22,7 @@ export type ApplicationOrder =
 
 export interface Latency {
   readonly writes: number;
-  /** Of a transaction, from the call to the commit, its wait for the other writers included; in ms. */
+  /** The time of a transaction from the call to the commit, including its wait for the other writers; in ms. */
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly worstMs: number;
@@ -54,7 +54,7 @@ async function write(): Promise<void> {
     await tx.run('UPDATE cell SET stamp = ?', [stamp]);
     await tx.run('UPDATE total SET stamp = ?, cells = (SELECT count(*) FROM cell)', [stamp]);
   });
-  // A write that saw the begin or the end of a sync says nothing about either.
+  // A write during which a sync began or ended belongs to neither kind.
   if (phase === startedIn) latencies[phase].record(Math.ceil((performance.now() - startedAt) * 1000));
 }
 
@@ -70,7 +70,7 @@ async function read(): Promise<void> {
   reads++;
 }
 
-/** For ever; a pool that is closed on purpose refuses what comes in that moment. */
+/** Runs for ever; a pool that is closed on purpose refuses calls at that moment. */
 async function repeat(work: () => Promise<void>): Promise<never> {
   for (;;) {
     try {

@@ -7,20 +7,20 @@ import { sha256File } from '../support/compare.ts';
 import { assertOneSnapshot, nextStamp } from '../support/stamped-database.ts';
 import type { CommandEnd, Commands, RunningCommand } from './command.ts';
 
-/** Short, so that much is deleted while backups run; one that takes half of it is refused. */
+/** Short, so that much is deleted while backups run; a backup that takes half of it is refused. */
 const GRACE = '30s';
 const KEEP_LAST = 6;
 
-/** How long a backup takes, until some were seen. */
+/** The time of a backup, until the soak has measured some. */
 const FIRST_GUESS_MS = 1000;
 
-/** How often the whole store is checked, in turns. */
+/** The number of turns between two checks of the whole store. */
 const CHECK_EVERY = 8;
 
-/** Of origin, locks, connection, and STORE_PRUNED; and of being told to end. */
+/** The exit statuses for origin, locks, connection and STORE_PRUNED, and those of a command that was ended. */
 const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 5, 15, 18, 130]);
 
-/** What was done: times, and how the backups ended. */
+/** The counts of backups and other commands, and the backups' outcomes. */
 export interface BackupFigures {
   readonly outcomes: Record<string, number>;
   restores: number;
@@ -28,8 +28,9 @@ export interface BackupFigures {
 }
 
 /**
- * Backups as from a crontab, with `--keep-…` and `--prune`, some of them killed, some two at once. What a snapshot is, is recorded when
- * it is restored for the first time, right after it was made; whenever it is restored again it must be the same bytes.
+ * Backups as from a crontab, with `--keep-…` and `--prune`, some of them killed, some two at once. The
+ * content of a snapshot is recorded when it is restored for the first time, right after its backup; every
+ * later restore must give the same bytes.
  */
 export class SoakBackups {
   readonly figures: BackupFigures = { outcomes: {}, restores: 0, checks: 0 };
@@ -38,7 +39,7 @@ export class SoakBackups {
   readonly #origin: string;
   readonly #random: Random;
   readonly #commands: Commands;
-  /** SHA-256 of what each snapshot restores to, by id. */
+  /** SHA-256 of the restored database of each snapshot, by id. */
   readonly #recorded = new Map<string, string>();
   /** Snapshots that no policy takes away. */
   readonly #tagged: string[] = [];
@@ -64,7 +65,7 @@ export class SoakBackups {
     this.#commands = commands;
   }
 
-  /** `before` is a stamp that the origin has by now. Throws what did not hold. */
+  /** `before` is a stamp that the origin has by now. Throws an error that names a broken promise. */
   async turn(before: number): Promise<void> {
     this.#turns++;
     const isTagged = this.#random.chance(0.1);
@@ -79,7 +80,7 @@ export class SoakBackups {
       this.#count(each, isKilled && each === end);
       const id = idIn(each);
       if (id === undefined) continue;
-      // Another one with --keep-last may have taken it away again only after as many as it keeps.
+      // Another backup with --keep-last may have taken it away again only after as many as it keeps.
       const restored = await this.#restore(id);
       assert.ok(
         restored >= before && restored <= after,
@@ -91,7 +92,7 @@ export class SoakBackups {
     if (this.#turns % CHECK_EVERY === 0) await this.#check();
   }
 
-  /** Left alone, every snapshot is still what it was, and nothing is wrong with the store. */
+  /** Without further faults, every snapshot restores to its content, and the store has no damage. */
   async end(): Promise<void> {
     for (const id of await this.#list()) await this.#restore(id);
     await this.#check();
@@ -108,7 +109,7 @@ export class SoakBackups {
     ]);
   }
 
-  /** At some moment of the time that a backup takes. */
+  /** A random moment within the time of a backup. */
   async #kill({ nearPid, ended }: RunningCommand): Promise<void> {
     await Promise.race([delay(this.#random.next() * this.#typicalMs), ended]);
     try {
@@ -133,7 +134,7 @@ export class SoakBackups {
     if (ids.length > 0) await this.#restore(this.#random.pick(ids));
   }
 
-  /** Resolves to its stamp. */
+  /** Resolves to the stamp of the restored database. */
   async #restore(id: string): Promise<number> {
     const folder = mkdtempSync(join(this.#folder, 'restored-'));
     try {

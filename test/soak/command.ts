@@ -12,20 +12,20 @@ export type Way = (typeof WAYS)[number];
 export interface CommandEnd {
   readonly status: number | null;
   readonly signal: string | null;
-  /** Of its last JSON event, which is the summary or the error. */
+  /** The code of its last JSON event, which is the summary or the error. */
   readonly outcome: string;
-  /** Of a failure. */
+  /** The message of a failure. */
   readonly message: string;
   readonly bytes: number;
   readonly durationMs: number;
-  /** That event. */
+  /** Its last JSON event. */
   readonly event: Readonly<Record<string, unknown>>;
 }
 
-/** A sync by the command line that is under way. */
+/** A sync by the command line that is running. */
 export interface RunningCommand {
   readonly nearPid: number;
-  /** Undefined while there is none yet, or any more. */
+  /** Undefined before it starts, and after its end. */
   farPid(): number | undefined;
   readonly ended: Promise<CommandEnd>;
 }
@@ -45,7 +45,7 @@ export class Commands {
     return this.#sshd === undefined ? ['local'] : WAYS;
   }
 
-  /** Kills the connections that there are. */
+  /** Kills the open connections. */
   cut(): void {
     this.#sshd?.killSessions();
   }
@@ -56,7 +56,7 @@ export class Commands {
     return way === 'local' ? running : { ...running, farPid: () => undefined };
   }
 
-  /** Any command. */
+  /** Starts any command. */
   run(args: readonly string[]): RunningCommand {
     const startedAt = performance.now();
     const child = spawn(process.execPath, [CLI, ...args, '--json'], {

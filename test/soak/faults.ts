@@ -6,19 +6,19 @@ import { REPLACEMENTS } from '../support/stamped-origin.ts';
 import type { CommandEnd } from './command.ts';
 import type { Soak } from './soak.ts';
 
-/** One step: something goes wrong in, before or beside a sync. Returns how the sync ended. */
+/** One step: a fault in, before or beside a sync. Returns how the sync ended. */
 export interface SoakFault {
   readonly name: string;
-  /** How often among the others. */
+  /** How often it happens, in proportion to the others. */
   readonly weight: number;
-  /** The replica of before is not one that anybody may rely on: it was damaged on purpose. */
+  /** Nobody may rely on the replica from before: the step damaged it on purpose. */
   readonly damages?: boolean;
   readonly run: (soak: Soak, replica: string) => Promise<CommandEnd>;
 }
 
 const OWNER_ACTS = ['vacuum', 'recreate', 'truncate', 'restart', 'full', 'deleteEnd', 'insertMany'] as const;
 
-/** What `npm run soak` picks from. */
+/** The faults from which `npm run soak` picks. */
 export const SOAK_FAULTS: readonly SoakFault[] = [
   { name: 'none', weight: 4, run: (soak, replica) => soak.startSync(replica).ended },
   { name: 'near agent killed', weight: 3, run: signalled('near', ['SIGKILL']) },
@@ -38,10 +38,10 @@ export const SOAK_FAULTS: readonly SoakFault[] = [
   { name: 'WAL of the replica removed', weight: 1, damages: true, run: walRemoved },
 ];
 
-/** Signals with some time between them, at a random moment of a sync. */
+/** Signals at a random moment of a sync, with some time between them. */
 function signalled(side: 'near' | 'far', signals: readonly NodeJS.Signals[]): SoakFault['run'] {
   return async (soak, replica) => {
-    // The far agent of SSH is nobody's child here.
+    // The far agent of SSH is no child of a process here.
     const running = soak.startSync(replica, side === 'far' ? 'local' : undefined);
     await soak.pauseWithin(running);
     for (const signal of signals) {
@@ -71,7 +71,7 @@ async function cut(soak: Soak, replica: string): Promise<CommandEnd> {
 async function diskFull(soak: Soak, replica: string): Promise<CommandEnd> {
   const { disk } = soak;
   if (disk === undefined) return soak.startSync(replica).ended;
-  // Enough for nothing, for some of it, and for a commit but not for the checkpoint.
+  // Space for nothing, for a part, and for a commit but not for the checkpoint.
   disk.fill(soak.random.integer(0, 1_500_000));
   try {
     return await soak.startSync(soak.replicaOnDisk).ended;
@@ -142,7 +142,7 @@ function written(soak: Soak, replica: string): Promise<CommandEnd> {
   });
 }
 
-/** While somebody reads it, so that there is one, and it holds the newest pages. */
+/** While a reader has it open, so that it exists and holds the newest pages. */
 function walRemoved(soak: Soak, replica: string): Promise<CommandEnd> {
   return soak.withoutReaders(async () => {
     if (existsSync(replica)) {

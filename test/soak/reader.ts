@@ -4,12 +4,15 @@ import { Random } from '../../fixtures/random.ts';
 import { readStamp } from '../support/stamped-database.ts';
 
 /**
- * A reader of replicas, for ever: `reader.ts SEED REPLICA…`. In each of its transactions a replica has to be one
- * snapshot, whatever the syncs are doing to it. Its parent says `pause` (it closes all) and `resume`.
+ * A reader of replicas, for ever: `reader.ts SEED REPLICA…`. In each of its transactions a replica has to be
+ * one snapshot, though syncs change it. Its parent says `pause` (it closes all) and `resume`.
  */
 export interface ReaderReport {
   readonly reads: number;
-  /** Reads that SQLite refused: a lock, or the journal of a killed sync that only a writer may roll back. */
+  /**
+   * Reads that SQLite refused: because of a lock, or of the journal of a killed sync, which only a writer may
+   * roll back.
+   */
   readonly refused: number;
 }
 
@@ -32,7 +35,7 @@ function read(path: string): void {
     if (!(error instanceof Database.SqliteError) || !REFUSALS.test(error.code)) throw error;
     refused++;
   }
-  // Now with a connection of before the sync, now with a new one.
+  // Either with a connection from before the sync, or with a new one.
   if (random.chance(0.1)) close(path);
 }
 

@@ -1,7 +1,8 @@
 /**
- * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the storm, where
- * everything happens at once (`--only steps`, `--only storm`). It ends with the figures, and with status 1 and what was
- * broken. The seed repeats the choices, not the moments at which processes meet.
+ * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the
+ * storm, where everything happens at once (`--only steps`, `--only storm`). It ends with the figures; if a
+ * promise was broken, also with its name and status 1. The seed repeats the choices, not the moments at which
+ * processes meet.
  */
 import { parseArgs } from 'node:util';
 import { startSshd } from '../support/sshd.ts';
@@ -16,15 +17,15 @@ const { values } = parseArgs({
 const minutes = Number(values.minutes ?? 30);
 const stormMinutes = values.only === 'storm' ? minutes : values.only === 'steps' ? 0 : minutes / 3;
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
-/** Steps until processes have all that they will have: statements, pools, compiled code. */
+/** Steps until the processes have all that they will have: statements, pools, compiled code. */
 const WARM_UP_STEPS = 20;
 const MB = 2 ** 20;
-/** Beyond it nothing more is learned. */
+/** More growth than this proves nothing more. */
 const MAX_BROKEN = 10;
 
 console.log(`seed ${seed}, ${minutes} minutes`);
 const broken: string[] = [];
-/** Asked to end, it ends with the figures so far. */
+/** SIGINT and SIGTERM end the run with the figures so far. */
 let stopped = false;
 process.once('SIGTERM', () => (stopped = true));
 if (stormMinutes < minutes) await runSteps(minutes - stormMinutes);

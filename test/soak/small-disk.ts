@@ -11,7 +11,7 @@ export class SmallDisk {
   readonly path: string;
   readonly #filler: string;
 
-  /** Undefined, said aloud, where this user may not mount. */
+  /** Undefined, with a message, if this user may not mount. */
   static mount(path: string): SmallDisk | undefined {
     mkdirSync(path);
     const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES}`, 'tmpfs', path]);
@@ -25,7 +25,7 @@ export class SmallDisk {
     this.#filler = join(path, 'filler');
   }
 
-  /** Leaves about so many bytes. */
+  /** Leaves about this many bytes free. */
   fill(leftBytes: number): void {
     const chunk = Buffer.alloc(CHUNK_BYTES);
     const file = openSync(this.#filler, 'w');

@@ -25,19 +25,19 @@ import { SmallDisk } from './small-disk.ts';
 const APPLICATION = fileURLToPath(new URL('./application.ts', import.meta.url));
 const READER = fileURLToPath(new URL('./reader.ts', import.meta.url));
 
-/** How long a sync takes, until some were seen. */
+/** The time of a sync, until the soak has measured some. */
 const FIRST_GUESS_MS = 400;
 
-/** How often the library syncs, in steps. */
+/** The number of steps between two syncs by the library. */
 const LIBRARY_EVERY = 3;
 
-/** How often a backup runs beside a step. */
+/** The share of steps with a backup beside them. */
 const BACKUP_EVERY = 4;
 
-/** Statuses that a sync may end with where something was done to it; INTERNAL is none of them. */
+/** Exit statuses of a sync with a fault; INTERNAL is none of them. */
 const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 4, 5, 7, 8, 10, 13, 14, 15, 16, 130]);
 
-/** What may lie beside a replica after a sync that ended well. */
+/** Files that may lie beside a replica after a successful sync. */
 const ALLOWED = /^((library|local|disk|other)\.db(-wal|-shm)?|\.(library|local|disk|other)\.db\.sqlsync)$/;
 
 export interface SoakOptions {
@@ -45,7 +45,7 @@ export interface SoakOptions {
   readonly sshd: Sshd | undefined;
 }
 
-/** What was done, in a fault's row: times, and how the syncs ended. */
+/** The counts in a fault's row: its number of times, and the outcomes of the syncs. */
 export interface FaultFigures {
   times: number;
   readonly outcomes: Record<string, number>;
@@ -60,7 +60,7 @@ export interface ProcessFigures {
 
 /**
  * Processes that write an origin and read its replicas, while one step after another syncs and something goes wrong;
- * after each, what docs/reliability.md promises is checked.
+ * after each, the soak checks the promises of docs/reliability.md.
  *
  *     writers ─┐                        ┌─► local.db   by the command line, also over SSH
  *     writers ─┼─► origin.db ──► syncs ─┼─► disk.db    the same, on a disk that gets full
@@ -122,7 +122,10 @@ export class Soak {
     ]);
   }
 
-  /** One fault, and all that must hold afterwards. Throws an AssertionError that says what did not. */
+  /**
+   * Runs one fault, and checks all that must hold afterwards. Throws an AssertionError that names the broken
+   * promise.
+   */
   async step(number: number): Promise<void> {
     if (number % LIBRARY_EVERY === 0) await this.#syncByLibrary();
     const fault = this.#pickFault();
@@ -131,7 +134,7 @@ export class Soak {
     const originBefore = this.#originStamp();
     await this.#application?.order('phase sync');
     const backup = number % BACKUP_EVERY === 0 ? this.#backups?.turn(originBefore) : undefined;
-    // Awaited before anything is said of either.
+    // Both are awaited before either is judged.
     const backedUp = Promise.allSettled([backup]);
     let end: CommandEnd;
     try {
@@ -155,7 +158,7 @@ export class Soak {
     return this.commands.start(way, this.origin.path, replica);
   }
 
-  /** Some part of the time that a sync takes, or until it is over. */
+  /** Waits for a random part of the time of a sync, or until the sync is over. */
   async pauseWithin(running: RunningCommand): Promise<void> {
     const ended = new AbortController();
     const wait = delay(this.random.next() * this.#typicalMs, undefined, { signal: ended.signal });
@@ -179,7 +182,7 @@ export class Soak {
     await this.#application?.order('open');
   }
 
-  /** Of every process that lives as long as the soak. */
+  /** The figures of every process that lives as long as the soak. */
   processes(): ProcessFigures[] {
     const named = [
       ['application', this.#application?.pid ?? 0] as const,
@@ -204,7 +207,7 @@ export class Soak {
     return this.#backups?.figures;
   }
 
-  /** Left alone, every replica becomes equal to the origin, and every snapshot restores to what it was. */
+  /** Without further faults, every replica becomes equal to the origin, and every snapshot restores to its content. */
   async end(): Promise<void> {
     await this.#application?.order('close');
     await this.origin.pause();
@@ -221,7 +224,7 @@ export class Soak {
     this.#reader = this.#application = undefined;
   }
 
-  /** Ends what is still there, as after a step that failed, and removes everything. */
+  /** Ends all processes that still run, as after a failed step, and removes all files. */
   async abandon(): Promise<void> {
     for (const child of [this.#application, this.#reader]) await child?.stop().catch(() => {});
     await this.origin.stop().catch(() => {});
@@ -254,7 +257,7 @@ export class Soak {
   ): Promise<void> {
     const killed = end.signal === 'SIGKILL' || end.signal === 'SIGTERM';
     assert.ok(CLEAR_STATUSES.has(end.status) || killed, 'an end that says nothing');
-    if (fault.name === 'none') assert.equal(end.status, 0, 'a sync to which nothing was done');
+    if (fault.name === 'none') assert.equal(end.status, 0, 'a sync without a fault');
     const after = this.#stamp(replica);
     if (end.status === 0) this.#assertNew(after, originBefore);
     else if (fault.damages !== true) {
@@ -279,7 +282,7 @@ export class Soak {
     assert.deepEqual(names, [], 'left beside the replica');
   }
 
-  /** Proves on the way that it is one snapshot; undefined where there is none. */
+  /** Proves that the replica is one snapshot, and returns its stamp; undefined without a replica. */
   #stamp(replica: string): number | undefined {
     return existsSync(replica) ? assertOneSnapshot(replica).stamp : undefined;
   }

@@ -41,7 +41,7 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('the loaded binding', () => {
-  test('answers sqlite_dbpage with the bytes of the file', () => {
+  test('the loaded binding answers sqlite_dbpage with the bytes of the file', () => {
     const path = join(folder, 'a.db');
     const database = openRaw(path);
     database.exec('CREATE TABLE t (x); INSERT INTO t VALUES (1)');
@@ -51,14 +51,14 @@ describe('the loaded binding', () => {
     assert.deepEqual(Buffer.concat(pages), readFileSync(path));
   });
 
-  test('is found beside better-sqlite3, never inside it', () => {
+  test('the binding is found beside better-sqlite3, never inside it', () => {
     const { path } = loadBinding();
     assert.ok(path.startsWith(ROOT));
     assert.ok(!path.startsWith(betterSqliteRoot));
     assert.equal(existsSync(join(betterSqliteRoot, 'build')), false);
   });
 
-  test('lives in one process with the binding of better-sqlite3 itself, which stays as it was', () => {
+  test('the binding lives in one process with that of better-sqlite3 itself, which stays as it was', () => {
     const ours = openRaw(join(folder, 'ours.db'));
     const theirs = new betterSqlite3(join(folder, 'theirs.db'));
     for (const database of [ours, theirs]) {
@@ -76,7 +76,7 @@ describe('the loaded binding', () => {
     theirs.close();
   });
 
-  test('opens URIs, so that a file can be opened as immutable', () => {
+  test('the binding opens URIs, so that a file can be opened as immutable', () => {
     const path = join(folder, 'a.db');
     openRaw(path).exec('CREATE TABLE t (x)').close();
     const database = openRaw(`file:${path}?immutable=1`, { readonly: true });
@@ -84,20 +84,20 @@ describe('the loaded binding', () => {
     database.close();
   });
 
-  test('refuses a path that better-sqlite3 would trim to another one', () => {
+  test('the binding refuses a path that better-sqlite3 would trim to another one', () => {
     assert.throws(() => openRaw(join(folder, 'a.db ')), assert.AssertionError);
   });
 });
 
 describe('loading', () => {
-  test('reports BINDING_MISSING with the command that builds it', () => {
+  test('loading reports BINDING_MISSING with the command that builds the binding', () => {
     const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder });
     assert.equal(result.code, 'BINDING_MISSING');
     assert.ok(result.message.includes(join(folder, key, BINDING_NAME)));
     assert.match(result.hint, /npm run build:binding/);
   });
 
-  test('reports BINDING_BROKEN for a binding without sqlite_dbpage', () => {
+  test('loading reports BINDING_BROKEN for a binding without sqlite_dbpage', () => {
     placeBinding(join(folder, key), defaultBinding());
     const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder });
     assert.equal(result.code, 'BINDING_BROKEN');
@@ -105,7 +105,7 @@ describe('loading', () => {
     assert.match(result.hint, /npm run build:binding/);
   });
 
-  test('reports BINDING_BROKEN for a binding without the hash of pages', () => {
+  test('loading reports BINDING_BROKEN for a binding without the hash of pages', () => {
     placeOurBinding(join(folder, key));
     const path = join(folder, key, BINDING_NAME);
     const bytes = readFileSync(path, 'latin1');
@@ -116,7 +116,7 @@ describe('loading', () => {
     assert.match(result.hint, /Remove that file and build it again: npm run build:binding/);
   });
 
-  test('does not find a binding of other sources of ours than those that are there', () => {
+  test('loading does not find a binding that was built of other sources of ours than the present ones', () => {
     const clone = join(folder, 'clone');
     for (const part of ['src', 'protocol', 'package.json'])
       cpSync(join(ROOT, part), join(clone, part), { recursive: true });
@@ -135,12 +135,12 @@ describe('loading', () => {
     assert.equal(new Set([key, ...keys]).size, 4, keys.join());
   });
 
-  test('reports BINDING_BROKEN for a file that is no binding at all', () => {
+  test('loading reports BINDING_BROKEN for a file that is no binding at all', () => {
     placeBinding(join(folder, key), BUILD_PROGRAM);
     assert.equal(runLoadBinding({ SQLSYNC_BINDING_DIR: folder }).code, 'BINDING_BROKEN');
   });
 
-  test('reports NODE_UNSUPPORTED before it loads anything native', () => {
+  test('loading reports NODE_UNSUPPORTED before it loads anything native', () => {
     const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder }, ['-r', fakeNode('20.20.2', '9')]);
     assert.equal(result.code, 'NODE_UNSUPPORTED');
     assert.match(result.message, /22\.18 or newer, but this is Node\.js 20\.20\.2/);
@@ -148,7 +148,7 @@ describe('loading', () => {
 });
 
 describe('the Node.js version', () => {
-  test('is checked against what package.json promises', () => {
+  test('the check of the Node.js version agrees with the promise of package.json', () => {
     const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
       engines: { node: string };
     };
@@ -202,7 +202,7 @@ describe('bin/sqlsync.js', () => {
     return spawnSync(process.execPath, [program, 'a.db', 'b.db'], { encoding: 'utf8', cwd: folder, env });
   }
 
-  test('in a clone without its packages says to run `npm ci`, in one line, and ends with 9', () => {
+  test('bin/sqlsync.js in a clone without its packages says to run `npm ci`, in one line, and ends with 9', () => {
     const { status, stdout, stderr } = runClone(() => {});
     assert.deepEqual([status, stdout], [9, '']);
     assert.match(stderr, /^sqlsync is not installed completely: run `npm ci` in \S*clone\b.*yargs.*\n$/);
@@ -212,7 +212,7 @@ describe('bin/sqlsync.js', () => {
     ['throws', `export function main() { throw new Error('no\\nidea'); }`],
     ['fails later', `export function main() { setImmediate(() => { throw new Error('no idea'); }); }`],
   ] as const) {
-    test(`ends with 70 and one line where all else ${what}: 1 would be an answer`, () => {
+    test(`bin/sqlsync.js ends with 70 and one line if all else ${what}: 1 would be an answer`, () => {
       const { status, stdout, stderr } = runClone((clone) =>
         writeFileSync(join(clone, 'src', 'cli', 'main.ts'), code),
       );
@@ -223,14 +223,14 @@ describe('bin/sqlsync.js', () => {
 });
 
 describe('building', () => {
-  test('does nothing when the binding is there and answers', () => {
+  test('building does nothing if the binding is there and answers', () => {
     placeOurBinding(join(folder, key));
     const result = runBuild({ CC: '/nonexistent' });
     assert.equal(result.status, 0, result.stderr);
     assert.match(result.stdout, /^The SQLite binding is there: .*\n$/);
   });
 
-  test('compiles C and C++ and links them, without nodedir, and proves the result', () => {
+  test('building compiles C and C++ and links them, without nodedir, and proves the result', () => {
     const result = runBuild({ CC: pretendCompiler(), CXX: pretendCompiler() });
     assert.equal(result.status, 0, result.stderr);
     assert.match(result.stdout, /^Compiling the SQLite binding.*\n$/);
@@ -238,7 +238,7 @@ describe('building', () => {
     assert.deepEqual(runLoadBinding({ SQLSYNC_BINDING_DIR: folder }).code, 'loaded');
   });
 
-  test('stores what it compiled in the cache of the user and takes it from there the next time', () => {
+  test('building stores the binding in the cache of the user and takes it from there the next time', () => {
     const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: join(folder, 'cache') };
     assert.equal(runBuild({ ...env, CC: pretendCompiler(), CXX: pretendCompiler() }).status, 0);
     rmSync(join(folder, key), { recursive: true });
@@ -248,7 +248,7 @@ describe('building', () => {
     assert.deepEqual(readdirSync(join(folder, key)), [BINDING_NAME]);
   });
 
-  test('does without a cache that cannot be written', () => {
+  test('building does without a cache that cannot be written', () => {
     const notAFolder = join(folder, 'cache');
     writeFileSync(notAFolder, '');
     const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: notAFolder };
@@ -256,7 +256,7 @@ describe('building', () => {
     assert.equal(result.status, 0, result.stderr);
   });
 
-  test('takes no native code from a cache that others can write', () => {
+  test('building takes no native code from a cache that others can write to', () => {
     const cached = join(folder, 'cache', 'sqlsync', 'binding', key);
     placeOurBinding(cached);
     chmodSync(cached, 0o777);
@@ -265,7 +265,7 @@ describe('building', () => {
     assert.equal(result.status, 1);
   });
 
-  test('compiles when the cached binding does not work here', () => {
+  test('building compiles if the cached binding does not work here', () => {
     placeBinding(join(folder, 'cache', 'sqlsync', 'binding', key), defaultBinding());
     const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: join(folder, 'cache') };
     const result = runBuild({ ...env, CC: pretendCompiler(), CXX: pretendCompiler() });
@@ -278,7 +278,7 @@ describe('building', () => {
     ['CXX names a compiler that is not there', { CC: 'true', CXX: '/nonexistent/c++' }, '`/nonexistent/c++`'],
     ['there is none on the PATH', { PATH: '/nonexistent' }, '`cc`'],
   ] as const) {
-    test(`says which compiler it tried and what to install when ${name}`, () => {
+    test(`building says which compiler it tried and what to install when ${name}`, () => {
       const result = runBuild(env);
       assert.equal(result.status, 1);
       const [message, hint, ...rest] = result.stderr.split('\n');
@@ -292,7 +292,7 @@ describe('building', () => {
     });
   }
 
-  test('shows the end of what a failing compiler said', () => {
+  test("building shows the end of a failing compiler's output", () => {
     const failing = script(
       'failing-cc',
       `[ "$1" = --version ] && exit 0; echo "sqlite3.c:1: no such thing" >&2; exit 4`,
@@ -306,7 +306,7 @@ describe('building', () => {
   const slow =
     process.env['SQLSYNC_SLOW_TESTS'] === '1' ? false : 'SQLSYNC_SLOW_TESTS=1 compiles for real (a minute)';
   test(
-    'compiles a working binding from an empty start with the compilers of this machine',
+    'building compiles a working binding from an empty start with the compilers of this machine',
     { skip: slow },
     () => {
       const result = runBuild({ CC: undefined, CXX: undefined });
@@ -381,13 +381,13 @@ function placeBinding(target: string, source: string): void {
   chmodSync(join(target, BINDING_NAME), 0o755);
 }
 
-/** The binding that better-sqlite3 brings along: it has no sqlite_dbpage. */
+/** The binding that comes with better-sqlite3: it has no sqlite_dbpage. */
 function defaultBinding(): string {
   const platform = platformName().replace(/^linux-(\w+)-musl$/, 'linuxmusl-$1');
   return join(betterSqliteRoot, 'prebuilds', `${platform}.node`);
 }
 
-/** A compiler that takes no time: it "links" by giving out the binding that is already built. */
+/** A compiler that takes no time: it "links" by copying the binding that is already built. */
 function pretendCompiler(): string {
   return script(
     'pretend-cc',

@@ -30,7 +30,10 @@ function dump(path: string, tables: readonly string[] = [], pieceBytes?: number)
   return { sql: `${[...lines].join('\n')}\n`, omissions, remarks };
 }
 
-/** Databases that the shell of this host and a driver make of each dump, in a folder that has nothing else afterwards. */
+/**
+ * The databases that the shell of this host and a driver make of each dump, in a folder that must hold
+ * nothing else afterwards.
+ */
 function readBack(t: TestContext, ...dumps: readonly string[]): Database.Database[] {
   const folder = tempDir(t);
   const expected: string[] = [];
@@ -50,7 +53,7 @@ function readBack(t: TestContext, ...dumps: readonly string[]): Database.Databas
     cwd: folder,
   });
   assert.deepEqual([driver.status, driver.stderr], [0, '']);
-  assert.deepEqual(readdirSync(folder).sort(), expected.sort(), 'nothing was run');
+  assert.deepEqual(readdirSync(folder).sort(), expected.sort(), 'the dump ran nothing');
   return expected
     .filter((name) => !name.endsWith('.sql'))
     .map((name) => {
@@ -77,7 +80,7 @@ const SET_UP = `CREATE TABLE good (x); INSERT INTO good VALUES ('precious');
   CREATE TABLE t (a); INSERT INTO t VALUES (1); CREATE INDEX i ON t (a); CREATE VIEW v AS SELECT a FROM t;
   CREATE TRIGGER g AFTER DELETE ON t BEGIN SELECT 1; END; `;
 
-/** What a schema may have after the statement, and what SQLite does not see of it. */
+/** Texts that a schema may have after the statement, and that SQLite does not see. */
 const TAILS = [
   ';\n.shell touch PWNED\n',
   ';.shell touch PWNED\n',
@@ -104,7 +107,7 @@ const STATEMENTS: Readonly<Record<string, string>> = {
   g: 'CREATE TRIGGER g AFTER DELETE ON t BEGIN SELECT 1; END',
 };
 
-/** SQL that is no statement that creates the table, though it is in the table's entry. */
+/** SQL in a table's entry that is no statement that creates the table. */
 const WRONG = [
   "ATTACH 'PWNED' AS p",
   'CREATE TABLE other(a)',
@@ -121,8 +124,8 @@ const WRONG = [
   '',
 ];
 
-describe('a dump of a schema that is anybody’s', () => {
-  test('has one statement of each entry, whatever follows it, and is read back by the shell and a driver', (t) => {
+describe('a dump of a hostile schema', () => {
+  test('a dump has one statement of each entry, whatever follows it, and is read back by the shell and a driver', (t) => {
     for (const made of readBack(
       t,
       ...Object.entries(STATEMENTS).flatMap(([name, statement]) =>
@@ -140,7 +143,7 @@ describe('a dump of a schema that is anybody’s', () => {
     }
   });
 
-  test('keeps the comments that SQLite stores with a statement', (t) => {
+  test('a dump keeps the comments that SQLite stores with a statement', (t) => {
     const path = join(tempDir(t), 'a.db');
     const database = new Database(path);
     for (const sql of ['CREATE TABLE t (a) STRICT', 'CREATE VIEW v AS SELECT 1'])
@@ -155,7 +158,7 @@ describe('a dump of a schema that is anybody’s', () => {
     }
   });
 
-  test('leaves out an entry whose SQL does not create it, says so, and has all others', (t) => {
+  test('a dump leaves out an entry whose SQL does not create it, says so, and has all others', (t) => {
     const dumps = WRONG.map((stored) => {
       const { sql, omissions } = dump(tampered(t, SET_UP, 't', stored));
       assert.equal(omissions.length, 1, `${stored}: ${omissions.join()}`);
@@ -170,7 +173,7 @@ describe('a dump of a schema that is anybody’s', () => {
     }
   });
 
-  test('says what follows a statement and is left out', (t) => {
+  test('a dump says which text after a statement it leaves out', (t) => {
     const { sql, omissions, remarks } = dump(
       tampered(t, SET_UP, 't', 'CREATE TABLE t(a);\n.shell touch PWNED'),
     );
@@ -179,7 +182,7 @@ describe('a dump of a schema that is anybody’s', () => {
     assert.match(sql, /^-- table t: more text follows/m);
   });
 
-  test('is whole where lines within a statement mean something to readers of lines', (t) => {
+  test('a dump is whole if lines within a statement mean something to readers of lines', (t) => {
     const path = join(tempDir(t), 'a.db');
     const database = new Database(path);
     database.exec(`
@@ -217,7 +220,7 @@ FROM d;
     }
   });
 
-  test('leaves out a name that SQL cannot have, and a name that the shell would change', (t) => {
+  test('a dump leaves out a name that SQL cannot have, and a name that the shell would change', (t) => {
     const latin1 = Buffer.from('CREATE TABLE t("caf\xe9")', 'latin1');
     assert.match(dump(tampered(t, SET_UP, 't', latin1)).omissions.join(), /^table t: .*not valid UTF-8$/);
     const windows = dump(tampered(t, SET_UP, 't', 'CREATE TABLE t("a\r\nb")'));
@@ -230,7 +233,7 @@ FROM d;
       assert.equal(made.prepare('SELECT a FROM t').pluck().get(), 1);
   });
 
-  test('gives back rows that break a CHECK of their table', (t) => {
+  test('a dump gives back rows that break a CHECK of their table', (t) => {
     const path = join(tempDir(t), 'a.db');
     const database = new Database(path);
     database.exec(
@@ -244,7 +247,7 @@ FROM d;
   });
 });
 
-/** All that can be read of all tables and views. */
+/** All readable rows of all tables and views. */
 function contentOf(database: Database.Database): unknown {
   const names = database
     .prepare(`SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name`)
@@ -254,7 +257,7 @@ function contentOf(database: Database.Database): unknown {
 }
 
 describe('a dump of a damaged database', () => {
-  test('has all rows but those of the damaged pages, in a table with rowids', (t) => {
+  test('a dump of a damaged database has all rows but those of the damaged pages, in a table with rowids', (t) => {
     const path = join(tempDir(t), 'a.db');
     const database = new Database(path);
     database.exec(`CREATE TABLE good (x); INSERT INTO good VALUES ('precious'); CREATE TABLE big (id INTEGER PRIMARY KEY, x);
@@ -283,7 +286,7 @@ describe('a dump of a damaged database', () => {
     }
   });
 
-  test('of whose page 1 only the schema is lost, throws no bug', (t) => {
+  test('a dump of a database that lost only the schema of page 1 throws no INTERNAL error', (t) => {
     const path = join(tempDir(t), 'a.db');
     const database = new Database(path);
     database.exec('CREATE TABLE good (x); INSERT INTO good VALUES (1)');
@@ -299,8 +302,8 @@ describe('a dump of a damaged database', () => {
   });
 });
 
-describe('a dump of what this SQLite lacks', () => {
-  /** Made where the collation and the function are there. */
+describe('a dump of objects that need a missing collation, function or module', () => {
+  /** Made by a program that has the collation and the function. */
   const MAKE = `import sqlite3, sys
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
 c.create_function('norm', 1, lambda s: s, deterministic=True); c.create_collation('uni', lambda a, b: (a > b) - (a < b))
@@ -310,7 +313,7 @@ create table c(x text collate uni unique); insert into c values('cx');
 create table w(k text collate uni primary key) without rowid; insert into w values('wk');
 create view v as select norm(x) from good; create trigger g after insert on good begin select norm(x) from good; end;""")`;
 
-  test('says what each object needs, and has all that can be read', (t) => {
+  test('a dump says what each object lacks here, and has all rows that can be read', (t) => {
     const folder = tempDir(t);
     const path = join(folder, 'a.db');
     const made = spawnSync('python3', ['-c', MAKE, path], { encoding: 'utf8' });
@@ -338,7 +341,7 @@ describe('a dump of a single table', () => {
     CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES ('needle in hay');
     CREATE VIRTUAL TABLE f_r USING rtree(id, x0, x1); INSERT INTO f_r VALUES (1, 2, 3);`;
 
-  test('that is virtual has the tables of its content, and works when it is put back', (t) => {
+  test('a dump of a virtual table has the tables of its content, and works when it is put back', (t) => {
     const path = join(tempDir(t), 'a.db');
     const database = new Database(path);
     database.exec(VIRTUAL);
@@ -361,7 +364,7 @@ describe('a dump of a single table', () => {
       assert.deepEqual(made.prepare('SELECT x1 FROM f_r WHERE x0 < 5').pluck().all(), [3]);
   });
 
-  test('that is virtual, of a module that is not here, has the tables whose names begin with its own', (t) => {
+  test('a dump of a virtual table whose module is missing has the tables whose names begin with its own', (t) => {
     const path = tampered(t, VIRTUAL, 'f', 'CREATE VIRTUAL TABLE f USING "vec0"(body, x?, $y)');
     const { sql, omissions } = dump(path, ['f']);
     assert.deepEqual(omissions, []);
@@ -370,7 +373,7 @@ describe('a dump of a single table', () => {
     readBack(t, sql);
   });
 
-  test('that is virtual and there already leaves the database as it is', (t) => {
+  test('a dump of a virtual table leaves a database that has the table already as it is', (t) => {
     const folder = tempDir(t);
     const path = join(folder, 'a.db');
     const database = new Database(path);
@@ -387,7 +390,7 @@ describe('a dump of a single table', () => {
 });
 
 describe('a dump of large values', () => {
-  test('puts them together from pieces', (t) => {
+  test('a dump puts large values together from pieces', (t) => {
     const dumps: string[] = [];
     const digest = `SELECT id, typeof(n), hex(n), typeof(v), hex(CAST(v AS BLOB)) FROM t UNION ALL
       SELECT k, typeof(v), hex(CAST(v AS BLOB)), 0, 0 FROM w ORDER BY 1, 2`;

@@ -10,7 +10,7 @@ import { findIntegrityFaults } from '../../src/sqlite/integrity/integrity-findin
 import type { IntegrityFindings } from '../../src/sqlite/integrity/integrity-findings.ts';
 import { tempDir } from '../support/compare.ts';
 
-/** Where the function `norm` and the collation `uni` are there, as in an application. */
+/** A database of an application that has the function `norm` and the collation `uni`. */
 const MAKE = `import sqlite3, sys
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
 c.create_function('norm', 1, lambda s: s, deterministic=True); c.create_collation('uni', lambda a, b: (a > b) - (a < b))
@@ -39,7 +39,7 @@ function faults(path: string): IntegrityFindings {
 const ROWS = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
   INSERT INTO t SELECT printf('%.900c', 'z') || i FROM n`;
 
-/** What an application's SQLite has and this one does not, where `t` needs it. */
+/** Parts of an application's SQLite that this one lacks, and that `t` needs. */
 const LACKS: Readonly<Record<string, { sql: string; says: RegExp }>> = {
   'a function in an index': {
     sql: 'CREATE TABLE t (x); CREATE INDEX i ON t (norm(x))',
@@ -74,21 +74,21 @@ const HARMLESS = [
 
 describe('a check of a database that needs what this SQLite lacks', () => {
   for (const [name, { sql, says }] of Object.entries(LACKS)) {
-    test(`${name} finds no damage, and says what it could not check`, (t) => {
+    test(`a check of a database with ${name} finds no damage, and says what it could not check`, (t) => {
       const { findings, unchecked } = faults(make(t, `${sql}; ${ROWS}`));
       assert.deepEqual([findings, unchecked.length], [[], 1]);
       assert.match(unchecked[0] as string, says);
     });
   }
 
-  test('where integrity_check does not ask for it finds nothing and says nothing', (t) => {
+  test('a check that does not run the missing part finds nothing and says nothing', (t) => {
     for (const sql of HARMLESS) {
       const path = make(t, `${sql}; INSERT INTO t (x) VALUES ('a')`);
       assert.deepEqual(faults(path), { findings: [], unchecked: [] }, sql);
     }
   });
 
-  test('finds the damage of other tables, and of its own rows', (t) => {
+  test("a check without a missing part finds the damage of other tables, and of the table's own rows", (t) => {
     for (const sql of [LACKS['a function in an index']?.sql, LACKS['a collation of an index']?.sql]) {
       const path = make(
         t,
@@ -111,7 +111,7 @@ describe('a check of a database that needs what this SQLite lacks', () => {
     }
   });
 
-  test('names tokenizers and modules', (t) => {
+  test('a check names missing tokenizers and modules', (t) => {
     const tampered = (stored: string): IntegrityFindings => {
       const module = /fts\d/.exec(stored)?.[0] ?? 'fts5';
       return faults(
@@ -133,7 +133,7 @@ describe('a check of a database that needs what this SQLite lacks', () => {
     }
   });
 
-  test('still takes a schema that cannot be parsed for damage', (t) => {
+  test('a check still takes a schema that cannot be parsed for damage', (t) => {
     const path = make(
       t,
       `CREATE TABLE t (x); PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x ((' WHERE name = 't'`,

@@ -16,13 +16,13 @@ const KEY = new Random(4).bytes(HASH_KEY_BYTES);
 const GUARD = 0xa5;
 
 describe('the keyed hash', () => {
-  test('stands on an AES-128 with the published value for zeros (GCM specification, test case 1)', () => {
+  test('the keyed hash stands on an AES-128 with the published value for zeros (GCM specification, test case 1)', () => {
     const zeros = new Uint8Array(16);
     const cipher = createCipheriv('aes-128-ctr', zeros, zeros);
     assert.equal(cipher.update(zeros).toString('hex'), '66e94bd4ef8a2c3b884cfa59ca342b2e');
   });
 
-  test('has the values that protocol/SPEC.md gives', () => {
+  test('the keyed hash has the values that protocol/SPEC.md gives', () => {
     const spec = readFileSync(join(ROOT, 'protocol', 'SPEC.md'), 'utf8');
     const rows = [...spec.matchAll(/^ *\| (\d+) +\| `([0-9a-f]{16})` \|$/gm)];
     assert.equal(rows.length, 7);
@@ -35,7 +35,7 @@ describe('the keyed hash', () => {
     }
   });
 
-  test('of strings of every length is what big integers make of SPEC.md', () => {
+  test('the keyed hash of strings of every length equals that of big integers by SPEC.md', () => {
     const naive = new NaiveKeyedHash(KEY);
     const keyed = new KeyedHash(KEY, 700);
     const random = new Random(1);
@@ -45,7 +45,7 @@ describe('the keyed hash', () => {
     }
   });
 
-  test('of many parts at once is that of each by itself, under any key, at any place in memory', () => {
+  test('the keyed hash of many parts at once is that of each by itself, under any key, at any place in memory', () => {
     fc.assert(
       fc.property(
         fc.record({
@@ -75,7 +75,7 @@ describe('the keyed hash', () => {
     );
   });
 
-  test('differs for strings of zeros of every length, and for every bit that changes', () => {
+  test('the keyed hash differs for strings of zeros of every length, and for every bit that changes', () => {
     const keyed = new KeyedHash(KEY, 512);
     const zeros = Array.from({ length: 513 }, (_, length) => hex(keyed, new Uint8Array(length)));
     assert.equal(new Set(zeros).size, 513);
@@ -89,7 +89,7 @@ describe('the keyed hash', () => {
     assert.equal(seen.size, 1 + 512 * 8);
   });
 
-  test('differs under every key of which one bit is another', () => {
+  test('the keyed hash differs under every key with another bit flipped', () => {
     const seen = new Set<string>();
     for (let bit = 0; bit < 128; bit++) {
       const key = new Uint8Array(KEY);
@@ -99,7 +99,7 @@ describe('the keyed hash', () => {
     assert.equal(seen.size, 128);
   });
 
-  test('refuses a key of another length', () => {
+  test('the keyed hash refuses a key of another length', () => {
     for (const length of [0, 8, 15, 17, 32])
       assert.throws(() => new KeyedHash(new Uint8Array(length), 512), RangeError);
   });
@@ -111,7 +111,7 @@ describe('the native functions', () => {
   const each = keyedHashEach as (...args: unknown[]) => void;
   const blocks = keyedHashBlocks as (...args: unknown[]) => void;
 
-  test('take what just fits', () => {
+  test('the native functions take arguments that just fit', () => {
     each(bytes(16 + 512), bytes(1024), 512, 2, bytes(16), 0);
     each(bytes(16 + 16), bytes(1), 1, 1, bytes(9), 1);
     each(bytes(16), bytes(0), 0, 3, bytes(24), 0);
@@ -146,10 +146,10 @@ describe('the native functions', () => {
     ['no bytes at all', () => blocks(bytes(144), undefined, bytes(6), 0)],
     ['nothing', () => blocks()],
   ] as const) {
-    test(`refuse ${what}`, () => assert.throws(call, RangeError));
+    test(`the native functions refuse ${what}`, () => assert.throws(call, RangeError));
   }
 
-  test('see an array whose memory was given away as an empty one', () => {
+  test('the native functions see an array whose memory was given away as an empty one', () => {
     const gone = new Uint8Array(512);
     structuredClone(gone, { transfer: [gone.buffer] });
     assert.throws(() => each(bytes(528), gone, 512, 1, bytes(8), 0), RangeError);
@@ -161,7 +161,7 @@ describe('the native functions', () => {
 
 describe('the native sources', () => {
   for (const define of ['SQLSYNC_WITH_INT128', 'SQLSYNC_NO_INT128']) {
-    test(`touch no byte outside of their arrays and do nothing undefined, with ${define}`, (t) => {
+    test(`the native sources touch no byte outside of their arrays and do nothing undefined, with ${define}`, (t) => {
       const folder = tempDir(t);
       const native = join(ROOT, 'src', 'sqlite', 'native');
       const program = join(folder, 'trial');
@@ -198,7 +198,7 @@ describe('the native sources', () => {
   }
 });
 
-/** What keyed-hash-trial.c fills its arrays with. */
+/** The bytes with which keyed-hash-trial.c fills its arrays. */
 function trialBytes(length: number, from: number): Uint8Array {
   return Uint8Array.from({ length }, (_, at) => {
     const i = from + at;

@@ -32,7 +32,7 @@ async function taker(t: TestContext, args: readonly string[], options: SpawnOpti
   return said.trim();
 }
 
-/** That the lock is taken, keeps another process out, and leaves nothing. */
+/** Checks that the lock is taken, keeps another process out, and leaves nothing. */
 async function assertLocks(t: TestContext, path: string): Promise<void> {
   const lock = tryExclusiveLock(path);
   assert.ok(lock, 'the lock is free');
@@ -93,7 +93,7 @@ describe('a file in the place of a lock file that this user may remove', () => {
     );
   }
 
-  test('a second name of a database, which stays as it is', async (t) => {
+  test('a second name of a database in the place of a lock file is replaced, and the database stays as it is', async (t) => {
     const folder = tempDir(t);
     for (const mode of ['DELETE', 'WAL']) {
       const theirs = join(folder, `${mode}.db`);
@@ -105,7 +105,7 @@ describe('a file in the place of a lock file that this user may remove', () => {
     }
   });
 
-  test('a second name of an empty file, which is not locked', async (t) => {
+  test('a second name of an empty file in the place of a lock file is replaced, and the file is not locked', async (t) => {
     const folder = tempDir(t);
     writeFileSync(join(folder, 'theirs.db'), '');
     linkSync(join(folder, 'theirs.db'), join(folder, 'lock'));
@@ -116,7 +116,7 @@ describe('a file in the place of a lock file that this user may remove', () => {
   });
 });
 
-test('content that another program has locked is left to it', async (t) => {
+test('content that another program has locked stays in the lock file', async (t) => {
   const path = join(tempDir(t), 'lock');
   database(path, 'DELETE');
   const other = openRaw(path);
@@ -133,7 +133,7 @@ test('many processes that mend a lock file at once hold it one after the other',
   assert.deepEqual(said, ['alone', 'alone', 'alone', 'alone']);
 });
 
-describe('a thing in the place of a lock file that is no file', () => {
+describe('a folder, a link or a pipe in the place of a lock file', () => {
   const made: Record<string, { make: (path: string) => void; says: RegExp }> = {
     'a folder': { make: (path) => mkdirSync(path), says: /lock is a folder/ },
     'a symbolic link': {
@@ -156,7 +156,7 @@ describe('a thing in the place of a lock file that is no file', () => {
 });
 
 describe("another user's lock file", { skip: NEEDS_ROOT }, () => {
-  /** In a folder of the user nobody, left by root. */
+  /** A lock file in a folder of the user nobody, left by root. */
   function left(t: TestContext, mode: number, content = ''): string {
     const folder = tempDir(t);
     chownSync(folder, NOBODY.uid, NOBODY.gid);
@@ -172,7 +172,7 @@ describe("another user's lock file", { skip: NEEDS_ROOT }, () => {
     [0o644, 'text'],
     [0o666, 'text'],
   ] as const) {
-    test(`of mode ${mode.toString(8)} with ${content.length} bytes is named with its owner, and stays`, async (t) => {
+    test(`another user's lock file of mode ${mode.toString(8)} with ${content.length} bytes is named with its owner, and stays`, async (t) => {
       const path = left(t, mode, content);
       const said = await taker(t, ['once', path], NOBODY);
       assert.match(said, /lock belongs to root \(uid 0\) and cannot be locked/);
@@ -181,7 +181,7 @@ describe("another user's lock file", { skip: NEEDS_ROOT }, () => {
     });
   }
 
-  test('is busy while that user holds it', async (t) => {
+  test("another user's lock file is busy while that user holds it", async (t) => {
     const path = left(t, 0o644);
     const lock = tryExclusiveLock(path);
     assert.ok(lock);
@@ -189,13 +189,13 @@ describe("another user's lock file", { skip: NEEDS_ROOT }, () => {
     lock.release();
   });
 
-  test('is locked like any other where all may write it', async (t) => {
+  test("another user's lock file is locked like any other if all may write to it", async (t) => {
     const path = left(t, 0o666);
     assert.equal(await taker(t, ['hold', path], NOBODY), 'taken');
     assert.equal(tryExclusiveLock(path), undefined);
   });
 
-  test('is locked also in a folder where only its owner may remove it', async (t) => {
+  test("another user's lock file is locked also in a folder where only its owner may remove it", async (t) => {
     const path = left(t, 0o666);
     chownSync(join(path, '..'), 0, 0);
     chmodSync(join(path, '..'), 0o1777);

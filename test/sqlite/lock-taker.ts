@@ -3,8 +3,8 @@ import { tryExclusiveLock } from '../../src/sqlite/locks/exclusive-lock.ts';
 import { LockFileError } from '../../src/sqlite/locks/lock-file.ts';
 
 /**
- * `once PATH` tries the lock and says what came of it; `hold PATH` then waits for its end. `storm PATH COUNT` takes it
- * COUNT times, damages its file before each attempt, and fails where it is not alone with it.
+ * `once PATH` tries the lock and prints the outcome; `hold PATH` then waits for its end. `storm PATH COUNT`
+ * takes it COUNT times, damages its file before each attempt, and fails where it is not alone with it.
  */
 const [mode, path = '', count = '0'] = process.argv.slice(2);
 
@@ -26,7 +26,7 @@ function attempt(lockPath: string): string {
 function storm(lockPath: string, wanted: number): void {
   const inside = `${lockPath}.inside`;
   for (let taken = 0; taken < wanted;) {
-    // Only a file that was there has a name whose holder may be under way: here one in four is made anew.
+    // Only an existing file has a name whose holder may be running: here one in four is made anew.
     if (Math.random() < 0.25 || !existsSync(lockPath))
       writeFileSync(lockPath, 'no lock of ours', { flag: 'a' });
     const lock = tryExclusiveLock(lockPath);

@@ -11,7 +11,7 @@ import { OtherProcess } from '../support/other-process.ts';
 
 const LINUX = process.platform === 'linux' ? false : 'NOT TESTED: only Linux lists locks';
 
-/** A list that is read once lacks a given lock here in about one of 500 looks. */
+/** A single reading of the list lacks a given lock here about once in 500 times. */
 const LOOKS = 400;
 
 test(

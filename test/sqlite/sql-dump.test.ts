@@ -41,7 +41,7 @@ function schema(database: Database.Database): unknown[] {
     .all();
 }
 
-/** Of a dump that is to leave nothing out. */
+/** The statements of a dump that must leave nothing out. */
 const COMPLETE: DumpReport = {
   onOmission: (omission) => assert.fail(`left out: ${omission}`),
   onRemark: (remark) => assert.fail(remark),
@@ -93,7 +93,7 @@ const ODD = [
 const anyValue = fc.oneof(
   fc.constant(null),
   fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
-  // Before 3.46 SQLite reads not all of the others as they are written.
+  // SQLite before 3.46 does not read all of the others as they are written.
   fc
     .double({ noNaN: true, min: -1e200, max: 1e200 })
     .filter((value) => value === 0 || Math.abs(value) > 1e-200),
@@ -108,7 +108,7 @@ const anyValue = fc.oneof(
     })),
 );
 
-/** What of a database a dump has to give back, in parts that can be there or not. */
+/** The parts of a database that a dump has to give back, each present or not. */
 const PARTS = [
   'CREATE TABLE "a ""quoted"" \'table\'" ("select", "a b", [c"d]); CREATE INDEX cover ON "a ""quoted"" \'table\'" ("select", "a b", [c"d]); INSERT INTO "a ""quoted"" \'table\'" SELECT v, id, NULL FROM t;',
   'CREATE TABLE w (k PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w SELECT DISTINCT v, typeof(v) FROM t WHERE v NOT NULL;',
@@ -126,7 +126,7 @@ const PARTS = [
   'PRAGMA user_version = 7; PRAGMA application_id = -3;',
 ];
 
-/** Of a new database at `path`. */
+/** Makes a new database at `path`. */
 function build(
   path: string,
   encoding: string,
@@ -149,7 +149,7 @@ function build(
 }
 
 describe('a dump', () => {
-  test('gives the same database to the shell of SQLite, whatever is in it', (t) => {
+  test('a dump gives the same database to the shell of SQLite, with any content', (t) => {
     const folder = tempDir(t);
     const encodings = fc.constantFrom('UTF-8', 'UTF-16le', 'UTF-16be');
     const values = fc.array(anyValue, { maxLength: 20 });
@@ -174,7 +174,7 @@ describe('a dump', () => {
     );
   });
 
-  test('gives back every value with its type', (t) => {
+  test('a dump gives back every value with its type', (t) => {
     const path = join(tempDir(t), 'a.db');
     const origin = new Database(path);
     origin.exec('PRAGMA synchronous = OFF; CREATE TABLE t (id INTEGER PRIMARY KEY, v)');
@@ -200,7 +200,7 @@ describe('a dump', () => {
     origin.close();
   });
 
-  test('gives back the schema: indexes, views, triggers, odd names, generated columns, virtual tables, numbers', (t) => {
+  test('a dump gives back the schema: indexes, views, triggers, odd names, generated columns, virtual tables, numbers', (t) => {
     const path = join(tempDir(t), 'a.db');
     const origin = new Database(path);
     origin.exec(`
@@ -232,7 +232,7 @@ describe('a dump', () => {
     origin.close();
   });
 
-  test('of one table has its indexes and triggers, and nothing of others', (t) => {
+  test('a dump of one table has its indexes and triggers, and nothing of others', (t) => {
     const path = join(tempDir(t), 'a.db');
     const origin = new Database(path);
     origin.exec('CREATE TABLE a (x); CREATE INDEX ia ON a (x); INSERT INTO a VALUES (1); CREATE TABLE b (x)');

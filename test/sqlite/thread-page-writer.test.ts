@@ -40,7 +40,7 @@ async function writePages(writer: ThreadPageWriter, end: number): Promise<void> 
 }
 
 describe('a writer in a thread', () => {
-  test('commits all pages in one transaction, and sees them itself before', async () => {
+  test('a writer in a thread commits all pages in one transaction, and sees them itself before', async () => {
     const path = makeDatabase();
     const writer = await ThreadPageWriter.open(path, PAGE_SIZE, options);
     await writer.call('begin', 'immediate');
@@ -62,7 +62,7 @@ describe('a writer in a thread', () => {
     assert.ok(!existsSync(`${path}-wal`), 'the connection was closed');
   });
 
-  test('leaves the database as it was where it is ended before the commit', async () => {
+  test('a writer in a thread leaves the database as it was if it is ended before the commit', async () => {
     const path = makeDatabase();
     const before = readFileSync(path);
     const writer = await ThreadPageWriter.open(path, PAGE_SIZE, options);
@@ -76,7 +76,7 @@ describe('a writer in a thread', () => {
     assert.deepEqual(readFileSync(path), before);
   });
 
-  test('passes on that the database is busy, with SQLite’s code', async () => {
+  test('a writer in a thread passes on that the database is busy, with SQLite’s code', async () => {
     const path = makeDatabase();
     const other = openRaw(path);
     other.exec('BEGIN IMMEDIATE');
@@ -89,14 +89,14 @@ describe('a writer in a thread', () => {
     await writer.end();
   });
 
-  test('tells of a page that cannot be written, commits nothing from then on, and can be rolled back', async () => {
+  test('a writer in a thread reports a page that it cannot write, commits nothing from then on, and can be rolled back', async () => {
     const path = makeDatabase();
     const before = readFileSync(path);
     const writer = await ThreadPageWriter.open(path, PAGE_SIZE, options);
     await writer.call('begin', 'immediate');
     await writer.call('prepareForPages', PAGES);
     writer.writePage(3, pageOf(1));
-    writer.writePage(PAGES + 10, pageOf(2)); // beyond max_page_count
+    writer.writePage(PAGES + 10, pageOf(2)); // Beyond max_page_count.
     await assert.rejects(writer.call('commit'));
     await assert.rejects(writer.call('pageCount'));
     await assert.rejects(writer.ready());
@@ -108,7 +108,7 @@ describe('a writer in a thread', () => {
     assert.deepEqual(readFileSync(path), before);
   });
 
-  test('fails to open what is not there, with the system’s code, and leaves no thread', async () => {
+  test('a writer in a thread fails to open a missing database, with the system’s code, and leaves no thread', async () => {
     await assert.rejects(ThreadPageWriter.open(join(folder, 'none.db'), PAGE_SIZE, options), {
       code: 'ENOENT',
     });

@@ -25,14 +25,14 @@ export class ObedientChild<Order extends string, Reply> {
     return this.#child.pid ?? 0;
   }
 
-  /** One at a time. Rejects where the child has ended. */
+  /** Sends one order at a time. Rejects if the child has ended. */
   async order(order: Order): Promise<Reply> {
     const answered = this.#answer();
     if (this.#child.connected) this.#child.send(order);
     return (await answered) as Reply;
   }
 
-  /** Rejects where it had ended by itself. */
+  /** Rejects if the child had ended by itself. */
   async stop(): Promise<void> {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) throw this.#ended(signalCode ?? exitCode);

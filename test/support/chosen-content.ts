@@ -40,8 +40,8 @@ export class ChosenBlob {
   }
 
   /**
-   * The user sends the blob again, with two words changed within one page. The sign that cancels is another one each time
-   * where the seed stays, so of two changes by the same sign one does.
+   * The user sends the blob again, with two words changed within one page. With one seed the sign that
+   * cancels alternates, so one of two changes by the same sign cancels.
    */
   change(): void {
     const file = readFileSync(this.path);
@@ -54,14 +54,14 @@ export class ChosenBlob {
     );
   }
 
-  /** Whether a copy of the database has the blob as it is now. */
+  /** Whether a copy of the database has the present content of the blob. */
   isIn(copy: string): boolean {
     const bytes = change(copy, (db) => db.prepare('SELECT bytes FROM upload').pluck().get());
     return Buffer.compare(bytes as Buffer, this.#blob) === 0;
   }
 }
 
-/** Of an odd number, modulo 2^64, by Newton's iteration. */
+/** The inverse of an odd number, modulo 2^64, by Newton's iteration. */
 function inverse(odd: bigint): bigint {
   let found = odd;
   for (let i = 0; i < 6; i++) found = BigInt.asUintN(64, found * (2n - odd * found));

@@ -107,7 +107,7 @@ function pageSizeOf(image: Buffer): number {
   return stored === 1 ? 65536 : stored;
 }
 
-/** Undefined where the images are equal under the mask. */
+/** Undefined if the images are equal under the mask. */
 function describeDifference(expected: Buffer, actual: Buffer): string | undefined {
   const expectedPages = maskedPages(expected);
   const actualPages = maskedPages(actual);
@@ -140,7 +140,7 @@ interface Reading {
   dumpSha256: string;
 }
 
-/** What a build of SQLite that is not ours reads: the command-line shell, or Python's where there is none. */
+/** The content by a build of SQLite that is not ours: the command-line shell, or Python's if there is no shell. */
 function independentReading(path: string): Reading {
   const output = hasShell()
     ? run('sqlite3', ['-readonly', '-batch', '-init', '/dev/null', path, 'PRAGMA integrity_check', '.dump'])

@@ -1,6 +1,6 @@
 /**
- * The other end of `OtherProcess` (other-process.ts): holds connections of another build of SQLite than sqlsync's and
- * does with them what the test asks, one request after another.
+ * The other end of `OtherProcess` (other-process.ts): holds connections of another build of SQLite than
+ * sqlsync's and serves the requests of the test on them, one after another.
  */
 import { createHash } from 'node:crypto';
 import Database from 'better-sqlite3';

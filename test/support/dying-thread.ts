@@ -1,9 +1,9 @@
-/** When a thread dies: while it is loaded, by an error then, or in the place of an answer of this number. */
+/** When a thread dies: while it is loaded, by an error then, or instead of the answer with this number. */
 export type Death = 'exit at load' | 'error at load' | { readonly beforeAnswer: number };
 
 /**
- * The environment of a process in which threads die, those whose start data has a field of this name: `shared`, the decompressor's, or `slots`,
- * the page writer's.
+ * The environment of a process in which the threads die whose start data has a field of this name: `shared`,
+ * the decompressor's, or `slots`, the page writer's.
  */
 export function dyingThread(field: 'shared' | 'slots', death: Death): NodeJS.ProcessEnv {
   const kill =

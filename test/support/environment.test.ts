@@ -13,11 +13,11 @@ interface Surroundings {
   readonly umask: number;
   readonly found: string;
   readonly configuration: string;
-  /** How the program of that name begins. */
+  /** The first lines of the program of that name. */
   readonly sqlite3: string;
 }
 
-/** What a test finds that is started with `env` besides. */
+/** The surroundings of a test that is started with `env` besides. */
 function surroundings(env: NodeJS.ProcessEnv): Surroundings {
   const program = `
     import { execSync } from 'node:child_process';
@@ -37,7 +37,7 @@ function surroundings(env: NodeJS.ProcessEnv): Surroundings {
   return JSON.parse(stdout) as Surroundings;
 }
 
-test('no variable of the user reaches what a test starts, but for those that find programs and choose tests', (t) => {
+test('no variable of the user reaches a program that a test starts, except for those that find programs and choose tests', (t) => {
   const home = tempDir(t);
   const { env } = surroundings({
     HOME: home,
@@ -68,7 +68,7 @@ test('no variable of the user reaches what a test starts, but for those that fin
   assert.ok(!existsSync(env['HOME'] ?? ''), 'its home is gone with it');
 });
 
-test('a sqlsync of the user is not found, and all that lies beside it is', (t) => {
+test('a sqlsync of the user is not found, and all programs beside it are', (t) => {
   const folder = join(tempDir(t), 'a folder');
   mkdirSync(folder);
   for (const name of ['sqlsync', 'beside-it']) {
@@ -90,7 +90,7 @@ test('a sqlsync of the user is not found, and all that lies beside it is', (t) =
   assert.equal(beside.stdout, 'ran\n', beside.stderr);
 });
 
-test('a temporary folder that is a link, or has a space in its name, is another one that has not', (t) => {
+test('a temporary folder that is a link, or has a space in its name, is replaced by one that has not', (t) => {
   const folder = tempDir(t);
   const real = join(folder, 'real');
   mkdirSync(real);
@@ -105,7 +105,7 @@ test('sqlite3 reads no settings of the user', { skip: !hasSqlite3() }, () => {
   assert.match(surroundings({}).sqlite3, /exec '.*sqlite3' -init \/dev\/null "\$@"/);
 });
 
-/** With files of known hosts that are not the default ones goes `UpdateHostKeys no`. */
+/** `UpdateHostKeys no` belongs to files of known hosts that are not the default ones. */
 const FOLLOWS = /^updatehostkeys /;
 const NAMES_FILES = /^(identityfile|(user|global)knownhostsfile) /;
 

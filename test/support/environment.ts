@@ -1,7 +1,8 @@
 /**
- * Gives the tests, and all that they start, one and the same surroundings: no variable of the user takes part, no file of
- * their home, no `sqlsync` of theirs on the PATH, no configuration of their ssh and sqlite3. `npm test` loads this before any test
- * file; test files get it with the modules of this folder too, so that one that runs alone has the same.
+ * Gives the tests, and all programs that they start, the same surroundings: no variable of the user, no file
+ * of their home, no `sqlsync` of theirs on the PATH, no configuration of their ssh and sqlite3. `npm test`
+ * loads this before any test file. Test files also load it with the modules of this folder, so that a single
+ * one has the same.
  */
 import { execFileSync } from 'node:child_process';
 import { accessSync, chmodSync, constants, mkdirSync, mkdtempSync, readdirSync, realpathSync } from 'node:fs';
@@ -9,17 +10,20 @@ import { existsSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:f
 import { tmpdir, userInfo } from 'node:os';
 import { delimiter, join } from 'node:path';
 
-/** What is left of the user's environment: how programs are found and started, and what chooses among the tests. */
+/** The user's variables that stay: those that find and start programs, and those that choose among the tests. */
 const KEPT =
   /^(PATH|SHELL|USER|LOGNAME|LD_LIBRARY_PATH|DYLD_\w+|NIX_\w+|CC|CXX|npm_\w+|NODE_COMPILE_CACHE|NODE_TEST_\w+|NODE_V8_COVERAGE|NODE_CHANNEL_\w+|SQLSYNC_(SLOW_TESTS|RUNS|SNAPSHOTS|\w*SEED|TEST_\w+|BINDING_DIR|NO_BINDING_CACHE))$/;
 
-/** Set by the process that cleaned up, for those that it starts: what they have was set by a test. */
+/** The process that cleaned up sets this for those that it starts: their variables were set by a test. */
 const CLEAN = 'SQLSYNC_TEST_SURROUNDINGS';
 
 /** A socket's path has room for about 100 characters, and configuration files of sshd and shells none for spaces. */
 const MAX_TEMPORARY_LENGTH = 50;
 
-/** Programs that find their user's files by the password database and not by HOME, and what makes them read none. */
+/**
+ * Programs that find their user's files by the password database and not by HOME, with the options that make
+ * them read none.
+ */
 const WITHOUT_FILES = {
   ssh: (folder: string) => `-F '${sshConfig(folder)}'`,
   sqlite3: () => '-init /dev/null',
@@ -30,7 +34,7 @@ if (process.env[CLEAN] === undefined) {
   cleanUp();
 }
 
-/** Commands run the bundle in dist/. A test file that is run by itself after a change gets a new one first. */
+/** Commands run the bundle in dist/. A single test file that runs after a change makes a new bundle first. */
 function bundleIfOld(): void {
   const root = join(import.meta.dirname, '..', '..');
   const bundle = statSync(join(root, 'dist', 'main.js'), { throwIfNoEntry: false });
@@ -39,7 +43,7 @@ function bundleIfOld(): void {
     execFileSync(process.execPath, [join(root, 'src', 'release', 'bundle.ts')], { stdio: 'inherit' });
 }
 
-/** A file that was deleted leaves its folder newer. */
+/** A deleted file leaves its folder newer. */
 function hasNewerFile(folder: string, ms: number): boolean {
   if (statSync(folder).mtimeMs > ms) return true;
   return readdirSync(folder, { withFileTypes: true }).some((entry) => {
@@ -91,7 +95,7 @@ export function withoutSqlsync(path: string, folder: string): string {
   return folders.join(delimiter);
 }
 
-/** The same options from a test come later, and so count. */
+/** The same options from a test come later, and so win. */
 function isolatePrograms(folder: string, path: string): void {
   for (const [name, options] of Object.entries(WITHOUT_FILES)) {
     const programs = path.split(delimiter).map((entry) => join(entry, name));
@@ -116,6 +120,6 @@ function userNames(): Record<string, string> {
     const { username } = userInfo();
     return { USER: username, LOGNAME: username };
   } catch {
-    return {}; // a container may run by a number that has no name
+    return {}; // A container may run under a number that has no name.
   }
 }

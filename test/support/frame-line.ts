@@ -6,37 +6,36 @@ import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import type { Direction } from './relay.ts';
 
-/** A frame on its way, as the bytes that it is. */
+/** A frame on its way, as its bytes. */
 export interface PassingFrame {
   readonly direction: Direction;
-  /** Of this frame among those of its direction; 0 is the preamble. */
+  /** The number of this frame in its direction; 0 is the preamble. */
   readonly index: number;
   readonly name: MessageName | 'preamble';
   readonly bytes: Buffer;
 }
 
-/** What a bad line makes of a frame. */
+/** The result of a bad line for a frame. */
 export interface LineVerdict {
-  /** What arrives in place of the frame, as bytes. */
+  /** The bytes that arrive in place of the frame. */
   readonly arrives: readonly Uint8Array[];
   /** `ends`: the receiver sees a clean end of the stream after that; `silent`: nothing more comes, and no end. */
   readonly and?: 'ends' | 'silent';
 }
 
-/** Decides about each frame; may take its time, in which the frames of that direction wait. */
+/** Decides about each frame; the frames of that direction wait for its promise. */
 export type BadLine = (frame: PassingFrame) => LineVerdict | Promise<LineVerdict>;
 
 /**
  * A line that knows where frames begin and nothing else: unlike `relay()`, which makes valid frames of what it passes
  * on, it loses, repeats, cuts and damages the bytes themselves.
  *
- * A line that has tampered with a frame and then carries nothing for `quietMs` is cut, as by a router that gave up: both
- * sides may be waiting for what was swallowed, or for the rest of a frame whose length was damaged.
+ * A line that has tampered with a frame and then carries nothing for `quietMs` is cut, as by a router that gave up: both sides may be waiting for the bytes that it swallowed, or for the rest of a frame whose length was damaged.
  */
 export class FrameLine {
   readonly near: Transport;
   readonly far: Transport;
-  /** True once it cut a line that had gone quiet. */
+  /** True once the line was cut after it had gone quiet. */
   gaveUp = false;
   readonly #line: BadLine;
   readonly #quietMs: number;
@@ -47,7 +46,7 @@ export class FrameLine {
   constructor(line: BadLine, quietMs: number) {
     const [near, nearEnd] = memoryTransportPair();
     const [farEnd, far] = memoryTransportPair();
-    // Nobody waits for the exit status of a process that there is not.
+    // Nobody waits for the exit status of a process that does not exist.
     const exited = Promise.resolve({ status: null, signal: null, stderr: '' });
     this.near = { ...near, exited };
     this.far = { ...far, exited };
@@ -58,7 +57,7 @@ export class FrameLine {
     void this.#carry('toNear', farEnd, nearEnd);
   }
 
-  /** No timer and no stream of it is left. */
+  /** No timer and no stream of the line is left. */
   close(): void {
     clearTimeout(this.#quiet);
     for (const end of this.#ends) end.terminate();

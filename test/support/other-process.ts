@@ -7,7 +7,7 @@ import type { Operations, Reply, Request } from './database-child.ts';
 
 const CHILD = fileURLToPath(new URL('./database-child.ts', import.meta.url));
 
-/** Connections to databases that another process holds, with a SQLite of its own. Ends with the test. */
+/** Connections to databases that another process holds, with a SQLite of its own. The process ends with the test. */
 export class OtherProcess {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();

@@ -17,7 +17,7 @@ function readImage(path: string): Buffer {
   try {
     return serialize(path, true);
   } catch (error) {
-    // A hot journal: the content of the database is what SQLite makes of it after recovery.
+    // With a hot journal, the content of the database is that after SQLite's recovery.
     if ((error as { code?: string }).code !== 'SQLITE_READONLY_ROLLBACK') throw error;
     return serialize(path, false);
   }
@@ -26,7 +26,7 @@ function readImage(path: string): Buffer {
 function serialize(path: string, readonly: boolean): Buffer {
   const db = new Database(path, { readonly, fileMustExist: true, timeout: 5000 });
   try {
-    // Serializing reports no read error (it leaves the pages zero), so let this one find them first.
+    // Serializing reports no read error (it leaves the pages zero), so this reads all pages first.
     db.prepare('SELECT count(*) FROM sqlite_schema').get();
     return db.serialize();
   } finally {

@@ -17,10 +17,13 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { timesEveryWrite } from '../../src/files/mounts.ts';
 
-/** As old as the last change must be here: longer than any tick of a clock of Linux, so that tests need not wait 3 s. */
+/**
+ * The age of the last change that is enough here: longer than any tick of a clock of Linux, so that tests
+ * need not wait 3 s.
+ */
 export const MIN_AGE_MS = 50;
 
-/** Call it before the sources are loaded. Each process has a cache folder of its own. */
+/** Call this before the sources are loaded. It gives each process a cache folder of its own. */
 export function prepareQuickTests(t: { after(fn: () => void): void }): void {
   process.env['SQLSYNC_STAMP_MIN_AGE_MS'] = String(MIN_AGE_MS);
   const cache = mkdtempSync(join(tmpdir(), 'sqlsync-cache-'));
@@ -28,7 +31,7 @@ export function prepareQuickTests(t: { after(fn: () => void): void }): void {
   t.after(() => rmSync(cache, { recursive: true, force: true }));
 }
 
-/** Why there is no quick check here; undefined if there is. */
+/** The reason why quick checks do not work here; undefined if they do. */
 export function noQuickCheck(): string | undefined {
   const folder = realpathSync(tmpdir());
   return timesEveryWrite(folder) ? undefined : `the file system of ${folder} does not time every write`;
@@ -53,7 +56,7 @@ export function flip(path: string): void {
 
 let kept = 0;
 
-/** Keeps content and times of a file, to put them back later. */
+/** Keeps content and times of a file, and returns a function that puts them back. */
 export class Kept {
   readonly #path: string;
   readonly #copy: string;
@@ -65,7 +68,7 @@ export class Kept {
     this.#copyTimes(path, this.#copy);
   }
 
-  /** Writes the content into the file that is there, which keeps its inode, and sets its times back. */
+  /** Writes the content into the existing file, which keeps its inode, and sets its times back. */
   putBack(): void {
     spawnSync('dd', [`if=${this.#copy}`, `of=${this.#path}`, 'bs=1M', 'status=none']);
     this.touchBack();

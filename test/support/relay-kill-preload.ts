@@ -1,6 +1,5 @@
 /**
- * Preloaded (`node --import`) into a far agent, `sqlsync agent`, that is to kill somebody at one exact step of the
- * protocol. A step is a frame that came in, before the agent sees it, and a frame that went out, just after; with
+ * Preloaded (`node --import`) into a far agent, `sqlsync agent`, to kill a process at one exact step of the protocol. A step is a frame that came in, before the agent sees it, and a frame that went out, just after; with
  * `fine` also a frame that is to go out, just before. From the environment:
  *
  *     SQLSYNC_TEST_KILL   the step (from 1) and whom: `7 self`, `7 self fine` or `7 parent`; with `7 nobody` the agent
@@ -81,7 +80,7 @@ function install(command: string, log: string): void {
   };
 }
 
-/** Blocks this process: nothing of it goes on meanwhile. */
+/** Blocks this process: nothing in it runs meanwhile. */
 function waitFor(path: string): void {
   const cell = new Int32Array(new SharedArrayBuffer(4));
   while (!existsSync(path)) Atomics.wait(cell, 0, 0, 5);

@@ -7,10 +7,13 @@ import { fileURLToPath } from 'node:url';
 export const CLI: string = fileURLToPath(new URL('../../bin/sqlsync.js', import.meta.url));
 const PRELOAD = new URL('./relay-kill-preload.ts', import.meta.url).href;
 
-/** Longer than anything here takes: what is there then does not go any more. */
+/** Longer than anything here takes: a process that still exists then stays. */
 const GONE_WITHIN_MS = 120_000;
 
-/** `self fine` counts a frame that is to go out as a step too, which matters to whoever writes a disk before. */
+/**
+ * `self fine` counts a frame that is about to go out as a step too, which matters to a process that writes to
+ * the disk before it sends.
+ */
 export type Victim = 'self' | 'self fine' | 'parent' | 'nobody';
 
 /** The environment in which the next far agent kills itself or its parent at `step`; see relay-kill-preload.ts. */
@@ -24,13 +27,13 @@ export function killEnvironment(step: number | string, victim: Victim, log: stri
 
 export interface KillLog {
   readonly agentPid: number;
-  /** Every step that there was, such as `in open`. */
+  /** Every step so far, such as `in open`. */
   readonly steps: readonly string[];
-  /** The last of them, where that was the end of somebody; undefined where the run had fewer steps. */
+  /** The last step, if a process was killed there; undefined if the run had fewer steps. */
   readonly killedAt: string | undefined;
 }
 
-/** Throws where no agent has begun to run; see {@link hasStarted}. */
+/** Throws if no agent has begun to run; see {@link hasStarted}. */
 export function readKillLog(log: string): KillLog {
   const lines = readFileSync(log, 'utf8').trim().split('\n');
   const killed = lines.indexOf('killed');
@@ -46,7 +49,7 @@ export function hasStarted(log: string): boolean {
   return existsSync(log) && readFileSync(log, 'utf8').includes('\n');
 }
 
-/** Resolves when there is no such process; rejects when it stays. */
+/** Resolves when the process has ended; rejects if it stays. */
 export async function gone(pid: number, what: string): Promise<void> {
   for (let waitedMs = 0; isAlive(pid); waitedMs += 20) {
     if (waitedMs >= GONE_WITHIN_MS) throw new Error(`${what} (pid ${pid}) is still there`);
@@ -54,7 +57,7 @@ export async function gone(pid: number, what: string): Promise<void> {
   }
 }
 
-/** A zombie, which only waits to be collected, is not alive. */
+/** A zombie, which only waits for its parent to collect it, is not alive. */
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);

@@ -79,7 +79,7 @@ export function closeConnection(connection: Connection): void {
   connection.end();
 }
 
-/** The near side of one sync, from start to end. Rejects as `sync.ts` does, after having told the peer. */
+/** The near side of one sync, from start to end. Rejects as `sync.ts` does, after it has told the peer. */
 export async function runNear(
   transport: Transport,
   role: Role,
@@ -99,7 +99,7 @@ export async function runNear(
   }
 }
 
-/** How a run ended, on both sides; undefined is well. */
+/** How a run ended, on both sides; undefined means success. */
 export interface Ended {
   readonly near: SqlsyncError | undefined;
   readonly far: SqlsyncError | undefined;
@@ -130,7 +130,7 @@ export async function failureOf(work: Promise<unknown>): Promise<SqlsyncError | 
   }
 }
 
-/** True where `done` says that a commit took place. */
+/** True if `done` reports a commit. */
 export function committed(done: MessageOf<'done'>): boolean {
   return done.outcome === OUTCOMES.committed;
 }

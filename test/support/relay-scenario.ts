@@ -24,14 +24,14 @@ export type ReplicaKind = (typeof REPLICA_KINDS)[number];
 export type ReplicaState = 'absent' | 'old' | 'new' | 'torn';
 
 export interface ScenarioOptions {
-  /** Rows that carry a blob of 3,000 bytes, all of which change. */
+  /** Rows that carry a blob of 3,000 bytes; every transaction changes all of them. */
   readonly blobs: number;
   readonly pageSize: number;
 }
 
 /**
- * An origin, and replicas of its earlier state to copy for each run. The databases have no freelist: SQLite does not
- * journal the pages of one, so that after a rollback they are not what they were.
+ * An origin, and replicas of its earlier state to copy for each run. The databases have no freelist: SQLite
+ * does not journal the pages of one, so that a rollback would not restore them.
  */
 export class Scenario {
   readonly origin: string;
@@ -74,7 +74,7 @@ export class Scenario {
     return { origin: this.origin, replica };
   }
 
-  /** What the replica is to its readers; where no byte was written, it is not opened to find out. */
+  /** The replica's state for its readers; if no byte was written, the replica is not opened for that. */
   state(kind: ReplicaKind, pair: Pair): ReplicaState {
     if (!existsSync(pair.replica)) return 'absent';
     const old = this.#old.get(kind);
@@ -86,7 +86,7 @@ export class Scenario {
     return old !== undefined && samePages(pages, old.pages) ? 'old' : 'torn';
   }
 
-  /** What the state must be unless there was a commit. */
+  /** The state without a commit. */
   before(kind: ReplicaKind): ReplicaState {
     return kind === 'new' ? 'absent' : 'old';
   }
@@ -108,7 +108,7 @@ function markAsOwn(replica: string): void {
   writeFileSync(path, JSON.stringify({ ...mark, fileId: `${dev}:${ino}`, fileBornMs: 0 }));
 }
 
-/** Reading makes SQLite recover, so it is done on a copy: the next sync has to cope with what the kill left. */
+/** Reading makes SQLite recover, so this reads a copy: the next sync has to cope with the files that the kill left. */
 function imageOf(path: string): Buffer {
   const copy = join(mkdtempSync(`${path}-copy-`), 'replica.db');
   for (const suffix of ['', '-wal', '-journal']) {

@@ -7,19 +7,20 @@ import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { encodeFrame } from './frames.ts';
 
-/** Which way a message goes. */
+/** The direction of a message. */
 export type Direction = 'toNear' | 'toFar';
 
 export interface Passing {
   readonly direction: Direction;
-  /** Of this message among those of its direction, from 1. */
+  /** The number of this message in its direction, from 1. */
   readonly index: number;
   readonly message: Message;
 }
 
 /**
- * What becomes of a message: what is sent in its place (messages become valid frames, bytes go as they are), or 'cut':
- * the receiver sees a clean end of the stream, and whatever its sender says from then on is lost.
+ * The fate of a message: the messages and bytes that are sent in its place (messages become valid frames,
+ * bytes go as they are), or 'cut': the receiver sees a clean end of the stream, and everything that its
+ * sender says from then on is lost.
  */
 export type Verdict = readonly (Message | Uint8Array)[] | 'cut';
 
@@ -31,7 +32,7 @@ export interface Relay {
 }
 
 /**
- * A connection in memory with somebody in between, who may drop, change and invent messages:
+ * A connection in memory with a relay in between that may drop, change and invent messages:
  *
  *     near agent ◄──► near ◄── decide() ──► far ◄──► far agent
  */
@@ -41,7 +42,7 @@ export function relay(decide: (passing: Passing) => Verdict = ({ message }) => [
   const seen: string[] = [];
   relayDirection('toFar', nearEnd, farEnd, decide, seen);
   relayDirection('toNear', farEnd, nearEnd, decide, seen);
-  // Nobody waits for the exit status of a process that there is not.
+  // Nobody waits for the exit status of a process that does not exist.
   const exited = Promise.resolve({ status: null, signal: null, stderr: '' });
   return { near: { ...near, exited }, far: { ...far, exited }, seen };
 }

@@ -8,16 +8,16 @@ import type { TestContext } from 'node:test';
 import { CLI, gone } from './relay-kill.ts';
 import type { Sshd } from './sshd.ts';
 
-/** What the command line said at its end. */
+/** The output and exit status of the command line. */
 export interface CliResult {
   status: number | null;
   signal: string | null;
-  /** The JSON objects of stdout, by their type; of several of one type the last. */
+  /** The JSON objects of stdout, by their type; the last one of each type. */
   events: Map<string, Record<string, unknown>>;
   stderr: string;
 }
 
-/** Both ways to reach a host, for tests that hold for each; neither reads a configuration or asks anything. */
+/** Both ways to reach a host, for tests that hold for each; neither reads a configuration or asks a question. */
 export const SSH_WAYS: { name: string; rsh: string | undefined }[] = [
   { name: 'the SSH built in', rsh: undefined },
   { name: '--rsh ssh', rsh: 'ssh -o BatchMode=yes' },
@@ -31,7 +31,7 @@ export interface CliRun {
 }
 
 export interface CliOptions {
-  /** Where to connect instead of to sshd itself. */
+  /** The address to connect to instead of that of sshd itself. */
   port?: number;
   identity?: string;
   knownHosts?: string;
@@ -51,13 +51,14 @@ export function installRemote(sshd: Sshd, pidDir: string): void {
   );
 }
 
-/** Starting two programs is most of what a short run costs. */
+/** Starting two programs is most of the cost of a short run. */
 function compileCache(sshd: Sshd): string {
   return join(sshd.configDir, 'compile-cache');
 }
 
 /**
- * The same by another name, with these variables in its environment and these arguments after its own. Returns the name.
+ * The same program by another name, with these variables in its environment and these arguments after its
+ * own. Returns the name.
  */
 export function installRemoteVariant(
   sshd: Sshd,
@@ -70,7 +71,7 @@ export function installRemoteVariant(
   return name;
 }
 
-/** Waits until all agents that were ever started have ended; returns how many they were. */
+/** Waits until all agents that ever started have ended; returns their number. */
 export async function agentsGone(pidDir: string): Promise<number> {
   const pids = readdirSync(pidDir).map(Number);
   for (const pid of pids) await gone(pid, 'a remote agent');
@@ -128,25 +129,25 @@ export function runCli(sshd: Sshd, args: readonly string[], options: CliOptions 
   return startCli(sshd, args, options).ended;
 }
 
-/** Something on the way to sshd that lets a certain number of bytes through and then none. */
+/** A proxy on the way to sshd that lets a certain number of bytes through and then none. */
 export interface Proxy {
   port: number;
   knownHosts: string;
-  /** Settles when no more is let through. */
+  /** Settles when the proxy lets no more through. */
   full: Promise<void>;
   /** Ends both halves with a reset. */
   reset(): void;
-  /** Lets nothing through from now on, in either direction, and tells nobody. */
+  /** Lets nothing through from now on, in either direction, and tells neither side. */
   stall(): void;
-  /** Ends both halves as one does who hangs up. */
+  /** Ends both halves as a side does that hangs up. */
   drop(): void;
-  /** Lets through again what comes, ends included. */
+  /** Lets bytes through again, ends included. */
   release(): void;
 }
 
-/** Lets `limitBytes` pass in both directions together, and holds back the rest until something is done about it. */
+/** Lets `limitBytes` pass in both directions together, and holds back the rest until the test decides. */
 export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: number): Promise<Proxy> {
-  context.signal.throwIfAborted(); // nobody would close it any more
+  context.signal.throwIfAborted(); // Nothing would close it any more.
   const full = Promise.withResolvers<void>();
   const sockets: Socket[] = [];
   let passed = 0;
@@ -161,7 +162,8 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
       full.resolve();
     });
     from.on('error', () => {});
-    // An end is passed on, after the bytes that were let through, so that each side notices that the other is gone.
+    // The proxy passes an end on, after the bytes that it let through, so that each side notices that the
+    // other is gone.
     from.on('close', () => to.destroySoon());
   };
   const server = createServer((near) => {
@@ -197,7 +199,7 @@ export async function startProxy(context: TestContext, sshd: Sshd, limitBytes: n
   return { port, knownHosts, full: full.promise, reset, stall, drop, release };
 }
 
-/** True where a file of this name came to be anywhere that a command could have made it. */
+/** True if a file of this name exists anywhere that a command could have made it. */
 export function wasExecuted(name: string, folders: readonly string[]): boolean {
   return folders.some((folder) => existsSync(join(folder, name)));
 }

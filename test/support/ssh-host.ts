@@ -12,8 +12,8 @@ export interface SshHost {
 }
 
 /**
- * A host that decides by `authenticate` who may log in, and answers every command with `hello`. No test can give a real
- * sshd a user with a password, so it is ssh2's own server; its key lies below `folder`.
+ * A host whose `authenticate` decides who may log in, and which answers every command with `hello`. No test
+ * can give a real sshd a user with a password, so it is ssh2's own server; its key lies below `folder`.
  */
 export async function startHost(
   context: TestContext,

@@ -30,7 +30,7 @@ export interface Sshd {
   readonly host: '127.0.0.1';
   readonly port: number;
   readonly user: string;
-  /** Holds all the rest; removed by `stop`. */
+  /** Holds all other files; `stop` removes it. */
   readonly configDir: string;
   /** Private key files of the host, by type; the public ones are beside them. */
   readonly hostKeys: Partial<Record<SshKeyType, string>>;
@@ -47,11 +47,11 @@ export interface Sshd {
   readonly home: string;
   /** Puts an executable script where remote commands find it. */
   addExecutable(name: string, script: string): void;
-  /** What sshd wrote to its log so far. */
+  /** The log of sshd so far. */
   log(): string;
   /** Kills (SIGKILL) the sshd processes that serve connections, and not the one that listens. */
   killSessions(): void;
-  /** Sends them a signal, and returns their process ids. */
+  /** Sends a signal to these processes, and returns their ids. */
   signalSessions(signal: NodeJS.Signals): number[];
   /** Kills all and removes the folder. */
   stop(): Promise<void>;
@@ -63,14 +63,14 @@ export const SSHD_MISSING =
 const SSHD_PATHS = ['/usr/sbin', '/usr/local/sbin', '/opt/homebrew/sbin', '/usr/bin', '/usr/lib/ssh'];
 const START_ATTEMPTS = 5;
 
-/** Starts an sshd, or returns undefined (and says so) where none is installed: then skip with {@link SSHD_MISSING}. */
+/** Starts an sshd, or returns undefined (and says so) if none is installed: then skip with {@link SSHD_MISSING}. */
 export async function startSshd(options: SshdOptions = {}): Promise<Sshd | undefined> {
   const executable = findSshd();
   if (executable === undefined) {
     process.emitWarning(SSHD_MISSING);
     return undefined;
   }
-  // Where sshd is compiled with privilege separation (everywhere) and started by root, it wants this folder.
+  // An sshd with privilege separation (which all have) wants this folder if root starts it.
   if (process.getuid?.() === 0) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
   const configDir = mkdtempSync(join(tmpdir(), 'sqlsync-sshd-'));
   const files = prepareFiles(configDir, options);
@@ -84,7 +84,7 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd | undef
   }
 }
 
-/** Makes a key pair without asking anything; returns the path of the private key. */
+/** Makes a key pair without a question; returns the path of the private key. */
 export function makeSshKey(path: string, type: SshKeyType = 'ed25519', passphrase = ''): string {
   const size = type === 'rsa' ? ['-b', '2048'] : [];
   execFileSync('ssh-keygen', ['-q', '-t', type, ...size, '-N', passphrase, '-C', 'sqlsync-test', '-f', path]);
@@ -105,7 +105,7 @@ type Files = Pick<
 
 function findSshd(): string | undefined {
   const folders = [...SSHD_PATHS, ...(process.env['PATH'] ?? '').split(delimiter)];
-  return folders.map((folder) => join(folder, 'sshd')).find((path) => existsSync(path)); // it must be an absolute path
+  return folders.map((folder) => join(folder, 'sshd')).find((path) => existsSync(path)); // This must be an absolute path.
 }
 
 function prepareFiles(configDir: string, options: SshdOptions): Files {
@@ -117,7 +117,7 @@ function prepareFiles(configDir: string, options: SshdOptions): Files {
   const clientKey = makeSshKey(inside('client_ed25519'));
   writeFileSync(inside('authorized_keys'), readFileSync(`${clientKey}.pub`));
   mkdirSync(inside('bin'));
-  // Not the folder of Node.js, whose name may have spaces: sshd takes none.
+  // Not the folder of Node.js, whose name may have spaces, which sshd does not take.
   symlinkSync(process.execPath, inside('bin/node'));
   mkdirSync(inside('home'));
   return {
@@ -133,7 +133,8 @@ function prepareFiles(configDir: string, options: SshdOptions): Files {
 }
 
 function sshdConfig(files: Files, port: number, options: SshdOptions): string {
-  // A `sqlsync` of this machine's is none of the remote host's, which has the one that a test gives it, or none.
+  // A `sqlsync` of this machine is none of the remote host's, which has the one that a test gives it, or
+  // none.
   const path = withoutSqlsync(['/usr/local/bin', '/usr/bin', '/bin'].join(delimiter), files.configDir);
   return [
     ...(options.config ?? []),
@@ -149,7 +150,7 @@ function sshdConfig(files: Files, port: number, options: SshdOptions): string {
     'KbdInteractiveAuthentication no',
     'PidFile none',
     'PrintMotd no',
-    // Several tests connect at the same time; the limit for logins under way is not what they are about.
+    // Several tests connect at the same time; they are not about the limit for logins in progress.
     'MaxStartups 100',
     `SetEnv PATH=${files.binDir}:${path} HOME=${files.home}`,
     '',
@@ -194,7 +195,7 @@ function describe(files: Files, port: number, child: ChildProcess, log: () => st
   };
 }
 
-/** Resolves when sshd listens; with undefined where someone else took the port in the meantime. */
+/** Resolves when sshd listens; with undefined if another program took the port in the meantime. */
 function startProcess(
   executable: string,
   config: string,
@@ -224,7 +225,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** One connection may take two processes, one below the other. What they run is left to notice by itself. */
+/** One connection may take two processes, one below the other. Their commands have to notice the end by themselves. */
 function signalChildren(parent: { pid?: number | undefined }, signal: NodeJS.Signals): number[] {
   const pids: number[] = [];
   for (const row of processTable()) {
@@ -233,7 +234,7 @@ function signalChildren(parent: { pid?: number | undefined }, signal: NodeJS.Sig
     try {
       process.kill(row.pid, signal);
     } catch {
-      // it ended by itself in the meantime
+      // The process ended by itself in the meantime.
     }
   }
   return pids;
@@ -245,7 +246,7 @@ interface ProcessRow {
   name: string;
 }
 
-/** Every process there is: from /proc, since minimal systems have no `ps`; from `ps` where there is no /proc. */
+/** All processes: from /proc, since minimal systems have no `ps`; without /proc, from `ps`. */
 function processTable(): ProcessRow[] {
   if (!existsSync('/proc/self/stat')) {
     const lines = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,comm='], { encoding: 'utf8' })
@@ -265,7 +266,7 @@ function processTable(): ProcessRow[] {
       const name = stat.slice(stat.indexOf('(') + 1, close);
       return [{ pid: Number(entry), parentPid: Number(stat.slice(close + 2).split(' ')[1]), name }];
     } catch {
-      return []; // it ended while we read
+      return []; // The process ended during the read.
     }
   });
 }

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 const SFTP_SERVER = '/usr/lib/openssh/sftp-server';
 
-/** Why no folder can be mounted by sshfs here; false where one can. */
+/** The reason why sshfs cannot mount a folder here; false if it can. */
 export const NO_SSHFS: false | string = canMount()
   ? false
   : 'NOT TESTED: needs sshfs, an sftp-server and a /dev/fuse that this user may open';
@@ -22,7 +22,7 @@ function canMount(): boolean {
 }
 
 /**
- * Both ends talk to each other through pipes, and not through this process: it may wait for the file system itself, and
+ * Both ends talk through pipes, and not through this process: it may wait for the file system itself, and
  * could not serve it meanwhile.
  */
 const MOUNT = `mkfifo "$P-to" "$P-from"; "$SERVER" <"$P-to" >"$P-from" & exec sshfs -f -o passive ":$DISK" "$POINT" >"$P-to" <"$P-from"`;
@@ -48,7 +48,7 @@ export async function mountedBySshfs(disk: string, point: string, work: () => Pr
 
 let pipesMade = 0;
 
-/** Runs the same in a folder that is mounted anew for each step, as a disk is that is taken home every evening. */
+/** Runs the same in a folder that is mounted anew for each step, as a disk that its owner takes home every evening. */
 export async function remountedBySshfs(
   folder: string,
   steps: ((mnt: string) => Promise<void>)[],

@@ -62,19 +62,19 @@ export function nextStamp(): number {
 }
 
 export interface SnapshotRead {
-  /** Undefined where the database has no tables. */
+  /** Undefined if the database has no tables. */
   readonly stamp: number | undefined;
   readonly cells: number;
 }
 
 /**
- * Proves that the database at `path` is one snapshot, and says which. Opens it in this process: nobody else here may
- * have it open. Throws an AssertionError.
+ * Proves that the database at `path` is one snapshot, and returns its stamp. Opens it in this process:
+ * nothing else here may have it open. Throws an AssertionError.
  */
 export function assertOneSnapshot(path: string): SnapshotRead {
   const database = new Database(path, { readonly: true, timeout: 5000 });
   try {
-    // One transaction, where others write meanwhile.
+    // One transaction, since others may write meanwhile.
     return database.transaction(() => readSnapshot(database, path))();
   } finally {
     database.close();

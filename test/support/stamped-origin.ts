@@ -7,7 +7,7 @@ import type { WriterOrder, WriterReport } from './stamped-writer.ts';
 
 const WRITER = fileURLToPath(new URL('./stamped-writer.ts', import.meta.url));
 
-/** Names of what writers do, see stamped-writer.ts; `all` is everything. */
+/** Names of the writers' jobs, see stamped-writer.ts; `all` is everything. */
 export interface WriterSettings {
   readonly processes: number;
   readonly kinds: readonly string[];
@@ -15,7 +15,7 @@ export interface WriterSettings {
   readonly seed: number;
 }
 
-/** How another file takes the name of a database. */
+/** The ways in which another file takes the name of a database. */
 export const REPLACEMENTS = ['rename', 'unlink', 'empty file'] as const;
 export type Replacement = (typeof REPLACEMENTS)[number];
 
@@ -49,12 +49,12 @@ export class StampedOrigin {
     return this.#order('resume');
   }
 
-  /** What was done since the last report. */
+  /** The counts since the last report. */
   report(): Promise<WriterReport[]> {
     return this.#order('report');
   }
 
-  /** One of the writers does this once, now. */
+  /** One of the writers does this job once, now. */
   async act(kind: string): Promise<void> {
     const [writer] = this.#writers;
     if (writer === undefined) throw new Error('there is no writer');

@@ -4,9 +4,9 @@ import { Random } from '../../fixtures/random.ts';
 import { addCells, createStamped, stampAll, nextStamp } from './stamped-database.ts';
 
 /**
- * A process that does to a stamped database whatever its owner may, for ever: `stamped-writer.ts PATH SEED KINDS PAUSE_MS`.
- * Its parent says `pause` (it closes its connection and answers), `resume`, `report`, `hold` (a read transaction), and
- * `do KIND`, which it does once, now; it ends with its parent.
+ * A process that does to a stamped database everything that its owner may do, for ever: `stamped-writer.ts
+ * PATH SEED KINDS PAUSE_MS`. Its parent says `pause` (it closes its connection and answers), `resume`,
+ * `report`, `hold` (a read transaction), and `do KIND`, which it does once, now; it ends with its parent.
  */
 export type WriterOrder = 'pause' | 'resume' | 'report' | 'hold' | `do ${string}`;
 
@@ -14,19 +14,22 @@ export interface WriterReport {
   /** How often each kind was done, and how often SQLite was busy instead. */
   readonly done: Record<string, number>;
   readonly busy: number;
-  /** Longest time in ms from the call to the end of a plain transaction, and those of which SQLite was too busy. */
+  /**
+   * The longest time in ms from the call to the end of a plain transaction, and the number of those for which
+   * SQLite was too busy.
+   */
   readonly worstMs: number;
   readonly rssBytes: number;
 }
 
 const [path = '', seed = '1', kinds = 'write', pauseMs = '0'] = process.argv.slice(2);
 const random = new Random(Number(seed));
-/** An application's own checkpoints wait for readers with the writer's lock held, whatever the readers are. */
+/** An application's own checkpoints wait for readers with the writer's lock held, also for those of a sync. */
 const BUSY_TIMEOUT_MS = 25;
 const MAX_CELLS = 1500;
 /**
- * SQLITE_IOERR_SHMLOCK: SQLite found the WAL index locked by one who was just making or removing it, as a change of
- * journal_mode does, and says so by this code where the next thing is a checkpoint.
+ * SQLITE_IOERR_SHMLOCK: another process held the lock of the WAL index, because it was making or removing it,
+ * as a change of journal_mode does. SQLite gives this code if the next thing is a checkpoint.
  */
 const IN_THE_WAY = /^SQLITE_(BUSY|LOCKED|IOERR_SHMLOCK)/;
 let database: Database.Database | undefined;
@@ -71,13 +74,13 @@ const ACTIONS: Record<string, (db: Database.Database) => void> = {
   journalMode: (db) =>
     void db.pragma(`journal_mode = ${random.pick(['wal', 'wal', 'delete', 'truncate', 'persist'])}`),
   pageSize: (db) => {
-    // Only a database in rollback mode can change it.
+    // Only the owner of a database in rollback mode can change it.
     db.pragma('journal_mode = delete');
     db.pragma(`page_size = ${random.pick([512, 1024, 4096])}`);
     db.exec('VACUUM');
     db.pragma('journal_mode = wal');
   },
-  /** Goes away and comes back, with the checkpoint of a last close now and then. */
+  /** Goes away and comes back, now and then with the checkpoint of a last close. */
   reopen: () => close(),
 };
 
@@ -154,7 +157,7 @@ function act(kind: string): void {
     ACTIONS[kind]?.(open());
     done[kind] = (done[kind] ?? 0) + 1;
   } catch (error) {
-    // Processes that all do such things get in each other's way all the time; that is the point.
+    // Processes that all do such things get in each other's way all the time, as they should.
     if (!(error instanceof Database.SqliteError) || !IN_THE_WAY.test(error.code)) throw error;
     busy++;
     if (error.code === 'SQLITE_IOERR_SHMLOCK') close();

@@ -28,7 +28,7 @@ export interface SyncHereOptions extends CopyRequestOptions {
   readonly access?: AccessCheck;
   /** See {@link stepByFrame}. */
   readonly onFrame?: FrameHook;
-  /** What the origin agent wants the user to know. */
+  /** Messages of the origin agent for the user. */
   readonly onWarning?: (warning: string) => void;
 }
 
@@ -80,7 +80,7 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
     const outcomeName = nameOf(OUTCOMES, done.outcome) as Outcome;
     return { ...done, outcomeName, rounds, snapshotHeldMs, walGrowthBytes };
   } catch (error) {
-    // What a hook asserts counts, not what becomes of the sync when it fails.
+    // The assertion of a hook counts, not the sync's own failure after it.
     throw hookFailure ?? error;
   } finally {
     transport.terminate();
@@ -93,7 +93,7 @@ export interface Frame {
   readonly name: MessageName;
 }
 
-/** Is called before a frame is passed on; what it returns to be 'cut' is the last that the connection carries. */
+/** Called before a frame is passed on; a frame for which it returns 'cut' is the last that the connection carries. */
 export type FrameHook = (frame: Frame) => Promise<'cut' | void> | 'cut' | void;
 
 /**
@@ -112,7 +112,7 @@ export function stepByFrame(far: Transport, onFrame: FrameHook): Transport {
     far.terminate();
     input.end();
   };
-  // One frame at a time, whichever way it goes.
+  // One frame at a time, in either direction.
   let turn: Promise<unknown> = Promise.resolve();
   const inTurn: FrameHook = (frame) => {
     const result = turn.then(() => onFrame(frame));

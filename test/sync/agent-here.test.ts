@@ -37,7 +37,7 @@ function openFiles(folder: string): string[] {
       try {
         return readlinkSync(join('/proc/self/fd', descriptor));
       } catch {
-        return ''; // the folder's own descriptor
+        return ''; // The folder's own descriptor.
       }
     })
     .filter((path) => path.startsWith(folder));
@@ -51,25 +51,25 @@ function place(t: TestContext, rows = 200): { origin: string; replica: string } 
 }
 
 describe('the agent for a local database', () => {
-  test('runs in the near process if the database is small', async (t) => {
+  test('the agent for a local database runs in the near process if the database is small', async (t) => {
     assert.equal(await agentFor(t, place(t).origin), HERE);
   });
 
-  test('has a process of its own if the caller may open the same file', async (t) => {
+  test('the agent has a process of its own if the caller may open the same file', async (t) => {
     assert.notEqual(await agentFor(t, place(t).origin, { mayShareProcess: false }), HERE);
   });
 
-  test('has a process of its own if the database is large', async (t) => {
+  test('the agent has a process of its own if the database is large', async (t) => {
     const { origin } = place(t);
     truncateSync(origin, 200 * 1024 * 1024);
     assert.notEqual(await agentFor(t, origin), HERE);
   });
 
-  test('has a process of its own if the rate is limited', async (t) => {
+  test('the agent has a process of its own if the rate is limited', async (t) => {
     assert.notEqual(await agentFor(t, place(t).origin, { run: { bandwidthBytesPerS: 1e9 } }), HERE);
   });
 
-  test('has a process of its own if SQLSYNC_AGENT_PROCESS is set', async (t) => {
+  test('the agent has a process of its own if SQLSYNC_AGENT_PROCESS is set', async (t) => {
     t.after(() => delete process.env['SQLSYNC_AGENT_PROCESS']);
     process.env['SQLSYNC_AGENT_PROCESS'] = '1';
     assert.notEqual(await agentFor(t, place(t).origin), HERE);
@@ -77,7 +77,7 @@ describe('the agent for a local database', () => {
 });
 
 describe('an agent in the near process', () => {
-  test('leaves no file open when the sync is done', async (t) => {
+  test('an agent in the near process leaves no file open when the sync is done', async (t) => {
     const { origin, replica } = place(t);
     await runSync({ origin, replica });
     change(origin, (db) => db.exec('UPDATE item SET amount = 3'));
@@ -86,7 +86,7 @@ describe('an agent in the near process', () => {
     assert.deepEqual(openFiles(dirname(origin)), []);
   });
 
-  test('leaves no file open, and the replica as it was, when the sync is interrupted', async (t) => {
+  test('an agent in the near process leaves no file open, and the replica as it was, when the sync is interrupted', async (t) => {
     const { origin, replica } = place(t, 20_000);
     await syncHere({ origin, replica });
     change(origin, (db) => db.exec('UPDATE item SET amount = 3'));
@@ -103,22 +103,22 @@ describe('an agent in the near process', () => {
     assert.equal(sha256File(replica), before);
   });
 
-  test('leaves no file open when the sync is refused', async (t) => {
+  test('an agent in the near process leaves no file open when the sync is refused', async (t) => {
     const { origin } = place(t);
     await assert.rejects(runSync({ origin, replica: origin }), { code: 'SAME_FILE' });
     assert.deepEqual(openFiles(dirname(origin)), []);
   });
 
-  test('closes the origin when the replica fails', async (t) => {
+  test('an agent in the near process closes the origin when the replica fails', async (t) => {
     const { origin } = place(t);
     const replica = join(dirname(origin), 'missing', 'r.db');
     await assert.rejects(runSync({ origin, replica }));
     assert.deepEqual(openFiles(dirname(origin)), []);
   });
 
-  test('compares two files in this process, and two names of one file in processes of their own', async (t) => {
+  test('verify compares two files in this process, and two names of one file in processes of their own', async (t) => {
     const { origin, replica } = place(t);
-    change(origin, (db) => db.pragma('journal_mode = DELETE')); // SQLite keeps two names of a WAL database apart
+    change(origin, (db) => db.pragma('journal_mode = DELETE')); // SQLite keeps two names of a WAL database apart.
     await syncHere({ origin, replica });
     assert.equal(await isReadHereWhile(runVerify({ a: origin, b: replica }), origin), true);
     const link = join(dirname(origin), 'link.db');
@@ -127,7 +127,7 @@ describe('an agent in the near process', () => {
   });
 });
 
-/** True if this process had the file open at some time while `run` was under way. */
+/** True if this process had the file open at any time during `run`. */
 async function isReadHereWhile(run: Promise<{ same: boolean }>, path: string): Promise<boolean> {
   let isRead = false;
   let isDone = false;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Announcements } from '../../src/sync/agents/announcements.ts';
 
-test('warnings and notes of all rounds of a run are said once, and made safe to show', () => {
+test('a run prints the warnings and notes of all its rounds once, and made safe to show', () => {
   const said: string[] = [];
   const announcements = new Announcements({
     onWarning: (warning, kind) => said.push(`${kind}: ${warning}`),

@@ -7,7 +7,7 @@ import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { syncHere } from '../support/sync.ts';
 
 describe('content that is chosen to look unchanged', () => {
-  test('arrives with every sync', async (t) => {
+  test('content that is chosen to look unchanged arrives with every sync', async (t) => {
     const folder = tempDir(t);
     const [origin, replica] = [join(folder, 'o.db'), join(folder, 'r.db')];
     const blob = new ChosenBlob(origin);
@@ -20,7 +20,7 @@ describe('content that is chosen to look unchanged', () => {
     }
   });
 
-  test('deceives --hash xxh64 soon, and verify never', async (t) => {
+  test('chosen content deceives --hash xxh64 soon, and verify never', async (t) => {
     const folder = tempDir(t);
     const [origin, replica] = [join(folder, 'o.db'), join(folder, 'r.db')];
     const blob = new ChosenBlob(origin);

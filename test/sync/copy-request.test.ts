@@ -22,7 +22,7 @@ const anyRequest = fc.record(
   ),
 ) as unknown as fc.Arbitrary<CopyRequest>;
 
-test('a request is on the other side what it was on this', () => {
+test('a request arrives at the other side unchanged', () => {
   fc.assert(
     fc.property(anyRequest, (request) =>
       assert.deepEqual(decodeRequest(encodeRequest(request)), { ...request }),
@@ -38,7 +38,7 @@ test('each entry of a request is a field of `replicate`', () => {
   );
 });
 
-test('what a caller leaves out, or gives as undefined, has its default', () => {
+test('an option that a caller leaves out, or gives as undefined, has its default', () => {
   const expected: CopyRequest = {
     hash: 'nh-siphash',
     compression: 'auto',

@@ -32,7 +32,7 @@ function scene(t: TestContext, journalMode: 'wal' | 'delete' = 'wal'): Scene {
 
 const COMMIT = `INSERT INTO news VALUES ('committed')`;
 
-/** A file over which another is mounted, which is the only one of the folder that is seen there. */
+/** A file over which another is mounted, so that the folder shows only the latter. */
 async function mountedAlone(file: string, point: string, work: () => Promise<void>): Promise<void> {
   writeFileSync(point, '');
   execFileSync('mount', ['--bind', file, point]);
@@ -46,7 +46,7 @@ async function mountedAlone(file: string, point: string, work: () => Promise<voi
 describe('an origin whose file has another name', { skip: LINUX }, () => {
   for (const leftover of [false, true]) {
     const where = leftover ? ', also beside files that a reader left' : '';
-    test(`is refused while a program uses that one${where}`, async (t) => {
+    test(`an origin is refused while a program uses another name of its file${where}`, async (t) => {
       const { app, alias, replica, folder } = scene(t);
       if (leftover) await syncHere({ origin: alias, replica });
       const other = new OtherProcess(t);
@@ -63,7 +63,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
         const says = new RegExp(`process (\\d+, )*${other.pid}(, \\d+)* by another name`);
         await assertRefused(args, { code: 'ORIGIN_ALIAS', status: 3, says });
       }
-      // By the application's own name the commit is there.
+      // By the application's own name the commit is visible.
       const done = await syncHere({ origin: app, replica, overwrite: true });
       assert.equal(done.outcomeName, 'committed');
       assert.deepEqual(column(replica, 'SELECT x FROM news'), ['committed']);
@@ -74,7 +74,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     ['-wal', 'wal'],
     ['-journal', 'delete'],
   ] as const) {
-    test(`is refused where a killed program left its ${journal} beside that one`, async (t) => {
+    test(`an origin is refused if a killed program left its ${journal} beside another name of the file`, async (t) => {
       const { app, alias, replica } = scene(t, mode);
       await leaveJournal(t, app, mode === 'delete');
       await assert.rejects(syncHere({ origin: alias, replica }), {
@@ -94,7 +94,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     await process.end();
   }
 
-  test('is refused where both names have a -wal of their own', async (t) => {
+  test('an origin is refused if both names of its file have a -wal of their own', async (t) => {
     const { app, alias, replica } = scene(t);
     await leaveJournal(t, app, false);
     cpSync(`${app}-wal`, `${alias}-wal`);
@@ -110,8 +110,8 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     }
   });
 
-  describe('and a journal of which journal_mode PERSIST has kept all but the header', () => {
-    /** Beside `name`; the file itself is in rollback mode. */
+  describe('and a journal with all but its header kept by journal_mode PERSIST', () => {
+    /** A journal beside `name`; the file itself is in rollback mode. */
     async function keepJournal(t: TestContext, name: string): Promise<void> {
       const process = new OtherProcess(t);
       const application = await process.open(name);
@@ -120,7 +120,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
       assert.ok(statSync(`${name}-journal`).size > 0);
     }
 
-    test('beside this name hides no hot journal beside the other', async (t) => {
+    test('a kept journal beside this name hides no hot journal beside the other', async (t) => {
       const { app, alias, replica } = scene(t, 'delete');
       await keepJournal(t, alias);
       await leaveJournal(t, app, true);
@@ -131,7 +131,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
       });
     });
 
-    test('beside this name hides no name in another folder', async (t) => {
+    test('a kept journal beside this name hides no name in another folder', async (t) => {
       const { app, folder, replica } = scene(t, 'delete');
       linkSync(app, join(tempDir(t), 'x.db'));
       rmSync(join(folder, 'alias.db'));
@@ -141,7 +141,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
       assert.match(warnings.join('\n'), /has 2 names/);
     });
 
-    test('beside the other name holds no changes', async (t) => {
+    test('a kept journal beside the other name holds no changes', async (t) => {
       const { app, alias, replica } = scene(t, 'delete');
       await keepJournal(t, app);
       await syncHere({ origin: alias, replica });
@@ -149,7 +149,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     });
   });
 
-  test('in another folder is warned of, and copied', async (t) => {
+  test('an origin with another name in another folder brings a warning, and is copied', async (t) => {
     const { app, folder, replica } = scene(t);
     const elsewhere = join(tempDir(t), 'x.db');
     linkSync(app, elsewhere);
@@ -160,7 +160,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     assertReplicaOf(app, replica);
   });
 
-  test('is copied without a word by the name that a program uses', async (t) => {
+  test('an origin is copied without a warning by the name that a program uses', async (t) => {
     const { app, replica } = scene(t);
     const application = await new OtherProcess(t).open(app);
     await application.exec(COMMIT);
@@ -170,7 +170,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     assert.deepEqual(column(replica, 'SELECT x FROM news'), ['committed']);
   });
 
-  test('is no snapshot once a program checkpoints by that one meanwhile', async (t) => {
+  test('an origin is no snapshot once a program checkpoints by another name of the file meanwhile', async (t) => {
     const { app, alias, replica } = scene(t);
     const application = new OtherProcess(t);
     let written = false;
@@ -187,7 +187,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
     await assert.rejects(run, { code: 'ORIGIN_CHANGED', message: /through another name of the file/ });
   });
 
-  test('is refused where its -wal was removed under a program', async (t) => {
+  test('an origin is refused if its -wal was removed while a program has it open', async (t) => {
     const { app, alias, replica } = scene(t);
     rmSync(alias);
     const application = await new OtherProcess(t).open(app);
@@ -198,7 +198,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
   });
 
   test(
-    'mounted as a single file is refused in WAL mode, and warned of else',
+    'an origin mounted as a single file is refused in WAL mode, and brings a warning in other modes',
     { skip: NEEDS_ROOT },
     async (t) => {
       const { app, alias, folder, replica } = scene(t);
@@ -221,7 +221,7 @@ describe('an origin whose file has another name', { skip: LINUX }, () => {
 });
 
 describe('a replica whose file has another name', () => {
-  test('is refused, and the other name keeps its content', async (t) => {
+  test('a replica whose file has another name is refused, and the other name keeps its content', async (t) => {
     const { app, replica, folder } = scene(t);
     await syncHere({ origin: app, replica });
     const kept = join(folder, 'kept.db');
@@ -246,7 +246,7 @@ describe('a replica whose file has another name', () => {
     assert.equal(sha256File(kept), before);
   });
 
-  test('of another page size is not replaced, and one of nothing not emptied', async (t) => {
+  test('a replica with two names of another page size is not replaced, and an empty origin does not empty it', async (t) => {
     const { app, replica, folder } = scene(t);
     await syncHere({ origin: app, replica });
     linkSync(replica, join(folder, 'kept.db'));
@@ -262,7 +262,7 @@ describe('a replica whose file has another name', () => {
     assert.deepEqual(column(join(folder, 'kept.db'), 'SELECT count(*) FROM news'), [0]);
   });
 
-  test('is changed under all of them with --follow-links', async (t) => {
+  test('--follow-links changes a replica under all its names', async (t) => {
     const { app, replica, folder } = scene(t);
     await syncHere({ origin: app, replica });
     linkSync(replica, join(folder, 'kept.db'));
@@ -271,7 +271,7 @@ describe('a replica whose file has another name', () => {
     assertReplicaOf(app, join(folder, 'kept.db'));
   });
 
-  test('that got it during the sync is not committed', async (t) => {
+  test('a replica that got another name during the sync is not committed', async (t) => {
     const { app, replica, folder } = scene(t);
     await syncHere({ origin: app, replica });
     const before = sha256File(replica);
@@ -287,7 +287,7 @@ describe('a replica whose file has another name', () => {
     assert.equal(sha256File(join(folder, 'kept.db')), before);
   });
 
-  test('is not meant where a killed run left its part file as that name', async (t) => {
+  test("a part file that a killed run left as the replica's other name does not count as one", async (t) => {
     const { app, replica, folder } = scene(t);
     await syncHere({ origin: app, replica });
     linkSync(replica, join(folder, '.copy.db.sqlsync-part'));
@@ -296,7 +296,7 @@ describe('a replica whose file has another name', () => {
     assertReplicaOf(app, replica);
   });
 
-  test('can be given a file of its own, as the hint says, and is a replica still', async (t) => {
+  test('a replica with two names can get a file of its own, as the hint says, and is a replica still', async (t) => {
     const { app, replica, folder } = scene(t);
     await syncHere({ origin: app, replica });
     mkdirSync(join(folder, 'kept'));
@@ -308,18 +308,22 @@ describe('a replica whose file has another name', () => {
     assert.deepEqual(column(join(folder, 'kept', 'monday.db'), 'SELECT count(*) FROM news'), [0]);
   });
 
-  test('because it is mounted as a single file is refused', { skip: LINUX || NEEDS_ROOT }, async (t) => {
-    const { app, alias, replica, folder } = scene(t);
-    rmSync(alias);
-    await syncHere({ origin: app, replica });
-    const point = join(folder, 'mounted.db');
-    cpSync(join(folder, '.copy.db.sqlsync'), join(folder, '.mounted.db.sqlsync'));
-    change(app, COMMIT);
-    await mountedAlone(replica, point, () =>
-      assert.rejects(syncHere({ origin: app, replica: point }), {
-        code: 'REPLICA_LINK',
-        message: /mounted as a single file/,
-      }),
-    );
-  });
+  test(
+    'a replica is refused because it is mounted as a single file',
+    { skip: LINUX || NEEDS_ROOT },
+    async (t) => {
+      const { app, alias, replica, folder } = scene(t);
+      rmSync(alias);
+      await syncHere({ origin: app, replica });
+      const point = join(folder, 'mounted.db');
+      cpSync(join(folder, '.copy.db.sqlsync'), join(folder, '.mounted.db.sqlsync'));
+      change(app, COMMIT);
+      await mountedAlone(replica, point, () =>
+        assert.rejects(syncHere({ origin: app, replica: point }), {
+          code: 'REPLICA_LINK',
+          message: /mounted as a single file/,
+        }),
+      );
+    },
+  );
 });

@@ -19,7 +19,10 @@ interface Disk {
   names(): string[];
 }
 
-/** An origin of 10 MB of which all has changed, and its replica on a disk of its own; undefined where none can be had. */
+/**
+ * An origin of 10 MB that has changed as a whole, and its replica on a disk of its own; undefined if this
+ * host cannot make one.
+ */
 async function onSmallDisk(t: TestContext, mode: 'wal' | 'delete'): Promise<Disk | undefined> {
   const disk = mkdtempSync(join(tmpdir(), 'sqlsync-full-disk-'));
   const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', disk], { encoding: 'utf8' });
@@ -64,7 +67,7 @@ async function syncStaged({ origin, replica }: Disk): Promise<SyncHereResult & {
 }
 
 describe('a replica in WAL mode on a disk without room for the spool and the commit', () => {
-  test('is written directly where that is seen before', async (t) => {
+  test('a replica in WAL mode is written directly if the disk is seen to have no room for the spool and the commit', async (t) => {
     const disk = await onSmallDisk(t, 'wal');
     if (disk === undefined) return;
     disk.leave(1.3);
@@ -74,7 +77,7 @@ describe('a replica in WAL mode on a disk without room for the spool and the com
     assert.deepEqual(disk.names().toSorted(), AT_REST);
   });
 
-  test('is written directly after the commit of a spool had no room', async (t) => {
+  test('a replica in WAL mode is written directly after the commit of a spool had no room', async (t) => {
     const disk = await onSmallDisk(t, 'wal');
     if (disk === undefined) return;
     await leaveSpool(disk);
@@ -86,7 +89,7 @@ describe('a replica in WAL mode on a disk without room for the spool and the com
   });
 });
 
-test('a commit without room leaves no spool beside a replica in rollback mode, which cannot do without', async (t) => {
+test('a commit without room leaves no spool beside a replica in rollback mode, which cannot be written without one', async (t) => {
   const disk = await onSmallDisk(t, 'delete');
   if (disk === undefined) return;
   await leaveSpool(disk);
@@ -99,7 +102,7 @@ test('a commit without room leaves no spool beside a replica in rollback mode, w
   assert.deepEqual(disk.names().toSorted(), AT_REST);
 });
 
-/** A run of which nearly all pages arrive. */
+/** A run that ends after nearly all pages have arrived. */
 async function leaveSpool({ origin, replica }: Disk): Promise<void> {
   const onFrame = ({ name }: { name: string }): 'cut' | void => (name === 'root' ? 'cut' : undefined);
   await assert.rejects(syncHere({ origin, replica, staging: 'always', onFrame }), {
@@ -145,7 +148,7 @@ describe('a disk without room for a new replica', () => {
     message: /replica\.db needs 10\.\d MB more, and \d\.\d\d MB are free in .*ENOSPC/,
   } as const;
 
-  test('is found before the first byte, and nothing is left', async (t) => {
+  test('a disk without room for a new replica is found before the first byte, and nothing is left', async (t) => {
     const here = place(t, 5e6);
     if (here === undefined) return;
     let pages = 0;
@@ -158,7 +161,7 @@ describe('a disk without room for a new replica', () => {
     assert.deepEqual(readdirSync(here.disk), []);
   });
 
-  test('is found where a database of another page size is to be replaced, which stays', async (t) => {
+  test('a disk without room for a replacement of another page size is found, and the replica stays', async (t) => {
     const here = place(t, 14e6);
     if (here === undefined) return;
     change(here.replica, (db) => db.exec('PRAGMA page_size = 1024; CREATE TABLE t (x)'));
@@ -171,7 +174,7 @@ describe('a disk without room for a new replica', () => {
     assert.equal((await syncHere({ ...here, replace: true, overwrite: true })).outcomeName, 'committed');
   });
 
-  test('is none where the part file of an interrupted run has most of it already', async (t) => {
+  test('a disk has room enough if the part file of an interrupted run has most of the replica already', async (t) => {
     const here = place(t, 12e6);
     if (here === undefined) return;
     const onFrame = ({ name }: { name: string }): 'cut' | void => (name === 'root' ? 'cut' : undefined);
@@ -183,7 +186,7 @@ describe('a disk without room for a new replica', () => {
     assertReplicaOf(here.origin, here.replica);
   });
 
-  test('is told with the part file that fills it, where it fills up meanwhile', async (t) => {
+  test('a disk that fills up meanwhile is named, with the part file that fills it', async (t) => {
     const here = place(t, 64e6);
     if (here === undefined) return;
     let isSmall = false;

@@ -38,7 +38,7 @@ function beating(context: TestContext, limitMs: number) {
 }
 
 describe('a heartbeat', () => {
-  test('gives a silent peer up after the limit, once', (context) => {
+  test('a heartbeat gives a silent peer up after the limit, once', (context) => {
     const { line, pass } = beating(context, LIMIT_MS);
     pass(LIMIT_MS - 1);
     assert.deepEqual(line.lost, []);
@@ -48,14 +48,14 @@ describe('a heartbeat', () => {
     assert.deepEqual(line.lost, [LIMIT_MS]);
   });
 
-  test('gives nobody up with a limit of 0, and goes on to send signs', (context) => {
+  test('a heartbeat gives nobody up with a limit of 0, and goes on to send signs', (context) => {
     const { line, pass } = beating(context, 0);
     pass(3_600_000);
     assert.deepEqual(line.lost, []);
     assert.equal(line.signs, 720);
   });
 
-  test('sends signs only where nothing else was sent, several for each limit of the peer', (context) => {
+  test('a heartbeat sends signs only if nothing else was sent, several for each limit of the peer', (context) => {
     const { line, heartbeat, pass } = beating(context, LIMIT_MS);
     for (let i = 0; i < 100; i++) {
       heartbeat.onSent();
@@ -67,7 +67,7 @@ describe('a heartbeat', () => {
     assert.ok(line.signs >= 3, `${line.signs} signs in half of the limit`);
   });
 
-  test('begins to count anew with every byte', (context) => {
+  test('a heartbeat begins to count anew with every byte', (context) => {
     const { line, heartbeat, pass } = beating(context, LIMIT_MS);
     for (let i = 0; i < 10; i++) {
       pass(LIMIT_MS * 0.9);
@@ -76,7 +76,7 @@ describe('a heartbeat', () => {
     assert.deepEqual(line.lost, []);
   });
 
-  test('waits ten times as long for a peer that is busy', (context) => {
+  test('a heartbeat waits ten times as long for a peer that is busy', (context) => {
     const { line, pass } = beating(context, LIMIT_MS);
     line.busy = true;
     pass(LIMIT_MS * PATIENCE_FACTOR - 1);
@@ -85,7 +85,7 @@ describe('a heartbeat', () => {
     assert.equal(line.lost.length, 1);
   });
 
-  test('does not count the time in which this side takes nothing', (context) => {
+  test('a heartbeat does not count the time in which this side takes nothing', (context) => {
     const { line, pass } = beating(context, LIMIT_MS);
     line.listens = false;
     pass(10 * LIMIT_MS);
@@ -103,7 +103,10 @@ function block(ms: number): void {
 }
 
 describe('a connection', () => {
-  /** Both ends of one, each in a state in which it waits for the other, with what passed between them. */
+  /**
+   * Both ends of a connection, each in a state in which it waits for the other, with the bytes that passed
+   * between them.
+   */
   function pair(limitMs: number, nearState: State = 'driving', farState: State = 'serving') {
     const line = relay();
     const near = new Connection(line.near, nearState, { idleTimeoutMs: limitMs });
@@ -114,16 +117,16 @@ describe('a connection', () => {
     return { near, far, seen: line.seen, end };
   }
 
-  test('whose sides have nothing to say stays, by their signs of life', async () => {
+  test('a connection whose sides have nothing to say stays, by their signs of life', async () => {
     const { near, far, seen, end } = pair(480);
     const ends = Promise.all([assert.rejects(near.receive()), assert.rejects(far.receive())]);
     const signs = (): number => Math.min(...['toNear', 'toFar'].map((way) => count(seen, `${way} alive`)));
-    while (signs() < 20) await delay(10); // some 20 ticks, where 12 of silence are the end
+    while (signs() < 20) await delay(10); // Some 20 ticks; 12 ticks of silence would be the end.
     end();
     await ends;
   });
 
-  test('is not lost because this process was blocked for longer than the limit', async () => {
+  test('a connection is not lost because this process was blocked for longer than the limit', async () => {
     const { near, far, seen, end } = pair(120);
     const ends = Promise.all([
       assert.rejects(near.receive(), { code: 'CONNECTION_LOST' }),
@@ -139,7 +142,7 @@ describe('a connection', () => {
     end();
   });
 
-  test('whose peer falls silent is TIMEOUT, and nobody waits any longer', async (context) => {
+  test('a connection whose peer falls silent is TIMEOUT, and nobody waits any longer', async (context) => {
     const [nearEnd, farEnd] = memoryTransportPair();
     context.after(() => nearEnd.terminate());
     const near = new Connection(nearEnd, 'driving', { idleTimeoutMs: 120 });
@@ -147,20 +150,20 @@ describe('a connection', () => {
     await assert.rejects(near.receive(), { code: 'TIMEOUT', message: /has been silent for 0\.1 s/ });
   });
 
-  test('is patient with a peer that announced that it is busy, until its next message', async (context) => {
+  test('a connection is patient with a peer that announced that it is busy, until its next message', async (context) => {
     const [nearEnd, farEnd] = memoryTransportPair();
     context.after(() => nearEnd.terminate());
     const near = new Connection(nearEnd, 'driving', { idleTimeoutMs: 120 });
     const write = say(farEnd, [hello(), message('alive', { busy: true })]);
     const signs = signsFrom(farEnd);
     const end = assert.rejects(near.receive(), { code: 'TIMEOUT' });
-    await signs(30); // 300 ms
+    await signs(30); // 300 ms.
     write(message('alive', { busy: false }));
     await end;
     assert.ok((await signs(0)) < 30 + 40, 'it went on to be patient');
   });
 
-  test('tells its peer before it does what may block it', async () => {
+  test('a side tells its peer before it does work that may block it', async () => {
     const { near, far, seen, end } = pair(30_000);
     const ends = Promise.all([assert.rejects(far.receive()), assert.rejects(near.receive())]);
     const signs = await near.whileBusy(() => count(seen, 'toFar alive'));
@@ -171,7 +174,7 @@ describe('a connection', () => {
 
   for (const state of Object.keys(STATES) as State[]) {
     if (state === 'greeting') continue;
-    test(`takes signs of life in state ${state}, and waits on for a message`, async (context) => {
+    test(`a connection takes signs of life in state ${state}, and waits on for a message`, async (context) => {
       const [nearEnd, farEnd] = memoryTransportPair();
       context.after(() => nearEnd.terminate());
       const near = new Connection(nearEnd, state, { idleTimeoutMs: 20_000 });
@@ -185,7 +188,7 @@ describe('a connection', () => {
     });
   }
 
-  test('takes no sign of life before the greeting', async (context) => {
+  test('a connection takes no sign of life before the greeting', async (context) => {
     const [nearEnd, farEnd] = memoryTransportPair();
     context.after(() => nearEnd.terminate());
     const near = new Connection(nearEnd, 'driving', { idleTimeoutMs: 20_000 });
@@ -193,7 +196,7 @@ describe('a connection', () => {
     await assert.rejects(near.receive(), { code: 'PROTOCOL', message: /alive in state greeting/ });
   });
 
-  test('keeps the limit for the whole run that the near side told, and its own where that is shorter', async (context) => {
+  test('a connection keeps for the whole run the limit that the near side sent, or its own if that is shorter', async (context) => {
     for (const [theirs, own] of [
       [0, 30],
       [3_600_000, 30],
@@ -203,7 +206,7 @@ describe('a connection', () => {
       const far = new Connection(farEnd, 'serving', { idleTimeoutMs: 20_000 });
       const end = assert.rejects(far.receive(), { code: 'TIMEOUT', message: /not done after 0\.0 s/ });
       far.agree({ idleTimeoutMs: 0, maxTimeMs: theirs }, { maxTimeMs: own });
-      const alive = setInterval(() => {}, 1000); // a limit alone does not keep a process alive
+      const alive = setInterval(() => {}, 1000); // A limit alone does not keep a process alive.
       await end;
       clearInterval(alive);
     }
@@ -218,7 +221,7 @@ function hello(): Message {
   return message('hello', { minVersion: PROTOCOL_VERSION, maxVersion: PROTOCOL_VERSION, program: 'a peer' });
 }
 
-/** Sends these, and returns how to send more. */
+/** Sends these bytes, and returns a function that sends more. */
 function say(transport: Transport, messages: readonly Message[]): (next: Message) => void {
   const encoder = new FrameEncoder(crc32);
   const write = (next: Message): void => void transport.output.write(encodeFrame(encoder, next));
@@ -227,7 +230,7 @@ function say(transport: Transport, messages: readonly Message[]): (next: Message
   return write;
 }
 
-/** Waits for so many pieces of what the other side sends, and returns how many have come in all. */
+/** Waits for so many pieces from the other side, and returns the number of pieces in all. */
 function signsFrom(transport: Transport): (more: number) => Promise<number> {
   let seen = 0;
   transport.input.on('data', () => seen++);

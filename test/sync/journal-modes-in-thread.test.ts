@@ -1,4 +1,7 @@
-/** The same tests once more, with all replicas written in a thread of their own, as only large changes are otherwise. */
+/**
+ * The same tests once more, with all replicas written in a thread of their own, as otherwise only large
+ * changes are.
+ */
 import '../support/environment.ts';
 
 process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] = '0';

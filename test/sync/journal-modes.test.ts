@@ -29,7 +29,8 @@ describe('journal modes', () => {
         generateDatabase(origin, { rows: 100, journalMode: ofOrigin });
         await syncHere({ origin, replica });
         const other = new OtherProcess(t);
-        // Truncate and persist are settings of a connection; such a one leaves its journal file behind.
+        // Truncate and persist are settings of a connection; a connection with one of them leaves its journal
+        // file behind.
         const user = await other.open(replica);
         await user.exec(`PRAGMA journal_mode = ${ofReplica}`);
         await user.exec('CREATE TABLE own (x); DROP TABLE own');
@@ -66,7 +67,7 @@ describe('journal modes', () => {
       assert.ok(statSync(`${origin}-wal`).size > 0 && readFileSync(origin).equals(file));
       await syncHere({ origin, replica });
       assertReplicaOf(origin, replica);
-      // A writer that was killed leaves a WAL that its next reader has to recover.
+      // A killed writer leaves a WAL that its next reader has to recover.
       await writer.exec('UPDATE in_wal SET amount = 18');
       await other.end();
       await syncHere({ origin, replica });
@@ -80,21 +81,21 @@ describe('journal modes', () => {
 });
 
 describe('an empty database', () => {
-  test('of 0 bytes becomes a new replica of 0 bytes', async (t) => {
+  test('an origin of 0 bytes becomes a new replica of 0 bytes', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     writeFileSync(origin, '');
     const { created, pageCount } = await syncHere({ origin, replica });
     assert.deepEqual([created, pageCount], [true, 0]);
     assert.equal(statSync(replica).size, 0);
     assert.equal((await syncHere({ origin, replica })).outcomeName, 'unchanged');
-    // And grows from there.
+    // The replica grows from there.
     change(origin, (db) => db.exec('CREATE TABLE t (x); INSERT INTO t VALUES (1)'));
     await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 
   for (const journalMode of ['wal', 'delete'] as const) {
-    test(`of 0 bytes empties an existing replica in mode ${journalMode}, once`, async (t) => {
+    test(`an origin of 0 bytes empties an existing replica in mode ${journalMode}, once`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       writeFileSync(origin, '');
       generateDatabase(replica, { rows: 50, journalMode, pageSize: 1024 });
@@ -111,7 +112,7 @@ describe('an empty database', () => {
       assert.equal((await syncHere({ origin, replica })).outcomeName, 'unchanged');
     });
 
-    test(`of one page replaces a replica in mode ${journalMode} and is replaced in turn`, async (t) => {
+    test(`a database of one page replaces a replica in mode ${journalMode} and is replaced in turn`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       change(origin, (db) =>
         db.exec(`PRAGMA journal_mode = ${journalMode}; CREATE TABLE t (x); DROP TABLE t; VACUUM`),
@@ -127,7 +128,7 @@ describe('an empty database', () => {
     });
 
     for (const encoding of ['UTF-8', 'UTF-16le'] as const) {
-      test(`of 0 bytes is filled with an origin in mode ${journalMode} and ${encoding}`, async (t) => {
+      test(`a replica of 0 bytes is filled with an origin in mode ${journalMode} and ${encoding}`, async (t) => {
         for (const pageSize of [512, 4096, 65536]) {
           const [origin, replica] = paths(tempDir(t));
           writeFileSync(replica, '');

@@ -20,7 +20,7 @@ test('a database over 1 GiB is copied across the lock-byte page, new and by an u
   makeLargeDatabase(origin);
   const first = await runSync({ origin, replica });
   assert.deepEqual([first.created, first.pageCount], [true, PAGE_COUNT]);
-  // All pages but the one that never travels.
+  // All pages but the lock-byte page, which never travels.
   assert.equal(first.pagesTransferred, PAGE_COUNT - 1);
   assertSame(origin, replica);
 
@@ -67,7 +67,7 @@ function appendFreePages(path: string): void {
     ftruncateSync(file, PAGE_COUNT * PAGE_BYTES);
     const trunks = free.splice(0, Math.ceil(free.length / TRUNK_CAPACITY));
     const count = trunks.length + free.length;
-    // The leaf that is taken first: one soon after the lock-byte page, from which SQLite goes downwards.
+    // SQLite takes this leaf first: one soon after the lock-byte page, from which it goes downwards.
     free.splice(free.indexOf(LOCK_BYTE_PAGE + 8), 1);
     free.unshift(LOCK_BYTE_PAGE + 8);
     for (const [i, trunk] of trunks.entries()) {
@@ -98,7 +98,10 @@ function overflowPages(path: string): Set<number> {
   });
 }
 
-/** Page for page, in pieces, and as an independent SQLite reads them. Both are checkpointed and closed. */
+/**
+ * Compares page for page, in pieces, and as an independent SQLite reads them. Both databases are checkpointed
+ * and closed.
+ */
 function assertSame(origin: string, replica: string): void {
   const [a, b] = [origin, replica].map((path) => openSync(path, 'r')) as [number, number];
   try {

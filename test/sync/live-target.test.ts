@@ -20,7 +20,7 @@ interface Place {
   readonly live: string;
 }
 
-/** A store with a snapshot of a database, which has another content and journal mode by now. */
+/** A store with a snapshot of a database that has another content and journal mode by now. */
 async function makePlace(t: TestContext, mode: (typeof MODES)[number]): Promise<Place> {
   const folder = tempDir(t);
   const [store, live] = [join(tempDir(t), 'store'), join(folder, 'live.db')];
@@ -48,7 +48,7 @@ async function succeed(args: readonly string[]): Promise<void> {
 
 for (const mode of MODES) {
   describe(`a database in mode ${mode} that an application goes on writing to`, () => {
-    test('is restored, since the restore takes the write lock and compares under it', async (t) => {
+    test(`a database in mode ${mode} with a live writer is restored, since the restore takes the write lock and compares under it`, async (t) => {
       const { folder, store, live } = await makePlace(t, mode);
       const writer = fork(WRITER, [live]);
       t.after(() => writer.kill('SIGKILL'));
@@ -73,7 +73,7 @@ for (const mode of MODES) {
       );
     });
 
-    test('is left as it is where the application does not give the lock away, and that is said', async (t) => {
+    test(`a database in mode ${mode} is left as it is if the application keeps the lock, and the error says so`, async (t) => {
       const { folder, store, live } = await makePlace(t, mode);
       const writer = await new OtherProcess(t).open(live);
       await writer.exec("BEGIN IMMEDIATE; UPDATE marker SET text = 'newer'");
@@ -112,7 +112,7 @@ test('a sync into a database that is written at every moment takes the write loc
   await writer.call('close');
 });
 
-test('a spool that waits beside a database is named where the restore fails', async (t) => {
+test('a restore that fails names a spool that waits beside the database', async (t) => {
   const { folder, store, live } = await makePlace(t, 'delete');
   const reader = await new OtherProcess(t).open(live, { readonly: true });
   await reader.exec('BEGIN; SELECT count(*) FROM t');

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 
-/** An application that updates a page in each transaction, with a short pause after each, until it is killed. */
+/** An application that updates a page in each transaction, with a short pause between them, until it is killed. */
 const [path = ''] = process.argv.slice(2);
 const database = new Database(path, { timeout: 60_000 });
 const update = database.prepare('UPDATE t SET x = randomblob(3000) WHERE id = ?');

@@ -12,22 +12,22 @@ const SEED = 20_260_101;
 
 describe('an origin with', () => {
   for (const pageSize of PAGE_SIZES) {
-    test(`pages of ${pageSize} bytes becomes a new replica, which follows it`, (t) =>
+    test(`an origin with pages of ${pageSize} bytes becomes a new replica, which follows it`, (t) =>
       newThenUpdated(tempDir(t), { pageSize, rows: 300 }));
   }
 
   for (const reservedBytes of [8, 32]) {
-    test(`${reservedBytes} reserved bytes becomes a new replica, which follows it`, (t) =>
+    test(`an origin with ${reservedBytes} reserved bytes becomes a new replica, which follows it`, (t) =>
       newThenUpdated(tempDir(t), { reservedBytes, rows: 200 }));
 
-    test(`${reservedBytes} reserved bytes replaces a database with none, and the reverse`, async (t) => {
+    test(`an origin with ${reservedBytes} reserved bytes replaces a database with none, and the reverse`, async (t) => {
       await overForeign(tempDir(t), { reservedBytes, rows: 50 }, { rows: 300 });
       await overForeign(tempDir(t), { rows: 50 }, { reservedBytes, rows: 300 });
       await overForeign(tempDir(t), { rows: 300 }, { reservedBytes, rows: 50 });
     });
   }
 
-  test('WITHOUT ROWID tables and full-text search is copied with both in use', async (t) => {
+  test('an origin with WITHOUT ROWID tables and full-text search is copied with both in use', async (t) => {
     const folder = tempDir(t);
     const [origin, replica] = paths(folder);
     generateDatabase(origin, { rows: 400, features: ['withoutRowid', 'fts'] });
@@ -49,8 +49,8 @@ describe('an origin with', () => {
 describe('a replica of', () => {
   for (const ofOrigin of ENCODINGS) {
     for (const ofReplica of ENCODINGS) {
-      test(`an origin in ${ofOrigin} over a database in ${ofReplica}`, async (t) => {
-        // Both directions of the size: what is written last, page 1 or the truncation, differs.
+      test(`an origin in ${ofOrigin} is copied over a database in ${ofReplica}`, async (t) => {
+        // Both directions of the size: the last write, page 1 or the truncation, differs.
         for (const [journalMode, rows, rowsOfReplica] of [
           ['wal', 30, 200],
           ['delete', 200, 30],
@@ -67,7 +67,7 @@ describe('a replica of', () => {
 
   for (const ofOrigin of AUTO_VACUUM_MODES) {
     for (const ofReplica of AUTO_VACUUM_MODES) {
-      test(`an origin with auto_vacuum ${ofOrigin} over a database with ${ofReplica}, both with freelists`, async (t) => {
+      test(`an origin with auto_vacuum ${ofOrigin} is copied over a database with ${ofReplica}, both with freelists`, async (t) => {
         for (const [journalMode, rows, rowsOfReplica] of [
           ['wal', 100, 400],
           ['delete', 400, 100],
@@ -88,9 +88,9 @@ describe('a replica of', () => {
   }
 });
 
-describe('the size of a replica follows', () => {
+describe('the size of a replica', () => {
   for (const journalMode of ['wal', 'delete'] as const) {
-    test(`an origin that grows and shrinks (replica in mode ${journalMode})`, async (t) => {
+    test(`the size of a replica follows an origin that grows and shrinks (in mode ${journalMode})`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       generateDatabase(origin, { rows: 100 });
       await syncHere({ origin, replica });
@@ -98,10 +98,10 @@ describe('the size of a replica follows', () => {
       const sizes: number[] = [];
       for (const [action, ...more] of [
         [`INSERT INTO item (label, payload) SELECT label, zeroblob(9000) FROM item`],
-        [`DELETE FROM item WHERE id > 60`], // a large freelist, at the same size
-        [`VACUUM`], // all of it away
+        [`DELETE FROM item WHERE id > 60`], // A large freelist, at the same size.
+        [`VACUUM`], // All of the freelist goes away.
         [`INSERT INTO item (label) SELECT label || label FROM item`],
-        // The end goes, and pages that stay change: a later page write would cancel the truncation.
+        // The end goes, and remaining pages change: a later page write would cancel the truncation.
         [`UPDATE item SET amount = -amount`, `DELETE FROM attachment`, `VACUUM`],
       ] as [string, ...string[]][]) {
         change(origin, (db) => [action, ...more].forEach((sql) => db.exec(sql)));
@@ -115,7 +115,7 @@ describe('the size of a replica follows', () => {
     });
   }
 
-  test('an origin whose freelist is most of it', async (t) => {
+  test('the size of a replica follows an origin that is mostly freelist', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     generateDatabase(origin, { pageSize: 1024, rows: 200 });
     change(origin, (db) => {
@@ -131,7 +131,7 @@ describe('the size of a replica follows', () => {
   });
 });
 
-describe('the way over the wire:', () => {
+describe('the way over the wire', () => {
   for (const hash of ['nh-siphash', 'sha256', 'xxh64'] as const) {
     for (const compression of ['none', 'auto', 'zstd'] as const) {
       test(`hash ${hash} and compression ${compression} make an exact replica`, async (t) => {
@@ -183,7 +183,7 @@ async function overForeign(
   assert.equal(fileBytes(replica), pageSize * pageCount);
 }
 
-/** The header alone could make readers believe that the database was cut: this is what is on the disk. */
+/** The header alone could make readers believe that the database was cut: this is the size on the disk. */
 function fileBytes(path: string): number {
   change(path, (db) => db.pragma('wal_checkpoint(TRUNCATE)'));
   return statSync(path).size;

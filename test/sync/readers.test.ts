@@ -14,7 +14,7 @@ const STATE = `SELECT min(a.n), max(a.n), (SELECT min(n) FROM b), (SELECT max(n)
 
 describe('a reader of the replica', () => {
   for (const mode of ['wal', 'delete'] as const) {
-    test(`in a transaction sees the old state until it ends it, and then the new one (mode ${mode})`, async (t) => {
+    test(`a reader in a transaction sees the old state until it ends it, and then the new one (mode ${mode})`, async (t) => {
       const [origin, replica] = await synced(tempDir(t), mode);
       const reader = await new OtherProcess(t).open(replica, { readonly: true });
       await reader.exec('BEGIN');
@@ -27,7 +27,7 @@ describe('a reader of the replica', () => {
         origin,
         replica,
         onFrame: async ({ name }) => {
-          // In rollback mode the confirmation only comes when the reader has let go.
+          // In rollback mode the confirmation comes only after the reader has let go.
           if (reading) assert.deepEqual(await reader.rows(STATE), [[1, 1, 1, 1, 0]], `at ${name}`);
           if (name === 'root') rootCame.resolve();
         },
@@ -44,7 +44,7 @@ describe('a reader of the replica', () => {
     });
   }
 
-  test('in rollback mode that never ends its transaction makes the sync give up, with nothing changed', async (t) => {
+  test('a reader of a replica in rollback mode that never ends its transaction makes the sync give up, with nothing changed', async (t) => {
     const [origin, replica] = await synced(tempDir(t), 'delete');
     const reader = await new OtherProcess(t).open(replica, { readonly: true });
     await reader.exec('BEGIN');
@@ -58,7 +58,7 @@ describe('a reader of the replica', () => {
   });
 
   for (const mode of MODES) {
-    test(`that reads all the time never sees a mixture of two states (mode ${mode})`, async (t) => {
+    test(`a reader that reads all the time never sees a mixture of two states (mode ${mode})`, async (t) => {
       const [origin, replica] = await synced(tempDir(t), mode);
       const reader = await new OtherProcess(t).open(replica, { readonly: true, timeoutMs: 10_000 });
       const seen = new Set<unknown>();
@@ -81,7 +81,7 @@ describe('a reader of the replica', () => {
       assert.ok(seen.size > 1, 'no change was seen');
     });
 
-    test(`with a prepared statement reads the right table after a swap under one schema cookie (mode ${mode})`, async (t) => {
+    test(`a reader with a prepared statement reads the right table after a swap under one schema cookie (mode ${mode})`, async (t) => {
       const folder = tempDir(t);
       const [origin, replica] = paths(folder);
       makeTables(origin, ['first', 'second'], mode, 'UTF-8');
@@ -118,7 +118,7 @@ describe('a reader of the replica', () => {
       assert.deepEqual(await reader.rows('PRAGMA schema_version'), [[(cookie[0]?.[0] as number) + 3]]);
     });
 
-    test(`gets an error, never wrong rows, when the text encoding changes, until it reopens (mode ${mode})`, async (t) => {
+    test(`a reader gets an error, never wrong rows, when the text encoding changes, until it reopens (mode ${mode})`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       makeTables(origin, ['first', 'second'], mode, 'UTF-8');
       await syncHere({ origin, replica });
@@ -134,7 +134,7 @@ describe('a reader of the replica', () => {
       await assert.rejects(reader.rows('SELECT x FROM second'));
       const reopened = await other.open(replica, { timeoutMs: 1000 });
       assert.deepEqual(await reopened.rows('SELECT x FROM first'), [['UTF-16le first']]);
-      // The next sync finds the encoding where it stands: in WAL mode not yet in the file.
+      // The next sync finds the encoding in its place: in WAL mode not yet in the file.
       change(origin, (db) => db.exec(`UPDATE first SET x = 'later'`));
       await syncHere({ origin, replica });
       assert.deepEqual(await reopened.rows('SELECT x FROM first'), [['later']]);
@@ -144,7 +144,7 @@ describe('a reader of the replica', () => {
     });
   }
 
-  test('that keeps its snapshot over a change of encoding does not keep the next sync from writing', async (t) => {
+  test('a reader that keeps its snapshot over a change of encoding does not keep the next sync from writing', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     makeTables(origin, ['first'], 'wal', 'UTF-8');
     await syncHere({ origin, replica });

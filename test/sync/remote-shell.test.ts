@@ -26,20 +26,20 @@ function hostile(t: TestContext, programs: Readonly<Record<string, string>>, tim
 /** `head` is what discards an upload, and makes the bytes of a download. */
 const ifUpload = (lines: string): string => `[ $# = 3 ] && exec /usr/bin/head "$@"\n${lines}`;
 
-describe('a host that setup asks, if it is hostile,', () => {
-  test('and floods while it is sent data, is refused before that takes memory', async (t) => {
+describe('a hostile host that setup asks', () => {
+  test('a host that floods while it receives data is refused before that takes memory', async (t) => {
     const shell = hostile(t, { head: ifUpload('exec yes >&3') }, 20_000);
     const before = process.memoryUsage().rss;
     await assert.rejects(shell.measure(), { code: 'PROTOCOL', message: /it sends too much/ });
     assert.ok(process.memoryUsage().rss - before < 200e6);
   });
 
-  test('and takes nothing of what it is sent, is given up as silent', async (t) => {
+  test('a host that takes nothing of the data is given up as silent', async (t) => {
     const shell = hostile(t, { head: ifUpload('exec sleep 10') }, 1000);
     await assert.rejects(shell.measure(), { code: 'TIMEOUT', message: /silent for 1 s/ });
   });
 
-  test('and says where sqlsync is, puts no command into the line to paste', async (t) => {
+  test('the place of sqlsync on a hostile host puts no command into the line to paste', async (t) => {
     const name = '/x; touch /tmp/PWNED; #';
     const tr = `/usr/bin/tr "$@"\necho 'elsewhere=${name}'`;
     const found = await survey(hostile(t, { tr }, 20_000), '', 'sqlsync');

@@ -29,7 +29,7 @@ const scenario = await Scenario.make(folder, { blobs: 2600, pageSize: 4096 });
 const KINDS = ['wal', 'rollback'] as const;
 type Kind = (typeof KINDS)[number];
 
-/** All of them with SQLSYNC_SLOW_TESTS; else each in one of the kinds. */
+/** All kinds with SQLSYNC_SLOW_TESTS; else each test in one of them. */
 function tenths(kind: Kind): number[] {
   const all = [1, 2, 3, 4, 5, 6, 7, 8, 9];
   if (process.env['SQLSYNC_SLOW_TESTS'] === '1') return all;
@@ -42,7 +42,7 @@ function spoolOf({ replica }: Pair): string {
   return join(dirname(replica), '.replica.db.sqlsync-spool');
 }
 
-/** A sync of which only the first `batches` messages with pages arrive. */
+/** A sync that ends after the first `batches` messages with pages have arrived. */
 async function breakAfter(batches: number, pair: Pair): Promise<void> {
   let passed = 0;
   const onFrame = ({ name }: { name: string }): 'cut' | void => {
@@ -53,7 +53,7 @@ async function breakAfter(batches: number, pair: Pair): Promise<void> {
   });
 }
 
-/** A pair of which some pages wait in the spool. */
+/** A pair with some pages waiting in the spool. */
 async function broken(kind: Kind, batches = 4): Promise<Pair> {
   const pair = scenario.pair(kind);
   await breakAfter(batches, pair);
@@ -70,7 +70,7 @@ async function pagesIn(pair: Pair): Promise<number> {
 
 let whole: SyncHereResult | undefined;
 
-/** The figures of a sync that is not broken. */
+/** The figures of an unbroken sync. */
 async function wholeRun(): Promise<SyncHereResult> {
   return (whole ??= await syncHere({ ...scenario.pair('wal'), ...staged }));
 }
@@ -81,7 +81,7 @@ function assertDone(kind: Kind, pair: Pair): void {
   assert.equal(existsSync(join(dirname(pair.replica), '.replica.db.sqlsync-lock')), false, 'and its lock');
 }
 
-test('a sync of a new replica that was broken tells of all its pages', async () => {
+test('a sync of a new replica that was broken reports all its pages', async () => {
   const pair = scenario.pair('new');
   await breakAfter(4, pair);
   assert.ok(existsSync(join(dirname(pair.replica), '.replica.db.sqlsync-part')));
@@ -93,7 +93,7 @@ test('a sync of a new replica that was broken tells of all its pages', async () 
 
 for (const kind of KINDS) {
   describe(`a sync of a replica in ${kind} mode`, () => {
-    test('that breaks at any tenth is resumed with only the rest travelling', async () => {
+    test('a sync that breaks at any tenth is resumed with only the rest travelling', async () => {
       const { pagesTransferred: all } = await wholeRun();
       const batches = Math.ceil(all / 256);
       assert.ok(batches >= 10, `${batches} batches`);
@@ -113,7 +113,7 @@ for (const kind of KINDS) {
       assert.ok(last > all / 2);
     });
 
-    test('that was broken tells of all pages that its commit changed', async () => {
+    test('a broken sync tells of all pages that its commit changed', async () => {
       const { pagesChanged } = await wholeRun();
       const pair = await broken(kind);
       const dry = await syncHere({ ...pair, dryRun: true });
@@ -124,7 +124,7 @@ for (const kind of KINDS) {
       assert.equal((await syncHere(pair)).pagesChanged, 0);
     });
 
-    test('that breaks again and again ends all the same', async () => {
+    test('a sync that breaks again and again ends all the same', async () => {
       const { pagesTransferred: all } = await wholeRun();
       const pair = scenario.pair(kind);
       for (let i = 0; i < 3; i++) await breakAfter(3, pair);
@@ -138,7 +138,7 @@ for (const kind of KINDS) {
       assertReplicaOf(pair.origin, pair.replica);
     });
 
-    test('takes what is new of an origin that changed since it broke, also one that has shrunk or grown', async () => {
+    test('a resumed sync takes the new pages of an origin that changed since, also of one that has shrunk or grown', async () => {
       const changes = [
         'UPDATE bulk SET payload = randomblob(3000) WHERE id % 100 = 0',
         'DELETE FROM bulk WHERE id > 300; VACUUM',
@@ -149,7 +149,7 @@ for (const kind of KINDS) {
         const origin = join(dirname(pair.replica), 'changed.db');
         copyFileSync(pair.origin, origin);
         change(origin, (db) => db.exec(sql));
-        // Of a spool whose middle is missing, too.
+        // The spool may lack pages in its middle, too.
         const changed = { origin, replica: pair.replica };
         const result = await syncHere({ ...changed, overwrite: true });
         assert.deepEqual([result.outcomeName, result.resumed], ['committed', true], sql);
@@ -158,7 +158,7 @@ for (const kind of KINDS) {
       }
     });
 
-    test('that broke when it grew is resumed with what it has of the new pages', async () => {
+    test('a sync that broke while the replica grew is resumed with the new pages that have arrived', async () => {
       const pair = scenario.pair(kind);
       const origin = join(dirname(pair.replica), 'grown.db');
       copyFileSync(pair.origin, origin);
@@ -170,14 +170,14 @@ for (const kind of KINDS) {
       assertReplicaOf(origin, pair.replica);
     });
 
-    test('writes no page of the spool that is the replica’s already, and removes it', async (t) => {
+    test('a resumed sync writes no page of the spool that is the replica’s already, and removes the spool', async (t) => {
       const pair = await broken(kind);
       const origin = join(dirname(pair.replica), 'as-before.db');
       copyFileSync(pair.replica, origin);
-      const other = await new OtherProcess(t).open(pair.replica); // so that the WAL stays
+      const other = await new OtherProcess(t).open(pair.replica); // So that the WAL stays.
       await other.rows('SELECT count(*) FROM bulk');
       const result = await syncHere({ origin, replica: pair.replica, overwrite: true });
-      // The pages were other ones than the origin's when they were compared.
+      // The pages differed from the origin's when they were compared.
       assert.ok(result.pagesTransferred > 500, String(result.pagesTransferred));
       if (kind === 'wal') assert.ok(statSync(`${pair.replica}-wal`).size < 100_000);
       await other.call('close');
@@ -185,7 +185,7 @@ for (const kind of KINDS) {
       assertReplicaOf(origin, pair.replica);
     });
 
-    test('that was killed between its commit and the removal of the spool is found unchanged', async () => {
+    test('a sync that was killed between its commit and the removal of the spool finds nothing changed', async () => {
       const pair = await broken(kind, 6);
       const kept = readFileSync(spoolOf(pair));
       await syncHere(pair);
@@ -197,7 +197,7 @@ for (const kind of KINDS) {
       assertDone(kind, pair);
     });
 
-    test('survives damage of the spool: what is damaged travels again', async () => {
+    test('a resumed sync survives damage of the spool: damaged pages travel again', async () => {
       const pair = await broken(kind, 6);
       const bytes = readFileSync(spoolOf(pair));
       // Data of a page in the first group, and a hash.
@@ -208,7 +208,7 @@ for (const kind of KINDS) {
       assertDone(kind, pair);
     });
 
-    test('goes on beside another writer of the replica, who need not wait while pages arrive', async (t) => {
+    test('a resumed sync goes on beside another writer of the replica, who need not wait while pages arrive', async (t) => {
       const pair = scenario.pair(kind);
       const writer = await new OtherProcess(t).open(pair.replica, { timeoutMs: 0 });
       let locked = 0;
@@ -223,7 +223,7 @@ for (const kind of KINDS) {
       assertDone(kind, pair);
     });
 
-    test('compares again where another writer changed the replica while pages arrived', async (t) => {
+    test('a sync compares again if another writer changed the replica while pages arrived', async (t) => {
       const { pagesTransferred: all } = await wholeRun();
       const pair = scenario.pair('wal');
       const writer = await new OtherProcess(t).open(pair.replica);
@@ -237,7 +237,7 @@ for (const kind of KINDS) {
       };
       const result = await syncHere({ ...pair, ...staged, onFrame });
       assert.deepEqual([opened, result.outcomeName], [2, 'committed']);
-      // What came for the first comparison counts too.
+      // Pages that came for the first comparison count too.
       assert.ok(result.pagesTransferred >= all && result.pagesChanged >= all, JSON.stringify(result));
       await writer.call('close');
       assertDone('wal', pair);
@@ -246,14 +246,14 @@ for (const kind of KINDS) {
 }
 
 describe('a spool beside the replica', () => {
-  test('is left as it is by --dry-run', async () => {
+  test('--dry-run leaves a spool as it is', async () => {
     const pair = await broken('wal');
     const before = sha256File(spoolOf(pair));
     await syncHere({ ...pair, dryRun: true });
     assert.equal(sha256File(spoolOf(pair)), before);
   });
 
-  test('is used by a sync between local files too', async () => {
+  test('a sync between local files uses a spool too', async () => {
     const pair = await broken('wal', 8);
     const { pagesTransferred: all } = await wholeRun();
     const arrived = await pagesIn(pair);
@@ -263,7 +263,7 @@ describe('a spool beside the replica', () => {
     assertDone('wal', pair);
   });
 
-  test('that is a symbolic link is refused, and what it leads to stays as it is', async () => {
+  test("a spool that is a symbolic link is refused, and the link's target stays as it is", async () => {
     const pair = scenario.pair('rollback');
     const target = join(dirname(pair.replica), 'target');
     writeFileSync(target, 'precious');
@@ -273,7 +273,7 @@ describe('a spool beside the replica', () => {
     assert.equal(scenario.state('rollback', pair), 'old');
   });
 
-  test('that has a second name is not written through it', async () => {
+  test('a spool that has a second name is not written through it', async () => {
     const pair = await broken('rollback');
     const second = join(dirname(pair.replica), 'second');
     linkSync(spoolOf(pair), second);
@@ -284,7 +284,7 @@ describe('a spool beside the replica', () => {
     assertDone('rollback', pair);
   });
 
-  test('of another page size is removed, with --replace too', async () => {
+  test('a spool of another page size is removed, with --replace too', async () => {
     const pair = await broken('rollback');
     const origin = join(dirname(pair.replica), 'small-pages.db');
     copyFileSync(pair.origin, origin);
@@ -295,14 +295,14 @@ describe('a spool beside the replica', () => {
     assertReplicaOf(origin, pair.replica);
   });
 
-  test('is no wider than its owner, and no larger than the new database', async () => {
+  test('a spool is no wider than its owner, and no larger than the new database', async () => {
     const pair = await broken('wal');
     const stats = statSync(spoolOf(pair));
     assert.equal(stats.mode & 0o777, 0o600);
     assert.ok(stats.size <= statSync(pair.origin).size * 1.002 + 8192);
   });
 
-  test('belongs to one sync at a time: a second one waits for it, and both leave the replica right', async () => {
+  test('a spool belongs to one sync at a time: a second one waits for it, and both leave the replica right', async () => {
     const pair = await broken('wal');
     const results = await Promise.all([runSync(pair), runSync(pair)]);
     assert.ok(results.some(({ outcome }) => outcome === 'committed'));

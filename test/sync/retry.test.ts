@@ -27,7 +27,7 @@ function options(retries: number, more: Partial<RetryOptions> = {}): RetryOption
 
 describe('retries', () => {
   for (const code of ['CONNECT_FAILED', 'CONNECTION_LOST', 'TIMEOUT'] as const) {
-    test(`of ${code} are as many as allowed, and the last failure is told`, async () => {
+    test(`retries of ${code} are as many as allowed, and the run ends with the last failure`, async () => {
       let attempts = 0;
       const given = options(3);
       const work = (): Promise<never> => {
@@ -58,27 +58,27 @@ describe('retries', () => {
     'INTERNAL',
     'BUSY',
   ] as const) {
-    test(`are not made of ${code}`, async () => {
+    test(`${code} is not tried again`, async () => {
       const given = options(3);
       await assert.rejects(withRetries(failing(code), given), { code });
       assert.equal(given.told.length, 0);
     });
   }
 
-  test('are not made of a remote shell that is not there', async () => {
+  test('a missing remote shell is not tried again', async () => {
     const given = options(3);
     const cause = Object.assign(new Error('spawn nosuch ENOENT'), { code: 'ENOENT' });
     await assert.rejects(withRetries(failing('CONNECT_FAILED', cause), given), { code: 'CONNECT_FAILED' });
     assert.equal(given.told.length, 0);
   });
 
-  test('end with the first success, which tells how many attempts it took', async () => {
+  test('retries end with the first success, which reports the number of attempts', async () => {
     const work = (attempt: number): Promise<string> =>
       attempt < 3 ? failing('CONNECTION_LOST')() : Promise.resolve('done');
     assert.deepEqual(await withRetries(work, options(9)), { result: 'done', attempts: 3 });
   });
 
-  test('are made of BUSY after a loss: the far agent may not have noticed it yet', async () => {
+  test('BUSY after a loss is tried again: the far agent may not have noticed the loss yet', async () => {
     const codes: ErrorCode[] = ['CONNECTION_LOST', 'BUSY', 'BUSY'];
     const work = (attempt: number): Promise<string> => {
       const code = codes[attempt - 1];
@@ -87,7 +87,7 @@ describe('retries', () => {
     assert.equal((await withRetries(work, options(5))).attempts, 4);
   });
 
-  test('come after pauses that double up to a limit, and begin anew after progress', async () => {
+  test('retries come after pauses that double up to a limit, and begin anew after progress', async () => {
     let failures = 0;
     const given = options(12, { hasProgressed: () => failures === 11 });
     const work = (): Promise<never> => {
@@ -101,7 +101,7 @@ describe('retries', () => {
     );
   });
 
-  test('pause for no longer than a minute, shortened by chance by up to a half', async () => {
+  test('retries pause for no longer than a minute, shortened by chance by up to a half', async () => {
     const pauses: number[] = [];
     const stop = new AbortController();
     const given = options(1, {
@@ -117,7 +117,7 @@ describe('retries', () => {
     assert.deepEqual(pauses, [45_000]);
   });
 
-  test('are ended by --max-time in the middle of a pause', async () => {
+  test('--max-time ends retries in the middle of a pause', async () => {
     const run = withMaxTime(20, undefined, (signal) => {
       const given = options(1, { firstPauseMs: 3_600_000, ...(signal === undefined ? {} : { signal }) });
       return withRetries(failing('CONNECT_FAILED'), given);
@@ -125,7 +125,7 @@ describe('retries', () => {
     await assert.rejects(run, { code: 'TIMEOUT', message: /--max-time/ });
   });
 
-  test('that follow an attempt of unknown outcome fail with one, in an attempt and in a pause', async () => {
+  test('retries that follow an attempt of unknown outcome fail with one, in an attempt and in a pause', async () => {
     const lost = new SqlsyncError('CONNECTION_LOST', 'lost', { hint: 'Look.', outcome: 'unknown' });
     const work = (attempt: number): Promise<never> =>
       attempt === 1 ? Promise.reject(lost) : failing('CONNECT_FAILED')();
@@ -138,7 +138,7 @@ describe('retries', () => {
 });
 
 describe('--max-time', () => {
-  test('that ends a run of unknown outcome says so, with the hint of what was interrupted', async () => {
+  test('--max-time that ends a run of unknown outcome says so, with the hint of the interrupted attempt', async () => {
     const hint = 'The replica may have been committed.';
     for (const outcome of ['unknown', 'committed', undefined] as const) {
       const run = withMaxTime(1, undefined, async (signal) => {
@@ -154,8 +154,8 @@ describe('--max-time', () => {
   });
 });
 
-describe('what the user answered', () => {
-  test('is not asked again at the next login, unless it was not right', async () => {
+describe("the user's answer", () => {
+  test('a retry does not ask the user again, unless the answer was wrong', async () => {
     const asked: string[] = [];
     const memory = new AnswerMemory((question) => {
       asked.push(question);

@@ -20,11 +20,14 @@ const folder = mkdtempSync(join(tmpdir(), 'sqlsync-rounds-'));
 after(() => rmSync(folder, { recursive: true }));
 const scenario = await Scenario.make(folder, { blobs: 2600, pageSize: 4096 });
 
-/** Several times what comparing and sending all takes on a busy machine: a round comes to it only where a test holds it up. */
+/**
+ * Several times the time of a comparison and a copy on a busy machine: a round comes to this limit only if a
+ * test holds it up.
+ */
 const LIMIT_MS = 1500;
 const LIMITS = { maxSnapshotMs: LIMIT_MS, maxWalGrowthBytes: 0 };
 
-/** What stays of rounds beside the replica. */
+/** Files that rounds leave beside the replica. */
 function leftovers(replica: string): string[] {
   return ['-spool', '-part', '-lock'].filter((suffix) =>
     existsSync(join(dirname(replica), `.replica.db.sqlsync${suffix}`)),
@@ -64,7 +67,7 @@ function deletedAfterRound(replica: string): {
   };
 }
 
-/** An origin in this mode, with a replica that lacks 10 MB, or none. */
+/** An origin in this mode, with a replica that lacks 10 MB, or without one. */
 function pair(t: TestContext, mode: 'wal' | 'delete'): { origin: string; replica: string } {
   const origin = join(tempDir(t), 'origin.db');
   change(origin, (db) => {
@@ -79,7 +82,7 @@ function pair(t: TestContext, mode: 'wal' | 'delete'): { origin: string; replica
 
 describe('copying in rounds', () => {
   for (const kind of REPLICA_KINDS) {
-    test(`ends with the snapshot of the last round, and no page travels twice (${kind} replica)`, async () => {
+    test(`copying in rounds ends with the snapshot of the last round, and no page travels twice (${kind} replica)`, async () => {
       const { pagesTransferred: all } = await syncHere({ ...scenario.pair(kind), compression: 'none' });
       const made = scenario.pair(kind);
       const { onFrame, seen } = slowRounds(3);
@@ -87,7 +90,7 @@ describe('copying in rounds', () => {
       assert.deepEqual([result.outcomeName, result.resumed], ['committed', false]);
       assert.ok(result.rounds >= 4, `${result.rounds} rounds`);
       assert.equal(seen.filter((name) => name === 'open').length, result.rounds);
-      // Page 1 is fetched in each round.
+      // Each round fetches page 1.
       assert.ok(result.pagesTransferred <= all + result.rounds, `${result.pagesTransferred} of ${all}`);
       assert.ok(result.snapshotHeldMs >= LIMIT_MS);
       assert.equal(scenario.state(kind, made), 'new');
@@ -97,7 +100,7 @@ describe('copying in rounds', () => {
   }
 
   for (const kind of ['wal', 'rollback'] as const) {
-    test(`makes a replica in ${kind} mode anew that was deleted between two rounds`, async () => {
+    test(`copying in rounds makes a replica in ${kind} mode anew that was deleted between two rounds`, async () => {
       const made = scenario.pair(kind);
       const { onFrame } = deletedAfterRound(made.replica);
       const result = await syncHere({ ...made, compression: 'none', limits: LIMITS, onFrame });
@@ -107,7 +110,7 @@ describe('copying in rounds', () => {
     });
   }
 
-  test('asks again, with each round, whether an agent that is restricted may make a replica', async () => {
+  test('copying in rounds asks in each round whether a restricted agent may make a replica', async () => {
     const made = scenario.pair('wal');
     const { onFrame, isDeleted } = deletedAfterRound(made.replica);
     const options = { folder: dirname(made.replica), access: 'write', create: false } as const;
@@ -119,14 +122,15 @@ describe('copying in rounds', () => {
     assert.ok(!leftovers(made.replica).includes('-part'));
   });
 
-  test('keeps the WAL of an origin that is written all the time within the limit', async (t) => {
+  test('copying in rounds keeps the WAL of an origin with a busy writer within the limit', async (t) => {
     const { origin, replica } = pair(t, 'wal');
     const limit = 400_000;
     const writer = await new OtherProcess(t).open(origin);
     await writer.exec('PRAGMA journal_size_limit = 0');
     let written = 0;
     let largest = 0;
-    // A commit of some 40 KB, and time for the origin agent to look at the WAL, before each message with pages.
+    // A commit of some 40 KB, and time for the origin agent to look at the WAL, before each message with
+    // pages.
     const onFrame = async ({ name }: Frame): Promise<void> => {
       if (name === 'roundOver') await writer.exec('PRAGMA wal_checkpoint(TRUNCATE)');
       if (name !== 'pages' || written >= 4 * limit) return;
@@ -140,23 +144,24 @@ describe('copying in rounds', () => {
     const limits = { maxSnapshotMs: 0, maxWalGrowthBytes: limit };
     const result = await syncHere({ origin, replica, limits, onFrame });
     assert.ok(result.rounds > 1, `${written} bytes written, WAL of ${largest}, ${result.rounds} rounds`);
-    // The commits between two looks come on top.
+    // The commits between two looks at the WAL come on top.
     assert.ok(result.walGrowthBytes < limit + 300_000, `${result.walGrowthBytes}`);
     assert.ok(largest < limit + 600_000, `WAL of ${largest}`);
     await writer.call('close');
-    // What was written after the last snapshot is the next sync's.
+    // Writes after the last snapshot belong to the next sync.
     await syncHere({ origin, replica });
     assertReplicaOf(origin, replica);
   });
 
-  test('lets writers of an origin in rollback mode in between two rounds', async (t) => {
+  test('copying in rounds lets writers of an origin in rollback mode in between two rounds', async (t) => {
     const { origin, replica } = pair(t, 'delete');
     const writer: OtherConnection = await new OtherProcess(t).open(origin, { timeoutMs: 60_000 });
     let pages = 0;
     let rounds = 0;
     let commit: Promise<unknown> | undefined;
     let committed = false;
-    // Each round comes to its limit until the writer, who polls for a lock that no reader yields to, had its turn.
+    // Each round comes to its limit until the writer, who polls for a lock that no reader yields to, has had
+    // its turn.
     const onFrame = async ({ name }: Frame): Promise<void> => {
       if (name === 'open') pages = 0;
       if (name === 'roundOver') rounds++;
@@ -184,7 +189,7 @@ describe('copying in rounds', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('ends with the origin’s error where its -wal cannot be looked at any more', async (t) => {
+  test('copying in rounds ends with the origin’s error if its -wal becomes unreadable', async (t) => {
     const { origin, replica } = pair(t, 'wal');
     const writer = await new OtherProcess(t).open(origin);
     await writer.exec('UPDATE t SET x = randomblob(3500) WHERE id < 5');
@@ -194,7 +199,7 @@ describe('copying in rounds', () => {
       if (name !== 'pages' || ++pages !== 2) return;
       renameSync(wal, `${wal}.away`);
       symlinkSync(wal, wal);
-      await delay(120); // more than one look at it
+      await delay(120); // More than one look at it.
     };
     const limits = { maxSnapshotMs: 0, maxWalGrowthBytes: 1e9 };
     await assert.rejects(syncHere({ origin, replica, limits, onFrame }), {
@@ -206,7 +211,7 @@ describe('copying in rounds', () => {
   });
 
   for (const role of ['pull', 'push'] as const) {
-    test(`is never begun where no limit was given: a peer that ends a round is refused (${role})`, async () => {
+    test(`a peer that ends a round without a limit is refused (${role})`, async () => {
       const made = scenario.pair('wal');
       const over = { type: 'roundOver', snapshotHeldMs: 1, walGrowthBytes: 0 } as const;
       const { near, far } = await runRelayed(role, made, ({ message }) => [
@@ -223,11 +228,11 @@ describe('copying in rounds', () => {
 describe('rounds that come no nearer to their end', () => {
   const limits = { maxSnapshotMs: LIMIT_MS, maxWalGrowthBytes: 0 };
 
-  test('end with SNAPSHOT_LIMIT where as much is written as arrives, and keep what has arrived', async (t) => {
+  test('rounds end with SNAPSHOT_LIMIT if writers write as much as arrives, and keep the pages that have arrived', async (t) => {
     const { origin, replica } = pair(t, 'wal');
     await syncHere({ origin, replica });
     const writer = await new OtherProcess(t).open(origin);
-    // The comparison has to fit in, on a busy machine as well: it is of the pages that this is about.
+    // The comparison has to fit in, on a busy machine as well: the test is about the pages.
     const maxSnapshotMs = 2 * LIMIT_MS;
     const onFrame = async ({ name }: Frame): Promise<void> => {
       if (name === 'open') await writer.exec('UPDATE t SET x = randomblob(3500)');
@@ -246,7 +251,7 @@ describe('rounds that come no nearer to their end', () => {
     assertReplicaOf(origin, replica);
   });
 
-  test('end with SNAPSHOT_LIMIT where the comparison alone takes longer', async () => {
+  test('rounds end with SNAPSHOT_LIMIT if the comparison alone takes longer', async () => {
     const made = scenario.pair('wal');
     const onFrame = async ({ name }: Frame): Promise<void> => {
       if (name === 'hashes') await delay(LIMIT_MS + 50);
@@ -257,7 +262,7 @@ describe('rounds that come no nearer to their end', () => {
     assert.equal(scenario.state('wal', made), 'old');
   });
 
-  test('are those that leave no fewer pages missing than the best, three times in a row', () => {
+  test('rounds come no nearer to their end if three in a row leave no fewer pages missing than the best', () => {
     const rounds = new Rounds({ maxSnapshotMs: 1000, maxWalGrowthBytes: 0 });
     const figures = { snapshotHeldMs: 1, walGrowthBytes: 1, pagesTransferred: 5, pagesDelta: 0 };
     for (const pagesMissing of [100, 100, 120, 99, 99, 99]) rounds.add({ ...figures, pagesMissing });

@@ -12,7 +12,10 @@ const LINUX_ROOT =
     ? NEEDS_ROOT
     : 'NOT TESTED: only Linux tells one start of a kernel from another';
 
-/** A remote shell to "another machine": the same files elsewhere, the same host name, another start of a kernel. */
+/**
+ * A remote shell to "another machine": the same files in another folder, the same host name, another start of
+ * a kernel.
+ */
 function cloneOf(folder: string, machine: string): string {
   const script = join(folder, `to-${machine}`);
   const bootId = join(folder, `boot-id-${machine}`);
@@ -25,7 +28,7 @@ function cloneOf(folder: string, machine: string): string {
 }
 
 describe('machines that have one host name', { skip: LINUX_ROOT }, () => {
-  test('may copy to each other under one path, in a chain', async (t) => {
+  test('machines of one host name may copy to each other under one path, in a chain', async (t) => {
     const folder = tempDir(t);
     const app = join(folder, 'srv', 'app.db');
     mkdirSync(join(folder, 'srv'));
@@ -43,7 +46,7 @@ describe('machines that have one host name', { skip: LINUX_ROOT }, () => {
     assertReplicaOf(join(folder, 'b', 'app.db'), join(folder, 'c', 'app.db'));
   });
 
-  test('are told from each other by the start of their kernel, and a file by its inode', () => {
+  test('machines of one host name differ by the start of their kernel, and a file by its inode', () => {
     const own = systemFileId('1:2');
     const clone = own.replace(/^\S+/, '00000000-0000-0000-0000-000000000000');
     assert.ok(readSystemFileId(own).is('1:2'));
@@ -64,8 +67,8 @@ describe('machines that have one host name', { skip: LINUX_ROOT }, () => {
   });
 });
 
-describe('a host that has another name by now', () => {
-  test('still notices swapped arguments, and restores an origin without marking it', async (t) => {
+describe('a host whose name has changed', () => {
+  test('a host whose name has changed still notices swapped arguments, and restores an origin without marking it', async (t) => {
     const folder = tempDir(t);
     const [app, copy] = [join(folder, 'app.db'), join(folder, 'copy.db')];
     smallDatabase(app, { rows: 20 });
@@ -73,7 +76,7 @@ describe('a host that has another name by now', () => {
     assert.equal(run.status, 0, run.stderr);
     const markPath = join(folder, '.copy.db.sqlsync');
     const mark = JSON.parse(readFileSync(markPath, 'utf8')) as object;
-    // As it was written while the host had the name of an earlier container.
+    // The mark as it was written while the host had the name of an earlier container.
     writeFileSync(
       markPath,
       JSON.stringify({ ...mark, originHost: 'container-1', originName: `container-1:${app}` }),

@@ -17,7 +17,7 @@ const PROGRAM = fileURLToPath(new URL('../../bin/sqlsync.js', import.meta.url));
 
 describe('a second sync right after the first', () => {
   for (const mode of ['wal', 'delete'] as const) {
-    test(`requests no page and changes no byte of a replica in mode ${mode}`, async (t) => {
+    test(`a second sync requests no page and changes no byte of a replica in mode ${mode}`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       generateDatabase(origin, { rows: 200 });
       await runSync({ origin, replica });
@@ -29,7 +29,7 @@ describe('a second sync right after the first', () => {
     });
   }
 
-  test('leaves the frames in the WAL of a replica that others have open where they are', async (t) => {
+  test('a second sync leaves the frames in the WAL of a replica that others have open where they are', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     generateDatabase(origin, { rows: 200 });
     await runSync({ origin, replica });
@@ -47,7 +47,7 @@ describe('a second sync right after the first', () => {
   });
 
   for (const mode of ['wal', 'delete'] as const) {
-    test(`takes no write lock on a replica in mode ${mode}: it is done while another holds that lock`, async (t) => {
+    test(`a second sync takes no write lock on a replica in mode ${mode}: it succeeds while another program holds that lock`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       generateDatabase(origin, { rows: 200 });
       await runSync({ origin, replica });
@@ -56,13 +56,13 @@ describe('a second sync right after the first', () => {
       await holder.exec('BEGIN IMMEDIATE');
       const second = await runSync({ origin, replica, busyTimeoutMs: 0 });
       assert.equal(second.outcome, 'unchanged');
-      // And the lock is one that a sync with something to write does wait for.
+      // A sync with pages to write does wait for this lock.
       change(origin, (db) => db.pragma('user_version = 5'));
       await assert.rejects(runSync({ origin, replica, busyTimeoutMs: 0 }), { code: 'BUSY' });
     });
   }
 
-  test('opens the replica read-only and writes nothing to it, seen from outside', (t) => {
+  test('a second sync opens the replica read-only and writes nothing to it, by its system calls', (t) => {
     if (spawnSync('strace', ['-V']).status !== 0) return t.skip('strace is not installed');
     const [origin, replica] = paths(tempDir(t));
     generateDatabase(origin, { rows: 50 });
@@ -115,7 +115,7 @@ describe('a sync that another one overtakes', () => {
     ['delete', 'snapshot'],
   ] as const;
   for (const [mode, at] of moments) {
-    test(`takes a new snapshot, and no replica back (in mode ${mode}, overtaken at its ${at})`, async (t) => {
+    test(`an overtaken sync takes a new snapshot, and no replica back (in mode ${mode}, overtaken at its ${at})`, async (t) => {
       const [origin, replica] = paths(tempDir(t));
       generateDatabase(origin, { rows: 200 });
       await runSync({ origin, replica });
@@ -145,9 +145,9 @@ describe('a sync that another one overtakes', () => {
   for (const kind of ['replaced', 'emptied'] as const) {
     for (const mode of ['wal', 'delete'] as const) {
       for (const at of ['snapshot', 'root'] as const) {
-        // In rollback mode the other one waits for the lock that a `--replace` holds from its begin on.
+        // In rollback mode the other sync waits for the lock that a `--replace` holds from its beginning.
         if (kind === 'replaced' && mode === 'delete' && at === 'root') continue;
-        test(`takes no replica back that is to be ${kind} (in mode ${mode}, overtaken at its ${at})`, async (t) => {
+        test(`an overtaken sync takes no replica back that is to be ${kind} (in mode ${mode}, overtaken at its ${at})`, async (t) => {
           const folder = tempDir(t);
           const [origin, replica] = paths(folder);
           const other = join(folder, 'other.db');
@@ -168,7 +168,8 @@ describe('a sync that another one overtakes', () => {
               assert.equal(outcome, 'committed');
             },
           });
-          // What the other one has committed is the replica of another origin, which this one finds on its second look.
+          // The other sync has made the replica that of another origin, which this one finds on its second
+          // look.
           await assert.rejects(overtaken, { code: 'REPLICA_NOT_MARKED' });
           assert.ok(isOvertaken);
           assertReplicaOf(other, replica);
@@ -182,7 +183,7 @@ describe('a sync that another one overtakes', () => {
     }
   }
 
-  test('ends all the same where others write and checkpoint the replica at every moment', async (t) => {
+  test('an overtaken sync ends though others write and checkpoint the replica at every moment', async (t) => {
     const [origin, replica] = paths(tempDir(t));
     generateDatabase(origin, { rows: 200 });
     await runSync({ origin, replica });
@@ -202,7 +203,7 @@ describe('a sync that another one overtakes', () => {
       },
     });
     assert.equal(outcomeName, 'committed');
-    // In the end it is compared with the lock held.
+    // In the end it compares the replica with the lock held.
     assert.ok(times >= 4 && refused >= 1, `${refused} of ${times} were refused`);
     await other.call('close');
     assertReplicaOf(origin, replica);
@@ -210,7 +211,7 @@ describe('a sync that another one overtakes', () => {
 });
 
 describe('--dry-run', () => {
-  test('of a new replica leaves nothing in its folder', async (t) => {
+  test('--dry-run of a new replica leaves nothing in its folder', async (t) => {
     const folder = tempDir(t);
     const [origin, replica] = paths(folder);
     generateDatabase(origin, { rows: 50, journalMode: 'delete' });
@@ -221,7 +222,7 @@ describe('--dry-run', () => {
   });
 
   for (const mode of ['wal', 'delete'] as const) {
-    test(`of a replica in mode ${mode} changes no byte and reports what the real run changes`, async (t) => {
+    test(`--dry-run of a replica in mode ${mode} changes no byte and reports what the real run changes`, async (t) => {
       const folder = tempDir(t);
       const [origin, replica] = paths(folder);
       generateDatabase(origin, { rows: 300 });
@@ -235,7 +236,8 @@ describe('--dry-run', () => {
         change(origin, (db) => db.exec(sql));
         const before = state(replica);
         const names = readdirSync(folder);
-        // Any database is looked at, with a write lock held by another, and without the right to write.
+        // A dry run compares any database, while another program holds the write lock, and without the right
+        // to write.
         const dry = await runSync({ origin, replica, dryRun: true, busyTimeoutMs: 0 });
         assert.deepEqual([dry.outcome, dry.pagesTransferred], ['dryRun', 0]);
         assert.deepEqual(state(replica), before);
@@ -249,7 +251,7 @@ describe('--dry-run', () => {
     });
   }
 
-  test('goes on from no part file and leaves it as it is', async (t) => {
+  test('--dry-run uses no part file and leaves it as it is', async (t) => {
     const folder = tempDir(t);
     const [origin, replica] = paths(folder);
     generateDatabase(origin, { rows: 300, journalMode: 'delete' });
@@ -279,7 +281,7 @@ function assertSameChanges(dry: SyncSummary, real: SyncSummary): void {
   assert.equal(real.pagesTransferred, real.pagesChanged);
 }
 
-/** Content and times of a database and of its WAL (an empty WAL is as good as none), and of what sqlsync keeps there. */
+/** Content and times of a database and of its WAL (an empty WAL counts as none), and of sqlsync's files beside them. */
 function state(replica: string): unknown {
   return [replica, `${replica}-wal`, join(dirname(replica), '.replica.db.sqlsync')].map((path) => {
     if (!existsSync(path) || statSync(path).size === 0) return undefined;

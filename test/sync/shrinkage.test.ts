@@ -44,7 +44,7 @@ describe('an origin of 0 bytes is not taken for an empty one', () => {
     ['wal', '-wal'],
     ['delete', '-journal'],
   ] as const) {
-    test(`where ${suffix} beside it has content`, async (t) => {
+    test(`an origin of 0 bytes is not taken for an empty one if ${suffix} beside it has content`, async (t) => {
       const { app, copy, store } = await scene(t, mode);
       const writer = new OtherProcess(t);
       const connection = await writer.open(app);
@@ -75,7 +75,7 @@ describe('an origin of 0 bytes is not taken for an empty one', () => {
     });
   }
 
-  test('but is one beside the journal of its first transaction', async (t) => {
+  test('an origin of 0 bytes is empty beside the journal of its first transaction', async (t) => {
     const folder = tempDir(t);
     const [app, copy] = [join(folder, 'app.db'), join(folder, 'copy.db')];
     const connection = await new OtherProcess(t).open(app);
@@ -87,7 +87,7 @@ describe('an origin of 0 bytes is not taken for an empty one', () => {
 });
 
 for (const mode of ['delete', 'truncate']) {
-  test(`the journals of first transactions that come and go (${mode}) beside an origin of 0 bytes are no sign that it was cut off`, async (t) => {
+  test(`journals of first transactions (${mode}) that come and go beside an origin of 0 bytes do not make it count as cut off`, async (t) => {
     const app = join(tempDir(t), 'app.db');
     writeFileSync(app, '');
     const writer = spawn(process.execPath, ['-e', FIRST_TRANSACTIONS, app, mode], {
@@ -96,7 +96,7 @@ for (const mode of ['delete', 'truncate']) {
     });
     t.after(() => writer.kill('SIGKILL'));
     const states = new Set<boolean>();
-    // Until both have been seen, at least.
+    // Until the test has seen both, at least.
     for (let look = 0; look < 20_000 || states.size < 2; look++) {
       states.add((statSync(`${app}-journal`, { throwIfNoEntry: false })?.size ?? 0) > 0);
       assert.equal(inspectOrigin(app).file.stats.size, 0);
@@ -105,7 +105,7 @@ for (const mode of ['delete', 'truncate']) {
   });
 }
 
-/** Makes a journal and takes it away again, for ever. */
+/** Makes a journal and removes it again, for ever. */
 const FIRST_TRANSACTIONS = `
   const database = require('better-sqlite3')(process.argv[1]);
   database.pragma('journal_mode = ' + process.argv[2]);
@@ -122,7 +122,7 @@ describe('an origin that lost nearly everything', () => {
     },
   };
   for (const [name, { sql, says }] of Object.entries(LOSSES)) {
-    test(`as it ${name}, is copied with a warning that -q does not hide`, async (t) => {
+    test(`an origin that ${name} is copied with a warning that -q does not hide`, async (t) => {
       const { app, copy } = await scene(t);
       const lose = (): void => {
         if (sql === undefined) writeFileSync(app, '');
@@ -145,12 +145,12 @@ describe('an origin that lost nearly everything', () => {
       assert.equal(status, 0);
       assert.match(stderr, says);
       assert.match(stderr, /^warning: /);
-      // Once it is so, it is no news.
+      // In the next sync it is no news.
       assert.equal((await sqlsync(['-q', app, copy])).stderr, '');
     });
   }
 
-  test('is refused and warned of by the far agent of a push as well', async (t) => {
+  test('the far agent of a push refuses and warns of an origin that lost nearly everything as well', async (t) => {
     const { app, copy } = await scene(t);
     const shell = join(tempDir(t), 'shell');
     writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
@@ -169,7 +169,7 @@ describe('an origin that lost nearly everything', () => {
     assert.ok((column(copy, 'SELECT count(*) FROM t')[0] as number) <= 3);
   });
 
-  test('is copied without a word where that is allowed, or the loss is a common one', async (t) => {
+  test('an origin that lost nearly everything is copied without a warning if that is allowed, or the loss is a common one', async (t) => {
     const { app, copy } = await scene(t);
     change(app, 'DELETE FROM t WHERE id > (SELECT max(id) FROM t) / 2; VACUUM');
     await assertRefused(['--max-shrink', '10', app, copy], {
@@ -184,7 +184,7 @@ describe('an origin that lost nearly everything', () => {
     assert.deepEqual(column(copy, 'SELECT count(*) FROM t'), [0]);
   });
 
-  test('is no replica of another page size, nor a small one', async (t) => {
+  test('a replica of another page size, or a small one, does not count as a loss', async (t) => {
     const folder = tempDir(t);
     const [app, copy] = [join(folder, 'app.db'), join(folder, 'copy.db')];
     smallDatabase(app, { rows: 250, pageSize: 1024, journalMode: 'delete' });
@@ -194,7 +194,7 @@ describe('an origin that lost nearly everything', () => {
     assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
   });
 
-  test('makes no backup forget the snapshots before', async (t) => {
+  test('a backup of an origin that lost nearly everything forgets no earlier snapshot', async (t) => {
     const { app, store } = await scene(t);
     writeFileSync(app, '');
     const says = /The origin is empty, and its snapshot [0-9a-f]{8} has \d+ pages/;
@@ -207,12 +207,12 @@ describe('an origin that lost nearly everything', () => {
     assert.match(stderr, says);
     assert.match(stderr, /No older snapshot of .*app\.db is forgotten this time/);
     assert.equal(await snapshotsIn(store), 2);
-    // Where that is meant it is forgotten as usual.
+    // With the user's consent it forgets as usual.
     assert.equal((await sqlsync([...args, '--max-shrink', '100'])).stderr, '');
     assert.equal(await snapshotsIn(store), 1);
   });
 
-  test('and a limit that is no percentage are told apart', async () => {
+  test('a shrunk origin and a limit that is no percentage have different errors', async () => {
     for (const value of ['101', '-1', 'half', '']) {
       await assertRefused([`--max-shrink=${value}`, 'a.db', 'b.db'], {
         code: 'USAGE',

@@ -14,10 +14,10 @@ const NO_LOCK_PAGE = 2 ** 30;
 interface Case {
   readonly pageCount: number;
   readonly oldCount: number;
-  /** Indexes of pages that differ, as far as both have them. */
+  /** Indexes of pages that differ, among those that both have. */
   readonly changed: readonly number[];
   readonly lockBytePage: number;
-  /** Decides the order of everything: who hashes first, in which portions answers come. */
+  /** Decides the order of everything: which side hashes first, and in which portions answers come. */
   readonly seed: number;
 }
 
@@ -34,7 +34,7 @@ const caseArbitrary: fc.Arbitrary<Case> = fc
   })
   .map(({ pageCount, growth, changed, lock, seed }) => ({
     pageCount,
-    // As the replica agent does it: pages beyond the origin's are cut off, not compared.
+    // As the replica agent does it: it cuts off pages beyond the origin's, and does not compare them.
     oldCount: Math.max(0, Math.min(pageCount, pageCount - growth)),
     changed,
     lockBytePage: lock,
@@ -42,7 +42,7 @@ const caseArbitrary: fc.Arbitrary<Case> = fc
   }));
 
 describe('a tree walk', () => {
-  test('finds exactly the pages that differ or do not exist, in whatever order and portions answers come', () => {
+  test('a tree walk finds exactly the pages that differ or do not exist, in any order and portions of answers', () => {
     fc.assert(
       fc.property(caseArbitrary, (given) => {
         const { walk, differing, absent } = walkThrough(given);
@@ -66,7 +66,7 @@ describe('a tree walk', () => {
     );
   });
 
-  test('wants the pages that it lacks, even where the peer has the hash of what there is', () => {
+  test('a tree walk wants the missing pages, even if the peer has the same hash for the present ones', () => {
     const alike = new Uint8Array(HASH_BYTES).fill(7);
     const walk = new TreeWalk({
       pageCount: 21,
@@ -85,14 +85,14 @@ describe('a tree walk', () => {
     assert.ok(walk.finished);
   });
 
-  test('asks for nothing where nothing differs', () => {
+  test('a tree walk asks for nothing if nothing differs', () => {
     for (const pageCount of [1, 16, 256, 257, 5000]) {
       const { asked, walk } = walkThrough({ ...same(pageCount), seed: pageCount });
       assert.deepEqual({ asked, differs: walk.hasDifference }, { asked: [], differs: false });
     }
   });
 
-  test('needs no hashes where no page exists here, and wants all of them but the lock-byte page', () => {
+  test('a tree walk needs no hashes if no page exists here, and wants all pages but the lock-byte page', () => {
     const given = { pageCount: 40, oldCount: 0, changed: [], lockBytePage: 7, seed: 1 };
     const { walk, absent, asked } = walkThrough(given);
     assert.ok(walk.needsNoHashes);
@@ -103,7 +103,7 @@ describe('a tree walk', () => {
     );
   });
 
-  test('asks for no children of nodes that do not exist here', () => {
+  test('a tree walk asks for no children of nodes that do not exist here', () => {
     const { asked } = walkThrough({
       pageCount: 4000,
       oldCount: 300,
@@ -118,7 +118,7 @@ describe('a tree walk', () => {
     ]);
   });
 
-  test('wants a single changed page with three questions at the most, and gives the hash it must begin with', () => {
+  test('a tree walk wants a single changed page with three questions at the most, and gives the hash it must begin with', () => {
     const { asked, differing } = walkThrough({ ...same(10_000), changed: [7777], seed: 2 });
     assert.deepEqual(asked, [
       { level: 1, parents: [Math.floor(7777 / 256)] },
@@ -130,7 +130,7 @@ describe('a tree walk', () => {
     ]);
   });
 
-  test('asks for no more children at once than a message may carry', () => {
+  test('a tree walk asks for no more children at once than a message may carry', () => {
     const all = Array.from({ length: 20_000 }, (_, i) => i);
     const { asked, differing } = walkThrough({ ...same(20_000), changed: all, seed: 3 });
     assert.equal(differing.length, 20_000);
@@ -144,7 +144,7 @@ describe('a tree walk', () => {
     }
   });
 
-  test('hands out what is missing in ascending batches that may be limited, each page once', () => {
+  test('a tree walk hands out the missing pages in ascending batches that may be limited, each page once', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 900 }), fc.integer({ min: 1, max: 300 }), (count, limit) => {
         const walk = newWalk({ pageCount: count, oldCount: 0, changed: [], lockBytePage: 5, seed: 0 }, []);
@@ -191,7 +191,7 @@ describe('a tree walk refuses', () => {
     });
   }
 
-  /** The first question about children, and its answer with `more` bytes than are due. */
+  /** The first question about children, and its answer with `more` bytes too many. */
   function childrenOf(walk: TreeWalk, more: number): [ChildrenRequest, Uint8Array] {
     while (walk.hasOwnWork) walk.hashOwn();
     walk.onTopHashes(0, top(0, 4));
@@ -204,7 +204,7 @@ describe('a tree walk refuses', () => {
   }
 });
 
-/** Contents of pages: equal numbers are equal pages. */
+/** The contents of pages: equal numbers are equal pages. */
 type Database = readonly number[];
 
 function same(pageCount: number): Omit<Case, 'seed'> {
@@ -267,7 +267,7 @@ function answer(request: ChildrenRequest, theirs: Database): Uint8Array {
   return concatenated(hashes);
 }
 
-/** Lets a walk and a peer take turns as `seed` has it, until nothing is left to do. */
+/** Lets a walk and a peer take turns by `seed`, until both are done. */
 function walkThrough(given: Case): {
   walk: TreeWalk;
   differing: DifferingPage[];

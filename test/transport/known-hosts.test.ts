@@ -60,11 +60,11 @@ describe('a line names a host', () => {
     ['[::1]:2222', '::1', 2222, true],
     ['::1', '::1', 22, true],
     ['[*]:2222', 'db1', 2222, true],
-    // As OpenSSH: where no line names the port, a line for the host itself that holds this very key will do.
+    // As in OpenSSH: if no line names the port, a line for the host itself with this very key is enough.
     ['db1', 'db1', 2222, true],
   ];
   for (const [patterns, host, port, matches] of table) {
-    test(`${patterns} ${matches ? 'is' : 'is not'} ${host} on port ${port}`, () => {
+    test(`a line for ${patterns} ${matches ? 'names' : 'does not name'} ${host} on port ${port}`, () => {
       assert.equal(lookup(`${patterns} ${ed25519.text}`, host, port).status, matches ? 'match' : 'unknown');
     });
   }
@@ -90,7 +90,7 @@ test('lines that ssh-keygen -H hashed are found, and ssh-keygen -F agrees on the
   assert.equal(lookup(text, 'db3').status, 'unknown');
 });
 
-test('another key of the same type is a mismatch, and tells which line expects which key', () => {
+test('another key of the same type is a mismatch, which says which line expects which key', () => {
   const found = lookup(`# a comment\n\ndb1 ${otherEd25519.text} me@laptop\n`, 'db1');
   assert.equal(found.status, 'mismatch');
   assert.deepEqual([found.file, found.line], ['known_hosts', 3]);
@@ -114,7 +114,7 @@ test('any one of several lines and files may hold the key', () => {
   assert.deepEqual([found.status, found.file], ['match', 'system']);
 });
 
-test('a host of which only keys of another type are known is unknown, and those keys are told', () => {
+test('a host with known keys of another type only is unknown, and the error names those keys', () => {
   const found = lookup(`db1 ${rsa.text}`, 'db1');
   assert.equal(found.status, 'unknown');
   assert.deepEqual(found.otherKeys, [
@@ -122,14 +122,14 @@ test('a host of which only keys of another type are known is unknown, and those 
   ]);
 });
 
-test('a revoked key is revoked, whatever other lines say', () => {
+test('a revoked key is revoked, though other lines allow it', () => {
   const text = `db1 ${ed25519.text}\n@revoked * ${ed25519.text}\n`;
   assert.deepEqual([lookup(text, 'db1').status, lookup(text, 'db1').line], ['revoked', 2]);
   assert.equal(lookup(text, 'db1', 2222).status, 'revoked');
   assert.equal(lookup(`@revoked db1 ${otherEd25519.text}\ndb1 ${ed25519.text}`, 'db1').status, 'match');
 });
 
-test('a @cert-authority line vouches for nothing, but is told', () => {
+test('a @cert-authority line vouches for nothing, but the error names it', () => {
   const found = lookup(`@cert-authority *.example.org ${ed25519.text}`, 'db1.example.org');
   assert.deepEqual([found.status, found.hasCertAuthority, found.otherKeys], ['unknown', true, []]);
   assert.equal(lookup(`@cert-authority *.example.org ${ed25519.text}`, 'db1').hasCertAuthority, false);
@@ -167,7 +167,7 @@ test('the algorithms to ask for are those of the known keys, an RSA key by its t
   assert.deepEqual(knownKeyTypes(files, 'db3', 22), []);
 });
 
-test('a pattern made to be slow is answered', () => {
+test('a pattern that is made to be slow gets an answer', () => {
   const pattern = `${'*a'.repeat(2000)}b`;
   assert.equal(lookup(`${pattern} ${ed25519.text}`, 'a'.repeat(4000)).status, 'unknown');
 });

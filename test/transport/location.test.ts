@@ -18,7 +18,7 @@ describe('a local path', () => {
     '-x',
     '@',
   ]) {
-    test(`is what ${JSON.stringify(path)} means`, () => {
+    test(`${JSON.stringify(path)} is a local path`, () => {
       assert.deepEqual(parseLocation(path), { kind: 'local', path });
     });
   }
@@ -44,7 +44,7 @@ describe('a remote path', () => {
     ['ssh://db1:/x', { host: 'db1', path: '/x' }],
   ];
   for (const [text, expected] of remote) {
-    test(`is what ${JSON.stringify(text)} means`, () => {
+    test(`${JSON.stringify(text)} is a remote path`, () => {
       assert.deepEqual(parseLocation(text), { kind: 'ssh', ...expected });
     });
   }
@@ -78,12 +78,12 @@ describe('a location is refused with USAGE and a hint', () => {
     ['https://db1/x', /scheme/],
   ];
   for (const [text, message] of refused) {
-    test(`where it is ${JSON.stringify(text)}`, () => {
+    test(`${JSON.stringify(text)} is refused as a location with USAGE and a hint`, () => {
       assert.throws(() => parseLocation(text), { code: 'USAGE', message, hint: /./ });
     });
   }
 
-  test('and no message repeats control characters or a password', () => {
+  test('no message about a location repeats control characters or a password', () => {
     for (const text of ['db\u001b[31m:x', 'ssh://deploy:secret@db1/x']) {
       assert.throws(
         () => parseLocation(text),
@@ -104,7 +104,7 @@ test('any location that was formatted reads back as the same', () => {
   );
   fc.assert(
     fc.property(location, (given) => {
-      if (given.path === '/') return; // a folder
+      if (given.path === '/') return; // A folder.
       const expected = given.path.startsWith('~') ? `./${given.path}` : given.path;
       assert.deepEqual(parseLocation(formatLocation(given as Location)), { ...given, path: expected });
     }),

@@ -28,7 +28,7 @@ test('a command that is not installed fails the input with REMOTE_EXE_NOT_FOUND 
   transport.terminate();
 });
 
-test('a shell that cannot find the command fails the input with what it said', async () => {
+test("a shell that cannot find the command fails the input with the shell's message", async () => {
   const transport = spawnProcess({ command: 'sh', args: ['-c', 'sqlsync-that-nobody-has'] });
   await assert.rejects(digest(transport.input), (error: SqlsyncError) => {
     assert.equal(error.code, 'REMOTE_EXE_NOT_FOUND');
@@ -37,7 +37,7 @@ test('a shell that cannot find the command fails the input with what it said', a
   });
 });
 
-test('a silent end can be explained by who knows the command', async () => {
+test('a caller that knows the command can explain a silent end', async () => {
   const transport = runNode('console.error("no route"); process.exit(255)', {
     explainSilentExit: (exit) => new SqlsyncError('CONNECT_FAILED', `${exit.status}: ${exit.stderr}`),
   });

@@ -25,7 +25,7 @@ describe('a limited transport', () => {
     ['out', 200, undefined],
     ['in', undefined, 200],
   ] as const) {
-    test(`lets no more through than its rate, ${way}`, async (context) => {
+    test(`a limited transport lets no more through than its rate, ${way}`, async (context) => {
       const [a, b] = memoryTransportPair();
       context.after(() => a.terminate());
       const transport = limitRate(a, (near ?? far ?? 0) * 1024);
@@ -33,12 +33,13 @@ describe('a limited transport', () => {
       const received = digest(way === 'out' ? b.input : transport.input);
       (way === 'out' ? transport.output : b.output).end(Buffer.alloc(100 * 1024));
       assert.equal((await received).byteCount, 100 * 1024);
-      // 100 KiB at 200 KiB/s, less the tenth of a second that may come at once: never sooner, however fast the machine.
+      // 100 KiB at 200 KiB/s, less the tenth of a second that may come at once: never sooner, even on a fast
+      // machine.
       assert.ok(performance.now() - startedAt >= 390);
     });
   }
 
-  test('does not make the reader of a little wait for more', async (context) => {
+  test('a limited transport does not make the reader of a little wait for more', async (context) => {
     const [a, b] = memoryTransportPair();
     context.after(() => a.terminate());
     const transport = limitRate(a, 1024);
@@ -50,7 +51,7 @@ describe('a limited transport', () => {
     assert.equal(answer.toString(), 'ping');
   });
 
-  test('passes the fault of its medium on', async () => {
+  test('a limited transport passes the error of its medium on', async () => {
     const child = spawnProcess({ command: 'sqlsync-that-nobody-has', args: [] });
     await assert.rejects(digest(limitRate(child, MIB).input), { code: 'REMOTE_EXE_NOT_FOUND' });
   });
@@ -61,7 +62,7 @@ describe('a rate', () => {
   after(() => rmSync(folder, { recursive: true }));
   const rsync = spawnSync('rsync', ['--version']).status === 0;
 
-  test('means what it means to rsync', { skip: rsync ? false : 'rsync is missing' }, () => {
+  test('a rate means the same as for rsync', { skip: rsync ? false : 'rsync is missing' }, () => {
     const teller = join(folder, 'teller');
     writeFileSync(teller, '#!/bin/sh\necho "$*" >&2\nexit 1\n', { mode: 0o755 });
     const rates =
@@ -77,12 +78,12 @@ describe('a rate', () => {
     }
   });
 
-  test('of 0 is no limit', () => {
+  test('a rate of 0 is no limit', () => {
     assert.equal(parseRate('--bwlimit', '0'), undefined);
     assert.equal(parseRate('--bwlimit', '0m'), undefined);
   });
 
-  test('that is none is a usage error with examples', () => {
+  test('a rate that cannot be read is a usage error with examples', () => {
     assert.throws(() => parseRate('--bwlimit', 'fast'), { code: 'USAGE', message: /"fast"/, hint: /1\.5m/ });
   });
 });

@@ -35,7 +35,7 @@ function toldArguments(): string[] {
   return readFileSync(argumentsFile, 'utf8').split('\0').slice(0, -1);
 }
 
-/** What keeps a user's configuration from putting other bytes into the stream. */
+/** Options that keep a user's configuration from putting other bytes into the stream. */
 const BYTE_STREAM = [
   '-T',
   '-o',
@@ -76,33 +76,37 @@ transportSuite(
 describe('a remote-shell command', () => {
   const rsync = spawnSync('rsync', ['--version']).status === 0;
 
-  test('is split as rsync splits its -e', { skip: rsync ? false : 'rsync is missing' }, (context) => {
-    const seed = Number(process.env['SQLSYNC_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-    context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}`);
-    const letters = fc.constantFrom('a', 'B', ' ', ' ', "'", "'", '"', '"', '\\', '$', '\t', '*', '~', 'ä');
-    fc.assert(
-      fc.property(fc.string({ unit: letters, maxLength: 14 }), (tail) => {
-        const command = `${teller} ${tail}`;
-        rmSync(argumentsFile, { force: true });
-        const { stderr } = spawnSync('rsync', ['-e', command, 'u@h:x', folder], { encoding: 'utf8' });
-        if (/Missing trailing/.test(stderr)) {
-          assert.throws(() => splitCommand(command), { code: 'USAGE', message: /closing/ }, command);
-          return;
-        }
-        const told = toldArguments();
-        assert.deepEqual(splitCommand(command).slice(1), told.slice(0, told.lastIndexOf('-l')), command);
-      }),
-      { seed, numRuns: 60 },
-    );
-  });
+  test(
+    'a remote-shell command is split as rsync splits its -e',
+    { skip: rsync ? false : 'rsync is missing' },
+    (context) => {
+      const seed = Number(process.env['SQLSYNC_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+      context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}`);
+      const letters = fc.constantFrom('a', 'B', ' ', ' ', "'", "'", '"', '"', '\\', '$', '\t', '*', '~', 'ä');
+      fc.assert(
+        fc.property(fc.string({ unit: letters, maxLength: 14 }), (tail) => {
+          const command = `${teller} ${tail}`;
+          rmSync(argumentsFile, { force: true });
+          const { stderr } = spawnSync('rsync', ['-e', command, 'u@h:x', folder], { encoding: 'utf8' });
+          if (/Missing trailing/.test(stderr)) {
+            assert.throws(() => splitCommand(command), { code: 'USAGE', message: /closing/ }, command);
+            return;
+          }
+          const told = toldArguments();
+          assert.deepEqual(splitCommand(command).slice(1), told.slice(0, told.lastIndexOf('-l')), command);
+        }),
+        { seed, numRuns: 60 },
+      );
+    },
+  );
 
-  test('that is empty or names no program is a usage error', () => {
+  test('a remote-shell command that is empty or names no program is a usage error', () => {
     for (const command of ['', '  ', "''", 'ssh "a', 'a\0b']) {
       assert.throws(() => splitCommand(command), { code: 'USAGE' }, JSON.stringify(command));
     }
   });
 
-  test('gets the host and the remote command as rsync gives them, and no shell looks at them', async () => {
+  test('a remote-shell command gets the host and the remote command as rsync gives them, and no shell looks at them', async () => {
     const remoteCommand = ['$(touch pwned)', 'agent'];
     assert.deepEqual(await argumentsOf({ rsh: `${teller} -x '2  $HOME'`, user: 'deploy', remoteCommand }), [
       '-x',
@@ -115,7 +119,7 @@ describe('a remote-shell command', () => {
     assert.deepEqual(await argumentsOf({}), ['db1', 'sqlsync', 'agent']);
   });
 
-  test('that is no ssh refuses settings that it cannot take, and does not start', async () => {
+  test('a remote-shell command that is no ssh refuses settings that it cannot take, and does not start', async () => {
     rmSync(argumentsFile, { force: true });
     for (const ssh of [{ port: 22 }, { identityFiles: ['k'] }, { knownHostsFiles: ['h'] }, { jump: 'j' }]) {
       await assert.rejects(connectRsh({ rsh: teller, host: 'db1', remoteCommand: [], ssh }), {
@@ -126,7 +130,7 @@ describe('a remote-shell command', () => {
     assert.throws(() => readFileSync(argumentsFile));
   });
 
-  test('that is ssh gets the settings as its own options, after those of the user', async () => {
+  test('ssh as the remote shell gets the settings as its own options, after those of the user', async () => {
     const asSsh = join(folder, 'ssh');
     writeFileSync(asSsh, readFileSync(teller), { mode: 0o755 });
     const ssh = {
@@ -166,7 +170,7 @@ describe('a remote-shell command', () => {
     ]);
   });
 
-  test('that is ssh is told to notice a host that is gone, unless the user has configured that', async () => {
+  test('ssh as the remote shell gets options to notice a host that is gone, unless the user has configured that', async () => {
     const asSsh = join(folder, 'keepalive', 'ssh');
     mkdirSync(dirname(asSsh));
     const real = `[ "$1" = -G ] && exec ssh "$@"\n`;
@@ -182,7 +186,7 @@ describe('a remote-shell command', () => {
 
   const skip = started === undefined ? SSHD_MISSING : false;
   test(
-    'that is ssh is a byte stream, whatever its configuration does for logins by hand',
+    'ssh as the remote shell is a byte stream, though its configuration changes logins by hand',
     { skip },
     async (t) => {
       const path = join(folder, 'by_hand');
@@ -212,7 +216,7 @@ describe('a remote-shell command', () => {
     },
   );
 
-  test('that cannot be started is CONNECT_FAILED, and names it', async () => {
+  test('a remote-shell command that cannot be started is CONNECT_FAILED, and the error names it', async () => {
     const transport = await connectRsh({
       rsh: 'ssh-that-nobody-has',
       host: 'db1',
@@ -238,7 +242,7 @@ describe('status 255 of ssh', () => {
     ['ssh: Could not resolve hostname h: Name or service not known', 'CONNECT_FAILED'],
     ['', 'CONNECT_FAILED'],
   ] as const) {
-    test(`is ${code} after ${JSON.stringify(stderr)}`, () => {
+    test(`status 255 of ssh is ${code} after ${JSON.stringify(stderr)}`, () => {
       const error = explainOpenssh('ssh h', stderr);
       assert.equal(error.code, code);
       assert.ok(error.hint !== undefined);

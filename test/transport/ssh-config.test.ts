@@ -10,7 +10,7 @@ import { parseHostConfig, resolveHost } from '../../src/transport/ssh/ssh-config
 import type { HostConfig, HostRequest } from '../../src/transport/ssh/ssh-config.ts';
 import { parseJumpHost, resolveRoute } from '../../src/transport/ssh/ssh-route.ts';
 
-/** As OpenSSH has it, which asks the password database. */
+/** The home as OpenSSH finds it, from the password database. */
 const home = userInfo().homedir;
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-ssh-config-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -24,25 +24,25 @@ function configFile(...lines: string[]): string {
   return path;
 }
 
-/** What becomes of `Host db1` with these lines, by the real `ssh -G`. */
+/** The configuration of `Host db1` with these lines, by the real `ssh -G`. */
 function resolved(lines: string[], request: Partial<HostRequest> = {}): Promise<HostConfig> {
   return resolveHost({ host: 'db1', configFile: configFile('Host db1', ...lines), ...request });
 }
 
 describe('the configuration of a host', { skip }, () => {
-  test('has the home that OpenSSH has, whatever HOME says', async () => {
+  test('the home is the one that OpenSSH has, whatever HOME says', async () => {
     assert.notEqual(homedir(), home, 'HOME is a folder of the tests');
     const files = await resolved(['IdentityFile ~/a', 'IdentityFile %d/b', 'UserKnownHostsFile ~/c %d/d']);
     assert.deepEqual(files.identityFiles, [join(home, 'a'), join(home, 'b')]);
     assert.deepEqual(files.knownHostsFiles.slice(0, 2), [join(home, 'c'), join(home, 'd')]);
   });
 
-  test('has no key, not even a default one, with IdentityFile none', async () => {
+  test('a host has no key, not even a default one, with IdentityFile none', async () => {
     assert.deepEqual((await resolved(['IdentityFile none'])).identityFiles, []);
     assert.deepEqual((await resolved(['IdentityFile /k', 'IdentityFile none'])).identityFiles, ['/k']);
   });
 
-  test('is the defaults of OpenSSH where there is none', async () => {
+  test('a host without configuration has the defaults of OpenSSH', async () => {
     const config = await resolveHost({ host: 'db1', configFile: 'none', user: 'deploy' });
     assert.deepEqual(
       [config.alias, config.host, config.port, config.user, config.jump],
@@ -56,14 +56,14 @@ describe('the configuration of a host', { skip }, () => {
     assert.deepEqual(config.unused, []);
   });
 
-  test('is the same without an ssh, for what it needs', () => {
+  test('the configuration of a host is the same without an ssh, as far as sqlsync needs it', () => {
     const config = parseHostConfig({ host: 'db1', user: 'deploy', jump: 'a,b' }, '');
     assert.deepEqual([config.host, config.port, config.user, config.jump], ['db1', 22, 'deploy', 'a,b']);
     assert.ok(config.knownHostsFiles.includes(join(home, '.ssh', 'known_hosts')));
     assert.equal(config.promptCount, 3);
   });
 
-  test('has HostName, User, Port, HostKeyAlias and AddressFamily', async () => {
+  test('the configuration of a host has HostName, User, Port, HostKeyAlias and AddressFamily', async () => {
     const lines = [
       'HostName 10.1.2.3',
       'User deploy',
@@ -77,10 +77,10 @@ describe('the configuration of a host', { skip }, () => {
       ['db1', '10.1.2.3', 'deploy', 2222, 'vault', 4],
     );
     const given = await resolved(lines, { user: 'me', port: 1 });
-    assert.deepEqual([given.user, given.port], ['me', 1], 'what the user says goes before');
+    assert.deepEqual([given.user, given.port], ['me', 1], "the user's options win");
   });
 
-  test('has IdentityFile with its tokens and ~, IdentitiesOnly and IdentityAgent', async () => {
+  test('the configuration of a host has IdentityFile with its tokens and ~, IdentitiesOnly and IdentityAgent', async () => {
     const config = await resolved([
       'HostName 10.1.2.3',
       'User deploy',
@@ -98,7 +98,7 @@ describe('the configuration of a host', { skip }, () => {
     ]);
   });
 
-  test('has the agent of SSH_AUTH_SOCK, another variable, or none', async (context) => {
+  test('the configuration of a host has the agent of SSH_AUTH_SOCK, another variable, or none', async (context) => {
     const { SSH_AUTH_SOCK: before } = process.env;
     context.after(() => {
       if (before === undefined) delete process.env['SSH_AUTH_SOCK'];
@@ -113,7 +113,7 @@ describe('the configuration of a host', { skip }, () => {
     assert.equal((await resolved(['IdentityAgent none'])).agentSocket, false);
   });
 
-  test('has the known hosts of the user and the system, with spaces in their paths', async () => {
+  test('the configuration of a host has the known hosts of the user and the system, with spaces in their paths', async () => {
     const spaced = join(folder, 'known hosts');
     writeFileSync(spaced, '');
     const config = await resolved([
@@ -127,7 +127,7 @@ describe('the configuration of a host', { skip }, () => {
     assert.deepEqual([none.knownHostsFiles, none.newHostKeysFile], [[], undefined]);
   });
 
-  test('has ConnectTimeout, ServerAlive*, Ciphers and HostKeyAlgorithms', async () => {
+  test('the configuration of a host has ConnectTimeout, ServerAlive*, Ciphers and HostKeyAlgorithms', async () => {
     const config = await resolved([
       'ConnectTimeout 7',
       'ServerAliveInterval 9',
@@ -145,7 +145,7 @@ describe('the configuration of a host', { skip }, () => {
     assert.deepEqual([plain.connectTimeoutMs, plain.keepaliveIntervalMs], [undefined, undefined]);
   });
 
-  test('never asks with BatchMode, and asks nothing that is switched off', async () => {
+  test('sqlsync never asks with BatchMode, and asks nothing that the configuration switches off', async () => {
     assert.equal((await resolved(['BatchMode yes'])).promptCount, 0);
     const config = await resolved([
       'NumberOfPasswordPrompts 1',
@@ -163,7 +163,7 @@ describe('the configuration of a host', { skip }, () => {
     'KnownHostsCommand /usr/bin/keys %H',
   ]) {
     const [option] = line.split(' ') as [string];
-    test(`with ${option} is refused, with --rsh as the remedy`, async () => {
+    test(`a configuration with ${option} is refused, with --rsh as the remedy`, async () => {
       await assert.rejects(resolved([line]), {
         code: 'CONNECT_FAILED',
         message: new RegExp(option),
@@ -173,7 +173,7 @@ describe('the configuration of a host', { skip }, () => {
     });
   }
 
-  test('that ssh itself refuses is an error that says why', async () => {
+  test('a configuration that ssh itself refuses is an error that says why', async () => {
     await assert.rejects(resolved(['NoSuchOption yes']), {
       code: 'CONNECT_FAILED',
       message: /db1.*NoSuchOption/is,
@@ -184,7 +184,7 @@ describe('the configuration of a host', { skip }, () => {
     });
   });
 
-  test('tells which certificates and hardware keys only OpenSSH can use', async () => {
+  test('the configuration names the certificates and hardware keys that only OpenSSH can use', async () => {
     const config = await resolved(['CertificateFile /c/id-cert.pub', 'PKCS11Provider /lib/p11.so']);
     assert.match(config.unused.join(), /certificate \/c\/id-cert\.pub.*\/lib\/p11\.so/);
   });
@@ -196,7 +196,7 @@ describe('the way to a host', { skip }, () => {
     return route.map(({ user, host, port }) => `${user}@${host}:${port}`);
   };
 
-  test('goes over the hosts of ProxyJump in their order, each with its own configuration', async () => {
+  test('the way to a host goes over the hosts of ProxyJump in their order, each with its own configuration', async () => {
     const lines = [
       'Host db1',
       'User u1',
@@ -210,7 +210,7 @@ describe('the way to a host', { skip }, () => {
     assert.deepEqual(await names(lines), ['u2@10.0.0.1:5', 'me@j2:7', 'u2@j3:8', 'u1@db1:22']);
   });
 
-  test('goes over the jump hosts that the first jump host needs, and those of -J instead of the configured', async () => {
+  test('the way goes over the jump hosts that the first jump host needs, and those of -J instead of the configured', async () => {
     const lines = [
       'Host db1',
       'ProxyJump j1',
@@ -226,7 +226,7 @@ describe('the way to a host', { skip }, () => {
     assert.deepEqual(await names(lines, { jump: 'none' }), ['u@db1:22']);
   });
 
-  test('that turns in a circle is refused', async () => {
+  test('a way that turns in a circle is refused', async () => {
     await assert.rejects(names(['Host db1', 'ProxyJump j1', 'Host j1', 'ProxyJump db1']), {
       code: 'CONNECT_FAILED',
       message: /more than \d+ jump hosts/,
@@ -241,10 +241,10 @@ describe('a jump host', () => {
     ['[::1]:7', { host: '::1', port: 7 }],
     ['ssh://u@a:1', { user: 'u', host: 'a', port: 1 }],
   ] as const) {
-    test(`may be ${text}`, () => assert.deepEqual(parseJumpHost(text, text), expected));
+    test(`a jump host may be ${text}`, () => assert.deepEqual(parseJumpHost(text, text), expected));
   }
   for (const text of ['', 'a:0', 'a:65536', '-oProxyCommand=x', 'u@-a', 'a b', 'a:b', '::1']) {
-    test(`may not be ${JSON.stringify(text)}`, () => {
+    test(`a jump host may not be ${JSON.stringify(text)}`, () => {
       assert.throws(() => parseJumpHost(text, text), { code: 'USAGE', hint: /ProxyJump/ });
     });
   }
@@ -274,13 +274,13 @@ describe('the tokens of ProxyJump', { skip }, () => {
     return route.slice(0, -1).map(({ host, port, user }) => [user, host, port]);
   };
 
-  test('are those of the host that is reached through it', async () => {
+  test('the tokens of ProxyJump are those of the host that is reached through it', async () => {
     assert.deepEqual(await routeTo('%r@%n-gate%p-%h:23'), [['deploy', 'db1-gate2222-db1.example', 23]]);
     const more = { user: 'root', port: 24 };
     assert.deepEqual(await routeTo('%r@gate%p', more), [['root', 'gate24', 22]]);
   });
 
-  test('are expanded once, for all of several hosts, and by -J as well', async () => {
+  test('the tokens of ProxyJump are expanded once, for all of several hosts, and by -J as well', async () => {
     const route = [
       ['deploy', 'a-db1', 22],
       ['deploy', 'b%h', 22],
@@ -295,7 +295,7 @@ describe('algorithms that the configuration narrows', { skip }, () => {
   const algorithms = async (...lines: string[]): Promise<SshAlgorithms> =>
     allowedAlgorithms(await resolved(lines), ciphers, 'db1');
 
-  test('are offered as far as ssh2 has them', async () => {
+  test('the algorithms of a configuration are offered as far as ssh2 has them', async () => {
     const lines = [
       'KexAlgorithms ecdh-sha2-nistp384,sntrup761x25519-sha512@openssh.com',
       'MACs hmac-sha2-512',
@@ -308,7 +308,7 @@ describe('algorithms that the configuration narrows', { skip }, () => {
     assert.ok((await algorithms()).kex.includes('curve25519-sha256'));
   });
 
-  test('with codes that ssh2 has not leave the ciphers that need none', async () => {
+  test('MAC codes that ssh2 lacks leave the ciphers that need none', async () => {
     const { cipher } = await algorithms('MACs umac-128@openssh.com');
     assert.deepEqual(cipher, ['aes128-gcm@openssh.com']);
   });
@@ -318,7 +318,7 @@ describe('algorithms that the configuration narrows', { skip }, () => {
     ['MACs umac-128@openssh.com', 'Ciphers aes128-ctr'],
     ['Ciphers aes256-cbc'],
   ]) {
-    test(`of which none is ours are refused, with --rsh as the remedy: ${lines.join(', ')}`, async () => {
+    test(`a configuration with no algorithm of ours is refused, with --rsh as the remedy: ${lines.join(', ')}`, async () => {
       await assert.rejects(algorithms(...lines), {
         code: 'CONNECT_FAILED',
         message: new RegExp(`${lines[0]?.split(' ')[0]} .* allows none of`),

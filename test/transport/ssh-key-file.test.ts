@@ -12,7 +12,7 @@ after(() => rmSync(folder, { recursive: true }));
 for (const format of ['RFC4716', 'PEM', 'PKCS8']) {
   for (const passphrase of ['', 'open sesame']) {
     const kind = passphrase === '' ? 'plain' : 'encrypted';
-    test(`a private key as ssh-keygen -m ${format} writes it is seen to be ${kind}`, () => {
+    test(`a private key as ssh-keygen -m ${format} writes it is recognized as ${kind}`, () => {
       const path = join(folder, `${format}-${kind}`);
       execFileSync('ssh-keygen', [
         '-q',
@@ -37,7 +37,7 @@ for (const format of ['RFC4716', 'PEM', 'PKCS8']) {
   }
 }
 
-test('what is no private key is none', () => {
+test('a file that is no private key is recognized as none', () => {
   const cut = `-----BEGIN OPENSSH PRIVATE KEY-----\n${Buffer.from('openssh-key-v1\0\0\0').toString('base64')}\n-----END OPENSSH`;
   for (const text of ['', 'ssh-ed25519 AAAA', '-----BEGIN CERTIFICATE-----', cut]) {
     assert.equal(inspectPrivateKey(text), undefined);

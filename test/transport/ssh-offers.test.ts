@@ -30,7 +30,7 @@ function publicKeyOf(path: string): Buffer {
   return parsePublicKeyFile(readFileSync(`${path}.pub`, 'latin1')) ?? assert.fail(path);
 }
 
-/** The key files whose keys were offered, in order; what else was offered, by its method. */
+/** The key files whose keys were offered, in order; other offers by their method. */
 class Offers {
   readonly seen: string[] = [];
   readonly #keys: readonly string[];
@@ -46,7 +46,7 @@ class Offers {
   }
 }
 
-/** Logs in to a host that answers as `decide` does; what was offered to it. */
+/** Logs in to a host that answers as `decide` does; returns the offers. */
 async function offersTo(
   context: TestContext,
   keys: readonly string[],
@@ -78,8 +78,8 @@ async function offersTo(
 
 const takesKeys = (request: AuthContext): void => request.reject(['publickey']);
 
-describe('what is offered to a host', { skip }, () => {
-  test('is each key once, though it is in the agent and in a file', async (context) => {
+describe('the offers to a host', { skip }, () => {
+  test('each key is offered once, though it is in the agent and in a file', async (context) => {
     const keys = [makeKey(), makeKey(), makeKey()];
     const agentSocket = await startAgent(context, folder, keys.toReversed());
     const seen = await offersTo(context, keys, { identityFiles: [...keys, ...keys], agentSocket }, takesKeys);
@@ -87,7 +87,7 @@ describe('what is offered to a host', { skip }, () => {
     assert.equal(seen[0], 'none');
   });
 
-  test('is no key where it accepts none', async (context) => {
+  test('no key is offered to a host that accepts none', async (context) => {
     const [held, named] = [makeKey(), makeKey()];
     const agentSocket = await startAgent(context, folder, [held]);
     const options = { identityFiles: [named], agentSocket };
@@ -96,7 +96,7 @@ describe('what is offered to a host', { skip }, () => {
   });
 
   for (const where of ['agent', 'file'] as const) {
-    test(`is what it wants next, once it took a key (of the ${where}) and wants more than that`, async (context) => {
+    test(`a host that took a key (of the ${where}) and wants more gets the next method that it names`, async (context) => {
       const [good, other] = [makeKey(), makeKey()];
       const agentSocket = await startAgent(context, folder, where === 'agent' ? [good, other] : [other]);
       const options = {
@@ -119,7 +119,7 @@ describe('what is offered to a host', { skip }, () => {
     ['the public half alone', (key: string): string => `${key}.pub`],
     ['a file that is not there, with its public half', (key: string): string => key],
   ] as const) {
-    test(`is the agent’s key that is named by ${name}, and no other with IdentitiesOnly`, async (context) => {
+    test(`the agent’s key that is named by ${name} is offered, and no other with IdentitiesOnly`, async (context) => {
       const [wanted, other] = [makeKey(), makeKey()];
       const agentSocket = await startAgent(context, folder, [other, wanted]);
       mkdirSync(join(folder, `away_${count}`));
@@ -146,7 +146,7 @@ describe('what is offered to a host', { skip }, () => {
     });
   }
 
-  test('is what belongs to the default files first, of all that an agent holds', async (context) => {
+  test("the agent's keys for the default files are offered before its other keys", async (context) => {
     const home = mkdtempSync(join(folder, 'home-'));
     mkdirSync(join(home, '.ssh'));
     const standard = makeSshKey(join(home, '.ssh', 'id_ed25519'));

@@ -26,7 +26,7 @@ after(async () => {
 
 let count = 0;
 
-/** Gives these answers, one after the other, and keeps what was asked. */
+/** Gives these answers, one after the other, and keeps the questions. */
 class Answers {
   readonly asked: { question: string; echo: boolean }[] = [];
   readonly #answers: string[];
@@ -88,14 +88,14 @@ function lockedKey(type: 'openssh' | 'pem' = 'openssh'): string {
       path,
     ]);
     writeFileSync(sshd.authorizedKeysFile, readFileSync(`${path}.pub`), { flag: 'a' });
-    rmSync(`${path}.pub`); // nothing but the passphrase tells which key it is
+    rmSync(`${path}.pub`); // Nothing but the passphrase tells which key it is.
   } else execFileSync('ssh-keygen', ['-q', '-p', '-N', 'open sesame', '-f', path]);
   return path;
 }
 
 describe('the passphrase of a key', { skip }, () => {
   for (const type of ['openssh', 'pem'] as const) {
-    test(`is asked for until it fits, and the login works (${type})`, async (context) => {
+    test(`the user is asked for the passphrase of a key until it fits, and the login works (${type})`, async (context) => {
       const key = lockedKey(type);
       const answers = new Answers('wrong', 'open sesame');
       await login(context, sshd, { identityFiles: [key], ask: answers.ask });
@@ -104,7 +104,7 @@ describe('the passphrase of a key', { skip }, () => {
     });
   }
 
-  test('is not asked for where the host does not accept the key', async () => {
+  test('nobody is asked for the passphrase of a key that the host does not accept', async () => {
     const key = makeSshKey(join(folder, `stranger_${count++}`), 'ed25519', 'open sesame');
     const answers = new Answers('open sesame');
     const attempt = connectSsh(optionsFor(sshd, { identityFiles: [key], ask: answers.ask }));
@@ -112,13 +112,13 @@ describe('the passphrase of a key', { skip }, () => {
     assert.deepEqual(answers.asked, []);
   });
 
-  test('is not asked for where another key logs in before it', async (context) => {
+  test('nobody is asked for the passphrase of a key if another key logs in before it', async (context) => {
     const answers = new Answers();
     await login(context, sshd, { identityFiles: [sshd.clientKey, lockedKey()], ask: answers.ask });
     assert.deepEqual(answers.asked, []);
   });
 
-  test('that is wrong three times is AUTH_FAILED, and the next key is tried', async (context) => {
+  test('a passphrase that is wrong three times is AUTH_FAILED, and the next key is tried', async (context) => {
     const key = lockedKey();
     const answers = new Answers('a', 'b', 'c');
     await assert.rejects(connectSsh(optionsFor(sshd, { identityFiles: [key], ask: answers.ask })), {
@@ -131,14 +131,14 @@ describe('the passphrase of a key', { skip }, () => {
     assert.equal(skipped.asked.length, 1);
   });
 
-  test('that the user does not want to give ends the login as INTERRUPTED', async () => {
+  test('a passphrase that the user refuses to give ends the login as INTERRUPTED', async () => {
     const attempt = connectSsh(optionsFor(sshd, { identityFiles: [lockedKey()], ask: new Answers().ask }));
     await assert.rejects(attempt, { code: 'INTERRUPTED' });
   });
 
-  test('may take longer than the time limit for a login', async (context) => {
+  test('the answer to a question may take longer than the time limit for a login', async (context) => {
     const key = lockedKey();
-    // On a busy machine the login itself may take longer than the shortest of them.
+    // On a busy machine the login itself may take longer than the shortest of these limits.
     const limitsMs = [1000, 5000, 25_000];
     for (const connectTimeoutMs of limitsMs) {
       const ask = (): Promise<string> =>
@@ -158,7 +158,7 @@ describe('a host that asks for a password', () => {
     else request.reject(['password']);
   };
 
-  test('gets it from the user, who is asked again when it is wrong', async (context) => {
+  test('a host that wants a password gets it from the user, who is asked again if it is wrong', async (context) => {
     const answers = new Answers('guess', 'secret');
     const host = await startHost(context, folder, byPassword);
     await login(context, host, { ask: answers.ask });
@@ -167,7 +167,7 @@ describe('a host that asks for a password', () => {
     assert.equal(answers.asked[0]?.echo, false);
   });
 
-  test('is AUTH_FAILED after three wrong ones, and at once where nobody can be asked', async (context) => {
+  test('a password is AUTH_FAILED after three wrong ones, and at once if nobody can be asked', async (context) => {
     const host = await startHost(context, folder, byPassword);
     const answers = new Answers('a', 'b', 'c', 'secret');
     await assert.rejects(connectSsh(optionsFor(host, { ask: answers.ask })), {
@@ -178,7 +178,7 @@ describe('a host that asks for a password', () => {
     await assert.rejects(connectSsh(optionsFor(host, {})), { code: 'AUTH_FAILED', hint: /no terminal/ });
   });
 
-  test('is asked what it wants to know (keyboard-interactive), each on one line that names the host', async (context) => {
+  test("a host's questions (keyboard-interactive) are asked, each on one line that names the host", async (context) => {
     const host = await startHost(context, folder, (request) => {
       if (request.method !== 'keyboard-interactive') return request.reject(['keyboard-interactive']);
       const prompts = [
@@ -229,19 +229,19 @@ describe(
       return { shown, answer: readFileSync(out, 'utf8').trim() };
     }
 
-    test('is answered unseen though stdin and stdout are redirected, and can be corrected', async () => {
+    test('a question is answered unseen though stdin and stdout are redirected, and the answer can be corrected', async () => {
       const { shown, answer } = await askOnTerminal('x\u0015sec\u007fcrét\r', false);
       assert.equal(answer, '"secrét"');
       assert.equal(shown.replaceAll('\r\n', ''), 'Pass\ufffdword: ');
     });
 
-    test('shows what is typed where it may be seen', async () => {
+    test('a question shows the typed answer if it may be seen', async () => {
       const { shown, answer } = await askOnTerminal('123\r', true);
       assert.equal(answer, '"123"');
       assert.match(shown, /word: 123/);
     });
 
-    test('ends as INTERRUPTED with Ctrl-C', async () => {
+    test('a question ends as INTERRUPTED with Ctrl-C', async () => {
       assert.equal((await askOnTerminal('a\u0003', false)).answer, 'INTERRUPTED');
     });
   },

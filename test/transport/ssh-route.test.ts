@@ -14,7 +14,7 @@ import { SSHD_MISSING, makeSshKey, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
 import { ECHO_PROGRAM, digest, transportSuite } from './transport-suite.ts';
 
-/** The host that is asked for, and two to go through. */
+/** The host to log in to, and two hosts to go through. */
 const started = await Promise.all([startSshd(), startSshd(), startSshd()]);
 const skip = started.includes(undefined) ? SSHD_MISSING : false;
 const [target, first, second] = started as [Sshd, Sshd, Sshd]; // where it is missing, every test below is skipped
@@ -26,7 +26,7 @@ after(async () => {
 
 let count = 0;
 
-/** The configuration that people have for such hosts, by the names target, first and second. */
+/** The usual configuration for such hosts, by the names target, first and second. */
 function configFile(...more: string[]): string {
   const hosts = { target, first, second };
   const path = join(folder, `config_${count++}`);
@@ -87,9 +87,10 @@ transportSuite(
 );
 
 describe('an alias of the SSH configuration', { skip }, () => {
-  test('is enough to log in', (context) => greets(context, { configFile: configFile() }));
+  test('an alias of the SSH configuration is enough to log in', (context) =>
+    greets(context, { configFile: configFile() }));
 
-  test('has its key under HostKeyAlias', async (context) => {
+  test('an alias has its key under HostKeyAlias', async (context) => {
     const known = join(folder, 'known_by_alias');
     writeFileSync(known, readFileSync(target.knownHostsFile, 'utf8').replace(/^\S+/, 'vault'));
     const lines = ['Host target', '  HostKeyAlias vault', `  UserKnownHostsFile ${known}`];
@@ -98,7 +99,7 @@ describe('an alias of the SSH configuration', { skip }, () => {
     await assert.rejects(open(context, { configFile: without }), { code: 'HOST_KEY_UNKNOWN' });
   });
 
-  test('logs in by the one cipher and host key algorithm that are allowed, and is refused where none is ours', async (context) => {
+  test('an alias logs in by the one cipher and host key algorithm that are allowed, and is refused if none is ours', async (context) => {
     await greets(context, {
       configFile: configFile('Host target', '  Ciphers aes256-ctr', '  HostKeyAlgorithms ssh-ed25519'),
     });
@@ -111,7 +112,7 @@ describe('an alias of the SSH configuration', { skip }, () => {
     }
   });
 
-  test('with IdentitiesOnly offers nothing but its keys, whatever the agent holds', async (context) => {
+  test('an alias with IdentitiesOnly offers nothing but its keys, though the agent holds others', async (context) => {
     const other = makeSshKey(join(folder, `other_${count++}`));
     const agentSocket = await startAgent(context, folder, [target.clientKey]);
     const lines = ['Host target', '  IdentitiesOnly yes', `  IdentityFile ${other}`];
@@ -125,7 +126,7 @@ describe('an alias of the SSH configuration', { skip }, () => {
     await greets(context, { configFile: path, agentSocket });
   });
 
-  test('whose key has a certificate that ssh2 cannot use says so, with --rsh as the remedy', async (context) => {
+  test('an alias whose key has a certificate that ssh2 cannot use says so, with --rsh as the remedy', async (context) => {
     const key = makeSshKey(join(folder, `certified_${count++}`));
     const authority = makeSshKey(join(folder, `authority_${count++}`));
     execFileSync('ssh-keygen', ['-q', '-s', authority, '-I', 'me', '-n', target.user, `${key}.pub`]);
@@ -141,7 +142,7 @@ describe('an alias of the SSH configuration', { skip }, () => {
 });
 
 describe('over jump hosts', { skip }, () => {
-  test('one, two, and those of -J, a login goes through each, and ends with the command', async (context) => {
+  test('a login goes through one jump host, two, and those of -J, and ends with the command', async (context) => {
     const one = configFile('Host target', '  ProxyJump first');
     for (const [options, jumps] of [
       [{ configFile: one }, [1, 0]],
@@ -155,7 +156,7 @@ describe('over jump hosts', { skip }, () => {
     }
   });
 
-  test('the key of each is checked', async (context) => {
+  test('the key of each jump host is checked', async (context) => {
     const wrong = makeSshKey(join(folder, `wrong_${count++}`));
     const known = join(folder, 'known_wrong');
     writeFileSync(known, `[127.0.0.1]:${first.port} ${readFileSync(`${wrong}.pub`, 'utf8')}`);
@@ -171,7 +172,7 @@ describe('over jump hosts', { skip }, () => {
     });
   });
 
-  test('one that cannot reach the host is CONNECT_FAILED, and names both', async (context) => {
+  test('a jump host that cannot reach the host is CONNECT_FAILED, and the error names both', async (context) => {
     const lines = ['Host target', '  ProxyJump first', '  Port 1'];
     await assert.rejects(open(context, { configFile: configFile(...lines) }), {
       code: 'CONNECT_FAILED',
@@ -179,7 +180,7 @@ describe('over jump hosts', { skip }, () => {
     });
   });
 
-  test('one that is lost on the way is CONNECTION_LOST', async (context) => {
+  test('a jump host that is lost on the way is CONNECTION_LOST', async (context) => {
     const config = configFile('Host target', '  ProxyJump first');
     const transport = await open(context, { configFile: config, command: 'echo up; cat' });
     await new Promise((resolve) => transport.input.once('data', resolve));
@@ -189,7 +190,7 @@ describe('over jump hosts', { skip }, () => {
   });
 
   test(
-    'each connection ends with the command, and when it is terminated',
+    'the connection to each jump host ends with the command, and when it is terminated',
     { timeout: 120_000 },
     async (context) => {
       const ends = (): number =>
@@ -224,7 +225,7 @@ describe('--accept-new-host-key', { skip }, () => {
     ...more,
   });
 
-  test('writes the key of an unknown host down, says so, and from then on it is checked', async (context) => {
+  test('--accept-new-host-key writes the key of an unknown host down, says so, and from then on it is checked', async (context) => {
     const path = join(folder, 'new', 'known_hosts');
     const warnings: string[] = [];
     const onWarning = (text: string): void => void warnings.push(text);
@@ -239,14 +240,14 @@ describe('--accept-new-host-key', { skip }, () => {
     assert.equal(warnings.length, 1);
   });
 
-  test('is off by default', async (context) => {
+  test('--accept-new-host-key is off by default', async (context) => {
     const path = join(folder, 'untouched');
     const options = accepting(path, { acceptNewHostKey: false });
     await assert.rejects(open(context, options), { code: 'HOST_KEY_UNKNOWN', hint: /--accept-new-host-key/ });
     assert.throws(() => statSync(path), { code: 'ENOENT' });
   });
 
-  test('keeps the lines that are there, also one without an end, and hashes where HashKnownHosts says so', async (context) => {
+  test('--accept-new-host-key keeps the existing lines, also one without an end, and hashes if HashKnownHosts says so', async (context) => {
     const path = join(folder, 'with-lines');
     writeFileSync(path, '# mine');
     const options = { ...accepting(path), configFile: configFile('HashKnownHosts yes') };
@@ -261,7 +262,7 @@ describe('--accept-new-host-key', { skip }, () => {
     ['a revoked key', (known: string) => `@revoked ${known}`],
     ['a host of a certificate authority', (_: string, other: string) => `@cert-authority * ${other}`],
   ] as [string, (known: string, other: string) => string][]) {
-    test(`does not trust ${what}`, async (context) => {
+    test(`--accept-new-host-key does not trust ${what}`, async (context) => {
       const other = readFileSync(`${makeSshKey(join(folder, `key_${count++}`))}.pub`, 'utf8');
       const path = join(folder, `known_${count++}`);
       const text = line(readFileSync(target.knownHostsFile, 'utf8'), other);
@@ -271,14 +272,14 @@ describe('--accept-new-host-key', { skip }, () => {
     });
   }
 
-  test('does not trust a host of which a key of another type is known', async (context) => {
+  test('--accept-new-host-key does not trust a host with a known key of another type', async (context) => {
     const rsa = readFileSync(`${makeSshKey(join(folder, `rsa_${count++}`), 'rsa')}.pub`, 'utf8');
     const path = join(folder, `known_${count++}`);
     writeFileSync(path, `[127.0.0.1]:${target.port} ${rsa}`);
     await assert.rejects(open(context, accepting(path)), { code: 'HOST_KEY_UNKNOWN' });
   });
 
-  test('connects to nothing where the key cannot be written down', async (context) => {
+  test('--accept-new-host-key connects to nothing if the key cannot be written down', async (context) => {
     const path = join(folder, 'file', 'known_hosts');
     mkdirSync(dirname(dirname(path)), { recursive: true });
     writeFileSync(dirname(path), '');
@@ -290,7 +291,7 @@ describe('--accept-new-host-key', { skip }, () => {
     assert.equal(loginsOf(target), before);
   });
 
-  test('holds for jump hosts too', async (context) => {
+  test('--accept-new-host-key holds for jump hosts too', async (context) => {
     const path = join(folder, 'jump-known');
     await greets(context, accepting(path, { jump: 'first' }));
     assert.equal(readFileSync(path, 'utf8').split('\n').length, 3);

@@ -28,7 +28,7 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
-/** The host has the keys exchanged after each, in either direction. */
+/** The host and the client exchange keys anew after this many bytes, in either direction. */
 const MEBIBYTES = 12;
 
 interface Way {
@@ -66,14 +66,14 @@ const WAYS: Way[] = [
   },
 ];
 
-/** Something may be in between, on another port, that has the host's key. */
+/** A proxy on another port, which has the host's key, may be in between. */
 function knownHostsFor(port: number): string {
   const path = join(folder, `known_${port}`);
   writeFileSync(path, readFileSync(sshd.knownHostsFile, 'utf8').replace(`]:${sshd.port} `, `]:${port} `));
   return path;
 }
 
-/** Lets everything pass to sshd until it stalls: then nothing, and neither side is told. */
+/** Lets everything pass to sshd until it stalls: then nothing, and it tells neither side. */
 async function startStallingProxy(context: TestContext): Promise<{ port: number; stall: () => void }> {
   const sockets: Socket[] = [];
   const server = createServer((near) => {
@@ -97,7 +97,7 @@ async function startStallingProxy(context: TestContext): Promise<{ port: number;
 
 describe('a host with one session, a banner and a limit for the keys of a connection', { skip }, () => {
   for (const { name, connect } of WAYS) {
-    test(`carries as many bytes as there are, over many exchanges of keys, by ${name}`, async (context) => {
+    test(`a host with these settings carries any number of bytes, over many exchanges of keys, by ${name}`, async (context) => {
       const transport = await connect(sshd.port, 5000, `node -e '${ECHO_PROGRAM}'`);
       context.after(() => transport.terminate());
       const bytes = randomBytes(1024 * 1024);
@@ -110,7 +110,7 @@ describe('a host with one session, a banner and a limit for the keys of a connec
       assert.equal((await transport.exited).status, 0);
     });
 
-    test(`that falls silent in mid-connection is lost after a few keepalives, by ${name}`, async (context) => {
+    test(`a host that falls silent in mid-connection is lost after a few keepalives, by ${name}`, async (context) => {
       const proxy = await startStallingProxy(context);
       const transport = await connect(proxy.port, 200, 'echo up; cat');
       context.after(() => transport.terminate());
@@ -125,7 +125,7 @@ describe('a host with one session, a banner and a limit for the keys of a connec
     });
   }
 
-  test('that allows no forwarding is no jump host, and says so', async () => {
+  test('a host that allows no forwarding is no jump host, and the error says so', async () => {
     const attempt = connectSsh({
       host: 'localhost',
       port: sshd.port,

@@ -80,7 +80,7 @@ transportSuite(
 );
 
 describe('the remote command', { skip }, () => {
-  test('is found on the PATH of the remote user, and its exit status and stderr are told', async (context) => {
+  test('the remote command is found on the PATH of the remote user, and its exit status and stderr come back', async (context) => {
     sshd.addExecutable('sqlsync', '#!/bin/sh\necho "agent $1"; echo "some trouble" >&2; exit 7\n');
     const seen: string[] = [];
     const transport = await open(context, { command: 'sqlsync agent', onStderr: (text) => seen.push(text) });
@@ -92,7 +92,7 @@ describe('the remote command', { skip }, () => {
     assert.match(transport.description, /^ssh .*@127\.0\.0\.1/);
   });
 
-  test('that is missing fails the input with REMOTE_EXE_NOT_FOUND, the host, the command and what the shell said', async (context) => {
+  test("a missing remote command fails the input with REMOTE_EXE_NOT_FOUND, the host, the command and the shell's message", async (context) => {
     const transport = await open(context, { command: 'sqlsync-that-nobody-has agent' });
     const error = await refusal(digest(transport.input));
     assert.equal(error.code, 'REMOTE_EXE_NOT_FOUND');
@@ -102,20 +102,20 @@ describe('the remote command', { skip }, () => {
     assert.equal((await transport.exited).status, 127);
   });
 
-  test('that is killed ends the input cleanly, and `exited` names the signal', async (context) => {
+  test('a remote command that is killed ends the input cleanly, and `exited` names the signal', async (context) => {
     const transport = await open(context, { command: 'echo some; kill -TERM $$' });
     assert.equal((await digest(transport.input)).byteCount, 5);
     assert.deepEqual(await transport.exited, { status: null, signal: 'SIGTERM', stderr: '' });
   });
 
-  test('that ends while we write fails the writes', async (context) => {
+  test('a remote command that ends while we write fails the writes', async (context) => {
     const transport = await open(context, { command: 'true' });
     await digest(transport.input);
     await transport.exited;
     assert.ok((await lastWrite(transport)) instanceof Error);
   });
 
-  test('that no channel can be opened for is REMOTE_EXE_NOT_FOUND', async (context) => {
+  test('a remote command without a channel is REMOTE_EXE_NOT_FOUND', async (context) => {
     const closed = await startSshd({ config: ['MaxSessions 0'] });
     assert.ok(closed !== undefined);
     context.after(() => closed.stop());
@@ -131,7 +131,7 @@ describe('the host key', { skip }, () => {
     return path;
   }
 
-  test('that is another than expected is HOST_KEY_MISMATCH, with the file, the line and how to forget it', async () => {
+  test('a host key that is another than expected is HOST_KEY_MISMATCH, with the file, the line and how to forget it', async () => {
     const wrong = makeSshKey(join(folder, 'wrong_host'));
     const text = `# first\n[127.0.0.1]:${sshd.port} ${readFileSync(`${wrong}.pub`, 'utf8')}`;
     const path = knownHosts('known wrong', text);
@@ -147,7 +147,7 @@ describe('the host key', { skip }, () => {
     assert.equal(again.code, 'HOST_KEY_UNKNOWN');
   });
 
-  test('of an unknown host is HOST_KEY_UNKNOWN, with its fingerprint and what to do', async () => {
+  test('the key of an unknown host is HOST_KEY_UNKNOWN, with its fingerprint and what to do', async () => {
     const missing = join(folder, 'no-such-file');
     const error = await refusal(connectTo(sshd, { command: 'true', knownHostsFiles: [missing] }));
     assert.equal(error.code, 'HOST_KEY_UNKNOWN');
@@ -155,7 +155,7 @@ describe('the host key', { skip }, () => {
     assert.match(error.hint ?? '', new RegExp(`ssh -p ${sshd.port} 127\\.0\\.0\\.1`));
   });
 
-  test('is never accepted where known_hosts exists and cannot be read', async () => {
+  test('a host key is never accepted if known_hosts exists and cannot be read', async () => {
     const error = await refusal(
       connectTo(sshd, { command: 'true', knownHostsFiles: [sshd.knownHostsFile, folder] }),
     );
@@ -163,7 +163,7 @@ describe('the host key', { skip }, () => {
     assert.match(error.message, /EISDIR/);
   });
 
-  test('that is revoked is refused', async () => {
+  test('a host key that is revoked is refused', async () => {
     const known = readFileSync(sshd.knownHostsFile, 'utf8');
     const path = knownHosts('revoked', `${known}@revoked ${known}`);
     const error = await refusal(connectTo(sshd, { command: 'true', knownHostsFiles: [path] }));
@@ -171,7 +171,7 @@ describe('the host key', { skip }, () => {
     assert.match(error.message, /revoked/);
   });
 
-  test('is asked for by a type that known_hosts holds, though the host has another that we would prefer', async (context) => {
+  test('a host key is asked for by a type that known_hosts holds, though the host has another that we would prefer', async (context) => {
     const many = await startSshd({ hostKeyTypes: ['ed25519', 'ecdsa', 'rsa'] });
     assert.ok(many !== undefined);
     context.after(() => many.stop());
@@ -183,7 +183,7 @@ describe('the host key', { skip }, () => {
     }
   });
 
-  test('of another type than the known one is HOST_KEY_UNKNOWN, and says which is known', async () => {
+  test('a host key of another type than the known one is HOST_KEY_UNKNOWN, and the error says which is known', async () => {
     const rsa = makeSshKey(join(folder, 'rsa_host'), 'rsa');
     const path = knownHosts('other-type', `[127.0.0.1]:${sshd.port} ${readFileSync(`${rsa}.pub`, 'utf8')}`);
     const error = await refusal(connectTo(sshd, { command: 'true', knownHostsFiles: [path] }));
@@ -193,18 +193,18 @@ describe('the host key', { skip }, () => {
 });
 
 describe('authentication', { skip }, () => {
-  test('with a key file works', async (context) => {
+  test('authentication with a key file works', async (context) => {
     const transport = await open(context, { command: 'echo hello' });
     assert.equal((await digest(transport.input)).byteCount, 6);
   });
 
-  test('with a key that only an agent holds works', async (context) => {
+  test('authentication with a key that only an agent holds works', async (context) => {
     const agent = await startAgent(context, folder, [sshd.clientKey]);
     const transport = await open(context, { command: 'echo hello', agentSocket: agent, identityFiles: [] });
     assert.equal((await digest(transport.input)).byteCount, 6);
   });
 
-  test('with an RSA key works, from a file and from an agent', async (context) => {
+  test('authentication with an RSA key works, from a file and from an agent', async (context) => {
     const rsa = makeSshKey(join(folder, 'client_rsa'), 'rsa');
     appendFileSync(sshd.authorizedKeysFile, readFileSync(`${rsa}.pub`));
     const agent = await startAgent(context, folder, [rsa]);
@@ -214,7 +214,7 @@ describe('authentication', { skip }, () => {
     }
   });
 
-  test('with an encrypted key file works where the agent holds that key, though it holds many others', async (context) => {
+  test('authentication with an encrypted key file works if the agent holds that key, though it holds many others', async (context) => {
     const encrypted = join(folder, 'client_encrypted');
     writeFileSync(encrypted, readFileSync(sshd.clientKey), { mode: 0o600 });
     execFileSync('ssh-keygen', ['-q', '-p', '-N', 'open sesame', '-f', encrypted]);
@@ -232,7 +232,7 @@ describe('authentication', { skip }, () => {
     assert.match(error.message, /[Tt]oo many/);
   });
 
-  test('with a wrong key is AUTH_FAILED, and says which key was tried and what the host accepts', async () => {
+  test('authentication with a wrong key is AUTH_FAILED, and says which key was tried and what the host accepts', async () => {
     const wrong = makeSshKey(join(folder, 'wrong_client'));
     const error = await refusal(connectTo(sshd, { command: 'true', identityFiles: [wrong] }));
     assert.equal(error.code, 'AUTH_FAILED');
@@ -240,7 +240,7 @@ describe('authentication', { skip }, () => {
     assert.match(error.message, /accepts publickey/);
   });
 
-  test('with an encrypted key and no agent is AUTH_FAILED, and says so plainly', async () => {
+  test('authentication with an encrypted key and no agent is AUTH_FAILED, and says so plainly', async () => {
     const encrypted = makeSshKey(join(folder, 'encrypted'), 'ed25519', 'open sesame');
     const error = await refusal(connectTo(sshd, { command: 'true', identityFiles: [encrypted] }));
     assert.equal(error.code, 'AUTH_FAILED');
@@ -248,7 +248,7 @@ describe('authentication', { skip }, () => {
     assert.match(error.hint ?? '', /ssh-add/);
   });
 
-  test('with no key at all, a key that is missing and one that is none, is AUTH_FAILED', async () => {
+  test('authentication with no key at all, a missing key or a file that is none is AUTH_FAILED', async () => {
     const none = await refusal(connectTo(sshd, { command: 'true', identityFiles: [] }));
     assert.equal(none.code, 'AUTH_FAILED');
     assert.match(none.message, /no key to offer/);
@@ -258,7 +258,7 @@ describe('authentication', { skip }, () => {
     assert.match(bad.message, /ENOENT.*not a private key/);
   });
 
-  test('goes on with the key files where the agent is gone', async (context) => {
+  test('authentication goes on with the key files if the agent is gone', async (context) => {
     const agentSocket = join(folder, 'no-agent');
     const transport = await open(context, { command: 'echo hello', agentSocket });
     assert.equal((await digest(transport.input)).byteCount, 6);
@@ -285,25 +285,25 @@ describe('connecting', () => {
     knownHostsFiles: [],
   });
 
-  test('to a port where nobody listens is CONNECT_FAILED', async () => {
+  test('connecting to a port where nobody listens is CONNECT_FAILED', async () => {
     const error = await refusal(connectSsh(options(await silentPort(true))));
     assert.equal(error.code, 'CONNECT_FAILED');
     assert.match(error.message, /refused/);
   });
 
-  test('to a name that does not exist is CONNECT_FAILED', async () => {
+  test('connecting to a name that does not exist is CONNECT_FAILED', async () => {
     const error = await refusal(connectSsh({ ...options(22), host: 'no-such-host.invalid' }));
     assert.equal(error.code, 'CONNECT_FAILED');
   });
 
-  test('to what never answers is CONNECT_FAILED after the time limit, and says what it waited for', async (context) => {
+  test('connecting to a host that never answers is CONNECT_FAILED after the time limit, and says what it waited for', async (context) => {
     const port = await silentPort(false, context);
     const error = await refusal(connectSsh({ ...options(port), connectTimeoutMs: 50 }));
     assert.equal(error.code, 'CONNECT_FAILED');
     assert.match(error.message, /0\.05 s/);
   });
 
-  test('to what is no SSH server, or hangs up, is CONNECT_FAILED', async (context) => {
+  test('connecting to a server that speaks no SSH, or hangs up, is CONNECT_FAILED', async (context) => {
     for (const greeting of ['HTTP/1.1 400 Bad Request\r\n\r\n', '', 'SSH-2.0-x\r\n']) {
       const server = createServer((socket) => socket.on('error', () => {}).end(greeting)).listen(
         0,
@@ -316,7 +316,7 @@ describe('connecting', () => {
     }
   });
 
-  test('is INTERRUPTED by its signal, before it began and while it waits', async (context) => {
+  test('connecting is INTERRUPTED by its signal, before it began and while it waits', async (context) => {
     const early = await refusal(connectSsh({ ...options(22), signal: AbortSignal.abort() }));
     assert.equal(early.code, 'INTERRUPTED');
     const controller = new AbortController();
@@ -327,7 +327,7 @@ describe('connecting', () => {
 });
 
 describe('a connection that drops', { skip }, () => {
-  test('in the middle of what we read is CONNECTION_LOST after the bytes that arrived', async (context) => {
+  test('a connection that drops while we read is CONNECTION_LOST after the bytes that arrived', async (context) => {
     // The parent of the remote shell is the sshd process that serves this connection.
     const transport = await open(context, { command: 'head -c 300000 /dev/zero; read go; kill -9 $PPID' });
     let byteCount = 0;
@@ -344,7 +344,7 @@ describe('a connection that drops', { skip }, () => {
     assert.equal((await transport.exited).status, null);
   });
 
-  test('fails the writes that wait, and ends the wait of who awaits `drain`', async (context) => {
+  test('a connection that drops fails the waiting writes, and ends every wait for `drain`', async (context) => {
     const untilOrphaned = 'echo up; while kill -0 $PPID 2>/dev/null; do sleep 0.1; done';
     const transport = await open(context, { command: untilOrphaned });
     await once(transport.input, 'data');
@@ -357,7 +357,7 @@ describe('a connection that drops', { skip }, () => {
     assert.equal((await refusal(digest(transport.input))).code, 'CONNECTION_LOST');
   });
 
-  test('without a byte read is CONNECTION_LOST, not a missing program', async (context) => {
+  test('a connection that drops without a byte read is CONNECTION_LOST, not a missing program', async (context) => {
     // It may die before it could say that the command was started, or after.
     const reading = open(context, { command: 'kill -9 $PPID' }).then(({ input }) => digest(input));
     assert.equal((await refusal(reading)).code, 'CONNECTION_LOST');
@@ -365,7 +365,7 @@ describe('a connection that drops', { skip }, () => {
 });
 
 test('a host that sends more than the SSH window allows is cut off', { skip }, async (context) => {
-  // No sshd does this; ssh2's own server does when it is told that the window is endless.
+  // No sshd does this; ssh2's own server does if it believes that the window is endless.
   const { Server } = (await import('ssh2')).default;
   const hostKey = makeSshKey(join(folder, 'flood_host'));
   const server = new Server({ hostKeys: [readFileSync(hostKey)] }, (client) => {
@@ -375,7 +375,7 @@ test('a host that sends more than the SSH window allows is cut off', { skip }, a
       accept().on('exec', (acceptExec) => {
         const channel = acceptExec() as unknown as NodeJS.WritableStream & { outgoing: { window: number } };
         channel.outgoing.window = 2 ** 31;
-        // Of a size that never fills the window exactly: then ssh2 would just drop the rest.
+        // A size that never fills the window exactly: then ssh2 would just drop the rest.
         for (let sent = 0; sent < 32 * 1024 * 1024; sent += 30_001) channel.write(Buffer.alloc(30_001));
       });
     });
@@ -392,13 +392,13 @@ test('a host that sends more than the SSH window allows is cut off', { skip }, a
   await transport.exited;
 });
 
-/** Writes more than any medium holds, and tells how the last write ended. */
+/** Writes more than any medium holds, and returns how the last write ended. */
 function lastWrite(transport: Transport): Promise<unknown> {
   transport.output.write(Buffer.alloc(32 * 1024 * 1024));
   return new Promise((resolve) => transport.output.write('x', resolve));
 }
 
-/** A port that accepts connections and says nothing, or, closed, one that refuses them. */
+/** A port that accepts connections and says nothing, or, closed, refuses them. */
 async function silentPort(
   closed: boolean,
   context?: TestContext,

@@ -8,20 +8,20 @@ import type { Transport } from '../../src/transport/transport.ts';
 
 export interface TransportUnderTest {
   transport: Transport;
-  /** What the medium itself may hold (pipes, sockets, windows) before a writer has to wait, in bytes. */
+  /** The most bytes that the medium itself may hold (pipes, sockets, windows) before a writer has to wait. */
   mediumBytes: number;
 }
 
 /**
- * Opens a transport whose far end runs {@link ECHO_PROGRAM}, or does the same: it repeats every byte in order, ends
- * its output when its input ends, and stops reading while nobody reads what it repeats.
+ * Opens a transport whose far end runs {@link ECHO_PROGRAM}, or does the same: it repeats every byte in
+ * order, ends its output when its input ends, and stops reading while nobody reads its output.
  */
 export type OpenEcho = (context: TestContext) => Promise<TransportUnderTest>;
 
 /** For `node -e`. */
 export const ECHO_PROGRAM = 'process.stdin.pipe(process.stdout)';
 
-/** What every medium that carries the protocol must do. */
+/** The checks for every medium that carries the protocol. */
 export function transportSuite(name: string, openEcho: OpenEcho, skip: string | false = false): void {
   describe(`${name} transport`, { skip, timeout: 300_000 }, () => {
     test('carries bytes in order both ways, however they were cut', async (context) => {
@@ -61,8 +61,8 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       let accepted = 0;
       let sent = 0;
       let stopped = false;
-      // Nobody reads our input, so the echo stops reading, and so must we be stopped: a write that called back has
-      // left our hands. Without backpressure all of them would, as fast as they can.
+      // Nobody reads our input, so the echo stops reading, and so must our writes stop: a write that called
+      // back has left our hands. Without backpressure all of them would, as fast as they can.
       const stuck = await new Promise<boolean>((resolve) => {
         const writeNext = (): void => {
           sent += chunk.length;
@@ -83,7 +83,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       });
       stopped = true;
       assert.ok(stuck, `${accepted} bytes were taken that nobody read; expected at most ${limit}`);
-      // What waited arrives, whole, once it is read.
+      // The waiting bytes arrive, whole, once they are read.
       transport.output.end();
       assert.equal((await digest(transport.input)).byteCount, sent);
     });
@@ -95,7 +95,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       assert.deepEqual(await transport.exited, { status: 0, signal: null, stderr: '' });
     });
 
-    test('ends the input where the far end ends without a byte', async (context) => {
+    test('ends the input if the far end ends without a byte', async (context) => {
       const { transport } = await openEcho(context);
       transport.output.end();
       assert.equal((await digest(transport.input)).byteCount, 0);
@@ -138,7 +138,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
   });
 }
 
-/** Repeats what `transport` receives: the far end of a transport within one process. */
+/** Repeats all bytes that `transport` receives: the far end of a transport within one process. */
 export async function echo(transport: Transport): Promise<void> {
   try {
     for await (const chunk of transport.input) {
@@ -146,7 +146,7 @@ export async function echo(transport: Transport): Promise<void> {
     }
     transport.output.end();
   } catch {
-    // the near end terminated
+    // The near end terminated.
   }
 }
 
@@ -170,7 +170,7 @@ function closedOf(stream: Readable | Writable): Promise<void> {
   return stream.closed ? Promise.resolve() : new Promise((resolve) => stream.once('close', () => resolve()));
 }
 
-/** From SQLSYNC_TEST_SEED to repeat a failure, else new; told in the output of the test. */
+/** The seed: from SQLSYNC_TEST_SEED to repeat a failure, else new; the output of the test has it. */
 function seedOf(context: TestContext): string {
   const seed = process.env['SQLSYNC_TEST_SEED'] ?? randomBytes(4).toString('hex');
   context.diagnostic(`to repeat: SQLSYNC_TEST_SEED=${seed}`);

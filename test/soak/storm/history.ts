@@ -4,8 +4,8 @@ import Database from 'better-sqlite3';
 import { Random } from '../../../fixtures/random.ts';
 
 /**
- * A database whose every state is known beforehand: transaction n changes what {@link changeOf} says, whoever runs it.
- * So a copy tells by itself which state of the origin it is, and any other content is none.
+ * A database whose every state is known beforehand: transaction n makes the changes of {@link changeOf}, in
+ * any process. So a copy shows by itself which state of the origin it has, and any other content is none.
  */
 export interface HistoryOptions {
   readonly seed: number;
@@ -72,12 +72,12 @@ function bodyOf(n: number, id: number): Buffer {
   return Buffer.alloc(digest.readUInt16LE(0) % 1600, digest);
 }
 
-/** The states that the origin had, and no other. */
+/** The states that the origin has had, and no other. */
 export class History {
   readonly #options: HistoryOptions;
-  /** Number of the transaction that wrote each row, by its id; 0xffffffff where there is none. */
+  /** Number of the transaction that wrote each row, by its id; 0xffffffff for a row that does not exist. */
   readonly #cells: Uint32Array;
-  /** Of each state. */
+  /** The figures of each state. */
   readonly #digests: string[] = [];
 
   constructor(options: HistoryOptions) {
@@ -85,7 +85,10 @@ export class History {
     this.#cells = new Uint32Array(Math.ceil(options.cells * 1.2) + 1).fill(0xffffffff);
   }
 
-  /** Proves that the database of `connection` is one state of the history, and says which. Throws an AssertionError. */
+  /**
+   * Proves that the database of `connection` is one state of the history, and returns its number. Throws an
+   * AssertionError.
+   */
   stateOf(connection: Database.Database, path: string): number {
     return connection.transaction(() => {
       const check = connection.pragma('quick_check', { simple: true });
@@ -110,7 +113,7 @@ export class History {
     })();
   }
 
-  /** The same of a file that nobody in this process has open. */
+  /** The same for a file that nobody in this process has open. */
   stateAt(path: string): number {
     const database = new Database(path, { readonly: true, timeout: 10_000 });
     try {

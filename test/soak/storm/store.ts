@@ -9,15 +9,15 @@ import type { Storm } from './storm.ts';
 /** So short that much is deleted while backups run. */
 const GRACE = '30s';
 
-/** The store of a storm: backups, and all that takes snapshots away, beside restores of them. */
+/** The store of a storm: backups, and all commands that take snapshots away, beside restores of them. */
 export class StormStore {
   readonly #storm: Storm;
   readonly #random: Random;
   readonly #store: string;
-  /** Over which snapshots are restored, and where each is looked at. */
+  /** The database over which snapshots are restored, and the one where each is examined. */
   readonly #restored: string;
   readonly #fresh: string;
-  /** The state that each snapshot is of, by id, once it was restored. */
+  /** The state of each snapshot, by id, once it was restored. */
   readonly #states = new Map<string, number>();
 
   constructor(storm: Storm, folder: string, random: Random) {
@@ -29,7 +29,7 @@ export class StormStore {
   }
 
   async init(): Promise<void> {
-    // Not yet with anything done to it.
+    // Without a fault yet.
     for (;;) {
       const { status, message } = await this.#storm.command('init', ['init', this.#store, '--grace', GRACE]);
       if (status === 0) return;
@@ -44,7 +44,7 @@ export class StormStore {
     const id = idIn(end);
     if (id === undefined) return;
     const state = await this.#restoreFresh(id);
-    // It may have been forgotten meanwhile.
+    // Another command may have forgotten it meanwhile.
     if (state === undefined) return;
     const after = this.#storm.stateNow(this.#storm.origin);
     assert.ok(state >= before && state <= after, `snapshot ${id}: state ${state}, ${before} to ${after}`);
@@ -64,7 +64,7 @@ export class StormStore {
     if (status === 19) throw new Error(`${kind} found damage: ${JSON.stringify(event['problems'])}`);
   }
 
-  /** Over the database that the last one left, whatever became of that. */
+  /** Over the database that the last restore left, in any state. */
   async restoreOver(): Promise<void> {
     const ids = await this.#list();
     if (ids.length === 0) {
@@ -79,7 +79,7 @@ export class StormStore {
     if (status === 0) this.#is(id, state);
   }
 
-  /** Every snapshot that is left restores to what it was, and nothing is wrong with the store. */
+  /** Checks that every remaining snapshot restores to its state, and that the store has no damage. */
   async proveCalm(): Promise<void> {
     for (const id of await this.#list()) {
       const state = await this.#restoreFresh(id);
@@ -89,7 +89,7 @@ export class StormStore {
     assert.equal(status, 0, `left alone, the store is damaged: ${JSON.stringify(event)}`);
   }
 
-  /** Undefined where it could not be, as where it is forgotten or the restore was killed. */
+  /** Undefined if the restore failed, as for a forgotten snapshot or a killed command. */
   async #restoreFresh(id: string): Promise<number | undefined> {
     const { status } = await this.#storm.command('restore', ['restore', `${this.#store}#${id}`, this.#fresh]);
     try {

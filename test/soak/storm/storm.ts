@@ -16,23 +16,23 @@ import { StormStore } from './store.ts';
 const WRITER = fileURLToPath(new URL('./writer.ts', import.meta.url));
 const WRITERS = 2;
 
-/** Longer than a pause between two signs of life, and much shorter than what counts as lost. */
+/** Longer than a pause between two signs of life, and much shorter than the limit after which a peer is lost. */
 const MAX_STOP_MS = 2500;
 
-/** How long a command takes, until some were seen. */
+/** The time of a command, until the storm has measured some. */
 const FIRST_GUESS_MS = 500;
 
-/** Statuses that tell what happened; INTERNAL, ROOT_MISMATCH and damage are none of them. */
+/** Statuses that say what happened; INTERNAL, ROOT_MISMATCH and damage are none of them. */
 const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 4, 5, 15, 16, 18, 20, 130]);
 
 export interface StormOptions {
   readonly seed: number;
   readonly cells?: number;
-  /** Between two transactions of a writer, on average. */
+  /** The average time between two transactions of a writer. */
   readonly pauseMs?: number;
 }
 
-/** What was done, by the kind of command: how often it ended how. */
+/** The counts by the kind of command: how often it ended in which way. */
 export type StormFigures = Map<string, Record<string, number>>;
 
 /**
@@ -43,13 +43,12 @@ export type StormFigures = Map<string, Record<string, number>>;
  *                        └─ backup ─► store ─┬─ restore --overwrite ─► restored
  *                              forget, prune ┘
  *
- * Each database is at any moment a state that the origin had; those of middle and leaf never go back; a command that says
- * success made what it says; no writer is refused. The seed repeats the choices, not the moments at which processes meet.
+ * Each database is at any moment a state that the origin had; those of middle and leaf never go back; the report of a successful command is true; no writer is refused. The seed repeats the choices, not the moments at which processes meet.
  */
 export class Storm {
   readonly history: History;
   readonly figures: StormFigures = new Map();
-  /** What did not hold. */
+  /** The broken promises. */
   readonly broken: string[] = [];
   reads = 0;
   refusedReads = 0;
@@ -79,7 +78,7 @@ export class Storm {
     return join(this.#folder, 'origin.db');
   }
 
-  /** Rages for so long, and then proves that all is well when it is left alone. What did not hold is in `broken`. */
+  /** Rages for so long, and then proves that all is well without further faults. `broken` has the broken promises. */
   async run(durationMs: number): Promise<void> {
     await this.#store.init();
     for (let i = 0; i < WRITERS; i++) this.#writers.push(await this.#startWriter());
@@ -99,7 +98,7 @@ export class Storm {
     await this.#proveCalm(middle, leaf);
   }
 
-  /** Ends what is still there and removes everything. */
+  /** Ends all processes that still run, and removes all files. */
   async end(): Promise<void> {
     for (const writer of this.#writers) await writer.stop().catch(() => {});
     rmSync(this.#folder, { recursive: true, force: true });
@@ -109,13 +108,13 @@ export class Storm {
     this.#isOver = true;
   }
 
-  /** The newest state of the database at `path`, or -1 while there is none. */
+  /** The newest state of the database at `path`, or -1 if it does not exist yet. */
   stateNow(path: string): number {
     if (!existsSync(path)) return -1;
     return this.history.stateAt(path);
   }
 
-  /** Runs a command to its end, perhaps with something done to it. Says so where its end is none that tells. */
+  /** Runs a command to its end, perhaps with a fault. Records an end that does not say what happened. */
   async command(kind: string, args: readonly string[]): Promise<CommandEnd> {
     const running = this.#commands.run(args);
     const isKilled = !this.#isOver && (await this.#disturb(kind, running));
@@ -131,7 +130,7 @@ export class Storm {
     return end;
   }
 
-  /** A kill or a stop, of the command or of its agent, at some moment of its life; true for a kill. */
+  /** Kills or stops the command or its agent at a random moment of its life; true for a kill. */
   async #disturb(kind: string, running: RunningCommand): Promise<boolean> {
     const what = this.#random.next();
     if (what > 0.5) return false;
@@ -178,7 +177,7 @@ export class Storm {
         }
       } catch (error) {
         if (!(error instanceof Database.SqliteError)) throw error;
-        // A lock, or the journal of a killed sync that only a writer may roll back.
+        // Because of a lock, or of the journal of a killed sync, which only a writer may roll back.
         assert.match(error.code, /^SQLITE_(BUSY|LOCKED|READONLY_ROLLBACK|READONLY_RECOVERY|CANTOPEN)/);
         this.refusedReads++;
       } finally {
@@ -199,7 +198,7 @@ export class Storm {
     await delay(this.#random.integer(200, 4000));
     const at = this.#random.integer(0, WRITERS - 1);
     const writer = this.#writers[at] as ObedientChild<'report', 'done'>;
-    // Had it ended by itself, it was refused.
+    // A writer that ends by itself was refused.
     await writer.order('report');
     signalTo(writer.pid, 'SIGKILL');
     await writer.stop().catch(() => {});

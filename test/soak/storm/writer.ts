@@ -12,7 +12,7 @@ const [path = '', historySeed = '1', cells = '1', seed = '1', pauseMs = '10'] = 
 const options = { seed: Number(historySeed), cells: Number(cells) };
 const random = new Random(Number(seed));
 
-/** As an application has it. Checkpoints do not wait: they would hold the write lock until readers are done. */
+/** As an application has it. Checkpoints do not wait: they would hold the write lock until the readers are done. */
 const PATIENCE_MS = 30_000;
 
 const ACTS: readonly ((database: Database.Database) => void)[] = [
@@ -29,7 +29,7 @@ function open(): Database.Database {
   return opened;
 }
 
-/** What a writer may be refused for, since it asked for the whole file beside another writer. */
+/** Codes that SQLite may give a writer that asked for the whole file beside another writer. */
 function actNow(database: Database.Database): void {
   database.pragma('busy_timeout = 0');
   try {
