@@ -1,74 +1,78 @@
-import type { Argv } from 'yargs';
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError, sanitizeText } from '../errors.ts';
 import { isSwitch } from './options/command.ts';
-import type { Command, Options } from './options/command.ts';
+import type { Command, Option, Options } from './options/command.ts';
 import type { CommandLine } from './command-line.ts';
 import { checkWords, helpLine } from './usage-errors.ts';
 import { camelCase } from './words.ts';
 
+/** Values stay strings, and an option takes one value at a time. */
+const CONFIGURATION = {
+  'greedy-arrays': false,
+  'parse-numbers': false,
+  'parse-positional-numbers': false,
+} as const;
+
 /** The arguments of the command, as yargs reads them. Throws SqlsyncError USAGE. */
 export async function argumentsOf(line: CommandLine): Promise<Record<string, unknown>> {
   checkWords(line);
-  const { default: yargs } = await import('yargs');
+  const { Parser } = await import('yargs/helpers');
   const { command, words, operands } = line;
-  const afterEnd = words.operands.filter(({ at }) => at > words.endAt).length;
-  const argv = [...words.divided, ...operands.slice(operands.length - afterEnd)];
-  const parsed = await yargs(argv)
-    .command(`$0 ${command.usage}`.trim(), false, (parser: Argv) => addOptions(parser, command))
-    .middleware((args) => keepLast(args, command.options), true)
-    .strict()
-    .locale('en')
-    .help(false)
-    .version(false)
-    .parserConfiguration({ 'parse-positional-numbers': false })
-    .exitProcess(false)
-    .fail((message, error) => {
-      throw new SqlsyncError('USAGE', message || error.message, { hint: `See \`${helpLine(line)}\`.` });
-    })
-    .parseAsync();
-  const negated = Object.keys(command.options).flatMap((name) => {
-    const other = negatedBy(name);
-    return other === undefined ? [] : [[camelCase(name), parsed[other] === false] as const];
+  const { argv, error } = Parser.detailed([...words.divided], {
+    ...parserOptions(command.options),
+    configuration: CONFIGURATION,
   });
-  return { ...parsed, ...Object.fromEntries(negated) };
-}
-
-function addOptions(parser: Argv, { operands, usage, options }: Command): Argv {
-  for (const name of Object.keys(operands))
-    parser.positional(name, { type: 'string', array: usage.includes(`${name}..`) });
-  for (const [name, option] of Object.entries(options)) {
-    const negated = negatedBy(name);
-    const {
-      alias,
-      array,
-      choices,
-      default: preset = isSwitch(option) ? negated !== undefined : undefined,
-    } = option;
-    parser.option(negated ?? name, {
-      type: isSwitch(option) ? 'boolean' : 'string',
-      ...(alias === undefined ? {} : { alias }),
-      ...(choices === undefined ? {} : { choices }),
-      // Without `nargs`, yargs takes the operands as values too.
-      ...(array === true ? { array, nargs: 1 } : {}),
-      ...(preset === undefined ? {} : { default: preset }),
-    });
+  if (error !== null) throw usageError(error.message, line);
+  const values: Record<string, unknown> = operandValues(command, operands);
+  for (const [name, option] of Object.entries(command.options)) {
+    const value = isNegated(name, argv) || (lastOf(argv[name], option) ?? presetOf(option));
+    checkChoice(name, option, value, line);
+    values[camelCase(name)] = value;
   }
-  return parser;
+  return values;
 }
 
 /** For yargs, `--no-cache` means that the switch `cache` is off. */
-function negatedBy(name: string): string | undefined {
-  return name.startsWith('no-') ? name.slice('no-'.length) : undefined;
+function isNegated(name: string, argv: Readonly<Record<string, unknown>>): boolean {
+  return name.startsWith('no-') && argv[name.slice('no-'.length)] === false;
 }
 
-/**
- * For an option that is given twice, the last value counts. (yargs' own setting for that also shortens options that
- * take several values.)
- */
-function keepLast(args: Record<string, unknown>, options: Options): void {
-  for (const [name, { alias = name, array }] of Object.entries(options))
-    for (const key of array === true ? [] : [name, alias, camelCase(name)]) {
-      const value = args[key];
-      if (Array.isArray(value)) args[key] = value.at(-1);
-    }
+function presetOf(option: Option): string | false | undefined {
+  return option.default ?? (isSwitch(option) ? false : undefined);
+}
+
+/** For an option that is given twice, the last value counts, unless it takes several. */
+function lastOf(value: unknown, { array }: Option): unknown {
+  return array !== true && Array.isArray(value) ? value.at(-1) : value;
+}
+
+function parserOptions(options: Options): { [key in 'boolean' | 'string' | 'array']: string[] } & {
+  alias: Record<string, string[]>;
+} {
+  const named = (matches: (option: Option) => boolean): string[] =>
+    Object.entries(options).flatMap(([name, option]) => (matches(option) ? [name] : []));
+  return {
+    boolean: named(isSwitch),
+    string: named((option) => !isSwitch(option)),
+    array: named(({ array }) => array === true),
+    alias: Object.fromEntries(
+      Object.entries(options).flatMap(([name, { alias }]) => (alias === undefined ? [] : [[name, [alias]]])),
+    ),
+  };
+}
+
+/** The operands by their names in the usage: `<store> [ids..]`. `checkWords` has counted them. */
+function operandValues({ usage }: Command, operands: readonly string[]): Record<string, unknown> {
+  const slots = [...usage.matchAll(/[<[](\w+)(\.\.)?[\]>]/g)];
+  return Object.fromEntries(
+    slots.map(([, name, dots], at) => [name, dots === undefined ? operands[at] : operands.slice(at)]),
+  );
+}
+
+function checkChoice(name: string, { choices }: Option, value: unknown, line: CommandLine): void {
+  if (choices === undefined || typeof value !== 'string' || choices.includes(value)) return;
+  throw usageError(`--${name}: "${sanitizeText(value, 100)}" is not one of ${choices.join(', ')}`, line);
+}
+
+function usageError(message: string, line: CommandLine): SqlsyncError {
+  return new SqlsyncError('USAGE', message, { hint: `See \`${helpLine(line)}\`.` });
 }

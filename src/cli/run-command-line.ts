@@ -47,7 +47,7 @@ async function run(argv: readonly string[]): Promise<number> {
     return printHelp(topic);
   checkDecoding(argv, PATH_VARIABLES);
   // Both wait for files. yargs comes first, so that a clone without its packages fails on that.
-  const [, line] = await Promise.all([import('yargs'), readCommandLine(argv)]);
+  const [, line] = await Promise.all([import('yargs/helpers'), readCommandLine(argv)]);
   const { given } = line.words;
   if (given.has('help')) return printHelp(line.isNamed ? line.command.name : undefined);
   if (given.has('version')) return printVersion();

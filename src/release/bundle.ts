@@ -72,9 +72,9 @@ export async function bundle(): Promise<void> {
     splitting: true,
     entryNames: '[name]',
     chunkNames: 'chunk-[hash]',
-    // Only yargs is bundled among the packages: it has many files, which each command loads.
+    // Among the packages only yargs is bundled: every command loads its parser.
     external: EXTERNAL,
-    alias: { 'string-width': './src/release/string-width.ts' },
+    alias: { 'yargs/helpers': './src/release/yargs-helpers.ts' },
     format: 'esm',
     platform: 'node',
     target: 'node22.18',
