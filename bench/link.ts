@@ -17,9 +17,9 @@ export interface LinkOptions {
   port: number;
   /** By default any free port, on the loopback interface. */
   listenPort?: number;
-  /** Both ways together. */
+  /** The round-trip time: both ways together. */
   rttMs: number;
-  /** Of each direction. */
+  /** The rate of each direction. */
   bitsPerSecond: number;
 }
 

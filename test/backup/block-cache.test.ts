@@ -40,7 +40,7 @@ const RECORD = (PAGE / 128 + 1) * 8;
 const HEADER = 28;
 
 describe('the cache of block hashes', () => {
-  test('knows what it learned of a page, in a later run too, and only by the id of that page', (t) => {
+  test('the cache of block hashes knows what it learned of a page, in a later run too, and only by the id of that page', (t) => {
     const folder = tempDir(t);
     const [id, other] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)];
     const page = Buffer.alloc(PAGE, 7);
@@ -58,14 +58,14 @@ describe('the cache of block hashes', () => {
     later.close(false);
   });
 
-  test('hashes the blocks of each user under another key', (t) => {
+  test('the cache of block hashes hashes the blocks of each user under another key', (t) => {
     const page = Buffer.alloc(PAGE, 7);
     const [a, b] = [opened(tempDir(t)), opened(tempDir(t))];
     assert.notDeepEqual(Buffer.from(a.hash(page)), Buffer.from(b.hash(page)));
     for (const cache of [a, b]) cache.close(false);
   });
 
-  test('remembers nothing of a backup that failed', (t) => {
+  test('the cache of block hashes remembers nothing of a backup that failed', (t) => {
     const folder = tempDir(t);
     const id = Buffer.alloc(32, 1);
     const cache = opened(folder);
@@ -76,7 +76,7 @@ describe('the cache of block hashes', () => {
     later.close(false);
   });
 
-  test('is bounded: pages beyond have no place, and files that were not used for longest go', (t) => {
+  test('the cache of block hashes is bounded: it has no place for further pages, and drops the files that were not used for longest', (t) => {
     const folder = tempDir(t);
     const cache = opened(folder);
     const id = Buffer.alloc(32, 1);
@@ -109,7 +109,7 @@ describe('the cache of block hashes', () => {
     beyond?.close(false);
   });
 
-  test("is this user's alone, or none", (t) => {
+  test("the cache of block hashes is this user's alone, or none", (t) => {
     const folder = join(tempDir(t), 'a', 'blocks');
     opened(folder).close(false);
     assert.equal(statSync(folder).mode & 0o777, 0o700);
@@ -130,7 +130,7 @@ describe('the cache of block hashes', () => {
 });
 
 describe('a backup with a cache of block hashes', () => {
-  test('stores the same deltas as one that reads old versions, and reads none', async (t) => {
+  test('a backup with a cache of block hashes stores the same deltas as one that reads old versions, and reads none', async (t) => {
     const withCache = await place(t);
     const without = await place(t);
     for (const each of [withCache, without]) {
@@ -150,7 +150,7 @@ describe('a backup with a cache of block hashes', () => {
     await withCache.assertRight();
   });
 
-  test('bounds the chains of deltas, and takes later ones against the whole page', async (t) => {
+  test('a backup with a cache of block hashes bounds the chains of deltas, and makes later deltas against the whole page', async (t) => {
     const { here, backUp, update, last, assertRight } = await place(t);
     for (let day = 0; day < 2 * MAX_PAGE_DEPTH + 4; day++) {
       update(100);
@@ -166,7 +166,7 @@ describe('a backup with a cache of block hashes', () => {
     await assertRight();
   });
 
-  test('looks nothing up where it verifies, and leaves what is right', async (t) => {
+  test('a backup that verifies looks nothing up in the cache of block hashes, and leaves right hashes in it', async (t) => {
     const { backUp, update, poison, assertRight } = await place(t);
     await backUp();
     update(1);
@@ -292,15 +292,15 @@ interface BackUpOptions {
 interface Place {
   readonly here: StoreHere;
   readonly memory: MemoryBackend;
-  /** Of the cache. */
+  /** The folder of the cache. */
   readonly folder: string;
   readonly last: () => StoreSnapshot;
   readonly backUp: (options?: BackUpOptions) => Promise<{ pagesDelta: number; pagesTransferred: number }>;
   /** Changes one row in so many. */
   readonly update: (every: number) => void;
-  /** Seals, as the hashes of the last snapshot's pages, those of the database as it is now. */
+  /** Seals the hashes of the present database as those of the last snapshot's pages. */
   readonly poison: () => Promise<void>;
-  /** Every snapshot is what the database was, and a check that reads everything finds nothing. */
+  /** Checks that every snapshot restores to its database, and that a check that reads everything finds nothing. */
   readonly assertRight: () => Promise<void>;
 }
 
@@ -366,7 +366,7 @@ function opened(folder: string): BlockCache {
   return cache;
 }
 
-/** The only file of a folder. */
+/** The path of the only file of a folder. */
 function fileIn(folder: string): string {
   const [name = '', ...others] = readdirSync(folder);
   assert.deepEqual(others, []);

@@ -15,7 +15,7 @@ import type { CommandOptions } from './command.ts';
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 interface Place {
-  /** Of the replica. */
+  /** The folder of the replica. */
   readonly folder: string;
   readonly origin: string;
   readonly replica: string;

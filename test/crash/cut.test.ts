@@ -71,7 +71,7 @@ function check({ role, kind, direction }: Case, outcome: Outcome, where: string)
   if (!rootPassed) {
     assert.equal(state, scenario.before(kind), where);
     assert.ok(near !== undefined && far !== undefined, `${where}: success of an unfinished sync`);
-    // The side that does not see the cut itself is told of the loss if the other side still can.
+    // The side that does not see the cut itself learns of the loss if the other side still can.
     assert.equal((direction === 'toNear' ? near : far).code, 'CONNECTION_LOST', where);
   }
   if (near === undefined) assert.equal(state, 'new', `${where}: success, and the replica is ${state}`);

@@ -294,7 +294,7 @@ function asNobody(): CliOptions {
   return { remoteExe: 'HOME=/nonexistent setpriv --reuid=65534 --regid=65534 --clear-groups sqlsync' };
 }
 
-/** The path of a file in a folder that only its owner may look into, and where that is the tester, nobody. */
+/** The path of a file that the user of the remote agent may not read, or of one in a folder that it may not enter. */
 function forbidden(name: string): string {
   const path = join(folder, 'forbidden');
   mkdirSync(path, { recursive: true, mode: 0o700 });

@@ -39,7 +39,7 @@ import {
 } from '../pages/databases.ts';
 
 interface Place {
-  /** Of the origin; every user may read it. */
+  /** The folder of the origin; every user may read it. */
   readonly folder: string;
   readonly origin: string;
   readonly replica: string;

@@ -32,7 +32,7 @@ const MODES = ['wal', 'delete'] as const;
 type Mode = (typeof MODES)[number];
 
 interface Pair {
-  /** Of the replica. */
+  /** The folder of the replica. */
   readonly folder: string;
   readonly origin: string;
   readonly replica: string;

@@ -13,7 +13,7 @@ import { change, column, names, smallDatabase } from '../pages/databases.ts';
 const MODES = ['wal', 'delete'] as const;
 
 interface Pair {
-  /** Of the replica. */
+  /** The folder of the replica. */
   readonly folder: string;
   readonly origin: string;
   readonly replica: string;

@@ -177,16 +177,16 @@ test('a spool that fills the disk is removed, so that the disk is not left full'
 
 describe('a file in the place of a spool is removed unused', () => {
   const cases: Record<string, (path: string) => void> = {
-    'where it is of another replica': (path) => {
+    'if it is of another replica': (path) => {
       Spool.create(path, '4712', SIZE).write(pageNumber(2), new Uint8Array(SIZE));
     },
-    'where it is of another format': (path) => flip(path, 14),
-    'where its header is torn': (path) => truncateSync(path, 20),
-    'where it is empty': (path) => truncateSync(path, 0),
-    'where it has a second name': (path) => linkSync(path, `${path}-link`),
-    'where others may read or write it': (path) => chmodSync(path, 0o640),
-    'where it is a database': (path) => writeFileSync(path, 'SQLite format 3\0'.padEnd(9000, 'x')),
-    ...(process.getuid?.() === 0 ? { 'where it is another user’s': (path) => chownSync(path, 1, 1) } : {}),
+    'if it is of another format': (path) => flip(path, 14),
+    'if its header is torn': (path) => truncateSync(path, 20),
+    'if it is empty': (path) => truncateSync(path, 0),
+    'if it has a second name': (path) => linkSync(path, `${path}-link`),
+    'if others may read or write it': (path) => chmodSync(path, 0o640),
+    'if it is a database': (path) => writeFileSync(path, 'SQLite format 3\0'.padEnd(9000, 'x')),
+    ...(process.getuid?.() === 0 ? { 'if it is another user’s': (path) => chownSync(path, 1, 1) } : {}),
   };
   for (const [name, make] of Object.entries(cases)) {
     test(`a file in the place of a spool is removed unused ${name}`, async (t) => {

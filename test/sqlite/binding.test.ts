@@ -276,7 +276,7 @@ describe('building', () => {
   for (const [name, env, tried] of [
     ['CC names a compiler that is not there', { CC: '/nonexistent/cc' }, '`/nonexistent/cc`'],
     ['CXX names a compiler that is not there', { CC: 'true', CXX: '/nonexistent/c++' }, '`/nonexistent/c++`'],
-    ['there is none on the PATH', { PATH: '/nonexistent' }, '`cc`'],
+    ['the PATH has no compiler', { PATH: '/nonexistent' }, '`cc`'],
   ] as const) {
     test(`building says which compiler it tried and what to install when ${name}`, () => {
       const result = runBuild(env);

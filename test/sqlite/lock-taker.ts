@@ -4,7 +4,7 @@ import { LockFileError } from '../../src/sqlite/locks/lock-file.ts';
 
 /**
  * `once PATH` tries the lock and prints the outcome; `hold PATH` then waits for its end. `storm PATH COUNT`
- * takes it COUNT times, damages its file before each attempt, and fails where it is not alone with it.
+ * takes it COUNT times, damages its file before each attempt, and fails if another process holds it too.
  */
 const [mode, path = '', count = '0'] = process.argv.slice(2);
 

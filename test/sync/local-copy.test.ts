@@ -36,7 +36,7 @@ function hadAgent({ bytesReceived }: SyncSummary): boolean {
   return bytesReceived > 0;
 }
 
-/** Runs `code` in place of the call of this number of `fs.write`; its arguments are `args`. */
+/** Runs `code` instead of the call of this number of `fs.write`; its arguments are `args`. */
 function atWrite(number: number, code: string): string {
   return `const { write } = fs; let calls = 0;
     fs.write = (...args) => { if (++calls === ${number}) { ${code} } return write(...args); };`;
@@ -52,7 +52,7 @@ async function withAgent(options: SyncOptions): Promise<SyncSummary> {
 }
 
 describe('a new local replica', () => {
-  test('is made without an agent, and its summary says what that of two agents says', async (t) => {
+  test('a new local replica is made without an agent, and its summary equals that of two agents', async (t) => {
     const { folder, origin, replica } = place(t);
     chmodSync(origin, 0o640);
     const other = join(folder, 'other.db');
@@ -78,7 +78,7 @@ describe('a new local replica', () => {
     ['pages of 512 bytes', (path: string) => smallDatabase(path, { pageSize: 512 })],
     ['pages of 65536 bytes', (path: string) => smallDatabase(path, { pageSize: 65536 })],
   ] as const) {
-    test(`is made of ${what}`, async (t) => {
+    test(`a new local replica is made of ${what}`, async (t) => {
       const { folder, origin, replica } = place(t, make);
       for (const reader of ['file', 'dbpage'] as const) {
         const path = `${replica}-${reader}`;
@@ -91,7 +91,7 @@ describe('a new local replica', () => {
     });
   }
 
-  test('is made by two agents if the request needs them', async (t) => {
+  test('a new local replica is made by two agents if the request needs them', async (t) => {
     const { origin, replica, part } = place(t);
     assert.equal(hadAgent(await runSync({ origin, replica, maxSnapshotMs: 600_000 })), true);
     assert.equal(hadAgent(await runSync({ origin, replica: `${replica}2`, bandwidthBytesPerS: 1e9 })), true);
@@ -103,7 +103,7 @@ describe('a new local replica', () => {
     for (const suffix of ['', '2', '4']) assertReplicaOf(origin, replica + suffix);
   });
 
-  test('is refused as two agents refuse it', async (t) => {
+  test('a new local replica is refused as two agents refuse it', async (t) => {
     const { folder, origin, replica } = place(t, smallDatabase);
     const attempts: SyncOptions[] = [
       { origin: join(folder, 'none.db'), replica },
@@ -126,7 +126,7 @@ describe('a new local replica', () => {
 });
 
 describe('a new local replica whose run is cut short', () => {
-  test('by a kill at a write goes on in the next run', async (t) => {
+  test('a new local replica whose run is killed at a write goes on in the next run', async (t) => {
     for (const number of [1, 2, 4, 6]) {
       const { folder, origin, replica, part } = place(t);
       const { signal } = await sqlsyncWith(atWrite(number, 'kill();'), [origin, replica]);
@@ -138,7 +138,7 @@ describe('a new local replica whose run is cut short', () => {
     }
   });
 
-  test('by a kill before it is durable goes on in the next run', async (t) => {
+  test('a new local replica whose run is killed before it is durable goes on in the next run', async (t) => {
     const { folder, origin, replica } = place(t);
     assert.equal((await sqlsyncWith('fs.fsyncSync = kill;', [origin, replica])).signal, 'SIGKILL');
     assert.ok(!existsSync(replica));
@@ -147,7 +147,7 @@ describe('a new local replica whose run is cut short', () => {
     assert.deepEqual(names(folder), AT_REST);
   });
 
-  test('by a signal says so, and goes on in the next run', async (t) => {
+  test('a new local replica whose run is ended by a signal says so, and goes on in the next run', async (t) => {
     const { folder, origin, replica, part } = place(t);
     const code = atWrite(2, "process.kill(process.pid, 'SIGINT');");
     const { status, stderr } = await sqlsyncWith(code, [origin, replica]);
@@ -159,7 +159,7 @@ describe('a new local replica whose run is cut short', () => {
     assert.deepEqual(names(folder), AT_REST);
   });
 
-  test('by --max-time fails with TIMEOUT and makes none', async (t) => {
+  test('a new local replica whose run exceeds --max-time fails with TIMEOUT and leaves none', async (t) => {
     const { origin, replica } = place(t);
     // The limit passes while a write hangs.
     const code = `const { write } = fs; fs.write = (...args) => void setTimeout(() => write(...args), 1500);`;
@@ -168,7 +168,7 @@ describe('a new local replica whose run is cut short', () => {
     assert.ok(!existsSync(replica));
   });
 
-  test('by a full disk says so, and goes on in the next run', async (t) => {
+  test('a new local replica whose disk is full says so, and goes on in the next run', async (t) => {
     const { origin, replica, part } = place(t);
     const code = atWrite(
       3,
@@ -183,7 +183,7 @@ describe('a new local replica whose run is cut short', () => {
   });
 });
 
-test('a page that does not come out as it was written is found, and sent again', async (t) => {
+test('a local copy finds a page that does not come out as it was written, and sends it again', async (t) => {
   const { folder, origin, replica } = place(t);
   const damage = `args[1] = Buffer.from(args[1]); args[1][5000] ^= 1;`;
   const { status, stdout, stderr } = await sqlsyncWith(atWrite(3, damage), [origin, replica, '--json']);
@@ -193,7 +193,7 @@ test('a page that does not come out as it was written is found, and sent again',
   assert.deepEqual(names(folder), AT_REST);
 });
 
-test('a first page that does not come out as it was written is found', async (t) => {
+test('a local copy finds a first page that does not come out as it was written', async (t) => {
   const { origin, replica } = place(t);
   const damage = `const { write } = fs;
     fs.write = (...args) => {
@@ -206,7 +206,7 @@ test('a first page that does not come out as it was written is found', async (t)
   assert.ok(!existsSync(replica));
 });
 
-/** What busy-writer.ts writes, with an index in which torn pages would show. */
+/** The rows that busy-writer.ts writes, with an index in which torn pages would show. */
 const BUSY_TABLE = `CREATE TABLE t (id INTEGER PRIMARY KEY, body BLOB);
   CREATE INDEX t_body ON t (substr(body, 1, 20));
   WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
@@ -240,7 +240,7 @@ describe('a copy of an origin that others write, checkpoint and VACUUM meanwhile
     }
   }
 
-  test('has the pages that SQLite reads of its snapshot', async (t) => {
+  test('a copy under writers has the pages that SQLite reads of its snapshot', async (t) => {
     await withWriters(t, async ({ origin, replica }, round) => {
       const database = {
         path: origin,
@@ -266,7 +266,7 @@ describe('a copy of an origin that others write, checkpoint and VACUUM meanwhile
     });
   });
 
-  test('is sound', async (t) => {
+  test('a copy under writers is sound', async (t) => {
     await withWriters(t, async ({ origin, replica }, round) => {
       const path = `${replica}-${round}`;
       const summary = await runSync({ origin, replica: path, busyTimeoutMs: 60_000 });

@@ -41,7 +41,7 @@ async function open(
   return transport;
 }
 
-/** Less than the window by what is read but not announced yet, so that a round fits whatever came before it. */
+/** Less than the window by the bytes that are read but not announced yet, so that a round always fits. */
 const ROUND_BYTES = RECEIVE_WINDOW_MIN_BYTES - 1024 * 1024;
 const ROUNDS = 4;
 
@@ -87,7 +87,10 @@ interface Line {
   readonly bytesPerMs: number;
 }
 
-/** Runs a host that sends what it may over a line of this kind, for some round trips. Returns the most it had ahead. */
+/**
+ * Runs a host that sends all that it may over a line of this kind, for some round trips. Returns the most
+ * bytes that it was ahead.
+ */
 function mostAhead({ roundTripMs, bytesPerMs }: Line): number {
   let [clockMs, credit, most] = [0, RECEIVE_WINDOW_MIN_BYTES, 0];
   const channel = new PassThrough();
@@ -121,7 +124,7 @@ test('the window of a host nearby stays small, since more would wait in the buff
   assert.equal(mostAhead({ roundTripMs: 0, bytesPerMs: 300_000 }), RECEIVE_WINDOW_MIN_BYTES);
 });
 
-test('the window of a host far away stays small where the line is slow', () => {
+test('the window of a host far away stays small if the line is slow', () => {
   assert.equal(mostAhead({ roundTripMs: 100, bytesPerMs: 6250 }), RECEIVE_WINDOW_MIN_BYTES);
 });
 

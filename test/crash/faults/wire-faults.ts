@@ -42,7 +42,7 @@ export interface WireCase {
   readonly role: Role;
   readonly kind: ReplicaKind;
   readonly direction: Direction;
-  /** Of the frame in its direction; 0 is the preamble. */
+  /** The number of the frame in its direction; 0 is the preamble. */
   readonly frame: number;
   readonly fault: WireFault;
   /** The place in the frame; beyond its end the fault does not happen. */
