@@ -281,8 +281,7 @@ export class NewReplica implements PageSink {
       if (this.#isWal) await this.#enterWal();
       throw error;
     }
-    // Page 1 already says WAL. When a connection opens it so, SQLite removes the files that looking at it has made
-    // beside it.
+    // Page 1 already says WAL: as a connection opens it, SQLite removes the files that its reading has made beside it.
     if (this.#isWal) await this.#enterWal();
     else removeWalRecord(this.path);
     this.#syncFolder();
@@ -361,10 +360,7 @@ function isWritten({ path, stats }: DatabaseFile): boolean {
   return now?.mtimeMs !== stats.mtimeMs || now.size !== stats.size;
 }
 
-/**
- * Gives the file at `from` the name `to`, unless that is taken. On file systems without hard links a placeholder
- * reserves the name.
- */
+/** Gives the file at `from` the name `to`, unless that is taken. Without hard links a placeholder reserves the name. */
 function publishWithoutReplacing(from: string, to: string): void {
   try {
     linkSync(from, to);
