@@ -1,7 +1,10 @@
 import { fdatasync, write } from 'node:fs';
 
-/** After this many written bytes, asks the disk to take them, so that the last fsync need not wait for all. */
-const SYNC_BYTES = 64 * 1024 * 1024;
+/**
+ * After this many written bytes, asks the disk to take them, so that the last fsync need not wait for all. Each time
+ * costs a commit of the file system, which waits for what others write.
+ */
+const SYNC_BYTES = 256 * 1024 * 1024;
 
 /** Writes to an open file in the thread pool, so that this thread can prepare the next bytes meanwhile. */
 export class BackgroundFile {
