@@ -7,7 +7,6 @@ import type { Traffic } from '../../sync/runs/conversation.ts';
 import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
 import { copyRequest } from '../../sync/agents/copy-request.ts';
 import type { CopyOptions } from '../../sync/agents/replica-options.ts';
-import { compressionTo } from '../../sync/runs/run-options.ts';
 import { nameFor } from '../../sync/runs/sync.ts';
 import { parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
@@ -168,7 +167,7 @@ function copyOptions(run: Run): CopyOptions {
   // Whole pages come from this host.
   const compress = usesBlockCache(run) && options.compress !== 'zstd' ? 'none' : options.compress;
   return {
-    ...copyRequest({ ...options, compression: compressionTo(origin, compress) }),
+    ...copyRequest({ ...options, compression: compress }),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
     ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
     signal: options.signal,

@@ -10,7 +10,6 @@ import { copyRequest, encodeRequest } from '../../sync/agents/copy-request.ts';
 import { serveOrigin } from '../../sync/agents/origin-agent.ts';
 import type { OriginResult } from '../../sync/agents/origin-agent.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
-import { compressionTo } from '../../sync/runs/run-options.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { parseLocation } from '../../transport/location.ts';
@@ -150,7 +149,7 @@ async function serve(
 ): Promise<OriginResult> {
   connection.send(
     message('replicate', {
-      ...encodeRequest(copyRequest({ ...options, compression: compressionTo(target, options.compress) })),
+      ...encodeRequest(copyRequest({ ...options, compression: options.compress })),
       path: target.kind === 'local' ? resolve(target.path) : target.path,
       originName: `${snapshot.host}:${snapshot.path}`,
       restore: true,

@@ -132,8 +132,8 @@ export const SYNC_OPTIONS = {
   compress: {
     choices: ['auto', 'zstd', 'none'],
     default: 'auto',
-    describe: 'auto: all over SSH, only deltas between local files',
-    more: 'Between local files `auto` also compresses small changes.',
+    describe: 'auto: what is faster, measured while it copies; zstd: always; none: never',
+    more: '`auto` always compresses small changes and deltas. Of a large copy it stops compressing whole pages where the line is faster than zstd, and starts again where it is not.',
   },
   hash: {
     choices: ['nh-siphash', 'sha256', 'xxh64'],

@@ -11,10 +11,9 @@ import { readScattered } from '../../pages/page-source.ts';
 import type { PageSource } from '../../pages/page-source.ts';
 import { pageNumber } from '../../pages/page-types.ts';
 import { encodeBatchBytes } from '../link/compression.ts';
+import type { EncodedBatch } from '../link/compression.ts';
+import { CompressionChoice } from '../link/compression-choice.ts';
 import { decodePeerData } from '../link/connection.ts';
-
-/** Compression 'auto' compresses this many bytes of whole pages, then sends whole pages as they are. */
-const AUTO_COMPRESS_BYTES = 32 * 1024 * 1024;
 
 /** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
 export class PageServer {
@@ -22,7 +21,7 @@ export class PageServer {
   readonly #tree: HashTree;
   readonly #hasher: PageHasher;
   readonly #compression: CompressionMode;
-  #wholePageBytes = 0;
+  readonly #choice = new CompressionChoice();
 
   constructor(snapshot: PageSource, tree: HashTree, hasher: PageHasher, compression: CompressionMode) {
     this.#snapshot = snapshot;
@@ -39,9 +38,19 @@ export class PageServer {
       throw requestOutOfRange(`${wanted.length} pages at once`);
     if (wanted.some((page) => page.hasBlocks)) return this.#answerDeltas(question, wanted);
     if (question.blockHashes.length > 0) throw requestOutOfRange('block hashes of no page');
-    const compression = this.#compressionOf(wanted.length, 0);
-    const encoded = encodeBatchBytes(this.#readWhole(wanted), compression);
-    return message('pages', { id: question.id, ...encoded });
+    return message('pages', {
+      id: question.id,
+      ...this.#encode(wanted.length, () => this.#readWhole(wanted)),
+    });
+  }
+
+  /** A batch that is mostly whole pages, as the choice for them says. */
+  #encode(wholePages: number, batch: () => Uint8Array): EncodedBatch {
+    if (this.#compression !== 'auto') return encodeBatchBytes(batch(), this.#compression);
+    const mode = this.#choice.begin(wholePages * this.#snapshot.pageSize);
+    const encoded = encodeBatchBytes(batch(), mode);
+    this.#choice.end();
+    return encoded;
   }
 
   /** A batch of whole pages, each run read straight to its place. */
@@ -78,9 +87,13 @@ export class PageServer {
     wanted: readonly WantedPage[],
   ): MessageOf<'pages'> {
     const pages = this.#makeDeltas(wanted, blockHashes);
-    const deltas = pages.reduce((count, page) => count + (page.bitmap === undefined ? 0 : 1), 0);
-    const compression = this.#compressionOf(pages.length - deltas, deltas);
-    return message('pages', { id, ...encodeBatchBytes(encodeBatch(pages), compression) });
+    const wholePages = pages.filter((page) => page.bitmap === undefined).length;
+    const batch = encodeBatch(pages);
+    if (wholePages * 2 >= pages.length)
+      return message('pages', { id, ...this.#encode(wholePages, () => batch) });
+    // Deltas are few bytes, and shrink by half.
+    const mode = this.#compression === 'none' ? 'none' : 'zstd';
+    return message('pages', { id, ...encodeBatchBytes(batch, mode) });
   }
 
   #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
@@ -108,16 +121,6 @@ export class PageServer {
         blockHashes.subarray(at - hashBytes, at),
       );
     });
-  }
-
-  /**
-   * 'auto' is for local files, where zstd is slower than the pipe. It compresses deltas, which are small and shrink by
-   * half, but only the first few whole pages, so that a small change stays small and a large one fast.
-   */
-  #compressionOf(wholePages: number, deltas: number): 'zstd' | 'none' {
-    if (this.#compression !== 'auto') return this.#compression;
-    this.#wholePageBytes += wholePages * this.#snapshot.pageSize;
-    return deltas > wholePages || this.#wholePageBytes <= AUTO_COMPRESS_BYTES ? 'zstd' : 'none';
   }
 }
 

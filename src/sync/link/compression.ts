@@ -14,13 +14,18 @@ const ZSTD_PARAMETERS = {
 /** A batch that compression shrinks by less is sent as it is, so that the other side need not decompress it. */
 const MIN_SAVING = 0.03;
 
-type EncodedBatch = Pick<MessageOf<'pages'>, 'encoding' | 'rawBytes' | 'data'>;
+export type EncodedBatch = Pick<MessageOf<'pages'>, 'encoding' | 'rawBytes' | 'data'>;
+
+/** Room for all output in one piece: smaller pieces would be joined at the end. Zlib wants a spare byte. */
+function roomFor(bytes: number): number {
+  return bytes + 64;
+}
 
 /** A page batch in its encoding for the wire. */
 export function encodeBatchBytes(batch: Uint8Array, mode: 'zstd' | 'none'): EncodedBatch {
   const raw = { encoding: BATCH_ENCODINGS.raw, rawBytes: batch.length, data: batch };
   if (mode === 'none' || batch.length === 0) return raw;
-  const data = zstdCompressSync(batch, { params: ZSTD_PARAMETERS });
+  const data = zstdCompressSync(batch, { params: ZSTD_PARAMETERS, chunkSize: roomFor(batch.length) });
   if (data.length > batch.length * (1 - MIN_SAVING)) return raw;
   return { encoding: BATCH_ENCODINGS.zstd, rawBytes: batch.length, data };
 }
@@ -34,7 +39,10 @@ export function decodeBatchBytes(pages: EncodedBatch, maxBytes: number): Uint8Ar
   let batch = pages.data;
   if (pages.encoding === BATCH_ENCODINGS.zstd) {
     try {
-      batch = zstdDecompressSync(pages.data, { maxOutputLength: Math.max(1, pages.rawBytes) });
+      batch = zstdDecompressSync(pages.data, {
+        maxOutputLength: Math.max(1, pages.rawBytes),
+        chunkSize: roomFor(pages.rawBytes),
+      });
     } catch (error) {
       throw violation('a page batch that cannot be decompressed', error);
     }

@@ -1,5 +1,4 @@
 import type { CompressionMode, HashAlgorithm } from '../../../protocol/messages.ts';
-import type { Location } from '../../transport/location.ts';
 import type { WarningKind } from '../agents/announcements.ts';
 import { COPY_REQUEST } from '../agents/copy-request.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
@@ -30,15 +29,10 @@ export interface RunOptions extends RemoteOptions {
 
 /** Further options of every run that copies pages. */
 export interface CopyRunOptions extends RunOptions {
-  /** 'auto' (default): all pages over SSH, only deltas between local files. */
+  /** 'auto' (default): what is faster, measured while pages are sent; deltas always. */
   readonly compress?: CompressionMode;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
 }
 
 export const DEFAULT_BUSY_TIMEOUT_MS: number = COPY_REQUEST.busyTimeoutMs.default;
 export const DEFAULT_IDLE_TIMEOUT_MS = 30_000;
-
-/** The mode for an agent at `far`: over a network 'auto' means everything. */
-export function compressionTo(far: Location, compress: CompressionMode = 'auto'): CompressionMode {
-  return compress === 'auto' && far.kind === 'ssh' ? 'zstd' : compress;
-}

@@ -25,7 +25,6 @@ import { copyLocally } from '../local/local-copy.ts';
 import { mayWorkHere } from './agent-here.ts';
 import { withRetries } from './retry.ts';
 import type { Retry } from './retry.ts';
-import { compressionTo } from './run-options.ts';
 import type { CopyRunOptions, RunOptions } from './run-options.ts';
 
 export interface SyncOptions
@@ -189,10 +188,7 @@ function plan(options: SyncOptions): Run {
     options,
     origin,
     replica,
-    request: copyRequest({
-      ...options,
-      compression: compressionTo(farOf(origin, replica), options.compress),
-    }),
+    request: copyRequest({ ...options, compression: options.compress }),
     announcements: new Announcements(options),
     traffic: { bytesSent: 0, bytesReceived: 0 },
   };
