@@ -260,7 +260,7 @@ class BodyReader {
   }
 }
 
-/** Smaller pieces are copied together: an object for each costs some 300 bytes, whatever its size. */
+/** Smaller pieces are copied together: an object for each costs some 300 bytes, however small it is. */
 const SMALL_PIECE_BYTES = 4096;
 
 /** At least three quarters of a block get filled. */

@@ -75,7 +75,7 @@ export const MESSAGES = {
       replicaFileId: 'text',
       /** The user confirmed that the replica may lose its content, so a restore from a replica is intended. */
       overwrite: 'bool',
-      /** The stamp of the state that the replica is known to be a copy of; 0 bytes if there is none. */
+      /** The stamp of the state that the replica is known to be a copy of; 0 bytes if no such state is known. */
       knownStamp: 'bytes',
       reader: 'u8',
       busyTimeoutMs: 'u32',

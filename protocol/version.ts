@@ -7,7 +7,7 @@ export const MIN_PROTOCOL_VERSION = 2;
 /** The first bytes in either direction. They tell a peer at once from a login banner or another program. */
 export const PREAMBLE = 'sqlsync\n';
 
-/** The version that two peers use: the newest that both speak, or undefined if there is none. */
+/** The version that two peers use: the newest that both speak, or undefined if they share none. */
 export function negotiateVersion(
   own: { min: number; max: number },
   peer: { min: number; max: number },

@@ -21,7 +21,7 @@ import type { Database, ReadConnection, SqlParams, SqlValue } from './pool/types
 /** `run` wants no rows, `get` the first one, `all` and `values` all. */
 export type DrizzleMethod = 'run' | 'all' | 'values' | 'get';
 
-/** `rows`: each an array of its columns; for `get` the first row, or undefined if there is none. */
+/** `rows`: each an array of its columns; for `get` the first row, or undefined without a row. */
 export type DrizzleProxy = (
   sql: string,
   params: SqlValue[],

@@ -68,7 +68,7 @@ interface Journal {
 }
 
 /**
- * Reads the journal beside `path`; undefined if there is none. Trusts what it reads and not the size, since the writer
+ * Reads the journal beside `path`; undefined without a journal. Trusts what it reads and not the size, since the writer
  * may fill or cut the file at any time. One descriptor stays with one journal, even if the writer removes it.
  */
 function readJournal(path: string): Journal | undefined {

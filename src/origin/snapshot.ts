@@ -38,7 +38,7 @@ export class DatabaseSnapshot implements PageSource {
   readonly warnings: string[] = [];
   readonly notes: string[] = [];
   readonly #guard: OriginGuard;
-  /** undefined for a file of 0 bytes, of which nothing is read. */
+  /** undefined for a file of 0 bytes, since it has nothing to read. */
   readonly #pages: ReadTransaction | undefined;
   readonly #beganAtMs: number;
   readonly #walBytesAtStart: number;
@@ -158,7 +158,7 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   #checkFirstPage(): void {
-    // Read by SQLite: a snapshot of which nothing else is read then needs no look at a long WAL.
+    // SQLite reads it: if nothing else of the snapshot is read, nobody has to look at a long WAL.
     const page = this.#guard.reading(() => this.#read().reader.readPage(1));
     const header = parseHeader(page);
     if (header?.pageCount !== undefined && header.pageCount > this.pageCount) {

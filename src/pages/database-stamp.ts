@@ -145,7 +145,7 @@ export function outerStamp(path: string): string {
   return [bootId(), ...factsOf(file), file.ctimeNs, ...walFacts(path)].join(' ');
 }
 
-/** Of the -wal of the database at `path`; empty if it has no content. */
+/** The facts about the -wal of the database at `path`; empty if the -wal has no content. */
 function walFacts(path: string): readonly string[] {
   const wal = statSync(`${path}-wal`, { bigint: true, throwIfNoEntry: false });
   if (wal === undefined || wal.size === 0n) return [];

@@ -119,7 +119,7 @@ export class FilePages {
     return true;
   }
 
-  /** A long WAL takes a while, and a snapshot of which no page is asked for needs no look at it. */
+  /** Reading a long WAL takes a while, so this waits until somebody asks for a page. */
   #inWal(): WalPages {
     return (this.#walPages ??= { bits: readWalPages(this.#path, this.#pageSize, this.#pageCount) });
   }

@@ -134,7 +134,7 @@ export interface WriteConnection extends ReadConnection {
 /** The readers' connections. Writers cannot use them up, and readers never wait for a writer. */
 export interface ReadPool extends ReadConnection {
   /**
-   * Runs `fn` with one connection that sees one state of the database, whatever is written meanwhile. Keep it short:
+   * Runs `fn` with one connection that sees one state of the database, even if others write meanwhile. Keep it short:
    * the WAL cannot be emptied while it lasts. Errors: READ_TIMEOUT if no connection became free in time.
    */
   snapshot<T>(fn: (r: ReadConnection) => MaybePromise<T>, options?: WaitOptions): Promise<T>;

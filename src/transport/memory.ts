@@ -87,7 +87,7 @@ function memoryPipe(): MemoryPipe {
       callback(error);
     },
   });
-  writable.on('error', () => {}); // whoever writes is told by its callback; nobody else need listen
+  writable.on('error', () => {}); // the callback of a write reports its error; nobody else need listen
   const cut = (): void => {
     if (!finished) writable.destroy(lostError());
   };

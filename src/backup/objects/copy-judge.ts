@@ -10,13 +10,13 @@ import { damaged, StoreDamage } from '../store-error.ts';
 export interface ObjectParts {
   /** The beginning of the base's id; undefined for a whole object. */
   readonly base: Uint8Array | undefined;
-  /** Makes its bytes, in new memory, from the base's. Never fails, whatever the base is. */
+  /** Makes its bytes, in new memory, from the base's. Never fails, even with a wrong base. */
   readonly assemble: (base: Uint8Array) => Uint8Array;
 }
 
 /** The findings about one copy of an object. */
 interface Verdict {
-  /** The copy of its base that it is assembled with; undefined for a whole object, and if there is none. */
+  /** The copy of its base that it is assembled with; undefined for a whole object, and for a delta without a readable base. */
   readonly base: number | undefined;
   /** True if it can be assembled at all, right or wrong. */
   readonly isReadable: boolean;

@@ -115,7 +115,7 @@ export class ObjectIndex {
     return this.#frameOf[object] as number;
   }
 
-  /** The least deep copy that counts, also among those on their way to a pack; undefined if there is none. */
+  /** The least deep copy that counts, also among those on their way to a pack; undefined if none counts. */
   shallowest(id: Uint8Array, counts: (object: number) => boolean): number | undefined {
     let best: number | undefined;
     this.#each(id, 0, ID_BYTES, (object) => {

@@ -42,7 +42,7 @@ export class ObjectReader {
     return this.#judge.found;
   }
 
-  /** The copy of an object that new ones may rely on: the least deep of the usable ones; undefined if there is none. */
+  /** The copy of an object that new ones may rely on: the least deep of the usable ones; undefined if none is usable. */
   usable(id: Uint8Array): number | undefined {
     return this.index.shallowest(id, (object) => this.#isUsable(object));
   }

@@ -49,8 +49,8 @@ async function pruneBy(
 
 /**
  * Copies needed objects out of packs that are or will be marked, then marks. If there is no room for all copies, it
- * takes packs of which less is needed, and leaves the others: those may have lost bases with what is marked, which is
- * why a backup only relies on sound copies. Returns the packs that it marked. Throws if there is no room and this prune
+ * takes the packs with fewer needed objects, and leaves the others. Those may lose bases with the marked packs, which
+ * is why a backup only relies on sound copies. Returns the packs that it marked. Throws if there is no room and this prune
  * freed none.
  */
 async function copyAndMark(

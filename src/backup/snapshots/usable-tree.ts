@@ -6,7 +6,7 @@ import type { TreeShape } from './snapshot-tree.ts';
 
 /**
  * The first object of a tree that something new may not rely on, because it or a base is only in packs that are marked,
- * missing or cut; as 64 hexadecimal digits. undefined if there is none.
+ * missing or cut; as 64 hexadecimal digits. undefined if the whole tree is usable.
  */
 export function firstUnusable(
   reader: ObjectReader,

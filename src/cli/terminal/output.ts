@@ -22,7 +22,7 @@ const TAIL_MAX_LENGTH = 8192;
  * The output of a command. Results go to stdout, everything else to stderr. With `--json` stdout carries one JSON
  * object per line and stderr nothing; with `-q` only errors and warnings that are news are printed.
  *
- * The last line of `--json` is the summary of a completed command, whatever it found, or the error that ended it. It is
+ * The last line of `--json` is the summary of a completed command, also if it found differences or damage, or the error that ended it. It is
  * exactly one of the two, and nothing follows.
  */
 export class Output {

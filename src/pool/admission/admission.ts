@@ -11,7 +11,7 @@ import { monotonicUs } from './wire.ts';
 const SLICE_MS = 10;
 /** How long a coordinator may take to answer, or to be found; then a waiter gives itself the turn. */
 const ANSWER_MS = 100;
-/** The longest wait for a turn, whatever the coordinator says. After it, SQLite's lock decides the order. */
+/** The longest wait for a turn, even if the coordinator says nothing. After it, SQLite's lock decides the order. */
 const WAIT_MAX_MS = 3000;
 
 interface Waiter {

@@ -21,7 +21,7 @@ export class QueueSocket {
 
   /** Throws system errors if the database does not exist. */
   constructor(databasePath: string) {
-    // A database has one queue, by whatever name a process opens it.
+    // A database has one queue for all names by which processes open it.
     this.databasePath = realPath(databasePath);
     this.#folder = dirname(this.databasePath);
     this.#name = `.${basename(this.databasePath)}.sqlsync-queue`;

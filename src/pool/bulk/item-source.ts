@@ -28,7 +28,7 @@ export class ItemSource<Item> {
     return next;
   }
 
-  /** The next item, or undefined if it did not come in time or there is none. */
+  /** The next item, or undefined if it did not come in time or the source has ended. */
   async takeWithin(timeoutMs: number): Promise<{ readonly item: Item } | undefined> {
     if (this.#isDone) return undefined;
     let timer: NodeJS.Timeout | undefined;

@@ -222,7 +222,7 @@ export class QueuedWritePool implements WritePool {
   }
 }
 
-/** Work that runs later. It writes what was passed, whatever the caller does with its values meanwhile. */
+/** Work that runs later. It writes the values of the call, even if the caller changes them meanwhile. */
 function asPassed(work: Work): Work {
   return 'statement' in work && work.params !== undefined
     ? { ...work, params: copyParams(work.params) }

@@ -21,7 +21,7 @@ export interface Destination {
   readonly quick?: QuickCheck | undefined;
   /** True if `quick` proves that the sink needs no page, as long as the origin is as `quick` knows it. */
   isKnown?(sink: PageSink): boolean;
-  /** The existing copy, and its number of pages; undefined if there is none, or if the user asked to lose it. */
+  /** The existing copy, and its number of pages; undefined if none exists, or if the user asked to lose it. */
   copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
   /** Commits what was copied and checked; ends without a commit if nothing changed. */

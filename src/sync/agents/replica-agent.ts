@@ -177,7 +177,7 @@ function isKnown(destination: Destination, sink: PageSink, snapshot: MessageOf<'
   throw new QuickMissError();
 }
 
-/** Ends a snapshot of which nothing was read. */
+/** Ends a snapshot before reading anything of it. */
 async function releaseUnread(
   connection: Connection,
   heldSince: number,

@@ -111,7 +111,7 @@ export class TreeWalk {
     this.#compareTop();
   }
 
-  /** The next question about children; undefined if there is none now. */
+  /** The next question about children; undefined if nothing is to be asked now. */
   takeChildrenRequest(): ChildrenRequest | undefined {
     const maxParents = MAX_HASHES_PER_MESSAGE / TREE_FANOUT;
     for (let level = 1; level < this.#descend.length; level++) {

@@ -34,7 +34,7 @@ const MAX_RECORD_BYTES = 4096;
 const OTHERS_WRITE = 0o022;
 const NAME = /^[0-9a-f]{32}\.json(?:\.[0-9a-f]{12}\.tmp)?$/;
 
-/** The record of a pair; undefined if there is none, or if it is damaged or may be another user's. */
+/** The record of a pair; undefined if it is missing or damaged, or may be another user's. */
 export function loadQuickRecord(pair: QuickPair): QuickRecord | undefined {
   try {
     const path = recordPath(pair);
