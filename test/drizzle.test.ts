@@ -107,7 +107,7 @@ describe('the callback for Drizzle', () => {
       ];
     });
     assert.deepEqual(found, [{ rows: [41, 1] }, { rows: [[7]] }]);
-    // What only the writer can tell of the database is asked of the writer.
+    // The callback asks the writer for facts that only the writer knows.
     const proxy = drizzleProxy(db);
     assert.deepEqual(await proxy('select last_insert_rowid()', [], 'get'), { rows: [41] });
     assert.deepEqual(await proxy('select x from temp.own', [], 'get'), { rows: [7] });

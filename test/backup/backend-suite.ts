@@ -12,7 +12,7 @@ const NAME = `packs/${'ab'.repeat(32)}`;
  */
 export function backendSuite(name: string, open: (t: TestContext) => Promise<() => Backend>): void {
   describe(`${name} backend`, () => {
-    test('gives back what was put, whole and in ranges, also to another program that opens it', async (t) => {
+    test('a backend gives back what was put, whole and in ranges, also to another program that opens it', async (t) => {
       const reopen = await open(t);
       const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 31) % 251));
       assert.equal(await reopen().put(NAME, [bytes.subarray(0, 7), bytes.subarray(7)]), 'created');
@@ -28,7 +28,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       }
     });
 
-    test("gives bytes that are the caller's own, to change or to give back", async (t) => {
+    test("a backend gives bytes that are the caller's own, to change or to give back", async (t) => {
       const backend = (await open(t))();
       const bytes = Buffer.alloc(100_000, 7);
       await backend.put(NAME, [bytes]);
@@ -42,7 +42,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.ok(bytes.equals(await backend.get(NAME)));
     });
 
-    test('gives fewer bytes where a file ends before the range', async (t) => {
+    test('a backend gives fewer bytes where a file ends before the range', async (t) => {
       const backend = (await open(t))();
       await backend.put(NAME, [Buffer.from('abcdef')]);
       for (const read of readsOf(backend)) {
@@ -51,7 +51,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       }
     });
 
-    test('gives no bytes of an empty file', async (t) => {
+    test('a backend gives no bytes of an empty file', async (t) => {
       const backend = (await open(t))();
       await backend.put(NAME, []);
       for (const read of readsOf(backend))
@@ -59,7 +59,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
           assert.equal((await read(range)).length, 0);
     });
 
-    test('does many operations at once', async (t) => {
+    test('a backend does many operations at once', async (t) => {
       const backend = (await open(t))();
       const names = Array.from({ length: 32 }, (_, i) => `packs/${String(i).padStart(64, '0')}`);
       const outcomes = await Promise.all(names.map((each) => backend.put(each, [Buffer.from(each)])));
@@ -74,14 +74,14 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.deepEqual(await backend.list('packs'), []);
     });
 
-    test('never overwrites a file', async (t) => {
+    test('a backend never overwrites a file', async (t) => {
       const backend = (await open(t))();
       assert.equal(await backend.put('config', [Buffer.from('first')]), 'created');
       assert.equal(await backend.put('config', [Buffer.from('second')]), 'exists');
       assert.equal(Buffer.from(await backend.get('config')).toString(), 'first');
     });
 
-    test('lets exactly one of many puts of one name win', async (t) => {
+    test('a backend lets exactly one of many puts of one name win', async (t) => {
       const reopen = await open(t);
       const outcomes = await Promise.all(
         Array.from({ length: 8 }, (_, i) => reopen().put(NAME, [Buffer.from(`by ${i}`)])),
@@ -91,7 +91,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.equal(Buffer.from(await reopen().get(NAME)).toString(), `by ${winner}`);
     });
 
-    test('lists what is there, with lengths, by folder', async (t) => {
+    test('a backend lists its files, with lengths, by folder', async (t) => {
       const backend = (await open(t))();
       for (const folder of STORE_FOLDERS) assert.deepEqual(await backend.list(folder), []);
       const before = Date.now();
@@ -111,7 +111,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       for (const { modified } of listed) assert.ok(modified.getTime() >= before - 5000);
     });
 
-    test('deletes files, also one that is missing', async (t) => {
+    test('a backend deletes files, also one that is missing', async (t) => {
       const backend = (await open(t))();
       await backend.put(NAME, [Buffer.from('x')]);
       await backend.delete(NAME);
@@ -120,7 +120,7 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.equal(await backend.put(NAME, [Buffer.from('y')]), 'created');
     });
 
-    test('says that a missing file is missing', async (t) => {
+    test('a backend says that a missing file is missing', async (t) => {
       const backend = (await open(t))();
       const missing = (error: unknown): boolean =>
         error instanceof SqlsyncError && error.code === 'STORE_FILE_MISSING' && error.message.includes(NAME);

@@ -19,14 +19,14 @@ backendSuite('directory', (t) => {
 });
 
 describe('a directory backend', () => {
-  test('lets no other user read what it keeps', async (t) => {
+  test('a directory backend lets no other user read what it keeps', async (t) => {
     const folder = join(tempDir(t), 'store');
     await new DirectoryBackend(folder).put('packs/00', [Buffer.from('secret')]);
     assert.equal(statSync(join(folder, 'packs', '00')).mode & 0o077, 0);
     assert.equal(statSync(join(folder, 'packs')).mode & 0o077, 0);
   });
 
-  test('neither lists nor keeps an old leftover of a killed put', async (t) => {
+  test('a directory backend neither lists nor keeps an old leftover of a killed put', async (t) => {
     const folder = tempDir(t);
     mkdirSync(join(folder, 'packs'));
     const [old, young] = ['.tmp-old', '.tmp-young'].map((name) => join(folder, 'packs', name)) as [
@@ -41,7 +41,7 @@ describe('a directory backend', () => {
     assert.deepEqual(readdirSync(join(folder, 'packs')), ['.tmp-young']);
   });
 
-  test('puts nothing if the folder of its store is gone, and does not call that an empty store', async (t) => {
+  test('a directory backend puts nothing if the folder of its store is gone, and does not call that an empty store', async (t) => {
     const folder = join(tempDir(t), 'store');
     const backend = new DirectoryBackend(folder);
     await backend.put('config', [Buffer.from('a store')]);
@@ -60,7 +60,7 @@ describe('a directory backend', () => {
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  test('puts nothing if its store went away after it read the config', async (t) => {
+  test('a directory backend puts nothing if its store went away after it read the config', async (t) => {
     const folder = join(tempDir(t), 'store');
     await new DirectoryBackend(folder).put('config', [Buffer.from('a store')]);
     const backend = new DirectoryBackend(folder);
@@ -71,7 +71,7 @@ describe('a directory backend', () => {
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  test('names the error of the system', async (t) => {
+  test('a directory backend names the error of the system', async (t) => {
     const folder = tempDir(t);
     // A file in the place of a folder: even root cannot write there.
     writeFileSync(join(folder, 'packs'), '');

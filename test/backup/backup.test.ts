@@ -29,7 +29,7 @@ describe('a backup', () => {
     });
   }
 
-  test('keeps the true bytes of page 1, also if nothing else changed', async (t) => {
+  test('a backup keeps the true bytes of page 1, also if nothing else changed', async (t) => {
     const { here, origin, target } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin);
@@ -60,7 +60,7 @@ describe('a backup', () => {
     assert.equal(third.root, second.root);
   });
 
-  test('works the same without the hash cache, and with hashes of another kind', async (t) => {
+  test('a backup works the same without the hash cache, and with hashes of another kind', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin);
@@ -123,7 +123,7 @@ describe('a backup', () => {
     );
   });
 
-  test('bounds the chains of deltas, and makes later deltas against the whole page', async (t) => {
+  test('a backup bounds the chains of deltas, and makes later deltas against the whole page', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);
     const images: Buffer[] = [];
@@ -206,7 +206,7 @@ describe('a backup', () => {
 });
 
 describe('the hash cache of a backup', () => {
-  test('is of use only if its snapshot is the newest of this database', async (t) => {
+  test('the hash cache is of use only if its snapshot is the newest of this database', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin);
@@ -218,7 +218,7 @@ describe('the hash cache of a backup', () => {
     assert.ok(third.statistics.pagesChanged <= 1);
   });
 
-  test('is of no use to a database of the same name that is recorded with another host', async (t) => {
+  test('the hash cache is of no use to a database of the same name that is recorded with another host', async (t) => {
     const { here, origin } = await place(t);
     smallDatabase(origin);
     await backupHere(here, origin);

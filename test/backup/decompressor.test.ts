@@ -34,14 +34,14 @@ function assertPages(parts: FrameParts | undefined, pages: Uint8Array): void {
 }
 
 describe('the decompressor', () => {
-  test('gives each frame for its number, in any order of calls', async () => {
+  test('the decompressor gives each frame for its number, in any order of calls', async () => {
     const all = await Promise.all([1, 2, 3, 4].map((seed) => made(seed)));
     const ids = all.map(({ plain }) => decompressor.start({ plain }));
     for (const i of [2, 0, 3, 1])
       assertPages(decompressor.take(ids[i]), (all[i] as { pages: Uint8Array }).pages);
   });
 
-  test('reads a part of a file, and gives a frame once', async (t) => {
+  test('the decompressor reads a part of a file, and gives a frame once', async (t) => {
     const { pages, plain } = await made(5);
     const path = join(tempDir(t), 'pack');
     writeFileSync(path, Buffer.concat([Buffer.alloc(77, 1), plain, Buffer.alloc(99, 2)]));
@@ -50,7 +50,7 @@ describe('the decompressor', () => {
     assert.equal(decompressor.take(id), undefined);
   });
 
-  test('gives nothing for a file that is missing, cut or no frame, and goes on', async (t) => {
+  test('the decompressor gives nothing for a file that is missing, cut or no frame, and goes on', async (t) => {
     const { pages, plain } = await made(6);
     const path = join(tempDir(t), 'pack');
     writeFileSync(path, plain);
@@ -67,7 +67,7 @@ describe('the decompressor', () => {
     assertPages(decompressor.take(good), pages);
   });
 
-  test('forgets unasked results when its thread has ended, and starts another thread', async () => {
+  test('the decompressor forgets unasked results when its thread has ended, and starts another thread', async () => {
     const id = decompressor.start({ plain: (await made(7)).plain });
     // The thread ends by a timer of its own; the test waits for that, and not by another clock.
     while (!decompressor.isIdle) await delay(50);

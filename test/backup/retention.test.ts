@@ -132,7 +132,7 @@ function daily(id: string, time: string): DatedSnapshot {
 }
 
 describe('a retention policy', () => {
-  test('keeps what restic keeps, for the same reasons', () => {
+  test('a policy keeps what restic keeps, for the same reasons', () => {
     const [first, ...cases] = readFileSync(RETENTION_FILE, 'utf8')
       .trim()
       .split('\n')
@@ -142,13 +142,17 @@ describe('a retention policy', () => {
     assertSameAsRestic(golden);
   });
 
-  test('keeps what the restic of this machine keeps, of snapshots made just now', { skip: WHY_NOT }, (t) => {
-    const seed = Number(process.env['SQLSYNC_RETENTION_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-    t.diagnostic(`SQLSYNC_RETENTION_SEED=${seed} repeats this`);
-    assertSameAsRestic(askRestic(seed, 40, 30));
-  });
+  test(
+    'a policy keeps what the restic of this machine keeps, of snapshots made just now',
+    { skip: WHY_NOT },
+    (t) => {
+      const seed = Number(process.env['SQLSYNC_RETENTION_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+      t.diagnostic(`SQLSYNC_RETENTION_SEED=${seed} repeats this`);
+      assertSameAsRestic(askRestic(seed, 40, 30));
+    },
+  );
 
-  test('puts every snapshot into one of two lists, each with its database, newest first', () => {
+  test('retention puts every snapshot into one of two lists, each with its database, newest first', () => {
     fc.assert(
       fc.property(arbitrarySnapshots, arbitraryPolicy, (snapshots, policy) => {
         const groups = applyRetention(snapshots, policy, NOW_MS);
@@ -173,7 +177,7 @@ describe('a retention policy', () => {
     );
   });
 
-  test('does not depend on the order in which snapshots come', () => {
+  test('retention does not depend on the order in which snapshots come', () => {
     fc.assert(
       fc.property(arbitrarySnapshots, arbitraryPolicy, (snapshots, policy) => {
         assert.deepEqual(keptIds(snapshots.toReversed(), policy), keptIds(snapshots, policy));
@@ -181,7 +185,7 @@ describe('a retention policy', () => {
     );
   });
 
-  test('keeps no less when a rule is added', () => {
+  test('a policy keeps no less when a rule is added', () => {
     fc.assert(
       fc.property(arbitrarySnapshots, arbitraryPolicy, arbitraryPolicy, (snapshots, policy, more) => {
         const both = keptIds(snapshots, { ...more, ...policy });
@@ -190,7 +194,7 @@ describe('a retention policy', () => {
     );
   });
 
-  test('keeps all it kept when it is applied again', () => {
+  test('a policy keeps all it kept when it is applied again', () => {
     fc.assert(
       fc.property(arbitrarySnapshots, arbitraryPolicy, (snapshots, policy) => {
         const kept = keptIds(snapshots, policy);
@@ -200,7 +204,7 @@ describe('a retention policy', () => {
     );
   });
 
-  test('goes by the clock that recorded a snapshot: 23:30 in Berlin and 00:30 there are two days', () => {
+  test('a policy goes by the clock that recorded a snapshot: 23:30 in Berlin and 00:30 there are two days', () => {
     const snapshots = [
       daily('late', '2024-05-01T23:30:00+02:00'),
       daily('early', '2024-05-02T00:30:00+02:00'),
@@ -213,7 +217,7 @@ describe('a retention policy', () => {
     );
   });
 
-  test('keeps within a span what is newer than its beginning, not what is as old', () => {
+  test('a policy keeps within a span the snapshots that are newer than its beginning, not one as old as that', () => {
     const snapshots = [
       '2025-01-01T12:00:00',
       '2025-01-02T12:00:00',
@@ -224,7 +228,7 @@ describe('a retention policy', () => {
     assert.deepEqual(keptIds(snapshots, { within }), ['2025-01-02T12:00:01', '2025-01-09T12:00:00']);
   });
 
-  test('keeps the oldest too while a rule is not used up, and says so', () => {
+  test('a policy keeps the oldest too while a rule is not used up, and says so', () => {
     const days = ['2024-05-01T08:00', '2024-05-01T12:00', '2024-05-02T12:00'];
     const snapshots = days.map((time) => daily(time, `${time}:00+02:00`));
     const reasonsOfOldest = (policy: RetentionPolicy): readonly string[] | undefined =>
@@ -244,14 +248,14 @@ describe('a retention policy', () => {
     assert.deepEqual(keptIds(snapshots, { within }), ['future', 'now']);
   });
 
-  test('refuses an empty policy, however it is written', () => {
+  test('retention refuses an empty policy, in every form', () => {
     const nothing = parseCalendarSpan('0d') as CalendarSpan;
     for (const policy of [{}, { last: 0 }, { tags: [] }, { within: nothing, daily: 0 }]) {
       assert.throws(() => applyRetention([daily('a', '2025-01-01T00:00:00Z')], policy), { code: 'USAGE' });
     }
   });
 
-  test('refuses to leave a database without a snapshot', () => {
+  test('retention refuses to leave a database without a snapshot', () => {
     const snapshots = [daily('a', '2025-01-01T00:00:00Z')];
     assert.throws(() => applyRetention(snapshots, { tags: [['release']] }), {
       code: 'USAGE',

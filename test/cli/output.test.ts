@@ -385,7 +385,7 @@ describe('on a terminal', () => {
   });
 
   for (const option of ['-q', '--json']) {
-    test(`with ${option} shows no progress`, async (t) => {
+    test(`${option} shows no progress`, async (t) => {
       const shown = await onTerminal(t, [option], {});
       assert.equal(shown.includes('\u001b[K'), false);
       assert.doesNotMatch(shown, /copying/);

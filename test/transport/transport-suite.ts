@@ -24,7 +24,7 @@ export const ECHO_PROGRAM = 'process.stdin.pipe(process.stdout)';
 /** The checks for every medium that carries the protocol. */
 export function transportSuite(name: string, openEcho: OpenEcho, skip: string | false = false): void {
   describe(`${name} transport`, { skip, timeout: 300_000 }, () => {
-    test('carries bytes in order both ways, however they were cut', async (context) => {
+    test('a transport carries bytes in order both ways, in any pieces', async (context) => {
       const { transport } = await openEcho(context);
       const chunks = seededChunks(6 * 1024 * 1024, seedOf(context));
       const received = digest(transport.input);
@@ -35,7 +35,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       assert.equal((await received).sha256, sent.digest('hex'));
     });
 
-    test('keeps a frame of 4 MiB of any bytes intact', async (context) => {
+    test('a transport keeps a frame of 4 MiB of any bytes intact', async (context) => {
       const { transport } = await openEcho(context);
       const frame = seededBytes(4 * 1024 * 1024, seedOf(context));
       const received = digest(transport.input);
@@ -45,7 +45,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       assert.equal(sha256, createHash('sha256').update(frame).digest('hex'));
     });
 
-    test('answers while more is still to be sent', async (context) => {
+    test('a transport answers while more is still to be sent', async (context) => {
       const { transport } = await openEcho(context);
       transport.output.write('ping');
       const [answer] = (await once(transport.input, 'data')) as [Buffer];
@@ -54,7 +54,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       await once(transport.input, 'end');
     });
 
-    test('makes the writer wait while the far end does not read', async (context) => {
+    test('a transport makes the writer wait while the far end does not read', async (context) => {
       const { transport, mediumBytes } = await openEcho(context);
       const chunk = Buffer.alloc(64 * 1024, 'x');
       const limit = mediumBytes + 16 * 1024 * 1024;
@@ -88,21 +88,21 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       assert.equal((await digest(transport.input)).byteCount, sent);
     });
 
-    test('tells the far end that our output ended, and ends the input after the last byte', async (context) => {
+    test('a transport tells the far end that our output ended, and ends the input after the last byte', async (context) => {
       const { transport } = await openEcho(context);
       transport.output.end('last words');
       assert.equal((await digest(transport.input)).byteCount, 'last words'.length);
       assert.deepEqual(await transport.exited, { status: 0, signal: null, stderr: '' });
     });
 
-    test('ends the input if the far end ends without a byte', async (context) => {
+    test('a transport ends the input if the far end ends without a byte', async (context) => {
       const { transport } = await openEcho(context);
       transport.output.end();
       assert.equal((await digest(transport.input)).byteCount, 0);
       assert.equal((await transport.exited).status, 0);
     });
 
-    test('settles `exited` and closes both streams when it is terminated, twice too', async (context) => {
+    test('a transport settles `exited` and closes both streams when it is terminated, twice too', async (context) => {
       const { transport } = await openEcho(context);
       transport.output.write('ping');
       await once(transport.input, 'data');
@@ -115,7 +115,7 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       assert.equal(transport.output.writable, false);
     });
 
-    test('lets no write hang when it is terminated', async (context) => {
+    test('a transport lets no write hang when it is terminated', async (context) => {
       const { transport, mediumBytes } = await openEcho(context);
       const write = (): Promise<unknown> =>
         new Promise((resolve) => transport.output.write(Buffer.alloc(mediumBytes), resolve));
@@ -124,14 +124,14 @@ export function transportSuite(name: string, openEcho: OpenEcho, skip: string | 
       assert.ok((await outcomes).at(-1) instanceof Error);
     });
 
-    test('ends the far end when our output is destroyed', async (context) => {
+    test('a transport ends the far end when our output is destroyed', async (context) => {
       const { transport } = await openEcho(context);
       transport.output.destroy();
       await digest(transport.input);
       assert.equal((await transport.exited).status, 0);
     });
 
-    test('describes itself', async (context) => {
+    test('a transport describes itself', async (context) => {
       const { transport } = await openEcho(context);
       assert.match(transport.description, /\S/);
     });
