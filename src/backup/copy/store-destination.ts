@@ -112,6 +112,7 @@ export class StoreDestination implements Destination {
           ? undefined
           : new SnapshotSource(contents.reader, parent, oldHashes === undefined),
       oldHashes,
+      isParentWhole: oldHashes !== undefined && allUsable(contents) && this.#knowsPacksOf(parent),
       blocks: this.#openBlocks(target),
       beforeIndex: (root, packs) =>
         this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),
@@ -182,9 +183,10 @@ export class StoreDestination implements Destination {
    * repair. A backup does not read an unchanged page, so it would not notice that one is gone. If hashes are unknown,
    * all pages are read anyway.
    */
-  #knowsPacksOf(parent: StoreSnapshot): boolean {
+  #knowsPacksOf(parent: StoreSnapshot | undefined): boolean {
     const { cached, contents } = this.#options;
-    return cached?.snapshot !== parent.id || cached.packs.every((pack) => contents.index.packs.has(pack));
+    if (cached === undefined || cached.snapshot !== parent?.id) return true;
+    return cached.packs.every((pack) => contents.index.packs.has(pack));
   }
 
   async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {

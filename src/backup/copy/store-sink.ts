@@ -23,6 +23,8 @@ export interface StoreSinkOptions {
   /** The snapshot to compare with, and the hashes of its pages if known. */
   readonly parent: SnapshotSource | undefined;
   readonly oldHashes: Uint8Array | undefined;
+  /** True if everything that the parent relies on is known to be in trusted packs. */
+  readonly isParentWhole: boolean;
   /** Makes deltas without old versions; undefined if these are read. */
   readonly blocks: BlockDeltas | undefined;
   /**
@@ -76,14 +78,15 @@ export class StoreSink implements PageSink {
   }
 
   write(page: PageNumber, bytes: Uint8Array, received?: PageDelta): void {
-    const { reader, blocks } = this.#options;
+    const { reader, blocks, isParentWhole } = this.#options;
     const id = idOf(bytes);
     const delta = blocks?.deltaOf(page, id, bytes) ?? received;
     const oldId = this.#tree.parentId(page)?.slice();
     if (oldId === undefined || !sameBytes(oldId, id)) this.#pagesChanged++;
     this.#tree.setPage(page, id);
     if (reader.usable(id) !== undefined) return;
-    const object = delta === undefined || oldId === undefined ? undefined : reader.usable(oldId);
+    const object =
+      delta === undefined || oldId === undefined ? undefined : reader.usable(oldId, isParentWhole);
     if (delta === undefined || oldId === undefined || object === undefined) return this.#addWhole(id, bytes);
     const depth = reader.index.depthOf(object) + 1;
     if (depth <= MAX_PAGE_DEPTH) this.#addDelta(id, bytes, delta, oldId, depth);

@@ -42,8 +42,15 @@ export class ObjectReader {
     return this.#judge.found;
   }
 
-  /** The copy of an object that new ones may rely on: the least deep of the usable ones; undefined if none is usable. */
-  usable(id: Uint8Array): number | undefined {
+  /**
+   * The copy of an object that new ones may rely on: the least deep of the usable ones; undefined if none is.
+   *
+   * @param hasUsable - true if the caller knows that one copy is usable. A single copy is then not judged, which would
+   * read the deltas that it is made of.
+   */
+  usable(id: Uint8Array, hasUsable: boolean = false): number | undefined {
+    const [only, ...others] = hasUsable ? this.index.copies(id) : [];
+    if (only !== undefined && others.length === 0) return only;
     return this.index.shallowest(id, (object) => this.#isUsable(object));
   }
 
@@ -166,16 +173,17 @@ export class ObjectReader {
     let object = this.#soundCopy(id);
     if (object === undefined)
       throw damaged('indexes', `do not name the object ${toHex(id)}, which is needed`);
-    for (;;) {
+    while (this.index.depthOf(object) > 0) {
       const frame = this.#frames.get(this.index.frameNumberOf(object));
       const place = this.index.placeOf(object);
       const base = frame.baseOf(place);
-      if (base === undefined) return this.index.idOf(object).slice();
+      if (base === undefined) break;
       if (changed !== undefined && frame.kind === 'pages') frame.addBlocks(place, changed);
       const below = this.#soundCopy(base, this.index.depthOf(object));
       if (below === undefined) throw this.#judge.lostBase(object, base);
       object = below;
     }
+    return this.index.idOf(object).slice();
   }
 
   /** The objects of a frame, as they are. */
@@ -211,6 +219,7 @@ export class ObjectReader {
 
   #soundCopy(id: Uint8Array, below?: number): number | undefined {
     const copies = this.index.copies(id, below);
+    if (copies.length === 1) return copies[0];
     return copies.find((copy) => this.#isUsable(copy)) ?? copies[0];
   }
 }
