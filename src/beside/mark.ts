@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
+import { syncFolder } from '../files/durable.ts';
 import { hasLastingInodes } from '../files/mounts.ts';
 import { fileIdOf } from '../pages/database-file.ts';
 import { isAnothers, ownerOfNewFile } from '../files/ownership.ts';
@@ -162,16 +163,6 @@ export function noteContent(path: string): void {
     replaceMarkFile(path, `${JSON.stringify(noted)}\n`, stats.mode & MARK_MODE);
   } catch {
     // A mark that is out of date costs one --overwrite.
-  }
-}
-
-/** Makes new and removed names in the folder of `path` durable. */
-export function syncFolder(path: string): void {
-  const descriptor = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
   }
 }
 

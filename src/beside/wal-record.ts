@@ -13,7 +13,8 @@ import { isBusy } from '../sqlite/busy.ts';
 import { tryExclusiveLock } from '../sqlite/locks/exclusive-lock.ts';
 import { isOwn } from '../files/file-owner.ts';
 import { inodeAt, inspectDatabase } from '../pages/database-file.ts';
-import { besideReplica, syncFolder } from './mark.ts';
+import { syncFolder } from '../files/durable.ts';
+import { besideReplica } from './mark.ts';
 
 /** An inode is a number. */
 const MAX_BYTES = 32;

@@ -1,9 +1,11 @@
-import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { Reader } from '../../protocol/messages.ts';
 import { StampTaker } from './database-stamp.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
 import { readWalPages } from './wal-pages.ts';
+import { ownDescriptors } from '../files/descriptors.ts';
 import { readFully } from '../files/read-fully.ts';
 
 /** The most bytes of pages that one read takes. */
@@ -134,18 +136,10 @@ export class FilePages {
     const descriptors = ownDescriptors();
     this.#unsure = descriptors === undefined;
     if (descriptors === undefined) return true;
-    return descriptors.some((name) => {
-      if (Number(name) === this.#descriptor) return false;
-      const other = statSync(`/proc/self/fd/${name}`, { throwIfNoEntry: false });
+    return descriptors.some((path) => {
+      if (Number(basename(path)) === this.#descriptor) return false;
+      const other = statSync(path, { throwIfNoEntry: false });
       return other?.dev === own.dev && other.ino === own.ino;
     });
-  }
-}
-
-function ownDescriptors(): string[] | undefined {
-  try {
-    return readdirSync('/proc/self/fd');
-  } catch {
-    return undefined;
   }
 }

@@ -1,15 +1,15 @@
-import { closeSync, linkSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { copyByBackup, leaveWal, switchJournalMode } from '../../sqlite/backup-copy.ts';
 import { retryBusy } from '../../sqlite/busy.ts';
 import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { waitExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import type { DatabaseFile } from '../../pages/database-file.ts';
-import { contentStamp, currentFileId, fileBytes, inspectDatabase } from '../../pages/database-file.ts';
+import { contentStamp, currentFileId, inspectDatabase } from '../../pages/database-file.ts';
 import { allocatedBytes, checkFreeSpace } from '../free-space.ts';
-import { NO_HARD_LINKS } from '../../files/hard-links.ts';
 import { findLeftover, refuseLeftover } from '../../beside/leftovers.ts';
-import { besideReplica, markReplica, syncFolder } from '../../beside/mark.ts';
+import { publishWithoutReplacing, syncFolder } from '../../files/durable.ts';
+import { besideReplica, markReplica } from '../../beside/mark.ts';
 import type { MarkedOrigin } from '../../beside/mark.ts';
 import { unusableFile } from '../../files/ownership.ts';
 import type { CopyPagesOptions, PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
@@ -221,9 +221,10 @@ export class NewReplica implements PageSink {
       publishWithoutReplacing(this.#part.path, this.path);
     } catch (error) {
       unmark();
+      if (systemErrorCode(error) !== 'EEXIST') throw error;
       // Without the part file the next run would have nothing wrong to continue from.
-      if (error instanceof SqlsyncError) await this.#release(() => this.#part.remove());
-      throw error;
+      await this.#release(() => this.#part.remove());
+      throw nameTaken(this.path, error);
     }
     // The name is public now: other programs may have opened the file, so it stays even after an error.
     const leftover = findLeftover(this.path);
@@ -358,37 +359,6 @@ function neededBytes(
 function isWritten({ path, stats }: DatabaseFile): boolean {
   const now = statSync(path, { throwIfNoEntry: false });
   return now?.mtimeMs !== stats.mtimeMs || now.size !== stats.size;
-}
-
-/** Gives the file at `from` the name `to`, unless that is taken. Without hard links a placeholder reserves the name. */
-function publishWithoutReplacing(from: string, to: string): void {
-  try {
-    linkSync(from, to);
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === 'EEXIST') throw nameTaken(to, error);
-    if (!NO_HARD_LINKS.has(code)) throw error;
-    try {
-      closeSync(openSync(to, 'wx', 0o600));
-    } catch (taken) {
-      throw systemErrorCode(taken) === 'EEXIST' ? nameTaken(to, taken) : taken;
-    }
-    try {
-      renameSync(from, to);
-    } catch (failure) {
-      removePlaceholder(to);
-      throw failure;
-    }
-  }
-}
-
-/** A reader of the replica would take a file of 0 bytes for an empty database. */
-function removePlaceholder(path: string): void {
-  try {
-    if (fileBytes(path) === 0) rmSync(path, { force: true });
-  } catch {
-    // The error that prevented the rename is the one to report.
-  }
 }
 
 function nameTaken(path: string, cause: unknown): SqlsyncError {

@@ -1,8 +1,9 @@
-import { lstatSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { lstatSync, rmSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { openRaw } from '../binding.ts';
 import { isBusy } from '../busy.ts';
 import { databaseUri } from '../database-uri.ts';
+import { ownDescriptors } from '../../files/descriptors.ts';
 import { isOwn, userName } from '../../files/file-owner.ts';
 
 /** A lock file that cannot be locked. The message names the file and the cause; `hint` says what to do. */
@@ -122,13 +123,4 @@ export function isOpenByName(path: string): boolean | 'unknown' {
     const open = statSync(descriptor, { throwIfNoEntry: false });
     return open?.dev === named.dev && open.ino === named.ino;
   });
-}
-
-function ownDescriptors(): string[] | undefined {
-  if (process.platform !== 'linux') return undefined;
-  try {
-    return readdirSync('/proc/self/fd').map((name) => `/proc/self/fd/${name}`);
-  } catch {
-    return undefined;
-  }
 }

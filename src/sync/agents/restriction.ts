@@ -1,6 +1,7 @@
-import { lstatSync, readdirSync, statSync } from 'node:fs';
+import { lstatSync, statSync } from 'node:fs';
 import { basename, join, relative, resolve, sep } from 'node:path';
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../../errors.ts';
+import { ownDescriptors } from '../../files/descriptors.ts';
 import { realPath } from '../../files/path-names.ts';
 import { currentFileId } from '../../pages/database-file.ts';
 
@@ -160,12 +161,7 @@ function realPathOf(path: string): string | undefined {
 
 /** True if this process has the file open; undefined if the system does not list descriptors. */
 function isOpenHere(fileId: string): boolean | undefined {
-  if (process.platform !== 'linux') return undefined;
-  try {
-    return readdirSync('/proc/self/fd').some((fd) => currentFileId(`/proc/self/fd/${fd}`) === fileId);
-  } catch {
-    return undefined;
-  }
+  return ownDescriptors()?.some((descriptor) => currentFileId(descriptor) === fileId);
 }
 
 function whyUnusable(error: unknown): string {
