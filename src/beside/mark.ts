@@ -72,6 +72,14 @@ export function besideReplica(path: string, suffix: '' | '-part' | '-spool' | '-
   return join(dirname(path), `.${basename(path)}.sqlsync${suffix}`);
 }
 
+/** Paths of the files that SQLite and sqlsync keep beside the database at `path`, without the mark. */
+export function filesBeside(path: string): string[] {
+  return [
+    ...['-wal', '-shm', '-journal'].map((suffix) => path + suffix),
+    ...(['-part', '-spool', '-lock', '-mode'] as const).map((suffix) => besideReplica(path, suffix)),
+  ];
+}
+
 /**
  * The mark of the database at `path`; undefined if there is no mark of this very file that we understand. On a file
  * system without lasting inodes it reads the file, so this process must not have it open: see `inspectDatabase`.

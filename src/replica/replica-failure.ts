@@ -30,6 +30,8 @@ export function replicaFailure(error: unknown, run: FailedRun): unknown {
 
 /** Names the part file or spool beside the database, unless another run uses it. */
 function leftoverHint({ code, hint }: SqlsyncError, { path, followLinks }: FailedRun): string | undefined {
+  // The file of that name may be the origin.
+  if (code === 'SAME_FILE') return undefined;
   try {
     const resolved = resolveReplica(path, followLinks);
     const names = (['-part', '-spool'] as const).map((suffix) => besideReplica(resolved, suffix));

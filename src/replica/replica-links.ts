@@ -1,11 +1,12 @@
 import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
+import { hostName } from '../files/machine.ts';
 import { realPath } from '../files/path-names.ts';
 import { isMountedAlone } from '../files/mounts.ts';
 import type { DatabaseFile } from '../pages/database-file.ts';
 import { tooLongForSqlite } from '../pages/database-file.ts';
-import { besideReplica } from '../beside/mark.ts';
+import { besideReplica, filesBeside } from '../beside/mark.ts';
 import { sharingOf } from '../files/ownership.ts';
 
 /**
@@ -51,6 +52,25 @@ export function refuseOtherNames({ path, stats }: DatabaseFile): void {
   );
 }
 
+/**
+ * Refuses an origin and a replica of which one has the name of a file that SQLite or sqlsync keeps beside the other:
+ * sqlsync would remove an origin in the place of the replica's part file, and SQLite a replica in the place of the
+ * origin's -wal. `originName` holds the origin's host. Throws SqlsyncError SAME_FILE.
+ */
+export function refuseFileBeside(path: string, originName: string): void {
+  const onThisHost = `${hostName()}:`;
+  if (!originName.startsWith(onThisHost)) return;
+  const origin = originName.slice(onThisHost.length);
+  const clashes = (database: string, other: string): boolean =>
+    [besideReplica(database, ''), ...filesBeside(database)].includes(other);
+  if (!clashes(path, origin) && !clashes(origin, path)) return;
+  throw new SqlsyncError(
+    'SAME_FILE',
+    `Origin ${origin} and replica ${path}: one has the name of a file that belongs to the other`,
+    { hint: 'Name another replica. To copy a file such as a -part file itself, give it another name first.' },
+  );
+}
+
 /** What the user should know about the replica's folder, one sentence each. */
 export function folderWarnings(path: string): string[] {
   const folder = dirname(path);
@@ -73,11 +93,7 @@ function refuseTooLong(path: string): void {
 }
 
 function refuseLinksBeside(path: string): void {
-  const beside = [
-    ...['-wal', '-shm', '-journal'].map((suffix) => path + suffix),
-    ...(['-part', '-spool', '-lock', '-mode'] as const).map((suffix) => besideReplica(path, suffix)),
-  ];
-  for (const name of beside) {
+  for (const name of filesBeside(path)) {
     if (!isLink(name)) continue;
     throw new SqlsyncError(
       'REPLICA_LINK',

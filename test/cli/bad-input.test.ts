@@ -3,10 +3,12 @@ import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   linkSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -169,6 +171,34 @@ describe('origin and replica', () => {
       const expected = { code: 'SAME_FILE', status: 2, says: /the same file/ } as const;
       await assertRefused([good, other, '--follow-links'], expected);
       await assertRefused([other, good, '--overwrite'], expected);
+      assert.deepEqual(folderState(folder), before);
+    });
+  }
+
+  for (const name of [
+    'r.db-wal',
+    'r.db-journal',
+    '.r.db.sqlsync',
+    ...['part', 'spool', 'lock'].map((kind) => `.r.db.sqlsync-${kind}`),
+  ]) {
+    test(`origin and replica with the names r.db and ${name} are refused, in either order, and nothing is changed`, async (t) => {
+      const { folder, good } = place(t);
+      const [database, other] = [join(folder, 'r.db'), join(folder, name)];
+      const expected = { code: 'SAME_FILE', status: 2, says: /belongs to the other/ } as const;
+      for (const [origin, replica] of [
+        [database, other],
+        [other, database],
+      ] as const) {
+        copyFileSync(good, origin);
+        const before = folderState(folder);
+        await assertRefused([origin, replica, '--overwrite'], expected);
+        assert.deepEqual(folderState(folder), before);
+        rmSync(origin);
+      }
+      copyFileSync(good, database);
+      copyFileSync(good, other);
+      const before = folderState(folder);
+      await assertRefused([other, database, '--overwrite'], expected);
       assert.deepEqual(folderState(folder), before);
     });
   }

@@ -10,6 +10,7 @@ import { inspectReplica, openSink } from '../../replica/open-replica.ts';
 import type { ReplicaPlace } from '../../replica/open-replica.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { ReplicaMovedError, replicaError } from '../../replica/replica-error.ts';
+import { refuseFileBeside } from '../../replica/replica-links.ts';
 import type { Staging } from '../../replica/spool/staging.ts';
 import { OldState } from '../../replica/existing/old-state.ts';
 import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
@@ -32,6 +33,7 @@ export async function databaseDestination(
   // Checked again in every attempt: the allowed file may be gone, or lead elsewhere.
   options.access?.path(options.path, { keepLink: !options.followLinks });
   const place = inspectReplica(options.path, options);
+  refuseFileBeside(place.path, options.originName);
   // Resumes before the snapshot begins, because it checks the hashes of all spooled pages.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
   const stamp = contentStamp(place.path);
