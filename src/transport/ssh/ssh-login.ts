@@ -27,6 +27,8 @@ export class SshLogin {
   readonly timeoutMs: number;
   readonly keepalive: { intervalMs: number; countMax: number };
   phase: Phase = 'connecting';
+  /** How long the socket took to connect: a round trip, and the look-up of the name. Infinity over a jump host. */
+  connectMs: number = Infinity;
   /** Stands still while the user is asked. */
   readonly timer: PausableTimer = new PausableTimer();
   /** Ends the attempt; set while it runs. */
@@ -107,8 +109,13 @@ export function establish<T>(options: EstablishOptions<T>): Promise<T> {
       .then(resolve, (error: unknown) => login.fail(toSqlsyncError(error)))
       .finally(settle);
   });
-  if (through === undefined) socket.once('connect', () => negotiate(options, socket));
-  else negotiate(options, socket);
+  const startedAt = performance.now();
+  if (through !== undefined) negotiate(options, socket);
+  else
+    socket.once('connect', () => {
+      login.connectMs = performance.now() - startedAt;
+      negotiate(options, socket);
+    });
   return promise;
 }
 

@@ -144,8 +144,8 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
             return;
           }
           const closeBelow = (): void => passed.forEach(closeSoon);
-          // A channel was opened first, and then the command was started in it.
-          const roundTripMs = (performance.now() - askedAt) / 2;
+          // A channel was opened first, and then the command was started in it, which a busy host delays.
+          const roundTripMs = Math.min(login.connectMs, (performance.now() - askedAt) / 2);
           const parts = { description, command, client, socket, channel, roundTripMs, onStderr, closeBelow };
           resolve(channelTransport(parts));
         });
