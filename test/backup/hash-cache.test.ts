@@ -37,6 +37,20 @@ test('a backup removes the hashes of forgotten snapshots and the leftovers of ki
   assert.ok(existsSync(join(cache, ofA)));
 });
 
+test('a backup leaves a file alone whose time is a little behind the clock, as those of file systems are', async (t) => {
+  const folder = tempDir(t);
+  const here = await storeHere(new MemoryBackend(), folder);
+  const origin = join(folder, 'a.db');
+  smallDatabase(origin, { rows: 5 });
+  await backupHere(here, origin);
+  const running = join(folder, 'cache', 'running.tmp');
+  writeFileSync(running, '');
+  const second = new Date(Date.now() - 1000);
+  utimesSync(running, second, second);
+  await backupHere(here, origin);
+  assert.ok(existsSync(running));
+});
+
 test('a backup does not use hashes of an older version of the cache, nor a cache that is not whole', async (t) => {
   const folder = tempDir(t);
   const here = await storeHere(new MemoryBackend(), folder);

@@ -126,7 +126,7 @@ function save(
 ): void {
   try {
     cache.save(originName, { snapshot: snapshot.id, algorithm, key, packs, hashes });
-    cache.sweep(listed.known, listed.since);
+    cache.sweep(new Set([...listed.known, snapshot.id]), listed.since);
   } catch (error) {
     const why = String(error);
     onWarning(`The next backup will take longer, since its cache cannot be written: ${why}`, 'advice');

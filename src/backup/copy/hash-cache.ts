@@ -17,6 +17,9 @@ import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../packs/object-id.ts';
 
+/** How far the times of files may be behind the clock: file systems count in ticks, some in seconds. */
+const FILE_CLOCK_LAG_MS = 2000;
+
 /** The hashes of all pages of one stored snapshot under a secret key. */
 export interface CachedHashes {
   /** Id of the snapshot. */
@@ -101,7 +104,7 @@ export class HashCache {
       const file = join(this.#folder, name);
       try {
         // Another backup may be at work: younger files belong to it.
-        if (statSync(file).mtimeMs >= since) continue;
+        if (statSync(file).mtimeMs >= since - FILE_CLOCK_LAG_MS) continue;
         if (/^[0-9a-f]{32}$/.test(name) ? !known.has(snapshotOf(file)) : name.endsWith('.tmp')) rmSync(file);
       } catch {
         // Another process removed it, or the next sweep will.
