@@ -54,8 +54,11 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   // One connection: frames, signs of life, how the far agent is started.
   'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
   // What sqlsync remembers of both sides of a copy.
+  // What a copy is asked to do, what it may do, and what its user hears of it.
+  'src/sync/request': ['src/pages', 'src/files', 'protocol'],
   'src/sync/quick': ['src/pages', 'src/files', 'protocol'],
   'src/sync/agents': [
+    'src/sync/request',
     'src/sync/quick',
     'src/sync/link',
     'src/replica',
@@ -70,9 +73,17 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   // A copy without a second agent.
-  'src/sync/local': ['src/sync/agents', 'src/replica', 'src/replica/spool', 'src/pages', 'protocol'],
+  'src/sync/local': [
+    'src/sync/request',
+    'src/sync/agents',
+    'src/replica',
+    'src/replica/spool',
+    'src/pages',
+    'protocol',
+  ],
   // Runs, from start to result.
   'src/sync/runs': [
+    'src/sync/request',
     'src/sync/local',
     'src/sync/agents',
     'src/sync/quick',
@@ -114,6 +125,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup/copy': [
+    'src/sync/request',
     'src/backup/prune',
     'src/backup/snapshots',
     'src/backup/files',
@@ -130,6 +142,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   'src/backup/restore': [
+    'src/sync/request',
     'src/backup/check',
     'src/backup/copy',
     'src/backup/snapshots',
@@ -187,6 +200,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The users of the pools.
   'src/library': [
+    'src/sync/request',
     'src/backup',
     'src/backup/copy',
     'src/backup/restore',
@@ -197,8 +211,8 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   ],
 
   // The command, from its output to its runs; src/cli itself starts them.
-  'src/cli/terminal': ['src/sync/agents'],
-  'src/cli/options': ['src/cli/terminal', 'src/sync/agents', 'src/sync/link'],
+  'src/cli/terminal': ['src/sync/request', 'src/sync/agents'],
+  'src/cli/options': ['src/sync/request', 'src/cli/terminal', 'src/sync/link'],
   'src/cli/job': [
     'src/cli/options',
     'src/cli/terminal',
@@ -219,6 +233,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/transport',
   ],
   'src/cli/commands': [
+    'src/sync/request',
     'src/cli/store',
     'src/cli/job',
     'src/cli/options',

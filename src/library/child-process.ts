@@ -1,4 +1,4 @@
-import type { WarningKind } from '../sync/agents/announcements.ts';
+import type { WarningKind } from '../sync/request/announcements.ts';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -1,4 +1,4 @@
-import type { WarningKind } from '../sync/agents/announcements.ts';
+import type { WarningKind } from '../sync/request/announcements.ts';
 import { runBackup } from '../backup/copy/backup.ts';
 import { runRestore } from '../backup/restore/restore.ts';
 import { keepYoungGenerationSmall } from '../backup/young-generation.ts';

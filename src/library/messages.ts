@@ -1,4 +1,4 @@
-import type { WarningKind } from '../sync/agents/announcements.ts';
+import type { WarningKind } from '../sync/request/announcements.ts';
 import type { ErrorData } from '../errors.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';

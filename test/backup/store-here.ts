@@ -15,7 +15,7 @@ import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import type { PageNumber } from '../../src/pages/page-types.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
-import { copyRequest, encodeRequest } from '../../src/sync/agents/copy-request.ts';
+import { copyRequest, encodeRequest } from '../../src/sync/request/copy-request.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';

@@ -21,8 +21,8 @@ import { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { openToRead } from '../../src/sync/runs/open-to-read.ts';
-import { Restriction } from '../../src/sync/agents/restriction.ts';
-import type { RestrictionOptions } from '../../src/sync/agents/restriction.ts';
+import { Restriction } from '../../src/sync/request/restriction.ts';
+import type { RestrictionOptions } from '../../src/sync/request/restriction.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import { change, names, smallDatabase } from '../pages/databases.ts';
@@ -238,6 +238,7 @@ describe('a restricted agent', () => {
     'app.db-journal',
     '.app.db.sqlsync',
     '.app.db.sqlsync-part',
+    '.app.db.sqlsync-queue-lock',
     'APP.db-WAL',
     '.app.db.SQLSync',
   ]) {

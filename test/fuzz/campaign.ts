@@ -7,7 +7,7 @@ import { message } from '../../protocol/encode.ts';
 import type { Message, MessageName } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
-import { Restriction } from '../../src/sync/agents/restriction.ts';
+import { Restriction } from '../../src/sync/request/restriction.ts';
 import { encodeBatchBytes } from '../../src/sync/link/compression.ts';
 import { folderState } from '../cli/command.ts';
 import { detached } from '../support/frames.ts';

@@ -4,7 +4,7 @@ import type { MessageOf } from '../../protocol/messages.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
-import { copyRequest, encodeRequest } from '../../src/sync/agents/copy-request.ts';
+import { copyRequest, encodeRequest } from '../../src/sync/request/copy-request.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { serveOrigin } from '../../src/sync/agents/origin-agent.ts';
 import { runReplica } from '../../src/sync/agents/replica-agent.ts';

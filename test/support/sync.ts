@@ -9,11 +9,11 @@ import type { MessageName, MessageOf, Outcome } from '../../protocol/messages.ts
 import { PREAMBLE } from '../../protocol/version.ts';
 import { toSqlsyncError } from '../../src/errors.ts';
 import type { StagingRule } from '../../src/replica/spool/staging.ts';
-import { Announcements } from '../../src/sync/agents/announcements.ts';
-import { copyRequest } from '../../src/sync/agents/copy-request.ts';
-import type { CopyRequestOptions } from '../../src/sync/agents/copy-request.ts';
-import type { AccessCheck } from '../../src/sync/agents/restriction.ts';
-import type { SnapshotLimits } from '../../src/sync/agents/snapshot-limit.ts';
+import { Announcements } from '../../src/sync/request/announcements.ts';
+import { copyRequest } from '../../src/sync/request/copy-request.ts';
+import type { CopyRequestOptions } from '../../src/sync/request/copy-request.ts';
+import type { AccessCheck } from '../../src/sync/request/restriction.ts';
+import type { SnapshotLimits } from '../../src/sync/request/snapshot-limit.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { runReplica } from '../../src/sync/agents/replica-agent.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Announcements } from '../../src/sync/agents/announcements.ts';
+import { Announcements } from '../../src/sync/request/announcements.ts';
 
 test('a run prints the warnings and notes of all its rounds once, and made safe to show', () => {
   const said: string[] = [];

@@ -7,8 +7,8 @@ import {
   copyRequest,
   decodeRequest,
   encodeRequest,
-} from '../../src/sync/agents/copy-request.ts';
-import type { CopyRequest } from '../../src/sync/agents/copy-request.ts';
+} from '../../src/sync/request/copy-request.ts';
+import type { CopyRequest } from '../../src/sync/request/copy-request.ts';
 
 const anyRequest = fc.record(
   Object.fromEntries(

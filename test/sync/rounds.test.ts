@@ -6,7 +6,7 @@ import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../../src/errors.ts';
-import { Restriction } from '../../src/sync/agents/restriction.ts';
+import { Restriction } from '../../src/sync/request/restriction.ts';
 import { Rounds } from '../../src/sync/agents/rounds.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';

@@ -1,11 +1,11 @@
-import { Announcements } from '../../sync/agents/announcements.ts';
+import { Announcements } from '../../sync/request/announcements.ts';
 import { resolve } from 'node:path';
 import { DEFAULT_HASH } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
 import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
-import { copyRequest } from '../../sync/agents/copy-request.ts';
+import { copyRequest } from '../../sync/request/copy-request.ts';
 import type { CopyOptions } from '../../sync/agents/replica-options.ts';
 import { nameFor } from '../../sync/runs/sync.ts';
 import { parseLocation } from '../../transport/location.ts';

@@ -1,4 +1,4 @@
-import type { WarningKind } from '../../sync/agents/announcements.ts';
+import type { WarningKind } from '../../sync/request/announcements.ts';
 import { randomBytes } from 'node:crypto';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';

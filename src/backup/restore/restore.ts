@@ -6,7 +6,7 @@ import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import type { Connection } from '../../sync/link/connection.ts';
 import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
-import { copyRequest, encodeRequest } from '../../sync/agents/copy-request.ts';
+import { copyRequest, encodeRequest } from '../../sync/request/copy-request.ts';
 import { serveOrigin } from '../../sync/agents/origin-agent.ts';
 import type { OriginResult } from '../../sync/agents/origin-agent.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';

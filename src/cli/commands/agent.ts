@@ -1,7 +1,7 @@
 import { fstatSync } from 'node:fs';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { refuseToServe, runFarAgent } from '../../sync/agents/far-agent.ts';
-import { Restriction } from '../../sync/agents/restriction.ts';
+import { Restriction } from '../../sync/request/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { RemoteOptions } from '../../sync/link/start-agent.ts';
-import { COPY_REQUEST } from '../../sync/agents/copy-request.ts';
-import type { CopyRequestOptions } from '../../sync/agents/copy-request.ts';
+import { COPY_REQUEST } from '../../sync/request/copy-request.ts';
+import type { CopyRequestOptions } from '../../sync/request/copy-request.ts';
 import type { CommonArguments, OutputArguments } from './options.ts';
 import { Output } from '../terminal/output.ts';
 import { parseDuration, parsePercent, parseRate, parseSize, parseWholeNumber } from './quantities.ts';

@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 import { sanitizeText, systemErrorCode } from '../../errors.ts';
 import type { SqlsyncError } from '../../errors.ts';
-import type { WarningKind } from '../../sync/agents/announcements.ts';
+import type { WarningKind } from '../../sync/request/announcements.ts';
 import { exitStatusOf } from './exit.ts';
 import { wrapText } from './wrap.ts';
 

@@ -1,5 +1,5 @@
 import type { StoreProgress } from '../../backup/types.ts';
-import type { WarningKind } from '../../sync/agents/announcements.ts';
+import type { WarningKind } from '../../sync/request/announcements.ts';
 import type { CopyProgress } from '../../sync/agents/page-copy.ts';
 import { formatBytes, formatShare, formatTimeLeft } from './format.ts';
 import type { Output } from './output.ts';

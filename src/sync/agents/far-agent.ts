@@ -5,10 +5,10 @@ import { message } from '../../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
-import { decodeRequest } from './copy-request.ts';
+import { decodeRequest } from '../request/copy-request.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
-import type { Restriction } from './restriction.ts';
+import type { Restriction } from '../request/restriction.ts';
 
 export interface FarAgentOptions {
   /** The limit of silence until the near side has sent its request and its own limit. */

@@ -1,4 +1,4 @@
-import type { AnnouncedSnapshot } from './announcements.ts';
+import type { AnnouncedSnapshot } from '../request/announcements.ts';
 import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
 import { message } from '../../../protocol/encode.ts';
 import {
@@ -21,9 +21,9 @@ import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { announcementOf, openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
 import { PageServer, requestOutOfRange } from './page-server.ts';
-import type { AccessCheck } from './restriction.ts';
-import { watchSnapshot } from './snapshot-limit.ts';
-import type { SnapshotLimits } from './snapshot-limit.ts';
+import type { AccessCheck } from '../request/restriction.ts';
+import { watchSnapshot } from '../request/snapshot-limit.ts';
+import type { SnapshotLimits } from '../request/snapshot-limit.ts';
 
 export interface OriginOptions {
   /** The only database that may be opened; undefined on the far side, where the replica agent names it. */

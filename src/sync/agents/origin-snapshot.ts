@@ -5,7 +5,7 @@ import { hostName, readSystemFileId } from '../../files/machine.ts';
 import type { Mark } from '../../beside/mark.ts';
 import type { PageSource } from '../../pages/page-source.ts';
 import { DatabaseSnapshot } from '../../origin/snapshot.ts';
-import type { AccessCheck } from './restriction.ts';
+import type { AccessCheck } from '../request/restriction.ts';
 
 /** What an origin agent serves: a snapshot, and its description. */
 export interface OriginSnapshot extends PageSource {

@@ -27,7 +27,7 @@ import { databaseDestination } from './replica-database.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
 import { checkShrinkage } from './shrinkage.ts';
-import { hasLimits } from './snapshot-limit.ts';
+import { hasLimits } from '../request/snapshot-limit.ts';
 
 export interface ReplicaResult {
   readonly done: MessageOf<'done'>;

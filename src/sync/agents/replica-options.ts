@@ -1,8 +1,8 @@
 import type { StagingRule } from '../../replica/spool/staging.ts';
-import type { AnnouncedSnapshot } from './announcements.ts';
-import type { CopyRequest } from './copy-request.ts';
+import type { AnnouncedSnapshot } from '../request/announcements.ts';
+import type { CopyRequest } from '../request/copy-request.ts';
 import type { CopyProgress } from './page-copy.ts';
-import type { AccessCheck } from './restriction.ts';
+import type { AccessCheck } from '../request/restriction.ts';
 
 export interface CopyOptions extends CopyRequest {
   /** The path that `open` names; an origin agent with its own database ignores it. */

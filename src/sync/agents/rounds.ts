@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import type { SnapshotLimits } from './snapshot-limit.ts';
+import type { SnapshotLimits } from '../request/snapshot-limit.ts';
 
 /** Rounds in a row that may pass without coming nearer to the end than the best one before. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 3;

@@ -15,7 +15,7 @@ import { openRequest, settleCopy, targetOf } from '../agents/replica-agent.ts';
 import type { ReplicaResult } from '../agents/replica-agent.ts';
 import { databaseDestination } from '../agents/replica-database.ts';
 import type { ReplicaOptions } from '../agents/replica-options.ts';
-import { hasLimits } from '../agents/snapshot-limit.ts';
+import { hasLimits } from '../request/snapshot-limit.ts';
 import { CopyReport } from './copy-report.ts';
 
 /**

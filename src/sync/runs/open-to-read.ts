@@ -1,7 +1,7 @@
 import { message } from '../../../protocol/encode.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, READERS } from '../../../protocol/messages.ts';
 import type { HashAlgorithm, MessageOf } from '../../../protocol/messages.ts';
-import { NO_SNAPSHOT_LIMITS } from '../agents/snapshot-limit.ts';
+import { NO_SNAPSHOT_LIMITS } from '../request/snapshot-limit.ts';
 
 /** The choices for a run that only reads a snapshot. */
 export interface ReadRequest {

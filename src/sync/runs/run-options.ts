@@ -1,6 +1,6 @@
 import type { CompressionMode, HashAlgorithm } from '../../../protocol/messages.ts';
-import type { WarningKind } from '../agents/announcements.ts';
-import { COPY_REQUEST } from '../agents/copy-request.ts';
+import type { WarningKind } from '../request/announcements.ts';
+import { COPY_REQUEST } from '../request/copy-request.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import type { RemoteOptions } from '../link/start-agent.ts';
 

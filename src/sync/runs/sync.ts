@@ -1,4 +1,4 @@
-import { Announcements } from '../agents/announcements.ts';
+import { Announcements } from '../request/announcements.ts';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
@@ -13,8 +13,8 @@ import { AnswerMemory, terminalAsk } from '../../transport/terminal.ts';
 import type { Connection } from '../link/connection.ts';
 import { converse } from './conversation.ts';
 import type { Traffic } from './conversation.ts';
-import { copyRequest, encodeRequest } from '../agents/copy-request.ts';
-import type { CopyRequest, CopyRequestOptions } from '../agents/copy-request.ts';
+import { copyRequest, encodeRequest } from '../request/copy-request.ts';
+import type { CopyRequest, CopyRequestOptions } from '../request/copy-request.ts';
 import { serveOrigin } from '../agents/origin-agent.ts';
 import type { OriginResult } from '../agents/origin-agent.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';

@@ -1,4 +1,4 @@
-import { Announcements } from '../agents/announcements.ts';
+import { Announcements } from '../request/announcements.ts';
 import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';

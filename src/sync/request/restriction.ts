@@ -32,7 +32,7 @@ export interface AccessCheck {
  * Names beside a database that mean something to SQLite or sqlsync: writing one of them changes another database. Upper
  * and lower case count the same, as on some file systems.
  */
-const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-\w+)?$/is;
+const COMPANION = /-(?:wal|shm|journal)$|^\..*\.sqlsync(?:-[\w-]+)?$/is;
 
 /**
  * What an agent may do for its peer: read or write the databases inside one folder.
