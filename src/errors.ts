@@ -1,6 +1,6 @@
 /**
  * The codes of {@link SqlsyncError}. They are stable: scripts may match on them, and they cross the wire and
- * process borders unchanged. `cli/exit.ts` maps each to an exit status; docs/cli.md documents the table.
+ * process borders unchanged. `cli/terminal/exit.ts` maps each to an exit status; docs/cli.md documents the table.
  */
 export const ERROR_CODES = [
   // Set-up of this installation

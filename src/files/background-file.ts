@@ -30,7 +30,7 @@ export class BackgroundFile {
     this.#end();
   }
 
-  /** Throws the first error of the system, whichever call it was of. */
+  /** Throws the first error of any earlier write or sync. */
   throwIfFailed(): void {
     if (this.#failure !== undefined) throw this.#failure;
   }

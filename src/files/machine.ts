@@ -22,7 +22,7 @@ export function systemFileId(fileId: string): string {
   return [kernel, namespace, fileId].join(' ');
 }
 
-/** What this system can say about a file that another agent describes by {@link systemFileId}. */
+/** Compares files of this system with one that another agent described by {@link systemFileId}. */
 export interface ToldFile {
   /** True if it is this file, under any path. */
   is(fileId: string): boolean;

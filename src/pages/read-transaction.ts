@@ -42,7 +42,7 @@ export class ReadTransaction implements PageSource {
   readonly reader: DatabaseReader;
   /** When the transaction began, by `performance.now()`. */
   beganAtMs = 0;
-  /** Of two transactions on this connection, the same if no other connection committed between them. */
+  /** Equal for two transactions of this connection if no other connection committed between them. */
   dataVersion = 0;
   /**
    * The stamp of the first state: another state of this database with the same stamp has the same content. Undefined if

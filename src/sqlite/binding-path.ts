@@ -6,8 +6,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { SqlsyncError } from '../errors.ts';
 
 /**
- * What our native binding is made of and where it lies; shared by the one who builds it (build-binding.ts) and
- * the one who loads it (binding.ts).
+ * What our native binding is built from, and where it lies. build-binding.ts builds it, binding.ts loads it.
  *
  *     <package root>/build/binding/<key>/sqlsync_sqlite3.node         built here: a checkout, or `sqlsync build-binding`
  *     <package root>/prebuilds/<platform>-<arch>[-musl]/…             carried by the published package

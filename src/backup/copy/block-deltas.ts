@@ -52,7 +52,10 @@ export class BlockDeltas {
     return hashes !== undefined;
   }
 
-  /** The delta of a page against the version that it was `knows` for, if it was; remembers the new version's hashes. */
+  /**
+   * Makes the delta of a page from the block hashes that `knows` found; undefined if it found none. Remembers the hashes
+   * of the new version.
+   */
   deltaOf(page: number, id: Uint8Array, bytes: Uint8Array): PageDelta | undefined {
     const hashes = this.#cache.hash(bytes);
     this.#cache.learn(page, id, hashes);

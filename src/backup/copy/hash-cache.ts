@@ -96,8 +96,8 @@ export class HashCache {
   }
 
   /**
-   * Removes useless files: hashes of snapshots that are not in `known`, the list as of `since` (milliseconds since
-   * 1970), and what a killed save left.
+   * Removes the hashes of snapshots that `known` lacks, a list read at `since` (milliseconds since 1970), and what a
+   * killed save left.
    */
   sweep(known: ReadonlySet<string>, since: number): void {
     for (const name of readdirSync(this.#folder)) {

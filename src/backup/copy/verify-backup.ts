@@ -81,7 +81,7 @@ export async function verifyBackup(
   }
 }
 
-/** Only the verification failed: the snapshot is there. */
+/** The error if only the verification failed: the snapshot is in the store. */
 function unverified(error: unknown, { id }: StoreSnapshot): unknown {
   if (!(error instanceof SqlsyncError) || error.code !== 'TEMP_UNAVAILABLE') return error;
   const message = `The snapshot ${id.slice(0, 8)} is in the store, but was not verified: ${error.message}`;

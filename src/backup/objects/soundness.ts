@@ -24,7 +24,7 @@ export class Soundness {
   readonly #counts: (object: number) => boolean;
   /** By object number; 0 if not judged yet. */
   #verdicts: Uint8Array = new Uint8Array(0);
-  /** For each delta any object with its base's id; after it was judged, the copy that a reader uses. */
+  /** For each delta an object with its base's id: any until the delta is judged, then the copy that a reader uses. */
   #bases: Uint32Array = new Uint32Array(0);
   readonly #framesRead = new Set<number>();
 

@@ -99,7 +99,7 @@ export const SYNC_OPTIONS = {
   retry: {
     value: 'N',
     default: '0',
-    describe: 'Try again so often where the connection fails; what has arrived is not sent again',
+    describe: 'Try again up to N times if the connection fails; what has arrived is not sent again',
   },
   'max-snapshot': {
     value: 'T',
@@ -153,7 +153,7 @@ export const SYNC_OPTIONS = {
 export const JOB_OPTIONS = {
   'lock-wait': {
     value: 'T',
-    describe: 'Do not overlap with another run of this job: wait for it so long (30s, 10m, 0), then give up',
+    describe: 'Do not overlap with another run of this job: wait up to T for it (30s, 10m, 0), then give up',
   },
   ping: { value: 'URL', describe: 'URL to tell of start, success and failure, as healthchecks.io has them' },
   'metrics-file': {

@@ -7,15 +7,15 @@ import type { OptionValues } from '../options/command.ts';
 
 /** The options of restic, with the same meaning. */
 export const KEEP_OPTIONS = {
-  'keep-last': { value: 'N', describe: 'Keep the newest so many snapshots; or unlimited' },
+  'keep-last': { value: 'N', describe: 'Keep the newest N snapshots; or unlimited' },
   'keep-hourly': {
     value: 'N',
-    describe: 'Keep the newest so many hours that have one, the last of each; or unlimited',
+    describe: 'Keep the last snapshot of each of the newest N hours that have one; or unlimited',
   },
-  'keep-daily': { value: 'N', describe: 'Keep the newest so many days; or unlimited' },
-  'keep-weekly': { value: 'N', describe: 'Keep the newest so many weeks; or unlimited' },
-  'keep-monthly': { value: 'N', describe: 'Keep the newest so many months; or unlimited' },
-  'keep-yearly': { value: 'N', describe: 'Keep the newest so many years; or unlimited' },
+  'keep-daily': { value: 'N', describe: 'Keep the last of each of the newest N days; or unlimited' },
+  'keep-weekly': { value: 'N', describe: 'Keep the last of each of the newest N weeks; or unlimited' },
+  'keep-monthly': { value: 'N', describe: 'Keep the last of each of the newest N months; or unlimited' },
+  'keep-yearly': { value: 'N', describe: 'Keep the last of each of the newest N years; or unlimited' },
   'keep-within': { value: 'SPAN', describe: 'Keep all within SPAN before the newest, such as 1y5m7d2h' },
   'keep-within-hourly': {
     value: 'SPAN',

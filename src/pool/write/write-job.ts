@@ -137,7 +137,7 @@ export class WriteJob {
     for (const caller of this.#callers) wait(caller);
   }
 
-  /** Hands on what came of it. If this turn of the event loop must end, its callers hear of it in the next. */
+  /** Settles the promises of the callers; in the next turn of the event loop if this one must end. */
   settle(outcome: Exclude<WriteOutcome, { type: 'busy' }>): void {
     if (outcome.type === 'failed') {
       if (this.isAwaited) this.reject(outcome.error);

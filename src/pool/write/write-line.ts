@@ -12,7 +12,7 @@ const PATIENCE_PAUSE_MS = 250;
  */
 const QUIET_TURNS = 2;
 
-/** Runs a job that has left the line, and passes on what came of it, once: before it returns, or later. */
+/** Runs a job that has left the line. Calls `ended` once with the outcome, before it returns or later. */
 export type Run = (ended: (outcome: WriteOutcome) => void) => void;
 
 /** Runs the jobs of a line, one at a time. */

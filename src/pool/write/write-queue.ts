@@ -38,7 +38,7 @@ export class WriteQueue<Item extends Queued> {
     this.#size += 1;
   }
 
-  /** Before all others of its class: it was served already, and has to be once more. */
+  /** Puts a job before all others of its class: it ran once and was refused. */
   pushFront(item: Item): void {
     this.#classes[item.priority].items.unshift(item);
     this.#size += 1;

@@ -24,7 +24,7 @@ export interface NewReplicaOptions {
   /** How long to wait for locks that other programs hold, in milliseconds. */
   readonly busyTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
-  /** Makes no file. */
+  /** True to make no file. */
   readonly dryRun?: boolean | undefined;
   /** The origin to name in the replica's mark; undefined for a database without a mark. */
   readonly mark?: MarkedOrigin | undefined;

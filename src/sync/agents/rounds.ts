@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { SnapshotLimits } from '../request/snapshot-limit.ts';
 
-/** Rounds in a row that may pass without coming nearer to the end than the best one before. */
+/** After so many rounds in a row without fewer missing pages than the best one, the run gives up. */
 const MAX_ROUNDS_WITHOUT_PROGRESS = 3;
 
 /** The state of a round when the origin ended it. */
@@ -78,8 +78,8 @@ export class Rounds {
     return new SqlsyncError(
       'SNAPSHOT_LIMIT',
       round.pagesTransferred === 0
-        ? `The comparison alone takes longer than a round may: ${ended} before a page was sent`
-        : `The rounds come no nearer to the end: ${ended} with ${round.pagesMissing} pages missing, the best before it with ${this.#fewestMissing}`,
+        ? `A round is too short: ${ended} before a page was sent`
+        : `The rounds make no progress: ${ended} with ${round.pagesMissing} pages missing, and the best one before with ${this.#fewestMissing}`,
       {
         hint: 'What has arrived is kept. Allow more with --max-snapshot or --max-wal-growth, or run sqlsync again when programs write less.',
       },

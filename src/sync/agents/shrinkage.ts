@@ -14,8 +14,8 @@ export interface Shrinkage {
 
 /**
  * The warning about an origin that has lost all or nearly all of its pages since the last copy, as by an accident;
- * undefined if it looks normal. With a limit in percent (`--max-shrink`) the user has defined an accident: throws
- * SqlsyncError ORIGIN_SHRUNK beyond it, and returns no warning within it.
+ * undefined if it looks normal. With a limit in percent (`--max-shrink`) it never warns, and throws SqlsyncError
+ * ORIGIN_SHRUNK beyond the limit.
  */
 export function checkShrinkage(shrinkage: Shrinkage, maxPercent: number | undefined): string | undefined {
   const { copy, pagesBefore, pagesNow } = shrinkage;

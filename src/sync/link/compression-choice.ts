@@ -30,7 +30,7 @@ const TRIAL_PAUSE_MAX = 64;
 export class CompressionChoice {
   readonly #now: () => number;
   #mode: 'zstd' | 'none' = 'zstd';
-  /** Of the phase since the last judgement. */
+  /** Bytes sent since the last judgement. */
   #bytes = 0;
   #measuredFrom = SETTLING_BYTES;
   #measuredTo = FIRST_BYTES;

@@ -4,7 +4,7 @@ import type { CopyProgress } from '../agents/page-copy.ts';
 
 const PROGRESS_INTERVAL_MS = 100;
 
-/** Reports the progress of a new copy that is made in this process, as that of one that another agent sends. */
+/** Reports the progress of a copy that this process makes without agents, in the form in which an agent reports it. */
 export class CopyReport {
   readonly #source: PageSource;
   readonly #onProgress: ((progress: CopyProgress) => void) | undefined;

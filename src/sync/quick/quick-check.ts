@@ -18,7 +18,7 @@ export interface QuickOptions extends QuickPair {
   readonly onNote?: ((note: string) => void) | undefined;
 }
 
-/** The replica is not as the record has it, though the origin is: compare all pages. */
+/** The origin is unchanged since the record and the replica is not: all pages have to be compared. */
 export class QuickMissError extends Error {
   override readonly name = 'QuickMissError';
 }
@@ -36,18 +36,18 @@ export class QuickCheck {
     this.#options = options;
     const record = options.full || options.check ? undefined : loadQuickRecord(options);
     const age = record === undefined ? NaN : Date.now() - record.comparedAt;
-    // A different hash may have been asked for because the other one is trusted more.
+    // The user may trust another hash more, so the record must be of the same one.
     const counts = age >= 0 && age < options.fullEveryMs && record?.hash === options.hash;
     this.#record = counts ? record : undefined;
   }
 
-  /** The stamp that the origin has if it is as it was; 0 bytes if nothing is known. */
+  /** The origin's stamp in the record: an origin that has it is unchanged. 0 bytes without a usable record. */
   get originStamp(): Uint8Array {
     return Buffer.from(this.#record?.originStamp ?? '', 'hex');
   }
 
   /**
-   * True if it looks from outside as if both databases were as they were, so that no page will be read. Opens neither,
+   * True if sizes and times of both files are as recorded, so that probably no page will be read. Opens neither file,
    * and proves nothing.
    */
   get looksUntouched(): boolean {

@@ -34,8 +34,8 @@ export interface Retry {
 }
 
 /**
- * Runs `work`, and again after failures of the link. The pause doubles up to a minute, restarts when an attempt has
- * moved something, and is shortened by chance, so that many clients of one host do not return at once. Rejects with the
+ * Runs `work`, and again after failures of the link. The pause doubles up to a minute, and starts again after an
+ * attempt that moved something. Each is shortened at random, so that many clients of one host do not return at once. Rejects with the
  * last failure, or with INTERRUPTED if the signal aborts a pause. Its outcome is unknown if that of any attempt is
  * unknown.
  */
