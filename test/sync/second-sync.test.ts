@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { hostName } from '../../src/files/machine.ts';
 import { markReplica } from '../../src/beside/mark.ts';
+import { tryExclusiveLock } from '../../src/sqlite/locks/exclusive-lock.ts';
 import type { SyncSummary } from '../../src/sync/runs/sync.ts';
 import { runSync } from '../../src/sync/runs/sync.ts';
 import { assertReplicaOf, sha256File, tempDir } from '../support/compare.ts';
@@ -208,6 +209,31 @@ describe('a sync that another one overtakes', () => {
     await other.call('close');
     assertReplicaOf(origin, replica);
   });
+});
+
+test('a sync that waits for another sync of its replica in rollback mode is no reader, so that the other can commit', async (t) => {
+  const [origin, replica] = paths(tempDir(t));
+  generateDatabase(origin, { rows: 200 });
+  await runSync({ origin, replica });
+  change(replica, (db) => db.pragma('journal_mode = delete'));
+  change(origin, (db) => db.exec('UPDATE item SET amount = 2'));
+  const lock = tryExclusiveLock(join(dirname(replica), '.replica.db.sqlsync-lock'));
+  const other = await new OtherProcess(t).open(replica, { timeoutMs: 20_000 });
+  let committing: Promise<void> | undefined;
+  const waiting = syncHere({
+    origin,
+    replica,
+    busyTimeoutMs: 60_000,
+    onFrame: ({ name }) => {
+      // From here on until it waits, the sync reads the replica.
+      if (name !== 'getChildren' || committing !== undefined) return;
+      committing = other.exec('BEGIN EXCLUSIVE; ROLLBACK').finally(() => lock?.release());
+    },
+  });
+  assert.equal((await waiting).outcomeName, 'committed');
+  await committing;
+  assert.ok(lock !== undefined && committing !== undefined);
+  assertReplicaOf(origin, replica);
 });
 
 describe('--dry-run', () => {

@@ -130,6 +130,7 @@ export class ExistingReplica implements PageSink {
   async begin(): Promise<'ready' | 'moved'> {
     await this.prepare(0);
     try {
+      if (!this.#isWal) this.#replica.pause();
       if (this.#isStaged || !this.#isWal) await this.#openSpool();
       if (!this.#isStaged) await this.#takeWriteLock(this.#openWriter());
       // Under the lock no other program can commit, so from here on the reader sees exactly what the writer changes.

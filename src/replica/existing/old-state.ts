@@ -112,7 +112,7 @@ export class OldState implements PageSource {
 
   /**
    * Ends the read transaction until `refresh`; nothing can be read meanwhile. A rollback-mode writer that is about to
-   * commit waits for all readers, so a run that waits for that writer's lock must not be a reader.
+   * commit waits for all readers, so a run that waits for that writer's lock or spool must not be a reader.
    */
   pause(): void {
     this.#cookieAtPause ??= { cookie: this.#schemaCookie() };
