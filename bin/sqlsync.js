@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // Node.js 12 must be able to parse this file, so that an old Node.js gets a message instead of a syntax error or,
 // from Node.js 20, a segmentation fault in the native binding: no `node:` imports, no `?.`, no top-level await.
-import { existsSync } from 'fs';
-import { dirname, join } from 'path';
+import { existsSync, mkdirSync } from 'fs';
+import { dirname, isAbsolute, join } from 'path';
 import { fileURLToPath, pathToFileURL } from 'url';
 
 const NODE_VERSION_MIN = '22.18'; // as in src/sqlite/node-version.ts
@@ -54,14 +54,33 @@ function complain(text) {
 
 /**
  * Halves the time to start. In the user's own cache folder: Node's default is in the temporary folder that all users
- * share. Of no use is no error.
+ * share, as may be the folder that a relative path leads to. Of no use is no error.
  */
 async function enableCompileCache() {
   const { enableCompileCache: enable } = await import('module');
   const { homedir } = await import('os');
-  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  // With U+FFFD it may be another folder than the one that was meant.
-  if (typeof enable === 'function' && !cache.includes('\ufffd')) enable(join(cache, 'sqlsync', 'compile'));
+  try {
+    const given = process.env.XDG_CACHE_HOME || '';
+    const cache = isAbsolute(given) ? given : join(homedir(), '.cache');
+    // With U+FFFD it may be another folder than the one that was meant.
+    if (typeof enable !== 'function' || !isAbsolute(cache) || cache.includes('\ufffd')) return;
+    const folder = join(cache, 'sqlsync', 'compile');
+    makeFolder(folder);
+    enable(folder);
+  } catch {
+    // Without HOME, a user whom the system does not know has no folder.
+  }
+}
+
+/** Makes a folder. One at a time: below /proc, where no folder can be made, Node.js itself tries for ever. */
+function makeFolder(folder) {
+  if (existsSync(folder)) return;
+  makeFolder(dirname(folder));
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw error; // another run was faster
+  }
 }
 
 function isSupported(versions) {

@@ -1,14 +1,32 @@
 import { existsSync, mkdirSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { systemErrorCode } from '../errors.ts';
+import { homedir, userInfo } from 'node:os';
+import { dirname, isAbsolute, join } from 'node:path';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
 
 /**
  * The folder of this name in the user's cache folder. Not in the folder for temporary files: another user could take
- * the name there.
+ * the name there, as in the folder that a relative path leads to.
  */
 export function userCacheFolder(name: string): string {
-  return join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'sqlsync', name);
+  return join(userCache(process.env), 'sqlsync', name);
+}
+
+/**
+ * The user's cache folder, absolute. The XDG specification: a relative path is invalid and to be ignored. Throws
+ * SqlsyncError USAGE if there is none: a user whom the system does not know may have no HOME.
+ */
+export function userCache(env: NodeJS.ProcessEnv): string {
+  const given = env['XDG_CACHE_HOME'] ?? '';
+  if (isAbsolute(given)) return given;
+  try {
+    const home = homedir();
+    return join(isAbsolute(home) ? home : userInfo().homedir, '.cache');
+  } catch (error) {
+    throw new SqlsyncError('USAGE', 'The system does not know this user, and HOME names no folder either', {
+      hint: 'Set XDG_CACHE_HOME to a folder that this user can write.',
+      cause: error,
+    });
+  }
 }
 
 /**

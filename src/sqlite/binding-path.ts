@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { homedir } from 'node:os';
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { SqlsyncError } from '../errors.ts';
+import { userCache } from '../files/user-cache.ts';
 
 /**
  * What our native binding is built from, and where it lies. build-binding.ts builds it, binding.ts loads it.
@@ -96,10 +96,7 @@ export function prebuiltBindingPath(): string {
 /** The per-user copy, or undefined when SQLSYNC_NO_BINDING_CACHE=1 disables it. */
 export function cachedBindingPath(key: string, env: NodeJS.ProcessEnv = process.env): string | undefined {
   if (env['SQLSYNC_NO_BINDING_CACHE'] === '1') return undefined;
-  const xdgCache = env['XDG_CACHE_HOME'] ?? '';
-  // The XDG specification: a relative path is invalid and to be ignored.
-  const cache = isAbsolute(xdgCache) ? xdgCache : join(homedir(), '.cache');
-  return join(cache, 'sqlsync', 'binding', key, BINDING_NAME);
+  return join(userCache(env), 'sqlsync', 'binding', key, BINDING_NAME);
 }
 
 /**

@@ -82,10 +82,10 @@ export class BlockCache {
     { pageSize, pageCount }: { readonly pageSize: number; readonly pageCount: number },
     folder?: string,
   ): BlockCache | undefined {
-    const place = folder ?? userCacheFolder('blocks');
     const name = createHash('sha256').update(JSON.stringify(names)).digest('hex').slice(0, 32);
     let descriptor: number | undefined;
     try {
+      const place = folder ?? userCacheFolder('blocks');
       makePrivateFolder(place);
       const { byOwner, byMode } = sharingOf(place);
       if (byOwner || byMode || !hasRoom(place, recordBytesOf(pageSize) * pageCount)) return undefined;
