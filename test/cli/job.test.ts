@@ -324,6 +324,20 @@ describe('--metrics-file', () => {
     assert.ok((second['sqlsync_last_failure_timestamp_seconds'] as number) >= succeededAt);
   });
 
+  test('a metrics file that is a database, or a text of another kind, stays as it is', async (t) => {
+    const { folder, origin, replica } = place(t);
+    const notes = join(folder, 'notes.txt');
+    writeFileSync(notes, 'Do not forget the milk, nor the bread.\n');
+    for (const file of [origin, replica, notes]) {
+      const before = file === replica ? undefined : readFileSync(file);
+      const run = await sqlsync([origin, replica, '--metrics-file', file]);
+      assert.equal(run.status, 0, run.stderr);
+      assert.match(run.stderr, /warning: The metrics could not be written: .* no metrics file/);
+      if (before !== undefined) assert.deepEqual(readFileSync(file), before);
+    }
+    assert.equal((await sqlsync(['verify', origin, replica])).status, 0);
+  });
+
   test('a metrics file that cannot be written warns and fails no sync; so does one of another job', async (t) => {
     const { folder, origin, replica } = place(t);
     const nowhere = await sqlsync([origin, replica, '--metrics-file', join(folder, 'none', 'a.prom')]);

@@ -52,7 +52,7 @@ type Series = string;
 /**
  * Puts the metrics of a run into the file for the textfile collector of Prometheus' node exporter, by an atomic rename.
  * After a failed run it keeps those values from the file that only a success sets. Returns the names of other copies'
- * series that were in the file and are gone now. Throws what the file system throws.
+ * series that were in the file and are gone now. Throws what the file system throws, and for a file of another kind.
  */
 export function writeMetrics(path: string, runs: readonly CopyRun[]): string[] {
   const old = readMetrics(path);
@@ -124,7 +124,13 @@ function valuesOf(run: CopyRun): Partial<Record<MetricName, number>> {
   };
 }
 
-/** The values that an earlier run wrote; ignores lines of other programs. */
+/** A file that an earlier run wrote has such lines, and so has one that is damaged. */
+const METRICS_FILE = /^(?!SQLite format 3)(?:\s*$|[^]*?(?<![^\n])(?:# HELP )?sqlsync_)/;
+
+/**
+ * The values that an earlier run wrote; ignores lines of other programs. Throws if the file is none of metrics: a slip
+ * of the hand may name a database.
+ */
 function readMetrics(path: string): Map<Series, number> {
   let text = '';
   try {
@@ -132,6 +138,8 @@ function readMetrics(path: string): Map<Series, number> {
   } catch (error) {
     if (systemErrorCode(error) !== 'ENOENT') throw error;
   }
+  if (!METRICS_FILE.test(text))
+    throw new Error(`${path} exists, and is no metrics file; it is left as it is`);
   const values = new Map<Series, number>();
   for (const line of text.split('\n')) {
     const [, series, name, value] = /^((sqlsync_\w+)\{[^\n]*\}) (\S+)$/.exec(line) ?? [];
