@@ -167,7 +167,7 @@ describe('a backup store on the command line', () => {
     );
     const diff = await say('diff', `store#${first}`, `#${second}`);
     assert.match(diff, /^[0-9a-f]{8} \(.*\) and [0-9a-f]{8} \(.*\) differ in \d+ pages/);
-    assert.match(diff, /\n {2}wide: 0 pages and \d+ pages\n/);
+    assert.match(diff, /\n {2}wide: 0 pages in the first, \d+ in the second\n/);
     const sql = await say('dump', 'store');
     const made = spawnSync('sqlite3', [join(folder, 'made.db')], { input: sql, encoding: 'utf8' });
     assert.deepEqual([made.status, made.stderr], [0, '']);
@@ -312,7 +312,7 @@ describe('a name that is a command', () => {
       {
         code: 'STORE_NOT_FOUND',
         status: 18,
-        says: /no store/,
+        says: /c1\.db is a file, and a store is a folder/,
         hint: /database named stats is \.\/stats/,
       },
       { cwd: folder },
