@@ -22,7 +22,11 @@ const scenario = await Scenario.make(folder, { blobs: 360, pageSize: 4096 });
 
 // Starting an agent is most of the cost of these tests, and a killed agent leaves nothing in the compile
 // cache.
-const environment = { NODE_COMPILE_CACHE: join(folder, 'compile-cache') };
+const environment = {
+  NODE_COMPILE_CACHE: join(folder, 'compile-cache'),
+  // An agent that is killed has a process of its own.
+  SQLSYNC_AGENT_PROCESS: '1',
+};
 await pullByCli(scenario.pair('wal'), environment);
 
 /** No sync here takes nearly as many steps; a loop beyond this would never end. */
@@ -101,9 +105,11 @@ function isSignOfLife(step: string): boolean {
 async function pullWithin(pair: Pair, env: Record<string, string>): Promise<SqlsyncError | undefined> {
   const before = { ...process.env };
   Object.assign(process.env, env);
-  const sync = runSync({ ...pair, idleTimeoutMs: 20_000 }); // It has started the agent when it returns.
-  process.env = before;
-  return failureOf(sync);
+  try {
+    return await failureOf(runSync({ ...pair, idleTimeoutMs: 20_000 }));
+  } finally {
+    process.env = before;
+  }
 }
 
 async function pushWithin(pair: Pair, env: Record<string, string>): Promise<SqlsyncError | undefined> {
