@@ -36,13 +36,14 @@ class Server {
   #said = '';
   #complained = '';
 
-  constructor(t: TestContext) {
+  constructor(t: TestContext, environment: NodeJS.ProcessEnv = {}) {
     const folder = tempDir(t);
     this.origin = join(folder, 'app.db');
     this.replica = join(folder, 'replica.db');
     const program = join(import.meta.dirname, 'self-sync-server.ts');
     this.child = spawn(process.execPath, [program, this.origin, this.replica], {
       stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...environment },
     });
     this.child.stdout.setEncoding('utf8').on('data', (said: string) => (this.#said += said));
     this.child.stderr.setEncoding('utf8').on('data', (said: string) => (this.#complained += said));
@@ -159,7 +160,7 @@ test('a server that writes at full rate syncs itself all the while: no request f
 });
 
 test('kill -9 of the server in the middle of a sync: no process is left, nothing is lost, the replica is whole', async (t) => {
-  const server = new Server(t);
+  const server = new Server(t, { SQLSYNC_AGENT_PROCESS: '1' });
   await server.listening();
   const load = new Load(server, 10);
   await server.synced(1);
