@@ -70,7 +70,8 @@ export function maskedPages(image: Buffer): Buffer[] {
 /** A new directory, removed with all it holds when the test ends. */
 export function tempDir(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), 'sqlsync-test-'));
-  t.after(() => rmSync(path, { recursive: true, force: true }));
+  // A process that a test leaves may still make a file there.
+  t.after(() => rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
   return path;
 }
 
