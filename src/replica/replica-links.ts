@@ -53,7 +53,7 @@ export function refuseOtherNames({ path, stats }: DatabaseFile): void {
 }
 
 /**
- * Refuses an origin and a replica of which one has the name of a file that SQLite or sqlsync keeps beside the other:
+ * Refuses a database that has the name of a file that SQLite or sqlsync keeps beside the other database. For example,
  * sqlsync would remove an origin in the place of the replica's part file, and SQLite a replica in the place of the
  * origin's -wal. `originName` holds the origin's host. Throws SqlsyncError SAME_FILE.
  */
