@@ -6,7 +6,7 @@ import { openRaw } from '../binding.ts';
 import { isBusy, retryBusy } from '../busy.ts';
 import type { RetryOptions } from '../busy.ts';
 import { databaseUri } from '../database-uri.ts';
-import { LockFileError, cannotLock, isOpenByName, isOwnLockFile } from './lock-file.ts';
+import { LockFileError, cannotLock, isOpenByName, lockFileOwner } from './lock-file.ts';
 import { lockFileState, removeForeignLockFile } from './lock-file.ts';
 
 /** A lock between processes that dies with its holder: a database of 0 bytes held by BEGIN EXCLUSIVE. */
@@ -81,9 +81,10 @@ function afterRefusal(path: string, error: unknown): 'moved' | 'foreign' {
   if (code === 'SQLITE_NOTADB') return 'moved';
   const isReadOnly = code.startsWith('SQLITE_READONLY');
   if (!isReadOnly && !code.startsWith('SQLITE_CANTOPEN') && code !== 'SQLITE_PERM') throw error;
+  const owner = lockFileOwner(path);
   // This user may have lost the permission to write its own file.
-  if (isOwnLockFile(path)) return 'foreign';
-  if (isReadOnly && lockFileState(path) === 'absent') return 'moved';
+  if (owner === 'this user') return 'foreign';
+  if (isReadOnly && owner === 'absent') return 'moved';
   throw cannotLock(path, error);
 }
 
@@ -100,10 +101,9 @@ function lockForWriting(database: RawDatabase): void {
  * it. A second lock guards the removal. A foreign file in the place of that second lock is an error.
  */
 function replaceForeign(path: string): boolean {
-  if (!isOwnLockFile(path)) {
-    if (lockFileState(path) === 'absent') return true;
-    throw cannotLock(path, new Error('it has content that is no lock'));
-  }
+  const owner = lockFileOwner(path);
+  if (owner === 'absent') return true;
+  if (owner === 'another user') throw cannotLock(path, new Error('it has content that is no lock'));
   const guardPath = `${path}~`;
   const guard = tryOnce(guardPath);
   if (guard === undefined || guard === 'moved') return false;

@@ -46,10 +46,11 @@ function kindOf(stats: Stats): string {
   return stats.isSocket() ? 'a socket' : 'a device';
 }
 
-/** True if the lock file at `path` exists and belongs to this user, so that this process may remove it. */
-export function isOwnLockFile(path: string): boolean {
+/** The owner of the lock file at `path`, by one look: the file may come and go between two. */
+export function lockFileOwner(path: string): 'absent' | 'this user' | 'another user' {
   const stats = lstatSync(path, { throwIfNoEntry: false });
-  return stats !== undefined && isOwn(stats.uid);
+  if (stats === undefined) return 'absent';
+  return isOwn(stats.uid) ? 'this user' : 'another user';
 }
 
 /**
