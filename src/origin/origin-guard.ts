@@ -1,17 +1,21 @@
 import { SqlsyncError } from '../errors.ts';
-import { originError } from './origin-error.ts';
+import { currentFileId } from '../pages/database-file.ts';
+import type { DatabaseFile } from '../pages/database-file.ts';
+import { originError, originReplaced } from './origin-error.ts';
 import { fileVersion, ownVersion } from './origin-file.ts';
 
 /** Runs the reads of an origin, and notices the changes that no lock prevents. */
 export class OriginGuard {
   readonly #path: string;
+  readonly #fileId: string;
   /** The file's version, if it is read without locks. */
   readonly #unlocked: string | undefined;
   /** The file's own version, if a program may write it by another name, where our lock does not hold. */
   #unguarded: string | undefined;
 
-  constructor(path: string, { isUnlocked }: { readonly isUnlocked: boolean }) {
+  constructor({ path, fileId }: DatabaseFile, { isUnlocked }: { readonly isUnlocked: boolean }) {
     this.#path = path;
+    this.#fileId = fileId;
     this.#unlocked = isUnlocked ? fileVersion(path) : undefined;
   }
 
@@ -26,10 +30,22 @@ export class OriginGuard {
     try {
       result = read();
     } catch (error) {
-      throw originError(this.#path, error);
+      const failure = originError(this.#path, error);
+      // A program that replaces a database often removes its -wal first; a read then finds pages missing, or damage.
+      const looksDamaged = failure.code === 'ORIGIN_UNREADABLE' || failure.code === 'ORIGIN_NOT_A_DATABASE';
+      throw looksDamaged && this.isReplaced() ? originReplaced(this.#path) : failure;
     }
     this.#checkUnchanged();
     return result;
+  }
+
+  /** True if the path now names another file than the one that is read, or none. Throws ORIGIN_*. */
+  isReplaced(): boolean {
+    try {
+      return currentFileId(this.#path) !== this.#fileId;
+    } catch (error) {
+      throw originError(this.#path, error);
+    }
   }
 
   /**

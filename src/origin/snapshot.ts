@@ -1,7 +1,7 @@
 import { MAX_PAGE_COUNT } from '../../protocol/limits.ts';
 import { SqlsyncError } from '../errors.ts';
 import type { DatabaseFile } from '../pages/database-file.ts';
-import { currentFileId, fileBytes } from '../pages/database-file.ts';
+import { fileBytes } from '../pages/database-file.ts';
 import { hasChecksumVfs, parseHeader } from '../pages/header.ts';
 import { hostName } from '../files/machine.ts';
 import { readMark } from '../beside/mark.ts';
@@ -52,7 +52,7 @@ export class DatabaseSnapshot implements PageSource {
     const isUnlocked = !isEmpty && mustOpenImmutable(file);
     let pages: ReadTransaction | undefined;
     try {
-      const guard = new OriginGuard(absolutePath, { isUnlocked });
+      const guard = new OriginGuard(file, { isUnlocked });
       if (!isEmpty) pages = await beginRead(absolutePath, guard, isUnlocked, options);
       if (!isEmpty && names.mayBeWrittenByAnotherName) guard.watchOtherNames();
       return new DatabaseSnapshot({ file, names, mark }, guard, pages);
@@ -143,7 +143,7 @@ export class DatabaseSnapshot implements PageSource {
    */
   checkUnreplaced(): void {
     this.#guard.reading(() => {
-      if (currentFileId(this.path) !== this.file.fileId) throw originReplaced(this.path);
+      if (this.#guard.isReplaced()) throw originReplaced(this.path);
     });
   }
 

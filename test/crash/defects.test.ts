@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, openSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { generateDatabase } from '../../fixtures/generate.ts';
@@ -61,6 +62,20 @@ describe('unlike sqlite3_rsync,', () => {
       else assert.ok(pageImage(replica).equals(before));
     });
   }
+
+  test('an origin that is cut off and replaced under the snapshot is ORIGIN_REPLACED, also before its end is checked', async (t) => {
+    const folder = tempDir(t);
+    const [origin, replica] = [join(folder, 'origin.db'), join(folder, 'replica.db')];
+    generateDatabase(origin, { rows: 400 });
+    const onFrame: FrameHook = ({ name }) => {
+      if (name !== 'getPages') return;
+      truncateSync(origin, 4096);
+      renameSync(origin, `${origin}.old`);
+      writeFileSync(origin, '');
+    };
+    await assert.rejects(syncHere({ origin, replica, onFrame }), { code: 'ORIGIN_REPLACED' });
+    assert.equal(existsSync(replica), false);
+  });
 
   test('the WAL of the origin, which grows under the snapshot, can be emptied as soon as the sync is done', async (t) => {
     const folder = tempDir(t);
