@@ -81,10 +81,13 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/pages',
     'protocol',
   ],
+  // A copy that goes into a stream.
+  'src/sync/stream': ['src/sync/local', 'src/sync/agents', 'src/pages', 'protocol'],
   // Runs, from start to result.
   'src/sync/runs': [
     'src/sync/request',
     'src/sync/local',
+    'src/sync/stream',
     'src/sync/agents',
     'src/sync/quick',
     'src/sync/link',
@@ -142,6 +145,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   'src/backup/restore': [
+    'src/sync/stream',
     'src/sync/request',
     'src/backup/check',
     'src/backup/copy',
@@ -214,6 +218,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/cli/terminal': ['src/sync/request', 'src/sync/agents'],
   'src/cli/options': ['src/sync/request', 'src/cli/terminal', 'src/sync/link'],
   'src/cli/job': [
+    'src/sync/stream',
     'src/cli/options',
     'src/cli/terminal',
     'src/sqlite/locks',

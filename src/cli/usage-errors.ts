@@ -34,6 +34,10 @@ export function helpLine({ command, isNamed }: Pick<CommandLine, 'command' | 'is
   return isNamed ? `sqlsync ${command.name} --help` : 'sqlsync --help';
 }
 
+/** Commands whose operands are databases. Those of `WRITERS` accept - for standard output as the second. */
+const OF_DATABASES: ReadonlySet<string> = new Set(['sync', 'verify', 'backup', 'restore', 'setup']);
+const WRITERS: ReadonlySet<string> = new Set(['sync', 'restore']);
+
 /** Finds a name that is neither a command nor a database. Throws SqlsyncError USAGE. */
 function checkName({ command, isNamed, words, operands }: CommandLine): void {
   const [first = ''] = operands;
@@ -47,10 +51,15 @@ function checkName({ command, isNamed, words, operands }: CommandLine): void {
     const meant = /^[a-z]{3,}$/i.test(first) && !existsSync(first) && nearest(first, PUBLIC_COMMAND_NAMES);
     if (typeof meant === 'string') throw unknownCommandError(operands, meant);
   }
-  if (['sync', 'verify'].includes(command.name) && operands.includes('-')) {
-    throw new SqlsyncError('USAGE', '"-" cannot be a database: sqlsync only reads and writes files', {
-      hint: 'Name a file. A file named - is ./-',
-    });
+  const last = WRITERS.has(command.name) ? 1 : Infinity;
+  if (OF_DATABASES.has(command.name) && operands.slice(0, last).includes('-')) {
+    throw new SqlsyncError(
+      'USAGE',
+      '"-" cannot be a database: sqlsync reads no database from standard input',
+      {
+        hint: 'Name a file. A file named - is ./-',
+      },
+    );
   }
 }
 

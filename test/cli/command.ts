@@ -250,6 +250,6 @@ function onTerminal(args: readonly string[], columns: number = 80): string[] {
   ];
 }
 
-function environment(options: CommandOptions): NodeJS.ProcessEnv {
+export function environment(options: CommandOptions): NodeJS.ProcessEnv {
   return { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
 }

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import type { Writable } from 'node:stream';
 import { message } from '../../../protocol/encode.ts';
 import { nameOf, OUTCOMES, PHASES } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
@@ -8,6 +9,8 @@ import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
 import { copyRequest, encodeRequest } from '../../sync/request/copy-request.ts';
 import { serveOrigin } from '../../sync/agents/origin-agent.ts';
+import { PageStream } from '../../sync/stream/page-stream.ts';
+import { streamSource } from '../../sync/stream/stream-source.ts';
 import type { OriginResult } from '../../sync/agents/origin-agent.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
@@ -30,8 +33,12 @@ import type { StoreSnapshot } from '../types.ts';
 /**
  * Makes `target` the database of a snapshot: a new file with its exact bytes, or an existing database in which only the
  * differences are written, in one transaction. Throws SqlsyncError; the target is then unchanged.
+ *
+ * With `output`, the stream gets the database, and `target` is only its name. What it got before an error is worthless.
  */
-export async function runRestore(options: RestoreOptions): Promise<RestoreSummary> {
+export async function runRestore(
+  options: RestoreOptions & { readonly output?: Writable | undefined },
+): Promise<RestoreSummary> {
   const startedAt = performance.now();
   const warnings: string[] = [];
   const warn = (text: string): void => {
@@ -43,7 +50,8 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
   };
   const target = parseLocation(options.target);
   const access = await openStoreFolder(options.store);
-  refuseWithinStore(options.store, target);
+  if (options.output === undefined) refuseWithinStore(options.store, target);
+  const stream = options.output && new PageStream(options.output, options.signal);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
   const onBad = (_: string, error: SqlsyncError): void => warn(error.message);
   const needs: StoreSnapshot[] = [];
@@ -59,6 +67,10 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
     const wanted = needs[0]?.id ?? options.snapshot;
     const snapshot = findSnapshot(snapshots, wanted, access.backend.description);
     needs[0] = snapshot;
+    if (stream !== undefined) {
+      await streamSource(new StoredOrigin(contents.reader, snapshot), stream, options.onProgress);
+      return summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt });
+    }
     if (options.salvage === true && snapshot.pageCount > 0) {
       const path = newFileHere(options, target);
       const salvaged = await salvageTo(
@@ -83,7 +95,7 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreSummar
     for (const warning of done.warnings) warn(warning);
     return summarize(options, snapshot, done, traffic, { warnings, startedAt });
   }).catch((error: unknown) => {
-    throw ofTarget(error, target, options);
+    throw stream === undefined ? ofTarget(error, target, options) : error;
   });
 }
 

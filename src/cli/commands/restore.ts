@@ -7,6 +7,7 @@ import { SqlsyncError } from '../../errors.ts';
 import { exitStatusOf } from '../terminal/exit.ts';
 import { formatBytes, formatDuration, formatPages } from '../terminal/format.ts';
 import { canonicalLocation } from '../job/job.ts';
+import { STDOUT, openStdout } from '../job/to-stdout.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
@@ -24,7 +25,27 @@ import { copyOptionsOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
-import type { Command } from '../options/command.ts';
+import type { Command, Options } from '../options/command.ts';
+
+const OPTIONS = {
+  'dry-run': DRY_RUN,
+  overwrite: { describe: 'TARGET may be a database that is there (its content is lost)' },
+  replace: { describe: 'Replace a TARGET of another page size' },
+  'follow-links': { describe: 'Write TARGET also through a symbolic link, or under several hard links' },
+  salvage: {
+    describe:
+      'Where the store is damaged, write what is left of the snapshot to TARGET, a new file; status 24',
+  },
+  ...DATABASE_OPTIONS,
+  compress: SYNC_OPTIONS.compress,
+  hash: SYNC_OPTIONS.hash,
+  ping: JOB_OPTIONS.ping,
+  ...CONNECTION_OPTIONS,
+  ...OUTPUT_OPTIONS,
+} as const satisfies Options;
+
+/** What is about a target that is a file. */
+const OF_A_FILE = ['dry-run', 'overwrite', 'replace', 'follow-links', 'salvage'] as const;
 
 /** `sqlsync restore STORE[#WHICH] TARGET`; returns the exit status. */
 export const command: Command = defineCommand({
@@ -34,31 +55,19 @@ export const command: Command = defineCommand({
   example: 'sqlsync restore /srv/store#latest app.db',
   summary:
     '`snapshot`, `target`, `outcome` (`committed`, `unchanged`, `dryRun`), `created`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; with `--salvage` also `salvaged` where pages are lost (`pagesLost`, `objects` with `name`, `type`, `table`, `pagesLost`, `isRebuilt`, `objectsWhole`, `schemaOf`, `isSchemaLost`, `isSchemaCertain`)',
-  operands: { snapshot: SNAPSHOT_OPERAND, target: 'Path or [user@]host:path' },
-  options: {
-    'dry-run': DRY_RUN,
-    overwrite: { describe: 'TARGET may be a database that is there (its content is lost)' },
-    replace: { describe: 'Replace a TARGET of another page size' },
-    'follow-links': { describe: 'Write TARGET also through a symbolic link, or under several hard links' },
-    salvage: {
-      describe:
-        'Where the store is damaged, write what is left of the snapshot to TARGET, a new file; status 24',
-    },
-    ...DATABASE_OPTIONS,
-    compress: SYNC_OPTIONS.compress,
-    hash: SYNC_OPTIONS.hash,
-    ping: JOB_OPTIONS.ping,
-    ...CONNECTION_OPTIONS,
-    ...OUTPUT_OPTIONS,
-  },
+  operands: { snapshot: SNAPSHOT_OPERAND, target: 'Path or [user@]host:path, or - for standard output' },
+  options: OPTIONS,
   group: STORES,
   run(args) {
     const { target, salvage, compress } = args;
+    const toStdout = target === STDOUT;
     return runStoreJob('restore', args, {
-      name: () => ['restore', args.snapshot, canonicalLocation(target)],
+      isStdoutTaken: toStdout,
+      name: () => ['restore', args.snapshot, toStdout ? STDOUT : canonicalLocation(target)],
       async work(output, { signal: interruption }, copies) {
         const { store: folder, which } = parseSnapshotReference(args.snapshot);
-        refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
+        const stdout = toStdout ? openStdout(args, OPTIONS, OF_A_FILE) : undefined;
+        if (!toStdout) refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
         const { maxTimeMs, ...remote } = remoteOptionsOf(args);
         const store = await openStoreAt(folder);
         const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
@@ -70,6 +79,7 @@ export const command: Command = defineCommand({
             store: storeFolder(folder),
             snapshot,
             target,
+            output: stdout,
             salvage,
             compress,
             ...copyOptionsOf(args),
@@ -110,6 +120,7 @@ function describe(summary: RestoreSummary): string {
     ? `${formatPages(snapshot.pageCount)}, ${formatBytes(snapshot.pageCount * snapshot.pageSize)}`
     : `${formatPages(pagesChanged)} ${outcome === 'dryRun' ? 'would change' : 'changed'}`;
   const figures = `${pages}, ${formatDuration(durationMs)}`;
+  if (target === STDOUT) return `Standard output has ${of}: ${figures}`;
   if (outcome === 'dryRun') return `${target} was compared with ${of}; nothing was written: ${figures}`;
   return `${target} ${outcome === 'unchanged' ? 'already is' : 'is now'} ${of}: ${figures}`;
 }

@@ -1,10 +1,13 @@
+import type { Writable } from 'node:stream';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
+import { runStream } from '../../sync/runs/stream.ts';
 import { runSync } from '../../sync/runs/sync.ts';
 import type { SyncOptions, SyncSummary } from '../../sync/runs/sync.ts';
 import { EXIT_DAMAGED, EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages, formatShare } from '../terminal/format.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
+import { STDOUT, openStdout } from '../job/to-stdout.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
 import { parseWholeNumber } from '../options/quantities.ts';
@@ -24,24 +27,32 @@ type Arguments = ArgumentsOf<'<origin> <replica>', typeof OPTIONS>;
 
 /** `sqlsync ORIGIN REPLICA`; returns the exit status. */
 async function run(args: Arguments): Promise<number> {
-  const output = outputOf(args);
   const { origin, replica } = args;
+  const toStdout = replica === STDOUT;
+  const output = outputOf(args, toStdout);
   try {
     const { maxTimeMs, ...options } = optionsOf(args);
+    const stdout = toStdout ? openStdout(args, OPTIONS, OF_A_FILE) : undefined;
     const labels = { command: 'sync', origin, replica };
     return await runJob({
-      name: ['sync', canonicalLocation(origin), canonicalLocation(replica)],
+      name: ['sync', canonicalLocation(origin), toStdout ? STDOUT : canonicalLocation(replica)],
       expected: [labels],
       options: jobOptionsOf(args, args.dryRun),
       output,
-      explain: (failure) => explainInterruption(failure, args.dryRun),
+      explain: (failure) => explainInterruption(failure, args.dryRun || toStdout),
       async run(interruption, copies) {
         const startedAtMs = Date.now();
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
-          syncWithProgress({ ...options, maxTimeMs, signal }, output),
+          syncWithProgress({ ...options, maxTimeMs, signal }, output, stdout),
         );
         output.json({ type: 'summary', ...summary });
-        output.result(isBrief(output) ? describeBriefly(summary) : describeSummary(summary));
+        output.result(
+          toStdout
+            ? describeStream(summary)
+            : isBrief(output)
+              ? describeBriefly(summary)
+              : describeSummary(summary),
+        );
         const isDamaged = summary.findings.length > 0;
         if (isDamaged) output.warning(describeFindings(summary));
         // The snapshot was taken after the start, so it contains everything that was committed before.
@@ -57,13 +68,39 @@ async function run(args: Arguments): Promise<number> {
   }
 }
 
-async function syncWithProgress(options: SyncOptions, output: Output): Promise<SyncSummary> {
+/** With `stdout`, that stream gets the copy. */
+async function syncWithProgress(
+  options: SyncOptions,
+  output: Output,
+  stdout: Writable | undefined,
+): Promise<SyncSummary> {
   const listeners = copyListeners(output);
   try {
-    return await runSync({ ...options, ...listeners });
+    if (stdout === undefined) return await runSync({ ...options, ...listeners });
+    return await runStream({ ...options, ...listeners, output: stdout });
   } finally {
     listeners.end();
   }
+}
+
+/** What is about a replica that is a file. A stream cannot be taken back, so it is written once, of one snapshot. */
+const OF_A_FILE = [
+  'dry-run',
+  'overwrite',
+  'replace',
+  'follow-links',
+  'retry',
+  'max-snapshot',
+  'max-wal-growth',
+  'max-shrink',
+  'check',
+  'full',
+  'full-every',
+] as const;
+
+function describeStream({ origin, pageCount, pageSize, durationMs }: SyncSummary): string {
+  const size = `${formatPages(pageCount)} (${formatBytes(pageSize * pageCount)})`;
+  return `Standard output has an exact copy of ${origin}: ${size}, ${formatDuration(durationMs)}`;
 }
 
 /** A log gets one line, a person the whole summary. */
@@ -71,8 +108,8 @@ function isBrief(output: Output): boolean {
   return !process.stdout.isTTY && output.options.verbosity !== 'verbose';
 }
 
-function explainInterruption(error: SqlsyncError, dryRun: boolean): SqlsyncError {
-  if (error.code !== 'INTERRUPTED' || dryRun || error.outcome !== undefined) return error;
+function explainInterruption(error: SqlsyncError, isNothingKept: boolean): SqlsyncError {
+  if (error.code !== 'INTERRUPTED' || isNothingKept || error.outcome !== undefined) return error;
   return new SqlsyncError(error.code, error.message, {
     hint: 'The replica was not changed. What has arrived is kept beside it, and the next run continues from it.',
     cause: error.cause,
@@ -195,7 +232,10 @@ export const command: Command = defineCommand({
   example: 'sqlsync --dry-run app.db deploy@db1:/srv/app.db',
   summary:
     '`origin`, `replica`, `outcome` (`committed`, `unchanged`, `dryRun`), `pageSize`, `pageCount`, `pagesCompared`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `attempts`, `rounds`, `snapshotHeldMs`, `walGrowthBytes` (the largest of all rounds), `created`, `resumed`, `quick` (nothing was compared, because nothing had touched either side since all pages were), `warnings`, `findings` (what `--check` found)',
-  operands: { origin: 'Path or [user@]host:path', replica: 'Path or [user@]host:path' },
+  operands: {
+    origin: 'Path or [user@]host:path',
+    replica: 'Path or [user@]host:path, or - for standard output',
+  },
   options: OPTIONS,
   group: 'Databases',
   run,

@@ -9,12 +9,13 @@ import { parseDuration, parsePercent, parseRate, parseSize, parseWholeNumber } f
 
 const PORTS = { least: 1, most: 65_535, hint: 'Give the port on which sshd listens.' };
 
-/** Throws SqlsyncError USAGE. */
-export function outputOf(args: OutputArguments): Output {
+/** Throws SqlsyncError USAGE. With `isStdoutTaken`, stdout carries a database. */
+export function outputOf(args: OutputArguments, isStdoutTaken = false): Output {
   if (args.quiet && args.verbose) throw new SqlsyncError('USAGE', '--quiet and --verbose exclude each other');
   return new Output({
     json: args.json,
     verbosity: args.quiet ? 'quiet' : args.verbose ? 'verbose' : 'normal',
+    isStdoutTaken,
   });
 }
 

@@ -57,6 +57,8 @@ export async function runStoreJob(
   command: string,
   args: StoreJobArguments,
   job: {
+    /** True if stdout gets a database. */
+    readonly isStdoutTaken?: boolean;
     /** Runs of the same name do not overlap, if that is requested. Throws SqlsyncError USAGE. */
     name(): readonly string[];
     /** The expected copies for the metrics. */
@@ -70,7 +72,7 @@ export async function runStoreJob(
   },
 ): Promise<number> {
   keepYoungGenerationSmall();
-  const output = outputOf(args);
+  const output = outputOf(args, job.isStdoutTaken);
   const listeners = storeListeners(output);
   try {
     return await runJob({

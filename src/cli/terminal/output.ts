@@ -10,6 +10,8 @@ export type Verbosity = 'quiet' | 'normal' | 'verbose';
 export interface OutputOptions {
   readonly json: boolean;
   readonly verbosity: Verbosity;
+  /** True if stdout carries a database: results and JSON then go to stderr. */
+  readonly isStdoutTaken?: boolean | undefined;
 }
 
 /** The indent of the lines after the first. */
@@ -42,6 +44,10 @@ export class Output {
     return this.#tail;
   }
 
+  get #results(): NodeJS.WriteStream {
+    return this.options.isStdoutTaken === true ? process.stderr : process.stdout;
+  }
+
   /** Removes the progress line, for a program that writes to the terminal itself. */
   makeRoom(): void {
     this.beforeWrite();
@@ -51,7 +57,7 @@ export class Output {
   json(event: { type: string } & Record<string, unknown>): void {
     if (!this.options.json) return;
     if (this.#isLastHeld && (event.type === 'summary' || event.type === 'error')) this.#last = event;
-    else write(process.stdout, `${JSON.stringify(event)}\n`);
+    else write(this.#results, `${JSON.stringify(event)}\n`);
   }
 
   /**
@@ -64,7 +70,7 @@ export class Output {
       return await work();
     } finally {
       this.#isLastHeld = false;
-      if (this.#last !== undefined) write(process.stdout, `${JSON.stringify(this.#last)}\n`);
+      if (this.#last !== undefined) write(this.#results, `${JSON.stringify(this.#last)}\n`);
       this.#last = undefined;
     }
   }
@@ -75,7 +81,7 @@ export class Output {
     if (this.options.json || this.options.verbosity === 'quiet') return;
     this.beforeWrite();
     // Paths and tags in it may come from anyone.
-    write(process.stdout, `${wrapped(sanitizeText(text, Infinity), process.stdout)}\n`);
+    write(this.#results, `${wrapped(sanitizeText(text, Infinity), this.#results)}\n`);
   }
 
   /**
