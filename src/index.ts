@@ -53,6 +53,8 @@ export type {
   CheckOptions,
   CheckProblem,
   CheckSummary,
+  CopyOptions,
+  CopySummary,
   ForgetSummary,
   PruneOptions,
   PruneSummary,

@@ -1,4 +1,6 @@
+import { SqlsyncError } from '../errors.ts';
 import { checkStore } from './check/check.ts';
+import { copySnapshots } from './copy/copy-snapshots.ts';
 import { diffSnapshots } from './snapshots/diff.ts';
 import type { DiffOptions } from './snapshots/diff.ts';
 import { findSnapshot } from './snapshots/find-snapshot.ts';
@@ -17,6 +19,8 @@ import { storeStats } from './store-stats.ts';
 import type {
   CheckOptions,
   CheckSummary,
+  CopyOptions,
+  CopySummary,
   ForgetSummary,
   PruneOptions,
   PruneSummary,
@@ -94,6 +98,11 @@ export class OpenStore implements Store {
 
   stats(options: StoreCallOptions = {}): Promise<StoreStats> {
     return storeStats(this.#access, options);
+  }
+
+  copyTo(other: Store, options: CopyOptions = {}): Promise<CopySummary> {
+    if (other instanceof OpenStore) return copySnapshots(this.#access, other.#access, options);
+    throw new SqlsyncError('USAGE', 'The other store is not one that openStore or initStore opened');
   }
 
   async diff(a: StoreSnapshot, b: StoreSnapshot, options: DiffOptions = {}): Promise<SnapshotDiff> {

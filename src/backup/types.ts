@@ -27,6 +27,8 @@ export interface StoreSnapshot {
    * One more than the highest of the snapshots that were in the store when it was made; older programs recorded none.
    */
   readonly generation?: number | undefined;
+  /** The id of the snapshot that this one is a copy of, in another store; undefined if it is no copy. */
+  readonly original?: string | undefined;
   /** Name and version of the program that wrote it. */
   readonly program: string;
   readonly statistics: SnapshotStatistics;
@@ -64,6 +66,24 @@ export interface StoreProgress {
 export interface StoreCallOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: StoreProgress) => void) | undefined;
+}
+
+export interface CopyOptions extends StoreCallOptions {
+  /** Ids of the snapshots to copy, or how they begin; by default all. */
+  readonly ids?: readonly string[] | undefined;
+  /** True to only report what would be copied. */
+  readonly dryRun?: boolean | undefined;
+  readonly onWarning?: ((warning: string) => void) | undefined;
+}
+
+export interface CopySummary {
+  readonly dryRun: boolean;
+  /** What was copied, oldest first, with the id of each copy; undefined with `dryRun`. */
+  readonly copied: readonly { readonly from: StoreSnapshot; readonly to: string | undefined }[];
+  /** Chosen snapshots that the other store has already. */
+  readonly skipped: readonly StoreSnapshot[];
+  /** Bytes of packs and indexes written. */
+  readonly bytesAdded: number;
 }
 
 export interface ForgetSummary {
@@ -269,6 +289,8 @@ export interface Store {
   /** Makes a damaged store one that backups and prune accept again. Must not run beside a prune. */
   repair(options?: RepairOptions): Promise<RepairSummary>;
   stats(options?: StoreCallOptions): Promise<StoreStats>;
+  /** Copies snapshots, and what the other store lacks of their pages. */
+  copyTo(other: Store, options?: CopyOptions): Promise<CopySummary>;
   /** What differs between two snapshots; with `owners` by table and index, which takes a temporary copy of both. */
   diff(
     a: StoreSnapshot,

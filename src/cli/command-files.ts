@@ -14,6 +14,7 @@ const PUBLIC: Readonly<Record<string, Load>> = {
   diff: () => import('./commands/diff.ts'),
   forget: () => import('./commands/forget.ts'),
   prune: () => import('./commands/prune.ts'),
+  copy: () => import('./commands/copy.ts'),
   check: () => import('./commands/check.ts'),
   repair: () => import('./commands/repair.ts'),
   stats: () => import('./commands/stats.ts'),
@@ -37,7 +38,7 @@ export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
 /** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
 export const RESERVED_NAMES: ReadonlySet<string> = new Set(
-  'follow run copy key status config doctor mount tag help'.split(' '),
+  'follow run key status config doctor mount tag help'.split(' '),
 );
 
 /** Includes the commands that other programs start. */

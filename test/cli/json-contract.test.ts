@@ -39,6 +39,7 @@ describe('the last line of --json', () => {
       [1, 'verify', 'a.db', 'other.db'],
       [0, 'backup', 'a.db', 'b.db', 'store', '--prune', ...metrics, ...ping],
       [21, 'backup', 'a.db', 'none.db', 'store', '-q', ...metrics, ...ping],
+      [0, 'copy', 'store', 'other'],
       [0, 'snapshots', 'store'],
       [0, 'diff', 'store', '#latest', '--path', 'a.db'],
       [0, 'restore', 'store', 'restored.db', '--path', 'a.db'],
@@ -72,6 +73,7 @@ describe('the last line of --json', () => {
     const more: Readonly<Record<string, string>> = {
       backup: 'none',
       restore: 'none',
+      copy: 'none',
       diff: '#abcd',
       forget: 'abcd',
     };

@@ -1,24 +1,20 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
-import { SqlsyncError } from '../../errors.ts';
 import { hostName } from '../../files/machine.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { PROGRAM } from '../../sync/program.ts';
 import type { CopyBefore, Destination } from '../../sync/agents/destination.ts';
 import { fromHex } from '../packs/object-id.ts';
-import type { IndexedPack } from '../packs/index-file.ts';
 import type { CachedHashes } from './hash-cache.ts';
-import type { ObjectReader } from '../objects/object-reader.ts';
 import { PackWriter } from '../objects/pack-writer.ts';
-import { forgetSnapshots } from '../prune/forget.ts';
 import { encodeSnapshot } from '../files/snapshot-record.ts';
 import { nextGeneration } from '../files/snapshot-order.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
-import type { TreeShape } from '../snapshots/snapshot-tree.ts';
-import { Soundness } from '../objects/soundness.ts';
-import { addPack, loadSnapshots, namesIn, putRecord } from '../files/store-files.ts';
+import type { Soundness } from '../objects/soundness.ts';
+import { loadSnapshots, namesIn, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { BlockCache } from './block-cache.ts';
 import { BlockDeltas } from './block-deltas.ts';
+import { StillThere, soundIfPresent } from './still-there.ts';
 import { StoreSink } from './store-sink.ts';
 import type { StoredPages } from './store-sink.ts';
 import type { StoreSnapshot } from '../types.ts';
@@ -56,9 +52,6 @@ export interface BlockCachePlace {
   readonly looksUp: boolean;
 }
 
-/** The part of the grace period after which a backup checks again that everything it relies on is still there. */
-const SAFE_GRACE_RATIO = 0.5;
-
 /** A new snapshot in a store, as the destination of a copy. */
 export class StoreDestination implements Destination {
   readonly path: string;
@@ -70,8 +63,7 @@ export class StoreDestination implements Destination {
   readonly #options: StoreDestinationOptions;
   readonly #startedAtMs: number = performance.now();
   readonly #present: Soundness;
-  /** When the backup last checked that everything the snapshot relies on is there. */
-  #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
+  readonly #stillThere: StillThere;
   #last: StoreSnapshot | undefined;
 
   constructor(options: StoreDestinationOptions) {
@@ -80,7 +72,7 @@ export class StoreDestination implements Destination {
     this.key = options.key;
     this.#options = options;
     this.#present = soundIfPresent(options.contents.reader);
-    this.#looked = options.contents;
+    this.#stillThere = new StillThere(access, options.contents, options.loadAgain);
     this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
@@ -115,7 +107,10 @@ export class StoreDestination implements Destination {
       isParentWhole: oldHashes !== undefined && allUsable(contents) && this.#knowsPacksOf(parent),
       blocks: this.#openBlocks(target),
       beforeIndex: (root, packs) =>
-        this.#checkStillThere({ pageSize: target.pageSize, pageCount: target.pageCount, root }, packs),
+        this.#stillThere.beforeIndex(
+          [{ pageSize: target.pageSize, pageCount: target.pageCount, root }],
+          packs,
+        ),
       finish: (stored) => this.#finish(begun, stored),
     });
     return sink;
@@ -216,59 +211,10 @@ export class StoreDestination implements Destination {
       },
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
-    await this.#checkKept(id, { pageSize, pageCount, root });
+    await this.#stillThere.afterRecord(id, { pageSize, pageCount, root });
     const { index } = contents;
     const trusted = [...index.packs.values()].filter((pack) => pack.trusted);
     onStored({ id, ...record }, { hashes, packs: [...trusted.map((pack) => pack.id), ...writer.packIds] });
-  }
-
-  /**
-   * Checks again, before the new packs are indexed, that what the snapshot relies on is still there. Walks through its
-   * tree if a pack is gone, which only a jumping clock can cause within the grace period, or if much of that period has
-   * passed.
-   */
-  async #checkStillThere(shape: TreeShape, newPacks: readonly IndexedPack[]): Promise<void> {
-    const isLate = this.#isLate();
-    if (isLate || (await this.#isPackGone())) await this.#lookAgain(shape, newPacks, isLate);
-  }
-
-  /**
-   * Only the record protects what the snapshot relies on from a prune. If much of the grace period passed before the
-   * record was there, as on a suspended host, checks once more. Takes away a snapshot that has lost something, as
-   * `forget` does: another backup may have chosen it as its parent.
-   */
-  async #checkKept(id: string, shape: TreeShape): Promise<void> {
-    if (!this.#isLate()) return;
-    const { access } = this.#options;
-    try {
-      await this.#lookAgain(shape, [], true);
-    } catch (error) {
-      if (error instanceof SqlsyncError && error.code === 'STORE_PRUNED') await forgetSnapshots(access, [id]);
-      throw error;
-    }
-  }
-
-  /** True if half the grace period has passed since the last check. */
-  #isLate(): boolean {
-    const safeMs = this.#options.access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
-    const steadyMs = performance.now() - this.#looked.loadedAtMs;
-    // The larger of the two: one clock stands still while the system is suspended, the other may be set.
-    return Math.max(steadyMs, Math.abs(Date.now() - this.#looked.loadedTime.getTime())) >= safeMs;
-  }
-
-  async #lookAgain(shape: TreeShape, newPacks: readonly IndexedPack[], isLate: boolean): Promise<void> {
-    const { access, loadAgain } = this.#options;
-    const now = await loadAgain();
-    this.#looked = now;
-    for (const pack of newPacks) addPack(now, pack);
-    const present = soundIfPresent(now.reader);
-    const lost = isLate
-      ? firstUnusable(now.reader, shape)
-      : firstUnusable(now.reader, shape, (id) => present.has(id));
-    if (lost === undefined) return;
-    throw new SqlsyncError('STORE_PRUNED', `A prune took the object ${lost} away from this backup`, {
-      hint: `Run sqlsync again: it writes what is missing. A backup should take less than half the grace period of ${access.config.graceSeconds} s.`,
-    });
   }
 
   /**
@@ -282,12 +228,6 @@ export class StoreDestination implements Destination {
     return undefined;
   }
 
-  async #isPackGone(): Promise<boolean> {
-    const { access, contents } = this.#options;
-    const there = await namesIn(access, 'packs');
-    return [...contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
-  }
-
   /** Snapshots of the same database, in order. */
   #ofThis(origin: MessageOf<'snapshot'>): StoreSnapshot[] {
     const host = this.#hostOf(origin);
@@ -297,11 +237,6 @@ export class StoreDestination implements Destination {
   #hostOf(origin: MessageOf<'snapshot'>): string {
     return this.#options.host ?? origin.originHost;
   }
-}
-
-/** Also counts objects in marked packs, which stay for the grace period. */
-function soundIfPresent(reader: ObjectReader): Soundness {
-  return new Soundness(reader, (object) => reader.index.isPresent(object));
 }
 
 /** A snapshot that is being stored. */

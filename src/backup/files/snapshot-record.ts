@@ -11,7 +11,7 @@ const MAX_PAGE_COUNT = 2 ** 32 - 2;
 
 /** The plain bytes of a snapshot's record. */
 export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array {
-  const { time, root, parent, generation, fileOwner, ...rest } = snapshot;
+  const { time, root, parent, original, generation, fileOwner, ...rest } = snapshot;
   const record = {
     version: RECORD_VERSION,
     // No two records are equal: otherwise forgetting one could remove the other.
@@ -21,6 +21,7 @@ export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array 
     fileOwner: fileOwner ?? null,
     root: root ?? null,
     parent: parent ?? null,
+    ...(original === undefined ? {} : { original }),
     generation,
   };
   return new TextEncoder().encode(JSON.stringify(record));
@@ -36,7 +37,7 @@ export function decodeSnapshot(plain: Uint8Array, id: string): StoreSnapshot {
 }
 
 function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
-  const { version, root, parent, tags, statistics } = record;
+  const { version, root, parent, original, tags, statistics } = record;
   if (version !== RECORD_VERSION) throw new Error(`version ${String(version)}`);
   const time = new Date(text(record, 'time'));
   const size = number(record, 'pageSize');
@@ -46,6 +47,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
     number(record, 'pageCount') <= MAX_PAGE_COUNT &&
     (record['pageCount'] === 0 ? root === null : isHexId(root)) &&
     (parent === null || isHexId(parent)) &&
+    (original === undefined || isHexId(original)) &&
     Array.isArray(tags) &&
     tags.every((tag) => typeof tag === 'string') &&
     typeof statistics === 'object' &&
@@ -63,6 +65,7 @@ function parse(record: Record<string, unknown>, id: string): StoreSnapshot {
     fileOwner: ownerOf(record['fileOwner']),
     root: isHexId(root) ? root : undefined,
     parent: parent ?? undefined,
+    ...(original === undefined ? {} : { original }),
     generation: record['generation'] === undefined ? undefined : number(record, 'generation'),
     program: text(record, 'program'),
     statistics: statisticsOf(statistics as Record<string, unknown>),

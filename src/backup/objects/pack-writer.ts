@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
+import { isOutOfSpace } from '../backends/out-of-space.ts';
 import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from '../packs/frame.ts';
 import { Arena, discard } from '../packs/frame-memory.ts';
 import { encodeIndex, FULL_PACK_OBJECTS, splitForIndexes } from '../packs/index-file.ts';
@@ -88,8 +89,8 @@ export class PackWriter {
   #written = { packs: 0, pages: 0, nodes: 0, bytes: 0 };
   /** Ids of all packs that were put. */
   readonly packIds: string[] = [];
-  /** Names of all index files that were put. */
-  readonly indexNames: string[] = [];
+  /** True once the put of an index has begun; even one that fails may have its effect. */
+  #isIndexPut = false;
 
   constructor(backend: Backend, sealer: Sealer, index: ObjectIndex) {
     this.#backend = backend;
@@ -158,6 +159,16 @@ export class PackWriter {
     this.#failure ??= { error: new Error('aborted') };
     await this.#chain;
     await Promise.all(this.#puts);
+  }
+
+  /**
+   * As `abort`. Then, if the disk is full, deletes the packs that were put, unless an index may name them: they would
+   * take room for the grace period.
+   */
+  async abortAfter(error: unknown): Promise<void> {
+    await this.abort();
+    if (!isOutOfSpace(error) || this.#isIndexPut) return;
+    for (const pack of this.packIds) await this.#backend.delete(`packs/${pack}`);
   }
 
   #throwFailure(): void {
@@ -265,8 +276,8 @@ export class PackWriter {
     const packs = this.#unindexed;
     if (packs.length === 0) return;
     this.#unindexed = [];
-    for (const { name, bytes } of await putIndexFiles(this.#backend, this.#sealer, packs)) {
-      this.indexNames.push(name);
+    this.#isIndexPut = true;
+    for (const { bytes } of await putIndexFiles(this.#backend, this.#sealer, packs)) {
       this.#written.bytes += bytes;
     }
   }

@@ -1,4 +1,3 @@
-import { isOutOfSpace } from '../backends/out-of-space.ts';
 import { PackWriter } from '../objects/pack-writer.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { throwIfAborted } from '../store-error.ts';
@@ -28,10 +27,7 @@ export async function copyNeeded(
     }
     await writer.finish();
   } catch (error) {
-    await writer.abort();
-    // No index names these packs; on a full disk they would take room for the grace period.
-    if (isOutOfSpace(error) && writer.indexNames.length === 0)
-      for (const pack of writer.packIds) await backend.delete(`packs/${pack}`);
+    await writer.abortAfter(error);
     throw error;
   }
 }

@@ -1,0 +1,96 @@
+import { SqlsyncError } from '../../errors.ts';
+import type { IndexedPack } from '../packs/index-file.ts';
+import type { ObjectReader } from '../objects/object-reader.ts';
+import { Soundness } from '../objects/soundness.ts';
+import type { TreeShape } from '../snapshots/snapshot-tree.ts';
+import { firstUnusable } from '../snapshots/usable-tree.ts';
+import { addPack, namesIn } from '../files/store-files.ts';
+import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import { forgetSnapshots } from '../prune/forget.ts';
+
+/** The part of the grace period after which a writer checks again that everything it relies on is still there. */
+const SAFE_GRACE_RATIO = 0.5;
+
+/**
+ * What new snapshots rely on in a store: a prune may have taken it away since the writer loaded the contents. The writer
+ * checks before its last index, and again after each record.
+ */
+export class StillThere {
+  readonly #access: StoreAccess;
+  readonly #contents: StoreContents;
+  readonly #loadAgain: () => Promise<StoreContents>;
+  /** When the writer last checked that everything the snapshots rely on is there. */
+  #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
+
+  /** @param loadAgain - loads the contents again, as they are now. */
+  constructor(access: StoreAccess, contents: StoreContents, loadAgain: () => Promise<StoreContents>) {
+    this.#access = access;
+    this.#contents = contents;
+    this.#loadAgain = loadAgain;
+    this.#looked = contents;
+  }
+
+  /**
+   * Checks, before the new packs are indexed, that what the snapshots rely on is still there. Walks through their trees
+   * if a pack is gone, which only a jumping clock can cause within the grace period, or if much of that period has
+   * passed. Throws SqlsyncError STORE_PRUNED.
+   */
+  async beforeIndex(shapes: readonly TreeShape[], newPacks: readonly IndexedPack[]): Promise<void> {
+    const isLate = this.#isLate();
+    if (isLate || (await this.#isPackGone())) await this.#lookAgain(shapes, newPacks, isLate);
+  }
+
+  /**
+   * Only the record protects what the snapshot relies on from a prune. If much of the grace period passed before the
+   * record was there, as on a suspended host, checks once more. Takes away a snapshot that has lost something, as
+   * `forget` does: another backup may have chosen it as its parent. Throws SqlsyncError STORE_PRUNED.
+   */
+  async afterRecord(id: string, shape: TreeShape): Promise<void> {
+    if (!this.#isLate()) return;
+    try {
+      await this.#lookAgain([shape], [], true);
+    } catch (error) {
+      if (error instanceof SqlsyncError && error.code === 'STORE_PRUNED')
+        await forgetSnapshots(this.#access, [id]);
+      throw error;
+    }
+  }
+
+  /** True if half the grace period has passed since the last check. */
+  #isLate(): boolean {
+    const safeMs = this.#access.config.graceSeconds * 1000 * SAFE_GRACE_RATIO;
+    const steadyMs = performance.now() - this.#looked.loadedAtMs;
+    // The larger of the two: one clock stands still while the system is suspended, the other may be set.
+    return Math.max(steadyMs, Math.abs(Date.now() - this.#looked.loadedTime.getTime())) >= safeMs;
+  }
+
+  async #lookAgain(
+    shapes: readonly TreeShape[],
+    newPacks: readonly IndexedPack[],
+    isLate: boolean,
+  ): Promise<void> {
+    const now = await this.#loadAgain();
+    this.#looked = now;
+    for (const pack of newPacks) addPack(now, pack);
+    const present = soundIfPresent(now.reader);
+    for (const shape of shapes) {
+      const lost = isLate
+        ? firstUnusable(now.reader, shape)
+        : firstUnusable(now.reader, shape, (id) => present.has(id));
+      if (lost === undefined) continue;
+      throw new SqlsyncError('STORE_PRUNED', `A prune took the object ${lost} away from this backup`, {
+        hint: `Run sqlsync again: it writes what is missing. A backup should take less than half the grace period of ${this.#access.config.graceSeconds} s.`,
+      });
+    }
+  }
+
+  async #isPackGone(): Promise<boolean> {
+    const there = await namesIn(this.#access, 'packs');
+    return [...this.#contents.index.packs.values()].some(({ id, present }) => present && !there.has(id));
+  }
+}
+
+/** Also counts objects in marked packs, which stay for the grace period. */
+export function soundIfPresent(reader: ObjectReader): Soundness {
+  return new Soundness(reader, (object) => reader.index.isPresent(object));
+}

@@ -1,0 +1,74 @@
+import type { CopySummary, StoreSnapshot } from '../../backup/types.ts';
+import { SqlsyncError } from '../../errors.ts';
+import { canonicalLocation } from '../job/job.ts';
+import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { defineCommand } from '../options/command.ts';
+import type { Command } from '../options/command.ts';
+import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
+import { DRY_RUN, STORES, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import { counted, formatBytes } from '../terminal/format.ts';
+import { formatTable } from '../terminal/table.ts';
+import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
+
+/** `sqlsync copy STORE STORE [ID…]`; returns the exit status. */
+export const command: Command = defineCommand({
+  name: 'copy',
+  usage: '<from> <to> [ids..]',
+  describe: 'Copy snapshots from one store to another: all, or some',
+  example: 'sqlsync copy /srv/store /mnt/usb/store',
+  summary:
+    '`dryRun`, `copied` (`from`, a snapshot, and `to`, the id of its copy), `skipped` (snapshots that were there), `bytesAdded`',
+  operands: {
+    from: 'The store that has the snapshots',
+    to: 'The store that gets them',
+    ids: 'Ids of snapshots, or how they begin; without any, all that the options choose',
+  },
+  options: {
+    'dry-run': DRY_RUN,
+    ...DATABASE_OPTIONS,
+    ...TAG_OPTIONS,
+    'lock-wait': JOB_OPTIONS['lock-wait'],
+    ping: JOB_OPTIONS.ping,
+    ...OUTPUT_OPTIONS,
+  },
+  group: STORES,
+  run: (args) =>
+    runStoreJob('copy', args, {
+      name: () => ['copy', canonicalLocation(args.from), canonicalLocation(args.to)],
+      async work(output, options) {
+        const from = await openStoreAt(args.from);
+        const to = await openStoreAt(args.to);
+        const { host, path, tag, ids, dryRun } = args;
+        const isFiltered = [host, path, tag].some((each) => each !== undefined);
+        if (isFiltered && ids !== undefined && ids.length > 0) {
+          throw new SqlsyncError('USAGE', 'Ids and the options that choose snapshots exclude each other', {
+            hint: 'Give either ids, or --host, --path and --tag.',
+          });
+        }
+        const chosen = isFiltered ? filterSnapshots(await from.snapshots(), args).map(({ id }) => id) : ids;
+        const isAll = chosen === undefined || (chosen.length === 0 && !isFiltered);
+        const onWarning = (warning: string): void => output.warning(warning);
+        const summary = await from.copyTo(to, {
+          ...options,
+          dryRun,
+          onWarning,
+          ids: isAll ? undefined : chosen,
+        });
+        output.json({ type: 'summary', ...summary });
+        output.result(describe(summary));
+      },
+    }),
+});
+
+function describe({ copied, skipped, bytesAdded, dryRun }: CopySummary): string {
+  const there = skipped.length === 0 ? '' : `; ${counted(skipped.length, 'snapshot')} there already`;
+  if (copied.length === 0) return skipped.length === 0 ? 'No snapshots' : `Nothing to copy${there}`;
+  const [id, ...others] = SNAPSHOT_COLUMNS;
+  const table = formatTable(copied, [
+    { title: id?.title ?? '', cell: ({ from }) => from.id.slice(0, SHORT_ID_LENGTH) },
+    ...others.map(({ title, cell }) => ({ title, cell: ({ from }: { from: StoreSnapshot }) => cell(from) })),
+    { title: 'copy', cell: ({ to }) => to?.slice(0, SHORT_ID_LENGTH) ?? 'would be copied' },
+  ]);
+  if (dryRun) return `${table}\n${counted(copied.length, 'snapshot')} would be copied${there}`;
+  return `${table}\n${counted(copied.length, 'snapshot')} copied, ${formatBytes(bytesAdded)} added${there}`;
+}
