@@ -100,6 +100,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The backup store, from its bytes to the commands on it.
   'src/backup/backends': ['src/beside', 'src/files'],
+  'src/backup/backends/s3': ['src/backup/backends', 'src/sqlite'],
   'src/backup/packs': ['src/pages', 'protocol'],
   'src/backup/objects': ['src/backup/packs', 'src/backup/backends', 'src/pages', 'src/sqlite', 'protocol'],
   'src/backup/files': ['src/backup/objects', 'src/backup/packs', 'src/backup/backends', 'src/pages'],
@@ -128,6 +129,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup/copy': [
+    'src/backup/backends/s3',
     'src/sync/request',
     'src/backup/prune',
     'src/backup/snapshots',
@@ -182,6 +184,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/snapshots',
     'src/backup/files',
     'src/backup/backends',
+    'src/backup/backends/s3',
     'src/sync/runs',
     'src/files',
     'protocol',
@@ -206,6 +209,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/library': [
     'src/sync/request',
     'src/backup',
+    'src/backup/backends/s3',
     'src/backup/copy',
     'src/backup/restore',
     'src/sync',
@@ -231,6 +235,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/cli/options',
     'src/cli/terminal',
     'src/backup',
+    'src/backup/backends/s3',
     'src/backup/files',
     'src/backup/prune',
     'src/backup/snapshots',

@@ -8,17 +8,23 @@ import type { LocalBackend } from './backends/backend.ts';
 import { putConfig, readConfig } from './files/config.ts';
 import type { InitOptions } from './files/config.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
+import { isS3Address } from './backends/s3/address.ts';
 import { HashCache } from './copy/hash-cache.ts';
 import { openOrRepairConfig } from './repair/repair-config.ts';
 import { accessTo } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
 
-/** Makes an empty store in a folder, which may exist. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
-export async function initStoreFolder(folder: string, options: InitOptions = {}): Promise<StoreAccess> {
+/**
+ * Makes an empty store in a folder, which may exist, or in an S3 bucket, which has to. Throws SqlsyncError STORE_EXISTS,
+ * STORE_UNAVAILABLE.
+ *
+ * @param place - path of the folder, or `s3:…`.
+ */
+export async function initStoreAt(place: string, options: InitOptions = {}): Promise<StoreAccess> {
   try {
-    return await initBackend(directory(folder), options);
+    return await initBackend(await backendAt(place), options);
   } catch (error) {
-    throw noFolder(folder) ?? error;
+    throw (isS3Address(place) ? undefined : noFolder(place)) ?? error;
   }
 }
 
@@ -50,34 +56,48 @@ export async function initBackend(backend: LocalBackend, options: InitOptions = 
 }
 
 /**
- * Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE.
+ * Opens the store at a place, as `initStoreAt` takes it. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
+ * STORE_DAMAGED, STORE_UNAVAILABLE.
  */
-export async function openStoreFolder(folder: string): Promise<StoreAccess> {
-  return openBackend(directory(folder));
+export async function openStoreAtPlace(place: string): Promise<StoreAccess> {
+  return openBackend(await backendAt(place));
 }
 
 /**
- * Opens the store in a folder. Writes a new `config` if only that is lost and nothing else is in doubt. Throws as
- * `openStoreFolder`.
+ * Opens the store at a place. Writes a new `config` if only that is lost and nothing else is in doubt. Throws as
+ * `openStoreAtPlace`.
  */
-export async function openStoreFolderToRepair(
-  folder: string,
+export async function openStoreToRepair(
+  place: string,
   options: { readonly dryRun: boolean },
 ): Promise<{ access: StoreAccess; configWritten: boolean }> {
-  return openOrRepairConfig(directory(folder), options);
+  return openOrRepairConfig(await backendAt(place), options);
 }
 
 export async function openBackend(backend: LocalBackend): Promise<StoreAccess> {
   return accessTo(backend, await readConfig(backend));
 }
 
-/** Throws USAGE for a path that would open another folder. */
-function directory(folder: string): DirectoryBackend {
-  checkPath(folder);
-  return new DirectoryBackend(resolve(folder));
+/** Throws USAGE for a path that would open another folder, and an address that names no place. */
+async function backendAt(place: string): Promise<LocalBackend> {
+  if (isS3Address(place)) {
+    // Loaded only for such a store: TLS takes longer to load than a small backup takes.
+    const { S3Backend } = await import('./backends/s3/s3-backend.ts');
+    return new S3Backend({ address: place });
+  }
+  checkPath(place);
+  return new DirectoryBackend(resolve(place));
 }
 
-/** The hash cache beside a store in a folder. */
-export function cacheOf(folder: string): HashCache {
-  return new HashCache(join(resolve(folder), CACHE_FOLDER));
+/**
+ * The hash cache of a store: beside it in its folder, or for a store elsewhere in the user's cache folder, if that may be
+ * used.
+ */
+export function cacheOf(
+  place: string,
+  { config }: Pick<StoreAccess, 'config'>,
+  usesCacheFolder: boolean,
+): HashCache | undefined {
+  if (!isS3Address(place)) return new HashCache(join(resolve(place), CACHE_FOLDER));
+  return usesCacheFolder ? HashCache.elsewhere(config.id) : undefined;
 }

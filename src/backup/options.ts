@@ -3,7 +3,7 @@ import type { CopyRunOptions } from '../sync/runs/run-options.ts';
 import type { SalvageReport, StoreSnapshot } from './types.ts';
 
 interface StoreRunOptions extends CopyRunOptions {
-  /** Folder of the store. */
+  /** Folder of the store, or `s3:…`. */
   readonly store: string;
 }
 

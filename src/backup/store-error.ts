@@ -28,17 +28,26 @@ export function missingFile(description: string, file: string, cause?: unknown):
   return new StoreDamage('STORE_FILE_MISSING', file, text, cause);
 }
 
-/** The error if the system refused an operation on the store. */
-export function unavailable(description: string, what: string, cause: unknown): SqlsyncError {
+/**
+ * The error if the place of the store refused an operation.
+ *
+ * @param hint - what to do, if the place knows better than the code of `cause` says.
+ */
+export function unavailable(
+  description: string,
+  what: string,
+  cause: unknown,
+  hint: string = hintFor(systemErrorCode(cause), /^(?:read|list)\b/.test(what)),
+): SqlsyncError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new SqlsyncError('STORE_UNAVAILABLE', `Store ${description}: cannot ${what}: ${sanitizeText(why)}`, {
-    hint: hintFor(systemErrorCode(cause), /^(?:read|list)\b/.test(what)),
+    hint,
     cause,
   });
 }
 
 function hintFor(code: string | undefined, isReading: boolean): string {
-  if (code === 'ENOSPC')
+  if (code === 'ENOSPC' || code === 'EDQUOT')
     return 'No space is left. Forget snapshots, then run `sqlsync prune STORE`. While no other program uses the store, `--grace 0` frees the space at once.';
   if (!isReading)
     return 'Check permissions, free space and the connection, then run sqlsync again. What was written so far does no harm.';

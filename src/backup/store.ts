@@ -7,7 +7,7 @@ import { findSnapshot } from './snapshots/find-snapshot.ts';
 import { forgetSnapshots } from './prune/forget.ts';
 import { makeLocalCopy } from './snapshots/local-copy.ts';
 import type { LocalCopy } from './snapshots/local-copy.ts';
-import { initStoreFolder, openStoreFolder, openStoreFolderToRepair } from './open-store.ts';
+import { initStoreAt, openStoreAtPlace, openStoreToRepair } from './open-store.ts';
 import type { InitOptions } from './files/config.ts';
 import { pruneStore } from './prune/prune.ts';
 import { repairContents } from './repair/repair.ts';
@@ -33,27 +33,30 @@ import type {
 } from './types.ts';
 
 /**
- * Makes an empty store in a folder, which may exist, and opens it. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE.
+ * Makes an empty store and opens it. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE.
+ *
+ * @param place - a folder, which may exist, or `s3:…` in a bucket that exists.
  */
-export async function initStore(folder: string, options: InitOptions = {}): Promise<Store> {
-  return new OpenStore(await initStoreFolder(folder, options));
+export async function initStore(place: string, options: InitOptions = {}): Promise<Store> {
+  return new OpenStore(await initStoreAt(place, options));
 }
 
 /**
- * Opens the store in a folder. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE.
+ * Opens the store in a folder, or at `s3:…`. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED,
+ * STORE_UNAVAILABLE.
  */
-export async function openStore(folder: string): Promise<Store> {
-  return new OpenStore(await openStoreFolder(folder));
+export async function openStore(place: string): Promise<Store> {
+  return new OpenStore(await openStoreAtPlace(place));
 }
 
 /**
- * Repairs the store in a folder as `Store.repair` does, and also writes a new `config` if that is missing or damaged.
+ * Repairs the store at a place as `Store.repair` does, and also writes a new `config` if that is missing or damaged.
  * Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED (if `config` is lost and nothing proves that there
  * is a store), STORE_UNAVAILABLE, INTERRUPTED.
  */
-export async function repairStore(folder: string, options: RepairOptions = {}): Promise<RepairSummary> {
+export async function repairStore(place: string, options: RepairOptions = {}): Promise<RepairSummary> {
   const dryRun = options.dryRun === true;
-  const { access, configWritten } = await openStoreFolderToRepair(folder, { dryRun });
+  const { access, configWritten } = await openStoreToRepair(place, { dryRun });
   return { ...(await repairContents(access, options)), configWritten };
 }
 

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
+import { isS3Address } from '../backup/backends/s3/address.ts';
 import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
 import { COPY_REQUEST } from '../sync/request/copy-request.ts';
 import type { CopyRequest } from '../sync/request/copy-request.ts';
@@ -147,13 +148,13 @@ export function verifyTaskOptions(options: VerifyOptions): DataOf<VerifyOptions>
 /** As {@link syncTaskOptions}. */
 export function backupTaskOptions(options: BackupOptions): DataOf<BackupOptions> {
   const data = checked('backup', options);
-  return { ...data, origin: absoluteLocation(data.origin), store: resolve(data.store) };
+  return { ...data, origin: absoluteLocation(data.origin), store: absoluteStore(data.store) };
 }
 
 /** As {@link syncTaskOptions}. */
 export function restoreTaskOptions(options: RestoreOptions): DataOf<RestoreOptions> {
   const data = checked('restore', options);
-  return { ...data, store: resolve(data.store), target: absoluteLocation(data.target) };
+  return { ...data, store: absoluteStore(data.store), target: absoluteLocation(data.target) };
 }
 
 const REQUIRED: Readonly<Record<TaskName, readonly string[]>> = {
@@ -185,6 +186,10 @@ function checked<O extends AnyOptions>(name: TaskName, options: O): DataOf<O> {
     else if (check !== callback && check !== abortSignal) data[option] = value;
   }
   return data as DataOf<O>;
+}
+
+function absoluteStore(place: string): string {
+  return isS3Address(place) ? place : resolve(place);
 }
 
 /** Throws SqlsyncError USAGE. */

@@ -81,14 +81,39 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.equal(Buffer.from(await backend.get('config')).toString(), 'first');
     });
 
-    test('a backend lets exactly one of many puts of one name win', async (t) => {
+    test('a backend lets exactly one of many puts of config win', async (t) => {
       const reopen = await open(t);
       const outcomes = await Promise.all(
-        Array.from({ length: 8 }, (_, i) => reopen().put(NAME, [Buffer.from(`by ${i}`)])),
+        Array.from({ length: 8 }, (_, i) => reopen().put('config', [Buffer.from(`by ${i}`)])),
       );
       assert.deepEqual(outcomes.toSorted(), ['created', ...Array.from({ length: 7 }, () => 'exists')]);
       const winner = outcomes.indexOf('created');
-      assert.equal(Buffer.from(await reopen().get(NAME)).toString(), `by ${winner}`);
+      assert.equal(Buffer.from(await reopen().get('config')).toString(), `by ${winner}`);
+    });
+
+    test('a backend has a file whole while many put it at once', async (t) => {
+      const reopen = await open(t);
+      const bytes = Buffer.alloc(300_000, 5);
+      await Promise.all(Array.from({ length: 8 }, () => reopen().put(NAME, [bytes])));
+      for (const read of readsOf(reopen())) assert.ok(bytes.equals(await read()));
+    });
+
+    test('a backend replaces config by other bytes, which every program then reads', async (t) => {
+      const reopen = await open(t);
+      const backend = reopen();
+      await backend.put('config', [Buffer.from('damaged')]);
+      await backend.replaceConfig([Buffer.from('new'), Buffer.from('er')]);
+      assert.equal(Buffer.from(await reopen().get('config')).toString(), 'newer');
+    });
+
+    test('a backend that has a clock of its own is not ahead of the times of its files', async (t) => {
+      const backend = (await open(t))();
+      await backend.list('packs');
+      const before = backend.now?.() ?? Date.now();
+      await backend.put(NAME, [Buffer.from('x')]);
+      const [file] = await backend.list('packs');
+      // Times of files may be in whole seconds, as far as the file system's ticks.
+      assert.ok((file?.modified.getTime() ?? 0) >= before - 2000);
     });
 
     test('a backend lists its files, with lengths, by folder', async (t) => {

@@ -15,6 +15,7 @@ export type Fault = 'none' | 'before' | 'after' | 'late' | 'twice';
 /** A backend that asks `plan` for the fate of each operation, by the operation's number from 1. */
 export class FaultyBackend implements LocalBackend {
   readonly description = 'a faulty store';
+  readonly parallel: number;
   /** The number of operations so far. */
   count = 0;
   readonly #backend: LocalBackend;
@@ -34,6 +35,7 @@ export class FaultyBackend implements LocalBackend {
     hold?: (number: number) => Promise<void> | undefined,
   ) {
     this.#backend = backend;
+    this.parallel = backend.parallel ?? 1;
     this.#plan = plan;
     this.#pauses = pauses;
     this.#hold = hold;

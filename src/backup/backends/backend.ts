@@ -8,7 +8,7 @@ export interface StoredFile {
   /** Name within the folder. */
   readonly name: string;
   readonly bytes: number;
-  /** When the file was put, by the clock of its host. */
+  /** When the file was put, by the clock of its place. */
   readonly modified: Date;
 }
 
@@ -27,7 +27,8 @@ export const TEMPORARY_PREFIX = '.tmp-';
  *
  * The contract is so narrow that SFTP (exclusive create and rename) and S3 (`If-None-Match: *`) can keep it:
  * - a file never changes, except `config` by a repair; it appears whole, and is durable when `put` resolves;
- * - of two simultaneous `put` of one name, exactly one returns 'created';
+ * - of two simultaneous `put` of `config`, exactly one returns 'created'; a place that cannot do that says so in
+ *   `shortcomings`;
  * - every `get` and `list` that begins after a `put`, in any process, sees its file;
  * - every operation may be repeated after a failure that leaves open whether it took effect;
  * - many operations may run at once; a backend itself limits how many it sends;
@@ -40,8 +41,18 @@ export const TEMPORARY_PREFIX = '.tmp-';
 export interface Backend {
   /** The folder or address, for messages. */
   readonly description: string;
+  /** How many operations at once are faster than one; 1 if missing. The caller bounds the bytes in memory. */
+  readonly parallel?: number;
+  /** What the place does not keep of this contract, as far as known, as sentences for the user. */
+  readonly shortcomings?: readonly string[];
   /**
-   * Puts a file, the pieces one after another. Returns 'exists' if a file has that name, and leaves that file as it is.
+   * The time by the clock that `list` goes by, in ms since 1970, up to 2 s behind it and never ahead. Missing if that is
+   * the clock of this host; undefined as long as the place has said nothing.
+   */
+  now?(): number | undefined;
+  /**
+   * Puts a file, the pieces one after another. Returns 'exists' if `config` exists, and leaves that file as it is. Any
+   * other name belongs to its bytes, so that a backend may write it again, and return either.
    */
   put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'>;
   /** Replaces `config`, the only file whose bytes may change: at any moment the old or the new one exists. */
@@ -62,15 +73,20 @@ export interface Backend {
 }
 
 /**
- * What files on this host allow besides: pages are read in the middle of hashing, without giving up control. No backend
- * elsewhere can do that; what is read of such a store has to lie on this host first.
+ * What files on this host allow besides: pages are read in the middle of hashing, without giving up control. For a store
+ * elsewhere another thread reads, while this one waits.
  */
 export interface LocalFiles {
   /** As `get` of a backend, without giving up control. */
   getNow(name: string, range?: ByteRange): Uint8Array;
+  /**
+   * Begins to read what a later `getNow` will want. Returns true once that need not wait any more. Missing if nothing is
+   * gained.
+   */
+  expect?(name: string, range: ByteRange): boolean;
   /** The path of a file, for reading in another thread; undefined if the files have none. */
   pathOf?(name: string): string;
 }
 
-/** A store whose files lie on this host. */
+/** A store whose files can be read at once, because they lie on this host or another thread reads them. */
 export type LocalBackend = Backend & LocalFiles;

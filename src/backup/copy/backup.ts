@@ -13,7 +13,7 @@ import type { Location } from '../../transport/location.ts';
 import { WrongBlocksError } from './block-deltas.ts';
 import { comparePack } from '../objects/compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
-import { cacheOf, openStoreFolder } from '../open-store.ts';
+import { cacheOf, openStoreAtPlace } from '../open-store.ts';
 import type { BackupOptions, BackupSummary } from '../options.ts';
 import { refuseWithinStore } from './outside-store.ts';
 import { StoreDamage, throwIfAborted } from '../store-error.ts';
@@ -48,7 +48,7 @@ interface Run {
  */
 export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
   const startedAt = performance.now();
-  const access = await openStoreFolder(options.store);
+  const access = await openStoreAtPlace(options.store);
   const origin = parseLocation(options.origin);
   refuseWithinStore(options.store, origin);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
@@ -143,7 +143,7 @@ async function storeSnapshot(
   return converse(origin, 'opening', conversation, (connection) =>
     copyIntoStore(connection, {
       access: run.access,
-      cache: cacheOf(options.store),
+      cache: cacheOf(options.store, run.access, options.cache !== false),
       blockCache: usesBlockCache(run) ? { looksUp: run.trustsBlocks } : undefined,
       originName: nameFor(origin),
       tags: options.tags ?? [],

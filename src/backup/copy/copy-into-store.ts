@@ -19,7 +19,8 @@ import { verifyBackup } from './verify-backup.ts';
 /** One snapshot to add to a store. */
 export interface BackupJob {
   readonly access: StoreAccess;
-  readonly cache: HashCache;
+  /** undefined to keep no hashes of pages. */
+  readonly cache: HashCache | undefined;
   /** undefined to keep no cache of block hashes. */
   readonly blockCache: Pick<BlockCachePlace, 'folder' | 'looksUp'> | undefined;
   /** Identifies the origin in the cache. */
@@ -53,7 +54,7 @@ export async function copyIntoStore(
 ): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot }> {
   const { access, cache, originName, tags, host, usesParent } = job;
   const { hash } = job.copy;
-  const last = usesParent && !job.verify ? cache.load(originName) : undefined;
+  const last = usesParent && !job.verify ? cache?.load(originName) : undefined;
   const known = last?.algorithm === hash ? last : undefined;
   let stored: NewHashes | undefined;
   let listed: Listed = { known: new Set(), since: 0 };
@@ -125,8 +126,8 @@ function save(
   listed: Listed,
 ): void {
   try {
-    cache.save(originName, { snapshot: snapshot.id, algorithm, key, packs, hashes });
-    cache.sweep(new Set([...listed.known, snapshot.id]), listed.since);
+    cache?.save(originName, { snapshot: snapshot.id, algorithm, key, packs, hashes });
+    cache?.sweep(new Set([...listed.known, snapshot.id]), listed.since);
   } catch (error) {
     const why = String(error);
     onWarning(`The next backup will take longer, since its cache cannot be written: ${why}`, 'advice');

@@ -14,6 +14,8 @@ import {
 import { join } from 'node:path';
 import { HASH_ALGORITHMS, nameOf } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
+import { sharingOf } from '../../files/ownership.ts';
+import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../packs/object-id.ts';
 
@@ -46,6 +48,24 @@ export class HashCache {
 
   constructor(folder: string) {
     this.#folder = folder;
+  }
+
+  /**
+   * The hashes for a store that has no folder on this host, in the user's cache folder. undefined if this user can have
+   * none of its own there: another user who could write them could choose what counts as unchanged.
+   *
+   * @param id - of the store.
+   */
+  static elsewhere(id: string): HashCache | undefined {
+    try {
+      const folder = join(userCacheFolder('hashes'), id);
+      makePrivateFolder(folder);
+      const { byOwner, byMode } = sharingOf(folder);
+      return byOwner || byMode ? undefined : new HashCache(folder);
+    } catch {
+      // The backup then reads the last version.
+      return undefined;
+    }
   }
 
   /** The last saved hashes for this origin, as the user names it; undefined if there are none, or they are damaged. */

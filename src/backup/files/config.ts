@@ -27,6 +27,8 @@ export interface StoreConfig {
 export interface InitOptions {
   /** How long prune waits between marking a pack and deleting it; default 12 hours. No backup may take longer. */
   readonly graceSeconds?: number | undefined;
+  /** Called if the place cannot do all that a store wants of it. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
 /** The config of a new store. */
@@ -44,7 +46,9 @@ export function newConfig(options: InitOptions): StoreConfig {
 /** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
 export async function putConfig(backend: Backend, options: InitOptions): Promise<StoreConfig> {
   const config = newConfig(options);
-  if ((await backend.put('config', [encodeChecked(config)])) === 'created') return config;
+  const outcome = await backend.put('config', [encodeChecked(config)]);
+  for (const shortcoming of backend.shortcomings ?? []) options.onWarning?.(shortcoming);
+  if (outcome === 'created') return config;
   throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
     hint: 'Use that store, or name another place.',
   });

@@ -226,13 +226,17 @@ async function readFiles(
   { folder, kind, ...options }: ReadOptions & { readonly folder: StoreFolder; readonly kind: SealedKind },
   take: Take,
 ): Promise<void> {
-  for (const { name, bytes } of files.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
+  const most = kind === 'index' ? MAX_INDEX_FILE_BYTES : MAX_JSON_BYTES;
+  const read = ({ name, bytes }: StoredFile): Promise<Uint8Array> => {
     const file = `${folder}/${name}`;
-    if (!isHexId(name)) continue;
+    if (bytes > most) return Promise.reject(damaged(file, `has ${bytes} bytes; the most are ${most}`));
+    return backend.get(file);
+  };
+  const named = files.filter(({ name }) => isHexId(name)).toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  for await (const [{ name }, reading] of readSeveral(named, backend.parallel ?? 1, read)) {
+    const file = `${folder}/${name}`;
     try {
-      const most = kind === 'index' ? MAX_INDEX_FILE_BYTES : MAX_JSON_BYTES;
-      if (bytes > most) throw damaged(file, `has ${bytes} bytes; the most are ${most}`);
-      const sealed = await backend.get(file);
+      const sealed = await reading;
       if (toHex(idOf(sealed)) !== name) throw damaged(file, 'was changed or cut since it was written');
       take(sealer.open(kind, sealed), file, name);
     } catch (error) {
@@ -241,6 +245,32 @@ async function readFiles(
       options.onDamage(file, error);
     }
   }
+}
+
+/** Bytes that are read at the same time. */
+const MAX_READING_BYTES: number = 16 * 1024 * 1024;
+
+/** Reads files in their order, several at once. Yields each when it is read or has failed. */
+async function* readSeveral(
+  files: readonly StoredFile[],
+  most: number,
+  read: (file: StoredFile) => Promise<Uint8Array>,
+): AsyncGenerator<[StoredFile, Promise<Uint8Array>]> {
+  const underWay: [StoredFile, Promise<Uint8Array>][] = [];
+  let bytes = 0;
+  for (const file of files) {
+    while (underWay.length > 0 && (underWay.length >= most || bytes + file.bytes > MAX_READING_BYTES)) {
+      const [first] = underWay.splice(0, 1) as [[StoredFile, Promise<Uint8Array>]];
+      yield first;
+      bytes -= first[0].bytes;
+    }
+    const reading = read(file);
+    // Its reader gets the error later; until then it must not count as unhandled.
+    reading.catch(() => {});
+    underWay.push([file, reading]);
+    bytes += file.bytes;
+  }
+  yield* underWay;
 }
 
 function parseJson(plain: Uint8Array, file: string): unknown {

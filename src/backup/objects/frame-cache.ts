@@ -100,7 +100,8 @@ export class FrameCache {
   /** Begins to decompress a large frame in another thread, for a later `get`, which reports errors. */
   load(number: number): void {
     const rawBytes = this.#index.frames[number]?.rawBytes ?? 0;
-    if (rawBytes < LARGE_BYTES || this.#large.frames.has(number) || this.#loading.has(number)) return;
+    if (this.#large.frames.has(number) || this.#loading.has(number) || !this.#isHere(number)) return;
+    if (rawBytes < LARGE_BYTES) return;
     if (this.#largeFramesRead < MIN_FRAMES_READ || !decompressor.isUp()) return;
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) this.#dropOldestLoaded();
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) return;
@@ -110,6 +111,14 @@ export class FrameCache {
     if (id === undefined) return;
     this.#loading.set(number, { id, rawBytes });
     this.#loadingBytes += rawBytes;
+  }
+
+  /** False for a frame that is still on its way from another host. */
+  #isHere(number: number): boolean {
+    const place = this.#index.frames[number];
+    if (place === undefined || this.#files.expect === undefined || this.#small.frames.has(number))
+      return true;
+    return this.#files.expect(`packs/${place.pack.id}`, { offset: place.offset, length: place.length });
   }
 
   /** undefined if they cannot be read. The thread itself reads an unencrypted file of this host. */

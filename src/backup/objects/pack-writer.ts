@@ -34,9 +34,9 @@ const FRAME_BYTES = { whole: 1024 * 1024, deltas: 128 * 1024, nodes: 64 * 1024 }
 /** After this many packs an index is put without waiting for the end, so that a killed run's work can be used. */
 const PACKS_PER_INDEX = 64;
 
-/** Bytes that may wait for compression, and packs that may be on their way to the backend. */
+/** Bytes that may wait for compression, and packs that may be on their way to a backend that takes several at once. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
-const MAX_PUTS = 1;
+const MAX_PUTS = 4;
 
 /** Objects that will be one frame. */
 interface Batch<T> {
@@ -246,7 +246,8 @@ export class PackWriter {
     const pack = this.#pack;
     if (pack.frames.length === 0) return;
     this.#pack = newPack();
-    while (this.#puts.size >= MAX_PUTS) await Promise.race(this.#puts);
+    const maxPuts = Math.min(MAX_PUTS, this.#backend.parallel ?? 1);
+    while (this.#puts.size >= maxPuts) await Promise.race(this.#puts);
     const putting = this.#putPack(pack)
       .catch((error: unknown) => {
         this.#failure ??= { error };

@@ -26,13 +26,16 @@ export async function sweep(
   await refuseOutdated(access, contents);
   const due = new Set([...(await stillMarked(access, marks, plan.due)), ...plan.atOnce]);
   const isIndexed = await isThereRoom(backend, () => replaceIndexes(access, contents, due));
-  let done = 0;
-  for (const pack of due) {
+  const doomed = [...due];
+  const atOnce = backend.parallel ?? 1;
+  for (let at = 0; at < doomed.length; at += atOnce) {
     throwIfAborted(options.signal);
-    options.onProgress?.({ phase: 'delete', done: done++, total: due.size });
-    // Another prune may have deleted the pack, or a repair the mark.
-    if (!plan.atOnce.has(pack) && (await stillMarked(access, marks, new Set([pack]))).size === 0) continue;
-    await backend.delete(`packs/${pack}`);
+    options.onProgress?.({ phase: 'delete', done: at, total: due.size });
+    const some = doomed.slice(at, at + atOnce);
+    // Another prune may have deleted a pack, or a repair the mark.
+    const marked = await stillMarked(access, marks, new Set(some.filter((pack) => !plan.atOnce.has(pack))));
+    const toDelete = some.filter((pack) => plan.atOnce.has(pack) || marked.has(pack));
+    await Promise.all(toDelete.map((pack) => backend.delete(`packs/${pack}`)));
   }
   const isDone = isIndexed || (await isThereRoom(backend, () => replaceIndexes(access, contents, due)));
   const finished = marks.filter(({ packs }) => packs.every((pack) => due.has(pack)));

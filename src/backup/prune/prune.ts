@@ -15,6 +15,8 @@ import type { PruneOptions, PruneSummary } from '../types.ts';
 /** Age after which an unfinished file is surely abandoned. */
 const LEFTOVER_AGE_MS = 24 * 3600 * 1000;
 
+const PLACE_CLOCK_SLACK_MS = 2000;
+
 /** Keeps a mark below the size limit of a JSON file. */
 const MAX_PACKS_PER_MARK = 8192;
 
@@ -24,9 +26,23 @@ const MAX_PACKS_PER_MARK = 8192;
  */
 export function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
   // Taken before the snapshots are listed: once a mark is old enough, no later snapshot can need what it marks.
-  const now = Date.now();
+  const now = timeOf(access) - slackOf(access, options);
   // Another prune may delete what this one is about to read.
   return withLists(access, {}, (lists) => pruneBy(access, lists, { ...options, now }));
+}
+
+/** Ages are counted by the clock that gives the store's files their times, in ms since 1970. */
+function timeOf({ backend }: StoreAccess): number {
+  return backend.now?.() ?? Date.now();
+}
+
+/**
+ * A place elsewhere gives whole seconds, and its answers take a moment to come: a file may look older or younger than it
+ * is. Without a grace period every file is old enough.
+ */
+function slackOf({ backend, config }: StoreAccess, { graceSeconds }: PruneOptions): number {
+  if (backend.now === undefined) return 0;
+  return (graceSeconds ?? config.graceSeconds) === 0 ? -PLACE_CLOCK_SLACK_MS : PLACE_CLOCK_SLACK_MS;
 }
 
 async function pruneBy(
@@ -84,7 +100,7 @@ async function copyAndMark(
   const marked = new Set<string>();
   for (let at = 0; at < toMark.length; at += MAX_PACKS_PER_MARK) {
     const packs = toMark.slice(at, at + MAX_PACKS_PER_MARK);
-    const mark = jsonBytes({ version: 1, time: new Date().toISOString(), packs });
+    const mark = jsonBytes({ version: 1, time: new Date(timeOf(access)).toISOString(), packs });
     if (!(await isDone(() => putRecord(access, 'marks', 'mark', mark)))) break;
     for (const pack of packs) marked.add(pack);
   }

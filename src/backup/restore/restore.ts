@@ -18,7 +18,7 @@ import type { PageSize } from '../../pages/page-types.ts';
 import { parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
 import { findSnapshot } from '../snapshots/find-snapshot.ts';
-import { openStoreFolder } from '../open-store.ts';
+import { openStoreAtPlace } from '../open-store.ts';
 import type { RestoreOptions, RestoreSummary } from '../options.ts';
 import { refuseWithinStore } from '../copy/outside-store.ts';
 import { restoreNew } from './restore-new.ts';
@@ -49,7 +49,7 @@ export async function runRestore(
     options.onWarning?.(warning, 'news');
   };
   const target = parseLocation(options.target);
-  const access = await openStoreFolder(options.store);
+  const access = await openStoreAtPlace(options.store);
   if (options.output === undefined) refuseWithinStore(options.store, target);
   const stream = options.output && new PageStream(options.output, options.signal);
   const traffic = { bytesSent: 0, bytesReceived: 0 };

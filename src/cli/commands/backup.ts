@@ -19,7 +19,15 @@ import { copyListeners } from '../terminal/progress.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
-import { STORES, explainName, openStoreAt, refuseSwapped, storeFolder } from '../store/store-command.ts';
+import {
+  STORES,
+  canonicalStore,
+  explainName,
+  openStoreAt,
+  refuseSwapped,
+  storePlace,
+} from '../store/store-command.ts';
+import { addRequestsTo, sayRequests } from '../store/requests.ts';
 import { parsePercent } from '../options/quantities.ts';
 import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
@@ -56,6 +64,7 @@ export const command: Command = defineCommand({
   async run(args) {
     keepYoungGenerationSmall();
     const output = outputOf(args);
+    addRequestsTo(output);
     try {
       const [store, ...reversed] = args.places.toReversed();
       const given = reversed.toReversed();
@@ -73,11 +82,11 @@ export const command: Command = defineCommand({
       const { maxShrink } = args;
       const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
       const modes = { host, verify, compress, hash, maxShrinkPercent, cache: !args.noCache };
-      const options = { store: storeFolder(store), tags, ...modes, ...remote };
+      const options = { store: storePlace(store), tags, ...modes, ...remote };
       const policy = policyOf(args);
       const groupBy = groupingOf(args);
       return await runJob({
-        name: ['backup', canonicalLocation(store), ...given.map(canonicalLocation)],
+        name: ['backup', canonicalStore(store), ...given.map(canonicalLocation)],
         expected: given.map((origin) => labelsOf(origin, store)),
         options: jobOptionsOf(args, false),
         output,
@@ -96,6 +105,8 @@ export const command: Command = defineCommand({
       const failure = toSqlsyncError(error);
       output.error(failure);
       return exitStatusOf(failure.code);
+    } finally {
+      sayRequests(output);
     }
   },
 });

@@ -2,9 +2,8 @@ import type { CheckProblem, CheckSummary, DataSubset } from '../../backup/types.
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { counted, formatBytes, formatPages } from '../terminal/format.ts';
-import { canonicalLocation } from '../job/job.ts';
 import { parseSize } from '../options/quantities.ts';
-import { STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import { STORES, STORE_OPERAND, canonicalStore, openStoreAt, runStoreJob } from '../store/store-command.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
@@ -36,7 +35,7 @@ export const command: Command = defineCommand({
       'check',
       { ...args, dryRun: false },
       {
-        name: () => ['check', canonicalLocation(args.store)],
+        name: () => ['check', canonicalStore(args.store)],
         expected: [labels],
         async work(output, options, copies) {
           const startedAt = performance.now();

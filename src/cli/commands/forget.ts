@@ -1,12 +1,18 @@
 import { planForget } from '../../backup/prune/plan-forget.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
-import { canonicalLocation } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
-import { DRY_RUN, STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import {
+  DRY_RUN,
+  STORES,
+  STORE_OPERAND,
+  canonicalStore,
+  openStoreAt,
+  runStoreJob,
+} from '../store/store-command.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
@@ -29,7 +35,7 @@ type Arguments = ArgumentsOf<'<store> [ids..]', typeof OPTIONS>;
 /** `sqlsync forget STORE [ID…] --keep-…`; returns the exit status. */
 function run(args: Arguments): Promise<number> {
   return runStoreJob('forget', args, {
-    name: () => ['forget', canonicalLocation(args.store)],
+    name: () => ['forget', canonicalStore(args.store)],
     work: (output, options) => forget(args, output, options),
   });
 }

@@ -1,7 +1,7 @@
 import { initStore } from '../../backup/store.ts';
 import { parseDuration } from '../options/quantities.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
-import { STORES, STORE_OPERAND, runStoreCommand, storeFolder } from '../store/store-command.ts';
+import { STORES, STORE_OPERAND, runStoreCommand, storePlace } from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
@@ -10,7 +10,7 @@ import type { Command } from '../options/command.ts';
 export const command: Command = defineCommand({
   name: 'init',
   usage: '<store>',
-  describe: 'Make an empty backup store, a folder',
+  describe: 'Make an empty backup store, in a folder or in an S3 bucket',
   example: 'sqlsync init /srv/store',
   summary: '`store`, `id`',
   operands: { store: STORE_OPERAND },
@@ -27,7 +27,10 @@ export const command: Command = defineCommand({
     runStoreCommand('init', args, async (output) => {
       const { grace } = args;
       const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
-      const store = await initStore(storeFolder(args.store), { graceSeconds });
+      const store = await initStore(storePlace(args.store), {
+        graceSeconds,
+        onWarning: (warning) => output.warning(warning),
+      });
       output.json({ type: 'summary', store: args.store, id: store.id });
       output.result(`${args.store} is now a backup store, with the id ${store.id}`);
       return EXIT_OK;

@@ -1,8 +1,14 @@
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { parseDuration } from '../options/quantities.ts';
-import { canonicalLocation } from '../job/job.ts';
 import { reportPrune } from '../store/describe-forget.ts';
-import { DRY_RUN, STORES, STORE_OPERAND, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import {
+  DRY_RUN,
+  STORES,
+  STORE_OPERAND,
+  canonicalStore,
+  openStoreAt,
+  runStoreJob,
+} from '../store/store-command.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
@@ -35,7 +41,7 @@ export const command: Command = defineCommand({
   group: STORES,
   run: (args) =>
     runStoreJob('prune', args, {
-      name: () => ['prune', canonicalLocation(args.store)],
+      name: () => ['prune', canonicalStore(args.store)],
       work: async (output, options) => {
         const { dryRun, grace } = args;
         const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;

@@ -3,7 +3,7 @@ import type { LostSnapshot, RepairSummary } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { formatCount, formatDuration, formatPages } from '../terminal/format.ts';
-import { DRY_RUN, STORES, STORE_OPERAND, runStoreCommand, storeFolder } from '../store/store-command.ts';
+import { DRY_RUN, STORES, STORE_OPERAND, runStoreCommand, storePlace } from '../store/store-command.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
@@ -35,7 +35,7 @@ export const command: Command = defineCommand({
   run: (args) =>
     runStoreCommand('repair', args, async (output, options) => {
       const { readData, forget, dryRun } = args;
-      const summary = await repairStore(storeFolder(args.store), { readData, forget, dryRun, ...options });
+      const summary = await repairStore(storePlace(args.store), { readData, forget, dryRun, ...options });
       output.json({ type: 'summary', ...summary });
       output.result(describe(summary, readData));
       const left = summary.lost.length - summary.forgotten.length;

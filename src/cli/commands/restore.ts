@@ -19,7 +19,7 @@ import {
   openStoreAt,
   refuseSwapped,
   runStoreJob,
-  storeFolder,
+  storePlace,
 } from '../store/store-command.ts';
 import { copyOptionsOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
@@ -76,7 +76,7 @@ export const command: Command = defineCommand({
         const listeners = copyListeners(output);
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
           runRestore({
-            store: storeFolder(folder),
+            store: storePlace(folder),
             snapshot,
             target,
             output: stdout,

@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
 import { openStore } from '../../backup/store.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
@@ -9,16 +10,17 @@ import { keepYoungGenerationSmall } from '../../backup/young-generation.ts';
 import { hintAtDatabase } from '../options/command.ts';
 import { outputOf } from '../options/common-options.ts';
 import type { JobArguments, OutputArguments } from '../options/options.ts';
+import { addRequestsTo, sayRequests } from './requests.ts';
 import { exitStatusOf } from '../terminal/exit.ts';
 import type { Copies, CopyLabels } from '../job/copies.ts';
-import { jobOptionsOf, runJob } from '../job/job.ts';
+import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { storeListeners } from '../terminal/progress.ts';
 import { withInterruption } from '../terminal/signals.ts';
 
 /** The heading of the store commands in help, and the help texts of their operands. */
 export const STORES = 'Backups with history';
-export const STORE_OPERAND = 'Folder of the store';
+export const STORE_OPERAND = 'Folder of the store, or s3:https://HOST/BUCKET/PREFIX, or s3:BUCKET/PREFIX';
 export const SNAPSHOT_OPERAND =
   'STORE, STORE#ID, STORE#latest, or STORE#2026-11-21T08:00 for the newest until then';
 
@@ -33,6 +35,7 @@ export async function runStoreCommand(
 ): Promise<number> {
   keepYoungGenerationSmall();
   const output = outputOf(args);
+  addRequestsTo(output);
   const listeners = storeListeners(output);
   try {
     return await withInterruption((signal) =>
@@ -44,6 +47,7 @@ export async function runStoreCommand(
     return exitStatusOf(failure.code);
   } finally {
     listeners.end();
+    sayRequests(output);
   }
 }
 
@@ -73,6 +77,7 @@ export async function runStoreJob(
 ): Promise<number> {
   keepYoungGenerationSmall();
   const output = outputOf(args, job.isStdoutTaken);
+  addRequestsTo(output);
   const listeners = storeListeners(output);
   try {
     return await runJob({
@@ -90,12 +95,14 @@ export async function runStoreJob(
     return exitStatusOf(failure.code);
   } finally {
     listeners.end();
+    sayRequests(output);
   }
 }
 
-/** Opens the store in a folder. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
+/** Opens the store at a place. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
 export async function openStoreAt(text: string): Promise<Store> {
-  const folder = storeFolder(text);
+  const folder = storePlace(text);
+  if (isS3Address(folder)) return openStore(folder);
   const store = text.slice(0, Math.max(0, text.lastIndexOf('#')));
   if (store !== '' && !existsSync(text) && existsSync(store)) {
     throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
@@ -110,13 +117,14 @@ export async function openStoreAt(text: string): Promise<Store> {
   return openStore(folder);
 }
 
-/** A store is in a folder of this host. Throws SqlsyncError USAGE for one elsewhere. */
-export function storeFolder(text: string): string {
+/** A store is in a folder of this host, or at `s3:…`. Throws SqlsyncError USAGE for one elsewhere. */
+export function storePlace(text: string): string {
+  if (isS3Address(text)) return parseS3Address(text).text;
   const location = parseLocation(text);
   if (location.kind === 'local') return location.path;
   throw new SqlsyncError(
     'USAGE',
-    `The store ${sanitizeText(text)} is on another host; expected a folder here`,
+    `The store ${sanitizeText(text)} is on another host; expected a folder here, or s3:…`,
     { hint: hintForRemote('backup', location), cause: new RemoteStore(location) },
   );
 }
@@ -145,8 +153,14 @@ function hintForRemote(command: string, location: SshLocation): string {
   return `Run it there: ssh ${host} sqlsync ${command} ${path}. ${here}`;
 }
 
-/** True for a folder that contains what only a store contains. */
+/** The place of a store, for the name of a job. */
+export function canonicalStore(text: string): string {
+  return isS3Address(text) ? text : canonicalLocation(text);
+}
+
+/** True for a folder that contains what only a store contains, and for `s3:…`, which can be nothing else. */
 export function isStore(path: string): boolean {
+  if (isS3Address(path)) return true;
   return ['config', 'packs'].some((name) => existsSync(join(path, name)));
 }
 

@@ -31,6 +31,8 @@ export class Output {
   readonly options: OutputOptions;
   /** Called before each output, so that a progress line can make room. */
   beforeWrite: () => void = () => {};
+  /** More fields for the summary of `--json`. */
+  moreOfSummary: () => object = () => ({});
   #tail = '';
   #isLastHeld = false;
   #last: object | undefined;
@@ -54,8 +56,9 @@ export class Output {
   }
 
   /** One event or result for programs; prints nothing without `--json`. */
-  json(event: { type: string } & Record<string, unknown>): void {
+  json(given: { type: string } & Record<string, unknown>): void {
     if (!this.options.json) return;
+    const event = given.type === 'summary' ? { ...given, ...this.moreOfSummary() } : given;
     if (this.#isLastHeld && (event.type === 'summary' || event.type === 'error')) this.#last = event;
     else write(this.#results, `${JSON.stringify(event)}\n`);
   }

@@ -1,0 +1,129 @@
+import { isIP } from 'node:net';
+import { sanitizeText, SqlsyncError } from '../../../errors.ts';
+
+/** Where a store lies in an S3 service. */
+export interface S3Address {
+  /** As the user wrote it, for messages. It holds no secret. */
+  readonly text: string;
+  readonly bucket: string;
+  /** What the names of all objects begin with: empty, or ends with a slash. */
+  readonly prefix: string;
+  /** The service; undefined for AWS, whose hosts follow from the region. */
+  readonly endpoint: Endpoint | undefined;
+  readonly region: string | undefined;
+  /** Whether the bucket stands in the path or in the host's name; undefined for the service's default. */
+  readonly style: 'path' | 'virtual' | undefined;
+}
+
+export interface Endpoint {
+  readonly isTls: boolean;
+  /** A name or an address, an IPv6 address without brackets. */
+  readonly hostname: string;
+  readonly port: number | undefined;
+}
+
+const BEGINNING = 's3:';
+
+const FORM = 'Write s3:https://HOST[:PORT]/BUCKET/PREFIX, or s3:BUCKET/PREFIX for AWS.';
+
+/** True for the address of a store in S3. A folder of such a name is `./s3:…`. */
+export function isS3Address(text: string): boolean {
+  return text.startsWith(BEGINNING);
+}
+
+/**
+ * Reads `s3:https://HOST[:PORT]/BUCKET/PREFIX` and `s3:BUCKET/PREFIX`, each with `?region=…&style=path|virtual` at the
+ * end if these cannot be found out. AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL name the service of the short form, as for
+ * other programs. Throws SqlsyncError USAGE.
+ */
+export function parseS3Address(text: string, env: NodeJS.ProcessEnv = process.env): S3Address {
+  const [, location = '', query] = /^s3:(?:\/\/)?([^?#]*)(?:\?(.*))?$/s.exec(text) ?? [];
+  // oxlint-disable-next-line no-control-regex -- control characters are exactly what is refused
+  if (location === '' || /[\s\u0000-\u001f\u007f]/.test(text))
+    throw usage(text, 'is no address of a store', FORM);
+  const options = optionsIn(query, text);
+  const url = /^(https?):\/\/([^/]*)\/?(.*)$/i.exec(location);
+  const named = url?.[3] ?? location;
+  const endpoint = url === null ? endpointOf(env) : endpointIn(`${url[1]}://${url[2]}`, text);
+  const [bucket = '', ...folders] = named.replace(/\/+$/, '').split('/');
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$/.test(bucket)) throw usage(text, 'names no bucket', FORM);
+  if (folders.some((folder) => folder === '' || folder === '.' || folder === '..'))
+    throw usage(
+      text,
+      'has an empty part, or . or .., in its prefix',
+      'Write the prefix as a path without them.',
+    );
+  if (endpoint?.isTls === false && !isLoopback(endpoint.hostname) && options.http !== 'plain')
+    throw usage(
+      text,
+      'has no encryption: everyone on the way could read and change the store',
+      'Use https:. If you mean it, as on a network of your own, add ?http=plain.',
+    );
+  const prefix = folders.length === 0 ? '' : `${folders.join('/')}/`;
+  return { text, bucket, prefix, endpoint, region: options.region, style: options.style };
+}
+
+interface AddressOptions {
+  region?: string;
+  style?: 'path' | 'virtual';
+  http?: 'plain';
+}
+
+const OPTION_VALUES: Readonly<Record<string, RegExp>> = {
+  region: /^[a-zA-Z0-9-]{1,64}$/,
+  style: /^(?:path|virtual)$/,
+  http: /^plain$/,
+};
+
+function optionsIn(query: string | undefined, text: string): AddressOptions {
+  const given: Record<string, string> = {};
+  for (const [name, value] of new URLSearchParams(query ?? '')) {
+    if (OPTION_VALUES[name]?.test(value) !== true)
+      throw usage(
+        text,
+        `has the option ${sanitizeText(name, 40)}=${sanitizeText(value, 40)}`,
+        'The options are ?region=NAME, ?style=path, ?style=virtual and ?http=plain.',
+      );
+    given[name] = value;
+  }
+  return given;
+}
+
+function endpointOf(env: NodeJS.ProcessEnv): Endpoint | undefined {
+  const name = ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'].find((each) => (env[each] ?? '') !== '');
+  return name === undefined ? undefined : endpointIn(env[name] as string, name);
+}
+
+function endpointIn(url: string, text: string): Endpoint {
+  let parsed: URL;
+  try {
+    parsed = new URL(url);
+  } catch {
+    throw usage(text, 'names no host', FORM);
+  }
+  if (parsed.username !== '' || parsed.password !== '')
+    throw new SqlsyncError('USAGE', 'The address of the store holds credentials; sqlsync takes none there', {
+      hint: 'Every user of this host can read a command line. Put them in the environment or in ~/.aws/credentials.',
+    });
+  if (!/^https?:$/.test(parsed.protocol) || parsed.pathname !== '/') throw usage(text, 'names no host', FORM);
+  return {
+    isTls: parsed.protocol === 'https:',
+    hostname: parsed.hostname.replace(/^\[|\]$/g, ''),
+    port: parsed.port === '' ? undefined : Number(parsed.port),
+  };
+}
+
+export function isLoopback(hostname: string): boolean {
+  if (hostname === 'localhost' || hostname.endsWith('.localhost') || hostname === '::1') return true;
+  return isIP(hostname) === 4 && hostname.startsWith('127.');
+}
+
+function usage(text: string, fault: string, hint: string): SqlsyncError {
+  return new SqlsyncError(
+    'USAGE',
+    `The store ${sanitizeText(text.replace(/\/\/[^/@]*@/, '//…@'), 200)} ${fault}`,
+    {
+      hint,
+    },
+  );
+}

@@ -1,0 +1,27 @@
+import type { MessagePort } from 'node:worker_threads';
+import type { ErrorData } from '../../../errors.ts';
+import type { ByteRange } from '../backend.ts';
+import type { RequestCounts } from './request-counts.ts';
+import type { S3Place } from './s3-files.ts';
+
+export interface ReadThreadStart {
+  readonly place: S3Place;
+  readonly port: MessagePort;
+  /** Numbers: see `CELLS`. */
+  readonly shared: SharedArrayBuffer;
+}
+
+/** Places in the shared memory: the number of answers so far, and the number of the thread. */
+export const CELLS = { done: 0, thread: 1, count: 2 } as const;
+
+export interface ToRead {
+  readonly id: number;
+  readonly name: string;
+  readonly range: ByteRange | undefined;
+}
+
+export type WasRead = {
+  readonly id: number;
+  /** What was sent since the last answer. */
+  readonly requests: RequestCounts;
+} & ({ readonly bytes: Uint8Array } | { readonly error: ErrorData });

@@ -1,0 +1,76 @@
+import { sanitizeLine } from '../../../errors.ts';
+import type { StoredFile } from '../backend.ts';
+import type { HttpResponse } from './http.ts';
+
+/** What the service says of a request that it refused. */
+export interface Refusal {
+  readonly status: number;
+  /** Such as NoSuchKey; empty if the answer is none of S3. */
+  readonly code: string;
+  readonly message: string;
+  /** The region of the bucket, if the request went to another. */
+  readonly region: string | undefined;
+}
+
+export function refusalOf({ status, headers, body }: HttpResponse): Refusal {
+  const text = body.toString('utf8');
+  const region = headers['x-amz-bucket-region'] ?? textOf(text, 'Region');
+  return {
+    status,
+    code: sanitizeLine(textOf(text, 'Code') ?? '', 80),
+    message: sanitizeLine(textOf(text, 'Message') ?? '', 300),
+    region: typeof region === 'string' && /^[a-zA-Z0-9-]{1,64}$/.test(region) ? region : undefined,
+  };
+}
+
+/** A page of a list. */
+export interface ListPage {
+  readonly files: readonly StoredFile[];
+  /** For the request of the next page; undefined for the last. */
+  readonly next: string | undefined;
+}
+
+/** undefined for an answer that is not the whole of a list. */
+export function listPageOf({ body }: HttpResponse, prefix: string): ListPage | undefined {
+  const text = body.toString('utf8');
+  const isTruncated = textOf(text, 'IsTruncated');
+  if (isTruncated === undefined || !/<\/ListBucketResult>\s*$/.test(text)) return undefined;
+  const next = isTruncated === 'true' ? textOf(text, 'NextContinuationToken') : undefined;
+  if (isTruncated === 'true' && next === undefined) return undefined;
+  const files: StoredFile[] = [];
+  for (const [, entry = ''] of text.matchAll(/<Contents>(.*?)<\/Contents>/gs)) {
+    const key = keyOf(entry);
+    const bytes = Number(textOf(entry, 'Size') ?? Number.NaN);
+    const modified = new Date(textOf(entry, 'LastModified') ?? '');
+    if (key === undefined || !key.startsWith(prefix) || !Number.isSafeInteger(bytes)) return undefined;
+    if (Number.isNaN(modified.getTime())) return undefined;
+    const name = key.slice(prefix.length);
+    // A folder's own marker, which other programs make, or a key below it, is none of the store's.
+    if (name !== '' && !name.includes('/')) files.push({ name, bytes, modified });
+  }
+  return { files, next };
+}
+
+/** The request asks for percent-encoded keys, since XML has no way to write some characters. */
+function keyOf(entry: string): string | undefined {
+  try {
+    return decodeURIComponent((textOf(entry, 'Key') ?? '').replaceAll('+', ' '));
+  } catch {
+    return undefined;
+  }
+}
+
+const ENTITIES: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" };
+
+/** The text of the first element of this name. */
+function textOf(xml: string, name: string): string | undefined {
+  const [, text] = new RegExp(`<${name}>([^<]*)</${name}>`).exec(xml) ?? [];
+  return text?.replaceAll(
+    /&(?:(amp|lt|gt|quot|apos)|#(\d{1,7})|#x([0-9a-fA-F]{1,6}));/g,
+    (whole, named, decimal, hex) => {
+      if (named !== undefined) return ENTITIES[named as string] ?? whole;
+      const point = decimal === undefined ? parseInt(hex as string, 16) : Number(decimal);
+      return point <= 0x10ffff ? String.fromCodePoint(point) : whole;
+    },
+  );
+}

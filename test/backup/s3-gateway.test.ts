@@ -1,0 +1,233 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import Database from 'better-sqlite3';
+import { generateDatabase } from '../../fixtures/generate.ts';
+import { Random } from '../../fixtures/random.ts';
+import { S3Backend } from '../../src/backup/backends/s3/s3-backend.ts';
+import { assertRefused, Command, sqlsync, summaryOf } from '../cli/command.ts';
+import type { Summary } from '../cli/command.ts';
+import { nothingDone, StoreModel } from '../model/store-model.ts';
+import { smallDatabase } from '../pages/databases.ts';
+import { sha256File, tempDir } from '../support/compare.ts';
+import { bucketClient, makeBucket } from '../support/s3-bucket.ts';
+import { GATEWAY_KEYS, OTHER_KEYS, startGateway, whyNoGateway } from '../support/s3-gateway.ts';
+import type { Gateway } from '../support/s3-gateway.ts';
+import { backendSuite } from './backend-suite.ts';
+import { ClockedBackend } from './clocked-backend.ts';
+
+/** Repeat a failure with `SQLSYNC_SEED=… npm test`, more cases with SQLSYNC_RUNS. */
+const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
+const RUNS = Number(process.env['SQLSYNC_RUNS'] ?? 1);
+
+const DAYS = 4;
+
+const DOCS = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'stores.md'), 'utf8');
+
+// One gateway for all tests of a real service, because it takes longer to start than they take.
+describe('a real S3 service', { skip: whyNoGateway() }, () => {
+  let gateway: Gateway;
+  let stores = 0;
+  const newStore = (bucket: string = 'bucket'): string => `s3:${gateway.url}/${bucket}/stores/${++stores}`;
+  before(async () => {
+    gateway = await startGateway();
+    Object.assign(process.env, GATEWAY_KEYS);
+    await makeBucket(newStore());
+  });
+  after(() => gateway?.stop());
+
+  backendSuite('S3', () => {
+    const address = newStore();
+    return Promise.resolve(() => new S3Backend({ address }));
+  });
+
+  test('a backend in S3 lists more files than a page has', async () => {
+    const backend = new S3Backend({ address: newStore() });
+    const names = Array.from({ length: 1010 }, (_, i) => String(i).padStart(64, '0'));
+    await Promise.all(names.map((name) => backend.put(`marks/${name}`, [])));
+    assert.deepEqual((await backend.list('marks')).map(({ name }) => name).toSorted(), names);
+  });
+
+  test('in any history of a store in S3, every snapshot that is kept restores to what it was', async (t) => {
+    t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
+    const done = nothingDone();
+    for (let run = 0; run < RUNS; run++) {
+      const backend = new ClockedBackend(new S3Backend({ address: newStore() }));
+      const model = await StoreModel.start(t, { backend, random: new Random(SEED + run), done });
+      for (let day = 0; day < DAYS; day++) await model.live();
+      await model.finish();
+      t.mock.timers.reset();
+    }
+    t.diagnostic(JSON.stringify(done));
+  });
+
+  test('every command does to a store in S3 what it does to a folder', async (t) => {
+    const store = newStore();
+    const { folder, run } = place(t);
+    smallDatabase(join(folder, 'a.db'), { rows: 2000 });
+    await run('init', store, '--grace', '0');
+    const first = await run('backup', 'a.db', store, '--tag', 'first');
+    const old = sha256File(join(folder, 'a.db'));
+    change(join(folder, 'a.db'));
+    const [{ snapshot: second }] = (await run('backup', 'a.db', store, '--verify'))['backups'] as [Backup];
+    assert.equal(second.parent, (first['backups'] as [Backup])[0].snapshot.id);
+    assert.equal(((await run('snapshots', store))['snapshots'] as unknown[]).length, 2);
+    assert.equal((await run('verify', 'a.db', store))['same'], true);
+    await run('restore', `${store}#${second.parent}`, 'old.db');
+    assert.equal(sha256File(join(folder, 'old.db')), old);
+    await run('restore', store, 'old.db', '--overwrite');
+    assert.equal((await run('verify', 'old.db', `${store}#latest`))['same'], true);
+    assert.ok(
+      ((await run('diff', `${store}#${second.parent}`, '#latest'))['differingPages'] as []).length > 0,
+    );
+    assert.equal((await run('stats', store))['snapshots'], 2);
+    const { stdout } = await sqlsync(['dump', store], { cwd: folder, env: environment(folder) });
+    assert.match(stdout, /CREATE TABLE/);
+    assert.deepEqual((await run('check', store, '--read-data'))['problems'], []);
+    smallDatabase(join(folder, 'b.db'), { rows: 50 });
+    const [{ snapshot: other }] = (await run('backup', 'b.db', store))['backups'] as [Backup];
+    await run('forget', store, other.id);
+    assert.equal(((await run('forget', store, '--keep-last', '1'))['forgotten'] as []).length, 1);
+    assert.ok(((await run('prune', store))['packsDeleted'] as number) > 0);
+    const repaired = await run('repair', store, '--read-data');
+    assert.deepEqual([repaired['configWritten'], repaired['lost']], [false, []]);
+    const checked = await run('check', store, '--read-data');
+    assert.deepEqual([checked['problems'], (checked['intact'] as []).length], [[], 1]);
+  });
+
+  test('a run tells the requests that the store took', async (t) => {
+    const store = newStore();
+    const { folder, run } = place(t);
+    smallDatabase(join(folder, 'a.db'));
+    await run('init', store);
+    const { requests } = (await run('backup', 'a.db', store)) as unknown as {
+      requests: Record<string, number>;
+    };
+    assert.ok(
+      (requests['writes'] ?? 0) >= 3 && (requests['bytesWritten'] ?? 0) > 1000,
+      JSON.stringify(requests),
+    );
+    const said = await sqlsync(['snapshots', store, '-v'], { cwd: folder, env: environment(folder) });
+    assert.match(
+      said.stderr,
+      /note: the store took \d+ reads? \(.*\), \d+ writes? \(PUT and LIST, .*\) and 0 deletes/,
+    );
+  });
+
+  test('a backup to S3 that is killed loses nothing, and leaves its keys nowhere', async (t) => {
+    const store = newStore();
+    const { folder, run } = place(t);
+    const database = join(folder, 'a.db');
+    generateDatabase(database, { seed: 1, pageSize: 4096, rows: 25_000 });
+    await run('init', store);
+    const backend = new S3Backend({ address: store });
+    const command = new Command(['backup', 'a.db', store, '-v'], { cwd: folder, env: environment(folder) });
+    let shown = '';
+    while ((await backend.list('packs')).length === 0) {
+      assert.equal(command.child.exitCode, null, command.said);
+      shown += processList([command.child.pid ?? 0, ...command.children()]);
+    }
+    command.child.kill('SIGKILL');
+    const { stdout, stderr } = await command.done;
+    const left = readAll(folder);
+    for (const text of [shown, stdout, stderr, left])
+      assert.ok(!text.includes(GATEWAY_KEYS.AWS_SECRET_ACCESS_KEY));
+    await run('backup', 'a.db', store);
+    await run('restore', store, 'b.db');
+    assert.equal(sha256File(join(folder, 'b.db')), sha256File(database));
+    assert.deepEqual((await run('check', store, '--read-data'))['problems'], []);
+  });
+
+  test('the policies of the documentation are enough, and no more than that', async (t) => {
+    const bucket = 'policies';
+    const store = newStore(bucket);
+    const { folder, run } = place(t, OTHER_KEYS);
+    const keys = { cwd: folder, env: environment(folder, OTHER_KEYS) };
+    smallDatabase(join(folder, 'a.db'));
+    await makeBucket(store);
+    const refused = {
+      code: 'STORE_UNAVAILABLE',
+      status: 18,
+      says: /AccessDenied/,
+      hint: /s3:ListBucket/,
+    } as const;
+    await assertRefused(['init', store], refused, keys);
+    const [all = '', adding = ''] = [...DOCS.matchAll(/^```json\n([^]*?)^```$/gm)].map(
+      ([, text]) => text ?? '',
+    );
+    await allow(store, bucket, adding);
+    await run('init', store, '--grace', '0');
+    await run('backup', 'a.db', store);
+    await run('restore', store, 'b.db');
+    await run('check', store, '--read-data');
+    change(join(folder, 'a.db'));
+    await run('backup', 'a.db', store);
+    await assertRefused(['forget', store, '--keep-last', '1'], { ...refused, hint: /s3:DeleteObject/ }, keys);
+    await allow(store, bucket, all);
+    await run('forget', store, '--keep-last', '1', '--prune');
+    assert.equal(((await run('snapshots', store))['snapshots'] as []).length, 1);
+  });
+});
+
+interface Backup {
+  readonly snapshot: { readonly id: string; readonly parent: string | null };
+}
+
+/** A folder, and the commands in it with the keys of a user of the gateway. */
+function place(
+  t: TestContext,
+  keys: Readonly<Record<string, string>> = GATEWAY_KEYS,
+): { folder: string; run: (...args: string[]) => Promise<Summary> } {
+  const folder = tempDir(t);
+  for (const name of ['tmp', 'cache']) mkdirSync(join(folder, name));
+  const options = { cwd: folder, env: environment(folder, keys) };
+  return { folder, run: (...args) => summaryOf(args, options) };
+}
+
+function environment(
+  folder: string,
+  keys: Readonly<Record<string, string>> = GATEWAY_KEYS,
+): NodeJS.ProcessEnv {
+  return { ...keys, TMPDIR: join(folder, 'tmp'), XDG_CACHE_HOME: join(folder, 'cache') };
+}
+
+function change(path: string): void {
+  const db = new Database(path);
+  try {
+    db.exec('CREATE TABLE IF NOT EXISTS more (x); INSERT INTO more VALUES (hex(randomblob(20000)))');
+  } finally {
+    db.close();
+  }
+}
+
+function processList(pids: readonly number[]): string {
+  return pids.map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1')).join('\n');
+}
+
+/** All bytes of all files below a folder. */
+function readAll(folder: string): string {
+  const paths = readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name));
+  return paths
+    .filter((path) => statSync(path).isFile())
+    .map((path) => readFileSync(path, 'latin1'))
+    .join('');
+}
+
+/** Grants the other user what a policy of the documentation says, in the form that a bucket has. */
+async function allow(store: string, bucket: string, policy: string): Promise<void> {
+  const named = policy.replaceAll('BUCKET', bucket).replaceAll('PREFIX', 'stores');
+  const { Statement: statements, ...rest } = JSON.parse(named) as { Statement: object[] };
+  const principal = { AWS: ['arn:aws:iam:::user/other'] };
+  const whole = {
+    ...rest,
+    Statement: statements.map((each) => Object.assign(each, { Principal: principal })),
+  };
+  await bucketClient(store).send({
+    method: 'PUT',
+    query: [['policy', '']],
+    body: [Buffer.from(JSON.stringify(whole))],
+    maxBytes: 65_536,
+  });
+}

@@ -1,0 +1,50 @@
+/** The test server of S3 in a thread of its own, for readers that wait without giving up control. */
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import type { TestContext } from 'node:test';
+import { S3Server } from './s3-server.ts';
+import type { Twist } from './s3-server.ts';
+
+export interface ThreadServerOptions {
+  readonly ignoresRanges?: boolean;
+  /** For each GET. */
+  readonly twist?: Twist;
+}
+
+export interface ThreadServer {
+  readonly address: string;
+  /** The ranges of all GETs so far. */
+  ranges(): Promise<(string | undefined)[]>;
+}
+
+/** Starts one that ends with the test. */
+export async function startServerThread(
+  t: TestContext,
+  options: ThreadServerOptions = {},
+): Promise<ThreadServer> {
+  const worker = new Worker(new URL(import.meta.url), { workerData: options });
+  t.after(() => worker.terminate());
+  const next = <T>(): Promise<T> => new Promise((resolve) => worker.once('message', resolve));
+  const address = await next<string>();
+  return {
+    address,
+    ranges: () => {
+      const answer = next<(string | undefined)[]>();
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
+      worker.postMessage('ranges');
+      return answer;
+    },
+  };
+}
+
+if (!isMainThread && parentPort !== null) {
+  const port = parentPort;
+  const { ignoresRanges = false, twist } = workerData as ThreadServerOptions;
+  const server = await S3Server.start({ after: () => {} });
+  server.ignoresRanges = ignoresRanges;
+  server.twist = ({ operation }) => (operation === 'get' ? twist : undefined);
+  port.on('message', () => {
+    const gets = server.requests.filter(({ operation }) => operation === 'get');
+    port.postMessage(gets.map(({ headers }) => headers.range));
+  });
+  port.postMessage(server.address);
+}
