@@ -3,10 +3,11 @@ import type { Writable } from 'node:stream';
 import { message } from '../../../protocol/encode.ts';
 import { nameOf, OUTCOMES, PHASES } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
-import { sanitizeText, SqlsyncError } from '../../errors.ts';
+import { SqlsyncError } from '../../errors.ts';
 import type { Connection } from '../../sync/link/connection.ts';
 import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
+import { Announcements } from '../../sync/request/announcements.ts';
 import { copyRequest, encodeRequest } from '../../sync/request/copy-request.ts';
 import { serveOrigin } from '../../sync/agents/origin-agent.ts';
 import { PageStream } from '../../sync/stream/page-stream.ts';
@@ -40,14 +41,9 @@ export async function runRestore(
   options: RestoreOptions & { readonly output?: Writable | undefined },
 ): Promise<RestoreSummary> {
   const startedAt = performance.now();
-  const warnings: string[] = [];
-  const warn = (text: string): void => {
-    const warning = sanitizeText(text);
-    // After a restart the same warnings come again.
-    if (warnings.includes(warning)) return;
-    warnings.push(warning);
-    options.onWarning?.(warning, 'news');
-  };
+  const announcements = new Announcements(options);
+  const { warnings } = announcements;
+  const warn = (text: string): void => announcements.warn(text);
   const target = parseLocation(options.target);
   const access = await openStoreAtPlace(options.store);
   if (options.output === undefined) refuseWithinStore(options.store, target);

@@ -111,7 +111,7 @@ function isBrief(output: Output): boolean {
 function explainInterruption(error: SqlsyncError, isNothingKept: boolean): SqlsyncError {
   if (error.code !== 'INTERRUPTED' || isNothingKept || error.outcome !== undefined) return error;
   return new SqlsyncError(error.code, error.message, {
-    hint: 'The replica was not changed. What has arrived is kept beside it, and the next run continues from it.',
+    hint: 'The replica was not changed. The next run continues from what has arrived, if anything has.',
     cause: error.cause,
   });
 }
