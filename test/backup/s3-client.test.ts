@@ -189,6 +189,21 @@ describe('an S3 backend', () => {
     assert.ok(BYTES.equals(await right.get(NAME)));
   });
 
+  test('an S3 backend goes where a redirection names the region, and nowhere else', async (t) => {
+    const { server, backend } = await start(t);
+    server.twist = (_, number) =>
+      number === 1
+        ? { status: 301, code: 'PermanentRedirect', headers: { 'x-amz-bucket-region': 'eu-west-3' } }
+        : undefined;
+    server.region = 'eu-west-3';
+    await backend.put(NAME, [BYTES]);
+    assert.equal(server.requests.length, 2);
+    // A host that the answer names might be anyone's.
+    const headers = { location: 'http://127.0.0.1:1/bucket/store' };
+    server.twist = () => ({ status: 307, code: 'TemporaryRedirect', headers });
+    await assert.rejects(backend.get(NAME), unavailable(/TemporaryRedirect/, /another region.*\?region=/));
+  });
+
   test('an S3 backend shows no key in an error, whatever the service answers', async (t) => {
     const { server, backend } = await start(t);
     const secret = 'not-to-be-seen';

@@ -106,7 +106,7 @@ export class S3Server {
     const twist = this.twist(request, this.requests.length) ?? {};
     if (twist.hangs === true) return;
     for (const [name, value] of Object.entries(twist.headers ?? {})) response.setHeader(name, value);
-    const refusal = this.#refusalOf(request, url) ?? refusalIn(twist);
+    const refusal = refusalIn(twist) ?? this.#refusalOf(request, url);
     if (refusal !== undefined && twist.takesEffect !== true) return refuse(response, ...refusal);
     const answer = this.#do(request, url);
     if (refusal !== undefined) return refuse(response, ...refusal);

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import type { Backend, ByteRange, LocalFiles } from '../backends/backend.ts';
 import { discard } from '../packs/frame-memory.ts';
 
-/** Bytes of a pack that one read takes: packs have up to 2 GiB. */
-const PIECE_BYTES = 1024 * 1024;
+/** Bytes of a pack that one read takes: packs have up to 2 GiB. Elsewhere each read costs a round trip. */
+const PIECE_BYTES = { here: 1024 * 1024, elsewhere: 8 * 1024 * 1024 };
 
 export interface PackComparison {
   readonly bytes: number;
@@ -13,7 +13,7 @@ export interface PackComparison {
 
 /** Compares all bytes of a pack with its name. Throws SqlsyncError STORE_FILE_MISSING, STORE_UNAVAILABLE. */
 export async function comparePack(backend: Backend, id: string): Promise<PackComparison> {
-  const comparing = compare(id);
+  const comparing = compare(id, backend.parallel === undefined ? PIECE_BYTES.here : PIECE_BYTES.elsewhere);
   let step = comparing.next();
   while (step.done !== true) step = comparing.next(await backend.get(`packs/${id}`, step.value));
   return step.value;
@@ -21,18 +21,18 @@ export async function comparePack(backend: Backend, id: string): Promise<PackCom
 
 /** As `comparePack`, without giving up control. */
 export function comparePackNow(files: LocalFiles, id: string): PackComparison {
-  const comparing = compare(id);
+  const comparing = compare(id, PIECE_BYTES.here);
   let step = comparing.next();
   while (step.done !== true) step = comparing.next(files.getNow(`packs/${id}`, step.value));
   return step.value;
 }
 
 /** Asks for one range of the pack after another. */
-function* compare(id: string): Generator<ByteRange, PackComparison, Uint8Array> {
+function* compare(id: string, pieceBytes: number): Generator<ByteRange, PackComparison, Uint8Array> {
   const digest = createHash('sha256');
   let bytes = 0;
-  for (let length = PIECE_BYTES; length === PIECE_BYTES; bytes += length) {
-    const piece: Uint8Array = yield { offset: bytes, length: PIECE_BYTES };
+  for (let length = pieceBytes; length === pieceBytes; bytes += length) {
+    const piece: Uint8Array = yield { offset: bytes, length: pieceBytes };
     digest.update(piece);
     length = piece.length;
     discard(piece);
