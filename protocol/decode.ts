@@ -30,15 +30,17 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
  */
 export class FrameDecoder {
   readonly #checksum: Checksum;
-  readonly #pieces = new PieceQueue();
+  readonly #pieces: PieceQueue;
   #batchFrame = new Uint8Array(0);
   #sequence = 0;
   #preambleSeen = false;
   #header: { definition: MessageDefinition; name: MessageName; bodyBytes: number } | undefined;
   #violation: ProtocolViolation | undefined;
 
-  constructor(checksum: Checksum) {
+  /** `onTaken` receives a piece that was pushed and of which the decoder and its messages need no byte any more. */
+  constructor(checksum: Checksum, onTaken?: (piece: Uint8Array) => void) {
     this.#checksum = checksum;
+    this.#pieces = new PieceQueue(onTaken);
   }
 
   /** True if the bytes so far end between two messages. */
@@ -266,21 +268,34 @@ const SMALL_PIECE_BYTES = 4096;
 /** At least three quarters of a block get filled. */
 const SMALL_PIECES_BLOCK_BYTES = 4 * SMALL_PIECE_BYTES;
 
+interface Piece {
+  bytes: Uint8Array;
+  /** True for a piece as it was pushed, without a view of it in other hands. */
+  isAlone: boolean;
+}
+
 /**
  * Bytes that arrived in pieces. Large pieces are joined only when a whole frame is taken, so each byte is copied at
  * most once. Small pieces are gathered in blocks, so that they cost little more memory than their length.
  */
 class PieceQueue {
-  #pieces: Uint8Array[] = [];
+  readonly #onTaken: ((piece: Uint8Array) => void) | undefined;
+  readonly #pieces: Piece[] = [];
+  /** Bytes of the first piece that were taken. */
+  #start = 0;
   /** Gathers small pieces, filled up to `#blockFilled`; filled bytes never change. */
   #block = new Uint8Array(0);
   #blockFilled = 0;
   length = 0;
 
+  constructor(onTaken: ((piece: Uint8Array) => void) | undefined) {
+    this.#onTaken = onTaken;
+  }
+
   push(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
     if (bytes.length < SMALL_PIECE_BYTES) this.#gather(bytes);
-    else this.#pieces.push(bytes);
+    else this.#pieces.push({ bytes, isAlone: true });
     this.length += bytes.length;
   }
 
@@ -293,9 +308,10 @@ class PieceQueue {
     const end = this.#blockFilled + bytes.length;
     const last = this.#pieces.at(-1);
     const continues =
-      last?.buffer === this.#block.buffer && last.byteOffset + last.length === this.#blockFilled;
-    if (continues) this.#pieces[this.#pieces.length - 1] = this.#block.subarray(last.byteOffset, end);
-    else this.#pieces.push(this.#block.subarray(this.#blockFilled, end));
+      last?.bytes.buffer === this.#block.buffer &&
+      last.bytes.byteOffset + last.bytes.length === this.#blockFilled;
+    if (continues) last.bytes = this.#block.subarray(last.bytes.byteOffset, end);
+    else this.#pieces.push({ bytes: this.#block.subarray(this.#blockFilled, end), isAlone: false });
     this.#blockFilled = end;
   }
 
@@ -303,37 +319,38 @@ class PieceQueue {
   peek(length: number, into?: Uint8Array): Uint8Array {
     const bytes = Math.min(length, this.length);
     const joined = into === undefined ? new Uint8Array(bytes) : into.subarray(0, bytes);
-    let filled = 0;
-    for (const piece of this.#pieces) {
-      if (filled === joined.length) break;
-      const part = piece.subarray(0, joined.length - filled);
+    let from = this.#start;
+    for (let i = 0, filled = 0; filled < bytes; i++) {
+      const part = (this.#pieces[i] as Piece).bytes.subarray(from, from + bytes - filled);
       joined.set(part, filled);
       filled += part.length;
+      from = 0;
     }
     return joined;
   }
 
   /** Takes the first `length` bytes, which must be there, out of the queue. */
   take(length: number, into?: Uint8Array): Uint8Array {
-    const first = this.#pieces[0];
-    if (first !== undefined && first.length >= length) {
-      if (first.length === length) this.#pieces.shift();
-      else this.#pieces[0] = first.subarray(length);
-      this.length -= length;
-      return first.subarray(0, length);
-    }
-    const joined = this.peek(length, into);
-    let left = length;
+    const [first] = this.#pieces;
+    let taken: Uint8Array;
+    if (first !== undefined && first.bytes.length - this.#start >= length) {
+      taken = first.bytes.subarray(this.#start, this.#start + length);
+      first.isAlone = false;
+    } else taken = this.peek(length, into);
+    this.#drop(length);
+    return taken;
+  }
+
+  #drop(length: number): void {
+    this.length -= length;
+    this.#start += length;
     let whole = 0;
-    for (const piece of this.#pieces) {
-      if (piece.length > left) break;
-      left -= piece.length;
+    for (const { bytes, isAlone } of this.#pieces) {
+      if (bytes.length > this.#start) break;
+      this.#start -= bytes.length;
       whole++;
+      if (isAlone) this.#onTaken?.(bytes);
     }
     this.#pieces.splice(0, whole);
-    const rest = this.#pieces[0];
-    if (left > 0 && rest !== undefined) this.#pieces[0] = rest.subarray(left);
-    this.length -= length;
-    return joined;
   }
 }

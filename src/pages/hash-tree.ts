@@ -91,12 +91,14 @@ export class HashTree {
     return index * TREE_FANOUT ** level >= this.#presentCount;
   }
 
-  /** Keeps the hash of a page whose bytes the caller has anyway, so that hashing need not read it again. */
-  learn(page: PageNumber, bytes: Uint8Array): void {
+  /** Keeps the hashes of consecutive pages whose bytes the caller has anyway, so that hashing need not read them again. */
+  learn(first: PageNumber, bytes: Uint8Array): void {
     const pages = this.#levels[0];
-    if (pages === undefined || pages.known[page - 1] === 1) return;
-    this.#hasher.hashPage(page, bytes, pages.hashes, (page - 1) * this.hashBytes);
-    pages.known[page - 1] = 1;
+    const from = first - 1;
+    const to = from + bytes.length / this.#hasher.pageSize;
+    if (pages === undefined || !pages.known.subarray(from, to).includes(0)) return;
+    this.#hasher.hashPages(first, bytes, pages.hashes, from * this.hashBytes);
+    pages.known.fill(1, from, to);
   }
 
   /**

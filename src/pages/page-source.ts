@@ -33,12 +33,22 @@ export function readScattered(source: PageSource, pages: readonly number[], into
   const { pageSize } = source;
   if (source.readScattered !== undefined)
     return source.readScattered(pages, into.subarray(0, pages.length * pageSize));
-  for (let from = 0; from < pages.length;) {
-    const first = pages[from] as PageNumber;
-    let to = from + 1;
-    while (pages[to] === first + to - from) to++;
+  for (const { first, from, to } of runsOf(pages))
     source.readInto(first, into.subarray(from * pageSize, to * pageSize));
-    from = to;
+}
+
+/** Neighbours in a list of pages: those from index `from` to `to` follow each other, beginning with page `first`. */
+export interface Run {
+  readonly first: PageNumber;
+  readonly from: number;
+  readonly to: number;
+}
+
+export function* runsOf(pages: readonly number[]): Generator<Run> {
+  for (let from = 0, to = 0; from < pages.length; from = to) {
+    const first = pages[from] as PageNumber;
+    while (pages[to] === first + to - from) to++;
+    yield { first, from, to };
   }
 }
 

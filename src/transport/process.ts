@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess, ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { SqlsyncError, sanitizeText, shortageError, systemErrorCode } from '../errors.ts';
+import { freeChunk } from './chunk-memory.ts';
 import { relayInput } from './relay-input.ts';
 import { EXIT_CANNOT_RUN, cannotRun } from './silent-exit.ts';
 import { StderrTail } from './stderr-tail.ts';
@@ -67,6 +68,7 @@ export function spawnProcess(options: ProcessOptions): Transport {
     description: options.description ?? `child process ${child.pid ?? '(not started)'} (${options.command})`,
     input,
     output: child.stdin,
+    freeChunk,
     exited,
     terminate,
   };

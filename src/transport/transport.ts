@@ -22,6 +22,11 @@ export interface Transport {
   readonly description: string;
   readonly input: Readable;
   readonly output: Writable;
+  /**
+   * Frees a chunk that `input` gave and that its reader has no use for any more. Undefined if others may use the memory of
+   * a chunk.
+   */
+  readonly freeChunk?: (chunk: Uint8Array) => void;
   readonly exited: Promise<TransportExit>;
   /** Ends the connection at once and releases everything (kills a child, closes a socket). Safe to call twice. */
   terminate(): void;

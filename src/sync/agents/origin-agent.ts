@@ -261,7 +261,7 @@ class OriginSession {
       case 'getChildren':
         return this.#sendChildren(question);
       case 'getPages':
-        return this.#connection.send(this.#pages.answer(question));
+        return this.#sendPages(question);
       case 'getOwners':
         return this.#sendOwners(question);
       case 'getRoot':
@@ -273,6 +273,11 @@ class OriginSession {
       default:
         throw new SqlsyncError('PROTOCOL', `The other side sent ${question.type} to an origin agent`);
     }
+  }
+
+  #sendPages(question: MessageOf<'getPages'>): void {
+    const { pages, onSent } = this.#pages.answer(question);
+    this.#connection.send(pages, onSent);
   }
 
   #sendChildren(question: MessageOf<'getChildren'>): void {

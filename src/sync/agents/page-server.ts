@@ -7,13 +7,19 @@ import { SqlsyncError } from '../../errors.ts';
 import { makeDelta } from '../../pages/delta.ts';
 import type { PageHasher } from '../../pages/hash.ts';
 import type { HashTree } from '../../pages/hash-tree.ts';
-import { readScattered } from '../../pages/page-source.ts';
+import { readScattered, runsOf } from '../../pages/page-source.ts';
 import type { PageSource } from '../../pages/page-source.ts';
-import { pageNumber } from '../../pages/page-types.ts';
+import { freeMemory } from '../../transport/chunk-memory.ts';
 import { encodeBatchBytes } from '../link/compression.ts';
 import type { EncodedBatch } from '../link/compression.ts';
 import { CompressionChoice } from '../link/compression-choice.ts';
 import { decodePeerData } from '../link/connection.ts';
+
+/** The pages, and what to do when they were sent. */
+export interface PagesAnswer {
+  readonly pages: MessageOf<'pages'>;
+  readonly onSent: () => void;
+}
 
 /** Answers the questions for pages of one snapshot: whole, or as deltas against the versions that the peer has. */
 export class PageServer {
@@ -22,26 +28,37 @@ export class PageServer {
   readonly #hasher: PageHasher;
   readonly #compression: CompressionMode;
   readonly #choice = new CompressionChoice();
+  /** The longest batch of whole pages. */
+  readonly #batchBytes: number;
+  /** Buffers for such batches, used again and again: memory that is new costs more than reading pages into it. */
+  readonly #spare: Uint8Array[] = [];
 
   constructor(snapshot: PageSource, tree: HashTree, hasher: PageHasher, compression: CompressionMode) {
     this.#snapshot = snapshot;
     this.#tree = tree;
     this.#hasher = hasher;
     this.#compression = compression;
+    const { pageSize } = snapshot;
+    this.#batchBytes = Math.max(1, Math.floor(MAX_PAGES_REQUEST_BYTES / pageSize)) * (1 + pageSize);
   }
 
   /** Throws SqlsyncError: PROTOCOL for a question beyond the protocol's limits, ORIGIN_* if a page cannot be read. */
-  answer(question: MessageOf<'getPages'>): MessageOf<'pages'> {
+  answer(question: MessageOf<'getPages'>): PagesAnswer {
     const { pageSize, pageCount } = this.#snapshot;
     const wanted = decodePeerData(() => decodeWanted(question.pages, pageCount));
     if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES)
       throw requestOutOfRange(`${wanted.length} pages at once`);
     if (wanted.some((page) => page.hasBlocks)) return this.#answerDeltas(question, wanted);
     if (question.blockHashes.length > 0) throw requestOutOfRange('block hashes of no page');
-    return message('pages', {
-      id: question.id,
-      ...this.#encode(wanted.length, () => this.#readWhole(wanted)),
-    });
+    const buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#batchBytes);
+    const encoded = this.#encode(wanted.length, () => this.#readWhole(wanted, buffer));
+    const reuse = (): void => void this.#spare.push(buffer);
+    const isBuffer = encoded.data.buffer === buffer.buffer;
+    if (!isBuffer) reuse();
+    return {
+      pages: message('pages', { id: question.id, ...encoded }),
+      onSent: isBuffer ? reuse : () => freeMemory(encoded.data),
+    };
   }
 
   /** A batch that is mostly whole pages, as the choice for them says. */
@@ -53,22 +70,17 @@ export class PageServer {
     return encoded;
   }
 
-  /** A batch of whole pages, each run read straight to its place. */
-  #readWhole(wanted: readonly WantedPage[]): Uint8Array {
+  /** A batch of whole pages, each run read straight to its place in `buffer`. */
+  #readWhole(wanted: readonly WantedPage[], buffer: Uint8Array): Uint8Array {
     const { pageSize } = this.#snapshot;
-    // Skips filling the pages with zeros. The kinds need it, since 0 stands for a whole page.
-    const batch = Buffer.allocUnsafeSlow(wanted.length * (1 + pageSize));
-    batch.fill(0, 0, wanted.length);
+    const batch = buffer.subarray(0, wanted.length * (1 + pageSize));
+    batch.fill(0, 0, wanted.length); // the kinds: 0 stands for a whole page
     const pages = batch.subarray(wanted.length);
-    readScattered(
-      this.#snapshot,
-      wanted.map(({ pageNumber: page }) => page),
-      pages,
-    );
+    const numbers = wanted.map(({ pageNumber: page }) => page);
+    readScattered(this.#snapshot, numbers, pages);
     // A new replica requests pages that were never hashed; hashing them now saves a second read for the root.
-    for (const [i, page] of wanted.entries()) {
-      this.#tree.learn(pageNumber(page.pageNumber), pages.subarray(i * pageSize, (i + 1) * pageSize));
-    }
+    for (const { first, from, to } of runsOf(numbers))
+      this.#tree.learn(first, pages.subarray(from * pageSize, to * pageSize));
     this.#snapshot.readAhead?.(this.#likelyNext(wanted));
     return batch;
   }
@@ -82,18 +94,15 @@ export class PageServer {
     return Array.from({ length: end - last }, (_, i) => last + 1 + i);
   }
 
-  #answerDeltas(
-    { id, blockHashes }: MessageOf<'getPages'>,
-    wanted: readonly WantedPage[],
-  ): MessageOf<'pages'> {
+  #answerDeltas({ id, blockHashes }: MessageOf<'getPages'>, wanted: readonly WantedPage[]): PagesAnswer {
     const pages = this.#makeDeltas(wanted, blockHashes);
     const wholePages = pages.filter((page) => page.bitmap === undefined).length;
     const batch = encodeBatch(pages);
-    if (wholePages * 2 >= pages.length)
-      return message('pages', { id, ...this.#encode(wholePages, () => batch) });
     // Deltas are few bytes, and shrink by half.
     const mode = this.#compression === 'none' ? 'none' : 'zstd';
-    return message('pages', { id, ...encodeBatchBytes(batch, mode) });
+    const isMostlyWhole = wholePages * 2 >= pages.length;
+    const encoded = isMostlyWhole ? this.#encode(wholePages, () => batch) : encodeBatchBytes(batch, mode);
+    return { pages: message('pages', { id, ...encoded }), onSent: () => freeMemory(encoded.data) };
   }
 
   #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {

@@ -25,6 +25,7 @@ import {
 import { GreetingWatch } from './greeting-watch.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { joinSmallPieces } from './join-pieces.ts';
+import type { OutgoingPiece } from './join-pieces.ts';
 import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
 import { ownAgentError, peerError } from './peer-error.ts';
 import type { PeerLimits } from './peer-limits.ts';
@@ -77,10 +78,10 @@ export class Connection {
   #isPeerBusy = false;
   readonly #options: ConnectionOptions;
   readonly #encoder = new FrameEncoder(crc32);
-  readonly #decoder = new FrameDecoder(crc32);
+  readonly #decoder: FrameDecoder;
   /** The state to go to once the peer's hello has come. */
   #stateAfterHello: State;
-  #outgoing: Uint8Array[] = [];
+  #outgoing: OutgoingPiece[] = [];
   #outgoingBytes = 0;
   #flushScheduled = false;
   #ended = false;
@@ -91,6 +92,7 @@ export class Connection {
   constructor(transport: Transport, state: State, options: ConnectionOptions) {
     this.transport = transport;
     this.#options = options;
+    this.#decoder = new FrameDecoder(crc32, transport.freeChunk);
     this.maxTimeMs = options.maxTimeMs ?? 0;
     this.#stateAfterHello = state;
     this.#heartbeat = new Heartbeat(
@@ -168,8 +170,11 @@ export class Connection {
     else this.state = state;
   }
 
-  send(outgoing: Message): void {
-    for (const piece of this.#encoder.encode(outgoing)) this.#queue(piece);
+  /** `onSent` runs when the transport has taken the message, so that the memory of its bytes can be used again. */
+  send(outgoing: Message, onSent?: () => void): void {
+    const pieces = this.#encoder.encode(outgoing);
+    for (const [i, piece] of pieces.entries())
+      this.#queue(piece, i === pieces.length - 1 ? onSent : undefined);
   }
 
   /** Resolves when the transport has taken what was sent, so that only a little waits in memory. */
@@ -252,8 +257,8 @@ export class Connection {
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
   }
 
-  #queue(bytes: Uint8Array): void {
-    this.#outgoing.push(bytes);
+  #queue(bytes: Uint8Array, onSent?: () => void): void {
+    this.#outgoing.push({ bytes, onSent });
     this.#outgoingBytes += bytes.length;
     this.bytesSent += bytes.length;
     this.#heartbeat.onSent();
@@ -275,7 +280,7 @@ export class Connection {
     const joined = joinSmallPieces(pieces);
     // One system call if the transport supports it, and no copy of page batches.
     if (joined.length > 1) output.cork();
-    for (const piece of joined) output.write(piece);
+    for (const { bytes, onSent } of joined) output.write(bytes, onSent && ((error) => error || onSent()));
     if (joined.length > 1) output.uncork();
   }
 

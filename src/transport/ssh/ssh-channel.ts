@@ -2,6 +2,7 @@ import { Writable } from 'node:stream';
 import type { Duplex } from 'node:stream';
 import type { Client, ClientChannel } from 'ssh2';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { freeChunk } from '../chunk-memory.ts';
 import { relayInput } from '../relay-input.ts';
 import { EXIT_CANNOT_RUN, cannotRun, missingExecutable } from '../silent-exit.ts';
 import { RECEIVE_WINDOW_MAX_BYTES, widenReceiveWindow } from './ssh-window.ts';
@@ -98,6 +99,7 @@ export function channelTransport(parts: SshChannelParts): Transport {
     description: parts.description,
     input,
     output,
+    freeChunk,
     exited: exited.promise,
     terminate: () => {
       settle();

@@ -7,7 +7,7 @@ import { DEFAULT_SSH_PORT } from './known-hosts.ts';
 import { allowedAlgorithms } from './ssh-algorithms.ts';
 import type { SshAlgorithms } from './ssh-algorithms.ts';
 import type { SshAuthentication } from './ssh-auth.ts';
-import { prepareCipherKeys } from './ssh-cipher-keys.ts';
+import { freeReceived, prepareCiphers } from './ssh-ciphers.ts';
 import type { HostConfig } from './ssh-config.ts';
 import { shellQuote } from './ssh-host-key.ts';
 import type { HostKeyCheck } from './ssh-host-key.ts';
@@ -127,8 +127,9 @@ function negotiate<T>(options: EstablishOptions<T>, socket: Duplex): void {
   const { client, auth, login } = options;
   login.phase = 'negotiating';
   client.on('handshake', () => {
-    prepareCipherKeys(client);
+    prepareCiphers(client, socket);
     if (login.phase !== 'negotiating') return; // a later exchange of keys
+    freeReceived(client, socket);
     login.phase = 'authenticating';
     try {
       // The host has now proved that it holds the key; nothing secret was sent to it yet.

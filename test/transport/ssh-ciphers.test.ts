@@ -1,10 +1,12 @@
+// oxlint-disable no-underscore-dangle -- members of ssh2's objects
 import assert from 'node:assert/strict';
-import { KeyObject, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
+import { Duplex } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, test } from 'node:test';
 import type { Client } from 'ssh2';
 import { connectSsh } from '../../src/transport/ssh/ssh.ts';
-import { prepareCipherKeys } from '../../src/transport/ssh/ssh-cipher-keys.ts';
+import { prepareCiphers } from '../../src/transport/ssh/ssh-ciphers.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
 
@@ -38,16 +40,16 @@ for (const cipher of CIPHERS) {
   );
 }
 
-test('the keys of AES-GCM become key objects once, and a client of another form is left alone', () => {
-  const cipher = { _encKey: randomBytes(16) as unknown };
-  const decipher = { _decipherKey: randomBytes(16) as unknown };
-  const client = { _protocol: { _cipher: cipher, _decipher: decipher } } as unknown as Client;
-  prepareCipherKeys(client);
-  const { _encKey: outKey } = cipher;
-  const { _decipherKey: inKey } = decipher;
-  assert.ok(outKey instanceof KeyObject && inKey instanceof KeyObject);
-  prepareCipherKeys(client);
-  assert.equal(Object.values(cipher)[0], outKey);
-  for (const other of [{}, { _protocol: {} }, { _protocol: { _cipher: {}, _decipher: undefined } }])
-    prepareCipherKeys(other as unknown as Client);
+test('the ciphers of a client of another form are left alone', () => {
+  const socket = new Duplex();
+  for (const other of [{}, { _protocol: {} }, { _protocol: { _cipher: {}, _decipher: undefined } }]) {
+    const before = structuredClone(other);
+    prepareCiphers(other as unknown as Client, socket);
+    assert.deepEqual(other, before);
+  }
+  const key = randomBytes(16);
+  const stream = { _decipherKey: key, _decipherIV: randomBytes(16), _decipherSSLName: 'aes-128-ctr' };
+  const client = { _protocol: { _decipher: stream } };
+  prepareCiphers(client as unknown as Client, socket);
+  assert.equal(client._protocol._decipher, stream);
 });
