@@ -1,0 +1,114 @@
+import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
+import { closeSync, lstatSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { isOwn } from '../../files/file-owner.ts';
+import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
+
+const OTHERS_WRITE = 0o022;
+const TEMPORARY = /\.[0-9a-f]{12}\.tmp$/;
+
+/** No option lets anything that is remembered count for longer than a week. */
+export const MAX_AGE_MS: number = 8 * 86_400_000;
+
+export interface CacheLimits {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+/** A folder in the user's cache folder, whose files only cost time if they are missing. */
+export class CacheFolder {
+  readonly #name: string;
+  /** The names of its files. */
+  readonly #pattern: RegExp;
+  readonly #limits: CacheLimits;
+
+  constructor(name: string, pattern: RegExp, limits: CacheLimits) {
+    this.#name = name;
+    this.#pattern = pattern;
+    this.#limits = limits;
+  }
+
+  /** Throws SqlsyncError USAGE if the user has no cache folder. */
+  path(name: string): string {
+    return join(userCacheFolder(this.#name), name);
+  }
+
+  /** Writes a file at once; the parts follow each other. Throws the system's errors. */
+  save(name: string, parts: readonly Uint8Array[]): void {
+    const path = this.path(name);
+    const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+    makePrivateFolder(userCacheFolder(this.#name));
+    try {
+      const file = openSync(temporary, 'wx', 0o600);
+      try {
+        for (const part of parts) writeAll(file, part);
+      } finally {
+        closeSync(file);
+      }
+      renameSync(temporary, path);
+    } finally {
+      rmSync(temporary, { force: true });
+    }
+    this.#sweep();
+  }
+
+  /** The names of the files that begin so, the newest first. Throws the system's errors. */
+  names(start: string): string[] {
+    return this.#files()
+      .map(({ name }) => name)
+      .filter((name) => name.startsWith(start));
+  }
+
+  /** Never throws. */
+  remove(name: string): void {
+    try {
+      rmSync(this.path(name), { force: true });
+    } catch {
+      // It is not there, or no longer ours to remove.
+    }
+  }
+
+  #files(): CachedFile[] {
+    return readdirSync(userCacheFolder(this.#name))
+      .filter((name) => this.#pattern.test(name.replace(TEMPORARY, '')))
+      .map((name) => statsOf(name, this.path(name)))
+      .toSorted((a, b) => b.mtimeMs - a.mtimeMs);
+  }
+
+  /** Removes what no run will use, and what killed runs left. Never throws: a later run tries again. */
+  #sweep(): void {
+    try {
+      const oldest = Date.now() - MAX_AGE_MS;
+      let bytes = 0;
+      for (const [i, { name, mtimeMs, size }] of this.#files().entries()) {
+        bytes += size;
+        // The newest one is kept, however large it is.
+        const isTooMuch = i >= this.#limits.files || (bytes > this.#limits.bytes && i > 0);
+        if (isTooMuch || mtimeMs < oldest) rmSync(this.path(name), { force: true });
+      }
+    } catch {
+      // The folder may be gone.
+    }
+  }
+}
+
+/** False for a file that another user may have made or changed. */
+export function isTrusted(stats: Stats): boolean {
+  return stats.isFile() && isOwn(stats.uid) && (stats.mode & OTHERS_WRITE) === 0;
+}
+
+interface CachedFile {
+  readonly name: string;
+  readonly mtimeMs: number;
+  readonly size: number;
+}
+
+function statsOf(name: string, path: string): CachedFile {
+  const { mtimeMs = 0, size = 0 } = lstatSync(path, { throwIfNoEntry: false }) ?? {};
+  return { name, mtimeMs, size };
+}
+
+function writeAll(file: number, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+}
