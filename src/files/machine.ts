@@ -28,6 +28,8 @@ export interface ToldFile {
   is(fileId: string): boolean;
   /** True if the other agent runs on this kernel, and sees the same files under the same paths. */
   readonly isHere: boolean;
+  /** True if it is a file, and not the lack of one. */
+  readonly exists: boolean;
   /** True if it is on another machine, even one of the same name. */
   readonly isElsewhere: boolean;
 }
@@ -40,6 +42,7 @@ export function readSystemFileId(text: string): ToldFile {
   return {
     is: (known) => isOnKernel && fileId === known,
     isHere: isOnKernel && namespace === own.namespace,
+    exists: (fileId ?? '') !== '',
     isElsewhere: fileId !== undefined && !isOnKernel,
   };
 }

@@ -16,6 +16,7 @@ import type { OriginNames } from './origin-names.ts';
 import type { PageSource } from '../pages/page-source.ts';
 import type { PageCount, PageNumber, PageSize } from '../pages/page-types.ts';
 import { pageCount, pageSize } from '../pages/page-types.ts';
+import type { WalLook } from '../pages/wal-changes.ts';
 
 /** The page size assumed for a database without pages. */
 const DEFAULT_PAGE_SIZE = 4096;
@@ -84,6 +85,16 @@ export class DatabaseSnapshot implements PageSource {
   /** See `ReadTransaction.stamp`. */
   get stamp(): Uint8Array | undefined {
     return this.#pages?.stamp;
+  }
+
+  /** See `ReadTransaction.look`. */
+  get look(): WalLook | undefined {
+    return this.#pages?.look;
+  }
+
+  /** See `ReadTransaction.changedSince`. */
+  changedSince(look: WalLook): number[] | undefined {
+    return this.#pages?.changedSince(look);
   }
 
   /** This host. */

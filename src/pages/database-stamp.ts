@@ -7,7 +7,9 @@ import { timesEveryWrite } from '../files/mounts.ts';
 import { readFully } from '../files/read-fully.ts';
 import type { DatabaseReader } from '../sqlite/database-reader.ts';
 import { HEADER_BYTES } from './header.ts';
-import { frameCount, WalIndex } from './wal-index.ts';
+import { lookOf, pagesSince } from './wal-changes.ts';
+import type { WalLook } from './wal-changes.ts';
+import { frameCount, saltsOf, WalIndex } from './wal-index.ts';
 
 /**
  * Bytes of a stamp: a SHA-256. Two equal stamps of one database show that it has the same content; two different ones
@@ -39,20 +41,27 @@ export interface StampMoment {
  * content while the snapshot lasts. A failure only means that there is no stamp.
  */
 export class StampTaker {
+  /** See `changedSince`; undefined if nothing can prove later which pages are unchanged. `take` sets it. */
+  look: WalLook | undefined;
   readonly #path: string;
   readonly #descriptor: number;
+  readonly #minAgeMs: number;
   /** True once no page of the file is dirty. */
   #isSettled = false;
   #index: WalIndex | undefined;
   #before: Buffer | undefined;
+  #now: Buffer | undefined;
+  #file: string | undefined;
 
   /**
    * @param path Absolute and real.
    * @param descriptor Of the file at `path`. It stays the caller's.
+   * @param minAgeMs How old the last change has to be; 0 if the caller knows that each later one moves the ctime.
    */
-  constructor(path: string, descriptor: number) {
+  constructor(path: string, descriptor: number, minAgeMs: number = MIN_AGE_MS) {
     this.#path = path;
     this.#descriptor = descriptor;
+    this.#minAgeMs = minAgeMs;
   }
 
   /**
@@ -61,7 +70,7 @@ export class StampTaker {
    */
   async settle(now: number = Date.now()): Promise<void> {
     try {
-      const isOld = fstatSync(this.#descriptor).ctimeMs <= now - MIN_AGE_MS;
+      const isOld = fstatSync(this.#descriptor).ctimeMs <= now - this.#minAgeMs;
       if (!isOld || !timesEveryWrite(this.#path)) return;
       await promisify(fdatasync)(this.#descriptor);
       this.#isSettled = true;
@@ -73,6 +82,21 @@ export class StampTaker {
   /** False if there will be no stamp. */
   get isSettled(): boolean {
     return this.#isSettled;
+  }
+
+  /** The wal-index, if the snapshot may get a stamp. It stays open until `close`. */
+  get walIndex(): WalIndex | undefined {
+    return this.#index;
+  }
+
+  /** The header of the wal-index that belongs to the stamp. */
+  get walHeader(): Buffer | undefined {
+    return this.#now;
+  }
+
+  /** True if nobody has written to the file since `take`. */
+  get isUntouched(): boolean {
+    return this.#file !== undefined && fileFacts(this.#path).text === this.#file;
   }
 
   attached(): void {
@@ -97,22 +121,46 @@ export class StampTaker {
     }
   }
 
+  /**
+   * The pages that may differ from those of the snapshot of `look`, without those beyond its end; undefined if that is
+   * not known. Call it after `take`, while the snapshot lasts.
+   */
+  changedSince(
+    look: WalLook,
+    { pageSize, pageCount }: { readonly pageSize: number; readonly pageCount: number },
+  ): number[] | undefined {
+    const now = this.#now;
+    if (now === undefined || look.file !== this.look?.file) return undefined;
+    try {
+      const pages = pagesSince(look, now, { path: this.#path, pageSize, pageCount });
+      // A snapshot that needs no frame does not keep writers from beginning the WAL anew.
+      const after = this.#index?.header();
+      return after !== undefined && saltsOf(after).equals(saltsOf(now)) ? pages : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
   /** Call it when every connection of this process to the database is closed. */
   close(): void {
     this.#index?.close();
   }
 
-  #stamp(moment: StampMoment): Uint8Array | undefined {
+  #stamp({ now, bootId: boot }: StampMoment): Uint8Array | undefined {
     const header = Buffer.alloc(HEADER_BYTES);
     if (readFully(this.#descriptor, header, 0) < HEADER_BYTES) return undefined;
-    const wal = this.#walFacts(header);
-    const file = this.#fileFacts(moment.now);
-    if (wal === undefined || file === undefined) return undefined;
+    const file = this.#fileFacts(now);
+    if (file === undefined) return undefined;
     const counters = [header.subarray(24, 40), header.subarray(92, 100)].map((bytes) =>
       bytes.toString('hex'),
     );
-    const facts = ['sqlsync stamp 1', moment.bootId, this.#path, ...file, ...counters, ...wal];
-    return createHash('sha256').update(JSON.stringify(facts)).digest();
+    const facts = ['sqlsync stamp 1', boot, this.#path, ...file, ...counters];
+    const isWal = header[18] === 2 && header[19] === 2;
+    this.#now = isWal ? this.#index?.header() : undefined;
+    if (this.#now !== undefined && this.#before !== undefined)
+      this.look = lookOf(digestOf(facts).toString('hex'), this.#before, this.#now);
+    const wal = this.#walFacts(isWal);
+    return wal && digestOf([...facts, ...wal]);
   }
 
   #fileFacts(now: number): readonly string[] | undefined {
@@ -120,20 +168,25 @@ export class StampTaker {
     const named = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
     // A -wal beside another name of the file could hold changes.
     if (named?.dev !== own.dev || named.ino !== own.ino || own.nlink !== 1n) return undefined;
-    return Number(own.ctimeMs) > now - MIN_AGE_MS ? undefined : [...factsOf(own), String(own.ctimeNs)];
+    if (Number(own.ctimeMs) > now - this.#minAgeMs) return undefined;
+    this.#file = textOf(own);
+    return [...factsOf(own), String(own.ctimeNs)];
   }
 
   /** Undefined if it is not certain where the newest commits are. */
-  #walFacts(header: Buffer): readonly string[] | undefined {
+  #walFacts(isWal: boolean): readonly string[] | undefined {
     const wal = walFacts(this.#path);
-    const isWal = header[18] === 2 && header[19] === 2;
     // Beside a database in rollback mode SQLite uses a -wal with content nevertheless.
     if (!isWal) return wal.length === 0 ? ['rollback'] : undefined;
-    const index = this.#index?.header();
+    const index = this.#now;
     if (index === undefined || this.#before?.equals(index) !== true) return undefined;
     const isMissing = frameCount(index) > 0 && wal.length === 0;
     return isMissing ? undefined : [index.toString('hex'), ...wal];
   }
+}
+
+function digestOf(facts: readonly unknown[]): Buffer {
+  return createHash('sha256').update(JSON.stringify(facts)).digest();
 }
 
 /**
@@ -141,8 +194,17 @@ export class StampTaker {
  * nothing. Throws the system's errors.
  */
 export function outerStamp(path: string): string {
-  const file = statSync(path, { bigint: true });
-  return [bootId(), ...factsOf(file), file.ctimeNs, ...walFacts(path)].join(' ');
+  return [bootId(), fileFacts(path).text, ...walFacts(path)].join(' ');
+}
+
+/** What a write to the file at `path`, which is real, changes; device and inode too. Throws the system's errors. */
+export function fileFacts(path: string): { readonly text: string; readonly ctimeNs: bigint } {
+  const stats = statSync(path, { bigint: true });
+  return { text: textOf(stats), ctimeNs: stats.ctimeNs };
+}
+
+function textOf(stats: BigIntStats): string {
+  return [...factsOf(stats), stats.ctimeNs].join(' ');
 }
 
 /** The facts about the -wal of the database at `path`; empty if the -wal has no content. */

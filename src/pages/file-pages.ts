@@ -53,10 +53,11 @@ export class FilePages {
   #readAbsent: ReadPage = this.#readPage;
   #buffer: Uint8Array = new Uint8Array(0);
 
-  constructor(path: string) {
+  /** @param stampMinAgeMs See `StampTaker`. */
+  constructor(path: string, stampMinAgeMs?: number) {
     this.#path = path;
     this.#descriptor = openSync(path, 'r');
-    this.stamp = new StampTaker(path, this.#descriptor);
+    this.stamp = new StampTaker(path, this.#descriptor, stampMinAgeMs);
   }
 
   /**

@@ -12,6 +12,17 @@ const DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024;
 
 export type ReadPages = (first: PageNumber, count: number) => Uint8Array;
 
+/** The hashes of all nodes of one level of a database, one after another. */
+export interface KnownNodes {
+  readonly level: number;
+  /** Pages of that database. */
+  readonly pageCount: number;
+  /** A tree may take this array as its own, and change it. */
+  readonly hashes: Uint8Array;
+  /** Pages that changed since. */
+  readonly changed?: readonly number[];
+}
+
 export interface HashTreeOptions {
   /** Pages of the finished tree. */
   readonly pageCount: PageCount;
@@ -23,6 +34,8 @@ export interface HashTreeOptions {
   readonly budgetBytes?: number;
   /** The hashes of the pages that exist so far, if known. The tree then keeps the hashes of all pages. */
   readonly knownHashes?: Uint8Array | undefined;
+  /** Hashes of an earlier state. They are of use if they are of the level that this tree keeps. */
+  readonly known?: KnownNodes | undefined;
 }
 
 /** The hashes of the nodes of one level, and a flag for each that is valid. */
@@ -65,6 +78,7 @@ export class HashTree {
       this.#levels[level] = { hashes: new Uint8Array(nodes * this.hashBytes), known: new Uint8Array(nodes) };
       if (nodes <= 1) break;
     }
+    if (options.known !== undefined) this.#takeKnown(options.known);
     const pages = this.#levels[0];
     if (knownHashes === undefined || pages === undefined) return;
     pages.hashes.set(knownHashes.subarray(0, this.#presentCount * this.hashBytes));
@@ -79,6 +93,13 @@ export class HashTree {
     const pages = this.#levels[0];
     if (pages === undefined) throw new Error('the hashes of pages are not kept');
     return pages.hashes;
+  }
+
+  /** The hashes of the lowest level that the tree keeps; undefined if `root` has not made all of them. */
+  knownNodes(): KnownNodes | undefined {
+    const { hashes, known } = this.#levels[this.keptLevel] as KeptLevel;
+    if (known.includes(0)) return undefined;
+    return { level: this.keptLevel, pageCount: this.pageCount, hashes };
   }
 
   /** The number of nodes of a level in the finished tree. */
@@ -109,10 +130,7 @@ export class HashTree {
     const kept = this.#levels[level];
     if (kept === undefined) return this.#compute(level, index, out, offset);
     const start = index * this.hashBytes;
-    if (kept.known[index] === 0) {
-      this.#compute(level, index, kept.hashes, start);
-      kept.known[index] = 1;
-    }
+    if (kept.known[index] === 0) this.#keep(kept, level, index);
     for (let i = 0; i < this.hashBytes; i++) out[offset + i] = kept.hashes[start + i] as number;
   }
 
@@ -153,11 +171,29 @@ export class HashTree {
     this.#readPages = readPages;
   }
 
+  #takeKnown({ level, pageCount, hashes, changed }: KnownNodes): void {
+    const kept = this.#levels[level];
+    if (kept === undefined || level !== this.keptLevel) return;
+    // The last node is of use only if it covers the same pages.
+    const pages = Math.min(pageCount, this.#presentCount) / TREE_FANOUT ** level;
+    const nodes = pageCount === this.#presentCount ? Math.ceil(pages) : Math.floor(pages);
+    // Takes the array itself if it can: another one may be 64 MB.
+    if (hashes.length === kept.hashes.length) this.#levels[level] = { hashes, known: kept.known };
+    else kept.hashes.set(hashes.subarray(0, nodes * this.hashBytes));
+    kept.known.fill(1, 0, nodes);
+    for (const page of changed ?? []) if (page <= this.#presentCount) this.#forget(pageNumber(page));
+  }
+
   /** Marks the hashes of all kept nodes above this page as out of date. */
   #forget(page: PageNumber): void {
     for (let level = this.keptLevel; level < this.#levels.length; level++) {
       (this.#levels[level] as KeptLevel).known[Math.floor((page - 1) / TREE_FANOUT ** level)] = 0;
     }
+  }
+
+  #keep(kept: KeptLevel, level: number, index: number): void {
+    this.#compute(level, index, kept.hashes, index * this.hashBytes);
+    kept.known[index] = 1;
   }
 
   #compute(level: number, index: number, out: Uint8Array, offset: number): void {
@@ -167,8 +203,18 @@ export class HashTree {
     const present = Math.ceil(this.#presentCount / TREE_FANOUT ** below);
     const end = Math.min(first + TREE_FANOUT, present);
     if (this.keptLevel === 0) this.#learnPages(level, index);
+    const kept = this.#levels[below];
+    if (kept !== undefined) {
+      for (let child = first; child < end; child++)
+        if (kept.known[child] === 0) this.#keep(kept, below, child);
+      return this.#hasher.hash(
+        kept.hashes.subarray(first * this.hashBytes, end * this.hashBytes),
+        out,
+        offset,
+      );
+    }
     const children = new Uint8Array((end - first) * this.hashBytes);
-    if (below === 0 && this.keptLevel > 0) {
+    if (below === 0) {
       this.#hashPages(first, end, children, 0);
     } else {
       for (let child = first; child < end; child++) {

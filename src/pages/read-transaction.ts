@@ -7,6 +7,8 @@ import type { PageReader, ReadPage } from './file-pages.ts';
 import type { PageSource } from './page-source.ts';
 import type { PageCount, PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageCount, pageSize } from './page-types.ts';
+import type { WalIndex } from './wal-index.ts';
+import type { WalLook } from './wal-changes.ts';
 
 export interface ReadOptions {
   /** How pages are read; default 'file'. */
@@ -14,6 +16,8 @@ export interface ReadOptions {
   /** How long to wait for locks that other programs hold, in milliseconds. */
   readonly busyTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
+  /** See `StampTaker`. */
+  readonly stampMinAgeMs?: number | undefined;
 }
 
 /** The database that a transaction reads, as its owner knows it. */
@@ -54,13 +58,15 @@ export class ReadTransaction implements PageSource {
   readonly #database: ReadDatabase;
   readonly #options: ReadOptions;
   readonly #files: FilePages | undefined;
+  #isFirst = true;
   #isClosed = false;
   #isFileClosed = false;
 
   /** Throws SqlsyncError BUSY, what `replaced` returns, and the errors of the system and of SQLite. */
   static async open(database: ReadDatabase, options: ReadOptions): Promise<ReadTransaction> {
     // The descriptor comes before the connection: closing it drops the locks of all connections of this process.
-    const files = options.reader === 'dbpage' ? undefined : new FilePages(database.path);
+    const files =
+      options.reader === 'dbpage' ? undefined : new FilePages(database.path, options.stampMinAgeMs);
     let transaction: ReadTransaction | undefined;
     try {
       transaction = new ReadTransaction(database, options, files);
@@ -91,9 +97,33 @@ export class ReadTransaction implements PageSource {
     return this.#pageCount;
   }
 
+  /** What `changedSince` of a later transaction needs of the first state; undefined if nothing can prove that then. */
+  get look(): WalLook | undefined {
+    return this.#isFirst ? this.#files?.stamp.look : undefined;
+  }
+
+  /** See `StampTaker`; of the first state. */
+  get walHeader(): Buffer | undefined {
+    return this.#files?.stamp.walHeader;
+  }
+
+  get walIndex(): WalIndex | undefined {
+    return this.#files?.stamp.walIndex;
+  }
+
+  get isUntouched(): boolean {
+    return this.#files?.stamp.isUntouched === true;
+  }
+
+  /** As `StampTaker.changedSince`, for the first state. */
+  changedSince(look: WalLook): number[] | undefined {
+    return this.#isFirst ? this.#files?.stamp.changedSince(look, this) : undefined;
+  }
+
   /** Begins a transaction on the newest state, after `end`. Throws as `open` does. */
   begin(): Promise<void> {
     this.stamp = undefined;
+    this.#isFirst = false;
     return this.#begin(undefined);
   }
 

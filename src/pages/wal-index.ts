@@ -6,6 +6,8 @@ import { readFully } from '../files/read-fully.ts';
 /** https://www.sqlite.org/walformat.html, "The WAL-Index Header": two copies of 48 bytes, in native byte order. */
 const HEADER_BYTES = 48;
 const CHECKED_BYTES = 40;
+/** Where `nBackfill` stands: the number of frames that checkpoints have copied into the file. */
+const BACKFILL_AT = 2 * HEADER_BYTES;
 const INDEX_VERSION = 3_007_000;
 
 /** A writer that is just writing a header leaves the two copies different for an instant. */
@@ -52,6 +54,13 @@ export class WalIndex {
     return undefined;
   }
 
+  /** True if the file holds all frames of this header, so that a program need not look at the WAL. */
+  isBackfilled(header: Buffer): boolean {
+    const bytes = Buffer.alloc(4);
+    readFully(this.#descriptor, bytes, BACKFILL_AT);
+    return numberAt(bytes, 0) === frameCount(header);
+  }
+
   close(): void {
     closeSync(this.#descriptor);
   }
@@ -73,6 +82,18 @@ export class WalIndex {
 /** The number of frames that count, `mxFrame`; 0 if the file alone holds the database. */
 export function frameCount(header: Buffer): number {
   return numberAt(header, 16);
+}
+
+/** The salts of the frames that count, as the WAL has them: those of another generation have others. */
+export function saltsOf(header: Buffer): Buffer {
+  return header.subarray(32, 40);
+}
+
+/** The checksum over all frames that count, `aFrameCksum`, as the last of them has it in the WAL. */
+export function frameChecksum(header: Buffer): Buffer {
+  const checksum = Buffer.alloc(8);
+  for (const at of [0, 4]) checksum.writeUInt32BE(numberAt(header, 24 + at), at);
+  return checksum;
 }
 
 function isValid(header: Buffer): boolean {

@@ -3,8 +3,8 @@ import { systemErrorCode } from '../errors.ts';
 import { readFully } from '../files/read-fully.ts';
 
 /** Sizes in a WAL file (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). */
-const WAL_HEADER_BYTES = 32;
-const FRAME_HEADER_BYTES = 24;
+export const WAL_HEADER_BYTES = 32;
+export const FRAME_HEADER_BYTES = 24;
 
 /** Bytes of frames, with their pages, that one read takes: few system calls for little memory. */
 const CHUNK_BYTES = 1024 * 1024;

@@ -30,6 +30,8 @@ export interface SyncHereOptions extends CopyRequestOptions {
   readonly onFrame?: FrameHook;
   /** Messages of the origin agent for the user. */
   readonly onWarning?: (warning: string) => void;
+  /** Notes of both agents. */
+  readonly onNote?: (note: string) => void;
 }
 
 export interface SyncHereResult extends MessageOf<'done'> {
@@ -71,7 +73,11 @@ export async function syncHere(options: SyncHereOptions): Promise<SyncHereResult
       staging: options.staging,
       access: options.access,
       onSnapshot: (snapshot) =>
-        new Announcements({ onWarning: (warning) => options.onWarning?.(warning) }).snapshot(snapshot),
+        new Announcements({
+          onWarning: (warning) => options.onWarning?.(warning),
+          onNote: options.onNote,
+        }).snapshot(snapshot),
+      onNote: options.onNote,
     });
     connection.send(message('close', {}));
     connection.end();

@@ -7,6 +7,7 @@ import type { DatabaseFile } from '../../pages/database-file.ts';
 import { currentFileId } from '../../pages/database-file.ts';
 import { firstPageForReplica, parseHeader } from '../../pages/header.ts';
 import { markReplica } from '../../beside/mark.ts';
+import { CommitWatch } from './commit-watch.ts';
 import { OldState } from './old-state.ts';
 import type { ExistingOptions } from './old-state.ts';
 import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
@@ -48,6 +49,7 @@ const THREAD_MIN_BYTES = Number(process.env['SQLSYNC_WRITER_THREAD_MIN_BYTES'] ?
 export class ExistingReplica implements PageSink {
   readonly path: string;
   readonly warnings: string[] = [];
+  readonly watch: CommitWatch;
   /** Known once the pages of the spool are applied. */
   pagesChanged: number | undefined;
   readonly #file: DatabaseFile;
@@ -84,6 +86,7 @@ export class ExistingReplica implements PageSink {
     this.#target = target;
     this.#options = options;
     this.#replica = old;
+    this.watch = new CommitWatch(file, old, target, options);
     this.#isWal = file.header?.wal === true;
     this.#walId = this.#isWal ? currentFileId(`${file.path}-wal`) : undefined;
     this.#staging = options.staging ?? new Staging('never');
@@ -327,6 +330,7 @@ export class ExistingReplica implements PageSink {
 
   async #commitMarked(writer: PageWriter): Promise<void> {
     const { mark } = this.#options;
+    await this.watch.before(writer);
     const unmark = markReplica(this.path, mark, { warnings: this.warnings });
     try {
       await this.#retry(() => writer.call('commit'));
@@ -343,6 +347,7 @@ export class ExistingReplica implements PageSink {
       this.#staging.remove();
       this.#replica.close();
       await this.#writer?.call('checkpoint');
+      if (this.#writer !== undefined) await this.watch.after(this.#writer);
     } catch {
       // The checkpoint is optional; the next program that opens the replica can make it.
     }
@@ -368,10 +373,8 @@ export class ExistingReplica implements PageSink {
   }
 
   #retry<T>(action: () => Promise<T>): Promise<T> {
-    return retryBusy(`Replica ${this.path}`, action, {
-      timeoutMs: this.#options.busyTimeoutMs,
-      signal: this.#options.signal,
-    });
+    const { busyTimeoutMs: timeoutMs, signal } = this.#options;
+    return retryBusy(`Replica ${this.path}`, action, { timeoutMs, signal });
   }
 
   async #release(): Promise<void> {

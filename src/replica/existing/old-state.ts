@@ -7,7 +7,8 @@ import type { DatabaseHeader } from '../../pages/header.ts';
 import type { PageSource } from '../../pages/page-source.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
 import { ReadTransaction } from '../../pages/read-transaction.ts';
-import type { ReadOptions } from '../../pages/read-transaction.ts';
+import type { ReadDatabase, ReadOptions } from '../../pages/read-transaction.ts';
+import type { WalIndex } from '../../pages/wal-index.ts';
 import type { MarkedOrigin } from '../../beside/mark.ts';
 import type { Staging } from '../spool/staging.ts';
 import { needsRecovery, ReplicaMovedError, replicaError, replicaReplaced } from '../replica-error.ts';
@@ -68,6 +69,15 @@ export class OldState implements PageSource {
   /** See `ReadTransaction.stamp`. */
   get stamp(): Uint8Array | undefined {
     return this.#pages.stamp;
+  }
+
+  /** See `StampTaker`; they serve until `closeFile`. */
+  get walIndex(): WalIndex | undefined {
+    return this.#pages.walIndex;
+  }
+
+  get isUntouched(): boolean {
+    return this.#pages.isUntouched;
   }
 
   /** True if there are no pages, or only the one page of an empty database. */
@@ -140,13 +150,16 @@ export class OldState implements PageSource {
 }
 
 function beginRead(path: string, options: ExistingOptions): Promise<ReadTransaction> {
-  const database = {
+  return ReadTransaction.open(replicaToRead(path), options);
+}
+
+export function replicaToRead(path: string): ReadDatabase {
+  return {
     path,
     name: `Replica ${path}`,
-    guard: <T>(read: () => T): T => guarded(path, read),
+    guard: (read) => guarded(path, read),
     replaced: () => replicaReplaced(path),
   };
-  return ReadTransaction.open(database, options);
 }
 
 function guarded<T>(path: string, read: () => T): T {

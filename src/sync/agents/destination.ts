@@ -1,7 +1,9 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
+import type { KnownNodes } from '../../pages/hash-tree.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import type { PageSize } from '../../pages/page-types.ts';
 import type { QuickCheck } from '../quick/quick-check.ts';
-import type { PageCopy } from './page-copy.ts';
+import type { KnownState, PageCopy } from './page-copy.ts';
 
 /** Where a copy goes: what is known about the place before the origin is contacted, and how to open it as a sink. */
 export interface Destination {
@@ -23,6 +25,8 @@ export interface Destination {
   isKnown?(sink: PageSink): boolean;
   /** The existing copy, and its number of pages; undefined if none exists, or if the user asked to lose it. */
   copyBefore?(sink: PageSink, target: SinkTarget): CopyBefore | undefined;
+  /** What is known about the old pages of the sink, before they are read. */
+  recall?(sink: PageSink, size: PageSize): KnownState;
   openSink(target: SinkTarget, snapshot: MessageOf<'snapshot'>): Promise<PageSink>;
   /** Commits what was copied and checked; ends without a commit if nothing changed. */
   settle(sink: PageSink, copied: CopiedPages): Promise<Outcome>;
@@ -44,6 +48,8 @@ export interface CopiedPages {
   readonly changed: boolean;
   /** True if nothing was compared: see `Destination.quick`. */
   readonly quick: boolean;
+  /** The hashes of the result under the key of the copy, if they were made. */
+  readonly nodes?: KnownNodes | undefined;
   readonly counts: PageCopy['counts'];
   readonly snapshot: MessageOf<'snapshot'>;
   /** Takes what the user should know, one sentence each. */

@@ -8,9 +8,10 @@ import {
   TREE_FANOUT,
 } from '../../../protocol/limits.ts';
 import { COMPRESSION_MODES, HASH_ALGORITHMS, nameOf, OUTCOMES, READERS } from '../../../protocol/messages.ts';
-import type { CompressionMode, Message, MessageOf } from '../../../protocol/messages.ts';
+import type { CompressionMode, HashAlgorithm, Message, MessageOf } from '../../../protocol/messages.ts';
 import { fromGaps } from '../../../protocol/page-batch.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { readSystemFileId } from '../../files/machine.ts';
 import { createPageHasher, HASH_KEY_BYTES } from '../../pages/hash.ts';
 import type { PageHasher } from '../../pages/hash.ts';
 import { HashTree } from '../../pages/hash-tree.ts';
@@ -21,6 +22,7 @@ import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { announcementOf, openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
 import { PageServer, requestOutOfRange } from './page-server.ts';
+import { OriginTree } from '../quick/known-tree.ts';
 import type { AccessCheck } from '../request/restriction.ts';
 import { watchSnapshot } from '../request/snapshot-limit.ts';
 import type { SnapshotLimits } from '../request/snapshot-limit.ts';
@@ -99,6 +101,7 @@ interface SessionParts {
   readonly limits: SnapshotLimits;
   /** True if the replica agent knows this very state. */
   readonly isKnown: boolean;
+  readonly memory: OriginTree | undefined;
 }
 
 class OriginSession {
@@ -114,6 +117,7 @@ class OriginSession {
   #isOver = false;
   #toldOver = false;
   readonly #isKnown: boolean;
+  readonly #memory: OriginTree | undefined;
 
   static async open(
     connection: Connection,
@@ -135,23 +139,25 @@ class OriginSession {
     const { snapshot } = opened;
     try {
       const hasher = createPageHasher(hash, open.key, snapshot.pageSize);
+      const { stamp } = snapshot;
+      const isKnown = stamp !== undefined && Buffer.compare(stamp, open.knownStamp) === 0;
+      const memory = isKnown ? undefined : memoryFor(snapshot, open, hash, hasher);
       const tree = new HashTree({
         pageCount: snapshot.pageCount,
         hasher,
-        readPages: (first, count) => snapshot.readPages(first, count),
+        readPages(first, count) {
+          const run = snapshot.readPages(first, count);
+          memory?.audit?.check(first, run);
+          return run;
+        },
+        known: memory?.known,
       });
       connection.state = 'serving';
-      const announcement = announcementOf(opened, hasher.hashBytes);
-      const { stamp } = announcement;
+      const announcement = announcementOf(opened, hasher.hashBytes, memory?.notes);
       connection.send(announcement);
       options.onSnapshot?.(announcement);
-      const isKnown = stamp.length > 0 && Buffer.compare(stamp, open.knownStamp) === 0;
-      return new OriginSession(connection, options, snapshot, tree, {
-        hasher,
-        compression,
-        limits: open,
-        isKnown,
-      });
+      const parts = { hasher, compression, limits: open, isKnown, memory };
+      return new OriginSession(connection, options, snapshot, tree, parts);
     } catch (error) {
       snapshot.close();
       throw error;
@@ -163,7 +169,7 @@ class OriginSession {
     options: OriginOptions,
     snapshot: OriginSnapshot,
     tree: HashTree,
-    { hasher, compression, limits, isKnown }: SessionParts,
+    { hasher, compression, limits, isKnown, memory }: SessionParts,
   ) {
     this.#connection = connection;
     this.#options = options;
@@ -172,6 +178,7 @@ class OriginSession {
     this.#pages = new PageServer(snapshot, tree, hasher, compression);
     this.#passes = new HashPasses(connection, tree);
     this.#isKnown = isKnown;
+    this.#memory = memory;
     this.#unwatch = watchSnapshot(snapshot, limits, {
       onOver: () => this.#end(),
       onFailure: (error) => connection.fail(toSqlsyncError(error)),
@@ -326,6 +333,7 @@ class OriginSession {
   #sendRoot(): void {
     const hash = this.#tree.root();
     this.#snapshot.checkUnreplaced();
+    this.#memory?.checkAudit();
     this.#measure();
     // No hash may follow the root: the peer may ask for a new snapshot next, and would receive them there.
     this.#passes.drop();
@@ -339,7 +347,23 @@ class OriginSession {
     this.#snapshot.close();
     this.#passes.drop();
     this.#connection.state = 'released';
+    // The replica commits meanwhile.
+    const nodes = this.#rootSent ? this.#tree.knownNodes() : undefined;
+    if (nodes !== undefined) this.#memory?.remember(nodes);
   }
+}
+
+/**
+ * What is known of the origin for a replica that exists. A new copy and a verification use a new key, and a backup
+ * would never hash all pages again.
+ */
+function memoryFor(
+  snapshot: OriginSnapshot,
+  { key, replicaFileId }: MessageOf<'open'>,
+  hash: HashAlgorithm,
+  hasher: PageHasher,
+): OriginTree | undefined {
+  return readSystemFileId(replicaFileId).exists ? OriginTree.of(snapshot, hash, key, hasher) : undefined;
 }
 
 async function pause(signal: AbortSignal | undefined): Promise<void> {

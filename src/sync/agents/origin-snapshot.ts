@@ -4,6 +4,7 @@ import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { hostName, readSystemFileId } from '../../files/machine.ts';
 import type { Mark } from '../../beside/mark.ts';
 import type { PageSource } from '../../pages/page-source.ts';
+import type { WalLook } from '../../pages/wal-changes.ts';
 import { DatabaseSnapshot } from '../../origin/snapshot.ts';
 import type { AccessCheck } from '../request/restriction.ts';
 
@@ -22,6 +23,9 @@ export interface OriginSnapshot extends PageSource {
   readonly walGrowthBytes: number;
   /** Another snapshot of the database with this stamp has the same content; undefined if nothing proves that. */
   readonly stamp?: Uint8Array | undefined;
+  /** See `ReadTransaction`. */
+  readonly look?: WalLook | undefined;
+  changedSince?(look: WalLook): number[] | undefined;
   ownersOf(pages: ReadonlySet<number>): Map<string, number>;
   /** Throws ORIGIN_* if the path no longer names the file that was read. */
   checkUnreplaced(): void;
@@ -41,6 +45,7 @@ const NO_STAMP = new Uint8Array(0);
 export function announcementOf(
   { snapshot, restoring }: { readonly snapshot: OriginSnapshot; readonly restoring: boolean },
   hashBytes: number,
+  notes: readonly string[] = [],
 ): MessageOf<'snapshot'> {
   return message('snapshot', {
     pageSize: snapshot.pageSize,
@@ -53,7 +58,7 @@ export function announcementOf(
     restoring,
     stamp: snapshot.stamp ?? NO_STAMP,
     warnings: [...snapshot.warnings],
-    notes: [...snapshot.notes],
+    notes: [...snapshot.notes, ...notes],
   });
 }
 

@@ -7,12 +7,15 @@ import { toGaps } from '../../../protocol/page-batch.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { createPageHasher } from '../../pages/hash.ts';
 import type { PageHasher } from '../../pages/hash.ts';
+import type { HashAudit } from '../../pages/hash-audit.ts';
 import { HashTree } from '../../pages/hash-tree.ts';
+import type { KnownNodes } from '../../pages/hash-tree.ts';
 import type { PageSink, PageSource } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount, pageNumber } from '../../pages/page-types.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import type { Connection } from '../link/connection.ts';
 import { PageExchange } from './page-exchange.ts';
+import { RootMismatchError } from './root-mismatch.ts';
 import { RoundOverError } from './rounds.ts';
 import { TreeWalk, unasked } from './tree-walk.ts';
 import type { ChildrenRequest } from './tree-walk.ts';
@@ -41,18 +44,15 @@ export interface PageCopyOptions {
   /** True if the origin has limits, and so may end the round. */
   readonly isLimited: boolean;
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
+  /** What is known about `sink.old` when the copy begins. */
+  readonly old?: KnownState | undefined;
 }
 
-/**
- * The root hashes differ although every page was checked: a difference hid behind an equal hash prefix (2^-40), or a
- * page was damaged in memory. A new attempt has a new key.
- */
-export class RootMismatchError extends SqlsyncError {
-  constructor() {
-    super('ROOT_MISMATCH', 'The copy does not have the root hash of the origin', {
-      hint: 'Nothing was changed. Run sqlsync again. If it happens again, check the memory and disks of both machines.',
-    });
-  }
+/** What is known about an old state before a page of it is read. */
+export interface KnownState {
+  readonly nodes?: KnownNodes | undefined;
+  /** Looks at the pages that are hashed. */
+  readonly audit?: HashAudit | undefined;
 }
 
 /** Pages of our own to hash between two looks at the connection: some 4 ms. */
@@ -105,7 +105,7 @@ export class PageCopy {
     this.#topId = options.firstId;
     this.#nextId = options.firstId + 1;
     this.#hasher = createPageHasher(options.hash, options.key, options.pageSize);
-    [this.#tree, this.#walk] = this.#newWalk();
+    [this.#tree, this.#walk] = this.#newWalk(options.old);
     this.#pages = new PageExchange(options.connection, options.sink, this.#hasher);
   }
 
@@ -129,8 +129,10 @@ export class PageCopy {
     return Math.max(0, present - this.#walk.pagesCompared) + this.#walk.differing - this.#pages.received;
   }
 
-  /** Returns when all pages are in the sink and the root hash is right. */
-  async run(): Promise<{ root: MessageOf<'root'>; changed: boolean }> {
+  /**
+   * Returns when all pages are in the sink and the root hash is right; with the hashes of the result, if there is one.
+   */
+  async run(): Promise<{ root: MessageOf<'root'>; changed: boolean; nodes?: KnownNodes | undefined }> {
     if (this.#walk.needsNoHashes) this.#abandonTop();
     else if (this.#topId === 0) this.#askTop();
     while (this.#root === undefined || this.#pages.areAsked) {
@@ -159,10 +161,11 @@ export class PageCopy {
     this.#sink.takeHashes?.(this.#tree.pageHashes());
     this.#reportProgress(true);
     await this.#connection.drained();
-    return { root: this.#root, changed };
+    if (this.#options.dryRun) return { root: this.#root, changed };
+    return { root: this.#root, changed, nodes: this.#tree.knownNodes() };
   }
 
-  #newWalk(): [HashTree, TreeWalk] {
+  #newWalk(known?: KnownState): [HashTree, TreeWalk] {
     const { snapshot, pageSize } = this.#options;
     const { old } = this.#sink;
     const hasher = this.#hasher;
@@ -177,9 +180,14 @@ export class PageCopy {
       pageCount: pageCount(snapshot.pageCount),
       presentCount: pageCount(present),
       hasher,
-      readPages: (first, count) => this.#old().readPages(first, count),
+      readPages: (first, count) => {
+        const run = this.#old().readPages(first, count);
+        known?.audit?.check(first, run);
+        return run;
+      },
       ...(this.#sink.takeHashes === undefined ? {} : { budgetBytes: Infinity }),
       knownHashes: this.#sink.oldHashes,
+      known: known?.nodes,
     });
     const own = new Uint8Array(hasher.hashBytes);
     const walk = new TreeWalk({

@@ -15,6 +15,7 @@ import type { PageSize } from '../../pages/page-types.ts';
 import { decodeBatchBytes } from '../link/compression.ts';
 import { decodePeerData } from '../link/connection.ts';
 import type { Connection } from '../link/connection.ts';
+import { PageMismatchError } from './root-mismatch.ts';
 import { hashPrefix, unasked } from './tree-walk.ts';
 import type { DifferingPage, TreeWalk } from './tree-walk.ts';
 
@@ -163,13 +164,7 @@ export class PageExchange {
     const hash = tree.hashOf(number, bytes);
     if (wanted.hashPrefix !== undefined && hashPrefix(hash) !== wanted.hashPrefix) {
       if (received.bitmap !== undefined) return false;
-      throw new SqlsyncError(
-        'ROOT_MISMATCH',
-        `Page ${number} arrived with another hash than the origin announced`,
-        {
-          hint: 'Nothing was changed. If it happens again, check the memory of both machines.',
-        },
-      );
+      throw new PageMismatchError(number);
     }
     if (number === FIRST_PAGE) checkFirstPage(bytes, this.#pageSize);
     this.#sink.write(number, bytes, received.bitmap === undefined ? undefined : received);

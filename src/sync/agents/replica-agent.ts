@@ -22,9 +22,10 @@ import type { Connection } from '../link/connection.ts';
 import type { CopiedPages, Destination } from './destination.ts';
 import type { CopyOptions, ReplicaOptions } from './replica-options.ts';
 import { QuickMissError } from '../quick/quick-check.ts';
-import { PageCopy, RootMismatchError } from './page-copy.ts';
+import { PageCopy } from './page-copy.ts';
 import { databaseDestination } from './replica-database.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
+import { PageMismatchError, RootMismatchError } from './root-mismatch.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
 import { checkShrinkage } from './shrinkage.ts';
 import { hasLimits } from '../request/snapshot-limit.ts';
@@ -102,7 +103,7 @@ async function copyUntilDone(
         continue;
       }
       const isFirst = attempt++ === 1;
-      if ((error instanceof RootMismatchError || error instanceof QuickMissError) && isFirst) continue;
+      if (isFirst && mayBeWronglyKnown(error, destination)) continue;
       if (!(error instanceof ReplicaMovedError)) throw error;
       if (attempt <= MAX_ATTEMPTS) continue;
       throw new SqlsyncError('BUSY', `Another program keeps changing replica ${destination.path}`, {
@@ -111,6 +112,12 @@ async function copyUntilDone(
       });
     }
   }
+}
+
+/** True if another attempt, which uses nothing that is known from before, may come to another end. */
+function mayBeWronglyKnown(error: unknown, { key }: Destination): boolean {
+  if (error instanceof RootMismatchError || error instanceof QuickMissError) return true;
+  return error instanceof PageMismatchError && key !== undefined;
 }
 
 async function attemptCopy(
@@ -143,22 +150,23 @@ async function attemptCopy(
     const quick = isKnown(destination, sink, snapshot);
     if (!quick) {
       const { hash, dryRun, onProgress } = options;
-      const how = { hash, dryRun, isLimited: hasLimits(options), onProgress };
+      const old = destination.recall?.(sink, size);
+      const how = { hash, dryRun, isLimited: hasLimits(options), onProgress, old };
       copy = new PageCopy({ connection, sink, snapshot, pageSize: size, key, firstId, ...how });
     }
-    const { root, changed } = await (copy?.run() ?? releaseUnread(connection, heldSince));
+    const { root, changed, nodes } = await (copy?.run() ?? releaseUnread(connection, heldSince));
     run.rounds.held(root);
     const counts = countsOf(copy, run.rounds);
     const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
     const { resumed } = run;
     const done = await connection.whileBusy(() =>
-      settleCopy(destination, opened, { changed, quick, counts, snapshot, resumed, alarms }),
+      settleCopy(destination, opened, { changed, quick, nodes, counts, snapshot, resumed, alarms }),
     );
     const { count, longestSnapshotMs: snapshotHeldMs, largestWalGrowthBytes: walGrowthBytes } = run.rounds;
     return { done, rounds: count + 1, snapshotHeldMs, walGrowthBytes };
   } catch (error) {
     const isMoved = error instanceof ReplicaMovedError;
-    if (copy !== undefined && (isMoved || error instanceof RootMismatchError))
+    if (copy !== undefined && (isMoved || mayBeWronglyKnown(error, destination)))
       run.rounds.received(copy.counts);
     throw error;
   } finally {
@@ -181,7 +189,7 @@ function isKnown(destination: Destination, sink: PageSink, snapshot: MessageOf<'
 async function releaseUnread(
   connection: Connection,
   heldSince: number,
-): Promise<{ root: Parameters<Rounds['held']>[0]; changed: boolean }> {
+): Promise<{ root: Parameters<Rounds['held']>[0]; changed: boolean; nodes?: undefined }> {
   connection.send(message('release', {}));
   await connection.drained();
   const snapshotHeldMs = Math.round(performance.now() - heldSince);

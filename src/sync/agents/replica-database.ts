@@ -9,12 +9,14 @@ import { markReplica, noteContent } from '../../beside/mark.ts';
 import { inspectReplica, openSink } from '../../replica/open-replica.ts';
 import type { ReplicaPlace } from '../../replica/open-replica.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
+import type { PageSize } from '../../pages/page-types.ts';
 import { ReplicaMovedError, replicaError } from '../../replica/replica-error.ts';
 import { refuseFileBeside } from '../../replica/replica-links.ts';
 import type { Staging } from '../../replica/spool/staging.ts';
 import { OldState } from '../../replica/existing/old-state.ts';
 import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
-import { QuickCheck } from '../quick/quick-check.ts';
+import type { QuickOptions } from '../quick/quick-check.ts';
+import { ReplicaMemory } from '../quick/replica-memory.ts';
 import type { CopiedPages, CopyBefore, Destination } from './destination.ts';
 import type { ReplicaOptions } from './replica-options.ts';
 
@@ -37,7 +39,8 @@ export async function databaseDestination(
   // Resumes before the snapshot begins, because it checks the hashes of all spooled pages.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
   const stamp = contentStamp(place.path);
-  const quick = quickCheck(place, options, attempt > 1 || staging.spool !== undefined);
+  const quick = quickOptions(place, options, attempt > 1 || staging.spool !== undefined);
+  const memory = quick && new ReplicaMemory(quick, place.file?.stats.size ?? 0);
   return {
     path: place.path,
     fileId: place.file?.fileId ?? '',
@@ -45,8 +48,10 @@ export async function databaseDestination(
     isNew: place.file === undefined,
     hasOldPages: place.hasOldPages,
     warnings: place.warnings,
-    quick,
-    isKnown: (sink) => quick?.isCopy(stampOf(sink)) === true,
+    key: memory?.key,
+    quick: memory?.quick,
+    isKnown: (sink) => memory?.quick.isCopy(stampOf(sink)) === true,
+    recall: (sink, size) => memory?.recall(stampOf(sink), size) ?? {},
     async openSink(target, snapshot) {
       const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
       try {
@@ -60,19 +65,22 @@ export async function databaseDestination(
       }
     },
     copyBefore: (sink, target) => copyBefore(place, sink, target, options),
-    settle: (sink, copied) => settle(sink, place, options, { ...copied, staging, memory: quick }),
+    settle: (sink, copied) => settle(sink, place, options, { ...copied, staging, memory }),
     findings: (warnings) => findingsOf(place.path, options, warnings),
   };
 }
 
-/** A run that has already failed to use what is known compares all pages. */
-function quickCheck(
+/**
+ * A run that has already failed to use what is known compares all pages. So does a restore: it may be there to mend
+ * what no stamp can show.
+ */
+function quickOptions(
   place: ReplicaPlace,
   options: ReplicaOptions,
   mustCompare: boolean,
-): QuickCheck | undefined {
-  if (options.dryRun || place.file === undefined) return undefined;
-  return new QuickCheck({ ...options, replicaPath: place.path, full: options.full || mustCompare });
+): QuickOptions | undefined {
+  if (options.dryRun || options.restores === true || place.file === undefined) return undefined;
+  return { ...options, replicaPath: place.path, full: options.full || mustCompare };
 }
 
 /** The stamp of the replica's own state: none if pages that wait in a spool are laid over it. */
@@ -178,12 +186,15 @@ async function settle(
     warnings,
     staging,
     memory,
-  }: CopiedPages & { readonly staging: Staging; readonly memory: QuickCheck | undefined },
+    nodes,
+  }: CopiedPages & { readonly staging: Staging; readonly memory: ReplicaMemory | undefined },
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
   // Sinks that do not have the file open yet are about to open it.
   checkAccess(place, sink, options);
+  const watch = sink instanceof ExistingReplica && memory?.key !== undefined ? sink.watch : undefined;
+  watch?.start();
   if (commits) await sink.commit();
   else await sink.abort();
   // A commit marks the replica itself.
@@ -191,7 +202,11 @@ async function settle(
   staging.remove();
   removeOwnLeftovers(place.path);
   noteContent(place.path);
+  if (quick || memory === undefined) return commits ? 'committed' : 'unchanged';
+  warnings.push(...memory.warnings);
+  const stamp = commits ? await watch?.stamp() : stampOf(sink);
   // What a commit left may still be written in the same tick of the clock; the next comparison will stamp it.
-  if (!commits && !quick) memory?.remember(snapshot.stamp, stampOf(sink));
+  if (!commits) memory.rememberPair(snapshot.stamp, stamp);
+  if (nodes !== undefined) memory.rememberTree(nodes, snapshot.pageSize as PageSize, stamp, !commits);
   return commits ? 'committed' : 'unchanged';
 }

@@ -34,11 +34,8 @@ export class QuickCheck {
 
   constructor(options: QuickOptions) {
     this.#options = options;
-    const record = options.full || options.check ? undefined : loadQuickRecord(options);
-    const age = record === undefined ? NaN : Date.now() - record.comparedAt;
-    // The user may trust another hash more, so the record must be of the same one.
-    const counts = age >= 0 && age < options.fullEveryMs && record?.hash === options.hash;
-    this.#record = counts ? record : undefined;
+    const record = loadQuickRecord(options);
+    this.#record = record !== undefined && countsStill(options, record) ? record : undefined;
   }
 
   /** The origin's stamp in the record: an origin that has it is unchanged. 0 bytes without a usable record. */
@@ -59,13 +56,21 @@ export class QuickCheck {
     return replicaStamp !== undefined && this.#record?.replicaStamp === toHex(replicaStamp);
   }
 
-  /** Records that two databases with these stamps were compared, page by page, and are the same. */
-  remember(originStamp: Uint8Array, replicaStamp: Uint8Array | undefined): void {
+  /**
+   * Records that two databases with these stamps are the same, as a comparison found of which all hashes were made at
+   * `comparedAt` or later.
+   */
+  remember(originStamp: Uint8Array, replicaStamp: Uint8Array | undefined, comparedAt: number): void {
     if (originStamp.length !== STAMP_BYTES || replicaStamp === undefined) return;
     const stamps = { originStamp: toHex(originStamp), replicaStamp: toHex(replicaStamp) };
-    const how = { hash: this.#options.hash, comparedAt: Date.now(), files: this.#files() };
+    const how = { hash: this.#options.hash, comparedAt, files: this.#files() };
+    this.attempt(() => saveQuickRecord(this.#options, { ...stamps, ...how }));
+  }
+
+  /** Notes why `save` failed: it only makes the next run slower. */
+  attempt(save: () => void): void {
     try {
-      saveQuickRecord(this.#options, { ...stamps, ...how });
+      save();
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       this.#options.onNote?.(`The next run will compare all pages, since nothing can be remembered: ${why}`);
@@ -82,6 +87,16 @@ export class QuickCheck {
       return '';
     }
   }
+}
+
+/** True if what was found at `comparedAt`, with this hash, is enough for the user. */
+export function countsStill(
+  { full, check, hash, fullEveryMs }: QuickOptions,
+  found: { readonly hash: HashAlgorithm; readonly comparedAt: number },
+): boolean {
+  const age = Date.now() - found.comparedAt;
+  // The user may trust another hash more, so it must be the same one.
+  return !full && !check && age >= 0 && age < fullEveryMs && found.hash === hash;
 }
 
 function toHex(bytes: Uint8Array): string {
