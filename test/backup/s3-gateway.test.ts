@@ -7,7 +7,7 @@ import Database from 'better-sqlite3';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { Random } from '../../fixtures/random.ts';
 import { S3Backend } from '../../src/backup/backends/s3/s3-backend.ts';
-import { assertRefused, Command, sqlsync, summaryOf } from '../cli/command.ts';
+import { Command, sqlsync, summaryOf } from '../cli/command.ts';
 import type { Summary } from '../cli/command.ts';
 import { nothingDone, StoreModel } from '../model/store-model.ts';
 import { smallDatabase } from '../pages/databases.ts';
@@ -17,12 +17,13 @@ import { GATEWAY_KEYS, OTHER_KEYS, startGateway, whyNoGateway } from '../support
 import type { Gateway } from '../support/s3-gateway.ts';
 import { backendSuite } from './backend-suite.ts';
 import { ClockedBackend } from './clocked-backend.ts';
+import { assertStored, backupHere, storeHere } from './store-here.ts';
 
 /** Repeat a failure with `SQLSYNC_SEED=… npm test`, more cases with SQLSYNC_RUNS. */
 const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
 const RUNS = Number(process.env['SQLSYNC_RUNS'] ?? 1);
 
-const DAYS = 4;
+const DAYS = 8;
 
 const DOCS = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'stores.md'), 'utf8');
 
@@ -120,7 +121,7 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     const store = newStore();
     const { folder, run } = place(t);
     const database = join(folder, 'a.db');
-    generateDatabase(database, { seed: 1, pageSize: 4096, rows: 25_000 });
+    generateDatabase(database, { seed: 1, pageSize: 4096, rows: 10_000 });
     await run('init', store);
     const backend = new S3Backend({ address: store });
     const command = new Command(['backup', 'a.db', store, '-v'], { cwd: folder, env: environment(folder) });
@@ -142,55 +143,69 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
 
   test('the policies of the documentation are enough, and no more than that', async (t) => {
     const bucket = 'policies';
-    const store = newStore(bucket);
-    const { folder, run } = place(t, OTHER_KEYS);
-    const keys = { cwd: folder, env: environment(folder, OTHER_KEYS) };
-    smallDatabase(join(folder, 'a.db'));
-    await makeBucket(store);
-    const refused = {
-      code: 'STORE_UNAVAILABLE',
-      status: 18,
-      says: /AccessDenied/,
-      hint: /s3:ListBucket/,
-    } as const;
-    await assertRefused(['init', store], refused, keys);
+    const address = newStore(bucket);
+    await makeBucket(address);
     const [all = '', adding = ''] = [...DOCS.matchAll(/^```json\n([^]*?)^```$/gm)].map(
       ([, text]) => text ?? '',
     );
-    await allow(store, bucket, adding);
-    await run('init', store, '--grace', '0');
-    await run('backup', 'a.db', store);
-    await run('restore', store, 'b.db');
-    await run('check', store, '--read-data');
-    change(join(folder, 'a.db'));
-    await run('backup', 'a.db', store);
-    await assertRefused(['forget', store, '--keep-last', '1'], { ...refused, hint: /s3:DeleteObject/ }, keys);
-    await allow(store, bucket, all);
-    await run('forget', store, '--keep-last', '1', '--prune');
-    assert.equal(((await run('snapshots', store))['snapshots'] as []).length, 1);
+    const folder = tempDir(t);
+    const database = join(folder, 'a.db');
+    smallDatabase(database);
+    const backend = await asOther(() => new S3Backend({ address }));
+    const refused = {
+      code: 'STORE_UNAVAILABLE',
+      message: /AccessDenied/,
+      hint: /s3:GetObject, s3:PutObject/,
+    };
+    await asOther(() => assert.rejects(storeHere(backend, folder, 0), refused));
+    await allow(address, bucket, adding);
+    const first = await asOther(async () => {
+      const made = await storeHere(backend, folder, 0);
+      return { made, snapshot: await backupHere(made, database) };
+    });
+    change(database);
+    await asOther(async () => {
+      await backupHere(first.made, database);
+      await assertStored(first.made, await first.made.store.snapshots(), new Map());
+      assert.deepEqual((await first.made.store.check({ readData: true })).problems, []);
+      await assert.rejects(first.made.store.forget([first.snapshot.id]), {
+        ...refused,
+        hint: /s3:DeleteObject/,
+      });
+    });
+    await allow(address, bucket, all);
+    await asOther(async () => {
+      await first.made.store.forget([first.snapshot.id]);
+      await first.made.store.prune();
+    });
+    assert.equal((await first.made.store.snapshots()).length, 1);
   });
 });
+
+/** Runs `work` with the keys of the user who has no right but those of a bucket's policy. */
+async function asOther<T>(work: () => T | Promise<T>): Promise<T> {
+  Object.assign(process.env, OTHER_KEYS);
+  try {
+    return await work();
+  } finally {
+    Object.assign(process.env, GATEWAY_KEYS);
+  }
+}
 
 interface Backup {
   readonly snapshot: { readonly id: string; readonly parent: string | null };
 }
 
-/** A folder, and the commands in it with the keys of a user of the gateway. */
-function place(
-  t: TestContext,
-  keys: Readonly<Record<string, string>> = GATEWAY_KEYS,
-): { folder: string; run: (...args: string[]) => Promise<Summary> } {
+/** A folder, and the commands in it. */
+function place(t: TestContext): { folder: string; run: (...args: string[]) => Promise<Summary> } {
   const folder = tempDir(t);
   for (const name of ['tmp', 'cache']) mkdirSync(join(folder, name));
-  const options = { cwd: folder, env: environment(folder, keys) };
+  const options = { cwd: folder, env: environment(folder) };
   return { folder, run: (...args) => summaryOf(args, options) };
 }
 
-function environment(
-  folder: string,
-  keys: Readonly<Record<string, string>> = GATEWAY_KEYS,
-): NodeJS.ProcessEnv {
-  return { ...keys, TMPDIR: join(folder, 'tmp'), XDG_CACHE_HOME: join(folder, 'cache') };
+function environment(folder: string): NodeJS.ProcessEnv {
+  return { ...GATEWAY_KEYS, TMPDIR: join(folder, 'tmp'), XDG_CACHE_HOME: join(folder, 'cache') };
 }
 
 function change(path: string): void {

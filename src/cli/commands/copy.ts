@@ -1,11 +1,10 @@
 import type { CopySummary, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
-import { canonicalLocation } from '../job/job.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
-import { DRY_RUN, STORES, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import { DRY_RUN, STORES, canonicalStore, openStoreAt, runStoreJob } from '../store/store-command.ts';
 import { counted, formatBytes } from '../terminal/format.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
@@ -34,7 +33,7 @@ export const command: Command = defineCommand({
   group: STORES,
   run: (args) =>
     runStoreJob('copy', args, {
-      name: () => ['copy', canonicalLocation(args.from), canonicalLocation(args.to)],
+      name: () => ['copy', canonicalStore(args.from), canonicalStore(args.to)],
       async work(output, options) {
         const from = await openStoreAt(args.from);
         const to = await openStoreAt(args.to);

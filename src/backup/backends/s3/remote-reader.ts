@@ -30,6 +30,11 @@ const NEAR_BYTES: number = 512 * 1024;
 const TIMEOUT_MS: number = 20 * 60 * 1000;
 const START_TIMEOUT_MS = 30_000;
 
+/** After so long a wait, a signal ends the process at once: its handler could not run before the wait is over. */
+const PATIENCE_MS = 5000;
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
 /** A part of a file, read or on its way. */
 interface Part {
   readonly id: number;
@@ -166,7 +171,9 @@ export class RemoteReader implements LocalFiles {
       if (!this.#underWay.has(part.id)) continue;
       const thread = Atomics.load(cells, CELLS.thread);
       const timeoutMs = thread === 0 ? START_TIMEOUT_MS : TIMEOUT_MS;
-      const isAlive = awaitThread(cells, CELLS.done, seen, { thread, timeoutMs });
+      const isAlive =
+        awaitThread(cells, CELLS.done, seen, { thread, timeoutMs: PATIENCE_MS }) ||
+        withUsualSignals(() => awaitThread(cells, CELLS.done, seen, { thread, timeoutMs }));
       if (!isAlive && Atomics.load(cells, CELLS.thread) === thread) this.#giveUp();
     }
     if (part.error === undefined) return part.bytes as Uint8Array;
@@ -207,6 +214,18 @@ export class RemoteReader implements LocalFiles {
     this.#underWay.clear();
     this.#thread?.port.close();
     this.#thread = undefined;
+  }
+}
+
+/** Runs `work`, which gives no control to handlers of signals, with the effect that signals have without handlers. */
+function withUsualSignals<T>(work: () => T): T {
+  const handlers = SIGNALS.map((name) => [name, process.rawListeners(name)] as const);
+  for (const name of SIGNALS) process.removeAllListeners(name);
+  try {
+    return work();
+  } finally {
+    for (const [name, listeners] of handlers)
+      for (const listener of listeners) process.on(name, listener as NodeJS.SignalsListener);
   }
 }
 

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { smallDatabase } from '../pages/databases.ts';
+import { tempDir } from '../support/compare.ts';
+import { S3Server, SERVER_KEYS } from '../support/s3-server.ts';
+import { assertRefused, Command, sqlsync, summaryOf } from './command.ts';
+import type { CommandOptions, Run, Summary } from './command.ts';
+
+const REFUSED = { code: 'STORE_UNAVAILABLE', status: 18 } as const;
+
+describe('the commands on a store in S3', () => {
+  test('init warns of a bucket that overwrites, and says how to get what is missing', async (t) => {
+    const { server, store, options, say } = await here(t);
+    server.keepsConditions = false;
+    const { stdout, stderr } = await say('init', store);
+    assert.match(stdout, /is now a backup store, with the id/);
+    assert.match(stderr, /warning: This bucket does not refuse to overwrite a file/);
+    await assertRefused(
+      ['init', store],
+      { code: 'STORE_EXISTS', status: 18, says: /There is a store in s3:/ },
+      options,
+    );
+    server.twist = () => ({ status: 404, code: 'NoSuchBucket' });
+    await assertRefused(
+      ['init', store],
+      { ...REFUSED, says: /NoSuchBucket/, hint: /Make the bucket bucket/ },
+      options,
+    );
+  });
+
+  test('a store that is not there is not found, and neither a snapshot nor a database takes its place', async (t) => {
+    const { store, options, run } = await here(t);
+    const missing = { code: 'STORE_NOT_FOUND', status: 18, says: /There is no store in s3:/ } as const;
+    for (const command of ['snapshots', 'repair']) await assertRefused([command, store], missing, options);
+    await run('init', store);
+    const usage = { code: 'USAGE', status: 2 } as const;
+    const noSnapshot = { ...usage, says: /neither an id nor a time/ };
+    await assertRefused(['restore', `${store}#nothing`, 'b.db'], noSnapshot, options);
+    const swapped = { ...usage, says: /The arguments look swapped/ };
+    await assertRefused(['backup', store, 'a.db'], swapped, options);
+    await assertRefused(['restore', 'a.db', store], swapped, options);
+    await assertRefused(
+      ['snapshots', 's3:http://example.com/bucket/x'],
+      { ...usage, says: /no encryption/ },
+      options,
+    );
+  });
+
+  test('a backup to S3 keeps its hashes in the cache folder, and with --no-cache nowhere', async (t) => {
+    const { folder, store, run } = await here(t);
+    const { id } = await run('init', store);
+    const hashes = join(folder, 'cache', 'sqlsync', 'hashes', String(id));
+    await run('backup', 'a.db', store, '--no-cache');
+    assert.equal(existsSync(hashes), false);
+    await run('backup', 'a.db', store);
+    assert.equal(existsSync(hashes), true);
+  });
+
+  test('snapshots go from a folder to S3 and back', async (t) => {
+    const { folder, store, run } = await here(t);
+    for (const place of [store, 'local', 'back']) await run('init', place);
+    await run('backup', 'a.db', 'local');
+    await run('copy', 'local', store);
+    await run('copy', store, 'back');
+    await run('restore', 'back', 'b.db');
+    assert.ok(readFileSync(join(folder, 'b.db')).equals(readFileSync(join(folder, 'a.db'))));
+  });
+
+  test('no output of a command has a key, not even of requests that fail', async (t) => {
+    const { server, store, say, folder } = await here(t);
+    const secret = SERVER_KEYS.secretAccessKey;
+    const runs = [await say('init', store, '-v'), await say('backup', '-v', 'a.db', store)];
+    server.twist = () => ({ status: 403, code: 'AccessDenied' });
+    runs.push(await say('snapshots', store, '-v'));
+    server.twist = () => ({ status: 403, code: 'SignatureDoesNotMatch' });
+    runs.push(await say('check', store, '--json'));
+    for (const { stdout, stderr } of runs) assert.ok(!`${stdout}${stderr}`.includes(secret));
+    assert.equal(existsSync(join(folder, 'store')), false);
+  });
+
+  test('a signal ends a command whose store does not answer', async (t) => {
+    const { server, store, options, run } = await here(t);
+    await run('init', store);
+    await run('backup', 'a.db', store);
+    let hanging = 0;
+    server.twist = ({ operation, key }) => {
+      if (operation !== 'get' || !key.includes('/packs/')) return undefined;
+      hanging++;
+      return { hangs: true };
+    };
+    const command = new Command(['restore', store, 'b.db'], options);
+    while (hanging === 0) await delay(10);
+    // The first is for a proper end, which cannot come; a later one ends the process.
+    const ended = command.done.then(() => true);
+    while (!(await Promise.race([ended, delay(200, false)]))) command.child.kill('SIGINT');
+    assert.equal((await command.done).signal, 'SIGINT');
+  });
+});
+
+interface Here {
+  readonly server: S3Server;
+  readonly folder: string;
+  readonly store: string;
+  readonly options: CommandOptions;
+  /** Runs a command in the folder with --json; returns its summary. */
+  readonly run: (...args: string[]) => Promise<Summary>;
+  readonly say: (...args: string[]) => Promise<Run>;
+}
+
+/** A folder with the database a.db, and a service without a store. */
+async function here(t: TestContext): Promise<Here> {
+  const server = await S3Server.start(t);
+  const folder = tempDir(t);
+  smallDatabase(join(folder, 'a.db'));
+  mkdirSync(join(folder, 'cache'), { mode: 0o700 });
+  const env = {
+    AWS_ACCESS_KEY_ID: SERVER_KEYS.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: SERVER_KEYS.secretAccessKey,
+    XDG_CACHE_HOME: join(folder, 'cache'),
+  };
+  const options = { cwd: folder, env };
+  const run = (...args: string[]): Promise<Summary> => summaryOf(args, options);
+  const say = (...args: string[]): Promise<Run> => sqlsync(args, options);
+  return { server, folder, store: server.address, options, run, say };
+}
