@@ -100,7 +100,15 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The backup store, from its bytes to the commands on it.
   'src/backup/backends': ['src/beside', 'src/files'],
-  'src/backup/backends/s3': ['src/backup/backends', 'src/sqlite'],
+  // Stores elsewhere: reading ahead in a thread, connections.
+  'src/backup/backends/remote': ['src/backup/backends', 'src/sqlite'],
+  'src/backup/backends/s3': ['src/backup/backends', 'src/backup/backends/remote'],
+  'src/backup/backends/sftp': [
+    'src/backup/backends',
+    'src/backup/backends/remote',
+    'src/transport',
+    'src/transport/ssh',
+  ],
   'src/backup/packs': ['src/pages', 'protocol'],
   'src/backup/objects': ['src/backup/packs', 'src/backup/backends', 'src/pages', 'src/sqlite', 'protocol'],
   'src/backup/files': ['src/backup/objects', 'src/backup/packs', 'src/backup/backends', 'src/pages'],
@@ -129,7 +137,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup/copy': [
-    'src/backup/backends/s3',
+    'src/backup/backends',
     'src/sync/request',
     'src/backup/prune',
     'src/backup/snapshots',
@@ -177,6 +185,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup': [
+    'src/backup/backends/sftp',
     'src/backup/check',
     'src/backup/copy',
     'src/backup/repair',
@@ -207,9 +216,9 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The users of the pools.
   'src/library': [
+    'src/backup/backends',
     'src/sync/request',
     'src/backup',
-    'src/backup/backends/s3',
     'src/backup/copy',
     'src/backup/restore',
     'src/sync',
@@ -231,6 +240,9 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
   'src/cli/store': [
+    'src/backup/backends/sftp',
+    'src/backup/backends/remote',
+    'src/backup/backends',
     'src/cli/job',
     'src/cli/options',
     'src/cli/terminal',

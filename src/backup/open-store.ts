@@ -8,7 +8,7 @@ import type { LocalBackend } from './backends/backend.ts';
 import { putConfig, readConfig } from './files/config.ts';
 import type { InitOptions } from './files/config.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
-import { isS3Address } from './backends/s3/address.ts';
+import { isElsewhere } from './backends/elsewhere.ts';
 import { HashCache } from './copy/hash-cache.ts';
 import { openOrRepairConfig } from './repair/repair-config.ts';
 import { accessTo } from './files/store-files.ts';
@@ -24,7 +24,7 @@ export async function initStoreAt(place: string, options: InitOptions = {}): Pro
   try {
     return await initBackend(await backendAt(place), options);
   } catch (error) {
-    throw (isS3Address(place) ? undefined : noFolder(place)) ?? error;
+    throw (isElsewhere(place) ? undefined : noFolder(place)) ?? error;
   }
 }
 
@@ -80,7 +80,11 @@ export async function openBackend(backend: LocalBackend): Promise<StoreAccess> {
 
 /** Throws USAGE for a path that would open another folder, and an address that names no place. */
 async function backendAt(place: string): Promise<LocalBackend> {
-  if (isS3Address(place)) {
+  if (place.startsWith('sftp:')) {
+    const { SftpBackend } = await import('./backends/sftp/sftp-backend.ts');
+    return new SftpBackend(place);
+  }
+  if (isElsewhere(place)) {
     // Loaded only for such a store: TLS takes longer to load than a small backup takes.
     const { S3Backend } = await import('./backends/s3/s3-backend.ts');
     return new S3Backend({ address: place });
@@ -98,6 +102,6 @@ export function cacheOf(
   { config }: Pick<StoreAccess, 'config'>,
   usesCacheFolder: boolean,
 ): HashCache | undefined {
-  if (!isS3Address(place)) return new HashCache(join(resolve(place), CACHE_FOLDER));
+  if (!isElsewhere(place)) return new HashCache(join(resolve(place), CACHE_FOLDER));
   return usesCacheFolder ? HashCache.elsewhere(config.id) : undefined;
 }

@@ -1,3 +1,4 @@
+import { closeConnections } from '../backup/backends/remote/open-connections.ts';
 import { isLibraryChild } from '../library/messages.ts';
 import { EXIT_OK, exitStatusOf } from './terminal/exit.ts';
 
@@ -18,5 +19,6 @@ async function runLibraryChild(): Promise<number> {
   surviveClosedStreams();
   const { runChild } = await import('../library/child.ts');
   const failure = await runChild();
+  closeConnections();
   return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
 }

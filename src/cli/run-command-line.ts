@@ -1,4 +1,5 @@
 import { systemErrorCode, toSqlsyncError } from '../errors.ts';
+import { closeConnections } from '../backup/backends/remote/open-connections.ts';
 import { checkDecoding } from '../files/path-names.ts';
 import { VERSION } from '../sync/program.ts';
 import { argumentsOf } from './arguments.ts';
@@ -31,6 +32,8 @@ export async function runCommandLine(argv: readonly string[]): Promise<number> {
     output.error(failure);
     if (argv[0] === 'agent') await (await import('./commands/agent.ts')).tellPeer(failure);
     return exitStatusOf(failure.code);
+  } finally {
+    closeConnections();
   }
 }
 

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { formatLocation, parseLocation } from '../transport/location.ts';
-import { isS3Address } from '../backup/backends/s3/address.ts';
+import { isElsewhere } from '../backup/backends/elsewhere.ts';
 import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
 import { COPY_REQUEST } from '../sync/request/copy-request.ts';
 import type { CopyRequest } from '../sync/request/copy-request.ts';
@@ -189,7 +189,7 @@ function checked<O extends AnyOptions>(name: TaskName, options: O): DataOf<O> {
 }
 
 function absoluteStore(place: string): string {
-  return isS3Address(place) ? place : resolve(place);
+  return isElsewhere(place) ? place : resolve(place);
 }
 
 /** Throws SqlsyncError USAGE. */

@@ -14,6 +14,8 @@ export interface RshOptions {
   user?: string | undefined;
   /** The words after the host: the remote command. OpenSSH joins them with spaces for the remote shell. */
   remoteCommand: readonly string[];
+  /** True if the remote command is the name of a subsystem of the SSH server, such as sftp. */
+  isSubsystem?: boolean | undefined;
   /** Settings that only OpenSSH's own options can express; for other programs the user puts them into `rsh`. */
   ssh?: SshSettings | undefined;
   signal?: AbortSignal | undefined;
@@ -49,6 +51,7 @@ export async function connectRsh(options: RshOptions): Promise<Transport> {
   const [program, ...given] = splitCommand(options.rsh);
   const settings = settingsOf(program, options.ssh ?? {});
   const login = user === undefined ? [] : ['-l', user];
+  const subsystem = options.isSubsystem === true ? ['-s'] : [];
   if (isOpenssh(program)) {
     settings.push(...BYTE_STREAM);
     settings.push(...(await resolvedSettings(program, [...given, ...settings, ...login, host])));
@@ -58,7 +61,8 @@ export async function connectRsh(options: RshOptions): Promise<Transport> {
   const parts = { description, command: options.remoteCommand.join(' ') };
   return spawnProcess({
     command: program,
-    args: [...given, ...settings, ...login, host, ...options.remoteCommand],
+    // Before the settings: of two kinds of sessions `ssh` takes the first.
+    args: [...given, ...subsystem, ...settings, ...login, host, ...options.remoteCommand],
     description,
     explainSilentExit: (exit) => explainExit(parts, exit, isOpenssh(program)),
     explainStart: (error) => startError(program, error),

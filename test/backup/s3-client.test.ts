@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import type { Backend } from '../../src/backup/backends/backend.ts';
 import { S3Files } from '../../src/backup/backends/s3/s3-files.ts';
-import { requestCounts } from '../../src/backup/backends/s3/request-counts.ts';
+import { requestCounts } from '../../src/backup/backends/remote/request-counts.ts';
 import { isOutOfSpace } from '../../src/backup/backends/out-of-space.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { S3Server, SERVER_KEYS } from '../support/s3-server.ts';

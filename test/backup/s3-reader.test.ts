@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { requestCounts } from '../../src/backup/backends/s3/request-counts.ts';
+import { requestCounts } from '../../src/backup/backends/remote/request-counts.ts';
 import { S3Backend } from '../../src/backup/backends/s3/s3-backend.ts';
 import { SERVER_KEYS } from '../support/s3-server.ts';
 import { startServerThread } from '../support/s3-server-thread.ts';

@@ -50,6 +50,8 @@ export interface Backend {
    * the clock of this host; undefined as long as the place has said nothing.
    */
   now?(): number | undefined;
+  /** Finds out the time that `now` returns, for a place that does not tell it with every answer. */
+  settleClock?(): Promise<void>;
   /**
    * Puts a file, the pieces one after another. Returns 'exists' if `config` exists, and leaves that file as it is. Any
    * other name belongs to its bytes, so that a backend may write it again, and return either.

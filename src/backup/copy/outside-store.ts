@@ -2,14 +2,14 @@ import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { realPath } from '../../files/path-names.ts';
 import type { Location } from '../../transport/location.ts';
-import { isS3Address } from '../backends/s3/address.ts';
+import { isElsewhere } from '../backends/elsewhere.ts';
 
 /**
  * Refuses a local path within the store's folder, even through links: a database written there could replace a file of
  * the store and destroy it. Throws SqlsyncError USAGE.
  */
 export function refuseWithinStore(store: string, database: Location): void {
-  if (database.kind !== 'local' || isS3Address(store)) return;
+  if (database.kind !== 'local' || isElsewhere(store)) return;
   const folder = realPathOf(resolve(store));
   const path = realPathOf(resolve(database.path));
   if (path !== folder && !path.startsWith(folder.endsWith(sep) ? folder : folder + sep)) return;

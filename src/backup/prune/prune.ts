@@ -24,7 +24,8 @@ const MAX_PACKS_PER_MARK = 8192;
  * Deletes, in two phases, what no snapshot needs: see docs/store-format.md, "Forget and prune". May run beside backups
  * and restores. Throws SqlsyncError STORE_*; the next prune continues what was not done.
  */
-export function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
+export async function pruneStore(access: StoreAccess, options: PruneOptions): Promise<PruneSummary> {
+  await access.backend.settleClock?.();
   // Taken before the snapshots are listed: once a mark is old enough, no later snapshot can need what it marks.
   const now = timeOf(access) - slackOf(access, options);
   // Another prune may delete what this one is about to read.

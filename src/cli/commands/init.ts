@@ -10,7 +10,7 @@ import type { Command } from '../options/command.ts';
 export const command: Command = defineCommand({
   name: 'init',
   usage: '<store>',
-  describe: 'Make an empty backup store, in a folder or in an S3 bucket',
+  describe: 'Make an empty backup store: a folder, sftp:[USER@]HOST:PATH, or s3:…',
   example: 'sqlsync init /srv/store',
   summary: '`store`, `id`',
   operands: { store: STORE_OPERAND },

@@ -1,4 +1,4 @@
-import { requestCounts } from '../../backup/backends/s3/request-counts.ts';
+import { requestCounts } from '../../backup/backends/remote/request-counts.ts';
 import type { Output } from '../terminal/output.ts';
 import { counted, formatBytes, formatCount } from '../terminal/format.ts';
 

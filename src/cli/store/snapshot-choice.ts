@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { isS3Address } from '../../backup/backends/s3/address.ts';
+import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { refuseSeveralDatabases, snapshotById } from '../../backup/snapshots/find-snapshot.ts';
 import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
@@ -41,7 +41,7 @@ export function parseSnapshotReference(text: string): SnapshotReference {
   const which = text.slice(at + 1);
   if (which === 'latest' || namesById(which) || lastMomentOf(which) !== undefined) return { store, which };
   // A folder with a # in its name that does not exist: opening it reports that.
-  if (store !== '' && !existsSync(store) && !isS3Address(store)) return { store: text, which: 'latest' };
+  if (store !== '' && !existsSync(store) && !isElsewhere(store)) return { store: text, which: 'latest' };
   const what =
     which === '' ? 'Nothing follows the #' : `"${sanitizeText(which, 80)}" is neither an id nor a time`;
   throw new SqlsyncError('USAGE', `${sanitizeText(text, 400)}: ${what}; expected a snapshot of the store`, {

@@ -1,6 +1,8 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
+import { isSftpAddress, parseSftpAddress } from '../../backup/backends/sftp/address.ts';
 import { openStore } from '../../backup/store.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
@@ -20,7 +22,8 @@ import { withInterruption } from '../terminal/signals.ts';
 
 /** The heading of the store commands in help, and the help texts of their operands. */
 export const STORES = 'Backups with history';
-export const STORE_OPERAND = 'Folder of the store, or s3:https://HOST/BUCKET/PREFIX, or s3:BUCKET/PREFIX';
+export const STORE_OPERAND =
+  'Folder of the store, s3:https://HOST/BUCKET/PREFIX, s3:BUCKET/PREFIX, or sftp:[USER@]HOST:PATH';
 export const SNAPSHOT_OPERAND =
   'STORE, STORE#ID, STORE#latest, or STORE#2026-11-21T08:00 for the newest until then';
 
@@ -102,7 +105,7 @@ export async function runStoreJob(
 /** Opens the store at a place. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
 export async function openStoreAt(text: string): Promise<Store> {
   const folder = storePlace(text);
-  if (isS3Address(folder)) return openStore(folder);
+  if (isElsewhere(folder)) return openStore(folder);
   const store = text.slice(0, Math.max(0, text.lastIndexOf('#')));
   if (store !== '' && !existsSync(text) && existsSync(store)) {
     throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
@@ -117,14 +120,18 @@ export async function openStoreAt(text: string): Promise<Store> {
   return openStore(folder);
 }
 
-/** A store is in a folder of this host, or at `s3:…`. Throws SqlsyncError USAGE for one elsewhere. */
+/** A store is in a folder of this host, or at `s3:…` or `sftp:…`. Throws SqlsyncError USAGE for one elsewhere. */
 export function storePlace(text: string): string {
   if (isS3Address(text)) return parseS3Address(text).text;
+  if (isSftpAddress(text)) {
+    parseSftpAddress(text);
+    return text;
+  }
   const location = parseLocation(text);
   if (location.kind === 'local') return location.path;
   throw new SqlsyncError(
     'USAGE',
-    `The store ${sanitizeText(text)} is on another host; expected a folder here, or s3:…`,
+    `The store ${sanitizeText(text)} is on another host; expected a folder here, s3:… or sftp:…`,
     { hint: hintForRemote('backup', location), cause: new RemoteStore(location) },
   );
 }
@@ -155,12 +162,12 @@ function hintForRemote(command: string, location: SshLocation): string {
 
 /** The place of a store, for the name of a job. */
 export function canonicalStore(text: string): string {
-  return isS3Address(text) ? text : canonicalLocation(text);
+  return isElsewhere(text) ? text : canonicalLocation(text);
 }
 
-/** True for a folder that contains what only a store contains, and for `s3:…`, which can be nothing else. */
+/** True for a folder that contains what only a store contains, and for `s3:…` and `sftp:…`, which can be nothing else. */
 export function isStore(path: string): boolean {
-  if (isS3Address(path)) return true;
+  if (isElsewhere(path)) return true;
   return ['config', 'packs'].some((name) => existsSync(join(path, name)));
 }
 

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import type { Client } from 'ssh2';
+import type { Client, ClientCallback } from 'ssh2';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { SshAuthentication } from './ssh-auth.ts';
 import { missingExecutable } from '../silent-exit.ts';
@@ -35,6 +35,8 @@ export interface SshOptions {
   agentSocket?: string | false | undefined;
   /** A line for the remote shell: the command to run. Never contains the path of a database. */
   command: string;
+  /** True if `command` names a subsystem of the SSH server, such as sftp. */
+  isSubsystem?: boolean | undefined;
   /** The limit for each host, up to the start of the command; by default the configured time, or 20 s. */
   connectTimeoutMs?: number | undefined;
   /** How often to ask the host for a sign of life; after three without an answer it is given up. By default 15 s. */
@@ -131,15 +133,17 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
     open: (client, socket) =>
       new Promise<Transport>((resolve, reject) => {
         const askedAt = performance.now();
-        client.exec(command, (error, channel) => {
+        const opened: ClientCallback = (error, channel) => {
           if (error) {
             reject(
               socket.destroyed
                 ? clientError(login, auth, error)
-                : missingExecutable(
-                    { description, command },
-                    { status: null, stderr: sanitizeText(error.message) },
-                  ),
+                : options.isSubsystem === true
+                  ? noSubsystem(description, command, error)
+                  : missingExecutable(
+                      { description, command },
+                      { status: null, stderr: sanitizeText(error.message) },
+                    ),
             );
             return;
           }
@@ -148,9 +152,19 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
           const roundTripMs = Math.min(login.connectMs, (performance.now() - askedAt) / 2);
           const parts = { description, command, client, socket, channel, roundTripMs, onStderr, closeBelow };
           resolve(channelTransport(parts));
-        });
+        };
+        if (options.isSubsystem === true) client.subsys(command, opened);
+        else client.exec(command, opened);
       }),
   });
+}
+
+function noSubsystem(description: string, name: string, error: Error): SqlsyncError {
+  return new SqlsyncError(
+    'CONNECT_FAILED',
+    `${description}: the host does not offer ${name}: ${sanitizeText(error.message, 200)}`,
+    { hint: `Its sshd_config needs a line such as: Subsystem ${name} internal-${name}`, cause: error },
+  );
 }
 
 /** Says goodbye, but does not wait long for a host that does not answer. */

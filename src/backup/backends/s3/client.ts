@@ -6,7 +6,7 @@ import { hostFor } from './host.ts';
 import type { CredentialSource } from './credentials.ts';
 import { DEFAULT_LIMITS, HttpClient } from './http.ts';
 import type { HttpLimits, HttpResponse } from './http.ts';
-import { addRequests, noRequests } from './request-counts.ts';
+import { addRequests, noRequests } from '../remote/request-counts.ts';
 import { refusalOf } from './responses.ts';
 import type { Refusal } from './responses.ts';
 import { amzDate, EMPTY_HASH, encodePath, encodeQuery, Signer } from './signature.ts';

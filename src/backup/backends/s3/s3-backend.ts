@@ -1,5 +1,6 @@
+import { extname } from 'node:path';
 import type { ByteRange, LocalBackend } from '../backend.ts';
-import { RemoteReader } from './remote-reader.ts';
+import { RemoteReader } from '../remote/remote-reader.ts';
 import { S3Files } from './s3-files.ts';
 import type { S3Place } from './s3-files.ts';
 
@@ -10,7 +11,8 @@ export class S3Backend extends S3Files implements LocalBackend {
   /** Throws SqlsyncError USAGE for an address that names no place. */
   constructor(place: S3Place) {
     super(place);
-    this.#reader = new RemoteReader(place);
+    const program = new URL(`./read-thread${extname(import.meta.filename)}`, import.meta.url);
+    this.#reader = new RemoteReader(place, program);
   }
 
   getNow(name: string, range?: ByteRange): Uint8Array {

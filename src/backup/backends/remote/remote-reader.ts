@@ -1,4 +1,3 @@
-import { extname } from 'node:path';
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
 import { errorFromData, SqlsyncError } from '../../../errors.ts';
@@ -6,9 +5,8 @@ import { awaitThread } from '../../../sqlite/thread-life.ts';
 import { missingFile, unavailable } from '../../store-error.ts';
 import type { ByteRange, LocalFiles } from '../backend.ts';
 import { CELLS } from './read-thread-messages.ts';
-import type { ReadThreadStart, ToRead, WasRead } from './read-thread-messages.ts';
+import type { RemotePlace, ReadThreadStart, ToRead, WasRead } from './read-thread-messages.ts';
 import { addRequests } from './request-counts.ts';
-import type { S3Place } from './s3-files.ts';
 
 /** Bytes that are kept or on their way, and the parts that they are in. */
 const MAX_BYTES: number = 48 * 1024 * 1024;
@@ -55,15 +53,16 @@ interface Course {
 }
 
 /**
- * Reads a store in S3 without giving up control: another thread sends the requests, and this one waits for it. It reads
- * ahead of a reader that goes through a file, several requests at once, since each takes a round trip.
+ * Reads a store elsewhere without giving up control: another thread sends the requests, and this one waits for it. It
+ * reads ahead of a reader that goes through a file, several requests at once, since each takes a round trip.
  *
  *     this thread    getNow(a) ........ │ work │ getNow(b) │ work │
  *     its thread     └► a ──────────────┘        └ is here already
  *                       b (ahead) ──────────┘
  */
 export class RemoteReader implements LocalFiles {
-  readonly #place: S3Place;
+  readonly #place: RemotePlace;
+  readonly #program: URL;
   #thread: { readonly port: MessagePort; readonly cells: Int32Array } | undefined;
   /** The least recently used first. */
   readonly #parts = new Map<number, Part>();
@@ -74,8 +73,10 @@ export class RemoteReader implements LocalFiles {
   #lastAheadBytes: number = AHEAD_BYTES.least;
   #nextId = 1;
 
-  constructor(place: S3Place) {
+  /** @param program - the module of the thread; it gets `place`. */
+  constructor(place: RemotePlace, program: URL) {
     this.#place = place;
+    this.#program = program;
   }
 
   getNow(name: string, range?: ByteRange): Uint8Array {
@@ -203,7 +204,7 @@ export class RemoteReader implements LocalFiles {
   }
 
   #running(): { readonly port: MessagePort; readonly cells: Int32Array } {
-    return (this.#thread ??= startThread(this.#place));
+    return (this.#thread ??= startThread(this.#place, this.#program));
   }
 
   /** All that is under way fails; a later read starts another thread. */
@@ -229,16 +230,15 @@ function withUsualSignals<T>(work: () => T): T {
   }
 }
 
-function startThread(place: S3Place): { port: MessagePort; cells: Int32Array } {
+function startThread(place: RemotePlace, program: URL): { port: MessagePort; cells: Int32Array } {
   const { port1, port2 } = new MessageChannel();
   const shared = new SharedArrayBuffer(4 * CELLS.count);
   const start: ReadThreadStart = { place, port: port2, shared };
-  const program = new URL(`./read-thread${extname(import.meta.filename)}`, import.meta.url);
   const worker = new Worker(program, {
     workerData: start,
     transferList: [port2],
     execArgv: [],
-    name: 'sqlsync-s3-read',
+    name: 'sqlsync-store-read',
   });
   // A reader that waits for it finds that it has ended.
   worker.on('error', () => {});

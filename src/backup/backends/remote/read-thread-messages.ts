@@ -2,10 +2,15 @@ import type { MessagePort } from 'node:worker_threads';
 import type { ErrorData } from '../../../errors.ts';
 import type { ByteRange } from '../backend.ts';
 import type { RequestCounts } from './request-counts.ts';
-import type { S3Place } from './s3-files.ts';
+
+/** What is needed to reach a store elsewhere, as data that another thread can get. */
+export interface RemotePlace {
+  /** For messages. */
+  readonly address: string;
+}
 
 export interface ReadThreadStart {
-  readonly place: S3Place;
+  readonly place: RemotePlace;
   readonly port: MessagePort;
   /** Numbers: see `CELLS`. */
   readonly shared: SharedArrayBuffer;

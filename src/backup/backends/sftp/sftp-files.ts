@@ -1,0 +1,349 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { SqlsyncError } from '../../../errors.ts';
+import type { Transport } from '../../../transport/transport.ts';
+import { missingFile, unavailable } from '../../store-error.ts';
+import { STORE_FOLDERS, TEMPORARY_PREFIX } from '../backend.ts';
+import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
+import { OPEN_FLAGS, STATUS } from './packets.ts';
+import { EXTENSIONS, SftpClient, SftpRefused } from './sftp-client.ts';
+
+/** How to reach a store behind an SFTP server. */
+export interface SftpPlace {
+  /** For messages. */
+  readonly address: string;
+  /** Absolute, or relative to the folder in which the server begins. */
+  readonly path: string;
+  /** Logs in and starts the server. */
+  readonly connect: () => Promise<Transport>;
+}
+
+/** How often an operation begins again on a new connection, and the first pause before it; the pause doubles. */
+const ATTEMPTS = 5;
+const FIRST_PAUSE_MS = 500;
+
+/** An unfinished file of this size would fill the disk: what a full disk looks like, without an answer that says so. */
+const FULL_BYTES: number = 32 * 1024 * 1024;
+
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+const S_IFDIR = 0o040000;
+
+const CREATE = OPEN_FLAGS.write | OPEN_FLAGS.create | OPEN_FLAGS.exclusive;
+
+/**
+ * The files of a store on another host, by SFTP. A file is written beside its place, made durable where the server has
+ * OpenSSH's fsync, and gets its name by a hard link or a rename. Only its owner may read it.
+ */
+export class SftpFiles implements Backend {
+  readonly description: string;
+  readonly parallel = 8;
+  readonly shortcomings: string[] = [];
+  readonly #place: SftpPlace;
+  #client: Promise<SftpClient> | undefined;
+  /** How far the server's clock is ahead of ours, by the time of a file that it just wrote. */
+  #aheadMs: number | undefined;
+
+  constructor(place: SftpPlace) {
+    this.#place = place;
+    this.description = place.address;
+  }
+
+  /** Ends the connection; a later operation opens another. */
+  close(): void {
+    void this.#client?.then((client) => client.close()).catch(() => {});
+    this.#client = undefined;
+  }
+
+  now(): number | undefined {
+    return this.#aheadMs === undefined ? undefined : Date.now() + this.#aheadMs;
+  }
+
+  async settleClock(): Promise<void> {
+    if (this.#aheadMs !== undefined) return;
+    await this.#do('write', 'marks', async (client) => {
+      const path = this.#pathOf(`marks/${temporaryName()}`);
+      const handle = await this.#create(client, path);
+      try {
+        await this.#learnTime(client, handle);
+      } finally {
+        await client.closeHandle(handle);
+        await client.remove(path);
+      }
+    });
+  }
+
+  async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    return this.#do('write', name, async (client, attempt) => {
+      const outcome = await this.#write(client, name, pieces, (from, to) =>
+        this.#publish(client, from, to, name),
+      );
+      if (outcome === 'created' || attempt === 1 || name !== 'config') return outcome;
+      // The answer to an earlier attempt, which put it, may have been lost.
+      const stored = await this.#read(client, name, undefined);
+      return Buffer.concat(pieces).equals(stored) ? 'created' : 'exists';
+    });
+  }
+
+  async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    await this.#do('write', 'config', (client) =>
+      this.#write(client, 'config', pieces, (from, to) => this.#replace(client, from, to)),
+    );
+  }
+
+  get(name: string, range?: ByteRange): Promise<Uint8Array> {
+    return this.#do('read', name, (client) => this.#read(client, name, range));
+  }
+
+  list(folder: StoreFolder): Promise<StoredFile[]> {
+    return this.#do('list', folder, async (client) => {
+      try {
+        const files = await client.list(this.#pathOf(folder));
+        return files.flatMap(({ name, bytes, mode, modified }) => {
+          const isFile = mode === undefined || (mode & S_IFMT) === S_IFREG || (mode & S_IFMT) === 0;
+          if (!isFile || name.startsWith(TEMPORARY_PREFIX) || bytes === undefined || modified === undefined)
+            return [];
+          return [{ name, bytes, modified }];
+        });
+      } catch (error) {
+        if (!isMissing(error)) throw error;
+        await this.#refuseGone(client);
+        return [];
+      }
+    });
+  }
+
+  async delete(name: string): Promise<void> {
+    await this.#do('delete', name, async (client) => {
+      try {
+        await client.remove(this.#pathOf(name));
+      } catch (error) {
+        if (!isMissing(error)) throw error;
+      }
+    });
+  }
+
+  async removeLeftovers(olderThanMs: number): Promise<void> {
+    await this.settleClock();
+    for (const folder of STORE_FOLDERS) {
+      await this.#do('list', folder, async (client) => {
+        const files = await client.list(this.#pathOf(folder)).catch((error: unknown) => {
+          if (isMissing(error)) return [];
+          throw error;
+        });
+        const old = (this.now() ?? Date.now()) - olderThanMs;
+        for (const { name, modified } of files) {
+          if (!name.startsWith(TEMPORARY_PREFIX) || modified === undefined || modified.getTime() > old)
+            continue;
+          await client.remove(`${this.#pathOf(folder)}/${name}`).catch(() => {});
+        }
+      });
+    }
+  }
+
+  #pathOf(name: string): string {
+    return `${this.#place.path === '/' ? '' : this.#place.path}/${name}`;
+  }
+
+  async #read(client: SftpClient, name: string, range: ByteRange | undefined): Promise<Uint8Array> {
+    const handle = await client.openToRead(this.#pathOf(name));
+    try {
+      const length = range?.length ?? (await client.fstat(handle)).bytes ?? 0;
+      return await client.read(handle, range?.offset ?? 0, length);
+    } finally {
+      await client.closeHandle(handle).catch(() => {});
+    }
+  }
+
+  async #write<T>(
+    client: SftpClient,
+    name: string,
+    pieces: readonly Uint8Array[],
+    give: (from: string, to: string) => Promise<T>,
+  ): Promise<T> {
+    const path = this.#pathOf(name);
+    const temporary = `${path.slice(0, path.lastIndexOf('/') + 1)}${temporaryName()}`;
+    const handle = await this.#create(client, temporary);
+    let isOpen = true;
+    try {
+      await client.write(handle, pieces);
+      await this.#makeDurable(client, handle);
+      await this.#learnTime(client, handle);
+      const outcome = await give(temporary, path);
+      // Again: now with its name, which most file systems make durable together with the file.
+      await this.#makeDurable(client, handle);
+      isOpen = false;
+      await client.closeHandle(handle);
+      return outcome;
+    } finally {
+      if (isOpen) await client.closeHandle(handle).catch(() => {});
+      await client.remove(temporary).catch(() => {});
+    }
+  }
+
+  /** Creates a file, and the folders that lead to it. */
+  async #create(client: SftpClient, path: string): Promise<Buffer> {
+    try {
+      return await client.openFile(path, CREATE);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+    const parts = path.split('/').slice(0, -1);
+    for (let count = 1; count <= parts.length; count++) {
+      const folder = parts.slice(0, count).join('/');
+      if (folder !== '') await this.#makeFolder(client, folder);
+    }
+    return client.openFile(path, CREATE);
+  }
+
+  async #makeFolder(client: SftpClient, path: string): Promise<void> {
+    try {
+      await client.makeFolder(path);
+    } catch (error) {
+      if (!(error instanceof SftpRefused)) throw error;
+      // A folder that is there is refused, by OpenSSH as any failure.
+      const there = await client.stat(path).catch(() => undefined);
+      if (there === undefined || ((there.mode ?? S_IFDIR) & S_IFMT) !== S_IFDIR) throw error;
+    }
+  }
+
+  async #makeDurable(client: SftpClient, handle: Uint8Array): Promise<void> {
+    if (client.has(EXTENSIONS.fsync)) await client.fsync(handle);
+  }
+
+  /** A hard link fails for a name that is taken; so does the protocol's rename, though not on every server. */
+  async #publish(client: SftpClient, from: string, to: string, name: string): Promise<'created' | 'exists'> {
+    // Files of one name have the same bytes, so a rename that comes second replaces equal bytes.
+    if (name !== 'config' && client.has(EXTENSIONS.rename)) {
+      await client.extended(EXTENSIONS.rename, from, to);
+      return 'created';
+    }
+    if (await this.#isThere(client, to)) return 'exists';
+    try {
+      if (client.has(EXTENSIONS.hardlink)) await client.extended(EXTENSIONS.hardlink, from, to);
+      else await client.rename(from, to);
+      return 'created';
+    } catch (error) {
+      if (error instanceof SftpRefused && (await this.#isThere(client, to))) return 'exists';
+      if (!(error instanceof SftpRefused) || !client.has(EXTENSIONS.hardlink)) throw error;
+    }
+    // A file system without hard links.
+    await client.rename(from, to);
+    return 'created';
+  }
+
+  async #replace(client: SftpClient, from: string, to: string): Promise<void> {
+    if (client.has(EXTENSIONS.rename)) return client.extended(EXTENSIONS.rename, from, to);
+    try {
+      await client.rename(from, to);
+    } catch (error) {
+      if (!(error instanceof SftpRefused) || !(await this.#isThere(client, to))) throw error;
+      // A server that renames over no file: for a moment there is none.
+      await client.remove(to);
+      await client.rename(from, to);
+    }
+  }
+
+  async #isThere(client: SftpClient, path: string): Promise<boolean> {
+    try {
+      await client.stat(path);
+      return true;
+    } catch (error) {
+      if (isMissing(error)) return false;
+      throw error;
+    }
+  }
+
+  /** Throws if the folder of the store itself is gone: its file system may have been unmounted. */
+  async #refuseGone(client: SftpClient): Promise<void> {
+    if (this.#wasThere && !(await this.#isThere(client, this.#pathOf('config'))))
+      throw new Error('the store is not there any more; its file system may have been unmounted');
+  }
+
+  #wasThere = false;
+
+  async #learnTime(client: SftpClient, handle: Uint8Array): Promise<void> {
+    const { modified } = await client.fstat(handle);
+    if (modified !== undefined) this.#aheadMs = modified.getTime() - Date.now();
+  }
+
+  /** Runs an operation; begins it again on another connection if it lost its own. Throws SqlsyncError STORE_*. */
+  async #do<T>(
+    verb: string,
+    name: string,
+    work: (client: SftpClient, attempt: number) => Promise<T>,
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      let client: SftpClient | undefined;
+      try {
+        client = await (this.#client ??= this.#connect());
+        const result = await work(client, attempt);
+        if (name === 'config') this.#wasThere = true;
+        return result;
+      } catch (error) {
+        const isLost = client?.isLost ?? true;
+        if (isLost) this.#client = undefined;
+        // A login that fails at first is probably a wrong one.
+        const isFirst = client === undefined && !this.#hasConnected;
+        if (isLost && !isFirst && attempt < ATTEMPTS) {
+          await pause(FIRST_PAUSE_MS * 2 ** (attempt - 1) * (0.5 + Math.random()));
+          continue;
+        }
+        throw await this.#failure(`${verb} ${name}`, error, name, client);
+      }
+    }
+  }
+
+  #hasConnected = false;
+
+  async #connect(): Promise<SftpClient> {
+    const client = await SftpClient.open(await this.#place.connect());
+    this.#hasConnected = true;
+    return client;
+  }
+
+  async #failure(
+    what: string,
+    error: unknown,
+    name: string,
+    client: SftpClient | undefined,
+  ): Promise<unknown> {
+    const { address } = this.#place;
+    if (error instanceof SqlsyncError) {
+      return new SqlsyncError('STORE_UNAVAILABLE', `Store ${address}: ${error.message}`, {
+        cause: error,
+        ...(error.hint === undefined ? {} : { hint: error.hint }),
+      });
+    }
+    if (!(error instanceof SftpRefused)) return unavailable(address, what, error);
+    if (error.status === STATUS.noSuchFile && what.startsWith('read ')) {
+      if (client !== undefined && name !== 'config') {
+        const isGone = await this.#refuseGone(client).catch((gone: unknown) => gone);
+        if (isGone instanceof Error) return unavailable(address, what, isGone);
+      }
+      return missingFile(address, name, error);
+    }
+    const code =
+      error.status === STATUS.permissionDenied
+        ? 'EACCES'
+        : error.status === STATUS.failure && (await this.#isFull(client))
+          ? 'ENOSPC'
+          : 'EIO';
+    return unavailable(address, what, Object.assign(error, { code }));
+  }
+
+  /** OpenSSH gives no reason for a write that failed. */
+  async #isFull(client: SftpClient | undefined): Promise<boolean> {
+    if (client === undefined || client.isLost) return false;
+    const free = await client.freeBytes(this.#place.path).catch(() => undefined);
+    return free !== undefined && free < FULL_BYTES;
+  }
+}
+
+function temporaryName(): string {
+  return `${TEMPORARY_PREFIX}${randomBytes(12).toString('hex')}`;
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof SftpRefused && error.status === STATUS.noSuchFile;
+}
