@@ -69,6 +69,12 @@ describe('the keys of a store in S3', () => {
       find(env),
       failure(/no keys/, /AWS_ACCESS_KEY_ID.*~\/\.aws\/credentials.*AWS_PROFILE/),
     );
+    const web = {
+      ...env,
+      AWS_WEB_IDENTITY_TOKEN_FILE: '/var/run/token',
+      AWS_ROLE_ARN: 'arn:aws:iam::1:role/x',
+    };
+    await assert.rejects(find(web), failure(/no keys/, /AWS_WEB_IDENTITY_TOKEN_FILE.*credential_process/));
     await assert.rejects(find({ ...env, AWS_PROFILE: 'none' }), failure(/no profile none/, /AWS_PROFILE/));
   });
 

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
+import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
+import { ClockedBackend } from '../backup/clocked-backend.ts';
 import { MemoryBackend } from '../backup/memory-backend.ts';
+import { tempDir } from '../support/compare.ts';
 import { nothingDone, StoreModel } from './store-model.ts';
 
 /** Repeat a failure with `SQLSYNC_SEED=… npm test`, more cases with SQLSYNC_RUNS. */
@@ -9,6 +12,9 @@ const SEED = Number(process.env['SQLSYNC_SEED'] ?? Date.now() % 2 ** 31);
 const RUNS = Number(process.env['SQLSYNC_RUNS'] ?? 8);
 
 const DAYS = 12;
+
+/** A folder makes everything durable, which takes its time. */
+const FOLDER_RUNS = Math.ceil(RUNS / 8);
 
 test('in any history of a store, every snapshot that is kept restores to what it was', async (t) => {
   t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
@@ -21,4 +27,16 @@ test('in any history of a store, every snapshot that is kept restores to what it
   }
   t.diagnostic(JSON.stringify(done));
   for (const [what, count] of Object.entries(done)) assert.ok(count > 0 || RUNS < 8, `no ${what}`);
+});
+
+test('in any history of a store in a folder, every snapshot that is kept restores to what it was', async (t) => {
+  t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
+  const done = nothingDone();
+  for (let run = 0; run < FOLDER_RUNS; run++) {
+    const backend = new ClockedBackend(new DirectoryBackend(tempDir(t)));
+    const model = await StoreModel.start(t, { backend, random: new Random(SEED + run), done });
+    for (let day = 0; day < DAYS; day++) await model.live();
+    await model.finish();
+  }
+  t.diagnostic(JSON.stringify(done));
 });

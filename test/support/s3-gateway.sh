@@ -6,6 +6,12 @@ set -euo pipefail
 D=$1
 PORT=$2
 MONPORT=$3
+# It ends with the process that started it, also if that is killed.
+(
+  while kill -0 $PPID; do sleep 1; done
+  kill -9 $(cat "$D"/*.pid)
+  rm -rf "$D"
+) </dev/null >/dev/null 2>&1 &
 mkdir -p "$D"/{mon,osd,mgr,run,log}
 FSID=$(cat /proc/sys/kernel/random/uuid)
 cat > "$D/ceph.conf" <<C

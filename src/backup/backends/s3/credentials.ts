@@ -73,9 +73,11 @@ export class CredentialSource {
       (await containerCredentials(this.#env)) ??
       (this.#asksMachine ? await machineCredentials(this.#env) : undefined);
     if (found !== undefined) return found;
-    throw new SqlsyncError('STORE_UNAVAILABLE', 'There are no keys for the store', {
-      hint: `Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write a profile in ~/.aws/credentials and name it in AWS_PROFILE.`,
-    });
+    const hint =
+      (this.#env['AWS_WEB_IDENTITY_TOKEN_FILE'] ?? '') === ''
+        ? 'Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write a profile in ~/.aws/credentials and name it in AWS_PROFILE.'
+        : 'sqlsync does not take AWS_WEB_IDENTITY_TOKEN_FILE itself. Use EKS Pod Identity, or a profile with credential_process = aws configure export-credentials --format process.';
+    throw new SqlsyncError('STORE_UNAVAILABLE', 'There are no keys for the store', { hint });
   }
 }
 
