@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { change } from '../pages/databases.ts';
 import { assertReplicaOf } from '../support/compare.ts';
-import { assertRefused, Command, summaryOf } from './command.ts';
+import { assertRefused, Command, jsonLines, sqlsync, summaryOf } from './command.ts';
 import { here, listed } from './store-here.ts';
 import type { Summary } from './command.ts';
 
@@ -65,4 +66,53 @@ test('a copy that is killed anywhere is completed by the next', async (t) => {
   assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
   await run('prune', 'other', '--grace', '0');
   await run('check', 'other', '--read-data');
+});
+
+test('a backup copies its new snapshots to other stores too; one that fails stops neither the others nor the backup', async (t) => {
+  const { folder, run, say } = await here(t);
+  await run('init', 'second');
+  await run('init', 'third');
+  const said = await say('backup', 'a.db', 'b.db', 'store', '--copy-to', 'second', '--copy-to', 'third');
+  assert.match(said, /\nCopied to second: 2 snapshots, .* added\nCopied to third: 2 snapshots, .* added\n$/);
+  change(join(folder, 'a.db'), 'UPDATE item SET amount = -1');
+  const broken = await sqlsync(
+    [
+      'backup',
+      'a.db',
+      'store',
+      '--copy-to',
+      'none',
+      '--copy-to',
+      'third',
+      '--json',
+      '--metrics-file',
+      'm.prom',
+    ],
+    { cwd: folder },
+  );
+  assert.equal(broken.status, 21);
+  const lines = jsonLines(broken.stdout);
+  assert.deepEqual(
+    lines.filter(({ type }) => type === 'failure').map(({ origin, code }) => [origin, code]),
+    [['none', 'STORE_NOT_FOUND']],
+  );
+  const summary = lines.at(-1) as Summary & { copies: Record<string, unknown>[]; backups: unknown[] };
+  assert.equal(summary.backups.length, 1);
+  assert.deepEqual(
+    summary.copies.map(({ store, copied, code }) => [store, copied, code]),
+    [
+      ['none', undefined, 'STORE_NOT_FOUND'],
+      ['third', 1, undefined],
+    ],
+  );
+  const metrics = readFileSync(join(folder, 'm.prom'), 'utf8');
+  assert.match(metrics, /store="none"/);
+  for (const store of ['store', 'third']) {
+    await run('restore', store, `${store}.db`, '--path', 'a.db');
+    assertReplicaOf(join(folder, 'a.db'), join(folder, `${store}.db`));
+  }
+  const [{ length }] = [
+    (await summaryOf(['snapshots', 'second'], { cwd: folder }))['snapshots'] as unknown[],
+  ];
+  assert.equal(length, 2);
 });

@@ -17,6 +17,8 @@ import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
 import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
+import { copyOnward, onwardFailure } from '../store/copy-onward.ts';
+import type { OnwardResult } from '../store/copy-onward.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
 import {
@@ -42,7 +44,7 @@ export const command: Command = defineCommand({
   describe: 'Add snapshots of databases to a store: backup ORIGIN… STORE; quoted, ORIGIN may be a pattern',
   example: 'sqlsync backup app.db /srv/store --keep-daily 7',
   summary:
-    '`backups` (each with `origin`, `snapshot`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `snapshotHeldMs`, `walGrowthBytes`, `verified`, `shrunk`, `warnings`), `failures` (`origin`, `code`, `message`), `groups` and `forgotten` as `forget`, `prune`',
+    '`backups` (each with `origin`, `snapshot`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `snapshotHeldMs`, `walGrowthBytes`, `verified`, `shrunk`, `warnings`), `failures` (`origin`, `code`, `message`), `copies` of `--copy-to` (`store`, `copied`, `bytesAdded`, or `code` and `message`), `groups` and `forgotten` as `forget`, `prune`',
   operands: { places: 'Databases, each a path or [user@]host:path, and last the store' },
   options: {
     tag: { array: true, value: 'TAG', describe: 'Tag of the new snapshots; may be given several times' },
@@ -52,6 +54,11 @@ export const command: Command = defineCommand({
       describe: 'Keep no hashes of blocks in the cache folder; the next backup then reads old versions',
     },
     'max-shrink': SYNC_OPTIONS['max-shrink'],
+    'copy-to': {
+      array: true,
+      value: 'STORE',
+      describe: 'Copy the new snapshots to this store, too; may be given several times',
+    },
     prune: { describe: 'Then remove what no snapshot needs any more' },
     ...KEEP_OPTIONS,
     compress: SYNC_OPTIONS.compress,
@@ -83,22 +90,34 @@ export const command: Command = defineCommand({
       const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
       const modes = { host, verify, compress, hash, maxShrinkPercent, cache: !args.noCache };
       const options = { store: storePlace(store), tags, ...modes, ...remote };
+      const others = (args.copyTo ?? []).map(storePlace);
       const policy = policyOf(args);
       const groupBy = groupingOf(args);
       return await runJob({
         name: ['backup', canonicalStore(store), ...given.map(canonicalLocation)],
-        expected: given.map((origin) => labelsOf(origin, store)),
+        expected: given.flatMap((origin) => [store, ...others].map((place) => labelsOf(origin, place))),
         options: jobOptionsOf(args, false),
         output,
         explain: (failure) => explainName('backup', failure),
         run: (interruption, copies) =>
           withMaxTime(maxTimeMs, interruption, async (signal) => {
-            const done = await backUpAll({ options, output, signal, copies }, given);
+            const done = await backUpAll({ options, output, signal, copies }, given, others);
+            const { summaries } = done;
+            const onward = await copyOnward({
+              store,
+              others,
+              summaries,
+              output,
+              copies,
+              signal,
+              labelsOf,
+              figuresOf: (summary) => figuresOf(summary, done.startedAtMs.get(summary.origin) ?? Date.now()),
+            });
             const tidied = await tidy(
               policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
               { store, policy, groupBy, prune: args.prune, signal },
             );
-            say(output, done, tidied);
+            say(output, done, onward, tidied);
           }),
       });
     } catch (error) {
@@ -126,11 +145,14 @@ interface BackupRun {
 interface Done {
   readonly summaries: readonly BackupSummary[];
   readonly failures: readonly Failure[];
+  /** When the backup of each origin began, in ms since 1970. */
+  readonly startedAtMs: ReadonlyMap<string, number>;
 }
 
 /** One after the other. A database that cannot be read does not stop the others; a store that cannot be used does. */
-async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done> {
+async function backUpAll(run: BackupRun, given: readonly string[], others: readonly string[]): Promise<Done> {
   const summaries: BackupSummary[] = [];
+  const begun = new Map<string, number>();
   const failures: Failure[] = [];
   const { options, output, copies } = run;
   // Opened first: a missing store is not the fault of the first database.
@@ -143,10 +165,13 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
     onNote: (note) => output.note(note),
     onWarning: (warning) => output.warning(warning),
   });
-  copies.expect(origins.map(({ origin }) => labelsOf(origin, options.store)));
+  copies.expect(
+    origins.flatMap(({ origin }) => [options.store, ...others].map((place) => labelsOf(origin, place))),
+  );
   for (const { origin, error: missing } of origins) {
     const startedAt = performance.now();
     const startedAtMs = Date.now();
+    begun.set(origin, startedAtMs);
     const labels = labelsOf(origin, options.store);
     try {
       if (missing !== undefined) throw missing;
@@ -166,7 +191,7 @@ async function backUpAll(run: BackupRun, given: readonly string[]): Promise<Done
     }
   }
   const [first] = failures;
-  if (summaries.length > 0 || first === undefined) return { summaries, failures };
+  if (summaries.length > 0 || first === undefined) return { summaries, failures, startedAtMs: begun };
   throw new SqlsyncError(first.error.code, `None of the ${failures.length} databases could be backed up`, {
     hint: 'The messages above say what was wrong with each.',
     cause: first.error,
@@ -253,7 +278,12 @@ async function tidy(
   return { groups, forgotten, prune: prune ? await store.prune({ signal }) : undefined };
 }
 
-function say(output: Output, { summaries, failures }: Done, { groups, forgotten, prune }: Tidied): void {
+function say(
+  output: Output,
+  { summaries, failures }: Done,
+  onward: readonly OnwardResult[],
+  { groups, forgotten, prune }: Tidied,
+): void {
   if (output.options.verbosity === 'verbose' && groups.length > 0)
     output.result(describeGroups(groups, false));
   else if (forgotten.length > 0) output.result(`Forgotten: ${counted(forgotten.length, 'older snapshot')}`);
@@ -266,15 +296,24 @@ function say(output: Output, { summaries, failures }: Done, { groups, forgotten,
       }),
     );
   }
+  const notCopied = onwardFailure(onward);
+  if (notCopied !== undefined) output.error(notCopied);
   // Last: the run has completed, so programs get the summary, which includes the failures.
   output.json({
     type: 'summary',
     backups: summaries,
     failures: failures.map(({ origin, error }) => ({ origin, code: error.code, message: error.message })),
+    ...(onward.length === 0 ? {} : { copies: onward.map(asJson) }),
     groups: groupsAsJson(groups),
     forgotten,
     ...(prune === undefined ? {} : { prune }),
   });
+}
+
+function asJson({ store, copied, bytesAdded, error }: OnwardResult): object {
+  return error === undefined
+    ? { store, copied, bytesAdded }
+    : { store, code: error.code, message: error.message };
 }
 
 function isRemote(origin: string): boolean {
