@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   cpSync,
+  ftruncateSync,
   mkdtempSync,
   openSync,
   readSync,
@@ -52,6 +53,16 @@ export function flip(path: string): void {
   writeSync(file, Uint8Array.of((byte[0] ?? 0) ^ 1), 0, 1, at);
   closeSync(file);
   kept.touchBack();
+}
+
+/** Makes a database with pages of 4 KiB this many bytes long, by pages of zeros that take no room on the disk. */
+export function extend(path: string, bytes: number): void {
+  const file = openSync(path, 'r+');
+  ftruncateSync(file, bytes);
+  const pages = Buffer.alloc(4);
+  pages.writeUInt32BE(bytes / 4096);
+  writeSync(file, pages, 0, 4, 28);
+  closeSync(file);
 }
 
 let kept = 0;

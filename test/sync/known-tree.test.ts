@@ -1,9 +1,10 @@
-import { aged, flip, Kept, noQuickCheck, prepareQuickTests } from '../support/quick.ts';
+import { aged, extend, flip, Kept, noQuickCheck, prepareQuickTests } from '../support/quick.ts';
 import { KnownPair, keepAllTrees } from '../support/known-tree.ts';
 import assert from 'node:assert/strict';
 import { copyFileSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 
 import { after, describe, test } from 'node:test';
+import type { SyncSummary } from '../../src/sync/runs/sync.ts';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { assertReplicaOf, assertSamePages } from '../support/compare.ts';
 
@@ -102,6 +103,34 @@ describe('a sync of a database that has changed little', { skip }, () => {
     assertReplicaOf(origin, replica);
   });
 });
+
+test(
+  'a sync of a large database starts no process if the hashes seem to be known, and little changed',
+  { skip },
+  async (t) => {
+    const pair = new KnownPair(t, 100);
+    const { origin, replica } = pair;
+    extend(origin, 163_840_000);
+    const { execPath } = process;
+    const syncAlone = (): Promise<SyncSummary> => {
+      process.execPath = '/nonexistent/node';
+      return runSync({ origin, replica }).finally(() => (process.execPath = execPath));
+    };
+    for (let round = 1; round <= 3; round++) {
+      await pair.exec(commit(round));
+      await aged(origin, ...(round > 1 ? [replica] : []));
+      await runSync({ origin, replica });
+    }
+    await pair.exec(commit(4));
+    await aged(replica);
+    assert.equal((await syncAlone()).outcome, 'committed');
+    assertSamePages(origin, replica);
+    await pair.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+    await aged(origin, replica);
+    await assert.rejects(syncAlone());
+    assert.equal((await runSync({ origin, replica })).outcome, 'unchanged');
+  },
+);
 
 /** What happens between two syncs, and whether the next sync may do without reading a side. */
 interface History {

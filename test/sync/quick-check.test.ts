@@ -1,22 +1,18 @@
-import { aged, flip, Kept, noQuickCheck, prepareQuickTests } from '../support/quick.ts';
+import { aged, extend, flip, Kept, noQuickCheck, prepareQuickTests } from '../support/quick.ts';
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
-  closeSync,
   copyFileSync,
   existsSync,
-  ftruncateSync,
   linkSync,
-  openSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
-  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -421,13 +417,3 @@ describe('a quick sync', { skip: noQuickCheck() ?? false }, () => {
     assert.equal((await runSync({ origin, replica })).outcome, 'committed');
   });
 });
-
-/** Makes a database with pages of 4 KiB this many bytes long, by pages of zeros that take no room on the disk. */
-function extend(path: string, bytes: number): void {
-  const file = openSync(path, 'r+');
-  ftruncateSync(file, bytes);
-  const pages = Buffer.alloc(4);
-  pages.writeUInt32BE(bytes / 4096);
-  writeSync(file, pages, 0, 4, 28);
-  closeSync(file);
-}

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { statSync } from 'node:fs';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { HashAudit } from '../../pages/hash-audit.ts';
@@ -10,7 +11,7 @@ import type { WalLook } from '../../pages/wal-changes.ts';
 import { countsStill } from './quick-check.ts';
 import type { QuickOptions } from './quick-check.ts';
 import { MAX_AGE_MS } from './cache-folder.ts';
-import { dropTreesOf, loadTree, loadTreeHead, loadTreesOf, saveTree } from './tree-file.ts';
+import { dropTreesOf, loadTree, loadTreeHead, loadTreesOf, saveTree, treeTime } from './tree-file.ts';
 import type { StoredTree, TreeHead, TreePlace } from './tree-file.ts';
 
 /** Smaller databases are hashed in less time than it takes to keep their hashes. */
@@ -19,6 +20,27 @@ const MIN_BYTES = Number(process.env['SQLSYNC_TREE_CACHE_MIN_BYTES'] ?? 256 * 10
 /** True for a database for which it pays to keep the hashes. */
 export function isWorthATree(bytes: number): boolean {
   return bytes >= MIN_BYTES;
+}
+
+/** With more in its WAL an origin may have changed much. */
+const MAX_SMALL_WAL_BYTES = 16 * 1024 * 1024;
+
+/**
+ * True if the hashes of both sides seem to be known, and little seems to have changed, so that few pages will probably
+ * be read. Opens neither database, and proves nothing. Throws the system's errors.
+ */
+export function looksKnown(options: QuickOptions, originPath: string): boolean {
+  const place = { side: 'replica', path: options.replicaPath, other: options.originName } as const;
+  const head = loadTreeHead(place);
+  if (head === undefined || head.state === '') return false;
+  if (!countsStill(options, { ...head, comparedAt: head.hashedAt })) return false;
+  const wal = statSync(`${originPath}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+  const origin = { side: 'origin', path: originPath, other: head.key } as const;
+  return (
+    wal <= MAX_SMALL_WAL_BYTES &&
+    statSync(originPath).ctimeMs < treeTime(origin) &&
+    statSync(options.replicaPath).ctimeMs < treeTime(place)
+  );
 }
 
 /** A snapshot of an origin that can tell what changed since an earlier one. */

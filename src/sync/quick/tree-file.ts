@@ -50,6 +50,11 @@ export function loadTreeHead(place: TreePlace): TreeHead | undefined {
   return withFile(nameOf(place), (file) => readHead(file).head);
 }
 
+/** When the tree in this place was kept, in milliseconds since 1970; 0 if it is missing. */
+export function treeTime(place: TreePlace): number {
+  return withFile(nameOf(place), (file) => fstatSync(file).mtimeMs) ?? 0;
+}
+
 /** As `loadTreeHead`, with the hashes, of `hashBytes` each. */
 export function loadTree(place: TreePlace, hashBytes: number): StoredTree | undefined {
   return withFile(nameOf(place), (file) => readTree(file, hashBytes));

@@ -21,7 +21,7 @@ export function mayWorkHere(): boolean {
 
 /**
  * True if the database at `far` is here, and its agent needs no process of its own: the database is small, or
- * `isUnread` because nothing has touched it.
+ * `isUnread` because little or nothing has changed.
  */
 export function needsNoProcess(far: Location, isUnread: boolean): boolean {
   if (far.kind !== 'local' || !mayWorkHere()) return false;

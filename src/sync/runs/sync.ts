@@ -19,6 +19,7 @@ import { serveOrigin } from '../agents/origin-agent.ts';
 import type { OriginResult } from '../agents/origin-agent.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import { runReplica } from '../agents/replica-agent.ts';
+import { looksKnown } from '../quick/known-tree.ts';
 import { QuickCheck } from '../quick/quick-check.ts';
 import type { ReplicaOptions } from '../agents/replica-options.ts';
 import { copyLocally } from '../local/local-copy.ts';
@@ -153,13 +154,13 @@ async function connectAndCopy(run: Run, attempt: Attempt): Promise<OriginResult>
     : converse(far, 'offering', conversation, (connection) => push(connection, run, attempt));
 }
 
-/** True if both databases are here, and look as if nothing had touched them since they were compared. */
+/** True if both databases are here, and look as if little or nothing of them had to be read. */
 function isUnread({ request, origin, replica }: Run): boolean {
   if (origin.kind !== 'local' || replica.kind !== 'local' || request.dryRun) return false;
   try {
     const replicaPath = realPath(replica.path);
-    const pair = { originFile: origin.path, originName: nameFor(origin), replicaPath };
-    return new QuickCheck({ ...request, ...pair }).looksUntouched;
+    const options = { ...request, originFile: origin.path, originName: nameFor(origin), replicaPath };
+    return new QuickCheck(options).looksUntouched || looksKnown(options, realPath(origin.path));
   } catch {
     return false; // the agents say what is wrong
   }
