@@ -7,6 +7,8 @@ import { Random } from '../../fixtures/random.ts';
 import { decompressor } from '../../src/backup/objects/decompressor.ts';
 import type { FrameParts } from '../../src/backup/objects/decompressor-messages.ts';
 import { decodeBody, encodePageFrame } from '../../src/backup/packs/frame.ts';
+import type { PageObject } from '../../src/backup/packs/page-frame.ts';
+import { idOf, toHex } from '../../src/backup/packs/object-id.ts';
 import { tempDir } from '../support/compare.ts';
 
 const PAGE_BYTES = 4096;
@@ -34,6 +36,30 @@ function assertPages(parts: FrameParts | undefined, pages: Uint8Array): void {
 }
 
 describe('the decompressor', () => {
+  test('the decompressor gives the ids of whole pages where they are wanted, and none for deltas', async () => {
+    const { pages } = await made(9);
+    const page = (i: number): Uint8Array => pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+    const whole = (i: number): PageObject => ({
+      page: { bitmap: undefined, data: page(i) },
+      base: undefined,
+    });
+    const bitmap = Uint8Array.of(1, 0, 0, 0);
+    const delta = { page: { bitmap, data: page(1).subarray(0, 128), group: 1 }, base: new Uint8Array(16) };
+    const objects = Array.from({ length: PAGES }, (_, i) => (i === 1 ? delta : whole(i)));
+    const plain = await encodePageFrame(objects, PAGE_BYTES);
+    const unhashed = decompressor.take(decompressor.start({ plain: Uint8Array.from(plain) }));
+    assert.ok(unhashed !== undefined && unhashed.ids === undefined);
+    const parts = decompressor.take(decompressor.start({ plain }, true));
+    assert.ok(parts !== undefined);
+    const { frame } = decodeBody(parts.header, parts.body, 'packs/x', parts.ids);
+    assert.ok(frame.kind === 'pages');
+    for (let i = 0; i < PAGES; i++) {
+      const id: Uint8Array | undefined = frame.wholeId(i);
+      if (i === 1) assert.equal(id, undefined);
+      else assert.equal(toHex(id as Uint8Array), toHex(idOf(page(i))));
+    }
+  });
+
   test('the decompressor gives each frame for its number, in any order of calls', async () => {
     const all = await Promise.all([1, 2, 3, 4].map((seed) => made(seed)));
     const ids = all.map(({ plain }) => decompressor.start({ plain }));

@@ -4,7 +4,7 @@ import type { FrameCache } from './frame-cache.ts';
 import type { Frame } from '../packs/frame.ts';
 import { encodeNode, NODE_FANOUT } from '../packs/node.ts';
 import type { NodeObject } from '../packs/node-frame.ts';
-import { ID_BYTES } from '../packs/object-id.ts';
+import { ID_BYTES, sameBytes } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 
 /** Pages to read together. */
@@ -35,9 +35,12 @@ export class ChainReader {
     this.#onSound = onSound;
   }
 
-  /** Returns false if a page could not be read; `into` then holds garbage. */
-  readPages(read: PageRead): boolean {
-    return this.#unlessRefused(() => this.#readPages(read)) ?? false;
+  /**
+   * Returns undefined if a page could not be read; `into` then holds garbage. Otherwise a flag for each page: 1 if its
+   * bytes were hashed already, and have the id.
+   */
+  readPages(read: PageRead): Uint8Array | undefined {
+    return this.#unlessRefused(() => this.#readPages(read));
   }
 
   /** As `readPages` for one page, beginning with this copy of it; -1 means none. */
@@ -52,30 +55,31 @@ export class ChainReader {
   }
 
   /**
-   * Begins to decompress, in other threads, the frames with the whole pages at the roots of these pages. Reads the
-   * deltas in between now; they are small.
+   * Begins to decompress, in other threads, the frames with the whole pages at the roots of these pages, and to hash
+   * them if `isChecked`. Reads the deltas in between now; they are small.
    */
-  readAhead(ids: readonly Uint8Array[]): void {
+  readAhead(ids: readonly Uint8Array[], isChecked: boolean): void {
     for (const id of ids) {
       let object = this.#index.bestCopy(id);
       while (object !== -1 && this.#index.depthOf(object) > 0) {
         const base = this.#unlessRefused(() => this.#frameOf(object).baseOf(this.#placeOf(object)));
         object = base === undefined ? -1 : this.#index.bestCopy(base, this.#index.depthOf(object));
       }
-      if (object !== -1) this.#frames.load(this.#index.frameNumberOf(object));
+      if (object !== -1) this.#frames.load(this.#index.frameNumberOf(object), isChecked);
     }
   }
 
-  #readPages({ ids, pageSize, into }: PageRead): boolean {
+  #readPages({ ids, pageSize, into }: PageRead): Uint8Array | undefined {
     const index = this.#index;
     const count = ids.length / ID_BYTES;
     const maskBytes = bitmapBytes(pageSize);
     const masks = new Uint8Array(count * maskBytes);
     const firsts = new Int32Array(count);
     for (let i = 0; i < count; i++) firsts[i] = index.bestCopy(ids, undefined, i * ID_BYTES);
-    if (firsts.includes(-1)) return false;
+    if (firsts.includes(-1)) return undefined;
     const objects = firsts.slice();
     const isTrusted = new Uint8Array(count).fill(1);
+    const hasId = new Uint8Array(count);
     const isWhole = (i: number): boolean => index.depthOf(objects[i] as number) === 0;
     /**
      * Puts in what the next object of a page says. Returns the base's id, undefined for a whole page, or false if that
@@ -89,22 +93,24 @@ export class ChainReader {
       const place = index.placeOf(object);
       const page = into.subarray(i * pageSize, (i + 1) * pageSize);
       frame.fill(place, page, masks.subarray(i * maskBytes, (i + 1) * maskBytes));
+      const id = object === firsts[i] ? frame.wholeId(place) : undefined;
+      if (id !== undefined && sameBytes(id, ids, ID_BYTES, 0, i * ID_BYTES)) hasId[i] = 1;
       return frame.baseOf(place);
     };
     const all = [...firsts.keys()];
     for (let open = all.filter((i) => !isWhole(i)); open.length > 0; open = open.filter((i) => !isWhole(i))) {
       for (const i of this.#byFrame(open, objects)) {
         const base = fill(i);
-        if (base === undefined || base === false) return false;
+        if (base === undefined || base === false) return undefined;
         const below = index.bestCopy(base, index.depthOf(objects[i] as number));
-        if (below === -1) return false;
+        if (below === -1) return undefined;
         objects[i] = below;
       }
     }
     // At the end, so that each of these large frames is needed once.
-    for (const i of this.#byFrame(all, objects)) if (fill(i) !== undefined) return false;
+    for (const i of this.#byFrame(all, objects)) if (fill(i) !== undefined) return undefined;
     for (let i = 0; i < count; i++) if (isTrusted[i] === 1) this.#onSound(firsts[i] as number);
-    return true;
+    return hasId;
   }
 
   /** Places in `objects`, sorted so that objects of one frame follow one another. */

@@ -17,12 +17,16 @@ export type FrameBytes =
 export interface ToDecompress {
   readonly id: number;
   readonly frame: FrameBytes;
+  /** True to hash its whole pages. */
+  readonly wantsIds: boolean;
 }
 
 /** The parts of a frame: its first bytes, and its body in new memory. */
 export interface FrameParts {
   readonly header: Uint8Array;
   readonly body: Uint8Array;
+  /** If wanted, the ids of its whole pages: see `PageFrame.wholeIds`. */
+  readonly ids: Uint8Array | undefined;
 }
 
 export interface Decompressed {

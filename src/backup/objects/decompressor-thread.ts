@@ -10,7 +10,7 @@ import type {
   FrameParts,
   ToDecompress,
 } from './decompressor-messages.ts';
-import { takeApart } from '../packs/frame.ts';
+import { decodeBody, takeApart } from '../packs/frame.ts';
 import { decompressBody } from '../packs/zstd.ts';
 
 const { port, shared } = workerData as DecompressorStart;
@@ -20,17 +20,27 @@ Atomics.store(cells, CELLS.isUp, 1);
 /** Reused: new memory for each frame costs as much as reading it. */
 let room = new Uint8Array(1024 * 1024);
 
-port.on('message', ({ id, frame }: ToDecompress) => {
-  const result: Decompressed = { id, parts: partsOrNothing(frame) };
-  port.postMessage(result, result.parts === undefined ? [] : [result.parts.body.buffer as ArrayBuffer]);
+port.on('message', ({ id, frame, wantsIds }: ToDecompress) => {
+  const result: Decompressed = { id, parts: partsOrNothing(frame, wantsIds) };
+  const { parts } = result;
+  const memory = parts === undefined ? [] : [parts.body, ...(parts.ids === undefined ? [] : [parts.ids])];
+  port.postMessage(
+    result,
+    memory.map(({ buffer }) => buffer as ArrayBuffer),
+  );
   Atomics.add(cells, CELLS.done, 1);
   Atomics.notify(cells, CELLS.done);
 });
 
-function partsOrNothing(frame: FrameBytes): FrameParts | undefined {
+function partsOrNothing(frame: FrameBytes, wantsIds: boolean): FrameParts | undefined {
   try {
     const { header, packed, rawBytes } = takeApart('plain' in frame ? frame.plain : read(frame), '');
-    return packed === undefined ? undefined : { header, body: decompressBody(packed, rawBytes) };
+    if (packed === undefined) return undefined;
+    const body = decompressBody(packed, rawBytes);
+    if (!wantsIds) return { header, body, ids: undefined };
+    // Hashed here, where the bytes still are in the cache of the processor, and beside the main thread.
+    const { frame: parsed } = decodeBody(header, body, '');
+    return { header, body, ids: parsed.kind === 'pages' ? parsed.wholeIds() : undefined };
   } catch {
     return undefined;
   }

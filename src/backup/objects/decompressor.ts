@@ -55,15 +55,15 @@ class Decompressor {
   }
 
   /**
-   * Begins with a frame of a pack. Takes over `plain` and the memory behind it. Returns the number for `take`;
-   * undefined if no thread can start.
+   * Begins with a frame of a pack. Takes over `plain` and the memory behind it. Hashes the whole pages in it if
+   * `wantsIds`. Returns the number for `take`; undefined if no thread can start.
    */
-  start(frame: FrameBytes): number | undefined {
+  start(frame: FrameBytes, wantsIds: boolean = false): number | undefined {
     const thread = this.#running();
     if (thread === undefined) return undefined;
     const id = this.#nextId++;
     this.#underWay.add(id);
-    const job: ToDecompress = { id, frame };
+    const job: ToDecompress = { id, frame, wantsIds };
     thread.port.postMessage(job, 'plain' in frame ? [frame.plain.buffer as ArrayBuffer] : []);
     return id;
   }

@@ -97,8 +97,11 @@ export class FrameCache {
     if (cached !== undefined) cached.isLent = true;
   }
 
-  /** Begins to decompress a large frame in another thread, for a later `get`, which reports errors. */
-  load(number: number): void {
+  /**
+   * Begins to decompress a large frame in another thread, and to hash its whole pages if `wantsIds`, for a later `get`,
+   * which reports errors.
+   */
+  load(number: number, wantsIds: boolean): void {
     const rawBytes = this.#index.frames[number]?.rawBytes ?? 0;
     if (this.#large.frames.has(number) || this.#loading.has(number) || !this.#isHere(number)) return;
     if (rawBytes < LARGE_BYTES) return;
@@ -107,7 +110,7 @@ export class FrameCache {
     if (this.#loadingBytes + rawBytes > MAX_LOADING_BYTES) return;
     const frame = this.#bytesOf(number);
     if (frame === undefined) return;
-    const id = decompressor.start(frame);
+    const id = decompressor.start(frame, wantsIds);
     if (id === undefined) return;
     this.#loading.set(number, { id, rawBytes });
     this.#loadingBytes += rawBytes;
@@ -158,7 +161,7 @@ export class FrameCache {
     const parts = decompressor.take(loading.id);
     const pack = this.#index.frames[number]?.pack.id;
     if (parts === undefined || pack === undefined) return undefined;
-    const decoded = decodeBody(parts.header, parts.body, `packs/${pack}`);
+    const decoded = decodeBody(parts.header, parts.body, `packs/${pack}`, parts.ids);
     this.#keep(number, decoded);
     return decoded.frame;
   }

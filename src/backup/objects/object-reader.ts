@@ -73,9 +73,11 @@ export class ObjectReader {
    */
   readPages(read: PageRead, isChecked: boolean): void {
     const { ids, pageSize, into } = read;
-    const isRead = this.#chains.readPages(read);
+    const hasId = this.#chains.readPages(read);
+    const isRead = hasId !== undefined;
     if (isRead && !isChecked) return;
     for (let i = 0; i * pageSize < into.length; i++) {
+      if (hasId?.[i] === 1) continue;
       const page = into.subarray(i * pageSize, (i + 1) * pageSize);
       const id = ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES);
       if (isRead && sameBytes(idOf(page), id)) continue;
@@ -84,9 +86,9 @@ export class ObjectReader {
     }
   }
 
-  /** Begins to read, in other threads, the parts of these pages. */
-  readAhead(ids: readonly Uint8Array[]): void {
-    this.#chains.readAhead(ids);
+  /** Begins to read, in other threads, the parts of these pages, for `readPages` with the same `isChecked`. */
+  readAhead(ids: readonly Uint8Array[], isChecked: boolean): void {
+    this.#chains.readAhead(ids, isChecked);
   }
 
   /** The bytes of the node of this id. */

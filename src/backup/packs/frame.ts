@@ -86,9 +86,17 @@ export function decodeFrame(plain: Uint8Array, file: string): DecodedFrame {
   return decodeBody(header, memory, file);
 }
 
-/** A frame whose body was decompressed elsewhere. `header` are its first bytes. */
-export function decodeBody(header: Uint8Array, memory: Uint8Array, file: string): DecodedFrame {
-  return { frame: parse(header, memory, file), memory };
+/**
+ * A frame whose body was decompressed elsewhere. `header` are its first bytes, `ids` what `wholeIds` gave there, if it was
+ * called. Throws SqlsyncError STORE_DAMAGED.
+ */
+export function decodeBody(
+  header: Uint8Array,
+  memory: Uint8Array,
+  file: string,
+  ids?: Uint8Array,
+): DecodedFrame {
+  return { frame: parse(header, memory, file, ids), memory };
 }
 
 /** The parts of a frame; `packed` is undefined if the body is not compressed. Throws SqlsyncError STORE_DAMAGED. */
@@ -110,13 +118,13 @@ function rawBytesOf(header: Uint8Array): number {
   return new DataView(header.buffer, header.byteOffset, header.length).getUint32(4, true);
 }
 
-function parse(header: Uint8Array, body: Uint8Array, file: string): Frame {
+function parse(header: Uint8Array, body: Uint8Array, file: string, ids?: Uint8Array): Frame {
   if (body.length !== rawBytesOf(header)) throw damaged(file, 'has a frame of another length');
   return checked(file, (): Frame => {
     if (header[0] === FRAME_KINDS.nodes) return new NodeFrame(body);
     const size = pageSize(2 ** (header[2] as number));
     if (header[0] !== FRAME_KINDS.pages || size === undefined) throw new Error('unknown kind or page size');
-    return new PageFrame(body, size);
+    return new PageFrame(body, size, ids);
   });
 }
 

@@ -2,7 +2,7 @@ import { BLOCK_BYTES } from '../../../protocol/limits.ts';
 import { bitmapBytes, layOutBatch } from '../../../protocol/page-batch.ts';
 import type { BatchLayout, BatchPage } from '../../../protocol/page-batch.ts';
 import type { PageSize } from '../../pages/page-types.ts';
-import { BASE_ID_BYTES } from './object-id.ts';
+import { BASE_ID_BYTES, ID_BYTES, idOf } from './object-id.ts';
 
 /** A page as a frame stores it: whole, or the changed blocks and the beginning of the base's id. */
 export interface PageObject {
@@ -29,9 +29,10 @@ export class PageFrame {
   readonly #layout: BatchLayout;
   /** For each page the number of deltas before it. */
   readonly #deltasBefore: Uint32Array;
+  readonly #ids: Uint8Array | undefined;
 
-  /** Throws an Error for an invalid body. */
-  constructor(body: Uint8Array, size: PageSize) {
+  /** `ids` is what `wholeIds` of the same body gave, if it is known. Throws an Error for an invalid body. */
+  constructor(body: Uint8Array, size: PageSize, ids?: Uint8Array) {
     const view = new DataView(body.buffer, body.byteOffset, body.length);
     const count = view.getUint32(0, true);
     const deltas = view.getUint32(4, true);
@@ -41,6 +42,7 @@ export class PageFrame {
     this.pageSize = size;
     this.objectCount = count;
     this.#body = body;
+    this.#ids = ids;
     this.#batch = body.subarray(batchAt);
     this.#layout = layOutBatch(this.#batch, size, count);
     this.#deltasBefore = new Uint32Array(count);
@@ -50,7 +52,7 @@ export class PageFrame {
       if (this.#batch[i] !== 0) before++;
     }
     if (before !== deltas) throw new Error('another number of bases than of deltas');
-    this.bytes = body.length + this.#layout.blocks.byteLength + count * 12;
+    this.bytes = body.length + this.#layout.blocks.byteLength + count * 12 + (ids?.length ?? 0);
   }
 
   /** A view of the beginning of a base's id; undefined for a whole page. */
@@ -58,6 +60,19 @@ export class PageFrame {
     if (this.#batch[i] === 0) return undefined;
     const at = HEADER_BYTES + (this.#deltasBefore[i] as number) * BASE_ID_BYTES;
     return this.#body.subarray(at, at + BASE_ID_BYTES);
+  }
+
+  /** The ids of the whole pages, by their bytes, each at its place among all pages. */
+  wholeIds(): Uint8Array {
+    const ids = new Uint8Array(this.objectCount * ID_BYTES);
+    for (const [i, at] of this.#layout.offsets.entries())
+      if (this.#batch[i] === 0) ids.set(idOf(this.#batch.subarray(at, at + this.pageSize)), i * ID_BYTES);
+    return ids;
+  }
+
+  /** The id of a whole page, by its bytes; undefined for a delta, and if nobody has hashed the page yet. */
+  wholeId(i: number): Uint8Array | undefined {
+    return this.#batch[i] === 0 ? this.#ids?.subarray(i * ID_BYTES, (i + 1) * ID_BYTES) : undefined;
   }
 
   /** The page as stored here, by views if possible. */

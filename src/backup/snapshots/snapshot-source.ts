@@ -72,7 +72,7 @@ export class SnapshotSource implements PageSource {
       const page = pages[i] as number;
       if (page !== this.#locked) ids.push(this.tree.pageId(page).slice());
     }
-    this.#reader.readAhead(ids);
+    this.#reader.readAhead(ids, this.#isChecked);
   }
 
   close(): void {

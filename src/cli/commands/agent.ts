@@ -3,6 +3,7 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { refuseToServe, runFarAgent } from '../../sync/agents/far-agent.ts';
 import { Restriction } from '../../sync/request/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
+import { freeChunk } from '../../transport/chunk-memory.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { parseDuration } from '../options/quantities.ts';
@@ -95,6 +96,7 @@ function standardStreams(): Transport {
     description: 'the near side',
     input: process.stdin,
     output: process.stdout,
+    freeChunk,
     exited: Promise.resolve({ status: null, signal: null, stderr: '' }),
     terminate: () => process.stdin.destroy(),
   };
