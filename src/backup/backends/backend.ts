@@ -84,8 +84,10 @@ export interface LocalFiles {
   /**
    * Begins to read what a later `getNow` will want. Returns true once that need not wait any more. Missing if nothing is
    * gained.
+   *
+   * @param fileBytes - the length of the file, if known: nothing beyond it is read ahead.
    */
-  expect?(name: string, range: ByteRange): boolean;
+  expect?(name: string, range: ByteRange, fileBytes?: number): boolean;
   /** The path of a file, for reading in another thread; undefined if the files have none. */
   pathOf?(name: string): string;
 }

@@ -121,7 +121,8 @@ export class FrameCache {
     const place = this.#index.frames[number];
     if (place === undefined || this.#files.expect === undefined || this.#small.frames.has(number))
       return true;
-    return this.#files.expect(`packs/${place.pack.id}`, { offset: place.offset, length: place.length });
+    const range = { offset: place.offset, length: place.length };
+    return this.#files.expect(`packs/${place.pack.id}`, range, place.pack.bytes);
   }
 
   /** undefined if they cannot be read. The thread itself reads an unencrypted file of this host. */

@@ -22,7 +22,7 @@ const PIECE_BYTES: number = 2 * 1024 * 1024;
 const AHEAD_BYTES = { least: 1024 * 1024, most: 16 * 1024 * 1024 };
 
 /** Reads that are no further apart than this count as going through the file. */
-const NEAR_BYTES: number = 512 * 1024;
+const NEAR_BYTES: number = 2 * 1024 * 1024;
 
 /** Longer than all attempts at a request take; and the time for a thread to start. */
 const TIMEOUT_MS: number = 20 * 60 * 1000;
@@ -50,6 +50,8 @@ interface Course {
   aheadBytes: number;
   /** Up to where parts were requested. */
   requested: number;
+  /** The length of the file; Infinity if unknown. */
+  fileBytes: number;
 }
 
 /**
@@ -97,29 +99,37 @@ export class RemoteReader implements LocalFiles {
     return into;
   }
 
-  expect(name: string, { offset, length }: ByteRange): boolean {
+  expect(name: string, range: ByteRange, fileBytes?: number): boolean {
+    const { offset, length } = range;
+    // A reader that goes on in another file will go through that too.
+    if (!this.#courses.has(name)) this.#follow(name, range, fileBytes);
     const part = this.#partAt(name, offset) ?? this.#request(name, offset, length);
     this.#collect();
     return part.bytes !== undefined && part.offset + part.length >= offset + length;
   }
 
   /** Requests what a reader that goes through the file will want next. */
-  #follow(name: string, { offset, length }: ByteRange): void {
-    const course = this.#courses.get(name);
+  #follow(name: string, { offset, length }: ByteRange, fileBytes: number = Infinity): void {
     const end = offset + length;
+    let course = this.#courses.get(name);
     const isNear =
       course !== undefined && offset >= course.next - NEAR_BYTES && offset <= course.next + NEAR_BYTES;
-    if (!isNear) {
+    if (course === undefined || !isNear) {
       // A reader of a file's beginning probably goes on as it did in the file before.
-      const aheadBytes = offset < NEAR_BYTES ? this.#lastAheadBytes : AHEAD_BYTES.least;
-      this.#courses.set(name, { next: end, aheadBytes, requested: end });
+      if (offset >= NEAR_BYTES) this.#lastAheadBytes = AHEAD_BYTES.least;
+      const aheadBytes = this.#lastAheadBytes;
+      course = { next: end, aheadBytes, requested: offset, fileBytes: course?.fileBytes ?? fileBytes };
+      this.#courses.delete(name);
+      this.#courses.set(name, course);
       if (this.#courses.size > MAX_COURSES) this.#courses.delete(this.#courses.keys().next().value as string);
+      if (aheadBytes === AHEAD_BYTES.least) return;
+    } else if (end <= course.next) {
       return;
     }
     course.next = Math.max(course.next, end);
     // In large steps: the next request leaves while half of what is ahead has not been used.
     if (course.requested - end > course.aheadBytes / 2) return;
-    const until = end + course.aheadBytes;
+    const until = Math.min(end + course.aheadBytes, course.fileBytes);
     for (let at = Math.max(course.requested, offset); at < until;) {
       const known = this.#partAt(name, at);
       if (known?.bytes !== undefined && known.bytes.length < known.length) break;

@@ -19,7 +19,7 @@ export class S3Backend extends S3Files implements LocalBackend {
     return this.#reader.getNow(name, range);
   }
 
-  expect(name: string, range: ByteRange): boolean {
-    return this.#reader.expect(name, range);
+  expect(name: string, range: ByteRange, fileBytes?: number): boolean {
+    return this.#reader.expect(name, range, fileBytes);
   }
 }

@@ -21,7 +21,7 @@ export class SftpBackend extends SftpFiles implements LocalBackend {
     return this.#reader.getNow(name, range);
   }
 
-  expect(name: string, range: ByteRange): boolean {
-    return this.#reader.expect(name, range);
+  expect(name: string, range: ByteRange, fileBytes?: number): boolean {
+    return this.#reader.expect(name, range, fileBytes);
   }
 }
