@@ -73,8 +73,23 @@ describe('the file of a hash tree', () => {
     assert.notEqual(loadTree(PLACE, 8), undefined);
   });
 
+  test('only the newest eight trees of one database are kept', () => {
+    saveTree(PLACE, TREE);
+    rmSync(treeFiles('replica')[0] as string);
+    for (let i = 1; i <= 12; i++) {
+      for (const path of treeFiles('replica')) {
+        const seconds = statSync(path).mtimeMs / 1000 - 10;
+        utimesSync(path, seconds, seconds);
+      }
+      saveTree({ ...PLACE, other: `db${i}` }, TREE);
+    }
+    for (let i = 1; i <= 12; i++)
+      assert.equal(loadTree({ ...PLACE, other: `db${i}` }, 8) !== undefined, i > 4, `tree ${i}`);
+    assert.equal(treeFiles('replica').length, 8);
+  });
+
   test('files that are too old, and more than fit the limits, are removed', () => {
-    for (let i = 1; i <= 110; i++) saveTree({ ...PLACE, other: `db${i}` }, TREE);
+    for (let i = 1; i <= 110; i++) saveTree({ ...PLACE, path: `/srv/${i}.db` }, TREE);
     assert.equal(readdirSync(treesFolder()).length, 100);
     const [first] = treeFiles('replica') as [string];
     const old = Date.now() / 1000 - 30 * 86_400;

@@ -36,6 +36,9 @@ export interface TreePlace {
 /** Room for four databases of the largest tree that is kept in memory. */
 const FOLDER = new CacheFolder('trees', /^[or]-[0-9a-f]{24}-[0-9a-f]{24}$/, { files: 100, bytes: 2 ** 28 });
 
+/** Trees of one database: a replica agent of an older version takes another key each time. */
+const MAX_TREES = 8;
+
 /**
  * A file is MAGIC, the length of the head, the head as JSON, a seal of these, the hashes, and a seal of all before. A
  * seal is a SHA-256. It need not be durable: nothing in it counts after another start of the kernel.
@@ -78,6 +81,7 @@ export function saveTree(place: TreePlace, { hashes, ...head }: StoredTree): voi
   const headSeal = createHash('sha256').update(start).digest();
   const seal = createHash('sha256').update(start).update(headSeal).update(hashes).digest();
   FOLDER.save(nameOf(place), [start, headSeal, hashes, seal]);
+  for (const name of namesOf(place).slice(MAX_TREES)) FOLDER.remove(name);
 }
 
 /** Removes all trees of the database. Never throws. */
