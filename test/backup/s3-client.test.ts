@@ -146,6 +146,12 @@ describe('an S3 backend', () => {
     assert.equal(server.requests.length, 1);
   });
 
+  test('an S3 backend says that a file lies in an archive', async (t) => {
+    const { server, backend } = await start(t);
+    server.twist = () => ({ status: 403, code: 'InvalidObjectState' });
+    await assert.rejects(backend.get(NAME), unavailable(/InvalidObjectState/, /archive.*read at once/));
+  });
+
   test('an S3 backend calls a full quota a lack of space', async (t) => {
     const { server, backend } = await start(t);
     for (const twist of [

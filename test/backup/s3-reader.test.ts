@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { requestCounts } from '../../src/backup/backends/remote/request-counts.ts';
+import { RemoteReader } from '../../src/backup/backends/remote/remote-reader.ts';
 import { S3Backend } from '../../src/backup/backends/s3/s3-backend.ts';
 import { SERVER_KEYS } from '../support/s3-server.ts';
 import { startServerThread } from '../support/s3-server-thread.ts';
@@ -92,6 +93,16 @@ describe('a reader that waits for S3', () => {
     const backend = new S3Backend({ address: server.address, limits: LIMITS });
     await backend.put(NAME, [FILE]);
     assert.ok(FILE.subarray(100, 150).equals(backend.getNow(NAME, { offset: 100, length: 50 })));
+  });
+
+  test('a reader hears that its thread has died, and a later one gets another thread', () => {
+    const program = new URL('../support/dying-read-thread.ts', import.meta.url);
+    const reader = new RemoteReader({ address: 's3:bucket/store' }, program);
+    for (const range of [{ offset: 0, length: 10 }, undefined])
+      assert.throws(() => reader.getNow(NAME, range), {
+        code: 'STORE_UNAVAILABLE',
+        message: /s3:bucket\/store.*cannot read packs.*the thread that reads has ended/,
+      });
   });
 
   test('a reader hears why it cannot read', async (t) => {

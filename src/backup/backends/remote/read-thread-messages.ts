@@ -16,8 +16,11 @@ export interface ReadThreadStart {
   readonly shared: SharedArrayBuffer;
 }
 
-/** Places in the shared memory: the number of answers so far, and the number of the thread. */
+/** Places in the shared memory: the number of answers so far, and the number of the thread once it has started. */
 export const CELLS = { done: 0, thread: 1, count: 2 } as const;
+
+/** Stands for the number of a thread where the system reports none. */
+export const NUMBER_UNKNOWN = -1;
 
 export interface ToRead {
   readonly id: number;

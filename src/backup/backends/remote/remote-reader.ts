@@ -28,6 +28,9 @@ const NEAR_BYTES: number = 2 * 1024 * 1024;
 const TIMEOUT_MS: number = 20 * 60 * 1000;
 const START_TIMEOUT_MS = 30_000;
 
+/** How often to look whether a thread has started. */
+const START_LOOK_MS = 20;
+
 /** After so long a wait, a signal ends the process at once: its handler could not run before the wait is over. */
 const PATIENCE_MS = 5000;
 
@@ -180,12 +183,7 @@ export class RemoteReader implements LocalFiles {
       const seen = Atomics.load(cells, CELLS.done);
       this.#collect();
       if (!this.#underWay.has(part.id)) continue;
-      const thread = Atomics.load(cells, CELLS.thread);
-      const timeoutMs = thread === 0 ? START_TIMEOUT_MS : TIMEOUT_MS;
-      const isAlive =
-        awaitThread(cells, CELLS.done, seen, { thread, timeoutMs: PATIENCE_MS }) ||
-        withUsualSignals(() => awaitThread(cells, CELLS.done, seen, { thread, timeoutMs }));
-      if (!isAlive && Atomics.load(cells, CELLS.thread) === thread) this.#giveUp();
+      if (!awaitAnswer(cells, seen)) this.#giveUp();
     }
     if (part.error === undefined) return part.bytes as Uint8Array;
     // A later read asks again.
@@ -226,6 +224,20 @@ export class RemoteReader implements LocalFiles {
     this.#thread?.port.close();
     this.#thread = undefined;
   }
+}
+
+/** Waits until there are other than `seen` answers; false if the thread has died, or takes too long. */
+function awaitAnswer(cells: Int32Array, seen: number): boolean {
+  const startedAtMs = performance.now();
+  while (Atomics.load(cells, CELLS.thread) === 0) {
+    if (performance.now() - startedAtMs > START_TIMEOUT_MS) return false;
+    Atomics.wait(cells, CELLS.thread, 0, START_LOOK_MS);
+  }
+  const thread = Atomics.load(cells, CELLS.thread);
+  return (
+    awaitThread(cells, CELLS.done, seen, { thread, timeoutMs: PATIENCE_MS }) ||
+    withUsualSignals(() => awaitThread(cells, CELLS.done, seen, { thread, timeoutMs: TIMEOUT_MS }))
+  );
 }
 
 /** Runs `work`, which gives no control to handlers of signals, with the effect that signals have without handlers. */

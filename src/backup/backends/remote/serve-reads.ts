@@ -2,7 +2,7 @@ import { workerData } from 'node:worker_threads';
 import { errorToData } from '../../../errors.ts';
 import { ownThreadNumber } from '../../../sqlite/thread-life.ts';
 import type { Backend } from '../backend.ts';
-import { CELLS } from './read-thread-messages.ts';
+import { CELLS, NUMBER_UNKNOWN } from './read-thread-messages.ts';
 import type { ReadThreadStart, RemotePlace, ToRead, WasRead } from './read-thread-messages.ts';
 import { noRequests, requestCounts } from './request-counts.ts';
 
@@ -15,7 +15,8 @@ export function serveReads(open: (place: RemotePlace) => Pick<Backend, 'get'>): 
     Atomics.add(cells, CELLS.done, 1);
     Atomics.notify(cells, CELLS.done);
   };
-  Atomics.store(cells, CELLS.thread, ownThreadNumber());
+  Atomics.store(cells, CELLS.thread, ownThreadNumber() || NUMBER_UNKNOWN);
+  Atomics.notify(cells, CELLS.thread);
   const files = open(place);
   port.on('message', ({ id, name, range }: ToRead) => {
     files.get(name, range).then(

@@ -212,6 +212,8 @@ function hintFor({ status, code, region }: Refusal, bucket: string): string | un
     return 'The secret key is probably wrong: check AWS_SECRET_ACCESS_KEY, or the profile. Else a proxy changes requests.';
   if (code === 'ExpiredToken' || code === 'TokenRefreshRequired')
     return 'The keys have expired: log in again.';
+  if (code === 'InvalidObjectState')
+    return 'The file was moved to an archive: bring it back first. A store needs a storage class that can be read at once.';
   if (code === 'RequestTimeTooSkewed') return 'Set the clock of this host.';
   if (status === 301 || status === 307 || region !== undefined)
     return `The bucket is in ${region === undefined ? 'another region' : `the region ${region}`}: add ?region=NAME to the address.`;
