@@ -14,7 +14,7 @@ export const command: Command = defineCommand({
   name: 'copy',
   usage: '<from> <to> [ids..]',
   describe: 'Copy snapshots from one store to another: all, or some',
-  example: 'sqlsync copy /srv/store /mnt/usb/store',
+  example: 'sqlsync copy /srv/store /srv/usb/store',
   summary:
     '`dryRun`, `copied` (`from`, a snapshot, and `to`, the id of its copy), `skipped` (snapshots that were there), `bytesAdded`',
   operands: {
