@@ -31,6 +31,9 @@ export function lookOf(file: string, before: Buffer, now: Buffer): WalLook | und
 /** With more frames than this a page of the database it is as cheap to hash all pages. */
 const MAX_FRAMES_PER_PAGE = 0.125;
 
+/** Frames that are read without a sign of life to the other side: some seconds. */
+const MAX_FRAMES = 2 ** 20;
+
 /**
  * The pages of the frames that were added since `look`, if `header` is that of the wal-index now; undefined if these
  * may not be all that changed. The caller then has to see that the WAL has not begun anew meanwhile. Throws the
@@ -52,7 +55,7 @@ export function pagesSince(
   const end = frameCount(header);
   const added = end - look.frames;
   if (look.salts !== saltsOf(header).toString('hex') || added < 0) return undefined;
-  if (added > pageCount * MAX_FRAMES_PER_PAGE) return undefined;
+  if (added > Math.min(pageCount * MAX_FRAMES_PER_PAGE, MAX_FRAMES)) return undefined;
   if (end === 0) return [];
   // The -wal file carries no POSIX locks, so it may be opened and closed at will.
   const descriptor = openSync(`${path}-wal`, 'r');

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { initBackend, openBackend } from '../../src/backup/open-store.ts';
+import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
@@ -166,6 +167,51 @@ describe('a copy of snapshots to another store', () => {
       } else await assertCopies(memory, from, from.snapshots);
     }
     assert.ok(failed > 0);
+  });
+
+  test('of two copies of an object the right one is copied, whatever is wrong with the other', async (t) => {
+    const from = await source(t, 1);
+    const packs = async (): Promise<string[]> =>
+      (await from.memory.list('packs')).map(({ name }) => `packs/${name}`).toSorted();
+    const [first = ''] = await packs();
+    const bytes = from.memory.files.get(first) as Uint8Array;
+    // Without its pack everything is stored again; then the pack is put back.
+    from.memory.files.delete(first);
+    const again = await openBackend(from.memory);
+    const origin = join(from.folder, 'a.db');
+    await backupHere({ ...from, access: again, store: new OpenStore(again) }, origin, { usesParent: false });
+    from.memory.files.set(first, bytes);
+    const [victim = '', ...others] = await packs();
+    assert.equal(others.length, 1);
+    const good = from.memory.files.get(victim) as Uint8Array;
+    const images = new Map((await from.store.snapshots()).map(({ id }) => [id, pageImage(origin)]));
+    for (let at = 30; at < good.length; at += 89) {
+      const flipped = new Uint8Array(good);
+      flipped[at] = (flipped[at] as number) ^ 0x40;
+      from.memory.files.set(victim, flipped);
+      const { memory, store } = await target();
+      await new OpenStore(await openBackend(from.memory)).copyTo(store);
+      await assertCopies(memory, { ...from, images }, await from.store.snapshots());
+    }
+  });
+
+  test('older snapshots that are copied to a store stay older than what that store has of the database', async (t) => {
+    const from = await source(t, 2);
+    const memory = new MemoryBackend();
+    const here = await storeHere(memory, join(from.folder, 'other'));
+    const origin = join(from.folder, 'a.db');
+    change(origin, 'UPDATE item SET amount = -5');
+    const newest = await backupHere(here, origin);
+    await from.store.copyTo(here.store);
+    const all = await here.store.snapshots();
+    assert.equal(all.length, 3);
+    assert.equal(all.at(-1)?.id, newest.id);
+    assert.equal((await here.store.find('latest')).id, newest.id);
+    const [group] = planForget(all, { last: 1 });
+    assert.deepEqual(
+      group?.keep.map(({ snapshot }) => snapshot.id),
+      [newest.id],
+    );
   });
 
   test('what a prune of the other store takes away meanwhile is noticed, or copied again', async (t) => {

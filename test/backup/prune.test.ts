@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { MemoryBackend } from './memory-backend.ts';
 import { change, column, smallDatabase } from '../pages/databases.ts';
 import { pageImage, tempDir } from '../support/compare.ts';
+import { putRecord } from '../../src/backup/files/store-files.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 
 const GRACE_SECONDS = 1000;
@@ -56,6 +57,30 @@ describe('a prune', () => {
     assert.deepEqual([done.packsMarked, done.packsDeleted], [0, 1]);
     for (const where of ['marks', 'forgotten'] as const) assert.deepEqual(await memory.list(where), []);
     await assertStored(here, await here.store.snapshots(), new Map([[kept.id, image]]));
+    const { problems } = await here.store.check({ readData: true });
+    assert.deepEqual(problems, []);
+  });
+
+  test('a file of another program among the packs is left alone, by a prune and by all that come after it', async (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
+    const folder = tempDir(t);
+    const memory = new MemoryBackend();
+    const here = await storeHere(memory, folder, GRACE_SECONDS);
+    const origin = join(folder, 'origin.db');
+    smallDatabase(origin, { rows: 20 });
+    for (const name of ['packs/.DS_Store', 'forgotten/.nfs0001', 'packs/notes.txt'])
+      await memory.put(name, [Buffer.from('theirs')]);
+    // As older programs marked such files.
+    const mark = JSON.stringify({ version: 1, time: new Date().toISOString(), packs: ['.DS_Store'] });
+    await putRecord(here.access, 'marks', 'mark', Buffer.from(mark));
+    for (let round = 0; round < 3; round++) {
+      t.mock.timers.setTime(Date.now() + 2 * GRACE_SECONDS * 1000);
+      await here.store.prune();
+      await backupHere(here, origin);
+    }
+    const names = [...memory.files.keys()];
+    for (const name of ['packs/.DS_Store', 'forgotten/.nfs0001', 'packs/notes.txt'])
+      assert.ok(names.includes(name), name);
     const { problems } = await here.store.check({ readData: true });
     assert.deepEqual(problems, []);
   });

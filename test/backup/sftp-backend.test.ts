@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -25,12 +25,12 @@ function server(...args: string[]): Transport {
   return spawnProcess({ command: SERVER as string, args, description: 'sftp-server' });
 }
 
-function open(t: TestContext, ...args: string[]): Promise<() => SftpFiles> {
+function open(t: TestContext, start: () => Transport = server): Promise<() => SftpFiles> {
   const folder = tempDir(t);
   mkdirSync(join(folder, 'home'));
   const path = join(folder, 'home', 'deep', 'store');
   return Promise.resolve(() => {
-    const connect = () => Promise.resolve(server(...args));
+    const connect = () => Promise.resolve(start());
     const files = new SftpFiles({ address: `sftp:here:${path}`, path, connect });
     t.after(() => files.close());
     return files;
@@ -40,7 +40,47 @@ function open(t: TestContext, ...args: string[]): Promise<() => SftpFiles> {
 if (SERVER === undefined) test('SFTP backends', { skip }, () => {});
 else {
   backendSuite('SFTP', (t) => open(t));
-  backendSuite('SFTP without extensions', (t) => open(t, '-P', 'hardlink,fsync,posix-rename,statvfs'));
+  backendSuite('SFTP without extensions', (t) =>
+    open(t, () => server('-P', 'hardlink,fsync,posix-rename,statvfs')),
+  );
+  const stripping = join(import.meta.dirname, 'stripping-sftp-server.ts');
+  for (const [what, flags] of [
+    ['nothing', '0'],
+    ['no mode', '9'],
+  ] as const)
+    test(`a server whose lists tell ${what} of files has all files all the same`, async (t) => {
+      const command = process.execPath;
+      const start = () =>
+        spawnProcess({ command, args: [stripping, SERVER, flags], description: 'a server' });
+      const backend = (await open(t, start))();
+      await backend.put('packs/00', [Buffer.from('abc')]);
+      await backend.put('packs/01', []);
+      const listed = await backend.list('packs');
+      assert.deepEqual(listed.map(({ name, bytes }) => [name, bytes]).toSorted(), [
+        ['00', 3],
+        ['01', 0],
+      ]);
+      assert.ok(listed.every(({ modified }) => Math.abs(modified.getTime() - Date.now()) < 60_000));
+    });
+
+  test('a store that went away is not made again, and its files do not count as missing', async (t) => {
+    const folder = join(tempDir(t), 'store');
+    const connect = () => Promise.resolve(server());
+    const files = new SftpFiles({ address: `sftp:here:${folder}`, path: folder, connect });
+    const reader = new SftpFiles({ address: `sftp:here:${folder}`, path: folder, connect }, true);
+    t.after(() => [files, reader].forEach((each) => each.close()));
+    await files.put('config', [Buffer.from('a store')]);
+    await files.put('packs/00', [Buffer.from('x')]);
+    renameSync(folder, `${folder}-away`);
+    for (const work of [
+      () => files.put('packs/01', [Buffer.from('y')]),
+      () => files.list('packs'),
+      () => files.get('packs/00'),
+      () => reader.get('packs/00'),
+    ])
+      await assert.rejects(work(), { code: 'STORE_UNAVAILABLE' });
+    assert.equal(existsSync(folder), false);
+  });
 }
 
 /** What a program of the shell sends, as an SFTP server. */
@@ -55,13 +95,20 @@ for (const [what, script, says] of [
     /does not speak SFTP; it sent "Welcome/,
   ],
   ['nothing', 'exit 0', /ended the connection/],
-  ['a packet that ends too early', String.raw`printf '\000\000\000\002\002\000'; sleep 5`, /ends too early/],
-  ['a packet of 4 GB', String.raw`printf '\377\377\377\377\002'; sleep 5`, /does not speak SFTP/],
+  ['a packet that ends too early', String.raw`printf '\000\000\000\002\002\000'; sleep 50`, /ends too early/],
+  [
+    'an older version',
+    String.raw`printf '\000\000\000\005\002\000\000\000\002'; sleep 50`,
+    /version 2 of SFTP/,
+  ],
+  ['a packet of 4 GB', String.raw`printf '\377\377\377\377\002'; sleep 50`, /does not speak SFTP/],
 ] as const) {
   test(`a server that sends ${what} is refused`, { skip }, async (t) => {
     const transport = shell(script);
     t.after(() => transport.terminate());
     await assert.rejects(SftpClient.open(transport), says);
+    // Or it would keep the program from ending.
+    await transport.exited;
   });
 }
 
@@ -71,7 +118,7 @@ test(
   async (t) => {
     const version = String.raw`\000\000\000\005\002\000\000\000\003`;
     const status = String.raw`\000\000\000\011\145\000\000\000\143\000\000\000\000`;
-    const transport = shell(`printf '${version}'; head -c 12 > /dev/null; printf '${status}'; sleep 5`);
+    const transport = shell(`printf '${version}'; head -c 12 > /dev/null; printf '${status}'; sleep 50`);
     t.after(() => transport.terminate());
     const client = await SftpClient.open(transport);
     const outcomes = await Promise.allSettled([client.stat('/a'), client.stat('/b')]);

@@ -10,11 +10,12 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { parseSftpAddress } from '../../src/backup/backends/sftp/address.ts';
-import { Command, NEEDS_ROOT, sqlsync, summaryOf } from '../cli/command.ts';
+import { Command, NEEDS_ROOT, PROGRAM, sqlsync, summaryOf } from '../cli/command.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
@@ -132,6 +133,21 @@ describe('a store behind an SFTP server', { skip: probe === undefined ? SSHD_MIS
     assert.ok(killed > 0, 'no connection was lost');
     await summaryOf(['restore', store, 'back.db'], { cwd: folder, env });
     assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
+  });
+
+  test('a program that has opened a store ends by itself', async (t) => {
+    const { folder, env } = placed(t, sshd);
+    const store = `sftp:sqlsync-test:${folder}/store`;
+    await summaryOf(['init', store], { cwd: folder, env });
+    const library = pathToFileURL(join(dirname(dirname(PROGRAM)), 'src', 'index.ts')).href;
+    const program = `const { openStore } = await import('${library}');
+      console.log((await (await openStore('${store}')).snapshots()).length)`;
+    const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
+      env,
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    assert.equal(said, '0\n');
   });
 
   test('a store that is not there, and a folder that may not be entered, are named', async (t) => {

@@ -126,6 +126,19 @@ describe('a database on standard output', () => {
     assert.match(said, /Interrupted \[INTERRUPTED\]\n.*throw it away/);
   });
 
+  test('messages in the same file or pipe would damage the database: that is refused', (t) => {
+    const folder = tempDir(t);
+    database(join(folder, 'app.db'));
+    for (const line of [
+      '$sqlsync app.db - > out.db 2>&1',
+      'set -o pipefail; $sqlsync app.db - 2>&1 | cat > out.db',
+    ]) {
+      assert.equal(shell(line, folder).status, 2, line);
+      assert.match(readFileSync(join(folder, 'out.db'), 'utf8'), /Standard error goes to the same place/);
+    }
+    assert.equal(shell('$sqlsync app.db - > /dev/null 2>&1', folder).status, 0);
+  });
+
   test('what is about a file is refused, and so is a terminal', async (t) => {
     const folder = tempDir(t);
     database(join(folder, 'app.db'));

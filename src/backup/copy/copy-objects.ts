@@ -1,5 +1,5 @@
-import { nodeIds, nodeLevel } from '../packs/node.ts';
-import { BASE_ID_BYTES, ID_BYTES } from '../packs/object-id.ts';
+import { NODE_FANOUT, nodeIds, nodeLevel } from '../packs/node.ts';
+import { BASE_ID_BYTES, ID_BYTES, toHex } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
 import type { PackWriter } from '../objects/pack-writer.ts';
 import { walkTree } from '../snapshots/snapshot-tree.ts';
@@ -8,10 +8,12 @@ import { damaged, throwIfAborted } from '../store-error.ts';
 import type { StoreCallOptions } from '../types.ts';
 import { MAX_PAGE_DEPTH } from './store-sink.ts';
 import { MAX_NODE_DEPTH } from '../snapshots/tree-writer.ts';
-import { toHex } from '../packs/object-id.ts';
 
 /** Objects between two looks at the writer: pages of 4 KiB of one frame. */
 const OBJECTS_PER_STEP = 256;
+
+/** No page has so few bytes. */
+const NODE = 1;
 
 /**
  * Copies what snapshots of one store need, and another store lacks. A delta stays a delta if the other store has its
@@ -21,7 +23,7 @@ export class ObjectCopy {
   readonly #from: ObjectReader;
   readonly #to: ObjectReader;
   readonly #writer: PackWriter;
-  /** By the number of an object in the source: 1 once its id was met. */
+  /** By the number of an object in the source, once its id was met: `NODE`, or the binary logarithm of the page size. */
   readonly #seen: Uint8Array;
   #missing: number[] = [];
 
@@ -34,17 +36,18 @@ export class ObjectCopy {
 
   /** Adds what a snapshot needs. Throws SqlsyncError STORE_* if the source lacks some of it. */
   need(shape: TreeShape): void {
-    const meet = (id: Uint8Array): boolean => {
+    const meet = (id: Uint8Array, kind: number): boolean => {
       const object = this.#from.index.bestCopy(id);
       if (object === -1)
         throw damaged('indexes', `do not name the object ${toHex(id)}, which a snapshot needs`);
-      if (this.#seen[object] === 1) return false;
-      this.#seen[object] = 1;
+      if (this.#seen[object] !== 0) return false;
+      this.#seen[object] = kind;
       if (this.#to.usable(id) === undefined) this.#missing.push(object);
       // Also below a node that is there: nothing proves that its children are.
       return true;
     };
-    walkTree(this.#from, shape, { enterNode: meet, page: meet });
+    const page = Math.log2(shape.pageSize);
+    walkTree(this.#from, shape, { enterNode: (id) => meet(id, NODE), page: (id) => meet(id, page) });
   }
 
   /** Writes what is missing to packs; the caller finishes the writer. Throws SqlsyncError STORE_*, INTERRUPTED. */
@@ -66,15 +69,16 @@ export class ObjectCopy {
   #copy(object: number): void {
     const { index } = this.#from;
     const id = index.idOf(object).slice();
+    const kind = this.#seen[object] as number;
     const frame = this.#from.readFrameOrNothing(index.frameNumberOf(object));
-    if (frame === undefined || !this.#from.isRight(object)) return this.#copyOther(object, id);
+    const isIntact = frame !== undefined && (frame.kind === 'nodes') === (kind === NODE);
+    if (!isIntact || !this.#from.isRight(object)) return this.#copyWhole(id, kind);
     const place = index.placeOf(object);
-    const isPages = frame.kind === 'pages';
     const base = frame.baseOf(place);
     const depth = base === undefined ? 0 : this.#depthOn(base, index.depthOf(object));
-    if (depth === undefined || depth > (isPages ? MAX_PAGE_DEPTH : MAX_NODE_DEPTH))
-      return isPages ? this.#copyPage(id, frame.pageSize) : this.#copyNode(id);
-    if (isPages) this.#writer.addPage(id, frame.object(place), depth, frame.pageSize);
+    if (depth === undefined || depth > (kind === NODE ? MAX_NODE_DEPTH : MAX_PAGE_DEPTH))
+      return this.#copyWhole(id, kind);
+    if (frame.kind === 'pages') this.#writer.addPage(id, frame.object(place), depth, frame.pageSize);
     else this.#writer.addNode(id, frame.object(place), depth);
   }
 
@@ -85,12 +89,10 @@ export class ObjectCopy {
     return there === undefined ? undefined : this.#to.index.depthOf(there) + 1;
   }
 
-  /** This copy of the object is damaged; another may be right. */
-  #copyOther(object: number, id: Uint8Array): void {
-    const frame = this.#from.index.frameOf(object);
-    const size = this.#from.pageSizeOf(id);
-    if (frame !== undefined && size !== undefined) this.#copyPage(id, size);
-    else this.#copyNode(id);
+  /** From any copy that is right, if this one is damaged. */
+  #copyWhole(id: Uint8Array, kind: number): void {
+    if (kind === NODE) this.#copyNode(id);
+    else this.#copyPage(id, 2 ** kind);
   }
 
   #copyPage(id: Uint8Array, pageSize: number): void {
@@ -102,6 +104,8 @@ export class ObjectCopy {
   #copyNode(id: Uint8Array): void {
     const node = this.#from.readNode(id).slice();
     const ids = nodeIds(node);
+    if (ids.length % ID_BYTES !== 0 || ids.length > NODE_FANOUT * ID_BYTES)
+      throw damaged('indexes', `name the object ${toHex(id)} as a node, which it is not`);
     const whole = { level: nodeLevel(node), childCount: ids.length / ID_BYTES, ids, delta: undefined };
     this.#writer.addNode(id, whole, 0);
   }

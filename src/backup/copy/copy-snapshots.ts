@@ -103,7 +103,7 @@ async function putRecords(
       ...rest,
       original: originalOf(snapshot),
       parent: parent && counterparts.get(originalOf(parent))?.id,
-      generation: before(snapshot, inSource, counterparts) ?? next++,
+      generation: before(snapshot, { inSource, there, counterparts }) ?? next++,
     };
     const id = await putRecord(to, 'snapshots', 'snapshot', encodeSnapshot(record));
     await stillThere.afterRecord(id, snapshot);
@@ -114,18 +114,26 @@ async function putRecords(
 }
 
 /**
- * The generation of a copy that is made after copies of later snapshots: that of the first of these. So it stays before
- * them, by its time. undefined if there are none.
+ * The generation of a copy that comes before snapshots that are there already: copies of later ones of the source, and
+ * later ones of the same database that the other store has from elsewhere. It is the lowest of theirs, so that times
+ * decide. undefined if there are none.
  */
 function before(
   snapshot: StoreSnapshot,
-  inSource: readonly StoreSnapshot[],
-  counterparts: ReadonlyMap<string, StoreSnapshot>,
+  {
+    inSource,
+    there,
+    counterparts,
+  }: Pick<Job, 'inSource' | 'there'> & { readonly counterparts: ReadonlyMap<string, StoreSnapshot> },
 ): number | undefined {
-  const later = inSource
+  const { host, path, time } = snapshot;
+  const copies = inSource
     .slice(inSource.indexOf(snapshot) + 1)
-    .map((each) => counterparts.get(originalOf(each))?.generation)
-    .filter((generation) => generation !== undefined);
+    .map((each) => counterparts.get(originalOf(each))?.generation);
+  const others = there
+    .filter((each) => each.host === host && each.path === path && each.time > time)
+    .map(({ generation }) => generation);
+  const later = [...copies, ...others].filter((generation) => generation !== undefined);
   return later.length === 0 ? undefined : Math.min(...later);
 }
 

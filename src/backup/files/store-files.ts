@@ -118,7 +118,9 @@ async function loadIndexes(
     await readFiles(access, unread, { folder: 'indexes', kind: 'index', ...options }, (plain, file, name) =>
       indexes.set(name, decodeIndex(plain, file)),
     );
-    const packFiles = new Map((await access.backend.list('packs')).map((file) => [file.name, file]));
+    // Other programs leave files there too, such as .DS_Store.
+    const packs = (await access.backend.list('packs')).filter(({ name }) => isHexId(name));
+    const packFiles = new Map(packs.map((file) => [file.name, file]));
     listed = await access.backend.list('indexes');
     const now = listed.filter(({ name }) => isHexId(name));
     const isSame =
@@ -156,9 +158,9 @@ export async function loadMarks(access: StoreAccess, onDamage: OnDamage = throwI
   await readAll(access, 'marks', 'mark', onDamage, (plain, file, id) => {
     const { time, packs } = parseJson(plain, file) as { time: string; packs: string[] };
     const at = new Date(time);
-    if (Number.isNaN(at.getTime()) || !Array.isArray(packs) || !packs.every(isHexId))
-      throw damaged(file, 'is no list of packs');
-    marks.push({ id, time: at, packs });
+    if (Number.isNaN(at.getTime()) || !Array.isArray(packs)) throw damaged(file, 'is no list of packs');
+    // Older programs marked files of other programs too.
+    marks.push({ id, time: at, packs: packs.filter(isHexId) });
   });
   return marks;
 }

@@ -1,3 +1,4 @@
+import { isHexId } from '../packs/object-id.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
 import { putIndexesWithout } from '../files/put-indexes.ts';
 import type { PrunePlan } from './prune-plan.ts';
@@ -90,6 +91,7 @@ export async function removeForgotten(
   const before = options.now - (options.graceSeconds ?? config.graceSeconds) * 1000;
   const needed = new Set(snapshots.flatMap(({ id, parent }) => (parent === undefined ? [id] : [id, parent])));
   for (const { name, modified } of await backend.list('forgotten')) {
-    if (!needed.has(name) && modified.getTime() <= before) await backend.delete(`forgotten/${name}`);
+    if (isHexId(name) && !needed.has(name) && modified.getTime() <= before)
+      await backend.delete(`forgotten/${name}`);
   }
 }

@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { SqlsyncError } from '../../errors.ts';
 import { standardOutput } from '../../sync/stream/page-stream.ts';
@@ -31,7 +32,19 @@ export function openStdout(
       hint: 'Send it to a program or a file: | zstd, > copy.db. A file named - is ./-.',
     });
   }
+  if (isStderrToo()) {
+    throw new SqlsyncError('USAGE', 'Standard error goes to the same place as standard output', {
+      hint: 'A message there would damage the database. Leave out 2>&1, or send messages elsewhere: 2> errors.log.',
+    });
+  }
   return standardOutput();
+}
+
+/** True if both are one file or pipe. A device, such as /dev/null, mixes nothing. */
+function isStderrToo(): boolean {
+  const [out, err] = [fstatSync(1), fstatSync(2)];
+  const isOne = out.dev === err.dev && out.ino === err.ino;
+  return isOne && (out.isFile() || out.isFIFO() || out.isSocket());
 }
 
 function camelCase(name: string): string {

@@ -1,8 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { closeSync, lstatSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { isOwn } from '../../files/file-owner.ts';
 import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
 
 const OTHERS_WRITE = 0o022;
@@ -53,6 +61,16 @@ export class CacheFolder {
     this.#sweep();
   }
 
+  /** Makes a file that is still of use the newest. Never throws. */
+  touch(name: string): void {
+    try {
+      const now = Date.now() / 1000;
+      utimesSync(this.path(name), now, now);
+    } catch {
+      // It was removed meanwhile.
+    }
+  }
+
   /** The names of the files that begin so, the newest first. Throws the system's errors. */
   names(start: string): string[] {
     return this.#files()
@@ -95,7 +113,9 @@ export class CacheFolder {
 
 /** False for a file that another user may have made or changed. */
 export function isTrusted(stats: Stats): boolean {
-  return stats.isFile() && isOwn(stats.uid) && (stats.mode & OTHERS_WRITE) === 0;
+  // Exactly, also for root: another user's records could say that nothing changed.
+  const isOurs = process.geteuid === undefined || stats.uid === process.geteuid();
+  return stats.isFile() && isOurs && (stats.mode & OTHERS_WRITE) === 0;
 }
 
 interface CachedFile {

@@ -11,7 +11,15 @@ import type { WalLook } from '../../pages/wal-changes.ts';
 import { countsStill } from './quick-check.ts';
 import type { QuickOptions } from './quick-check.ts';
 import { MAX_AGE_MS } from './cache-folder.ts';
-import { dropTreesOf, loadTree, loadTreeHead, loadTreesOf, saveTree, treeTime } from './tree-file.ts';
+import {
+  dropTreesOf,
+  loadTree,
+  loadTreeHead,
+  loadTreesOf,
+  saveTree,
+  touchTree,
+  treeTime,
+} from './tree-file.ts';
 import type { StoredTree, TreeHead, TreePlace } from './tree-file.ts';
 
 /** Smaller databases are hashed in less time than it takes to keep their hashes. */
@@ -108,7 +116,7 @@ export class OriginTree {
 
   /** Keeps the hashes of this snapshot for the next one. Never throws: the next one is then hashed whole. */
   remember({ level, pageCount, hashes }: KnownNodes): void {
-    if (this.#isKept) return;
+    if (this.#isKept) return touchTree(this.#place);
     try {
       saveTree(this.#place, { ...this.#head, level, pageCount, hashes });
     } catch {
@@ -162,25 +170,26 @@ export class ReplicaTree {
   readonly comparedAt: number;
   readonly #place: TreePlace;
   readonly #hash: HashAlgorithm;
-  readonly #isKnown: boolean;
+  /** True if the key is that of the file. */
+  readonly isKnown: boolean;
 
   constructor(options: QuickOptions) {
     this.#place = { side: 'replica', path: options.replicaPath, other: options.originName };
     this.#hash = options.hash;
     const head = loadTreeHead(this.#place);
-    this.#isKnown = head !== undefined && countsStill(options, { ...head, comparedAt: head.hashedAt });
-    this.key = this.#isKnown ? Buffer.from((head as TreeHead).key, 'hex') : randomBytes(HASH_KEY_BYTES);
-    this.comparedAt = this.#isKnown ? (head as TreeHead).hashedAt : Date.now();
+    this.isKnown = head !== undefined && countsStill(options, { ...head, comparedAt: head.hashedAt });
+    this.key = this.isKnown ? Buffer.from((head as TreeHead).key, 'hex') : randomBytes(HASH_KEY_BYTES);
+    this.comparedAt = this.isKnown ? (head as TreeHead).hashedAt : Date.now();
   }
 
   /** The hashes of a replica with this stamp; undefined if they are not known under this key. */
   known(stamp: Uint8Array | undefined, size: PageSize): KnownNodes | undefined {
-    return this.#isKnown ? this.#load(stamp, size) : undefined;
+    return this.isKnown ? this.#load(stamp, size) : undefined;
   }
 
   /** Checks a replica with this stamp, if it is compared under a new key, by its hashes under the last one. */
   audit(stamp: Uint8Array | undefined, size: PageSize): HashAudit | undefined {
-    const tree = this.#isKnown ? undefined : this.#load(stamp, size);
+    const tree = this.isKnown ? undefined : this.#load(stamp, size);
     return tree && new HashAudit(tree, createPageHasher(tree.hash, Buffer.from(tree.key, 'hex'), size));
   }
 
@@ -207,6 +216,6 @@ export class ReplicaTree {
     const tree = loadTree(this.#place, createPageHasher(head.hash, key, size).hashBytes);
     // Another run may have put another tree in its place.
     const isSame = tree?.key === head.key && tree.state === head.state;
-    return isSame && (!this.#isKnown || key.equals(this.key)) ? tree : undefined;
+    return isSame && (!this.isKnown || key.equals(this.key)) ? tree : undefined;
   }
 }

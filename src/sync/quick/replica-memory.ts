@@ -56,7 +56,9 @@ export class ReplicaMemory {
 
   /** Keeps the hashes of the replica, which has this stamp. */
   rememberTree(nodes: KnownNodes, size: PageSize, stamp: Uint8Array | undefined, isUnchanged: boolean): void {
-    if (isUnchanged && this.#nodes !== undefined) return;
+    // A replica without a stamp just now is no reason to forget what is known of it.
+    if (isUnchanged && (this.#nodes !== undefined || (stamp === undefined && this.#tree?.isKnown === true)))
+      return;
     this.quick.attempt(() => this.#tree?.remember(nodes, size, stamp));
   }
 }

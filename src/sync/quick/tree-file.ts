@@ -84,6 +84,11 @@ export function saveTree(place: TreePlace, { hashes, ...head }: StoredTree): voi
   for (const name of namesOf(place).slice(MAX_TREES)) FOLDER.remove(name);
 }
 
+/** Keeps the tree in this place from being removed as the oldest. Never throws. */
+export function touchTree(place: TreePlace): void {
+  FOLDER.touch(nameOf(place));
+}
+
 /** Removes all trees of the database. Never throws. */
 export function dropTreesOf(place: Omit<TreePlace, 'other'>): void {
   for (const name of namesOf(place)) FOLDER.remove(name);

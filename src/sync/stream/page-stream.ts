@@ -1,6 +1,7 @@
-import { createWriteStream, fstatSync } from 'node:fs';
+import { createWriteStream, fstatSync, fsync, WriteStream } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import { SqlsyncError, shortageError, systemErrorCode } from '../../errors.ts';
 import { RUN_BYTES } from '../../pages/file-pages.ts';
 
@@ -60,6 +61,7 @@ export class PageStream {
   async end(): Promise<void> {
     await this.#flush();
     await this.#writing;
+    if (this.#out instanceof WriteStream) await sync(this.#out);
   }
 
   async #flush(): Promise<void> {
@@ -89,6 +91,18 @@ export class PageStream {
         else reject(unwritable(error));
       });
     });
+  }
+}
+
+/** Some file systems say only now that there is no space. What is no file has nothing to make durable. */
+async function sync(file: WriteStream): Promise<void> {
+  const { fd } = file as unknown as { readonly fd: number | null };
+  if (fd === null) return;
+  try {
+    await promisify(fsync)(fd);
+  } catch (error) {
+    if (!['EINVAL', 'ENOTSUP', 'EROFS'].includes(systemErrorCode(error) ?? ''))
+      throw unwritable(error as Error);
   }
 }
 

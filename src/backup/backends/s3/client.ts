@@ -168,7 +168,7 @@ export class S3Client {
     });
     addRequests({ ...noRequests(), bytesRead: response.body.length });
     const date = Date.parse(response.headers.date ?? '');
-    if (!Number.isNaN(date)) this.#aheadMs = date - Date.now();
+    if (!Number.isNaN(date)) this.#aheadMs = date - response.begunAtMs;
     else this.#aheadMs ??= 0;
     return response;
   }
@@ -186,7 +186,8 @@ export class S3Client {
 
   /** Makes good what the refusal says was wrong with the request: its region, its time, or expired keys. */
   async #correct({ code, region }: Refusal): Promise<boolean> {
-    if (code === 'RequestTimeTooSkewed') return Math.abs(this.#aheadMs ?? 0) > MAX_SKEW_MS;
+    // The refusal came with the right time.
+    if (code === 'RequestTimeTooSkewed') return true;
     if (EXPIRED.has(code)) return this.#credentials.renew();
     if (region === undefined || region === this.#region || this.#address.region !== undefined) return false;
     this.#region = region;

@@ -8,6 +8,9 @@ import type { Credentials } from './signature.ts';
 /** Keys are renewed so long before they expire, or at once if they are refused. */
 const RENEW_BEFORE_MS: number = 5 * 60 * 1000;
 
+/** How long to wait after keys could not be renewed. */
+const RETRY_MS = 30_000;
+
 const PROCESS_TIMEOUT_MS = 60_000;
 
 /** Without any other word, as for other programs. */
@@ -32,7 +35,8 @@ export class CredentialSource {
 
   /** Throws SqlsyncError STORE_UNAVAILABLE if there are none. */
   get(): Promise<Credentials> {
-    if (this.#known === undefined || Date.now() >= this.#expiresAtMs - RENEW_BEFORE_MS) this.#find();
+    if (this.#known === undefined) this.#find();
+    else if (Date.now() >= this.#expiresAtMs - RENEW_BEFORE_MS) this.#findBeforeExpiry(this.#known);
     return this.#known as Promise<Credentials>;
   }
 
@@ -49,6 +53,20 @@ export class CredentialSource {
     const { AWS_REGION: region, AWS_DEFAULT_REGION: usual } = this.#env;
     // A promise, since other sources may have to ask.
     return Promise.resolve(region || usual || readProfile(this.#env).settings['region'] || DEFAULT_REGION);
+  }
+
+  /** Keys that cannot be renewed just now serve until they expire. */
+  #findBeforeExpiry(old: Promise<Credentials>): void {
+    const expiresAtMs = this.#expiresAtMs;
+    this.#find();
+    const finding = this.#known as Promise<Credentials>;
+    this.#known = finding.catch((error: unknown) => {
+      if (Date.now() >= expiresAtMs) throw error;
+      this.#known = old;
+      // Not again with each request.
+      this.#expiresAtMs = Math.min(expiresAtMs, Date.now() + RETRY_MS) + RENEW_BEFORE_MS;
+      return old;
+    });
   }
 
   #find(): void {

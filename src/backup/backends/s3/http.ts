@@ -24,6 +24,8 @@ export interface HttpResponse {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
+  /** When it began to come, in ms since 1970: its body may take long. */
+  readonly begunAtMs: number;
 }
 
 /** Times in ms. */
@@ -131,6 +133,7 @@ function giveUp(sending: ClientRequest, ms: number): void {
 
 async function read(response: IncomingMessage, { maxBytes, method }: HttpRequest): Promise<HttpResponse> {
   const status = response.statusCode ?? 0;
+  const begunAtMs = Date.now();
   const pieces: Buffer[] = [];
   let bytes = 0;
   for await (const piece of response as AsyncIterable<Buffer>) {
@@ -142,7 +145,7 @@ async function read(response: IncomingMessage, { maxBytes, method }: HttpRequest
   const expected = response.headers['content-length'];
   const isCut = expected !== undefined && method !== 'HEAD' && Number(expected) !== bytes;
   if (!response.complete || isCut) throw reset('the answer was cut off');
-  return { status, headers: response.headers, body: Buffer.concat(pieces) };
+  return { status, headers: response.headers, body: Buffer.concat(pieces), begunAtMs };
 }
 
 function reset(text: string): Error {

@@ -5,6 +5,7 @@ import { parseS3Address } from './address.ts';
 import { DEFAULT_S3_LIMITS, S3Client, S3Refused } from './client.ts';
 import type { S3Limits } from './client.ts';
 import { CredentialSource } from './credentials.ts';
+import type { HttpResponse } from './http.ts';
 import { listPageOf } from './responses.ts';
 import type { Refusal } from './responses.ts';
 
@@ -66,9 +67,7 @@ export class S3Files implements Backend {
         // A service may answer a range with all of the file.
         maxBytes: MAX_FILE_BYTES,
         expectedBytes: length,
-        isWhole: (response) =>
-          response.status !== 206 ||
-          response.headers['content-range']?.startsWith(`bytes ${offset}-`) === true,
+        isWhole: (response) => response.status !== 206 || isRange(response, offset, length),
       });
       return status === 206 ? own(body) : own(body.subarray(offset, offset + length));
     } catch (error) {
@@ -96,6 +95,7 @@ export class S3Files implements Backend {
         });
         const page = listPageOf(response, prefix);
         files.push(...(page?.files ?? []));
+        if (page?.next === next) throw new Error('the service gives the same page of a list again and again');
         next = page?.next;
       }
     } catch (error) {
@@ -183,6 +183,18 @@ export class S3Files implements Backend {
     const cause = Object.assign(error, { code: systemCodeOf(refusal) });
     return unavailable(this.description, what, cause, hintFor(refusal, this.#bucket));
   }
+}
+
+/** True for an answer that has all of a range, or all of it that the file has. */
+function isRange({ headers, body }: HttpResponse, offset: number, length: number): boolean {
+  const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers['content-range'] ?? '') ?? [];
+  const size = total === '*' ? Infinity : Number(total);
+  const end = Math.min(offset + length, size);
+  return (
+    Number(first) === offset &&
+    body.length === Number(last) + 1 - offset &&
+    (size === Infinity || Number(last) + 1 === end)
+  );
 }
 
 /** Only this word says that a file is missing: a missing bucket answers 404, too. */

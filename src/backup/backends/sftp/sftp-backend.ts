@@ -1,5 +1,4 @@
 import { extname } from 'node:path';
-import { onClose } from '../remote/open-connections.ts';
 import { RemoteReader } from '../remote/remote-reader.ts';
 import type { ByteRange, LocalBackend } from '../backend.ts';
 import { sftpPlace } from './sftp-connect.ts';
@@ -14,7 +13,6 @@ export class SftpBackend extends SftpFiles implements LocalBackend {
     super(sftpPlace(address));
     const program = new URL(`./sftp-read-thread${extname(import.meta.filename)}`, import.meta.url);
     this.#reader = new RemoteReader({ address }, program);
-    onClose(() => this.close());
   }
 
   getNow(name: string, range?: ByteRange): Uint8Array {

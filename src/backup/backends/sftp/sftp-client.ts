@@ -57,6 +57,8 @@ export class SftpClient {
   #version: Waiting | undefined;
   #lost: unknown;
   #silence: NodeJS.Timeout | undefined;
+  /** What waits for the server to take more. */
+  readonly #draining = new Set<() => void>();
 
   private constructor(transport: Transport) {
     this.#transport = transport;
@@ -72,12 +74,20 @@ export class SftpClient {
     const version = new Promise<Answer>((resolve, reject) => (client.#version = { resolve, reject }));
     client.#watch();
     client.#send(PACKET.init, new PacketWriter().u32(3).take());
-    const { fields } = await version;
-    const number = fields.u32();
-    if (number < 3)
-      throw new SqlsyncError('STORE_UNAVAILABLE', `The server speaks version ${number} of SFTP; expected 3`);
-    while (!fields.isAtEnd) client.#extensions.set(fields.text(), fields.text());
-    return client;
+    try {
+      const { fields } = await version;
+      const number = fields.u32();
+      if (number < 3)
+        throw new SqlsyncError(
+          'STORE_UNAVAILABLE',
+          `The server speaks version ${number} of SFTP; expected 3`,
+        );
+      while (!fields.isAtEnd) client.#extensions.set(fields.text(), fields.text());
+      return client;
+    } catch (error) {
+      client.close();
+      throw error;
+    }
   }
 
   has(extension: string): boolean {
@@ -91,7 +101,6 @@ export class SftpClient {
 
   close(): void {
     this.#lose(new Error('closed'));
-    this.#transport.terminate();
   }
 
   async openFile(path: string, flags: number, mode = 0o600): Promise<Buffer> {
@@ -287,10 +296,12 @@ export class SftpClient {
     if (!output.writableNeedDrain || this.#lost !== undefined) return;
     await new Promise<void>((resolve) => {
       const go = (): void => {
-        for (const event of ['drain', 'close', 'error']) output.off(event, go);
+        this.#draining.delete(go);
+        output.off('drain', go);
         resolve();
       };
-      for (const event of ['drain', 'close', 'error']) output.on(event, go);
+      this.#draining.add(go);
+      output.on('drain', go);
     });
   }
 
@@ -308,7 +319,6 @@ export class SftpClient {
       }
     } catch (error) {
       this.#lose(error);
-      this.#transport.terminate();
     }
     if (this.#waiting.size > 0) this.#watch();
     else clearTimeout(this.#silence);
@@ -338,7 +348,6 @@ export class SftpClient {
           `${this.#transport.description} did not answer for ${SILENCE_MS / 1000} s`,
         ),
       );
-      this.#transport.terminate();
     }, SILENCE_MS);
     this.#silence.unref();
   }
@@ -346,6 +355,8 @@ export class SftpClient {
   #lose(error: unknown): void {
     if (this.#lost !== undefined) return;
     this.#lost = error;
+    this.#transport.terminate();
+    for (const go of this.#draining) go();
     clearTimeout(this.#silence);
     this.#version?.reject(error);
     for (const { reject } of this.#waiting.values()) reject(error);

@@ -6,7 +6,10 @@ import { missingFile, unavailable } from '../../store-error.ts';
 import { STORE_FOLDERS, TEMPORARY_PREFIX } from '../backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
 import { OPEN_FLAGS, STATUS } from './packets.ts';
+import { onClose } from '../remote/open-connections.ts';
 import { EXTENSIONS, SftpClient, SftpRefused } from './sftp-client.ts';
+import type { ListedFile } from './sftp-client.ts';
+import type { FileAttributes } from './packets.ts';
 
 /** How to reach a store behind an SFTP server. */
 export interface SftpPlace {
@@ -21,6 +24,9 @@ export interface SftpPlace {
 /** How often an operation begins again on a new connection, and the first pause before it; the pause doubles. */
 const ATTEMPTS = 5;
 const FIRST_PAUSE_MS = 500;
+
+/** How long a connection stays open without an operation. */
+const IDLE_MS = 5000;
 
 /** An unfinished file of this size would fill the disk: what a full disk looks like, without an answer that says so. */
 const FULL_BYTES: number = 32 * 1024 * 1024;
@@ -41,16 +47,22 @@ export class SftpFiles implements Backend {
   readonly shortcomings: string[] = [];
   readonly #place: SftpPlace;
   #client: Promise<SftpClient> | undefined;
+  #wasThere: boolean;
   /** How far the server's clock is ahead of ours, by the time of a file that it just wrote. */
   #aheadMs: number | undefined;
 
-  constructor(place: SftpPlace) {
+  /** @param wasThere - true if the caller has seen the store: then it is lost if it is not there. */
+  constructor(place: SftpPlace, wasThere = false) {
     this.#place = place;
+    this.#wasThere = wasThere;
     this.description = place.address;
   }
 
   /** Ends the connection; a later operation opens another. */
   close(): void {
+    clearTimeout(this.#idle);
+    this.#unregister?.();
+    this.#unregister = undefined;
     void this.#client?.then((client) => client.close()).catch(() => {});
     this.#client = undefined;
   }
@@ -60,7 +72,6 @@ export class SftpFiles implements Backend {
   }
 
   async settleClock(): Promise<void> {
-    if (this.#aheadMs !== undefined) return;
     await this.#do('write', 'marks', async (client) => {
       const path = this.#pathOf(`marks/${temporaryName()}`);
       const handle = await this.#create(client, path);
@@ -98,13 +109,10 @@ export class SftpFiles implements Backend {
   list(folder: StoreFolder): Promise<StoredFile[]> {
     return this.#do('list', folder, async (client) => {
       try {
-        const files = await client.list(this.#pathOf(folder));
-        return files.flatMap(({ name, bytes, mode, modified }) => {
-          const isFile = mode === undefined || (mode & S_IFMT) === S_IFREG || (mode & S_IFMT) === 0;
-          if (!isFile || name.startsWith(TEMPORARY_PREFIX) || bytes === undefined || modified === undefined)
-            return [];
-          return [{ name, bytes, modified }];
-        });
+        const files = await this.#complete(client, folder, await client.list(this.#pathOf(folder)));
+        return files
+          .filter(({ mode }) => (mode & S_IFMT) === S_IFREG || (mode & S_IFMT) === 0)
+          .map(({ name, bytes, modified }) => ({ name, bytes, modified }));
       } catch (error) {
         if (!isMissing(error)) throw error;
         await this.#refuseGone(client);
@@ -141,6 +149,28 @@ export class SftpFiles implements Backend {
     }
   }
 
+  /** The entries of a folder that a store may have, with what a server may leave out of a list. */
+  async #complete(
+    client: SftpClient,
+    folder: string,
+    entries: readonly ListedFile[],
+  ): Promise<(StoredFile & { readonly mode: number })[]> {
+    const complete: (StoredFile & { readonly mode: number })[] = [];
+    for (const entry of entries) {
+      const { name } = entry;
+      if (name.startsWith('.') || name.includes('/')) continue;
+      const isWhole = entry.bytes !== undefined && entry.modified !== undefined && entry.mode !== undefined;
+      const told = isWhole ? entry : await statOrNothing(client, `${this.#pathOf(folder)}/${name}`);
+      if (told === undefined) continue;
+      const { bytes = entry.bytes, modified = entry.modified, mode = entry.mode ?? 0 } = told;
+      // A file that is left out would look as if it were lost.
+      if (bytes === undefined || modified === undefined)
+        throw new Error(`the server tells no size or time of ${name}`);
+      complete.push({ name, bytes, modified, mode });
+    }
+    return complete;
+  }
+
   #pathOf(name: string): string {
     return `${this.#place.path === '/' ? '' : this.#place.path}/${name}`;
   }
@@ -148,7 +178,8 @@ export class SftpFiles implements Backend {
   async #read(client: SftpClient, name: string, range: ByteRange | undefined): Promise<Uint8Array> {
     const handle = await client.openToRead(this.#pathOf(name));
     try {
-      const length = range?.length ?? (await client.fstat(handle)).bytes ?? 0;
+      const length = range?.length ?? (await client.fstat(handle)).bytes;
+      if (length === undefined) throw new Error('the server tells no size of the file');
       return await client.read(handle, range?.offset ?? 0, length);
     } finally {
       await client.closeHandle(handle).catch(() => {});
@@ -188,6 +219,8 @@ export class SftpFiles implements Backend {
     } catch (error) {
       if (!isMissing(error)) throw error;
     }
+    // A file system that was unmounted must not be covered by a new folder.
+    await this.#refuseGone(client);
     const parts = path.split('/').slice(0, -1);
     for (let count = 1; count <= parts.length; count++) {
       const folder = parts.slice(0, count).join('/');
@@ -260,8 +293,6 @@ export class SftpFiles implements Backend {
       throw new Error('the store is not there any more; its file system may have been unmounted');
   }
 
-  #wasThere = false;
-
   async #learnTime(client: SftpClient, handle: Uint8Array): Promise<void> {
     const { modified } = await client.fstat(handle);
     if (modified !== undefined) this.#aheadMs = modified.getTime() - Date.now();
@@ -273,16 +304,34 @@ export class SftpFiles implements Backend {
     name: string,
     work: (client: SftpClient, attempt: number) => Promise<T>,
   ): Promise<T> {
+    this.#underWay++;
+    clearTimeout(this.#idle);
+    try {
+      return await this.#doNow(verb, name, work);
+    } finally {
+      this.#underWay--;
+      // An open connection would keep the program from ending.
+      if (this.#underWay === 0) this.#idle = setTimeout(() => this.close(), IDLE_MS);
+    }
+  }
+
+  async #doNow<T>(
+    verb: string,
+    name: string,
+    work: (client: SftpClient, attempt: number) => Promise<T>,
+  ): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       let client: SftpClient | undefined;
+      const connecting = (this.#client ??= this.#connect());
       try {
-        client = await (this.#client ??= this.#connect());
+        client = await connecting;
         const result = await work(client, attempt);
         if (name === 'config') this.#wasThere = true;
         return result;
       } catch (error) {
         const isLost = client?.isLost ?? true;
-        if (isLost) this.#client = undefined;
+        // Another operation may have connected again meanwhile.
+        if (isLost && this.#client === connecting) this.#client = undefined;
         // A login that fails at first is probably a wrong one.
         const isFirst = client === undefined && !this.#hasConnected;
         if (isLost && !isFirst && attempt < ATTEMPTS) {
@@ -295,10 +344,14 @@ export class SftpFiles implements Backend {
   }
 
   #hasConnected = false;
+  #unregister: (() => void) | undefined;
+  #underWay = 0;
+  #idle: NodeJS.Timeout | undefined;
 
   async #connect(): Promise<SftpClient> {
     const client = await SftpClient.open(await this.#place.connect());
     this.#hasConnected = true;
+    this.#unregister ??= onClose(() => this.close());
     return client;
   }
 
@@ -337,6 +390,16 @@ export class SftpFiles implements Backend {
     if (client === undefined || client.isLost) return false;
     const free = await client.freeBytes(this.#place.path).catch(() => undefined);
     return free !== undefined && free < FULL_BYTES;
+  }
+}
+
+/** undefined for a file that was deleted since it was listed. */
+async function statOrNothing(client: SftpClient, path: string): Promise<FileAttributes | undefined> {
+  try {
+    return await client.stat(path);
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
   }
 }
 

@@ -3,4 +3,4 @@ import { serveReads } from '../remote/serve-reads.ts';
 import { sftpPlace } from './sftp-connect.ts';
 import { SftpFiles } from './sftp-files.ts';
 
-serveReads(({ address }) => new SftpFiles(sftpPlace(address)));
+serveReads(({ address }) => new SftpFiles(sftpPlace(address), true));
