@@ -1,14 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { setTimeout as pause } from 'node:timers/promises';
 import { SqlsyncError } from '../../../errors.ts';
 import type { Transport } from '../../../transport/transport.ts';
 import { missingFile, unavailable } from '../../store-error.ts';
 import { STORE_FOLDERS, TEMPORARY_PREFIX } from '../backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
 import { OPEN_FLAGS, STATUS } from './packets.ts';
-import { onClose } from '../remote/open-connections.ts';
-import { EXTENSIONS, SftpClient, SftpRefused } from './sftp-client.ts';
-import type { ListedFile } from './sftp-client.ts';
+import { KeptConnection } from './kept-connection.ts';
+import { EXTENSIONS, SftpRefused } from './sftp-client.ts';
+import type { ListedFile, SftpClient } from './sftp-client.ts';
 import type { FileAttributes } from './packets.ts';
 
 /** How to reach a store behind an SFTP server. */
@@ -20,13 +19,6 @@ export interface SftpPlace {
   /** Logs in and starts the server. */
   readonly connect: () => Promise<Transport>;
 }
-
-/** How often an operation begins again on a new connection, and the first pause before it; the pause doubles. */
-const ATTEMPTS = 5;
-const FIRST_PAUSE_MS = 500;
-
-/** How long a connection stays open without an operation. */
-const IDLE_MS = 5000;
 
 /** An unfinished file of this size would fill the disk: what a full disk looks like, without an answer that says so. */
 const FULL_BYTES: number = 32 * 1024 * 1024;
@@ -46,7 +38,7 @@ export class SftpFiles implements Backend {
   readonly parallel = 8;
   readonly shortcomings: string[] = [];
   readonly #place: SftpPlace;
-  #client: Promise<SftpClient> | undefined;
+  readonly #connection: KeptConnection;
   #wasThere: boolean;
   /** How far the server's clock is ahead of ours, by the time of a file that it just wrote. */
   #aheadMs: number | undefined;
@@ -54,17 +46,14 @@ export class SftpFiles implements Backend {
   /** @param wasThere - true if the caller has seen the store: then it is lost if it is not there. */
   constructor(place: SftpPlace, wasThere = false) {
     this.#place = place;
+    this.#connection = new KeptConnection(place.connect);
     this.#wasThere = wasThere;
     this.description = place.address;
   }
 
   /** Ends the connection; a later operation opens another. */
   close(): void {
-    clearTimeout(this.#idle);
-    this.#unregister?.();
-    this.#unregister = undefined;
-    void this.#client?.then((client) => client.close()).catch(() => {});
-    this.#client = undefined;
+    this.#connection.close();
   }
 
   now(): number | undefined {
@@ -298,61 +287,20 @@ export class SftpFiles implements Backend {
     if (modified !== undefined) this.#aheadMs = modified.getTime() - Date.now();
   }
 
-  /** Runs an operation; begins it again on another connection if it lost its own. Throws SqlsyncError STORE_*. */
+  /** Runs an operation. Throws SqlsyncError STORE_*. */
   async #do<T>(
     verb: string,
     name: string,
     work: (client: SftpClient, attempt: number) => Promise<T>,
   ): Promise<T> {
-    this.#underWay++;
-    clearTimeout(this.#idle);
+    let last: SftpClient | undefined;
     try {
-      return await this.#doNow(verb, name, work);
-    } finally {
-      this.#underWay--;
-      // An open connection would keep the program from ending.
-      if (this.#underWay === 0) this.#idle = setTimeout(() => this.close(), IDLE_MS);
+      const result = await this.#connection.run((client, attempt) => work((last = client), attempt));
+      if (name === 'config') this.#wasThere = true;
+      return result;
+    } catch (error) {
+      throw await this.#failure(`${verb} ${name}`, error, name, last);
     }
-  }
-
-  async #doNow<T>(
-    verb: string,
-    name: string,
-    work: (client: SftpClient, attempt: number) => Promise<T>,
-  ): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      let client: SftpClient | undefined;
-      const connecting = (this.#client ??= this.#connect());
-      try {
-        client = await connecting;
-        const result = await work(client, attempt);
-        if (name === 'config') this.#wasThere = true;
-        return result;
-      } catch (error) {
-        const isLost = client?.isLost ?? true;
-        // Another operation may have connected again meanwhile.
-        if (isLost && this.#client === connecting) this.#client = undefined;
-        // A login that fails at first is probably a wrong one.
-        const isFirst = client === undefined && !this.#hasConnected;
-        if (isLost && !isFirst && attempt < ATTEMPTS) {
-          await pause(FIRST_PAUSE_MS * 2 ** (attempt - 1) * (0.5 + Math.random()));
-          continue;
-        }
-        throw await this.#failure(`${verb} ${name}`, error, name, client);
-      }
-    }
-  }
-
-  #hasConnected = false;
-  #unregister: (() => void) | undefined;
-  #underWay = 0;
-  #idle: NodeJS.Timeout | undefined;
-
-  async #connect(): Promise<SftpClient> {
-    const client = await SftpClient.open(await this.#place.connect());
-    this.#hasConnected = true;
-    this.#unregister ??= onClose(() => this.close());
-    return client;
   }
 
   async #failure(
