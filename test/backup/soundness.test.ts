@@ -14,7 +14,9 @@ import { assertStored, backupHere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
 
 const GRACE_SECONDS = 12;
-const UPDATE = 'UPDATE item SET amount = amount + 1 WHERE id % 9 = 4';
+const UPDATE = ['item', 'other']
+  .map((table) => `UPDATE ${table} SET amount = amount + 1 WHERE id % 9 = 4`)
+  .join(';');
 
 describe('the base of a delta', () => {
   for (const cache of ['with', 'without']) {
@@ -150,13 +152,15 @@ async function place(t: TestContext): Promise<Place> {
   const memory = new MemoryBackend();
   const here = await storeHere(memory, folder, GRACE_SECONDS);
   const origin = join(folder, 'origin.db');
-  // Two pages; every write changes a few blocks of both, so that all objects of a snapshot are new, and its
-  // pages are deltas.
+  // Three pages; every write changes a few blocks of each, so that all objects of a snapshot are new, and the
+  // pages of both tables are deltas. One in a thousand comes whole, because a short hash of a block collides.
   change(
     origin,
     `CREATE TABLE item (id INTEGER PRIMARY KEY, amount, payload);
      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30)
-     INSERT INTO item SELECT i, 1, hex(i * 1000003) || hex(randomblob(45)) FROM n`,
+     INSERT INTO item SELECT i, 1, hex(i * 1000003) || hex(randomblob(45)) FROM n;
+     CREATE TABLE other (id INTEGER PRIMARY KEY, amount, payload);
+     INSERT INTO other SELECT id, amount, hex(randomblob(45)) FROM item`,
   );
   return { folder, memory, here, origin };
 }
