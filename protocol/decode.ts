@@ -37,7 +37,7 @@ export class FrameDecoder {
   #header: { definition: MessageDefinition; name: MessageName; bodyBytes: number } | undefined;
   #violation: ProtocolViolation | undefined;
 
-  /** `onTaken` receives a piece that was pushed and of which the decoder and its messages need no byte any more. */
+  /** `onTaken` gets back each pushed piece once neither the decoder nor a message refers to its bytes. */
   constructor(checksum: Checksum, onTaken?: (piece: Uint8Array) => void) {
     this.#checksum = checksum;
     this.#pieces = new PieceQueue(onTaken);

@@ -53,9 +53,9 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sync': [],
   // One connection: frames, signs of life, how the far agent is started.
   'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
-  // What sqlsync remembers of both sides of a copy.
   // What a copy is asked to do, what it may do, and what its user hears of it.
   'src/sync/request': ['src/pages', 'src/files', 'protocol'],
+  // What sqlsync remembers of both sides of a copy.
   'src/sync/quick': ['src/pages', 'src/files', 'protocol'],
   'src/sync/agents': [
     'src/sync/request',

@@ -43,7 +43,7 @@ const FIRST_ATTEMPTS = 4;
 /** How many requests are under way at a time. */
 const MAX_PARALLEL = 32;
 
-/** A clock that is further off is told by the service's. Services accept 15 minutes. */
+/** If our clock is further off, requests carry the service's time. Services accept 15 minutes. */
 const MAX_SKEW_MS = 60_000;
 
 /** The service refused a request, and a repetition would not help. */

@@ -223,7 +223,7 @@ export class SftpFiles implements Backend {
       await client.makeFolder(path);
     } catch (error) {
       if (!(error instanceof SftpRefused)) throw error;
-      // A folder that is there is refused, by OpenSSH as any failure.
+      // OpenSSH refuses to make a folder that exists, with the status of any other failure.
       const there = await client.stat(path).catch(() => undefined);
       if (there === undefined || ((there.mode ?? S_IFDIR) & S_IFMT) !== S_IFDIR) throw error;
     }
