@@ -61,10 +61,23 @@ export class QueueProcess {
     return { turn: turn.promise };
   }
 
-  async enterNow(): Promise<void> {
-    await (
+  async enterNow(): Promise<GivenTurn> {
+    return await (
       await this.enter()
     ).turn;
+  }
+
+  /**
+   * Enters until the coordinator grants the turn: on a busy machine it may be silent for so long that the process gives
+   * itself the turn, and then no other process waits for it.
+   */
+  async enterByGrant(): Promise<void> {
+    for (;;) {
+      const { turn } = await this.enter();
+      if (!(await turn).isOwn) return;
+      await this.leave();
+      await delay(1);
+    }
   }
 
   /** Holds the turn until others wait for it and its slice is used up. */

@@ -115,7 +115,7 @@ describe('a coordinator', () => {
         }),
         { numRuns: 30 },
       );
-      await coordinator.enterNow();
+      await coordinator.enterByGrant();
       const waiting = await member?.enter();
       await coordinator.untilOver();
       await coordinator.leave();
