@@ -98,6 +98,7 @@ const CHECKS: {
     replica: text,
     compress,
     retries: numberBetween(0, 1_000_000, 'a number of retries'),
+    reflink: flag,
     onProgress: callback,
     ...COPY,
     ...COMMON,

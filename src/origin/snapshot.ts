@@ -136,6 +136,11 @@ export class DatabaseSnapshot implements PageSource {
     this.#read().readInto(first, into);
   }
 
+  /** See `PageSource.cloneTo`. */
+  cloneTo(descriptor: number): void {
+    this.#read().cloneTo(descriptor);
+  }
+
   /** How many of `pages` each table and index owns; pages that no b-tree reaches count as '(free)'. */
   ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     const counts = new Map<string, number>();

@@ -1,6 +1,9 @@
 import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { getSystemErrorName } from 'node:util';
 import type { Reader } from '../../protocol/messages.ts';
+import { SqlsyncError } from '../errors.ts';
+import { loadBinding } from '../sqlite/binding.ts';
 import { StampTaker } from './database-stamp.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage } from './page-types.ts';
@@ -97,6 +100,22 @@ export class FilePages {
       else if (this.#isInWal(page)) run.set(this.#readPage(page), i * size);
       else if (i >= wholePages) run.set(this.#readAbsent(page), i * size);
     }
+  }
+
+  /** See `PageSource.cloneTo`. */
+  cloneTo(descriptor: number): void {
+    const error = loadBinding().native.cloneFile(descriptor, this.#descriptor);
+    if (error === 0) return;
+    const code = getSystemErrorName(-error);
+    const isFull = code === 'ENOSPC' || code === 'EDQUOT';
+    if (isFull) throw Object.assign(new Error(`${code}: no room for a reflink`), { code });
+    throw new SqlsyncError(
+      'USAGE',
+      `--reflink: no file can share the blocks of ${this.#path} there (${code})`,
+      {
+        hint: 'Both files must be on one file system that has reflinks, such as btrfs or XFS. Leave --reflink out to copy the blocks.',
+      },
+    );
   }
 
   close(): void {

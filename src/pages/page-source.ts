@@ -25,6 +25,11 @@ export interface PageSource {
    * threads.
    */
   readAhead?(pages: readonly number[]): void;
+  /**
+   * Makes an open file share the blocks of the source's own file (a reflink), which may hold other versions of pages
+   * that a WAL has. A source has it if it has such a file. Throws SqlsyncError USAGE if the file system cannot.
+   */
+  cloneTo?(descriptor: number): void;
   close(): void;
 }
 
@@ -53,6 +58,8 @@ export function* runsOf(pages: readonly number[]): Generator<Run> {
 }
 
 export interface CopyPagesOptions {
+  /** True to share the blocks of the source's file (`PageSource.cloneTo`) instead of writing them. */
+  readonly reflink?: boolean | undefined;
   /** The hash that the pages are compared by. */
   readonly hash?: HashAlgorithm | undefined;
   /** Called with each run of consecutive pages when its write begins; may throw to end the copy. */

@@ -1,3 +1,4 @@
+import { SqlsyncError } from '../errors.ts';
 import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
 import { beginStamped } from './database-stamp.ts';
@@ -163,6 +164,14 @@ export class ReadTransaction implements PageSource {
         into.set(this.#readByDbpage((first + at / this.#pageSize) as PageNumber), at);
       }
     });
+  }
+
+  /** See `PageSource.cloneTo`. */
+  cloneTo(descriptor: number): void {
+    const files = this.#files;
+    if (files === undefined)
+      throw new SqlsyncError('USAGE', '--reflink and --reader dbpage exclude each other');
+    files.cloneTo(descriptor);
   }
 
   /** Ends the transaction; nothing can be read until `begin`. */

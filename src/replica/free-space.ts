@@ -16,12 +16,17 @@ const EXACT_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0x794c7630, // overlayfs, the root of containers: the space of its upper layer
 ]);
 
-/** The space that this user can use in the folder of `path`; Infinity if the system does not report it reliably. */
-function freeBytes(path: string): number {
+/**
+ * The space that this user can use in the folder of `path`; Infinity if the system does not report it reliably, and
+ * `isEstimateEnough` is false.
+ */
+function freeBytes(path: string, isEstimateEnough: boolean): number {
   try {
     const { type, blocks, bavail, bfree, bsize } = statfsSync(dirname(path));
-    if (!EXACT_FILE_SYSTEMS.has(type) || !(blocks > 0) || !(bsize > 0) || bfree > blocks) return Infinity;
-    return (process.geteuid?.() === 0 ? bfree : bavail) * bsize;
+    const isExact = EXACT_FILE_SYSTEMS.has(type);
+    if (!(isExact || isEstimateEnough) || !(blocks > 0) || !(bsize > 0) || bfree > blocks) return Infinity;
+    // On btrfs, what is free beyond what is available is no room for files.
+    return (isExact && process.geteuid?.() === 0 ? bfree : bavail) * bsize;
   } catch {
     return Infinity;
   }
@@ -33,9 +38,12 @@ export function allocatedBytes(path: string): number {
   return stats?.isFile() === true ? stats.blocks * 512 : 0;
 }
 
-/** Throws SqlsyncError REPLICA_UNWRITABLE if the disk surely lacks room for `neededBytes` more beside `path`. */
-export function checkFreeSpace(path: string, neededBytes: number): void {
-  const free = freeBytes(path);
+/**
+ * Throws SqlsyncError REPLICA_UNWRITABLE if the disk surely lacks room for `neededBytes` more beside `path`; with
+ * `isEstimateEnough`, if it likely does.
+ */
+export function checkFreeSpace(path: string, neededBytes: number, isEstimateEnough = false): void {
+  const free = freeBytes(path, isEstimateEnough);
   if (neededBytes <= free) return;
   throw new SqlsyncError(
     'REPLICA_UNWRITABLE',

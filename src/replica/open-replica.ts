@@ -36,6 +36,8 @@ export interface ReplicaPlace {
 export interface SinkOptions extends ExistingOptions {
   readonly overwrite: boolean;
   readonly replace: boolean;
+  /** See `NewReplicaOptions`. */
+  readonly reflink?: boolean | undefined;
   /** Only for a replica that does not exist yet. */
   readonly beforePublish?: BeforePublish | undefined;
 }

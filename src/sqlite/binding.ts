@@ -12,8 +12,8 @@ export type RawDatabase = BetterSqlite3.Database;
 
 export type RawOptions = Omit<BetterSqlite3.Options, 'nativeBinding'>;
 
-/** The functions of `native/addon.c`. They throw RangeError if an array is too short. */
-export interface NativeHash {
+/** The functions of `native/addon.c`. They throw RangeError for wrong arguments. */
+export interface NativeFunctions {
   /** Writes 8 bytes to `out` at `offset` for each of the `count` runs of `unit` bytes at the start of `bytes`. */
   readonly keyedHashEach: (
     key: Uint8Array,
@@ -25,13 +25,17 @@ export interface NativeHash {
   ) => void;
   /** Writes 3 bytes to `out` at `offset` for each two blocks of 128 bytes. */
   readonly keyedHashBlocks: (key: Uint8Array, bytes: Uint8Array, out: Uint8Array, offset: number) => void;
+  /**
+   * Makes the file of one descriptor share the blocks of another's (a reflink). Returns 0, or the system's error number.
+   */
+  readonly cloneFile: (to: number, from: number) => number;
 }
 
 export interface Binding {
   readonly Database: typeof BetterSqlite3;
   /** The .node file; pass it as `nativeBinding` at every open. */
   readonly path: string;
-  readonly hash: NativeHash;
+  readonly native: NativeFunctions;
 }
 
 let loaded: Binding | undefined;
@@ -45,7 +49,7 @@ export function loadBinding(): Binding {
   // Comes before anything native: a Node.js that is too old does not throw but crashes.
   requireSupportedNode();
   const path = findBinding();
-  loaded = { Database: BetterSqlite3, path, hash: proveBinding(path) };
+  loaded = { Database: BetterSqlite3, path, native: proveBinding(path) };
   return loaded;
 }
 
@@ -74,10 +78,10 @@ function findBinding(): string {
   });
 }
 
-function proveBinding(path: string): NativeHash {
+function proveBinding(path: string): NativeFunctions {
   try {
     proveDbpage(path);
-    const native = createRequire(import.meta.url)(path) as Partial<NativeHash>;
+    const native = createRequire(import.meta.url)(path) as Partial<NativeFunctions>;
     proveHash(native);
     return native;
   } catch (error) {
@@ -103,10 +107,10 @@ function proveDbpage(path: string): void {
 /** The hash of 33 bytes of 1 under a key of zeros; a miscompiled binding would compute another one. */
 const KNOWN_HASH = 'b0f58c633a1dcb89';
 
-function proveHash(native: Partial<NativeHash>): asserts native is NativeHash {
-  const { keyedHashEach, keyedHashBlocks } = native;
-  if (keyedHashEach === undefined || keyedHashBlocks === undefined)
-    throw new Error('it has no function that hashes pages');
+function proveHash(native: Partial<NativeFunctions>): asserts native is NativeFunctions {
+  const { keyedHashEach, keyedHashBlocks, cloneFile } = native;
+  if (keyedHashEach === undefined || keyedHashBlocks === undefined || cloneFile === undefined)
+    throw new Error('it lacks functions of native/addon.c');
   const hash = Buffer.alloc(8);
   keyedHashEach(new Uint8Array(64), new Uint8Array(33).fill(1), 33, 1, hash, 0);
   const found = hash.toString('hex');

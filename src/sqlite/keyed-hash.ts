@@ -1,6 +1,6 @@
 import { createCipheriv } from 'node:crypto';
 import { loadBinding } from './binding.ts';
-import type { NativeHash } from './binding.ts';
+import type { NativeFunctions } from './binding.ts';
 
 /** Bytes of the key of a `KeyedHash`. */
 export const HASH_KEY_BYTES = 16;
@@ -22,13 +22,13 @@ const NH_STEP_BYTES = 16;
  * mode makes them from the 16 bytes that two agents agree on.
  */
 export class KeyedHash {
-  readonly #native: NativeHash;
+  readonly #native: NativeFunctions;
   readonly #expanded: Uint8Array;
 
   /** `key` has `HASH_KEY_BYTES`; no input is longer than `maxBytes`. */
   constructor(key: Uint8Array, maxBytes: number) {
     if (key.length !== HASH_KEY_BYTES) throw new RangeError(`a key of ${key.length} bytes`);
-    this.#native = loadBinding().hash;
+    this.#native = loadBinding().native;
     const nhBytes = Math.ceil(maxBytes / NH_STEP_BYTES) * NH_STEP_BYTES;
     const cipher = createCipheriv('aes-128-ctr', key, new Uint8Array(16));
     this.#expanded = cipher.update(new Uint8Array(SIPHASH_KEY_BYTES + nhBytes));

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { mendClone } from '../../src/pages/clone-pages.ts';
 import { copyPages } from '../../src/pages/copy-pages.ts';
 import { RUN_BYTES } from '../../src/pages/file-pages.ts';
 import type { PageSource } from '../../src/pages/page-source.ts';
@@ -132,4 +133,33 @@ test('a copy whose listener throws ends with that error, and no write is under w
   };
   await assert.rejects(copyPages(source, descriptor, { onRun }), { message: 'enough' });
   assert.ok(readFileSync(path).equals(source.bytes.subarray(0, 2 * RUN_BYTES)));
+});
+
+for (const size of SIZES) {
+  test(`a clone with other pages of ${size} bytes than its source is mended`, async (t) => {
+    const perRun = RUN_BYTES / size;
+    const source = new Pages(size, 6 * perRun + 3);
+    for (const heldPages of [0, 1, perRun, 6 * perRun + 3, 7 * perRun]) {
+      const [descriptor, path] = open(t, 'wx+');
+      const clone = Buffer.alloc(heldPages * size);
+      source.bytes.copy(clone);
+      for (const page of [2, 3, perRun + 1, 5 * perRun]) if (page < heldPages) clone[page * size - 1]! ^= 1;
+      writeSync(descriptor, clone);
+      await mendClone(source, descriptor, { first: pageNumber(1) });
+      const mended = readFileSync(path);
+      assert.ok(mended.subarray(0, source.bytes.length).equals(source.bytes), `${heldPages} pages`);
+      assert.ok(mended.subarray(source.bytes.length).equals(clone.subarray(source.bytes.length)));
+    }
+  });
+}
+
+test('a clone whose pages cannot be mended is found', async (t) => {
+  const source = new Pages(SIZES[1] as PageSize, 700);
+  const [swallowed] = open(t, 'r+', '/dev/null');
+  await assert.rejects(mendClone(source, swallowed, { first: pageNumber(2) }), {
+    code: 'ROOT_MISMATCH',
+    message: /^Page 2 was read back/,
+  });
+  const [full] = open(t, 'r+', '/dev/full');
+  await assert.rejects(mendClone(source, full, { first: pageNumber(2) }), { code: 'ENOSPC' });
 });

@@ -112,7 +112,7 @@ describe('loading', () => {
     writeFileSync(path, bytes.replaceAll('keyedHashBlocks\0', 'anotherFunction\0'), 'latin1');
     const result = runLoadBinding({ SQLSYNC_BINDING_DIR: folder });
     assert.equal(result.code, 'BINDING_BROKEN');
-    assert.match(result.message, /has no function that hashes pages/);
+    assert.match(result.message, /lacks functions/);
     assert.match(result.hint, /Remove that file and build it again: npm run build:binding/);
   });
 

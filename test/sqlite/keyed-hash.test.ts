@@ -106,7 +106,7 @@ describe('the keyed hash', () => {
 });
 
 describe('the native functions', () => {
-  const { keyedHashEach, keyedHashBlocks } = loadBinding().hash;
+  const { keyedHashEach, keyedHashBlocks } = loadBinding().native;
   const bytes = (length: number): Uint8Array => new Uint8Array(length);
   const each = keyedHashEach as (...args: unknown[]) => void;
   const blocks = keyedHashBlocks as (...args: unknown[]) => void;

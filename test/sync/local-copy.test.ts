@@ -125,6 +125,40 @@ describe('a new local replica', () => {
   });
 });
 
+describe('a local replica of another page size', () => {
+  function otherPageSize(path: string): void {
+    change(path, 'PRAGMA journal_mode = delete; PRAGMA page_size = 1024; VACUUM');
+  }
+
+  test('a local replica of another page size is replaced without an agent, and its summary equals that of two agents', async (t) => {
+    const { folder, origin, replica } = place(t);
+    const other = join(folder, 'other.db');
+    for (const path of [replica, other]) await runSync({ origin, replica: path });
+    otherPageSize(origin);
+    const alone = await runSync({ origin, replica, replace: true });
+    const agents = await withAgent({ origin, replica: other, replace: true });
+    assert.deepEqual([hadAgent(alone), hadAgent(agents)], [false, true]);
+    const own = { durationMs: 0, snapshotHeldMs: 0, bytesSent: 0, bytesReceived: 0, replica: '' };
+    assert.deepEqual({ ...alone, ...own }, { ...agents, ...own });
+    for (const path of [replica, other]) assertReplicaOf(origin, path);
+  });
+
+  test('a local replica of another page size is not replaced by an origin that lost more than --max-shrink', async (t) => {
+    const { origin, replica } = place(t);
+    await runSync({ origin, replica });
+    change(origin, 'DELETE FROM t WHERE id > 8');
+    otherPageSize(origin);
+    const before = readFileSync(replica);
+    const pair = { origin, replica, replace: true };
+    await assert.rejects(runSync({ ...pair, maxShrinkPercent: 50 }), { code: 'ORIGIN_SHRUNK' });
+    assert.ok(readFileSync(replica).equals(before));
+    const shrunk = await runSync(pair);
+    assert.equal(hadAgent(shrunk), false);
+    assert.match(shrunk.warnings.join(), /--max-shrink would refuse/);
+    assertReplicaOf(origin, replica);
+  });
+});
+
 describe('a new local replica whose run is cut short', () => {
   test('a new local replica whose run is killed at a write goes on in the next run', async (t) => {
     for (const number of [1, 2, 4, 6]) {

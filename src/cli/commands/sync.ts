@@ -88,6 +88,7 @@ const OF_A_FILE = [
   'dry-run',
   'overwrite',
   'replace',
+  'reflink',
   'follow-links',
   'retry',
   'max-snapshot',
@@ -117,14 +118,14 @@ function explainInterruption(error: SqlsyncError, isNothingKept: boolean): Sqlsy
 }
 
 function optionsOf(args: Arguments): SyncOptions & { maxTimeMs: number | undefined } {
-  const { origin, replica, compress, check, dryRun } = args;
+  const { origin, replica, compress, check, dryRun, reflink } = args;
   if (check && dryRun) {
     throw new SqlsyncError('USAGE', '--check and --dry-run exclude each other', {
       hint: 'A dry run writes nothing to check. To check the origin, run integrity_check with sqlite3.',
     });
   }
   const retries = parseWholeNumber('--retry', args.retry, RETRIES);
-  return { origin, replica, compress, retries, ...copyOptionsOf(args), ...remoteOptionsOf(args) };
+  return { origin, replica, compress, retries, reflink, ...copyOptionsOf(args), ...remoteOptionsOf(args) };
 }
 
 const RETRIES = {

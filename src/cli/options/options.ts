@@ -92,6 +92,10 @@ export const SYNC_OPTIONS = {
     describe: 'Replace a REPLICA of another page size',
     more: 'It is replaced as a whole, in one transaction.',
   },
+  reflink: {
+    describe: 'Let a new REPLICA share the blocks of ORIGIN, on btrfs, XFS and the like',
+    more: 'See [reflinks](reliability.md#reflinks) for what that costs later. A REPLICA that exists is updated as usual.',
+  },
   'follow-links': {
     describe: 'Write REPLICA also through a symbolic link, or under several hard links',
     more: 'A symbolic link stays, and the file that it leads to is written; a file with several names is changed under all of them. Without the option both are refused.',

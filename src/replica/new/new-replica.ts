@@ -29,6 +29,8 @@ export interface NewReplicaOptions {
   /** The origin to name in the replica's mark; undefined for a database without a mark. */
   readonly mark?: MarkedOrigin | undefined;
   readonly beforePublish?: BeforePublish | undefined;
+  /** True if the file will share the blocks of the origin. */
+  readonly reflink?: boolean | undefined;
   /** The existing database of another page size to replace; undefined if the replica does not exist. */
   readonly replaces: DatabaseFile | undefined;
 }
@@ -76,7 +78,7 @@ export class NewReplica implements PageSink {
       try {
         if (options.replaces === undefined && currentFileId(path) !== undefined)
           throw new ReplicaMovedError(path, 'was made by another program just now');
-        checkFreeSpace(path, neededBytes(path, target, options.replaces));
+        checkFreeSpace(path, neededBytes(path, target, options), options.reflink);
         if (options.replaces !== undefined && isWritten(options.replaces)) throw new ReplicaMovedError(path);
         return new NewReplica(path, target, options, lock);
       } catch (error) {
@@ -342,17 +344,19 @@ export class NewReplica implements PageSink {
 
 /**
  * The free space that the disk must have. A new replica needs its size less what its part file already takes. A
- * replaced one also needs a journal for its old content, and grows by the difference.
+ * replaced one also needs a journal for its old content, and grows by the difference. A reflink takes no room at first,
+ * but as much as a copy when both files have been written.
  */
 function neededBytes(
   path: string,
   { pageCount, pageSize }: SinkTarget,
-  replaces: DatabaseFile | undefined,
+  { replaces, reflink = false }: NewReplicaOptions,
 ): number {
   const bytes = pageCount * pageSize;
   const old = replaces?.stats.size ?? 0;
   const forCopy = replaces === undefined ? 0 : old + Math.max(0, bytes - old);
-  return Math.max(0, bytes - allocatedBytes(besideReplica(path, '-part'))) + forCopy;
+  const taken = reflink ? 0 : allocatedBytes(besideReplica(path, '-part'));
+  return Math.max(0, bytes - taken) + forCopy;
 }
 
 /** True if a program wrote to the file since we looked at it; it may be a sync with a newer snapshot. */

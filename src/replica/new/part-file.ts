@@ -9,10 +9,12 @@ import {
   openSync,
   readSync,
   rmSync,
+  writeSync,
 } from 'node:fs';
 import { BackgroundWriter } from './background-writer.ts';
 import { giveToOwner } from '../../files/ownership.ts';
 import { removeUnusable } from '../../beside/leftovers.ts';
+import { mendClone } from '../../pages/clone-pages.ts';
 import { copyPages } from '../../pages/copy-pages.ts';
 import type { CopyPagesOptions, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
@@ -66,7 +68,14 @@ export class PartFile {
 
   /** Copies all pages but the first, and compares what the file then has. */
   copyRest(source: PageSource, options: CopyPagesOptions): Promise<void> {
-    return copyPages(source, this.#open(), { ...options, first: SECOND_PAGE });
+    const descriptor = this.#open();
+    const rest = { ...options, first: SECOND_PAGE };
+    const clones = options.reflink === true && source.cloneTo !== undefined && source.pageCount > 0;
+    if (!clones) return copyPages(source, descriptor, rest);
+    source.cloneTo?.(descriptor);
+    // Nobody can open a part file as a database by mistake.
+    writeSync(descriptor, new Uint8Array(source.pageSize), 0, source.pageSize, 0);
+    return mendClone(source, descriptor, rest);
   }
 
   /** Resolves when more pages may come. */

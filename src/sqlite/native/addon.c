@@ -1,8 +1,17 @@
 /*
- * What Node.js loads: better-sqlite3's addon, with the functions of keyed-hash.c beside its classes. Every argument is
+ * What Node.js loads: better-sqlite3's addon, with the functions of keyed-hash.c and one system call beside its classes.
+ * Node.js itself clones files by their paths only, and closing what it opens drops the locks of SQLite. Every argument is
  * checked here, so that no call from JavaScript reads or writes outside of the arrays that it passes.
  */
+#include <errno.h>
 #include <node_api.h>
+#ifdef __linux__
+#include <sys/ioctl.h>
+/* linux/fs.h has it too, where the headers of Linux are installed. */
+#ifndef FICLONE
+#define FICLONE _IOW(0x94, 9, int)
+#endif
+#endif
 
 #include "keyed-hash.h"
 
@@ -81,13 +90,31 @@ static napi_value hash_blocks(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/* cloneFile(to, from): the file of one descriptor shares the blocks of another's from now on. Returns 0, or an errno. */
+static napi_value clone_file(napi_env env, napi_callback_info info) {
+  napi_value arg[2], result;
+  size_t argc = 2;
+  int32_t to, from;
+  if (napi_get_cb_info(env, info, &argc, arg, NULL, NULL) != napi_ok || argc < 2 ||
+      napi_get_value_int32(env, arg[0], &to) != napi_ok || napi_get_value_int32(env, arg[1], &from) != napi_ok)
+    return refuse(env, "cloneFile: two descriptors are expected");
+#ifdef FICLONE
+  const int32_t error = ioctl(to, FICLONE, from) == 0 ? 0 : errno;
+#else
+  const int32_t error = ENOTSUP;
+#endif
+  if (napi_create_int32(env, error, &result) != napi_ok) return NULL;
+  return result;
+}
+
 NAPI_MODULE_INIT() {
   const napi_property_descriptor functions[] = {
       {"keyedHashEach", NULL, hash_each, NULL, NULL, NULL, napi_default, NULL},
       {"keyedHashBlocks", NULL, hash_blocks, NULL, NULL, NULL, napi_default, NULL},
+      {"cloneFile", NULL, clone_file, NULL, NULL, NULL, napi_default, NULL},
   };
   napi_value initialized = sqlsync_better_sqlite3_init(env, exports);
   if (initialized == NULL) return NULL;
-  if (napi_define_properties(env, initialized, 2, functions) != napi_ok) return NULL;
+  if (napi_define_properties(env, initialized, 3, functions) != napi_ok) return NULL;
   return initialized;
 }

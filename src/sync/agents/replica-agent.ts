@@ -145,8 +145,7 @@ async function attemptCopy(
     const opened = await connection.whileBusy(() => destination.openSink(target, snapshot));
     sink = opened;
     run.resumed ??= sink.resumed === true;
-    const alarm = alarmOf(destination, sink, target, options);
-    if (alarm !== undefined) options.onAlarm?.(alarm);
+    const alarms = alarmsOf(destination, sink, target, options);
     const quick = isKnown(destination, sink, snapshot);
     if (!quick) {
       const { hash, dryRun, onProgress } = options;
@@ -157,7 +156,6 @@ async function attemptCopy(
     const { root, changed, nodes } = await (copy?.run() ?? releaseUnread(connection, heldSince));
     run.rounds.held(root);
     const counts = countsOf(copy, run.rounds);
-    const alarms = alarm === undefined || options.onAlarm !== undefined ? [] : [alarm];
     const { resumed } = run;
     const done = await connection.whileBusy(() =>
       settleCopy(destination, opened, { changed, quick, nodes, counts, snapshot, resumed, alarms }),
@@ -236,17 +234,23 @@ export async function settleCopy(
   });
 }
 
-/** The warning about an origin that lost much. Throws ORIGIN_SHRUNK if the loss is more than the user allows. */
-function alarmOf(
+/**
+ * Tells `onAlarm`, or else returns for `done`, the warning about an origin that lost much. Throws ORIGIN_SHRUNK if the
+ * loss is more than the user allows.
+ */
+export function alarmsOf(
   destination: Destination,
   sink: PageSink,
   target: SinkTarget,
-  options: CopyOptions,
-): string | undefined {
+  { maxShrinkPercent, onAlarm }: CopyOptions,
+): string[] {
   const before = destination.copyBefore?.(sink, target);
-  if (before === undefined) return undefined;
+  if (before === undefined) return [];
   const { name: copy, pages: pagesBefore } = before;
-  return checkShrinkage({ copy, pagesBefore, pagesNow: target.pageCount }, options.maxShrinkPercent);
+  const alarm = checkShrinkage({ copy, pagesBefore, pagesNow: target.pageCount }, maxShrinkPercent);
+  if (alarm === undefined || onAlarm === undefined) return alarm === undefined ? [] : [alarm];
+  onAlarm(alarm);
+  return [];
 }
 
 const NO_PAGES = { pagesCompared: 0, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };

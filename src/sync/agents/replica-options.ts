@@ -20,6 +20,8 @@ export interface CopyOptions extends CopyRequest {
 
 export interface ReplicaOptions extends CopyOptions {
   readonly path: string;
+  /** True for a new replica, made in this process, that shares the blocks of the origin. */
+  readonly reflink?: boolean | undefined;
   /** Checks what was opened at `path`. */
   readonly access?: AccessCheck | undefined;
   /** The origin as the user named it. */

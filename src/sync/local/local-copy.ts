@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { inspectDatabase } from '../../pages/database-file.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import type { PageSink } from '../../pages/page-source.ts';
 import { lockBytePage } from '../../pages/page-types.ts';
@@ -11,7 +12,7 @@ import { Staging } from '../../replica/spool/staging.ts';
 import type { Destination } from '../agents/destination.ts';
 import { announcementOf, openSnapshot } from '../agents/origin-snapshot.ts';
 import type { OriginSnapshot } from '../agents/origin-snapshot.ts';
-import { openRequest, settleCopy, targetOf } from '../agents/replica-agent.ts';
+import { alarmsOf, openRequest, settleCopy, targetOf } from '../agents/replica-agent.ts';
 import type { ReplicaResult } from '../agents/replica-agent.ts';
 import { databaseDestination } from '../agents/replica-database.ts';
 import type { ReplicaOptions } from '../agents/replica-options.ts';
@@ -19,18 +20,19 @@ import { hasLimits } from '../request/snapshot-limit.ts';
 import { CopyReport } from './copy-report.ts';
 
 /**
- * Makes a new replica of an origin on this host in this process: with nothing to compare, a second agent would only
- * cost time. Resolves to undefined if two agents have to make the copy: something is at the replica's place, or the
- * request needs them. Throws SqlsyncError; the replica then does not exist.
+ * Makes a new replica of an origin on this host in this process, or replaces one of another page size: with nothing to
+ * compare, a second agent would only cost time. Resolves to undefined if two agents have to make the copy: there are
+ * pages to compare with, or the request needs them. Throws SqlsyncError; the replica is then unchanged.
  *
  * The caller's process must have opened neither database.
  */
 export async function copyLocally(options: ReplicaOptions): Promise<ReplicaResult | undefined> {
-  if (options.dryRun || hasLimits(options) || existsSync(options.path)) return undefined;
+  if (options.dryRun || hasLimits(options) || !seemsWhole(options)) return undefined;
   const staging = new Staging('never');
   try {
     const destination = await databaseDestination(options, staging, 1);
-    if (!destination.isNew || destination.hasOldPages) return undefined;
+    // A clone brings all pages, so it needs none that an interrupted run left.
+    if (destination.isNew && destination.hasOldPages && options.reflink !== true) return undefined;
     return await copyTo(destination, options);
   } catch (error) {
     // Another run has made or begun the replica meanwhile, or a page came out wrong: two agents compare.
@@ -39,6 +41,18 @@ export async function copyLocally(options: ReplicaOptions): Promise<ReplicaResul
     throw toSqlsyncError(replicaFailure(error, { ...options, restores: false }));
   } finally {
     staging.close();
+  }
+}
+
+/** True if all of the replica has to be made, as far as the two files tell. */
+function seemsWhole({ path, replace, originFile }: ReplicaOptions): boolean {
+  if (!existsSync(path)) return true;
+  if (!replace || originFile === undefined) return false;
+  try {
+    const [from, to] = [originFile, path].map((file) => inspectDatabase(file)?.header?.pageSize);
+    return from !== undefined && to !== undefined && from !== to;
+  } catch {
+    return false; // the agents say what is wrong
   }
 }
 
@@ -53,8 +67,10 @@ async function copyTo(destination: Destination, options: ReplicaOptions): Promis
   try {
     const announcement = announcementOf(opened, 0);
     options.onSnapshot?.(announcement);
-    sink = await destination.openSink(targetOf(announcement, snapshot.pageSize, options), announcement);
-    if (sink.copyFrom === undefined || sink.old !== undefined) return undefined;
+    const target = targetOf(announcement, snapshot.pageSize, options);
+    sink = await destination.openSink(target, announcement);
+    if (sink.copyFrom === undefined || (sink.old !== undefined && options.reflink !== true)) return undefined;
+    const alarms = alarmsOf(destination, sink, target, options);
     const figures = await copyAll(snapshot, sink, options);
     // The origin's WAL can be reset while the replica becomes durable.
     snapshot.close();
@@ -64,7 +80,7 @@ async function copyTo(destination: Destination, options: ReplicaOptions): Promis
       counts: countsOf(snapshot),
       snapshot: announcement,
       resumed: false,
-      alarms: [],
+      alarms,
     });
     return { done, rounds: 1, ...figures };
   } finally {
@@ -76,11 +92,12 @@ async function copyTo(destination: Destination, options: ReplicaOptions): Promis
 async function copyAll(
   snapshot: OriginSnapshot,
   sink: PageSink,
-  { hash, signal, onProgress }: ReplicaOptions,
+  { hash, reflink, signal, onProgress }: ReplicaOptions,
 ): Promise<Pick<ReplicaResult, 'snapshotHeldMs' | 'walGrowthBytes'>> {
   const report = new CopyReport(snapshot, onProgress);
   await sink.copyFrom?.(snapshot, {
     hash,
+    reflink,
     onRun(first, bytes) {
       throwIfAborted(signal);
       report.run(first, bytes);
@@ -99,7 +116,7 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
   });
 }
 
-/** As two agents count a new replica: every page but the lock-byte page travels. */
+/** As two agents count a copy of the whole: every page but the lock-byte page travels. */
 function countsOf({
   pageCount,
   pageSize,

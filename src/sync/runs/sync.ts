@@ -36,6 +36,11 @@ export interface SyncOptions
   readonly replica: string;
   /** How often to try again when the connection fails; default 0. What has arrived is not sent again. */
   readonly retries?: number;
+  /**
+   * True to let a new replica share the blocks of the origin, where both are on one file system with reflinks. It takes
+   * little time and room; both files then need room as they are written. Throws USAGE where that is not possible.
+   */
+  readonly reflink?: boolean | undefined;
 }
 
 export interface SyncSummary {
@@ -185,6 +190,7 @@ function plan(options: SyncOptions): Run {
       },
     );
   }
+  if (options.reflink === true) refuseAgents(options, origin, replica);
   return {
     options,
     origin,
@@ -193,6 +199,22 @@ function plan(options: SyncOptions): Run {
     announcements: new Announcements(options),
     traffic: { bytesSent: 0, bytesReceived: 0 },
   };
+}
+
+/** Throws SqlsyncError USAGE for a reflink that would need agents: they send pages. */
+function refuseAgents(options: SyncOptions, origin: Location, replica: Location): void {
+  const limits = {
+    '--bwlimit': options.bandwidthBytesPerS,
+    '--max-snapshot': options.maxSnapshotMs,
+    '--max-wal-growth': options.maxWalGrowthBytes,
+    '--reader dbpage': options.reader === 'dbpage',
+  };
+  const [limit] = Object.entries(limits).find(([, value]) => Boolean(value)) ?? [];
+  if (limit !== undefined) throw new SqlsyncError('USAGE', `--reflink and ${limit} exclude each other`);
+  if (origin.kind === 'local' && replica.kind === 'local') return;
+  throw new SqlsyncError('USAGE', '--reflink works only between two files of this host', {
+    hint: 'Leave --reflink out to copy to or from another host.',
+  });
 }
 
 /** Where to start the agent: for the origin, unless only the replica is elsewhere. */
@@ -212,6 +234,7 @@ function replicaOptions(run: Run, attempt: Attempt): ReplicaOptions {
     path: resolve(run.replica.path),
     originPath: origin.kind === 'local' ? resolve(origin.path) : origin.path,
     ...(origin.kind === 'local' ? { originFile: resolve(origin.path) } : {}),
+    reflink: options.reflink,
     originName: nameFor(origin),
     staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
     signal: options.signal,
