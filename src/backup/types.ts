@@ -29,6 +29,8 @@ export interface StoreSnapshot {
   readonly generation?: number | undefined;
   /** The id of the snapshot that this one is a copy of, in another store; undefined if it is no copy. */
   readonly original?: string | undefined;
+  /** When its record was put, by the clock of the place where the store lies; undefined until it was listed there. */
+  readonly stored?: Date | undefined;
   /** Name and version of the program that wrote it. */
   readonly program: string;
   readonly statistics: SnapshotStatistics;

@@ -106,6 +106,34 @@ export function backendSuite(name: string, open: (t: TestContext) => Promise<() 
       assert.equal(Buffer.from(await reopen().get('config')).toString(), 'newer');
     });
 
+    test('a backend puts nothing where another store has come to lie, and goes on where the same one has another config', async (t) => {
+      const reopen = await open(t);
+      const backend = reopen();
+      const other = reopen();
+      if (backend === other) return t.skip('all who open it share one object');
+      const config = (id: string, more: string): Buffer => Buffer.from(JSON.stringify({ id, more }));
+      await backend.put('config', [config('first', '')]);
+      // A look at a bucket counts for a minute.
+      t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 120_000 });
+      await other.replaceConfig([config('first', 'changed')]);
+      assert.equal(await backend.put(NAME, [Buffer.from('x')]), 'created');
+      t.mock.timers.setTime(Date.now() + 120_000);
+      await reopen().replaceConfig([config('second', '')]);
+      for (const work of [
+        () => backend.put(`packs/${'cd'.repeat(32)}`, [Buffer.from('y')]),
+        () => backend.replaceConfig([config('first', '')]),
+      ])
+        await assert.rejects(work(), {
+          code: 'STORE_UNAVAILABLE',
+          message: /another store lies there now: second instead of first/,
+        });
+      assert.deepEqual(
+        (await reopen().list('packs')).map(({ name: file }) => `packs/${file}`),
+        [NAME],
+      );
+      assert.deepEqual(Buffer.from(await reopen().get('config')), config('second', ''));
+    });
+
     test('a backend that has a clock of its own is not ahead of the times of its files', async (t) => {
       const backend = (await open(t))();
       await backend.list('packs');

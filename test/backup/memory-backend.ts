@@ -5,12 +5,13 @@ import { missingFile } from '../../src/backup/store-error.ts';
 export class MemoryBackend implements LocalBackend {
   readonly description = 'memory';
   readonly files: Map<string, Uint8Array> = new Map();
-  readonly #modified = new Map<string, Date>();
+  /** When each file was put. */
+  readonly modified: Map<string, Date> = new Map();
 
   put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     if (this.files.has(name)) return Promise.resolve('exists');
     this.files.set(name, Buffer.concat(pieces));
-    this.#modified.set(name, new Date());
+    this.modified.set(name, new Date());
     return Promise.resolve('created');
   }
 
@@ -39,7 +40,7 @@ export class MemoryBackend implements LocalBackend {
       .map(([name, bytes]) => ({
         name: name.slice(prefix.length),
         bytes: bytes.length,
-        modified: this.#modified.get(name) ?? new Date(),
+        modified: this.modified.get(name) ?? new Date(),
       }));
     return Promise.resolve(files);
   }

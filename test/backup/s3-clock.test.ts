@@ -58,3 +58,29 @@ for (const [what, aheadMs] of [
     assert.deepEqual(await prune(10_000), [0, 0, 1]);
   });
 }
+
+test('a prune asks for the time of a service that has been silent for a minute, and for no other', async (t) => {
+  const server = await S3Server.start(t);
+  const folder = tempDir(t);
+  const here = await storeHere(new StoreInThisThread(server), folder, GRACE_SECONDS);
+  smallDatabase(join(folder, 'a.db'));
+  const { id } = await backupHere(here, join(folder, 'a.db'));
+  await here.store.forget([id]);
+  const steady = performance.now.bind(performance);
+  let silentMs = 0;
+  t.mock.method(performance, 'now', () => steady() + silentMs);
+  // The clock of this host may be set meanwhile.
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() });
+  const pruneAfter = async (ms: number): Promise<[number, number]> => {
+    server.aheadMs += ms;
+    silentMs += 61_000;
+    t.mock.timers.setTime(Date.now() - 1000);
+    const { packsMarked, packsDeleted } = await here.store.prune();
+    return [packsMarked, packsDeleted];
+  };
+  assert.deepEqual(await pruneAfter(HOUR_MS + 70_000), [1, 0]);
+  assert.deepEqual(await pruneAfter(HOUR_MS + 70_000), [0, 1]);
+  const gets = server.requests.filter(({ key }) => key === 'store/config').length;
+  await here.store.prune();
+  assert.equal(server.requests.filter(({ key }) => key === 'store/config').length, gets);
+});

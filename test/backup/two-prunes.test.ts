@@ -42,9 +42,10 @@ test('two prunes at once leave the same one of several copies that are all due, 
     const access = await openBackend(memory);
     await putIndexFile(memory, access.sealer, packs.slice(0, 2));
     await putIndexFile(memory, access.sealer, packs.slice(2));
-    const time = new Date(Date.now() - 2000 * GRACE_SECONDS).toISOString();
+    const time = new Date(Date.now() - 2000 * GRACE_SECONDS);
     const ids = (await memory.list('packs')).map(({ name }) => name);
-    await putRecord(access, 'marks', 'mark', jsonBytes({ version: 1, time, packs: ids }));
+    const mark = await putRecord(access, 'marks', 'mark', jsonBytes({ version: 1, time, packs: ids }));
+    memory.modified.set(`marks/${mark}`, time);
 
     // The other prune sweeps just before the first one deletes its second index; neither comes to copying
     // anything.

@@ -8,7 +8,7 @@ export interface StoredFile {
   /** Name within the folder. */
   readonly name: string;
   readonly bytes: number;
-  /** When the file was put, by the clock of its place. */
+  /** When the file was put, by the clock of its place; an invalid Date if the place does not tell. */
   readonly modified: Date;
 }
 
@@ -94,3 +94,21 @@ export interface LocalFiles {
 
 /** A store whose files can be read at once, because they lie on this host or another thread reads them. */
 export type LocalBackend = Backend & LocalFiles;
+
+/** Runs `work` for each item, as many at once as the backend does well. Throws what `work` throws. */
+export async function severalAtOnce<T>(
+  { parallel = 1 }: Backend,
+  items: readonly T[],
+  work: (item: T) => Promise<unknown>,
+): Promise<void> {
+  for (let at = 0; at < items.length; at += parallel) {
+    // Each ends before an error is thrown: none may still have its effect later.
+    const outcomes = await Promise.allSettled(items.slice(at, at + parallel).map((item) => work(item)));
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  }
+}
+
+/** Deletes files, several at once. Throws SqlsyncError STORE_UNAVAILABLE; then some may be gone. */
+export function deleteAll(backend: Backend, names: readonly string[]): Promise<void> {
+  return severalAtOnce(backend, names, (name) => backend.delete(name));
+}

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -7,6 +7,7 @@ import { systemErrorCode } from '../../errors.ts';
 import { NO_HARD_LINKS } from '../../files/hard-links.ts';
 import { CACHE_FOLDER, STORE_FOLDERS, TEMPORARY_PREFIX } from './backend.ts';
 import type { ByteRange, LocalBackend, StoredFile, StoreFolder } from './backend.ts';
+import { StoreIdentity } from './store-identity.ts';
 import { missingFile, unavailable } from '../store-error.ts';
 
 /** A store in a folder of the file system. Only the owner may read its files: they hold whole databases. */
@@ -15,8 +16,7 @@ export class DirectoryBackend implements LocalBackend {
   readonly #folder: string;
   /** Folders whose names are durable. */
   readonly #secured = new Set<string>();
-  /** Identity of `config` when it was read or put: if it is another file or missing later, the store is gone. */
-  #config: string | undefined;
+  readonly #identity = new StoreIdentity();
 
   /** `folder` is absolute; the first file creates it. */
   constructor(folder: string) {
@@ -27,9 +27,9 @@ export class DirectoryBackend implements LocalBackend {
   async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     const path = join(this.#folder, name);
     try {
-      if (this.#isGone()) throw gone();
+      this.#refuseAnother();
       const outcome = await this.#put(path, pieces, publish);
-      this.#remember(name);
+      if (name === 'config' && outcome === 'created') this.#identity.learn(Buffer.concat(pieces));
       return outcome;
     } catch (error) {
       throw unavailable(this.description, `write ${name}`, error);
@@ -38,10 +38,9 @@ export class DirectoryBackend implements LocalBackend {
 
   async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
     try {
-      if (this.#isGone()) throw gone();
+      this.#refuseAnother();
       await this.#put(join(this.#folder, 'config'), pieces, rename);
-      // This process replaced the file, so a new identity does not mean another store.
-      this.#config = this.#configNow();
+      this.#identity.replace(Buffer.concat(pieces));
     } catch (error) {
       throw unavailable(this.description, 'write config', error);
     }
@@ -75,7 +74,8 @@ export class DirectoryBackend implements LocalBackend {
   async get(name: string, range?: ByteRange): Promise<Uint8Array> {
     try {
       const bytes = await readPart(join(this.#folder, name), range);
-      this.#remember(name);
+      const isWhole = range === undefined || (range.offset === 0 && bytes.length < range.length);
+      if (name === 'config' && isWhole) this.#identity.learn(bytes);
       return bytes;
     } catch (error) {
       throw this.#readError(name, error);
@@ -116,7 +116,7 @@ export class DirectoryBackend implements LocalBackend {
       }
       return files;
     } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT' && !this.#isGone()) return [];
+      if (systemErrorCode(error) === 'ENOENT' && this.#whyGone() === undefined) return [];
       throw unavailable(this.description, `list ${folder}`, error);
     }
   }
@@ -158,7 +158,8 @@ export class DirectoryBackend implements LocalBackend {
   #readError(name: string, error: unknown): Error {
     const code = systemErrorCode(error);
     const isMissing = code === 'ENOENT' || code === 'ENOTDIR';
-    if (isMissing && this.#isGone()) return unavailable(this.description, `read ${name}`, gone());
+    const gone = isMissing ? this.#whyGone() : undefined;
+    if (gone !== undefined) return unavailable(this.description, `read ${name}`, gone);
     if (isMissing) return missingFile(this.description, name, error);
     return unavailable(this.description, `read ${name}`, error);
   }
@@ -179,22 +180,30 @@ export class DirectoryBackend implements LocalBackend {
     this.#secured.add(folder);
   }
 
-  #remember(name: string): void {
-    if (name === 'config') this.#config ??= this.#configNow();
-  }
-
-  #isGone(): boolean {
-    return this.#config !== undefined && this.#configNow() !== this.#config;
-  }
-
-  /** Without the device number, which may change if a network file system is mounted again meanwhile. */
-  #configNow(): string | undefined {
+  #whyGone(): unknown {
     try {
-      const { ino, size, mtimeMs } = statSync(join(this.#folder, 'config'));
-      return `${ino} ${size} ${mtimeMs}`;
-    } catch {
+      this.#refuseAnother();
       return undefined;
+    } catch (error) {
+      return error;
     }
+  }
+
+  /** Throws if another store lies there, or none any more. The config is only read if its file is another one. */
+  #refuseAnother(): void {
+    if (!this.#identity.isKnown) return;
+    const path = join(this.#folder, 'config');
+    let config: Buffer | undefined;
+    let stamp: string | undefined;
+    try {
+      const { dev, ino, size, ctimeMs } = statSync(path);
+      stamp = `${dev} ${ino} ${size} ${ctimeMs}`;
+      if (this.#identity.isStamped(stamp)) return;
+      config = readFileSync(path);
+    } catch (error) {
+      if (!['ENOENT', 'ENOTDIR'].includes(systemErrorCode(error) ?? '')) throw error;
+    }
+    this.#identity.compare(config, stamp);
   }
 }
 
@@ -215,10 +224,6 @@ async function readPart(path: string, range: ByteRange | undefined): Promise<Uin
   } finally {
     await file.close();
   }
-}
-
-function gone(): Error {
-  return new Error('the store is not there any more; its file system may have been unmounted');
 }
 
 /** Makes the names in a folder durable, except after errors that do not matter. */

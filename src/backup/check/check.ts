@@ -8,7 +8,7 @@ import type { KnownPack } from '../objects/trust.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
 import { missingFile, StoreDamage, throwIfAborted } from '../store-error.ts';
 import { choosePacks } from './choose-packs.ts';
-import { loadContents, loadSnapshots, namesIn } from '../files/store-files.ts';
+import { loadContents, loadSnapshots, namesIn, snapshotNames } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
 
@@ -62,7 +62,7 @@ async function checkOnce(
     else if (!problems.some((problem) => problem.file === file))
       problems.push({ file, message: fault.message });
   }
-  const there = await namesIn(access, 'snapshots');
+  const there = await snapshotNames(access);
   const forgotten = damaged.find(({ snapshot }) => !there.has(snapshot.id));
   if (forgotten !== undefined)
     check.gone ??= missingFile(access.backend.description, `snapshots/${forgotten.snapshot.id}`);
@@ -227,7 +227,7 @@ async function checkForgotten(
   for (const { file, message } of await damagedNotes(access, forgotten)) problems.push({ file, message });
   const known = new Set([...there, ...forgotten.map(({ name }) => name)]);
   // Listed last: the note on a parent may go with the last snapshot that names it.
-  const staying = await namesIn(access, 'snapshots');
+  const staying = await snapshotNames(access);
   for (const snapshot of snapshots) {
     const { id, parent } = snapshot;
     if (parent === undefined || known.has(parent) || !staying.has(id)) continue;

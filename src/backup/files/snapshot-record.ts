@@ -11,7 +11,8 @@ const MAX_PAGE_COUNT = 2 ** 32 - 2;
 
 /** The plain bytes of a snapshot's record. */
 export function encodeSnapshot(snapshot: Omit<StoreSnapshot, 'id'>): Uint8Array {
-  const { time, root, parent, original, generation, fileOwner, ...rest } = snapshot;
+  // The place knows when it was stored.
+  const { time, root, parent, original, generation, fileOwner, stored: _, ...rest } = snapshot;
   const record = {
     version: RECORD_VERSION,
     // No two records are equal: otherwise forgetting one could remove the other.

@@ -31,6 +31,7 @@ export function accessTo(backend: LocalBackend, config: StoreConfig): StoreAcces
 export interface Mark {
   /** Name of its file. */
   readonly id: string;
+  /** When its file was put, by the clock of the place. */
   readonly time: Date;
   readonly packs: readonly string[];
 }
@@ -113,10 +114,13 @@ async function loadIndexes(
     const isLast = listing === MAX_LISTINGS;
     const options: ReadOptions = {
       onDamage: (file, error) => bad.set(file.slice('indexes/'.length), error),
-      skipsMissing: !isLast,
+      onMissing: isLast ? undefined : () => {},
     };
-    await readFiles(access, unread, { folder: 'indexes', kind: 'index', ...options }, (plain, file, name) =>
-      indexes.set(name, decodeIndex(plain, file)),
+    await readFiles(
+      access,
+      unread,
+      { folder: 'indexes', kind: 'index', ...options },
+      (plain, file, { name }) => indexes.set(name, decodeIndex(plain, file)),
     );
     // Other programs leave files there too, such as .DS_Store.
     const packs = (await access.backend.list('packs')).filter(({ name }) => isHexId(name));
@@ -152,27 +156,42 @@ export async function namesIn({ backend }: StoreAccess, folder: StoreFolder): Pr
   return new Set((await backend.list(folder)).map(({ name }) => name));
 }
 
+/** The names of the snapshots: a note in `forgotten` alone takes one away. */
+export async function snapshotNames(access: StoreAccess): Promise<Set<string>> {
+  const [names, forgotten] = await Promise.all([namesIn(access, 'snapshots'), namesIn(access, 'forgotten')]);
+  return new Set([...names].filter((name) => !forgotten.has(name)));
+}
+
 /** Loads the marks. One that goes meanwhile has done its work: its packs were deleted. */
 export async function loadMarks(access: StoreAccess, onDamage: OnDamage = throwIt): Promise<Mark[]> {
   const marks: Mark[] = [];
-  await readAll(access, 'marks', 'mark', onDamage, (plain, file, id) => {
-    const { time, packs } = parseJson(plain, file) as { time: string; packs: string[] };
-    const at = new Date(time);
-    if (Number.isNaN(at.getTime()) || !Array.isArray(packs)) throw damaged(file, 'is no list of packs');
+  const listed = await access.backend.list('marks');
+  await readAll(access, listed, { folder: 'marks', kind: 'mark', onDamage }, (plain, file, stored) => {
+    const { packs } = parseJson(plain, file) as { packs: string[] };
+    if (!Array.isArray(packs)) throw damaged(file, 'is no list of packs');
     // Older programs marked files of other programs too.
-    marks.push({ id, time: at, packs: packs.filter(isHexId) });
+    marks.push({ id: stored.name, time: stored.modified, packs: packs.filter(isHexId) });
   });
   return marks;
 }
 
-/** All snapshots in the order in which they were made, the oldest first. */
+/**
+ * All snapshots in the order in which they were made, the oldest first. A note in `forgotten` alone takes one away: the
+ * deletion of its record may have failed, or a put of the record that was held up may have come after it.
+ */
 export async function loadSnapshots(
   access: StoreAccess,
   onDamage: OnDamage = throwIt,
 ): Promise<StoreSnapshot[]> {
   const snapshots: StoreSnapshot[] = [];
-  await readAll(access, 'snapshots', 'snapshot', onDamage, (plain, _, id) =>
-    snapshots.push(decodeSnapshot(plain, id)),
+  const [listed, forgotten] = await Promise.all([
+    access.backend.list('snapshots'),
+    namesIn(access, 'forgotten'),
+  ]);
+  const there = listed.filter(({ name }) => !forgotten.has(name));
+  const options = { folder: 'snapshots', kind: 'snapshot', onDamage } as const;
+  await readAll(access, there, options, (plain, _, { name, modified }) =>
+    snapshots.push({ ...decodeSnapshot(plain, name), ...(isKnown(modified) ? { stored: modified } : {}) }),
   );
   return inOrder(snapshots);
 }
@@ -203,29 +222,40 @@ export function jsonBytes(value: unknown): Uint8Array {
 
 interface ReadOptions {
   readonly onDamage: OnDamage;
-  /** True to skip files that were deleted since they were listed. */
-  readonly skipsMissing: boolean;
+  /** Gets a file that was deleted since it was listed; by default it counts as damage. */
+  readonly onMissing?: ((file: StoredFile) => void) | undefined;
 }
 
-type Take = (plain: Uint8Array, file: string, name: string) => void;
+interface Folder {
+  readonly folder: StoreFolder;
+  readonly kind: SealedKind;
+}
 
-/** Reads every file of a folder whose name is a hash, except those that go meanwhile. */
+type Take = (plain: Uint8Array, file: string, stored: StoredFile) => void;
+
+/**
+ * Reads every file whose name is a hash, except those that go meanwhile. A file that is missing and is listed again
+ * after that did not go: what it needs must not count as garbage.
+ */
 async function readAll(
   access: StoreAccess,
-  folder: StoreFolder,
-  kind: SealedKind,
-  onDamage: OnDamage,
+  listed: readonly StoredFile[],
+  options: Folder & Pick<ReadOptions, 'onDamage'>,
   take: Take,
 ): Promise<void> {
-  const files = await access.backend.list(folder);
-  await readFiles(access, files, { folder, kind, onDamage, skipsMissing: true }, take);
+  const missing: StoredFile[] = [];
+  await readFiles(access, listed, { ...options, onMissing: (file) => missing.push(file) }, take);
+  if (missing.length === 0) return;
+  const there = await namesIn(access, options.folder);
+  const still = missing.filter(({ name }) => there.has(name));
+  await readFiles(access, still, options, take);
 }
 
 /** Reads the files whose names are hashes, and checks each against its name. */
 async function readFiles(
   { backend, sealer }: StoreAccess,
   files: readonly StoredFile[],
-  { folder, kind, ...options }: ReadOptions & { readonly folder: StoreFolder; readonly kind: SealedKind },
+  { folder, kind, onDamage, onMissing }: ReadOptions & Folder,
   take: Take,
 ): Promise<void> {
   const most = kind === 'index' ? MAX_INDEX_FILE_BYTES : MAX_JSON_BYTES;
@@ -235,16 +265,19 @@ async function readFiles(
     return backend.get(file);
   };
   const named = files.filter(({ name }) => isHexId(name)).toSorted((a, b) => (a.name < b.name ? -1 : 1));
-  for await (const [{ name }, reading] of readSeveral(named, backend.parallel ?? 1, read)) {
-    const file = `${folder}/${name}`;
+  for await (const [stored, reading] of readSeveral(named, backend.parallel ?? 1, read)) {
+    const file = `${folder}/${stored.name}`;
     try {
       const sealed = await reading;
-      if (toHex(idOf(sealed)) !== name) throw damaged(file, 'was changed or cut since it was written');
-      take(sealer.open(kind, sealed), file, name);
+      if (toHex(idOf(sealed)) !== stored.name) throw damaged(file, 'was changed or cut since it was written');
+      take(sealer.open(kind, sealed), file, stored);
     } catch (error) {
-      if (options.skipsMissing && isMissing(error)) continue;
+      if (onMissing !== undefined && isMissing(error)) {
+        onMissing(stored);
+        continue;
+      }
       if (!(error instanceof SqlsyncError) || error.code === 'STORE_UNAVAILABLE') throw error;
-      options.onDamage(file, error);
+      onDamage(file, error);
     }
   }
 }
@@ -283,6 +316,10 @@ function parseJson(plain: Uint8Array, file: string): unknown {
     throw damaged(file, 'cannot be read', error);
   }
   throw damaged(file, 'is no record');
+}
+
+function isKnown(time: Date): boolean {
+  return !Number.isNaN(time.getTime());
 }
 
 function isMissing(error: unknown): boolean {

@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../../errors.ts';
 import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
-import { loadContents, loadSnapshots, namesIn } from './store-files.ts';
+import { loadContents, loadSnapshots, snapshotNames } from './store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from './store-files.ts';
 
 /** The contents of a store when a reader loaded it. */
@@ -48,7 +48,7 @@ export async function withLists<T>(
       return await work(lists);
     } catch (error) {
       if (!(error instanceof StoreDamage)) throw error;
-      const there = await namesIn(access, 'snapshots');
+      const there = await snapshotNames(access);
       const forgotten = needs.find(({ id }) => !there.has(id));
       if (forgotten !== undefined) throw forgottenMeanwhile(forgotten.id, error);
       const isGone = isGoneSince(contents, error);

@@ -1,3 +1,4 @@
+import { severalAtOnce } from '../backends/backend.ts';
 import type { StoredFile } from '../backends/backend.ts';
 import { decodeChecked, encodeChecked } from '../files/checked-json.ts';
 import { isHexId } from '../packs/object-id.ts';
@@ -8,23 +9,21 @@ import type { StoreAccess } from '../files/store-files.ts';
 
 /**
  * Takes snapshots away, including those whose records cannot be read. Returns the ids of those that were there. First
- * puts a note that each was taken away on purpose. If there is no room for the note, deletes the record first, which
+ * puts a note that each was taken away on purpose, which alone takes it away. If there is no room for the note, deletes the record first, which
  * frees some. Throws SqlsyncError STORE_UNAVAILABLE.
  */
 export async function forgetSnapshots(access: StoreAccess, ids: readonly string[]): Promise<string[]> {
   const { backend } = access;
   const there = await namesIn(access, 'snapshots');
-  const forgotten: string[] = [];
   const unnoted: string[] = [];
-  for (const id of ids) {
-    if (!isHexId(id) || !there.has(id)) continue;
+  const doomed = [...new Set(ids)].filter((id) => isHexId(id) && there.has(id));
+  await severalAtOnce(backend, doomed, async (id) => {
     if (!(await isThereRoom(backend, () => noteForgotten(access, id)))) unnoted.push(id);
     await backend.delete(`snapshots/${id}`);
-    forgotten.push(id);
-  }
+  });
   // Without a note, a snapshot that another names as its parent counts as missing, until that one is forgotten too.
   for (const id of unnoted) await isThereRoom(backend, () => noteForgotten(access, id));
-  return forgotten;
+  return doomed;
 }
 
 /** The notes that cannot be read, with what is wrong. Throws SqlsyncError STORE_UNAVAILABLE. */

@@ -41,12 +41,12 @@ export function makePlan(
   const ages = new Map<string, number>();
   // For a pack that was marked twice, the first mark counts: nothing has relied on it since.
   for (const { time, packs } of marks) {
-    for (const pack of packs) ages.set(pack, Math.max(ages.get(pack) ?? 0, now - time.getTime()));
+    for (const pack of packs) ages.set(pack, Math.max(ages.get(pack) ?? 0, ageOf(time, now)));
   }
   // A file that was put within the grace period may belong to a backup under way.
   const isSettled = (pack: string): boolean => {
-    const modified = packFiles.get(pack)?.modified;
-    return modified === undefined || now - modified.getTime() >= graceMs;
+    const file = packFiles.get(pack);
+    return file === undefined || ageOf(file.modified, now) >= graceMs;
   };
   const packs = [...index.packs.values()];
   const unmarked = packs.filter(({ id }) => !ages.has(id));
@@ -78,6 +78,11 @@ export function makePlan(
   const atOnce = new Set([...toMark].filter((id) => graceMs === 0 && !inUse.has(id)));
   for (const id of atOnce) toMark.delete(id);
   return { due, atOnce, toMark, toCopy, needed, waiting };
+}
+
+/** In ms; 0 if the place did not tell the time: such a file may have been put just now. */
+function ageOf(time: Date, now: number): number {
+  return now - time.getTime() || 0;
 }
 
 /** The ids of packs to merge. */

@@ -1,3 +1,4 @@
+import { deleteAll } from '../backends/backend.ts';
 import { isHexId } from '../packs/object-id.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
 import { putIndexesWithout } from '../files/put-indexes.ts';
@@ -6,6 +7,9 @@ import { missingFile, throwIfAborted } from '../store-error.ts';
 import { namesIn } from '../files/store-files.ts';
 import type { Mark, StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { PruneOptions, StoreSnapshot } from '../types.ts';
+
+/** Packs that are deleted between two looks at the marks. */
+const BATCH_PACKS = 32;
 
 /** With more index files than this, merges them. */
 const MAX_INDEX_FILES = 64;
@@ -28,19 +32,25 @@ export async function sweep(
   const due = new Set([...(await stillMarked(access, marks, plan.due)), ...plan.atOnce]);
   const isIndexed = await isThereRoom(backend, () => replaceIndexes(access, contents, due));
   const doomed = [...due];
-  const atOnce = backend.parallel ?? 1;
-  for (let at = 0; at < doomed.length; at += atOnce) {
+  for (let at = 0; at < doomed.length; at += BATCH_PACKS) {
     throwIfAborted(options.signal);
     options.onProgress?.({ phase: 'delete', done: at, total: due.size });
-    const some = doomed.slice(at, at + atOnce);
+    const some = doomed.slice(at, at + BATCH_PACKS);
     // Another prune may have deleted a pack, or a repair the mark.
     const marked = await stillMarked(access, marks, new Set(some.filter((pack) => !plan.atOnce.has(pack))));
     const toDelete = some.filter((pack) => plan.atOnce.has(pack) || marked.has(pack));
-    await Promise.all(toDelete.map((pack) => backend.delete(`packs/${pack}`)));
+    await deleteAll(
+      backend,
+      toDelete.map((pack) => `packs/${pack}`),
+    );
   }
   const isDone = isIndexed || (await isThereRoom(backend, () => replaceIndexes(access, contents, due)));
   const finished = marks.filter(({ packs }) => packs.every((pack) => due.has(pack)));
-  if (isDone) for (const { id } of finished) await backend.delete(`marks/${id}`);
+  if (isDone)
+    await deleteAll(
+      backend,
+      finished.map(({ id }) => `marks/${id}`),
+    );
   return { deleted: due, isDone };
 }
 
@@ -61,7 +71,7 @@ async function replaceIndexes(
 ): Promise<void> {
   const takesAll = indexFiles.size > MAX_INDEX_FILES;
   const replaced = await putIndexesWithout(access, { index, indexFiles }, due, { takesAll });
-  for (const file of replaced) await access.backend.delete(file);
+  await deleteAll(access.backend, replaced);
 }
 
 /**
@@ -80,18 +90,21 @@ async function stillMarked(
 }
 
 /**
- * Removes notes on forgotten snapshots. A note is needed while another snapshot names the forgotten one as its parent;
- * one that is being stored may still do so.
+ * Deletes the records of forgotten snapshots that are still there, and removes old notes. A note is needed while its
+ * record is there, or while another snapshot names the forgotten one as its parent; one that is being stored may still
+ * do so.
  */
 export async function removeForgotten(
-  { backend, config }: StoreAccess,
+  access: StoreAccess,
   snapshots: readonly StoreSnapshot[],
   options: PruneOptions & { readonly now: number },
 ): Promise<void> {
+  const { backend, config } = access;
   const before = options.now - (options.graceSeconds ?? config.graceSeconds) * 1000;
-  const needed = new Set(snapshots.flatMap(({ id, parent }) => (parent === undefined ? [id] : [id, parent])));
-  for (const { name, modified } of await backend.list('forgotten')) {
-    if (isHexId(name) && !needed.has(name) && modified.getTime() <= before)
-      await backend.delete(`forgotten/${name}`);
-  }
+  const there = await namesIn(access, 'snapshots');
+  const needed = new Set([...there, ...snapshots.map(({ parent }) => parent)]);
+  const notes = (await backend.list('forgotten')).filter(({ name }) => isHexId(name));
+  const left = notes.filter(({ name }) => there.has(name)).map(({ name }) => `snapshots/${name}`);
+  const old = notes.filter(({ name, modified }) => !needed.has(name) && modified.getTime() <= before);
+  await deleteAll(backend, [...left, ...old.map(({ name }) => `forgotten/${name}`)]);
 }

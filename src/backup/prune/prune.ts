@@ -43,7 +43,7 @@ function timeOf({ backend }: StoreAccess): number {
  * is. Without a grace period every file is old enough.
  */
 function slackOf({ backend, config }: StoreAccess, { graceSeconds }: PruneOptions): number {
-  if (backend.now === undefined) return 0;
+  if (backend.now?.() === undefined) return 0;
   return (graceSeconds ?? config.graceSeconds) === 0 ? -PLACE_CLOCK_SLACK_MS : PLACE_CLOCK_SLACK_MS;
 }
 

@@ -46,6 +46,8 @@ const MAX_PARALLEL = 32;
 /** If our clock is further off, requests carry the service's time. Services accept 15 minutes. */
 const MAX_SKEW_MS = 60_000;
 
+const FRESH_MS = 60_000;
+
 /** The service refused a request, and a repetition would not help. */
 export class S3Refused extends Error {
   readonly refusal: Refusal;
@@ -70,6 +72,8 @@ export class S3Client {
   #region: string | undefined;
   /** How far the service's clock is ahead of ours, by its latest answer; undefined before it. */
   #aheadMs: number | undefined;
+  /** The time of the service, and of this host's steady clock, at its latest answer. */
+  #told: { readonly placeMs: number; readonly steadyMs: number } | undefined;
   #underWay = 0;
   readonly #waiting: (() => void)[] = [];
 
@@ -85,9 +89,17 @@ export class S3Client {
     this.#region = address.region;
   }
 
-  /** The time of the service, in ms since 1970, never later than it is; undefined before its first answer. */
+  /**
+   * The time of the service, in ms since 1970, never later than it is; undefined before its first answer. The clock of
+   * this host may be set meanwhile: it does not count.
+   */
   now(): number | undefined {
-    return this.#aheadMs === undefined ? undefined : Date.now() + this.#aheadMs;
+    return this.#told && this.#told.placeMs + performance.now() - this.#told.steadyMs;
+  }
+
+  /** True if the service told its time within the last minute. */
+  hasFreshTime(): boolean {
+    return this.#told !== undefined && performance.now() - this.#told.steadyMs < FRESH_MS;
   }
 
   /**
@@ -168,8 +180,12 @@ export class S3Client {
     });
     addRequests({ ...noRequests(), bytesRead: response.body.length });
     const date = Date.parse(response.headers.date ?? '');
-    if (!Number.isNaN(date)) this.#aheadMs = date - response.begunAtMs;
-    else this.#aheadMs ??= 0;
+    if (Number.isNaN(date)) this.#aheadMs ??= 0;
+    else {
+      this.#aheadMs = date - response.begunAtMs;
+      const sinceMs = Math.max(0, Date.now() - response.begunAtMs);
+      this.#told = { placeMs: date, steadyMs: performance.now() - sinceMs };
+    }
     return response;
   }
 

@@ -43,7 +43,6 @@ export function listPageOf({ body }: HttpResponse, prefix: string): ListPage | u
     const bytes = Number(textOf(entry, 'Size') ?? Number.NaN);
     const modified = new Date(textOf(entry, 'LastModified') ?? '');
     if (key === undefined || !key.startsWith(prefix) || !Number.isSafeInteger(bytes)) return undefined;
-    if (Number.isNaN(modified.getTime())) return undefined;
     const name = key.slice(prefix.length);
     // A folder's own marker, which other programs make, or a key below it, is none of the store's.
     if (name !== '' && !name.includes('/')) files.push({ name, bytes, modified });

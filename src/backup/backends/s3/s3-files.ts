@@ -1,6 +1,7 @@
 import { SqlsyncError, systemErrorCode } from '../../../errors.ts';
 import { missingFile, unavailable } from '../../store-error.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
+import { StoreIdentity } from '../store-identity.ts';
 import { parseS3Address } from './address.ts';
 import { DEFAULT_S3_LIMITS, S3Client, S3Refused } from './client.ts';
 import type { S3Limits } from './client.ts';
@@ -19,6 +20,9 @@ export interface S3Place {
 const MAX_FILE_BYTES: number = 2 ** 31;
 const MAX_LIST_BYTES: number = 16 * 1024 * 1024;
 
+/** A bucket does not come and go as a file system does: how long a look at the config counts. */
+const LOOK_MS = 60_000;
+
 const ONLY_IF_NEW = { 'if-none-match': '*' };
 
 /** The files of a store in an S3 bucket. See docs/stores.md for what it needs of the service. */
@@ -29,6 +33,9 @@ export class S3Files implements Backend {
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  readonly #identity = new StoreIdentity();
+  /** When the config was last seen, by both clocks: one stands still while the host sleeps, the other may be set. */
+  #seenAt: readonly [steadyMs: number, clockMs: number] = [-Infinity, 0];
 
   /** Throws SqlsyncError USAGE. */
   constructor({ address, limits }: S3Place, env: NodeJS.ProcessEnv = process.env) {
@@ -44,15 +51,23 @@ export class S3Files implements Backend {
     return this.#client.now();
   }
 
+  /** Asks for the config, unless the service has just told its time. */
+  async settleClock(): Promise<void> {
+    if (!this.#client.hasFreshTime()) await this.#configNow();
+  }
+
   /** Only `config` is never overwritten: the names of all other files say what is in them. */
   async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     if (name === 'config') return this.#putConfig(pieces);
+    await this.#refuseAnother(name);
     await this.#put(name, pieces);
     return 'created';
   }
 
   async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    await this.#refuseAnother('config');
     await this.#put('config', pieces);
+    this.#identity.replace(Buffer.concat(pieces));
   }
 
   async get(name: string, range?: ByteRange): Promise<Uint8Array> {
@@ -69,7 +84,13 @@ export class S3Files implements Backend {
         expectedBytes: length,
         isWhole: (response) => response.status !== 206 || isRange(response, offset, length),
       });
-      return status === 206 ? own(body) : own(body.subarray(offset, offset + length));
+      const bytes = status === 206 ? own(body) : own(body.subarray(offset, offset + length));
+      const isWholeConfig = name === 'config' && offset === 0 && bytes.length < length;
+      if (isWholeConfig && !this.#identity.isKnown) {
+        this.#identity.learn(bytes);
+        this.#seenAt = [performance.now(), Date.now()];
+      }
+      return bytes;
     } catch (error) {
       if (error instanceof S3Refused && error.refusal.status === 416) return new Uint8Array(0);
       throw this.#failure(`read ${name}`, error, name);
@@ -157,6 +178,20 @@ export class S3Files implements Backend {
       // The answer to an earlier attempt, which put it, may have been lost.
       const stored = error.isRepeated ? await this.#configNow() : undefined;
       return stored !== undefined && Buffer.concat(pieces).equals(stored) ? 'created' : 'exists';
+    }
+  }
+
+  /** Throws if another store lies there, or none any more. */
+  async #refuseAnother(name: string): Promise<void> {
+    const [steadyMs, clockMs] = this.#seenAt;
+    const isFresh = performance.now() - steadyMs < LOOK_MS && Math.abs(Date.now() - clockMs) < LOOK_MS;
+    if (isFresh || !this.#identity.isKnown) return;
+    const config = await this.#configNow();
+    try {
+      this.#identity.compare(config);
+      this.#seenAt = [performance.now(), Date.now()];
+    } catch (error) {
+      throw unavailable(this.description, `write ${name}`, error);
     }
   }
 

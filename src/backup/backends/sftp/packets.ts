@@ -35,6 +35,9 @@ export const STATUS = {
   /** Anything else; OpenSSH says it for a name that is taken and for a full disk alike. */
   failure: 4,
   unsupported: 8,
+  /** Of a later version of the protocol; some servers say them all the same. */
+  noSpace: 14,
+  quotaExceeded: 15,
 } as const;
 
 export const OPEN_FLAGS = { read: 1, write: 2, create: 8, exclusive: 0x20 } as const;

@@ -4,6 +4,7 @@ import type { Transport } from '../../../transport/transport.ts';
 import { missingFile, unavailable } from '../../store-error.ts';
 import { STORE_FOLDERS, TEMPORARY_PREFIX } from '../backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
+import { StoreIdentity, storeIsGone } from '../store-identity.ts';
 import { OPEN_FLAGS, STATUS } from './packets.ts';
 import { KeptConnection } from './kept-connection.ts';
 import { EXTENSIONS, SftpRefused } from './sftp-client.ts';
@@ -23,6 +24,12 @@ export interface SftpPlace {
 /** An unfinished file of this size would fill the disk: what a full disk looks like, without an answer that says so. */
 const FULL_BYTES: number = 32 * 1024 * 1024;
 
+const SYSTEM_CODES: ReadonlyMap<number, string> = new Map([
+  [STATUS.permissionDenied, 'EACCES'],
+  [STATUS.noSpace, 'ENOSPC'],
+  [STATUS.quotaExceeded, 'EDQUOT'],
+]);
+
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 const S_IFDIR = 0o040000;
@@ -39,6 +46,7 @@ export class SftpFiles implements Backend {
   readonly shortcomings: string[] = [];
   readonly #place: SftpPlace;
   readonly #connection: KeptConnection;
+  readonly #identity = new StoreIdentity();
   #wasThere: boolean;
   /** How far the server's clock is ahead of ours, by the time of a file that it just wrote. */
   #aheadMs: number | undefined;
@@ -78,10 +86,13 @@ export class SftpFiles implements Backend {
       const outcome = await this.#write(client, name, pieces, (from, to) =>
         this.#publish(client, from, to, name),
       );
-      if (outcome === 'created' || attempt === 1 || name !== 'config') return outcome;
+      if (name !== 'config') return outcome;
       // The answer to an earlier attempt, which put it, may have been lost.
-      const stored = await this.#read(client, name, undefined);
-      return Buffer.concat(pieces).equals(stored) ? 'created' : 'exists';
+      const isOurs =
+        outcome === 'created' ||
+        (attempt > 1 && Buffer.concat(pieces).equals(await this.#read(client, name, undefined)));
+      if (isOurs) this.#identity.learn(Buffer.concat(pieces));
+      return isOurs ? 'created' : 'exists';
     });
   }
 
@@ -89,10 +100,14 @@ export class SftpFiles implements Backend {
     await this.#do('write', 'config', (client) =>
       this.#write(client, 'config', pieces, (from, to) => this.#replace(client, from, to)),
     );
+    this.#identity.replace(Buffer.concat(pieces));
   }
 
-  get(name: string, range?: ByteRange): Promise<Uint8Array> {
-    return this.#do('read', name, (client) => this.#read(client, name, range));
+  async get(name: string, range?: ByteRange): Promise<Uint8Array> {
+    const bytes = await this.#do('read', name, (client) => this.#read(client, name, range));
+    const isWhole = range === undefined || (range.offset === 0 && bytes.length < range.length);
+    if (name === 'config' && isWhole) this.#identity.learn(bytes);
+    return bytes;
   }
 
   list(folder: StoreFolder): Promise<StoredFile[]> {
@@ -151,10 +166,10 @@ export class SftpFiles implements Backend {
       const isWhole = entry.bytes !== undefined && entry.modified !== undefined && entry.mode !== undefined;
       const told = isWhole ? entry : await statOrNothing(client, `${this.#pathOf(folder)}/${name}`);
       if (told === undefined) continue;
-      const { bytes = entry.bytes, modified = entry.modified, mode = entry.mode ?? 0 } = told;
+      const { bytes = entry.bytes, mode = entry.mode ?? 0 } = told;
+      const modified = told.modified ?? entry.modified ?? new Date(Number.NaN);
       // A file that is left out would look as if it were lost.
-      if (bytes === undefined || modified === undefined)
-        throw new Error(`the server tells no size or time of ${name}`);
+      if (bytes === undefined) throw new Error(`the server tells no size of ${name}`);
       complete.push({ name, bytes, modified, mode });
     }
     return complete;
@@ -183,12 +198,16 @@ export class SftpFiles implements Backend {
   ): Promise<T> {
     const path = this.#pathOf(name);
     const temporary = `${path.slice(0, path.lastIndexOf('/') + 1)}${temporaryName()}`;
+    // Meanwhile the bytes are on their way.
+    const comparing = this.#refuseAnother(client);
+    comparing.catch(() => {});
     const handle = await this.#create(client, temporary);
     let isOpen = true;
     try {
       await client.write(handle, pieces);
       await this.#makeDurable(client, handle);
       await this.#learnTime(client, handle);
+      await comparing;
       const outcome = await give(temporary, path);
       // Again: now with its name, which most file systems make durable together with the file.
       await this.#makeDurable(client, handle);
@@ -278,8 +297,17 @@ export class SftpFiles implements Backend {
 
   /** Throws if the folder of the store itself is gone: its file system may have been unmounted. */
   async #refuseGone(client: SftpClient): Promise<void> {
-    if (this.#wasThere && !(await this.#isThere(client, this.#pathOf('config'))))
-      throw new Error('the store is not there any more; its file system may have been unmounted');
+    if (this.#wasThere && !(await this.#isThere(client, this.#pathOf('config')))) throw storeIsGone();
+    await this.#refuseAnother(client);
+  }
+
+  /** Throws if another store lies there, or none any more. The config is only read if its file looks changed. */
+  async #refuseAnother(client: SftpClient): Promise<void> {
+    if (!this.#identity.isKnown) return;
+    const file = await statOrNothing(client, this.#pathOf('config'));
+    const stamp = file && `${file.bytes} ${file.modified?.getTime()}`;
+    if (this.#identity.isStamped(stamp)) return;
+    this.#identity.compare(file && (await this.#read(client, 'config', undefined)), stamp);
   }
 
   async #learnTime(client: SftpClient, handle: Uint8Array): Promise<void> {
@@ -324,12 +352,8 @@ export class SftpFiles implements Backend {
       }
       return missingFile(address, name, error);
     }
-    const code =
-      error.status === STATUS.permissionDenied
-        ? 'EACCES'
-        : error.status === STATUS.failure && (await this.#isFull(client))
-          ? 'ENOSPC'
-          : 'EIO';
+    const isFull = error.status === STATUS.failure && (await this.#isFull(client));
+    const code = isFull ? 'ENOSPC' : (SYSTEM_CODES.get(error.status) ?? 'EIO');
     return unavailable(address, what, Object.assign(error, { code }));
   }
 
