@@ -99,5 +99,6 @@ async function place(t: TestContext): Promise<{ here: StoreHere; good: StoreSnap
   const here = await storeHere(new MemoryBackend(), folder);
   const origin = join(folder, 'origin.db');
   smallDatabase(origin);
-  return { here, good: await backupHere(here, origin) };
+  await backupHere(here, origin);
+  return { here, good: await here.store.find('latest') };
 }

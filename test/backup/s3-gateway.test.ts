@@ -6,6 +6,10 @@ import type { TestContext } from 'node:test';
 import Database from 'better-sqlite3';
 import { generateDatabase } from '../../fixtures/generate.ts';
 import { Random } from '../../fixtures/random.ts';
+import { STORE_FOLDERS } from '../../src/backup/backends/backend.ts';
+import { parseS3Address } from '../../src/backup/backends/s3/address.ts';
+import { versionsPageOf } from '../../src/backup/backends/s3/responses.ts';
+import type { FileVersion } from '../../src/backup/backends/s3/responses.ts';
 import { S3Backend } from '../../src/backup/backends/s3/s3-backend.ts';
 import { Command, sqlsync, summaryOf } from '../cli/command.ts';
 import type { Summary } from '../cli/command.ts';
@@ -145,9 +149,7 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     const bucket = 'policies';
     const address = newStore(bucket);
     await makeBucket(address);
-    const [all = '', adding = ''] = [...DOCS.matchAll(/^```json\n([^]*?)^```$/gm)].map(
-      ([, text]) => text ?? '',
-    );
+    const [all = '', adding = ''] = jsonBlocks();
     const folder = tempDir(t);
     const database = join(folder, 'a.db');
     smallDatabase(database);
@@ -180,7 +182,112 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     });
     assert.equal((await first.made.store.snapshots()).length, 1);
   });
+
+  test('a store in a bucket that keeps versions can be read as it was, whatever a thief of the keys put and deleted', async (t) => {
+    const bucket = 'versions';
+    const store = newStore(bucket);
+    await makeBucket(store, undefined, { 'x-amz-bucket-object-lock-enabled': 'true' });
+    const [, adding = '', rescuing = '', lock = ''] = jsonBlocks();
+    await configure(store, 'object-lock', lockXml(lock));
+    const { folder, run } = place(t);
+    const database = join(folder, 'a.db');
+    smallDatabase(database, { rows: 2000 });
+    await run('init', store);
+    await run('backup', 'a.db', store);
+    change(database);
+    await run('backup', 'a.db', store);
+    const good = sha256File(database);
+    const past = new Date(Date.now() + 500);
+    await new Promise((done) => setTimeout(done, 1100));
+
+    // The thief may put, and a key that may delete deletes what is left. None may delete a version.
+    await allow(store, bucket, adding);
+    const thief = await asOther(() => new S3Backend({ address: store }));
+    const owner = new S3Backend({ address: store });
+    for (const kind of STORE_FOLDERS) {
+      for (const { name } of await owner.list(kind)) {
+        await asOther(() => thief.put(`${kind}/${name}`, [Buffer.from('worthless')]));
+        await owner.delete(`${kind}/${name}`);
+      }
+    }
+    await asOther(() => thief.replaceConfig([Buffer.from('{}')]));
+    await assert.rejects(run('restore', store, 'b.db'), /STORE_/);
+
+    const at = ['--at', past.toISOString()];
+    await run('restore', store, 'b.db', ...at);
+    assert.equal(sha256File(join(folder, 'b.db')), good);
+    assert.equal(((await run('snapshots', store, ...at))['snapshots'] as []).length, 2);
+    assert.deepEqual((await run('check', store, '--read-data', ...at))['problems'], []);
+    await run('init', 'rescued');
+    await allow(store, bucket, rescuing);
+    const rescuer = { ...environment(folder), ...OTHER_KEYS };
+    await summaryOf(['copy', store, 'rescued', ...at], { cwd: folder, env: rescuer });
+    await run('restore', 'rescued', 'c.db');
+    assert.equal(sha256File(join(folder, 'c.db')), good);
+
+    // Before the store there was nothing, and the past cannot be written.
+    await assert.rejects(run('restore', store, 'd.db', '--at', '2020-01-01'), /STORE_NOT_FOUND/);
+    await assert.rejects(run('backup', 'a.db', `${store}?at=${past.toISOString()}`), /can only be read/);
+    for (const version of await versionsOf(store))
+      await assert.rejects(
+        bucketClient(store).send({
+          method: 'DELETE',
+          name: version.name,
+          query: [['versionId', version.versionId]],
+          maxBytes: 65_536,
+        }),
+        /AccessDenied/,
+      );
+  });
+
+  test('the past of a place that keeps no versions is refused', async (t) => {
+    const store = newStore();
+    const { folder, run } = place(t);
+    smallDatabase(join(folder, 'a.db'));
+    await run('init', store);
+    await run('backup', 'a.db', store);
+    await run('init', 'here');
+    await assert.rejects(run('snapshots', store, '--at', '2026-01-01'), /USAGE.*keeps no old versions/s);
+    await assert.rejects(run('restore', 'here', 'b.db', '--at', '2026-01-01'), /USAGE.*keeps no versions/s);
+    await assert.rejects(run('snapshots', store, '--at', 'yesterday'), /USAGE.*expected a time/s);
+  });
 });
+
+/** The versions that locks keep. */
+async function versionsOf(address: string): Promise<readonly FileVersion[]> {
+  const prefix = parseS3Address(address).prefix;
+  const query = [
+    ['versions', ''],
+    ['encoding-type', 'url'],
+    ['prefix', prefix],
+  ] as const;
+  const answer = await bucketClient(address).send({ method: 'GET', query, maxBytes: 2 ** 24 });
+  const page = versionsPageOf(answer, prefix);
+  assert.ok(typeof page === 'object' && page.versions.length > 10);
+  return page.versions.filter(({ isDeletion }) => !isDeletion).slice(0, 10);
+}
+
+/** The policies and settings of the documentation, in order. */
+function jsonBlocks(): string[] {
+  return [...DOCS.matchAll(/^```json\n([^]*?)^```$/gm)].map(([, text]) => text ?? '');
+}
+
+/** What `aws s3api put-object-lock-configuration` makes of its JSON. */
+function lockXml(json: string): string {
+  const { Rule } = JSON.parse(json) as { Rule: { DefaultRetention: { Mode: string; Days: number } } };
+  const { Mode, Days } = Rule.DefaultRetention;
+  return `<ObjectLockConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>${Mode}</Mode><Days>${Days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>`;
+}
+
+/** Sets something of a bucket. */
+async function configure(store: string, what: string, body: string): Promise<void> {
+  await bucketClient(store).send({
+    method: 'PUT',
+    query: [[what, '']],
+    body: [Buffer.from(body)],
+    maxBytes: 65_536,
+  });
+}
 
 /** Runs `work` with the keys of the user who has no right but those of a bucket's policy. */
 async function asOther<T>(work: () => T | Promise<T>): Promise<T> {
@@ -239,10 +346,5 @@ async function allow(store: string, bucket: string, policy: string): Promise<voi
     ...rest,
     Statement: statements.map((each) => Object.assign(each, { Principal: principal })),
   };
-  await bucketClient(store).send({
-    method: 'PUT',
-    query: [['policy', '']],
-    body: [Buffer.from(JSON.stringify(whole))],
-    maxBytes: 65_536,
-  });
+  await configure(store, 'policy', JSON.stringify(whole));
 }

@@ -9,6 +9,10 @@ export function bucketClient(address: string, env: NodeJS.ProcessEnv = process.e
 }
 
 /** Makes the bucket of a store's address. */
-export async function makeBucket(address: string, env?: NodeJS.ProcessEnv): Promise<void> {
-  await bucketClient(address, env).send({ method: 'PUT', maxBytes: 65_536 });
+export async function makeBucket(
+  address: string,
+  env?: NodeJS.ProcessEnv,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  await bucketClient(address, env).send({ method: 'PUT', headers, maxBytes: 65_536 });
 }

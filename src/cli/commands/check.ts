@@ -3,7 +3,15 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { counted, formatBytes, formatPages } from '../terminal/format.ts';
 import { parseSize } from '../options/quantities.ts';
-import { STORES, STORE_OPERAND, canonicalStore, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  STORES,
+  STORE_OPERAND,
+  atTime,
+  canonicalStore,
+  openStoreAt,
+  runStoreJob,
+} from '../store/store-command.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
@@ -25,6 +33,7 @@ export const command: Command = defineCommand({
       value: 'PART',
       describe: 'Read only this part of the data: 1/7 … 7/7; or so much, chosen at random: 5%, 500M',
     },
+    ...AT_OPTION,
     ...JOB_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
@@ -40,7 +49,7 @@ export const command: Command = defineCommand({
         async work(output, options, copies) {
           const startedAt = performance.now();
           const subset = subsetOf(args.readDataSubset);
-          const store = await openStoreAt(args.store);
+          const store = await openStoreAt(atTime(args.store, args.at));
           const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
           const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
           output.json({ type: 'summary', ...summary });

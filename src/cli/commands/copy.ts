@@ -4,7 +4,15 @@ import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
-import { DRY_RUN, STORES, canonicalStore, openStoreAt, runStoreJob } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  DRY_RUN,
+  STORES,
+  atTime,
+  canonicalStore,
+  openStoreAt,
+  runStoreJob,
+} from '../store/store-command.ts';
 import { counted, formatBytes } from '../terminal/format.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
@@ -26,6 +34,7 @@ export const command: Command = defineCommand({
     'dry-run': DRY_RUN,
     ...DATABASE_OPTIONS,
     ...TAG_OPTIONS,
+    ...AT_OPTION,
     'lock-wait': JOB_OPTIONS['lock-wait'],
     ping: JOB_OPTIONS.ping,
     ...OUTPUT_OPTIONS,
@@ -35,7 +44,7 @@ export const command: Command = defineCommand({
     runStoreJob('copy', args, {
       name: () => ['copy', canonicalStore(args.from), canonicalStore(args.to)],
       async work(output, options) {
-        const from = await openStoreAt(args.from);
+        const from = await openStoreAt(atTime(args.from, args.at));
         const to = await openStoreAt(args.to);
         const { host, path, tag, ids, dryRun } = args;
         const isFiltered = [host, path, tag].some((each) => each !== undefined);

@@ -11,7 +11,7 @@ import {
   parseSnapshotReference,
 } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { STORES, openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import { AT_OPTION, STORES, atTime, openStoreAt, runStoreCommand } from '../store/store-command.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
@@ -28,6 +28,7 @@ export const command: Command = defineCommand({
   operands: { a: 'STORE#ID', b: 'STORE#ID, or #ID of the same store' },
   options: {
     ...DATABASE_OPTIONS,
+    ...AT_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
@@ -44,7 +45,7 @@ export const command: Command = defineCommand({
           },
         );
       }
-      const store = await openStoreAt(first.store);
+      const store = await openStoreAt(atTime(first.store, args.at));
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
       const diff = await store.diff(a, b, { owners: true, ...options });

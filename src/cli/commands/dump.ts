@@ -4,7 +4,7 @@ import { dumpSql } from '../../sqlite/dump/sql-dump.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { counted } from '../terminal/format.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
-import { SNAPSHOT_OPERAND, STORES, runStoreCommand } from '../store/store-command.ts';
+import { AT_OPTION, SNAPSHOT_OPERAND, STORES, atTime, runStoreCommand } from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
 import { defineCommand } from '../options/command.ts';
@@ -21,12 +21,13 @@ export const command: Command = defineCommand({
   operands: { snapshot: SNAPSHOT_OPERAND, tables: 'Names of tables; without any, everything' },
   options: {
     ...DATABASE_OPTIONS,
+    ...AT_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('dump', args, (output, options) =>
-      withSnapshotCopy(args.snapshot, args, output, options, async (path, snapshot) => {
+      withSnapshotCopy(atTime(args.snapshot, args.at), args, output, options, async (path, snapshot) => {
         output.makeRoom();
         const omissions: string[] = [];
         const statements = dumpSql(path, args.tables ?? [], {

@@ -3,7 +3,7 @@ import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
-import { SNAPSHOT_OPERAND, STORES, runStoreCommand } from '../store/store-command.ts';
+import { AT_OPTION, SNAPSHOT_OPERAND, STORES, atTime, runStoreCommand } from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
 import { defineCommand } from '../options/command.ts';
@@ -18,6 +18,7 @@ export const command: Command = defineCommand({
   operands: { snapshot: SNAPSHOT_OPERAND, sql: 'SQL to run; without it, sqlite3 asks for it' },
   options: {
     ...DATABASE_OPTIONS,
+    ...AT_OPTION,
     exec: {
       value: 'COMMAND',
       default: 'sqlite3 -readonly',
@@ -29,7 +30,7 @@ export const command: Command = defineCommand({
   run: (args) =>
     runStoreCommand('open', args, async (output, options) => {
       const [program, ...words] = splitCommand(args.exec);
-      return withSnapshotCopy(args.snapshot, args, output, options, (path, snapshot) => {
+      return withSnapshotCopy(atTime(args.snapshot, args.at), args, output, options, (path, snapshot) => {
         output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
         output.makeRoom();
         const sql = args.sql === undefined ? [] : [args.sql];

@@ -13,9 +13,11 @@ import { copyListeners } from '../terminal/progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
 import { DATABASE_OPTIONS, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
 import {
+  AT_OPTION,
   DRY_RUN,
   SNAPSHOT_OPERAND,
   STORES,
+  atTime,
   openStoreAt,
   refuseSwapped,
   runStoreJob,
@@ -37,6 +39,7 @@ const OPTIONS = {
       'Where the store is damaged, write what is left of the snapshot to TARGET, a new file; status 24',
   },
   ...DATABASE_OPTIONS,
+  ...AT_OPTION,
   compress: SYNC_OPTIONS.compress,
   hash: SYNC_OPTIONS.hash,
   ping: JOB_OPTIONS.ping,
@@ -65,7 +68,7 @@ export const command: Command = defineCommand({
       isStdoutTaken: toStdout,
       name: () => ['restore', args.snapshot, toStdout ? STDOUT : canonicalLocation(target)],
       async work(output, { signal: interruption }, copies) {
-        const { store: folder, which } = parseSnapshotReference(args.snapshot);
+        const { store: folder, which } = parseSnapshotReference(atTime(args.snapshot, args.at));
         const stdout = toStdout ? openStdout(args, OPTIONS, OF_A_FILE) : undefined;
         if (!toStdout) refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
         const { maxTimeMs, ...remote } = remoteOptionsOf(args);

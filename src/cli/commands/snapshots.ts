@@ -4,7 +4,14 @@ import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
 import { counted, formatBytes, formatCount } from '../terminal/format.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
-import { STORES, STORE_OPERAND, openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  STORES,
+  STORE_OPERAND,
+  atTime,
+  openStoreAt,
+  runStoreCommand,
+} from '../store/store-command.ts';
 import { formatTable } from '../terminal/table.ts';
 import type { Column } from '../terminal/table.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
@@ -23,12 +30,13 @@ export const command: Command = defineCommand({
   options: {
     ...DATABASE_OPTIONS,
     ...TAG_OPTIONS,
+    ...AT_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('snapshots', args, async (output) => {
-      const store = await openStoreAt(args.store);
+      const store = await openStoreAt(atTime(args.store, args.at));
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const snapshots = filterSnapshots(all, args);
       const datings = dateSnapshots(all);

@@ -1,6 +1,13 @@
 import { EXIT_OK } from '../terminal/exit.ts';
 import { counted, formatBytes } from '../terminal/format.ts';
-import { STORES, STORE_OPERAND, openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  STORES,
+  STORE_OPERAND,
+  atTime,
+  openStoreAt,
+  runStoreCommand,
+} from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
@@ -14,12 +21,13 @@ export const command: Command = defineCommand({
   summary: '`snapshots`, `databases`, `rawBytes`, `uniqueBytes`, `storedBytes`, `packs`, `objects`, `ratio`',
   operands: { store: STORE_OPERAND },
   options: {
+    ...AT_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('stats', args, async (output, options) => {
-      const store = await openStoreAt(args.store);
+      const store = await openStoreAt(atTime(args.store, args.at));
       const stats = await store.stats(options);
       output.json({ type: 'summary', ...stats });
       const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;

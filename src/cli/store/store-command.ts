@@ -4,6 +4,7 @@ import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
 import { isSftpAddress, parseSftpAddress } from '../../backup/backends/sftp/address.ts';
 import { openStore } from '../../backup/store.ts';
+import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
@@ -29,6 +30,36 @@ export const SNAPSHOT_OPERAND =
 
 /** For commands that can report what they would do. */
 export const DRY_RUN = { alias: 'n', describe: 'Only say what would be done' } as const;
+
+/** For commands that only read. */
+export const AT_OPTION = {
+  at: {
+    value: 'TIME',
+    describe: 'Read the store as it was at TIME; only in an S3 bucket that keeps versions',
+  },
+} as const;
+
+/**
+ * The address of a store, or of a snapshot in it, at a time, as `--at` gives it. Throws SqlsyncError USAGE for a text
+ * that is no time, and for a place that keeps no versions.
+ */
+export function atTime(text: string, at: string | undefined): string {
+  if (at === undefined) return text;
+  const moment = lastMomentOf(at);
+  if (moment === undefined) {
+    throw new SqlsyncError('USAGE', `--at: expected a time but got "${sanitizeText(at, 100)}"`, {
+      hint: 'Write 2026-11-21, 2026-11-21T08:00, or 2026-11-21T08:00:00Z.',
+    });
+  }
+  if (!isS3Address(text)) {
+    throw new SqlsyncError('USAGE', `The store ${sanitizeText(text, 400)} keeps no versions of its files`, {
+      hint: 'Only an S3 bucket with versioning can be read as it was. For a folder, a snapshot of its file system may do.',
+    });
+  }
+  const [store = '', ...which] = text.split('#');
+  const option = `${store.includes('?') ? '&' : '?'}at=${new Date(moment).toISOString()}`;
+  return [`${store}${option}`, ...which].join('#');
+}
 
 /** Runs a command on a store, and prints the error that it throws; returns the exit status. */
 export async function runStoreCommand(

@@ -13,6 +13,8 @@ export interface S3Address {
   readonly region: string | undefined;
   /** Whether the bucket stands in the path or in the host's name; undefined for the service's default. */
   readonly style: 'path' | 'virtual' | undefined;
+  /** Read the store as it was then, from the versions that the bucket keeps. */
+  readonly at: Date | undefined;
 }
 
 export interface Endpoint {
@@ -33,7 +35,7 @@ export function isS3Address(text: string): boolean {
 
 /**
  * Reads `s3:https://HOST[:PORT]/BUCKET/PREFIX` and `s3:BUCKET/PREFIX`, each with `?region=…&style=path|virtual` at the
- * end if these cannot be found out. AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL name the service of the short form, as for
+ * end if these cannot be found out, and `?at=TIME` to read what was there then. AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL name the service of the short form, as for
  * other programs. Throws SqlsyncError USAGE.
  */
 export function parseS3Address(text: string, env: NodeJS.ProcessEnv = process.env): S3Address {
@@ -60,29 +62,33 @@ export function parseS3Address(text: string, env: NodeJS.ProcessEnv = process.en
       'Use https:. If you mean it, as on a network of your own, add ?http=plain.',
     );
   const prefix = folders.length === 0 ? '' : `${folders.join('/')}/`;
-  return { text, bucket, prefix, endpoint, region: options.region, style: options.style };
+  const at = options.at === undefined ? undefined : new Date(options.at);
+  return { text, bucket, prefix, endpoint, region: options.region, style: options.style, at };
 }
 
 interface AddressOptions {
   region?: string;
   style?: 'path' | 'virtual';
   http?: 'plain';
+  at?: string;
 }
 
 const OPTION_VALUES: Readonly<Record<string, RegExp>> = {
   region: /^[a-zA-Z0-9-]{1,64}$/,
   style: /^(?:path|virtual)$/,
   http: /^plain$/,
+  at: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,3})?Z$/,
 };
 
 function optionsIn(query: string | undefined, text: string): AddressOptions {
   const given: Record<string, string> = {};
   for (const [name, value] of new URLSearchParams(query ?? '')) {
-    if (OPTION_VALUES[name]?.test(value) !== true)
+    const isTime = name !== 'at' || !Number.isNaN(Date.parse(value));
+    if (OPTION_VALUES[name]?.test(value) !== true || !isTime)
       throw usage(
         text,
         `has the option ${sanitizeText(name, 40)}=${sanitizeText(value, 40)}`,
-        'The options are ?region=NAME, ?style=path, ?style=virtual and ?http=plain.',
+        'The options are ?region=NAME, ?style=path, ?style=virtual, ?http=plain and ?at=2026-11-21T08:00:00Z.',
       );
     given[name] = value;
   }

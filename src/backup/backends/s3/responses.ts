@@ -50,10 +50,61 @@ export function listPageOf({ body }: HttpResponse, prefix: string): ListPage | u
   return { files, next };
 }
 
+/** One version of a file, or its deletion. */
+export interface FileVersion {
+  /** Without the prefix of the store. */
+  readonly name: string;
+  /** `null` for a file that was put while the bucket kept no versions. */
+  readonly versionId: string;
+  readonly isDeletion: boolean;
+  readonly bytes: number;
+  readonly modified: Date;
+}
+
+export interface VersionsPage {
+  readonly versions: readonly FileVersion[];
+  /** What the request of the next page asks for; undefined for the last. */
+  readonly next: readonly (readonly [string, string])[] | undefined;
+}
+
+/** undefined for an answer that is not whole; 'no versions' for a service that lists files instead. */
+export function versionsPageOf(
+  { body }: HttpResponse,
+  prefix: string,
+): VersionsPage | 'no versions' | undefined {
+  const text = body.toString('utf8');
+  if (text.includes('<ListBucketResult')) return 'no versions';
+  const isTruncated = textOf(text, 'IsTruncated');
+  if (isTruncated === undefined || !/<\/ListVersionsResult>\s*$/.test(text)) return undefined;
+  const versions: FileVersion[] = [];
+  for (const [, kind, entry = ''] of text.matchAll(/<(Version|DeleteMarker)>(.*?)<\/\1>/gs)) {
+    const key = keyOf(entry);
+    const versionId = textOf(entry, 'VersionId');
+    const isDeletion = kind === 'DeleteMarker';
+    const bytes = isDeletion ? 0 : Number(textOf(entry, 'Size') ?? Number.NaN);
+    const modified = new Date(textOf(entry, 'LastModified') ?? '');
+    if (key?.startsWith(prefix) !== true || versionId === undefined || !Number.isSafeInteger(bytes))
+      return undefined;
+    if (Number.isNaN(modified.getTime())) return undefined;
+    versions.push({ name: key.slice(prefix.length), versionId, isDeletion, bytes, modified });
+  }
+  if (isTruncated !== 'true') return { versions, next: undefined };
+  const marker = decoded(textOf(text, 'NextKeyMarker'));
+  if (marker === undefined) return undefined;
+  const versionMarker = textOf(text, 'NextVersionIdMarker');
+  const next: (readonly [string, string])[] = [['key-marker', marker]];
+  if (versionMarker !== undefined) next.push(['version-id-marker', versionMarker]);
+  return { versions, next };
+}
+
 /** The request asks for percent-encoded keys, since XML has no way to write some characters. */
 function keyOf(entry: string): string | undefined {
+  return decoded(textOf(entry, 'Key') ?? '');
+}
+
+function decoded(text: string | undefined): string | undefined {
   try {
-    return decodeURIComponent((textOf(entry, 'Key') ?? '').replaceAll('+', ' '));
+    return text && decodeURIComponent(text.replaceAll('+', ' '));
   } catch {
     return undefined;
   }

@@ -1,5 +1,5 @@
 import { SqlsyncError, systemErrorCode } from '../../../errors.ts';
-import { missingFile, unavailable } from '../../store-error.ts';
+import { missingFile, StoreDamage, unavailable } from '../../store-error.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
 import { StoreIdentity } from '../store-identity.ts';
 import { parseS3Address } from './address.ts';
@@ -7,6 +7,7 @@ import { DEFAULT_S3_LIMITS, S3Client, S3Refused } from './client.ts';
 import type { S3Limits } from './client.ts';
 import { CredentialSource } from './credentials.ts';
 import type { HttpResponse } from './http.ts';
+import { PastFiles } from './past-files.ts';
 import { listPageOf } from './responses.ts';
 import type { Refusal } from './responses.ts';
 
@@ -33,6 +34,8 @@ export class S3Files implements Backend {
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  /** Where the files come from if the address names a time. */
+  readonly #past: PastFiles | undefined;
   readonly #identity = new StoreIdentity();
   /** When the config was last seen, by both clocks: one stands still while the host sleeps, the other may be set. */
   #seenAt: readonly [steadyMs: number, clockMs: number] = [-Infinity, 0];
@@ -45,6 +48,7 @@ export class S3Files implements Backend {
     this.#prefix = parsed.prefix;
     const credentials = new CredentialSource(env, { asksMachine: parsed.endpoint === undefined });
     this.#client = new S3Client(parsed, credentials, { env, limits: { ...DEFAULT_S3_LIMITS, ...limits } });
+    if (parsed.at !== undefined) this.#past = new PastFiles(this.#client, parsed.prefix, parsed.at);
   }
 
   now(): number | undefined {
@@ -58,6 +62,7 @@ export class S3Files implements Backend {
 
   /** Only `config` is never overwritten: the names of all other files say what is in them. */
   async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    this.#refusePast();
     if (name === 'config') return this.#putConfig(pieces);
     await this.#refuseAnother(name);
     await this.#put(name, pieces);
@@ -65,6 +70,7 @@ export class S3Files implements Backend {
   }
 
   async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
+    this.#refusePast();
     await this.#refuseAnother('config');
     await this.#put('config', pieces);
     this.#identity.replace(Buffer.concat(pieces));
@@ -75,9 +81,12 @@ export class S3Files implements Backend {
     if (length === 0) return new Uint8Array(0);
     const headers = range === undefined ? {} : { range: `bytes=${offset}-${offset + length - 1}` };
     try {
+      const version = await this.#past?.versionOf(name);
+      if (this.#past !== undefined && version === undefined) throw missingFile(this.description, name);
       const { status, body } = await this.#client.send({
         method: 'GET',
         name,
+        query: version === undefined ? [] : [['versionId', version]],
         headers,
         // A service may answer a range with all of the file.
         maxBytes: MAX_FILE_BYTES,
@@ -101,6 +110,7 @@ export class S3Files implements Backend {
     const files: StoredFile[] = [];
     const prefix = `${this.#prefix}${folder}/`;
     try {
+      if (this.#past !== undefined) return await this.#past.list(folder);
       for (let next: string | undefined = ''; next !== undefined;) {
         const query: [string, string][] = [
           ['list-type', '2'],
@@ -126,6 +136,7 @@ export class S3Files implements Backend {
   }
 
   async delete(name: string): Promise<void> {
+    this.#refusePast();
     try {
       await this.#client.send({ method: 'DELETE', name, maxBytes: MAX_LIST_BYTES });
     } catch (error) {
@@ -181,6 +192,13 @@ export class S3Files implements Backend {
     }
   }
 
+  #refusePast(): void {
+    if (this.#past === undefined) return;
+    throw new SqlsyncError('USAGE', `Store ${this.description}: the past can only be read`, {
+      hint: 'Copy what is needed to another store: sqlsync copy --at TIME STORE OTHER.',
+    });
+  }
+
   /** Throws if another store lies there, or none any more. */
   async #refuseAnother(name: string): Promise<void> {
     const [steadyMs, clockMs] = this.#seenAt;
@@ -206,6 +224,7 @@ export class S3Files implements Backend {
 
   /** @param file - the file whose absence the service may have reported. */
   #failure(what: string, error: unknown, file?: string): unknown {
+    if (error instanceof StoreDamage) return error;
     if (error instanceof SqlsyncError)
       return new SqlsyncError(error.code, `Store ${this.description}: ${error.message}`, {
         cause: error.cause,
@@ -265,7 +284,7 @@ function hintFor({ status, code, region }: Refusal, bucket: string): string | un
   if (status === 301 || status === 307 || region !== undefined)
     return `The bucket is in ${region === undefined ? 'another region' : `the region ${region}`}: add ?region=NAME to the address.`;
   if (status === 401 || status === 403)
-    return `The key needs s3:ListBucket on the bucket ${bucket}, and s3:GetObject, s3:PutObject and, to forget and prune, s3:DeleteObject on the store’s files. docs/stores.md has a policy to paste.`;
+    return `The key needs s3:ListBucket on the bucket ${bucket}, and s3:GetObject, s3:PutObject and, to forget and prune, s3:DeleteObject on the store’s files; --at needs s3:ListBucketVersions and s3:GetObjectVersion instead. docs/stores.md has a policy to paste.`;
   if (status === 429 || status >= 500) return 'The service is busy or ill. Run sqlsync again later.';
   return undefined;
 }

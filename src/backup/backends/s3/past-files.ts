@@ -1,0 +1,85 @@
+import { SqlsyncError } from '../../../errors.ts';
+import type { StoredFile } from '../backend.ts';
+import type { S3Client } from './client.ts';
+import { versionsPageOf } from './responses.ts';
+import type { FileVersion } from './responses.ts';
+
+const MAX_LIST_BYTES: number = 16 * 1024 * 1024;
+
+/** The files of a store as they were at a time, by the versions that their bucket keeps. */
+export class PastFiles {
+  readonly #client: S3Client;
+  readonly #prefix: string;
+  readonly #atMs: number;
+  #versions: Promise<ReadonlyMap<string, FileVersion>> | undefined;
+
+  /** @param prefix - what the names of all objects of the store begin with. */
+  constructor(client: S3Client, prefix: string, at: Date) {
+    this.#client = client;
+    this.#prefix = prefix;
+    this.#atMs = at.getTime();
+  }
+
+  /** The version of a file; undefined if there was none. Throws as `list`. */
+  async versionOf(name: string): Promise<string | undefined> {
+    return (await this.#then()).get(name)?.versionId;
+  }
+
+  /** Throws S3Refused, an error of the system, and SqlsyncError USAGE if the bucket keeps no versions. */
+  async list(folder: string): Promise<StoredFile[]> {
+    const files: StoredFile[] = [];
+    for (const [key, { bytes, modified }] of await this.#then()) {
+      const name = key.slice(folder.length + 1);
+      if (key.startsWith(`${folder}/`) && !name.includes('/')) files.push({ name, bytes, modified });
+    }
+    return files;
+  }
+
+  #then(): Promise<ReadonlyMap<string, FileVersion>> {
+    return (this.#versions ??= this.#load());
+  }
+
+  async #load(): Promise<ReadonlyMap<string, FileVersion>> {
+    const latest = new Map<string, FileVersion>();
+    let areKept = false;
+    let count = 0;
+    for (let next: readonly (readonly [string, string])[] | undefined = []; next !== undefined;) {
+      const query = [['versions', ''], ['encoding-type', 'url'], ['prefix', this.#prefix], ...next] as const;
+      const response = await this.#client.send({
+        method: 'GET',
+        query,
+        maxBytes: MAX_LIST_BYTES,
+        isWhole: (answer) => versionsPageOf(answer, this.#prefix) !== undefined,
+      });
+      const page = versionsPageOf(response, this.#prefix);
+      if (page === undefined || page === 'no versions') throw noVersions();
+      for (const version of page.versions) {
+        count++;
+        areKept ||= version.versionId !== 'null' || version.isDeletion;
+        if (version.modified.getTime() <= this.#atMs && isLater(version, latest.get(version.name)))
+          latest.set(version.name, version);
+      }
+      next = page.next;
+    }
+    if (count > 0 && !areKept) throw noVersions();
+    for (const [name, { isDeletion }] of latest) if (isDeletion) latest.delete(name);
+    return latest;
+  }
+}
+
+/** Of a deletion and a version in the same second, the version counts: a file too much does no harm. */
+function isLater(version: FileVersion, than: FileVersion | undefined): boolean {
+  if (than === undefined) return true;
+  const aheadMs = version.modified.getTime() - than.modified.getTime();
+  return aheadMs > 0 || (aheadMs === 0 && than.isDeletion && !version.isDeletion);
+}
+
+function noVersions(): SqlsyncError {
+  return new SqlsyncError(
+    'USAGE',
+    'The bucket keeps no old versions of its files: only the present can be read',
+    {
+      hint: 'Leave --at away. docs/stores.md says how a bucket keeps versions from now on.',
+    },
+  );
+}
