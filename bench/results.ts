@@ -6,6 +6,7 @@ import { cpus, release, totalmem, type } from 'node:os';
 export const SECTIONS = {
   first: 'The first copy: local, over SSH, over a line of 1 Gbit/s',
   local: 'Local to local',
+  reflink: 'A new replica with reflinks',
   start: 'Start-up: a database of 1 MB, local to local',
   ssh: 'Over SSH on the loopback interface',
   link: 'Over SSH on a slow line',
@@ -50,10 +51,18 @@ function machine(): string[] {
   const shell = execFileSync('sqlite3', ['-version'], { encoding: 'utf8' }).split(' ')[0] ?? '';
   const [cpu] = cpus();
   return [
-    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores (${cpu?.model.trim() ?? 'unknown'}), ` +
+    `${new Date().toISOString().slice(0, 10)}, commit ${commit()}, ${cpus().length} cores (${cpu?.model.trim() ?? 'unknown'}), ` +
       `${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory, ${type()} ${release()}, ` +
       `Node ${process.versions.node}, sqlite3 shell ${shell}`,
   ];
+}
+
+/** The commit that was measured. */
+function commit(): string {
+  const git = (...args: string[]): string =>
+    execFileSync('git', args, { cwd: import.meta.dirname, encoding: 'utf8' }).trim();
+  const isChanged = git('status', '--porcelain', '--', '../src', '../protocol') !== '';
+  return git('rev-parse', '--short', 'HEAD') + (isChanged ? ' with changes' : '');
 }
 
 /** A Markdown table; the first column is text, the others are numbers. */

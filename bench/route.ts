@@ -14,6 +14,8 @@ export interface Route {
   readonly syncOptions: readonly string[];
   /** The options by which rsync reaches it. */
   readonly rsyncOptions: readonly string[];
+  /** A program with the arguments of `ssh` that reaches the host. */
+  readonly sshProgram: string;
   readonly link: Link | undefined;
   /** Undefined if the far agent is a child of the near one. */
   readonly far: FarAgent | undefined;
@@ -24,6 +26,7 @@ export const LOCAL_ROUTE: Route = {
   location: (path) => path,
   syncOptions: [],
   rsyncOptions: [],
+  sshProgram: 'ssh',
   link: undefined,
   far: undefined,
   close: async () => {},
@@ -94,10 +97,13 @@ export async function sshRoute(exe: string, settings?: LinkSettings): Promise<Ro
   const port = link?.port ?? sshd.port;
   const knownHosts = knownHostsFor(sshd, port);
   const ssh = `ssh -F /dev/null -p ${port} -i ${sshd.clientKey} -o UserKnownHostsFile=${knownHosts} -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes`;
+  const sshProgram = join(sshd.configDir, `ssh-${port}`);
+  writeFileSync(sshProgram, `#!/bin/sh\nexec ${ssh} "$@"\n`, { mode: 0o755 });
   return {
     location: (path) => `${sshd.user}@${host}:${path}`,
     syncOptions: ['--port', String(port), '--identity', sshd.clientKey, '--known-hosts', knownHosts],
     rsyncOptions: ['-z', '-e', ssh],
+    sshProgram,
     link,
     far,
     close: async () => {

@@ -11,6 +11,7 @@ import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
 import { MEMORY_SIZES, memorySection } from './memory.ts';
 import { poolsSection } from './pools.ts';
+import { reflinkSection } from './reflink.ts';
 import { SECTIONS, writeSection } from './results.ts';
 import type { SectionName } from './results.ts';
 import { WORK_DIR } from './target.ts';
@@ -24,6 +25,7 @@ const SECTION_NAMES = Object.keys(SECTIONS) as SectionName[];
 const USUAL_SECTIONS: readonly SectionName[] = [
   'first',
   'local',
+  'reflink',
   'start',
   'ssh',
   'link',
@@ -71,6 +73,7 @@ async function main(): Promise<void> {
   const measure: Record<SectionName, () => Promise<string>> = {
     first: () => firstSection(copies),
     local: () => localSection(copies),
+    reflink: () => reflinkSection(copies),
     start: () => startSection(copies),
     ssh: () => sshSection(copies),
     link: () => linkSection(copies),

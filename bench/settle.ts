@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process';
+import { statSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { readIntoPageCache } from './target.ts';
 
-const GIB = 1024 ** 3;
-
-/** Memory that the largest run fills with dirty pages: a new database, its WAL, and some. */
-const TOUCHED_BYTES = 3 * GIB;
+/** Memory that a run fills, as a part of the database: with a new database or a WAL, and some. */
+const TOUCHED_PART = 1.25;
+const PIECE_BYTES = 2 ** 26;
 
 /**
  * Makes each run begin alike: its files are in the page cache, and the memory that it will fill was in use
@@ -13,8 +13,9 @@ const TOUCHED_BYTES = 3 * GIB;
  * cost more than the copy in some runs, and fell on the tool that happened to run first.
  */
 export function settle(files: readonly string[]): void {
-  const bytes = Math.min(TOUCHED_BYTES, Math.floor(freemem() / 2));
-  const touch = `for (let left = ${bytes}; left > 0; left -= 2 ** 28) kept.push(Buffer.alloc(2 ** 28, 1));`;
+  const largest = Math.max(...files.map((file) => statSync(file).size));
+  const bytes = Math.min(Math.ceil(largest * TOUCHED_PART), Math.floor(freemem() / 2));
+  const touch = `for (let left = ${bytes}; left > 0; left -= ${PIECE_BYTES}) kept.push(Buffer.alloc(${PIECE_BYTES}, 1));`;
   spawnSync(process.execPath, ['-e', `const kept = []; ${touch}`]);
   for (const file of files) readIntoPageCache(file);
 }

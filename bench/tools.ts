@@ -44,7 +44,8 @@ export function toolsNamed(names: readonly ToolName[]): Tool[] {
 
 /**
  * A tool of the user's: `NAME=COMMAND`, run by a shell, in which `{origin}` and `{replica}` stand for what sqlsync gets
- * in that round: the location of the origin, and the path of a fresh copy of the replica. Throws TypeError.
+ * in that round: the location of the origin, and the path of a fresh copy of the replica. `{ssh}` is a program that
+ * reaches the origin's host as `ssh` does. Throws TypeError.
  */
 export function peerTool(text: string): Tool {
   const [, name, command] = /^([\w.-]+)=(.*\{origin\}.*)$/s.exec(text) ?? [];
@@ -62,6 +63,7 @@ export function peerTool(text: string): Tool {
       '-c',
       command
         .replaceAll('{origin}', () => shellQuote(route.location(origin)))
+        .replaceAll('{ssh}', () => shellQuote(route.sshProgram))
         .replaceAll('{replica}', () => shellQuote(target)),
     ],
     updates: true,

@@ -51,10 +51,11 @@ export async function writerSection(options: WriterOptions): Promise<string> {
     for (const [load, kinds] of pairs) {
       const name = `${journal}, ${load}`;
       const all = [...kinds.values()].flat().map(({ alone }) => alone);
-      rows.push([`${name}, alone`, ...phaseCells(all), '', '', '']);
+      rows.push([`${name}, alone`, ...phaseCells(all), '', '', '', '']);
       for (const [kind, during] of kinds) {
         const phases = during.map((pair) => pair.during);
-        rows.push([`${name}, during ${kind}`, ...phaseCells(phases), ...syncCells(during)]);
+        const ofDd = ratioOf(during, kinds.get('dd') ?? []);
+        rows.push([`${name}, during ${kind}`, ...phaseCells(phases), ofDd, ...syncCells(during)]);
       }
     }
   }
@@ -68,8 +69,8 @@ counts from when it was due. Phases of ${PHASE_MS / 1000} s alone and beside a c
 - **backup**: \`sqlsync backup\` into a store that lacks only what the writer did since the last time;
 - **dd**: \`dd bs=1M conv=fsync\` of the origin into a new file, which takes no lock of SQLite's: what the load of a copy costs as such.
 
-Medians of the phases; max and busy errors of all of them together. The p99 ratio is that to the phase alone just before (the target is
-at most 1.5, and no busy errors). The writer and both agents share the cores. In a rollback journal mode (delete) SQLite itself lets
+Medians of the phases; max and busy errors of all of them together. "p99 of dd" is the ratio to the phase beside dd in the same round
+(the target is at most 1, and no busy errors), the p99 ratio that to the phase alone just before. The writer and both agents share the cores. In a rollback journal mode (delete) SQLite itself lets
 no writer commit while anybody reads, so there the writer waits for the sync.
 
 ${table(
@@ -80,6 +81,7 @@ ${table(
     'p99 ms',
     'max ms',
     'busy errors',
+    'p99 of dd',
     'p99 ratio',
     'copies',
     's each',
@@ -217,6 +219,12 @@ function syncCells(pairs: readonly Pair[]): string[] {
     String(pairs.reduce((sum, { syncs }) => sum + syncs, 0)),
     figure(median(pairs.map(({ syncSeconds }) => syncSeconds)), 2),
   ];
+}
+
+/** The median of the ratios to what was beside `dd`, round by round. */
+function ratioOf(pairs: readonly Pair[], dd: readonly Pair[]): string {
+  const ratios = pairs.map(({ during }, round) => during.p99Ms / (dd[round]?.during.p99Ms ?? NaN));
+  return figure(median(ratios), 2);
 }
 
 class Writer {
