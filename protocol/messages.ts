@@ -206,6 +206,22 @@ export const MESSAGES = {
     size: 'small',
     fields: { snapshotHeldMs: 'u32', walGrowthBytes: 'u64' },
   },
+  /** near → far: look at the database at `path`, for `sqlsync doctor`. */
+  examine: {
+    code: 22,
+    size: 'small',
+    fields: {
+      path: 'text',
+      /** Read the whole database, too. */
+      full: 'bool',
+      /** How often to look at the locks; 0 is the far side's choice. */
+      looks: 'u8',
+      idleTimeoutMs: 'u32',
+      maxTimeMs: 'u32',
+    },
+  },
+  /** far → near: what was found, as JSON in UTF-8. */
+  examined: { code: 23, size: 'large', fields: { facts: 'bytes' } },
 } as const;
 
 /** The largest body of a message of this definition, in bytes. */

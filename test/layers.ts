@@ -46,6 +46,18 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
 
+  // What `sqlsync doctor` finds: facts as plain data, who collects them, and who judges them.
+  'src/doctor': [],
+  'src/doctor/collect': [
+    'src/doctor',
+    'src/origin',
+    'src/pages',
+    'src/sqlite/integrity',
+    'src/sqlite/locks',
+    'src/files',
+  ],
+  'src/doctor/judge': ['src/doctor'],
+
   // Carries bytes from one side to the other: knows neither pages nor databases, nor who syncs.
   'src/transport': ['src/files'],
   'src/transport/ssh': ['src/transport'],
@@ -61,6 +73,8 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/request',
     'src/sync/quick',
     'src/sync/link',
+    'src/doctor',
+    'src/doctor/collect',
     'src/replica',
     'src/replica/existing',
     'src/replica/spool',
@@ -91,6 +105,8 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/agents',
     'src/sync/quick',
     'src/sync/link',
+    'src/doctor',
+    'src/doctor/collect',
     'src/pages',
     'src/transport',
     'src/transport/ssh',
@@ -254,7 +270,10 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
     'src/transport',
   ],
+  'src/cli/doctor': ['src/doctor', 'src/doctor/judge', 'src/cli/terminal'],
   'src/cli/commands': [
+    'src/cli/doctor',
+    'src/doctor/judge',
     'src/sync/request',
     'src/cli/store',
     'src/cli/job',

@@ -7,6 +7,7 @@ const PUBLIC: Readonly<Record<string, Load>> = {
   sync: () => import('./commands/sync.ts'),
   verify: () => import('./commands/verify.ts'),
   setup: () => import('./commands/setup.ts'),
+  doctor: () => import('./commands/doctor.ts'),
   init: () => import('./commands/init.ts'),
   backup: () => import('./commands/backup.ts'),
   snapshots: () => import('./commands/snapshots.ts'),
@@ -38,7 +39,7 @@ export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
 /** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
 export const RESERVED_NAMES: ReadonlySet<string> = new Set(
-  'follow run key status config doctor mount tag help'.split(' '),
+  'follow run key status config mount tag help'.split(' '),
 );
 
 /** Includes the commands that other programs start. */

@@ -28,7 +28,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: '359a81ddbecdd967',
+  2: 'c34f704cace92ac3',
 };
 
 describe('protocol/SPEC.md', () => {
@@ -37,7 +37,7 @@ describe('protocol/SPEC.md', () => {
       ([, name, code, size, direction]) => {
         assert.match(
           direction ?? '',
-          /^(either → either|near → far|replica → origin|origin → replica)$/,
+          /^(either → either|near → far|far → near|replica → origin|origin → replica)$/,
           `direction of ${name}`,
         );
         return { name, code: Number(code), size };

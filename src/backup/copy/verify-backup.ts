@@ -58,7 +58,7 @@ export async function verifyBackup(
     }
     options.onSame(hashes);
     if (snapshot.pageCount === 0) return [];
-    const result = await checkIntegrity(copy.path, 0, signal);
+    const result = await checkIntegrity(copy.path, 0, { signal });
     throwIfAborted(signal);
     if (!result.made) {
       throw new SqlsyncError(

@@ -5,6 +5,8 @@ export const EXIT_OK = 0;
 export const EXIT_DIFFERENT = 1;
 /** An exact copy was made of a database that `--check` found damaged. */
 export const EXIT_DAMAGED = 1;
+/** `doctor` found something. */
+export const EXIT_FINDINGS = 1;
 
 /** The only place where errors become exit statuses; docs/cli.md, "Exit statuses", has the same table for people. */
 const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {

@@ -6,6 +6,7 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { openRaw } from '../binding.ts';
 import { databaseUri } from '../database-uri.ts';
 import type { CheckStart, IntegrityResult } from './integrity-check.ts';
+import { measureParts } from './database-parts.ts';
 import { findIntegrityFaults } from './integrity-findings.ts';
 
 /** The process. Its main thread stays free to notice that its parent is gone. */
@@ -22,14 +23,17 @@ function runProcess(): void {
 }
 
 /** Throws if the file cannot be opened. */
-function check({ integrityCheckOf: path, timeoutMs }: CheckStart): IntegrityResult {
-  const database = openRaw(databaseUri(path, { mode: 'ro' }), {
+function check({ integrityCheckOf: path, timeoutMs, immutable, withParts }: CheckStart): IntegrityResult {
+  const database = openRaw(databaseUri(path, { mode: 'ro', immutable }), {
     readonly: true,
     fileMustExist: true,
     timeout: timeoutMs,
   });
   try {
-    return { made: true, ...findIntegrityFaults(database) };
+    if (!withParts) return { made: true, ...findIntegrityFaults(database) };
+    // One state of the database for all of it.
+    database.exec('BEGIN');
+    return { made: true, ...findIntegrityFaults(database), parts: measureParts(database) };
   } catch (error) {
     return { made: false, why: error instanceof Error ? error.message : String(error) };
   } finally {

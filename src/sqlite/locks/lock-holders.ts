@@ -30,8 +30,8 @@ export function isIndexInUse(path: string): boolean {
   return ofIndex.length > 0;
 }
 
-/** The locks on each of these files. */
-function locksOn(...paths: readonly string[]): PosixLock[][] {
+/** The locks of all processes on each of these files; empty for a file that does not exist. */
+export function locksOn(...paths: readonly string[]): PosixLock[][] {
   const names = paths.map(namesOfFile);
   const locks = posixLocks((file) => names.some((each) => each.has(file)));
   return names.map((each) => locks.filter(({ file }) => each.has(file)));

@@ -5,6 +5,8 @@ export interface PosixLock {
   readonly processId: number;
   readonly isWrite: boolean;
   readonly first: number;
+  /** The last byte; Infinity if the lock has no end. */
+  readonly last: number;
   /** `major:minor:inode`, all of them decimal. */
   readonly file: string;
 }
@@ -76,13 +78,18 @@ function randomBetween(min: number, max: number): number {
 function parseLocks(text: string): PosixLock[] {
   const locks: PosixLock[] = [];
   for (const line of text.split('\n')) {
-    const [, kind, , mode, processId, file, first] = line.split(/\s+/);
+    const [, kind, , mode, processId, file, first, end] = line.split(/\s+/);
     // A line of a waiting lock has an arrow in the place of its kind.
     if (kind !== 'POSIX' || file === undefined) continue;
     const [major, minor, inode] = file.split(':');
     const device = `${parseInt(major ?? '', 16)}:${parseInt(minor ?? '', 16)}`;
-    const isWrite = mode === 'WRITE';
-    locks.push({ processId: Number(processId), isWrite, first: Number(first), file: `${device}:${inode}` });
+    locks.push({
+      processId: Number(processId),
+      isWrite: mode === 'WRITE',
+      first: Number(first),
+      last: end === 'EOF' ? Infinity : Number(end),
+      file: `${device}:${inode}`,
+    });
   }
   return locks;
 }

@@ -6,6 +6,7 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
 import { decodeRequest } from '../request/copy-request.ts';
+import { serveExamination } from './examine-agent.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from '../request/restriction.ts';
@@ -37,6 +38,12 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
       if (next.type === 'open') {
         connection.agree(next, options);
         await serveOrigin(connection, next, { access: options.restriction?.origin, signal: options.signal });
+      } else if (next.type === 'examine') {
+        connection.agree(next, options);
+        await serveExamination(connection, next, {
+          access: options.restriction?.origin,
+          signal: options.signal,
+        });
       } else if (next.type === 'replicate') await replicate(connection, next, options);
       connection.state = 'unassigned';
     }

@@ -114,7 +114,7 @@ async function resumeStaging(staging: Staging, path: string): Promise<void> {
 async function findingsOf(path: string, options: ReplicaOptions, warnings: string[]): Promise<string[]> {
   if (!options.check || options.dryRun) return [];
   const end = AbortSignal.any([options.signal, options.over].filter((signal) => signal !== undefined));
-  const result = await checkIntegrity(path, options.busyTimeoutMs, end);
+  const result = await checkIntegrity(path, options.busyTimeoutMs, { signal: end });
   if (result.made) {
     for (const what of result.unchecked) warnings.push(`Not all of ${path} could be checked: ${what}`);
     return result.findings.map((finding) => sanitizeText(finding));

@@ -1,0 +1,108 @@
+import { statSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
+import { realPath } from '../../files/path-names.ts';
+import type { Facts } from '../facts.ts';
+import { databaseFacts, headerFacts } from './files.ts';
+import { healthFacts } from './health.ts';
+import { lookSeveralTimes } from './looks.ts';
+import { confirmed, processFacts, processesWith } from './processes.ts';
+import { isFileWhole, journalFacts } from './still.ts';
+import { walFacts } from './wal.ts';
+
+export interface CollectOptions {
+  /** True for a peer that may only see what is about the database: no command lines, users or containers. */
+  readonly isRestricted?: boolean | undefined;
+  /** How often to look at the locks; by default 6 times in 300 ms. */
+  readonly looks?: number | undefined;
+}
+
+/**
+ * Looks at the database at `path`. It takes no lock, opens no connection and writes nothing. Only for a process that
+ * has no connection to this database: closing a file drops the locks that its process holds on it. Throws SqlsyncError
+ * ORIGIN_*.
+ */
+export async function collectFacts(path: string, options: CollectOptions = {}): Promise<Facts> {
+  const real = existing(path);
+  const { isRestricted = false, looks } = options;
+  try {
+    const first = processesWith(real);
+    const seen = await lookSeveralTimes(real, () => first.open.keys(), looks);
+    const locks = seen.locks.filter(({ pid }) => pid !== process.pid);
+    const pids = [...new Set([...first.open.keys(), ...locks.map(({ pid }) => pid)])].sort((a, b) => a - b);
+    const found = confirmed(first, processesWith(real, pids));
+    const isInUse = locks.some(({ name }) => name === 'ATTACHED');
+    const header = headerFacts(real);
+    const wal = walFacts(real, { isInUse, first: seen.firstWal, last: seen.lastWal });
+    const journal = await journalFacts(real);
+    const isStill = (): boolean => isFileWhole(real);
+    return {
+      path: real,
+      host: hostname(),
+      database: databaseFacts(real, statSync(real)),
+      ...(header === undefined ? {} : { header }),
+      wal,
+      ...(journal === undefined ? {} : { journal }),
+      processes: pids
+        .filter((pid) => found.open.has(pid) || locks.some((lock) => lock.pid === pid))
+        .map((pid) => processFacts(pid, found, { path: real, isNapping: seen.isNapping(pid), isRestricted })),
+      locks,
+      lookedForMs: seen.lookedForMs,
+      health: header === undefined ? { problems: [] } : healthFacts(real, header, isStill),
+      unseen: unseenOf(first.hidden.size, isRestricted),
+    };
+  } catch (error) {
+    throw refusal(path, error);
+  }
+}
+
+/** The real path of a regular file. Throws SqlsyncError. */
+function existing(path: string): string {
+  let real: string;
+  try {
+    real = realPath(path);
+  } catch (error) {
+    throw refusal(path, error);
+  }
+  if (statSync(real).isFile()) return real;
+  throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `${sanitizeText(path, 200)} is not a regular file`, {
+    hint: 'Name the database file itself.',
+  });
+}
+
+function refusal(path: string, error: unknown): unknown {
+  const name = sanitizeText(path, 200);
+  switch (systemErrorCode(error)) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new SqlsyncError('ORIGIN_NOT_FOUND', `${name} does not exist`, {
+        hint: 'Check how the path is spelled; a relative path begins in the working directory.',
+        cause: error,
+      });
+    case 'EACCES':
+    case 'EPERM':
+      return new SqlsyncError('ORIGIN_PERMISSION', `${name} may not be read by this user`, {
+        hint: 'Run sqlsync doctor as the owner of the database, or as root.',
+        cause: error,
+      });
+    default:
+      return error;
+  }
+}
+
+function unseenOf(hidden: number, isRestricted: boolean): string[] {
+  if (process.platform !== 'linux')
+    return [
+      'This system lists neither the locks nor the open files of processes: only files were looked at.',
+    ];
+  const unseen: string[] = [];
+  if (hidden > 0)
+    unseen.push(
+      `${hidden} processes of other users may have the database open: this user may not see their open files (run doctor as root). Their locks are shown.`,
+    );
+  if (isRestricted)
+    unseen.push(
+      'Command lines, users and containers of processes are withheld: this key is restricted to databases.',
+    );
+  return unseen;
+}

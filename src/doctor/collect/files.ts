@@ -1,0 +1,79 @@
+import { closeSync, openSync, statSync, statfsSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { systemErrorCode } from '../../errors.ts';
+import { userName } from '../../files/file-owner.ts';
+import { isMountedAlone, mountOf, networkFileSystem } from '../../files/mounts.ts';
+import { readFully } from '../../files/read-fully.ts';
+import { HEADER_BYTES, parseHeader } from '../../pages/header.ts';
+import type { DatabaseFacts, FileFacts, HeaderFacts, JournalFacts } from '../facts.ts';
+
+/** The first bytes of a rollback journal (https://www.sqlite.org/fileformat2.html#the_rollback_journal). */
+const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
+
+/** Where the header has the largest root page, not 0 with auto_vacuum; the number of free pages; the kind of vacuum. */
+const LARGEST_ROOT_AT = 52;
+const FREE_PAGES_AT = 36;
+const INCREMENTAL_AT = 64;
+
+/** The bytes at the start of a file; undefined if it does not exist. Throws the system's errors. */
+export function readStart(path: string, bytes: number): Buffer | undefined {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, 'r');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const buffer = Buffer.alloc(bytes);
+    return buffer.subarray(0, readFully(descriptor, buffer, 0));
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+export function databaseFacts(path: string, stats: Stats): DatabaseFacts {
+  const fileSystem = mountOf(path)?.type;
+  return {
+    ...factsOf(stats),
+    hardLinks: stats.nlink,
+    isMountedAlone: isMountedAlone(path),
+    ...(fileSystem === undefined ? {} : { fileSystem }),
+    isNetwork: networkFileSystem(path) !== undefined,
+    blockBytes: statfsSync(path).bsize,
+  };
+}
+
+/** Undefined if there is no such file. */
+export function fileFacts(path: string): FileFacts | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  return stats === undefined ? undefined : factsOf(stats);
+}
+
+function factsOf({ size, uid, mode }: Stats): FileFacts {
+  return { bytes: size, uid, user: userName(uid), mode: mode & 0o7777 };
+}
+
+/** Undefined for a file of 0 bytes, and for one that is not a database. Throws the system's errors. */
+export function headerFacts(path: string): HeaderFacts | undefined {
+  const bytes = readStart(path, HEADER_BYTES);
+  const header = bytes === undefined ? undefined : parseHeader(bytes);
+  if (bytes === undefined || header === undefined) return undefined;
+  const isIncremental = bytes.readUInt32BE(INCREMENTAL_AT) !== 0;
+  return {
+    pageSize: header.pageSize,
+    ...(header.pageCount === undefined ? {} : { pageCount: header.pageCount }),
+    isWal: header.wal,
+    autoVacuum: bytes.readUInt32BE(LARGEST_ROOT_AT) === 0 ? 'none' : isIncremental ? 'incremental' : 'full',
+    freePages: bytes.readUInt32BE(FREE_PAGES_AT),
+    sqliteVersion: header.sqliteVersion,
+  };
+}
+
+/** Undefined if there is no journal. Throws the system's errors. */
+export function journalAt(path: string): Omit<JournalFacts, 'isHot'> | undefined {
+  const facts = fileFacts(`${path}-journal`);
+  if (facts === undefined) return undefined;
+  const start = readStart(`${path}-journal`, JOURNAL_MAGIC.length);
+  return { ...facts, isUnfinished: start?.equals(JOURNAL_MAGIC) === true };
+}

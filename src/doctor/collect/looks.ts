@@ -1,0 +1,94 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { nappingThreads } from '../../files/processes.ts';
+import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
+import type { SqliteLock } from '../../sqlite/locks/sqlite-locks.ts';
+import type { LockFacts } from '../facts.ts';
+import { readStart } from './files.ts';
+import { lookAtIndex } from './wal.ts';
+import type { WalLook } from './wal.ts';
+
+/** Several looks at locks and naps: what one look shows may have been true for a microsecond. */
+export interface Looks {
+  readonly locks: readonly LockFacts[];
+  readonly firstWal: WalLook | undefined;
+  readonly lastWal: WalLook | undefined;
+  readonly lookedForMs: number;
+  /** True if a thread of the process slept in short naps all the time. */
+  isNapping(pid: number): boolean;
+}
+
+/** The busy handler of SQLite sleeps 100 ms at most, so a thread in it goes to sleep several times meanwhile. */
+const LOOKS = 6;
+const PAUSE_MS = 60;
+const LEAST_NAPS = 2;
+
+/** Where the header has the change counter, which grows with each commit in rollback mode. */
+const CHANGE_COUNTER_AT = 24;
+
+interface Look {
+  readonly locks: readonly SqliteLock[];
+  readonly commits: string;
+  readonly wal: WalLook | undefined;
+}
+
+/** Looks `looks` times at the database at `path`; `pids` are the processes that may wait. */
+export async function lookSeveralTimes(
+  path: string,
+  pids: () => Iterable<number>,
+  looks: number = LOOKS,
+): Promise<Looks> {
+  const startedAt = performance.now();
+  const all: Look[] = [];
+  const naps = new Map<string, number[]>();
+  for (let look = 1; look <= looks; look++) {
+    if (look > 1) await delay(PAUSE_MS);
+    all.push(lookOnce(path));
+    for (const pid of pids())
+      for (const { thread, sleeps } of nappingThreads(pid)) {
+        const key = `${pid}/${thread}`;
+        naps.set(key, [...(naps.get(key) ?? []), sleeps]);
+      }
+  }
+  const isNap = (sleeps: readonly number[]): boolean =>
+    sleeps.length >= looks - 1 && (sleeps.at(-1) ?? 0) - (sleeps[0] ?? 0) >= LEAST_NAPS;
+  const napping = new Set(
+    [...naps].filter(([, sleeps]) => isNap(sleeps)).map(([key]) => Number(key.split('/')[0])),
+  );
+  return {
+    locks: summaryOf(all),
+    firstWal: all[0]?.wal,
+    lastWal: all.at(-1)?.wal,
+    lookedForMs: Math.round(performance.now() - startedAt),
+    isNapping: (pid) => napping.has(pid),
+  };
+}
+
+/** Opens the database and its -shm for an instant. */
+function lookOnce(path: string): Look {
+  const counter =
+    readStart(path, CHANGE_COUNTER_AT + 4)
+      ?.subarray(CHANGE_COUNTER_AT)
+      .toString('hex') ?? '';
+  const wal = lookAtIndex(path);
+  return { locks: sqliteLocks(path), wal, commits: `${counter} ${wal?.commits ?? ''}` };
+}
+
+/** The locks of the last look, each with whether it was held all the time. */
+function summaryOf(looks: readonly Look[]): LockFacts[] {
+  const last = looks.at(-1);
+  const isQuiet = looks.every(({ commits }) => commits === last?.commits);
+  return (last?.locks ?? []).map((lock) => ({
+    pid: lock.pid,
+    name: lock.name,
+    isExclusive: lock.isExclusive,
+    isHeldThroughout:
+      isQuiet &&
+      looks.length > 1 &&
+      looks.every(({ locks }) =>
+        locks.some(
+          ({ pid, name, isExclusive }) =>
+            pid === lock.pid && name === lock.name && isExclusive === lock.isExclusive,
+        ),
+      ),
+  }));
+}

@@ -1,0 +1,133 @@
+import { sanitizeLine } from '../errors.ts';
+import type { Facts } from './facts.ts';
+
+/** Reads one value of a peer's JSON. Throws Error if it has another shape. */
+type Reader = (value: unknown, name: string) => unknown;
+
+const MAX_ENTRIES = 20_000;
+const MAX_TEXT_LENGTH = 2000;
+
+const text: Reader = (value, name) =>
+  sanitizeLine(typeof value === 'string' ? value : refuse(name), MAX_TEXT_LENGTH);
+const number: Reader = (value, name) => (Number.isFinite(value) ? value : refuse(name));
+const bool: Reader = (value, name) => (typeof value === 'boolean' ? value : refuse(name));
+
+const optional =
+  (read: Reader): Reader =>
+  (value, name) =>
+    value === undefined ? undefined : read(value, name);
+
+const nullable =
+  (read: Reader): Reader =>
+  (value, name) =>
+    value === null ? null : read(value, name);
+
+const list =
+  (read: Reader): Reader =>
+  (value, name) =>
+    Array.isArray(value) && value.length <= MAX_ENTRIES
+      ? value.map((entry) => read(entry, `${name}[]`))
+      : refuse(name);
+
+const oneOf =
+  (...names: readonly string[]): Reader =>
+  (value, name) =>
+    names.includes(value as string) ? value : refuse(name);
+
+/** Fields that it does not know are left out: a newer peer may send more. */
+const object =
+  (fields: Readonly<Record<string, Reader>>): Reader =>
+  (value, name) => {
+    if (typeof value !== 'object' || value === null) return refuse(name);
+    const entries = Object.entries(fields).map(([field, read]) => [
+      field,
+      read((value as Record<string, unknown>)[field], `${name}.${field}`),
+    ]);
+    return Object.fromEntries(entries.filter(([, read]) => read !== undefined));
+  };
+
+const FILE = { bytes: number, uid: number, user: text, mode: number };
+
+const LOCK_NAMES =
+  'SHARED RESERVED PENDING EXCLUSIVE WRITE CKPT RECOVER READ0 READ1 READ2 READ3 READ4 ATTACHED'.split(' ');
+
+const PROCESS = {
+  pid: number,
+  command: optional(text),
+  user: optional(text),
+  container: optional(text),
+  startedAtMs: optional(number),
+  state: optional(text),
+  isVisible: bool,
+  otherName: optional(text),
+  hasOtherWal: bool,
+  hasDeletedFile: bool,
+  isMapped: bool,
+  libraries: list(text),
+  isNapping: bool,
+};
+
+const WAL = {
+  file: optional(object(FILE)),
+  index: optional(object(FILE)),
+  isInUse: bool,
+  state: optional(
+    object({
+      frames: number,
+      checkpointed: number,
+      readMarks: list(nullable(number)),
+      commits: number,
+      pageCount: number,
+      newFrames: number,
+      newCommits: number,
+    }),
+  ),
+};
+
+const FULL = {
+  faults: list(text),
+  unchecked: list(text),
+  brokenReferences: list(object({ table: text, parent: text, rows: number })),
+  sizes: list(object({ name: text, table: text, pages: number, bytes: number, unusedBytes: number })),
+  vacuumBytes: number,
+};
+
+const FACTS = object({
+  path: text,
+  host: text,
+  database: object({
+    ...FILE,
+    hardLinks: number,
+    isMountedAlone: bool,
+    fileSystem: optional(text),
+    isNetwork: bool,
+    blockBytes: number,
+  }),
+  header: optional(
+    object({
+      pageSize: number,
+      pageCount: optional(number),
+      isWal: bool,
+      autoVacuum: oneOf('none', 'full', 'incremental'),
+      freePages: number,
+      sqliteVersion: number,
+    }),
+  ),
+  wal: object(WAL),
+  journal: optional(object({ ...FILE, isUnfinished: bool, isHot: bool })),
+  processes: list(object(PROCESS)),
+  locks: list(object({ pid: number, name: oneOf(...LOCK_NAMES), isExclusive: bool, isHeldThroughout: bool })),
+  lookedForMs: number,
+  health: object({ problems: list(text), unchecked: optional(text) }),
+  full: optional(object(FULL)),
+  unseen: list(text),
+});
+
+/** The facts in a peer's answer, with its texts safe to show. Throws Error for anything else. */
+export function readFacts(bytes: Uint8Array): Facts {
+  return FACTS(JSON.parse(new TextDecoder().decode(bytes)), 'facts') as Facts;
+}
+
+function refuse(name: string): never {
+  throw new Error(`${name} has another form`);
+}
