@@ -1,6 +1,7 @@
 import { formatCalendarTime } from '../snapshots/calendar-time.ts';
-import { applyRetention, DEFAULT_GROUPING, groupSnapshots } from './retention.ts';
-import type { Grouping, RetentionPolicy } from './retention.ts';
+import { confirmedByPlace } from './place-times.ts';
+import { applyRetention, decide, DEFAULT_GROUPING, groupSnapshots } from './retention.ts';
+import type { DatedSnapshot, Grouping, RetentionPolicy } from './retention.ts';
 import { dateHistory } from '../snapshots/snapshot-clock.ts';
 import { inOrder } from '../files/snapshot-order.ts';
 import type { StoreSnapshot } from '../types.ts';
@@ -19,12 +20,22 @@ export interface ForgetGroup {
   /** With the rules that keep each: `daily snapshot`, `within 7d`, `has tags [release]`. */
   readonly keep: readonly { readonly snapshot: StoreSnapshot; readonly reasons: readonly string[] }[];
   readonly remove: readonly StoreSnapshot[];
+  /**
+   * Those among `remove` whose times the place does not confirm: it got them at another time than they record. A store
+   * that was copied is like that, and one in which somebody put false snapshots, or true ones again.
+   */
+  readonly unconfirmed: readonly StoreSnapshot[];
+  /** Those among `keep` that would be removed if the place confirmed the times of all others. */
+  readonly spared: readonly StoreSnapshot[];
 }
 
 export interface PlanForgetOptions {
   /** The common fields of a group's snapshots; default: host and path. */
   readonly groupBy?: Grouping | undefined;
 }
+
+/** What follows the reason to keep a snapshot that would go if the times of others were right. */
+const BY_PLACE = ', by the time of the place';
 
 /** The reason to keep a snapshot whose time is in the future. */
 const FUTURE = 'in the future';
@@ -34,6 +45,9 @@ const FUTURE = 'in the future';
  * are those of this machine's clock: a store records no clock of the origin. The newest snapshots are those that were
  * made last: a snapshot whose time does not fit counts with the time of the next one. A snapshot with a time in the
  * future is kept and counts for no rule: after a wrong clock it must not take the place of new snapshots.
+ *
+ * The policy is applied a second time, to the snapshots whose times the place confirms, and what either keeps stays. So
+ * those with other times, which anyone who may put can make, push none of these out.
  *
  * Throws SqlsyncError USAGE for a policy that is empty, or that would leave a group without any snapshot.
  */
@@ -46,8 +60,7 @@ export function planForget(
   // Throws for an empty policy, even if there is nothing to forget.
   applyRetention([], policy, nowMs);
   return groupSnapshots(inOrder(snapshots), groupBy).map(({ host, path, tags, members }) => {
-    const { keep, remove } = planGroup(members, policy, groupBy, nowMs);
-    return { host, path, tags, keep, remove };
+    return Object.assign({ host, path, tags }, planGroup(members, policy, groupBy, nowMs));
   });
 }
 
@@ -57,22 +70,46 @@ function planGroup(
   policy: RetentionPolicy,
   groupBy: Grouping,
   nowMs: number,
-): Pick<ForgetGroup, 'keep' | 'remove'> {
+): Omit<ForgetGroup, 'host' | 'path' | 'tags'> {
   const datings = dateHistory(history, nowMs);
-  const past = history.flatMap((snapshot, place) => {
-    const { id, host, path, tags, time } = snapshot;
-    if (time.getTime() > nowMs) return [];
-    const at = formatCalendarTime(new Date(datings.get(id)?.ms ?? time));
-    return [{ id, host, path, tags, time: at, place, snapshot }];
-  });
-  const [planned] = applyRetention(past, policy, nowMs, groupBy);
+  const dated = (snapshot: StoreSnapshot, place: number, ms: number): Dated => {
+    const { id, host, path, tags } = snapshot;
+    return { id, host, path, tags, time: formatCalendarTime(new Date(ms)), place, snapshot };
+  };
+  const past = history.filter(({ time }) => time.getTime() <= nowMs);
+  const byOrder = past.map((snapshot, place) =>
+    dated(snapshot, place, datings.get(snapshot.id)?.ms ?? snapshot.time.getTime()),
+  );
+  const [planned] = applyRetention(byOrder, policy, nowMs, groupBy);
   const reasonsOf = new Map(planned?.keep.map(({ snapshot, reasons }) => [snapshot.id, reasons]));
-  const removed = new Set(planned?.remove.map(({ id }) => id));
+  const confirmed = confirmedByPlace(history);
+  const isDoubted = history.some(({ id }) => !confirmed.has(id) || datings.get(id)?.doubt !== undefined);
+  const byPlace = past
+    .filter(({ id }) => isDoubted && confirmed.has(id))
+    .map((snapshot, place) => dated(snapshot, place, snapshot.time.getTime()));
+  const spared: StoreSnapshot[] = [];
+  for (const { snapshot, reasons } of decide(byPlace, policy, nowMs).keep) {
+    if (reasonsOf.has(snapshot.id)) continue;
+    spared.push(snapshot.snapshot);
+    reasonsOf.set(
+      snapshot.id,
+      reasons.map((reason) => `${reason}${BY_PLACE}`),
+    );
+  }
+  const removed = new Set(planned?.remove.map(({ id }) => id).filter((id) => !reasonsOf.has(id)));
   const newestFirst = history.toReversed();
+  const remove = newestFirst.filter(({ id }) => removed.has(id));
   return {
     keep: newestFirst
       .filter(({ id }) => !removed.has(id))
       .map((snapshot) => ({ snapshot, reasons: reasonsOf.get(snapshot.id) ?? [FUTURE] })),
-    remove: newestFirst.filter(({ id }) => removed.has(id)),
+    remove,
+    unconfirmed: remove.filter(({ id }) => !confirmed.has(id)),
+    spared: history.every(({ id }) => confirmed.has(id)) ? [] : spared,
   };
+}
+
+/** A snapshot as retention sees it. */
+interface Dated extends DatedSnapshot {
+  readonly snapshot: StoreSnapshot;
 }

@@ -130,6 +130,21 @@ function applyToGroup<S extends DatedSnapshot>(
   policy: RetentionPolicy,
   nowMs: number,
 ): RetentionGroup<S> {
+  const { keep, remove } = decide(members, policy, nowMs);
+  if (keep.length > 0) return { ...key, keep, remove };
+  throw new SqlsyncError(
+    'USAGE',
+    `The policy would remove every snapshot of ${describeGroupKey(key)} (${members.length})`,
+    { hint: 'Add a rule that keeps some, such as --keep-last 1, or name the snapshots to forget.' },
+  );
+}
+
+/** As `applyRetention`, for the snapshots of one group, of which the policy may keep none. */
+export function decide<S extends DatedSnapshot>(
+  members: readonly S[],
+  policy: RetentionPolicy,
+  nowMs: number,
+): Pick<RetentionGroup<S>, 'keep' | 'remove'> {
   const dated = newestFirst(members);
   const rules = rulesOf(policy, latestOf(dated, nowMs));
   const keep: { snapshot: S; reasons: string[] }[] = [];
@@ -140,12 +155,7 @@ function applyToGroup<S extends DatedSnapshot>(
     if (reasons.length > 0) keep.push({ snapshot, reasons });
     else remove.push(snapshot);
   }
-  if (keep.length > 0) return { ...key, keep, remove };
-  throw new SqlsyncError(
-    'USAGE',
-    `The policy would remove every snapshot of ${describeGroupKey(key)} (${members.length})`,
-    { hint: 'Add a rule that keeps some, such as --keep-last 1, or name the snapshots to forget.' },
-  );
+  return { keep, remove };
 }
 
 interface Candidate {

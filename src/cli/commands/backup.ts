@@ -16,7 +16,7 @@ import type { Copies, Copy, CopyLabels } from '../job/copies.ts';
 import { canonicalLocation, jobOptionsOf, runJob } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
-import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
+import { describeGroups, groupsAsJson, reportPrune, warnOfTimes } from '../store/describe-forget.ts';
 import { copyOnward, onwardFailure } from '../store/copy-onward.ts';
 import type { OnwardResult } from '../store/copy-onward.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
@@ -287,6 +287,7 @@ function say(
   if (output.options.verbosity === 'verbose' && groups.length > 0)
     output.result(describeGroups(groups, false));
   else if (forgotten.length > 0) output.result(`Forgotten: ${counted(forgotten.length, 'older snapshot')}`);
+  warnOfTimes(output, groups);
   if (prune !== undefined) reportPrune(output, prune);
   if (failures.length > 0) {
     const all = summaries.length + failures.length;

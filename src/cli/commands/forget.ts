@@ -2,7 +2,7 @@ import { planForget } from '../../backup/prune/plan-forget.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { Output } from '../terminal/output.ts';
-import { describeGroups, groupsAsJson, reportPrune } from '../store/describe-forget.ts';
+import { describeGroups, groupsAsJson, reportPrune, warnOfTimes } from '../store/describe-forget.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, chooseSnapshot, filterSnapshots } from '../store/snapshot-choice.ts';
 import {
@@ -79,6 +79,7 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
       ? describeNamed(named, args.dryRun)
       : describeGroups(groups, args.dryRun) || 'No snapshots',
   );
+  warnOfTimes(output, groups ?? []);
   if (prune !== undefined) reportPrune(output, prune);
 }
 

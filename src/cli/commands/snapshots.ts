@@ -1,4 +1,5 @@
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
+import { confirmedByPlace } from '../../backup/prune/place-times.ts';
 import { dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import type { StoreSnapshot } from '../../backup/types.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
@@ -45,7 +46,7 @@ export const command: Command = defineCommand({
         return doubt === undefined ? [] : [{ id, doubt }];
       });
       output.json({ type: 'summary', snapshots, misdated });
-      output.result(describe(snapshots, new Map(misdated.map(({ id, doubt }) => [id, doubt]))));
+      output.result(describe(snapshots, new Map(misdated.map(({ id, doubt }) => [id, doubt])), all));
       return EXIT_OK;
     }),
 });
@@ -67,14 +68,17 @@ export const SNAPSHOT_COLUMNS: readonly Column<StoreSnapshot>[] = [
 function describe(
   snapshots: readonly StoreSnapshot[],
   misdated: ReadonlyMap<string, 'future' | 'order'>,
+  all: readonly StoreSnapshot[],
 ): string {
   if (snapshots.length === 0) return 'No snapshots';
   const doubts = { future: 'time in the future', order: 'time out of order' };
+  const confirmed = confirmedByPlace(all);
   const note: Column<StoreSnapshot> = {
     title: '',
-    cell: ({ id }) => {
+    cell: ({ id, stored }) => {
       const doubt = misdated.get(id);
-      return doubt === undefined ? '' : doubts[doubt];
+      if (doubt !== undefined) return doubts[doubt];
+      return confirmed.has(id) || stored === undefined ? '' : `stored ${formatClock(stored)}`;
     },
   };
   const lines = [formatTable(snapshots, [...SNAPSHOT_COLUMNS, note]), counted(snapshots.length, 'snapshot')];

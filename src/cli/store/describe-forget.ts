@@ -43,6 +43,21 @@ export function describeGroups(groups: readonly ForgetGroup[], dryRun: boolean):
     .join('\n\n');
 }
 
+/** Warns if a policy decided by times that the place of the store does not confirm. */
+export function warnOfTimes(output: Output, groups: readonly ForgetGroup[]): void {
+  const named = (snapshots: readonly StoreSnapshot[]): string => {
+    const ids = snapshots.slice(0, 5).map(({ id }) => id.slice(0, 8));
+    return `${counted(snapshots.length, 'snapshot')} (${ids.join(', ')}${snapshots.length > 5 ? ', …' : ''})`;
+  };
+  const why =
+    'came to the store at another time than they record. If nobody copied the store as files, somebody may have put false snapshots: look at `sqlsync snapshots STORE`';
+  const spared = groups.flatMap((group) => group.spared);
+  const unconfirmed = groups.flatMap((group) => group.unconfirmed);
+  if (spared.length > 0)
+    output.warning(`The policy keeps ${named(spared)} more than it would, because others ${why}`);
+  if (unconfirmed.length > 0) output.warning(`Of what the policy removes, ${named(unconfirmed)} ${why}`);
+}
+
 /** `graceSeconds`: the user's value for this run. */
 export function reportPrune(output: Output, summary: PruneSummary, graceSeconds?: number): void {
   output.result(describePrune(summary, graceSeconds));
