@@ -7,6 +7,7 @@ import { CACHE_FOLDER } from './backends/backend.ts';
 import type { LocalBackend } from './backends/backend.ts';
 import { putConfig, readConfig } from './files/config.ts';
 import type { InitOptions } from './files/config.ts';
+import { KeptFiles } from './backends/kept-files.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
 import { isElsewhere } from './backends/elsewhere.ts';
 import { HashCache } from './copy/hash-cache.ts';
@@ -55,12 +56,19 @@ export async function initBackend(backend: LocalBackend, options: InitOptions = 
   return accessTo(backend, await putConfig(backend, options));
 }
 
+export interface OpenOptions {
+  /** False to keep nothing of the store in the user's cache folder, and to use nothing that is there. */
+  readonly cache?: boolean | undefined;
+}
+
 /**
  * Opens the store at a place, as `initStoreAt` takes it. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
  * STORE_DAMAGED, STORE_UNAVAILABLE.
  */
-export async function openStoreAtPlace(place: string): Promise<StoreAccess> {
-  return openBackend(await backendAt(place));
+export async function openStoreAtPlace(place: string, { cache }: OpenOptions = {}): Promise<StoreAccess> {
+  const access = await openBackend(await backendAt(place));
+  const keeps = isElsewhere(place) && cache !== false;
+  return keeps ? { ...access, kept: KeptFiles.of(access.config.id) } : access;
 }
 
 /**

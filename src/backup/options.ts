@@ -22,6 +22,8 @@ export interface BackupOptions extends StoreRunOptions {
    * there, 6 % of its size, so that the next backup need not read old versions.
    */
   readonly cache?: boolean | undefined;
+  /** True to make no snapshot if the newest one of this database has the same pages; `unchanged` then says so. */
+  readonly skipUnchanged?: boolean | undefined;
   /**
    * The part of its pages that the origin may have lost since its last snapshot, in percent; beyond it the backup fails
    * with ORIGIN_SHRUNK. By default it only warns if the origin is empty or nearly so.
@@ -31,7 +33,10 @@ export interface BackupOptions extends StoreRunOptions {
 
 export interface BackupSummary {
   readonly origin: string;
+  /** The new snapshot, or the earlier one that has the same pages. */
   readonly snapshot: StoreSnapshot;
+  /** True if no snapshot was made, because `skipUnchanged` was requested and nothing changed. */
+  readonly unchanged: boolean;
   readonly pagesTransferred: number;
   readonly pagesDelta: number;
   readonly bytesSent: number;

@@ -66,3 +66,8 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
     cause: signal.reason,
   });
 }
+
+/** True if the place of the store answered that it has no such file. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof SqlsyncError && error.code === 'STORE_FILE_MISSING';
+}

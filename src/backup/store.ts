@@ -8,6 +8,7 @@ import { forgetSnapshots } from './prune/forget.ts';
 import { makeLocalCopy } from './snapshots/local-copy.ts';
 import type { LocalCopy } from './snapshots/local-copy.ts';
 import { initStoreAt, openStoreAtPlace, openStoreToRepair } from './open-store.ts';
+import type { OpenOptions } from './open-store.ts';
 import type { InitOptions } from './files/config.ts';
 import { pruneStore } from './prune/prune.ts';
 import { repairContents } from './repair/repair.ts';
@@ -45,8 +46,8 @@ export async function initStore(place: string, options: InitOptions = {}): Promi
  * Opens the store in a folder, or at `s3:…`. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED,
  * STORE_UNAVAILABLE.
  */
-export async function openStore(place: string): Promise<Store> {
-  return new OpenStore(await openStoreAtPlace(place));
+export async function openStore(place: string, options: OpenOptions = {}): Promise<Store> {
+  return new OpenStore(await openStoreAtPlace(place, options));
 }
 
 /**
@@ -58,6 +59,11 @@ export async function repairStore(place: string, options: RepairOptions = {}): P
   const dryRun = options.dryRun === true;
   const { access, configWritten } = await openStoreToRepair(place, { dryRun });
   return { ...(await repairContents(access, options)), configWritten };
+}
+
+/** For what is to find damage: the store itself, not the copies of its files on this host. */
+function unkept(access: StoreAccess): StoreAccess {
+  return { ...access, kept: undefined };
 }
 
 /** A store on any backend. */
@@ -92,11 +98,11 @@ export class OpenStore implements Store {
   }
 
   repair(options: RepairOptions = {}): Promise<RepairSummary> {
-    return repairContents(this.#access, options);
+    return repairContents(unkept(this.#access), options);
   }
 
   check(options: CheckOptions = {}): Promise<CheckSummary> {
-    return checkStore(this.#access, options);
+    return checkStore(unkept(this.#access), options);
   }
 
   stats(options: StoreCallOptions = {}): Promise<StoreStats> {

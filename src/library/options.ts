@@ -111,6 +111,7 @@ const CHECKS: {
     host: text,
     verify: flag,
     cache: flag,
+    skipUnchanged: flag,
     maxShrinkPercent: COPY.maxShrinkPercent,
     compress,
     onProgress: callback,

@@ -83,7 +83,7 @@ describe('a flipped byte in the base of deltas', () => {
     const place = await makePlace(t);
     const { memory, here, days, images } = place;
     const [first, second] = days as [Day, Day];
-    const copies = await copyOf(memory, here, [first.pack, second.pack]);
+    const copies = await copyOf(here, [first.pack, second.pack]);
     const lastPage = await lastPageId(here, first.snapshot);
     // Each of two copies is damaged in another part, since a reader takes either of them first by chance.
     for (const bytes of [place.unchanged, lastPage]) {
@@ -120,7 +120,7 @@ test('a page with a changed block whose hash stayed the same is stored whole, an
 test('a prune keeps a right copy of an object that has a wrong one too', async (t) => {
   const { memory, here, days, images, unchanged } = await makePlace(t);
   const [first] = days as [Day];
-  const copies = await copyOf(memory, here, [first.pack]);
+  const copies = await copyOf(here, [first.pack]);
   const lastPage = await lastPageId(here, first.snapshot);
   const whole = new Map(memory.files);
   for (const pack of [first.pack, copies.get(first.pack) as string]) {
@@ -318,15 +318,11 @@ function withBlockHashOf(page: Buffer, old: Uint8Array): Uint8Array {
 }
 
 /** Puts the content of these packs a second time; returns the new places. */
-async function copyOf(
-  memory: MemoryBackend,
-  { access }: StoreHere,
-  packs: readonly string[],
-): Promise<Map<string, string>> {
+async function copyOf({ access }: StoreHere, packs: readonly string[]): Promise<Map<string, string>> {
   const copies = new Map<string, string>();
   for (const id of packs) {
     const { reader, index } = await loadContents(access);
-    const writer = new PackWriter(memory, access.sealer, index);
+    const writer = new PackWriter(access, index);
     const { firstFrame, frameCount } = index.packs.get(id) as { firstFrame: number; frameCount: number };
     for (let number = firstFrame; number < firstFrame + frameCount; number++) {
       const { firstObject } = index.frames[number] as { firstObject: number };

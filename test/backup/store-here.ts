@@ -5,7 +5,10 @@ import { message } from '../../protocol/encode.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { LocalBackend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
+import { KeptFiles } from '../../src/backup/backends/kept-files.ts';
 import { HashCache } from '../../src/backup/copy/hash-cache.ts';
+import { ParentMemory } from '../../src/backup/copy/parent-memory.ts';
+import { OutdatedMemoryError } from '../../src/backup/copy/store-destination.ts';
 import { initBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
@@ -25,6 +28,8 @@ export interface StoreHere {
   readonly access: StoreAccess;
   readonly store: OpenStore;
   readonly cache: HashCache;
+  /** For backups that do without lists. */
+  readonly parents?: ParentMemory;
 }
 
 export interface BackupHereOptions {
@@ -33,6 +38,9 @@ export interface BackupHereOptions {
   readonly hash?: HashAlgorithm;
   readonly tags?: readonly string[];
   readonly host?: string;
+  readonly skipsUnchanged?: boolean;
+  /** Called if the backup begins again with the lists of the store. */
+  readonly onOutdated?: () => void;
   readonly blockCache?: { readonly folder: string; readonly looksUp: boolean };
   readonly onWarning?: (warning: string) => void;
   /** Gets what came from the origin. */
@@ -49,6 +57,18 @@ export async function storeHere(
   return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
 }
 
+/** A store on a backend as one elsewhere: this host keeps copies of files, and backups do without lists. */
+export async function storeElsewhere(
+  backend: LocalBackend,
+  folder: string,
+  graceSeconds?: number,
+): Promise<StoreHere & { readonly parents: ParentMemory }> {
+  const { cache, ...here } = await storeHere(backend, folder, graceSeconds);
+  const kept = new KeptFiles(join(folder, 'files'));
+  const access = { ...here.access, kept };
+  return { access, store: new OpenStore(access), cache, parents: new ParentMemory(join(folder, 'parents')) };
+}
+
 /** The key by which the hash cache knows a database. */
 export function originNameOf(origin: string): string {
   return `${hostname()}:${origin}`;
@@ -56,9 +76,24 @@ export function originNameOf(origin: string): string {
 
 /** Adds a snapshot of a database that this process has not open. Throws SqlsyncError. */
 export async function backupHere(
-  { access, cache }: StoreHere,
+  here: StoreHere,
   origin: string,
   options: BackupHereOptions = {},
+): Promise<StoreSnapshot> {
+  try {
+    return await backUpOnce(here, origin, options, true);
+  } catch (error) {
+    if (!(error instanceof OutdatedMemoryError)) throw error;
+    options.onOutdated?.();
+    return backUpOnce(here, origin, options, false);
+  }
+}
+
+async function backUpOnce(
+  { access, cache, parents }: StoreHere,
+  origin: string,
+  options: BackupHereOptions,
+  recalls: boolean,
 ): Promise<StoreSnapshot> {
   const [near, far] = memoryTransportPair();
   const served = runFarAgent(far, { idleTimeoutMs: 0 }).catch(() => {});
@@ -67,6 +102,9 @@ export async function backupHere(
     const { snapshot, result } = await copyIntoStore(connection, {
       access,
       cache,
+      memory: parents,
+      recalls,
+      skipsUnchanged: options.skipsUnchanged,
       blockCache: options.blockCache,
       originName: originNameOf(origin),
       tags: options.tags ?? [],

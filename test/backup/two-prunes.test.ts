@@ -40,8 +40,8 @@ test('two prunes at once leave the same one of several copies that are all due, 
     for (const [name, bytes] of first.files)
       if (name.startsWith('snapshots/')) await memory.put(name, [bytes]);
     const access = await openBackend(memory);
-    await putIndexFile(memory, access.sealer, packs.slice(0, 2));
-    await putIndexFile(memory, access.sealer, packs.slice(2));
+    await putIndexFile(access, packs.slice(0, 2));
+    await putIndexFile(access, packs.slice(2));
     const time = new Date(Date.now() - 2000 * GRACE_SECONDS);
     const ids = (await memory.list('packs')).map(({ name }) => name);
     const mark = await putRecord(access, 'marks', 'mark', jsonBytes({ version: 1, time, packs: ids }));

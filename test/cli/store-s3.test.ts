@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { smallDatabase } from '../pages/databases.ts';
+import { change, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { S3Server, SERVER_KEYS } from '../support/s3-server.ts';
 import { assertRefused, Command, sqlsync, summaryOf } from './command.ts';
@@ -58,6 +58,36 @@ describe('the commands on a store in S3', () => {
     assert.equal(existsSync(hashes), false);
     await run('backup', 'a.db', store);
     assert.equal(existsSync(hashes), true);
+  });
+
+  test('a backup lists nothing once this host knows the store, and writes nothing in vain', async (t) => {
+    const { server, folder, store, options, run } = await here(t);
+    await run('init', store);
+    await run('backup', 'a.db', store);
+    const billed = async (...more: string[]): Promise<Record<string, number>> => {
+      const before = server.requests.length;
+      const { backups, requests } = (await run('backup', 'a.db', store, ...more)) as unknown as {
+        backups: { unchanged: boolean }[];
+        requests: { reads: number; writes: number };
+      };
+      const count = (operation: string): number =>
+        server.requests.slice(before).filter((request) => request.operation === operation).length;
+      assert.deepEqual([requests.reads, requests.writes], [count('get'), count('put') + count('list')]);
+      return {
+        puts: count('put'),
+        lists: count('list'),
+        gets: count('get'),
+        skipped: Number(backups[0]?.unchanged),
+      };
+    };
+    assert.deepEqual(await billed(), { puts: 1, lists: 0, gets: 8, skipped: 0 });
+    assert.deepEqual(await billed('--skip-if-unchanged'), { puts: 0, lists: 0, gets: 6, skipped: 1 });
+    const { stdout } = await sqlsync(['backup', 'a.db', store, '--skip-if-unchanged'], options);
+    assert.match(stdout, /^a\.db has not changed since its snapshot [0-9a-f]{8}: no new one was made/m);
+    change(join(folder, 'a.db'), 'UPDATE item SET amount = -1 WHERE id = 3');
+    // Besides the config, the parent's record and the note on it, the old version of the delta that is tried.
+    assert.deepEqual(await billed('--skip-if-unchanged'), { puts: 3, lists: 0, gets: 9, skipped: 0 });
+    assert.equal((await billed('--no-cache'))['lists'], 9);
   });
 
   test('snapshots go from a folder to S3 and back', async (t) => {

@@ -7,12 +7,14 @@ import { generateDatabase } from '../../fixtures/generate.ts';
 import { applyStep, randomStep } from '../../fixtures/history.ts';
 import { Random } from '../../fixtures/random.ts';
 import type { LocalBackend } from '../../src/backup/backends/backend.ts';
+import { ParentMemory } from '../../src/backup/copy/parent-memory.ts';
+import type { RecalledParent } from '../../src/backup/copy/parent-memory.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { FaultyBackend } from '../backup/faulty-backend.ts';
 import type { Fault } from '../backup/faulty-backend.ts';
-import { assertStored, backupHere, storeHere } from '../backup/store-here.ts';
+import { assertStored, backupHere, storeElsewhere, storeHere } from '../backup/store-here.ts';
 import type { StoreHere } from '../backup/store-here.ts';
 import { tempDir } from '../support/compare.ts';
 
@@ -26,6 +28,8 @@ export interface Done {
   copied: number;
   /** The number of backups that were held up beyond the grace period. */
   held: number;
+  /** The number of backups that did without lists, in a store elsewhere. */
+  recalled?: number;
 }
 
 export function nothingDone(): Done {
@@ -55,7 +59,12 @@ export class StoreModel {
 
   static async start(
     t: TestContext,
-    { backend, random, done }: { backend: LocalBackend; random: Random; done: Done },
+    {
+      backend,
+      random,
+      done,
+      isElsewhere = false,
+    }: { backend: LocalBackend; random: Random; done: Done; isElsewhere?: boolean },
   ): Promise<StoreModel> {
     const folder = tempDir(t);
     const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
@@ -64,7 +73,17 @@ export class StoreModel {
       generateDatabase(origin, { seed: random.uint32(), pageSize, rows: random.integer(5, 120) });
     t.mock.timers.reset();
     t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
-    const here = await storeHere(backend, folder, GRACE_SECONDS);
+    const open = isElsewhere ? storeElsewhere : storeHere;
+    const here = await open(backend, folder, GRACE_SECONDS);
+    if (isElsewhere)
+      return new StoreModel(
+        t,
+        random,
+        backend,
+        { ...here, parents: new CountedMemory(folder, done) },
+        origins,
+        done,
+      );
     return new StoreModel(t, random, backend, here, origins, done);
   }
 
@@ -176,7 +195,8 @@ export class StoreModel {
       return random.chance(flaw) ? this.#flaw() : 'none';
     };
     const backend = new FaultyBackend(this.#backend, plan, new Random(random.uint32()), hold);
-    const access = { ...(await openBackend(this.#backend)), backend, files: backend };
+    const { kept } = this.#here.access;
+    const access = { ...(await openBackend(this.#backend)), backend, files: backend, kept };
     try {
       await action({ ...this.#here, access, store: new OpenStore(access) });
     } catch (error) {
@@ -229,6 +249,22 @@ export class StoreModel {
 
   #setClock(seconds: number): void {
     this.#context.mock.timers.setTime(Date.now() + seconds * 1000);
+  }
+}
+
+/** Counts the backups that did without lists. */
+class CountedMemory extends ParentMemory {
+  readonly #done: Done;
+
+  constructor(folder: string, done: Done) {
+    super(join(folder, 'parents'));
+    this.#done = done;
+  }
+
+  override async recall(...of: Parameters<ParentMemory['recall']>): Promise<RecalledParent | undefined> {
+    const recalled = await super.recall(...of);
+    if (recalled !== undefined) this.#done.recalled = (this.#done.recalled ?? 0) + 1;
+    return recalled;
   }
 }
 

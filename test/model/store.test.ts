@@ -29,6 +29,20 @@ test('in any history of a store, every snapshot that is kept restores to what it
   for (const [what, count] of Object.entries(done)) assert.ok(count > 0 || RUNS < 8, `no ${what}`);
 });
 
+test('in any history of a store elsewhere, whose backups do without lists, every snapshot that is kept restores to what it was', async (t) => {
+  t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
+  const done = { ...nothingDone(), recalled: 0 };
+  for (let run = 0; run < RUNS; run++) {
+    const random = new Random(SEED + run);
+    const given = { backend: new MemoryBackend(), random, done, isElsewhere: true };
+    const model = await StoreModel.start(t, given);
+    for (let day = 0; day < DAYS; day++) await model.live();
+    await model.finish();
+  }
+  t.diagnostic(JSON.stringify(done));
+  for (const [what, count] of Object.entries(done)) assert.ok(count > 0 || RUNS < 8, `no ${what}`);
+});
+
 test('in any history of a store in a folder, every snapshot that is kept restores to what it was', async (t) => {
   t.diagnostic(`SQLSYNC_SEED=${SEED} SQLSYNC_RUNS=${RUNS}`);
   const done = nothingDone();

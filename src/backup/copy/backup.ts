@@ -13,6 +13,8 @@ import type { Location } from '../../transport/location.ts';
 import { WrongBlocksError } from './block-deltas.ts';
 import { comparePack } from '../objects/compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
+import { ParentMemory } from './parent-memory.ts';
+import { OutdatedMemoryError } from './store-destination.ts';
 import { cacheOf, openStoreAtPlace } from '../open-store.ts';
 import type { BackupOptions, BackupSummary } from '../options.ts';
 import { refuseWithinStore } from './outside-store.ts';
@@ -24,6 +26,7 @@ import type { StoreSnapshot } from '../types.ts';
 interface Stored {
   readonly result: ReplicaResult;
   readonly snapshot: StoreSnapshot;
+  readonly isNew: boolean;
 }
 
 /** One backup, with everything decided. */
@@ -36,6 +39,9 @@ interface Run {
   shrunk: boolean;
   /** False after the cache of block hashes was wrong. */
   trustsBlocks: boolean;
+  /** What earlier backups left, and false once it turned out to be outdated. */
+  readonly memory: ParentMemory | undefined;
+  recalls: boolean;
   /** The traffic of all attempts. */
   readonly traffic: Traffic;
 }
@@ -48,7 +54,7 @@ interface Run {
  */
 export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
   const startedAt = performance.now();
-  const access = await openStoreAtPlace(options.store);
+  const access = await openStoreAtPlace(options.store, options);
   const origin = parseLocation(options.origin);
   refuseWithinStore(options.store, origin);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
@@ -60,12 +66,15 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     announcements: new Announcements(options),
     shrunk: false,
     trustsBlocks: true,
+    memory: access.kept && ParentMemory.of(access.config.id),
+    recalls: true,
     traffic,
   };
-  const { result, snapshot } = await storeOrStoreAnew(run);
+  const { result, snapshot, isNew } = await storeOrStoreAnew(run);
   return {
     origin: options.origin,
     snapshot,
+    unchanged: !isNew,
     pagesTransferred: result.done.pagesTransferred,
     pagesDelta: result.done.pagesDelta,
     ...traffic,
@@ -89,6 +98,10 @@ async function storeOrStoreAnew(run: Run): Promise<Stored> {
     try {
       return await storeSnapshot(run, usesParent, damagedPacks);
     } catch (error) {
+      if (error instanceof OutdatedMemoryError && run.recalls) {
+        run.recalls = false;
+        continue;
+      }
       if (error instanceof WrongBlocksError && run.trustsBlocks) {
         run.announcements.warn(`${error.message}; the backup begins again without it`);
         run.trustsBlocks = false;
@@ -148,6 +161,9 @@ async function storeSnapshot(
       originName: nameFor(origin),
       tags: options.tags ?? [],
       host: options.host,
+      memory: run.memory,
+      recalls: run.recalls,
+      skipsUnchanged: options.skipUnchanged === true,
       usesParent,
       damagedPacks,
       verify: options.verify === true,

@@ -1,3 +1,4 @@
+import { SqlsyncError } from '../../errors.ts';
 import type { WarningKind } from '../../sync/request/announcements.ts';
 import { randomBytes } from 'node:crypto';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
@@ -7,11 +8,13 @@ import { runCopy } from '../../sync/agents/replica-agent.ts';
 import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
 import type { CopyOptions } from '../../sync/agents/replica-options.ts';
 import type { HashCache } from './hash-cache.ts';
-import { StoreDestination } from './store-destination.ts';
-import type { BlockCachePlace } from './store-destination.ts';
+import type { ParentMemory, RecalledParent } from './parent-memory.ts';
+import { OutdatedMemoryError, StoreDestination } from './store-destination.ts';
+import type { BlockCachePlace, StoredSnapshot } from './store-destination.ts';
 import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
+import type { StoreLists } from '../files/store-lists.ts';
 import { StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { verifyBackup } from './verify-backup.ts';
@@ -21,6 +24,12 @@ export interface BackupJob {
   readonly access: StoreAccess;
   /** undefined to keep no hashes of pages. */
   readonly cache: HashCache | undefined;
+  /** Where backups leave what the next one needs to do without lists; undefined for none. */
+  readonly memory?: ParentMemory | undefined;
+  /** False to read the lists even so. */
+  readonly recalls?: boolean | undefined;
+  /** True to make no snapshot that has the same pages as its parent. */
+  readonly skipsUnchanged?: boolean | undefined;
   /** undefined to keep no cache of block hashes. */
   readonly blockCache: Pick<BlockCachePlace, 'folder' | 'looksUp'> | undefined;
   /** Identifies the origin in the cache. */
@@ -51,7 +60,7 @@ const VERIFY_HASH: HashAlgorithm = 'sha256';
 export async function copyIntoStore(
   connection: Connection,
   job: BackupJob,
-): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot }> {
+): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot; isNew: boolean }> {
   const { access, cache, originName, tags, host, usesParent } = job;
   const { hash } = job.copy;
   const last = usesParent && !job.verify ? cache?.load(originName) : undefined;
@@ -59,14 +68,21 @@ export async function copyIntoStore(
   let stored: NewHashes | undefined;
   let listed: Listed = { known: new Set(), since: 0 };
   let inUse: StoreContents | undefined;
+  let recalled: RecalledParent | undefined;
+  let listedAt = new Date();
   const copy = job.verify ? { ...job.copy, hash: VERIFY_HASH } : job.copy;
   const result = await runCopy(connection, copy, async (attempt) => {
     // Loaded for each attempt: the index still lists objects of the last attempt that were on their way to abandoned
     // packs.
-    const contents = (inUse = await loadTrusted(job));
-    const since = Date.now();
-    const snapshots = await loadSnapshots(access, (_, error) => job.onWarning(error.message));
-    listed = { known: new Set(snapshots.map(({ id }) => id)), since };
+    recalled =
+      attempt === 1 && known && job.recalls !== false
+        ? await job.memory?.recall(access, originName, known.snapshot)
+        : undefined;
+    const lists = recalled ? { ...recalled, snapshots: [recalled.record] } : await loadLists(job);
+    const { contents, snapshots } = lists;
+    inUse = contents;
+    listed = { known: new Set(snapshots.map(({ id }) => id)), since: recalled ? 0 : lists.listed.getTime() };
+    listedAt = lists.listed;
     // The hashes from the cache may be what is wrong, so only the first attempt uses them.
     const cached = attempt === 1 ? known : undefined;
     const key = cached?.key ?? randomBytes(HASH_KEY_BYTES);
@@ -75,6 +91,8 @@ export async function copyIntoStore(
       contents,
       loadAgain: () => loadTrusted(job),
       snapshots,
+      recalled: recalled?.snapshot,
+      skipsUnchanged: job.skipsUnchanged === true,
       cached,
       blockCache: job.blockCache && {
         names: [access.config.id, originName],
@@ -88,20 +106,26 @@ export async function copyIntoStore(
       host,
       onWarning: job.onWarning,
       bytesReceived: () => connection.bytesReceived,
-      onStored: (snapshot, { hashes, packs }) =>
-        (stored = { snapshot, algorithm: copy.hash, key, packs, hashes }),
+      onStored: (what) => (stored = { ...what, algorithm: copy.hash, key }),
     });
   }).catch((error: unknown) => {
+    if (recalled !== undefined && mayBeOutdated(error)) {
+      job.memory?.forget(originName);
+      throw new OutdatedMemoryError(error);
+    }
     // A prune is no damage. Otherwise everything would be compared and stored again.
     const isPruned = error instanceof StoreDamage && inUse !== undefined && isGoneSince(inUse, error);
     throw isPruned ? prunedMeanwhile(error) : error;
   });
   if (stored === undefined) throw new Error('the copy ended without a snapshot');
-  const { snapshot, packs } = stored;
-  const remember = (hashes: KnownHashes): void => save(job, { snapshot, packs, ...hashes }, listed);
+  const { snapshot, isNew } = stored;
+  const complete = stored;
+  const remember = (hashes: KnownHashes): void => save(job, { ...complete, ...hashes }, listed);
   if (job.verify) await verifyStored(job, stored, remember);
   else remember(stored);
-  return { result, snapshot };
+  if (stored.contents === undefined) job.memory?.forget(originName);
+  else job.memory?.save(access, originName, { snapshot: snapshot.id, listed: listedAt, ...stored.contents });
+  return { result, snapshot, isNew };
 }
 
 /** The cache gets hashes of the restored file, after that was found right. */
@@ -143,6 +167,18 @@ function loadTrusted({ access, damagedPacks, onWarning }: BackupJob): Promise<St
   return loadContents(access, onDamage, damagedPacks);
 }
 
+async function loadLists(job: BackupJob): Promise<StoreLists & { readonly listed: Date }> {
+  const contents = await loadTrusted(job);
+  const listed = new Date();
+  const snapshots = await loadSnapshots(job.access, (_, error) => job.onWarning(error.message));
+  return { contents, snapshots, listed };
+}
+
+/** True if the failure may come from what an earlier run left: the lists of the store then say more. */
+function mayBeOutdated(error: unknown): boolean {
+  return error instanceof StoreDamage || (error instanceof SqlsyncError && error.code === 'STORE_PRUNED');
+}
+
 /** The hashes of all pages under a secret key. */
 interface KnownHashes {
   readonly algorithm: HashAlgorithm;
@@ -150,10 +186,7 @@ interface KnownHashes {
   readonly hashes: Uint8Array;
 }
 
-interface NewHashes extends KnownHashes {
-  readonly snapshot: StoreSnapshot;
-  readonly packs: readonly string[];
-}
+type NewHashes = KnownHashes & StoredSnapshot;
 
 /** The snapshots in the store, and when they were listed (milliseconds since 1970). */
 interface Listed {

@@ -70,7 +70,7 @@ async function copyAll(
     loadContents(to, (file, error) => tolerate(file, error, options));
   const contents = await load();
   const stillThere = new StillThere(to, contents, load);
-  const writer = new PackWriter(to.backend, to.sealer, contents.index);
+  const writer = new PackWriter(to, contents.index);
   try {
     const copy = new ObjectCopy(from.reader, contents.reader, writer);
     for (const [done, snapshot] of wanted.entries()) {

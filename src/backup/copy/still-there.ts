@@ -4,6 +4,7 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 import { Soundness } from '../objects/soundness.ts';
 import type { TreeShape } from '../snapshots/snapshot-tree.ts';
 import { firstUnusable } from '../snapshots/usable-tree.ts';
+import { isSnapshotThere } from '../files/recall.ts';
 import { addPack, namesIn } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { forgetSnapshots } from '../prune/forget.ts';
@@ -21,9 +22,22 @@ export class StillThere {
   readonly #loadAgain: () => Promise<StoreContents>;
   /** When the writer last checked that everything the snapshots rely on is there. */
   #looked: Pick<StoreContents, 'loadedAtMs' | 'loadedTime'>;
+  /** The only snapshot that the new one relies on, while `contents` may be of an earlier time. */
+  #parent: string | undefined;
+  #hasLookedAgain = false;
 
-  /** @param loadAgain - loads the contents again, as they are now. */
-  constructor(access: StoreAccess, contents: StoreContents, loadAgain: () => Promise<StoreContents>) {
+  /**
+   * @param loadAgain - loads the contents again, as they are now.
+   * @param parent - if `contents` are those that an earlier run left, the id of the snapshot that this run relies on: as
+   * long as its record is there, so is all that it needs.
+   */
+  constructor(
+    access: StoreAccess,
+    contents: StoreContents,
+    loadAgain: () => Promise<StoreContents>,
+    parent?: string,
+  ) {
+    this.#parent = parent;
     this.#access = access;
     this.#contents = contents;
     this.#loadAgain = loadAgain;
@@ -36,17 +50,19 @@ export class StillThere {
    * passed. Throws SqlsyncError STORE_PRUNED.
    */
   async beforeIndex(shapes: readonly TreeShape[], newPacks: readonly IndexedPack[]): Promise<void> {
+    const isRecalled = this.#parent !== undefined;
     const isLate = this.#isLate();
-    if (isLate || (await this.#isPackGone())) await this.#lookAgain(shapes, newPacks, isLate);
+    const isGone = isLate || (isRecalled ? await this.#isParentGone() : await this.#isPackGone());
+    if (isGone) await this.#lookAgain(shapes, newPacks, isLate || isRecalled);
   }
 
   /**
    * Only the record protects what the snapshot relies on from a prune. If much of the grace period passed before the
-   * record was there, as on a suspended host, checks once more. Takes away a snapshot that has lost something, as
+   * record was there, as on a suspended host, or the parent is gone, checks once more. Takes away a snapshot that has lost something, as
    * `forget` does: another backup may have chosen it as its parent. Throws SqlsyncError STORE_PRUNED.
    */
   async afterRecord(id: string, shape: TreeShape): Promise<void> {
-    if (!this.#isLate()) return;
+    if (!this.#isLate() && !(await this.#isParentGone())) return;
     try {
       await this.#lookAgain([shape], [], true);
     } catch (error) {
@@ -54,6 +70,11 @@ export class StillThere {
         await forgetSnapshots(this.#access, [id]);
       throw error;
     }
+  }
+
+  /** True if the snapshots are not known to rely on `contents` any more, but on what is there now. */
+  get hasLookedAgain(): boolean {
+    return this.#hasLookedAgain;
   }
 
   /** True if half the grace period has passed since the last check. */
@@ -71,6 +92,8 @@ export class StillThere {
   ): Promise<void> {
     const now = await this.#loadAgain();
     this.#looked = now;
+    this.#parent = undefined;
+    this.#hasLookedAgain = true;
     for (const pack of newPacks) addPack(now, pack);
     const present = soundIfPresent(now.reader);
     for (const shape of shapes) {
@@ -82,6 +105,11 @@ export class StillThere {
         hint: `Run sqlsync again: it writes what is missing. A backup should take less than half the grace period of ${this.#access.config.graceSeconds} s.`,
       });
     }
+  }
+
+  /** True if a snapshot that the new one relies on was forgotten. */
+  async #isParentGone(): Promise<boolean> {
+    return this.#parent !== undefined && !(await isSnapshotThere(this.#access, this.#parent));
   }
 
   async #isPackGone(): Promise<boolean> {

@@ -1,4 +1,5 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
+import { SqlsyncError } from '../../errors.ts';
 import { hostName } from '../../files/machine.ts';
 import type { PageSink, SinkTarget } from '../../pages/page-source.ts';
 import { PROGRAM } from '../../sync/program.ts';
@@ -10,6 +11,8 @@ import { encodeSnapshot } from '../files/snapshot-record.ts';
 import { nextGeneration } from '../files/snapshot-order.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { Soundness } from '../objects/soundness.ts';
+import { isSnapshotThere } from '../files/recall.ts';
+import type { RememberedContents } from '../files/recall.ts';
 import { loadSnapshots, namesIn, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { BlockCache } from './block-cache.ts';
@@ -26,6 +29,10 @@ export interface StoreDestinationOptions {
   /** Loads the contents again, as they are now. */
   readonly loadAgain: () => Promise<StoreContents>;
   readonly snapshots: readonly StoreSnapshot[];
+  /** The id of the only one of `snapshots` if they and `contents` are what an earlier run left. */
+  readonly recalled: string | undefined;
+  /** True to make no snapshot that has the same pages as its parent. */
+  readonly skipsUnchanged: boolean;
   /** Hashes of this origin's newest snapshot; undefined if they are unknown or must not be used. */
   readonly cached: CachedHashes | undefined;
   /** Identifies the cache of block hashes; undefined for none. */
@@ -39,8 +46,20 @@ export interface StoreDestinationOptions {
   /** Bytes received from the origin so far. */
   readonly bytesReceived: () => number;
   readonly onWarning: (text: string) => void;
-  /** Called when the new snapshot is durable, with its page hashes and the packs that it may need. */
-  readonly onStored: (snapshot: StoreSnapshot, known: Pick<CachedHashes, 'hashes' | 'packs'>) => void;
+  /** Called when the snapshot is durable. */
+  readonly onStored: (stored: StoredSnapshot) => void;
+}
+
+/** A snapshot that is in the store, and what the next backup can know of it. */
+export interface StoredSnapshot {
+  readonly snapshot: StoreSnapshot;
+  /** False if it was there already, with the same pages. */
+  readonly isNew: boolean;
+  /** The hashes of its pages, and the packs that it may need. */
+  readonly hashes: Uint8Array;
+  readonly packs: readonly string[];
+  /** What names all that it needs; undefined if that is not certain. */
+  readonly contents: Pick<RememberedContents, 'indexes' | 'untrusted'> | undefined;
 }
 
 /** Where the cache of block hashes of one database in one store is. */
@@ -65,14 +84,16 @@ export class StoreDestination implements Destination {
   readonly #present: Soundness;
   readonly #stillThere: StillThere;
   #last: StoreSnapshot | undefined;
+  #parent: StoreSnapshot | undefined;
+  #writer: PackWriter | undefined;
 
   constructor(options: StoreDestinationOptions) {
-    const { access, cached, snapshots } = options;
+    const { access, cached, snapshots, recalled } = options;
     this.path = access.backend.description;
     this.key = options.key;
     this.#options = options;
     this.#present = soundIfPresent(options.contents.reader);
-    this.#stillThere = new StillThere(access, options.contents, options.loadAgain);
+    this.#stillThere = new StillThere(access, options.contents, options.loadAgain, recalled);
     this.hasOldPages = cached !== undefined && snapshots.some(({ id }) => id === cached.snapshot);
   }
 
@@ -86,13 +107,13 @@ export class StoreDestination implements Destination {
 
   async openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
     const { access, contents, cached } = this.#options;
-    const writer = new PackWriter(access.backend, access.sealer, contents.index);
+    const writer = (this.#writer = new PackWriter(access, contents.index));
     this.#warnOfOtherHosts(origin);
     this.#last = this.#ofThis(origin).at(-1);
-    const parent = this.#chooseParent(target, origin);
+    const parent = (this.#parent = this.#chooseParent(target, origin));
     const time = new Date();
     const generation = await this.#generation();
-    const begun = { time, generation, target, origin, parent, writer };
+    const begun = { time, generation, target, origin, parent };
     const oldHashes = parent !== undefined && parent.id === cached?.snapshot ? cached.hashes : undefined;
     const sink = new StoreSink({
       target,
@@ -104,7 +125,9 @@ export class StoreDestination implements Destination {
           ? undefined
           : new SnapshotSource(contents.reader, parent, oldHashes === undefined),
       oldHashes,
-      isParentWhole: oldHashes !== undefined && allUsable(contents) && this.#knowsPacksOf(parent),
+      isParentWhole:
+        this.#options.recalled !== undefined ||
+        (oldHashes !== undefined && allUsable(contents) && this.#knowsPacksOf(parent)),
       blocks: this.#openBlocks(target),
       beforeIndex: (root, packs) =>
         this.#stillThere.beforeIndex(
@@ -116,8 +139,15 @@ export class StoreDestination implements Destination {
     return sink;
   }
 
-  /** Records a snapshot even if nothing changed. */
+  /** Records a snapshot even if nothing changed, unless the user wants none then. */
   async settle(sink: PageSink): Promise<Outcome> {
+    const { access, skipsUnchanged } = this.#options;
+    const parent = this.#parent;
+    const isSame = parent !== undefined && sink instanceof StoreSink && sink.isUnchanged;
+    if (isSame && skipsUnchanged && (await isSnapshotThere(access, parent.id))) {
+      this.#report(parent, sink.hashes, false);
+      return 'unchanged';
+    }
     await sink.commit();
     return 'committed';
   }
@@ -148,20 +178,27 @@ export class StoreDestination implements Destination {
 
   /**
    * Uses the records that are in the store after the origin took its snapshot: that snapshot is newer than all of
-   * these.
+   * these. With the parent alone, the clock of the place puts it behind the others.
    */
   async #generation(): Promise<number> {
-    const { access, snapshots } = this.#options;
+    const { access, snapshots, recalled } = this.#options;
+    const nowMs = access.backend.now?.();
+    if (recalled !== undefined) return nextGeneration(snapshots, nowMs);
     const known = new Set(snapshots.map(({ id }) => id));
     const there = await namesIn(access, 'snapshots');
     const isKnown = [...there].every((id) => known.has(id));
-    return nextGeneration(isKnown ? snapshots : await loadSnapshots(access, () => {}));
+    return nextGeneration(isKnown ? snapshots : await loadSnapshots(access, () => {}), nowMs);
   }
 
   /** The snapshot to compare with: the newest of the same database, even if its hashes are unknown. */
   #chooseParent(target: SinkTarget, origin: MessageOf<'snapshot'>): StoreSnapshot | undefined {
-    const { contents, usesParent } = this.#options;
+    const { contents, usesParent, recalled } = this.#options;
     if (!usesParent) return undefined;
+    if (recalled !== undefined) {
+      const known = this.#ofThis(origin).at(-1);
+      if (known?.pageSize === target.pageSize) return known;
+      throw new OutdatedMemoryError();
+    }
     // Another backup may have put a snapshot since the indexes were loaded.
     const parent = this.#ofThis(origin).findLast(
       ({ root }) => root !== undefined && this.#present.has(fromHex(root)),
@@ -185,8 +222,8 @@ export class StoreDestination implements Destination {
   }
 
   async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {
-    const { access, contents, tags, bytesReceived, onStored } = this.#options;
-    const { target, origin, time, generation, parent, writer } = begun;
+    const { access, tags, bytesReceived } = this.#options;
+    const { target, origin, time, generation, parent } = begun;
     const { pageSize, pageCount } = target;
     const record = {
       time,
@@ -212,9 +249,20 @@ export class StoreDestination implements Destination {
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
     await this.#stillThere.afterRecord(id, { pageSize, pageCount, root });
-    const { index } = contents;
-    const trusted = [...index.packs.values()].filter((pack) => pack.trusted);
-    onStored({ id, ...record }, { hashes, packs: [...trusted.map((pack) => pack.id), ...writer.packIds] });
+    this.#report({ id, ...record }, hashes, true);
+  }
+
+  #report(snapshot: StoreSnapshot, hashes: Uint8Array, isNew: boolean): void {
+    const { index, indexFiles } = this.#options.contents;
+    const { packIds = [], indexNames = [] } = this.#writer ?? {};
+    const known = [...index.packs.values()];
+    const idsOf = (packs: typeof known): string[] => packs.map(({ id }) => id);
+    const packs = [...idsOf(known.filter(({ trusted }) => trusted)), ...packIds];
+    const untrusted = idsOf(known.filter(({ trusted }) => !trusted));
+    const contents = this.#stillThere.hasLookedAgain
+      ? undefined
+      : { indexes: [...indexFiles.keys(), ...indexNames], untrusted };
+    this.#options.onStored({ snapshot, isNew, hashes, packs, contents });
   }
 
   /**
@@ -222,6 +270,7 @@ export class StoreDestination implements Destination {
    * missing.
    */
   async #stillKnown(id: string): Promise<string | undefined> {
+    if (this.#options.recalled !== undefined && !this.#stillThere.hasLookedAgain) return id;
     // In this order: a forget puts its note before it deletes.
     for (const folder of ['snapshots', 'forgotten'] as const)
       if ((await namesIn(this.#options.access, folder)).has(id)) return id;
@@ -246,5 +295,11 @@ interface Begun {
   readonly target: SinkTarget;
   readonly origin: MessageOf<'snapshot'>;
   readonly parent: StoreSnapshot | undefined;
-  readonly writer: PackWriter;
+}
+
+/** A run that began with what an earlier one left has to begin again with the lists of the store. */
+export class OutdatedMemoryError extends SqlsyncError {
+  constructor(cause?: unknown) {
+    super('INTERNAL', 'The store is not as this host remembers it', { cause });
+  }
 }

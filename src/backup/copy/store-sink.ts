@@ -72,6 +72,17 @@ export class StoreSink implements PageSink {
     return this.#options.oldHashes;
   }
 
+  /** True if no page that came differs from the parent's, and no page is more or less. */
+  get isUnchanged(): boolean {
+    const { parent, target } = this.#options;
+    return parent?.pageCount === target.pageCount && this.#pagesChanged === 0;
+  }
+
+  /** The hashes of all pages, one after another, once they are known. */
+  get hashes(): Uint8Array {
+    return this.#hashes;
+  }
+
   needsOld(page: PageNumber): boolean {
     const oldId = this.#tree.parentId(page);
     return oldId === undefined || this.#options.blocks?.knows(page, oldId) !== true;
@@ -82,14 +93,16 @@ export class StoreSink implements PageSink {
     const id = idOf(bytes);
     const delta = blocks?.deltaOf(page, id, bytes) ?? received;
     const oldId = this.#tree.parentId(page)?.slice();
-    if (oldId === undefined || !sameBytes(oldId, id)) this.#pagesChanged++;
+    const isSame = oldId !== undefined && sameBytes(oldId, id);
+    if (!isSame) this.#pagesChanged++;
     this.#tree.setPage(page, id);
-    if (reader.usable(id) !== undefined) return;
+    if (reader.isStored(id, isSame)) return;
     const object =
       delta === undefined || oldId === undefined ? undefined : reader.usable(oldId, isParentWhole);
     if (delta === undefined || oldId === undefined || object === undefined) return this.#addWhole(id, bytes);
     const depth = reader.index.depthOf(object) + 1;
     if (depth <= MAX_PAGE_DEPTH) this.#addDelta(id, bytes, delta, oldId, depth);
+    else if (reader.reliesOnParent) this.#addWhole(id, bytes);
     else this.#addAgainstRoot(id, bytes, delta, oldId);
   }
 

@@ -22,6 +22,8 @@ export interface StoreConfig {
   /** How long prune waits between marking a pack and deleting it. */
   readonly graceSeconds: number;
   readonly encryption: { readonly scheme: string };
+  /** Random; another one since a repair or prune gave damaged files up. Missing before the first time. */
+  readonly epoch?: string;
 }
 
 export interface InitOptions {
@@ -57,6 +59,20 @@ export async function putConfig(backend: Backend, options: InitOptions): Promise
 /** Writes `config` of an existing store anew, replacing any file there. Throws SqlsyncError STORE_UNAVAILABLE. */
 export async function replaceConfig(backend: Backend, config: StoreConfig): Promise<void> {
   await backend.replaceConfig([encodeChecked(config)]);
+}
+
+/**
+ * Makes what hosts remember of a store outdated: something that snapshots relied on is lost. Throws SqlsyncError
+ * STORE_UNAVAILABLE.
+ */
+export async function beginEpoch({
+  backend,
+  config,
+}: {
+  readonly backend: Backend;
+  readonly config: StoreConfig;
+}): Promise<void> {
+  await replaceConfig(backend, { ...config, epoch: randomBytes(8).toString('hex') });
 }
 
 async function hasPacks(backend: Backend): Promise<boolean> {

@@ -8,7 +8,7 @@ import type { StoreAccess, StoreContents } from './store-files.ts';
  * of these files, and those of `more`. Returns the files that can be deleted then.
  */
 export async function putIndexesWithout(
-  { backend, sealer }: StoreAccess,
+  access: StoreAccess,
   { index, indexFiles }: Pick<StoreContents, 'indexFiles'> & { readonly index: ObjectIndex },
   dropped: ReadonlySet<string>,
   { takesAll = false, more = [] }: { readonly takesAll?: boolean; readonly more?: Iterable<string> },
@@ -18,7 +18,7 @@ export async function putIndexesWithout(
   const packs = [...new Set([...kept, ...more])].map((pack) =>
     index.describe(index.packs.get(pack) as KnownPack),
   );
-  const written = new Set((await putIndexFiles(backend, sealer, packs)).map(({ name }) => name));
+  const written = new Set((await putIndexFiles(access, packs)).map(({ name }) => name));
   // The same packs in the same order make the same file.
   return replaced.flatMap(([name]) => (written.has(name) ? [] : `indexes/${name}`));
 }

@@ -22,10 +22,15 @@ export function inOrder(snapshots: readonly StoreSnapshot[]): StoreSnapshot[] {
   return [...afterParents(older), ...newer];
 }
 
-/** The generation of a snapshot that is made while these are in the store. */
-export function nextGeneration(snapshots: readonly StoreSnapshot[]): number {
+/**
+ * The generation of a snapshot that is made while these are in the store. A place that has a clock counts the seconds
+ * since 1970 by it, so that one who does not know all snapshots finds a number behind them, too.
+ *
+ * @param nowMs - the time by the clock of the place.
+ */
+export function nextGeneration(snapshots: readonly StoreSnapshot[], nowMs: number = 0): number {
   const highest = Math.max(0, ...generations(snapshots).values());
-  return Math.min(highest + 1, Number.MAX_SAFE_INTEGER);
+  return Math.min(Math.max(highest + 1, Math.floor(nowMs / 1000)), Number.MAX_SAFE_INTEGER);
 }
 
 /**

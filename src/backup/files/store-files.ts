@@ -1,5 +1,6 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend, LocalBackend, LocalFiles, StoredFile, StoreFolder } from '../backends/backend.ts';
+import type { KeptFiles } from '../backends/kept-files.ts';
 import type { StoreConfig } from './config.ts';
 import { discard } from '../packs/frame-memory.ts';
 import { decodeIndex, MAX_INDEX_BYTES } from '../packs/index-file.ts';
@@ -11,7 +12,7 @@ import { sealerOf } from '../packs/seal.ts';
 import type { SealedKind, Sealer } from '../packs/seal.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
 import { inOrder } from './snapshot-order.ts';
-import { damaged } from '../store-error.ts';
+import { damaged, isMissing } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /** The backend and config of an open store. */
@@ -21,6 +22,8 @@ export interface StoreAccess {
   readonly files: LocalFiles;
   readonly sealer: Sealer;
   readonly config: StoreConfig;
+  /** Copies on this host of files that never change; undefined to read the store itself. */
+  readonly kept?: KeptFiles | undefined;
 }
 
 export function accessTo(backend: LocalBackend, config: StoreConfig): StoreAccess {
@@ -81,17 +84,42 @@ export async function loadContents(
   const loadedTime = new Date();
   const marks = await loadMarks(access, onDamage);
   const marked = new Set(marks.flatMap(({ packs }) => packs));
-  const index = new ObjectIndex();
   const { indexes, packFiles } = await loadIndexes(access, onDamage);
+  return assembleContents(access, {
+    indexes,
+    packFiles,
+    marks,
+    marked,
+    damagedPacks,
+    loadedAtMs,
+    loadedTime,
+  });
+}
+
+/**
+ * The contents of a store from its decoded indexes, by name, whose bodies it takes over.
+ *
+ * @param reliesOnParent - true if the lists are not those of this moment: see `ObjectReader`.
+ */
+export function assembleContents(
+  access: StoreAccess,
+  {
+    indexes,
+    ...lists
+  }: Omit<StoreContents, 'index' | 'reader' | 'indexFiles'> & {
+    readonly indexes: ReadonlyMap<string, readonly IndexedPack[]>;
+  },
+  reliesOnParent = false,
+): StoreContents {
+  const index = new ObjectIndex();
   const indexFiles = new Map([...indexes].map(([name, packs]) => [name, packs.map(({ id }) => toHex(id))]));
   const loaded = [...indexes.values()].flat();
   index.reserve(loaded.reduce((sum, pack) => sum + pack.depths.length, 0));
-  const packs = { index, marked, damagedPacks, packFiles };
-  for (const pack of loaded) addPack(packs, pack);
+  for (const pack of loaded) addPack({ index, ...lists }, pack);
   // All packs of a file are views of one body.
   for (const [first] of indexes.values()) if (first !== undefined) discard(first.ids);
-  const reader = new ObjectReader(index, access.files, access.sealer);
-  return { ...packs, reader, marks, indexFiles, loadedAtMs, loadedTime };
+  const reader = new ObjectReader(index, access, reliesOnParent);
+  return { ...lists, index, reader, indexFiles };
 }
 
 /**
@@ -178,22 +206,44 @@ export async function loadMarks(access: StoreAccess, onDamage: OnDamage = throwI
 /**
  * All snapshots in the order in which they were made, the oldest first. A note in `forgotten` alone takes one away: the
  * deletion of its record may have failed, or a put of the record that was held up may have come after it.
+ *
+ * A new snapshot may rely on one that goes at this moment: see docs/store-format.md, "Backup without lists". So this
+ * lists the notes first, and all again if a record is gone when it is read. One that is listed again after that did not
+ * go: it counts as damaged.
  */
 export async function loadSnapshots(
   access: StoreAccess,
   onDamage: OnDamage = throwIt,
 ): Promise<StoreSnapshot[]> {
-  const snapshots: StoreSnapshot[] = [];
-  const [listed, forgotten] = await Promise.all([
-    access.backend.list('snapshots'),
-    namesIn(access, 'forgotten'),
-  ]);
-  const there = listed.filter(({ name }) => !forgotten.has(name));
-  const options = { folder: 'snapshots', kind: 'snapshot', onDamage } as const;
-  await readAll(access, there, options, (plain, _, { name, modified }) =>
-    snapshots.push({ ...decodeSnapshot(plain, name), ...(isKnown(modified) ? { stored: modified } : {}) }),
-  );
-  return inOrder(snapshots);
+  const snapshots = new Map<string, StoreSnapshot>();
+  const bad = new Map<string, SqlsyncError>();
+  const missed = new Set<string>();
+  for (let isComplete = false; !isComplete;) {
+    isComplete = true;
+    const forgotten = await namesIn(access, 'forgotten');
+    const listed = (await access.backend.list('snapshots')).filter(({ name }) => !forgotten.has(name));
+    const there = new Set(listed.map(({ name }) => name));
+    for (const known of [snapshots, bad]) for (const id of known.keys()) if (!there.has(id)) known.delete(id);
+    const unread = listed.filter(({ name }) => !snapshots.has(name) && !bad.has(name));
+    const onMissing = ({ name }: StoredFile): void => {
+      missed.add(name);
+      isComplete = false;
+    };
+    const take: Take = (plain, _, { name, modified }) => {
+      const stored = isKnown(modified) ? { stored: modified } : {};
+      snapshots.set(name, { ...decodeSnapshot(plain, name), ...stored });
+    };
+    const options: ReadOptions & Folder = {
+      folder: 'snapshots',
+      kind: 'snapshot',
+      onDamage: (file, error) => bad.set(file.slice('snapshots/'.length), error),
+    };
+    const [again, first] = [true, false].map((is) => unread.filter(({ name }) => missed.has(name) === is));
+    await readFiles(access, again ?? [], options, take);
+    await readFiles(access, first ?? [], { ...options, onMissing }, take);
+  }
+  for (const [id, error] of bad) onDamage(`snapshots/${id}`, error);
+  return inOrder([...snapshots.values()]);
 }
 
 /**
@@ -213,6 +263,7 @@ export async function putRecord(
     });
   const name = toHex(idOf(sealed));
   await access.backend.put(`${folder}/${name}`, [sealed]);
+  access.kept?.add(`${folder}/${name}`, [sealed]);
   return name;
 }
 
@@ -253,7 +304,7 @@ async function readAll(
 
 /** Reads the files whose names are hashes, and checks each against its name. */
 async function readFiles(
-  { backend, sealer }: StoreAccess,
+  { backend, sealer, kept }: StoreAccess,
   files: readonly StoredFile[],
   { folder, kind, onDamage, onMissing }: ReadOptions & Folder,
   take: Take,
@@ -262,7 +313,15 @@ async function readFiles(
   const read = ({ name, bytes }: StoredFile): Promise<Uint8Array> => {
     const file = `${folder}/${name}`;
     if (bytes > most) return Promise.reject(damaged(file, `has ${bytes} bytes; the most are ${most}`));
-    return backend.get(file);
+    return getKept(file);
+  };
+  const getKept = async (file: string): Promise<Uint8Array> => {
+    const known = kept?.get(file);
+    if (known !== undefined) return known;
+    const bytes = await backend.get(file);
+    // A wrong copy would stay wrong.
+    if (toHex(idOf(bytes)) === file.slice(folder.length + 1)) kept?.add(file, [bytes]);
+    return bytes;
   };
   const named = files.filter(({ name }) => isHexId(name)).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   for await (const [stored, reading] of readSeveral(named, backend.parallel ?? 1, read)) {
@@ -320,10 +379,6 @@ function parseJson(plain: Uint8Array, file: string): unknown {
 
 function isKnown(time: Date): boolean {
   return !Number.isNaN(time.getTime());
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof SqlsyncError && error.code === 'STORE_FILE_MISSING';
 }
 
 function throwIt(_file: string, error: SqlsyncError): void {

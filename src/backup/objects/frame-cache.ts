@@ -1,8 +1,9 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { LocalFiles } from '../backends/backend.ts';
+import type { KeptFiles } from '../backends/kept-files.ts';
 import { decompressor } from './decompressor.ts';
 import type { FrameBytes } from './decompressor-messages.ts';
-import { decodeBody, decodeFrame } from '../packs/frame.ts';
+import { decodeBody, decodeFrame, FRAME_KINDS } from '../packs/frame.ts';
 import type { Frame } from '../packs/frame.ts';
 import { discard } from '../packs/frame-memory.ts';
 import type { ObjectIndex } from './object-index.ts';
@@ -24,6 +25,14 @@ const MAX_LOADING_BYTES = 8 * 1024 * 1024;
 
 /** How many large frames are read before the thread starts: it costs 30 ms and 10 MB. */
 const MIN_FRAMES_READ = 8;
+
+/** Where frames are read. */
+export interface FramePlaces {
+  readonly files: LocalFiles;
+  readonly sealer: Sealer;
+  /** Copies on this host of frames with nodes. */
+  readonly kept?: KeptFiles | undefined;
+}
 
 interface LoadingFrame {
   /** The number for the decompressor. */
@@ -51,6 +60,7 @@ export class FrameCache {
   readonly #index: ObjectIndex;
   readonly #files: LocalFiles;
   readonly #sealer: Sealer;
+  readonly #kept: KeptFiles | undefined;
   readonly #small: LruFrames = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
   readonly #large: LruFrames = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
   /** Frames given to the decompressor, in order. */
@@ -60,10 +70,11 @@ export class FrameCache {
   /** Memory of dropped frames; the current call may still use a part of it. */
   #dropped: Uint8Array[] = [];
 
-  constructor(index: ObjectIndex, files: LocalFiles, sealer: Sealer) {
+  constructor(index: ObjectIndex, { files, sealer, kept }: FramePlaces) {
     this.#index = index;
     this.#files = files;
     this.#sealer = sealer;
+    this.#kept = kept;
   }
 
   /**
@@ -182,9 +193,17 @@ export class FrameCache {
     const place = this.#index.frames[number];
     if (place === undefined) throw new Error(`there is no frame ${number}`);
     const file = `packs/${place.pack.id}`;
-    const sealed = this.#files.getNow(file, { offset: place.offset, length: place.length });
+    const range = { offset: place.offset, length: place.length };
+    // Every run reads the nodes again; pages are many, and are read seldom.
+    const kept = place.kind === FRAME_KINDS.nodes ? this.#kept : undefined;
+    const known = kept?.get(file, range);
+    const sealed = known ?? this.#files.getNow(file, range);
     if (sealed.length !== place.length) throw damaged(file, 'is shorter than its index says');
-    return { plain: this.#sealer.open('frame', sealed), file };
+    // Opened first: opening may use its memory, and what cannot be opened is not kept.
+    const copy = known === undefined && kept !== undefined ? sealed.slice() : undefined;
+    const plain = this.#sealer.open('frame', sealed);
+    if (copy !== undefined) kept?.add(file, [copy], range);
+    return { plain, file };
   }
 
   #keep(number: number, { frame, memory }: Pick<CachedFrame, 'frame' | 'memory'>): void {

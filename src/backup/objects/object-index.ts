@@ -139,7 +139,7 @@ export class ObjectIndex {
     return best;
   }
 
-  /** The readable copies, best first: in unmarked packs, and less deep. Only those of less depth than `below`. */
+  /** The readable copies, best first: less deep, and in unmarked packs. Only those of less depth than `below`. */
   copies(id: Uint8Array, below = 256): number[] {
     const found: number[] = [];
     const idBytes = id.length === BASE_ID_BYTES ? BASE_ID_BYTES : ID_BYTES;
@@ -162,6 +162,9 @@ export class ObjectIndex {
   /**
    * Decides which of two copies comes first. Never by the order in which indexes were loaded: of two simultaneous
    * prunes, one may see other indexes than the other, and each would delete the copy that the other one keeps.
+   *
+   * The depth comes before the mark, so that a prune never keeps a deeper copy than the one that it deletes: a delta
+   * that it does not know yet may have been made on that one.
    */
   #compare(a: number, b: number): number {
     const byRank = this.#rank(a) - this.#rank(b);
@@ -172,7 +175,7 @@ export class ObjectIndex {
   }
 
   #rank(object: number): number {
-    return (this.isTrusted(object) ? 0 : 256) + (this.isPresent(object) ? 0 : 512) + this.depthOf(object);
+    return (this.isPresent(object) ? 0 : 512) + 2 * this.depthOf(object) + (this.isTrusted(object) ? 0 : 1);
   }
 
   /** True for an object in a present pack, or on its way to a pack. */

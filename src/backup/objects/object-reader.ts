@@ -1,15 +1,14 @@
 import { SqlsyncError } from '../../errors.ts';
 import { assembleNode, assemblePage } from './assemble.ts';
-import type { LocalFiles } from '../backends/backend.ts';
 import { ChainReader } from './chain-reader.ts';
 import type { PageRead } from './chain-reader.ts';
 import { CopyJudge } from './copy-judge.ts';
 import type { ObjectParts } from './copy-judge.ts';
 import type { Frame } from '../packs/frame.ts';
 import { FrameCache } from './frame-cache.ts';
+import type { FramePlaces } from './frame-cache.ts';
 import { ID_BYTES, idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
-import type { Sealer } from '../packs/seal.ts';
 import { Soundness } from './soundness.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
@@ -29,12 +28,19 @@ export class ObjectReader {
   /** Checked nodes, by object number: the nodes of one tree are the bases of the next tree's. */
   readonly #nodes = new Map<number, Uint8Array>();
 
-  constructor(index: ObjectIndex, files: LocalFiles, sealer: Sealer) {
+  /**
+   * True for a backup that knows the store only from an earlier run: it relies on the objects of its parent, each in
+   * its place, and on nothing else.
+   */
+  readonly reliesOnParent: boolean;
+
+  constructor(index: ObjectIndex, place: FramePlaces, reliesOnParent = false) {
     this.index = index;
-    this.#frames = new FrameCache(index, files, sealer);
+    this.reliesOnParent = reliesOnParent;
+    this.#frames = new FrameCache(index, place);
     this.#soundness = new Soundness(this, (object) => index.isTrusted(object));
     this.#chains = new ChainReader(index, this.#frames, (object) => this.#soundness.learnSound(object));
-    this.#judge = new CopyJudge(index, files, (object) => this.#partsOf(object));
+    this.#judge = new CopyJudge(index, place.files, (object) => this.#partsOf(object));
   }
 
   /** The damaged files found so far, by name, with the damage. */
@@ -52,6 +58,17 @@ export class ObjectReader {
     const [only, ...others] = hasUsable ? this.index.copies(id) : [];
     if (only !== undefined && others.length === 0) return only;
     return this.index.shallowest(id, (object) => this.#isUsable(object));
+  }
+
+  /**
+   * True if a new snapshot need not write the object of this id.
+   *
+   * @param isParents - true if the parent has it in the same place.
+   */
+  isStored(id: Uint8Array, isParents: boolean): boolean {
+    if (!this.reliesOnParent) return this.usable(id) !== undefined;
+    const isOwn = (object: number): boolean => this.index.frameOf(object) === undefined;
+    return isParents || this.index.shallowest(id, isOwn) !== undefined;
   }
 
   #isUsable(object: number): boolean {

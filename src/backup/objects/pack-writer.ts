@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
+import type { KeptFiles } from '../backends/kept-files.ts';
 import { isOutOfSpace } from '../backends/out-of-space.ts';
 import { encodeNodeFrame, encodePageFrame, FRAME_KINDS, MAX_FRAME_BYTES } from '../packs/frame.ts';
 import { Arena, discard } from '../packs/frame-memory.ts';
@@ -56,6 +57,14 @@ interface OpenPack {
   bytes: number;
 }
 
+/** Where packs and indexes are put. */
+export interface PackPlace {
+  readonly backend: Backend;
+  readonly sealer: Sealer;
+  /** Keeps copies of indexes, and of frames with nodes, on this host. */
+  readonly kept?: KeptFiles | undefined;
+}
+
 export interface Written {
   readonly packs: number;
   readonly pages: number;
@@ -69,8 +78,7 @@ export interface Written {
  * the frames. The index knows an object as soon as it was added.
  */
 export class PackWriter {
-  readonly #backend: Backend;
-  readonly #sealer: Sealer;
+  readonly #place: PackPlace;
   readonly #index: ObjectIndex;
   #whole = newBatch<PageObject>();
   #deltas = newBatch<PageObject>();
@@ -89,12 +97,13 @@ export class PackWriter {
   #written = { packs: 0, pages: 0, nodes: 0, bytes: 0 };
   /** Ids of all packs that were put. */
   readonly packIds: string[] = [];
+  /** Names of all indexes that were put. */
+  readonly indexNames: string[] = [];
   /** True once the put of an index has begun; even one that fails may have its effect. */
   #isIndexPut = false;
 
-  constructor(backend: Backend, sealer: Sealer, index: ObjectIndex) {
-    this.#backend = backend;
-    this.#sealer = sealer;
+  constructor(place: PackPlace, index: ObjectIndex) {
+    this.#place = place;
     this.#index = index;
   }
 
@@ -168,7 +177,7 @@ export class PackWriter {
   async abortAfter(error: unknown): Promise<void> {
     await this.abort();
     if (!isOutOfSpace(error) || this.#isIndexPut) return;
-    for (const pack of this.packIds) await this.#backend.delete(`packs/${pack}`);
+    for (const pack of this.packIds) await this.#place.backend.delete(`packs/${pack}`);
   }
 
   #throwFailure(): void {
@@ -230,7 +239,7 @@ export class PackWriter {
   async #append(kind: number, batch: Batch<unknown>, plain: Uint8Array): Promise<void> {
     const rawBytes = new DataView(plain.buffer, plain.byteOffset).getUint32(4, true);
     if (rawBytes > MAX_FRAME_BYTES) throw new Error(`a frame of ${rawBytes} bytes`);
-    const sealed = this.#sealer.seal('frame', plain);
+    const sealed = this.#place.sealer.seal('frame', plain);
     const pack = this.#pack;
     const length = new Uint8Array(4);
     new DataView(length.buffer).setUint32(0, sealed.length, true);
@@ -246,7 +255,7 @@ export class PackWriter {
     const pack = this.#pack;
     if (pack.frames.length === 0) return;
     this.#pack = newPack();
-    const maxPuts = Math.min(MAX_PUTS, this.#backend.parallel ?? 1);
+    const maxPuts = Math.min(MAX_PUTS, this.#place.backend.parallel ?? 1);
     while (this.#puts.size >= maxPuts) await Promise.race(this.#puts);
     const putting = this.#putPack(pack)
       .catch((error: unknown) => {
@@ -259,7 +268,9 @@ export class PackWriter {
 
   async #putPack(pack: OpenPack): Promise<void> {
     const id = idOfPieces(pack.pieces);
-    await this.#backend.put(`packs/${toHex(id)}`, pack.pieces);
+    const name = `packs/${toHex(id)}`;
+    await this.#place.backend.put(name, pack.pieces);
+    this.#keepNodes(name, pack);
     const ids = new Uint8Array(pack.numbers.length * ID_BYTES);
     const depths = new Uint8Array(pack.numbers.length);
     for (const [i, number] of pack.numbers.entries()) {
@@ -273,12 +284,21 @@ export class PackWriter {
     this.#written.bytes += pack.bytes;
   }
 
+  #keepNodes(name: string, { frames, pieces }: OpenPack): void {
+    for (const [i, { kind, offset, length }] of frames.entries()) {
+      // The head of the pack, then the length and the bytes of each frame.
+      const sealed = pieces[2 + 2 * i] as Uint8Array;
+      if (kind === FRAME_KINDS.nodes) this.#place.kept?.add(name, [sealed], { offset, length });
+    }
+  }
+
   async #putIndex(): Promise<void> {
     const packs = this.#unindexed;
     if (packs.length === 0) return;
     this.#unindexed = [];
     this.#isIndexPut = true;
-    for (const { bytes } of await putIndexFiles(this.#backend, this.#sealer, packs)) {
+    for (const { name, bytes } of await putIndexFiles(this.#place, packs)) {
+      this.indexNames.push(name);
       this.#written.bytes += bytes;
     }
   }
@@ -286,24 +306,23 @@ export class PackWriter {
 
 /** Puts the fewest possible indexes of these packs; returns the names and lengths of their files. */
 export async function putIndexFiles(
-  backend: Backend,
-  sealer: Sealer,
+  place: PackPlace,
   packs: readonly IndexedPack[],
 ): Promise<{ name: string; bytes: number }[]> {
   const files: { name: string; bytes: number }[] = [];
-  for (const some of splitForIndexes(packs)) files.push(await putIndexFile(backend, sealer, some));
+  for (const some of splitForIndexes(packs)) files.push(await putIndexFile(place, some));
   return files;
 }
 
 /** Puts one index of these packs, as many as `splitForIndexes` groups; returns the name and length of its file. */
 export async function putIndexFile(
-  backend: Backend,
-  sealer: Sealer,
+  { backend, sealer, kept }: PackPlace,
   packs: readonly IndexedPack[],
 ): Promise<{ name: string; bytes: number }> {
   const sealed = sealer.seal('index', encodeIndex(packs));
   const name = toHex(idOf(sealed));
   await backend.put(`indexes/${name}`, [sealed]);
+  kept?.add(`indexes/${name}`, [sealed]);
   return { name, bytes: sealed.length };
 }
 

@@ -10,12 +10,12 @@ import type { PruneOptions } from '../types.ts';
  * SqlsyncError STORE_*.
  */
 export async function copyNeeded(
-  { backend, sealer }: StoreAccess,
+  access: StoreAccess,
   { index, reader }: StoreContents,
   { toCopy, needed }: PrunePlan,
   options: PruneOptions,
 ): Promise<void> {
-  const writer = new PackWriter(backend, sealer, index);
+  const writer = new PackWriter(access, index);
   try {
     for (const [done, pack] of toCopy.entries()) {
       options.onProgress?.({ phase: 'write', done, total: toCopy.length });

@@ -6,6 +6,7 @@ import { copyNeeded } from './prune-copy.ts';
 import { makePlan } from './prune-plan.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { removeForgotten, sweep } from './prune-sweep.ts';
+import { beginEpoch } from '../files/config.ts';
 import { jsonBytes, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { withLists } from '../files/store-lists.ts';
@@ -56,6 +57,8 @@ async function pruneBy(
   const live = new LiveObjects(contents.reader, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
   if (options.dryRun === true) return summarize(contents, plan, { dryRun: true });
+  // Of two copies the damaged one goes, and the other one may be deeper.
+  if (contents.reader.found.size > 0) await beginEpoch(access);
   // First frees room, then takes it.
   await removeForgotten(access, snapshots, { ...options, now });
   await backend.removeLeftovers?.(LEFTOVER_AGE_MS);

@@ -33,7 +33,7 @@ export function nameObjects(
   if (packs.length === 0) return { ...contents, complete: new Set() };
   for (;;) {
     const index = indexWith(contents, packs);
-    const reader = new ObjectReader(index, access.files, access.sealer);
+    const reader = new ObjectReader(index, access);
     let named = 0;
     for (const pack of packs) named += nameIn(pack, reader, signal);
     if (named > 0) continue;

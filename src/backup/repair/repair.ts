@@ -1,5 +1,6 @@
 import { isHexId, toHex } from '../packs/object-id.ts';
 import { comparePack } from '../objects/compare-pack.ts';
+import { beginEpoch } from '../files/config.ts';
 import { putIndexesWithout } from '../files/put-indexes.ts';
 import { PackWriter } from '../objects/pack-writer.ts';
 import { repairNotes } from '../prune/forget.ts';
@@ -44,6 +45,8 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
     named.complete.has(pack) || (contents.index.packs.has(pack) && !givenUp.has(pack));
   const isWanted = await wantedIn(access, named, scanned);
   const mayLose = givenUp.size > 0 || named.complete.size < scanned.length;
+  const givesUp = mayLose || indexes.length > 0;
+  if (givesUp) await beginEpoch(access);
   const objectsSaved = mayLose ? await salvage(access, named, { survives, isWanted }, options) : 0;
   // Before new ones are put: an index with the same packs in the same order has the same name.
   for (const file of indexes) await backend.delete(file);
@@ -51,6 +54,8 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const replaced = await putIndexesWithout(access, known, givenUp, { more: named.complete });
   // Only now, when other files name everything that they named.
   for (const file of [...replaced, ...marks]) await backend.delete(file);
+  // Once more: a backup may have read the lists in between.
+  if (givesUp) await beginEpoch(access);
   const notesWritten = await repairNotes(access);
   const lost = await findLost(access, options);
   const forgotten = options.forget === true ? await forgetLost(access, lost) : [];
@@ -146,12 +151,12 @@ async function wantedIn(
 }
 
 async function salvage(
-  { backend, sealer }: StoreAccess,
+  access: StoreAccess,
   { index, reader }: Named,
   plan: SalvagePlan,
   options: RepairOptions,
 ): Promise<number> {
-  const writer = new PackWriter(backend, sealer, index);
+  const writer = new PackWriter(access, index);
   try {
     const work = new Salvage(reader, plan, writer);
     await work.run(options);

@@ -95,7 +95,7 @@ export class TreeWriter {
 
   #writeNode(writer: PackWriter, level: number, index: number, children: Uint8Array): Uint8Array {
     const id = idOf(encodeNode(level, children));
-    if (this.#reader.usable(id) !== undefined) return id;
+    if (this.#reader.isStored(id, this.#isParents(level, index, id))) return id;
     const childCount = children.length / ID_BYTES;
     const base = this.#baseFor(level, index, children);
     if (base === undefined) {
@@ -106,6 +106,13 @@ export class TreeWriter {
       writer.addNode(id, { level, childCount, ids, delta }, base.depth + 1);
     }
     return id;
+  }
+
+  #isParents(level: number, index: number, id: Uint8Array): boolean {
+    const parent = this.#parent;
+    if (parent === undefined || level > parent.rootLevel || index >= nodeCountOf(parent.pageCount, level))
+      return false;
+    return sameBytes(parent.nodeId(level, index), id);
   }
 
   /** The node against which to write the new one as a delta; undefined if it is better written whole. */
@@ -119,8 +126,9 @@ export class TreeWriter {
       return undefined;
     let id = parent.nodeId(level, index);
     let ids = parent.childIds(level, index);
-    let object = this.#reader.usable(id);
-    if (object !== undefined && this.#reader.index.depthOf(object) >= MAX_NODE_DEPTH) {
+    const { reliesOnParent } = this.#reader;
+    let object = this.#reader.usable(id, reliesOnParent);
+    if (!reliesOnParent && object !== undefined && this.#reader.index.depthOf(object) >= MAX_NODE_DEPTH) {
       id = this.#reader.rootOf(id);
       ids = nodeIds(this.#reader.readNode(id));
       object = this.#reader.usable(id);

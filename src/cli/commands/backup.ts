@@ -20,6 +20,7 @@ import { describeGroups, groupsAsJson, reportPrune, warnOfTimes } from '../store
 import { copyOnward, onwardFailure } from '../store/copy-onward.ts';
 import type { OnwardResult } from '../store/copy-onward.ts';
 import { KEEP_OPTIONS, groupingOf, policyOf } from '../store/keep-policy.ts';
+import { isPattern } from '../store/name-pattern.ts';
 import { expandOrigins, explainPattern } from '../store/origins.ts';
 import {
   STORES,
@@ -44,14 +45,17 @@ export const command: Command = defineCommand({
   describe: 'Add snapshots of databases to a store: backup ORIGIN… STORE; quoted, ORIGIN may be a pattern',
   example: 'sqlsync backup app.db /srv/store --keep-daily 7',
   summary:
-    '`backups` (each with `origin`, `snapshot`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `snapshotHeldMs`, `walGrowthBytes`, `verified`, `shrunk`, `warnings`), `failures` (`origin`, `code`, `message`), `copies` of `--copy-to` (`store`, `copied`, `bytesAdded`, or `code` and `message`), `groups` and `forgotten` as `forget`, `prune`',
+    '`backups` (each with `origin`, `snapshot`, `unchanged` (true if `--skip-if-unchanged` made none), `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `snapshotHeldMs`, `walGrowthBytes`, `verified`, `shrunk`, `warnings`), `failures` (`origin`, `code`, `message`), `copies` of `--copy-to` (`store`, `copied`, `bytesAdded`, or `code` and `message`), `groups` and `forgotten` as `forget`, `prune`',
   operands: { places: 'Databases, each a path or [user@]host:path, and last the store' },
   options: {
     tag: { array: true, value: 'TAG', describe: 'Tag of the new snapshots; may be given several times' },
     host: { value: 'NAME', describe: 'Host that the snapshots are said to be of' },
     verify: { describe: 'Restore each new snapshot to a temporary file and compare it with the origin' },
     'no-cache': {
-      describe: 'Keep no hashes of blocks in the cache folder; the next backup then reads old versions',
+      describe: 'Keep nothing in the cache folder; the next backup then reads old versions and all lists',
+    },
+    'skip-if-unchanged': {
+      describe: 'Make no snapshot of a database that has not changed since its newest one',
     },
     'max-shrink': SYNC_OPTIONS['max-shrink'],
     'copy-to': {
@@ -89,7 +93,8 @@ export const command: Command = defineCommand({
       const { maxShrink } = args;
       const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
       const modes = { host, verify, compress, hash, maxShrinkPercent, cache: !args.noCache };
-      const options = { store: storePlace(store), tags, ...modes, ...remote };
+      const skipUnchanged = args.skipIfUnchanged;
+      const options = { store: storePlace(store), tags, skipUnchanged, ...modes, ...remote };
       const others = (args.copyTo ?? []).map(storePlace);
       const policy = policyOf(args);
       const groupBy = groupingOf(args);
@@ -158,7 +163,9 @@ async function backUpAll(run: BackupRun, given: readonly string[], others: reado
   // Opened first: a missing store is not the fault of the first database.
   const store = await openStoreAt(options.store);
   const host = options.host ?? hostname();
-  const ours = (await store.snapshots()).filter((snapshot) => snapshot.host === host);
+  // Only what a pattern matches has to be looked up: a list is a request.
+  const snapshots = given.some(isPattern) ? await store.snapshots() : [];
+  const ours = snapshots.filter((snapshot) => snapshot.host === host);
   const backedUp = new Set(ours.map(({ path }) => path));
   const origins = expandOrigins(given, {
     isBackedUp: (path) => backedUp.has(path),
@@ -218,7 +225,7 @@ async function backUp({ options, output, signal }: BackupRun, origin: string): P
 function figuresOf(summary: BackupSummary, startedAtMs: number): Copy['figures'] {
   const { snapshot, bytesSent, bytesReceived, snapshotHeldMs, walGrowthBytes } = summary;
   const { pageSize, pageCount, statistics } = snapshot;
-  const { pagesChanged } = statistics;
+  const pagesChanged = summary.unchanged ? 0 : statistics.pagesChanged;
   const amounts = { bytesSent, bytesReceived, pageSize, pageCount, pagesChanged };
   return { snapshotAtMs: startedAtMs, snapshotHeldMs, walGrowthBytes, ...amounts };
 }
@@ -321,7 +328,8 @@ function isRemote(origin: string): boolean {
   return parseLocation(origin).kind === 'ssh';
 }
 
-function describe({ origin, snapshot, bytesReceived, durationMs, verified }: BackupSummary): string {
+function describe(summary: BackupSummary): string {
+  const { origin, snapshot, bytesReceived, durationMs, verified } = summary;
   const { id, pageCount, pageSize, parent, statistics } = snapshot;
   const { pagesChanged, bytesAdded } = statistics;
   const pages =
@@ -332,5 +340,8 @@ function describe({ origin, snapshot, bytesReceived, durationMs, verified }: Bac
   const received = isRemote(origin) ? `${formatBytes(bytesReceived)} received, ` : '';
   const amounts = `${received}${formatBytes(bytesAdded)} added`;
   const checked = verified ? ', verified' : '';
-  return `Snapshot ${id.slice(0, SHORT_ID_LENGTH)} of ${origin}: ${pages}, ${amounts}, ${formatDuration(durationMs)}${checked}`;
+  const time = formatDuration(durationMs);
+  if (summary.unchanged)
+    return `${origin} has not changed since its snapshot ${id.slice(0, SHORT_ID_LENGTH)}: no new one was made, ${time}${checked}`;
+  return `Snapshot ${id.slice(0, SHORT_ID_LENGTH)} of ${origin}: ${pages}, ${amounts}, ${time}${checked}`;
 }

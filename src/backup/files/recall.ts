@@ -1,0 +1,81 @@
+import { SqlsyncError } from '../../errors.ts';
+import { decodeIndex } from '../packs/index-file.ts';
+import type { IndexedPack } from '../packs/index-file.ts';
+import { toHex } from '../packs/object-id.ts';
+import { isMissing } from '../store-error.ts';
+import type { StoreSnapshot } from '../types.ts';
+import { decodeSnapshot } from './snapshot-record.ts';
+import { assembleContents } from './store-files.ts';
+import type { StoreAccess, StoreContents } from './store-files.ts';
+
+/** What an earlier run found in a store. */
+export interface RememberedContents {
+  /** Names of indexes. */
+  readonly indexes: readonly string[];
+  /** Ids of packs that nothing new may rely on. */
+  readonly untrusted: readonly string[];
+  /** When the lists were read. */
+  readonly listed: Date;
+}
+
+/**
+ * The contents of a store as an earlier run found them, without a request. A reader of them relies on nothing but what a
+ * parent has. undefined if this host has no copy of an index.
+ */
+export function recallContents(
+  access: StoreAccess,
+  { indexes: names, untrusted, listed }: RememberedContents,
+): StoreContents | undefined {
+  const indexes = new Map<string, IndexedPack[]>();
+  for (const name of names) {
+    const packs = opened(() => {
+      const sealed = access.kept?.get(`indexes/${name}`);
+      return sealed && decodeIndex(access.sealer.open('index', sealed), `indexes/${name}`);
+    });
+    if (packs === undefined) return undefined;
+    indexes.set(name, packs);
+  }
+  const packs = [...indexes.values()]
+    .flat()
+    .map(({ id, bytes }) => ({ name: toHex(id), bytes, modified: listed }));
+  const packFiles = new Map(packs.map((file) => [file.name, file]));
+  const lists = { marks: [], marked: new Set(untrusted), damagedPacks: new Set<string>(), packFiles };
+  const began = { loadedAtMs: performance.now(), loadedTime: new Date() };
+  return assembleContents(access, { indexes, ...lists, ...began }, true);
+}
+
+/** The record of a snapshot, from this host; undefined if it has no copy. */
+export function recallSnapshot({ kept, sealer }: StoreAccess, id: string): StoreSnapshot | undefined {
+  return opened(() => {
+    const sealed = kept?.get(`snapshots/${id}`);
+    return sealed && decodeSnapshot(sealer.open('snapshot', sealed), id);
+  });
+}
+
+/**
+ * True if the store has a snapshot at this moment: its record, and no note that it was forgotten. Throws SqlsyncError
+ * STORE_UNAVAILABLE.
+ */
+export async function isSnapshotThere({ backend }: StoreAccess, id: string): Promise<boolean> {
+  const isThere = async (file: string): Promise<boolean> => {
+    try {
+      await backend.get(file);
+      return true;
+    } catch (error) {
+      if (isMissing(error)) return false;
+      throw error;
+    }
+  };
+  const [record, note] = await Promise.all([isThere(`snapshots/${id}`), isThere(`forgotten/${id}`)]);
+  return record && !note;
+}
+
+/** A copy that this version cannot read is as good as none. */
+function opened<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof SqlsyncError) return undefined;
+    throw error;
+  }
+}
