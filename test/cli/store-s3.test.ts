@@ -90,6 +90,33 @@ describe('the commands on a store in S3', () => {
     assert.equal((await billed('--no-cache'))['lists'], 9);
   });
 
+  test('a command reads no index, record or tree again that this host has, but check does', async (t) => {
+    const { server, folder, store, run } = await here(t);
+    await run('init', store);
+    for (let day = 0; day < 3; day++) {
+      change(join(folder, 'a.db'), `UPDATE item SET amount = ${day} WHERE id = 3`);
+      await run('backup', 'a.db', store);
+    }
+    const files = async (...args: string[]): Promise<Record<string, number>> => {
+      const before = server.requests.length;
+      await run(...args);
+      const gets = server.requests.slice(before).filter(({ operation }) => operation === 'get');
+      const kinds = gets.map(({ key }) => /(?:indexes|snapshots|packs)(?=\/)/.exec(key)?.[0] ?? 'config');
+      return Object.fromEntries(
+        ['indexes', 'snapshots', 'packs'].map((kind) => [kind, kinds.filter((each) => each === kind).length]),
+      );
+    };
+    const none = { indexes: 0, snapshots: 0, packs: 0 };
+    assert.deepEqual(await files('snapshots', store), none);
+    assert.deepEqual(await files('forget', store, '--keep-last', '2'), none);
+    const { packs = 0, ...restored } = await files('restore', `${store}#latest`, 'b.db');
+    assert.deepEqual(restored, { indexes: 0, snapshots: 0 });
+    assert.ok(packs > 0, 'pages are read');
+    const { packs: read = 0, ...checked } = await files('check', store);
+    assert.deepEqual(checked, { indexes: 3, snapshots: 2 });
+    assert.ok(read > 0, 'trees are read');
+  });
+
   test('snapshots go from a folder to S3 and back', async (t) => {
     const { folder, store, run } = await here(t);
     for (const place of [store, 'local', 'back']) await run('init', place);
