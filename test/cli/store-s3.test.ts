@@ -54,8 +54,10 @@ describe('the commands on a store in S3', () => {
     const { folder, store, run } = await here(t);
     const { id } = await run('init', store);
     const hashes = join(folder, 'cache', 'sqlsync', 'hashes', String(id));
-    await run('backup', 'a.db', store, '--no-cache');
+    await run('backup', 'a.db', store, '--no-cache', '--keep-last', '1', '--prune');
     assert.equal(existsSync(hashes), false);
+    for (const name of ['files', 'parents'])
+      assert.equal(existsSync(join(folder, 'cache', 'sqlsync', name)), false);
     await run('backup', 'a.db', store);
     assert.equal(existsSync(hashes), true);
   });

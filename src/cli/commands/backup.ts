@@ -111,6 +111,7 @@ export const command: Command = defineCommand({
             const onward = await copyOnward({
               store,
               others,
+              cache: options.cache,
               summaries,
               output,
               copies,
@@ -120,7 +121,7 @@ export const command: Command = defineCommand({
             });
             const tidied = await tidy(
               policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
-              { store, policy, groupBy, prune: args.prune, signal },
+              { store, policy, groupBy, prune: args.prune, cache: options.cache, signal },
             );
             say(output, done, onward, tidied);
           }),
@@ -161,7 +162,7 @@ async function backUpAll(run: BackupRun, given: readonly string[], others: reado
   const failures: Failure[] = [];
   const { options, output, copies } = run;
   // Opened first: a missing store is not the fault of the first database.
-  const store = await openStoreAt(options.store);
+  const store = await openStoreAt(options.store, options);
   const host = options.host ?? hostname();
   // Only what a pattern matches has to be looked up: a list is a request.
   const snapshots = given.some(isPattern) ? await store.snapshots() : [];
@@ -258,17 +259,19 @@ async function tidy(
     policy,
     groupBy,
     prune,
+    cache,
     signal,
   }: {
     readonly store: string;
     readonly policy: RetentionPolicy | undefined;
     readonly groupBy: Grouping | undefined;
     readonly prune: boolean;
+    readonly cache: boolean;
     readonly signal: AbortSignal | undefined;
   },
 ): Promise<Tidied> {
   if (policy === undefined && !prune) return { groups: [], forgotten: [], prune: undefined };
-  const store = await openStoreAt(folder);
+  const store = await openStoreAt(folder, { cache });
   let groups: ForgetGroup[] = [];
   if (policy !== undefined) {
     const fresh = new Set(summaries.map(({ snapshot }) => snapshot.id));

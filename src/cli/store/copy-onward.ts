@@ -11,6 +11,8 @@ export interface Onward {
   /** The store that has them. */
   readonly store: string;
   readonly others: readonly string[];
+  /** False to keep nothing in the cache folder. */
+  readonly cache: boolean;
   readonly summaries: readonly BackupSummary[];
   readonly output: Output;
   readonly copies: Copies;
@@ -46,10 +48,14 @@ async function copyTo(other: string, run: Onward): Promise<OnwardResult> {
     }
   };
   try {
-    const from = await openStoreAt(run.store);
+    const from = await openStoreAt(run.store, run);
     const ids = summaries.map(({ snapshot }) => snapshot.id);
     const onWarning = (warning: string): void => output.warning(warning);
-    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other), { ids, signal, onWarning });
+    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other, run), {
+      ids,
+      signal,
+      onWarning,
+    });
     report(EXIT_OK);
     output.result(
       `Copied to ${other}: ${counted(copied.length, 'snapshot')}, ${formatBytes(bytesAdded)} added`,

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
 import { isSftpAddress, parseSftpAddress } from '../../backup/backends/sftp/address.ts';
+import type { OpenOptions } from '../../backup/open-store.ts';
 import { openStore } from '../../backup/store.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
@@ -134,9 +135,9 @@ export async function runStoreJob(
 }
 
 /** Opens the store at a place. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
-export async function openStoreAt(text: string): Promise<Store> {
+export async function openStoreAt(text: string, options: OpenOptions = {}): Promise<Store> {
   const folder = storePlace(text);
-  if (isElsewhere(folder)) return openStore(folder);
+  if (isElsewhere(folder)) return openStore(folder, options);
   const store = text.slice(0, Math.max(0, text.lastIndexOf('#')));
   if (store !== '' && !existsSync(text) && existsSync(store)) {
     throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
