@@ -47,6 +47,7 @@ export type { ForgetGroup } from './backup/prune/plan-forget.ts';
 export type { KeepCount, RetentionPolicy } from './backup/prune/retention.ts';
 export type { CalendarSpan } from './backup/snapshots/calendar-time.ts';
 export type { InitOptions } from './backup/files/config.ts';
+export type { OpenOptions } from './backup/open-store.ts';
 export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/types.ts';
 export type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from './backup/options.ts';
 export type {

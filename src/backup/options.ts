@@ -65,6 +65,8 @@ export interface RestoreOptions extends StoreRunOptions {
   readonly followLinks?: boolean | undefined;
   /** True to compare only. */
   readonly dryRun?: boolean | undefined;
+  /** False to use and keep no copies of the files of a store elsewhere in the user's cache folder. */
+  readonly cache?: boolean | undefined;
   /** True to write what is left of a damaged snapshot to a new file on this host. */
   readonly salvage?: boolean;
 }

@@ -126,6 +126,7 @@ const CHECKS: {
     replace: flag,
     followLinks: flag,
     salvage: flag,
+    cache: flag,
     compress,
     onProgress: callback,
     ...COMMON,

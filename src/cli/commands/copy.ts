@@ -6,6 +6,7 @@ import type { Command } from '../options/command.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
+  CACHE_OPTION,
   DRY_RUN,
   STORES,
   atTime,
@@ -35,6 +36,7 @@ export const command: Command = defineCommand({
     ...DATABASE_OPTIONS,
     ...TAG_OPTIONS,
     ...AT_OPTION,
+    ...CACHE_OPTION,
     'lock-wait': JOB_OPTIONS['lock-wait'],
     ping: JOB_OPTIONS.ping,
     ...OUTPUT_OPTIONS,
@@ -44,8 +46,9 @@ export const command: Command = defineCommand({
     runStoreJob('copy', args, {
       name: () => ['copy', canonicalStore(args.from), canonicalStore(args.to)],
       async work(output, options) {
-        const from = await openStoreAt(atTime(args.from, args.at));
-        const to = await openStoreAt(args.to);
+        const cache = !args.noCache;
+        const from = await openStoreAt(atTime(args.from, args.at), { cache });
+        const to = await openStoreAt(args.to, { cache });
         const { host, path, tag, ids, dryRun } = args;
         const isFiltered = [host, path, tag].some((each) => each !== undefined);
         if (isFiltered && ids !== undefined && ids.length > 0) {

@@ -11,7 +11,14 @@ import {
   parseSnapshotReference,
 } from '../store/snapshot-choice.ts';
 import type { FilterArguments } from '../store/snapshot-choice.ts';
-import { AT_OPTION, STORES, atTime, openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  CACHE_OPTION,
+  STORES,
+  atTime,
+  openStoreAt,
+  runStoreCommand,
+} from '../store/store-command.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
@@ -29,6 +36,7 @@ export const command: Command = defineCommand({
   options: {
     ...DATABASE_OPTIONS,
     ...AT_OPTION,
+    ...CACHE_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
@@ -45,7 +53,7 @@ export const command: Command = defineCommand({
           },
         );
       }
-      const store = await openStoreAt(atTime(first.store, args.at));
+      const store = await openStoreAt(atTime(first.store, args.at), { cache: !args.noCache });
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
       const diff = await store.diff(a, b, { owners: true, ...options });

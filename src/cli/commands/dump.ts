@@ -4,7 +4,14 @@ import { dumpSql } from '../../sqlite/dump/sql-dump.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { counted } from '../terminal/format.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
-import { AT_OPTION, SNAPSHOT_OPERAND, STORES, atTime, runStoreCommand } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  CACHE_OPTION,
+  SNAPSHOT_OPERAND,
+  STORES,
+  atTime,
+  runStoreCommand,
+} from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
 import { defineCommand } from '../options/command.ts';
@@ -22,31 +29,38 @@ export const command: Command = defineCommand({
   options: {
     ...DATABASE_OPTIONS,
     ...AT_OPTION,
+    ...CACHE_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('dump', args, (output, options) =>
-      withSnapshotCopy(atTime(args.snapshot, args.at), args, output, options, async (path, snapshot) => {
-        output.makeRoom();
-        const omissions: string[] = [];
-        const statements = dumpSql(path, args.tables ?? [], {
-          onOmission: (omission) => {
-            omissions.push(omission);
-            if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
-          },
-          onRemark: (remark) => output.warning(remark),
-        });
-        for (const chunk of chunksOf(statements)) {
-          throwIfAborted(options.signal);
-          if (!(await write(chunk, output.options.json))) return EXIT_OK;
-        }
-        const failure = omissions.length === 0 ? undefined : partial(omissions);
-        if (failure !== undefined) output.error(failure);
-        // Last: the dump is complete.
-        output.json({ type: 'summary', snapshot, omissions });
-        return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
-      }),
+      withSnapshotCopy(
+        atTime(args.snapshot, args.at),
+        args,
+        output,
+        { ...options, cache: !args.noCache },
+        async (path, snapshot) => {
+          output.makeRoom();
+          const omissions: string[] = [];
+          const statements = dumpSql(path, args.tables ?? [], {
+            onOmission: (omission) => {
+              omissions.push(omission);
+              if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
+            },
+            onRemark: (remark) => output.warning(remark),
+          });
+          for (const chunk of chunksOf(statements)) {
+            throwIfAborted(options.signal);
+            if (!(await write(chunk, output.options.json))) return EXIT_OK;
+          }
+          const failure = omissions.length === 0 ? undefined : partial(omissions);
+          if (failure !== undefined) output.error(failure);
+          // Last: the dump is complete.
+          output.json({ type: 'summary', snapshot, omissions });
+          return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
+        },
+      ),
     ),
 });
 

@@ -10,6 +10,7 @@ import {
   STORES,
   STORE_OPERAND,
   canonicalStore,
+  CACHE_OPTION,
   openStoreAt,
   runStoreJob,
 } from '../store/store-command.ts';
@@ -25,6 +26,7 @@ const OPTIONS = {
   ...KEEP_OPTIONS,
   ...DATABASE_OPTIONS,
   ...TAG_OPTIONS,
+  ...CACHE_OPTION,
   'lock-wait': JOB_OPTIONS['lock-wait'],
   ping: JOB_OPTIONS.ping,
   ...OUTPUT_OPTIONS,
@@ -52,7 +54,7 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
       { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
     );
   }
-  const store = await openStoreAt(args.store);
+  const store = await openStoreAt(args.store, { cache: !args.noCache });
   const unreadable: string[] = [];
   const all = await store.snapshots({
     onWarning: (warning) => output.warning(warning),

@@ -3,7 +3,14 @@ import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { splitCommand } from '../../transport/command-words.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
-import { AT_OPTION, SNAPSHOT_OPERAND, STORES, atTime, runStoreCommand } from '../store/store-command.ts';
+import {
+  AT_OPTION,
+  CACHE_OPTION,
+  SNAPSHOT_OPERAND,
+  STORES,
+  atTime,
+  runStoreCommand,
+} from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
 import { defineCommand } from '../options/command.ts';
@@ -19,6 +26,7 @@ export const command: Command = defineCommand({
   options: {
     ...DATABASE_OPTIONS,
     ...AT_OPTION,
+    ...CACHE_OPTION,
     exec: {
       value: 'COMMAND',
       default: 'sqlite3 -readonly',
@@ -30,12 +38,18 @@ export const command: Command = defineCommand({
   run: (args) =>
     runStoreCommand('open', args, async (output, options) => {
       const [program, ...words] = splitCommand(args.exec);
-      return withSnapshotCopy(atTime(args.snapshot, args.at), args, output, options, (path, snapshot) => {
-        output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
-        output.makeRoom();
-        const sql = args.sql === undefined ? [] : [args.sql];
-        return start(program, [...words, path, ...sql]);
-      });
+      return withSnapshotCopy(
+        atTime(args.snapshot, args.at),
+        args,
+        output,
+        { ...options, cache: !args.noCache },
+        (path, snapshot) => {
+          output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
+          output.makeRoom();
+          const sql = args.sql === undefined ? [] : [args.sql];
+          return start(program, [...words, path, ...sql]);
+        },
+      );
     }),
 });
 

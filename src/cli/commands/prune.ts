@@ -6,6 +6,7 @@ import {
   STORES,
   STORE_OPERAND,
   canonicalStore,
+  CACHE_OPTION,
   openStoreAt,
   runStoreJob,
 } from '../store/store-command.ts';
@@ -34,6 +35,7 @@ export const command: Command = defineCommand({
       describe:
         'Grace period of this run, less than that of the store (0: delete at once); only while nothing else uses the store',
     },
+    ...CACHE_OPTION,
     'lock-wait': JOB_OPTIONS['lock-wait'],
     ping: JOB_OPTIONS.ping,
     ...OUTPUT_OPTIONS,
@@ -46,7 +48,7 @@ export const command: Command = defineCommand({
         const { dryRun, grace } = args;
         const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
         const maxUnusedRatio = ratioOf(args.maxUnused);
-        const store = await openStoreAt(args.store);
+        const store = await openStoreAt(args.store, { cache: !args.noCache });
         const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
         output.json({ type: 'summary', ...summary });
         reportPrune(output, summary, graceSeconds);

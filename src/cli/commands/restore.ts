@@ -14,6 +14,7 @@ import { describeSalvage } from '../store/describe-salvage.ts';
 import { DATABASE_OPTIONS, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
+  CACHE_OPTION,
   DRY_RUN,
   SNAPSHOT_OPERAND,
   STORES,
@@ -40,6 +41,7 @@ const OPTIONS = {
   },
   ...DATABASE_OPTIONS,
   ...AT_OPTION,
+  ...CACHE_OPTION,
   compress: SYNC_OPTIONS.compress,
   hash: SYNC_OPTIONS.hash,
   ping: JOB_OPTIONS.ping,
@@ -72,7 +74,8 @@ export const command: Command = defineCommand({
         const stdout = toStdout ? openStdout(args, OPTIONS, OF_A_FILE) : undefined;
         if (!toStdout) refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
         const { maxTimeMs, ...remote } = remoteOptionsOf(args);
-        const store = await openStoreAt(folder);
+        const cache = !args.noCache;
+        const store = await openStoreAt(folder, { cache });
         const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
           output.warning(warning),
         );
@@ -84,6 +87,7 @@ export const command: Command = defineCommand({
             target,
             output: stdout,
             salvage,
+            cache,
             compress,
             ...copyOptionsOf(args),
             ...remote,

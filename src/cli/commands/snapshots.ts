@@ -7,6 +7,7 @@ import { counted, formatBytes, formatCount } from '../terminal/format.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
+  CACHE_OPTION,
   STORES,
   STORE_OPERAND,
   atTime,
@@ -32,12 +33,13 @@ export const command: Command = defineCommand({
     ...DATABASE_OPTIONS,
     ...TAG_OPTIONS,
     ...AT_OPTION,
+    ...CACHE_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('snapshots', args, async (output) => {
-      const store = await openStoreAt(atTime(args.store, args.at));
+      const store = await openStoreAt(atTime(args.store, args.at), { cache: !args.noCache });
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const snapshots = filterSnapshots(all, args);
       const datings = dateSnapshots(all);

@@ -2,6 +2,7 @@ import { EXIT_OK } from '../terminal/exit.ts';
 import { counted, formatBytes } from '../terminal/format.ts';
 import {
   AT_OPTION,
+  CACHE_OPTION,
   STORES,
   STORE_OPERAND,
   atTime,
@@ -22,12 +23,13 @@ export const command: Command = defineCommand({
   operands: { store: STORE_OPERAND },
   options: {
     ...AT_OPTION,
+    ...CACHE_OPTION,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('stats', args, async (output, options) => {
-      const store = await openStoreAt(atTime(args.store, args.at));
+      const store = await openStoreAt(atTime(args.store, args.at), { cache: !args.noCache });
       const stats = await store.stats(options);
       output.json({ type: 'summary', ...stats });
       const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;

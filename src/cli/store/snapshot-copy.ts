@@ -1,3 +1,4 @@
+import type { OpenOptions } from '../../backup/open-store.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import type { Output } from '../terminal/output.ts';
 import { chooseSnapshot, parseSnapshotReference } from './snapshot-choice.ts';
@@ -12,11 +13,11 @@ export async function withSnapshotCopy<T>(
   reference: string,
   filter: FilterArguments,
   output: Output,
-  options: StoreCallOptions,
+  { cache, ...options }: StoreCallOptions & OpenOptions,
   work: (path: string, snapshot: StoreSnapshot) => Promise<T>,
 ): Promise<T> {
   const { store: folder, which } = parseSnapshotReference(reference);
-  const store = await openStoreAt(folder);
+  const store = await openStoreAt(folder, { cache });
   const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
   const snapshot = chooseSnapshot(all, which, filter, (warning) => output.warning(warning));
   const copy = await store.localCopy(snapshot, options);

@@ -32,6 +32,11 @@ export const SNAPSHOT_OPERAND =
 /** For commands that can report what they would do. */
 export const DRY_RUN = { alias: 'n', describe: 'Only say what would be done' } as const;
 
+/** For commands that read files which never change: this host keeps copies of those of stores elsewhere. */
+export const CACHE_OPTION = {
+  'no-cache': { describe: 'Use and keep no copies of files of the store in the cache folder' },
+} as const;
+
 /** For commands that only read. */
 export const AT_OPTION = {
   at: {
