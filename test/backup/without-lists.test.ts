@@ -121,8 +121,8 @@ describe('a backup without lists', () => {
     await putDeeperCopies(here, parent);
     const longAgo = new Date(Date.now() - 3 * 24 * 3600 * 1000);
     const mark = jsonBytes({ version: 1, time: longAgo.toISOString(), packs: [marked] });
-    const name = await putRecord(here.access, 'marks', 'mark', mark);
-    backend.modified.set(`marks/${name}`, longAgo);
+    const markName = await putRecord(here.access, 'marks', 'mark', mark);
+    backend.modified.set(`marks/${markName}`, longAgo);
     change(origin, `UPDATE item SET amount = -1 WHERE id = 3`);
     let atIndex = 0;
     const plan = (number: number, operation: string, name: string): 'none' => {
@@ -163,8 +163,8 @@ describe('a backup without lists', () => {
   test('writes again what a repair gave up', async (t) => {
     const { here, origin, backend } = await start(t);
     await backupHere(here, origin);
-    const [pack = ''] = [...backend.files.keys()].filter((name) => name.startsWith('packs/'));
-    backend.files.delete(pack);
+    const pack = [...backend.files.keys()].find((name) => name.startsWith('packs/'));
+    backend.files.delete(pack ?? '');
     const { lost } = await here.store.repair();
     assert.equal(lost.length, 1);
     const access = { ...(await openBackend(backend)), kept: here.access.kept };
