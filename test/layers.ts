@@ -21,7 +21,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sqlite/integrity': ['src/sqlite', 'src/sqlite/dump'],
 
   // Pages: arithmetic, hashes, deltas, reading. Not who copies them, or how.
-  'src/pages': ['src/sqlite', 'src/files', 'protocol'],
+  'src/pages': ['src/sqlite', 'src/sqlite/locks', 'src/files', 'protocol'],
   // The files beside a database: marks, leftovers, locks.
   'src/beside': ['src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files'],
   'src/origin': ['src/beside', 'src/pages', 'src/sqlite', 'src/sqlite/locks', 'src/files', 'protocol'],
@@ -82,6 +82,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/beside',
     'src/pages',
     'src/sqlite/integrity',
+    'src/sqlite/locks',
     'src/transport',
     'src/files',
     'protocol',
@@ -220,7 +221,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/pool/admission': ['src/sqlite/locks', 'src/files'],
   'src/pool/bulk': ['src/pool/sql'],
   'src/pool/read': ['src/pool/sql', 'src/sqlite'],
-  'src/pool/write': ['src/pool/sql', 'src/pool/admission', 'src/pool/bulk', 'src/sqlite'],
+  'src/pool/write': ['src/pool/sql', 'src/pool/admission', 'src/pool/bulk', 'src/sqlite', 'src/sqlite/locks'],
   'src/pool': [
     'src/pool/read',
     'src/pool/write',

@@ -1,6 +1,6 @@
 import { SqlsyncError } from '../errors.ts';
-import { retryBusy } from '../sqlite/busy.ts';
 import { DatabaseReader } from '../sqlite/database-reader.ts';
+import { retryLocked } from '../sqlite/locks/holder-watch.ts';
 import { beginStamped } from './database-stamp.ts';
 import type { StampTaker } from './database-stamp.ts';
 import { FilePages } from './file-pages.ts';
@@ -131,7 +131,10 @@ export class ReadTransaction implements PageSource {
   async #begin(taker: StampTaker | undefined): Promise<void> {
     const { name } = this.#database;
     const { busyTimeoutMs: timeoutMs, signal } = this.#options;
-    const shape = await retryBusy(name, () => beginStamped(this.reader, taker), { timeoutMs, signal });
+    const shape = await retryLocked(this.reader.path, name, () => beginStamped(this.reader, taker), {
+      timeoutMs,
+      signal,
+    });
     this.beganAtMs = performance.now();
     this.dataVersion = this.reader.dataVersion();
     this.#pageSize = pageSize(shape.pageSize) as PageSize;

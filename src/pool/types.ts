@@ -144,8 +144,8 @@ export interface ReadPool extends ReadConnection {
  * The one connection that writes, and the queue for it.
  *
  * Callers never see SQLITE_BUSY: a write that is refused as busy is tried again until its deadline, without blocking
- * the event loop. Then it rejects with BUSY_TIMEOUT, which names the holder of the writer if that is in this pool.
- * Other errors: ABORTED, CLOSED, NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
+ * the event loop. Then it rejects with BUSY_TIMEOUT, which names the holder of the writer: the label of a call of this
+ * pool, or on Linux the process. Other errors: ABORTED, CLOSED, NESTED_WRITE for a call from within a transaction of the same pool, and SQLite's own.
  */
 export interface WritePool {
   /** One statement, committed when the promise resolves. */

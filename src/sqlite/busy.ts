@@ -16,16 +16,25 @@ export function isBusy(error: unknown): boolean {
   return BUSY_CODES.has(systemErrorCode(error));
 }
 
+/** Who holds the lock that is waited for. */
+export interface LockHolder {
+  /** Called after each refusal. */
+  look(): void;
+  /** The holder, as a part of a sentence; undefined if it is not known. */
+  inWords(): string | undefined;
+}
+
 export interface RetryOptions {
   /** How long to go on trying, in milliseconds. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
+  readonly holder?: LockHolder | undefined;
 }
 
 /**
  * Runs `action` until SQLite does not refuse it as busy. Waits between attempts without blocking the event loop, so
  * that signals are handled and messages sent meanwhile. Throws SqlsyncError BUSY after `timeoutMs`, naming `what` was
- * waited for; throws other errors at once.
+ * waited for and who holds it; throws other errors at once.
  */
 export async function retryBusy<T>(
   what: string,
@@ -38,10 +47,12 @@ export async function retryBusy<T>(
       return await action();
     } catch (error) {
       if (!isBusy(error)) throw error;
+      options.holder?.look();
       if (performance.now() >= deadline) {
+        const holder = options.holder?.inWords();
         throw new SqlsyncError(
           'BUSY',
-          `${what}: still locked by another program after ${options.timeoutMs} ms`,
+          `${what}: still locked by another program after ${options.timeoutMs} ms${holder === undefined ? '' : `: ${holder}`}`,
           {
             hint: 'Nothing was changed. Run sqlsync again when the other program is done, or allow more time with --busy-timeout.',
             cause: error,

@@ -84,6 +84,21 @@ describe('sqlsync doctor HOST:PATH', { skip }, () => {
     assert.match(facts.unseen.join(), /withheld/);
   });
 
+  test('a restricted key learns from BUSY which process holds the lock, but not its command line', async (t) => {
+    const { folder, path, pid } = await held(t);
+    const keys = readFileSync(sshd.authorizedKeysFile, 'utf8');
+    t.after(() => writeFileSync(sshd.authorizedKeysFile, keys));
+    allowOnly(`'${folder}'`);
+    const origin = join(tempDir(t), 'near.db');
+    smallDatabase(origin, { seed: 2 });
+    const args = [origin, remote(sshd, path), '--overwrite', '--busy-timeout', '1'];
+    const { events } = await runCli(sshd, args);
+    const { code, message } = events.get('error') as { code: string; message: string };
+    assert.equal(code, 'BUSY');
+    assert.match(message, new RegExp(`PID ${pid} holds it`));
+    assert.doesNotMatch(message, /node/);
+  });
+
   test('a restricted key may look at no database outside of its folder, and at none with --write-only', async (t) => {
     const { folder, path } = await held(t);
     const outside = await held(t);

@@ -1,5 +1,6 @@
 import { systemErrorCode } from '../../errors.ts';
 import { isBusy } from '../../sqlite/busy.ts';
+import { HolderWatch } from '../../sqlite/locks/holder-watch.ts';
 import { abortedError } from '../pool-errors.ts';
 import { retryWhileBusy } from '../retry.ts';
 import type { WalCare } from '../wal-care.ts';
@@ -26,6 +27,7 @@ export class WriteRunner implements JobRunner {
   readonly #writer: Writer;
   readonly #walCare: WalCare;
   readonly #counters: WriteCounters;
+  readonly #lockHolder: HolderWatch;
   #holder: WriteJob | undefined;
 
   constructor(path: string, writer: Writer, walCare: WalCare, counters: WriteCounters) {
@@ -33,6 +35,7 @@ export class WriteRunner implements JobRunner {
     this.#writer = writer;
     this.#walCare = walCare;
     this.#counters = counters;
+    this.#lockHolder = new HolderWatch(path);
   }
 
   /** The transaction that runs, or the call that holds the connection. */
@@ -59,6 +62,7 @@ export class WriteRunner implements JobRunner {
       if (this.#writer.inTransaction) this.#writer.rollback();
       if (!isBusy(error)) return (ended) => ended(this.#failed(job, error));
       this.#counters.refused(job.label, systemErrorCode(error) ?? '');
+      this.#lockHolder.look();
       return undefined;
     }
     if (patiently) job.beganMs = performance.now();
@@ -67,7 +71,8 @@ export class WriteRunner implements JobRunner {
 
   timedOut(label: string, waitedMs: number): Error {
     this.#counters.timedOut(label, waitedMs);
-    const error = writeTimeout(this.#path, label, waitedMs, this.#holder);
+    const elsewhere = this.#holder === undefined ? this.#lockHolder.inWords() : undefined;
+    const error = writeTimeout(this.#path, label, waitedMs, this.#holder, elsewhere);
     this.#counters.failed(label, error);
     return error;
   }

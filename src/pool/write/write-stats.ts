@@ -35,17 +35,19 @@ export function writeStats(
   };
 }
 
-/** BUSY_TIMEOUT, naming the holder of the writer if that is in this pool. */
+/** BUSY_TIMEOUT, naming the holder of the writer: a job of this pool, or who holds SQLite's lock `elsewhere`. */
 export function writeTimeout(
   path: string,
   label: string,
   waitedMs: number,
   holder: WriteJob | undefined,
+  elsewhere: string | undefined,
 ): SqlsyncError {
   const waited = `${path}: ${labelInWords(label, 'write')} waited ${Math.round(waitedMs)} ms for the writer`;
+  const other = elsewhere === undefined ? '' : `: ${elsewhere}`;
   const reason =
     holder === undefined
-      ? 'which another connection or program holds'
+      ? `which another connection or program holds${other}`
       : `which ${labelInWords(holder.label, 'write')} of this pool has held for ${Math.round(performance.now() - holder.beganMs)} ms`;
   return new SqlsyncError('BUSY_TIMEOUT', `${waited}, ${reason}`, {
     hint: 'Keep transactions short, or allow more time with busyTimeoutMs or deadlineMs.',

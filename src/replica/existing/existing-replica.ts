@@ -1,4 +1,4 @@
-import { retryBusy } from '../../sqlite/busy.ts';
+import { retryLocked } from '../../sqlite/locks/holder-watch.ts';
 import { DirectPageWriter } from '../../sqlite/writer/page-writer.ts';
 import type { PageWriter } from '../../sqlite/writer/page-writer.ts';
 import { ReplicaWriter } from '../../sqlite/writer/replica-writer.ts';
@@ -374,7 +374,7 @@ export class ExistingReplica implements PageSink {
 
   #retry<T>(action: () => Promise<T>): Promise<T> {
     const { busyTimeoutMs: timeoutMs, signal } = this.#options;
-    return retryBusy(`Replica ${this.path}`, action, { timeoutMs, signal });
+    return retryLocked(this.path, `Replica ${this.path}`, action, { timeoutMs, signal });
   }
 
   async #release(): Promise<void> {

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { copyByBackup, leaveWal, switchJournalMode } from '../../sqlite/backup-copy.ts';
-import { retryBusy } from '../../sqlite/busy.ts';
+import { retryLocked } from '../../sqlite/locks/holder-watch.ts';
 import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import { waitExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
 import type { DatabaseFile } from '../../pages/database-file.ts';
@@ -323,7 +323,7 @@ export class NewReplica implements PageSink {
   }
 
   #retry<T>(action: () => T): Promise<T> {
-    return retryBusy(`Replica ${this.path}`, action, {
+    return retryLocked(this.path, `Replica ${this.path}`, action, {
       timeoutMs: this.#options.busyTimeoutMs,
       signal: this.#options.signal,
     });

@@ -3,6 +3,7 @@ import { PHASES } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { message } from '../../../protocol/encode.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { withholdCommands } from '../../sqlite/locks/holder-watch.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
 import { decodeRequest } from '../request/copy-request.ts';
@@ -31,6 +32,7 @@ export interface FarAgentOptions {
 export async function runFarAgent(transport: Transport, options: FarAgentOptions): Promise<void> {
   const { idleTimeoutMs, signal } = options;
   const connection = new Connection(transport, 'unassigned', { idleTimeoutMs, signal });
+  if (options.restriction !== undefined) withholdCommands();
   try {
     for (;;) {
       const next = await connection.receive();
