@@ -46,8 +46,9 @@ export { planForget } from './backup/prune/plan-forget.ts';
 export type { ForgetGroup } from './backup/prune/plan-forget.ts';
 export type { KeepCount, RetentionPolicy } from './backup/prune/retention.ts';
 export type { CalendarSpan } from './backup/snapshots/calendar-time.ts';
-export type { InitOptions } from './backup/files/config.ts';
-export type { OpenOptions } from './backup/open-store.ts';
+export type { InitOptions, OpenOptions } from './backup/files/access.ts';
+export type { PasswordSource } from './backup/keys/password.ts';
+export type { StoreKey } from './backup/keys/store-keys.ts';
 export type { LostSnapshot, RepairOptions, RepairSummary } from './backup/types.ts';
 export type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from './backup/options.ts';
 export type {

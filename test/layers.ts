@@ -127,8 +127,25 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/transport/ssh',
   ],
   'src/backup/packs': ['src/pages', 'protocol'],
-  'src/backup/objects': ['src/backup/packs', 'src/backup/backends', 'src/pages', 'src/sqlite', 'protocol'],
-  'src/backup/files': ['src/backup/objects', 'src/backup/packs', 'src/backup/backends', 'src/pages'],
+  'src/backup/sealed': [],
+  // Passwords, the master key behind them, and what this host remembers of stores.
+  'src/backup/keys': ['src/backup/sealed', 'src/backup/packs', 'src/backup/backends', 'src/files'],
+  'src/backup/objects': [
+    'src/backup/sealed',
+    'src/backup/packs',
+    'src/backup/backends',
+    'src/pages',
+    'src/sqlite',
+    'protocol',
+  ],
+  'src/backup/files': [
+    'src/backup/keys',
+    'src/backup/sealed',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/backup/backends',
+    'src/pages',
+  ],
   'src/backup/snapshots': [
     'src/backup/files',
     'src/backup/objects',
@@ -154,6 +171,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup/copy': [
+    'src/backup/sealed',
     'src/backup/backends',
     'src/sync/request',
     'src/backup/prune',
@@ -192,6 +210,8 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   'src/backup/repair': [
+    'src/backup/keys',
+    'src/backup/sealed',
     'src/backup/check',
     'src/backup/copy',
     'src/backup/prune',
@@ -202,6 +222,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup': [
+    'src/backup/keys',
     'src/backup/backends/sftp',
     'src/backup/check',
     'src/backup/copy',
@@ -233,6 +254,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The users of the pools.
   'src/library': [
+    'src/backup/keys',
     'src/backup/backends',
     'src/sync/request',
     'src/backup',
@@ -257,6 +279,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
   'src/cli/store': [
+    'src/backup/keys',
     'src/backup/backends/sftp',
     'src/backup/backends/remote',
     'src/backup/backends',
@@ -275,6 +298,9 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/cli/commands': [
     'src/cli/doctor',
     'src/doctor/judge',
+    'src/backup/backends',
+    'src/backup/keys',
+    'src/backup/files',
     'src/sync/request',
     'src/cli/store',
     'src/cli/job',

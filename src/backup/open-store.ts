@@ -1,29 +1,30 @@
-import { lstatSync, statSync } from 'node:fs';
+import { lstatSync, realpathSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { sanitizeText, SqlsyncError } from '../errors.ts';
 import { checkPath } from '../files/path-names.ts';
 import { CACHE_FOLDER } from './backends/backend.ts';
 import type { LocalBackend } from './backends/backend.ts';
-import { putConfig, readConfig } from './files/config.ts';
-import type { InitOptions } from './files/config.ts';
 import { KeptFiles } from './backends/kept-files.ts';
+import { accessTo, makeStore } from './files/access.ts';
+import type { InitOptions, OpenOptions } from './files/access.ts';
+import { readConfig } from './files/config.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
 import { isElsewhere } from './backends/elsewhere.ts';
 import { HashCache } from './copy/hash-cache.ts';
+import { StoreMemory } from './keys/known-stores.ts';
 import { openOrRepairConfig } from './repair/repair-config.ts';
-import { accessTo } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
 
 /**
  * Makes an empty store in a folder, which may exist, or in an S3 bucket, which has to. Throws SqlsyncError STORE_EXISTS,
- * STORE_UNAVAILABLE.
+ * STORE_CHANGED, STORE_PASSWORD, STORE_UNAVAILABLE.
  *
  * @param place - path of the folder, or `s3:…`.
  */
 export async function initStoreAt(place: string, options: InitOptions = {}): Promise<StoreAccess> {
   try {
-    return await initBackend(await backendAt(place), options);
+    return await makeStore(await backendAt(place), options, memoryOf(place, options));
   } catch (error) {
     throw (isElsewhere(place) ? undefined : noFolder(place)) ?? error;
   }
@@ -53,21 +54,17 @@ function entryAt(path: string): Stats | undefined {
 }
 
 export async function initBackend(backend: LocalBackend, options: InitOptions = {}): Promise<StoreAccess> {
-  return accessTo(backend, await putConfig(backend, options));
-}
-
-export interface OpenOptions {
-  /** False to keep nothing of the store in the user's cache folder, and to use nothing that is there. */
-  readonly cache?: boolean | undefined;
+  return makeStore(backend, options);
 }
 
 /**
  * Opens the store at a place, as `initStoreAt` takes it. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
- * STORE_DAMAGED, STORE_UNAVAILABLE.
+ * STORE_PASSWORD, STORE_CHANGED, STORE_DAMAGED, STORE_UNAVAILABLE.
  */
-export async function openStoreAtPlace(place: string, { cache }: OpenOptions = {}): Promise<StoreAccess> {
-  const access = await openBackend(await backendAt(place));
-  const keeps = isElsewhere(place) && cache !== false;
+export async function openStoreAtPlace(place: string, options: OpenOptions = {}): Promise<StoreAccess> {
+  const backend = await backendAt(place);
+  const access = await accessTo(backend, await readConfig(backend), options, memoryOf(place, options));
+  const keeps = isElsewhere(place) && options.cache !== false;
   return keeps ? { ...access, kept: KeptFiles.of(access.config.id) } : access;
 }
 
@@ -77,13 +74,33 @@ export async function openStoreAtPlace(place: string, { cache }: OpenOptions = {
  */
 export async function openStoreToRepair(
   place: string,
-  options: { readonly dryRun: boolean },
+  options: OpenOptions & { readonly dryRun: boolean },
 ): Promise<{ access: StoreAccess; configWritten: boolean }> {
-  return openOrRepairConfig(await backendAt(place), options);
+  return openOrRepairConfig(await backendAt(place), options, memoryOf(place, options));
 }
 
-export async function openBackend(backend: LocalBackend): Promise<StoreAccess> {
-  return accessTo(backend, await readConfig(backend));
+export async function openBackend(backend: LocalBackend, options: OpenOptions = {}): Promise<StoreAccess> {
+  return accessTo(backend, await readConfig(backend), options);
+}
+
+/** The option of an address in S3 that stands for the store as it was. */
+const PAST = /^(s3:.*[?&])at=[^&]*&?(.*)$/s;
+
+/** What this user remembers of the stores at this place. */
+function memoryOf(place: string, { onWarning }: OpenOptions): StoreMemory {
+  const listener = onWarning ?? (() => {});
+  if (!isElsewhere(place)) return new StoreMemory(canonicalFolder(resolve(place)), false, listener);
+  const [, before = place, after = ''] = PAST.exec(place) ?? [];
+  return new StoreMemory(`${before}${after}`.replace(/[?&]$/, ''), before !== place, listener);
+}
+
+/** The folder without symbolic links, as far as it exists. */
+function canonicalFolder(folder: string): string {
+  try {
+    return realpathSync(folder);
+  } catch {
+    return dirname(folder) === folder ? folder : join(canonicalFolder(dirname(folder)), basename(folder));
+  }
 }
 
 /** Throws USAGE for a path that would open another folder, and an address that names no place. */
@@ -103,13 +120,14 @@ async function backendAt(place: string): Promise<LocalBackend> {
 
 /**
  * The hash cache of a store: beside it in its folder, or for a store elsewhere in the user's cache folder, if that may be
- * used.
+ * used. That of an encrypted store is never beside it, and sealed.
  */
 export function cacheOf(
   place: string,
-  { config }: Pick<StoreAccess, 'config'>,
+  { config, sealer }: Pick<StoreAccess, 'config' | 'sealer'>,
   usesCacheFolder: boolean,
 ): HashCache | undefined {
-  if (!isElsewhere(place)) return new HashCache(join(resolve(place), CACHE_FOLDER));
-  return usesCacheFolder ? HashCache.elsewhere(config.id) : undefined;
+  if (!isElsewhere(place) && sealer.scheme === 'none')
+    return new HashCache(join(resolve(place), CACHE_FOLDER));
+  return usesCacheFolder ? HashCache.elsewhere(config.id, sealer) : undefined;
 }

@@ -1,10 +1,15 @@
 import type { Outcome } from '../../protocol/messages.ts';
 import type { CopyRunOptions } from '../sync/runs/run-options.ts';
+import type { Password, PasswordSource } from './keys/password.ts';
 import type { SalvageReport, StoreSnapshot } from './types.ts';
 
 interface StoreRunOptions extends CopyRunOptions {
   /** Folder of the store, or `s3:…`. */
   readonly store: string;
+  /** The password of an encrypted store; for another one it is an error. A function is called when it is needed. */
+  readonly password?: PasswordSource | Password | undefined;
+  /** True to accept another store than the encrypted one that was here, or an older state of it. */
+  readonly acceptNewStore?: boolean | undefined;
 }
 
 export interface BackupOptions extends StoreRunOptions {

@@ -8,11 +8,14 @@ import { forgetSnapshots } from './prune/forget.ts';
 import { makeLocalCopy } from './snapshots/local-copy.ts';
 import type { LocalCopy } from './snapshots/local-copy.ts';
 import { initStoreAt, openStoreAtPlace, openStoreToRepair } from './open-store.ts';
-import type { OpenOptions } from './open-store.ts';
-import type { InitOptions } from './files/config.ts';
+import type { InitOptions, OpenOptions } from './files/access.ts';
 import { pruneStore } from './prune/prune.ts';
 import { repairContents } from './repair/repair.ts';
 import type { RepairOptions, RepairSummary } from './types.ts';
+import { passwordOf } from './keys/password.ts';
+import type { Password, PasswordSource } from './keys/password.ts';
+import { addKey, listKeys, removeKey } from './keys/store-keys.ts';
+import type { StoreKey, Unlocked } from './keys/store-keys.ts';
 import { loadSnapshots } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
 import { withLists } from './files/store-lists.ts';
@@ -43,8 +46,9 @@ export async function initStore(place: string, options: InitOptions = {}): Promi
 }
 
 /**
- * Opens the store in a folder, or at `s3:…`. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED,
- * STORE_UNAVAILABLE.
+ * Opens the store in a folder, or at `s3:…`. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_PASSWORD (a
+ * password is missing, wrong, or given for a store that is not encrypted), STORE_CHANGED (another store than the
+ * encrypted one that was there), STORE_DAMAGED, STORE_UNAVAILABLE.
  */
 export async function openStore(place: string, options: OpenOptions = {}): Promise<Store> {
   return new OpenStore(await openStoreAtPlace(place, options));
@@ -55,9 +59,12 @@ export async function openStore(place: string, options: OpenOptions = {}): Promi
  * Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED (if `config` is lost and nothing proves that there
  * is a store), STORE_UNAVAILABLE, INTERRUPTED.
  */
-export async function repairStore(place: string, options: RepairOptions = {}): Promise<RepairSummary> {
+export async function repairStore(
+  place: string,
+  options: RepairOptions & OpenOptions = {},
+): Promise<RepairSummary> {
   const dryRun = options.dryRun === true;
-  const { access, configWritten } = await openStoreToRepair(place, { dryRun });
+  const { access, configWritten } = await openStoreToRepair(place, { ...options, dryRun });
   return { ...(await repairContents(access, options)), configWritten };
 }
 
@@ -70,12 +77,15 @@ function unkept(access: StoreAccess): StoreAccess {
 export class OpenStore implements Store {
   readonly description: string;
   readonly id: string;
-  readonly #access: StoreAccess;
+  #access: StoreAccess;
+
+  readonly isEncrypted: boolean;
 
   constructor(access: StoreAccess) {
     this.#access = access;
     this.description = access.backend.description;
     this.id = access.config.id;
+    this.isEncrypted = access.unlocked !== undefined;
   }
 
   snapshots({ onWarning, onUnreadable }: SnapshotListeners = {}): Promise<StoreSnapshot[]> {
@@ -107,6 +117,42 @@ export class OpenStore implements Store {
 
   stats(options: StoreCallOptions = {}): Promise<StoreStats> {
     return storeStats(this.#access, options);
+  }
+
+  async keys({ onWarning }: Pick<SnapshotListeners, 'onWarning'> = {}): Promise<StoreKey[]> {
+    const { keys, bad } = await listKeys(this.#access.backend, this.#unlocked());
+    for (const { message } of bad) onWarning?.(message);
+    return [...keys];
+  }
+
+  async addKey(password: PasswordSource | Password): Promise<string> {
+    const { backend, config } = this.#access;
+    const { graceSeconds } = config;
+    return addKey(backend, { ...this.#unlocked(), graceSeconds }, passwordOf(password));
+  }
+
+  async removeKey(prefix: string): Promise<string> {
+    return removeKey(this.#access.backend, this.#unlocked(), prefix);
+  }
+
+  async changePassword(password: PasswordSource | Password): Promise<string> {
+    const { backend, memory } = this.#access;
+    const old = this.#unlocked();
+    const key = await this.addKey(password);
+    memory?.opened(this.id, key);
+    // Only now: at any moment one of the two passwords opens the store.
+    await backend.delete(`keys/${old.key}`);
+    this.#access = { ...this.#access, unlocked: { ...old, key } };
+    return key;
+  }
+
+  /** Throws SqlsyncError USAGE for a store that is not encrypted. */
+  #unlocked(): Unlocked {
+    const { unlocked } = this.#access;
+    if (unlocked !== undefined) return unlocked;
+    throw new SqlsyncError('USAGE', `The store ${this.description} is not encrypted; it has no keys`, {
+      hint: '`sqlsync init --encrypt` makes an encrypted store, and `sqlsync copy` copies this one there.',
+    });
   }
 
   copyTo(other: Store, options: CopyOptions = {}): Promise<CopySummary> {

@@ -3,6 +3,9 @@
  * `id` is 64 hexadecimal digits; times are `Date`s; sizes are in bytes.
  */
 
+import type { Password, PasswordSource } from './keys/password.ts';
+import type { StoreKey } from './keys/store-keys.ts';
+
 /** One snapshot of one database, from its record in the store. */
 export interface StoreSnapshot {
   readonly id: string;
@@ -274,6 +277,7 @@ export interface Store {
   /** The folder or address, for messages. */
   readonly description: string;
   readonly id: string;
+  readonly isEncrypted: boolean;
   /**
    * All snapshots in the order in which they were made, the oldest first. Leaves out damaged records, and reports them
    * to `onWarning`, and their ids to `onUnreadable`.
@@ -291,6 +295,21 @@ export interface Store {
   /** Makes a damaged store one that backups and prune accept again. Must not run beside a prune. */
   repair(options?: RepairOptions): Promise<RepairSummary>;
   stats(options?: StoreCallOptions): Promise<StoreStats>;
+  /**
+   * The keys of an encrypted store, the oldest first: each opens with a password of its own. Leaves out damaged key
+   * files, and reports them to `onWarning`. This and the next three throw USAGE for a store that is not encrypted.
+   */
+  keys(options?: Pick<SnapshotListeners, 'onWarning'>): Promise<StoreKey[]>;
+  /** Adds a key for another password; returns its id. */
+  addKey(password: PasswordSource | Password): Promise<string>;
+  /**
+   * Removes the key whose id begins so, but not that of the password that opened the store; returns its id. The master
+   * key stays the same: whoever read it before can still read all that the store gets. A copy into a new store cannot be
+   * read with it.
+   */
+  removeKey(prefix: string): Promise<string>;
+  /** Gives the key that opened the store another password; returns its new id. The master key stays the same. */
+  changePassword(password: PasswordSource | Password): Promise<string>;
   /** Copies snapshots, and what the other store lacks of their pages. */
   copyTo(other: Store, options?: CopyOptions): Promise<CopySummary>;
   /** What differs between two snapshots; with `owners` by table and index, which takes a temporary copy of both. */

@@ -18,6 +18,7 @@ const PUBLIC: Readonly<Record<string, Load>> = {
   copy: () => import('./commands/copy.ts'),
   check: () => import('./commands/check.ts'),
   repair: () => import('./commands/repair.ts'),
+  key: () => import('./commands/key.ts'),
   stats: () => import('./commands/stats.ts'),
   dump: () => import('./commands/dump.ts'),
   open: () => import('./commands/open.ts'),
@@ -39,7 +40,7 @@ export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
 /** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
 export const RESERVED_NAMES: ReadonlySet<string> = new Set(
-  'follow run key status config mount tag help'.split(' '),
+  'follow run status config mount tag help'.split(' '),
 );
 
 /** Includes the commands that other programs start. */

@@ -1,5 +1,6 @@
 import type { Option, Options } from './options/command.ts';
 import { ALWAYS, CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from './options/options.ts';
+import { ACCESS_OPTIONS } from './store/store-password.ts';
 import { KEEP_OPTIONS } from './store/keep-policy.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS } from './store/snapshot-choice.ts';
 
@@ -8,6 +9,7 @@ export const SHARED_OPTIONS: Readonly<Record<string, Options>> = {
   Copying: SYNC_OPTIONS,
   'What is kept': KEEP_OPTIONS,
   'Which snapshots': { ...DATABASE_OPTIONS, ...TAG_OPTIONS },
+  'Encrypted stores': ACCESS_OPTIONS,
   Jobs: JOB_OPTIONS,
   Connection: CONNECTION_OPTIONS,
   Output: OUTPUT_OPTIONS,

@@ -11,19 +11,28 @@ export function userCacheFolder(name: string): string {
   return join(userCache(process.env), 'sqlsync', name);
 }
 
+/** The same in the folder for what must not be lost, though it could be typed again. */
+export function userStateFolder(name: string): string {
+  return join(userFolder(process.env, 'XDG_STATE_HOME', '.local/state'), 'sqlsync', name);
+}
+
 /**
  * The user's cache folder, absolute. The XDG specification: a relative path is invalid and to be ignored. Throws
  * SqlsyncError USAGE if there is none: a user whom the system does not know may have no HOME.
  */
 export function userCache(env: NodeJS.ProcessEnv): string {
-  const given = env['XDG_CACHE_HOME'] ?? '';
+  return userFolder(env, 'XDG_CACHE_HOME', '.cache');
+}
+
+function userFolder(env: NodeJS.ProcessEnv, variable: string, usual: string): string {
+  const given = env[variable] ?? '';
   if (isAbsolute(given)) return given;
   try {
     const home = homedir();
-    return join(isAbsolute(home) ? home : userInfo().homedir, '.cache');
+    return join(isAbsolute(home) ? home : userInfo().homedir, usual);
   } catch (error) {
     throw new SqlsyncError('USAGE', 'The system does not know this user, and HOME names no folder either', {
-      hint: 'Set XDG_CACHE_HOME to a folder that this user can write.',
+      hint: `Set ${variable} to a folder that this user can write.`,
       cause: error,
     });
   }

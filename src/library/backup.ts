@@ -1,4 +1,5 @@
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
+import { passwordOf } from '../backup/keys/password.ts';
 import { runInChild } from './child-process.ts';
 import { backupTaskOptions, restoreTaskOptions } from './options.ts';
 
@@ -9,7 +10,7 @@ import { backupTaskOptions, restoreTaskOptions } from './options.ts';
  * @throws {SqlsyncError} with the codes of the command; the store is then as usable as before.
  */
 export async function backup(options: BackupOptions): Promise<BackupSummary> {
-  const task = { name: 'backup', options: backupTaskOptions(options) } as const;
+  const task = { name: 'backup', options: backupTaskOptions(await withPassword(options)) } as const;
   return { ...(await runInChild<'backup'>(task, options)), origin: options.origin };
 }
 
@@ -20,6 +21,13 @@ export async function backup(options: BackupOptions): Promise<BackupSummary> {
  * @throws {SqlsyncError} with the codes of the command; the target is then unchanged.
  */
 export async function restore(options: RestoreOptions): Promise<RestoreSummary> {
-  const task = { name: 'restore', options: restoreTaskOptions(options) } as const;
+  const task = { name: 'restore', options: restoreTaskOptions(await withPassword(options)) } as const;
   return { ...(await runInChild<'restore'>(task, options)), target: options.target };
+}
+
+/** The child gets the password in a message: a function stays here. */
+async function withPassword<O extends BackupOptions | RestoreOptions>(options: O): Promise<O> {
+  const { password } = Object(options) as O;
+  if (typeof password !== 'function') return options;
+  return { ...options, password: await passwordOf(password).text() };
 }

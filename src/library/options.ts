@@ -84,6 +84,8 @@ const COMMON = {
   onNote: callback,
 } satisfies { [O in keyof AnyOptions]: Check };
 
+const STORE = { store: text, password: text, acceptNewStore: flag };
+
 type AnyOptions = SyncOptions | VerifyOptions | BackupOptions | RestoreOptions;
 
 /** The type makes it complete: each option needs a check. */
@@ -106,7 +108,7 @@ const CHECKS: {
   verify: { a: text, b: text, ...COMMON },
   backup: {
     origin: text,
-    store: text,
+    ...STORE,
     tags: texts,
     host: text,
     verify: flag,
@@ -118,7 +120,7 @@ const CHECKS: {
     ...COMMON,
   },
   restore: {
-    store: text,
+    ...STORE,
     snapshot: text,
     target: text,
     dryRun: flag,

@@ -24,6 +24,7 @@ import { MAX_PAGE_DEPTH } from '../../src/backup/copy/store-sink.ts';
 import { FRAME_KINDS } from '../../src/backup/packs/frame.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
+import { PLAIN_SEALER } from '../../src/backup/sealed/sealer.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
@@ -104,7 +105,7 @@ describe('the cache of block hashes', () => {
     const huge = { pageSize: 512, pageCount: Number.MAX_SAFE_INTEGER };
     const { bavail, bsize } = statfsSync(folder);
     const hasRoom = bavail * bsize >= 4 * 2 ** 30;
-    const beyond = BlockCache.open(['b'], huge, folder);
+    const beyond = BlockCache.open(['b'], huge, PLAIN_SEALER, folder);
     assert.equal(beyond !== undefined, hasRoom);
     beyond?.close(false);
   });
@@ -115,17 +116,21 @@ describe('the cache of block hashes', () => {
     assert.equal(statSync(folder).mode & 0o777, 0o700);
     assert.equal(statSync(fileIn(folder)).mode & 0o777, 0o600);
     chmodSync(fileIn(folder), 0o604);
-    assert.equal(BlockCache.open(['a'], SHAPE, folder), undefined, 'others can read its key');
+    assert.equal(BlockCache.open(['a'], SHAPE, PLAIN_SEALER, folder), undefined, 'others can read its key');
     chmodSync(fileIn(folder), 0o600);
     chmodSync(folder, 0o777);
-    assert.equal(BlockCache.open(['a'], SHAPE, folder), undefined, 'others can put files there');
+    assert.equal(
+      BlockCache.open(['a'], SHAPE, PLAIN_SEALER, folder),
+      undefined,
+      'others can put files there',
+    );
     chmodSync(folder, 0o700);
     const file = fileIn(folder);
     renameSync(file, join(folder, '..', 'elsewhere'));
     symlinkSync(join(folder, '..', 'elsewhere'), file);
-    assert.equal(BlockCache.open(['a'], SHAPE, folder), undefined, 'it leads elsewhere');
+    assert.equal(BlockCache.open(['a'], SHAPE, PLAIN_SEALER, folder), undefined, 'it leads elsewhere');
     writeFileSync(join(folder, '..', 'file'), '');
-    assert.equal(BlockCache.open(['a'], SHAPE, join(folder, '..', 'file')), undefined);
+    assert.equal(BlockCache.open(['a'], SHAPE, PLAIN_SEALER, join(folder, '..', 'file')), undefined);
   });
 });
 
@@ -350,7 +355,7 @@ async function poisonBlocks(
   const { reader } = await loadContents(access);
   const { tree } = new SnapshotSource(reader, snapshot);
   const image = pageImage(origin);
-  const cache = BlockCache.open([access.config.id, originNameOf(origin)], SHAPE, folder);
+  const cache = BlockCache.open([access.config.id, originNameOf(origin)], SHAPE, PLAIN_SEALER, folder);
   assert.ok(cache !== undefined);
   for (let page = 1; page <= snapshot.pageCount; page++) {
     const id = tree.pageId(page);
@@ -361,7 +366,7 @@ async function poisonBlocks(
 }
 
 function opened(folder: string): BlockCache {
-  const cache = BlockCache.open(['a'], SHAPE, folder);
+  const cache = BlockCache.open(['a'], SHAPE, PLAIN_SEALER, folder);
   assert.ok(cache !== undefined);
   return cache;
 }

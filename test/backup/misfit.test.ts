@@ -72,8 +72,8 @@ describe('the config of a store', () => {
   test('the config of a later version of the store is told apart from a damaged one', async () => {
     const memory = new MemoryBackend();
     const { config } = await initBackend(memory);
-    memory.files.set('config', encodeChecked({ ...config, version: 2, more: 'fields' }));
-    await assert.rejects(openBackend(memory), { code: 'STORE_VERSION', message: /version 2/ });
+    memory.files.set('config', encodeChecked({ ...config, version: 3, more: 'fields' }));
+    await assert.rejects(openBackend(memory), { code: 'STORE_VERSION', message: /version 3/ });
     memory.files.set('config', encodeChecked({ ...config, format: 'other' }));
     await assert.rejects(openBackend(memory), { code: 'STORE_DAMAGED', message: /not that of a store/ });
   });

@@ -281,7 +281,7 @@ describe('the config of a store', () => {
   });
 
   test('a config of a later version, or one that no file proves to be of a store, stays as it is', async () => {
-    const later = encodeChecked({ format: 'sqlsync-store', version: 2, id: '00', time: '' });
+    const later = encodeChecked({ format: 'sqlsync-store', version: 3, id: '00', time: '' });
     for (const [names, config, code] of [
       [[...files.keys()], Buffer.from(later).toString(), 'STORE_VERSION'],
       [namesOf('packs'), '{', 'STORE_DAMAGED'],

@@ -6,6 +6,7 @@ import type { HashAlgorithm } from '../../protocol/messages.ts';
 import type { LocalBackend } from '../../src/backup/backends/backend.ts';
 import { copyIntoStore } from '../../src/backup/copy/copy-into-store.ts';
 import { KeptFiles } from '../../src/backup/backends/kept-files.ts';
+import type { Password, PasswordSource } from '../../src/backup/keys/password.ts';
 import { HashCache } from '../../src/backup/copy/hash-cache.ts';
 import { ParentMemory } from '../../src/backup/copy/parent-memory.ts';
 import { OutdatedMemoryError } from '../../src/backup/copy/store-destination.ts';
@@ -47,14 +48,15 @@ export interface BackupHereOptions {
   readonly onDone?: (done: { readonly pagesDelta: number; readonly pagesTransferred: number }) => void;
 }
 
-/** `folder` is for the hash cache. */
+/** `folder` is for the hash cache. With a password, the store is encrypted. */
 export async function storeHere(
   backend: LocalBackend,
   folder: string,
   graceSeconds?: number,
+  password?: PasswordSource | Password,
 ): Promise<StoreHere> {
-  const access = await initBackend(backend, { graceSeconds });
-  return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
+  const access = await initBackend(backend, { graceSeconds, password });
+  return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache'), access.sealer) };
 }
 
 /** A store on a backend as one elsewhere: this host keeps copies of files, and backups do without lists. */

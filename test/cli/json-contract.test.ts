@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { loadCommands } from '../../src/cli/command-files.ts';
@@ -32,6 +32,8 @@ describe('the last line of --json', () => {
     const metrics = ['--metrics-file', '/nowhere/at/all.prom'];
     // Nobody listens at this address, so that a warning comes after the work.
     const ping = ['--ping', 'http://127.0.0.1:1/x'];
+    writeFileSync(join(folder, 'password'), 'one\n');
+    const password = ['--password-file', 'password'];
     const runs: [status: number, ...args: string[]][] = [
       [0, 'init', 'other'],
       [0, 'a.db', 'copy.db', ...metrics, ...ping],
@@ -48,6 +50,9 @@ describe('the last line of --json', () => {
       [0, 'prune', 'store', '-n'],
       [0, 'stats', 'store'],
       [0, 'check', 'store'],
+      [0, 'init', 'secret', '--encrypt', ...password],
+      [0, 'key', 'add', 'secret', ...password, '--new-password-command', 'echo two'],
+      [0, 'key', 'list', 'secret', ...password],
     ];
     for (const [status, ...args] of runs) {
       const run = await sqlsync([...args, '--json'], { cwd: folder });

@@ -54,7 +54,10 @@ interface Run {
  */
 export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
   const startedAt = performance.now();
-  const access = await openStoreAtPlace(options.store, options);
+  const announcements = new Announcements(options);
+  const { password, acceptNewStore, cache } = options;
+  const onWarning = (text: string): void => announcements.warn(text);
+  const access = await openStoreAtPlace(options.store, { password, acceptNewStore, cache, onWarning });
   const origin = parseLocation(options.origin);
   refuseWithinStore(options.store, origin);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
@@ -63,7 +66,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     access,
     origin,
     hash: options.hash ?? DEFAULT_HASH,
-    announcements: new Announcements(options),
+    announcements,
     shrunk: false,
     trustsBlocks: true,
     memory: access.kept && ParentMemory.of(access.config.id),

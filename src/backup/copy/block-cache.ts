@@ -18,6 +18,7 @@ import { sharingOf } from '../../files/ownership.ts';
 import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
 import { HASH_KEY_BYTES, KEYED_HASH_BYTES, KeyedHash } from '../../pages/hash.ts';
 import { ID_BYTES } from '../packs/object-id.ts';
+import type { Sealer } from '../sealed/sealer.ts';
 
 const MAGIC = Buffer.from('SQLSYNB1');
 const PAGE_SIZE_AT: number = MAGIC.length + HASH_KEY_BYTES;
@@ -56,9 +57,13 @@ interface Chunk {
  *
  *     file      magic 8 │ key 16 │ page size 4 │ record of page 1 │ record of page 2 │ …
  *     record    hash of each block, 8 bytes each │ seal 8: keyed hash of id and hashes
+ *
+ * For an encrypted store the header and each chunk of records are sealed as its files are. A chunk is sealed anew each
+ * time that it is written.
  */
 export class BlockCache {
   readonly #descriptor: number;
+  readonly #seals: Seals;
   readonly #hasher: KeyedHash;
   readonly #hashesBytes: number;
   readonly #recordBytes: number;
@@ -76,10 +81,12 @@ export class BlockCache {
    * another user who could write the file could choose what is stored.
    *
    * @param names - what identifies store and database.
+   * @param sealer - of the store.
    */
   static open(
     names: readonly string[],
     { pageSize, pageCount }: { readonly pageSize: number; readonly pageCount: number },
+    sealer: Sealer,
     folder?: string,
   ): BlockCache | undefined {
     const name = createHash('sha256').update(JSON.stringify(names)).digest('hex').slice(0, 32);
@@ -95,7 +102,9 @@ export class BlockCache {
       const { nlink, uid, mode } = fstatSync(descriptor);
       const isOwn =
         uid === (process.geteuid?.() ?? uid) && (process.platform === 'win32' || (mode & 0o077) === 0);
-      if (isOwn && nlink === 1) return new BlockCache(descriptor, keyIn(descriptor, pageSize), pageSize);
+      const seals = { sealer, name };
+      if (isOwn && nlink === 1)
+        return new BlockCache(descriptor, seals, keyIn(descriptor, seals, pageSize), pageSize);
     } catch {
       // The backup then reads old versions.
     }
@@ -103,8 +112,9 @@ export class BlockCache {
     return undefined;
   }
 
-  private constructor(descriptor: number, key: Uint8Array, pageSize: number) {
+  private constructor(descriptor: number, seals: Seals, key: Uint8Array, pageSize: number) {
     this.#descriptor = descriptor;
+    this.#seals = seals;
     this.#hashesBytes = (pageSize / BLOCK_BYTES) * KEYED_HASH_BYTES;
     this.#recordBytes = recordBytesOf(pageSize);
     this.#recordsPerChunk = Math.max(1, Math.floor(CHUNK_BYTES / this.#recordBytes));
@@ -186,19 +196,33 @@ export class BlockCache {
     bytes ??= new Uint8Array(this.#recordsPerChunk * this.#recordBytes);
     const chunk = { bytes, isChanged: false };
     let filled = 0;
-    this.#tryTo(() => (filled = readSync(this.#descriptor, bytes, 0, bytes.length, this.#placeOf(number))));
+    this.#tryTo(() => (filled = this.#read(number, bytes)));
     bytes.fill(0, filled);
     this.#chunks.set(number, chunk);
     return chunk;
   }
 
+  /** Returns how many bytes of a chunk there are. */
+  #read(number: number, bytes: Uint8Array): number {
+    const { sealer } = this.#seals;
+    if (sealer.scheme === 'none')
+      return readSync(this.#descriptor, bytes, 0, bytes.length, this.#placeOf(number));
+    const sealed = new Uint8Array(bytes.length + sealer.moreBytes);
+    const length = readSync(this.#descriptor, sealed, 0, sealed.length, this.#placeOf(number));
+    const plain = openPart(this.#seals, number, sealed.subarray(0, length));
+    bytes.set(plain);
+    return plain.length;
+  }
+
   #write(number: number, { bytes, isChanged }: Chunk): void {
     if (!isChanged) return;
-    this.#tryTo(() => writeSync(this.#descriptor, bytes, 0, bytes.length, this.#placeOf(number)));
+    const sealed = sealPart(this.#seals, number, bytes);
+    this.#tryTo(() => writeSync(this.#descriptor, sealed, 0, sealed.length, this.#placeOf(number)));
   }
 
   #placeOf(chunk: number): number {
-    return HEADER_BYTES + chunk * this.#recordsPerChunk * this.#recordBytes;
+    const { moreBytes } = this.#seals.sealer;
+    return HEADER_BYTES + moreBytes + chunk * (this.#recordsPerChunk * this.#recordBytes + moreBytes);
   }
 
   /** After an error of the system, for example of a full disk, the cache is as good as none. */
@@ -211,12 +235,34 @@ export class BlockCache {
   }
 }
 
+/** How the parts of a file are sealed; its name is bound to each. */
+interface Seals {
+  readonly sealer: Sealer;
+  readonly name: string;
+}
+
+function sealPart({ sealer, name }: Seals, part: number | 'head', plain: Uint8Array): Uint8Array {
+  return sealer.seal({ kind: 'blocks', name: `${name} ${part}` }, plain);
+}
+
+/** No bytes for a part that is damaged, or was never written. */
+function openPart({ sealer, name }: Seals, part: number | 'head', sealed: Uint8Array): Uint8Array {
+  try {
+    return sealer.open({ kind: 'blocks', file: name, name: `${name} ${part}` }, sealed);
+  } catch {
+    return new Uint8Array(0);
+  }
+}
+
 /** The key of a file; of one that is new, damaged, or for another page size, a new one. */
-function keyIn(descriptor: number, pageSize: number): Uint8Array {
+function keyIn(descriptor: number, seals: Seals, pageSize: number): Uint8Array {
+  const sealed = Buffer.alloc(HEADER_BYTES + seals.sealer.moreBytes);
+  const length = readSync(descriptor, sealed, 0, sealed.length, 0);
+  const plain = openPart(seals, 'head', sealed.subarray(0, length));
   const header = Buffer.alloc(HEADER_BYTES);
-  const length = readSync(descriptor, header, 0, HEADER_BYTES, 0);
+  header.set(plain.subarray(0, HEADER_BYTES));
   const isValid =
-    length === HEADER_BYTES &&
+    plain.length === HEADER_BYTES &&
     header.subarray(0, MAGIC.length).equals(MAGIC) &&
     header.readUInt32LE(PAGE_SIZE_AT) === pageSize;
   if (!isValid) {
@@ -224,7 +270,8 @@ function keyIn(descriptor: number, pageSize: number): Uint8Array {
     MAGIC.copy(header);
     randomBytes(HASH_KEY_BYTES).copy(header, MAGIC.length);
     header.writeUInt32LE(pageSize, PAGE_SIZE_AT);
-    writeSync(descriptor, header, 0, HEADER_BYTES, 0);
+    const head = sealPart(seals, 'head', header);
+    writeSync(descriptor, head, 0, head.length, 0);
   }
   return header.subarray(MAGIC.length, PAGE_SIZE_AT);
 }

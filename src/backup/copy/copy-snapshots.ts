@@ -107,6 +107,7 @@ async function putRecords(
     };
     const id = await putRecord(to, 'snapshots', 'snapshot', encodeSnapshot(record));
     await stillThere.afterRecord(id, snapshot);
+    if (record.generation === next - 1) to.memory?.saw({ id, generation: record.generation });
     counterparts.set(record.original, { id, ...record });
     copied.push({ from: snapshot, to: id });
   }

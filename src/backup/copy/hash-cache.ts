@@ -11,12 +11,14 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { HASH_ALGORITHMS, nameOf } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { sharingOf } from '../../files/ownership.ts';
 import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
+import { PLAIN_SEALER } from '../sealed/sealer.ts';
+import type { Sealer } from '../sealed/sealer.ts';
 import { ID_BYTES, idOf, isHexId, sameBytes, toHex } from '../packs/object-id.ts';
 
 /** How far the times of files may be behind the clock: file systems count in ticks, some in seconds. */
@@ -41,13 +43,16 @@ const PACKS_AT = PACK_COUNT_AT + 4;
 
 /**
  * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. A backup
- * believes it, so it is bound to its snapshot and checked by a SHA-256. Without it a backup only takes longer.
+ * believes it, so it is bound to its snapshot and checked by a SHA-256. Without it a backup only takes longer. Its file
+ * is sealed as those of the store: whoever has hashes and their key can guess what is in a page.
  */
 export class HashCache {
   readonly #folder: string;
+  readonly #sealer: Sealer;
 
-  constructor(folder: string) {
+  constructor(folder: string, sealer: Sealer = PLAIN_SEALER) {
     this.#folder = folder;
+    this.#sealer = sealer;
   }
 
   /**
@@ -56,12 +61,12 @@ export class HashCache {
    *
    * @param id - of the store.
    */
-  static elsewhere(id: string): HashCache | undefined {
+  static elsewhere(id: string, sealer?: Sealer): HashCache | undefined {
     try {
       const folder = join(userCacheFolder('hashes'), id);
       makePrivateFolder(folder);
       const { byOwner, byMode } = sharingOf(folder);
-      return byOwner || byMode ? undefined : new HashCache(folder);
+      return byOwner || byMode ? undefined : new HashCache(folder, sealer);
     } catch {
       // The backup then reads the last version.
       return undefined;
@@ -72,7 +77,8 @@ export class HashCache {
   load(origin: string): CachedHashes | undefined {
     let bytes: Buffer;
     try {
-      bytes = readFileSync(this.#file(origin));
+      const file = this.#file(origin);
+      bytes = this.#open(readFileSync(file), basename(file));
     } catch {
       return undefined;
     }
@@ -108,7 +114,10 @@ export class HashCache {
     const file = this.#file(origin);
     const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`;
     try {
-      writeFileSync(temporary, Buffer.concat([...header, hashes, digest.digest()]), { mode: 0o600 });
+      const plain = Buffer.concat([...header, hashes, digest.digest()]);
+      writeFileSync(temporary, this.#sealer.seal({ kind: 'hashes', name: basename(file) }, plain), {
+        mode: 0o600,
+      });
       renameSync(temporary, file);
     } finally {
       rmSync(temporary, { force: true });
@@ -125,7 +134,8 @@ export class HashCache {
       try {
         // Another backup may be at work: younger files belong to it.
         if (statSync(file).mtimeMs >= since - FILE_CLOCK_LAG_MS) continue;
-        if (/^[0-9a-f]{32}$/.test(name) ? !known.has(snapshotOf(file)) : name.endsWith('.tmp')) rmSync(file);
+        if (/^[0-9a-f]{32}$/.test(name) ? !known.has(this.#snapshotOf(file)) : name.endsWith('.tmp'))
+          rmSync(file);
       } catch {
         // Another process removed it, or the next sweep will.
       }
@@ -135,10 +145,23 @@ export class HashCache {
   #file(origin: string): string {
     return join(this.#folder, toHex(idOf(Buffer.from(origin))).slice(0, 32));
   }
+
+  /** Throws SqlsyncError STORE_DAMAGED. */
+  #open(sealed: Uint8Array, name: string): Buffer {
+    const plain = this.#sealer.open({ kind: 'hashes', file: name, name }, sealed);
+    return Buffer.from(plain.buffer, plain.byteOffset, plain.length);
+  }
+
+  /** Id of the snapshot that a file belongs to, if the file is whole. */
+  #snapshotOf(file: string): string {
+    const isPlain = this.#sealer.scheme === 'none';
+    const header = isPlain ? beginningOf(file) : this.#open(readFileSync(file), basename(file));
+    return toHex(header.subarray(MAGIC.length, MAGIC.length + ID_BYTES));
+  }
 }
 
-/** Id of the snapshot that a file belongs to, if the file is whole. */
-function snapshotOf(file: string): string {
+/** As much of a file as names its snapshot. */
+function beginningOf(file: string): Buffer {
   const header = Buffer.alloc(PACKS_AT);
   const descriptor = openSync(file, 'r');
   try {
@@ -146,5 +169,5 @@ function snapshotOf(file: string): string {
   } finally {
     closeSync(descriptor);
   }
-  return toHex(header.subarray(MAGIC.length, MAGIC.length + ID_BYTES));
+  return header;
 }

@@ -155,7 +155,7 @@ export class StoreDestination implements Destination {
   #openBlocks(target: SinkTarget): BlockDeltas | undefined {
     const { blockCache } = this.#options;
     if (blockCache === undefined) return undefined;
-    const cache = BlockCache.open(blockCache.names, target, blockCache.folder);
+    const cache = BlockCache.open(blockCache.names, target, this.#options.access.sealer, blockCache.folder);
     return cache && new BlockDeltas(cache, blockCache.looksUp);
   }
 
@@ -249,6 +249,7 @@ export class StoreDestination implements Destination {
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
     await this.#stillThere.afterRecord(id, { pageSize, pageCount, root });
+    access.memory?.saw({ id, generation });
     this.#report({ id, ...record }, hashes, true);
   }
 

@@ -1,11 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
+import { checkScheme } from '../sealed/sealer.ts';
+import type { Scheme, Sealer } from '../sealed/sealer.ts';
 import { decodeChecked, encodeChecked } from './checked-json.ts';
 import { damaged } from '../store-error.ts';
 
 const FORMAT = 'sqlsync-store';
-export const STORE_VERSION = 1;
+
+/** The version of the format, by the scheme of a store. */
+export const STORE_VERSIONS: Readonly<Record<Scheme, number>> = { none: 1, 'aes-256-gcm': 2 };
 
 /** With this default, the next day's run deletes what a daily run marks. */
 const DEFAULT_GRACE_SECONDS = 12 * 3600;
@@ -21,44 +25,59 @@ export interface StoreConfig {
   readonly time: string;
   /** How long prune waits between marking a pack and deleting it. */
   readonly graceSeconds: number;
-  readonly encryption: { readonly scheme: string };
+  readonly encryption: { readonly scheme: Scheme };
   /** Random; another one since a repair or prune gave damaged files up. Missing before the first time. */
   readonly epoch?: string;
 }
 
-export interface InitOptions {
-  /** How long prune waits between marking a pack and deleting it; default 12 hours. No backup may take longer. */
-  readonly graceSeconds?: number | undefined;
-  /** Called if the place cannot do all that a store wants of it. */
-  readonly onWarning?: ((warning: string) => void) | undefined;
+/** What everybody can read of `config`. */
+export interface ConfigFile {
+  readonly id: string;
+  readonly scheme: Scheme;
+  /** The whole content. Throws SqlsyncError STORE_DAMAGED if it was not sealed with the key of this store. */
+  open(sealer: Sealer): StoreConfig;
 }
 
 /** The config of a new store. */
-export function newConfig(options: InitOptions): StoreConfig {
+export function newConfig({
+  graceSeconds = DEFAULT_GRACE_SECONDS,
+  scheme = 'none',
+  id = randomBytes(16).toString('hex'),
+}: {
+  readonly graceSeconds?: number | undefined;
+  readonly scheme?: Scheme;
+  readonly id?: string | undefined;
+}): StoreConfig {
   return {
     format: FORMAT,
-    version: STORE_VERSION,
-    id: randomBytes(16).toString('hex'),
+    version: STORE_VERSIONS[scheme],
+    id,
     time: new Date().toISOString(),
-    graceSeconds: options.graceSeconds ?? DEFAULT_GRACE_SECONDS,
-    encryption: { scheme: 'none' },
+    graceSeconds,
+    encryption: { scheme },
   };
 }
 
-/** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
-export async function putConfig(backend: Backend, options: InitOptions): Promise<StoreConfig> {
-  const config = newConfig(options);
-  const outcome = await backend.put('config', [encodeChecked(config)]);
-  for (const shortcoming of backend.shortcomings ?? []) options.onWarning?.(shortcoming);
-  if (outcome === 'created') return config;
+/** The bytes of `config`. In an encrypted store all of it is sealed, and what is needed to open it repeated before. */
+export function encodeConfig(config: StoreConfig, sealer: Sealer): Uint8Array {
+  if (sealer.scheme === 'none') return encodeChecked(config);
+  const { format, version, id, encryption } = config;
+  const sealed = sealer.seal({ kind: 'config' }, Buffer.from(JSON.stringify(config)));
+  return encodeChecked({ format, version, id, encryption, sealed: Buffer.from(sealed).toString('base64') });
+}
+
+/** Puts the first file of a new store. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE. */
+export async function putConfig(
+  backend: Backend,
+  bytes: Uint8Array,
+  onWarning?: (warning: string) => void,
+): Promise<void> {
+  const outcome = await backend.put('config', [bytes]);
+  for (const shortcoming of backend.shortcomings ?? []) onWarning?.(shortcoming);
+  if (outcome === 'created') return;
   throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
     hint: 'Use that store, or name another place.',
   });
-}
-
-/** Writes `config` of an existing store anew, replacing any file there. Throws SqlsyncError STORE_UNAVAILABLE. */
-export async function replaceConfig(backend: Backend, config: StoreConfig): Promise<void> {
-  await backend.replaceConfig([encodeChecked(config)]);
 }
 
 /**
@@ -67,31 +86,35 @@ export async function replaceConfig(backend: Backend, config: StoreConfig): Prom
  */
 export async function beginEpoch({
   backend,
+  sealer,
   config,
 }: {
   readonly backend: Backend;
+  readonly sealer: Sealer;
   readonly config: StoreConfig;
 }): Promise<void> {
-  await replaceConfig(backend, { ...config, epoch: randomBytes(8).toString('hex') });
+  const next = { ...config, epoch: randomBytes(8).toString('hex') };
+  await backend.replaceConfig([encodeConfig(next, sealer)]);
 }
 
-async function hasPacks(backend: Backend): Promise<boolean> {
+async function hasFiles(backend: Backend, folder: 'packs' | 'keys'): Promise<boolean> {
   try {
-    return (await backend.list('packs')).length > 0;
+    return (await backend.list(folder)).length > 0;
   } catch {
     return false;
   }
 }
 
 /** Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_DAMAGED, STORE_UNAVAILABLE. */
-export async function readConfig(backend: Backend): Promise<StoreConfig> {
+export async function readConfig(backend: Backend): Promise<ConfigFile> {
   let bytes: Uint8Array;
   try {
     bytes = await backend.get('config', { offset: 0, length: MAX_CONFIG_BYTES + 1 });
   } catch (error) {
     if (!(error instanceof SqlsyncError) || error.code !== 'STORE_FILE_MISSING') throw error;
+    const isThere = (await hasFiles(backend, 'packs')) || (await hasFiles(backend, 'keys'));
     throw new SqlsyncError('STORE_NOT_FOUND', `There is no store in ${backend.description}`, {
-      hint: (await hasPacks(backend))
+      hint: isThere
         ? 'Its file `config` is missing: `sqlsync repair STORE` writes a new one.'
         : 'Check that its disk is mounted and that the name is right. Only if there never was a store here: `sqlsync init STORE` creates it.',
       cause: error,
@@ -101,16 +124,35 @@ export async function readConfig(backend: Backend): Promise<StoreConfig> {
 }
 
 /** `store` is for errors: SqlsyncError STORE_VERSION, STORE_DAMAGED. */
-export function parseConfig(bytes: Uint8Array, store: string): StoreConfig {
+export function parseConfig(bytes: Uint8Array, store: string): ConfigFile {
   if (bytes.length > MAX_CONFIG_BYTES) throw damaged('config', `has more than ${MAX_CONFIG_BYTES} bytes`);
   const config = decodeChecked(bytes, 'config');
   if (config['format'] !== FORMAT) throw damaged('config', 'is not that of a store');
-  if (config['version'] !== STORE_VERSION) {
+  const version = config['version'];
+  const known = Object.values(STORE_VERSIONS);
+  if (!known.includes(version as number)) {
     throw new SqlsyncError(
       'STORE_VERSION',
-      `The store in ${store} has format version ${String(config['version'])}; this program knows ${STORE_VERSION}`,
+      `The store in ${store} has format version ${String(version)}; this program knows ${known.join(' and ')}`,
       { hint: 'Install a newer sqlsync.' },
     );
   }
-  return config as unknown as StoreConfig;
+  const { id, encryption, sealed } = config;
+  const scheme = checkScheme(Object(encryption).scheme);
+  if (STORE_VERSIONS[scheme] !== version || typeof id !== 'string')
+    throw damaged('config', 'is not that of a store');
+  if (scheme === 'none') return { id, scheme, open: () => config as unknown as StoreConfig };
+  return { id, scheme, open: (sealer) => openSealed(config, sealed, sealer) };
+}
+
+/** Nothing of what stands in the clear counts unless the sealed config repeats it. */
+function openSealed(clear: Readonly<Record<string, unknown>>, sealed: unknown, sealer: Sealer): StoreConfig {
+  if (typeof sealed !== 'string') throw damaged('config', 'lacks its sealed part');
+  const plain = sealer.open({ kind: 'config', file: 'config' }, Buffer.from(sealed, 'base64'));
+  const config = JSON.parse(new TextDecoder().decode(plain)) as StoreConfig;
+  const { format, version, id, encryption } = config;
+  const repeated = JSON.stringify({ format, version, id, encryption });
+  const { sealed: _, ...rest } = clear;
+  if (JSON.stringify(rest) !== repeated) throw damaged('config', 'was changed since it was written');
+  return config;
 }

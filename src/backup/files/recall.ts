@@ -29,8 +29,9 @@ export function recallContents(
   const indexes = new Map<string, IndexedPack[]>();
   for (const name of names) {
     const packs = opened(() => {
-      const sealed = access.kept?.get(`indexes/${name}`);
-      return sealed && decodeIndex(access.sealer.open('index', sealed), `indexes/${name}`);
+      const file = `indexes/${name}`;
+      const sealed = access.kept?.get(file);
+      return sealed && decodeIndex(access.sealer.open({ kind: 'index', file }, sealed), file);
     });
     if (packs === undefined) return undefined;
     indexes.set(name, packs);
@@ -47,8 +48,9 @@ export function recallContents(
 /** The record of a snapshot, from this host; undefined if it has no copy. */
 export function recallSnapshot({ kept, sealer }: StoreAccess, id: string): StoreSnapshot | undefined {
   return opened(() => {
-    const sealed = kept?.get(`snapshots/${id}`);
-    return sealed && decodeSnapshot(sealer.open('snapshot', sealed), id);
+    const file = `snapshots/${id}`;
+    const sealed = kept?.get(file);
+    return sealed && decodeSnapshot(sealer.open({ kind: 'snapshot', file }, sealed), id);
   });
 }
 

@@ -1,5 +1,5 @@
 import { SqlsyncError } from '../../errors.ts';
-import type { Backend, LocalBackend, LocalFiles, StoredFile, StoreFolder } from '../backends/backend.ts';
+import type { Backend, LocalFiles, StoredFile, StoreFolder } from '../backends/backend.ts';
 import type { KeptFiles } from '../backends/kept-files.ts';
 import type { StoreConfig } from './config.ts';
 import { discard } from '../packs/frame-memory.ts';
@@ -8,8 +8,11 @@ import type { IndexedPack } from '../packs/index-file.ts';
 import { idOf, isHexId, toHex } from '../packs/object-id.ts';
 import { ObjectIndex } from '../objects/object-index.ts';
 import { ObjectReader } from '../objects/object-reader.ts';
-import { sealerOf } from '../packs/seal.ts';
-import type { SealedKind, Sealer } from '../packs/seal.ts';
+import type { StoreMemory } from '../keys/known-stores.ts';
+import type { Unlocked } from '../keys/store-keys.ts';
+import type { SealedKind, Sealer } from '../sealed/sealer.ts';
+import { withoutForgotten } from './forgotten-notes.ts';
+import { noticeOlderState } from './older-state.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
 import { inOrder } from './snapshot-order.ts';
 import { damaged, isMissing } from '../store-error.ts';
@@ -24,10 +27,10 @@ export interface StoreAccess {
   readonly config: StoreConfig;
   /** Copies on this host of files that never change; undefined to read the store itself. */
   readonly kept?: KeptFiles | undefined;
-}
-
-export function accessTo(backend: LocalBackend, config: StoreConfig): StoreAccess {
-  return { backend, files: backend, sealer: sealerOf(config.encryption.scheme), config };
+  /** The master key; undefined in a store that is not encrypted. */
+  readonly unlocked?: Unlocked | undefined;
+  /** What this host remembers of an encrypted store. */
+  readonly memory?: StoreMemory | undefined;
 }
 
 /** Packs that a prune intends to delete. */
@@ -186,8 +189,13 @@ export async function namesIn({ backend }: StoreAccess, folder: StoreFolder): Pr
 
 /** The names of the snapshots: a note in `forgotten` alone takes one away. */
 export async function snapshotNames(access: StoreAccess): Promise<Set<string>> {
-  const [names, forgotten] = await Promise.all([namesIn(access, 'snapshots'), namesIn(access, 'forgotten')]);
-  return new Set([...names].filter((name) => !forgotten.has(name)));
+  return new Set((await snapshotFiles(access)).map(({ name }) => name));
+}
+
+async function snapshotFiles(access: StoreAccess): Promise<StoredFile[]> {
+  const { backend } = access;
+  const [listed, noted] = await Promise.all([backend.list('snapshots'), namesIn(access, 'forgotten')]);
+  return withoutForgotten(access, listed, noted);
 }
 
 /** Loads the marks. One that goes meanwhile has done its work: its packs were deleted. */
@@ -220,8 +228,7 @@ export async function loadSnapshots(
   const missed = new Set<string>();
   for (let isComplete = false; !isComplete;) {
     isComplete = true;
-    const forgotten = await namesIn(access, 'forgotten');
-    const listed = (await access.backend.list('snapshots')).filter(({ name }) => !forgotten.has(name));
+    const listed = await snapshotFiles(access);
     const there = new Set(listed.map(({ name }) => name));
     for (const known of [snapshots, bad]) for (const id of known.keys()) if (!there.has(id)) known.delete(id);
     const unread = listed.filter(({ name }) => !snapshots.has(name) && !bad.has(name));
@@ -243,7 +250,9 @@ export async function loadSnapshots(
     await readFiles(access, first ?? [], { ...options, onMissing }, take);
   }
   for (const [id, error] of bad) onDamage(`snapshots/${id}`, error);
-  return inOrder([...snapshots.values()]);
+  const ordered = inOrder([...snapshots.values()]);
+  await noticeOlderState(access, ordered);
+  return ordered;
 }
 
 /**
@@ -256,7 +265,7 @@ export async function putRecord(
   kind: SealedKind,
   plain: Uint8Array,
 ): Promise<string> {
-  const sealed = access.sealer.seal(kind, plain);
+  const sealed = access.sealer.seal({ kind }, plain);
   if (sealed.length > MAX_JSON_BYTES)
     throw new SqlsyncError('USAGE', `A record of ${sealed.length} bytes; the most are ${MAX_JSON_BYTES}`, {
       hint: 'Give fewer or shorter tags.',
@@ -329,7 +338,7 @@ async function readFiles(
     try {
       const sealed = await reading;
       if (toHex(idOf(sealed)) !== stored.name) throw damaged(file, 'was changed or cut since it was written');
-      take(sealer.open(kind, sealed), file, stored);
+      take(sealer.open({ kind, file }, sealed), file, stored);
     } catch (error) {
       if (onMissing !== undefined && isMissing(error)) {
         onMissing(stored);

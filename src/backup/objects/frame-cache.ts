@@ -7,7 +7,8 @@ import { decodeBody, decodeFrame, FRAME_KINDS } from '../packs/frame.ts';
 import type { Frame } from '../packs/frame.ts';
 import { discard } from '../packs/frame-memory.ts';
 import type { ObjectIndex } from './object-index.ts';
-import type { Sealer } from '../packs/seal.ts';
+import type { PackSealer, Sealer } from '../sealed/sealer.ts';
+import type { KnownPack } from './trust.ts';
 import { damaged } from '../store-error.ts';
 
 /**
@@ -61,6 +62,7 @@ export class FrameCache {
   readonly #files: LocalFiles;
   readonly #sealer: Sealer;
   readonly #kept: KeptFiles | undefined;
+  readonly #packs = new Map<KnownPack, PackSealer>();
   readonly #small: LruFrames = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
   readonly #large: LruFrames = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
   /** Frames given to the decompressor, in order. */
@@ -201,9 +203,19 @@ export class FrameCache {
     if (sealed.length !== place.length) throw damaged(file, 'is shorter than its index says');
     // Opened first: opening may use its memory, and what cannot be opened is not kept.
     const copy = known === undefined && kept !== undefined ? sealed.slice() : undefined;
-    const plain = this.#sealer.open('frame', sealed);
+    const plain = this.#packSealer(place.pack).open(place.offset, sealed, file);
     if (copy !== undefined) kept?.add(file, [copy], range);
+    if (plain !== sealed) discard(sealed);
     return { plain, file };
+  }
+
+  /** Kept: to make the key of a pack takes as long as to open a small frame. */
+  #packSealer(pack: KnownPack): PackSealer {
+    const known = this.#packs.get(pack);
+    if (known !== undefined) return known;
+    const sealer = this.#sealer.packOf(pack.salt);
+    this.#packs.set(pack, sealer);
+    return sealer;
   }
 
   #keep(number: number, { frame, memory }: Pick<CachedFrame, 'frame' | 'memory'>): void {

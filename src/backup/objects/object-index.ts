@@ -39,6 +39,7 @@ export class ObjectIndex {
     if (this.packs.has(id)) return;
     const known: KnownPack = {
       id,
+      salt: pack.salt,
       bytes: pack.bytes,
       present,
       trusted,
@@ -88,6 +89,7 @@ export class ObjectIndex {
     const { firstObject, objectCount, firstFrame, frameCount } = pack;
     return {
       id: fromHex(pack.id),
+      salt: pack.salt,
       bytes: pack.bytes,
       frames: this.frames.slice(firstFrame, firstFrame + frameCount),
       ids: this.#ids.slice(firstObject * ID_BYTES, (firstObject + objectCount) * ID_BYTES),

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import type { Backend } from '../backends/backend.ts';
 import type { KeptFiles } from '../backends/kept-files.ts';
 import { isOutOfSpace } from '../backends/out-of-space.ts';
@@ -10,18 +9,7 @@ import { BASE_ID_BYTES, ID_BYTES, idOf, idOfPieces, toHex } from '../packs/objec
 import type { NodeObject } from '../packs/node-frame.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { PageObject } from '../packs/page-frame.ts';
-import type { Sealer } from '../packs/seal.ts';
-
-const PACK_MAGIC = Buffer.from('SQLSYNP1');
-
-/**
- * Random bytes at the beginning of a pack, so that no two packs ever have the same name. Otherwise objects that are
- * written again because their pack is marked would make the same pack again, and be deleted with it.
- */
-const PACK_SALT_BYTES = 16;
-
-/** Where the first frame of a pack begins. */
-export const PACK_HEADER_BYTES: number = PACK_MAGIC.length + PACK_SALT_BYTES;
+import type { PackSealer, Sealer } from '../sealed/sealer.ts';
 
 /** A pack of at least this many bytes is put. */
 const PACK_BYTES = 16 * 1024 * 1024;
@@ -51,6 +39,7 @@ const ARENA_SPARE_BYTES = 128 * 1024;
 
 /** A pack that is being filled. */
 interface OpenPack {
+  readonly sealer: PackSealer;
   readonly pieces: Uint8Array[];
   readonly frames: FramePlace[];
   readonly numbers: number[];
@@ -87,7 +76,7 @@ export class PackWriter {
   readonly #wholeBytes = new Arena(FRAME_BYTES.whole + ARENA_SPARE_BYTES);
   readonly #deltaBytes = new Arena(FRAME_BYTES.deltas + ARENA_SPARE_BYTES);
   #pageSize = 0;
-  #pack = newPack();
+  #pack: OpenPack;
   #unindexed: IndexedPack[] = [];
   #waitingBytes = 0;
   readonly #puts = new Set<Promise<void>>();
@@ -104,6 +93,7 @@ export class PackWriter {
 
   constructor(place: PackPlace, index: ObjectIndex) {
     this.#place = place;
+    this.#pack = newPack(place.sealer);
     this.#index = index;
   }
 
@@ -239,22 +229,22 @@ export class PackWriter {
   async #append(kind: number, batch: Batch<unknown>, plain: Uint8Array): Promise<void> {
     const rawBytes = new DataView(plain.buffer, plain.byteOffset).getUint32(4, true);
     if (rawBytes > MAX_FRAME_BYTES) throw new Error(`a frame of ${rawBytes} bytes`);
-    const sealed = this.#place.sealer.seal('frame', plain);
     const pack = this.#pack;
-    const length = new Uint8Array(4);
-    new DataView(length.buffer).setUint32(0, sealed.length, true);
-    const place = { offset: pack.bytes + 4, length: sealed.length, rawBytes, kind };
+    const { length, frame } = pack.sealer.seal(pack.bytes, plain);
+    const bytes = frame.reduce((sum, piece) => sum + piece.length, 0);
+    const place = { offset: pack.bytes + length.length, length: bytes, rawBytes, kind };
     pack.frames.push({ ...place, objectCount: batch.numbers.length });
     for (const number of batch.numbers) pack.numbers.push(number);
-    pack.pieces.push(length, sealed);
-    pack.bytes += 4 + sealed.length;
+    pack.pieces.push(length, ...frame);
+    if (!frame.includes(plain)) discard(plain);
+    pack.bytes = place.offset + bytes;
     if (pack.bytes >= PACK_BYTES || pack.numbers.length >= FULL_PACK_OBJECTS) await this.#closePack();
   }
 
   async #closePack(): Promise<void> {
     const pack = this.#pack;
     if (pack.frames.length === 0) return;
-    this.#pack = newPack();
+    this.#pack = newPack(this.#place.sealer);
     const maxPuts = Math.min(MAX_PUTS, this.#place.backend.parallel ?? 1);
     while (this.#puts.size >= maxPuts) await Promise.race(this.#puts);
     const putting = this.#putPack(pack)
@@ -279,7 +269,8 @@ export class PackWriter {
     }
     for (const piece of pack.pieces) discard(piece);
     this.packIds.push(toHex(id));
-    this.#unindexed.push({ id, bytes: pack.bytes, frames: pack.frames, ids, depths });
+    const { salt } = pack.sealer;
+    this.#unindexed.push({ id, salt, bytes: pack.bytes, frames: pack.frames, ids, depths });
     this.#written.packs++;
     this.#written.bytes += pack.bytes;
   }
@@ -319,7 +310,7 @@ export async function putIndexFile(
   { backend, sealer, kept }: PackPlace,
   packs: readonly IndexedPack[],
 ): Promise<{ name: string; bytes: number }> {
-  const sealed = sealer.seal('index', encodeIndex(packs));
+  const sealed = sealer.seal({ kind: 'index' }, encodeIndex(packs));
   const name = toHex(idOf(sealed));
   await backend.put(`indexes/${name}`, [sealed]);
   kept?.add(`indexes/${name}`, [sealed]);
@@ -330,7 +321,8 @@ function newBatch<T>(): Batch<T> {
   return { objects: [], numbers: [], bytes: 0 };
 }
 
-function newPack(): OpenPack {
-  const head = Buffer.concat([PACK_MAGIC, randomBytes(PACK_SALT_BYTES)]);
-  return { pieces: [head], frames: [], numbers: [], bytes: head.length };
+function newPack(sealer: Sealer): OpenPack {
+  const pack = sealer.newPack();
+  const { head } = pack;
+  return { sealer: pack, pieces: [head], frames: [], numbers: [], bytes: head.length };
 }

@@ -25,6 +25,8 @@ export interface PackTrust {
 /** A pack that an index names. */
 export interface KnownPack extends PackTrust {
   readonly id: string;
+  /** See `PackSealer`. */
+  readonly salt?: Uint8Array | undefined;
   readonly bytes: number;
   /** Number of its first frame; the others follow. */
   readonly firstFrame: number;

@@ -20,6 +20,8 @@ export interface FramePlace {
  */
 export interface IndexedPack {
   readonly id: Uint8Array;
+  /** The salt of the keys of its frames; undefined in a store that is not encrypted. */
+  readonly salt?: Uint8Array | undefined;
   /** Length of the file. */
   readonly bytes: number;
   readonly frames: readonly FramePlace[];
@@ -30,6 +32,12 @@ export interface IndexedPack {
 const MAGIC = Buffer.from('SQLSYNX1');
 const HEADER_BYTES = MAGIC.length + 5;
 const PACK_BYTES = 40;
+const SALT_BYTES = 32;
+
+/** Bits of the byte that says how the body is written. */
+const IS_PACKED = 1;
+const HAS_SALTS = 2;
+
 const FRAME_BYTES = 17;
 
 /** Body of the largest index file, decompressed: about 4 million objects. */
@@ -60,8 +68,8 @@ export function splitForIndexes(
   return files;
 }
 
-function bodyBytes({ frames, depths }: IndexedPack): number {
-  return PACK_BYTES + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
+function bodyBytes({ salt, frames, depths }: IndexedPack): number {
+  return PACK_BYTES + (salt?.length ?? 0) + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
 }
 
 /** The plain bytes of an index of these packs, as many as `splitForIndexes` groups. */
@@ -73,11 +81,14 @@ export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
   const view = new DataView(body.buffer);
   view.setUint32(0, packs.length, true);
   let at = 4;
-  for (const { id, bytes, frames: own } of packs) {
+  for (const { id, salt, bytes, frames: own } of packs) {
     body.set(id, at);
     view.setUint32(at + 32, bytes, true);
     view.setUint32(at + 36, own.length, true);
     at += PACK_BYTES;
+    if (salt === undefined) continue;
+    body.set(salt, at);
+    at += SALT_BYTES;
   }
   for (const { offset, length, rawBytes, objectCount, kind } of frames) {
     view.setUint32(at, offset, true);
@@ -95,16 +106,16 @@ export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
     body.set(depths, at);
     at += depths.length;
   }
-  return wrap(body);
+  return wrap(body, packs[0]?.salt !== undefined);
 }
 
-function wrap(body: Uint8Array): Uint8Array {
+function wrap(body: Uint8Array, hasSalts: boolean): Uint8Array {
   const packed = zstdCompressSync(body);
   const pays = packed.length < body.length;
   const data = pays ? packed : body;
   const header = Buffer.alloc(HEADER_BYTES);
   MAGIC.copy(header);
-  header.writeUInt8(pays ? 1 : 0, MAGIC.length);
+  header.writeUInt8((pays ? IS_PACKED : 0) | (hasSalts ? HAS_SALTS : 0), MAGIC.length);
   header.writeUInt32LE(body.length, MAGIC.length + 1);
   return Buffer.concat([header, data]);
 }
@@ -112,7 +123,7 @@ function wrap(body: Uint8Array): Uint8Array {
 /** Decodes an index; ids and depths are views of one buffer. `file` is for the error STORE_DAMAGED. */
 export function decodeIndex(plain: Uint8Array, file: string): IndexedPack[] {
   try {
-    return parse(unwrap(plain));
+    return parse(unwrap(plain), ((plain[MAGIC.length] as number) & HAS_SALTS) !== 0);
   } catch (error) {
     throw damaged(file, 'cannot be read', error);
   }
@@ -125,8 +136,10 @@ function unwrap(plain: Uint8Array): Uint8Array {
   const rawBytes = header.readUInt32LE(MAGIC.length + 1);
   if (rawBytes > MAX_INDEX_BYTES) throw new Error('more bytes than an index may have');
   const data = plain.subarray(HEADER_BYTES);
+  const form = header.readUInt8(MAGIC.length);
+  if (form > (IS_PACKED | HAS_SALTS)) throw new Error('an encoding that this version does not know');
   const body =
-    header[MAGIC.length] === 0
+    (form & IS_PACKED) === 0
       ? data
       : zstdDecompressSync(data, {
           maxOutputLength: rawBytes + 64,
@@ -137,15 +150,16 @@ function unwrap(plain: Uint8Array): Uint8Array {
   return body;
 }
 
-function parse(body: Uint8Array): IndexedPack[] {
+function parse(body: Uint8Array, hasSalts: boolean): IndexedPack[] {
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   const packCount = view.getUint32(0, true);
-  let frameAt = 4 + packCount * PACK_BYTES;
+  const packBytes = PACK_BYTES + (hasSalts ? SALT_BYTES : 0);
+  let frameAt = 4 + packCount * packBytes;
   if (frameAt > body.length) throw new Error('more packs than bytes');
   const heads = [];
   let objects = 0;
   for (let i = 0; i < packCount; i++) {
-    const at = 4 + i * PACK_BYTES;
+    const at = 4 + i * packBytes;
     const frames: FramePlace[] = [];
     for (let n = view.getUint32(at + 36, true); n > 0; n--, frameAt += FRAME_BYTES) {
       frames.push(frameOf(view, frameAt));
@@ -155,17 +169,18 @@ function parse(body: Uint8Array): IndexedPack[] {
       throw new Error('a frame that is too long');
     const count = frames.reduce((sum, { objectCount }) => sum + objectCount, 0);
     objects += count;
-    heads.push({ id: body.slice(at, at + ID_BYTES), bytes, frames, count });
+    const salt = hasSalts ? body.slice(at + PACK_BYTES, at + packBytes) : undefined;
+    heads.push({ id: body.slice(at, at + ID_BYTES), salt, bytes, frames, count });
   }
   if (frameAt + objects * (ID_BYTES + 1) !== body.length) throw new Error('another length than its parts');
   let idAt = frameAt;
   let depthAt = frameAt + objects * ID_BYTES;
-  return heads.map(({ id, bytes, frames, count }) => {
+  return heads.map(({ id, salt, bytes, frames, count }) => {
     const ids = body.subarray(idAt, idAt + count * ID_BYTES);
     const depths = body.subarray(depthAt, depthAt + count);
     idAt += ids.length;
     depthAt += count;
-    return { id, bytes, frames, ids, depths };
+    return { id, salt, bytes, frames, ids, depths };
   });
 }
 

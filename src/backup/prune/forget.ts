@@ -36,7 +36,7 @@ export async function damagedNotes(
     const file = `forgotten/${id}`;
     try {
       const sealed = await backend.get(file, { offset: 0, length: MAX_JSON_BYTES });
-      decodeChecked(sealer.open('forgotten', sealed), file);
+      decodeChecked(sealer.open({ kind: 'forgotten', file, name: id }, sealed), file);
     } catch (error) {
       // A prune may have deleted the note meanwhile.
       if (!(error instanceof StoreDamage)) throw error;
@@ -46,18 +46,23 @@ export async function damagedNotes(
   return damaged;
 }
 
-/** Rewrites damaged notes on forgotten snapshots; the name of a note contains everything that matters. */
+/**
+ * Rewrites damaged notes on forgotten snapshots; the name of a note contains everything that matters. In an encrypted
+ * store a note that its key did not make is no reason to give up a snapshot that is there.
+ */
 export async function repairNotes(access: StoreAccess): Promise<number> {
   const damaged = await damagedNotes(access, await access.backend.list('forgotten'));
+  const there = access.sealer.scheme === 'none' ? new Set<string>() : await namesIn(access, 'snapshots');
   for (const { id, file } of damaged) {
     await access.backend.delete(file);
-    await noteForgotten(access, id);
+    if (!there.has(id)) await noteForgotten(access, id);
   }
   return damaged.length;
 }
 
 /** Notes that a snapshot is not missing: it was taken away on purpose. */
 export async function noteForgotten({ backend, sealer }: StoreAccess, id: string): Promise<void> {
-  const record = sealer.seal('forgotten', encodeChecked({ version: 1, time: new Date().toISOString() }));
+  const note = encodeChecked({ version: 1, time: new Date().toISOString() });
+  const record = sealer.seal({ kind: 'forgotten', name: id }, note);
   await backend.put(`forgotten/${id}`, [record]);
 }

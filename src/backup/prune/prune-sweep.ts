@@ -1,6 +1,7 @@
 import { deleteAll } from '../backends/backend.ts';
 import { isHexId } from '../packs/object-id.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
+import { withoutForgotten } from '../files/forgotten-notes.ts';
 import { putIndexesWithout } from '../files/put-indexes.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { missingFile, throwIfAborted } from '../store-error.ts';
@@ -101,10 +102,12 @@ export async function removeForgotten(
 ): Promise<void> {
   const { backend, config } = access;
   const before = options.now - (options.graceSeconds ?? config.graceSeconds) * 1000;
-  const there = await namesIn(access, 'snapshots');
+  const records = await backend.list('snapshots');
+  const there = new Set(records.map(({ name }) => name));
   const needed = new Set([...there, ...snapshots.map(({ parent }) => parent)]);
   const notes = (await backend.list('forgotten')).filter(({ name }) => isHexId(name));
-  const left = notes.filter(({ name }) => there.has(name)).map(({ name }) => `snapshots/${name}`);
+  const staying = await withoutForgotten(access, records, new Set(notes.map(({ name }) => name)));
+  const left = records.filter((record) => !staying.includes(record)).map(({ name }) => `snapshots/${name}`);
   const old = notes.filter(({ name, modified }) => !needed.has(name) && modified.getTime() <= before);
   await deleteAll(backend, [...left, ...old.map(({ name }) => `forgotten/${name}`)]);
 }

@@ -1,12 +1,20 @@
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend, LocalBackend } from '../backends/backend.ts';
-import { MAX_CONFIG_BYTES, newConfig, parseConfig, readConfig, replaceConfig } from '../files/config.ts';
+import { accessTo } from '../files/access.ts';
+import type { OpenOptions } from '../files/access.ts';
+import { encodeConfig, MAX_CONFIG_BYTES, newConfig, parseConfig, readConfig } from '../files/config.ts';
 import type { StoreConfig } from '../files/config.ts';
+import { decodeSnapshot } from '../files/snapshot-record.ts';
+import type { StoreAccess } from '../files/store-files.ts';
+import type { StoreMemory } from '../keys/known-stores.ts';
+import { passwordOf } from '../keys/password.ts';
+import { unlock } from '../keys/store-keys.ts';
 import { decodeIndex } from '../packs/index-file.ts';
 import { idOf, isHexId, toHex } from '../packs/object-id.ts';
-import { decodeSnapshot } from '../files/snapshot-record.ts';
-import { accessTo } from '../files/store-files.ts';
-import type { StoreAccess } from '../files/store-files.ts';
+import { AesGcmSealer } from '../sealed/aes-gcm.ts';
+import { PLAIN_SEALER } from '../sealed/sealer.ts';
+import type { Sealer } from '../sealed/sealer.ts';
+import { StoreDamage } from '../store-error.ts';
 
 /** An undamaged config is far shorter. */
 const LONGEST_TO_TRY = 1024;
@@ -16,24 +24,63 @@ const LONGEST_GRACE_SECONDS = 365 * 24 * 3600;
 
 /**
  * Opens a store. Writes a new `config` if it is missing or damaged, provided that other files prove that there is a
- * store, and that it is not encrypted. The store then has a new id. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION,
- * STORE_DAMAGED, STORE_UNAVAILABLE.
+ * store. One that is not encrypted then has a new id. A config for such a store is never written where anything says
+ * that the store is encrypted: a backup would write in the clear what was secret. Throws SqlsyncError STORE_NOT_FOUND,
+ * STORE_VERSION, STORE_PASSWORD, STORE_CHANGED, STORE_DAMAGED, STORE_UNAVAILABLE.
  */
 export async function openOrRepairConfig(
   backend: LocalBackend,
-  { dryRun }: { readonly dryRun: boolean },
+  options: OpenOptions & { readonly dryRun: boolean },
+  memory?: StoreMemory,
 ): Promise<{ access: StoreAccess; configWritten: boolean }> {
+  let lost: SqlsyncError;
   try {
-    return { access: accessTo(backend, await readConfig(backend)), configWritten: false };
+    return {
+      access: await accessTo(backend, await readConfig(backend), options, memory),
+      configWritten: false,
+    };
   } catch (error) {
-    if (!(error instanceof SqlsyncError) || !['STORE_NOT_FOUND', 'STORE_DAMAGED'].includes(error.code))
-      throw error;
-    if (!(await isPlainStore(backend))) throw error;
+    const isLost =
+      error instanceof SqlsyncError &&
+      (error.code === 'STORE_NOT_FOUND' || (error instanceof StoreDamage && error.file === 'config'));
+    if (!isLost) throw error;
+    lost = error;
   }
-  const config = await makeConfig(backend);
+  const hasKeys = (await backend.list('keys')).some(({ name }) => isHexId(name));
+  const config =
+    hasKeys || memory?.isEncrypted === true
+      ? await keyedConfig(backend, lost, options)
+      : await plainConfig(backend, lost);
   // In one step: at any moment the damaged or the new file exists, so a killed repair loses nothing.
-  if (!dryRun) await replaceConfig(backend, config);
-  return { access: accessTo(backend, config), configWritten: true };
+  if (!options.dryRun) await backend.replaceConfig([config.bytes]);
+  const access = await accessTo(backend, parseConfig(config.bytes, backend.description), options, memory);
+  return { access, configWritten: true };
+}
+
+/** Throws `lost` unless other files prove that there is a store that is not encrypted. */
+async function plainConfig(backend: Backend, lost: SqlsyncError): Promise<{ bytes: Uint8Array }> {
+  const { readable, unreadable } = await recordsOpenedBy(backend, PLAIN_SEALER);
+  // One that was not changed since it was written, but says nothing, is sealed, or of a later version.
+  const text = Buffer.from((await damagedBytes(backend)) ?? []).toString('latin1');
+  if (readable === 0 || unreadable > 0 || text.includes('"sealed"')) throw lost;
+  return { bytes: encodeConfig(await makeConfig(backend), PLAIN_SEALER) };
+}
+
+/**
+ * The config of the store that the password opens: each key file knows its id and its grace period. Throws `lost` if the
+ * files are of another store.
+ */
+async function keyedConfig(
+  backend: Backend,
+  lost: SqlsyncError,
+  options: OpenOptions,
+): Promise<{ bytes: Uint8Array }> {
+  const { master, store, notes } = await unlock(backend, undefined, passwordOf(options.password));
+  const sealer = new AesGcmSealer(master, store);
+  const { readable, unreadable } = await recordsOpenedBy(backend, sealer);
+  if (readable === 0 && unreadable > 0) throw lost;
+  const { graceSeconds } = notes;
+  return { bytes: encodeConfig(newConfig({ id: store, scheme: sealer.scheme, graceSeconds }), sealer) };
 }
 
 /**
@@ -46,23 +93,31 @@ async function makeConfig(backend: Backend): Promise<StoreConfig> {
   return newConfig({ graceSeconds: withOneByteRight(damaged)?.graceSeconds ?? longestGrace(damaged) });
 }
 
-/** True if a record or an index can be read as it is: then nothing in this store is encrypted. */
-async function isPlainStore(backend: Backend): Promise<boolean> {
+/** How many of the records and indexes that match their names this sealer opens, and how many not. */
+async function recordsOpenedBy(
+  backend: Backend,
+  sealer: Sealer,
+): Promise<{ readable: number; unreadable: number }> {
+  let [readable, unreadable] = [0, 0];
   for (const folder of ['snapshots', 'indexes'] as const) {
     for (const { name } of await backend.list(folder)) {
       if (!isHexId(name)) continue;
-      const bytes = await backend.get(`${folder}/${name}`);
+      const file = `${folder}/${name}`;
+      const bytes = await backend.get(file);
       if (toHex(idOf(bytes)) !== name) continue;
       try {
-        if (folder === 'snapshots') decodeSnapshot(bytes, name);
-        else decodeIndex(bytes, `indexes/${name}`);
-        return true;
-      } catch {
-        // The file may be of a later version, or sealed.
+        const kind = folder === 'snapshots' ? 'snapshot' : 'index';
+        const plain = sealer.open({ kind, file }, bytes);
+        if (kind === 'snapshot') decodeSnapshot(plain, name);
+        else decodeIndex(plain, file);
+        readable++;
+      } catch (error) {
+        if (!(error instanceof StoreDamage)) throw error;
+        unreadable++;
       }
     }
   }
-  return false;
+  return { readable, unreadable };
 }
 
 /** undefined if there is no config. */
@@ -94,7 +149,8 @@ function withOneByteRight(damaged: Uint8Array): StoreConfig | undefined {
 
 function configIn(bytes: Uint8Array): StoreConfig | undefined {
   try {
-    return parseConfig(bytes, '');
+    const file = parseConfig(bytes, '');
+    return file.scheme === 'none' ? file.open(PLAIN_SEALER) : undefined;
   } catch {
     return undefined;
   }

@@ -4,9 +4,8 @@ import type { Frame } from '../packs/frame.ts';
 import type { FramePlace } from '../packs/index-file.ts';
 import { encodeNode } from '../packs/node.ts';
 import { BASE_ID_BYTES, fromHex, ID_BYTES, idOf } from '../packs/object-id.ts';
-import { PACK_HEADER_BYTES } from '../objects/pack-writer.ts';
 import { comparePack } from '../objects/compare-pack.ts';
-import type { Sealer } from '../packs/seal.ts';
+import type { PackSealer, Sealer } from '../sealed/sealer.ts';
 import { StoreDamage } from '../store-error.ts';
 
 /** Stands for an unknown depth. */
@@ -18,6 +17,8 @@ export const NO_DEPTH = 255;
 export interface ScannedPack {
   /** 64 hexadecimal digits, as its name. */
   readonly id: string;
+  /** See `PackSealer`. */
+  readonly salt: Uint8Array | undefined;
   readonly bytes: number;
   /** False if its bytes do not match its name, or a frame of it cannot be read. */
   readonly isWhole: boolean;
@@ -43,16 +44,18 @@ export async function scanPack(
   const frames: FramePlace[] = [];
   const ids: Uint8Array[] = [];
   const depths: number[] = [];
-  for (let at = PACK_HEADER_BYTES; at < bytes;) {
-    const head = await backend.get(file, { offset: at, length: 4 });
-    const length = head.length < 4 ? bytes : new DataView(head.buffer, head.byteOffset).getUint32(0, true);
-    const offset = at + 4;
+  const pack = sealer.packIn(await backend.get(file, { offset: 0, length: sealer.packHeadBytes }));
+  if (pack === undefined) isWhole = false;
+  for (let at = sealer.packHeadBytes; pack !== undefined && at < bytes;) {
+    const before = await backend.get(file, { offset: at, length: pack.lengthBytes });
+    const length = pack.lengthIn(at, before) ?? bytes;
+    const offset = at + pack.lengthBytes;
     at = offset + length;
     if (at > bytes) {
       isWhole = false;
       break;
     }
-    const read = readFrame(sealer, await backend.get(file, { offset, length }), file);
+    const read = readFrame(pack, offset, await backend.get(file, { offset, length }), file);
     if (read === undefined) {
       isWhole = false;
       continue;
@@ -64,16 +67,25 @@ export async function scanPack(
       depths.push(known === undefined ? NO_DEPTH : 0);
     }
   }
-  return { id, bytes, isWhole, frames, ids: Buffer.concat(ids), depths: Uint8Array.from(depths) };
+  return {
+    id,
+    salt: pack?.salt,
+    bytes,
+    isWhole,
+    frames,
+    ids: Buffer.concat(ids),
+    depths: Uint8Array.from(depths),
+  };
 }
 
 function readFrame(
-  sealer: Sealer,
+  pack: PackSealer,
+  offset: number,
   sealed: Uint8Array,
   file: string,
 ): { frame: Frame; kind: number; rawBytes: number } | undefined {
   try {
-    const plain = sealer.open('frame', sealed);
+    const plain = pack.open(offset, sealed, file);
     const kind = plain[0] ?? 0;
     const rawBytes =
       plain.length < 8 ? 0 : new DataView(plain.buffer, plain.byteOffset, plain.length).getUint32(4, true);

@@ -14,7 +14,7 @@ import type { ScannedPack } from './repair-scan.ts';
 import type { RepairOptions, RepairSummary } from '../types.ts';
 import { walkTree } from '../snapshots/snapshot-tree.ts';
 import { throwIfAborted } from '../store-error.ts';
-import { accessTo, loadContents, loadSnapshots } from '../files/store-files.ts';
+import { loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
 import { withTrialBackend } from '../backends/trial-backend.ts';
 
@@ -25,7 +25,7 @@ import { withTrialBackend } from '../backends/trial-backend.ts';
  */
 export function repairContents(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {
   if (options.dryRun !== true) return repair(access, options);
-  return withTrialBackend(access, (trial) => repair(accessTo(trial, access.config), options));
+  return withTrialBackend(access, (trial) => repair({ ...access, backend: trial, files: trial }, options));
 }
 
 async function repair(access: StoreAccess, options: RepairOptions): Promise<RepairSummary> {

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import type { OpenOptions } from '../../backup/files/access.ts';
 import { runBackup } from '../../backup/copy/backup.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import { planForget } from '../../backup/prune/plan-forget.ts';
@@ -35,6 +36,7 @@ import { parsePercent } from '../options/quantities.ts';
 import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -67,6 +69,7 @@ export const command: Command = defineCommand({
     ...KEEP_OPTIONS,
     compress: SYNC_OPTIONS.compress,
     hash: SYNC_OPTIONS.hash,
+    ...ACCESS_OPTIONS,
     ...JOB_OPTIONS,
     ...CONNECTION_OPTIONS,
     ...OUTPUT_OPTIONS,
@@ -92,9 +95,11 @@ export const command: Command = defineCommand({
       );
       const { maxShrink } = args;
       const maxShrinkPercent = maxShrink === undefined ? undefined : parsePercent('--max-shrink', maxShrink);
-      const modes = { host, verify, compress, hash, maxShrinkPercent, cache: !args.noCache };
+      const modes = { host, verify, compress, hash, maxShrinkPercent };
       const skipUnchanged = args.skipIfUnchanged;
-      const options = { store: storePlace(store), tags, skipUnchanged, ...modes, ...remote };
+      // What there is to say of the store is said when it is backed up to.
+      const { onWarning: _, ...access } = storeAccessOf(args, store, output);
+      const options = { store: storePlace(store), tags, skipUnchanged, ...modes, ...remote, ...access };
       const others = (args.copyTo ?? []).map(storePlace);
       const policy = policyOf(args);
       const groupBy = groupingOf(args);
@@ -110,8 +115,8 @@ export const command: Command = defineCommand({
             const { summaries } = done;
             const onward = await copyOnward({
               store,
+              access,
               others,
-              cache: options.cache,
               summaries,
               output,
               copies,
@@ -121,7 +126,7 @@ export const command: Command = defineCommand({
             });
             const tidied = await tidy(
               policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
-              { store, policy, groupBy, prune: args.prune, cache: options.cache, signal },
+              { store, access, policy, groupBy, prune: args.prune, signal },
             );
             say(output, done, onward, tidied);
           }),
@@ -162,7 +167,8 @@ async function backUpAll(run: BackupRun, given: readonly string[], others: reado
   const failures: Failure[] = [];
   const { options, output, copies } = run;
   // Opened first: a missing store is not the fault of the first database.
-  const store = await openStoreAt(options.store, options);
+  const { password, acceptNewStore, cache } = options;
+  const store = await openStoreAt(options.store, { password, acceptNewStore, cache });
   const host = options.host ?? hostname();
   // Only what a pattern matches has to be looked up: a list is a request.
   const snapshots = given.some(isPattern) ? await store.snapshots() : [];
@@ -256,22 +262,22 @@ async function tidy(
   summaries: readonly BackupSummary[],
   {
     store: folder,
+    access,
     policy,
     groupBy,
     prune,
-    cache,
     signal,
   }: {
     readonly store: string;
+    readonly access: OpenOptions;
     readonly policy: RetentionPolicy | undefined;
     readonly groupBy: Grouping | undefined;
     readonly prune: boolean;
-    readonly cache: boolean;
     readonly signal: AbortSignal | undefined;
   },
 ): Promise<Tidied> {
   if (policy === undefined && !prune) return { groups: [], forgotten: [], prune: undefined };
-  const store = await openStoreAt(folder, { cache });
+  const store = await openStoreAt(folder, access);
   let groups: ForgetGroup[] = [];
   if (policy !== undefined) {
     const fresh = new Set(summaries.map(({ snapshot }) => snapshot.id));

@@ -15,6 +15,7 @@ import {
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -35,6 +36,7 @@ export const command: Command = defineCommand({
     },
     ...AT_OPTION,
     ...JOB_OPTIONS,
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
@@ -49,7 +51,10 @@ export const command: Command = defineCommand({
         async work(output, options, copies) {
           const startedAt = performance.now();
           const subset = subsetOf(args.readDataSubset);
-          const store = await openStoreAt(atTime(args.store, args.at));
+          const store = await openStoreAt(
+            atTime(args.store, args.at),
+            storeAccessOf(args, args.store, output),
+          );
           const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
           const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
           output.json({ type: 'summary', ...summary });

@@ -1,8 +1,11 @@
+import type { OpenOptions } from '../../backup/files/access.ts';
+import type { Password } from '../../backup/keys/password.ts';
 import type { CopySummary, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
-import type { Command } from '../options/command.ts';
+import type { Command, OptionValues } from '../options/command.ts';
+import { ACCESS_OPTIONS, askedPassword, namedPassword, storeAccessOf } from '../store/store-password.ts';
 import { DATABASE_OPTIONS, TAG_OPTIONS, filterSnapshots } from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
@@ -17,6 +20,11 @@ import {
 import { counted, formatBytes } from '../terminal/format.ts';
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
+
+const FROM_OPTIONS = {
+  'from-password-file': { value: 'FILE', describe: 'The same for the store that has the snapshots' },
+  'from-password-command': { value: 'COMMAND', describe: 'The same for the store that has the snapshots' },
+} as const;
 
 /** `sqlsync copy STORE STORE [ID…]`; returns the exit status. */
 export const command: Command = defineCommand({
@@ -37,6 +45,8 @@ export const command: Command = defineCommand({
     ...TAG_OPTIONS,
     ...AT_OPTION,
     ...CACHE_OPTION,
+    ...FROM_OPTIONS,
+    ...ACCESS_OPTIONS,
     'lock-wait': JOB_OPTIONS['lock-wait'],
     ping: JOB_OPTIONS.ping,
     ...OUTPUT_OPTIONS,
@@ -46,9 +56,9 @@ export const command: Command = defineCommand({
     runStoreJob('copy', args, {
       name: () => ['copy', canonicalStore(args.from), canonicalStore(args.to)],
       async work(output, options) {
-        const cache = !args.noCache;
-        const from = await openStoreAt(atTime(args.from, args.at), { cache });
-        const to = await openStoreAt(args.to, { cache });
+        const access = storeAccessOf(args, args.to, output);
+        const from = await openStoreAt(atTime(args.from, args.at), sourceAccessOf(args, access));
+        const to = await openStoreAt(args.to, access);
         const { host, path, tag, ids, dryRun } = args;
         const isFiltered = [host, path, tag].some((each) => each !== undefined);
         if (isFiltered && ids !== undefined && ids.length > 0) {
@@ -70,6 +80,20 @@ export const command: Command = defineCommand({
       },
     }),
 });
+
+/** The source has the password of the other store if none is given for it, but then it need not be encrypted. */
+function sourceAccessOf(
+  {
+    from,
+    fromPasswordFile: passwordFile,
+    fromPasswordCommand: passwordCommand,
+  }: OptionValues<typeof FROM_OPTIONS> & { readonly from: string },
+  to: OpenOptions & { readonly password: Password | undefined },
+): OpenOptions {
+  const own = namedPassword({ passwordFile, passwordCommand });
+  const usual = to.password?.isGiven === true ? to.password.unlessNeeded() : askedPassword(from);
+  return { ...to, password: own ?? usual };
+}
 
 function describe({ copied, skipped, bytesAdded, dryRun }: CopySummary): string {
   const there = skipped.length === 0 ? '' : `; ${counted(skipped.length, 'snapshot')} there already`;

@@ -21,6 +21,7 @@ import {
 } from '../store/store-command.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -37,6 +38,7 @@ export const command: Command = defineCommand({
     ...DATABASE_OPTIONS,
     ...AT_OPTION,
     ...CACHE_OPTION,
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
@@ -53,7 +55,7 @@ export const command: Command = defineCommand({
           },
         );
       }
-      const store = await openStoreAt(atTime(first.store, args.at), { cache: !args.noCache });
+      const store = await openStoreAt(atTime(first.store, args.at), storeAccessOf(args, first.store, output));
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
       const diff = await store.diff(a, b, { owners: true, ...options });

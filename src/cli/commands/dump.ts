@@ -14,6 +14,7 @@ import {
 } from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
+import { ACCESS_OPTIONS } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -30,37 +31,32 @@ export const command: Command = defineCommand({
     ...DATABASE_OPTIONS,
     ...AT_OPTION,
     ...CACHE_OPTION,
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('dump', args, (output, options) =>
-      withSnapshotCopy(
-        atTime(args.snapshot, args.at),
-        args,
-        output,
-        { ...options, cache: !args.noCache },
-        async (path, snapshot) => {
-          output.makeRoom();
-          const omissions: string[] = [];
-          const statements = dumpSql(path, args.tables ?? [], {
-            onOmission: (omission) => {
-              omissions.push(omission);
-              if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
-            },
-            onRemark: (remark) => output.warning(remark),
-          });
-          for (const chunk of chunksOf(statements)) {
-            throwIfAborted(options.signal);
-            if (!(await write(chunk, output.options.json))) return EXIT_OK;
-          }
-          const failure = omissions.length === 0 ? undefined : partial(omissions);
-          if (failure !== undefined) output.error(failure);
-          // Last: the dump is complete.
-          output.json({ type: 'summary', snapshot, omissions });
-          return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
-        },
-      ),
+      withSnapshotCopy(atTime(args.snapshot, args.at), args, output, options, async (path, snapshot) => {
+        output.makeRoom();
+        const omissions: string[] = [];
+        const statements = dumpSql(path, args.tables ?? [], {
+          onOmission: (omission) => {
+            omissions.push(omission);
+            if (omissions.length <= OMISSIONS_SHOWN) output.warning(`left out: ${omission}`);
+          },
+          onRemark: (remark) => output.warning(remark),
+        });
+        for (const chunk of chunksOf(statements)) {
+          throwIfAborted(options.signal);
+          if (!(await write(chunk, output.options.json))) return EXIT_OK;
+        }
+        const failure = omissions.length === 0 ? undefined : partial(omissions);
+        if (failure !== undefined) output.error(failure);
+        // Last: the dump is complete.
+        output.json({ type: 'summary', snapshot, omissions });
+        return failure === undefined ? EXIT_OK : exitStatusOf(failure.code);
+      }),
     ),
 });
 

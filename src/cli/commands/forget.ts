@@ -17,6 +17,7 @@ import {
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
@@ -29,6 +30,7 @@ const OPTIONS = {
   ...CACHE_OPTION,
   'lock-wait': JOB_OPTIONS['lock-wait'],
   ping: JOB_OPTIONS.ping,
+  ...ACCESS_OPTIONS,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
 
@@ -54,7 +56,7 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
       { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
     );
   }
-  const store = await openStoreAt(args.store, { cache: !args.noCache });
+  const store = await openStoreAt(args.store, storeAccessOf(args, args.store, output));
   const unreadable: string[] = [];
   const all = await store.snapshots({
     onWarning: (warning) => output.warning(warning),

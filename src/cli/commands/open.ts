@@ -13,6 +13,7 @@ import {
 } from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { DATABASE_OPTIONS } from '../store/snapshot-choice.ts';
+import { ACCESS_OPTIONS } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -32,24 +33,19 @@ export const command: Command = defineCommand({
       default: 'sqlite3 -readonly',
       describe: 'What to run on the copy; its path is added, then SQL',
     },
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('open', args, async (output, options) => {
       const [program, ...words] = splitCommand(args.exec);
-      return withSnapshotCopy(
-        atTime(args.snapshot, args.at),
-        args,
-        output,
-        { ...options, cache: !args.noCache },
-        (path, snapshot) => {
-          output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
-          output.makeRoom();
-          const sql = args.sql === undefined ? [] : [args.sql];
-          return start(program, [...words, path, ...sql]);
-        },
-      );
+      return withSnapshotCopy(atTime(args.snapshot, args.at), args, output, options, (path, snapshot) => {
+        output.note(`${snapshot.path} of ${formatClock(snapshot.time)} is in ${path}`);
+        output.makeRoom();
+        const sql = args.sql === undefined ? [] : [args.sql];
+        return start(program, [...words, path, ...sql]);
+      });
     }),
 });
 

@@ -11,6 +11,7 @@ import {
   runStoreJob,
 } from '../store/store-command.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -38,6 +39,7 @@ export const command: Command = defineCommand({
     ...CACHE_OPTION,
     'lock-wait': JOB_OPTIONS['lock-wait'],
     ping: JOB_OPTIONS.ping,
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
@@ -48,7 +50,7 @@ export const command: Command = defineCommand({
         const { dryRun, grace } = args;
         const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
         const maxUnusedRatio = ratioOf(args.maxUnused);
-        const store = await openStoreAt(args.store, { cache: !args.noCache });
+        const store = await openStoreAt(args.store, storeAccessOf(args, args.store, output));
         const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
         output.json({ type: 'summary', ...summary });
         reportPrune(output, summary, graceSeconds);

@@ -7,6 +7,7 @@ import { DRY_RUN, STORES, STORE_OPERAND, runStoreCommand, storePlace } from '../
 import { formatTable } from '../terminal/table.ts';
 import { SHORT_ID_LENGTH, SNAPSHOT_COLUMNS } from './snapshots.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -29,13 +30,15 @@ export const command: Command = defineCommand({
         'Read all data, and give up the packs that have changed, not only those that are missing or cut',
     },
     forget: { describe: 'Forget the snapshots that cannot be restored whole' },
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('repair', args, async (output, options) => {
       const { readData, forget, dryRun } = args;
-      const summary = await repairStore(storePlace(args.store), { readData, forget, dryRun, ...options });
+      const modes = { readData, forget, dryRun, ...storeAccessOf(args, args.store, output) };
+      const summary = await repairStore(storePlace(args.store), { ...modes, ...options });
       output.json({ type: 'summary', ...summary });
       output.result(describe(summary, readData));
       const left = summary.lost.length - summary.forgotten.length;

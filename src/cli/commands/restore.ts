@@ -27,6 +27,7 @@ import {
 import { copyOptionsOf, remoteOptionsOf } from '../options/common-options.ts';
 import { SHORT_ID_LENGTH } from './snapshots.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command, Options } from '../options/command.ts';
 
@@ -46,6 +47,7 @@ const OPTIONS = {
   hash: SYNC_OPTIONS.hash,
   ping: JOB_OPTIONS.ping,
   ...CONNECTION_OPTIONS,
+  ...ACCESS_OPTIONS,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
 
@@ -74,8 +76,9 @@ export const command: Command = defineCommand({
         const stdout = toStdout ? openStdout(args, OPTIONS, OF_A_FILE) : undefined;
         if (!toStdout) refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
         const { maxTimeMs, ...remote } = remoteOptionsOf(args);
-        const cache = !args.noCache;
-        const store = await openStoreAt(folder, { cache });
+        // What there is to say of the store is said when it is restored from.
+        const { onWarning: _, ...access } = storeAccessOf(args, folder, output);
+        const store = await openStoreAt(folder, access);
         const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
           output.warning(warning),
         );
@@ -87,10 +90,10 @@ export const command: Command = defineCommand({
             target,
             output: stdout,
             salvage,
-            cache,
             compress,
             ...copyOptionsOf(args),
             ...remote,
+            ...access,
             ...listeners,
             signal,
           }),

@@ -17,6 +17,7 @@ import {
 import { formatTable } from '../terminal/table.ts';
 import type { Column } from '../terminal/table.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -34,12 +35,13 @@ export const command: Command = defineCommand({
     ...TAG_OPTIONS,
     ...AT_OPTION,
     ...CACHE_OPTION,
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('snapshots', args, async (output) => {
-      const store = await openStoreAt(atTime(args.store, args.at), { cache: !args.noCache });
+      const store = await openStoreAt(atTime(args.store, args.at), storeAccessOf(args, args.store, output));
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const snapshots = filterSnapshots(all, args);
       const datings = dateSnapshots(all);

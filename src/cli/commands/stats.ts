@@ -10,6 +10,7 @@ import {
   runStoreCommand,
 } from '../store/store-command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command } from '../options/command.ts';
 
@@ -24,12 +25,13 @@ export const command: Command = defineCommand({
   options: {
     ...AT_OPTION,
     ...CACHE_OPTION,
+    ...ACCESS_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
   group: STORES,
   run: (args) =>
     runStoreCommand('stats', args, async (output, options) => {
-      const store = await openStoreAt(atTime(args.store, args.at), { cache: !args.noCache });
+      const store = await openStoreAt(atTime(args.store, args.at), storeAccessOf(args, args.store, output));
       const stats = await store.stats(options);
       output.json({ type: 'summary', ...stats });
       const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;

@@ -17,6 +17,7 @@ import { withSnapshotCopy } from '../store/snapshot-copy.ts';
 import { isStore } from '../store/store-command.ts';
 import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { ACCESS_OPTIONS } from '../store/store-password.ts';
 import { defineCommand } from '../options/command.ts';
 import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
@@ -28,6 +29,7 @@ const OPTIONS = {
   },
   ping: JOB_OPTIONS.ping,
   ...CONNECTION_OPTIONS,
+  ...ACCESS_OPTIONS,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
 

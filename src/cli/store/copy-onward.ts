@@ -1,3 +1,4 @@
+import type { OpenOptions } from '../../backup/files/access.ts';
 import type { BackupSummary } from '../../backup/options.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
@@ -10,9 +11,9 @@ import { openStoreAt } from './store-command.ts';
 export interface Onward {
   /** The store that has them. */
   readonly store: string;
+  /** How to open it, and the others: they have the same password. */
+  readonly access: OpenOptions;
   readonly others: readonly string[];
-  /** False to keep nothing in the cache folder. */
-  readonly cache: boolean;
   readonly summaries: readonly BackupSummary[];
   readonly output: Output;
   readonly copies: Copies;
@@ -48,10 +49,10 @@ async function copyTo(other: string, run: Onward): Promise<OnwardResult> {
     }
   };
   try {
-    const from = await openStoreAt(run.store, run);
+    const from = await openStoreAt(run.store, run.access);
     const ids = summaries.map(({ snapshot }) => snapshot.id);
     const onWarning = (warning: string): void => output.warning(warning);
-    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other, run), {
+    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other, run.access), {
       ids,
       signal,
       onWarning,

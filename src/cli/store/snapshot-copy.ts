@@ -1,8 +1,9 @@
-import type { OpenOptions } from '../../backup/open-store.ts';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import type { Output } from '../terminal/output.ts';
 import { chooseSnapshot, parseSnapshotReference } from './snapshot-choice.ts';
 import type { FilterArguments } from './snapshot-choice.ts';
+import { storeAccessOf } from './store-password.ts';
+import type { AccessArguments } from './store-password.ts';
 import { openStoreAt } from './store-command.ts';
 
 /**
@@ -11,13 +12,13 @@ import { openStoreAt } from './store-command.ts';
  */
 export async function withSnapshotCopy<T>(
   reference: string,
-  filter: FilterArguments,
+  filter: FilterArguments & AccessArguments,
   output: Output,
-  { cache, ...options }: StoreCallOptions & OpenOptions,
+  options: StoreCallOptions,
   work: (path: string, snapshot: StoreSnapshot) => Promise<T>,
 ): Promise<T> {
   const { store: folder, which } = parseSnapshotReference(reference);
-  const store = await openStoreAt(folder, { cache });
+  const store = await openStoreAt(folder, storeAccessOf(filter, folder, output));
   const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
   const snapshot = chooseSnapshot(all, which, filter, (warning) => output.warning(warning));
   const copy = await store.localCopy(snapshot, options);

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
 import { isSftpAddress, parseSftpAddress } from '../../backup/backends/sftp/address.ts';
-import type { OpenOptions } from '../../backup/open-store.ts';
+import type { OpenOptions } from '../../backup/files/access.ts';
 import { openStore } from '../../backup/store.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
@@ -140,9 +140,9 @@ export async function runStoreJob(
 }
 
 /** Opens the store at a place. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
-export async function openStoreAt(text: string, options: OpenOptions = {}): Promise<Store> {
+export async function openStoreAt(text: string, access: OpenOptions): Promise<Store> {
   const folder = storePlace(text);
-  if (isElsewhere(folder)) return openStore(folder, options);
+  if (isElsewhere(folder)) return openStore(folder, access);
   const store = text.slice(0, Math.max(0, text.lastIndexOf('#')));
   if (store !== '' && !existsSync(text) && existsSync(store)) {
     throw new SqlsyncError('USAGE', `${sanitizeText(text)} names a snapshot; expected a store`, {
@@ -154,7 +154,7 @@ export async function openStoreAt(text: string, options: OpenOptions = {}): Prom
       hint: 'The store is named before any database. `sqlsync init STORE` creates one, `sqlsync backup ORIGIN STORE` fills it.',
     });
   }
-  return openStore(folder);
+  return openStore(folder, access);
 }
 
 /** A store is in a folder of this host, or at `s3:…` or `sftp:…`. Throws SqlsyncError USAGE for one elsewhere. */

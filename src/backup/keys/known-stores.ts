@@ -1,0 +1,168 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
+import { syncFolder } from '../../files/durable.ts';
+import { makePrivateFolder, userStateFolder } from '../../files/user-cache.ts';
+
+/** The place of a snapshot in the order of its store. */
+export interface SeenSnapshot {
+  readonly id: string;
+  readonly generation: number;
+}
+
+/** An encrypted store that this user has opened at an address. */
+interface KnownStore {
+  readonly id: string;
+  /** Id of the key file that opened last. */
+  readonly key: string;
+  /** The newest snapshot that was seen there. */
+  readonly newest?: SeenSnapshot;
+}
+
+/** What a store is found to be. `id` is undefined in a store that is not encrypted. */
+type Found = Pick<KnownStore, 'id'> | undefined;
+
+/**
+ * What this user remembers of the encrypted stores at one address, as known_hosts remembers the keys of hosts: so that
+ * nobody can put another store in the place of one, least of all one that is not encrypted, or an older state of it.
+ * Stores that are not encrypted are not remembered: their place can show what it likes anyway.
+ */
+export class StoreMemory {
+  readonly #address: string;
+  readonly #onWarning: (warning: string) => void;
+  readonly #isPast: boolean;
+  #open: string | undefined;
+
+  /**
+   * @param isPast - true if the store is read as it was at a time.
+   * @param onWarning - gets what the user has to know, but which is no reason to stop.
+   */
+  constructor(address: string, isPast: boolean, onWarning: (warning: string) => void) {
+    this.#address = address;
+    this.#isPast = isPast;
+    this.#onWarning = onWarning;
+  }
+
+  /** The key file that opened this store last. */
+  keyOf(id: string): string | undefined {
+    return this.#known().find((known) => known.id === id)?.key;
+  }
+
+  /** True if an encrypted store was here. Throws SqlsyncError STORE_CHANGED if that cannot be found out. */
+  get isEncrypted(): boolean {
+    return this.#known().length > 0;
+  }
+
+  /** Throws SqlsyncError STORE_CHANGED if another store was here, unless the user accepts this one. */
+  check(found: Found, accepts: boolean): void {
+    const known = this.#known();
+    if (accepts && found === undefined) this.forget();
+    // Whatever it has now is its newest state.
+    else if (accepts && known.some(({ newest }) => newest !== undefined))
+      this.#save(known.map(({ id, key }) => ({ id, key })));
+    if (accepts || known.length === 0 || known.some(({ id }) => id === found?.id)) return;
+    const was = `the encrypted store with the id ${known.at(-1)?.id ?? ''}`;
+    const is =
+      found === undefined ? 'a store that is NOT encrypted' : `another store, ${sanitizeText(found.id, 64)}`;
+    throw new SqlsyncError('STORE_CHANGED', `In ${this.#address} there was ${was}; now there is ${is}`, {
+      hint: 'Somebody may have put it there to read your next backup. If you know why it changed, add --accept-new-store once.',
+    });
+  }
+
+  /** Remembers the store that was opened, beside others at the same address. */
+  opened(id: string, key: string): void {
+    this.#open = id;
+    const known = this.#known();
+    const same = known.find((each) => each.id === id);
+    if (same?.key !== key) this.#save([...known.filter((each) => each !== same), { ...same, id, key }]);
+  }
+
+  /** Remembers a new store instead of those that were here. */
+  made(id: string, key: string): void {
+    this.#open = id;
+    this.#save([{ id, key }]);
+  }
+
+  /** The newest snapshot that this user saw in the open store, which should be in it. */
+  get newest(): SeenSnapshot | undefined {
+    if (this.#isPast) return undefined;
+    return this.#known().find(({ id }) => id === this.#open)?.newest;
+  }
+
+  /** Remembers the newest snapshot of the open store. */
+  saw(newest: SeenSnapshot): void {
+    const known = this.#known();
+    const same = known.find(({ id }) => id === this.#open);
+    if (this.#isPast || same === undefined || same.newest?.id === newest.id) return;
+    this.#save([...known.filter((each) => each !== same), { ...same, newest }]);
+  }
+
+  warn(warning: string): void {
+    this.#onWarning(warning);
+  }
+
+  /** Forgets the stores of this address. */
+  forget(): void {
+    const path = this.#pathOrNothing();
+    if (path !== undefined) rmSync(path, { force: true });
+  }
+
+  /** Throws SqlsyncError STORE_CHANGED if the file cannot be read: it may say that the store is encrypted. */
+  #known(): readonly KnownStore[] {
+    const path = this.#pathOrNothing();
+    if (path === undefined) return [];
+    try {
+      const { stores } = JSON.parse(readFileSync(path, 'utf8')) as { readonly stores: readonly KnownStore[] };
+      if (!stores.every(({ id, key }) => typeof id === 'string' && typeof key === 'string'))
+        throw new Error('it is no list of stores');
+      return stores;
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return [];
+      throw new SqlsyncError('STORE_CHANGED', `What is known of the store ${this.#address} cannot be read`, {
+        hint: `Remove ${sanitizeText(path, 400)} if you are sure that this is your store.`,
+        cause: error,
+      });
+    }
+  }
+
+  #save(stores: readonly KnownStore[]): void {
+    let temporary: string | undefined;
+    try {
+      const path = this.#path();
+      makePrivateFolder(dirname(path));
+      temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+      const file = openSync(temporary, 'wx', 0o600);
+      try {
+        writeSync(file, `${JSON.stringify({ address: this.#address, stores }, undefined, 2)}\n`);
+        fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+      renameSync(temporary, path);
+      syncFolder(path);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#onWarning(
+        `What this host knows of the store ${this.#address} cannot be kept: ${sanitizeText(why)}. Nobody would notice if another store were put in its place`,
+      );
+    } finally {
+      if (temporary !== undefined) rmSync(temporary, { force: true });
+    }
+  }
+
+  /** undefined for a user who has no such folder, and so has remembered nothing. */
+  #pathOrNothing(): string | undefined {
+    try {
+      return this.#path();
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Throws SqlsyncError USAGE. */
+  #path(): string {
+    const name = createHash('sha256').update(this.#address).digest('hex').slice(0, 32);
+    return join(userStateFolder('stores'), `${name}.json`);
+  }
+}

@@ -1,0 +1,142 @@
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import type { OpenOptions } from '../../backup/files/access.ts';
+import { Password } from '../../backup/keys/password.ts';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { terminalAsk } from '../../transport/terminal.ts';
+import type { OptionValues } from '../options/command.ts';
+import type { Output } from '../terminal/output.ts';
+
+const FILE = {
+  value: 'FILE',
+  describe: 'File with the password of the encrypted store (or SQLSYNC_PASSWORD_FILE)',
+  more: 'The password is its one line. Without it, and without `--password-command`, sqlsync asks on the terminal.',
+} as const;
+
+const COMMAND = {
+  value: 'COMMAND',
+  describe: 'Shell command that prints the password of the encrypted store',
+} as const;
+
+type PasswordOptions = {
+  readonly 'password-file': typeof FILE;
+  readonly 'password-command': typeof COMMAND;
+};
+
+/** Never the password itself: everybody on the host can read the words of a command. */
+export const PASSWORD_OPTIONS: PasswordOptions = { 'password-file': FILE, 'password-command': COMMAND };
+
+const ACCEPT = {
+  describe: 'Accept another store than the encrypted one that was here, or an older state of it',
+  more: 'See [security.md](security.md#another-store-in-its-place).',
+} as const;
+
+/** The options of every command that opens a store. */
+export const ACCESS_OPTIONS: PasswordOptions & { readonly 'accept-new-store': typeof ACCEPT } = {
+  'password-file': FILE,
+  'password-command': COMMAND,
+  'accept-new-store': ACCEPT,
+};
+
+export type PasswordArguments = OptionValues<typeof PASSWORD_OPTIONS>;
+export type AccessArguments = OptionValues<typeof ACCESS_OPTIONS> & { readonly noCache?: boolean };
+
+/** How to open one store. The password is asked for once, whatever a command opens the store for. */
+export function storeAccessOf(
+  args: AccessArguments,
+  store: string,
+  output: Output,
+): OpenOptions & { readonly password: Password | undefined } {
+  return {
+    password: givenPassword(args) ?? askedPassword(store),
+    acceptNewStore: args.acceptNewStore,
+    cache: args.noCache !== true,
+    onWarning: (warning) => output.warning(warning),
+  };
+}
+
+/** The password that options, or else the environment, name. Throws SqlsyncError USAGE. */
+export function givenPassword(args: Partial<PasswordArguments>): Password | undefined {
+  const fallback = process.env['SQLSYNC_PASSWORD_FILE'] || undefined;
+  return namedPassword(args) ?? (fallback === undefined ? undefined : new Password(() => lineIn(fallback)));
+}
+
+/** The password that options name. Throws SqlsyncError USAGE. */
+export function namedPassword({
+  passwordFile,
+  passwordCommand,
+}: Partial<PasswordArguments>): Password | undefined {
+  if (passwordFile !== undefined && passwordCommand !== undefined)
+    throw new SqlsyncError('USAGE', '--password-file and --password-command exclude each other');
+  if (passwordCommand !== undefined) return new Password(() => printedBy(passwordCommand));
+  return passwordFile === undefined ? undefined : new Password(() => lineIn(passwordFile));
+}
+
+/** A password that the user is asked for if the store is encrypted; undefined without a terminal. */
+export function askedPassword(store: string): Password | undefined {
+  const ask = terminalAsk();
+  return ask && new Password(() => ask(`Password of the store ${store}: `, false), false);
+}
+
+/** A new password that the user types twice. Throws SqlsyncError STORE_PASSWORD without a terminal. */
+export function typedPassword(what: string): Password {
+  const ask = terminalAsk();
+  if (ask === undefined)
+    throw new SqlsyncError('STORE_PASSWORD', `The ${what} is missing, and there is no terminal to ask on`, {
+      hint: 'Name a file that has it, or a command that prints it.',
+    });
+  return new Password(async () => {
+    const text = await ask(`${what}: `, false);
+    if ((await ask('The same again: ', false)) === text) return text;
+    throw new SqlsyncError('STORE_PASSWORD', 'The two passwords differ', { hint: 'Run sqlsync again.' });
+  });
+}
+
+/** Throws SqlsyncError STORE_PASSWORD. */
+function lineIn(file: string): string {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new SqlsyncError('STORE_PASSWORD', `The password file cannot be read: ${sanitizeText(why, 400)}`, {
+      hint: 'Name a file that this user can read, and nobody else.',
+      cause: error,
+    });
+  }
+  return oneLine(text, `The password file ${sanitizeText(file, 200)}`);
+}
+
+/** What the command writes is shown nowhere; it may ask on the terminal itself. */
+function printedBy(command: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const fail = (why: string): void =>
+      reject(
+        new SqlsyncError('STORE_PASSWORD', `The command of --password-command gave no password: ${why}`, {
+          hint: 'Run the command by hand.',
+        }),
+      );
+    const child = spawn('/bin/sh', ['-c', command], { stdio: ['inherit', 'pipe', 'inherit'] });
+    const pieces: Buffer[] = [];
+    child.stdout.on('data', (piece: Buffer) => pieces.push(piece));
+    child.on('error', (error) => fail(error.message));
+    child.on('close', (status, signal) => {
+      if (status !== 0) return fail(signal === null ? `status ${String(status)}` : signal);
+      try {
+        resolve(oneLine(Buffer.concat(pieces).toString(), 'What --password-command printed'));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
+}
+
+/** Throws SqlsyncError STORE_PASSWORD: a password ends with its line, and more lines are another file. */
+function oneLine(text: string, what: string): string {
+  const line = text.replace(/\r?\n$/, '');
+  if (line !== '' && !/[\r\n]/.test(line)) return line;
+  throw new SqlsyncError(
+    'STORE_PASSWORD',
+    `${what} has ${line === '' ? 'no password' : 'more than one line'}; expected one line, the password`,
+  );
+}
