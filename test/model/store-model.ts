@@ -36,10 +36,13 @@ export function nothingDone(): Done {
   return { backups: 0, failures: 0, deleted: 0, copied: 0, held: 0 };
 }
 
+/** A test, or a long run outside of one. */
+export type ModelContext = Pick<TestContext, 'mock' | 'after'>;
+
 /** A store of two databases, and the content that it must have. The clock is the test's own. */
 export class StoreModel {
   readonly #random: Random;
-  readonly #context: TestContext;
+  readonly #context: ModelContext;
   readonly #backend: LocalBackend;
   readonly #here: StoreHere;
   readonly #origins: readonly string[];
@@ -58,7 +61,7 @@ export class StoreModel {
   #isBackupHeldUp = false;
 
   static async start(
-    t: TestContext,
+    t: ModelContext,
     {
       backend,
       random,
@@ -88,7 +91,7 @@ export class StoreModel {
   }
 
   private constructor(
-    t: TestContext,
+    t: ModelContext,
     random: Random,
     backend: LocalBackend,
     here: StoreHere,

@@ -68,7 +68,7 @@ export function maskedPages(image: Buffer): Buffer[] {
 }
 
 /** A new directory, removed with all it holds when the test ends. */
-export function tempDir(t: TestContext): string {
+export function tempDir(t: Pick<TestContext, 'after'>): string {
   const path = mkdtempSync(join(tmpdir(), 'sqlsync-test-'));
   // A process that a test leaves may still make a file there.
   t.after(() => rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));

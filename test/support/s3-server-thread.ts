@@ -1,6 +1,7 @@
 /** The test server of S3 in a thread of its own, for readers that wait without giving up control. */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import type { TestContext } from 'node:test';
+import { Random } from '../../fixtures/random.ts';
 import { S3Server } from './s3-server.ts';
 import type { Twist } from './s3-server.ts';
 
@@ -8,7 +9,19 @@ export interface ThreadServerOptions {
   readonly ignoresRanges?: boolean;
   /** For each GET. */
   readonly twist?: Twist;
+  /** Each answer takes so long, and one in twenty fails, by the seed: before its effect, after it, or half-way. */
+  readonly flaky?: { readonly delayMs: number; readonly seed: number };
 }
+
+/** What becomes of a request at a service that fails now and then. */
+const FLAWS: readonly Twist[] = [
+  { status: 503, code: 'SlowDown' },
+  { status: 500, code: 'InternalError', takesEffect: true },
+  { cutsAfter: 0 },
+  { cutsAfter: 20 },
+];
+
+const FLAW_CHANCE = 0.05;
 
 export interface ThreadServer {
   readonly address: string;
@@ -18,7 +31,7 @@ export interface ThreadServer {
 
 /** Starts one that ends with the test. */
 export async function startServerThread(
-  t: TestContext,
+  t: Pick<TestContext, 'after'>,
   options: ThreadServerOptions = {},
 ): Promise<ThreadServer> {
   const worker = new Worker(new URL(import.meta.url), { workerData: options });
@@ -38,10 +51,19 @@ export async function startServerThread(
 
 if (!isMainThread && parentPort !== null) {
   const port = parentPort;
-  const { ignoresRanges = false, twist } = workerData as ThreadServerOptions;
+  const { ignoresRanges = false, twist, flaky } = workerData as ThreadServerOptions;
   const server = await S3Server.start({ after: () => {} });
   server.ignoresRanges = ignoresRanges;
   server.twist = ({ operation }) => (operation === 'get' ? twist : undefined);
+  if (flaky !== undefined) {
+    const random = new Random(flaky.seed);
+    server.delayMs = flaky.delayMs;
+    server.twist = () => {
+      // Only the last one is looked at.
+      server.requests.length = 0;
+      return random.chance(FLAW_CHANCE) ? random.pick(FLAWS) : undefined;
+    };
+  }
   port.on('message', () => {
     const gets = server.requests.filter(({ operation }) => operation === 'get');
     port.postMessage(gets.map(({ headers }) => headers.range));

@@ -57,6 +57,8 @@ export class S3Server {
   keepsConditions = true;
   ignoresRanges = false;
   keysPerPage = 1000;
+  /** How long each answer takes. */
+  delayMs = 0;
   twist: (request: ServedRequest, number: number) => Twist | undefined = () => undefined;
   url = '';
 
@@ -104,6 +106,7 @@ export class S3Server {
     this.requests.push(request);
     response.setHeader('date', new Date(Date.now() + this.aheadMs).toUTCString());
     const twist = this.twist(request, this.requests.length) ?? {};
+    if (this.delayMs > 0) await new Promise((done) => setTimeout(done, this.delayMs));
     if (twist.hangs === true) return;
     for (const [name, value] of Object.entries(twist.headers ?? {})) response.setHeader(name, value);
     const refusal = refusalIn(twist) ?? this.#refusalOf(request, url);
