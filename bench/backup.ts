@@ -163,7 +163,7 @@ function ratio(values: readonly number[], to: string): string {
   return `${median(values).toFixed(2)} × ${to}`;
 }
 
-function mb(bytes: number): string {
+export function mb(bytes: number): string {
   return (bytes / 1e6).toFixed(bytes < 1e8 ? 2 : 0);
 }
 
@@ -179,7 +179,7 @@ function resultOf({ stdout }: Measured): unknown {
   return (JSON.parse(stdout) as { result: unknown }).result;
 }
 
-function changeRows(path: string, rows: number, seed: number): void {
+export function changeRows(path: string, rows: number, seed: number): void {
   const random = new Random(seed);
   const db = new Database(path);
   db.pragma('synchronous = OFF');
@@ -202,7 +202,7 @@ function oldestOf(store: string, ids: readonly string[]): string {
   return oldest;
 }
 
-function hasRestic(): boolean {
+export function hasRestic(): boolean {
   try {
     execFileSync('restic', ['version'], { stdio: 'ignore' });
     return true;

@@ -14,6 +14,7 @@ export const SECTIONS = {
   writer: 'A writer on the origin',
   pools: 'Pools: writers on one database',
   backup: 'Backups with history',
+  stores: 'Stores elsewhere: S3, near and far, beside restic',
   memory: 'Memory: a database of 50 GB',
 } as const;
 

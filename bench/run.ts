@@ -14,6 +14,7 @@ import { poolsSection } from './pools.ts';
 import { reflinkSection } from './reflink.ts';
 import { SECTIONS, writeSection } from './results.ts';
 import type { SectionName } from './results.ts';
+import { storesSection } from './stores.ts';
 import { WORK_DIR } from './target.ts';
 import { peerTool, TOOL_NAMES } from './tools.ts';
 import { transportsSection } from './transports.ts';
@@ -81,6 +82,7 @@ async function main(): Promise<void> {
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
     pools: () => poolsSection({ exe: values.exe }),
     backup: () => backupSection({ ...copies, days: Number(values.days) }),
+    stores: () => storesSection({ ...copies, days: Number(values.days) }),
     memory: () => memorySection({ ...copies, sizes: MEMORY_SIZES }),
   };
   try {

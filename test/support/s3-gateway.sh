@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a real S3 service for the tests, Ceph's gateway with one node, on 127.0.0.1: s3-gateway.sh FOLDER PORT MONPORT.
-# All it has lies in FOLDER and in memory. It has two users: test (testkey, testsecret) and, without any right of its
+# All it has lies in FOLDER and in memory, or with OBJECT_STORE=bluestore in a sparse file there. It has two users: test (testkey, testsecret) and, without any right of its
 # own, other (otherkey, othersecret). To stop it, kill the processes in FOLDER/*.pid.
 set -euo pipefail
 D=$1
@@ -34,7 +34,9 @@ mon allow pool delete = true
 mon data = $D/mon
 mgr data = $D/mgr
 osd data = $D/osd
-osd objectstore = memstore
+osd objectstore = ${OBJECT_STORE:-memstore}
+bluestore block create = true
+bluestore block size = 21474836480
 memstore device bytes = 4294967296
 osd memory target = 939524096
 rgw frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1

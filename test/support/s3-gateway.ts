@@ -33,8 +33,8 @@ export function whyNoGateway(): string | false {
   return false;
 }
 
-/** Takes about 15 s. */
-export async function startGateway(): Promise<Gateway> {
+/** Takes about 15 s. By default everything lies in memory, which takes some hundred MB; `onDisk` has a file instead. */
+export async function startGateway({ onDisk = false }: { readonly onDisk?: boolean } = {}): Promise<Gateway> {
   const folder = mkdtempSync(join(process.env['TMPDIR'] ?? '/tmp', 'sqlsync-s3-'));
   const stop = async (): Promise<void> => {
     const pids = readdirSync(folder)
@@ -49,6 +49,7 @@ export async function startGateway(): Promise<Gateway> {
     const script = join(import.meta.dirname, 's3-gateway.sh');
     await promisify(execFile)('bash', [script, folder, String(port), String(monitorPort)], {
       timeout: 180_000,
+      env: { ...process.env, OBJECT_STORE: onDisk ? 'bluestore' : 'memstore' },
     });
     return { url: `http://127.0.0.1:${port}`, port, stop };
   } catch (error) {
