@@ -18,6 +18,8 @@ import { includesFault, Tally } from '../group.ts';
 /** Where stores of the model lie. */
 interface Place {
   readonly name: string;
+  /** True if backups rely on what this host remembers. */
+  readonly isElsewhere: boolean;
   /** How long histories go on, one after another; at least one is lived. */
   readonly forMs: number;
   /** Returns what gives an empty place each time, or why there is none here. */
@@ -45,7 +47,7 @@ export async function* liveElsewhere(folder: string, options: FaultOptions): Asy
     try {
       const open = await place.open(after);
       if (typeof open === 'string') process.emitWarning(open);
-      else await liveAt(open, tally, place.forMs, options);
+      else await liveAt(place, open, tally, options);
     } finally {
       mock.timers.reset();
       for (const work of cleanups.toReversed()) await work();
@@ -55,19 +57,20 @@ export async function* liveElsewhere(folder: string, options: FaultOptions): Asy
 }
 
 async function liveAt(
+  place: Place,
   open: () => LocalBackend,
   tally: Tally,
-  forMs: number,
   { seed, long }: FaultOptions,
 ): Promise<void> {
   const startedAtMs = performance.now();
-  for (let run = 0; run === 0 || performance.now() - startedAtMs < forMs; run++) {
+  for (let run = 0; run === 0 || performance.now() - startedAtMs < place.forMs; run++) {
     const cleanups: (() => unknown)[] = [];
     const context = { mock, after: (work: () => unknown): void => void cleanups.push(work) };
     await tally.add(`--seed ${seed}, history ${run}`, async () => {
       const random = new Random(seed + run);
       const backend = new ClockedBackend(open());
-      const model = await StoreModel.start(context, { backend, random, done: nothingDone() });
+      const given = { backend, random, done: nothingDone(), isElsewhere: place.isElsewhere };
+      const model = await StoreModel.start(context, given);
       for (let days = long ? DAYS.long : DAYS.short; days > 0; days--) await model.live();
       await model.finish();
       return 'nothing lost';
@@ -81,6 +84,7 @@ function placesFor(folder: string, { long, seed }: FaultOptions): Place[] {
   let count = 0;
   const flaky: Place = {
     name: 'at a flaky service',
+    isElsewhere: true,
     forMs: long ? 60 * MINUTE_MS : 0,
     async open(after) {
       setKeys(SERVER_KEYS.accessKeyId, SERVER_KEYS.secretAccessKey, after);
@@ -92,11 +96,17 @@ function placesFor(folder: string, { long, seed }: FaultOptions): Place[] {
   return [
     {
       name: 'in a folder',
+      isElsewhere: false,
       forMs: 5 * MINUTE_MS,
       open: () => Promise.resolve(() => new DirectoryBackend(newFolder())),
     },
-    { name: 'by SFTP', forMs: 10 * MINUTE_MS, open: (after) => openSftp(newFolder, after) },
-    { name: 'at a real S3 service', forMs: 10 * MINUTE_MS, open: openGateway },
+    {
+      name: 'by SFTP',
+      isElsewhere: true,
+      forMs: 10 * MINUTE_MS,
+      open: (after) => openSftp(newFolder, after),
+    },
+    { name: 'at a real S3 service', isElsewhere: true, forMs: 10 * MINUTE_MS, open: openGateway },
     flaky,
   ];
 }
