@@ -57,6 +57,8 @@ export const MESSAGES = {
       maxWalGrowthBytes: 'u64',
       /** The part of the replica's pages that the origin may have lost; NO_SHRINK_LIMIT if the user set no limit. */
       maxShrinkPercent: 'u8',
+      /** As in `open`. */
+      lookEveryMs: 'u32',
     },
   },
   /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
@@ -84,6 +86,8 @@ export const MESSAGES = {
       /** Age of the snapshot, and growth of the origin's WAL, that end the round; 0 means no limit. */
       maxSnapshotMs: 'u32',
       maxWalGrowthBytes: 'u64',
+      /** How often to look whether the origin has changed since its last snapshot; 0 means no wait for a change. */
+      lookEveryMs: 'u32',
     },
   },
   /** origin → replica: the snapshot that the agent holds from now on. */
@@ -206,6 +210,8 @@ export const MESSAGES = {
     size: 'small',
     fields: { snapshotHeldMs: 'u32', walGrowthBytes: 'u64' },
   },
+  /** replica → origin: answer `open` now, even if nothing has changed. */
+  wake: { code: 21, size: 'small', fields: {} },
   /** near → far: look at the database at `path`, for `sqlsync doctor`. */
   examine: {
     code: 22,

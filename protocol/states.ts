@@ -17,8 +17,11 @@ export const STATES = {
   examining: ['examined', 'alive', 'error'],
   /** Near origin agent that sent `replicate`. */
   offering: ['open', 'alive', 'error'],
-  /** Origin agent that holds a snapshot. */
+  /** Origin agent that waits for a change of its database. */
+  waiting: ['wake', 'alive', 'error'],
+  /** Origin agent that holds a snapshot. A `wake` may have crossed it. */
   serving: [
+    'wake',
     'getHashes',
     'getChildren',
     'getPages',

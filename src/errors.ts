@@ -37,6 +37,7 @@ export const ERROR_CODES = [
   'REPLICA_CHECKSUM_VFS',
   'REPLICA_LINK',
   'ROOT_MISMATCH',
+  'CHANGES_MISSED',
   'BUSY',
   // The backup store
   'STORE_NOT_FOUND',

@@ -39,7 +39,7 @@ export type {
   WriteEvent,
 } from './pool/stats.ts';
 
-export { sync, verify } from './library/sync.ts';
+export { follow, sync, verify } from './library/sync.ts';
 export { backup, restore } from './library/backup.ts';
 export { initStore, openStore, repairStore } from './backup/store.ts';
 export { planForget } from './backup/prune/plan-forget.ts';
@@ -71,6 +71,7 @@ export type {
 } from './backup/types.ts';
 export type { CopyProgress } from './sync/agents/page-copy.ts';
 export type { RemoteOptions } from './sync/link/start-agent.ts';
+export type { FollowFailure, FollowOptions, FollowStep, FollowSummary } from './sync/follow/follow.ts';
 export type { SyncOptions, SyncSummary } from './sync/runs/sync.ts';
 export type { DifferingObject, VerifiedDatabase, VerifyOptions, VerifySummary } from './sync/runs/verify.ts';
 export type { CompressionMode, HashAlgorithm, Outcome, Phase, Reader } from '../protocol/messages.ts';

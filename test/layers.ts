@@ -115,6 +115,9 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
 
+  // A run that does not end: one sync after another on one connection.
+  'src/sync/follow': ['src/sync/runs', 'src/sync/agents', 'src/sync/quick', 'src/sync/link', 'protocol'],
+
   // The backup store, from its bytes to the commands on it.
   'src/backup/backends': ['src/beside', 'src/files'],
   // Stores elsewhere: reading ahead in a thread, connections.
@@ -262,6 +265,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/restore',
     'src/sync',
     'src/sync/runs',
+    'src/sync/follow',
     'src/sync/agents',
     'src/transport',
   ],
@@ -302,6 +306,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/keys',
     'src/backup/files',
     'src/sync/request',
+    'src/sync/follow',
     'src/cli/store',
     'src/cli/job',
     'src/cli/options',

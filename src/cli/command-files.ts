@@ -5,6 +5,7 @@ type Load = () => Promise<{ readonly command: Command }>;
 /** The commands for people. Each is a module of the same name, loaded when it is used. */
 const PUBLIC: Readonly<Record<string, Load>> = {
   sync: () => import('./commands/sync.ts'),
+  follow: () => import('./commands/follow.ts'),
   verify: () => import('./commands/verify.ts'),
   setup: () => import('./commands/setup.ts'),
   doctor: () => import('./commands/doctor.ts'),
@@ -39,9 +40,7 @@ export const DEFAULT_COMMAND = 'sync';
 export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
 /** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
-export const RESERVED_NAMES: ReadonlySet<string> = new Set(
-  'follow run status config mount tag help'.split(' '),
-);
+export const RESERVED_NAMES: ReadonlySet<string> = new Set('run status config mount tag help'.split(' '));
 
 /** Includes the commands that other programs start. */
 export const COMMAND_NAMES: readonly string[] = Object.keys(ALL);

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { errorFromData, SqlsyncError } from '../errors.ts';
 import type { FailureOutcome } from '../errors.ts';
 import { commandPath } from '../sync/program.ts';
+import type { FollowFailure, FollowStep } from '../sync/follow/follow.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import { EXIT_CANNOT_RUN } from '../transport/silent-exit.ts';
 import { StderrTail } from '../transport/stderr-tail.ts';
@@ -18,6 +19,8 @@ export interface Listeners {
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
   readonly onWarning?: ((warning: string, kind: WarningKind) => void) | undefined;
   readonly onNote?: ((note: string) => void) | undefined;
+  readonly onStep?: ((step: FollowStep) => void) | undefined;
+  readonly onFailure?: ((failure: FollowFailure) => void) | undefined;
 }
 
 type Summary = Tasks[TaskName]['summary'];
@@ -122,6 +125,13 @@ class ChildRun {
           return this.#listeners.onWarning?.(report.text, report.kind);
         case 'note':
           return this.#listeners.onNote?.(report.text);
+        case 'step':
+          return this.#listeners.onStep?.(report.step);
+        case 'failure':
+          return this.#listeners.onFailure?.({
+            failure: errorFromData(report.error) as SqlsyncError,
+            pauseMs: report.pauseMs,
+          });
         case 'result':
         case 'error':
           this.#outcome = report;
@@ -227,13 +237,17 @@ function notStarted(task: Task, error: unknown): SqlsyncError {
 }
 
 function outcomeOfLoss(task: Task): FailureOutcome | undefined {
-  const writes = task.name === 'backup' || (task.name !== 'verify' && task.options.dryRun !== true);
-  return writes ? 'unknown' : undefined;
+  return isReadOnly(task) ? undefined : 'unknown';
+}
+
+function isReadOnly(task: Task): boolean {
+  if (task.name === 'backup' || task.name === 'follow') return false;
+  return task.name === 'verify' || task.options.dryRun === true;
 }
 
 function whatIsLeft(task: Task): string {
   if (task.name === 'backup')
     return 'The store is as usable as before; what was written is used by the next backup.';
-  if (task.name === 'verify' || task.options.dryRun === true) return 'Nothing was written.';
+  if (isReadOnly(task)) return 'Nothing was written.';
   return 'The replica is the old or the new snapshot, whole; what has arrived of a new one is kept.';
 }

@@ -5,6 +5,7 @@ import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
 import { errorToData, toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { withMaxTime } from '../sync/runs/max-time.ts';
+import { runFollow } from '../sync/follow/follow.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import { runSync } from '../sync/runs/sync.ts';
 import { runVerify } from '../sync/runs/verify.ts';
@@ -55,6 +56,16 @@ function perform(task: Task, signal: AbortSignal): Promise<Tasks[TaskName]['summ
     onWarning: (text: string, kind: WarningKind): void => void report({ type: 'warning', text, kind }),
     onNote: (text: string): void => void report({ type: 'note', text }),
   };
+  if (task.name === 'follow') {
+    return runFollow({
+      ...task.options,
+      ...listeners,
+      signal,
+      onStep: (step) => void report({ type: 'step', step }),
+      onFailure: ({ failure, pauseMs }) =>
+        void report({ type: 'failure', error: errorToData(failure), pauseMs }),
+    });
+  }
   return withMaxTime<Tasks[TaskName]['summary']>(task.options.maxTimeMs, signal, (ending) => {
     if (task.name === 'verify') return runVerify({ ...task.options, ...listeners, signal: ending });
     const copying = {

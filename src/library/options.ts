@@ -5,6 +5,7 @@ import { isElsewhere } from '../backup/backends/elsewhere.ts';
 import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
 import { COPY_REQUEST } from '../sync/request/copy-request.ts';
 import type { CopyRequest } from '../sync/request/copy-request.ts';
+import type { FollowOptions } from '../sync/follow/follow.ts';
 import type { SyncOptions } from '../sync/runs/sync.ts';
 import type { VerifyOptions } from '../sync/runs/verify.ts';
 import type { DataOf, TaskName } from './messages.ts';
@@ -86,11 +87,14 @@ const COMMON = {
 
 const STORE = { store: text, password: text, acceptNewStore: flag };
 
+const { maxTimeMs: _, ...WITHOUT_END } = COMMON;
+
 type AnyOptions = SyncOptions | VerifyOptions | BackupOptions | RestoreOptions;
 
 /** The type makes it complete: each option needs a check. */
 const CHECKS: {
   readonly sync: Readonly<Record<keyof SyncOptions, Check>>;
+  readonly follow: Readonly<Record<keyof FollowOptions, Check>>;
   readonly verify: Readonly<Record<keyof VerifyOptions, Check>>;
   readonly backup: Readonly<Record<keyof BackupOptions, Check>>;
   readonly restore: Readonly<Record<keyof RestoreOptions, Check>>;
@@ -104,6 +108,21 @@ const CHECKS: {
     onProgress: callback,
     ...COPY,
     ...COMMON,
+  },
+  follow: {
+    origin: text,
+    replica: text,
+    intervalMs: numberBetween(10, MAX_MS, 'a whole number of milliseconds'),
+    exitOnError: flag,
+    overwrite: COPY.overwrite,
+    followLinks: COPY.followLinks,
+    fullEveryMs: COPY.fullEveryMs,
+    maxShrinkPercent: COPY.maxShrinkPercent,
+    reader: COPY.reader,
+    compress,
+    onStep: callback,
+    onFailure: callback,
+    ...WITHOUT_END,
   },
   verify: { a: text, b: text, ...COMMON },
   backup: {
@@ -145,6 +164,12 @@ export function syncTaskOptions(options: SyncOptions): DataOf<SyncOptions> {
 }
 
 /** As {@link syncTaskOptions}. */
+export function followTaskOptions(options: FollowOptions): DataOf<FollowOptions> {
+  const data = checked('follow', options);
+  return { ...data, origin: absoluteLocation(data.origin), replica: absoluteLocation(data.replica) };
+}
+
+/** As {@link syncTaskOptions}. */
 export function verifyTaskOptions(options: VerifyOptions): DataOf<VerifyOptions> {
   const data = checked('verify', options);
   return { ...data, a: absoluteLocation(data.a), b: absoluteLocation(data.b) };
@@ -164,12 +189,13 @@ export function restoreTaskOptions(options: RestoreOptions): DataOf<RestoreOptio
 
 const REQUIRED: Readonly<Record<TaskName, readonly string[]>> = {
   sync: ['origin', 'replica'],
+  follow: ['origin', 'replica'],
   verify: ['a', 'b'],
   backup: ['origin', 'store'],
   restore: ['store', 'snapshot', 'target'],
 };
 
-function checked<O extends AnyOptions>(name: TaskName, options: O): DataOf<O> {
+function checked<O extends AnyOptions | FollowOptions>(name: TaskName, options: O): DataOf<O> {
   const checks: Readonly<Record<string, Check>> = CHECKS[name];
   if (typeof options !== 'object' || options === null) {
     throw new SqlsyncError('USAGE', `${name}() got ${shown(options)}; expected an object of options`);

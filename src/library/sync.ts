@@ -1,7 +1,8 @@
+import type { FollowOptions, FollowSummary } from '../sync/follow/follow.ts';
 import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
 import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 import { runInChild } from './child-process.ts';
-import { syncTaskOptions, verifyTaskOptions } from './options.ts';
+import { followTaskOptions, syncTaskOptions, verifyTaskOptions } from './options.ts';
 
 /**
  * Makes `replica` an exact copy of one snapshot of `origin`, as the command `sqlsync ORIGIN REPLICA` does. The
@@ -22,6 +23,20 @@ import { syncTaskOptions, verifyTaskOptions } from './options.ts';
 export async function sync(options: SyncOptions): Promise<SyncSummary> {
   const task = { name: 'sync', options: syncTaskOptions(options) } as const;
   const summary = await runInChild<'sync'>(task, options);
+  return { ...summary, origin: options.origin, replica: options.replica };
+}
+
+/**
+ * Makes `replica` an exact copy of `origin`, and again whenever `origin` has changed, as the command `sqlsync follow`
+ * does, until `signal` aborts. It then resolves if the replica was whole once, and shows the last whole step. Everything
+ * else is as with {@link sync}.
+ *
+ * @throws {SqlsyncError} for failures that no later attempt can mend, before the first step for any that does
+ * not pass by itself, and with `exitOnError` for every one. `onFailure` gets the others.
+ */
+export async function follow(options: FollowOptions): Promise<FollowSummary> {
+  const task = { name: 'follow', options: followTaskOptions(options) } as const;
+  const summary = await runInChild<'follow'>(task, options);
   return { ...summary, origin: options.origin, replica: options.replica };
 }
 

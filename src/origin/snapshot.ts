@@ -41,8 +41,11 @@ export class DatabaseSnapshot implements PageSource {
   readonly #guard: OriginGuard;
   /** undefined for a file of 0 bytes, since it has nothing to read. */
   readonly #pages: ReadTransaction | undefined;
+  readonly #names: OriginNames;
   readonly #beganAtMs: number;
   readonly #walBytesAtStart: number;
+  /** True if the connection outlives the snapshot. */
+  #isKept = false;
 
   /** Throws SqlsyncError: ORIGIN_* and BUSY. `path` may be relative and may be a symbolic link. */
   static async open(path: string, options: ReadOptions): Promise<DatabaseSnapshot> {
@@ -72,6 +75,7 @@ export class DatabaseSnapshot implements PageSource {
     this.path = file.path;
     this.file = file;
     this.mark = mark;
+    this.#names = names;
     this.warnings.push(...names.warnings);
     this.#guard = guard;
     this.#pages = pages;
@@ -164,7 +168,35 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   close(): void {
+    if (this.#isKept) return this.#pages?.end();
     this.#pages?.close();
+    this.#pages?.closeFile();
+  }
+
+  /** From now on `close` ends only the transaction; `again` begins the next one, and `detach` closes the connection. */
+  keepOpen(): void {
+    this.#isKept = true;
+  }
+
+  /** The newest state, on the same connection, after `close`. Throws as `open`. */
+  async again(): Promise<DatabaseSnapshot> {
+    const { file, mark } = this;
+    try {
+      const guard = new OriginGuard(file, { isUnlocked: false });
+      await this.#read().begin();
+      if (this.#names.mayBeWrittenByAnotherName) guard.watchOtherNames();
+      const next = new DatabaseSnapshot({ file, names: this.#names, mark }, guard, this.#pages);
+      next.keepOpen();
+      return next;
+    } catch (error) {
+      throw originError(this.path, error);
+    }
+  }
+
+  /** Closes a connection that was kept; `between` runs when it is closed and our descriptors are not. */
+  detach(between: () => void): void {
+    this.#pages?.close();
+    between();
     this.#pages?.closeFile();
   }
 

@@ -56,9 +56,14 @@ export class WalIndex {
 
   /** True if the file holds all frames of this header, so that a program need not look at the WAL. */
   isBackfilled(header: Buffer): boolean {
+    return this.backfilled() === frameCount(header);
+  }
+
+  /** The number of frames that checkpoints have copied into the file. */
+  backfilled(): number {
     const bytes = Buffer.alloc(4);
     readFully(this.#descriptor, bytes, BACKFILL_AT);
-    return numberAt(bytes, 0) === frameCount(header);
+    return numberAt(bytes, 0);
   }
 
   close(): void {
@@ -82,6 +87,11 @@ export class WalIndex {
 /** The number of frames that count, `mxFrame`; 0 if the file alone holds the database. */
 export function frameCount(header: Buffer): number {
   return numberAt(header, 16);
+}
+
+/** The number of commits, `iChange`; it goes on over restarts of the WAL, and begins anew with a new wal-index. */
+export function commitCount(header: Buffer): number {
+  return numberAt(header, 8);
 }
 
 /** The salts of the frames that count, as the WAL has them: those of another generation have others. */

@@ -147,6 +147,7 @@ export async function restoreHere(
         originName: snapshot.path,
         ...encodeRequest(copyRequest({ overwrite: true, replace: true })),
         restore: true,
+        lookEveryMs: 0,
         stage: false,
         maxTimeMs: 0,
         idleTimeoutMs: 0,

@@ -317,6 +317,7 @@ describe('a restricted agent', () => {
           maxTimeMs: 0,
           maxSnapshotMs: 0,
           maxWalGrowthBytes: 0,
+          lookEveryMs: 0,
         }),
       );
     open('app.db');

@@ -298,7 +298,7 @@ describe('a command line that is wrong', () => {
     [['verify'], /expected <a> <b> but got nothing/],
     [['verify', 'a.db'], /expected <a> <b> but got only a\.db/],
     [['sync', 'a.db'], /expected <origin> <replica> but got only a\.db/],
-    ...'follow run status config mount tag'
+    ...'run status config mount tag'
       .split(' ')
       .map((name): [string[], RegExp] => [
         [name, 'b.db'],

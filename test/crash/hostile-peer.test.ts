@@ -336,7 +336,14 @@ test('a question for the level of a larger database, as verify has to ask it, is
   const texts = { path: scenario.origin, replicaHost: '', replicaPath: '', replicaFileId: '' };
   const modes = { key: new Uint8Array(16), hash: 1, compression: 0, overwrite: false, reader: 0 };
   const knownStamp = new Uint8Array(0);
-  const limits = { busyTimeoutMs: 0, idleTimeoutMs: 0, maxTimeMs: 0, maxSnapshotMs: 0, maxWalGrowthBytes: 0 };
+  const limits = {
+    busyTimeoutMs: 0,
+    idleTimeoutMs: 0,
+    maxTimeMs: 0,
+    maxSnapshotMs: 0,
+    maxWalGrowthBytes: 0,
+    lookEveryMs: 0,
+  };
   connection.send(message('open', { ...texts, ...modes, knownStamp, ...limits }));
   const { pageCount } = await connection.receiveOnly('snapshot');
   connection.state = 'driving';

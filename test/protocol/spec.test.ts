@@ -28,7 +28,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: 'c34f704cace92ac3',
+  2: '2790a8391a44972a',
 };
 
 describe('protocol/SPEC.md', () => {

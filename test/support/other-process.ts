@@ -14,7 +14,7 @@ export class OtherProcess {
   #nextId = 1;
   #nextConnection = 1;
 
-  constructor(t: TestContext) {
+  constructor(t: Pick<TestContext, 'after'>) {
     this.#child = fork(CHILD, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     this.#child.on('message', (reply: Reply) => {
       const waiting = this.#waiting.get(reply.id);

@@ -61,6 +61,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
   connection.send(
     message('replicate', {
       restore: false,
+      lookEveryMs: 0,
       path: pair.replica,
       originName: pair.origin,
       idleTimeoutMs: connection.idleTimeoutMs,

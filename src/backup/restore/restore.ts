@@ -162,6 +162,7 @@ async function serve(
       path: target.kind === 'local' ? resolve(target.path) : target.path,
       originName: `${snapshot.host}:${snapshot.path}`,
       restore: true,
+      lookEveryMs: 0,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
       stage: false,

@@ -7,7 +7,9 @@ import { withholdCommands } from '../../sqlite/locks/holder-watch.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { Connection } from '../link/connection.ts';
 import { decodeRequest } from '../request/copy-request.ts';
+import { FollowedReplica } from '../quick/followed-replica.ts';
 import { serveExamination } from './examine-agent.ts';
+import { FollowedOrigin } from './followed-origin.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from '../request/restriction.ts';
@@ -33,20 +35,22 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
   const { idleTimeoutMs, signal } = options;
   const connection = new Connection(transport, 'unassigned', { idleTimeoutMs, signal });
   if (options.restriction !== undefined) withholdCommands();
+  const followed = new FollowedOrigin();
+  let replica: FollowedReplica | undefined;
   try {
     for (;;) {
       const next = await connection.receive();
       if (next.type === 'close') break;
       if (next.type === 'open') {
         connection.agree(next, options);
-        await serveOrigin(connection, next, { access: options.restriction?.origin, signal: options.signal });
+        await serveOrigin(connection, next, { access: options.restriction?.origin, signal, followed });
       } else if (next.type === 'examine') {
         connection.agree(next, options);
-        await serveExamination(connection, next, {
-          access: options.restriction?.origin,
-          signal: options.signal,
-        });
-      } else if (next.type === 'replicate') await replicate(connection, next, options);
+        await serveExamination(connection, next, { access: options.restriction?.origin, signal });
+      } else if (next.type === 'replicate') {
+        replica = next.lookEveryMs > 0 ? (replica ?? followedReplica(next)) : undefined;
+        await replicate(connection, next, { ...options, followed: replica });
+      }
       connection.state = 'unassigned';
     }
     connection.detach();
@@ -56,7 +60,14 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
     connection.sendError(failure);
     connection.end();
     throw failure;
+  } finally {
+    followed.close();
   }
+}
+
+/** Throws SqlsyncError PROTOCOL. */
+function followedReplica(asked: MessageOf<'replicate'>): FollowedReplica {
+  return new FollowedReplica({ ...decodeRequest(asked), lookEveryMs: asked.lookEveryMs });
 }
 
 /**
@@ -89,9 +100,9 @@ export async function refuseToServe(
 async function replicate(
   connection: Connection,
   asked: MessageOf<'replicate'>,
-  options: FarAgentOptions,
+  options: FarAgentOptions & { readonly followed: FollowedReplica | undefined },
 ): Promise<void> {
-  const { restriction, signal } = options;
+  const { restriction, signal, followed } = options;
   const request = decodeRequest(asked);
   connection.agree(asked, options);
   const access = restriction?.replica;
@@ -104,6 +115,7 @@ async function replicate(
     over: connection.over,
     restores: asked.restore,
     staging: asked.stage ? 'always' : 'large',
+    followed,
     signal,
     onProgress: (progress) =>
       connection.send(message('progress', { ...progress, phase: PHASES[progress.phase] })),

@@ -18,10 +18,12 @@ import { HashTree } from '../../pages/hash-tree.ts';
 import { decodePeerData } from '../link/connection.ts';
 import type { Connection } from '../link/connection.ts';
 import { outcomeUnknown, tellsNoCommit } from '../link/connection-error.ts';
+import type { FollowedOrigin } from './followed-origin.ts';
 import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { announcementOf, openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
 import { PageServer, requestOutOfRange } from './page-server.ts';
+import type { OriginMemory } from '../quick/kept-tree.ts';
 import { OriginTree } from '../quick/known-tree.ts';
 import type { AccessCheck } from '../request/restriction.ts';
 import { watchSnapshot } from '../request/snapshot-limit.ts';
@@ -34,6 +36,8 @@ export interface OriginOptions {
   readonly restored?: (() => OriginSnapshot) | undefined;
   /** Decides what the replica agent may name. */
   readonly access?: AccessCheck | undefined;
+  /** Keeps what the next snapshot needs, if a replica follows the origin. */
+  readonly followed?: FollowedOrigin | undefined;
   /** True if the other end commits nothing. */
   readonly dryRun?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -101,7 +105,7 @@ interface SessionParts {
   readonly limits: SnapshotLimits;
   /** True if the replica agent knows this very state. */
   readonly isKnown: boolean;
-  readonly memory: OriginTree | undefined;
+  readonly memory: OriginMemory | undefined;
 }
 
 class OriginSession {
@@ -117,7 +121,7 @@ class OriginSession {
   #isOver = false;
   #toldOver = false;
   readonly #isKnown: boolean;
-  readonly #memory: OriginTree | undefined;
+  readonly #memory: OriginMemory | undefined;
 
   static async open(
     connection: Connection,
@@ -135,13 +139,17 @@ class OriginSession {
     ) {
       throw new SqlsyncError('PROTOCOL', 'The other side asked for an unknown hash, compression or reader');
     }
+    if (open.lookEveryMs > 0) await options.followed?.awaitChange(connection, open);
     const opened = await connection.whileBusy(() => openSnapshot(open, reader, options));
-    const { snapshot } = opened;
+    const { snapshot, memoryOf } = opened;
     try {
       const hasher = createPageHasher(hash, open.key, snapshot.pageSize);
       const { stamp } = snapshot;
       const isKnown = stamp !== undefined && Buffer.compare(stamp, open.knownStamp) === 0;
-      const memory = isKnown ? undefined : memoryFor(snapshot, open, hash, hasher);
+      const { key } = open;
+      const memory = isKnown
+        ? undefined
+        : (memoryOf?.({ hash, key }) ?? memoryFor(snapshot, open, hash, hasher));
       const tree = new HashTree({
         pageCount: snapshot.pageCount,
         hasher,
@@ -275,6 +283,8 @@ class OriginSession {
         return this.#sendRoot();
       case 'release':
         return this.#release();
+      case 'wake':
+        return undefined; // it crossed the snapshot
       case 'progress':
         return this.#options.onProgress?.(question);
       default:
@@ -362,7 +372,7 @@ function memoryFor(
   { key, replicaFileId }: MessageOf<'open'>,
   hash: HashAlgorithm,
   hasher: PageHasher,
-): OriginTree | undefined {
+): OriginMemory | undefined {
   return readSystemFileId(replicaFileId).exists ? OriginTree.of(snapshot, hash, key, hasher) : undefined;
 }
 

@@ -6,7 +6,9 @@ import type { Mark } from '../../beside/mark.ts';
 import type { PageSource } from '../../pages/page-source.ts';
 import type { WalLook } from '../../pages/wal-changes.ts';
 import { DatabaseSnapshot } from '../../origin/snapshot.ts';
+import type { HashChoice, OriginMemory } from '../quick/kept-tree.ts';
 import type { AccessCheck } from '../request/restriction.ts';
+import type { FollowedOrigin } from './followed-origin.ts';
 
 /** What an origin agent serves: a snapshot, and its description. */
 export interface OriginSnapshot extends PageSource {
@@ -36,7 +38,17 @@ export interface SnapshotChoice {
   readonly path?: string | undefined;
   readonly restored?: (() => OriginSnapshot) | undefined;
   readonly access?: AccessCheck | undefined;
+  /** Keeps what the next snapshot needs, if a replica follows the origin. */
+  readonly followed?: FollowedOrigin | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface OpenedSnapshot {
+  readonly snapshot: OriginSnapshot;
+  /** True if it restores the replica from a copy of it. */
+  readonly restoring: boolean;
+  /** What is known of the snapshot of an origin that is followed. */
+  readonly memoryOf?: ((choice: HashChoice) => OriginMemory) | undefined;
 }
 
 const NO_STAMP = new Uint8Array(0);
@@ -62,23 +74,22 @@ export function announcementOf(
   });
 }
 
-/** Opens the snapshot to serve, and says whether it restores the replica from a copy of it. */
+/** Opens the snapshot to serve. */
 export async function openSnapshot(
   open: MessageOf<'open'>,
   reader: Reader,
   options: SnapshotChoice,
-): Promise<{ snapshot: OriginSnapshot; restoring: boolean }> {
+): Promise<OpenedSnapshot> {
   if (options.restored !== undefined) return { snapshot: options.restored(), restoring: true };
   const path = options.path ?? options.access?.path(open.path) ?? open.path;
-  const snapshot = await DatabaseSnapshot.open(path, {
-    reader,
-    busyTimeoutMs: open.busyTimeoutMs,
-    signal: options.signal,
-  });
+  const followed = open.lookEveryMs > 0 ? options.followed : undefined;
+  const how = { reader, busyTimeoutMs: open.busyTimeoutMs, signal: options.signal };
+  const snapshot = await (followed?.open(path, how) ?? DatabaseSnapshot.open(path, how));
   try {
     // A file of 0 bytes is not opened: it holds nothing to read.
     options.access?.opened(snapshot.path, snapshot.file.fileId, snapshot.file.stats.size > 0);
-    return { snapshot, restoring: checkPair(snapshot, open) };
+    const memoryOf = followed && ((choice: HashChoice) => followed.memoryOf(snapshot, choice));
+    return { snapshot, restoring: checkPair(snapshot, open), memoryOf };
   } catch (error) {
     snapshot.close();
     throw error;

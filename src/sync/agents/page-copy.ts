@@ -1,6 +1,11 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { message } from '../../../protocol/encode.ts';
-import { MAX_OUTSTANDING_PAGE_BYTES } from '../../../protocol/limits.ts';
+import {
+  MAX_OUTSTANDING_PAGE_BYTES,
+  MAX_PAGE_COUNT,
+  topLevel,
+  TREE_FANOUT,
+} from '../../../protocol/limits.ts';
 import { LEVEL_TOP } from '../../../protocol/messages.ts';
 import type { HashAlgorithm, Message, MessageOf, Phase } from '../../../protocol/messages.ts';
 import { toGaps } from '../../../protocol/page-batch.ts';
@@ -69,6 +74,12 @@ const MAX_DIFFERING_WAITING = 32768;
  */
 const MAX_QUESTIONS = 64;
 
+/** Nodes whose hashes are asked for first if ours are known: some 500 bytes. */
+const MAX_CHEAP_NODES = 64;
+
+/** No pass begins above this level. */
+const HIGHEST_LEVEL = topLevel(MAX_PAGE_COUNT);
+
 const PROGRESS_INTERVAL_MS = 100;
 
 /**
@@ -87,6 +98,8 @@ export class PageCopy {
   #walk: TreeWalk;
   readonly #pages: PageExchange;
   #topId: number;
+  /** The level at which the comparison begins; undefined for the usual one. */
+  #topLevel: number | undefined;
   #nextId: number;
   readonly #childrenAsked = new Map<number, ChildrenRequest>();
   /** Questions of a comparison that was restarted; their answers are dropped. */
@@ -189,12 +202,16 @@ export class PageCopy {
       knownHashes: this.#sink.oldHashes,
       known: known?.nodes,
     });
+    // With our hashes known, few levels more cost less than the hashes of all nodes of the usual one.
+    const isCheap = known?.nodes !== undefined && this.#topId === 0;
+    this.#topLevel = isCheap ? levelOf(snapshot.pageCount, MAX_CHEAP_NODES) : undefined;
     const own = new Uint8Array(hasher.hashBytes);
     const walk = new TreeWalk({
       pageCount: snapshot.pageCount,
       oldPageCount: present,
       hashBytes: hasher.hashBytes,
       lockBytePage: lockBytePage(pageSize),
+      topLevel: this.#topLevel,
       wantsFirstPage: this.#sink.keepsFirstPage === true,
       ownHash(level, index) {
         tree.hashNode(level, index, own, 0);
@@ -251,7 +268,8 @@ export class PageCopy {
 
   #askTop(): void {
     this.#topId = this.#nextId++;
-    this.#connection.send(message('getHashes', { id: this.#topId, level: LEVEL_TOP, first: 0, count: 0 }));
+    const level = this.#topLevel ?? LEVEL_TOP;
+    this.#connection.send(message('getHashes', { id: this.#topId, level, first: 0, count: 0 }));
   }
 
   #abandonTop(): void {
@@ -342,4 +360,11 @@ export class PageCopy {
       pagesReceived: this.#pages.received,
     });
   }
+}
+
+/** The lowest level, from the usual one on, with so few nodes. */
+function levelOf(pages: number, maxNodes: number): number {
+  let level = topLevel(pages);
+  while (pages > maxNodes * TREE_FANOUT ** level && level < HIGHEST_LEVEL) level++;
+  return level;
 }

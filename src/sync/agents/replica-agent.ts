@@ -21,6 +21,7 @@ import { Staging } from '../../replica/spool/staging.ts';
 import type { Connection } from '../link/connection.ts';
 import type { CopiedPages, Destination } from './destination.ts';
 import type { CopyOptions, ReplicaOptions } from './replica-options.ts';
+import type { FollowedReplica } from '../quick/followed-replica.ts';
 import { QuickMissError } from '../quick/quick-check.ts';
 import { PageCopy } from './page-copy.ts';
 import { databaseDestination } from './replica-database.ts';
@@ -129,7 +130,7 @@ async function attemptCopy(
   const key = destination.key ?? randomBytes(HASH_KEY_BYTES);
   const firstId = sendOpen(connection, destination, key, options);
   connection.expect(run.snapshots++ > 0 ? 'reopening' : 'opening');
-  const snapshot = await receiveSnapshot(connection);
+  const snapshot = await receiveSnapshot(connection, options.followed);
   const heldSince = performance.now();
   connection.state = 'driving';
   options.onSnapshot?.(snapshot);
@@ -267,10 +268,18 @@ function countsOf(copy: PageCopy | undefined, rounds: Rounds): PageCopy['counts'
 }
 
 /** The snapshot. Answers to the questions of an abandoned attempt may come before it. */
-async function receiveSnapshot(connection: Connection): Promise<MessageOf<'snapshot'>> {
-  for (;;) {
-    const next = await connection.receive();
-    if (next.type === 'snapshot') return next;
+async function receiveSnapshot(
+  connection: Connection,
+  followed: FollowedReplica | undefined,
+): Promise<MessageOf<'snapshot'>> {
+  for (let isAwake = followed === undefined; ;) {
+    const next = await (isAwake || followed === undefined
+      ? connection.receive()
+      : connection.receiveWithin(followed.lookEveryMs));
+    if (next?.type === 'snapshot') return next;
+    if (isAwake || followed?.needsStep !== true) continue;
+    isAwake = true;
+    connection.send(message('wake', {}));
   }
 }
 
@@ -285,7 +294,8 @@ function sendOpen(
   options: CopyOptions,
 ): number {
   connection.send(openRequest(destination, key, options, connection));
-  if (!destination.hasOldPages) return 0;
+  // An origin that waits for a change takes no question meanwhile.
+  if (!destination.hasOldPages || options.followed !== undefined) return 0;
   connection.send(message('getHashes', { id: 1, level: LEVEL_TOP, first: 0, count: 0 }));
   return 1;
 }
@@ -314,5 +324,6 @@ export function openRequest(
     maxTimeMs,
     maxSnapshotMs: options.maxSnapshotMs,
     maxWalGrowthBytes: options.maxWalGrowthBytes,
+    lookEveryMs: options.followed?.lookEveryMs ?? 0,
   });
 }

@@ -15,6 +15,7 @@ import { refuseFileBeside } from '../../replica/replica-links.ts';
 import type { Staging } from '../../replica/spool/staging.ts';
 import { OldState } from '../../replica/existing/old-state.ts';
 import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
+import type { FollowedReplica } from '../quick/followed-replica.ts';
 import type { QuickOptions } from '../quick/quick-check.ts';
 import { ReplicaMemory } from '../quick/replica-memory.ts';
 import type { CopiedPages, CopyBefore, Destination } from './destination.ts';
@@ -39,8 +40,7 @@ export async function databaseDestination(
   // Resumes before the snapshot begins, because it checks the hashes of all spooled pages.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
   const stamp = contentStamp(place.path);
-  const quick = quickOptions(place, options, attempt > 1 || staging.spool !== undefined);
-  const memory = quick && new ReplicaMemory(quick, place.file?.stats.size ?? 0);
+  const memory = await memoryOf(place, options, attempt > 1 || staging.spool !== undefined);
   return {
     path: place.path,
     fileId: place.file?.fileId ?? '',
@@ -50,10 +50,13 @@ export async function databaseDestination(
     warnings: place.warnings,
     key: memory?.key,
     quick: memory?.quick,
-    isKnown: (sink) => memory?.quick.isCopy(stampOf(sink)) === true,
+    isKnown: (sink) => memory?.quick?.isCopy(stampOf(sink)) === true,
     recall: (sink, size) => memory?.recall(stampOf(sink), size) ?? {},
     async openSink(target, snapshot) {
-      const sink = await openSink(place, target, { ...options, mark: markOf(snapshot, options), staging });
+      const mark = markOf(snapshot, options);
+      // A stamp of a step is compared with that of the last commit, and every write since has moved the time of the file.
+      const stampMinAgeMs = options.followed === undefined ? undefined : 0;
+      const sink = await openSink(place, target, { ...options, mark, staging, stampMinAgeMs });
       try {
         checkAccess(place, sink, options);
         // A store's snapshot does not become out of date while other programs write the database.
@@ -68,6 +71,19 @@ export async function databaseDestination(
     settle: (sink, copied) => settle(sink, place, options, { ...copied, staging, memory }),
     findings: (warnings) => findingsOf(place.path, options, warnings),
   };
+}
+
+/** What is known of the replica, from earlier runs or from earlier steps. */
+async function memoryOf(
+  place: ReplicaPlace,
+  options: ReplicaOptions,
+  mustCompare: boolean,
+): Promise<ReplicaMemory | FollowedReplica | undefined> {
+  const { followed } = options;
+  await followed?.start(mustCompare, options.signal);
+  if (followed !== undefined) return followed;
+  const quick = quickOptions(place, options, mustCompare);
+  return quick && new ReplicaMemory(quick, place.file?.stats.size ?? 0);
 }
 
 /**
@@ -187,7 +203,10 @@ async function settle(
     staging,
     memory,
     nodes,
-  }: CopiedPages & { readonly staging: Staging; readonly memory: ReplicaMemory | undefined },
+  }: CopiedPages & {
+    readonly staging: Staging;
+    readonly memory: ReplicaMemory | FollowedReplica | undefined;
+  },
 ): Promise<Outcome> {
   if (options.dryRun) return 'dryRun';
   const commits = changed && !(sink instanceof EmptyReplica && sink.unchanged);
@@ -204,6 +223,7 @@ async function settle(
   noteContent(place.path);
   if (quick || memory === undefined) return commits ? 'committed' : 'unchanged';
   warnings.push(...memory.warnings);
+  options.followed?.note(place.path);
   const stamp = commits ? await watch?.stamp() : stampOf(sink);
   // What a commit left may still be written in the same tick of the clock; the next comparison will stamp it.
   if (!commits) memory.rememberPair(snapshot.stamp, stamp);

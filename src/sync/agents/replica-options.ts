@@ -1,4 +1,5 @@
 import type { StagingRule } from '../../replica/spool/staging.ts';
+import type { FollowedReplica } from '../quick/followed-replica.ts';
 import type { AnnouncedSnapshot } from '../request/announcements.ts';
 import type { CopyRequest } from '../request/copy-request.ts';
 import type { CopyProgress } from './page-copy.ts';
@@ -12,6 +13,8 @@ export interface CopyOptions extends CopyRequest {
   /** The path of the origin's file, if it is on this host: a new replica gets its owner. */
   readonly originFile?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** What is kept from one step to the next, if the replica follows the origin. */
+  readonly followed?: FollowedReplica | undefined;
   readonly onSnapshot?: (snapshot: AnnouncedSnapshot & { readonly pageCount: number }) => void;
   readonly onProgress?: (progress: CopyProgress) => void;
   /** Details for users who ask for them. */

@@ -6,6 +6,8 @@ export interface TreeWalkOptions {
   readonly pageCount: number;
   /** Pages of the old state; the walk wants pages beyond it without comparing. */
   readonly oldPageCount: number;
+  /** The level to begin at, if it is not the one that `topLevel` gives. */
+  readonly topLevel?: number | undefined;
   readonly hashBytes: number;
   /** The page that never travels. */
   readonly lockBytePage: number;
@@ -55,7 +57,7 @@ export class TreeWalk {
 
   constructor(options: TreeWalkOptions) {
     this.#options = options;
-    this.#topLevel = topLevel(options.pageCount);
+    this.#topLevel = options.topLevel ?? topLevel(options.pageCount);
     const pagesPerNode = TREE_FANOUT ** this.#topLevel;
     this.#topNodes = Math.ceil(Math.min(options.pageCount, options.oldPageCount) / pagesPerNode);
     this.#theirTop = new Uint8Array(this.#topNodes * options.hashBytes);

@@ -28,7 +28,7 @@ import { joinSmallPieces } from './join-pieces.ts';
 import type { OutgoingPiece } from './join-pieces.ts';
 import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
 import { ownAgentError, peerError } from './peer-error.ts';
-import type { PeerLimits } from './peer-limits.ts';
+import type { ConnectionOptions, PeerLimits } from './peer-limits.ts';
 import { PROGRAM } from '../program.ts';
 
 /** Bytes that may wait undecoded; beyond this the peer has to wait. */
@@ -39,23 +39,6 @@ const WRITE_BATCH_BYTES = 64 * 1024;
 
 /** How long a far process that closed its output may take to report its exit status. */
 const EXIT_STATUS_WAIT_MS = 2000;
-
-export interface ConnectionOptions {
-  /**
-   * Silence of the peer, in milliseconds, after which it counts as lost; 0 means no limit. Ten times as long after it
-   * said that it is busy (SPEC.md, "Signs of life").
-   */
-  readonly idleTimeoutMs: number;
-  /**
-   * How long the peer's greeting may take, in milliseconds; 0 means no limit. By default the limit of silence holds.
-   */
-  readonly greetingTimeoutMs?: number | undefined;
-  /** The time left for the whole run, in milliseconds, to be sent to the peer; undefined or 0 means no limit. */
-  readonly maxTimeMs?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-  /** True if the peer is a child process of this one: its errors are reported as our own. */
-  readonly isPeerOurs?: boolean;
-}
 
 /**
  * Messages over a transport. Checks which message may come in which state, turns a peer's `error` into a SqlsyncError,
@@ -217,6 +200,21 @@ export class Connection {
         throw lost;
       }
       await this.#activity();
+    }
+  }
+
+  /** The next message if it comes within this many milliseconds. Throws as `receive`. */
+  async receiveWithin(ms: number): Promise<Message | undefined> {
+    this.#flush();
+    const end = performance.now() + ms;
+    for (;;) {
+      const next = this.poll();
+      if (next !== undefined || this.#ended) return next ?? this.receive();
+      const left = end - performance.now();
+      if (left <= 0) return undefined;
+      let timer: NodeJS.Timeout | undefined;
+      await this.#activity(() => (timer = setTimeout(this.#onActivity, left)));
+      clearTimeout(timer);
     }
   }
 

@@ -30,6 +30,7 @@ const PEER_CODES: ReadonlySet<ErrorCode> = new Set([
   'REPLICA_CHECKSUM_VFS',
   'REPLICA_LINK',
   'ROOT_MISMATCH',
+  'CHANGES_MISSED',
   'BUSY',
   'SNAPSHOT_LIMIT',
   'BINDING_MISSING',

@@ -29,3 +29,20 @@ function shorter(a: number, b: number): number {
 export function farMaxTimeMs(near: number, own: number): number {
   return shorter(near === 0 ? 0 : near + MAX_TIME_GRACE_MS, own);
 }
+
+export interface ConnectionOptions {
+  /**
+   * Silence of the peer, in milliseconds, after which it counts as lost; 0 means no limit. Ten times as long after it
+   * said that it is busy (SPEC.md, "Signs of life").
+   */
+  readonly idleTimeoutMs: number;
+  /**
+   * How long the peer's greeting may take, in milliseconds; 0 means no limit. By default the limit of silence holds.
+   */
+  readonly greetingTimeoutMs?: number | undefined;
+  /** The time left for the whole run, in milliseconds, to be sent to the peer; undefined or 0 means no limit. */
+  readonly maxTimeMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** True if the peer is a child process of this one: its errors are reported as our own. */
+  readonly isPeerOurs?: boolean;
+}

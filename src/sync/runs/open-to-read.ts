@@ -28,5 +28,6 @@ export function openToRead({ hash, maxTimeMs = 0, ...request }: ReadRequest): Me
     knownStamp: new Uint8Array(0),
     reader: READERS.file,
     ...NO_SNAPSHOT_LIMITS,
+    lookEveryMs: 0,
   });
 }

@@ -5,13 +5,17 @@ import { SilentExit } from '../../transport/silent-exit.ts';
 import { outcomeUnknown } from '../link/connection-error.ts';
 
 /** Failures of the link, which may pass in a moment. */
-const LINK_FAILURES: ReadonlySet<ErrorCode> = new Set(['CONNECT_FAILED', 'CONNECTION_LOST', 'TIMEOUT']);
+export const LINK_FAILURES: ReadonlySet<ErrorCode> = new Set([
+  'CONNECT_FAILED',
+  'CONNECTION_LOST',
+  'TIMEOUT',
+]);
 
 /** A missing program will still be missing in a moment. */
 const LASTING_CAUSES: ReadonlySet<string | undefined> = new Set(['ENOENT', 'EACCES']);
 
-const FIRST_PAUSE_MS = Number(process.env['SQLSYNC_RETRY_FIRST_PAUSE_MS'] ?? 1000);
-const MAX_PAUSE_MS = 60_000;
+export const FIRST_PAUSE_MS: number = Number(process.env['SQLSYNC_RETRY_FIRST_PAUSE_MS'] ?? 1000);
+export const MAX_PAUSE_MS = 60_000;
 
 export interface RetryOptions {
   /** The most retries. */

@@ -1,4 +1,5 @@
 import { Announcements } from '../request/announcements.ts';
+import type { AnnouncedSnapshot } from '../request/announcements.ts';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
@@ -16,6 +17,8 @@ import type { Traffic } from './conversation.ts';
 import { copyRequest, encodeRequest } from '../request/copy-request.ts';
 import type { CopyRequest, CopyRequestOptions } from '../request/copy-request.ts';
 import { serveOrigin } from '../agents/origin-agent.ts';
+import type { FollowedOrigin } from '../agents/followed-origin.ts';
+import type { FollowedReplica } from '../quick/followed-replica.ts';
 import type { OriginResult } from '../agents/origin-agent.ts';
 import type { CopyProgress } from '../agents/page-copy.ts';
 import { runReplica } from '../agents/replica-agent.ts';
@@ -84,7 +87,7 @@ export interface SyncSummary {
 }
 
 /** One run, with everything decided. */
-interface Run {
+export interface Run {
   readonly options: SyncOptions;
   readonly origin: Location;
   readonly replica: Location;
@@ -94,12 +97,22 @@ interface Run {
   readonly traffic: Traffic;
 }
 
+/** One of the two is in use: that of the near side. */
+export interface Follow {
+  readonly replica: FollowedReplica;
+  readonly origin: FollowedOrigin;
+}
+
 /** One of the connections of a run. */
-interface Attempt {
+export interface Attempt {
   readonly number: number;
   readonly ask: Ask | undefined;
   /** The time left of the caller's limit for the run, in milliseconds. */
   readonly maxTimeMs: number | undefined;
+  /** What the near side keeps from one step to the next, if the replica follows the origin. */
+  readonly follow?: Follow | undefined;
+  /** Called when a snapshot has begun. */
+  readonly onSnapshot?: (() => void) | undefined;
   /** True once pages have arrived. */
   hasProgressed: boolean;
 }
@@ -178,7 +191,8 @@ async function copyHere(run: Run, attempt: Attempt): Promise<OriginResult | unde
   return copyLocally(replicaOptions(run, attempt));
 }
 
-function plan(options: SyncOptions): Run {
+/** Throws SqlsyncError USAGE, BOTH_REMOTE. */
+export function plan(options: SyncOptions): Run {
   const origin = parseLocation(options.origin);
   const replica = parseLocation(options.replica);
   if (origin.kind === 'ssh' && replica.kind === 'ssh') {
@@ -218,12 +232,12 @@ function refuseAgents(options: SyncOptions, origin: Location, replica: Location)
 }
 
 /** Where to start the agent: for the origin, unless only the replica is elsewhere. */
-function farOf(origin: Location, replica: Location): Location {
+export function farOf(origin: Location, replica: Location): Location {
   return origin.kind === 'local' && replica.kind === 'ssh' ? replica : origin;
 }
 
 /** The replica is here and drives; the origin agent is at the other end. */
-function pull(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
+export function pull(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
   return runReplica(connection, replicaOptions(run, attempt));
 }
 
@@ -238,14 +252,15 @@ function replicaOptions(run: Run, attempt: Attempt): ReplicaOptions {
     originName: nameFor(origin),
     staging: attempt.number > 1 ? 'always' : origin.kind === 'ssh' ? 'large' : 'never',
     signal: options.signal,
-    onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
+    followed: attempt.follow?.replica,
+    onSnapshot: (snapshot) => announce(run, attempt, snapshot),
     onProgress: (progress) => notice(run, attempt, progress),
     onNote: (note) => run.announcements.note(note),
   };
 }
 
 /** The origin is here; the replica agent at the other end drives. */
-async function push(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
+export async function push(connection: Connection, run: Run, attempt: Attempt): Promise<OriginResult> {
   const { options, origin, replica } = run;
   connection.send(
     message('replicate', {
@@ -256,16 +271,23 @@ async function push(connection: Connection, run: Run, attempt: Attempt): Promise
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
       stage: attempt.number > 1,
+      lookEveryMs: attempt.follow?.replica.lookEveryMs ?? 0,
     }),
   );
   const open = await connection.receiveOnly('open');
   return serveOrigin(connection, open, {
     path: resolve(origin.path),
     dryRun: run.request.dryRun,
+    followed: attempt.follow?.origin,
     signal: options.signal,
-    onSnapshot: (snapshot) => run.announcements.snapshot(snapshot),
+    onSnapshot: (snapshot) => announce(run, attempt, snapshot),
     onProgress: (progress) => forwardProgress(run, attempt, progress),
   });
+}
+
+function announce(run: Run, attempt: Attempt, snapshot: AnnouncedSnapshot): void {
+  attempt.onSnapshot?.();
+  run.announcements.snapshot(snapshot);
 }
 
 function forwardProgress(run: Run, attempt: Attempt, progress: MessageOf<'progress'>): void {

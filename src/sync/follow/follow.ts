@@ -1,0 +1,264 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { nameOf, OUTCOMES } from '../../../protocol/messages.ts';
+import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
+import { sanitizeText, SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import type { ErrorCode } from '../../errors.ts';
+import { FollowedOrigin } from '../agents/followed-origin.ts';
+import type { OriginResult } from '../agents/origin-agent.ts';
+import type { Connection } from '../link/connection.ts';
+import { FollowedReplica } from '../quick/followed-replica.ts';
+import { converse } from '../runs/conversation.ts';
+import { FIRST_PAUSE_MS, LINK_FAILURES, MAX_PAUSE_MS } from '../runs/retry.ts';
+import { farOf, plan, pull, push } from '../runs/sync.ts';
+import type { Run, SyncOptions } from '../runs/sync.ts';
+
+export interface FollowOptions extends Pick<
+  SyncOptions,
+  Exclude<keyof SyncOptions, keyof OnceOptions | 'onProgress' | 'maxTimeMs'>
+> {
+  /** How often to look for changes, in milliseconds; default 1,000, at least 10. */
+  readonly intervalMs?: number | undefined;
+  /** How long a comparison of all pages counts, in milliseconds; default an hour. 0 compares all pages at every step. */
+  readonly fullEveryMs?: number | undefined;
+  /** True to end at the first failure, instead of going on after a pause. */
+  readonly exitOnError?: boolean | undefined;
+  /** Called after each step, when the replica shows it. */
+  readonly onStep?: ((step: FollowStep) => void) | undefined;
+  /** Called for a failure after which it goes on. */
+  readonly onFailure?: ((failure: FollowFailure) => void) | undefined;
+}
+
+/** The options of a sync that make no sense for one that does not end. */
+type OnceOptions = Pick<
+  SyncOptions,
+  'dryRun' | 'check' | 'full' | 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes' | 'replace' | 'reflink'
+>;
+
+/** One snapshot of the origin that the replica shows from now on. */
+export interface FollowStep {
+  /** From 1. */
+  readonly step: number;
+  /** `unchanged` if all pages were the same already. */
+  readonly outcome: Outcome;
+  /** When the other side confirmed it, in milliseconds since 1970. */
+  readonly atMs: number;
+  /** Bytes. */
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly pagesChanged: number;
+  readonly pagesTransferred: number;
+  readonly pagesDelta: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  /** From the snapshot to the confirmed commit. */
+  readonly durationMs: number;
+  readonly snapshotHeldMs: number;
+  readonly created: boolean;
+  readonly warnings: readonly string[];
+}
+
+export interface FollowFailure {
+  readonly failure: SqlsyncError;
+  /** How long it waits before it tries again, in milliseconds. */
+  readonly pauseMs: number;
+}
+
+export interface FollowSummary {
+  readonly origin: string;
+  readonly replica: string;
+  readonly steps: number;
+  /** How many of the steps changed the replica. */
+  readonly commits: number;
+  /** Failures after which it went on. */
+  readonly failures: number;
+  /** How many of these were changes that no frame of the WAL had told of (`CHANGES_MISSED`). */
+  readonly missed: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
+  readonly warnings: readonly string[];
+}
+
+export const DEFAULT_INTERVAL_MS = 1000;
+export const DEFAULT_FOLLOW_FULL_EVERY_MS = 3_600_000;
+
+/** After these no later attempt can succeed, or may be tried: somebody has to decide. */
+const LASTING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'USAGE',
+  'SAME_FILE',
+  'SWAPPED',
+  'REPLICA_NOT_MARKED',
+  'REPLICA_LINK',
+  'ORIGIN_SHRUNK',
+  'NODE_UNSUPPORTED',
+  'PROTOCOL_VERSION',
+  'RESTRICTED',
+  'HOST_KEY_MISMATCH',
+  'REMOTE_EXE_NOT_FOUND',
+]);
+
+/** These pass by themselves, so a follower waits for that also before its first step. */
+const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  ...LINK_FAILURES,
+  'BUSY',
+  'ORIGIN_HOT_JOURNAL',
+  'ORIGIN_REPLACED',
+  'ORIGIN_CHANGED',
+]);
+
+/**
+ * Makes `replica` an exact copy of `origin`, and again whenever `origin` has changed, until `signal` aborts: then it
+ * resolves, if the replica is whole. Each step is one sync on a connection that stays open; between two of them no
+ * transaction is open on either side. Throws SqlsyncError for a failure that no later attempt can mend, before the first
+ * step for any that does not pass by itself, and with `exitOnError` for every one. The replica then shows the last whole
+ * step.
+ *
+ * Opens the local database in this process, as `runSync`.
+ */
+export function runFollow(options: FollowOptions): Promise<FollowSummary> {
+  return new Following(options).run();
+}
+
+class Following {
+  readonly #options: FollowOptions;
+  readonly #run: Run;
+  readonly #startedAt = performance.now();
+  #steps = 0;
+  #commits = 0;
+  #failures = 0;
+  #missed = 0;
+  #nextPauseMs = FIRST_PAUSE_MS;
+  #snapshotAt = 0;
+
+  constructor(options: FollowOptions) {
+    this.#options = options;
+    const { fullEveryMs = DEFAULT_FOLLOW_FULL_EVERY_MS } = options;
+    // A replica that is followed is ours, so another page size needs no second consent.
+    this.#run = plan({ ...options, fullEveryMs, replace: true });
+  }
+
+  async run(): Promise<FollowSummary> {
+    const { signal } = this.#options;
+    for (;;) {
+      try {
+        await this.#connect();
+      } catch (error) {
+        const failure = toSqlsyncError(error);
+        const isEnded = signal?.aborted === true && failure.code === 'INTERRUPTED';
+        if (isEnded && this.#steps > 0) return this.#summary();
+        if (isEnded || !this.#goesOn(failure)) throw failure;
+        await this.#pause(failure);
+      }
+    }
+  }
+
+  /** Follows on one connection, until it fails. */
+  async #connect(): Promise<never> {
+    const { origin, replica, announcements, traffic } = this.#run;
+    const far = farOf(origin, replica);
+    const conversation = {
+      run: this.#options,
+      traffic,
+      onWarning: (text: string) => announcements.warn(text),
+    };
+    const isPull = far === origin;
+    return converse(far, isPull ? 'opening' : 'offering', conversation, (connection) =>
+      this.#follow(connection, isPull),
+    );
+  }
+
+  async #follow(connection: Connection, isPull: boolean): Promise<never> {
+    const { hash, fullEveryMs } = this.#run.request;
+    const lookEveryMs = this.#options.intervalMs ?? DEFAULT_INTERVAL_MS;
+    const follow = {
+      replica: new FollowedReplica({ lookEveryMs, fullEveryMs, hash }),
+      origin: new FollowedOrigin(),
+    };
+    try {
+      for (let number = 1; ; number++) {
+        const attempt = {
+          number: 1,
+          ask: undefined,
+          maxTimeMs: undefined,
+          hasProgressed: false,
+          follow,
+          onSnapshot: () => (this.#snapshotAt = performance.now()),
+        };
+        const before = trafficOf(connection);
+        if (number > 1 && !isPull) connection.state = 'offering';
+        const result = await (isPull ? pull : push)(connection, this.#run, attempt);
+        this.#onStep(result, before, connection);
+      }
+    } finally {
+      follow.origin.close();
+    }
+  }
+
+  #onStep(result: OriginResult, before: Traffic, connection: Connection): void {
+    const outcome = nameOf(OUTCOMES, result.done.outcome);
+    if (outcome === undefined)
+      throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${result.done.outcome}`);
+    this.#nextPauseMs = FIRST_PAUSE_MS;
+    this.#steps++;
+    if (outcome === 'committed') this.#commits++;
+    for (const warning of result.done.warnings) this.#run.announcements.warn(warning);
+    const now = trafficOf(connection);
+    this.#options.onStep?.({
+      step: this.#steps,
+      outcome,
+      atMs: Date.now(),
+      ...countsOf(result.done),
+      bytesSent: now.bytesSent - before.bytesSent,
+      bytesReceived: now.bytesReceived - before.bytesReceived,
+      durationMs: Math.round(performance.now() - this.#snapshotAt),
+      snapshotHeldMs: result.snapshotHeldMs,
+      created: result.done.created,
+      warnings: result.done.warnings.map((warning) => sanitizeText(warning)),
+    });
+  }
+
+  /** Before the first step, a user is there to mend what is wrong. */
+  #goesOn({ code }: SqlsyncError): boolean {
+    if (this.#options.exitOnError === true || LASTING.has(code)) return false;
+    return this.#steps > 0 || PASSING.has(code);
+  }
+
+  async #pause(failure: SqlsyncError): Promise<void> {
+    const pauseMs = Math.round(this.#nextPauseMs * (1 - Math.random() / 2));
+    this.#nextPauseMs = Math.min(this.#nextPauseMs * 2, MAX_PAUSE_MS);
+    this.#failures++;
+    if (failure.code === 'CHANGES_MISSED') this.#missed++;
+    this.#options.onFailure?.({ failure, pauseMs });
+    const { signal } = this.#options;
+    // The next attempt reports an interruption.
+    await delay(pauseMs, undefined, signal && { signal }).catch(() => {});
+  }
+
+  #summary(): FollowSummary {
+    const { announcements, traffic } = this.#run;
+    return {
+      origin: this.#options.origin,
+      replica: this.#options.replica,
+      steps: this.#steps,
+      commits: this.#commits,
+      failures: this.#failures,
+      missed: this.#missed,
+      ...traffic,
+      durationMs: Math.round(performance.now() - this.#startedAt),
+      warnings: announcements.warnings,
+    };
+  }
+}
+
+type Traffic = Pick<FollowStep, 'bytesSent' | 'bytesReceived'>;
+
+function trafficOf({ bytesSent, bytesReceived }: Connection): Traffic {
+  return { bytesSent, bytesReceived };
+}
+
+type Counts = 'pageSize' | 'pageCount' | 'pagesChanged' | 'pagesTransferred' | 'pagesDelta';
+
+function countsOf(done: MessageOf<'done'>): Pick<FollowStep, Counts> {
+  const { pageSize, pageCount, pagesChanged, pagesTransferred, pagesDelta } = done;
+  return { pageSize, pageCount, pagesChanged, pagesTransferred, pagesDelta };
+}

@@ -1,0 +1,147 @@
+import { randomBytes } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { HashAlgorithm } from '../../../protocol/messages.ts';
+import { outerStamp } from '../../pages/database-stamp.ts';
+import { HashAudit } from '../../pages/hash-audit.ts';
+import { createPageHasher, HASH_KEY_BYTES } from '../../pages/hash.ts';
+import type { KnownNodes } from '../../pages/hash-tree.ts';
+import type { PageSize } from '../../pages/page-types.ts';
+import { Pace } from './pace.ts';
+
+/** A file whose last change is older than this gets another time with its next change, in milliseconds. */
+const SETTLED_MS = 3000;
+
+export interface FollowOptions {
+  /** How often the origin's side looks for changes, and this side for writes of others, in milliseconds. */
+  readonly lookEveryMs: number;
+  /** How long a comparison of all pages counts, in milliseconds. */
+  readonly fullEveryMs: number;
+  readonly hash: HashAlgorithm;
+}
+
+interface KeptReplica {
+  readonly key: Uint8Array;
+  readonly nodes: KnownNodes;
+  readonly size: PageSize;
+  /** What the state with these hashes is recognized by. */
+  readonly stamp: Uint8Array | undefined;
+}
+
+/** What a replica agent keeps of a replica that follows its origin, for as long as one connection. */
+export class FollowedReplica {
+  readonly lookEveryMs: number;
+  key: Uint8Array = randomBytes(HASH_KEY_BYTES);
+  readonly quick = undefined;
+  readonly #options: FollowOptions;
+  readonly #pace = new Pace();
+  #comparedAt = performance.now();
+  #kept: KeptReplica | undefined;
+  #audit: HashAudit | undefined;
+  /** True if the hashes of the old state were known. */
+  #isKnown = false;
+  /** True if an attempt has used what was known. */
+  #isUsed = false;
+  #steppedAt = -Infinity;
+  #path: string | undefined;
+  /** The outside of the replica after the last step. */
+  #outside: string | undefined;
+
+  constructor(options: FollowOptions) {
+    this.#options = options;
+    this.lookEveryMs = options.lookEveryMs;
+  }
+
+  /** True if all pages have to be compared again. */
+  get isFullDue(): boolean {
+    return performance.now() - this.#comparedAt >= this.#options.fullEveryMs;
+  }
+
+  /**
+   * Begins an attempt. One that must compare all pages, because an earlier one found wrong what it used, takes a new
+   * key, under which nothing is known.
+   */
+  async start(mustCompare: boolean, signal?: AbortSignal): Promise<void> {
+    const earliest = this.isFullDue ? this.#steppedAt + this.lookEveryMs : 0;
+    const pause = Math.max(earliest, this.#pace.notBefore) - performance.now();
+    // The next look at the connection reports an interruption.
+    if (pause > 0) await delay(pause, undefined, signal && { signal }).catch(() => {});
+    this.#pace.start();
+    if (!(mustCompare && this.#isUsed) && !this.isFullDue) return;
+    this.key = randomBytes(HASH_KEY_BYTES);
+    this.#comparedAt = performance.now();
+  }
+
+  /** As `ReplicaMemory.recall`. */
+  recall(stamp: Uint8Array | undefined, size: PageSize): { nodes?: KnownNodes; audit?: HashAudit } {
+    const kept = this.#kept;
+    this.#kept = undefined;
+    this.#isUsed = true;
+    const isSame = kept?.size === size && kept.stamp !== undefined && stamp !== undefined;
+    const isTrue = isSame && Buffer.compare(kept.stamp, stamp) === 0;
+    this.#isKnown = isTrue && Buffer.compare(kept.key, this.key) === 0;
+    if (this.#isKnown && kept !== undefined) return { nodes: kept.nodes };
+    if (!isTrue) return {};
+    this.#audit = new HashAudit(kept.nodes, createPageHasher(this.#options.hash, kept.key, size));
+    return { audit: this.#audit };
+  }
+
+  /** What the comparison found wrong in what was known. */
+  get warnings(): readonly string[] {
+    const { size = 0 } = this.#audit?.wrong ?? {};
+    const [first] = this.#audit?.wrong ?? [];
+    this.#audit = undefined;
+    if (size === 0) return [];
+    return [
+      `Pages of the replica had changed although nothing had written them since the last step (${size} places, the first at page ${first}). They are right now. Check the disk`,
+    ];
+  }
+
+  /** Nothing: the pair is known as long as the connection lasts. */
+  rememberPair(): void {}
+
+  /** As `ReplicaMemory.rememberTree`; call it at the end of a step. */
+  rememberTree(nodes: KnownNodes, size: PageSize, stamp: Uint8Array | undefined, isUnchanged: boolean): void {
+    const { key } = this;
+    const { level, pageCount, hashes } = nodes;
+    // A later write in the same tick of the clock would leave a fresh stamp as it is; a commit's is taken after the tick.
+    const isFresh = isUnchanged && !this.#isKnown && !this.#isSettled();
+    const known = { level, pageCount, hashes };
+    this.#kept = { key, nodes: known, size, stamp: isFresh ? undefined : stamp };
+    this.#isUsed = false;
+    this.#steppedAt = performance.now();
+    this.#pace.end(!this.#isKnown);
+  }
+
+  /** Notes the outside of the replica at the end of a step. */
+  note(path: string): void {
+    this.#path = path;
+    this.#outside = this.#look();
+  }
+
+  /** True if this side has a reason for a step, whether or not the origin has changed. */
+  get needsStep(): boolean {
+    return this.isFullDue || this.isTouched;
+  }
+
+  /** True if another program may have written the replica since the last step. Opens nothing. */
+  get isTouched(): boolean {
+    return this.#path !== undefined && this.#look() !== this.#outside;
+  }
+
+  #look(): string {
+    try {
+      return outerStamp(this.#path as string);
+    } catch {
+      return '';
+    }
+  }
+
+  #isSettled(): boolean {
+    try {
+      return this.#path !== undefined && Date.now() - statSync(this.#path).ctimeMs > SETTLED_MS;
+    } catch {
+      return false;
+    }
+  }
+}

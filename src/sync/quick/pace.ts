@@ -1,0 +1,20 @@
+/** A step that hashed all pages is followed by a pause of so many times the processor time that it took. */
+const PAUSE_FACTOR = 3;
+
+/** Keeps a follower that has to hash all pages at every step to a quarter of a core. */
+export class Pace {
+  /** When the next step may begin, by `performance.now()`. */
+  notBefore = 0;
+  #startedAt: NodeJS.CpuUsage = process.cpuUsage();
+
+  /** Call it when a step begins. */
+  start(): void {
+    this.#startedAt = process.cpuUsage();
+  }
+
+  /** Call it when the step has hashed its pages, all of them or only those that changed. */
+  end(hashedAll: boolean): void {
+    const { user, system } = process.cpuUsage(this.#startedAt);
+    this.notBefore = hashedAll ? performance.now() + (PAUSE_FACTOR * (user + system)) / 1000 : 0;
+  }
+}

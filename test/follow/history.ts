@@ -1,0 +1,216 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { generateDatabase, PAGE_SIZES } from '../../fixtures/generate.ts';
+import { randomStep } from '../../fixtures/history.ts';
+import { Random } from '../../fixtures/random.ts';
+import { PROGRAM } from '../cli/command.ts';
+import { tempDir } from '../support/compare.ts';
+import { OtherProcess } from '../support/other-process.ts';
+import type { OtherConnection } from '../support/other-process.ts';
+import { Following, stateOf, untilSeen } from './following.ts';
+
+/** Where the replica's side runs: both here, or one behind a remote shell. */
+export const ROUTES = ['local', 'pull', 'push'] as const;
+export type Route = (typeof ROUTES)[number];
+
+export interface HistoryOptions {
+  readonly seed: number;
+  readonly route: Route;
+  /** How many things happen. */
+  readonly actions: number;
+}
+
+/** What ends with a test. */
+export type Ending = Pick<TestContext, 'after'>;
+
+/**
+ * Lets a replica follow an origin through a random history: changes of every kind, checkpoints, VACUUM, other journal
+ * modes, an application that dies, agents that are killed or stopped, links that break, a follower that ends and begins
+ * again. A reader watches the replica all the time. Throws if it saw a state that the origin never had, saw states out
+ * of order, or did not see the last one. Returns what happened.
+ */
+export async function followHistory(t: Ending, options: HistoryOptions): Promise<string> {
+  const history = new FollowedHistory(t, options);
+  try {
+    await history.run(options.actions);
+  } catch (error) {
+    throw new Error(`${history.said}\n${JSON.stringify(options)}`, { cause: error });
+  }
+  return history.outcome;
+}
+
+class FollowedHistory {
+  readonly #t: Ending;
+  readonly #random: Random;
+  readonly #route: Route;
+  readonly #folder: string;
+  readonly #origin: string;
+  readonly #replica: string;
+  readonly #reader: OtherProcess;
+  #writer: OtherProcess;
+  #app: OtherConnection | undefined;
+  #following: Following;
+  /** The states of the origin, in order. */
+  readonly #states: string[] = [];
+  /** Different states of the replica, in the order in which the reader saw them. */
+  readonly #seen: string[] = [];
+  readonly #counts = { failures: 0, steps: 0 };
+
+  constructor(t: Ending, { seed, route }: HistoryOptions) {
+    this.#t = t;
+    this.#random = new Random(seed);
+    this.#route = route;
+    this.#folder = tempDir(t);
+    this.#origin = join(this.#folder, 'origin.db');
+    this.#replica = join(this.#folder, 'replica.db');
+    const pageSize = this.#random.pick([...PAGE_SIZES, 512, 1024]);
+    const journalMode = this.#random.chance(0.85) ? 'wal' : 'delete';
+    generateDatabase(this.#origin, { rows: this.#random.integer(1, 300), pageSize, journalMode });
+    this.#reader = new OtherProcess(t);
+    this.#writer = new OtherProcess(t);
+    this.#following = this.#follow();
+  }
+
+  get said(): string {
+    return this.#following.command.said;
+  }
+
+  get outcome(): string {
+    return this.#counts.failures === 0 ? 'followed' : 'followed, after failures';
+  }
+
+  async run(actions: number): Promise<void> {
+    await this.#note();
+    let isOver = false;
+    const watching = this.#watch(() => isOver);
+    try {
+      for (let n = 0; n < actions; n++) {
+        await this.#act();
+        await delay(this.#random.pick([0, 5, 20, 60, 150]));
+      }
+      const last = this.#states.at(-1) as string;
+      await untilSeen(this.#reader, this.#replica, last, [this.#following]);
+    } finally {
+      isOver = true;
+      await watching;
+    }
+    await this.#endFollowing();
+    this.#assertInOrder();
+  }
+
+  async #act(): Promise<void> {
+    const { chance } = { chance: (part: number) => this.#random.chance(part) };
+    if (chance(0.05)) return this.#restartWriter();
+    if (chance(0.05)) return this.#killAgent();
+    if (chance(0.03)) return this.#stopAgent();
+    if (chance(0.03)) return this.#restartFollowing();
+    const app = await this.#connection();
+    try {
+      if (chance(0.08))
+        await app.call('rows', `PRAGMA journal_mode = ${this.#random.pick(['wal', 'delete'])}`);
+      else if (chance(0.05)) await app.call('exec', `PRAGMA cache_size = ${this.#random.pick([2, 2000])}`);
+      else await app.call('step', randomStep(this.#random));
+    } catch (error) {
+      assert.match(String((error as { code?: string }).code), /^SQLITE_(?:BUSY|LOCKED)/, String(error));
+    }
+    await this.#note();
+  }
+
+  /** Records what the application sees now. */
+  async #note(): Promise<void> {
+    const state = await (await this.#connection()).call('imageHash');
+    if (state !== this.#states.at(-1)) this.#states.push(state);
+  }
+
+  async #connection(): Promise<OtherConnection> {
+    return (this.#app ??= await this.#writer.open(this.#origin, { timeoutMs: 20_000 }));
+  }
+
+  /** The application ends well, or is killed in the middle of a transaction. */
+  async #restartWriter(): Promise<void> {
+    const app = await this.#connection();
+    this.#app = undefined;
+    if (this.#random.chance(0.5)) return app.call('close');
+    await app.call('exec', 'PRAGMA cache_size = 2; BEGIN IMMEDIATE; CREATE TABLE lost (x)').catch(() => {});
+    await this.#writer.end();
+    this.#writer = new OtherProcess(this.#t);
+    await this.#note();
+  }
+
+  /** Kills the far agent, or the remote shell that leads to it. */
+  #killAgent(): void {
+    const pids = this.#following.pids().slice(1);
+    if (pids.length > 0) kill(this.#random.pick(pids), 'SIGKILL');
+  }
+
+  async #stopAgent(): Promise<void> {
+    const pid = this.#random.pick(this.#following.pids());
+    kill(pid, 'SIGSTOP');
+    await delay(this.#random.integer(10, 200));
+    kill(pid, 'SIGCONT');
+  }
+
+  /** The follower ends when asked, or is killed, and another one begins. */
+  async #restartFollowing(): Promise<void> {
+    if (this.#random.chance(0.5)) await this.#endFollowing();
+    else {
+      for (const pid of this.#following.pids()) kill(pid, 'SIGKILL');
+      await this.#following.command.done;
+    }
+    this.#following = this.#follow();
+  }
+
+  async #endFollowing(): Promise<void> {
+    const { status, signal, stdout } = await this.#following.end();
+    // Before its first step is whole it was interrupted, and before it listens to signals it dies of one.
+    const isEarly = status === 130 || signal === 'SIGTERM';
+    assert.ok(this.#following.events('step').length > 0 ? status === 0 : isEarly, stdout);
+    this.#counts.failures += this.#following.events('failure').length;
+    this.#counts.steps += this.#following.events('step').length;
+    const codes = this.#following.events('failure').map(({ code }) => String(code));
+    for (const code of codes)
+      assert.match(code, /^(?:BUSY|CONNECTION_LOST|TIMEOUT|ORIGIN_HOT_JOURNAL)$/, stdout);
+  }
+
+  #follow(): Following {
+    const shell = join(this.#folder, 'shell');
+    writeFileSync(shell, '#!/bin/sh\nshift\neval "$*"\n', { mode: 0o700 });
+    const [origin, replica] = [
+      this.#route === 'pull' ? `host:${this.#origin}` : this.#origin,
+      this.#route === 'push' ? `host:${this.#replica}` : this.#replica,
+    ];
+    const remote = ['--rsh', shell, '--remote-exe', `'${process.execPath}' '${PROGRAM}'`];
+    const often = ['--full-every', this.#random.pick(['1h', '400ms'])];
+    return new Following(this.#t, [...(this.#route === 'local' ? [] : remote), ...often, origin, replica]);
+  }
+
+  /** Reads the replica all the time. */
+  async #watch(isOver: () => boolean): Promise<void> {
+    while (!isOver()) {
+      const state = await stateOf(this.#reader, this.#replica);
+      if (state !== undefined && state !== this.#seen.at(-1)) this.#seen.push(state);
+      await delay(3);
+    }
+  }
+
+  #assertInOrder(): void {
+    let at = 0;
+    for (const state of this.#seen) {
+      const next = this.#states.indexOf(state, at);
+      assert.ok(next >= 0, this.#states.includes(state) ? 'an older state came back' : 'a state of its own');
+      at = next;
+    }
+    assert.equal(this.#seen.at(-1), this.#states.at(-1));
+  }
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has just ended.
+  }
+}
