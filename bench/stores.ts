@@ -187,7 +187,7 @@ async function measureDays(
   return (
     `${name}: ${days} daily backups after the first, each after an UPDATE of 1 % of the rows: ${all.writes} writes and lists, ` +
     `${all.reads} reads, ${all.deletes} deletes, ${mb(all.bytesUp)} MB up, ${mb(all.bytesDown)} MB down; ` +
-    `$${requests.toFixed(4)} of requests, and $${(stored * PRICE.storedGb).toFixed(4)} a month for the ${mb(stored * 1e9)} MB that were sent.`
+    `$${requests.toFixed(5)} of requests, and $${(stored * PRICE.storedGb).toFixed(4)} a month for the ${mb(stored * 1e9)} MB that were sent.`
   );
 }
 

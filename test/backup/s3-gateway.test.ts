@@ -48,11 +48,23 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     return Promise.resolve(() => new S3Backend({ address }));
   });
 
-  test('a backend in S3 lists more files than a page has', async () => {
-    const backend = new S3Backend({ address: newStore() });
+  test('a backend in S3 lists more files than a page has, and so does its past', async () => {
+    const address = newStore('many');
+    await makeBucket(address);
+    const enabled =
+      '<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Status>Enabled</Status></VersioningConfiguration>';
+    await configure(address, 'versioning', enabled);
+    const backend = new S3Backend({ address });
     const names = Array.from({ length: 1010 }, (_, i) => String(i).padStart(64, '0'));
     await Promise.all(names.map((name) => backend.put(`marks/${name}`, [])));
     assert.deepEqual((await backend.list('marks')).map(({ name }) => name).toSorted(), names);
+    const soon = new Date(Date.now() + 60_000).toISOString();
+    const past = new S3Backend({ address: `${address}?at=${soon}` });
+    assert.deepEqual((await past.list('marks')).map(({ name }) => name).toSorted(), names);
+    assert.deepEqual(await past.list('packs'), []);
+    assert.equal((await past.get(`marks/${names.at(-1)}`)).length, 0);
+    await assert.rejects(past.get('marks/00'), { code: 'STORE_FILE_MISSING' });
+    await assert.rejects(past.delete(`marks/${names[0]}`), { code: 'USAGE' });
   });
 
   test('in any history of a store in S3, every snapshot that is kept restores to what it was', async (t) => {
