@@ -48,8 +48,10 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // What `sqlsync doctor` finds: facts as plain data, who collects them, and who judges them.
   'src/doctor': [],
+  'src/doctor/watch': [],
   'src/doctor/collect': [
     'src/doctor',
+    'src/doctor/watch',
     'src/origin',
     'src/pages',
     'src/sqlite/integrity',
@@ -108,6 +110,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/link',
     'src/doctor',
     'src/doctor/collect',
+    'src/doctor/watch',
     'src/pages',
     'src/transport',
     'src/transport/ssh',
@@ -298,7 +301,13 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
     'src/transport',
   ],
-  'src/cli/doctor': ['src/doctor', 'src/doctor/judge', 'src/cli/terminal'],
+  'src/cli/doctor': [
+    'src/doctor',
+    'src/doctor/judge',
+    'src/doctor/watch',
+    'src/sync/runs',
+    'src/cli/terminal',
+  ],
   'src/cli/commands': [
     'src/cli/doctor',
     'src/doctor/judge',

@@ -1,12 +1,14 @@
-import { sanitizeLine, toSqlsyncError } from '../../errors.ts';
+import { sanitizeLine, SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { judge } from '../../doctor/judge/judge.ts';
 import { withExamination } from '../../sync/runs/examine.ts';
 import { withMaxTime } from '../../sync/runs/max-time.ts';
 import { presentReport } from '../doctor/present-report.ts';
+import { runExplain, runWatch } from '../doctor/run-watch.ts';
 import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { defineCommand, hintAtDatabase } from '../options/command.ts';
 import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 import { CONNECTION_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
+import { parseDuration } from '../options/quantities.ts';
 import { EXIT_FINDINGS, EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import type { Output } from '../terminal/output.ts';
 import { storeListeners } from '../terminal/progress.ts';
@@ -17,6 +19,13 @@ const OPTIONS = {
     describe: 'Read the whole database too: integrity, foreign keys, sizes of tables, what VACUUM gives back',
     more: 'It keeps no program from writing. Where a program writes in rollback mode meanwhile, it says so, and checks nothing.',
   },
+  watch: {
+    describe: 'Go on looking until Ctrl-C (or --max-time): who writes, waits and reads, commits, the WAL',
+    more: 'A terminal shows a live view. Without one, and with `--json`, there is a line for each interval. At the end it sums up.',
+  },
+  interval: { value: 'T', default: '500ms', describe: 'Time between two samples of --watch' },
+  record: { value: 'FILE', describe: 'New file for the samples of --watch, as JSON lines' },
+  explain: { describe: 'DATABASE is a file of --record: sum it up' },
   ...CONNECTION_OPTIONS,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
@@ -27,12 +36,39 @@ type Arguments = ArgumentsOf<'<database>', typeof OPTIONS>;
 async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   try {
-    return await withInterruption((interruption) => report(args, output, interruption));
+    checkChoice(args);
+    if (args.explain) return runExplain(args.database, output);
+    return await withInterruption((interruption) =>
+      args.watch ? watch(args, output, interruption) : report(args, output, interruption),
+    );
   } catch (error) {
     const failure = hintAtDatabase('doctor', toSqlsyncError(error));
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+/** Throws SqlsyncError USAGE. */
+function checkChoice({ full, watch: isWatch, record, explain }: Arguments): void {
+  const given = [full && '--full', isWatch && '--watch', explain && '--explain'].filter(
+    (name) => name !== false,
+  );
+  if (given.length > 1) throw new SqlsyncError('USAGE', `${given.join(' and ')} exclude each other`);
+  if (record !== undefined && !isWatch)
+    throw new SqlsyncError('USAGE', '--record needs --watch', { hint: 'Add --watch.' });
+}
+
+/** Ctrl-C and `--max-time` are its proper end. */
+function watch(args: Arguments, output: Output, interruption: AbortSignal): Promise<number> {
+  const { maxTimeMs, ...remote } = remoteOptionsOf(args);
+  const intervalMs = parseDuration('--interval', args.interval);
+  const ends = maxTimeMs === undefined ? [interruption] : [interruption, AbortSignal.timeout(maxTimeMs)];
+  return runWatch({ database: args.database, intervalMs, record: args.record }, output, {
+    ...remote,
+    until: AbortSignal.any(ends),
+    onWarning: (warning) => output.warning(warning),
+    onNote: (note) => output.note(note),
+  });
 }
 
 async function report(args: Arguments, output: Output, interruption: AbortSignal): Promise<number> {
@@ -76,8 +112,8 @@ export const command: Command = defineCommand({
     'Show who holds and who waits for the locks of a database, what keeps its WAL from shrinking, and what is wrong with it; exits 0 when nothing is, 1 when something is',
   example: 'sqlsync doctor deploy@db1:/srv/app.db',
   summary:
-    '`database`, `findings` (`id`, `severity`: `danger`, `blocked` or `advice`, `title`, `meaning`, `mend`), `facts` (`path`, `host`, `database`, `header`, `wal`, `journal`, `processes`, `locks`, `lookedForMs`, `health`, `full`, `unseen`)',
-  operands: { database: 'Path or [user@]host:path' },
+    '`database`, `findings` (`id`, `severity`: `danger`, `blocked` or `advice`, `title`, `meaning`, `mend`), `facts` (`path`, `host`, `database`, `header`, `wal`, `journal`, `processes`, `locks`, `lookedForMs`, `health`, `full`, `unseen`). With `--watch` and `--explain`: `path`, `host`, `forMs`, `looks`, `commits`, `checkpoints`, `walBytesWritten`, `walBytesMax`, `processes` (`pid`, `command`, `heldShare`, `waitedShare`, `longHolds`, `longest`, `longestReadMs`), `histogram` (holds under 50 ms, 200 ms, 1 s, 5 s, and longer)',
+  operands: { database: 'Path or [user@]host:path, or the file of --explain' },
   options: OPTIONS,
   group: 'Databases',
   run,

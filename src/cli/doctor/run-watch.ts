@@ -1,0 +1,98 @@
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
+import { explainRecord } from '../../doctor/watch/explain.ts';
+import type { WatchLine } from '../../doctor/watch/log.ts';
+import { readRecord } from '../../doctor/watch/log.ts';
+import { watchDatabase } from '../../sync/runs/watch.ts';
+import type { RunOptions } from '../../sync/runs/run-options.ts';
+import { EXIT_OK } from '../terminal/exit.ts';
+import type { Output } from '../terminal/output.ts';
+import { cutToColumns } from '../terminal/wrap.ts';
+import { presentExplanation } from './present-explanation.ts';
+import { WatchScreen } from './watch-screen.ts';
+
+const HOME_AND_CLEAR = '\u001b[H\u001b[J';
+
+export interface WatchArguments {
+  readonly database: string;
+  readonly intervalMs: number;
+  readonly record: string | undefined;
+}
+
+/** Watches until Ctrl-C or the time limit, then sums up; returns the exit status. */
+export async function runWatch(
+  { database, intervalMs, record }: WatchArguments,
+  output: Output,
+  options: RunOptions & { readonly until: AbortSignal },
+): Promise<number> {
+  const file = record === undefined ? undefined : createRecord(record);
+  const screen = new WatchScreen(database);
+  const lines: WatchLine[] = [];
+  try {
+    await watchDatabase(database, {
+      ...options,
+      intervalMs,
+      onLine(line) {
+        // The samples of a long watch are for its file; the summary needs them only without one.
+        if (file === undefined || line.type !== 'sample') lines.push(line);
+        if (file !== undefined) writeSync(file, `${JSON.stringify(line)}\n`);
+        output.json({ ...line });
+        screen.add(line);
+        if (line.type === 'sample') show(screen, output);
+      },
+    });
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+  return tell(record === undefined ? lines : readLines(record), output);
+}
+
+/** `--explain`: sums up a record; returns the exit status. */
+export function runExplain(record: string, output: Output): number {
+  return tell(readLines(record), output);
+}
+
+function tell(lines: readonly WatchLine[], output: Output): number {
+  const summary = explainRecord(lines);
+  output.json({ type: 'summary', ...summary });
+  output.result(presentExplanation(summary));
+  return EXIT_OK;
+}
+
+function show(screen: WatchScreen, output: Output): void {
+  const { json, verbosity } = output.options;
+  if (json || verbosity === 'quiet') return;
+  if (!process.stdout.isTTY) return output.result(screen.line());
+  const { columns = 80, rows = 24 } = process.stdout;
+  const shown = screen
+    .lines()
+    .slice(0, (rows || 24) - 1)
+    .map((line) => cutToColumns(line, (columns || 80) - 1));
+  process.stdout.write(`${HOME_AND_CLEAR}${shown.join('\n')}\n`);
+}
+
+/** Never over a file that is there: it may be the database. */
+function createRecord(record: string): number {
+  try {
+    return openSync(record, 'wx');
+  } catch (error) {
+    const isThere = systemErrorCode(error) === 'EEXIST';
+    throw new SqlsyncError(
+      'USAGE',
+      `--record: ${sanitizeText(record, 200)} ${isThere ? 'exists already' : `cannot be made: ${String(error)}`}`,
+      { hint: 'Name a file that does not exist, in a folder that may be written.', cause: error },
+    );
+  }
+}
+
+function readLines(record: string): WatchLine[] {
+  try {
+    return readRecord(readFileSync(record, 'utf8'), record);
+  } catch (error) {
+    if (error instanceof SqlsyncError) throw error;
+    throw new SqlsyncError('USAGE', `${sanitizeText(record, 200)} cannot be read: ${String(error)}`, {
+      hint: 'Name a file that sqlsync doctor --watch --record has made.',
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,123 @@
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { systemErrorCode, SqlsyncError } from '../../errors.ts';
+import { WatchLooks } from '../../doctor/collect/watch-looks.ts';
+import type { Facts } from '../../doctor/facts.ts';
+import type { WatchLine, WatchLook } from '../../doctor/watch/log.ts';
+import { WatchSampler } from '../../doctor/watch/sampler.ts';
+import { parseLocation } from '../../transport/location.ts';
+import { withExamination } from './examine.ts';
+import type { RunOptions } from './run-options.ts';
+
+export interface WatchOptions extends RunOptions {
+  /** The time between two samples, in milliseconds. */
+  readonly intervalMs: number;
+  /** Ends the watch well. */
+  readonly until: AbortSignal;
+  readonly onLine: (line: WatchLine) => void;
+}
+
+/** The pause between two looks at a database on this host. */
+const LOOK_PAUSE_MS = 25;
+
+/** Looks at a database of another host in one message: fewer could not tell who waits. */
+const REMOTE_LOOKS = 4;
+
+interface Source {
+  readonly path: string;
+  readonly host: string;
+  readonly pauseMs: number;
+  look(): Promise<WatchLook> | WatchLook;
+  commandOf(pid: number): string;
+}
+
+/** Watches `database` until `until` aborts, and reports each interval. Throws SqlsyncError. */
+export async function watchDatabase(database: string, options: WatchOptions): Promise<void> {
+  const location = parseLocation(database);
+  if (location.kind === 'local') {
+    const looks = openLooks(location.path);
+    const source: Source = {
+      path: location.path,
+      host: hostname(),
+      pauseMs: Math.min(LOOK_PAUSE_MS, options.intervalMs),
+      look: () => looks.look(),
+      commandOf: (pid) => looks.commandOf(pid),
+    };
+    return watch(source, options);
+  }
+  return withExamination(database, options, (examine) => {
+    let facts: Facts | undefined;
+    return watch(
+      {
+        path: location.path,
+        host: location.host,
+        pauseMs: options.intervalMs,
+        async look() {
+          facts = await examine({ looks: REMOTE_LOOKS });
+          return lookOf(facts);
+        },
+        commandOf: (pid) => facts?.processes.find((process) => process.pid === pid)?.command ?? '',
+      },
+      options,
+    );
+  });
+}
+
+function openLooks(path: string): WatchLooks {
+  try {
+    return new WatchLooks(path);
+  } catch (error) {
+    if (systemErrorCode(error) !== 'ENOENT') throw error;
+    throw new SqlsyncError('ORIGIN_NOT_FOUND', `${path} does not exist`, {
+      hint: 'Check how the path is spelled.',
+      cause: error,
+    });
+  }
+}
+
+async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions): Promise<void> {
+  const { path, host } = source;
+  onLine({ type: 'watch', format: 1, path, host, atMs: Date.now() });
+  const sampler = new WatchSampler();
+  const known = new Set<number>();
+  let sampledAtMs = performance.now();
+  while (!until.aborted) {
+    const look = await source.look();
+    sampler.look(look);
+    for (const pid of [look.writer, ...look.waiting, ...look.readers]) {
+      if (pid === undefined || known.has(pid)) continue;
+      known.add(pid);
+      onLine({ type: 'process', pid, command: source.commandOf(pid) });
+    }
+    if (performance.now() - sampledAtMs >= intervalMs) {
+      sampledAtMs = performance.now();
+      const sample = sampler.sample();
+      if (sample !== undefined) onLine(sample);
+    }
+    await delay(source.pauseMs, undefined, { signal: until }).catch(() => {});
+  }
+  const rest = sampler.sample();
+  if (rest !== undefined) onLine(rest);
+}
+
+/** The facts of several looks, as one. */
+function lookOf({ locks, wal, header, processes }: Facts): WatchLook {
+  const held = (names: readonly string[]): number[] =>
+    locks.filter(({ name }) => names.includes(name)).map(({ pid }) => pid);
+  const [writer] = held(['WRITE', 'RESERVED', 'PENDING', 'EXCLUSIVE']);
+  const readers =
+    header?.isWal === true ? held(['READ0', 'READ1', 'READ2', 'READ3', 'READ4']) : held(['SHARED']);
+  const waiting = processes.filter(({ isNapping }) => isNapping).map(({ pid }) => pid);
+  const { state } = wal;
+  return {
+    atMs: Date.now(),
+    ...(writer === undefined ? {} : { writer }),
+    waiting: writer === undefined ? [] : waiting.filter((pid) => pid !== writer),
+    readers: [...new Set(readers)].filter((pid) => pid !== writer),
+    ...(state === undefined
+      ? {}
+      : { wal: { commits: state.commits, frames: state.frames, checkpointed: state.checkpointed } }),
+    walBytes: wal.file?.bytes ?? 0,
+    pageSize: header?.pageSize ?? 4096,
+  };
+}
