@@ -11,6 +11,7 @@ export type {
   Database,
   DatabaseOptions,
   DatabaseStats,
+  Inspection,
   LabelStats,
   Priority,
   QueryOptions,
@@ -39,6 +40,8 @@ export type {
   WriteEvent,
 } from './pool/stats.ts';
 
+export type { Facts, LockFacts, ProcessFacts } from './doctor/facts.ts';
+export type { Finding, Severity } from './doctor/finding.ts';
 export { follow, sync, verify } from './library/sync.ts';
 export { backup, restore } from './library/backup.ts';
 export { initStore, openStore, repairStore } from './backup/store.ts';

@@ -250,6 +250,8 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/pool/read': ['src/pool/sql', 'src/sqlite'],
   'src/pool/write': ['src/pool/sql', 'src/pool/admission', 'src/pool/bulk', 'src/sqlite', 'src/sqlite/locks'],
   'src/pool': [
+    'src/doctor',
+    'src/sync',
     'src/pool/read',
     'src/pool/write',
     'src/pool/admission',

@@ -11,6 +11,7 @@ import { retryWhileBusy } from './retry.ts';
 import type { PoolSettings } from './settings.ts';
 import { databasePath, poolSettings } from './settings.ts';
 import type { Database, DatabaseOptions } from './types.ts';
+import { inspectDatabase } from './inspect.ts';
 import { WalCare } from './wal-care.ts';
 import { QueuedWritePool } from './write/write-pool.ts';
 import { Writer } from './write/writer.ts';
@@ -114,6 +115,10 @@ class PooledDatabase implements Database {
       read: this.read.stats(),
       wal: { bytes: walCare.bytes(), truncations, truncationsBusy },
     };
+  }
+
+  inspect(): ReturnType<Database['inspect']> {
+    return inspectDatabase(this.path, () => this.stats());
   }
 
   close(): Promise<void> {

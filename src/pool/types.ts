@@ -1,3 +1,6 @@
+import type { Facts } from '../doctor/facts.ts';
+import type { Finding } from '../doctor/finding.ts';
+
 /**
  * The interfaces that an application uses. The types separate reads from writes: a {@link ReadConnection} has no method
  * that writes, so a function that takes one cannot write, whichever connection it gets.
@@ -194,11 +197,27 @@ export interface Database extends AsyncDisposable {
   readonly write: WritePool;
   stats(): DatabaseStats;
   /**
+   * What `sqlsync doctor` finds about this database, with the labels of this process. It runs in a child process and
+   * takes some tenths of a second; it takes no lock. Errors: SYSTEM_ERROR.
+   */
+  inspect(): Promise<Inspection>;
+  /**
    * Refuses new work, finishes what runs and what waits, and closes all connections. A second call waits too. It waits
    * for every snapshot, iteration and transaction, for ever if they never end: `stats()` lists them. Do not await it
    * within a transaction, snapshot or iteration: it waits for their end.
    */
   close(): Promise<void>;
+}
+
+/** What `sqlsync doctor` finds, and who waits and holds in this process. */
+export interface Inspection {
+  readonly facts: Facts;
+  /** What is wrong, worst first. */
+  readonly findings: readonly Finding[];
+  /** The process that holds the writer's lock; `label` names the work if that is in this pool. */
+  readonly writer: { readonly pid: number; readonly command?: string; readonly label?: string } | undefined;
+  readonly write: { readonly holder: WriteActivity | undefined; readonly waiting: readonly WriteActivity[] };
+  readonly read: { readonly holders: readonly Activity[]; readonly waiting: readonly Activity[] };
 }
 
 export interface DatabaseOptions {

@@ -48,18 +48,19 @@ describe('the sums of a watch', () => {
     );
     for (const look of all) sampler.look(look);
     const sample = sampler.sample();
+    assert.ok(sample !== undefined);
     assert.deepEqual(
-      sample?.holds.map(({ pid, forMs, waiting }) => [pid, forMs, waiting]),
+      sample.holds.map(({ pid, forMs, waiting }) => [pid, forMs, waiting]),
       [
         [1, 1000, 2],
         [1, 0, 0],
         [1, 0, 0],
       ],
     );
-    assert.deepEqual([sample?.holder?.pid, sample?.holder?.forMs], [2, 250]);
-    assert.deepEqual([sample?.commits, sample?.walBytesWritten], [2, 2 * 4120]);
+    assert.deepEqual([sample.holder?.pid, sample.holder?.forMs], [2, 250]);
+    assert.deepEqual([sample.commits, sample.walBytesWritten], [2, 2 * 4120]);
     const lines: WatchLine[] = [START, { type: 'process', pid: 1, command: 'node worker.js' }];
-    const summary = explainRecord([...lines, sample as WatchLine]);
+    const summary = explainRecord([...lines, sample]);
     const [first, second] = summary.processes;
     assert.deepEqual([first?.pid, first?.command, first?.longHolds], [1, 'node worker.js', 0]);
     assert.equal(first?.heldShare, 43 / 59);

@@ -63,7 +63,7 @@ function show(screen: WatchScreen, output: Output): void {
   const { json, verbosity } = output.options;
   if (json || verbosity === 'quiet') return;
   if (!process.stdout.isTTY) return output.result(screen.line());
-  const { columns = 80, rows = 24 } = process.stdout;
+  const { columns, rows } = process.stdout;
   const shown = screen
     .lines()
     .slice(0, (rows || 24) - 1)
