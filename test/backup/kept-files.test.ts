@@ -67,8 +67,9 @@ describe('the copies of files of a store on this host', () => {
     }
     assert.equal(kept.get('indexes/first'), undefined);
     assert.ok(kept.get('indexes/49') !== undefined);
-    kept.add('indexes/large', [Buffer.alloc(20_000)]);
+    kept.add('indexes/large', [Buffer.alloc(5000)]);
     assert.equal(kept.get('indexes/large'), undefined);
+    assert.ok(kept.get('indexes/49') !== undefined, 'one large file does not push out the others');
   });
 
   test('are none where the folder cannot be made', (t) => {

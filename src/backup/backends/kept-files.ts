@@ -18,6 +18,9 @@ import type { ByteRange } from './backend.ts';
 const MAX_BYTES: number = 2 ** 30;
 const MAX_FREE_RATIO = 0.25;
 
+/** The part of the room that one file may take: it must not push out all others. */
+const MAX_FILE_RATIO = 0.25;
+
 /** Files that no run used for so long are removed. */
 const MAX_AGE_MS: number = 90 * 24 * 3600 * 1000;
 
@@ -100,6 +103,7 @@ export class KeptFiles {
 
   /** Removes the copies that were not used for longest, if room is needed for so many bytes. */
   #hasRoom(bytes: number): boolean {
+    if (bytes > this.#maxBytes * MAX_FILE_RATIO) return false;
     if (this.#bytes === undefined || this.#bytes + bytes > this.#maxBytes) this.#removeOldest(bytes);
     const { bavail, bsize } = statfsSync(this.#folder);
     const isRoom = (this.#bytes ?? 0) + bytes <= this.#maxBytes && bytes <= bavail * bsize * MAX_FREE_RATIO;
