@@ -72,7 +72,12 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     const done = nothingDone();
     for (let run = 0; run < RUNS; run++) {
       const backend = new ClockedBackend(new S3Backend({ address: newStore() }));
-      const model = await StoreModel.start(t, { backend, random: new Random(SEED + run), done });
+      const model = await StoreModel.start(t, {
+        backend,
+        random: new Random(SEED + run),
+        done,
+        isElsewhere: true,
+      });
       for (let day = 0; day < DAYS; day++) await model.live();
       await model.finish();
       t.mock.timers.reset();
@@ -119,13 +124,18 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     const { folder, run } = place(t);
     smallDatabase(join(folder, 'a.db'));
     await run('init', store);
-    const { requests } = (await run('backup', 'a.db', store)) as unknown as {
+    const first = (await run('backup', 'a.db', store)) as unknown as {
       requests: Record<string, number>;
     };
+    const { requests } = first;
     assert.ok(
       (requests['writes'] ?? 0) >= 3 && (requests['bytesWritten'] ?? 0) > 1000,
       JSON.stringify(requests),
     );
+    const again = (await run('backup', 'a.db', store)) as unknown as typeof first;
+    assert.equal(again.requests['writes'], 1, 'one record, and no list');
+    const skipped = (await run('backup', 'a.db', store, '--skip-if-unchanged')) as unknown as typeof first;
+    assert.equal(skipped.requests['writes'], 0);
     const said = await sqlsync(['snapshots', store, '-v'], { cwd: folder, env: environment(folder) });
     assert.match(
       said.stderr,

@@ -106,7 +106,7 @@ async function putRecords(
       generation: before(snapshot, { inSource, there, counterparts }) ?? next++,
     };
     const id = await putRecord(to, 'snapshots', 'snapshot', encodeSnapshot(record));
-    await stillThere.afterRecord(id, snapshot);
+    await stillThere.afterRecord(id, snapshot, record.parent);
     if (record.generation === next - 1) to.memory?.saw({ id, generation: record.generation });
     counterparts.set(record.original, { id, ...record });
     copied.push({ from: snapshot, to: id });

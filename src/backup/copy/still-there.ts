@@ -7,7 +7,7 @@ import { firstUnusable } from '../snapshots/usable-tree.ts';
 import { isSnapshotThere } from '../files/recall.ts';
 import { addPack, namesIn } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
-import { forgetSnapshots } from '../prune/forget.ts';
+import { forgetSnapshots, noteForgotten } from '../prune/forget.ts';
 
 /** The part of the grace period after which a writer checks again that everything it relies on is still there. */
 const SAFE_GRACE_RATIO = 0.5;
@@ -60,8 +60,10 @@ export class StillThere {
    * Only the record protects what the snapshot relies on from a prune. If much of the grace period passed before the
    * record was there, as on a suspended host, or the parent is gone, checks once more. Takes away a snapshot that has lost something, as
    * `forget` does: another backup may have chosen it as its parent. Throws SqlsyncError STORE_PRUNED.
+   *
+   * @param parent - the parent that the record names: a prune may have removed the note that it was forgotten.
    */
-  async afterRecord(id: string, shape: TreeShape): Promise<void> {
+  async afterRecord(id: string, shape: TreeShape, parent: string | undefined): Promise<void> {
     if (!this.#isLate() && !(await this.#isParentGone())) return;
     try {
       await this.#lookAgain([shape], [], true);
@@ -70,6 +72,8 @@ export class StillThere {
         await forgetSnapshots(this.#access, [id]);
       throw error;
     }
+    if (parent !== undefined && !(await isSnapshotThere(this.#access, parent)))
+      await noteForgotten(this.#access, parent);
   }
 
   /** True if the snapshots are not known to rely on `contents` any more, but on what is there now. */

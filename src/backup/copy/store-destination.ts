@@ -248,7 +248,7 @@ export class StoreDestination implements Destination {
       },
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
-    await this.#stillThere.afterRecord(id, { pageSize, pageCount, root });
+    await this.#stillThere.afterRecord(id, { pageSize, pageCount, root }, record.parent);
     access.memory?.saw({ id, generation });
     this.#report({ id, ...record }, hashes, true);
   }
