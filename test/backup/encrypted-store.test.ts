@@ -234,7 +234,7 @@ describe('a changed encrypted store', () => {
     ] as const)
       assert.throws(() => sealer.open(what, sealed), { code: 'STORE_DAMAGED' });
     const pack = ours.newPack();
-    const frame = Buffer.concat(pack.seal(100, Buffer.from('frame')).frame);
+    const { frame } = pack.seal(100, Buffer.from('frame'));
     assert.equal(Buffer.from(pack.open(120, frame, 'packs/1')).toString(), 'frame');
     for (const other of [pack, ours.newPack()])
       assert.throws(() => other.open(other === pack ? 121 : 120, frame, 'packs/1'), {

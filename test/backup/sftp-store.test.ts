@@ -72,6 +72,23 @@ describe('a store behind an SFTP server', { skip: probe === undefined ? SSHD_MIS
   const sshd = probe as Sshd;
   after(() => sshd.stop());
 
+  test('an encrypted store behind an SFTP server is made, filled, checked and read', async (t) => {
+    const { folder, env } = placed(t, sshd);
+    writeFileSync(join(folder, 'password'), 'secret on the server\n');
+    const state = { SQLSYNC_PASSWORD_FILE: join(folder, 'password'), XDG_STATE_HOME: join(folder, 'state') };
+    const store = `sftp:sqlsync-test:${folder}/encrypted`;
+    const run = (...args: string[]) => summaryOf(args, { cwd: folder, env: { ...env, ...state } });
+    await run('init', store, '--encrypt');
+    await run('backup', 'a.db', store);
+    change(join(folder, 'a.db'), 'UPDATE item SET amount = -1 WHERE id % 50 = 0');
+    await run('backup', 'a.db', store);
+    await run('restore', store, 'back.db');
+    assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
+    await run('check', store, '--read-data');
+    // It has the same files as a store in a folder, but another address, which this user does not know.
+    await run('check', 'encrypted');
+  });
+
   for (const [way, more] of [
     ['the SSH built in', {}],
     ['the ssh of SQLSYNC_RSH', { SQLSYNC_RSH: 'ssh' }],

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { change, smallDatabase } from '../pages/databases.ts';
-import { tempDir } from '../support/compare.ts';
+import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { S3Server, SERVER_KEYS } from '../support/s3-server.ts';
 import { assertRefused, Command, sqlsync, summaryOf } from './command.ts';
 import type { CommandOptions, Run, Summary } from './command.ts';
@@ -30,6 +30,38 @@ describe('the commands on a store in S3', () => {
       { ...REFUSED, says: /NoSuchBucket/, hint: /Make the bucket bucket/ },
       options,
     );
+  });
+
+  test('an encrypted store in S3 shows the service nothing, and lists nothing once this host knows it', async (t) => {
+    const { server, folder, store, options, run, say } = await here(t);
+    writeFileSync(join(folder, 'password'), 'secret in S3\n');
+    const env = { ...options.env, SQLSYNC_PASSWORD_FILE: join(folder, 'password') };
+    const secret = (...args: string[]): Promise<Summary> => summaryOf(args, { ...options, env });
+    const { stderr } = await say('init', `${store}/plain`);
+    assert.match(stderr, /is not encrypted: whoever can read its files there/);
+    assert.doesNotMatch((await say('init', `${store}/meant`, '--plain')).stderr, /not encrypted/);
+    await secret('init', store, '--encrypt');
+    await secret('backup', 'a.db', store);
+    const before = server.requests.length;
+    await secret('backup', 'a.db', store, '--skip-if-unchanged');
+    assert.deepEqual(
+      server.requests.slice(before).filter(({ method }) => method === 'PUT'),
+      [],
+    );
+    change(join(folder, 'a.db'), 'UPDATE item SET amount = -1 WHERE id % 50 = 0');
+    await secret('backup', 'a.db', store);
+    await secret('restore', store, 'back.db');
+    assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
+    await secret('check', store, '--read-data');
+    await assertRefused(
+      ['snapshots', store],
+      { code: 'STORE_PASSWORD', status: 27, says: /is encrypted/ },
+      {
+        ...options,
+        detached: true,
+      },
+    );
+    await run('snapshots', `${store}/plain`);
   });
 
   test('a store that is not there is not found, and neither a snapshot nor a database takes its place', async (t) => {

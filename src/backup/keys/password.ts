@@ -66,6 +66,7 @@ export class Password {
     throw new SqlsyncError(
       'STORE_PASSWORD',
       `The password has ${bytes} bytes; expected 1 to ${MAX_PASSWORD_BYTES}`,
+      { hint: 'Give the password itself; what is longer is a file given by mistake.' },
     );
   }
 }

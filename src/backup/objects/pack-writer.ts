@@ -231,13 +231,12 @@ export class PackWriter {
     if (rawBytes > MAX_FRAME_BYTES) throw new Error(`a frame of ${rawBytes} bytes`);
     const pack = this.#pack;
     const { length, frame } = pack.sealer.seal(pack.bytes, plain);
-    const bytes = frame.reduce((sum, piece) => sum + piece.length, 0);
-    const place = { offset: pack.bytes + length.length, length: bytes, rawBytes, kind };
+    const place = { offset: pack.bytes + length.length, length: frame.length, rawBytes, kind };
     pack.frames.push({ ...place, objectCount: batch.numbers.length });
     for (const number of batch.numbers) pack.numbers.push(number);
-    pack.pieces.push(length, ...frame);
-    if (!frame.includes(plain)) discard(plain);
-    pack.bytes = place.offset + bytes;
+    pack.pieces.push(length, frame);
+    if (frame !== plain) discard(plain);
+    pack.bytes = place.offset + frame.length;
     if (pack.bytes >= PACK_BYTES || pack.numbers.length >= FULL_PACK_OBJECTS) await this.#closePack();
   }
 

@@ -47,7 +47,7 @@ export class AesGcmSealer implements Sealer {
 
   seal({ kind, name }: Omit<SealedFile, 'file'>, plain: Uint8Array): Uint8Array {
     const salt = randomBytes(SALT_BYTES);
-    return Buffer.concat([SEALED_MAGIC, salt, ...this.#pieces(kind, name, salt).seal(HEAD_BYTES, plain)]);
+    return Buffer.concat([SEALED_MAGIC, salt, this.#pieces(kind, name, salt).seal(HEAD_BYTES, plain)]);
   }
 
   open({ kind, name, file }: SealedFile, sealed: Uint8Array): Uint8Array {
@@ -91,12 +91,12 @@ class Pieces {
     this.#additional = additional;
   }
 
-  seal(offset: number, plain: Uint8Array): Uint8Array[] {
+  seal(offset: number, plain: Uint8Array): Uint8Array {
     const cipher = createCipheriv('aes-256-gcm', this.#key, nonceAt(offset), { authTagLength: TAG_BYTES });
     cipher.setAAD(this.#additional);
     const sealed = cipher.update(plain);
     cipher.final();
-    return [sealed, cipher.getAuthTag()];
+    return Buffer.concat([sealed, cipher.getAuthTag()]);
   }
 
   /** undefined if the piece was changed, or sealed elsewhere. */
@@ -129,9 +129,9 @@ class SealedPack implements PackSealer {
     return Buffer.concat([SEALED_MAGIC, this.salt]);
   }
 
-  seal(offset: number, plain: Uint8Array): { length: Uint8Array; frame: Uint8Array[] } {
+  seal(offset: number, plain: Uint8Array): { length: Uint8Array; frame: Uint8Array } {
     const length = this.#pieces.seal(offset, lengthBytes(plain.length + TAG_BYTES));
-    return { length: Buffer.concat(length), frame: this.#pieces.seal(offset + SEALED_LENGTH_BYTES, plain) };
+    return { length, frame: this.#pieces.seal(offset + SEALED_LENGTH_BYTES, plain) };
   }
 
   lengthIn(offset: number, length: Uint8Array): number | undefined {

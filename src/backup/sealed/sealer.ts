@@ -46,15 +46,17 @@ export interface PackSealer {
   readonly salt: Uint8Array | undefined;
   /** Bytes of the sealed length before each frame. */
   readonly lengthBytes: number;
-  /** The pieces of a frame at an offset: its sealed length, and the frame. */
-  seal(
-    offset: number,
-    plain: Uint8Array,
-  ): { readonly length: Uint8Array; readonly frame: readonly Uint8Array[] };
+  /** The sealed length of a frame at an offset, and the frame, which may be `plain` itself. */
+  seal(offset: number, plain: Uint8Array): SealedFrame;
   /** The bytes of the sealed frame behind this length; undefined if the length was changed or cut. */
   lengthIn(offset: number, length: Uint8Array): number | undefined;
   /** Opens the frame at an offset. Throws SqlsyncError STORE_DAMAGED for `file`. May return `sealed` itself. */
   open(offset: number, sealed: Uint8Array, file: string): Uint8Array;
+}
+
+interface SealedFrame {
+  readonly length: Uint8Array;
+  readonly frame: Uint8Array;
 }
 
 const PLAIN_PACK = Buffer.from('SQLSYNP1');
@@ -75,8 +77,8 @@ class PlainPack implements PackSealer {
     return Buffer.concat([PLAIN_PACK, randomBytes(PLAIN_SALT_BYTES)]);
   }
 
-  seal(_: number, plain: Uint8Array): { length: Uint8Array; frame: Uint8Array[] } {
-    return { length: lengthBytes(plain.length), frame: [plain] };
+  seal(_: number, plain: Uint8Array): SealedFrame {
+    return { length: lengthBytes(plain.length), frame: plain };
   }
 
   lengthIn(_: number, length: Uint8Array): number | undefined {

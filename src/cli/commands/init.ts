@@ -68,7 +68,10 @@ interface EncryptionArguments extends PasswordArguments {
  */
 async function isEncrypted(args: EncryptionArguments, output: Output): Promise<boolean> {
   const { store, encrypt, plain } = args;
-  if (encrypt && plain) throw new SqlsyncError('USAGE', '--encrypt and --plain exclude each other');
+  if (encrypt && plain)
+    throw new SqlsyncError('USAGE', '--encrypt and --plain exclude each other', {
+      hint: 'Give one of them.',
+    });
   const hasPassword = givenPassword(args) !== undefined;
   if (hasPassword && !encrypt)
     throw new SqlsyncError(

@@ -67,7 +67,9 @@ export function namedPassword({
   passwordCommand,
 }: Partial<PasswordArguments>): Password | undefined {
   if (passwordFile !== undefined && passwordCommand !== undefined)
-    throw new SqlsyncError('USAGE', '--password-file and --password-command exclude each other');
+    throw new SqlsyncError('USAGE', '--password-file and --password-command exclude each other', {
+      hint: 'Give one of them.',
+    });
   if (passwordCommand !== undefined) return new Password(() => printedBy(passwordCommand));
   return passwordFile === undefined ? undefined : new Password(() => lineIn(passwordFile));
 }
@@ -138,5 +140,6 @@ function oneLine(text: string, what: string): string {
   throw new SqlsyncError(
     'STORE_PASSWORD',
     `${what} has ${line === '' ? 'no password' : 'more than one line'}; expected one line, the password`,
+    { hint: 'Write the password there, and nothing else.' },
   );
 }
