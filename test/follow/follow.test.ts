@@ -10,7 +10,7 @@ import { OtherProcess } from '../support/other-process.ts';
 import type { OtherConnection } from '../support/other-process.ts';
 import { assertRefused, Command } from '../cli/command.ts';
 import { assertDocumented } from '../cli/store-here.ts';
-import { Following, SOON, ticksOf, untilSeen } from './following.ts';
+import { Following, SOON, stateOf, ticksOf, untilSeen } from './following.ts';
 
 interface Scene {
   readonly folder: string;
@@ -32,8 +32,10 @@ async function scene(t: TestContext, options: { journalMode?: 'wal' | 'delete' }
 }
 
 /** Waits until the replica is what the origin is now. */
-async function untilFollowed({ app, other, replica }: Scene, ...following: Following[]): Promise<void> {
-  await untilSeen(other, replica, await app.call('imageHash'), following);
+async function untilFollowed({ origin, other, replica }: Scene, ...following: Following[]): Promise<void> {
+  const state = await stateOf(other, origin);
+  assert.ok(state !== undefined, 'the origin can be read');
+  await untilSeen(other, replica, state, following);
 }
 
 for (const journalMode of ['wal', 'delete'] as const) {

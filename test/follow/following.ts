@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
-import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Command, jsonLines, until } from '../cli/command.ts';
 import type { CommandOptions, Run, Summary } from '../cli/command.ts';
@@ -16,7 +15,7 @@ const PATIENCE_MS = 60_000;
 export class Following {
   readonly command: Command;
 
-  constructor(t: Pick<TestContext, 'after'>, args: readonly string[], options: CommandOptions = {}) {
+  constructor(t: { after(end: () => unknown): void }, args: readonly string[], options: CommandOptions = {}) {
     this.command = new Command(['follow', ...SOON, '--json', ...args], {
       ...options,
       env: { SQLSYNC_RETRY_FIRST_PAUSE_MS: '50', ...options.env },

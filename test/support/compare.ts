@@ -5,7 +5,6 @@ import { createHash } from 'node:crypto';
 import { closeSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 /**
@@ -68,7 +67,7 @@ export function maskedPages(image: Buffer): Buffer[] {
 }
 
 /** A new directory, removed with all it holds when the test ends. */
-export function tempDir(t: Pick<TestContext, 'after'>): string {
+export function tempDir(t: { after(end: () => unknown): void }): string {
   const path = mkdtempSync(join(tmpdir(), 'sqlsync-test-'));
   // A process that a test leaves may still make a file there.
   t.after(() => rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));

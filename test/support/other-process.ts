@@ -2,7 +2,6 @@ import './environment.ts';
 import type { ChildProcess } from 'node:child_process';
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { TestContext } from 'node:test';
 import type { Operations, Reply, Request } from './database-child.ts';
 
 const CHILD = fileURLToPath(new URL('./database-child.ts', import.meta.url));
@@ -14,7 +13,7 @@ export class OtherProcess {
   #nextId = 1;
   #nextConnection = 1;
 
-  constructor(t: Pick<TestContext, 'after'>) {
+  constructor(t: { after(end: () => unknown): void }) {
     this.#child = fork(CHILD, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     this.#child.on('message', (reply: Reply) => {
       const waiting = this.#waiting.get(reply.id);
