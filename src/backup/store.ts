@@ -14,7 +14,7 @@ import { repairContents } from './repair/repair.ts';
 import type { RepairOptions, RepairSummary } from './types.ts';
 import { passwordOf } from './keys/password.ts';
 import type { Password, PasswordSource } from './keys/password.ts';
-import { addKey, listKeys, removeKey } from './keys/store-keys.ts';
+import { addKey, changeKey, listKeys, removeKey } from './keys/store-keys.ts';
 import type { StoreKey, Unlocked } from './keys/store-keys.ts';
 import { loadSnapshots } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
@@ -136,14 +136,14 @@ export class OpenStore implements Store {
   }
 
   async changePassword(password: PasswordSource | Password): Promise<string> {
-    const { backend, memory } = this.#access;
-    const old = this.#unlocked();
-    const key = await this.addKey(password);
-    memory?.opened(this.id, key);
-    // Only now: at any moment one of the two passwords opens the store.
-    await backend.delete(`keys/${old.key}`);
-    this.#access = { ...this.#access, unlocked: { ...old, key } };
-    return key;
+    const { backend, memory, config } = this.#access;
+    const { graceSeconds } = config;
+    const old = { ...this.#unlocked(), graceSeconds };
+    const unlocked = await changeKey(backend, old, passwordOf(password), (key) =>
+      memory?.opened(this.id, key),
+    );
+    this.#access = { ...this.#access, unlocked };
+    return unlocked.key;
   }
 
   /** Throws SqlsyncError USAGE for a store that is not encrypted. */

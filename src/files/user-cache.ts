@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
+import { sharingOf } from './ownership.ts';
 
 /**
  * The folder of this name in the user's cache folder. Not in the folder for temporary files: another user could take
@@ -9,6 +10,23 @@ import { SqlsyncError, systemErrorCode } from '../errors.ts';
  */
 export function userCacheFolder(name: string): string {
   return join(userCache(process.env), 'sqlsync', name);
+}
+
+/**
+ * The folder of one store in the user's cache folder, made if it is missing. undefined if this user can have none of
+ * its own there, or if the id is no plain name: that of a hostile store could lead elsewhere.
+ */
+export function ownCacheFolder(name: string, store: string): string | undefined {
+  if (!/^[0-9a-f]+$/.test(store)) return undefined;
+  try {
+    const folder = join(userCacheFolder(name), store);
+    makePrivateFolder(folder);
+    const { byOwner, byMode } = sharingOf(folder);
+    return byOwner || byMode ? undefined : folder;
+  } catch {
+    // All caches only save time.
+    return undefined;
+  }
 }
 
 /** The same in the folder for what must not be lost, though it could be typed again. */

@@ -10,8 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { sharingOf } from '../../files/ownership.ts';
-import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
+import { makePrivateFolder, ownCacheFolder } from '../../files/user-cache.ts';
 import type { ByteRange } from './backend.ts';
 
 /** The most bytes that are kept of one store, and the part of the free space that they may take. */
@@ -54,15 +53,8 @@ export class KeptFiles {
    * @param id - of the store.
    */
   static of(id: string): KeptFiles | undefined {
-    try {
-      const folder = join(userCacheFolder('files'), id);
-      makePrivateFolder(folder);
-      const { byOwner, byMode } = sharingOf(folder);
-      return byOwner || byMode ? undefined : new KeptFiles(folder);
-    } catch {
-      // The store is then read.
-      return undefined;
-    }
+    const folder = ownCacheFolder('files', id);
+    return folder === undefined ? undefined : new KeptFiles(folder);
   }
 
   /** The bytes of a file, or of a range of it; undefined if there is no sound copy. The caller owns the bytes. */

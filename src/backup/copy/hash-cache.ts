@@ -14,8 +14,7 @@ import {
 import { basename, join } from 'node:path';
 import { HASH_ALGORITHMS, nameOf } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
-import { sharingOf } from '../../files/ownership.ts';
-import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
+import { ownCacheFolder } from '../../files/user-cache.ts';
 import { HASH_KEY_BYTES } from '../../pages/hash.ts';
 import { PLAIN_SEALER } from '../sealed/sealer.ts';
 import type { Sealer } from '../sealed/sealer.ts';
@@ -62,15 +61,8 @@ export class HashCache {
    * @param id - of the store.
    */
   static elsewhere(id: string, sealer?: Sealer): HashCache | undefined {
-    try {
-      const folder = join(userCacheFolder('hashes'), id);
-      makePrivateFolder(folder);
-      const { byOwner, byMode } = sharingOf(folder);
-      return byOwner || byMode ? undefined : new HashCache(folder, sealer);
-    } catch {
-      // The backup then reads the last version.
-      return undefined;
-    }
+    const folder = ownCacheFolder('hashes', id);
+    return folder === undefined ? undefined : new HashCache(folder, sealer);
   }
 
   /** The last saved hashes for this origin, as the user names it; undefined if there are none, or they are damaged. */

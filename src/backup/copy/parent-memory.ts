@@ -2,8 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { removeIfThere } from '../backends/kept-files.ts';
-import { sharingOf } from '../../files/ownership.ts';
-import { makePrivateFolder, userCacheFolder } from '../../files/user-cache.ts';
+import { makePrivateFolder, ownCacheFolder } from '../../files/user-cache.ts';
 import { decodeChecked, encodeChecked } from '../files/checked-json.ts';
 import { isSnapshotThere, recallContents, recallSnapshot } from '../files/recall.ts';
 import type { RememberedContents } from '../files/recall.ts';
@@ -45,15 +44,8 @@ export class ParentMemory {
    * @param id - of the store.
    */
   static of(id: string): ParentMemory | undefined {
-    try {
-      const folder = join(userCacheFolder('parents'), id);
-      makePrivateFolder(folder);
-      const { byOwner, byMode } = sharingOf(folder);
-      return byOwner || byMode ? undefined : new ParentMemory(folder);
-    } catch {
-      // The backup then reads the lists.
-      return undefined;
-    }
+    const folder = ownCacheFolder('parents', id);
+    return folder === undefined ? undefined : new ParentMemory(folder);
   }
 
   /**

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { SqlsyncError } from '../../errors.ts';
 import type { Backend } from '../backends/backend.ts';
+import { isStoreId } from '../packs/object-id.ts';
 import { checkScheme } from '../sealed/sealer.ts';
 import type { Scheme, Sealer } from '../sealed/sealer.ts';
 import { decodeChecked, encodeChecked } from './checked-json.ts';
@@ -139,8 +140,7 @@ export function parseConfig(bytes: Uint8Array, store: string): ConfigFile {
   }
   const { id, encryption, sealed } = config;
   const scheme = checkScheme(Object(encryption).scheme);
-  if (STORE_VERSIONS[scheme] !== version || typeof id !== 'string')
-    throw damaged('config', 'is not that of a store');
+  if (STORE_VERSIONS[scheme] !== version || !isStoreId(id)) throw damaged('config', 'is not that of a store');
   if (scheme === 'none') return { id, scheme, open: () => config as unknown as StoreConfig };
   return { id, scheme, open: (sealer) => openSealed(config, sealed, sealer) };
 }

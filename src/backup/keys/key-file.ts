@@ -1,5 +1,7 @@
 import { createCipheriv, createDecipheriv, randomBytes, timingSafeEqual } from 'node:crypto';
+import { isStoreId } from '../packs/object-id.ts';
 import { AesGcmSealer, MASTER_KEY_BYTES } from '../sealed/aes-gcm.ts';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { damaged } from '../store-error.ts';
 import type { Password, ScryptParameters } from './password.ts';
 
@@ -73,10 +75,24 @@ export async function encodeKeyFile(
   );
 }
 
-/** Tests make many; less than the least is refused when it is read. */
+/** Tests, which make many, set it to the least. Throws SqlsyncError USAGE for one that could not be read again. */
 function newN(): number {
-  const given = Number(process.env['SQLSYNC_SCRYPT_N']);
-  return given >= LEAST_N && given <= MOST_N ? given : USUAL_N;
+  const given = process.env['SQLSYNC_SCRYPT_N'] ?? '';
+  if (given === '') return USUAL_N;
+  if (isAllowedN(Number(given))) return Number(given);
+  throw new SqlsyncError(
+    'USAGE',
+    `SQLSYNC_SCRYPT_N is ${sanitizeText(given, 40)}; expected a power of two from 2^15 to 2^20`,
+    {
+      hint: 'Unset it: then sqlsync takes 2^17.',
+    },
+  );
+}
+
+function isAllowedN(value: unknown): value is number {
+  return (
+    typeof value === 'number' && Number.isInteger(Math.log2(value)) && value >= LEAST_N && value <= MOST_N
+  );
 }
 
 /**
@@ -91,14 +107,10 @@ export function decodeKeyFile(bytes: Uint8Array, file: string): KeyFile {
     throw damaged(file, 'cannot be read', error);
   }
   const { version, store, scrypt } = record;
-  if (version !== VERSION || typeof store !== 'string')
-    throw damaged(file, 'is no key file that this version knows');
+  if (version !== VERSION || !isStoreId(store)) throw damaged(file, 'is no key file that this version knows');
   const { N, r, p, salt } = Object(scrypt) as Record<string, unknown>;
   const isBounded =
-    typeof N === 'number' &&
-    Number.isInteger(Math.log2(N)) &&
-    N >= LEAST_N &&
-    N <= MOST_N &&
+    isAllowedN(N) &&
     r === BLOCK_SIZE &&
     typeof p === 'number' &&
     Number.isInteger(p) &&

@@ -51,7 +51,7 @@ export class Password {
       const maxmem = 128 * r * (N + p + 2) + 2 ** 20;
       derived = new Promise((resolve, reject) => {
         scrypt(text, salt, DERIVED_BYTES, { N, r, p, maxmem }, (error, key) =>
-          error === null ? resolve(key) : reject(error),
+          error === null ? resolve(key) : reject(noKey(error, maxmem)),
         );
       });
       this.#derived.set(name, derived);
@@ -69,6 +69,14 @@ export class Password {
       { hint: 'Give the password itself; what is longer is a file given by mistake.' },
     );
   }
+}
+
+function noKey(error: Error, bytes: number): SqlsyncError {
+  const needed = `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  return new SqlsyncError('STORE_PASSWORD', `The key of the password cannot be computed: ${error.message}`, {
+    hint: `It takes ${needed} of memory; make room for that.`,
+    cause: error,
+  });
 }
 
 export function passwordOf(source: PasswordSource | Password): Password;

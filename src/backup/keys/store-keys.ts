@@ -38,7 +38,7 @@ interface KeyFiles {
  * Finds the master key. Throws SqlsyncError STORE_PASSWORD, STORE_DAMAGED, STORE_UNAVAILABLE.
  *
  * @param store - id of the store; undefined if its config is lost.
- * @param first - id of the key file that opened last time.
+ * @param first - id of the key file that opened last time. If it opens again, nothing is listed.
  */
 export async function unlock(
   backend: Backend,
@@ -47,6 +47,8 @@ export async function unlock(
   first?: string,
 ): Promise<Unlocked> {
   if (password === undefined) throw noPassword(backend.description);
+  const known = first === undefined ? undefined : await openKnown(backend, store, first, password);
+  if (known !== undefined) return known;
   const { good, bad } = await readKeyFiles(backend);
   // What an interrupted init left belongs to a store that never was.
   const ours = [...good].filter(([, key]) => store === undefined || key.store === store);
@@ -55,20 +57,43 @@ export async function unlock(
       bad[0] ??
       damaged('keys', 'has no key file: nobody can read this store. Bring them back from a copy of the store')
     );
-  ours.sort(([a], [b]) => Number(b === first) - Number(a === first));
-  const failed: StoreDamage[] = [...bad];
+  // A hostile one asks for as much time as it may.
+  ours.sort(([, a], [, b]) => a.scrypt.N * a.scrypt.p - b.scrypt.N * b.scrypt.p);
+  let changed: StoreDamage | undefined;
   for (const [id, key] of ours) {
-    const file = `keys/${id}`;
     try {
-      const master = await unwrap(key, password, file);
-      if (master === undefined) continue;
-      return { master, store: key.store, key: id, notes: notesOf(key, master, file) };
+      const unlocked = await openWith(key, id, password);
+      if (unlocked !== undefined) return unlocked;
     } catch (error) {
       if (!(error instanceof StoreDamage)) throw error;
-      failed.push(error);
+      // Its commitment says that the password is right.
+      changed = error;
     }
   }
-  throw wrongPassword(backend.description, ours.length, failed);
+  throw changed ?? wrongPassword(backend.description, ours.length, bad);
+}
+
+/** The store, opened with one key file; undefined if that is gone, damaged, or of another password or store. */
+async function openKnown(
+  backend: Backend,
+  store: string | undefined,
+  id: string,
+  password: Password,
+): Promise<Unlocked | undefined> {
+  try {
+    const { file } = await readKeyFile(backend, id);
+    return store === undefined || file.store === store ? await openWith(file, id, password) : undefined;
+  } catch (error) {
+    if (error instanceof StoreDamage) return undefined;
+    throw error;
+  }
+}
+
+/** undefined if the password is not that of this file. Throws SqlsyncError STORE_DAMAGED. */
+async function openWith(key: KeyFile, id: string, password: Password): Promise<Unlocked | undefined> {
+  const file = `keys/${id}`;
+  const master = await unwrap(key, password, file);
+  return master && { master, store: key.store, key: id, notes: notesOf(key, master, file) };
 }
 
 /** All keys of an open store, the oldest first, and the damage of others. */
@@ -129,23 +154,65 @@ export async function removeKey(backend: Backend, unlocked: Unlocked, prefix: st
     throw new SqlsyncError('USAGE', `The key ${id.slice(0, 8)} is the one of the password that was given`, {
       hint: 'The last key of a store cannot be removed. Change its password with `sqlsync key passwd STORE`, or give the password of another key.',
     });
-  await backend.delete(`keys/${id}`);
+  await deleteKey(backend, unlocked, id);
   return id;
 }
 
-/** Throws SqlsyncError STORE_DAMAGED if there are too many. */
+/**
+ * Changes the password of the open store: puts a key file for the new one, and deletes that of the old one when the new
+ * one has opened the store. Throws SqlsyncError USAGE, STORE_*.
+ *
+ * @param onPut - gets the id of the new key file before the old one goes.
+ */
+export async function changeKey(
+  backend: Backend,
+  old: Unlocked & { readonly graceSeconds: number },
+  password: Password,
+  onPut: (id: string) => void,
+): Promise<Unlocked> {
+  const id = await addKey(backend, old, password);
+  const { file } = await readKeyFile(backend, id);
+  const unlocked = await openWith(file, id, password);
+  if (unlocked === undefined) throw damaged(`keys/${id}`, 'does not open with the new password');
+  onPut(id);
+  await deleteKey(backend, unlocked, old.key);
+  return unlocked;
+}
+
+/**
+ * Deletes a key file, and leaves the store with one that opens. Two runs may each delete the key of the other: the one
+ * that deletes last then finds none, and puts its own back. Throws SqlsyncError STORE_*.
+ */
+async function deleteKey(backend: Backend, own: Unlocked, id: string): Promise<void> {
+  const { bytes, file } = await readKeyFile(backend, own.key);
+  notesOf(file, own.master, `keys/${own.key}`);
+  await backend.delete(`keys/${id}`);
+  const { keys } = await listKeys(backend, own);
+  if (keys.length === 0) await backend.put(`keys/${own.key}`, [bytes]);
+}
+
+/** One key file. Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
+async function readKeyFile(
+  backend: Backend,
+  id: string,
+): Promise<{ readonly bytes: Uint8Array; readonly file: KeyFile }> {
+  const name = `keys/${id}`;
+  const bytes = await backend.get(name, { offset: 0, length: MAX_KEY_FILE_BYTES + 1 });
+  if (toHex(idOf(bytes)) !== id) throw damaged(name, 'was changed or cut since it was written');
+  return { bytes, file: decodeKeyFile(bytes, name) };
+}
+
+/** The oldest key files: somebody who may only put files could add others without end. */
 async function readKeyFiles(backend: Backend): Promise<KeyFiles> {
   const listed = (await backend.list('keys')).filter(({ name }) => isHexId(name));
-  if (listed.length > MAX_KEY_FILES)
-    throw damaged('keys', `has ${listed.length} key files; the most are ${MAX_KEY_FILES}`);
   const good = new Map<string, KeyFile>();
   const bad: StoreDamage[] = [];
-  for (const { name } of listed.toSorted((a, b) => a.modified.getTime() - b.modified.getTime())) {
-    const file = `keys/${name}`;
+  if (listed.length > MAX_KEY_FILES)
+    bad.push(damaged('keys', `has ${listed.length} key files; the oldest ${MAX_KEY_FILES} were tried`));
+  const ordered = listed.toSorted((a, b) => a.modified.getTime() - b.modified.getTime());
+  for (const { name } of ordered.slice(0, MAX_KEY_FILES)) {
     try {
-      const bytes = await backend.get(file, { offset: 0, length: MAX_KEY_FILE_BYTES + 1 });
-      if (toHex(idOf(bytes)) !== name) throw damaged(file, 'was changed or cut since it was written');
-      good.set(name, decodeKeyFile(bytes, file));
+      good.set(name, (await readKeyFile(backend, name)).file);
     } catch (error) {
       if (!(error instanceof StoreDamage)) throw error;
       // Another program may have removed it.
@@ -172,10 +239,11 @@ function noPassword(store: string): SqlsyncError {
   });
 }
 
+/** With damaged key files, the password may be that of one of them. */
 function wrongPassword(store: string, tried: number, bad: readonly StoreDamage[]): SqlsyncError {
   const also = bad.map(({ message }) => `; ${message}`).join('');
   return new SqlsyncError(
-    'STORE_PASSWORD',
+    bad.length === 0 ? 'STORE_PASSWORD' : 'STORE_DAMAGED',
     `The password is not that of ${tried === 1 ? 'the key' : `any of the ${tried} keys`} of the store ${store}${also}`,
     { hint: `Check it. It comes from ${WAYS}.` },
   );

@@ -34,6 +34,11 @@ export function isHexId(text: unknown): text is string {
   return typeof text === 'string' && /^[0-9a-f]{64}$/.test(text);
 }
 
+/** True if `text` can be the id of a store, which names folders on this host. */
+export function isStoreId(text: unknown): text is string {
+  return typeof text === 'string' && /^[0-9a-f]{32}$/.test(text);
+}
+
 /** True if `length` bytes at `aAt` and at `bAt` are the same. */
 export function sameBytes(
   a: Uint8Array,
