@@ -118,6 +118,23 @@ describe('an S3 backend', () => {
     assert.equal(server.count('list'), 3);
   });
 
+  test('a list of snapshots in several pages is made again if one came while another went', async (t) => {
+    const { server, backend } = await start(t);
+    server.keysPerPage = 2;
+    for (const name of ['2', '3', '4', '5']) await backend.put(`snapshots/${name}`, []);
+    let lists = 0;
+    server.twist = ({ operation }) => {
+      if (operation !== 'list' || ++lists !== 2) return undefined;
+      server.objects.set('store/snapshots/1', { bytes: Buffer.alloc(0), modified: new Date() });
+      server.objects.delete('store/snapshots/5');
+      return undefined;
+    };
+    assert.deepEqual(
+      (await backend.list('snapshots')).map(({ name }) => name),
+      ['1', '2', '3', '4'],
+    );
+  });
+
   test('an S3 backend takes its part of an answer that has all of the file', async (t) => {
     const { server, backend } = await start(t);
     await backend.put(NAME, [BYTES]);

@@ -68,7 +68,12 @@ export async function storeElsewhere(
   const { cache, ...here } = await storeHere(backend, folder, graceSeconds);
   const kept = new KeptFiles(join(folder, 'files'));
   const access = { ...here.access, kept };
-  return { access, store: new OpenStore(access), cache, parents: new ParentMemory(join(folder, 'parents')) };
+  return {
+    access,
+    store: new OpenStore(access),
+    cache,
+    parents: new ParentMemory(join(folder, 'parents'), 'memory'),
+  };
 }
 
 /** The key by which the hash cache knows a database. */

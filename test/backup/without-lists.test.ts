@@ -174,7 +174,7 @@ describe('a backup without lists', () => {
     assert.equal(await listsWith({}), false);
     const none = new KeptFiles(join(folder, 'nothing'));
     assert.equal(await listsWith({ access: { ...here.access, kept: none } }), true);
-    assert.equal(await listsWith({ parents: new ParentMemory(join(folder, 'nothing')) }), true);
+    assert.equal(await listsWith({ parents: new ParentMemory(join(folder, 'nothing'), 'memory') }), true);
     assert.equal(await listsWith({}), true, 'its hashes are of a snapshot that it does not remember');
     assert.equal(await listsWith({}), false);
     t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 8 * 24 * 3600 * 1000 });

@@ -114,13 +114,13 @@ describe('the commands on a store in S3', () => {
         skipped: Number(backups[0]?.unchanged),
       };
     };
-    assert.deepEqual(await billed(), { puts: 1, lists: 0, gets: 8, skipped: 0 });
+    assert.deepEqual(await billed(), { puts: 1, lists: 0, gets: 9, skipped: 0 });
     assert.deepEqual(await billed('--skip-if-unchanged'), { puts: 0, lists: 0, gets: 6, skipped: 1 });
     const { stdout } = await sqlsync(['backup', 'a.db', store, '--skip-if-unchanged'], options);
     assert.match(stdout, /^a\.db has not changed since its snapshot [0-9a-f]{8}: no new one was made/m);
     change(join(folder, 'a.db'), 'UPDATE item SET amount = -1 WHERE id = 3');
     // Besides the config, the parent's record and the note on it, the old version of the delta that is tried.
-    assert.deepEqual(await billed('--skip-if-unchanged'), { puts: 3, lists: 0, gets: 9, skipped: 0 });
+    assert.deepEqual(await billed('--skip-if-unchanged'), { puts: 3, lists: 0, gets: 10, skipped: 0 });
     assert.equal((await billed('--no-cache'))['lists'], 9);
   });
 
@@ -149,6 +149,22 @@ describe('the commands on a store in S3', () => {
     const { packs: read = 0, ...checked } = await files('check', store);
     assert.deepEqual(checked, { indexes: 3, snapshots: 2 });
     assert.ok(read > 0, 'trees are read');
+  });
+
+  test('a backup that finds a damaged pack compares all others, also after it did without lists', async (t) => {
+    const { server, folder, store, run, say } = await here(t);
+    await run('init', store);
+    await run('backup', 'a.db', store);
+    change(join(folder, 'a.db'), 'UPDATE item SET amount = 1 WHERE id % 2 = 0');
+    await run('backup', 'a.db', store);
+    for (const [key, { bytes, modified }] of server.objects)
+      if (key.includes('/packs/'))
+        server.objects.set(key, { bytes: Buffer.from(bytes).fill(0, 60, bytes.length - 60), modified });
+    change(join(folder, 'a.db'), 'UPDATE item SET amount = 2 WHERE id = 3');
+    const { stderr } = await say('backup', 'a.db', store);
+    assert.match(stderr, /1 more packs in the store were changed/);
+    await run('restore', `${store}#latest`, 'b.db');
+    assert.ok(readFileSync(join(folder, 'b.db')).equals(readFileSync(join(folder, 'a.db'))));
   });
 
   test('snapshots go from a folder to S3 and back', async (t) => {

@@ -260,7 +260,7 @@ class CountedMemory extends ParentMemory {
   readonly #done: Done;
 
   constructor(folder: string, done: Done) {
-    super(join(folder, 'parents'));
+    super(join(folder, 'parents'), folder);
     this.#done = done;
   }
 

@@ -69,7 +69,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     announcements,
     shrunk: false,
     trustsBlocks: true,
-    memory: access.kept && ParentMemory.of(access.config.id),
+    memory: access.kept && ParentMemory.of(access.config.id, access.backend.description),
     recalls: true,
     traffic,
   };
@@ -97,6 +97,7 @@ const MAX_ATTEMPTS = 8;
 async function storeOrStoreAnew(run: Run): Promise<Stored> {
   const damagedPacks = new Set<string>();
   let usesParent = true;
+  let hasCompared = false;
   for (let attempt = 1; ; attempt++) {
     try {
       return await storeSnapshot(run, usesParent, damagedPacks);
@@ -117,7 +118,8 @@ async function storeOrStoreAnew(run: Run): Promise<Stored> {
       run.announcements.warn(`${error.message}; what is lost is stored again`);
       if (isNew) damagedPacks.add(pack);
       else usesParent = false;
-      if (attempt === 1) await findChangedPacks(run, damagedPacks);
+      if (!hasCompared) await findChangedPacks(run, damagedPacks);
+      hasCompared = true;
     }
   }
 }

@@ -105,6 +105,8 @@ export async function copyIntoStore(
       tags,
       host,
       onWarning: job.onWarning,
+      // If this run ends before its record is there, only lists lead the next one to these packs.
+      beforePack: () => job.memory?.forget(originName),
       bytesReceived: () => connection.bytesReceived,
       onStored: (what) => (stored = { ...what, algorithm: copy.hash, key }),
     });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { removeIfThere } from '../backends/kept-files.ts';
 import { makePrivateFolder, ownCacheFolder } from '../../files/user-cache.ts';
 import { decodeChecked, encodeChecked } from '../files/checked-json.ts';
-import { isSnapshotThere, recallContents, recallSnapshot } from '../files/recall.ts';
+import { lookForSnapshot, recallContents, recallSnapshot } from '../files/recall.ts';
 import type { RememberedContents } from '../files/recall.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { StoreSnapshot } from '../types.ts';
@@ -33,19 +33,23 @@ export interface RecalledParent extends RememberedParent {
  */
 export class ParentMemory {
   readonly #folder: string;
+  readonly #place: string;
 
-  constructor(folder: string) {
+  /** @param place - the address of the store: one that was copied has the same id elsewhere, and other contents. */
+  constructor(folder: string, place: string) {
     this.#folder = folder;
+    this.#place = place;
   }
 
   /**
    * The memory of a store in the user's cache folder; undefined if this user can have none of its own there.
    *
    * @param id - of the store.
+   * @param place - its address.
    */
-  static of(id: string): ParentMemory | undefined {
+  static of(id: string, place: string): ParentMemory | undefined {
     const folder = ownCacheFolder('parents', id);
-    return folder === undefined ? undefined : new ParentMemory(folder);
+    return folder === undefined ? undefined : new ParentMemory(folder, place);
   }
 
   /**
@@ -60,7 +64,8 @@ export class ParentMemory {
     const record = recallSnapshot(access, snapshot);
     const contents = record && recallContents(access, remembered);
     if (record === undefined || contents === undefined) return undefined;
-    return (await isSnapshotThere(access, snapshot)) ? { ...remembered, record, contents } : undefined;
+    const isThere = (await lookForSnapshot(access, snapshot)) === 'there';
+    return isThere ? { ...remembered, record, contents } : undefined;
   }
 
   /** Ignores errors of the system: the next backup then reads the lists. */
@@ -99,7 +104,10 @@ export class ParentMemory {
   }
 
   #pathOf(origin: string): string {
-    return join(this.#folder, createHash('sha256').update(origin).digest('hex').slice(0, 32));
+    return join(
+      this.#folder,
+      createHash('sha256').update(`${this.#place}\n${origin}`).digest('hex').slice(0, 32),
+    );
   }
 
   #removeOld(): void {

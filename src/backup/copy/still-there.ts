@@ -4,7 +4,8 @@ import type { ObjectReader } from '../objects/object-reader.ts';
 import { Soundness } from '../objects/soundness.ts';
 import type { TreeShape } from '../snapshots/snapshot-tree.ts';
 import { firstUnusable } from '../snapshots/usable-tree.ts';
-import { isSnapshotThere } from '../files/recall.ts';
+import { lookForSnapshot } from '../files/recall.ts';
+import { readConfig } from '../files/config.ts';
 import { addPack, namesIn } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import { forgetSnapshots, noteForgotten } from '../prune/forget.ts';
@@ -58,13 +59,14 @@ export class StillThere {
 
   /**
    * Only the record protects what the snapshot relies on from a prune. If much of the grace period passed before the
-   * record was there, as on a suspended host, or the parent is gone, checks once more. Takes away a snapshot that has lost something, as
-   * `forget` does: another backup may have chosen it as its parent. Throws SqlsyncError STORE_PRUNED.
+   * record was there, as on a suspended host, or the parent is gone, or damage was given up meanwhile,
+   * checks once more. Takes away a snapshot that has lost something, as `forget` does: another backup may have chosen it
+   * as its parent. Throws SqlsyncError STORE_PRUNED.
    *
    * @param parent - the parent that the record names: a prune may have removed the note that it was forgotten.
    */
   async afterRecord(id: string, shape: TreeShape, parent: string | undefined): Promise<void> {
-    if (!this.#isLate() && !(await this.#isParentGone())) return;
+    if (!this.#isLate() && !(await this.#isParentGone()) && !(await this.#isAnotherEpoch())) return;
     try {
       await this.#lookAgain([shape], [], true);
     } catch (error) {
@@ -72,7 +74,7 @@ export class StillThere {
         await forgetSnapshots(this.#access, [id]);
       throw error;
     }
-    if (parent !== undefined && !(await isSnapshotThere(this.#access, parent)))
+    if (parent !== undefined && (await lookForSnapshot(this.#access, parent)) === 'gone')
       await noteForgotten(this.#access, parent);
   }
 
@@ -113,7 +115,14 @@ export class StillThere {
 
   /** True if a snapshot that the new one relies on was forgotten. */
   async #isParentGone(): Promise<boolean> {
-    return this.#parent !== undefined && !(await isSnapshotThere(this.#access, this.#parent));
+    return this.#parent !== undefined && (await lookForSnapshot(this.#access, this.#parent)) !== 'there';
+  }
+
+  /** True if a repair or prune gave something up since this run began: a base may be deeper than an earlier run found. */
+  async #isAnotherEpoch(): Promise<boolean> {
+    if (this.#parent === undefined) return false;
+    const { backend, sealer, config } = this.#access;
+    return (await readConfig(backend)).open(sealer).epoch !== config.epoch;
   }
 
   async #isPackGone(): Promise<boolean> {

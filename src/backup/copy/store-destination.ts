@@ -11,7 +11,7 @@ import { encodeSnapshot } from '../files/snapshot-record.ts';
 import { nextGeneration } from '../files/snapshot-order.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { Soundness } from '../objects/soundness.ts';
-import { isSnapshotThere } from '../files/recall.ts';
+import { lookForSnapshot } from '../files/recall.ts';
 import type { RememberedContents } from '../files/recall.ts';
 import { loadSnapshots, namesIn, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
@@ -46,6 +46,8 @@ export interface StoreDestinationOptions {
   /** Bytes received from the origin so far. */
   readonly bytesReceived: () => number;
   readonly onWarning: (text: string) => void;
+  /** Called before each pack is put. */
+  readonly beforePack: () => void;
   /** Called when the snapshot is durable. */
   readonly onStored: (stored: StoredSnapshot) => void;
 }
@@ -106,8 +108,8 @@ export class StoreDestination implements Destination {
   }
 
   async openSink(target: SinkTarget, origin: MessageOf<'snapshot'>): Promise<PageSink> {
-    const { access, contents, cached } = this.#options;
-    const writer = (this.#writer = new PackWriter(access, contents.index));
+    const { access, contents, cached, beforePack } = this.#options;
+    const writer = (this.#writer = new PackWriter({ ...access, beforePack }, contents.index));
     this.#warnOfOtherHosts(origin);
     this.#last = this.#ofThis(origin).at(-1);
     const parent = (this.#parent = this.#chooseParent(target, origin));
@@ -144,7 +146,7 @@ export class StoreDestination implements Destination {
     const { access, skipsUnchanged } = this.#options;
     const parent = this.#parent;
     const isSame = parent !== undefined && sink instanceof StoreSink && sink.isUnchanged;
-    if (isSame && skipsUnchanged && (await isSnapshotThere(access, parent.id))) {
+    if (isSame && skipsUnchanged && (await lookForSnapshot(access, parent.id)) === 'there') {
       this.#report(parent, sink.hashes, false);
       return 'unchanged';
     }

@@ -1,7 +1,7 @@
 import { SqlsyncError } from '../../errors.ts';
 import { decodeIndex } from '../packs/index-file.ts';
 import type { IndexedPack } from '../packs/index-file.ts';
-import { toHex } from '../packs/object-id.ts';
+import { idOf, toHex } from '../packs/object-id.ts';
 import { isMissing } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
@@ -55,21 +55,26 @@ export function recallSnapshot({ kept, sealer }: StoreAccess, id: string): Store
 }
 
 /**
- * True if the store has a snapshot at this moment: its record, and no note that it was forgotten. Throws SqlsyncError
- * STORE_UNAVAILABLE.
+ * What the store has of a snapshot at this moment: its record and no note that it was forgotten, or not, or a record that
+ * was changed. Throws SqlsyncError STORE_UNAVAILABLE.
  */
-export async function isSnapshotThere({ backend }: StoreAccess, id: string): Promise<boolean> {
-  const isThere = async (file: string): Promise<boolean> => {
+export async function lookForSnapshot(
+  { backend }: StoreAccess,
+  id: string,
+): Promise<'there' | 'gone' | 'damaged'> {
+  const find = async (file: string): Promise<Uint8Array | undefined> => {
     try {
-      await backend.get(file);
-      return true;
+      return await backend.get(file);
     } catch (error) {
-      if (isMissing(error)) return false;
+      if (isMissing(error)) return undefined;
       throw error;
     }
   };
-  const [record, note] = await Promise.all([isThere(`snapshots/${id}`), isThere(`forgotten/${id}`)]);
-  return record && !note;
+  // In this order: a prune removes the note after the record.
+  if ((await find(`forgotten/${id}`)) !== undefined) return 'gone';
+  const record = await find(`snapshots/${id}`);
+  if (record === undefined) return 'gone';
+  return toHex(idOf(record)) === id ? 'there' : 'damaged';
 }
 
 /** A copy that this version cannot read is as good as none. */

@@ -193,9 +193,9 @@ export async function snapshotNames(access: StoreAccess): Promise<Set<string>> {
 }
 
 async function snapshotFiles(access: StoreAccess): Promise<StoredFile[]> {
-  const { backend } = access;
-  const [listed, noted] = await Promise.all([backend.list('snapshots'), namesIn(access, 'forgotten')]);
-  return withoutForgotten(access, listed, noted);
+  // In this order: see `loadSnapshots`.
+  const noted = await namesIn(access, 'forgotten');
+  return withoutForgotten(access, await access.backend.list('snapshots'), noted);
 }
 
 /** Loads the marks. One that goes meanwhile has done its work: its packs were deleted. */

@@ -52,6 +52,8 @@ export interface PackPlace {
   readonly sealer: Sealer;
   /** Keeps copies of indexes, and of frames with nodes, on this host. */
   readonly kept?: KeptFiles | undefined;
+  /** Called before each pack is put. */
+  readonly beforePack?: (() => void) | undefined;
 }
 
 export interface Written {
@@ -258,6 +260,7 @@ export class PackWriter {
   async #putPack(pack: OpenPack): Promise<void> {
     const id = idOfPieces(pack.pieces);
     const name = `packs/${toHex(id)}`;
+    this.#place.beforePack?.();
     await this.#place.backend.put(name, pack.pieces);
     this.#keepNodes(name, pack);
     const ids = new Uint8Array(pack.numbers.length * ID_BYTES);

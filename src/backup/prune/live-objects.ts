@@ -21,14 +21,23 @@ export class LiveObjects {
   /** 1 for objects that snapshots need, including bases. */
   readonly #live: Uint8Array;
 
-  /** Throws SqlsyncError STORE_DAMAGED if a snapshot needs an object that is missing: then nothing may be deleted. */
-  constructor(reader: ObjectReader, snapshots: readonly StoreSnapshot[], options: StoreCallOptions) {
+  /**
+   * Throws SqlsyncError STORE_DAMAGED if a snapshot needs an object that is missing: then nothing may be deleted.
+   *
+   * @param judge - reads the store itself: a good copy on this host must not keep a damaged one in the store.
+   */
+  constructor(
+    reader: ObjectReader,
+    judge: ObjectReader,
+    snapshots: readonly StoreSnapshot[],
+    options: StoreCallOptions,
+  ) {
     this.#index = reader.index;
     const { objectCount } = reader.index;
     this.#bases = new Uint32Array(objectCount).fill(NO_OBJECT);
     this.#sound = new Uint8Array(objectCount);
     this.#live = new Uint8Array(objectCount);
-    this.#findBases(reader, options);
+    this.#findBases(reader, judge, options);
     for (const [done, snapshot] of snapshots.entries()) {
       throwIfAborted(options.signal);
       options.onProgress?.({ phase: 'read', done, total: snapshots.length });
@@ -83,12 +92,12 @@ export class LiveObjects {
     return needed;
   }
 
-  #findBases(reader: ObjectReader, { signal }: StoreCallOptions): void {
+  #findBases(reader: ObjectReader, judge: ObjectReader, { signal }: StoreCallOptions): void {
     const { index } = reader;
     // One of several copies is kept and the others go, so it must be a right one.
     const soundness = new Soundness(
       reader,
-      (object) => index.copies(index.idOf(object)).length === 1 || reader.isRight(object),
+      (object) => index.copies(index.idOf(object)).length === 1 || judge.isRight(object),
     );
     for (const { firstObject, objectCount } of this.#index.frames) {
       throwIfAborted(signal);

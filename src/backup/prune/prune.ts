@@ -1,5 +1,6 @@
 import { SqlsyncError } from '../../errors.ts';
 import { LiveObjects } from './live-objects.ts';
+import { ObjectReader } from '../objects/object-reader.ts';
 import type { KnownPack } from '../objects/trust.ts';
 import { isOutOfSpace, withRoom } from '../backends/out-of-space.ts';
 import { copyNeeded } from './prune-copy.ts';
@@ -54,11 +55,12 @@ async function pruneBy(
   { now, ...options }: PruneOptions & { readonly now: number },
 ): Promise<PruneSummary> {
   const { backend } = access;
-  const live = new LiveObjects(contents.reader, snapshots, options);
+  const judge = new ObjectReader(contents.index, { ...access, kept: undefined });
+  const live = new LiveObjects(contents.reader, judge, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
   if (options.dryRun === true) return summarize(contents, plan, { dryRun: true });
   // Of two copies the damaged one goes, and the other one may be deeper.
-  if (contents.reader.found.size > 0) await beginEpoch(access);
+  if (contents.reader.found.size + judge.found.size > 0) await beginEpoch(access);
   // First frees room, then takes it.
   await removeForgotten(access, snapshots, { ...options, now });
   await backend.removeLeftovers?.(LEFTOVER_AGE_MS);

@@ -106,33 +106,48 @@ export class S3Files implements Backend {
     }
   }
 
+  /**
+   * Several pages are of several moments: a new snapshot may be in none, and the one that it relies on gone before its
+   * page came. So such a list of snapshots is made again until two are the same.
+   */
   async list(folder: StoreFolder): Promise<StoredFile[]> {
-    const files: StoredFile[] = [];
-    const prefix = `${this.#prefix}${folder}/`;
     try {
       if (this.#past !== undefined) return await this.#past.list(folder);
-      for (let next: string | undefined = ''; next !== undefined;) {
-        const query: [string, string][] = [
-          ['list-type', '2'],
-          ['encoding-type', 'url'],
-          ['prefix', prefix],
-        ];
-        if (next !== '') query.push(['continuation-token', next]);
-        const response = await this.#client.send({
-          method: 'GET',
-          query,
-          maxBytes: MAX_LIST_BYTES,
-          isWhole: (answer) => listPageOf(answer, prefix) !== undefined,
-        });
-        const page = listPageOf(response, prefix);
-        files.push(...(page?.files ?? []));
-        if (page?.next === next) throw new Error('the service gives the same page of a list again and again');
-        next = page?.next;
+      let { files, pages } = await this.#listPages(folder);
+      for (let known = ''; folder === 'snapshots' && pages > 1 && known !== namesOf(files);) {
+        known = namesOf(files);
+        ({ files, pages } = await this.#listPages(folder));
       }
+      return files;
     } catch (error) {
       throw this.#failure(`list ${folder}`, error);
     }
-    return files;
+  }
+
+  async #listPages(folder: StoreFolder): Promise<{ files: StoredFile[]; pages: number }> {
+    const files: StoredFile[] = [];
+    const prefix = `${this.#prefix}${folder}/`;
+    let pages = 0;
+    for (let next: string | undefined = ''; next !== undefined;) {
+      pages++;
+      const query: [string, string][] = [
+        ['list-type', '2'],
+        ['encoding-type', 'url'],
+        ['prefix', prefix],
+      ];
+      if (next !== '') query.push(['continuation-token', next]);
+      const response = await this.#client.send({
+        method: 'GET',
+        query,
+        maxBytes: MAX_LIST_BYTES,
+        isWhole: (answer) => listPageOf(answer, prefix) !== undefined,
+      });
+      const page = listPageOf(response, prefix);
+      files.push(...(page?.files ?? []));
+      if (page?.next === next) throw new Error('the service gives the same page of a list again and again');
+      next = page?.next;
+    }
+    return { files, pages };
   }
 
   async delete(name: string): Promise<void> {
@@ -237,6 +252,13 @@ export class S3Files implements Backend {
     const cause = Object.assign(error, { code: systemCodeOf(refusal) });
     return unavailable(this.description, what, cause, hintFor(refusal, this.#bucket));
   }
+}
+
+function namesOf(files: readonly StoredFile[]): string {
+  return files
+    .map(({ name }) => name)
+    .toSorted()
+    .join();
 }
 
 /** True for an answer that has all of a range, or all of it that the file has. */
