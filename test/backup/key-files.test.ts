@@ -64,7 +64,7 @@ describe('the id of a store', () => {
     process.env['XDG_CACHE_HOME'] = folder;
     for (const id of hostile.slice(0, 5))
       assert.deepEqual(
-        [KeptFiles.of(id), HashCache.elsewhere(id), ParentMemory.of(id)],
+        [KeptFiles.of(id), HashCache.elsewhere(id), ParentMemory.of(id, 'place')],
         [undefined, undefined, undefined],
         id,
       );
