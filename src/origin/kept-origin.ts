@@ -99,10 +99,14 @@ export class KeptOrigin {
     const { base, hasChanges } = collector;
     this.close();
     if (hasChanges || base === undefined) return;
-    this.#outside = { path, facts: outsideOf(path) };
-    await settle(path);
-    const isSettled = Date.now() - statSync(path).ctimeMs > SETTLED_MS;
-    if (isSettled) this.#rest = { path, facts: fileFacts(path).text, base };
+    try {
+      this.#outside = { path, facts: outsideOf(path) };
+      await settle(path);
+      const isSettled = Date.now() - statSync(path).ctimeMs > SETTLED_MS;
+      if (isSettled) this.#rest = { path, facts: fileFacts(path).text, base };
+    } catch {
+      this.#outside = undefined; // the next snapshot says what is wrong
+    }
   }
 
   /** Closes the connection. No snapshot may be open. */

@@ -45,8 +45,10 @@ export class Following {
     return { ...run, summary: jsonLines(run.stdout).at(-1) as Summary };
   }
 
-  /** This process and all that it started. */
+  /** This process and all that it started; none once it has ended, since the system gives its number to others. */
   pids(): number[] {
+    const { exitCode, signalCode } = this.command.child;
+    if (exitCode !== null || signalCode !== null) return [];
     const all = [this.command.child.pid as number];
     for (const pid of all) all.push(...childrenOf(pid));
     return all;
@@ -95,7 +97,8 @@ export async function stateOf(other: OtherProcess, path: string): Promise<string
   try {
     connection = await other.open(path, { readonly: true, timeoutMs: 5000 });
     return await connection.call('imageHash');
-  } catch {
+  } catch (error) {
+    if (!String((error as { code?: unknown }).code).startsWith('SQLITE_')) throw error;
     return undefined;
   } finally {
     await connection?.call('close').catch(() => {});

@@ -87,6 +87,7 @@ class FollowedHistory {
     await this.#note();
     let isOver = false;
     const watching = this.#watch(() => isOver);
+    watching.catch(() => {}); // thrown at the end
     try {
       for (let n = 0; n < actions; n++) {
         await this.#act();
@@ -154,7 +155,9 @@ class FollowedHistory {
   }
 
   async #stopAgent(): Promise<void> {
-    const pid = this.#random.pick(this.#following.pids());
+    const pids = this.#following.pids();
+    if (pids.length === 0) return;
+    const pid = this.#random.pick(pids);
     kill(pid, 'SIGSTOP');
     await delay(this.#random.integer(10, 200));
     kill(pid, 'SIGCONT');

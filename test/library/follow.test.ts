@@ -25,7 +25,8 @@ test('follow() follows what an application writes through the pools, and resolve
     signal: end.signal,
     onStep(step) {
       steps.push(step);
-      onNext();
+      // A step that only looks whether the replica is what the last one wrote changes nothing.
+      if (step.outcome === 'committed') onNext();
     },
   });
   await first;
@@ -37,7 +38,9 @@ test('follow() follows what an application writes through the pools, and resolve
   end.abort();
   const summary = await following;
   assert.deepEqual([summary.origin, summary.replica, summary.steps], [origin, replica, steps.length]);
-  assert.ok(steps.length >= 4 && steps.every(({ outcome }) => outcome === 'committed'));
+  const commits = steps.filter(({ outcome }) => outcome === 'committed').length;
+  assert.ok(commits >= 4);
+  assert.equal(summary.commits, commits);
   await db.close();
   assertReplicaOf(origin, replica);
 });

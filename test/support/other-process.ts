@@ -10,6 +10,8 @@ const CHILD = fileURLToPath(new URL('./database-child.ts', import.meta.url));
 export class OtherProcess {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  /** Why nothing can be asked any more. */
+  #ended: Error | undefined;
   #nextId = 1;
   #nextConnection = 1;
 
@@ -23,10 +25,11 @@ export class OtherProcess {
       else waiting?.resolve(reply.value);
     });
     this.#child.on('exit', (status, signal) => {
-      for (const { reject } of this.#waiting.values()) {
-        reject(new Error(`the other process ended: ${signal ?? status}`));
-      }
+      this.#ended = new Error(`the other process ended: ${signal ?? status}`);
+      for (const { reject } of this.#waiting.values()) reject(this.#ended);
     });
+    // A request to a process that has just ended fails with its exit.
+    this.#child.on('error', () => {});
     t.after(() => this.end());
   }
 
@@ -45,6 +48,7 @@ export class OtherProcess {
   }
 
   request(connection: number, operation: keyof Operations, args: unknown[]): Promise<unknown> {
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
     const id = this.#nextId++;
     const waiting = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiting);

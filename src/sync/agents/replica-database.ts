@@ -56,6 +56,7 @@ export async function databaseDestination(
       const mark = markOf(snapshot, options);
       // A stamp of a step is compared with that of the last commit, and every write since has moved the time of the file.
       const stampMinAgeMs = options.followed === undefined ? undefined : 0;
+      options.followed?.look(place.path);
       const sink = await openSink(place, target, { ...options, mark, staging, stampMinAgeMs });
       try {
         checkAccess(place, sink, options);
@@ -223,8 +224,10 @@ async function settle(
   noteContent(place.path);
   if (quick || memory === undefined) return commits ? 'committed' : 'unchanged';
   warnings.push(...memory.warnings);
-  options.followed?.note(place.path);
+  if (commits) options.followed?.look(place.path);
   const stamp = commits ? await watch?.stamp() : stampOf(sink);
+  // Another program may have written after the commit and before the look.
+  if (commits && stamp === undefined) options.followed?.doubt();
   // What a commit left may still be written in the same tick of the clock; the next comparison will stamp it.
   if (!commits) memory.rememberPair(snapshot.stamp, stamp);
   if (nodes !== undefined) memory.rememberTree(nodes, snapshot.pageSize as PageSize, stamp, !commits);

@@ -44,7 +44,7 @@ export class FollowedReplica {
   #isUsed = false;
   #steppedAt = -Infinity;
   #path: string | undefined;
-  /** The outside of the replica after the last step. */
+  /** What the outside of the replica has to look like, if nobody writes it. */
   #outside: string | undefined;
 
   constructor(options: FollowOptions) {
@@ -113,10 +113,18 @@ export class FollowedReplica {
     this.#pace.end(!this.#isKnown);
   }
 
-  /** Notes the outside of the replica at the end of a step. */
-  note(path: string): void {
+  /**
+   * Looks at the outside of the replica: before it is read, so that a later write shows, and again when this side has
+   * written it.
+   */
+  look(path: string): void {
     this.#path = path;
     this.#outside = this.#look();
+  }
+
+  /** Makes another step due, because nothing proves that the replica is what this side has written. */
+  doubt(): void {
+    this.#outside = undefined;
   }
 
   /** True if this side has a reason for a step, whether or not the origin has changed. */
