@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
+import { inOrder, nextGeneration } from '../../src/backup/files/snapshot-order.ts';
+import { confirmedByPlace } from '../../src/backup/prune/place-times.ts';
 import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import type { RetentionPolicy } from '../../src/backup/prune/retention.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
@@ -78,6 +80,48 @@ describe('retention by the time of the place', () => {
       const reasons = group?.keep.find((each) => each.snapshot === spared)?.reasons;
       assert.match(reasons?.join() ?? '', /^(?:oldest )?daily snapshot, by the time of the place$/);
     });
+
+  test('false copies of the days since the last backup push out none', (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: NOON + HOUR_MS });
+    const good = daily(20).slice(0, 10);
+    const stored = new Date(NOON);
+    const bad = Array.from({ length: 9 }, (_, i) =>
+      snapshot(NOON - i * DAY_MS - HOUR_MS, { stored, original: 'ab'.repeat(32) }),
+    );
+    const kept = keptOf([...good, ...bad.toReversed()], { daily: 7 });
+    assert.deepEqual(
+      idsOf(good.slice(-7)).filter((id) => !kept.includes(id)),
+      [],
+    );
+  });
+
+  test('a record with the highest number is not the newest for ever, and ends no confirmation', (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: NOON + HOUR_MS });
+    const good = daily(20).map((each) =>
+      Object.assign(each, { generation: Math.floor(each.time.getTime() / 1000) }),
+    );
+    const bad = snapshot(NOON - 10 * DAY_MS + HOUR_MS, { generation: Number.MAX_SAFE_INTEGER });
+    const all = [...good, bad];
+    assert.equal(inOrder(all).at(-1), good.at(-1));
+    assert.ok(nextGeneration(all) <= NOON / 1000 + 2);
+    assert.deepEqual(
+      good.map(({ id }) => id).filter((id) => !confirmedByPlace(all).has(id)),
+      [],
+    );
+    assert.equal(confirmedByPlace(all).has(bad.id), false);
+  });
+
+  test('a backup that took a day is confirmed, and one that only says that it took a year is not', () => {
+    const [long, untrue] = [20 * HOUR_MS, 365 * DAY_MS].map((durationMs) => {
+      const each = snapshot(NOON - 25 * HOUR_MS, { stored: new Date(NOON) });
+      const ago = durationMs > DAY_MS ? 60 * DAY_MS : durationMs;
+      return Object.assign(each, {
+        time: new Date(NOON - ago),
+        statistics: { ...each.statistics, durationMs },
+      });
+    }) as [StoreSnapshot, StoreSnapshot];
+    assert.deepEqual([...confirmedByPlace([long, untrue])], [long.id]);
+  });
 
   test('a true record that is put again is named if a policy removes it', (t) => {
     t.mock.timers.enable({ apis: ['Date'], now: NOON + HOUR_MS });

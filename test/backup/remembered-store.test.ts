@@ -108,6 +108,24 @@ describe('what a host remembers of a store', () => {
     assert.match(after, /list indexes/);
   });
 
+  test('is read again from the store if a node on this host was wrong when it came', async (t) => {
+    const { here, origin, backend } = await start(t);
+    const { id } = await backupHere(here, origin);
+    const { index } = await loadContents(here.access);
+    const frame = index.frames.find(({ kind }) => kind === FRAME_KINDS.nodes);
+    assert.ok(frame !== undefined);
+    const { offset, length } = frame;
+    const name = `packs/${frame.pack.id}`;
+    const right = backend.getNow(name, { offset, length });
+    const wrong = right.map((byte, at) => (at === right.length - 5 ? byte ^ 1 : byte));
+    here.access.kept?.add(name, [wrong], { offset, length });
+    const all = await here.store.snapshots();
+    await assertStored(here, all, new Map([[id, pageImage(origin)]]));
+    assert.equal(here.access.kept?.get(name, { offset, length }), undefined);
+    await assertStored(here, all, new Map([[id, pageImage(origin)]]));
+    assert.deepEqual(here.access.kept?.get(name, { offset, length }), right);
+  });
+
   test('a reader lists the notes on snapshots before their records', async (t) => {
     const { here } = await start(t);
     const operations: string[] = [];

@@ -230,6 +230,12 @@ class PlaceWithClock extends MemoryBackend {
   now(): number {
     return this.nowMs;
   }
+
+  override async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    const outcome = await super.put(name, pieces);
+    if (outcome === 'created') this.modified.set(name, new Date(this.nowMs));
+    return outcome;
+  }
 }
 
 async function start(t: TestContext, backend = new MemoryBackend()): Promise<Started> {

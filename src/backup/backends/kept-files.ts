@@ -88,6 +88,11 @@ export class KeptFiles {
     }
   }
 
+  /** Removes a copy that turned out to be wrong. */
+  remove(name: string, range?: ByteRange): void {
+    removeIfThere(this.#pathOf(name, range));
+  }
+
   #pathOf(name: string, range: ByteRange | undefined): string {
     const key = createHash('sha256').update(placeOf(name, range)).digest('hex');
     return join(this.#folder, key.slice(0, 40));

@@ -5,6 +5,7 @@ import { orderByRoot } from './check-order.ts';
 import { comparePack } from '../objects/compare-pack.ts';
 import { Damage } from './damage.ts';
 import type { KnownPack } from '../objects/trust.ts';
+import { numberOf } from '../files/snapshot-order.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
 import { missingFile, StoreDamage, throwIfAborted } from '../store-error.ts';
 import { choosePacks } from './choose-packs.ts';
@@ -73,6 +74,11 @@ async function checkOnce(
       const message = `snapshot ${snapshot.id}, of ${originOf(snapshot)}, ${what}`;
       problems.push({ file: `snapshots/${snapshot.id}`, message });
     }
+  }
+  for (const snapshot of snapshots.filter((each) => numberOf(each) !== each.generation)) {
+    const file = `snapshots/${snapshot.id}`;
+    const what = `has the number ${snapshot.generation}, far ahead of the time at which its place got it: it is false, or that clock was wrong`;
+    problems.push({ file, message: `${file}, of ${originOf(snapshot)}, ${what}` });
   }
   const { packsRead, bytesRead, gone } = check;
   const packFiles = [...contents.packFiles.values()];

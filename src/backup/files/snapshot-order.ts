@@ -6,7 +6,8 @@ import type { StoreSnapshot } from '../types.ts';
  *
  * A clock can be wrong, so times do not decide. Each record has a `generation`, one more than the highest of all
  * records that were in the store when its copy began. So a snapshot made after another was stored comes after it,
- * whatever the clocks said and whatever was forgotten since. Records of older programs have no generation. They come
+ * whatever the clocks said and whatever was forgotten since. A number that is far ahead of the clock of the place counts
+ * as the time at which the place got the record. Records of older programs have no generation. They come
  * first, each after its parent, else by time.
  *
  *     generation    –        –          1           2                 2          3
@@ -33,6 +34,19 @@ export function nextGeneration(snapshots: readonly StoreSnapshot[], nowMs: numbe
   return Math.min(Math.max(highest + 1, Math.floor(nowMs / 1000)), Number.MAX_SAFE_INTEGER);
 }
 
+/** A number may be so far ahead of the seconds at which the place got its record: two may have come at once. */
+const MAX_AHEAD_SECONDS = 24 * 3600;
+
+/**
+ * The number in a record, or the seconds since 1970 at which the place got it, if the number is far ahead of them: a
+ * false record must not leave later ones without a higher number. undefined for a record without a number.
+ */
+export function numberOf({ generation, stored }: StoreSnapshot): number | undefined {
+  if (generation === undefined || stored === undefined) return generation;
+  const seconds = Math.floor(stored.getTime() / 1000);
+  return generation > seconds + MAX_AHEAD_SECONDS ? seconds : generation;
+}
+
 /**
  * Generations by id. An older program's snapshot that was compared with a newer program's comes right after that one; 0
  * means unknown.
@@ -44,11 +58,11 @@ function generations(snapshots: readonly StoreSnapshot[]): Map<string, number> {
     const path: StoreSnapshot[] = [];
     let at: StoreSnapshot | undefined = snapshot;
     // The loop ends: a record is named by its hash, so none can be its own ancestor.
-    while (at !== undefined && at.generation === undefined && !known.has(at.id)) {
+    while (at !== undefined && numberOf(at) === undefined && !known.has(at.id)) {
       path.push(at);
       at = at.parent === undefined ? undefined : byId.get(at.parent);
     }
-    let generation = at === undefined ? 0 : (at.generation ?? known.get(at.id) ?? 0);
+    let generation = at === undefined ? 0 : (numberOf(at) ?? known.get(at.id) ?? 0);
     if (at !== undefined) known.set(at.id, generation);
     for (const { id } of path.toReversed()) {
       if (generation > 0) generation++;

@@ -8,7 +8,7 @@ import type { Frame } from '../packs/frame.ts';
 import { discard } from '../packs/frame-memory.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { PackSealer, Sealer } from '../sealed/sealer.ts';
-import type { KnownPack } from './trust.ts';
+import type { KnownFrame, KnownPack } from './trust.ts';
 import { damaged } from '../store-error.ts';
 
 /**
@@ -61,7 +61,9 @@ export class FrameCache {
   readonly #index: ObjectIndex;
   readonly #files: LocalFiles;
   readonly #sealer: Sealer;
-  readonly #kept: KeptFiles | undefined;
+  #kept: KeptFiles | undefined;
+  /** Frames that this run took from the copies on this host, or added to them. */
+  readonly #ofKept = new Set<number>();
   readonly #packs = new Map<KnownPack, PackSealer>();
   readonly #small: LruFrames = { limit: CACHE_BYTES.small, frames: new Map(), bytes: 0 };
   readonly #large: LruFrames = { limit: CACHE_BYTES.large, frames: new Map(), bytes: 0 };
@@ -102,6 +104,23 @@ export class FrameCache {
       if (error instanceof SqlsyncError && error.code !== 'STORE_UNAVAILABLE') return undefined;
       throw error;
     }
+  }
+
+  /**
+   * Removes the copies on this host that this run used or made, and reads the store from now on: a node was wrong, and a
+   * frame that is not sealed was kept as it came. False if there are none.
+   */
+  removeKept(): boolean {
+    const kept = this.#kept;
+    if (kept === undefined || this.#ofKept.size === 0) return false;
+    this.#kept = undefined;
+    for (const number of this.#ofKept) {
+      const { pack, offset, length } = this.#index.frames[number] as KnownFrame;
+      kept.remove(`packs/${pack.id}`, { offset, length });
+      for (const cache of [this.#small, this.#large]) this.#drop(cache, number);
+    }
+    this.#ofKept.clear();
+    return true;
   }
 
   /** Another user now holds the frame too: leaves its memory to the garbage collector. */
@@ -199,6 +218,7 @@ export class FrameCache {
     // Every run reads the nodes again; pages are many, and are read seldom.
     const kept = place.kind === FRAME_KINDS.nodes ? this.#kept : undefined;
     const known = kept?.get(file, range);
+    if (kept !== undefined) this.#ofKept.add(number);
     const sealed = known ?? this.#files.getNow(file, range);
     if (sealed.length !== place.length) throw damaged(file, 'is shorter than its index says');
     // Opened first: opening may use its memory, and what cannot be opened is not kept.
@@ -233,9 +253,14 @@ export class FrameCache {
   }
 
   #dropOldest(cache: LruFrames): void {
-    const [oldest] = cache.frames;
-    if (oldest === undefined) return;
-    const [number, { frame, memory, isLent }] = oldest;
+    const [oldest] = cache.frames.keys();
+    if (oldest !== undefined) this.#drop(cache, oldest);
+  }
+
+  #drop(cache: LruFrames, number: number): void {
+    const cached = cache.frames.get(number);
+    if (cached === undefined) return;
+    const { frame, memory, isLent } = cached;
     cache.frames.delete(number);
     cache.bytes -= frame.bytes;
     if (!isLent) this.#dropped.push(memory);

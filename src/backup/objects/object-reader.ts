@@ -111,11 +111,17 @@ export class ObjectReader {
   /** The bytes of the node of this id. */
   readNode(id: Uint8Array): Uint8Array {
     this.#frames.discardDropped();
-    const best = this.#checkedNode(this.index.bestCopy(id));
+    const object = this.index.bestCopy(id);
+    const best = this.#checkedNode(object) ?? this.#nodeInStore(object);
     if (best !== undefined) return best;
-    const { object, bytes } = this.#judge.rightCopy(id);
-    this.#keepNode(object, bytes);
-    return bytes;
+    const right = this.#judge.rightCopy(id);
+    this.#keepNode(right.object, right.bytes);
+    return right.bytes;
+  }
+
+  /** As `#checkedNode`, if that went by copies on this host; these are then removed. */
+  #nodeInStore(object: number): Uint8Array | undefined {
+    return this.#frames.removeKept() ? this.#checkedNode(object) : undefined;
   }
 
   /** Checks one copy of an object. Throws what `readPage` and `readNode` throw. */
@@ -124,7 +130,7 @@ export class ObjectReader {
     const frame = this.#frames.getOrNothing(this.index.frameNumberOf(object));
     if (frame?.kind === 'nodes') {
       this.#nodes.delete(object);
-      if (this.#checkedNode(object) !== undefined) return;
+      if ((this.#checkedNode(object) ?? this.#nodeInStore(object)) !== undefined) return;
     } else if (frame?.kind === 'pages') {
       const page = scratch(frame.pageSize);
       if (this.#chains.readPage(object, page) && sameBytes(idOf(page), this.index.idOf(object))) return;

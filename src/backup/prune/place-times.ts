@@ -1,3 +1,4 @@
+import { numberOf } from '../files/snapshot-order.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /**
@@ -6,14 +7,17 @@ import type { StoreSnapshot } from '../types.ts';
  */
 const TOLERANCE_MS: number = 6 * 3600 * 1000;
 
+/** The longest backup: a record says how long its own took. */
+const MAX_DURATION_MS: number = 24 * 3600 * 1000;
+
 /** An earlier time is that of a clock that was not set yet. */
 const FIRST_MS: number = Date.UTC(2020);
 
 /**
  * The ids of the snapshots whose times their place confirms. The record of a backup comes when it was made, with a higher
  * number than those before it. The record of a copy comes later, but after the copies of older snapshots of the same
- * database. A place that was itself copied, by rsync or from bucket to bucket, may have new times for all files, and
- * confirms none.
+ * database, and once there are backups, only of times before these. A place that was itself copied, by rsync or from
+ * bucket to bucket, may have new times for all files, and confirms none.
  */
 export function confirmedByPlace(snapshots: readonly StoreSnapshot[]): Set<string> {
   const histories = Map.groupBy(snapshots, ({ host, path }) => JSON.stringify([host, path]));
@@ -21,23 +25,33 @@ export function confirmedByPlace(snapshots: readonly StoreSnapshot[]): Set<strin
 }
 
 function confirmedOf(history: readonly StoreSnapshot[]): string[] {
-  const confirmed: { readonly snapshot: StoreSnapshot; readonly storedMs: number }[] = [];
+  const confirmed: Confirmed[] = [];
   let latestMs = -Infinity;
-  // Those that came long before, and the highest number among them.
-  let before = 0;
-  let generation = -Infinity;
+  // The time of the newest that is no copy; none before the first.
+  let latestOwnMs: number | undefined;
   for (const { snapshot, storedMs } of inOrderOfArrival(history)) {
     const ms = snapshot.time.getTime();
     const isCopy = snapshot.original !== undefined;
-    for (; (confirmed[before]?.storedMs ?? Infinity) < storedMs - TOLERANCE_MS; before++)
-      generation = Math.max(generation, confirmed[before]?.snapshot.generation ?? 0);
-    const least = isCopy ? latestMs : storedMs;
+    const begunMs = storedMs - Math.min(snapshot.statistics.durationMs, MAX_DURATION_MS);
+    const least = isCopy ? latestMs : begunMs;
     if (ms > storedMs + TOLERANCE_MS || ms < least - TOLERANCE_MS) continue;
-    if (!isCopy && (snapshot.generation ?? Infinity) <= generation) continue;
-    confirmed.push({ snapshot, storedMs });
+    const number = numberOf(snapshot);
+    const before = confirmed.findLast((each) => each.storedMs < begunMs - TOLERANCE_MS)?.highest ?? -Infinity;
+    if (!isCopy && ((number ?? Infinity) <= before || number !== snapshot.generation)) continue;
+    if (isCopy && latestOwnMs !== undefined && ms > latestOwnMs) continue;
+    const highest = Math.max(confirmed.at(-1)?.highest ?? 0, number ?? 0);
+    confirmed.push({ id: snapshot.id, storedMs, highest });
     latestMs = Math.max(latestMs, ms);
+    if (!isCopy) latestOwnMs = Math.max(latestOwnMs ?? -Infinity, ms);
   }
-  return confirmed.map(({ snapshot }) => snapshot.id);
+  return confirmed.map(({ id }) => id);
+}
+
+interface Confirmed {
+  readonly id: string;
+  readonly storedMs: number;
+  /** The highest number so far. */
+  readonly highest: number;
 }
 
 function inOrderOfArrival(

@@ -50,7 +50,7 @@ export function warnOfTimes(output: Output, groups: readonly ForgetGroup[]): voi
     return `${counted(snapshots.length, 'snapshot')} (${ids.join(', ')}${snapshots.length > 5 ? ', …' : ''})`;
   };
   const why =
-    'came to the store at another time than they record. If nobody copied the store as files, somebody may have put false snapshots: look at `sqlsync snapshots STORE`';
+    'came to the store at another time than they record. Probably the clock of their host was wrong, or somebody copied the store as files. Else somebody may have put false snapshots: look at `sqlsync snapshots STORE`';
   const spared = groups.flatMap((group) => group.spared);
   const unconfirmed = groups.flatMap((group) => group.unconfirmed);
   if (spared.length > 0)
