@@ -87,11 +87,17 @@ export async function openBackend(backend: LocalBackend, options: OpenOptions = 
 const PAST = /^(s3:.*[?&])at=[^&]*&?(.*)$/s;
 
 /** What this user remembers of the stores at this place. */
-function memoryOf(place: string, { onWarning }: OpenOptions): StoreMemory {
+function memoryOf(place: string, { onWarning, dryRun }: OpenOptions): StoreMemory {
   const listener = onWarning ?? (() => {});
-  if (!isElsewhere(place)) return new StoreMemory(canonicalFolder(resolve(place)), false, listener);
+  const keeps = dryRun !== true;
+  if (!isElsewhere(place))
+    return new StoreMemory(canonicalFolder(resolve(place)), { isPast: false, keeps }, listener);
   const [, before = place, after = ''] = PAST.exec(place) ?? [];
-  return new StoreMemory(`${before}${after}`.replace(/[?&]$/, ''), before !== place, listener);
+  return new StoreMemory(
+    `${before}${after}`.replace(/[?&]$/, ''),
+    { isPast: before !== place, keeps },
+    listener,
+  );
 }
 
 /** The folder without symbolic links, as far as it exists. */

@@ -76,6 +76,8 @@ export interface StoreCallOptions {
 export interface CopyOptions extends StoreCallOptions {
   /** Ids of the snapshots to copy, or how they begin; by default all. */
   readonly ids?: readonly string[] | undefined;
+  /** True to copy from an encrypted store to one that is not encrypted, which otherwise is an error. */
+  readonly plain?: boolean | undefined;
   /** True to only report what would be copied. */
   readonly dryRun?: boolean | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
@@ -230,7 +232,7 @@ export interface RepairSummary {
   readonly objectsSaved: number;
   /** Marks that could not be read, and were removed. */
   readonly marksRemoved: number;
-  /** Notes on forgotten snapshots that could not be read, and were rewritten. */
+  /** Notes on forgotten snapshots that could not be read, and were rewritten; in an encrypted store, removed. */
   readonly notesWritten: number;
   /** Snapshots that still cannot be restored completely, or that are gone and were not forgotten. */
   readonly lost: readonly LostSnapshot[];

@@ -203,6 +203,25 @@ describe('a changed encrypted store', () => {
     }
   });
 
+  test('a snapshot that is gone counts as forgotten only if the key made the note, and repair makes no such note', async () => {
+    const [gone = ''] = snapshots.map(({ id }) => id);
+    const note = `forgotten/${gone}`;
+    const memory = storeWith(
+      [`snapshots/${gone}`, undefined],
+      [note, encodeChecked({ version: 1, time: '' })],
+    );
+    const store = new OpenStore(await openBackend(memory, { password: PASSWORD }));
+    const { problems } = await store.check();
+    assert.deepEqual(problems.map(({ file }) => file).toSorted(), [note, `snapshots/${gone}`]);
+    assert.deepEqual(
+      (await store.repair()).lost.map(({ id }) => id),
+      [gone],
+    );
+    assert.equal(memory.files.has(note), false);
+    assert.deepEqual((await store.repair({ forget: true })).forgotten, [gone]);
+    assert.deepEqual((await store.check()).problems, []);
+  });
+
   test('a file of another store is found, also where the passwords are the same', async () => {
     const other = new MemoryBackend();
     const here = await storeHere(other, join(folder, 'other'), 1, PASSWORD);

@@ -76,13 +76,13 @@ describe('the id of a store', () => {
 describe('the key that opened a store last', () => {
   test('the key file that is known opens the store without a list, and another one after a list', async () => {
     const memory = copyOfStore();
-    const { key = '', store } = (await openBackend(memory, { password: PASSWORD })).unlocked ?? {};
+    const { key = '', store = '' } = (await openBackend(memory, { password: PASSWORD })).unlocked ?? {};
     memory.list = () => assert.fail('a list');
-    assert.equal((await unlock(memory, store, PASSWORD, key)).key, key);
+    assert.equal((await unlock(memory, [store], PASSWORD, key)).key, key);
     const again = copyOfStore();
-    assert.equal((await unlock(again, store, PASSWORD, '00'.repeat(32))).key, key);
+    assert.equal((await unlock(again, [store], PASSWORD, '00'.repeat(32))).key, key);
     again.files.set(`keys/${key}`, Buffer.from('changed'));
-    await assert.rejects(unlock(again, store, PASSWORD, key), { code: 'STORE_DAMAGED' });
+    await assert.rejects(unlock(again, [store], PASSWORD, key), { code: 'STORE_DAMAGED' });
   });
 
   test('the right password for a key file whose key was changed is damage, and not a wrong password', async () => {
@@ -112,6 +112,13 @@ test('a cost of scrypt that no reader would accept is refused when a key is made
       })
       .finally(() => (process.env['SQLSYNC_SCRYPT_N'] = usual));
   }
+});
+
+test('an encrypted store is not begun where there is another store', async () => {
+  const memory = new MemoryBackend();
+  await initBackend(memory);
+  await assert.rejects(initBackend(memory, { password: PASSWORD }), { code: 'STORE_EXISTS' });
+  assert.deepEqual([...memory.files.keys()], ['config']);
 });
 
 describe('runs that change keys at the same time', () => {

@@ -105,7 +105,11 @@ describe('the commands on an encrypted store', () => {
       { code: 'STORE_PASSWORD', status: 27, says: /NOT encrypted/ },
       plain,
     );
-    await summaryOf(['copy', 'second', 'again', '--from-password-file', 'other'], plain);
+    const inTheClear = ['copy', 'second', 'again', '--from-password-file', 'other'];
+    const usage = { code: 'USAGE', status: 2, says: /is encrypted, and .* is NOT/ } as const;
+    await assertRefused(inTheClear, usage, plain);
+    await assertRefused([...inTheClear, '--dry-run'], usage, plain);
+    await summaryOf([...inTheClear, '--plain'], plain);
     await summaryOf(['restore', 'again', 'back.db'], plain);
     assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
     await run('check', 'second', '--read-data', ...to);
@@ -143,6 +147,7 @@ describe('another store in the place of an encrypted one', () => {
     const plain = { ...options, env: { ...options.env, SQLSYNC_PASSWORD_FILE: '' } };
     await run('init', 'store', '--encrypt');
     await run('init', 'other', '--encrypt');
+    cpSync(join(folder, 'store'), join(folder, 'first'), { recursive: true });
     await summaryOf(['init', 'plain'], plain);
     const place = (name: string): void => {
       rmSync(join(folder, 'store'), { recursive: true });
@@ -161,8 +166,16 @@ describe('another store in the place of an encrypted one', () => {
     assert.equal(filesBelow(join(folder, 'store')).length, files);
     place('other');
     await assertRefused(['backup', 'a.db', 'store'], { ...changed, says: /another store/ }, options);
+    writeFileSync(join(folder, 'wrong'), 'wrong\n');
+    const accept = ['snapshots', 'store', '--accept-new-store'];
+    const { status } = await sqlsync([...accept, '--password-file', 'wrong'], options);
+    assert.equal(status, 27);
+    await run('prune', 'store', '--dry-run', '--accept-new-store');
+    await assertRefused(['snapshots', 'store'], { ...changed, says: /another store/ }, options);
     await run('backup', 'a.db', 'store', '--accept-new-store');
     await run('backup', 'a.db', 'store');
+    place('first');
+    await assertRefused(['snapshots', 'store'], { ...changed, says: /another store/ }, options);
     rmSync(join(folder, 'store'), { recursive: true });
     await assertRefused(
       ['init', 'store'],
@@ -188,6 +201,12 @@ describe('another store in the place of an encrypted one', () => {
     cpSync(join(folder, 'older'), join(folder, 'store'), { recursive: true });
     assert.equal(await warned('snapshots', 'store'), true);
     assert.equal(await warned('backup', 'a.db', 'store', '-q'), true);
+    assert.equal(await warned('backup', 'a.db', 'store', '-q'), true);
+    await assertRefused(
+      ['prune', 'store'],
+      { code: 'STORE_CHANGED', status: 28, says: /an older state/ },
+      options,
+    );
     rmSync(join(folder, 'store'), { recursive: true });
     cpSync(join(folder, 'older'), join(folder, 'store'), { recursive: true });
     assert.equal(await warned('snapshots', 'store', '--accept-new-store'), false);
@@ -213,6 +232,13 @@ describe('another store in the place of an encrypted one', () => {
       assert.notEqual(status, 0);
       assert.equal(readdirSync(join(folder, 'store')).includes('config'), false);
     }
+    await run('init', 'other', '--encrypt');
+    rmSync(join(folder, 'store'), { recursive: true });
+    cpSync(join(folder, 'other'), join(folder, 'store'), { recursive: true });
+    rmSync(join(folder, 'store', 'config'));
+    const { status } = await sqlsync(['repair', 'store'], options);
+    assert.notEqual(status, 0);
+    assert.equal(readdirSync(join(folder, 'store')).includes('config'), false);
   });
 });
 

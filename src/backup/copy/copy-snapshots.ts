@@ -31,6 +31,8 @@ export async function copySnapshots(
     );
   }
   const { dryRun = false, ids, onWarning } = options;
+  if (from.unlocked !== undefined && to.unlocked === undefined && options.plain !== true)
+    throw wouldBePlain(from, to);
   const needs: StoreSnapshot[] = [];
   const onBad = (_: string, error: SqlsyncError): void => onWarning?.(error.message);
   return withLists(from, { needs, onBadSnapshot: onBad, onBadContents: onBad }, async (source) => {
@@ -49,6 +51,13 @@ export async function copySnapshots(
       };
     const job = { from: source.contents, to, wanted, there, inSource: source.snapshots };
     return { ...base, ...(await copyAll(job, options)) };
+  });
+}
+
+function wouldBePlain({ backend }: StoreAccess, other: StoreAccess): SqlsyncError {
+  const stores = `The store ${backend.description} is encrypted, and ${other.backend.description} is NOT`;
+  return new SqlsyncError('USAGE', `${stores}; everybody who has the files there could read the copies`, {
+    hint: 'Copy to a store that `sqlsync init --encrypt` made. If this is meant: sqlsync copy STORE OTHER --plain.',
   });
 }
 

@@ -8,6 +8,7 @@ import { fromHex } from '../packs/object-id.ts';
 import type { CachedHashes } from './hash-cache.ts';
 import { PackWriter } from '../objects/pack-writer.ts';
 import { encodeSnapshot } from '../files/snapshot-record.ts';
+import { rememberNew } from '../files/older-state.ts';
 import { nextGeneration } from '../files/snapshot-order.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { Soundness } from '../objects/soundness.ts';
@@ -251,7 +252,7 @@ export class StoreDestination implements Destination {
     };
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
     await this.#stillThere.afterRecord(id, { pageSize, pageCount, root }, record.parent);
-    access.memory?.saw({ id, generation });
+    await rememberNew(access, { id, generation }, record.parent);
     this.#report({ id, ...record }, hashes, true);
   }
 

@@ -7,7 +7,8 @@ import { addKey, unlock } from '../keys/store-keys.ts';
 import { isHexId } from '../packs/object-id.ts';
 import { AesGcmSealer, newMasterKey } from '../sealed/aes-gcm.ts';
 import { PLAIN_SEALER } from '../sealed/sealer.ts';
-import { encodeConfig, newConfig, putConfig } from './config.ts';
+import { isMissing } from '../store-error.ts';
+import { encodeConfig, newConfig, putConfig, storeExists } from './config.ts';
 import type { ConfigFile } from './config.ts';
 import type { StoreAccess } from './store-files.ts';
 
@@ -19,6 +20,8 @@ export interface OpenOptions {
   readonly acceptNewStore?: boolean | undefined;
   /** False to keep nothing of the store in the user's cache folder, and to use nothing that is there. */
   readonly cache?: boolean | undefined;
+  /** True to change nothing that this host remembers of the store. */
+  readonly dryRun?: boolean | undefined;
   /** Called with what the user has to know of a store that can be opened. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
@@ -48,12 +51,14 @@ export async function accessTo(
   memory?.check(file.scheme === 'none' ? undefined : { id }, acceptNewStore);
   if (file.scheme === 'none') {
     if (given?.isGiven === true) throw notEncrypted(backend);
-    return { backend, files: backend, sealer: PLAIN_SEALER, config: file.open(PLAIN_SEALER) };
+    const config = file.open(PLAIN_SEALER);
+    if (acceptNewStore) memory?.forget();
+    return { backend, files: backend, sealer: PLAIN_SEALER, config };
   }
-  const unlocked = await unlock(backend, id, given, memory?.keyOf(id));
+  const unlocked = await unlock(backend, [id], given, memory?.keyOf(id));
   const sealer = new AesGcmSealer(unlocked.master, id);
   const config = file.open(sealer);
-  memory?.opened(id, unlocked.key);
+  memory?.opened(id, unlocked.key, acceptNewStore);
   return { backend, files: backend, sealer, config, unlocked, memory };
 }
 
@@ -66,12 +71,13 @@ export async function makeStore(
   const given = passwordOf(password);
   await refuseKeys(backend);
   if (given === undefined) {
-    if (!plain && memory?.isEncrypted === true) throw wasEncrypted(backend);
+    if (!plain && memory !== undefined && memory.ids.length > 0) throw wasEncrypted(backend);
     const config = newConfig({ graceSeconds });
     await putConfig(backend, encodeConfig(config, PLAIN_SEALER), onWarning);
     memory?.forget();
     return { backend, files: backend, sealer: PLAIN_SEALER, config };
   }
+  await refuseConfig(backend);
   const config = newConfig({ graceSeconds, scheme: 'aes-256-gcm' });
   const master = newMasterKey();
   const sealer = new AesGcmSealer(master, config.id);
@@ -85,8 +91,19 @@ export async function makeStore(
     throw error;
   }
   memory?.made(config.id, key);
-  const unlocked = await unlock(backend, config.id, given, key);
+  const unlocked = await unlock(backend, [config.id], given, key);
   return { backend, files: backend, sealer, config, unlocked, memory };
+}
+
+/** A key file in a store that is not encrypted would make it look encrypted. */
+async function refuseConfig(backend: Backend): Promise<void> {
+  try {
+    await backend.get('config', { offset: 0, length: 1 });
+  } catch (error) {
+    if (isMissing(error)) return;
+    throw error;
+  }
+  throw storeExists(backend);
 }
 
 /** Key files without a config: an encrypted store lost it, or another `init` is at work, or was killed. */

@@ -76,7 +76,11 @@ export async function putConfig(
   const outcome = await backend.put('config', [bytes]);
   for (const shortcoming of backend.shortcomings ?? []) onWarning?.(shortcoming);
   if (outcome === 'created') return;
-  throw new SqlsyncError('STORE_EXISTS', `There is a store in ${backend.description} already`, {
+  throw storeExists(backend);
+}
+
+export function storeExists({ description }: Backend): SqlsyncError {
+  return new SqlsyncError('STORE_EXISTS', `There is a store in ${description} already`, {
     hint: 'Use that store, or name another place.',
   });
 }

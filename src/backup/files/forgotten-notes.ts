@@ -3,6 +3,9 @@ import type { Backend, StoredFile } from '../backends/backend.ts';
 import type { Sealer } from '../sealed/sealer.ts';
 import { StoreDamage } from '../store-error.ts';
 
+/** A longer one is not ours. */
+const MAX_NOTE_BYTES = 1024;
+
 /**
  * The files of these snapshots that no note takes away. In an encrypted store a note counts only if it was written with
  * its key: otherwise whoever may put files there could have the next prune delete what he likes.
@@ -30,7 +33,10 @@ export async function isForgotten(
 ): Promise<boolean> {
   const file = `forgotten/${id}`;
   try {
-    sealer.open({ kind: 'forgotten', file, name: id }, await backend.get(file));
+    sealer.open(
+      { kind: 'forgotten', file, name: id },
+      await backend.get(file, { offset: 0, length: MAX_NOTE_BYTES }),
+    );
     return true;
   } catch (error) {
     if (error instanceof StoreDamage) return false;

@@ -1,7 +1,8 @@
 import type { Backend } from '../backends/backend.ts';
-import type { StoreMemory } from '../keys/known-stores.ts';
+import type { SeenSnapshot, StoreMemory } from '../keys/known-stores.ts';
 import type { Sealer } from '../sealed/sealer.ts';
 import { isForgotten } from './forgotten-notes.ts';
+import { isMissing } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /** What looking for an older state needs of an open store. */
@@ -27,18 +28,47 @@ export async function noticeOlderState(
   const { newest: seen } = memory;
   const generation = newest?.generation ?? 0;
   const isOlder =
-    seen !== undefined && generation <= seen.generation && snapshots.every(({ id }) => id !== seen.id);
+    seen !== undefined &&
+    (memory.isOlder || generation <= seen.generation) &&
+    snapshots.every(({ id }) => id !== seen.id);
   if (isOlder && !(await isThereOrForgotten({ backend, sealer }, seen.id))) {
-    memory.warn(
-      `The store ${backend.description} lacks the snapshot ${seen.id.slice(0, 8)}, which was its newest when this host last saw it, and nobody noted that it was forgotten: an older state of the store was put in its place. Should it be that an old prune removed the note, --accept-new-store ends this warning`,
-    );
-  } else if (newest !== undefined && generation >= (seen?.generation ?? 0)) {
-    memory.saw({ id: newest.id, generation });
+    warnOfOlder({ backend, memory }, seen.id);
+    return;
   }
+  memory.isOlder = false;
+  if (newest !== undefined) memory.saw({ id: newest.id, generation });
+}
+
+/**
+ * Remembers a new snapshot as the newest, if the one before it is there or was forgotten. For a backup that did not read
+ * the snapshots of the store.
+ */
+export async function rememberNew(
+  { backend, sealer, memory }: Remembered,
+  added: SeenSnapshot,
+  parent: string | undefined,
+): Promise<void> {
+  if (memory === undefined) return;
+  const { newest: seen } = memory;
+  const isKnown = seen === undefined || seen.id === parent;
+  if (isKnown || (await isThereOrForgotten({ backend, sealer }, seen.id))) memory.saw(added);
+  else warnOfOlder({ backend, memory }, seen.id);
+}
+
+function warnOfOlder({ backend, memory }: { backend: Backend; memory: StoreMemory }, id: string): void {
+  memory.isOlder = true;
+  memory.warn(
+    `The store ${backend.description} lacks the snapshot ${id.slice(0, 8)}, which was its newest when this host last saw it, and nobody noted that it was forgotten: an older state of the store was put in its place. Should it be that an old prune removed the note, --accept-new-store ends this warning`,
+  );
 }
 
 /** A record that cannot be read is damage, which `check` reports. */
 async function isThereOrForgotten({ backend, sealer }: Remembered, id: string): Promise<boolean> {
-  if ((await backend.list('snapshots')).some(({ name }) => name === id)) return true;
-  return isForgotten({ backend, sealer }, id);
+  try {
+    await backend.get(`snapshots/${id}`, { offset: 0, length: 1 });
+    return true;
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+    return isForgotten({ backend, sealer }, id);
+  }
 }

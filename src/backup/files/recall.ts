@@ -5,7 +5,7 @@ import { idOf, toHex } from '../packs/object-id.ts';
 import { isMissing } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
-import { assembleContents } from './store-files.ts';
+import { assembleContents, MAX_JSON_BYTES } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
 
 /** What an earlier run found in a store. */
@@ -64,7 +64,7 @@ export async function lookForSnapshot(
 ): Promise<'there' | 'gone' | 'damaged'> {
   const find = async (file: string): Promise<Uint8Array | undefined> => {
     try {
-      return await backend.get(file);
+      return await backend.get(file, { offset: 0, length: MAX_JSON_BYTES + 1 });
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;

@@ -327,7 +327,7 @@ async function readFiles(
   const getKept = async (file: string): Promise<Uint8Array> => {
     const known = kept?.get(file);
     if (known !== undefined) return known;
-    const bytes = await backend.get(file);
+    const bytes = await backend.get(file, { offset: 0, length: most + 1 });
     // A wrong copy would stay wrong.
     if (toHex(idOf(bytes)) === file.slice(folder.length + 1)) kept?.add(file, [bytes]);
     return bytes;

@@ -18,6 +18,8 @@ interface KnownStore {
   readonly key: string;
   /** The newest snapshot that was seen there. */
   readonly newest?: SeenSnapshot;
+  /** True since `newest` was found missing, until the user accepts that. */
+  readonly isOlder?: boolean;
 }
 
 /** What a store is found to be. `id` is undefined in a store that is not encrypted. */
@@ -32,13 +34,21 @@ export class StoreMemory {
   readonly #address: string;
   readonly #onWarning: (warning: string) => void;
   readonly #isPast: boolean;
+  readonly #keeps: boolean;
   #open: string | undefined;
+  #isAccepted = false;
 
   /**
    * @param isPast - true if the store is read as it was at a time.
+   * @param keeps - false to change nothing that is remembered.
    * @param onWarning - gets what the user has to know, but which is no reason to stop.
    */
-  constructor(address: string, isPast: boolean, onWarning: (warning: string) => void) {
+  constructor(
+    address: string,
+    { isPast, keeps }: { readonly isPast: boolean; readonly keeps: boolean },
+    onWarning: (warning: string) => void,
+  ) {
+    this.#keeps = keeps;
     this.#address = address;
     this.#isPast = isPast;
     this.#onWarning = onWarning;
@@ -49,18 +59,14 @@ export class StoreMemory {
     return this.#known().find((known) => known.id === id)?.key;
   }
 
-  /** True if an encrypted store was here. Throws SqlsyncError STORE_CHANGED if that cannot be found out. */
-  get isEncrypted(): boolean {
-    return this.#known().length > 0;
+  /** The ids of the encrypted stores that were here. Throws SqlsyncError STORE_CHANGED if that cannot be found out. */
+  get ids(): readonly string[] {
+    return this.#known().map(({ id }) => id);
   }
 
   /** Throws SqlsyncError STORE_CHANGED if another store was here, unless the user accepts this one. */
   check(found: Found, accepts: boolean): void {
     const known = this.#known();
-    if (accepts && found === undefined) this.forget();
-    // Whatever it has now is its newest state.
-    else if (accepts && known.some(({ newest }) => newest !== undefined))
-      this.#save(known.map(({ id, key }) => ({ id, key })));
     if (accepts || known.length === 0 || known.some(({ id }) => id === found?.id)) return;
     const was = `the encrypted store with the id ${known.at(-1)?.id ?? ''}`;
     const is =
@@ -70,8 +76,13 @@ export class StoreMemory {
     });
   }
 
-  /** Remembers the store that was opened, beside others at the same address. */
-  opened(id: string, key: string): void {
+  /**
+   * Remembers the store that was opened.
+   *
+   * @param accepts - true to forget the others at the same address, and that this one ever had a newer state.
+   */
+  opened(id: string, key: string, accepts: boolean = false): void {
+    if (accepts) return this.made(id, key);
     this.#open = id;
     const known = this.#known();
     const same = known.find((each) => each.id === id);
@@ -81,20 +92,54 @@ export class StoreMemory {
   /** Remembers a new store instead of those that were here. */
   made(id: string, key: string): void {
     this.#open = id;
+    this.#isAccepted = true;
     this.#save([{ id, key }]);
   }
 
   /** The newest snapshot that this user saw in the open store, which should be in it. */
   get newest(): SeenSnapshot | undefined {
     if (this.#isPast) return undefined;
-    return this.#known().find(({ id }) => id === this.#open)?.newest;
+    const { newest } = this.#knownOpen ?? {};
+    // A dry run leaves it in the file.
+    return this.#isAccepted && !this.#keeps ? undefined : newest;
   }
 
-  /** Remembers the newest snapshot of the open store. */
+  get #knownOpen(): KnownStore | undefined {
+    return this.#known().find(({ id }) => id === this.#open);
+  }
+
+  /** True if the newest snapshot was found missing, and the user did not accept that. */
+  get isOlder(): boolean {
+    return this.newest !== undefined && this.#knownOpen?.isOlder === true;
+  }
+
+  /** Remembers whether the newest snapshot is missing. */
+  set isOlder(isOlder: boolean) {
+    const same = this.#knownOpen;
+    if (same === undefined || (same.isOlder === true) === isOlder) return;
+    const { isOlder: _, ...rest } = same;
+    const others = this.#known().filter(({ id }) => id !== same.id);
+    this.#save([...others, isOlder ? { ...rest, isOlder } : rest]);
+  }
+
+  /** Throws SqlsyncError STORE_CHANGED if the store is in an older state: snapshots are not to be judged by it. */
+  refuseOlder(): void {
+    if (!this.isOlder) return;
+    throw new SqlsyncError(
+      'STORE_CHANGED',
+      `The store ${this.#address} is in an older state than this host saw`,
+      {
+        hint: 'Nothing is forgotten or pruned in such a store. If you know why it changed, add --accept-new-store once.',
+      },
+    );
+  }
+
+  /** Remembers the newest snapshot of the open store, unless the one before it is missing. */
   saw(newest: SeenSnapshot): void {
     const known = this.#known();
     const same = known.find(({ id }) => id === this.#open);
-    if (this.#isPast || same === undefined || same.newest?.id === newest.id) return;
+    if (this.#isPast || same === undefined || this.isOlder) return;
+    if (same.newest?.id === newest.id || newest.generation < (same.newest?.generation ?? 0)) return;
     this.#save([...known.filter((each) => each !== same), { ...same, newest }]);
   }
 
@@ -104,7 +149,7 @@ export class StoreMemory {
 
   /** Forgets the stores of this address. */
   forget(): void {
-    const path = this.#pathOrNothing();
+    const path = this.#keeps ? this.#pathOrNothing() : undefined;
     if (path !== undefined) rmSync(path, { force: true });
   }
 
@@ -127,6 +172,7 @@ export class StoreMemory {
   }
 
   #save(stores: readonly KnownStore[]): void {
+    if (!this.#keeps) return;
     let temporary: string | undefined;
     try {
       const path = this.#path();

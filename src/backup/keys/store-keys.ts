@@ -37,21 +37,21 @@ interface KeyFiles {
 /**
  * Finds the master key. Throws SqlsyncError STORE_PASSWORD, STORE_DAMAGED, STORE_UNAVAILABLE.
  *
- * @param store - id of the store; undefined if its config is lost.
+ * @param stores - ids of the stores that it may be; undefined if its config is lost.
  * @param first - id of the key file that opened last time. If it opens again, nothing is listed.
  */
 export async function unlock(
   backend: Backend,
-  store: string | undefined,
+  stores: readonly string[] | undefined,
   password: Password | undefined,
   first?: string,
 ): Promise<Unlocked> {
   if (password === undefined) throw noPassword(backend.description);
-  const known = first === undefined ? undefined : await openKnown(backend, store, first, password);
+  const known = first === undefined ? undefined : await openKnown(backend, stores, first, password);
   if (known !== undefined) return known;
   const { good, bad } = await readKeyFiles(backend);
   // What an interrupted init left belongs to a store that never was.
-  const ours = [...good].filter(([, key]) => store === undefined || key.store === store);
+  const ours = [...good].filter(([, key]) => stores?.includes(key.store) ?? true);
   if (ours.length === 0)
     throw (
       bad[0] ??
@@ -76,13 +76,13 @@ export async function unlock(
 /** The store, opened with one key file; undefined if that is gone, damaged, or of another password or store. */
 async function openKnown(
   backend: Backend,
-  store: string | undefined,
+  stores: readonly string[] | undefined,
   id: string,
   password: Password,
 ): Promise<Unlocked | undefined> {
   try {
     const { file } = await readKeyFile(backend, id);
-    return store === undefined || file.store === store ? await openWith(file, id, password) : undefined;
+    return (stores?.includes(file.store) ?? true) ? await openWith(file, id, password) : undefined;
   } catch (error) {
     if (error instanceof StoreDamage) return undefined;
     throw error;

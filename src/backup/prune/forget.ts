@@ -14,6 +14,7 @@ import type { StoreAccess } from '../files/store-files.ts';
  */
 export async function forgetSnapshots(access: StoreAccess, ids: readonly string[]): Promise<string[]> {
   const { backend } = access;
+  access.memory?.refuseOlder();
   const there = await namesIn(access, 'snapshots');
   const unnoted: string[] = [];
   const doomed = [...new Set(ids)].filter((id) => isHexId(id) && there.has(id));
@@ -48,16 +49,22 @@ export async function damagedNotes(
 
 /**
  * Rewrites damaged notes on forgotten snapshots; the name of a note contains everything that matters. In an encrypted
- * store a note that its key did not make is no reason to give up a snapshot that is there.
+ * store it only removes them: a note that its key did not make says nothing, and a new one would make it true.
+ *
+ * @returns the ids of the snapshots, and of those that are gone without a note.
  */
-export async function repairNotes(access: StoreAccess): Promise<number> {
+export async function repairNotes(
+  access: StoreAccess,
+): Promise<{ readonly repaired: readonly string[]; readonly unnoted: readonly string[] }> {
   const damaged = await damagedNotes(access, await access.backend.list('forgotten'));
-  const there = access.sealer.scheme === 'none' ? new Set<string>() : await namesIn(access, 'snapshots');
+  const isPlain = access.sealer.scheme === 'none';
   for (const { id, file } of damaged) {
     await access.backend.delete(file);
-    if (!there.has(id)) await noteForgotten(access, id);
+    if (isPlain) await noteForgotten(access, id);
   }
-  return damaged.length;
+  const repaired = damaged.map(({ id }) => id);
+  const there = isPlain || damaged.length === 0 ? new Set(repaired) : await namesIn(access, 'snapshots');
+  return { repaired, unnoted: repaired.filter((id) => !there.has(id)) };
 }
 
 /** Notes that a snapshot is not missing: it was taken away on purpose. */

@@ -55,6 +55,7 @@ async function pruneBy(
   { now, ...options }: PruneOptions & { readonly now: number },
 ): Promise<PruneSummary> {
   const { backend } = access;
+  access.memory?.refuseOlder();
   const judge = new ObjectReader(contents.index, { ...access, kept: undefined });
   const live = new LiveObjects(contents.reader, judge, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });

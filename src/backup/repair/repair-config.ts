@@ -9,7 +9,7 @@ import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreMemory } from '../keys/known-stores.ts';
 import { passwordOf } from '../keys/password.ts';
 import { unlock } from '../keys/store-keys.ts';
-import { decodeIndex } from '../packs/index-file.ts';
+import { decodeIndex, MAX_INDEX_BYTES } from '../packs/index-file.ts';
 import { idOf, isHexId, toHex } from '../packs/object-id.ts';
 import { AesGcmSealer } from '../sealed/aes-gcm.ts';
 import { PLAIN_SEALER } from '../sealed/sealer.ts';
@@ -18,6 +18,9 @@ import { StoreDamage } from '../store-error.ts';
 
 /** An undamaged config is far shorter. */
 const LONGEST_TO_TRY = 1024;
+
+/** A longer file is none of ours, and so does not match its name. */
+const MAX_RECORD_BYTES: number = MAX_INDEX_BYTES + 2048;
 
 /** No user sets more than a year. */
 const LONGEST_GRACE_SECONDS = 365 * 24 * 3600;
@@ -47,23 +50,34 @@ export async function openOrRepairConfig(
     lost = error;
   }
   const hasKeys = (await backend.list('keys')).some(({ name }) => isHexId(name));
-  const config =
-    hasKeys || memory?.isEncrypted === true
-      ? await keyedConfig(backend, lost, options)
-      : await plainConfig(backend, lost);
+  const pinned = memory?.ids ?? [];
+  // A password is that of an encrypted store, whatever lies there now.
+  if (!hasKeys && passwordOf(options.password)?.isGiven === true) throw lost;
+  const isKeyed = hasKeys || pinned.length > 0;
+  const config = isKeyed
+    ? await keyedConfig(backend, lost, { ...options, pinned })
+    : await plainConfig(backend, lost);
+  // Before anything is written.
+  memory?.check(config.found, options.acceptNewStore === true);
   // In one step: at any moment the damaged or the new file exists, so a killed repair loses nothing.
   if (!options.dryRun) await backend.replaceConfig([config.bytes]);
   const access = await accessTo(backend, parseConfig(config.bytes, backend.description), options, memory);
   return { access, configWritten: true };
 }
 
+/** A new config, and the id of the encrypted store that it is for. */
+interface RebuiltConfig {
+  readonly found: { readonly id: string } | undefined;
+  readonly bytes: Uint8Array;
+}
+
 /** Throws `lost` unless other files prove that there is a store that is not encrypted. */
-async function plainConfig(backend: Backend, lost: SqlsyncError): Promise<{ bytes: Uint8Array }> {
+async function plainConfig(backend: Backend, lost: SqlsyncError): Promise<RebuiltConfig> {
   const { readable, unreadable } = await recordsOpenedBy(backend, PLAIN_SEALER);
   // One that was not changed since it was written, but says nothing, is sealed, or of a later version.
   const text = Buffer.from((await damagedBytes(backend)) ?? []).toString('latin1');
   if (readable === 0 || unreadable > 0 || text.includes('"sealed"')) throw lost;
-  return { bytes: encodeConfig(await makeConfig(backend), PLAIN_SEALER) };
+  return { found: undefined, bytes: encodeConfig(await makeConfig(backend), PLAIN_SEALER) };
 }
 
 /**
@@ -73,14 +87,16 @@ async function plainConfig(backend: Backend, lost: SqlsyncError): Promise<{ byte
 async function keyedConfig(
   backend: Backend,
   lost: SqlsyncError,
-  options: OpenOptions,
-): Promise<{ bytes: Uint8Array }> {
-  const { master, store, notes } = await unlock(backend, undefined, passwordOf(options.password));
+  { password, pinned, acceptNewStore }: OpenOptions & { readonly pinned: readonly string[] },
+): Promise<RebuiltConfig> {
+  const stores = pinned.length === 0 || acceptNewStore === true ? undefined : pinned;
+  const { master, store, notes } = await unlock(backend, stores, passwordOf(password));
   const sealer = new AesGcmSealer(master, store);
   const { readable, unreadable } = await recordsOpenedBy(backend, sealer);
   if (readable === 0 && unreadable > 0) throw lost;
   const { graceSeconds } = notes;
-  return { bytes: encodeConfig(newConfig({ id: store, scheme: sealer.scheme, graceSeconds }), sealer) };
+  const config = newConfig({ id: store, scheme: sealer.scheme, graceSeconds });
+  return { found: { id: store }, bytes: encodeConfig(config, sealer) };
 }
 
 /**
@@ -103,7 +119,7 @@ async function recordsOpenedBy(
     for (const { name } of await backend.list(folder)) {
       if (!isHexId(name)) continue;
       const file = `${folder}/${name}`;
-      const bytes = await backend.get(file);
+      const bytes = await backend.get(file, { offset: 0, length: MAX_RECORD_BYTES });
       if (toHex(idOf(bytes)) !== name) continue;
       try {
         const kind = folder === 'snapshots' ? 'snapshot' : 'index';

@@ -1,5 +1,6 @@
 import { Damage } from '../check/damage.ts';
 import { forgetSnapshots, noteForgotten } from '../prune/forget.ts';
+import { isForgotten } from '../files/forgotten-notes.ts';
 import type { LostSnapshot } from '../types.ts';
 import { throwIfAborted } from '../store-error.ts';
 import { loadContents, loadSnapshots, namesIn } from '../files/store-files.ts';
@@ -10,8 +11,14 @@ import type { StoreCallOptions } from '../types.ts';
  * The snapshots that cannot be restored completely, judging by records, indexes and lengths of packs; those whose
  * records cannot be read; and those that another names as its parent, that are gone, and that no one forgot. Throws
  * SqlsyncError STORE_UNAVAILABLE, INTERRUPTED.
+ *
+ * @param unnoted - ids of snapshots that are gone, and whose notes say nothing.
  */
-export async function findLost(access: StoreAccess, options: StoreCallOptions): Promise<LostSnapshot[]> {
+export async function findLost(
+  access: StoreAccess,
+  options: StoreCallOptions,
+  unnoted: readonly string[] = [],
+): Promise<LostSnapshot[]> {
   const lost: LostSnapshot[] = [];
   const unreadable = (id: string): LostSnapshot => ({ id, snapshot: undefined, pagesLost: undefined });
   const snapshots = await loadSnapshots(access, (file) =>
@@ -35,9 +42,10 @@ export async function findLost(access: StoreAccess, options: StoreCallOptions): 
   // In this order: a forget puts its note before it deletes.
   const there = await namesIn(access, 'snapshots');
   const forgotten = await namesIn(access, 'forgotten');
-  const parents = new Set(snapshots.map(({ parent }) => parent));
-  for (const parent of parents) {
-    if (parent !== undefined && !there.has(parent) && !forgotten.has(parent)) lost.push(unreadable(parent));
+  const gone = new Set([...snapshots.map(({ parent }) => parent), ...unnoted]);
+  for (const id of gone) {
+    if (id === undefined || there.has(id)) continue;
+    if (!forgotten.has(id) || !(await isForgotten(access, id))) lost.push(unreadable(id));
   }
   return lost;
 }

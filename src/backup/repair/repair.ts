@@ -56,8 +56,8 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   for (const file of [...replaced, ...marks]) await backend.delete(file);
   // Once more: a backup may have read the lists in between.
   if (givesUp) await beginEpoch(access);
-  const notesWritten = await repairNotes(access);
-  const lost = await findLost(access, options);
+  const { repaired, unnoted } = await repairNotes(access);
+  const lost = await findLost(access, options, unnoted);
   const forgotten = options.forget === true ? await forgetLost(access, lost) : [];
   return {
     dryRun: options.dryRun === true,
@@ -72,7 +72,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
     ],
     objectsSaved,
     marksRemoved: marks.length,
-    notesWritten,
+    notesWritten: repaired.length,
     lost,
     forgotten,
   };

@@ -41,6 +41,9 @@ export const command: Command = defineCommand({
   },
   options: {
     'dry-run': DRY_RUN,
+    plain: {
+      describe: 'Copy from an encrypted store to one that is not: everybody who has its files can read them',
+    },
     ...DATABASE_OPTIONS,
     ...TAG_OPTIONS,
     ...AT_OPTION,
@@ -59,7 +62,7 @@ export const command: Command = defineCommand({
         const access = storeAccessOf(args, args.to, output);
         const from = await openStoreAt(atTime(args.from, args.at), sourceAccessOf(args, access));
         const to = await openStoreAt(args.to, access);
-        const { host, path, tag, ids, dryRun } = args;
+        const { host, path, tag, ids, dryRun, plain } = args;
         const isFiltered = [host, path, tag].some((each) => each !== undefined);
         if (isFiltered && ids !== undefined && ids.length > 0) {
           throw new SqlsyncError('USAGE', 'Ids and the options that choose snapshots exclude each other', {
@@ -72,6 +75,7 @@ export const command: Command = defineCommand({
         const summary = await from.copyTo(to, {
           ...options,
           dryRun,
+          plain,
           onWarning,
           ids: isAll ? undefined : chosen,
         });

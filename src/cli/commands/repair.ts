@@ -71,7 +71,7 @@ function describe(summary: RepairSummary, readData: boolean): string {
     [summary.objectsSaved, `${counted(summary.objectsSaved, 'object')} of damaged packs ${would}saved`],
     [
       summary.notesWritten,
-      `${counted(summary.notesWritten, 'note')} on forgotten snapshots ${would}written anew`,
+      `${counted(summary.notesWritten, 'note')} on forgotten snapshots ${would}written anew, or removed`,
     ],
     [summary.marksRemoved, `${counted(summary.marksRemoved, 'unreadable mark')} ${would}removed`],
   ] as const;

@@ -39,7 +39,10 @@ export const ACCESS_OPTIONS: PasswordOptions & { readonly 'accept-new-store': ty
 };
 
 export type PasswordArguments = OptionValues<typeof PASSWORD_OPTIONS>;
-export type AccessArguments = OptionValues<typeof ACCESS_OPTIONS> & { readonly noCache?: boolean };
+export type AccessArguments = OptionValues<typeof ACCESS_OPTIONS> & {
+  readonly noCache?: boolean;
+  readonly dryRun?: boolean;
+};
 
 /** How to open one store. The password is asked for once, whatever a command opens the store for. */
 export function storeAccessOf(
@@ -51,6 +54,7 @@ export function storeAccessOf(
     password: givenPassword(args) ?? askedPassword(store),
     acceptNewStore: args.acceptNewStore,
     cache: args.noCache !== true,
+    dryRun: args.dryRun,
     onWarning: (warning) => output.warning(warning),
   };
 }
