@@ -86,6 +86,14 @@ export async function openBackend(backend: LocalBackend, options: OpenOptions = 
 /** The option of an address in S3 that stands for the store as it was. */
 const PAST = /^(s3:.*[?&])at=[^&]*&?(.*)$/s;
 
+/** Throws SqlsyncError USAGE for a store as it was at a time, which nothing may write. */
+export function refusePast(place: string): void {
+  if (!isElsewhere(place) || !PAST.test(place)) return;
+  throw new SqlsyncError('USAGE', `Store ${sanitizeText(place)}: the past can only be read`, {
+    hint: 'Name the store without ?at=TIME.',
+  });
+}
+
 /** What this user remembers of the stores at this place. */
 function memoryOf(place: string, { onWarning, dryRun }: OpenOptions): StoreMemory {
   const listener = onWarning ?? (() => {});

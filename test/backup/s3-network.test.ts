@@ -52,6 +52,7 @@ describe('the way to a store in S3', () => {
       ['s3:bucket/../b', /empty part/],
       ['s3:bucket/a b', /no address/],
       ['s3:bucket/a?verify=no', /option verify=no/],
+      ['s3:bucket/a?at=2026-11-21T08:00:00Z&at=2026-11-22T08:00:00Z', /option at=/],
       ['s3:bucket/a?style=other', /option style=other/],
       ['s3:http://s3.example.com/bucket/x', /no encryption/],
       ['s3:https://key:hidden@host/bucket/x', /holds credentials/],

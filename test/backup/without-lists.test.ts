@@ -177,6 +177,9 @@ describe('a backup without lists', () => {
     assert.equal(await listsWith({ parents: new ParentMemory(join(folder, 'nothing'), 'memory') }), true);
     assert.equal(await listsWith({}), true, 'its hashes are of a snapshot that it does not remember');
     assert.equal(await listsWith({}), false);
+    let without = 0;
+    while (!(await listsWith({}))) without++;
+    assert.ok(without >= 60 && without <= 64, `${without} backups without lists`);
     t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 8 * 24 * 3600 * 1000 });
     assert.equal(await listsWith({}), true, 'after a week');
     assert.equal(await listsWith({}), false);

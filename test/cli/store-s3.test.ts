@@ -167,6 +167,14 @@ describe('the commands on a store in S3', () => {
     assert.ok(readFileSync(join(folder, 'b.db')).equals(readFileSync(join(folder, 'a.db'))));
   });
 
+  test('a backup into the past is refused before anything is read', async (t) => {
+    const { server, store, options } = await here(t);
+    const past = `${store}?at=2026-11-21T08:00:00Z`;
+    const refused = { code: 'USAGE', status: 2, says: /the past can only be read/ } as const;
+    await assertRefused(['backup', 'a.db', past, '--skip-if-unchanged'], refused, options);
+    assert.equal(server.requests.length, 0);
+  });
+
   test('snapshots go from a folder to S3 and back', async (t) => {
     const { folder, store, run } = await here(t);
     for (const place of [store, 'local', 'back']) await run('init', place);

@@ -15,7 +15,7 @@ import { comparePack } from '../objects/compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
 import { ParentMemory } from './parent-memory.ts';
 import { OutdatedMemoryError } from './store-destination.ts';
-import { cacheOf, openStoreAtPlace } from '../open-store.ts';
+import { cacheOf, openStoreAtPlace, refusePast } from '../open-store.ts';
 import type { BackupOptions, BackupSummary } from '../options.ts';
 import { refuseWithinStore } from './outside-store.ts';
 import { StoreDamage, throwIfAborted } from '../store-error.ts';
@@ -55,6 +55,7 @@ interface Run {
 export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
   const startedAt = performance.now();
   const announcements = new Announcements(options);
+  refusePast(options.store);
   const { password, acceptNewStore, cache } = options;
   const onWarning = (text: string): void => announcements.warn(text);
   const access = await openStoreAtPlace(options.store, { password, acceptNewStore, cache, onWarning });

@@ -69,7 +69,7 @@ export async function copyIntoStore(
   let listed: Listed = { known: new Set(), since: 0 };
   let inUse: StoreContents | undefined;
   let recalled: RecalledParent | undefined;
-  let listedAt = new Date();
+  let since = { listed: new Date(), runs: 0 };
   const copy = job.verify ? { ...job.copy, hash: VERIFY_HASH } : job.copy;
   const result = await runCopy(connection, copy, async (attempt) => {
     // Loaded for each attempt: the index still lists objects of the last attempt that were on their way to abandoned
@@ -82,7 +82,10 @@ export async function copyIntoStore(
     const { contents, snapshots } = lists;
     inUse = contents;
     listed = { known: new Set(snapshots.map(({ id }) => id)), since: recalled ? 0 : lists.listed.getTime() };
-    listedAt = lists.listed;
+    const nowMs = access.backend.now?.() ?? Date.now();
+    since = recalled
+      ? { listed: recalled.listed, runs: recalled.runs + 1 }
+      : { listed: new Date(nowMs), runs: 0 };
     // The hashes from the cache may be what is wrong, so only the first attempt uses them.
     const cached = attempt === 1 ? known : undefined;
     const key = cached?.key ?? randomBytes(HASH_KEY_BYTES);
@@ -126,7 +129,7 @@ export async function copyIntoStore(
   if (job.verify) await verifyStored(job, stored, remember);
   else remember(stored);
   if (stored.contents === undefined) job.memory?.forget(originName);
-  else job.memory?.save(access, originName, { snapshot: snapshot.id, listed: listedAt, ...stored.contents });
+  else job.memory?.save(access, originName, { snapshot: snapshot.id, ...since, ...stored.contents });
   return { result, snapshot, isNew };
 }
 

@@ -12,6 +12,9 @@ import type { StoreSnapshot } from '../types.ts';
 /** Lists are read at least so often: only they show that a pack was lost. */
 const MAX_AGE_MS: number = 7 * 24 * 3600 * 1000;
 
+/** And after so many backups without them: each may add an index. */
+const MAX_RUNS = 64;
+
 /** Files of origins that were not backed up for so long are removed. */
 const MAX_FILE_AGE_MS: number = 90 * 24 * 3600 * 1000;
 
@@ -19,6 +22,8 @@ const MAX_FILE_AGE_MS: number = 90 * 24 * 3600 * 1000;
 export interface RememberedParent extends RememberedContents {
   /** Id of the snapshot; the indexes name everything that it needs. */
   readonly snapshot: string;
+  /** Backups since the lists were read. */
+  readonly runs: number;
 }
 
 /** A parent that was found without lists, with everything that a backup may rely on. */
@@ -97,9 +102,12 @@ export class ParentMemory {
       return undefined;
     }
     const listed = new Date(String(content['listed']));
-    const ageMs = Date.now() - listed.getTime();
+    // A wrong clock of this host must not keep it from the lists.
+    const ageMs = (access.backend.now?.() ?? Date.now()) - listed.getTime();
+    const runs = Number(content['runs']);
     const isOurs = content['version'] === 1 && content['origin'] === origin;
-    const isValid = isOurs && content['config'] === digestOf(access) && ageMs >= 0 && ageMs < MAX_AGE_MS;
+    const isValid =
+      isOurs && content['config'] === digestOf(access) && ageMs >= 0 && ageMs < MAX_AGE_MS && runs < MAX_RUNS;
     return isValid ? { ...(content as unknown as RememberedParent), listed } : undefined;
   }
 

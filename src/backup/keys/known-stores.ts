@@ -172,7 +172,7 @@ export class StoreMemory {
   }
 
   #save(stores: readonly KnownStore[]): void {
-    if (!this.#keeps) return;
+    if (!this.#keeps || this.#isPast) return;
     let temporary: string | undefined;
     try {
       const path = this.#path();

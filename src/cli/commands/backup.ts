@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import type { OpenOptions } from '../../backup/files/access.ts';
 import { runBackup } from '../../backup/copy/backup.ts';
+import { refusePast } from '../../backup/open-store.ts';
 import type { BackupOptions, BackupSummary } from '../../backup/options.ts';
 import { planForget } from '../../backup/prune/plan-forget.ts';
 import type { ForgetGroup } from '../../backup/prune/plan-forget.ts';
@@ -168,6 +169,7 @@ async function backUpAll(run: BackupRun, given: readonly string[], others: reado
   const { options, output, copies } = run;
   // Opened first: a missing store is not the fault of the first database.
   const { password, acceptNewStore, cache } = options;
+  refusePast(options.store);
   const store = await openStoreAt(options.store, { password, acceptNewStore, cache });
   const host = options.host ?? hostname();
   // Only what a pattern matches has to be looked up: a list is a request.

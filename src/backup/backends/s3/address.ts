@@ -84,7 +84,7 @@ function optionsIn(query: string | undefined, text: string): AddressOptions {
   const given: Record<string, string> = {};
   for (const [name, value] of new URLSearchParams(query ?? '')) {
     const isTime = name !== 'at' || !Number.isNaN(Date.parse(value));
-    if (OPTION_VALUES[name]?.test(value) !== true || !isTime)
+    if (OPTION_VALUES[name]?.test(value) !== true || !isTime || given[name] !== undefined)
       throw usage(
         text,
         `has the option ${sanitizeText(name, 40)}=${sanitizeText(value, 40)}`,

@@ -59,6 +59,8 @@ export class PastFiles {
         if (version.modified.getTime() <= this.#atMs && isLater(version, latest.get(version.name)))
           latest.set(version.name, version);
       }
+      if (page.next !== undefined && String(page.next) === String(next))
+        throw new Error('the service gives the same page of a list again and again');
       next = page.next;
     }
     if (count > 0 && !areKept) throw noVersions();
