@@ -21,6 +21,8 @@ const text: Check = (value) =>
   typeof value === 'string' && value !== '' && !value.includes('\0') && value.isWellFormed()
     ? undefined
     : 'a string that is not empty, without NUL bytes and halves of characters';
+/** Its value is never shown. */
+const secret: Check = (value) => text(value);
 const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false');
 const files: Check = (value) =>
   Array.isArray(value) && value.every((path) => text(path) === undefined) ? undefined : 'an array of paths';
@@ -85,7 +87,7 @@ const COMMON = {
   onNote: callback,
 } satisfies { [O in keyof AnyOptions]: Check };
 
-const STORE = { store: text, password: text, acceptNewStore: flag };
+const STORE = { store: text, password: secret, acceptNewStore: flag };
 
 const { maxTimeMs: _, ...WITHOUT_END } = COMMON;
 
@@ -211,7 +213,10 @@ function checked<O extends AnyOptions | FollowOptions>(name: TaskName, options: 
     if (value === undefined && !required.includes(option)) continue;
     const expected = check(value);
     if (expected !== undefined) {
-      throw new SqlsyncError('USAGE', `${name}(): ${option} is ${shown(value)}; expected ${expected}`);
+      throw new SqlsyncError(
+        'USAGE',
+        `${name}(): ${option} is ${check === secret ? `not shown, a ${typeof value}` : shown(value)}; expected ${expected}`,
+      );
     }
     if (check === files) data[option] = (value as string[]).map((path) => resolve(path));
     else if (check !== callback && check !== abortSignal) data[option] = value;

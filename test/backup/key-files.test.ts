@@ -12,6 +12,7 @@ import { Password } from '../../src/backup/keys/password.ts';
 import { listKeys, unlock } from '../../src/backup/keys/store-keys.ts';
 import { initBackend, openBackend } from '../../src/backup/open-store.ts';
 import { idOf, toHex } from '../../src/backup/packs/object-id.ts';
+import { backupTaskOptions } from '../../src/library/options.ts';
 import { PLAIN_SEALER } from '../../src/backup/sealed/sealer.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { MemoryBackend } from './memory-backend.ts';
@@ -119,6 +120,15 @@ test('an encrypted store is not begun where there is another store', async () =>
   await initBackend(memory);
   await assert.rejects(initBackend(memory, { password: PASSWORD }), { code: 'STORE_EXISTS' });
   assert.deepEqual([...memory.files.keys()], ['config']);
+});
+
+test('the library shows no password in an error', () => {
+  for (const password of ['hunter2\0', ['hunter2'], 42])
+    assert.throws(
+      () => backupTaskOptions({ origin: 'a.db', store: 'store', password: password as string }),
+      ({ code, message }: NodeJS.ErrnoException) =>
+        code === 'USAGE' && message.includes('password') && !/hunter2|42/.test(message),
+    );
 });
 
 describe('runs that change keys at the same time', () => {

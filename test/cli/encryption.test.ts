@@ -255,14 +255,16 @@ describe('the word on encryption at init', () => {
     );
   });
 
-  test('a password file that is missing, empty or has two lines is refused', async (t) => {
+  test('a password file that is missing, empty, has two lines or is not UTF-8 is refused', async (t) => {
     const { folder, options } = here(t);
     writeFileSync(join(folder, 'empty'), '\n');
     writeFileSync(join(folder, 'two'), 'a\nb\n');
+    writeFileSync(join(folder, 'binary'), Buffer.from([0xff, 0xfe, 0x80, 0x0a]));
     for (const [file, says] of [
       ['none', /cannot be read/],
       ['empty', /has no password/],
       ['two', /more than one line/],
+      ['binary', /is not UTF-8/],
     ] as const)
       await assertRefused(
         ['init', 'store', '--encrypt', '--password-file', file],

@@ -52,7 +52,7 @@ async function copyTo(other: string, run: Onward): Promise<OnwardResult> {
     const from = await openStoreAt(run.store, run.access);
     const ids = summaries.map(({ snapshot }) => snapshot.id);
     const onWarning = (warning: string): void => output.warning(warning);
-    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other, run.access), {
+    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other, { ...run.access, onWarning }), {
       ids,
       signal,
       onWarning,

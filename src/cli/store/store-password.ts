@@ -100,9 +100,9 @@ export function typedPassword(what: string): Password {
 
 /** Throws SqlsyncError STORE_PASSWORD. */
 function lineIn(file: string): string {
-  let text: string;
+  let bytes: Buffer;
   try {
-    text = readFileSync(file, 'utf8');
+    bytes = readFileSync(file);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new SqlsyncError('STORE_PASSWORD', `The password file cannot be read: ${sanitizeText(why, 400)}`, {
@@ -110,7 +110,7 @@ function lineIn(file: string): string {
       cause: error,
     });
   }
-  return oneLine(text, `The password file ${sanitizeText(file, 200)}`);
+  return oneLine(bytes, `The password file ${sanitizeText(file, 200)}`);
 }
 
 /** What the command writes is shown nowhere; it may ask on the terminal itself. */
@@ -129,7 +129,7 @@ function printedBy(command: string): Promise<string> {
     child.on('close', (status, signal) => {
       if (status !== 0) return fail(signal === null ? `status ${String(status)}` : signal);
       try {
-        resolve(oneLine(Buffer.concat(pieces).toString(), 'What --password-command printed'));
+        resolve(oneLine(Buffer.concat(pieces), 'What --password-command printed'));
       } catch (error) {
         reject(error);
       }
@@ -138,7 +138,17 @@ function printedBy(command: string): Promise<string> {
 }
 
 /** Throws SqlsyncError STORE_PASSWORD: a password ends with its line, and more lines are another file. */
-function oneLine(text: string, what: string): string {
+function oneLine(bytes: Uint8Array, what: string): string {
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (error) {
+    // Replaced by one and the same character, other bytes would make a weak password.
+    throw new SqlsyncError('STORE_PASSWORD', `${what} is not UTF-8; expected one line, the password`, {
+      hint: 'Random bytes can be written as text, as `base64` does.',
+      cause: error,
+    });
+  }
   const line = text.replace(/\r?\n$/, '');
   if (line !== '' && !/[\r\n]/.test(line)) return line;
   throw new SqlsyncError(
