@@ -227,7 +227,7 @@ async function settle(
   if (commits) options.followed?.look(place.path);
   const stamp = commits ? await watch?.stamp() : stampOf(sink);
   // Another program may have written after the commit and before the look.
-  if (commits && stamp === undefined) options.followed?.doubt();
+  if (commits && stamp === undefined && place.file !== undefined) options.followed?.doubt();
   // What a commit left may still be written in the same tick of the clock; the next comparison will stamp it.
   if (!commits) memory.rememberPair(snapshot.stamp, stamp);
   if (nodes !== undefined) memory.rememberTree(nodes, snapshot.pageSize as PageSize, stamp, !commits);
