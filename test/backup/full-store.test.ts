@@ -176,6 +176,8 @@ function fill(place: string): void {
 async function fullStore(): Promise<{ memory: MemoryBackend; full: FullBackend }> {
   const memory = new MemoryBackend();
   for (const [name, bytes] of files) await memory.put(name, [bytes]);
+  // A mark put in this millisecond would be due in the next one.
+  for (const name of files.keys()) memory.modified.set(name, new Date(Date.now() - 60_000));
   return { memory, full: new FullBackend(memory, sizeOf(memory)) };
 }
 

@@ -101,7 +101,8 @@ describe('the README, and the manuals that it leads to', () => {
       const [origin = ''] = /(?:\S+@\S+:|db1:)?\/srv\/app\.db|(?<= )app\.db/.exec(line) ?? [];
       smallDatabase(machine.at('/srv/app.db'), { rows: 40 });
       if (/ (app\.db) \S/.test(line)) smallDatabase(join(machine.here, 'app.db'), { rows: 40 });
-      if (/ verify /.test(line)) copyFileSync(machine.at('/srv/app.db'), join(machine.here, 'app.db'));
+      if (/ (verify|doctor) /.test(line))
+        copyFileSync(machine.at('/srv/app.db'), join(machine.here, 'app.db'));
       assert.notEqual(origin, '');
       const { stdout } = assertRuns(machine, line);
       if (/ -q /.test(line)) assert.equal(stdout, '');
