@@ -96,11 +96,16 @@ export class KeptOrigin {
     const attachment = this.#attachment;
     if (attachment === undefined || performance.now() - this.#changedAt < this.#idleMs) return;
     const { collector, path } = attachment;
-    const { base, hasChanges } = collector;
+    const before = tryOutside(path, timesOf);
+    // A commit after this look moves the times.
+    if (this.#differsInside(attachment)) return;
+    const { base } = collector;
     this.close();
-    if (hasChanges || base === undefined) return;
+    if (base === undefined) return;
     try {
-      this.#outside = { path, facts: outsideOf(path) };
+      const facts = outsideOf(path);
+      if (timesOf(path) !== before) return;
+      this.#outside = { path, facts };
       await settle(path);
       const isSettled = Date.now() - statSync(path).ctimeMs > SETTLED_MS;
       if (isSettled) this.#rest = { path, facts: fileFacts(path).text, base };
@@ -211,10 +216,16 @@ function union(a: CollectedPages, b: CollectedPages): CollectedPages {
   return { pages: new Set([...a.pages, ...b.pages]), leastPages: Math.min(a.leastPages, b.leastPages) };
 }
 
+/** What a commit changes of the files' times and sizes. Opens nothing, so that a connection of this process may be open. */
+function timesOf(path: string): string {
+  const wal = statSync(`${realpathSync(path)}-wal`, { bigint: true, throwIfNoEntry: false });
+  const ofWal = wal === undefined ? [] : [wal.ino, wal.size, wal.mtimeNs];
+  return [fileFacts(path).text, ...ofWal].join(' ');
+}
+
 /** All of the outside that a commit changes. Not while this process has the database open: see `inspectDatabase`. */
 function outsideOf(name: string): string {
   const path = realpathSync(name);
-  const wal = statSync(`${path}-wal`, { bigint: true, throwIfNoEntry: false });
   const header = Buffer.alloc(HEADER_BYTES);
   const descriptor = openSync(path, 'r');
   try {
@@ -222,14 +233,13 @@ function outsideOf(name: string): string {
   } finally {
     closeSync(descriptor);
   }
-  const facts = wal === undefined ? [] : [wal.ino, wal.size, wal.mtimeNs];
-  return [path, fileFacts(path).text, ...facts, header.toString('hex')].join(' ');
+  return [path, timesOf(path), header.toString('hex')].join(' ');
 }
 
 /** '' for a file that cannot be read; the snapshot says why. */
-function tryOutside(path: string): string {
+function tryOutside(path: string, look: (path: string) => string = outsideOf): string {
   try {
-    return outsideOf(path);
+    return look(path);
   } catch {
     return '';
   }

@@ -159,12 +159,17 @@ class FrameReader {
   /** Collects the page of a frame, if it is of this generation of the WAL. */
   #collect(number: number, salts: Buffer): boolean {
     if (!this.#read(number) || !this.#header.subarray(8, 16).equals(salts)) return false;
+    this.#noteFrame();
+    return true;
+  }
+
+  /** Notes the page of the frame whose header was read last. */
+  #noteFrame(): void {
     this.#pages.add(this.#header.readUInt32BE(0));
     const pagesAfterCommit = this.#header.readUInt32BE(4);
-    if (pagesAfterCommit === 0) return true;
+    if (pagesAfterCommit === 0) return;
     this.#commits++;
     this.#leastPages = Math.min(this.#leastPages, pagesAfterCommit);
-    return true;
   }
 
   /**
@@ -183,7 +188,8 @@ class FrameReader {
       sum.add(this.#header.subarray(0, 8));
       sum.add(page);
       if (!sum.isRight(this.#header.subarray(16, 24))) break;
-      this.#collect(number, saltsOf(base));
+      // A second read could find the header of a frame that overwrote this one meanwhile.
+      this.#noteFrame();
     }
     return this.#commits === commits;
   }
