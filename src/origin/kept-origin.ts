@@ -91,6 +91,12 @@ export class KeptOrigin {
     return this.#attachment?.collector.hasChanges === true || this.#suspectSince !== undefined;
   }
 
+  /** How long until `detachIfIdle` closes the connection, if nothing changes, in milliseconds; Infinity if none is open. */
+  get idleLeftMs(): number {
+    if (this.#attachment === undefined) return Infinity;
+    return Math.max(0, this.#changedAt + this.#idleMs - performance.now());
+  }
+
   /** Closes the connection if nothing has changed for a while; the next frames are known nevertheless. */
   async detachIfIdle(): Promise<void> {
     const attachment = this.#attachment;

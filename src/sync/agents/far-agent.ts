@@ -41,6 +41,8 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
     for (;;) {
       const next = await connection.receive();
       if (next.type === 'close') break;
+      // A file that this process opens a second time, and closes, would lose the locks of the kept connection.
+      if (next.type !== 'open' || next.lookEveryMs === 0) followed.close();
       if (next.type === 'open') {
         connection.agree(next, options);
         await serveOrigin(connection, next, { access: options.restriction?.origin, signal, followed });

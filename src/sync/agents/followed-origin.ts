@@ -10,6 +10,9 @@ import { Pace } from '../quick/pace.ts';
 /** How often to look while the origin changes, in milliseconds: a busy WAL begins anew several times a second. */
 const BUSY_LOOK_MS = 50;
 
+/** A peer may ask for looks more often; this host does not make them. */
+const LEAST_LOOK_MS = 10;
+
 /**
  * What an origin agent keeps of an origin while a replica follows it, for as long as one connection: the hashes of the
  * last snapshot, and in WAL mode what its frames tell.
@@ -49,14 +52,16 @@ export class FollowedOrigin {
   async awaitChange(connection: Connection, { key, lookEveryMs }: MessageOf<'open'>): Promise<void> {
     if (!this.#tree.has(key)) return;
     connection.state = 'waiting';
-    const dueAt = Math.max(this.#steppedAt + lookEveryMs, this.#pace.notBefore);
+    const everyMs = Math.max(LEAST_LOOK_MS, lookEveryMs);
+    const dueAt = Math.max(this.#steppedAt + everyMs, this.#pace.notBefore);
     for (;;) {
       const hasChanged = this.#origin.hasChanged();
       const left = dueAt - performance.now();
       if (hasChanged && left <= 0) return;
       if (!hasChanged) await this.#origin.detachIfIdle();
       const isBusy = hasChanged || this.#origin.isBusy;
-      const pause = Math.min(isBusy ? BUSY_LOOK_MS : lookEveryMs, left > 0 ? left : lookEveryMs);
+      const untilLook = isBusy ? BUSY_LOOK_MS : Math.min(everyMs, this.#origin.idleLeftMs);
+      const pause = Math.min(untilLook, left > 0 ? left : everyMs);
       const next = await connection.receiveWithin(Math.max(1, pause));
       if (next?.type === 'wake') return;
     }

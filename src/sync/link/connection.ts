@@ -26,7 +26,7 @@ import { GreetingWatch } from './greeting-watch.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { joinSmallPieces } from './join-pieces.ts';
 import type { OutgoingPiece } from './join-pieces.ts';
-import { farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
+import { MAX_TIMER_MS, farIdleTimeoutMs, farMaxTimeMs } from './peer-limits.ts';
 import { ownAgentError, peerError } from './peer-error.ts';
 import type { ConnectionOptions, PeerLimits } from './peer-limits.ts';
 import { PROGRAM } from '../program.ts';
@@ -213,7 +213,7 @@ export class Connection {
       const left = end - performance.now();
       if (left <= 0) return undefined;
       let timer: NodeJS.Timeout | undefined;
-      await this.#activity(() => (timer = setTimeout(this.#onActivity, left)));
+      await this.#activity(() => (timer = setTimeout(this.#onActivity, Math.min(left, MAX_TIMER_MS))));
       clearTimeout(timer);
     }
   }

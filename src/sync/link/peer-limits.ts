@@ -11,7 +11,7 @@ export interface PeerLimits {
 const MAX_TIME_GRACE_MS = 5000;
 
 /** Node.js turns a longer timer into one of 1 ms. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
+export const MAX_TIMER_MS: number = 2 ** 31 - 1;
 
 /** A far agent is twice as patient as the near one, so that the near one, and so the user, learns of the timeout. */
 export function farIdleTimeoutMs(idleTimeoutMs: number): number {

@@ -62,6 +62,8 @@ export async function converse<T>(
     } finally {
       options.traffic.bytesSent += connection.bytesSent;
       options.traffic.bytesReceived += connection.bytesReceived;
+      // Otherwise the signal of a follower would keep every connection that it has lost.
+      connection.detach();
       connection.transport.terminate();
       // What the agent has open in this process is closed with it.
       if (far.kind === 'local') await waitForEnd(connection);
