@@ -3,8 +3,8 @@ import { statSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { readIntoPageCache } from './target.ts';
 
-/** Memory that a run fills, as a part of the database: with a new database or a WAL, and some. */
-const TOUCHED_PART = 1.25;
+/** Memory that a run fills, as a part of the database: with a new database, its WAL, and some. */
+const TOUCHED_PART = 3;
 const PIECE_BYTES = 2 ** 26;
 
 /**
