@@ -306,7 +306,7 @@ export interface Store {
   addKey(password: PasswordSource | Password): Promise<string>;
   /**
    * Removes the key whose id begins so, but not that of the password that opened the store; returns its id. The master
-   * key stays the same: whoever read it before can still read all that the store gets. A copy into a new store cannot be
+   * key stays the same: who read it before can still read all that the store gets. A copy into a new store cannot be
    * read with it.
    */
   removeKey(prefix: string): Promise<string>;

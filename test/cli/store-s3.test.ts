@@ -38,7 +38,7 @@ describe('the commands on a store in S3', () => {
     const env = { ...options.env, SQLSYNC_PASSWORD_FILE: join(folder, 'password') };
     const secret = (...args: string[]): Promise<Summary> => summaryOf(args, { ...options, env });
     const { stderr } = await say('init', `${store}/plain`);
-    assert.match(stderr, /is not encrypted: whoever can read its files there/);
+    assert.match(stderr, /is not encrypted: anyone who can read its files there/);
     assert.doesNotMatch((await say('init', `${store}/meant`, '--plain')).stderr, /not encrypted/);
     await secret('init', store, '--encrypt');
     await secret('backup', 'a.db', store);

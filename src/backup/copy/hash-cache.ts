@@ -43,7 +43,7 @@ const PACKS_AT = PACK_COUNT_AT + 4;
 /**
  * Remembers the page hashes of the newest snapshot of each database, so that a backup need not read the store. A backup
  * believes it, so it is bound to its snapshot and checked by a SHA-256. Without it a backup only takes longer. Its file
- * is sealed as those of the store: whoever has hashes and their key can guess what is in a page.
+ * is sealed as those of the store: anyone who has hashes and their key can guess what is in a page.
  */
 export class HashCache {
   readonly #folder: string;

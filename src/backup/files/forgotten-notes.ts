@@ -8,7 +8,7 @@ const MAX_NOTE_BYTES = 1024;
 
 /**
  * The files of these snapshots that no note takes away. In an encrypted store a note counts only if it was written with
- * its key: otherwise whoever may put files there could have the next prune delete what he likes.
+ * its key: otherwise anyone who may put files there could have the next prune delete what he likes.
  *
  * @param noted - the names of the notes.
  */

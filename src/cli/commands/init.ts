@@ -29,7 +29,7 @@ export const command: Command = defineCommand({
     encrypt: { describe: 'Encrypt everything in the store, with a password' },
     plain: {
       describe:
-        'Do not encrypt it: for a store elsewhere, say so; whoever has its files can read the databases',
+        'Do not encrypt it: for a store elsewhere, say so; anyone who has its files can read the databases',
     },
     ...PASSWORD_OPTIONS,
     ...OUTPUT_OPTIONS,
@@ -85,7 +85,7 @@ async function isEncrypted(args: EncryptionArguments, output: Output): Promise<b
   const ask = process.stdin.isTTY && process.stderr.isTTY && !output.options.json ? terminalAsk() : undefined;
   if (ask === undefined) {
     output.warning(
-      `The store ${store} is not encrypted: whoever can read its files there can read the databases. --encrypt encrypts a new store, --plain says that this is meant`,
+      `The store ${store} is not encrypted: anyone who can read its files there can read the databases. --encrypt encrypts a new store, --plain says that this is meant`,
     );
     return false;
   }

@@ -24,7 +24,7 @@ const OPTIONS = {
 
 /** Said where somebody could think otherwise. */
 const SAME_MASTER_KEY =
-  'The master key of the store is the same as before: whoever had read it with an old password can still read the store. For another one, copy to a new store: sqlsync init --encrypt NEW, sqlsync copy STORE NEW.';
+  'The master key of the store is the same as before: anyone who had read it with an old password can still read the store. For another one, copy to a new store: sqlsync init --encrypt NEW, sqlsync copy STORE NEW.';
 
 /** What each word after `key` does. */
 const ACTIONS: Readonly<Record<string, (store: Store, work: KeyWork) => Promise<void>>> = {

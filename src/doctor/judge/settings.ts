@@ -1,6 +1,6 @@
 import type { Facts } from '../facts.ts';
 import type { Finding } from '../finding.ts';
-import { finding, processInWords, processesInWords, sqliteLine } from './words.ts';
+import { finding, processInWords, processesInWords, shellWord, sqliteLine } from './words.ts';
 import { megabytes } from './wal.ts';
 
 /** The share of the file that VACUUM gives back, from which it is worth its time; and the least of bytes. */
@@ -76,7 +76,7 @@ function place(facts: Facts): Finding[] {
         {
           meaning:
             'The -wal and the journal have the name by which a program opened the file: two programs with two names do not see each other’s, and damage it.',
-          mend: `find the others: find / -xdev -samefile ${path}; and remove all but one`,
+          mend: `find the others: find / -xdev -samefile ${shellWord(path)}; and remove all but one`,
         },
       ),
     );
