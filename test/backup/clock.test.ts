@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { TestContext } from 'node:test';
 import { Random } from '../../fixtures/random.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import type { RetentionPolicy } from '../../src/backup/prune/retention.ts';
 import { tempDir } from '../support/compare.ts';
+import { untilAll } from '../support/until-all.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 
@@ -32,14 +34,24 @@ const POLICIES: readonly RetentionPolicy[] = [
 
 test('a clock that is set back and forth loses nothing: not what a policy keeps, nor what was just made', async (t) => {
   t.diagnostic(`SQLSYNC_SEED=${SEED}`);
-  const random = new Random(SEED);
+  const done = { future: 0, forgotten: 0, deleted: 0 };
+  for (const run of untilAll(1, done)) await history(t, new Random(SEED + run), done);
+  t.diagnostic(JSON.stringify(done));
+});
+
+/** Backups, forgets and prunes of one store under a clock that jumps; counts them in `done`. */
+async function history(
+  t: TestContext,
+  random: Random,
+  done: { future: number; forgotten: number; deleted: number },
+): Promise<void> {
   const folder = tempDir(t);
   const origin = join(folder, 'origin.db');
   smallDatabase(origin, { rows: 40 });
+  t.mock.timers.reset();
   t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
   const here = await storeHere(new MemoryBackend(), folder, GRACE_SECONDS);
   const images = new Map<string, Buffer>();
-  const done = { future: 0, forgotten: 0, deleted: 0 };
   for (let number = 0; number < BACKUPS; number++) {
     // Mostly hours pass. With any seed, the clock is wrong by up to a year now and then and then right again,
     // at least once back and once forth.
@@ -67,8 +79,6 @@ test('a clock that is set back and forth loses nothing: not what a policy keeps,
     );
     await assertStored(here, left, images);
   }
-  t.diagnostic(JSON.stringify(done));
-  for (const [what, count] of Object.entries(done)) assert.ok(count > 0, `no ${what}`);
   const { problems, damaged } = await here.store.check({ readData: true });
   assert.deepEqual([problems, damaged], [[], []]);
-});
+}

@@ -13,6 +13,7 @@ import { KEYED_HASH_BYTES, createPageHasher } from '../../src/pages/hash.ts';
 import { lockBytePage, pageNumber } from '../../src/pages/page-types.ts';
 import type { WalLook } from '../../src/pages/wal-changes.ts';
 import { tempDir } from '../support/compare.ts';
+import { untilAll } from '../support/until-all.ts';
 
 prepareQuickTests({ after });
 // The writers checkpoint all the time, and a clock of Linux ticks every 10 ms at most.
@@ -47,7 +48,7 @@ test(
     t.after(() => writers.forEach((writer) => writer.kill('SIGKILL')));
     const counts = { looks: 0, known: 0, unknown: 0, pages: 0, changed: 0 };
     let earlier: Seen[] = [];
-    for (let n = 0; n < LOOKS; n++, await delay(random.integer(0, 30))) {
+    for (const _ of untilAll(LOOKS, counts, ['known', 'changed'])) {
       if (random.chance(0.1)) {
         const i = random.integer(0, WRITERS - 1);
         writers[i]?.kill('SIGKILL');
@@ -55,9 +56,9 @@ test(
       }
       const seen = await look(path, earlier, counts).catch(refused);
       if (seen !== undefined) earlier = [...earlier.slice(1 - KEPT), seen];
+      await delay(random.integer(0, 30));
     }
     t.diagnostic(JSON.stringify(counts));
-    assert.ok(counts.known > 0 && counts.changed > 0, 'some changes were known');
   },
 );
 
