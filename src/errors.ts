@@ -14,6 +14,7 @@ export const ERROR_CODES = [
   'BOTH_REMOTE',
   'SWAPPED',
   'LOCKED',
+  'CONFIG_INVALID',
   // The origin
   'ORIGIN_NOT_FOUND',
   'ORIGIN_NOT_A_DATABASE',

@@ -310,7 +310,16 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/runs',
     'src/cli/terminal',
   ],
+  // One service for many copies: its file.
+  'src/service/config': [
+    'src/cli/store',
+    'src/cli/job',
+    'src/cli/options',
+    'src/backup/backends',
+    'src/transport',
+  ],
   'src/cli/commands': [
+    'src/service/config',
     'src/cli/doctor',
     'src/doctor/judge',
     'src/backup/backends',

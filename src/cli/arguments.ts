@@ -1,9 +1,8 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
-import { isSwitch } from './options/command.ts';
+import { camelCase, isSwitch } from './options/command.ts';
 import type { Command, Option, Options } from './options/command.ts';
 import type { CommandLine } from './command-line.ts';
 import { checkWords, helpLine } from './usage-errors.ts';
-import { camelCase } from './words.ts';
 
 /** Values stay strings, and an option takes one value at a time. */
 const CONFIGURATION = {

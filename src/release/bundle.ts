@@ -41,6 +41,7 @@ const LIBRARY = ['index', 'kysely', 'drizzle'];
 const EXTERNAL = [
   'better-sqlite3',
   'cpu-features',
+  'croner',
   'drizzle-orm',
   'esbuild',
   'kysely',
@@ -49,6 +50,7 @@ const EXTERNAL = [
   'ssh2',
   'temporal-polyfill',
   'xxhash-wasm',
+  'yaml',
 ];
 
 /** The licenses of the packages whose parts are in the bundle. */

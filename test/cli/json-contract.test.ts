@@ -53,6 +53,7 @@ describe('the last line of --json', () => {
       [0, 'init', 'secret', '--encrypt', ...password],
       [0, 'key', 'add', 'secret', ...password, '--new-password-command', 'echo two'],
       [0, 'key', 'list', 'secret', ...password],
+      [0, 'config', 'example'],
     ];
     for (const [status, ...args] of runs) {
       const run = await sqlsync([...args, '--json'], { cwd: folder });

@@ -58,6 +58,7 @@ test('the manual explains every error code that the README does not give to the 
     'BOTH_REMOTE',
     'SWAPPED',
     'LOCKED',
+    'CONFIG_INVALID',
     'BACKUP_PARTIAL',
     'DUMP_PARTIAL',
     'BUSY',

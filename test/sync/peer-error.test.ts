@@ -33,6 +33,7 @@ const NEVER_A_PEERS: ReadonlySet<ErrorCode> = new Set([
   'BOTH_REMOTE',
   'CONNECT_FAILED',
   'LOCKED',
+  'CONFIG_INVALID',
   'STORE_NOT_FOUND',
   'STORE_EXISTS',
   'STORE_UNAVAILABLE',

@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { SqlsyncError } from '../../errors.ts';
 import { standardOutput } from '../../sync/stream/page-stream.ts';
+import { camelCase } from '../options/command.ts';
 import type { Options } from '../options/command.ts';
 
 /** The operand that stands for standard output in the place of a database that is written. */
@@ -45,8 +46,4 @@ function isStderrToo(): boolean {
   const [out, err] = [fstatSync(1), fstatSync(2)];
   const isOne = out.dev === err.dev && out.ino === err.ino;
   return isOne && (out.isFile() || out.isFIFO() || out.isSocket());
-}
-
-function camelCase(name: string): string {
-  return name.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }

@@ -46,6 +46,11 @@ export interface Command {
   run(args: never): Promise<number>;
 }
 
+/** The name of an option, or of a field, in camel case. */
+export function camelCase(name: string): string {
+  return name.replaceAll(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
 type CamelCase<Name extends string> = Name extends `${infer Head}-${infer Tail}`
   ? `${Head}${Capitalize<CamelCase<Tail>>}`
   : Name;

@@ -13,6 +13,7 @@ const EXIT_STATUS: Readonly<Record<ErrorCode, number>> = {
   USAGE: 2,
   SAME_FILE: 2,
   BOTH_REMOTE: 2,
+  CONFIG_INVALID: 2,
   ORIGIN_NOT_FOUND: 3,
   ORIGIN_NOT_A_DATABASE: 3,
   ORIGIN_UNREADABLE: 3,
