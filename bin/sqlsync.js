@@ -21,7 +21,7 @@ if (isSupported(process.versions)) {
 } else {
   complain(
     `sqlsync needs Node.js ${NODE_VERSION_MIN} or newer, but this is Node.js ${process.versions.node} (${process.execPath}).\n` +
-      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npx sqlsync\`.`,
+      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npm ci\` and node_modules/.bin/node bin/sqlsync.js.`,
   );
   process.exitCode = EXIT_NODE_UNSUPPORTED;
 }

@@ -2,7 +2,7 @@
  * Drizzle on the pools, through its own proxy driver; this file imports nothing of Drizzle.
  *
  *     import { drizzle } from 'drizzle-orm/sqlite-proxy';
- *     import { drizzleProxy } from 'sqlsync/drizzle';
+ *     import { drizzleProxy } from 'sqlsync-db/drizzle';
  *     const orm = drizzle(drizzleProxy(db));
  *
  * Drizzle's proxy cannot say which transaction a statement belongs to, so `orm.transaction()` is refused with

@@ -8,6 +8,7 @@ const PAGES = [
   'README.md',
   'CONTRIBUTING.md',
   'CHANGELOG.md',
+  'SECURITY.md',
   'protocol/SPEC.md',
   'bench/RESULTS.md',
   ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
@@ -48,6 +49,18 @@ describe('the pages', () => {
       }
     });
   }
+
+  // In the npm registry, sqlsync is a package of somebody else, which npx would fetch and run.
+  test('no page, help or hint has its reader run sqlsync with npx', () => {
+    const sources = ['src', 'bin'].flatMap((folder) =>
+      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+    );
+    const texts = [...PAGES, ...sources.filter((name) => /\.[jt]s$/.test(name))];
+    assert.deepEqual(
+      texts.filter((path) => /(?:npx|npm exec|pnpm dlx)(?: -\S+)* sqlsync/.test(read(path))),
+      [],
+    );
+  });
 
   test('the pages that a user reads first fit a terminal', () => {
     for (const path of [

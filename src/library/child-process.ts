@@ -62,7 +62,7 @@ export async function runInChild<N extends TaskName>(
       'NODE_UNSUPPORTED',
       `bin/sqlsync.js was not found in the folders above ${import.meta.dirname}`,
       {
-        hint: 'Keep the package sqlsync out of your bundle (external): it starts processes from its own files.',
+        hint: 'Keep the package sqlsync-db out of your bundle (external): it starts processes from its own files.',
       },
     );
   }

@@ -104,7 +104,7 @@ export function cachedBindingPath(key: string, env: NodeJS.ProcessEnv = process.
  */
 export function packageRoot(): string {
   for (let folder = import.meta.dirname; ; folder = dirname(folder)) {
-    if (packageName(folder) === 'sqlsync') return folder;
+    if (packageName(folder) === 'sqlsync-db') return folder;
     if (folder === dirname(folder)) {
       throw new SqlsyncError(
         'INTERNAL',

@@ -117,9 +117,12 @@ function proveHash(native: Partial<NativeFunctions>): asserts native is NativeFu
   if (found !== KNOWN_HASH) throw new Error(`its hash of known bytes is ${found}, not ${KNOWN_HASH}`);
 }
 
-/** Only a checkout has the TypeScript sources and npm scripts to build with. */
+/**
+ * Only a checkout has the TypeScript sources and npm scripts to build with. An installed package may have its command
+ * outside of PATH.
+ */
 function buildCommand(): string {
-  return existsSync(join(packageRoot(), 'src', 'sqlite', 'build-binding.ts'))
-    ? 'npm run build:binding'
-    : 'npx sqlsync build-binding';
+  const root = packageRoot();
+  if (existsSync(join(root, 'src', 'sqlite', 'build-binding.ts'))) return 'npm run build:binding';
+  return `node '${join(root, 'bin', 'sqlsync.js').replaceAll("'", `'\\''`)}' build-binding`;
 }

@@ -20,8 +20,6 @@ export function requireSupportedNode(versions: { node: string; napi?: string } =
   throw new SqlsyncError(
     'NODE_UNSUPPORTED',
     `sqlsync needs Node.js ${NODE_VERSION_MIN} or newer, but this is Node.js ${versions.node} (${process.execPath}).`,
-    {
-      hint: `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npx sqlsync\`.`,
-    },
+    { hint: `Install Node.js ${NODE_VERSION_MIN} or newer.` },
   );
 }

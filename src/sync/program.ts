@@ -19,7 +19,7 @@ function readVersion(folder: string): string {
       name?: string;
       version?: string;
     };
-    if (manifest.name === 'sqlsync' && manifest.version !== undefined) return manifest.version;
+    if (manifest.name === 'sqlsync-db' && manifest.version !== undefined) return manifest.version;
   } catch {
     // No package.json of ours in this folder: look above it.
   }

@@ -24,7 +24,7 @@ function blocks(text: string): { readonly kind: string; readonly code: string }[
 function linesOf({ kind, code }: { kind: string; code: string }): string[] {
   const prompt = { sh: '', console: '\\$ ', '': '(?:[\\d*/]+ ){5}' }[kind];
   if (prompt === undefined) return [];
-  const lines = code.matchAll(new RegExp(`^${prompt}((?:npx )?sqlsync .*)$`, 'gm'));
+  const lines = code.matchAll(new RegExp(`^${prompt}(sqlsync .*)$`, 'gm'));
   return [...lines].map(([, line]) => line as string);
 }
 
@@ -47,7 +47,6 @@ class Machine {
     for (const folder of [here, there, bin, this.at('/tmp'), this.at('/srv/backup')])
       mkdirSync(folder, { recursive: true });
     this.here = here;
-    script(join(bin, 'npx'), 'exec "$@"');
     script(join(bin, 'sqlsync'), `exec '${process.execPath}' '${PROGRAM}' "$@"`);
     // Another host has the same files, and another home.
     script(join(bin, 'rsh'), `[ "$1" = -l ] && shift 2\nshift\ncd '${there}'\nexec sh -c "$*"`);

@@ -33,7 +33,7 @@ function blocks(text: string, kinds: string): string[] {
 function commandLines(text: string): string[][] {
   const lines = blocks(text, 'sh|console|').flatMap((block) => block.split('\n'));
   return lines.flatMap((line) => {
-    const command = /^(?:\$ |(?:[\d*/]+ ){5})?(?:npx )?sqlsync (.*?)(?:\s+#\s.*)?$/.exec(line)?.[1];
+    const command = /^(?:\$ |(?:[\d*/]+ ){5})?sqlsync (.*?)(?:\s+#\s.*)?$/.exec(line)?.[1];
     if (command === undefined) return [];
     const words = command.match(/(?:'[^']*'|"[^"]*"|[^\s'"])+/g) ?? [];
     return [words.map((word) => word.replaceAll(/['"]/g, ''))];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 import { largeDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
@@ -17,9 +17,9 @@ test('the package works as packed and installed below node_modules, and says so 
   const application = join(folder, 'application.mjs');
   writeFileSync(
     application,
-    `import { backup, initStore, openDatabase, restore, sync, verify } from 'sqlsync';
-     import { SqlsyncDialect } from 'sqlsync/kysely';
-     import 'sqlsync/drizzle';
+    `import { backup, initStore, openDatabase, restore, sync, verify } from 'sqlsync-db';
+     import { SqlsyncDialect } from 'sqlsync-db/kysely';
+     import 'sqlsync-db/drizzle';
      const { outcome, findings } = await sync({ origin: 'a.db', replica: 'r.db', check: true });
      const { same } = await verify({ a: 'a.db', b: 'r.db' });
      await initStore('store'); await backup({ origin: 'a.db', store: 'store' });
@@ -38,31 +38,59 @@ test('the package works as packed and installed below node_modules, and says so 
   });
   assertReplicaOf(origin, replica);
   assertReplicaOf(origin, join(folder, 'restored.db'));
-  rmSync(join(folder, 'node_modules', 'sqlsync', 'bin'), { recursive: true });
+  rmSync(join(folder, 'node_modules', 'sqlsync-db', 'bin'), { recursive: true });
   writeFileSync(
     application,
-    `import { sync } from 'sqlsync';
+    `import { sync } from 'sqlsync-db';
      const { code } = await sync({ origin: 'a.db', replica: 'r.db' }).catch((error) => error);
      console.log(JSON.stringify(code));`,
   );
   assert.equal(runApplication(folder), 'NODE_UNSUPPORTED');
 });
 
+test('the package has the program, the library, the sources of the binding and the pages, and no more', (t) => {
+  const folder = tempDir(t);
+  install(folder);
+  const packed = join(folder, 'node_modules', 'sqlsync-db');
+  const names = readdirSync(packed, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(packed, join(entry.parentPath, entry.name)));
+  const allowed =
+    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/types\/(?:src|protocol)\/.*\.d\.ts|prebuilds\/.*|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/.*|[A-Z]+(?:\.md)?|package\.json)$/;
+  assert.deepEqual(names.filter((name) => !allowed.test(name)), []);
+  const pages = readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`);
+  const library = ['index', 'kysely', 'drizzle'];
+  for (const name of [
+    'LICENSE',
+    'README.md',
+    'SECURITY.md',
+    'CHANGELOG.md',
+    'protocol/SPEC.md',
+    'bin/sqlsync.js',
+    'dist/main.js',
+    'dist/licenses.txt',
+    'src/sqlite/native/addon.c',
+    ...library.flatMap((entry) => [`dist/${entry}.js`, `dist/src/${entry}.js`]),
+    ...pages,
+  ])
+    assert.ok(names.includes(name), name);
+});
+
 /** The unpacked result of `npm pack`; the dependencies and the binding are links. */
 function install(folder: string): void {
   const modules = join(folder, 'node_modules');
-  mkdirSync(join(modules, 'sqlsync'), { recursive: true });
+  mkdirSync(join(modules, 'sqlsync-db'), { recursive: true });
   const packing = spawnSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], {
     cwd: ROOT,
     encoding: 'utf8',
   });
   assert.equal(packing.status, 0, packing.stderr);
   const archive = join(folder, packing.stdout.trim());
-  const target = join(modules, 'sqlsync');
+  const target = join(modules, 'sqlsync-db');
   const unpacking = spawnSync('tar', ['-xf', archive, '-C', target, '--strip-components', '1']);
   assert.equal(unpacking.status, 0, String(unpacking.stderr));
   symlinkSync(join(ROOT, 'build'), join(target, 'build'));
-  const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync');
+  const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync-db');
   for (const name of others) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
 }
 

@@ -31,8 +31,8 @@ test('the examples of the manual and the README compile', (t) => {
         rootDir: '/',
         typeRoots: [join(ROOT, 'node_modules', '@types')],
         paths: {
-          sqlsync: [join(ROOT, 'src', 'index.ts')],
-          'sqlsync/*': [join(ROOT, 'src', '*.ts')],
+          'sqlsync-db': [join(ROOT, 'src', 'index.ts')],
+          'sqlsync-db/*': [join(ROOT, 'src', '*.ts')],
           kysely: [join(ROOT, 'node_modules', 'kysely', 'dist', 'index.d.ts')],
         },
       },

@@ -367,7 +367,7 @@ function assertRefusal(
   );
   assert.match(
     result.stderr,
-    /\nInstall Node\.js 22\.18 or newer, or in a checkout of sqlsync run `npx sqlsync`\.\n$/,
+    /\nInstall Node\.js 22\.18 or newer, or in a checkout of sqlsync run `npm ci` and node_modules\/\.bin\/node bin\/sqlsync\.js\.\n$/,
   );
 }
 
