@@ -1,12 +1,15 @@
 #!/usr/bin/env node
 // Node.js 12 must be able to parse this file, so that an old Node.js gets a message instead of a syntax error or,
 // from Node.js 20, a segmentation fault in the native binding: no `node:` imports, no `?.`, no top-level await.
-import { existsSync, mkdirSync } from 'fs';
+import { spawn } from 'child_process';
+import { existsSync, mkdirSync, realpathSync } from 'fs';
 import { dirname, isAbsolute, join } from 'path';
 import { fileURLToPath, pathToFileURL } from 'url';
 
 const NODE_VERSION_MIN = '22.18'; // as in src/sqlite/node-version.ts
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+/** The Node.js that `npm ci` puts into a checkout. */
+const OWN_NODE = join(ROOT, 'node_modules', 'node', 'bin', 'node');
 const NODE_API_MIN = 10;
 const EXIT_NODE_UNSUPPORTED = 9;
 const EXIT_SYSTEM_ERROR = 26;
@@ -18,12 +21,37 @@ if (isSupported(process.versions)) {
     process.exit();
   });
   run().catch(fail);
+} else if (existsSync(OWN_NODE) && realpathSync(OWN_NODE) !== realpathSync(process.execPath)) {
+  runWithOwnNode();
 } else {
+  refuse();
+}
+
+function refuse() {
   complain(
     `sqlsync needs Node.js ${NODE_VERSION_MIN} or newer, but this is Node.js ${process.versions.node} (${process.execPath}).\n` +
-      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npm ci\` and node_modules/.bin/node bin/sqlsync.js.`,
+      `Install Node.js ${NODE_VERSION_MIN} or newer, or in a checkout of sqlsync run \`npm ci\`, which brings one.`,
   );
   process.exitCode = EXIT_NODE_UNSUPPORTED;
+}
+
+/**
+ * Runs the command in the Node.js of this checkout, and ends as that ends. Ctrl-C reaches both processes. The other
+ * signals may reach one or both: the child ends in the same way for either kind, but at once if the same kind comes
+ * twice, so each is passed on as the other.
+ */
+function runWithOwnNode() {
+  const child = spawn(OWN_NODE, process.argv.slice(1), { stdio: 'inherit' });
+  process.on('SIGINT', () => {});
+  process.on('SIGTERM', () => child.kill('SIGHUP'));
+  process.on('SIGHUP', () => child.kill('SIGTERM'));
+  child.on('error', refuse);
+  child.on('exit', (status, signal) => {
+    process.exitCode = status;
+    if (signal === null) return;
+    process.removeAllListeners(signal);
+    process.kill(process.pid, signal);
+  });
 }
 
 async function run() {

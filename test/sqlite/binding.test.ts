@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import type { ChildProcessByStdio } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFileSync,
   chmodSync,
@@ -17,6 +19,9 @@ import {
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import {
   BINDING_NAME,
@@ -171,9 +176,17 @@ describe('the Node.js version', () => {
     });
   }
 
+  /** The program in a checkout to which `npm ci` has not brought a Node.js yet. */
+  function lonelyProgram(): string {
+    const program = join(folder, 'lonely', 'bin', 'sqlsync.js');
+    cpSync(BIN, program);
+    writeFileSync(join(folder, 'lonely', 'package.json'), '{"type":"module"}');
+    return program;
+  }
+
   test('bin/sqlsync.js says what is needed and ends with 9 on a simulated old Node.js', () => {
-    const result = spawnSync(process.execPath, ['-r', fakeNode('20.20.2', '9'), BIN], { encoding: 'utf8' });
-    assertRefusal(result, '20.20.2');
+    const args = ['-r', fakeNode('20.20.2', '9'), lonelyProgram()];
+    assertRefusal(spawnSync(process.execPath, args, { encoding: 'utf8' }), '20.20.2');
   });
 
   const old = oldNodeOnPath();
@@ -182,9 +195,55 @@ describe('the Node.js version', () => {
     { skip: old === undefined },
     () => {
       assert(old !== undefined);
-      assertRefusal(spawnSync(old.program, [BIN], { encoding: 'utf8' }), old.version);
+      assertRefusal(spawnSync(old.program, [lonelyProgram()], { encoding: 'utf8' }), old.version);
     },
   );
+
+  test('bin/sqlsync.js runs on a real old Node.js where `npm ci` has brought a new one', { skip: old === undefined }, () => {
+    assert(old !== undefined);
+    const { status, stdout, stderr } = spawnSync(old.program, [BIN, '--version'], { encoding: 'utf8' });
+    assert.deepEqual([status, stderr], [0, '']);
+    assert.match(stdout, /^sqlsync \d/);
+  });
+
+  /** Starts a checkout whose program is `main`, on an old Node.js beside a new one. */
+  function startOnOldNode(main: string, args: readonly string[] = []): ChildProcessByStdio<null, Readable, null> {
+    const program = lonelyProgram();
+    const root = dirname(dirname(program));
+    for (const part of ['node_modules/node/bin', 'src/cli']) mkdirSync(join(root, part), { recursive: true });
+    cpSync(script('node', `exec '${process.execPath}' "$@"`), join(root, 'node_modules/node/bin/node'));
+    writeFileSync(join(root, 'src/cli/main.ts'), main);
+    return spawn(process.execPath, ['-r', fakeNode('20.20.2', '9'), program, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+  }
+
+  test('bin/sqlsync.js on an old Node.js gives its arguments to the new one, and ends with its status', async () => {
+    const child = startOnOldNode(
+      `export function main(args) { console.log(JSON.stringify([process.versions.node, ...args])); return 7; }`,
+      ['a b', '--json'],
+    );
+    assert.deepEqual(JSON.parse(await text(child.stdout)), [process.versions.node, 'a b', '--json']);
+    if (child.exitCode === null) await once(child, 'exit');
+    assert.equal(child.exitCode, 7);
+  });
+
+  test('bin/sqlsync.js on an old Node.js passes a signal on once, as another kind than the group gets, and ends as the new one ends', async () => {
+    const child = startOnOldNode(`export function main() {
+      for (const name of ['SIGTERM', 'SIGHUP']) process.once(name, () => console.log(name));
+      console.log('ready');
+      return new Promise(() => { setInterval(() => {}, 1000); });
+    }`);
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    assert.equal((await lines.next()).value, 'ready');
+    child.kill('SIGTERM');
+    assert.equal((await lines.next()).value, 'SIGHUP');
+    child.kill('SIGHUP');
+    assert.equal((await lines.next()).value, 'SIGTERM');
+    child.kill('SIGHUP');
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    assert.equal(child.signalCode, 'SIGTERM');
+  });
 });
 
 describe('bin/sqlsync.js', () => {
@@ -367,7 +426,7 @@ function assertRefusal(
   );
   assert.match(
     result.stderr,
-    /\nInstall Node\.js 22\.18 or newer, or in a checkout of sqlsync run `npm ci` and node_modules\/\.bin\/node bin\/sqlsync\.js\.\n$/,
+    /\nInstall Node\.js 22\.18 or newer, or in a checkout of sqlsync run `npm ci`, which brings one\.\n$/,
   );
 }
 
