@@ -1,15 +1,13 @@
 import { createHash } from 'node:crypto';
-import xxhash from 'xxhash-wasm';
 import { BLOCK_BYTES } from '../../protocol/limits.ts';
 import type { HashAlgorithm } from '../../protocol/messages.ts';
 import { KEYED_HASH_BYTES, KeyedHash } from '../sqlite/keyed-hash.ts';
 import { maskedFirstPage } from './header.ts';
 import type { PageNumber, PageSize } from './page-types.ts';
 import { lockBytePage, pageNumber } from './page-types.ts';
+import { xxh64 } from './xxh64.ts';
 
 export { HASH_KEY_BYTES, KEYED_HASH_BYTES, KeyedHash } from '../sqlite/keyed-hash.ts';
-
-const xx = await xxhash();
 
 /** Keyed hashes of pages, nodes and blocks. Both sides of a sync use the algorithm and key that `open` names. */
 export interface PageHasher {
@@ -64,7 +62,7 @@ interface Hash extends Pick<PageHasher, 'hashBytes' | 'hash'> {
 const HASHES: Readonly<Record<HashAlgorithm, (key: Uint8Array, maxBytes: number) => Hash>> = {
   'nh-siphash': nhSiphash,
   sha256,
-  xxh64,
+  xxh64: seededXxh64,
 };
 
 function nhSiphash(key: Uint8Array, maxBytes: number): Hash {
@@ -77,7 +75,7 @@ function nhSiphash(key: Uint8Array, maxBytes: number): Hash {
 }
 
 /** The seed, the first half of the key, does not protect the hash: docs/security.md, "Collisions". */
-function xxh64(key: Uint8Array): Hash {
+function seededXxh64(key: Uint8Array): Hash {
   // One array serves a whole run of pages: a view for each page would cost as much as the hash.
   let lastOut: Uint8Array = new Uint8Array(0);
   let view = new DataView(lastOut.buffer);
@@ -87,7 +85,7 @@ function xxh64(key: Uint8Array): Hash {
       lastOut = out;
       view = new DataView(out.buffer, out.byteOffset, out.byteLength);
     }
-    view.setBigUint64(offset, xx.h64Raw(bytes, seed), true);
+    view.setBigUint64(offset, xxh64(bytes, seed), true);
   });
 }
 
