@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 import { largeDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
+import { install } from './installed-package.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 
@@ -75,24 +76,6 @@ test('the package has the program, the library, the sources of the binding and t
   ])
     assert.ok(names.includes(name), name);
 });
-
-/** The unpacked result of `npm pack`; the dependencies and the binding are links. */
-function install(folder: string): void {
-  const modules = join(folder, 'node_modules');
-  mkdirSync(join(modules, 'sqlsync-db'), { recursive: true });
-  const packing = spawnSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], {
-    cwd: ROOT,
-    encoding: 'utf8',
-  });
-  assert.equal(packing.status, 0, packing.stderr);
-  const archive = join(folder, packing.stdout.trim());
-  const target = join(modules, 'sqlsync-db');
-  const unpacking = spawnSync('tar', ['-xf', archive, '-C', target, '--strip-components', '1']);
-  assert.equal(unpacking.status, 0, String(unpacking.stderr));
-  symlinkSync(join(ROOT, 'build'), join(target, 'build'));
-  const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync-db');
-  for (const name of others) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
-}
 
 function runApplication(folder: string): unknown {
   const { stdout, stderr } = spawnSync(process.execPath, ['application.mjs'], {
