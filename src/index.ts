@@ -6,11 +6,14 @@ export { openDatabase } from './pool/database.ts';
 export { BulkInterruptedError } from './pool/bulk/bulk.ts';
 export type {
   Activity,
+  AggregateOptions,
+  BackupResult,
   BulkOptions,
   ConnectionOptions,
   Database,
   DatabaseOptions,
   DatabaseStats,
+  FunctionOptions,
   Inspection,
   LabelStats,
   Priority,
@@ -20,6 +23,7 @@ export type {
   ReadPool,
   ReadStats,
   RunResult,
+  SqlFunction,
   SqlParams,
   SqlRow,
   SqlValue,

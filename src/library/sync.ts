@@ -3,6 +3,7 @@ import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
 import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 import { runInChild } from './child-process.ts';
 import { followTaskOptions, syncTaskOptions, verifyTaskOptions } from './options.ts';
+import { inTurn } from './turns.ts';
 
 /**
  * Makes `replica` an exact copy of one snapshot of `origin`, as the command `sqlsync ORIGIN REPLICA` does. The
@@ -10,7 +11,7 @@ import { followTaskOptions, syncTaskOptions, verifyTaskOptions } from './options
  *
  * A child process does the work, so that the locks of the application's own connections are safe and its event loop
  * stays free. The child ends before the promise settles, and with the application. Relative paths are relative to the
- * working directory at the call.
+ * working directory at the call. Calls of one process into one replica run one after the other.
  *
  * An `AbortSignal` asks the child to undo its work and end, and kills it after 5 s. The sync then rejects with
  * INTERRUPTED and the signal's reason as `cause`, or resolves if it had already committed. A listener that throws ends
@@ -22,7 +23,9 @@ import { followTaskOptions, syncTaskOptions, verifyTaskOptions } from './options
  */
 export async function sync(options: SyncOptions): Promise<SyncSummary> {
   const task = { name: 'sync', options: syncTaskOptions(options) } as const;
-  const summary = await runInChild<'sync'>(task, options);
+  const run = (): Promise<SyncSummary> => runInChild<'sync'>(task, options);
+  // Another process's run is waited for, too, but only until `busyTimeoutMs`: a new copy may take longer.
+  const summary = await inTurn(task.options.replica, options.signal, run);
   return { ...summary, origin: options.origin, replica: options.replica };
 }
 

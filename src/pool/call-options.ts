@@ -1,5 +1,13 @@
 import { SqlsyncError, sanitizeText } from '../errors.ts';
-import type { BulkOptions, ConnectionOptions, QueryOptions, WaitOptions, WriteOptions } from './types.ts';
+import type {
+  AggregateOptions,
+  BulkOptions,
+  ConnectionOptions,
+  FunctionOptions,
+  QueryOptions,
+  WaitOptions,
+  WriteOptions,
+} from './types.ts';
 
 /** Returns what was expected if `value` is wrong. */
 type Check = (value: unknown) => string | undefined;
@@ -34,6 +42,19 @@ export const BULK_OPTIONS: Checks<BulkOptions> = {
   priority,
   budgetMs: milliseconds,
   onCommit: callback,
+};
+
+export const FUNCTION_OPTIONS: Checks<FunctionOptions> = {
+  deterministic: flag,
+  directOnly: flag,
+  varargs: flag,
+};
+export const AGGREGATE_OPTIONS: Checks<AggregateOptions> = {
+  ...FUNCTION_OPTIONS,
+  start: () => undefined,
+  step: callback,
+  inverse: callback,
+  result: callback,
 };
 
 /**

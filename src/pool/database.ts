@@ -4,13 +4,24 @@ import { filePathOf, openWriteConnection } from '../sqlite/pool-connection.ts';
 import { shortageOf } from '../files/shortage.ts';
 import type { Admission } from './admission/types.ts';
 import { noAdmission, openAdmission } from './admission/admission.ts';
+import { backupDatabase } from './backup.ts';
+import {
+  AGGREGATE_OPTIONS,
+  FUNCTION_OPTIONS,
+  functionFault,
+  optionsFault,
+  valueInWords,
+} from './call-options.ts';
 import { checkPlace } from './opening-place.ts';
 import { openingError, requireWritable } from './opening-error.ts';
+import { closedError } from './pool-errors.ts';
 import { openReadPool } from './read/read-pool.ts';
 import { retryWhileBusy } from './retry.ts';
 import type { PoolSettings } from './settings.ts';
 import { databasePath, poolSettings } from './settings.ts';
-import type { Database, DatabaseOptions } from './types.ts';
+import { UserFunctions } from './sql/user-functions.ts';
+import { MEMORY, MEMORY_SETTINGS, temporaryPlace } from './temporary-place.ts';
+import type { AggregateOptions, Database, DatabaseOptions, FunctionOptions, SqlFunction } from './types.ts';
 import { inspectDatabase } from './inspect.ts';
 import { WalCare } from './wal-care.ts';
 import { QueuedWritePool } from './write/write-pool.ts';
@@ -40,6 +51,7 @@ export interface DatabaseInternals {
  * process may not open, copy or read the file itself: SQLite's POSIX locks would be lost.
  *
  * @param path Path of the file, or its `file:` URL. A relative path is relative to the working directory at the call.
+ * `:memory:` is a new database for tests, which is gone once it is closed.
  * @throws SqlsyncError USAGE for a wrong option, DATABASE_UNUSABLE for a file that cannot be opened, BUSY_TIMEOUT if
  * other programs keep it locked, BINDING_MISSING, BINDING_BROKEN, NODE_UNSUPPORTED.
  */
@@ -54,18 +66,35 @@ export async function openWith(
   internals: DatabaseInternals,
 ): Promise<Database> {
   const settings = poolSettings(options);
-  const absolute = databasePath(path);
+  if (path !== MEMORY) return openAt(databasePath(path), settings, internals, () => {});
+  const place = temporaryPlace();
+  try {
+    return await openAt(place.path, { ...settings, ...MEMORY_SETTINGS }, internals, () => place.remove());
+  } catch (error) {
+    place.remove();
+    throw error;
+  }
+}
+
+async function openAt(
+  absolute: string,
+  settings: PoolSettings,
+  internals: DatabaseInternals,
+  closed: () => void,
+): Promise<Database> {
   await checkPlace(absolute, settings);
   const connection = await connect(absolute, settings);
   try {
     requireWritable(absolute);
     // A link may lead elsewhere by the time the next reader is opened.
     const filePath = filePathOf(connection);
+    const functions = new UserFunctions(settings.threads > 0);
+    functions.adopt(connection);
     const writer = new Writer(connection, settings.statementCacheSize, internals.begin);
-    const read = openReadPool(absolute, filePath, settings);
+    const read = openReadPool(absolute, filePath, { ...settings, functions });
     const admission = settings.admission === 'none' ? noAdmission : openAdmission(filePath);
     const walCare = new WalCare(absolute, filePath, settings.walLimitBytes);
-    return new PooledDatabase(absolute, settings, { writer, read, admission, walCare });
+    return new PooledDatabase(absolute, settings, { writer, read, admission, walCare, functions, closed });
   } catch (error) {
     connection.close();
     throw error;
@@ -77,6 +106,9 @@ interface Parts {
   readonly read: ReturnType<typeof openReadPool>;
   readonly admission: Admission;
   readonly walCare: WalCare;
+  readonly functions: UserFunctions;
+  /** Called when all connections are closed. */
+  readonly closed: () => void;
 }
 
 class PooledDatabase implements Database {
@@ -107,6 +139,36 @@ class PooledDatabase implements Database {
     this.write = write;
   }
 
+  function(name: string, ...rest: [SqlFunction] | [FunctionOptions, SqlFunction]): void {
+    const [options, fn] = rest.length === 1 ? [{}, rest[0]] : rest;
+    const fault =
+      optionsFault('function()', options, FUNCTION_OPTIONS) ?? functionFault('function()', fn) ?? undefined;
+    if (fault !== undefined) throw fault;
+    // better-sqlite3 declares that its functions take and return anything.
+    this.#define('function()', name, (connection) => connection.function(name, defined(options), fn as never));
+  }
+
+  aggregate<State>(name: string, options: AggregateOptions<State>): void {
+    const fault =
+      optionsFault('aggregate()', options, AGGREGATE_OPTIONS) ??
+      functionFault('aggregate(), as its step,', options.step);
+    if (fault !== undefined) throw fault;
+    this.#define('aggregate()', name, (connection) => connection.aggregate(name, defined(options) as never));
+  }
+
+  #define(what: string, name: string, define: (connection: PoolConnection) => void): void {
+    if (typeof name !== 'string' || name === '') {
+      throw new SqlsyncError('USAGE', `${what} got the name ${valueInWords(name)}; expected a text`);
+    }
+    if (this.#closing !== undefined) throw closedError(`${this.path}: ${what} after close()`);
+    this.#parts.functions.define(name, define);
+  }
+
+  async backup(path: string): ReturnType<Database['backup']> {
+    if (this.#closing !== undefined) throw closedError(`${this.path}: backup() after close()`);
+    return backupDatabase(this.path, path);
+  }
+
   stats(): ReturnType<Database['stats']> {
     const { walCare } = this.#parts;
     const { truncations, truncationsBusy } = walCare;
@@ -131,13 +193,19 @@ class PooledDatabase implements Database {
   }
 
   async #close(): Promise<void> {
-    const { writer, read, admission, walCare } = this.#parts;
+    const { writer, read, admission, walCare, closed } = this.#parts;
     await Promise.all([this.write.close(), read.close()]);
     walCare.close();
     await admission.close();
     // Last: a connection that can write removes the WAL when it closes, one that only reads would leave it behind.
     writer.close();
+    closed();
   }
+}
+
+/** Without the options that are undefined: better-sqlite3 refuses them. */
+function defined<Options extends object>(options: Options): { [Name in keyof Options]: Options[Name] } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Options;
 }
 
 async function connect(path: string, settings: PoolSettings): Promise<PoolConnection> {

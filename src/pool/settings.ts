@@ -63,7 +63,7 @@ export function databasePath(path: string | URL): string {
       `openDatabase() got the path ${valueInWords(path)}; expected that of a file, as a string or file: URL`,
     );
   }
-  if (path === '' || path === ':memory:' || path.startsWith('file:')) {
+  if (path === '' || path.startsWith('file:')) {
     throw usage(`openDatabase() got the path ${JSON.stringify(path)}; expected that of a file`);
   }
   return resolve(validPath(path));

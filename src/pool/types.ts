@@ -190,11 +190,57 @@ export interface WritePool {
   ): Promise<{ committed: number }>;
 }
 
+/** As in better-sqlite3. */
+export interface FunctionOptions {
+  /** Whether it returns the same for the same arguments, as an index on it needs. Default: false. */
+  readonly deterministic?: boolean | undefined;
+  /** Whether to refuse it to views, triggers and everything else in the schema. Default: false. */
+  readonly directOnly?: boolean | undefined;
+  /** Whether it takes any number of arguments. Default: false, as many as its function has parameters. */
+  readonly varargs?: boolean | undefined;
+}
+
+/** Returns a value for SQL at once; undefined is NULL. An error that it throws is that of the statement. */
+export type SqlFunction = (...values: never[]) => SqlValue | undefined;
+
+/** As in better-sqlite3. */
+export interface AggregateOptions<State = unknown> extends FunctionOptions {
+  /** The state before the first row of each group, or a function that makes it. Default: null. */
+  readonly start?: State | (() => State) | undefined;
+  /** Gets the state and the values of a row. Returns the next state; with undefined it stays. */
+  readonly step: (state: State, ...values: never[]) => State | undefined | void;
+  /** Undoes a step, for window functions. */
+  readonly inverse?: ((state: State, ...values: never[]) => State | undefined | void) | undefined;
+  /** Turns the last state into a value. Default: it is the value. */
+  readonly result?: ((state: State) => SqlValue | undefined) | undefined;
+}
+
+/** What {@link Database.backup} did. */
+export interface BackupResult {
+  readonly outcome: 'committed' | 'unchanged';
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly pagesChanged: number;
+}
+
 export interface Database extends AsyncDisposable {
   /** Absolute. */
   readonly path: string;
   readonly read: ReadPool;
   readonly write: WritePool;
+  /**
+   * Defines a function for SQL on the connections of this database. Threads lack it: a query that needs one runs in the
+   * caller's thread. Errors: USAGE for a wrong argument, or while a result is being read; CLOSED.
+   */
+  function(name: string, fn: SqlFunction): void;
+  function(name: string, options: FunctionOptions, fn: SqlFunction): void;
+  /** Defines an aggregate, as {@link function} does; with `inverse` it is a window function too. */
+  aggregate<State>(name: string, options: AggregateOptions<State>): void;
+  /**
+   * Makes the file at `path` an exact copy of the database, or brings the copy there up to date, in a child process as
+   * `sync()` does. Errors: those of `sync()`, such as REPLICA_NOT_MARKED for a file that is no copy.
+   */
+  backup(path: string): Promise<BackupResult>;
   stats(): DatabaseStats;
   /**
    * What `sqlsync doctor` finds about this database, with the labels of this process. It runs in a child process and

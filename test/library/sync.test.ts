@@ -139,6 +139,23 @@ test('several syncs at once do not disturb each other', async (t) => {
   for (const replica of replicas) assertReplicaOf(origin, replica);
 });
 
+test('calls for one new replica wait for each other, and an abort ends the wait but not the run', async (t) => {
+  const { origin, replica } = place(t, 4e6);
+  const { hold, result } = await runningSync(t, { origin, replica });
+  const controller = new AbortController();
+  // A run of another process would be refused after this time.
+  const options = { origin, replica, busyTimeoutMs: 0 };
+  const waiting = sync({ ...options, signal: controller.signal });
+  const later = sync(options);
+  controller.abort();
+  assert.equal((await rejection(waiting)).code, 'INTERRUPTED');
+  assert.equal(existsSync(replica), false, 'the first one is still under way');
+  hold.release();
+  assert.deepEqual([(await result).created, (await result).outcome], [true, 'committed']);
+  assert.equal((await later).outcome, 'unchanged');
+  assertReplicaOf(origin, replica);
+});
+
 test('the locks that the application holds on the origin and on the replica outlive a sync', async (t) => {
   const { origin, replica } = place(t);
   await sync({ origin, replica });

@@ -84,6 +84,18 @@ for (const threads of [0, 1]) {
       for (const value of [true, new Date(), () => 1, Symbol('x')]) {
         await assert.rejects(call(all, 'SELECT ?', [value]), TypeError);
       }
+      for (const [value, words] of [
+        [true, 'the boolean true, which SQLite does not have: pass 1'],
+        [false, 'the boolean false, which SQLite does not have: pass 0'],
+        [new Date(), 'a Date, which SQLite does not have: pass its toISOString() or getTime()'],
+        [{}, 'an object, which SQLite does not have: pass a number, a bigint, a string, a Uint8Array or null'],
+      ] as const) {
+        const named = { name: 'TypeError', message: `parameter :x is ${words}` };
+        const second = { name: 'TypeError', message: `parameter 2 is ${words}` };
+        await assert.rejects(call(all, 'SELECT :x', { x: value }), named);
+        await assert.rejects(call(all, 'SELECT ?, ?', [1, value]), second);
+        await assert.rejects(call(db.write.run.bind(db.write), 'SELECT ?, ?', [1, value]), second);
+      }
       await assert.rejects(db.read.all('SELECT ?', [1, 2]), RangeError);
       await assert.rejects(call(all, 'SELECT ?', 1), { code: 'USAGE' });
       for (const sql of [42, undefined, () => 1]) await assert.rejects(call(all, sql), { code: 'USAGE' });

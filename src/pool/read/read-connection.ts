@@ -6,6 +6,7 @@ import { isTurnOver, nextTurn, settle } from '../event-loop.ts';
 import { abortedError } from '../pool-errors.ts';
 import { ReadArrayStatements, ReadStatements } from './read-only.ts';
 import { allRows, firstRow, iterateRows } from '../sql/statements.ts';
+import type { UserFunctions } from '../sql/user-functions.ts';
 import type { ReadConnection, SqlParams, SqlRow, SqlValue } from '../types.ts';
 
 /** The first read of a transaction decides what it sees; an empty schema works too. */
@@ -28,13 +29,17 @@ export class Reader {
   readonly #end: PoolStatement;
   readonly #iterations = new Set<IterableIterator<unknown>>();
 
-  /** @param path Absolute. The file must exist. */
-  constructor(path: string, options: ReaderOptions) {
+  /**
+   * @param path Absolute. The file must exist.
+   * @param functions Those of the application; a worker thread has none.
+   */
+  constructor(path: string, options: ReaderOptions, functions?: UserFunctions) {
     this.#connection = openReadConnection(path, options);
     const prepare = (sql: string): PoolStatement => this.#connection.prepare(sql);
     this.#statements = new ReadStatements(prepare, options.statementCacheSize);
     this.#arrayStatements = new ReadArrayStatements(prepare, options.statementCacheSize);
     try {
+      functions?.adopt(this.#connection);
       this.#begin = this.#connection.prepare('BEGIN');
       // Reads the schema, and so is busy while another process recovers the WAL.
       this.#firstRead = this.#connection.prepare(FIRST_READ);

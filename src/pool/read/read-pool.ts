@@ -2,6 +2,7 @@ import { SqlsyncError } from '../../errors.ts';
 import { isBusy } from '../../sqlite/busy.ts';
 import { QUERY_OPTIONS, SNAPSHOT_OPTIONS, copyOptions, notAFunction, optionsFault } from '../call-options.ts';
 import { copyParams } from '../sql/copied-params.ts';
+import type { UserFunctions } from '../sql/user-functions.ts';
 import { settle } from '../event-loop.ts';
 import { abortedError, closedError } from '../pool-errors.ts';
 import { Reader, Snapshot, firstStep, remainingRows } from './read-connection.ts';
@@ -34,7 +35,7 @@ type Run = (reader: Reader, sql: string, params: SqlParams | undefined) => unkno
 type ReadSettings = Pick<
   PoolSettings,
   'busyTimeoutMs' | 'readers' | 'threads' | 'safeIntegers' | 'statementCacheSize'
->;
+> & { readonly functions: UserFunctions };
 
 /**
  * The read pool of a database. Opens nothing yet.
@@ -54,11 +55,13 @@ export class ReadConnections implements ReadPool {
   readonly #counters: ReadCounters;
   readonly #line: ReadLine<Reader>;
   readonly #threads: ReadThreads | undefined;
+  readonly #functions: UserFunctions;
   #isClosed = false;
 
   constructor(path: string, filePath: string, settings: ReadSettings) {
-    const { busyTimeoutMs, safeIntegers, statementCacheSize } = settings;
+    const { busyTimeoutMs, safeIntegers, statementCacheSize, functions } = settings;
     const counters = new ReadCounters(path);
+    this.#functions = functions;
     this.#busyTimeoutMs = busyTimeoutMs;
     this.#counters = counters;
     this.#line = new ReadLine({
@@ -67,7 +70,8 @@ export class ReadConnections implements ReadPool {
       option: 'readers',
       busyTimeoutMs,
       counters,
-      open: () => new Reader(filePath, { safeIntegers, statementCacheSize, timeoutMs: ATTEMPT_TIMEOUT_MS }),
+      open: () =>
+        new Reader(filePath, { safeIntegers, statementCacheSize, timeoutMs: ATTEMPT_TIMEOUT_MS }, functions),
     });
     if (settings.threads > 0) {
       const options = { safeIntegers, statementCacheSize, timeoutMs: busyTimeoutMs };
@@ -78,7 +82,7 @@ export class ReadConnections implements ReadPool {
   all<Row = SqlRow>(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<Row[]> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return this.#counted(options, threads.all(sql, copyParams(params), options)) as Promise<Row[]>;
+      return this.#inThread(threads.all.bind(threads), runAll, sql, params, options) as Promise<Row[]>;
     }
     return this.#query(runAll, sql, params, options) as Promise<Row[]>;
   }
@@ -90,7 +94,7 @@ export class ReadConnections implements ReadPool {
   ): Promise<Row | undefined> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return this.#counted(options, threads.get(sql, copyParams(params), options)) as Promise<
+      return this.#inThread(threads.get.bind(threads), runGet, sql, params, options) as Promise<
         Row | undefined
       >;
     }
@@ -100,7 +104,7 @@ export class ReadConnections implements ReadPool {
   values(sql: string, params?: SqlParams, options: QueryOptions = NO_OPTIONS): Promise<SqlValue[][]> {
     const threads = this.#threads;
     if (threads !== undefined && this.#goesToThread(options)) {
-      return this.#counted(options, threads.values(sql, copyParams(params), options)) as Promise<
+      return this.#inThread(threads.values.bind(threads), runValues, sql, params, options) as Promise<
         SqlValue[][]
       >;
     }
@@ -140,8 +144,13 @@ export class ReadConnections implements ReadPool {
     const refusal = this.#refusal(options);
     if (refusal !== undefined) throw refusal;
     if (this.#threads !== undefined && options.thread !== false) {
-      yield* this.#threads.iterate(sql, params, options) as AsyncGenerator<Row, void, undefined>;
-      return;
+      try {
+        yield* this.#threads.iterate(sql, params, options) as AsyncGenerator<Row, void, undefined>;
+        return;
+      } catch (error) {
+        // It was not prepared, so that no row has come.
+        if (!this.#functions.areMissedBy(error)) throw error;
+      }
     }
     const lease = await this.#take(options, performance.now());
     const check = (): void => {
@@ -228,6 +237,22 @@ export class ReadConnections implements ReadPool {
     const endMs = performance.now();
     this.#counters.answered(options.label ?? NO_LABEL, endMs - calledMs);
     return settle(rows, endMs);
+  }
+
+  /** A thread lacks the functions of the application: a query that needs one runs here after all. */
+  #inThread(
+    query: (sql: string, params: SqlParams | undefined, options: QueryOptions) => Promise<unknown>,
+    run: Run,
+    sql: string,
+    params: SqlParams | undefined,
+    options: QueryOptions,
+  ): Promise<unknown> {
+    const copied = copyParams(params);
+    const answer = query(sql, copied, options).catch((error: unknown) => {
+      if (!this.#functions.areMissedBy(error)) throw error;
+      return this.#queryLater(run, sql, copied, options, performance.now());
+    });
+    return this.#counted(options, answer);
   }
 
   async #queryLater(

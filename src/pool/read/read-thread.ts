@@ -72,10 +72,8 @@ export class ReadThread {
     try {
       this.#send({ type: 'query', id, sql, params, mode, credit: CHUNKS_AHEAD });
     } catch (error) {
-      // A value that cannot be cloned (a function) is no value of SQLite: throw the error of a query without threads.
-      throw new TypeError('SQLite3 can only bind numbers, strings, bigints, buffers, and null', {
-        cause: error,
-      });
+      // Only a value that SQLite does not have (a function) cannot be cloned.
+      throw new TypeError('a parameter is no number, bigint, string, Uint8Array or null', { cause: error });
     }
     this.#worker.ref();
     const answer = new Answer(id, () => this.#send({ type: 'more', id }));
