@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { SqlsyncError } from '../errors.ts';
@@ -9,7 +9,7 @@ import { userCache } from '../files/user-cache.ts';
  * What our native binding is built from, and where it lies. build-binding.ts builds it, binding.ts loads it.
  *
  *     <package root>/build/binding/<key>/sqlsync_sqlite3.node         built here: a checkout, or `sqlsync build-binding`
- *     <package root>/prebuilds/<platform>-<arch>[-musl]/…             carried by the published package
+ *     <package root>/prebuilds/<key>/…                                carried by the published package
  *     ${XDG_CACHE_HOME:-~/.cache}/sqlsync/binding/<key>/…             a copy, so that the next `npm ci` need not compile
  *
  * The key names everything that decides the bytes (sources and flags), so that a binding of another better-sqlite3, or
@@ -38,7 +38,8 @@ export interface BindingRecipe {
 /** Our own part of the binding: the addon, and the hash that it gives to JavaScript. */
 const NATIVE_FILES = ['addon.c', 'keyed-hash.c', 'keyed-hash.h'];
 
-export function bindingRecipe(): BindingRecipe {
+/** @param platform As {@link platformName} says it; another one than this machine's is for a cross compiler. */
+export function bindingRecipe(platform: string = platformName()): BindingRecipe {
   const betterSqlite = installedPackage('better-sqlite3');
   const addonApi = installedPackage('node-addon-api');
   const apiHeaders = installedPackage('node-api-headers');
@@ -57,7 +58,7 @@ export function bindingRecipe(): BindingRecipe {
   ];
   const cxxFlags = ['-O2', '-std=c++20', ...shared, ...addonDefines.map((define) => `-D${define}`)];
   const nativeFlags = ['-O3', '-std=c11', '-Wall', '-Wextra', ...shared, '-DNAPI_VERSION=10'];
-  const linkFlags = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : ['-Wl,-Bsymbolic'];
+  const linkFlags = platform.startsWith('darwin-') ? ['-undefined', 'dynamic_lookup'] : ['-Wl,-Bsymbolic'];
   linkFlags.push('-lpthread', '-ldl', '-lm');
 
   const versions = [betterSqlite.version, addonApi.version, apiHeaders.version];
@@ -67,7 +68,7 @@ export function bindingRecipe(): BindingRecipe {
     .update(JSON.stringify([versions, cFlags, cxxFlags, nativeFlags, linkFlags, texts]))
     .digest('hex');
   return {
-    key: `${platformName()}-${betterSqlite.version}-${hash.slice(0, 12)}`,
+    key: `${platform}-${betterSqlite.version}-${hash.slice(0, 12)}`,
     betterSqliteRoot: betterSqlite.root,
     includeDirs: [join(apiHeaders.root, 'include'), addonApi.root],
     cFlags,
@@ -88,9 +89,21 @@ export function builtBindingPath(key: string, env: NodeJS.ProcessEnv = process.e
   return join(env['SQLSYNC_BINDING_DIR'] ?? join(packageRoot(), 'build', 'binding'), key, BINDING_NAME);
 }
 
-/** The place of the binding in the published package. */
-export function prebuiltBindingPath(): string {
-  return join(packageRoot(), 'prebuilds', platformName(), BINDING_NAME);
+/** The folder of the bindings that the published package carries, one for each platform. */
+export function prebuildsFolder(): string {
+  return join(packageRoot(), 'prebuilds');
+}
+
+/**
+ * The binding that the package carries for this platform and the installed better-sqlite3; undefined if there is none.
+ * Needs no recipe: the sources of a published package do not change, and that of another better-sqlite3 has another key.
+ */
+export function prebuiltBindingPath(): string | undefined {
+  const folder = prebuildsFolder();
+  if (!existsSync(folder)) return undefined;
+  const prefix = `${platformName()}-${installedPackage('better-sqlite3').version}-`;
+  const key = readdirSync(folder).find((name) => name.startsWith(prefix));
+  return key === undefined ? undefined : join(folder, key, BINDING_NAME);
 }
 
 /** The per-user copy, or undefined when SQLSYNC_NO_BINDING_CACHE=1 disables it. */

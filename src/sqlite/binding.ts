@@ -66,13 +66,14 @@ export function openRaw(filename: string, options: RawOptions = {}): RawDatabase
   return new Database(filename, { ...options, nativeBinding: path });
 }
 
+/** A checkout has only what it has built, since its sources change. */
 function findBinding(): string {
+  if (process.env['SQLSYNC_BINDING_DIR'] === undefined && !isCheckout()) {
+    const prebuilt = prebuiltBindingPath();
+    if (prebuilt !== undefined && existsSync(prebuilt)) return prebuilt;
+  }
   const built = builtBindingPath(bindingRecipe().key);
   if (existsSync(built)) return built;
-  if (process.env['SQLSYNC_BINDING_DIR'] === undefined) {
-    const prebuilt = prebuiltBindingPath();
-    if (existsSync(prebuilt)) return prebuilt;
-  }
   throw new SqlsyncError('BINDING_MISSING', `The SQLite binding of sqlsync is missing: ${built}`, {
     hint: `Build it (about a minute, once): ${buildCommand()}`,
   });
@@ -117,12 +118,13 @@ function proveHash(native: Partial<NativeFunctions>): asserts native is NativeFu
   if (found !== KNOWN_HASH) throw new Error(`its hash of known bytes is ${found}, not ${KNOWN_HASH}`);
 }
 
-/**
- * Only a checkout has the TypeScript sources and npm scripts to build with. An installed package may have its command
- * outside of PATH.
- */
+/** Only a checkout has the TypeScript sources. */
+function isCheckout(): boolean {
+  return existsSync(join(packageRoot(), 'src', 'sqlite', 'build-binding.ts'));
+}
+
+/** Only a checkout has npm scripts to build with. An installed package may have its command outside of PATH. */
 function buildCommand(): string {
-  const root = packageRoot();
-  if (existsSync(join(root, 'src', 'sqlite', 'build-binding.ts'))) return 'npm run build:binding';
-  return `node '${join(root, 'bin', 'sqlsync.js').replaceAll("'", `'\\''`)}' build-binding`;
+  if (isCheckout()) return 'npm run build:binding';
+  return `node '${join(packageRoot(), 'bin', 'sqlsync.js').replaceAll("'", `'\\''`)}' build-binding`;
 }

@@ -10,9 +10,16 @@ import {
   rmSync,
   statSync,
 } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { SqlsyncError, toSqlsyncError } from '../errors.ts';
-import { BINDING_NAME, bindingRecipe, builtBindingPath, cachedBindingPath } from './binding-path.ts';
+import {
+  BINDING_NAME,
+  bindingRecipe,
+  builtBindingPath,
+  cachedBindingPath,
+  prebuildsFolder,
+} from './binding-path.ts';
 import type { BindingRecipe } from './binding-path.ts';
 import { requireSupportedNode } from './node-version.ts';
 
@@ -21,8 +28,8 @@ const OUTPUT_TAIL_LINES = 15;
 
 export interface BuiltBinding {
   readonly path: string;
-  /** How the binding came there: it existed, it was copied from the user's cache, or it was compiled. */
-  readonly origin: 'present' | 'cache' | 'compiled';
+  /** How the binding came there: it existed, it was copied from prebuilds/ or the user's cache, or it was compiled. */
+  readonly origin: 'present' | 'prebuilt' | 'cache' | 'compiled';
 }
 
 export interface BuildBindingOptions {
@@ -52,14 +59,18 @@ export async function buildBinding(options: BuildBindingOptions = {}): Promise<B
   const workDir = makeWorkDir(dirname(path));
   try {
     const built = join(workDir, BINDING_NAME);
-    if (cached !== undefined && isTrustworthy(cached)) {
-      copyFileSync(cached, built);
-      // Machines whose C libraries differ may share a home folder: then compile after all.
-      if ((await proofFailure(recipe, built)) === undefined) {
-        renameSync(built, path);
-        log(`Copied the SQLite binding from ${cached}`);
-        return { path, origin: 'cache' };
-      }
+    const prebuilt = join(prebuildsFolder(), recipe.key, BINDING_NAME);
+    for (const [origin, source] of [
+      ['prebuilt', existsSync(prebuilt) ? prebuilt : undefined],
+      ['cache', cached !== undefined && isTrustworthy(cached) ? cached : undefined],
+    ] as const) {
+      if (source === undefined) continue;
+      copyFileSync(source, built);
+      // Its C library may be newer than this one, as in a home folder that machines share: then compile after all.
+      if ((await proofFailure(recipe, built)) !== undefined) continue;
+      renameSync(built, path);
+      log(`Copied the SQLite binding from ${source}`);
+      return { path, origin };
     }
     log('Compiling the SQLite binding: about a minute, once for each version of its sources');
     await compile(recipe, workDir, built, env);
@@ -81,7 +92,8 @@ export async function buildBinding(options: BuildBindingOptions = {}): Promise<B
   }
 }
 
-async function compile(
+/** Compiles and links everything into `output`, with $CC and $CXX of `env`. Throws BINDING_BUILD_FAILED. */
+export async function compile(
   recipe: BindingRecipe,
   workDir: string,
   output: string,
@@ -150,20 +162,25 @@ async function runCompiler(command: string[], args: string[], env: NodeJS.Proces
 
 /**
  * Says what is wrong with the binding at `path`, or undefined. Tries it in a separate process, because a wrong one may
- * crash.
+ * crash. It makes a database in a file and opens it again: a binding whose C library has another `errno` than SQLite's
+ * code in it works in memory, and fails there.
  */
-async function proofFailure(recipe: BindingRecipe, path: string): Promise<string | undefined> {
+export async function proofFailure(recipe: BindingRecipe, path: string): Promise<string | undefined> {
   const script = `
-    const [betterSqlite, nativeBinding] = process.argv.slice(1);
-    const database = new (require(betterSqlite))(':memory:', { nativeBinding });
+    const [betterSqlite, nativeBinding, file] = process.argv.slice(1);
+    const open = () => new (require(betterSqlite))(file, { nativeBinding });
     const hash = new Uint8Array(8);
     require(nativeBinding).keyedHashEach(new Uint8Array(32), Uint8Array.of(1), 1, 1, hash, 0);
-    database.exec('CREATE TABLE t (x)');
-    process.stdout.write('pages: ' + database.prepare('SELECT max(pgno) FROM sqlite_dbpage').pluck().get());`;
+    open().exec('PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)').close();
+    const database = open().exec('UPDATE t SET x = 2');
+    process.stdout.write('pages: ' + database.prepare('SELECT max(pgno) FROM sqlite_dbpage').pluck().get());
+    database.close();`;
+  const folder = mkdtempSync(join(tmpdir(), 'sqlsync-proof-'));
   const { status, output } = await run(
-    [process.execPath, '-e', script, recipe.betterSqliteRoot, path],
+    [process.execPath, '-e', script, recipe.betterSqliteRoot, path, join(folder, 'proof.db')],
     process.env,
   );
+  rmSync(folder, { recursive: true, force: true });
   if (status === 0 && output.includes('pages: 2')) return undefined;
   const error = output.split('\n').find((line) => /^\w*Error: /.test(line));
   return error ?? `the process that tried it ended with ${status}`;

@@ -1,12 +1,19 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { bindingRecipe } from '../../src/sqlite/binding-path.ts';
 
 const ROOT: string = dirname(dirname(import.meta.dirname));
 
-/** The unpacked result of `npm pack`; the dependencies and the binding are links. */
-export function install(folder: string): void {
+/** Only who compiles the binding needs these. */
+const SOURCES_ONLY = ['node-addon-api', 'node-api-headers'];
+
+/**
+ * The unpacked result of `npm pack`; the dependencies and the binding are links. With `prebuilt` the package carries the
+ * binding, and nothing is there to compile one.
+ */
+export function install(folder: string, options: { readonly prebuilt?: boolean } = {}): void {
   const modules = join(folder, 'node_modules');
   mkdirSync(join(modules, 'sqlsync-db'), { recursive: true });
   const packing = spawnSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], {
@@ -18,7 +25,12 @@ export function install(folder: string): void {
   const target = join(modules, 'sqlsync-db');
   const unpacking = spawnSync('tar', ['-xf', archive, '-C', target, '--strip-components', '1']);
   assert.equal(unpacking.status, 0, String(unpacking.stderr));
-  symlinkSync(join(ROOT, 'build'), join(target, 'build'));
-  const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => name !== 'sqlsync-db');
+  if (options.prebuilt === true) {
+    const { key } = bindingRecipe();
+    rmSync(join(target, 'prebuilds'), { recursive: true, force: true });
+    cpSync(join(ROOT, 'build', 'binding', key), join(target, 'prebuilds', key), { recursive: true });
+  } else symlinkSync(join(ROOT, 'build'), join(target, 'build'));
+  const missing = options.prebuilt === true ? SOURCES_ONLY : [];
+  const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => !missing.includes(name));
   for (const name of others) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
 }

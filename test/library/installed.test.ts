@@ -49,6 +49,24 @@ test('the package works as packed and installed below node_modules, and says so 
   assert.equal(runApplication(folder), 'NODE_UNSUPPORTED');
 });
 
+test('a package that carries the binding for this platform needs no compiler, in the command and in the library', (t) => {
+  const folder = tempDir(t);
+  install(folder, { prebuilt: true });
+  largeDatabase(join(folder, 'a.db'), 1e5);
+  const program = join(folder, 'node_modules', 'sqlsync-db', 'bin', 'sqlsync.js');
+  const { status, stderr } = spawnSync(process.execPath, [program, 'a.db', 'r.db'], { cwd: folder, encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  assertReplicaOf(join(folder, 'a.db'), join(folder, 'r.db'));
+  writeFileSync(
+    join(folder, 'application.mjs'),
+    `import { openDatabase } from 'sqlsync-db';
+     const db = await openDatabase('r.db');
+     console.log(JSON.stringify(await db.read.values('SELECT count(*) > 0 FROM sqlite_schema')));
+     await db.close();`,
+  );
+  assert.deepEqual(runApplication(folder), [[1]]);
+});
+
 test('the package has the program, the library, the sources of the binding and the pages, and no more', (t) => {
   const folder = tempDir(t);
   install(folder);

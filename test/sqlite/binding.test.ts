@@ -297,6 +297,30 @@ describe('building', () => {
     assert.deepEqual(runLoadBinding({ SQLSYNC_BINDING_DIR: folder }).code, 'loaded');
   });
 
+  /** Builds in a checkout whose prebuilds/ has `binding` for this platform. */
+  function runBuildBesides(binding: string): { status: number | null; stdout: string; stderr: string } {
+    const clone = join(folder, 'clone');
+    for (const part of ['src', 'protocol', 'package.json'])
+      cpSync(join(ROOT, part), join(clone, part), { recursive: true });
+    symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'));
+    placeBinding(join(clone, 'prebuilds', key), binding);
+    const env = { CC: pretendCompiler(), CXX: pretendCompiler() };
+    return runBuild(env, join(clone, 'src', 'sqlite', 'build-binding.ts'));
+  }
+
+  test('building takes the binding of the same sources that prebuilds/ has', () => {
+    const { status, stdout, stderr } = runBuildBesides(builtBindingPath(key));
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /^Copied the SQLite binding from .*\/prebuilds\/.*\n$/);
+    assert.deepEqual(readdirSync(join(folder, key)), [BINDING_NAME]);
+  });
+
+  test('building compiles if the binding in prebuilds/ does not work here', () => {
+    const { status, stdout, stderr } = runBuildBesides(defaultBinding());
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /^Compiling/);
+  });
+
   test('building stores the binding in the cache of the user and takes it from there the next time', () => {
     const env = { SQLSYNC_NO_BINDING_CACHE: undefined, XDG_CACHE_HOME: join(folder, 'cache') };
     assert.equal(runBuild({ ...env, CC: pretendCompiler(), CXX: pretendCompiler() }).status, 0);
@@ -376,9 +400,12 @@ describe('building', () => {
 });
 
 /** Runs the build program as npm would, but into `folder`, without a cache, and without npm's own settings. */
-function runBuild(env: NodeJS.ProcessEnv): { status: number | null; stdout: string; stderr: string } {
+function runBuild(
+  env: NodeJS.ProcessEnv,
+  program = BUILD_PROGRAM,
+): { status: number | null; stdout: string; stderr: string } {
   const inherited = Object.entries(process.env).filter(([name]) => !name.toLowerCase().startsWith('npm_'));
-  return spawnSync(process.execPath, [BUILD_PROGRAM], {
+  return spawnSync(process.execPath, [program], {
     encoding: 'utf8',
     env: {
       ...Object.fromEntries(inherited),
