@@ -22,11 +22,11 @@ what differs. Either may be [user@]host:path, over SSH.
 
 All commands and options: sqlsync --help`;
 
-const DESCRIPTION = `sqlsync ORIGIN REPLICA
+export const DESCRIPTION: string = `sqlsync ORIGIN REPLICA
 
 Makes REPLICA an exact copy of ORIGIN, a live SQLite database, sending only what differs. Either may be a path or [user@]host:path. Writers of ORIGIN do not wait.`;
 
-const EXAMPLES: readonly (readonly [line: string, what: string])[] = [
+export const EXAMPLES: readonly (readonly [line: string, what: string])[] = [
   ['sqlsync app.db copy.db', 'a local copy; run again, it sends what changed'],
   ['sqlsync deploy@db1:/srv/app.db app.db', 'pull over SSH'],
   ['sqlsync app.db backup@vault:app.db', 'push over SSH'],
@@ -36,7 +36,7 @@ const EXAMPLES: readonly (readonly [line: string, what: string])[] = [
   ['sqlsync restore /srv/store#latest app.db', 'the newest snapshot of it'],
 ];
 
-const EPILOGUE = `A name that is a command is one where it stands first: a database called backup is ./backup. Every time T is a number of seconds, or 500ms, 30s, 5m, 2h, 1d.`;
+export const EPILOGUE: string = `A name that is a command is one where it stands first: a database called backup is ./backup. Every time T is a number of seconds, or 500ms, 30s, 5m, 2h, 1d.`;
 
 /** Where this installation has the manual. */
 const MANUAL = join(dirname(dirname(commandPath())), 'docs', 'cli.md');

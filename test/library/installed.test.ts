@@ -75,7 +75,7 @@ test('the package has the program, the library, the sources of the binding and t
     .filter((entry) => entry.isFile())
     .map((entry) => relative(packed, join(entry.parentPath, entry.name)));
   const allowed =
-    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/types\/(?:src|protocol)\/.*\.d\.ts|prebuilds\/.*|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/.*|[A-Z]+(?:\.md)?|package\.json)$/;
+    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/man\/[\w-]+\.1|dist\/types\/(?:src|protocol)\/.*\.d\.ts|prebuilds\/.*|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/.*|[A-Z]+(?:\.md)?|package\.json)$/;
   assert.deepEqual(names.filter((name) => !allowed.test(name)), []);
   const pages = readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`);
   const library = ['index', 'kysely', 'drizzle'];
