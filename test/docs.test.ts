@@ -53,7 +53,9 @@ describe('the pages', () => {
   // In the npm registry, sqlsync is a package of somebody else, which npx would fetch and run.
   test('no page, help or hint has its reader run sqlsync with npx', () => {
     const sources = ['src', 'bin'].flatMap((folder) =>
-      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map((name) =>
+        join(folder, name),
+      ),
     );
     const texts = [...PAGES, ...sources.filter((name) => /\.[jt]s$/.test(name))];
     assert.deepEqual(

@@ -252,6 +252,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/pool': [
     'src/doctor',
     'src/sync',
+    'src/pool/sql',
     'src/pool/read',
     'src/pool/write',
     'src/pool/admission',

@@ -17,22 +17,25 @@ export async function inTurn<T>(
     if (before !== undefined) await endOrAbort(before, signal);
     return await work();
   } finally {
-    // Work that gave up still leaves the earlier one under way.
-    void Promise.resolve(before).then(() => {
-      if (lastTurns.get(key) === turn) lastTurns.delete(key);
-      end();
-    });
+    void pass();
+  }
+
+  /** Work that gave up still leaves the earlier one under way. */
+  async function pass(): Promise<void> {
+    await before;
+    if (lastTurns.get(key) === turn) lastTurns.delete(key);
+    end();
   }
 }
 
 function endOrAbort(before: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve) => {
-    const done = (): void => {
-      signal?.removeEventListener('abort', done);
+    const wake = (): void => {
+      signal?.removeEventListener('abort', wake);
       resolve();
     };
-    signal?.addEventListener('abort', done);
-    if (signal?.aborted === true) done();
-    void before.then(done);
+    signal?.addEventListener('abort', wake);
+    if (signal?.aborted === true) wake();
+    void before.then(wake);
   });
 }

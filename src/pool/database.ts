@@ -145,7 +145,9 @@ class PooledDatabase implements Database {
       optionsFault('function()', options, FUNCTION_OPTIONS) ?? functionFault('function()', fn) ?? undefined;
     if (fault !== undefined) throw fault;
     // better-sqlite3 declares that its functions take and return anything.
-    this.#define('function()', name, (connection) => connection.function(name, defined(options), fn as never));
+    this.#define('function()', name, (connection) =>
+      connection.function(name, defined(options), fn as never),
+    );
   }
 
   aggregate<State>(name: string, options: AggregateOptions<State>): void {

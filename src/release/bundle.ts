@@ -104,7 +104,9 @@ export async function bundle(): Promise<void> {
   for (const { path, contents } of files) replaceFile(path, contents);
   utimesSync(join(FOLDER, DATED_FILE), startedAt, startedAt);
   const names = new Set(files.map(({ path }) => basename(path)));
-  const stale = readdirSync(FOLDER).filter((name) => !['types', 'src', 'man'].includes(name) && !names.has(name));
+  const stale = readdirSync(FOLDER).filter(
+    (name) => !['types', 'src', 'man'].includes(name) && !names.has(name),
+  );
   for (const name of stale) rmSync(join(FOLDER, name), { recursive: true, force: true });
 }
 

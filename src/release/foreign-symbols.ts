@@ -7,8 +7,12 @@
  */
 export function foreignSymbols(binding: Buffer, glibc: string): string[] {
   const text = binding.toString('latin1');
-  const versions = new Set([...text.matchAll(/\0GLIBC_(\d+(?:\.\d+)+)(?=\0)/g)].map(([, version]) => version as string));
-  const newer = [...versions].filter((version) => isNewer(version, glibc)).map((version) => `GLIBC_${version}`);
+  const versions = new Set(
+    [...text.matchAll(/\0GLIBC_(\d+(?:\.\d+)+)(?=\0)/g)].map(([, version]) => version as string),
+  );
+  const newer = [...versions]
+    .filter((version) => isNewer(version, glibc))
+    .map((version) => `GLIBC_${version}`);
   return text.includes('\0errno\0') ? [...newer, 'errno'] : newer;
 }
 

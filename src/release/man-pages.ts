@@ -68,7 +68,9 @@ ${EXAMPLES.map(([line, what]) => `.It Li "${literal(line)}"\n${prose(what)}`).jo
 }
 
 function sectionsOf({ name, usage, describe, example, operands, options }: Command): string {
-  const operandList = Object.entries(operands).map(([operand, text]) => `.It Ar ${literal(operand)}\n${prose(text)}.`);
+  const operandList = Object.entries(operands).map(
+    ([operand, text]) => `.It Ar ${literal(operand)}\n${prose(text)}.`,
+  );
   const groups = [...groupOptions(options)].map(
     ([heading, entries]) => `.Ss ${heading}\n.Bl -tag -width Ds\n${entries.map(optionItem).join('\n')}\n.El`,
   );
@@ -96,12 +98,16 @@ function prose(text: string): string {
   return literal(plain).replaceAll(/`([^`]*)`/g, String.raw`\fB$1\fR`);
 }
 
-/** No character of it is a command of roff. A hyphen stays one when it is copied out of the page. */
+/**
+ * No character of it is a command of roff, or missing on a terminal with ASCII. A hyphen stays one when it is copied out
+ * of the page.
+ */
 function literal(text: string): string {
   return text
     .replaceAll('\\', String.raw`\e`)
     .replaceAll('"', String.raw`\(dq`)
     .replaceAll('-', String.raw`\-`)
+    .replaceAll('…', '...')
     .replaceAll(/^[.']/gm, String.raw`\&$&`);
 }
 

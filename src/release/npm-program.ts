@@ -13,7 +13,15 @@ export function npmProgram(name: string, version: string, path: string): string 
   if (existsSync(program)) return program;
   mkdirSync(folder, { recursive: true });
   // For another platform than this one, too.
-  const args = ['install', '--no-save', '--force', '--ignore-scripts', '--prefix', folder, `${name}@${version}`];
+  const args = [
+    'install',
+    '--no-save',
+    '--force',
+    '--ignore-scripts',
+    '--prefix',
+    folder,
+    `${name}@${version}`,
+  ];
   const { status } = spawnSync('npm', args, { stdio: 'inherit' });
   if (status !== 0 || !existsSync(program)) throw new Error(`npm could not install ${name} ${version}`);
   return program;

@@ -90,7 +90,8 @@ function unpackOwn(target: string): void {
   } finally {
     rmSync(workDir, { recursive: true, force: true });
   }
-  for (const part of ['prebuilds', join('dist', 'types')]) rmSync(join(target, part), { recursive: true, force: true });
+  for (const part of ['prebuilds', join('dist', 'types')])
+    rmSync(join(target, part), { recursive: true, force: true });
 }
 
 /** The installed packages that run with the program, by their places below node_modules. */
@@ -100,7 +101,9 @@ function packagesToRun(): string[] {
   };
   return Object.entries(lock.packages).flatMap(([place, { dev, optional }]) => {
     const name = /^node_modules\/((?:@[^/]+\/)?[^/]+)$/.exec(place)?.[1];
-    return name === undefined || dev === true || optional === true || COMPILER_PACKAGES.has(name) ? [] : [name];
+    return name === undefined || dev === true || optional === true || COMPILER_PACKAGES.has(name)
+      ? []
+      : [name];
   });
 }
 
@@ -110,7 +113,9 @@ function run(program: string, args: readonly string[]): void {
 }
 
 function makeArchive(platform: string): void {
-  const { version, devDependencies } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
+  const { version, devDependencies } = JSON.parse(
+    readFileSync(join(packageRoot(), 'package.json'), 'utf8'),
+  ) as {
     version: string;
     devDependencies: Readonly<Record<string, string>>;
   };
@@ -138,7 +143,8 @@ const [, program] = process.argv;
 if (program !== undefined && realpathSync(program) === import.meta.filename) {
   const { only = PLATFORMS } = parseArgs({ options: { only: { type: 'string', multiple: true } } }).values;
   for (const platform of only) {
-    if (!PLATFORMS.includes(platform)) throw new Error(`--only ${platform}: expected ${PLATFORMS.join(' or ')}`);
+    if (!PLATFORMS.includes(platform))
+      throw new Error(`--only ${platform}: expected ${PLATFORMS.join(' or ')}`);
     makeArchive(platform);
   }
 }

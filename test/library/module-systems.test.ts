@@ -23,7 +23,13 @@ const USE = `async function use({ openDatabase, sync, SqlsyncError }, { SqlsyncD
   const { code } = await sync({ origin: 'missing.db', replica: 'n.db' }).catch((error) => error instanceof SqlsyncError ? error : {});
   return { outcome, x: row.x, code, kysely: typeof SqlsyncDialect, drizzle: typeof drizzleProxy };
 }`;
-const USED = { outcome: 'committed', x: 42, code: 'ORIGIN_NOT_FOUND', kysely: 'function', drizzle: 'function' };
+const USED = {
+  outcome: 'committed',
+  x: 42,
+  code: 'ORIGIN_NOT_FOUND',
+  kysely: 'function',
+  drizzle: 'function',
+};
 
 const REQUIRE = `${USE}
 use(require('sqlsync-db'), require('sqlsync-db/kysely'), require('sqlsync-db/drizzle'))`;
@@ -65,8 +71,14 @@ describe('the installed package', () => {
   });
 
   for (const [kind, worker] of [
-    ['imported', `${IMPORT}.then((used) => parentPort.postMessage(used));\nimport { parentPort } from 'node:worker_threads';`],
-    ['required', `const { parentPort } = require('node:worker_threads');\n${REQUIRE}.then((used) => parentPort.postMessage(used));`],
+    [
+      'imported',
+      `${IMPORT}.then((used) => parentPort.postMessage(used));\nimport { parentPort } from 'node:worker_threads';`,
+    ],
+    [
+      'required',
+      `const { parentPort } = require('node:worker_threads');\n${REQUIRE}.then((used) => parentPort.postMessage(used));`,
+    ],
   ] as const) {
     test(`the installed package is ${kind} in a worker thread`, (t) => {
       const name = kind === 'imported' ? 'worker.mjs' : 'worker.cjs';

@@ -33,7 +33,11 @@ describe('db.backup()', () => {
     await db.write.exec('CREATE TABLE t (x)');
     const file = join(tempDir(t), 'text');
     writeFileSync(file, 'not a database');
-    await assert.rejects(db.backup(file), { name: 'SqlsyncError', code: 'REPLICA_NOT_A_DATABASE', hint: /another file/ });
+    await assert.rejects(db.backup(file), {
+      name: 'SqlsyncError',
+      code: 'REPLICA_NOT_A_DATABASE',
+      hint: /another file/,
+    });
     await assert.rejects(db.backup(''), { code: 'USAGE' });
     assert.equal((await db.backup(`${file}.db`)).outcome, 'committed');
     await db.close();

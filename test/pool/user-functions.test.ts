@@ -56,9 +56,12 @@ for (const threads of [0, 1]) {
       db.function('fails', () => {
         throw error;
       });
-      await assert.rejects(db.write.run('INSERT INTO t (x) VALUES (1), (fails())'), (thrown) => thrown === error);
+      await assert.rejects(
+        db.write.run('INSERT INTO t (x) VALUES (1), (fails())'),
+        (thrown) => thrown === error,
+      );
       await assert.rejects(db.read.all('SELECT fails()'), (thrown) => thrown === error);
-      await assert.rejects(db.read.all('SELECT nothing()'), { message: 'no such function: nothing' });
+      await assert.rejects(db.read.all('SELECT absent()'), { message: 'no such function: absent' });
       assert.deepEqual(await valuesOf(db), []);
     });
 
