@@ -24,7 +24,10 @@ export interface LockFacts {
   readonly name: LockName;
   /** True if no other process can hold the lock meanwhile. */
   readonly isExclusive: boolean;
-  /** True if each look showed it, and no transaction was committed between the first look and the last. */
+  /**
+   * True if each look showed it, as one hold: no commit came meanwhile for a lock of a writer, and the read mark stayed
+   * the same for a lock of a reader.
+   */
   readonly isHeldThroughout: boolean;
 }
 

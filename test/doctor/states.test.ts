@@ -18,7 +18,8 @@ import { judge } from '../../src/doctor/judge/judge.ts';
 import { change, damage, largeDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
-import { findingOf, HOLDERS, holders, ids, LINUX } from './holders.ts';
+import type { OtherConnection } from '../support/other-process.ts';
+import { findingOf, HOLDERS, holders, ids, LINUX, lookUntil } from './holders.ts';
 
 function database(t: TestContext, sql: string): string {
   const path = join(tempDir(t), 'a.db');
@@ -28,6 +29,20 @@ function database(t: TestContext, sql: string): string {
 
 const WAL = 'PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)';
 const ROLLBACK = 'CREATE TABLE t (x); INSERT INTO t VALUES (1)';
+
+/** Runs `work` while `writer` commits one short transaction after another. */
+async function whileWriting(writer: OtherConnection, work: () => Promise<void>): Promise<void> {
+  const signal = { isOver: false };
+  const writing = (async () => {
+    while (!signal.isOver) await writer.exec('INSERT INTO t VALUES (1)');
+  })();
+  try {
+    await work();
+  } finally {
+    signal.isOver = true;
+    await writing;
+  }
+}
 
 const found = async (path: string): Promise<ReturnType<typeof judge>> => judge(await collectFacts(path));
 
@@ -52,6 +67,58 @@ describe('doctor and the WAL', { skip: LINUX }, () => {
     await reader.exec('COMMIT');
     await writer.exec('PRAGMA wal_checkpoint');
     assert.ok(!ids(await found(path)).includes('wal-pinned'));
+  });
+
+  test('doctor names the reader that pins the WAL while another program commits all the time', async (t) => {
+    const path = database(t, WAL);
+    const sleeper = new OtherProcess(t);
+    const [writer, reader] = [await new OtherProcess(t).open(path), await sleeper.open(path)];
+    await writer.exec('PRAGMA synchronous = OFF');
+    await reader.exec('BEGIN; SELECT count(*) FROM t');
+    for (let i = 0; i < 2100; i++) await writer.exec('INSERT INTO t VALUES (3)');
+    await whileWriting(writer, async () => {
+      let busy = 0;
+      await lookUntil(path, (all, { wal }) => {
+        if ((wal.state?.newCommits ?? 0) === 0) return false;
+        assert.match(findingOf(all, 'wal-pinned').title, new RegExp(`^PID ${sleeper.pid} .*pins the WAL`));
+        assert.ok(!ids(all).includes('wal-not-checkpointed'));
+        return ++busy === 3;
+      });
+      process.kill(sleeper.pid, 'SIGSTOP');
+      const stopped = await lookUntil(path, (all) => ids(all).includes('holder-stopped'));
+      process.kill(sleeper.pid, 'SIGCONT');
+      assert.match(findingOf(stopped.found, 'holder-stopped').title, new RegExp(`^PID ${sleeper.pid} .*READ`));
+    });
+  });
+
+  test('doctor names a writer in locking_mode EXCLUSIVE that commits all the time, with and without a -shm', async (t) => {
+    for (const first of ['SELECT x FROM t', 'PRAGMA locking_mode = EXCLUSIVE']) {
+      const path = database(t, WAL);
+      const other = new OtherProcess(t);
+      const writer = await other.open(path);
+      await writer.exec(`${first}; PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (2)`);
+      await whileWriting(writer, async () => {
+        const all = await found(path);
+        assert.match(findingOf(all, 'exclusive').title, new RegExp(`^PID ${other.pid} `), first);
+        assert.ok(!ids(all).includes('write-lock-held'), first);
+      });
+    }
+  });
+
+  test('doctor says that overlapping readers keep a checkpointed WAL from beginning anew', async (t) => {
+    const path = database(t, WAL);
+    const one = new OtherProcess(t);
+    const [writer, reader] = [await new OtherProcess(t).open(path), await one.open(path)];
+    await writer.exec('PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0');
+    await writer.exec(
+      'WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 11000) INSERT INTO t SELECT zeroblob(3000) FROM n',
+    );
+    await reader.exec('BEGIN; SELECT count(*) FROM t');
+    await writer.exec('PRAGMA wal_checkpoint; INSERT INTO t VALUES (3)');
+    assert.match(findingOf(await found(path), 'wal-not-restarted').meaning, new RegExp(`PID ${one.pid} .*reads`));
+    await reader.exec('COMMIT');
+    await writer.exec('PRAGMA wal_checkpoint(RESTART); INSERT INTO t VALUES (3)');
+    assert.ok(!ids(await found(path)).includes('wal-not-restarted'));
   });
 
   test('doctor says that no program checkpoints a WAL that no reader pins', async (t) => {

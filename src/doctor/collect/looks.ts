@@ -22,11 +22,17 @@ const LOOKS = 6;
 const PAUSE_MS = 60;
 const LEAST_NAPS = 2;
 
+/** Where the header has 2 in WAL mode. */
+const READ_VERSION_AT = 19;
 /** Where the header has the change counter, which grows with each commit in rollback mode. */
 const CHANGE_COUNTER_AT = 24;
 
 interface Look {
   readonly locks: readonly SqliteLock[];
+  readonly isWal: boolean;
+  /** The change counter of the header. */
+  readonly counter: string;
+  /** Differs after each commit in any mode. */
   readonly commits: string;
   readonly wal: WalLook | undefined;
 }
@@ -65,30 +71,55 @@ export async function lookSeveralTimes(
 
 /** Opens the database and its -shm for an instant. */
 function lookOnce(path: string): Look {
-  const counter =
-    readStart(path, CHANGE_COUNTER_AT + 4)
-      ?.subarray(CHANGE_COUNTER_AT)
-      .toString('hex') ?? '';
+  const header = readStart(path, CHANGE_COUNTER_AT + 4);
+  const counter = header?.subarray(CHANGE_COUNTER_AT).toString('hex') ?? '';
+  const isWal = header?.[READ_VERSION_AT] === 2;
   const wal = lookAtIndex(path);
-  return { locks: sqliteLocks(path), wal, commits: `${counter} ${wal?.commits ?? ''}` };
+  return { locks: sqliteLocks(path), isWal, wal, counter, commits: `${counter} ${wal?.commits ?? ''}` };
 }
 
 /** The locks of the last look, each with whether it was held all the time. */
 function summaryOf(looks: readonly Look[]): LockFacts[] {
-  const last = looks.at(-1);
-  const isQuiet = looks.every(({ commits }) => commits === last?.commits);
-  return (last?.locks ?? []).map((lock) => ({
+  return (looks.at(-1)?.locks ?? []).map((lock) => ({
     pid: lock.pid,
     name: lock.name,
     isExclusive: lock.isExclusive,
     isHeldThroughout:
-      isQuiet &&
       looks.length > 1 &&
       looks.every(({ locks }) =>
         locks.some(
           ({ pid, name, isExclusive }) =>
             pid === lock.pid && name === lock.name && isExclusive === lock.isExclusive,
         ),
-      ),
+      ) &&
+      isOneHold(lock, looks),
   }));
+}
+
+/**
+ * False if the process may have given up the lock between two looks that showed it. A commit ends the hold of a writer.
+ * A reader keeps its read mark, which a later reader of the slot moves to the newest commit.
+ */
+function isOneHold({ name, isExclusive }: SqliteLock, looks: readonly Look[]): boolean {
+  const isSame = (of: (look: Look) => unknown): boolean => new Set(looks.map(of)).size === 1;
+  switch (name) {
+    case 'WRITE':
+    case 'RESERVED':
+    case 'PENDING':
+      return isSame(({ commits }) => commits);
+    case 'EXCLUSIVE':
+      // In WAL mode only locking_mode=EXCLUSIVE holds it for longer than an instant, and commits go on meanwhile. In
+      // rollback mode that setting keeps SQLite from counting its commits.
+      return looks.every(({ isWal }) => isWal) || isSame(({ counter }) => counter);
+    case 'READ0':
+      // Its readers stop each checkpoint.
+      return isExclusive || isSame(({ wal }) => wal?.checkpointed);
+    case 'READ1':
+    case 'READ2':
+    case 'READ3':
+    case 'READ4':
+      return isExclusive || isSame(({ wal }) => wal?.readMarks[Number(name.slice(-1))]);
+    default:
+      return true;
+  }
 }

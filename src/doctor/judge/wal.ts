@@ -1,9 +1,13 @@
 import type { Facts, FileFacts, WalState } from '../facts.ts';
 import type { Finding } from '../finding.ts';
-import { finding, locksNamed, processesInWords, shellWord, sqliteLine } from './words.ts';
+import { finding, holdersOf, locksNamed, processesInWords, shellWord, sqliteLine } from './words.ts';
 
 /** Frames after which SQLite checkpoints by itself. */
 const AUTOCHECKPOINT_FRAMES = 1000;
+
+/** A WAL of so many frames that is checkpointed, and read, was not begun anew for long. */
+const UNRESTARTED_FRAMES = 10 * AUTOCHECKPOINT_FRAMES;
+const RESTART_LOCKS = ['READ1', 'READ2', 'READ3', 'READ4'] as const;
 
 /** A WAL of this size is no longer that of ordinary transactions. */
 const LARGE_WAL_BYTES = 64 * 1024 * 1024;
@@ -40,11 +44,14 @@ function growth(facts: Facts): Finding[] {
   const behind = state.frames - frame;
   if (by.length > 0 && behind >= AUTOCHECKPOINT_FRAMES) return [pinned(facts, state, frame, by)];
   const open = state.frames - state.checkpointed;
-  if (open >= 2 * AUTOCHECKPOINT_FRAMES)
+  const overlapping = holdersOf(facts, RESTART_LOCKS);
+  if (overlapping.length > 0 && state.frames >= UNRESTARTED_FRAMES && open < 2 * AUTOCHECKPOINT_FRAMES)
+    return [notRestarted(facts, state, overlapping)];
+  if (open >= 2 * AUTOCHECKPOINT_FRAMES && by.length === 0)
     return [
       finding('advice', 'wal-not-checkpointed', `${open} frames of the WAL were not checkpointed`, {
         meaning:
-          'No reader stops a checkpoint, so none runs: the program has turned wal_autocheckpoint off or made it large. Reads get slower, and the file grows.',
+          'No reader stopped a checkpoint all the time, so none runs: the program has turned wal_autocheckpoint off or made it large. Reads get slower, and the file grows.',
         mend: sqliteLine(facts, 'PRAGMA wal_checkpoint(TRUNCATE)'),
       }),
     ];
@@ -62,6 +69,19 @@ function growth(facts: Facts): Finding[] {
       },
     ),
   ];
+}
+
+/** Readers that follow each other closely: a writer begins the WAL anew only in an instant without a reader of it. */
+function notRestarted(facts: Facts, state: WalState, readers: readonly number[]): Finding {
+  return finding(
+    'advice',
+    'wal-not-restarted',
+    `The WAL has ${state.frames} frames, ${state.checkpointed} of them checkpointed, and does not begin anew`,
+    {
+      meaning: `A writer uses the WAL again from its beginning only while no process reads from it. ${processesInWords(facts, readers)} ${readers.length === 1 ? 'reads' : 'read'} from it now: where reads overlap without a pause, the file grows with each commit.`,
+      mend: `${sqliteLine(facts, 'PRAGMA busy_timeout = 5000; PRAGMA wal_checkpoint(RESTART)')} (writers wait meanwhile), now and then; and shorter read transactions.`,
+    },
+  );
 }
 
 function pinned(facts: Facts, state: WalState, frame: number, by: readonly number[]): Finding {
