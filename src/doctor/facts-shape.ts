@@ -118,6 +118,7 @@ const FACTS = object({
   processes: list(object(PROCESS)),
   locks: list(object({ pid: number, name: oneOf(...LOCK_NAMES), isExclusive: bool, isHeldThroughout: bool })),
   lookedForMs: number,
+  sight: oneOf('all', 'some', 'files'),
   health: object({ problems: list(text), unchecked: optional(text) }),
   full: optional(object(FULL)),
   unseen: list(text),

@@ -97,7 +97,7 @@ export interface WalFacts {
   readonly file?: FileFacts;
   /** The -shm; missing if there is none. */
   readonly index?: FileFacts;
-  /** True if a process has the index open. Otherwise it is a leftover, and its numbers mean nothing. */
+  /** True if a process is seen to have the index open. Otherwise it is a leftover, and its numbers mean nothing. */
   readonly isInUse: boolean;
   /** What the wal-index says; missing without a valid one that is in use. */
   readonly state?: WalState;
@@ -121,7 +121,7 @@ export interface WalState {
 export interface JournalFacts extends FileFacts {
   /** True if it has the header of a transaction that is under way, or was killed. */
   readonly isUnfinished: boolean;
-  /** True if it is unfinished, and no process has the lock of a writer: the writer was killed. */
+  /** True if it is unfinished, and no process is seen to have the lock of a writer: then the writer was killed. */
   readonly isHot: boolean;
 }
 
@@ -161,6 +161,12 @@ export interface FullFacts {
   readonly vacuumBytes: number;
 }
 
+/**
+ * Whose locks were seen: those of all processes; of some, because processes of other namespaces or machines may use the
+ * file; or of none, because only files were looked at.
+ */
+export type Sight = 'all' | 'some' | 'files';
+
 export interface Facts {
   /** Absolute, with its links resolved. */
   readonly path: string;
@@ -174,6 +180,8 @@ export interface Facts {
   readonly locks: readonly LockFacts[];
   /** How long the looks took together, in milliseconds. */
   readonly lookedForMs: number;
+  /** Unless it is `all`, a lock or process that was not seen may exist all the same. */
+  readonly sight: Sight;
   readonly health: HealthFacts;
   readonly full?: FullFacts;
   /** What could not be seen, and why, one sentence each. */

@@ -175,7 +175,7 @@ describe('sqlsync doctor', { skip: LINUX }, () => {
       assert.match(one?.command ?? '', /node/);
       assert.ok(ids(seen.findings).includes('write-lock-held'));
       const asRoot = await doctor([path]);
-      assert.deepEqual(asRoot.facts.unseen, []);
+      assert.doesNotMatch(asRoot.facts.unseen.join(), /of other users/);
       assert.equal(asRoot.facts.processes.find(({ pid }) => pid === other.pid)?.isVisible, true);
       await writer.exec('ROLLBACK');
       chmodSync(path, 0o600);

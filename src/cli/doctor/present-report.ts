@@ -58,7 +58,7 @@ function presentDatabase(facts: Facts): string {
 function walInWords(facts: Facts): string {
   const { file, isInUse, state } = facts.wal;
   const size = file === undefined ? 'no -wal' : formatBytes(file.bytes);
-  if (state === undefined) return `${size}; ${isInUse ? 'its index is being made' : 'not in use'}`;
+  if (state === undefined) return `${size}; ${isInUse ? 'its index is being made' : facts.sight === 'all' ? 'not in use' : 'not seen to be in use'}`;
   const { frame, by } = checkpointLimit(facts, state);
   const limit = by.length === 0 ? '' : ` (PID ${by.join(', ')} stops it there)`;
   const growth =
@@ -69,7 +69,8 @@ function walInWords(facts: Facts): string {
 }
 
 function presentProcesses(facts: Facts): string {
-  if (facts.processes.length === 0) return 'No process has it open.';
+  if (facts.processes.length === 0)
+    return facts.unseen.length === 0 ? 'No process has it open.' : 'No process is seen to have it open.';
   const waiters = new Set(waitersOf(facts));
   return formatTable(facts.processes, [
     { title: 'PID', isRight: true, cell: ({ pid }) => String(pid) },

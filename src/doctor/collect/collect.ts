@@ -7,6 +7,7 @@ import { databaseFacts, headerFacts } from './files.ts';
 import { healthFacts } from './health.ts';
 import { lookSeveralTimes } from './looks.ts';
 import { confirmed, processFacts, processesWith } from './processes.ts';
+import { sightOn } from './sight.ts';
 import { isFileWhole, journalFacts } from './still.ts';
 import { walFacts } from './wal.ts';
 
@@ -36,6 +37,7 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
     const wal = walFacts(real, { isInUse, first: seen.firstWal, last: seen.lastWal });
     const journal = await journalFacts(real);
     const isStill = (): boolean => isFileWhole(real);
+    const { sight, limits } = sightOn(real);
     return {
       path: real,
       host: hostname(),
@@ -49,7 +51,8 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
       locks,
       lookedForMs: seen.lookedForMs,
       health: header === undefined ? { problems: [] } : healthFacts(real, header, isStill),
-      unseen: unseenOf(first.hidden.size, isRestricted),
+      sight,
+      unseen: [...limits, ...unseenOf(first.hidden.size, isRestricted)],
     };
   } catch (error) {
     throw refusal(path, error);
@@ -91,10 +94,6 @@ function refusal(path: string, error: unknown): unknown {
 }
 
 function unseenOf(hidden: number, isRestricted: boolean): string[] {
-  if (process.platform !== 'linux')
-    return [
-      'This system lists neither the locks nor the open files of processes: only files were looked at.',
-    ];
   const unseen: string[] = [];
   if (hidden > 0)
     unseen.push(

@@ -25,9 +25,10 @@ const RECLAIMED = 0.9;
  * no program changed the file meanwhile.
  */
 export async function fullFacts(facts: Facts, options: FullOptions): Promise<FullFacts> {
-  const { path, header, wal } = facts;
+  const { path, header, wal, sight } = facts;
   if (header === undefined) return nothing('the file has no header of a database');
-  const needsLocks = header.isWal && (wal.isInUse || (wal.file?.bytes ?? 0) > 0);
+  const mayBeInUse = wal.isInUse || (sight !== 'all' && wal.index !== undefined);
+  const needsLocks = header.isWal && (mayBeInUse || (wal.file?.bytes ?? 0) > 0);
   const file = inspectDatabase(path);
   if (needsLocks && file !== undefined && wouldLeaveForeignFiles(file))
     return nothing('opening the WAL would create files that the owner of the database could not write');

@@ -119,23 +119,31 @@ function foreignFiles(facts: Facts): Finding[] {
   ];
 }
 
+/** What follows from the absence of locks; where not all locks are seen, a program may be using these files. */
 function leftovers(facts: Facts): Finding[] {
   const { wal, header, journal, path } = facts;
   const bytes = wal.file?.bytes ?? 0;
   const found: Finding[] = [];
+  const isSure = facts.sight === 'all';
+  const unless = isSure ? '' : ' This holds only if no program uses the database: not all locks are seen here.';
   if (journal?.isHot === true)
     found.push(
-      finding('danger', 'hot-journal', `A killed writer left ${path}-journal with a transaction half done`, {
-        meaning:
-          'The database file may be in the middle of that transaction. The next program that opens it rolls back, with the help of this file. A copy of the database without it is damaged.',
-        mend: `Keep the journal with the database, and let SQLite roll back: ${sqliteLine(facts, 'SELECT count(*) FROM sqlite_schema')}`,
-      }),
+      finding(
+        isSure ? 'danger' : 'advice',
+        'hot-journal',
+        isSure
+          ? `A killed writer left ${path}-journal with a transaction half done`
+          : `${path}-journal is that of a transaction under way, or of a killed writer if no program uses the database`,
+        {
+          meaning: `The database file may be in the middle of that transaction. The next program that opens it rolls back, with the help of this file. A copy of the database without it is damaged.${unless}`,
+          mend: `Keep the journal with the database, and let SQLite roll back: ${sqliteLine(facts, 'SELECT count(*) FROM sqlite_schema')}`,
+        },
+      ),
     );
   if (bytes > 0 && header?.isWal === false && !wal.isInUse)
     found.push(
-      finding('danger', 'wal-beside-rollback', `${path}-wal lies beside a database in rollback mode`, {
-        meaning:
-          'It belongs to another database, or to another state of this one, such as before a restore. SQLite would apply it, and so damage the content.',
+      finding(isSure ? 'danger' : 'advice', 'wal-beside-rollback', `${path}-wal lies beside a database in rollback mode`, {
+        meaning: `It belongs to another database, or to another state of this one, such as before a restore. SQLite would apply it, and so damage the content.${unless}`,
         mend: `Find out where it comes from. If it is not needed: mv ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.old`)}`,
       }),
     );
@@ -144,10 +152,9 @@ function leftovers(facts: Facts): Finding[] {
       finding(
         'advice',
         'wal-without-process',
-        `${path}-wal has ${bytes} bytes, and no process has the database open`,
+        `${path}-wal has ${bytes} bytes, and no process ${isSure ? 'has' : 'is seen to have'} the database open`,
         {
-          meaning:
-            'The last program ended without closing it. The newest commits may be in the -wal alone: a copy of the database file lacks them. Nothing is lost.',
+          meaning: `The last program ended without closing it. The newest commits may be in the -wal alone: a copy of the database file lacks them. Nothing is lost.${unless}`,
           mend: sqliteLine(facts, 'PRAGMA wal_checkpoint(TRUNCATE)'),
         },
       ),
