@@ -7,9 +7,24 @@ type Reader = (value: unknown, name: string) => unknown;
 const MAX_ENTRIES = 20_000;
 const MAX_TEXT_LENGTH = 2000;
 
+/** An unsigned number of 32 bits, as user ids and the fields of SQLite's headers are. */
+const MAX_WORD = 2 ** 32 - 1;
+/** The largest process id of Linux; `kill` takes other numbers for groups of processes. */
+const MAX_PID = 2 ** 22;
+/** The range of JavaScript's dates. */
+const MAX_TIME_MS = 8.64e15;
+
 const text: Reader = (value, name) =>
   sanitizeLine(typeof value === 'string' ? value : refuse(name), MAX_TEXT_LENGTH);
-const number: Reader = (value, name) => (Number.isFinite(value) ? value : refuse(name));
+const integer =
+  (min: number, max: number): Reader =>
+  (value, name) =>
+    Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max ? value : refuse(name);
+const count = integer(0, Number.MAX_SAFE_INTEGER);
+const word = integer(0, MAX_WORD);
+const pid = integer(1, MAX_PID);
+const time: Reader = (value, name) =>
+  Number.isFinite(value) && Math.abs(value as number) <= MAX_TIME_MS ? value : refuse(name);
 const bool: Reader = (value, name) => (typeof value === 'boolean' ? value : refuse(name));
 
 const optional =
@@ -46,17 +61,17 @@ const object =
     return Object.fromEntries(entries.filter(([, read]) => read !== undefined));
   };
 
-const FILE = { bytes: number, uid: number, user: text, mode: number };
+const FILE = { bytes: count, uid: word, user: text, mode: integer(0, 0o7777) };
 
 const LOCK_NAMES =
   'SHARED RESERVED PENDING EXCLUSIVE WRITE CKPT RECOVER READ0 READ1 READ2 READ3 READ4 ATTACHED'.split(' ');
 
 const PROCESS = {
-  pid: number,
+  pid,
   command: optional(text),
   user: optional(text),
   container: optional(text),
-  startedAtMs: optional(number),
+  startedAtMs: optional(time),
   state: optional(text),
   isVisible: bool,
   otherName: optional(text),
@@ -73,13 +88,13 @@ const WAL = {
   isInUse: bool,
   state: optional(
     object({
-      frames: number,
-      checkpointed: number,
-      readMarks: list(nullable(number)),
-      commits: number,
-      pageCount: number,
-      newFrames: number,
-      newCommits: number,
+      frames: count,
+      checkpointed: count,
+      readMarks: list(nullable(word)),
+      commits: word,
+      pageCount: count,
+      newFrames: count,
+      newCommits: count,
     }),
   ),
 };
@@ -87,9 +102,9 @@ const WAL = {
 const FULL = {
   faults: list(text),
   unchecked: list(text),
-  brokenReferences: list(object({ table: text, parent: text, rows: number })),
-  sizes: list(object({ name: text, table: text, pages: number, bytes: number, unusedBytes: number })),
-  vacuumBytes: number,
+  brokenReferences: list(object({ table: text, parent: text, rows: count })),
+  sizes: list(object({ name: text, table: text, pages: count, bytes: count, unusedBytes: count })),
+  vacuumBytes: count,
 };
 
 const FACTS = object({
@@ -97,27 +112,27 @@ const FACTS = object({
   host: text,
   database: object({
     ...FILE,
-    hardLinks: number,
+    hardLinks: count,
     isMountedAlone: bool,
     fileSystem: optional(text),
     isNetwork: bool,
-    blockBytes: number,
+    blockBytes: count,
   }),
   header: optional(
     object({
-      pageSize: number,
-      pageCount: optional(number),
+      pageSize: count,
+      pageCount: optional(count),
       isWal: bool,
       autoVacuum: oneOf('none', 'full', 'incremental'),
-      freePages: number,
-      sqliteVersion: number,
+      freePages: count,
+      sqliteVersion: word,
     }),
   ),
   wal: object(WAL),
   journal: optional(object({ ...FILE, isUnfinished: bool, isHot: bool })),
   processes: list(object(PROCESS)),
-  locks: list(object({ pid: number, name: oneOf(...LOCK_NAMES), isExclusive: bool, isHeldThroughout: bool })),
-  lookedForMs: number,
+  locks: list(object({ pid, name: oneOf(...LOCK_NAMES), isExclusive: bool, isHeldThroughout: bool })),
+  lookedForMs: count,
   sight: oneOf('all', 'some', 'files'),
   health: object({ problems: list(text), unchecked: optional(text) }),
   full: optional(object(FULL)),

@@ -1,13 +1,33 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { describe, test } from 'node:test';
+import { readFacts } from '../../src/doctor/facts-shape.ts';
 import type { Facts } from '../../src/doctor/facts.ts';
 import { judge } from '../../src/doctor/judge/judge.ts';
+import { shellWord } from '../../src/doctor/judge/words.ts';
 import { presentReport } from '../../src/cli/doctor/present-report.ts';
 import { findingOf, ids } from './holders.ts';
-import { A_FILE, FACTS, HEADER } from './some-facts.ts';
+import { A_FILE, aLock, aProcess, FACTS, HEADER } from './some-facts.ts';
 
 const ROLLBACK: Facts = { ...FACTS, header: { ...HEADER, isWal: false } };
 const JOURNAL = { ...A_FILE, isUnfinished: true, isHot: true };
+
+/** Facts with as many findings as one database can have. */
+function manyFindings(path: string): Facts[] {
+  const bytes = 1e9;
+  const database = { ...FACTS.database, bytes, hardLinks: 2, isMountedAlone: true, isNetwork: true, blockBytes: 4096 };
+  const header = { ...HEADER, pageSize: 1024, autoVacuum: 'full', freePages: 900_000, sqliteVersion: 3_040_000 } as const;
+  const foreign = { ...A_FILE, bytes, uid: 0, user: 'root' };
+  const state = { frames: 20_000, checkpointed: 0, readMarks: [], commits: 1, pageCount: 1, newFrames: 0, newCommits: 0 };
+  const isOpen = { ...aProcess(7), hasOtherWal: true, hasDeletedFile: true, otherName: path, isMapped: true };
+  const all = { ...FACTS, path, database, header, processes: [isOpen, aProcess(8)], health: { problems: ['it is'] } };
+  return [
+    { ...all, wal: { isInUse: true, file: foreign, index: foreign, state } },
+    { ...all, wal: { isInUse: true, file: foreign, state: { ...state, checkpointed: 20_000 } } },
+    { ...all, wal: { isInUse: false, file: foreign } },
+    { ...all, wal: { isInUse: false, file: foreign }, journal: JOURNAL, header: { ...header, isWal: false } },
+  ];
+}
 
 describe('the judgement of facts', () => {
   test('doctor finds nothing wrong with an idle database', () => {
@@ -33,6 +53,42 @@ describe('the judgement of facts', () => {
         assert.doesNotMatch(page, /No process has|no process has|A killed writer left/);
       }
     }
+  });
+
+  test('a path is one word of a shell in the line of each finding, whatever a host or a user called it', () => {
+    const seen = new Set<string>();
+    for (const path of ["/a b;$(x)'\"`", '-rf', '/srv/$HOME', '/a\\b'])
+      for (const facts of manyFindings(path))
+        for (const { id, mend } of judge(facts)) {
+          const words = ['', '-wal', '-shm', '-wal.old'].map((suffix) => shellWord(`${path}${suffix}`));
+          const rest = words
+            .toSorted((a, b) => b.length - a.length)
+            .reduce((text, word) => text.replaceAll(word, ' '), mend);
+          assert.ok(!rest.includes(path), `${id}: ${mend}`);
+          if (rest !== mend) seen.add(id);
+          for (const word of words) {
+            const said = execFileSync('sh', ['-c', `printf %s ${word}`], { encoding: 'utf8' });
+            assert.ok(said.startsWith(path) || said.startsWith(`./${path}`), word);
+          }
+        }
+    for (const id of ['damaged', 'hard-links', 'other-wal', 'foreign-wal', 'hot-journal', 'wal-without-process'])
+      assert.ok(seen.has(id), id);
+  });
+
+  test('numbers of a peer that would harm a line or a page are refused', () => {
+    const facts = { ...FACTS, processes: [{ ...aProcess(7), startedAtMs: 1 }], locks: [aLock(7, 'WRITE')] };
+    const read = (other: unknown): unknown => readFacts(new TextEncoder().encode(JSON.stringify(other)));
+    assert.deepEqual(read(facts), facts);
+    const [one] = facts.processes;
+    for (const wrong of [
+      { ...facts, processes: [{ ...one, pid: -1 }] },
+      { ...facts, processes: [{ ...one, pid: 1.5 }] },
+      { ...facts, processes: [{ ...one, startedAtMs: 1e300 }] },
+      { ...facts, locks: [{ ...aLock(0, 'WRITE') }] },
+      { ...facts, database: { ...facts.database, uid: 1e21 } },
+      { ...facts, database: { ...facts.database, bytes: -1 } },
+    ])
+      assert.throws(() => read(wrong), /has another form/);
   });
 
   test('the same facts with nothing unseen keep their worst words', () => {

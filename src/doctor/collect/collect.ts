@@ -29,7 +29,8 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
   try {
     const first = processesWith(real);
     const seen = await lookSeveralTimes(real, () => first.open.keys(), looks);
-    const locks = seen.locks.filter(({ pid }) => pid !== process.pid);
+    // A lock of another machine has no process here, and a number below 1.
+    const locks = seen.locks.filter(({ pid }) => pid > 0 && pid !== process.pid);
     const pids = [...new Set([...first.open.keys(), ...locks.map(({ pid }) => pid)])].sort((a, b) => a - b);
     const found = confirmed(first, processesWith(real, pids));
     const isInUse = locks.some(({ name }) => name === 'ATTACHED');

@@ -44,8 +44,9 @@ export function processOf(facts: Facts, pid: number): ProcessFacts | undefined {
   return facts.processes.find((process) => process.pid === pid);
 }
 
-/** A path as a word of a POSIX shell. */
+/** A path as a word of a POSIX shell that no program takes for an option. */
 export function shellWord(path: string): string {
+  if (path.startsWith('-')) return shellWord(`./${path}`);
   return /^[\w./@%+:,-]+$/.test(path) ? path : `'${path.replaceAll("'", String.raw`'\''`)}'`;
 }
 
