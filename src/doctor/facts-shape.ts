@@ -86,6 +86,7 @@ const WAL = {
   file: optional(object(FILE)),
   index: optional(object(FILE)),
   isInUse: bool,
+  hasFrames: bool,
   state: optional(
     object({
       frames: count,
@@ -117,6 +118,7 @@ const FACTS = object({
     fileSystem: optional(text),
     isNetwork: bool,
     blockBytes: count,
+    looksRandom: bool,
   }),
   header: optional(
     object({

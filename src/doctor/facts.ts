@@ -77,6 +77,8 @@ export interface DatabaseFacts extends FileFacts {
   readonly isNetwork: boolean;
   /** Bytes of a block of the file system. */
   readonly blockBytes: number;
+  /** True if its first bytes look as chance makes them, as those of an encrypted database do. */
+  readonly looksRandom: boolean;
 }
 
 /** The fields of the header of page 1 in the file; the WAL may have newer ones. Missing if the file has no header. */
@@ -99,6 +101,8 @@ export interface WalFacts {
   readonly index?: FileFacts;
   /** True if a process is seen to have the index open. Otherwise it is a leftover, and its numbers mean nothing. */
   readonly isInUse: boolean;
+  /** True if the -wal begins with a frame that SQLite would apply; it ignores any other one. */
+  readonly hasFrames: boolean;
   /** What the wal-index says; missing without a valid one that is in use. */
   readonly state?: WalState;
 }

@@ -6,7 +6,7 @@ const FILE = { bytes: 4096 * 100, uid: 1000, user: 'app (uid 1000)', mode: 0o644
 export const FACTS: Facts = {
   path: '/srv/app.db',
   host: 'db1',
-  database: { ...FILE, hardLinks: 1, isMountedAlone: false, fileSystem: 'ext4', isNetwork: false, blockBytes: 4096 },
+  database: { ...FILE, hardLinks: 1, isMountedAlone: false, fileSystem: 'ext4', isNetwork: false, blockBytes: 4096, looksRandom: false },
   header: {
     pageSize: 4096,
     pageCount: 100,
@@ -15,7 +15,7 @@ export const FACTS: Facts = {
     freePages: 0,
     sqliteVersion: 3_054_001,
   },
-  wal: { isInUse: false },
+  wal: { isInUse: false, hasFrames: false },
   processes: [],
   locks: [],
   lookedForMs: 300,

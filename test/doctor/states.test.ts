@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   chownSync,
   copyFileSync,
@@ -146,6 +147,12 @@ describe('doctor and the WAL', { skip: LINUX }, () => {
   test('doctor finds a -wal beside a database in rollback mode', async (t) => {
     const path = database(t, ROLLBACK);
     writeFileSync(`${path}-wal`, Buffer.alloc(5000, 1));
+    assert.ok(!ids(await found(path)).includes('wal-beside-rollback'), 'SQLite ignores it');
+    const foreign = database(t, WAL);
+    const other = new OtherProcess(t);
+    await (await other.open(foreign)).exec('INSERT INTO t VALUES (2)');
+    await other.end();
+    copyFileSync(`${foreign}-wal`, `${path}-wal`);
     const facts = await collectFacts(path);
     const { severity } = findingOf(judge(facts), 'wal-beside-rollback');
     assert.equal(severity, facts.sight === 'all' ? 'danger' : 'advice');
@@ -246,9 +253,27 @@ describe('doctor and the settings of a database', { skip: LINUX }, () => {
     await (await one.open(path)).exec('PRAGMA mmap_size = 1000000; SELECT x FROM t');
     await (await two.open(path)).exec('SELECT x FROM t');
     const all = await found(path);
-    for (const id of ['small-pages', 'auto-vacuum-full', 'rollback-shared', 'memory-mapped'])
+    const expected = ['small-pages', 'auto-vacuum-full', 'rollback-shared', 'memory-mapped'];
+    for (const id of expected)
       findingOf(all, id);
     assert.match(findingOf(all, 'memory-mapped').title, new RegExp(`^PID ${one.pid} `));
+    if (HOLDERS['shell']?.skip !== false) return t.diagnostic('NOT TESTED: sqlite3 is not installed');
+    await Promise.all([one.end(), two.end()]);
+    for (const id of ['rollback-shared', 'small-pages']) execFileSync('sh', ['-c', findingOf(all, id).mend]);
+    // The lines were those of the database in rollback mode.
+    change(path, 'PRAGMA journal_mode = WAL');
+    assert.deepEqual(
+      ids(await found(path)).filter((id) => expected.includes(id)),
+      ['auto-vacuum-full'],
+    );
+  });
+
+  test('the line for small pages leaves a database in WAL mode', async (t) => {
+    if (HOLDERS['shell']?.skip !== false) return t.skip('NOT TESTED: sqlite3 is not installed');
+    const path = database(t, `PRAGMA page_size = 1024; ${WAL}`);
+    execFileSync('sh', ['-c', findingOf(await found(path), 'small-pages').mend]);
+    const { header } = await collectFacts(path);
+    assert.deepEqual([header?.isWal, header?.pageSize], [true, 4096]);
   });
 
   test('doctor finds the last writer to be of a version that damages a WAL', async (t) => {
@@ -285,6 +310,11 @@ describe('doctor and the health of a database', { skip: LINUX }, () => {
     const text = `${path}.txt`;
     writeFileSync(text, 'This is no database.'.repeat(50));
     assert.equal(findingOf(await found(text), 'not-a-database').severity, 'danger');
+    const encrypted = `${path}.enc`;
+    writeFileSync(encrypted, randomBytes(8192));
+    const advice = findingOf(await found(encrypted), 'not-a-database');
+    assert.equal(advice.severity, 'advice');
+    assert.doesNotMatch(advice.mend, /restore/);
     const trunk = execFileSync('od', ['-An', '-tu1', '-j32', '-N4', path], { encoding: 'utf8' })
       .trim()
       .split(/\s+/);

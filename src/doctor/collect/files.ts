@@ -41,7 +41,18 @@ export function databaseFacts(path: string, stats: Stats): DatabaseFacts {
     ...(fileSystem === undefined ? {} : { fileSystem }),
     isNetwork: networkFileSystem(path) !== undefined,
     blockBytes: statfsSync(path).bsize,
+    looksRandom: looksRandom(path, stats.size),
   };
+}
+
+/** Among 100 bytes of chance are some 83 different ones, in text or numbers fewer than 50. */
+const RANDOM_VALUES = 65;
+const SECTOR_BYTES = 512;
+
+/** SQLCipher and SEE encrypt whole pages, and all but a few bytes of the header. */
+function looksRandom(path: string, size: number): boolean {
+  if (size === 0 || size % SECTOR_BYTES !== 0) return false;
+  return new Set(readStart(path, HEADER_BYTES)).size >= RANDOM_VALUES;
 }
 
 /** Undefined if there is no such file. */

@@ -1,6 +1,7 @@
 import { endianness } from 'node:os';
 import type { WalFacts, WalState } from '../facts.ts';
 import { fileFacts, readStart } from './files.ts';
+import { beginsWithFrame } from './wal-frames.ts';
 
 /** Bytes of the -shm that matter: two copies of the header of 48 bytes, the state of checkpoints and read marks. */
 const INDEX_BYTES = 136;
@@ -51,6 +52,7 @@ export function walFacts(
     ...(file === undefined ? {} : { file }),
     ...(index === undefined ? {} : { index }),
     isInUse,
+    hasFrames: file !== undefined && file.bytes > 0 && beginsWithFrame(`${path}-wal`),
     ...(isInUse && first !== undefined && last !== undefined ? { state: stateOf(first, last) } : {}),
   };
 }

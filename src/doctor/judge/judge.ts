@@ -17,10 +17,18 @@ const MAX_SHOWN = 10;
 
 function judgeHealth(facts: Facts): Finding[] {
   const { database, header, health, full, path } = facts;
+  if (header === undefined && database.looksRandom)
+    return [
+      finding('advice', 'not-a-database', 'The file does not begin as a database does, and looks encrypted', {
+        meaning:
+          'A database of SQLCipher or SEE looks like this, and doctor sees nothing of what is in it. A file that never was encrypted was overwritten.',
+        mend: 'Open it with its key, in the program that it belongs to.',
+      }),
+    ];
   if (header === undefined && database.bytes > 0)
     return [
       finding('danger', 'not-a-database', 'The file does not begin as a database does', {
-        meaning: 'Another program wrote to it, it is encrypted, or it never was a database.',
+        meaning: 'Another program wrote to it, or it never was a database.',
         mend: 'Restore it from a backup: sqlsync restore STORE TARGET',
       }),
     ];

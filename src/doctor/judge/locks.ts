@@ -1,6 +1,14 @@
 import type { Facts } from '../facts.ts';
 import type { Finding } from '../finding.ts';
-import { finding, holdersOf, locksNamed, processInWords, processOf, processesInWords } from './words.ts';
+import {
+  finding,
+  holdersOf,
+  locksNamed,
+  mayUseWal,
+  processInWords,
+  processOf,
+  processesInWords,
+} from './words.ts';
 
 /** The locks of which a database has one: who holds one is its writer. */
 const WRITER_LOCKS = ['WRITE', 'RESERVED', 'PENDING', 'EXCLUSIVE'] as const;
@@ -92,7 +100,7 @@ function writerWaitsForReaders(facts: Facts): Finding[] {
       `${processInWords(facts, pid)} wants to commit, and waits for readers`,
       {
         meaning: `In rollback mode a commit waits until no one reads, and meanwhile no new reader may begin. It waits for ${readers.length === 0 ? 'readers that were not seen' : processesInWords(facts, readers)}.`,
-        mend: 'End the read transactions (also statements that were not read to their end); or use WAL mode, where readers and writers do not wait for each other.',
+        mend: `End the read transactions (also statements that were not read to their end)${mayUseWal(facts) ? '; or use WAL mode, where readers and writers do not wait for each other' : ''}.`,
       },
     );
   });

@@ -1,6 +1,6 @@
 import type { Facts } from '../facts.ts';
 import type { Finding } from '../finding.ts';
-import { finding, processInWords, processesInWords, shellWord, sqliteLine } from './words.ts';
+import { finding, mayUseWal, processInWords, processesInWords, shellWord, sqliteLine } from './words.ts';
 import { megabytes } from './wal.ts';
 
 /** The share of the file that VACUUM gives back, from which it is worth its time; and the least of bytes. */
@@ -115,7 +115,9 @@ function modes(facts: Facts): Finding[] {
     found.push(
       finding('advice', 'rollback-shared', `${others.length} processes share a database in rollback mode`, {
         meaning: `${processesInWords(facts, others)}: readers keep the writer waiting, and the writer keeps the readers waiting.`,
-        mend: sqliteLine(facts, 'PRAGMA journal_mode = WAL'),
+        mend: mayUseWal(facts)
+          ? sqliteLine(facts, 'PRAGMA journal_mode = WAL')
+          : 'Keep transactions short, and set a busy_timeout in each program. WAL mode would help, but only on a local disk, with one name of the file and with its whole folder.',
       }),
     );
   if (header.isWal && hasResetBug(header.sqliteVersion))
@@ -149,7 +151,7 @@ function modes(facts: Facts): Finding[] {
           meaning: 'Each write of a page is a read and a write of a block.',
           mend: sqliteLine(
             facts,
-            `PRAGMA journal_mode = DELETE; PRAGMA page_size = ${database.blockBytes}; VACUUM`,
+            `PRAGMA journal_mode = DELETE; PRAGMA page_size = ${database.blockBytes}; VACUUM${header.isWal ? '; PRAGMA journal_mode = WAL' : ''}`,
           ),
         },
       ),

@@ -122,7 +122,8 @@ function foreignFiles(facts: Facts): Finding[] {
 /** What follows from the absence of locks; where not all locks are seen, a program may be using these files. */
 function leftovers(facts: Facts): Finding[] {
   const { wal, header, journal, path } = facts;
-  const bytes = wal.file?.bytes ?? 0;
+  // Any other file SQLite ignores.
+  const bytes = wal.hasFrames ? (wal.file?.bytes ?? 0) : 0;
   const found: Finding[] = [];
   const isSure = facts.sight === 'all';
   const unless = isSure ? '' : ' This holds only if no program uses the database: not all locks are seen here.';

@@ -50,6 +50,11 @@ export function shellWord(path: string): string {
   return /^[\w./@%+:,-]+$/.test(path) ? path : `'${path.replaceAll("'", String.raw`'\''`)}'`;
 }
 
+/** False where WAL mode would put the database at risk. */
+export function mayUseWal({ database }: Facts): boolean {
+  return !database.isNetwork && !database.isMountedAlone && database.hardLinks <= 1;
+}
+
 /** A line for the sqlite3 shell. */
 export function sqliteLine(facts: Facts, sql: string): string {
   return `sqlite3 ${shellWord(facts.path)} "${sql}"`;
