@@ -89,6 +89,8 @@ export interface HeaderFacts {
   readonly isWal: boolean;
   readonly autoVacuum: 'none' | 'full' | 'incremental';
   readonly freePages: number;
+  /** A count that grows with each commit in rollback mode. */
+  readonly changes: number;
   /** The version number of the SQLite that wrote last, such as 3054001. */
   readonly sqliteVersion: number;
 }
@@ -114,8 +116,10 @@ export interface WalState {
   readonly checkpointed: number;
   /** For each of the five read marks, up to which frame its readers read; null for a mark that is not in use. */
   readonly readMarks: readonly (number | null)[];
-  /** A count that grows by one with each commit. */
+  /** A count that grows by one with each commit, and begins at 0 with each new index. */
   readonly commits: number;
+  /** Differs from that of another -shm. */
+  readonly index: string;
   readonly pageCount: number;
   /** Frames and commits that came between the first look and the last. */
   readonly newFrames: number;

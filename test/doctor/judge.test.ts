@@ -18,7 +18,7 @@ function manyFindings(path: string): Facts[] {
   const database = { ...FACTS.database, bytes, hardLinks: 2, isMountedAlone: true, isNetwork: true, blockBytes: 4096 };
   const header = { ...HEADER, pageSize: 1024, autoVacuum: 'full', freePages: 900_000, sqliteVersion: 3_040_000 } as const;
   const foreign = { ...A_FILE, bytes, uid: 0, user: 'root' };
-  const state = { frames: 20_000, checkpointed: 0, readMarks: [], commits: 1, pageCount: 1, newFrames: 0, newCommits: 0 };
+  const state = { frames: 20_000, checkpointed: 0, readMarks: [], commits: 1, index: '1:2', pageCount: 1, newFrames: 0, newCommits: 0 };
   const isOpen = { ...aProcess(7), hasOtherWal: true, hasDeletedFile: true, otherName: path, isMapped: true };
   const all = { ...FACTS, path, database, header, processes: [isOpen, aProcess(8)], health: { problems: ['it is'] } };
   return [

@@ -13,6 +13,7 @@ export const FACTS: Facts = {
     isWal: true,
     autoVacuum: 'none',
     freePages: 0,
+    changes: 1,
     sqliteVersion: 3_054_001,
   },
   wal: { isInUse: false, hasFrames: false },

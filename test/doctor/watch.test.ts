@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { explainRecord } from '../../src/doctor/watch/explain.ts';
 import type { WatchLine, WatchLook } from '../../src/doctor/watch/log.ts';
 import { readRecord } from '../../src/doctor/watch/log.ts';
 import { WatchSampler } from '../../src/doctor/watch/sampler.ts';
+import { presentExplanation } from '../../src/cli/doctor/present-explanation.ts';
 import { WatchScreen } from '../../src/cli/doctor/watch-screen.ts';
 import { assertRefused, Command, folderState, jsonLines, sqlsync, until } from '../cli/command.ts';
 import { assertDocumented } from '../cli/store-here.ts';
@@ -26,8 +28,8 @@ function looks(
       atMs: (atMs += STEP_MS),
       writer,
       waiting,
-      readers: [7],
-      wal: { commits, frames: commits, checkpointed: 0 },
+      readers: [{ pid: 7, reads: 'READ1@0', isPinning: commits > 0 }],
+      wal: { commits, index: '1:2', frames: commits, checkpointed: 0 },
       walBytes: commits * 4120,
       pageSize: 4096,
     })),
@@ -87,6 +89,54 @@ describe('the sums of a watch', () => {
     for (const sum of sums) assert.deepEqual(sum, sums[0]);
   });
 
+  test('commits are counted anew with each new index, and never as billions', () => {
+    const sampler = new WatchSampler();
+    const [first] = looks({ looks: 1, commits: 0 });
+    assert.ok(first !== undefined);
+    const wal = { commits: 5, index: '1:2', frames: 5, checkpointed: 0 };
+    const states = [wal, undefined, { ...wal, commits: 2, index: '1:3', frames: 2 }, { ...wal, commits: 1, index: '1:3' }];
+    for (const [i, now] of states.entries()) sampler.look({ ...first, atMs: first.atMs + i * STEP_MS, wal: now });
+    // 2 in the second index, and 1 in the third, which has the inode of the second.
+    assert.equal(sampler.sample()?.commits, 3);
+    const ends = { ...wal, commits: 2 ** 32 - 1 };
+    sampler.look({ ...first, wal: ends });
+    sampler.sample();
+    sampler.look({ ...first, wal: { ...wal, commits: 1 } });
+    assert.equal(sampler.sample()?.commits, 2, 'the count has 32 bits');
+  });
+
+  test('a server with many short reads pins nothing, and a reader of one state does', () => {
+    const sampler = new WatchSampler();
+    const [first] = looks({ looks: 1, commits: 0 });
+    assert.ok(first !== undefined);
+    for (let i = 0; i < 100; i++) {
+      const readers = [
+        { pid: 7, reads: `READ${1 + (i % 2)}@${i}`, isPinning: false },
+        { pid: 8, reads: 'READ3@0', isPinning: i > 0 },
+      ];
+      sampler.look({ ...first, atMs: first.atMs + i * STEP_MS, readers });
+    }
+    const sample = sampler.sample();
+    assert.ok(sample !== undefined);
+    const text = presentExplanation(explainRecord([START, sample]));
+    assert.match(text, /PID 8 read one state for 2\.48 s, and pinned the WAL meanwhile/);
+    assert.doesNotMatch(text, /PID 7 /);
+  });
+
+  test('in rollback mode a commit ends a hold, and so does a gap between two looks in any mode', () => {
+    const sampler = new WatchSampler(1000);
+    const [first] = looks({ looks: 1, writer: 1, commits: 0 });
+    assert.ok(first !== undefined);
+    const at = (ms: number, changes: number): void =>
+      sampler.look({ ...first, atMs: first.atMs + ms, wal: undefined, changes });
+    for (let i = 0; i < 80; i++) at(i * STEP_MS, i);
+    at(60_000, 79);
+    const sample = sampler.sample();
+    assert.equal(sample?.commits, 79);
+    assert.deepEqual([...new Set(sample.holds.map(({ forMs }) => forMs))], [0]);
+    assert.deepEqual([sample.holder?.forMs, sample.readers[0]?.forMs], [0, 0]);
+  });
+
   test('a record without the end of its last line is read, and anything else is refused', () => {
     const sampler = new WatchSampler();
     for (const look of looks({ looks: 2, writer: 1, commits: 1 })) sampler.look(look);
@@ -97,6 +147,8 @@ describe('the sums of a watch', () => {
       'text\n',
       '',
       `${text}{"type":"sample"}\n`,
+      text.replace(/"commits":\d+/, '"commits":"1"'),
+      text.replace('"waiting":[]', '"waiting":["a"]'),
       text.replace('"format":1', '"format":2'),
     ])
       assert.throws(() => readRecord(other, 'r'), { code: 'USAGE' });
@@ -150,12 +202,33 @@ describe('sqlsync doctor --watch', { skip: LINUX }, () => {
       new RegExp(`PID ${one.pid} .*held the write lock .* 1 time for over 1 s; .* while 1 process waited`),
     );
     assert.match(explained.stdout, new RegExp(`PID ${two.pid} .*probably waited for it`));
-    assert.match(explained.stdout, new RegExp(`PID ${three.pid} .*read without a pause`));
+    assert.match(explained.stdout, new RegExp(`PID ${three.pid} .*read one state for .*, and pinned the WAL meanwhile`));
     const asJson = await sqlsync(['doctor', '--explain', '--json', record]);
     const summary = jsonLines(asJson.stdout).at(-1);
     assertDocumented('doctor', summary as NonNullable<typeof summary>);
     assert.equal(summary?.['commits'], 19, 'a transaction without a change is no commit');
     assert.equal(readFileSync(record, 'utf8').split('\n').length > 5, true);
+  });
+
+  test('programs that come and go have as many commits in a watch as they made, at most', async (t) => {
+    const folder = tempDir(t);
+    const path = join(folder, 'a.db');
+    change(path, 'PRAGMA journal_mode = WAL; CREATE TABLE w (x)');
+    const record = join(folder, 'record.jsonl');
+    const command = new Command(['doctor', '--watch', '--record', record, '--interval', '50ms', path]);
+    t.after(() => command.child.kill('SIGKILL'));
+    await command.says('no writer');
+    const RUNS = 20;
+    for (let i = 0; i < RUNS; i++) {
+      const connection = await new OtherProcess(t).open(path);
+      for (let j = 0; j < 3; j++) await connection.exec('INSERT INTO w VALUES (1)');
+      await delay(60);
+      await connection.call('close');
+    }
+    command.child.kill('SIGINT');
+    await command.done;
+    const commits = commitsIn(record);
+    assert.ok(commits > 0 && commits <= RUNS * 3, `${commits} commits`);
   });
 
   test('a writer beside a watch never gets a busy error, and the watch leaves its files alone', async (t) => {

@@ -22,7 +22,7 @@ export function presentExplanation(summary: WatchSummary): string {
 
 /** PID 4711 `worker.js` held the write lock 63 % of the time, 41 times for over 1 s; at 12:03:11 … */
 function sentences(process: ProcessSummary): string[] {
-  const { pid, command, heldShare, waitedShare, longHolds, longest, longestReadMs } = process;
+  const { pid, command, heldShare, waitedShare, longHolds, longest, longestReadMs, longestPinMs } = process;
   const name = command === '' ? `PID ${pid}` : `PID ${pid} \`${cut(command, 40, 60)}\``;
   const said: string[] = [];
   if (heldShare > 0) {
@@ -34,10 +34,10 @@ function sentences(process: ProcessSummary): string[] {
     said.push(`${name} held the write lock ${percent(heldShare)} of the time${times}${worst}`);
   }
   if (waitedShare > 0) said.push(`${name} probably waited for it ${percent(waitedShare)} of the time`);
-  if (longestReadMs >= 1000)
-    said.push(
-      `${name} read without a pause for ${formatDuration(longestReadMs)}, and pinned the WAL meanwhile`,
-    );
+  if (longestPinMs >= 1000)
+    said.push(`${name} read one state for ${formatDuration(longestPinMs)}, and pinned the WAL meanwhile`);
+  else if (longestReadMs >= 1000)
+    said.push(`${name} was reading at each look for ${formatDuration(longestReadMs)}`);
   return said;
 }
 

@@ -50,7 +50,7 @@ export class WatchScreen {
       `Writer    ${this.#writer(now.holder)}`,
       `Waiting   ${now.waiting.length === 0 ? 'nobody that is seen to' : now.waiting.map((pid) => this.#name(pid)).join(', ')}`,
       `Longest   ${longest === undefined ? 'no hold in the last minute' : `${this.#name(longest.pid)} for ${formatDuration(longest.forMs)} at ${timeOf(longest.sinceMs)}, ${longest.waiting} waited`}`,
-      `Rates     ${ratesOf(this.#samples.slice(-4)).join(', ') || 'no commits are seen in rollback mode'}`,
+      `Rates     ${ratesOf(this.#samples.slice(-4)).join(', ') || 'no program has the WAL open'}`,
       `WAL       ${formatBytes(now.walBytes)}, ${summary.checkpoints} checkpoints in the last minute`,
       '',
       `Readers   ${now.readers.length === 0 ? 'none' : ''}`,

@@ -1,4 +1,4 @@
-import { closeSync, openSync, statSync, statfsSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, statSync, statfsSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { systemErrorCode } from '../../errors.ts';
 import { userName } from '../../files/file-owner.ts';
@@ -10,26 +10,47 @@ import type { DatabaseFacts, FileFacts, HeaderFacts, JournalFacts } from '../fac
 /** The first bytes of a rollback journal (https://www.sqlite.org/fileformat2.html#the_rollback_journal). */
 const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
 
+/** Where the header has its change counter. */
+const CHANGES_AT = 24;
+
 /** Where the header has the largest root page, not 0 with auto_vacuum; the number of free pages; the kind of vacuum. */
 const LARGEST_ROOT_AT = 52;
 const FREE_PAGES_AT = 36;
 const INCREMENTAL_AT = 64;
 
-/** The bytes at the start of a file; undefined if it does not exist. Throws the system's errors. */
-export function readStart(path: string, bytes: number): Buffer | undefined {
+/** The start of a file. */
+export interface FileStart {
+  readonly bytes: Buffer;
+  /** Differs from that of every other file: `device:inode`. */
+  readonly file: string;
+}
+
+/** Nobody waits for the writer of a FIFO that has the name of a file. */
+const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+
+/** The first `length` bytes; undefined if there is no regular file. Throws the system's errors. */
+export function startOf(path: string, length: number): FileStart | undefined {
   let descriptor: number;
   try {
-    descriptor = openSync(path, 'r');
+    descriptor = openSync(path, FLAGS);
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    if (['ENOENT', 'ENXIO'].includes(systemErrorCode(error) ?? '')) return undefined;
     throw error;
   }
   try {
-    const buffer = Buffer.alloc(bytes);
-    return buffer.subarray(0, readFully(descriptor, buffer, 0));
+    const stats = fstatSync(descriptor, { bigint: true });
+    if (!stats.isFile()) return undefined;
+    const buffer = Buffer.alloc(length);
+    const bytes = buffer.subarray(0, readFully(descriptor, buffer, 0));
+    return { bytes, file: `${stats.dev}:${stats.ino}` };
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** The first `length` bytes; undefined if there is no regular file. Throws the system's errors. */
+export function readStart(path: string, length: number): Buffer | undefined {
+  return startOf(path, length)?.bytes;
 }
 
 export function databaseFacts(path: string, stats: Stats): DatabaseFacts {
@@ -77,6 +98,7 @@ export function headerFacts(path: string): HeaderFacts | undefined {
     isWal: header.wal,
     autoVacuum: bytes.readUInt32BE(LARGEST_ROOT_AT) === 0 ? 'none' : isIncremental ? 'incremental' : 'full',
     freePages: bytes.readUInt32BE(FREE_PAGES_AT),
+    changes: bytes.readUInt32BE(CHANGES_AT),
     sqliteVersion: header.sqliteVersion,
   };
 }

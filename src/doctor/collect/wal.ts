@@ -1,6 +1,7 @@
 import { endianness } from 'node:os';
 import type { WalFacts, WalState } from '../facts.ts';
-import { fileFacts, readStart } from './files.ts';
+import { commitsBetween } from '../watch/commits.ts';
+import { fileFacts, startOf } from './files.ts';
 import { beginsWithFrame } from './wal-frames.ts';
 
 /** Bytes of the -shm that matter: two copies of the header of 48 bytes, the state of checkpoints and read marks. */
@@ -23,8 +24,9 @@ export type WalLook = Omit<WalState, 'newFrames' | 'newCommits'>;
  */
 export function lookAtIndex(path: string): WalLook | undefined {
   for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    const bytes = readStart(`${path}-shm`, INDEX_BYTES);
-    if (bytes === undefined || bytes.length < INDEX_BYTES) return undefined;
+    const start = startOf(`${path}-shm`, INDEX_BYTES);
+    if (start === undefined || start.bytes.length < INDEX_BYTES) return undefined;
+    const { bytes, file } = start;
     const copy = bytes.subarray(0, COPY_BYTES);
     const isWhole = copy.equals(bytes.subarray(COPY_BYTES, 2 * COPY_BYTES));
     if (!isWhole || copy[12] !== 1 || numberAt(copy, 0) !== INDEX_VERSION) continue;
@@ -36,6 +38,7 @@ export function lookAtIndex(path: string): WalLook | undefined {
         return mark === UNUSED_MARK ? null : mark;
       }),
       commits: numberAt(copy, 8),
+      index: file,
       pageCount: numberAt(copy, 20),
     };
   }
@@ -59,7 +62,7 @@ export function walFacts(
 
 /** After a restart of the WAL its frames count from 0 again, so the growth is at least what is there. */
 function stateOf(first: WalLook, last: WalLook): WalState {
-  const newCommits = (last.commits - first.commits) >>> 0;
+  const newCommits = commitsBetween(first, last);
   const grown = last.frames - first.frames;
   return { ...last, newCommits, newFrames: grown >= 0 ? grown : last.frames };
 }

@@ -1,10 +1,12 @@
 import { realPath } from '../../files/path-names.ts';
 import { nappingThreads, processInfo } from '../../files/processes.ts';
 import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
-import type { WatchLook } from '../watch/log.ts';
+import type { LockName } from '../facts.ts';
+import type { Reader, WatchLook } from '../watch/log.ts';
 import { fileFacts, headerFacts } from './files.ts';
 import { processesWith } from './processes.ts';
 import { lookAtIndex } from './wal.ts';
+import type { WalLook } from './wal.ts';
 
 /** A look at all processes of the system takes some milliseconds. */
 const PROCESSES_EVERY_MS = 5000;
@@ -14,14 +16,37 @@ const NAPS_EVERY_MS = 250;
 const WRITER_LOCKS = new Set(['WRITE', 'RESERVED', 'PENDING', 'EXCLUSIVE']);
 const LEAST_NAPS = 2;
 
+/** The readers in one look: each READ lock of the wal-index, or SHARED in rollback mode. */
+export function readersOf(
+  locks: readonly { pid: number; name: LockName; isExclusive: boolean }[],
+  { isWal, wal }: { isWal: boolean; wal: Omit<WalLook, 'index'> | undefined },
+): Reader[] {
+  return locks
+    .filter(({ name, isExclusive }) => !isExclusive && (isWal ? name.startsWith('READ') : name === 'SHARED'))
+    .map(({ pid, name }) => {
+      const slot = Number(name.slice(-1));
+      // The readers of slot 0 read the file alone, up to the frames that are in it.
+      const frame = !isWal || wal === undefined ? undefined : slot === 0 ? wal.checkpointed : wal.readMarks[slot];
+      const isPinning = typeof frame === 'number' && frame < (wal?.frames ?? 0);
+      return { pid, reads: `${name}@${frame ?? ''}`, isPinning };
+    });
+}
+
+export function walOf({ commits, index, frames, checkpointed }: WalLook): NonNullable<WatchLook['wal']> {
+  return { commits, index, frames, checkpointed };
+}
+
+/** In milliseconds since 1970; goes on evenly when the clock of the system is set. */
+export function nowOnSteadyClock(): number {
+  return Math.round(performance.timeOrigin + performance.now());
+}
+
 /**
  * Looks at a database again and again, each time in well under a millisecond. Only for a process that has no connection
  * to this database.
  */
 export class WatchLooks {
   readonly #path: string;
-  readonly #pageSize: number;
-  readonly #isWal: boolean;
   #pids: number[] = [];
   #processesAtMs = -Infinity;
   #napsAtMs = -Infinity;
@@ -31,9 +56,7 @@ export class WatchLooks {
   /** Throws the system's errors if there is no such file. */
   constructor(path: string) {
     this.#path = realPath(path);
-    const header = headerFacts(this.#path);
-    this.#pageSize = header?.pageSize ?? 4096;
-    this.#isWal = header?.isWal === true;
+    headerFacts(this.#path);
   }
 
   look(): WatchLook {
@@ -46,21 +69,17 @@ export class WatchLooks {
     const pids = new Set([...this.#pids, ...locks.map(({ pid }) => pid)]);
     if (nowMs - this.#napsAtMs >= NAPS_EVERY_MS) this.#lookAtNaps(pids, nowMs);
     const writer = locks.find(({ name, isExclusive }) => isExclusive && WRITER_LOCKS.has(name))?.pid;
-    const isReading = (name: string): boolean => (this.#isWal ? name.startsWith('READ') : name === 'SHARED');
-    const readers = locks
-      .filter(({ name, isExclusive }) => !isExclusive && isReading(name))
-      .map(({ pid }) => pid);
     const wal = locks.some(({ name }) => name === 'ATTACHED') ? lookAtIndex(this.#path) : undefined;
+    const header = headerFacts(this.#path);
     return {
-      atMs: Date.now(),
+      atMs: nowOnSteadyClock(),
       ...(writer === undefined ? {} : { writer }),
       waiting: writer === undefined ? [] : this.#napping.filter((pid) => pid !== writer),
-      readers: [...new Set(readers)].filter((pid) => pid !== writer),
-      ...(wal === undefined
-        ? {}
-        : { wal: { commits: wal.commits, frames: wal.frames, checkpointed: wal.checkpointed } }),
+      readers: readersOf(locks, { isWal: header?.isWal === true, wal }).filter(({ pid }) => pid !== writer),
+      ...(wal === undefined ? {} : { wal: walOf(wal) }),
+      ...(header === undefined || header.isWal ? {} : { changes: header.changes }),
       walBytes: fileFacts(`${this.#path}-wal`)?.bytes ?? 0,
-      pageSize: this.#pageSize,
+      pageSize: header?.pageSize ?? 4096,
     };
   }
 

@@ -14,8 +14,10 @@ export interface ProcessSummary {
   /** Holds of over a second. */
   readonly longHolds: number;
   readonly longest?: Hold | undefined;
-  /** The longest time that it was seen to read without a pause. */
+  /** The longest time in which each look found it reading the same state of the database. */
   readonly longestReadMs: number;
+  /** The longest such time with a newer state in the WAL at its end. */
+  readonly longestPinMs: number;
 }
 
 export interface WatchSummary {
@@ -52,6 +54,7 @@ export function explainRecord(lines: readonly WatchLine[]): WatchSummary {
   const processes = [...pids].map((pid): ProcessSummary => {
     const own = holds.filter((hold) => hold.pid === pid);
     const reads = samples.flatMap(({ readers }) => readers.filter((reader) => reader.pid === pid));
+    const longestOf = (some: typeof reads): number => some.reduce((most, { forMs }) => Math.max(most, forMs), 0);
     return {
       pid,
       command: commands.get(pid) ?? '',
@@ -59,7 +62,8 @@ export function explainRecord(lines: readonly WatchLine[]): WatchSummary {
       waitedShare: sum(samples, ({ waitedLooks }) => waitedLooks[pid] ?? 0) / Math.max(1, looks),
       longHolds: own.filter(({ forMs }) => forMs > LONG_MS).length,
       longest: own.toSorted((a, b) => b.forMs - a.forMs)[0],
-      longestReadMs: reads.reduce((most, { forMs }) => Math.max(most, forMs), 0),
+      longestReadMs: longestOf(reads),
+      longestPinMs: longestOf(reads.filter(({ isPinning }) => isPinning)),
     };
   });
   return {

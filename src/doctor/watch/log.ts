@@ -1,20 +1,31 @@
 import { sanitizeLine, SqlsyncError } from '../../errors.ts';
+import type { CommitCount } from './commits.ts';
 
 /** What one look shows while a database is watched. */
 export interface WatchLook {
-  /** In milliseconds since 1970. */
+  /** In milliseconds since 1970, on a clock that is never set. */
   readonly atMs: number;
   /** Who holds the writer's lock. */
   readonly writer?: number | undefined;
   /** Who probably waits for it. */
   readonly waiting: readonly number[];
   /** Who reads in a transaction. */
-  readonly readers: readonly number[];
+  readonly readers: readonly Reader[];
   /** The state of the WAL; undefined in rollback mode, or if no program has it open. */
-  readonly wal?:
-    { readonly commits: number; readonly frames: number; readonly checkpointed: number } | undefined;
+  readonly wal?: (CommitCount & { readonly frames: number; readonly checkpointed: number }) | undefined;
+  /** The change counter of a database in rollback mode, which grows with each commit. */
+  readonly changes?: number | undefined;
   readonly walBytes: number;
   readonly pageSize: number;
+}
+
+/** A process that reads in a transaction. */
+export interface Reader {
+  readonly pid: number;
+  /** The state of the database that it reads, as far as it shows: a transaction keeps it to its end. */
+  readonly reads: string;
+  /** True if the WAL has newer frames, which it keeps from being checkpointed. */
+  readonly isPinning: boolean;
 }
 
 /** A time that a process held the writer's lock without a commit, as far as looks can tell. */
@@ -42,9 +53,9 @@ export interface WatchSample {
   /** The hold that goes on. */
   readonly holder?: Hold | undefined;
   readonly waiting: readonly number[];
-  /** The readers now, and for how long each has been seen to read. */
-  readonly readers: readonly { readonly pid: number; readonly forMs: number }[];
-  /** Undefined in rollback mode. */
+  /** The readers now, for how long each has been seen to read the same state, and whether the WAL has a newer one. */
+  readonly readers: readonly { readonly pid: number; readonly forMs: number; readonly isPinning: boolean }[];
+  /** Undefined if no program has the database in WAL mode open. */
   readonly commits?: number | undefined;
   readonly checkpoints: number;
   /** Bytes that commits added to the WAL. */
@@ -96,7 +107,9 @@ function checked(line: WatchLine): WatchLine {
       Number.isFinite,
     ) &&
     [...Object.values(line.heldLooks), ...Object.values(line.waitedLooks)].every(Number.isFinite) &&
-    line.readers.every(({ pid, forMs }) => Number.isFinite(pid) && Number.isFinite(forMs));
+    line.readers.every(({ pid, forMs }) => Number.isFinite(pid) && Number.isFinite(forMs)) &&
+    line.waiting.every(Number.isFinite) &&
+    (line.commits === undefined || Number.isFinite(line.commits));
   if (!isSample) throw new Error('it is no sample');
   return line;
 }

@@ -1,4 +1,5 @@
-import type { Hold, WatchLook, WatchSample } from './log.ts';
+import { commitsBetween } from './commits.ts';
+import type { Hold, Reader, WatchLook, WatchSample } from './log.ts';
 
 /** A hold while it lasts. */
 interface OpenHold {
@@ -11,8 +12,8 @@ interface OpenHold {
 /**
  * Turns looks into samples, one for each interval. Pure: it gets looks with their times.
  *
- * A hold lasts while each look finds the same writer and no commit came in between. In rollback mode commits are not
- * seen, so that many short transactions of one process may look like a long one.
+ * A hold lasts while each look finds the same writer and no commit came in between. What lasted before a gap of over
+ * `maxGapMs` between two looks, as after Ctrl-Z, is not known to have lasted over it.
  */
 export class WatchSampler {
   #startMs: number | undefined;
@@ -25,14 +26,25 @@ export class WatchSampler {
   #commits = 0;
   #checkpoints = 0;
   #written = 0;
-  readonly #readingSince = new Map<number, number>();
+  /** The last state of the WAL, also while no program has it open. */
+  #lastWal: WatchLook['wal'];
+  readonly #readingSince = new Map<string, number>();
+  readonly #maxGapMs: number;
+
+  constructor(maxGapMs = Infinity) {
+    this.#maxGapMs = maxGapMs;
+  }
 
   look(look: WatchLook): void {
     this.#startMs ??= look.atMs;
     this.#looks++;
     for (const pid of look.waiting) this.#waited[pid] = (this.#waited[pid] ?? 0) + 1;
-    this.#readers(look);
-    this.#writer(look, this.#wal(look));
+    const isGap = this.#last !== undefined && look.atMs - this.#last.atMs > this.#maxGapMs;
+    this.#readers(look, isGap);
+    const commits = this.#wal(look) + this.#changes(look);
+    this.#commits += commits;
+    this.#writer(look, isGap || commits > 0);
+    this.#lastWal = look.wal ?? this.#lastWal;
     this.#last = look;
   }
 
@@ -50,11 +62,8 @@ export class WatchSampler {
       holds: this.#holds,
       ...(this.#open === undefined ? {} : { holder: holdOf(this.#open) }),
       waiting: last.waiting,
-      readers: last.readers.map((pid) => ({
-        pid,
-        forMs: last.atMs - (this.#readingSince.get(pid) ?? last.atMs),
-      })),
-      ...(last.wal === undefined ? {} : { commits: this.#commits }),
+      readers: this.#oldestReads(last),
+      ...(last.wal === undefined && last.changes === undefined ? {} : { commits: this.#commits }),
       checkpoints: this.#checkpoints,
       walBytesWritten: this.#written,
       walBytes: last.walBytes,
@@ -65,27 +74,46 @@ export class WatchSampler {
     return sample;
   }
 
-  #readers({ atMs, readers }: WatchLook): void {
-    for (const pid of this.#readingSince.keys()) if (!readers.includes(pid)) this.#readingSince.delete(pid);
-    for (const pid of readers) if (!this.#readingSince.has(pid)) this.#readingSince.set(pid, atMs);
+  /** Another state that a process reads is another transaction. */
+  #readers({ atMs, readers }: WatchLook, isGap: boolean): void {
+    const now = new Set(readers.map(keyOf));
+    for (const key of this.#readingSince.keys()) if (isGap || !now.has(key)) this.#readingSince.delete(key);
+    for (const key of now) if (!this.#readingSince.has(key)) this.#readingSince.set(key, atMs);
+  }
+
+  /** The oldest read of each process. */
+  #oldestReads({ atMs, readers }: WatchLook): WatchSample['readers'] {
+    const oldest = new Map<number, WatchSample['readers'][number]>();
+    for (const reader of readers) {
+      const { pid, isPinning } = reader;
+      const forMs = atMs - (this.#readingSince.get(keyOf(reader)) ?? atMs);
+      if (forMs >= (oldest.get(pid)?.forMs ?? 0)) oldest.set(pid, { pid, forMs, isPinning });
+    }
+    return [...oldest.values()];
   }
 
   /** Returns how many commits came since the last look. */
   #wal({ wal, pageSize }: WatchLook): number {
-    const before = this.#last?.wal;
+    const before = this.#lastWal;
     if (wal === undefined || before === undefined) return 0;
-    const commits = (wal.commits - before.commits) >>> 0;
+    const commits = commitsBetween(before, wal);
     // After a restart of the WAL its frames count from 0 again.
-    const frames = wal.frames >= before.frames ? wal.frames - before.frames : wal.frames;
-    this.#commits += commits;
+    const goesOn = wal.index === before.index && wal.frames >= before.frames;
+    const frames = goesOn ? wal.frames - before.frames : wal.frames;
     this.#written += commits === 0 ? 0 : frames * (pageSize + 24);
     if (wal.checkpointed > before.checkpointed || wal.frames < before.frames) this.#checkpoints++;
     return commits;
   }
 
-  #writer({ atMs, writer, waiting }: WatchLook, commits: number): void {
+  /** Returns how many commits in rollback mode came since the last look. */
+  #changes({ changes }: WatchLook): number {
+    const before = this.#last?.changes;
+    return changes === undefined || before === undefined ? 0 : (changes - before) >>> 0;
+  }
+
+  #writer({ atMs, writer, waiting }: WatchLook, isOver: boolean): void {
     const open = this.#open;
-    if (open !== undefined && (open.pid !== writer || commits > 0)) {
+    if (open !== undefined && (open.pid !== writer || isOver)) {
       this.#holds.push(holdOf(open));
       this.#open = undefined;
     }
@@ -95,6 +123,10 @@ export class WatchSampler {
     this.#open.lastMs = atMs;
     this.#open.waiting = Math.max(this.#open.waiting, waiting.length);
   }
+}
+
+function keyOf({ pid, reads }: Reader): string {
+  return `${pid} ${reads}`;
 }
 
 function holdOf({ pid, sinceMs, lastMs, waiting }: OpenHold): Hold {

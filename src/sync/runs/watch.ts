@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemErrorCode, SqlsyncError } from '../../errors.ts';
-import { WatchLooks } from '../../doctor/collect/watch-looks.ts';
+import { nowOnSteadyClock, readersOf, walOf, WatchLooks } from '../../doctor/collect/watch-looks.ts';
 import type { Facts } from '../../doctor/facts.ts';
 import type { WatchLine, WatchLook } from '../../doctor/watch/log.ts';
 import { WatchSampler } from '../../doctor/watch/sampler.ts';
@@ -22,6 +22,9 @@ const LOOK_PAUSE_MS = 25;
 
 /** Looks at a database of another host in one message: fewer could not tell who waits. */
 const REMOTE_LOOKS = 4;
+
+/** A busy machine delays a look by less; Ctrl-Z and a suspended machine delay it by more. */
+const LEAST_GAP_MS = 1000;
 
 interface Source {
   readonly path: string;
@@ -78,13 +81,13 @@ function openLooks(path: string): WatchLooks {
 async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions): Promise<void> {
   const { path, host } = source;
   onLine({ type: 'watch', format: 1, path, host, atMs: Date.now() });
-  const sampler = new WatchSampler();
+  const sampler = new WatchSampler(Math.max(source.pauseMs * 4, LEAST_GAP_MS));
   const known = new Set<number>();
   let sampledAtMs = performance.now();
   while (!until.aborted) {
     const look = await source.look();
     sampler.look(look);
-    for (const pid of [look.writer, ...look.waiting, ...look.readers]) {
+    for (const pid of [look.writer, ...look.waiting, ...look.readers.map((reader) => reader.pid)]) {
       if (pid === undefined || known.has(pid)) continue;
       known.add(pid);
       onLine({ type: 'process', pid, command: source.commandOf(pid) });
@@ -105,18 +108,15 @@ function lookOf({ locks, wal, header, processes }: Facts): WatchLook {
   const held = (names: readonly string[]): number[] =>
     locks.filter(({ name }) => names.includes(name)).map(({ pid }) => pid);
   const [writer] = held(['WRITE', 'RESERVED', 'PENDING', 'EXCLUSIVE']);
-  const readers =
-    header?.isWal === true ? held(['READ0', 'READ1', 'READ2', 'READ3', 'READ4']) : held(['SHARED']);
   const waiting = processes.filter(({ isNapping }) => isNapping).map(({ pid }) => pid);
   const { state } = wal;
   return {
-    atMs: Date.now(),
+    atMs: nowOnSteadyClock(),
     ...(writer === undefined ? {} : { writer }),
     waiting: writer === undefined ? [] : waiting.filter((pid) => pid !== writer),
-    readers: [...new Set(readers)].filter((pid) => pid !== writer),
-    ...(state === undefined
-      ? {}
-      : { wal: { commits: state.commits, frames: state.frames, checkpointed: state.checkpointed } }),
+    readers: readersOf(locks, { isWal: header?.isWal === true, wal: state }).filter(({ pid }) => pid !== writer),
+    ...(state === undefined ? {} : { wal: walOf(state) }),
+    ...(header === undefined || header.isWal ? {} : { changes: header.changes }),
     walBytes: wal.file?.bytes ?? 0,
     pageSize: header?.pageSize ?? 4096,
   };
