@@ -24,7 +24,7 @@ function manyFindings(path: string): Facts[] {
   return [
     { ...all, wal: { isInUse: true, hasFrames: true, file: foreign, index: foreign, state } },
     { ...all, wal: { isInUse: true, hasFrames: true, file: foreign, state: { ...state, checkpointed: 20_000 } } },
-    { ...all, wal: { isInUse: false, hasFrames: true, file: foreign } },
+    { ...all, wal: { isInUse: false, hasFrames: true, file: foreign }, processes: [] },
     { ...all, wal: { isInUse: false, hasFrames: true, file: foreign }, journal: JOURNAL, header: { ...header, isWal: false } },
   ];
 }
@@ -107,6 +107,13 @@ describe('the judgement of facts', () => {
     const small = { ...FACTS, header: { ...HEADER, pageSize: 1024 } };
     assert.match(findingOf(judge(small), 'small-pages').mend, /VACUUM; PRAGMA journal_mode = WAL"$/);
     assert.doesNotMatch(findingOf(judge({ ...small, header: { ...small.header, isWal: false } }), 'small-pages').mend, /WAL/);
+  });
+
+  test('a -wal that a process may have open was not left by a program that ended', () => {
+    const left = { ...FACTS, wal: { isInUse: false, hasFrames: true, file: A_FILE } };
+    assert.deepEqual(ids(judge(left)), ['wal-without-process']);
+    assert.deepEqual(ids(judge({ ...left, processes: [aProcess(7)] })), []);
+    assert.deepEqual(ids(judge({ ...left, locks: [aLock(7, 'EXCLUSIVE')] })), ['exclusive']);
   });
 
   test('the same facts with nothing unseen keep their worst words', () => {

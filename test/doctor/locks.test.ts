@@ -71,7 +71,9 @@ for (const [name, { start, skip }] of Object.entries(HOLDERS)) {
         await holder.run('PRAGMA locking_mode = EXCLUSIVE; UPDATE t SET x = 5');
         const facts = await collectFacts(path);
         assert.deepEqual(holders(facts, 'EXCLUSIVE'), [holder.pid], mode);
-        assert.match(findingOf(judge(facts), 'exclusive').title, new RegExp(`^PID ${holder.pid} `));
+        const found = judge(facts);
+        assert.match(findingOf(found, 'exclusive').title, new RegExp(`^PID ${holder.pid} `));
+        assert.ok(!ids(found).includes('wal-without-process'), 'a process has it open');
       }
     });
 

@@ -144,6 +144,20 @@ describe('doctor and the WAL', { skip: LINUX }, () => {
     assert.ok(!ids(await found(path)).includes('wal-without-process'));
   });
 
+  test('doctor warns to open a database that was emptied beside the -wal of a killed writer', async (t) => {
+    for (const content of ['', 'another program wrote this']) {
+      const path = database(t, WAL);
+      const other = new OtherProcess(t);
+      await (await other.open(path)).exec('INSERT INTO t VALUES (2)');
+      await other.end();
+      writeFileSync(path, content);
+      const { severity, mend } = findingOf(await found(path), 'emptied');
+      assert.equal(severity, 'danger');
+      assert.match(mend, /cp \S+-wal \S+-wal\.saved;/);
+      assert.ok(existsSync(`${path}-wal`), 'doctor left it there');
+    }
+  });
+
   test('doctor finds a -wal beside a database in rollback mode', async (t) => {
     const path = database(t, ROLLBACK);
     writeFileSync(`${path}-wal`, Buffer.alloc(5000, 1));

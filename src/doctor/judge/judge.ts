@@ -29,7 +29,7 @@ function judgeHealth(facts: Facts): Finding[] {
     return [
       finding('danger', 'not-a-database', 'The file does not begin as a database does', {
         meaning: 'Another program wrote to it, or it never was a database.',
-        mend: 'Restore it from a backup: sqlsync restore STORE TARGET',
+        mend: 'Keep a copy of it and of all files beside it, then restore it from a backup: sqlsync restore STORE TARGET',
       }),
     ];
   const recover = `Keep a copy of all its files, restore a backup, or save what can be saved: sqlite3 ${shellWord(path)} .recover > saved.sql`;

@@ -141,6 +141,14 @@ function leftovers(facts: Facts): Finding[] {
         },
       ),
     );
+  if (bytes > 0 && header === undefined && !facts.database.looksRandom)
+    found.push(
+      finding('danger', 'emptied', `${path}-wal has ${bytes} bytes, and the database ${facts.database.bytes === 0 ? '0' : 'no header'}`, {
+        meaning:
+          'Something overwrote the database (> app.db, a copy that failed, a full disk), and the newest pages may be in the -wal alone. SQLite deletes the -wal beside an empty file as soon as a program opens it.',
+        mend: `Open it with no program. First: cp ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.saved`)}; then restore the database, and look into the copy for what is newer.`,
+      }),
+    );
   if (bytes > 0 && header?.isWal === false && !wal.isInUse)
     found.push(
       finding(isSure ? 'danger' : 'advice', 'wal-beside-rollback', `${path}-wal lies beside a database in rollback mode`, {
@@ -148,7 +156,8 @@ function leftovers(facts: Facts): Finding[] {
         mend: `Find out where it comes from. If it is not needed: mv ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.old`)}`,
       }),
     );
-  if (bytes > 0 && header?.isWal === true && !wal.isInUse)
+  const isUsed = wal.isInUse || facts.processes.length > 0 || facts.locks.length > 0;
+  if (bytes > 0 && header?.isWal === true && !isUsed)
     found.push(
       finding(
         'advice',
