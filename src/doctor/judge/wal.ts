@@ -16,7 +16,7 @@ const OTHERS_WRITE = 0o022;
 
 /** What keeps a WAL from being emptied, and what lies beside the database. */
 export function judgeWal(facts: Facts): Finding[] {
-  return [...foreignFiles(facts), ...leftovers(facts), ...growth(facts)];
+  return [...foreignFiles(facts), ...emptied(facts), ...leftovers(facts), ...growth(facts)];
 }
 
 /** How far a checkpoint could go now, and the processes that stop it there. */
@@ -119,6 +119,18 @@ function foreignFiles(facts: Facts): Finding[] {
   ];
 }
 
+function emptied({ database, header, path, wal }: Facts): Finding[] {
+  if (!wal.hasFrames || header !== undefined || database.looksRandom) return [];
+  const state = database.bytes === 0 ? 'is empty' : 'has no header';
+  return [
+    finding('danger', 'emptied', `${path}-wal has ${wal.file?.bytes ?? 0} bytes, and the database ${state}`, {
+      meaning:
+        'Something overwrote the database (> app.db, a copy that failed, a full disk), and the newest pages may be in the -wal alone. SQLite deletes the -wal beside an empty file as soon as a program opens it.',
+      mend: `Open it with no program. First: cp ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.saved`)}; then restore the database, and look into the copy for what is newer.`,
+    }),
+  ];
+}
+
 /** What follows from the absence of locks; where not all locks are seen, a program may be using these files. */
 function leftovers(facts: Facts): Finding[] {
   const { wal, header, journal, path } = facts;
@@ -140,14 +152,6 @@ function leftovers(facts: Facts): Finding[] {
           mend: `Keep the journal with the database, and let SQLite roll back: ${sqliteLine(facts, 'SELECT count(*) FROM sqlite_schema')}`,
         },
       ),
-    );
-  if (bytes > 0 && header === undefined && !facts.database.looksRandom)
-    found.push(
-      finding('danger', 'emptied', `${path}-wal has ${bytes} bytes, and the database ${facts.database.bytes === 0 ? '0' : 'no header'}`, {
-        meaning:
-          'Something overwrote the database (> app.db, a copy that failed, a full disk), and the newest pages may be in the -wal alone. SQLite deletes the -wal beside an empty file as soon as a program opens it.',
-        mend: `Open it with no program. First: cp ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.saved`)}; then restore the database, and look into the copy for what is newer.`,
-      }),
     );
   if (bytes > 0 && header?.isWal === false && !wal.isInUse)
     found.push(
