@@ -77,7 +77,7 @@ export function inodeOf(pid: number, { descriptor }: OpenFile): string | undefin
 /** `device:inode` of a descriptor of a process; undefined if it was closed. */
 export function fileOf(pid: number, descriptor: string): string | undefined {
   try {
-    const { dev, ino } = statSync(`/proc/${pid}/fd/${descriptor}`);
+    const { dev, ino } = statSync(`/proc/${pid}/fd/${descriptor}`, { bigint: true });
     return `${dev}:${ino}`;
   } catch {
     return undefined;
@@ -115,6 +115,12 @@ export function nappingThreads(pid: number): Nap[] {
     const sleeps = /^voluntary_ctxt_switches:\s*(\d+)/m.exec(text(`${folder}/status`) ?? '')?.[1];
     return sleeps === undefined ? [] : [{ thread, sleeps: Number(sleeps) }];
   });
+}
+
+/** True if the names of files mean the same to the process as here; false for one in a container, or if it is not seen. */
+export function sharesNames(pid: number): boolean {
+  const mounts = link(`/proc/${pid}/ns/mnt`);
+  return mounts !== undefined && mounts === link('/proc/self/ns/mnt');
 }
 
 /** The id of the PID namespace; processes of others are not listed, or not with their ids there. */

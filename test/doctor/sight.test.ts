@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { Facts } from '../../src/doctor/facts.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
@@ -8,6 +9,8 @@ import { jsonLines, PROGRAM } from '../cli/command.ts';
 import { change } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
+import { collectFacts } from '../../src/doctor/collect/collect.ts';
+import { judge } from '../../src/doctor/judge/judge.ts';
 import { ids, LINUX } from './holders.ts';
 
 /** Runs the rest of a command line with process ids of its own, as a container does. */
@@ -43,5 +46,31 @@ test(
       assert.deepEqual(ids(findings.filter(({ severity }) => severity !== 'advice')), [], mode);
       await writer.exec('ROLLBACK');
     }
+  },
+);
+
+const MAY_MOUNT =
+  LINUX === false && spawnSync('unshare', ['--mount', 'mount', '-t', 'tmpfs', 'none', '/mnt']).status !== 0
+    ? 'NOT TESTED: this user may not mount in a namespace of its own'
+    : LINUX;
+
+test(
+  'a deleted file of the same name in a container is none of this database',
+  { skip: MAY_MOUNT },
+  async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    change(path, 'PRAGMA journal_mode = WAL; CREATE TABLE t (x)');
+    const script = `mount -t tmpfs none "$1" && exec 3> "$2-wal" && rm "$2-wal" && echo ready && exec sleep 600`;
+    const args = ['--mount', 'sh', '-c', script, 'sh', dirname(path), path];
+    const child = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(async () => {
+      const ended = once(child, 'exit');
+      child.kill('SIGKILL');
+      await ended;
+    });
+    await once(child.stdout, 'data');
+    const facts = await collectFacts(path);
+    assert.ok(facts.processes.every(({ pid }) => pid !== child.pid));
+    assert.ok(!ids(judge(facts)).includes('deleted-file'));
   },
 );

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
+import { mountOf } from '../../files/mounts.ts';
 import { realPath } from '../../files/path-names.ts';
 import type { Facts } from '../facts.ts';
 import { databaseFacts, headerFacts } from './files.ts';
@@ -18,6 +19,9 @@ export interface CollectOptions {
   readonly looks?: number | undefined;
 }
 
+/** File systems that give the same inode to files of several subvolumes, which the kernel's list of locks mixes up. */
+const SUBVOLUMES = /^(?:btrfs|bcachefs)$/;
+
 /**
  * Looks at the database at `path`. It takes no lock, opens no connection and writes nothing. Only for a process that
  * has no connection to this database: closing a file drops the locks that its process holds on it. Throws SqlsyncError
@@ -30,9 +34,13 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
     const first = processesWith(real);
     const seen = await lookSeveralTimes(real, () => first.open.keys(), looks);
     // A lock of another machine has no process here, and a number below 1.
-    const locks = seen.locks.filter(({ pid }) => pid > 0 && pid !== process.pid);
-    const pids = [...new Set([...first.open.keys(), ...locks.map(({ pid }) => pid)])].sort((a, b) => a - b);
+    const listed = seen.locks.filter(({ pid }) => pid > 0 && pid !== process.pid);
+    const pids = [...new Set([...first.open.keys(), ...listed.map(({ pid }) => pid)])].sort((a, b) => a - b);
     const found = confirmed(first, processesWith(real, pids));
+    const isOfSubvolume = SUBVOLUMES.test(mountOf(real)?.type ?? '');
+    const mayHold = (pid: number): boolean =>
+      !isOfSubvolume || found.hidden.has(pid) || found.open.has(pid) || first.open.has(pid);
+    const locks = listed.filter(({ pid }) => mayHold(pid));
     const isInUse = locks.some(({ name }) => name === 'ATTACHED');
     const header = headerFacts(real);
     const wal = walFacts(real, { isInUse, first: seen.firstWal, last: seen.lastWal });

@@ -8,6 +8,7 @@ import {
   openFilesOf,
   processIds,
   processInfo,
+  sharesNames,
 } from '../../files/processes.ts';
 import type { OpenFile } from '../../files/processes.ts';
 import type { ProcessFacts } from '../facts.ts';
@@ -78,7 +79,7 @@ interface Identity {
 }
 
 function identity(name: string): Identity | undefined {
-  const stats = statSync(name, { throwIfNoEntry: false });
+  const stats = statSync(name, { throwIfNoEntry: false, bigint: true });
   return stats === undefined ? undefined : { inode: String(stats.ino), file: `${stats.dev}:${stats.ino}` };
 }
 
@@ -92,13 +93,14 @@ function databaseAmong(
   const isFile = (file: OpenFile, name: string): boolean => {
     const wanted = files.get(name);
     if (wanted === undefined || inodeOf(pid, file) !== wanted.inode) return false;
-    // Some file systems report another device for a descriptor than for a path.
-    return file.name === name || fileOf(pid, file.descriptor) === wanted.file;
+    // Some file systems report another device for a descriptor than for a path. In a container the same name, and even
+    // the same inode, may be those of another file.
+    return fileOf(pid, file.descriptor) === wanted.file || (file.name === name && sharesNames(pid));
   };
   const database = open.filter((file) => isFile(file, path));
-  const hasDeletedFile = open.some(
-    ({ name }) => name.endsWith(DELETED) && files.has(name.slice(0, -DELETED.length)),
-  );
+  const hasDeletedFile =
+    open.some(({ name }) => name.endsWith(DELETED) && files.has(name.slice(0, -DELETED.length))) &&
+    sharesNames(pid);
   const isBeside = open.some((file) =>
     [`${path}-wal`, `${path}-shm`, `${path}-journal`].some((name) => isFile(file, name)),
   );

@@ -39,15 +39,14 @@ export function locksOn(...paths: readonly string[]): PosixLock[][] {
 
 /** The names that the kernel may use for the file; empty if it does not exist. */
 function namesOfFile(path: string): Set<string> {
-  const stats = statSync(path, { throwIfNoEntry: false });
+  const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
   if (stats === undefined) return new Set();
   // On some file systems (btrfs, overlayfs) `stat` reports another device than the kernel lists.
   return new Set([deviceOf(stats.dev), mountOf(path)?.device].map((device) => `${device}:${stats.ino}`));
 }
 
 /** `major:minor` of a device number of Linux. */
-function deviceOf(device: number): string {
-  const number = BigInt(device);
+function deviceOf(number: bigint): string {
   const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
   const minor = (number & 0xffn) | ((number >> 12n) & ~0xffn);
   return `${major}:${minor & 0xffffffffn}`;
