@@ -7,6 +7,7 @@ import { explainRecord } from '../../src/doctor/watch/explain.ts';
 import type { WatchLine, WatchLook } from '../../src/doctor/watch/log.ts';
 import { readRecord } from '../../src/doctor/watch/log.ts';
 import { WatchSampler } from '../../src/doctor/watch/sampler.ts';
+import { pauseAfter } from '../../src/sync/runs/watch.ts';
 import { presentExplanation } from '../../src/cli/doctor/present-explanation.ts';
 import { WatchScreen } from '../../src/cli/doctor/watch-screen.ts';
 import { assertRefused, Command, folderState, jsonLines, sqlsync, until } from '../cli/command.ts';
@@ -136,6 +137,13 @@ describe('the sums of a watch', () => {
     assert.equal(sample.commits, 79);
     assert.deepEqual([...new Set(sample.holds.map(({ forMs }) => forMs))], [0]);
     assert.deepEqual([sample.holder?.forMs, sample.readers[0]?.forMs], [0, 0]);
+  });
+
+  test('looks that take long are made more seldom', () => {
+    assert.equal(pauseAfter(0.5, 25), 25);
+    assert.equal(pauseAfter(5, 25), 100);
+    assert.equal(pauseAfter(5000, 25), 250);
+    assert.equal(pauseAfter(5000, 2000), 2000);
   });
 
   test('a record without the end of its last line is read, and anything else is refused', () => {

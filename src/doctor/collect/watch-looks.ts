@@ -8,7 +8,7 @@ import { processesWith } from './processes.ts';
 import { lookAtIndex } from './wal.ts';
 import type { WalLook } from './wal.ts';
 
-/** A look at all processes of the system takes some milliseconds. */
+/** A look at all processes of the system takes milliseconds, or with thousands of them seconds. */
 const PROCESSES_EVERY_MS = 5000;
 /** The busy handler of SQLite sleeps 100 ms at most. */
 const NAPS_EVERY_MS = 250;
@@ -42,8 +42,8 @@ export function nowOnSteadyClock(): number {
 }
 
 /**
- * Looks at a database again and again, each time in well under a millisecond. Only for a process that has no connection
- * to this database.
+ * Looks at a database again and again. A look takes the longer the more locks and processes the system has. Only for a
+ * process that has no connection to this database.
  */
 export class WatchLooks {
   readonly #path: string;

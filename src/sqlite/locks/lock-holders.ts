@@ -42,7 +42,21 @@ function namesOfFile(path: string): Set<string> {
   const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
   if (stats === undefined) return new Set();
   // On some file systems (btrfs, overlayfs) `stat` reports another device than the kernel lists.
-  return new Set([deviceOf(stats.dev), mountOf(path)?.device].map((device) => `${device}:${stats.ino}`));
+  return new Set([deviceOf(stats.dev), mountDevice(path, stats.dev)].map((device) => `${device}:${stats.ino}`));
+}
+
+/** A container host has thousands of mounts, and locks are looked at many times a second. */
+const MAX_KNOWN_MOUNTS = 100;
+const knownMounts = new Map<string, string | undefined>();
+
+/** The device of the mount on which `path` is; the same as long as `stat` reports the same device for it. */
+function mountDevice(path: string, device: bigint): string | undefined {
+  const key = `${device} ${path}`;
+  if (!knownMounts.has(key)) {
+    if (knownMounts.size >= MAX_KNOWN_MOUNTS) knownMounts.clear();
+    knownMounts.set(key, mountOf(path)?.device);
+  }
+  return knownMounts.get(key);
 }
 
 /** `major:minor` of a device number of Linux. */

@@ -26,6 +26,10 @@ const REMOTE_LOOKS = 4;
 /** A busy machine delays a look by less; Ctrl-Z and a suspended machine delay it by more. */
 const LEAST_GAP_MS = 1000;
 
+/** A look takes at most one of so many parts of the time. */
+const LOOKS_SHARE = 20;
+const MOST_PAUSE_MS = 250;
+
 interface Source {
   readonly path: string;
   readonly host: string;
@@ -85,7 +89,9 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
   const known = new Set<number>();
   let sampledAtMs = performance.now();
   while (!until.aborted) {
+    const beganMs = performance.now();
     const look = await source.look();
+    const lookMs = performance.now() - beganMs;
     sampler.look(look);
     for (const pid of [look.writer, ...look.waiting, ...look.readers.map((reader) => reader.pid)]) {
       if (pid === undefined || known.has(pid)) continue;
@@ -97,10 +103,19 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
       const sample = sampler.sample();
       if (sample !== undefined) onLine(sample);
     }
-    await delay(source.pauseMs, undefined, { signal: until }).catch(() => {});
+    await delay(pauseAfter(lookMs, source.pauseMs), undefined, { signal: until }).catch(() => {});
   }
   const rest = sampler.sample();
   if (rest !== undefined) onLine(rest);
+}
+
+/**
+ * The pause after a look that took `lookMs`, in milliseconds: at least `pauseMs`, and 20 times the look, because it
+ * stops the locking of all programs while the system makes its list of locks. A long look of another host waits for
+ * messages, and the pause stays short enough for holds to be seen.
+ */
+export function pauseAfter(lookMs: number, pauseMs: number): number {
+  return Math.max(pauseMs, Math.min(lookMs * LOOKS_SHARE, MOST_PAUSE_MS));
 }
 
 /** The facts of several looks, as one. */
