@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { SqlsyncError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/pool/database.ts';
 import { assertRefused } from '../cli/command.ts';
-import { smallDatabase } from '../pages/databases.ts';
+import { HolderWatch } from '../../src/sqlite/locks/holder-watch.ts';
+import { change, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import { LINUX } from './holders.ts';
@@ -42,6 +45,47 @@ describe('an error about a lock', { skip: LINUX }, () => {
     assert.match(refused.message, new RegExp(`program holds: PID ${other.pid} \\(.*node.*\\) holds it`));
     await holder.exec('ROLLBACK');
     await db.write.run('CREATE TABLE w (x)');
+  });
+
+  test('two refusals with a commit between them are not one hold', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    smallDatabase(path);
+    const other = new OtherProcess(t);
+    const holder = await other.open(path);
+    const db = await openDatabase(path);
+    t.after(() => db.close());
+    await db.write.run('CREATE TABLE w (x)');
+    const refusedFor = async (): Promise<number> => {
+      await holder.exec('BEGIN IMMEDIATE');
+      const error: unknown = await db.write
+        .run('INSERT INTO w VALUES (1)', [], { deadlineMs: 600 })
+        .catch((thrown: unknown) => thrown);
+      await holder.exec('ROLLBACK');
+      assert.ok(error instanceof SqlsyncError);
+      return Number(/looks in (\d+) ms/.exec(error.message)?.[1] ?? 0);
+    };
+    const began = performance.now();
+    await refusedFor();
+    await db.write.run('INSERT INTO w VALUES (2)');
+    await delay(1500);
+    const second = performance.now();
+    const held = await refusedFor();
+    assert.ok(held <= performance.now() - second, `${held} ms of ${performance.now() - began} ms`);
+  });
+
+  test('an error names the program that holds a lock, without the words that may be secret', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    smallDatabase(path);
+    change(path, 'CREATE TABLE t (x)');
+    const script = join(import.meta.dirname, 'pool-child.ts');
+    const child = spawn(process.execPath, [script, path, 'secret-label', 'hold'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(() => child.kill('SIGKILL'));
+    let said = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+    while (!said.includes('{}')) await delay(20);
+    const watch = new HolderWatch(path);
+    assert.match(watch.inWords() ?? '', new RegExp(`^PID ${child.pid} \\(\`node pool-child\\.ts\`\\) holds it`));
+    assert.doesNotMatch(watch.inWords() ?? '', /secret/);
   });
 
   test('BUSY_TIMEOUT of a pool says that another connection of its own process holds the lock', async (t) => {

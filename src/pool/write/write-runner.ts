@@ -180,6 +180,7 @@ export class WriteRunner implements JobRunner {
 
   #end(job: WriteJob, outcome: 'commit' | 'rollback'): number {
     const endMs = performance.now();
+    this.#lockHolder.reset();
     this.#counters.ended(job, endMs, outcome);
     return this.#free(endMs);
   }

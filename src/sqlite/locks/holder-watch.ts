@@ -1,3 +1,5 @@
+import { basename } from 'node:path';
+import { sanitizeLine } from '../../errors.ts';
 import { realPath } from '../../files/path-names.ts';
 import { processInfo } from '../../files/processes.ts';
 import { retryBusy } from '../busy.ts';
@@ -10,8 +12,12 @@ const BLOCKING = new Set(['WRITE', 'RESERVED', 'PENDING', 'EXCLUSIVE', 'RECOVER'
 /** Each look reads the system's list of locks. */
 const PAUSE_MS = 250;
 
-const COMMAND_HEAD = 40;
-const COMMAND_TAIL = 40;
+/** Looks that are further apart are not of one hold. */
+const MAX_GAP_MS = 4 * PAUSE_MS;
+
+/** Programs whose second word names what they run. */
+const INTERPRETERS = /^(?:node|bun|deno|python[\d.]*|ruby|perl|php[\d.]*|sh|bash)$/;
+const MAX_NAME_LENGTH = 40;
 
 let areCommandsWithheld = false;
 
@@ -27,6 +33,7 @@ export function withholdCommands(): void {
 export class HolderWatch implements LockHolder {
   readonly #path: string;
   #pid: number | undefined;
+  #startedAtMs: number | undefined;
   #firstMs = 0;
   #lastMs = -Infinity;
   #looks = 0;
@@ -40,6 +47,12 @@ export class HolderWatch implements LockHolder {
     if (nowMs - this.#lastMs >= PAUSE_MS) this.#look(nowMs);
   }
 
+  /** The lock was got: a later holder is another one. */
+  reset(): void {
+    this.#pid = undefined;
+    this.#lastMs = -Infinity;
+  }
+
   /** Who holds the lock now, and how long the looks have shown it so; undefined if nobody is known to. */
   inWords(): string | undefined {
     this.look();
@@ -51,10 +64,13 @@ export class HolderWatch implements LockHolder {
   }
 
   #look(nowMs: number): void {
+    const isGap = nowMs - this.#lastMs > MAX_GAP_MS;
     this.#lastMs = nowMs;
     const pid = this.#holder();
-    if (pid !== this.#pid) {
+    const startedAtMs = pid === undefined ? undefined : processInfo(pid)?.startedAtMs;
+    if (isGap || pid !== this.#pid || startedAtMs !== this.#startedAtMs) {
       this.#pid = pid;
+      this.#startedAtMs = startedAtMs;
       this.#firstMs = nowMs;
       this.#looks = 0;
     }
@@ -83,11 +99,14 @@ export function retryLocked<T>(
 
 function nameOf(pid: number): string {
   if (pid === process.pid) return 'another connection of this process';
-  const command = areCommandsWithheld ? undefined : processInfo(pid)?.command.replaceAll(/\s+/g, ' ').trim();
-  return command === undefined ? `PID ${pid}` : `PID ${pid} (\`${cut(command)}\`)`;
+  const command = areCommandsWithheld ? undefined : processInfo(pid)?.command;
+  return command === undefined ? `PID ${pid}` : `PID ${pid} (\`${programOf(command)}\`)`;
 }
 
-function cut(command: string): string {
-  if (command.length <= COMMAND_HEAD + COMMAND_TAIL) return command;
-  return `${command.slice(0, COMMAND_HEAD)} … ${command.slice(-COMMAND_TAIL)}`;
+/** The program of a command line, and its script; further words may be passwords, and errors go into logs. */
+function programOf(command: string): string {
+  const [first = '', second] = command.trim().split(/\s+/);
+  const program = basename(first);
+  const isScript = INTERPRETERS.test(program) && second !== undefined && !second.startsWith('-');
+  return sanitizeLine(isScript ? `${program} ${basename(second)}` : program, MAX_NAME_LENGTH);
 }
