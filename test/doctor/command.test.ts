@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, statSync } from 'node:fs';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import { readFacts } from '../../src/doctor/facts-shape.ts';
 import type { Facts } from '../../src/doctor/facts.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
 import { collectFacts } from '../../src/doctor/collect/collect.ts';
+import { watchGrowth } from '../../src/doctor/collect/full.ts';
 import { Command, folderState, jsonLines, NEEDS_ROOT, NOBODY, sqlsync } from '../cli/command.ts';
 import type { CommandOptions } from '../cli/command.ts';
 import { assertDocumented } from '../cli/store-here.ts';
@@ -94,6 +97,17 @@ describe('sqlsync doctor', { skip: LINUX }, () => {
       while (!(await more())) await writer.exec('BEGIN IMMEDIATE; INSERT INTO w VALUES (1); COMMIT');
       await writer.call('close');
     }
+  });
+
+  test('sqlsync doctor --full is given up when the -wal takes half of the free space', async (t) => {
+    const path = join(tempDir(t), 'a.db-wal');
+    writeFileSync(path, Buffer.alloc(1000));
+    const growth = watchGrowth(path, 10_000, 5);
+    t.after(() => growth.end());
+    await delay(50);
+    assert.equal(growth.signal.aborted, false);
+    writeFileSync(path, Buffer.alloc(7000));
+    await once(growth.signal, 'abort');
   });
 
   test('sqlsync doctor --full finds damage and broken references, and measures tables and what VACUUM gives back', async (t) => {

@@ -17,7 +17,7 @@ import { withInterruption } from '../terminal/signals.ts';
 const OPTIONS = {
   full: {
     describe: 'Read the whole database too: integrity, foreign keys, sizes of tables, what VACUUM gives back',
-    more: 'It keeps no program from writing. Where a program writes in rollback mode meanwhile, it says so, and checks nothing.',
+    more: 'In WAL mode it is a reader for all of that time: the WAL grows, and a checkpoint that waits for readers (FULL, RESTART, TRUNCATE) keeps writers waiting. Where a program writes in rollback mode meanwhile, it says so, and checks nothing.',
   },
   watch: {
     describe: 'Go on looking until Ctrl-C (or --max-time): who writes, waits and reads, commits, the WAL',

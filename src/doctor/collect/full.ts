@@ -1,7 +1,10 @@
+import { statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
 import { fileVersion } from '../../origin/origin-file.ts';
 import { inspectDatabase, wouldLeaveForeignFiles } from '../../pages/database-file.ts';
 import type { Facts, FullFacts } from '../facts.ts';
+import { fileFacts } from './files.ts';
 import { isFileWhole } from './still.ts';
 
 export interface FullOptions {
@@ -19,10 +22,15 @@ const MAX_SIZES = 1000;
 /** The share of empty space in pages that VACUUM gets back; rows do not fill pages to the last byte. */
 const RECLAIMED = 0.9;
 
+/** The -wal may take this share of the free space meanwhile; how often that is looked at. */
+const WAL_SHARE = 0.5;
+const WAL_LOOK_MS = 1000;
+
 /**
- * Reads the whole database: integrity_check, foreign_key_check, sizes. It keeps no program from writing: a database in
- * WAL mode that is in use is read in a read transaction, and any other file without locks, whose findings count only if
- * no program changed the file meanwhile.
+ * Reads the whole database: integrity_check, foreign_key_check, sizes. A database in WAL mode that is in use is read in
+ * one read transaction, during which the WAL only grows and a checkpoint that waits for readers waits; it is given up
+ * before the -wal fills the disk. Any other file is read without locks, and its findings count only if no program changed
+ * it meanwhile.
  */
 export async function fullFacts(facts: Facts, options: FullOptions): Promise<FullFacts> {
   const { path, header, wal, sight } = facts;
@@ -36,12 +44,18 @@ export async function fullFacts(facts: Facts, options: FullOptions): Promise<Ful
   const before = fileVersion(path);
   // The pages are read twice: by integrity_check, and to measure them.
   const total = Math.ceil(facts.database.bytes / header.pageSize) * 2;
+  const growth = needsLocks ? watchGrowth(`${path}-wal`) : undefined;
+  const signals = [options.signal, growth?.signal].filter((signal) => signal !== undefined);
   const result = await checkIntegrity(path, BUSY_TIMEOUT_MS, {
-    signal: options.signal,
+    signal: AbortSignal.any(signals),
     immutable: !needsLocks,
     withParts: true,
     onBytesRead: (bytes) => options.onProgress?.(Math.min(Math.floor(bytes / header.pageSize), total), total),
-  });
+  }).finally(() => growth?.end());
+  if (growth?.signal.aborted === true)
+    return nothing(
+      'the -wal grew by half of the free space, because its frames are kept while they are read; check a copy (sqlsync DB copy.db)',
+    );
   if (!result.made) return nothing(result.why);
   if (!needsLocks && (fileVersion(path) !== before || !isFileWhole(path)))
     return nothing(
@@ -60,6 +74,26 @@ export async function fullFacts(facts: Facts, options: FullOptions): Promise<Ful
     sizes: sizes.slice(0, MAX_SIZES),
     vacuumBytes: (header.freePages + unused) * header.pageSize,
   };
+}
+
+/** Aborts its signal when the file has grown by a large part of the space that was free at first. */
+export function watchGrowth(
+  path: string,
+  freeBytes: number = freeBytesAt(path),
+  everyMs: number = WAL_LOOK_MS,
+): { readonly signal: AbortSignal; end(): void } {
+  const tooLong = new AbortController();
+  const before = fileFacts(path)?.bytes ?? 0;
+  const timer = setInterval(() => {
+    const grown = (fileFacts(path)?.bytes ?? 0) - before;
+    if (grown > freeBytes * WAL_SHARE) tooLong.abort();
+  }, everyMs);
+  return { signal: tooLong.signal, end: () => clearInterval(timer) };
+}
+
+function freeBytesAt(path: string): number {
+  const { bavail, bsize } = statfsSync(dirname(path));
+  return bavail * bsize;
 }
 
 function nothing(why: string): FullFacts {
