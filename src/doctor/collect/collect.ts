@@ -15,7 +15,7 @@ import { walFacts } from './wal.ts';
 export interface CollectOptions {
   /** True for a peer that may only see what is about the database: no command lines, users or containers. */
   readonly isRestricted?: boolean | undefined;
-  /** How often to look at the locks; by default 6 times in 300 ms. */
+  /** How often to look at the locks; by default 6 times in 300 ms. A given number leaves out the health of the file. */
   readonly looks?: number | undefined;
 }
 
@@ -45,6 +45,8 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
     const header = headerFacts(real);
     const wal = walFacts(real, { isInUse, first: seen.firstWal, last: seen.lastWal });
     const journal = await journalFacts(real);
+    // A watch asks again and again, and shows no health.
+    const isWatch = looks !== undefined;
     const isStill = (): boolean => isFileWhole(real);
     const { sight, limits } = sightOn(real);
     return {
@@ -59,7 +61,7 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
         .map((pid) => processFacts(pid, found, { path: real, isNapping: seen.isNapping(pid), isRestricted })),
       locks,
       lookedForMs: seen.lookedForMs,
-      health: header === undefined ? { problems: [] } : healthFacts(real, header, isStill),
+      health: header === undefined || isWatch ? { problems: [] } : healthFacts(real, header, isStill),
       sight,
       unseen: [...limits, ...unseenOf(first.hidden.size, isRestricted)],
     };

@@ -90,18 +90,22 @@ function databaseAmong(
   path: string,
   files: ReadonlyMap<string, Identity | undefined>,
 ): OpenDatabase | undefined {
+  // A server has thousands of files open, and each number of one is a read of its own.
+  const inodes = new Set([...files.values()].map((wanted) => wanted?.inode));
+  const known = new Map(open.map((file) => [file, inodeOf(pid, file)] as const));
+  const alike = open.filter((file) => known.get(file) !== undefined && inodes.has(known.get(file)));
   const isFile = (file: OpenFile, name: string): boolean => {
     const wanted = files.get(name);
-    if (wanted === undefined || inodeOf(pid, file) !== wanted.inode) return false;
+    if (wanted === undefined || known.get(file) !== wanted.inode) return false;
     // Some file systems report another device for a descriptor than for a path. In a container the same name, and even
     // the same inode, may be those of another file.
     return fileOf(pid, file.descriptor) === wanted.file || (file.name === name && sharesNames(pid));
   };
-  const database = open.filter((file) => isFile(file, path));
+  const database = alike.filter((file) => isFile(file, path));
   const hasDeletedFile =
     open.some(({ name }) => name.endsWith(DELETED) && files.has(name.slice(0, -DELETED.length))) &&
     sharesNames(pid);
-  const isBeside = open.some((file) =>
+  const isBeside = alike.some((file) =>
     [`${path}-wal`, `${path}-shm`, `${path}-journal`].some((name) => isFile(file, name)),
   );
   if (database.length === 0 && !hasDeletedFile && !isBeside) return undefined;
