@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -37,7 +37,7 @@ function looks(
   );
 }
 
-const START: WatchLine = { type: 'watch', format: 1, path: '/srv/app.db', host: 'db1', atMs: 1_000_000 };
+const START: WatchLine = { type: 'watch', format: 1, path: '/srv/app.db', host: 'db1', atMs: 1_000_000, unseen: [] };
 
 describe('the sums of a watch', () => {
   test('holds are as long as the looks that found the same writer without a commit', () => {
@@ -164,7 +164,8 @@ describe('the sums of a watch', () => {
   });
 
   test('the screen shows the writer, the waiting, the longest hold and the readers', () => {
-    const screen = new WatchScreen('app.db');
+    const screen = new WatchScreen('a\u001b]0;x\u0007pp.db');
+    screen.add({ ...START, unseen: ['others\u001b[2J'] });
     screen.add({ type: 'process', pid: 1, command: 'node\u001b worker.js' });
     const sampler = new WatchSampler();
     for (const look of looks({ looks: 41, writer: 1, waiting: [2], commits: 1 })) sampler.look(look);
@@ -172,6 +173,8 @@ describe('the sums of a watch', () => {
     const text = screen.lines().join('\n');
     assert.match(text, /Writer {4}PID 1 node\ufffd worker\.js for 1\.00 s/);
     assert.match(text, /Waiting {3}PID 2\n/);
+    assert.match(text, /\nNot seen: others/);
+    assert.ok(!text.includes('\u001b') && !text.includes('\u0007'), 'no name writes to the terminal');
     assert.match(text, /Longest {3}PID 1 .* for 1\.00 s at .*, 1 waited/);
     assert.match(screen.line(), /, PID 1 node.* for 1\.00 s, 1 wait, 0 commits\/s/);
   });
@@ -256,6 +259,27 @@ describe('sqlsync doctor --watch', { skip: LINUX }, () => {
       await writer.call('close');
       assert.deepEqual(Object.keys(folderState(folder)), before);
     }
+  });
+
+  test('a watch refuses what is no database file, and ends when another file takes the name', async (t) => {
+    const folder = tempDir(t);
+    const record = join(folder, 'record.jsonl');
+    const watch = (path: string): string[] => ['doctor', '--watch', '--record', record, path];
+    const none = { code: 'ORIGIN_NOT_FOUND', status: 3, says: /does not exist/ } as const;
+    await assertRefused(watch(join(folder, 'none.db')), none);
+    assert.ok(!existsSync(record), 'nothing was recorded');
+    await assertRefused(watch(folder), { code: 'ORIGIN_NOT_A_DATABASE', status: 3, says: /regular file/ });
+    const path = join(folder, 'a.db');
+    smallDatabase(path);
+    smallDatabase(`${path}.new`);
+    const command = new Command(watch(path));
+    t.after(() => command.child.kill('SIGKILL'));
+    await command.says('no writer');
+    renameSync(`${path}.new`, path);
+    const { status, stderr } = await command.done;
+    assert.equal(status, 3, stderr);
+    assert.match(stderr, /ORIGIN_REPLACED/);
+    assert.equal(statSync(record).mode & 0o077, 0, 'command lines may have passwords');
   });
 
   test('a watch writes its record over no file, and options that exclude each other are refused', async (t) => {

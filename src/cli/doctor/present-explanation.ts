@@ -17,6 +17,7 @@ export function presentExplanation(summary: WatchSummary): string {
     ...(hidden > 0 ? [`and ${hidden} more`] : []),
     'Holds of the writer’s lock:',
     ...histogramLines(summary.histogram),
+    ...summary.unseen.map((line) => `Not seen: ${line}`),
   ].join('\n');
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { explainRecord } from '../../doctor/watch/explain.ts';
 import type { WatchLine } from '../../doctor/watch/log.ts';
@@ -25,7 +25,8 @@ export async function runWatch(
   output: Output,
   options: RunOptions & { readonly until: AbortSignal },
 ): Promise<number> {
-  const file = record === undefined ? undefined : createRecord(record);
+  if (record !== undefined && existsSync(record)) throw recordRefused(record, 'exists already');
+  let file: number | undefined;
   const screen = new WatchScreen(database);
   const lines: WatchLine[] = [];
   try {
@@ -34,8 +35,8 @@ export async function runWatch(
       intervalMs,
       onLine(line) {
         // The samples of a long watch are for its file; the summary needs them only without one.
-        if (file === undefined || line.type !== 'sample') lines.push(line);
-        if (file !== undefined) writeSync(file, `${JSON.stringify(line)}\n`);
+        if (record === undefined || line.type !== 'sample') lines.push(line);
+        if (record !== undefined) writeLine((file ??= createRecord(record)), line);
         output.json({ ...line });
         screen.add(line);
         if (line.type === 'sample') show(screen, output);
@@ -71,18 +72,27 @@ function show(screen: WatchScreen, output: Output): void {
   process.stdout.write(`${HOME_AND_CLEAR}${shown.join('\n')}\n`);
 }
 
-/** Never over a file that is there: it may be the database. */
+/** Never over a file that is there: it may be the database. Command lines may have passwords. */
 function createRecord(record: string): number {
   try {
-    return openSync(record, 'wx');
+    return openSync(record, 'wx', 0o600);
   } catch (error) {
     const isThere = systemErrorCode(error) === 'EEXIST';
-    throw new SqlsyncError(
-      'USAGE',
-      `--record: ${sanitizeText(record, 200)} ${isThere ? 'exists already' : `cannot be made: ${String(error)}`}`,
-      { hint: 'Name a file that does not exist, in a folder that may be written.', cause: error },
-    );
+    throw recordRefused(record, isThere ? 'exists already' : `cannot be made: ${String(error)}`, error);
   }
+}
+
+function recordRefused(record: string, why: string, cause?: unknown): SqlsyncError {
+  return new SqlsyncError('USAGE', `--record: ${sanitizeText(record, 200)} ${why}`, {
+    hint: 'Name a file that does not exist, in a folder that may be written.',
+    cause,
+  });
+}
+
+/** One write may take a part of a line, as on a disk that gets full. */
+function writeLine(file: number, line: WatchLine): void {
+  const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
+  for (let written = 0; written < bytes.length;) written += writeSync(file, bytes, written);
 }
 
 function readLines(record: string): WatchLine[] {

@@ -14,12 +14,14 @@ export class WatchScreen {
   readonly #place: string;
   readonly #commands = new Map<number, string>();
   #samples: WatchSample[] = [];
+  #unseen: string[] = [];
 
   constructor(place: string) {
-    this.#place = place;
+    this.#place = sanitizeLine(place);
   }
 
   add(line: WatchLine): void {
+    if (line.type === 'watch') this.#unseen = line.unseen.map((each) => `Not seen: ${sanitizeLine(each)}`);
     if (line.type === 'process') this.#commands.set(line.pid, sanitizeLine(line.command, 1000));
     if (line.type !== 'sample') return;
     this.#samples.push(line);
@@ -58,6 +60,7 @@ export class WatchScreen {
       '',
       'Holds of the writer’s lock in the last minute',
       ...histogramLines(summary.histogram),
+      ...this.#unseen,
     ];
   }
 

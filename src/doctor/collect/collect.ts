@@ -1,9 +1,8 @@
 import { statSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { mountOf } from '../../files/mounts.ts';
-import { realPath } from '../../files/path-names.ts';
 import type { Facts } from '../facts.ts';
+import { existing, refusal } from './existing.ts';
 import { databaseFacts, headerFacts } from './files.ts';
 import { healthFacts } from './health.ts';
 import { lookSeveralTimes } from './looks.ts';
@@ -67,40 +66,6 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
     };
   } catch (error) {
     throw refusal(path, error);
-  }
-}
-
-/** The real path of a regular file. Throws SqlsyncError. */
-function existing(path: string): string {
-  let real: string;
-  try {
-    real = realPath(path);
-  } catch (error) {
-    throw refusal(path, error);
-  }
-  if (statSync(real).isFile()) return real;
-  throw new SqlsyncError('ORIGIN_NOT_A_DATABASE', `${sanitizeText(path, 200)} is not a regular file`, {
-    hint: 'Name the database file itself.',
-  });
-}
-
-function refusal(path: string, error: unknown): unknown {
-  const name = sanitizeText(path, 200);
-  switch (systemErrorCode(error)) {
-    case 'ENOENT':
-    case 'ENOTDIR':
-      return new SqlsyncError('ORIGIN_NOT_FOUND', `${name} does not exist`, {
-        hint: 'Check how the path is spelled; a relative path begins in the working directory.',
-        cause: error,
-      });
-    case 'EACCES':
-    case 'EPERM':
-      return new SqlsyncError('ORIGIN_PERMISSION', `${name} may not be read by this user`, {
-        hint: 'Run sqlsync doctor as the owner of the database, or as root.',
-        cause: error,
-      });
-    default:
-      return error;
   }
 }
 

@@ -1,10 +1,13 @@
-import { realPath } from '../../files/path-names.ts';
+import { statSync } from 'node:fs';
+import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { nappingThreads, processInfo } from '../../files/processes.ts';
 import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
-import type { LockName } from '../facts.ts';
+import type { HeaderFacts, LockName } from '../facts.ts';
 import type { Reader, WatchLook } from '../watch/log.ts';
+import { existing, refusal } from './existing.ts';
 import { fileFacts, headerFacts } from './files.ts';
 import { processesWith } from './processes.ts';
+import { sightOn } from './sight.ts';
 import { lookAtIndex } from './wal.ts';
 import type { WalLook } from './wal.ts';
 
@@ -47,19 +50,33 @@ export function nowOnSteadyClock(): number {
  */
 export class WatchLooks {
   readonly #path: string;
+  /** The file that had the name at first. */
+  readonly #file: string;
+  /** What this process cannot see, one sentence each. */
+  readonly limits: readonly string[];
   #pids: number[] = [];
   #processesAtMs = -Infinity;
   #napsAtMs = -Infinity;
   #sleeps = new Map<string, number>();
   #napping: number[] = [];
 
-  /** Throws the system's errors if there is no such file. */
+  /** Throws SqlsyncError ORIGIN_*. */
   constructor(path: string) {
-    this.#path = realPath(path);
-    headerFacts(this.#path);
+    this.#path = existing(path);
+    this.#file = this.#identity();
+    this.#header();
+    this.limits = [
+      ...sightOn(this.#path).limits,
+      ...(process.getuid?.() === 0 ? [] : ['Who waits is seen only of the processes of this user (run doctor as root).']),
+    ];
   }
 
+  /** Throws SqlsyncError ORIGIN_*. */
   look(): WatchLook {
+    if (this.#identity() !== this.#file)
+      throw new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${sanitizeText(this.#path, 200)}`, {
+        hint: 'Programs may still have the old file open: run sqlsync doctor without --watch.',
+      });
     const nowMs = performance.now();
     const locks = sqliteLocks(this.#path).filter(({ pid }) => pid !== process.pid);
     if (nowMs - this.#processesAtMs >= PROCESSES_EVERY_MS) {
@@ -70,7 +87,7 @@ export class WatchLooks {
     if (nowMs - this.#napsAtMs >= NAPS_EVERY_MS) this.#lookAtNaps(pids, nowMs);
     const writer = locks.find(({ name, isExclusive }) => isExclusive && WRITER_LOCKS.has(name))?.pid;
     const wal = locks.some(({ name }) => name === 'ATTACHED') ? lookAtIndex(this.#path) : undefined;
-    const header = headerFacts(this.#path);
+    const header = this.#header();
     return {
       atMs: nowOnSteadyClock(),
       ...(writer === undefined ? {} : { writer }),
@@ -86,6 +103,20 @@ export class WatchLooks {
   /** The command line of a process; '' if it is gone. */
   commandOf(pid: number): string {
     return processInfo(pid)?.command ?? '';
+  }
+
+  /** Throws SqlsyncError ORIGIN_*. */
+  #header(): HeaderFacts | undefined {
+    try {
+      return headerFacts(this.#path);
+    } catch (error) {
+      throw refusal(this.#path, error);
+    }
+  }
+
+  #identity(): string {
+    const stats = statSync(this.#path, { throwIfNoEntry: false, bigint: true });
+    return `${stats?.dev}:${stats?.ino}`;
   }
 
   #lookAtNaps(pids: ReadonlySet<number>, nowMs: number): void {

@@ -23,6 +23,8 @@ export interface ProcessSummary {
 export interface WatchSummary {
   readonly path: string;
   readonly host: string;
+  /** What could not be seen, and why, one sentence each. */
+  readonly unseen: readonly string[];
   readonly forMs: number;
   readonly looks: number;
   readonly commits: number;
@@ -69,6 +71,7 @@ export function explainRecord(lines: readonly WatchLine[]): WatchSummary {
   return {
     path: start?.path ?? '',
     host: start?.host ?? '',
+    unseen: start?.unseen ?? [],
     forMs: sum(samples, ({ forMs }) => forMs),
     looks,
     commits: sum(samples, ({ commits = 0 }) => commits),

@@ -69,6 +69,8 @@ export interface WatchStart {
   readonly path: string;
   readonly host: string;
   readonly atMs: number;
+  /** What could not be seen, and why, one sentence each. */
+  readonly unseen: readonly string[];
 }
 
 export interface WatchProcess {
@@ -96,7 +98,8 @@ export function readRecord(text: string, name: string): WatchLine[] {
 function checked(line: WatchLine): WatchLine {
   if (line.type === 'watch') {
     if (line.format !== 1) throw new Error(`format ${String(line.format)} is unknown`);
-    return { ...line, path: sanitizeLine(line.path), host: sanitizeLine(line.host) };
+    const unseen = line.unseen.map((each) => sanitizeLine(each));
+    return { ...line, path: sanitizeLine(line.path), host: sanitizeLine(line.host), unseen };
   }
   if (line.type === 'process') return { ...line, command: sanitizeLine(line.command, 1000) };
   const numbers = [line.atMs, line.forMs, line.looks, line.walBytes, line.checkpoints, line.walBytesWritten];

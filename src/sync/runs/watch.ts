@@ -1,6 +1,5 @@
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemErrorCode, SqlsyncError } from '../../errors.ts';
 import { nowOnSteadyClock, readersOf, walOf, WatchLooks } from '../../doctor/collect/watch-looks.ts';
 import type { Facts } from '../../doctor/facts.ts';
 import type { WatchLine, WatchLook } from '../../doctor/watch/log.ts';
@@ -36,19 +35,22 @@ interface Source {
   readonly pauseMs: number;
   look(): Promise<WatchLook> | WatchLook;
   commandOf(pid: number): string;
+  /** What the looks so far could not see, one sentence each. */
+  unseen(): readonly string[];
 }
 
 /** Watches `database` until `until` aborts, and reports each interval. Throws SqlsyncError. */
 export async function watchDatabase(database: string, options: WatchOptions): Promise<void> {
   const location = parseLocation(database);
   if (location.kind === 'local') {
-    const looks = openLooks(location.path);
+    const looks = new WatchLooks(location.path);
     const source: Source = {
       path: location.path,
       host: hostname(),
       pauseMs: Math.min(LOOK_PAUSE_MS, options.intervalMs),
       look: () => looks.look(),
       commandOf: (pid) => looks.commandOf(pid),
+      unseen: () => looks.limits,
     };
     return watch(source, options);
   }
@@ -64,34 +66,23 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
           return lookOf(facts);
         },
         commandOf: (pid) => facts?.processes.find((process) => process.pid === pid)?.command ?? '',
+        unseen: () => facts?.unseen ?? [],
       },
       options,
     );
   });
 }
 
-function openLooks(path: string): WatchLooks {
-  try {
-    return new WatchLooks(path);
-  } catch (error) {
-    if (systemErrorCode(error) !== 'ENOENT') throw error;
-    throw new SqlsyncError('ORIGIN_NOT_FOUND', `${path} does not exist`, {
-      hint: 'Check how the path is spelled.',
-      cause: error,
-    });
-  }
-}
-
 async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions): Promise<void> {
   const { path, host } = source;
-  onLine({ type: 'watch', format: 1, path, host, atMs: Date.now() });
+  // The first look finds what is refused, before a record is begun.
+  let look = await source.look();
+  onLine({ type: 'watch', format: 1, path, host, atMs: look.atMs, unseen: source.unseen() });
   const sampler = new WatchSampler(Math.max(source.pauseMs * 4, LEAST_GAP_MS));
   const known = new Set<number>();
   let sampledAtMs = performance.now();
+  let lookMs = 0;
   while (!until.aborted) {
-    const beganMs = performance.now();
-    const look = await source.look();
-    const lookMs = performance.now() - beganMs;
     sampler.look(look);
     for (const pid of [look.writer, ...look.waiting, ...look.readers.map((reader) => reader.pid)]) {
       if (pid === undefined || known.has(pid)) continue;
@@ -104,6 +95,9 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
       if (sample !== undefined) onLine(sample);
     }
     await delay(pauseAfter(lookMs, source.pauseMs), undefined, { signal: until }).catch(() => {});
+    const beganMs = performance.now();
+    look = await source.look();
+    lookMs = performance.now() - beganMs;
   }
   const rest = sampler.sample();
   if (rest !== undefined) onLine(rest);
