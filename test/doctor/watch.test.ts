@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -10,7 +12,7 @@ import { WatchSampler } from '../../src/doctor/watch/sampler.ts';
 import { pauseAfter } from '../../src/sync/runs/watch.ts';
 import { presentExplanation } from '../../src/cli/doctor/present-explanation.ts';
 import { WatchScreen } from '../../src/cli/doctor/watch-screen.ts';
-import { assertRefused, Command, folderState, jsonLines, sqlsync, until } from '../cli/command.ts';
+import { assertRefused, Command, folderState, jsonLines, PROGRAM, sqlsync, until } from '../cli/command.ts';
 import { assertDocumented } from '../cli/store-here.ts';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
@@ -280,6 +282,36 @@ describe('sqlsync doctor --watch', { skip: LINUX }, () => {
     assert.equal(status, 3, stderr);
     assert.match(stderr, /ORIGIN_REPLACED/);
     assert.equal(statSync(record).mode & 0o077, 0, 'command lines may have passwords');
+  });
+
+  test('a watch ends when its reader has read enough', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    smallDatabase(path);
+    const line = `"$1" "$2" doctor --watch --interval 20ms "$3" | head -n 2`;
+    const child = spawn('sh', ['-c', line, 'sh', process.execPath, PROGRAM, path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      detached: true,
+    });
+    t.after(() => {
+      // The whole job, unless it has ended.
+      if (child.exitCode === null && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+    });
+    const [status] = (await once(child, 'close')) as [number];
+    assert.equal(status, 0);
+  });
+
+  test('Ctrl-C ends a watch of a host that does not answer', async (t) => {
+    const folder = tempDir(t);
+    const rsh = join(folder, 'hangs');
+    const reached = join(folder, 'reached');
+    writeFileSync(rsh, `#!/bin/sh\n: > '${reached}'\nexec sleep 600\n`, { mode: 0o755 });
+    const command = new Command(['doctor', '--watch', '--rsh', rsh, 'nowhere:a.db']);
+    t.after(() => command.child.kill('SIGKILL'));
+    await until(() => existsSync(reached), command);
+    command.child.kill('SIGINT');
+    const { status, stdout } = await command.done;
+    assert.equal(status, 0, stdout);
+    assert.match(stdout, /0 looks/);
   });
 
   test('a watch writes its record over no file, and options that exclude each other are refused', async (t) => {

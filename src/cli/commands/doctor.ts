@@ -10,6 +10,7 @@ import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 import { CONNECTION_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
 import { parseDuration } from '../options/quantities.ts';
 import { EXIT_FINDINGS, EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
+import { stdoutClosed } from '../terminal/output.ts';
 import type { Output } from '../terminal/output.ts';
 import { storeListeners } from '../terminal/progress.ts';
 import { withInterruption } from '../terminal/signals.ts';
@@ -58,11 +59,16 @@ function checkChoice({ full, watch: isWatch, record, explain }: Arguments): void
     throw new SqlsyncError('USAGE', '--record needs --watch', { hint: 'Add --watch.' });
 }
 
-/** Ctrl-C and `--max-time` are its proper end. */
+/** Ctrl-C, `--max-time` and the end of who reads it (`| head`) are its proper end. */
 function watch(args: Arguments, output: Output, interruption: AbortSignal): Promise<number> {
   const { maxTimeMs, ...remote } = remoteOptionsOf(args);
   const intervalMs = parseDuration('--interval', args.interval);
-  const ends = maxTimeMs === undefined ? [interruption] : [interruption, AbortSignal.timeout(maxTimeMs)];
+  const ends = [
+    interruption,
+    ...(maxTimeMs === undefined ? [] : [AbortSignal.timeout(maxTimeMs)]),
+    // A record goes on without a reader.
+    ...(args.record === undefined ? [stdoutClosed] : []),
+  ];
   return runWatch({ database: args.database, intervalMs, record: args.record }, output, {
     ...remote,
     until: AbortSignal.any(ends),

@@ -45,7 +45,8 @@ export async function runWatch(
   } finally {
     if (file !== undefined) closeSync(file);
   }
-  return tell(record === undefined ? lines : readLines(record), output);
+  // Without a file the end came before the first look.
+  return tell(record === undefined || file === undefined ? lines : readLines(record), output);
 }
 
 /** `--explain`: sums up a record; returns the exit status. */

@@ -146,6 +146,11 @@ function errorAsJson({ code, message, hint, outcome }: SqlsyncError): Record<str
 /** Streams that cannot be written any more. */
 const broken = new Set<NodeJS.WriteStream>();
 
+const stdoutEnd = new AbortController();
+
+/** Aborts when nobody reads stdout any more. */
+export const stdoutClosed: AbortSignal = stdoutEnd.signal;
+
 /**
  * A reader of stdout or stderr that is gone (`sqlsync … | head`) neither ends the work nor changes the exit status. If
  * the output cannot be written for another reason, as on a full disk, the work goes on too, but the exit status must
@@ -156,6 +161,7 @@ export function surviveClosedStreams(): void {
     stream.on('error', (error: Error) => {
       if (broken.has(stream)) return;
       broken.add(stream);
+      if (stream === process.stdout) stdoutEnd.abort();
       if (systemErrorCode(error) === 'EPIPE') return;
       write(process.stderr, `sqlsync: the output could not be written: ${error.message}\n`);
       process.once('exit', () => (process.exitCode = exitStatusOf('INTERNAL')));

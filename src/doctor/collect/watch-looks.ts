@@ -74,7 +74,7 @@ export class WatchLooks {
   /** Throws SqlsyncError ORIGIN_*. */
   look(): WatchLook {
     if (this.#identity() !== this.#file)
-      throw new SqlsyncError('ORIGIN_REPLACED', `Another file took the name ${sanitizeText(this.#path, 200)}`, {
+      throw new SqlsyncError('ORIGIN_REPLACED', `${sanitizeText(this.#path, 200)} was deleted, or replaced by another file`, {
         hint: 'Programs may still have the old file open: run sqlsync doctor without --watch.',
       });
     const nowMs = performance.now();

@@ -54,7 +54,7 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
     };
     return watch(source, options);
   }
-  return withExamination(database, options, (examine) => {
+  const examination = withExamination(database, { ...options, signal: options.until }, (examine) => {
     let facts: Facts | undefined;
     return watch(
       {
@@ -71,6 +71,7 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
       options,
     );
   });
+  return unlessOver(examination, options.until);
 }
 
 async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions): Promise<void> {
@@ -95,12 +96,25 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
       if (sample !== undefined) onLine(sample);
     }
     await delay(pauseAfter(lookMs, source.pauseMs), undefined, { signal: until }).catch(() => {});
+    if (until.aborted) break;
     const beganMs = performance.now();
-    look = await source.look();
+    const next = await unlessOver(source.look(), until);
+    if (next === undefined) break;
+    look = next;
     lookMs = performance.now() - beganMs;
   }
   const rest = sampler.sample();
   if (rest !== undefined) onLine(rest);
+}
+
+/** Undefined if `until` aborts meanwhile, which makes the conversation with another host fail. */
+async function unlessOver<T>(work: Promise<T> | T, until: AbortSignal): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!until.aborted) throw error;
+    return undefined;
+  }
 }
 
 /**
