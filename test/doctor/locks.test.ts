@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { collectFacts } from '../../src/doctor/collect/collect.ts';
+import { isBusyHandler } from '../../src/doctor/collect/naps.ts';
 import { judge } from '../../src/doctor/judge/judge.ts';
 import { waitersOf } from '../../src/doctor/judge/locks.ts';
 import { change } from '../pages/databases.ts';
@@ -147,6 +150,38 @@ describe('doctor beside the pools', { skip: LINUX }, () => {
     signal.isOver = true;
     await writing;
   });
+});
+
+test('doctor takes no thread that sleeps for 10 ms all day for one that waits', { skip: LINUX }, async (t) => {
+  const { start, skip } = HOLDERS['python'] as (typeof HOLDERS)[string];
+  if (skip !== false) return t.skip(skip);
+  const path = database(t, 'wal');
+  const writer = await start(t, path);
+  await writer.run('BEGIN IMMEDIATE');
+  const program = `import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("SELECT x FROM t").fetchall()
+print("ready", flush=True)
+while True: time.sleep(0.01)`;
+  const idle = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => idle.kill('SIGKILL'));
+  await once(idle.stdout, 'data');
+  const facts = await collectFacts(path);
+  assert.ok(facts.processes.some(({ pid }) => pid === idle.pid));
+  // A machine that is busy may make its naps as seldom as those of a waiting thread.
+  const naps = (facts.lookedForMs / 10) * 0.7;
+  if (!isBusyHandler(naps, facts.lookedForMs)) assert.deepEqual(waitersOf(facts), []);
+});
+
+test('the busy handler of SQLite goes to sleep at most so often', () => {
+  const delays = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, ...Array.from({ length: 50 }, () => 100)];
+  const times = delays.map((_, i) => delays.slice(0, i).reduce((sum, ms) => sum + ms, 0));
+  for (const ms of [250, 300, 500, 2000])
+    for (const from of times.filter((time) => time < 1000)) {
+      const naps = times.filter((time) => time >= from && time < from + ms).length;
+      assert.ok(isBusyHandler(naps, ms), `${naps} in ${ms} ms from ${from}`);
+    }
+  for (const pauseMs of [0.02, 1, 10]) assert.ok(!isBusyHandler(300 / pauseMs, 300));
 });
 
 const MANY = 50;

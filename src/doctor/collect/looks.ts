@@ -4,6 +4,7 @@ import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
 import type { SqliteLock } from '../../sqlite/locks/sqlite-locks.ts';
 import type { LockFacts } from '../facts.ts';
 import { readStart } from './files.ts';
+import { isBusyHandler } from './naps.ts';
 import { lookAtIndex } from './wal.ts';
 import type { WalLook } from './wal.ts';
 
@@ -17,10 +18,8 @@ export interface Looks {
   isNapping(pid: number): boolean;
 }
 
-/** The busy handler of SQLite sleeps 100 ms at most, so a thread in it goes to sleep several times meanwhile. */
 const LOOKS = 6;
 const PAUSE_MS = 60;
-const LEAST_NAPS = 2;
 
 /** Where the header has 2 in WAL mode. */
 const READ_VERSION_AT = 19;
@@ -55,8 +54,9 @@ export async function lookSeveralTimes(
         naps.set(key, [...(naps.get(key) ?? []), sleeps]);
       }
   }
+  const lookedForMs = Math.round(performance.now() - startedAt);
   const isNap = (sleeps: readonly number[]): boolean =>
-    sleeps.length >= looks - 1 && (sleeps.at(-1) ?? 0) - (sleeps[0] ?? 0) >= LEAST_NAPS;
+    sleeps.length >= looks - 1 && isBusyHandler((sleeps.at(-1) ?? 0) - (sleeps[0] ?? 0), lookedForMs);
   const napping = new Set(
     [...naps].filter(([, sleeps]) => isNap(sleeps)).map(([key]) => Number(key.split('/')[0])),
   );
@@ -64,7 +64,7 @@ export async function lookSeveralTimes(
     locks: summaryOf(all),
     firstWal: all[0]?.wal,
     lastWal: all.at(-1)?.wal,
-    lookedForMs: Math.round(performance.now() - startedAt),
+    lookedForMs,
     isNapping: (pid) => napping.has(pid),
   };
 }

@@ -5,6 +5,7 @@ import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
 import type { HeaderFacts, LockName } from '../facts.ts';
 import type { Reader, WatchLook } from '../watch/log.ts';
 import { existing, refusal } from './existing.ts';
+import { isBusyHandler } from './naps.ts';
 import { fileFacts, headerFacts } from './files.ts';
 import { processesWith } from './processes.ts';
 import { sightOn } from './sight.ts';
@@ -17,7 +18,6 @@ const PROCESSES_EVERY_MS = 5000;
 const NAPS_EVERY_MS = 250;
 
 const WRITER_LOCKS = new Set(['WRITE', 'RESERVED', 'PENDING', 'EXCLUSIVE']);
-const LEAST_NAPS = 2;
 
 /** The readers in one look: each READ lock of the wal-index, or SHARED in rollback mode. */
 export function readersOf(
@@ -120,6 +120,7 @@ export class WatchLooks {
   }
 
   #lookAtNaps(pids: ReadonlySet<number>, nowMs: number): void {
+    const forMs = nowMs - this.#napsAtMs;
     this.#napsAtMs = nowMs;
     const sleeps = new Map<string, number>();
     const napping = new Set<number>();
@@ -127,7 +128,7 @@ export class WatchLooks {
       for (const { thread, sleeps: count } of nappingThreads(pid)) {
         const key = `${pid}/${thread}`;
         sleeps.set(key, count);
-        if (count - (this.#sleeps.get(key) ?? count) >= LEAST_NAPS) napping.add(pid);
+        if (isBusyHandler(count - (this.#sleeps.get(key) ?? count), forMs)) napping.add(pid);
       }
     this.#sleeps = sleeps;
     this.#napping = [...napping];
