@@ -15,6 +15,7 @@ import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { collectFacts } from '../../src/doctor/collect/collect.ts';
+import { isFileWhole } from '../../src/doctor/collect/still.ts';
 import { judge } from '../../src/doctor/judge/judge.ts';
 import { change, damage, largeDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
@@ -130,6 +131,16 @@ describe('doctor and the WAL', { skip: LINUX }, () => {
     findingOf(await found(path), 'wal-not-checkpointed');
     await writer.exec('PRAGMA wal_checkpoint(TRUNCATE)');
     assert.ok(!ids(await found(path)).includes('wal-not-checkpointed'));
+  });
+
+  test('doctor takes no -shm that a killed process left for the state of the -wal', async (t) => {
+    const path = database(t, WAL);
+    const other = new OtherProcess(t);
+    await (await other.open(path)).exec('INSERT INTO t VALUES (2); PRAGMA wal_checkpoint');
+    assert.equal(isFileWhole(path), true, 'it is checkpointed');
+    await other.end();
+    assert.ok(existsSync(`${path}-shm`));
+    assert.equal(isFileWhole(path), false);
   });
 
   test('doctor says what a killed writer left in the -wal, and its line mends it', async (t) => {

@@ -9,6 +9,8 @@ import { lookAtIndex } from './wal.ts';
 export function isFileWhole(path: string): boolean {
   if (isBeingWritten(path) || journalAt(path)?.isUnfinished === true) return false;
   if ((fileFacts(`${path}-wal`)?.bytes ?? 0) === 0) return true;
+  // A -shm that no process has open is a leftover, and may be older than the -wal.
+  if (!sqliteLocks(path).some(({ name }) => name === 'ATTACHED')) return false;
   const wal = lookAtIndex(path);
   return wal !== undefined && wal.frames === wal.checkpointed;
 }
