@@ -13,8 +13,11 @@ export interface CommandEnd {
   readonly error: unknown;
 }
 
-/** Runs our own command in a child process, as every look at the files of an open database has to. */
-export async function runOwnCommand(args: readonly string[]): Promise<CommandEnd> {
+/**
+ * Runs our own command in a child process, as every look at the files of an open database has to. `maxTimeMs` ends it
+ * where a file system hangs.
+ */
+export async function runOwnCommand(args: readonly string[], maxTimeMs?: number): Promise<CommandEnd> {
   const env = { ...process.env };
   // The application's own options, such as --inspect-brk, are not for the child.
   delete env['NODE_OPTIONS'];
@@ -22,6 +25,8 @@ export async function runOwnCommand(args: readonly string[]): Promise<CommandEnd
     encoding: 'utf8',
     maxBuffer: MAX_OUTPUT_BYTES,
     windowsHide: true,
+    timeout: maxTimeMs,
+    killSignal: 'SIGKILL',
     env,
   });
   try {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { openDatabase } from '../../src/pool/database.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
@@ -32,6 +33,32 @@ describe('db.inspect()', { skip: LINUX }, () => {
       { label: 'import' },
     );
     assert.equal((await db.inspect()).writer, undefined);
+  });
+
+  test('calls of db.inspect() at once share a report, and no label is that of a later transaction', async (t) => {
+    const path = join(tempDir(t), 'a.db');
+    smallDatabase(path);
+    const db = await openDatabase(path);
+    t.after(() => db.close());
+    await db.write.run('CREATE TABLE w (x)');
+    let isOver = false;
+    const writing = (async () => {
+      for (let i = 0; !isOver; i++)
+        await db.write.transaction(
+          async (tx) => {
+            await tx.run('INSERT INTO w VALUES (1)');
+            await delay(20);
+          },
+          { label: `write ${i}` },
+        );
+    })();
+    const all = await Promise.all([db.inspect(), db.inspect(), db.inspect()]);
+    isOver = true;
+    await writing;
+    for (const { facts, writer } of all) {
+      assert.equal(facts, all[0]?.facts, 'one report');
+      assert.equal(writer?.label, undefined, 'the transaction that doctor saw is over');
+    }
   });
 
   test('db.inspect() names the process that holds the writer, and the label of the write that waits for it', async (t) => {
