@@ -348,6 +348,18 @@ describe('doctor and the health of a database', { skip: LINUX }, () => {
     assert.match(findingOf(await found(path), 'damaged').title, /list of free pages has page 2147483647/);
   });
 
+  test('doctor follows no list of free pages without an end, and says so', async (t) => {
+    const path = database(t, `PRAGMA page_size = 512; ${ROLLBACK}`);
+    const TRUNKS = 1100;
+    change(
+      path,
+      `CREATE TABLE big (x); WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${TRUNKS * 130}) INSERT INTO big SELECT zeroblob(400) FROM n; DROP TABLE big`,
+    );
+    const { health } = await collectFacts(path);
+    assert.deepEqual(health.problems, []);
+    assert.match(health.unchecked ?? '', /more pages than a quick look follows/);
+  });
+
   test('doctor says that it did not follow the list of free pages while the WAL has newer ones', async (t) => {
     const path = database(t, WAL);
     await (await new OtherProcess(t).open(path)).exec('INSERT INTO t VALUES (2)');

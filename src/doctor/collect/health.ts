@@ -11,8 +11,9 @@ const FREE_PAGES_AT = 36;
 const SCHEMA_FORMAT_AT = 44;
 const ENCODING_AT = 56;
 
-/** Following the list further would read a long file for a small doubt. */
-const MAX_TRUNKS = 10_000;
+/** Following the list further would read a long file, and keep its numbers in memory, for a small doubt. */
+const MAX_TRUNKS = 1000;
+const MAX_LEAVES = 1_000_000;
 
 /** The parts of the header that SQLite never writes otherwise, and the list of free pages. */
 export function healthFacts(path: string, header: HeaderFacts, isStill: () => boolean): HealthFacts {
@@ -32,6 +33,8 @@ export function healthFacts(path: string, header: HeaderFacts, isStill: () => bo
         unchecked:
           'a program is writing, or the WAL has newer pages; --full checks one state of the database',
       };
+    if (ofList === undefined)
+      return { problems, unchecked: 'it has more pages than a quick look follows; --full checks all of them' };
     return { problems: [...problems, ...ofList] };
   } finally {
     closeSync(descriptor);
@@ -59,15 +62,23 @@ function headerProblems(bytes: Buffer, header: HeaderFacts, size: number, isStil
   return problems;
 }
 
-/** Each trunk page of the list has the number of the next one, a count, and the numbers of free pages. */
-function freelistProblems(descriptor: number, header: Buffer, facts: HeaderFacts, size: number): string[] {
+/**
+ * Each trunk page of the list has the number of the next one, a count, and the numbers of free pages. Undefined if the
+ * list is too long to be followed.
+ */
+function freelistProblems(
+  descriptor: number,
+  header: Buffer,
+  facts: HeaderFacts,
+  size: number,
+): string[] | undefined {
   const { pageSize } = facts;
   const pages = Math.floor(size / pageSize);
   const expected = header.readUInt32BE(FREE_PAGES_AT);
   const seen = new Set<number>();
   let trunk = header.readUInt32BE(FIRST_TRUNK_AT);
   for (let count = 0; trunk !== 0; count++) {
-    if (count === MAX_TRUNKS) return [];
+    if (count === MAX_TRUNKS || seen.size > MAX_LEAVES) return undefined;
     if (trunk < 2 || trunk > pages) return [`the list of free pages leads to page ${trunk} of ${pages}`];
     if (seen.has(trunk)) return [`the list of free pages comes to page ${trunk} twice`];
     seen.add(trunk);
