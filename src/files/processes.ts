@@ -64,6 +64,15 @@ export function openFilesOf(pid: number): OpenFile[] | undefined {
   });
 }
 
+/** `PF_KTHREAD`: a thread of the kernel, which has no files. */
+const KERNEL_THREAD = 0x00200000;
+
+export function isKernelThread(pid: number): boolean {
+  const stat = text(`/proc/${pid}/stat`) ?? '';
+  const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+  return (flags & KERNEL_THREAD) !== 0;
+}
+
 /**
  * The inode of an open file; undefined if it was closed. Does not touch its file system, which may be one that hangs,
  * unless the kernel is older than 5.14.

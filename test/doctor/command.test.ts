@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -183,15 +183,21 @@ describe('sqlsync doctor', { skip: LINUX }, () => {
       const writer = await other.open(path);
       await writer.exec('BEGIN IMMEDIATE');
       const seen = await doctor([path], { user: NOBODY });
-      assert.match(seen.facts.unseen.join(), /processes of other users may have the database open/);
+      assert.match(seen.facts.unseen.join(), /\d+ processes whose open files this user may not see may have the database open/);
       const one = seen.facts.processes.find(({ pid }) => pid === other.pid);
       assert.equal(one?.isVisible, false);
       assert.match(one?.command ?? '', /node/);
       assert.ok(ids(seen.findings).includes('write-lock-held'));
       const asRoot = await doctor([path]);
-      assert.doesNotMatch(asRoot.facts.unseen.join(), /of other users/);
+      assert.doesNotMatch(asRoot.facts.unseen.join(), /whose open files this user may not see/);
       assert.equal(asRoot.facts.processes.find(({ pid }) => pid === other.pid)?.isVisible, true);
       await writer.exec('ROLLBACK');
+      for (const suffix of ['-wal', '-shm'].filter((each) => existsSync(`${path}${each}`))) {
+        chmodSync(`${path}${suffix}`, 0o600);
+        const part = await doctor([path], { user: NOBODY });
+        assert.match(part.facts.unseen.join(), new RegExp(`may not read the .*${suffix}`));
+        assert.ok(part.facts.processes.some(({ pid }) => pid === other.pid));
+      }
       chmodSync(path, 0o600);
       const refused = await sqlsync(['doctor', path], { user: NOBODY });
       assert.equal(refused.status, 3);

@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { mountOf } from '../../files/mounts.ts';
 import type { Facts } from '../facts.ts';
 import { existing, refusal } from './existing.ts';
-import { databaseFacts, headerFacts } from './files.ts';
+import { databaseFacts, headerFacts, unreadableBeside } from './files.ts';
 import { healthFacts } from './health.ts';
 import { lookSeveralTimes } from './looks.ts';
 import { confirmed, processFacts, processesWith } from './processes.ts';
@@ -62,19 +62,22 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
       lookedForMs: seen.lookedForMs,
       health: header === undefined || isWatch ? { problems: [] } : healthFacts(real, header, isStill),
       sight,
-      unseen: [...limits, ...unseenOf(first.hidden.size, isRestricted)],
+      unseen: [...limits, ...unseenOf(real, first.hidden.size, isRestricted)],
     };
   } catch (error) {
     throw refusal(path, error);
   }
 }
 
-function unseenOf(hidden: number, isRestricted: boolean): string[] {
+function unseenOf(path: string, hidden: number, isRestricted: boolean): string[] {
   const unseen: string[] = [];
   if (hidden > 0)
     unseen.push(
-      `${hidden} processes of other users may have the database open: this user may not see their open files (run doctor as root). Their locks are shown.`,
+      `${hidden} processes whose open files this user may not see may have the database open (run doctor as root). Their locks are shown.`,
     );
+  const names = unreadableBeside(path);
+  if (names.length > 0)
+    unseen.push(`This user may not read the ${names.join(' and the ')}: what is in it was not looked at.`);
   if (isRestricted)
     unseen.push(
       'Command lines, users and containers of processes are withheld: this key is restricted to databases.',

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, statSync, statfsSync } from 'node:fs';
+import { accessSync, closeSync, constants, fstatSync, openSync, statSync, statfsSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { systemErrorCode } from '../../errors.ts';
 import { userName } from '../../files/file-owner.ts';
@@ -46,6 +46,32 @@ export function startOf(path: string, length: number): FileStart | undefined {
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** As {@link startOf}, for a file beside the database; undefined also if this user may not read it. */
+export function startBeside(path: string, length: number): FileStart | undefined {
+  try {
+    return startOf(path, length);
+  } catch (error) {
+    if (isRefused(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The files beside the database at `path` that are there, and that this user may not read. */
+export function unreadableBeside(path: string): string[] {
+  return ['-wal', '-shm', '-journal'].filter((suffix) => {
+    try {
+      accessSync(`${path}${suffix}`, constants.R_OK);
+      return false;
+    } catch (error) {
+      return isRefused(error);
+    }
+  });
+}
+
+function isRefused(error: unknown): boolean {
+  return ['EACCES', 'EPERM'].includes(systemErrorCode(error) ?? '');
 }
 
 /** The first `length` bytes; undefined if there is no regular file. Throws the system's errors. */
@@ -107,6 +133,6 @@ export function headerFacts(path: string): HeaderFacts | undefined {
 export function journalAt(path: string): Omit<JournalFacts, 'isHot'> | undefined {
   const facts = fileFacts(`${path}-journal`);
   if (facts === undefined) return undefined;
-  const start = readStart(`${path}-journal`, JOURNAL_MAGIC.length);
-  return { ...facts, isUnfinished: start?.equals(JOURNAL_MAGIC) === true };
+  const start = startBeside(`${path}-journal`, JOURNAL_MAGIC.length);
+  return { ...facts, isUnfinished: start?.bytes.equals(JOURNAL_MAGIC) === true };
 }

@@ -4,6 +4,7 @@ import { userName } from '../../files/file-owner.ts';
 import {
   fileOf,
   inodeOf,
+  isKernelThread,
   mappedFilesOf,
   openFilesOf,
   processIds,
@@ -47,7 +48,7 @@ export function processesWith(path: string, pids: readonly number[] = processIds
   for (const pid of pids) {
     if (pid === process.pid) continue;
     const all = openFilesOf(pid);
-    if (all === undefined) hidden.add(pid);
+    if (all === undefined && !isKernelThread(pid)) hidden.add(pid);
     const found = databaseAmong(pid, all ?? [], path, files);
     if (found !== undefined) open.set(pid, found);
   }

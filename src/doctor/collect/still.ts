@@ -2,12 +2,13 @@ import { statSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
 import type { JournalFacts } from '../facts.ts';
-import { fileFacts, journalAt } from './files.ts';
+import { fileFacts, journalAt, unreadableBeside } from './files.ts';
 import { lookAtIndex } from './wal.ts';
 
 /** True if the file by itself holds the whole database: no writer, no journal, no newer pages in a WAL. */
 export function isFileWhole(path: string): boolean {
   if (isBeingWritten(path) || journalAt(path)?.isUnfinished === true) return false;
+  if (unreadableBeside(path).includes('-journal')) return false;
   if ((fileFacts(`${path}-wal`)?.bytes ?? 0) === 0) return true;
   // A -shm that no process has open is a leftover, and may be older than the -wal.
   if (!sqliteLocks(path).some(({ name }) => name === 'ATTACHED')) return false;

@@ -1,7 +1,7 @@
 import { endianness } from 'node:os';
 import type { WalFacts, WalState } from '../facts.ts';
 import { commitsBetween } from '../watch/commits.ts';
-import { fileFacts, startOf } from './files.ts';
+import { fileFacts, startBeside } from './files.ts';
 import { beginsWithFrame } from './wal-frames.ts';
 
 /** Bytes of the -shm that matter: two copies of the header of 48 bytes, the state of checkpoints and read marks. */
@@ -24,7 +24,7 @@ export type WalLook = Omit<WalState, 'newFrames' | 'newCommits'>;
  */
 export function lookAtIndex(path: string): WalLook | undefined {
   for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    const start = startOf(`${path}-shm`, INDEX_BYTES);
+    const start = startBeside(`${path}-shm`, INDEX_BYTES);
     if (start === undefined || start.bytes.length < INDEX_BYTES) return undefined;
     const { bytes, file } = start;
     const copy = bytes.subarray(0, COPY_BYTES);
