@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { explainRecord } from '../../src/doctor/watch/explain.ts';
-import type { WatchLine, WatchLook } from '../../src/doctor/watch/log.ts';
+import type { Hold, WatchLine, WatchLook, WatchSample } from '../../src/doctor/watch/log.ts';
 import { readRecord } from '../../src/doctor/watch/log.ts';
 import { WatchSampler } from '../../src/doctor/watch/sampler.ts';
 import { pauseAfter } from '../../src/sync/runs/watch.ts';
@@ -139,6 +139,25 @@ describe('the sums of a watch', () => {
     assert.equal(sample.commits, 79);
     assert.deepEqual([...new Set(sample.holds.map(({ forMs }) => forMs))], [0]);
     assert.deepEqual([sample.holder?.forMs, sample.readers[0]?.forMs], [0, 0]);
+  });
+
+  test('a process is not blamed for what another one with its number did before', () => {
+    const sampler = new WatchSampler();
+    for (const look of looks({ looks: 41, writer: 1, commits: 1 })) sampler.look(look);
+    const sample = sampler.sample() as WatchLine;
+    const { processes } = explainRecord([
+      START,
+      { type: 'process', pid: 1, command: 'import', startedAtMs: 1 },
+      { ...(sample as WatchSample), holds: [(sample as WatchSample).holder as Hold], holder: undefined },
+      { type: 'process', pid: 1, command: 'web', startedAtMs: 2 },
+      { ...(sample as WatchSample), heldLooks: {}, waitedLooks: { 1: 41 }, holds: [], holder: undefined },
+    ]);
+    const of = (command: string): unknown => {
+      const one = processes.find((each) => each.command === command);
+      return [one?.heldShare, one?.waitedShare, one?.longest?.forMs];
+    };
+    assert.deepEqual(of('import'), [0.5, 0, 1000]);
+    assert.deepEqual(of('web'), [0, 0.5, undefined]);
   });
 
   test('looks that take long are made more seldom', () => {

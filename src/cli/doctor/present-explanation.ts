@@ -1,3 +1,4 @@
+import { sanitizeLine } from '../../errors.ts';
 import { cut } from '../../doctor/judge/words.ts';
 import type { ProcessSummary, WatchSummary } from '../../doctor/watch/explain.ts';
 import { counted, formatBytes, formatDuration } from '../terminal/format.ts';
@@ -11,7 +12,7 @@ export function presentExplanation(summary: WatchSummary): string {
   const shown = processes.slice(0, MAX_PROCESSES).flatMap(sentences);
   const hidden = processes.length - MAX_PROCESSES;
   return [
-    `${path}: watched for ${formatDuration(forMs)}, ${counted(looks, 'look')}`,
+    `${sanitizeLine(path)}: watched for ${formatDuration(forMs)}, ${counted(looks, 'look')}`,
     `${counted(commits, 'commit')}, ${counted(checkpoints, 'checkpoint')}, ${formatBytes(summary.walBytesWritten)} into the WAL, which had ${formatBytes(summary.walBytesMax)} at most`,
     ...shown,
     ...(hidden > 0 ? [`and ${hidden} more`] : []),
@@ -24,7 +25,7 @@ export function presentExplanation(summary: WatchSummary): string {
 /** PID 4711 `worker.js` held the write lock 63 % of the time, 41 times for over 1 s; at 12:03:11 … */
 function sentences(process: ProcessSummary): string[] {
   const { pid, command, heldShare, waitedShare, longHolds, longest, longestReadMs, longestPinMs } = process;
-  const name = command === '' ? `PID ${pid}` : `PID ${pid} \`${cut(command, 40, 60)}\``;
+  const name = command === '' ? `PID ${pid}` : `PID ${pid} \`${cut(sanitizeLine(command, 1000), 40, 60)}\``;
   const said: string[] = [];
   if (heldShare > 0) {
     const times = longHolds === 0 ? '' : `, ${longHolds} ${longHolds === 1 ? 'time' : 'times'} for over 1 s`;

@@ -1,8 +1,9 @@
-import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync, writeSync } from 'node:fs';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
-import { explainRecord } from '../../doctor/watch/explain.ts';
+import { RecordSums } from '../../doctor/watch/explain.ts';
+import type { WatchSummary } from '../../doctor/watch/explain.ts';
 import type { WatchLine } from '../../doctor/watch/log.ts';
-import { readRecord } from '../../doctor/watch/log.ts';
+import { readLines } from '../../doctor/watch/log.ts';
 import { watchDatabase } from '../../sync/runs/watch.ts';
 import type { RunOptions } from '../../sync/runs/run-options.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
@@ -28,14 +29,13 @@ export async function runWatch(
   if (record !== undefined && existsSync(record)) throw recordRefused(record, 'exists already');
   let file: number | undefined;
   const screen = new WatchScreen(database);
-  const lines: WatchLine[] = [];
+  const sums = new RecordSums();
   try {
     await watchDatabase(database, {
       ...options,
       intervalMs,
       onLine(line) {
-        // The samples of a long watch are for its file; the summary needs them only without one.
-        if (record === undefined || line.type !== 'sample') lines.push(line);
+        sums.add(line);
         if (record !== undefined) writeLine((file ??= createRecord(record)), line);
         output.json({ ...line });
         screen.add(line);
@@ -45,17 +45,25 @@ export async function runWatch(
   } finally {
     if (file !== undefined) closeSync(file);
   }
-  // Without a file the end came before the first look.
-  return tell(record === undefined || file === undefined ? lines : readLines(record), output);
+  return tell(sums.summary(), output);
 }
 
 /** `--explain`: sums up a record; returns the exit status. */
 export function runExplain(record: string, output: Output): number {
-  return tell(readLines(record), output);
+  const sums = new RecordSums();
+  try {
+    for (const line of readLines(linesOf(record), record)) sums.add(line);
+  } catch (error) {
+    if (error instanceof SqlsyncError) throw error;
+    throw new SqlsyncError('USAGE', `${sanitizeText(record, 200)} cannot be read: ${String(error)}`, {
+      hint: 'Name a file that sqlsync doctor --watch --record has made.',
+      cause: error,
+    });
+  }
+  return tell(sums.summary(), output);
 }
 
-function tell(lines: readonly WatchLine[], output: Output): number {
-  const summary = explainRecord(lines);
+function tell(summary: WatchSummary, output: Output): number {
   output.json({ type: 'summary', ...summary });
   output.result(presentExplanation(summary));
   return EXIT_OK;
@@ -96,14 +104,26 @@ function writeLine(file: number, line: WatchLine): void {
   for (let written = 0; written < bytes.length;) written += writeSync(file, bytes, written);
 }
 
-function readLines(record: string): WatchLine[] {
+const CHUNK_BYTES = 1024 * 1024;
+
+/** The lines of a file of any size; the last one only if it has its end. Throws the system's errors. */
+function* linesOf(path: string): Generator<string> {
+  const file = openSync(path, 'r');
   try {
-    return readRecord(readFileSync(record, 'utf8'), record);
-  } catch (error) {
-    if (error instanceof SqlsyncError) throw error;
-    throw new SqlsyncError('USAGE', `${sanitizeText(record, 200)} cannot be read: ${String(error)}`, {
-      hint: 'Name a file that sqlsync doctor --watch --record has made.',
-      cause: error,
-    });
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    let rest = Buffer.alloc(0);
+    for (;;) {
+      const length = readSync(file, chunk, 0, CHUNK_BYTES, null);
+      if (length === 0) return;
+      rest = Buffer.concat([rest, chunk.subarray(0, length)]);
+      let from = 0;
+      for (let end = rest.indexOf(10); end !== -1; end = rest.indexOf(10, from)) {
+        yield rest.toString('utf8', from, end);
+        from = end + 1;
+      }
+      rest = rest.subarray(from);
+    }
+  } finally {
+    closeSync(file);
   }
 }

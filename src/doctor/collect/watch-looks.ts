@@ -100,9 +100,10 @@ export class WatchLooks {
     };
   }
 
-  /** The command line of a process; '' if it is gone. */
-  commandOf(pid: number): string {
-    return processInfo(pid)?.command ?? '';
+  /** The command line of a process, '' if it is gone, and when it started. */
+  process(pid: number): { readonly command: string; readonly startedAtMs: number | undefined } {
+    const info = processInfo(pid);
+    return { command: info?.command ?? '', startedAtMs: info?.startedAtMs };
   }
 
   /** Throws SqlsyncError ORIGIN_*. */

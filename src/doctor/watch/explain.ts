@@ -1,4 +1,4 @@
-import type { Hold, WatchLine, WatchSample } from './log.ts';
+import type { Hold, WatchLine, WatchProcess, WatchSample, WatchStart } from './log.ts';
 
 /** The bounds of the histogram of hold times, in milliseconds. */
 export const HOLD_BOUNDS_MS = [50, 200, 1000, 5000] as const;
@@ -37,68 +37,139 @@ export interface WatchSummary {
   readonly histogram: readonly number[];
 }
 
-/** Sums up a record. Pure. */
-export function explainRecord(lines: readonly WatchLine[]): WatchSummary {
-  const start = lines.find((line) => line.type === 'watch');
-  const samples = lines.filter((line): line is WatchSample => line.type === 'sample');
-  const commands = new Map(
-    lines.flatMap((line) => (line.type === 'process' ? [[line.pid, line.command] as const] : [])),
-  );
-  const holds = allHolds(samples);
-  const looks = sum(samples, (sample) => sample.looks);
-  const pids = new Set(
-    samples.flatMap((sample) => [
-      ...Object.keys(sample.heldLooks).map(Number),
-      ...Object.keys(sample.waitedLooks).map(Number),
-      ...sample.readers.map(({ pid }) => pid),
-    ]),
-  );
-  const processes = [...pids].map((pid): ProcessSummary => {
-    const own = holds.filter((hold) => hold.pid === pid);
-    const reads = samples.flatMap(({ readers }) => readers.filter((reader) => reader.pid === pid));
-    const longestOf = (some: typeof reads): number => some.reduce((most, { forMs }) => Math.max(most, forMs), 0);
+/** The sums of one process. */
+interface Tally {
+  readonly pid: number;
+  heldLooks: number;
+  waitedLooks: number;
+  longHolds: number;
+  longest: Hold | undefined;
+  longestReadMs: number;
+  longestPinMs: number;
+}
+
+/** Sums up a record line by line: a watch of days has hundreds of megabytes of them. */
+export class RecordSums {
+  #start: WatchStart | undefined;
+  #holder: Hold | undefined;
+  readonly #named = new Map<number, WatchProcess>();
+  readonly #tallies = new Map<number, Tally>();
+  /** Processes whose number another one has got. */
+  readonly #past: { readonly tally: Tally; readonly command: string }[] = [];
+  readonly #histogram = Array.from({ length: HOLD_BOUNDS_MS.length + 1 }, () => 0);
+  #forMs = 0;
+  #looks = 0;
+  #commits = 0;
+  #checkpoints = 0;
+  #walBytesWritten = 0;
+  #walBytesMax = 0;
+
+  add(line: WatchLine): void {
+    if (line.type === 'watch') this.#start ??= line;
+    else if (line.type === 'process') this.#name(line);
+    else this.#sample(line);
+  }
+
+  summary(): WatchSummary {
+    const histogram = [...this.#histogram];
+    // The hold of the last sample has not ended.
+    const holder = this.#holder;
+    if (holder !== undefined) addTo(histogram, holder);
+    const withHolder = (tally: Tally): Tally =>
+      holder?.pid === tally.pid ? { ...tally, ...longerWith(tally, holder) } : tally;
+    const now = [...this.#tallies.values()].map((tally) =>
+      this.#summaryOf(withHolder(tally), this.#named.get(tally.pid)?.command ?? ''),
+    );
+    const past = this.#past.map(({ tally, command }) => this.#summaryOf(tally, command));
     return {
-      pid,
-      command: commands.get(pid) ?? '',
-      heldShare: sum(samples, ({ heldLooks }) => heldLooks[pid] ?? 0) / Math.max(1, looks),
-      waitedShare: sum(samples, ({ waitedLooks }) => waitedLooks[pid] ?? 0) / Math.max(1, looks),
-      longHolds: own.filter(({ forMs }) => forMs > LONG_MS).length,
-      longest: own.toSorted((a, b) => b.forMs - a.forMs)[0],
-      longestReadMs: longestOf(reads),
-      longestPinMs: longestOf(reads.filter(({ isPinning }) => isPinning)),
+      path: this.#start?.path ?? '',
+      host: this.#start?.host ?? '',
+      unseen: this.#start?.unseen ?? [],
+      forMs: this.#forMs,
+      looks: this.#looks,
+      commits: this.#commits,
+      checkpoints: this.#checkpoints,
+      walBytesWritten: this.#walBytesWritten,
+      walBytesMax: this.#walBytesMax,
+      processes: [...past, ...now].sort((a, b) => b.heldShare - a.heldShare || b.waitedShare - a.waitedShare),
+      histogram,
     };
-  });
+  }
+
+  #summaryOf({ heldLooks, waitedLooks, ...tally }: Tally, command: string): ProcessSummary {
+    const looks = Math.max(1, this.#looks);
+    return { ...tally, command, heldShare: heldLooks / looks, waitedShare: waitedLooks / looks };
+  }
+
+  /** The system gives the number of a process that has ended to another one. */
+  #name(line: WatchProcess): void {
+    const before = this.#named.get(line.pid);
+    const tally = this.#tallies.get(line.pid);
+    if (before !== undefined && before.startedAtMs !== line.startedAtMs && tally !== undefined) {
+      this.#past.push({ tally, command: before.command });
+      this.#tallies.delete(line.pid);
+    }
+    this.#named.set(line.pid, line);
+  }
+
+  #sample(sample: WatchSample): void {
+    this.#forMs += sample.forMs;
+    this.#looks += sample.looks;
+    this.#commits += sample.commits ?? 0;
+    this.#checkpoints += sample.checkpoints;
+    this.#walBytesWritten += sample.walBytesWritten;
+    this.#walBytesMax = Math.max(this.#walBytesMax, sample.walBytes);
+    this.#holder = sample.holder;
+    for (const [pid, looks] of Object.entries(sample.heldLooks)) this.#tally(Number(pid)).heldLooks += looks;
+    for (const [pid, looks] of Object.entries(sample.waitedLooks))
+      this.#tally(Number(pid)).waitedLooks += looks;
+    for (const hold of sample.holds) {
+      addTo(this.#histogram, hold);
+      const tally = this.#tally(hold.pid);
+      Object.assign(tally, longerWith(tally, hold));
+    }
+    for (const { pid, forMs, isPinning } of sample.readers) {
+      const tally = this.#tally(pid);
+      tally.longestReadMs = Math.max(tally.longestReadMs, forMs);
+      if (isPinning) tally.longestPinMs = Math.max(tally.longestPinMs, forMs);
+    }
+  }
+
+  #tally(pid: number): Tally {
+    let tally = this.#tallies.get(pid);
+    if (tally === undefined) {
+      tally = {
+        pid,
+        heldLooks: 0,
+        waitedLooks: 0,
+        longHolds: 0,
+        longest: undefined,
+        longestReadMs: 0,
+        longestPinMs: 0,
+      };
+      this.#tallies.set(pid, tally);
+    }
+    return tally;
+  }
+}
+
+/** Sums up lines of a record. */
+export function explainRecord(lines: readonly WatchLine[]): WatchSummary {
+  const sums = new RecordSums();
+  for (const line of lines) sums.add(line);
+  return sums.summary();
+}
+
+/** The holds of a process with one more. */
+function longerWith({ longest, longHolds }: Tally, hold: Hold): Pick<Tally, 'longest' | 'longHolds'> {
   return {
-    path: start?.path ?? '',
-    host: start?.host ?? '',
-    unseen: start?.unseen ?? [],
-    forMs: sum(samples, ({ forMs }) => forMs),
-    looks,
-    commits: sum(samples, ({ commits = 0 }) => commits),
-    checkpoints: sum(samples, ({ checkpoints }) => checkpoints),
-    walBytesWritten: sum(samples, ({ walBytesWritten }) => walBytesWritten),
-    walBytesMax: samples.reduce((most, { walBytes }) => Math.max(most, walBytes), 0),
-    processes: processes.sort((a, b) => b.heldShare - a.heldShare || b.waitedShare - a.waitedShare),
-    histogram: histogramOf(holds),
+    longest: hold.forMs > (longest?.forMs ?? -1) ? hold : longest,
+    longHolds: longHolds + (hold.forMs > LONG_MS ? 1 : 0),
   };
 }
 
-/** Those that ended, and the one that still lasted in the last sample. */
-function allHolds(samples: readonly WatchSample[]): Hold[] {
-  const open = samples.at(-1)?.holder;
-  return [...samples.flatMap(({ holds }) => holds), ...(open === undefined ? [] : [open])];
-}
-
-function histogramOf(holds: readonly Hold[]): number[] {
-  const counts = Array.from({ length: HOLD_BOUNDS_MS.length + 1 }, () => 0);
-  for (const { forMs } of holds) {
-    const at = HOLD_BOUNDS_MS.findIndex((bound) => forMs < bound);
-    const bucket = at === -1 ? HOLD_BOUNDS_MS.length : at;
-    counts[bucket] = (counts[bucket] ?? 0) + 1;
-  }
-  return counts;
-}
-
-function sum(samples: readonly WatchSample[], of: (sample: WatchSample) => number): number {
-  return samples.reduce((total, sample) => total + of(sample), 0);
+function addTo(histogram: number[], { forMs }: Hold): void {
+  const at = HOLD_BOUNDS_MS.findIndex((bound) => forMs < bound);
+  const bucket = at === -1 ? HOLD_BOUNDS_MS.length : at;
+  histogram[bucket] = (histogram[bucket] ?? 0) + 1;
 }

@@ -77,22 +77,33 @@ export interface WatchProcess {
   readonly type: 'process';
   readonly pid: number;
   readonly command: string;
+  /** Tells it from another process that had its number; missing if it was gone when it was asked for. */
+  readonly startedAtMs?: number | undefined;
 }
 
 export type WatchLine = WatchStart | WatchProcess | WatchSample;
 
 /** The lines of a record. A last line without its end was being written. Throws SqlsyncError USAGE. */
 export function readRecord(text: string, name: string): WatchLine[] {
-  const lines = text.split('\n').slice(0, -1).filter(Boolean);
-  const read = lines.map((line, i) => {
+  return [...readLines(text.split('\n').slice(0, -1), name)];
+}
+
+/** The same for lines that come one by one. Throws SqlsyncError USAGE. */
+export function* readLines(texts: Iterable<string>, name: string): Generator<WatchLine> {
+  let number = 0;
+  for (const text of texts) {
+    number++;
+    if (text === '') continue;
+    let line: WatchLine;
     try {
-      return checked(JSON.parse(line) as WatchLine);
+      line = checked(JSON.parse(text) as WatchLine);
     } catch (error) {
-      throw noRecord(name, `line ${i + 1} cannot be read`, error);
+      throw noRecord(name, `line ${number} cannot be read`, error);
     }
-  });
-  if (read[0]?.type !== 'watch') throw noRecord(name, 'its first line is not that of a record');
-  return read;
+    if (number === 1 && line.type !== 'watch') throw noRecord(name, 'its first line is not that of a record');
+    yield line;
+  }
+  if (number === 0) throw noRecord(name, 'it is empty');
 }
 
 function checked(line: WatchLine): WatchLine {

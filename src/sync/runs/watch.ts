@@ -34,7 +34,7 @@ interface Source {
   readonly host: string;
   readonly pauseMs: number;
   look(): Promise<WatchLook> | WatchLook;
-  commandOf(pid: number): string;
+  process(pid: number): { readonly command: string; readonly startedAtMs: number | undefined };
   /** What the looks so far could not see, one sentence each. */
   unseen(): readonly string[];
 }
@@ -49,7 +49,7 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
       host: hostname(),
       pauseMs: Math.min(LOOK_PAUSE_MS, options.intervalMs),
       look: () => looks.look(),
-      commandOf: (pid) => looks.commandOf(pid),
+      process: (pid) => looks.process(pid),
       unseen: () => looks.limits,
     };
     return watch(source, options);
@@ -65,7 +65,10 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
           facts = await examine({ looks: REMOTE_LOOKS });
           return lookOf(facts);
         },
-        commandOf: (pid) => facts?.processes.find((process) => process.pid === pid)?.command ?? '',
+        process(pid) {
+          const found = facts?.processes.find((process) => process.pid === pid);
+          return { command: found?.command ?? '', startedAtMs: found?.startedAtMs };
+        },
         unseen: () => facts?.unseen ?? [],
       },
       options,
@@ -80,16 +83,22 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
   let look = await source.look();
   onLine({ type: 'watch', format: 1, path, host, atMs: look.atMs, unseen: source.unseen() });
   const sampler = new WatchSampler(Math.max(source.pauseMs * 4, LEAST_GAP_MS));
-  const known = new Set<number>();
+  const known = new Map<number, number | undefined>();
+  let before = new Set<number>();
   let sampledAtMs = performance.now();
   let lookMs = 0;
   while (!until.aborted) {
     sampler.look(look);
-    for (const pid of [look.writer, ...look.waiting, ...look.readers.map((reader) => reader.pid)]) {
-      if (pid === undefined || known.has(pid)) continue;
-      known.add(pid);
-      onLine({ type: 'process', pid, command: source.commandOf(pid) });
+    const now = pidsOf(look);
+    for (const pid of now) {
+      // A process that comes back may be another one with the same number.
+      if (before.has(pid)) continue;
+      const { command, startedAtMs } = source.process(pid);
+      if (known.has(pid) && (startedAtMs === undefined || known.get(pid) === startedAtMs)) continue;
+      known.set(pid, startedAtMs);
+      onLine({ type: 'process', pid, command, startedAtMs });
     }
+    before = now;
     if (performance.now() - sampledAtMs >= intervalMs) {
       sampledAtMs = performance.now();
       const sample = sampler.sample();
@@ -105,6 +114,10 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
   }
   const rest = sampler.sample();
   if (rest !== undefined) onLine(rest);
+}
+
+function pidsOf({ writer, waiting, readers }: WatchLook): Set<number> {
+  return new Set([...(writer === undefined ? [] : [writer]), ...waiting, ...readers.map(({ pid }) => pid)]);
 }
 
 /** Undefined if `until` aborts meanwhile, which makes the conversation with another host fail. */
