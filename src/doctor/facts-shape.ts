@@ -61,7 +61,7 @@ const object =
     return Object.fromEntries(entries.filter(([, read]) => read !== undefined));
   };
 
-const FILE = { bytes: count, uid: word, user: text, mode: integer(0, 0o7777) };
+const FILE = { bytes: count, uid: word, user: text, mode: integer(0, 0o7777), isRegular: bool };
 
 const LOCK_NAMES =
   'SHARED RESERVED PENDING EXCLUSIVE WRITE CKPT RECOVER READ0 READ1 READ2 READ3 READ4 ATTACHED'.split(' ');

@@ -66,6 +66,8 @@ export interface FileFacts {
   readonly user: string;
   /** The permission bits. */
   readonly mode: number;
+  /** False for a FIFO, a device or a folder. */
+  readonly isRegular: boolean;
 }
 
 export interface DatabaseFacts extends FileFacts {

@@ -1,6 +1,6 @@
 import type { Facts, LockFacts, ProcessFacts } from '../../src/doctor/facts.ts';
 
-const FILE = { bytes: 4096 * 100, uid: 1000, user: 'app (uid 1000)', mode: 0o644 };
+const FILE = { bytes: 4096 * 100, uid: 1000, user: 'app (uid 1000)', mode: 0o644, isRegular: true };
 
 /** The facts of an idle database in WAL mode with which nothing is wrong. */
 export const FACTS: Facts = {

@@ -108,8 +108,9 @@ export function fileFacts(path: string): FileFacts | undefined {
   return stats === undefined ? undefined : factsOf(stats);
 }
 
-function factsOf({ size, uid, mode }: Stats): FileFacts {
-  return { bytes: size, uid, user: userName(uid), mode: mode & 0o7777 };
+function factsOf(stats: Stats): FileFacts {
+  const { size, uid, mode } = stats;
+  return { bytes: size, uid, user: userName(uid), mode: mode & 0o7777, isRegular: stats.isFile() };
 }
 
 /** Undefined for a file of 0 bytes, and for one that is not a database. Throws the system's errors. */

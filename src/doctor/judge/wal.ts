@@ -16,7 +16,7 @@ const OTHERS_WRITE = 0o022;
 
 /** What keeps a WAL from being emptied, and what lies beside the database. */
 export function judgeWal(facts: Facts): Finding[] {
-  return [...foreignFiles(facts), ...emptied(facts), ...leftovers(facts), ...growth(facts)];
+  return [...oddFiles(facts), ...foreignFiles(facts), ...emptied(facts), ...leftovers(facts), ...growth(facts)];
 }
 
 /** How far a checkpoint could go now, and the processes that stop it there. */
@@ -96,6 +96,20 @@ function pinned(facts: Facts, state: WalState, frame: number, by: readonly numbe
       mend: 'End that read transaction: COMMIT or ROLLBACK, and finish or reset each SELECT. Read long results in parts.',
     },
   );
+}
+
+/** Who may write the folder can make them. */
+function oddFiles({ wal, journal, path }: Facts): Finding[] {
+  const files = { [`${path}-wal`]: wal.file, [`${path}-shm`]: wal.index, [`${path}-journal`]: journal };
+  return Object.entries(files)
+    .filter(([, file]) => file?.isRegular === false)
+    .map(([name]) =>
+      finding('danger', 'odd-file', `${name} is no regular file`, {
+        meaning:
+          'SQLite would use a file of this name. A program that opens a FIFO waits for ever, and with a device or a folder it fails.',
+        mend: `Find out what made it, then: mv ${shellWord(name)} ${shellWord(`${name}.odd`)}`,
+      }),
+    );
 }
 
 function foreignFiles(facts: Facts): Finding[] {
