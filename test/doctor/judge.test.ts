@@ -109,6 +109,28 @@ describe('the judgement of facts', () => {
     assert.doesNotMatch(findingOf(judge({ ...small, header: { ...small.header, isWal: false } }), 'small-pages').mend, /WAL/);
   });
 
+  test('doctor finds what is wrong with the place of a database, with libraries and with a large WAL', () => {
+    const at = (more: Partial<Facts['database']>): Facts => ({ ...FACTS, database: { ...FACTS.database, ...more } });
+    const libraries = ['/lib/libsqlite3.so.0', '/app/better_sqlite3.node'];
+    const large = { ...A_FILE, bytes: 100e6 };
+    const state = { frames: 10, checkpointed: 10, readMarks: [], commits: 1, index: '1:2', pageCount: 1 };
+    const states: readonly (readonly [Facts, string, string])[] = [
+      [at({ isNetwork: true, fileSystem: 'nfs4' }), 'network', 'danger'],
+      [at({ fileSystem: 'overlay' }), 'overlay', 'advice'],
+      [at({ isMountedAlone: true }), 'mounted-alone', 'danger'],
+      [{ ...FACTS, processes: [aProcess(7, { libraries })] }, 'several-libraries', 'advice'],
+      [
+        { ...FACTS, wal: { isInUse: true, hasFrames: true, file: large, state: { ...state, newFrames: 0, newCommits: 0 } } },
+        'wal-large',
+        'advice',
+      ],
+    ];
+    for (const [facts, id, severity] of states) {
+      assert.deepEqual(ids(judge(facts)), [id]);
+      assert.equal(findingOf(judge(facts), id).severity, severity);
+    }
+  });
+
   test('a -wal that a process may have open was not left by a program that ended', () => {
     const left = { ...FACTS, wal: { isInUse: false, hasFrames: true, file: A_FILE } };
     assert.deepEqual(ids(judge(left)), ['wal-without-process']);
