@@ -29,7 +29,7 @@ export interface FileStart {
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 /** The first `length` bytes; undefined if there is no regular file. Throws the system's errors. */
-export function startOf(path: string, length: number): FileStart | undefined {
+function startOf(path: string, length: number): FileStart | undefined {
   let descriptor: number;
   try {
     descriptor = openSync(path, FLAGS);
