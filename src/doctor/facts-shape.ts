@@ -19,7 +19,9 @@ const text: Reader = (value, name) =>
 const integer =
   (min: number, max: number): Reader =>
   (value, name) =>
-    Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max ? value : refuse(name);
+    Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max
+      ? value
+      : refuse(name);
 const count = integer(0, Number.MAX_SAFE_INTEGER);
 const word = integer(0, MAX_WORD);
 const pid = integer(1, MAX_PID);

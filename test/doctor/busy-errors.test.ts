@@ -78,13 +78,18 @@ describe('an error about a lock', { skip: LINUX }, () => {
     smallDatabase(path);
     change(path, 'CREATE TABLE t (x)');
     const script = join(import.meta.dirname, 'pool-child.ts');
-    const child = spawn(process.execPath, [script, path, 'secret-label', 'hold'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [script, path, 'secret-label', 'hold'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     t.after(() => child.kill('SIGKILL'));
     let said = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
     while (!said.includes('{}')) await delay(20);
     const watch = new HolderWatch(path);
-    assert.match(watch.inWords() ?? '', new RegExp(`^PID ${child.pid} \\(\`node pool-child\\.ts\`\\) holds it`));
+    assert.match(
+      watch.inWords() ?? '',
+      new RegExp(`^PID ${child.pid} \\(\`node pool-child\\.ts\`\\) holds it`),
+    );
     assert.doesNotMatch(watch.inWords() ?? '', /secret/);
   });
 

@@ -189,7 +189,10 @@ describe('sqlsync doctor', { skip: LINUX }, () => {
       const writer = await other.open(path);
       await writer.exec('BEGIN IMMEDIATE');
       const seen = await doctor([path], { user: NOBODY });
-      assert.match(seen.facts.unseen.join(), /\d+ processes whose open files this user may not see may have the database open/);
+      assert.match(
+        seen.facts.unseen.join(),
+        /\d+ processes whose open files this user may not see may have the database open/,
+      );
       const one = seen.facts.processes.find(({ pid }) => pid === other.pid);
       assert.equal(one?.isVisible, false);
       assert.match(one?.command ?? '', /node/);

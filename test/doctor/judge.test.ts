@@ -15,17 +15,54 @@ const JOURNAL = { ...A_FILE, isUnfinished: true, isHot: true };
 /** Facts with as many findings as one database can have. */
 function manyFindings(path: string): Facts[] {
   const bytes = 1e9;
-  const database = { ...FACTS.database, bytes, hardLinks: 2, isMountedAlone: true, isNetwork: true, blockBytes: 4096 };
-  const header = { ...HEADER, pageSize: 1024, autoVacuum: 'full', freePages: 900_000, sqliteVersion: 3_040_000 } as const;
+  const database = {
+    ...FACTS.database,
+    bytes,
+    hardLinks: 2,
+    isMountedAlone: true,
+    isNetwork: true,
+    blockBytes: 4096,
+  };
+  const header = {
+    ...HEADER,
+    pageSize: 1024,
+    autoVacuum: 'full',
+    freePages: 900_000,
+    sqliteVersion: 3_040_000,
+  } as const;
   const foreign = { ...A_FILE, bytes, uid: 0, user: 'root' };
-  const state = { frames: 20_000, checkpointed: 0, readMarks: [], commits: 1, index: '1:2', pageCount: 1, newFrames: 0, newCommits: 0 };
+  const state = {
+    frames: 20_000,
+    checkpointed: 0,
+    readMarks: [],
+    commits: 1,
+    index: '1:2',
+    pageCount: 1,
+    newFrames: 0,
+    newCommits: 0,
+  };
   const isOpen = { ...aProcess(7), hasOtherWal: true, hasDeletedFile: true, otherName: path, isMapped: true };
-  const all = { ...FACTS, path, database, header, processes: [isOpen, aProcess(8)], health: { problems: ['it is'] } };
+  const all = {
+    ...FACTS,
+    path,
+    database,
+    header,
+    processes: [isOpen, aProcess(8)],
+    health: { problems: ['it is'] },
+  };
   return [
     { ...all, wal: { isInUse: true, hasFrames: true, file: foreign, index: foreign, state } },
-    { ...all, wal: { isInUse: true, hasFrames: true, file: foreign, state: { ...state, checkpointed: 20_000 } } },
+    {
+      ...all,
+      wal: { isInUse: true, hasFrames: true, file: foreign, state: { ...state, checkpointed: 20_000 } },
+    },
     { ...all, wal: { isInUse: false, hasFrames: true, file: foreign }, processes: [] },
-    { ...all, wal: { isInUse: false, hasFrames: true, file: foreign }, journal: JOURNAL, header: { ...header, isWal: false } },
+    {
+      ...all,
+      wal: { isInUse: false, hasFrames: true, file: foreign },
+      journal: JOURNAL,
+      header: { ...header, isWal: false },
+    },
   ];
 }
 
@@ -57,7 +94,7 @@ describe('the judgement of facts', () => {
 
   test('a path is one word of a shell in the line of each finding, whatever a host or a user called it', () => {
     const seen = new Set<string>();
-    for (const path of ["/a b;$(x)'\"`", '-rf', '/srv/$HOME', '/a\\b']) {
+    for (const path of ['/a b;$(x)\'"`', '-rf', '/srv/$HOME', '/a\\b']) {
       const said = execFileSync('sh', ['-c', `printf %s ${shellWord(path)}`], { encoding: 'utf8' });
       assert.equal(said, path === '-rf' ? './-rf' : path);
       for (const facts of manyFindings(path))
@@ -70,7 +107,14 @@ describe('the judgement of facts', () => {
           if (rest !== mend) seen.add(id);
         }
     }
-    for (const id of ['damaged', 'hard-links', 'other-wal', 'foreign-wal', 'hot-journal', 'wal-without-process'])
+    for (const id of [
+      'damaged',
+      'hard-links',
+      'other-wal',
+      'foreign-wal',
+      'hot-journal',
+      'wal-without-process',
+    ])
       assert.ok(seen.has(id), id);
   });
 
@@ -92,7 +136,11 @@ describe('the judgement of facts', () => {
 
   test('doctor advises WAL mode only where that does no harm, and small pages leave the mode as it is', () => {
     const reader = { ...aLock(8, 'SHARED', false) };
-    const shared = { ...ROLLBACK, processes: [aProcess(7), aProcess(8)], locks: [aLock(7, 'PENDING'), reader] };
+    const shared = {
+      ...ROLLBACK,
+      processes: [aProcess(7), aProcess(8)],
+      locks: [aLock(7, 'PENDING'), reader],
+    };
     const mends = (facts: Facts): string =>
       judge(facts)
         .filter(({ id }) => ['rollback-shared', 'readers-block-writer'].includes(id))
@@ -106,11 +154,17 @@ describe('the judgement of facts', () => {
       );
     const small = { ...FACTS, header: { ...HEADER, pageSize: 1024 } };
     assert.match(findingOf(judge(small), 'small-pages').mend, /VACUUM; PRAGMA journal_mode = WAL"$/);
-    assert.doesNotMatch(findingOf(judge({ ...small, header: { ...small.header, isWal: false } }), 'small-pages').mend, /WAL/);
+    assert.doesNotMatch(
+      findingOf(judge({ ...small, header: { ...small.header, isWal: false } }), 'small-pages').mend,
+      /WAL/,
+    );
   });
 
   test('doctor finds what is wrong with the place of a database, with libraries and with a large WAL', () => {
-    const at = (more: Partial<Facts['database']>): Facts => ({ ...FACTS, database: { ...FACTS.database, ...more } });
+    const at = (more: Partial<Facts['database']>): Facts => ({
+      ...FACTS,
+      database: { ...FACTS.database, ...more },
+    });
     const libraries = ['/lib/libsqlite3.so.0', '/app/better_sqlite3.node'];
     const large = { ...A_FILE, bytes: 100e6 };
     const state = { frames: 10, checkpointed: 10, readMarks: [], commits: 1, index: '1:2', pageCount: 1 };
@@ -120,7 +174,15 @@ describe('the judgement of facts', () => {
       [at({ isMountedAlone: true }), 'mounted-alone', 'danger'],
       [{ ...FACTS, processes: [aProcess(7, { libraries })] }, 'several-libraries', 'advice'],
       [
-        { ...FACTS, wal: { isInUse: true, hasFrames: true, file: large, state: { ...state, newFrames: 0, newCommits: 0 } } },
+        {
+          ...FACTS,
+          wal: {
+            isInUse: true,
+            hasFrames: true,
+            file: large,
+            state: { ...state, newFrames: 0, newCommits: 0 },
+          },
+        },
         'wal-large',
         'advice',
       ],

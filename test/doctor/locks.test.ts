@@ -152,28 +152,32 @@ describe('doctor beside the pools', { skip: LINUX }, () => {
   });
 });
 
-test('doctor takes no thread that sleeps for 10 ms all day for one that waits', { skip: LINUX }, async (t) => {
-  const { start, skip } = HOLDERS['python'] as (typeof HOLDERS)[string];
-  if (skip !== false) return t.skip(skip);
-  const path = database(t, 'wal');
-  const writer = await start(t, path);
-  await writer.run('BEGIN IMMEDIATE');
-  const program = `import sqlite3, sys, time
+test(
+  'doctor takes no thread that sleeps for 10 ms all day for one that waits',
+  { skip: LINUX },
+  async (t) => {
+    const { start, skip } = HOLDERS['python'] as (typeof HOLDERS)[string];
+    if (skip !== false) return t.skip(skip);
+    const path = database(t, 'wal');
+    const writer = await start(t, path);
+    await writer.run('BEGIN IMMEDIATE');
+    const program = `import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("SELECT x FROM t").fetchall()
 print("ready", flush=True)
 while True: time.sleep(0.01)`;
-  const idle = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
-  t.after(() => idle.kill('SIGKILL'));
-  await once(idle.stdout, 'data');
-  // On a busy machine its naps may be as seldom as those of a waiting thread for a while.
-  let inARow = 0;
-  await lookUntil(path, (_, facts) => {
-    assert.ok(facts.processes.some(({ pid }) => pid === idle.pid));
-    inARow = waitersOf(facts).length === 0 ? inARow + 1 : 0;
-    return inARow === 3;
-  });
-});
+    const idle = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(() => idle.kill('SIGKILL'));
+    await once(idle.stdout, 'data');
+    // On a busy machine its naps may be as seldom as those of a waiting thread for a while.
+    let inARow = 0;
+    await lookUntil(path, (_, facts) => {
+      assert.ok(facts.processes.some(({ pid }) => pid === idle.pid));
+      inARow = waitersOf(facts).length === 0 ? inARow + 1 : 0;
+      return inARow === 3;
+    });
+  },
+);
 
 test('the busy handler of SQLite goes to sleep at most so often', () => {
   const delays = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, ...Array.from({ length: 50 }, () => 100)];

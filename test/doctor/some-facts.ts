@@ -1,12 +1,26 @@
-import type { Facts, LockFacts, ProcessFacts } from '../../src/doctor/facts.ts';
+import type { Facts, FileFacts, LockFacts, ProcessFacts } from '../../src/doctor/facts.ts';
 
-const FILE = { bytes: 4096 * 100, uid: 1000, user: 'app (uid 1000)', mode: 0o644, isRegular: true };
+export const A_FILE: FileFacts = {
+  bytes: 4096 * 100,
+  uid: 1000,
+  user: 'app (uid 1000)',
+  mode: 0o644,
+  isRegular: true,
+};
 
 /** The facts of an idle database in WAL mode with which nothing is wrong. */
 export const FACTS: Facts = {
   path: '/srv/app.db',
   host: 'db1',
-  database: { ...FILE, hardLinks: 1, isMountedAlone: false, fileSystem: 'ext4', isNetwork: false, blockBytes: 4096, looksRandom: false },
+  database: {
+    ...A_FILE,
+    hardLinks: 1,
+    isMountedAlone: false,
+    fileSystem: 'ext4',
+    isNetwork: false,
+    blockBytes: 4096,
+    looksRandom: false,
+  },
   header: {
     pageSize: 4096,
     pageCount: 100,
@@ -26,8 +40,6 @@ export const FACTS: Facts = {
 };
 
 export const HEADER: NonNullable<Facts['header']> = FACTS.header as NonNullable<Facts['header']>;
-
-export const A_FILE: typeof FILE = FILE;
 
 export function aProcess(pid: number, more: Partial<ProcessFacts> = {}): ProcessFacts {
   return {

@@ -89,7 +89,10 @@ describe('doctor and the WAL', { skip: LINUX }, () => {
       process.kill(sleeper.pid, 'SIGSTOP');
       const stopped = await lookUntil(path, (all) => ids(all).includes('holder-stopped'));
       process.kill(sleeper.pid, 'SIGCONT');
-      assert.match(findingOf(stopped.found, 'holder-stopped').title, new RegExp(`^PID ${sleeper.pid} .*READ`));
+      assert.match(
+        findingOf(stopped.found, 'holder-stopped').title,
+        new RegExp(`^PID ${sleeper.pid} .*READ`),
+      );
     });
   });
 
@@ -117,7 +120,10 @@ describe('doctor and the WAL', { skip: LINUX }, () => {
     );
     await reader.exec('BEGIN; SELECT count(*) FROM t');
     await writer.exec('PRAGMA wal_checkpoint; INSERT INTO t VALUES (3)');
-    assert.match(findingOf(await found(path), 'wal-not-restarted').meaning, new RegExp(`PID ${one.pid} .*reads`));
+    assert.match(
+      findingOf(await found(path), 'wal-not-restarted').meaning,
+      new RegExp(`PID ${one.pid} .*reads`),
+    );
     await reader.exec('COMMIT');
     await writer.exec('PRAGMA wal_checkpoint(RESTART); INSERT INTO t VALUES (3)');
     assert.ok(!ids(await found(path)).includes('wal-not-restarted'));
@@ -279,8 +285,7 @@ describe('doctor and the settings of a database', { skip: LINUX }, () => {
     await (await two.open(path)).exec('SELECT x FROM t');
     const all = await found(path);
     const expected = ['small-pages', 'auto-vacuum-full', 'rollback-shared', 'memory-mapped'];
-    for (const id of expected)
-      findingOf(all, id);
+    for (const id of expected) findingOf(all, id);
     assert.match(findingOf(all, 'memory-mapped').title, new RegExp(`^PID ${one.pid} `));
     if (HOLDERS['shell']?.skip !== false) return t.diagnostic('NOT TESTED: sqlite3 is not installed');
     await Promise.all([one.end(), two.end()]);
@@ -356,7 +361,8 @@ describe('doctor and the health of a database', { skip: LINUX }, () => {
     for (let i = 0; i < TRUNKS - 1; i++) trunks.writeUInt32BE(first + i + 1, i * 512);
     damage(path, (first - 1) * 512, trunks);
     const numbers = Buffer.alloc(12);
-    for (const [i, number] of [first - 1 + TRUNKS, first, TRUNKS].entries()) numbers.writeUInt32BE(number, 4 * i);
+    for (const [i, number] of [first - 1 + TRUNKS, first, TRUNKS].entries())
+      numbers.writeUInt32BE(number, 4 * i);
     damage(path, 28, numbers);
     const { health } = await collectFacts(path);
     assert.deepEqual(health.problems, []);

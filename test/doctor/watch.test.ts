@@ -39,7 +39,14 @@ function looks(
   );
 }
 
-const START: WatchLine = { type: 'watch', format: 1, path: '/srv/app.db', host: 'db1', atMs: 1_000_000, unseen: [] };
+const START: WatchLine = {
+  type: 'watch',
+  format: 1,
+  path: '/srv/app.db',
+  host: 'db1',
+  atMs: 1_000_000,
+  unseen: [],
+};
 
 describe('the sums of a watch', () => {
   test('holds are as long as the looks that found the same writer without a commit', () => {
@@ -97,8 +104,14 @@ describe('the sums of a watch', () => {
     const [first] = looks({ looks: 1, commits: 0 });
     assert.ok(first !== undefined);
     const wal = { commits: 5, index: '1:2', frames: 5, checkpointed: 0 };
-    const states = [wal, undefined, { ...wal, commits: 2, index: '1:3', frames: 2 }, { ...wal, commits: 1, index: '1:3' }];
-    for (const [i, now] of states.entries()) sampler.look({ ...first, atMs: first.atMs + i * STEP_MS, wal: now });
+    const states = [
+      wal,
+      undefined,
+      { ...wal, commits: 2, index: '1:3', frames: 2 },
+      { ...wal, commits: 1, index: '1:3' },
+    ];
+    for (const [i, now] of states.entries())
+      sampler.look({ ...first, atMs: first.atMs + i * STEP_MS, wal: now });
     // 2 in the second index, and 1 in the third, which has the inode of the second.
     assert.equal(sampler.sample()?.commits, 3);
     const ends = { ...wal, commits: 2 ** 32 - 1 };
@@ -235,7 +248,10 @@ describe('sqlsync doctor --watch', { skip: LINUX }, () => {
       new RegExp(`PID ${one.pid} .*held the write lock .* 1 time for over 1 s; .* while 1 process waited`),
     );
     assert.match(explained.stdout, new RegExp(`PID ${two.pid} .*probably waited for it`));
-    assert.match(explained.stdout, new RegExp(`PID ${three.pid} .*read one state for .*, and pinned the WAL meanwhile`));
+    assert.match(
+      explained.stdout,
+      new RegExp(`PID ${three.pid} .*read one state for .*, and pinned the WAL meanwhile`),
+    );
     const asJson = await sqlsync(['doctor', '--explain', '--json', record]);
     const summary = jsonLines(asJson.stdout).at(-1);
     assertDocumented('doctor', summary as NonNullable<typeof summary>);

@@ -58,7 +58,8 @@ function presentDatabase(facts: Facts): string {
 function walInWords(facts: Facts): string {
   const { file, isInUse, state } = facts.wal;
   const size = file === undefined ? 'no -wal' : formatBytes(file.bytes);
-  if (state === undefined) return `${size}; ${isInUse ? 'its index is being made' : facts.sight === 'all' ? 'not in use' : 'not seen to be in use'}`;
+  if (state === undefined)
+    return `${size}; ${isInUse ? 'its index is being made' : facts.sight === 'all' ? 'not in use' : 'not seen to be in use'}`;
   const { frame, by } = checkpointLimit(facts, state);
   const limit = by.length === 0 ? '' : ` (PID ${by.join(', ')} stops it there)`;
   const growth =

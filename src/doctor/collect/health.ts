@@ -34,7 +34,10 @@ export function healthFacts(path: string, header: HeaderFacts, isStill: () => bo
           'a program is writing, or the WAL has newer pages; --full checks one state of the database',
       };
     if (ofList === undefined)
-      return { problems, unchecked: 'it has more pages than a quick look follows; --full checks all of them' };
+      return {
+        problems,
+        unchecked: 'it has more pages than a quick look follows; --full checks all of them',
+      };
     return { problems: [...problems, ...ofList] };
   } finally {
     closeSync(descriptor);

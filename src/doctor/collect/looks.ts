@@ -75,7 +75,13 @@ function lookOnce(path: string): Look {
   const counter = header?.subarray(CHANGE_COUNTER_AT).toString('hex') ?? '';
   const isWal = header?.[READ_VERSION_AT] === 2;
   const wal = lookAtIndex(path);
-  return { locks: sqliteLocks(path), isWal, wal, counter, commits: `${counter} ${wal?.index ?? ''} ${wal?.commits ?? ''}` };
+  return {
+    locks: sqliteLocks(path),
+    isWal,
+    wal,
+    counter,
+    commits: `${counter} ${wal?.index ?? ''} ${wal?.commits ?? ''}`,
+  };
 }
 
 /** The locks of the last look, each with whether it was held all the time. */

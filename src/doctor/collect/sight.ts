@@ -17,7 +17,9 @@ export function sightOn(path: string): SightFacts {
   if (process.platform !== 'linux')
     return {
       sight: 'files',
-      limits: ['This system lists neither the locks nor the open files of processes: only files were looked at.'],
+      limits: [
+        'This system lists neither the locks nor the open files of processes: only files were looked at.',
+      ],
     };
   const limits: string[] = [];
   const isWholeSystem = contentOf(() => readlinkSync('/proc/self/ns/pid')) === FIRST_PID_NAMESPACE;
@@ -27,7 +29,9 @@ export function sightOn(path: string): SightFacts {
     );
   const network = networkFileSystem(path);
   if (network !== undefined)
-    limits.push(`The file system (${network}) may be shared: processes and locks of other machines are not listed.`);
+    limits.push(
+      `The file system (${network}) may be shared: processes and locks of other machines are not listed.`,
+    );
   const sight = limits.length === 0 ? 'all' : 'some';
   if (process.getuid?.() !== 0 && areProcessesHidden())
     limits.push(

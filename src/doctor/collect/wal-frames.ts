@@ -18,13 +18,15 @@ export function beginsWithFrame(path: string): boolean {
   if (header === undefined || header.length < WAL_HEADER_BYTES) return false;
   const magic = header.readUInt32BE(0);
   const size = pageSize(header.readUInt32BE(8));
-  if (magic >>> 1 !== MAGIC >>> 1 || header.readUInt32BE(4) !== FORMAT_VERSION || size === undefined) return false;
+  if (magic >>> 1 !== MAGIC >>> 1 || header.readUInt32BE(4) !== FORMAT_VERSION || size === undefined)
+    return false;
   const isBigEndian = (magic & 1) === 1;
   const ofHeader = checksum([0, 0], header.subarray(0, HEADER_SUMMED_BYTES), isBigEndian);
   if (!isSum(ofHeader, header, HEADER_SUMMED_BYTES)) return false;
   const bytes = WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size;
   const frame = startBeside(path, bytes)?.bytes.subarray(WAL_HEADER_BYTES);
-  if (frame === undefined || frame.length < FRAME_HEADER_BYTES + size || frame.readUInt32BE(0) === 0) return false;
+  if (frame === undefined || frame.length < FRAME_HEADER_BYTES + size || frame.readUInt32BE(0) === 0)
+    return false;
   if (!frame.subarray(8, 16).equals(header.subarray(SALTS_AT, SALTS_AT + 8))) return false;
   const ofNumbers = checksum(ofHeader, frame.subarray(0, FRAME_SUMMED_BYTES), isBigEndian);
   return isSum(checksum(ofNumbers, frame.subarray(FRAME_HEADER_BYTES), isBigEndian), frame, 16);

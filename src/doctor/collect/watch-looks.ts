@@ -29,7 +29,8 @@ export function readersOf(
     .map(({ pid, name }) => {
       const slot = Number(name.slice(-1));
       // The readers of slot 0 read the file alone, up to the frames that are in it.
-      const frame = !isWal || wal === undefined ? undefined : slot === 0 ? wal.checkpointed : wal.readMarks[slot];
+      const frame =
+        !isWal || wal === undefined ? undefined : slot === 0 ? wal.checkpointed : wal.readMarks[slot];
       const isPinning = typeof frame === 'number' && frame < (wal?.frames ?? 0);
       return { pid, reads: `${name}@${frame ?? ''}`, isPinning };
     });
@@ -67,16 +68,22 @@ export class WatchLooks {
     this.#header();
     this.limits = [
       ...sightOn(this.#path).limits,
-      ...(process.getuid?.() === 0 ? [] : ['Who waits is seen only of the processes of this user (run doctor as root).']),
+      ...(process.getuid?.() === 0
+        ? []
+        : ['Who waits is seen only of the processes of this user (run doctor as root).']),
     ];
   }
 
   /** Throws SqlsyncError ORIGIN_*. */
   look(): WatchLook {
     if (this.#identity() !== this.#file)
-      throw new SqlsyncError('ORIGIN_REPLACED', `${sanitizeText(this.#path, 200)} was deleted, or replaced by another file`, {
-        hint: 'Programs may still have the old file open: run sqlsync doctor without --watch.',
-      });
+      throw new SqlsyncError(
+        'ORIGIN_REPLACED',
+        `${sanitizeText(this.#path, 200)} was deleted, or replaced by another file`,
+        {
+          hint: 'Programs may still have the old file open: run sqlsync doctor without --watch.',
+        },
+      );
     const nowMs = performance.now();
     const locks = sqliteLocks(this.#path).filter(({ pid }) => pid !== process.pid);
     if (nowMs - this.#processesAtMs >= PROCESSES_EVERY_MS) {

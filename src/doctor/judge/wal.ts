@@ -16,7 +16,13 @@ const OTHERS_WRITE = 0o022;
 
 /** What keeps a WAL from being emptied, and what lies beside the database. */
 export function judgeWal(facts: Facts): Finding[] {
-  return [...oddFiles(facts), ...foreignFiles(facts), ...emptied(facts), ...leftovers(facts), ...growth(facts)];
+  return [
+    ...oddFiles(facts),
+    ...foreignFiles(facts),
+    ...emptied(facts),
+    ...leftovers(facts),
+    ...growth(facts),
+  ];
 }
 
 /** How far a checkpoint could go now, and the processes that stop it there. */
@@ -152,7 +158,9 @@ function leftovers(facts: Facts): Finding[] {
   const bytes = wal.hasFrames ? (wal.file?.bytes ?? 0) : 0;
   const found: Finding[] = [];
   const isSure = facts.sight === 'all';
-  const unless = isSure ? '' : ' This holds only if no program uses the database: not all locks are seen here.';
+  const unless = isSure
+    ? ''
+    : ' This holds only if no program uses the database: not all locks are seen here.';
   if (journal?.isHot === true)
     found.push(
       finding(
@@ -169,10 +177,15 @@ function leftovers(facts: Facts): Finding[] {
     );
   if (bytes > 0 && header?.isWal === false && !wal.isInUse)
     found.push(
-      finding(isSure ? 'danger' : 'advice', 'wal-beside-rollback', `${path}-wal lies beside a database in rollback mode`, {
-        meaning: `It belongs to another database, or to another state of this one, such as before a restore. SQLite would apply it, and so damage the content.${unless}`,
-        mend: `Find out where it comes from. If it is not needed: mv ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.old`)}`,
-      }),
+      finding(
+        isSure ? 'danger' : 'advice',
+        'wal-beside-rollback',
+        `${path}-wal lies beside a database in rollback mode`,
+        {
+          meaning: `It belongs to another database, or to another state of this one, such as before a restore. SQLite would apply it, and so damage the content.${unless}`,
+          mend: `Find out where it comes from. If it is not needed: mv ${shellWord(`${path}-wal`)} ${shellWord(`${path}-wal.old`)}`,
+        },
+      ),
     );
   const isUsed = wal.isInUse || facts.processes.length > 0 || facts.locks.length > 0;
   if (bytes > 0 && header?.isWal === true && !isUsed)

@@ -31,7 +31,7 @@ export class WatchSampler {
   readonly #readingSince = new Map<string, number>();
   readonly #maxGapMs: number;
 
-  constructor(maxGapMs = Infinity) {
+  constructor(maxGapMs: number = Infinity) {
     this.#maxGapMs = maxGapMs;
   }
 

@@ -42,7 +42,9 @@ function namesOfFile(path: string): Set<string> {
   const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
   if (stats === undefined) return new Set();
   // On some file systems (btrfs, overlayfs) `stat` reports another device than the kernel lists.
-  return new Set([deviceOf(stats.dev), mountDevice(path, stats.dev)].map((device) => `${device}:${stats.ino}`));
+  return new Set(
+    [deviceOf(stats.dev), mountDevice(path, stats.dev)].map((device) => `${device}:${stats.ino}`),
+  );
 }
 
 /** A container host has thousands of mounts, and locks are looked at many times a second. */

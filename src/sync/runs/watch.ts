@@ -150,7 +150,9 @@ function lookOf({ locks, wal, header, processes }: Facts): WatchLook {
     atMs: nowOnSteadyClock(),
     ...(writer === undefined ? {} : { writer }),
     waiting: writer === undefined ? [] : waiting.filter((pid) => pid !== writer),
-    readers: readersOf(locks, { isWal: header?.isWal === true, wal: state }).filter(({ pid }) => pid !== writer),
+    readers: readersOf(locks, { isWal: header?.isWal === true, wal: state }).filter(
+      ({ pid }) => pid !== writer,
+    ),
     ...(state === undefined ? {} : { wal: walOf(state) }),
     ...(header === undefined || header.isWal ? {} : { changes: header.changes }),
     walBytes: wal.file?.bytes ?? 0,
