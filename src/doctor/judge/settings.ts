@@ -34,7 +34,7 @@ function names(facts: Facts): Finding[] {
         finding('danger', 'other-wal', `${who} has this database open with another -wal or -shm`, {
           meaning:
             'It opened the file by another name (a hard link, a file mounted by itself): its locks and its commits do not reach the others, and both damage the file.',
-          mend: `Stop PID ${process.pid}${process.otherName === undefined ? '' : ` (it uses ${process.otherName})`}, and let all programs use one path. Mount the folder, not the file.`,
+          mend: `Stop PID ${process.pid}${process.otherName === undefined ? '' : ` (it uses ${shellWord(process.otherName)})`}, and let all programs use one path. Mount the folder, not the file.`,
         }),
       );
   }
