@@ -25,9 +25,9 @@ function indexOf(frame: Partial<typeof FRAME>): Uint8Array {
 
 describe('an index that claims the impossible is damaged', () => {
   test('an index with a frame behind the end of its pack, or with one larger than any frame, is damaged', () => {
-    assert.equal(decodeIndex(indexOf({}), 'indexes/x').length, 1);
+    assert.equal(decodeIndex(indexOf({}), 'indexes/x', false).length, 1);
     for (const frame of [{ offset: 29 }, { length: 2 ** 32 - 1 }, { rawBytes: 4 * 1024 * 1024 + 1 }])
-      assert.throws(() => decodeIndex(indexOf(frame), 'indexes/x'), { code: 'STORE_DAMAGED' });
+      assert.throws(() => decodeIndex(indexOf(frame), 'indexes/x', false), { code: 'STORE_DAMAGED' });
   });
 
   test('an index with a body of 4 GiB is damaged, and no memory is set aside for it', () => {
@@ -36,12 +36,42 @@ describe('an index that claims the impossible is damaged', () => {
     new DataView(plain.buffer, plain.byteOffset).setUint32(9, 2 ** 32 - 100, true);
     const before = process.resourceUsage().maxRSS;
     const outside = process.memoryUsage().arrayBuffers;
-    assert.throws(() => decodeIndex(plain, 'indexes/x'), {
+    assert.throws(() => decodeIndex(plain, 'indexes/x', false), {
       code: 'STORE_DAMAGED',
       message: /cannot be read/,
     });
     assert.ok(process.memoryUsage().arrayBuffers - outside < 64 * 1024 * 1024);
     assert.ok(process.resourceUsage().maxRSS - before < 256 * 1024);
+  });
+});
+
+describe('the salts in an index', () => {
+  const pack: IndexedPack = {
+    id: new Uint8Array(32),
+    bytes: 100,
+    frames: [FRAME],
+    ids: new Uint8Array(32),
+    depths: new Uint8Array(1),
+  };
+  const salted = { ...pack, salt: new Uint8Array(32).fill(7) };
+
+  test('an index with salts is damage in a store that is not encrypted, and one without salts in one that is', () => {
+    for (const isEncrypted of [false, true]) {
+      const [right, wrong] = isEncrypted ? [salted, pack] : [pack, salted];
+      assert.deepEqual(decodeIndex(encodeIndex([right]), 'indexes/x', isEncrypted)[0]?.salt, right.salt);
+      assert.throws(() => decodeIndex(encodeIndex([wrong]), 'indexes/x', isEncrypted), {
+        code: 'STORE_DAMAGED',
+        file: 'indexes/x',
+      });
+    }
+  });
+
+  test('an index of packs with and without a salt is never written', () => {
+    for (const packs of [
+      [pack, salted],
+      [salted, pack],
+    ])
+      assert.throws(() => encodeIndex(packs), /with and without a salt/);
   });
 });
 
@@ -63,7 +93,7 @@ describe('an index of many packs', () => {
       [[0, 1], [2], [3], [4, 5]],
     );
     for (const file of files) {
-      const read = decodeIndex(encodeIndex(file), 'indexes/x');
+      const read = decodeIndex(encodeIndex(file), 'indexes/x', false);
       assert.deepEqual(
         read.map(({ id, frames }) => [id[0], frames]),
         file.map(({ id, frames }) => [id[0], frames]),
@@ -80,7 +110,7 @@ describe('an index of many packs', () => {
     const claims = indexOf({});
     new DataView(claims.buffer, claims.byteOffset).setUint32(9, MAX_INDEX_BYTES + 1, true);
     assert.throws(
-      () => decodeIndex(claims, 'indexes/x'),
+      () => decodeIndex(claims, 'indexes/x', false),
       (error) => {
         return error instanceof SqlsyncError && /more bytes than an index may have/.test(String(error.cause));
       },

@@ -31,7 +31,10 @@ export function recallContents(
     const packs = opened(() => {
       const file = `indexes/${name}`;
       const sealed = access.kept?.get(file);
-      return sealed && decodeIndex(access.sealer.open({ kind: 'index', file }, sealed), file);
+      const { sealer } = access;
+      return (
+        sealed && decodeIndex(sealer.open({ kind: 'index', file }, sealed), file, sealer.scheme !== 'none')
+      );
     });
     if (packs === undefined) return undefined;
     indexes.set(name, packs);

@@ -72,9 +72,12 @@ function bodyBytes({ salt, frames, depths }: IndexedPack): number {
   return PACK_BYTES + (salt?.length ?? 0) + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
 }
 
-/** The plain bytes of an index of these packs, as many as `splitForIndexes` groups. */
+/** The plain bytes of an index of these packs, as many as `splitForIndexes` groups. All have a salt, or none. */
 export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
   const frames = packs.flatMap((pack) => pack.frames);
+  const hasSalts = packs[0]?.salt !== undefined;
+  if (packs.some(({ salt }) => (salt !== undefined) !== hasSalts))
+    throw new Error('an index of packs with and without a salt');
   const total = packs.reduce((sum, pack) => sum + bodyBytes(pack), 4);
   if (total > MAX_INDEX_BYTES) throw new Error(`an index of ${total} bytes`);
   const body = new Uint8Array(total);
@@ -106,7 +109,7 @@ export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
     body.set(depths, at);
     at += depths.length;
   }
-  return wrap(body, packs[0]?.salt !== undefined);
+  return wrap(body, hasSalts);
 }
 
 function wrap(body: Uint8Array, hasSalts: boolean): Uint8Array {
@@ -120,10 +123,17 @@ function wrap(body: Uint8Array, hasSalts: boolean): Uint8Array {
   return Buffer.concat([header, data]);
 }
 
-/** Decodes an index; ids and depths are views of one buffer. `file` is for the error STORE_DAMAGED. */
-export function decodeIndex(plain: Uint8Array, file: string): IndexedPack[] {
+/**
+ * Decodes an index; ids and depths are views of one buffer. Throws SqlsyncError STORE_DAMAGED for `file`.
+ *
+ * @param isEncrypted - whether the store is. Its packs then have salts; those of another one have none.
+ */
+export function decodeIndex(plain: Uint8Array, file: string, isEncrypted: boolean): IndexedPack[] {
   try {
-    return parse(unwrap(plain), ((plain[MAGIC.length] as number) & HAS_SALTS) !== 0);
+    const body = unwrap(plain);
+    const hasSalts = ((plain[MAGIC.length] as number) & HAS_SALTS) !== 0;
+    if (hasSalts !== isEncrypted) throw new Error(`${hasSalts ? 'salts' : 'no salts'}; expected the reverse`);
+    return parse(body, hasSalts);
   } catch (error) {
     throw damaged(file, 'cannot be read', error);
   }

@@ -125,7 +125,7 @@ async function recordsOpenedBy(
         const kind = folder === 'snapshots' ? 'snapshot' : 'index';
         const plain = sealer.open({ kind, file }, bytes);
         if (kind === 'snapshot') decodeSnapshot(plain, name);
-        else decodeIndex(plain, file);
+        else decodeIndex(plain, file, sealer.scheme !== 'none');
         readable++;
       } catch (error) {
         if (!(error instanceof StoreDamage)) throw error;
