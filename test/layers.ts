@@ -135,7 +135,13 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/backup/packs': ['src/pages', 'protocol'],
   'src/backup/sealed': [],
   // Passwords, the master key behind them, and what this host remembers of stores.
-  'src/backup/keys': ['src/backup/sealed', 'src/backup/packs', 'src/backup/backends', 'src/files'],
+  'src/backup/keys': [
+    'src/backup/sealed',
+    'src/backup/packs',
+    'src/backup/backends',
+    'src/sqlite/locks',
+    'src/files',
+  ],
   'src/backup/objects': [
     'src/backup/sealed',
     'src/backup/packs',

@@ -11,6 +11,8 @@ import type { InitOptions, OpenOptions } from './files/access.ts';
 import { readConfig } from './files/config.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
 import { isElsewhere } from './backends/elsewhere.ts';
+import { isS3Address, parseS3Address, placeOfS3 } from './backends/s3/address.ts';
+import { parseSftpAddress, placeOfSftp } from './backends/sftp/address.ts';
 import { HashCache } from './copy/hash-cache.ts';
 import { StoreMemory } from './keys/known-stores.ts';
 import { openOrRepairConfig } from './repair/repair-config.ts';
@@ -83,12 +85,9 @@ export async function openBackend(backend: LocalBackend, options: OpenOptions = 
   return accessTo(backend, await readConfig(backend), options);
 }
 
-/** The option of an address in S3 that stands for the store as it was. */
-const PAST = /^(s3:.*[?&])at=[^&]*&?(.*)$/s;
-
 /** Throws SqlsyncError USAGE for a store as it was at a time, which nothing may write. */
 export function refusePast(place: string): void {
-  if (!isElsewhere(place) || !PAST.test(place)) return;
+  if (!isPast(place)) return;
   throw new SqlsyncError('USAGE', `Store ${sanitizeText(place)}: the past can only be read`, {
     hint: 'Name the store without ?at=TIME.',
   });
@@ -98,14 +97,18 @@ export function refusePast(place: string): void {
 function memoryOf(place: string, { onWarning, dryRun }: OpenOptions): StoreMemory {
   const listener = onWarning ?? (() => {});
   const keeps = dryRun !== true;
-  if (!isElsewhere(place))
-    return new StoreMemory(canonicalFolder(resolve(place)), { isPast: false, keeps }, listener);
-  const [, before = place, after = ''] = PAST.exec(place) ?? [];
-  return new StoreMemory(
-    `${before}${after}`.replace(/[?&]$/, ''),
-    { isPast: before !== place, keeps },
-    listener,
-  );
+  return new StoreMemory(canonicalPlace(place), { isPast: isPast(place), keeps }, listener);
+}
+
+/** True for the address of a store as it was at a time. Throws SqlsyncError USAGE. */
+function isPast(place: string): boolean {
+  return isS3Address(place) && parseS3Address(place).at !== undefined;
+}
+
+/** One spelling for all that name the same place, as far as this host can tell. Throws SqlsyncError USAGE. */
+export function canonicalPlace(place: string): string {
+  if (isS3Address(place)) return placeOfS3(parseS3Address(place));
+  return isElsewhere(place) ? placeOfSftp(parseSftpAddress(place)) : canonicalFolder(resolve(place));
 }
 
 /** The folder without symbolic links, as far as it exists. */

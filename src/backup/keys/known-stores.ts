@@ -1,9 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { syncFolder } from '../../files/durable.ts';
+import { sharingOf } from '../../files/ownership.ts';
 import { makePrivateFolder, userStateFolder } from '../../files/user-cache.ts';
+import { tryExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+import type { ExclusiveLock } from '../../sqlite/locks/exclusive-lock.ts';
+
+/** Another run changes the file within a few milliseconds, unless it is stopped. */
+const LOCK_PAUSE_MS = 10;
+const MAX_LOCK_PAUSES = 1000;
 
 /** The place of a snapshot in the order of its store. */
 export interface SeenSnapshot {
@@ -39,6 +46,7 @@ export class StoreMemory {
   #isAccepted = false;
 
   /**
+   * @param address - of the store, spelled in one way whatever the user wrote.
    * @param isPast - true if the store is read as it was at a time.
    * @param keeps - false to change nothing that is remembered.
    * @param onWarning - gets what the user has to know, but which is no reason to stop.
@@ -66,6 +74,7 @@ export class StoreMemory {
 
   /** Throws SqlsyncError STORE_CHANGED if another store was here, unless the user accepts this one. */
   check(found: Found, accepts: boolean): void {
+    this.#warnIfShared();
     const known = this.#known();
     if (accepts || known.length === 0 || known.some(({ id }) => id === found?.id)) return;
     const was = `the encrypted store with the id ${known.at(-1)?.id ?? ''}`;
@@ -84,16 +93,14 @@ export class StoreMemory {
   opened(id: string, key: string, accepts: boolean = false): void {
     if (accepts) return this.made(id, key);
     this.#open = id;
-    const known = this.#known();
-    const same = known.find((each) => each.id === id);
-    if (same?.key !== key) this.#save([...known.filter((each) => each !== same), { ...same, id, key }]);
+    if (this.keyOf(id) !== key) this.#changeOne(id, (same) => ({ ...same, id, key }));
   }
 
   /** Remembers a new store instead of those that were here. */
   made(id: string, key: string): void {
     this.#open = id;
     this.#isAccepted = true;
-    this.#save([{ id, key }]);
+    this.#change(() => [{ id, key }]);
   }
 
   /** The newest snapshot that this user saw in the open store, which should be in it. */
@@ -115,11 +122,12 @@ export class StoreMemory {
 
   /** Remembers whether the newest snapshot is missing. */
   set isOlder(isOlder: boolean) {
-    const same = this.#knownOpen;
-    if (same === undefined || (same.isOlder === true) === isOlder) return;
-    const { isOlder: _, ...rest } = same;
-    const others = this.#known().filter(({ id }) => id !== same.id);
-    this.#save([...others, isOlder ? { ...rest, isOlder } : rest]);
+    const open = this.#knownOpen;
+    if (open === undefined || (open.isOlder === true) === isOlder) return;
+    this.#changeOne(open.id, (same = open) => {
+      const { isOlder: _, ...rest } = same;
+      return isOlder ? { ...rest, isOlder } : rest;
+    });
   }
 
   /** Throws SqlsyncError STORE_CHANGED if the store is in an older state: snapshots are not to be judged by it. */
@@ -136,11 +144,9 @@ export class StoreMemory {
 
   /** Remembers the newest snapshot of the open store, unless the one before it is missing. */
   saw(newest: SeenSnapshot): void {
-    const known = this.#known();
-    const same = known.find(({ id }) => id === this.#open);
-    if (this.#isPast || same === undefined || this.isOlder) return;
-    if (same.newest?.id === newest.id || newest.generation < (same.newest?.generation ?? 0)) return;
-    this.#save([...known.filter((each) => each !== same), { ...same, newest }]);
+    const open = this.#knownOpen;
+    if (this.#isPast || open === undefined || this.isOlder || !isNews(newest, open)) return;
+    this.#changeOne(open.id, (same = open) => (isNews(newest, same) ? { ...same, newest } : same));
   }
 
   warn(warning: string): void {
@@ -171,30 +177,47 @@ export class StoreMemory {
     }
   }
 
-  #save(stores: readonly KnownStore[]): void {
+  /** Changes what is remembered of one store, by what the file says of it at that moment. */
+  #changeOne(store: string, change: (same: KnownStore | undefined) => KnownStore): void {
+    this.#change(() => {
+      const known = this.#known();
+      const others = known.filter(({ id }) => id !== store);
+      return [...others, change(known.find(({ id }) => id === store))];
+    });
+  }
+
+  /** Writes what `stores` returns, while no other run changes the file. */
+  #change(stores: () => readonly KnownStore[]): void {
     if (!this.#keeps || this.#isPast) return;
-    let temporary: string | undefined;
     try {
       const path = this.#path();
       makePrivateFolder(dirname(path));
-      temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
-      const file = openSync(temporary, 'wx', 0o600);
+      const lock = lockOf(path);
       try {
-        writeSync(file, `${JSON.stringify({ address: this.#address, stores }, undefined, 2)}\n`);
-        fsyncSync(file);
+        const content = { address: this.#address, stores: stores() };
+        writeWhole(path, `${JSON.stringify(content, undefined, 2)}\n`);
       } finally {
-        closeSync(file);
+        lock?.release();
       }
-      renameSync(temporary, path);
-      syncFolder(path);
     } catch (error) {
+      if (error instanceof SqlsyncError && error.code === 'STORE_CHANGED') throw error;
       const why = error instanceof Error ? error.message : String(error);
       this.#onWarning(
         `What this host knows of the store ${this.#address} cannot be kept: ${sanitizeText(why)}. Nobody would notice if another store were put in its place`,
       );
-    } finally {
-      if (temporary !== undefined) rmSync(temporary, { force: true });
     }
+  }
+
+  /** Warns if other users can remove what is remembered. */
+  #warnIfShared(): void {
+    const path = this.#pathOrNothing();
+    const folder = path === undefined ? '' : dirname(path);
+    if (!existsSync(folder)) return;
+    const { byOwner, byMode } = sharingOf(folder);
+    if (!byOwner && !byMode) return;
+    this.#onWarning(
+      `Other users can change what sqlsync remembers of encrypted stores in ${sanitizeText(folder, 400)}. Nobody would notice if another store were put in the place of one. Expected a folder of this user with the mode 700`,
+    );
   }
 
   /** undefined for a user who has no such folder, and so has remembered nothing. */
@@ -210,5 +233,45 @@ export class StoreMemory {
   #path(): string {
     const name = createHash('sha256').update(this.#address).digest('hex').slice(0, 32);
     return join(userStateFolder('stores'), `${name}.json`);
+  }
+}
+
+/** True if a snapshot is newer than the newest that is remembered of a store. */
+function isNews(snapshot: SeenSnapshot, { newest }: KnownStore): boolean {
+  return newest === undefined || (newest.id !== snapshot.id && newest.generation <= snapshot.generation);
+}
+
+/**
+ * Keeps other runs from changing the file. undefined where that is impossible: a change that is lost in a race does less
+ * harm than one that is not written.
+ */
+function lockOf(path: string): ExclusiveLock | undefined {
+  try {
+    for (let pauses = 0; pauses < MAX_LOCK_PAUSES; pauses++) {
+      const lock = tryExclusiveLock(`${path}.lock`);
+      if (lock !== undefined) return lock;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_PAUSE_MS);
+    }
+  } catch {
+    // A file system may have no locks.
+  }
+  return undefined;
+}
+
+/** The file has the old text or the new one, also over a power cut. Throws the system's errors. */
+function writeWhole(path: string, text: string): void {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    const file = openSync(temporary, 'wx', 0o600);
+    try {
+      writeSync(file, text);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, path);
+    syncFolder(path);
+  } finally {
+    rmSync(temporary, { force: true });
   }
 }

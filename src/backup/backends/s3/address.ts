@@ -66,6 +66,26 @@ export function parseS3Address(text: string, env: NodeJS.ProcessEnv = process.en
   return { text, bucket, prefix, endpoint, region: options.region, style: options.style, at };
 }
 
+/**
+ * One spelling of the place at an address: with the service that the environment names, and without what does not change
+ * which files lie there.
+ */
+export function placeOfS3({ bucket, prefix, endpoint }: S3Address): string {
+  const objects = `${bucket}/${prefix}`.replace(/\/$/, '');
+  const name = (endpoint?.hostname ?? '').toLowerCase().replace(/\.$/, '');
+  // The name of a bucket is unique in AWS, whatever its region.
+  if (endpoint === undefined || isAws(name)) return `s3:${objects}`;
+  const host = name.includes(':') ? `[${name}]` : name;
+  const [scheme, usual] = endpoint.isTls ? ['https', 443] : ['http', 80];
+  const port = endpoint.port === undefined || endpoint.port === usual ? '' : `:${endpoint.port}`;
+  return `s3:${scheme}://${host}${port}/${objects}`;
+}
+
+/** True for the services whose hosts follow from the region. */
+function isAws(host: string): boolean {
+  return /^s3(?:[.-][a-z0-9-]+|\.dualstack\.[a-z0-9-]+)?\.amazonaws\.com$/.test(host);
+}
+
 interface AddressOptions {
   region?: string;
   style?: 'path' | 'virtual';

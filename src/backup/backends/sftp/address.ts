@@ -1,8 +1,10 @@
 import { sanitizeText, SqlsyncError } from '../../../errors.ts';
-import { parseLocation } from '../../../transport/location.ts';
+import { formatLocation, parseLocation } from '../../../transport/location.ts';
 import type { Location } from '../../../transport/location.ts';
 
 const BEGINNING = 'sftp:';
+
+const SSH_PORT = 22;
 
 /** True for the address of a store behind an SFTP server. A folder of such a name is `./sftp:…`. */
 export function isSftpAddress(text: string): boolean {
@@ -10,6 +12,20 @@ export function isSftpAddress(text: string): boolean {
 }
 
 export type SftpLocation = Extract<Location, { kind: 'ssh' }>;
+
+/**
+ * One spelling of the place at an address. The user and the host stay as they are written: only the configuration of SSH
+ * knows what an alias means.
+ */
+export function placeOfSftp({ port, ...location }: SftpLocation): string {
+  const path = location.path
+    .replaceAll(/\/(?:\.?\/)+/g, '/')
+    .replace(/^(?:\.\/)+(?=.)/, '')
+    .replace(/(?<=.)\/\.?$/, '');
+  const host = location.host.toLowerCase();
+  const usual = port === undefined || port === SSH_PORT ? {} : { port };
+  return `${BEGINNING}${formatLocation({ ...location, ...usual, host, path }).replace(/^ssh:/, '')}`;
+}
 
 /**
  * Reads `sftp:[user@]host:path`, `sftp:[user@]host:port:path` and `sftp://[user@]host[:port]/path`. A path that does not
