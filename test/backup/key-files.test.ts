@@ -102,6 +102,39 @@ describe('the key that opened a store last', () => {
   });
 });
 
+describe('the signal that ends a run', () => {
+  test('ends the search for the key between two key files, and before the password is asked for', async () => {
+    const memory = copyOfStore();
+    await (await openedBy(memory, PASSWORD)).addKey(SECOND);
+    const controller = new AbortController();
+    let asked = 0;
+    const password = new Password(() => {
+      asked++;
+      controller.abort();
+      return 'of no key';
+    });
+    const { signal } = controller;
+    await assert.rejects(openBackend(memory, { password, signal }), { code: 'INTERRUPTED' });
+    assert.equal(asked, 1);
+    const unasked = new Password(() => assert.fail('the password is asked for'));
+    await assert.rejects(openBackend(memory, { password: unasked, signal }), { code: 'INTERRUPTED' });
+    const again = new MemoryBackend();
+    await assert.rejects(initBackend(again, { password: unasked, signal }), { code: 'INTERRUPTED' });
+    assert.deepEqual([...again.files.keys()], []);
+  });
+
+  test('reaches the function that gets the password', async () => {
+    const { signal } = new AbortController();
+    let got: AbortSignal | undefined;
+    const password = new Password((given) => {
+      got = given;
+      return 'correct horse';
+    });
+    await openBackend(copyOfStore(), { password, signal });
+    assert.equal(got, signal);
+  });
+});
+
 test('a cost of scrypt that no reader would accept is refused when a key is made', async () => {
   const usual = process.env['SQLSYNC_SCRYPT_N'];
   for (const N of ['1', '16384', '100000', '2097152', 'x', '-32768']) {

@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -13,6 +18,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { assertRefused, Command, sqlsync, summaryOf } from './command.ts';
@@ -275,6 +281,57 @@ describe('the word on encryption at init', () => {
   });
 });
 
+describe('a password that another program gives', () => {
+  test('comes through a pipe, whose writer may come later', async (t) => {
+    const { folder, run, options } = here(t);
+    await run('init', 'store', '--encrypt');
+    execFileSync('mkfifo', [join(folder, 'pipe')]);
+    const opening = sqlsync(['snapshots', 'store', '--password-file', 'pipe'], options);
+    await delay(300);
+    const writing = promisify(execFile)('/bin/sh', ['-c', `cat password > pipe`], { cwd: folder });
+    const { status, stderr } = await opening;
+    await writing;
+    assert.equal(status, 0, stderr);
+  });
+
+  test('is no password if it has no end: neither a file nor a command fills the memory', async (t) => {
+    const { run, options } = here(t);
+    await run('init', 'store', '--encrypt');
+    for (const [args, says] of [
+      [['--password-file', '/dev/zero'], /has 8193 bytes; expected 1 to 4096/],
+      [['--password-command', 'yes'], /printed more than 8192 bytes/],
+    ] as const)
+      await assertRefused(
+        ['snapshots', 'store', ...args],
+        { code: 'STORE_PASSWORD', status: 27, says },
+        options,
+      );
+  });
+
+  test('is waited for no longer than the command runs: a signal ends the wait for a program or a pipe', async (t) => {
+    const { folder, run, options } = here(t);
+    await run('init', 'store', '--encrypt');
+    execFileSync('mkfifo', [join(folder, 'pipe')]);
+    // A writer that writes nothing.
+    const holder = spawn('/bin/sh', ['-c', 'exec 3<> pipe; echo; read line'], { cwd: folder });
+    t.after(() => holder.kill());
+    await once(holder.stdout, 'data');
+    for (const [args, isWaiting] of [
+      [
+        ['--password-command', 'touch asked; exec sleep 1000'],
+        () => existsSync(join(folder, 'asked')),
+      ],
+      [['--password-file', 'pipe'], (pid: number) => hasOpen(pid, join(folder, 'pipe'))],
+    ] as const) {
+      const command = new Command(['snapshots', 'store', ...args], options);
+      while (!isWaiting(command.child.pid ?? 0)) await delay(20);
+      command.child.kill('SIGTERM');
+      const { status, stderr } = await command.done;
+      assert.equal(status, 130, `${args.join(' ')}: ${stderr}`);
+    }
+  });
+});
+
 interface Here {
   readonly folder: string;
   /** The password comes from the environment's file. */
@@ -301,6 +358,18 @@ function here(t: TestContext): Here {
   // A group of its own: no terminal to ask on.
   const options = { cwd: folder, env, detached: true };
   return { folder, options, run: (...args) => summaryOf(args, options) };
+}
+
+/** True if a process has a file open. */
+function hasOpen(pid: number, path: string): boolean {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).some((name) => {
+    try {
+      return readlinkSync(join(folder, name)) === realpathSync(path);
+    } catch {
+      return false;
+    }
+  });
 }
 
 function filesBelow(folder: string): string[] {

@@ -131,3 +131,22 @@ async function killedAtFsync(
   });
   return signal === 'SIGKILL' || status === 137;
 }
+
+test('the password of an encrypted store may be a function, for backup() and restore() too', async (t) => {
+  const usual = process.env['SQLSYNC_SCRYPT_N'];
+  process.env['SQLSYNC_SCRYPT_N'] = String(2 ** 15);
+  t.after(() => {
+    if (usual === undefined) delete process.env['SQLSYNC_SCRYPT_N'];
+    else process.env['SQLSYNC_SCRYPT_N'] = usual;
+  });
+  const { folder, origin } = await place(t);
+  const store = join(folder, 'encrypted');
+  const password = (): Promise<string> => Promise.resolve('correct horse');
+  assert.equal((await initStore(store, { password })).isEncrypted, true);
+  const { snapshot } = await backup({ origin, store, password });
+  const target = join(folder, 'back.db');
+  await restore({ store, snapshot: snapshot.id, target, password: () => 'correct horse' });
+  assert.ok(readFileSync(target).equals(pageImage(origin)));
+  const wrong = restore({ store, snapshot: snapshot.id, target: `${target}2`, password: () => 'wrong' });
+  await assert.rejects(wrong, code('STORE_PASSWORD'));
+});

@@ -56,9 +56,10 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
   const startedAt = performance.now();
   const announcements = new Announcements(options);
   refusePast(options.store);
-  const { password, acceptNewStore, cache } = options;
+  const { password, acceptNewStore, cache, signal } = options;
   const onWarning = (text: string): void => announcements.warn(text);
-  const access = await openStoreAtPlace(options.store, { password, acceptNewStore, cache, onWarning });
+  const opening = { password, acceptNewStore, cache, signal, onWarning };
+  const access = await openStoreAtPlace(options.store, opening);
   const origin = parseLocation(options.origin);
   refuseWithinStore(options.store, origin);
   const traffic = { bytesSent: 0, bytesReceived: 0 };

@@ -22,6 +22,7 @@ export interface OpenOptions {
   readonly cache?: boolean | undefined;
   /** True to change nothing that this host remembers of the store. */
   readonly dryRun?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
   /** Called with what the user has to know of a store that can be opened. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
@@ -33,17 +34,19 @@ export interface InitOptions {
   readonly password?: PasswordSource | Password | undefined;
   /** True to make a store that is not encrypted where this user had an encrypted one. */
   readonly plain?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
   /** Called if the place cannot do all that a store wants of it. */
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
 
 /**
- * Opens the store of this config. Throws SqlsyncError STORE_CHANGED, STORE_PASSWORD, STORE_DAMAGED, STORE_UNAVAILABLE.
+ * Opens the store of this config. Throws SqlsyncError STORE_CHANGED, STORE_PASSWORD, STORE_DAMAGED, STORE_UNAVAILABLE,
+ * INTERRUPTED.
  */
 export async function accessTo(
   backend: LocalBackend,
   file: ConfigFile,
-  { password, acceptNewStore = false }: OpenOptions,
+  { password, acceptNewStore = false, signal }: OpenOptions,
   memory?: StoreMemory,
 ): Promise<StoreAccess> {
   const { id } = file;
@@ -55,17 +58,19 @@ export async function accessTo(
     if (acceptNewStore) memory?.forget();
     return { backend, files: backend, sealer: PLAIN_SEALER, config };
   }
-  const unlocked = await unlock(backend, [id], given, memory?.keyOf(id));
+  const unlocked = await unlock(backend, [id], given, memory?.keyOf(id), signal);
   const sealer = new AesGcmSealer(unlocked.master, id);
   const config = file.open(sealer);
   memory?.opened(id, unlocked.key, acceptNewStore);
   return { backend, files: backend, sealer, config, unlocked, memory };
 }
 
-/** Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_CHANGED, STORE_PASSWORD, STORE_UNAVAILABLE. */
+/**
+ * Makes an empty store. Throws SqlsyncError STORE_EXISTS, STORE_CHANGED, STORE_PASSWORD, STORE_UNAVAILABLE, INTERRUPTED.
+ */
 export async function makeStore(
   backend: LocalBackend,
-  { password, graceSeconds, plain = false, onWarning }: InitOptions,
+  { password, graceSeconds, plain = false, signal, onWarning }: InitOptions,
   memory?: StoreMemory,
 ): Promise<StoreAccess> {
   const given = passwordOf(password);
@@ -78,6 +83,7 @@ export async function makeStore(
     return { backend, files: backend, sealer: PLAIN_SEALER, config };
   }
   await refuseConfig(backend);
+  await given.text(signal);
   const config = newConfig({ graceSeconds, scheme: 'aes-256-gcm' });
   const master = newMasterKey();
   const sealer = new AesGcmSealer(master, config.id);

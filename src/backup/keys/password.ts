@@ -1,5 +1,6 @@
 import { scrypt } from 'node:crypto';
 import { SqlsyncError } from '../../errors.ts';
+import { throwIfAborted } from '../store-error.ts';
 
 /** A longer one is a file given by mistake. */
 const MAX_PASSWORD_BYTES = 4096;
@@ -14,8 +15,11 @@ export interface ScryptParameters {
   readonly salt: Uint8Array;
 }
 
-/** The password of a store, or a function that gets it when it is needed: from the user, or from another program. */
-export type PasswordSource = string | (() => string | Promise<string>);
+/**
+ * The password of a store, or a function that gets it when it is needed: from the user, or from another program. The
+ * function gets the signal that ends the run.
+ */
+export type PasswordSource = string | ((signal?: AbortSignal) => string | Promise<string>);
 
 /** A password that is asked for once, when it is first needed, and whose scrypt is computed once for each key file. */
 export class Password {
@@ -32,12 +36,13 @@ export class Password {
 
   /** The same password, for a store that need not be encrypted. */
   unlessNeeded(): Password {
-    return new Password(() => this.text(), false);
+    return new Password((signal) => this.text(signal), false);
   }
 
-  /** Throws SqlsyncError STORE_PASSWORD if there is none, and what the source throws. */
-  text(): Promise<string> {
-    this.#text ??= this.#get();
+  /** Throws SqlsyncError STORE_PASSWORD if there is none, INTERRUPTED, and what the source throws. */
+  text(signal?: AbortSignal): Promise<string> {
+    throwIfAborted(signal);
+    this.#text ??= this.#get(signal);
     return this.#text;
   }
 
@@ -59,8 +64,8 @@ export class Password {
     return derived;
   }
 
-  async #get(): Promise<string> {
-    const text = typeof this.#source === 'string' ? this.#source : await this.#source();
+  async #get(signal: AbortSignal | undefined): Promise<string> {
+    const text = typeof this.#source === 'string' ? this.#source : await this.#source(signal);
     const bytes = Buffer.byteLength(text);
     if (bytes > 0 && bytes <= MAX_PASSWORD_BYTES) return text;
     throw new SqlsyncError(

@@ -28,6 +28,12 @@ export interface StoreKey extends Pick<KeyNotes, 'host' | 'user'> {
   readonly isCurrent: boolean;
 }
 
+/** A password, and the signal that ends the wait for it. */
+interface Asking {
+  readonly password: Password;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The key files that can be read, and what is wrong with the others. */
 interface KeyFiles {
   readonly good: ReadonlyMap<string, KeyFile>;
@@ -35,7 +41,8 @@ interface KeyFiles {
 }
 
 /**
- * Finds the master key. Throws SqlsyncError STORE_PASSWORD, STORE_DAMAGED, STORE_UNAVAILABLE.
+ * Finds the master key. Throws SqlsyncError STORE_PASSWORD, STORE_DAMAGED, STORE_UNAVAILABLE, and INTERRUPTED between two
+ * key files: one of a hostile store takes up to 15 s.
  *
  * @param stores - ids of the stores that it may be; undefined if its config is lost.
  * @param first - id of the key file that opened last time. If it opens again, nothing is listed.
@@ -45,9 +52,11 @@ export async function unlock(
   stores: readonly string[] | undefined,
   password: Password | undefined,
   first?: string,
+  signal?: AbortSignal,
 ): Promise<Unlocked> {
   if (password === undefined) throw noPassword(backend.description);
-  const known = first === undefined ? undefined : await openKnown(backend, stores, first, password);
+  const known =
+    first === undefined ? undefined : await openKnown(backend, stores, first, { password, signal });
   if (known !== undefined) return known;
   const { good, bad } = await readKeyFiles(backend);
   // What an interrupted init left belongs to a store that never was.
@@ -62,7 +71,7 @@ export async function unlock(
   let changed: StoreDamage | undefined;
   for (const [id, key] of ours) {
     try {
-      const unlocked = await openWith(key, id, password);
+      const unlocked = await openWith(key, id, { password, signal });
       if (unlocked !== undefined) return unlocked;
     } catch (error) {
       if (!(error instanceof StoreDamage)) throw error;
@@ -78,20 +87,25 @@ async function openKnown(
   backend: Backend,
   stores: readonly string[] | undefined,
   id: string,
-  password: Password,
+  asking: Asking,
 ): Promise<Unlocked | undefined> {
   try {
     const { file } = await readKeyFile(backend, id);
-    return (stores?.includes(file.store) ?? true) ? await openWith(file, id, password) : undefined;
+    return (stores?.includes(file.store) ?? true) ? await openWith(file, id, asking) : undefined;
   } catch (error) {
     if (error instanceof StoreDamage) return undefined;
     throw error;
   }
 }
 
-/** undefined if the password is not that of this file. Throws SqlsyncError STORE_DAMAGED. */
-async function openWith(key: KeyFile, id: string, password: Password): Promise<Unlocked | undefined> {
+/** undefined if the password is not that of this file. Throws SqlsyncError STORE_DAMAGED, INTERRUPTED. */
+async function openWith(
+  key: KeyFile,
+  id: string,
+  { password, signal }: Asking,
+): Promise<Unlocked | undefined> {
   const file = `keys/${id}`;
+  await password.text(signal);
   const master = await unwrap(key, password, file);
   return master && { master, store: key.store, key: id, notes: notesOf(key, master, file) };
 }
@@ -172,7 +186,7 @@ export async function changeKey(
 ): Promise<Unlocked> {
   const id = await addKey(backend, old, password);
   const { file } = await readKeyFile(backend, id);
-  const unlocked = await openWith(file, id, password);
+  const unlocked = await openWith(file, id, { password });
   if (unlocked === undefined) throw damaged(`keys/${id}`, 'does not open with the new password');
   onPut(id);
   await deleteKey(backend, unlocked, old.key);

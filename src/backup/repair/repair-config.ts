@@ -87,10 +87,10 @@ async function plainConfig(backend: Backend, lost: SqlsyncError): Promise<Rebuil
 async function keyedConfig(
   backend: Backend,
   lost: SqlsyncError,
-  { password, pinned, acceptNewStore }: OpenOptions & { readonly pinned: readonly string[] },
+  { password, pinned, acceptNewStore, signal }: OpenOptions & { readonly pinned: readonly string[] },
 ): Promise<RebuiltConfig> {
   const stores = pinned.length === 0 || acceptNewStore === true ? undefined : pinned;
-  const { master, store, notes } = await unlock(backend, stores, passwordOf(password));
+  const { master, store, notes } = await unlock(backend, stores, passwordOf(password), undefined, signal);
   const sealer = new AesGcmSealer(master, store);
   const { readable, unreadable } = await recordsOpenedBy(backend, sealer);
   if (readable === 0 && unreadable > 0) throw lost;

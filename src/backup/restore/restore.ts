@@ -45,8 +45,9 @@ export async function runRestore(
   const { warnings } = announcements;
   const warn = (text: string): void => announcements.warn(text);
   const target = parseLocation(options.target);
-  const { password, acceptNewStore, cache } = options;
-  const access = await openStoreAtPlace(options.store, { password, acceptNewStore, cache, onWarning: warn });
+  const { password, acceptNewStore, cache, signal } = options;
+  const opening = { password, acceptNewStore, cache, signal, onWarning: warn };
+  const access = await openStoreAtPlace(options.store, opening);
   if (options.output === undefined) refuseWithinStore(options.store, target);
   const stream = options.output && new PageStream(options.output, options.signal);
   const traffic = { bytesSent: 0, bytesReceived: 0 };

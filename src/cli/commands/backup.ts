@@ -116,7 +116,7 @@ export const command: Command = defineCommand({
             const { summaries } = done;
             const onward = await copyOnward({
               store,
-              access,
+              access: { ...access, signal },
               others,
               summaries,
               output,
@@ -127,7 +127,7 @@ export const command: Command = defineCommand({
             });
             const tidied = await tidy(
               policy === undefined ? done.summaries : keepBeforeShrunk(output, done.summaries),
-              { store, access, policy, groupBy, prune: args.prune, signal },
+              { store, access: { ...access, signal }, policy, groupBy, prune: args.prune, signal },
             );
             say(output, done, onward, tidied);
           }),
@@ -166,11 +166,11 @@ async function backUpAll(run: BackupRun, given: readonly string[], others: reado
   const summaries: BackupSummary[] = [];
   const begun = new Map<string, number>();
   const failures: Failure[] = [];
-  const { options, output, copies } = run;
+  const { options, output, signal, copies } = run;
   // Opened first: a missing store is not the fault of the first database.
   const { password, acceptNewStore, cache } = options;
   refusePast(options.store);
-  const store = await openStoreAt(options.store, { password, acceptNewStore, cache });
+  const store = await openStoreAt(options.store, { password, acceptNewStore, cache, signal });
   const host = options.host ?? hostname();
   // Only what a pattern matches has to be looked up: a list is a request.
   const snapshots = given.some(isPattern) ? await store.snapshots() : [];

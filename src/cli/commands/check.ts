@@ -53,7 +53,7 @@ export const command: Command = defineCommand({
           const subset = subsetOf(args.readDataSubset);
           const store = await openStoreAt(
             atTime(args.store, args.at),
-            storeAccessOf(args, args.store, output),
+            storeAccessOf(args, args.store, output, options.signal),
           );
           const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
           const isSound = summary.problems.length === 0 && summary.damaged.length === 0;

@@ -59,7 +59,7 @@ export const command: Command = defineCommand({
     runStoreJob('copy', args, {
       name: () => ['copy', canonicalStore(args.from), canonicalStore(args.to)],
       async work(output, options) {
-        const access = storeAccessOf(args, args.to, output);
+        const access = storeAccessOf(args, args.to, output, options.signal);
         const from = await openStoreAt(atTime(args.from, args.at), sourceAccessOf(args, access));
         const to = await openStoreAt(args.to, access);
         const { host, path, tag, ids, dryRun, plain } = args;

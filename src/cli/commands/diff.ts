@@ -55,7 +55,8 @@ export const command: Command = defineCommand({
           },
         );
       }
-      const store = await openStoreAt(atTime(first.store, args.at), storeAccessOf(args, first.store, output));
+      const access = storeAccessOf(args, first.store, output, options.signal);
+      const store = await openStoreAt(atTime(first.store, args.at), access);
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const [a, b] = choosePair(all, [first.which, second.which], args, (text) => output.warning(text));
       const diff = await store.diff(a, b, { owners: true, ...options });

@@ -36,7 +36,7 @@ export const command: Command = defineCommand({
   },
   group: STORES,
   run: (args) =>
-    runStoreCommand('init', args, async (output) => {
+    runStoreCommand('init', args, async (output, { signal }) => {
       const { grace } = args;
       const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
       const store = await initStore(storePlace(args.store), {
@@ -45,6 +45,7 @@ export const command: Command = defineCommand({
         password: (await isEncrypted(args, output))
           ? (givenPassword(args) ?? typedPassword('Password of the new store'))
           : undefined,
+        signal,
         onWarning: (warning) => output.warning(warning),
       });
       output.json({ type: 'summary', store: args.store, id: store.id, encrypted: store.isEncrypted });

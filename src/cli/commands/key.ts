@@ -29,8 +29,8 @@ const SAME_MASTER_KEY =
 /** What each word after `key` does. */
 const ACTIONS: Readonly<Record<string, (store: Store, work: KeyWork) => Promise<void>>> = {
   list,
-  add: async (store, { args, output }) => {
-    const id = await store.addKey(newPasswordIn(args));
+  add: async (store, { args, output, signal }) => {
+    const id = await store.addKey(await newPasswordIn(args, signal));
     output.json({ type: 'summary', added: id });
     output.result(`Key ${id.slice(0, SHORT_ID_LENGTH)} added: its password opens the store, too`);
   },
@@ -43,8 +43,8 @@ const ACTIONS: Readonly<Record<string, (store: Store, work: KeyWork) => Promise<
     output.json({ type: 'summary', removed: id });
     output.result(`Key ${id.slice(0, SHORT_ID_LENGTH)} removed. ${SAME_MASTER_KEY}`);
   },
-  passwd: async (store, { args, output }) => {
-    const id = await store.changePassword(newPasswordIn(args));
+  passwd: async (store, { args, output, signal }) => {
+    const id = await store.changePassword(await newPasswordIn(args, signal));
     output.json({ type: 'summary', changed: id });
     output.result(
       `The password was changed; its key is now ${id.slice(0, SHORT_ID_LENGTH)}. ${SAME_MASTER_KEY}`,
@@ -55,6 +55,7 @@ const ACTIONS: Readonly<Record<string, (store: Store, work: KeyWork) => Promise<
 interface KeyWork {
   readonly args: OptionValues<typeof OPTIONS> & { readonly id: string | undefined };
   readonly output: Output;
+  readonly signal: AbortSignal;
 }
 
 /** `sqlsync key list|add|remove|passwd STORE [ID]`; returns the exit status. */
@@ -74,7 +75,7 @@ export const command: Command = defineCommand({
   options: OPTIONS,
   group: STORES,
   run: (args) =>
-    runStoreCommand('key', args, async (output) => {
+    runStoreCommand('key', args, async (output, { signal }) => {
       const action = Object.hasOwn(ACTIONS, args.action) ? ACTIONS[args.action] : undefined;
       if (action === undefined)
         throw new SqlsyncError(
@@ -84,7 +85,8 @@ export const command: Command = defineCommand({
             hint: 'Write sqlsync key list STORE.',
           },
         );
-      await action(await openStoreAt(args.store, storeAccessOf(args, args.store, output)), { args, output });
+      const store = await openStoreAt(args.store, storeAccessOf(args, args.store, output, signal));
+      await action(store, { args, output, signal });
       return EXIT_OK;
     }),
 });
@@ -102,7 +104,9 @@ async function list(store: Store, { output }: KeyWork): Promise<void> {
   );
 }
 
-function newPasswordIn(args: KeyWork['args']): Password {
+async function newPasswordIn(args: KeyWork['args'], signal: AbortSignal): Promise<Password> {
   const { newPasswordFile: passwordFile, newPasswordCommand: passwordCommand } = args;
-  return namedPassword({ passwordFile, passwordCommand }) ?? typedPassword('New password');
+  const password = namedPassword({ passwordFile, passwordCommand }) ?? typedPassword('New password');
+  await password.text(signal);
+  return password;
 }

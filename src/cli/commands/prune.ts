@@ -50,7 +50,8 @@ export const command: Command = defineCommand({
         const { dryRun, grace } = args;
         const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
         const maxUnusedRatio = ratioOf(args.maxUnused);
-        const store = await openStoreAt(args.store, storeAccessOf(args, args.store, output));
+        const access = storeAccessOf(args, args.store, output, options.signal);
+        const store = await openStoreAt(args.store, access);
         const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
         output.json({ type: 'summary', ...summary });
         reportPrune(output, summary, graceSeconds);

@@ -37,7 +37,8 @@ export const command: Command = defineCommand({
   run: (args) =>
     runStoreCommand('repair', args, async (output, options) => {
       const { readData, forget, dryRun } = args;
-      const modes = { readData, forget, dryRun, ...storeAccessOf(args, args.store, output) };
+      const access = storeAccessOf(args, args.store, output, options.signal);
+      const modes = { readData, forget, dryRun, ...access };
       const summary = await repairStore(storePlace(args.store), { ...modes, ...options });
       output.json({ type: 'summary', ...summary });
       output.result(describe(summary, readData));

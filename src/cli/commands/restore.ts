@@ -77,7 +77,7 @@ export const command: Command = defineCommand({
         if (!toStdout) refuseSwapped(folder, [target], 'sqlsync restore STORE[#SNAPSHOT] TARGET');
         const { maxTimeMs, ...remote } = remoteOptionsOf(args);
         // What there is to say of the store is said when it is restored from.
-        const { onWarning: _, ...access } = storeAccessOf(args, folder, output);
+        const { onWarning: _, ...access } = storeAccessOf(args, folder, output, interruption);
         const store = await openStoreAt(folder, access);
         const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
           output.warning(warning),

@@ -40,8 +40,9 @@ export const command: Command = defineCommand({
   },
   group: STORES,
   run: (args) =>
-    runStoreCommand('snapshots', args, async (output) => {
-      const store = await openStoreAt(atTime(args.store, args.at), storeAccessOf(args, args.store, output));
+    runStoreCommand('snapshots', args, async (output, { signal }) => {
+      const access = storeAccessOf(args, args.store, output, signal);
+      const store = await openStoreAt(atTime(args.store, args.at), access);
       const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
       const snapshots = filterSnapshots(all, args);
       const datings = dateSnapshots(all);

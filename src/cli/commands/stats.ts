@@ -31,7 +31,8 @@ export const command: Command = defineCommand({
   group: STORES,
   run: (args) =>
     runStoreCommand('stats', args, async (output, options) => {
-      const store = await openStoreAt(atTime(args.store, args.at), storeAccessOf(args, args.store, output));
+      const access = storeAccessOf(args, args.store, output, options.signal);
+      const store = await openStoreAt(atTime(args.store, args.at), access);
       const stats = await store.stats(options);
       output.json({ type: 'summary', ...stats });
       const { snapshots, databases, rawBytes, uniqueBytes, storedBytes, packs, objects, ratio } = stats;

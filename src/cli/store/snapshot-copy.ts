@@ -18,7 +18,7 @@ export async function withSnapshotCopy<T>(
   work: (path: string, snapshot: StoreSnapshot) => Promise<T>,
 ): Promise<T> {
   const { store: folder, which } = parseSnapshotReference(reference);
-  const store = await openStoreAt(folder, storeAccessOf(filter, folder, output));
+  const store = await openStoreAt(folder, storeAccessOf(filter, folder, output, options.signal));
   const all = await store.snapshots({ onWarning: (warning) => output.warning(warning) });
   const snapshot = chooseSnapshot(all, which, filter, (warning) => output.warning(warning));
   const copy = await store.localCopy(snapshot, options);

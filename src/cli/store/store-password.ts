@@ -1,11 +1,20 @@
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { OpenOptions } from '../../backup/files/access.ts';
 import { Password } from '../../backup/keys/password.ts';
-import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { throwIfAborted } from '../../backup/store-error.ts';
+import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { terminalAsk } from '../../transport/terminal.ts';
 import type { OptionValues } from '../options/command.ts';
 import type { Output } from '../terminal/output.ts';
+
+/** More is no password, from a program that may never end. */
+const MAX_OUTPUT_BYTES = 8192;
+
+/** How often a pipe is looked at, and how long a pipe without a writer is waited for. */
+const PIPE_LOOK_MS = 10;
+const WRITER_WAIT_MS = 10_000;
 
 const FILE = {
   value: 'FILE',
@@ -49,12 +58,14 @@ export function storeAccessOf(
   args: AccessArguments,
   store: string,
   output: Output,
+  signal?: AbortSignal,
 ): OpenOptions & { readonly password: Password | undefined } {
   return {
     password: givenPassword(args) ?? askedPassword(store),
     acceptNewStore: args.acceptNewStore,
     cache: args.noCache !== true,
     dryRun: args.dryRun,
+    signal,
     onWarning: (warning) => output.warning(warning),
   };
 }
@@ -62,7 +73,9 @@ export function storeAccessOf(
 /** The password that options, or else the environment, name. Throws SqlsyncError USAGE. */
 export function givenPassword(args: Partial<PasswordArguments>): Password | undefined {
   const fallback = process.env['SQLSYNC_PASSWORD_FILE'] || undefined;
-  return namedPassword(args) ?? (fallback === undefined ? undefined : new Password(() => lineIn(fallback)));
+  const named = namedPassword(args);
+  if (named !== undefined || fallback === undefined) return named;
+  return new Password((signal) => lineIn(fallback, signal));
 }
 
 /** The password that options name. Throws SqlsyncError USAGE. */
@@ -74,8 +87,8 @@ export function namedPassword({
     throw new SqlsyncError('USAGE', '--password-file and --password-command exclude each other', {
       hint: 'Give one of them.',
     });
-  if (passwordCommand !== undefined) return new Password(() => printedBy(passwordCommand));
-  return passwordFile === undefined ? undefined : new Password(() => lineIn(passwordFile));
+  if (passwordCommand !== undefined) return new Password((signal) => printedBy(passwordCommand, signal));
+  return passwordFile === undefined ? undefined : new Password((signal) => lineIn(passwordFile, signal));
 }
 
 /** A password that the user is asked for if the store is encrypted; undefined without a terminal. */
@@ -98,12 +111,13 @@ export function typedPassword(what: string): Password {
   });
 }
 
-/** Throws SqlsyncError STORE_PASSWORD. */
-function lineIn(file: string): string {
+/** Throws SqlsyncError STORE_PASSWORD, INTERRUPTED. */
+async function lineIn(file: string, signal: AbortSignal | undefined): Promise<string> {
   let bytes: Buffer;
   try {
-    bytes = readFileSync(file);
+    bytes = await bytesIn(file, signal);
   } catch (error) {
+    if (error instanceof SqlsyncError) throw error;
     const why = error instanceof Error ? error.message : String(error);
     throw new SqlsyncError('STORE_PASSWORD', `The password file cannot be read: ${sanitizeText(why, 400)}`, {
       hint: 'Name a file that this user can read, and nobody else.',
@@ -113,21 +127,79 @@ function lineIn(file: string): string {
   return oneLine(bytes, `The password file ${sanitizeText(file, 200)}`);
 }
 
-/** What the command writes is shown nowhere; it may ask on the terminal itself. */
-function printedBy(command: string): Promise<string> {
+/**
+ * The beginning of a file, more than any password has. A pipe, as of `<(pass show app)`, is waited for, but
+ * never inside the system: no signal would end that. Throws the system's errors, and SqlsyncError INTERRUPTED.
+ */
+async function bytesIn(file: string, signal: AbortSignal | undefined): Promise<Buffer> {
+  const descriptor = openSync(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+  try {
+    const bytes = Buffer.alloc(MAX_OUTPUT_BYTES + 1);
+    const isPipe = fstatSync(descriptor).isFIFO();
+    const writerComesUntil = performance.now() + WRITER_WAIT_MS;
+    for (let length = 0; ;) {
+      const read = readNow(descriptor, bytes.subarray(length));
+      length += read ?? 0;
+      const isExpected = isPipe && length === 0 && performance.now() < writerComesUntil;
+      if (length === bytes.length || (read === 0 && !isExpected)) return bytes.subarray(0, length);
+      if (read === undefined || read === 0) await delay(PIPE_LOOK_MS);
+      throwIfAborted(signal);
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** undefined if a writer has the pipe open and has written nothing more yet. */
+function readNow(descriptor: number, into: Uint8Array): number | undefined {
+  try {
+    return readSync(descriptor, into);
+  } catch (error) {
+    if (systemErrorCode(error) === 'EAGAIN') return undefined;
+    throw error;
+  }
+}
+
+/**
+ * What the command writes is shown nowhere; it may ask on the terminal itself, so it stays in the group of this process.
+ */
+function printedBy(command: string, signal: AbortSignal | undefined): Promise<string> {
   return new Promise((resolve, reject) => {
+    const child = spawn('/bin/sh', ['-c', command], { stdio: ['inherit', 'pipe', 'inherit'] });
+    const pieces: Buffer[] = [];
+    let bytes = 0;
+    // What the command itself started may go on with the pipe open: nothing waits for it.
+    const end = (): void => {
+      child.kill();
+      child.stdout.destroy();
+      child.unref();
+    };
     const fail = (why: string): void =>
       reject(
         new SqlsyncError('STORE_PASSWORD', `The command of --password-command gave no password: ${why}`, {
           hint: 'Run the command by hand.',
         }),
       );
-    const child = spawn('/bin/sh', ['-c', command], { stdio: ['inherit', 'pipe', 'inherit'] });
-    const pieces: Buffer[] = [];
-    child.stdout.on('data', (piece: Buffer) => pieces.push(piece));
+    const onAbort = (): void => {
+      end();
+      try {
+        throwIfAborted(signal);
+      } catch (error) {
+        reject(error);
+      }
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    child.stdout.on('data', (piece: Buffer) => {
+      pieces.push(piece);
+      bytes += piece.length;
+      if (bytes <= MAX_OUTPUT_BYTES) return;
+      end();
+      fail(`it printed more than ${MAX_OUTPUT_BYTES} bytes`);
+    });
     child.on('error', (error) => fail(error.message));
-    child.on('close', (status, signal) => {
-      if (status !== 0) return fail(signal === null ? `status ${String(status)}` : signal);
+    child.on('close', (status, killedBy) => {
+      signal?.removeEventListener('abort', onAbort);
+      if (status !== 0) return fail(killedBy === null ? `status ${String(status)}` : killedBy);
       try {
         resolve(oneLine(Buffer.concat(pieces), 'What --password-command printed'));
       } catch (error) {
