@@ -53,6 +53,9 @@ describe('the commands on a store in S3', () => {
     await secret('restore', store, 'back.db');
     assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
     await secret('check', store, '--read-data');
+    const more = ['--new-password-file', join(folder, 'password')];
+    const changed = await sqlsync(['key', 'passwd', store, ...more], { ...options, env });
+    assert.match(changed.stdout, /If the bucket keeps versions, the old version of the key file stays/);
     await assertRefused(
       ['snapshots', store],
       { code: 'STORE_PASSWORD', status: 27, says: /is encrypted/ },

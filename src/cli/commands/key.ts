@@ -1,4 +1,5 @@
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
+import { isS3Address } from '../../backup/backends/s3/address.ts';
 import type { Password } from '../../backup/keys/password.ts';
 import type { Store } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
@@ -26,6 +27,12 @@ const OPTIONS = {
 const SAME_MASTER_KEY =
   'The master key of the store is the same as before: anyone who had read it with an old password can still read the store. For another one, copy to a new store: sqlsync init --encrypt NEW, sqlsync copy STORE NEW.';
 
+/** What a key that is gone does not end. */
+function whatStays(store: string): string {
+  if (!isS3Address(store)) return SAME_MASTER_KEY;
+  return `If the bucket keeps versions, the old version of the key file stays, and its password opens that: delete it there, in ${store}, below keys/. ${SAME_MASTER_KEY}`;
+}
+
 /** What each word after `key` does. */
 const ACTIONS: Readonly<Record<string, (store: Store, work: KeyWork) => Promise<void>>> = {
   list,
@@ -41,19 +48,19 @@ const ACTIONS: Readonly<Record<string, (store: Store, work: KeyWork) => Promise<
       });
     const id = await store.removeKey(args.id);
     output.json({ type: 'summary', removed: id });
-    output.result(`Key ${id.slice(0, SHORT_ID_LENGTH)} removed. ${SAME_MASTER_KEY}`);
+    output.result(`Key ${id.slice(0, SHORT_ID_LENGTH)} removed. ${whatStays(args.store)}`);
   },
   passwd: async (store, { args, output, signal }) => {
     const id = await store.changePassword(await newPasswordIn(args, signal));
     output.json({ type: 'summary', changed: id });
     output.result(
-      `The password was changed; its key is now ${id.slice(0, SHORT_ID_LENGTH)}. ${SAME_MASTER_KEY}`,
+      `The password was changed; its key is now ${id.slice(0, SHORT_ID_LENGTH)}. ${whatStays(args.store)}`,
     );
   },
 };
 
 interface KeyWork {
-  readonly args: OptionValues<typeof OPTIONS> & { readonly id: string | undefined };
+  readonly args: OptionValues<typeof OPTIONS> & { readonly store: string; readonly id: string | undefined };
   readonly output: Output;
   readonly signal: AbortSignal;
 }
