@@ -239,6 +239,16 @@ describe('another store in the place of an encrypted one', () => {
       assert.equal(readdirSync(join(folder, 'store')).includes('config'), false);
     }
     await run('init', 'other', '--encrypt');
+    cpSync(join(folder, 'other', 'keys'), join(folder, 'plain', 'keys'), { recursive: true });
+    const lost = join(folder, 'plain', 'config');
+    const config = readFileSync(lost);
+    rmSync(lost);
+    const [key = ''] = readdirSync(join(folder, 'plain', 'keys'));
+    const says = new RegExp(`keys/${key} says that the store is encrypted`);
+    for (const each of [plain, options])
+      await assertRefused(['repair', 'plain'], { code: 'STORE_NOT_FOUND', status: 18, says }, each);
+    writeFileSync(lost, config.subarray(0, config.length - 5));
+    await assertRefused(['repair', 'plain'], { code: 'STORE_DAMAGED', status: 19, says }, plain);
     rmSync(join(folder, 'store'), { recursive: true });
     cpSync(join(folder, 'other'), join(folder, 'store'), { recursive: true });
     rmSync(join(folder, 'store', 'config'));

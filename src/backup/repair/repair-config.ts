@@ -49,10 +49,12 @@ export async function openOrRepairConfig(
     if (!isLost) throw error;
     lost = error;
   }
-  const hasKeys = (await backend.list('keys')).some(({ name }) => isHexId(name));
+  const keys = (await backend.list('keys')).map(({ name }) => name).filter(isHexId);
+  const hasKeys = keys.length > 0;
   const pinned = memory?.ids ?? [];
   // A password is that of an encrypted store, whatever lies there now.
   if (!hasKeys && passwordOf(options.password)?.isGiven === true) throw lost;
+  if (hasKeys && pinned.length === 0) await refuseStrayKeys(backend, lost, keys);
   const isKeyed = hasKeys || pinned.length > 0;
   const config = isKeyed
     ? await keyedConfig(backend, lost, { ...options, pinned })
@@ -63,6 +65,24 @@ export async function openOrRepairConfig(
   if (!options.dryRun) await backend.replaceConfig([config.bytes]);
   const access = await accessTo(backend, parseConfig(config.bytes, backend.description), options, memory);
   return { access, configWritten: true };
+}
+
+/**
+ * Throws an error that names the key files if everything else is readable without a key: an interrupted
+ * `init --encrypt` leaves one, and so may somebody who wants a password. Only the user can know.
+ */
+async function refuseStrayKeys(backend: Backend, lost: SqlsyncError, keys: readonly string[]): Promise<void> {
+  const { readable, unreadable } = await recordsOpenedBy(backend, PLAIN_SEALER);
+  if (readable === 0 || unreadable > 0) return;
+  const files = keys.map((key) => `keys/${key}`).join(', ');
+  throw new SqlsyncError(
+    lost.code,
+    `${lost.message}; ${files} says that the store is encrypted, and its snapshots and indexes are not`,
+    {
+      hint: `An interrupted \`init --encrypt\` leaves such a file. If the store never was encrypted, remove ${files}, then repair again.`,
+      cause: lost,
+    },
+  );
 }
 
 /** A new config, and the id of the encrypted store that it is for. */
