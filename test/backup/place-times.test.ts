@@ -132,6 +132,39 @@ describe('retention by the time of the place', () => {
     assert.deepEqual(group?.spared, []);
   });
 
+  test('true records that are put again stay for a week in a run that nobody looks at, and go after that', (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: NOON + HOUR_MS });
+    const policy = { daily: 7 };
+    const plan = (all: readonly StoreSnapshot[]): readonly [string[], string[]] => {
+      const [group] = planForget(all, policy, { isUnattended: true });
+      return [idsOf(group?.remove ?? []), idsOf(group?.waiting ?? [])];
+    };
+    const good = daily(20);
+    assert.deepEqual(plan(good), [idsOf(good.slice(0, 13)), []], 'a store that confirms all');
+    const putAgain = (each: StoreSnapshot, days: number): void => {
+      Object.assign(each, { stored: new Date(NOON - days * DAY_MS + 1000) });
+    };
+    for (const each of good.slice(0, 2)) putAgain(each, 1);
+    assert.deepEqual(plan(good), [idsOf(good.slice(2, 13)), idsOf(good.slice(0, 2))]);
+    const [attended] = planForget(good, policy);
+    assert.deepEqual([idsOf(attended?.remove ?? []), attended?.waiting], [idsOf(good.slice(0, 13)), []]);
+    for (const each of good.slice(0, 2)) putAgain(each, 8);
+    assert.deepEqual(plan(good), [idsOf(good.slice(0, 13)), []]);
+  });
+
+  test('a single time that the place does not confirm holds up nothing, and neither does a place without times', (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: NOON + HOUR_MS });
+    const good = daily(10);
+    const removedOf = (): string[] => {
+      const [group] = planForget(good, { daily: 7 }, { isUnattended: true });
+      return idsOf(group?.remove ?? []);
+    };
+    Object.assign(good[0] as StoreSnapshot, { stored: new Date(NOON) });
+    assert.deepEqual(removedOf(), idsOf(good.slice(0, 3)));
+    for (const each of good) Object.assign(each, { stored: undefined });
+    assert.deepEqual(removedOf(), idsOf(good.slice(0, 3)));
+  });
+
   test('a store that was copied as files, in any order, goes by its records', (t) => {
     t.mock.timers.enable({ apis: ['Date'], now: NOON + HOUR_MS });
     const random = new Random(SEED);

@@ -27,12 +27,26 @@ export interface ForgetGroup {
   readonly unconfirmed: readonly StoreSnapshot[];
   /** Those among `keep` that would be removed if the place confirmed the times of all others. */
   readonly spared: readonly StoreSnapshot[];
+  /** Those among `keep` that an unattended run leaves to a later one: see `PlanForgetOptions.isUnattended`. */
+  readonly waiting: readonly StoreSnapshot[];
 }
 
 export interface PlanForgetOptions {
   /** The common fields of a group's snapshots; default: host and path. */
   readonly groupBy?: Grouping | undefined;
+  /**
+   * True for a run that nobody looks at. It keeps a snapshot whose time the place does not confirm for a week after it
+   * came, if there are others like that: they may be what pushes it out. A warning then comes before the loss. The store
+   * may as well have been copied as files, so retention goes on after that week.
+   */
+  readonly isUnattended?: boolean | undefined;
 }
+
+/** Time enough to notice a warning. */
+const WAIT_MS: number = 7 * 24 * 3600 * 1000;
+
+/** The reason to keep a snapshot for that long. */
+const WAITING = 'came less than a week ago, with another time';
 
 /** What follows the reason to keep a snapshot that would go if the times of others were right. */
 const BY_PLACE = ', by the time of the place';
@@ -54,13 +68,13 @@ const FUTURE = 'in the future';
 export function planForget(
   snapshots: readonly StoreSnapshot[],
   policy: RetentionPolicy,
-  { groupBy = DEFAULT_GROUPING }: PlanForgetOptions = {},
+  { groupBy = DEFAULT_GROUPING, isUnattended = false }: PlanForgetOptions = {},
 ): ForgetGroup[] {
   const nowMs = Date.now();
   // Throws for an empty policy, even if there is nothing to forget.
   applyRetention([], policy, nowMs);
   return groupSnapshots(inOrder(snapshots), groupBy).map(({ host, path, tags, members }) => {
-    return Object.assign({ host, path, tags }, planGroup(members, policy, groupBy, nowMs));
+    return Object.assign({ host, path, tags }, planGroup(members, policy, { groupBy, isUnattended, nowMs }));
   });
 }
 
@@ -68,8 +82,11 @@ export function planForget(
 function planGroup(
   history: readonly StoreSnapshot[],
   policy: RetentionPolicy,
-  groupBy: Grouping,
-  nowMs: number,
+  {
+    groupBy,
+    isUnattended,
+    nowMs,
+  }: { readonly groupBy: Grouping; readonly isUnattended: boolean; readonly nowMs: number },
 ): Omit<ForgetGroup, 'host' | 'path' | 'tags'> {
   const datings = dateHistory(history, nowMs);
   const dated = (snapshot: StoreSnapshot, place: number, ms: number): Dated => {
@@ -96,7 +113,11 @@ function planGroup(
       reasons.map((reason) => `${reason}${BY_PLACE}`),
     );
   }
-  const removed = new Set(planned?.remove.map(({ id }) => id).filter((id) => !reasonsOf.has(id)));
+  const outOfPolicy = new Set(planned?.remove.map(({ id }) => id));
+  const doomed = past.filter(({ id }) => outOfPolicy.has(id) && !reasonsOf.has(id));
+  const waiting = isUnattended ? waitingAmong(doomed, { history, confirmed, nowMs }) : [];
+  for (const { id } of waiting) reasonsOf.set(id, [WAITING]);
+  const removed = new Set(doomed.map(({ id }) => id).filter((id) => !reasonsOf.has(id)));
   const newestFirst = history.toReversed();
   const remove = newestFirst.filter(({ id }) => removed.has(id));
   return {
@@ -106,7 +127,27 @@ function planGroup(
     remove,
     unconfirmed: remove.filter(({ id }) => !confirmed.has(id)),
     spared: history.every(({ id }) => confirmed.has(id)) ? [] : spared,
+    waiting,
   };
+}
+
+/** Those whose place got them less than a week ago and does not confirm their times, if it confirms not all others. */
+function waitingAmong(
+  doomed: readonly StoreSnapshot[],
+  {
+    history,
+    confirmed,
+    nowMs,
+  }: {
+    readonly history: readonly StoreSnapshot[];
+    readonly confirmed: ReadonlySet<string>;
+    readonly nowMs: number;
+  },
+): StoreSnapshot[] {
+  if (history.filter(({ id }) => !confirmed.has(id)).length < 2) return [];
+  return doomed.filter(
+    ({ id, stored }) => !confirmed.has(id) && stored !== undefined && nowMs - stored.getTime() < WAIT_MS,
+  );
 }
 
 /** A snapshot as retention sees it. */

@@ -58,7 +58,8 @@ export const command: Command = defineCommand({
       describe: 'Keep nothing in the cache folder; the next backup then reads old versions and all lists',
     },
     'skip-if-unchanged': {
-      describe: 'Make no snapshot of a database that has not changed since its newest one',
+      describe:
+        'Make no snapshot of a database that has not changed since its newest one (in S3: the newest that this host made)',
     },
     'max-shrink': SYNC_OPTIONS['max-shrink'],
     'copy-to': {
@@ -288,7 +289,7 @@ async function tidy(
     groups = planForget(
       ours.flatMap(({ members }) => members),
       policy,
-      { groupBy },
+      { groupBy, isUnattended: true },
     );
   }
   const ids = groups.flatMap(({ remove }) => remove.map(({ id }) => id));

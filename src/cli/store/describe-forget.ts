@@ -53,8 +53,13 @@ export function warnOfTimes(output: Output, groups: readonly ForgetGroup[]): voi
     'came to the store at another time than they record. Probably the clock of their host was wrong, or somebody copied the store as files. Else somebody may have put false snapshots: look at `sqlsync snapshots STORE`';
   const spared = groups.flatMap((group) => group.spared);
   const unconfirmed = groups.flatMap((group) => group.unconfirmed);
+  const waiting = groups.flatMap((group) => group.waiting);
   if (spared.length > 0)
     output.warning(`The policy keeps ${named(spared)} more than it would, because others ${why}`);
+  if (waiting.length > 0)
+    output.warning(
+      `Of what the policy removes, ${named(waiting)} ${why}. A backup keeps them for a week after they came; \`sqlsync forget\` with the same policy removes them at once`,
+    );
   if (unconfirmed.length > 0) output.warning(`Of what the policy removes, ${named(unconfirmed)} ${why}`);
 }
 
