@@ -5,27 +5,41 @@ export class StoreDamage extends SqlsyncError {
   /** Its name in the store; the name of a folder if the file is unknown. */
   readonly file: string;
 
-  constructor(code: 'STORE_DAMAGED' | 'STORE_FILE_MISSING', file: string, message: string, cause?: unknown) {
-    super(code, message, {
-      hint:
-        file === 'config'
-          ? '`sqlsync repair STORE` writes a new one.'
-          : '`sqlsync check STORE --read-data` shows what is affected, and which snapshots can be restored. `sqlsync repair STORE` repairs what it can.',
-      cause,
-    });
+  constructor(
+    code: 'STORE_DAMAGED' | 'STORE_FILE_MISSING',
+    file: string,
+    message: string,
+    { cause, hint = hintForDamage(file) }: { readonly cause?: unknown; readonly hint?: string } = {},
+  ) {
+    super(code, message, { hint, cause });
     this.file = file;
   }
 }
 
+function hintForDamage(file: string): string {
+  return file === 'config'
+    ? '`sqlsync repair STORE` writes a new one.'
+    : '`sqlsync check STORE --read-data` shows what is affected, and which snapshots can be restored. `sqlsync repair STORE` repairs what it can.';
+}
+
 /** The error for a damaged file of the store; `what` continues the sentence after its name. */
 export function damaged(file: string, what: string, cause?: unknown): StoreDamage {
-  return new StoreDamage('STORE_DAMAGED', file, `${file} in the store ${sanitizeText(what)}`, cause);
+  return new StoreDamage('STORE_DAMAGED', file, `${file} in the store ${sanitizeText(what)}`, { cause });
 }
 
 /** The error for a missing file of the store. */
 export function missingFile(description: string, file: string, cause?: unknown): StoreDamage {
   const text = `${file} is missing in the store ${description}`;
-  return new StoreDamage('STORE_FILE_MISSING', file, text, cause);
+  return new StoreDamage('STORE_FILE_MISSING', file, text, { cause });
+}
+
+/** The error for a file that a bucket does not have in the past: nothing can repair that. */
+export function missingInPast(description: string, file: string): SqlsyncError {
+  const hint = 'The bucket may keep the versions of that time no more: give a later one with --at.';
+  if (file === 'config')
+    return new SqlsyncError('STORE_NOT_FOUND', `At that time there was no store in ${description}`, { hint });
+  const text = `${file} was not there at that time in the store ${description}, or its version of then is gone`;
+  return new StoreDamage('STORE_FILE_MISSING', file, text, { hint });
 }
 
 /**

@@ -1,4 +1,4 @@
-import { SqlsyncError } from '../../../errors.ts';
+import { sanitizeText, SqlsyncError } from '../../../errors.ts';
 import type { StoredFile } from '../backend.ts';
 import type { S3Client } from './client.ts';
 import { versionsPageOf } from './responses.ts';
@@ -42,7 +42,7 @@ export class PastFiles {
   async #load(): Promise<ReadonlyMap<string, FileVersion>> {
     const latest = new Map<string, FileVersion>();
     let areKept = false;
-    let count = 0;
+    const changedSince = new Set<string>();
     for (let next: readonly (readonly [string, string])[] | undefined = []; next !== undefined;) {
       const query = [['versions', ''], ['encoding-type', 'url'], ['prefix', this.#prefix], ...next] as const;
       const response = await this.#client.send({
@@ -54,16 +54,17 @@ export class PastFiles {
       const page = versionsPageOf(response, this.#prefix);
       if (page === undefined || page === 'no versions') throw noVersions();
       for (const version of page.versions) {
-        count++;
         areKept ||= version.versionId !== 'null' || version.isDeletion;
-        if (version.modified.getTime() <= this.#atMs && isLater(version, latest.get(version.name)))
-          latest.set(version.name, version);
+        const isOfThen = version.modified.getTime() <= this.#atMs;
+        if (!isOfThen) changedSince.add(version.name);
+        else if (isLater(version, latest.get(version.name))) latest.set(version.name, version);
       }
       if (page.next !== undefined && String(page.next) === String(next))
         throw new Error('the service gives the same page of a list again and again');
       next = page.next;
     }
-    if (count > 0 && !areKept) throw noVersions();
+    // A store that was put before the bucket kept versions is there, as long as nothing of it was put again since.
+    if (changedSince.size > 0 && !areKept) throw noVersions([...changedSince]);
     for (const [name, { isDeletion }] of latest) if (isDeletion) latest.delete(name);
     return latest;
   }
@@ -76,10 +77,14 @@ function isLater(version: FileVersion, than: FileVersion | undefined): boolean {
   return aheadMs > 0 || (aheadMs === 0 && than.isDeletion && !version.isDeletion);
 }
 
-function noVersions(): SqlsyncError {
+/** @param changed - names of files that were put since the time that is asked for. */
+function noVersions(changed: readonly string[] = []): SqlsyncError {
+  const [first] = changed;
+  const others = changed.length > 1 ? ` and ${changed.length - 1} others` : '';
+  const since = first === undefined ? '' : `; ${sanitizeText(first, 100)}${others} was put since then`;
   return new SqlsyncError(
     'USAGE',
-    'The bucket keeps no old versions of its files: only the present can be read',
+    `The bucket keeps no old versions of its files: only the present can be read${since}`,
     {
       hint: 'Leave --at away. docs/stores.md says how a bucket keeps versions from now on.',
     },

@@ -1,5 +1,5 @@
 import { SqlsyncError, systemErrorCode } from '../../../errors.ts';
-import { missingFile, StoreDamage, unavailable } from '../../store-error.ts';
+import { missingFile, missingInPast, StoreDamage, unavailable } from '../../store-error.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
 import { StoreIdentity } from '../store-identity.ts';
 import { parseS3Address } from './address.ts';
@@ -82,7 +82,7 @@ export class S3Files implements Backend {
     const headers = range === undefined ? {} : { range: `bytes=${offset}-${offset + length - 1}` };
     try {
       const version = await this.#past?.versionOf(name);
-      if (this.#past !== undefined && version === undefined) throw missingFile(this.description, name);
+      if (this.#past !== undefined && version === undefined) throw missingInPast(this.description, name);
       const { status, body } = await this.#client.send({
         method: 'GET',
         name,
@@ -239,13 +239,17 @@ export class S3Files implements Backend {
 
   /** @param file - the file whose absence the service may have reported. */
   #failure(what: string, error: unknown, file?: string): unknown {
-    if (error instanceof StoreDamage) return error;
+    if (error instanceof StoreDamage || (error instanceof SqlsyncError && error.code === 'STORE_NOT_FOUND'))
+      return error;
     if (error instanceof SqlsyncError)
       return new SqlsyncError(error.code, `Store ${this.description}: ${error.message}`, {
         cause: error.cause,
         ...(error.hint === undefined ? {} : { hint: error.hint }),
       });
-    if (file !== undefined && isMissingKey(error)) return missingFile(this.description, file, error);
+    if (file !== undefined && isMissingKey(error))
+      return this.#past === undefined
+        ? missingFile(this.description, file, error)
+        : missingInPast(this.description, file);
     if (!(error instanceof S3Refused))
       return unavailable(this.description, what, error, hintForSystem(error));
     const { refusal } = error;
