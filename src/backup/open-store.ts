@@ -25,6 +25,7 @@ import type { StoreAccess } from './files/store-files.ts';
  * @param place - path of the folder, or `s3:…`.
  */
 export async function initStoreAt(place: string, options: InitOptions = {}): Promise<StoreAccess> {
+  refusePast(place);
   try {
     return await makeStore(await backendAt(place), options, memoryOf(place, options));
   } catch (error) {
@@ -78,6 +79,7 @@ export async function openStoreToRepair(
   place: string,
   options: OpenOptions & { readonly dryRun: boolean },
 ): Promise<{ access: StoreAccess; configWritten: boolean }> {
+  if (!options.dryRun) refusePast(place);
   return openOrRepairConfig(await backendAt(place), options, memoryOf(place, options));
 }
 

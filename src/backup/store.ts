@@ -1,6 +1,7 @@
 import { SqlsyncError } from '../errors.ts';
 import { checkStore } from './check/check.ts';
 import { copySnapshots } from './copy/copy-snapshots.ts';
+import { ParentMemory } from './copy/parent-memory.ts';
 import { diffSnapshots } from './snapshots/diff.ts';
 import type { DiffOptions } from './snapshots/diff.ts';
 import { findSnapshot } from './snapshots/find-snapshot.ts';
@@ -103,8 +104,13 @@ export class OpenStore implements Store {
     return { forgotten: await forgetSnapshots(this.#access, ids) };
   }
 
-  prune(options: PruneOptions = {}): Promise<PruneSummary> {
-    return pruneStore(this.#access, options);
+  async prune(options: PruneOptions = {}): Promise<PruneSummary> {
+    const summary = await pruneStore(this.#access, options);
+    const { kept, config, backend } = this.#access;
+    // A backup that finds a pack gone has put its own in vain, and begins again.
+    if (summary.packsDeleted > 0 && !summary.dryRun && kept !== undefined)
+      ParentMemory.of(config.id, backend.description)?.forgetAll();
+    return summary;
   }
 
   repair(options: RepairOptions = {}): Promise<RepairSummary> {

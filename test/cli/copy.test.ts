@@ -2,6 +2,10 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { BackupSummary } from '../../src/backup/options.ts';
+import { Copies } from '../../src/cli/job/copies.ts';
+import { copyOnward } from '../../src/cli/store/copy-onward.ts';
+import { Output } from '../../src/cli/terminal/output.ts';
 import { change } from '../pages/databases.ts';
 import { assertReplicaOf } from '../support/compare.ts';
 import { assertRefused, Command, jsonLines, sqlsync, summaryOf } from './command.ts';
@@ -115,4 +119,32 @@ test('a backup copies its new snapshots to other stores too; one that fails stop
     (await summaryOf(['snapshots', 'second'], { cwd: folder }))['snapshots'] as unknown[],
   ];
   assert.equal(length, 2);
+});
+
+test('a snapshot that was forgotten before it is copied to another store does not keep the others from it', async (t) => {
+  const place = await here(t);
+  const { folder, run } = place;
+  await run('init', 'second');
+  await run('backup', 'a.db', 'b.db', 'store');
+  const [first, second] = await listed(place);
+  assert.ok(first !== undefined && second !== undefined);
+  const copied = async (): Promise<readonly unknown[]> => {
+    const summaries = [first, second].map((snapshot) => ({ origin: snapshot.path, snapshot }));
+    const [result] = await copyOnward({
+      store: join(folder, 'store'),
+      access: {},
+      others: [join(folder, 'second')],
+      summaries: summaries as unknown as BackupSummary[],
+      output: new Output({ json: false, verbosity: 'quiet', isStdoutTaken: true }),
+      copies: new Copies([]),
+      signal: undefined,
+      labelsOf: (origin, store) => ({ command: 'backup', origin, store }),
+      figuresOf: () => undefined,
+    });
+    return [result?.copied, result?.error];
+  };
+  await run('forget', 'store', first.id);
+  assert.deepEqual(await copied(), [1, undefined]);
+  await run('forget', 'store', second.id);
+  assert.deepEqual(await copied(), [0, undefined]);
 });

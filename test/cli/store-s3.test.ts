@@ -174,8 +174,41 @@ describe('the commands on a store in S3', () => {
     const { server, store, options } = await here(t);
     const past = `${store}?at=2026-11-21T08:00:00Z`;
     const refused = { code: 'USAGE', status: 2, says: /the past can only be read/ } as const;
-    await assertRefused(['backup', 'a.db', past, '--skip-if-unchanged'], refused, options);
+    for (const args of [
+      ['backup', 'a.db', past, '--skip-if-unchanged'],
+      ['init', past],
+      ['forget', past, '--keep-last', '1'],
+      ['prune', past],
+      ['repair', past],
+      ['key', 'add', past],
+    ])
+      await assertRefused(args, refused, options);
     assert.equal(server.requests.length, 0);
+    await summaryOf(['init', 'store'], options);
+    await assertRefused(['copy', 'store', past], refused, options);
+    assert.equal(server.requests.length, 0);
+  });
+
+  test('a backup reads the lists after a prune of this host that deleted packs', async (t) => {
+    const { server, folder, store, run } = await here(t);
+    await run('init', store);
+    for (let day = 0; day < 3; day++) {
+      change(join(folder, 'a.db'), `UPDATE item SET amount = ${day}`);
+      await run('backup', 'a.db', store);
+    }
+    const listed = async (): Promise<boolean> => {
+      const before = server.requests.length;
+      await run('backup', 'a.db', store);
+      return server.requests.slice(before).some(({ operation }) => operation === 'list');
+    };
+    assert.equal(await listed(), false);
+    await run('prune', store, '--grace', '0');
+    assert.equal(await listed(), false, 'nothing was deleted');
+    await run('forget', store, '--keep-last', '1');
+    const { packsDeleted } = await run('prune', store, '--grace', '0', '--max-unused', '0%');
+    assert.ok(Number(packsDeleted) > 0);
+    assert.equal(await listed(), true);
+    assert.equal(await listed(), false);
   });
 
   test('snapshots go from a folder to S3 and back', async (t) => {

@@ -94,6 +94,15 @@ export class ParentMemory {
     removeIfThere(this.#pathOf(origin));
   }
 
+  /** Makes the next backup of each origin read the lists: what is remembered may name packs that are gone. */
+  forgetAll(): void {
+    try {
+      for (const name of readdirSync(this.#folder)) removeIfThere(join(this.#folder, name));
+    } catch {
+      // Nothing is remembered.
+    }
+  }
+
   #load(access: StoreAccess, origin: string): RememberedParent | undefined {
     let content: Readonly<Record<string, unknown>>;
     try {

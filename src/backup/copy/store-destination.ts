@@ -144,10 +144,13 @@ export class StoreDestination implements Destination {
 
   /** Records a snapshot even if nothing changed, unless the user wants none then. */
   async settle(sink: PageSink): Promise<Outcome> {
-    const { access, skipsUnchanged } = this.#options;
+    const { access, skipsUnchanged, recalled } = this.#options;
     const parent = this.#parent;
     const isSame = parent !== undefined && sink instanceof StoreSink && sink.isUnchanged;
     if (isSame && skipsUnchanged && (await lookForSnapshot(access, parent.id)) === 'there') {
+      // Without lists nothing else has looked for an older state of the store.
+      if (recalled !== undefined)
+        await rememberNew(access, { id: parent.id, generation: parent.generation ?? 0 }, parent.id);
       this.#report(parent, sink.hashes, false);
       return 'unchanged';
     }

@@ -15,6 +15,7 @@ import {
   atTime,
   canonicalStore,
   openStoreAt,
+  openStoreToWrite,
   runStoreJob,
 } from '../store/store-command.ts';
 import { counted, formatBytes } from '../terminal/format.ts';
@@ -61,7 +62,7 @@ export const command: Command = defineCommand({
       async work(output, options) {
         const access = storeAccessOf(args, args.to, output, options.signal);
         const from = await openStoreAt(atTime(args.from, args.at), sourceAccessOf(args, access));
-        const to = await openStoreAt(args.to, access);
+        const to = await openStoreToWrite(args.to, access);
         const { host, path, tag, ids, dryRun, plain } = args;
         const isFiltered = [host, path, tag].some((each) => each !== undefined);
         if (isFiltered && ids !== undefined && ids.length > 0) {

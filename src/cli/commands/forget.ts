@@ -11,7 +11,7 @@ import {
   STORE_OPERAND,
   canonicalStore,
   CACHE_OPTION,
-  openStoreAt,
+  openStoreToWrite,
   runStoreJob,
 } from '../store/store-command.ts';
 import { formatTable } from '../terminal/table.ts';
@@ -56,7 +56,7 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
       { hint: 'Give --keep-daily 7 and the like, or ids of `sqlsync snapshots STORE`.' },
     );
   }
-  const store = await openStoreAt(args.store, storeAccessOf(args, args.store, output, options.signal));
+  const store = await openStoreToWrite(args.store, storeAccessOf(args, args.store, output, options.signal));
   const unreadable: string[] = [];
   const all = await store.snapshots({
     onWarning: (warning) => output.warning(warning),

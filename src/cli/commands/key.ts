@@ -6,7 +6,13 @@ import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { Command, Options, OptionValues } from '../options/command.ts';
-import { STORES, STORE_OPERAND, openStoreAt, runStoreCommand } from '../store/store-command.ts';
+import {
+  STORES,
+  STORE_OPERAND,
+  openStoreAt,
+  openStoreToWrite,
+  runStoreCommand,
+} from '../store/store-command.ts';
 import { ACCESS_OPTIONS, namedPassword, storeAccessOf, typedPassword } from '../store/store-password.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
 import type { Output } from '../terminal/output.ts';
@@ -92,7 +98,8 @@ export const command: Command = defineCommand({
             hint: 'Write sqlsync key list STORE.',
           },
         );
-      const store = await openStoreAt(args.store, storeAccessOf(args, args.store, output, signal));
+      const open = args.action === 'list' ? openStoreAt : openStoreToWrite;
+      const store = await open(args.store, storeAccessOf(args, args.store, output, signal));
       await action(store, { args, output, signal });
       return EXIT_OK;
     }),

@@ -7,7 +7,7 @@ import {
   STORE_OPERAND,
   canonicalStore,
   CACHE_OPTION,
-  openStoreAt,
+  openStoreToWrite,
   runStoreJob,
 } from '../store/store-command.ts';
 import { JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
@@ -51,7 +51,7 @@ export const command: Command = defineCommand({
         const graceSeconds = grace === undefined ? undefined : parseDuration('--grace', grace, true) / 1000;
         const maxUnusedRatio = ratioOf(args.maxUnused);
         const access = storeAccessOf(args, args.store, output, options.signal);
-        const store = await openStoreAt(args.store, access);
+        const store = await openStoreToWrite(args.store, access);
         const summary = await store.prune({ dryRun, graceSeconds, maxUnusedRatio, ...options });
         output.json({ type: 'summary', ...summary });
         reportPrune(output, summary, graceSeconds);

@@ -1,11 +1,12 @@
 import type { OpenOptions } from '../../backup/files/access.ts';
 import type { BackupSummary } from '../../backup/options.ts';
+import type { CopyOptions, CopySummary, Store } from '../../backup/types.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { counted, formatBytes } from '../terminal/format.ts';
 import type { Copies, Copy, CopyLabels } from '../job/copies.ts';
 import type { Output } from '../terminal/output.ts';
-import { openStoreAt } from './store-command.ts';
+import { openStoreAt, openStoreToWrite } from './store-command.ts';
 
 /** New snapshots that other stores get too. */
 export interface Onward {
@@ -52,11 +53,8 @@ async function copyTo(other: string, run: Onward): Promise<OnwardResult> {
     const from = await openStoreAt(run.store, run.access);
     const ids = summaries.map(({ snapshot }) => snapshot.id);
     const onWarning = (warning: string): void => output.warning(warning);
-    const { copied, bytesAdded } = await from.copyTo(await openStoreAt(other, { ...run.access, onWarning }), {
-      ids,
-      signal,
-      onWarning,
-    });
+    const to = await openStoreToWrite(other, { ...run.access, onWarning });
+    const { copied, bytesAdded } = await copyThoseThere(from, to, ids, { signal, onWarning });
     report(EXIT_OK);
     output.result(
       `Copied to ${other}: ${counted(copied.length, 'snapshot')}, ${formatBytes(bytesAdded)} added`,
@@ -68,6 +66,30 @@ async function copyTo(other: string, run: Onward): Promise<OnwardResult> {
     report(exitStatusOf(failure.code));
     output.failure(other, failure);
     return { store: other, copied: 0, bytesAdded: 0, error: failure };
+  }
+}
+
+/**
+ * Copies snapshots, without those that somebody forgot since this run found them: that of a database that has not changed
+ * may be old.
+ */
+async function copyThoseThere(
+  from: Store,
+  to: Store,
+  ids: readonly string[],
+  options: CopyOptions,
+): Promise<Pick<CopySummary, 'copied' | 'bytesAdded'>> {
+  try {
+    return await from.copyTo(to, { ...options, ids });
+  } catch (error) {
+    if (toSqlsyncError(error).code !== 'SNAPSHOT_NOT_FOUND') throw error;
+    const there = new Set((await from.snapshots()).map(({ id }) => id));
+    const left = ids.filter((id) => there.has(id));
+    if (left.length === ids.length) throw error;
+    options.onWarning?.(
+      `${counted(ids.length - left.length, 'snapshot')} cannot be copied: forgotten by another run, or another user, since this one found it there`,
+    );
+    return left.length === 0 ? { copied: [], bytesAdded: 0 } : copyThoseThere(from, to, left, options);
   }
 }
 

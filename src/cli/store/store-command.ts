@@ -4,6 +4,7 @@ import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
 import { isSftpAddress, parseSftpAddress } from '../../backup/backends/sftp/address.ts';
 import type { OpenOptions } from '../../backup/files/access.ts';
+import { refusePast } from '../../backup/open-store.ts';
 import { openStore } from '../../backup/store.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
@@ -155,6 +156,13 @@ export async function openStoreAt(text: string, access: OpenOptions): Promise<St
     });
   }
   return openStore(folder, access);
+}
+
+/** As `openStoreAt`, for a command that writes. Throws SqlsyncError USAGE also for a store as it was at a time. */
+export async function openStoreToWrite(text: string, access: OpenOptions): Promise<Store> {
+  // Before the password is asked for. A dry run only reads.
+  if (access.dryRun !== true) refusePast(text);
+  return openStoreAt(text, access);
 }
 
 /** A store is in a folder of this host, or at `s3:…` or `sftp:…`. Throws SqlsyncError USAGE for one elsewhere. */
