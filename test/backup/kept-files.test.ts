@@ -72,6 +72,28 @@ describe('the copies of files of a store on this host', () => {
     assert.ok(kept.get('indexes/49') !== undefined, 'one large file does not push out the others');
   });
 
+  test('of a store that no run opened for 90 days go when another one is opened', (t) => {
+    const folder = tempDir(t);
+    const earlier = process.env['XDG_CACHE_HOME'];
+    process.env['XDG_CACHE_HOME'] = folder;
+    t.after(() => {
+      if (earlier === undefined) delete process.env['XDG_CACHE_HOME'];
+      else process.env['XDG_CACHE_HOME'] = earlier;
+    });
+    const ids = ['0a', '0b', '0c'].map((byte) => byte.repeat(16));
+    const [old = '', used = '', own = ''] = ids;
+    for (const id of ids) KeptFiles.of(id)?.add(NAME, [Buffer.from('whole')]);
+    const place = (id: string): string => join(folder, 'sqlsync', 'files', id);
+    for (const id of [old, used, own]) {
+      const [file = ''] = readdirSync(place(id));
+      if (id !== used) utimesSync(join(place(id), file), 1, 1);
+      utimesSync(place(id), 1, 1);
+    }
+    assert.ok(KeptFiles.of(own));
+    assert.deepEqual(readdirSync(join(folder, 'sqlsync', 'files')).toSorted(), [used, own]);
+    assert.equal(text(KeptFiles.of(used)?.get(NAME)), 'whole');
+  });
+
   test('are none where the folder cannot be made', (t) => {
     const folder = join(tempDir(t), 'file');
     writeFileSync(folder, '');

@@ -3,19 +3,24 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statfsSync,
   statSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import type { Stats } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { makePrivateFolder, ownCacheFolder } from '../../files/user-cache.ts';
 import type { ByteRange } from './backend.ts';
 
-/** The most bytes that are kept of one store, and the part of the free space that they may take. */
+/** The most bytes that are kept of one store, and the part that they may take of what would be free without them. */
 const MAX_BYTES: number = 2 ** 30;
 const MAX_FREE_RATIO = 0.25;
+
+/** What is left when room is made, so that not every new file lists the folder. */
+const SWEPT_RATIO = 0.75;
 
 /** The part of the room that one file may take: it must not push out all others. */
 const MAX_FILE_RATIO = 0.25;
@@ -54,7 +59,9 @@ export class KeptFiles {
    */
   static of(id: string): KeptFiles | undefined {
     const folder = ownCacheFolder('files', id);
-    return folder === undefined ? undefined : new KeptFiles(folder);
+    if (folder === undefined) return undefined;
+    sweepOthers(folder);
+    return new KeptFiles(folder);
   }
 
   /** The bytes of a file, or of a range of it; undefined if there is no sound copy. The caller owns the bytes. */
@@ -100,31 +107,47 @@ export class KeptFiles {
 
   /** Removes the copies that were not used for longest, if room is needed for so many bytes. */
   #hasRoom(bytes: number): boolean {
-    if (bytes > this.#maxBytes * MAX_FILE_RATIO) return false;
-    if (this.#bytes === undefined || this.#bytes + bytes > this.#maxBytes) this.#removeOldest(bytes);
-    const { bavail, bsize } = statfsSync(this.#folder);
-    const isRoom = (this.#bytes ?? 0) + bytes <= this.#maxBytes && bytes <= bavail * bsize * MAX_FREE_RATIO;
-    if (isRoom) this.#bytes = (this.#bytes ?? 0) + bytes;
-    return isRoom;
-  }
-
-  #removeOldest(more: number): void {
     makePrivateFolder(this.#folder);
-    const files = readdirSync(this.#folder)
-      .map((name) => join(this.#folder, name))
-      .map((path) => ({ path, stats: statSync(path, { throwIfNoEntry: false }) }))
-      .sort((a, b) => (b.stats?.mtimeMs ?? 0) - (a.stats?.mtimeMs ?? 0));
-    const sum = files.reduce((total, { stats }) => total + (stats?.size ?? 0), 0);
-    // Room for some more, so that not every new file lists the folder.
-    const most = sum + more > this.#maxBytes ? this.#maxBytes * 0.75 - more : Infinity;
-    let bytes = 0;
-    for (const { path, stats } of files) {
-      if (stats === undefined) continue;
-      const isStale = bytes + stats.size > most || Date.now() - stats.mtimeMs > MAX_AGE_MS;
-      if (isStale) rmSync(path, { force: true });
-      else bytes += stats.size;
+    this.#bytes ??= removeOldest(this.#folder, Infinity);
+    const { bavail, bsize } = statfsSync(this.#folder);
+    const most = Math.min(this.#maxBytes, (bavail * bsize + this.#bytes) * MAX_FREE_RATIO);
+    if (bytes > most * MAX_FILE_RATIO) return false;
+    if (this.#bytes + bytes > most) this.#bytes = removeOldest(this.#folder, most * SWEPT_RATIO - bytes);
+    this.#bytes += bytes;
+    return true;
+  }
+}
+
+/** Removes files that were not used for longest, beyond so many bytes, and old ones. Returns the bytes that stay. */
+function removeOldest(folder: string, most: number): number {
+  const files = readdirSync(folder)
+    .map((name) => join(folder, name))
+    .map((path) => ({ path, stats: statSync(path, { throwIfNoEntry: false }) }))
+    .sort((a, b) => (b.stats?.mtimeMs ?? 0) - (a.stats?.mtimeMs ?? 0));
+  let bytes = 0;
+  for (const { path, stats } of files) {
+    if (stats === undefined) continue;
+    if (bytes + stats.size > most || isOld(stats)) rmSync(path, { force: true });
+    else bytes += stats.size;
+  }
+  return bytes;
+}
+
+function isOld({ mtimeMs }: Stats): boolean {
+  return Date.now() - mtimeMs > MAX_AGE_MS;
+}
+
+/** Removes what is old of the stores beside this one: no run may ever open them again. */
+function sweepOthers(own: string): void {
+  try {
+    for (const name of readdirSync(dirname(own))) {
+      const folder = join(dirname(own), name);
+      // The last file that came is a use, too.
+      if (folder === own || !isOld(statSync(folder))) continue;
+      if (removeOldest(folder, Infinity) === 0) rmdirSync(folder);
     }
-    this.#bytes = bytes;
+  } catch {
+    // Another run may be faster. The next one tries again.
   }
 }
 
