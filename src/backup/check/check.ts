@@ -9,6 +9,8 @@ import { numberOf } from '../files/snapshot-order.ts';
 import { isGoneSince, prunedMeanwhile } from '../files/store-lists.ts';
 import { missingFile, StoreDamage, throwIfAborted } from '../store-error.ts';
 import { choosePacks } from './choose-packs.ts';
+import { discard } from '../packs/frame-memory.ts';
+import { HeldPack } from './held-pack.ts';
 import { loadContents, loadSnapshots, namesIn, snapshotNames } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
@@ -38,8 +40,9 @@ async function checkOnce(
   const problems: CheckProblem[] = [];
   const report = (file: string, error: Error): void => void problems.push({ file, message: error.message });
   const snapshots = await loadSnapshots(access, report);
-  const contents = await loadContents(access, report);
-  const check = new StoreCheck(access, contents, problems, options);
+  const holding = { ...access, files: new HeldPack(access.files) };
+  const contents = await loadContents(holding, report);
+  const check = new StoreCheck(holding, contents, problems, options);
   check.lookAtPacks();
   await check.readPacks();
   await checkForgotten(access, snapshots, problems);
@@ -101,6 +104,12 @@ function originOf({ host, path, time }: StoreSnapshot): string {
 /** Objects between two points where a signal can interrupt. */
 const OBJECTS_PER_TURN = 4096;
 
+/** A pack of more bytes is not kept in memory: few are larger than 16 MB. */
+const MAX_HELD_BYTES = 64 * 1024 * 1024;
+
+/** An open store that can serve one pack from memory. */
+type Holding = StoreAccess & { readonly files: HeldPack };
+
 class StoreCheck {
   /** By object number: 1 for a copy that cannot be read. */
   readonly bad: Uint8Array;
@@ -110,13 +119,15 @@ class StoreCheck {
   bytesRead = 0;
   /** The first needed pack that was deleted since the lists were loaded. */
   gone: StoreDamage | undefined;
-  readonly #access: StoreAccess;
+  readonly #access: Holding;
   readonly #contents: StoreContents;
   readonly #problems: CheckProblem[];
   readonly #options: CheckOptions;
+  /** Packs whose whole objects were checked. */
+  readonly #checked = new Set<string>();
   #page: Uint8Array = new Uint8Array(0);
 
-  constructor(access: StoreAccess, contents: StoreContents, problems: CheckProblem[], options: CheckOptions) {
+  constructor(access: Holding, contents: StoreContents, problems: CheckProblem[], options: CheckOptions) {
     this.#access = access;
     this.#contents = contents;
     this.#problems = problems;
@@ -140,7 +151,10 @@ class StoreCheck {
     }
   }
 
-  /** Reads every byte of the chosen packs. */
+  /**
+   * Reads every byte of the chosen packs, and checks their whole objects in memory. What is left are the deltas, which
+   * need objects of other packs.
+   */
   async readPacks(): Promise<void> {
     const { readData, readDataSubset, signal, onProgress } = this.#options;
     if (readData !== true && readDataSubset === undefined) return;
@@ -158,27 +172,52 @@ class StoreCheck {
 
   async #comparePack(id: string): Promise<void> {
     const file = `packs/${id}`;
+    const known = this.#contents.index.packs.get(id);
+    const held = known?.present === true && known.bytes <= MAX_HELD_BYTES ? known : undefined;
+    const pieces: Uint8Array[] = [];
     try {
-      const { bytes, isChanged } = await comparePack(this.#access.backend, id);
+      const take = (piece: Uint8Array): void => void pieces.push(piece);
+      const { bytes, isChanged } = await comparePack(this.#access.backend, id, held && take);
       this.packsRead++;
       this.bytesRead += bytes;
-      if (!isChanged) return;
-      const known = this.#contents.index.packs.get(id);
-      const problem = { file, message: `${file} in the store was changed since it was written` };
-      if (known === undefined) this.changedUnindexed.push(problem);
-      else if (known.present) this.#problems.push(problem);
+      if (isChanged) this.#takeChanged(file, known);
     } catch (error) {
       // A prune deletes packs that no index names any more.
       const isMissing = error instanceof StoreDamage && error.code === 'STORE_FILE_MISSING';
-      const known = this.#contents.index.packs.get(id);
       if (isMissing && known === undefined) return;
       if (isMissing && known !== undefined)
         this.bad.fill(1, known.firstObject, known.firstObject + known.objectCount);
       this.#take(error, file);
+      return;
     }
+    if (held === undefined) return;
+    const bytes = Buffer.concat(pieces);
+    for (const piece of pieces) discard(piece);
+    await this.#checkWhole(held, bytes);
+    discard(bytes);
   }
 
-  /** Assembles every object in these packs. */
+  #takeChanged(file: string, known: KnownPack | undefined): void {
+    const problem = { file, message: `${file} in the store was changed since it was written` };
+    if (known === undefined) this.changedUnindexed.push(problem);
+    else if (known.present) this.#problems.push(problem);
+  }
+
+  /** Checks the objects of a pack that are whole, from its bytes. */
+  async #checkWhole(pack: KnownPack, bytes: Uint8Array): Promise<void> {
+    const { index } = this.#contents;
+    await this.#access.files.during(`packs/${pack.id}`, bytes, async () => {
+      for (let n = 0; n < pack.objectCount; n++) {
+        if (n % OBJECTS_PER_TURN === 0) await setImmediate();
+        throwIfAborted(this.#options.signal);
+        const object = pack.firstObject + n;
+        if (index.depthOf(object) === 0) this.#checkObject(object);
+      }
+    });
+    this.#checked.add(pack.id);
+  }
+
+  /** Assembles every object in these packs that was not checked yet. */
   async #putTogether(packs: readonly KnownPack[]): Promise<void> {
     const { index, reader } = this.#contents;
     const order = orderByRoot(reader, packs);
@@ -188,13 +227,19 @@ class StoreCheck {
         throwIfAborted(this.#options.signal);
         this.#options.onProgress?.({ phase: 'read', done, total: order.length });
       }
-      if (this.bad[object] === 1) continue;
-      try {
-        reader.checkObject(object, (size) => this.#scratch(size));
-      } catch (error) {
-        this.bad[object] = 1;
-        this.#take(error, `packs/${index.packOf(object)?.id ?? ''}`);
-      }
+      const isChecked = index.depthOf(object) === 0 && this.#checked.has(index.packOf(object)?.id ?? '');
+      if (!isChecked) this.#checkObject(object);
+    }
+  }
+
+  #checkObject(object: number): void {
+    if (this.bad[object] === 1) return;
+    const { index, reader } = this.#contents;
+    try {
+      reader.checkObject(object, (size) => this.#scratch(size));
+    } catch (error) {
+      this.bad[object] = 1;
+      this.#take(error, `packs/${index.packOf(object)?.id ?? ''}`);
     }
   }
 

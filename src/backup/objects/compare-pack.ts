@@ -11,9 +11,18 @@ export interface PackComparison {
   readonly isChanged: boolean;
 }
 
-/** Compares all bytes of a pack with its name. Throws SqlsyncError STORE_FILE_MISSING, STORE_UNAVAILABLE. */
-export async function comparePack(backend: Backend, id: string): Promise<PackComparison> {
-  const comparing = compare(id, backend.parallel === undefined ? PIECE_BYTES.here : PIECE_BYTES.elsewhere);
+/**
+ * Compares all bytes of a pack with its name. Throws SqlsyncError STORE_FILE_MISSING, STORE_UNAVAILABLE.
+ *
+ * @param take - gets the bytes, piece by piece, and owns them.
+ */
+export async function comparePack(
+  backend: Backend,
+  id: string,
+  take: (piece: Uint8Array) => void = discard,
+): Promise<PackComparison> {
+  const pieceBytes = backend.parallel === undefined ? PIECE_BYTES.here : PIECE_BYTES.elsewhere;
+  const comparing = compare(id, pieceBytes, take);
   let step = comparing.next();
   while (step.done !== true) step = comparing.next(await backend.get(`packs/${id}`, step.value));
   return step.value;
@@ -21,21 +30,25 @@ export async function comparePack(backend: Backend, id: string): Promise<PackCom
 
 /** As `comparePack`, without giving up control. */
 export function comparePackNow(files: LocalFiles, id: string): PackComparison {
-  const comparing = compare(id, PIECE_BYTES.here);
+  const comparing = compare(id, PIECE_BYTES.here, discard);
   let step = comparing.next();
   while (step.done !== true) step = comparing.next(files.getNow(`packs/${id}`, step.value));
   return step.value;
 }
 
 /** Asks for one range of the pack after another. */
-function* compare(id: string, pieceBytes: number): Generator<ByteRange, PackComparison, Uint8Array> {
+function* compare(
+  id: string,
+  pieceBytes: number,
+  take: (piece: Uint8Array) => void,
+): Generator<ByteRange, PackComparison, Uint8Array> {
   const digest = createHash('sha256');
   let bytes = 0;
   for (let length = pieceBytes; length === pieceBytes; bytes += length) {
     const piece: Uint8Array = yield { offset: bytes, length: pieceBytes };
     digest.update(piece);
     length = piece.length;
-    discard(piece);
+    take(piece);
   }
   return { bytes, isChanged: digest.digest('hex') !== id };
 }
