@@ -19,7 +19,7 @@ class CountingBackend extends MemoryBackend {
 }
 
 describe('a check with all data', () => {
-  test('reads whole objects once, and is as thorough as before', async (t) => {
+  test('reads whole objects once, and finds a changed byte anywhere', async (t) => {
     const folder = tempDir(t);
     const origin = join(folder, 'origin.db');
     largeDatabase(origin, 8e6);
@@ -36,7 +36,8 @@ describe('a check with all data', () => {
     for (const [name, bytes] of [...backend.files]) {
       if (!name.startsWith('packs/')) continue;
       for (const at of [40, bytes.length >> 1, bytes.length - 3]) {
-        const changed = Uint8Array.from(bytes, (byte, i) => (i === at ? byte ^ 1 : byte));
+        const changed = new Uint8Array(bytes);
+        changed[at] = (changed[at] as number) ^ 1;
         backend.files.set(name, changed);
         const found = await here.store.check({ readData: true });
         assert.ok(
