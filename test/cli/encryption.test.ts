@@ -298,7 +298,7 @@ describe('a password that another program gives', () => {
     execFileSync('mkfifo', [join(folder, 'pipe')]);
     const opening = sqlsync(['snapshots', 'store', '--password-file', 'pipe'], options);
     await delay(300);
-    const writing = promisify(execFile)('/bin/sh', ['-c', `cat password > pipe`], { cwd: folder });
+    const writing = promisify(execFile)('/bin/sh', ['-c', 'cat password > pipe'], { cwd: folder });
     const { status, stderr } = await opening;
     await writing;
     assert.equal(status, 0, stderr);
@@ -327,10 +327,7 @@ describe('a password that another program gives', () => {
     t.after(() => holder.kill());
     await once(holder.stdout, 'data');
     for (const [args, isWaiting] of [
-      [
-        ['--password-command', 'touch asked; exec sleep 1000'],
-        () => existsSync(join(folder, 'asked')),
-      ],
+      [['--password-command', 'touch asked; exec sleep 1000'], () => existsSync(join(folder, 'asked'))],
       [['--password-file', 'pipe'], (pid: number) => hasOpen(pid, join(folder, 'pipe'))],
     ] as const) {
       const command = new Command(['snapshots', 'store', ...args], options);

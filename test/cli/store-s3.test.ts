@@ -192,10 +192,9 @@ describe('the commands on a store in S3', () => {
   test('a backup reads the lists after a prune of this host that deleted packs', async (t) => {
     const { server, folder, store, run } = await here(t);
     await run('init', store);
-    for (let day = 0; day < 3; day++) {
-      change(join(folder, 'a.db'), `UPDATE item SET amount = ${day}`);
-      await run('backup', 'a.db', store);
-    }
+    await run('backup', 'a.db', store);
+    change(join(folder, 'a.db'), 'DROP TABLE item; VACUUM');
+    await run('backup', 'a.db', store);
     const listed = async (): Promise<boolean> => {
       const before = server.requests.length;
       await run('backup', 'a.db', store);
@@ -205,8 +204,9 @@ describe('the commands on a store in S3', () => {
     await run('prune', store, '--grace', '0');
     assert.equal(await listed(), false, 'nothing was deleted');
     await run('forget', store, '--keep-last', '1');
-    const { packsDeleted } = await run('prune', store, '--grace', '0', '--max-unused', '0%');
-    assert.ok(Number(packsDeleted) > 0);
+    // What is needed of a pack is copied first, and the pack goes once its mark has an age by the clock of the service.
+    for (let deleted = 0; deleted === 0; await delay(100))
+      deleted = Number((await run('prune', store, '--grace', '0', '--max-unused', '0%'))['packsDeleted']);
     assert.equal(await listed(), true);
     assert.equal(await listed(), false);
   });

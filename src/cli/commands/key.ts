@@ -1,5 +1,4 @@
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
-import { isS3Address } from '../../backup/backends/s3/address.ts';
 import type { Password } from '../../backup/keys/password.ts';
 import type { Store } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
@@ -9,6 +8,7 @@ import type { Command, Options, OptionValues } from '../options/command.ts';
 import {
   STORES,
   STORE_OPERAND,
+  mayKeepVersions,
   openStoreAt,
   openStoreToWrite,
   runStoreCommand,
@@ -35,7 +35,7 @@ const SAME_MASTER_KEY =
 
 /** What a key that is gone does not end. */
 function whatStays(store: string): string {
-  if (!isS3Address(store)) return SAME_MASTER_KEY;
+  if (!mayKeepVersions(store)) return SAME_MASTER_KEY;
   return `If the bucket keeps versions, the old version of the key file stays, and its password opens that: delete it there, in ${store}, below keys/. ${SAME_MASTER_KEY}`;
 }
 

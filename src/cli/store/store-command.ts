@@ -58,7 +58,7 @@ export function atTime(text: string, at: string | undefined): string {
       hint: 'Write 2026-11-21, 2026-11-21T08:00, or 2026-11-21T08:00:00Z.',
     });
   }
-  if (!isS3Address(text)) {
+  if (!mayKeepVersions(text)) {
     throw new SqlsyncError('USAGE', `The store ${sanitizeText(text, 400)} keeps no versions of its files`, {
       hint: 'Only an S3 bucket with versioning can be read as it was. For a folder, a snapshot of its file system may do.',
     });
@@ -66,6 +66,11 @@ export function atTime(text: string, at: string | undefined): string {
   const [store = '', ...which] = text.split('#');
   const option = `${store.includes('?') ? '&' : '?'}at=${new Date(moment).toISOString()}`;
   return [`${store}${option}`, ...which].join('#');
+}
+
+/** True for the address of a store in a place that may keep old versions of its files. */
+export function mayKeepVersions(text: string): boolean {
+  return isS3Address(text);
 }
 
 /** Runs a command on a store, and prints the error that it throws; returns the exit status. */
