@@ -132,7 +132,7 @@ async function lineIn(file: string, signal: AbortSignal | undefined): Promise<st
  * never inside the system: no signal would end that. Throws the system's errors, and SqlsyncError INTERRUPTED.
  */
 async function bytesIn(file: string, signal: AbortSignal | undefined): Promise<Buffer> {
-  const descriptor = openSync(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+  const descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const bytes = Buffer.alloc(MAX_OUTPUT_BYTES + 1);
     const isPipe = fstatSync(descriptor).isFIFO();
