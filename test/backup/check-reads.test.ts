@@ -33,7 +33,7 @@ describe('a check with all data', () => {
     assert.ok(backend.bytesRead < packBytes * 1.4, `${backend.bytesRead} of ${packBytes} bytes`);
     change(origin, 'UPDATE t SET x = randomblob(100) WHERE rowid % 50 = 0');
     await backupHere(here, origin);
-    for (const [name, bytes] of [...backend.files]) {
+    for (const [name, bytes] of backend.files) {
       if (!name.startsWith('packs/')) continue;
       for (const at of [40, bytes.length >> 1, bytes.length - 3]) {
         const changed = new Uint8Array(bytes);

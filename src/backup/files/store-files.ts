@@ -151,8 +151,7 @@ async function loadIndexes(
       access,
       unread,
       { folder: 'indexes', kind: 'index', ...options },
-      (plain, file, { name }) =>
-        indexes.set(name, decodeIndex(plain, file, access.sealer.scheme !== 'none')),
+      (plain, file, { name }) => indexes.set(name, decodeIndex(plain, file, access.sealer.scheme !== 'none')),
     );
     // Other programs leave files there too, such as .DS_Store.
     const packs = (await access.backend.list('packs')).filter(({ name }) => isHexId(name));
