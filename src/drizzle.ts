@@ -1,52 +1,259 @@
 /**
- * Drizzle on the pools, through its own proxy driver; this file imports nothing of Drizzle.
- *
- *     import { drizzle } from 'drizzle-orm/sqlite-proxy';
- *     import { drizzleProxy } from 'sqlsync-db/drizzle';
- *     const orm = drizzle(drizzleProxy(db));
- *
- * Drizzle's proxy cannot say which transaction a statement belongs to, so `orm.transaction()` is refused with
- * TRANSACTION_CONTROL. A transaction has its own proxy:
- *
- *     await db.write.transaction(async (tx) => { const orm = drizzle(drizzleProxy(tx)); … });
- *
- * Nor can it say which connection: `last_insert_rowid()`, temp tables and PRAGMAs need a fixed one, which also has its
- * own proxy:
- *
- *     await db.write.connection(async (connection) => { const orm = drizzle(drizzleProxy(connection)); … });
+ * A Drizzle driver on the pools: `const orm = drizzle(db, { schema })`. Drizzle is an optional peer of sqlsync.
  */
+import type { BatchItem, BatchResponse } from 'drizzle-orm/batch';
+import { NoopCache } from 'drizzle-orm/cache/core';
+import { is } from 'drizzle-orm/entity';
+import { DefaultLogger, NoopLogger } from 'drizzle-orm/logger';
+import type { Logger } from 'drizzle-orm/logger';
+import { readMigrationFiles } from 'drizzle-orm/migrator';
+import type { MigrationConfig, MigrationMeta } from 'drizzle-orm/migrator';
+import { createTableRelationsHelpers, extractTablesRelationalConfig } from 'drizzle-orm/relations';
+import type {
+  ExtractTablesWithRelations,
+  RelationalSchemaConfig,
+  TablesRelationalConfig,
+} from 'drizzle-orm/relations';
+import { BaseSQLiteDatabase } from 'drizzle-orm/sqlite-core/db';
+import { SQLiteAsyncDialect } from 'drizzle-orm/sqlite-core/dialect';
+import { SQLiteRaw } from 'drizzle-orm/sqlite-core/query-builders/raw';
+import { SQLiteSession, SQLiteTransaction } from 'drizzle-orm/sqlite-core/session';
+import type { SQLiteExecuteMethod } from 'drizzle-orm/sqlite-core/session';
+import { RemotePreparedQuery } from 'drizzle-orm/sqlite-proxy/session';
+import type { DrizzleConfig } from 'drizzle-orm/utils';
+import { SqlsyncError } from './errors.ts';
 import { isReaderQuery } from './pool/sql/reader-query.ts';
-import type { Database, ReadConnection, SqlParams, SqlValue } from './pool/types.ts';
+import type {
+  Database,
+  ReadConnection,
+  RunResult,
+  SqlParams,
+  WriteConnection,
+  WriteTransaction,
+} from './pool/types.ts';
 
-/** `run` wants no rows, `get` the first one, `all` and `values` all. */
-export type DrizzleMethod = 'run' | 'all' | 'values' | 'get';
-
-/** `rows`: each an array of its columns; for `get` the first row, or undefined without a row. */
-export type DrizzleProxy = (
-  sql: string,
-  params: SqlValue[],
-  method: DrizzleMethod,
-) => Promise<{ rows: SqlValue[] | SqlValue[][] }>;
-
-/**
- * The callback that `drizzle()` of drizzle-orm/sqlite-proxy takes. SELECTs run on the read pool, and everything else on
- * the write pool. For a transaction, a held connection or a snapshot, everything runs there.
- *
- * Errors: those of the pools.
- */
-export function drizzleProxy(connection: Database | ReadConnection): DrizzleProxy {
-  return async (sql, params, method) => {
-    const rows = await rowsOf(connection, sql, params);
-    // Drizzle takes undefined for "no row", although its type does not allow it.
-    return { rows: method === 'get' ? (rows[0] as SqlValue[]) : rows };
-  };
+export interface SqlsyncDrizzleConfig<Schema extends Record<string, unknown>> extends Omit<
+  DrizzleConfig<Schema>,
+  'cache'
+> {
+  /** Names Drizzle's work in `database.stats()` and in errors. Default: 'drizzle'. */
+  readonly label?: string;
 }
 
-function rowsOf(
-  connection: Database | ReadConnection,
-  sql: string,
-  params: SqlParams,
-): Promise<SqlValue[][]> {
-  if (!('read' in connection)) return connection.values(sql, params);
-  return isReaderQuery(sql) ? connection.read.values(sql, params) : connection.write.values(sql, params);
+/** What a driver may be made for. A transaction is one only in its own. */
+export type DrizzleConnection = Database | ReadConnection | WriteConnection | WriteTransaction;
+
+type Tables = TablesRelationalConfig;
+type Session = SQLiteSession<'async', RunResult, Record<string, unknown>, Tables>;
+
+/** Drizzle's database. `batch` runs its queries in one transaction that writes. */
+export class SqlsyncDrizzle<
+  Schema extends Record<string, unknown> = Record<string, never>,
+> extends BaseSQLiteDatabase<'async', RunResult, Schema> {
+  readonly #session: PoolSession<Schema, ExtractTablesWithRelations<Schema>>;
+  readonly #dialect: SQLiteAsyncDialect;
+
+  constructor(
+    dialect: SQLiteAsyncDialect,
+    session: PoolSession<Schema, ExtractTablesWithRelations<Schema>>,
+    schema: RelationalSchemaConfig<ExtractTablesWithRelations<Schema>> | undefined,
+  ) {
+    super('async', dialect, session, schema);
+    this.#session = session;
+    this.#dialect = dialect;
+  }
+
+  batch<First extends BatchItem<'sqlite'>, All extends Readonly<[First, ...First[]]>>(
+    queries: All,
+  ): Promise<BatchResponse<All>> {
+    return this.#session.batch(queries) as Promise<BatchResponse<All>>;
+  }
+
+  migrate(migrations: MigrationMeta[], config: MigrationConfig): Promise<void> {
+    return this.#dialect.migrate(migrations, this.#session, config);
+  }
+}
+
+/**
+ * Drizzle on the pools. SELECTs run on the read pool, and everything else on the write pool. `orm.transaction(fn)` is
+ * `write.transaction(fn)`: `fn` may run more than once. For a transaction, a held connection or a snapshot of the pools,
+ * everything runs there.
+ *
+ * Errors: those of the pools, as `cause` of Drizzle's DrizzleQueryError.
+ */
+export function drizzle<Schema extends Record<string, unknown> = Record<string, never>>(
+  connection: DrizzleConnection,
+  config: SqlsyncDrizzleConfig<Schema> = {},
+): SqlsyncDrizzle<Schema> {
+  const { logger, schema, casing, label = 'drizzle' } = config;
+  const dialect = new SQLiteAsyncDialect(casing === undefined ? {} : { casing });
+  const tables = schema === undefined ? undefined : relationsOf(schema);
+  const session = new PoolSession<Schema, ExtractTablesWithRelations<Schema>>(connection, dialect, tables, {
+    label,
+    logger: logger === true ? new DefaultLogger() : logger || new NoopLogger(),
+  });
+  return new SqlsyncDrizzle<Schema>(dialect, session, tables);
+}
+
+/** Runs the migrations that `drizzle-kit generate` has made and that are not in the database yet, in one transaction. */
+export async function migrate<Schema extends Record<string, unknown>>(
+  orm: SqlsyncDrizzle<Schema>,
+  config: MigrationConfig,
+): Promise<void> {
+  await orm.migrate(readMigrationFiles(config), config);
+}
+
+function relationsOf<Schema extends Record<string, unknown>>(
+  schema: Schema,
+): RelationalSchemaConfig<ExtractTablesWithRelations<Schema>> {
+  const { tables, tableNamesMap } = extractTablesRelationalConfig<ExtractTablesWithRelations<Schema>>(
+    schema,
+    createTableRelationsHelpers,
+  );
+  return { fullSchema: schema, schema: tables, tableNamesMap };
+}
+
+interface SessionOptions {
+  readonly label: string;
+  readonly logger: Logger;
+}
+
+/** One of Drizzle's sessions: the database, or one transaction or savepoint in it. */
+class PoolSession<Schema extends Record<string, unknown>, T extends Tables> extends SQLiteSession<
+  'async',
+  RunResult,
+  Schema,
+  T
+> {
+  readonly #connection: DrizzleConnection;
+  readonly #dialect: SQLiteAsyncDialect;
+  readonly #schema: RelationalSchemaConfig<T> | undefined;
+  readonly #options: SessionOptions;
+
+  constructor(
+    connection: DrizzleConnection,
+    dialect: SQLiteAsyncDialect,
+    schema: RelationalSchemaConfig<T> | undefined,
+    options: SessionOptions,
+  ) {
+    super(dialect);
+    this.#connection = connection;
+    this.#dialect = dialect;
+    this.#schema = schema;
+    this.#options = options;
+  }
+
+  /** The mapping of rows is that of Drizzle's own driver for remote databases. */
+  prepareQuery(...args: Parameters<Session['prepareQuery']>): ReturnType<Session['prepareQuery']> {
+    const [query, fields, executeMethod, isInArrayMode, customMapper, metadata, cacheConfig] = args;
+    // Without them Drizzle takes rows as they come, and its users expect objects.
+    const asObjects = fields === undefined && customMapper === undefined;
+    return new RemotePreparedQuery(
+      (sql, params, method) =>
+        runOn(this.#connection, { sql, params, method }, asObjects, this.#options.label) as Promise<never>,
+      query,
+      this.#options.logger,
+      new NoopCache(),
+      metadata,
+      cacheConfig,
+      fields,
+      executeMethod,
+      isInArrayMode,
+      customMapper,
+    );
+  }
+
+  async batch(queries: readonly BatchItem<'sqlite'>[]): Promise<unknown[]> {
+    return within(this.#connection, this.#options.label, async (tx) => {
+      const results: unknown[] = [];
+      for (const query of queries) {
+        // oxlint-disable-next-line no-underscore-dangle -- Drizzle's name, which its types leave out
+        const prepared = (query as unknown as { _prepare(): RemotePreparedQuery })._prepare();
+        const asObjects = is(query, SQLiteRaw);
+        const result = await runOn(tx, prepared.getQuery(), asObjects, this.#options.label);
+        results.push(prepared.mapResult(result, true));
+      }
+      return results;
+    });
+  }
+
+  override transaction<Result>(
+    fn: (tx: SQLiteTransaction<'async', RunResult, Schema, T>) => Promise<Result>,
+  ): Promise<Result> {
+    return within(this.#connection, this.#options.label, (tx) => {
+      const session = new PoolSession<Schema, T>(tx, this.#dialect, this.#schema, this.#options);
+      return fn(new PoolTransaction('async', this.#dialect, session, this.#schema));
+    });
+  }
+
+  // What Drizzle takes from the result of a raw query in a batch.
+  extractRawAllValueFromBatchResult(result: { readonly rows: unknown }): unknown {
+    return result.rows;
+  }
+
+  extractRawGetValueFromBatchResult(result: { readonly rows: unknown }): unknown {
+    return result.rows;
+  }
+
+  extractRawValuesValueFromBatchResult(result: { readonly rows: unknown }): unknown {
+    return result.rows;
+  }
+}
+
+class PoolTransaction<Schema extends Record<string, unknown>, T extends Tables> extends SQLiteTransaction<
+  'async',
+  RunResult,
+  Schema,
+  T
+> {}
+
+/** A transaction of the database or the held connection, or a savepoint in a transaction. */
+function within<Result>(
+  connection: DrizzleConnection,
+  label: string,
+  fn: (tx: WriteTransaction) => Promise<Result>,
+): Promise<Result> {
+  if ('write' in connection) return connection.write.transaction(fn, { label });
+  if ('savepoint' in connection) return connection.savepoint(fn);
+  if ('transaction' in connection) return connection.transaction(fn, { label });
+  return Promise.reject(
+    new SqlsyncError('USAGE', 'a transaction on a connection that only reads', {
+      hint: 'Use drizzle(db), or drizzle(tx) with the `tx` of db.write.transaction(fn).',
+    }),
+  );
+}
+
+interface Statement {
+  readonly sql: string;
+  readonly params: readonly unknown[];
+  readonly method: SQLiteExecuteMethod | 'values';
+}
+
+/** The result as Drizzle's driver for remote databases expects it: for `get` the row, or undefined without a row. */
+async function runOn(
+  connection: DrizzleConnection,
+  statement: Statement,
+  asObjects: boolean,
+  label: string,
+): Promise<{ readonly rows: unknown } | RunResult> {
+  const { sql, method } = statement;
+  const params = statement.params as SqlParams;
+  const target =
+    'write' in connection ? (isReaderQuery(sql) ? connection.read : connection.write) : connection;
+  const options = { label };
+  if (method === 'run' && 'execute' in target) {
+    const { changes, lastInsertRowid } = await target.execute(sql, params, options);
+    return { changes, lastInsertRowid };
+  }
+  if (method === 'run') {
+    await target.values(sql, params, options);
+    return { changes: 0, lastInsertRowid: 0 };
+  }
+  if (!asObjects || method === 'values') {
+    const rows = await target.values(sql, params, options);
+    return { rows: method === 'get' ? rows[0] : rows };
+  }
+  return {
+    rows: await (method === 'get' ? target.get(sql, params, options) : target.all(sql, params, options)),
+  };
 }

@@ -1,115 +1,225 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { drizzleProxy } from '../src/drizzle.ts';
+import { count, eq, relations, sql } from 'drizzle-orm';
+import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { drizzle, migrate } from '../src/drizzle.ts';
+import type { SqlsyncDrizzle } from '../src/drizzle.ts';
 import { openDatabase } from '../src/pool/database.ts';
 import type { Database } from '../src/pool/types.ts';
 import { tempDir } from './support/compare.ts';
 
-/** The type that `drizzle()` of drizzle-orm/sqlite-proxy takes, from its driver.d.ts. */
-type RemoteCallback = (
-  sql: string,
-  // oxlint-disable-next-line typescript/no-explicit-any -- as it stands there
-  params: any[],
-  method: 'run' | 'all' | 'values' | 'get',
-  // oxlint-disable-next-line typescript/no-explicit-any -- as it stands there
-) => Promise<{ rows: any[] }>;
+const user = sqliteTable('user', {
+  id: integer().primaryKey(),
+  name: text().notNull().unique(),
+  active: integer({ mode: 'boolean' }).notNull().default(true),
+  since: integer({ mode: 'timestamp' }),
+});
+const post = sqliteTable('post', {
+  id: integer().primaryKey(),
+  author: integer().references(() => user.id),
+  title: text(),
+});
+const schema = {
+  user,
+  post,
+  userRelations: relations(user, ({ many }) => ({ posts: many(post) })),
+  postRelations: relations(post, ({ one }) => ({
+    writer: one(user, { fields: [post.author], references: [user.id] }),
+  })),
+};
 
-async function open(t: TestContext, threads = 0): Promise<Database> {
-  const db = await openDatabase(join(tempDir(t), 'a.db'), { admission: 'none', threads });
+async function open(
+  t: TestContext,
+  threads = 0,
+): Promise<{ db: Database; orm: SqlsyncDrizzle<typeof schema> }> {
+  const db = await openDatabase(':memory:', { threads });
   t.after(() => db.close());
   await db.write.exec(`
-    CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT);
-    CREATE TABLE post (id INTEGER PRIMARY KEY, user INTEGER, title TEXT);
-    INSERT INTO user VALUES (1, 'Ada'), (2, 'Bo');
+    CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, active INTEGER NOT NULL DEFAULT 1, since INTEGER);
+    CREATE TABLE post (id INTEGER PRIMARY KEY, author INTEGER REFERENCES user (id), title TEXT);
+    INSERT INTO user (id, name) VALUES (1, 'Ada'), (2, 'Bo');
     INSERT INTO post VALUES (7, 2, 'first')`);
-  return db;
+  return { db, orm: drizzle(db, { schema }) };
 }
 
-const JOIN =
-  'select "user"."id", "user"."name", "post"."id", "post"."title" from "user" inner join "post" on "post"."user" = "user"."id"';
+async function names(orm: Pick<SqlsyncDrizzle<typeof schema>, 'select'>): Promise<string[]> {
+  return (await orm.select().from(user).orderBy(user.id)).map(({ name }) => name);
+}
 
-describe('the callback for Drizzle', () => {
+describe('Drizzle on the pools', () => {
   for (const threads of [0, 1]) {
-    test(`the callback for Drizzle gives rows as arrays, columns of the same name too${threads > 0 ? ', from a thread' : ''}`, async (t) => {
-      const proxy: RemoteCallback = drizzleProxy(await open(t, threads));
-      assert.deepEqual(await proxy(JOIN, [], 'all'), { rows: [[2, 'Bo', 7, 'first']] });
-      assert.deepEqual(await proxy(JOIN, [], 'values'), { rows: [[2, 'Bo', 7, 'first']] });
+    test(`Drizzle reads joins, aggregates and relations, with the types of its columns${threads > 0 ? ', from a thread' : ''}`, async (t) => {
+      const { orm } = await open(t, threads);
+      assert.deepEqual(await orm.select().from(user).innerJoin(post, eq(post.author, user.id)), [
+        {
+          user: { id: 2, name: 'Bo', active: true, since: null },
+          post: { id: 7, author: 2, title: 'first' },
+        },
+      ]);
+      assert.deepEqual(await orm.select({ n: count() }).from(user), [{ n: 2 }]);
+      assert.equal(await orm.$count(user), 2);
+      assert.deepEqual(await orm.query.user.findMany({ with: { posts: true }, columns: { name: true } }), [
+        { name: 'Ada', posts: [] },
+        { name: 'Bo', posts: [{ id: 7, author: 2, title: 'first' }] },
+      ]);
+      const found = await orm.query.post.findFirst({ with: { writer: true } });
+      assert.equal(found?.writer?.name, 'Bo');
+      assert.equal(await orm.query.user.findFirst({ where: eq(user.id, 9) }), undefined);
+      assert.equal(await orm.select().from(user).where(eq(user.id, 9)).get(), undefined);
     });
   }
 
-  test('the callback for Drizzle gives the first row for get, and undefined if there is no row', async (t) => {
-    const proxy = drizzleProxy(await open(t));
-    const sql = 'select "name", "id" from "user" where "id" >= ?';
-    assert.deepEqual(await proxy(sql, [1], 'get'), { rows: ['Ada', 1] });
-    assert.deepEqual(await proxy(sql, [9], 'get'), { rows: undefined });
-  });
-
-  test('the callback for Drizzle writes, with and without RETURNING', async (t) => {
-    const db = await open(t);
-    const proxy = drizzleProxy(db);
-    assert.deepEqual(await proxy('insert into "user" ("name") values (?)', ['Cy'], 'run'), { rows: [] });
-    const sql = `insert into "user" ("name") values (?), ('a, b (c)') returning "name", "id", max("id", 2)`;
-    assert.deepEqual(await proxy(sql, ['Di'], 'all'), {
-      rows: [
-        ['Di', 4, 4],
-        ['a, b (c)', 5, 5],
-      ],
+  test('Drizzle writes, tells what changed, and returns rows', async (t) => {
+    const { db, orm } = await open(t);
+    const since = new Date('2026-11-20T12:00:00Z');
+    const { changes, lastInsertRowid } = await orm
+      .insert(user)
+      .values([{ name: 'Cy', active: false, since }, { name: 'Di' }]);
+    assert.deepEqual([changes, lastInsertRowid], [2, 4]);
+    assert.deepEqual(await orm.select().from(user).where(eq(user.name, 'Cy')), [
+      { id: 3, name: 'Cy', active: false, since },
+    ]);
+    assert.deepEqual(
+      await orm.delete(user).where(eq(user.id, 4)).returning({ id: user.id, again: user.id }),
+      [{ id: 4, again: 4 }],
+    );
+    assert.deepEqual(await orm.update(user).set({ active: false }).run(), { changes: 3, lastInsertRowid: 4 });
+    const insert = orm
+      .insert(user)
+      .values({ name: sql.placeholder('name') })
+      .prepare();
+    await insert.run({ name: 'Ed' });
+    assert.deepEqual(await names(orm), ['Ada', 'Bo', 'Cy', 'Ed']);
+    await assert.rejects(orm.insert(user).values({ name: 'Ed' }), (error: Error) => {
+      assert.equal((error.cause as { code?: unknown }).code, 'SQLITE_CONSTRAINT_UNIQUE');
+      return true;
     });
-    assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 5 });
-    assert.ok(db.stats().write.commits >= 2);
+    assert.equal(db.stats().write.labels['drizzle']?.hold.count, 4);
   });
 
-  test('the callback for Drizzle gives columns of the same name, or named like numbers, in their order when it writes', async (t) => {
-    const proxy = drizzleProxy(await open(t));
-    for (const [columns, row] of [
-      ['"id", "id"', [3, 3]],
-      ['"name", "id" as "1"', ['Cy', 4]],
-    ] as const) {
-      const sql = `insert into "user" ("name") values ('Cy') returning ${columns}`;
-      assert.deepEqual(await proxy(sql, [], 'all'), { rows: [row] });
-    }
+  test('Drizzle answers raw queries with objects, and values() with arrays', async (t) => {
+    const { orm } = await open(t);
+    assert.deepEqual(await orm.all(sql`select id, name from user where id = ${2}`), [{ id: 2, name: 'Bo' }]);
+    assert.deepEqual(await orm.get(sql`select 1 as one`), { one: 1 });
+    assert.equal(await orm.get(sql`select 1 as one where 0`), undefined);
+    assert.deepEqual(await orm.values(sql`select id, id from user`), [
+      [1, 1],
+      [2, 2],
+    ]);
+    assert.equal((await orm.run(sql`delete from post`)).changes, 1);
+    assert.equal((await orm.run(sql`select 1`)).changes, 0);
+    assert.deepEqual(await orm.all(sql`insert into post (title) values ('x') returning title`), [
+      { title: 'x' },
+    ]);
   });
 
-  test('the callback for Drizzle is refused the transaction that its proxy cannot have', async (t) => {
-    const proxy = drizzleProxy(await open(t));
-    await assert.rejects(proxy('begin', [], 'run'), { code: 'TRANSACTION_CONTROL' });
-    await assert.rejects(proxy('commit', [], 'run'), { code: 'TRANSACTION_CONTROL' });
-  });
-
-  test('the callback for Drizzle stays within a transaction that it is made for', async (t) => {
-    const db = await open(t);
+  test('Drizzle commits a transaction or rolls it back, with its savepoints, while others read the state before', async (t) => {
+    const { db, orm } = await open(t);
+    const result = await orm.transaction(async (tx) => {
+      await tx.insert(user).values({ name: 'Cy' });
+      await assert.rejects(
+        tx.transaction(async (inner) => {
+          await inner.insert(user).values({ name: 'Di' });
+          assert.deepEqual(await names(inner), ['Ada', 'Bo', 'Cy', 'Di']);
+          inner.rollback();
+        }),
+        { message: 'Rollback' },
+      );
+      await tx.transaction((inner) => inner.insert(user).values({ name: 'Ed' }));
+      assert.deepEqual(await names(orm), ['Ada', 'Bo']);
+      assert.equal((await tx.query.user.findMany()).length, 4);
+      return 'done';
+    });
+    assert.equal(result, 'done');
+    assert.deepEqual(await names(orm), ['Ada', 'Bo', 'Cy', 'Ed']);
     const error = new Error('mine');
     await assert.rejects(
-      db.write.transaction(async (tx) => {
-        const proxy = drizzleProxy(tx);
-        await proxy('delete from "user" where "id" = ?', [1], 'run');
-        assert.deepEqual(await proxy('select "id" from "user"', [], 'all'), { rows: [[2]] });
-        assert.deepEqual(await proxy('select * from "user"', [], 'get'), { rows: [2, 'Bo'] });
-        assert.deepEqual(await proxy(JOIN, [], 'all'), { rows: [[2, 'Bo', 7, 'first']] });
+      orm.transaction(async (tx) => {
+        await tx.delete(post);
         throw error;
       }),
       (thrown) => thrown === error,
     );
-    assert.deepEqual(await db.read.get('SELECT count(*) AS n FROM user'), { n: 2 });
+    assert.equal(await orm.$count(post), 1);
+    assert.equal(db.stats().write.holder, undefined);
   });
 
-  test('the callback for Drizzle has one connection if it is made for one', async (t) => {
-    const db = await open(t);
-    const found = await db.write.connection(async (connection) => {
-      const proxy = drizzleProxy(connection);
-      await proxy('insert into "user" ("id", "name") values (?, ?)', [41, 'Cy'], 'run');
-      await proxy('create temp table own as select 7 as x', [], 'run');
-      return [
-        await proxy('select last_insert_rowid(), changes()', [], 'get'),
-        await proxy('select x from own', [], 'values'),
-      ];
+  test('Drizzle runs a batch in one transaction, and undoes all of it', async (t) => {
+    const { db, orm } = await open(t);
+    const before = db.stats().write.commits;
+    const [inserted, rows, raw, one] = await orm.batch([
+      orm.insert(user).values({ name: 'Cy' }),
+      orm.select({ name: user.name }).from(user),
+      orm.all(sql`select 1 as one`),
+      orm.query.user.findFirst({ columns: { id: true } }),
+    ]);
+    assert.equal(inserted.changes, 1);
+    assert.deepEqual([rows.length, raw, one], [3, [{ one: 1 }], { id: 1 }]);
+    assert.equal(db.stats().write.commits, before + 1);
+    await assert.rejects(
+      orm.batch([orm.insert(user).values({ name: 'Di' }), orm.insert(user).values({ name: 'Cy' })]),
+      { code: 'SQLITE_CONSTRAINT_UNIQUE' },
+    );
+    assert.deepEqual(await names(orm), ['Ada', 'Bo', 'Cy']);
+  });
+
+  test('Drizzle stays within the transaction, connection or snapshot that it is made for', async (t) => {
+    const { db, orm } = await open(t);
+    await db.write.transaction(async (tx) => {
+      const own = drizzle(tx, { schema });
+      await own.insert(user).values({ name: 'Cy' });
+      assert.equal((await names(own)).length, 3);
+      await own.transaction((inner) => inner.insert(user).values({ name: 'Di' }));
     });
-    assert.deepEqual(found, [{ rows: [41, 1] }, { rows: [[7]] }]);
-    // The callback asks the writer for facts that only the writer knows.
-    const proxy = drizzleProxy(db);
-    assert.deepEqual(await proxy('select last_insert_rowid()', [], 'get'), { rows: [41] });
-    assert.deepEqual(await proxy('select x from temp.own', [], 'get'), { rows: [7] });
+    await db.write.connection(async (connection) => {
+      const own = drizzle(connection);
+      await own.run(sql`create temp table own as select 7 as x`);
+      assert.deepEqual(await own.get(sql`select x from own`), { x: 7 });
+      await own.transaction((tx) => tx.insert(user).values({ name: 'Ed' }));
+      assert.deepEqual(await own.get(sql`select last_insert_rowid() as id`), { id: 5 });
+    });
+    await db.read.snapshot(async (r) => {
+      const own = drizzle(r, { schema });
+      await orm.delete(post);
+      assert.equal(await own.$count(post), 1);
+      await assert.rejects(
+        own.transaction(() => Promise.resolve()),
+        { code: 'USAGE' },
+      );
+      await assert.rejects(own.insert(user).values({ name: 'x' }), (error: Error) => {
+        assert.equal((error.cause as { code?: unknown }).code, 'READ_ONLY');
+        return true;
+      });
+    });
+    assert.deepEqual(await names(orm), ['Ada', 'Bo', 'Cy', 'Di', 'Ed']);
+  });
+
+  test("Drizzle's migrations run once each, and all or none", async (t) => {
+    const { db, orm } = await open(t);
+    const migrationsFolder = tempDir(t);
+    const write = (...steps: string[]): void => {
+      mkdirSync(join(migrationsFolder, 'meta'), { recursive: true });
+      const entries = steps.map((step, idx) => {
+        writeFileSync(join(migrationsFolder, `000${idx}.sql`), step);
+        return { idx, version: '6', when: 1_790_000_000_000 + idx, tag: `000${idx}`, breakpoints: true };
+      });
+      const journal = { version: '7', dialect: 'sqlite', entries };
+      writeFileSync(join(migrationsFolder, 'meta', '_journal.json'), JSON.stringify(journal));
+    };
+    const first = 'CREATE TABLE a (x);--> statement-breakpoint\nCREATE TABLE b (x);';
+    write(first);
+    await migrate(orm, { migrationsFolder });
+    await migrate(orm, { migrationsFolder });
+    write(first, 'CREATE TABLE c (x);--> statement-breakpoint\nCREATE TABLE a (x);');
+    await assert.rejects(migrate(orm, { migrationsFolder }));
+    write(first, 'CREATE TABLE c (x);');
+    await migrate(orm, { migrationsFolder });
+    const tables = await db.read.values(
+      `SELECT name FROM sqlite_schema WHERE name IN ('a', 'b', 'c') ORDER BY 1`,
+    );
+    assert.deepEqual(tables.flat(), ['a', 'b', 'c']);
   });
 });

@@ -39,7 +39,7 @@ async function prebuild(platform: string, target: string): Promise<void> {
   const workDir = mkdtempSync(join(folder, '.building-'));
   try {
     const output = join(workDir, BINDING_NAME);
-    const zig = npmProgram(ZIG.name, ZIG.version, 'bin/zig');
+    const zig = npmProgram(ZIG.name, ZIG.version, 'zig');
     const env = { ...process.env, CC: `${zig} cc -target ${target}`, CXX: `${zig} c++ -target ${target}` };
     const isGlibc = target.includes('gnu');
     const nativeSources = [

@@ -33,6 +33,8 @@ test('the examples of the manual and the README compile', (t) => {
         paths: {
           'sqlsync-db': [join(ROOT, 'src', 'index.ts')],
           'sqlsync-db/*': [join(ROOT, 'src', '*.ts')],
+          'drizzle-orm': [join(ROOT, 'node_modules', 'drizzle-orm', 'index.d.ts')],
+          'drizzle-orm/*': [join(ROOT, 'node_modules', 'drizzle-orm', '*', 'index.d.ts')],
           kysely: [join(ROOT, 'node_modules', 'kysely', 'dist', 'index.d.ts')],
         },
       },

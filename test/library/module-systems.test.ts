@@ -13,7 +13,7 @@ const ROOT = dirname(dirname(import.meta.dirname));
 const TSC = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
 
 /** What an application does with the library once it has it: the pools, and a sync in a child process. */
-const USE = `async function use({ openDatabase, sync, SqlsyncError }, { SqlsyncDialect }, { drizzleProxy }) {
+const USE = `async function use({ openDatabase, sync, SqlsyncError }, { SqlsyncDialect }, { drizzle }) {
   const db = await openDatabase('a.db', { threads: 1 });
   await db.write.exec('CREATE TABLE IF NOT EXISTS t (x)');
   await db.write.run('INSERT INTO t VALUES (?)', [42]);
@@ -21,7 +21,7 @@ const USE = `async function use({ openDatabase, sync, SqlsyncError }, { SqlsyncD
   const [row] = await db.read.all('SELECT x FROM t');
   await db.close();
   const { code } = await sync({ origin: 'missing.db', replica: 'n.db' }).catch((error) => error instanceof SqlsyncError ? error : {});
-  return { outcome, x: row.x, code, kysely: typeof SqlsyncDialect, drizzle: typeof drizzleProxy };
+  return { outcome, x: row.x, code, kysely: typeof SqlsyncDialect, drizzle: typeof drizzle };
 }`;
 const USED = {
   outcome: 'committed',
@@ -119,11 +119,11 @@ describe('the types of the installed package', () => {
   const SOURCE = `import { openDatabase, sync } from 'sqlsync-db';
     import type { Database } from 'sqlsync-db';
     import { SqlsyncDialect } from 'sqlsync-db/kysely';
-    import { drizzleProxy } from 'sqlsync-db/drizzle';
+    import { drizzle } from 'sqlsync-db/drizzle';
     export async function main(): Promise<number> {
       const db: Database = await openDatabase('a.db');
       const [row] = await db.read.all<{ n: number }>('SELECT 1 AS n');
-      new SqlsyncDialect({ database: db }); drizzleProxy(db);
+      new SqlsyncDialect({ database: db }); drizzle(db);
       const { outcome } = await sync({ origin: 'a.db', replica: 'r.db' });
       // @ts-expect-error -- the types are there: this one is wrong
       const wrong: number = outcome;

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { Kysely, sql } from 'kysely';
-import { drizzleProxy } from '../../src/drizzle.ts';
+import { sql as drizzleSql } from 'drizzle-orm';
+import { blob, sqliteTable } from 'drizzle-orm/sqlite-core';
+import { drizzle } from '../../src/drizzle.ts';
 import { SqlsyncDialect } from '../../src/kysely.ts';
 import type { Database, ReadConnection, SqlParams, SqlValue, WriteOptions } from '../../src/pool/types.ts';
 import { OtherProcess } from '../support/other-process.ts';
@@ -333,14 +335,17 @@ describe('query builders', () => {
     assert.deepEqual((await read).x, Buffer.of(4));
   });
 
-  test('queries by the callback for Drizzle write the bytes of the call', async (t) => {
+  test('prepared queries of Drizzle write the bytes of the call', async (t) => {
     const db = await openTemporary(t);
-    const proxy = drizzleProxy(db);
+    const table = sqliteTable('t', { x: blob() });
+    const insert = drizzle(db)
+      .insert(table)
+      .values({ x: drizzleSql.placeholder('x') })
+      .prepare();
     const { release, done } = hold(db);
-    const params = [Uint8Array.of(1, 2, 3)];
-    const written = proxy(INSERT, params, 'run');
-    params[0]?.fill(9);
-    params.pop();
+    const x = Buffer.of(1, 2, 3);
+    const written = insert.run({ x });
+    x.fill(9);
     release();
     await Promise.all([written, done]);
     assert.deepEqual(await valuesOf(db), [STORED]);
