@@ -23,6 +23,8 @@ const PUBLIC: Readonly<Record<string, Load>> = {
   stats: () => import('./commands/stats.ts'),
   dump: () => import('./commands/dump.ts'),
   open: () => import('./commands/open.ts'),
+  run: () => import('./commands/run.ts'),
+  status: () => import('./commands/status.ts'),
   config: () => import('./commands/config.ts'),
   completion: () => import('./commands/completion.ts'),
 };
@@ -41,7 +43,7 @@ export const DEFAULT_COMMAND = 'sync';
 export const PUBLIC_COMMAND_NAMES: readonly string[] = Object.keys(PUBLIC);
 
 /** Names of future commands: otherwise a command line with a database of such a name would change its meaning then. */
-export const RESERVED_NAMES: ReadonlySet<string> = new Set('run status mount tag help'.split(' '));
+export const RESERVED_NAMES: ReadonlySet<string> = new Set('mount tag help'.split(' '));
 
 /** Includes the commands that other programs start. */
 export const COMMAND_NAMES: readonly string[] = Object.keys(ALL);

@@ -12,10 +12,12 @@ import { NEEDS_ROOT, NOBODY, PROGRAM, summaryOf } from './command.ts';
 const ROOT = dirname(dirname(import.meta.dirname));
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 const JOBS = readFileSync(join(ROOT, 'docs', 'jobs.md'), 'utf8');
-const OTHERS = ['remote', 'server-gone'].map((name) =>
+const OTHERS = ['remote', 'server-gone', 'service'].map((name) =>
   readFileSync(join(ROOT, 'docs', `${name}.md`), 'utf8'),
 );
 const MANUAL = readFileSync(join(ROOT, 'docs', 'backup.md'), 'utf8');
+
+const SERVICE = readFileSync(join(ROOT, 'docs', 'service.md'), 'utf8');
 
 const NEEDS_SYSTEMD =
   spawnSync('systemd-analyze', ['--version']).status === 0
@@ -33,7 +35,7 @@ function blocks(text: string, kinds: string): string[] {
 function commandLines(text: string): string[][] {
   const lines = blocks(text, 'sh|console|').flatMap((block) => block.split('\n'));
   return lines.flatMap((line) => {
-    const command = /^(?:\$ |(?:[\d*/]+ ){5})?sqlsync (.*?)(?:\s+#\s.*)?$/.exec(line)?.[1];
+    const command = /^(?:\$ |(?:[\d*/]+ ){5})?sqlsync (.*?)(?:\s+[#>]\s.*)?$/.exec(line)?.[1];
     if (command === undefined) return [];
     const words = command.match(/(?:'[^']*'|"[^"]*"|[^\s'"])+/g) ?? [];
     return [words.map((word) => word.replaceAll(/['"]/g, ''))];
@@ -73,6 +75,20 @@ describe('the manuals', () => {
       const faults = stderr.split('\n').filter((line) => line.includes(file));
       assert.deepEqual(faults, []);
     }
+  });
+
+  test('the manual of the service shows a systemd unit that systemd takes', { skip: NEEDS_SYSTEMD }, (t) => {
+    const folder = tempDir(t);
+    const [unit = '', ...others] = blocks(SERVICE, 'ini');
+    assert.equal(others.length, 0);
+    const path = join(folder, 'sqlsync.service');
+    writeFileSync(path, unit.replaceAll('/usr/local/bin/sqlsync', '/bin/sh'));
+    const { status, stderr } = spawnSync('systemd-analyze', ['verify', path], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    assert.deepEqual(
+      stderr.split('\n').filter((line) => line.includes('sqlsync.service')),
+      [],
+    );
   });
 
   test(

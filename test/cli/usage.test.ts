@@ -223,7 +223,7 @@ describe('completion', () => {
   test('completion offers a command if its first letters stand first', async () => {
     assert.deepEqual(await complete('ver'), ['verify', ':files']);
     assert.deepEqual(await complete('--json', 'co'), ['copy', 'config', 'completion', ':files']);
-    assert.deepEqual(await complete('s'), ['sync', 'setup', 'snapshots', 'stats', ':files']);
+    assert.deepEqual(await complete('s'), ['sync', 'setup', 'snapshots', 'stats', 'status', ':files']);
     assert.deepEqual(await complete('a.db', 'v'), [':files']);
   });
 
@@ -298,7 +298,7 @@ describe('a command line that is wrong', () => {
     [['verify'], /expected <a> <b> but got nothing/],
     [['verify', 'a.db'], /expected <a> <b> but got only a\.db/],
     [['sync', 'a.db'], /expected <origin> <replica> but got only a\.db/],
-    ...'run status mount tag'
+    ...'mount tag'
       .split(' ')
       .map((name): [string[], RegExp] => [
         [name, 'b.db'],
