@@ -13,6 +13,7 @@ export const SECTIONS = {
   transports: 'The SSH that is built in, beside OpenSSH',
   writer: 'A writer on the origin',
   pools: 'Pools: writers on one database',
+  doctor: 'A writer beside doctor --watch',
   backup: 'Backups with history',
   stores: 'Stores elsewhere: S3, near and far, beside restic',
   memory: 'Memory: a database of 50 GB',

@@ -9,6 +9,7 @@ import { backupSection } from './backup.ts';
 import { firstSection, linkSection, localSection, sshSection, startSection } from './copies.ts';
 import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
+import { doctorSection } from './doctor.ts';
 import { MEMORY_SIZES, memorySection } from './memory.ts';
 import { poolsSection } from './pools.ts';
 import { reflinkSection } from './reflink.ts';
@@ -33,6 +34,7 @@ const USUAL_SECTIONS: readonly SectionName[] = [
   'transports',
   'writer',
   'pools',
+  'doctor',
   'backup',
 ];
 const WAYS = ['local', 'ssh', 'link'] as const;
@@ -80,6 +82,7 @@ async function main(): Promise<void> {
     link: () => linkSection(copies),
     transports: () => transportsSection(copies),
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
+    doctor: () => doctorSection({ exe: values.exe, rounds: runs, journals }),
     pools: () => poolsSection({ exe: values.exe }),
     backup: () => backupSection({ ...copies, days: Number(values.days) }),
     stores: () => storesSection({ ...copies, days: Number(values.days) }),

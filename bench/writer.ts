@@ -227,7 +227,7 @@ function ratioOf(pairs: readonly Pair[], dd: readonly Pair[]): string {
   return figure(median(ratios), 2);
 }
 
-class Writer {
+export class Writer {
   readonly #child: ChildProcess;
 
   static async start(path: string, journal: string, rows: number): Promise<Writer> {
