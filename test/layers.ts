@@ -46,12 +46,16 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
 
+  // The queue of processes that write, which also tells what they do.
+  'src/pool/admission': ['src/sqlite/locks', 'src/files'],
+
   // What `sqlsync doctor` finds: facts as plain data, who collects them, and who judges them.
   'src/doctor': [],
   'src/doctor/watch': [],
   'src/doctor/collect': [
     'src/doctor',
     'src/doctor/watch',
+    'src/pool/admission',
     'src/origin',
     'src/pages',
     'src/sqlite/integrity',
@@ -251,7 +255,6 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
 
   // The pools stand alone on SQLite.
   'src/pool/sql': ['src/sqlite'],
-  'src/pool/admission': ['src/sqlite/locks', 'src/files'],
   'src/pool/bulk': ['src/pool/sql'],
   'src/pool/read': ['src/pool/sql', 'src/sqlite'],
   'src/pool/write': ['src/pool/sql', 'src/pool/admission', 'src/pool/bulk', 'src/sqlite', 'src/sqlite/locks'],

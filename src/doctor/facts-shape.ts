@@ -1,5 +1,5 @@
 import { sanitizeLine } from '../errors.ts';
-import type { Facts } from './facts.ts';
+import type { Facts, PoolFacts } from './facts.ts';
 
 /** Reads one value of a peer's JSON. Throws Error if it has another shape. */
 type Reader = (value: unknown, name: string) => unknown;
@@ -111,6 +111,15 @@ const FULL = {
   vacuumBytes: count,
 };
 
+const WORK = object({ label: text, forMs: count });
+const POOL = object({
+  pid,
+  writer: optional(WORK),
+  waitingCount: count,
+  waiting: list(WORK),
+  readers: list(WORK),
+});
+
 const FACTS = object({
   path: text,
   host: text,
@@ -138,12 +147,18 @@ const FACTS = object({
   journal: optional(object({ ...FILE, isUnfinished: bool, isHot: bool })),
   processes: list(object(PROCESS)),
   locks: list(object({ pid, name: oneOf(...LOCK_NAMES), isExclusive: bool, isHeldThroughout: bool })),
+  pools: list(POOL),
   lookedForMs: count,
   sight: oneOf('all', 'some', 'files'),
   health: object({ problems: list(text), unchecked: optional(text) }),
   full: optional(object(FULL)),
   unseen: list(text),
 });
+
+/** What a process says of its pools, with its texts safe to show. Throws Error for anything else. */
+export function readPool(json: string): PoolFacts {
+  return POOL(JSON.parse(json), 'pool') as PoolFacts;
+}
 
 /** The facts in a peer's answer, with its texts safe to show. Throws Error for anything else. */
 export function readFacts(bytes: Uint8Array): Facts {

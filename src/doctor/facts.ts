@@ -171,6 +171,24 @@ export interface FullFacts {
   readonly vacuumBytes: number;
 }
 
+/** A read or write of a pool. */
+export interface PoolWork {
+  readonly label: string;
+  /** How long it has held or waited, in milliseconds. */
+  readonly forMs: number;
+}
+
+/** What a process says of its pools on the database. */
+export interface PoolFacts {
+  readonly pid: number;
+  /** Missing while none of its writes has SQLite's lock. */
+  readonly writer?: PoolWork;
+  readonly waitingCount: number;
+  /** The first of the writes that wait; `readers` likewise. */
+  readonly waiting: readonly PoolWork[];
+  readonly readers: readonly PoolWork[];
+}
+
 /**
  * Whose locks were seen: those of all processes; of some, because processes of other namespaces or machines may use the
  * file; or of none, because only files were looked at.
@@ -188,6 +206,8 @@ export interface Facts {
   readonly journal?: JournalFacts;
   readonly processes: readonly ProcessFacts[];
   readonly locks: readonly LockFacts[];
+  /** Processes that use the pools of sqlsync, and that answered. */
+  readonly pools: readonly PoolFacts[];
   /** How long the looks took together, in milliseconds. */
   readonly lookedForMs: number;
   /** Unless it is `all`, a lock or process that was not seen may exist all the same. */

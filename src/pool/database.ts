@@ -22,6 +22,7 @@ import { databasePath, poolSettings } from './settings.ts';
 import { UserFunctions } from './sql/user-functions.ts';
 import { MEMORY, MEMORY_SETTINGS, temporaryPlace } from './temporary-place.ts';
 import type { AggregateOptions, Database, DatabaseOptions, FunctionOptions, SqlFunction } from './types.ts';
+import { describePools } from './describe.ts';
 import { inspectDatabase } from './inspect.ts';
 import { WalCare } from './wal-care.ts';
 import { QueuedWritePool } from './write/write-pool.ts';
@@ -92,9 +93,13 @@ async function openAt(
     functions.adopt(connection);
     const writer = new Writer(connection, settings.statementCacheSize, internals.begin);
     const read = openReadPool(absolute, filePath, { ...settings, functions });
-    const admission = settings.admission === 'none' ? noAdmission : openAdmission(filePath);
+    let opened: PooledDatabase | undefined;
+    const describe = (): string =>
+      opened === undefined ? '' : describePools(opened.write.stats(), opened.read.stats());
+    const admission = settings.admission === 'none' ? noAdmission : openAdmission(filePath, describe);
     const walCare = new WalCare(absolute, filePath, settings.walLimitBytes);
-    return new PooledDatabase(absolute, settings, { writer, read, admission, walCare, functions, closed });
+    opened = new PooledDatabase(absolute, settings, { writer, read, admission, walCare, functions, closed });
+    return opened;
   } catch (error) {
     connection.close();
     throw error;

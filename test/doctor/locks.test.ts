@@ -6,6 +6,7 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { collectFacts } from '../../src/doctor/collect/collect.ts';
 import { isBusyHandler } from '../../src/doctor/collect/naps.ts';
+import { presentReport } from '../../src/cli/doctor/present-report.ts';
 import { judge } from '../../src/doctor/judge/judge.ts';
 import { waitersOf } from '../../src/doctor/judge/locks.ts';
 import { change } from '../pages/databases.ts';
@@ -130,6 +131,29 @@ describe('doctor beside the pools', { skip: LINUX }, () => {
     assert.deepEqual(holders(facts, 'WRITE'), [pid]);
     const { title } = findingOf(judge(facts), 'write-lock-held');
     assert.match(title, new RegExp(`^PID ${pid} .*pool-child`));
+  });
+
+  test('doctor names who holds and who waits by the labels of their pools', async (t) => {
+    const path = database(t, 'wal');
+    const holder = await startPool(t, path, 'nightly import', 'hold');
+    const waiter = await startPool(t, path, 'a "request"', 'wait');
+    let facts = await collectFacts(path);
+    // They enter the queue a moment after they have opened the database, and on a busy machine they answer late.
+    const hasAll = ({ pools }: typeof facts): boolean =>
+      pools.some(({ pid, writer }) => pid === holder.pid && writer !== undefined) &&
+      pools.some(({ pid, waitingCount }) => pid === waiter.pid && waitingCount > 0);
+    while (!hasAll(facts)) facts = await collectFacts(path);
+    const { title, meaning, severity } = findingOf(judge(facts), 'write-lock-held');
+    assert.match(title, new RegExp(`^PID ${holder.pid} .*writes "nightly import"`));
+    assert.match(
+      meaning,
+      new RegExp(` PID ${waiter.pid} \\(.*waits with "a "request"".*\\) waits for it\\.$`),
+    );
+    assert.doesNotMatch(meaning, /Probably/);
+    assert.equal(severity, 'blocked');
+    const page = presentReport({ facts, findings: judge(facts) }, path);
+    assert.match(page, new RegExp(`^ *${waiter.pid} .* waits  `, 'm'));
+    assert.deepEqual((await collectFacts(path, { isRestricted: true })).pools, []);
   });
 
   test('doctor reports no holder while a program commits one short transaction after another', async (t) => {

@@ -33,6 +33,7 @@ export const FACTS: Facts = {
   wal: { isInUse: false, hasFrames: false },
   processes: [],
   locks: [],
+  pools: [],
   lookedForMs: 300,
   sight: 'all',
   health: { problems: [] },

@@ -1,7 +1,7 @@
 import { sanitizeLine } from '../../errors.ts';
 import type { Facts, LockFacts } from '../../doctor/facts.ts';
 import type { Finding, Report } from '../../doctor/finding.ts';
-import { waitersOf } from '../../doctor/judge/locks.ts';
+import { poolWaits, waitersOf } from '../../doctor/judge/locks.ts';
 import { checkpointLimit } from '../../doctor/judge/wal.ts';
 import { cut } from '../../doctor/judge/words.ts';
 import { counted, formatBytes, formatCount, formatPages } from '../terminal/format.ts';
@@ -84,10 +84,14 @@ function presentProcesses(facts: Facts): string {
     { title: 'LOCKS', cell: ({ pid }) => locksInWords(facts, pid) },
     {
       title: 'STATE',
-      cell: ({ pid, state }) => (state === 'T' ? 'stopped' : waiters.has(pid) ? 'waits (probably)' : ''),
+      cell: ({ pid, state }) => (state === 'T' ? 'stopped' : waiters.has(pid) ? waitInWords(facts, pid) : ''),
     },
     { title: 'COMMAND', cell: ({ command = '' }) => cut(sanitizeLine(command, 1000), 25, 45) },
   ]);
+}
+
+function waitInWords(facts: Facts, pid: number): string {
+  return poolWaits(facts, pid) ? 'waits' : 'waits (probably)';
 }
 
 function sinceInWords(startedAtMs: number): string {

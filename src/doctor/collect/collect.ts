@@ -6,13 +6,14 @@ import { existing, refusal } from './existing.ts';
 import { databaseFacts, headerFacts, unreadableBeside } from './files.ts';
 import { healthFacts } from './health.ts';
 import { lookSeveralTimes } from './looks.ts';
+import { poolFacts } from './pools.ts';
 import { confirmed, processFacts, processesWith } from './processes.ts';
 import { sightOn } from './sight.ts';
 import { isFileWhole, journalFacts } from './still.ts';
 import { walFacts } from './wal.ts';
 
 export interface CollectOptions {
-  /** True for a peer that may only see what is about the database: no command lines, users or containers. */
+  /** True for a peer that may only see what is about the database: no command lines, users, containers or labels. */
   readonly isRestricted?: boolean | undefined;
   /** How often to look at the locks; by default 6 times in 300 ms. A given number leaves out the health of the file. */
   readonly looks?: number | undefined;
@@ -59,6 +60,8 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
         .filter((pid) => found.open.has(pid) || locks.some((lock) => lock.pid === pid))
         .map((pid) => processFacts(pid, found, { path: real, isNapping: seen.isNapping(pid), isRestricted })),
       locks,
+      // A restricted peer gets no names that an application gave.
+      pools: isWatch || isRestricted ? [] : await poolFacts(real),
       lookedForMs: seen.lookedForMs,
       health: header === undefined || isWatch ? { problems: [] } : healthFacts(real, header, isStill),
       sight,

@@ -25,11 +25,18 @@ export function judgeLocks(facts: Facts): Finding[] {
   ];
 }
 
-/** The processes that probably wait for the writer's lock: SQLite's busy handler sleeps in naps. */
+/** The processes that wait for the writer's lock: pools say so, and SQLite's busy handler sleeps in naps. */
 export function waitersOf(facts: Facts): number[] {
   const holders = new Set(holdersOf(facts, WRITER_LOCKS, true));
   if (holders.size === 0) return [];
-  return facts.processes.filter(({ pid, isNapping }) => isNapping && !holders.has(pid)).map(({ pid }) => pid);
+  return facts.processes
+    .filter(({ pid, isNapping }) => (isNapping || poolWaits(facts, pid)) && !holders.has(pid))
+    .map(({ pid }) => pid);
+}
+
+/** True if the process says that its pools wait for another process. */
+export function poolWaits({ pools }: Facts, pid: number): boolean {
+  return pools.some((pool) => pool.pid === pid && pool.writer === undefined && pool.waitingCount > 0);
 }
 
 /** In rollback mode every lock keeps somebody waiting; in WAL mode each idle connection has SHARED. */
@@ -128,5 +135,6 @@ function waiting(facts: Facts): string {
   const waiters = waitersOf(facts);
   if (waiters.length === 0) return '';
   const wait = waiters.length === 1 ? 'waits' : 'wait';
-  return ` Probably ${processesInWords(facts, waiters)} ${wait} for it.`;
+  const probably = waiters.every((pid) => poolWaits(facts, pid)) ? '' : 'Probably ';
+  return ` ${probably}${processesInWords(facts, waiters)} ${wait} for it.`;
 }

@@ -5,16 +5,25 @@ import type { Severity, Finding } from '../finding.ts';
 const COMMAND_HEAD = 40;
 const COMMAND_TAIL = 60;
 
-/** Names a process: PID 4711 (`node worker.js`, user app (uid 1000), container 0123456789ab). */
+/** Names a process: PID 4711 (`node worker.js`, writes "import", user app (uid 1000), container 0123456789ab). */
 export function processInWords(facts: Facts, pid: number): string {
   const known = facts.processes.find((process) => process.pid === pid);
   const command = known?.command?.replaceAll(/\s+/g, ' ').trim();
   const parts = [
     ...(command === undefined ? [] : [`\`${cut(command)}\``]),
+    ...labelsInWords(facts, pid),
     ...(known?.user === undefined ? [] : [`user ${known.user}`]),
     ...(known?.container === undefined ? [] : [`container ${known.container}`]),
   ];
   return parts.length === 0 ? `PID ${pid}` : `PID ${pid} (${parts.join(', ')})`;
+}
+
+/** The labels of what a process does through its pools, as far as it is about the writer. */
+function labelsInWords(facts: Facts, pid: number): string[] {
+  const pool = facts.pools.find((each) => each.pid === pid);
+  if (pool?.writer !== undefined) return [`writes "${pool.writer.label}"`];
+  const [first] = pool?.waiting ?? [];
+  return first === undefined ? [] : [`waits with "${first.label}"`];
 }
 
 /** Names several processes, the first few in full. */

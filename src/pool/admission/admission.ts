@@ -74,10 +74,11 @@ export const noAdmission: Admission = new NoAdmission();
 /**
  * The queue among the processes that have `databasePath` open; the file must exist. It costs nothing until there is
  * contention: it connects a moment later, and never keeps the process alive. If there can be no queue (Windows, a
- * folder that cannot be written, …), it stays calm for ever.
+ * folder that cannot be written, …), it stays calm for ever. `describe` says what this process does with the database, to
+ * `sqlsync doctor`.
  */
-export function openAdmission(databasePath: string): Admission {
-  return process.platform === 'win32' ? noAdmission : new QueueAdmission(databasePath);
+export function openAdmission(databasePath: string, describe: () => string = () => ''): Admission {
+  return process.platform === 'win32' ? noAdmission : new QueueAdmission(databasePath, describe);
 }
 
 class QueueAdmission implements Admission {
@@ -92,7 +93,7 @@ class QueueAdmission implements Admission {
   #waiter: Waiter | undefined;
   readonly #patience: NodeJS.Timeout;
 
-  constructor(databasePath: string) {
+  constructor(databasePath: string, describe: () => string) {
     this.#patience = setTimeout(() => this.#checkPatience(), ANSWER_MS).unref();
     this.#member = new QueueMember(databasePath, {
       joined: () => this.#queueAgain(),
@@ -102,6 +103,7 @@ class QueueAdmission implements Admission {
       },
       granted: (turn, othersWait) => this.#granted(turn, othersWait),
       wanted: (turn) => this.#wanted(turn),
+      describe,
     });
   }
 

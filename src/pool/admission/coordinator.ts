@@ -1,5 +1,6 @@
 import type { Server, Socket } from 'node:net';
 import { createServer } from 'node:net';
+import { Questions } from './questions.ts';
 import { TurnQueue, QUEUE_TIMES } from './turn-queue.ts';
 import type { QueueSocket } from './queue-socket.ts';
 import { encodeFrame, FrameReader, monotonicUs, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
@@ -9,6 +10,8 @@ import type { Frame, Reply, Request } from './wire.ts';
 const MEMBERS_MAX = 1000;
 /** A member that does not read is dropped when this much waits for it. */
 const UNREAD_BYTES_MAX = 4096;
+/** The same of an observer, which gets the texts of many members at once. */
+const UNTOLD_BYTES_MAX = 1024 * 1024;
 /** The most frames of one member between two ticks; the busiest member needs some hundred. */
 const FRAMES_PER_TICK_MAX = 10_000;
 const TICK_MS = QUEUE_TIMES.askMs;
@@ -28,7 +31,12 @@ export interface CoordinatorOptions {
 interface Member {
   readonly socket: Socket;
   readonly reader: FrameReader<Request>;
-  isGreeted: boolean;
+  /** Unknown until its first frame. */
+  role: 'unknown' | 'member' | 'observer';
+  /** True if it answers `describe`. */
+  describes: boolean;
+  /** Names it to an observer. */
+  readonly number: number;
   framesInTick: number;
 }
 
@@ -38,7 +46,9 @@ export class Coordinator {
   readonly #server: Server;
   readonly #members = new Set<Member>();
   readonly #queue: TurnQueue<Member>;
+  readonly #questions = new Questions<Member>((observer) => observer.socket.end());
   #greeted = 0;
+  #admitted = 0;
   /** How many members come back; 0 if unknown. */
   #expected = 0;
   #ticking: NodeJS.Timeout | undefined;
@@ -95,7 +105,9 @@ export class Coordinator {
     const member: Member = {
       socket,
       reader: new FrameReader<Request>(REQUESTS),
-      isGreeted: false,
+      role: 'unknown',
+      describes: false,
+      number: ++this.#admitted,
       framesInTick: 0,
     };
     this.#members.add(member);
@@ -107,22 +119,34 @@ export class Coordinator {
     socket.on('error', () => socket.destroy());
     socket.on('close', () => {
       this.#members.delete(member);
-      if (member.isGreeted) this.#greeted--;
+      if (member.role === 'member') this.#greeted--;
+      this.#questions.remove(member);
       if (!this.#isClosed) this.#queue.remove(member, monotonicUs());
     });
   }
 
   /** Returns false if a member cannot send this frame. */
-  #take(member: Member, { type, number, flag, timeUs }: Frame<Request>): boolean {
+  #take(member: Member, frame: Frame<Request>): boolean {
+    const { type, number, flag, timeUs } = frame;
     if (member.socket.destroyed) return true;
     const nowUs = monotonicUs();
     this.#keepTicking();
-    if (++member.framesInTick > FRAMES_PER_TICK_MAX) return false;
-    if (member.isGreeted === (type === 'hello')) return false;
+    // Observers decide how many answers there are.
+    const isAnswer = type === 'tell' && this.#questions.observerOf(number, member) !== undefined;
+    if (!isAnswer && ++member.framesInTick > FRAMES_PER_TICK_MAX) return false;
+    const isFirst = type === 'hello' || type === 'observe';
+    if (isFirst ? member.role !== 'unknown' : member.role !== 'member') return false;
+    if (isFirst && number !== WIRE_VERSION) return false;
     switch (type) {
       case 'hello':
-        if (number !== WIRE_VERSION) return false;
+        member.describes = flag;
         this.#greet(member);
+        break;
+      case 'observe':
+        this.#ask(member);
+        break;
+      case 'tell':
+        this.#passOn(member, frame);
         break;
       case 'enter':
         this.#queue.enter(member, number, { sinceUs: timeUs, holding: flag }, nowUs);
@@ -141,11 +165,27 @@ export class Coordinator {
   }
 
   #greet(member: Member): void {
-    member.isGreeted = true;
+    member.role = 'member';
     this.#greeted++;
     this.#send(member, 'state', 0, this.#queue.isContended);
     this.#openWhenComplete();
     if (this.#greeted > 1) this.#options.onCompany?.();
+  }
+
+  #ask(observer: Member): void {
+    observer.role = 'observer';
+    const members = [...this.#members].filter(({ role, describes }) => role === 'member' && describes);
+    const question = this.#questions.ask(observer, members);
+    for (const member of members) this.#send(member, 'describe', question);
+  }
+
+  /** The answer to an observer that has gone is dropped. */
+  #passOn(member: Member, { number: question, flag, timeUs }: Frame<Request>): void {
+    const socket = this.#questions.observerOf(question, member)?.socket;
+    if (socket === undefined) return;
+    if (socket.writableLength > UNTOLD_BYTES_MAX) socket.destroy();
+    else if (socket.writable) socket.write(encodeFrame(REPLIES.told, member.number, flag, timeUs));
+    this.#questions.told(question, member, flag);
   }
 
   #openWhenComplete(): void {
@@ -163,7 +203,7 @@ export class Coordinator {
 
   #tell(contended: boolean): void {
     for (const member of this.#members) {
-      if (member.isGreeted) this.#send(member, 'state', 0, contended);
+      if (member.role === 'member') this.#send(member, 'state', 0, contended);
     }
   }
 

@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { systemErrorCode } from '../../errors.ts';
 import { LocalCoordinator } from './local-coordinator.ts';
 import { QueueSocket } from './queue-socket.ts';
+import { encodeText } from './texts.ts';
 import { encodeFrame, FrameReader, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
 import type { Frame, Reply, Request } from './wire.ts';
 
@@ -21,6 +22,8 @@ export interface MemberEvents {
   heard(): void;
   granted(turn: number, othersWait: boolean): void;
   wanted(turn: number): void;
+  /** What this process does with the database, for an observer. */
+  describe(): string;
 }
 
 /**
@@ -114,7 +117,7 @@ export class QueueMember {
     const reader = new FrameReader<Reply>(REPLIES);
     let reason: string | undefined = 'CLOSED';
     this.#socket = socket;
-    socket.once('connect', () => socket.write(encodeFrame(REQUESTS.hello, WIRE_VERSION)));
+    socket.once('connect', () => socket.write(encodeFrame(REQUESTS.hello, WIRE_VERSION, true)));
     socket.on('data', (chunk: Buffer) => {
       const frames = reader.read(chunk);
       if (frames === undefined) socket.destroy();
@@ -144,7 +147,11 @@ export class QueueMember {
       case 'wanted':
         this.#events.wanted(number);
         break;
+      case 'describe':
+        this.#socket?.write(encodeText(REQUESTS.tell, number, this.#events.describe()));
+        break;
       case 'answer':
+      case 'told':
         break;
     }
   }

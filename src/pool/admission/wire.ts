@@ -6,18 +6,23 @@
  *     4  4  number, little-endian              8  8  time, a little-endian double, in microseconds
  *
  *     to the coordinator              number    flag                         time
- *     hello, the first frame          version
+ *     hello, the first frame          version   answers `describe`
+ *     observe, in its place: what     version
+ *       do the members say?
  *     enter: asks for a turn          turn      has it already (the last     since when it waits, or has it
  *                                               coordinator gave it)
  *     leave: done, or wants no more   turn
  *     ask: are you there?
  *     here: still at it, to `wanted`  turn
+ *     tell: a piece of the answer     question  the last one                 six bytes of text (texts.ts)
  *
  *     from the coordinator
  *     state, the answer to hello                contended: enter, then try
  *     granted                         turn      others wait
  *     wanted: others wait now         turn
  *     answer, to `ask`
+ *     describe: what do you do?       question
+ *     told, to an observer            member    the last one                 six bytes of text
  *
  * Times are those of {@link monotonicUs}, which all processes of a machine share.
  */
@@ -26,8 +31,8 @@ export const FRAME_BYTES = 16;
 /** A coordinator of another version is ignored. */
 export const WIRE_VERSION = 0x53510001;
 
-export const REQUESTS = { hello: 1, enter: 2, leave: 3, ask: 4, here: 5 } as const;
-export const REPLIES = { state: 17, granted: 18, wanted: 19, answer: 20 } as const;
+export const REQUESTS = { hello: 1, enter: 2, leave: 3, ask: 4, here: 5, observe: 6, tell: 7 } as const;
+export const REPLIES = { state: 17, granted: 18, wanted: 19, answer: 20, describe: 21, told: 22 } as const;
 
 export type Request = keyof typeof REQUESTS;
 export type Reply = keyof typeof REPLIES;
