@@ -15,16 +15,16 @@ struct stat;
 struct stat64;
 
 #define HIDDEN __attribute__((visibility("hidden")))
-#define BY_NAME(name, type)                                            \
-  extern int __x##name(int version, const char *path, struct type *to); \
-  HIDDEN int name(const char *path, struct type *to) { return __x##name(STAT_VERSION, path, to); }
-#define BY_DESCRIPTOR(name, type)                                    \
-  extern int __x##name(int version, int descriptor, struct type *to); \
-  HIDDEN int name(int descriptor, struct type *to) { return __x##name(STAT_VERSION, descriptor, to); }
+#define BY_NAME(name, versioned, type)                               \
+  extern int versioned(int version, const char *path, struct type *to); \
+  HIDDEN int name(const char *path, struct type *to) { return versioned(STAT_VERSION, path, to); }
+#define BY_DESCRIPTOR(name, versioned, type)                       \
+  extern int versioned(int version, int descriptor, struct type *to); \
+  HIDDEN int name(int descriptor, struct type *to) { return versioned(STAT_VERSION, descriptor, to); }
 
-BY_NAME(stat, stat)
-BY_NAME(lstat, stat)
-BY_DESCRIPTOR(fstat, stat)
-BY_NAME(stat64, stat64)
-BY_NAME(lstat64, stat64)
-BY_DESCRIPTOR(fstat64, stat64)
+BY_NAME(stat, __xstat, stat)
+BY_NAME(lstat, __lxstat, stat)
+BY_DESCRIPTOR(fstat, __fxstat, stat)
+BY_NAME(stat64, __xstat64, stat64)
+BY_NAME(lstat64, __lxstat64, stat64)
+BY_DESCRIPTOR(fstat64, __fxstat64, stat64)
