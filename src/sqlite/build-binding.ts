@@ -60,8 +60,10 @@ export async function buildBinding(options: BuildBindingOptions = {}): Promise<B
   try {
     const built = join(workDir, BINDING_NAME);
     const prebuilt = join(prebuildsFolder(), recipe.key, BINDING_NAME);
+    // A folder of the user's own is for what is built there: loading takes none from prebuilds/ then, either.
+    const isForAll = env['SQLSYNC_BINDING_DIR'] === undefined;
     for (const [origin, source] of [
-      ['prebuilt', existsSync(prebuilt) ? prebuilt : undefined],
+      ['prebuilt', isForAll && existsSync(prebuilt) ? prebuilt : undefined],
       ['cache', cached !== undefined && isTrustworthy(cached) ? cached : undefined],
     ] as const) {
       if (source === undefined) continue;

@@ -311,7 +311,7 @@ describe('building', () => {
       cpSync(join(ROOT, part), join(clone, part), { recursive: true });
     symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'));
     placeBinding(join(clone, 'prebuilds', key), binding);
-    const env = { CC: pretendCompiler(), CXX: pretendCompiler() };
+    const env = { CC: pretendCompiler(), CXX: pretendCompiler(), SQLSYNC_BINDING_DIR: undefined };
     return runBuild(env, join(clone, 'src', 'sqlite', 'build-binding.ts'));
   }
 
@@ -319,7 +319,7 @@ describe('building', () => {
     const { status, stdout, stderr } = runBuildBesides(builtBindingPath(key));
     assert.equal(status, 0, stderr);
     assert.match(stdout, /^Copied the SQLite binding from .*\/prebuilds\/.*\n$/);
-    assert.deepEqual(readdirSync(join(folder, key)), [BINDING_NAME]);
+    assert.deepEqual(readdirSync(join(folder, 'clone', 'build', 'binding', key)), [BINDING_NAME]);
   });
 
   test('building compiles if the binding in prebuilds/ does not work here', () => {
