@@ -340,6 +340,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/transport',
     'src/files',
   ],
+  'src/service/http': ['src/service/state', 'src/cli/terminal'],
   'src/service/run': [
     'src/service/jobs',
     'src/service/config',
@@ -353,6 +354,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   ],
   'src/cli/commands': [
     'src/service/run',
+    'src/service/http',
     'src/service/jobs',
     'src/service/config',
     'src/service/state',

@@ -1,5 +1,6 @@
-import type { SqlsyncError } from '../../errors.ts';
-import { toSqlsyncError } from '../../errors.ts';
+import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import type { Job } from '../../service/jobs/job-list.ts';
 import type { RunOptions } from '../../service/run/run-service.ts';
 import { withoutSecrets } from '../../service/state/state.ts';
@@ -13,6 +14,16 @@ import type { Output } from '../terminal/output.ts';
 import { CONFIG_OPTION, SERVICE } from './config.ts';
 
 const OPTIONS = {
+  listen: {
+    value: 'HOST:PORT',
+    describe: 'Also serve the status over HTTP: a page, /metrics, /healthz, /api/status',
+    more: 'On a loopback address, such as 127.0.0.1:9247; on others only with `--token-file`.',
+  },
+  'token-file': {
+    value: 'FILE',
+    describe:
+      'File whose one line those who ask over HTTP have to send, as a Bearer token or as the password',
+  },
   ...CONFIG_OPTION,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
@@ -24,7 +35,8 @@ async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   try {
     const { runService } = await import('../../service/run/run-service.ts');
-    await runService({ config: args.config, listen: undefined, listeners: logTo(output) });
+    const listen = await listenerOf(args, output);
+    await runService({ config: args.config, listen, listeners: logTo(output) });
     output.json({ type: 'summary', config: args.config });
     output.result('The service has ended');
     return EXIT_OK;
@@ -33,6 +45,25 @@ async function run(args: Arguments): Promise<number> {
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+/** Opens the page of the service, if that is asked for. Throws SqlsyncError USAGE. */
+async function listenerOf({ listen, tokenFile }: Arguments, output: Output): Promise<RunOptions['listen']> {
+  if (listen === undefined) {
+    if (tokenFile === undefined) return undefined;
+    throw new SqlsyncError('USAGE', '--token-file is for --listen', { hint: 'Add --listen 127.0.0.1:9247.' });
+  }
+  const { parseListen, parseToken, serveHttp } = await import('../../service/http/server.ts');
+  const place = parseListen(listen);
+  const token = tokenFile === undefined ? undefined : parseToken(readFileSync(tokenFile, 'utf8'));
+  return async (service) => {
+    const server = await serveHttp(place, token, () => service.status);
+    const { address, port, family } = server.address() as AddressInfo;
+    const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}/`;
+    output.json({ type: 'listening', url });
+    output.result(`The status is at ${url}`);
+    return server;
+  };
 }
 
 /** The log: a line for each event. */
