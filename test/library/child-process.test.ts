@@ -158,7 +158,10 @@ describe('a child', () => {
   const CRASHES = [
     {
       how: 'throws',
-      code: `setImmediate(() => { throw new Error('boom') })`,
+      // Once the program has its handler, and before it can read its task.
+      code: `process.on('newListener', (name) => {
+        if (name === 'uncaughtException') process.nextTick(() => { throw new Error('boom') });
+      })`,
       expected: 'INTERNAL',
       says: /boom/,
     },
