@@ -114,7 +114,7 @@ function invalid(file: string, faults: readonly Fault[]): SqlsyncError {
   });
   const more = faults.length > MAX_FAULTS ? [`and ${faults.length - MAX_FAULTS} more`] : [];
   return new SqlsyncError('CONFIG_INVALID', [...shown, ...more].join('\n'), {
-    hint: 'Nothing was started. `sqlsync config example` shows a whole file, docs/service.md every field.',
+    hint: 'Nothing of it was taken. `sqlsync config example` shows a whole file, docs/service.md every field.',
   });
 }
 

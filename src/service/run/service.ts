@@ -167,7 +167,7 @@ export class Service {
     const proofAt =
       verifyMs === undefined || state.successAtMs === undefined || job.error !== undefined
         ? Infinity
-        : Math.max((state.provenAtMs ?? -Infinity) + verifyMs, retryOf(state, verifyMs));
+        : Math.max(nextProof(state.provenAtMs, state.successAtMs, verifyMs), retryOf(state, verifyMs));
     if (copyAt === Infinity && proofAt === Infinity) return undefined;
     return copyAt <= proofAt ? { job, kind: 'copy', atMs: copyAt } : { job, kind: 'proof', atMs: proofAt };
   }
@@ -226,17 +226,22 @@ export class Service {
     const started = this.#ping(job, 'start', '');
     try {
       const result = await copyOnce(job, signal);
-      this.states.succeeded(job, result, Date.now());
+      this.states.succeeded(this.#current(job), result, Date.now());
       this.#listeners.onCopied(job, result);
       await started;
       await this.#ping(job, 'success', '');
     } catch (error) {
       if (signal.aborted) return this.states.cutOff(job.id, Date.now());
-      const failure = this.states.failed(job, error, Date.now());
+      const failure = this.states.failed(this.#current(job), error, Date.now());
       this.#listeners.onFailed(job, failure);
       await started;
       await Promise.all([this.#ping(job, 'fail', failure.message), this.#hook(job, 'failure', failure)]);
     }
+  }
+
+  /** As it is asked for now: a reload may have given it another schedule meanwhile. */
+  #current(job: Job): Job {
+    return this.#jobs.get(job.id) ?? job;
   }
 
   async #prove(job: Job, signal: AbortSignal): Promise<void> {
@@ -277,6 +282,11 @@ export class Service {
 
 function isSame(a: Job, b: Job): boolean {
   return a.error?.message === b.error?.message && JSON.stringify(a.target) === JSON.stringify(b.target);
+}
+
+/** A copy that was never proven is so next, and not before older work. */
+function nextProof(provenAtMs: number | undefined, successAtMs: number, verifyMs: number): number {
+  return provenAtMs === undefined ? successAtMs : provenAtMs + verifyMs;
 }
 
 /** When a proof that failed, or was cut off, may be tried again. */
