@@ -8,12 +8,41 @@ const HEADER_BYTES = 48;
 const CHECKED_BYTES = 40;
 /** Where `nBackfill` stands: the number of frames that checkpoints have copied into the file. */
 const BACKFILL_AT = 2 * HEADER_BYTES;
+const READ_MARKS_AT = BACKFILL_AT + 4;
+const READ_MARKS = 5;
+const UNUSED_MARK = 0xffffffff;
 const INDEX_VERSION = 3_007_000;
 
 /** A writer that is just writing a header leaves the two copies different for an instant. */
-const ATTEMPTS = 3;
+const ATTEMPTS = 5;
 
 const isLittleEndian = endianness() === 'LE';
+
+/** Reads so many bytes of a wal-index at an offset; those behind its end are 0. */
+export type IndexRead = (offset: number, bytes: number) => Buffer;
+
+/** The header, if it is valid. One read a copy: a single read of both would see the two halves of one torn write. */
+export function validHeader(read: IndexRead): Buffer | undefined {
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+    const [first, second] = [read(0, HEADER_BYTES), read(HEADER_BYTES, HEADER_BYTES)];
+    if (first.equals(second) && isValid(first)) return first;
+  }
+  return undefined;
+}
+
+/** The number of frames that checkpoints have copied into the file. */
+export function backfilledFrames(read: IndexRead): number {
+  return numberAt(read(BACKFILL_AT, 4), 0);
+}
+
+/** For each of the five read marks, up to which frame its readers read; null for a mark that is not in use. */
+export function readMarks(read: IndexRead): (number | null)[] {
+  const bytes = read(READ_MARKS_AT, 4 * READ_MARKS);
+  return Array.from({ length: READ_MARKS }, (_, i) => {
+    const mark = numberAt(bytes, 4 * i);
+    return mark === UNUSED_MARK ? null : mark;
+  });
+}
 
 /**
  * The header of the wal-index (-shm) of a database in WAL mode. It changes with every commit, by its count of commits
@@ -27,6 +56,7 @@ const isLittleEndian = endianness() === 'LE';
 export class WalIndex {
   readonly #path: string;
   readonly #descriptor: number;
+  readonly #read: IndexRead;
 
   /** Undefined if there is no -shm. Throws the system's errors. */
   static open(databasePath: string): WalIndex | undefined {
@@ -42,16 +72,17 @@ export class WalIndex {
   private constructor(path: string, descriptor: number) {
     this.#path = path;
     this.#descriptor = descriptor;
+    this.#read = (offset, length) => {
+      const bytes = Buffer.alloc(length);
+      readFully(descriptor, bytes, offset);
+      return bytes;
+    };
   }
 
   /** The header as of now; undefined if it cannot be trusted, or if the path names another file by now. */
   header(): Buffer | undefined {
-    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-      const copies = [0, HEADER_BYTES].map((offset) => this.#read(offset));
-      const [first, second] = copies as [Buffer, Buffer];
-      if (first.equals(second) && isValid(first)) return this.#isNamed() ? first : undefined;
-    }
-    return undefined;
+    const header = validHeader(this.#read);
+    return header !== undefined && this.#isNamed() ? header : undefined;
   }
 
   /** True if the file holds all frames of this header, so that a program need not look at the WAL. */
@@ -61,20 +92,11 @@ export class WalIndex {
 
   /** The number of frames that checkpoints have copied into the file. */
   backfilled(): number {
-    const bytes = Buffer.alloc(4);
-    readFully(this.#descriptor, bytes, BACKFILL_AT);
-    return numberAt(bytes, 0);
+    return backfilledFrames(this.#read);
   }
 
   close(): void {
     closeSync(this.#descriptor);
-  }
-
-  /** One read a copy: a single read of both would see the two halves of one torn write. */
-  #read(offset: number): Buffer {
-    const bytes = Buffer.alloc(HEADER_BYTES);
-    readFully(this.#descriptor, bytes, offset);
-    return bytes;
   }
 
   #isNamed(): boolean {
@@ -87,6 +109,11 @@ export class WalIndex {
 /** The number of frames that count, `mxFrame`; 0 if the file alone holds the database. */
 export function frameCount(header: Buffer): number {
   return numberAt(header, 16);
+}
+
+/** The number of pages of the database. */
+export function pagesOf(header: Buffer): number {
+  return numberAt(header, 20);
 }
 
 /** The number of commits, `iChange`; it goes on over restarts of the WAL, and begins anew with a new wal-index. */

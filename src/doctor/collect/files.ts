@@ -18,18 +18,17 @@ const LARGEST_ROOT_AT = 52;
 const FREE_PAGES_AT = 36;
 const INCREMENTAL_AT = 64;
 
-/** The start of a file. */
-export interface FileStart {
-  readonly bytes: Buffer;
-  /** Differs from that of every other file: `device:inode`. */
-  readonly file: string;
-}
+/** Reads the bytes of an open file at an offset; fewer at its end. */
+type Read = (offset: number, length: number) => Buffer;
 
 /** Nobody waits for the writer of a FIFO that has the name of a file. */
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** The first `length` bytes; undefined if there is no regular file. Throws the system's errors. */
-function startOf(path: string, length: number): FileStart | undefined {
+/**
+ * What `act` makes of the open file, which it also names as no other: `device:inode`. Undefined if there is no regular
+ * file. Throws the system's errors.
+ */
+function withFile<T>(path: string, act: (read: Read, file: string) => T): T | undefined {
   let descriptor: number;
   try {
     descriptor = openSync(path, FLAGS);
@@ -40,22 +39,29 @@ function startOf(path: string, length: number): FileStart | undefined {
   try {
     const stats = fstatSync(descriptor, { bigint: true });
     if (!stats.isFile()) return undefined;
-    const buffer = Buffer.alloc(length);
-    const bytes = buffer.subarray(0, readFully(descriptor, buffer, 0));
-    return { bytes, file: `${stats.dev}:${stats.ino}` };
+    const read: Read = (offset, length) => {
+      const buffer = Buffer.alloc(length);
+      return buffer.subarray(0, readFully(descriptor, buffer, offset));
+    };
+    return act(read, `${stats.dev}:${stats.ino}`);
   } finally {
     closeSync(descriptor);
   }
 }
 
-/** As {@link startOf}, for a file beside the database; undefined also if this user may not read it. */
-export function startBeside(path: string, length: number): FileStart | undefined {
+/** As {@link withFile}, for a file beside the database; undefined also if this user may not read it. */
+export function readBeside<T>(path: string, act: (read: Read, file: string) => T): T | undefined {
   try {
-    return startOf(path, length);
+    return withFile(path, act);
   } catch (error) {
     if (isRefused(error)) return undefined;
     throw error;
   }
+}
+
+/** The first `length` bytes of a file beside the database. */
+export function startBeside(path: string, length: number): Buffer | undefined {
+  return readBeside(path, (read) => read(0, length));
 }
 
 /** The files beside the database at `path` that are there, and that this user may not read. */
@@ -76,7 +82,7 @@ function isRefused(error: unknown): boolean {
 
 /** The first `length` bytes; undefined if there is no regular file. Throws the system's errors. */
 export function readStart(path: string, length: number): Buffer | undefined {
-  return startOf(path, length)?.bytes;
+  return withFile(path, (read) => read(0, length));
 }
 
 export function databaseFacts(path: string, stats: Stats): DatabaseFacts {
@@ -135,5 +141,5 @@ export function journalAt(path: string): Omit<JournalFacts, 'isHot'> | undefined
   const facts = fileFacts(`${path}-journal`);
   if (facts === undefined) return undefined;
   const start = startBeside(`${path}-journal`, JOURNAL_MAGIC.length);
-  return { ...facts, isUnfinished: start?.bytes.equals(JOURNAL_MAGIC) === true };
+  return { ...facts, isUnfinished: start?.equals(JOURNAL_MAGIC) === true };
 }

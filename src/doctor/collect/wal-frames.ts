@@ -14,7 +14,7 @@ const SALTS_AT = 16;
  * first checksums or salts are wrong. A frame that was never committed counts, too. Throws the system's errors.
  */
 export function beginsWithFrame(path: string): boolean {
-  const header = startBeside(path, WAL_HEADER_BYTES)?.bytes;
+  const header = startBeside(path, WAL_HEADER_BYTES);
   if (header === undefined || header.length < WAL_HEADER_BYTES) return false;
   const magic = header.readUInt32BE(0);
   const size = pageSize(header.readUInt32BE(8));
@@ -24,7 +24,7 @@ export function beginsWithFrame(path: string): boolean {
   const ofHeader = checksum([0, 0], header.subarray(0, HEADER_SUMMED_BYTES), isBigEndian);
   if (!isSum(ofHeader, header, HEADER_SUMMED_BYTES)) return false;
   const bytes = WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size;
-  const frame = startBeside(path, bytes)?.bytes.subarray(WAL_HEADER_BYTES);
+  const frame = startBeside(path, bytes)?.subarray(WAL_HEADER_BYTES);
   if (frame === undefined || frame.length < FRAME_HEADER_BYTES + size || frame.readUInt32BE(0) === 0)
     return false;
   if (!frame.subarray(8, 16).equals(header.subarray(SALTS_AT, SALTS_AT + 8))) return false;

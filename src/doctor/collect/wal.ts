@@ -1,20 +1,15 @@
-import { endianness } from 'node:os';
+import {
+  backfilledFrames,
+  commitCount,
+  frameCount,
+  pagesOf,
+  readMarks,
+  validHeader,
+} from '../../pages/wal-index.ts';
 import type { WalFacts, WalState } from '../facts.ts';
 import { commitsBetween } from '../watch/commits.ts';
-import { fileFacts, startBeside } from './files.ts';
+import { fileFacts, readBeside } from './files.ts';
 import { beginsWithFrame } from './wal-frames.ts';
-
-/** Bytes of the -shm that matter: two copies of the header of 48 bytes, the state of checkpoints and read marks. */
-const INDEX_BYTES = 136;
-const COPY_BYTES = 48;
-const BACKFILL_AT = 96;
-const READ_MARKS_AT = 100;
-const READ_MARKS = 5;
-const UNUSED_MARK = 0xffffffff;
-const INDEX_VERSION = 3_007_000;
-
-/** A writer leaves the two copies different for an instant. */
-const ATTEMPTS = 5;
 
 export type WalLook = Omit<WalState, 'newFrames' | 'newCommits'>;
 
@@ -23,26 +18,25 @@ export type WalLook = Omit<WalState, 'newFrames' | 'newCommits'>;
  * without a connection to this database: closing the -shm drops the locks that its process holds there.
  */
 export function lookAtIndex(path: string): WalLook | undefined {
-  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    const start = startBeside(`${path}-shm`, INDEX_BYTES);
-    if (start === undefined || start.bytes.length < INDEX_BYTES) return undefined;
-    const { bytes, file } = start;
-    const copy = bytes.subarray(0, COPY_BYTES);
-    const isWhole = copy.equals(bytes.subarray(COPY_BYTES, 2 * COPY_BYTES));
-    if (!isWhole || copy[12] !== 1 || numberAt(copy, 0) !== INDEX_VERSION) continue;
-    return {
-      frames: numberAt(copy, 16),
-      checkpointed: numberAt(bytes, BACKFILL_AT),
-      readMarks: Array.from({ length: READ_MARKS }, (_, i) => {
-        const mark = numberAt(bytes, READ_MARKS_AT + 4 * i);
-        return mark === UNUSED_MARK ? null : mark;
-      }),
-      commits: numberAt(copy, 8),
-      index: file,
-      pageCount: numberAt(copy, 20),
+  return readBeside(`${path}-shm`, (readSome, index) => {
+    const read = (offset: number, length: number): Buffer => {
+      const bytes = Buffer.alloc(length);
+      readSome(offset, length).copy(bytes);
+      return bytes;
     };
-  }
-  return undefined;
+    // Before the header, which is not valid any more if a program makes the index anew meanwhile.
+    const [checkpointed, marks] = [backfilledFrames(read), readMarks(read)];
+    const header = validHeader(read);
+    if (header === undefined) return undefined;
+    return {
+      frames: frameCount(header),
+      checkpointed,
+      readMarks: marks,
+      commits: commitCount(header),
+      index,
+      pageCount: pagesOf(header),
+    };
+  });
 }
 
 /** The WAL after several looks, of which `first` was the first and `last` the last. */
@@ -65,8 +59,4 @@ function stateOf(first: WalLook, last: WalLook): WalState {
   const newCommits = commitsBetween(first, last);
   const grown = last.frames - first.frames;
   return { ...last, newCommits, newFrames: grown >= 0 ? grown : last.frames };
-}
-
-function numberAt(bytes: Buffer, offset: number): number {
-  return endianness() === 'LE' ? bytes.readUInt32LE(offset) : bytes.readUInt32BE(offset);
 }
