@@ -9,6 +9,9 @@ interface OpenHold {
   lastMs: number;
 }
 
+/** A gap is longer than so many pauses. */
+const PAUSES_OF_GAP = 4;
+
 /**
  * Turns looks into samples, one for each interval. Pure: it gets looks with their times.
  *
@@ -35,11 +38,14 @@ export class WatchSampler {
     this.#maxGapMs = maxGapMs;
   }
 
-  look(look: WatchLook): void {
+  /** `pauseMs` is the pause before it that was meant. */
+  look(look: WatchLook, pauseMs = 0): void {
     this.#startMs ??= look.atMs;
     this.#looks++;
     for (const pid of look.waiting) this.#waited[pid] = (this.#waited[pid] ?? 0) + 1;
-    const isGap = this.#last !== undefined && look.atMs - this.#last.atMs > this.#maxGapMs;
+    const isGap =
+      this.#last !== undefined &&
+      look.atMs - this.#last.atMs > Math.max(this.#maxGapMs, pauseMs * PAUSES_OF_GAP);
     this.#readers(look, isGap);
     const commits = this.#wal(look) + this.#changes(look);
     this.#commits += commits;

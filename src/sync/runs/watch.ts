@@ -25,14 +25,17 @@ const REMOTE_LOOKS = 4;
 /** A busy machine delays a look by less; Ctrl-Z and a suspended machine delay it by more. */
 const LEAST_GAP_MS = 1000;
 
-/** A look takes at most one of so many parts of the time. */
-const LOOKS_SHARE = 20;
-const MOST_PAUSE_MS = 250;
+/** Looks take at most one of so many parts of the time, unless the pauses would be longer than this. */
+const LOOKS_SHARE = 100;
+const MOST_PAUSE_MS = 10_000;
+/** The shortest of so many looks shows what one costs: others were interrupted. */
+const COSTS_KEPT = 5;
 
 interface Source {
   readonly path: string;
   readonly host: string;
-  readonly pauseMs: number;
+  /** The pause between two looks, in milliseconds, if one costs `lookMs` where the database is. */
+  pauseAfter(lookMs: number): number;
   look(): Promise<WatchLook> | WatchLook;
   process(pid: number): { readonly command: string; readonly startedAtMs: number | undefined };
   /** What the looks so far could not see, one sentence each. */
@@ -47,7 +50,7 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
     const source: Source = {
       path: location.path,
       host: hostname(),
-      pauseMs: Math.min(LOOK_PAUSE_MS, options.intervalMs),
+      pauseAfter: (lookMs) => pauseAfter(lookMs, Math.min(LOOK_PAUSE_MS, options.intervalMs)),
       look: () => looks.look(),
       process: (pid) => looks.process(pid),
       unseen: () => looks.limits,
@@ -60,7 +63,8 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
       {
         path: location.path,
         host: location.host,
-        pauseMs: options.intervalMs,
+        // The time of a look is that of its messages.
+        pauseAfter: () => options.intervalMs,
         async look() {
           facts = await examine({ looks: REMOTE_LOOKS });
           return lookOf(facts);
@@ -82,13 +86,14 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
   // The first look finds what is refused, before a record is begun.
   let look = await source.look();
   onLine({ type: 'watch', format: 1, path, host, atMs: look.atMs, unseen: source.unseen() });
-  const sampler = new WatchSampler(Math.max(source.pauseMs * 4, LEAST_GAP_MS));
+  const sampler = new WatchSampler(LEAST_GAP_MS);
   const known = new Map<number, number | undefined>();
   let before = new Set<number>();
   let sampledAtMs = performance.now();
-  let lookMs = 0;
+  let pauseMs = 0;
+  const costs: number[] = [];
   while (!until.aborted) {
-    sampler.look(look);
+    sampler.look(look, pauseMs);
     const now = pidsOf(look);
     for (const pid of now) {
       // A process that comes back may be another one with the same number.
@@ -104,13 +109,15 @@ async function watch(source: Source, { intervalMs, until, onLine }: WatchOptions
       const sample = sampler.sample();
       if (sample !== undefined) onLine(sample);
     }
-    await delay(pauseAfter(lookMs, source.pauseMs), undefined, { signal: until }).catch(() => {});
+    pauseMs = source.pauseAfter(costs.length === 0 ? 0 : Math.min(...costs));
+    await delay(pauseMs, undefined, { signal: until }).catch(() => {});
     if (until.aborted) break;
     const beganMs = performance.now();
     const next = await unlessOver(source.look(), until);
     if (next === undefined) break;
     look = next;
-    lookMs = performance.now() - beganMs;
+    costs.push(performance.now() - beganMs);
+    if (costs.length > COSTS_KEPT) costs.shift();
   }
   const rest = sampler.sample();
   if (rest !== undefined) onLine(rest);
@@ -131,9 +138,8 @@ async function unlessOver<T>(work: Promise<T> | T, until: AbortSignal): Promise<
 }
 
 /**
- * The pause after a look that took `lookMs`, in milliseconds: at least `pauseMs`, and 20 times the look, because it
- * stops the locking of all programs while the system makes its list of locks. A long look of another host waits for
- * messages, and the pause stays short enough for holds to be seen.
+ * The pause after a look that costs `lookMs`, in milliseconds: at least `pauseMs`, and 100 times the look, because it
+ * stops the locking of all programs while the system makes its list of locks.
  */
 export function pauseAfter(lookMs: number, pauseMs: number): number {
   return Math.max(pauseMs, Math.min(lookMs * LOOKS_SHARE, MOST_PAUSE_MS));
