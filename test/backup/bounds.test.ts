@@ -8,6 +8,7 @@ import {
   splitForIndexes,
 } from '../../src/backup/packs/index-file.ts';
 import type { IndexedPack } from '../../src/backup/packs/index-file.ts';
+import { ObjectIndex } from '../../src/backup/objects/object-index.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { initBackend } from '../../src/backup/open-store.ts';
 import { decodeSnapshot, encodeSnapshot } from '../../src/backup/files/snapshot-record.ts';
@@ -20,7 +21,8 @@ const FRAME = { offset: 28, length: 72, rawBytes: 100, kind: 1, objectCount: 1 }
 function indexOf(frame: Partial<typeof FRAME>): Uint8Array {
   const frames = [{ ...FRAME, ...frame }];
   const id = new Uint8Array(32);
-  return encodeIndex([{ id, bytes: 100, frames, ids: new Uint8Array(32), depths: new Uint8Array(1) }]);
+  const parts = { ids: new Uint8Array(32), depths: new Uint8Array(1), bases: new Uint8Array(0) };
+  return encodeIndex([{ id, bytes: 100, frames, ...parts }]);
 }
 
 describe('an index that claims the impossible is damaged', () => {
@@ -52,6 +54,7 @@ describe('the salts in an index', () => {
     frames: [FRAME],
     ids: new Uint8Array(32),
     depths: new Uint8Array(1),
+    bases: new Uint8Array(0),
   };
   const salted = { ...pack, salt: new Uint8Array(32).fill(7) };
 
@@ -76,6 +79,51 @@ describe('the salts in an index', () => {
   });
 });
 
+describe('the bases in an index', () => {
+  const pack = (number: number, depths: readonly number[]): IndexedPack => ({
+    id: new Uint8Array(32).fill(number),
+    bytes: 100,
+    frames: [{ ...FRAME, objectCount: depths.length }],
+    ids: new Uint8Array(depths.length * 32).fill(number),
+    depths: Uint8Array.from(depths),
+    bases: new Uint8Array(depths.filter((depth) => depth > 0).length * 16).fill(number + 100),
+  });
+
+  test('an index names the base of each delta, pack by pack, and nothing for whole objects', () => {
+    const packs = [pack(1, [0, 1, 8]), pack(2, [0]), pack(3, [2, 0])];
+    const read = decodeIndex(encodeIndex(packs), 'indexes/x', false);
+    assert.deepEqual(
+      read.map(({ bases }) => [...bases]),
+      packs.map(({ bases }) => [...bases]),
+    );
+    const index = new ObjectIndex();
+    for (const each of read) index.addPack(each, { present: true, trusted: true });
+    const bases = Array.from({ length: 6 }, (_, object) => index.baseOf(object)?.[0]);
+    assert.deepEqual(bases, [undefined, 101, 101, undefined, 103, undefined]);
+    for (const [i, known] of [...index.packs.values()].entries())
+      assert.deepEqual([...index.describe(known).bases], [...(packs[i]?.bases ?? [])]);
+  });
+
+  test('an index with a base too few or too many is damaged', () => {
+    for (const bases of [0, 32])
+      assert.throws(
+        () =>
+          decodeIndex(
+            encodeIndex([{ ...pack(1, [0, 3]), bases: new Uint8Array(bases) }]),
+            'indexes/x',
+            false,
+          ),
+        { code: 'STORE_DAMAGED' },
+      );
+  });
+
+  test('a delta is never added without a base, nor a whole object with one', () => {
+    const index = new ObjectIndex();
+    assert.throws(() => index.addPending(new Uint8Array(32), 1, undefined), /another base/);
+    assert.throws(() => index.addPending(new Uint8Array(32), 0, new Uint8Array(16)), /another base/);
+  });
+});
+
 describe('an index of many packs', () => {
   const pack = (number: number, objects: number): IndexedPack => ({
     id: new Uint8Array(32).fill(number),
@@ -83,6 +131,7 @@ describe('an index of many packs', () => {
     frames: [{ ...FRAME, objectCount: objects }],
     ids: new Uint8Array(objects * 32),
     depths: new Uint8Array(objects),
+    bases: new Uint8Array(0),
   });
 
   test('an index of many packs becomes several files, each as full as can be, and leaves none out', () => {

@@ -3,17 +3,24 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { ByteRange } from '../../src/backup/backends/backend.ts';
 import { change, largeDatabase } from '../pages/databases.ts';
-import { tempDir } from '../support/compare.ts';
+import { FRAME_KINDS } from '../../src/backup/packs/frame.ts';
+import { toHex } from '../../src/backup/packs/object-id.ts';
+import { putIndexFiles } from '../../src/backup/objects/pack-writer.ts';
+import { loadContents } from '../../src/backup/files/store-files.ts';
+import { pageImage, tempDir } from '../support/compare.ts';
 import { MemoryBackend } from './memory-backend.ts';
-import { backupHere, storeHere } from './store-here.ts';
+import { assertStored, backupHere, storeHere } from './store-here.ts';
 
 /** Counts what is read of packs. */
 class CountingBackend extends MemoryBackend {
   bytesRead = 0;
+  readonly ranges: string[] = [];
 
   override getNow(name: string, range?: ByteRange): Uint8Array {
     const bytes = super.getNow(name, range);
-    if (name.startsWith('packs/')) this.bytesRead += bytes.length;
+    if (!name.startsWith('packs/')) return bytes;
+    this.bytesRead += bytes.length;
+    this.ranges.push(`${name} ${range?.offset ?? 0}`);
     return bytes;
   }
 }
@@ -48,5 +55,67 @@ describe('a check with all data', () => {
       backend.files.set(name, bytes);
     }
     assert.deepEqual((await here.store.check({ readData: true })).problems, []);
+  });
+});
+
+describe('the bases in an index', () => {
+  test('a prune goes by them, and reads no page', async (t) => {
+    const folder = tempDir(t);
+    const origin = join(folder, 'origin.db');
+    largeDatabase(origin, 2e6);
+    const backend = new CountingBackend();
+    const here = await storeHere(backend, folder);
+    await backupHere(here, origin);
+    for (let day = 0; day < 3; day++) {
+      change(
+        origin,
+        `UPDATE t SET x = substr(x, 1, 4000) || randomblob(20) || substr(x, 4021) WHERE rowid % 50 = ${day}`,
+      );
+      await backupHere(here, origin);
+    }
+    const { index } = await loadContents(here.access);
+    assert.ok(index.maxDepth() >= 3);
+    const pages = new Set(
+      index.frames
+        .filter(({ kind }) => kind === FRAME_KINDS.pages)
+        .map(({ pack, offset }) => `packs/${pack.id} ${offset}`),
+    );
+    backend.ranges.length = 0;
+    const { packsMarked, packsDeleted } = await here.store.prune();
+    assert.deepEqual([packsMarked, packsDeleted], [0, 0]);
+    assert.ok(backend.ranges.length > 0);
+    assert.deepEqual(
+      backend.ranges.filter((range) => pages.has(range)),
+      [],
+    );
+  });
+
+  test('a check finds that an index names other bases than the frames, and nothing else fails', async (t) => {
+    const folder = tempDir(t);
+    const origin = join(folder, 'origin.db');
+    largeDatabase(origin, 1e6);
+    const backend = new CountingBackend();
+    const here = await storeHere(backend, folder);
+    await backupHere(here, origin);
+    change(
+      origin,
+      'UPDATE t SET x = substr(x, 1, 4000) || randomblob(20) || substr(x, 4021) WHERE rowid % 50 = 1',
+    );
+    const { id } = await backupHere(here, origin);
+    const { index, indexFiles } = await loadContents(here.access);
+    const packs = [...index.packs.values()].map((pack) => index.describe(pack));
+    for (const name of indexFiles.keys()) backend.files.delete(`indexes/${name}`);
+    const last = packs.findLast(({ bases }) => bases.length > 0);
+    last?.bases.fill(7, 0, 16);
+    await putIndexFiles(here.access, packs);
+    for (const readData of [false, true]) {
+      const { problems } = await here.store.check({ readData });
+      assert.deepEqual(
+        problems.map(({ file }) => file),
+        [`packs/${toHex(last?.id as Uint8Array)}`],
+      );
+      assert.match(problems[0]?.message ?? '', /has deltas on other bases than its index says/);
+    }
+    await assertStored(here, [await here.store.find(id)], new Map([[id, pageImage(origin)]]));
   });
 });

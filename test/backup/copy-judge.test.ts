@@ -50,10 +50,13 @@ function chain(stateOf: (depth: number, copy: number) => State): { judge: CopyJu
   const index = new ObjectIndex();
   const depths = Uint8Array.from({ length: DEPTH + 1 }, (_, i) => i);
   const ids = new Uint8Array(Buffer.concat(Array.from(depths, (depth) => idAt(depth))));
+  const bases = new Uint8Array(
+    Buffer.concat([...depths].slice(1).map((depth) => idAt(depth - 1).subarray(0, 16))),
+  );
   const frame = { offset: 28, length: 72, rawBytes: 100, kind: 1, objectCount: DEPTH + 1 };
   for (let copy = 0; copy < COPIES; copy++)
     index.addPack(
-      { id: packId(copy), bytes: 100, frames: [frame], ids, depths },
+      { id: packId(copy), bytes: 100, frames: [frame], ids, depths, bases },
       { present: true, trusted: true },
     );
   let calls = 0;

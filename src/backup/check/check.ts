@@ -66,6 +66,11 @@ async function checkOnce(
     else if (!problems.some((problem) => problem.file === file))
       problems.push({ file, message: fault.message });
   }
+  for (const pack of contents.reader.misindexed) {
+    const file = `packs/${pack}`;
+    if (problems.some((problem) => problem.file === file)) continue;
+    problems.push({ file, message: `${file} in the store has deltas on other bases than its index says` });
+  }
   const there = await snapshotNames(access);
   const forgotten = damaged.find(({ snapshot }) => !there.has(snapshot.id));
   if (forgotten !== undefined)

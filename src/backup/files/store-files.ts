@@ -5,7 +5,7 @@ import type { StoreConfig } from './config.ts';
 import { discard } from '../packs/frame-memory.ts';
 import { decodeIndex, MAX_INDEX_BYTES } from '../packs/index-file.ts';
 import type { IndexedPack } from '../packs/index-file.ts';
-import { idOf, isHexId, toHex } from '../packs/object-id.ts';
+import { BASE_ID_BYTES, idOf, isHexId, toHex } from '../packs/object-id.ts';
 import { ObjectIndex } from '../objects/object-index.ts';
 import { ObjectReader } from '../objects/object-reader.ts';
 import type { StoreMemory } from '../keys/known-stores.ts';
@@ -117,7 +117,9 @@ export function assembleContents(
   const index = new ObjectIndex();
   const indexFiles = new Map([...indexes].map(([name, packs]) => [name, packs.map(({ id }) => toHex(id))]));
   const loaded = [...indexes.values()].flat();
-  index.reserve(loaded.reduce((sum, pack) => sum + pack.depths.length, 0));
+  const objects = loaded.reduce((sum, { depths }) => sum + depths.length, 0);
+  const baseBytes = loaded.reduce((sum, { bases }) => sum + bases.length, 0);
+  index.reserve(objects, baseBytes / BASE_ID_BYTES);
   for (const pack of loaded) addPack({ index, ...lists }, pack);
   // All packs of a file are views of one body.
   for (const [first] of indexes.values()) if (first !== undefined) discard(first.ids);

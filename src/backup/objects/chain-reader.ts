@@ -56,16 +56,15 @@ export class ChainReader {
 
   /**
    * Begins to decompress, in other threads, the frames with the whole pages at the roots of these pages, and to hash
-   * them if `isChecked`. Reads the deltas in between now; they are small.
+   * them if `isChecked`. Begins to read the frames of the deltas in between, if they lie elsewhere.
    */
   readAhead(ids: readonly Uint8Array[], isChecked: boolean): void {
     for (const id of ids) {
-      let object = this.#index.bestCopy(id);
-      while (object !== -1 && this.#index.depthOf(object) > 0) {
-        const base = this.#unlessRefused(() => this.#frameOf(object).baseOf(this.#placeOf(object)));
-        object = base === undefined ? -1 : this.#index.bestCopy(base, this.#index.depthOf(object));
+      for (const object of chainOf(this.#index, id)) {
+        const frame = this.#index.frameNumberOf(object);
+        if (this.#index.depthOf(object) === 0) this.#frames.load(frame, isChecked);
+        else this.#frames.expect(frame);
       }
-      if (object !== -1) this.#frames.load(this.#index.frameNumberOf(object), isChecked);
     }
   }
 
@@ -174,6 +173,17 @@ export class ChainReader {
       throw error;
     }
   }
+}
+
+/** The object of this id and its bases, as the index knows them: what a reader will need, if nothing is damaged. */
+export function chainOf(index: ObjectIndex, id: Uint8Array): number[] {
+  const chain: number[] = [];
+  for (let object = index.bestCopy(id); object !== -1;) {
+    chain.push(object);
+    const base = index.baseOf(object);
+    object = base === undefined ? -1 : index.bestCopy(base, index.depthOf(object));
+  }
+  return chain;
 }
 
 /** Copies the ids of a node to their places, except for those that `done` names, and adds them to `done`. */

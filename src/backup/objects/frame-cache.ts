@@ -6,6 +6,7 @@ import type { FrameBytes } from './decompressor-messages.ts';
 import { decodeBody, decodeFrame, FRAME_KINDS } from '../packs/frame.ts';
 import type { Frame } from '../packs/frame.ts';
 import { discard } from '../packs/frame-memory.ts';
+import { BASE_ID_BYTES, sameBytes } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
 import type { PackSealer, Sealer } from '../sealed/sealer.ts';
 import type { KnownFrame, KnownPack } from './trust.ts';
@@ -62,6 +63,8 @@ export class FrameCache {
   readonly #files: LocalFiles;
   readonly #sealer: Sealer;
   #kept: KeptFiles | undefined;
+  /** Packs with deltas on other bases than their indexes say. */
+  readonly misindexed: Set<string> = new Set();
   /** Frames that this run took from the copies on this host, or added to them. */
   readonly #ofKept = new Set<number>();
   readonly #packs = new Map<KnownPack, PackSealer>();
@@ -146,6 +149,11 @@ export class FrameCache {
     if (id === undefined) return;
     this.#loading.set(number, { id, rawBytes });
     this.#loadingBytes += rawBytes;
+  }
+
+  /** Begins to read a frame from another host, for a later `get`. */
+  expect(number: number): void {
+    if (!this.#large.frames.has(number)) this.#isHere(number);
   }
 
   /** False for a frame that is still on its way from another host. */
@@ -246,6 +254,7 @@ export class FrameCache {
         `packs/${place.pack.id}`,
         'has a frame with another number of objects than its index says',
       );
+    if (place !== undefined && !isAsIndexed(frame, place, this.#index)) this.misindexed.add(place.pack.id);
     const cache = bytes >= LARGE_BYTES ? this.#large : this.#small;
     while (cache.bytes + bytes > cache.limit && cache.frames.size > 0) this.#dropOldest(cache);
     cache.frames.set(number, { frame, memory, isLent: false });
@@ -265,4 +274,14 @@ export class FrameCache {
     cache.bytes -= frame.bytes;
     if (!isLent) this.#dropped.push(memory);
   }
+}
+
+/** True if the bases of the deltas in a frame are those that its index says. */
+function isAsIndexed(frame: Frame, { firstObject, objectCount }: KnownFrame, index: ObjectIndex): boolean {
+  for (let i = 0; i < objectCount; i++) {
+    const [base, indexed] = [frame.baseOf(i), index.baseOf(firstObject + i)];
+    if (base === undefined && indexed === undefined) continue;
+    if (base === undefined || indexed === undefined || !sameBytes(base, indexed, BASE_ID_BYTES)) return false;
+  }
+  return true;
 }

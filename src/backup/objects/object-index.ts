@@ -11,8 +11,8 @@ const SPARE_OBJECTS = 64 * 1024;
 const PENDING = 0xffffffff;
 
 /**
- * All objects of a store by their ids: flat arrays and a hash table, about 46 bytes per object. Each object has a
- * number; copies of one object are objects with the same id.
+ * All objects of a store by their ids: flat arrays and a hash table, about 50 bytes per object, and 16 more per delta.
+ * Each object has a number; copies of one object are objects with the same id.
  */
 export class ObjectIndex {
   readonly packs: Map<string, KnownPack> = new Map();
@@ -21,6 +21,11 @@ export class ObjectIndex {
   #ids: Uint8Array = new Uint8Array(0);
   #depths: Uint8Array = new Uint8Array(0);
   #frameOf: Uint32Array = new Uint32Array(0);
+  /** The place of each delta's base in `#bases`, plus 1; 0 for whole objects. */
+  #baseAt: Uint32Array = new Uint32Array(0);
+  /** The beginnings of ids of bases, one after another. */
+  #bases: Uint8Array = new Uint8Array(0);
+  #deltaCount = 0;
   /** Object numbers plus 1, at the place of the id's first four bytes or after it. */
   #table: Uint32Array = new Uint32Array(16);
 
@@ -28,9 +33,14 @@ export class ObjectIndex {
     return this.#count;
   }
 
-  /** Reserves room for this many more objects, and for some of a new backup. */
-  reserve(objects: number): void {
+  get deltaCount(): number {
+    return this.#deltaCount;
+  }
+
+  /** Reserves room for this many more objects, deltas among them, and for some of a new backup. */
+  reserve(objects: number, deltas: number): void {
     this.#grow(this.#count + objects + SPARE_OBJECTS);
+    this.#growBases(this.#deltaCount + deltas);
   }
 
   /** Adds a pack as an index file describes it; ignores a known pack. */
@@ -52,6 +62,10 @@ export class ObjectIndex {
     this.#grow(this.#count + pack.depths.length);
     this.#ids.set(pack.ids, this.#count * ID_BYTES);
     this.#depths.set(pack.depths, this.#count);
+    this.#growBases(this.#deltaCount + pack.bases.length / BASE_ID_BYTES);
+    this.#bases.set(pack.bases, this.#deltaCount * BASE_ID_BYTES);
+    for (const [i, depth] of pack.depths.entries())
+      this.#baseAt[this.#count + i] = depth === 0 ? 0 : ++this.#deltaCount;
     for (const frame of pack.frames) {
       this.frames.push({ ...frame, pack: known, firstObject: this.#count });
       for (let n = 0; n < frame.objectCount; n++) {
@@ -61,9 +75,20 @@ export class ObjectIndex {
     }
   }
 
-  /** Adds an object that is on its way to a pack; returns its number. */
-  addPending(id: Uint8Array, depth: number): number {
+  /**
+   * Adds an object that is on its way to a pack; returns its number.
+   *
+   * @param base - the beginning of the id of a delta's base; undefined for a whole object.
+   */
+  addPending(id: Uint8Array, depth: number, base: Uint8Array | undefined): number {
+    if ((base !== undefined) !== depth > 0) throw new Error(`an object of depth ${depth} with another base`);
     this.#grow(this.#count + 1);
+    this.#baseAt[this.#count] = 0;
+    if (base !== undefined) {
+      this.#growBases(this.#deltaCount + 1);
+      this.#bases.set(base.subarray(0, BASE_ID_BYTES), this.#deltaCount * BASE_ID_BYTES);
+      this.#baseAt[this.#count] = ++this.#deltaCount;
+    }
     this.#ids.set(id, this.#count * ID_BYTES);
     this.#depths[this.#count] = depth;
     this.#frameOf[this.#count] = PENDING;
@@ -80,6 +105,12 @@ export class ObjectIndex {
     return this.#depths[object] as number;
   }
 
+  /** The beginning of the id of a delta's base, as its index says; a view. undefined for a whole object. */
+  baseOf(object: number): Uint8Array | undefined {
+    const at = this.#baseAt[object] as number;
+    return at === 0 ? undefined : this.#bases.subarray((at - 1) * BASE_ID_BYTES, at * BASE_ID_BYTES);
+  }
+
   maxDepth(): number {
     return this.#depths.subarray(0, this.#count).reduce((most, depth) => Math.max(most, depth), 0);
   }
@@ -87,13 +118,18 @@ export class ObjectIndex {
   /** A pack as an index file describes it. */
   describe(pack: KnownPack): IndexedPack {
     const { firstObject, objectCount, firstFrame, frameCount } = pack;
+    const end = firstObject + objectCount;
+    // The bases of a pack came one after another.
+    const baseAt = this.#baseAt.subarray(firstObject, end).filter((at) => at !== 0);
+    const firstBase = (baseAt[0] ?? 1) - 1;
     return {
       id: fromHex(pack.id),
       salt: pack.salt,
       bytes: pack.bytes,
       frames: this.frames.slice(firstFrame, firstFrame + frameCount),
-      ids: this.#ids.slice(firstObject * ID_BYTES, (firstObject + objectCount) * ID_BYTES),
-      depths: this.#depths.slice(firstObject, firstObject + objectCount),
+      ids: this.#ids.slice(firstObject * ID_BYTES, end * ID_BYTES),
+      depths: this.#depths.slice(firstObject, end),
+      bases: this.#bases.slice(firstBase * BASE_ID_BYTES, (firstBase + baseAt.length) * BASE_ID_BYTES),
     };
   }
 
@@ -212,10 +248,20 @@ export class ObjectIndex {
       this.#ids = enlarged(this.#ids, new Uint8Array(capacity * ID_BYTES));
       this.#depths = enlarged(this.#depths, new Uint8Array(capacity));
       this.#frameOf = enlarged(this.#frameOf, new Uint32Array(capacity));
+      this.#baseAt = enlarged(this.#baseAt, new Uint32Array(capacity));
     }
     if (objects * 4 <= this.#table.length * 3) return;
     this.#table = new Uint32Array(2 ** Math.ceil(Math.log2((objects * 4) / 3 + 1)));
     for (let object = 0; object < this.#count; object++) this.#insert(object);
+  }
+
+  #growBases(bases: number): void {
+    if (bases * BASE_ID_BYTES <= this.#bases.length) return;
+    const capacity = Math.max(
+      bases + SPARE_OBJECTS,
+      Math.ceil((this.#bases.length / BASE_ID_BYTES) * GROWTH),
+    );
+    this.#bases = enlarged(this.#bases, new Uint8Array(capacity * BASE_ID_BYTES));
   }
 }
 

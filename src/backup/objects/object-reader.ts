@@ -43,6 +43,11 @@ export class ObjectReader {
     this.#judge = new CopyJudge(index, place.files, (object) => this.#partsOf(object));
   }
 
+  /** The packs found so far that have deltas on other bases than their indexes say. */
+  get misindexed(): ReadonlySet<string> {
+    return this.#frames.misindexed;
+  }
+
   /** The damaged files found so far, by name, with the damage. */
   get found(): ReadonlyMap<string, StoreDamage> {
     return this.#judge.found;

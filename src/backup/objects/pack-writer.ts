@@ -99,11 +99,11 @@ export class PackWriter {
     this.#index = index;
   }
 
-  /** Takes a copy of a page. `depth` is 0 for a whole one. */
+  /** Takes a copy of a page. `depth` is that of a delta; a whole page has none. */
   addPage(id: Uint8Array, { page, base }: PageObject, depth: number, pageSize: number): void {
     if (pageSize !== this.#pageSize) this.#closePageFrames();
     this.#pageSize = pageSize;
-    const number = this.#index.addPending(id, depth);
+    const number = this.#index.addPending(id, base === undefined ? 0 : depth, base);
     this.#written.pages++;
     if (page.bitmap === undefined) {
       const data = this.#wholeBytes.copy(page.data);
@@ -127,7 +127,8 @@ export class PackWriter {
   /** Takes a node, which must not change any more. */
   addNode(id: Uint8Array, node: NodeObject, depth: number): void {
     this.#nodes.objects.push(node);
-    this.#nodes.numbers.push(this.#index.addPending(id, depth));
+    const base = node.delta?.base;
+    this.#nodes.numbers.push(this.#index.addPending(id, base === undefined ? 0 : depth, base));
     this.#nodes.bytes += node.ids.length + 32;
     this.#written.nodes++;
     if (this.#nodes.bytes >= FRAME_BYTES.nodes) this.#closeNodes();
@@ -265,14 +266,18 @@ export class PackWriter {
     this.#keepNodes(name, pack);
     const ids = new Uint8Array(pack.numbers.length * ID_BYTES);
     const depths = new Uint8Array(pack.numbers.length);
+    const bases: Uint8Array[] = [];
     for (const [i, number] of pack.numbers.entries()) {
       ids.set(this.#index.idOf(number), i * ID_BYTES);
       depths[i] = this.#index.depthOf(number);
+      const base = this.#index.baseOf(number);
+      if (base !== undefined) bases.push(base);
     }
     for (const piece of pack.pieces) discard(piece);
     this.packIds.push(toHex(id));
     const { salt } = pack.sealer;
-    this.#unindexed.push({ id, salt, bytes: pack.bytes, frames: pack.frames, ids, depths });
+    const { bytes, frames } = pack;
+    this.#unindexed.push({ id, salt, bytes, frames, ids, depths, bases: Buffer.concat(bases) });
     this.#written.packs++;
     this.#written.bytes += pack.bytes;
   }

@@ -16,21 +16,27 @@ const UNSOUND = 2;
 
 /**
  * Decides which copies of objects are sound (trust.ts): those that count, and are whole or have a sound base of less
- * depth. Decides on demand, and reads each frame of deltas once. An object on its way to a pack is sound.
+ * depth. Decides on demand, and reads each frame of deltas once, unless it goes by the indexes alone. An object on its
+ * way to a pack is sound.
  */
 export class Soundness {
   readonly #reader: FrameReader;
   readonly #index: ObjectIndex;
   readonly #counts: (object: number) => boolean;
+  readonly #readsFrames: boolean;
   /** By object number; 0 if not judged yet. */
   #verdicts: Uint8Array = new Uint8Array(0);
   /** For each delta an object with its base's id: any until the delta is judged, then the copy that a reader uses. */
   #bases: Uint32Array = new Uint32Array(0);
   readonly #framesRead = new Set<number>();
 
-  /** `counts` decides by number whether to consider a copy; its answers must not change. */
-  constructor(reader: FrameReader, counts: (object: number) => boolean) {
+  /**
+   * @param counts - decides by number whether to consider a copy; its answers must not change.
+   * @param readsFrames - false to take each base from the index, and so to find no damage in frames.
+   */
+  constructor(reader: FrameReader, counts: (object: number) => boolean, readsFrames: boolean = true) {
     this.#reader = reader;
+    this.#readsFrames = readsFrames;
     this.#index = reader.index;
     this.#counts = counts;
   }
@@ -77,10 +83,10 @@ export class Soundness {
     this.#framesRead.add(number);
     const index = this.#index;
     const { firstObject, objectCount } = index.frames[number] as { firstObject: number; objectCount: number };
-    const frame = this.#reader.readFrameOrNothing(number);
-    if (frame === undefined) this.#reader.lookAt(firstObject);
+    const frame = this.#readsFrames ? this.#reader.readFrameOrNothing(number) : undefined;
+    if (this.#readsFrames && frame === undefined) this.#reader.lookAt(firstObject);
     for (let i = 0; i < objectCount; i++) {
-      const base = frame?.baseOf(i);
+      const base = this.#readsFrames ? frame?.baseOf(i) : index.baseOf(firstObject + i);
       if (base !== undefined) this.#bases[firstObject + i] = index.copies(base)[0] ?? NO_OBJECT;
     }
   }

@@ -1,6 +1,6 @@
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { MAX_FRAME_BYTES } from './frame.ts';
-import { ID_BYTES } from './object-id.ts';
+import { BASE_ID_BYTES, ID_BYTES } from './object-id.ts';
 import { damaged } from '../store-error.ts';
 
 /** The place of a frame in its pack, and the number of its objects. */
@@ -16,7 +16,7 @@ export interface FramePlace {
 
 /**
  * The description of one pack in an index. Ids and depths belong to all its objects, in the order of frames and within
- * them.
+ * them, and bases to those with a depth.
  */
 export interface IndexedPack {
   readonly id: Uint8Array;
@@ -27,9 +27,11 @@ export interface IndexedPack {
   readonly frames: readonly FramePlace[];
   readonly ids: Uint8Array;
   readonly depths: Uint8Array;
+  /** The first `BASE_ID_BYTES` of the id of each delta's base, one after another. */
+  readonly bases: Uint8Array;
 }
 
-const MAGIC = Buffer.from('SQLSYNX1');
+const MAGIC = Buffer.from('SQLSYNX2');
 const HEADER_BYTES = MAGIC.length + 5;
 const PACK_BYTES = 40;
 const SALT_BYTES = 32;
@@ -46,7 +48,7 @@ export const MAX_INDEX_BYTES: number = 128 * 1024 * 1024;
 /** Packs with this many bytes of index go into one file; a single pack may have more. */
 const FULL_INDEX_BYTES = 64 * 1024 * 1024;
 
-/** A pack with this many objects is put, however short it is: an index of it alone has some 34 MiB. */
+/** A pack with this many objects is put, however short it is: an index of it alone has at most some 50 MiB. */
 export const FULL_PACK_OBJECTS: number = 1024 * 1024;
 
 /** Groups packs, in order, into as few index files as possible. */
@@ -68,8 +70,9 @@ export function splitForIndexes(
   return files;
 }
 
-function bodyBytes({ salt, frames, depths }: IndexedPack): number {
-  return PACK_BYTES + (salt?.length ?? 0) + frames.length * FRAME_BYTES + depths.length * (ID_BYTES + 1);
+function bodyBytes({ salt, frames, depths, bases }: IndexedPack): number {
+  const objectBytes = depths.length * (ID_BYTES + 1) + bases.length;
+  return PACK_BYTES + (salt?.length ?? 0) + frames.length * FRAME_BYTES + objectBytes;
 }
 
 /** The plain bytes of an index of these packs, as many as `splitForIndexes` groups. All have a salt, or none. */
@@ -101,13 +104,11 @@ export function encodeIndex(packs: readonly IndexedPack[]): Uint8Array {
     view.setUint8(at + 16, kind);
     at += FRAME_BYTES;
   }
-  for (const { ids } of packs) {
-    body.set(ids, at);
-    at += ids.length;
-  }
-  for (const { depths } of packs) {
-    body.set(depths, at);
-    at += depths.length;
+  for (const part of ['ids', 'depths', 'bases'] as const) {
+    for (const { [part]: bytes } of packs) {
+      body.set(bytes, at);
+      at += bytes.length;
+    }
   }
   return wrap(body, hasSalts);
 }
@@ -124,7 +125,7 @@ function wrap(body: Uint8Array, hasSalts: boolean): Uint8Array {
 }
 
 /**
- * Decodes an index; ids and depths are views of one buffer. Throws SqlsyncError STORE_DAMAGED for `file`.
+ * Decodes an index; ids, depths and bases are views of one buffer. Throws SqlsyncError STORE_DAMAGED for `file`.
  *
  * @param isEncrypted - whether the store is. Its packs then have salts; those of another one have none.
  */
@@ -182,16 +183,26 @@ function parse(body: Uint8Array, hasSalts: boolean): IndexedPack[] {
     const salt = hasSalts ? body.slice(at + PACK_BYTES, at + packBytes) : undefined;
     heads.push({ id: body.slice(at, at + ID_BYTES), salt, bytes, frames, count });
   }
-  if (frameAt + objects * (ID_BYTES + 1) !== body.length) throw new Error('another length than its parts');
   let idAt = frameAt;
   let depthAt = frameAt + objects * ID_BYTES;
-  return heads.map(({ id, salt, bytes, frames, count }) => {
+  let baseAt = depthAt + objects;
+  if (baseAt > body.length) throw new Error('more objects than bytes');
+  const packs = heads.map(({ id, salt, bytes, frames, count }) => {
     const ids = body.subarray(idAt, idAt + count * ID_BYTES);
     const depths = body.subarray(depthAt, depthAt + count);
+    const baseBytes = deltasIn(depths) * BASE_ID_BYTES;
+    const bases = body.subarray(baseAt, baseAt + baseBytes);
     idAt += ids.length;
     depthAt += count;
-    return { id, salt, bytes, frames, ids, depths };
+    baseAt += baseBytes;
+    return { id, salt, bytes, frames, ids, depths, bases };
   });
+  if (baseAt !== body.length) throw new Error('another length than its parts');
+  return packs;
+}
+
+function deltasIn(depths: Uint8Array): number {
+  return depths.reduce((count, depth) => count + (depth === 0 ? 0 : 1), 0);
 }
 
 function frameOf(view: DataView, at: number): FramePlace {

@@ -95,10 +95,9 @@ export class LiveObjects {
   #findBases(reader: ObjectReader, judge: ObjectReader, { signal }: StoreCallOptions): void {
     const { index } = reader;
     // One of several copies is kept and the others go, so it must be a right one.
-    const soundness = new Soundness(
-      reader,
-      (object) => index.copies(index.idOf(object)).length === 1 || judge.isRight(object),
-    );
+    const counts = (object: number): boolean =>
+      index.copies(index.idOf(object)).length === 1 || judge.isRight(object);
+    const soundness = new Soundness(reader, counts, false);
     for (const { firstObject, objectCount } of this.#index.frames) {
       throwIfAborted(signal);
       for (let object = firstObject; object < firstObject + objectCount; object++) {

@@ -45,7 +45,8 @@ export function nameObjects(
 function indexWith({ index: known, marked }: StoreContents, scanned: readonly ScannedPack[]): ObjectIndex {
   const index = new ObjectIndex();
   const added = scanned.reduce((sum, { depths }) => sum + depths.length, 0);
-  index.reserve(known.objectCount + added);
+  // A delta may be of any pack.
+  index.reserve(known.objectCount + added, known.deltaCount + added);
   for (const pack of known.packs.values()) index.addPack(known.describe(pack), pack);
   for (const { id, ...pack } of scanned)
     index.addPack({ id: fromHex(id), ...pack }, { present: true, trusted: !marked.has(id) });

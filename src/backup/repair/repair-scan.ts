@@ -28,6 +28,8 @@ export interface ScannedPack {
   readonly ids: Uint8Array;
   /** `NO_DEPTH` for a delta without a name yet. */
   readonly depths: Uint8Array;
+  /** See `IndexedPack`. */
+  readonly bases: Uint8Array;
 }
 
 /**
@@ -44,6 +46,7 @@ export async function scanPack(
   const frames: FramePlace[] = [];
   const ids: Uint8Array[] = [];
   const depths: number[] = [];
+  const bases: Uint8Array[] = [];
   const pack = sealer.packIn(await backend.get(file, { offset: 0, length: sealer.packHeadBytes }));
   if (pack === undefined) isWhole = false;
   for (let at = sealer.packHeadBytes; pack !== undefined && at < bytes;) {
@@ -66,6 +69,7 @@ export async function scanPack(
       ids.push(known ?? unknownId(id, ids.length));
       depths.push(known === undefined ? NO_DEPTH : 0);
     }
+    bases.push(...basesIn(frame));
   }
   return {
     id,
@@ -75,6 +79,7 @@ export async function scanPack(
     frames,
     ids: Buffer.concat(ids),
     depths: Uint8Array.from(depths),
+    bases: Buffer.concat(bases),
   };
 }
 
@@ -103,6 +108,12 @@ function wholeIds(frame: Frame): (Uint8Array | undefined)[] {
     const { level, ids } = frame.object(i);
     return idOf(encodeNode(level, ids));
   });
+}
+
+/** Copies, since the frame goes. */
+function basesIn(frame: Frame): Uint8Array[] {
+  const bases = Array.from({ length: frame.objectCount }, (_, i) => frame.baseOf(i));
+  return bases.filter((base) => base !== undefined).map((base) => Uint8Array.from(base));
 }
 
 /** Different from all others, and spread like real ids. */
