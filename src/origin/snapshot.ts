@@ -46,6 +46,8 @@ export class DatabaseSnapshot implements PageSource {
   readonly #walBytesAtStart: number;
   /** True if the connection outlives the snapshot. */
   #isKept = false;
+  /** True until `close`. */
+  isOpen = true;
 
   /** Throws SqlsyncError: ORIGIN_* and BUSY. `path` may be relative and may be a symbolic link. */
   static async open(path: string, options: ReadOptions): Promise<DatabaseSnapshot> {
@@ -168,6 +170,7 @@ export class DatabaseSnapshot implements PageSource {
   }
 
   close(): void {
+    this.isOpen = false;
     if (this.#isKept) return this.#pages?.end();
     this.#pages?.close();
     this.#pages?.closeFile();

@@ -8,6 +8,12 @@ import { FRAME_HEADER_BYTES, WAL_HEADER_BYTES } from '../pages/wal-pages.ts';
 /** With more new frames than this at once, hashing all pages takes no longer than reading them. */
 const MAX_FRAMES = 2 ** 18;
 
+/** Old frames are summed up one by one, in which time this process does nothing else. */
+const MAX_OLD_FRAMES = 10_000;
+
+/** With more changed pages than this, hashing all pages costs less than the memory for their numbers. */
+const MAX_PAGES = 2 ** 20;
+
 /** A restart of the WAL while frames are read makes them worthless; they are then read once more. */
 const ATTEMPTS = 4;
 
@@ -41,6 +47,8 @@ export class WalCollector {
   #pages = new Set<number>();
   #leastPages = Infinity;
   #isKnown = true;
+  /** True until the first look after `resume`: commits are counted anew by each wal-index. */
+  #isResumed = false;
 
   constructor(databasePath: string, index: WalIndex, pageSize: number) {
     this.#path = `${databasePath}-wal`;
@@ -51,6 +59,11 @@ export class WalCollector {
   /** True if something was collected, or may have been missed, since `take`. */
   get hasChanges(): boolean {
     return !this.#isKnown || this.#pages.size > 0;
+  }
+
+  /** False if something may have been missed since `take`. */
+  get isKnown(): boolean {
+    return this.#isKnown;
   }
 
   /** The header up to which all is collected; undefined before the first look that could be trusted. */
@@ -66,6 +79,7 @@ export class WalCollector {
   /** Begins at a header that an earlier connection has noted. */
   resume(base: Buffer): void {
     this.#base = base;
+    this.#isResumed = true;
   }
 
   /** Collects the pages of all commits so far. Returns true if there were any, or if that is not known. */
@@ -73,15 +87,17 @@ export class WalCollector {
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
       const now = this.#index.header();
       if (now === undefined) break;
-      if (this.#base?.equals(now) === true) return false;
+      if (this.#base?.equals(now) === true) {
+        this.#isResumed = false;
+        return false;
+      }
       const found = this.#base === undefined ? undefined : this.#attempt(this.#base, now);
       const after = this.#index.header();
       // The frames of a WAL that began anew meanwhile may have been overwritten while they were read.
       if (after === undefined || !saltsOf(after).equals(saltsOf(now))) continue;
-      if (found === undefined) this.#isKnown = false;
-      for (const page of found?.pages ?? []) this.#pages.add(page);
-      this.#leastPages = Math.min(this.#leastPages, found?.leastPages ?? Infinity);
+      this.#add(found);
       this.#base = now;
+      this.#isResumed = false;
       return true;
     }
     this.#isKnown = false;
@@ -100,12 +116,20 @@ export class WalCollector {
 
   /** Puts back what is to be taken once more. */
   keep(taken: CollectedPages | undefined): void {
-    if (taken === undefined) this.#isKnown = false;
-    for (const page of taken?.pages ?? []) this.#pages.add(page);
-    this.#leastPages = Math.min(this.#leastPages, taken?.leastPages ?? Infinity);
+    this.#add(taken);
+  }
+
+  #add(found: CollectedPages | undefined): void {
+    for (const page of found?.pages ?? []) this.#pages.add(page);
+    this.#leastPages = Math.min(this.#leastPages, found?.leastPages ?? Infinity);
+    if (found === undefined || this.#pages.size > MAX_PAGES) this.#isKnown = false;
+    if (!this.#isKnown) this.#pages.clear();
   }
 
   #attempt(base: Buffer, now: Buffer): CollectedPages | undefined {
+    const isSameWal = saltsOf(base).equals(saltsOf(now));
+    // A wal-index that was made anew counts commits from 0.
+    if (!isSameWal && (this.#isResumed || commitCount(now) < commitCount(base))) return undefined;
     let descriptor: number | undefined;
     try {
       if (frameCount(base) === 0 && frameCount(now) === 0 && commitCount(base) === commitCount(now))
@@ -181,7 +205,7 @@ class FrameReader {
     const sum = this.#sumFrom(frameChecksum(base));
     const page = Buffer.alloc(this.#pageSize);
     for (let number = frameCount(base) + 1; ; number++) {
-      if (number - frameCount(base) > MAX_FRAMES) return false;
+      if (number - frameCount(base) > MAX_OLD_FRAMES) return false;
       if (!this.#read(number) || !this.#header.subarray(8, 16).equals(saltsOf(base))) break;
       const at = this.#place(number) + FRAME_HEADER_BYTES;
       if (readFully(this.#descriptor, page, at) < page.length) break;

@@ -11,6 +11,8 @@ const BACKFILL_AT = 2 * HEADER_BYTES;
 const READ_MARKS_AT = BACKFILL_AT + 4;
 const READ_MARKS = 5;
 const UNUSED_MARK = 0xffffffff;
+/** Where `nBackfillAttempted` stands: the number that a checkpoint under way will come to. */
+const ATTEMPTED_AT = 128;
 const INDEX_VERSION = 3_007_000;
 
 /** A writer that is just writing a header leaves the two copies different for an instant. */
@@ -93,6 +95,11 @@ export class WalIndex {
   /** The number of frames that checkpoints have copied into the file. */
   backfilled(): number {
     return backfilledFrames(this.#read);
+  }
+
+  /** True while a checkpoint copies frames; also after one that was killed, and after a recovery, until the next one. */
+  isCheckpointing(): boolean {
+    return numberAt(this.#read(ATTEMPTED_AT, 4), 0) > this.backfilled();
   }
 
   close(): void {

@@ -1,7 +1,6 @@
 import { prepareQuickTests } from '../support/quick.ts';
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
-import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -13,6 +12,7 @@ import { Connection } from '../../src/sync/link/connection.ts';
 import { converse } from '../../src/sync/runs/conversation.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { tempDir } from '../support/compare.ts';
+import { openDescriptors } from '../support/descriptors.ts';
 
 prepareQuickTests({ after });
 
@@ -21,9 +21,10 @@ class Follower {
   readonly #connection: Connection;
   readonly #ended: Promise<void>;
 
-  constructor(t: TestContext) {
+  /** @param maxTimeMs The limit that the agent's administrator sets for one database. */
+  constructor(t: TestContext, maxTimeMs?: number) {
     const [near, far] = memoryTransportPair();
-    this.#ended = runFarAgent(far, { idleTimeoutMs: 0 });
+    this.#ended = runFarAgent(far, { idleTimeoutMs: 0, maxTimeMs });
     this.#connection = new Connection(near, 'opening', { idleTimeoutMs: 20_000 });
     t.after(() => this.close());
   }
@@ -75,18 +76,6 @@ function application(t: TestContext): { path: string; db: InstanceType<typeof Da
   return { path, db };
 }
 
-/** How many descriptors of this process lead to a database. */
-function openDescriptors(path: string): number {
-  const links = readdirSync('/proc/self/fd').map((name) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${name}`);
-    } catch {
-      return ''; // the descriptor by which the folder was read
-    }
-  });
-  return links.filter((link) => link === path).length;
-}
-
 test('an agent whose peer follows no more has the origin open no more', async (t) => {
   const { path } = application(t);
   const before = openDescriptors(path);
@@ -113,6 +102,17 @@ test('an agent waits for an interval that no timer can hold, and answers a wake 
   follower.wake();
   await follower.step();
   assert.deepEqual(warnings, []);
+});
+
+test('the time limit of an agent does not run while it waits for a change', async (t) => {
+  const { path, db } = application(t);
+  const follower = new Follower(t, 2000);
+  follower.open(path, 50);
+  await follower.step();
+  follower.open(path, 50);
+  await delay(2500);
+  db.exec('INSERT INTO t VALUES (1)');
+  await follower.step();
 });
 
 test('a lost connection leaves no listener at the signal of its run', async (t) => {

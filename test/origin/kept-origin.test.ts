@@ -2,9 +2,13 @@ import { prepareQuickTests } from '../support/quick.ts';
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import { KeptOrigin } from '../../src/origin/kept-origin.ts';
+import { pageNumber } from '../../src/pages/page-types.ts';
 import { tempDir } from '../support/compare.ts';
+import { openDescriptors } from '../support/descriptors.ts';
 
 prepareQuickTests({ after });
 
@@ -38,4 +42,63 @@ test('an idle origin whose connection has ended is looked at from outside', asyn
   application.exec('INSERT INTO t VALUES (1)');
   assert.equal(kept.hasChanged(), true);
   assert.equal(application.pragma('journal_mode = DELETE', { simple: true }), 'delete');
+});
+
+/** An application whose last write into the file is a while ago, as that of most. */
+async function settled(t: TestContext): Promise<{ path: string; application: InstanceType<typeof Database> }> {
+  const path = join(tempDir(t), 'origin.db');
+  const application = new Database(path);
+  t.after(() => application.close());
+  application.pragma('journal_mode = WAL');
+  application.exec('CREATE TABLE t (x); CREATE TABLE u (x)');
+  await delay(3200);
+  return { path, application };
+}
+
+test('a kept origin sees a WAL that begins anew again and again, though nobody asks it meanwhile', async (t) => {
+  const { path, application } = await settled(t);
+  const kept = new KeptOrigin();
+  t.after(() => kept.close());
+  (await kept.open(path, { busyTimeoutMs: 1000 })).close();
+  for (let n = 0; n < 4; n++) {
+    application.exec(`INSERT INTO t VALUES (${n})`);
+    await delay(200);
+    application.pragma('wal_checkpoint(TRUNCATE)');
+  }
+  (await kept.open(path, { busyTimeoutMs: 1000 })).close();
+  // The first table has page 2.
+  assert.deepEqual([...(kept.changes?.pages ?? [])], [2]);
+});
+
+test('the connection to an idle origin ends by itself, and what it has collected is found again', async (t) => {
+  const { path, application } = await settled(t);
+  const alone = openDescriptors(path);
+  const kept = new KeptOrigin(100);
+  t.after(() => kept.close());
+  (await kept.open(path, { busyTimeoutMs: 1000 })).close();
+  application.exec('INSERT INTO t VALUES (1)');
+  assert.equal(kept.hasChanged(), true);
+  while (openDescriptors(path) > alone) await delay(1);
+  assert.equal(kept.hasChanged(), true);
+  // A checkpoint moves the time of the file, which hides nothing.
+  application.exec('INSERT INTO u VALUES (1)');
+  application.pragma('wal_checkpoint(PASSIVE)');
+  (await kept.open(path, { busyTimeoutMs: 1000 })).close();
+  assert.deepEqual(
+    [...(kept.changes?.pages ?? [])].toSorted((a, b) => a - b),
+    [2, 3],
+  );
+});
+
+test('the connection to an idle origin does not end under a snapshot', async (t) => {
+  const { path } = await settled(t);
+  const kept = new KeptOrigin(0);
+  t.after(() => kept.close());
+  const snapshot = await kept.open(path, { busyTimeoutMs: 1000 });
+  const before = openDescriptors(path);
+  await delay(300);
+  await kept.detachIfIdle();
+  assert.equal(openDescriptors(path), before);
+  assert.equal(snapshot.readPage(pageNumber(1)).length, snapshot.pageSize);
+  snapshot.close();
 });

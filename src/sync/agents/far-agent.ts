@@ -42,7 +42,7 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
       const next = await connection.receive();
       if (next.type === 'close') break;
       // A file that this process opens a second time, and closes, would lose the locks of the kept connection.
-      if (next.type !== 'open' || next.lookEveryMs === 0) followed.close();
+      if (next.type !== 'open' || next.lookEveryMs === 0) await followed.close();
       if (next.type === 'open') {
         connection.agree(next, options);
         await serveOrigin(connection, next, { access: options.restriction?.origin, signal, followed });
@@ -66,7 +66,7 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
     connection.end();
     throw failure;
   } finally {
-    followed.close();
+    await followed.close();
   }
 }
 

@@ -7,15 +7,13 @@ import { KeptTree } from '../quick/kept-tree.ts';
 import type { HashChoice, OriginMemory } from '../quick/kept-tree.ts';
 import { Pace } from '../quick/pace.ts';
 
-/** How often to look while the origin changes, in milliseconds: a busy WAL begins anew several times a second. */
-const BUSY_LOOK_MS = 50;
-
 /** A peer may ask for looks more often; this host does not make them. */
 const LEAST_LOOK_MS = 10;
 
 /**
- * What an origin agent keeps of an origin while a replica follows it, for as long as one connection: the hashes of the
- * last snapshot, and in WAL mode what its frames tell.
+ * What an origin agent keeps of an origin while a replica follows it: the hashes of the last snapshot, and in WAL mode
+ * what its frames tell. On the far side it lives as long as the connection. On the near side it outlives it, so that a
+ * comparison of all pages still finds what nothing had told of.
  */
 export class FollowedOrigin {
   readonly #origin = new KeptOrigin();
@@ -28,6 +26,16 @@ export class FollowedOrigin {
     this.#steppedAt = performance.now();
     this.#pace.start();
     return this.#origin.open(path, options);
+  }
+
+  /** How long until the next step may begin, in milliseconds; 0 or less if it may begin now. */
+  get untilDueMs(): number {
+    return this.#pace.notBefore - performance.now();
+  }
+
+  /** Call it when a step has failed, and the next one comes on another connection. */
+  giveUp(): void {
+    this.#pace.giveUp();
   }
 
   /** What is known of the snapshot that was opened last. */
@@ -50,25 +58,28 @@ export class FollowedOrigin {
    * `Connection.poll` throws.
    */
   async awaitChange(connection: Connection, { key, lookEveryMs }: MessageOf<'open'>): Promise<void> {
+    const everyMs = Math.max(LEAST_LOOK_MS, lookEveryMs);
+    this.#origin.lookEveryMs = everyMs;
     if (!this.#tree.has(key)) return;
     connection.state = 'waiting';
-    const everyMs = Math.max(LEAST_LOOK_MS, lookEveryMs);
     const dueAt = Math.max(this.#steppedAt + everyMs, this.#pace.notBefore);
+    await connection.untimed(() => this.#untilChanged(connection, dueAt));
+  }
+
+  /** Closes the connection to the database. No snapshot may be open. */
+  close(): Promise<void> {
+    return this.#origin.close();
+  }
+
+  /** Resolves when the origin has changed, not before `dueAt`, or when the peer asks for the next snapshot. */
+  async #untilChanged(connection: Connection, dueAt: number): Promise<void> {
     for (;;) {
       const hasChanged = this.#origin.hasChanged();
       const left = dueAt - performance.now();
       if (hasChanged && left <= 0) return;
-      if (!hasChanged) await this.#origin.detachIfIdle();
-      const isBusy = hasChanged || this.#origin.isBusy;
-      const untilLook = isBusy ? BUSY_LOOK_MS : Math.min(everyMs, this.#origin.idleLeftMs);
-      const pause = Math.min(untilLook, left > 0 ? left : everyMs);
-      const next = await connection.receiveWithin(Math.max(1, pause));
+      // Until it is due, nothing depends on a look: the kept origin makes its own.
+      const next = await connection.receiveWithin(Math.max(1, left > 0 ? left : this.#origin.untilLookMs));
       if (next?.type === 'wake') return;
     }
-  }
-
-  /** Closes the connection to the database. No snapshot may be open. */
-  close(): void {
-    this.#origin.close();
   }
 }

@@ -55,6 +55,8 @@ export class Connection {
   readonly #greeting = new GreetingWatch();
   readonly #over = new AbortController();
   readonly #heartbeat: Heartbeat;
+  /** The longest that one database may take, in milliseconds; 0 means no limit. */
+  #agreedMs = 0;
   #deadline: NodeJS.Timeout | undefined;
   /** What each side last said about a silence to come. */
   #isBusy = false;
@@ -124,11 +126,16 @@ export class Connection {
   /** Adopts the peer's limits of patience for both sides; `own` is the most that this side allows. */
   agree(peer: PeerLimits, own: { readonly maxTimeMs?: number | undefined } = {}): void {
     this.idleTimeoutMs = farIdleTimeoutMs(peer.idleTimeoutMs);
-    const maxTimeMs = farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0);
+    this.#agreedMs = farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0);
+    this.#startDeadline();
+  }
+
+  /** Runs what waits for a change of a database: the time that one database may take begins anew after it. */
+  async untimed<T>(work: () => Promise<T>): Promise<T> {
     clearTimeout(this.#deadline);
-    if (maxTimeMs === 0) return;
-    const onEnd = (): void => this.#onFailure(overdueError(this.transport.description, maxTimeMs));
-    this.#deadline = setTimeout(onEnd, maxTimeMs).unref();
+    const result = await work();
+    this.#startDeadline();
+    return result;
   }
 
   /**
@@ -253,6 +260,14 @@ export class Connection {
   /** Stops listening to the abort signal, so that nothing can interrupt a finished run any more. */
   detach(): void {
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
+  }
+
+  #startDeadline(): void {
+    clearTimeout(this.#deadline);
+    const limitMs = this.#agreedMs;
+    if (limitMs === 0) return;
+    const onEnd = (): void => this.#onFailure(overdueError(this.transport.description, limitMs));
+    this.#deadline = setTimeout(onEnd, limitMs).unref();
   }
 
   #queue(bytes: Uint8Array, onSent?: () => void): void {

@@ -74,7 +74,11 @@ export class KeptTree {
         this.#kept = { nodes: { level, pageCount, hashes }, changed: new Set(), hash, key, pageSize };
         this.#isWhole = true;
       },
-      checkAudit: () => checkAudit(next.path, audit),
+      checkAudit: () => {
+        // The next step must not find the same again.
+        if ((audit?.wrong.size ?? 0) > 0) this.#kept = undefined;
+        checkAudit(next.path, audit);
+      },
     };
   }
 

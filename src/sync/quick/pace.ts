@@ -5,16 +5,24 @@ const PAUSE_FACTOR = 3;
 export class Pace {
   /** When the next step may begin, by `performance.now()`. */
   notBefore = 0;
-  #startedAt: NodeJS.CpuUsage = process.cpuUsage();
+  /** Undefined while no step is under way. */
+  #startedAt: NodeJS.CpuUsage | undefined;
 
-  /** Call it when a step begins. */
+  /** Call it when a step begins to read. */
   start(): void {
     this.#startedAt = process.cpuUsage();
   }
 
   /** Call it when the step has hashed its pages, all of them or only those that changed. */
   end(hashedAll: boolean): void {
+    if (this.#startedAt === undefined) return;
     const { user, system } = process.cpuUsage(this.#startedAt);
+    this.#startedAt = undefined;
     this.notBefore = hashedAll ? performance.now() + (PAUSE_FACTOR * (user + system)) / 1000 : 0;
+  }
+
+  /** Call it when a step has failed: the next one has to hash again what this one has. */
+  giveUp(): void {
+    this.end(true);
   }
 }
