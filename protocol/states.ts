@@ -38,6 +38,7 @@ export const STATES = {
   released: ['progress', 'done', 'open', 'alive', 'error'],
   /** Origin agent whose snapshot reached its limit; questions may still be under way. */
   over: [
+    'wake',
     'getHashes',
     'getChildren',
     'getPages',

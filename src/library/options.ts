@@ -119,6 +119,8 @@ const CHECKS: {
     overwrite: COPY.overwrite,
     followLinks: COPY.followLinks,
     fullEveryMs: COPY.fullEveryMs,
+    maxSnapshotMs: COPY.maxSnapshotMs,
+    maxWalGrowthBytes: COPY.maxWalGrowthBytes,
     maxShrinkPercent: COPY.maxShrinkPercent,
     reader: COPY.reader,
     compress,

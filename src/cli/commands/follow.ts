@@ -14,6 +14,8 @@ import { withInterruption } from '../terminal/signals.ts';
 const {
   overwrite,
   'follow-links': followLinks,
+  'max-snapshot': maxSnapshot,
+  'max-wal-growth': maxWalGrowth,
   'max-shrink': maxShrink,
   compress,
   hash,
@@ -33,6 +35,8 @@ const OPTIONS = {
   'exit-on-error': { describe: 'End at the first failure, instead of trying again after a pause' },
   overwrite,
   'follow-links': followLinks,
+  'max-snapshot': maxSnapshot,
+  'max-wal-growth': maxWalGrowth,
   'max-shrink': maxShrink,
   compress,
   hash,
@@ -55,6 +59,7 @@ async function run(args: Arguments): Promise<number> {
     );
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary));
+    if (summary.failing !== undefined) return exitStatusOf(summary.failing);
     return summary.missed > 0 ? exitStatusOf('CHANGES_MISSED') : EXIT_OK;
   } catch (error) {
     const failure = toSqlsyncError(error);
@@ -100,10 +105,12 @@ function describeStep({ step, outcome, pagesChanged, ...figures }: FollowStep): 
   return `step ${step}: ${pages}, ${wire}, ${formatDuration(figures.durationMs)}`;
 }
 
-function describe({ replica, origin, steps, failures, ...figures }: FollowSummary): string {
+function describe({ replica, origin, steps, failures, failing, ...figures }: FollowSummary): string {
   const wire = `${formatBytes(figures.bytesSent)} sent, ${formatBytes(figures.bytesReceived)} received`;
   const failed = failures === 0 ? '' : `, ${formatCount(failures)} failures`;
-  return `${replica} followed ${origin} for ${formatDuration(figures.durationMs)}: ${formatCount(steps)} steps, ${wire}${failed}`;
+  const since = new Date(figures.lastStepAtMs).toISOString();
+  const stale = failing === undefined ? '' : `; it has not followed since ${since} [${failing}]`;
+  return `${replica} followed ${origin} for ${formatDuration(figures.durationMs)}: ${formatCount(steps)} steps, ${wire}${failed}${stale}`;
 }
 
 /** Throws SqlsyncError USAGE. */
@@ -137,7 +144,7 @@ export const command: Command = defineCommand({
   describe: 'Keep REPLICA a copy of ORIGIN, second by second, until it is asked to end',
   example: 'sqlsync follow deploy@db1:/srv/app.db app.db',
   summary:
-    '`origin`, `replica`, `steps`, `commits` (steps that changed the replica), `failures` (after which it went on), `missed` (of these, changes that nothing had told of), `bytesSent`, `bytesReceived`, `durationMs`, `warnings`',
+    '`origin`, `replica`, `steps`, `commits` (steps that changed the replica), `failures` (after which it went on), `missed` (of these, changes that nothing had told of), `lastStepAtMs` (when the last step was confirmed, milliseconds since 1970), `failing` (the code of the failure since then, if there is one), `bytesSent`, `bytesReceived`, `durationMs`, `warnings`',
   operands: {
     origin: 'Path or [user@]host:path',
     replica: 'Path or [user@]host:path',

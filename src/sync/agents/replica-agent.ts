@@ -94,6 +94,7 @@ async function copyUntilDone(
   run: RunState,
 ): Promise<ReplicaResult> {
   for (let attempt = 1; ;) {
+    await untilDue(connection, options.followed);
     // SQLite may have to undo a killed transaction's journal, or read a long WAL; the spool is read too.
     const destination = await connection.whileBusy(() => destinationOf(attempt));
     try {
@@ -113,6 +114,17 @@ async function copyUntilDone(
       });
     }
   }
+}
+
+/** Waits until the next step of a follower may begin. Throws as `Connection.receive`, if the peer goes meanwhile. */
+async function untilDue(connection: Connection, followed: FollowedReplica | undefined): Promise<void> {
+  if (followed === undefined || followed.untilDueMs <= 0) return;
+  // Answers to the questions of an abandoned attempt may still come.
+  connection.expect('reopening');
+  await connection.untimed(async () => {
+    for (let left = followed.untilDueMs; left > 0; left = followed.untilDueMs)
+      await connection.receiveWithin(left);
+  });
 }
 
 /** True if another attempt, which uses nothing that is known from before, may come to another end. */
@@ -272,12 +284,22 @@ async function receiveSnapshot(
   connection: Connection,
   followed: FollowedReplica | undefined,
 ): Promise<MessageOf<'snapshot'>> {
-  for (let isAwake = followed === undefined; ;) {
-    const next = await (isAwake || followed === undefined
-      ? connection.receive()
-      : connection.receiveWithin(followed.lookEveryMs));
+  if (followed !== undefined) return connection.untimed(() => awaitSnapshot(connection, followed));
+  for (;;) {
+    const next = await connection.receive();
+    if (next.type === 'snapshot') return next;
+  }
+}
+
+/** The snapshot of the next change, or one that is asked for because of a reason of this side. */
+async function awaitSnapshot(
+  connection: Connection,
+  followed: FollowedReplica,
+): Promise<MessageOf<'snapshot'>> {
+  for (let isAwake = false; ;) {
+    const next = await (isAwake ? connection.receive() : connection.receiveWithin(followed.lookEveryMs));
     if (next?.type === 'snapshot') return next;
-    if (isAwake || followed?.needsStep !== true) continue;
+    if (isAwake || !followed.needsStep) continue;
     isAwake = true;
     connection.send(message('wake', {}));
   }

@@ -40,7 +40,7 @@ export async function databaseDestination(
   // Resumes before the snapshot begins, because it checks the hashes of all spooled pages.
   if (place.file !== undefined && !options.dryRun) await resumeStaging(staging, place.path);
   const stamp = contentStamp(place.path);
-  const memory = await memoryOf(place, options, attempt > 1 || staging.spool !== undefined);
+  const memory = memoryOf(place, options, attempt > 1 || staging.spool !== undefined);
   return {
     path: place.path,
     fileId: place.file?.fileId ?? '',
@@ -75,13 +75,13 @@ export async function databaseDestination(
 }
 
 /** What is known of the replica, from earlier runs or from earlier steps. */
-async function memoryOf(
+function memoryOf(
   place: ReplicaPlace,
   options: ReplicaOptions,
   mustCompare: boolean,
-): Promise<ReplicaMemory | FollowedReplica | undefined> {
+): ReplicaMemory | FollowedReplica | undefined {
   const { followed } = options;
-  await followed?.start(mustCompare, options.signal);
+  followed?.start(mustCompare);
   if (followed !== undefined) return followed;
   const quick = quickOptions(place, options, mustCompare);
   return quick && new ReplicaMemory(quick, place.file?.stats.size ?? 0);

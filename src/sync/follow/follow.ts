@@ -10,7 +10,7 @@ import { FollowedReplica } from '../quick/followed-replica.ts';
 import { converse } from '../runs/conversation.ts';
 import { FIRST_PAUSE_MS, LINK_FAILURES, MAX_PAUSE_MS } from '../runs/retry.ts';
 import { farOf, plan, pull, push } from '../runs/sync.ts';
-import type { Run, SyncOptions } from '../runs/sync.ts';
+import type { Follow, Run, SyncOptions } from '../runs/sync.ts';
 
 export interface FollowOptions extends Pick<
   SyncOptions,
@@ -29,10 +29,7 @@ export interface FollowOptions extends Pick<
 }
 
 /** The options of a sync that make no sense for one that does not end. */
-type OnceOptions = Pick<
-  SyncOptions,
-  'dryRun' | 'check' | 'full' | 'retries' | 'maxSnapshotMs' | 'maxWalGrowthBytes' | 'replace' | 'reflink'
->;
+type OnceOptions = Pick<SyncOptions, 'dryRun' | 'check' | 'full' | 'retries' | 'replace' | 'reflink'>;
 
 /** One snapshot of the origin that the replica shows from now on. */
 export interface FollowStep {
@@ -73,6 +70,10 @@ export interface FollowSummary {
   readonly failures: number;
   /** How many of these were changes that no frame of the WAL had told of (`CHANGES_MISSED`). */
   readonly missed: number;
+  /** When the last step was confirmed, in milliseconds since 1970: the replica shows the origin as it was before that. */
+  readonly lastStepAtMs: number;
+  /** The code of the failure since the last step; undefined if the replica followed until the end. */
+  readonly failing: ErrorCode | undefined;
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
@@ -82,6 +83,9 @@ export interface FollowSummary {
 export const DEFAULT_INTERVAL_MS = 1000;
 export const DEFAULT_FOLLOW_FULL_EVERY_MS = 3_600_000;
 
+/** How often a login may be refused before it counts as lasting. */
+const MAX_REFUSED_LOGINS = 3;
+
 /** After these no later attempt can succeed, or may be tried: somebody has to decide. */
 const LASTING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'USAGE',
@@ -89,11 +93,14 @@ const LASTING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'SWAPPED',
   'REPLICA_NOT_MARKED',
   'REPLICA_LINK',
+  'ORIGIN_CHECKSUM_VFS',
   'ORIGIN_SHRUNK',
+  'ORIGIN_TOO_LARGE',
   'NODE_UNSUPPORTED',
   'PROTOCOL_VERSION',
   'RESTRICTED',
   'HOST_KEY_MISMATCH',
+  'HOST_KEY_UNKNOWN',
   'REMOTE_EXE_NOT_FOUND',
 ]);
 
@@ -122,6 +129,8 @@ export function runFollow(options: FollowOptions): Promise<FollowSummary> {
 class Following {
   readonly #options: FollowOptions;
   readonly #run: Run;
+  /** What the near side knows outlives a connection. One of the two is in use. */
+  readonly #follow: Follow;
   readonly #startedAt = performance.now();
   #steps = 0;
   #commits = 0;
@@ -129,15 +138,35 @@ class Following {
   #missed = 0;
   #nextPauseMs = FIRST_PAUSE_MS;
   #snapshotAt = 0;
+  /** When the first step of this connection was whole, by `performance.now()`. */
+  #followsSince: number | undefined;
+  #refusedLogins = 0;
+  /** The last failure, until the next step is whole. */
+  #standing: ErrorCode | undefined;
+  #lastStepAtMs = 0;
 
   constructor(options: FollowOptions) {
     this.#options = options;
     const { fullEveryMs = DEFAULT_FOLLOW_FULL_EVERY_MS } = options;
     // A replica that is followed is ours, so another page size needs no second consent.
     this.#run = plan({ ...options, fullEveryMs, replace: true });
+    const { hash, fullEveryMs: comparesEveryMs } = this.#run.request;
+    const lookEveryMs = options.intervalMs ?? DEFAULT_INTERVAL_MS;
+    this.#follow = {
+      replica: new FollowedReplica({ lookEveryMs, fullEveryMs: comparesEveryMs, hash }),
+      origin: new FollowedOrigin(),
+    };
   }
 
   async run(): Promise<FollowSummary> {
+    try {
+      return await this.#untilEnd();
+    } finally {
+      await this.#follow.origin.close();
+    }
+  }
+
+  async #untilEnd(): Promise<FollowSummary> {
     const { signal } = this.#options;
     for (;;) {
       try {
@@ -163,34 +192,24 @@ class Following {
     };
     const isPull = far === origin;
     return converse(far, isPull ? 'opening' : 'offering', conversation, (connection) =>
-      this.#follow(connection, isPull),
+      this.#takeSteps(connection, isPull),
     );
   }
 
-  async #follow(connection: Connection, isPull: boolean): Promise<never> {
-    const { hash, fullEveryMs } = this.#run.request;
-    const lookEveryMs = this.#options.intervalMs ?? DEFAULT_INTERVAL_MS;
-    const follow = {
-      replica: new FollowedReplica({ lookEveryMs, fullEveryMs, hash }),
-      origin: new FollowedOrigin(),
-    };
-    try {
-      for (let number = 1; ; number++) {
-        const attempt = {
-          number: 1,
-          ask: undefined,
-          maxTimeMs: undefined,
-          hasProgressed: false,
-          follow,
-          onSnapshot: () => (this.#snapshotAt = performance.now()),
-        };
-        const before = trafficOf(connection);
-        if (number > 1 && !isPull) connection.state = 'offering';
-        const result = await (isPull ? pull : push)(connection, this.#run, attempt);
-        this.#onStep(result, before, connection);
-      }
-    } finally {
-      follow.origin.close();
+  async #takeSteps(connection: Connection, isPull: boolean): Promise<never> {
+    for (let number = 1; ; number++) {
+      const attempt = {
+        number: 1,
+        ask: undefined,
+        maxTimeMs: undefined,
+        hasProgressed: false,
+        follow: this.#follow,
+        onSnapshot: () => (this.#snapshotAt = performance.now()),
+      };
+      const before = trafficOf(connection);
+      if (number > 1 && !isPull) connection.state = 'offering';
+      const result = await (isPull ? pull : push)(connection, this.#run, attempt);
+      this.#onStep(result, before, connection);
     }
   }
 
@@ -198,7 +217,10 @@ class Following {
     const outcome = nameOf(OUTCOMES, result.done.outcome);
     if (outcome === undefined)
       throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${result.done.outcome}`);
-    this.#nextPauseMs = FIRST_PAUSE_MS;
+    this.#followsSince ??= performance.now();
+    this.#refusedLogins = 0;
+    this.#standing = undefined;
+    this.#lastStepAtMs = Date.now();
     this.#steps++;
     if (outcome === 'committed') this.#commits++;
     for (const warning of result.done.warnings) this.#run.announcements.warn(warning);
@@ -206,7 +228,7 @@ class Following {
     this.#options.onStep?.({
       step: this.#steps,
       outcome,
-      atMs: Date.now(),
+      atMs: this.#lastStepAtMs,
       ...countsOf(result.done),
       bytesSent: now.bytesSent - before.bytesSent,
       bytesReceived: now.bytesReceived - before.bytesReceived,
@@ -220,14 +242,24 @@ class Following {
   /** Before the first step, a user is there to mend what is wrong. */
   #goesOn({ code }: SqlsyncError): boolean {
     if (this.#options.exitOnError === true || LASTING.has(code)) return false;
+    // A server that is asked again and again locks the user or this host out.
+    if (code === 'AUTH_FAILED' && this.#refusedLogins >= MAX_REFUSED_LOGINS) return false;
     return this.#steps > 0 || PASSING.has(code);
   }
 
   async #pause(failure: SqlsyncError): Promise<void> {
-    const pauseMs = Math.round(this.#nextPauseMs * (1 - Math.random() / 2));
+    const { replica, origin } = this.#follow;
+    for (const side of [replica, origin]) side.giveUp();
+    // A connection that breaks after each first step costs a login and all hashes each time.
+    if (performance.now() - (this.#followsSince ?? Infinity) >= MAX_PAUSE_MS) this.#nextPauseMs = FIRST_PAUSE_MS;
+    this.#followsSince = undefined;
+    const backOffMs = this.#nextPauseMs * (1 - Math.random() / 2);
+    const pauseMs = Math.round(Math.max(backOffMs, replica.untilDueMs, origin.untilDueMs));
     this.#nextPauseMs = Math.min(this.#nextPauseMs * 2, MAX_PAUSE_MS);
+    this.#standing = failure.code;
     this.#failures++;
     if (failure.code === 'CHANGES_MISSED') this.#missed++;
+    if (failure.code === 'AUTH_FAILED') this.#refusedLogins++;
     this.#options.onFailure?.({ failure, pauseMs });
     const { signal } = this.#options;
     // The next attempt reports an interruption.
@@ -243,6 +275,8 @@ class Following {
       commits: this.#commits,
       failures: this.#failures,
       missed: this.#missed,
+      lastStepAtMs: this.#lastStepAtMs,
+      failing: this.#standing,
       ...traffic,
       durationMs: Math.round(performance.now() - this.#startedAt),
       warnings: announcements.warnings,

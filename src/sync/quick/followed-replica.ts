@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { outerStamp } from '../../pages/database-stamp.ts';
 import { HashAudit } from '../../pages/hash-audit.ts';
@@ -28,7 +27,10 @@ interface KeptReplica {
   readonly stamp: Uint8Array | undefined;
 }
 
-/** What a replica agent keeps of a replica that follows its origin, for as long as one connection. */
+/**
+ * What a replica agent keeps of a replica that follows its origin. On the far side it lives as long as the connection;
+ * on the near side the stamps prove that it still holds on the next one.
+ */
 export class FollowedReplica {
   readonly lookEveryMs: number;
   key: Uint8Array = randomBytes(HASH_KEY_BYTES);
@@ -57,16 +59,22 @@ export class FollowedReplica {
     return performance.now() - this.#comparedAt >= this.#options.fullEveryMs;
   }
 
+  /** How long until the next attempt may begin, in milliseconds; 0 or less if it may begin now. */
+  get untilDueMs(): number {
+    const earliest = this.isFullDue ? this.#steppedAt + this.lookEveryMs : 0;
+    return Math.max(earliest, this.#pace.notBefore) - performance.now();
+  }
+
+  /** Call it when an attempt has failed, and the next one comes on another connection. */
+  giveUp(): void {
+    this.#pace.giveUp();
+  }
+
   /**
    * Begins an attempt. One that must compare all pages, because an earlier one found wrong what it used, takes a new
    * key, under which nothing is known.
    */
-  async start(mustCompare: boolean, signal?: AbortSignal): Promise<void> {
-    const earliest = this.isFullDue ? this.#steppedAt + this.lookEveryMs : 0;
-    const pause = Math.max(earliest, this.#pace.notBefore) - performance.now();
-    // The next look at the connection reports an interruption.
-    if (pause > 0) await delay(pause, undefined, signal && { signal }).catch(() => {});
-    this.#pace.start();
+  start(mustCompare: boolean): void {
     if (!(mustCompare && this.#isUsed) && !this.isFullDue) return;
     this.key = randomBytes(HASH_KEY_BYTES);
     this.#comparedAt = performance.now();
@@ -74,8 +82,10 @@ export class FollowedReplica {
 
   /** As `ReplicaMemory.recall`. */
   recall(stamp: Uint8Array | undefined, size: PageSize): { nodes?: KnownNodes; audit?: HashAudit } {
+    this.#pace.start();
     const kept = this.#kept;
     this.#kept = undefined;
+    this.#audit = undefined;
     this.#isUsed = true;
     const isSame = kept?.size === size && kept.stamp !== undefined && stamp !== undefined;
     const isTrue = isSame && Buffer.compare(kept.stamp, stamp) === 0;
