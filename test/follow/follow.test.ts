@@ -2,41 +2,13 @@ import assert from 'node:assert/strict';
 import { copyFileSync, openSync, renameSync, rmSync, writeSync, closeSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { generateDatabase } from '../../fixtures/generate.ts';
-import { assertReplicaOf, tempDir } from '../support/compare.ts';
-import { OtherProcess } from '../support/other-process.ts';
-import type { OtherConnection } from '../support/other-process.ts';
+import { assertReplicaOf } from '../support/compare.ts';
 import { assertRefused, Command, until } from '../cli/command.ts';
 import { assertDocumented } from '../cli/store-here.ts';
-import { Following, SOON, stateOf, ticksOf, untilSeen } from './following.ts';
-
-interface Scene {
-  readonly folder: string;
-  readonly origin: string;
-  readonly replica: string;
-  readonly other: OtherProcess;
-  /** The application's connection. */
-  readonly app: OtherConnection;
-}
-
-const CHANGE = 'UPDATE item SET amount = amount + 1 WHERE id % 50 = 7';
-
-async function scene(t: TestContext, options: { journalMode?: 'wal' | 'delete' } = {}): Promise<Scene> {
-  const folder = tempDir(t);
-  const [origin, replica] = [join(folder, 'origin.db'), join(folder, 'replica.db')];
-  generateDatabase(origin, { rows: 600, pageSize: 1024, journalMode: 'wal', ...options });
-  const other = new OtherProcess(t);
-  return { folder, origin, replica, other, app: await other.open(origin, { timeoutMs: 20_000 }) };
-}
-
-/** Waits until the replica is what the origin is now. */
-async function untilFollowed({ origin, other, replica }: Scene, ...following: Following[]): Promise<void> {
-  const state = await stateOf(other, origin);
-  assert.ok(state !== undefined, 'the origin can be read');
-  await untilSeen(other, replica, state, following);
-}
+import { Following, SOON, ticksOf, untilSeen } from './following.ts';
+import { CHANGE, scene, untilFollowed } from './scene.ts';
 
 for (const journalMode of ['wal', 'delete'] as const) {
   test(`a replica follows each commit of an origin in ${journalMode} mode, in steps of one line each`, async (t) => {
@@ -271,38 +243,6 @@ test('a side that is killed is started again, and --exit-on-error ends instead',
   assert.equal(ended.status, 15, ended.stdout);
   const { status, summary } = await following.end();
   assert.deepEqual([status, summary['failures']], [0, 1]);
-});
-
-test('follow that has not followed to the end says since when and why, and its status is that of the failure', async (t) => {
-  const all = await scene(t);
-  const following = new Following(t, [all.origin, all.replica]);
-  const [step] = await following.untilEvents('step', 1);
-  renameSync(all.origin, join(all.folder, 'elsewhere.db'));
-  await following.untilEvents('failure', 2);
-  const { status, summary } = await following.end();
-  const last = following.events('step').at(-1) ?? step;
-  assert.deepEqual(
-    [status, summary['failing'], summary['lastStepAtMs']],
-    [3, 'ORIGIN_NOT_FOUND', last?.['atMs']],
-  );
-});
-
-test('a connection that breaks after its first step each time is begun less and less often', async (t) => {
-  const all = await scene(t);
-  const following = new Following(t, [all.origin, all.replica], {
-    env: { SQLSYNC_RETRY_FIRST_PAUSE_MS: '1000' },
-  });
-  for (let n = 1; n <= 3; n++) {
-    await following.untilEvents('step', n);
-    for (const pid of following.pids().slice(1)) process.kill(pid, 'SIGKILL');
-    await following.untilEvents('failure', n);
-  }
-  const pauses = following
-    .events('failure')
-    .map(({ hint }) => Number(/tries again in ([\d.]+) s/.exec(String(hint))?.[1]));
-  // Each is shortened by up to a half: at most 1 s, and at least 2 s.
-  assert.ok((pauses[0] as number) < (pauses[2] as number), pauses.join(' '));
-  await following.end();
 });
 
 test('follow keeps the limits of a snapshot', async (t) => {

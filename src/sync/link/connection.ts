@@ -22,6 +22,7 @@ import {
   ungreetedError,
   versionError,
 } from './connection-error.ts';
+import { Deadline } from './deadline.ts';
 import { GreetingWatch } from './greeting-watch.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { joinSmallPieces } from './join-pieces.ts';
@@ -55,9 +56,9 @@ export class Connection {
   readonly #greeting = new GreetingWatch();
   readonly #over = new AbortController();
   readonly #heartbeat: Heartbeat;
-  /** The longest that one database may take, in milliseconds; 0 means no limit. */
-  #agreedMs = 0;
-  #deadline: NodeJS.Timeout | undefined;
+  readonly #deadline = new Deadline((limitMs) =>
+    this.#onFailure(overdueError(this.transport.description, limitMs)),
+  );
   /** What each side last said about a silence to come. */
   #isBusy = false;
   #isPeerBusy = false;
@@ -126,15 +127,14 @@ export class Connection {
   /** Adopts the peer's limits of patience for both sides; `own` is the most that this side allows. */
   agree(peer: PeerLimits, own: { readonly maxTimeMs?: number | undefined } = {}): void {
     this.idleTimeoutMs = farIdleTimeoutMs(peer.idleTimeoutMs);
-    this.#agreedMs = farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0);
-    this.#startDeadline();
+    this.#deadline.start(farMaxTimeMs(peer.maxTimeMs, own.maxTimeMs ?? 0));
   }
 
   /** Runs what waits for a change of a database: the time that one database may take begins anew after it. */
   async untimed<T>(work: () => Promise<T>): Promise<T> {
-    clearTimeout(this.#deadline);
+    this.#deadline.stop();
     const result = await work();
-    this.#startDeadline();
+    this.#deadline.start();
     return result;
   }
 
@@ -252,7 +252,7 @@ export class Connection {
   /** Ends this side's output after everything that was sent. */
   end(): void {
     this.#heartbeat.stop();
-    clearTimeout(this.#deadline);
+    this.#deadline.stop();
     this.#flush();
     this.transport.output.end();
   }
@@ -260,14 +260,6 @@ export class Connection {
   /** Stops listening to the abort signal, so that nothing can interrupt a finished run any more. */
   detach(): void {
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
-  }
-
-  #startDeadline(): void {
-    clearTimeout(this.#deadline);
-    const limitMs = this.#agreedMs;
-    if (limitMs === 0) return;
-    const onEnd = (): void => this.#onFailure(overdueError(this.transport.description, limitMs));
-    this.#deadline = setTimeout(onEnd, limitMs).unref();
   }
 
   #queue(bytes: Uint8Array, onSent?: () => void): void {

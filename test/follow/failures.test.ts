@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Following } from './following.ts';
+import { scene } from './scene.ts';
+
+test('follow that has not followed to the end says since when and why, and its status is that of the failure', async (t) => {
+  const all = await scene(t);
+  const following = new Following(t, [all.origin, all.replica]);
+  const [step] = await following.untilEvents('step', 1);
+  renameSync(all.origin, join(all.folder, 'elsewhere.db'));
+  await following.untilEvents('failure', 2);
+  const { status, summary } = await following.end();
+  const last = following.events('step').at(-1) ?? step;
+  assert.deepEqual(
+    [status, summary['failing'], summary['lastStepAtMs']],
+    [3, 'ORIGIN_NOT_FOUND', last?.['atMs']],
+  );
+});
+
+test('a connection that breaks after its first step each time is begun less and less often', async (t) => {
+  const all = await scene(t);
+  const following = new Following(t, [all.origin, all.replica], {
+    env: { SQLSYNC_RETRY_FIRST_PAUSE_MS: '1000' },
+  });
+  for (let n = 1; n <= 3; n++) {
+    await following.untilEvents('step', n);
+    for (const pid of following.pids().slice(1)) process.kill(pid, 'SIGKILL');
+    await following.untilEvents('failure', n);
+  }
+  const pauses = following
+    .events('failure')
+    .map(({ hint }) => Number(/tries again in ([\d.]+) s/.exec(String(hint))?.[1]));
+  // Each is shortened by up to a half: at most 1 s, and at least 2 s.
+  assert.ok((pauses[0] as number) < (pauses[2] as number), pauses.join(' '));
+  await following.end();
+});
