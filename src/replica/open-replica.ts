@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SqlsyncError, sanitizeText } from '../errors.ts';
 import type { DatabaseFile } from '../pages/database-file.ts';
-import { inspectDatabase } from '../pages/database-file.ts';
+import { currentFileId, inspectDatabase } from '../pages/database-file.ts';
 import { EmptyReplica } from './existing/empty-replica.ts';
 import { ExistingReplica } from './existing/existing-replica.ts';
 import type { ExistingOptions } from './existing/old-state.ts';
@@ -75,6 +75,9 @@ export async function openSink(
   options: SinkOptions,
 ): Promise<PageSink> {
   const { path, file } = place;
+  // A file that was removed meanwhile has no mark either, and nothing there needs its protection.
+  if (file !== undefined && currentFileId(path) === undefined)
+    throw new ReplicaMovedError(path, 'was removed by another program during the sync');
   if (file === undefined) {
     // A new replica takes the same lock, and the spooled pages belong to a replica that is gone.
     options.staging?.remove();

@@ -1,6 +1,6 @@
 import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
-import { contentStamp } from '../../pages/database-file.ts';
+import { contentStamp, currentFileId } from '../../pages/database-file.ts';
 import { EmptyReplica } from '../../replica/existing/empty-replica.ts';
 import { ExistingReplica } from '../../replica/existing/existing-replica.ts';
 import { removeOwnLeftovers } from '../../beside/leftovers.ts';
@@ -217,8 +217,9 @@ async function settle(
   watch?.start();
   if (commits) await sink.commit();
   else await sink.abort();
-  // A commit marks the replica itself.
-  if (!commits && place.file !== undefined) markReplica(place.path, markOf(snapshot, options), { warnings });
+  // A commit marks the replica itself. Another file that took the name meanwhile must not get the mark.
+  if (!commits && place.file !== undefined && currentFileId(place.path) === place.file.fileId)
+    markReplica(place.path, markOf(snapshot, options), { warnings });
   staging.remove();
   removeOwnLeftovers(place.path);
   noteContent(place.path);
