@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { renameSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Following } from './following.ts';
-import { scene } from './scene.ts';
+import { CHANGE, scene, untilFollowed } from './scene.ts';
 
 test('follow that has not followed to the end says since when and why, and its status is that of the failure', async (t) => {
   const all = await scene(t);
@@ -35,4 +36,35 @@ test('a connection that breaks after its first step each time is begun less and 
   // Each is shortened by up to a half: at most 1 s, and at least 2 s.
   assert.ok((pauses[0] as number) < (pauses[2] as number), pauses.join(' '));
   await following.end();
+});
+
+test('an origin that is empty for a moment, while a backup is copied over it, never empties the replica', async (t) => {
+  const all = await scene(t);
+  const backup = join(all.folder, 'backup.db');
+  await all.app.call('exec', `VACUUM INTO '${backup}'`);
+  const following = new Following(t, [all.origin, all.replica]);
+  await following.untilEvents('step', 1);
+  await all.app.call('exec', CHANGE);
+  await untilFollowed(all, following);
+  await all.app.call('close');
+  truncateSync(all.origin, 0);
+  for (const suffix of ['-wal', '-shm']) rmSync(all.origin + suffix, { force: true });
+  await delay(500); // it looks every 50 ms
+  writeFileSync(all.origin, readFileSync(backup));
+  await untilFollowed(all, following);
+  await following.end();
+  for (const step of following.events('step')) assert.ok(Number(step['pageCount']) > 0, JSON.stringify(step));
+});
+
+test('an origin that stays empty empties the replica, with a warning', async (t) => {
+  const all = await scene(t);
+  const following = new Following(t, [all.origin, all.replica]);
+  await following.untilEvents('step', 1);
+  await all.app.call('close');
+  truncateSync(all.origin, 0);
+  for (const suffix of ['-wal', '-shm']) rmSync(all.origin + suffix, { force: true });
+  const [warning] = await following.untilEvents('warning', 1);
+  assert.match(String(warning?.['message']), /The origin is empty/);
+  await following.end();
+  assert.equal(following.events('step').at(-1)?.['pageCount'], 0);
 });

@@ -21,6 +21,7 @@ import { Staging } from '../../replica/spool/staging.ts';
 import type { Connection } from '../link/connection.ts';
 import type { CopiedPages, Destination } from './destination.ts';
 import type { CopyOptions, ReplicaOptions } from './replica-options.ts';
+import { UnsettledLossError } from '../quick/followed-replica.ts';
 import type { FollowedReplica } from '../quick/followed-replica.ts';
 import { QuickMissError } from '../quick/quick-check.ts';
 import { PageCopy } from './page-copy.ts';
@@ -28,7 +29,7 @@ import { databaseDestination } from './replica-database.ts';
 import { replicaFailure } from '../../replica/replica-failure.ts';
 import { PageMismatchError, RootMismatchError } from './root-mismatch.ts';
 import { RoundOverError, Rounds } from './rounds.ts';
-import { checkShrinkage } from './shrinkage.ts';
+import { checkShrinkage, isGreatLoss } from './shrinkage.ts';
 import { hasLimits } from '../request/snapshot-limit.ts';
 
 export interface ReplicaResult {
@@ -104,6 +105,11 @@ async function copyUntilDone(
         run.rounds.add(error.round);
         continue;
       }
+      if (error instanceof UnsettledLossError) {
+        // The wait for the next snapshot must not hold this one.
+        connection.send(message('release', {}));
+        continue;
+      }
       const isFirst = attempt++ === 1;
       if (isFirst && mayBeWronglyKnown(error, destination)) continue;
       if (!(error instanceof ReplicaMovedError)) throw error;
@@ -158,6 +164,7 @@ async function attemptCopy(
     const opened = await connection.whileBusy(() => destination.openSink(target, snapshot));
     sink = opened;
     run.resumed ??= sink.resumed === true;
+    options.followed?.consider(losesMuch(destination, sink, target, options));
     const alarms = alarmsOf(destination, sink, target, options);
     const quick = isKnown(destination, sink, snapshot);
     if (!quick) {
@@ -245,6 +252,18 @@ export async function settleCopy(
     warnings: [...destination.warnings, ...sink.warnings, ...warnings, ...alarms],
     findings,
   });
+}
+
+function losesMuch(
+  destination: Destination,
+  sink: PageSink,
+  target: SinkTarget,
+  { maxShrinkPercent }: CopyOptions,
+): boolean {
+  const before = destination.copyBefore?.(sink, target);
+  if (before === undefined) return false;
+  const shrinkage = { copy: before.name, pagesBefore: before.pages, pagesNow: target.pageCount };
+  return isGreatLoss(shrinkage, maxShrinkPercent);
 }
 
 /**

@@ -11,6 +11,17 @@ import { Pace } from './pace.ts';
 /** A file whose last change is older than this gets another time with its next change, in milliseconds. */
 const SETTLED_MS = 3000;
 
+/** How long an origin must have lost nearly all of its pages before a step takes that over, in milliseconds. */
+const LOSS_MS = 5000;
+
+/** Asks for another snapshot a little later: the origin may be on its way into another state. */
+export class UnsettledLossError extends Error {
+  constructor() {
+    super('The origin has just lost nearly all of its pages');
+    this.name = 'UnsettledLossError';
+  }
+}
+
 export interface FollowOptions {
   /** How often the origin's side looks for changes, and this side for writes of others, in milliseconds. */
   readonly lookEveryMs: number;
@@ -45,6 +56,8 @@ export class FollowedReplica {
   /** True if an attempt has used what was known. */
   #isUsed = false;
   #steppedAt = -Infinity;
+  /** When a snapshot first showed a great loss; undefined if the last one showed none. */
+  #lossSince: number | undefined;
   #path: string | undefined;
   /** What the outside of the replica has to look like, if nobody writes it. */
   #outside: string | undefined;
@@ -62,7 +75,8 @@ export class FollowedReplica {
   /** How long until the next attempt may begin, in milliseconds; 0 or less if it may begin now. */
   get untilDueMs(): number {
     const earliest = this.isFullDue ? this.#steppedAt + this.lookEveryMs : 0;
-    return Math.max(earliest, this.#pace.notBefore) - performance.now();
+    const lossDue = this.#lossSince === undefined ? 0 : this.#lossSince + LOSS_MS;
+    return Math.max(earliest, lossDue, this.#pace.notBefore) - performance.now();
   }
 
   /** Call it when an attempt has failed, and the next one comes on another connection. */
@@ -78,6 +92,14 @@ export class FollowedReplica {
     if (!(mustCompare && this.#isUsed) && !this.isFullDue) return;
     this.key = randomBytes(HASH_KEY_BYTES);
     this.#comparedAt = performance.now();
+  }
+
+  /** Call it for each snapshot before it is compared. Throws UnsettledLossError for a great loss that is new. */
+  consider(isGreatLoss: boolean): void {
+    if (isGreatLoss) this.#lossSince ??= performance.now();
+    const isSettled = this.#lossSince === undefined || performance.now() - this.#lossSince >= LOSS_MS;
+    if (isGreatLoss && !isSettled) throw new UnsettledLossError();
+    this.#lossSince = undefined;
   }
 
   /** As `ReplicaMemory.recall`. */
