@@ -126,7 +126,8 @@ export class KeptOrigin {
   get untilLookMs(): number {
     if (this.#attachment === undefined) return this.lookEveryMs;
     const quietMs = performance.now() - this.#changedAt;
-    if (quietMs < BUSY_MS || this.#suspectSince !== undefined) return Math.min(BUSY_LOOK_MS, this.lookEveryMs);
+    if (quietMs < BUSY_MS || this.#suspectSince !== undefined)
+      return Math.min(BUSY_LOOK_MS, this.lookEveryMs);
     const idleLeftMs = Math.max(BUSY_LOOK_MS, this.#idleMs - quietMs);
     return Math.min(this.lookEveryMs, idleLeftMs);
   }

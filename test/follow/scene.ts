@@ -28,7 +28,10 @@ export async function scene(t: TestContext, options: { journalMode?: 'wal' | 'de
 }
 
 /** Waits until the replica is what the origin is now. */
-export async function untilFollowed({ origin, other, replica }: Scene, ...following: Following[]): Promise<void> {
+export async function untilFollowed(
+  { origin, other, replica }: Scene,
+  ...following: Following[]
+): Promise<void> {
   const state = await stateOf(other, origin);
   assert.ok(state !== undefined, 'the origin can be read');
   await untilSeen(other, replica, state, following);

@@ -45,7 +45,9 @@ test('an idle origin whose connection has ended is looked at from outside', asyn
 });
 
 /** An application whose last write into the file is a while ago, as that of most. */
-async function settled(t: TestContext): Promise<{ path: string; application: InstanceType<typeof Database> }> {
+async function settled(
+  t: TestContext,
+): Promise<{ path: string; application: InstanceType<typeof Database> }> {
   const path = join(tempDir(t), 'origin.db');
   const application = new Database(path);
   t.after(() => application.close());

@@ -7,6 +7,7 @@ import { FollowedOrigin } from '../agents/followed-origin.ts';
 import type { OriginResult } from '../agents/origin-agent.ts';
 import type { Connection } from '../link/connection.ts';
 import { FollowedReplica } from '../quick/followed-replica.ts';
+import { pauseAfterHashing } from '../quick/pace.ts';
 import { converse } from '../runs/conversation.ts';
 import { FIRST_PAUSE_MS, LINK_FAILURES, MAX_PAUSE_MS } from '../runs/retry.ts';
 import { farOf, plan, pull, push } from '../runs/sync.ts';
@@ -144,6 +145,8 @@ class Following {
   /** The last failure, until the next step is whole. */
   #standing: ErrorCode | undefined;
   #lastStepAtMs = 0;
+  /** The far side of the next connection hashes all of them. */
+  #databaseBytes = 0;
 
   constructor(options: FollowOptions) {
     this.#options = options;
@@ -221,6 +224,7 @@ class Following {
     this.#refusedLogins = 0;
     this.#standing = undefined;
     this.#lastStepAtMs = Date.now();
+    this.#databaseBytes = result.done.pageSize * result.done.pageCount;
     this.#steps++;
     if (outcome === 'committed') this.#commits++;
     for (const warning of result.done.warnings) this.#run.announcements.warn(warning);
@@ -251,10 +255,12 @@ class Following {
     const { replica, origin } = this.#follow;
     for (const side of [replica, origin]) side.giveUp();
     // A connection that breaks after each first step costs a login and all hashes each time.
-    if (performance.now() - (this.#followsSince ?? Infinity) >= MAX_PAUSE_MS) this.#nextPauseMs = FIRST_PAUSE_MS;
+    if (performance.now() - (this.#followsSince ?? Infinity) >= MAX_PAUSE_MS)
+      this.#nextPauseMs = FIRST_PAUSE_MS;
     this.#followsSince = undefined;
     const backOffMs = this.#nextPauseMs * (1 - Math.random() / 2);
-    const pauseMs = Math.round(Math.max(backOffMs, replica.untilDueMs, origin.untilDueMs));
+    const farPauseMs = pauseAfterHashing(this.#databaseBytes);
+    const pauseMs = Math.round(Math.max(backOffMs, farPauseMs, replica.untilDueMs, origin.untilDueMs));
     this.#nextPauseMs = Math.min(this.#nextPauseMs * 2, MAX_PAUSE_MS);
     this.#standing = failure.code;
     this.#failures++;
