@@ -303,7 +303,7 @@ async function receiveSnapshot(
   connection: Connection,
   followed: FollowedReplica | undefined,
 ): Promise<MessageOf<'snapshot'>> {
-  if (followed !== undefined) return connection.untimed(() => awaitSnapshot(connection, followed));
+  if (followed?.hasStepped === true) return connection.untimed(() => awaitSnapshot(connection, followed));
   for (;;) {
     const next = await connection.receive();
     if (next.type === 'snapshot') return next;

@@ -72,6 +72,11 @@ export class FollowedReplica {
     return performance.now() - this.#comparedAt >= this.#options.fullEveryMs;
   }
 
+  /** True once a step is whole: the origin's side answers later ones when something has changed. */
+  get hasStepped(): boolean {
+    return this.#steppedAt > -Infinity;
+  }
+
   /** How long until the next attempt may begin, in milliseconds; 0 or less if it may begin now. */
   get untilDueMs(): number {
     const earliest = this.isFullDue ? this.#steppedAt + this.lookEveryMs : 0;
