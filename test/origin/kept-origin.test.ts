@@ -104,3 +104,17 @@ test('the connection to an idle origin does not end under a snapshot', async (t)
   assert.equal(snapshot.readPage(pageNumber(1)).length, snapshot.pageSize);
   snapshot.close();
 });
+
+test('of a WAL that began anew while nobody was attached, the changes are not known', async (t) => {
+  const { path, application } = await settled(t);
+  const alone = openDescriptors(path);
+  const kept = new KeptOrigin(100);
+  t.after(() => kept.close());
+  (await kept.open(path, { busyTimeoutMs: 1000 })).close();
+  while (openDescriptors(path) > alone) await delay(1);
+  application.exec('INSERT INTO t VALUES (1)');
+  application.pragma('wal_checkpoint(TRUNCATE)');
+  application.exec('INSERT INTO u VALUES (1)');
+  (await kept.open(path, { busyTimeoutMs: 1000 })).close();
+  assert.equal(kept.changes, undefined);
+});
