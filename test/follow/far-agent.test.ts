@@ -54,6 +54,9 @@ class Follower {
     this.#connection.state = 'driving';
     this.#connection.send(message('getHashes', { id: 1, level: 0, first: 0, count: pageCount }));
     await this.#connection.receiveOnly('hashes');
+    this.#connection.send(message('getRoot', {}));
+    await this.#connection.receiveOnly('root');
+    this.#connection.send(message('release', {}));
     const none = { pagesCompared: 0, pagesChanged: 0, pagesTransferred: 0, pagesDelta: 0 };
     const flags = { outcome: 0, created: false, resumed: false, quick: false, warnings: [], findings: [] };
     this.#connection.send(message('done', { pageSize, pageCount, ...none, ...flags }));

@@ -4,57 +4,52 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import Database from 'better-sqlite3';
 import { KeptOrigin } from '../../src/origin/kept-origin.ts';
 import { pageNumber } from '../../src/pages/page-types.ts';
 import { tempDir } from '../support/compare.ts';
 import { openDescriptors } from '../support/descriptors.ts';
+import { OtherProcess } from '../support/other-process.ts';
+import type { OtherConnection } from '../support/other-process.ts';
 
 prepareQuickTests({ after });
 
-test('a commit between the last look at an idle origin and the end of its connection is noticed', async (t) => {
+/** The application is another process: each process must have one SQLite, and close no file of a database beside it. */
+async function origin(t: TestContext): Promise<{ path: string; application: OtherConnection }> {
   const path = join(tempDir(t), 'origin.db');
-  const application = new Database(path);
-  t.after(() => application.close());
-  application.pragma('journal_mode = WAL');
-  application.exec('CREATE TABLE t (x)');
+  const application = await new OtherProcess(t).open(path);
+  await application.exec('PRAGMA journal_mode = WAL; CREATE TABLE t (x); CREATE TABLE u (x)');
+  return { path, application };
+}
+
+test('a commit between the last look at an idle origin and the end of its connection is noticed', async (t) => {
+  const { path, application } = await origin(t);
   const kept = new KeptOrigin(0);
   t.after(() => kept.close());
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
   assert.equal(kept.hasChanged(), false);
-  application.exec('INSERT INTO t VALUES (1)');
+  await application.exec('INSERT INTO t VALUES (1)');
   await kept.detachIfIdle();
   assert.equal(kept.hasChanged(), true);
 });
 
 test('an idle origin whose connection has ended is looked at from outside', async (t) => {
-  const path = join(tempDir(t), 'origin.db');
-  const application = new Database(path);
-  t.after(() => application.close());
-  application.pragma('journal_mode = WAL');
-  application.exec('CREATE TABLE t (x)');
+  const { path, application } = await origin(t);
   const kept = new KeptOrigin(0);
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
   assert.equal(kept.hasChanged(), false);
   await kept.detachIfIdle();
   // Nothing keeps the application from leaving WAL mode now.
   assert.equal(kept.hasChanged(), false);
-  application.exec('INSERT INTO t VALUES (1)');
+  await application.exec('INSERT INTO t VALUES (1)');
   assert.equal(kept.hasChanged(), true);
-  assert.equal(application.pragma('journal_mode = DELETE', { simple: true }), 'delete');
+  assert.deepEqual(await application.rows('PRAGMA journal_mode = DELETE'), [['delete']]);
 });
 
 /** An application whose last write into the file is a while ago, as that of most. */
-async function settled(
-  t: TestContext,
-): Promise<{ path: string; application: InstanceType<typeof Database> }> {
-  const path = join(tempDir(t), 'origin.db');
-  const application = new Database(path);
-  t.after(() => application.close());
-  application.pragma('journal_mode = WAL');
-  application.exec('CREATE TABLE t (x); CREATE TABLE u (x)');
+async function settled(t: TestContext): ReturnType<typeof origin> {
+  const made = await origin(t);
   await delay(3200);
-  return { path, application };
+  return made;
 }
 
 test('a kept origin sees a WAL that begins anew again and again, though nobody asks it meanwhile', async (t) => {
@@ -63,9 +58,9 @@ test('a kept origin sees a WAL that begins anew again and again, though nobody a
   t.after(() => kept.close());
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
   for (let n = 0; n < 4; n++) {
-    application.exec(`INSERT INTO t VALUES (${n})`);
+    await application.exec(`INSERT INTO t VALUES (${n})`);
     await delay(200);
-    application.pragma('wal_checkpoint(TRUNCATE)');
+    await application.exec('PRAGMA wal_checkpoint(TRUNCATE)');
   }
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
   // The first table has page 2.
@@ -74,17 +69,16 @@ test('a kept origin sees a WAL that begins anew again and again, though nobody a
 
 test('the connection to an idle origin ends by itself, and what it has collected is found again', async (t) => {
   const { path, application } = await settled(t);
-  const alone = openDescriptors(path);
   const kept = new KeptOrigin(100);
   t.after(() => kept.close());
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
-  application.exec('INSERT INTO t VALUES (1)');
+  await application.exec('INSERT INTO t VALUES (1)');
   assert.equal(kept.hasChanged(), true);
-  while (openDescriptors(path) > alone) await delay(1);
+  while (openDescriptors(path) > 0) await delay(1);
   assert.equal(kept.hasChanged(), true);
   // A checkpoint moves the time of the file, which hides nothing.
-  application.exec('INSERT INTO u VALUES (1)');
-  application.pragma('wal_checkpoint(PASSIVE)');
+  await application.exec('INSERT INTO u VALUES (1)');
+  await application.exec('PRAGMA wal_checkpoint(PASSIVE)');
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
   assert.deepEqual(
     [...(kept.changes?.pages ?? [])].toSorted((a, b) => a - b),
@@ -107,14 +101,13 @@ test('the connection to an idle origin does not end under a snapshot', async (t)
 
 test('of a WAL that began anew while nobody was attached, the changes are not known', async (t) => {
   const { path, application } = await settled(t);
-  const alone = openDescriptors(path);
   const kept = new KeptOrigin(100);
   t.after(() => kept.close());
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
-  while (openDescriptors(path) > alone) await delay(1);
-  application.exec('INSERT INTO t VALUES (1)');
-  application.pragma('wal_checkpoint(TRUNCATE)');
-  application.exec('INSERT INTO u VALUES (1)');
+  while (openDescriptors(path) > 0) await delay(1);
+  await application.exec('INSERT INTO t VALUES (1)');
+  await application.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+  await application.exec('INSERT INTO u VALUES (1)');
   (await kept.open(path, { busyTimeoutMs: 1000 })).close();
   assert.equal(kept.changes, undefined);
 });

@@ -73,7 +73,7 @@ export interface FollowSummary {
   readonly missed: number;
   /** When the last step was confirmed, in milliseconds since 1970: the replica shows the origin as it was before that. */
   readonly lastStepAtMs: number;
-  /** The code of the failure since the last step; undefined if the replica followed until the end. */
+  /** The code of the failure since the last step that a pause did not cure; undefined if the replica followed until the end. */
   readonly failing: ErrorCode | undefined;
   readonly bytesSent: number;
   readonly bytesReceived: number;
@@ -142,7 +142,7 @@ class Following {
   /** When the first step of this connection was whole, by `performance.now()`. */
   #followsSince: number | undefined;
   #refusedLogins = 0;
-  /** The last failure, until the next step is whole. */
+  /** The last failure that another attempt followed, until the next step is whole. */
   #standing: ErrorCode | undefined;
   #lastStepAtMs = 0;
   /** The far side of the next connection hashes all of them. */
@@ -262,7 +262,6 @@ class Following {
     const farPauseMs = pauseAfterHashing(this.#databaseBytes);
     const pauseMs = Math.round(Math.max(backOffMs, farPauseMs, replica.untilDueMs, origin.untilDueMs));
     this.#nextPauseMs = Math.min(this.#nextPauseMs * 2, MAX_PAUSE_MS);
-    this.#standing = failure.code;
     this.#failures++;
     if (failure.code === 'CHANGES_MISSED') this.#missed++;
     if (failure.code === 'AUTH_FAILED') this.#refusedLogins++;
@@ -270,6 +269,8 @@ class Following {
     const { signal } = this.#options;
     // The next attempt reports an interruption.
     await delay(pauseMs, undefined, signal && { signal }).catch(() => {});
+    // systemd and a terminal end all processes at once, so that the loss of the other side may come first.
+    if (signal?.aborted !== true) this.#standing = failure.code;
   }
 
   #summary(): FollowSummary {
