@@ -38,6 +38,12 @@ export class Following {
     return this.events(type);
   }
 
+  /** True if a step has come after the last failure. */
+  get isFollowing(): boolean {
+    const last = this.command.said.lastIndexOf('{"type":"failure"');
+    return last < this.command.said.lastIndexOf('{"type":"step"');
+  }
+
   /** Asks it to end, and returns what it said in all. */
   async end(): Promise<Run & { summary: Summary }> {
     this.command.child.kill('SIGTERM');
@@ -76,7 +82,7 @@ function childrenOf(pid: number): number[] {
   }
 }
 
-/** Waits until a reader of the replica sees this state. */
+/** Waits until a reader of the replica sees this state, and each follower has got over its last failure. */
 export async function untilSeen(
   other: OtherProcess,
   replica: string,
@@ -89,6 +95,8 @@ export async function untilSeen(
     if (performance.now() > deadline) assert.fail(`the replica did not come to the last state: ${said}`);
     await delay(10);
   }
+  // A reader sees a commit before it is confirmed.
+  for (const each of following) await until(() => each.isFollowing, each.command);
 }
 
 /** The state of a database as a new connection of another process sees it; undefined if it cannot be read now. */

@@ -19,7 +19,10 @@ export interface Scene {
 
 export const CHANGE = 'UPDATE item SET amount = amount + 1 WHERE id % 50 = 7';
 
-export async function scene(t: TestContext, options: { journalMode?: 'wal' | 'delete' } = {}): Promise<Scene> {
+export async function scene(
+  t: TestContext,
+  options: { journalMode?: 'wal' | 'delete' } = {},
+): Promise<Scene> {
   const folder = tempDir(t);
   const [origin, replica] = [join(folder, 'origin.db'), join(folder, 'replica.db')];
   generateDatabase(origin, { rows: 600, pageSize: 1024, journalMode: 'wal', ...options });
