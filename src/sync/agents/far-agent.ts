@@ -48,9 +48,6 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
         await serveOrigin(connection, next, { access: options.restriction?.origin, signal, followed });
       } else if (next.type === 'examine') {
         connection.agree(next, options);
-        // It opens and closes the database, which would drop the locks of a connection that is kept here.
-        followed.close();
-        replica = undefined;
         await serveExamination(connection, next, { access: options.restriction?.origin, signal });
       } else if (next.type === 'replicate') {
         replica = next.lookEveryMs > 0 ? (replica ?? followedReplica(next)) : undefined;
