@@ -171,7 +171,18 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/pages',
     'src/sqlite',
   ],
+  // The states between two snapshots that a follower adds.
+  'src/backup/steps': [
+    'src/backup/sealed',
+    'src/backup/snapshots',
+    'src/backup/files',
+    'src/backup/objects',
+    'src/backup/packs',
+    'src/backup/backends',
+    'src/pages',
+  ],
   'src/backup/prune': [
+    'src/backup/steps',
     'src/backup/snapshots',
     'src/backup/files',
     'src/backup/objects',
@@ -179,6 +190,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends',
   ],
   'src/backup/check': [
+    'src/backup/steps',
     'src/backup/prune',
     'src/backup/snapshots',
     'src/backup/files',
@@ -206,6 +218,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   'src/backup/restore': [
+    'src/backup/steps',
     'src/sync/stream',
     'src/sync/request',
     'src/backup/check',
@@ -237,7 +250,24 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/packs',
     'src/backup/backends',
   ],
+  // A run that does not end, into a store.
+  'src/backup/follow': [
+    'src/backup/steps',
+    'src/backup/copy',
+    'src/backup/files',
+    'src/backup/packs',
+    'src/sync/follow',
+    'src/sync/runs',
+    'src/sync/agents',
+    'src/sync/quick',
+    'src/sync/request',
+    'src/sync/link',
+    'src/pages',
+    'src/transport',
+    'protocol',
+  ],
   'src/backup': [
+    'src/backup/steps',
     'src/backup/keys',
     'src/backup/backends/sftp',
     'src/backup/check',

@@ -1,7 +1,7 @@
 import type { Outcome } from '../../protocol/messages.ts';
 import type { CopyRunOptions } from '../sync/runs/run-options.ts';
 import type { Password, PasswordSource } from './keys/password.ts';
-import type { SalvageReport, StoreSnapshot } from './types.ts';
+import type { SalvageReport, StoreMoment, StoreSnapshot } from './types.ts';
 
 interface StoreRunOptions extends CopyRunOptions {
   /** Folder of the store, or `s3:…`. */
@@ -60,6 +60,8 @@ export interface BackupSummary {
 export interface RestoreOptions extends StoreRunOptions {
   /** Id of a snapshot, or the beginning of one, or `latest` in a store of one database. */
   readonly snapshot: string;
+  /** A state between two snapshots, which `snapshot` then begins: see `Store.momentUntil`. */
+  readonly moment?: Pick<StoreMoment, 'stream' | 'step' | 'time'> | undefined;
   /** Path, `[user@]host:path` or `ssh://…` of the database to create, or to make equal to the snapshot. */
   readonly target: string;
   /** True if the target may be an existing database. */
@@ -77,7 +79,10 @@ export interface RestoreOptions extends StoreRunOptions {
 }
 
 export interface RestoreSummary {
+  /** With the time and the number of pages of what was restored. */
   readonly snapshot: StoreSnapshot;
+  /** How many steps after the snapshot were added to it. */
+  readonly step: number;
   readonly target: string;
   readonly outcome: Outcome;
   readonly pagesChanged: number;

@@ -20,6 +20,7 @@ import type { StoreKey, Unlocked } from './keys/store-keys.ts';
 import { loadSnapshots } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
 import { withLists } from './files/store-lists.ts';
+import { listSteps, momentUntil } from './steps/stored-steps.ts';
 import { storeStats } from './store-stats.ts';
 import type {
   CheckOptions,
@@ -33,6 +34,7 @@ import type {
   SnapshotListeners,
   Store,
   StoreCallOptions,
+  StoreMoment,
   StoreSnapshot,
   StoreStats,
 } from './types.ts';
@@ -98,6 +100,13 @@ export class OpenStore implements Store {
 
   async find(prefix: string): Promise<StoreSnapshot> {
     return findSnapshot(await this.snapshots(), prefix, this.description);
+  }
+
+  async momentUntil(
+    snapshots: readonly StoreSnapshot[],
+    untilMs: number,
+  ): Promise<StoreMoment | undefined> {
+    return momentUntil(await listSteps(this.#access), snapshots, untilMs);
   }
 
   async forget(ids: readonly string[]): Promise<ForgetSummary> {

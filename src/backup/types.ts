@@ -60,6 +60,17 @@ export interface SnapshotStatistics {
   readonly durationMs: number;
 }
 
+/** A state of a database between two snapshots, as `sqlsync follow ORIGIN STORE` adds them. */
+export interface StoreMoment {
+  /** Id of the snapshot with which its stream begins. */
+  readonly snapshot: string;
+  readonly stream: string;
+  /** From 1, in each stream. */
+  readonly step: number;
+  /** When the read transaction on the origin began. */
+  readonly time: Date;
+}
+
 /** A progress report of a long operation. */
 export interface StoreProgress {
   readonly phase: 'read' | 'write' | 'delete';
@@ -117,6 +128,8 @@ export interface PruneSummary {
   readonly packsRepacked: number;
   readonly packsDeleted: number;
   readonly bytesDeleted: number;
+  /** Steps whose snapshot is gone, and that were deleted. */
+  readonly stepsDeleted: number;
   /** Marked packs whose grace period is not over, and their bytes: a later prune deletes them. */
   readonly packsWaiting: number;
   readonly bytesWaiting: number;
@@ -290,6 +303,11 @@ export interface Store {
    * database.
    */
   find(prefix: string): Promise<StoreSnapshot>;
+  /**
+   * The newest state until a time, in ms since 1970, that `sqlsync follow` has added after one of these snapshots;
+   * undefined if there is none.
+   */
+  momentUntil(snapshots: readonly StoreSnapshot[], untilMs: number): Promise<StoreMoment | undefined>;
   /** Takes snapshots away, including those that cannot be read. Their pages stay until `prune`. */
   forget(ids: readonly string[]): Promise<ForgetSummary>;
   prune(options?: PruneOptions): Promise<PruneSummary>;

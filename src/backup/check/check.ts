@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import { checkSteps } from '../steps/check-steps.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { damagedNotes } from '../prune/forget.ts';
 import { orderByRoot } from './check-order.ts';
@@ -46,6 +47,7 @@ async function checkOnce(
   check.lookAtPacks();
   await check.readPacks();
   await checkForgotten(access, snapshots, problems);
+  problems.push(...(await checkSteps(access, snapshots, { ...options, readData: options.readData === true })));
   const damage = new Damage(contents.reader, check.bad, options.readData === true);
   const damaged: { snapshot: StoreSnapshot; pagesLost: number }[] = [];
   const intact: StoreSnapshot[] = [];

@@ -27,6 +27,16 @@ interface Stored {
   readonly result: ReplicaResult;
   readonly snapshot: StoreSnapshot;
   readonly isNew: boolean;
+  readonly hashes: Uint8Array;
+  readonly key: Uint8Array;
+}
+
+/** A backup, and what is known of its pages. */
+export interface MadeBackup {
+  readonly summary: BackupSummary;
+  /** The hashes of all pages under `key`, one after another. */
+  readonly hashes: Uint8Array;
+  readonly key: Uint8Array;
 }
 
 /** One backup, with everything decided. */
@@ -53,13 +63,18 @@ interface Run {
  * The only database that it opens in this process is the one that `verify` restores.
  */
 export async function runBackup(options: BackupOptions): Promise<BackupSummary> {
+  return (await makeBackup(options)).summary;
+}
+
+/** As `runBackup`, with the hashes; `opened` is the store, if the caller has opened it. */
+export async function makeBackup(options: BackupOptions, opened?: StoreAccess): Promise<MadeBackup> {
   const startedAt = performance.now();
   const announcements = new Announcements(options);
   refusePast(options.store);
   const { password, acceptNewStore, cache, signal } = options;
   const onWarning = (text: string): void => announcements.warn(text);
   const opening = { password, acceptNewStore, cache, signal, onWarning };
-  const access = await openStoreAtPlace(options.store, opening);
+  const access = opened ?? (await openStoreAtPlace(options.store, opening));
   const origin = parseLocation(options.origin);
   refuseWithinStore(options.store, origin);
   const traffic = { bytesSent: 0, bytesReceived: 0 };
@@ -75,8 +90,8 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     recalls: true,
     traffic,
   };
-  const { result, snapshot, isNew } = await storeOrStoreAnew(run);
-  return {
+  const { result, snapshot, isNew, hashes, key } = await storeOrStoreAnew(run);
+  const summary = {
     origin: options.origin,
     snapshot,
     unchanged: !isNew,
@@ -90,6 +105,7 @@ export async function runBackup(options: BackupOptions): Promise<BackupSummary> 
     shrunk: run.shrunk,
     warnings: run.announcements.warnings,
   };
+  return { summary, hashes, key };
 }
 
 /** Each attempt avoids what the earlier ones found damaged. */

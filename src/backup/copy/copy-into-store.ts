@@ -60,7 +60,14 @@ const VERIFY_HASH: HashAlgorithm = 'sha256';
 export async function copyIntoStore(
   connection: Connection,
   job: BackupJob,
-): Promise<{ result: ReplicaResult; snapshot: StoreSnapshot; isNew: boolean }> {
+): Promise<{
+  result: ReplicaResult;
+  snapshot: StoreSnapshot;
+  isNew: boolean;
+  /** The hashes of all pages under `key`, one after another. */
+  hashes: Uint8Array;
+  key: Uint8Array;
+}> {
   const { access, cache, originName, tags, host, usesParent } = job;
   const { hash } = job.copy;
   const last = usesParent && !job.verify ? cache?.load(originName) : undefined;
@@ -130,7 +137,7 @@ export async function copyIntoStore(
   else remember(stored);
   if (stored.contents === undefined) job.memory?.forget(originName);
   else job.memory?.save(access, originName, { snapshot: snapshot.id, ...since, ...stored.contents });
-  return { result, snapshot, isNew };
+  return { result, snapshot, isNew, hashes: stored.hashes, key: stored.key };
 }
 
 /** The cache gets hashes of the restored file, after that was found right. */

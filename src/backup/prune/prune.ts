@@ -10,6 +10,9 @@ import { removeForgotten, sweep } from './prune-sweep.ts';
 import { beginEpoch } from '../files/config.ts';
 import { jsonBytes, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import { orphanedSteps, removeSteps } from '../steps/remove-steps.ts';
+import type { StepFile } from '../steps/step-name.ts';
+import { listSteps } from '../steps/stored-steps.ts';
 import { withLists } from '../files/store-lists.ts';
 import type { StoreLists } from '../files/store-lists.ts';
 import type { PruneOptions, PruneSummary } from '../types.ts';
@@ -31,8 +34,10 @@ export async function pruneStore(access: StoreAccess, options: PruneOptions): Pr
   if (options.dryRun !== true) await access.backend.settleClock?.();
   // Taken before the snapshots are listed: once a mark is old enough, no later snapshot can need what it marks.
   const now = timeOf(access) - slackOf(access, options);
+  // Before the snapshots: see `orphanedSteps`.
+  const steps = await listSteps(access);
   // Another prune may delete what this one is about to read.
-  return withLists(access, {}, (lists) => pruneBy(access, lists, { ...options, now }));
+  return withLists(access, {}, (lists) => pruneBy(access, lists, steps, { ...options, now }));
 }
 
 /** Ages are counted by the clock that gives the store's files their times, in ms since 1970. */
@@ -52,6 +57,7 @@ function slackOf({ backend, config }: StoreAccess, { graceSeconds }: PruneOption
 async function pruneBy(
   access: StoreAccess,
   { snapshots, contents }: StoreLists,
+  steps: readonly StepFile[],
   { now, ...options }: PruneOptions & { readonly now: number },
 ): Promise<PruneSummary> {
   const { backend } = access;
@@ -59,7 +65,10 @@ async function pruneBy(
   const judge = new ObjectReader(contents.index, { ...access, kept: undefined });
   const live = new LiveObjects(contents.reader, judge, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
-  if (options.dryRun === true) return summarize(contents, plan, { dryRun: true });
+  const orphans = orphanedSteps(steps, snapshots);
+  const stepsDeleted = orphans.length;
+  if (options.dryRun === true) return summarize(contents, plan, { dryRun: true, stepsDeleted });
+  await removeSteps(access, orphans);
   // Of two copies the damaged one goes, and the other one may be deeper.
   if (contents.reader.found.size + judge.found.size > 0) await beginEpoch(access);
   // First frees room, then takes it.
@@ -68,7 +77,7 @@ async function pruneBy(
   const { deleted, isDone } = await sweep(access, contents, plan, options);
   const marked = await copyAndMark(access, contents, plan, options, deleted.size > 0);
   const isShort = !isDone || marked.size < plan.toMark.size;
-  return summarize(contents, { ...plan, toMark: marked }, { deleted, isShort });
+  return summarize(contents, { ...plan, toMark: marked }, { deleted, isShort, stepsDeleted });
 }
 
 /**
@@ -137,7 +146,12 @@ function leastNeeded(packs: readonly KnownPack[], needed: Uint8Array): KnownPack
 function summarize(
   contents: StoreContents,
   { due, atOnce, toMark, toCopy, waiting }: PrunePlan,
-  done: { readonly dryRun?: boolean; readonly deleted?: ReadonlySet<string>; readonly isShort?: boolean },
+  done: {
+    readonly dryRun?: boolean;
+    readonly deleted?: ReadonlySet<string>;
+    readonly isShort?: boolean;
+    readonly stepsDeleted: number;
+  },
 ): PruneSummary {
   const bytesOf = (packs: ReadonlySet<string>): number =>
     [...packs].reduce((sum, pack) => sum + (contents.packFiles.get(pack)?.bytes ?? 0), 0);
@@ -149,6 +163,7 @@ function summarize(
     packsRepacked: toCopy.filter(({ id }) => toMark.has(id)).length,
     packsDeleted: deleted.size,
     bytesDeleted: bytesOf(deleted),
+    stepsDeleted: done.stepsDeleted,
     packsWaiting: waiting.size,
     bytesWaiting: bytesOf(waiting),
     outOfSpace: done.isShort === true,

@@ -25,7 +25,9 @@ import { refuseWithinStore } from '../copy/outside-store.ts';
 import { restoreNew } from './restore-new.ts';
 import { salvageTo } from './salvage.ts';
 import { StoredOrigin } from '../snapshots/stored-origin.ts';
-import type { StoreContents } from '../files/store-files.ts';
+import type { StoreAccess, StoreContents } from '../files/store-files.ts';
+import { SteppedOrigin } from '../steps/stepped-origin.ts';
+import { loadOverlay } from '../steps/stored-steps.ts';
 import { withLists } from '../files/store-lists.ts';
 import type { StoreLists } from '../files/store-lists.ts';
 import { stillIntact } from '../check/still-intact.ts';
@@ -65,9 +67,10 @@ export async function runRestore(
     const wanted = needs[0]?.id ?? options.snapshot;
     const snapshot = findSnapshot(snapshots, wanted, access.backend.description);
     needs[0] = snapshot;
+    const { state, open } = await stateOf(access, contents, snapshot, options);
     if (stream !== undefined) {
-      await streamSource(new StoredOrigin(contents.reader, snapshot), stream, options.onProgress);
-      return summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt });
+      await streamSource(open(), stream, options.onProgress);
+      return summarize(options, state, madeHere(state), traffic, { warnings, startedAt });
     }
     if (options.salvage === true && snapshot.pageCount > 0) {
       const path = newFileHere(options, target);
@@ -82,19 +85,39 @@ export async function runRestore(
         salvaged,
       };
     }
-    if (await isMadeHere(options, target, { contents, snapshot, onSinkWarning: warn }))
-      return summarize(options, snapshot, madeHere(snapshot), traffic, { warnings, startedAt });
+    if (await isMadeHere(options, target, { open, snapshot: state, onSinkWarning: warn }))
+      return summarize(options, state, madeHere(state), traffic, { warnings, startedAt });
     const { done } = await converse(
       target,
       'offering',
       { run: options, traffic, onWarning: warn },
-      (connection) => serve(connection, options, target, contents, snapshot),
+      (connection) => serve(connection, options, target, open, state),
     );
     for (const warning of done.warnings) warn(warning);
-    return summarize(options, snapshot, done, traffic, { warnings, startedAt });
+    return summarize(options, state, done, traffic, { warnings, startedAt });
   }).catch((error: unknown) => {
     throw stream === undefined ? ofTarget(error, target, options) : error;
   });
+}
+
+/**
+ * What is restored: the snapshot, or a later state with the steps that lead to it. Throws SqlsyncError STORE_*,
+ * SNAPSHOT_NOT_FOUND, and USAGE for a salvage of a later state.
+ */
+async function stateOf(
+  access: StoreAccess,
+  { reader }: StoreContents,
+  snapshot: StoreSnapshot,
+  { moment, salvage }: RestoreOptions,
+): Promise<{ readonly state: StoreSnapshot; readonly open: () => StoredOrigin }> {
+  if (moment === undefined) return { state: snapshot, open: () => new StoredOrigin(reader, snapshot) };
+  if (salvage === true)
+    throw new SqlsyncError('USAGE', '--salvage takes a snapshot, not a state after it', {
+      hint: `Name it by its id: STORE#${snapshot.id.slice(0, 8)}`,
+    });
+  const overlay = await loadOverlay(access, snapshot, moment);
+  const state = { ...snapshot, time: moment.time, pageCount: overlay.pageCount };
+  return { state, open: () => new SteppedOrigin(reader, snapshot, overlay) };
 }
 
 /** Throws SqlsyncError USAGE for a salvage that could lose something. */
@@ -121,16 +144,15 @@ async function isMadeHere(
   options: RestoreOptions,
   target: Location,
   made: {
-    readonly contents: StoreContents;
+    readonly open: () => StoredOrigin;
     readonly snapshot: StoreSnapshot;
     readonly onSinkWarning: (warning: string) => void;
   },
 ): Promise<boolean> {
   // The connection enforces a time limit, so a run with one does not take this way.
   if (target.kind !== 'local' || options.dryRun === true || options.maxTimeMs !== undefined) return false;
-  const { contents, snapshot, onSinkWarning } = made;
-  const source = new StoredOrigin(contents.reader, snapshot);
-  return restoreNew(source, snapshot, resolve(target.path), { ...options, onSinkWarning });
+  const { open, snapshot, onSinkWarning } = made;
+  return restoreNew(open(), snapshot, resolve(target.path), { ...options, onSinkWarning });
 }
 
 /** The report of the other side for a new file. */
@@ -154,7 +176,7 @@ async function serve(
   connection: Connection,
   options: RestoreOptions,
   target: Location,
-  contents: StoreContents,
+  open: () => StoredOrigin,
   snapshot: StoreSnapshot,
 ): Promise<OriginResult> {
   connection.send(
@@ -169,9 +191,8 @@ async function serve(
       stage: false,
     }),
   );
-  const open = await connection.receiveOnly('open');
-  return serveOrigin(connection, open, {
-    restored: () => new StoredOrigin(contents.reader, snapshot),
+  return serveOrigin(connection, await connection.receiveOnly('open'), {
+    restored: open,
     dryRun: options.dryRun,
     signal: options.signal,
     onProgress: (progress) => {
@@ -212,6 +233,7 @@ function summarize(
     throw new SqlsyncError('PROTOCOL', `The other side reported outcome ${done.outcome}`);
   return {
     snapshot,
+    step: options.moment?.step ?? 0,
     target: options.target,
     outcome,
     pagesChanged: done.pagesChanged,

@@ -3,7 +3,7 @@ import { damaged } from '../store-error.ts';
 
 /** What a sealed file holds: each kind has keys of its own, so that none passes for another. */
 export type SealedKind =
-  'config' | 'key' | 'pack' | 'index' | 'snapshot' | 'mark' | 'forgotten' | 'hashes' | 'blocks';
+  'config' | 'key' | 'pack' | 'index' | 'snapshot' | 'step' | 'mark' | 'forgotten' | 'hashes' | 'blocks';
 
 /** How the files of a store are sealed; `config` names it. */
 export type Scheme = 'none' | 'aes-256-gcm';

@@ -22,7 +22,7 @@ export const command: Command = defineCommand({
   describe: 'Remove from a store what no snapshot needs any more',
   example: 'sqlsync prune /srv/store --dry-run',
   summary:
-    '`dryRun`, `packsMarked`, `bytesMarked`, `packsRepacked`, `packsDeleted`, `bytesDeleted`, `packsWaiting`, `bytesWaiting`, `outOfSpace`',
+    '`dryRun`, `packsMarked`, `bytesMarked`, `packsRepacked`, `packsDeleted`, `bytesDeleted`, `stepsDeleted`, `packsWaiting`, `bytesWaiting`, `outOfSpace`',
   operands: { store: STORE_OPERAND },
   options: {
     'dry-run': DRY_RUN,

@@ -5,13 +5,13 @@ import { withMaxTime } from '../../sync/runs/max-time.ts';
 import type { SalvageReport } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { exitStatusOf } from '../terminal/exit.ts';
-import { formatBytes, formatDuration, formatPages } from '../terminal/format.ts';
+import { formatBytes, formatCount, formatDuration, formatPages } from '../terminal/format.ts';
 import { canonicalLocation } from '../job/job.ts';
 import { STDOUT, openStdout } from '../job/to-stdout.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
-import { DATABASE_OPTIONS, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import { DATABASE_OPTIONS, chooseMoment, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
   CACHE_OPTION,
@@ -61,7 +61,7 @@ export const command: Command = defineCommand({
   describe: 'Make TARGET the database of a snapshot: STORE[#ID|#latest|#TIME]',
   example: 'sqlsync restore /srv/store#latest app.db',
   summary:
-    '`snapshot`, `target`, `outcome` (`committed`, `unchanged`, `dryRun`), `created`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; with `--salvage` also `salvaged` where pages are lost (`pagesLost`, `objects` with `name`, `type`, `table`, `pagesLost`, `isRebuilt`, `objectsWhole`, `schemaOf`, `isSchemaLost`, `isSchemaCertain`)',
+    '`snapshot`, `step` (how many steps after the snapshot were added to it), `target`, `outcome` (`committed`, `unchanged`, `dryRun`), `created`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; with `--salvage` also `salvaged` where pages are lost (`pagesLost`, `objects` with `name`, `type`, `table`, `pagesLost`, `isRebuilt`, `objectsWhole`, `schemaOf`, `isSchemaLost`, `isSchemaCertain`)',
   operands: { snapshot: SNAPSHOT_OPERAND, target: 'Path or [user@]host:path, or - for standard output' },
   options: OPTIONS,
   group: STORES,
@@ -79,14 +79,15 @@ export const command: Command = defineCommand({
         // What there is to say of the store is said when it is restored from.
         const { onWarning: _, ...access } = storeAccessOf(args, folder, output, interruption);
         const store = await openStoreAt(folder, access);
-        const { id: snapshot } = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
-          output.warning(warning),
-        );
+        const snapshots = await store.snapshots();
+        const chosen = chooseSnapshot(snapshots, which, args, (warning) => output.warning(warning));
+        const moment = await chooseMoment(store, snapshots, chosen, which);
         const listeners = copyListeners(output);
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
           runRestore({
             store: storePlace(folder),
-            snapshot,
+            snapshot: moment?.snapshot ?? chosen.id,
+            moment,
             target,
             output: stdout,
             salvage,
@@ -124,8 +125,9 @@ function sayIncomplete(output: Output, summary: RestoreSummary, report: SalvageR
 }
 
 function describe(summary: RestoreSummary): string {
-  const { snapshot, target, outcome, created, pagesChanged, durationMs } = summary;
-  const of = `${snapshot.path} of ${formatClock(snapshot.time)} (${snapshot.id.slice(0, SHORT_ID_LENGTH)})`;
+  const { snapshot, step, target, outcome, created, pagesChanged, durationMs } = summary;
+  const after = step === 0 ? '' : ` and ${formatCount(step)} ${step === 1 ? 'step' : 'steps'}`;
+  const of = `${snapshot.path} of ${formatClock(snapshot.time)} (${snapshot.id.slice(0, SHORT_ID_LENGTH)}${after})`;
   const pages = created
     ? `${formatPages(snapshot.pageCount)}, ${formatBytes(snapshot.pageCount * snapshot.pageSize)}`
     : `${formatPages(pagesChanged)} ${outcome === 'dryRun' ? 'would change' : 'changed'}`;

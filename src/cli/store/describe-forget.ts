@@ -82,11 +82,13 @@ function describePrune(summary: PruneSummary, graceSeconds?: number): string {
     packsWaiting,
     bytesWaiting,
     packsRepacked,
+    stepsDeleted,
     outOfSpace,
   } = summary;
   const would = dryRun ? 'would be ' : '';
   const lines = [`${counted(packsDeleted, 'pack')} ${would}deleted, ${formatBytes(bytesDeleted)} freed`];
-  if (packsDeleted + packsMarked + packsWaiting === 0 && !outOfSpace)
+  if (stepsDeleted > 0) lines.push(`  ${counted(stepsDeleted, 'step')} of forgotten snapshots ${would}deleted`);
+  if (packsDeleted + packsMarked + packsWaiting + stepsDeleted === 0 && !outOfSpace)
     return graceSeconds === 0
       ? 'Nothing to remove'
       : 'Nothing to remove; what was added within the grace period of the store is left alone';

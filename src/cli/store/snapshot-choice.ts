@@ -3,7 +3,7 @@ import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { refuseSeveralDatabases, snapshotById } from '../../backup/snapshots/find-snapshot.ts';
 import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
-import type { StoreSnapshot } from '../../backup/types.ts';
+import type { Store, StoreMoment, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import type { OptionValues } from '../options/command.ts';
 import { formatClock } from '../../backup/snapshots/calendar-time.ts';
@@ -101,6 +101,23 @@ export function chooseSnapshot(
   throw new SqlsyncError('SNAPSHOT_NOT_FOUND', describeNone(snapshots, candidates, which), {
     hint: '`sqlsync snapshots STORE` lists them.',
   });
+}
+
+/**
+ * The state between two snapshots that a time, or `latest`, means; undefined if it means the snapshot itself. Throws
+ * SqlsyncError STORE_*.
+ */
+export async function chooseMoment(
+  store: Store,
+  snapshots: readonly StoreSnapshot[],
+  chosen: StoreSnapshot,
+  which: string,
+): Promise<StoreMoment | undefined> {
+  if (namesById(which)) return undefined;
+  const until = which === 'latest' ? Infinity : (lastMomentOf(which) ?? Infinity);
+  const ofIt = snapshots.filter(({ host, path }) => host === chosen.host && path === chosen.path);
+  const moment = await store.momentUntil(ofIt, until);
+  return moment !== undefined && moment.time > chosen.time ? moment : undefined;
 }
 
 function describeNone(

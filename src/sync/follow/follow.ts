@@ -114,6 +114,11 @@ const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ORIGIN_CHANGED',
 ]);
 
+/** True for a failure that ends a follower, before its first step also one that does not pass by itself. */
+export function isLasting(code: ErrorCode, hasStepped: boolean): boolean {
+  return LASTING.has(code) || !(hasStepped || PASSING.has(code));
+}
+
 /**
  * Makes `replica` an exact copy of `origin`, and again whenever `origin` has changed, until `signal` aborts: then it
  * resolves, if the replica is whole. Each step is one sync on a connection that stays open; between two of them no

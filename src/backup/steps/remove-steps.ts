@@ -1,0 +1,23 @@
+import { deleteAll } from '../backends/backend.ts';
+import type { StoreAccess } from '../files/store-files.ts';
+import type { StoreSnapshot } from '../types.ts';
+import type { StepFile } from './step-name.ts';
+import { beginsWith } from './stored-steps.ts';
+
+/**
+ * The steps whose snapshot is gone. List `files` before `snapshots`: a snapshot is put before its first step, so one that
+ * is not listed afterwards was forgotten.
+ */
+export function orphanedSteps(files: readonly StepFile[], snapshots: readonly StoreSnapshot[]): StepFile[] {
+  return files.filter(({ stream }) => !snapshots.some((each) => beginsWith(stream, each)));
+}
+
+/** Deletes files. Throws SqlsyncError STORE_UNAVAILABLE; then some may be gone. */
+export function removeSteps({ backend }: StoreAccess, files: readonly StepFile[]): Promise<void> {
+  // A sound store has no gap that a reader could take for damage: the last states go first.
+  const lastFirst = files.toSorted((a, b) => b.to - a.to);
+  return deleteAll(
+    backend,
+    lastFirst.map(({ name }) => `steps/${name}`),
+  );
+}

@@ -1,0 +1,114 @@
+import { SqlsyncError } from '../../errors.ts';
+import type { StoreAccess } from '../files/store-files.ts';
+import { isMissing } from '../store-error.ts';
+import type { StoreMoment, StoreSnapshot } from '../types.ts';
+import { decodeStep, MAX_STEP_FILE_BYTES } from './step-file.ts';
+import type { Step } from './step-file.ts';
+import { BASE_DIGITS, byStream, parseStep, pathTo, reachableStates } from './step-name.ts';
+import type { StepFile } from './step-name.ts';
+
+/** The files of `steps`, by their names. Throws SqlsyncError STORE_UNAVAILABLE. */
+export async function listSteps({ backend }: StoreAccess): Promise<StepFile[]> {
+  return (await backend.list('steps')).flatMap((file) => parseStep(file) ?? []);
+}
+
+/** Reads one file. Throws SqlsyncError STORE_FILE_MISSING, STORE_DAMAGED, STORE_UNAVAILABLE. */
+export async function readStep({ backend, sealer }: StoreAccess, file: StepFile): Promise<Step> {
+  const range = { offset: 0, length: MAX_STEP_FILE_BYTES + 1 };
+  return decodeStep(file, await backend.get(`steps/${file.name}`, range), sealer);
+}
+
+/** True if a stream begins with this snapshot. */
+export function beginsWith(stream: string, { id }: Pick<StoreSnapshot, 'id'>): boolean {
+  return stream.startsWith(id.slice(0, BASE_DIGITS));
+}
+
+/**
+ * The newest state until `untilMs` in the streams that begin with one of `snapshots`; undefined if there is none. Throws
+ * SqlsyncError STORE_FILE_MISSING if a later one is in the store and lacks a file.
+ */
+export function momentUntil(
+  files: readonly StepFile[],
+  snapshots: readonly StoreSnapshot[],
+  untilMs: number,
+): StoreMoment | undefined {
+  let newest: StoreMoment | undefined;
+  let lost: StepFile | undefined;
+  for (const [stream, inOrder] of byStream(files)) {
+    const base = snapshots.find((snapshot) => beginsWith(stream, snapshot));
+    if (base === undefined) continue;
+    const via = reachableStates(inOrder);
+    for (const { to: step, timeMs } of inOrder) {
+      if (timeMs > untilMs || timeMs < (newest?.time.getTime() ?? -Infinity)) continue;
+      if (via.has(step)) newest = { snapshot: base.id, stream, step, time: new Date(timeMs) };
+    }
+    for (const file of inOrder)
+      if (file.timeMs <= untilMs && !via.has(file.to) && file.timeMs > (lost?.timeMs ?? -Infinity)) lost = file;
+  }
+  if (lost === undefined || (newest !== undefined && newest.time.getTime() >= lost.timeMs)) return newest;
+  const time = newest?.time.toISOString();
+  throw new SqlsyncError(
+    'STORE_FILE_MISSING',
+    `The state of ${new Date(lost.timeMs).toISOString()} cannot be restored: a file of steps before it is missing in the store`,
+    {
+      hint:
+        time === undefined
+          ? 'Restore a snapshot by its id. `sqlsync check STORE` names what is missing.'
+          : `The newest state before the gap is STORE#${time}. \`sqlsync check STORE\` names what is missing.`,
+    },
+  );
+}
+
+/** What is laid over the snapshot of a stream to make one of its states. */
+export interface Overlay {
+  readonly pageCount: number;
+  /** Pages of the snapshot up to here count if they are not in `pages`. */
+  readonly basePages: number;
+  readonly pages: ReadonlyMap<number, Uint8Array>;
+}
+
+/** A step that was listed may have been put together with others, and be gone. */
+const MAX_LISTINGS = 4;
+
+/** Reads the steps that lead to a state. Throws SqlsyncError SNAPSHOT_NOT_FOUND, STORE_*. */
+export async function loadOverlay(
+  access: StoreAccess,
+  base: StoreSnapshot,
+  { stream, step }: Pick<StoreMoment, 'stream' | 'step'>,
+): Promise<Overlay> {
+  for (let listing = 1; ; listing++) {
+    const files = (await listSteps(access)).filter((file) => file.stream === stream);
+    const path = pathTo(reachableStates(byStream(files).get(stream) ?? []), step);
+    if (path === undefined) {
+      throw new SqlsyncError('SNAPSHOT_NOT_FOUND', `The store no longer has step ${step} by itself`, {
+        hint: 'Older steps are put together: name the time again, to restore the newest state until then.',
+      });
+    }
+    try {
+      return await layOver(access, base, path);
+    } catch (error) {
+      if (!isMissing(error) || listing === MAX_LISTINGS) throw error;
+    }
+  }
+}
+
+async function layOver(access: StoreAccess, base: StoreSnapshot, path: readonly StepFile[]): Promise<Overlay> {
+  const pages = new Map<number, Uint8Array>();
+  let { pageCount } = base;
+  let basePages = pageCount;
+  for (const file of path) {
+    const step = await readStep(access, file);
+    if (step.base !== base.id || step.pageSize !== base.pageSize) throw notOf(file, base);
+    ({ pageCount } = step);
+    basePages = Math.min(basePages, pageCount);
+    for (const page of pages.keys()) if (page > pageCount) pages.delete(page);
+    for (const [page, bytes] of step.pages) pages.set(page, bytes);
+  }
+  return { pageCount, basePages, pages };
+}
+
+function notOf({ name }: StepFile, { id }: StoreSnapshot): SqlsyncError {
+  return new SqlsyncError('STORE_DAMAGED', `steps/${name} in the store is no step after snapshot ${id}`, {
+    hint: '`sqlsync check STORE --read-data` shows what else is damaged.',
+  });
+}
