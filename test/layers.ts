@@ -401,6 +401,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/cli/terminal',
     'src/backup',
     'src/backup/copy',
+    'src/backup/follow',
     'src/backup/prune',
     'src/backup/restore',
     'src/backup/snapshots',

@@ -102,10 +102,7 @@ export class OpenStore implements Store {
     return findSnapshot(await this.snapshots(), prefix, this.description);
   }
 
-  async momentUntil(
-    snapshots: readonly StoreSnapshot[],
-    untilMs: number,
-  ): Promise<StoreMoment | undefined> {
+  async momentUntil(snapshots: readonly StoreSnapshot[], untilMs: number): Promise<StoreMoment | undefined> {
     return momentUntil(await listSteps(this.#access), snapshots, untilMs);
   }
 

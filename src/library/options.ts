@@ -28,6 +28,10 @@ const files: Check = (value) =>
   Array.isArray(value) && value.every((path) => text(path) === undefined) ? undefined : 'an array of paths';
 const texts: Check = (value) =>
   Array.isArray(value) && value.every((each) => text(each) === undefined) ? undefined : 'an array of texts';
+const moment: Check = (value) =>
+  typeof value === 'object' && value !== null && 'stream' in value && 'step' in value && 'time' in value
+    ? undefined
+    : 'a moment of the store';
 const callback: Check = (value) => (typeof value === 'function' ? undefined : 'a function');
 /** Not `instanceof`: test frameworks have an AbortSignal of their own. */
 const abortSignal: Check = (value) =>
@@ -145,6 +149,7 @@ const CHECKS: {
   restore: {
     ...STORE,
     snapshot: text,
+    moment,
     target: text,
     dryRun: flag,
     overwrite: flag,

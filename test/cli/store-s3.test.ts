@@ -6,6 +6,8 @@ import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { change, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
+import { OtherProcess } from '../support/other-process.ts';
+import { Following } from '../follow/following.ts';
 import { S3Server, SERVER_KEYS } from '../support/s3-server.ts';
 import { assertRefused, Command, sqlsync, summaryOf } from './command.ts';
 import type { CommandOptions, Run, Summary } from './command.ts';
@@ -95,6 +97,29 @@ describe('the commands on a store in S3', () => {
       assert.equal(existsSync(join(folder, 'cache', 'sqlsync', name)), false);
     await run('backup', 'a.db', store);
     assert.equal(existsSync(hashes), true);
+  });
+
+  test('a database that is followed into S3 takes one put a step, no list and no get, and nothing while it is quiet', async (t) => {
+    const { server, folder, store, options, run } = await here(t);
+    await run('init', store);
+    const origin = join(folder, 'a.db');
+    const app = await new OtherProcess(t).open(origin);
+    const following = new Following(t, [origin, store], options);
+    await following.untilEvents('step', 2);
+    const before = server.requests.length;
+    for (let n = 1; n <= 5; n++) {
+      await app.exec(`UPDATE item SET amount = ${n} WHERE id = 7`);
+      await following.untilEvents('step', 2 + n);
+    }
+    await delay(200); // several looks that find nothing
+    assert.deepEqual(
+      server.requests.slice(before).map(({ operation }) => operation),
+      Array.from({ length: 5 }, () => 'put'),
+    );
+    assert.equal((await following.end()).status, 0);
+    await app.call('close');
+    await run('restore', store, 'back.db');
+    assertReplicaOf(origin, join(folder, 'back.db'));
   });
 
   test('a backup lists nothing once this host knows the store, and writes nothing in vain', async (t) => {

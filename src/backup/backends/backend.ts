@@ -13,7 +13,15 @@ export interface StoredFile {
 }
 
 /** The folders of a store; only `config` lies beside them. */
-export const STORE_FOLDERS = ['packs', 'indexes', 'snapshots', 'steps', 'marks', 'forgotten', 'keys'] as const;
+export const STORE_FOLDERS = [
+  'packs',
+  'indexes',
+  'snapshots',
+  'steps',
+  'marks',
+  'forgotten',
+  'keys',
+] as const;
 export type StoreFolder = (typeof STORE_FOLDERS)[number];
 
 /** A folder beside a store that is no part of it. */

@@ -47,7 +47,9 @@ async function checkOnce(
   check.lookAtPacks();
   await check.readPacks();
   await checkForgotten(access, snapshots, problems);
-  problems.push(...(await checkSteps(access, snapshots, { ...options, readData: options.readData === true })));
+  problems.push(
+    ...(await checkSteps(access, snapshots, { ...options, readData: options.readData === true })),
+  );
   const damage = new Damage(contents.reader, check.bad, options.readData === true);
   const damaged: { snapshot: StoreSnapshot; pagesLost: number }[] = [];
   const intact: StoreSnapshot[] = [];

@@ -4,7 +4,6 @@ import { DEFAULT_HASH } from '../../../protocol/messages.ts';
 import type { HashAlgorithm } from '../../../protocol/messages.ts';
 import { converse } from '../../sync/runs/conversation.ts';
 import type { Traffic } from '../../sync/runs/conversation.ts';
-import type { ReplicaResult } from '../../sync/agents/replica-agent.ts';
 import { copyRequest } from '../../sync/request/copy-request.ts';
 import type { CopyOptions } from '../../sync/agents/replica-options.ts';
 import { nameFor } from '../../sync/runs/sync.ts';
@@ -13,6 +12,7 @@ import type { Location } from '../../transport/location.ts';
 import { WrongBlocksError } from './block-deltas.ts';
 import { comparePack } from '../objects/compare-pack.ts';
 import { copyIntoStore } from './copy-into-store.ts';
+import type { StoredCopy } from './copy-into-store.ts';
 import { ParentMemory } from './parent-memory.ts';
 import { OutdatedMemoryError } from './store-destination.ts';
 import { cacheOf, openStoreAtPlace, refusePast } from '../open-store.ts';
@@ -20,16 +20,6 @@ import type { BackupOptions, BackupSummary } from '../options.ts';
 import { refuseWithinStore } from './outside-store.ts';
 import { StoreDamage, throwIfAborted } from '../store-error.ts';
 import type { StoreAccess } from '../files/store-files.ts';
-import type { StoreSnapshot } from '../types.ts';
-
-/** The result of one attempt at a backup. */
-interface Stored {
-  readonly result: ReplicaResult;
-  readonly snapshot: StoreSnapshot;
-  readonly isNew: boolean;
-  readonly hashes: Uint8Array;
-  readonly key: Uint8Array;
-}
 
 /** A backup, and what is known of its pages. */
 export interface MadeBackup {
@@ -112,7 +102,7 @@ export async function makeBackup(options: BackupOptions, opened?: StoreAccess): 
 const MAX_ATTEMPTS = 8;
 
 /** If the store turns out to be damaged, tries again without relying on what is lost. */
-async function storeOrStoreAnew(run: Run): Promise<Stored> {
+async function storeOrStoreAnew(run: Run): Promise<StoredCopy> {
   const damagedPacks = new Set<string>();
   let usesParent = true;
   let hasCompared = false;
@@ -168,7 +158,7 @@ async function storeSnapshot(
   run: Run,
   usesParent: boolean,
   damagedPacks: ReadonlySet<string>,
-): Promise<Stored> {
+): Promise<StoredCopy> {
   const { options, origin } = run;
   const conversation = {
     run: options,

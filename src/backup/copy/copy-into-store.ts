@@ -47,6 +47,16 @@ export interface BackupJob {
   readonly onWarning: (text: string, kind?: WarningKind) => void;
 }
 
+/** A snapshot that was added, or is there with the same pages. */
+export interface StoredCopy {
+  readonly result: ReplicaResult;
+  readonly snapshot: StoreSnapshot;
+  readonly isNew: boolean;
+  /** The hashes of all pages under `key`, one after another. */
+  readonly hashes: Uint8Array;
+  readonly key: Uint8Array;
+}
+
 /**
  * A verification compares with this hash, and uses nothing that an earlier run hashed: the cache says what a page was,
  * not what it is, and would confirm its own mistake.
@@ -57,17 +67,7 @@ const VERIFY_HASH: HashAlgorithm = 'sha256';
  * Adds a snapshot of the origin at the other end of `connection` to a store. Resolves when it is durable, and checked
  * if that was requested. Throws SqlsyncError.
  */
-export async function copyIntoStore(
-  connection: Connection,
-  job: BackupJob,
-): Promise<{
-  result: ReplicaResult;
-  snapshot: StoreSnapshot;
-  isNew: boolean;
-  /** The hashes of all pages under `key`, one after another. */
-  hashes: Uint8Array;
-  key: Uint8Array;
-}> {
+export async function copyIntoStore(connection: Connection, job: BackupJob): Promise<StoredCopy> {
   const { access, cache, originName, tags, host, usesParent } = job;
   const { hash } = job.copy;
   const last = usesParent && !job.verify ? cache?.load(originName) : undefined;

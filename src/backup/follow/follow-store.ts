@@ -30,7 +30,8 @@ import { NeedsSnapshotError, StepDestination } from './step-destination.ts';
 import type { StoredState } from './step-destination.ts';
 
 /** As `FollowOptions`, where `replica` is the place of a store. */
-export interface FollowStoreOptions extends FollowOptions, Pick<OpenOptions, 'password' | 'acceptNewStore' | 'cache'> {
+export interface FollowStoreOptions
+  extends FollowOptions, Pick<OpenOptions, 'password' | 'acceptNewStore' | 'cache'> {
   /** The age of a snapshot from which the next change makes another one, in milliseconds; default an hour. */
   readonly snapshotEveryMs?: number | undefined;
   /** How long each single step is kept, in milliseconds; default an hour. Older ones are put together. */
@@ -161,7 +162,13 @@ class StoreFollowing {
       });
       const sent = connection.bytesSent - before.sent;
       const received = connection.bytesReceived - before.received;
-      this.#tell({ ...countsOf(done), ...timesOf(snapshotAt), bytesSent: sent, bytesReceived: received, snapshotHeldMs });
+      this.#tell({
+        ...countsOf(done),
+        ...timesOf(snapshotAt),
+        bytesSent: sent,
+        bytesReceived: received,
+        snapshotHeldMs,
+      });
       if (performance.now() - lookedAt < LOOK_FOR_BASE_MS) continue;
       lookedAt = performance.now();
       if ((await lookForSnapshot(access, snapshot.id)) === 'there') continue;
@@ -169,7 +176,9 @@ class StoreFollowing {
     }
   }
 
-  #tell(step: Omit<FollowStep, 'step' | 'created' | 'warnings'> & { readonly warnings?: readonly string[] }): void {
+  #tell(
+    step: Omit<FollowStep, 'step' | 'created' | 'warnings'> & { readonly warnings?: readonly string[] },
+  ): void {
     this.#nextPauseMs = FIRST_PAUSE_MS;
     this.#standing = undefined;
     this.#lastStepAtMs = step.atMs;
@@ -224,7 +233,8 @@ function countsOf(
 
 /** The snapshot that a stream begins with counts as a step. */
 function stepOfBackup({ summary }: MadeBackup): Figures {
-  const { snapshot, pagesTransferred, pagesDelta, bytesSent, bytesReceived, durationMs, snapshotHeldMs } = summary;
+  const { snapshot, pagesTransferred, pagesDelta, bytesSent, bytesReceived, durationMs, snapshotHeldMs } =
+    summary;
   const { pageSize: bytes, pageCount, statistics } = snapshot;
   return {
     outcome: 'committed',

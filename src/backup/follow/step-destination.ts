@@ -1,4 +1,4 @@
-import type { MessageOf, Outcome } from '../../../protocol/messages.ts';
+import type { Outcome } from '../../../protocol/messages.ts';
 import { SqlsyncError } from '../../errors.ts';
 import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.ts';
 import { lockBytePage, pageCount } from '../../pages/page-types.ts';
@@ -51,7 +51,7 @@ export class StepDestination implements Destination {
   }
 
   /** Throws NeedsSnapshotError. */
-  openSink(target: SinkTarget, _: MessageOf<'snapshot'>): Promise<PageSink> {
+  openSink(target: SinkTarget): Promise<PageSink> {
     const before = this.#before;
     if (target.pageSize !== before.pageSize)
       throw new NeedsSnapshotError(`its pages had ${before.pageSize} bytes and have ${target.pageSize}`);

@@ -65,7 +65,8 @@ export function decodeStep(named: StepFile, sealed: Uint8Array, sealer: Sealer):
   if (stepLabel(header) !== label || !header.base.startsWith(named.stream.slice(0, 16)))
     throw damaged(file, 'is not the step that its name says');
   const { pageSize } = header;
-  if (count * pageSize > MAX_STEP_BYTES + pageSize) throw damaged(file, `has ${count} pages of ${pageSize} bytes`);
+  if (count * pageSize > MAX_STEP_BYTES + pageSize)
+    throw damaged(file, `has ${count} pages of ${pageSize} bytes`);
   return { ...header, pages: pagesIn(plain.subarray(16, headAt), plain.subarray(bodyAt), header, file) };
 }
 
@@ -82,7 +83,8 @@ function headerIn(text: string, file: string): Header {
   if (version !== 1) throw damaged(file, `has version ${String(version)}; expected 1`);
   const { level, from, to, timeMs, pageSize, pageCount } = numbers;
   const isWhole = [level, from, to, timeMs, pageSize, pageCount].every(Number.isSafeInteger);
-  if (!isHexId(base) || typeof stream !== 'string' || !isWhole) throw damaged(file, 'has an incomplete header');
+  if (!isHexId(base) || typeof stream !== 'string' || !isWhole)
+    throw damaged(file, 'has an incomplete header');
   return { base, stream, ...(numbers as Omit<Header, 'base' | 'stream'>) };
 }
 

@@ -105,7 +105,10 @@ export class StepWriter {
 
   async #write(state: NewState, level: number, from: number, to: number): Promise<StepFile> {
     const { id: base } = this.#base;
-    const { name, bytes } = await encodeStep({ ...state, base, stream: this.stream, level, from, to }, this.#access.sealer);
+    const { name, bytes } = await encodeStep(
+      { ...state, base, stream: this.stream, level, from, to },
+      this.#access.sealer,
+    );
     await this.#access.backend.put(`steps/${name}`, [bytes]);
     const file = parseStep({ name, bytes: bytes.length });
     if (file === undefined) throw new SqlsyncError('INTERNAL', `${name} is no name of a step`);

@@ -43,7 +43,8 @@ export function momentUntil(
       if (via.has(step)) newest = { snapshot: base.id, stream, step, time: new Date(timeMs) };
     }
     for (const file of inOrder)
-      if (file.timeMs <= untilMs && !via.has(file.to) && file.timeMs > (lost?.timeMs ?? -Infinity)) lost = file;
+      if (file.timeMs <= untilMs && !via.has(file.to) && file.timeMs > (lost?.timeMs ?? -Infinity))
+        lost = file;
   }
   if (lost === undefined || (newest !== undefined && newest.time.getTime() >= lost.timeMs)) return newest;
   const time = newest?.time.toISOString();
@@ -92,7 +93,11 @@ export async function loadOverlay(
   }
 }
 
-async function layOver(access: StoreAccess, base: StoreSnapshot, path: readonly StepFile[]): Promise<Overlay> {
+async function layOver(
+  access: StoreAccess,
+  base: StoreSnapshot,
+  path: readonly StepFile[],
+): Promise<Overlay> {
   const pages = new Map<number, Uint8Array>();
   let { pageCount } = base;
   let basePages = pageCount;

@@ -9,6 +9,9 @@ import { parseDuration } from '../options/quantities.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { formatBytes, formatCount, formatDuration, formatPages } from '../terminal/format.ts';
 import type { Output } from '../terminal/output.ts';
+import { addRequestsTo, sayRequests } from '../store/requests.ts';
+import { isStore, storePlace } from '../store/store-command.ts';
+import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import { withInterruption } from '../terminal/signals.ts';
 
 const {
@@ -41,7 +44,18 @@ const OPTIONS = {
   compress,
   hash,
   reader,
+  'snapshot-every': {
+    value: 'T',
+    default: '1h',
+    describe: 'Into a store: the age of a snapshot from which the next change makes another',
+  },
+  'keep-steps': {
+    value: 'T',
+    default: '1h',
+    describe: 'Into a store: how long each single step is kept; of older ones, one for each five minutes',
+  },
   ...CONNECTION,
+  ...ACCESS_OPTIONS,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
 
@@ -52,13 +66,15 @@ const MIN_INTERVAL_MS = 10;
 /** `sqlsync follow ORIGIN REPLICA`; returns the exit status. */
 async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
+  addRequestsTo(output);
   try {
     const options = optionsOf(args);
     const summary = await withInterruption((signal) =>
-      runFollow({ ...options, signal, ...listeners(options, output) }),
+      follow(args, { ...options, signal, ...listeners(options, output) }, output),
     );
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary));
+    sayRequests(output);
     if (summary.failing !== undefined) return exitStatusOf(summary.failing);
     return summary.missed > 0 ? exitStatusOf('CHANGES_MISSED') : EXIT_OK;
   } catch (error) {
@@ -67,6 +83,28 @@ async function run(args: Arguments): Promise<number> {
     return exitStatusOf(failure.code);
   }
 }
+
+/** Into a database, or into a store. Throws SqlsyncError. */
+async function follow(args: Arguments, options: FollowOptions, output: Output): Promise<FollowSummary> {
+  const { replica } = options;
+  if (!isStore(replica)) return runFollow(options);
+  for (const name of ['overwrite', 'followLinks'] as const)
+    if (options[name] === true)
+      throw new SqlsyncError('USAGE', `${replica} is a store, so ${OPTION_NAMES[name]} makes no sense`);
+  const { runFollowStore } = await import('../../backup/follow/follow-store.ts');
+  const { password, acceptNewStore, cache } = storeAccessOf(args, replica, output);
+  return runFollowStore({
+    ...options,
+    password,
+    acceptNewStore,
+    cache,
+    replica: storePlace(replica),
+    snapshotEveryMs: parseDuration('--snapshot-every', args.snapshotEvery),
+    keepStepsMs: parseDuration('--keep-steps', args.keepSteps),
+  });
+}
+
+const OPTION_NAMES = { overwrite: '--overwrite', followLinks: '--follow-links' } as const;
 
 function listeners(
   { origin, replica }: FollowOptions,
@@ -141,13 +179,14 @@ function optionsOf(args: Arguments): FollowOptions {
 export const command: Command = defineCommand({
   name: 'follow',
   usage: '<origin> <replica>',
-  describe: 'Keep REPLICA a copy of ORIGIN, second by second, until it is asked to end',
+  describe:
+    'Keep REPLICA, a database or a store, a copy of ORIGIN, second by second, until it is asked to end',
   example: 'sqlsync follow deploy@db1:/srv/app.db app.db',
   summary:
-    '`origin`, `replica`, `steps`, `commits` (steps that changed the replica), `failures` (after which it went on), `missed` (of these, changes that nothing had told of), `lastStepAtMs` (when the last step was confirmed, milliseconds since 1970), `failing` (the code of the failure since then, if there is one), `bytesSent`, `bytesReceived`, `durationMs`, `warnings`',
+    '`origin`, `replica`, `steps`, `commits` (steps that changed the replica), `failures` (after which it went on), `missed` (of these, changes that nothing had told of), `lastStepAtMs` (when the last step was confirmed, milliseconds since 1970), `failing` (the code of the failure since then, if there is one), `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; into a store elsewhere also `requests` (as with `backup`)',
   operands: {
     origin: 'Path or [user@]host:path',
-    replica: 'Path or [user@]host:path',
+    replica: 'Path or [user@]host:path; or a store, which then has every state',
   },
   options: OPTIONS,
   group: 'Databases',

@@ -11,7 +11,12 @@ import { STDOUT, openStdout } from '../job/to-stdout.ts';
 import type { Output } from '../terminal/output.ts';
 import { copyListeners } from '../terminal/progress.ts';
 import { describeSalvage } from '../store/describe-salvage.ts';
-import { DATABASE_OPTIONS, chooseMoment, chooseSnapshot, parseSnapshotReference } from '../store/snapshot-choice.ts';
+import {
+  DATABASE_OPTIONS,
+  chooseMoment,
+  chooseSnapshot,
+  parseSnapshotReference,
+} from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
   CACHE_OPTION,

@@ -87,7 +87,8 @@ function describePrune(summary: PruneSummary, graceSeconds?: number): string {
   } = summary;
   const would = dryRun ? 'would be ' : '';
   const lines = [`${counted(packsDeleted, 'pack')} ${would}deleted, ${formatBytes(bytesDeleted)} freed`];
-  if (stepsDeleted > 0) lines.push(`  ${counted(stepsDeleted, 'step')} of forgotten snapshots ${would}deleted`);
+  if (stepsDeleted > 0)
+    lines.push(`  ${counted(stepsDeleted, 'step')} of forgotten snapshots ${would}deleted`);
   if (packsDeleted + packsMarked + packsWaiting + stepsDeleted === 0 && !outOfSpace)
     return graceSeconds === 0
       ? 'Nothing to remove'

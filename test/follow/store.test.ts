@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { jsonLines, sqlsync, summaryOf } from '../cli/command.ts';
+import type { Summary } from '../cli/command.ts';
+import { assertDocumented } from '../cli/store-here.ts';
+import { Following } from './following.ts';
+import { scene } from './scene.ts';
+import type { Scene } from './scene.ts';
+
+/** One state of the origin, and a moment when it was the newest. */
+interface Known {
+  readonly hash: unknown;
+  readonly at: string;
+}
+
+/** A database that is followed into a store, and what was in it. */
+class Followed {
+  readonly all: Scene;
+  readonly store: string;
+  readonly states: Known[] = [];
+  following: Following;
+  readonly #t: TestContext;
+  readonly #env: Readonly<Record<string, string>>;
+  readonly #args: readonly string[];
+  #restored = 0;
+
+  static async start(t: TestContext, args: readonly string[] = [], password?: string): Promise<Followed> {
+    const all = await scene(t);
+    const store = join(all.folder, 'store');
+    const file = join(all.folder, 'password');
+    if (password !== undefined) writeFileSync(file, password);
+    const env = password === undefined ? {} : { SQLSYNC_PASSWORD_FILE: file };
+    await summaryOf(['init', store, '--grace', '0', ...(password === undefined ? [] : ['--encrypt'])], {
+      env,
+    });
+    return new Followed(t, all, store, args, env);
+  }
+
+  constructor(
+    t: TestContext,
+    all: Scene,
+    store: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ) {
+    this.#t = t;
+    this.#env = env;
+    this.#args = args;
+    this.all = all;
+    this.store = store;
+    this.following = this.begin();
+  }
+
+  /** Another process that follows into the same store. */
+  begin(): Following {
+    const { origin } = this.all;
+    return (this.following = new Following(this.#t, [...this.#args, origin, this.store], { env: this.#env }));
+  }
+
+  get committed(): number {
+    return this.following.events('step').filter(({ outcome }) => outcome === 'committed').length;
+  }
+
+  /** Makes one commit, and waits until it is in the store. */
+  async change(sql: string): Promise<void> {
+    const before = this.committed;
+    await this.all.app.call('exec', sql);
+    await this.following.untilEvents('step', 1);
+    while (this.committed === before)
+      await this.following.untilEvents('step', this.following.events('step').length + 1);
+    await this.note();
+  }
+
+  async note(): Promise<void> {
+    this.states.push({ hash: await this.all.app.call('imageHash'), at: new Date().toISOString() });
+  }
+
+  async restore(which: string): Promise<{ hash: unknown; summary: Summary }> {
+    const target = join(this.all.folder, `restored-${this.#restored++}.db`);
+    const summary = await summaryOf(['restore', `${this.store}#${which}`, target], { env: this.#env });
+    assertDocumented('restore', summary);
+    const db = await this.all.other.open(target, { readonly: true });
+    assert.deepEqual(await db.call('rows', 'PRAGMA integrity_check'), [['ok']]);
+    const hash = await db.call('imageHash');
+    await db.call('close');
+    return { hash, summary };
+  }
+
+  async run(...args: string[]): Promise<Summary> {
+    return summaryOf(args, { env: this.#env });
+  }
+
+  get files(): string[] {
+    return readdirSync(join(this.store, 'steps')).sort();
+  }
+
+  /** Every state that is known comes back, by the moment at which it was the newest. */
+  async checkAll(): Promise<void> {
+    for (const { hash, at } of this.states) assert.equal((await this.restore(at)).hash, hash, at);
+    assert.equal((await this.restore('latest')).hash, this.states.at(-1)?.hash);
+    assert.deepEqual((await this.run('check', this.store, '--read-data'))['problems'], []);
+  }
+}
+
+const CHANGES = [
+  'UPDATE item SET amount = amount + 1 WHERE id = 7',
+  'CREATE TABLE added (id INTEGER PRIMARY KEY, text)',
+  'INSERT INTO added SELECT id, hex(randomblob(300)) FROM item LIMIT 200',
+  'DELETE FROM item WHERE id % 3 = 0',
+  'VACUUM',
+  'INSERT INTO added SELECT NULL, hex(randomblob(900)) FROM item LIMIT 300',
+  'DROP TABLE added',
+  'UPDATE item SET amount = amount - 1',
+];
+
+for (const password of [undefined, 'open sesame'])
+  test(`each state of a followed database comes back from ${password === undefined ? 'a' : 'an encrypted'} store by its time`, async (t) => {
+    const followed = await Followed.start(t, [], password);
+    await followed.following.untilEvents('step', 1);
+    await followed.note();
+    for (const sql of CHANGES) await followed.change(sql);
+    const { status, stderr, summary } = await followed.following.end();
+    assert.deepEqual([status, stderr], [0, '']);
+    assertDocumented('follow', summary);
+    await followed.checkAll();
+    const { summary: restored } = await followed.restore('latest');
+    assert.equal(restored['step'], CHANGES.length);
+    // A file for each step, and one of all of them.
+    assert.equal(followed.files.length, CHANGES.length + 1);
+  });
+
+test('a follower that is killed leaves its steps, and the next one begins another stream', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.note();
+  for (const sql of CHANGES.slice(0, 3)) await followed.change(sql);
+  followed.following.command.child.kill('SIGKILL');
+  await followed.following.command.done;
+  await followed.all.app.call('exec', 'UPDATE item SET amount = 0 WHERE id = 9');
+  await followed.begin().untilEvents('step', 1);
+  await followed.note();
+  await followed.change('UPDATE item SET amount = 1 WHERE id = 9');
+  await followed.following.end();
+  await followed.checkAll();
+  assert.equal(((await followed.run('snapshots', followed.store))['snapshots'] as unknown[]).length, 2);
+});
+
+test('two followers of one database by mistake make two streams, and neither spoils the other', async (t) => {
+  const followed = await Followed.start(t);
+  const first = followed.following;
+  await first.untilEvents('step', 1);
+  const second = followed.begin();
+  await second.untilEvents('step', 1);
+  await followed.note();
+  for (const sql of CHANGES) await followed.change(sql);
+  for (const each of [first, second]) assert.equal((await each.end()).status, 0);
+  await followed.checkAll();
+});
+
+test('a snapshot is made when the last one is old, and the states before and after it come back', async (t) => {
+  const followed = await Followed.start(t, ['--snapshot-every', '500ms', '--keep-steps', '1ms']);
+  await followed.following.untilEvents('step', 1);
+  await followed.note();
+  const snapshots = async (): Promise<number> =>
+    ((await followed.run('snapshots', followed.store))['snapshots'] as unknown[]).length;
+  for (let n = 0; (await snapshots()) < 3; n++)
+    await followed.change(`UPDATE item SET amount = ${n} WHERE id % 20 = 7`);
+  await followed.following.end();
+  await followed.restore('latest').then(({ hash }) => assert.equal(hash, followed.states.at(-1)?.hash));
+  // Single steps that were put together are gone at once.
+  const streams = Map.groupBy(followed.files, (name) => name.slice(0, 24));
+  for (const files of streams.values())
+    assert.ok(files.filter((name) => name[25] === '0').length <= 1, files.join());
+});
+
+test('a missing step is a gap: no later state comes back, and restore and check say so', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.note();
+  for (const sql of CHANGES.slice(0, 4)) await followed.change(sql);
+  followed.following.command.child.kill('SIGKILL');
+  await followed.following.command.done;
+  rmSync(join(followed.store, 'steps', followed.files[2] as string));
+  for (const { hash, at } of followed.states.slice(0, 3))
+    assert.equal((await followed.restore(at)).hash, hash);
+  const target = join(followed.all.folder, 'never.db');
+  const lost = await sqlsync(['restore', `${followed.store}#latest`, target]);
+  assert.match(lost.stderr, /STORE_FILE_MISSING/);
+  assert.match(lost.stderr, /newest state before the gap/);
+  const { stdout } = await sqlsync(['check', followed.store, '--json']);
+  const { problems } = jsonLines(stdout).at(-1) as unknown as { problems: { message: string }[] };
+  assert.match(problems[0]?.message ?? '', /is missing/);
+});
+
+test('a changed step is damage: restore refuses it, and check --read-data names it', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.change(CHANGES[0] as string);
+  await followed.following.end();
+  const [name = ''] = followed.files;
+  const file = join(followed.store, 'steps', name);
+  const bytes = readFileSync(file);
+  bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] as number) ^ 1;
+  rmSync(file);
+  writeFileSync(file, bytes);
+  const lost = await sqlsync(['restore', `${followed.store}#latest`, join(followed.all.folder, 'never.db')]);
+  assert.match(lost.stderr, /STORE_DAMAGED/);
+  const check = await sqlsync(['check', followed.store, '--read-data']);
+  assert.match(check.stdout + check.stderr, new RegExp(name.slice(0, 60)));
+});
+
+test('the steps after a forgotten snapshot go with the next prune, and the follower begins again from another', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.change(CHANGES[0] as string);
+  await followed.following.end();
+  const [{ id = '' } = {}] = (await followed.run('snapshots', followed.store))['snapshots'] as {
+    id: string;
+  }[];
+  await followed.run('forget', followed.store, id);
+  const pruned = await followed.run('prune', followed.store);
+  assertDocumented('prune', pruned);
+  assert.equal(pruned['stepsDeleted'], 1);
+  assert.deepEqual(followed.files, []);
+  followed.states.length = 0;
+  await followed.begin().untilEvents('step', 1);
+  await followed.note();
+  await followed.change(CHANGES[1] as string);
+  await followed.following.end();
+  await followed.checkAll();
+});
