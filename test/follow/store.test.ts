@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { jsonLines, sqlsync, summaryOf } from '../cli/command.ts';
 import type { Summary } from '../cli/command.ts';
 import { assertDocumented } from '../cli/store-here.ts';
@@ -89,6 +90,13 @@ class Followed {
     return { hash, summary };
   }
 
+  /** Waits until the newest state in the store is what the origin is now. */
+  async untilLatest(): Promise<void> {
+    const hash = await this.all.app.call('imageHash');
+    for (let attempt = 1; (await this.restore('latest')).hash !== hash; attempt++)
+      assert.ok(attempt < 60, this.following.command.said);
+  }
+
   async run(...args: string[]): Promise<Summary> {
     return summaryOf(args, { env: this.#env });
   }
@@ -168,8 +176,8 @@ test('a snapshot is made when the last one is old, and the states before and aft
     ((await followed.run('snapshots', followed.store))['snapshots'] as unknown[]).length;
   for (let n = 0; (await snapshots()) < 3; n++)
     await followed.change(`UPDATE item SET amount = ${n} WHERE id % 20 = 7`);
-  await followed.following.end();
-  await followed.restore('latest').then(({ hash }) => assert.equal(hash, followed.states.at(-1)?.hash));
+  await followed.untilLatest();
+  assert.equal((await followed.following.end()).status, 0);
   // Single steps that were put together are gone at once.
   const streams = Map.groupBy(followed.files, (name) => name.slice(0, 24));
   for (const files of streams.values())
@@ -231,4 +239,46 @@ test('the steps after a forgotten snapshot go with the next prune, and the follo
   await followed.change(CHANGES[1] as string);
   await followed.following.end();
   await followed.checkAll();
+});
+
+test('a change that is too large for a step, and one of the page size, become snapshots', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.note();
+  await followed.change('CREATE TABLE large (x)');
+  await followed.change(
+    'INSERT INTO large WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT randomblob(60000) FROM n',
+  );
+  await followed.change('UPDATE item SET amount = 3 WHERE id = 7');
+  // A follower keeps its connection to the origin for a few seconds.
+  for (let mode: unknown; mode !== 'delete'; await delay(100))
+    mode = await followed.all.app.call('rows', 'PRAGMA journal_mode = DELETE').then(
+      ([row]) => row?.[0],
+      () => 'busy',
+    );
+  for (const sql of ['PRAGMA page_size = 2048', 'DROP TABLE large', 'VACUUM'])
+    await followed.all.app.call('exec', sql);
+  await followed.untilLatest();
+  assert.equal((await followed.following.end()).status, 0);
+  const snapshots = (await followed.run('snapshots', followed.store))['snapshots'] as { pageSize: number }[];
+  assert.ok(snapshots.length >= 3, `${snapshots.length} snapshots`);
+  for (const { hash, at } of followed.states) assert.equal((await followed.restore(at)).hash, hash, at);
+});
+
+test('a store that cannot be written for a while gets the newest state afterwards, and the failure is told', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.change(CHANGES[0] as string);
+  const steps = join(followed.store, 'steps');
+  renameSync(steps, `${steps}-away`);
+  writeFileSync(steps, '');
+  await followed.all.app.call('exec', CHANGES[1] as string);
+  const [failure] = await followed.following.untilEvents('failure', 1);
+  assert.equal(failure?.['code'], 'STORE_UNAVAILABLE');
+  rmSync(steps);
+  renameSync(`${steps}-away`, steps);
+  await followed.untilLatest();
+  await followed.change(CHANGES[2] as string);
+  assert.equal((await followed.following.end()).status, 0);
+  assert.equal((await followed.restore('latest')).hash, followed.states.at(-1)?.hash);
 });

@@ -27,6 +27,8 @@ export interface MadeBackup {
   /** The hashes of all pages under `key`, one after another. */
   readonly hashes: Uint8Array;
   readonly key: Uint8Array;
+  /** Page 1; undefined if it did not come. */
+  readonly firstPage: Uint8Array | undefined;
 }
 
 /** One backup, with everything decided. */
@@ -80,7 +82,7 @@ export async function makeBackup(options: BackupOptions, opened?: StoreAccess): 
     recalls: true,
     traffic,
   };
-  const { result, snapshot, isNew, hashes, key } = await storeOrStoreAnew(run);
+  const { result, snapshot, isNew, hashes, key, firstPage } = await storeOrStoreAnew(run);
   const summary = {
     origin: options.origin,
     snapshot,
@@ -95,7 +97,7 @@ export async function makeBackup(options: BackupOptions, opened?: StoreAccess): 
     shrunk: run.shrunk,
     warnings: run.announcements.warnings,
   };
-  return { summary, hashes, key };
+  return { summary, hashes, key, firstPage };
 }
 
 /** Each attempt avoids what the earlier ones found damaged. */

@@ -55,6 +55,8 @@ export interface StoredCopy {
   /** The hashes of all pages under `key`, one after another. */
   readonly hashes: Uint8Array;
   readonly key: Uint8Array;
+  /** Page 1; undefined if it did not come. */
+  readonly firstPage: Uint8Array | undefined;
 }
 
 /**
@@ -137,7 +139,8 @@ export async function copyIntoStore(connection: Connection, job: BackupJob): Pro
   else remember(stored);
   if (stored.contents === undefined) job.memory?.forget(originName);
   else job.memory?.save(access, originName, { snapshot: snapshot.id, ...since, ...stored.contents });
-  return { result, snapshot, isNew, hashes: stored.hashes, key: stored.key };
+  const { hashes, key, firstPage } = stored;
+  return { result, snapshot, isNew, hashes, key, firstPage };
 }
 
 /** The cache gets hashes of the restored file, after that was found right. */

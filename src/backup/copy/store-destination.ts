@@ -60,6 +60,8 @@ export interface StoredSnapshot {
   readonly isNew: boolean;
   /** The hashes of its pages, and the packs that it may need. */
   readonly hashes: Uint8Array;
+  /** Page 1; undefined if it did not come. */
+  readonly firstPage?: Uint8Array | undefined;
   readonly packs: readonly string[];
   /** What names all that it needs; undefined if that is not certain. */
   readonly contents: Pick<RememberedContents, 'indexes' | 'untrusted'> | undefined;
@@ -227,7 +229,10 @@ export class StoreDestination implements Destination {
     return cached.packs.every((pack) => contents.index.packs.has(pack));
   }
 
-  async #finish(begun: Begun, { root, written, pagesChanged, hashes }: StoredPages): Promise<void> {
+  async #finish(
+    begun: Begun,
+    { root, written, pagesChanged, hashes, firstPage }: StoredPages,
+  ): Promise<void> {
     const { access, tags, bytesReceived } = this.#options;
     const { target, origin, time, generation, parent } = begun;
     const { pageSize, pageCount } = target;
@@ -256,10 +261,10 @@ export class StoreDestination implements Destination {
     const id = await putRecord(access, 'snapshots', 'snapshot', encodeSnapshot(record));
     await this.#stillThere.afterRecord(id, { pageSize, pageCount, root }, record.parent);
     await rememberNew(access, { id, generation }, record.parent);
-    this.#report({ id, ...record }, hashes, true);
+    this.#report({ id, ...record }, hashes, true, firstPage);
   }
 
-  #report(snapshot: StoreSnapshot, hashes: Uint8Array, isNew: boolean): void {
+  #report(snapshot: StoreSnapshot, hashes: Uint8Array, isNew: boolean, firstPage?: Uint8Array): void {
     const { index, indexFiles } = this.#options.contents;
     const { packIds = [], indexNames = [] } = this.#writer ?? {};
     const known = [...index.packs.values()];
@@ -269,7 +274,7 @@ export class StoreDestination implements Destination {
     const contents = this.#stillThere.hasLookedAgain
       ? undefined
       : { indexes: [...indexFiles.keys(), ...indexNames], untrusted };
-    this.#options.onStored({ snapshot, isNew, hashes, packs, contents });
+    this.#options.onStored({ snapshot, isNew, hashes, firstPage, packs, contents });
   }
 
   /**

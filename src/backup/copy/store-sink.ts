@@ -44,6 +44,8 @@ export interface StoredPages {
   readonly pagesChanged: number;
   /** The hashes of all pages, one after another. */
   readonly hashes: Uint8Array;
+  /** Page 1, not all of whose bytes are hashed; undefined if it did not come. */
+  readonly firstPage: Uint8Array | undefined;
 }
 
 /**
@@ -55,6 +57,7 @@ export class StoreSink implements PageSink {
   readonly #options: StoreSinkOptions;
   readonly #tree: TreeWriter;
   #hashes: Uint8Array = new Uint8Array(0);
+  #firstPage: Uint8Array | undefined;
   #pagesChanged = 0;
   #ended = false;
 
@@ -91,6 +94,7 @@ export class StoreSink implements PageSink {
   write(page: PageNumber, bytes: Uint8Array, received?: PageDelta): void {
     const { reader, blocks, isParentWhole } = this.#options;
     const id = idOf(bytes);
+    if (page === 1) this.#firstPage = bytes.slice();
     const delta = blocks?.deltaOf(page, id, bytes) ?? received;
     const oldId = this.#tree.parentId(page)?.slice();
     const isSame = oldId !== undefined && sameBytes(oldId, id);
@@ -127,7 +131,13 @@ export class StoreSink implements PageSink {
     const root = this.#tree.write(writer);
     const written = await writer.finish((packs) => beforeIndex(root, packs));
     const pagesChanged = this.#pagesChanged;
-    await this.#options.finish({ root, written, pagesChanged, hashes: this.#hashes });
+    await this.#options.finish({
+      root,
+      written,
+      pagesChanged,
+      hashes: this.#hashes,
+      firstPage: this.#firstPage,
+    });
     this.#ended = true;
     blocks?.close(true);
   }

@@ -115,7 +115,7 @@ class StoreFollowing {
       pageCount: backup.summary.snapshot.pageCount,
       hashes: backup.hashes,
       key: backup.key,
-      firstPage: undefined,
+      firstPage: backup.firstPage,
     };
     const run = { run: this.#options, traffic: this.#traffic, onWarning };
     try {

@@ -15,7 +15,7 @@ export interface StoredState {
   /** The hashes of all pages under `key`, one after another. */
   readonly hashes: Uint8Array;
   readonly key: Uint8Array;
-  /** Page 1, once a step has brought it: not all of its bytes are hashed. */
+  /** Page 1, not all of whose bytes are hashed; undefined if it is not known. */
   readonly firstPage: Uint8Array | undefined;
 }
 
