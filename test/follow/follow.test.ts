@@ -64,10 +64,14 @@ test('while nothing changes, follow uses next to no processor time, sends signs 
   const before = { version: await version(), steps: following.events('step').length };
   const pids = following.pids();
   assert.ok(pids.length >= 2);
-  const ticks = ticksOf(pids);
-  await delay(6000);
-  // A tick is 10 ms: 6 s of a core are 600.
-  assert.ok(ticksOf(pids) - ticks < 30, `${ticksOf(pids) - ticks} ticks`);
+  // A tick is 10 ms: 6 s of a core are 600. On a busy machine the programs compile for longer.
+  const used: number[] = [];
+  while (used.length < 5 && (used.at(-1) ?? Infinity) >= 30) {
+    const ticks = ticksOf(pids);
+    await delay(6000);
+    used.push(ticksOf(pids) - ticks);
+  }
+  assert.ok((used.at(-1) as number) < 30, `${used.join(', ')} ticks`);
   assert.deepEqual({ version: await version(), steps: following.events('step').length }, before);
   await all.app.call('exec', 'UPDATE item SET amount = amount + 1 WHERE id = 7');
   const last = (await following.untilEvents('step', before.steps + 1)).at(-1);
@@ -219,11 +223,13 @@ test('two that follow one origin into one replica do not disturb each other', as
     await delay(60);
   }
   await untilFollowed(all, first, second);
-  await delay(1000);
-  const steps = (): number[] => [first, second].map((each) => each.events('step').length);
-  const quiet = steps();
-  await delay(1000);
-  assert.deepEqual(steps(), quiet, 'they come to rest');
+  const steps = (): string => [first, second].map((each) => each.events('step').length).join();
+  let quiet = '';
+  for (let looks = 0; quiet !== steps(); looks++) {
+    assert.ok(looks < 60, `they do not come to rest: ${quiet}, then ${steps()} steps`);
+    quiet = steps();
+    await delay(1000);
+  }
   for (const each of [first, second]) assert.equal((await each.end()).status, 0, each.command.said);
   assertReplicaOf(all.origin, all.replica);
 });
