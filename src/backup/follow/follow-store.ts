@@ -106,7 +106,7 @@ class StoreFollowing {
     const access = await openStoreAtPlace(store, { password, acceptNewStore, cache, onWarning });
     const backup = await makeBackup({ ...this.#options, store }, access);
     this.#tell(stepOfBackup(backup));
-    await removeSteps(access, coveredSteps(await listSteps(access), Date.now() - keepStepsMs));
+    await this.#thinOut(access, Date.now() - keepStepsMs);
     throwIfAborted(signal);
     const size = pageSize(backup.summary.snapshot.pageSize);
     const writer = new StepWriter(access, backup.summary.snapshot, keepStepsMs);
@@ -125,6 +125,17 @@ class StoreFollowing {
     } finally {
       // What cannot be put together stays as single steps.
       await writer.endGroup().catch((error: unknown) => this.#options.onNote?.(String(error)));
+    }
+  }
+
+  /** Deletes old single steps that earlier runs have left. A user that may only add keeps them. */
+  async #thinOut(access: StoreAccess, beforeMs: number): Promise<void> {
+    const old = coveredSteps(await listSteps(access), beforeMs);
+    try {
+      await removeSteps(access, old);
+    } catch (error) {
+      const { message } = toSqlsyncError(error);
+      this.#announcements.warn(`${old.length} old single steps stay in the store: ${message}`, 'advice');
     }
   }
 

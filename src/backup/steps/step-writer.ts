@@ -85,7 +85,11 @@ export class StepWriter {
     if (from < to) this.#files.push(await this.#write({ ...state, pages }, 1, from, to));
     const beforeMs = Date.now() - this.#keepSinglesMs;
     const doomed = coveredSteps(this.#files, beforeMs);
-    await removeSteps(this.#access, doomed);
+    try {
+      await removeSteps(this.#access, doomed);
+    } catch {
+      // A user that may only add goes on adding. What stays is tried again, and told, when the next stream begins.
+    }
     this.#files = this.#files.filter((file) => !doomed.includes(file));
   }
 

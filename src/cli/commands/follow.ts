@@ -114,7 +114,10 @@ function listeners(
   return {
     onStep(step) {
       output.json({ type: 'step', ...step });
-      if (step.step === 1) output.result(`${replica} is an exact copy of ${origin}, and follows it`);
+      if (step.step === 1)
+        output.result(
+          `${replica} ${isStore(replica) ? 'has a snapshot' : 'is an exact copy'} of ${origin}, and follows it`,
+        );
       else if (isBroken) output.result(`${replica} follows ${origin} again`);
       if (!output.options.json) output.note(describeStep(step));
       isBroken = false;
