@@ -225,10 +225,10 @@ test('the steps after a forgotten snapshot go with the next prune, and the follo
   await followed.following.untilEvents('step', 1);
   await followed.change(CHANGES[0] as string);
   await followed.following.end();
-  const [{ id = '' } = {}] = (await followed.run('snapshots', followed.store))['snapshots'] as {
+  const [snapshot] = (await followed.run('snapshots', followed.store))['snapshots'] as {
     id: string;
   }[];
-  await followed.run('forget', followed.store, id);
+  await followed.run('forget', followed.store, String(snapshot?.id));
   const pruned = await followed.run('prune', followed.store);
   assertDocumented('prune', pruned);
   assert.equal(pruned['stepsDeleted'], 1);
