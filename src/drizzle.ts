@@ -51,7 +51,6 @@ export class SqlsyncDrizzle<
   Schema extends Record<string, unknown> = Record<string, never>,
 > extends BaseSQLiteDatabase<'async', RunResult, Schema> {
   readonly #session: PoolSession<Schema, ExtractTablesWithRelations<Schema>>;
-  readonly #dialect: SQLiteAsyncDialect;
 
   constructor(
     dialect: SQLiteAsyncDialect,
@@ -60,7 +59,6 @@ export class SqlsyncDrizzle<
   ) {
     super('async', dialect, session, schema);
     this.#session = session;
-    this.#dialect = dialect;
   }
 
   batch<First extends BatchItem<'sqlite'>, All extends Readonly<[First, ...First[]]>>(
@@ -70,7 +68,7 @@ export class SqlsyncDrizzle<
   }
 
   migrate(migrations: MigrationMeta[], config: MigrationConfig): Promise<void> {
-    return this.#dialect.migrate(migrations, this.#session, config);
+    return this.#session.migrate(migrations, config);
   }
 }
 
@@ -174,6 +172,14 @@ class PoolSession<Schema extends Record<string, unknown>, T extends Tables> exte
         results.push(prepared.mapResult(result, true));
       }
       return results;
+    });
+  }
+
+  /** Looks which migrations are there in the transaction that adds the others: of two programs one waits and finds all. */
+  migrate(migrations: MigrationMeta[], config: MigrationConfig): Promise<void> {
+    return within(this.#connection, this.#options.label, (tx) => {
+      const session = new PoolSession<Schema, T>(tx, this.#dialect, this.#schema, this.#options);
+      return this.#dialect.migrate(migrations, session, config);
     });
   }
 

@@ -221,5 +221,9 @@ describe('Drizzle on the pools', () => {
       `SELECT name FROM sqlite_schema WHERE name IN ('a', 'b', 'c') ORDER BY 1`,
     );
     assert.deepEqual(tables.flat(), ['a', 'b', 'c']);
+    // Two that begin together: the second finds what the first has done.
+    write(first, 'CREATE TABLE c (x);', 'INSERT INTO c VALUES (1);');
+    await Promise.all([migrate(orm, { migrationsFolder }), migrate(orm, { migrationsFolder })]);
+    assert.deepEqual(await db.read.values('SELECT count(*) FROM c'), [[1]]);
   });
 });

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { SqlsyncError } from '../errors.ts';
+import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { userCache } from '../files/user-cache.ts';
 
 /**
@@ -159,7 +159,9 @@ function installedPackage(name: string): { root: string; version: string } {
 function packageName(folder: string): string | undefined {
   try {
     return (JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { name?: string }).name;
-  } catch {
+  } catch (error) {
+    // A process that may open no more files has not looked.
+    if (['EMFILE', 'ENFILE'].includes(systemErrorCode(error) ?? '')) throw error;
     return undefined;
   }
 }

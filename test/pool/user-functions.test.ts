@@ -31,6 +31,15 @@ for (const threads of [0, 1]) {
       });
     });
 
+    test('a generated column may use a function of an application', async (t) => {
+      const db = await openTemporary(t, { threads });
+      db.function('twice', { deterministic: true }, (x: number) => x * 2);
+      await db.write.exec(
+        'CREATE TABLE g (x, v AS (twice(x)), s AS (twice(x)) STORED); INSERT INTO g (x) VALUES (4)',
+      );
+      assert.deepEqual(await db.read.all('SELECT * FROM g'), [{ x: 4, v: 8, s: 8 }]);
+    });
+
     test('functions of an application may be aggregates and window functions', async (t) => {
       const db = await openTemporary(t, { threads });
       await db.write.exec('INSERT INTO t (x) VALUES (2), (3), (4)');

@@ -45,7 +45,9 @@ export class UserFunctions {
   /** True for the error of a statement that a connection without these functions could not prepare. */
   areMissedBy(error: unknown): boolean {
     if (this.#names.size === 0 || !(error instanceof Error)) return false;
-    const name = /^no such function: (.+)$/.exec(error.message)?.[1];
+    // The second is for the expression of a generated column.
+    const found = /^(?:no such function: (.+)|unknown function: (.+)\(\))$/.exec(error.message);
+    const name = found?.[1] ?? found?.[2];
     return name !== undefined && this.#names.has(name.toLowerCase());
   }
 }
