@@ -60,7 +60,7 @@ export interface BackupSummary {
 export interface RestoreOptions extends StoreRunOptions {
   /** Id of a snapshot, or the beginning of one, or `latest` in a store of one database. */
   readonly snapshot: string;
-  /** A state between two snapshots, which `snapshot` then begins: see `Store.momentUntil`. */
+  /** A state between two snapshots, which `snapshot` then begins: see `Store.momentAfter`. */
   readonly moment?: Pick<StoreMoment, 'stream' | 'step' | 'time'> | undefined;
   /** Path, `[user@]host:path` or `ssh://…` of the database to create, or to make equal to the snapshot. */
   readonly target: string;

@@ -102,8 +102,12 @@ export class OpenStore implements Store {
     return findSnapshot(await this.snapshots(), prefix, this.description);
   }
 
-  async momentUntil(snapshots: readonly StoreSnapshot[], untilMs: number): Promise<StoreMoment | undefined> {
-    return momentUntil(await listSteps(this.#access), snapshots, untilMs);
+  async momentAfter(chosen: StoreSnapshot, untilMs: number = Infinity): Promise<StoreMoment | undefined> {
+    const files = await listSteps(this.#access);
+    if (files.length === 0) return undefined;
+    const { host, path } = chosen;
+    const snapshots = (await this.snapshots()).filter((each) => each.host === host && each.path === path);
+    return momentUntil(files, { chosen, snapshots, untilMs });
   }
 
   async forget(ids: readonly string[]): Promise<ForgetSummary> {

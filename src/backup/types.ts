@@ -304,10 +304,10 @@ export interface Store {
    */
   find(prefix: string): Promise<StoreSnapshot>;
   /**
-   * The newest state until a time, in ms since 1970, that `sqlsync follow` has added after one of these snapshots;
+   * The newest state of its database that `sqlsync follow` has added after this snapshot, until a time in ms since 1970;
    * undefined if there is none.
    */
-  momentUntil(snapshots: readonly StoreSnapshot[], untilMs: number): Promise<StoreMoment | undefined>;
+  momentAfter(snapshot: StoreSnapshot, untilMs?: number): Promise<StoreMoment | undefined>;
   /** Takes snapshots away, including those that cannot be read. Their pages stay until `prune`. */
   forget(ids: readonly string[]): Promise<ForgetSummary>;
   prune(options?: PruneOptions): Promise<PruneSummary>;

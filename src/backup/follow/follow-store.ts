@@ -24,7 +24,7 @@ import { openStoreAtPlace, refusePast } from '../open-store.ts';
 import { coveredSteps } from '../steps/step-name.ts';
 import { removeSteps } from '../steps/remove-steps.ts';
 import { StepWriter } from '../steps/step-writer.ts';
-import { listSteps } from '../steps/stored-steps.ts';
+import type { StepFile } from '../steps/step-name.ts';
 import { throwIfAborted } from '../store-error.ts';
 import { NeedsSnapshotError, StepDestination } from './step-destination.ts';
 import type { StoredState } from './step-destination.ts';
@@ -73,6 +73,8 @@ class StoreFollowing {
   #nextPauseMs = FIRST_PAUSE_MS;
   #standing: ErrorCode | undefined;
   #lastStepAtMs = 0;
+  /** What is left in the store of the streams that this run has ended. */
+  #files: StepFile[] = [];
 
   constructor(options: FollowStoreOptions) {
     this.#options = options;
@@ -125,14 +127,16 @@ class StoreFollowing {
     } finally {
       // What cannot be put together stays as single steps.
       await writer.endGroup().catch((error: unknown) => this.#options.onNote?.(String(error)));
+      this.#files.push(...writer.files);
     }
   }
 
-  /** Deletes old single steps that earlier runs have left. A user that may only add keeps them. */
+  /** Deletes old single steps that this run has added. A user that may only add keeps them. */
   async #thinOut(access: StoreAccess, beforeMs: number): Promise<void> {
-    const old = coveredSteps(await listSteps(access), beforeMs);
+    const old = coveredSteps(this.#files, beforeMs);
     try {
       await removeSteps(access, old);
+      this.#files = this.#files.filter((file) => !old.includes(file));
     } catch (error) {
       const { message } = toSqlsyncError(error);
       this.#announcements.warn(`${old.length} old single steps stay in the store: ${message}`, 'advice');

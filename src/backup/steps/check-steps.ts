@@ -33,7 +33,13 @@ export async function checkSteps(
   }
   for (const [stream, inOrder] of byStream(needed)) {
     const via = reachableStates(inOrder.filter((file) => !bad.has(file)));
-    const lost = inOrder.find((file) => !bad.has(file) && !via.has(file.to));
+    const longer = inOrder.filter(({ level, to }) => level > 0 && via.has(to));
+    const lost = inOrder.find(
+      (file) =>
+        !bad.has(file) &&
+        !via.has(file.to) &&
+        !longer.some(({ from, to }) => from <= file.to && file.to <= to),
+    );
     if (lost === undefined || bad.size > 0) continue;
     const base = snapshots.find((each) => beginsWith(stream, each));
     problems.push({

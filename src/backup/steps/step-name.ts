@@ -89,17 +89,16 @@ export function pathTo(via: ReadonlyMap<number, StepFile>, state: number): StepF
   return path;
 }
 
-/** Single steps from before `beforeMs` that a longer file covers: nobody needs them any more. */
+/**
+ * The single steps that a longer file covers which ended before `beforeMs`: nobody needs them any more. All of such a
+ * file or none, because a single step cannot be reached without those before it.
+ */
 export function coveredSteps(files: readonly StepFile[], beforeMs: number): StepFile[] {
   const doomed: StepFile[] = [];
   for (const stream of byStream(files).values()) {
-    const longer = stream.filter(({ level }) => level > 0);
+    const longer = stream.filter(({ level, timeMs }) => level > 0 && timeMs < beforeMs);
     for (const file of stream)
-      if (
-        file.level === 0 &&
-        file.timeMs < beforeMs &&
-        longer.some(({ from, to }) => from <= file.from && file.to <= to)
-      )
+      if (file.level === 0 && longer.some(({ from, to }) => from <= file.from && file.to <= to))
         doomed.push(file);
   }
   return doomed;

@@ -62,6 +62,11 @@ export class StepWriter {
     return this.#state >= MAX_STEPS || this.#pages.size * this.#base.pageSize > MAX_STREAM_BYTES;
   }
 
+  /** Its files that are in the store. */
+  get files(): readonly StepFile[] {
+    return this.#files;
+  }
+
   /** Throws SqlsyncError STORE_*; the stream then ends with the state before, or with this one. */
   async put(state: NewState): Promise<void> {
     const to = this.#state + 1;
@@ -87,10 +92,10 @@ export class StepWriter {
     const doomed = coveredSteps(this.#files, beforeMs);
     try {
       await removeSteps(this.#access, doomed);
+      this.#files = this.#files.filter((file) => !doomed.includes(file));
     } catch {
       // A user that may only add goes on adding. What stays is tried again, and told, when the next stream begins.
     }
-    this.#files = this.#files.filter((file) => !doomed.includes(file));
   }
 
   async #collect(state: NewState, number: number): Promise<void> {

@@ -23,39 +23,56 @@ export function beginsWith(stream: string, { id }: Pick<StoreSnapshot, 'id'>): b
   return stream.startsWith(id.slice(0, BASE_DIGITS));
 }
 
+/** Which state is wanted. */
+export interface Wanted {
+  /** The newest snapshot that could be meant. */
+  readonly chosen: StoreSnapshot;
+  /** All snapshots of its database. */
+  readonly snapshots: readonly StoreSnapshot[];
+  /** In ms since 1970. */
+  readonly untilMs: number;
+}
+
 /**
- * The newest state until `untilMs` in the streams that begin with one of `snapshots`; undefined if there is none. Throws
- * SqlsyncError STORE_FILE_MISSING if a later one is in the store and lacks a file.
+ * The newest state until `untilMs` that is newer than the chosen snapshot: one of a stream that begins with it, or one of
+ * another stream with a later time. A time in the future, of a clock that was wrong, counts only in the first. undefined
+ * if there is none. Throws SqlsyncError STORE_FILE_MISSING if such a state is in the store and lacks a file.
  */
 export function momentUntil(
   files: readonly StepFile[],
-  snapshots: readonly StoreSnapshot[],
-  untilMs: number,
+  { chosen, snapshots, untilMs }: Wanted,
 ): StoreMoment | undefined {
+  const nowMs = Date.now();
   let newest: StoreMoment | undefined;
   let lost: StepFile | undefined;
   for (const [stream, inOrder] of byStream(files)) {
     const base = snapshots.find((snapshot) => beginsWith(stream, snapshot));
     if (base === undefined) continue;
+    const isOwn = base.id === chosen.id;
+    const candidates = inOrder.filter(
+      ({ timeMs }) => timeMs <= untilMs && (isOwn || (timeMs > chosen.time.getTime() && timeMs <= nowMs)),
+    );
     const via = reachableStates(inOrder);
-    for (const { to: step, timeMs } of inOrder) {
-      if (timeMs > untilMs || timeMs < (newest?.time.getTime() ?? -Infinity)) continue;
-      if (via.has(step)) newest = { snapshot: base.id, stream, step, time: new Date(timeMs) };
-    }
-    for (const file of inOrder)
-      if (file.timeMs <= untilMs && !via.has(file.to) && file.timeMs > (lost?.timeMs ?? -Infinity))
+    const longer = inOrder.filter(({ level }) => level > 0);
+    for (const file of candidates) {
+      const { to: step, timeMs } = file;
+      if (via.has(step)) {
+        if (timeMs >= (newest?.time.getTime() ?? -Infinity))
+          newest = { snapshot: base.id, stream, step, time: new Date(timeMs) };
+      } else if (
+        timeMs > (lost?.timeMs ?? -Infinity) &&
+        !longer.some(({ from, to }) => from <= step && step <= to && via.has(to))
+      )
         lost = file;
+    }
   }
   if (lost === undefined || (newest !== undefined && newest.time.getTime() >= lost.timeMs)) return newest;
-  const time = newest?.time.toISOString();
+  const time = (newest?.time ?? chosen.time).toISOString();
   throw new SqlsyncError(
     'STORE_FILE_MISSING',
     `The state of ${new Date(lost.timeMs).toISOString()} cannot be restored: a file of steps before it is missing in the store`,
     {
-      hint:
-        time === undefined
-          ? 'Restore a snapshot by its id. `sqlsync check STORE` names what is missing.'
-          : `The newest state before the gap is STORE#${time}. \`sqlsync check STORE\` names what is missing.`,
+      hint: `The newest state before the gap is STORE#${time}. \`sqlsync check STORE\` names what is missing.`,
     },
   );
 }
@@ -77,10 +94,13 @@ export async function loadOverlay(
   base: StoreSnapshot,
   { stream, step }: Pick<StoreMoment, 'stream' | 'step'>,
 ): Promise<Overlay> {
+  const bad = new Map<string, SqlsyncError>();
   for (let listing = 1; ; listing++) {
-    const files = (await listSteps(access)).filter((file) => file.stream === stream);
+    const listed = (await listSteps(access)).filter((file) => file.stream === stream);
+    const files = listed.filter(({ name }) => !bad.has(name));
     const path = pathTo(reachableStates(byStream(files).get(stream) ?? []), step);
     if (path === undefined) {
+      for (const error of bad.values()) throw error;
       throw new SqlsyncError('SNAPSHOT_NOT_FOUND', `The store no longer has step ${step} by itself`, {
         hint: 'Older steps are put together: name the time again, to restore the newest state until then.',
       });
@@ -88,7 +108,9 @@ export async function loadOverlay(
     try {
       return await layOver(access, base, path);
     } catch (error) {
-      if (!isMissing(error) || listing === MAX_LISTINGS) throw error;
+      // The single steps may be there in the place of a damaged file of several.
+      if (error instanceof DamagedStep) bad.set(error.name, error.failure);
+      else if (!isMissing(error) || listing === MAX_LISTINGS) throw error;
     }
   }
 }
@@ -102,14 +124,38 @@ async function layOver(
   let { pageCount } = base;
   let basePages = pageCount;
   for (const file of path) {
-    const step = await readStep(access, file);
-    if (step.base !== base.id || step.pageSize !== base.pageSize) throw notOf(file, base);
+    const step = await readSound(access, file);
+    if (step.base !== base.id || step.pageSize !== base.pageSize)
+      throw new DamagedStep(file, notOf(file, base));
     ({ pageCount } = step);
     basePages = Math.min(basePages, pageCount);
     for (const page of pages.keys()) if (page > pageCount) pages.delete(page);
-    for (const [page, bytes] of step.pages) pages.set(page, bytes);
+    // Copies: one page would keep the memory of its whole file.
+    for (const [page, bytes] of step.pages) pages.set(page, bytes.slice());
   }
   return { pageCount, basePages, pages };
+}
+
+/** Throws DamagedStep for a file that is not as it was written, and SqlsyncError STORE_*. */
+async function readSound(access: StoreAccess, file: StepFile): Promise<Step> {
+  try {
+    return await readStep(access, file);
+  } catch (error) {
+    if (error instanceof SqlsyncError && error.code === 'STORE_DAMAGED') throw new DamagedStep(file, error);
+    throw error;
+  }
+}
+
+/** One file of a path cannot be used. */
+class DamagedStep extends Error {
+  override readonly name: string;
+  readonly failure: SqlsyncError;
+
+  constructor({ name }: StepFile, failure: SqlsyncError) {
+    super(failure.message);
+    this.name = name;
+    this.failure = failure;
+  }
 }
 
 function notOf({ name }: StepFile, { id }: StoreSnapshot): SqlsyncError {

@@ -84,9 +84,10 @@ export const command: Command = defineCommand({
         // What there is to say of the store is said when it is restored from.
         const { onWarning: _, ...access } = storeAccessOf(args, folder, output, interruption);
         const store = await openStoreAt(folder, access);
-        const snapshots = await store.snapshots();
-        const chosen = chooseSnapshot(snapshots, which, args, (warning) => output.warning(warning));
-        const moment = await chooseMoment(store, snapshots, chosen, which);
+        const chosen = chooseSnapshot(await store.snapshots(), which, args, (warning) =>
+          output.warning(warning),
+        );
+        const moment = await chooseMoment(store, chosen, which);
         const listeners = copyListeners(output);
         const summary = await withMaxTime(maxTimeMs, interruption, (signal) =>
           runRestore({

@@ -104,20 +104,16 @@ export function chooseSnapshot(
 }
 
 /**
- * The state between two snapshots that a time, or `latest`, means; undefined if it means the snapshot itself. Throws
+ * The state after the chosen snapshot that a time, or `latest`, means; undefined if it means the snapshot itself. Throws
  * SqlsyncError STORE_*.
  */
 export async function chooseMoment(
   store: Store,
-  snapshots: readonly StoreSnapshot[],
   chosen: StoreSnapshot,
   which: string,
 ): Promise<StoreMoment | undefined> {
   if (namesById(which)) return undefined;
-  const until = which === 'latest' ? Infinity : (lastMomentOf(which) ?? Infinity);
-  const ofIt = snapshots.filter(({ host, path }) => host === chosen.host && path === chosen.path);
-  const moment = await store.momentUntil(ofIt, until);
-  return moment !== undefined && moment.time > chosen.time ? moment : undefined;
+  return store.momentAfter(chosen, which === 'latest' ? Infinity : lastMomentOf(which));
 }
 
 function describeNone(

@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { coveredSteps, parseStep, stepLabel } from '../../src/backup/steps/step-name.ts';
+import type { StepFile } from '../../src/backup/steps/step-name.ts';
+import { momentUntil } from '../../src/backup/steps/stored-steps.ts';
+import type { StoreSnapshot } from '../../src/backup/types.ts';
+
+const NOW = Date.now();
+const HASH = '0'.repeat(64);
+
+/** A snapshot that was made so many seconds ago. */
+function snapshot(digit: string, secondsAgo: number): StoreSnapshot {
+  const time = new Date(NOW - secondsAgo * 1000);
+  return { id: digit.repeat(64), host: 'h', path: '/p', time } as StoreSnapshot;
+}
+
+/** A file of the stream that begins with that snapshot. */
+function step(digit: string, range: readonly [number, number], secondsAgo: number): StepFile {
+  const [from, to] = range;
+  const level = from < to ? 1 : 0;
+  const named = { stream: digit.repeat(24), level, from, to, timeMs: NOW - secondsAgo * 1000 };
+  return parseStep({ name: `${stepLabel(named)}-${HASH}`, bytes: 1 }) as StepFile;
+}
+
+function newest(
+  files: readonly StepFile[],
+  snapshots: readonly StoreSnapshot[],
+  untilMs = Infinity,
+): unknown {
+  const chosen = snapshots.at(-1) as StoreSnapshot;
+  const moment = momentUntil(files, { chosen, snapshots, untilMs });
+  return moment && [moment.snapshot[0], moment.step];
+}
+
+test('single steps go with the whole of the file that covers them, once that is old', () => {
+  const singles = [1, 2, 3, 4].map((n) => step('a', [n, n], 100 - n));
+  const files = [...singles, step('a', [1, 4], 96)];
+  // The limit lies within the group: each single step is still needed to reach the next one.
+  assert.deepEqual(coveredSteps(files, NOW - 98_000), []);
+  assert.deepEqual(coveredSteps(files, NOW - 90_000), singles);
+  assert.deepEqual(coveredSteps(singles, NOW), []);
+});
+
+test('the newest state is the last one of the newest snapshot, whatever a clock said in another stream', () => {
+  const snapshots = [snapshot('a', 100), snapshot('b', 50)];
+  const own = [step('b', [1, 1], 40), step('b', [2, 2], 30)];
+  assert.deepEqual(newest(own, snapshots), ['b', 2]);
+  // A clock that is ahead.
+  assert.deepEqual(newest([step('a', [1, 1], -3600), ...own], snapshots), ['b', 2]);
+  // A clock that was set back: the steps have the time of their snapshot.
+  assert.deepEqual(newest([step('b', [1, 1], 50), step('b', [2, 2], 50)], snapshots), ['b', 2]);
+  // Another writer that goes on.
+  assert.deepEqual(newest([step('a', [1, 1], 20), ...own], snapshots), ['a', 1]);
+  assert.deepEqual(newest(own, snapshots, NOW - 35_000), ['b', 1]);
+  assert.deepEqual(newest([step('a', [1, 1], 60)], snapshots), undefined);
+});
+
+test('a gap counts only where it hides a newer state', () => {
+  const snapshots = [snapshot('a', 100), snapshot('b', 50)];
+  const gap = [step('a', [1, 1], 90), step('a', [3, 3], 80)];
+  assert.deepEqual(newest(gap, snapshots), undefined);
+  assert.deepEqual(newest([...gap, step('b', [1, 1], 40)], snapshots), ['b', 1]);
+  assert.throws(() => newest([step('b', [1, 1], 40), step('b', [3, 3], 30)], snapshots), {
+    code: 'STORE_FILE_MISSING',
+  });
+  // Single steps without those before them, which a longer file covers.
+  assert.deepEqual(newest([step('b', [1, 3], 30), step('b', [3, 3], 30)], snapshots), ['b', 3]);
+});
