@@ -37,14 +37,18 @@ function refuse() {
 
 /**
  * Runs the command in the Node.js of this checkout, and ends as that ends. Ctrl-C reaches both processes. The other
- * signals may reach one or both: the child ends in the same way for either kind, but at once if the same kind comes
- * twice, so each is passed on as the other.
+ * signals may reach one or both: the child ends in the same way for any kind, but at once if the same kind comes twice,
+ * so each is passed on as another. To the service SIGHUP means to read its configuration, any number of times.
  */
 function runWithOwnNode() {
-  const child = spawn(OWN_NODE, process.argv.slice(1), { stdio: 'inherit' });
+  const isService = process.argv[2] === 'run';
+  const env = Object.assign({}, process.env);
+  // systemd's watchdog names this process, and the child is the one that reports.
+  delete env.WATCHDOG_PID;
+  const child = spawn(OWN_NODE, process.argv.slice(1), { stdio: 'inherit', env });
   process.on('SIGINT', () => {});
-  process.on('SIGTERM', () => child.kill('SIGHUP'));
-  process.on('SIGHUP', () => child.kill('SIGTERM'));
+  process.on('SIGTERM', () => child.kill(isService ? 'SIGINT' : 'SIGHUP'));
+  process.on('SIGHUP', () => child.kill(isService ? 'SIGHUP' : 'SIGTERM'));
   child.on('error', refuse);
   child.on('exit', (status, signal) => {
     process.exitCode = status;

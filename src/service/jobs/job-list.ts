@@ -52,7 +52,7 @@ function jobOf(
   target: TargetConfig,
   error: SqlsyncError | undefined,
 ): Job {
-  const place = target.place.replaceAll('{name}', basename(pathOf(origin)));
+  const place = target.place.replaceAll('{name}', () => basename(pathOf(origin)));
   const pattern = database.isPattern ? database.origin : undefined;
   return { id: targetId(origin, place), origin, target: { ...target, place }, pattern, error };
 }

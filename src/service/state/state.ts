@@ -7,7 +7,7 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { sanitizeLine } from '../../errors.ts';
@@ -110,7 +110,8 @@ export function saveState(folder: string, state: ServiceState): void {
   const temporary = join(folder, `.${STATE_FILE}.${process.pid}`);
   const descriptor = openSync(temporary, 'w', 0o600);
   try {
-    writeSync(descriptor, JSON.stringify(state));
+    // A single write may put down a part only, where the disk is full.
+    writeFileSync(descriptor, JSON.stringify(state));
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);
