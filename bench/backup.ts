@@ -137,7 +137,7 @@ function report({ days, first, firstBytes, storeBytes, fileBytes, checked, resto
   ] as const;
   const peaks = (all: readonly Measured[]): number => Math.max(...all.map(({ peakBytes }) => peakBytes ?? 0));
   return [
-    `One full backup, then ${days.length} of which each follows an UPDATE of 1 % of the rows, scattered; medians. CPU and memory are of the near process;`,
+    `One full backup, then ${days.length} more, each after an UPDATE of 1 % of the rows, scattered; medians. CPU and memory are of the near process;`,
     `the most memory that any backup took were ${mb(peaks([first, ...days.map(({ backup }) => backup)]))} MB, any restore ${mb(peaks(restores.flatMap(({ rounds }) => rounds.map(({ restored }) => restored))))} MB.`,
     '',
     '| what | s | of | CPU s | MB of memory |',

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { choosePacks } from '../../src/backup/check/choose-packs.ts';
 import { change } from '../pages/databases.ts';
+import { assertReplicaOf } from '../support/compare.ts';
 import { Command, assertRefused, jsonLines, sqlsync, summaryOf, until } from './command.ts';
 import { startPingServer } from './ping-server.ts';
 import { here, listed } from './store-here.ts';
@@ -208,4 +210,21 @@ describe('advice about a store', () => {
     );
     await assertRefused(['backup', 'a.db', 'vault:st'], { ...remote, says: /sqlsync backup HERE:/ }, options);
   });
+});
+
+test('a store whose indexes name no bases is damaged to check, which says the way out: repair makes new ones', async (t) => {
+  const { folder, run } = await here(t);
+  await run('backup', 'a.db', 'store');
+  const indexes = join(folder, 'store', 'indexes');
+  for (const name of readdirSync(indexes)) {
+    const bytes = readFileSync(join(indexes, name));
+    rmSync(join(indexes, name));
+    bytes.write('SQLSYNX1');
+    writeFileSync(join(indexes, createHash('sha256').update(bytes).digest('hex')), bytes);
+  }
+  const { stdout } = await sqlsync(['check', 'store'], { cwd: folder });
+  assert.match(stdout, /sqlsync repair/);
+  await run('repair', 'store');
+  await run('restore', 'store', 'back.db');
+  assertReplicaOf(join(folder, 'a.db'), join(folder, 'back.db'));
 });

@@ -186,7 +186,7 @@ export const command: Command = defineCommand({
     'Keep REPLICA, a database or a store, a copy of ORIGIN, second by second, until it is asked to end',
   example: 'sqlsync follow deploy@db1:/srv/app.db app.db',
   summary:
-    '`origin`, `replica`, `steps`, `commits` (steps that changed the replica), `failures` (after which it went on), `missed` (of these, changes that nothing had told of), `lastStepAtMs` (when the last step was confirmed, milliseconds since 1970), `failing` (the code of the failure since then, if there is one), `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; into a store elsewhere also `requests` (as with `backup`)',
+    '`origin`, `replica`, `steps`, `commits` (steps that changed the replica), `failures` (after which it went on), `missed` (of these, changes that nothing had told of), `lastStepAtMs` (when the last step was confirmed, milliseconds since 1970), `failing` (the code of the last failure, if no step has come since), `bytesSent`, `bytesReceived`, `durationMs`, `warnings`; into a store elsewhere also `requests` (as with `backup`)',
   operands: {
     origin: 'Path or [user@]host:path',
     replica: 'Path or [user@]host:path; or a store, which then has every state',
