@@ -50,9 +50,15 @@ export CEPH_CONF="$D/ceph.conf"; c="-c $D/ceph.conf"
 monmaptool --create --clobber --fsid "$FSID" --addv a "v1:127.0.0.1:$MONPORT" "$D/monmap" >/dev/null
 ceph-mon $c --mkfs -i a --monmap "$D/monmap" --setuser root --setgroup root
 ceph-mon $c -i a --setuser root --setgroup root
-ceph $c mon set-require-min-compat-client luminous >/dev/null 2>&1 || true
+# The monitor refuses all requests at first, with EPERM or no answer, until its users are there.
+retry() {
+  for i in $(seq 60); do timeout 60 "$@" 2>"$D/last-error" && return; sleep 0.5; done
+  echo "$*: $(cat "$D/last-error")" >&2
+  return 1
+}
+retry ceph $c mon stat >/dev/null
 ceph-mgr $c -i x --setuser root --setgroup root || true
-OSDU=$(cat /proc/sys/kernel/random/uuid); ID=$(ceph $c osd new "$OSDU")
+OSDU=$(cat /proc/sys/kernel/random/uuid); ID=$(retry ceph $c osd new "$OSDU")
 ceph-osd $c -i "$ID" --mkfs --osd-uuid "$OSDU" --setuser root --setgroup root >/dev/null 2>&1
 # It fails now and then if the monitor has just begun.
 for i in $(seq 10); do ceph-osd $c -i "$ID" --setuser root --setgroup root >/dev/null 2>&1 && break; sleep 0.5; done
@@ -61,5 +67,5 @@ radosgw $c -n client.rgw --setuser root --setgroup root
 for i in $(seq 120); do (exec 3<>/dev/tcp/127.0.0.1/$PORT) 2>/dev/null && break; sleep 0.5; done
 (exec 3<>/dev/tcp/127.0.0.1/$PORT) 2>/dev/null || { echo "the gateway did not come up; see $D/log" >&2; exit 1; }
 for user in test other; do
-  radosgw-admin $c user create --uid=$user --display-name=$user --access-key=${user}key --secret-key=${user}secret >/dev/null 2>&1
+  retry radosgw-admin $c user create --uid=$user --display-name=$user --access-key=${user}key --secret-key=${user}secret >/dev/null
 done

@@ -33,8 +33,23 @@ export function whyNoGateway(): string | false {
   return false;
 }
 
+interface GatewayOptions {
+  readonly onDisk?: boolean;
+}
+
 /** Takes about 15 s. By default everything lies in memory, which takes some hundred MB; `onDisk` has a file instead. */
-export async function startGateway({ onDisk = false }: { readonly onDisk?: boolean } = {}): Promise<Gateway> {
+export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startOnce(options);
+    } catch (error) {
+      // Another process can take the ports between the choice of them and the start.
+      if (attempt === 3) throw error;
+    }
+  }
+}
+
+async function startOnce({ onDisk = false }: GatewayOptions): Promise<Gateway> {
   const folder = mkdtempSync(join(process.env['TMPDIR'] ?? '/tmp', 'sqlsync-s3-'));
   const stop = async (): Promise<void> => {
     const pids = readdirSync(folder)
