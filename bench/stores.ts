@@ -104,6 +104,7 @@ async function measureTool(
     proxy?.take();
     const seconds = await tool.run(...args);
     steps.push({ what, place: tool.place, seconds, traffic: proxy?.take() });
+    console.error(`${what}: ${tool.place}: ${seconds.toFixed(2)} s`);
   };
   await tool.run('init');
   await step('first backup', 'backup', origin);
@@ -179,6 +180,7 @@ async function measureDays(
   for (let day = 1; day <= days; day++) {
     changeRows(origin, data.rows, data.seed + day);
     await tool.run('backup', origin);
+    console.error(`${tool.place}: day ${day} of ${days}`);
   }
   const all = proxy.take();
   proxy.close();

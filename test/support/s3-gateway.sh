@@ -36,7 +36,7 @@ mgr data = $D/mgr
 osd data = $D/osd
 osd objectstore = ${OBJECT_STORE:-memstore}
 bluestore block create = true
-bluestore block size = 21474836480
+bluestore block size = 68719476736
 memstore device bytes = 4294967296
 osd memory target = 939524096
 rgw frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1
