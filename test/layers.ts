@@ -365,6 +365,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/service/state',
     'src/cli/store',
     'src/cli/options',
+    'src/cli/terminal',
     'src/sqlite/integrity',
     'src/sync',
     'src/transport',

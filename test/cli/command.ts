@@ -251,5 +251,7 @@ function onTerminal(args: readonly string[], columns: number = 80): string[] {
 }
 
 export function environment(options: CommandOptions): NodeJS.ProcessEnv {
-  return { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
+  // The tests themselves may run in a unit of systemd, to which no service of theirs reports.
+  const { NOTIFY_SOCKET: _socket, WATCHDOG_USEC: _usec, WATCHDOG_PID: _pid, ...own } = process.env;
+  return { ...own, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.hold?.environment, ...options.env };
 }

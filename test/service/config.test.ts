@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -120,10 +121,10 @@ describe('a configuration that is right', () => {
     assert.equal(databases[0]?.origin, join(folder, 'a.db'));
     assert.deepEqual([replica?.kind, replica?.place], ['replica', join(folder, 'copy.db')]);
     assert.deepEqual(replica?.schedule, { kind: 'interval', text: '15m', everyMs: 15 * MINUTE });
-    assert.deepEqual(replica?.hooks, { before: 'one', after: undefined, failure: 'two' });
+    assert.deepEqual(replica?.hooks, { before: 'one', after: undefined, failure: 'two', timeout: undefined });
     assert.deepEqual([store?.kind, store?.place], ['store', join(folder, 'store')]);
     assert.deepEqual([store?.schedule.kind, store?.verifyMs], ['cron', 7 * DAY]);
-    assert.deepEqual(store?.hooks, { before: 'three', after: undefined, failure: 'two' });
+    assert.deepEqual(store?.hooks, { before: 'three', after: undefined, failure: 'two', timeout: undefined });
     assert.deepEqual(store?.keep, { daily: '7', tag: ['a', 'b'] });
     assert.deepEqual(store?.options, { tag: ['x'], port: '2222', 'no-cache': true });
   });
@@ -205,6 +206,23 @@ describe('a schedule', () => {
     // A run at the very moment is followed by that of the next day.
     assert.equal(dueAfter(schedule('0 3 * * *'), next + 30_000, 30_000), next + DAY + 30_000);
     assert.equal(dueAfter(schedule('@hourly'), next + 1, 0), next + 60 * MINUTE);
+  });
+
+  test('in the nights when clocks change no moment is left out, and none comes twice', () => {
+    const program = `
+      import { dueAfter, parseSchedule } from './src/service/config/schedule.ts';
+      const schedule = parseSchedule('30 2,14 * * *');
+      for (let [at, end] of [[Date.UTC(2026, 2, 28, 20), Date.UTC(2026, 2, 29, 20)], [Date.UTC(2026, 9, 24, 20), Date.UTC(2026, 9, 25, 20)]])
+        for (at = dueAfter(schedule, at, 0); at < end; at = dueAfter(schedule, at, 0)) console.log(new Date(at).toISOString());
+    `;
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+      cwd: ROOT,
+      env: { ...process.env, TZ: 'Europe/Berlin' },
+      encoding: 'utf8',
+    });
+    const moments = ['2026-03-29T01:30', '2026-03-29T12:30', '2026-10-25T00:30', '2026-10-25T13:30'];
+    assert.deepEqual(stdout.match(/\d{4}-\d\d-\d\dT\d\d:\d\d/g)?.slice(1), moments.slice(1), stderr);
+    assert.match(stdout, /^2026-03-29T01:[03]0/);
   });
 
   test('a replica that follows is never due', () =>

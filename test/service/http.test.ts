@@ -15,6 +15,7 @@ const HOSTILE = `<img src=x onerror=alert(1)>"' & </summary>`;
 
 function targetOf(target: Partial<TargetStatus>): TargetStatus {
   return {
+    id: '0123456789abcdef',
     origin: '/srv/a.db',
     target: '/copies/a.db',
     kind: 'replica',
@@ -22,6 +23,7 @@ function targetOf(target: Partial<TargetStatus>): TargetStatus {
     level: 'fine',
     why: undefined,
     isRunning: false,
+    isFollowing: false,
     lastSuccessAtMs: NOW - 60_000,
     lagMs: 60_000,
     nextRunAtMs: NOW + 60_000,
@@ -46,6 +48,8 @@ function statusOf(targets: readonly TargetStatus[], level: Status['level'] = 'fi
     serviceStartedAtMs: NOW - 1000,
     atMs: NOW,
     configFailure: undefined,
+    entries: [],
+    troubles: [],
     targets,
   };
 }
@@ -60,6 +64,7 @@ describe('the page', () => {
           targetOf({ origin: HOSTILE, target: HOSTILE, why: HOSTILE, snapshot: HOSTILE, kind: 'store' }),
         ]),
         config: HOSTILE,
+        troubles: [HOSTILE],
         configFailure: { atMs: 1, code: 'CONFIG_INVALID', message: HOSTILE },
       },
       NO_QUERY,
@@ -72,7 +77,7 @@ describe('the page', () => {
   test('it asks for nothing but its style, and has no script', () => {
     const page = renderPage(statusOf([targetOf({})]), NO_QUERY);
     const asked = [...page.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, place]) => place);
-    assert.deepEqual(asked, ['/style.css', '/', '/?level=fine']);
+    assert.deepEqual(asked, ['/style.css', '/', '/?level=fine', '/?page=1&amp;still']);
     assert.doesNotMatch(page, /<script|style=|\son\w+=/);
     assert.doesNotMatch(STYLE, /url\(|@import/);
   });
@@ -100,6 +105,12 @@ describe('the page', () => {
     assert.equal(new Set([1, 2, 3, 4].flatMap((page) => lines(`level=late&page=${page}`))).size, 333);
   });
 
+  test('it loads itself again, but not while somebody reads it', () => {
+    const refresh = /http-equiv="refresh"/;
+    assert.match(renderPage(statusOf([]), NO_QUERY), refresh);
+    assert.doesNotMatch(renderPage(statusOf([]), new URLSearchParams('still')), refresh);
+  });
+
   test('it has the command that restores a copy, quoted for a shell', () => {
     const page = renderPage(
       statusOf([targetOf({ kind: 'store', target: "/s'x", snapshot: 'abcd' }), targetOf({})]),
@@ -113,7 +124,7 @@ describe('the page', () => {
 test('metrics have a line for each figure that is known, with escaped labels', () => {
   const lines = renderMetrics(statusOf([targetOf({ origin: 'a"\\b', level: 'late' })], 'late')).split('\n');
   assert.ok(lines.includes('sqlsync_service_status 1'));
-  const labels = '{origin="a\\"\\\\b",target="/copies/a.db",kind="replica"}';
+  const labels = '{origin="a\\"\\\\b",target="/copies/a.db",kind="replica",id="0123456789abcdef"}';
   assert.ok(lines.includes(`sqlsync_target_status${labels} 1`));
   assert.ok(lines.includes(`sqlsync_target_lag_seconds${labels} 60`));
   assert.ok(!lines.some((line) => line.startsWith('sqlsync_target_proven_timestamp_seconds{')));

@@ -34,6 +34,10 @@ function stateOf(target: Partial<TargetState>, service: Partial<ServiceState> = 
   return { ...head, ...service, targets: { x: whole } };
 }
 
+function movedIn(durationMs: number): TargetState['moved'] {
+  return { bytes: 1, pagesChanged: 1, durationMs };
+}
+
 const FAILURE = { atMs: NOW, code: 'BUSY', message: 'it is locked' };
 
 describe('a target', () => {
@@ -53,6 +57,19 @@ describe('a target', () => {
       true,
       'fine',
     ],
+    [
+      'that is being copied may take twice as long as the last time',
+      { dueAtMs: NOW - 20 * MINUTE, runningSinceMs: NOW - 20 * MINUTE, moved: movedIn(8 * MINUTE) },
+      true,
+      'fine',
+    ],
+    [
+      'that is being copied for longer is late',
+      { dueAtMs: NOW - 22 * MINUTE, runningSinceMs: NOW, moved: movedIn(8 * MINUTE) },
+      true,
+      'late',
+    ],
+    ['with a copy from the future is late', { successAtMs: NOW + 2 * MINUTE }, true, 'late'],
     ['whose last run failed is failing', { failure: FAILURE, dueAtMs: NOW - 6 * MINUTE }, true, 'failing'],
     ['whose proof failed is failing', { proofFailure: FAILURE }, true, 'failing'],
     ['whose database is gone is gone', { isGone: true, failure: FAILURE }, true, 'gone'],
@@ -67,7 +84,7 @@ describe('a target', () => {
   ];
   for (const [what, target, isRunning, level] of cases) {
     test(`a target ${what}`, () => {
-      const status = judgeState(stateOf(target), isRunning, NOW);
+      const status = judgeState(stateOf(target), isRunning ? 'runs' : 'none', NOW);
       assert.equal(status.targets[0]?.level, level);
       assert.equal(status.level, level === 'gone' ? 'fine' : level);
       assert.equal(status.targets[0]?.why === undefined, level === 'fine');
@@ -76,13 +93,28 @@ describe('a target', () => {
 
   test('a follower whose service has died is late', () => {
     const state = stateOf({ kind: 'follow', isFollowing: true }, { aliveAtMs: NOW - 4 * MINUTE });
-    assert.equal(judgeState(state, false, NOW).level, 'late');
-    assert.equal(judgeState(state, true, NOW).level, 'fine');
+    assert.equal(judgeState(state, 'none', NOW).level, 'late');
+    assert.equal(judgeState(state, 'runs', NOW).level, 'fine');
+  });
+
+  test('a service that was killed, or does not answer, makes the status late', () => {
+    const state = stateOf({}, { aliveAtMs: NOW - 4 * MINUTE });
+    const levels = (['runs', 'silent', 'none'] as const).map((life) => judgeState(state, life, NOW).level);
+    assert.deepEqual(levels, ['fine', 'late', 'late']);
+    assert.equal(judgeState({ ...state, isRunning: false }, 'none', NOW).level, 'fine', 'it was stopped');
+  });
+
+  test('a folder that is not there makes the status failing, and one without databases late', () => {
+    const entry = { entry: '/srv/*', databases: 0, why: 'It is so.' };
+    for (const level of ['failing', 'late', 'fine'] as const) {
+      const status = judgeState(stateOf({}, { entries: [{ ...entry, level }] }), 'runs', NOW);
+      assert.deepEqual([status.level, status.troubles], [level, ['/srv/*: It is so.']]);
+    }
   });
 
   test('a configuration that was not taken makes the status late', () => {
     const state = stateOf({}, { configFailure: FAILURE });
-    assert.equal(judgeState(state, true, NOW).level, 'late');
+    assert.equal(judgeState(state, 'runs', NOW).level, 'late');
   });
 
   test('the growth of a database is that since its oldest size', () => {
@@ -94,7 +126,7 @@ describe('a target', () => {
           [3, 160],
         ],
       }),
-      true,
+      'runs',
       NOW,
     ).targets;
     assert.deepEqual([target?.sizeBytes, target?.growthBytes], [160, 60]);
@@ -103,5 +135,6 @@ describe('a target', () => {
 
 test('places and messages are kept on one line, and without the login of a URL', () => {
   assert.equal(withoutSecrets('s3:https://key:secret@host/b'), 's3:https://…@host/b');
+  assert.equal(withoutSecrets('at http://k:a@b/c@host/x'), 'at http://…@host/x');
   assert.equal(withoutSecrets('a\nb\u001b[31m'), 'a ↵ b\ufffd[31m');
 });

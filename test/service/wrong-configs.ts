@@ -71,6 +71,22 @@ export const WRONG_CONFIGS: readonly WrongConfig[] = [
   one('two documents', `${TARGET}---\na: 1\n`, 6, 1, /multiple documents/i, /YAML/),
   one('an unknown tag', 'databases: !set x\n', 1, 12, /!set/, /YAML/),
   one(
+    'a state folder with a variable',
+    `${TARGET}state: ${'$'}{HOME}/state\n`,
+    6,
+    8,
+    /HOME/,
+    /a path, without variables/,
+  ),
+  one(
+    'a replica in the folder of its databases',
+    'databases:\n  - path: /srv/*.db\n    schedule: 15m\n    targets:\n      - replica: /srv/copy-{name}\n',
+    5,
+    18,
+    /copy-/,
+    /in another folder than its database/,
+  ),
+  one(
     'no path',
     'databases:\n  - schedule: 15m\n    targets: [{ replica: /c.db }]\n',
     2,

@@ -1,3 +1,4 @@
+import { existsSync, realpathSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { OpenOptions } from '../../backup/files/access.ts';
 import { runBackup } from '../../backup/copy/backup.ts';
@@ -178,7 +179,7 @@ async function backUpAll(run: BackupRun, given: readonly string[], others: reado
   const ours = snapshots.filter((snapshot) => snapshot.host === host);
   const backedUp = new Set(ours.map(({ path }) => path));
   const origins = expandOrigins(given, {
-    isBackedUp: (path) => backedUp.has(path),
+    isBackedUp: (path) => existsSync(path) && backedUp.has(realpathSync(path)),
     onNote: (note) => output.note(note),
     onWarning: (warning) => output.warning(warning),
   });

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
-import type { Job } from '../../service/jobs/job-list.ts';
+import type { Job } from '../../service/jobs/job.ts';
 import type { RunOptions } from '../../service/run/run-service.ts';
 import { withoutSecrets } from '../../service/state/state.ts';
 import { outputOf } from '../options/common-options.ts';
@@ -54,15 +54,21 @@ async function listenerOf({ listen, tokenFile }: Arguments, output: Output): Pro
     throw new SqlsyncError('USAGE', '--token-file is for --listen', { hint: 'Add --listen 127.0.0.1:9247.' });
   }
   const { parseListen, parseToken, serveHttp } = await import('../../service/http/server.ts');
+  const { closed } = await import('../../service/run/control-socket.ts');
   const place = parseListen(listen);
   const token = tokenFile === undefined ? undefined : parseToken(readFileSync(tokenFile, 'utf8'));
   return async (service) => {
-    const server = await serveHttp(place, token, () => service.status);
+    const server = await serveHttp(
+      place,
+      token,
+      () => service.status,
+      (text) => output.warning(text),
+    );
     const { address, port, family } = server.address() as AddressInfo;
     const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}/`;
     output.json({ type: 'listening', url });
     output.result(`The status is at ${url}`);
-    return server;
+    return { close: () => closed(server, () => server.closeAllConnections()) };
   };
 }
 

@@ -8,6 +8,7 @@ import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 import { OUTPUT_OPTIONS } from '../options/options.ts';
 import { exitStatusOf } from '../terminal/exit.ts';
 import { counted, formatBytes, formatPages, formatTimeLeft } from '../terminal/format.ts';
+import { stdoutClosed } from '../terminal/output.ts';
 import type { Output } from '../terminal/output.ts';
 import { withInterruption } from '../terminal/signals.ts';
 import { formatTable } from '../terminal/table.ts';
@@ -56,7 +57,7 @@ async function watch(
     if (process.stdout.isTTY) process.stdout.write('\x1b[H\x1b[2J');
     output.result(describe(status));
     try {
-      await delay(WATCH_INTERVAL_MS, undefined, { signal });
+      await delay(WATCH_INTERVAL_MS, undefined, { signal: AbortSignal.any([signal, stdoutClosed]) });
     } catch {
       return status;
     }
@@ -64,7 +65,7 @@ async function watch(
 }
 
 function describe(status: Status): string {
-  const { targets, isServiceRunning, configFailure, atMs } = status;
+  const { targets, isServiceRunning, configFailure, atMs, troubles: ofNoTarget } = status;
   const count = (level: string): number => targets.filter((each) => each.level === level).length;
   const counts = ['fine', 'late', 'failing', 'gone'].flatMap((level) => {
     const number = count(level);
@@ -73,6 +74,7 @@ function describe(status: Status): string {
   const head = `${counted(targets.length, 'target')}: ${counts.join(', ') || 'none'}`;
   const troubles = [
     ...(isServiceRunning ? [] : ['No service runs: this is what the last one wrote.']),
+    ...ofNoTarget,
     ...(configFailure === undefined
       ? []
       : [`The changed configuration was not taken: ${configFailure.message}`]),
@@ -89,7 +91,7 @@ function tableOf(targets: readonly TargetStatus[], atMs: number): string {
     { title: '', cell: ({ level }) => level },
     { title: 'Database', cell: ({ origin }) => origin },
     { title: 'Target', cell: ({ target }) => target },
-    { title: 'Copy', cell: ({ lastSuccessAtMs, lagMs }) => (lagMs === 0 ? 'follows' : ago(lastSuccessAtMs)) },
+    { title: 'Copy', cell: (each) => (each.isFollowing ? 'follows' : ago(each.lastSuccessAtMs)) },
     { title: 'Changed', cell: ({ moved }) => (moved === undefined ? '' : formatPages(moved.pagesChanged)) },
     { title: 'Size', cell: ({ sizeBytes, growthBytes }) => sizeOf(sizeBytes, growthBytes) },
     { title: 'Proven', cell: ({ provenAtMs }) => ago(provenAtMs) },
@@ -121,7 +123,7 @@ export const command: Command = defineCommand({
   describe: 'Say of each copy of the service whether it is fine, late or failing (status 0, 1, 2)',
   example: 'sqlsync status -c /etc/sqlsync.yaml',
   summary:
-    '`level`, `config`, `isServiceRunning`, `serviceStartedAtMs`, `atMs`, `configFailure`, and `targets`, each with `origin`, `target`, `kind`, `schedule`, `level`, `why`, `isRunning`, `lastSuccessAtMs`, `lagMs`, `nextRunAtMs`, `moved` (`bytes`, `pagesChanged`, `durationMs`), `provenAtMs`, `snapshot`, `sizeBytes`, `growthBytes`, `sizes`; times are milliseconds since 1970',
+    '`level`, `config`, `isServiceRunning`, `serviceStartedAtMs`, `atMs`, `configFailure`, `entries` (patterns and watched folders, each with `entry`, `databases`, `level`, `why`), `troubles` (sentences), and `targets`, each with `id`, `origin`, `target`, `kind`, `schedule`, `level`, `why`, `isRunning`, `isFollowing`, `lastSuccessAtMs`, `lagMs`, `nextRunAtMs`, `moved` (`bytes`, `pagesChanged`, `durationMs`), `provenAtMs`, `snapshot`, `sizeBytes`, `growthBytes`, `sizes`; times are milliseconds since 1970',
   operands: {},
   options: OPTIONS,
   group: SERVICE,

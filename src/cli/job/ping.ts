@@ -32,18 +32,19 @@ function isDecodable(text: string): boolean {
 /**
  * Reports `event` with the text `body`: POST to the URL itself for success, to URL/start and URL/fail for the others.
  * Tries a second time if the service refuses the connection or has an error of its own, to avoid false alarms. Resolves
- * to the error (without the path of the URL, which is a secret), or undefined; never rejects.
+ * to the error (without the path of the URL, which is a secret), or undefined; never rejects. `end` gives it up.
  */
 export async function ping(
   url: URL,
   event: PingEvent,
   body: string,
   timeoutMs: number = TIMEOUT_MS,
+  end?: AbortSignal,
 ): Promise<string | undefined> {
-  let outcome = await post(url, event, body, timeoutMs);
-  if (outcome?.mayPass === true) {
+  let outcome = await post(url, event, body, timeoutMs, end);
+  if (outcome?.mayPass === true && end?.aborted !== true) {
     await delay(PAUSE_MS);
-    outcome = await post(url, event, body, timeoutMs);
+    outcome = await post(url, event, body, timeoutMs, end);
   }
   return outcome === undefined
     ? undefined
@@ -55,6 +56,7 @@ async function post(
   event: PingEvent,
   body: string,
   timeoutMs: number,
+  end: AbortSignal | undefined,
 ): Promise<{ failure: string; mayPass: boolean } | undefined> {
   const headers: Record<string, string> = {
     'content-type': 'text/plain; charset=utf-8',
@@ -65,7 +67,8 @@ async function post(
     headers['authorization'] = `Basic ${Buffer.from(login).toString('base64')}`;
   }
   try {
-    const signal = AbortSignal.timeout(timeoutMs);
+    const limit = AbortSignal.timeout(timeoutMs);
+    const signal = end === undefined ? limit : AbortSignal.any([limit, end]);
     const response = await fetch(addressOf(url, event), { method: 'POST', headers, body, signal });
     await response.body?.cancel();
     if (response.ok) return undefined;

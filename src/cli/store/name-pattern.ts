@@ -6,6 +6,8 @@ import { decodeName } from '../../files/path-names.ts';
 export interface Unseen {
   readonly path: string;
   readonly error: SqlsyncError;
+  /** True for a place that the pattern searches: it may hold any number of matches. */
+  readonly isSearched: boolean;
 }
 
 export interface PatternMatches {
@@ -63,7 +65,7 @@ class PatternWalk {
     try {
       if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) this.paths.add(path);
     } catch (error) {
-      this.#miss(path, error);
+      this.#miss(path, error, false);
     }
   }
 
@@ -72,7 +74,7 @@ class PatternWalk {
     try {
       entries = readdirSync(folder === '' ? '.' : folder, { encoding: 'buffer', withFileTypes: true });
     } catch (error) {
-      this.#miss(folder === '' ? '.' : folder, error);
+      this.#miss(folder === '' ? '.' : folder, error, true);
       return [];
     }
     return entries.flatMap((entry) => {
@@ -81,25 +83,26 @@ class PatternWalk {
       if (!expression.test(shown)) return [];
       if (name !== undefined)
         return [{ name, isFolder: entry.isDirectory(), isLink: entry.isSymbolicLink() }];
-      this.#add(`${folder}${shown}`, 'ORIGIN_UNREADABLE', 'has a name that is not UTF-8', 'Rename it.');
+      const what = 'has a name that is not UTF-8';
+      this.#add(`${folder}${shown}`, 'ORIGIN_UNREADABLE', what, 'Rename it.', false);
       return [];
     });
   }
 
   /** A missing path, or one that is not a folder, does not match. */
-  #miss(path: string, error: unknown): void {
+  #miss(path: string, error: unknown, isSearched: boolean): void {
     const code = systemErrorCode(error);
     if (code === 'ENOENT' || code === 'ENOTDIR') return;
     const hint = 'Run sqlsync as a user who may read it, or exclude it from the pattern.';
     if (code === 'EACCES' || code === 'EPERM')
-      this.#add(path, 'ORIGIN_PERMISSION', `cannot be looked at (${code})`, hint);
-    else this.#add(path, 'ORIGIN_UNREADABLE', `cannot be looked at: ${String(error)}`, hint);
+      this.#add(path, 'ORIGIN_PERMISSION', `cannot be looked at (${code})`, hint, isSearched);
+    else this.#add(path, 'ORIGIN_UNREADABLE', `cannot be looked at: ${String(error)}`, hint, isSearched);
   }
 
   #missLink(path: string): void {
     const hint =
       'Check that its target is mounted. Otherwise remove the link, or exclude it from the pattern.';
-    this.#add(path, 'ORIGIN_NOT_FOUND', 'is a link that leads nowhere', hint);
+    this.#add(path, 'ORIGIN_NOT_FOUND', 'is a link that leads nowhere', hint, true);
   }
 
   #add(
@@ -107,10 +110,19 @@ class PatternWalk {
     code: 'ORIGIN_NOT_FOUND' | 'ORIGIN_PERMISSION' | 'ORIGIN_UNREADABLE',
     what: string,
     hint: string,
+    isSearched: boolean,
   ): void {
     const error = new SqlsyncError(code, `${sanitizeText(path)} ${what}`, { hint });
-    this.unseen.set(path, { path, error });
+    this.unseen.set(path, { path, error, isSearched });
   }
+}
+
+/** The folder above all that a pattern can match: its parts before the first with a special character. */
+export function fixedFolder(pattern: string): string {
+  const parts = pattern.split('/').slice(0, -1);
+  const special = parts.findIndex((part) => /[*?[{]/.test(part.replaceAll(/\\./gs, '')));
+  const fixed = special === -1 ? parts : parts.slice(0, special);
+  return fixed.join('/').replaceAll(/\\(.)/gs, '$1') || (pattern.startsWith('/') ? '/' : '.');
 }
 
 function expandBraces(pattern: string): string[] {

@@ -1,9 +1,10 @@
-import { existsSync, closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, closeSync, lstatSync, openSync, readSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { basename } from 'node:path';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import { isPattern, matchNames } from './name-pattern.ts';
+import type { Unseen } from './name-pattern.ts';
 
 /** The first bytes of an SQLite file. */
 const MAGIC = Buffer.from('SQLite format 3\0', 'latin1');
@@ -29,7 +30,7 @@ export function expandOrigins(given: readonly string[], listeners: PatternListen
 }
 
 export interface PatternListeners {
-  /** True if the file at this real path was backed up before. */
+  /** True if the file at this path, as it matched, was backed up before. */
   readonly isBackedUp: (path: string) => boolean;
   readonly onNote: (note: string) => void;
   readonly onWarning: (warning: string) => void;
@@ -39,9 +40,8 @@ function expand(text: string, listeners: PatternListeners): Origin[] {
   const location = parseLocation(text);
   if (location.kind === 'ssh' || !isPattern(location.path) || isFile(location.path))
     return [{ origin: text }];
-  const { paths, unseen } = matchNames(location.path);
-  const origins = paths.flatMap((path) => judge(path, text, listeners));
-  for (const { path, error } of unseen) origins.push({ origin: named(path), error });
+  const { origins, unsearched } = searchPattern(location.path, listeners);
+  for (const { path, error } of unsearched) origins.push({ origin: named(path), error });
   if (origins.length > 0) return origins;
   const error = new SqlsyncError('ORIGIN_NOT_FOUND', `No database matches ${sanitizeText(text)}`, {
     hint: 'Check the pattern. The shell expands it too if it is not quoted.',
@@ -49,24 +49,38 @@ function expand(text: string, listeners: PatternListeners): Origin[] {
   return [{ origin: text, error }];
 }
 
-/** The origin for a match; undefined if it is not a database. */
+/** All that matches a path, taken as a pattern, and the places that could not be searched. */
+export function searchPattern(
+  pattern: string,
+  listeners: PatternListeners,
+): { readonly origins: Origin[]; readonly unsearched: readonly Unseen[] } {
+  const { paths, unseen } = matchNames(pattern);
+  const origins = paths.flatMap((path) => judge(path, pattern, listeners));
+  for (const { path, error, isSearched } of unseen)
+    if (!isSearched) origins.push({ origin: named(path), error });
+  return { origins, unsearched: unseen.filter(({ isSearched }) => isSearched) };
+}
+
+/** The origin for a match; none if it is not a database, or has gone since it was listed. */
 function judge(path: string, pattern: string, { isBackedUp, onNote, onWarning }: PatternListeners): Origin[] {
   if (COMPANION.test(basename(path))) {
     onNote(`${path} belongs to a database`);
     return [];
   }
   const found = lookAt(path);
+  if (found === undefined) return [];
   if (found instanceof SqlsyncError) return [{ origin: named(path), error: found }];
   if (!found.isFile()) {
     onNote(`${path} matches ${pattern}, but is no file`);
     return [];
   }
   if (isDatabase(path)) return [{ origin: named(path) }];
-  const wasBackedUp = isBackedUp(realpathSync(path));
+  const wasBackedUp = isBackedUp(path);
   if (!wasBackedUp && !looksLikeDatabase(path)) {
     onWarning(`${sanitizeText(path)} matches ${sanitizeText(pattern)}, but is no database`);
     return [];
   }
+  if (hasGone(path)) return [];
   const error = new SqlsyncError(
     'ORIGIN_NOT_A_DATABASE',
     wasBackedUp
@@ -88,10 +102,12 @@ function looksLikeDatabase(path: string): boolean {
   return DATABASE_NAME.test(path) || existsSync(`${path}-wal`);
 }
 
-function lookAt(path: string): Stats | SqlsyncError {
+/** Undefined for a path that has gone since it was listed. */
+function lookAt(path: string): Stats | SqlsyncError | undefined {
   try {
     return statSync(path);
   } catch (error) {
+    if (hasGone(path)) return undefined;
     const shown = sanitizeText(path);
     const code = systemErrorCode(error);
     if (code === 'EACCES' || code === 'EPERM') {
@@ -102,6 +118,14 @@ function lookAt(path: string): Stats | SqlsyncError {
     return new SqlsyncError('ORIGIN_NOT_FOUND', `${shown} is a link that leads nowhere (${code})`, {
       hint: 'Check that its target is mounted. Otherwise remove the link, or exclude it from the pattern.',
     });
+  }
+}
+
+function hasGone(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false;
   }
 }
 
@@ -147,12 +171,14 @@ function isDatabase(path: string): boolean {
   try {
     descriptor = openSync(path, 'r');
   } catch {
-    return true;
+    return !hasGone(path);
   }
   try {
     const start = Buffer.alloc(MAGIC.length);
     const bytes = readSync(descriptor, start, 0, start.length, 0);
     return bytes === 0 || start.equals(MAGIC);
+  } catch {
+    return true;
   } finally {
     closeSync(descriptor);
   }

@@ -4,7 +4,7 @@ import { LineCounter, parseDocument } from 'yaml';
 import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { SqlsyncError, sanitizeLine, systemErrorCode } from '../../errors.ts';
 import { parsePingUrl } from '../../cli/job/ping.ts';
-import { isPattern } from '../../cli/store/name-pattern.ts';
+import { fixedFolder, isPattern } from '../../cli/store/name-pattern.ts';
 import { storePlace } from '../../cli/store/store-command.ts';
 import { parseLocation } from '../../transport/location.ts';
 import { CONFIG, TARGET_OPTIONS } from './schema.ts';
@@ -251,6 +251,13 @@ class Translation {
         undefined,
         'a path of this host: the database is on another host already',
       );
+    if (isMany && localPath(place) !== undefined && dirname(place) === fixedFolder(origin))
+      return this.#wrong(
+        raw,
+        'replica',
+        undefined,
+        'a replica in another folder than its database: each scan would copy the copies',
+      );
     if (place === origin)
       return this.#wrong(raw, 'replica', undefined, 'another place than that of the database');
     if (this.#taken.has(place))
@@ -297,7 +304,7 @@ class Translation {
   }
 }
 
-const NO_HOOKS: Hooks = { before: undefined, after: undefined, failure: undefined };
+const NO_HOOKS: Hooks = { before: undefined, after: undefined, failure: undefined, timeout: undefined };
 
 /** The path of a place of this host; undefined for another host. */
 function localPath(place: string): string | undefined {

@@ -21,10 +21,13 @@ export function parseSchedule(text: string): Schedule | undefined {
   return everyMs < LEAST_INTERVAL_MS ? undefined : { kind: 'interval', text: trimmed, everyMs };
 }
 
+/** In the nights when clocks change, moments are neither left out nor doubled, as Vixie's cron does it. */
+const CRON_RULES = { fixedTimeRule: 'no-wildcard' } as const;
+
 /** Undefined also for a moment that never comes, such as 31 February. */
 function parseCron(text: string): Schedule | undefined {
   try {
-    return new Cron(text).nextRun() === null ? undefined : { kind: 'cron', text };
+    return new Cron(text, CRON_RULES).nextRun() === null ? undefined : { kind: 'cron', text };
   } catch {
     return undefined;
   }
@@ -32,7 +35,7 @@ function parseCron(text: string): Schedule | undefined {
 
 /** The first moment after `afterMs`, in ms since 1970, by the clock of this host. */
 function nextCron({ text }: { readonly text: string }, afterMs: number): number | undefined {
-  return new Cron(text).nextRun(new Date(afterMs))?.getTime();
+  return new Cron(text, CRON_RULES).nextRun(new Date(afterMs))?.getTime();
 }
 
 /**

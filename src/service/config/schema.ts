@@ -51,6 +51,8 @@ export interface Hooks {
   readonly before: string | undefined;
   readonly after: string | undefined;
   readonly failure: string | undefined;
+  /** How long each may take. */
+  readonly timeout: number | undefined;
 }
 
 export type OptionValue = boolean | string | readonly string[];
@@ -99,8 +101,9 @@ const PING: Shape<URL> = text('a URL that begins with http:// or https://', (giv
 });
 
 const HOOKS = group(
-  { before: COMMAND, after: COMMAND, failure: COMMAND },
+  { before: COMMAND, after: COMMAND, failure: COMMAND, timeout: time('a time such as 10m') },
   {
+    timeout: 'How long a hook may take until it is ended (1h); that of a failure a minute at most',
     before: 'Shell command before each copy; if it fails, no copy is made, and the run has failed',
     after: 'Shell command after each copy that succeeded',
     failure: 'Shell command after each run that failed',
@@ -272,13 +275,21 @@ const DATABASE: Shape<RawDatabase> = group(
   ['targets'],
 );
 
+/** `sqlsync status` looks for it in another environment than that of the service. */
+export const STATE: Shape<string> = text(
+  'a path, without variables',
+  (given) => given || undefined,
+  { type: 'string' },
+  { hasVariables: false },
+);
+
 export const CONFIG: Shape<RawConfig> = group(
   {
     databases: list('a list of databases', DATABASE),
     concurrency: whole(1, 64),
     spread: time('a time such as 1m, or 0', true),
     scan: time('a time such as 10s'),
-    state: text('a path, without variables', (given) => given || undefined),
+    state: STATE,
   },
   {
     databases: 'What is copied',

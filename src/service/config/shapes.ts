@@ -109,6 +109,7 @@ export function text<T>(
   expected: string,
   parse: (text: string) => T | undefined,
   schema: object = { type: 'string' },
+  { hasVariables = true }: { readonly hasVariables?: boolean } = {},
 ): Shape<T> {
   return {
     expected,
@@ -121,13 +122,18 @@ export function text<T>(
       }
       const written =
         typeof value === 'string' ? value : ((node as { source?: string }).source ?? String(value));
-      const whole = reading.substitute(written, node, path);
-      if (whole === undefined) return undefined;
-      const parsed = whole.includes('\0') ? undefined : attempt(() => parse(whole));
+      const whole = hasVariables ? reading.substitute(written, node, path) : plain(written);
+      if (whole === undefined && hasVariables) return undefined;
+      const parsed = whole === undefined || whole.includes('\0') ? undefined : attempt(() => parse(whole));
       if (parsed === undefined) reading.fault(node, path, describe(node), expected);
       return parsed;
     },
   };
+}
+
+/** Undefined for a text that looks as if it had a variable. */
+function plain(written: string): string | undefined {
+  return written.includes('${') ? undefined : written;
 }
 
 /** Undefined for a text that a parser refuses: `expected` says more than its message about a command line. */

@@ -1,7 +1,10 @@
 import { dirname, resolve } from 'node:path';
-import { parseDocument } from 'yaml';
+import { LineCounter, parseDocument } from 'yaml';
+import type { Node } from 'yaml';
 import { stateFolder } from '../state/state.ts';
 import { readText } from './read-config.ts';
+import { STATE } from './schema.ts';
+import { Reading } from './shapes.ts';
 
 /**
  * The state folder of a configuration, which may be wrong in all other places: its service runs on with what it took
@@ -9,6 +12,9 @@ import { readText } from './read-config.ts';
  */
 export function stateFolderIn(config: string): string {
   const file = resolve(config);
-  const state: unknown = parseDocument(readText(config)).get('state');
-  return stateFolder(file, typeof state === 'string' ? resolve(dirname(file), state) : undefined);
+  const document = parseDocument(readText(config));
+  const reading = new Reading(document, new LineCounter(), {});
+  const node = reading.resolve(document.get('state', true) as Node | undefined);
+  const state = node === undefined ? undefined : STATE.read(node, 'state', reading);
+  return stateFolder(file, state === undefined ? undefined : resolve(dirname(file), state));
 }

@@ -21,7 +21,10 @@ function escapeHtml(text: string): string {
   return text.replaceAll(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
-/** The page, without a script: it loads itself again every 30 s. Pure. `query` has `page` and `level`. */
+/**
+ * The page, without a script: it loads itself again every 30 s, unless `still` is set. Pure. `query` has `page`, `level`
+ * and `still`.
+ */
 export function renderPage(status: Status, query: URLSearchParams): string {
   const level = LEVELS.find((each) => each === query.get('level'));
   const chosen = status.targets.filter((target) => level === undefined || target.level === level);
@@ -30,14 +33,14 @@ export function renderPage(status: Status, query: URLSearchParams): string {
   const page = Math.min(pages, Math.max(1, Math.trunc(Number(query.get('page') ?? 1)) || 1));
   const shown = sorted.slice((page - 1) * PAGE_TARGETS, page * PAGE_TARGETS);
   const failure = status.configFailure;
+  const isStill = query.has('still');
   return `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="30">
-<title>${SIGNS[status.level]} sqlsync: ${status.level}</title>
+${isStill ? '' : '<meta http-equiv="refresh" content="30">\n'}<title>${SIGNS[status.level]} sqlsync: ${status.level}</title>
 <link rel="stylesheet" href="/style.css">
 </head>
 <body>
@@ -45,7 +48,7 @@ export function renderPage(status: Status, query: URLSearchParams): string {
 <h1><span class="${status.level}" aria-hidden="true">${SIGNS[status.level]}</span> ${status.level}</h1>
 <p>${counted(status.targets.length, 'target')} of ${escapeHtml(status.config)}, at <time datetime="${iso(status.atMs)}">${clock(status.atMs)}</time></p>
 ${failure === undefined ? '' : `<p role="alert">The changed configuration was not taken: ${escapeHtml(failure.message)}</p>`}
-<nav aria-label="Levels">${levelLinks(status, level)}</nav>
+${status.troubles.map((trouble) => `<p role="alert">${escapeHtml(trouble)}</p>\n`).join('')}<nav aria-label="Levels">${levelLinks(status, level)} ${stillLink(page, level, isStill)}</nav>
 </header>
 <main>
 ${shown.length === 0 ? '<p>No targets.</p>' : `<ul>\n${shown.map((target) => renderTarget(target, status.atMs)).join('\n')}\n</ul>`}
@@ -73,13 +76,21 @@ function pageLinks(page: number, pages: number, level: Level | undefined): strin
   ).join(' ');
 }
 
+/** To read a target that is opened: a page that loads itself again closes it. */
+function stillLink(page: number, level: Level | undefined, isStill: boolean): string {
+  const place = `/?page=${page}${level === undefined ? '' : `&amp;level=${level}`}`;
+  return isStill
+    ? link(place, 'load it again every 30 s', false)
+    : link(`${place}&amp;still`, 'keep it still', false);
+}
+
 function link(href: string, text: string, isCurrent: boolean): string {
   return `<a href="${href}"${isCurrent ? ' aria-current="page"' : ''}>${text}</a>`;
 }
 
 function renderTarget(target: TargetStatus, atMs: number): string {
-  const { origin, target: place, level, why, lagMs, isRunning } = target;
-  const age = lagMs === undefined ? 'no copy yet' : lagMs === 0 ? 'follows' : `${span(lagMs)} old`;
+  const { origin, target: place, level, why, lagMs, isRunning, isFollowing } = target;
+  const age = isFollowing ? 'follows' : lagMs === undefined ? 'no copy yet' : `${span(lagMs)} old`;
   const facts: readonly (readonly [name: string, value: string])[] = [
     ['Schedule', target.schedule],
     ['Last success', moment(target.lastSuccessAtMs)],

@@ -12,6 +12,7 @@ const FIGURES: readonly (readonly [
     '0 fine, 1 late, 2 failing',
     ({ level }) => (level === 'gone' ? undefined : LEVEL_STATUS[level]),
   ],
+  ['gone', '1 for a database that is not there any more', ({ level }) => (level === 'gone' ? 1 : 0)],
   ['lag_seconds', 'How old the copy is at most', ({ lagMs }) => seconds(lagMs)],
   [
     'last_success_timestamp_seconds',
@@ -30,7 +31,7 @@ const FIGURES: readonly (readonly [
 ];
 
 /** The status in the text format of Prometheus. Pure. */
-export function renderMetrics({ level, targets, serviceStartedAtMs }: Status): string {
+export function renderMetrics({ level, targets, entries, serviceStartedAtMs }: Status): string {
   const whole = [
     ...metric('sqlsync_service_status', 'The worst of all targets: 0 fine, 1 late, 2 failing', [
       ['', LEVEL_STATUS[level]],
@@ -38,6 +39,16 @@ export function renderMetrics({ level, targets, serviceStartedAtMs }: Status): s
     ...metric('sqlsync_service_start_timestamp_seconds', 'When the service started', [
       ['', serviceStartedAtMs / 1000],
     ]),
+    ...metric(
+      'sqlsync_entry_databases',
+      'How many databases a pattern or a watched folder has',
+      entries.map(({ entry, databases }) => [`{entry="${escape(entry)}"}`, databases]),
+    ),
+    ...metric(
+      'sqlsync_entry_status',
+      '0 fine, 1 late: it has no databases, 2 failing: it cannot be searched',
+      entries.map(({ entry, level: each }) => [`{entry="${escape(entry)}"}`, LEVEL_STATUS[each]]),
+    ),
   ];
   const each = FIGURES.flatMap(([name, help, value]) =>
     metric(
@@ -64,8 +75,9 @@ function metric(
   ];
 }
 
-function labelsOf({ origin, target, kind }: TargetStatus): string {
-  return `{origin="${escape(origin)}",target="${escape(target)}",kind="${kind}"}`;
+/** With the id: two hostile names may look the same, and are two series all the same. */
+function labelsOf({ id, origin, target, kind }: TargetStatus): string {
+  return `{origin="${escape(origin)}",target="${escape(target)}",kind="${kind}",id="${id}"}`;
 }
 
 function escape(text: string): string {

@@ -20,6 +20,10 @@ const TOKEN_MIN_LENGTH = 16;
 /** More browsers than one service has readers. */
 const MAX_CONNECTIONS = 100;
 
+/** How long a client may take to ask, in milliseconds: idle ones must not keep others out. */
+const HEADERS_LIMIT_MS = 5000;
+const REQUEST_LIMIT_MS = 10_000;
+
 /** `127.0.0.1:9247`, `[::1]:9247`, `localhost:9247`. Throws SqlsyncError USAGE. */
 export function parseListen(text: string): ListenPlace {
   const [, bracketed, plain = '', port = ''] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(text) ?? [];
@@ -51,20 +55,35 @@ export async function serveHttp(
   { host, port }: ListenPlace,
   token: string | undefined,
   status: () => Status,
+  onWarning: (text: string) => void,
 ): Promise<Server> {
   if (token === undefined && !isLoopback(host))
     throw new SqlsyncError('USAGE', `--listen: ${sanitizeLine(host)} can be reached from other hosts`, {
       hint: 'Listen on 127.0.0.1, or protect it with --token-file FILE.',
     });
-  const server = createServer((request, response) => {
-    const answer = answerTo(request, token, status);
+  const limits = {
+    headersTimeout: HEADERS_LIMIT_MS,
+    requestTimeout: REQUEST_LIMIT_MS,
+    keepAliveTimeout: 1000,
+  };
+  const server = createServer({ ...limits, connectionsCheckingInterval: 1000 }, (request, response) => {
+    const answer = answerOrFault(request, token, status);
     response.writeHead(answer.status, { ...HEADERS, ...answer.headers });
     response.end(request.method === 'HEAD' ? undefined : answer.body);
   });
   server.maxConnections = MAX_CONNECTIONS;
   server.listen(port, host);
   await once(server, 'listening');
+  server.on('error', (error) => onWarning(`The page of the status failed: ${error.message}`));
   return server;
+}
+
+function answerOrFault(...asked: Parameters<typeof answerTo>): Answer {
+  try {
+    return answerTo(...asked);
+  } catch (error) {
+    return say(500, sanitizeLine(String(error), 200));
+  }
 }
 
 interface Answer {

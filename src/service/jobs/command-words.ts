@@ -1,6 +1,6 @@
 import { CONNECTION_OPTIONS } from '../../cli/options/options.ts';
 import type { OptionValue } from '../config/schema.ts';
-import type { Job } from './job-list.ts';
+import type { Job } from './job.ts';
 
 /** How long a run waits for one that an earlier service left behind. */
 const LOCK_WAIT = '--lock-wait=10m';

@@ -1,11 +1,24 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import type { Readable } from 'node:stream';
 import { SqlsyncError, parseErrorCode } from '../../errors.ts';
+import { LIFELINE } from '../../cli/terminal/signals.ts';
 import { commandPath } from '../../sync/program.ts';
 import { StderrTail } from '../../transport/stderr-tail.ts';
 
 /** How long a command may take to undo its work after it was asked to end, in milliseconds. */
 const END_GRACE_MS = 15_000;
+
+/** How long the output of a process may go on after its end: a child of its own may keep it open for ever. */
+const OUTPUT_GRACE_MS = 1000;
+
+/** The process groups that are under way. */
+const groups = new Set<number>();
+
+/** Ends all commands and hooks at once, without waiting: for a process that cannot wait either. */
+export function killAll(): void {
+  for (const pid of groups) killGroup(pid, 'SIGTERM');
+}
 
 /** The summary of a command may be long: that of a backup lists all snapshots of a store. */
 const MAX_LINE = 64 * 1024 * 1024;
@@ -24,16 +37,21 @@ export async function runCommand(
 ): Promise<{ readonly summary: Summary; readonly status: number }> {
   if (signal.aborted) throw interrupted();
   const child = spawn(process.execPath, [commandPath(), ...words], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     windowsHide: true,
-    env: childEnvironment(),
+    // It ends when this process does, however that ends: its successor makes the copy again.
+    env: childEnvironment({ [LIFELINE]: '1' }),
     // In a process group of its own: this process decides what Ctrl-C means.
     detached: true,
   });
-  const stderr = new StderrTail(child.stderr);
+  const { stdout, stderr: errors } = child as ChildProcess & {
+    readonly stdout: Readable;
+    readonly stderr: Readable;
+  };
+  const stderr = new StderrTail(errors);
   let last = '';
   let rest = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+  stdout.setEncoding('utf8').on('data', (chunk: string) => {
     const lines = `${rest}${chunk}`.split('\n');
     rest = (lines.pop() ?? '').slice(0, MAX_LINE);
     last = lines.at(-1) ?? last;
@@ -63,27 +81,39 @@ interface End {
  */
 export function ended(child: ChildProcess, signal: AbortSignal): Promise<End> {
   let timer: NodeJS.Timeout | undefined;
+  let outputTimer: NodeJS.Timeout | undefined;
+  const { pid } = child;
   const end = (): void => {
-    kill(child, 'SIGTERM');
-    timer = setTimeout(() => kill(child, 'SIGKILL'), END_GRACE_MS);
+    if (pid === undefined) return;
+    killGroup(pid, 'SIGTERM');
+    timer = setTimeout(() => killGroup(pid, 'SIGKILL'), END_GRACE_MS);
   };
+  if (pid !== undefined) groups.add(pid);
   if (signal.aborted) end();
   else signal.addEventListener('abort', end, { once: true });
   return new Promise<End>((resolve) => {
     child.once('error', (error) => {
       if (child.pid === undefined) resolve({ status: null, by: error.message });
     });
+    child.once('exit', () => {
+      outputTimer = setTimeout(
+        () => [child.stdin, child.stdout, child.stderr].map((each) => each?.destroy()),
+        OUTPUT_GRACE_MS,
+      );
+    });
     child.once('close', (status, by) => resolve({ status, by: by ?? 'a signal' }));
   }).finally(() => {
     clearTimeout(timer);
+    clearTimeout(outputTimer);
+    if (pid !== undefined) groups.delete(pid);
     signal.removeEventListener('abort', end);
   });
 }
 
 /** The group may have ended meanwhile. */
-function kill({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+function killGroup(pid: number, signal: NodeJS.Signals): void {
   try {
-    if (pid !== undefined) process.kill(-pid, signal);
+    process.kill(-pid, signal);
   } catch {
     // ESRCH: it has.
   }

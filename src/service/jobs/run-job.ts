@@ -5,7 +5,7 @@ import { SqlsyncError, sanitizeLine } from '../../errors.ts';
 import { makePrivateFolder } from '../../files/user-cache.ts';
 import { checkIntegrity } from '../../sqlite/integrity/integrity-check.ts';
 import { copyWords, restoreWords } from './command-words.ts';
-import type { Job } from './job-list.ts';
+import type { Job } from './job.ts';
 import { childEnvironment, ended, runCommand } from './run-command.ts';
 import type { Summary } from './run-command.ts';
 
@@ -28,14 +28,22 @@ export class JobFailure extends Error {
   }
 }
 
-/** Makes one copy, with the hooks around it. Throws SqlsyncError and JobFailure. */
-export async function copyOnce(job: Job, signal: AbortSignal): Promise<CopyResult> {
+/** A copy that was made. */
+export interface CopyMade {
+  readonly result: CopyResult;
+  /** What was found on the way; the copy is there all the same. */
+  readonly finding: JobFailure | undefined;
+}
+
+/** Makes one copy, after the hook before it. Throws SqlsyncError and JobFailure if there is none. */
+export async function copyOnce(job: Job, signal: AbortSignal): Promise<CopyMade> {
   if (job.error !== undefined) throw job.error;
   await runHook(job, 'before', {}, signal);
   const { summary, status } = await runCommand(copyWords(job), signal);
-  if (status !== 0) throw incomplete(summary, status);
-  await runHook(job, 'after', {}, signal);
-  return job.target.kind === 'store' ? backupResult(summary) : syncResult(summary);
+  const finding = status === 0 ? undefined : incomplete(summary, status);
+  const result = job.target.kind === 'store' ? backupResult(summary) : syncResult(summary);
+  if (result !== undefined) return { result, finding };
+  throw finding ?? new JobFailure('DAMAGED', 'The backup made no snapshot');
 }
 
 /** A command that came to its end, and found something. */
@@ -77,8 +85,11 @@ interface BackupFigures extends Figures {
   };
 }
 
-function backupResult({ backups }: Summary): CopyResult {
-  const [{ snapshot, durationMs, unchanged }] = backups as [BackupFigures];
+/** Undefined if there is no snapshot. */
+function backupResult({ backups }: Summary): CopyResult | undefined {
+  const [backup] = backups as BackupFigures[];
+  if (backup === undefined) return undefined;
+  const { snapshot, durationMs, unchanged } = backup;
   const { id, pageSize, pageCount, statistics } = snapshot;
   return {
     bytes: unchanged ? 0 : statistics.bytesAdded,
@@ -126,6 +137,16 @@ export async function proveOnce(
   }
 }
 
+/** How long a hook may take, in milliseconds, if the file does not say. */
+const HOOK_LIMIT_MS = 3_600_000;
+
+/**
+ * Runs the command, and ends all of its process group when the service is gone: stdin is a pipe from it, which closes
+ * then. The command itself gets an empty stdin.
+ */
+const SUPERVISOR =
+  'exec 3<&0 </dev/null; { read -r _ <&3; kill -TERM -$$; } & exec 3<&-; /bin/sh -c "$1"; s=$?; kill $!; exit $s';
+
 /** Runs a shell command of the file. What it says goes to stderr of the service; only its status is recorded. */
 export async function runHook(
   { origin, target }: Job,
@@ -136,14 +157,19 @@ export async function runHook(
   const command = target.hooks[name];
   if (command === undefined) return;
   const env = childEnvironment({ SQLSYNC_ORIGIN: origin, SQLSYNC_TARGET: target.place, ...more });
-  const child = spawn('/bin/sh', ['-c', command], {
-    stdio: ['ignore', 'ignore', 'inherit'],
+  const limit = AbortSignal.timeout(target.hooks.timeout ?? HOOK_LIMIT_MS);
+  const child = spawn('/bin/sh', ['-c', SUPERVISOR, 'sh', command], {
+    stdio: ['pipe', 'ignore', 'inherit'],
     env,
     // A group of its own, which ends as a whole.
     detached: true,
   });
-  const { status, by } = await ended(child, signal);
+  const { status, by } = await ended(child, AbortSignal.any([signal, limit]));
   if (status === 0) return;
-  const how = status === null ? `was ended by ${by}` : `ended with status ${status}`;
+  const how = limit.aborted
+    ? 'took too long, and was ended'
+    : status === null
+      ? `was ended by ${by}`
+      : `ended with status ${status}`;
   throw new JobFailure('HOOK_FAILED', `The hook ${name} ${how}`);
 }

@@ -5,10 +5,11 @@ import { copyOptionsOf, remoteOptionsOf } from '../../cli/options/common-options
 import { parseDuration } from '../../cli/options/quantities.ts';
 import { camelCase } from '../../cli/options/command.ts';
 import { REMOTE_DEFAULTS } from '../config/schema.ts';
-import type { Job } from '../jobs/job-list.ts';
+import type { Job } from '../jobs/job.ts';
 import { syncResult } from '../jobs/run-job.ts';
 import { withoutSecrets } from '../state/state.ts';
 import type { Failure } from '../state/state.ts';
+import type { FollowerStarts } from './follower-starts.ts';
 import type { TargetStates } from './target-states.ts';
 
 interface FollowListeners {
@@ -25,6 +26,7 @@ const PAUSE_MS = 60_000;
 export async function followJob(
   job: Job,
   states: TargetStates,
+  starts: FollowerStarts,
   signal: AbortSignal,
   listeners: FollowListeners,
 ): Promise<void> {
@@ -39,6 +41,7 @@ export async function followJob(
   while (!signal.aborted) {
     try {
       if (job.error !== undefined) throw job.error;
+      await starts.turn(signal);
       await follow({
         ...followOptions(job),
         signal,
@@ -54,8 +57,10 @@ export async function followJob(
     } catch (error) {
       if (signal.aborted) break;
       fail(error);
-      await delay(PAUSE_MS, undefined, { signal }).catch(() => {});
     }
+    // Not all at the same moment, if a host of many went away. Also after one that ended without a reason.
+    const pauseMs = PAUSE_MS * (0.5 + Math.random());
+    await delay(pauseMs, undefined, { signal }).catch(() => {});
   }
   states.followerEnded(job.id);
 }

@@ -1,8 +1,12 @@
 import { spawn } from 'node:child_process';
 import { childEnvironment } from '../jobs/run-command.ts';
 
+/** How long a report may take, in milliseconds. */
+const REPORT_LIMIT_MS = 5000;
+
 /** What systemd is told: sd_notify(3). */
 export interface Notifier {
+  /** Also a reload has come to its end. */
   ready(status: string): Promise<void>;
   reloading(): Promise<void>;
   stopping(): Promise<void>;
@@ -27,21 +31,17 @@ export function openNotifier(env: NodeJS.ProcessEnv, onWarning: (text: string) =
   const socket = env['NOTIFY_SOCKET'];
   if (socket === undefined || socket === '') return SILENT;
   let isTold = false;
-  const notify = (...words: string[]): Promise<void> =>
-    new Promise((resolve) => {
-      const child = spawn('systemd-notify', words, {
-        stdio: 'ignore',
-        env: childEnvironment({ NOTIFY_SOCKET: socket }),
-      });
-      const end = (status: number | string | null): void => {
-        if (status !== 0 && !isTold) onWarning(`systemd gets no reports: systemd-notify failed (${status})`);
-        isTold ||= status !== 0;
-        resolve();
-      };
-      child.once('error', (error) => end(error.message));
-      child.once('close', (status) => end(status));
-    });
-  const timer = watchdog(env, () => void notify('WATCHDOG=1'));
+  const notify = async (...words: string[]): Promise<void> => {
+    const failure = await report(socket, words);
+    if (failure !== undefined && !isTold) onWarning(`systemd gets no reports: ${failure}`);
+    isTold ||= failure !== undefined;
+  };
+  let isUnderWay = false;
+  const timer = watchdog(env, () => {
+    if (isUnderWay) return;
+    isUnderWay = true;
+    void notify('WATCHDOG=1').finally(() => (isUnderWay = false));
+  });
   return {
     // As assignments: options for a reload and for the end came with systemd 253.
     ready: (status) => notify('READY=1', `STATUS=${status}`),
@@ -51,10 +51,30 @@ export function openNotifier(env: NodeJS.ProcessEnv, onWarning: (text: string) =
   };
 }
 
+/** Resolves to what went wrong; never rejects. */
+function report(socket: string, words: readonly string[]): Promise<string | undefined> {
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  try {
+    const child = spawn('systemd-notify', words, {
+      stdio: 'ignore',
+      env: childEnvironment({ NOTIFY_SOCKET: socket }),
+      // Nobody may read from the socket.
+      timeout: REPORT_LIMIT_MS,
+    });
+    child.once('error', (error) => resolve(error.message));
+    child.once('close', (status, by) =>
+      resolve(status === 0 ? undefined : `systemd-notify failed (${status ?? by})`),
+    );
+  } catch (error) {
+    resolve(String(error));
+  }
+  return promise;
+}
+
 /** Reports twice in the time that systemd allows, if it watches this process. */
-function watchdog(env: NodeJS.ProcessEnv, report: () => void): NodeJS.Timeout | undefined {
+function watchdog(env: NodeJS.ProcessEnv, sign: () => void): NodeJS.Timeout | undefined {
   const limitMs = Number(env['WATCHDOG_USEC'] ?? 0) / 1000;
   const pid = env['WATCHDOG_PID'];
   if (!(limitMs > 0) || (pid !== undefined && Number(pid) !== process.pid)) return undefined;
-  return setInterval(report, limitMs / 2);
+  return setInterval(sign, limitMs / 2);
 }

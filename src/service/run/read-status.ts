@@ -13,9 +13,9 @@ import { loadState } from '../state/state.ts';
 export async function readStatus(config: string): Promise<Status> {
   const folder = stateFolderIn(config);
   const answer = await askStatus(folder);
-  if (answer !== undefined) return answer;
+  if (typeof answer !== 'string') return answer;
   const state = loadState(folder);
-  if (state !== undefined) return judgeState(state, false, Date.now());
+  if (state !== undefined) return judgeState(state, answer, Date.now());
   throw new SqlsyncError(
     'CONFIG_INVALID',
     `No service has run with the configuration ${sanitizeLine(config)} yet`,

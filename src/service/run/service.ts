@@ -1,18 +1,19 @@
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { toSqlsyncError } from '../../errors.ts';
-import { ping } from '../../cli/job/ping.ts';
-import type { PingEvent } from '../../cli/job/ping.ts';
 import type { ServiceConfig } from '../config/read-config.ts';
-import { listJobs } from '../jobs/job-list.ts';
-import type { Job } from '../jobs/job-list.ts';
+import { JobLister } from '../jobs/job-list.ts';
+import type { Job } from '../jobs/job.ts';
 import { copyOnce, proveOnce, runHook } from '../jobs/run-job.ts';
 import type { CopyResult } from '../jobs/run-job.ts';
 import { judgeState } from '../state/judge.ts';
 import type { Status } from '../state/judge.ts';
+import { withoutSecrets } from '../state/state.ts';
 import type { Failure } from '../state/state.ts';
 import { followJob } from './follow-job.ts';
+import { FollowerStarts } from './follower-starts.ts';
+import { Reports } from './reports.ts';
 import { TargetStates } from './target-states.ts';
 
 /** What the log of the service has. */
@@ -34,6 +35,9 @@ const ALIVE_INTERVAL_MS = 60_000;
 
 /** The least time between two attempts to prove a copy. */
 const PROOF_RETRY_MS = 3_600_000;
+
+/** How far the clock may go back, by corrections, until the times that are due are looked at again. */
+const CLOCK_SLACK_MS = 1000;
 
 interface Activity {
   readonly job: Job;
@@ -57,8 +61,14 @@ export class Service {
   readonly #listeners: ServiceListeners;
   readonly #activities = new Set<Activity>();
   readonly #timers: NodeJS.Timeout[] = [];
+  readonly #lister = new JobLister();
+  readonly #reports: Reports;
+  readonly #starts = new FollowerStarts();
   #config: ServiceConfig;
   #jobs: ReadonlyMap<string, Job> = new Map();
+  /** Jobs with a database that the last look did not find. */
+  #missing: ReadonlySet<string> = new Set();
+  #clockOffsetMs: number = clockOffset();
   #wakeTimer: NodeJS.Timeout | undefined;
   #scanTimer: NodeJS.Timeout | undefined;
   #isStopped = false;
@@ -68,10 +78,11 @@ export class Service {
     this.#folder = folder;
     this.#listeners = listeners;
     this.states = new TargetStates(folder, config, Date.now(), (why) => listeners.onWarning(why));
+    this.#reports = new Reports((why) => listeners.onWarning(why));
   }
 
   get status(): Status {
-    return judgeState(this.states.snapshot, true, Date.now());
+    return judgeState(this.states.snapshot, 'runs', Date.now());
   }
 
   get #proofFolder(): string {
@@ -84,15 +95,30 @@ export class Service {
   }
 
   start(): void {
-    // What a service that was killed left there.
-    rmSync(this.#proofFolder, { recursive: true, force: true });
+    this.#clearProofs();
     this.#take();
     this.states.save();
     this.#timers.push(
       setInterval(() => this.states.saveIfChanged(), SAVE_INTERVAL_MS),
-      setInterval(() => this.#showLife(), ALIVE_INTERVAL_MS),
+      setInterval(() => this.#guard(() => this.#showLife()), ALIVE_INTERVAL_MS),
     );
     this.#scan();
+  }
+
+  /** Removes what a service that was killed left; a process of its may still be about to end. */
+  #clearProofs(): void {
+    this.#guard(() =>
+      rmSync(this.#proofFolder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }),
+    );
+  }
+
+  /** A fault in one look must not end the copies that are under way. */
+  #guard(look: () => void): void {
+    try {
+      look();
+    } catch (error) {
+      this.#listeners.onWarning(withoutSecrets(toSqlsyncError(error).message));
+    }
   }
 
   /** Goes on with another configuration. What is the same in both is not disturbed. */
@@ -108,12 +134,13 @@ export class Service {
     for (const timer of [...this.#timers, this.#wakeTimer, this.#scanTimer]) clearTimeout(timer);
     for (const { controller } of this.#activities) controller.abort();
     await Promise.all([...this.#activities].map(({ done }) => done));
+    await this.#reports.end();
     this.states.ended();
   }
 
   #scan(): void {
     this.#scanTimer = setTimeout(() => {
-      if (this.#config.databases.some(({ isPattern }) => isPattern)) this.#take();
+      if (this.#config.databases.some(({ isPattern }) => isPattern)) this.#guard(() => this.#take());
       this.#scan();
     }, this.#config.scanMs);
   }
@@ -121,8 +148,9 @@ export class Service {
   /** Looks for the databases of the configuration, and ends what is not asked for any more. */
   #take(): void {
     const known = this.#jobs;
-    const jobs = listJobs(this.#config, (path) => this.states.isKnown(path));
-    this.#jobs = new Map(jobs.map((job) => [job.id, job]));
+    const list = this.#lister.list(this.#config, this.states.memory);
+    this.#jobs = new Map(list.jobs.map((job) => [job.id, job]));
+    this.#missing = list.missing;
     for (const { job, kind, controller } of this.#activities) {
       const now = this.#jobs.get(job.id);
       // A copy under way ends as it began; a follower has to begin again to take other options.
@@ -132,7 +160,7 @@ export class Service {
       const before = known.get(id);
       if (before !== undefined && isSame(before, job)) (this.#jobs as Map<string, Job>).set(id, before);
     }
-    this.states.take(this.#jobs, this.#config, Date.now());
+    this.states.take(list, this.#config, Date.now());
     this.#wake();
   }
 
@@ -141,6 +169,7 @@ export class Service {
     if (this.#isStopped) return;
     clearTimeout(this.#wakeTimer);
     const nowMs = Date.now();
+    if (this.#hasClockGoneBack()) return this.#take();
     for (const job of this.#jobs.values()) if (job.target.kind === 'follow') this.#ensureFollower(job);
     const open = [...this.#jobs.values()].flatMap((job) => this.#dueWork(job) ?? []);
     open.sort((a, b) => a.atMs - b.atMs);
@@ -149,7 +178,15 @@ export class Service {
       if (!this.#isBusy(job)) this.#begin(job, kind);
     }
     const next = open.find(({ atMs }) => atMs > nowMs)?.atMs ?? Infinity;
-    this.#wakeTimer = setTimeout(() => this.#wake(), Math.min(LONGEST_SLEEP_MS, Math.max(0, next - nowMs)));
+    const sleepMs = Math.min(LONGEST_SLEEP_MS, Math.max(0, next - nowMs));
+    this.#wakeTimer = setTimeout(() => this.#guard(() => this.#wake()), sleepMs);
+  }
+
+  /** What was due by a clock that was ahead is not due for as long as it was ahead. */
+  #hasClockGoneBack(): boolean {
+    const before = this.#clockOffsetMs;
+    this.#clockOffsetMs = clockOffset();
+    return this.#clockOffsetMs < before - CLOCK_SLACK_MS;
   }
 
   /** The next copy or proof of a job, whichever comes first. */
@@ -157,11 +194,7 @@ export class Service {
     job: Job,
   ): { readonly job: Job; readonly kind: 'copy' | 'proof'; readonly atMs: number } | undefined {
     const state = this.states.get(job.id);
-    if (
-      state === undefined ||
-      [...this.#activities].some((each) => each.job.id === job.id && each.kind !== 'follow')
-    )
-      return undefined;
+    if (state === undefined || this.#missing.has(job.id) || this.#activeIds.has(job.id)) return undefined;
     const copyAt = state.dueAtMs ?? Infinity;
     const { verifyMs } = job.target;
     const proofAt =
@@ -176,10 +209,15 @@ export class Service {
     return [...this.#activities].filter(({ kind }) => kind !== 'follow').length;
   }
 
+  /** Targets with something under way, also of another kind: a reload may have made a follower of a schedule. */
+  get #activeIds(): ReadonlySet<string> {
+    return new Set([...this.#activities].map(({ job }) => job.id));
+  }
+
   /** True while the target has another copy or proof under way, also of another database in the same store. */
   #isBusy({ target }: Job): boolean {
     return [...this.#activities].some(
-      ({ job, kind }) => kind !== 'follow' && job.target.place === target.place,
+      ({ job }) => job.target.place === target.place && job.error === undefined,
     );
   }
 
@@ -188,15 +226,12 @@ export class Service {
   }
 
   #ensureFollower(job: Job): void {
-    if ([...this.#activities].some((each) => each.kind === 'follow' && each.job.id === job.id)) return;
+    const isActive = [...this.#activities].some((each) => each.job.id === job.id);
+    if (isActive || this.#missing.has(job.id) || this.#isBusy(job)) return;
     this.#add(job, 'follow', (signal) =>
-      followJob(job, this.states, signal, {
+      followJob(job, this.states, this.#starts, signal, {
         onFollowing: () => this.#listeners.onFollowing(job),
-        onFailed: (failure) => {
-          this.#listeners.onFailed(job, failure);
-          void this.#ping(job, 'fail', failure.message);
-          void this.#hook(job, 'failure', failure);
-        },
+        onFailed: (failure) => this.#tellFailure(job, failure),
         onWarning: (text) => this.#listeners.onWarning(text),
       }),
     );
@@ -215,28 +250,42 @@ export class Service {
     try {
       await work(activity.controller.signal);
     } catch (error) {
-      this.#listeners.onWarning(toSqlsyncError(error).message);
+      this.#listeners.onWarning(withoutSecrets(toSqlsyncError(error).message));
     }
     this.#activities.delete(activity);
-    this.#wake();
+    this.#guard(() => this.#wake());
   }
 
   async #copy(job: Job, signal: AbortSignal): Promise<void> {
     this.states.started(job.id, Date.now());
-    const started = this.#ping(job, 'start', '');
+    this.#reports.ping(job, 'start', '');
     try {
-      const result = await copyOnce(job, signal);
+      const { result, finding } = await copyOnce(job, signal);
       this.states.succeeded(this.#current(job), result, Date.now());
       this.#listeners.onCopied(job, result);
-      await started;
-      await this.#ping(job, 'success', '');
+      const failure =
+        finding ?? (await runHook(job, 'after', {}, signal).then(undefined, (error: unknown) => error));
+      if (failure === undefined) this.#reports.ping(job, 'success', '');
+      else if (!signal.aborted)
+        this.#tellFailure(job, this.states.succeededWith(job.id, failure, Date.now()));
     } catch (error) {
-      if (signal.aborted) return this.states.cutOff(job.id, Date.now());
-      const failure = this.states.failed(this.#current(job), error, Date.now());
-      this.#listeners.onFailed(job, failure);
-      await started;
-      await Promise.all([this.#ping(job, 'fail', failure.message), this.#hook(job, 'failure', failure)]);
+      if (signal.aborted) return this.states.cutOff(job.id);
+      if (this.#hasVanished(job)) {
+        this.states.cutOff(job.id);
+        return this.#take();
+      }
+      this.#tellFailure(job, this.states.failed(this.#current(job), error, Date.now()));
     }
+  }
+
+  /** True for a database of a pattern that is not there: whether that is for long shows in the next looks. */
+  #hasVanished({ origin, pattern, error }: Job): boolean {
+    return pattern !== undefined && error === undefined && !existsSync(origin);
+  }
+
+  #tellFailure(job: Job, failure: Failure): void {
+    this.#listeners.onFailed(job, failure);
+    this.#reports.failure(job, failure);
   }
 
   /** As it is asked for now: a reload may have given it another schedule meanwhile. */
@@ -252,32 +301,21 @@ export class Service {
       this.#listeners.onProven(job);
     } catch (error) {
       if (signal.aborted) return;
-      const failure = this.states.notProven(job.id, error, Date.now());
-      this.#listeners.onFailed(job, failure);
-      await Promise.all([this.#ping(job, 'fail', failure.message), this.#hook(job, 'failure', failure)]);
+      this.#tellFailure(job, this.states.notProven(job.id, error, Date.now()));
     }
-  }
-
-  async #hook(job: Job, name: 'failure', { code, message }: Failure): Promise<void> {
-    const more = { SQLSYNC_CODE: code, SQLSYNC_MESSAGE: message };
-    await runHook(job, name, more, AbortSignal.timeout(60_000)).catch((error: unknown) =>
-      this.#listeners.onWarning(toSqlsyncError(error).message),
-    );
-  }
-
-  /** Never rejects. */
-  async #ping({ target }: Job, event: PingEvent, body: string): Promise<void> {
-    if (target.pingUrl === undefined) return;
-    const failure = await ping(new URL(target.pingUrl), event, body);
-    if (failure !== undefined) this.#listeners.onWarning(failure);
   }
 
   /** A service that only follows writes its file, too, and reports that it follows. */
   #showLife(): void {
     this.states.save();
     for (const job of this.#jobs.values())
-      if (this.states.get(job.id)?.isFollowing === true) void this.#ping(job, 'success', '');
+      if (this.states.get(job.id)?.isFollowing === true) this.#reports.ping(job, 'success', '');
   }
+}
+
+/** The clock of this host against one that only goes on. */
+function clockOffset(): number {
+  return Date.now() - performance.now();
 }
 
 function isSame(a: Job, b: Job): boolean {

@@ -2,18 +2,30 @@ import { createHash } from 'node:crypto';
 import { sanitizeLine, toSqlsyncError } from '../../errors.ts';
 import { dueAfter } from '../config/schedule.ts';
 import type { ServiceConfig } from '../config/read-config.ts';
-import type { Job } from '../jobs/job-list.ts';
+import { patternsOf } from '../jobs/job-list.ts';
+import type { JobList } from '../jobs/job-list.ts';
+import type { Job, Memory } from '../jobs/job.ts';
 import { JobFailure } from '../jobs/run-job.ts';
 import type { CopyResult } from '../jobs/run-job.ts';
-import { SIZES_KEPT, loadState, saveState, withoutSecrets } from '../state/state.ts';
-import type { Failure, ServiceState, TargetState } from '../state/state.ts';
+import { SIZES_KEPT, loadState, placeId, putAsideBroken, saveState, withoutSecrets } from '../state/state.ts';
+import type { EntryState, Failure, ServiceState, TargetState } from '../state/state.ts';
 
 /** The pause before a failed copy is made again, in ms, unless it is due before: the first, doubled up to the last. */
 const FIRST_RETRY_MS = 60_000;
 const LAST_RETRY_MS = 3_600_000;
 
-/** The least time between two writes of the file, in milliseconds. */
+/** The least time between two writes of the file: in milliseconds, and by how long the last one took. */
 const SAVE_PAUSE_MS = 200;
+const SAVE_PAUSE_FACTOR = 20;
+
+/** How far a time may be ahead before the clock must have gone back, in milliseconds. */
+const CLOCK_SLACK_MS = 60_000;
+
+/** How long the state of a database that has gone is kept, in milliseconds. */
+const GONE_KEPT_MS = 30 * 86_400_000;
+
+/** The least time between two sizes that are kept, in milliseconds. */
+const SIZE_INTERVAL_MS = 3_600_000;
 
 /** A failure as it is kept. */
 export function failureOf(error: unknown, atMs: number): Failure {
@@ -29,7 +41,9 @@ export class TargetStates {
   readonly #states = new Map<string, TargetState>();
   #spreadMs = 0;
   #isDirty = false;
-  #savedAt = -Infinity;
+  #saveNotBefore = -Infinity;
+  #hasEnded = false;
+  #entries: readonly EntryState[] = [];
   #saveTimer: NodeJS.Timeout | undefined;
   #head: Omit<ServiceState, 'targets' | 'aliveAtMs'>;
 
@@ -44,6 +58,10 @@ export class TargetStates {
       startedAtMs: nowMs,
       isRunning: true,
     };
+    if (putAsideBroken(folder))
+      onSaveFailure(
+        `What the service remembered in ${folder} is broken, and was put aside as state.json.bad`,
+      );
     for (const [id, state] of Object.entries(loadState(folder)?.targets ?? {})) this.#states.set(id, state);
   }
 
@@ -51,62 +69,78 @@ export class TargetStates {
     return this.#states.get(id);
   }
 
-  /** True for a database of this path that had a copy. */
-  isKnown(path: string): boolean {
-    return [...this.#states.values()].some(
-      ({ origin, successAtMs }) => origin === path && successAtMs !== undefined,
-    );
+  get memory(): Memory {
+    return this.#states;
   }
 
   get snapshot(): ServiceState {
-    return { ...this.#head, aliveAtMs: Date.now(), targets: Object.fromEntries(this.#states) };
+    const targets = Object.fromEntries(this.#states);
+    return { ...this.#head, aliveAtMs: Date.now(), entries: this.#entries, targets };
   }
 
   /** Takes the jobs of a configuration: new ones get a state, and those that are gone lose theirs, or are marked. */
-  take(jobs: ReadonlyMap<string, Job>, config: ServiceConfig, nowMs: number): void {
+  take({ jobs, entries, unsure }: JobList, config: ServiceConfig, nowMs: number): void {
     this.#spreadMs = config.spreadMs;
-    const patterns = new Set(config.databases.filter((each) => each.isPattern).map(({ origin }) => origin));
+    this.#entries = entries;
+    const patterns = patternsOf(config);
+    const asked = new Set(jobs.map(({ id }) => id));
     for (const [id, state] of this.#states) {
-      if (jobs.has(id)) continue;
+      if (asked.has(id)) continue;
       if (state.pattern === undefined || !patterns.has(state.pattern)) this.#states.delete(id);
-      else if (!state.isGone)
-        this.#set(id, { isGone: true, isFollowing: false, runningSinceMs: undefined, dueAtMs: undefined });
+      else if (!unsure.has(state.pattern)) this.#miss(id, state, nowMs);
     }
-    for (const job of jobs.values()) this.#admit(job, nowMs);
+    for (const job of jobs) this.#admit(job, nowMs);
     this.#isDirty = true;
+  }
+
+  /** A database that has gone keeps what is known of it, and when it is due: it may come back. */
+  #miss(id: string, state: TargetState, nowMs: number): void {
+    const goneAtMs = state.isGone ? (state.goneAtMs ?? nowMs) : nowMs;
+    const isForgotten = state.successAtMs === undefined || nowMs - goneAtMs > GONE_KEPT_MS;
+    if (isForgotten) this.#states.delete(id);
+    else this.#set(id, { isGone: true, goneAtMs, isFollowing: false, runningSinceMs: undefined });
   }
 
   #admit(job: Job, nowMs: number): void {
     const { id, origin, target, pattern } = job;
     const known = this.#states.get(id);
     const schedule = target.schedule.text;
-    const first = target.schedule.kind === 'interval' ? nowMs : this.#dueAfter(job, nowMs);
-    const isSame = known?.schedule === schedule && !known.isGone && known.kind === target.kind;
-    // A run that was cut off is made again.
-    const dueAtMs =
-      target.kind === 'follow'
-        ? undefined
-        : known?.runningSinceMs !== undefined && !this.#active.has(id)
-          ? nowMs
-          : isSame
-            ? (known.dueAtMs ?? first)
-            : first;
+    const isSame = known?.schedule === schedule && known.kind === target.kind;
+    const { provenAtMs, proofTriedAtMs, proofFailure } = known ?? {};
+    const isPast = (ms: number | undefined): boolean => ms !== undefined && ms <= nowMs + CLOCK_SLACK_MS;
     this.#states.set(id, {
       failedInARow: 0,
       sizes: [],
       sinceAtMs: nowMs,
       ...known,
+      provenAtMs: isPast(provenAtMs) ? provenAtMs : undefined,
+      // Nobody proves any more what is not to be verified.
+      proofTriedAtMs: target.verifyMs !== undefined && isPast(proofTriedAtMs) ? proofTriedAtMs : undefined,
+      proofFailure: target.verifyMs === undefined ? undefined : proofFailure,
       origin: withoutSecrets(origin),
       target: withoutSecrets(target.place),
       kind: target.kind,
       pattern,
       schedule,
       lateAfterMs: target.lateAfterMs,
-      dueAtMs,
+      dueAtMs: target.kind === 'follow' ? undefined : this.#dueOf(job, isSame ? known : undefined, nowMs),
+      placeId: placeId(target.place),
       runningSinceMs: this.#active.has(id) ? known?.runningSinceMs : undefined,
       isFollowing: this.#active.has(id) && (known?.isFollowing ?? false),
       isGone: false,
+      goneAtMs: undefined,
     });
+  }
+
+  /**
+   * When a job is due: as it was, but never later than after a run that starts now, since the clock may have gone back.
+   * A run that was cut off stays due: its moment has passed.
+   */
+  #dueOf(job: Job, known: TargetState | undefined, nowMs: number): number {
+    const latest = this.#dueAfter(job, nowMs);
+    const wasCutOff = known?.runningSinceMs !== undefined && !this.#active.has(job.id);
+    if (wasCutOff) return Math.min(known.dueAtMs ?? nowMs, nowMs);
+    return Math.min(known?.dueAtMs ?? (job.target.schedule.kind === 'interval' ? nowMs : latest), latest);
   }
 
   /** Runs and followers of this process. */
@@ -125,9 +159,17 @@ export class TargetStates {
     this.#set(id, {
       ...this.#success(id, startedAtMs, result),
       runningSinceMs: undefined,
-      dueAtMs: this.#dueAfter(job, startedAtMs),
+      dueAtMs: job.target.kind === 'follow' ? undefined : this.#dueAfter(job, startedAtMs),
     });
     this.save();
+  }
+
+  /** A copy that was made, of which something else went wrong: it is not made again before its next moment. */
+  succeededWith(id: string, error: unknown, nowMs: number): Failure {
+    const failure = failureOf(error, nowMs);
+    this.#set(id, { failure, failedInARow: 1 });
+    this.save();
+    return failure;
   }
 
   failed(job: Job, error: unknown, nowMs: number): Failure {
@@ -140,17 +182,19 @@ export class TargetStates {
       failure,
       failedInARow: failedInARow + 1,
       runningSinceMs: undefined,
-      dueAtMs: Math.min(this.#dueAfter(job, startedAtMs), nowMs + retryMs),
+      dueAtMs:
+        job.target.kind === 'follow'
+          ? undefined
+          : Math.min(this.#dueAfter(job, startedAtMs), nowMs + retryMs),
     });
     this.save();
     return failure;
   }
 
-  /** A run that this service itself ended: it is due again. */
-  cutOff(id: string, nowMs: number): void {
+  /** A run that this service itself ended: it stays due, and as late as it was. */
+  cutOff(id: string): void {
     this.#active.delete(id);
-    if (this.#states.get(id)?.isGone === true) return;
-    this.#set(id, { runningSinceMs: undefined, dueAtMs: nowMs });
+    this.#set(id, { runningSinceMs: undefined });
   }
 
   proving(id: string, nowMs: number): void {
@@ -203,6 +247,7 @@ export class TargetStates {
     clearTimeout(this.#saveTimer);
     this.#head = { ...this.#head, isRunning: false };
     this.#write();
+    this.#hasEnded = true;
   }
 
   saveIfChanged(): void {
@@ -211,7 +256,7 @@ export class TargetStates {
 
   /** At once, or soon after the last time: a thousand jobs of a minute change a large file. */
   save(): void {
-    const leftMs = this.#savedAt + SAVE_PAUSE_MS - performance.now();
+    const leftMs = this.#saveNotBefore - performance.now();
     if (leftMs <= 0) this.#write();
     else this.#saveTimer ??= setTimeout(() => this.#write(), leftMs);
   }
@@ -220,18 +265,24 @@ export class TargetStates {
   #write(): void {
     clearTimeout(this.#saveTimer);
     this.#saveTimer = undefined;
-    this.#savedAt = performance.now();
+    // Another service may have the folder by now.
+    if (this.#hasEnded) return;
+    const startedAt = performance.now();
     try {
       saveState(this.#folder, this.snapshot);
       this.#isDirty = false;
     } catch (error) {
       this.#onSaveFailure(`The state of the service could not be written: ${toSqlsyncError(error).message}`);
     }
+    const tookMs = performance.now() - startedAt;
+    this.#saveNotBefore = performance.now() + Math.max(SAVE_PAUSE_MS, SAVE_PAUSE_FACTOR * tookMs);
   }
 
   #success(id: string, snapshotAtMs: number, result: CopyResult): Partial<TargetState> {
     const { bytes, pagesChanged, durationMs, sizeBytes, snapshot } = result;
-    const sizes = this.#states.get(id)?.sizes ?? [];
+    const known = this.#states.get(id)?.sizes ?? [];
+    const isFresh = known.length > 1 && snapshotAtMs - (known.at(-2)?.[0] ?? 0) < SIZE_INTERVAL_MS;
+    const sizes = isFresh ? known.slice(0, -1) : known;
     return {
       successAtMs: snapshotAtMs,
       failure: undefined,
@@ -239,8 +290,8 @@ export class TargetStates {
       moved: { bytes, pagesChanged, durationMs },
       snapshot,
       sizes:
-        sizes.at(-1)?.[1] === sizeBytes
-          ? sizes
+        known.at(-1)?.[1] === sizeBytes
+          ? known
           : [...sizes, [snapshotAtMs, sizeBytes] as const].slice(-SIZES_KEPT),
     };
   }

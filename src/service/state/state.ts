@@ -7,9 +7,10 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { sanitizeLine } from '../../errors.ts';
 import { makePrivateFolder, userStateFolder } from '../../files/user-cache.ts';
 
@@ -55,8 +56,21 @@ export interface TargetState {
   readonly proofFailure?: Failure | undefined;
   /** True while a replica follows. */
   readonly isFollowing: boolean;
-  /** True if the database has gone from a pattern or a watched folder. */
+  /** True if the database has gone from a pattern or a watched folder, since `goneAtMs`. */
   readonly isGone: boolean;
+  readonly goneAtMs?: number | undefined;
+  /** As {@link placeId} makes it. */
+  readonly placeId?: string | undefined;
+}
+
+/** How an entry of the configuration that stands for several databases is found. */
+export interface EntryState {
+  /** Its pattern. */
+  readonly entry: string;
+  readonly databases: number;
+  readonly level: 'fine' | 'late' | 'failing';
+  /** A sentence if it is not fine. */
+  readonly why: string | undefined;
 }
 
 export interface ServiceState {
@@ -70,6 +84,7 @@ export interface ServiceState {
   readonly isRunning: boolean;
   /** Why the file was not taken at the last reload. */
   readonly configFailure?: Failure | undefined;
+  readonly entries?: readonly EntryState[];
   readonly targets: Readonly<Record<string, TargetState>>;
 }
 
@@ -78,37 +93,59 @@ export const SIZES_KEPT = 60;
 
 /** The id of a target of a database. */
 export function targetId(origin: string, target: string): string {
-  return createHash('sha256')
-    .update(JSON.stringify([origin, target]))
-    .digest('hex')
-    .slice(0, 16);
+  return digestOf(JSON.stringify([origin, target]));
+}
+
+/** Tells places apart that look alike when they are shown. */
+export function placeId(place: string): string {
+  return digestOf(place);
+}
+
+function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
 /** The folder in which a service with this configuration keeps its state. `given` is the file's `state`. */
 export function stateFolder(config: string, given: string | undefined): string {
   if (given !== undefined) return given;
-  const file = existsSync(config) ? realpathSync(config) : resolve(config);
-  return userStateFolder(join('service', createHash('sha256').update(file).digest('hex').slice(0, 16)));
+  const folder = dirname(resolve(config));
+  // The name itself may be a link that leads elsewhere after each update.
+  const file = join(existsSync(folder) ? realpathSync(folder) : folder, basename(config));
+  return userStateFolder(join('service', digestOf(file)));
 }
 
 export const STATE_FILE = 'state.json';
 export const SOCKET_FILE = 'socket';
 
-/** The state of the last service, or undefined. A file that cannot be read counts as none: all of it can be found again. */
+/** The state of the last service, or undefined. A file that cannot be read counts as none. */
 export function loadState(folder: string): ServiceState | undefined {
   try {
-    const state = JSON.parse(readFileSync(join(folder, STATE_FILE), 'utf8')) as ServiceState;
-    return state.version === 1 && typeof state.targets === 'object' ? state : undefined;
+    const state = JSON.parse(readFileSync(join(folder, STATE_FILE), 'utf8')) as ServiceState | null;
+    const targets: unknown = state?.targets;
+    return state?.version === 1 && typeof targets === 'object' && targets !== null ? state : undefined;
   } catch {
     return undefined;
   }
 }
 
+/**
+ * Puts a file aside that is there and is no state, so that somebody can look at it; true if there was one. What the
+ * service then does not know any more: missed moments, failures, proofs and sizes.
+ */
+export function putAsideBroken(folder: string): boolean {
+  const file = join(folder, STATE_FILE);
+  if (!existsSync(file) || loadState(folder) !== undefined) return false;
+  renameSync(file, `${file}.bad`);
+  return true;
+}
+
 /** Replaces the file as a whole, durably. Throws the system's errors. */
 export function saveState(folder: string, state: ServiceState): void {
   makePrivateFolder(folder);
-  const temporary = join(folder, `.${STATE_FILE}.${process.pid}`);
-  const descriptor = openSync(temporary, 'w', 0o600);
+  const temporary = join(folder, `.${STATE_FILE}.new`);
+  // Made anew: a link of that name would lead elsewhere.
+  rmSync(temporary, { force: true });
+  const descriptor = openSync(temporary, 'wx', 0o600);
   try {
     // A single write may put down a part only, where the disk is full.
     writeFileSync(descriptor, JSON.stringify(state));
@@ -121,5 +158,5 @@ export function saveState(folder: string, state: ServiceState): void {
 
 /** A place or a message as it is shown and kept: on one line, and without the login of a URL. */
 export function withoutSecrets(text: string): string {
-  return sanitizeLine(text.replaceAll(/(https?:\/\/)[^\s/@]*@/gi, '$1…@'), 1000);
+  return sanitizeLine(text.replaceAll(/(https?:\/\/)[^\s"']*@/gi, '$1…@'), 1000);
 }
