@@ -194,7 +194,7 @@ export class Service {
     job: Job,
   ): { readonly job: Job; readonly kind: 'copy' | 'proof'; readonly atMs: number } | undefined {
     const state = this.states.get(job.id);
-    if (state === undefined || this.#missing.has(job.id) || this.#activeIds.has(job.id)) return undefined;
+    if (state === undefined || this.#missing.has(job.id) || this.#isActive(job)) return undefined;
     const copyAt = state.dueAtMs ?? Infinity;
     const { verifyMs } = job.target;
     const proofAt =
@@ -209,15 +209,22 @@ export class Service {
     return [...this.#activities].filter(({ kind }) => kind !== 'follow').length;
   }
 
-  /** Targets with something under way, also of another kind: a reload may have made a follower of a schedule. */
-  get #activeIds(): ReadonlySet<string> {
-    return new Set([...this.#activities].map(({ job }) => job.id));
+  /**
+   * What has to end first: all but the follower of a target that is proven. A reload may have made a follower of a
+   * schedule, or the reverse.
+   */
+  #inTheWayOf({ target }: Job): Activity[] {
+    return [...this.#activities].filter(({ kind }) => kind !== 'follow' || target.kind !== 'follow');
+  }
+
+  #isActive(job: Job): boolean {
+    return this.#inTheWayOf(job).some((each) => each.job.id === job.id);
   }
 
   /** True while the target has another copy or proof under way, also of another database in the same store. */
-  #isBusy({ target }: Job): boolean {
-    return [...this.#activities].some(
-      ({ job }) => job.target.place === target.place && job.error === undefined,
+  #isBusy(job: Job): boolean {
+    return this.#inTheWayOf(job).some(
+      (each) => each.job.error === undefined && each.job.target.place === job.target.place,
     );
   }
 
