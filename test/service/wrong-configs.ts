@@ -72,7 +72,7 @@ export const WRONG_CONFIGS: readonly WrongConfig[] = [
   one('an unknown tag', 'databases: !set x\n', 1, 12, /!set/, /YAML/),
   one(
     'a state folder with a variable',
-    `${TARGET}state: ${'$'}{HOME}/state\n`,
+    `${TARGET}state: \${HOME}/state\n`,
     6,
     8,
     /HOME/,
