@@ -26,21 +26,39 @@ describe('a reader that waits for S3', () => {
       const bytes = backend.getNow(NAME, { offset, length: step });
       assert.ok(FILE.subarray(offset, offset + step).equals(bytes), `at ${offset}`);
     }
-    const ranges = (await server.ranges()).map(
-      (range) =>
-        /(\d+)-(\d+)/
-          .exec(range ?? '')
-          ?.slice(1)
-          .map(Number) ?? [],
-    );
-    assert.ok(ranges.length <= 20, `${ranges.length} requests`);
-    const bytes = ranges.reduce(
-      (sum, [from = 0, to = 0]) => sum + Math.max(0, Math.min(to + 1, FILE.length) - from),
-      0,
-    );
+    const { requests, bytes } = amountOf(await server.ranges(), FILE.length);
+    assert.ok(requests <= 20, `${requests} requests`);
     assert.ok(bytes <= FILE.length * 1.1, `${bytes} bytes`);
     // What the thread sends counts here; a last answer may still be on its way.
     assert.ok(requestCounts.reads > readsBefore + 3);
+  });
+
+  test('a reader that goes through more than it keeps gets no byte twice', async (t) => {
+    const server = await startServerThread(t);
+    const backend = new S3Backend({ address: server.address, limits: LIMITS });
+    const large = Buffer.alloc(70_000_000, FILE.subarray(0, 1_000_003));
+    await backend.put(NAME, [large]);
+    const step = 300_000;
+    for (let offset = 0; offset < large.length; offset += step) {
+      const bytes = backend.getNow(NAME, { offset, length: step });
+      assert.ok(large.subarray(offset, offset + step).equals(bytes), `at ${offset}`);
+    }
+    const { bytes } = amountOf(await server.ranges(), large.length);
+    assert.ok(bytes <= large.length * 1.1, `${bytes} bytes`);
+  });
+
+  test('a reader that planned its reads sends one request for each range, and reads nothing ahead', async (t) => {
+    const server = await startServerThread(t);
+    const backend = new S3Backend({ address: server.address, limits: LIMITS });
+    await backend.put(NAME, [FILE]);
+    const planned = [3_000_000, 100_000, 1_000_000];
+    for (const offset of planned) backend.plan(NAME, { offset, length: 400_000 });
+    for (const offset of planned.toSorted((a, b) => a - b))
+      for (let at = offset; at < offset + 400_000; at += 50_000)
+        assert.ok(
+          FILE.subarray(at, at + 50_000).equals(backend.getNow(NAME, { offset: at, length: 50_000 })),
+        );
+    assert.deepEqual(amountOf(await server.ranges(), FILE.length), { requests: 3, bytes: 1_200_000 });
   });
 
   test('a reader gets any part of a file, whatever it read before', async (t) => {
@@ -114,3 +132,20 @@ describe('a reader that waits for S3', () => {
     assert.throws(() => gone.getNow(NAME, range), { code: 'STORE_UNAVAILABLE', message: /ECONNREFUSED/ });
   });
 });
+
+/** What these ranges of a file come to. */
+function amountOf(
+  ranges: readonly (string | undefined)[],
+  fileBytes: number,
+): { requests: number; bytes: number } {
+  let bytes = 0;
+  for (const range of ranges) {
+    const [from = 0, to = 0] =
+      /(\d+)-(\d+)/
+        .exec(range ?? '')
+        ?.slice(1)
+        .map(Number) ?? [];
+    bytes += Math.max(0, Math.min(to + 1, fileBytes) - from);
+  }
+  return { requests: ranges.length, bytes };
+}

@@ -96,6 +96,11 @@ export interface LocalFiles {
    * @param fileBytes - the length of the file, if known: nothing beyond it is read ahead.
    */
   expect?(name: string, range: ByteRange, fileBytes?: number): boolean;
+  /**
+   * Begins to read a range for later calls of `getNow` within it. Nothing is read ahead of these: the caller plans all.
+   * Missing if nothing is gained. The caller bounds the bytes to 24 MB that it has not got yet.
+   */
+  plan?(name: string, range: ByteRange): void;
   /** The path of a file, for reading in another thread; undefined if the files have none. */
   pathOf?(name: string): string;
 }

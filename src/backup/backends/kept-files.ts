@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import {
+  existsSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -78,6 +79,11 @@ export class KeptFiles {
     } catch {
       return undefined;
     }
+  }
+
+  /** True if there is a copy, sound or not. */
+  has(name: string, range?: ByteRange): boolean {
+    return existsSync(this.#pathOf(name, range));
   }
 
   /** Keeps a copy. Ignores errors of the system: then the store is read the next time. */

@@ -60,7 +60,7 @@ export class ChainReader {
    */
   readAhead(ids: readonly Uint8Array[], isChecked: boolean): void {
     for (const id of ids) {
-      for (const object of chainOf(this.#index, id)) {
+      for (const object of this.#index.chainOf(id)) {
         const frame = this.#index.frameNumberOf(object);
         if (this.#index.depthOf(object) === 0) this.#frames.load(frame, isChecked);
         else this.#frames.expect(frame);
@@ -173,17 +173,6 @@ export class ChainReader {
       throw error;
     }
   }
-}
-
-/** The object of this id and its bases, as the index knows them: what a reader will need, if nothing is damaged. */
-export function chainOf(index: ObjectIndex, id: Uint8Array): number[] {
-  const chain: number[] = [];
-  for (let object = index.bestCopy(id); object !== -1;) {
-    chain.push(object);
-    const base = index.baseOf(object);
-    object = base === undefined ? -1 : index.bestCopy(base, index.depthOf(object));
-  }
-  return chain;
 }
 
 /** Copies the ids of a node to their places, except for those that `done` names, and adds them to `done`. */

@@ -8,6 +8,7 @@ import type { Frame } from '../packs/frame.ts';
 import { discard } from '../packs/frame-memory.ts';
 import { BASE_ID_BYTES, sameBytes } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
+import { ReadPlan } from './read-plan.ts';
 import type { PackSealer, Sealer } from '../sealed/sealer.ts';
 import type { KnownFrame, KnownPack } from './trust.ts';
 import { damaged } from '../store-error.ts';
@@ -149,6 +150,15 @@ export class FrameCache {
     if (id === undefined) return;
     this.#loading.set(number, { id, rawBytes });
     this.#loadingBytes += rawBytes;
+  }
+
+  /** A plan of reads from another host; undefined for files of this host. */
+  newPlan(): ReadPlan | undefined {
+    const files = this.#files;
+    if (files.plan === undefined) return undefined;
+    const isKept = ({ kind, pack, offset, length }: KnownFrame): boolean =>
+      kind === FRAME_KINDS.nodes && this.#kept?.has(`packs/${pack.id}`, { offset, length }) === true;
+    return new ReadPlan(this.#index, (name, range) => files.plan?.(name, range), isKept);
   }
 
   /** Begins to read a frame from another host, for a later `get`. */

@@ -177,6 +177,17 @@ export class ObjectIndex {
     return best;
   }
 
+  /** The object of this id and the bases that it is made of: what a reader will need, if nothing is damaged. */
+  chainOf(id: Uint8Array): number[] {
+    const chain: number[] = [];
+    for (let object = this.bestCopy(id); object !== -1;) {
+      chain.push(object);
+      const base = this.baseOf(object);
+      object = base === undefined ? -1 : this.bestCopy(base, this.depthOf(object));
+    }
+    return chain;
+  }
+
   /** The readable copies, best first: less deep, and in unmarked packs. Only those of less depth than `below`. */
   copies(id: Uint8Array, below = 256): number[] {
     const found: number[] = [];

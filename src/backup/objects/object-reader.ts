@@ -9,6 +9,7 @@ import { FrameCache } from './frame-cache.ts';
 import type { FramePlaces } from './frame-cache.ts';
 import { ID_BYTES, idOf, sameBytes, toHex } from '../packs/object-id.ts';
 import type { ObjectIndex } from './object-index.ts';
+import type { ReadPlan } from './read-plan.ts';
 import { Soundness } from './soundness.ts';
 import { damaged, StoreDamage } from '../store-error.ts';
 
@@ -111,6 +112,11 @@ export class ObjectReader {
   /** Begins to read, in other threads, the parts of these pages, for `readPages` with the same `isChecked`. */
   readAhead(ids: readonly Uint8Array[], isChecked: boolean): void {
     this.#chains.readAhead(ids, isChecked);
+  }
+
+  /** A plan of what will be read from another host; undefined for a store on this host. */
+  newPlan(): ReadPlan | undefined {
+    return this.#frames.newPlan();
   }
 
   /** The bytes of the node of this id. */

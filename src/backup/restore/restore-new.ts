@@ -88,6 +88,8 @@ async function copyAll(
 ): Promise<void> {
   const { pageSize } = source;
   const report = new CopyReport(source, onProgress);
+  // A salvage goes on where the tree cannot be read.
+  if (!isSalvage) source.readsInOrder();
   await sink.copyFrom(source, {
     onRun(first, bytes) {
       throwIfAborted(signal);

@@ -69,7 +69,9 @@ export async function runRestore(
     needs[0] = snapshot;
     const { state, open } = await stateOf(access, contents, snapshot, options);
     if (stream !== undefined) {
-      await streamSource(open(), stream, options.onProgress);
+      const source = open();
+      source.readsInOrder();
+      await streamSource(source, stream, options.onProgress);
       return summarize(options, state, madeHere(state), traffic, { warnings, startedAt });
     }
     if (options.salvage === true && snapshot.pageCount > 0) {

@@ -45,6 +45,7 @@ async function writeTo(
   { signal, onProgress }: StoreCallOptions,
 ): Promise<void> {
   const source = new SnapshotSource(reader, snapshot);
+  source.readsInOrder();
   const descriptor = openSync(path, 'wx+', 0o600);
   try {
     await copyPages(source, descriptor, {

@@ -3,6 +3,7 @@ import { lockBytePage, pageCount, pageSize } from '../../pages/page-types.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
 import { ID_BYTES } from '../packs/object-id.ts';
 import type { ObjectReader } from '../objects/object-reader.ts';
+import { SnapshotPlan } from './snapshot-plan.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import type { TreeShape } from './snapshot-tree.ts';
 
@@ -20,6 +21,7 @@ export class SnapshotSource implements PageSource {
   readonly #reader: ObjectReader;
   readonly #isChecked: boolean;
   readonly #locked: PageNumber;
+  #plan: SnapshotPlan | undefined;
   #run: Uint8Array = new Uint8Array(0);
 
   /** `isChecked` is false for a caller that checks what it makes of the pages. */
@@ -30,6 +32,13 @@ export class SnapshotSource implements PageSource {
     this.pageSize = pageSize(shape.pageSize) as PageSize;
     this.pageCount = pageCount(shape.pageCount);
     this.#locked = lockBytePage(this.pageSize);
+  }
+
+  /** Says that all pages will be read, in order: what they need of another host is then requested in time. */
+  readsInOrder(): void {
+    const [nodes, pages] = [this.#reader.newPlan(), this.#reader.newPlan()];
+    if (nodes !== undefined && pages !== undefined)
+      this.#plan = new SnapshotPlan(this.tree, this.pageSize, { nodes, pages });
   }
 
   /** Throws SqlsyncError STORE_DAMAGED, STORE_FILE_MISSING, STORE_UNAVAILABLE. */
@@ -67,6 +76,8 @@ export class SnapshotSource implements PageSource {
 
   /** A frame holds hundreds of neighbours, so a few of the pages show which frames will be needed. */
   readAhead(pages: readonly number[]): void {
+    const [first] = pages;
+    if (first !== undefined) this.#plan?.reach(first);
     const ids: Uint8Array[] = [];
     for (let i = 0; i < pages.length; i += READ_AHEAD_STEP) {
       const page = pages[i] as number;

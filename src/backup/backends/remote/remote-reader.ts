@@ -42,8 +42,12 @@ interface Part {
   readonly name: string;
   readonly offset: number;
   readonly length: number;
+  /** True if the caller plans what is read: see `plan`. */
+  readonly isPlanned: boolean;
   /** Fewer than `length` if the file ends before. */
   bytes: Uint8Array | undefined;
+  /** True once something was read of it. */
+  isUsed: boolean;
   error: SqlsyncError | undefined;
 }
 
@@ -86,13 +90,14 @@ export class RemoteReader implements LocalFiles {
 
   getNow(name: string, range?: ByteRange): Uint8Array {
     if (range === undefined) return this.#wait(this.#request(name, 0, Infinity));
-    this.#follow(name, range);
+    if (!this.#isPlanned(name, range)) this.#follow(name, range);
     const { offset, length } = range;
     const into = new Uint8Array(length);
     for (let filled = 0; filled < length;) {
       const at = offset + filled;
       const part = this.#partAt(name, at) ?? this.#request(name, at, Math.min(length - filled, PIECE_BYTES));
       const bytes = this.#wait(part);
+      part.isUsed = true;
       const from = at - part.offset;
       const some = bytes.subarray(from, from + length - filled);
       into.set(some, filled);
@@ -105,10 +110,21 @@ export class RemoteReader implements LocalFiles {
   expect(name: string, range: ByteRange, fileBytes?: number): boolean {
     const { offset, length } = range;
     // A reader that goes on in another file will go through that too.
-    if (!this.#courses.has(name)) this.#follow(name, range, fileBytes);
+    if (!this.#courses.has(name) && !this.#isPlanned(name, range)) this.#follow(name, range, fileBytes);
     const part = this.#partAt(name, offset) ?? this.#request(name, offset, length);
     this.#collect();
     return part.bytes !== undefined && part.offset + part.length >= offset + length;
+  }
+
+  plan(name: string, { offset, length }: ByteRange): void {
+    this.#request(name, offset, length, true);
+    this.#collect();
+  }
+
+  /** True for a range that a caller planned to read. */
+  #isPlanned(name: string, { offset, length }: ByteRange): boolean {
+    const part = this.#partAt(name, offset);
+    return part?.isPlanned === true && offset + length <= part.offset + part.length;
   }
 
   /** Requests what a reader that goes through the file will want next. */
@@ -155,8 +171,10 @@ export class RemoteReader implements LocalFiles {
     return found;
   }
 
-  #request(name: string, offset: number, length: number): Part {
-    const part: Part = { id: this.#nextId++, name, offset, length, bytes: undefined, error: undefined };
+  #request(name: string, offset: number, length: number, isPlanned: boolean = false): Part {
+    const id = this.#nextId++;
+    const place = { id, name, offset, length, isPlanned };
+    const part: Part = { ...place, bytes: undefined, isUsed: false, error: undefined };
     const range = length === Infinity ? undefined : { offset, length };
     const message: ToRead = { id: part.id, name, range };
     const { port } = this.#running();
@@ -165,11 +183,18 @@ export class RemoteReader implements LocalFiles {
     if (range === undefined) return part;
     this.#parts.set(part.id, part);
     this.#bytes += length;
-    for (const oldest of this.#parts.values()) {
-      if (oldest === part || (this.#bytes <= MAX_BYTES && this.#parts.size <= MAX_PARTS)) break;
-      this.#drop(oldest);
-    }
+    this.#makeRoomFor(part);
     return part;
+  }
+
+  /** Drops what was used before what was read ahead, and each in the order of its last use. */
+  #makeRoomFor(part: Part): void {
+    for (const isUsed of [true, false]) {
+      for (const oldest of this.#parts.values()) {
+        if (this.#bytes <= MAX_BYTES && this.#parts.size <= MAX_PARTS) return;
+        if (oldest !== part && oldest.isUsed === isUsed) this.#drop(oldest);
+      }
+    }
   }
 
   #drop(part: Part): void {

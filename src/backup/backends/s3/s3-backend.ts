@@ -22,4 +22,8 @@ export class S3Backend extends S3Files implements LocalBackend {
   expect(name: string, range: ByteRange, fileBytes?: number): boolean {
     return this.#reader.expect(name, range, fileBytes);
   }
+
+  plan(name: string, range: ByteRange): void {
+    this.#reader.plan(name, range);
+  }
 }
