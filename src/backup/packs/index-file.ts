@@ -140,6 +140,7 @@ export function decodeIndex(plain: Uint8Array, file: string, isEncrypted: boolea
   }
 }
 
+/** The body, of which `slice` makes copies. */
 function unwrap(plain: Uint8Array): Uint8Array {
   const header = Buffer.from(plain.buffer, plain.byteOffset, plain.length);
   if (plain.length < HEADER_BYTES || !header.subarray(0, MAGIC.length).equals(MAGIC))
@@ -158,7 +159,8 @@ function unwrap(plain: Uint8Array): Uint8Array {
           chunkSize: Math.min(rawBytes, 16 * data.length) + 64,
         });
   if (body.length !== rawBytes) throw new Error('another length than declared');
-  return body;
+  // A `slice` of a Buffer is a view, and ids and salts outlive the body, whose memory the caller frees.
+  return new Uint8Array(body.buffer, body.byteOffset, body.length);
 }
 
 function parse(body: Uint8Array, hasSalts: boolean): IndexedPack[] {
