@@ -81,6 +81,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/link',
     'src/doctor',
     'src/doctor/collect',
+    'src/pool/admission',
     'src/replica',
     'src/replica/existing',
     'src/replica/spool',

@@ -3,21 +3,25 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { generateDatabase, PAGE_SIZES } from '../../fixtures/generate.ts';
-import { randomStep } from '../../fixtures/history.ts';
 import { Random } from '../../fixtures/random.ts';
 import { PROGRAM } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
-import type { OtherConnection } from '../support/other-process.ts';
+import { PlainApplication, PoolsUser } from './applications.ts';
+import type { Application } from './applications.ts';
 import { Following, stateOf, untilSeen } from './following.ts';
 
 /** Where the replica's side runs: both here, or one behind a remote shell. */
 export const ROUTES = ['local', 'pull', 'push'] as const;
 export type Route = (typeof ROUTES)[number];
 
+/** What writes the origin: SQLite of any kind, or the pools alone, where no step waits for a look by time. */
+export const WRITERS = ['any', 'pools'] as const;
+
 export interface HistoryOptions {
   readonly seed: number;
   readonly route: Route;
+  readonly writer?: (typeof WRITERS)[number];
   /** How many things happen. */
   readonly actions: number;
 }
@@ -51,8 +55,8 @@ class FollowedHistory {
   readonly #origin: string;
   readonly #replica: string;
   readonly #reader: OtherProcess;
-  #writer: OtherProcess;
-  #app: OtherConnection | undefined;
+  readonly #byPools: boolean;
+  #app: Application;
   #following: Following;
   /** The states of the origin, in order. */
   readonly #states: string[] = [];
@@ -60,7 +64,7 @@ class FollowedHistory {
   readonly #seen: string[] = [];
   readonly #counts = { failures: 0, steps: 0 };
 
-  constructor(t: Ending, { seed, route }: HistoryOptions) {
+  constructor(t: Ending, { seed, route, writer }: HistoryOptions) {
     this.#t = t;
     this.#random = new Random(seed);
     this.#route = route;
@@ -68,10 +72,13 @@ class FollowedHistory {
     this.#origin = join(this.#folder, 'origin.db');
     this.#replica = join(this.#folder, 'replica.db');
     const pageSize = this.#random.pick([...PAGE_SIZES, 512, 1024]);
-    const journalMode = this.#random.chance(0.85) ? 'wal' : 'delete';
+    this.#byPools = writer === 'pools';
+    const journalMode = this.#byPools || this.#random.chance(0.85) ? 'wal' : 'delete';
     generateDatabase(this.#origin, { rows: this.#random.integer(1, 300), pageSize, journalMode });
     this.#reader = new OtherProcess(t);
-    this.#writer = new OtherProcess(t);
+    this.#app = this.#byPools
+      ? new PoolsUser(t, this.#origin, this.#reader)
+      : new PlainApplication(t, this.#origin);
     this.#following = this.#follow();
   }
 
@@ -109,42 +116,21 @@ class FollowedHistory {
     if (chance(0.05)) return this.#killAgent();
     if (chance(0.03)) return this.#stopAgent();
     if (chance(0.03)) return this.#restartFollowing();
-    const app = await this.#connection();
-    try {
-      if (chance(0.08))
-        await app.call('rows', `PRAGMA journal_mode = ${this.#random.pick(['wal', 'delete'])}`);
-      else if (chance(0.05)) await app.call('exec', `PRAGMA cache_size = ${this.#random.pick([2, 2000])}`);
-      else await app.call('step', randomStep(this.#random));
-    } catch (error) {
-      assert.match(String((error as { code?: string }).code), /^SQLITE_(?:BUSY|LOCKED)/, String(error));
-    }
+    await this.#app.change(this.#random);
     await this.#note();
   }
 
-  /**
-   * Records the state of the origin. A connection that has been open for long may show old bytes of free pages in
-   * rollback mode.
-   */
+  /** Records the state of the origin. */
   async #note(): Promise<void> {
-    // Rolls back what a killed application left.
-    await (await this.#connection()).call('rows', 'SELECT count(*) FROM sqlite_schema');
-    const state = await stateOf(this.#writer, this.#origin);
+    const state = await this.#app.state();
     assert.ok(state !== undefined, 'the origin can be read');
     if (state !== this.#states.at(-1)) this.#states.push(state);
   }
 
-  async #connection(): Promise<OtherConnection> {
-    return (this.#app ??= await this.#writer.open(this.#origin, { timeoutMs: 20_000 }));
-  }
-
   /** The application ends well, or is killed in the middle of a transaction. */
   async #restartWriter(): Promise<void> {
-    const app = await this.#connection();
-    this.#app = undefined;
-    if (this.#random.chance(0.5)) return app.call('close');
-    await app.call('exec', 'PRAGMA cache_size = 2; BEGIN IMMEDIATE; CREATE TABLE lost (x)').catch(() => {});
-    await this.#writer.end();
-    this.#writer = new OtherProcess(this.#t);
+    if (this.#random.chance(0.5)) return this.#app.close();
+    await this.#app.kill();
     await this.#note();
   }
 
@@ -196,6 +182,7 @@ class FollowedHistory {
     ];
     const remote = ['--rsh', shell, '--remote-exe', `'${process.execPath}' '${PROGRAM}'`];
     const often = ['--full-every', this.#random.pick(['1h', '400ms'])];
+    if (this.#byPools) often.push('--interval', '1h');
     return new Following(this.#t, [...(this.#route === 'local' ? [] : remote), ...often, origin, replica]);
   }
 

@@ -41,6 +41,15 @@ export class ObedientChild<Order extends string, Reply> {
     await exited;
   }
 
+  /** Kills it, if it has not ended. Resolves when it is gone. */
+  async kill(): Promise<void> {
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode !== null || signalCode !== null) return;
+    const exited = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await exited;
+  }
+
   async #answer(): Promise<unknown> {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) throw this.#ended(signalCode ?? exitCode);

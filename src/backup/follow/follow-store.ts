@@ -154,7 +154,14 @@ class StoreFollowing {
       this.#options;
     const request = copyRequest({ ...this.#options, compression: this.#options.compress });
     // Only the origin's side looks for changes: nobody else writes a stream.
-    const followed = new FollowedReplica({ lookEveryMs, fullEveryMs: Infinity, hash: request.hash });
+    const { hash } = request;
+    // A step may cost money, so commits that are told make none earlier.
+    const followed = new FollowedReplica({
+      lookEveryMs,
+      stepEveryMs: lookEveryMs,
+      fullEveryMs: Infinity,
+      hash,
+    });
     const startedAt = performance.now();
     let lookedAt = startedAt;
     let state = first;

@@ -63,6 +63,8 @@ class NoAdmission implements Admission {
     return Promise.resolve(new OwnTurn());
   }
 
+  wrote(): void {}
+
   close(): Promise<void> {
     return Promise.resolve();
   }
@@ -116,6 +118,10 @@ class QueueAdmission implements Admission {
     assert(this.#turn === undefined && this.#waiter === undefined, 'one turn at a time');
     if (this.#isSilent || this.#member.isUnavailable) return Promise.resolve(new OwnTurn());
     return this.#wait(signal);
+  }
+
+  wrote(): void {
+    this.#member.wrote();
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,15 @@ import { createServer } from 'node:net';
 import { Questions } from './questions.ts';
 import { TurnQueue, QUEUE_TIMES } from './turn-queue.ts';
 import type { QueueSocket } from './queue-socket.ts';
-import { encodeFrame, FrameReader, monotonicUs, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
+import {
+  encodeFrame,
+  FrameReader,
+  monotonicUs,
+  REPLIES,
+  REQUESTS,
+  TELLS_OF_WRITES,
+  WIRE_VERSION,
+} from './wire.ts';
 import type { Frame, Reply, Request } from './wire.ts';
 
 /** Further processes on one database retry without queueing. */
@@ -32,9 +40,11 @@ interface Member {
   readonly socket: Socket;
   readonly reader: FrameReader<Request>;
   /** Unknown until its first frame. */
-  role: 'unknown' | 'member' | 'observer';
+  role: 'unknown' | 'member' | 'observer' | 'listener';
   /** True if it answers `describe`. */
   describes: boolean;
+  /** True if it answers `listened`. */
+  tellsOfWrites: boolean;
   /** Names it to an observer. */
   readonly number: number;
   framesInTick: number;
@@ -45,6 +55,8 @@ export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #server: Server;
   readonly #members = new Set<Member>();
+  /** Those who want to know of commits. */
+  readonly #listeners = new Set<Member>();
   readonly #queue: TurnQueue<Member>;
   readonly #questions = new Questions<Member>((observer) => observer.socket.end());
   #greeted = 0;
@@ -107,6 +119,7 @@ export class Coordinator {
       reader: new FrameReader<Request>(REQUESTS),
       role: 'unknown',
       describes: false,
+      tellsOfWrites: false,
       number: ++this.#admitted,
       framesInTick: 0,
     };
@@ -120,6 +133,7 @@ export class Coordinator {
     socket.on('close', () => {
       this.#members.delete(member);
       if (member.role === 'member') this.#greeted--;
+      if (!this.#isClosed) this.#left(member);
       this.#questions.remove(member);
       if (!this.#isClosed) this.#queue.remove(member, monotonicUs());
     });
@@ -134,12 +148,13 @@ export class Coordinator {
     // Observers decide how many answers there are.
     const isAnswer = type === 'tell' && this.#questions.observerOf(number, member) !== undefined;
     if (!isAnswer && ++member.framesInTick > FRAMES_PER_TICK_MAX) return false;
-    const isFirst = type === 'hello' || type === 'observe';
+    const isFirst = type === 'hello' || type === 'observe' || type === 'listen';
     if (isFirst ? member.role !== 'unknown' : member.role !== 'member') return false;
     if (isFirst && number !== WIRE_VERSION) return false;
     switch (type) {
       case 'hello':
         member.describes = flag;
+        member.tellsOfWrites = timeUs === TELLS_OF_WRITES;
         this.#greet(member);
         break;
       case 'observe':
@@ -147,6 +162,12 @@ export class Coordinator {
         break;
       case 'tell':
         this.#passOn(member, frame);
+        break;
+      case 'listen':
+        this.#listen(member);
+        break;
+      case 'wrote':
+        this.#tellListeners();
         break;
       case 'enter':
         this.#queue.enter(member, number, { sinceUs: timeUs, holding: flag }, nowUs);
@@ -168,8 +189,34 @@ export class Coordinator {
     member.role = 'member';
     this.#greeted++;
     this.#send(member, 'state', 0, this.#queue.isContended);
+    if (this.#listeners.size > 0 && member.tellsOfWrites) this.#send(member, 'listened', 0, true);
     this.#openWhenComplete();
     if (this.#greeted > 1) this.#options.onCompany?.();
+  }
+
+  /** What was committed before it listened counts as news: it may have looked earlier. */
+  #listen(listener: Member): void {
+    listener.role = 'listener';
+    this.#listeners.add(listener);
+    if (this.#listeners.size === 1) this.#askForWrites(true);
+    this.#tellListeners();
+  }
+
+  #askForWrites(isListened: boolean): void {
+    for (const member of this.#members)
+      if (member.tellsOfWrites) this.#send(member, 'listened', 0, isListened);
+  }
+
+  /** A listener that reads nothing has earlier news before it, which will do. */
+  #tellListeners(): void {
+    for (const { socket } of this.#listeners)
+      if (socket.writable && socket.writableLength === 0) socket.write(encodeFrame(REPLIES.wrote, 0));
+  }
+
+  /** A member may have gone before it could tell of its last commit. */
+  #left(member: Member): void {
+    if (member.role === 'member') this.#tellListeners();
+    if (this.#listeners.delete(member) && this.#listeners.size === 0) this.#askForWrites(false);
   }
 
   #ask(observer: Member): void {

@@ -4,7 +4,7 @@ import { systemErrorCode } from '../../errors.ts';
 import { LocalCoordinator } from './local-coordinator.ts';
 import { QueueSocket } from './queue-socket.ts';
 import { encodeText } from './texts.ts';
-import { encodeFrame, FrameReader, REPLIES, REQUESTS, WIRE_VERSION } from './wire.ts';
+import { encodeFrame, FrameReader, REPLIES, REQUESTS, TELLS_OF_WRITES, WIRE_VERSION } from './wire.ts';
 import type { Frame, Reply, Request } from './wire.ts';
 
 /** An application that has just opened its database has more urgent work. */
@@ -13,6 +13,8 @@ const REJOIN_MIN_MS = 1;
 const REJOIN_MAX_MS = 1000;
 /** Nobody listens there: then this process may take the lock and coordinate. Any other error is permanent. */
 const NOBODY_THERE: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ECONNREFUSED']);
+/** Commits of this time are told together, in milliseconds. */
+const TELL_AFTER_MS = 5;
 const TRY_AGAIN: ReadonlySet<string | undefined> = new Set(['EAGAIN', 'ECONNRESET', 'EPIPE', 'CLOSED']);
 
 export interface MemberEvents {
@@ -43,6 +45,9 @@ export class QueueMember {
   #isUnavailable = false;
   #isClosed = false;
   #attempts = 0;
+  /** True if somebody wants to know of commits. */
+  #isListened = false;
+  #telling: NodeJS.Timeout | undefined;
   #nextJoin: NodeJS.Timeout | undefined;
 
   constructor(databasePath: string, events: MemberEvents) {
@@ -72,6 +77,12 @@ export class QueueMember {
     return true;
   }
 
+  /** Tells the listeners a moment later that this process may have committed. */
+  wrote(): void {
+    if (!this.#isListened) return;
+    this.#telling ??= setTimeout(() => this.#tellOfWrites(), TELL_AFTER_MS).unref();
+  }
+
   joinNow(): void {
     if (this.#nextJoin === undefined || this.#attempts > 0) return;
     clearTimeout(this.#nextJoin);
@@ -82,6 +93,7 @@ export class QueueMember {
   async close(): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#nextJoin);
+    clearTimeout(this.#telling);
     this.#socket?.destroy();
     await this.#localCoordinator?.close();
     this.#queueSocket?.close();
@@ -117,7 +129,9 @@ export class QueueMember {
     const reader = new FrameReader<Reply>(REPLIES);
     let reason: string | undefined = 'CLOSED';
     this.#socket = socket;
-    socket.once('connect', () => socket.write(encodeFrame(REQUESTS.hello, WIRE_VERSION, true)));
+    socket.once('connect', () =>
+      socket.write(encodeFrame(REQUESTS.hello, WIRE_VERSION, true, TELLS_OF_WRITES)),
+    );
     socket.on('data', (chunk: Buffer) => {
       const frames = reader.read(chunk);
       if (frames === undefined) socket.destroy();
@@ -150,14 +164,28 @@ export class QueueMember {
       case 'describe':
         this.#socket?.write(encodeText(REQUESTS.tell, number, this.#events.describe()));
         break;
+      case 'listened':
+        this.#isListened = flag;
+        // Of what it has committed before, nobody was told.
+        if (flag) this.#tellOfWrites();
+        break;
       case 'answer':
       case 'told':
+      case 'wrote':
         break;
     }
   }
 
+  /** A coordinator that reads nothing has earlier news before it, which will do. */
+  #tellOfWrites(): void {
+    clearTimeout(this.#telling);
+    this.#telling = undefined;
+    if (this.#socket?.writableLength === 0) this.send('wrote', 0);
+  }
+
   #disconnected(reason: string | undefined): void {
     this.#isJoined = false;
+    this.#isListened = false;
     if (this.#isClosed) return;
     if (NOBODY_THERE.has(reason)) return this.#takeOver();
     if (!TRY_AGAIN.has(reason)) return this.#giveUp();

@@ -10,6 +10,8 @@ export interface Admission {
    * first. Rejects with the reason of `signal` when that aborts, and with CLOSED at {@link close}.
    */
   enter(signal?: AbortSignal): Promise<Turn>;
+  /** Tells those who listen, a moment later, that this process may have committed. Costs nanoseconds if nobody does. */
+  wrote(): void;
   close(): Promise<void>;
 }
 

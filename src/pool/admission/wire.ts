@@ -6,15 +6,18 @@
  *     4  4  number, little-endian              8  8  time, a little-endian double, in microseconds
  *
  *     to the coordinator              number    flag                         time
- *     hello, the first frame          version   answers `describe`
+ *     hello, the first frame          version   answers `describe`           1 if it answers `listened`, else 0
  *     observe, in its place: what     version
  *       do the members say?
+ *     listen, in its place: tell me   version
+ *       of commits
  *     enter: asks for a turn          turn      has it already (the last     since when it waits, or has it
  *                                               coordinator gave it)
  *     leave: done, or wants no more   turn
  *     ask: are you there?
  *     here: still at it, to `wanted`  turn
  *     tell: a piece of the answer     question  the last one                 six bytes of text (texts.ts)
+ *     wrote: may have committed
  *
  *     from the coordinator
  *     state, the answer to hello                contended: enter, then try
@@ -23,6 +26,10 @@
  *     answer, to `ask`
  *     describe: what do you do?       question
  *     told, to an observer            member    the last one                 six bytes of text
+ *     listened: say `wrote` at once             somebody listens
+ *       and after commits
+ *     wrote, to a listener: some
+ *       member may have committed
  *
  * Times are those of {@link monotonicUs}, which all processes of a machine share.
  */
@@ -31,8 +38,30 @@ export const FRAME_BYTES = 16;
 /** A coordinator of another version is ignored. */
 export const WIRE_VERSION = 0x53510001;
 
-export const REQUESTS = { hello: 1, enter: 2, leave: 3, ask: 4, here: 5, observe: 6, tell: 7 } as const;
-export const REPLIES = { state: 17, granted: 18, wanted: 19, answer: 20, describe: 21, told: 22 } as const;
+/** The time of the `hello` of a member that answers `listened`. */
+export const TELLS_OF_WRITES = 1;
+
+export const REQUESTS = {
+  hello: 1,
+  enter: 2,
+  leave: 3,
+  ask: 4,
+  here: 5,
+  observe: 6,
+  tell: 7,
+  listen: 8,
+  wrote: 9,
+} as const;
+export const REPLIES = {
+  state: 17,
+  granted: 18,
+  wanted: 19,
+  answer: 20,
+  describe: 21,
+  told: 22,
+  listened: 23,
+  wrote: 24,
+} as const;
 
 export type Request = keyof typeof REQUESTS;
 export type Reply = keyof typeof REPLIES;

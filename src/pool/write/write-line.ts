@@ -187,6 +187,7 @@ export class WriteLine {
   #run(job: WriteJob, run: Run): void {
     job.begin();
     run((outcome) => {
+      if (outcome.type !== 'busy') this.#admission.wrote();
       if (outcome.type === 'busy') {
         // At once, before other writes can take the writer.
         job.wait();

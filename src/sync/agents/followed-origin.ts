@@ -1,4 +1,5 @@
 import type { MessageOf } from '../../../protocol/messages.ts';
+import { CommitListener } from '../../pool/admission/commit-listener.ts';
 import { KeptOrigin } from '../../origin/kept-origin.ts';
 import type { DatabaseSnapshot } from '../../origin/snapshot.ts';
 import type { ReadOptions } from '../../pages/read-transaction.ts';
@@ -10,6 +11,9 @@ import { Pace } from '../quick/pace.ts';
 /** A peer may ask for looks more often; this host does not make them. */
 const LEAST_LOOK_MS = 10;
 
+/** The least time between two steps where the pools tell of commits, unless looks are due more often; milliseconds. */
+const TOLD_STEP_MS = 1000;
+
 /**
  * What an origin agent keeps of an origin while a replica follows it: the hashes of the last snapshot, and in WAL mode
  * what its frames tell. On the far side it lives as long as the connection. On the near side it outlives it, so that a
@@ -20,11 +24,20 @@ export class FollowedOrigin {
   readonly #tree = new KeptTree();
   readonly #pace = new Pace();
   #steppedAt = -Infinity;
+  /** Hears of commits that the pools of an application make. */
+  #listener: CommitListener | undefined;
+  /** True if it has heard of one since the last snapshot began. */
+  #isTold = false;
+  /** True if it has heard of one since the last look. */
+  #isNews = false;
+  #onNews: () => void = () => {};
 
   /** The newest state. Throws as `DatabaseSnapshot.open`. */
   open(path: string, options: ReadOptions): Promise<DatabaseSnapshot> {
     this.#steppedAt = performance.now();
     this.#pace.start();
+    if (this.#listener?.databasePath !== path) this.#listenAt(path);
+    this.#isTold = false;
     return this.#origin.open(path, options);
   }
 
@@ -54,7 +67,7 @@ export class FollowedOrigin {
 
   /**
    * Resolves when the origin has changed since the last snapshot, at most every `lookEveryMs`, or when the peer asks
-   * for the next one. At once if it needs a snapshot to compare: the first one, or one under a new key. Throws what
+   * for the next one. Where pools tell of commits, earlier looks find them. At once if it needs a snapshot to compare: the first one, or one under a new key. Throws what
    * `Connection.poll` throws.
    */
   async awaitChange(connection: Connection, { key, lookEveryMs }: MessageOf<'open'>): Promise<void> {
@@ -62,23 +75,38 @@ export class FollowedOrigin {
     this.#origin.lookEveryMs = everyMs;
     if (!this.#tree.has(key)) return;
     connection.state = 'waiting';
-    const dueAt = Math.max(this.#steppedAt + everyMs, this.#pace.notBefore);
-    await connection.untimed(() => this.#untilChanged(connection, dueAt));
+    this.#onNews = connection.stir;
+    await connection.untimed(() => this.#untilChanged(connection, everyMs));
   }
 
   /** Closes the connection to the database. No snapshot may be open. */
   close(): Promise<void> {
+    this.#listener?.close();
+    this.#listener = undefined;
     return this.#origin.close();
   }
 
-  /** Resolves when the origin has changed, not before `dueAt`, or when the peer asks for the next snapshot. */
-  async #untilChanged(connection: Connection, dueAt: number): Promise<void> {
+  #listenAt(path: string): void {
+    this.#listener?.close();
+    this.#listener = new CommitListener(path, () => {
+      this.#isTold = true;
+      this.#isNews = true;
+      this.#onNews();
+    });
+  }
+
+  /** Resolves when the origin has changed and a step is due, or when the peer asks for the next snapshot. */
+  async #untilChanged(connection: Connection, everyMs: number): Promise<void> {
     for (;;) {
+      this.#isNews = false;
       const hasChanged = this.#origin.hasChanged();
-      const left = dueAt - performance.now();
+      if (!hasChanged) this.#isTold = false;
+      const stepMs = this.#isTold ? Math.min(everyMs, TOLD_STEP_MS) : everyMs;
+      const left = Math.max(this.#steppedAt + stepMs, this.#pace.notBefore) - performance.now();
       if (hasChanged && left <= 0) return;
       // Until it is due, nothing depends on a look: the kept origin makes its own.
-      const next = await connection.receiveWithin(Math.max(1, left > 0 ? left : this.#origin.untilLookMs));
+      const waitMs = Math.max(1, left > 0 ? left : this.#origin.untilLookMs);
+      const next = await connection.receiveWithin(waitMs, () => this.#isNews);
       if (next?.type === 'wake') return;
     }
   }

@@ -172,8 +172,8 @@ export class Connection {
     this.#flush();
     const { output } = this.transport;
     while (output.writableNeedDrain && !output.destroyed && this.#failure === undefined && !this.#ended) {
-      await this.#activity(() => output.once('drain', this.#onActivity));
-      output.off('drain', this.#onActivity);
+      await this.#activity(() => output.once('drain', this.stir));
+      output.off('drain', this.stir);
     }
   }
 
@@ -210,17 +210,17 @@ export class Connection {
     }
   }
 
-  /** The next message if it comes within this many milliseconds. Throws as `receive`. */
-  async receiveWithin(ms: number): Promise<Message | undefined> {
+  /** The next message if it comes within this many milliseconds, and before a `stir` finds it over. Throws as `receive`. */
+  async receiveWithin(ms: number, isOver?: () => boolean): Promise<Message | undefined> {
     this.#flush();
     const end = performance.now() + ms;
     for (;;) {
       const next = this.poll();
       if (next !== undefined || this.#ended) return next ?? this.receive();
       const left = end - performance.now();
-      if (left <= 0) return undefined;
+      if (left <= 0 || isOver?.() === true) return undefined;
       let timer: NodeJS.Timeout | undefined;
-      await this.#activity(() => (timer = setTimeout(this.#onActivity, Math.min(left, MAX_TIMER_MS))));
+      await this.#activity(() => (timer = setTimeout(this.stir, Math.min(left, MAX_TIMER_MS))));
       clearTimeout(timer);
     }
   }
@@ -323,29 +323,22 @@ export class Connection {
     if (this.#greeting.add(bytes)) this.#heartbeat.onGreeted();
     this.#decoder.push(bytes);
     if (this.#decoder.bufferedBytes >= MAX_BUFFERED_BYTES) this.transport.input.pause();
-    this.#onActivity();
+    this.stir();
   }
 
   #onEnd(): void {
     this.#ended = true;
     this.#heartbeat.stop();
-    this.#onActivity();
+    this.stir();
     this.#over.abort();
   }
 
   #onFailure(error: Error): void {
     this.#heartbeat.stop();
+    const text = `The connection to ${this.transport.description} broke: ${error.message}`;
     this.#failure ??=
-      error instanceof SqlsyncError
-        ? error
-        : new SqlsyncError(
-            'CONNECTION_LOST',
-            `The connection to ${this.transport.description} broke: ${error.message}`,
-            {
-              cause: error,
-            },
-          );
-    this.#onActivity();
+      error instanceof SqlsyncError ? error : new SqlsyncError('CONNECTION_LOST', text, { cause: error });
+    this.stir();
     this.#over.abort();
   }
 
@@ -357,13 +350,14 @@ export class Connection {
     );
   };
 
-  readonly #onActivity = (): void => {
+  /** Lets what waits look again. */
+  readonly stir = (): void => {
     const wake = this.#wake;
     this.#wake = undefined;
     wake?.();
   };
 
-  /** Waits for data, the end, a failure, or the event for which `arm` arms `#onActivity`. */
+  /** Waits for data, the end, a failure, or the event for which `arm` arms `stir`. */
   async #activity(arm?: () => void): Promise<void> {
     await new Promise<void>((resolve) => {
       this.#wake = resolve;

@@ -14,6 +14,9 @@ const SETTLED_MS = 3000;
 /** How long an origin must have lost nearly all of its pages before a step takes that over, in milliseconds. */
 const LOSS_MS = 5000;
 
+/** A comparison of all pages that is due does not keep a step away for longer, in milliseconds. */
+const FULL_WAIT_MS = 1000;
+
 /** Asks for another snapshot a little later: the origin may be on its way into another state. */
 export class UnsettledLossError extends Error {
   constructor() {
@@ -27,6 +30,8 @@ export interface FollowOptions {
   readonly lookEveryMs: number;
   /** How long a comparison of all pages counts, in milliseconds. */
   readonly fullEveryMs: number;
+  /** The least time between the snapshots of two steps, in milliseconds; default 0. */
+  readonly stepEveryMs?: number | undefined;
   readonly hash: HashAlgorithm;
 }
 
@@ -56,6 +61,8 @@ export class FollowedReplica {
   /** True if an attempt has used what was known. */
   #isUsed = false;
   #steppedAt = -Infinity;
+  /** When the last snapshot came. */
+  #snapshotAt = -Infinity;
   /** When a snapshot first showed a great loss; undefined if the last one showed none. */
   #lossSince: number | undefined;
   #path: string | undefined;
@@ -79,9 +86,12 @@ export class FollowedReplica {
 
   /** How long until the next attempt may begin, in milliseconds; 0 or less if it may begin now. */
   get untilDueMs(): number {
-    const earliest = this.isFullDue ? this.#steppedAt + this.lookEveryMs : 0;
+    // If each step compares all pages, all of them keep the interval.
+    const waitMs = this.#options.fullEveryMs === 0 ? Infinity : FULL_WAIT_MS;
+    const earliest = this.isFullDue ? this.#steppedAt + Math.min(this.lookEveryMs, waitMs) : 0;
     const lossDue = this.#lossSince === undefined ? 0 : this.#lossSince + LOSS_MS;
-    return Math.max(earliest, lossDue, this.#pace.notBefore) - performance.now();
+    const stepDue = this.#snapshotAt + (this.#options.stepEveryMs ?? 0);
+    return Math.max(earliest, lossDue, stepDue, this.#pace.notBefore) - performance.now();
   }
 
   /** Call it when an attempt has failed, and the next one comes on another connection. */
@@ -101,6 +111,7 @@ export class FollowedReplica {
 
   /** Call it for each snapshot before it is compared. Throws UnsettledLossError for a great loss that is new. */
   consider(isGreatLoss: boolean): void {
+    this.#snapshotAt = performance.now();
     if (isGreatLoss) this.#lossSince ??= performance.now();
     const isSettled = this.#lossSince === undefined || performance.now() - this.#lossSince >= LOSS_MS;
     if (isGreatLoss && !isSettled) throw new UnsettledLossError();
