@@ -78,6 +78,7 @@ export type {
 } from './backup/types.ts';
 export type { CopyProgress } from './sync/agents/page-copy.ts';
 export type { RemoteOptions } from './sync/link/start-agent.ts';
+export type { FollowIntoStoreOptions } from './backup/follow/follow-store.ts';
 export type { FollowFailure, FollowOptions, FollowStep, FollowSummary } from './sync/follow/follow.ts';
 export type { SyncOptions, SyncSummary } from './sync/runs/sync.ts';
 export type { DifferingObject, VerifiedDatabase, VerifyOptions, VerifySummary } from './sync/runs/verify.ts';

@@ -308,6 +308,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/request',
     'src/backup',
     'src/backup/copy',
+    'src/backup/follow',
     'src/backup/restore',
     'src/sync',
     'src/sync/runs',

@@ -1,7 +1,7 @@
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
-import { passwordOf } from '../backup/keys/password.ts';
 import { runInChild } from './child-process.ts';
 import { backupTaskOptions, restoreTaskOptions } from './options.ts';
+import { withPassword } from './password.ts';
 
 /**
  * Adds a snapshot of `origin` to the store in a folder, in a child process as {@link sync} does; the application may
@@ -23,11 +23,4 @@ export async function backup(options: BackupOptions): Promise<BackupSummary> {
 export async function restore(options: RestoreOptions): Promise<RestoreSummary> {
   const task = { name: 'restore', options: restoreTaskOptions(await withPassword(options)) } as const;
   return { ...(await runInChild<'restore'>(task, options)), target: options.target };
-}
-
-/** The child gets the password in a message: a function stays here. */
-async function withPassword<O extends BackupOptions | RestoreOptions>(options: O): Promise<O> {
-  const { password } = Object(options) as O;
-  if (typeof password !== 'function') return options;
-  return { ...options, password: await passwordOf(password).text() };
 }

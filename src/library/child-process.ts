@@ -241,7 +241,7 @@ function outcomeOfLoss(task: Task): FailureOutcome | undefined {
 }
 
 function isReadOnly(task: Task): boolean {
-  if (task.name === 'backup' || task.name === 'follow') return false;
+  if (task.name === 'backup' || task.name === 'follow' || task.name === 'followStore') return false;
   return task.name === 'verify' || task.options.dryRun === true;
 }
 

@@ -5,7 +5,9 @@ import { keepYoungGenerationSmall } from '../backup/young-generation.ts';
 import { errorToData, toSqlsyncError } from '../errors.ts';
 import type { SqlsyncError } from '../errors.ts';
 import { withMaxTime } from '../sync/runs/max-time.ts';
+import { runFollowStore } from '../backup/follow/follow-store.ts';
 import { runFollow } from '../sync/follow/follow.ts';
+import type { FollowOptions } from '../sync/follow/follow.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import { runSync } from '../sync/runs/sync.ts';
 import { runVerify } from '../sync/runs/verify.ts';
@@ -56,15 +58,17 @@ function perform(task: Task, signal: AbortSignal): Promise<Tasks[TaskName]['summ
     onWarning: (text: string, kind: WarningKind): void => void report({ type: 'warning', text, kind }),
     onNote: (text: string): void => void report({ type: 'note', text }),
   };
-  if (task.name === 'follow') {
-    return runFollow({
-      ...task.options,
+  if (task.name === 'follow' || task.name === 'followStore') {
+    const following: Pick<FollowOptions, 'signal' | 'onStep' | 'onFailure'> = {
       ...listeners,
       signal,
       onStep: (step) => void report({ type: 'step', step }),
       onFailure: ({ failure, pauseMs }) =>
         void report({ type: 'failure', error: errorToData(failure), pauseMs }),
-    });
+    };
+    if (task.name === 'follow') return runFollow({ ...task.options, ...following });
+    keepYoungGenerationSmall();
+    return runFollowStore({ ...task.options, replica: task.options.store, ...following });
   }
   return withMaxTime<Tasks[TaskName]['summary']>(task.options.maxTimeMs, signal, (ending) => {
     if (task.name === 'verify') return runVerify({ ...task.options, ...listeners, signal: ending });

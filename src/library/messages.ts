@@ -3,6 +3,7 @@ import type { ErrorData } from '../errors.ts';
 import type { CopyProgress } from '../sync/agents/page-copy.ts';
 import type { BackupOptions, BackupSummary, RestoreOptions, RestoreSummary } from '../backup/options.ts';
 import type { FollowOptions, FollowStep, FollowSummary } from '../sync/follow/follow.ts';
+import type { FollowIntoStoreOptions } from '../backup/follow/follow-store.ts';
 import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
 import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 
@@ -20,6 +21,10 @@ export function isLibraryChild(argv: readonly string[]): boolean {
 export interface Tasks {
   readonly sync: { readonly options: DataOf<SyncOptions>; readonly summary: SyncSummary };
   readonly follow: { readonly options: DataOf<FollowOptions>; readonly summary: FollowSummary };
+  readonly followStore: {
+    readonly options: DataOf<FollowIntoStoreOptions>;
+    readonly summary: FollowSummary;
+  };
   readonly verify: { readonly options: DataOf<VerifyOptions>; readonly summary: VerifySummary };
   readonly backup: { readonly options: DataOf<BackupOptions>; readonly summary: BackupSummary };
   readonly restore: { readonly options: DataOf<RestoreOptions>; readonly summary: RestoreSummary };

@@ -5,6 +5,7 @@ import { isElsewhere } from '../backup/backends/elsewhere.ts';
 import type { BackupOptions, RestoreOptions } from '../backup/options.ts';
 import { COPY_REQUEST } from '../sync/request/copy-request.ts';
 import type { CopyRequest } from '../sync/request/copy-request.ts';
+import type { FollowIntoStoreOptions } from '../backup/follow/follow-store.ts';
 import type { FollowOptions } from '../sync/follow/follow.ts';
 import type { SyncOptions } from '../sync/runs/sync.ts';
 import type { VerifyOptions } from '../sync/runs/verify.ts';
@@ -95,12 +96,25 @@ const STORE = { store: text, password: secret, acceptNewStore: flag };
 
 const { maxTimeMs: _, ...WITHOUT_END } = COMMON;
 
+const FOLLOW = {
+  origin: text,
+  intervalMs: numberBetween(10, MAX_MS, 'a whole number of milliseconds'),
+  exitOnError: flag,
+  maxShrinkPercent: COPY.maxShrinkPercent,
+  reader: COPY.reader,
+  compress,
+  onStep: callback,
+  onFailure: callback,
+  ...WITHOUT_END,
+};
+
 type AnyOptions = SyncOptions | VerifyOptions | BackupOptions | RestoreOptions;
 
 /** The type makes it complete: each option needs a check. */
 const CHECKS: {
   readonly sync: Readonly<Record<keyof SyncOptions, Check>>;
   readonly follow: Readonly<Record<keyof FollowOptions, Check>>;
+  readonly followStore: Readonly<Record<keyof FollowIntoStoreOptions, Check>>;
   readonly verify: Readonly<Record<keyof VerifyOptions, Check>>;
   readonly backup: Readonly<Record<keyof BackupOptions, Check>>;
   readonly restore: Readonly<Record<keyof RestoreOptions, Check>>;
@@ -116,21 +130,21 @@ const CHECKS: {
     ...COMMON,
   },
   follow: {
-    origin: text,
     replica: text,
-    intervalMs: numberBetween(10, MAX_MS, 'a whole number of milliseconds'),
-    exitOnError: flag,
     overwrite: COPY.overwrite,
     followLinks: COPY.followLinks,
     fullEveryMs: COPY.fullEveryMs,
     maxSnapshotMs: COPY.maxSnapshotMs,
     maxWalGrowthBytes: COPY.maxWalGrowthBytes,
-    maxShrinkPercent: COPY.maxShrinkPercent,
-    reader: COPY.reader,
-    compress,
-    onStep: callback,
-    onFailure: callback,
-    ...WITHOUT_END,
+    ...FOLLOW,
+  },
+  followStore: {
+    ...STORE,
+    host: text,
+    cache: flag,
+    snapshotEveryMs: milliseconds,
+    keepStepsMs: numberBetween(0, Number.MAX_SAFE_INTEGER, 'a whole number of milliseconds'),
+    ...FOLLOW,
   },
   verify: { a: text, b: text, ...COMMON },
   backup: {
@@ -179,6 +193,12 @@ export function followTaskOptions(options: FollowOptions): DataOf<FollowOptions>
 }
 
 /** As {@link syncTaskOptions}. */
+export function followStoreTaskOptions(options: FollowIntoStoreOptions): DataOf<FollowIntoStoreOptions> {
+  const data = checked('followStore', options);
+  return { ...data, origin: absoluteLocation(data.origin), store: absoluteStore(data.store) };
+}
+
+/** As {@link syncTaskOptions}. */
 export function verifyTaskOptions(options: VerifyOptions): DataOf<VerifyOptions> {
   const data = checked('verify', options);
   return { ...data, a: absoluteLocation(data.a), b: absoluteLocation(data.b) };
@@ -199,20 +219,24 @@ export function restoreTaskOptions(options: RestoreOptions): DataOf<RestoreOptio
 const REQUIRED: Readonly<Record<TaskName, readonly string[]>> = {
   sync: ['origin', 'replica'],
   follow: ['origin', 'replica'],
+  followStore: ['origin', 'store'],
   verify: ['a', 'b'],
   backup: ['origin', 'store'],
   restore: ['store', 'snapshot', 'target'],
 };
 
-function checked<O extends AnyOptions | FollowOptions>(name: TaskName, options: O): DataOf<O> {
-  const checks: Readonly<Record<string, Check>> = CHECKS[name];
+type CheckedOptions = AnyOptions | FollowOptions | FollowIntoStoreOptions;
+
+function checked<O extends CheckedOptions>(task: TaskName, options: O): DataOf<O> {
+  const checks: Readonly<Record<string, Check>> = CHECKS[task];
+  const name = task === 'followStore' ? 'follow' : task;
   if (typeof options !== 'object' || options === null) {
     throw new SqlsyncError('USAGE', `${name}() got ${shown(options)}; expected an object of options`);
   }
   for (const option of Object.keys(options)) {
     if (!Object.hasOwn(checks, option)) throw unknownOption(name, option, Object.keys(checks));
   }
-  const required = REQUIRED[name];
+  const required = REQUIRED[task];
   const given: Readonly<Record<string, unknown>> = { ...options };
   const data: Record<string, unknown> = {};
   for (const [option, check] of Object.entries(checks)) {
@@ -241,7 +265,7 @@ function absoluteLocation(location: string): string {
   return parsed.kind === 'local' ? formatLocation({ kind: 'local', path: resolve(parsed.path) }) : location;
 }
 
-function unknownOption(name: TaskName, option: string, known: readonly string[]): SqlsyncError {
+function unknownOption(name: string, option: string, known: readonly string[]): SqlsyncError {
   return new SqlsyncError('USAGE', `${name}() has no option ${sanitizeText(option, 100)}`, {
     hint: `It has ${known.toSorted().join(', ')}.`,
   });

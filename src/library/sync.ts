@@ -1,8 +1,10 @@
+import type { FollowIntoStoreOptions } from '../backup/follow/follow-store.ts';
 import type { FollowOptions, FollowSummary } from '../sync/follow/follow.ts';
 import type { SyncOptions, SyncSummary } from '../sync/runs/sync.ts';
 import type { VerifyOptions, VerifySummary } from '../sync/runs/verify.ts';
 import { runInChild } from './child-process.ts';
-import { followTaskOptions, syncTaskOptions, verifyTaskOptions } from './options.ts';
+import { withPassword } from './password.ts';
+import { followStoreTaskOptions, followTaskOptions, syncTaskOptions, verifyTaskOptions } from './options.ts';
 import { inTurn } from './turns.ts';
 
 /**
@@ -31,16 +33,28 @@ export async function sync(options: SyncOptions): Promise<SyncSummary> {
 
 /**
  * Makes `replica` an exact copy of `origin`, and again whenever `origin` has changed, as the command `sqlsync follow`
- * does, until `signal` aborts. It then resolves if the replica was whole once, and shows the last whole step. Everything
- * else is as with {@link sync}.
+ * does, until `signal` aborts. It then resolves if the replica was whole once, and shows the last whole step. With
+ * `store` instead of `replica`, adds a snapshot and then each state to a store. Everything else is as with {@link sync}.
  *
  * @throws {SqlsyncError} for failures that no later attempt can mend, before the first step for any that does
  * not pass by itself, and with `exitOnError` for every one. `onFailure` gets the others.
  */
-export async function follow(options: FollowOptions): Promise<FollowSummary> {
+export async function follow(options: FollowOptions | FollowIntoStoreOptions): Promise<FollowSummary> {
+  if (isIntoStore(options)) return followIntoStore(options);
   const task = { name: 'follow', options: followTaskOptions(options) } as const;
   const summary = await runInChild<'follow'>(task, options);
   return { ...summary, origin: options.origin, replica: options.replica };
+}
+
+function isIntoStore(options: FollowOptions | FollowIntoStoreOptions): options is FollowIntoStoreOptions {
+  return typeof options === 'object' && options !== null && 'store' in options;
+}
+
+async function followIntoStore(options: FollowIntoStoreOptions): Promise<FollowSummary> {
+  const { store } = options;
+  const task = { name: 'followStore', options: followStoreTaskOptions(await withPassword(options)) } as const;
+  const summary = await runInChild<'followStore'>(task, options);
+  return { ...summary, origin: options.origin, replica: store };
 }
 
 /**

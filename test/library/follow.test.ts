@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { openDatabase } from '../../src/index.ts';
-import { follow } from '../../src/index.ts';
+import { follow, initStore, openDatabase, openStore } from '../../src/index.ts';
 import type { FollowStep } from '../../src/index.ts';
+import { summaryOf } from '../cli/command.ts';
 import { largeDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 
@@ -56,4 +57,55 @@ test('follow() rejects what is wrong before its first step, and a signal that ab
   largeDatabase(origin, 4e5);
   const signal = AbortSignal.abort();
   await assert.rejects(follow({ origin, replica, signal }), { code: 'INTERRUPTED' });
+});
+
+test('follow() with a store adds each state that an application commits, under a password from a function', async (t) => {
+  const folder = tempDir(t);
+  const [origin, store] = [join(folder, 'a.db'), join(folder, 'store')];
+  largeDatabase(origin, 4e5);
+  const password = (): string => 'open sesame';
+  await initStore(store, { password: password() });
+  const db = await openDatabase(origin);
+  t.after(() => db.close());
+  const end = new AbortController();
+  let stepped = Promise.withResolvers<void>();
+  const following = follow({
+    origin,
+    store,
+    password,
+    host: 'somewhere',
+    intervalMs: 50,
+    signal: end.signal,
+    onStep: ({ outcome }) => outcome === 'committed' && stepped.resolve(),
+  });
+  // An error is thrown where it is awaited.
+  const next = (): Promise<unknown> => Promise.race([stepped.promise, following]);
+  await next();
+  stepped = Promise.withResolvers();
+  await db.write.exec('UPDATE t SET x = randomblob(100) WHERE rowid = 1');
+  await next();
+  end.abort();
+  const summary = await following;
+  assert.deepEqual([summary.origin, summary.replica, summary.commits], [origin, store, 2]);
+  await db.close();
+  const target = join(folder, 'restored.db');
+  const passwordFile = join(folder, 'password');
+  writeFileSync(passwordFile, password());
+  await summaryOf(['restore', `${store}#latest`, target], { env: { SQLSYNC_PASSWORD_FILE: passwordFile } });
+  assertReplicaOf(origin, target);
+  const opened = await openStore(store, { password: password() });
+  assert.deepEqual(
+    (await opened.snapshots()).map(({ host }) => host),
+    ['somewhere'],
+  );
+});
+
+test('follow() with a store refuses what is for replicas', async (t) => {
+  const [origin, store] = [join(tempDir(t), 'a.db'), 'store'];
+  const wrong = { origin, store, overwrite: true };
+  await assert.rejects(follow(wrong), { code: 'USAGE', message: /follow\(\) has no option overwrite/ });
+  await assert.rejects(follow({ origin, store, snapshotEveryMs: -1 }), {
+    code: 'USAGE',
+    message: /snapshotEveryMs is -1/,
+  });
 });

@@ -4,6 +4,7 @@ import type { PageSink, PageSource, SinkTarget } from '../../pages/page-source.t
 import { lockBytePage, pageCount } from '../../pages/page-types.ts';
 import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts';
 import type { CopyBefore, Destination } from '../../sync/agents/destination.ts';
+import type { KnownState } from '../../sync/agents/page-copy.ts';
 import { sameBytes } from '../packs/object-id.ts';
 import { MAX_STEP_BYTES } from '../steps/step-file.ts';
 import type { StepWriter } from '../steps/step-writer.ts';
@@ -12,7 +13,7 @@ import type { StepWriter } from '../steps/step-writer.ts';
 export interface StoredState {
   readonly pageSize: PageSize;
   readonly pageCount: number;
-  /** The hashes of all pages under `key`, one after another. */
+  /** The hashes of all pages under `key`, one after another. The next copy takes this memory for its own. */
   readonly hashes: Uint8Array;
   readonly key: Uint8Array;
   /** Page 1, not all of whose bytes are hashed; undefined if it is not known. */
@@ -50,6 +51,12 @@ export class StepDestination implements Destination {
     return { name: 'the state before it', pages: this.#before.pageCount };
   }
 
+  /** All of it, so that little is asked for and nothing copied, in a database of any size. */
+  recall(): KnownState {
+    const { hashes, pageCount: pages } = this.#before;
+    return { nodes: { level: 0, pageCount: pages, hashes } };
+  }
+
   /** Throws NeedsSnapshotError. */
   openSink(target: SinkTarget): Promise<PageSink> {
     const before = this.#before;
@@ -82,7 +89,6 @@ class StepSink implements PageSink {
   /** When the read transaction had begun, in ms since 1970. */
   readonly timeMs = Date.now();
   readonly old: PageSource;
-  readonly oldHashes: Uint8Array;
   readonly pages = new Map<number, Uint8Array>();
   hashes: Uint8Array = new Uint8Array(0);
   readonly #before: StoredState;
@@ -91,7 +97,6 @@ class StepSink implements PageSink {
     this.target = target;
     this.#before = before;
     this.old = new UnreadPages(before);
-    this.oldHashes = before.hashes;
   }
 
   /** False if no byte of the database has changed. */
@@ -121,7 +126,7 @@ class StepSink implements PageSink {
   }
 
   takeHashes(hashes: Uint8Array): void {
-    this.hashes = hashes.slice();
+    this.hashes = hashes;
   }
 
   /** The destination puts the step. */

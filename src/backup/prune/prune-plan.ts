@@ -81,8 +81,8 @@ export function makePlan(
 }
 
 /** In ms; 0 if the place did not tell the time: such a file may have been put just now. */
-function ageOf(time: Date, now: number): number {
-  return now - time.getTime() || 0;
+export function ageOf(time: Date | undefined, now: number): number {
+  return now - (time?.getTime() ?? now) || 0;
 }
 
 /** The ids of packs to merge. */

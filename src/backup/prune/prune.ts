@@ -4,7 +4,7 @@ import { ObjectReader } from '../objects/object-reader.ts';
 import type { KnownPack } from '../objects/trust.ts';
 import { isOutOfSpace, withRoom } from '../backends/out-of-space.ts';
 import { copyNeeded } from './prune-copy.ts';
-import { makePlan } from './prune-plan.ts';
+import { ageOf, makePlan } from './prune-plan.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { removeForgotten, sweep } from './prune-sweep.ts';
 import { beginEpoch } from '../files/config.ts';
@@ -65,7 +65,9 @@ async function pruneBy(
   const judge = new ObjectReader(contents.index, { ...access, kept: undefined });
   const live = new LiveObjects(contents.reader, judge, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
-  const orphans = orphanedSteps(steps, snapshots);
+  const graceMs = (options.graceSeconds ?? access.config.graceSeconds) * 1000;
+  // A record that is missing by accident may come back.
+  const orphans = orphanedSteps(steps, snapshots).filter((file) => ageOf(file.modified, now) >= graceMs);
   const stepsDeleted = orphans.length;
   if (options.dryRun === true) return summarize(contents, plan, { dryRun: true, stepsDeleted });
   await removeSteps(access, orphans);

@@ -12,12 +12,27 @@ export function orphanedSteps(files: readonly StepFile[], snapshots: readonly St
   return files.filter(({ stream }) => !snapshots.some((each) => beginsWith(stream, each)));
 }
 
-/** Deletes files. Throws SqlsyncError STORE_UNAVAILABLE; then some may be gone. */
-export function removeSteps({ backend }: StoreAccess, files: readonly StepFile[]): Promise<void> {
+/** How many files go between two looks at a signal. */
+const BATCH = 32;
+
+/**
+ * Deletes files, and returns those that are gone: all, unless the signal aborts. Throws SqlsyncError STORE_UNAVAILABLE;
+ * then some may be gone.
+ */
+export async function removeSteps(
+  { backend }: StoreAccess,
+  files: readonly StepFile[],
+  signal?: AbortSignal,
+): Promise<ReadonlySet<StepFile>> {
   // A sound store has no gap that a reader could take for damage: the last states go first.
   const lastFirst = files.toSorted((a, b) => b.to - a.to);
-  return deleteAll(
-    backend,
-    lastFirst.map(({ name }) => `steps/${name}`),
-  );
+  let gone = 0;
+  for (; gone < lastFirst.length && signal?.aborted !== true; gone += BATCH) {
+    const batch = lastFirst.slice(gone, gone + BATCH);
+    await deleteAll(
+      backend,
+      batch.map(({ name }) => `steps/${name}`),
+    );
+  }
+  return new Set(lastFirst.slice(0, gone));
 }

@@ -11,6 +11,8 @@ export interface StepFile {
   /** Name within the folder. */
   readonly name: string;
   readonly bytes: number;
+  /** When it was put, by the clock of its place; undefined if that is not known. */
+  readonly modified?: Date | undefined;
   /** Begins with `BASE_DIGITS` digits of the id of the snapshot. */
   readonly stream: string;
   /** 0 for a single step, 1 for several that were put together. */
@@ -29,12 +31,17 @@ const NAME = /^([0-9a-f]{24})-([01])-(\d{8})-(\d{8})-(\d{13})-([0-9a-f]{64})$/;
 export const MAX_STEPS = 99_999_999;
 
 /** undefined for a file that is none of ours. */
-export function parseStep({ name, bytes }: Pick<StoredFile, 'name' | 'bytes'>): StepFile | undefined {
+export function parseStep({
+  name,
+  bytes,
+  modified,
+}: Pick<StoredFile, 'name' | 'bytes'> & Partial<StoredFile>): StepFile | undefined {
   const [, stream, level, from, to, time, hash] = NAME.exec(name) ?? [];
   if (stream === undefined || hash === undefined) return undefined;
   const file = {
     name,
     bytes,
+    modified,
     stream,
     level: Number(level),
     from: Number(from),

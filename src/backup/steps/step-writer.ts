@@ -35,21 +35,25 @@ interface Group {
 
 /**
  * Adds steps after one snapshot to a store: one file each, which is durable when `put` resolves. Puts those of some
- * minutes together into one, from what it has in memory, and deletes single ones when they are old. Only this writer
- * writes its stream, and a stream that failed is not continued.
+ * minutes together into one, from what it has in memory, and deletes single ones when they are old, beside what it puts.
+ * Only this writer writes its stream, and a stream that failed is not continued.
  */
 export class StepWriter {
   readonly stream: string;
   readonly #access: StoreAccess;
   readonly #base: StoreSnapshot;
   readonly #keepSinglesMs: number;
+  readonly #signal: AbortSignal | undefined;
+  #thinning: Promise<void> = Promise.resolve();
   #files: StepFile[] = [];
   readonly #pages = new Set<number>();
   #state = 0;
   #lastMs: number;
   #group: Group | undefined;
 
-  constructor(access: StoreAccess, base: StoreSnapshot, keepSinglesMs: number) {
+  /** @param signal Ends the deletion of single steps early. */
+  constructor(access: StoreAccess, base: StoreSnapshot, keepSinglesMs: number, signal?: AbortSignal) {
+    this.#signal = signal;
     this.#access = access;
     this.#base = base;
     this.#keepSinglesMs = keepSinglesMs;
@@ -80,7 +84,12 @@ export class StepWriter {
   }
 
   /** Puts together what is left, so that the single steps can go when they are old. Throws SqlsyncError STORE_*. */
-  async endGroup(): Promise<void> {
+  async end(): Promise<void> {
+    await this.#endGroup();
+    await this.#thinning;
+  }
+
+  async #endGroup(): Promise<void> {
     const group = this.#group;
     this.#group = undefined;
     if (group === undefined) return;
@@ -88,11 +97,15 @@ export class StepWriter {
     for (const page of pages.keys()) if (page > state.pageCount) pages.delete(page);
     // A single step is its own file already.
     if (from < to) this.#files.push(await this.#write({ ...state, pages }, 1, from, to));
-    const beforeMs = Date.now() - this.#keepSinglesMs;
-    const doomed = coveredSteps(this.#files, beforeMs);
+    // The next step does not wait for it.
+    this.#thinning = this.#thinning.then(() => this.#thinOut());
+  }
+
+  async #thinOut(): Promise<void> {
+    const doomed = coveredSteps(this.#files, Date.now() - this.#keepSinglesMs);
     try {
-      await removeSteps(this.#access, doomed);
-      this.#files = this.#files.filter((file) => !doomed.includes(file));
+      const gone = await removeSteps(this.#access, doomed, this.#signal);
+      this.#files = this.#files.filter((file) => !gone.has(file));
     } catch {
       // A user that may only add goes on adding. What stays is tried again, and told, when the next stream begins.
     }
@@ -102,7 +115,7 @@ export class StepWriter {
     const group = this.#group;
     const bytes = ((group?.pages.size ?? 0) + state.pages.size) * state.pageSize;
     const isOver = group !== undefined && performance.now() - group.startedMs >= GROUP_MS;
-    if (isOver || bytes > MAX_STEP_BYTES) await this.endGroup();
+    if (isOver || bytes > MAX_STEP_BYTES) await this.#endGroup();
     const { pages, from, startedMs } = this.#group ?? {
       pages: new Map<number, Uint8Array>(),
       from: number,

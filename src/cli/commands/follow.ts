@@ -54,6 +54,7 @@ const OPTIONS = {
     default: '1h',
     describe: 'Into a store: how long each single step is kept; of older ones, one for each five minutes',
   },
+  host: { value: 'NAME', describe: 'Into a store: the host that the snapshots are said to be of' },
   ...CONNECTION,
   ...ACCESS_OPTIONS,
   ...OUTPUT_OPTIONS,
@@ -88,8 +89,8 @@ async function run(args: Arguments): Promise<number> {
 async function follow(args: Arguments, options: FollowOptions, output: Output): Promise<FollowSummary> {
   const { replica } = options;
   if (!isStore(replica)) return runFollow(options);
-  for (const name of ['overwrite', 'followLinks'] as const)
-    if (options[name] === true)
+  for (const name of Object.keys(OPTION_NAMES) as (keyof typeof OPTION_NAMES)[])
+    if (options[name] !== undefined && options[name] !== false)
       throw new SqlsyncError('USAGE', `${replica} is a store, so ${OPTION_NAMES[name]} makes no sense`);
   const { runFollowStore } = await import('../../backup/follow/follow-store.ts');
   const { password, acceptNewStore, cache } = storeAccessOf(args, replica, output);
@@ -98,13 +99,20 @@ async function follow(args: Arguments, options: FollowOptions, output: Output): 
     password,
     acceptNewStore,
     cache,
+    host: args.host,
     replica: storePlace(replica),
     snapshotEveryMs: parseDuration('--snapshot-every', args.snapshotEvery),
     keepStepsMs: parseDuration('--keep-steps', args.keepSteps),
   });
 }
 
-const OPTION_NAMES = { overwrite: '--overwrite', followLinks: '--follow-links' } as const;
+/** Those that make no sense for a store. */
+const OPTION_NAMES = {
+  overwrite: '--overwrite',
+  followLinks: '--follow-links',
+  maxSnapshotMs: '--max-snapshot',
+  maxWalGrowthBytes: '--max-wal-growth',
+} as const;
 
 function listeners(
   { origin, replica }: FollowOptions,

@@ -85,7 +85,7 @@ export const DEFAULT_INTERVAL_MS = 1000;
 export const DEFAULT_FOLLOW_FULL_EVERY_MS = 3_600_000;
 
 /** How often a login may be refused before it counts as lasting. */
-const MAX_REFUSED_LOGINS = 3;
+export const MAX_REFUSED_LOGINS = 3;
 
 /** After these no later attempt can succeed, or may be tried: somebody has to decide. */
 const LASTING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
