@@ -12,6 +12,7 @@ export const SECTIONS = {
   link: 'Over SSH on a slow line',
   transports: 'The SSH that is built in, beside OpenSSH',
   writer: 'A writer on the origin',
+  follow: 'Following: how far a copy is behind',
   pools: 'Pools: writers on one database',
   doctor: 'A writer beside doctor --watch',
   backup: 'Backups with history',

@@ -10,6 +10,7 @@ import { firstSection, linkSection, localSection, sshSection, startSection } fro
 import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
 import { doctorSection } from './doctor.ts';
+import { FOLLOW_PLACES, followSection } from './follow.ts';
 import { MEMORY_SIZES, memorySection } from './memory.ts';
 import { poolsSection } from './pools.ts';
 import { reflinkSection } from './reflink.ts';
@@ -33,6 +34,7 @@ const USUAL_SECTIONS: readonly SectionName[] = [
   'link',
   'transports',
   'writer',
+  'follow',
   'pools',
   'doctor',
   'backup',
@@ -54,6 +56,9 @@ async function main(): Promise<void> {
       compare: { type: 'string' },
       peer: { type: 'string', multiple: true, default: [] },
       days: { type: 'string', default: '30' },
+      places: { type: 'string', default: FOLLOW_PLACES.join() },
+      rates: { type: 'string', default: '1,20,200,1000,5000' },
+      seconds: { type: 'string', default: '20' },
       journal: { type: 'string', default: 'wal,delete' },
       exe: { type: 'string', default: join(ROOT, 'bin', 'sqlsync.js') },
       output: { type: 'string', default: join(import.meta.dirname, 'RESULTS.md') },
@@ -83,6 +88,13 @@ async function main(): Promise<void> {
     transports: () => transportsSection(copies),
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
     doctor: () => doctorSection({ exe: values.exe, rounds: runs, journals }),
+    follow: () =>
+      followSection({
+        ...copies,
+        places: listOf(FOLLOW_PLACES, values.places) ?? [],
+        rates: values.rates.split(',').map(Number),
+        seconds: Number(values.seconds),
+      }),
     pools: () => poolsSection({ exe: values.exe }),
     backup: () => backupSection({ ...copies, days: Number(values.days) }),
     stores: () => storesSection({ ...copies, days: Number(values.days) }),

@@ -24,7 +24,29 @@ export interface HistoryOptions {
   readonly writer?: (typeof WRITERS)[number];
   /** How many things happen. */
   readonly actions: number;
+  /** The one thing that goes wrong, after each change; by default anything does, now and then. */
+  readonly fault?: FollowFault | undefined;
+  /** No more happens after this time, in milliseconds. */
+  readonly maxMs?: number | undefined;
 }
+
+/** What can go wrong. The near side is the process that a user started. */
+export const FOLLOW_FAULTS = [
+  'kill -9 of the near side',
+  'kill -9 of the far side',
+  'a broken link',
+  'SIGSTOP of the near side',
+  'SIGSTOP of the far side',
+  'kill -9 of the application',
+] as const;
+
+export interface FollowFault {
+  readonly name: (typeof FOLLOW_FAULTS)[number];
+  /** How long after a change begins, in milliseconds: a step takes some tens of these. */
+  readonly afterMs: number;
+}
+
+const STOPPED_MS = 200;
 
 /** A test, or whatever else says when it ends. */
 export interface Ending {
@@ -40,7 +62,7 @@ export interface Ending {
 export async function followHistory(t: Ending, options: HistoryOptions): Promise<string> {
   const history = new FollowedHistory(t, options);
   try {
-    await history.run(options.actions);
+    await history.run(options);
   } catch (error) {
     throw new Error(`${history.said}\n${JSON.stringify(options)}`, { cause: error });
   }
@@ -56,6 +78,7 @@ class FollowedHistory {
   readonly #replica: string;
   readonly #reader: OtherProcess;
   readonly #byPools: boolean;
+  readonly #isLong: boolean;
   #app: Application;
   #following: Following;
   /** The states of the origin, in order. */
@@ -64,7 +87,8 @@ class FollowedHistory {
   readonly #seen: string[] = [];
   readonly #counts = { failures: 0, steps: 0 };
 
-  constructor(t: Ending, { seed, route, writer }: HistoryOptions) {
+  constructor(t: Ending, { seed, route, writer, maxMs }: HistoryOptions) {
+    this.#isLong = maxMs !== undefined;
     this.#t = t;
     this.#random = new Random(seed);
     this.#route = route;
@@ -87,17 +111,23 @@ class FollowedHistory {
   }
 
   get outcome(): string {
-    return this.#counts.failures === 0 ? 'followed' : 'followed, after failures';
+    const { failures, steps } = this.#counts;
+    const figures = this.#isLong
+      ? `: ${this.#states.length} states, ${this.#seen.length} seen, ${steps} steps, ${failures} failures`
+      : '';
+    return `${failures === 0 ? 'followed' : 'followed, after failures'}${figures}`;
   }
 
-  async run(actions: number): Promise<void> {
+  async run({ actions, fault, maxMs = Infinity }: HistoryOptions): Promise<void> {
+    const end = performance.now() + maxMs;
     await this.#note();
     let isOver = false;
     const watching = this.#watch(() => isOver);
     watching.catch(() => {}); // thrown at the end
     try {
-      for (let n = 0; n < actions; n++) {
-        await this.#act();
+      for (let n = 0; n < actions && performance.now() < end; n++) {
+        if (fault === undefined) await this.#act();
+        else await this.#changeAndFail(fault);
         await delay(this.#random.pick([0, 5, 20, 60, 150]));
       }
       const last = this.#states.at(-1) as string;
@@ -116,8 +146,41 @@ class FollowedHistory {
     if (chance(0.05)) return this.#killAgent();
     if (chance(0.03)) return this.#stopAgent();
     if (chance(0.03)) return this.#restartFollowing();
+    return this.#change();
+  }
+
+  async #change(): Promise<void> {
     await this.#app.change(this.#random);
     await this.#note();
+  }
+
+  async #changeAndFail({ name, afterMs }: FollowFault): Promise<void> {
+    await this.#following.untilEvents('step', 1);
+    const changed = this.#change();
+    changed.catch(() => {}); // thrown below
+    // The application does one thing after another.
+    if (name === 'kill -9 of the application') await changed;
+    await delay(afterMs);
+    await this.#fail(name);
+    await changed;
+  }
+
+  async #fail(name: FollowFault['name']): Promise<void> {
+    const pids = this.#following.pids();
+    // A remote shell leads to the far side.
+    const [near, link, far] = [pids[0], pids[1], pids.at(-1)];
+    switch (name) {
+      case 'kill -9 of the application':
+        await this.#app.kill();
+        return this.#note();
+      case 'kill -9 of the near side':
+        return this.#killFollowing([near]);
+      case 'kill -9 of the far side':
+      case 'a broken link':
+        return kill(name === 'a broken link' ? link : far, 'SIGKILL');
+      default:
+        return this.#stop(name === 'SIGSTOP of the near side' ? near : far, STOPPED_MS);
+    }
   }
 
   /** Records the state of the origin. */
@@ -142,20 +205,25 @@ class FollowedHistory {
 
   async #stopAgent(): Promise<void> {
     const pids = this.#following.pids();
-    if (pids.length === 0) return;
-    const pid = this.#random.pick(pids);
+    if (pids.length > 0) await this.#stop(this.#random.pick(pids), this.#random.integer(10, 200));
+  }
+
+  async #stop(pid: number | undefined, ms: number): Promise<void> {
     kill(pid, 'SIGSTOP');
-    await delay(this.#random.integer(10, 200));
+    await delay(ms);
     kill(pid, 'SIGCONT');
   }
 
   /** The follower ends when asked, or is killed, and another one begins. */
   async #restartFollowing(): Promise<void> {
-    if (this.#random.chance(0.5)) await this.#endFollowing();
-    else {
-      for (const pid of this.#following.pids()) kill(pid, 'SIGKILL');
-      await this.#following.command.done;
-    }
+    if (!this.#random.chance(0.5)) return this.#killFollowing(this.#following.pids());
+    await this.#endFollowing();
+    this.#following = this.#follow();
+  }
+
+  async #killFollowing(pids: readonly (number | undefined)[]): Promise<void> {
+    for (const pid of pids) kill(pid, 'SIGKILL');
+    await this.#following.command.done;
     this.#following = this.#follow();
   }
 
@@ -206,9 +274,9 @@ class FollowedHistory {
   }
 }
 
-function kill(pid: number, signal: NodeJS.Signals): void {
+function kill(pid: number | undefined, signal: NodeJS.Signals): void {
   try {
-    process.kill(pid, signal);
+    if (pid !== undefined) process.kill(pid, signal);
   } catch {
     // It has just ended.
   }

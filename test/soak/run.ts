@@ -1,11 +1,12 @@
 /**
  * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the
- * storm, where everything happens at once (`--only steps`, `--only storm`). It ends with the figures; if a
+ * storm, where everything happens at once (`--only steps`, `--only storm`, `--only follow`). It ends with the figures; if a
  * promise was broken, also with its name and status 1. The seed repeats the choices, not the moments at which
  * processes meet.
  */
 import { parseArgs } from 'node:util';
 import { startSshd } from '../support/sshd.ts';
+import { soakFollow } from './follow.ts';
 import type { Latency } from './application.ts';
 import type { ProcessFigures } from './soak.ts';
 import { Soak } from './soak.ts';
@@ -15,7 +16,14 @@ const { values } = parseArgs({
   options: { minutes: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
 });
 const minutes = Number(values.minutes ?? 30);
-const stormMinutes = values.only === 'storm' ? minutes : values.only === 'steps' ? 0 : minutes / 3;
+const stormMinutes =
+  values.only === 'follow'
+    ? 0
+    : values.only === 'storm'
+      ? minutes
+      : values.only === 'steps'
+        ? 0
+        : minutes / 3;
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
 /** Steps until the processes have all that they will have: statements, pools, compiled code. */
 const WARM_UP_STEPS = 20;
@@ -28,7 +36,8 @@ const broken: string[] = [];
 /** SIGINT and SIGTERM end the run with the figures so far. */
 let stopped = false;
 process.once('SIGTERM', () => (stopped = true));
-if (stormMinutes < minutes) await runSteps(minutes - stormMinutes);
+if (values.only === 'follow') await soakFollow(minutes, seed, report);
+else if (stormMinutes < minutes) await runSteps(minutes - stormMinutes);
 if (stormMinutes > 0 && !stopped) await runStorm(stormMinutes);
 if (broken.length > 0) process.exitCode = 1;
 

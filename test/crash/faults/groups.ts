@@ -1,4 +1,5 @@
 import type { FaultGroup } from './group.ts';
+import { follow } from './follow.ts';
 import { corruption } from './corruption.ts';
 import { errors } from './errors.ts';
 import { kill } from './kill.ts';
@@ -20,4 +21,5 @@ export const FAULT_GROUPS: Readonly<Record<string, FaultGroup>> = {
   origin,
   replica,
   store,
+  follow,
 };
