@@ -1,8 +1,8 @@
 /**
  * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the
- * storm, where everything happens at once (`--only steps`, `--only storm`, `--only follow`). It ends with the figures; if a
- * promise was broken, also with its name and status 1. The seed repeats the choices, not the moments at which
- * processes meet.
+ * storm, where everything happens at once (`--only steps`, `--only storm`). `--only follow` lets replicas follow
+ * instead. It ends with the figures; if a promise was broken, also with its name and status 1. The seed repeats the
+ * choices, not the moments at which processes meet.
  */
 import { parseArgs } from 'node:util';
 import { startSshd } from '../support/sshd.ts';
@@ -16,14 +16,9 @@ const { values } = parseArgs({
   options: { minutes: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
 });
 const minutes = Number(values.minutes ?? 30);
-const stormMinutes =
-  values.only === 'follow'
-    ? 0
-    : values.only === 'storm'
-      ? minutes
-      : values.only === 'steps'
-        ? 0
-        : minutes / 3;
+const isStormy = values.only === 'storm';
+const hasStorm = values.only === undefined || isStormy;
+const stormMinutes = isStormy ? minutes : hasStorm ? minutes / 3 : 0;
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
 /** Steps until the processes have all that they will have: statements, pools, compiled code. */
 const WARM_UP_STEPS = 20;
