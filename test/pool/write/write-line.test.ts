@@ -12,7 +12,6 @@ import { WriteLine } from '../../../src/pool/write/write-line.ts';
 class PlayedAdmission implements Admission {
   isCalm = true;
   entered = 0;
-  writes = 0;
   left = 0;
   turn = { isOver: false, leave: (): void => void (this.left += 1) };
   #grant: ((turn: Turn) => void) | undefined;
@@ -31,9 +30,7 @@ class PlayedAdmission implements Admission {
     });
   }
 
-  wrote(): void {
-    this.writes += 1;
-  }
+  wrote(): void {}
 
   async grant(): Promise<void> {
     this.turn = { ...this.turn, isOver: false };
@@ -177,13 +174,6 @@ describe('the line of waiting writes, and the queue of processes', () => {
     await waiting;
     assert.deepEqual(server.done, ['a']);
   });
-});
-
-test('the line tells of each write once it has ended', async () => {
-  const { admission, server, add } = played();
-  await add('a');
-  await add('b');
-  assert.deepEqual([server.done, admission.writes], [['a', 'b'], 2]);
 });
 
 describe('very many writes that give up at the same moment', () => {
