@@ -29,7 +29,8 @@ const NOT_A_DATABASE = ['not a database', 'It is a file of another kind, or it i
 
 const UNKNOWN = [
   'it could not be opened',
-  'Check the permissions of the file and of its folder: SQLite keeps two files beside it.',
+  'Check the permissions of the file and of its folder: SQLite keeps two files beside it. If no database can be opened, ' +
+    'build the binding on this machine: `sqlsync build-binding`.',
 ] as const;
 
 /** The obstacle, and what to do about it; undefined if none is visible. */

@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { bindingKeys } from './platforms.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const FOLDER = join(ROOT, 'dist');
@@ -78,6 +79,7 @@ export async function bundle(): Promise<void> {
     chunkNames: 'chunk-[hash]',
     // Among the packages only yargs is bundled: every command loads its parser.
     external: EXTERNAL,
+    define: { SQLSYNC_BINDING_KEYS: JSON.stringify(bindingKeys()) },
     alias: { 'yargs/helpers': './src/release/yargs-helpers.ts' },
     format: 'esm',
     platform: 'node',

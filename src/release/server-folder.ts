@@ -1,6 +1,7 @@
 /**
- * `npm run bundle [-- --only linux-x64]`: one folder for a server, as `build/sqlsync-VERSION-PLATFORM.tar.gz`. It has
- * Node.js, the program and its binding, and needs glibc 2.28, libstdc++ and libgcc_s, but no npm, compiler or network.
+ * `npm run bundle [-- --only linux-arm64]`: one folder for a server, as `build/sqlsync-VERSION-PLATFORM.tar.gz`, by
+ * default for the platforms that were tried. It has Node.js, the program and its binding, and needs glibc 2.28,
+ * libstdc++ and libgcc_s, but no npm, compiler or network.
  *
  *     bin/sqlsync                        a shell script; any symbolic link may lead to it
  *     lib/node                           Node.js itself, stripped where the tool for that is there
@@ -24,6 +25,7 @@ import { dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BINDING_NAME, bindingRecipe, packageRoot, prebuildsFolder } from '../sqlite/binding-path.ts';
 import { npmProgram } from './npm-program.ts';
+import { TRIED } from './platforms.ts';
 
 const PLATFORMS = ['linux-x64', 'linux-arm64'];
 
@@ -43,7 +45,8 @@ while [ -h "$file" ]; do
     *) file=$(dirname "$file")/$link ;;
   esac
 done
-root=$(cd -P "$(dirname "$file")/.." && pwd) || exit 70
+# With CDPATH, cd would look elsewhere, and print what it finds.
+root=$(CDPATH= cd -P -- "$(dirname "$file")/.." && pwd) || exit 70
 # Options for the user's own Node.js may be unknown to this one.
 unset NODE_OPTIONS
 exec "$root/lib/node" "$root/lib/node_modules/sqlsync-db/bin/sqlsync.js" "$@"
@@ -141,7 +144,7 @@ function makeArchive(platform: string): void {
 const [, program] = process.argv;
 // Not `import.meta.main`, which the oldest supported Node.js may lack.
 if (program !== undefined && realpathSync(program) === import.meta.filename) {
-  const { only = PLATFORMS } = parseArgs({ options: { only: { type: 'string', multiple: true } } }).values;
+  const { only = TRIED } = parseArgs({ options: { only: { type: 'string', multiple: true } } }).values;
   for (const platform of only) {
     if (!PLATFORMS.includes(platform))
       throw new Error(`--only ${platform}: expected ${PLATFORMS.join(' or ')}`);

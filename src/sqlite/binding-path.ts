@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { SqlsyncError, systemErrorCode } from '../errors.ts';
@@ -16,6 +16,9 @@ import { userCache } from '../files/user-cache.ts';
  * of other sources of our own, is never loaded: its JavaScript and its binary share a private interface.
  */
 export const BINDING_NAME = 'sqlsync_sqlite3.node';
+
+/** The keys of the published package's bindings, by platform. The bundle has them; the sources do not. */
+declare const SQLSYNC_BINDING_KEYS: Readonly<Record<string, string>> | undefined;
 
 /** Everything that decides what the compiler has to do, except which compiler it is. */
 export interface BindingRecipe {
@@ -84,9 +87,13 @@ function nativeFolder(): string {
   return join(packageRoot(), 'src', 'sqlite', 'native');
 }
 
-/** Where the build puts a binding. SQLSYNC_BINDING_DIR moves it, for an installation that its user cannot write. */
+/** Where the build puts bindings. SQLSYNC_BINDING_DIR moves it, for an installation that its user cannot write. */
+export function builtBindingsFolder(env: NodeJS.ProcessEnv = process.env): string {
+  return env['SQLSYNC_BINDING_DIR'] ?? join(packageRoot(), 'build', 'binding');
+}
+
 export function builtBindingPath(key: string, env: NodeJS.ProcessEnv = process.env): string {
-  return join(env['SQLSYNC_BINDING_DIR'] ?? join(packageRoot(), 'build', 'binding'), key, BINDING_NAME);
+  return join(builtBindingsFolder(env), key, BINDING_NAME);
 }
 
 /** The folder of the bindings that the published package carries, one for each platform. */
@@ -96,14 +103,15 @@ export function prebuildsFolder(): string {
 
 /**
  * The binding that the package carries for this platform and the installed better-sqlite3; undefined if there is none.
- * Needs no recipe: the sources of a published package do not change, and that of another better-sqlite3 has another key.
+ * Needs no recipe: the sources of a published package do not change, and the bundle knows their keys.
  */
 export function prebuiltBindingPath(): string | undefined {
-  const folder = prebuildsFolder();
-  if (!existsSync(folder)) return undefined;
-  const prefix = `${platformName()}-${installedPackage('better-sqlite3').version}-`;
-  const key = readdirSync(folder).find((name) => name.startsWith(prefix));
-  return key === undefined ? undefined : join(folder, key, BINDING_NAME);
+  const platform = platformName();
+  const key = typeof SQLSYNC_BINDING_KEYS === 'undefined' ? undefined : SQLSYNC_BINDING_KEYS[platform];
+  const prefix = `${platform}-${installedPackage('better-sqlite3').version}-`;
+  if (key?.startsWith(prefix) !== true) return undefined;
+  const path = join(prebuildsFolder(), key, BINDING_NAME);
+  return existsSync(path) ? path : undefined;
 }
 
 /** The per-user copy, or undefined when SQLSYNC_NO_BINDING_CACHE=1 disables it. */

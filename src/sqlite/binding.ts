@@ -4,7 +4,13 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
 import { SqlsyncError } from '../errors.ts';
-import { bindingRecipe, builtBindingPath, packageRoot, prebuiltBindingPath } from './binding-path.ts';
+import {
+  bindingRecipe,
+  builtBindingPath,
+  builtBindingsFolder,
+  packageRoot,
+  prebuiltBindingPath,
+} from './binding-path.ts';
 import { requireSupportedNode } from './node-version.ts';
 
 /** A connection of better-sqlite3 on our binding, with nothing set yet; the classes beside this file configure it. */
@@ -66,14 +72,17 @@ export function openRaw(filename: string, options: RawOptions = {}): RawDatabase
   return new Database(filename, { ...options, nativeBinding: path });
 }
 
-/** A checkout has only what it has built, since its sources change. */
+/**
+ * What was built here comes before what the package carries, which may not work here. A checkout has only what it has
+ * built, since its sources change.
+ */
 function findBinding(): string {
-  if (process.env['SQLSYNC_BINDING_DIR'] === undefined && !isCheckout()) {
-    const prebuilt = prebuiltBindingPath();
-    if (prebuilt !== undefined && existsSync(prebuilt)) return prebuilt;
-  }
+  const carried =
+    process.env['SQLSYNC_BINDING_DIR'] === undefined && !isCheckout() ? prebuiltBindingPath() : undefined;
+  if (carried !== undefined && !existsSync(builtBindingsFolder())) return carried;
   const built = builtBindingPath(bindingRecipe().key);
   if (existsSync(built)) return built;
+  if (carried !== undefined) return carried;
   throw new SqlsyncError('BINDING_MISSING', `The SQLite binding of sqlsync is missing: ${built}`, {
     hint: `Build it (about a minute, once): ${buildCommand()}`,
   });
@@ -88,7 +97,7 @@ function proveBinding(path: string): NativeFunctions {
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new SqlsyncError('BINDING_BROKEN', `The SQLite binding ${path} does not work: ${reason}`, {
-      hint: `Remove that file and build it again: ${buildCommand()}`,
+      hint: `Build another one (about a minute, once): ${buildCommand()}`,
       cause: error,
     });
   }

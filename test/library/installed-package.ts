@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { bindingRecipe } from '../../src/sqlite/binding-path.ts';
+import { BINDING_NAME, bindingRecipe } from '../../src/sqlite/binding-path.ts';
 
 const ROOT: string = dirname(dirname(import.meta.dirname));
 
@@ -28,9 +28,16 @@ export function install(folder: string, options: { readonly prebuilt?: boolean }
   if (options.prebuilt === true) {
     const { key } = bindingRecipe();
     rmSync(join(target, 'prebuilds'), { recursive: true, force: true });
+    // Of other sources, and first in the order of names.
+    placeFile(join(target, 'prebuilds', key.replace(/[^-]*$/, '000000000000'), BINDING_NAME), 'no binding');
     cpSync(join(ROOT, 'build', 'binding', key), join(target, 'prebuilds', key), { recursive: true });
   } else symlinkSync(join(ROOT, 'build'), join(target, 'build'));
   const missing = options.prebuilt === true ? SOURCES_ONLY : [];
   const others = readdirSync(join(ROOT, 'node_modules')).filter((name) => !missing.includes(name));
   for (const name of others) symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
+}
+
+export function placeFile(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
 }

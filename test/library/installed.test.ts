@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 import { largeDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
-import { install } from './installed-package.ts';
+import { BINDING_NAME, bindingRecipe } from '../../src/sqlite/binding-path.ts';
+import { install, placeFile } from './installed-package.ts';
 
 const ROOT = dirname(dirname(import.meta.dirname));
 
@@ -68,6 +69,22 @@ test('a package that carries the binding for this platform needs no compiler, in
      await db.close();`,
   );
   assert.deepEqual(runApplication(folder), [[1]]);
+  // What was built here comes first, even where it is the one that does not work.
+  const built = join(
+    folder,
+    'node_modules',
+    'sqlsync-db',
+    'build',
+    'binding',
+    bindingRecipe().key,
+    BINDING_NAME,
+  );
+  for (const name of ['node-addon-api', 'node-api-headers'])
+    symlinkSync(join(ROOT, 'node_modules', name), join(folder, 'node_modules', name));
+  placeFile(built, 'no binding');
+  const broken = spawnSync(process.execPath, [program, 'a.db', 'r.db'], { cwd: folder, encoding: 'utf8' });
+  assert.match(broken.stderr, /BINDING_BROKEN/);
+  assert.ok(broken.stderr.includes(built), broken.stderr);
 });
 
 test('the package has the program, the library, the sources of the binding and the pages, and no more', (t) => {
@@ -80,7 +97,7 @@ test('the package has the program, the library, the sources of the binding and t
     // install() has linked it there.
     .filter((name) => !name.startsWith('build/'));
   const allowed =
-    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/man\/[\w-]+\.1|dist\/types\/(?:src|protocol)\/.*\.d\.ts|prebuilds\/.*|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/.*|[A-Z]+(?:\.md)?|package\.json)$/;
+    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/man\/[\w-]+\.1|dist\/types\/(?:src|protocol)\/.*\.d\.ts|prebuilds\/[\w.-]+\/sqlsync_sqlite3\.node|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/.*|[A-Z]+(?:\.md)?|package\.json)$/;
   assert.deepEqual(
     names.filter((name) => !allowed.test(name)),
     [],

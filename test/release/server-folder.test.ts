@@ -21,12 +21,14 @@ test('the folder for a server runs where there is no Node.js, wherever it lies a
   symlinkSync('another place/bin/sqlsync', join(folder, 'relative'));
   symlinkSync(join(folder, 'relative'), join(folder, 'linked'));
   largeDatabase(join(folder, 'a.db'), 1e5);
+  const env = {
+    PATH: toolsWithoutNode(folder),
+    HOME: folder,
+    NODE_OPTIONS: '--no-such-option',
+    CDPATH: place,
+  };
   const run = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
-    spawnSync(join(folder, 'linked'), args, {
-      cwd: folder,
-      encoding: 'utf8',
-      env: { PATH: toolsWithoutNode(folder), HOME: folder, NODE_OPTIONS: '--no-such-option' },
-    });
+    spawnSync(join(folder, 'linked'), args, { cwd: folder, encoding: 'utf8', env });
   for (const args of [
     ['a.db', 'r.db'],
     ['init', 'store'],
@@ -39,6 +41,15 @@ test('the folder for a server runs where there is no Node.js, wherever it lies a
   assertReplicaOf(join(folder, 'a.db'), join(folder, 'r.db'));
   assertReplicaOf(join(folder, 'a.db'), join(folder, 'restored.db'));
   assert.equal(run('no.db', 'r2.db').status, 3);
+  // By a relative path, `cd` would find the folder of that name in CDPATH, and say so.
+  for (const [program = '', ...args] of [['bin/sqlsync'], [join(env.PATH, 'sh'), 'bin/sqlsync']]) {
+    const { status, stderr } = spawnSync(program, [...args, '--version'], {
+      cwd: place,
+      encoding: 'utf8',
+      env,
+    });
+    assert.equal(status, 0, stderr);
+  }
 });
 
 /** A folder with the three tools that the script uses. */
