@@ -292,6 +292,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/pool': [
     'src/doctor',
     'src/sync',
+    'src/transport',
     'src/pool/sql',
     'src/pool/read',
     'src/pool/write',

@@ -121,6 +121,8 @@ class PooledDatabase implements Database {
   readonly read: ReturnType<typeof openReadPool>;
   readonly write: QueuedWritePool;
   readonly #parts: Parts;
+  /** Copies that are being made. */
+  readonly #backups = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   constructor(path: string, settings: PoolSettings, parts: Parts) {
@@ -171,9 +173,15 @@ class PooledDatabase implements Database {
     this.#parts.functions.define(name, define);
   }
 
-  async backup(path: string): ReturnType<Database['backup']> {
+  async backup(path: string | URL): ReturnType<Database['backup']> {
     if (this.#closing !== undefined) throw closedError(`${this.path}: backup() after close()`);
-    return backupDatabase(this.path, path);
+    const copy = backupDatabase(this.path, path);
+    this.#backups.add(copy);
+    try {
+      return await copy;
+    } finally {
+      this.#backups.delete(copy);
+    }
   }
 
   stats(): ReturnType<Database['stats']> {
@@ -201,7 +209,7 @@ class PooledDatabase implements Database {
 
   async #close(): Promise<void> {
     const { writer, read, admission, walCare, closed } = this.#parts;
-    await Promise.all([this.write.close(), read.close()]);
+    await Promise.all([this.write.close(), read.close(), Promise.allSettled(this.#backups)]);
     walCare.close();
     await admission.close();
     // Last: a connection that can write removes the WAL when it closes, one that only reads would leave it behind.

@@ -55,16 +55,19 @@ function expectedFor(name: string, value: unknown): string | undefined {
   return isRight ? undefined : `a whole number from ${minimum}`;
 }
 
-/** The absolute path. Throws USAGE for anything but a file. */
-export function databasePath(path: string | URL): string {
-  if (path instanceof URL && path.protocol === 'file:') return validPath(pathOfUrl(path));
+/**
+ * The absolute path. Throws USAGE for anything but a file.
+ * @param what The method that got it.
+ */
+export function databasePath(path: string | URL, what = 'openDatabase()'): string {
+  if (path instanceof URL && path.protocol === 'file:') return validPath(pathOfUrl(path, what));
   if (typeof path !== 'string') {
     throw usage(
-      `openDatabase() got the path ${valueInWords(path)}; expected that of a file, as a string or file: URL`,
+      `${what} got the path ${valueInWords(path)}; expected that of a file, as a string or file: URL`,
     );
   }
   if (path === '' || path.startsWith('file:')) {
-    throw usage(`openDatabase() got the path ${JSON.stringify(path)}; expected that of a file`);
+    throw usage(`${what} got the path ${JSON.stringify(path)}; expected that of a file`);
   }
   return resolve(validPath(path));
 }
@@ -75,12 +78,12 @@ function validPath(path: string): string {
 }
 
 /** Percent-encoded bytes may not be UTF-8, and the URL may name another host. */
-function pathOfUrl(url: URL): string {
+function pathOfUrl(url: URL, what: string): string {
   try {
     return fileURLToPath(url);
   } catch (error) {
     throw usage(
-      `openDatabase() got the URL ${valueInWords(url.href)}; expected the URL of a file on this host: ${String(error)}`,
+      `${what} got the URL ${valueInWords(url.href)}; expected the URL of a file on this host: ${String(error)}`,
     );
   }
 }

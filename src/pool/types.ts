@@ -238,9 +238,11 @@ export interface Database extends AsyncDisposable {
   aggregate<State>(name: string, options: AggregateOptions<State>): void;
   /**
    * Makes the file at `path` an exact copy of the database, or brings the copy there up to date, in a child process as
-   * `sync()` does. Errors: those of `sync()`, such as REPLICA_NOT_MARKED for a file that is no copy.
+   * `sync()` does. `close()` waits for it. Errors: those of `sync()`, such as REPLICA_NOT_MARKED for a file that is no
+   * copy, and USAGE for a place on another host.
+   * @param path Path of the file, or its `file:` URL.
    */
-  backup(path: string): Promise<BackupResult>;
+  backup(path: string | URL): Promise<BackupResult>;
   stats(): DatabaseStats;
   /**
    * What `sqlsync doctor` finds about this database, with the labels of this process. It runs in a child process and

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { describe, test } from 'node:test';
 import { openDatabase } from '../../src/pool/database.ts';
 import { verify } from '../../src/index.ts';
@@ -27,7 +28,7 @@ describe('db.backup()', () => {
     assert.ok((await verify({ a: db.path, b: copy })).same);
   });
 
-  test('db.backup() takes a database in memory, and refuses a file that is no copy with the error of a sync', async (t) => {
+  test('db.backup() takes a database in memory and outlives its close(), and refuses a file that is no copy with the error of a sync', async (t) => {
     const db = await openDatabase(':memory:');
     t.after(() => db.close());
     await db.write.exec('CREATE TABLE t (x)');
@@ -38,9 +39,12 @@ describe('db.backup()', () => {
       code: 'REPLICA_NOT_A_DATABASE',
       hint: /another file/,
     });
-    await assert.rejects(db.backup(''), { code: 'USAGE' });
-    assert.equal((await db.backup(`${file}.db`)).outcome, 'committed');
+    for (const place of ['', 'me@vault:app.db', 'vault:/app.db', 'ssh://vault/app.db', 'file:///app.db'])
+      await assert.rejects(db.backup(place), { code: 'USAGE' });
+    const copied = db.backup(pathToFileURL(`${file}.db`));
+    // close() removes the database, after the copy.
     await db.close();
+    assert.equal((await copied).outcome, 'committed');
     await assert.rejects(db.backup(file), { code: 'CLOSED' });
   });
 });
