@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { SqlsyncError } from '../../src/errors.ts';
 import { encodeChecked } from '../../src/backup/files/checked-json.ts';
+import { isForgotten } from '../../src/backup/files/forgotten-notes.ts';
+import { lookForSnapshot } from '../../src/backup/files/recall.ts';
 import { Password } from '../../src/backup/keys/password.ts';
 import { initBackend, openBackend } from '../../src/backup/open-store.ts';
 import { decodeIndex } from '../../src/backup/packs/index-file.ts';
@@ -243,6 +245,18 @@ describe('a changed encrypted store', () => {
     }
   });
 
+  test('a note that the key did not make does not become true by a backup, and a true one takes its place', async () => {
+    const [id = ''] = snapshots.map((snapshot) => snapshot.id);
+    const note = `forgotten/${id}`;
+    const memory = storeWith([note, Buffer.from('junk')]);
+    const access = await openBackend(memory, { password: PASSWORD });
+    assert.equal(await lookForSnapshot(access, id), 'there');
+    await new OpenStore(access).forget([id]);
+    assert.equal(await lookForSnapshot(access, id), 'gone');
+    assert.equal(await isForgotten(access, id), true);
+    assert.deepEqual((await new OpenStore(access).check()).problems, []);
+  });
+
   test('a snapshot that is gone counts as forgotten only if the key made the note, and repair makes no such note', async () => {
     const [gone = ''] = snapshots.map(({ id }) => id);
     const note = `forgotten/${gone}`;
@@ -409,6 +423,9 @@ describe('the keys of a store', () => {
       memory.files.set(`keys/${toHex(idOf(copy))}`, copy);
     }
     await assert.rejects(store.addKey('one more'), { code: 'USAGE', message: /20 key files/ });
+    await store.changePassword('another');
+    assert.equal([...memory.files.keys()].filter((name) => name.startsWith('keys/')).length, 20);
+    await openBackend(memory, { password: 'another' });
   });
 
   test('a password that is changed under a fault at any operation opens the store, or the old one does', async () => {

@@ -3,6 +3,8 @@ import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import type { Backend } from '../../src/backup/backends/backend.ts';
 import { S3Files } from '../../src/backup/backends/s3/s3-files.ts';
+import type { HttpResponse } from '../../src/backup/backends/s3/http.ts';
+import { versionsPageOf } from '../../src/backup/backends/s3/responses.ts';
 import { requestCounts } from '../../src/backup/backends/remote/request-counts.ts';
 import { isOutOfSpace } from '../../src/backup/backends/out-of-space.ts';
 import { SqlsyncError } from '../../src/errors.ts';
@@ -118,6 +120,51 @@ describe('an S3 backend', () => {
     assert.equal(server.count('list'), 3);
   });
 
+  for (const keysInLists of ['encoded', 'encoded in silence', 'as they are'] as const) {
+    test(`an S3 backend lists names below any prefix, from a service that gives keys ${keysInLists}`, async (t) => {
+      const server = await S3Server.start(t);
+      server.keysInLists = keysInLists;
+      for (const prefix of ['a+b', '100%', 'c%41', 'größe', 'plain']) {
+        const address = `s3:${server.url}/bucket/${prefix}`;
+        const backend = new S3Files({ address, limits: LIMITS });
+        await backend.put(NAME, [BYTES]);
+        server.objects.set(`${prefix}/packs/50% off.txt`, { bytes: BYTES, modified: new Date() });
+        assert.ok((await names(backend)).includes(NAME.slice('packs/'.length)), prefix);
+        assert.ok(BYTES.equals(await backend.get(NAME)));
+      }
+    });
+  }
+
+  test('the next page of versions begins after the last key, whether the service encodes the marker or not', () => {
+    const page = (key: string, marker: string): HttpResponse => ({
+      status: 200,
+      headers: {},
+      begunAtMs: 0,
+      body: Buffer.from(
+        `<ListVersionsResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextKeyMarker>${marker}</NextKeyMarker>` +
+          `<Version><Key>${encodeURIComponent(key)}</Key><VersionId>v</VersionId><Size>1</Size><LastModified>2026-11-21T08:00:00Z</LastModified></Version></ListVersionsResult>`,
+      ),
+    });
+    for (const prefix of ['a+b/', '100%/', 'c%41/', 'plain/']) {
+      const key = `${prefix}packs/00`;
+      for (const marker of [key, encodeURIComponent(key)]) {
+        const read = versionsPageOf(page(key, marker), prefix);
+        assert.ok(read !== undefined && read !== 'no versions');
+        assert.deepEqual(read.next, [['key-marker', key]]);
+        assert.equal(read.versions[0]?.name, 'packs/00');
+      }
+    }
+  });
+
+  test('a lost answer to the second put of config does not count as a bucket that overwrites', async (t) => {
+    const { server, backend } = await start(t);
+    let puts = 0;
+    server.twist = ({ operation }) =>
+      operation === 'put' && ++puts === 2 ? { takesEffect: true, cutsAfter: 0 } : undefined;
+    assert.equal(await backend.put('config', [BYTES]), 'created');
+    assert.deepEqual(backend.shortcomings, []);
+  });
+
   test('a list of snapshots in several pages is made again if one came while another went', async (t) => {
     const { server, backend } = await start(t);
     server.keysPerPage = 2;
@@ -174,6 +221,7 @@ describe('an S3 backend', () => {
     for (const twist of [
       { status: 507, code: 'InsufficientStorage' },
       { status: 403, code: 'QuotaExceeded' },
+      { status: 400, code: 'XMinioAdminBucketQuotaExceeded' },
     ]) {
       server.twist = () => twist;
       await assert.rejects(
@@ -210,6 +258,16 @@ describe('an S3 backend', () => {
     );
     const right = new S3Files({ address: `${server.address}?region=eu-central-1`, limits: LIMITS });
     assert.ok(BYTES.equals(await right.get(NAME)));
+  });
+
+  test('all of many first requests follow a bucket to its region', async (t) => {
+    const { server, backend } = await start(t);
+    server.region = 'eu-central-1';
+    server.objects.set(`store/${NAME}`, { bytes: BYTES, modified: new Date() });
+    // No answer comes before the last request was signed.
+    server.delayMs = 100;
+    const all = await Promise.all(Array.from({ length: 8 }, () => backend.get(NAME)));
+    for (const bytes of all) assert.ok(BYTES.equals(bytes));
   });
 
   test('an S3 backend goes where a redirection names the region, and nowhere else', async (t) => {

@@ -146,6 +146,16 @@ describe('the keys of a store in S3', () => {
     await assert.rejects(find(env), failure(/endpoint of the container failed: status 401/, /role/));
   });
 
+  test('an endpoint of keys that is busy is asked again', async (t) => {
+    let asks = 0;
+    const { url } = await serve(t, () =>
+      ++asks < 3 ? (asks === 1 ? 429 : 503) : { AccessKeyId: 'CONTAINER', SecretAccessKey: SECRET },
+    );
+    const env = { ...home(t, {}), AWS_CONTAINER_CREDENTIALS_FULL_URI: `${url}/keys` };
+    assert.equal((await find(env)).accessKeyId, 'CONTAINER');
+    assert.equal(asks, 3);
+  });
+
   test('a container sends its token to no other host in the clear', async (t) => {
     const env = { ...home(t, {}), AWS_CONTAINER_CREDENTIALS_FULL_URI: 'http://198.51.100.1/keys' };
     await assert.rejects(find(env), failure(/no address to ask/, /has to be https:/));
@@ -201,6 +211,32 @@ describe('the keys of a store in S3', () => {
     writeFileSync(marker, '');
     assert.equal((await files.list('packs')).length, 1);
     assert.ok(existsSync(marker));
+  });
+
+  test('all of many requests that are refused at once go on with the new keys, which are asked for once', async (t) => {
+    const server = await S3Server.start(t);
+    const env = home(t, {});
+    const keys = ['FIRST', 'SECOND'].map((accessKeyId) => ({
+      accessKeyId,
+      secretAccessKey: SECRET,
+      sessionToken: 'of-session',
+    }));
+    const [log, marker] = [join(env.HOME, 'log'), join(env.HOME, 'marker')];
+    giveProcess(
+      env,
+      `echo >> '${log}'; if [ -e '${marker}' ]; then ${keysLine('SECOND')}; else ${keysLine('FIRST')}; fi`,
+    );
+    server.keys = keys;
+    const files = new S3Files({ address: server.address }, env);
+    await files.put('packs/00', [Buffer.from('x')]);
+    writeFileSync(marker, '');
+    server.twist = ({ headers }) =>
+      headers.authorization?.includes('FIRST') === true ? { status: 400, code: 'ExpiredToken' } : undefined;
+    // No answer comes before the last request was signed.
+    server.delayMs = 100;
+    const all = Array.from({ length: 8 }, (_, i) => files.put(`packs/1${i}`, [Buffer.from('x')]));
+    assert.deepEqual(await Promise.all(all), Array(8).fill('created'));
+    assert.ok(readFileSync(log, 'utf8').length < 8);
   });
 });
 

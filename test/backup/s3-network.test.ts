@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { parseS3Address } from '../../src/backup/backends/s3/address.ts';
+import { isAws, parseS3Address } from '../../src/backup/backends/s3/address.ts';
 import { hostFor } from '../../src/backup/backends/s3/host.ts';
 import { proxyFor } from '../../src/backup/backends/s3/proxy.ts';
 import { S3Files } from '../../src/backup/backends/s3/s3-files.ts';
@@ -27,6 +27,8 @@ const NO_OPENSSL =
     ? false
     : 'NOT TESTED WITH A CERTIFICATE: there is no openssl';
 
+const FIPS = 's3-fips.us-east-1.amazonaws.com';
+
 describe('the way to a store in S3', () => {
   test('an address names a service, a bucket and a prefix', () => {
     const own = parseS3Address('s3:https://[::1]:9000/bucket/a/b/?region=eu&style=virtual', {});
@@ -39,6 +41,15 @@ describe('the way to a store in S3', () => {
       assert.deepEqual([bucket, prefix, endpoint], ['bucket', 'app/', undefined]);
     }
     assert.equal(parseS3Address('s3:https://host/bucket', {}).prefix, '');
+    const aws = parseS3Address('s3:https://s3.eu-west-3.amazonaws.com/bucket/app', {});
+    assert.deepEqual([aws.bucket, aws.endpoint, aws.region], ['bucket', undefined, 'eu-west-3']);
+    assert.equal(
+      parseS3Address('s3:https://s3.eu-west-3.amazonaws.com/b23?region=eu-west-1', {}).region,
+      'eu-west-1',
+    );
+    for (const text of ['s3:bucket', 's3:https://s3.amazonaws.com/b23', `s3:https://${FIPS}/b23`])
+      assert.equal(isAws(parseS3Address(text, {}).endpoint), true, text);
+    assert.equal(isAws(parseS3Address('s3:https://s3.example.com/b23', {}).endpoint), false);
     const named = parseS3Address('s3:bucket', { AWS_ENDPOINT_URL_S3: 'https://s3.example.com:8443/' });
     assert.deepEqual(named.endpoint, { isTls: true, hostname: 's3.example.com', port: 8443 });
   });
@@ -56,6 +67,8 @@ describe('the way to a store in S3', () => {
       ['s3:bucket/a?style=other', /option style=other/],
       ['s3:http://s3.example.com/bucket/x', /no encryption/],
       ['s3:https://key:hidden@host/bucket/x', /holds credentials/],
+      ['s3:https://bucket.s3.eu-west-1.amazonaws.com/x', /bucket in the name of its host/],
+      ['s3:s3.amazonaws.com/bucket/x', /names a host where its bucket/],
       ['s3:http://key:hidden@host/bucket x', /no address/],
     ] as const) {
       assert.throws(
@@ -89,6 +102,11 @@ describe('the way to a store in S3', () => {
     assert.equal(at('s3:bucket.with.dots/x', 'eu-west-1'), 's3.eu-west-1.amazonaws.com/bucket.with.dots');
     assert.equal(at('s3:bucket/x?style=path', 'eu-west-1'), 's3.eu-west-1.amazonaws.com/bucket');
     assert.equal(at('s3:https://host:8443/bucket/x', 'x'), 'host:8443/bucket');
+    assert.equal(
+      at('s3:https://s3.amazonaws.com/bucket/x', 'eu-west-1'),
+      'bucket.s3.eu-west-1.amazonaws.com',
+    );
+    assert.equal(at(`s3:https://${FIPS}/bucket/x`, 'us-east-1'), `${FIPS}/bucket`);
     assert.equal(at('s3:https://host:443/bucket/x', 'x'), 'host/bucket');
     assert.equal(at('s3:https://host/bucket/x?style=virtual', 'x'), 'bucket.host');
     assert.equal(at('s3:https://[::1]:9000/bucket', 'x'), '[::1]:9000/bucket');
@@ -168,7 +186,7 @@ describe('the way to a store in S3', () => {
   test('a proxy that refuses is named, without its password', { skip: NO_OPENSSL }, async (t) => {
     const { files, bundle } = await tlsStore(t);
     const proxy = await startProxy(t, 'Basic another');
-    const env = { ...ENV, AWS_CA_BUNDLE: bundle, HTTPS_PROXY: `http://user:hidden@127.0.0.1:${proxy.port}` };
+    const env = { ...ENV, AWS_CA_BUNDLE: bundle, HTTPS_PROXY: `http://user:hidden%@127.0.0.1:${proxy.port}` };
     await assert.rejects(files(env).list('packs'), (error) => {
       assert.ok(error instanceof SqlsyncError);
       const text = `${error.message} ${error.hint} ${(error.cause as Error).stack}`;

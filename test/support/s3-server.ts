@@ -56,6 +56,8 @@ export class S3Server {
   aheadMs = 0;
   keepsConditions = true;
   ignoresRanges = false;
+  /** How keys stand in a list: encoded and said so, encoded without a word, or as they are. */
+  keysInLists: 'encoded' | 'encoded in silence' | 'as they are' = 'encoded';
   keysPerPage = 1000;
   /** How long each answer takes. */
   delayMs = 0;
@@ -173,13 +175,15 @@ export class S3Server {
     const keys = [...this.objects.keys()].filter((key) => key.startsWith(prefix) && key > after).toSorted();
     const page = keys.slice(0, this.keysPerPage);
     const isTruncated = page.length < keys.length;
+    const isRaw = this.keysInLists === 'as they are';
+    const encoding = this.keysInLists === 'encoded' ? '<EncodingType>url</EncodingType>' : '';
     const contents = page.map((key) => {
       const { bytes, modified } = this.objects.get(key) as Stored;
       const seconds = new Date(Math.floor(modified.getTime() / 1000) * 1000).toISOString();
-      return `<Contents><Key>${encodeURIComponent(key)}</Key><LastModified>${seconds}</LastModified><Size>${bytes.length}</Size></Contents>`;
+      return `<Contents><Key>${isRaw ? key : encodeURIComponent(key)}</Key><LastModified>${seconds}</LastModified><Size>${bytes.length}</Size></Contents>`;
     });
     const next = isTruncated ? `<NextContinuationToken>${page.at(-1)}</NextContinuationToken>` : '';
-    return `<?xml version="1.0"?><ListBucketResult><IsTruncated>${String(isTruncated)}</IsTruncated>${next}${contents.join('')}</ListBucketResult>`;
+    return `<?xml version="1.0"?><ListBucketResult>${encoding}<IsTruncated>${String(isTruncated)}</IsTruncated>${next}${contents.join('')}</ListBucketResult>`;
   }
 }
 

@@ -26,7 +26,7 @@ export async function copySnapshots(
       'USAGE',
       `${from.backend.description} and ${to.backend.description} are one store`,
       {
-        hint: 'Name another store to copy to; `sqlsync init STORE` creates one.',
+        hint: 'Both have the same id. Name another store to copy to; `sqlsync init STORE` creates one. A store that another program copied keeps its id.',
       },
     );
   }

@@ -4,6 +4,7 @@ import type { IndexedPack } from '../packs/index-file.ts';
 import { idOf, toHex } from '../packs/object-id.ts';
 import { isMissing } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
+import { isForgotten } from './forgotten-notes.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
 import { assembleContents, MAX_JSON_BYTES } from './store-files.ts';
 import type { StoreAccess, StoreContents } from './store-files.ts';
@@ -62,22 +63,18 @@ export function recallSnapshot({ kept, sealer }: StoreAccess, id: string): Store
  * was changed. Throws SqlsyncError STORE_UNAVAILABLE.
  */
 export async function lookForSnapshot(
-  { backend }: StoreAccess,
+  access: StoreAccess,
   id: string,
 ): Promise<'there' | 'gone' | 'damaged'> {
-  const find = async (file: string): Promise<Uint8Array | undefined> => {
-    try {
-      return await backend.get(file, { offset: 0, length: MAX_JSON_BYTES + 1 });
-    } catch (error) {
-      if (isMissing(error)) return undefined;
-      throw error;
-    }
-  };
   // In this order: a prune removes the note after the record.
-  if ((await find(`forgotten/${id}`)) !== undefined) return 'gone';
-  const record = await find(`snapshots/${id}`);
-  if (record === undefined) return 'gone';
-  return toHex(idOf(record)) === id ? 'there' : 'damaged';
+  if (await isForgotten(access, id)) return 'gone';
+  try {
+    const record = await access.backend.get(`snapshots/${id}`, { offset: 0, length: MAX_JSON_BYTES + 1 });
+    return toHex(idOf(record)) === id ? 'there' : 'damaged';
+  } catch (error) {
+    if (isMissing(error)) return 'gone';
+    throw error;
+  }
 }
 
 /** A copy that this version cannot read is as good as none. */

@@ -131,14 +131,19 @@ export async function listKeys(
   return { keys: keys.toSorted((a, b) => a.time.getTime() - b.time.getTime()), bad: failed };
 }
 
-/** Puts a key file for another password, and returns its id. Throws SqlsyncError USAGE, STORE_*. */
+/**
+ * Puts a key file for another password, and returns its id. Throws SqlsyncError USAGE, STORE_*.
+ *
+ * @param most - how many key files there may be afterwards.
+ */
 export async function addKey(
   backend: Backend,
   { master, store, graceSeconds }: Pick<Unlocked, 'master' | 'store'> & { readonly graceSeconds: number },
   password: Password,
+  most: number = MAX_KEY_FILES,
 ): Promise<string> {
   const there = (await backend.list('keys')).filter(({ name }) => isHexId(name));
-  if (there.length >= MAX_KEY_FILES)
+  if (there.length >= most)
     throw new SqlsyncError(
       'USAGE',
       `The store has ${there.length} key files; the most are ${MAX_KEY_FILES}`,
@@ -184,7 +189,8 @@ export async function changeKey(
   password: Password,
   onPut: (id: string) => void,
 ): Promise<Unlocked> {
-  const id = await addKey(backend, old, password);
+  // One more than a store may have, until the old one is deleted.
+  const id = await addKey(backend, old, password, MAX_KEY_FILES + 1);
   const { file } = await readKeyFile(backend, id);
   const unlocked = await openWith(file, id, { password });
   if (unlocked === undefined) throw damaged(`keys/${id}`, 'does not open with the new password');

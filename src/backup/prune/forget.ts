@@ -1,6 +1,7 @@
 import { severalAtOnce } from '../backends/backend.ts';
 import type { StoredFile } from '../backends/backend.ts';
 import { decodeChecked, encodeChecked } from '../files/checked-json.ts';
+import { isForgotten } from '../files/forgotten-notes.ts';
 import { isHexId } from '../packs/object-id.ts';
 import { isThereRoom } from '../backends/out-of-space.ts';
 import { StoreDamage } from '../store-error.ts';
@@ -67,9 +68,17 @@ export async function repairNotes(
   return { repaired, unnoted: repaired.filter((id) => !there.has(id)) };
 }
 
-/** Notes that a snapshot is not missing: it was taken away on purpose. */
-export async function noteForgotten({ backend, sealer }: StoreAccess, id: string): Promise<void> {
+/**
+ * Notes that a snapshot is not missing: it was taken away on purpose. Replaces a note of an encrypted store that its key
+ * did not make.
+ */
+export async function noteForgotten(access: StoreAccess, id: string): Promise<void> {
+  const { backend, sealer } = access;
   const note = encodeChecked({ version: 1, time: new Date().toISOString() });
   const record = sealer.seal({ kind: 'forgotten', name: id }, note);
-  await backend.put(`forgotten/${id}`, [record]);
+  const file = `forgotten/${id}`;
+  if ((await backend.put(file, [record])) === 'created') return;
+  if (sealer.scheme === 'none' || (await isForgotten(access, id))) return;
+  await backend.delete(file);
+  await backend.put(file, [record]);
 }

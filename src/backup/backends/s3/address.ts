@@ -46,9 +46,12 @@ export function parseS3Address(text: string, env: NodeJS.ProcessEnv = process.en
   const options = optionsIn(query, text);
   const url = /^(https?):\/\/([^/]*)\/?(.*)$/i.exec(location);
   const named = url?.[3] ?? location;
-  const endpoint = url === null ? endpointOf(env) : endpointIn(`${url[1]}://${url[2]}`, text);
+  const given = url === null ? endpointOf(env) : endpointIn(`${url[1]}://${url[2]}`, text);
+  const { endpoint, region } = simplified(given, named, text);
   const [bucket = '', ...folders] = named.replace(/\/+$/, '').split('/');
   if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}$/.test(bucket)) throw usage(text, 'names no bucket', FORM);
+  if (/^s3[.-].*amazonaws\.com/.test(bucket))
+    throw usage(text, 'names a host where its bucket should be', `Write s3:https://${named}`);
   if (folders.some((folder) => folder === '' || folder === '.' || folder === '..'))
     throw usage(
       text,
@@ -63,7 +66,7 @@ export function parseS3Address(text: string, env: NodeJS.ProcessEnv = process.en
     );
   const prefix = folders.length === 0 ? '' : `${folders.join('/')}/`;
   const at = options.at === undefined ? undefined : new Date(options.at);
-  return { text, bucket, prefix, endpoint, region: options.region, style: options.style, at };
+  return { text, bucket, prefix, endpoint, region: options.region ?? region, style: options.style, at };
 }
 
 /**
@@ -74,16 +77,45 @@ export function placeOfS3({ bucket, prefix, endpoint }: S3Address): string {
   const objects = `${bucket}/${prefix}`.replace(/\/$/, '');
   const name = (endpoint?.hostname ?? '').toLowerCase().replace(/\.$/, '');
   // The name of a bucket is unique in AWS, whatever its region.
-  if (endpoint === undefined || isAws(name)) return `s3:${objects}`;
+  if (endpoint === undefined || isAws(endpoint)) return `s3:${objects}`;
   const host = name.includes(':') ? `[${name}]` : name;
   const [scheme, usual] = endpoint.isTls ? ['https', 443] : ['http', 80];
   const port = endpoint.port === undefined || endpoint.port === usual ? '' : `:${endpoint.port}`;
   return `s3:${scheme}://${host}${port}/${objects}`;
 }
 
-/** True for the services whose hosts follow from the region. */
-function isAws(host: string): boolean {
-  return /^s3(?:[.-][a-z0-9-]+|\.dualstack\.[a-z0-9-]+)?\.amazonaws\.com$/.test(host);
+/** True for AWS, by its short form or by the name of one of its hosts. */
+export function isAws(endpoint: Endpoint | undefined): boolean {
+  return endpoint === undefined || AWS_HOST.test(endpoint.hostname.toLowerCase());
+}
+
+/** Hosts of AWS, each with its region if the name has one; those of FIPS and dualstack are names of their own. */
+const AWS_HOST =
+  /^s3(?:-fips)?(?:\.dualstack)?(?:[.-](?<region>[a-z]{2}(?:-[a-z]+)+-\d+))?\.amazonaws\.com(?:\.cn)?$/;
+
+/** Hosts that have the bucket in their name. */
+const BUCKET_HOST =
+  /^(?<bucket>.+)\.s3(?:-fips)?(?:\.dualstack)?(?:[.-][a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?$/;
+
+/**
+ * AWS's usual hosts follow from the region, so a name of one says no more than the region in it. Throws SqlsyncError USAGE
+ * for a host with a bucket in its name.
+ */
+function simplified(
+  endpoint: Endpoint | undefined,
+  named: string,
+  text: string,
+): { readonly endpoint: Endpoint | undefined; readonly region: string | undefined } {
+  const host = endpoint?.hostname.toLowerCase() ?? '';
+  const bucket = BUCKET_HOST.exec(host)?.groups?.['bucket'];
+  if (bucket !== undefined)
+    throw usage(text, 'has the bucket in the name of its host', `Write s3:${bucket}/${named}`);
+  const isUsual = endpoint?.isTls === true && endpoint.port === undefined && !/fips|dualstack/.test(host);
+  const found = isUsual ? AWS_HOST.exec(host) : null;
+  // China has no host without a region.
+  if (found === null || (host.endsWith('.cn') && found.groups?.['region'] === undefined))
+    return { endpoint, region: undefined };
+  return { endpoint: undefined, region: found.groups?.['region'] };
 }
 
 interface AddressOptions {

@@ -7,9 +7,10 @@ import type { CredentialSource } from './credentials.ts';
 import { DEFAULT_LIMITS, HttpClient } from './http.ts';
 import type { HttpLimits, HttpResponse } from './http.ts';
 import { addRequests, noRequests } from '../remote/request-counts.ts';
-import { refusalOf } from './responses.ts';
+import { isQuota, refusalOf } from './responses.ts';
 import type { Refusal } from './responses.ts';
 import { amzDate, EMPTY_HASH, encodePath, encodeQuery, Signer } from './signature.ts';
+import type { Credentials } from './signature.ts';
 
 export interface S3Request {
   readonly method: 'GET' | 'PUT' | 'DELETE';
@@ -47,6 +48,15 @@ const MAX_PARALLEL = 32;
 const MAX_SKEW_MS = 60_000;
 
 const FRESH_MS = 60_000;
+
+/** How often one request is corrected: its time, its region and its keys. */
+const MAX_CORRECTIONS = 3;
+
+/** What a request was signed with. */
+interface Signing {
+  readonly region: string;
+  readonly credentials: Credentials;
+}
 
 /** The service refused a request, and a repetition would not help. */
 export class S3Refused extends Error {
@@ -119,12 +129,13 @@ export class S3Client {
 
   async #sendUntilDone(request: S3Request): Promise<HttpResponse> {
     const hashes = hashesOf(request);
-    let isCorrected = false;
+    let corrections = 0;
     for (let attempt = 1; ; attempt++) {
       let failure: Error;
       let response: HttpResponse | undefined;
+      const signing = await this.#signing();
       try {
-        response = await this.#sendOnce(request, hashes);
+        response = await this.#sendOnce(request, hashes, signing);
         if (response.status < 300 && request.isWhole?.(response) !== false) return response;
         failure = response.status < 300 ? cutOff() : new S3Refused(refusalOf(response), attempt > 1);
       } catch (error) {
@@ -134,18 +145,25 @@ export class S3Client {
       const attempts = this.#aheadMs === undefined ? FIRST_ATTEMPTS : this.#limits.attempts;
       if (attempt >= attempts) throw failure;
       if (failure instanceof S3Refused && !isPassing(failure.refusal)) {
-        if (isCorrected || !(await this.#correct(failure.refusal))) throw failure;
-        isCorrected = true;
+        if (corrections++ === MAX_CORRECTIONS || !(await this.#correct(failure.refusal, signing)))
+          throw failure;
         continue;
       }
       await pause(this.#pauseMs(attempt, response));
     }
   }
 
-  async #sendOnce(request: S3Request, hashes: Readonly<Record<string, string>>): Promise<HttpResponse> {
-    const { method, query = [], body = [], maxBytes, expectedBytes } = request;
+  async #signing(): Promise<Signing> {
     const credentials = await this.#credentials.get();
-    const region = (this.#region ??= await this.#credentials.region());
+    return { credentials, region: (this.#region ??= await this.#credentials.region()) };
+  }
+
+  async #sendOnce(
+    request: S3Request,
+    hashes: Readonly<Record<string, string>>,
+    { credentials, region }: Signing,
+  ): Promise<HttpResponse> {
+    const { method, query = [], body = [], maxBytes, expectedBytes } = request;
     const { bucketPath, ...host } = hostFor(this.#address, region);
     const key = request.name === undefined ? '' : this.#address.prefix + request.name;
     const path = `${bucketPath}/${encodePath(key)}`;
@@ -200,12 +218,15 @@ export class S3Client {
     });
   }
 
-  /** Makes good what the refusal says was wrong with the request: its region, its time, or expired keys. */
-  async #correct({ code, region }: Refusal): Promise<boolean> {
+  /**
+   * Makes good what the refusal says was wrong with the request: its region, its time, or expired keys. Another request
+   * may have done so since this one was signed.
+   */
+  async #correct({ code, region }: Refusal, signing: Signing): Promise<boolean> {
     // The refusal came with the right time.
     if (code === 'RequestTimeTooSkewed') return true;
-    if (EXPIRED.has(code)) return this.#credentials.renew();
-    if (region === undefined || region === this.#region || this.#address.region !== undefined) return false;
+    if (EXPIRED.has(code)) return this.#credentials.renew(signing.credentials);
+    if (region === undefined || region === signing.region || this.#address.region !== undefined) return false;
     this.#region = region;
     return true;
   }
@@ -237,7 +258,7 @@ const PASSING_CODES: ReadonlySet<string> = new Set([
 
 /** True for a refusal that may not come again: the service is busy, or something was lost on the way. */
 function isPassing({ status, code }: Refusal): boolean {
-  if (code === 'QuotaExceeded' || status === 501 || status === 505 || status === 507) return false;
+  if (isQuota(code) || status === 501 || status === 505 || status === 507) return false;
   return status >= 500 || status === 408 || status === 425 || status === 429 || PASSING_CODES.has(code);
 }
 

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import { SqlsyncError } from '../../../errors.ts';
 import { isLoopback } from './address.ts';
 import { HttpClient } from './http.ts';
@@ -10,6 +11,8 @@ import type { Credentials } from './signature.ts';
 const LIMITS = { idleMs: 1000, answerMs: 2000 };
 
 const MAX_BYTES: number = 64 * 1024;
+
+const ATTEMPTS = 3;
 
 /** Addresses that ECS and EKS give containers; no router passes them on. */
 const CONTAINER_HOSTS: ReadonlySet<string> = new Set(['169.254.170.2', '169.254.170.23', 'fd00:ec2::23']);
@@ -117,8 +120,18 @@ async function askFor<T>(what: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Asks again where the service is too busy to answer: many containers of a host start at the same moment. */
+async function ask(...question: Parameters<typeof askOnce>): Promise<HttpResponse> {
+  for (let attempt = 1; ; attempt++) {
+    const response = await askOnce(...question);
+    const isBusy = response.status === 429 || response.status >= 500;
+    if (!isBusy || attempt === ATTEMPTS) return response;
+    await pause(100 * attempt * (0.5 + Math.random()));
+  }
+}
+
 /** Never through a proxy: the address is on this host. */
-function ask(
+function askOnce(
   env: NodeJS.ProcessEnv,
   url: URL,
   { method = 'GET', headers }: { method?: string; headers: Readonly<Record<string, string>> },

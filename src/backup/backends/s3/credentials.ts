@@ -25,6 +25,8 @@ export class CredentialSource {
   readonly #env: NodeJS.ProcessEnv;
   readonly #asksMachine: boolean;
   #known: Promise<Credentials> | undefined;
+  /** The look for other keys that is under way. */
+  #renewing: Promise<void> | undefined;
   #expiresAtMs = Infinity;
 
   /** @param asksMachine - false for a service that is not AWS: keys of AWS are none of its business. */
@@ -40,12 +42,25 @@ export class CredentialSource {
     return this.#known as Promise<Credentials>;
   }
 
-  /** Looks for other keys after these were refused as expired. Returns false if there are the same ones. */
-  async renew(): Promise<boolean> {
-    const old = await this.get();
-    this.#find();
-    const { accessKeyId, sessionToken } = await this.get();
-    return accessKeyId !== old.accessKeyId || sessionToken !== old.sessionToken;
+  /**
+   * Looks for other keys after these were refused as expired. Many requests may be refused at once: the first looks, and
+   * the others take what it found. Resolves to false if there are no others.
+   */
+  async renew(refused: Credentials): Promise<boolean> {
+    if (isSame(refused, await this.get())) {
+      this.#renewing ??= this.#renew();
+      await this.#renewing;
+    }
+    return !isSame(refused, await this.get());
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      this.#find();
+      await this.get();
+    } finally {
+      this.#renewing = undefined;
+    }
   }
 
   /** The region that the environment or the profile names, else that of AWS's oldest service. */
@@ -95,8 +110,15 @@ export class CredentialSource {
       (this.#env['AWS_WEB_IDENTITY_TOKEN_FILE'] ?? '') === ''
         ? 'Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write a profile in ~/.aws/credentials and name it in AWS_PROFILE.'
         : 'sqlsync does not take AWS_WEB_IDENTITY_TOKEN_FILE itself. Use EKS Pod Identity, or a profile with credential_process = aws configure export-credentials --format process.';
-    throw new SqlsyncError('STORE_UNAVAILABLE', 'There are no keys for the store', { hint });
+    const machine = this.#asksMachine
+      ? ' The metadata service of this machine, which AWS has, gave none either: to answer in a container it needs a hop limit of 2.'
+      : '';
+    throw new SqlsyncError('STORE_UNAVAILABLE', 'There are no keys for the store', { hint: hint + machine });
   }
+}
+
+function isSame(one: Credentials, other: Credentials): boolean {
+  return one.accessKeyId === other.accessKeyId && one.sessionToken === other.sessionToken;
 }
 
 async function ofProfile(profile: Profile, env: NodeJS.ProcessEnv): Promise<Credentials | undefined> {

@@ -46,6 +46,15 @@ function isExempt(hostname: string, port: number, list: string): boolean {
     });
 }
 
+/** Text in which a `%` may stand for itself. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 /** Connections through a proxy, which only sees the name of the host and sealed bytes. */
 export class TunnelAgent extends Agent {
   readonly #proxy: URL;
@@ -77,7 +86,7 @@ export class TunnelAgent extends Agent {
 
   #ask(target: string): ClientRequest {
     const { protocol, hostname, port, username, password } = this.#proxy;
-    const login = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+    const login = `${decoded(username)}:${decoded(password)}`;
     const headers: Record<string, string> = { host: target };
     if (login !== ':') headers['proxy-authorization'] = `Basic ${Buffer.from(login).toString('base64')}`;
     const isTls = protocol === 'https:';

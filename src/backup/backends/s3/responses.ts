@@ -12,6 +12,11 @@ export interface Refusal {
   readonly region: string | undefined;
 }
 
+/** True for the words of AWS, Ceph and MinIO for a quota that is used up. */
+export function isQuota(code: string): boolean {
+  return /Quota(?:Limit)?Exceeded$/.test(code);
+}
+
 export function refusalOf({ status, headers, body }: HttpResponse): Refusal {
   const text = body.toString('utf8');
   const region = headers['x-amz-bucket-region'] ?? textOf(text, 'Region');
@@ -37,12 +42,13 @@ export function listPageOf({ body }: HttpResponse, prefix: string): ListPage | u
   if (isTruncated === undefined || !/<\/ListBucketResult>\s*$/.test(text)) return undefined;
   const next = isTruncated === 'true' ? textOf(text, 'NextContinuationToken') : undefined;
   if (isTruncated === 'true' && next === undefined) return undefined;
+  const keys = new Keys(text, prefix);
   const files: StoredFile[] = [];
   for (const [, entry = ''] of text.matchAll(/<Contents>(.*?)<\/Contents>/gs)) {
-    const key = keyOf(entry);
+    const key = keys.of(textOf(entry, 'Key'));
     const bytes = Number(textOf(entry, 'Size') ?? Number.NaN);
     const modified = new Date(textOf(entry, 'LastModified') ?? '');
-    if (key === undefined || !key.startsWith(prefix) || !Number.isSafeInteger(bytes)) return undefined;
+    if (key?.startsWith(prefix) !== true || !Number.isSafeInteger(bytes)) return undefined;
     const name = key.slice(prefix.length);
     // A folder's own marker, which other programs make, or a key below it, is none of the store's.
     if (name !== '' && !name.includes('/')) files.push({ name, bytes, modified });
@@ -76,9 +82,12 @@ export function versionsPageOf(
   if (text.includes('<ListBucketResult')) return 'no versions';
   const isTruncated = textOf(text, 'IsTruncated');
   if (isTruncated === undefined || !/<\/ListVersionsResult>\s*$/.test(text)) return undefined;
+  const keys = new Keys(text, prefix);
   const versions: FileVersion[] = [];
+  let last: string | undefined;
   for (const [, kind, entry = ''] of text.matchAll(/<(Version|DeleteMarker)>(.*?)<\/\1>/gs)) {
-    const key = keyOf(entry);
+    const key = keys.of(textOf(entry, 'Key'));
+    last = key;
     const versionId = textOf(entry, 'VersionId');
     const isDeletion = kind === 'DeleteMarker';
     const bytes = isDeletion ? 0 : Number(textOf(entry, 'Size') ?? Number.NaN);
@@ -89,7 +98,9 @@ export function versionsPageOf(
     versions.push({ name: key.slice(prefix.length), versionId, isDeletion, bytes, modified });
   }
   if (isTruncated !== 'true') return { versions, next: undefined };
-  const marker = decoded(textOf(text, 'NextKeyMarker'));
+  const named = textOf(text, 'NextKeyMarker');
+  // Ceph encodes the keys but not the marker, which is the last of them.
+  const marker = named === last ? named : keys.of(named);
   if (marker === undefined) return undefined;
   const versionMarker = textOf(text, 'NextVersionIdMarker');
   const next: (readonly [string, string])[] = [['key-marker', marker]];
@@ -97,16 +108,28 @@ export function versionsPageOf(
   return { versions, next };
 }
 
-/** The request asks for percent-encoded keys, since XML has no way to write some characters. */
-function keyOf(entry: string): string | undefined {
-  return decoded(textOf(entry, 'Key') ?? '');
-}
+/**
+ * Reads the keys of a list. The request asks for percent-encoded ones, since XML has no way to write some characters. Some
+ * services send them as they are, and some encode them without a word.
+ */
+class Keys {
+  readonly #isEncoded: boolean;
+  readonly #prefix: string;
 
-function decoded(text: string | undefined): string | undefined {
-  try {
-    return text && decodeURIComponent(text.replaceAll('+', ' '));
-  } catch {
-    return undefined;
+  constructor(xml: string, prefix: string) {
+    this.#isEncoded = textOf(xml, 'EncodingType')?.toLowerCase() === 'url';
+    this.#prefix = prefix;
+  }
+
+  /** A key as it is stored; undefined if there is none. */
+  of(text: string | undefined): string | undefined {
+    if (text === undefined) return undefined;
+    if (!this.#isEncoded && text.startsWith(this.#prefix)) return text;
+    try {
+      return decodeURIComponent(text.replaceAll('+', ' '));
+    } catch {
+      return text;
+    }
   }
 }
 

@@ -2,13 +2,13 @@ import { SqlsyncError, systemErrorCode } from '../../../errors.ts';
 import { missingFile, missingInPast, StoreDamage, unavailable } from '../../store-error.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
 import { StoreIdentity } from '../store-identity.ts';
-import { parseS3Address } from './address.ts';
+import { isAws, parseS3Address } from './address.ts';
 import { DEFAULT_S3_LIMITS, S3Client, S3Refused } from './client.ts';
 import type { S3Limits } from './client.ts';
 import { CredentialSource } from './credentials.ts';
 import type { HttpResponse } from './http.ts';
 import { PastFiles } from './past-files.ts';
-import { listPageOf } from './responses.ts';
+import { isQuota, listPageOf } from './responses.ts';
 import type { Refusal } from './responses.ts';
 
 /** What is needed to reach a store, as data that another thread can get. */
@@ -46,7 +46,7 @@ export class S3Files implements Backend {
     this.description = address;
     this.#bucket = parsed.bucket;
     this.#prefix = parsed.prefix;
-    const credentials = new CredentialSource(env, { asksMachine: parsed.endpoint === undefined });
+    const credentials = new CredentialSource(env, { asksMachine: isAws(parsed.endpoint) });
     this.#client = new S3Client(parsed, credentials, { env, limits: { ...DEFAULT_S3_LIMITS, ...limits } });
     if (parsed.at !== undefined) this.#past = new PastFiles(this.#client, parsed.prefix, parsed.at);
   }
@@ -182,7 +182,7 @@ export class S3Files implements Backend {
     const outcome = await this.#putIfNew(pieces);
     if (outcome === 'exists') return 'exists';
     if (outcome === 'unknown') await this.#put('config', pieces);
-    const keepsCondition = outcome === 'created' && (await this.#putIfNew(pieces)) === 'exists';
+    const keepsCondition = outcome === 'created' && (await this.#putIfNew(pieces, true)) === 'exists';
     if (!keepsCondition)
       this.shortcomings.push(
         'This bucket does not refuse to overwrite a file (If-None-Match): two runs of `init` at the same moment would not notice each other. Backups, which never overwrite, are not affected.',
@@ -191,8 +191,12 @@ export class S3Files implements Backend {
     return stored !== undefined && Buffer.concat(pieces).equals(stored) ? 'created' : 'exists';
   }
 
-  /** 'unknown' for a service that does not know the condition. */
-  async #putIfNew(pieces: readonly Uint8Array[]): Promise<'created' | 'exists' | 'unknown'> {
+  /**
+   * 'unknown' for a service that does not know the condition.
+   *
+   * @param isThere - true if the same bytes were put before, so that finding them says nothing of this put.
+   */
+  async #putIfNew(pieces: readonly Uint8Array[], isThere = false): Promise<'created' | 'exists' | 'unknown'> {
     try {
       await this.#put('config', pieces, ONLY_IF_NEW);
       return 'created';
@@ -202,7 +206,7 @@ export class S3Files implements Backend {
       if (status === 501 || code === 'NotImplemented') return 'unknown';
       if (status !== 412) throw this.#failure('write config', error);
       // The answer to an earlier attempt, which put it, may have been lost.
-      const stored = error.isRepeated ? await this.#configNow() : undefined;
+      const stored = error.isRepeated && !isThere ? await this.#configNow() : undefined;
       return stored !== undefined && Buffer.concat(pieces).equals(stored) ? 'created' : 'exists';
     }
   }
@@ -277,9 +281,13 @@ function isRange({ headers, body }: HttpResponse, offset: number, length: number
   );
 }
 
-/** Only this word says that a file is missing: a missing bucket answers 404, too. */
+/** Only these words say that a file is missing: a missing bucket answers 404, too. */
 function isMissingKey(error: unknown): boolean {
-  return error instanceof S3Refused && error.refusal.status === 404 && error.refusal.code === 'NoSuchKey';
+  return (
+    error instanceof S3Refused &&
+    error.refusal.status === 404 &&
+    /^NoSuch(?:Key|Version)$/.test(error.refusal.code)
+  );
 }
 
 /** Bytes that share no buffer with others. */
@@ -291,12 +299,12 @@ function own(bytes: Buffer): Uint8Array {
 /** The code by which the rest of the program knows such a failure. */
 function systemCodeOf({ status, code }: Refusal): string {
   if (status === 507) return 'ENOSPC';
-  if (code === 'QuotaExceeded') return 'EDQUOT';
+  if (isQuota(code)) return 'EDQUOT';
   return status === 403 || status === 401 ? 'EACCES' : 'EIO';
 }
 
 function hintFor({ status, code, region }: Refusal, bucket: string): string | undefined {
-  if (status === 507 || code === 'QuotaExceeded') return undefined;
+  if (status === 507 || isQuota(code)) return undefined;
   if (code === 'NoSuchBucket') return `Make the bucket ${bucket} first, or check its name and the host.`;
   if (code === 'InvalidAccessKeyId')
     return 'The service does not know this key: check AWS_ACCESS_KEY_ID, or the profile.';
@@ -307,7 +315,12 @@ function hintFor({ status, code, region }: Refusal, bucket: string): string | un
   if (code === 'InvalidObjectState')
     return 'The file was moved to an archive: bring it back first. A store needs a storage class that can be read at once.';
   if (code === 'RequestTimeTooSkewed') return 'Set the clock of this host.';
-  if (status === 301 || status === 307 || region !== undefined)
+  if (
+    status === 301 ||
+    status === 307 ||
+    region !== undefined ||
+    code === 'IllegalLocationConstraintException'
+  )
     return `The bucket is in ${region === undefined ? 'another region' : `the region ${region}`}: add ?region=NAME to the address.`;
   if (status === 401 || status === 403)
     return `The key needs s3:ListBucket on the bucket ${bucket}, and s3:GetObject, s3:PutObject and, to forget and prune, s3:DeleteObject on the store’s files; --at needs s3:ListBucketVersions and s3:GetObjectVersion instead. docs/stores.md has a policy to paste.`;
