@@ -118,14 +118,10 @@ test('a listener that reads nothing is not waited for, and costs the others noth
   deaf.socket.write(encodeFrame(REQUESTS.listen, WIRE_VERSION));
   deaf.socket.pause();
   const writer = await member(t, path, TELLS_OF_WRITES);
-  for (let sent = 0, answers = 0; sent < 40_000; sent += 1000) {
-    writer.socket.write(Buffer.concat(Array.from({ length: 1000 }, () => encodeFrame(REQUESTS.wrote, 0))));
-    writer.socket.write(encodeFrame(REQUESTS.ask, 0));
-    answers++;
-    await until(() => writer.count('answer') >= answers);
-    // More frames than these between two ticks would be none of a member.
-    await delay(3);
-  }
+  // A socket of Linux holds some hundred writes that are not read.
+  writer.socket.write(Buffer.concat(Array.from({ length: 3000 }, () => encodeFrame(REQUESTS.wrote, 0))));
+  writer.socket.write(encodeFrame(REQUESTS.ask, 0));
+  await until(() => writer.count('answer') === 1);
   const before = heard.told;
   writer.socket.write(encodeFrame(REQUESTS.wrote, 0));
   await until(() => heard.told > before);
