@@ -58,7 +58,8 @@ class Followed {
   /** Another process that follows into the same store. */
   begin(): Following {
     const { origin } = this.all;
-    return (this.following = new Following(this.#t, [...this.#args, origin, this.store], { env: this.#env }));
+    const env = { ...this.#env, SQLSYNC_LOOK_FOR_BASE_MS: '300' };
+    return (this.following = new Following(this.#t, [...this.#args, origin, this.store], { env }));
   }
 
   get committed(): number {
@@ -242,6 +243,9 @@ test('the steps after a forgotten snapshot go with the next prune, and the follo
     id: string;
   }[];
   await followed.run('forget', followed.store, String(snapshot?.id));
+  // A record that is missing by accident may come back.
+  const early = await followed.run('prune', followed.store, '--grace', '1h');
+  assert.equal(early['stepsDeleted'], 0);
   const pruned = await followed.run('prune', followed.store);
   assertDocumented('prune', pruned);
   assert.equal(pruned['stepsDeleted'], 1);
@@ -252,6 +256,18 @@ test('the steps after a forgotten snapshot go with the next prune, and the follo
   await followed.change(CHANGES[1] as string);
   await followed.following.end();
   await followed.checkAll();
+});
+
+test('a follower whose snapshot is forgotten makes another one, though the origin is idle', async (t) => {
+  const followed = await Followed.start(t);
+  await followed.following.untilEvents('step', 1);
+  await followed.change(CHANGES[0] as string);
+  const steps = followed.following.events('step').length;
+  const [snapshot] = (await followed.run('snapshots', followed.store))['snapshots'] as { id: string }[];
+  await followed.run('forget', followed.store, String(snapshot?.id), '--prune');
+  await followed.following.untilEvents('step', steps + 1);
+  assert.equal((await followed.following.end()).status, 0);
+  assert.equal((await followed.restore('latest')).hash, followed.states.at(-1)?.hash);
 });
 
 test('a change that is too large for a step, and one of the page size, become snapshots', async (t) => {

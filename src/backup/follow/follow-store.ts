@@ -55,7 +55,7 @@ export interface FollowIntoStoreOptions extends Omit<FollowStoreOptions, 'replic
 }
 
 /** How often to look whether the snapshot of the stream is still in the store, in milliseconds. */
-const LOOK_FOR_BASE_MS = 5 * 60_000;
+const LOOK_FOR_BASE_MS = Number(process.env['SQLSYNC_LOOK_FOR_BASE_MS'] ?? 5 * 60_000);
 
 /** Snapshots without a step between them pause for this many times what the last one took. */
 const REST = 3;
