@@ -57,10 +57,10 @@ export class Commands {
   }
 
   /** Starts any command. */
-  run(args: readonly string[]): RunningCommand {
+  run(args: readonly string[], env: NodeJS.ProcessEnv = {}): RunningCommand {
     const startedAt = performance.now();
     const child = spawn(process.execPath, [CLI, ...args, '--json'], {
-      env: { ...process.env, NODE_COMPILE_CACHE: this.#cache },
+      env: { ...process.env, ...env, NODE_COMPILE_CACHE: this.#cache },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let text = '';

@@ -1,8 +1,9 @@
 /**
  * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the
  * storm, where everything happens at once (`--only steps`, `--only storm`). `--only follow` lets replicas follow
- * instead. It ends with the figures; if a promise was broken, also with its name and status 1. The seed repeats the
- * choices, not the moments at which processes meet.
+ * instead, `--only stores` has backups into stores elsewhere, at services that are slow and fail. It ends with the
+ * figures; if a promise was broken, also with its name and status 1. The seed repeats the choices, not the moments
+ * at which processes meet.
  */
 import { parseArgs } from 'node:util';
 import { startSshd } from '../support/sshd.ts';
@@ -10,6 +11,8 @@ import { soakFollow } from './follow.ts';
 import type { Latency } from './application.ts';
 import type { ProcessFigures } from './soak.ts';
 import { Soak } from './soak.ts';
+import { StoresSoak } from './stores/stores.ts';
+import type { CommandFigures } from './storm/disturbed-commands.ts';
 import { Storm } from './storm/storm.ts';
 
 const { values } = parseArgs({
@@ -20,6 +23,8 @@ const isStormy = values.only === 'storm';
 const hasStorm = values.only === undefined || isStormy;
 const stormMinutes = isStormy ? minutes : hasStorm ? minutes / 3 : 0;
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
+/** How long each answer of a store's service takes. */
+const SERVICE_DELAY_MS = 100;
 /** Steps until the processes have all that they will have: statements, pools, compiled code. */
 const WARM_UP_STEPS = 20;
 const MB = 2 ** 20;
@@ -32,6 +37,7 @@ const broken: string[] = [];
 let stopped = false;
 process.once('SIGTERM', () => (stopped = true));
 if (values.only === 'follow') await soakFollow(minutes, seed, report);
+else if (values.only === 'stores') await runStores(minutes);
 else if (stormMinutes < minutes) await runSteps(minutes - stormMinutes);
 if (stormMinutes > 0 && !stopped) await runStorm(stormMinutes);
 if (broken.length > 0) process.exitCode = 1;
@@ -76,10 +82,34 @@ async function runStorm(ofMinutes: number): Promise<void> {
       `\nthe storm: ${ofMinutes.toFixed(1)} minutes, ${storm.stateNow(storm.origin)} states of the origin`,
     );
     console.log(`states seen in replicas: ${storm.reads}, reads refused ${storm.refusedReads}`);
-    console.log('\n| command | how it ended |\n| --- | --- |');
-    for (const [kind, outcomes] of storm.figures) console.log(`| ${kind} | ${endsOf(outcomes)} |`);
+    printCommands(storm.figures);
   } finally {
     await storm.end();
+  }
+}
+
+async function runStores(ofMinutes: number): Promise<void> {
+  const soak = new StoresSoak({ seed, delayMs: SERVICE_DELAY_MS });
+  process.once('SIGTERM', () => soak.stop());
+  try {
+    await soak.run(ofMinutes * 60_000);
+    for (const breach of soak.broken) report(`stores: ${breach}`);
+    const places = soak.places.map(({ name }) => name).join('; ');
+    console.log(`\n${ofMinutes.toFixed(1)} minutes of stores (${places}); ${SERVICE_DELAY_MS} ms an answer`);
+    console.log(
+      `failures injected: ${await soak.failures()}; restores compared: ${soak.compared}; broken: ${soak.broken.length}`,
+    );
+    printCommands(soak.figures);
+  } finally {
+    await soak.end();
+  }
+}
+
+function printCommands(figures: CommandFigures): void {
+  console.log('\n| command | times | how it ended |\n| --- | --- | --- |');
+  for (const [kind, outcomes] of figures) {
+    const times = Object.values(outcomes).reduce((sum, count) => sum + count, 0);
+    console.log(`| ${kind} | ${times} | ${endsOf(outcomes)} |`);
   }
 }
 

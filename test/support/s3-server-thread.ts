@@ -27,7 +27,13 @@ export interface ThreadServer {
   readonly address: string;
   /** The ranges of all GETs so far. */
   ranges(): Promise<(string | undefined)[]>;
+  /** How many requests of a flaky service failed so far. */
+  failures(): Promise<number>;
+  /** From now on none fails. */
+  calm(): Promise<void>;
 }
+
+type Question = 'ranges' | 'failures' | 'calm';
 
 /** Starts one that ends with the test. */
 export async function startServerThread(
@@ -38,14 +44,17 @@ export async function startServerThread(
   t.after(() => worker.terminate());
   const next = <T>(): Promise<T> => new Promise((resolve) => worker.once('message', resolve));
   const address = await next<string>();
+  const ask = <T>(question: Question): Promise<T> => {
+    const answer = next<T>();
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
+    worker.postMessage(question);
+    return answer;
+  };
   return {
     address,
-    ranges: () => {
-      const answer = next<(string | undefined)[]>();
-      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
-      worker.postMessage('ranges');
-      return answer;
-    },
+    ranges: () => ask('ranges'),
+    failures: () => ask('failures'),
+    calm: () => ask('calm'),
   };
 }
 
@@ -55,18 +64,25 @@ if (!isMainThread && parentPort !== null) {
   const server = await S3Server.start({ after: () => {} });
   server.ignoresRanges = ignoresRanges;
   server.twist = ({ operation }) => (operation === 'get' ? twist : undefined);
+  let failures = 0;
+  let isCalm = false;
   if (flaky !== undefined) {
     const random = new Random(flaky.seed);
     server.delayMs = flaky.delayMs;
     server.twist = () => {
       // Only the last one is looked at.
       server.requests.length = 0;
-      return random.chance(FLAW_CHANCE) ? random.pick(FLAWS) : undefined;
+      if (isCalm || !random.chance(FLAW_CHANCE)) return undefined;
+      failures++;
+      return random.pick(FLAWS);
     };
   }
-  port.on('message', () => {
-    const gets = server.requests.filter(({ operation }) => operation === 'get');
-    port.postMessage(gets.map(({ headers }) => headers.range));
-  });
+  const answers: Readonly<Record<Question, () => unknown>> = {
+    ranges: () =>
+      server.requests.filter(({ operation }) => operation === 'get').map(({ headers }) => headers.range),
+    failures: () => failures,
+    calm: () => void (isCalm = true),
+  };
+  port.on('message', (question: Question) => port.postMessage(answers[question]()));
   port.postMessage(server.address);
 }

@@ -8,7 +8,9 @@ import Database from 'better-sqlite3';
 import { Random } from '../../../fixtures/random.ts';
 import { ObedientChild } from '../../support/child-orders.ts';
 import { Commands } from '../command.ts';
-import type { CommandEnd, RunningCommand } from '../command.ts';
+import type { CommandEnd } from '../command.ts';
+import { DisturbedCommands, signalTo } from './disturbed-commands.ts';
+import type { CommandFigures } from './disturbed-commands.ts';
 import { History, makeHistory } from './history.ts';
 import type { HistoryOptions } from './history.ts';
 import { StormStore } from './store.ts';
@@ -16,24 +18,12 @@ import { StormStore } from './store.ts';
 const WRITER = fileURLToPath(new URL('./writer.ts', import.meta.url));
 const WRITERS = 2;
 
-/** Longer than a pause between two signs of life, and much shorter than the limit after which a peer is lost. */
-const MAX_STOP_MS = 2500;
-
-/** The time of a command, until the storm has measured some. */
-const FIRST_GUESS_MS = 500;
-
-/** Statuses that say what happened; INTERNAL, ROOT_MISMATCH and damage are none of them. */
-const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 4, 5, 15, 16, 18, 20, 130]);
-
 export interface StormOptions {
   readonly seed: number;
   readonly cells?: number;
   /** The average time between two transactions of a writer. */
   readonly pauseMs?: number;
 }
-
-/** The counts by the kind of command: how often it ended in which way. */
-export type StormFigures = Map<string, Record<string, number>>;
 
 /**
  * Everything at once, each in a loop of its own, and every process now and then killed or stopped for a while:
@@ -47,7 +37,6 @@ export type StormFigures = Map<string, Record<string, number>>;
  */
 export class Storm {
   readonly history: History;
-  readonly figures: StormFigures = new Map();
   /** The broken promises. */
   readonly broken: string[] = [];
   reads = 0;
@@ -56,8 +45,7 @@ export class Storm {
   readonly #historyOptions: HistoryOptions;
   readonly #pauseMs: number;
   readonly #random: Random;
-  readonly #commands: Commands;
-  readonly #typicalMs = new Map<string, number>();
+  readonly #commands: DisturbedCommands;
   readonly #highest = new Map<string, number>();
   readonly #store: StormStore;
   #writers: ObedientChild<'report', 'done'>[] = [];
@@ -69,9 +57,16 @@ export class Storm {
     this.#historyOptions = { seed, cells };
     this.#pauseMs = pauseMs;
     this.history = new History(this.#historyOptions);
-    this.#commands = new Commands(this.#folder, undefined);
+    this.#commands = new DisturbedCommands(new Commands(this.#folder, undefined), this.#random, this.broken);
     makeHistory(this.origin, this.#historyOptions);
-    this.#store = new StormStore(this, this.#folder, new Random(this.#random.uint32()));
+    this.#store = new StormStore(this, new Random(this.#random.uint32()), {
+      store: join(this.#folder, 'store'),
+      folder: this.#folder,
+    });
+  }
+
+  get figures(): CommandFigures {
+    return this.#commands.figures;
   }
 
   get origin(): string {
@@ -82,7 +77,7 @@ export class Storm {
   async run(durationMs: number): Promise<void> {
     await this.#store.init();
     for (let i = 0; i < WRITERS; i++) this.#writers.push(await this.#startWriter());
-    const end = setTimeout(() => (this.#isOver = true), durationMs);
+    const end = setTimeout(() => this.stop(), durationMs);
     const [middle, leaf] = [join(this.#folder, 'middle.db'), join(this.#folder, 'leaf.db')];
     await Promise.all([
       this.#repeat(() => this.#sync('sync', this.origin, middle)),
@@ -105,7 +100,7 @@ export class Storm {
   }
 
   stop(): void {
-    this.#isOver = true;
+    this.#isOver = this.#commands.isCalm = true;
   }
 
   /** The newest state of the database at `path`, or -1 if it does not exist yet. */
@@ -114,44 +109,8 @@ export class Storm {
     return this.history.stateAt(path);
   }
 
-  /** Runs a command to its end, perhaps with a fault. Records an end that does not say what happened. */
-  async command(kind: string, args: readonly string[]): Promise<CommandEnd> {
-    const running = this.#commands.run(args);
-    const isKilled = !this.#isOver && (await this.#disturb(kind, running));
-    const end = await running.ended;
-    const { status, signal, outcome, message, durationMs } = end;
-    const how = signal === null ? (status === 0 ? 'success' : outcome) : `killed by ${signal}`;
-    const row = this.figures.get(kind) ?? {};
-    this.figures.set(kind, row);
-    row[how] = (row[how] ?? 0) + 1;
-    if (status === 0) this.#typicalMs.set(kind, (this.#typical(kind) * 4 + durationMs) / 5);
-    const isClear = CLEAR_STATUSES.has(status) || (isKilled && signal === 'SIGKILL');
-    if (!isClear) this.broken.push(`${kind}: an end that says nothing: ${how} ${message}`);
-    return end;
-  }
-
-  /** Kills or stops the command or its agent at a random moment of its life; true for a kill. */
-  async #disturb(kind: string, running: RunningCommand): Promise<boolean> {
-    const what = this.#random.next();
-    if (what > 0.5) return false;
-    const ended = new AbortController();
-    void running.ended.then(() => ended.abort());
-    const wait = (ms: number): Promise<unknown> =>
-      delay(ms, undefined, { signal: ended.signal }).catch(() => {});
-    await wait(this.#random.next() * this.#typical(kind) * 1.2);
-    const pid = this.#random.chance(0.5) ? running.nearPid : running.farPid();
-    if (what < 0.25) {
-      signalTo(pid, 'SIGKILL');
-      return true;
-    }
-    signalTo(pid, 'SIGSTOP');
-    await wait(this.#random.next() * MAX_STOP_MS);
-    signalTo(pid, 'SIGCONT');
-    return false;
-  }
-
-  #typical(kind: string): number {
-    return this.#typicalMs.get(kind) ?? FIRST_GUESS_MS;
+  command(kind: string, args: readonly string[]): Promise<CommandEnd> {
+    return this.#commands.run(kind, args);
   }
 
   async #sync(kind: string, origin: string, replica: string): Promise<void> {
@@ -236,14 +195,5 @@ export class Storm {
       else if (this.stateNow(to) !== last) this.broken.push(`left alone, ${to} is not the origin's ${last}`);
     }
     await this.#store.proveCalm().catch((error: unknown) => this.broken.push(String(error)));
-  }
-}
-
-function signalTo(pid: number | undefined, signal: NodeJS.Signals): void {
-  if (pid === undefined || pid === 0) return;
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // It has ended by itself.
   }
 }
