@@ -3,10 +3,13 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { HashCache } from '../../src/backup/copy/hash-cache.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { smallDatabase } from '../pages/databases.ts';
 import { tempDir } from '../support/compare.ts';
 import { backupHere, originNameOf, storeHere } from './store-here.ts';
+
+process.env['SQLSYNC_SCRYPT_N'] = String(2 ** 15);
 
 test('a backup removes the hashes of forgotten snapshots and the leftovers of killed saves, but nothing young', async (t) => {
   const folder = tempDir(t);
@@ -78,5 +81,37 @@ test('a backup does not use hashes of an older version of the cache, nor a cache
     assert.equal(next.statistics.pagesAdded, 0);
     assert.equal(next.root, first.root);
     assert.equal(here.cache.load(originNameOf(origin))?.snapshot, next.id);
+  }
+});
+
+test('sealed hashes count for nothing in another store, for another database, or with a changed byte', async (t) => {
+  const folder = tempDir(t);
+  const origin = join(folder, 'a.db');
+  smallDatabase(origin, { rows: 5 });
+  const [here, other] = await Promise.all(
+    ['first', 'second'].map((name) =>
+      storeHere(new MemoryBackend(), join(folder, name), undefined, 'the same password'),
+    ),
+  );
+  assert.ok(here !== undefined && other !== undefined);
+  const { id } = await backupHere(here, origin);
+  const cache = join(folder, 'first', 'cache');
+  const [name = ''] = readdirSync(cache);
+  const bytes = readFileSync(join(cache, name));
+  const named = originNameOf(origin);
+  assert.equal(new HashCache(cache, here.access.sealer).load(named)?.snapshot, id);
+  assert.equal(new HashCache(cache, other.access.sealer).load(named), undefined);
+  assert.equal(new HashCache(cache).load(named), undefined);
+  const another = originNameOf(join(folder, 'b.db'));
+  const hashes = here.cache.load(named);
+  assert.ok(hashes !== undefined);
+  here.cache.save(another, hashes);
+  writeFileSync(join(cache, readdirSync(cache).find((each) => each !== name) ?? ''), bytes);
+  assert.equal(here.cache.load(another), undefined);
+  for (let at = 0; at < bytes.length; at += Math.ceil(bytes.length / 100)) {
+    const changed = Buffer.from(bytes);
+    changed[at] = (changed[at] as number) ^ 1;
+    writeFileSync(join(cache, name), changed);
+    assert.equal(here.cache.load(named), undefined, `byte ${at}`);
   }
 });

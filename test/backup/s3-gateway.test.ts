@@ -21,6 +21,7 @@ import { GATEWAY_KEYS, OTHER_KEYS, startGateway, whyNoGateway } from '../support
 import type { Gateway } from '../support/s3-gateway.ts';
 import { backendSuite } from './backend-suite.ts';
 import { ClockedBackend } from './clocked-backend.ts';
+import { useEveryCommand } from './every-command.ts';
 import { assertStored, backupHere, storeHere } from './store-here.ts';
 
 /** Repeat a failure with `SQLSYNC_SEED=… npm test`, more cases with SQLSYNC_RUNS. */
@@ -86,39 +87,10 @@ describe('a real S3 service', { skip: whyNoGateway() }, () => {
     t.diagnostic(JSON.stringify(done));
   });
 
-  test('every command does to a store in S3 what it does to a folder', async (t) => {
-    const store = newStore();
-    const { folder, run } = place(t);
-    smallDatabase(join(folder, 'a.db'), { rows: 2000 });
-    await run('init', store, '--grace', '0');
-    const first = await run('backup', 'a.db', store, '--tag', 'first');
-    const old = sha256File(join(folder, 'a.db'));
-    change(join(folder, 'a.db'));
-    const [{ snapshot: second }] = (await run('backup', 'a.db', store, '--verify'))['backups'] as [Backup];
-    assert.equal(second.parent, (first['backups'] as [Backup])[0].snapshot.id);
-    assert.equal(((await run('snapshots', store))['snapshots'] as unknown[]).length, 2);
-    assert.equal((await run('verify', 'a.db', store))['same'], true);
-    await run('restore', `${store}#${second.parent}`, 'old.db');
-    assert.equal(sha256File(join(folder, 'old.db')), old);
-    await run('restore', store, 'old.db', '--overwrite');
-    assert.equal((await run('verify', 'old.db', `${store}#latest`))['same'], true);
-    assert.ok(
-      ((await run('diff', `${store}#${second.parent}`, '#latest'))['differingPages'] as []).length > 0,
-    );
-    assert.equal((await run('stats', store))['snapshots'], 2);
-    const { stdout } = await sqlsync(['dump', store], { cwd: folder, env: environment(folder) });
-    assert.match(stdout, /CREATE TABLE/);
-    assert.deepEqual((await run('check', store, '--read-data'))['problems'], []);
-    smallDatabase(join(folder, 'b.db'), { rows: 50 });
-    const [{ snapshot: other }] = (await run('backup', 'b.db', store))['backups'] as [Backup];
-    await run('forget', store, other.id);
-    assert.equal(((await run('forget', store, '--keep-last', '1'))['forgotten'] as []).length, 1);
-    assert.ok(((await run('prune', store))['packsDeleted'] as number) > 0);
-    const repaired = await run('repair', store, '--read-data');
-    assert.deepEqual([repaired['configWritten'], repaired['lost']], [false, []]);
-    const checked = await run('check', store, '--read-data');
-    assert.deepEqual([checked['problems'], (checked['intact'] as []).length], [[], 1]);
-  });
+  for (const isEncrypted of [false, true])
+    test(`every command does to ${isEncrypted ? 'an encrypted' : 'a plain'} store in S3 what it does to a folder`, async (t) => {
+      await useEveryCommand(t, { store: newStore(), env: GATEWAY_KEYS, isEncrypted });
+    });
 
   test('a run tells the requests that the store took', async (t) => {
     const store = newStore();
@@ -329,10 +301,6 @@ async function asOther<T>(work: () => T | Promise<T>): Promise<T> {
   } finally {
     Object.assign(process.env, GATEWAY_KEYS);
   }
-}
-
-interface Backup {
-  readonly snapshot: { readonly id: string; readonly parent: string | null };
 }
 
 /** A folder, and the commands in it. */
