@@ -64,8 +64,9 @@ export async function storeElsewhere(
   backend: LocalBackend,
   folder: string,
   graceSeconds?: number,
+  password?: PasswordSource | Password,
 ): Promise<StoreHere & { readonly parents: ParentMemory }> {
-  const { cache, ...here } = await storeHere(backend, folder, graceSeconds);
+  const { cache, ...here } = await storeHere(backend, folder, graceSeconds, password);
   const kept = new KeptFiles(join(folder, 'files'));
   const access = { ...here.access, kept };
   return {

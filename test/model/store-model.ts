@@ -9,6 +9,7 @@ import { Random } from '../../fixtures/random.ts';
 import type { LocalBackend } from '../../src/backup/backends/backend.ts';
 import { ParentMemory } from '../../src/backup/copy/parent-memory.ts';
 import type { RecalledParent } from '../../src/backup/copy/parent-memory.ts';
+import { Password } from '../../src/backup/keys/password.ts';
 import { openBackend } from '../../src/backup/open-store.ts';
 import { OpenStore } from '../../src/backup/store.ts';
 import { SqlsyncError } from '../../src/errors.ts';
@@ -39,6 +40,23 @@ export function nothingDone(): Done {
 /** A test, or a long run outside of one. */
 export type ModelContext = Pick<TestContext, 'mock' | 'after'>;
 
+export interface ModelOptions {
+  readonly backend: LocalBackend;
+  readonly random: Random;
+  readonly done: Done;
+  /** True if backups rely on what this host remembers. */
+  readonly isElsewhere?: boolean;
+  readonly isEncrypted?: boolean;
+}
+
+interface ModelParts {
+  readonly backend: LocalBackend;
+  readonly here: StoreHere;
+  readonly origins: readonly string[];
+  readonly done: Done;
+  readonly password: Password | undefined;
+}
+
 /** A store of two databases, and the content that it must have. The clock is the test's own. */
 export class StoreModel {
   readonly #random: Random;
@@ -47,6 +65,7 @@ export class StoreModel {
   readonly #here: StoreHere;
   readonly #origins: readonly string[];
   readonly #done: Done;
+  readonly #password: Password | undefined;
   /** The database that each snapshot was made of, by id. */
   readonly #images = new Map<string, Buffer>();
   /** Snapshots that were reported and not forgotten. */
@@ -62,12 +81,7 @@ export class StoreModel {
 
   static async start(
     t: ModelContext,
-    {
-      backend,
-      random,
-      done,
-      isElsewhere = false,
-    }: { backend: LocalBackend; random: Random; done: Done; isElsewhere?: boolean },
+    { backend, random, done, isElsewhere = false, isEncrypted = false }: ModelOptions,
   ): Promise<StoreModel> {
     const folder = tempDir(t);
     const origins = ['a.db', 'b.db'].map((name) => join(folder, name));
@@ -76,27 +90,18 @@ export class StoreModel {
       generateDatabase(origin, { seed: random.uint32(), pageSize, rows: random.integer(5, 120) });
     t.mock.timers.reset();
     t.mock.timers.enable({ apis: ['Date'], now: 1_700_000_000_000 });
+    // One object for all runs, which computes scrypt once.
+    const password = isEncrypted ? new Password('the password of a model') : undefined;
     const open = isElsewhere ? storeElsewhere : storeHere;
-    const here = await open(backend, folder, GRACE_SECONDS);
-    if (isElsewhere)
-      return new StoreModel(
-        t,
-        random,
-        backend,
-        { ...here, parents: new CountedMemory(folder, done) },
-        origins,
-        done,
-      );
-    return new StoreModel(t, random, backend, here, origins, done);
+    const opened = await open(backend, folder, GRACE_SECONDS, password);
+    const here = isElsewhere ? { ...opened, parents: new CountedMemory(folder, done) } : opened;
+    return new StoreModel(t, random, { backend, here, origins, done, password });
   }
 
   private constructor(
     t: ModelContext,
     random: Random,
-    backend: LocalBackend,
-    here: StoreHere,
-    origins: readonly string[],
-    done: Done,
+    { backend, here, origins, done, password }: ModelParts,
   ) {
     this.#context = t;
     this.#random = random;
@@ -104,6 +109,7 @@ export class StoreModel {
     this.#here = here;
     this.#origins = origins;
     this.#done = done;
+    this.#password = password;
   }
 
   /**
@@ -199,7 +205,8 @@ export class StoreModel {
     };
     const backend = new FaultyBackend(this.#backend, plan, new Random(random.uint32()), hold);
     const { kept } = this.#here.access;
-    const access = { ...(await openBackend(this.#backend)), backend, files: backend, kept };
+    const opened = await openBackend(this.#backend, { password: this.#password });
+    const access = { ...opened, backend, files: backend, kept };
     try {
       await action({ ...this.#here, access, store: new OpenStore(access) });
     } catch (error) {

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import type { FaultGroup } from './group.ts';
 import { atEveryCall } from './store/calls.ts';
 import { damageFiles } from './store/damage.ts';
-import { liveElsewhere } from './store/places.ts';
+import { killElsewhere } from './store/kill-elsewhere.ts';
+import { failElsewhere, liveElsewhere } from './store/places.ts';
 import { cutPower } from './store/power-cut.ts';
 import { giveOut } from './store/surroundings.ts';
 import { straceFault } from './traced-agent.ts';
@@ -20,6 +21,8 @@ export const store: FaultGroup = async function* (options) {
     } else process.emitWarning(fault);
     yield* giveOut(folder, options);
     yield* damageFiles(folder, options);
+    yield* killElsewhere(folder, options);
+    yield* failElsewhere(folder, options);
     yield* liveElsewhere(folder, options);
   } finally {
     rmSync(folder, { recursive: true, force: true });

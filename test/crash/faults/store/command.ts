@@ -12,6 +12,9 @@ export interface CommandOptions {
   readonly inject?: readonly string[];
   /** Further options of strace. */
   readonly options?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+  /** Gets the id of the process. */
+  readonly onStart?: (pid: number) => void;
   readonly compileCache: string;
   /** The place of strace's log while the command runs. */
   readonly log: string;
@@ -34,7 +37,7 @@ const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([EXIT_OK, 3, 4, 8, 10
 /** Runs one command of sqlsync to its end, with `--json`. */
 export async function runCommand(
   args: readonly string[],
-  { trace = [], inject = [], options = [], compileCache, log }: CommandOptions,
+  { trace = [], inject = [], options = [], env, onStart, compileCache, log }: CommandOptions,
 ): Promise<CommandEnd> {
   const program = [process.execPath, CLI, ...args, '--json'];
   const injections = inject.flatMap((injection) => ['-e', `inject=${injection}`]);
@@ -52,9 +55,10 @@ export async function runCommand(
   const [command = '', ...rest] = trace.length === 0 ? program : [...strace, ...program];
   const child = spawn(command, rest, {
     // One thread in the pool, so that its calls have an order.
-    env: { ...process.env, UV_THREADPOOL_SIZE: '1', NODE_COMPILE_CACHE: compileCache },
+    env: { ...process.env, UV_THREADPOOL_SIZE: '1', NODE_COMPILE_CACHE: compileCache, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  onStart?.(child.pid ?? 0);
   let text = '';
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (more: string) => (text += more));

@@ -62,19 +62,26 @@ export function prepareJob(scene: StoreScene, job: StoreJob, folder?: string): S
   return run;
 }
 
+export interface JobOptions extends Omit<CommandOptions, 'log' | 'compileCache'> {
+  /** What the command gets in the place of the store's folder. */
+  readonly address?: string;
+}
+
 /** Runs the command, with the fault in `options`. */
 export async function runJob(
   scene: StoreScene,
   job: StoreJob,
   run: StoreRun,
-  options: Omit<CommandOptions, 'log' | 'compileCache'> = {},
+  options: JobOptions = {},
 ): Promise<CommandEnd> {
   const named = (name: string): CommandOptions => ({
     compileCache: join(scene.folder, 'compile-cache'),
     log: join(scene.folder, `${run.folder.split('/').at(-1)}.${name}.strace`),
   });
   const other = job.isBesideAnother === true ? runCommand(backup(scene, run), named('other')) : undefined;
-  const end = await runCommand(job.args(scene, run), { ...options, ...named('met') });
+  const { address = run.store, ...how } = options;
+  const args = job.args(scene, run).map((word) => word.replace(run.store, address));
+  const end = await runCommand(args, { ...how, ...named('met') });
   const besides = await other;
   for (const each of [end, ...(besides === undefined ? [] : [besides])]) {
     const id = snapshotIn(each);

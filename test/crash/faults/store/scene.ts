@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DirectoryBackend } from '../../../../src/backup/backends/directory-backend.ts';
 import { HashCache } from '../../../../src/backup/copy/hash-cache.ts';
+import { Password } from '../../../../src/backup/keys/password.ts';
 import { openBackend } from '../../../../src/backup/open-store.ts';
 import { initStore, OpenStore } from '../../../../src/backup/store.ts';
 import type { StoreSnapshot } from '../../../../src/backup/types.ts';
+import { toSqlsyncError } from '../../../../src/errors.ts';
 import { assertStored, backupHere } from '../../../backup/store-here.ts';
 import type { StoreHere } from '../../../backup/store-here.ts';
 import { change, smallDatabase } from '../../../pages/databases.ts';
@@ -19,6 +21,9 @@ import { OriginWriter } from '../origin-writer.ts';
  */
 export const STORE_KINDS = ['absent', 'empty', 'used', 'garbage', 'marked'] as const;
 export type StoreKind = (typeof STORE_KINDS)[number];
+
+const PASSWORD = 'the password of the faults';
+const NEW_PASSWORD = 'the next password of the faults';
 
 /** The number of prunes after which a store must be rid of everything that nothing needs. */
 const MAX_PRUNES = 8;
@@ -47,16 +52,28 @@ export class StoreScene {
   readonly origin: string;
   /** The database of each snapshot, by id. */
   readonly images: Map<string, Buffer> = new Map();
+  /** The old password and the one that a change makes of it, each computed once; none if the stores are not encrypted. */
+  readonly #passwords: readonly Password[];
   readonly #other: string;
   readonly #kept = new Map<StoreKind, readonly string[]>();
   #originBytes: readonly Buffer[] = [];
   #image: Buffer = Buffer.alloc(0);
   #writer: OriginWriter | undefined;
 
-  /** Makes the scene in `folder`, which it creates. The caller must call `end`. */
-  static async make(folder: string, kinds: readonly StoreKind[] = STORE_KINDS): Promise<StoreScene> {
-    const scene = new StoreScene(folder);
+  /**
+   * Makes the scene in `folder`, which it creates. The caller must call `end`.
+   *
+   * @param isEncrypted - whether the stores are; their password is then in `passwordFile`.
+   */
+  static async make(
+    folder: string,
+    kinds: readonly StoreKind[] = STORE_KINDS,
+    isEncrypted: boolean = false,
+  ): Promise<StoreScene> {
+    const scene = new StoreScene(folder, isEncrypted);
     mkdirSync(folder, { recursive: true });
+    writeFileSync(scene.passwordFile, PASSWORD);
+    writeFileSync(scene.newPasswordFile, NEW_PASSWORD);
     smallDatabase(scene.origin, { rows: 60, journalMode: 'wal' });
     smallDatabase(scene.#other, { rows: 20 });
     scene.#writer = await OriginWriter.start(scene.origin);
@@ -66,10 +83,19 @@ export class StoreScene {
     return scene;
   }
 
-  private constructor(folder: string) {
+  private constructor(folder: string, isEncrypted: boolean) {
     this.folder = folder;
+    this.#passwords = isEncrypted ? [PASSWORD, NEW_PASSWORD].map((text) => new Password(text)) : [];
     this.origin = join(folder, 'origin.db');
     this.#other = join(folder, 'other.db');
+  }
+
+  get passwordFile(): string {
+    return join(this.folder, 'password');
+  }
+
+  get newPasswordFile(): string {
+    return join(this.folder, 'new-password');
   }
 
   /** Records the state of the origin as it is now. */
@@ -126,7 +152,7 @@ export class StoreScene {
    */
   async checkStore({ store }: StoreRun, { kept, isMade }: Expected): Promise<readonly string[]> {
     if (isMade === false && !existsSync(join(store, 'config'))) return [];
-    const here = await storeIn(store);
+    const here = await this.#open(store);
     const snapshots = await here.store.snapshots({ onWarning: (warning) => assert.fail(warning) });
     const ids = snapshots.map(({ id }) => id);
     for (const id of kept) assert.ok(ids.includes(id), `snapshot ${id} was lost`);
@@ -138,8 +164,9 @@ export class StoreScene {
 
   /** Checks that the next backup and the next prunes succeed, the kept snapshots stay, and the origin is untouched. */
   async goOn(run: StoreRun, { kept, isMade }: Expected): Promise<void> {
-    if (isMade === false && !existsSync(join(run.store, 'config'))) await initStore(run.store);
-    const here = await storeIn(run.store);
+    if (isMade === false && !existsSync(join(run.store, 'config')))
+      await initStore(run.store, { password: this.#passwords[0] });
+    const here = await this.#open(run.store);
     const { id } = await backupHere(here, this.origin);
     this.images.set(id, this.#image);
     const all = await this.checkStore(run, { kept: [...kept, id] });
@@ -161,8 +188,9 @@ export class StoreScene {
     if (kind === 'absent') return;
     const path = this.#template(kind);
     const hasGrace = kind === 'empty' || kind === 'used';
-    await initStore(path, hasGrace ? {} : { graceSeconds: 1e-9 });
-    const here = await storeIn(path);
+    const [password] = this.#passwords;
+    await initStore(path, hasGrace ? { password } : { password, graceSeconds: 1e-9 });
+    const here = await this.#open(path);
     if (kind !== 'empty') {
       await this.#backUp(here, this.#other);
       for (let number = 0; number < 3; number++) {
@@ -189,6 +217,17 @@ export class StoreScene {
     this.images.set(id, pageImage(origin));
   }
 
+  /** With the old password, or else the new one: an interrupted change of the password may have had its effect. */
+  async #open(store: string): Promise<StoreHere> {
+    const [old, changed] = this.#passwords;
+    try {
+      return await storeIn(store, old);
+    } catch (error) {
+      if (toSqlsyncError(error).code !== 'STORE_PASSWORD') throw error;
+      return storeIn(store, changed);
+    }
+  }
+
   #template(kind: StoreKind): string {
     return join(this.folder, `${kind}-store`);
   }
@@ -204,9 +243,9 @@ export class StoreScene {
 }
 
 /** A store with both agents of a backup in this process. */
-export async function storeIn(folder: string): Promise<StoreHere> {
-  const access = await openBackend(new DirectoryBackend(folder));
-  return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache')) };
+export async function storeIn(folder: string, password?: Password): Promise<StoreHere> {
+  const access = await openBackend(new DirectoryBackend(folder), { password });
+  return { access, store: new OpenStore(access), cache: new HashCache(join(folder, 'cache'), access.sealer) };
 }
 
 function idsOf(snapshots: readonly StoreSnapshot[]): string[] {
