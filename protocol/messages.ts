@@ -59,6 +59,8 @@ export const MESSAGES = {
       maxShrinkPercent: 'u8',
       /** As in `open`. */
       lookEveryMs: 'u32',
+      /** Make the folders that lead to the replica. */
+      makeFolders: 'bool',
     },
   },
   /** replica → origin: begin a snapshot. An origin agent with a database of its own ignores `path`. */
@@ -228,6 +230,21 @@ export const MESSAGES = {
   },
   /** far → near: what was found, as JSON in UTF-8. */
   examined: { code: 23, size: 'large', fields: { facts: 'bytes' } },
+  /** near → far: which databases are in the folder at `path`? */
+  list: {
+    code: 24,
+    size: 'large',
+    fields: {
+      path: 'text',
+      /** Patterns, as of rsync; those that include come first. */
+      include: 'texts',
+      exclude: 'texts',
+      idleTimeoutMs: 'u32',
+      maxTimeMs: 'u32',
+    },
+  },
+  /** far → near: a part of the answer to `list`. */
+  listed: { code: 25, size: 'large', fields: { databases: 'texts', omitted: 'texts', isLast: 'bool' } },
 } as const;
 
 /** The largest body of a message of this definition, in bytes. */

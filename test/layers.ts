@@ -73,9 +73,12 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
   // What a copy is asked to do, what it may do, and what its user hears of it.
   'src/sync/request': ['src/pages', 'src/files', 'protocol'],
+  // A folder of databases: which of its files count.
+  'src/sync/folder': ['src/files'],
   // What sqlsync remembers of both sides of a copy.
   'src/sync/quick': ['src/pages', 'src/files', 'protocol'],
   'src/sync/agents': [
+    'src/sync/folder',
     'src/sync/request',
     'src/sync/quick',
     'src/sync/link',
@@ -107,12 +110,14 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sync/stream': ['src/sync/local', 'src/sync/agents', 'src/pages', 'protocol'],
   // Runs, from start to result.
   'src/sync/runs': [
+    'src/sync/folder',
     'src/sync/request',
     'src/sync/local',
     'src/sync/stream',
     'src/sync/agents',
     'src/sync/quick',
     'src/sync/link',
+    'src/beside',
     'src/doctor',
     'src/doctor/collect',
     'src/doctor/watch',
@@ -346,6 +351,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
     'src/transport',
   ],
+  'src/cli/folder': ['src/cli/job', 'src/cli/options', 'src/cli/terminal', 'src/sync/runs'],
   'src/cli/doctor': [
     'src/doctor',
     'src/doctor/judge',
@@ -393,6 +399,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/service/config',
     'src/service/state',
     'src/cli/doctor',
+    'src/cli/folder',
     'src/doctor/judge',
     'src/backup/backends',
     'src/backup/keys',

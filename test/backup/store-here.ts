@@ -154,6 +154,7 @@ export async function restoreHere(
         ...encodeRequest(copyRequest({ overwrite: true, replace: true })),
         restore: true,
         lookEveryMs: 0,
+        makeFolders: false,
         stage: false,
         maxTimeMs: 0,
         idleTimeoutMs: 0,

@@ -28,7 +28,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: '4cfb827902bd683b',
+  2: '575bbde08b72ca6a',
 };
 
 describe('protocol/SPEC.md', () => {

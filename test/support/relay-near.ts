@@ -62,6 +62,7 @@ export async function copyOver(connection: Connection, role: Role, pair: Pair): 
     message('replicate', {
       restore: false,
       lookEveryMs: 0,
+      makeFolders: false,
       path: pair.replica,
       originName: pair.origin,
       idleTimeoutMs: connection.idleTimeoutMs,

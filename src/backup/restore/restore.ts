@@ -188,6 +188,7 @@ async function serve(
       originName: `${snapshot.host}:${snapshot.path}`,
       restore: true,
       lookEveryMs: 0,
+      makeFolders: false,
       idleTimeoutMs: connection.idleTimeoutMs,
       maxTimeMs: connection.maxTimeMs,
       stage: false,

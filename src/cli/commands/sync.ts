@@ -13,11 +13,13 @@ import { copyListeners } from '../terminal/progress.ts';
 import { parseWholeNumber } from '../options/quantities.ts';
 import { copyOptionsOf, outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS, SYNC_OPTIONS } from '../options/options.ts';
+import { checkFolderOptions, FOLDER_OPTIONS } from '../folder/folder-options.ts';
 import { defineCommand } from '../options/command.ts';
 import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
 const OPTIONS = {
   ...SYNC_OPTIONS,
+  ...FOLDER_OPTIONS,
   ...JOB_OPTIONS,
   ...CONNECTION_OPTIONS,
   ...OUTPUT_OPTIONS,
@@ -32,6 +34,11 @@ async function run(args: Arguments): Promise<number> {
   const output = outputOf(args, toStdout);
   try {
     const { maxTimeMs, ...options } = optionsOf(args);
+    checkFolderOptions(args);
+    if (args.recursive) {
+      const { runFolder } = await import('../folder/sync-folder-job.ts');
+      return await runFolder(args, { ...options, maxTimeMs }, output);
+    }
     const stdout = toStdout ? openStdout(args, OPTIONS, OF_A_FILE) : undefined;
     const labels = { command: 'sync', origin, replica };
     return await runJob({
@@ -85,6 +92,7 @@ async function syncWithProgress(
 
 /** What is about a replica that is a file. A stream cannot be taken back, so it is written once, of one snapshot. */
 const OF_A_FILE = [
+  'recursive',
   'dry-run',
   'overwrite',
   'replace',
@@ -232,7 +240,7 @@ export const command: Command = defineCommand({
   describe: 'Copy ORIGIN to REPLICA; the name sync may be left out',
   example: 'sqlsync --dry-run app.db deploy@db1:/srv/app.db',
   summary:
-    '`origin`, `replica`, `outcome` (`committed`, `unchanged`, `dryRun`), `pageSize`, `pageCount`, `pagesCompared`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `attempts`, `rounds`, `snapshotHeldMs`, `walGrowthBytes` (the largest of all rounds), `created`, `resumed`, `quick` (nothing was compared, because nothing had touched either side since all pages were), `warnings`, `findings` (what `--check` found)',
+    'with `--recursive` `origin`, `replica`, `databases`, `committed`, `unchanged`, `failures` (each with `origin`, `code`, `message`, `hint`), `deleted`, `omitted` (how many), `pagesChanged`, `bytesSent`, `bytesReceived`, `durationMs`; else `origin`, `replica`, `outcome` (`committed`, `unchanged`, `dryRun`), `pageSize`, `pageCount`, `pagesCompared`, `pagesChanged`, `pagesTransferred`, `pagesDelta`, `bytesSent`, `bytesReceived`, `durationMs`, `attempts`, `rounds`, `snapshotHeldMs`, `walGrowthBytes` (the largest of all rounds), `created`, `resumed`, `quick` (nothing was compared, because nothing had touched either side since all pages were), `warnings`, `findings` (what `--check` found)',
   operands: {
     origin: 'Path or [user@]host:path',
     replica: 'Path or [user@]host:path, or - for standard output',

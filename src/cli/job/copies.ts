@@ -17,8 +17,12 @@ export class Copies {
   #expected: readonly CopyLabels[];
   readonly #done: Copy[] = [];
 
-  constructor(expected: readonly CopyLabels[]) {
+  /** What a run means of which some copies failed: a status of its own, or the highest of all. */
+  readonly #partial: 'partial' | 'highest';
+
+  constructor(expected: readonly CopyLabels[], partial: 'partial' | 'highest' = 'partial') {
     this.#expected = expected;
+    this.#partial = partial;
   }
 
   /** Replaces the expected copies once the run knows them better. */
@@ -32,6 +36,8 @@ export class Copies {
 
   /** The exit status of a run that was completed. */
   get exitStatus(): number {
+    if (this.#partial === 'highest')
+      return Math.max(EXIT_OK, ...this.#done.map(({ exitStatus }) => exitStatus));
     const failed = this.#done.filter(({ exitStatus }) => exitStatus !== EXIT_OK);
     if (failed.length > 0 && failed.length < this.#done.length) return exitStatusOf('BACKUP_PARTIAL');
     return failed[0]?.exitStatus ?? EXIT_OK;

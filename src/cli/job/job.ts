@@ -47,6 +47,8 @@ export interface Job {
   readonly output: Output;
   /** The expected copies for the metrics, as far as known in advance. */
   readonly expected: readonly CopyLabels[];
+  /** See {@link Copies}. */
+  readonly partial?: 'partial' | 'highest';
   /**
    * Does the work and prints the results; reports each copy when it is done. The job prints the error that it throws.
    */
@@ -70,7 +72,7 @@ async function runToEnd(job: Job): Promise<number> {
   const startedAt = performance.now();
   const { output } = job;
   const pings = new Pings(job);
-  const copies = new Copies(job.expected);
+  const copies = new Copies(job.expected, job.partial);
   let exitStatus: number;
   try {
     await withInterruption((signal) => locked(job, signal, pings, copies));

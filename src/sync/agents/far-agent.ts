@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { PHASES } from '../../../protocol/messages.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
 import { message } from '../../../protocol/encode.ts';
+import { makeFolders, placeOfTrial } from '../../files/make-folders.ts';
 import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import { withholdCommands } from '../../sqlite/locks/holder-watch.ts';
 import type { Transport } from '../../transport/transport.ts';
@@ -10,6 +11,7 @@ import { decodeRequest } from '../request/copy-request.ts';
 import { FollowedReplica } from '../quick/followed-replica.ts';
 import { serveExamination } from './examine-agent.ts';
 import { FollowedOrigin } from './followed-origin.ts';
+import { serveList } from './list-agent.ts';
 import { serveOrigin } from './origin-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from '../request/restriction.ts';
@@ -49,6 +51,9 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
       } else if (next.type === 'examine') {
         connection.agree(next, options);
         await serveExamination(connection, next, { access: options.restriction?.origin, signal });
+      } else if (next.type === 'list') {
+        connection.agree(next, options);
+        await serveList(connection, next, { access: options.restriction?.origin });
       } else if (next.type === 'replicate') {
         replica = next.lookEveryMs > 0 ? (replica ?? followedReplica(next)) : undefined;
         await replicate(connection, next, { ...options, followed: replica });
@@ -108,9 +113,12 @@ async function replicate(
   const request = decodeRequest(asked);
   connection.agree(asked, options);
   const access = restriction?.replica;
+  const named = access?.path(asked.path, { keepLink: !request.followLinks }) ?? resolve(asked.path);
+  const path = asked.makeFolders && request.dryRun ? placeOfTrial(named) : named;
+  if (asked.makeFolders && !request.dryRun) makeFolders(path);
   await runReplica(connection, {
     ...request,
-    path: access?.path(asked.path, { keepLink: !request.followLinks }) ?? resolve(asked.path),
+    path,
     access,
     originPath: '',
     originName: asked.originName,

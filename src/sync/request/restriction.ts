@@ -21,6 +21,8 @@ export interface AccessCheck {
    * to decide. Throws SqlsyncError RESTRICTED.
    */
   path(named: string, options?: { readonly keepLink: boolean }): string;
+  /** The folder to look into, likewise; it may be the one that the agent is restricted to. */
+  folder(named: string): string;
   /**
    * Reports that `path` was opened, and that it was the file `fileId` before. With `isHeld` false the file is not open:
    * it has no pages, or it is about to be opened. Throws SqlsyncError RESTRICTED.
@@ -65,6 +67,11 @@ export class Restriction {
         if (this.#options.access === 'write') throw refused('it may be written, but not read (--write-only)');
         return this.#inside(named);
       },
+      folder: (named) => {
+        if (this.#options.access === 'write') throw refused('it may be written, but not read (--write-only)');
+        const isWhole = [this.#folder, this.#named].includes(resolve(this.#folder, named));
+        return isWhole ? this.#folder : this.#inside(named);
+      },
       opened: (path, fileId, isHeld) => this.#opened(path, fileId, isHeld),
     };
   }
@@ -83,6 +90,9 @@ export class Restriction {
           );
         }
         return path;
+      },
+      folder: () => {
+        throw refused('a list is for what may be read');
       },
       opened: (path, fileId, isHeld) => this.#opened(path, fileId, isHeld),
     };

@@ -113,6 +113,8 @@ export interface Attempt {
   readonly follow?: Follow | undefined;
   /** Called when a snapshot has begun. */
   readonly onSnapshot?: (() => void) | undefined;
+  /** True to make the folders that lead to a replica elsewhere. */
+  readonly makesFolders?: boolean | undefined;
   /** True once pages have arrived. */
   hasProgressed: boolean;
 }
@@ -148,7 +150,7 @@ export async function runSync(options: SyncOptions): Promise<SyncSummary> {
 }
 
 /** The time left of a limit, in ms. At least 1, because 0 means no limit. */
-function remaining(maxTimeMs: number | undefined, startedAt: number): number | undefined {
+export function remaining(maxTimeMs: number | undefined, startedAt: number): number | undefined {
   return maxTimeMs && Math.max(1, Math.round(maxTimeMs - (performance.now() - startedAt)));
 }
 
@@ -272,6 +274,7 @@ export async function push(connection: Connection, run: Run, attempt: Attempt): 
       maxTimeMs: connection.maxTimeMs,
       stage: attempt.number > 1,
       lookEveryMs: attempt.follow?.replica.lookEveryMs ?? 0,
+      makeFolders: attempt.makesFolders === true,
     }),
   );
   const open = await connection.receiveOnly('open');
@@ -318,7 +321,8 @@ export function nameFor(origin: Location): string {
   }
 }
 
-function summarize(run: Run, result: OriginResult, attempts: number, durationMs: number): SyncSummary {
+/** What the caller of a run gets. Throws SqlsyncError PROTOCOL. */
+export function summarize(run: Run, result: OriginResult, attempts: number, durationMs: number): SyncSummary {
   const { done } = result;
   const outcome = nameOf(OUTCOMES, done.outcome);
   if (outcome === undefined)

@@ -1,0 +1,218 @@
+import { rmSync } from 'node:fs';
+import { join, posix, resolve } from 'node:path';
+import { message } from '../../../protocol/encode.ts';
+import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { besideReplica, filesBeside, readOwnMark } from '../../beside/mark.ts';
+import { realPath } from '../../files/path-names.ts';
+import { formatLocation, parseLocation } from '../../transport/location.ts';
+import type { Location } from '../../transport/location.ts';
+import { FilterRules } from '../folder/filter-rules.ts';
+import type { FilterOptions } from '../folder/filter-rules.ts';
+import { isPlainPath, listDatabases } from '../folder/list-databases.ts';
+import type { FolderList, Omitted } from '../folder/list-databases.ts';
+import type { Connection } from '../link/connection.ts';
+import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
+import { copyTask, SharedLink, syncHere } from './sync-many.ts';
+import type { ManyListeners, ManyOptions, Pair } from './sync-many.ts';
+
+export interface FolderOptions extends ManyOptions, FilterOptions {
+  /** Folders: a path, or [user@]host:path; one of the two is local. */
+  readonly origin: string;
+  readonly replica: string;
+  /** True to delete replicas that have no origin any more. The replicas have to be on this host. */
+  readonly deletes?: boolean | undefined;
+}
+
+export interface FolderListeners extends ManyListeners {
+  /** The databases that are copied from now on. */
+  onListed(pairs: readonly Pair[]): void;
+  onOmitted(omitted: Omitted): void;
+  /** A replica that has no origin any more was deleted, or would be. */
+  onDeleted(path: string): void;
+}
+
+export interface FolderTraffic {
+  /** Bytes to and from the other host, of all connections. */
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+}
+
+/**
+ * Copies all SQLite databases in a folder to the same places in another folder. All of one host go over one connection.
+ * A database that fails does not keep the others from being copied.
+ *
+ * @throws {SqlsyncError} USAGE, BOTH_REMOTE, ORIGIN_* for the folder, and failures of the link and of this run.
+ */
+export async function syncFolder(options: FolderOptions, listeners: FolderListeners): Promise<FolderTraffic> {
+  const { deletes, include, exclude, ...shared } = options;
+  const folders = { origin: parseLocation(options.origin), replica: parseLocation(options.replica) };
+  check(folders, options);
+  const rules = new FilterRules({ include, exclude });
+  const { origin, replica } = folders;
+  const take = (list: FolderList): Pair[] => {
+    for (const each of list.omitted) listeners.onOmitted(each);
+    const pairs = list.databases.map((path) => ({
+      origin: within(origin, path),
+      replica: within(replica, path),
+    }));
+    listeners.onListed(pairs);
+    return pairs;
+  };
+  let list: FolderList;
+  let traffic: FolderTraffic = { bytesSent: 0, bytesReceived: 0 };
+  if (origin.kind === 'ssh') {
+    const link = new SharedLink(origin, shared, listeners);
+    const listed: { list?: FolderList } = {};
+    const tasks = [
+      listTask(origin, options, (found) => {
+        listed.list = found;
+        tasks.push(...take(found).map((pair) => copyTask(pair, shared, listeners)));
+      }),
+    ];
+    await link.run(tasks);
+    traffic = link.traffic;
+    list = listed.list as FolderList;
+  } else {
+    list = listDatabases(resolve(origin.path), rules);
+    const pairs = take(list);
+    if (replica.kind === 'ssh') {
+      const link = new SharedLink(replica, shared, listeners);
+      await link.run(pairs.map((pair) => copyTask(pair, shared, listeners)));
+      traffic = link.traffic;
+    } else await syncHere(pairs, shared, listeners);
+  }
+  if (deletes === true) deleteOthers(resolve(replica.path), list, rules, options, listeners);
+  return traffic;
+}
+
+function check(
+  { origin, replica }: { readonly origin: Location; readonly replica: Location },
+  { deletes }: FolderOptions,
+): void {
+  if (origin.kind === 'ssh' && replica.kind === 'ssh')
+    throw new SqlsyncError('BOTH_REMOTE', 'Both folders are on other hosts; one of them must be local', {
+      hint: 'Run sqlsync on one of the two hosts.',
+    });
+  if (deletes === true && replica.kind === 'ssh')
+    throw new SqlsyncError('USAGE', '--delete works only where the replicas are on this host', {
+      hint: 'Run sqlsync on that host, and fetch from this one.',
+    });
+  if (origin.kind !== 'local' || replica.kind !== 'local') return;
+  const [from, to] = [realOf(origin.path), realOf(replica.path)];
+  if (`${to}/`.startsWith(from === '/' ? from : `${from}/`))
+    throw new SqlsyncError('USAGE', 'The folder of the replicas lies in the folder of the databases', {
+      hint: 'Each run would copy the copies. Name a folder elsewhere.',
+    });
+}
+
+/** The real path of a folder, of which the last parts may be missing. */
+function realOf(path: string): string {
+  const whole = resolve(path);
+  try {
+    return realPath(whole);
+  } catch {
+    const folder = resolve(whole, '..');
+    return folder === whole ? whole : join(realOf(folder), posix.basename(whole));
+  }
+}
+
+function within(folder: Location, path: string): string {
+  if (folder.kind === 'ssh') return formatLocation({ ...folder, path: posix.join(folder.path, path) });
+  return join(resolve(folder.path), path);
+}
+
+/** Asks the other side for its databases. */
+function listTask(
+  { path }: Location,
+  { include = [], exclude = [], idleTimeoutMs = DEFAULT_IDLE_TIMEOUT_MS }: FolderOptions,
+  onListed: (list: FolderList) => void,
+): Parameters<SharedLink['run']>[0][number] {
+  return {
+    state: 'listing',
+    async run(connection) {
+      const { maxTimeMs } = connection;
+      const patterns = { include: [...include], exclude: [...exclude] };
+      connection.send(message('list', { path, ...patterns, idleTimeoutMs, maxTimeMs }));
+      onListed(await receiveList(connection));
+    },
+    // Without a list there is nothing to go on with.
+    fail(failure) {
+      throw failure;
+    },
+  };
+}
+
+/** More than this from a peer is no list of databases. */
+const MAX_LISTED = 1_000_000;
+
+async function receiveList(connection: Connection): Promise<FolderList> {
+  const databases: string[] = [];
+  const omitted: Omitted[] = [];
+  for (let isLast = false; !isLast;) {
+    const part = await connection.receiveOnly('listed');
+    isLast = part.isLast;
+    databases.push(...part.databases);
+    omitted.push(...part.omitted.map(readOmitted));
+    if (
+      databases.length + omitted.length > MAX_LISTED ||
+      (!isLast && part.databases.length + part.omitted.length === 0)
+    )
+      throw wrongList(`${databases.length} names`);
+  }
+  const wrong = databases.find((path) => !isPlainPath(path));
+  if (wrong !== undefined) throw wrongList(`the name ${sanitizeText(JSON.stringify(wrong), 200)}`);
+  return { databases: [...new Set(databases)], omitted };
+}
+
+function readOmitted(text: string): Omitted {
+  const [why = '', ...path] = text.slice(1).split('\n');
+  return {
+    path: sanitizeText(path.join('\n'), 1000),
+    why: sanitizeText(why, 200),
+    mayHide: !text.startsWith('-'),
+  };
+}
+
+function wrongList(what: string): SqlsyncError {
+  return new SqlsyncError('PROTOCOL', `The other side listed ${what}, which no folder of databases has`, {
+    hint: 'Nothing was copied. Check that host.',
+  });
+}
+
+/** Deletes replicas that sqlsync made of databases that are not there any more. */
+function deleteOthers(
+  folder: string,
+  { databases, omitted }: FolderList,
+  rules: FilterRules,
+  { dryRun = false, onWarning }: FolderOptions,
+  listeners: FolderListeners,
+): void {
+  const hidden = omitted.find(({ mayHide }) => mayHide);
+  const why =
+    hidden !== undefined
+      ? `${hidden.path} ${hidden.why}`
+      : databases.length === 0
+        ? 'there is no database'
+        : undefined;
+  if (why !== undefined)
+    return onWarning?.(`Nothing was deleted: ${why}, so it is not known what is gone`, 'news');
+  const kept = new Set(databases);
+  for (const path of listDatabases(folder, rules).databases) {
+    if (kept.has(path)) continue;
+    const replica = join(folder, path);
+    if (readOwnMark(replica)?.originPath.endsWith(`/${path}`) !== true) {
+      onWarning?.(
+        `${sanitizeText(replica)} was not deleted: it is no copy that sqlsync made of such a database`,
+        'news',
+      );
+      continue;
+    }
+    if (!dryRun) deleteReplica(replica);
+    listeners.onDeleted(replica);
+  }
+}
+
+/** A -wal that outlived its database would be in the way of a new one, so it goes first. */
+function deleteReplica(path: string): void {
+  for (const each of [...filesBeside(path), path, besideReplica(path, '')]) rmSync(each, { force: true });
+}
