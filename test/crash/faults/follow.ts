@@ -6,7 +6,7 @@ import type { FaultGroup } from './group.ts';
 
 /** A step begins some tens of milliseconds after a change, and takes about as long. */
 const LAST_MS = 160;
-const STEP_MS = 8;
+const STEP_MS = 16;
 /** Changes of each history, with the fault after each. */
 const ACTIONS = 6;
 const SHORT_RUN = 1;
