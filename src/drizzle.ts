@@ -4,6 +4,7 @@
 import type { BatchItem, BatchResponse } from 'drizzle-orm/batch';
 import { NoopCache } from 'drizzle-orm/cache/core';
 import { is } from 'drizzle-orm/entity';
+import { DrizzleQueryError } from 'drizzle-orm/errors';
 import { DefaultLogger, NoopLogger } from 'drizzle-orm/logger';
 import type { Logger } from 'drizzle-orm/logger';
 import { readMigrationFiles } from 'drizzle-orm/migrator';
@@ -18,16 +19,19 @@ import { BaseSQLiteDatabase } from 'drizzle-orm/sqlite-core/db';
 import { SQLiteAsyncDialect } from 'drizzle-orm/sqlite-core/dialect';
 import { SQLiteRaw } from 'drizzle-orm/sqlite-core/query-builders/raw';
 import { SQLiteSession, SQLiteTransaction } from 'drizzle-orm/sqlite-core/session';
-import type { SQLiteExecuteMethod } from 'drizzle-orm/sqlite-core/session';
+import type { SQLiteExecuteMethod, SQLiteTransactionConfig } from 'drizzle-orm/sqlite-core/session';
 import { RemotePreparedQuery } from 'drizzle-orm/sqlite-proxy/session';
+import type { SQL } from 'drizzle-orm/sql';
 import type { DrizzleConfig } from 'drizzle-orm/utils';
 import { SqlsyncError } from './errors.ts';
+import { copyParams } from './pool/sql/copied-params.ts';
 import { isReaderQuery } from './pool/sql/reader-query.ts';
 import type {
   Database,
   ReadConnection,
   RunResult,
   SqlParams,
+  SqlValue,
   WriteConnection,
   WriteTransaction,
 } from './pool/types.ts';
@@ -162,17 +166,25 @@ class PoolSession<Schema extends Record<string, unknown>, T extends Tables> exte
   }
 
   async batch(queries: readonly BatchItem<'sqlite'>[]): Promise<unknown[]> {
-    return within(this.#connection, this.#options.label, async (tx) => {
+    const { label, logger } = this.#options;
+    const prepared = queries.map(preparedNow);
+    return within(this.#connection, label, async (tx) => {
       const results: unknown[] = [];
-      for (const query of queries) {
-        // oxlint-disable-next-line no-underscore-dangle -- Drizzle's name, which its types leave out
-        const prepared = (query as unknown as { _prepare(): RemotePreparedQuery })._prepare();
-        const asObjects = is(query, SQLiteRaw);
-        const result = await runOn(tx, prepared.getQuery(), asObjects, this.#options.label);
-        results.push(prepared.mapResult(result, true));
+      for (const { query, statement, asObjects } of prepared) {
+        const { sql, params } = statement;
+        logger.logQuery(sql, [...params]);
+        const result = await runOn(tx, statement, asObjects, label).catch((error: Error) => {
+          throw new DrizzleQueryError(sql, [...params], error);
+        });
+        results.push(query.mapResult(result, true));
       }
       return results;
     });
+  }
+
+  /** A number also with `safeIntegers`. */
+  override async count(query: SQL): Promise<number> {
+    return Number(await super.count(query));
   }
 
   /** Looks which migrations are there in the transaction that adds the others: of two programs one waits and finds all. */
@@ -185,7 +197,18 @@ class PoolSession<Schema extends Record<string, unknown>, T extends Tables> exte
 
   override transaction<Result>(
     fn: (tx: SQLiteTransaction<'async', RunResult, Schema, T>) => Promise<Result>,
+    { behavior = 'immediate' }: SQLiteTransactionConfig = {},
   ): Promise<Result> {
+    if (behavior !== 'immediate') {
+      const error = new SqlsyncError(
+        'USAGE',
+        `a transaction with behavior '${behavior}'; all are immediate`,
+        {
+          hint: 'To read only, use drizzle(r) with the `r` of db.read.snapshot(fn).',
+        },
+      );
+      return Promise.reject(error);
+    }
     return within(this.#connection, this.#options.label, (tx) => {
       const session = new PoolSession<Schema, T>(tx, this.#dialect, this.#schema, this.#options);
       return fn(new PoolTransaction('async', this.#dialect, session, this.#schema));
@@ -229,6 +252,19 @@ function within<Result>(
   );
 }
 
+/** A query of a batch with the parameters of this moment: its turn may come later, and come again. */
+function preparedNow(item: BatchItem<'sqlite'>): {
+  readonly query: RemotePreparedQuery;
+  readonly statement: Statement;
+  readonly asObjects: boolean;
+} {
+  // oxlint-disable-next-line no-underscore-dangle -- Drizzle's name, which its types leave out
+  const query = (item as unknown as { _prepare(): RemotePreparedQuery })._prepare();
+  const { sql, params, method } = query.getQuery();
+  const copied = copyParams(params as SqlParams) as readonly unknown[];
+  return { query, statement: { sql, params: copied, method }, asObjects: is(item, SQLiteRaw) };
+}
+
 interface Statement {
   readonly sql: string;
   readonly params: readonly unknown[];
@@ -255,11 +291,19 @@ async function runOn(
     await target.values(sql, params, options);
     return { changes: 0, lastInsertRowid: 0 };
   }
-  if (!asObjects || method === 'values') {
-    const rows = await target.values(sql, params, options);
+  if (method === 'values') return { rows: await target.values(sql, params, options) };
+  if (!asObjects) {
+    const rows = (await target.values(sql, params, options)).map(withNumbers);
     return { rows: method === 'get' ? rows[0] : rows };
   }
   return {
     rows: await (method === 'get' ? target.get(sql, params, options) : target.all(sql, params, options)),
   };
+}
+
+/** Drizzle's columns make dates and the like of numbers: with `safeIntegers` they get one for each that is exact. */
+function withNumbers(row: SqlValue[]): SqlValue[] {
+  return row.map((value) =>
+    typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value,
+  );
 }

@@ -3,12 +3,12 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { count, eq, relations, sql } from 'drizzle-orm';
+import { DrizzleQueryError, count, eq, relations, sql } from 'drizzle-orm';
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import { drizzle, migrate } from '../src/drizzle.ts';
 import type { SqlsyncDrizzle } from '../src/drizzle.ts';
 import { openDatabase } from '../src/pool/database.ts';
-import type { Database } from '../src/pool/types.ts';
+import type { Database, DatabaseOptions } from '../src/pool/types.ts';
 import { tempDir } from './support/compare.ts';
 
 const user = sqliteTable('user', {
@@ -34,8 +34,9 @@ const schema = {
 async function open(
   t: TestContext,
   threads = 0,
+  options: DatabaseOptions = {},
 ): Promise<{ db: Database; orm: SqlsyncDrizzle<typeof schema> }> {
-  const db = await openDatabase(':memory:', { threads });
+  const db = await openDatabase(':memory:', { threads, ...options });
   t.after(() => db.close());
   await db.write.exec(`
     CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, active INTEGER NOT NULL DEFAULT 1, since INTEGER);
@@ -161,9 +162,41 @@ describe('Drizzle on the pools', () => {
     assert.equal(db.stats().write.commits, before + 1);
     await assert.rejects(
       orm.batch([orm.insert(user).values({ name: 'Di' }), orm.insert(user).values({ name: 'Cy' })]),
-      { code: 'SQLITE_CONSTRAINT_UNIQUE' },
+      (error: Error) => {
+        assert.ok(error instanceof DrizzleQueryError);
+        assert.equal((error.cause as { code?: unknown }).code, 'SQLITE_CONSTRAINT_UNIQUE');
+        return true;
+      },
     );
     assert.deepEqual(await names(orm), ['Ada', 'Bo', 'Cy']);
+    const logged: string[] = [];
+    const logging = drizzle(db, { logger: { logQuery: (query) => void logged.push(query) } });
+    await logging.batch([logging.run(sql`select 1`), logging.run(sql`select 2`)]);
+    assert.deepEqual(logged, ['select 1', 'select 2']);
+  });
+
+  test('Drizzle reads with common table expressions while others write', async (t) => {
+    const { db, orm } = await open(t);
+    const ids = orm.$with('ids').as(orm.select({ id: user.id }).from(user));
+    await db.write.transaction(async () => {
+      assert.equal((await orm.with(ids).select().from(ids)).length, 2);
+    });
+  });
+
+  test('Drizzle has numbers and dates also where integers are read as bigint, and refuses a deferred transaction', async (t) => {
+    const { orm } = await open(t, 0, { safeIntegers: true });
+    const since = new Date('2026-11-20T12:00:00Z');
+    await orm.update(user).set({ since }).where(eq(user.id, 1));
+    assert.deepEqual(await orm.select().from(user).where(eq(user.id, 1)), [
+      { id: 1, name: 'Ada', active: true, since },
+    ]);
+    assert.equal(await orm.$count(user), 2);
+    assert.deepEqual(await orm.values(sql`select 9007199254740993`), [[9007199254740993n]]);
+    await assert.rejects(
+      orm.transaction(() => Promise.resolve(), { behavior: 'deferred' }),
+      { code: 'USAGE' },
+    );
+    await orm.transaction(() => Promise.resolve(), { behavior: 'immediate' });
   });
 
   test('Drizzle stays within the transaction, connection or snapshot that it is made for', async (t) => {

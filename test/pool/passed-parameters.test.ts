@@ -343,12 +343,14 @@ describe('query builders', () => {
       .values({ x: drizzleSql.placeholder('x') })
       .prepare();
     const { release, done } = hold(db);
-    const x = Buffer.of(1, 2, 3);
+    const [x, y] = [Buffer.of(1, 2, 3), Buffer.of(1, 2, 3)];
     const written = insert.run({ x });
-    x.fill(9);
+    const orm = drizzle(db);
+    const batch = orm.batch([orm.insert(table).values({ x: y })]);
+    for (const later of [x, y]) later.fill(9);
     release();
-    await Promise.all([written, done]);
-    assert.deepEqual(await valuesOf(db), [STORED]);
+    await Promise.all([written, batch, done]);
+    assert.deepEqual(await valuesOf(db), [STORED, STORED]);
   });
 });
 
