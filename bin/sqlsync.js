@@ -36,17 +36,19 @@ function refuse() {
 }
 
 /**
- * Runs the command in the Node.js of this checkout, and ends as that ends. Ctrl-C reaches both processes. The other
- * signals may reach one or both: the child ends in the same way for any kind, but at once if the same kind comes twice,
- * so each is passed on as another. To the service SIGHUP means to read its configuration, any number of times.
+ * Runs the command in the Node.js of this checkout, and ends as that ends. A signal may reach one of the processes or
+ * both: the child ends in the same way for any kind, but at once if the same kind comes twice, so each is passed on as
+ * another. To the service SIGHUP means to read its configuration, any number of times; an agent leaves Ctrl-C to the
+ * process that started it.
  */
 function runWithOwnNode() {
   const isService = process.argv[2] === 'run';
+  const isAgent = process.argv[2] === 'agent';
   const env = Object.assign({}, process.env);
   // systemd's watchdog names this process, and the child is the one that reports.
   delete env.WATCHDOG_PID;
   const child = spawn(OWN_NODE, process.argv.slice(1), { stdio: 'inherit', env });
-  process.on('SIGINT', () => {});
+  process.on('SIGINT', () => isAgent || child.kill('SIGTERM'));
   process.on('SIGTERM', () => child.kill(isService ? 'SIGINT' : 'SIGHUP'));
   process.on('SIGHUP', () => child.kill(isService ? 'SIGHUP' : 'SIGTERM'));
   child.on('error', refuse);

@@ -251,6 +251,33 @@ describe('the Node.js version', () => {
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
     assert.equal(child.signalCode, 'SIGTERM');
   });
+
+  for (const [command, isPassed] of [
+    ['backup', true],
+    ['run', true],
+    ['agent', false],
+  ] as const) {
+    test(`bin/sqlsync.js on an old Node.js ${isPassed ? 'passes on' : 'ignores'} a SIGINT that it alone gets for sqlsync ${command}`, async () => {
+      const child = startOnOldNode(
+        `export function main() {
+          return new Promise((resolve) => {
+            for (const name of ['SIGTERM', 'SIGHUP'])
+              process.on(name, () => { console.log(name); clearInterval(alive); resolve(3); });
+            const alive = setInterval(() => {}, 1000);
+            console.log('ready');
+          });
+        }`,
+        [command],
+      );
+      const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+      assert.equal((await lines.next()).value, 'ready');
+      child.kill('SIGINT');
+      if (!isPassed) child.kill('SIGTERM');
+      assert.equal((await lines.next()).value, isPassed ? 'SIGTERM' : 'SIGHUP');
+      if (child.exitCode === null) await once(child, 'exit');
+      assert.equal(child.exitCode, 3);
+    });
+  }
 });
 
 describe('bin/sqlsync.js', () => {

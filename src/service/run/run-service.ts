@@ -24,8 +24,8 @@ export interface RunOptions {
 }
 
 /**
- * Runs the service until SIGTERM, SIGINT or the like; a second one ends the process at once. SIGHUP reads the
- * configuration again. Resolves when all that was under way has ended.
+ * Runs the service until SIGTERM, SIGINT or the like; a second one of the same kind ends the process at once. SIGHUP
+ * reads the configuration again. Resolves when all that was under way has ended.
  *
  * @throws {SqlsyncError} CONFIG_INVALID; LOCKED if another service runs with this configuration. Nothing was started.
  */
@@ -54,11 +54,9 @@ export async function runService({ config: path, listen, listeners }: RunOptions
     servers.push(await serveStatus(folder, () => service.status, warn));
     if (listen !== undefined) servers.push(await listen(service));
     process.on('SIGHUP', reload);
-    let hasBeenAsked = false;
     for (const name of ends)
-      process.on(name, () => {
-        if (hasBeenAsked) endAtOnce(name);
-        hasBeenAsked = true;
+      process.once(name, () => {
+        process.on(name, () => endAtOnce(name));
         end();
       });
     service.start();
