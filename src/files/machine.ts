@@ -59,6 +59,11 @@ export function bootId(): string | undefined {
   return read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
 }
 
+/** Names what counts process ids: this start of the kernel, and the PID namespace of a container. */
+export function processSpace(): string {
+  return `${thisSystem().kernel} ${read(() => readlinkSync('/proc/self/ns/pid')) ?? '-'}`;
+}
+
 /** Linux has an id for each start of the kernel; other systems only have the host's name. */
 function thisSystem(): System {
   return (known ??= {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { openDatabase } from '../../src/pool/database.ts';
 import { tempDir } from '../support/compare.ts';
@@ -43,13 +43,39 @@ describe("a database named ':memory:'", () => {
     assert.deepEqual(readdirSync(folder), []);
   });
 
-  test("a database named ':memory:' leaves nothing if its options are wrong", async (t) => {
+  test("a database named ':memory:' that a killed process left is removed by the next one, and that of a living one is not", (t) => {
+    const folder = tempDir(t);
+    const module = new URL('../../src/pool/database.ts', import.meta.url).href;
+    const run = (then: string): number | null => {
+      const program = `import { mkdirSync, readdirSync } from 'node:fs';
+        import { openDatabase } from ${JSON.stringify(module)};
+        await openDatabase(':memory:');
+        const folder = ${JSON.stringify(folder)};
+        ${then}`;
+      return spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+        env: { ...process.env, TMPDIR: folder },
+      }).status;
+    };
+    // One of its own by another name, as of a process that lives, and one of another machine.
+    const others = `const [name] = readdirSync(folder);
+      mkdirSync(folder + '/' + name.replace(/-[0-9]+-[^-]*$/, '-${process.pid}-living'));
+      mkdirSync(folder + '/sqlsync-memory-000000000000-999999999-other');`;
+    assert.equal(run(`${others} process.kill(process.pid, 'SIGKILL');`), null);
+    assert.equal(readdirSync(folder).length, 3);
+    assert.equal(run('process.exit();'), 0);
+    const left = readdirSync(folder).map((name) => name.split('-').at(-1));
+    assert.deepEqual(left.toSorted(), ['living', 'other']);
+  });
+
+  test("a database named ':memory:' leaves nothing if its options are wrong, and says where no folder can be made", async (t) => {
     const folder = tempDir(t);
     const before = process.env['TMPDIR'];
     process.env['TMPDIR'] = folder;
     try {
       await assert.rejects(openDatabase(':memory:', { readers: 0 }), { code: 'USAGE' });
       assert.deepEqual(readdirSync(folder), []);
+      process.env['TMPDIR'] = join(folder, 'missing');
+      await assert.rejects(openDatabase(':memory:'), { code: 'DATABASE_UNUSABLE', hint: /TMPDIR/ });
     } finally {
       if (before === undefined) delete process.env['TMPDIR'];
       else process.env['TMPDIR'] = before;

@@ -114,6 +114,8 @@ describe('defining a function', () => {
     for await (const row of db.read.iterate('SELECT x FROM t')) {
       assert.ok(row);
       assert.throws(() => db.function('f', () => 1), { code: 'USAGE', hint: /openDatabase/ });
+      // Not on the other connections either.
+      await assert.rejects(db.write.all('SELECT f()'), /no such function/);
     }
     db.function('f', () => 1);
     assert.deepEqual(await db.read.get('SELECT f() AS f'), { f: 1 });
@@ -124,6 +126,9 @@ describe('defining a function', () => {
     alone.function('upper', { deterministic: true }, (text: string) => text.toLocaleUpperCase('en'));
     assert.deepEqual(await alone.read.get(`SELECT upper('ä') AS u`), { u: 'Ä' });
     const db = await openTemporary(t, { threads: 1 });
-    assert.throws(() => db.function('UPPER', (text: string) => text), { code: 'USAGE', hint: /threads/ });
+    for (const name of ['UPPER', 'snippet'])
+      assert.throws(() => db.function(name, (text: string) => text), { code: 'USAGE', hint: /threads/ });
+    for (const version of [1, 2]) db.function('version', () => version);
+    assert.deepEqual(await db.read.get('SELECT version() AS v'), { v: 2 });
   });
 });

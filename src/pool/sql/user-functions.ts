@@ -3,7 +3,8 @@ import type { PoolConnection } from '../../sqlite/pool-connection.ts';
 
 type Define = (connection: PoolConnection) => void;
 
-const IS_BUILT_IN = 'SELECT 1 FROM pragma_function_list WHERE builtin = 1 AND name = lower(?)';
+/** Functions of SQLite's extensions are not among those that it calls built in. */
+const IS_THERE = 'SELECT 1 FROM pragma_function_list WHERE lower(name) = lower(?)';
 
 /**
  * The functions that an application has defined for its SQL, on each connection of its thread. The worker threads of the
@@ -30,14 +31,17 @@ export class UserFunctions {
    * repeated, and for the name of a function of SQLite if there are threads, which would go on with SQLite's own.
    */
   define(name: string, define: Define): void {
-    const connections = [...this.#connections].filter(({ open }) => open);
-    const [writer] = connections;
-    if (this.#hasThreads && writer?.prepare(IS_BUILT_IN).get(name) !== undefined) {
+    for (const connection of this.#connections) if (!connection.open) this.#connections.delete(connection);
+    // All or none: otherwise the same text would have two results.
+    for (const connection of this.#connections) requireIdle(connection, name);
+    const [writer] = this.#connections;
+    const isOwn = this.#names.has(name.toLowerCase());
+    if (this.#hasThreads && !isOwn && writer?.prepare(IS_THERE).get(name) !== undefined) {
       throw new SqlsyncError('USAGE', `${sanitizeText(name, 100)} is a function of SQLite`, {
         hint: 'Give yours another name, or open the database without `threads`: they cannot have functions of yours.',
       });
     }
-    for (const connection of connections) defineOn(connection, name, define);
+    for (const connection of this.#connections) define(connection);
     this.#definitions.push(define);
     this.#names.add(name.toLowerCase());
   }
@@ -52,9 +56,10 @@ export class UserFunctions {
   }
 }
 
-function defineOn(connection: PoolConnection, name: string, define: Define): void {
+/** better-sqlite3 answers no PRAGMA while a result is being read, and defines no function then. */
+function requireIdle(connection: PoolConnection, name: string): void {
   try {
-    define(connection);
+    connection.pragma('query_only');
   } catch (error) {
     if (!(error instanceof TypeError) || !error.message.includes('busy')) throw error;
     throw new SqlsyncError(
