@@ -184,7 +184,8 @@ class PoolSession<Schema extends Record<string, unknown>, T extends Tables> exte
 
   /** A number also with `safeIntegers`. */
   override async count(query: SQL): Promise<number> {
-    return Number(await super.count(query));
+    const counted: unknown = await super.count(query);
+    return Number(counted);
   }
 
   /** Looks which migrations are there in the transaction that adds the others: of two programs one waits and finds all. */

@@ -88,10 +88,13 @@ for (const threads of [0, 1]) {
         [true, 'the boolean true, which SQLite does not have: pass 1'],
         [false, 'the boolean false, which SQLite does not have: pass 0'],
         [new Date(), 'a Date, which SQLite does not have: pass its toISOString() or getTime()'],
-        [
-          {},
-          'an object, which SQLite does not have: pass a number, a bigint, a string, a Uint8Array or null',
-        ],
+        ...[{}, new DataView(new ArrayBuffer(1))].map(
+          (wrong) =>
+            [
+              wrong,
+              'an object, which SQLite does not have: pass a number, a bigint, a string, a Uint8Array or null',
+            ] as const,
+        ),
       ] as const) {
         const named = { name: 'TypeError', message: `parameter :x is ${words}` };
         const second = { name: 'TypeError', message: `parameter 2 is ${words}` };

@@ -63,7 +63,7 @@ describe("a database named ':memory:'", () => {
     assert.equal(run(`${others} process.kill(process.pid, 'SIGKILL');`), null);
     assert.equal(readdirSync(folder).length, 3);
     assert.equal(run('process.exit();'), 0);
-    const left = readdirSync(folder).map((name) => name.split('-').at(-1));
+    const left = readdirSync(folder).map((name) => name.split('-').at(-1) ?? '');
     assert.deepEqual(left.toSorted(), ['living', 'other']);
   });
 

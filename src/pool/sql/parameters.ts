@@ -48,7 +48,8 @@ export function checkParams(statement: Parameterized, params: SqlParams): void {
 
 /** False for what better-sqlite3 would refuse without saying which parameter it is; it takes undefined for NULL. */
 function isValue(value: unknown): boolean {
-  if (typeof value === 'object') return value === null || ArrayBuffer.isView(value);
+  if (typeof value === 'object')
+    return value === null || (ArrayBuffer.isView(value) && !(value instanceof DataView));
   return typeof value !== 'boolean' && typeof value !== 'function' && typeof value !== 'symbol';
 }
 
