@@ -23,6 +23,7 @@ import type { SQLiteExecuteMethod, SQLiteTransactionConfig } from 'drizzle-orm/s
 import { RemotePreparedQuery } from 'drizzle-orm/sqlite-proxy/session';
 import type { SQL } from 'drizzle-orm/sql';
 import type { DrizzleConfig } from 'drizzle-orm/utils';
+import { npmVersion } from 'drizzle-orm/version';
 import { SqlsyncError } from './errors.ts';
 import { copyParams } from './pool/sql/copied-params.ts';
 import { isReaderQuery } from './pool/sql/reader-query.ts';
@@ -35,6 +36,12 @@ import type {
   WriteConnection,
   WriteTransaction,
 } from './pool/types.ts';
+
+/**
+ * The driver stands on parts of Drizzle that change between versions. package.json allows any, because npm would refuse
+ * to install sqlsync into an application that has another one and does not use the driver.
+ */
+const DRIZZLE_VERSIONS = /^0\.45\./;
 
 export interface SqlsyncDrizzleConfig<Schema extends Record<string, unknown>> extends Omit<
   DrizzleConfig<Schema>,
@@ -81,12 +88,17 @@ export class SqlsyncDrizzle<
  * `write.transaction(fn)`: `fn` may run more than once. For a transaction, a held connection or a snapshot of the pools,
  * everything runs there.
  *
- * Errors: those of the pools, as `cause` of Drizzle's DrizzleQueryError.
+ * Errors: those of the pools, as `cause` of Drizzle's DrizzleQueryError; USAGE for another version of Drizzle than 0.45.
  */
 export function drizzle<Schema extends Record<string, unknown> = Record<string, never>>(
   connection: DrizzleConnection,
   config: SqlsyncDrizzleConfig<Schema> = {},
 ): SqlsyncDrizzle<Schema> {
+  if (!DRIZZLE_VERSIONS.test(npmVersion)) {
+    throw new SqlsyncError('USAGE', `drizzle-orm ${npmVersion} is installed; sqlsync needs 0.45`, {
+      hint: 'npm install drizzle-orm@0.45',
+    });
+  }
   const { logger, schema, casing, label = 'drizzle' } = config;
   const dialect = new SQLiteAsyncDialect(casing === undefined ? {} : { casing });
   const tables = schema === undefined ? undefined : relationsOf(schema);

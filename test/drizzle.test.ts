@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -173,6 +174,24 @@ describe('Drizzle on the pools', () => {
     const logging = drizzle(db, { logger: { logQuery: (query) => void logged.push(query) } });
     await logging.batch([logging.run(sql`select 1`), logging.run(sql`select 2`)]);
     assert.deepEqual(logged, ['select 1', 'select 2']);
+  });
+
+  test('Drizzle of another version is refused with the one to install', () => {
+    const program = `import { registerHooks } from 'node:module';
+      registerHooks({
+        load: (url, context, next) => url.endsWith('/drizzle-orm/version.js')
+          ? { format: 'module', shortCircuit: true, source: "export const npmVersion = '0.46.0', compatibilityVersion = 10;" }
+          : next(url, context),
+      });
+      const { drizzle } = await import(${JSON.stringify(new URL('../src/drizzle.ts', import.meta.url))});
+      try { drizzle({}); } catch ({ code, message, hint }) { console.log(code, message, hint); }`;
+    const args = ['--input-type=module', '-e', program];
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    assert.match(
+      stdout,
+      /^USAGE drizzle-orm 0\.46\.0 is installed.* npm install drizzle-orm@0\.45\n$/,
+      stderr,
+    );
   });
 
   test('Drizzle reads with common table expressions while others write', async (t) => {
