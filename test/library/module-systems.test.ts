@@ -12,32 +12,41 @@ import { install } from './installed-package.ts';
 const ROOT = dirname(dirname(import.meta.dirname));
 const TSC = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
 
-/** What an application does with the library once it has it: the pools, and a sync in a child process. */
-const USE = `async function use({ openDatabase, sync, SqlsyncError }, { SqlsyncDialect }, { drizzle }) {
+/**
+ * What an application does with the library once it has it: the pools, a sync in a child process, and Drizzle, where
+ * the application may have another copy of it than the library.
+ */
+const USE = `async function use({ openDatabase, sync, SqlsyncError }, { SqlsyncDialect }, { drizzle }, { sqliteTable, integer }) {
   const db = await openDatabase('a.db', { threads: 1 });
   await db.write.exec('CREATE TABLE IF NOT EXISTS t (x)');
   await db.write.run('INSERT INTO t VALUES (?)', [42]);
   const { outcome } = await sync({ origin: 'a.db', replica: 'r.db' });
   const [row] = await db.read.all('SELECT x FROM t');
+  const t = sqliteTable('t', { x: integer() });
+  const orm = drizzle(db, { schema: { t } });
+  await orm.transaction((tx) => tx.insert(t).values({ x: 43 }));
+  const [written] = await orm.batch([orm.insert(t).values({ x: 44 })]);
+  const found = [written.changes, await orm.select().from(t), await orm.query.t.findFirst()];
   await db.close();
   const { code } = await sync({ origin: 'missing.db', replica: 'n.db' }).catch((error) => error instanceof SqlsyncError ? error : {});
-  return { outcome, x: row.x, code, kysely: typeof SqlsyncDialect, drizzle: typeof drizzle };
+  return { outcome, x: row.x, code, kysely: typeof SqlsyncDialect, found };
 }`;
 const USED = {
   outcome: 'committed',
   x: 42,
   code: 'ORIGIN_NOT_FOUND',
   kysely: 'function',
-  drizzle: 'function',
+  found: [1, [{ x: 42 }, { x: 43 }, { x: 44 }], { x: 42 }],
 };
 
 const REQUIRE = `${USE}
-use(require('sqlsync-db'), require('sqlsync-db/kysely'), require('sqlsync-db/drizzle'))`;
+use(require('sqlsync-db'), require('sqlsync-db/kysely'), require('sqlsync-db/drizzle'), require('drizzle-orm/sqlite-core'))`;
 const IMPORT = `import * as library from 'sqlsync-db';
 import * as kysely from 'sqlsync-db/kysely';
 import * as drizzle from 'sqlsync-db/drizzle';
+import * as sqliteCore from 'drizzle-orm/sqlite-core';
 ${USE}
-use(library, kysely, drizzle)`;
+use(library, kysely, drizzle, sqliteCore)`;
 const PRINT = `.then((used) => console.log(JSON.stringify(used)));`;
 
 let installed = '';
