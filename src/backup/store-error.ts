@@ -1,12 +1,12 @@
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../errors.ts';
 
-/** A file of the store is not as it was written. */
+/** A file of the store is not as it was written, or is of an older program that wrote it in another way. */
 export class StoreDamage extends SqlsyncError {
   /** Its name in the store; the name of a folder if the file is unknown. */
   readonly file: string;
 
   constructor(
-    code: 'STORE_DAMAGED' | 'STORE_FILE_MISSING',
+    code: 'STORE_DAMAGED' | 'STORE_FILE_MISSING' | 'STORE_VERSION',
     file: string,
     message: string,
     { cause, hint = hintForDamage(file) }: { readonly cause?: unknown; readonly hint?: string } = {},
@@ -25,6 +25,17 @@ function hintForDamage(file: string): string {
 /** The error for a damaged file of the store; `what` continues the sentence after its name. */
 export function damaged(file: string, what: string, cause?: unknown): StoreDamage {
   return new StoreDamage('STORE_DAMAGED', file, `${file} in the store ${sanitizeText(what)}`, { cause });
+}
+
+/**
+ * The error for a file of another version of the format. Only an older one is a StoreDamage, which a repair mends: a
+ * program that cannot read the files of a newer one must change nothing in its store.
+ */
+export function otherVersion(file: string, version: number, known: number): SqlsyncError {
+  const text = `${file} in the store has version ${version}; this program reads version ${known}`;
+  if (version > known) return new SqlsyncError('STORE_VERSION', text, { hint: 'Install a newer sqlsync.' });
+  const hint = 'An older sqlsync wrote it: `sqlsync repair STORE` writes it anew.';
+  return new StoreDamage('STORE_VERSION', file, text, { hint });
 }
 
 /** The error for a missing file of the store. */

@@ -15,7 +15,7 @@ import { withoutForgotten } from './forgotten-notes.ts';
 import { noticeOlderState } from './older-state.ts';
 import { decodeSnapshot } from './snapshot-record.ts';
 import { inOrder } from './snapshot-order.ts';
-import { damaged, isMissing } from '../store-error.ts';
+import { damaged, isMissing, StoreDamage } from '../store-error.ts';
 import type { StoreSnapshot } from '../types.ts';
 
 /** The backend and config of an open store. */
@@ -346,7 +346,7 @@ async function readFiles(
         onMissing(stored);
         continue;
       }
-      if (!(error instanceof SqlsyncError) || error.code === 'STORE_UNAVAILABLE') throw error;
+      if (!(error instanceof StoreDamage)) throw error;
       onDamage(file, error);
     }
   }

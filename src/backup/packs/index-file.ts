@@ -1,7 +1,7 @@
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { MAX_FRAME_BYTES } from './frame.ts';
 import { BASE_ID_BYTES, ID_BYTES } from './object-id.ts';
-import { damaged } from '../store-error.ts';
+import { damaged, otherVersion } from '../store-error.ts';
 
 /** The place of a frame in its pack, and the number of its objects. */
 export interface FramePlace {
@@ -31,7 +31,8 @@ export interface IndexedPack {
   readonly bases: Uint8Array;
 }
 
-const MAGIC = Buffer.from('SQLSYNX2');
+const VERSION = 2;
+const MAGIC = Buffer.from(`SQLSYNX${VERSION}`);
 const HEADER_BYTES = MAGIC.length + 5;
 const PACK_BYTES = 40;
 const SALT_BYTES = 32;
@@ -125,11 +126,14 @@ function wrap(body: Uint8Array, hasSalts: boolean): Uint8Array {
 }
 
 /**
- * Decodes an index; ids, depths and bases are views of one buffer. Throws SqlsyncError STORE_DAMAGED for `file`.
+ * Decodes an index; ids, depths and bases are views of one buffer. Throws SqlsyncError STORE_DAMAGED for `file`, and
+ * STORE_VERSION: see `otherVersion`.
  *
  * @param isEncrypted - whether the store is. Its packs then have salts; those of another one have none.
  */
 export function decodeIndex(plain: Uint8Array, file: string, isEncrypted: boolean): IndexedPack[] {
+  const version = versionOf(plain);
+  if (version !== undefined && version !== VERSION) throw otherVersion(file, version, VERSION);
   try {
     const body = unwrap(plain);
     const hasSalts = ((plain[MAGIC.length] as number) & HAS_SALTS) !== 0;
@@ -140,11 +144,18 @@ export function decodeIndex(plain: Uint8Array, file: string, isEncrypted: boolea
   }
 }
 
+/** undefined if it is no index. */
+function versionOf(plain: Uint8Array): number | undefined {
+  const magic = Buffer.from(plain.buffer, plain.byteOffset, plain.length).toString('latin1', 0, MAGIC.length);
+  const digit = /^SQLSYNX(\d)$/.exec(magic)?.[1];
+  return digit === undefined ? undefined : Number(digit);
+}
+
 /** The body, of which `slice` makes copies. */
 function unwrap(plain: Uint8Array): Uint8Array {
   const header = Buffer.from(plain.buffer, plain.byteOffset, plain.length);
   if (plain.length < HEADER_BYTES || !header.subarray(0, MAGIC.length).equals(MAGIC))
-    throw new Error('not an index of this version');
+    throw new Error('not an index');
   const rawBytes = header.readUInt32LE(MAGIC.length + 1);
   if (rawBytes > MAX_INDEX_BYTES) throw new Error('more bytes than an index may have');
   const data = plain.subarray(HEADER_BYTES);

@@ -149,7 +149,8 @@ async function recordsOpenedBy(
         readable++;
       } catch (error) {
         if (!(error instanceof StoreDamage)) throw error;
-        unreadable++;
+        if (error.code === 'STORE_VERSION') readable++;
+        else unreadable++;
       }
     }
   }

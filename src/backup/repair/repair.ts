@@ -33,7 +33,7 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
   const unreadable: string[] = [];
   const onDamage: OnDamage = (file, error) => {
     // A file that went meanwhile is no loss.
-    if (error.code === 'STORE_DAMAGED') unreadable.push(file);
+    if (error.code !== 'STORE_FILE_MISSING') unreadable.push(file);
   };
   const contents = await loadContents(access, onDamage);
   const indexes = unreadable.filter((file) => file.startsWith('indexes/'));
