@@ -28,6 +28,11 @@ export interface Transport {
    */
   readonly freeChunk?: (chunk: Uint8Array) => void;
   readonly exited: Promise<TransportExit>;
+  /**
+   * Runs the same command once more over the same login; the new transport ends with this one. Undefined if that would
+   * take another login. Throws SqlsyncError CONNECT_FAILED if the host refuses it, and CONNECTION_LOST.
+   */
+  readonly another?: () => Promise<Transport>;
   /** Ends the connection at once and releases everything (kills a child, closes a socket). Safe to call twice. */
   terminate(): void;
 }

@@ -8,21 +8,14 @@ import { SftpFiles } from '../../src/backup/backends/sftp/sftp-files.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { tempDir } from '../support/compare.ts';
+import { SFTP_SERVER, SFTP_SERVER_MISSING } from '../support/sftp-server.ts';
 import { backendSuite } from './backend-suite.ts';
 
-/** Where Debian, Alpine, Fedora and macOS have OpenSSH's server. */
-const SERVER = [
-  '/usr/lib/openssh/sftp-server',
-  '/usr/lib/ssh/sftp-server',
-  '/usr/libexec/openssh/sftp-server',
-  '/usr/libexec/sftp-server',
-].find((path) => existsSync(path));
-
-const skip = SERVER === undefined ? 'NOT TESTED: OpenSSH’s sftp-server is missing' : false;
+const skip = SFTP_SERVER === undefined ? SFTP_SERVER_MISSING : false;
 
 /** A server on this host, without SSH. */
 function server(...args: string[]): Transport {
-  return spawnProcess({ command: SERVER as string, args, description: 'sftp-server' });
+  return spawnProcess({ command: SFTP_SERVER as string, args, description: 'sftp-server' });
 }
 
 function open(t: TestContext, start: () => Transport = server): Promise<() => SftpFiles> {
@@ -37,21 +30,21 @@ function open(t: TestContext, start: () => Transport = server): Promise<() => Sf
   });
 }
 
-if (SERVER === undefined) test('SFTP backends', { skip }, () => {});
+if (SFTP_SERVER === undefined) test('SFTP backends', { skip }, () => {});
 else {
   backendSuite('SFTP', (t) => open(t));
   backendSuite('SFTP without extensions', (t) =>
     open(t, () => server('-P', 'hardlink,fsync,posix-rename,statvfs')),
   );
   const stripping = join(import.meta.dirname, 'stripping-sftp-server.ts');
+  const real = SFTP_SERVER;
   for (const [what, flags] of [
     ['nothing', '0'],
     ['no mode', '9'],
   ] as const)
     test(`a server whose lists tell ${what} of files has all files all the same`, async (t) => {
       const command = process.execPath;
-      const start = () =>
-        spawnProcess({ command, args: [stripping, SERVER, flags], description: 'a server' });
+      const start = () => spawnProcess({ command, args: [stripping, real, flags], description: 'a server' });
       const backend = (await open(t, start))();
       await backend.put('packs/00', [Buffer.from('abc')]);
       await backend.put('packs/01', []);
@@ -91,7 +84,7 @@ function shell(script: string): Transport {
 for (const [what, script, says] of [
   [
     'a text that a login prints',
-    `echo Welcome to this host; exec ${SERVER}`,
+    `echo Welcome to this host; exec ${SFTP_SERVER}`,
     /does not speak SFTP; it sent "Welcome/,
   ],
   ['nothing', 'exit 0', /ended the connection/],

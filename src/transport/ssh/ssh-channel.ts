@@ -21,8 +21,9 @@ export interface SshChannelParts {
   /** The time of a message to the host and its answer, at most. */
   roundTripMs: number;
   onStderr: ((text: string) => void) | undefined;
-  /** Ends the connections that this one goes through. */
-  closeBelow: () => void;
+  /** Ends the connections that this one goes through. Undefined if the connection serves another transport too. */
+  closeBelow: (() => void) | undefined;
+  another?: Transport['another'];
 }
 
 /** Bytes that `output` holds before it asks the writer to wait. */
@@ -46,6 +47,7 @@ interface ChannelState {
 /** The transport over an exec channel that was opened. Call it in the same turn, before any event of the channel. */
 export function channelTransport(parts: SshChannelParts): Transport {
   const { client, socket, channel } = parts;
+  const isShared = parts.closeBelow === undefined;
   const state: ChannelState = { exit: undefined, lost: false, cause: undefined };
   const stderr = new StderrTail(channel.stderr, parts.onStderr);
   const exited = Promise.withResolvers<TransportExit>();
@@ -70,30 +72,39 @@ export function channelTransport(parts: SshChannelParts): Transport {
   });
   channel.stderr.on('end', () => state.exit !== undefined && settle());
   channel.on('error', (error: Error) => (state.cause ??= error));
-  channel.on('close', () => {
-    settle();
-    if (!output.writableFinished) output.destroy(lostError(parts, state.cause, 'the far process has ended'));
-    client.end();
-    // Over a jump host the stream below stays open: only we know that it served this command alone.
-    parts.closeBelow();
-  });
-  client.on('error', (error) => {
+  const onError = (error: Error): void => {
     state.cause ??= error;
     // After a fault of the protocol ssh2 only half-closes the socket, and would wait for the host.
     socket.destroy();
-  });
-  client.on('close', () => {
+  };
+  const onClose = (): void => {
     // ssh2 emits this before it ends the channel (cleanly!), so `conclude` above sees it.
     state.lost = true;
-    parts.closeBelow();
+    parts.closeBelow?.();
     settle();
     if (!output.writableFinished) output.destroy(lostError(parts, state.cause));
-  });
-  socket.on('data', () => {
+  };
+  const onData = (): void => {
     if (channel.readableLength > MAX_UNREAD_BYTES) {
       input.destroy(floodError(parts));
       socket.destroy();
     }
+  };
+  client.on('error', onError);
+  client.on('close', onClose);
+  socket.on('data', onData);
+  channel.on('close', () => {
+    settle();
+    if (!output.writableFinished) output.destroy(lostError(parts, state.cause, 'the far process has ended'));
+    if (isShared) {
+      client.off('error', onError);
+      client.off('close', onClose);
+      socket.off('data', onData);
+      return;
+    }
+    client.end();
+    // Over a jump host the stream below stays open: only we know that it served this command alone.
+    parts.closeBelow?.();
   });
   return {
     description: parts.description,
@@ -101,13 +112,15 @@ export function channelTransport(parts: SshChannelParts): Transport {
     output,
     freeChunk,
     exited: exited.promise,
+    ...(parts.another === undefined ? {} : { another: parts.another }),
     terminate: () => {
       settle();
       input.destroy();
       output.destroy();
+      if (isShared) return void channel.close();
       client.destroy();
       socket.destroy();
-      parts.closeBelow();
+      parts.closeBelow?.();
     },
   };
 }

@@ -120,9 +120,7 @@ async function openWay(ssh2: Ssh2, options: SshOptions, step: Step & { next: Hos
 
 async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise<Transport> {
   const { config, through, passed } = step;
-  const { command, onStderr } = options;
   const { login, auth } = await prepare(ssh2, options, config);
-  const description = `ssh ${login.target}`;
   return establish({
     login,
     auth,
@@ -130,32 +128,53 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
     through,
     signal: options.signal,
     onAcceptedKey: (text) => options.onWarning?.(text),
-    open: (client, socket) =>
-      new Promise<Transport>((resolve, reject) => {
-        const askedAt = performance.now();
-        const opened: ClientCallback = (error, channel) => {
-          if (error) {
-            reject(
-              socket.destroyed
-                ? clientError(login, auth, error)
-                : options.isSubsystem === true
-                  ? noSubsystem(description, command, error)
-                  : missingExecutable(
-                      { description, command },
-                      { status: null, stderr: sanitizeText(error.message) },
-                    ),
-            );
-            return;
-          }
-          const closeBelow = (): void => passed.forEach(closeSoon);
-          // A channel was opened first, and then the command was started in it, which a busy host delays.
-          const roundTripMs = Math.min(login.connectMs, (performance.now() - askedAt) / 2);
-          const parts = { description, command, client, socket, channel, roundTripMs, onStderr, closeBelow };
-          resolve(channelTransport(parts));
-        };
-        if (options.isSubsystem === true) client.subsys(command, opened);
-        else client.exec(command, opened);
-      }),
+    open: (client, socket) => {
+      const place = { options, login, auth, client, socket };
+      const another = (): Promise<Transport> => startCommand(place, {});
+      return startCommand(place, { closeBelow: () => passed.forEach(closeSoon), another });
+    },
+  });
+}
+
+interface CommandPlace {
+  readonly options: SshOptions;
+  readonly login: SshLogin;
+  readonly auth: SshAuthentication;
+  readonly client: Client;
+  readonly socket: Duplex;
+}
+
+/** Opens a channel of a connection, and starts the command there. */
+function startCommand(
+  { options, login, auth, client, socket }: CommandPlace,
+  { closeBelow, another }: { readonly closeBelow?: () => void; readonly another?: Transport['another'] },
+): Promise<Transport> {
+  const { command, onStderr, isSubsystem } = options;
+  const description = `ssh ${login.target}`;
+  return new Promise<Transport>((resolve, reject) => {
+    const askedAt = performance.now();
+    const opened: ClientCallback = (error, channel) => {
+      if (error) {
+        if (socket.destroyed) reject(clientError(login, auth, error));
+        else if (isSubsystem === true) reject(noSubsystem(description, command, error));
+        else
+          reject(
+            missingExecutable(
+              { description, command },
+              { status: null, stderr: sanitizeText(error.message) },
+            ),
+          );
+        return;
+      }
+      // A channel was opened first, and then the command was started in it, which a busy host delays.
+      const roundTripMs = Math.min(login.connectMs, (performance.now() - askedAt) / 2);
+      const ends = { closeBelow, another };
+      resolve(
+        channelTransport({ description, command, client, socket, channel, roundTripMs, onStderr, ...ends }),
+      );
+    };
+    if (isSubsystem === true) client.subsys(command, opened);
+    else client.exec(command, opened);
   });
 }
 

@@ -1,7 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Transport } from '../../../transport/transport.ts';
 import { onClose } from '../remote/open-connections.ts';
-import { SftpClient } from './sftp-client.ts';
+import { MAX_CHANNELS, SftpChannels } from './sftp-channels.ts';
+import type { SftpClient } from './sftp-client.ts';
 
 /** How often an operation begins again on a new connection, and the first pause before it; the pause doubles. */
 const ATTEMPTS = 5;
@@ -13,8 +14,10 @@ const IDLE_MS = 5000;
 /** A connection to an SFTP server, made when it is needed, and made again when it is lost. */
 export class KeptConnection {
   readonly #connect: () => Promise<Transport>;
-  #client: Promise<SftpClient> | undefined;
+  #login: Promise<SftpChannels> | undefined;
   #hasConnected = false;
+  /** As many channels as the server has shown to allow. */
+  #most: number = MAX_CHANNELS;
   #underWay = 0;
   #idle: NodeJS.Timeout | undefined;
   #unregister: (() => void) | undefined;
@@ -24,12 +27,15 @@ export class KeptConnection {
     this.#connect = connect;
   }
 
-  /** Runs an operation; begins it again on another connection if it lost its own. Throws what it throws last. */
-  async run<T>(work: (client: SftpClient, attempt: number) => Promise<T>): Promise<T> {
+  /**
+   * Runs an operation that sends or receives about so many bytes; begins it again, in another channel or on another
+   * connection, if it lost its own. Throws what it throws last.
+   */
+  async run<T>(bytes: number, work: (client: SftpClient, attempt: number) => Promise<T>): Promise<T> {
     this.#underWay++;
     clearTimeout(this.#idle);
     try {
-      return await this.#runNow(work);
+      return await this.#runNow(bytes, work);
     } finally {
       this.#underWay--;
       // An open connection would keep the program from ending.
@@ -41,33 +47,35 @@ export class KeptConnection {
     clearTimeout(this.#idle);
     this.#unregister?.();
     this.#unregister = undefined;
-    void this.#client?.then((client) => client.close()).catch(() => {});
-    this.#client = undefined;
+    void this.#login?.then((login) => login.close()).catch(() => {});
+    this.#login = undefined;
   }
 
-  async #runNow<T>(work: (client: SftpClient, attempt: number) => Promise<T>): Promise<T> {
+  async #runNow<T>(bytes: number, work: (client: SftpClient, attempt: number) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
+      let login: SftpChannels | undefined;
       let client: SftpClient | undefined;
-      const opening = (this.#client ??= this.#open());
+      const opening = (this.#login ??= this.#open());
       try {
-        client = await opening;
-        return await work(client, attempt);
+        login = await opening;
+        return await login.run(bytes, (channel) => work((client = channel), attempt));
       } catch (error) {
         const isLost = client?.isLost ?? true;
+        if (login !== undefined) this.#most = login.most;
         // Another operation may have connected again meanwhile.
-        if (isLost && this.#client === opening) this.#client = undefined;
+        if (login?.isLost !== false && this.#login === opening) this.#login = undefined;
         // A login that fails at first is probably a wrong one.
-        const isFirst = client === undefined && !this.#hasConnected;
+        const isFirst = login === undefined && !this.#hasConnected;
         if (!isLost || isFirst || attempt === ATTEMPTS) throw error;
         await pause(FIRST_PAUSE_MS * 2 ** (attempt - 1) * (0.5 + Math.random()));
       }
     }
   }
 
-  async #open(): Promise<SftpClient> {
-    const client = await SftpClient.open(await this.#connect());
+  async #open(): Promise<SftpChannels> {
+    const login = await SftpChannels.open(await this.#connect(), this.#most);
     this.#hasConnected = true;
     this.#unregister ??= onClose(() => this.close());
-    return client;
+    return login;
   }
 }

@@ -58,7 +58,7 @@ export class SftpClient {
   #lost: unknown;
   #silence: NodeJS.Timeout | undefined;
   /** What waits for the server to take more. */
-  readonly #draining = new Set<() => void>();
+  readonly #draining: (() => void)[] = [];
 
   private constructor(transport: Transport) {
     this.#transport = transport;
@@ -66,6 +66,7 @@ export class SftpClient {
     transport.input.on('error', (error) => this.#lose(error));
     transport.input.on('end', () => this.#lose(this.#ended()));
     transport.output.on('error', () => {}); // `input` reports it
+    transport.output.on('drain', () => this.#drain());
   }
 
   /** Greets the server at the other end. */
@@ -294,15 +295,12 @@ export class SftpClient {
   async #drained(): Promise<void> {
     const { output } = this.#transport;
     if (!output.writableNeedDrain || this.#lost !== undefined) return;
-    await new Promise<void>((resolve) => {
-      const go = (): void => {
-        this.#draining.delete(go);
-        output.off('drain', go);
-        resolve();
-      };
-      this.#draining.add(go);
-      output.on('drain', go);
-    });
+    await new Promise<void>((resolve) => this.#draining.push(resolve));
+  }
+
+  /** One listener for all: each of many writers with one of its own would look like a leak. */
+  #drain(): void {
+    for (const go of this.#draining.splice(0)) go();
   }
 
   #receive(bytes: Buffer): void {
@@ -356,7 +354,7 @@ export class SftpClient {
     if (this.#lost !== undefined) return;
     this.#lost = error;
     this.#transport.terminate();
-    for (const go of this.#draining) go();
+    this.#drain();
     clearTimeout(this.#silence);
     this.#version?.reject(error);
     for (const { reject } of this.#waiting.values()) reject(error);

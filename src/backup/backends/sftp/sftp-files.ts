@@ -82,7 +82,8 @@ export class SftpFiles implements Backend {
   }
 
   async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
-    return this.#do('write', name, async (client, attempt) => {
+    const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    const put = async (client: SftpClient, attempt: number): Promise<'created' | 'exists'> => {
       const outcome = await this.#write(client, name, pieces, (from, to) =>
         this.#publish(client, from, to, name),
       );
@@ -93,7 +94,8 @@ export class SftpFiles implements Backend {
         (attempt > 1 && Buffer.concat(pieces).equals(await this.#read(client, name, undefined)));
       if (isOurs) this.#identity.learn(Buffer.concat(pieces));
       return isOurs ? 'created' : 'exists';
-    });
+    };
+    return this.#do('write', name, put, length);
   }
 
   async replaceConfig(pieces: readonly Uint8Array[]): Promise<void> {
@@ -315,15 +317,16 @@ export class SftpFiles implements Backend {
     if (modified !== undefined) this.#aheadMs = modified.getTime() - Date.now();
   }
 
-  /** Runs an operation. Throws SqlsyncError STORE_*. */
+  /** Runs an operation that sends or receives about so many bytes. Throws SqlsyncError STORE_*. */
   async #do<T>(
     verb: string,
     name: string,
     work: (client: SftpClient, attempt: number) => Promise<T>,
+    bytes = 0,
   ): Promise<T> {
     let last: SftpClient | undefined;
     try {
-      const result = await this.#connection.run((client, attempt) => work((last = client), attempt));
+      const result = await this.#connection.run(bytes, (client, attempt) => work((last = client), attempt));
       if (name === 'config') this.#wasThere = true;
       return result;
     } catch (error) {
