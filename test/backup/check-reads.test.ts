@@ -1,15 +1,19 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
 import type { ByteRange } from '../../src/backup/backends/backend.ts';
 import { change, largeDatabase } from '../pages/databases.ts';
 import { FRAME_KINDS } from '../../src/backup/packs/frame.ts';
+import type { IndexedPack } from '../../src/backup/packs/index-file.ts';
 import { toHex } from '../../src/backup/packs/object-id.ts';
 import { putIndexFiles } from '../../src/backup/objects/pack-writer.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
+import type { StoreSnapshot } from '../../src/backup/types.ts';
 import { pageImage, tempDir } from '../support/compare.ts';
 import { MemoryBackend } from './memory-backend.ts';
-import { assertStored, backupHere, storeHere } from './store-here.ts';
+import { assertStored, backupHere, storeElsewhere, storeHere } from './store-here.ts';
+import type { StoreHere } from './store-here.ts';
 
 /** Counts what is read of packs. */
 class CountingBackend extends MemoryBackend {
@@ -90,32 +94,125 @@ describe('the bases in an index', () => {
     );
   });
 
-  test('a check finds that an index names other bases than the frames, and nothing else fails', async (t) => {
+  /** Two snapshots, of which the second has deltas against the first. */
+  async function twoBackups<T extends StoreHere>(
+    t: TestContext,
+    open: (backend: MemoryBackend, folder: string) => Promise<T>,
+  ): Promise<{
+    backend: CountingBackend;
+    here: T;
+    origin: string;
+    first: StoreSnapshot;
+    second: StoreSnapshot;
+  }> {
     const folder = tempDir(t);
     const origin = join(folder, 'origin.db');
     largeDatabase(origin, 1e6);
     const backend = new CountingBackend();
-    const here = await storeHere(backend, folder);
-    await backupHere(here, origin);
+    const here = await open(backend, folder);
+    const first = await backupHere(here, origin);
     change(
       origin,
       'UPDATE t SET x = substr(x, 1, 4000) || randomblob(20) || substr(x, 4021) WHERE rowid % 50 = 1',
     );
-    const { id } = await backupHere(here, origin);
+    return { backend, here, origin, first, second: await backupHere(here, origin) };
+  }
+
+  /** Puts another index, with a change in the last pack that has deltas; returns the id of that. */
+  async function reindex(
+    backend: MemoryBackend,
+    here: StoreHere,
+    alter: (pack: IndexedPack) => void,
+  ): Promise<string> {
     const { index, indexFiles } = await loadContents(here.access);
     const packs = [...index.packs.values()].map((pack) => index.describe(pack));
     for (const name of indexFiles.keys()) backend.files.delete(`indexes/${name}`);
-    const last = packs.findLast(({ bases }) => bases.length > 0);
-    last?.bases.fill(7, 0, 16);
+    const last = packs.findLast(({ bases }) => bases.length > 0) as IndexedPack;
+    alter(last);
     await putIndexFiles(here.access, packs);
+    return toHex(last.id);
+  }
+
+  test('a check finds that an index names other bases than the frames, and nothing else fails', async (t) => {
+    const { backend, here, origin, second } = await twoBackups(t, storeHere);
+    const last = await reindex(backend, here, ({ bases }) => bases.fill(7, 0, 16));
     for (const readData of [false, true]) {
       const { problems } = await here.store.check({ readData });
       assert.deepEqual(
         problems.map(({ file }) => file),
-        [`packs/${toHex(last?.id as Uint8Array)}`],
+        [`packs/${last}`],
       );
       assert.match(problems[0]?.message ?? '', /has deltas on other bases than its index says/);
     }
-    await assertStored(here, [await here.store.find(id)], new Map([[id, pageImage(origin)]]));
+    await assertStored(here, [second], new Map([[second.id, pageImage(origin)]]));
+  });
+
+  test('a base in an index that does not exist makes prune refuse, and repair writes the index anew', async (t) => {
+    const { backend, here, origin, second } = await twoBackups(t, storeHere);
+    await reindex(backend, here, ({ bases }) => bases.fill(7));
+    await assert.rejects(here.store.prune(), { code: 'STORE_DAMAGED', hint: /sqlsync repair STORE/ });
+    const { packsIndexed, packsGivenUp, lost } = await here.store.repair();
+    assert.deepEqual([packsIndexed, packsGivenUp, lost], [1, 0, []]);
+    assert.deepEqual((await here.store.check({ readData: true })).problems, []);
+    await here.store.prune();
+    await assertStored(here, [second], new Map([[second.id, pageImage(origin)]]));
+    const files = new Map(backend.files);
+    await here.store.repair();
+    assert.deepEqual(backend.files, files);
+  });
+
+  test('a base in an index that is another object never makes a prune delete the true one', async (t) => {
+    const { backend, here, origin, first, second } = await twoBackups(t, storeHere);
+    const { index } = await loadContents(here.access);
+    const whole = Array.from({ length: index.objectCount }, (_, object) => object).find(
+      (object) => index.depthOf(object) === 0 && index.frameOf(object)?.kind === FRAME_KINDS.pages,
+    );
+    const other = index.idOf(whole as number).slice(0, 16);
+    await reindex(backend, here, ({ bases }) => {
+      for (let at = 0; at < bases.length; at += 16) bases.set(other, at);
+    });
+    await here.store.forget([first.id]);
+    const packs = [...backend.files.keys()].filter((name) => name.startsWith('packs/'));
+    await assert.rejects(here.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 }), {
+      code: 'STORE_DAMAGED',
+      message: /has deltas on other bases than its index says/,
+    });
+    assert.ok(packs.every((name) => backend.files.has(name)));
+    assert.equal((await here.store.repair()).packsIndexed, 1);
+    for (let i = 0; i < 3; i++) await here.store.prune({ graceSeconds: 0, maxUnusedRatio: 0 });
+    assert.deepEqual((await here.store.check({ readData: true })).problems, []);
+    await assertStored(here, [second], new Map([[second.id, pageImage(origin)]]));
+  });
+
+  test('a host that keeps copies of files compares the bases of a pack once', async (t) => {
+    const { backend, here, origin, first, second } = await twoBackups(t, storeElsewhere);
+    change(origin, 'UPDATE t SET x = randomblob(length(x)) WHERE rowid % 50 = 2');
+    await backupHere(here, origin);
+    await here.store.forget([first.id, second.id]);
+    const deltas = async (): Promise<Set<string>> => {
+      const { index } = await loadContents(here.access);
+      const isDelta = (object: number): boolean => index.depthOf(object) > 0;
+      const frames = index.frames.filter(
+        ({ kind, firstObject, objectCount }) =>
+          kind === FRAME_KINDS.pages &&
+          Array.from({ length: objectCount }, (_, i) => firstObject + i).some(isDelta),
+      );
+      return new Set(frames.map(({ pack, offset }) => `packs/${pack.id} ${offset}`));
+    };
+    /** Which of these frames a prune reads that would delete something. */
+    const readOf = async (frames: ReadonlySet<string>): Promise<number> => {
+      backend.ranges.length = 0;
+      await here.store.prune({ dryRun: true, graceSeconds: 0, maxUnusedRatio: 0 });
+      return new Set(backend.ranges.filter((range) => frames.has(range))).size;
+    };
+    const frames = await deltas();
+    assert.ok(frames.size > 0);
+    assert.deepEqual([await readOf(frames), await readOf(frames)], [frames.size, 0]);
+    change(origin, 'UPDATE t SET x = randomblob(10) WHERE rowid < 9');
+    await backupHere(here, origin);
+    const more = new Set([...(await deltas())].filter((frame) => !frames.has(frame)));
+    assert.ok(more.size > 0);
+    const all = new Set([...frames, ...more]);
+    assert.deepEqual([await readOf(all), await readOf(all)], [more.size, 0]);
   });
 });

@@ -40,7 +40,7 @@ const HASH_BYTES = 32;
  *
  * Each copy ends with a SHA-256 over its name and bytes. So a damaged, foreign or cut copy counts as missing; it costs a
  * request and no content. Only files whose names are hashes are kept, so no copy is ever outdated. That a copy is here
- * does not say that the store still has the file.
+ * does not say that the store still has the file. A prune also keeps empty files here: see `refuseOtherBases`.
  */
 export class KeptFiles {
   readonly #folder: string;

@@ -7,6 +7,7 @@ import { copyNeeded } from './prune-copy.ts';
 import { ageOf, makePlan } from './prune-plan.ts';
 import type { PrunePlan } from './prune-plan.ts';
 import { removeForgotten, sweep } from './prune-sweep.ts';
+import { refuseOtherBases } from './refuse-other-bases.ts';
 import { beginEpoch } from '../files/config.ts';
 import { jsonBytes, putRecord } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
@@ -65,6 +66,7 @@ async function pruneBy(
   const judge = new ObjectReader(contents.index, { ...access, kept: undefined });
   const live = new LiveObjects(contents.reader, judge, snapshots, options);
   const plan = makePlan(access, contents, live, { ...options, now });
+  refuseOtherBases(access, judge, plan, options);
   const graceMs = (options.graceSeconds ?? access.config.graceSeconds) * 1000;
   // A record that is missing by accident may come back.
   const orphans = orphanedSteps(steps, snapshots).filter((file) => ageOf(file.modified, now) >= graceMs);

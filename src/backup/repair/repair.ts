@@ -1,4 +1,5 @@
 import { isHexId, toHex } from '../packs/object-id.ts';
+import { compareBases } from '../objects/compare-bases.ts';
 import { comparePack } from '../objects/compare-pack.ts';
 import { beginEpoch } from '../files/config.ts';
 import { putIndexesWithout } from '../files/put-indexes.ts';
@@ -14,7 +15,7 @@ import type { ScannedPack } from './repair-scan.ts';
 import type { RepairOptions, RepairSummary } from '../types.ts';
 import { walkTree } from '../snapshots/snapshot-tree.ts';
 import { throwIfAborted } from '../store-error.ts';
-import { loadContents, loadSnapshots } from '../files/store-files.ts';
+import { assembleContents, loadContents, loadSnapshots } from '../files/store-files.ts';
 import type { OnDamage, StoreAccess, StoreContents } from '../files/store-files.ts';
 import { withTrialBackend } from '../backends/trial-backend.ts';
 
@@ -35,23 +36,27 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
     // A file that went meanwhile is no loss.
     if (error.code !== 'STORE_FILE_MISSING') unreadable.push(file);
   };
-  const contents = await loadContents(access, onDamage);
+  const loaded = await loadContents(access, onDamage);
+  const { misindexed, changed } = await packsWithOtherBases(access, loaded, options);
+  const contents = withoutPacks(access, loaded, misindexed);
   const indexes = unreadable.filter((file) => file.startsWith('indexes/'));
   const marks = unreadable.filter((file) => file.startsWith('marks/'));
-  const givenUp = await damagedPacks(access, contents, options);
-  const scanned = await scanUnindexed(access, contents, indexes.length + givenUp.size > 0, options);
+  const givenUp = new Set([...changed, ...(await damagedPacks(access, contents, options))]);
+  const isLossKnown = indexes.length + givenUp.size + misindexed.size > 0;
+  const scanned = await scanUnindexed(access, contents, isLossKnown, options);
   const named = nameObjects(access, contents, scanned, options.signal);
   const survives = (pack: string): boolean =>
     named.complete.has(pack) || (contents.index.packs.has(pack) && !givenUp.has(pack));
   const isWanted = await wantedIn(access, named, scanned);
   const mayLose = givenUp.size > 0 || named.complete.size < scanned.length;
-  const givesUp = mayLose || indexes.length > 0;
+  const givesUp = mayLose || indexes.length + misindexed.size > 0;
   if (givesUp) await beginEpoch(access);
   const objectsSaved = mayLose ? await salvage(access, named, { survives, isWanted }, options) : 0;
   // Before new ones are put: an index with the same packs in the same order has the same name.
   for (const file of indexes) await backend.delete(file);
   const known = { index: named.index, indexFiles: contents.indexFiles };
-  const replaced = await putIndexesWithout(access, known, givenUp, { more: named.complete });
+  const dropped = new Set([...givenUp, ...misindexed]);
+  const replaced = await putIndexesWithout(access, known, dropped, { more: named.complete });
   // Only now, when other files name everything that they named.
   for (const file of [...replaced, ...marks]) await backend.delete(file);
   // Once more: a backup may have read the lists in between.
@@ -76,6 +81,35 @@ async function repair(access: StoreAccess, options: RepairOptions): Promise<Repa
     lost,
     forgotten,
   };
+}
+
+/** Packs that have deltas on other bases than their indexes say: either the index is wrong, or the pack was changed. */
+async function packsWithOtherBases(
+  { backend }: StoreAccess,
+  { index, reader }: StoreContents,
+  { signal }: RepairOptions,
+): Promise<{ misindexed: Set<string>; changed: Set<string> }> {
+  const [misindexed, changed] = [new Set<string>(), new Set<string>()];
+  for (const pack of index.packs.values()) {
+    throwIfAborted(signal);
+    if (compareBases(reader, pack) !== 'other') continue;
+    const { isChanged } = await comparePack(backend, pack.id);
+    (isChanged ? changed : misindexed).add(pack.id);
+  }
+  return { misindexed, changed };
+}
+
+/** The same contents, as if no index named these packs. */
+function withoutPacks(
+  access: StoreAccess,
+  contents: StoreContents,
+  without: ReadonlySet<string>,
+): StoreContents {
+  if (without.size === 0) return contents;
+  const { index, indexFiles, reader: _, ...lists } = contents;
+  const others = [...index.packs.values()].filter(({ id }) => !without.has(id));
+  const described = new Map(others.map((pack) => [pack.id, [index.describe(pack)]]));
+  return { ...assembleContents(access, { ...lists, indexes: described }), indexFiles };
 }
 
 /** Packs that an index names and that are missing, have the wrong length or, if data is read, the wrong bytes. */
