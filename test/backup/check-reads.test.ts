@@ -9,8 +9,10 @@ import type { IndexedPack } from '../../src/backup/packs/index-file.ts';
 import { toHex } from '../../src/backup/packs/object-id.ts';
 import { putIndexFiles } from '../../src/backup/objects/pack-writer.ts';
 import { loadContents } from '../../src/backup/files/store-files.ts';
-import type { StoreSnapshot } from '../../src/backup/types.ts';
+import { OpenStore } from '../../src/backup/store.ts';
+import type { CheckSummary, StoreSnapshot } from '../../src/backup/types.ts';
 import { pageImage, tempDir } from '../support/compare.ts';
+import { FaultyBackend } from './faulty-backend.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { assertStored, backupHere, storeElsewhere, storeHere } from './store-here.ts';
 import type { StoreHere } from './store-here.ts';
@@ -30,6 +32,25 @@ class CountingBackend extends MemoryBackend {
 }
 
 describe('a check with all data', () => {
+  test('ends with the error of a place that does not answer, which is no damage, and goes on after a bad sector', async (t) => {
+    const folder = tempDir(t);
+    const origin = join(folder, 'origin.db');
+    largeDatabase(origin, 1e6);
+    const memory = new MemoryBackend();
+    const here = await storeHere(memory, folder);
+    await backupHere(here, origin);
+    const checkWith = (code: string): Promise<CheckSummary> => {
+      const backend = new FaultyBackend(memory, (_, operation, name) =>
+        operation === 'get' && name.startsWith('packs/') ? 'before' : 'none',
+      );
+      backend.code = code;
+      return new OpenStore({ ...here.access, backend, files: backend }).check({ readData: true });
+    };
+    for (const code of ['ECONNRESET', 'CONNECTION_LOST', 'EBUSY', 'EACCES'])
+      await assert.rejects(checkWith(code), { code: 'STORE_UNAVAILABLE' });
+    assert.ok((await checkWith('EIO')).problems.length > 0);
+  });
+
   test('reads whole objects once, and finds a changed byte anywhere', async (t) => {
     const folder = tempDir(t);
     const origin = join(folder, 'origin.db');

@@ -18,6 +18,8 @@ export class FaultyBackend implements LocalBackend {
   readonly parallel: number;
   /** The number of operations so far. */
   count = 0;
+  /** The system's code of its faults. */
+  code = 'ENOSPC';
   readonly #backend: LocalBackend;
   readonly #plan: (number: number, operation: Operation, name: string) => Fault;
   readonly #pauses: Random | undefined;
@@ -93,7 +95,7 @@ export class FaultyBackend implements LocalBackend {
   }
 
   #error(operation: Operation, name: string): Error {
-    const cause = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    const cause = Object.assign(new Error(`${this.code}: a fault`), { code: this.code });
     return unavailable(this.description, `${operation} ${name}`, cause);
   }
 }

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { checkSteps } from '../steps/check-steps.ts';
-import { SqlsyncError } from '../../errors.ts';
+import { SqlsyncError, systemErrorCode } from '../../errors.ts';
+import type { Backend } from '../backends/backend.ts';
 import { damagedNotes } from '../prune/forget.ts';
 import { orderByRoot } from './check-order.ts';
 import { comparePack } from '../objects/compare-pack.ts';
@@ -254,7 +255,7 @@ class StoreCheck {
 
   /** Records at most one problem per file. */
   #take(error: unknown, file: string): void {
-    if (!(error instanceof SqlsyncError)) throw error;
+    if (!(error instanceof SqlsyncError) || isOfPlace(this.#access.backend, error)) throw error;
     // Garbage may have lost its base; if a snapshot needs it, the problem is reported for the snapshot.
     if (error instanceof StoreDamage && error.file === 'indexes') return;
     if (error instanceof StoreDamage && isGoneSince(this.#contents, error)) {
@@ -270,6 +271,11 @@ class StoreCheck {
     if (this.#page.length !== size) this.#page = new Uint8Array(size);
     return this.#page;
   }
+}
+
+/** True if the place of a store elsewhere does not answer, or refuses: that says nothing about a file. */
+function isOfPlace({ parallel }: Backend, { code, cause }: SqlsyncError): boolean {
+  return parallel !== undefined && code === 'STORE_UNAVAILABLE' && systemErrorCode(cause) !== 'EIO';
 }
 
 /**

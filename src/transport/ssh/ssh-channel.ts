@@ -90,18 +90,11 @@ export function channelTransport(parts: SshChannelParts): Transport {
       socket.destroy();
     }
   };
-  client.on('error', onError);
-  client.on('close', onClose);
-  socket.on('data', onData);
+  const stopListening = listen(client, socket, { onError, onClose, onData });
   channel.on('close', () => {
     settle();
     if (!output.writableFinished) output.destroy(lostError(parts, state.cause, 'the far process has ended'));
-    if (isShared) {
-      client.off('error', onError);
-      client.off('close', onClose);
-      socket.off('data', onData);
-      return;
-    }
+    if (isShared) return stopListening();
     client.end();
     // Over a jump host the stream below stays open: only we know that it served this command alone.
     parts.closeBelow?.();
@@ -117,11 +110,26 @@ export function channelTransport(parts: SshChannelParts): Transport {
       settle();
       input.destroy();
       output.destroy();
-      if (isShared) return void channel.close();
+      if (isShared) return channel.close();
       client.destroy();
       socket.destroy();
       parts.closeBelow?.();
     },
+  };
+}
+
+/** Listens to the connection of a channel. Returns what ends that: a connection may serve many channels. */
+function listen(
+  client: Client,
+  socket: Duplex,
+  listeners: { onError: (error: Error) => void; onClose: () => void; onData: () => void },
+): () => void {
+  const { onError, onClose, onData } = listeners;
+  client.on('error', onError).on('close', onClose);
+  socket.on('data', onData);
+  return () => {
+    client.off('error', onError).off('close', onClose);
+    socket.off('data', onData);
   };
 }
 

@@ -9,7 +9,7 @@ const MAX_STOP_MS = 2500;
 const FIRST_GUESS_MS = 500;
 
 /** Statuses that say what happened; INTERNAL, ROOT_MISMATCH and damage are none of them. */
-const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 4, 5, 15, 16, 18, 20, 130]);
+const CLEAR_STATUSES: ReadonlySet<number | null> = new Set([0, 3, 4, 5, 15, 16, 18, 20, 21, 130]);
 
 /** The counts by the kind of command: how often it ended in which way. */
 export type CommandFigures = Map<string, Record<string, number>>;

@@ -300,7 +300,9 @@ function own(bytes: Buffer): Uint8Array {
 function systemCodeOf({ status, code }: Refusal): string {
   if (status === 507) return 'ENOSPC';
   if (isQuota(code)) return 'EDQUOT';
-  return status === 403 || status === 401 ? 'EACCES' : 'EIO';
+  // Of this file alone.
+  if (code === 'InvalidObjectState') return 'EIO';
+  return status === 403 || status === 401 ? 'EACCES' : 'EBUSY';
 }
 
 function hintFor({ status, code, region }: Refusal, bucket: string): string | undefined {
