@@ -91,14 +91,17 @@ describe('the README, and the manuals that it leads to', () => {
   // These need an OpenSSH that logs in somewhere, or a container.
   const single = lines.filter((line) => !/ -e |\/srv\/store| completion /.test(line));
 
-  test(`the README shows ${single.length} command lines for one database`, () =>
+  test(`the README shows ${single.length} command lines without a store`, () =>
     assert.ok(single.length >= 9));
 
   for (const line of single) {
     test(`the README shows a command that works: ${line}`, async (t) => {
       const machine = new Machine(t);
-      const [origin = ''] = /(?:\S+@\S+:|db1:)?\/srv\/app\.db|(?<= )app\.db/.exec(line) ?? [];
+      const [origin = ''] = /(?:\S+@\S+:|db1:)?\/srv\/(?:app\.db|tenants)|(?<= )app\.db/.exec(line) ?? [];
       smallDatabase(machine.at('/srv/app.db'), { rows: 40 });
+      mkdirSync(machine.at('/srv/tenants/cache'), { recursive: true });
+      for (const name of ['one', 'cache/two'])
+        smallDatabase(machine.at(`/srv/tenants/${name}.db`), { rows: 4 });
       if (/ (app\.db) \S/.test(line)) smallDatabase(join(machine.here, 'app.db'), { rows: 40 });
       if (/ (verify|doctor) /.test(line))
         copyFileSync(machine.at('/srv/app.db'), join(machine.here, 'app.db'));
