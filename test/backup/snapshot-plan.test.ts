@@ -7,7 +7,11 @@ import { loadContents } from '../../src/backup/files/store-files.ts';
 import type { StoreContents } from '../../src/backup/files/store-files.ts';
 import { SnapshotSource } from '../../src/backup/snapshots/snapshot-source.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
-import type { PageNumber } from '../../src/pages/page-types.ts';
+import { ReadPlan } from '../../src/backup/objects/read-plan.ts';
+import type { ObjectIndex } from '../../src/backup/objects/object-index.ts';
+import { SnapshotPlan } from '../../src/backup/snapshots/snapshot-plan.ts';
+import type { SnapshotTree } from '../../src/backup/snapshots/snapshot-tree.ts';
+import type { PageNumber, PageSize } from '../../src/pages/page-types.ts';
 import { change, largeDatabase } from '../pages/databases.ts';
 import { pageImage, tempDir } from '../support/compare.ts';
 import { MemoryBackend } from './memory-backend.ts';
@@ -43,7 +47,49 @@ class PlanningBackend extends MemoryBackend {
   }
 }
 
+/** Objects of one page, each in a pack of its own. */
+function scattered(): ObjectIndex {
+  const frames: unknown = new Proxy([], {
+    get: (_, number) => ({ pack: { id: String(number) }, offset: 40, length: 1000 }),
+  });
+  const index: Partial<ObjectIndex> = {
+    chainOf: (id) => [Buffer.from(id).readUInt32LE(0)],
+    frameNumberOf: (object) => object,
+    frames: frames as ObjectIndex['frames'],
+  };
+  return index as ObjectIndex;
+}
+
 describe('a reader of a whole snapshot in a store elsewhere', () => {
+  test('requests no more ranges of scattered frames than the reader keeps the answers of', () => {
+    let planned = 0;
+    const index = scattered();
+    const nothing = new ReadPlan(
+      index,
+      () => undefined,
+      () => true,
+    );
+    const pages = new ReadPlan(
+      index,
+      () => void planned++,
+      () => false,
+    );
+    const id = (page: number): Uint8Array => Buffer.from(Uint32Array.of(page).buffer);
+    const tree: Partial<SnapshotTree> = {
+      pageCount: 3000,
+      rootLevel: 0,
+      pageId: id,
+      nodeId: (_, at) => id(at),
+    };
+    const plan = new SnapshotPlan(tree as SnapshotTree, 512 as PageSize, { nodes: nothing, pages });
+    for (let page = 1; page <= 3000; page++) {
+      plan.reach(page);
+      const ahead = planned - (page - 1);
+      assert.ok(ahead >= 1 && ahead <= 200, `${ahead} ranges ahead of page ${page}`);
+    }
+    assert.equal(planned, 3000);
+  });
+
   test('requests all frames of pages in time, joined to large ranges, and few bytes too many', async (t) => {
     const { backend, contents, image, snapshot } = await place(t, { bytes: 40e6, backups: 5 });
     const source = new SnapshotSource(contents.reader, snapshot);

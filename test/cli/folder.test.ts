@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readFileSync,
   readdirSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -238,6 +239,18 @@ describe('a folder of databases of this host', () => {
     rmSync(join(from, 'sub', 'b.db'));
     assert.equal((await summaryOf(['-r', '--delete', 'from', 'to'], { cwd: folder }))['deleted'], 1);
     assert.deepEqual(readdirSync(join(to, 'sub')), []);
+    // Nobody deleted these databases: one was moved and is reached by a link, as is a folder, and one was emptied.
+    makeAll(from, ['moved.db', 'folder/c.db', 'emptied.db']);
+    await summaryOf(['-r', 'from', 'to'], { cwd: folder });
+    for (const name of ['moved.db', 'folder']) {
+      renameSync(join(from, name), join(folder, name));
+      symlinkSync(join(folder, name), join(from, name));
+    }
+    writeFileSync(join(from, 'emptied.db'), '');
+    assert.equal((await summaryOf(['-r', '--delete', 'from', 'to'], { cwd: folder }))['deleted'], 0);
+    for (const name of ['moved.db', 'folder/c.db', 'emptied.db']) assert.ok(existsSync(join(to, name)), name);
+    for (const name of ['moved.db', 'folder', 'emptied.db']) rmSync(join(from, name));
+    assert.equal((await summaryOf(['-r', '--delete', 'from', 'to'], { cwd: folder }))['deleted'], 3);
     assert.deepEqual([existsSync(join(to, 'own.db')), existsSync(join(to, 'a.db'))], [true, true]);
     rmSync(join(from, 'a.db'));
     assert.equal(

@@ -11,6 +11,9 @@ const MAX_GAP_BYTES = 256 * 1024;
 /** What one request reads at most, unless a frame is longer. */
 const MAX_RANGE_BYTES = 4 * 1024 * 1024;
 
+/** Joining frames to ranges takes time: not with each frame. */
+const COUNT_EVERY = 32;
+
 /** A frame counts as read for so many calls of `request`; later the reader may have dropped it. */
 const REQUESTS_KEPT = 2;
 
@@ -38,6 +41,8 @@ export class ReadPlan {
   #frames: number[] = [];
   /** Bytes of the frames that were added and not requested yet. */
   bytes = 0;
+  /** How many ranges they are, when there were so many of them. */
+  #counted = { frames: 0, ranges: 0 };
 
   /** @param isHere - true for a frame of which this host has a copy. */
   constructor(
@@ -64,12 +69,21 @@ export class ReadPlan {
     }
   }
 
+  /** How many requests it takes to read what was added; it may lag behind by `COUNT_EVERY`. */
+  get requestCount(): number {
+    const frames = this.#frames.length;
+    if (frames >= this.#counted.frames + COUNT_EVERY)
+      this.#counted = { frames, ranges: joined(this.#index, this.#frames).length };
+    return this.#counted.ranges;
+  }
+
   /** Requests what was added. */
   request(): void {
     const ranges = joined(this.#index, this.#frames).sort((a, b) => a.firstNeeded - b.firstNeeded);
     for (const { name, offset, end } of ranges) this.#plan(name, { offset, length: end - offset });
     this.#frames = [];
     this.bytes = 0;
+    this.#counted = { frames: 0, ranges: 0 };
     this.#requests++;
     for (const [number, request] of this.#requestOf)
       if (request < this.#requests - REQUESTS_KEPT) this.#requestOf.delete(number);

@@ -7,6 +7,9 @@ import type { SnapshotTree } from './snapshot-tree.ts';
 /** What is requested at a time. Twice as much is on its way, or waits to be read. */
 const STEP_BYTES = 10 * 1024 * 1024;
 
+/** The reader keeps the answers of 256 requests: those of two steps, and of nodes, have to fit. */
+const STEP_REQUESTS = 64;
+
 /** Pages that are looked at for one step, if their frames are few. */
 const MAX_STEP_PAGES = 32 * 1024;
 
@@ -48,7 +51,7 @@ export class SnapshotPlan {
 
   #requestStep(): void {
     const end = Math.min(this.#next + MAX_STEP_PAGES - 1, this.#tree.pageCount);
-    for (; this.#next <= end && this.#pages.bytes < STEP_BYTES; this.#next++) {
+    for (; this.#next <= end && this.#hasRoom(); this.#next++) {
       const group = (this.#next - 1) / GROUP_PAGES;
       if (group === 0) this.#requestNodes(0);
       // One group ahead: the nodes are there when their pages are looked at.
@@ -56,6 +59,10 @@ export class SnapshotPlan {
       if (this.#next !== this.#locked) this.#pages.add(this.#tree.pageId(this.#next));
     }
     this.#pages.request();
+  }
+
+  #hasRoom(): boolean {
+    return this.#pages.bytes < STEP_BYTES && this.#pages.requestCount < STEP_REQUESTS;
   }
 
   /** Requests the nodes of level 0 that belong to a group of pages, and before the first of 64 groups those above. */

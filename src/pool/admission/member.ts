@@ -15,6 +15,9 @@ const REJOIN_MAX_MS = 1000;
 const NOBODY_THERE: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ECONNREFUSED']);
 /** Commits of this time are told together, in milliseconds. */
 const TELL_AFTER_MS = 5;
+
+/** After this, news that could not be sent is tried again. */
+const RETELL_AFTER_MS = 100;
 const TRY_AGAIN: ReadonlySet<string | undefined> = new Set(['EAGAIN', 'ECONNRESET', 'EPIPE', 'CLOSED']);
 
 export interface MemberEvents {
@@ -176,11 +179,13 @@ export class QueueMember {
     }
   }
 
-  /** A coordinator that reads nothing has earlier news before it, which will do. */
+  /** While the coordinator reads nothing, the news waits: it must not pile up. */
   #tellOfWrites(): void {
     clearTimeout(this.#telling);
     this.#telling = undefined;
-    if (this.#socket?.writableLength === 0) this.send('wrote', 0);
+    if (this.#socket === undefined || this.#isClosed) return;
+    if (this.#socket.writableLength === 0) this.send('wrote', 0);
+    else this.#telling = setTimeout(() => this.#tellOfWrites(), RETELL_AFTER_MS).unref();
   }
 
   #disconnected(reason: string | undefined): void {

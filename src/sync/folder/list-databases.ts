@@ -1,13 +1,16 @@
-import { closeSync, constants, lstatSync, openSync, readSync, readdirSync } from 'node:fs';
+import { closeSync, constants, openSync, readSync, readdirSync } from 'node:fs';
 import type { Dirent } from 'node:fs';
 import { join } from 'node:path';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
 import { decodeName } from '../../files/path-names.ts';
 import type { FilterRules } from './filter-rules.ts';
 
+/** Longer paths of what is omitted are cut. */
+export const MAX_SHOWN_PATH = 1000;
+
 /** Something in the folder that is not copied, and why. */
 export interface Omitted {
-  /** Relative to the folder, and made safe to show. */
+  /** Relative to the folder, and made safe to show: at most `MAX_SHOWN_PATH` characters and a sign that it was cut. */
   readonly path: string;
   readonly why: string;
   /** True if databases may be behind it, so that what is missing from the list may be there. */
@@ -97,7 +100,7 @@ class Walk {
   }
 
   #omit(path: string, why: string, mayHide: boolean): void {
-    this.omitted.push({ path: sanitizeText(path, 1000), why, mayHide });
+    this.omitted.push({ path: sanitizeText(path, MAX_SHOWN_PATH), why, mayHide });
   }
 }
 
@@ -109,8 +112,8 @@ function startOf(path: string): Buffer | 'gone' | 'unreadable' {
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const start = Buffer.alloc(MAGIC.length);
     return start.subarray(0, readSync(descriptor, start, 0, start.length, 0));
-  } catch {
-    return lstatSync(path, { throwIfNoEntry: false }) === undefined ? 'gone' : 'unreadable';
+  } catch (error) {
+    return systemErrorCode(error) === 'ENOENT' ? 'gone' : 'unreadable';
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }

@@ -8,7 +8,7 @@ import { formatLocation, parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
 import { FilterRules } from '../folder/filter-rules.ts';
 import type { FilterOptions } from '../folder/filter-rules.ts';
-import { isPlainPath, listDatabases } from '../folder/list-databases.ts';
+import { isPlainPath, listDatabases, MAX_SHOWN_PATH } from '../folder/list-databases.ts';
 import type { FolderList, Omitted } from '../folder/list-databases.ts';
 import type { Connection } from '../link/connection.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
@@ -167,7 +167,7 @@ async function receiveList(connection: Connection): Promise<FolderList> {
 function readOmitted(text: string): Omitted {
   const [why = '', ...path] = text.slice(1).split('\n');
   return {
-    path: sanitizeText(path.join('\n'), 1000),
+    path: sanitizeText(path.join('\n'), MAX_SHOWN_PATH),
     why: sanitizeText(why, 200),
     mayHide: !text.startsWith('-'),
   };
@@ -187,7 +187,7 @@ function deleteOthers(
   { dryRun = false, onWarning }: FolderOptions,
   listeners: FolderListeners,
 ): void {
-  const hidden = omitted.find(({ mayHide }) => mayHide);
+  const hidden = omitted.find(({ mayHide, path }) => mayHide || path.length > MAX_SHOWN_PATH);
   const why =
     hidden !== undefined
       ? `${hidden.path} ${hidden.why}`
@@ -197,8 +197,10 @@ function deleteOthers(
   if (why !== undefined)
     return onWarning?.(`Nothing was deleted: ${why}, so it is not known what is gone`, 'news');
   const kept = new Set(databases);
+  // A link, or a file that lost its content, stands where a database was: that one is not gone.
+  const inTheWay = new Set(omitted.map(({ path }) => path));
   for (const path of listDatabases(folder, rules).databases) {
-    if (kept.has(path)) continue;
+    if (kept.has(path) || pathsTo(path).some((each) => inTheWay.has(each))) continue;
     const replica = join(folder, path);
     if (readOwnMark(replica)?.originPath.endsWith(`/${path}`) !== true) {
       onWarning?.(
@@ -210,6 +212,12 @@ function deleteOthers(
     if (!dryRun) deleteReplica(replica);
     listeners.onDeleted(replica);
   }
+}
+
+/** A path and the folders that it leads through, as they are shown. */
+function pathsTo(path: string): string[] {
+  const names = path.split('/');
+  return names.map((_, i) => sanitizeText(names.slice(0, i + 1).join('/'), MAX_SHOWN_PATH));
 }
 
 /** A -wal that outlived its database would be in the way of a new one, so it goes first. */
