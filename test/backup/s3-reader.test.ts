@@ -10,7 +10,7 @@ const NAME = `packs/${'ab'.repeat(32)}`;
 const FILE = Buffer.alloc(6_000_000, 'some text of a length that is prime, or so');
 
 /** In ms. */
-const LIMITS = { firstPauseMs: 1, idleMs: 2000, attempts: 3 };
+const LIMITS = { firstPauseMs: 1, idleMs: 60_000, attempts: 3 };
 
 process.env['AWS_ACCESS_KEY_ID'] = SERVER_KEYS.accessKeyId;
 process.env['AWS_SECRET_ACCESS_KEY'] = SERVER_KEYS.secretAccessKey;

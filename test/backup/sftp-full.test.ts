@@ -19,6 +19,7 @@ import { change, smallDatabase } from '../pages/databases.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { pathWithSsh } from '../support/ssh-path.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
+import type { Sshd } from '../support/sshd.ts';
 
 const DISK_BYTES: number = 3 * 1024 * 1024;
 
@@ -87,7 +88,12 @@ interface FullDisk {
 /** A server that shows nothing but a small disk, or why there is none here. */
 async function fullDisk(t: TestContext): Promise<FullDisk | string> {
   // Every folder on the way has to be root's, and no one else's to write.
-  const jail = mkdtempSync('/run/sqlsync-jail-');
+  let jail: string;
+  try {
+    jail = mkdtempSync('/run/sqlsync-jail-');
+  } catch {
+    return 'NOT TESTED: no folder can be made in /run';
+  }
   chmodSync(jail, 0o755);
   const disk = join(jail, 'disk');
   mkdirSync(disk);
@@ -97,13 +103,14 @@ async function fullDisk(t: TestContext): Promise<FullDisk | string> {
     rmSync(jail, { recursive: true });
     return 'NOT TESTED: no file system can be mounted here';
   }
-  const sshd = await startSshd({
-    config: ['Subsystem sftp internal-sftp', 'ForceCommand internal-sftp', `ChrootDirectory ${jail}`],
-  });
+  let sshd: Sshd | undefined;
   t.after(async () => {
     await sshd?.stop();
     execFileSync('umount', ['--lazy', disk]);
     rmSync(jail, { recursive: true });
+  });
+  sshd = await startSshd({
+    config: ['Subsystem sftp internal-sftp', 'ForceCommand internal-sftp', `ChrootDirectory ${jail}`],
   });
   if (sshd === undefined) return SSHD_MISSING;
   const folder = tempDir(t);

@@ -112,3 +112,12 @@ export async function stateOf(other: OtherProcess, path: string): Promise<string
     await connection?.call('close').catch(() => {});
   }
 }
+
+/** Sends a signal to a process, unless it has ended. */
+export function kill(pid: number | undefined, signal: NodeJS.Signals): void {
+  try {
+    if (pid !== undefined) process.kill(pid, signal);
+  } catch {
+    // It has just ended.
+  }
+}

@@ -9,7 +9,7 @@ import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
 import { PlainApplication, PoolsUser } from './applications.ts';
 import type { Application } from './applications.ts';
-import { Following, stateOf, untilSeen } from './following.ts';
+import { kill, Following, stateOf, untilSeen } from './following.ts';
 
 /** Where the replica's side runs: both here, or one behind a remote shell. */
 export const ROUTES = ['local', 'pull', 'push'] as const;
@@ -166,9 +166,9 @@ class FollowedHistory {
   }
 
   async #fail(name: FollowFault['name']): Promise<void> {
-    const pids = this.#following.pids();
-    // A remote shell leads to the far side.
-    const [near, link, far] = [pids[0], pids[1], pids.at(-1)];
+    const [near, ...others] = this.#following.pids();
+    // A remote shell leads to the far side. Between two attempts there is neither.
+    const [link, far] = [others[0], others.at(-1)];
     switch (name) {
       case 'kill -9 of the application':
         await this.#app.kill();
@@ -271,13 +271,5 @@ class FollowedHistory {
       at = next;
     }
     assert.equal(this.#seen.at(-1), this.#states.at(-1));
-  }
-}
-
-function kill(pid: number | undefined, signal: NodeJS.Signals): void {
-  try {
-    if (pid !== undefined) process.kill(pid, signal);
-  } catch {
-    // It has just ended.
   }
 }

@@ -7,7 +7,7 @@ import { generateDatabase } from '../../fixtures/generate.ts';
 import { PROGRAM } from '../cli/command.ts';
 import { tempDir } from '../support/compare.ts';
 import { OtherProcess } from '../support/other-process.ts';
-import { Following, stateOf, untilSeen } from './following.ts';
+import { Following, kill, stateOf, untilSeen } from './following.ts';
 import { PoolsApplication } from './pools-application.ts';
 import { CHANGE } from './scene.ts';
 
@@ -86,11 +86,11 @@ test('an application writes on beside a follower that is stopped or killed, whic
   await app.exec(CHANGE);
   await untilFollowed(all, following);
   const stopped = following.pids();
-  for (const pid of stopped) process.kill(pid, 'SIGSTOP');
+  for (const pid of stopped) kill(pid, 'SIGSTOP');
   for (let n = 0; n < 300; n++) await app.exec(CHANGE);
-  for (const pid of stopped) process.kill(pid, 'SIGCONT');
+  for (const pid of stopped) kill(pid, 'SIGCONT');
   await untilFollowed(all, following);
-  for (const pid of following.pids()) process.kill(pid, 'SIGKILL');
+  for (const pid of following.pids()) kill(pid, 'SIGKILL');
   await following.command.done;
   await app.exec(CHANGE);
   following = new Following(t, [...NEVER, all.origin, all.replica]);

@@ -161,7 +161,11 @@ async function startS3(): Promise<KillingService> {
       server.requests.length = 0;
       server.twist = () => {
         if (server.requests.length !== at) return undefined;
-        process.kill(pid, 'SIGKILL');
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // It has ended by itself.
+        }
         return { status: 500, takesEffect: when === 'after' };
       };
     },
