@@ -211,7 +211,7 @@ class StoreFollowing {
     const request = copyRequest({ ...this.#options, compression: this.#options.compress });
     // Only the origin's side looks for changes: nobody else writes a stream.
     const { hash } = request;
-    // A step may cost money, so commits that are told make none earlier.
+    // A step may cost money, so news of commits makes none come earlier.
     const followed = new FollowedReplica({
       lookEveryMs,
       stepEveryMs: lookEveryMs,

@@ -44,7 +44,7 @@ export class ReadPlan {
   /** How many ranges they are, when there were so many of them. */
   #counted = { frames: 0, ranges: 0 };
 
-  /** @param isHere - true for a frame of which this host has a copy. */
+  /** @param isHere - true for a frame that this host has a copy of. */
   constructor(
     index: ObjectIndex,
     plan: NonNullable<LocalFiles['plan']>,

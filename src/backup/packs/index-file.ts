@@ -151,7 +151,7 @@ function versionOf(plain: Uint8Array): number | undefined {
   return digit === undefined ? undefined : Number(digit);
 }
 
-/** The body, of which `slice` makes copies. */
+/** The body. Unlike a Buffer's, its `slice` makes copies. */
 function unwrap(plain: Uint8Array): Uint8Array {
   const header = Buffer.from(plain.buffer, plain.byteOffset, plain.length);
   if (plain.length < HEADER_BYTES || !header.subarray(0, MAGIC.length).equals(MAGIC))
