@@ -254,12 +254,12 @@ class FollowedHistory {
     return new Following(this.#t, [...(this.#route === 'local' ? [] : remote), ...often, origin, replica]);
   }
 
-  /** Reads the replica all the time. */
+  /** Reads the replica all the time, and once more when all is over: the last state may have come between two looks. */
   async #watch(isOver: () => boolean): Promise<void> {
-    while (!isOver()) {
+    for (let isLast = false; !isLast; await delay(3)) {
+      isLast = isOver();
       const state = await stateOf(this.#reader, this.#replica);
       if (state !== undefined && state !== this.#seen.at(-1)) this.#seen.push(state);
-      await delay(3);
     }
   }
 
