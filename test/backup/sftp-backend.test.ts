@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { SftpClient, SftpRefused } from '../../src/backup/backends/sftp/sftp-client.ts';
 import { SftpFiles } from '../../src/backup/backends/sftp/sftp-files.ts';
+import { systemErrorCode } from '../../src/errors.ts';
+import type { SqlsyncError } from '../../src/errors.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { tempDir } from '../support/compare.ts';
@@ -55,6 +57,24 @@ else {
       );
       assert.ok(listed.every(({ modified }) => Math.abs(modified.getTime() - Date.now()) < 60_000));
     });
+
+  test('a read that the server refuses once is no damage; refused twice it is an error of the disk there', async (t) => {
+    const folder = tempDir(t);
+    mkdirSync(join(folder, 'live'));
+    const flaky = join(import.meta.dirname, '..', 'support', 'flaky-sftp-server.ts');
+    const args = [flaky, real, folder];
+    const start = () => spawnProcess({ command: process.execPath, args, description: 'a server' });
+    const backend = (await open(t, start))();
+    await backend.put('packs/00', [Buffer.from('abc')]);
+    writeFileSync(join(folder, 'refuse'), 'once\n');
+    assert.equal(Buffer.from(await backend.get('packs/00')).toString(), 'abc');
+    writeFileSync(join(folder, 'refuse'), 'once\nagain\n');
+    await assert.rejects(
+      backend.get('packs/00'),
+      (error: SqlsyncError) => error.code === 'STORE_UNAVAILABLE' && systemErrorCode(error.cause) === 'EIO',
+    );
+    assert.equal(readFileSync(join(folder, 'refuse'), 'utf8'), '');
+  });
 
   test('a store that went away is not made again, and its files do not count as missing', async (t) => {
     const folder = join(tempDir(t), 'store');

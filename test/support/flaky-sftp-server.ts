@@ -6,17 +6,18 @@ import { Random } from '../../fixtures/random.ts';
  * `flaky-sftp-server.ts SERVER FOLDER DELAY_MS CHANCE`: an SFTP server whose answers take so long, and of which each request
  * fails with this chance. It adds a byte to FOLDER/requests for each request, and to FOLDER/failures for each failure. With
  * FOLDER/calm nothing fails. FOLDER/kill is the number of the request at which the client is to be killed (its process is in
- * FOLDER/pid), and `before` or `after` the effect.
+ * FOLDER/pid), and `before` or `after` the effect. FOLDER/refuse has a line for each reading of a file that is to be refused.
  */
 const [server = '', folder = '', delayMs = '0', chance = '0'] = process.argv.slice(2);
 
 /**
  * The connection ends before the request has its effect, after it, or within the answer; or the server refuses the request.
- * After a refusal no client tries again.
+ * After the refusal of a read the client tries once more, after any other not.
  */
 const FLAWS = ['before', 'after', 'half', 'before', 'after', 'half', 'refused'] as const;
 
 const INIT = 1;
+const READ = 5;
 const STATUS = 101;
 const STATUS_FAILURE = 4;
 
@@ -36,6 +37,7 @@ eachPacket(process.stdin, (packet) => {
   appendFileSync(`${folder}/requests`, '.');
   const killed = killNow();
   if (killed === 'before') process.exit();
+  if (packet[4] === READ && refuseNow()) return answer(refusalOf(id));
   const isFlawed = packet[4] !== INIT && random.chance(Number(chance)) && !existsSync(`${folder}/calm`);
   if (!isFlawed) return void child.stdin.write(packet);
   appendFileSync(`${folder}/failures`, '.');
@@ -50,6 +52,16 @@ eachPacket(child.stdout, (packet) => {
   if (!last.isHalf) process.exit();
   answer(packet.subarray(0, packet.length - 1), () => process.exit());
 });
+
+/** True if this reading is to be refused; takes a line away. */
+function refuseNow(): boolean {
+  const file = `${folder}/refuse`;
+  const lines = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  if (lines === '') return false;
+  writeFileSync(file, lines.slice(lines.indexOf('\n') + 1));
+  appendFileSync(`${folder}/failures`, '.');
+  return true;
+}
 
 /** Kills the client if this is the request for that; returns when. */
 function killNow(): string | undefined {

@@ -7,8 +7,9 @@ import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts'
 import { StoreIdentity, storeIsGone } from '../store-identity.ts';
 import { OPEN_FLAGS, STATUS } from './packets.ts';
 import { KeptConnection } from './kept-connection.ts';
+import { readTwice } from './second-read.ts';
 import { EXTENSIONS, SftpRefused } from './sftp-client.ts';
-import type { ListedFile, SftpClient } from './sftp-client.ts';
+import type { SftpClient } from './sftp-client.ts';
 import type { FileAttributes } from './packets.ts';
 
 /** How to reach a store behind an SFTP server. */
@@ -106,7 +107,7 @@ export class SftpFiles implements Backend {
   }
 
   async get(name: string, range?: ByteRange): Promise<Uint8Array> {
-    const bytes = await this.#do('read', name, (client) => this.#read(client, name, range));
+    const bytes = await this.#do('read', name, (client) => readTwice(() => this.#read(client, name, range)));
     const isWhole = range === undefined || (range.offset === 0 && bytes.length < range.length);
     if (name === 'config' && isWhole) this.#identity.learn(bytes);
     return bytes;
@@ -115,7 +116,7 @@ export class SftpFiles implements Backend {
   list(folder: StoreFolder): Promise<StoredFile[]> {
     return this.#do('list', folder, async (client) => {
       try {
-        const files = await this.#complete(client, folder, await client.list(this.#pathOf(folder)));
+        const files = await readTwice(() => this.#listed(client, folder));
         return files
           .filter(({ mode }) => (mode & S_IFMT) === S_IFREG || (mode & S_IFMT) === 0)
           .map(({ name, bytes, modified }) => ({ name, bytes, modified }));
@@ -156,13 +157,9 @@ export class SftpFiles implements Backend {
   }
 
   /** The entries of a folder that a store may have, with what a server may leave out of a list. */
-  async #complete(
-    client: SftpClient,
-    folder: string,
-    entries: readonly ListedFile[],
-  ): Promise<(StoredFile & { readonly mode: number })[]> {
+  async #listed(client: SftpClient, folder: string): Promise<(StoredFile & { readonly mode: number })[]> {
     const complete: (StoredFile & { readonly mode: number })[] = [];
-    for (const entry of entries) {
+    for (const entry of await client.list(this.#pathOf(folder))) {
       const { name } = entry;
       if (name.startsWith('.') || name.includes('/')) continue;
       const isWhole = entry.bytes !== undefined && entry.modified !== undefined && entry.mode !== undefined;
