@@ -23,7 +23,9 @@ export interface DoctorOptions {
 }
 
 const ROWS = 10_000;
-const PHASE_MS = 3000;
+/** Short, and many in a round: what else the machine does changes from second to second. */
+const PHASE_MS = 500;
+const PAIRS = 12;
 /** Locks of a file that is not the database. */
 const FOREIGN_LOCKS = [0, 2000] as const;
 
@@ -40,12 +42,12 @@ export async function doctorSection({ exe, rounds, journals }: DoctorOptions): P
       rows.push([`${journal}, ${locks} other locks`, ...cells(pairs)]);
     }
   return `Another process commits as fast as it goes to a database of ${ROWS.toLocaleString('en')} rows, with \`synchronous\` NORMAL and a busy
-timeout of 5 s. Phases of ${PHASE_MS / 1000} s alone and beside \`sqlsync doctor --watch\` take turns ${rounds} times, each round in the opposite order of
-the one before. "other locks" are POSIX locks of a third process on a file of its own, which each look at the system's list of locks
-reads, too. Medians of the phases; the loss is that of the ratios within the rounds (the target is less than 1 %), and busy errors
-are those of all phases (the target is 0).
+timeout of 5 s. Phases of ${PHASE_MS / 1000} s beside \`sqlsync doctor --watch\` and beside the same process stopped by SIGSTOP take turns ${rounds * PAIRS} times,
+each pair in the opposite order of the one before. "other locks" are POSIX locks of a third process on a file of its own, which the
+system's list of locks has, too. Medians of the phases; the loss is that of the ratios within the pairs (the target is less than 1 %),
+with the middle half of them, and busy errors are those of all phases (the target is 0).
 
-${table(['journal, machine', 'commits/s alone', 'watched', 'loss %', 'p99 ms alone', 'watched', 'busy errors'], rows)}`;
+${table(['journal, machine', 'commits/s alone', 'watched', 'loss %', 'middle half', 'p99 ms alone', 'watched', 'busy errors'], rows)}`;
 }
 
 async function runPairs(
@@ -61,17 +63,22 @@ async function runPairs(
   const writer = await Writer.start(path, journal, ROWS);
   try {
     const pairs: Pair[] = [];
-    for (let round = 0; round < rounds; round++) {
-      const pair: Partial<Pair> = {};
-      const phases = [
-        async () => void (pair.alone = await phase(writer)),
-        async () => void (pair.watched = await watchedPhase(writer, path, exe)),
-      ];
-      if (round % 2 === 1) phases.reverse();
-      for (const run of phases) await run();
-      pairs.push(pair as Pair);
+    for (let round = 1; round <= rounds; round++) {
+      const watch = await startWatch(path, exe);
+      for (let n = 0; n < PAIRS; n++) {
+        const pair: Partial<Pair> = {};
+        const phases = [
+          async () => void (pair.alone = await phase(writer, watch, 'SIGSTOP')),
+          async () => void (pair.watched = await phase(writer, watch, 'SIGCONT')),
+        ];
+        if (n % 2 === 1) phases.reverse();
+        for (const run of phases) await run();
+        pairs.push(pair as Pair);
+      }
+      watch.kill('SIGCONT');
+      await end(watch);
       console.error(
-        `${journal}, ${locks} other locks, ${round + 1}: loss ${figure(lossOf(pair as Pair), 2)} %`,
+        `${journal}, ${locks} other locks, ${round}: loss ${figure(median(pairs.map(lossOf)), 2)} % so far`,
       );
     }
     return pairs;
@@ -89,22 +96,20 @@ function makeDatabase(path: string): void {
   db.close();
 }
 
-async function phase(writer: Writer): Promise<WriterPhase> {
+async function phase(writer: Writer, watch: ChildProcess, signal: NodeJS.Signals): Promise<WriterPhase> {
+  watch.kill(signal);
   writer.begin(undefined);
   await delay(PHASE_MS);
   return writer.finish();
 }
 
-async function watchedPhase(writer: Writer, path: string, exe: string): Promise<WriterPhase> {
+/** Its first lines come with its first look: the start of its process is no part of the watch. */
+async function startWatch(path: string, exe: string): Promise<ChildProcess> {
   const args = [exe, 'doctor', '--watch', '--json', path];
   const watch = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  watch.stdout.setEncoding('utf8');
-  // Its first lines come with its first look: the start of its process is no part of the watch.
   await once(watch.stdout, 'data');
   watch.stdout.resume();
-  const watched = await phase(writer);
-  await end(watch);
-  return watched;
+  return watch;
 }
 
 /** Each locks a byte of its own: the system would join neighbours. */
@@ -147,8 +152,15 @@ function cells(pairs: readonly Pair[]): string[] {
     of(({ alone }) => rateOf(alone), 0),
     of(({ watched }) => rateOf(watched), 0),
     of(lossOf, 2),
+    middleHalf(pairs.map(lossOf)),
     of(({ alone }) => alone.p99Ms, 3),
     of(({ watched }) => watched.p99Ms, 3),
     String(busy),
   ];
+}
+
+function middleHalf(values: readonly number[]): string {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (part: number): number => sorted[Math.round(part * (sorted.length - 1))] ?? 0;
+  return `${figure(at(0.25), 1)} to ${figure(at(0.75), 1)}`;
 }

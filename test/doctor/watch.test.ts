@@ -174,10 +174,10 @@ describe('the sums of a watch', () => {
   });
 
   test('looks that take long are made more seldom', () => {
-    assert.equal(pauseAfter(0.2, 25), 25);
-    assert.equal(pauseAfter(5, 25), 500);
-    assert.equal(pauseAfter(5000, 25), 10_000);
-    assert.equal(pauseAfter(1, 2000), 2000);
+    assert.equal(pauseAfter(0.2, 25, 100), 25);
+    assert.equal(pauseAfter(5, 25, 100), 500);
+    assert.equal(pauseAfter(5000, 25, 100), 10_000);
+    assert.equal(pauseAfter(1, 2000, 100), 2000);
   });
 
   test('a hold lasts over a pause that was meant', () => {

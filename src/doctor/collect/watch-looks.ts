@@ -1,12 +1,12 @@
 import { statSync } from 'node:fs';
 import { sanitizeText, SqlsyncError } from '../../errors.ts';
 import { nappingThreads, processInfo } from '../../files/processes.ts';
-import { sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
 import type { HeaderFacts, LockName } from '../facts.ts';
 import type { Reader, WatchLook } from '../watch/log.ts';
 import { existing, refusal } from './existing.ts';
 import { isBusyHandler } from './naps.ts';
 import { fileFacts, headerFacts } from './files.ts';
+import { LockLooks } from './lock-looks.ts';
 import { processesWith } from './processes.ts';
 import { sightOn } from './sight.ts';
 import { lookAtIndex } from './wal.ts';
@@ -55,6 +55,7 @@ export class WatchLooks {
   readonly #file: string;
   /** What this process cannot see, one sentence each. */
   readonly limits: readonly string[];
+  readonly #locks: LockLooks;
   #pids: number[] = [];
   #processesAtMs = -Infinity;
   #napsAtMs = -Infinity;
@@ -64,6 +65,7 @@ export class WatchLooks {
   /** Throws SqlsyncError ORIGIN_*. */
   constructor(path: string) {
     this.#path = existing(path);
+    this.#locks = new LockLooks(this.#path);
     this.#file = this.#identity();
     this.#header();
     this.limits = [
@@ -85,11 +87,11 @@ export class WatchLooks {
         },
       );
     const nowMs = performance.now();
-    const locks = sqliteLocks(this.#path).filter(({ pid }) => pid !== process.pid);
     if (nowMs - this.#processesAtMs >= PROCESSES_EVERY_MS) {
       this.#processesAtMs = nowMs;
       this.#pids = [...processesWith(this.#path).open.keys()];
     }
+    const locks = this.#locks.look(this.#pids).filter(({ pid }) => pid !== process.pid);
     const pids = new Set([...this.#pids, ...locks.map(({ pid }) => pid)]);
     if (nowMs - this.#napsAtMs >= NAPS_EVERY_MS) this.#lookAtNaps(pids, nowMs);
     const writer = locks.find(({ name, isExclusive }) => isExclusive && WRITER_LOCKS.has(name))?.pid;
@@ -105,6 +107,11 @@ export class WatchLooks {
       walBytes: fileFacts(`${this.#path}-wal`)?.bytes ?? 0,
       pageSize: header?.pageSize ?? 4096,
     };
+  }
+
+  /** What the next look costs, in milliseconds, if it has to read a long list of locks; else 0. */
+  get longListMs(): number {
+    return this.#locks.longListMs;
   }
 
   /** The command line of a process, '' if it is gone, and when it started. */

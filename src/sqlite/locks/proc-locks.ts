@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 
 /** A POSIX lock, as `/proc/locks` lists it. */
 export interface PosixLock {
@@ -72,6 +72,26 @@ function readLocks(pass: number): { readonly text: string; readonly isOfOneInsta
 
 function randomBetween(min: number, max: number): number {
   return min + Math.floor(Math.random() * (max - min + 1));
+}
+
+/**
+ * The POSIX locks that a process took by one of its descriptors; undefined if that was closed, is of another file than
+ * `inode`, or may not be seen. Looks at the locks of this file alone, so it keeps no lock of another from being taken.
+ */
+export function locksOfDescriptor(
+  processId: number,
+  descriptor: string,
+  inode: string,
+): PosixLock[] | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${processId}/fdinfo/${descriptor}`, 'latin1');
+  } catch {
+    return undefined;
+  }
+  return /^ino:\s*(\d+)$/m.exec(text)?.[1] === inode
+    ? parseLocks(text.replaceAll(/^lock:\s*/gm, ''))
+    : undefined;
 }
 
 /** `1: POSIX  ADVISORY  READ 1234 08:01:131 1073741826 1073742335`; device numbers are hexadecimal. */

@@ -44,6 +44,11 @@ const FIRST_INDEX_BYTE = 120;
  */
 export function sqliteLocks(path: string): SqliteLock[] {
   const [ofDatabase, ofIndex] = locksOn(path, `${path}-shm`) as [PosixLock[], PosixLock[]];
+  return locksByName(ofDatabase, ofIndex);
+}
+
+/** The locks of SQLite among those of a database file and of its -shm. */
+export function locksByName(ofDatabase: readonly PosixLock[], ofIndex: readonly PosixLock[]): SqliteLock[] {
   return [...databaseLocks(ofDatabase), ...ofIndex.flatMap(indexLocks)];
 }
 

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
+import { LONG_LIST_SHARE } from '../../doctor/collect/lock-looks.ts';
 import { nowOnSteadyClock, readersOf, walOf, WatchLooks } from '../../doctor/collect/watch-looks.ts';
 import type { Facts } from '../../doctor/facts.ts';
 import type { WatchLine, WatchLook } from '../../doctor/watch/log.ts';
@@ -25,7 +26,7 @@ const REMOTE_LOOKS = 4;
 /** A busy machine delays a look by less; Ctrl-Z and a suspended machine delay it by more. */
 const LEAST_GAP_MS = 1000;
 
-/** Looks take at most one of so many parts of the time, unless the pauses would be longer than this. */
+/** Looks take at most one of so many parts of the time, unless the pauses would be longer than {@link MOST_PAUSE_MS}. */
 const LOOKS_SHARE = 100;
 const MOST_PAUSE_MS = 10_000;
 /** The shortest of so many looks shows what one costs: others were interrupted. */
@@ -50,7 +51,13 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
     const source: Source = {
       path: location.path,
       host: hostname(),
-      pauseAfter: (lookMs) => pauseAfter(lookMs, Math.min(LOOK_PAUSE_MS, options.intervalMs)),
+      pauseAfter(lookMs) {
+        const pauseMs = Math.min(LOOK_PAUSE_MS, options.intervalMs);
+        const { longListMs } = looks;
+        return longListMs > 0
+          ? pauseAfter(longListMs, pauseMs, LONG_LIST_SHARE)
+          : pauseAfter(lookMs, pauseMs, LOOKS_SHARE);
+      },
       look: () => looks.look(),
       process: (pid) => looks.process(pid),
       unseen: () => looks.limits,
@@ -137,12 +144,9 @@ async function unlessOver<T>(work: Promise<T> | T, until: AbortSignal): Promise<
   }
 }
 
-/**
- * The pause after a look that costs `lookMs`, in milliseconds: at least `pauseMs`, and 100 times the look, because it
- * stops the locking of all programs while the system makes its list of locks.
- */
-export function pauseAfter(lookMs: number, pauseMs: number): number {
-  return Math.max(pauseMs, Math.min(lookMs * LOOKS_SHARE, MOST_PAUSE_MS));
+/** The pause after a look that costs `lookMs`, in milliseconds: at least `pauseMs`, and `share` times the look. */
+export function pauseAfter(lookMs: number, pauseMs: number, share: number): number {
+  return Math.max(pauseMs, Math.min(lookMs * share, MOST_PAUSE_MS));
 }
 
 /** The facts of several looks, as one. */
