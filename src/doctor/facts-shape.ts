@@ -149,6 +149,7 @@ const FACTS = object({
   locks: list(object({ pid, name: oneOf(...LOCK_NAMES), isExclusive: bool, isHeldThroughout: bool })),
   pools: list(POOL),
   lookedForMs: count,
+  busyMs: optional(count),
   sight: oneOf('all', 'some', 'files'),
   health: object({ problems: list(text), unchecked: optional(text) }),
   full: optional(object(FULL)),

@@ -210,6 +210,8 @@ export interface Facts {
   readonly pools: readonly PoolFacts[];
   /** How long the looks took together, in milliseconds. */
   readonly lookedForMs: number;
+  /** The processor time that all this took, in milliseconds. */
+  readonly busyMs?: number;
   /** Unless it is `all`, a lock or process that was not seen may exist all the same. */
   readonly sight: Sight;
   readonly health: HealthFacts;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import type { Facts } from '../../src/doctor/facts.ts';
+import type { WatchSummary } from '../../src/doctor/watch/explain.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
 import { folderState } from '../cli/command.ts';
 import { smallDatabase } from '../pages/databases.ts';
@@ -66,6 +67,18 @@ describe('sqlsync doctor HOST:PATH', { skip }, () => {
       assert.deepEqual(folderState(folder), before);
     });
   }
+
+  test('--watch looks at a database of another host, names its writer, and leaves the host its time', async (t) => {
+    const { path, pid } = await held(t);
+    const args = ['doctor', '--watch', '--interval', '20ms', '--max-time', '6s', remote(sshd, path)];
+    const { status, events } = await runCli(sshd, args);
+    const { looks, processes } = events.get('summary') as unknown as WatchSummary;
+    assert.equal(status, 0);
+    // Each look there takes at least as long as its pauses between four looks.
+    assert.ok(looks > 0 && looks < 6000 / 60, String(looks));
+    assert.equal(processes.find((each) => each.pid === pid)?.heldShare, 1);
+    assert.ok(((await doctor(path)).facts.busyMs ?? 0) > 0);
+  });
 
   test('a restricted key sees who holds which lock, but no command lines, users or containers', async (t) => {
     const { folder, path, pid } = await held(t);

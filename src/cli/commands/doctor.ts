@@ -118,7 +118,7 @@ export const command: Command = defineCommand({
     'Show who holds and who waits for the locks of a database, what keeps its WAL from shrinking, and what is wrong with it; exits 0 when nothing is, 1 when something is',
   example: 'sqlsync doctor deploy@db1:/srv/app.db',
   summary:
-    '`database`, `findings` (`id`, `severity`: `danger`, `blocked` or `advice`, `title`, `meaning`, `mend`), `facts` (`path`, `host`, `database`, `header`, `wal`, `journal`, `processes`, `locks`, `pools`, `lookedForMs`, `sight`, `health`, `full`, `unseen`). With `--watch` and `--explain`: `path`, `host`, `unseen`, `forMs`, `looks`, `commits`, `checkpoints`, `walBytesWritten`, `walBytesMax`, `processes` (`pid`, `command`, `heldShare`, `waitedShare`, `longHolds`, `longest`, `longestReadMs`, `longestPinMs`), `histogram` (holds under 50 ms, 200 ms, 1 s, 5 s, and longer)',
+    '`database`, `findings` (`id`, `severity`: `danger`, `blocked` or `advice`, `title`, `meaning`, `mend`), `facts` (`path`, `host`, `database`, `header`, `wal`, `journal`, `processes`, `locks`, `pools`, `lookedForMs`, `busyMs`, `sight`, `health`, `full`, `unseen`). With `--watch` and `--explain`: `path`, `host`, `unseen`, `forMs`, `looks`, `commits`, `checkpoints`, `walBytesWritten`, `walBytesMax`, `processes` (`pid`, `command`, `heldShare`, `waitedShare`, `longHolds`, `longest`, `longestReadMs`, `longestPinMs`), `histogram` (holds under 50 ms, 200 ms, 1 s, 5 s, and longer)',
   operands: { database: 'Path or [user@]host:path, or the file of --explain' },
   options: OPTIONS,
   group: 'Databases',

@@ -30,6 +30,7 @@ const SUBVOLUMES = /^(?:btrfs|bcachefs)$/;
 export async function collectFacts(path: string, options: CollectOptions = {}): Promise<Facts> {
   const real = existing(path);
   const { isRestricted = false, looks } = options;
+  const startedAt = process.cpuUsage();
   try {
     const first = processesWith(real);
     const seen = await lookSeveralTimes(real, () => first.open.keys(), looks);
@@ -63,6 +64,7 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
       // A restricted peer gets no names that an application gave.
       pools: isWatch || isRestricted ? [] : await poolFacts(real),
       lookedForMs: seen.lookedForMs,
+      busyMs: busySince(startedAt),
       health: header === undefined || isWatch ? { problems: [] } : healthFacts(real, header, isStill),
       sight,
       unseen: [...limits, ...unseenOf(real, first.hidden.size, isRestricted)],
@@ -70,6 +72,12 @@ export async function collectFacts(path: string, options: CollectOptions = {}): 
   } catch (error) {
     throw refusal(path, error);
   }
+}
+
+/** The processor time of this process since then, in milliseconds. */
+function busySince(startedAt: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(startedAt);
+  return Math.round((user + system) / 1000);
 }
 
 function unseenOf(path: string, hidden: number, isRestricted: boolean): string[] {

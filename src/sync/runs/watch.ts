@@ -26,6 +26,9 @@ const REMOTE_LOOKS = 4;
 /** A busy machine delays a look by less; Ctrl-Z and a suspended machine delay it by more. */
 const LEAST_GAP_MS = 1000;
 
+/** All that a look at another host collects takes at most one of so many parts of a core there. */
+const REMOTE_SHARE = 10;
+
 /** Looks take at most one of so many parts of the time, unless the pauses would be longer than {@link MOST_PAUSE_MS}. */
 const LOOKS_SHARE = 100;
 const MOST_PAUSE_MS = 10_000;
@@ -70,8 +73,8 @@ export async function watchDatabase(database: string, options: WatchOptions): Pr
       {
         path: location.path,
         host: location.host,
-        // The time of a look is that of its messages.
-        pauseAfter: () => options.intervalMs,
+        // The time of a look here is that of its messages.
+        pauseAfter: () => pauseAfter(facts?.busyMs ?? 0, options.intervalMs, REMOTE_SHARE),
         async look() {
           facts = await examine({ looks: REMOTE_LOOKS });
           return lookOf(facts);
