@@ -127,6 +127,33 @@ function relationsOf<Schema extends Record<string, unknown>>(
   return { fullSchema: schema, schema: tables, tableNamesMap };
 }
 
+/** The migrations that the database does not have yet. */
+async function missingOf(
+  migrations: readonly MigrationMeta[],
+  { read }: Database,
+  { migrationsTable = '__drizzle_migrations' }: MigrationConfig,
+): Promise<MigrationMeta[]> {
+  const isThere = await read.get('SELECT 1 FROM sqlite_schema WHERE name = ?', [migrationsTable]);
+  if (isThere === undefined) return [...migrations];
+  const name = `"${migrationsTable.replaceAll('"', '""')}"`;
+  const [[last] = []] = await read.values(`SELECT max(created_at) FROM ${name}`);
+  return migrations.filter(({ folderMillis }) => typeof last !== 'number' || folderMillis > last);
+}
+
+/**
+ * What drizzle-kit writes around a table that it builds anew. Within a transaction SQLite ignores it, so the whole
+ * migration runs with foreign keys off.
+ */
+const SWITCH = /^\s*PRAGMA\s+foreign_keys\s*=\s*\w+\s*;?\s*$/i;
+
+function switchesForeignKeys({ sql }: MigrationMeta): boolean {
+  return sql.some((statement) => SWITCH.test(statement));
+}
+
+function withoutSwitches(migration: MigrationMeta): MigrationMeta {
+  return { ...migration, sql: migration.sql.filter((statement) => !SWITCH.test(statement)) };
+}
+
 interface SessionOptions {
   readonly label: string;
   readonly logger: Logger;
@@ -201,11 +228,19 @@ class PoolSession<Schema extends Record<string, unknown>, T extends Tables> exte
   }
 
   /** Looks which migrations are there in the transaction that adds the others: of two programs one waits and finds all. */
-  migrate(migrations: MigrationMeta[], config: MigrationConfig): Promise<void> {
-    return within(this.#connection, this.#options.label, (tx) => {
-      const session = new PoolSession<Schema, T>(tx, this.#dialect, this.#schema, this.#options);
-      return this.#dialect.migrate(migrations, session, config);
-    });
+  async migrate(migrations: MigrationMeta[], config: MigrationConfig): Promise<void> {
+    const { label } = this.#options;
+    const run =
+      (all: MigrationMeta[]) =>
+      (tx: WriteTransaction): Promise<void> => {
+        const session = new PoolSession<Schema, T>(tx, this.#dialect, this.#schema, this.#options);
+        return this.#dialect.migrate(all, session, config);
+      };
+    const connection = this.#connection;
+    const isRebuild =
+      'write' in connection && (await missingOf(migrations, connection, config)).some(switchesForeignKeys);
+    if (!isRebuild) return within(connection, label, run(migrations));
+    return connection.write.changeSchema(run(migrations.map(withoutSwitches)), { label });
   }
 
   override transaction<Result>(

@@ -249,18 +249,56 @@ describe('Drizzle on the pools', () => {
     assert.deepEqual(await names(orm), ['Ada', 'Bo', 'Cy', 'Di', 'Ed']);
   });
 
+  test('a migration that builds a table anew keeps the rows that refer to it, and loses none silently', async (t) => {
+    const { db, orm } = await open(t);
+    const migrationsFolder = tempDir(t);
+    const steps: string[] = [];
+    const add = (...statements: string[]): Promise<void> => {
+      steps.push(statements.join('\n--> statement-breakpoint\n'));
+      writeMigrations(migrationsFolder, steps);
+      return migrate(orm, { migrationsFolder });
+    };
+    await add(
+      'CREATE TABLE author (id integer PRIMARY KEY, name text);',
+      'CREATE TABLE book (id integer PRIMARY KEY, author integer REFERENCES author(id) ON DELETE CASCADE);',
+      `INSERT INTO author VALUES (1, 'Ada'), (2, 'Bo');`,
+      'INSERT INTO book VALUES (10, 1), (20, 2);',
+    );
+    // As drizzle-kit 0.31 writes it.
+    const rebuild = (select: string): string[] => [
+      'PRAGMA foreign_keys=OFF;',
+      'CREATE TABLE `__new_author` (`id` integer PRIMARY KEY, `name` text NOT NULL);',
+      `INSERT INTO \`__new_author\`("id", "name") SELECT "id", "name" FROM \`author\`${select};`,
+      'DROP TABLE `author`;',
+      'ALTER TABLE `__new_author` RENAME TO `author`;',
+      'PRAGMA foreign_keys=ON;',
+    ];
+    await assert.rejects(
+      add(...rebuild(' WHERE id = 1')),
+      /1 rows of book refer to rows that author does not have/,
+    );
+    steps.pop();
+    assert.deepEqual(await db.read.values('SELECT id FROM author'), [[1], [2]]);
+    await add(...rebuild(''));
+    assert.deepEqual(await db.read.values('SELECT id, author FROM book'), [
+      [10, 1],
+      [20, 2],
+    ]);
+    await assert.rejects(db.write.run('INSERT INTO author VALUES (3, NULL)'), {
+      code: 'SQLITE_CONSTRAINT_NOTNULL',
+    });
+    await assert.rejects(db.write.run('INSERT INTO book VALUES (30, 9)'), {
+      code: 'SQLITE_CONSTRAINT_FOREIGNKEY',
+    });
+    // Once it is there, later migrations have foreign keys on.
+    await add('DELETE FROM author WHERE id = 2;');
+    assert.deepEqual(await db.read.values('SELECT id FROM book'), [[10]]);
+  });
+
   test("Drizzle's migrations run once each, and all or none", async (t) => {
     const { db, orm } = await open(t);
     const migrationsFolder = tempDir(t);
-    const write = (...steps: string[]): void => {
-      mkdirSync(join(migrationsFolder, 'meta'), { recursive: true });
-      const entries = steps.map((step, idx) => {
-        writeFileSync(join(migrationsFolder, `000${idx}.sql`), step);
-        return { idx, version: '6', when: 1_790_000_000_000 + idx, tag: `000${idx}`, breakpoints: true };
-      });
-      const journal = { version: '7', dialect: 'sqlite', entries };
-      writeFileSync(join(migrationsFolder, 'meta', '_journal.json'), JSON.stringify(journal));
-    };
+    const write = (...steps: string[]): void => writeMigrations(migrationsFolder, steps);
     const first = 'CREATE TABLE a (x);--> statement-breakpoint\nCREATE TABLE b (x);';
     write(first);
     await migrate(orm, { migrationsFolder });
@@ -279,3 +317,14 @@ describe('Drizzle on the pools', () => {
     assert.deepEqual(await db.read.values('SELECT count(*) FROM c'), [[1]]);
   });
 });
+
+/** The files that drizzle-kit makes. */
+function writeMigrations(folder: string, steps: readonly string[]): void {
+  mkdirSync(join(folder, 'meta'), { recursive: true });
+  const entries = steps.map((step, idx) => {
+    writeFileSync(join(folder, `000${idx}.sql`), step);
+    return { idx, version: '6', when: 1_790_000_000_000 + idx, tag: `000${idx}`, breakpoints: true };
+  });
+  const journal = { version: '7', dialect: 'sqlite', entries };
+  writeFileSync(join(folder, 'meta', '_journal.json'), JSON.stringify(journal));
+}

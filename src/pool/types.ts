@@ -178,6 +178,13 @@ export interface WritePool {
     options?: ConnectionOptions,
   ): Promise<T>;
   /**
+   * A transaction in which SQLite neither checks foreign keys nor deletes or changes rows by them (ON DELETE, ON UPDATE):
+   * for a table that is built anew and takes the place of the old one. Before the commit all foreign keys are checked,
+   * which takes time; if more rows than before refer to nothing, it is rolled back, with SQLITE_CONSTRAINT_FOREIGNKEY.
+   * All other writes of this process wait meanwhile.
+   */
+  changeSchema<T>(fn: (tx: WriteTransaction) => MaybePromise<T>, options?: ConnectionOptions): Promise<T>;
+  /**
    * Calls `fn` for each item, with as many items in a transaction as fit the budget. Between two transactions other
    * writes have their turn. `fn` may run again for an item whose transaction was refused as busy. If an item fails, its
    * transaction is rolled back, and the error is BULK_INTERRUPTED, with `committed` (this many items are committed: an

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import BetterSqlite3 from 'better-sqlite3';
 import type { Statement } from 'better-sqlite3';
 import { SqlsyncError } from '../errors.ts';
 import type { RawDatabase } from './binding.ts';
@@ -70,6 +71,11 @@ export function openReadConnection(
     connection.close();
     throw error;
   }
+}
+
+/** An error as SQLite's own: better-sqlite3's, with the code of a constraint. */
+export function constraintError(message: string, code: `SQLITE_CONSTRAINT_${string}`): Error {
+  return new BetterSqlite3.SqliteError(message, code);
 }
 
 /**

@@ -16,7 +16,7 @@ const HINTS: Readonly<Record<string, string>> = {
   busy_timeout: 'How long a write waits is a matter of busyTimeoutMs and deadlineMs.',
   foreign_keys:
     'PRAGMA defer_foreign_keys = ON puts the checks off to the end of a transaction; a migration that needs them off ' +
-    'runs before openDatabase.',
+    'runs in db.write.changeSchema(fn).',
   synchronous: 'NORMAL, FULL and EXTRA are allowed: with OFF a power cut may damage the database.',
 };
 

@@ -29,6 +29,7 @@ import type { TransactionFunction, Work, WriteRequest } from './write-job.ts';
 import { WriteLine } from './write-line.ts';
 import { WriteRunner } from './write-runner.ts';
 import { writeStats } from './write-stats.ts';
+import { withoutForeignKeys } from './without-foreign-keys.ts';
 import type { Writer } from './writer.ts';
 
 const NO_OPTIONS: WriteOptions = {};
@@ -99,6 +100,12 @@ export class QueuedWritePool implements WritePool {
   connection<T>(fn: ConnectionFunction<T>, options: ConnectionOptions = NO_OPTIONS): Promise<T> {
     const refusal = this.#refusal(options, CONNECTION_OPTIONS) ?? functionFault('write.connection()', fn);
     return this.#submit({ connection: (job) => this.#holdConnection(fn, job) }, options, refusal);
+  }
+
+  changeSchema<T>(fn: TransactionFunction<T>, options: ConnectionOptions = NO_OPTIONS): Promise<T> {
+    const refusal = this.#refusal(options, CONNECTION_OPTIONS) ?? functionFault('write.changeSchema()', fn);
+    const change: ConnectionFunction<T> = (held) => withoutForeignKeys(this.#options.writer, held, fn);
+    return this.#submit({ connection: (job) => this.#holdConnection(change, job) }, options, refusal);
   }
 
   bulk<Item>(
