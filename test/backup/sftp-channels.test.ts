@@ -91,7 +91,8 @@ describe('the channels of a login to an SFTP server', { skip }, () => {
     await Promise.all(Array.from({ length: 20 }, () => place.files.get('packs/small')));
     assert.equal(place.started(), 1);
     await putMany(place);
-    assert.deepEqual([logins(place), place.started()], [1, MAX_CHANNELS]);
+    assert.equal(logins(place), 1);
+    assert.ok(place.started() > 1 && place.started() <= MAX_CHANNELS, String(place.started()));
   });
 
   for (const most of [1, 3])
