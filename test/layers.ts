@@ -359,6 +359,17 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/runs',
     'src/cli/terminal',
   ],
+  // What a database looked like at each snapshot, as pages for people; collect/ reads it.
+  'src/report': ['src/cli/terminal'],
+  'src/report/collect': [
+    'src/report',
+    'src/backup/backends',
+    'src/cli/terminal',
+    'src/origin',
+    'src/sqlite',
+    'src/sync/runs',
+    'src/transport',
+  ],
   // One service for many copies: its file, its jobs, what it remembers, and the process itself.
   'src/service/state': ['src/files'],
   'src/service/config': [
@@ -380,8 +391,11 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/transport',
     'src/files',
   ],
-  'src/service/http': ['src/service/state', 'src/cli/terminal'],
+  'src/service/http': ['src/report', 'src/service/state', 'src/cli/terminal'],
   'src/service/run': [
+    'src/report',
+    'src/pages',
+    'src/transport',
     'src/service/jobs',
     'src/service/config',
     'src/service/state',
@@ -393,6 +407,8 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
   ],
   'src/cli/commands': [
+    'src/report',
+    'src/report/collect',
     'src/service/run',
     'src/service/http',
     'src/service/jobs',

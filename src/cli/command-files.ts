@@ -14,6 +14,7 @@ const PUBLIC: Readonly<Record<string, Load>> = {
   snapshots: () => import('./commands/snapshots.ts'),
   restore: () => import('./commands/restore.ts'),
   diff: () => import('./commands/diff.ts'),
+  report: () => import('./commands/report.ts'),
   forget: () => import('./commands/forget.ts'),
   prune: () => import('./commands/prune.ts'),
   copy: () => import('./commands/copy.ts'),

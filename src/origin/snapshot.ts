@@ -147,11 +147,16 @@ export class DatabaseSnapshot implements PageSource {
     this.#read().cloneTo(descriptor);
   }
 
+  /** The table or index of each page that a b-tree reaches. Throws SQLite's errors. */
+  pageOwners(): Iterable<{ readonly page: number; readonly name: string }> {
+    return this.#pages?.reader.pageOwners() ?? [];
+  }
+
   /** How many of `pages` each table and index owns; pages that no b-tree reaches count as '(free)'. */
   ownersOf(pages: ReadonlySet<number>): Map<string, number> {
     const counts = new Map<string, number>();
     let owned = 0;
-    for (const { page, name } of this.#pages?.reader.pageOwners() ?? []) {
+    for (const { page, name } of this.pageOwners()) {
       if (!pages.has(page)) continue;
       counts.set(name, (counts.get(name) ?? 0) + 1);
       owned++;

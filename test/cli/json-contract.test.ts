@@ -44,6 +44,7 @@ describe('the last line of --json', () => {
       [0, 'copy', 'store', 'other'],
       [0, 'snapshots', 'store'],
       [0, 'diff', 'store', '#latest', '--path', 'a.db'],
+      [0, 'report', 'store', '--path', 'a.db'],
       [0, 'restore', 'store', 'restored.db', '--path', 'a.db'],
       [0, 'dump', 'store', '--path', 'a.db'],
       [0, 'forget', 'store', '--keep-last', '1', '--prune'],

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
-import { PAGE_TARGETS, STYLE, renderPage } from '../../src/service/http/page.ts';
+import { PAGE_TARGETS, renderPage } from '../../src/service/http/page.ts';
 import { renderMetrics } from '../../src/service/http/prometheus.ts';
 import { parseListen, parseToken } from '../../src/service/http/server.ts';
 import type { Level, Status, TargetStatus } from '../../src/service/state/judge.ts';
-import { assertRefused } from '../cli/command.ts';
+import { assertRefused, summaryOf } from '../cli/command.ts';
 import type { Command } from '../cli/command.ts';
-import { ServiceHere, events, untilEvents } from './running-service.ts';
+import { ServiceHere, eventually, events, untilEvents } from './running-service.ts';
 
 const NOW = 1_800_000_000_000;
 const HOSTILE = `<img src=x onerror=alert(1)>"' & </summary>`;
@@ -77,9 +78,14 @@ describe('the page', () => {
   test('it asks for nothing but its style, and has no script', () => {
     const page = renderPage(statusOf([targetOf({})]), NO_QUERY);
     const asked = [...page.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, place]) => place);
-    assert.deepEqual(asked, ['/style.css', '/', '/?level=fine', '/?page=1&amp;still']);
+    assert.deepEqual(asked, [
+      '/style.css',
+      '/',
+      '/?level=fine',
+      '/?page=1&amp;still',
+      '/target?id=0123456789abcdef',
+    ]);
     assert.doesNotMatch(page, /<script|style=|\son\w+=/);
-    assert.doesNotMatch(STYLE, /url\(|@import/);
   });
 
   test('the worst comes first, and a thousand targets come in pages', () => {
@@ -90,7 +96,7 @@ describe('the page', () => {
     const lines = (query: string): string[] =>
       [
         ...renderPage(statusOf(targets, 'failing'), new URLSearchParams(query)).matchAll(
-          /<strong>(.*?)<\/strong>/g,
+          /<strong><bdi>(.*?)<\/bdi><\/strong>/g,
         ),
       ].map(([, name]) => name as string);
     assert.equal(lines('').length, PAGE_TARGETS);
@@ -197,6 +203,43 @@ describe('the service over HTTP', () => {
     assert.equal((await get(base, '//')).status, 400);
     assert.equal((await get(base, '/../../etc/passwd')).status, 404);
     assert.equal((await get(base, '/', {}, 'HEAD')).body, '');
+    await here.stop(service);
+  });
+
+  test('the page of a target shows its history, growth and map, once they are read', async (t) => {
+    const here = new ServiceHere(t);
+    const path = here.database('a.db');
+    const setMode = (mode: string): void => {
+      const database = new DatabaseSync(path);
+      database.exec(`PRAGMA journal_mode = ${mode}`);
+      database.close();
+    };
+    setMode('DELETE');
+    const store = 'the-store';
+    await summaryOf(['init', store], { cwd: here.folder });
+    here.configure(
+      `databases: [{ path: a.db, schedule: 1h, targets: [{ store: ${store} }, { replica: copies/a.db }] }]\n`,
+    );
+    const service = await here.start({}, '--listen', '127.0.0.1:0');
+    const base = events(service, 'listening')[0]?.['url'] as string;
+    for (const place of [store, 'copies/a.db']) await untilEvents(service, 'copied', place);
+    const pageOf = async (place: string): Promise<string> => {
+      const { id } = await here.target(place);
+      let page = '';
+      await eventually(async () => {
+        page = (await get(base, `/target?id=${id}`)).body;
+        return !page.includes('http-equiv="refresh"');
+      }, `the report of ${place}`);
+      return page;
+    };
+    const ofStore = await pageOf(store);
+    assert.match(ofStore, /<h2>Snapshots<\/h2>/);
+    assert.match(ofStore, /<h2>Growth by table and index<\/h2>/);
+    assert.match(ofStore, /sqlsync restore &#39;.*the-store#[0-9a-f]{64}&#39; restored\.db/);
+    assert.match(await pageOf('copies/a.db'), /not in WAL mode/);
+    setMode('WAL');
+    assert.match(await pageOf('copies/a.db'), /<h2>Pages that changed<\/h2>/);
+    assert.equal((await get(base, '/target?id=none')).status, 404);
     await here.stop(service);
   });
 

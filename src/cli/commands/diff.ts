@@ -4,13 +4,7 @@ import type { SnapshotDiff, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError } from '../../errors.ts';
 import { EXIT_OK } from '../terminal/exit.ts';
 import { describeRanges, formatBytes, formatPages, formatPagesOfBoth } from '../terminal/format.ts';
-import {
-  DATABASE_OPTIONS,
-  chooseSnapshot,
-  namesById,
-  parseSnapshotReference,
-} from '../store/snapshot-choice.ts';
-import type { FilterArguments } from '../store/snapshot-choice.ts';
+import { DATABASE_OPTIONS, choosePair, parseSnapshotReference } from '../store/snapshot-choice.ts';
 import {
   AT_OPTION,
   CACHE_OPTION,
@@ -65,32 +59,6 @@ export const command: Command = defineCommand({
       return EXIT_OK;
     }),
 });
-
-/**
- * If one of them is named by its id, the other one is of the same database, unless the filter or its own id says
- * otherwise.
- */
-function choosePair(
-  all: readonly StoreSnapshot[],
-  [first, second]: readonly [string, string],
-  filter: FilterArguments,
-  onWarning: (warning: string) => void,
-): [StoreSnapshot, StoreSnapshot] {
-  const choose = (which: string, other: StoreSnapshot | undefined): StoreSnapshot => {
-    const isFiltered = other === undefined || filter.host !== undefined || filter.path !== undefined;
-    const candidates =
-      isFiltered || namesById(which)
-        ? all
-        : all.filter(({ host, path }) => host === other.host && path === other.path);
-    return chooseSnapshot(candidates, which, filter, onWarning);
-  };
-  if (namesById(first)) {
-    const a = choose(first, undefined);
-    return [a, choose(second, a)];
-  }
-  const b = choose(second, undefined);
-  return [choose(first, namesById(second) ? b : undefined), b];
-}
 
 /** How many ranges of pages are shown. */
 const MAX_RANGES_SHOWN = 8;

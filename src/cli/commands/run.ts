@@ -55,20 +55,25 @@ async function listenerOf({ listen, tokenFile }: Arguments, output: Output): Pro
   }
   const { parseListen, parseToken, serveHttp } = await import('../../service/http/server.ts');
   const { closed } = await import('../../service/run/control-socket.ts');
+  const { TargetReports } = await import('../../service/run/target-reports.ts');
   const place = parseListen(listen);
   const token = tokenFile === undefined ? undefined : parseToken(readFileSync(tokenFile, 'utf8'));
   return async (service) => {
-    const server = await serveHttp(
-      place,
-      token,
-      () => service.status,
-      (text) => output.warning(text),
-    );
+    const reports = new TargetReports({
+      job: (id) => service.job(id),
+      stateOf: (id) => service.states.get(id),
+    });
+    const shown = { status: () => service.status, report: (id: string) => reports.get(id) };
+    const server = await serveHttp(place, token, shown, (text) => output.warning(text));
     const { address, port, family } = server.address() as AddressInfo;
     const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}/`;
     output.json({ type: 'listening', url });
     output.result(`The status is at ${url}`);
-    return { close: () => closed(server, () => server.closeAllConnections()) };
+    return {
+      async close() {
+        await Promise.all([reports.close(), closed(server, () => server.closeAllConnections())]);
+      },
+    };
   };
 }
 

@@ -104,6 +104,32 @@ export function chooseSnapshot(
 }
 
 /**
+ * Two snapshots by their references. If one of them is named by its id, the other one is of the same database, unless the filter or its own id says
+ * otherwise.
+ */
+export function choosePair(
+  all: readonly StoreSnapshot[],
+  [first, second]: readonly [string, string],
+  filter: FilterArguments,
+  onWarning: (warning: string) => void,
+): [StoreSnapshot, StoreSnapshot] {
+  const choose = (which: string, other: StoreSnapshot | undefined): StoreSnapshot => {
+    const isFiltered = other === undefined || filter.host !== undefined || filter.path !== undefined;
+    const candidates =
+      isFiltered || namesById(which)
+        ? all
+        : all.filter(({ host, path }) => host === other.host && path === other.path);
+    return chooseSnapshot(candidates, which, filter, onWarning);
+  };
+  if (namesById(first)) {
+    const a = choose(first, undefined);
+    return [a, choose(second, a)];
+  }
+  const b = choose(second, undefined);
+  return [choose(first, namesById(second) ? b : undefined), b];
+}
+
+/**
  * The state after the chosen snapshot that a time, or `latest`, means; undefined if it means the snapshot itself. Throws
  * SqlsyncError STORE_*.
  */

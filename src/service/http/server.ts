@@ -4,14 +4,24 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, Server } from 'node:http';
 import { isIP } from 'node:net';
 import { SqlsyncError, sanitizeLine } from '../../errors.ts';
+import type { ReportAnswer } from '../../report/report.ts';
+import { STYLE } from '../../report/style.ts';
 import type { Status } from '../state/judge.ts';
-import { renderPage, STYLE } from './page.ts';
+import { renderPage } from './page.ts';
 import { renderMetrics } from './prometheus.ts';
+import { renderTargetPage } from './target-page.ts';
 
 /** Where the page is served. */
 export interface ListenPlace {
   readonly host: string;
   readonly port: number;
+}
+
+/** What is served. Both answer at once. */
+export interface Shown {
+  status(): Status;
+  /** The report of the target with this id. */
+  report(id: string): ReportAnswer;
 }
 
 /** A shorter token could be guessed. */
@@ -46,7 +56,7 @@ export function parseToken(text: string): string {
 }
 
 /**
- * Serves the status over HTTP, read-only: `/`, `/metrics`, `/healthz`, `/api/status`. Without a token only on a loopback
+ * Serves the status over HTTP, read-only: `/`, `/target`, `/metrics`, `/healthz`, `/api/status`. Without a token only on a loopback
  * address, and only to requests for one: a page elsewhere could have its own name lead here.
  *
  * @throws {SqlsyncError} USAGE for another address without a token; the system's errors if it is taken.
@@ -54,7 +64,7 @@ export function parseToken(text: string): string {
 export async function serveHttp(
   { host, port }: ListenPlace,
   token: string | undefined,
-  status: () => Status,
+  shown: Shown,
   onWarning: (text: string) => void,
 ): Promise<Server> {
   if (token === undefined && !isLoopback(host))
@@ -67,7 +77,7 @@ export async function serveHttp(
     keepAliveTimeout: 1000,
   };
   const server = createServer({ ...limits, connectionsCheckingInterval: 1000 }, (request, response) => {
-    const answer = answerOrFault(request, token, status);
+    const answer = answerOrFault(request, token, shown);
     response.writeHead(answer.status, { ...HEADERS, ...answer.headers });
     response.end(request.method === 'HEAD' ? undefined : answer.body);
   });
@@ -105,8 +115,9 @@ const HEADERS = {
 } as const;
 
 const TEXT = 'text/plain; charset=utf-8';
+const HTML = 'text/html; charset=utf-8';
 
-function answerTo(request: IncomingMessage, token: string | undefined, status: () => Status): Answer {
+function answerTo(request: IncomingMessage, token: string | undefined, shown: Shown): Answer {
   if (request.method !== 'GET' && request.method !== 'HEAD')
     return say(405, 'This is read-only.', TEXT, { allow: 'GET, HEAD' });
   // With a token, a page of another name lacks it.
@@ -118,16 +129,25 @@ function answerTo(request: IncomingMessage, token: string | undefined, status: (
     return say(401, 'The token is missing, or wrong.', TEXT, { 'www-authenticate': 'Basic realm="sqlsync"' });
   switch (url.pathname) {
     case '/':
-      return say(200, renderPage(status(), url.searchParams), 'text/html; charset=utf-8');
+      return say(200, renderPage(shown.status(), url.searchParams), HTML);
+    case '/target':
+      return answerTarget(url.searchParams.get('id') ?? '', shown);
     case '/style.css':
       return say(200, STYLE, 'text/css; charset=utf-8');
     case '/metrics':
-      return say(200, renderMetrics(status()), 'text/plain; version=0.0.4; charset=utf-8');
+      return say(200, renderMetrics(shown.status()), 'text/plain; version=0.0.4; charset=utf-8');
     case '/api/status':
-      return say(200, JSON.stringify(status()), 'application/json; charset=utf-8');
+      return say(200, JSON.stringify(shown.status()), 'application/json; charset=utf-8');
     default:
       return say(404, 'There is nothing here.');
   }
+}
+
+function answerTarget(id: string, shown: Shown): Answer {
+  const status = shown.status();
+  const target = status.targets.find((each) => each.id === id);
+  if (target === undefined) return say(404, 'There is no such target.');
+  return say(200, renderTargetPage(target, status, shown.report(id)), HTML);
 }
 
 function say(

@@ -24,13 +24,41 @@ export function copyWords({ origin, target }: Job): string[] {
 
 /** The words of the command that makes a new database of the newest copy. Pure. */
 export function restoreWords({ target }: Job, snapshot: string | undefined, to: string): string[] {
-  const { kind, place, options } = target;
-  const connection = Object.fromEntries(
-    Object.entries(options).filter(([name]) => Object.hasOwn(CONNECTION_OPTIONS, name)),
-  );
+  const { kind, place } = target;
   const from = kind === 'store' ? `${place}#${snapshot ?? 'latest'}` : place;
   const verb = kind === 'store' ? 'restore' : 'sync';
-  return [verb, '--json', ...optionWords(connection), ...passwordWords(target), '--', from, to];
+  return [verb, '--json', ...accessWords(target), '--', from, to];
+}
+
+/**
+ * The words of the command that reports on the target: on the database of a snapshot, or on what differs between
+ * database and replica. Pure.
+ *
+ * @param maxBytes - tables of larger databases are not measured.
+ */
+export function reportWords(
+  { origin, target }: Job,
+  snapshot: string | undefined,
+  maxBytes: number,
+): string[] {
+  const { kind, place } = target;
+  const sides = kind === 'store' ? [`${place}#${snapshot ?? 'latest'}`] : [origin, place];
+  return [
+    'report',
+    '--json',
+    '--measure=4',
+    `--max-size=${maxBytes}`,
+    ...accessWords(target),
+    '--',
+    ...sides,
+  ];
+}
+
+function accessWords(target: Job['target']): string[] {
+  const connection = Object.fromEntries(
+    Object.entries(target.options).filter(([name]) => Object.hasOwn(CONNECTION_OPTIONS, name)),
+  );
+  return [...optionWords(connection), ...passwordWords(target)];
 }
 
 function passwordWords({ passwordFile, passwordCommand }: Job['target']): string[] {

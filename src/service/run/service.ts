@@ -85,6 +85,11 @@ export class Service {
     return judgeState(this.states.snapshot, 'runs', Date.now());
   }
 
+  /** The target with this id. */
+  job(id: string): Job | undefined {
+    return this.#jobs.get(id);
+  }
+
   get #proofFolder(): string {
     return join(this.#folder, 'proof');
   }
