@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
 import { PAGE_TARGETS, renderPage } from '../../src/service/http/page.ts';
@@ -135,6 +136,20 @@ test('metrics have a line for each figure that is known, with escaped labels', (
   assert.ok(lines.includes(`sqlsync_target_lag_seconds${labels} 60`));
   assert.ok(!lines.some((line) => line.startsWith('sqlsync_target_proven_timestamp_seconds{')));
   for (const line of lines.filter(Boolean)) assert.match(line, /^# (?:HELP|TYPE) |^\w+(?:\{.*\})? [\d.]+$/);
+});
+
+test('the dashboard for Grafana has a panel for each metric of the service, and no other', () => {
+  const status = statusOf([targetOf({ provenAtMs: NOW })]);
+  const metrics = [...renderMetrics(status).matchAll(/^# TYPE (\w+) gauge$/gm)].map(([, name]) => name);
+  const file = join(import.meta.dirname, '../../docs/grafana-dashboard.json');
+  const { panels } = JSON.parse(readFileSync(file, 'utf8')) as {
+    panels: { id: number; title: string; targets: { expr: string }[] }[];
+  };
+  const named = panels.flatMap(({ targets }) =>
+    targets.flatMap(({ expr }) => [...expr.matchAll(/sqlsync_\w+/g)].map(([name]) => name)),
+  );
+  assert.deepEqual(new Set(named), new Set(metrics));
+  assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length);
 });
 
 test('an address and a token are read, and others refused', () => {
