@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { coveredSteps, parseStep, stepLabel } from '../../src/backup/steps/step-name.ts';
+import { coveredSteps, LEVELS, parseStep, stepLabel } from '../../src/backup/steps/step-name.ts';
 import type { StepFile } from '../../src/backup/steps/step-name.ts';
 import { momentUntil } from '../../src/backup/steps/stored-steps.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
@@ -53,6 +53,21 @@ test('the newest state is the last one of the newest snapshot, whatever a clock 
   assert.deepEqual(newest([step('a', [1, 1], 20), ...own], snapshots), ['a', 1]);
   assert.deepEqual(newest(own, snapshots, NOW - 35_000), ['b', 1]);
   assert.deepEqual(newest([step('a', [1, 1], 60)], snapshots), undefined);
+});
+
+test('a part of a change is no state, and the last part makes one only with all others', () => {
+  const snapshots = [snapshot('a', 100)];
+  const part = (n: number): StepFile => {
+    const named = { stream: 'a'.repeat(24), level: LEVELS.part, from: n, to: n, timeMs: NOW - 50_000 };
+    return parseStep({ name: `${stepLabel(named)}-${HASH}`, bytes: 1 }) as StepFile;
+  };
+  const whole = [step('a', [1, 1], 90), part(2), part(3), step('a', [4, 4], 50), step('a', [5, 5], 40)];
+  assert.deepEqual(newest(whole, snapshots), ['a', 5]);
+  assert.deepEqual(newest(whole, snapshots, NOW - 45_000), ['a', 4]);
+  // The writer was killed before it had put the last part.
+  for (const count of [2, 3]) assert.deepEqual(newest(whole.slice(0, count), snapshots), ['a', 1]);
+  assert.throws(() => newest(whole.toSpliced(2, 1), snapshots), { code: 'STORE_FILE_MISSING' });
+  assert.deepEqual(coveredSteps(whole, NOW), []);
 });
 
 test('a gap counts only where it hides a newer state', () => {

@@ -28,12 +28,17 @@ class Followed {
   readonly #args: readonly string[];
   #restored = 0;
 
-  static async start(t: TestContext, args: readonly string[] = [], password?: string): Promise<Followed> {
+  static async start(
+    t: TestContext,
+    args: readonly string[] = [],
+    password?: string,
+    more: Readonly<Record<string, string>> = {},
+  ): Promise<Followed> {
     const all = await scene(t);
     const store = join(all.folder, 'store');
     const file = join(all.folder, 'password');
     if (password !== undefined) writeFileSync(file, password);
-    const env = password === undefined ? {} : { SQLSYNC_PASSWORD_FILE: file };
+    const env = { ...more, ...(password === undefined ? {} : { SQLSYNC_PASSWORD_FILE: file }) };
     await summaryOf(['init', store, '--grace', '0', ...(password === undefined ? [] : ['--encrypt'])], {
       env,
     });
@@ -270,14 +275,44 @@ test('a follower whose snapshot is forgotten makes another one, though the origi
   assert.equal((await followed.restore('latest')).hash, followed.states.at(-1)?.hash);
 });
 
-test('a change that is too large for a step, and one of the page size, become snapshots', async (t) => {
+/** 18 MB in one commit. */
+const LARGE =
+  'INSERT INTO large WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT randomblob(60000) FROM n';
+
+test('a change that is too large for one file takes several, of which all or none count', async (t) => {
   const followed = await Followed.start(t);
   await followed.following.untilEvents('step', 1);
   await followed.note();
   await followed.change('CREATE TABLE large (x)');
-  await followed.change(
-    'INSERT INTO large WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT randomblob(60000) FROM n',
-  );
+  await followed.change(LARGE);
+  await followed.change('UPDATE item SET amount = 3 WHERE id = 7');
+  await followed.change('UPDATE large SET x = randomblob(60001)');
+  assert.equal((await followed.following.end()).status, 0);
+  const levels = followed.files.map((name) => name.split('-')[1]);
+  assert.equal(levels.filter((level) => level === '2').length, 2);
+  assert.equal(((await followed.run('snapshots', followed.store))['snapshots'] as unknown[]).length, 1);
+  await followed.checkAll();
+  // The follower was killed before the last part of the last change.
+  const last = followed.files.findLast((name) => name.split('-')[1] === '0');
+  rmSync(join(followed.store, 'steps', last ?? ''));
+  followed.states.pop();
+  await followed.checkAll();
+  // A part in the middle is lost.
+  const part = followed.files.find((name) => name.split('-')[1] === '2');
+  rmSync(join(followed.store, 'steps', part ?? ''));
+  const problems = (await sqlsync(['check', followed.store, '--json'])).stdout;
+  assert.match(problems, /cannot be restored: a file of steps between it/);
+  const { at } = followed.states.at(1) as Known;
+  assert.equal((await followed.restore(at)).hash, followed.states[1]?.hash);
+  assert.equal((await sqlsync(['restore', `${followed.store}#latest`, `${followed.store}.db`])).status, 19);
+});
+
+test('a change that is too large for steps, and one of the page size, become snapshots', async (t) => {
+  const followed = await Followed.start(t, [], undefined, { SQLSYNC_MAX_CHANGE_BYTES: '17000000' });
+  await followed.following.untilEvents('step', 1);
+  await followed.note();
+  await followed.change('CREATE TABLE large (x)');
+  await followed.change(LARGE);
   await followed.change('UPDATE item SET amount = 3 WHERE id = 7');
   // A follower keeps its connection to the origin for a few seconds.
   for (let mode: unknown; mode !== 'delete'; await delay(100))

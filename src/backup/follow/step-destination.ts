@@ -6,7 +6,7 @@ import type { PageCount, PageNumber, PageSize } from '../../pages/page-types.ts'
 import type { CopyBefore, Destination } from '../../sync/agents/destination.ts';
 import type { KnownState } from '../../sync/agents/page-copy.ts';
 import { sameBytes } from '../packs/object-id.ts';
-import { MAX_STEP_BYTES } from '../steps/step-file.ts';
+import { MAX_CHANGE_BYTES } from '../steps/step-writer.ts';
 import type { StepWriter } from '../steps/step-writer.ts';
 
 /** The last state that is in the store. */
@@ -20,7 +20,7 @@ export interface StoredState {
   readonly firstPage: Uint8Array | undefined;
 }
 
-/** A change that is too large for a step, or of another page size: the store needs another snapshot. */
+/** A change that is too large for steps, or of another page size: the store needs another snapshot. */
 export class NeedsSnapshotError extends SqlsyncError {
   constructor(why: string) {
     super('INTERNAL', `A step cannot hold the change: ${why}`);
@@ -113,8 +113,8 @@ class StepSink implements PageSink {
   write(page: PageNumber, bytes: Uint8Array): void {
     const { firstPage } = this.#before;
     if (page === 1 && firstPage !== undefined && sameBytes(firstPage, bytes, bytes.length)) return;
-    if ((this.pages.size + 1) * bytes.length > MAX_STEP_BYTES)
-      throw new NeedsSnapshotError(`more than ${MAX_STEP_BYTES} bytes of pages`);
+    if ((this.pages.size + 1) * bytes.length > MAX_CHANGE_BYTES)
+      throw new NeedsSnapshotError(`more than ${MAX_CHANGE_BYTES} bytes of pages`);
     this.pages.set(page, bytes.slice());
   }
 

@@ -2,7 +2,7 @@ import { SqlsyncError } from '../../errors.ts';
 import type { StoreAccess } from '../files/store-files.ts';
 import { isMissing, throwIfAborted } from '../store-error.ts';
 import type { CheckProblem, StoreSnapshot } from '../types.ts';
-import { byStream, reachableStates } from './step-name.ts';
+import { byStream, mergedAmong, reachableStates } from './step-name.ts';
 import type { StepFile } from './step-name.ts';
 import { beginsWith, listSteps, readStep } from './stored-steps.ts';
 
@@ -33,7 +33,7 @@ export async function checkSteps(
   }
   for (const [stream, inOrder] of byStream(needed)) {
     const via = reachableStates(inOrder.filter((file) => !bad.has(file)));
-    const longer = inOrder.filter(({ level, to }) => level > 0 && via.has(to));
+    const longer = mergedAmong(inOrder).filter(({ to }) => via.has(to));
     const lost = inOrder.find(
       (file) =>
         !bad.has(file) &&

@@ -22,7 +22,7 @@ export interface Step {
   readonly pages: ReadonlyMap<number, Uint8Array>;
 }
 
-/** The most bytes of pages in one file. What changes more becomes a snapshot. */
+/** The most bytes of pages in one file. */
 export const MAX_STEP_BYTES: number = 16 * 1024 * 1024;
 
 /** A file has a header, page numbers, and pages that may not shrink. */

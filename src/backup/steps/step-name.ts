@@ -3,6 +3,16 @@ import type { StoredFile } from '../backends/backend.ts';
 /** The digits of a snapshot's id that the steps after it carry in their names. */
 export const BASE_DIGITS = 16;
 
+/** What LEVEL says in the name of a file. */
+export const LEVELS = {
+  /** One step. */
+  single: 0,
+  /** Several steps that were put together. */
+  merged: 1,
+  /** A part of a change that is too large for one file. With it alone the database was never in that state. */
+  part: 2,
+} as const;
+
 /**
  * A file of `steps`, from its name: `STREAM-LEVEL-FROM-TO-TIME-HASH`. It makes state TO of state FROM - 1; state 0 is
  * the snapshot with which the stream begins.
@@ -15,7 +25,6 @@ export interface StepFile {
   readonly modified?: Date | undefined;
   /** Begins with `BASE_DIGITS` digits of the id of the snapshot. */
   readonly stream: string;
-  /** 0 for a single step, 1 for several that were put together. */
   readonly level: number;
   readonly from: number;
   readonly to: number;
@@ -25,7 +34,7 @@ export interface StepFile {
   readonly hash: string;
 }
 
-const NAME = /^([0-9a-f]{24})-([01])-(\d{8})-(\d{8})-(\d{13})-([0-9a-f]{64})$/;
+const NAME = /^([0-9a-f]{24})-([012])-(\d{8})-(\d{8})-(\d{13})-([0-9a-f]{64})$/;
 
 /** The most steps of a stream. */
 export const MAX_STEPS = 99_999_999;
@@ -84,6 +93,10 @@ export function reachableStates(files: readonly StepFile[]): Map<number, StepFil
   return via;
 }
 
+export function mergedAmong(files: readonly StepFile[]): StepFile[] {
+  return files.filter(({ level }) => level === LEVELS.merged);
+}
+
 /** The files that make a state, in their order; undefined if it cannot be reached. */
 export function pathTo(via: ReadonlyMap<number, StepFile>, state: number): StepFile[] | undefined {
   const path: StepFile[] = [];
@@ -103,9 +116,9 @@ export function pathTo(via: ReadonlyMap<number, StepFile>, state: number): StepF
 export function coveredSteps(files: readonly StepFile[], beforeMs: number): StepFile[] {
   const doomed: StepFile[] = [];
   for (const stream of byStream(files).values()) {
-    const longer = stream.filter(({ level, timeMs }) => level > 0 && timeMs < beforeMs);
+    const longer = mergedAmong(stream).filter(({ timeMs }) => timeMs < beforeMs);
     for (const file of stream)
-      if (file.level === 0 && longer.some(({ from, to }) => from <= file.from && file.to <= to))
+      if (file.level !== LEVELS.merged && longer.some(({ from, to }) => from <= file.from && file.to <= to))
         doomed.push(file);
   }
   return doomed;

@@ -4,14 +4,17 @@ import type { StoreAccess } from '../files/store-files.ts';
 import type { StoreSnapshot } from '../types.ts';
 import { removeSteps } from './remove-steps.ts';
 import { encodeStep, MAX_STEP_BYTES } from './step-file.ts';
-import { BASE_DIGITS, coveredSteps, MAX_STEPS, parseStep } from './step-name.ts';
+import { BASE_DIGITS, coveredSteps, LEVELS, MAX_STEPS, parseStep } from './step-name.ts';
 import type { StepFile } from './step-name.ts';
 
 /** How long the steps are that are put together into one file. */
 const GROUP_MS = 5 * 60_000;
 
 /** The most different pages of a stream: a restore keeps them in memory. */
-const MAX_STREAM_BYTES = 128 * 1024 * 1024;
+const MAX_STREAM_BYTES = 256 * 1024 * 1024;
+
+/** The most pages in which a state may differ from the one before: they are in memory until the state is stored. */
+export const MAX_CHANGE_BYTES: number = Number(process.env['SQLSYNC_MAX_CHANGE_BYTES'] ?? 128 * 1024 * 1024);
 
 const RANDOM_BYTES = 4;
 
@@ -34,7 +37,7 @@ interface Group {
 }
 
 /**
- * Adds steps after one snapshot to a store: one file each, which is durable when `put` resolves. Puts those of some
+ * Adds steps after one snapshot to a store: one file each, or several for a large change, durable when `put` resolves. Puts those of some
  * minutes together into one, from what it has in memory, and deletes single ones when they are old, beside what it puts.
  * Only this writer writes its stream, and a stream that failed is not continued.
  */
@@ -73,14 +76,23 @@ export class StepWriter {
 
   /** Throws SqlsyncError STORE_*; the stream then ends with the state before, or with this one. */
   async put(state: NewState): Promise<void> {
-    const to = this.#state + 1;
     // A clock that is set back must not make a later state look older.
     const next = { ...state, timeMs: Math.max(state.timeMs, this.#lastMs) };
-    this.#files.push(await this.#write(next, 0, to, to));
-    this.#state = to;
+    const parts = partsOf(next);
+    const last = parts.pop() ?? next;
+    for (const part of parts) await this.#add(part, LEVELS.part);
+    await this.#add(last, LEVELS.single);
     this.#lastMs = next.timeMs;
     for (const page of state.pages.keys()) this.#pages.add(page);
-    await this.#collect(next, to);
+    // What is put together has to fit one file.
+    if (parts.length > 0) await this.#endGroup();
+    else await this.#collect(next, this.#state);
+  }
+
+  async #add(state: NewState, level: number): Promise<void> {
+    const to = this.#state + 1;
+    this.#files.push(await this.#write(state, level, to, to));
+    this.#state = to;
   }
 
   /** Puts together what is left, so that the single steps can go when they are old. Throws SqlsyncError STORE_*. */
@@ -96,7 +108,7 @@ export class StepWriter {
     const { from, state, pages, to } = group;
     for (const page of pages.keys()) if (page > state.pageCount) pages.delete(page);
     // A single step is its own file already.
-    if (from < to) this.#files.push(await this.#write({ ...state, pages }, 1, from, to));
+    if (from < to) this.#files.push(await this.#write({ ...state, pages }, LEVELS.merged, from, to));
     // The next step does not wait for it.
     this.#thinning = this.#thinning.then(() => this.#thinOut());
   }
@@ -136,4 +148,15 @@ export class StepWriter {
     if (file === undefined) throw new SqlsyncError('INTERNAL', `${name} is no name of a step`);
     return file;
   }
+}
+
+/** The state with its pages in parts that fit a file each. */
+function partsOf(state: NewState): NewState[] {
+  const most = Math.max(1, Math.floor(MAX_STEP_BYTES / state.pageSize));
+  if (state.pages.size <= most) return [state];
+  const pages = [...state.pages];
+  return Array.from({ length: Math.ceil(pages.length / most) }, (_, i) => ({
+    ...state,
+    pages: new Map(pages.slice(i * most, (i + 1) * most)),
+  }));
 }

@@ -4,7 +4,15 @@ import { isMissing } from '../store-error.ts';
 import type { StoreMoment, StoreSnapshot } from '../types.ts';
 import { decodeStep, MAX_STEP_FILE_BYTES } from './step-file.ts';
 import type { Step } from './step-file.ts';
-import { BASE_DIGITS, byStream, parseStep, pathTo, reachableStates } from './step-name.ts';
+import {
+  BASE_DIGITS,
+  byStream,
+  LEVELS,
+  mergedAmong,
+  parseStep,
+  pathTo,
+  reachableStates,
+} from './step-name.ts';
 import type { StepFile } from './step-name.ts';
 
 /** The files of `steps`, by their names. Throws SqlsyncError STORE_UNAVAILABLE. */
@@ -50,10 +58,13 @@ export function momentUntil(
     if (base === undefined) continue;
     const isOwn = base.id === chosen.id;
     const candidates = inOrder.filter(
-      ({ timeMs }) => timeMs <= untilMs && (isOwn || (timeMs > chosen.time.getTime() && timeMs <= nowMs)),
+      ({ level, timeMs }) =>
+        level !== LEVELS.part &&
+        timeMs <= untilMs &&
+        (isOwn || (timeMs > chosen.time.getTime() && timeMs <= nowMs)),
     );
     const via = reachableStates(inOrder);
-    const longer = inOrder.filter(({ level }) => level > 0);
+    const longer = mergedAmong(inOrder);
     for (const file of candidates) {
       const { to: step, timeMs } = file;
       if (via.has(step)) {
