@@ -86,12 +86,12 @@ describe('sqlsync setup', { skip }, () => {
     // The remote host is this machine, which may have a sqlsync of its own in one of the usual places.
     const ofThisMachine = SYSTEM_PLACES.some((place) => existsSync(place));
     assert.match(missing.check('sqlsync').mend ?? '', ofThisMachine ? /add: --remote-exe \S*sqlsync/ : bring);
-    const local = join(sshd.home, '.local', 'bin');
-    mkdirSync(local, { recursive: true });
-    writeFileSync(join(local, 'sqlsync'), '#!/bin/sh\n', { mode: 0o755 });
+    const other = join(sshd.home, 'bin');
+    mkdirSync(other);
+    writeFileSync(join(other, 'sqlsync'), '#!/bin/sh\n', { mode: 0o755 });
     const found = await setup(undefined);
-    assert.match(found.check('sqlsync').mend ?? '', /add: --remote-exe \S*\/\.local\/bin\/sqlsync$/);
-    rmSync(join(sshd.home, '.local'), { recursive: true });
+    assert.match(found.check('sqlsync').mend ?? '', /add: --remote-exe \S*\/bin\/sqlsync$/);
+    rmSync(other, { recursive: true });
   });
 
   test('setup reports a sqlsync whose Node.js is too old, with the remedy', async () => {

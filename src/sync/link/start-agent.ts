@@ -1,3 +1,4 @@
+import { withFallback } from '../../transport/fallback.ts';
 import { formatLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
 import { spawnProcess } from '../../transport/process.ts';
@@ -5,7 +6,7 @@ import { limitRate } from '../../transport/rate-limit.ts';
 import { connectRsh } from '../../transport/rsh.ts';
 import { connectSsh } from '../../transport/ssh/ssh.ts';
 import type { Ask } from '../../transport/terminal.ts';
-import { terminalAsk } from '../../transport/terminal.ts';
+import { AnswerMemory, terminalAsk } from '../../transport/terminal.ts';
 import { PATIENCE_FACTOR } from './heartbeat.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { commandPath } from '../program.ts';
@@ -49,6 +50,12 @@ export type SshLocation = Extract<Location, { kind: 'ssh' }>;
 export const DEFAULT_REMOTE_EXE = 'sqlsync';
 
 /**
+ * Where `sqlsync setup --install` puts the command: no PATH of a login need have it. Every login shell expands the
+ * tilde.
+ */
+export const INSTALLED_EXE = '~/.local/bin/sqlsync';
+
+/**
  * Starts a far agent at `location`: a child process here, or sqlsync on the other host. A database is never opened in
  * the process of an embedding application: closing any descriptor of it would drop the locks that the application's own
  * SQLite holds.
@@ -60,9 +67,7 @@ export async function startAgent(location: Location, options: StartOptions): Pro
 }
 
 async function reachAgent(location: Location, options: StartOptions): Promise<Transport> {
-  if (location.kind === 'ssh') {
-    return connectRemote(location, [options.remote.remoteExe ?? DEFAULT_REMOTE_EXE, 'agent'], options);
-  }
+  if (location.kind === 'ssh') return reachRemoteAgent(location, options);
   const { signal, onStderr } = options;
   return spawnProcess({
     command: process.execPath,
@@ -71,6 +76,21 @@ async function reachAgent(location: Location, options: StartOptions): Promise<Tr
     ...(signal === undefined ? {} : { signal }),
     ...(onStderr === undefined ? {} : { onStderr }),
   });
+}
+
+/** A password is asked for once, though the second attempt is a login of its own. */
+async function reachRemoteAgent(location: SshLocation, options: StartOptions): Promise<Transport> {
+  const exe = options.remote.remoteExe ?? DEFAULT_REMOTE_EXE;
+  if (exe !== DEFAULT_REMOTE_EXE) return connectRemote(location, [exe, 'agent'], options);
+  const ask = options.ask ?? terminalAsk();
+  const answers = ask === undefined ? undefined : new AnswerMemory(ask);
+  const reach = (command: string): Promise<Transport> =>
+    connectRemote(location, [command, 'agent'], { ...options, ask: answers?.forNextLogin() });
+  return withFallback(
+    await reach(exe),
+    () => reach(INSTALLED_EXE),
+    () => options.onStderr?.(`no ${exe} is on the PATH of that login; ${INSTALLED_EXE} is used`),
+  );
 }
 
 /** Runs a command on another host; the remote shell sees its words joined by spaces. Throws SqlsyncError. */
