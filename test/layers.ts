@@ -127,6 +127,15 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/files',
     'protocol',
   ],
+  // sqlsync itself on another host: brought there, brought up to date, removed.
+  'src/sync/install': [
+    'src/sync',
+    'src/sync/runs',
+    'src/sync/link',
+    'src/transport',
+    'src/transport/ssh',
+    'src/files',
+  ],
 
   // A run that does not end: one sync after another on one connection.
   'src/sync/follow': ['src/sync/runs', 'src/sync/agents', 'src/sync/quick', 'src/sync/link', 'protocol'],
@@ -370,6 +379,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/runs',
     'src/transport',
   ],
+  'src/cli/setup': ['src/cli/terminal', 'src/sync/install', 'src/transport', 'src/transport/ssh'],
   // One service for many copies: its file, its jobs, what it remembers, and the process itself.
   'src/service/state': ['src/files'],
   'src/service/config': [
@@ -416,6 +426,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/service/state',
     'src/cli/doctor',
     'src/cli/folder',
+    'src/cli/setup',
     'src/doctor/judge',
     'src/backup/backends',
     'src/backup/keys',

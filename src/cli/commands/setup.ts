@@ -1,17 +1,21 @@
 import { SqlsyncError, sanitizeLine, sanitizeText, toSqlsyncError } from '../../errors.ts';
 import { runSetup } from '../../sync/runs/setup.ts';
-import type { SetupReport } from '../../sync/runs/setup-report.ts';
+import { withMaxTime } from '../../sync/runs/max-time.ts';
+import type { SetupOptions, SetupReport } from '../../sync/runs/setup-report.ts';
 import type { SshLocation } from '../../sync/link/start-agent.ts';
 import { formatLocation, parseLocation } from '../../transport/location.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { formatBytes } from '../terminal/format.ts';
+import type { Output } from '../terminal/output.ts';
 import { withInterruption } from '../terminal/signals.ts';
+import { INSTALL_OPTIONS, changeAsJson, installOnHost } from '../setup/install-host.ts';
 import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { CONNECTION_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
 import { hintAtDatabase, defineCommand } from '../options/command.ts';
 import type { ArgumentsOf, Command, Options } from '../options/command.ts';
 
 const OPTIONS = {
+  ...INSTALL_OPTIONS,
   ...CONNECTION_OPTIONS,
   ...OUTPUT_OPTIONS,
 } as const satisfies Options;
@@ -22,27 +26,55 @@ type Arguments = ArgumentsOf<'<host> [path]', typeof OPTIONS>;
 async function run(args: Arguments): Promise<number> {
   const output = outputOf(args);
   try {
+    checkArguments(args);
     const location = locationOf(args);
-    const report = await withInterruption((signal) =>
-      runSetup({
-        ...remoteOptionsOf(args),
-        location,
-        signal,
-        onWarning: (warning) => output.warning(warning),
+    const remote = remoteOptionsOf(args);
+    return await withInterruption((interruption) =>
+      withMaxTime(remote.maxTimeMs, interruption, (signal) => {
+        const onWarning = (warning: string): void => output.warning(warning);
+        return setUp(args, output, { ...remote, location, signal, onWarning });
       }),
     );
-    const host = formatLocation({ ...location, path: '' }).replace(/:$/, '');
-    output.json({ type: 'summary', host, path: location.path, ...report });
-    output.result(describe(host, report));
-    const missing = report.checks.find(({ state }) => state === 'missing');
-    if (missing !== undefined && output.options.verbosity === 'quiet')
-      output.warning(`${host} is not ready yet: ${missing.name}: ${sanitizeLine(missing.detail, 1000)}`);
-    return missing === undefined ? EXIT_OK : exitStatusOf(missing.code ?? 'CONNECT_FAILED');
   } catch (error) {
     const failure = hintAtDatabase('setup', toSqlsyncError(error));
     output.error(failure);
     return exitStatusOf(failure.code);
   }
+}
+
+/** Throws SqlsyncError USAGE. */
+function checkArguments({ install, uninstall, bundle, yes, dryRun }: Arguments): void {
+  const fault =
+    install && uninstall
+      ? '--install and --uninstall exclude each other'
+      : !install && bundle !== undefined
+        ? '--bundle needs --install'
+        : !install && !uninstall && (yes || dryRun)
+          ? '--yes and --dry-run need --install or --uninstall'
+          : undefined;
+  if (fault !== undefined)
+    throw new SqlsyncError('USAGE', `setup: ${fault}`, { hint: 'See `sqlsync setup --help`.' });
+}
+
+async function setUp(args: Arguments, output: Output, options: SetupOptions): Promise<number> {
+  const { location } = options;
+  const host = formatLocation({ ...location, path: '' }).replace(/:$/, '');
+  const changes = args.install || args.uninstall;
+  const change = changes ? await installOnHost(args, host, options, output) : undefined;
+  const summary = { type: 'summary', host, path: location.path };
+  const asJson = change === undefined ? {} : { installation: changeAsJson(change) };
+  // What is not installed, or was removed, is not checked.
+  if (change !== undefined && (args.uninstall || (!change.isDone && change.plan.bundle !== undefined))) {
+    output.json({ ...summary, ...asJson });
+    return EXIT_OK;
+  }
+  const report = await runSetup(options);
+  output.json({ ...summary, ...report, ...asJson });
+  output.result(describe(host, report));
+  const missing = report.checks.find(({ state }) => state === 'missing');
+  if (missing !== undefined && output.options.verbosity === 'quiet')
+    output.warning(`${host} is not ready yet: ${missing.name}: ${sanitizeLine(missing.detail, 1000)}`);
+  return missing === undefined ? EXIT_OK : exitStatusOf(missing.code ?? 'CONNECT_FAILED');
 }
 
 /** `HOST`, `HOST PATH` or `HOST:PATH`. Throws SqlsyncError USAGE. */
@@ -86,10 +118,11 @@ function describe(host: string, { ok, checks, link }: SetupReport): string {
 export const command: Command = defineCommand({
   name: 'setup',
   usage: '<host> [path]',
-  describe: 'Check that a host can be the other side, and how fast the link is; changes nothing there',
+  describe:
+    'Check that a host can be the other side, and how fast the link is; --install installs sqlsync there',
   example: 'sqlsync setup deploy@db1 /srv/app.db',
   summary:
-    '`host`, `path`, `ok`, `checks` (`name`, `state`: `ok`, `missing` or `unknown`, `detail`, `mend`, `code`), `link` (`roundTripMs`, `downloadBytesPerS`, `uploadBytesPerS`)',
+    '`host`, `path`, `ok`, `checks` (`name`, `state`: `ok`, `missing` or `unknown`, `detail`, `mend`, `code`), `link` (`roundTripMs`, `downloadBytesPerS`, `uploadBytesPerS`); with `--install` or `--uninstall` also `installation` (`changed`, `bundle`, `version`, `place`, `remove`, `removed`, `kept`)',
   operands: {
     host: '[user@]host, or [user@]host:path',
     path: 'Database or folder there that a sync would use',

@@ -167,6 +167,24 @@ export function storeListeners(output: Output): StoreListeners {
   };
 }
 
+/** Listeners of a file that is sent whole. */
+export interface TransferListeners {
+  onProgress(sentBytes: number, sizeBytes: number): void;
+  /** Removes the line. */
+  end(): void;
+}
+
+export function transferListeners(output: Output): TransferListeners {
+  const line = showsProgress(output) ? new StatusLine(output) : undefined;
+  return {
+    onProgress(sentBytes, sizeBytes) {
+      if (line?.isDue === true)
+        line.show(`sending ${formatShare(sentBytes, sizeBytes)} of ${formatBytes(sizeBytes)}`);
+    },
+    end: () => line?.end(),
+  };
+}
+
 function showsProgress({ options }: Output): boolean {
   return process.stderr.isTTY && !options.json && options.verbosity !== 'quiet';
 }

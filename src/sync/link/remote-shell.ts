@@ -64,6 +64,34 @@ export class RemoteShell {
     return (await this.#until(mark)).toString('utf8');
   }
 
+  /**
+   * Runs a script that reads exactly `byteCount` bytes from its stdin, and returns its output. A marker shows that it
+   * has begun to read, and that the shell does not take the bytes as commands.
+   */
+  async feed(
+    script: string,
+    byteCount: number,
+    bytes: Iterable<Buffer> | AsyncIterable<Buffer>,
+  ): Promise<string> {
+    const [begin, end] = [this.#nextMark(), this.#nextMark()];
+    this.#send(`{ printf '%s\\n' '' ${begin}; ${script}; printf '%s\\n' '' ${end}; }\n`);
+    await this.#until(begin);
+    const { output } = this.#transport;
+    let sent = 0;
+    for await (const chunk of bytes) {
+      if (this.#ended) break;
+      sent += chunk.length;
+      if (output.write(chunk)) continue;
+      await this.#unlessSilent(Promise.race([once(output, 'drain').catch(() => {}), this.#end.promise]));
+    }
+    // The shell would wait for the rest, and take what comes next for it.
+    if (sent !== byteCount && !this.#ended)
+      throw new SqlsyncError('SYSTEM_ERROR', `${sent} bytes were there to send; expected ${byteCount}`, {
+        hint: 'Run it again: the file changed meanwhile.',
+      });
+    return (await this.#until(end)).toString('utf8');
+  }
+
   async measure(): Promise<LinkFigures> {
     let roundTripMs = Infinity;
     for (let i = 0; i < ROUND_TRIPS; i++) {
@@ -89,20 +117,14 @@ export class RemoteShell {
     return performance.now() - startedAt;
   }
 
-  /** A marker shows that the shell has begun to read the bytes, and does not take them as commands. */
-  async #upload(bytes: number): Promise<number> {
-    const [begin, end] = [this.#nextMark(), this.#nextMark()];
-    this.#send(`printf '%s\\n' '' ${begin}; head -c ${bytes} > /dev/null; printf '%s\\n' '' ${end}\n`);
-    await this.#until(begin);
-    const startedAt = performance.now();
+  async #upload(byteCount: number): Promise<number> {
     const chunk = randomBytes(64 * 1024);
-    const { output } = this.#transport;
-    for (let left = bytes; left > 0 && !this.#ended; left -= chunk.length) {
-      const isTaken = output.write(chunk.subarray(0, Math.min(left, chunk.length)));
-      if (!isTaken)
-        await this.#unlessSilent(Promise.race([once(output, 'drain').catch(() => {}), this.#end.promise]));
+    let startedAt = 0;
+    function* noise(): Generator<Buffer> {
+      startedAt = performance.now();
+      for (let left = byteCount; left > 0; left -= chunk.length) yield chunk.subarray(0, left);
     }
-    await this.#until(end);
+    await this.feed(`head -c ${byteCount} > /dev/null`, byteCount, noise());
     return performance.now() - startedAt;
   }
 
