@@ -128,14 +128,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   // sqlsync itself on another host: brought there, brought up to date, removed.
-  'src/sync/install': [
-    'src/sync',
-    'src/sync/runs',
-    'src/sync/link',
-    'src/transport',
-    'src/transport/ssh',
-    'src/files',
-  ],
+  'src/sync/install': ['src/sync', 'src/sync/runs', 'src/sync/link', 'src/transport'],
 
   // A run that does not end: one sync after another on one connection.
   'src/sync/follow': ['src/sync/runs', 'src/sync/agents', 'src/sync/quick', 'src/sync/link', 'protocol'],

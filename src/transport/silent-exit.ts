@@ -33,6 +33,8 @@ export function missingExecutable(
   return new SqlsyncError(
     'REMOTE_EXE_NOT_FOUND',
     `${run.description}: the command "${sanitizeText(run.command, 200)}" ${what} before it sent anything${detail}`,
-    { hint: 'Install sqlsync on that host, or name its executable there with --remote-exe.' },
+    {
+      hint: 'Install it there with `sqlsync setup --install HOST`, or name its executable with --remote-exe.',
+    },
   );
 }

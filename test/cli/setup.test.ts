@@ -82,7 +82,7 @@ describe('sqlsync setup', { skip }, () => {
     const missing = await setup(undefined);
     assert.deepEqual([missing.status, missing.ok], [14, false]);
     assert.equal(missing.check('sqlsync').code, 'REMOTE_EXE_NOT_FOUND');
-    const bring = /tar .* \| ssh -p \d+ \S+ 'mkdir -p sqlsync .*npm ci'/;
+    const bring = /sqlsync setup --install \S+@127\.0\.0\.1 --port \d+$/;
     // The remote host is this machine, which may have a sqlsync of its own in one of the usual places.
     const ofThisMachine = SYSTEM_PLACES.some((place) => existsSync(place));
     assert.match(missing.check('sqlsync').mend ?? '', ofThisMachine ? /add: --remote-exe \S*sqlsync/ : bring);

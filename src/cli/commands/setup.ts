@@ -68,7 +68,7 @@ async function setUp(args: Arguments, output: Output, options: SetupOptions): Pr
     output.json({ ...summary, ...asJson });
     return EXIT_OK;
   }
-  const report = await runSetup(options);
+  const report = await runSetup({ ...options, measuresLink: !changes });
   output.json({ ...summary, ...report, ...asJson });
   output.result(describe(host, report));
   const missing = report.checks.find(({ state }) => state === 'missing');

@@ -13,7 +13,7 @@ import type { ConfirmArguments } from './confirm.ts';
 export const INSTALL_OPTIONS = {
   install: {
     describe: 'Install sqlsync there, or bring it up to date: in ~/.local, without Node.js, npm and compiler',
-    more: 'With `--restrict` it writes the line for the key instead. See [Installing it](remote.md#installing-it).',
+    more: 'See [Installing it](remote.md#installing-it).',
   },
   uninstall: { describe: 'Remove what --install brought' },
   bundle: {

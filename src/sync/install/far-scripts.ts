@@ -82,6 +82,8 @@ cat >/dev/null
 }`;
 }
 
+export const DISCARD = 'rm -rf "$new"';
+
 /** Looks at what was unpacked: a full disk can cut files without an error of tar. */
 export const CHECK = `
 sync -f "$new" 2>/dev/null || sync

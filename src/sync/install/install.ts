@@ -5,7 +5,7 @@ import { findBundle, readBundle } from './bundle.ts';
 import type { Bundle } from './bundle.ts';
 import { Answers, withFarShell } from './far-shell.ts';
 import type { FarShell, FarShellOptions } from './far-shell.ts';
-import { CHECK, PREPARE, PRELUDE, REMOVE_OLD, switchTo, UNINSTALL, unpack } from './far-scripts.ts';
+import { CHECK, DISCARD, PREPARE, PRELUDE, REMOVE_OLD, switchTo, UNINSTALL, unpack } from './far-scripts.ts';
 import { platformOf, surveyInstalled } from './installed.ts';
 import type { Installed } from './installed.ts';
 
@@ -65,7 +65,7 @@ export async function install(options: InstallOptions): Promise<Change> {
     if (isCurrent && remove.length === 0) return nothing;
     if (!isCurrent) checkRoom(there, bundle);
     if (!(await options.confirm(plan))) return nothing;
-    const place = isCurrent ? there.current : await bring(shell, bundle, options.onProgress);
+    const place = isCurrent ? there.current : await bringWhole(shell, bundle, options.onProgress);
     return { plan, isDone: true, place, ...removals(await shell.run(REMOVE_OLD)) };
   });
 }
@@ -114,6 +114,17 @@ function checkRoom({ freeBytes, home }: Installed, { neededBytes }: Bundle): voi
   throw new SqlsyncError('SYSTEM_ERROR', `${home} there has room for ${free} MB; expected ${needed} MB`, {
     hint: 'Make room there, and run it again.',
   });
+}
+
+/** As `bring`; what did not arrive whole is removed at once, unless the shell there does it when it ends. */
+async function bringWhole(...parts: Parameters<typeof bring>): Promise<string> {
+  const [shell] = parts;
+  try {
+    return await bring(...parts);
+  } catch (error) {
+    await shell.run(DISCARD).catch(() => {});
+    throw error;
+  }
 }
 
 /** Sends a bundle, tries it, and lets the link lead to it. Returns its folder. */

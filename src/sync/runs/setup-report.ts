@@ -7,6 +7,8 @@ export interface SetupOptions extends RemoteOptions {
   /** The host; its path is a database, or a folder to read and write, or '' for none. */
   readonly location: SshLocation;
   readonly idleTimeoutMs: number;
+  /** False if the speed of the link is of no interest. */
+  readonly measuresLink?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
 }
@@ -26,7 +28,7 @@ export interface SetupReport {
   /** True if nothing is missing. */
   readonly ok: boolean;
   readonly checks: readonly SetupCheck[];
-  /** Undefined if no shell answered. */
+  /** Undefined if no shell answered, or nobody asked for it. */
   readonly link: LinkFigures | undefined;
 }
 

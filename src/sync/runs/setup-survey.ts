@@ -88,6 +88,8 @@ export function mendMissing(options: SetupOptions, found: Survey | undefined): s
     const there = shellQuote(found.elsewhere);
     return `it is at ${there}; add: --remote-exe ${there}`;
   }
+  if (found !== undefined && /^Linux (?:x86_64|aarch64)$/.test(found.system))
+    return `install it there: sqlsync setup --install ${hostWords(options)}`;
   const copy = `tar -cf - --exclude=.git --exclude=node_modules --exclude=build --exclude=dist . | ${sshTo(options)} 'mkdir -p sqlsync && cd sqlsync && tar -xf - && npm ci'`;
   return `in a checkout of sqlsync here: ${copy} — then add: --remote-exe 'sqlsync/node_modules/.bin/node sqlsync/bin/sqlsync.js'`;
 }
@@ -161,6 +163,14 @@ export function checkFolder(found: Survey): SetupCheck {
   const state = found.folderWritable ? 'ok' : 'unknown';
   const may = found.folderWritable ? 'may be written' : 'may not be written';
   return { name: 'write', state, detail: `the home folder ${may}${free}; name a path to have that checked` };
+}
+
+/** The host as operand and options of another run of setup. */
+function hostWords({ location, port, rsh }: SetupOptions): string {
+  const user = location.user === undefined ? '' : `${location.user}@`;
+  const at = port ?? location.port;
+  const words = [`${user}${location.host}`, ...(at === undefined ? [] : ['--port', String(at)])];
+  return [...words, ...(rsh === undefined ? [] : ['--rsh', rsh])].map(shellQuote).join(' ');
 }
 
 function sshTo({ location, port, rsh }: SetupOptions): string {

@@ -56,7 +56,8 @@ async function askShell(options: SetupOptions): Promise<ShellAnswer> {
   try {
     const banner = (await shell.ask(':')).trim();
     const found = await survey(shell, options.location.path, options.remoteExe ?? DEFAULT_REMOTE_EXE);
-    return { found, link: await shell.measure(), banner, isForced: false };
+    const link = options.measuresLink === false ? undefined : await shell.measure();
+    return { found, link, banner, isForced: false };
   } catch (error) {
     // A host without `sh`, or one that runs another command for this key, may still work as the other side.
     if (error instanceof UnlikeShellError) {
@@ -127,7 +128,9 @@ function agentChecks(
     const mend = isAbsent ? mendMissing(options, found) : failure?.hint;
     return [{ name: 'sqlsync', state: 'missing', detail, code, mend }];
   }
-  const where = found?.exe === undefined || found.exe === '' ? '' : ` at ${found.exe}`;
+  const isDefault = (options.remoteExe ?? DEFAULT_REMOTE_EXE) === DEFAULT_REMOTE_EXE;
+  const place = found?.exe || (isDefault && found?.elsewhere) || '';
+  const where = place === '' ? '' : ` at ${place}`;
   const checks: SetupCheck[] = [
     { name: 'sqlsync', state: 'ok', detail: `${sanitizeText(hello.program, 100)}${where}` },
   ];
