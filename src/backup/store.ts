@@ -20,7 +20,7 @@ import type { StoreKey, Unlocked } from './keys/store-keys.ts';
 import { loadSnapshots } from './files/store-files.ts';
 import type { StoreAccess } from './files/store-files.ts';
 import { withLists } from './files/store-lists.ts';
-import { listSteps, momentUntil } from './steps/stored-steps.ts';
+import { basesOfNewest, listSteps, momentUntil } from './steps/stored-steps.ts';
 import { storeStats } from './store-stats.ts';
 import type {
   CheckOptions,
@@ -108,6 +108,11 @@ export class OpenStore implements Store {
     const { host, path } = chosen;
     const snapshots = (await this.snapshots()).filter((each) => each.host === host && each.path === path);
     return momentUntil(files, { chosen, snapshots, untilMs });
+  }
+
+  async newestFollowed(): Promise<ReadonlySet<string>> {
+    const files = await listSteps(this.#access);
+    return files.length === 0 ? new Set() : basesOfNewest(files, await this.snapshots());
   }
 
   async forget(ids: readonly string[]): Promise<ForgetSummary> {

@@ -308,6 +308,11 @@ export interface Store {
    * undefined if there is none.
    */
   momentAfter(snapshot: StoreSnapshot, untilMs?: number): Promise<StoreMoment | undefined>;
+  /**
+   * The ids of the snapshots that begin a state which `sqlsync follow` has added, newer than the newest snapshot of the
+   * same database: with the snapshot that state is lost. For `planForget`.
+   */
+  newestFollowed(): Promise<ReadonlySet<string>>;
   /** Takes snapshots away, including those that cannot be read. Their pages stay until `prune`. */
   forget(ids: readonly string[]): Promise<ForgetSummary>;
   prune(options?: PruneOptions): Promise<PruneSummary>;

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { planForget } from '../../src/backup/prune/plan-forget.ts';
 import { coveredSteps, LEVELS, parseStep, stepLabel } from '../../src/backup/steps/step-name.ts';
 import type { StepFile } from '../../src/backup/steps/step-name.ts';
-import { momentUntil } from '../../src/backup/steps/stored-steps.ts';
+import { basesOfNewest, momentUntil } from '../../src/backup/steps/stored-steps.ts';
 import type { StoreSnapshot } from '../../src/backup/types.ts';
 
 const NOW = Date.now();
@@ -11,7 +12,9 @@ const HASH = '0'.repeat(64);
 /** A snapshot that was made so many seconds ago. */
 function snapshot(digit: string, secondsAgo: number): StoreSnapshot {
   const time = new Date(NOW - secondsAgo * 1000);
-  return { id: digit.repeat(64), host: 'h', path: '/p', time } as StoreSnapshot;
+  const place = { host: 'h', path: '/p', tags: [], statistics: { durationMs: 1 } };
+  const order = { time, stored: time, generation: 1000 - secondsAgo };
+  return { id: digit.repeat(64), ...place, ...order } as unknown as StoreSnapshot;
 }
 
 /** A file of the stream that begins with that snapshot. */
@@ -68,6 +71,29 @@ test('a part of a change is no state, and the last part makes one only with all 
   for (const count of [2, 3]) assert.deepEqual(newest(whole.slice(0, count), snapshots), ['a', 1]);
   assert.throws(() => newest(whole.toSpliced(2, 1), snapshots), { code: 'STORE_FILE_MISSING' });
   assert.deepEqual(coveredSteps(whole, NOW), []);
+});
+
+test('a snapshot is needed while steps after it are newer than every snapshot of its database', () => {
+  const snapshots = [snapshot('a', 100), snapshot('b', 50)];
+  const needed = (...files: StepFile[]): string[] =>
+    [...basesOfNewest(files, snapshots)].map(([id = '']) => id);
+  assert.deepEqual(needed(step('a', [1, 1], 90), step('a', [2, 2], 40)), ['a']);
+  assert.deepEqual(needed(step('a', [1, 1], 60), step('b', [1, 1], 40)), ['b']);
+  assert.deepEqual(needed(step('a', [1, 1], 30), step('b', [1, 1], 40)), ['a', 'b']);
+  assert.deepEqual(needed(step('a', [1, 1], 60), step('a', [2, 2], -3600), step('c', [1, 1], 10)), []);
+  const policy = { last: 1 };
+  const [kept] = planForget(snapshots, policy, { followed: new Set([(snapshots[0] as StoreSnapshot).id]) });
+  assert.deepEqual(
+    kept?.keep.map(({ snapshot: { id }, reasons }) => [id[0], reasons]),
+    [
+      ['b', ['last snapshot']],
+      ['a', ['newest state follows it']],
+    ],
+  );
+  assert.deepEqual(
+    planForget(snapshots, policy)[0]?.remove.map(({ id }) => id[0]),
+    ['a'],
+  );
 });
 
 test('a gap counts only where it hides a newer state', () => {

@@ -239,6 +239,23 @@ test('a changed step is damage: restore refuses it, and check --read-data names 
   assert.match(check.stdout + check.stderr, new RegExp(name.slice(0, 60)));
 });
 
+test('a policy spares the snapshot whose steps are newer than all snapshots', async (t) => {
+  const followed = await Followed.start(t, ['--host', 'followed']);
+  await followed.following.untilEvents('step', 1);
+  await followed.change(CHANGES[0] as string);
+  await followed.run('backup', followed.all.origin, followed.store, '--host', 'followed');
+  await followed.change(CHANGES[1] as string);
+  const forgotten = await followed.run('forget', followed.store, '--keep-last', '1', '--prune');
+  assert.deepEqual(forgotten['forgotten'], []);
+  assert.equal((await followed.restore('latest')).hash, followed.states.at(-1)?.hash);
+  // What is newer than the last step makes its snapshot one among others.
+  assert.equal((await followed.following.end()).status, 0);
+  await followed.run('backup', followed.all.origin, followed.store, '--host', 'followed');
+  const again = await followed.run('forget', followed.store, '--keep-last', '1', '--prune');
+  assert.equal((again['forgotten'] as unknown[]).length, 2);
+  assert.deepEqual((await followed.run('check', followed.store, '--read-data'))['problems'], []);
+});
+
 test('the steps after a forgotten snapshot go with the next prune, and the follower begins again from another', async (t) => {
   const followed = await Followed.start(t);
   await followed.following.untilEvents('step', 1);

@@ -40,6 +40,8 @@ export interface PlanForgetOptions {
    * may as well have been copied as files, so retention goes on after that week.
    */
   readonly isUnattended?: boolean | undefined;
+  /** Ids of snapshots to keep in any case: `await store.newestFollowed()`. */
+  readonly followed?: ReadonlySet<string> | undefined;
 }
 
 /** Time enough to notice a warning. */
@@ -47,6 +49,9 @@ const WAIT_MS: number = 7 * 24 * 3600 * 1000;
 
 /** The reason to keep a snapshot for that long. */
 const WAITING = 'came less than a week ago, with another time';
+
+/** The reason to keep a snapshot with steps after it that are newer than all snapshots. */
+const FOLLOWED = 'newest state follows it';
 
 /** What follows the reason to keep a snapshot that would go if the times of others were right. */
 const BY_PLACE = ', by the time of the place';
@@ -68,13 +73,16 @@ const FUTURE = 'in the future';
 export function planForget(
   snapshots: readonly StoreSnapshot[],
   policy: RetentionPolicy,
-  { groupBy = DEFAULT_GROUPING, isUnattended = false }: PlanForgetOptions = {},
+  { groupBy = DEFAULT_GROUPING, isUnattended = false, followed = new Set() }: PlanForgetOptions = {},
 ): ForgetGroup[] {
   const nowMs = Date.now();
   // Throws for an empty policy, even if there is nothing to forget.
   applyRetention([], policy, nowMs);
   return groupSnapshots(inOrder(snapshots), groupBy).map(({ host, path, tags, members }) => {
-    return Object.assign({ host, path, tags }, planGroup(members, policy, { groupBy, isUnattended, nowMs }));
+    return Object.assign(
+      { host, path, tags },
+      planGroup(members, policy, { groupBy, isUnattended, followed, nowMs }),
+    );
   });
 }
 
@@ -85,8 +93,13 @@ function planGroup(
   {
     groupBy,
     isUnattended,
+    followed,
     nowMs,
-  }: { readonly groupBy: Grouping; readonly isUnattended: boolean; readonly nowMs: number },
+  }: Required<PlanForgetOptions> & {
+    readonly groupBy: Grouping;
+    readonly followed: ReadonlySet<string>;
+    readonly nowMs: number;
+  },
 ): Omit<ForgetGroup, 'host' | 'path' | 'tags'> {
   const datings = dateHistory(history, nowMs);
   const dated = (snapshot: StoreSnapshot, place: number, ms: number): Dated => {
@@ -113,6 +126,7 @@ function planGroup(
       reasons.map((reason) => `${reason}${BY_PLACE}`),
     );
   }
+  for (const { id } of past) if (followed.has(id) && !reasonsOf.has(id)) reasonsOf.set(id, [FOLLOWED]);
   const outOfPolicy = new Set(planned?.remove.map(({ id }) => id));
   const doomed = past.filter(({ id }) => outOfPolicy.has(id) && !reasonsOf.has(id));
   const waiting = isUnattended ? waitingAmong(doomed, { history, confirmed, nowMs }) : [];

@@ -88,6 +88,34 @@ export function momentUntil(
   );
 }
 
+/**
+ * The ids of the snapshots with a step that is newer than the newest snapshot of the same database. A time in the
+ * future, of a clock that was wrong, does not count.
+ */
+export function basesOfNewest(
+  files: readonly StepFile[],
+  snapshots: readonly StoreSnapshot[],
+): ReadonlySet<string> {
+  const nowMs = Date.now();
+  const newestOf = new Map<string, number>();
+  for (const { host, path, time } of snapshots) {
+    const key = JSON.stringify([host, path]);
+    if (time.getTime() <= nowMs) newestOf.set(key, Math.max(newestOf.get(key) ?? 0, time.getTime()));
+  }
+  const streams = [...byStream(files)];
+  const isNeeded = (snapshot: StoreSnapshot): boolean => {
+    const newestMs = newestOf.get(JSON.stringify([snapshot.host, snapshot.path])) ?? 0;
+    return streams.some(
+      ([stream, inOrder]) =>
+        beginsWith(stream, snapshot) &&
+        inOrder.some(
+          ({ timeMs }) => timeMs <= nowMs && timeMs >= Math.max(newestMs, snapshot.time.getTime()),
+        ),
+    );
+  };
+  return new Set(snapshots.filter(isNeeded).map(({ id }) => id));
+}
+
 /** What is laid over the snapshot of a stream to make one of its states. */
 export interface Overlay {
   readonly pageCount: number;

@@ -290,7 +290,7 @@ async function tidy(
     groups = planForget(
       ours.flatMap(({ members }) => members),
       policy,
-      { groupBy, isUnattended: true },
+      { groupBy, isUnattended: true, followed: await store.newestFollowed() },
     );
   }
   const ids = groups.flatMap(({ remove }) => remove.map(({ id }) => id));

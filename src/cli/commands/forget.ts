@@ -65,7 +65,10 @@ async function forget(args: Arguments, output: Output, options: StoreCallOptions
   const groups =
     policy === undefined
       ? undefined
-      : planForget(filterSnapshots(all, args), policy, { groupBy: groupingOf(args) });
+      : planForget(filterSnapshots(all, args), policy, {
+          groupBy: groupingOf(args),
+          followed: await store.newestFollowed(),
+        });
   const chosen = ids.map((id) => chooseById(all, unreadable, id));
   const named = [...new Map(chosen.map((each) => [each.id, each])).values()];
   const doomed = groups?.flatMap(({ remove }) => remove.map(({ id }) => id)) ?? named.map(({ id }) => id);
