@@ -239,12 +239,44 @@ export const MESSAGES = {
       /** Patterns, as of rsync; those that include come first. */
       include: 'texts',
       exclude: 'texts',
+      /** Look at each database, too. */
+      stamps: 'bool',
       idleTimeoutMs: 'u32',
       maxTimeMs: 'u32',
     },
   },
   /** far → near: a part of the answer to `list`. */
-  listed: { code: 25, size: 'large', fields: { databases: 'texts', omitted: 'texts', isLast: 'bool' } },
+  listed: {
+    code: 25,
+    size: 'large',
+    fields: {
+      databases: 'texts',
+      /** Of each database, if asked for; zeros for one without a stamp. */
+      stamps: 'bytes',
+      omitted: 'texts',
+      isLast: 'bool',
+    },
+  },
+  /** near → far: which of these replicas are known as exact copies of the origins with these stamps? */
+  recognize: {
+    code: 26,
+    size: 'large',
+    fields: {
+      /** The folder of the replicas. */
+      path: 'text',
+      /** The folder of the origins, as in `replicate`. */
+      originName: 'text',
+      /** Places of databases in both folders. */
+      databases: 'texts',
+      stamps: 'bytes',
+      hash: 'u8',
+      fullEveryMs: 'u32',
+      idleTimeoutMs: 'u32',
+      maxTimeMs: 'u32',
+    },
+  },
+  /** far → near: the answer; `known` as gaps. */
+  recognized: { code: 27, size: 'large', fields: { known: 'varints', warnings: 'texts' } },
 } as const;
 
 /** The largest body of a message of this definition, in bytes. */

@@ -12,11 +12,13 @@ export const STATES = {
   /** Either side, before the peer's hello. */
   greeting: ['hello', 'error'],
   /** Far side: no database yet, or the last one is done. */
-  unassigned: ['replicate', 'open', 'examine', 'list', 'close', 'alive', 'error'],
+  unassigned: ['replicate', 'open', 'examine', 'list', 'recognize', 'close', 'alive', 'error'],
   /** Near side that sent `examine`. */
   examining: ['examined', 'alive', 'error'],
   /** Near side that sent `list`. */
   listing: ['listed', 'alive', 'error'],
+  /** Near side that sent `recognize`. */
+  recognizing: ['recognized', 'alive', 'error'],
   /** Near origin agent that sent `replicate`. */
   offering: ['open', 'alive', 'error'],
   /** Origin agent that waits for a change of its database. */

@@ -73,10 +73,17 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sync/link': ['src/sync', 'src/transport', 'src/transport/ssh', 'protocol'],
   // What a copy is asked to do, what it may do, and what its user hears of it.
   'src/sync/request': ['src/pages', 'src/files', 'protocol'],
-  // A folder of databases: which of its files count.
-  'src/sync/folder': ['src/files'],
   // What sqlsync remembers of both sides of a copy.
   'src/sync/quick': ['src/pages', 'src/files', 'protocol'],
+  // A folder of databases: which of its files count, and which are as an earlier run left them.
+  'src/sync/folder': [
+    'src/sync/quick',
+    'src/beside',
+    'src/pages',
+    'src/sqlite',
+    'src/sqlite/locks',
+    'src/files',
+  ],
   'src/sync/agents': [
     'src/sync/folder',
     'src/sync/request',

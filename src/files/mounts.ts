@@ -10,10 +10,13 @@ export interface Mount {
   readonly type: string;
 }
 
-/** The mount of the file at `path`, which is absolute and real; undefined if the system does not report it. */
-export function mountOf(path: string): Mount | undefined {
+/**
+ * The mount of the file at `path`, which is absolute and real; undefined if the system does not report it. A caller with
+ * many files reads the table of mounts once.
+ */
+export function mountOf(path: string, table: readonly Mount[] = mounts()): Mount | undefined {
   let found: Mount | undefined;
-  for (const mount of mounts()) {
+  for (const mount of table) {
     const { point } = mount;
     const covers = path === point || path.startsWith(point.endsWith('/') ? point : `${point}/`);
     // The later of two mounts in one place hides the earlier one.
@@ -61,8 +64,8 @@ const TIMES_EVERY_WRITE = /^(?:ext[234]|xfs|btrfs|f2fs)$/;
  * True if no write to the file at `path`, which is absolute and real, leaves its ctime as it is. False for a file that
  * is mounted alone: another name of it may have a -wal of its own.
  */
-export function timesEveryWrite(path: string): boolean {
-  const mount = mountOf(path);
+export function timesEveryWrite(path: string, table?: readonly Mount[]): boolean {
+  const mount = mountOf(path, table);
   return mount !== undefined && mount.point !== path && TIMES_EVERY_WRITE.test(mount.type);
 }
 
@@ -71,8 +74,8 @@ export function hasLastingInodes(path: string): boolean {
   return !UNLASTING_INODES.test(mountOf(realpathSync(path))?.type ?? '');
 }
 
-/** https://docs.kernel.org/filesystems/proc.html, "mountinfo". */
-function mounts(): Mount[] {
+/** All mounts (https://docs.kernel.org/filesystems/proc.html, "mountinfo"); empty if the system does not list them. */
+export function mounts(): Mount[] {
   const found: Mount[] = [];
   for (const line of procLines('/proc/self/mountinfo')) {
     const fields = line.split(' ');

@@ -23,6 +23,9 @@ export const STAMP_BYTES = 32;
  */
 const MIN_AGE_MS = Number(process.env['SQLSYNC_STAMP_MIN_AGE_MS'] ?? 3000);
 
+/** Stands in a stamp for the -wal of a database whose whole content is in its file. */
+const ALL_IN_FILE: readonly string[] = ['all in the file'];
+
 /** What is true of this moment and this system. */
 export interface StampMoment {
   /** Milliseconds since 1970. */
@@ -36,8 +39,8 @@ export interface StampMoment {
  *
  *     settle ──► connection has read once ──► attached ──► snapshot begins ──► take ──► connection closed ──► close
  *
- * In WAL mode the stamp holds the header of the wal-index, and has none if that changed between `attached` and `take`:
- * then it may be that of a later commit than the snapshot. Everything else is of the file, which no SQLite changes in
+ * If the -wal has content, the stamp holds the header of the wal-index. In WAL mode there is no stamp if that changed
+ * between `attached` and `take`: then it may be that of a later commit than the snapshot. Everything else is of the file, which no SQLite changes in
  * content while the snapshot lasts. A failure only means that there is no stamp.
  */
 export class StampTaker {
@@ -113,9 +116,32 @@ export class StampTaker {
    * unchanged.
    */
   take(moment: StampMoment = { now: Date.now(), bootId: bootId() }): Uint8Array | undefined {
-    if (!this.#isSettled || moment.bootId === undefined) return undefined;
+    return this.#isSettled ? this.compare(moment) : undefined;
+  }
+
+  /**
+   * As `take`, also where nothing was settled. It must not be kept: a program may write to a page that is dirty already,
+   * which moves no time. If it equals a stamp that was kept, the database is as it was then, because all pages were
+   * clean at that time. The caller has to know that the file system times every write.
+   */
+  compare(moment: StampMoment = { now: Date.now(), bootId: bootId() }): Uint8Array | undefined {
     try {
       return this.#stamp(moment);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /**
+   * As `compare`, for a file that no connection of this process has open; undefined if part of the content may be
+   * outside of the file. The caller has to know that there is no hot journal, and that no -wal lies beside another name.
+   */
+  compareUnopened(moment: StampMoment = { now: Date.now(), bootId: bootId() }): Uint8Array | undefined {
+    try {
+      // The -wal comes first: what a checkpoint moves into the file after this look changes the file's times.
+      if (walFacts(this.#path).length > 0) return undefined;
+      const facts = this.#facts(moment)?.facts;
+      return facts && digestOf([...facts, ...ALL_IN_FILE]);
     } catch {
       return undefined;
     }
@@ -146,7 +172,8 @@ export class StampTaker {
     this.#index?.close();
   }
 
-  #stamp({ now, bootId: boot }: StampMoment): Uint8Array | undefined {
+  #facts({ now, bootId: boot }: StampMoment): { facts: string[]; isWal: boolean } | undefined {
+    if (boot === undefined) return undefined;
     const header = Buffer.alloc(HEADER_BYTES);
     if (readFully(this.#descriptor, header, 0) < HEADER_BYTES) return undefined;
     const file = this.#fileFacts(now);
@@ -154,8 +181,13 @@ export class StampTaker {
     const counters = [header.subarray(24, 40), header.subarray(92, 100)].map((bytes) =>
       bytes.toString('hex'),
     );
-    const facts = ['sqlsync stamp 1', boot, this.#path, ...file, ...counters];
-    const isWal = header[18] === 2 && header[19] === 2;
+    const facts = ['sqlsync stamp 2', boot, this.#path, ...file, ...counters];
+    return { facts, isWal: header[18] === 2 && header[19] === 2 };
+  }
+
+  #stamp(moment: StampMoment): Uint8Array | undefined {
+    const { facts, isWal } = this.#facts(moment) ?? {};
+    if (facts === undefined || isWal === undefined) return undefined;
     this.#now = isWal ? this.#index?.header() : undefined;
     if (this.#now !== undefined && this.#before !== undefined)
       this.look = lookOf(digestOf(facts).toString('hex'), this.#before, this.#now);
@@ -177,11 +209,12 @@ export class StampTaker {
   #walFacts(isWal: boolean): readonly string[] | undefined {
     const wal = walFacts(this.#path);
     // Beside a database in rollback mode SQLite uses a -wal with content nevertheless.
-    if (!isWal) return wal.length === 0 ? ['rollback'] : undefined;
+    if (!isWal) return wal.length === 0 ? ALL_IN_FILE : undefined;
     const index = this.#now;
     if (index === undefined || this.#before?.equals(index) !== true) return undefined;
-    const isMissing = frameCount(index) > 0 && wal.length === 0;
-    return isMissing ? undefined : [index.toString('hex'), ...wal];
+    // Without a frame the file alone is the content, whatever else the index says.
+    if (wal.length === 0) return frameCount(index) > 0 ? undefined : ALL_IN_FILE;
+    return [index.toString('hex'), ...wal];
   }
 }
 

@@ -158,7 +158,7 @@ import { Connection } from '${join(import.meta.dirname, '../../src/sync/link/con
 import { freeChunk } from '${join(import.meta.dirname, '../../src/transport/chunk-memory.ts')}';
 const connection = new Connection({ description: 'x', input: process.stdin, output: process.stdout, freeChunk, exited: new Promise(() => {}), terminate() {} }, 'unassigned', { idleTimeoutMs: 30000 });
 await connection.receive();
-connection.send(message('listed', { databases: ['../out.db'], omitted: [], isLast: true }));
+connection.send(message('listed', { databases: ['../out.db'], stamps: new Uint8Array(32), omitted: [], isLast: true }));
 await connection.drained();
 `,
   );
@@ -187,7 +187,9 @@ test('a long list comes in parts', async (t) => {
   const restriction = new Restriction({ folder, access: 'read', create: false });
   const done = runFarAgent(far, { idleTimeoutMs: 0, restriction });
   const connection = new Connection(near, 'listing', { idleTimeoutMs: 0 });
-  connection.send(message('list', { path: '.', include: [], exclude: [], idleTimeoutMs: 0, maxTimeMs: 0 }));
+  connection.send(
+    message('list', { path: '.', include: [], exclude: [], stamps: true, idleTimeoutMs: 0, maxTimeMs: 0 }),
+  );
   const parts = [await connection.receiveOnly('listed')];
   while (parts.at(-1)?.isLast === false) parts.push(await connection.receiveOnly('listed'));
   assert.ok(parts.length > 1);

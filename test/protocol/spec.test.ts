@@ -28,7 +28,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: '575bbde08b72ca6a',
+  2: '814e857f25bc4041',
 };
 
 describe('protocol/SPEC.md', () => {

@@ -38,7 +38,7 @@ test('a new record takes the place of the last one, and leaves no other file', (
   assert.equal(readdirSync(folder()).length, 1);
 });
 
-test('records that are too old to count, and more than a thousand, are removed', () => {
+test('records that are too old to count, and more than ten thousand, are removed', () => {
   rmSync(folder(), { recursive: true });
   saveQuickRecord(pair('a'), RECORD);
   const old = Date.now() / 1000 - 30 * 86_400;
@@ -51,11 +51,11 @@ test('records that are too old to count, and more than a thousand, are removed',
   saveQuickRecord(pair('b'), RECORD);
   assert.equal(readdirSync(folder()).length, 3, 'the two records, and a file that is none');
   const recent = Date.now() / 1000 - 3600;
-  for (let i = 1; i <= 1100; i++) {
+  for (let i = 1; i <= 10_100; i++) {
     writeFileSync(name(i), '');
     utimesSync(name(i), recent, recent);
   }
   saveQuickRecord(pair('c'), RECORD);
-  assert.equal(readdirSync(folder()).length, 1001);
+  assert.equal(readdirSync(folder()).length, 10_001);
   for (const each of ['a', 'b', 'c']) assert.notEqual(loadQuickRecord(pair(each)), undefined);
 });

@@ -24,6 +24,47 @@ export function readersByAnotherName(path: string): Set<number> {
   return new Set(elsewhere);
 }
 
+/** The locks of all processes at one moment, for many databases. */
+export class LockTable {
+  /** By inode. The device is part of each entry, because the kernel may list another than `stat` reports. */
+  readonly #byInode: ReadonlyMap<string, readonly PosixLock[]>;
+
+  constructor() {
+    this.#byInode = Map.groupBy(
+      posixLocks(() => true),
+      ({ file }) => inodeOf(file),
+    );
+  }
+
+  /**
+   * True if a process may have had the database at `path`, which is in WAL mode, open through another name when the
+   * table was read. A process that was just opening it counts too.
+   */
+  mayBeReadByAnotherName(path: string): boolean {
+    const ofFile = this.#locksOn(path).filter(
+      ({ processId, first, last }) =>
+        processId !== process.pid && first <= LAST_LOCK_BYTE && last >= FIRST_LOCK_BYTE,
+    );
+    if (ofFile.length === 0) return false;
+    const ofIndex = new Set(this.#locksOn(`${path}-shm`).map(holderOf));
+    return ofFile.some((lock) => !ofIndex.has(holderOf(lock)));
+  }
+
+  #locksOn(path: string): readonly PosixLock[] {
+    const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
+    return (stats && this.#byInode.get(String(stats.ino))) ?? [];
+  }
+}
+
+function inodeOf(file: string): string {
+  return file.slice(file.lastIndexOf(':') + 1);
+}
+
+/** The process and the device: both files of a database are on one device. */
+function holderOf({ processId, file }: PosixLock): string {
+  return `${processId} ${file.slice(0, file.lastIndexOf(':'))}`;
+}
+
 /** True if a process has the wal-index beside `path` open. */
 export function isIndexInUse(path: string): boolean {
   const [ofIndex = []] = locksOn(`${path}-shm`);

@@ -13,6 +13,7 @@ import { serveExamination } from './examine-agent.ts';
 import { FollowedOrigin } from './followed-origin.ts';
 import { serveList } from './list-agent.ts';
 import { serveOrigin } from './origin-agent.ts';
+import { serveRecognition } from './recognize-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from '../request/restriction.ts';
 
@@ -54,6 +55,9 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
       } else if (next.type === 'list') {
         connection.agree(next, options);
         await serveList(connection, next, { access: options.restriction?.origin });
+      } else if (next.type === 'recognize') {
+        connection.agree(next, options);
+        await serveRecognition(connection, next, { access: options.restriction?.replica });
       } else if (next.type === 'replicate') {
         replica = next.lookEveryMs > 0 ? (replica ?? followedReplica(next)) : undefined;
         await replicate(connection, next, { ...options, followed: replica });

@@ -1,9 +1,13 @@
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
 import { MAX_BODY_BYTES, MAX_TEXTS } from '../../../protocol/limits.ts';
 import type { MessageOf } from '../../../protocol/messages.ts';
+import { realPath } from '../../files/path-names.ts';
 import { listDatabases } from '../folder/list-databases.ts';
+import type { FolderList } from '../folder/list-databases.ts';
 import { FilterRules } from '../folder/filter-rules.ts';
+import { Looker } from '../folder/look.ts';
+import { BATCH, packStamps } from '../folder/stamp-list.ts';
 import type { Connection } from '../link/connection.ts';
 import type { AccessCheck } from '../request/restriction.ts';
 
@@ -18,24 +22,50 @@ export async function serveList(
 ): Promise<void> {
   const { path, include, exclude } = asked;
   const folder = access?.folder(path) ?? resolve(path);
-  const { databases, omitted } = await connection.whileBusy(() =>
-    listDatabases(folder, new FilterRules({ include, exclude })),
-  );
-  const entries = [
-    ...databases.map((each) => ({ database: each })),
-    ...omitted.map(({ path: each, why, mayHide }) => ({ omitted: `${mayHide ? '!' : '-'}${why}\n${each}` })),
-  ];
-  let at = 0;
-  do {
-    const part = { databases: [] as string[], omitted: [] as string[] };
-    for (let bytes = 0; at < entries.length && bytes < MOST_BYTES; at++) {
-      const entry = entries[at] as { readonly database: string } | { readonly omitted: string };
-      if (part.databases.length + part.omitted.length >= MAX_TEXTS) break;
-      if ('database' in entry) part.databases.push(entry.database);
-      else part.omitted.push(entry.omitted);
-      bytes += Buffer.byteLength(Object.values(entry).join('')) + 4;
-    }
-    connection.send(message('listed', { ...part, isLast: at >= entries.length }));
+  const list = await connection.whileBusy(() => listDatabases(folder, new FilterRules({ include, exclude })));
+  const parts = partsOf(list, asked.stamps ? BATCH : MAX_TEXTS);
+  for (const [i, part] of parts.entries()) {
+    const looks = (): Uint8Array => stampsOf(realPath(folder), part.databases);
+    const stamps = asked.stamps ? await connection.whileBusy(looks) : new Uint8Array(0);
+    connection.send(message('listed', { ...part, stamps, isLast: i === parts.length - 1 }));
     await connection.drained();
-  } while (at < entries.length);
+  }
+}
+
+interface Part {
+  readonly databases: string[];
+  readonly omitted: string[];
+}
+
+/** At least one part, each of at most so many databases, and of a size that a message can have. */
+function partsOf({ databases, omitted }: FolderList, most: number): Part[] {
+  const entries = [
+    ...databases.map((text) => ({ kind: 'databases', text }) as const),
+    ...omitted.map(
+      ({ path, why, mayHide }) =>
+        ({ kind: 'omitted', text: `${mayHide ? '!' : '-'}${why}\n${path}` }) as const,
+    ),
+  ];
+  let part: Part = { databases: [], omitted: [] };
+  const parts = [part];
+  let bytes = 0;
+  for (const { kind, text } of entries) {
+    if (
+      bytes >= MOST_BYTES ||
+      part.databases.length >= most ||
+      part.databases.length + part.omitted.length >= MAX_TEXTS
+    ) {
+      part = { databases: [], omitted: [] };
+      parts.push(part);
+      bytes = 0;
+    }
+    part[kind].push(text);
+    bytes += Buffer.byteLength(text) + 4;
+  }
+  return parts;
+}
+
+function stampsOf(folder: string, databases: readonly string[]): Uint8Array {
+  const looker = new Looker();
+  return packStamps(databases.map((each) => looker.look(join(folder, each))?.stamp));
 }

@@ -30,6 +30,8 @@ export class CacheFolder {
   /** The names of its files. */
   readonly #pattern: RegExp;
   readonly #limits: CacheLimits;
+  /** So many files may be written before the next sweep. */
+  #untilSweep = 0;
 
   constructor(name: string, pattern: RegExp, limits: CacheLimits) {
     this.#name = name;
@@ -58,7 +60,7 @@ export class CacheFolder {
     } finally {
       rmSync(temporary, { force: true });
     }
-    this.#sweep();
+    if (this.#untilSweep-- <= 0) this.#sweep();
   }
 
   /** Makes a file that is still of use the newest. Never throws. */
@@ -98,8 +100,11 @@ export class CacheFolder {
   #sweep(): void {
     try {
       const oldest = Date.now() - MAX_AGE_MS;
+      const files = this.#files();
+      // A run that writes a thousand files does not look at all of them each time.
+      this.#untilSweep = Math.floor(files.length / 10);
       let bytes = 0;
-      for (const [i, { name, mtimeMs, size }] of this.#files().entries()) {
+      for (const [i, { name, mtimeMs, size }] of files.entries()) {
         bytes += size;
         // The newest one is kept, however large it is.
         const isTooMuch = i >= this.#limits.files || (bytes > this.#limits.bytes && i > 0);

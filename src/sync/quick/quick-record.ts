@@ -26,7 +26,7 @@ export interface QuickPair {
 const FORMAT = 1;
 
 const MAX_RECORD_BYTES = 4096;
-const FOLDER = new CacheFolder('quick', /^[0-9a-f]{32}\.json$/, { files: 1000, bytes: Infinity });
+const FOLDER = new CacheFolder('quick', /^[0-9a-f]{32}\.json$/, { files: 10_000, bytes: Infinity });
 
 /** The record of a pair; undefined if it is missing or damaged, or may be another user's. */
 export function loadQuickRecord(pair: QuickPair): QuickRecord | undefined {

@@ -44,7 +44,7 @@ const CLOSE_WAIT_MS = 5000;
  */
 export async function converse<T>(
   far: Location,
-  state: 'opening' | 'offering' | 'examining' | 'listing',
+  state: 'opening' | 'offering' | 'examining' | 'listing' | 'recognizing',
   options: ConversationOptions,
   work: (connection: Connection) => Promise<T>,
 ): Promise<T> {
@@ -74,7 +74,7 @@ export async function converse<T>(
 /** Starts an agent where `far` is. The caller terminates the connection's transport. Throws SqlsyncError. */
 export async function connectAgent(
   far: Location,
-  state: 'opening' | 'offering' | 'examining' | 'listing',
+  state: 'opening' | 'offering' | 'examining' | 'listing' | 'recognizing',
   options: Omit<ConversationOptions, 'traffic'>,
 ): Promise<Connection> {
   const { run, maxTimeMs = run.maxTimeMs, mayShareProcess = false } = options;

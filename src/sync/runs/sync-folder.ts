@@ -10,10 +10,14 @@ import { FilterRules } from '../folder/filter-rules.ts';
 import type { FilterOptions } from '../folder/filter-rules.ts';
 import { isPlainPath, listDatabases, MAX_SHOWN_PATH } from '../folder/list-databases.ts';
 import type { FolderList, Omitted } from '../folder/list-databases.ts';
+import { unpackStamps } from '../folder/stamp-list.ts';
 import type { Connection } from '../link/connection.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
+import { copyRequest } from '../request/copy-request.ts';
+import { maySkip, unknownHere, unknownThere } from './recognize.ts';
+import type { PlacedPair, Recognition } from './recognize.ts';
 import { copyTask, SharedLink, syncHere } from './sync-many.ts';
-import type { ManyListeners, ManyOptions, Pair } from './sync-many.ts';
+import type { ManyListeners, ManyOptions, Pair, Task } from './sync-many.ts';
 
 export interface FolderOptions extends ManyOptions, FilterOptions {
   /** Folders: a path, or [user@]host:path; one of the two is local. */
@@ -49,24 +53,35 @@ export async function syncFolder(options: FolderOptions, listeners: FolderListen
   check(folders, options);
   const rules = new FilterRules({ include, exclude });
   const { origin, replica } = folders;
-  const take = (list: FolderList): Pair[] => {
+  const recognition: Recognition = {
+    request: copyRequest({ ...shared, compression: shared.compress }),
+    origin,
+    replica,
+    onKnown: (pair, summary) => listeners.onDone(pair, summary),
+    onWarning: (text) => shared.onWarning?.(text, 'news'),
+  };
+  const take = (list: FolderList): PlacedPair[] => {
     for (const each of list.omitted) listeners.onOmitted(each);
     const pairs = list.databases.map((path) => ({
+      path,
       origin: within(origin, path),
       replica: within(replica, path),
     }));
     listeners.onListed(pairs);
     return pairs;
   };
+  const tasksOf = (pairs: readonly Pair[]): Task[] => pairs.map((pair) => copyTask(pair, shared, listeners));
+  const skips = maySkip(recognition.request);
   let list: FolderList;
   let traffic: FolderTraffic = { bytesSent: 0, bytesReceived: 0 };
   if (origin.kind === 'ssh') {
     const link = new SharedLink(origin, shared, listeners);
     const listed: { list?: FolderList } = {};
     const tasks = [
-      listTask(origin, options, (found) => {
+      listTask(origin, options, skips, async (found) => {
         listed.list = found;
-        tasks.push(...take(found).map((pair) => copyTask(pair, shared, listeners)));
+        const pairs = take(found);
+        tasks.push(...tasksOf(skips ? await unknownHere(pairs, recognition, found.stamps) : pairs));
       }),
     ];
     await link.run(tasks);
@@ -77,9 +92,12 @@ export async function syncFolder(options: FolderOptions, listeners: FolderListen
     const pairs = take(list);
     if (replica.kind === 'ssh') {
       const link = new SharedLink(replica, shared, listeners);
-      await link.run(pairs.map((pair) => copyTask(pair, shared, listeners)));
+      const tasks = skips
+        ? [recognizeTask(pairs, recognition, (rest) => tasks.push(...tasksOf(rest)))]
+        : tasksOf(pairs);
+      await link.run(tasks);
       traffic = link.traffic;
-    } else await syncHere(pairs, shared, listeners);
+    } else await syncHere(skips ? await unknownHere(pairs, recognition) : pairs, shared, listeners);
   }
   if (deletes === true) deleteOthers(resolve(replica.path), list, rules, options, listeners);
   return traffic;
@@ -125,17 +143,34 @@ function within(folder: Location, path: string): string {
 function listTask(
   { path }: Location,
   { include = [], exclude = [], idleTimeoutMs = DEFAULT_IDLE_TIMEOUT_MS }: FolderOptions,
-  onListed: (list: FolderList) => void,
-): Parameters<SharedLink['run']>[0][number] {
+  stamps: boolean,
+  onListed: (list: StampedList) => Promise<void>,
+): Task {
   return {
     state: 'listing',
     async run(connection) {
       const { maxTimeMs } = connection;
       const patterns = { include: [...include], exclude: [...exclude] };
-      connection.send(message('list', { path, ...patterns, idleTimeoutMs, maxTimeMs }));
-      onListed(await receiveList(connection));
+      connection.send(message('list', { path, ...patterns, stamps, idleTimeoutMs, maxTimeMs }));
+      await onListed(await receiveList(connection, stamps));
     },
     // Without a list there is nothing to go on with.
+    fail(failure) {
+      throw failure;
+    },
+  };
+}
+
+/** Asks the other side which replicas it knows as exact copies; `onUnknown` gets the others. */
+function recognizeTask(
+  pairs: readonly PlacedPair[],
+  recognition: Recognition,
+  onUnknown: (pairs: readonly PlacedPair[]) => void,
+): Task {
+  return {
+    state: 'recognizing',
+    run: async (connection) => onUnknown(await unknownThere(connection, pairs, recognition)),
+    // A peer that cannot answer this cannot copy either.
     fail(failure) {
       throw failure;
     },
@@ -145,13 +180,22 @@ function listTask(
 /** More than this from a peer is no list of databases. */
 const MAX_LISTED = 1_000_000;
 
-async function receiveList(connection: Connection): Promise<FolderList> {
+/** A list from another host. */
+interface StampedList extends FolderList {
+  /** By the path of the database. */
+  readonly stamps: ReadonlyMap<string, Uint8Array>;
+}
+
+async function receiveList(connection: Connection, hasStamps: boolean): Promise<StampedList> {
+  const stamps = new Map<string, Uint8Array>();
   const databases: string[] = [];
   const omitted: Omitted[] = [];
   for (let isLast = false; !isLast;) {
     const part = await connection.receiveOnly('listed');
     isLast = part.isLast;
     databases.push(...part.databases);
+    const found = unpackStamps(part.stamps, hasStamps ? part.databases.length : 0);
+    for (const [i, stamp] of found.entries()) stamps.set(part.databases[i] as string, stamp);
     omitted.push(...part.omitted.map(readOmitted));
     if (
       databases.length + omitted.length > MAX_LISTED ||
@@ -161,7 +205,7 @@ async function receiveList(connection: Connection): Promise<FolderList> {
   }
   const wrong = databases.find((path) => !isPlainPath(path));
   if (wrong !== undefined) throw wrongList(`the name ${sanitizeText(JSON.stringify(wrong), 200)}`);
-  return { databases: [...new Set(databases)], omitted };
+  return { databases: [...new Set(databases)], omitted, stamps };
 }
 
 function readOmitted(text: string): Omitted {

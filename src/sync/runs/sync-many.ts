@@ -46,7 +46,7 @@ const OF_ALL: ReadonlySet<ErrorCode> = new Set([
 
 /** Something to do on a connection to another host. */
 export interface Task {
-  readonly state: 'listing' | 'opening' | 'offering';
+  readonly state: 'listing' | 'recognizing' | 'opening' | 'offering';
   run(connection: Connection): Promise<void>;
   /** Takes a failure that is not of all tasks; throws otherwise. */
   fail(failure: SqlsyncError): void;
