@@ -101,7 +101,7 @@ export class SharedLink {
     try {
       await converse(this.#far, first.state, conversation, async (connection) => {
         for (let task = tasks[0]; task !== undefined; task = tasks[0]) {
-          if (task !== first) connection.state = task.state;
+          if (task !== first) connection.expect(task.state);
           current = task;
           await task.run(connection);
           tasks.shift();
