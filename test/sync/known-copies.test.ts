@@ -31,6 +31,7 @@ const { packStamps } = await import('../../src/sync/folder/stamp-list.ts');
 const { runFarAgent } = await import('../../src/sync/agents/far-agent.ts');
 const { Connection } = await import('../../src/sync/link/connection.ts');
 const { Restriction } = await import('../../src/sync/request/restriction.ts');
+const { syncFolder } = await import('../../src/sync/runs/sync-folder.ts');
 const { memoryTransportPair } = await import('../../src/transport/memory.ts');
 
 type Mode = 'wal' | 'delete';
@@ -162,6 +163,13 @@ describe('a look at the databases of a folder', { skip: noQuickCheck() ?? false 
   });
 });
 
+interface Done {
+  readonly outcome: string;
+  readonly quick: boolean;
+  /** True if bytes of its own crossed the wire. */
+  readonly isAsked: boolean;
+}
+
 /** What a far agent answers about the replica `x.db` in the folder. */
 async function recognized(
   { origin, replica }: Copy,
@@ -206,3 +214,59 @@ test('an agent recognizes only what it may write', { skip: noQuickCheck() ?? fal
   assert.deepEqual(await recognized(pair, folder, may('read')), []);
   assert.deepEqual(await recognized(pair, folder, may('write', join(pair.origin, '..'))), []);
 });
+
+for (const way of ['fetched', 'sent'] as const) {
+  test(
+    `a folder that is ${way} again is unchanged without a sync of each`,
+    { skip: noQuickCheck() ?? false },
+    async (t) => {
+      const folder = realpathSync(tempDir(t));
+      const [from, to] = [join(folder, 'from'), join(folder, 'to')];
+      mkdirSync(join(from, 'sub'), { recursive: true });
+      const names = ['a.db', 'sub/b.db'];
+      for (const [seed, name] of names.entries())
+        generateDatabase(join(from, name), { rows: 20, journalMode: 'wal', seed });
+      const exe = join(folder, 'sqlsync');
+      const command = join(import.meta.dirname, '../../bin/sqlsync.js');
+      writeFileSync(exe, `#!/bin/sh\nexec '${process.execPath}' '${command}' "$@"\n`, { mode: 0o755 });
+      // Takes the name of the host, and runs the command here.
+      writeFileSync(join(folder, 'shell'), '#!/bin/sh\nshift\nexec sh -c "$*"\n', { mode: 0o755 });
+      const done: Done[] = [];
+      const run = async (): Promise<Done[]> => {
+        done.length = 0;
+        await syncFolder(
+          {
+            origin: way === 'fetched' ? `h:${from}` : from,
+            replica: way === 'sent' ? `h:${to}` : to,
+            rsh: join(folder, 'shell'),
+            remoteExe: exe,
+            // What `flip` puts beside the file.
+            exclude: ['*.kept-*'],
+          },
+          {
+            onListed: () => {},
+            onOmitted: () => {},
+            onDeleted: () => {},
+            onRetry: () => {},
+            onDone: (_, { outcome, quick, bytesSent }) =>
+              done.push({ outcome, quick, isAsked: bytesSent > 0 }),
+            onFailed: (_, failure) => assert.fail(failure),
+          },
+        );
+        return done;
+      };
+      const all = [from, to].flatMap((place) => names.map((name) => join(place, name)));
+      const twice = (one: Done): Done[] => [one, one];
+      assert.deepEqual(await run(), twice({ outcome: 'committed', quick: false, isAsked: true }));
+      await aged(...all);
+      assert.deepEqual(await run(), twice({ outcome: 'unchanged', quick: false, isAsked: true }));
+      assert.deepEqual(await run(), twice({ outcome: 'unchanged', quick: true, isAsked: false }));
+      flip(join(from, 'a.db'));
+      await aged(...all);
+      assert.deepEqual(await run(), [
+        { outcome: 'unchanged', quick: true, isAsked: false },
+        { outcome: 'committed', quick: false, isAsked: true },
+      ]);
+    },
+  );
+}
