@@ -162,8 +162,7 @@ async function layOver(
   const pages = new Map<number, Uint8Array>();
   let { pageCount } = base;
   let basePages = pageCount;
-  for (const file of path) {
-    const step = await readSound(access, file);
+  for await (const { file, step } of inOrderOf(path, access)) {
     if (step.base !== base.id || step.pageSize !== base.pageSize)
       throw new DamagedStep(file, notOf(file, base));
     ({ pageCount } = step);
@@ -173,6 +172,37 @@ async function layOver(
     for (const [page, bytes] of step.pages) pages.set(page, bytes.slice());
   }
   return { pageCount, basePages, pages };
+}
+
+/** The most bytes of files that are requested at once, unless one has more. */
+const MAX_AHEAD_BYTES = 32 * 1024 * 1024;
+
+/**
+ * Reads the files of a path, several at once: by the time that one is laid over, the next are on their way. Throws what
+ * `readSound` throws.
+ */
+async function* inOrderOf(
+  path: readonly StepFile[],
+  access: StoreAccess,
+): AsyncGenerator<{ readonly file: StepFile; readonly step: Step }> {
+  const { parallel = 1 } = access.backend;
+  const ahead: { file: StepFile; reading: Promise<Step> }[] = [];
+  let next = 0;
+  let bytes = 0;
+  while (ahead.length > 0 || next < path.length) {
+    for (let file = path[next]; file !== undefined && ahead.length < parallel; file = path[next]) {
+      if (ahead.length > 0 && bytes + file.bytes > MAX_AHEAD_BYTES) break;
+      const reading = readSound(access, file);
+      // Its turn may never come.
+      reading.catch(() => {});
+      ahead.push({ file, reading });
+      bytes += file.bytes;
+      next++;
+    }
+    const { file, reading } = ahead.shift() as (typeof ahead)[number];
+    yield { file, step: await reading };
+    bytes -= file.bytes;
+  }
 }
 
 /** Throws DamagedStep for a file that is not as it was written, and SqlsyncError STORE_*. */
