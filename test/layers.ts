@@ -135,7 +135,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'protocol',
   ],
   // sqlsync itself on another host: brought there, brought up to date, removed.
-  'src/sync/install': ['src/sync', 'src/sync/runs', 'src/sync/link', 'src/transport'],
+  'src/sync/install': ['src/sync', 'src/sync/request', 'src/sync/runs', 'src/sync/link', 'src/transport'],
 
   // A run that does not end: one sync after another on one connection.
   'src/sync/follow': ['src/sync/runs', 'src/sync/agents', 'src/sync/quick', 'src/sync/link', 'protocol'],
@@ -379,7 +379,13 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/runs',
     'src/transport',
   ],
-  'src/cli/setup': ['src/cli/terminal', 'src/sync/install', 'src/transport', 'src/transport/ssh'],
+  'src/cli/setup': [
+    'src/cli/terminal',
+    'src/sync/install',
+    'src/sync/request',
+    'src/transport',
+    'src/transport/ssh',
+  ],
   // One service for many copies: its file, its jobs, what it remembers, and the process itself.
   'src/service/state': ['src/files'],
   'src/service/config': [

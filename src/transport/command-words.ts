@@ -39,6 +39,11 @@ export function splitCommand(command: string): [string, ...string[]] {
   return [first, ...rest];
 }
 
+/** A text as one word of a POSIX shell. Pure. */
+export function shellWord(text: string): string {
+  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
 function commandError(command: string, fault: string): SqlsyncError {
   return new SqlsyncError('USAGE', `the --rsh command "${sanitizeText(command, 200)}" ${fault}`, {
     hint: 'Give a program and its arguments, separated by spaces, such as --rsh "ssh -p 2222".',

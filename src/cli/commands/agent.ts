@@ -1,5 +1,6 @@
 import { fstatSync } from 'node:fs';
-import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
+import { toSqlsyncError } from '../../errors.ts';
+import type { SqlsyncError } from '../../errors.ts';
 import { refuseToServe, runFarAgent } from '../../sync/agents/far-agent.ts';
 import { Restriction } from '../../sync/request/restriction.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from '../../sync/runs/run-options.ts';
@@ -7,20 +8,18 @@ import { freeChunk } from '../../transport/chunk-memory.ts';
 import type { Transport } from '../../transport/transport.ts';
 import { EXIT_OK, exitStatusOf } from '../terminal/exit.ts';
 import { parseDuration } from '../options/quantities.ts';
+import { RESTRICTION_OPTIONS, restrictionOf } from '../options/restriction.ts';
 import { defineCommand } from '../options/command.ts';
-import type { ArgumentsOf, Command } from '../options/command.ts';
+import type { Command, OptionValues } from '../options/command.ts';
 
 /** For a forced command in authorized_keys. */
-const OPTIONS = {
+const OWN_OPTIONS = {
   restrict: { value: 'DIR', describe: 'Only databases inside this folder' },
-  'read-only': { describe: 'Serve origins only: nothing is ever written' },
-  'write-only': { describe: 'Write replicas only: no database can be fetched' },
-  'allow-create': { describe: 'Replicas that do not exist may be made' },
   timeout: { value: 'T', describe: 'Time that the other side may take to say what it wants' },
   'max-time': { value: 'T', describe: 'Time that one database may take, even if the other side allows more' },
 } as const;
 
-type Arguments = Partial<ArgumentsOf<'', typeof OPTIONS>>;
+type Arguments = Partial<OptionValues<typeof OWN_OPTIONS> & OptionValues<typeof RESTRICTION_OPTIONS>>;
 
 /** How long the last message may take to leave: a connection that was given up may take none. */
 const LAST_WORDS_MS = 2000;
@@ -31,7 +30,8 @@ const LAST_WORDS_MS = 2000;
  * client asks sshd to run (SSH_ORIGINAL_COMMAND). Throws SqlsyncError USAGE.
  */
 export async function runAgentCommand(args: Arguments): Promise<number> {
-  const restriction = restrictionOf(args);
+  const given = restrictionOf(args);
+  const restriction = given === undefined ? undefined : new Restriction(given);
   const { timeout, maxTime } = args;
   const idleTimeoutMs =
     timeout === undefined ? DEFAULT_IDLE_TIMEOUT_MS * 2 : parseDuration('--timeout', timeout);
@@ -68,29 +68,6 @@ function endSoon(): void {
   setTimeout(() => process.exit(), LAST_WORDS_MS).unref();
 }
 
-/** A flag that would restrict nothing is a mistake, and must not look like a restriction. */
-function restrictionOf(args: Arguments): Restriction | undefined {
-  const { restrict: folder, readOnly = false, writeOnly = false, allowCreate = false } = args;
-  if (folder === undefined) {
-    if (!readOnly && !writeOnly && !allowCreate) return undefined;
-    throw new SqlsyncError('USAGE', '--read-only, --write-only and --allow-create need --restrict', {
-      hint: 'Give the folder: --restrict DIR; / stands for all files.',
-    });
-  }
-  if (readOnly && (writeOnly || allowCreate)) {
-    const other = writeOnly ? '--write-only' : '--allow-create';
-    throw new SqlsyncError('USAGE', `--read-only and ${other} exclude each other`, {
-      hint: 'Give one of them.',
-    });
-  }
-  if (folder === '')
-    throw new SqlsyncError('USAGE', '--restrict: the folder is empty', {
-      hint: 'Name a folder that exists.',
-    });
-  const access = readOnly ? 'read' : writeOnly ? 'write' : 'both';
-  return new Restriction({ folder, access, create: allowCreate });
-}
-
 function standardStreams(): Transport {
   return {
     description: 'the near side',
@@ -108,6 +85,6 @@ export const command: Command = defineCommand({
   describe: 'The far side of a connection, on stdin and stdout',
   example: 'sqlsync agent --restrict /srv/db --read-only',
   operands: {},
-  options: OPTIONS,
+  options: { ...OWN_OPTIONS, ...RESTRICTION_OPTIONS },
   run: runAgentCommand,
 });

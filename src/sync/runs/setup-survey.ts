@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { sanitizeText } from '../../errors.ts';
+import { shellWord } from '../../transport/command-words.ts';
 import { shellQuote } from '../../transport/ssh/ssh-host-key.ts';
 import type { RemoteShell } from '../link/remote-shell.ts';
 import type { AgentAnswer, SetupCheck, SetupOptions } from './setup-report.ts';
@@ -42,7 +43,7 @@ const PLACES = [
 export async function survey(shell: RemoteShell, path: string, remoteExe: string): Promise<Survey> {
   const exe = /^[\w./~-]+$/.test(remoteExe) ? remoteExe : 'sqlsync';
   const answer = await shell.ask(`
-p=${quoted(path === '' ? '.' : dashSafe(path))}
+p=${shellWord(path === '' ? '.' : dashSafe(path))}
 if [ -d "$p" ]; then k=folder; d=$p; elif [ -e "$p" ]; then k=file; else k=nothing; fi
 [ "$k" = folder ] || d=$(dirname "$p"; echo x)
 [ "$k" = folder ] || d=\${d%?x}
@@ -120,7 +121,7 @@ export function checkRead(
   const { code, message: detail, hint } = failure;
   const isClosed = found !== undefined && !found.readable && !isHidden;
   const grant = isClosed
-    ? `${sshTo(options)} ${outer(`sudo setfacl -m u:${shellQuote(found.user)}:r ${quoted(path)}`)}`
+    ? `${sshTo(options)} ${outer(`sudo setfacl -m u:${shellQuote(found.user)}:r ${shellWord(path)}`)}`
     : hint;
   return { name, state: 'missing', detail, code, mend: grant };
 }
@@ -131,7 +132,7 @@ export function checkWrite(options: SetupOptions, found: Survey | undefined): Se
   if (found === undefined) return { name, state: 'unknown', detail: 'no shell answers there' };
   const folder = found.kind === 'folder' ? path : dirname(path);
   if (!found.folderThere) {
-    const mend = `${sshTo(options)} ${outer(`mkdir -p ${quoted(folder)}`)}`;
+    const mend = `${sshTo(options)} ${outer(`mkdir -p ${shellWord(folder)}`)}`;
     return {
       name,
       state: 'missing',
@@ -144,13 +145,13 @@ export function checkWrite(options: SetupOptions, found: Survey | undefined): Se
   if (!found.folderWritable) {
     // Do not suggest giving this user rights on this folder: it may be a home, whose owner could then not log in any
     // more, or the system's.
-    const own = quoted(folder === '/' ? '/sqlsync' : `${folder}/sqlsync`);
+    const own = shellWord(folder === '/' ? '/sqlsync' : `${folder}/sqlsync`);
     const mend = `${sshTo(options)} ${outer(`sudo install -d -o ${shellQuote(found.user)} ${own}`)} — then name a path in that folder`;
     const detail = `${found.user} may not write ${shown(folder)}`;
     return { name, state: 'missing', detail, code, mend };
   }
   if (found.kind === 'file' && !found.writable) {
-    const mend = `${sshTo(options)} ${outer(`sudo setfacl -m u:${shellQuote(found.user)}:rw ${quoted(path)}`)}`;
+    const mend = `${sshTo(options)} ${outer(`sudo setfacl -m u:${shellQuote(found.user)}:rw ${shellWord(path)}`)}`;
     return { name, state: 'missing', detail: `${found.user} may not write ${shown(path)}`, code, mend };
   }
   const free = found.freeKib === 0 ? '' : `, ${((found.freeKib * 1024) / 1e9).toFixed(1)} GB free`;
@@ -183,14 +184,9 @@ function shown(path: string): string {
   return sanitizeText(path, 300);
 }
 
-/** As one word of a POSIX shell. */
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
-}
-
 /** As one word of the near shell, which passes it to the far one. */
 function outer(command: string): string {
-  return quoted(sanitizeText(command, 2000));
+  return shellWord(sanitizeText(command, 2000));
 }
 
 /** A leading dash would be an option of dirname and df. */
