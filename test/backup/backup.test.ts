@@ -60,6 +60,21 @@ describe('a backup', () => {
     assert.equal(third.root, second.root);
   });
 
+  test('a backup counts each page that changed once, also the first', async (t) => {
+    const { here, origin } = await place(t);
+    smallDatabase(origin);
+    const before = closed(origin);
+    await backupHere(here, origin);
+    change(origin, 'CREATE TABLE added (x); UPDATE item SET amount = amount + 1');
+    const after = closed(origin);
+    const { pageSize, pageCount, statistics } = await backupHere(here, origin);
+    const page = (bytes: Buffer, n: number): Buffer => bytes.subarray(n * pageSize, (n + 1) * pageSize);
+    const pages = Array.from({ length: pageCount }, (_, n) => n);
+    const changed = pages.filter((n) => !page(before, n).equals(page(after, n)));
+    assert.ok(changed.includes(0) && changed.length > 2);
+    assert.equal(statistics.pagesChanged, changed.length);
+  });
+
   test('a backup works the same without the hash cache, and with hashes of another kind', async (t) => {
     const { here, origin, folder } = await place(t);
     smallDatabase(origin);

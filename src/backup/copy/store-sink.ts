@@ -98,8 +98,8 @@ export class StoreSink implements PageSink {
     const delta = blocks?.deltaOf(page, id, bytes) ?? received;
     const oldId = this.#tree.parentId(page)?.slice();
     const isSame = oldId !== undefined && sameBytes(oldId, id);
-    if (!isSame) this.#pagesChanged++;
-    this.#tree.setPage(page, id);
+    // The first page may come twice.
+    if (this.#tree.setPage(page, id)) this.#pagesChanged++;
     if (reader.isStored(id, isSame)) return;
     const object =
       delta === undefined || oldId === undefined ? undefined : reader.usable(oldId, isParentWhole);

@@ -7,6 +7,9 @@ import type { SnapshotTree } from './snapshot-tree.ts';
 /** The most deltas on deltas for one node; each costs a reader some microseconds. */
 export const MAX_NODE_DEPTH = 32;
 
+/** Where a leaf has no id yet. */
+const NO_ID = new Uint8Array(ID_BYTES);
+
 /** A node is written whole if more than this part of it changed. */
 const WHOLE_NODE_RATIO = 0.75;
 
@@ -34,14 +37,19 @@ export class TreeWriter {
       : this.#parent.pageId(page);
   }
 
-  setPage(page: number, id: Uint8Array): void {
+  /** Returns true if this changes the page, and no earlier call has. */
+  setPage(page: number, id: Uint8Array): boolean {
     const index = Math.floor((page - 1) / NODE_FANOUT);
     let leaf = this.#leaves.get(index);
     if (leaf === undefined) {
       leaf = this.#inherited(index);
       this.#leaves.set(index, leaf);
     }
-    leaf.set(id, ((page - 1) % NODE_FANOUT) * ID_BYTES);
+    const at = ((page - 1) % NODE_FANOUT) * ID_BYTES;
+    const known = this.parentId(page) ?? NO_ID;
+    const isFirst = sameBytes(leaf.subarray(at, at + ID_BYTES), known) && !sameBytes(id, known);
+    leaf.set(id, at);
+    return isFirst;
   }
 
   /** Writes all new nodes; returns the root's id, undefined for a database without pages. */
