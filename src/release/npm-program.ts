@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../sqlite/binding-path.ts';
 
@@ -25,4 +25,11 @@ export function npmProgram(name: string, version: string, path: string): string 
   const { status } = spawnSync('npm', args, { stdio: 'inherit' });
   if (status !== 0 || !existsSync(program)) throw new Error(`npm could not install ${name} ${version}`);
   return program;
+}
+
+/** Node.js itself for a platform such as `linux-arm64`, in the version with which a checkout works. */
+export function nodeProgram(platform: string): string {
+  const manifest = readFileSync(join(packageRoot(), 'package.json'), 'utf8');
+  const { devDependencies } = JSON.parse(manifest) as { devDependencies: Readonly<Record<'node', string>> };
+  return npmProgram(`node-${platform}`, devDependencies.node, 'bin/node');
 }

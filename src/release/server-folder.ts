@@ -1,7 +1,7 @@
 /**
- * `npm run bundle [-- --only linux-arm64]`: one folder for a server, as `build/sqlsync-VERSION-PLATFORM.tar.gz`, by
- * default for the platforms that were tried. It has Node.js, the program and its binding, and needs glibc 2.28,
- * libstdc++ and libgcc_s, but no npm, compiler or network.
+ * `npm run bundle [-- --only linux-arm64]`: one folder for a server, as `build/sqlsync-VERSION-PLATFORM.tar.gz`, and as a
+ * Debian package where dpkg-deb is, by default for the platforms that were tried. It has Node.js, the program and its
+ * binding, and needs glibc 2.28, libstdc++ and libgcc_s, but no npm, compiler or network.
  *
  *     bin/sqlsync                        a shell script; any symbolic link may lead to it
  *     lib/node                           Node.js itself, stripped where the tool for that is there
@@ -24,10 +24,15 @@ import {
 import { dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BINDING_NAME, bindingRecipe, packageRoot, prebuildsFolder } from '../sqlite/binding-path.ts';
-import { npmProgram } from './npm-program.ts';
+import { ARCHITECTURES, writeDebianPackage } from './debian-package.ts';
+import { nodeProgram } from './npm-program.ts';
 import { TRIED } from './platforms.ts';
 
-const PLATFORMS = ['linux-x64', 'linux-arm64'];
+/** The platforms, and the programs that strip Node.js for them. */
+const PLATFORMS: Readonly<Record<string, string>> = {
+  'linux-x64': 'x86_64-linux-gnu-strip',
+  'linux-arm64': 'aarch64-linux-gnu-strip',
+};
 
 /** Packages that only compile the binding. */
 const COMPILER_PACKAGES = new Set(['node-addon-api', 'node-api-headers']);
@@ -59,10 +64,15 @@ export interface ServerParts {
   /** The binding for it, and its key. */
   readonly binding: string;
   readonly key: string;
+  /** The program that strips Node.js; without it, Node.js stays as it is. */
+  readonly strip?: string;
 }
 
 /** Makes `folder`, which must not exist. dist/ has to be built. */
-export function writeServerFolder(folder: string, { node, binding, key }: ServerParts): void {
+export function writeServerFolder(
+  folder: string,
+  { node, binding, key, strip = 'strip' }: ServerParts,
+): void {
   const modules = join(folder, 'lib', 'node_modules');
   const own = join(modules, 'sqlsync-db');
   mkdirSync(own, { recursive: true });
@@ -78,7 +88,9 @@ export function writeServerFolder(folder: string, { node, binding, key }: Server
   const program = join(folder, 'lib', 'node');
   cpSync(realpathSync(node), program);
   chmodSync(program, 0o755);
-  spawnSync('strip', [program], { stdio: 'ignore' });
+  spawnSync(strip, [program], { stdio: 'ignore' });
+  const license = join(dirname(dirname(node)), 'LICENSE');
+  if (existsSync(license)) cpSync(license, join(folder, 'lib', 'node.LICENSE'));
   mkdirSync(join(folder, 'bin'));
   writeFileSync(join(folder, 'bin', 'sqlsync'), WRAPPER, { mode: 0o755 });
 }
@@ -116,26 +128,33 @@ function run(program: string, args: readonly string[]): void {
 }
 
 function makeArchive(platform: string): void {
-  const { version, devDependencies } = JSON.parse(
-    readFileSync(join(packageRoot(), 'package.json'), 'utf8'),
-  ) as {
+  const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
     version: string;
-    devDependencies: Readonly<Record<string, string>>;
   };
   const { key } = bindingRecipe(platform);
   const binding = join(prebuildsFolder(), key, BINDING_NAME);
   if (!existsSync(binding)) {
     throw new Error(`${binding} is missing: npm run build:prebuilt -- --only ${platform}`);
   }
-  const node = npmProgram(`node-${platform}`, devDependencies['node'] as string, 'bin/node');
+  const node = nodeProgram(platform);
   const name = `sqlsync-${version}-${platform}`;
   const build = join(packageRoot(), 'build');
   const workDir = mkdtempSync(join(build, '.bundling-'));
   try {
-    writeServerFolder(join(workDir, name), { node, binding, key });
+    const server = join(workDir, name);
+    writeServerFolder(server, { node, binding, key, strip: PLATFORMS[platform] as string });
     const archive = join(build, `${name}.tar.gz`);
-    run('tar', ['-C', workDir, '--owner=0', '--group=0', '-czf', archive, name]);
+    const modes = ['--owner=0', '--group=0', '--mode=u+rwX,go+rX,go-w'];
+    run('tar', ['-C', workDir, ...modes, '-czf', archive, name]);
     console.log(archive);
+    if (spawnSync('dpkg-deb', ['--version']).status !== 0) {
+      console.log('No Debian package: there is no dpkg-deb here');
+      return;
+    }
+    const architecture = ARCHITECTURES[platform] as string;
+    const debian = join(build, `sqlsync_${version}_${architecture}.deb`);
+    writeDebianPackage(debian, { root: join(workDir, 'root'), server, version, architecture });
+    console.log(debian);
   } finally {
     rmSync(workDir, { recursive: true, force: true });
   }
@@ -146,8 +165,8 @@ const [, program] = process.argv;
 if (program !== undefined && realpathSync(program) === import.meta.filename) {
   const { only = TRIED } = parseArgs({ options: { only: { type: 'string', multiple: true } } }).values;
   for (const platform of only) {
-    if (!PLATFORMS.includes(platform))
-      throw new Error(`--only ${platform}: expected ${PLATFORMS.join(' or ')}`);
+    if (!Object.hasOwn(PLATFORMS, platform))
+      throw new Error(`--only ${platform}: expected ${Object.keys(PLATFORMS).join(' or ')}`);
     makeArchive(platform);
   }
 }

@@ -177,12 +177,26 @@ function packageName(folder: string): string | undefined {
 function isMusl(): boolean {
   if (process.platform !== 'linux') return false;
   try {
-    const maps = readFileSync('/proc/self/maps', 'latin1');
-    if (/\/ld-musl-[^/\s]*\.so/.test(maps)) return true;
-    if (/\/(?:ld-linux[^/\s]*|libc)\.so\.\d/.test(maps)) return false;
+    const found = isMuslByMaps(readFileSync('/proc/self/maps', 'latin1'));
+    if (found !== undefined) return found;
   } catch {
-    // No /proc: ask Node.js, which takes longer.
+    // No /proc.
   }
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  const report = process.report as typeof process.report & { excludeNetwork: boolean };
+  const { excludeNetwork } = report;
+  // Otherwise it looks up the names of all peers to which the application is connected.
+  report.excludeNetwork = true;
+  const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } };
+  report.excludeNetwork = excludeNetwork;
   return header.glibcVersionRuntime === undefined;
+}
+
+/**
+ * Whether a process with these files in its memory, the text of its `/proc/self/maps`, uses musl. Its loader decides:
+ * a program for glibc that Alpine's gcompat runs has musl's, and glibc's is only a name there. Undefined if there is
+ * neither. Pure.
+ */
+export function isMuslByMaps(maps: string): boolean | undefined {
+  if (/\/ld-musl-[^/\s]*\.so\.1$/m.test(maps)) return true;
+  return /\/(?:ld-linux[^/\s]*\.so\.\d|libc\.so\.6|(?:ld|libc)-2\.\d+\.so)$/m.test(maps) ? false : undefined;
 }

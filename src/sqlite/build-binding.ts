@@ -166,8 +166,13 @@ async function runCompiler(command: string[], args: string[], env: NodeJS.Proces
  * Says what is wrong with the binding at `path`, or undefined. Tries it in a separate process, because a wrong one may
  * crash. It makes a database in a file and opens it again: a binding whose C library has another `errno` than SQLite's
  * code in it works in memory, and fails there.
+ * @param node The command that runs a Node.js of the binding's platform.
  */
-export async function proofFailure(recipe: BindingRecipe, path: string): Promise<string | undefined> {
+export async function proofFailure(
+  recipe: BindingRecipe,
+  path: string,
+  node: readonly string[] = [process.execPath],
+): Promise<string | undefined> {
   const script = `
     const [betterSqlite, nativeBinding, file] = process.argv.slice(1);
     const open = () => new (require(betterSqlite))(file, { nativeBinding });
@@ -179,7 +184,7 @@ export async function proofFailure(recipe: BindingRecipe, path: string): Promise
     database.close();`;
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-proof-'));
   const { status, output } = await run(
-    [process.execPath, '-e', script, recipe.betterSqliteRoot, path, join(folder, 'proof.db')],
+    [...node, '-e', script, recipe.betterSqliteRoot, path, join(folder, 'proof.db')],
     process.env,
   );
   rmSync(folder, { recursive: true, force: true });

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { exitStatusOf } from '../../src/cli/terminal/exit.ts';
+import { COMPLETION_SCRIPTS } from '../../src/cli/commands/completion.ts';
 import { argumentsOf } from '../../src/cli/arguments.ts';
 import { COMMAND_NAMES, loadCommands } from '../../src/cli/command-files.ts';
 import { readCommandLine } from '../../src/cli/command-line.ts';
@@ -270,7 +271,41 @@ describe('completion', () => {
     assert.deepEqual(completed('verify', '--bus'), ['--busy-timeout']);
     assert.deepEqual(completed('--compress', 'z'), ['zstd']);
   });
+
+  const NEEDS_FISH =
+    spawnSync('fish', ['--version']).status === 0 ? false : 'NOT TESTED: there is no fish here';
+
+  test(
+    'completion in fish offers commands and files, and never the files that sqlsync keeps beside a database',
+    { skip: NEEDS_FISH },
+    async (t) => {
+      const folder = tempDir(t);
+      for (const name of ['a b.db', 'app.db', '.app.db.sqlsync', '.app.db.sqlsync-part', '.hidden'])
+        writeFileSync(join(folder, name), '');
+      const { stdout: script } = await sqlsync(['completion', 'fish']);
+      const completed = (line: string): string[] => {
+        const { stdout, stderr } = spawnSync('fish', ['--no-config', '-c', COMPLETE_IN_FISH, script, line], {
+          cwd: folder,
+          encoding: 'utf8',
+          env: { ...process.env, NODE: process.execPath, PROGRAM },
+        });
+        assert.equal(stderr, '');
+        const words = stdout.split('\n').filter(Boolean);
+        return words.map((word) => word.replace(/\t.*/, '')).sort();
+      };
+      assert.deepEqual(completed('sqlsync ver'), ['verify']);
+      assert.deepEqual(completed('sqlsync app.db a'), ['a b.db', 'app.db']);
+      assert.deepEqual(completed('sqlsync app.db .'), ['.hidden']);
+      assert.deepEqual(completed('sqlsync verify --bus'), ['--busy-timeout']);
+    },
+  );
 });
+
+/** What fish offers for a line whose last word the user is typing. */
+const COMPLETE_IN_FISH = `
+function sqlsync; "$NODE" "$PROGRAM" $argv; end
+echo $argv[1] | source
+complete -C $argv[2]`;
 
 /** Runs the completion of `sqlsync WORD…` as bash does for the last word, which the user is typing. */
 const COMPLETE_IN_BASH = `
@@ -287,9 +322,11 @@ printf '%s\\n' "\${COMPREPLY[@]}"`;
 test('sqlsync completion prints a script that a shell takes', async () => {
   const { status, stdout, stderr } = await sqlsync(['completion']);
   assert.deepEqual([status, stderr], [0, '']);
-  assert.match(stdout, /_sqlsync/);
-  const shell = spawnSync('bash', ['-n'], { input: stdout, encoding: 'utf8' });
-  assert.deepEqual([shell.status, shell.stderr], [0, '']);
+  for (const [name, script] of Object.entries({ bash: stdout, zsh: COMPLETION_SCRIPTS['zsh'] as string })) {
+    assert.match(script, /_sqlsync/);
+    const shell = spawnSync(name, ['-n'], { input: script, encoding: 'utf8' });
+    if (shell.error === undefined) assert.deepEqual([shell.status, shell.stderr], [0, ''], name);
+  }
 });
 
 describe('a command line that is wrong', () => {

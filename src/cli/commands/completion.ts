@@ -42,30 +42,42 @@ _sqlsync() {
   compadd -- \${offered:#${FILES}}
   (( \${offered[(Ie)${FILES}]} )) && _files -F '(.*.sqlsync*)'
 }
-(( $+functions[compdef] )) && compdef _sqlsync sqlsync`;
+# As a file named _sqlsync in a folder of fpath, this is the function's first call.
+if [ "$funcstack[1]" = _sqlsync ]; then _sqlsync "$@"
+elif (( $+functions[compdef] )); then compdef _sqlsync sqlsync; fi`;
 
-/** The script that a user's shell runs at its start. */
-function completionScript(shell: string): string {
-  return `### sqlsync completion; put it into ~/.${shell}rc\n${shell === 'zsh' ? ZSH : BASH}`;
-}
+const FISH = `function _sqlsync
+  set -l current (commandline -ct)
+  for word in (sqlsync ${COMPLETION_FLAG} (commandline -opc) "$current" 2>/dev/null)
+    if test "$word" = '${FILES}'
+      __fish_complete_path "$current" | string match -rv '(^|/)\\.[^/\\t]*\\.sqlsync'
+    else
+      echo $word
+    end
+  end
+end
+complete -c sqlsync -f -a '(_sqlsync)'`;
+
+/** The script that a user's shell runs at its start, or finds in the system's folder of completions; by shell. */
+export const COMPLETION_SCRIPTS: Readonly<Record<string, string>> = { bash: BASH, zsh: ZSH, fish: FISH };
 
 export const command: Command = defineCommand({
   name: 'completion',
   usage: '[shell]',
   describe: 'Print a script for shell completion',
   example: 'sqlsync completion bash',
-  operands: { shell: 'bash or zsh; without it, that of SHELL' },
+  operands: { shell: 'bash, zsh or fish; without it, that of SHELL' },
   options: {},
   group: 'This program',
   run({ shell: named }) {
     const shell = named ?? basename(process.env['SHELL'] || 'bash');
-    if (shell !== 'bash' && shell !== 'zsh') {
+    if (!Object.hasOwn(COMPLETION_SCRIPTS, shell)) {
       const failure = new SqlsyncError('USAGE', `there is no completion for ${sanitizeText(shell, 100)}`, {
-        hint: 'Give bash or zsh.',
+        hint: 'Give bash, zsh or fish.',
       });
       throw named === undefined ? failure : hintAtDatabase('completion', failure);
     }
-    process.stdout.write(`${completionScript(shell)}\n`);
+    process.stdout.write(`${COMPLETION_SCRIPTS[shell]}\n`);
     return Promise.resolve(EXIT_OK);
   },
 });
