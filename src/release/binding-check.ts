@@ -1,6 +1,7 @@
 import { isElf, readElf } from './elf-file.ts';
 import type { LinkedFile, LinkedSymbol } from './elf-file.ts';
 import { isMachO, readMachO } from './mach-o-file.ts';
+import type { MachOFile } from './mach-o-file.ts';
 import { GLIBC, MACOS } from './platforms.ts';
 
 /** The processors' numbers in both formats. */
@@ -37,16 +38,19 @@ export function findFaults(file: Buffer, platform: string): string[] {
     ...ENTRIES.filter((name) => !defined.includes(name)).map((name) => `no ${name}`),
     // The application's own SQLite would be found instead of ours, or ours instead of its own.
     ...defined.filter((name) => name.startsWith('sqlite3_')).map((name) => `${name} for all to see`),
-    ...(isForMac ? faultsForMac(readMachO(file)) : faultsForLinux(linked, platform.endsWith('-musl'))),
+    ...(isForMac
+      ? faultsForMac(readMachO(file), platform)
+      : faultsForLinux(linked, platform.endsWith('-musl'))),
   ];
 }
 
-function faultsForMac({ libraries, symbols, minimum, isSigned }: ReturnType<typeof readMachO>): string[] {
+function faultsForMac({ libraries, symbols, minimum, isSigned }: MachOFile, platform: string): string[] {
   return [
     ...libraries.filter((name) => !MACOS_LIBRARIES.test(name)),
     ...neededFromNowhere(symbols),
     ...(minimum === MACOS ? [] : [`macOS ${minimum ?? 'of no version'}`]),
-    ...(isSigned ? [] : ['no signature']),
+    // macOS on arm64 ends a process that loads a file without one.
+    ...(isSigned || platform !== 'darwin-arm64' ? [] : ['no signature']),
   ];
 }
 

@@ -61,6 +61,10 @@ export interface DebianParts {
   readonly compression?: 'xz' | 'none';
 }
 
+export function debianFileName(version: string, architecture: string): string {
+  return `sqlsync_${version}_${architecture}.deb`;
+}
+
 /** Writes `file`. Takes `server` away. */
 export function writeDebianPackage(file: string, parts: DebianParts): void {
   const { root, server, compression = 'xz' } = parts;

@@ -19,7 +19,7 @@ export interface LinkedSymbol {
   /** A variable that each thread has for itself. */
   readonly isThreadLocal: boolean;
   /** Who has it, as the file says: a version of a library, such as GLIBC_2.28. */
-  readonly from?: string;
+  readonly from: string | undefined;
 }
 
 const DYNAMIC = 6;
@@ -61,7 +61,7 @@ export function readElf(file: Buffer): LinkedFile {
         isDefined: row.readUInt16LE(6) !== 0,
         isWeak: info >> 4 === WEAK,
         isThreadLocal: (info & 15) === THREAD_LOCAL,
-        ...(from === undefined ? {} : { from }),
+        from,
       };
     }),
   };

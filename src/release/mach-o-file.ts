@@ -5,7 +5,6 @@ import type { LinkedFile } from './elf-file.ts';
 export interface MachOFile extends LinkedFile {
   /** The oldest macOS that loads it, as `11.0`. */
   readonly minimum: string | undefined;
-  /** macOS on arm64 ends a process that loads a file without a signature. */
   readonly isSigned: boolean;
 }
 
@@ -15,7 +14,9 @@ const CODE_SIGNATURE = 0x1d;
 const MINIMUM_VERSION = 0x24;
 const BUILD_VERSION = 0x32;
 
+/** Seen by other files, unless it is also private to this one. */
 const EXTERNAL = 0x01;
+const PRIVATE = 0x10;
 const KIND = 0x0e;
 const WEAK_REFERENCE = 0x40;
 
@@ -58,7 +59,7 @@ function symbolsOf(file: Buffer, command: Buffer, libraries: readonly string[]):
   const [start = 0, count = 0, namesAt = 0] = [8, 12, 16].map((offset) => command.readUInt32LE(offset));
   const names = file.subarray(namesAt);
   return rowsOf(file.subarray(start, start + 16 * count), 16)
-    .filter((row) => (row.readUInt8(4) & EXTERNAL) !== 0)
+    .filter((row) => (row.readUInt8(4) & (EXTERNAL | PRIVATE)) === EXTERNAL)
     .map((row) => {
       const name = textAt(names, row.readUInt32LE(0));
       const isDefined = (row.readUInt8(4) & KIND) !== 0;
@@ -70,7 +71,7 @@ function symbolsOf(file: Buffer, command: Buffer, libraries: readonly string[]):
         isDefined,
         isWeak: !isDefined && (flags & WEAK_REFERENCE) !== 0,
         isThreadLocal: false,
-        ...(isDefined || from === undefined ? {} : { from }),
+        from: isDefined ? undefined : from,
       };
     });
 }

@@ -19,7 +19,7 @@ export const TARGETS: Readonly<Record<string, string>> = {
 };
 
 /** The platforms on which somebody has run the binding: a release carries no others unless they are asked for. */
-export const TRIED: readonly string[] = ['linux-x64'];
+export const TRIED: readonly string[] = ['linux-x64', 'linux-arm64'];
 
 /** The key of the binding for each platform, of the present sources. */
 export function bindingKeys(): Record<string, string> {

@@ -1,8 +1,9 @@
 /**
  * `npm run build:prebuilt [-- --only PLATFORM]`: the bindings that the published package carries, by default for the
- * platforms on which one was tried. Bindings of older sources are removed. It takes one Linux
- * machine: Zig is a C compiler that brings the C libraries of every platform, in the npm package below, which npm puts
- * into build/ at the first run (353 MB). No checkout needs it otherwise.
+ * platforms on which one was tried. Bindings of older sources are removed. Each is checked by its symbols, and makes and
+ * writes a database where a Node.js for it can run: here, or for arm64 in an emulator. It takes one Linux machine: Zig
+ * is a C compiler that brings the C libraries of every platform, in the npm package below, which npm puts into build/ at
+ * the first run (353 MB). No checkout needs it otherwise.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';

@@ -24,7 +24,7 @@ import {
 import { dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BINDING_NAME, bindingRecipe, packageRoot, prebuildsFolder } from '../sqlite/binding-path.ts';
-import { ARCHITECTURES, writeDebianPackage } from './debian-package.ts';
+import { ARCHITECTURES, debianFileName, writeDebianPackage } from './debian-package.ts';
 import { nodeProgram } from './npm-program.ts';
 import { TRIED } from './platforms.ts';
 
@@ -152,7 +152,7 @@ function makeArchive(platform: string): void {
       return;
     }
     const architecture = ARCHITECTURES[platform] as string;
-    const debian = join(build, `sqlsync_${version}_${architecture}.deb`);
+    const debian = join(build, debianFileName(version, architecture));
     writeDebianPackage(debian, { root: join(workDir, 'root'), server, version, architecture });
     console.log(debian);
   } finally {
