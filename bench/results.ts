@@ -11,6 +11,7 @@ export const SECTIONS = {
   ssh: 'Over SSH on the loopback interface',
   link: 'Over SSH on a slow line',
   transports: 'The SSH that is built in, beside OpenSSH',
+  many: 'Many databases: a folder to another host',
   writer: 'A writer on the origin',
   follow: 'Following: how far a copy is behind',
   pools: 'Pools: writers on one database',

@@ -11,6 +11,7 @@ import type { CopyOptions } from './copies.ts';
 import { CASE_NAMES, rowsOfSize } from './data.ts';
 import { doctorSection } from './doctor.ts';
 import { FOLLOW_PLACES, followSection } from './follow.ts';
+import { manySection } from './many.ts';
 import { MEMORY_SIZES, memorySection } from './memory.ts';
 import { poolsSection } from './pools.ts';
 import { reflinkSection } from './reflink.ts';
@@ -33,6 +34,7 @@ const USUAL_SECTIONS: readonly SectionName[] = [
   'ssh',
   'link',
   'transports',
+  'many',
   'writer',
   'follow',
   'pools',
@@ -55,6 +57,7 @@ async function main(): Promise<void> {
       seed: { type: 'string', default: '1' },
       compare: { type: 'string' },
       peer: { type: 'string', multiple: true, default: [] },
+      databases: { type: 'string', default: '1000' },
       days: { type: 'string', default: '30' },
       places: { type: 'string', default: FOLLOW_PLACES.join() },
       rates: { type: 'string', default: '1,20,200,1000,5000' },
@@ -86,6 +89,7 @@ async function main(): Promise<void> {
     ssh: () => sshSection(copies),
     link: () => linkSection(copies),
     transports: () => transportsSection(copies),
+    many: () => manySection({ ...copies, databases: Number(values.databases) }),
     writer: () => writerSection({ ...copies, rounds: runs, journals }),
     doctor: () => doctorSection({ exe: values.exe, rounds: runs, journals }),
     follow: () =>
