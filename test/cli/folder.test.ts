@@ -121,7 +121,11 @@ describe('a folder of databases on another host', { skip }, () => {
       assert.equal(run.status, 0, JSON.stringify(run.events.get('error')));
     }
     assertCopies(from, to, ['a.db', 'sub/b.db']);
-    for (const folder of [other, 'out', '..', '/']) {
+    const some = await runCli(sshd, ['-r', remote(sshd, 'sub/*.db'), join(to, 'some')], {
+      remoteExe: readOnly,
+    });
+    assert.deepEqual([some.status, readdirSync(join(to, 'some'))], [0, ['.b.db.sqlsync', 'b.db']]);
+    for (const folder of [other, 'out', '..', '/', '../*']) {
       const refused = await runCli(sshd, ['--recursive', remote(sshd, folder), join(to, 'x')], {
         remoteExe: readOnly,
       });

@@ -4,6 +4,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { FilterRules } from '../../src/sync/folder/filter-rules.ts';
+import { folderPattern } from '../../src/sync/folder/folder-pattern.ts';
 import { isPlainPath, listDatabases } from '../../src/sync/folder/list-databases.ts';
 import type { FolderList } from '../../src/sync/folder/list-databases.ts';
 import { tempDir } from '../support/compare.ts';
@@ -35,6 +36,32 @@ describe('the databases of a folder', () => {
     const list = listDatabases(folder, ALL);
     assert.deepEqual([...list.databases].sort(), [...names].sort());
     assert.deepEqual(omitted(list), ['empty.db', '!text.db']);
+  });
+
+  test('a pattern means the same databases as its rules, below the folder before its first wildcard', (t) => {
+    const folder = tempDir(t);
+    make(folder, 'a.db', 'b.txt', 'app-1/x.db', 'app-1/y.db', 'app-2/sub/x.db', 'other/x.db');
+    for (const [pattern, below, expected] of [
+      ['*.db', '', ['a.db']],
+      ['app-*/x.db', '', ['app-1/x.db']],
+      ['app-*', '', ['app-1/x.db', 'app-1/y.db', 'app-2/sub/x.db']],
+      ['app-[2-9]/', '', ['app-2/sub/x.db']],
+      ['**/x.db', '', ['app-1/x.db', 'app-2/sub/x.db', 'other/x.db']],
+      ['app-1/?.db', 'app-1', ['x.db', 'y.db']],
+    ] as const) {
+      const found = folderPattern(join(folder, pattern));
+      assert.equal(found?.folder, join(folder, below), pattern);
+      assert.deepEqual(
+        listDatabases(found.folder, new FilterRules(found.rules)).databases,
+        expected,
+        pattern,
+      );
+    }
+    assert.equal(folderPattern(folder), undefined);
+    assert.deepEqual(
+      ['*.db', '/*.db', 'x/*.db'].map((path) => folderPattern(path)?.folder),
+      ['.', '/', 'x'],
+    );
   });
 
   test('what lies beside a database is neither listed nor told of', (t) => {

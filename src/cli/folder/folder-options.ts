@@ -6,7 +6,7 @@ export const FOLDER_OPTIONS = {
   recursive: {
     alias: 'r',
     describe: 'Copy all SQLite databases in the folder ORIGIN to the folder REPLICA, over one connection',
-    more: 'Symbolic links and files that are no databases are left out, and told of. The status is the highest of all databases.',
+    more: 'Symbolic links and files that are no databases are left out, and told of. ORIGIN may end in a pattern, as `db1:/srv/*.db`. The status is the highest of all databases.',
   },
   include: {
     value: 'PATTERN',

@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join, posix, resolve } from 'node:path';
 import { message } from '../../../protocol/encode.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
@@ -8,6 +8,7 @@ import { formatLocation, parseLocation } from '../../transport/location.ts';
 import type { Location } from '../../transport/location.ts';
 import { FilterRules } from '../folder/filter-rules.ts';
 import type { FilterOptions } from '../folder/filter-rules.ts';
+import { folderPattern } from '../folder/folder-pattern.ts';
 import { isPlainPath, listDatabases, MAX_SHOWN_PATH } from '../folder/list-databases.ts';
 import type { FolderList, Omitted } from '../folder/list-databases.ts';
 import { unpackStamps } from '../folder/stamp-list.ts';
@@ -20,7 +21,7 @@ import { copyTask, SharedLink, syncHere } from './sync-many.ts';
 import type { ManyListeners, ManyOptions, Pair, Task } from './sync-many.ts';
 
 export interface FolderOptions extends ManyOptions, FilterOptions {
-  /** Folders: a path, or [user@]host:path; one of the two is local. */
+  /** Folders: a path, or [user@]host:path; one of the two is local. The origin may end in a pattern such as `/srv/*.db`. */
   readonly origin: string;
   readonly replica: string;
   /** True to delete replicas that have no origin any more. The replicas have to be on this host. */
@@ -48,10 +49,10 @@ export interface FolderTraffic {
  * @throws {SqlsyncError} USAGE, BOTH_REMOTE, ORIGIN_* for the folder, and failures of the link and of this run.
  */
 export async function syncFolder(options: FolderOptions, listeners: FolderListeners): Promise<FolderTraffic> {
-  const { deletes, include, exclude, ...shared } = options;
-  const folders = { origin: parseLocation(options.origin), replica: parseLocation(options.replica) };
+  const { deletes, include: _include, exclude: _exclude, ...shared } = options;
+  const { filters, ...folders } = foldersOf(options);
   check(folders, options);
-  const rules = new FilterRules({ include, exclude });
+  const rules = new FilterRules(filters);
   const { origin, replica } = folders;
   const recognition: Recognition = {
     request: copyRequest({ ...shared, compression: shared.compress }),
@@ -78,7 +79,7 @@ export async function syncFolder(options: FolderOptions, listeners: FolderListen
     const link = new SharedLink(origin, shared, listeners);
     const listed: { list?: FolderList } = {};
     const tasks = [
-      listTask(origin, options, skips, async (found) => {
+      listTask(origin, { ...shared, ...filters }, skips, async (found) => {
         listed.list = found;
         const pairs = take(found);
         tasks.push(...tasksOf(skips ? await unknownHere(pairs, recognition, found.stamps) : pairs));
@@ -101,6 +102,22 @@ export async function syncFolder(options: FolderOptions, listeners: FolderListen
   }
   if (deletes === true) deleteOthers(resolve(replica.path), list, rules, options, listeners);
   return traffic;
+}
+
+/** The folders, and which names count. An origin with a wildcard that is no folder of this host is a pattern. */
+function foldersOf({ origin: from, replica: to, include, exclude }: FolderOptions): {
+  readonly origin: Location;
+  readonly replica: Location;
+  readonly filters: FilterOptions;
+} {
+  const [origin, replica] = [parseLocation(from), parseLocation(to)];
+  const pattern = origin.kind === 'local' && existsSync(origin.path) ? undefined : folderPattern(origin.path);
+  if (pattern === undefined) return { origin, replica, filters: { include, exclude } };
+  if ((include ?? exclude) !== undefined)
+    throw new SqlsyncError('USAGE', 'A pattern in ORIGIN and --include or --exclude exclude each other', {
+      hint: 'Name the folder, and give the pattern with --include.',
+    });
+  return { origin: { ...origin, path: pattern.folder }, replica, filters: pattern.rules };
 }
 
 function check(
@@ -142,7 +159,7 @@ function within(folder: Location, path: string): string {
 /** Asks the other side for its databases. */
 function listTask(
   { path }: Location,
-  { include = [], exclude = [], idleTimeoutMs = DEFAULT_IDLE_TIMEOUT_MS }: FolderOptions,
+  { include = [], exclude = [], idleTimeoutMs = DEFAULT_IDLE_TIMEOUT_MS }: ManyOptions & FilterOptions,
   stamps: boolean,
   onListed: (list: StampedList) => Promise<void>,
 ): Task {
