@@ -89,19 +89,19 @@ ${table(header, rows)}`;
 
 type Sample = Measured & { readonly farCpuSeconds: number };
 
-async function measureCase(each: ManyCase, { paths, near, options }: Scene): Promise<string[]> {
-  const { name, databases, changed, below, route } = each;
+async function measureCase(benchCase: ManyCase, { paths, near, options }: Scene): Promise<string[]> {
+  const { name, databases, changed, below, route } = benchCase;
   const syncs: Sample[] = [];
   const rsyncs: Measured[] = [];
   const isNew = name.startsWith('new');
   for (let round = 0; round < (isNew ? 1 : options.runs); round++) {
     if (!isNew) {
       await delay(STAMPED_AFTER_MS);
-      await sync({ ...each, route: near }, options);
+      await sync({ ...benchCase, route: near }, options);
     }
     update(paths.slice(0, changed), round);
     const [from, to] = [join(ORIGIN, below), join(RSYNCED, below)];
-    syncs.push(await sync(each, options));
+    syncs.push(await sync(benchCase, options));
     const rsync = ['-rt', ...route.rsyncOptions, `${from}/`, `${route.location(to)}/`];
     rsyncs.push(await measureProcess('rsync', rsync));
     console.error(
