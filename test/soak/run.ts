@@ -1,13 +1,14 @@
 /**
  * `npm run soak` (`-- --minutes 30 --seed 7`): two thirds of the time one fault after another, and then the
  * storm, where everything happens at once (`--only steps`, `--only storm`). `--only follow` lets replicas follow
- * instead, `--only stores` has backups into stores elsewhere, at services that are slow and fail. It ends with the
- * figures; if a promise was broken, also with its name and status 1. The seed repeats the choices, not the moments
+ * instead, `--only stores` has backups into stores elsewhere, at services that are slow and fail, and `--only service`
+ * tries the service (`--large 2`: two databases of 1 GB). It ends with the figures; if a promise was broken, also with its name and status 1. The seed repeats the choices, not the moments
  * at which processes meet.
  */
 import { parseArgs } from 'node:util';
 import { startSshd } from '../support/sshd.ts';
 import { soakFollow } from './follow.ts';
+import { soakService } from './service/run-trial.ts';
 import type { Latency } from './application.ts';
 import type { ProcessFigures } from './soak.ts';
 import { Soak } from './soak.ts';
@@ -16,7 +17,12 @@ import type { CommandFigures } from './storm/disturbed-commands.ts';
 import { Storm } from './storm/storm.ts';
 
 const { values } = parseArgs({
-  options: { minutes: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
+  options: {
+    minutes: { type: 'string' },
+    seed: { type: 'string' },
+    only: { type: 'string' },
+    large: { type: 'string' },
+  },
 });
 const minutes = Number(values.minutes ?? 30);
 const isStormy = values.only === 'storm';
@@ -38,6 +44,7 @@ let stopped = false;
 process.once('SIGTERM', () => (stopped = true));
 if (values.only === 'follow') await soakFollow(minutes, seed, report);
 else if (values.only === 'stores') await runStores(minutes);
+else if (values.only === 'service') await runService();
 else if (stormMinutes < minutes) await runSteps(minutes - stormMinutes);
 if (stormMinutes > 0 && !stopped) await runStorm(stormMinutes);
 if (broken.length > 0) process.exitCode = 1;
@@ -102,6 +109,16 @@ async function runStores(ofMinutes: number): Promise<void> {
     printCommands(soak.figures);
   } finally {
     await soak.end();
+  }
+}
+
+async function runService(): Promise<void> {
+  try {
+    const figures = await soakService({ minutes, seed, large: Number(values.large ?? 0) }, report);
+    console.log(`\n${minutes.toFixed(1)} minutes of the service; broken: ${broken.length}`);
+    for (const line of figures) console.log(line);
+  } catch (error) {
+    report(error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
 }
 

@@ -53,6 +53,9 @@ export interface Sshd {
   killSessions(): void;
   /** Sends a signal to these processes, and returns their ids. */
   signalSessions(signal: NodeJS.Signals): number[];
+  /** Kills all, as a host that goes away; {@link comeBack} starts it again, on the same port. */
+  goAway(): Promise<void>;
+  comeBack(): Promise<void>;
   /** Kills all and removes the folder. */
   stop(): Promise<void>;
 }
@@ -79,7 +82,7 @@ export async function startSshd(options: SshdOptions = {}): Promise<Sshd | undef
     const config = join(configDir, 'sshd_config');
     writeFileSync(config, sshdConfig(files, port, options));
     const started = await startProcess(executable, config);
-    if (started !== undefined) return describe(files, port, started.child, started.log);
+    if (started !== undefined) return describe(files, port, started, () => startProcess(executable, config));
     if (attempt === START_ATTEMPTS) throw new Error(`no free port for sshd after ${attempt} attempts`);
   }
 }
@@ -157,7 +160,13 @@ function sshdConfig(files: Files, port: number, options: SshdOptions): string {
   ].join('\n');
 }
 
-function describe(files: Files, port: number, child: ChildProcess, log: () => string): Sshd {
+function describe(
+  files: Files,
+  port: number,
+  first: Started,
+  startAgain: () => Promise<Started | undefined>,
+): Sshd {
+  let { child, log } = first;
   const user = userInfo().username;
   const publicKeys = Object.values(files.hostKeys).map((key) =>
     readFileSync(`${key}.pub`, 'utf8').split(' '),
@@ -173,33 +182,43 @@ function describe(files: Files, port: number, child: ChildProcess, log: () => st
   );
   const killAtExit = (): void => void child.kill('SIGKILL');
   process.once('exit', killAtExit);
+  const goAway = async (): Promise<void> => {
+    signalChildren(child, 'SIGKILL');
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await gone;
+  };
   return {
     ...files,
     host: '127.0.0.1',
     port,
     user,
     addExecutable: (name, script) => writeFileSync(join(files.binDir, name), script, { mode: 0o755 }),
-    log,
+    log: () => log(),
+    goAway,
+    comeBack: async () => {
+      const again = await startAgain();
+      if (again === undefined) throw new Error(`another program took port ${port} of sshd`);
+      ({ child, log } = again);
+    },
     killSessions: () => void signalChildren(child, 'SIGKILL'),
     signalSessions: (signal) => signalChildren(child, signal),
     stop: async () => {
       process.off('exit', killAtExit);
-      signalChildren(child, 'SIGKILL');
-      if (child.exitCode === null && child.signalCode === null) {
-        const gone = new Promise((resolve) => child.once('exit', resolve));
-        child.kill('SIGKILL');
-        await gone;
-      }
+      await goAway();
       rmSync(files.configDir, { recursive: true, force: true });
     },
   };
 }
 
+interface Started {
+  readonly child: ChildProcess;
+  readonly log: () => string;
+}
+
 /** Resolves when sshd listens; with undefined if another program took the port in the meantime. */
-function startProcess(
-  executable: string,
-  config: string,
-): Promise<{ child: ChildProcess; log: () => string } | undefined> {
+function startProcess(executable: string, config: string): Promise<Started | undefined> {
   return new Promise((resolve, reject) => {
     const child = spawn(executable, ['-D', '-e', '-f', config], { stdio: ['ignore', 'ignore', 'pipe'] });
     let log = '';
