@@ -21,22 +21,25 @@ import type { AuthorizeOptions, KeyPlan } from '../../src/sync/install/authorize
 import { keyLine, readPublicKey } from '../../src/sync/install/public-key.ts';
 import type { RestrictionOptions } from '../../src/sync/request/restriction.ts';
 import { smallDatabase } from '../pages/databases.ts';
-import { startBareHost } from '../support/bare-host.ts';
+import { BARE_HOST_MISSING, startBareHost } from '../support/bare-host.ts';
 import type { BareHost } from '../support/bare-host.ts';
 import { assertReplicaOf, tempDir } from '../support/compare.ts';
 import { CLI } from '../support/relay-kill.ts';
 import { remote, runCli } from '../support/ssh-cli.ts';
-import { makeSshKey, SSHD_MISSING } from '../support/sshd.ts';
+import { makeSshKey } from '../support/sshd.ts';
 import { assertRefused, sqlsync } from './command.ts';
 
 const started = await startBareHost();
-const skip = started === undefined ? SSHD_MISSING : false;
+const skip = started === undefined ? BARE_HOST_MISSING : false;
 const host = started as BareHost; // where it is missing, every test that needs it is skipped
 const folder = mkdtempSync(join(tmpdir(), 'sqlsync-key-'));
 after(async () => {
   await started?.stop();
   rmSync(folder, { recursive: true });
 });
+
+/** Programs may take long to start on a busy machine. */
+const PATIENT = ['--timeout', '600'];
 
 const READ: RestrictionOptions = { folder: '/', access: 'read', create: false };
 
@@ -119,7 +122,7 @@ describe('the line for a restricted key', { skip }, () => {
   });
 });
 
-describe('setup --restrict --install', { skip, timeout: 300_000 }, () => {
+describe('setup --restrict --install', { skip }, () => {
   const ssh = join(started?.home ?? '', '.ssh');
   const file = join(ssh, 'authorized_keys');
 
@@ -143,7 +146,7 @@ describe('setup --restrict --install', { skip, timeout: 300_000 }, () => {
       configFile: 'none',
       identityFiles: [clientKey],
       knownHostsFiles: [knownHostsFile],
-      idleTimeoutMs: 60_000,
+      idleTimeoutMs: 600_000,
       key: readPublicKey(`${key}.pub`),
       restriction,
       confirm,
@@ -167,17 +170,26 @@ describe('setup --restrict --install', { skip, timeout: 300_000 }, () => {
     mkdirSync(ssh);
     symlinkSync(host.authorizedKeysFile, file);
     const args = ['setup', '--restrict', there, '--read-only', '--key', `${key}.pub`, '--install'];
-    const { status, events } = await runCli(host, [...args, `${host.user}@${host.host}`, '--yes']);
+    const { status, events } = await runCli(host, [
+      ...args,
+      `${host.user}@${host.host}`,
+      '--yes',
+      ...PATIENT,
+    ]);
     assert.equal(status, 0, JSON.stringify([...events.values()]));
     const { line, action, changed } = events.get('summary') as Record<string, unknown>;
     assert.deepEqual([action, changed], ['add', true]);
     assert.equal(readFileSync(file, 'utf8'), `${before}${String(line)}\n`);
     assert.ok(lstatSync(file).isSymbolicLink());
     t.after(() => writeFileSync(host.authorizedKeysFile, before));
-    const pull = await runCli(host, [remote(host, 'app.db'), join(near, 'copy.db')], { identity: key });
+    const pull = await runCli(host, [remote(host, 'app.db'), join(near, 'copy.db'), ...PATIENT], {
+      identity: key,
+    });
     assert.equal(pull.status, 0, JSON.stringify(pull.events.get('error')));
     assertReplicaOf(join(there, 'app.db'), join(near, 'copy.db'));
-    const push = await runCli(host, [join(near, 'copy.db'), remote(host, 'app.db')], { identity: key });
+    const push = await runCli(host, [join(near, 'copy.db'), remote(host, 'app.db'), ...PATIENT], {
+      identity: key,
+    });
     assert.equal(push.events.get('error')?.['code'], 'RESTRICTED');
   });
 

@@ -6,6 +6,13 @@ import { CLI } from './relay-kill.ts';
 import { startSshd } from './sshd.ts';
 import type { Sshd } from './sshd.ts';
 
+export const BARE_HOST_MISSING =
+  'NOT TESTED: installing takes Linux and an sshd (apt-get install openssh-server)';
+
+/** The platform of this machine, and another one. */
+export const PLATFORM: string = process.arch === 'arm64' ? 'linux-arm64' : 'linux-x64';
+export const OTHER_PLATFORM: string = process.arch === 'arm64' ? 'linux-x64' : 'linux-arm64';
+
 /** What a bare Debian has; no Node.js, no sqlsync. */
 const TOOLS = (
   'sh tar gzip head tail mv ln mkdir rm rmdir find wc grep sed readlink cat tr id uname getconf df awk chmod sync ' +
@@ -22,8 +29,9 @@ export interface BareHost extends Sshd {
   restoreTools(): void;
 }
 
-/** Starts one, or returns undefined without sshd. `stop` removes it. */
+/** Starts one, or returns undefined where {@link BARE_HOST_MISSING}. `stop` removes it. */
 export async function startBareHost(): Promise<BareHost | undefined> {
+  if (process.platform !== 'linux') return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'sqlsync-bare-'));
   const [tools, home] = [join(folder, 'tools'), join(folder, 'home')];
   const pathOf = (name: string): string =>
@@ -53,7 +61,7 @@ export async function startBareHost(): Promise<BareHost | undefined> {
 }
 
 export interface StandInOptions {
-  /** By default linux-x64. */
+  /** By default that of this machine. */
   readonly platform?: string;
   /** What it calls its version, if not the one in its name. */
   readonly says?: string;
@@ -66,7 +74,7 @@ export interface StandInOptions {
  * the archive.
  */
 export function standInBundle(folder: string, version: string, options: StandInOptions = {}): string {
-  const { platform = 'linux-x64', says = version, fillerBytes = 1000 } = options;
+  const { platform = PLATFORM, says = version, fillerBytes = 1000 } = options;
   const name = `sqlsync-${version}-${platform}`;
   const root = join(folder, name);
   mkdirSync(join(root, 'bin'), { recursive: true });

@@ -1,4 +1,4 @@
-import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { SqlsyncError } from '../../errors.ts';
 import { terminalAsk } from '../../transport/terminal.ts';
 import type { Output } from '../terminal/output.ts';
 
@@ -24,9 +24,5 @@ export async function isConfirmed(
       hint: 'Add --yes, or --dry-run to see what it would do.',
     });
   const answer = (await ask('Do this? [y/N] ', true)).trim().toLowerCase();
-  if (answer === 'y' || answer === 'yes') return true;
-  output.result(
-    `Nothing was changed${answer === '' || answer.startsWith('n') ? '' : `: the answer was ${sanitizeText(answer, 40)}`}`,
-  );
-  return false;
+  return answer === 'y' || answer === 'yes';
 }
