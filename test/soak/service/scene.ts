@@ -131,7 +131,7 @@ export class Scene {
       .filter(({ kind }) => kind !== 'watched' && (kind !== 'extra' || hasExtra))
       .map((origin) => `  - path: ${JSON.stringify(origin.path)}\n${this.#fieldsOf(origin)}`);
     const watched = `  - folder: watched\n    schedule: ${REPLICA_EVERY_S}s\n    ${this.#hooks}
-    targets: [{ replica: 'copies/{name}' }]\n`;
+    targets: [{ replica: 'copies/{name}', options: { check: true } }]\n`;
     const text = `state: state\nscan: 2s\nconcurrency: 3\ndatabases:\n${watched}${entries.join('')}${broken}`;
     writeFileSync(this.path('sqlsync.yaml'), text);
   }
