@@ -26,6 +26,20 @@ const WRITERS = fileURLToPath(new URL('writers.ts', import.meta.url));
 /** How long the service may take to notice something: an interval, the wait for a place, and a busy machine. */
 const NOTICE_MS = 90_000;
 
+/** What happens between two looks; nothing, too. */
+const EVENTS = [
+  'kill',
+  'stop',
+  'reload',
+  'reload',
+  'broken reload',
+  'host',
+  'restore',
+  'restore',
+  '',
+  '',
+] as const;
+
 /** How long the last copies may take when nothing is written any more. */
 const QUIET_MS = 240_000;
 
@@ -54,6 +68,8 @@ export class Trial {
   readonly #looks: Looks;
   readonly #service: TriedService;
   readonly #events: Record<string, number> = {};
+  /** The next events, the last first. */
+  readonly #dealt: string[] = [];
   #writers: ObedientChild<'turn', 'done'> | undefined;
   #hasExtra = false;
   #extraSinceMs = -Infinity;
@@ -119,15 +135,24 @@ export class Trial {
   /** Kills come in the first half only: in the second one memory has to stay level. */
   async #step(part: number): Promise<void> {
     if (part > 0.1) this.#changeDatabases(part);
-    const what = this.#random.next();
-    if (what < 0.12 && part < 0.5) await this.#kill();
-    else if (what < 0.22) await this.#stopForAWhile();
-    else if (what < 0.36) await this.#reload();
-    else if (what < 0.44) await this.#reloadBroken();
-    else if (what < 0.54) await this.#turnHost();
-    else if (what < 0.7) await this.#restoreSome();
+    const event = this.#nextEvent();
+    if (event === 'kill' && part < 0.5) await this.#kill();
+    else if (event === 'stop') await this.#stopForAWhile();
+    else if (event === 'reload') await this.#reload();
+    else if (event === 'broken reload') await this.#reloadBroken();
+    else if (event === 'host') await this.#turnHost();
+    else if (event === 'restore') await this.#restoreSome();
     await this.#look();
     await this.#service.sample();
+  }
+
+  /** Each event comes before any comes again, so that a short run has all of them. */
+  #nextEvent(): string {
+    if (this.#dealt.length === 0) {
+      const left: string[] = [...EVENTS];
+      while (left.length > 0) this.#dealt.push(...left.splice(this.#random.integer(0, left.length - 1), 1));
+    }
+    return this.#dealt.pop() as string;
   }
 
   #count(name: string): void {
