@@ -88,8 +88,13 @@ function withReal(line: string, id: string): string {
 
 describe('the README, and the manuals that it leads to', () => {
   const lines = [README, REMOTE, JOBS].flatMap(blocks).flatMap(linesOf);
-  // These need an OpenSSH that logs in somewhere, or a container.
-  const single = lines.filter((line) => !/ -e |\/srv\/store| completion /.test(line));
+  // The account that these need is in test/cli/install.test.ts and test/cli/restrict-key.test.ts.
+  const changesHost = (line: string): boolean => / setup .*--(?:un)?install/.test(line);
+  const printsKey = (line: string): boolean => / setup .*--restrict/.test(line) && !changesHost(line);
+  // Others need an OpenSSH that logs in somewhere, or a container.
+  const single = lines.filter(
+    (line) => !/ -e |\/srv\/store| completion /.test(line) && !changesHost(line) && !printsKey(line),
+  );
 
   test(`the README shows ${single.length} command lines without a store`, () =>
     assert.ok(single.length >= 9));
@@ -111,6 +116,28 @@ describe('the README, and the manuals that it leads to', () => {
       else assert.match(stdout, /\S/);
     });
   }
+
+  test('the README shows options of installations that there are', (t) => {
+    const named = new Set(lines.filter(changesHost).flatMap((line) => line.match(/ --[a-z-]+/g) ?? []));
+    assert.ok(named.size >= 4);
+    const { stdout } = assertRuns(new Machine(t), 'sqlsync setup --help');
+    for (const option of named) assert.ok(stdout.includes(option), option);
+  });
+
+  for (const line of lines.filter(printsKey))
+    test(`the README shows how to print the line for a key: ${line}`, (t) => {
+      const machine = new Machine(t);
+      const [, name = ''] = /--key (\S+)/.exec(line) ?? [];
+      const key = Buffer.alloc(51);
+      key.writeUInt32BE(11);
+      key.write('ssh-ed25519', 4);
+      key.writeUInt32BE(32, 15);
+      writeFileSync(join(machine.here, name), `ssh-ed25519 ${key.toString('base64')} test\n`);
+      assert.match(
+        assertRuns(machine, line).stdout,
+        /^restrict,command="sqlsync agent --restrict .*ssh-ed25519 /m,
+      );
+    });
 
   test('the README shows a store from its first day to a restore', (t) => {
     const machine = new Machine(t);

@@ -45,6 +45,7 @@ test('no secret is ever in an output, an error, a process list, a cache, a tempo
   await scene.run(0, 'dump', store, 'item');
   await scene.run(0, 'open', store, '--exec', 'sh look.sh', '-v');
   await scene.run(0, 'stats', store, '--json');
+  await scene.run(0, 'report', store, '-o', 'report.html', '-v');
   await scene.run(0, 'init', 'other', '--encrypt', '-v');
   await scene.run(0, 'copy', store, 'other', '-v');
   await scene.run(0, 'forget', store, '--keep-last', '1', '-v');
