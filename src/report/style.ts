@@ -31,18 +31,19 @@ summary > * { margin-right: .6rem; }
 :focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
 .fine { color: var(--fine); } .late { color: var(--late); } .failing { color: var(--failing); }
 .line { vertical-align: middle; } .line polyline { fill: none; stroke: currentColor; stroke-width: 1.5; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .5rem 1.5rem; margin: .25rem 0 .75rem; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 44%), 1fr)); gap: .5rem 1.5rem; margin: .25rem 0 .75rem; }
 dt { font-size: .875rem; color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 code { display: inline-block; padding: .2rem .4rem; border: 1px solid var(--line); overflow-wrap: anywhere; user-select: all; }
 details[open] { padding-bottom: .75rem; }
 .scroll { overflow-x: auto; max-height: 30rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .75rem .3rem 0; text-align: right; font-weight: normal; border-bottom: 1px solid var(--line); }
+td { white-space: nowrap; }
 th:first-child { text-align: left; }
 thead th { position: sticky; top: 0; background: var(--back); color: var(--dim); font-size: .875rem; }
 button { font: inherit; color: var(--text); background: none; border: 1px solid var(--edge); border-radius: .3rem; padding: .1rem .6rem; cursor: pointer; }
 td button { font-family: ui-monospace, monospace; font-size: .9rem; }
-[popover] { max-width: min(45rem, calc(100vw - 2rem)); padding: 1rem; text-align: left; color: var(--text); background: var(--back); border: 1px solid var(--edge); border-radius: .5rem; }
+[popover] { white-space: normal; max-width: min(45rem, calc(100vw - 2rem)); padding: 1rem; text-align: left; color: var(--text); background: var(--back); border: 1px solid var(--edge); border-radius: .5rem; }
 [popover]::backdrop { background: rgb(0 0 0 / 40%); }
 .parts { max-width: 60rem; margin: .5rem 0; } .parts li { display: grid; align-items: center; gap: 0 1rem; padding: .3rem 0; font-variant-numeric: tabular-nums; }
 .parts .name { overflow-wrap: anywhere; } .growth span:not(.name) { text-align: right; }
@@ -51,7 +52,8 @@ meter { width: 100%; height: .9rem; }
 .map { display: block; width: 100%; max-width: 60rem; margin: .5rem 0; }
 ${Array.from({ length: 12 }, (_, at) => `.o${at} { fill: var(--o${at}); }`).join(' ')}
 @media (max-width: 40rem) {
-th, td { padding-right: .4rem; font-size: .875rem; }
+th, td { padding-right: .4rem; font-size: .85rem; }
+th:last-child, td:last-child { padding-right: 0; } td button { padding: .1rem .3rem; font-size: .8rem; }
 .growth li { grid-template-columns: 5rem 5.5rem 1fr 80px; } .growth .name { grid-column: 1 / -1; } .growth span:not(.name) { text-align: left; }
 .legend li { grid-template-columns: 14px 1fr; } .legend span:last-child { grid-column: 2; color: var(--dim); }
 }

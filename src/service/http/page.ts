@@ -31,12 +31,12 @@ export function renderPage(status: Status, query: URLSearchParams): string {
 <h1><span class="${status.level}" aria-hidden="true">${SIGNS[status.level]}</span> ${status.level}</h1>
 <p>${counted(status.targets.length, 'target')} of ${escapeHtml(status.config)}, at ${timeHtml(status.atMs)}</p>
 ${failure === undefined ? '' : `<p role="alert">The changed configuration was not taken: ${escapeHtml(failure.message)}</p>`}
-${status.troubles.map((trouble) => `<p role="alert">${escapeHtml(trouble)}</p>\n`).join('')}<nav aria-label="Levels">${levelLinks(status, level)} ${stillLink(page, level, isStill)}</nav>
+${status.troubles.map((trouble) => `<p role="alert">${escapeHtml(trouble)}</p>\n`).join('')}<nav aria-label="Levels">${levelLinks(status, level, isStill)} ${stillLink(page, level, isStill)}</nav>
 </header>
 <main>
 ${shown.length === 0 ? '<p>No targets.</p>' : `<ul>\n${shown.map((target) => renderTarget(target, status.atMs)).join('\n')}\n</ul>`}
 </main>
-${pages === 1 ? '' : `<nav aria-label="Pages">${pageLinks(page, pages, level)}</nav>`}
+${pages === 1 ? '' : `<nav aria-label="Pages">${pageLinks(page, pages, level, isStill)}</nav>`}
 </body>
 </html>
 `;
@@ -56,29 +56,36 @@ ${again}<title>${escapeHtml(title)}</title>
 </head>`;
 }
 
-function levelLinks({ targets }: Status, current: Level | undefined): string {
+/** An address of the list, with what it shows. */
+function place(page: number, level: Level | undefined, isStill: boolean): string {
+  const words = [
+    page > 1 ? `page=${page}` : [],
+    level ? `level=${level}` : [],
+    isStill ? 'still' : [],
+  ].flat();
+  return words.length === 0 ? '/' : `/?${words.join('&amp;')}`;
+}
+
+function levelLinks({ targets }: Status, current: Level | undefined, isStill: boolean): string {
   const counts = LEVELS.map(
     (level) => [level, targets.filter((each) => each.level === level).length] as const,
   );
   const links = counts.flatMap(([level, count]) =>
-    count === 0 ? [] : [link(`/?level=${level}`, `${count} ${level}`, level === current)],
+    count === 0 ? [] : [link(place(1, level, isStill), `${count} ${level}`, level === current)],
   );
-  return [link('/', 'all', current === undefined), ...links].join(' ');
+  return [link(place(1, undefined, isStill), 'all', current === undefined), ...links].join(' ');
 }
 
-function pageLinks(page: number, pages: number, level: Level | undefined): string {
-  const more = level === undefined ? '' : `&amp;level=${level}`;
+function pageLinks(page: number, pages: number, level: Level | undefined, isStill: boolean): string {
   return Array.from({ length: pages }, (_, at) =>
-    link(`/?page=${at + 1}${more}`, String(at + 1), at + 1 === page),
+    link(place(at + 1, level, isStill), String(at + 1), at + 1 === page),
   ).join(' ');
 }
 
 /** To read a target that is opened: a page that loads itself again closes it. */
 function stillLink(page: number, level: Level | undefined, isStill: boolean): string {
-  const place = `/?page=${page}${level === undefined ? '' : `&amp;level=${level}`}`;
-  return isStill
-    ? link(place, 'load it again every 30 s', false)
-    : link(`${place}&amp;still`, 'keep it still', false);
+  const text = isStill ? `load it again every ${LOOK_AGAIN_S} s` : 'keep it still';
+  return link(place(page, level, !isStill), text, false);
 }
 
 function link(href: string, text: string, isCurrent: boolean): string {
