@@ -101,8 +101,8 @@ export class CacheFolder {
     try {
       const oldest = Date.now() - MAX_AGE_MS;
       const files = this.#files();
-      // A run that writes a thousand files does not look at all of them each time.
-      this.#untilSweep = Math.floor(files.length / 10);
+      // A run that writes a thousand small files does not look at all of them each time.
+      this.#untilSweep = this.#limits.bytes === Infinity ? Math.floor(files.length / 10) : 0;
       let bytes = 0;
       for (const [i, { name, mtimeMs, size }] of files.entries()) {
         bytes += size;

@@ -118,6 +118,9 @@ async function waitForEnd({ transport }: Connection): Promise<void> {
   await Promise.race([transport.exited, delay(CLOSE_WAIT_MS, undefined, { ref: false })]);
 }
 
+/** How long a signal of this process may take to be seen here, on a busy machine. */
+const SIGNAL_WAIT_MS = 200;
+
 /**
  * Runs `work`; where it lost its link because this run is being ended, throws INTERRUPTED instead. Ctrl-C signals a
  * whole process group: the remote shell may die of it, and its pipe close, before this process looks at its own signal.
@@ -128,8 +131,9 @@ export async function orInterrupted<T>(signal: AbortSignal | undefined, work: ()
   } catch (error) {
     const failure = toSqlsyncError(error);
     if (signal === undefined || !LINK_LOSSES.has(failure.code)) throw failure;
-    // Pending signals are handled when the event loop has polled once more.
+    // Pending signals are handled when the event loop has polled once more, and when the thread that got them has run.
     for (let turn = 0; turn < 2; turn++) await nextTurn();
+    await delay(SIGNAL_WAIT_MS, undefined, { signal }).catch(() => {});
     throw signal.aborted ? interrupted(failure) : failure;
   }
 }
