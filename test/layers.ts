@@ -130,7 +130,6 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/doctor/watch',
     'src/pages',
     'src/transport',
-    'src/transport/ssh',
     'src/files',
     'protocol',
   ],
@@ -379,13 +378,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/sync/runs',
     'src/transport',
   ],
-  'src/cli/setup': [
-    'src/cli/terminal',
-    'src/sync/install',
-    'src/sync/request',
-    'src/transport',
-    'src/transport/ssh',
-  ],
+  'src/cli/setup': ['src/cli/terminal', 'src/sync/install', 'src/sync/request', 'src/transport'],
   // One service for many copies: its file, its jobs, what it remembers, and the process itself.
   'src/service/state': ['src/files'],
   'src/service/config': [
@@ -407,7 +400,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/transport',
     'src/files',
   ],
-  'src/service/http': ['src/report', 'src/service/state', 'src/cli/terminal'],
+  'src/service/http': ['src/report', 'src/service/state', 'src/cli/terminal', 'src/transport'],
   'src/service/run': [
     'src/report',
     'src/pages',

@@ -1,4 +1,4 @@
-import { sanitizeLine, sanitizeText } from '../errors.ts';
+import { sanitizeLine } from '../errors.ts';
 
 /** Text for HTML, in an element or a quoted attribute: names of databases may be hostile. */
 export function escapeHtml(text: string): string {
@@ -21,18 +21,6 @@ export function clock(ms: number): string {
 export function timeHtml(ms: number): string {
   const [day, time] = clock(ms).split(' ');
   return `<time datetime="${new Date(ms).toISOString()}"><span>${day}</span> <span>${time}</span></time>`;
-}
-
-/** A text as one word of a shell's command line; characters that cannot be shown are written as `$'\xNN'`. */
-export function shellWord(text: string): string {
-  if (sanitizeText(text, Infinity) === text && !/[\t-\r\u0085\u2028\u2029]/.test(text))
-    return `'${text.replaceAll("'", String.raw`'\''`)}'`;
-  const bytes = [...Buffer.from(text)].map((byte) =>
-    byte > 0x20 && byte < 0x7f && byte !== 0x27 && byte !== 0x5c
-      ? String.fromCharCode(byte)
-      : `\\x${byte.toString(16).padStart(2, '0')}`,
-  );
-  return `$'${bytes.join('')}'`;
 }
 
 const LINE_WIDTH = 80;

@@ -44,6 +44,24 @@ export function shellWord(text: string): string {
   return `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
+/** A text in a message, as a word that a user may paste into a shell: short, without what cannot be shown. Pure. */
+export function shellQuote(text: string): string {
+  const clean = sanitizeText(text, 200);
+  return /^[A-Za-z0-9_./:@%+=,-]+$/.test(clean) ? clean : shellWord(clean);
+}
+
+/** A text of any length as a word that a user may paste into a shell: what cannot be shown is written as `$'\xNN'`. Pure. */
+export function visibleWord(text: string): string {
+  if (sanitizeText(text, Infinity) === text && !/[\t-\r\u0085\u2028\u2029]/.test(text))
+    return shellWord(text);
+  const bytes = [...Buffer.from(text)].map((byte) =>
+    byte > 0x20 && byte < 0x7f && byte !== 0x27 && byte !== 0x5c
+      ? String.fromCharCode(byte)
+      : `\\x${byte.toString(16).padStart(2, '0')}`,
+  );
+  return `$'${bytes.join('')}'`;
+}
+
 function commandError(command: string, fault: string): SqlsyncError {
   return new SqlsyncError('USAGE', `the --rsh command "${sanitizeText(command, 200)}" ${fault}`, {
     hint: 'Give a program and its arguments, separated by spaces, such as --rsh "ssh -p 2222".',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { BEGINNING, renderReport } from '../../src/report/document.ts';
-import { shellWord } from '../../src/report/html.ts';
+import { visibleWord } from '../../src/transport/command-words.ts';
 import { drawMap } from '../../src/report/page-map.ts';
 import { ownersOf } from '../../src/report/page-owners.ts';
 import { growthOf } from '../../src/report/report.ts';
@@ -62,5 +62,5 @@ test('a shell reads any text back as one word', () => {
     HOSTILE,
     'ä\u0007\u2028',
   ])
-    assert.equal(spawnSync('bash', ['-c', `printf %s ${shellWord(text)}`]).stdout.toString(), text);
+    assert.equal(spawnSync('bash', ['-c', `printf %s ${visibleWord(text)}`]).stdout.toString(), text);
 });

@@ -2,7 +2,7 @@ import { sanitizeText } from '../../errors.ts';
 import { install, uninstall } from '../../sync/install/install.ts';
 import type { Change, Plan } from '../../sync/install/install.ts';
 import type { FarShellOptions } from '../../sync/install/far-shell.ts';
-import { shellQuote } from '../../transport/ssh/ssh-host-key.ts';
+import { shellQuote } from '../../transport/command-words.ts';
 import { formatBytes } from '../terminal/format.ts';
 import type { Output } from '../terminal/output.ts';
 import { transferListeners } from '../terminal/progress.ts';

@@ -1,10 +1,11 @@
-import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import { resolve } from 'node:path';
+import { isElsewhere } from '../../backup/backends/elsewhere.ts';
 import type { Store, StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { formatBytes } from '../../cli/terminal/format.ts';
 import { DatabaseReader } from '../../sqlite/database-reader.ts';
-import { clock, shellWord } from '../html.ts';
+import { visibleWord } from '../../transport/command-words.ts';
+import { clock } from '../html.ts';
 import { drawMap, MAX_MAP_PAGES } from '../page-map.ts';
 import type { PageMap } from '../page-map.ts';
 import { ownersOf, sizesOf } from '../page-owners.ts';
@@ -59,7 +60,7 @@ function momentOf({ id, time, pageSize, pageCount, statistics }: StoreSnapshot, 
     sizeBytes: pageSize * pageCount,
     pagesChanged,
     bytesAdded,
-    restore: `sqlsync restore ${shellWord(`${store}#${id}`)} restored.db`,
+    restore: `sqlsync restore ${visibleWord(`${store}#${id}`)} restored.db`,
   };
 }
 

@@ -1,5 +1,6 @@
 import { formatBytes, formatDuration, formatPages, formatTimeLeft } from '../../cli/terminal/format.ts';
-import { clock, escapeHtml, shellWord, sparkline } from '../../report/html.ts';
+import { clock, escapeHtml, sparkline } from '../../report/html.ts';
+import { visibleWord } from '../../transport/command-words.ts';
 import type { Level, TargetStatus } from '../state/judge.ts';
 
 /** Shapes besides colours, for those who cannot tell these apart. */
@@ -62,8 +63,8 @@ function movedOf({ moved }: TargetStatus): string {
 
 function restoreCommand({ kind, target, snapshot }: TargetStatus): string {
   return kind === 'store'
-    ? `sqlsync restore ${shellWord(`${target}#${snapshot ?? 'latest'}`)} restored.db`
-    : `sqlsync ${shellWord(target)} restored.db`;
+    ? `sqlsync restore ${visibleWord(`${target}#${snapshot ?? 'latest'}`)} restored.db`
+    : `sqlsync ${visibleWord(target)} restored.db`;
 }
 
 const DAY_MS = 86_400_000;

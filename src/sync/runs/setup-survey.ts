@@ -1,7 +1,6 @@
 import { dirname } from 'node:path';
 import { sanitizeText } from '../../errors.ts';
-import { shellWord } from '../../transport/command-words.ts';
-import { shellQuote } from '../../transport/ssh/ssh-host-key.ts';
+import { shellQuote, shellWord } from '../../transport/command-words.ts';
 import type { RemoteShell } from '../link/remote-shell.ts';
 import type { AgentAnswer, SetupCheck, SetupOptions } from './setup-report.ts';
 

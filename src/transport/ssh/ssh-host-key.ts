@@ -2,6 +2,7 @@ import { closeSync, fstatSync, mkdirSync, openSync, readSync, writeSync } from '
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { SqlsyncError, sanitizeText, systemErrorCode } from '../../errors.ts';
+import { shellQuote } from '../command-words.ts';
 import {
   DEFAULT_SSH_PORT,
   hostKeyFingerprint,
@@ -224,10 +225,4 @@ function unknownHostError(
       `Verify the fingerprint with the administrator of the host, then run \`${owner.login}\` once and accept it` +
       ` (or append what \`ssh-keyscan ${owner.scan}\` prints, once verified)${anew}.`,
   });
-}
-
-/** Quotes a text for a command that a user may paste into a shell. */
-export function shellQuote(text: string): string {
-  const clean = sanitizeText(text, 200);
-  return /^[A-Za-z0-9_./:@%+=,-]+$/.test(clean) ? clean : `'${clean.replaceAll("'", `'\\''`)}'`;
 }
