@@ -93,6 +93,30 @@ export function fileOf(pid: number, descriptor: string): string | undefined {
   }
 }
 
+/** A file by its name here, and what the system calls it. */
+export interface NamedFile {
+  readonly path: string;
+  readonly inode: string;
+  /** `device:inode`. */
+  readonly id: string;
+}
+
+/** The file at `path`; undefined if there is none. */
+export function fileNamed(path: string): NamedFile | undefined {
+  const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
+  if (stats === undefined) return undefined;
+  return { path, inode: String(stats.ino), id: `${stats.dev}:${stats.ino}` };
+}
+
+/**
+ * True if an open file of a process, with this inode, is `file`. Some file systems report another device for a descriptor
+ * than for a path. In a container the same name, and even the same inode, may be those of another file.
+ */
+export function isSameFile(pid: number, open: OpenFile, inode: string | undefined, file: NamedFile): boolean {
+  if (inode !== file.inode) return false;
+  return fileOf(pid, open.descriptor) === file.id || (open.name === file.path && sharesNames(pid));
+}
+
 /** A file that a process has mapped into its memory. */
 export interface MappedFile {
   readonly inode: string;

@@ -1,11 +1,11 @@
-import { statSync } from 'node:fs';
-import { fileOf, inodeOf, openFilesOf, processIds, sharesNames } from '../../files/processes.ts';
+import { fileNamed, inodeOf, isSameFile, openFilesOf, processIds } from '../../files/processes.ts';
+import type { NamedFile } from '../../files/processes.ts';
 import { locksOfDescriptor } from '../../sqlite/locks/proc-locks.ts';
 import type { PosixLock } from '../../sqlite/locks/proc-locks.ts';
 import { locksByName, sqliteLocks } from '../../sqlite/locks/sqlite-locks.ts';
 import type { SqliteLock } from '../../sqlite/locks/sqlite-locks.ts';
 
-/** Reading a list that costs more is felt by all programs that lock files, whatever files those are. */
+/** All programs that lock files, any files, feel it if a list that costs more is read. */
 const CHEAP_LIST_MS = 0.25;
 /** The cheapest of so many readings shows what one costs: others were interrupted. */
 const COSTS_KEPT = 3;
@@ -15,13 +15,6 @@ export const LONG_LIST_SHARE = 1000;
 /** How often new processes are looked for, and for how long one counts as new. */
 const NEW_EVERY_MS = 250;
 const NEW_FOR_MS = 5000;
-
-interface File {
-  readonly path: string;
-  readonly inode: string;
-  /** `device:inode`. */
-  readonly id: string;
-}
 
 /**
  * The locks on a database, look after look. While the system has few locks, each look reads its list. Reading a long list
@@ -82,7 +75,7 @@ export class LockLooks {
 
   #byDescriptors(): SqliteLock[] {
     const names = [this.#path, `${this.#path}-shm`];
-    const files = names.map(fileAt);
+    const files = names.map(fileNamed);
     const found: readonly PosixLock[][] = names.map(() => []);
     for (const pid of this.#descriptors.keys()) {
       let ofProcess = this.#locksOf(pid, files);
@@ -98,7 +91,7 @@ export class LockLooks {
   /** Incomplete if the process may have others by descriptors that are not known: each connection has both files open. */
   #locksOf(
     pid: number,
-    files: readonly (File | undefined)[],
+    files: readonly (NamedFile | undefined)[],
   ): { readonly byFile: readonly PosixLock[][]; readonly isComplete: boolean } {
     const left = new Set(this.#descriptors.get(pid));
     let isComplete = true;
@@ -135,25 +128,16 @@ export class LockLooks {
   /** Finds the descriptors of a process; false if it may not be looked into. */
   #describe(pid: number): boolean {
     if (pid === process.pid) return true;
-    const files = [this.#path, `${this.#path}-shm`].map(fileAt).filter((file) => file !== undefined);
+    const files = [this.#path, `${this.#path}-shm`].map(fileNamed).filter((file) => file !== undefined);
     const open = openFilesOf(pid);
     if (open === undefined) return false;
     const descriptors = open
       .filter((each) => {
         const inode = inodeOf(pid, each);
-        const file = files.find((known) => known.inode === inode);
-        if (file === undefined) return false;
-        // Some file systems report another device for a descriptor than for a path.
-        return fileOf(pid, each.descriptor) === file.id || (each.name === file.path && sharesNames(pid));
+        return files.some((file) => isSameFile(pid, each, inode, file));
       })
       .map(({ descriptor }) => descriptor);
     if (descriptors.length > 0 || this.#descriptors.has(pid)) this.#descriptors.set(pid, descriptors);
     return true;
   }
-}
-
-function fileAt(path: string): File | undefined {
-  const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
-  if (stats === undefined) return undefined;
-  return { path, inode: String(stats.ino), id: `${stats.dev}:${stats.ino}` };
 }

@@ -1,17 +1,17 @@
 import { basename } from 'node:path';
-import { statSync } from 'node:fs';
 import { userName } from '../../files/file-owner.ts';
 import {
-  fileOf,
+  fileNamed,
   inodeOf,
   isKernelThread,
+  isSameFile,
   mappedFilesOf,
   openFilesOf,
   processIds,
   processInfo,
   sharesNames,
 } from '../../files/processes.ts';
-import type { OpenFile } from '../../files/processes.ts';
+import type { NamedFile, OpenFile } from '../../files/processes.ts';
 import type { ProcessFacts } from '../facts.ts';
 
 /** The files of libraries that have a SQLite of their own in them. */
@@ -42,7 +42,7 @@ export interface FoundProcesses {
  */
 export function processesWith(path: string, pids: readonly number[] = processIds()): FoundProcesses {
   const names = [path, `${path}-wal`, `${path}-shm`, `${path}-journal`];
-  const files = new Map(names.map((name) => [name, identity(name)]));
+  const files = new Map(names.map((name) => [name, fileNamed(name)]));
   const open = new Map<number, OpenDatabase>();
   const hidden = new Set<number>();
   for (const pid of pids) {
@@ -74,22 +74,12 @@ export function confirmed(first: FoundProcesses, second: FoundProcesses): FoundP
   return { open: new Map(open), hidden: new Set([...first.hidden, ...second.hidden]) };
 }
 
-interface Identity {
-  readonly inode: string;
-  readonly file: string;
-}
-
-function identity(name: string): Identity | undefined {
-  const stats = statSync(name, { throwIfNoEntry: false, bigint: true });
-  return stats === undefined ? undefined : { inode: String(stats.ino), file: `${stats.dev}:${stats.ino}` };
-}
-
 /** Undefined if none of these open files belongs to the database. */
 function databaseAmong(
   pid: number,
   open: readonly OpenFile[],
   path: string,
-  files: ReadonlyMap<string, Identity | undefined>,
+  files: ReadonlyMap<string, NamedFile | undefined>,
 ): OpenDatabase | undefined {
   // A server has thousands of files open, and each number of one is a read of its own.
   const inodes = new Set([...files.values()].map((wanted) => wanted?.inode));
@@ -97,10 +87,7 @@ function databaseAmong(
   const alike = open.filter((file) => known.get(file) !== undefined && inodes.has(known.get(file)));
   const isFile = (file: OpenFile, name: string): boolean => {
     const wanted = files.get(name);
-    if (wanted === undefined || known.get(file) !== wanted.inode) return false;
-    // Some file systems report another device for a descriptor than for a path. In a container the same name, and even
-    // the same inode, may be those of another file.
-    return fileOf(pid, file.descriptor) === wanted.file || (file.name === name && sharesNames(pid));
+    return wanted !== undefined && isSameFile(pid, file, known.get(file), wanted);
   };
   const database = alike.filter((file) => isFile(file, path));
   const hasDeletedFile =
@@ -130,7 +117,7 @@ export function processFacts(
   const open = found.open.get(pid);
   const info = processInfo(pid);
   const mapped = mappedFilesOf(pid);
-  const inode = identity(path)?.inode;
+  const inode = fileNamed(path)?.inode;
   const libraries = [
     ...new Set(mapped.filter(({ name }) => LIBRARIES.test(basename(name))).map(({ name }) => name)),
   ];
