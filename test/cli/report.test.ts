@@ -79,6 +79,9 @@ test('a report replaces only a report', async (t) => {
   await assertRefused(['report', 'store'], none, { cwd: folder });
   const alone = { code: 'USAGE', status: 2, says: /a\.db is no store/ } as const;
   await assertRefused(['report', 'a.db', '-o', 'x.html'], alone, { cwd: folder });
+  // Found before anything is read: of two databases that are missing it says nothing.
+  const nowhere = { code: 'SYSTEM_ERROR', status: 26, says: /no such file or directory.*nowhere/ } as const;
+  await assertRefused(['report', 'no.db', 'none.db', '-o', 'nowhere/x.html'], nowhere, { cwd: folder });
   const { status } = await sqlsync(['report', 'a.db', 'missing.db', '-o', 'x.html'], { cwd: folder });
   assert.notEqual(status, 0);
   assert.equal(existsSync(join(folder, 'x.html')), false);

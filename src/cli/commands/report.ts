@@ -1,5 +1,7 @@
 import {
+  accessSync,
   closeSync,
+  constants,
   existsSync,
   openSync,
   readSync,
@@ -8,7 +10,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
 import { reportPair } from '../../report/collect/pair-report.ts';
@@ -96,7 +98,7 @@ export const command: Command = defineCommand({
     }),
 });
 
-/** Before anything is read. Throws SqlsyncError USAGE. */
+/** Before anything is read. Throws SqlsyncError USAGE, and the system's errors for a folder that takes no file. */
 function refuseOthers({ a, b, output, json }: Arguments): void {
   if (output === undefined && !json)
     throw new SqlsyncError('USAGE', 'report: expected a file to write', { hint: 'Add -o report.html.' });
@@ -108,7 +110,10 @@ function refuseOthers({ a, b, output, json }: Arguments): void {
         hint: 'Write `sqlsync report STORE -o FILE`, or `sqlsync report A B -o FILE`.',
       },
     );
-  if (output !== undefined) refuseForeign(output);
+  if (output === undefined) return;
+  // A report takes long to make.
+  accessSync(dirname(resolve(output)), constants.W_OK);
+  refuseForeign(output);
 }
 
 /** A store, or a snapshot in one. A file with a # in its name is that file. */
