@@ -80,7 +80,7 @@ export async function manySection(options: ManyOptions): Promise<string> {
     'far MB',
   ];
   return `Databases of 1 MB in WAL mode, ${IN_FOLDER} in a folder, sent to another host (sshd on the loopback interface) by \`--recursive\`: medians of ${options.runs} rounds, each with
-one run of sqlsync and one of rsync. A change is an UPDATE of one row. "ms each" is of the databases that changed, or of all. Before each round a run
+one run of sqlsync and one of rsync. A change is an UPDATE of one row. "ms each" is the time for each database that changed; if none or all changed, for each database. Before each round a run
 that is not measured compares what the last one changed, so that all stamps are known. CPU is that of both sides. 100 ms is a line of that
 round trip and ${SLOW_LINE.bitsPerSecond / 1e6} Mbit/s (bench/link.ts). rsync copies files that nothing writes; it could not copy live databases.
 

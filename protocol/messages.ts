@@ -251,7 +251,7 @@ export const MESSAGES = {
     size: 'large',
     fields: {
       databases: 'texts',
-      /** Of each database, if asked for; zeros for one without a stamp. */
+      /** If asked for, the stamp of each database; zeros for one without a stamp. */
       stamps: 'bytes',
       omitted: 'texts',
       isLast: 'bool',

@@ -212,7 +212,7 @@ export class StampTaker {
     if (!isWal) return wal.length === 0 ? ALL_IN_FILE : undefined;
     const index = this.#now;
     if (index === undefined || this.#before?.equals(index) !== true) return undefined;
-    // Without a frame the file alone is the content, whatever else the index says.
+    // The index of a -wal without frames says nothing of the content: all of it is in the file.
     if (wal.length === 0) return frameCount(index) > 0 ? undefined : ALL_IN_FILE;
     return [index.toString('hex'), ...wal];
   }

@@ -72,6 +72,13 @@ function options(): ChangeOptions {
   };
 }
 
+/** The words by which a command reaches the host. */
+function login(): string[] {
+  const { clientKey, knownHostsFile, port } = host;
+  const files = ['-i', clientKey, '--known-hosts', knownHostsFile, '-F', 'none'];
+  return ['-p', String(port), ...files, ...PATIENT];
+}
+
 const bring = (bundle: string): Promise<Change> => install({ ...options(), bundle });
 
 /** What a run of the command says that it changed, after it ended well. */
@@ -151,19 +158,7 @@ describe('sqlsync setup --install', { skip }, () => {
     await bring(first);
     const near = tempDir(t);
     smallDatabase(join(near, 'app.db'), { rows: 20 });
-    const { clientKey, knownHostsFile, port } = host;
-    const login = [
-      '-p',
-      `${port}`,
-      '-i',
-      clientKey,
-      '--known-hosts',
-      knownHostsFile,
-      '-F',
-      'none',
-      ...PATIENT,
-    ];
-    const args = [remote(host, join(near, 'app.db')), join(near, 'copy.db'), ...login];
+    const args = [remote(host, join(near, 'app.db')), join(near, 'copy.db'), ...login()];
     const loud = await sqlsync([...args, '-v']);
     assert.equal(loud.status, 0, loud.stderr);
     assert.match(loud.stderr, /no sqlsync is on the PATH of that login; ~\/\.local\/bin\/sqlsync is used/);
@@ -278,19 +273,7 @@ describe('sqlsync setup --install', { skip }, () => {
   test('a sqlsync of another origin is not replaced, and one on the PATH is named', async () => {
     host.replaceTool('sqlsync', 'echo 0.0.1');
     await bring(first);
-    const { port, clientKey, knownHostsFile } = host;
-    const login = [
-      '-p',
-      `${port}`,
-      '-i',
-      clientKey,
-      '--known-hosts',
-      knownHostsFile,
-      '-F',
-      'none',
-      ...PATIENT,
-    ];
-    const args = ['setup', `${host.user}@${host.host}`, '--install', '--yes', '--bundle', first, ...login];
+    const args = ['setup', `${host.user}@${host.host}`, '--install', '--yes', '--bundle', first, ...login()];
     const { stdout } = await sqlsync(args);
     assert.match(
       stdout,
