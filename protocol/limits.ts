@@ -13,6 +13,9 @@ export const BLOCK_BYTES: number = 128;
  */
 export const BLOCK_HASH_BITS: number = 12;
 
+/** Pages whose last version an origin agent remembers for a replica that follows it. */
+export const MAX_SENT_PAGES: number = 16_384;
+
 /**
  * Bytes of a node or page hash in the answer to `getChildren`: the start of the full hash. A difference that hides
  * behind an equal prefix (2^-40 each) changes the root hash, which is compared in full.

@@ -1,10 +1,18 @@
 import { ProtocolViolation } from './decode.ts';
 import { BLOCK_BYTES, BLOCK_HASH_BITS } from './limits.ts';
 
-/** One page of a `getPages` request. With `hasBlocks`, the request's `blockHashes` hold its block hashes. */
+/**
+ * What a page of a `getPages` request may be a delta against: nothing, the version whose block hashes are in the
+ * request's `blockHashes`, or the version that the origin agent sent last under this key. The index is the number that
+ * travels.
+ */
+export const DELTA_BASES = ['none', 'hashed', 'sent'] as const;
+export type DeltaBasis = (typeof DELTA_BASES)[number];
+
+/** One page of a `getPages` request. */
 export interface WantedPage {
   pageNumber: number;
-  hasBlocks: boolean;
+  basis: DeltaBasis;
 }
 
 /**
@@ -35,21 +43,21 @@ export function fromGaps(gaps: readonly number[], limit: number): number[] {
   });
 }
 
-/** The `pages` field of `getPages`: for each page twice the gap to the previous one, plus 1 if it has block hashes. */
+/** The `pages` field of `getPages`: for each page three times the gap to the previous one, plus the number of its basis. */
 export function encodeWanted(pages: readonly WantedPage[]): number[] {
   const gaps = toGaps(pages.map((page) => page.pageNumber));
-  return pages.map((page, i) => (gaps[i] ?? 0) * 2 + (page.hasBlocks ? 1 : 0));
+  return pages.map((page, i) => (gaps[i] ?? 0) * DELTA_BASES.length + DELTA_BASES.indexOf(page.basis));
 }
 
 /** The inverse of {@link encodeWanted} for a database of `pageCount` pages. Throws ProtocolViolation. */
 export function decodeWanted(values: readonly number[], pageCount: number): WantedPage[] {
   const numbers = fromGaps(
-    values.map((value) => Math.floor(value / 2)),
+    values.map((value) => Math.floor(value / DELTA_BASES.length)),
     pageCount + 1,
   );
   return numbers.map((pageNumber, i) => {
     if (pageNumber === 0) throw new ProtocolViolation('page 0 was asked for; pages count from 1');
-    return { pageNumber, hasBlocks: (values[i] ?? 0) % 2 === 1 };
+    return { pageNumber, basis: DELTA_BASES[(values[i] ?? 0) % DELTA_BASES.length] ?? 'none' };
   });
 }
 
@@ -225,9 +233,9 @@ function tooShort(): ProtocolViolation {
 }
 
 function refuseUnaskedDeltas(batch: Uint8Array, wanted: readonly WantedPage[]): void {
-  for (const [i, { pageNumber, hasBlocks }] of wanted.entries()) {
-    if ((batch[i] ?? 0) === 0 || hasBlocks) continue;
-    throw new ProtocolViolation(`a delta for page ${pageNumber}, although no block hashes of it were sent`);
+  for (const [i, { pageNumber, basis }] of wanted.entries()) {
+    if ((batch[i] ?? 0) === 0 || basis !== 'none') continue;
+    throw new ProtocolViolation(`a delta for page ${pageNumber}, which was asked for whole`);
   }
 }
 

@@ -21,7 +21,7 @@ export const CHANGE = 'UPDATE item SET amount = amount + 1 WHERE id % 50 = 7';
 
 export async function scene(
   t: TestContext,
-  options: { journalMode?: 'wal' | 'delete' } = {},
+  options: { journalMode?: 'wal' | 'delete'; pageSize?: number } = {},
 ): Promise<Scene> {
   const folder = tempDir(t);
   const [origin, replica] = [join(folder, 'origin.db'), join(folder, 'replica.db')];

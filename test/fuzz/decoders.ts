@@ -4,7 +4,13 @@ import { Random } from '../../fixtures/random.ts';
 import { FrameDecoder, ProtocolViolation } from '../../protocol/decode.ts';
 import { FRAME_HEADER_BYTES, MAX_BODY_BYTES } from '../../protocol/limits.ts';
 import type { Message } from '../../protocol/messages.ts';
-import { decodeBatch, decodeWanted, fromGaps, maxBatchBytes } from '../../protocol/page-batch.ts';
+import {
+  decodeBatch,
+  decodeWanted,
+  DELTA_BASES,
+  fromGaps,
+  maxBatchBytes,
+} from '../../protocol/page-batch.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { decodeBatchBytes } from '../../src/sync/link/compression.ts';
 import { PREAMBLE_BYTES } from '../protocol/oracle.ts';
@@ -69,7 +75,7 @@ function decodeInside(message: Message, random: Random): void {
   const pageSize = random.pick(PAGE_SIZES);
   const wanted = Array.from({ length: random.integer(1, 40) }, (_, i) => ({
     pageNumber: i + 1,
-    hasBlocks: random.chance(0.7),
+    basis: random.pick(DELTA_BASES),
   }));
   const most = maxBatchBytes(pageSize, wanted.length);
   const batch = decodeBatchBytes(message, most);

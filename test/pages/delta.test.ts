@@ -66,7 +66,7 @@ describe('a delta', () => {
         }
         assert.ok(delta.bitmap);
         assert.equal(delta.data.length, changed.length * BLOCK_BYTES);
-        const wanted = [{ pageNumber: 1, hasBlocks: true }];
+        const wanted = [{ pageNumber: 1, basis: 'hashed' as const }];
         const [received] = decodeBatch(encodeBatch([delta]), page.length, wanted);
         assert.ok(received?.bitmap);
         const rebuilt = new Uint8Array(old);

@@ -9,29 +9,36 @@ import {
   blocksPerPage,
   decodeBatch,
   decodeWanted,
+  DELTA_BASES,
   encodeBatch,
   encodeWanted,
   fromGaps,
   maxBatchBytes,
   toGaps,
 } from '../../protocol/page-batch.ts';
-import type { BatchPage, WantedPage } from '../../protocol/page-batch.ts';
+import type { BatchPage, DeltaBasis, WantedPage } from '../../protocol/page-batch.ts';
 
 const PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
+
+const anyBasis = fc.constantFrom(...DELTA_BASES);
 
 /** A page of a batch, with the request for it; small page sizes come first, and failures shrink to them. */
 const batchArbitrary = fc.constantFrom(...PAGE_SIZES.slice(0, 5)).chain((pageSize) => {
   const delta = fc
-    .tuple(fc.uniqueArray(fc.nat({ max: blocksPerPage(pageSize) - 1 })), fc.integer({ min: 1, max: 255 }))
-    .map(([blocks, group]): { hasBlocks: boolean; page: BatchPage } => {
+    .tuple(
+      fc.constantFrom<DeltaBasis>('hashed', 'sent'),
+      fc.uniqueArray(fc.nat({ max: blocksPerPage(pageSize) - 1 })),
+      fc.integer({ min: 1, max: 255 }),
+    )
+    .map(([basis, blocks, group]): { basis: DeltaBasis; page: BatchPage } => {
       const bitmap = new Uint8Array(bitmapBytes(pageSize));
       for (const block of blocks) bitmap[block >> 3] = (bitmap[block >> 3] as number) | (1 << (block & 7));
       // Each block has bytes of its own, so that one in the wrong place shows.
       const data = concatenated(...blocks.map((block) => filled(BLOCK_BYTES, block + group)));
-      return { hasBlocks: true, page: { bitmap, data, group } };
+      return { basis, page: { bitmap, data, group } };
     });
-  const full = fc.boolean().map((hasBlocks): { hasBlocks: boolean; page: BatchPage } => ({
-    hasBlocks,
+  const full = anyBasis.map((basis): { basis: DeltaBasis; page: BatchPage } => ({
+    basis,
     page: { bitmap: undefined, data: filled(pageSize, 9) },
   }));
   return fc.array(fc.oneof(full, delta), { maxLength: 12 }).map((items) => ({ pageSize, items }));
@@ -75,7 +82,7 @@ describe('a page request', () => {
       fc.tuple(
         ...numbers
           .sort((a, b) => a - b)
-          .map((pageNumber) => fc.boolean().map((hasBlocks): WantedPage => ({ pageNumber, hasBlocks }))),
+          .map((pageNumber) => anyBasis.map((basis): WantedPage => ({ pageNumber, basis }))),
       ),
     );
 
@@ -88,14 +95,14 @@ describe('a page request', () => {
   });
 
   test('a page request for page 0 is refused', () => {
-    for (const value of [0, 1]) assert.throws(() => decodeWanted([value], 10), /page 0 was asked for/);
+    for (const value of [0, 1, 2]) assert.throws(() => decodeWanted([value], 10), /page 0 was asked for/);
   });
 
   test('a page request for the last page is taken, for the one after it refused', () => {
-    assert.deepEqual(decodeWanted([20], 10), [{ pageNumber: 10, hasBlocks: false }]);
-    assert.throws(() => decodeWanted([22], 10), ProtocolViolation);
-    assert.throws(() => decodeWanted([2, 2, 4, 0, 8, 1], 10), ProtocolViolation);
-    assert.throws(() => decodeWanted([2], 0), ProtocolViolation);
+    assert.deepEqual(decodeWanted([30], 10), [{ pageNumber: 10, basis: 'none' }]);
+    assert.throws(() => decodeWanted([33], 10), ProtocolViolation);
+    assert.throws(() => decodeWanted([3, 3, 6, 0, 12, 1], 10), ProtocolViolation);
+    assert.throws(() => decodeWanted([3], 0), ProtocolViolation);
   });
 
   test('a page request whose gaps overflow is refused', () => {
@@ -107,7 +114,7 @@ describe('a page batch', () => {
   test('a page batch is the same after it travelled, and no larger than the receiver allows', () => {
     fc.assert(
       fc.property(batchArbitrary, ({ pageSize, items }) => {
-        const wanted = items.map(({ hasBlocks }, i) => ({ pageNumber: i + 1, hasBlocks }));
+        const wanted = items.map(({ basis }, i) => ({ pageNumber: i + 1, basis }));
         const batch = encodeBatch(items.map(({ page }) => page));
         assert.ok(batch.length <= maxBatchBytes(pageSize, items.length));
         assert.deepEqual(
@@ -126,7 +133,7 @@ describe('a page batch', () => {
         fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
         (made, cut) => {
           const { pageSize, items } = made;
-          const wanted = items.map(({ hasBlocks }, i) => ({ pageNumber: i + 1, hasBlocks }));
+          const wanted = items.map(({ basis }, i) => ({ pageNumber: i + 1, basis }));
           const batch = encodeBatch(items.map(({ page }) => page));
           const shorter = batch.subarray(0, Math.floor(cut * batch.length));
           if (batch.length > 0)
@@ -140,14 +147,14 @@ describe('a page batch', () => {
     );
   });
 
-  const plain = { pageNumber: 3, hasBlocks: false };
-  const blocks = { pageNumber: 3, hasBlocks: true };
+  const plain: WantedPage = { pageNumber: 3, basis: 'none' };
+  const blocks: WantedPage = { pageNumber: 3, basis: 'hashed' };
   const refused: Record<string, { batch: number[]; wanted: WantedPage[]; says: RegExp }> = {
     'that is shorter than its list of kinds': { batch: [0], wanted: [plain, plain], says: /list of kinds/ },
-    'with a delta where no block hashes were sent': {
+    'with a delta of a page that was asked for whole': {
       batch: [1, 0b0001, ...zeros(128)],
       wanted: [plain],
-      says: /a delta for page 3, although no block hashes of it were sent/,
+      says: /a delta for page 3, which was asked for whole/,
     },
     'with a block beyond the page': {
       batch: [1, 0b1_0000, ...zeros(128)],

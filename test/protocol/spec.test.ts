@@ -14,6 +14,7 @@ import {
   OUTCOMES,
   PHASES,
 } from '../../protocol/messages.ts';
+import { DELTA_BASES } from '../../protocol/page-batch.ts';
 import { STATES } from '../../protocol/states.ts';
 import { MIN_PROTOCOL_VERSION, PREAMBLE, PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { OWN_HEADER_RANGES } from '../../src/pages/header.ts';
@@ -28,7 +29,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: '814e857f25bc4041',
+  2: 'f02749d70e85e7fe',
 };
 
 describe('protocol/SPEC.md', () => {
@@ -175,6 +176,7 @@ test('the message definitions have not changed without a new protocol version', 
     COMPRESSION_MODES,
     READERS,
     BATCH_ENCODINGS,
+    DELTA_BASES,
     OUTCOMES,
     PHASES,
     LEVEL_TOP,

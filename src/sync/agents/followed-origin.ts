@@ -7,6 +7,7 @@ import type { Connection } from '../link/connection.ts';
 import { KeptTree } from '../quick/kept-tree.ts';
 import type { HashChoice, OriginMemory } from '../quick/kept-tree.ts';
 import { Pace } from '../quick/pace.ts';
+import { SentVersions } from '../quick/sent-versions.ts';
 
 /** A peer may ask for looks more often; this host does not make them. */
 const LEAST_LOOK_MS = 10;
@@ -23,6 +24,7 @@ export class FollowedOrigin {
   readonly #origin = new KeptOrigin();
   readonly #tree = new KeptTree();
   readonly #pace = new Pace();
+  #sent: { readonly key: Uint8Array; readonly pageSize: number; readonly versions: SentVersions } | undefined;
   #steppedAt = -Infinity;
   /** Hears of commits that the pools of an application make. */
   #listener: CommitListener | undefined;
@@ -63,6 +65,13 @@ export class FollowedOrigin {
         this.#pace.end(memory.known === undefined);
       },
     };
+  }
+
+  /** The versions of pages of this size (bytes) that were sent while the hashes had this key. */
+  sentUnder(key: Uint8Array, pageSize: number): SentVersions {
+    const isSame = this.#sent?.pageSize === pageSize && Buffer.compare(this.#sent.key, key) === 0;
+    if (!isSame || this.#sent === undefined) this.#sent = { key, pageSize, versions: new SentVersions() };
+    return this.#sent.versions;
   }
 
   /**

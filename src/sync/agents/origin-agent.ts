@@ -23,6 +23,7 @@ import { HashPasses, MAX_LEVEL } from './hash-passes.ts';
 import { announcementOf, openSnapshot } from './origin-snapshot.ts';
 import type { OriginSnapshot } from './origin-snapshot.ts';
 import { PageServer, requestOutOfRange } from './page-server.ts';
+import type { SentVersions } from '../quick/sent-versions.ts';
 import type { OriginMemory } from '../quick/kept-tree.ts';
 import { OriginTree } from '../quick/known-tree.ts';
 import type { AccessCheck } from '../request/restriction.ts';
@@ -106,6 +107,7 @@ interface SessionParts {
   /** True if the replica agent knows this very state. */
   readonly isKnown: boolean;
   readonly memory: OriginMemory | undefined;
+  readonly sent: SentVersions | undefined;
 }
 
 class OriginSession {
@@ -164,7 +166,8 @@ class OriginSession {
       const announcement = announcementOf(opened, hasher.hashBytes, memory?.notes);
       connection.send(announcement);
       options.onSnapshot?.(announcement);
-      const parts = { hasher, compression, limits: open, isKnown, memory };
+      const sent = open.lookEveryMs > 0 ? options.followed?.sentUnder(key, snapshot.pageSize) : undefined;
+      const parts = { hasher, compression, limits: open, isKnown, memory, sent };
       return new OriginSession(connection, options, snapshot, tree, parts);
     } catch (error) {
       snapshot.close();
@@ -177,13 +180,13 @@ class OriginSession {
     options: OriginOptions,
     snapshot: OriginSnapshot,
     tree: HashTree,
-    { hasher, compression, limits, isKnown, memory }: SessionParts,
+    { hasher, compression, limits, isKnown, memory, sent }: SessionParts,
   ) {
     this.#connection = connection;
     this.#options = options;
     this.#snapshot = snapshot;
     this.#tree = tree;
-    this.#pages = new PageServer(snapshot, tree, hasher, compression);
+    this.#pages = new PageServer(snapshot, tree, hasher, { compression, sent });
     this.#passes = new HashPasses(connection, tree);
     this.#isKnown = isKnown;
     this.#memory = memory;

@@ -22,6 +22,7 @@ import type { Connection } from '../link/connection.ts';
 import { PageExchange } from './page-exchange.ts';
 import { RootMismatchError } from './root-mismatch.ts';
 import { RoundOverError } from './rounds.ts';
+import type { ReceivedPages } from '../quick/sent-versions.ts';
 import { TreeWalk, unasked } from './tree-walk.ts';
 import type { ChildrenRequest } from './tree-walk.ts';
 
@@ -58,6 +59,8 @@ export interface KnownState {
   readonly nodes?: KnownNodes | undefined;
   /** Looks at the pages that are hashed. */
   readonly audit?: HashAudit | undefined;
+  /** The pages that are as this very origin agent sent them. Takes those that it sends from now on. */
+  readonly sent?: ReceivedPages | undefined;
 }
 
 /** Pages of our own to hash between two looks at the connection: some 4 ms. */
@@ -119,7 +122,7 @@ export class PageCopy {
     this.#nextId = options.firstId + 1;
     this.#hasher = createPageHasher(options.hash, options.key, options.pageSize);
     [this.#tree, this.#walk] = this.#newWalk(options.old);
-    this.#pages = new PageExchange(options.connection, options.sink, this.#hasher);
+    this.#pages = new PageExchange(options.connection, options.sink, this.#hasher, options.old?.sent);
   }
 
   get counts(): {

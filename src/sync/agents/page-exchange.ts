@@ -16,6 +16,7 @@ import { decodeBatchBytes } from '../link/compression.ts';
 import { decodePeerData } from '../link/connection.ts';
 import type { Connection } from '../link/connection.ts';
 import { PageMismatchError } from './root-mismatch.ts';
+import type { ReceivedPages } from '../quick/sent-versions.ts';
 import { hashPrefix, unasked } from './tree-walk.ts';
 import type { DifferingPage, TreeWalk } from './tree-walk.ts';
 
@@ -39,7 +40,7 @@ interface Request {
 }
 
 function whole(number: number, prefix: number | undefined): Expected {
-  return { pageNumber: number, hasBlocks: false, old: undefined, hashPrefix: prefix };
+  return { pageNumber: number, basis: 'none', old: undefined, hashPrefix: prefix };
 }
 
 function wholePages(pages: readonly Expected[]): Request {
@@ -58,6 +59,7 @@ export class PageExchange {
   readonly #sink: PageSink;
   readonly #hasher: PageHasher;
   readonly #pageSize: PageSize;
+  readonly #sent: ReceivedPages | undefined;
   readonly #requests = new Map<number, Request>();
   /** Buffers for old versions, used again and again. */
   readonly #spareVersions: Uint8Array[] = [];
@@ -66,10 +68,12 @@ export class PageExchange {
   /** Pages that were requested as deltas and have come, in any form. */
   #deltasTried = 0;
 
-  constructor(connection: Connection, sink: PageSink, hasher: PageHasher) {
+  /** @param sent - The pages whose old version came from this origin agent, if the replica follows it; takes those that come. */
+  constructor(connection: Connection, sink: PageSink, hasher: PageHasher, sent?: ReceivedPages) {
     this.#connection = connection;
     this.#sink = sink;
     this.#hasher = hasher;
+    this.#sent = sent;
     this.#pageSize = hasher.pageSize;
   }
 
@@ -112,21 +116,24 @@ export class PageExchange {
     readScattered(this.#old(), compared, versions);
     this.#old().readAhead?.(next.filter(needsOld));
     let at = 0;
-    const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }) => {
+    const expected = pages.map(({ pageNumber: number, hashPrefix: prefix }): Expected => {
       if (compared[at] !== number) return whole(number, prefix);
       const old = versions.subarray(at * pageSize, ++at * pageSize);
-      return { pageNumber: number, hasBlocks: true, old, hashPrefix: prefix };
+      // Page 1 of a replica differs from the origin's in bytes that no hash covers.
+      const isSent = number !== FIRST_PAGE && this.#sent?.has(number) === true;
+      return { pageNumber: number, basis: isSent ? 'sent' : 'hashed', old, hashPrefix: prefix };
     });
     return { pages: expected, versions };
   }
 
   #sendGetPages(request: Request): void {
-    const { pages: wanted, versions } = request;
+    const { pages: wanted } = request;
     const pageSize = this.#pageSize;
-    const compared = wanted.filter(({ hasBlocks }) => hasBlocks).length;
-    const blockHashes = new Uint8Array(compared * blockHashBytes(pageSize));
-    if (versions !== undefined)
-      this.#hasher.hashBlocks(versions.subarray(0, compared * pageSize), blockHashes, 0);
+    const hashBytes = blockHashBytes(pageSize);
+    const hashed = wanted.filter(({ basis }) => basis === 'hashed');
+    const blockHashes = new Uint8Array(hashed.length * hashBytes);
+    for (const [i, { old }] of hashed.entries())
+      if (old !== undefined) this.#hasher.hashBlocks(old, blockHashes, i * hashBytes);
     const id = this.#nextId++;
     this.#requests.set(id, request);
     this.#outstandingBytes += wanted.length * pageSize;
@@ -147,7 +154,11 @@ export class PageExchange {
       const wanted = expected[i] as Expected;
       if (!this.#take(wanted, page, tree)) again.push(whole(wanted.pageNumber, wanted.hashPrefix));
     }
-    if (versions !== undefined) this.#spareVersions.push(versions);
+    if (versions !== undefined) {
+      this.#spareVersions.push(versions);
+      // The origin agent remembers every page of an answer with deltas.
+      for (const { pageNumber: page } of expected) this.#sent?.add(page);
+    }
     if (again.length > 0) this.#sendGetPages(wholePages(again));
   }
 

@@ -14,6 +14,7 @@ import { encodeBatchBytes } from '../link/compression.ts';
 import type { EncodedBatch } from '../link/compression.ts';
 import { CompressionChoice } from '../link/compression-choice.ts';
 import { decodePeerData } from '../link/connection.ts';
+import type { SentVersions } from '../quick/sent-versions.ts';
 
 /** The pages, and what to do when they were sent. */
 export interface PagesAnswer {
@@ -28,16 +29,24 @@ export class PageServer {
   readonly #hasher: PageHasher;
   readonly #compression: CompressionMode;
   readonly #choice = new CompressionChoice();
+  readonly #sent: SentVersions | undefined;
   /** The longest batch of whole pages. */
   readonly #batchBytes: number;
   /** Buffers for such batches, used again and again: memory that is new costs more than reading pages into it. */
   readonly #spare: Uint8Array[] = [];
 
-  constructor(snapshot: PageSource, tree: HashTree, hasher: PageHasher, compression: CompressionMode) {
+  /** @param sent - The versions that this peer already has of pages, if it follows the origin. */
+  constructor(
+    snapshot: PageSource,
+    tree: HashTree,
+    hasher: PageHasher,
+    { compression, sent }: { compression: CompressionMode; sent?: SentVersions | undefined },
+  ) {
     this.#snapshot = snapshot;
     this.#tree = tree;
     this.#hasher = hasher;
     this.#compression = compression;
+    this.#sent = sent;
     const { pageSize } = snapshot;
     this.#batchBytes = Math.max(1, Math.floor(MAX_PAGES_REQUEST_BYTES / pageSize)) * (1 + pageSize);
   }
@@ -48,7 +57,7 @@ export class PageServer {
     const wanted = decodePeerData(() => decodeWanted(question.pages, pageCount));
     if (wanted.length * pageSize > MAX_PAGES_REQUEST_BYTES)
       throw requestOutOfRange(`${wanted.length} pages at once`);
-    if (wanted.some((page) => page.hasBlocks)) return this.#answerDeltas(question, wanted);
+    if (wanted.some(({ basis }) => basis !== 'none')) return this.#answerDeltas(question, wanted);
     if (question.blockHashes.length > 0) throw requestOutOfRange('block hashes of no page');
     const buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#batchBytes);
     const encoded = this.#encode(wanted.length, () => this.#readWhole(wanted, buffer));
@@ -108,7 +117,7 @@ export class PageServer {
   #makeDeltas(wanted: readonly WantedPage[], blockHashes: Uint8Array): BatchPage[] {
     const { pageSize } = this.#snapshot;
     const hashBytes = blockHashBytes(pageSize);
-    if (blockHashes.length !== wanted.filter((page) => page.hasBlocks).length * hashBytes) {
+    if (blockHashes.length !== wanted.filter(({ basis }) => basis === 'hashed').length * hashBytes) {
       throw requestOutOfRange('deltas with too few or too many block hashes');
     }
     const pages = Buffer.allocUnsafeSlow(wanted.length * pageSize);
@@ -120,15 +129,13 @@ export class PageServer {
     const hashes = new Uint8Array(wanted.length * hashBytes);
     this.#hasher.hashBlocks(pages, hashes, 0);
     let at = 0;
-    return wanted.map(({ hasBlocks }, i): BatchPage => {
+    return wanted.map(({ pageNumber, basis }, i): BatchPage => {
       const page = pages.subarray(i * pageSize, (i + 1) * pageSize);
-      if (!hasBlocks) return { bitmap: undefined, data: page };
-      at += hashBytes;
-      return makeDelta(
-        page,
-        hashes.subarray(i * hashBytes, (i + 1) * hashBytes),
-        blockHashes.subarray(at - hashBytes, at),
-      );
+      const now = hashes.subarray(i * hashBytes, (i + 1) * hashBytes);
+      let old = basis === 'sent' ? this.#sent?.of(pageNumber) : undefined;
+      if (basis === 'hashed') old = blockHashes.subarray(at, (at += hashBytes));
+      this.#sent?.add(pageNumber, now);
+      return old === undefined ? { bitmap: undefined, data: page } : makeDelta(page, now, old);
     });
   }
 }

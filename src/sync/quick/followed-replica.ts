@@ -7,6 +7,7 @@ import { createPageHasher, HASH_KEY_BYTES } from '../../pages/hash.ts';
 import type { KnownNodes } from '../../pages/hash-tree.ts';
 import type { PageSize } from '../../pages/page-types.ts';
 import { Pace } from './pace.ts';
+import { ReceivedPages } from './sent-versions.ts';
 
 /** A file whose last change is older than this gets another time with its next change, in milliseconds. */
 const SETTLED_MS = 3000;
@@ -56,6 +57,10 @@ export class FollowedReplica {
   #comparedAt = performance.now();
   #kept: KeptReplica | undefined;
   #audit: HashAudit | undefined;
+  /** The pages of the kept state that came on this connection under this key. */
+  #sent: ReceivedPages | undefined;
+  /** Those of the state that the attempt under way makes. */
+  #sentNext = new ReceivedPages();
   /** True if the hashes of the old state were known. */
   #isKnown = false;
   /** True if an attempt has used what was known. */
@@ -96,6 +101,7 @@ export class FollowedReplica {
 
   /** Call it when an attempt has failed, and the next one comes on another connection. */
   giveUp(): void {
+    this.#sent = undefined;
     this.#pace.giveUp();
   }
 
@@ -119,7 +125,10 @@ export class FollowedReplica {
   }
 
   /** As `ReplicaMemory.recall`. */
-  recall(stamp: Uint8Array | undefined, size: PageSize): { nodes?: KnownNodes; audit?: HashAudit } {
+  recall(
+    stamp: Uint8Array | undefined,
+    size: PageSize,
+  ): { nodes?: KnownNodes; audit?: HashAudit; sent?: ReceivedPages } {
     this.#pace.start();
     const kept = this.#kept;
     this.#kept = undefined;
@@ -128,10 +137,14 @@ export class FollowedReplica {
     const isSame = kept?.size === size && kept.stamp !== undefined && stamp !== undefined;
     const isTrue = isSame && Buffer.compare(kept.stamp, stamp) === 0;
     this.#isKnown = isTrue && Buffer.compare(kept.key, this.key) === 0;
-    if (this.#isKnown && kept !== undefined) return { nodes: kept.nodes };
-    if (!isTrue) return {};
+    this.#sentNext = (this.#isKnown ? this.#sent : undefined) ?? new ReceivedPages();
+    // An attempt that fails leaves the origin's side with versions that this side does not have.
+    this.#sent = undefined;
+    const sent = this.#sentNext;
+    if (this.#isKnown && kept !== undefined) return { nodes: kept.nodes, sent };
+    if (!isTrue) return { sent };
     this.#audit = new HashAudit(kept.nodes, createPageHasher(this.#options.hash, kept.key, size));
-    return { audit: this.#audit };
+    return { audit: this.#audit, sent };
   }
 
   /** What the comparison found wrong in what was known. */
@@ -156,6 +169,7 @@ export class FollowedReplica {
     const isFresh = isUnchanged && !this.#isKnown && !this.#isSettled();
     const known = { level, pageCount, hashes };
     this.#kept = { key, nodes: known, size, stamp: isFresh ? undefined : stamp };
+    this.#sent = this.#sentNext;
     this.#isUsed = false;
     this.#steppedAt = performance.now();
     this.#pace.end(!this.#isKnown);
