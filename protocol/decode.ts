@@ -61,8 +61,8 @@ export class FrameDecoder {
   }
 
   /**
-   * The next complete message, or undefined until more bytes come. The `data` of a `pages` message is valid until the
-   * next call. `onHeader` receives the type of a message before its body has arrived, and may throw to refuse it.
+   * The next complete message, or undefined until more bytes come. The `data` of a `pages` or `filePart` message is valid until
+   * the next call. `onHeader` receives the type of a message before its body has arrived, and may throw to refuse it.
    * Throws ProtocolViolation.
    */
   next(onHeader?: (name: MessageName) => void): Message | undefined {
@@ -95,9 +95,9 @@ export class FrameDecoder {
     return decodeBody(name, definition, frame.subarray(FRAME_HEADER_BYTES));
   }
 
-  /** Page batches, which are most of the bytes, are assembled in the same memory again and again. */
+  /** Page batches and parts of files, which are most of the bytes, are assembled in the same memory again and again. */
   #take(name: MessageName, length: number): Uint8Array {
-    if (name !== 'pages') return this.#pieces.take(length);
+    if (name !== 'pages' && name !== 'filePart') return this.#pieces.take(length);
     if (this.#batchFrame.length < length) this.#batchFrame = new Uint8Array(length);
     return this.#pieces.take(length, this.#batchFrame);
   }

@@ -23,12 +23,12 @@ export class FrameEncoder {
   }
 
   /**
-   * The frame of `outgoing` (header and body), in one or two pieces. The bytes of a page batch are not copied, and must
-   * not change until they were sent. Throws RangeError if a value does not fit its field.
+   * The frame of `outgoing` (header and body), in one or two pieces. The bytes of a page batch and of a part of a file
+   * are not copied, and must not change until they were sent. Throws RangeError if a value does not fit its field.
    */
   encode(outgoing: Message): Uint8Array[] {
     const definition = MESSAGES[outgoing.type];
-    const batch = outgoing.type === 'pages' ? outgoing.data : undefined;
+    const batch = outgoing.type === 'pages' || outgoing.type === 'filePart' ? outgoing.data : undefined;
     const body = new BodyWriter(maxBodyBytes(definition), roomFor(outgoing));
     const values = outgoing as unknown as Record<string, unknown>;
     for (const [name, type] of Object.entries(definition.fields) as [string, FieldType][]) {

@@ -59,6 +59,12 @@ export const MAX_TEXTS: number = 4096;
 /** Page bytes that a replica agent may have requested and not yet received. */
 export const MAX_OUTSTANDING_PAGE_BYTES: number = 8 * 1024 * 1024;
 
+/** Bytes of one `filePart`. */
+export const MAX_FILE_PART_BYTES: number = 1024 * 1024;
+
+/** Bytes of a file of a store: those of the largest pack. */
+export const MAX_STORE_FILE_BYTES: number = 2 ** 31;
+
 /** The level at which the first pass over a database of `pageCount` pages starts; both sides use this rule. */
 export function topLevel(pageCount: number): number {
   let level = MIN_TOP_LEVEL;

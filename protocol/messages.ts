@@ -277,6 +277,60 @@ export const MESSAGES = {
   },
   /** far → near: the answer; `known` as gaps. */
   recognized: { code: 27, size: 'large', fields: { known: 'varints', warnings: 'texts' } },
+  /** near → far: serve the files of the backup store at `path`, until `close`. */
+  openStore: {
+    code: 28,
+    size: 'small',
+    fields: { path: 'text', idleTimeoutMs: 'u32', maxTimeMs: 'u32' },
+  },
+  /** far → near: the answer; `isThere`: the store has a config. */
+  storeOpened: { code: 29, size: 'small', fields: { isThere: 'bool', nowMs: 'u64' } },
+  /** near → far: a range of a file, or what the file has of it. */
+  getFile: { code: 30, size: 'small', fields: { id: 'u32', name: 'text', offset: 'u64', length: 'u64' } },
+  /** either → either: the next bytes of a file, which answer `getFile` or follow `putFile`. */
+  filePart: { code: 31, size: 'large', fields: { id: 'u32', isLast: 'bool', data: 'bytes' } },
+  /** near → far: put the file whose bytes follow; `replace`: in the place of `config`. */
+  putFile: { code: 32, size: 'small', fields: { id: 'u32', name: 'text', replace: 'bool' } },
+  /** near → far */
+  deleteFile: { code: 33, size: 'small', fields: { id: 'u32', name: 'text' } },
+  /** near → far: remove what interrupted puts left behind that long ago. */
+  removeLeftovers: { code: 34, size: 'small', fields: { id: 'u32', olderThanMs: 'u64' } },
+  /** far → near: request `id` is done; `created`: the file that was put did not exist. */
+  fileDone: { code: 35, size: 'small', fields: { id: 'u32', created: 'bool' } },
+  /** near → far: the SHA-256 of a file. */
+  digestFile: { code: 36, size: 'small', fields: { id: 'u32', name: 'text' } },
+  /** far → near */
+  fileDigest: { code: 37, size: 'small', fields: { id: 'u32', hash: 'bytes', bytes: 'u64' } },
+  /** near → far: the files in a folder of the store. */
+  listFiles: { code: 38, size: 'small', fields: { id: 'u32', folder: 'text' } },
+  /** far → near: a part of the answer. */
+  filesListed: {
+    code: 39,
+    size: 'large',
+    fields: {
+      id: 'u32',
+      names: 'texts',
+      /** Of each file: its bytes, and when it was put, in milliseconds since 1970. */
+      sizes: 'varints',
+      timesMs: 'varints',
+      nowMs: 'u64',
+      isLast: 'bool',
+    },
+  },
+  /** far → near: request `id` had no effect. */
+  fileFailed: {
+    code: 40,
+    size: 'small',
+    fields: {
+      id: 'u32',
+      /** There is no such file. */
+      isMissing: 'bool',
+      message: 'text',
+      /** The code of the system's error, such as ENOSPC; empty if there is none. */
+      systemCode: 'text',
+      hint: 'text',
+    },
+  },
 } as const;
 
 /** The largest body of a message of this definition, in bytes. */

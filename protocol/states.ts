@@ -12,13 +12,31 @@ export const STATES = {
   /** Either side, before the peer's hello. */
   greeting: ['hello', 'error'],
   /** Far side: no database yet, or the last one is done. */
-  unassigned: ['replicate', 'open', 'examine', 'list', 'recognize', 'close', 'alive', 'error'],
+  unassigned: ['replicate', 'open', 'examine', 'list', 'recognize', 'openStore', 'close', 'alive', 'error'],
   /** Near side that sent `examine`. */
   examining: ['examined', 'alive', 'error'],
   /** Near side that sent `list`. */
   listing: ['listed', 'alive', 'error'],
   /** Near side that sent `recognize`. */
   recognizing: ['recognized', 'alive', 'error'],
+  /** Near side that sent `openStore`. */
+  openingStore: ['storeOpened', 'alive', 'error'],
+  /** Near side that has a store open. */
+  usingStore: ['filePart', 'fileDone', 'fileDigest', 'filesListed', 'fileFailed', 'alive', 'error'],
+  /** Far side that serves a store. */
+  servingStore: [
+    'getFile',
+    'putFile',
+    'deleteFile',
+    'removeLeftovers',
+    'digestFile',
+    'listFiles',
+    'close',
+    'alive',
+    'error',
+  ],
+  /** The same, between `putFile` and the last part of the file. */
+  takingFile: ['filePart', 'alive', 'error'],
   /** Near origin agent that sent `replicate`. */
   offering: ['open', 'alive', 'error'],
   /** Origin agent that waits for a change of its database. */

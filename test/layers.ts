@@ -140,7 +140,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/sync/follow': ['src/sync/runs', 'src/sync/agents', 'src/sync/quick', 'src/sync/link', 'protocol'],
 
   // The backup store, from its bytes to the commands on it.
-  'src/backup/backends': ['src/beside', 'src/files'],
+  'src/backup/backends': ['src/beside', 'src/transport', 'src/files'],
   // Stores elsewhere: reading ahead in a thread, connections.
   'src/backup/backends/remote': ['src/backup/backends', 'src/sqlite'],
   'src/backup/backends/s3': ['src/backup/backends', 'src/backup/backends/remote'],
@@ -149,6 +149,15 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/backup/backends/remote',
     'src/transport',
     'src/transport/ssh',
+  ],
+  // A sqlsync on the host of the store, from both ends.
+  'src/backup/backends/agent': [
+    'src/backup/backends',
+    'src/backup/backends/remote',
+    'src/sync/link',
+    'src/sync/request',
+    'src/transport',
+    'protocol',
   ],
   'src/backup/packs': ['src/pages', 'protocol'],
   'src/backup/sealed': [],
@@ -283,6 +292,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'src/backup': [
     'src/backup/steps',
     'src/backup/keys',
+    'src/backup/backends/agent',
     'src/backup/backends/sftp',
     'src/backup/check',
     'src/backup/copy',
@@ -428,6 +438,7 @@ export const LAYERS: Readonly<Record<string, readonly string[]>> = {
     'src/cli/setup',
     'src/doctor/judge',
     'src/backup/backends',
+    'src/backup/backends/agent',
     'src/backup/keys',
     'src/backup/files',
     'src/sync/request',

@@ -10,19 +10,20 @@ import { accessTo, makeStore } from './files/access.ts';
 import type { InitOptions, OpenOptions } from './files/access.ts';
 import { readConfig } from './files/config.ts';
 import { DirectoryBackend } from './backends/directory-backend.ts';
-import { isElsewhere } from './backends/elsewhere.ts';
+import { parseAgentAddress } from './backends/agent/address.ts';
+import { isElsewhere, placeOnHost } from './backends/elsewhere.ts';
 import { isS3Address, parseS3Address, placeOfS3 } from './backends/s3/address.ts';
-import { parseSftpAddress, placeOfSftp } from './backends/sftp/address.ts';
+import { isSftpAddress, parseSftpAddress, placeOfSftp } from './backends/sftp/address.ts';
 import { HashCache } from './copy/hash-cache.ts';
 import { StoreMemory } from './keys/known-stores.ts';
 import { openOrRepairConfig } from './repair/repair-config.ts';
 import type { StoreAccess } from './files/store-files.ts';
 
 /**
- * Makes an empty store in a folder, which may exist, or in an S3 bucket, which has to. Throws SqlsyncError STORE_EXISTS,
+ * Makes an empty store in a folder, which may exist, here or on another host, or in an S3 bucket, which has to. Throws SqlsyncError STORE_EXISTS,
  * STORE_CHANGED, STORE_PASSWORD, STORE_UNAVAILABLE.
  *
- * @param place - path of the folder, or `s3:…`.
+ * @param place - path of the folder, `[user@]host:path`, `sftp:…` or `s3:…`.
  */
 export async function initStoreAt(place: string, options: InitOptions = {}): Promise<StoreAccess> {
   refusePast(place);
@@ -110,7 +111,8 @@ function isPast(place: string): boolean {
 /** One spelling for all that name the same place, as far as this host can tell. Throws SqlsyncError USAGE. */
 export function canonicalPlace(place: string): string {
   if (isS3Address(place)) return placeOfS3(parseS3Address(place));
-  return isElsewhere(place) ? placeOfSftp(parseSftpAddress(place)) : canonicalFolder(resolve(place));
+  if (isSftpAddress(place)) return placeOfSftp(parseSftpAddress(place));
+  return isElsewhere(place) ? placeOnHost(parseAgentAddress(place)) : canonicalFolder(resolve(place));
 }
 
 /** The folder without symbolic links, as far as it exists. */
@@ -124,14 +126,18 @@ function canonicalFolder(folder: string): string {
 
 /** Throws USAGE for a path that would open another folder, and an address that names no place. */
 async function backendAt(place: string): Promise<LocalBackend> {
-  if (place.startsWith('sftp:')) {
+  // Each is loaded only for such a store: TLS takes longer to load than a small backup takes.
+  if (isSftpAddress(place)) {
     const { SftpBackend } = await import('./backends/sftp/sftp-backend.ts');
     return new SftpBackend(place);
   }
-  if (isElsewhere(place)) {
-    // Loaded only for such a store: TLS takes longer to load than a small backup takes.
+  if (isS3Address(place)) {
     const { S3Backend } = await import('./backends/s3/s3-backend.ts');
     return new S3Backend({ address: place });
+  }
+  if (isElsewhere(place)) {
+    const { AgentBackend } = await import('./backends/agent/agent-backend.ts');
+    return new AgentBackend(place);
   }
   checkPath(place);
   return new DirectoryBackend(resolve(place));

@@ -4,7 +4,7 @@ import type { Password, PasswordSource } from './keys/password.ts';
 import type { SalvageReport, StoreMoment, StoreSnapshot } from './types.ts';
 
 interface StoreRunOptions extends CopyRunOptions {
-  /** Folder of the store, or `s3:…`. */
+  /** Folder of the store, `[user@]host:path`, `s3:…` or `sftp:…`. */
   readonly store: string;
   /** The password of an encrypted store; for another one it is an error. A function is called when it is needed. */
   readonly password?: PasswordSource | Password | undefined;

@@ -42,14 +42,14 @@ import type {
 /**
  * Makes an empty store and opens it. Throws SqlsyncError STORE_EXISTS, STORE_UNAVAILABLE.
  *
- * @param place - a folder, which may exist, or `s3:…` in a bucket that exists.
+ * @param place - a folder, which may exist, here or at `[user@]host:path`; `sftp:…`; or `s3:…` in a bucket that exists.
  */
 export async function initStore(place: string, options: InitOptions = {}): Promise<Store> {
   return new OpenStore(await initStoreAt(place, options));
 }
 
 /**
- * Opens the store in a folder, or at `s3:…`. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_PASSWORD (a
+ * Opens the store in a folder, or at `[user@]host:path`, `s3:…` or `sftp:…`. Throws SqlsyncError STORE_NOT_FOUND, STORE_VERSION, STORE_PASSWORD (a
  * password is missing, wrong, or given for a store that is not encrypted), STORE_CHANGED (another store than the
  * encrypted one that was there), STORE_DAMAGED, STORE_UNAVAILABLE.
  */

@@ -145,6 +145,8 @@ export interface CheckOptions extends StoreCallOptions {
   readonly readData?: boolean | undefined;
   /** Read only a part of the packs. */
   readonly readDataSubset?: DataSubset | undefined;
+  /** True to read all of it on this host, also where the host of the store could read it. */
+  readonly readHere?: boolean | undefined;
 }
 
 /** The n-th of m parts, which together are all packs; or packs chosen at random up to this size. */
@@ -165,8 +167,11 @@ export interface CheckSummary {
   readonly damaged: readonly { readonly snapshot: StoreSnapshot; readonly pagesLost: number }[];
   /** Snapshots that can be restored, judging by what was read. */
   readonly intact: readonly StoreSnapshot[];
-  /** How much was read of packs besides trees: only 'all' proves that no byte of them changed. */
-  readonly dataRead: 'none' | 'part' | 'all';
+  /**
+   * How much was read of packs besides trees: 'all' proves that no byte of them changed. With 'there' the host of the
+   * store read all, and says so.
+   */
+  readonly dataRead: 'none' | 'part' | 'there' | 'all';
   readonly packsRead: number;
   readonly bytesRead: number;
   /** All existing packs, and their bytes. */

@@ -72,6 +72,11 @@ export interface Backend {
    * buffer with others.
    */
   get(name: string, range?: ByteRange): Promise<Uint8Array>;
+  /**
+   * The SHA-256 of a file, in hexadecimal, and its length in bytes, if the place computes it: then the bytes need not be
+   * sent. It is the word of the place.
+   */
+  digest?(name: string): Promise<{ readonly hash: string; readonly bytes: number }>;
   /** The complete files of a folder, in any order; empty if the folder does not exist. */
   list(folder: StoreFolder): Promise<StoredFile[]>;
   /** Deletes a file durably. A missing file is no error. */

@@ -24,12 +24,17 @@ export class DirectoryBackend implements LocalBackend {
     this.description = folder;
   }
 
-  async put(name: string, pieces: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+  /** @param pieces - an error that they throw ends it, as one of the disk does. The config comes as an array. */
+  async put(
+    name: string,
+    pieces: readonly Uint8Array[] | AsyncIterable<Uint8Array>,
+  ): Promise<'created' | 'exists'> {
     const path = join(this.#folder, name);
     try {
       this.#refuseAnother();
       const outcome = await this.#put(path, pieces, publish);
-      if (name === 'config' && outcome === 'created') this.#identity.learn(Buffer.concat(pieces));
+      if (name === 'config' && outcome === 'created' && Array.isArray(pieces))
+        this.#identity.learn(Buffer.concat(pieces));
       return outcome;
     } catch (error) {
       throw unavailable(this.description, `write ${name}`, error);
@@ -49,7 +54,7 @@ export class DirectoryBackend implements LocalBackend {
   /** `give` publishes a finished file under its second name. */
   async #put<T>(
     path: string,
-    pieces: readonly Uint8Array[],
+    pieces: readonly Uint8Array[] | AsyncIterable<Uint8Array>,
     give: (from: string, to: string) => Promise<T>,
   ): Promise<T> {
     const folder = dirname(path);
@@ -58,7 +63,7 @@ export class DirectoryBackend implements LocalBackend {
     try {
       const file = await open(temporary, 'wx', 0o600);
       try {
-        for (const piece of pieces) await file.writeFile(piece);
+        for await (const piece of pieces) await file.writeFile(piece);
         await file.sync();
       } finally {
         await file.close();

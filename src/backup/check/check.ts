@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { checkSteps } from '../steps/check-steps.ts';
 import { SqlsyncError, systemErrorCode } from '../../errors.ts';
+import { severalAtOnce } from '../backends/backend.ts';
 import type { Backend } from '../backends/backend.ts';
 import { damagedNotes } from '../prune/forget.ts';
 import { orderByRoot } from './check-order.ts';
@@ -51,7 +52,7 @@ async function checkOnce(
   problems.push(
     ...(await checkSteps(access, snapshots, { ...options, readData: options.readData === true })),
   );
-  const damage = new Damage(contents.reader, check.bad, options.readData === true);
+  const damage = new Damage(contents.reader, check.bad, options.readData === true && !check.wasReadThere);
   const damaged: { snapshot: StoreSnapshot; pagesLost: number }[] = [];
   const intact: StoreSnapshot[] = [];
   for (const [done, snapshot] of snapshots.entries()) {
@@ -96,13 +97,16 @@ async function checkOnce(
   const { packsRead, bytesRead, gone } = check;
   const packFiles = [...contents.packFiles.values()];
   const packBytes = packFiles.reduce((sum, { bytes }) => sum + bytes, 0);
-  const dataRead = dataReadBy(options);
+  const dataRead = dataReadBy(options, check.wasReadThere);
   const amounts = { dataRead, packsRead, bytesRead, packs: packFiles.length, packBytes };
   return { summary: { problems, damaged, intact, ...amounts }, gone };
 }
 
-function dataReadBy({ readData, readDataSubset }: CheckOptions): CheckSummary['dataRead'] {
-  if (readData === true) return 'all';
+function dataReadBy(
+  { readData, readDataSubset }: CheckOptions,
+  wasReadThere: boolean,
+): CheckSummary['dataRead'] {
+  if (readData === true) return wasReadThere ? 'there' : 'all';
   return readDataSubset === undefined ? 'none' : 'part';
 }
 
@@ -127,6 +131,8 @@ class StoreCheck {
   readonly changedUnindexed: CheckProblem[] = [];
   packsRead = 0;
   bytesRead = 0;
+  /** The place of the store has read the packs, and says that each is that of its name. */
+  wasReadThere = false;
   /** The first needed pack that was deleted since the lists were loaded. */
   gone: StoreDamage | undefined;
   readonly #access: Holding;
@@ -166,18 +172,46 @@ class StoreCheck {
    * need objects of other packs.
    */
   async readPacks(): Promise<void> {
-    const { readData, readDataSubset, signal, onProgress } = this.#options;
+    const { readData, readDataSubset, readHere, signal, onProgress } = this.#options;
     if (readData !== true && readDataSubset === undefined) return;
     const { index, packFiles } = this.#contents;
     // Includes packs without an index: a backup under way may be about to index them.
     const all = [...packFiles.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     const chosen = readData === true ? all.map(({ name }) => name) : choosePacks(all, readDataSubset);
+    if (readHere !== true && (await this.#areRightThere(chosen))) return;
     for (const [done, pack] of chosen.entries()) {
       throwIfAborted(signal);
       onProgress?.({ phase: 'read', done, total: chosen.length });
       await this.#comparePack(pack);
     }
     await this.#putTogether(chosen.flatMap((id) => index.packs.get(id) ?? []));
+  }
+
+  /**
+   * Has the packs read where they lie, if their place can: objects of packs that are those of their names are as they
+   * were written. Otherwise they are read here, which finds out what is lost.
+   */
+  async #areRightThere(chosen: readonly string[]): Promise<boolean> {
+    const { backend } = this.#access;
+    if (backend.digest === undefined) return false;
+    let [done, bytesRead, areRight] = [0, 0, true];
+    await severalAtOnce(backend, chosen, async (id) => {
+      throwIfAborted(this.#options.signal);
+      if (!areRight) return;
+      try {
+        const { bytes, isChanged } = await comparePack(backend, id);
+        bytesRead += bytes;
+        areRight &&= !isChanged;
+      } catch (error) {
+        if (!(error instanceof SqlsyncError) || isOfPlace(backend, error)) throw error;
+        areRight = false;
+      }
+      this.#options.onProgress?.({ phase: 'read', done: ++done, total: chosen.length });
+    });
+    if (!areRight) return false;
+    this.packsRead = chosen.length;
+    this.bytesRead = bytesRead;
+    return (this.wasReadThere = true);
   }
 
   async #comparePack(id: string): Promise<void> {

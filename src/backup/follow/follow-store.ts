@@ -50,7 +50,7 @@ export const DEFAULT_KEEP_STEPS_MS = 3_600_000;
 
 /** As `FollowStoreOptions`, as an application gives them. */
 export interface FollowIntoStoreOptions extends Omit<FollowStoreOptions, 'replica'> {
-  /** Folder of the store, or `s3:…`. */
+  /** Folder of the store, `[user@]host:path`, `s3:…` or `sftp:…`. */
   readonly store: string;
 }
 

@@ -45,6 +45,10 @@ export async function runAgentCommand(args: Arguments): Promise<number> {
       idleTimeoutMs,
       maxTimeMs,
       restriction,
+      serveStore: async (...request) => {
+        const { serveStore } = await import('../../backup/backends/agent/serve-store.ts');
+        await serveStore(...request);
+      },
       signal: controller.signal,
     });
     return EXIT_OK;

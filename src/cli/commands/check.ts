@@ -26,13 +26,16 @@ export const command: Command = defineCommand({
   describe: 'Look for damage in a store',
   example: 'sqlsync check /srv/store --read-data',
   summary:
-    '`problems` (`file`, `message`), `damaged` (`snapshot`, `pagesLost`), `intact` (snapshots), `dataRead` (`none`, `part`, `all`), `packsRead`, `bytesRead`, `packs`, `packBytes`',
+    '`problems` (`file`, `message`), `damaged` (`snapshot`, `pagesLost`), `intact` (snapshots), `dataRead` (`none`, `part`, `all`; `there` if the host of the store read all), `packsRead`, `bytesRead`, `packs`, `packBytes`',
   operands: { store: STORE_OPERAND },
   options: {
     'read-data': { describe: 'Read and check all data, not only records and trees' },
     'read-data-subset': {
       value: 'PART',
       describe: 'Read only this part of the data: 1/7 … 7/7; or so much, chosen at random: 5%, 500M',
+    },
+    'read-here': {
+      describe: 'With these: read the data on this host, also where sqlsync on the host of the store could',
     },
     ...AT_OPTION,
     ...JOB_OPTIONS,
@@ -55,7 +58,8 @@ export const command: Command = defineCommand({
             atTime(args.store, args.at),
             storeAccessOf(args, args.store, output, options.signal),
           );
-          const summary = await store.check({ readData: args.readData, readDataSubset: subset, ...options });
+          const { readData, readHere } = args;
+          const summary = await store.check({ readData, readHere, readDataSubset: subset, ...options });
           const isSound = summary.problems.length === 0 && summary.damaged.length === 0;
           output.json({ type: 'summary', ...summary });
           output.result(describe(args.store, summary));
@@ -126,7 +130,7 @@ function describe(store: string, summary: CheckSummary): string {
 /** What the check shows about the undamaged snapshots: no more than it looked at. */
 function claimOf({ intact, dataRead, problems, damaged }: CheckSummary): string {
   const snapshots = counted(intact.length, 'snapshot');
-  if (dataRead === 'all') return `${snapshots} can be restored`;
+  if (dataRead === 'all' || dataRead === 'there') return `${snapshots} can be restored`;
   const isSound = problems.length + damaged.length === 0;
   return isSound
     ? `everything is there that ${snapshots} ${intact.length === 1 ? 'needs' : 'need'}`
@@ -136,6 +140,7 @@ function claimOf({ intact, dataRead, problems, damaged }: CheckSummary): string 
 function lookedAt({ dataRead, packsRead, bytesRead, packs, packBytes }: CheckSummary): string {
   const read = `${counted(packsRead, 'pack')} read (${formatBytes(bytesRead)})`;
   if (dataRead === 'all') return `All data was read: ${read}`;
+  if (dataRead === 'there') return `All data was read by the host of the store: ${read}`;
   const all = `${counted(packs, 'pack')} (${formatBytes(packBytes)})`;
   return dataRead === 'part'
     ? `A part of the data was read: ${read} of ${all}; --read-data reads all`

@@ -54,6 +54,7 @@ const OPTIONS = {
     default: '1h',
     describe: 'Into a store: how long each single step is kept; of older ones, one for each five minutes',
   },
+  store: { describe: 'REPLICA is a store; only [USER@]HOST:PATH needs it' },
   host: { value: 'NAME', describe: 'Into a store: the host that the snapshots are said to be of' },
   ...CONNECTION,
   ...ACCESS_OPTIONS,
@@ -71,7 +72,7 @@ async function run(args: Arguments): Promise<number> {
   try {
     const options = optionsOf(args);
     const summary = await withInterruption((signal) =>
-      follow(args, { ...options, signal, ...listeners(options, output) }, output),
+      follow(args, { ...options, signal, ...listeners(args, output) }, output),
     );
     output.json({ type: 'summary', ...summary });
     output.result(describe(summary));
@@ -88,7 +89,7 @@ async function run(args: Arguments): Promise<number> {
 /** Into a database, or into a store. Throws SqlsyncError. */
 async function follow(args: Arguments, options: FollowOptions, output: Output): Promise<FollowSummary> {
   const { replica } = options;
-  if (!isStore(replica)) return runFollow(options);
+  if (!isIntoStore(args)) return runFollow(options);
   for (const name of Object.keys(OPTION_NAMES) as (keyof typeof OPTION_NAMES)[])
     if (options[name] !== undefined && options[name] !== false)
       throw new SqlsyncError('USAGE', `${replica} is a store, so ${OPTION_NAMES[name]} makes no sense`);
@@ -114,17 +115,22 @@ const OPTION_NAMES = {
   maxWalGrowthBytes: '--max-wal-growth',
 } as const;
 
+function isIntoStore({ replica, store }: Arguments): boolean {
+  return store || isStore(replica);
+}
+
 function listeners(
-  { origin, replica }: FollowOptions,
+  args: Arguments,
   output: Output,
 ): Pick<FollowOptions, 'onStep' | 'onFailure' | 'onWarning' | 'onNote'> {
+  const { origin, replica } = args;
   let isBroken = false;
   return {
     onStep(step) {
       output.json({ type: 'step', ...step });
       if (step.step === 1)
         output.result(
-          `${replica} ${isStore(replica) ? 'has a snapshot' : 'is an exact copy'} of ${origin}, and follows it`,
+          `${replica} ${isIntoStore(args) ? 'has a snapshot' : 'is an exact copy'} of ${origin}, and follows it`,
         );
       else if (isBroken) output.result(`${replica} follows ${origin} again`);
       if (!output.options.json) output.note(describeStep(step));

@@ -16,7 +16,7 @@ import type { Command } from '../options/command.ts';
 export const command: Command = defineCommand({
   name: 'init',
   usage: '<store>',
-  describe: 'Make an empty backup store: a folder, sftp:[USER@]HOST:PATH, or s3:…',
+  describe: 'Make an empty backup store: a folder, [USER@]HOST:PATH, sftp:[USER@]HOST:PATH, or s3:…',
   example: 'sqlsync init /srv/store',
   summary: '`store`, `id`, `encrypted`',
   operands: { store: STORE_OPERAND },

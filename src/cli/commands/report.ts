@@ -13,6 +13,7 @@ import {
 import { dirname, resolve } from 'node:path';
 import type { StoreCallOptions, StoreSnapshot } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText } from '../../errors.ts';
+import { isOnAnotherHost } from '../../backup/backends/elsewhere.ts';
 import { reportPair } from '../../report/collect/pair-report.ts';
 import { reportDatabase } from '../../report/collect/store-report.ts';
 import type { ReportedDatabase } from '../../report/collect/store-report.ts';
@@ -30,6 +31,7 @@ import {
   chooseSnapshot,
   filterSnapshots,
   parseSnapshotReference,
+  isSnapshotOnAnotherHost,
 } from '../store/snapshot-choice.ts';
 import { ACCESS_OPTIONS, storeAccessOf } from '../store/store-password.ts';
 import {
@@ -86,10 +88,10 @@ export const command: Command = defineCommand({
   run: (args) =>
     runStoreCommand('report', args, async (output, options) => {
       refuseOthers(args);
-      const databases = isOfStore(args.a)
+      const databases = isOfStore(args)
         ? await ofStore(args, output, options)
         : [await ofPair(args, output, options.signal)];
-      const title = args.b === undefined || isOfStore(args.a) ? args.a : (databases[0]?.name ?? '');
+      const title = args.b === undefined || isOfStore(args) ? args.a : (databases[0]?.name ?? '');
       const report: Report = { title, madeAtMs: Date.now(), databases };
       if (args.output !== undefined) writeReport(args.output, renderReport(report));
       output.json({ type: 'summary', output: args.output, ...report });
@@ -102,7 +104,7 @@ export const command: Command = defineCommand({
 function refuseOthers({ a, b, output, json }: Arguments): void {
   if (output === undefined && !json)
     throw new SqlsyncError('USAGE', 'report: expected a file to write', { hint: 'Add -o report.html.' });
-  if (b === undefined && !isOfStore(a))
+  if (b === undefined && !isOfStore({ a, b }))
     throw new SqlsyncError(
       'USAGE',
       `${sanitizeText(a, 400)} is no store; expected a store, or two databases`,
@@ -116,9 +118,15 @@ function refuseOthers({ a, b, output, json }: Arguments): void {
   refuseForeign(output);
 }
 
-/** A store, or a snapshot in one. A file with a # in its name is that file. */
-function isOfStore(text: string): boolean {
-  return isStore(text) || (!existsSync(text) && isStore(parseSnapshotReference(text).store));
+/** A snapshot in a store, or a store: on another host only by itself. A file with a # in its name is that file. */
+function isOfStore({ a, b }: Pick<Arguments, 'a' | 'b'>): boolean {
+  if (isWholeStore(a, b) || isSnapshotOnAnotherHost(a)) return true;
+  return !existsSync(a) && isStore(parseSnapshotReference(a).store);
+}
+
+function isWholeStore(a: string, b: string | undefined): boolean {
+  const isAlone = b === undefined && isOnAnotherHost(a) && !isSnapshotOnAnotherHost(a);
+  return isStore(a) || isAlone;
 }
 
 async function ofPair(
@@ -179,7 +187,7 @@ function chooseDatabases(
     const pair = choosePair(all, [first.which, second.which], args, onWarning);
     return [{ snapshots: historyOf(pair[1]), pair }];
   }
-  if (isStore(args.a))
+  if (isWholeStore(args.a, args.b))
     return [...new Set(filterSnapshots(all, args).map(nameOf))].map((name) => {
       const snapshots = byName.get(name) ?? [];
       return { snapshots, pair: pairUntil(snapshots, snapshots.length - 1) };

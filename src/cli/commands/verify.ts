@@ -14,6 +14,7 @@ import {
 import { jobOptionsOf, runJob } from '../job/job.ts';
 import type { Output } from '../terminal/output.ts';
 import { withSnapshotCopy } from '../store/snapshot-copy.ts';
+import { isSnapshotOnAnotherHost } from '../store/snapshot-choice.ts';
 import { isStore } from '../store/store-command.ts';
 import { outputOf, remoteOptionsOf } from '../options/common-options.ts';
 import { CONNECTION_OPTIONS, JOB_OPTIONS, OUTPUT_OPTIONS } from '../options/options.ts';
@@ -103,7 +104,7 @@ async function withSides(
 function isSnapshot(side: string): boolean {
   if (existsSync(side) && !isStore(side)) return false;
   const at = side.lastIndexOf('#');
-  return isStore(side) || (at > 0 && isStore(side.slice(0, at)));
+  return isStore(side) || (at > 0 && isStore(side.slice(0, at))) || isSnapshotOnAnotherHost(side);
 }
 
 function briefly({ a, b, differingPageCount }: VerifySummary): string {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { isElsewhere } from '../../backup/backends/elsewhere.ts';
+import { isElsewhere, isOnAnotherHost } from '../../backup/backends/elsewhere.ts';
 import { refuseSeveralDatabases, snapshotById } from '../../backup/snapshots/find-snapshot.ts';
 import { clockWarning, dateSnapshots } from '../../backup/snapshots/snapshot-clock.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
@@ -39,7 +39,7 @@ export function parseSnapshotReference(text: string): SnapshotReference {
   if (at === -1 || existsSync(text)) return { store: text, which: 'latest' };
   const store = text.slice(0, at);
   const which = text.slice(at + 1);
-  if (which === 'latest' || namesById(which) || lastMomentOf(which) !== undefined) return { store, which };
+  if (namesSnapshot(which)) return { store, which };
   // A folder with a # in its name that does not exist: opening it reports that.
   if (store !== '' && !existsSync(store) && !isElsewhere(store)) return { store: text, which: 'latest' };
   const what =
@@ -47,6 +47,16 @@ export function parseSnapshotReference(text: string): SnapshotReference {
   throw new SqlsyncError('USAGE', `${sanitizeText(text, 400)}: ${what}; expected a snapshot of the store`, {
     hint: 'After the # write an id, at least four digits of it, or a time: 2026-11-21, 2026-11-21T08:00, 2026-11-21T08:00:00Z; or latest.',
   });
+}
+
+/** True for `[user@]host:path#WHICH`: without the `#` that may be a database. */
+export function isSnapshotOnAnotherHost(text: string): boolean {
+  const at = text.lastIndexOf('#');
+  return at > 0 && isOnAnotherHost(text.slice(0, at)) && namesSnapshot(text.slice(at + 1));
+}
+
+function namesSnapshot(which: string): boolean {
+  return which === 'latest' || namesById(which) || lastMomentOf(which) !== undefined;
 }
 
 /** At least this many digits. */

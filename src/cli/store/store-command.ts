@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { isElsewhere } from '../../backup/backends/elsewhere.ts';
+import { isElsewhere, isOnAnotherHost, isStoreAddress } from '../../backup/backends/elsewhere.ts';
 import { isS3Address, parseS3Address } from '../../backup/backends/s3/address.ts';
 import { isSftpAddress, parseSftpAddress } from '../../backup/backends/sftp/address.ts';
 import type { OpenOptions } from '../../backup/files/access.ts';
@@ -9,8 +9,7 @@ import { openStore } from '../../backup/store.ts';
 import { lastMomentOf } from '../../backup/snapshots/time-limit.ts';
 import type { Store, StoreCallOptions } from '../../backup/types.ts';
 import { SqlsyncError, sanitizeText, toSqlsyncError } from '../../errors.ts';
-import { formatLocation, parseLocation } from '../../transport/location.ts';
-import type { Location } from '../../transport/location.ts';
+import { parseLocation } from '../../transport/location.ts';
 import { keepYoungGenerationSmall } from '../../backup/young-generation.ts';
 import { hintAtDatabase } from '../options/command.ts';
 import { outputOf } from '../options/common-options.ts';
@@ -26,7 +25,7 @@ import { withInterruption } from '../terminal/signals.ts';
 /** The heading of the store commands in help, and the help texts of their operands. */
 export const STORES = 'Backups with history';
 export const STORE_OPERAND =
-  'Folder of the store, s3:https://HOST/BUCKET/PREFIX, s3:BUCKET/PREFIX, or sftp:[USER@]HOST:PATH';
+  'Folder of the store, [USER@]HOST:PATH, s3:https://HOST/BUCKET/PREFIX, s3:BUCKET/PREFIX, or sftp:[USER@]HOST:PATH';
 export const SNAPSHOT_OPERAND =
   'STORE, STORE#ID, STORE#latest, or STORE#2026-11-21T08:00 for the newest until then';
 
@@ -145,7 +144,7 @@ export async function runStoreJob(
   }
 }
 
-/** Opens the store at a place. Throws SqlsyncError STORE_*, and USAGE for a snapshot, or a place on another host. */
+/** Opens the store at a place. Throws SqlsyncError STORE_*, and USAGE for a snapshot. */
 export async function openStoreAt(text: string, access: OpenOptions): Promise<Store> {
   const folder = storePlace(text);
   if (isElsewhere(folder)) return openStore(folder, access);
@@ -170,7 +169,7 @@ export async function openStoreToWrite(text: string, access: OpenOptions): Promi
   return openStoreAt(text, access);
 }
 
-/** A store is in a folder of this host, or at `s3:…` or `sftp:…`. Throws SqlsyncError USAGE for one elsewhere. */
+/** Throws SqlsyncError USAGE for a text that names no place. */
 export function storePlace(text: string): string {
   if (isS3Address(text)) return parseS3Address(text).text;
   if (isSftpAddress(text)) {
@@ -178,36 +177,7 @@ export function storePlace(text: string): string {
     return text;
   }
   const location = parseLocation(text);
-  if (location.kind === 'local') return location.path;
-  throw new SqlsyncError(
-    'USAGE',
-    `The store ${sanitizeText(text)} is on another host; expected a folder here, s3:… or sftp:…`,
-    { hint: hintForRemote('backup', location), cause: new RemoteStore(location) },
-  );
-}
-
-type SshLocation = Extract<Location, { kind: 'ssh' }>;
-
-/** The cause if a store on another host cannot be used. */
-class RemoteStore extends Error {
-  readonly location: SshLocation;
-
-  constructor(location: SshLocation) {
-    super('the store is on another host');
-    this.location = location;
-  }
-}
-
-/** How to do there what the command should do. */
-function hintForRemote(command: string, location: SshLocation): string {
-  const path = sanitizeText(location.path, 400);
-  const host = sanitizeText(formatLocation({ ...location, path: '' }).replace(/:$/, ''), 200);
-  const here = `A folder here is ./${sanitizeText(formatLocation(location))}.`;
-  if (command === 'backup')
-    return `Run it on ${host}, and have it fetch the database: sqlsync backup HERE:/app.db ${path}. ${here}`;
-  if (command === 'restore')
-    return `Run it on ${host}, and have it write to this host: sqlsync restore ${path} HERE:/app.db. ${here}`;
-  return `Run it there: ssh ${host} sqlsync ${command} ${path}. ${here}`;
+  return location.kind === 'local' ? location.path : text;
 }
 
 /** The place of a store, for the name of a job. */
@@ -215,9 +185,12 @@ export function canonicalStore(text: string): string {
   return isElsewhere(text) ? text : canonicalLocation(text);
 }
 
-/** True for a folder that contains what only a store contains, and for `s3:…` and `sftp:…`, which can be nothing else. */
+/**
+ * True for a folder that contains what only a store contains, and for `s3:…` and `sftp:…`, which can be nothing else.
+ * False for `host:path`, which may also be a database.
+ */
 export function isStore(path: string): boolean {
-  if (isElsewhere(path)) return true;
+  if (isElsewhere(path)) return isStoreAddress(path);
   return ['config', 'packs'].some((name) => existsSync(join(path, name)));
 }
 
@@ -229,7 +202,7 @@ export function isStore(path: string): boolean {
  */
 export function refuseSwapped(store: string, others: readonly string[], usage: string): void {
   const swapped = others.find((other) => isStore(other));
-  if (swapped === undefined || isStore(store)) return;
+  if (swapped === undefined || isStore(store) || isOnAnotherHost(store)) return;
   throw new SqlsyncError(
     'USAGE',
     `The arguments look swapped: ${sanitizeText(swapped, 400)} is a store, and ${sanitizeText(store, 400)} is not`,
@@ -237,11 +210,8 @@ export function refuseSwapped(store: string, others: readonly string[], usage: s
   );
 }
 
-/** The failure, with a hint about a database that has the name of the command, or about a store on another host. */
+/** The failure, with a hint about a database that has the name of the command. */
 export function explainName(command: string, failure: SqlsyncError): SqlsyncError {
-  const { code, message, cause } = failure;
-  if (cause instanceof RemoteStore)
-    return new SqlsyncError(code, message, { hint: hintForRemote(command, cause.location), cause });
-  const isAboutPlace = code === 'STORE_NOT_FOUND' || code === 'STORE_UNAVAILABLE';
+  const isAboutPlace = failure.code === 'STORE_NOT_FOUND' || failure.code === 'STORE_UNAVAILABLE';
   return isAboutPlace ? hintAtDatabase(command, failure) : failure;
 }

@@ -271,7 +271,7 @@ class Translation {
       const place = storePlace(text);
       return isElsewhere(place) ? place : resolve(this.#folder, place);
     } catch {
-      return this.#wrong(raw, 'store', undefined, 'a folder of this host, s3:… or sftp:…');
+      return this.#wrong(raw, 'store', undefined, 'a folder, [user@]host:path, s3:… or sftp:…');
     }
   }
 

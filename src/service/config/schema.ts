@@ -237,7 +237,7 @@ const SHARED_DESCRIBED = {
 const TARGET: Shape<RawTarget> = group(
   {
     replica: text('a path or [user@]host:path', (given) => given || undefined),
-    store: text('the folder of a store, s3:… or sftp:…', (given) => given || undefined),
+    store: text('the folder of a store, [user@]host:path, s3:… or sftp:…', (given) => given || undefined),
     ...SHARED,
     keep: KEEP,
     prune: YES_OR_NO,

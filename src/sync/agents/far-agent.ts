@@ -16,6 +16,7 @@ import { serveOrigin } from './origin-agent.ts';
 import { serveRecognition } from './recognize-agent.ts';
 import { runReplica } from './replica-agent.ts';
 import type { Restriction } from '../request/restriction.ts';
+import type { StoreRights } from '../request/store-rights.ts';
 
 export interface FarAgentOptions {
   /** The limit of silence until the near side has sent its request and its own limit. */
@@ -27,8 +28,16 @@ export interface FarAgentOptions {
   readonly maxTimeMs?: number | undefined;
   /** What the near side may name; undefined means anything. */
   readonly restriction?: Restriction | undefined;
+  /** Serves a store until the peer sends `close`; missing if this agent serves none. */
+  readonly serveStore?: ServeStore | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+export type ServeStore = (
+  connection: Connection,
+  asked: MessageOf<'openStore'>,
+  rights: StoreRights | undefined,
+) => Promise<void>;
 
 /**
  * The far side of a connection: does what the near side's first message asks, one database after another, until
@@ -61,6 +70,10 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
       } else if (next.type === 'replicate') {
         replica = next.lookEveryMs > 0 ? (replica ?? followedReplica(next)) : undefined;
         await replicate(connection, next, { ...options, followed: replica });
+      } else if (next.type === 'openStore') {
+        connection.agree(next, options);
+        await storeServer(options)(connection, next, options.restriction?.store);
+        break;
       }
       connection.state = 'unassigned';
     }
@@ -74,6 +87,12 @@ export async function runFarAgent(transport: Transport, options: FarAgentOptions
   } finally {
     await followed.close();
   }
+}
+
+/** Throws SqlsyncError PROTOCOL. */
+function storeServer({ serveStore }: FarAgentOptions): ServeStore {
+  if (serveStore !== undefined) return serveStore;
+  throw new SqlsyncError('PROTOCOL', 'This agent serves no stores');
 }
 
 /** Throws SqlsyncError PROTOCOL. */

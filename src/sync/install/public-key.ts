@@ -46,6 +46,8 @@ export function readPublicKey(file: string): PublicKey {
   return { type, blob, comment: sanitizeText(words.join(' '), 200) };
 }
 
+const ACCESS_FLAGS = { read: '--read-only', add: '--append-only', write: '--write-only' } as const;
+
 /**
  * The line of authorized_keys that lets a key start an agent with this restriction, and nothing else. `exe` is a word of
  * a shell. Throws SqlsyncError USAGE if no line can name the folder.
@@ -59,7 +61,7 @@ export function keyLine(key: PublicKey, exe: string, { folder, access, create }:
   // With a dash first it would be an option.
   const name = folder.startsWith('-') ? `./${folder}` : folder;
   const words = [exe, 'agent', '--restrict', /^[\w./+-]+$/.test(name) ? name : shellWord(name)];
-  if (access !== 'both') words.push(access === 'read' ? '--read-only' : '--write-only');
+  if (access !== 'both') words.push(ACCESS_FLAGS[access]);
   if (create) words.push('--allow-create');
   // sshd reads \" as " in a quoted option, and any other backslash as itself.
   const command = words.join(' ').replaceAll('"', String.raw`\"`);

@@ -72,7 +72,8 @@ export class Connection {
   #flushScheduled = false;
   #ended = false;
   #failure: Error | undefined;
-  #wake: (() => void) | undefined;
+  /** Those that wait for something to happen. */
+  #waiting: (() => void)[] = [];
 
   /** Greets the peer at once; the first message includes the check of the peer's greeting. */
   constructor(transport: Transport, state: State, options: ConnectionOptions) {
@@ -352,15 +353,15 @@ export class Connection {
 
   /** Lets what waits look again. */
   readonly stir = (): void => {
-    const wake = this.#wake;
-    this.#wake = undefined;
-    wake?.();
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
   };
 
   /** Waits for data, the end, a failure, or the event for which `arm` arms `stir`. */
   async #activity(arm?: () => void): Promise<void> {
     await new Promise<void>((resolve) => {
-      this.#wake = resolve;
+      this.#waiting.push(resolve);
       arm?.();
     });
   }

@@ -1,16 +1,17 @@
 import { lstatSync, statSync } from 'node:fs';
-import { basename, join, relative, resolve, sep } from 'node:path';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { sanitizeText, SqlsyncError, systemErrorCode } from '../../errors.ts';
 import { ownDescriptors } from '../../files/descriptors.ts';
 import { realPath } from '../../files/path-names.ts';
 import { currentFileId } from '../../pages/database-file.ts';
+import type { StoreRights } from './store-rights.ts';
 
 export interface RestrictionOptions {
   /** The peer may only name databases inside this folder, which must exist. */
   readonly folder: string;
-  /** 'read' only serves origins, 'write' only writes replicas. */
-  readonly access: 'read' | 'write' | 'both';
-  /** True to allow creating a replica that does not exist. */
+  /** 'read' only serves origins and stores, 'write' only writes replicas, 'add' serves both and adds to stores. */
+  readonly access: 'read' | 'write' | 'add' | 'both';
+  /** True to allow creating a replica, or a store, that does not exist. */
   readonly create: boolean;
 }
 
@@ -80,6 +81,8 @@ export class Restriction {
     return {
       path: (named, options) => {
         if (this.#options.access === 'read') throw refused('it may be read, but not written (--read-only)');
+        if (this.#options.access === 'add')
+          throw refused('stores may be added to, and nothing else be written (--append-only)');
         const path = this.#inside(named, options?.keepLink);
         if (COMPANION.test(basename(path))) {
           throw refused('a name of that kind belongs to the files beside another database');
@@ -96,6 +99,27 @@ export class Restriction {
       },
       opened: (path, fileId, isHeld) => this.#opened(path, fileId, isHeld),
     };
+  }
+
+  get store(): StoreRights {
+    const { access } = this.#options;
+    return {
+      may: access === 'both' ? 'all' : access === 'add' ? 'add' : 'read',
+      folder: (named) => {
+        const folder = this.origin.folder(named);
+        if (!isThere(join(folder, 'config'))) this.#refuseNewStore(folder);
+        return folder;
+      },
+      file: (path) => void this.#inside(path),
+    };
+  }
+
+  /** A store within another one would add files to that which are not named by their bytes. */
+  #refuseNewStore(folder: string): void {
+    if (!this.#options.create || this.#options.access === 'read')
+      throw refused('there is no store, and this agent may not make one (--allow-create would allow it)');
+    for (let each = folder; each !== this.#folder; each = dirname(each))
+      if (isThere(join(dirname(each), 'config'))) throw refused('a store cannot lie within another one');
   }
 
   /**

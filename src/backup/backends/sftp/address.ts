@@ -1,30 +1,20 @@
 import { sanitizeText, SqlsyncError } from '../../../errors.ts';
-import { formatLocation, parseLocation } from '../../../transport/location.ts';
-import type { Location } from '../../../transport/location.ts';
+import { parseLocation } from '../../../transport/location.ts';
+import { placeOnHost } from '../elsewhere.ts';
+import type { RemoteLocation } from '../elsewhere.ts';
 
 const BEGINNING = 'sftp:';
-
-const SSH_PORT = 22;
 
 /** True for the address of a store behind an SFTP server. A folder of such a name is `./sftp:…`. */
 export function isSftpAddress(text: string): boolean {
   return text.startsWith(BEGINNING);
 }
 
-export type SftpLocation = Extract<Location, { kind: 'ssh' }>;
+export type SftpLocation = RemoteLocation;
 
-/**
- * One spelling of the place at an address. The user and the host stay as they are written: only the configuration of SSH
- * knows what an alias means.
- */
-export function placeOfSftp({ port, ...location }: SftpLocation): string {
-  const path = location.path
-    .replaceAll(/\/(?:\.?\/)+/g, '/')
-    .replace(/^(?:\.\/)+(?=.)/, '')
-    .replace(/(?<=.)\/\.?$/, '');
-  const host = location.host.toLowerCase();
-  const usual = port === undefined || port === SSH_PORT ? {} : { port };
-  return `${BEGINNING}${formatLocation({ ...location, ...usual, host, path }).replace(/^ssh:/, '')}`;
+/** One spelling of the place at an address. */
+export function placeOfSftp(location: SftpLocation): string {
+  return `${BEGINNING}${placeOnHost(location).replace(/^ssh:/, '')}`;
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Transport } from '../../../transport/transport.ts';
+import type { Login } from '../remote/kept-connection.ts';
 import { SftpClient } from './sftp-client.ts';
 
 /** The most channels of a login. An sshd allows 10 by default (MaxSessions), and each is a process there. */
@@ -21,7 +22,7 @@ interface Channel {
  * One login to an SFTP server. A channel has at most one window of bytes on its way to the server: 2 MiB, so 20 MB/s
  * over a round trip of 100 ms. So operations with many bytes get channels of their own, as far as the server allows it.
  */
-export class SftpChannels {
+export class SftpChannels implements Login<SftpClient> {
   readonly #transport: Transport;
   /** The first one lives as long as the login. */
   readonly #first: Channel;
@@ -30,7 +31,7 @@ export class SftpChannels {
   #most: number;
 
   /** @param most - how many channels to open at most. */
-  static async open(transport: Transport, most: number): Promise<SftpChannels> {
+  static async open(transport: Transport, most: number = MAX_CHANNELS): Promise<SftpChannels> {
     return new SftpChannels(transport, await SftpClient.open(transport), most);
   }
 

@@ -4,9 +4,10 @@ import type { Transport } from '../../../transport/transport.ts';
 import { missingFile, unavailable } from '../../store-error.ts';
 import { STORE_FOLDERS, TEMPORARY_PREFIX } from '../backend.ts';
 import type { Backend, ByteRange, StoredFile, StoreFolder } from '../backend.ts';
+import { KeptConnection } from '../remote/kept-connection.ts';
 import { StoreIdentity, storeIsGone } from '../store-identity.ts';
 import { OPEN_FLAGS, STATUS } from './packets.ts';
-import { KeptConnection } from './kept-connection.ts';
+import { SftpChannels } from './sftp-channels.ts';
 import { readTwice } from './second-read.ts';
 import { EXTENSIONS, SftpRefused } from './sftp-client.ts';
 import type { SftpClient } from './sftp-client.ts';
@@ -46,7 +47,7 @@ export class SftpFiles implements Backend {
   readonly parallel = 8;
   readonly shortcomings: string[] = [];
   readonly #place: SftpPlace;
-  readonly #connection: KeptConnection;
+  readonly #connection: KeptConnection<SftpClient, SftpChannels>;
   readonly #identity = new StoreIdentity();
   #wasThere: boolean;
   /** How far the server's clock is ahead of ours, by the time of a file that it just wrote. */
@@ -55,7 +56,9 @@ export class SftpFiles implements Backend {
   /** @param wasThere - true if the caller has seen the store: then it is lost if it is not there. */
   constructor(place: SftpPlace, wasThere = false) {
     this.#place = place;
-    this.#connection = new KeptConnection(place.connect);
+    this.#connection = new KeptConnection(async (last) =>
+      SftpChannels.open(await place.connect(), last?.most),
+    );
     this.#wasThere = wasThere;
     this.description = place.address;
   }
