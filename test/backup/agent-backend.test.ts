@@ -60,7 +60,7 @@ test('leftovers go by the clock of the host of the store', async (t) => {
 test('an operation begins again on a new connection when it loses its own, and answers that were lost do no harm', async (t) => {
   const folder = tempDir(t);
   const ends: Transport[] = [];
-  const files = agentFiles(t, folder, { onConnect: (near) => ends.push(near) });
+  const files = agentFiles(t, folder, { onConnect: (near) => void ends.push(near) });
   await files.put('config', [Buffer.from('a store')]);
   const bytes = Buffer.alloc(4 * 1024 * 1024, 3);
   const putting = files.put(NAME, [bytes]);

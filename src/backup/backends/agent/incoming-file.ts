@@ -7,13 +7,15 @@ import type { Connection } from '../../../sync/link/connection.ts';
 export class IncomingFile {
   readonly #connection: Connection;
   readonly #id: number;
+  readonly #maxBytes: number;
   #bytes = 0;
   #isOver = false;
   #failure: SqlsyncError | undefined;
 
-  constructor(connection: Connection, id: number) {
+  constructor(connection: Connection, id: number, maxBytes: number = MAX_STORE_FILE_BYTES) {
     this.#connection = connection;
     this.#id = id;
+    this.#maxBytes = maxBytes;
     connection.state = 'takingFile';
   }
 
@@ -42,7 +44,7 @@ export class IncomingFile {
   async #next(): Promise<Uint8Array> {
     const { id, isLast, data } = await this.#connection.receiveOnly('filePart');
     this.#bytes += data.length;
-    if (id !== this.#id || data.length > MAX_FILE_PART_BYTES || this.#bytes > MAX_STORE_FILE_BYTES) {
+    if (id !== this.#id || data.length > MAX_FILE_PART_BYTES || this.#bytes > this.#maxBytes) {
       this.#failure = new SqlsyncError('PROTOCOL', 'The other side sent a part of a file that is not due');
       throw this.#failure;
     }
