@@ -33,6 +33,7 @@ export const ENTRIES: Readonly<Record<string, string>> = {
   'decompressor-thread': 'src/backup/objects/decompressor-thread.ts',
   'read-thread': 'src/backup/backends/s3/read-thread.ts',
   'sftp-read-thread': 'src/backup/backends/sftp/sftp-read-thread.ts',
+  'agent-read-thread': 'src/backup/backends/agent/agent-read-thread.ts',
 };
 
 /** Entries of the library. They have a second name in `dist/src/`, where they were before there was a bundle. */

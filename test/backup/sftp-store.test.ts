@@ -10,14 +10,14 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { delimiter, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { TestContext } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { parseSftpAddress } from '../../src/backup/backends/sftp/address.ts';
 import { Command, NEEDS_ROOT, PROGRAM, sqlsync, summaryOf } from '../cli/command.ts';
-import { change, smallDatabase } from '../pages/databases.ts';
-import { assertReplicaOf, tempDir } from '../support/compare.ts';
+import { change } from '../pages/databases.ts';
+import { assertReplicaOf } from '../support/compare.ts';
+import { placed } from '../support/ssh-place.ts';
 import { SSHD_MISSING, startSshd } from '../support/sshd.ts';
 import type { Sshd } from '../support/sshd.ts';
 
@@ -48,23 +48,6 @@ describe('the address of a store behind an SFTP server', () => {
       assert.throws(() => parseSftpAddress(text), { code: 'USAGE' }, text);
   });
 });
-
-/** A folder with a database, and an environment in which `ssh` knows the server as sqlsync-test. */
-function placed(t: TestContext, sshd: Sshd): { folder: string; env: NodeJS.ProcessEnv } {
-  const folder = tempDir(t);
-  smallDatabase(join(folder, 'a.db'), { rows: 3000 });
-  const bin = join(folder, 'bin');
-  mkdirSync(bin);
-  const ssh = execFileSync('sh', ['-c', 'command -v ssh'], { encoding: 'utf8' }).trim();
-  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\nexec ${ssh} -F '${sshd.sshConfigFile}' "$@"\n`);
-  chmodSync(join(bin, 'ssh'), 0o755);
-  const env = {
-    ...process.env,
-    PATH: `${bin}${delimiter}${process.env['PATH']}`,
-    XDG_CACHE_HOME: join(folder, 'cache'),
-  };
-  return { folder, env };
-}
 
 const probe = await startSshd({ config: ['Subsystem sftp internal-sftp'] });
 

@@ -197,19 +197,6 @@ describe('advice about a store', () => {
     await assertRefused(['backup', 'store', 'a.db'], swapped, { cwd: folder });
     await assertRefused(['restore', 'a.db', 'store'], swapped, { cwd: folder });
   });
-
-  test('advice about a store on another host names the command that works there', async (t) => {
-    const { folder } = await here(t);
-    const remote = { code: 'USAGE', status: 2 } as const;
-    const options = { cwd: folder };
-    await assertRefused(['check', 'vault:st'], { ...remote, says: /ssh vault sqlsync check st/ }, options);
-    await assertRefused(
-      ['restore', 'vault:st', 'x.db'],
-      { ...remote, says: /sqlsync restore st HERE:/ },
-      options,
-    );
-    await assertRefused(['backup', 'a.db', 'vault:st'], { ...remote, says: /sqlsync backup HERE:/ }, options);
-  });
 });
 
 test('a store whose indexes name no bases is damaged to check, which says the way out: repair makes new ones', async (t) => {

@@ -237,12 +237,12 @@ export const WRONG_CONFIGS: readonly WrongConfig[] = [
     /no other target/,
   ),
   one(
-    'a store on another host',
-    STORE.replace('/srv/store', 'db1:/store'),
+    'a store at an address that means nothing',
+    STORE.replace('/srv/store', 'ftp://db1/store'),
     5,
     16,
-    /"db1:\/store"/,
-    /s3:… or sftp:…/,
+    /"ftp:\/\/db1\/store"/,
+    /\[user@\]host:path, s3:… or sftp:…/,
   ),
   one(
     'a ping that is no URL',
