@@ -291,7 +291,6 @@ export const MESSAGES = {
   filePart: { code: 31, size: 'large', fields: { id: 'u32', isLast: 'bool', data: 'bytes' } },
   /** near → far: put the file whose bytes follow; `replace`: in the place of `config`. */
   putFile: { code: 32, size: 'small', fields: { id: 'u32', name: 'text', replace: 'bool' } },
-  /** near → far */
   deleteFile: { code: 33, size: 'small', fields: { id: 'u32', name: 'text' } },
   /** near → far: remove what interrupted puts left behind that long ago. */
   removeLeftovers: { code: 34, size: 'small', fields: { id: 'u32', olderThanMs: 'u64' } },
@@ -299,7 +298,6 @@ export const MESSAGES = {
   fileDone: { code: 35, size: 'small', fields: { id: 'u32', created: 'bool' } },
   /** near → far: the SHA-256 of a file. */
   digestFile: { code: 36, size: 'small', fields: { id: 'u32', name: 'text' } },
-  /** far → near */
   fileDigest: { code: 37, size: 'small', fields: { id: 'u32', hash: 'bytes', bytes: 'u64' } },
   /** near → far: the files in a folder of the store. */
   listFiles: { code: 38, size: 'small', fields: { id: 'u32', folder: 'text' } },

@@ -1,9 +1,11 @@
-import { mkdirSync, mkdtempSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LocalBackend } from '../../src/backup/backends/backend.ts';
+import { AgentBackend } from '../../src/backup/backends/agent/agent-backend.ts';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
 import { S3Backend } from '../../src/backup/backends/s3/s3-backend.ts';
 import { SftpBackend } from '../../src/backup/backends/sftp/sftp-backend.ts';
+import { PROGRAM } from '../cli/command.ts';
 import { makeBucket } from '../support/s3-bucket.ts';
 import { GATEWAY_KEYS, startGateway, whyNoGateway } from '../support/s3-gateway.ts';
 import { startServerThread } from '../support/s3-server-thread.ts';
@@ -39,6 +41,7 @@ export const BACKEND_PLACES: readonly BackendPlace[] = [
   },
   { name: 'in S3', isElsewhere: true, open: (_, after) => openS3(after) },
   { name: 'by SFTP', isElsewhere: true, open: openSftp },
+  { name: 'through an agent', isElsewhere: true, open: openByAgent },
 ];
 
 /** Ceph's gateway, which takes 15 s to start. */
@@ -82,6 +85,19 @@ async function openSftp(folder: string, after: After): Promise<(() => LocalBacke
     after(() => backend.close());
     return new ClockedBackend(backend);
   };
+}
+
+/** A sqlsync on this host, without SSH. */
+function openByAgent(folder: string, after: After): Promise<() => LocalBackend> {
+  mkdirSync(folder, { recursive: true });
+  const shell = join(folder, 'shell');
+  writeFileSync(shell, `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' agent\n`, { mode: 0o755 });
+  setVariables({ SQLSYNC_RSH: shell }, after);
+  return Promise.resolve(() => {
+    const backend = new AgentBackend(`vault:${mkdtempSync(join(folder, 'store-'))}`);
+    after(() => backend.close());
+    return new ClockedBackend(backend);
+  });
 }
 
 function setVariables(variables: Readonly<Record<string, string>>, after: After): void {

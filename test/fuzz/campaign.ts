@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { Random } from '../../fixtures/random.ts';
 import { message } from '../../protocol/encode.ts';
 import type { Message, MessageName } from '../../protocol/messages.ts';
-import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { runFarAgent } from '../../src/sync/agents/far-agent.ts';
 import { Restriction } from '../../src/sync/request/restriction.ts';
 import { encodeBatchBytes } from '../../src/sync/link/compression.ts';
@@ -16,10 +15,13 @@ import type { Pair, Role } from '../support/relay-near.ts';
 import { REPLICA_KINDS, Scenario } from '../support/relay-scenario.ts';
 import type { ReplicaKind } from '../support/relay-scenario.ts';
 import { fuzzDecoders } from './decoders.ts';
-import { countTaken, runBetween, runScript } from './sessions.ts';
-import type { Victim } from './sessions.ts';
+import { countTaken, hello, NONE, OPENING, runBetween, runScript } from './sessions.ts';
+import type { Attack, Victim } from './sessions.ts';
+import { storeLane, storeMessages } from './store-lane.ts';
 
-export const TARGETS = ['decoders', 'origin', 'replica'] as const;
+export type { Attack } from './sessions.ts';
+
+export const TARGETS = ['decoders', 'origin', 'replica', 'store'] as const;
 export type Target = (typeof TARGETS)[number];
 
 export interface Figures {
@@ -68,7 +70,7 @@ export class Campaign {
         });
       }
     }
-    corpus.push(message('getOwners', { id: 9, pages: [0, 1, 2] }));
+    corpus.push(message('getOwners', { id: 9, pages: [0, 1, 2] }), ...(await storeMessages(folder)));
     return new Campaign(folder, scenario, corpus);
   }
 
@@ -94,7 +96,7 @@ export class Campaign {
     let [messages, sessions] = [0, 0];
     const ends: Record<string, number> = {};
     const lane = async (): Promise<void> => {
-      const attack = by ?? (target === 'origin' ? this.#originLane() : this.#replicaLane());
+      const attack = by ?? this.#lane(target);
       while (messages < count) {
         const sessionSeed = (seed + sessions++) >>> 0;
         try {
@@ -108,6 +110,11 @@ export class Campaign {
     };
     await Promise.all(Array.from({ length: LANES }, lane));
     return { target, messages, sessions, ends };
+  }
+
+  #lane(target: Exclude<Target, 'decoders'>): Attack {
+    if (target === 'store') return storeLane(mkdtempSync(join(this.#folder, 'store-')), this.corpus);
+    return target === 'origin' ? this.#originLane() : this.#replicaLane();
   }
 
   /** A hostile replica agent asks an origin agent, near or far, for anything at all. */
@@ -164,17 +171,6 @@ export class Campaign {
       return { mutated, how: `${failure?.code ?? 'done'}, replica ${state}` };
     };
   }
-}
-
-/** Runs one session; throws if it found a fault. */
-export type Attack = (random: Random) => Promise<{ readonly mutated: number; readonly how: string }>;
-
-/** No session begins without these. */
-const OPENING: ReadonlySet<MessageName> = new Set(['hello', 'open', 'replicate']);
-const NONE: ReadonlySet<MessageName> = new Set();
-
-function hello(): Message {
-  return message('hello', { minVersion: 1, maxVersion: PROTOCOL_VERSION, program: 'hostile' });
 }
 
 /** Mostly questions, and now and then any other message of a recorded conversation. */

@@ -8,5 +8,6 @@ export function encodeFrame(encoder: FrameEncoder, message: Message): Buffer {
 
 /** A decoded message that outlives the decoder's next one. */
 export function detached(message: Message): Message {
-  return message.type === 'pages' ? { ...message, data: new Uint8Array(message.data) } : message;
+  const isShared = message.type === 'pages' || message.type === 'filePart';
+  return isShared ? { ...message, data: new Uint8Array(message.data) } : message;
 }

@@ -1,8 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { checkSteps } from '../steps/check-steps.ts';
-import { SqlsyncError, systemErrorCode } from '../../errors.ts';
-import { severalAtOnce } from '../backends/backend.ts';
-import type { Backend } from '../backends/backend.ts';
+import { SqlsyncError } from '../../errors.ts';
 import { damagedNotes } from '../prune/forget.ts';
 import { orderByRoot } from './check-order.ts';
 import { comparePack } from '../objects/compare-pack.ts';
@@ -14,6 +12,7 @@ import { missingFile, StoreDamage, throwIfAborted } from '../store-error.ts';
 import { choosePacks } from './choose-packs.ts';
 import { discard } from '../packs/frame-memory.ts';
 import { HeldPack } from './held-pack.ts';
+import { bytesReadThere, isOfPlace } from './read-there.ts';
 import { loadContents, loadSnapshots, namesIn, snapshotNames } from '../files/store-files.ts';
 import type { StoreAccess, StoreContents } from '../files/store-files.ts';
 import type { CheckOptions, CheckProblem, CheckSummary, StoreSnapshot } from '../types.ts';
@@ -174,44 +173,24 @@ class StoreCheck {
   async readPacks(): Promise<void> {
     const { readData, readDataSubset, readHere, signal, onProgress } = this.#options;
     if (readData !== true && readDataSubset === undefined) return;
+    const { backend } = this.#access;
     const { index, packFiles } = this.#contents;
     // Includes packs without an index: a backup under way may be about to index them.
     const all = [...packFiles.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     const chosen = readData === true ? all.map(({ name }) => name) : choosePacks(all, readDataSubset);
-    if (readHere !== true && (await this.#areRightThere(chosen))) return;
+    const readThere = readHere === true ? undefined : await bytesReadThere(backend, chosen, this.#options);
+    if (readThere !== undefined) {
+      this.packsRead = chosen.length;
+      this.bytesRead = readThere;
+      this.wasReadThere = true;
+      return;
+    }
     for (const [done, pack] of chosen.entries()) {
       throwIfAborted(signal);
       onProgress?.({ phase: 'read', done, total: chosen.length });
       await this.#comparePack(pack);
     }
     await this.#putTogether(chosen.flatMap((id) => index.packs.get(id) ?? []));
-  }
-
-  /**
-   * Has the packs read where they lie, if their place can: objects of packs that are those of their names are as they
-   * were written. Otherwise they are read here, which finds out what is lost.
-   */
-  async #areRightThere(chosen: readonly string[]): Promise<boolean> {
-    const { backend } = this.#access;
-    if (backend.digest === undefined) return false;
-    let [done, bytesRead, areRight] = [0, 0, true];
-    await severalAtOnce(backend, chosen, async (id) => {
-      throwIfAborted(this.#options.signal);
-      if (!areRight) return;
-      try {
-        const { bytes, isChanged } = await comparePack(backend, id);
-        bytesRead += bytes;
-        areRight &&= !isChanged;
-      } catch (error) {
-        if (!(error instanceof SqlsyncError) || isOfPlace(backend, error)) throw error;
-        areRight = false;
-      }
-      this.#options.onProgress?.({ phase: 'read', done: ++done, total: chosen.length });
-    });
-    if (!areRight) return false;
-    this.packsRead = chosen.length;
-    this.bytesRead = bytesRead;
-    return (this.wasReadThere = true);
   }
 
   async #comparePack(id: string): Promise<void> {
@@ -305,11 +284,6 @@ class StoreCheck {
     if (this.#page.length !== size) this.#page = new Uint8Array(size);
     return this.#page;
   }
-}
-
-/** True if the place of a store elsewhere does not answer, or refuses: that says nothing about a file. */
-function isOfPlace({ parallel }: Backend, { code, cause }: SqlsyncError): boolean {
-  return parallel !== undefined && code === 'STORE_UNAVAILABLE' && systemErrorCode(cause) !== 'EIO';
 }
 
 /**

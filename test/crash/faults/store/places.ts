@@ -121,11 +121,17 @@ function placesFor({ long, seed }: FaultOptions): ModelPlace[] {
     forMs: long ? 60 * MINUTE_MS : 0,
     open: (_, after) => openS3(after, { delayMs: long ? 100 : 1, seed }),
   };
-  const [here, , bySftp] = BACKEND_PLACES as [BackendPlace, BackendPlace, BackendPlace];
+  const [here, , bySftp, byAgent] = BACKEND_PLACES as [
+    BackendPlace,
+    BackendPlace,
+    BackendPlace,
+    BackendPlace,
+  ];
   if (!long) return [flaky, { ...bySftp, forMs: 0 }];
   return [
     { ...here, forMs: 5 * MINUTE_MS },
     { ...bySftp, forMs: 10 * MINUTE_MS },
+    { ...byAgent, forMs: 10 * MINUTE_MS },
     { ...GATEWAY_PLACE, forMs: 10 * MINUTE_MS },
     flaky,
   ];
