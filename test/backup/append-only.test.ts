@@ -6,10 +6,9 @@ import { after, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { message } from '../../protocol/encode.ts';
 import { MAX_FILE_PART_BYTES } from '../../protocol/limits.ts';
-import type { Message, MessageOf } from '../../protocol/messages.ts';
+import type { Message } from '../../protocol/messages.ts';
 import { IncomingFile } from '../../src/backup/backends/agent/incoming-file.ts';
 import { STORE_FOLDERS } from '../../src/backup/backends/backend.ts';
-import type { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import type { RestrictionOptions } from '../../src/sync/request/restriction.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
@@ -29,7 +28,7 @@ interface Prison {
   readonly files: readonly string[];
   readonly pack: string;
   /** What is in both folders now. */
-  state(): unknown;
+  readonly state: () => unknown;
 }
 
 /** A folder with a store that has a file of each kind, and what lies around it. */
@@ -105,7 +104,7 @@ class Attacker {
 
 function assertRefused(answer: Message, what: string): void {
   assert.equal(answer.type, 'fileFailed', what);
-  const { systemCode, isMissing } = answer as MessageOf<'fileFailed'>;
+  const { systemCode, isMissing } = answer;
   assert.deepEqual({ systemCode, isMissing }, { systemCode: 'EACCES', isMissing: false }, what);
 }
 
@@ -316,7 +315,7 @@ describe('a key that may only add to a store', () => {
       for (const each of more) attacker.connection.send(each);
       await attacker.connection.drained();
       if (more.length === 0) attacker.connection.transport.terminate();
-      assert.match(String((await attacker.ended) as SqlsyncError), says);
+      assert.match(String(await attacker.ended), says);
       assert.deepEqual(state(), before);
     }
     const attacker = await Attacker.in(folder);

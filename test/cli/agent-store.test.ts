@@ -38,9 +38,9 @@ interface Place {
   /** Each agent leaves a file with its pid there. */
   readonly pids: string;
   /** Runs a command with --json, and returns its summary. */
-  run(...args: string[]): ReturnType<typeof summaryOf>;
+  readonly run: (...args: string[]) => ReturnType<typeof summaryOf>;
   /** From now on agents have these flags. */
-  restrict(flags: string): void;
+  readonly restrict: (flags: string) => void;
 }
 
 /** A folder with a database, and a host `vault` without SSH. */

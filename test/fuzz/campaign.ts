@@ -15,7 +15,8 @@ import type { Pair, Role } from '../support/relay-near.ts';
 import { REPLICA_KINDS, Scenario } from '../support/relay-scenario.ts';
 import type { ReplicaKind } from '../support/relay-scenario.ts';
 import { fuzzDecoders } from './decoders.ts';
-import { countTaken, hello, NONE, OPENING, runBetween, runScript } from './sessions.ts';
+import { hello, NONE, OPENING } from './opening.ts';
+import { countTaken, runBetween, runScript } from './sessions.ts';
 import type { Attack, Victim } from './sessions.ts';
 import { storeLane, storeMessages } from './store-lane.ts';
 

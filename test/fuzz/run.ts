@@ -7,7 +7,12 @@ import { Campaign, TARGETS } from './campaign.ts';
 import type { Target } from './campaign.ts';
 
 /** Mutated messages by default: a million and more together. */
-const MESSAGES: Record<Target, number> = { decoders: 1_000_000, origin: 150_000, replica: 50_000, store: 50_000 };
+const MESSAGES: Record<Target, number> = {
+  decoders: 1_000_000,
+  origin: 150_000,
+  replica: 50_000,
+  store: 50_000,
+};
 
 /** Above the memory of the process before the first attack. */
 const MAX_GROWTH_BYTES = 768 * 1024 * 1024;

@@ -3,9 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { Random } from '../../fixtures/random.ts';
 import { FrameDecoder } from '../../protocol/decode.ts';
-import { message } from '../../protocol/encode.ts';
 import type { Message, MessageName } from '../../protocol/messages.ts';
-import { PROTOCOL_VERSION } from '../../protocol/version.ts';
 import { SqlsyncError } from '../../src/errors.ts';
 import { Connection } from '../../src/sync/link/connection.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
@@ -26,20 +24,6 @@ export interface HostileOptions {
 
 /** Runs one session; throws if it found a fault. */
 export type Attack = (random: Random) => Promise<{ readonly mutated: number; readonly how: string }>;
-
-/** No session begins without these. */
-export const OPENING: ReadonlySet<MessageName> = new Set([
-  'hello',
-  'open',
-  'replicate',
-  'openStore',
-  'storeOpened',
-]);
-export const NONE: ReadonlySet<MessageName> = new Set();
-
-export function hello(): Message {
-  return message('hello', { minVersion: 1, maxVersion: PROTOCOL_VERSION, program: 'hostile' });
-}
 
 /** How a session ended. */
 export interface SessionEnd {

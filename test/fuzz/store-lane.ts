@@ -16,7 +16,8 @@ import { Restriction } from '../../src/sync/request/restriction.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import type { Transport } from '../../src/transport/transport.ts';
 import { detached } from '../support/frames.ts';
-import { hello, NONE, OPENING, runBetween, runScript } from './sessions.ts';
+import { hello, NONE, OPENING } from './opening.ts';
+import { runBetween, runScript } from './sessions.ts';
 import type { Attack, Victim } from './sessions.ts';
 
 /** Above the time that counts as a hang. */
