@@ -83,6 +83,8 @@ describe('the line for a restricted key', { skip }, () => {
         '--allow-create',
       ]);
     }
+    const add = keyLine({ type, blob, comment: '' }, 'sqlsync', { ...READ, access: 'add' });
+    assert.match(add, /"sqlsync agent --restrict \/ --append-only" /);
     assert.throws(() => keyLine({ type, blob, comment: '' }, 'sqlsync', { ...READ, folder: 'a\nb' }), {
       code: 'USAGE',
     });

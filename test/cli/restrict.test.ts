@@ -368,7 +368,7 @@ describe('a restricted agent', () => {
 describe('the flags of the agent', () => {
   const usage = (says: RegExp) => ({ code: 'USAGE', status: 2, says }) as const;
 
-  for (const flag of ['--read-only', '--write-only', '--allow-create']) {
+  for (const flag of ['--read-only', '--append-only', '--write-only', '--allow-create']) {
     test(`${flag} without --restrict is a mistake that does not pass for a restriction`, () =>
       assertRefused(['agent', flag], usage(/need --restrict/)));
   }
@@ -413,9 +413,14 @@ describe('the flags of the agent', () => {
     },
   );
 
-  for (const other of ['--write-only', '--allow-create']) {
-    test(`--read-only excludes ${other}`, (t) =>
-      assertRefused(['agent', '--restrict', tempDir(t), '--read-only', other], usage(/exclude/)));
+  for (const [one, other] of [
+    ['--read-only', '--write-only'],
+    ['--read-only', '--allow-create'],
+    ['--append-only', '--read-only'],
+    ['--append-only', '--write-only'],
+  ] as const) {
+    test(`${one} excludes ${other}`, (t) =>
+      assertRefused(['agent', '--restrict', tempDir(t), one, other], usage(/exclude/)));
   }
 });
 
