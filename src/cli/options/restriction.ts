@@ -21,7 +21,13 @@ export interface RestrictionArguments {
 
 /** A flag that would restrict nothing is a mistake, and must not look like a restriction. Throws SqlsyncError USAGE. */
 export function restrictionOf(args: RestrictionArguments): RestrictionOptions | undefined {
-  const { restrict: folder, readOnly = false, appendOnly = false, writeOnly = false, allowCreate = false } = args;
+  const {
+    restrict: folder,
+    readOnly = false,
+    appendOnly = false,
+    writeOnly = false,
+    allowCreate = false,
+  } = args;
   if (folder === undefined) {
     if (!readOnly && !appendOnly && !writeOnly && !allowCreate) return undefined;
     throw new SqlsyncError(
