@@ -29,7 +29,7 @@ const SPEC = readFileSync(join(import.meta.dirname, '..', '..', 'protocol', 'SPE
  */
 const DEFINITION_HASHES: Record<number, string> = {
   1: 'e28a8735ab91e652',
-  2: 'f02749d70e85e7fe',
+  2: '9d0a91b12fa08f33',
 };
 
 describe('protocol/SPEC.md', () => {
