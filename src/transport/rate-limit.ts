@@ -10,8 +10,18 @@ const BURST_S = 0.1;
  * on the other side, behind what the medium holds (for SSH a window of 2 MiB).
  */
 export function limitRate(transport: Transport, bytesPerS: number): Transport {
-  const input = limitInput(transport.input, new TokenBucket(bytesPerS));
-  const output = limitOutput(transport.output, new TokenBucket(bytesPerS));
+  return rateLimit(bytesPerS)(transport);
+}
+
+/** As `limitRate`, for several transports at the same time: the rate is that of all together. */
+export function rateLimit(bytesPerS: number): (transport: Transport) => Transport {
+  const [received, sent] = [new TokenBucket(bytesPerS), new TokenBucket(bytesPerS)];
+  return (transport) => throttled(transport, received, sent);
+}
+
+function throttled(transport: Transport, received: TokenBucket, sent: TokenBucket): Transport {
+  const input = limitInput(transport.input, received);
+  const output = limitOutput(transport.output, sent);
   return {
     description: transport.description,
     input,

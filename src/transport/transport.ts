@@ -36,3 +36,11 @@ export interface Transport {
   /** Ends the connection at once and releases everything (kills a child, closes a socket). Safe to call twice. */
   terminate(): void;
 }
+
+/** A login at a host, over which one command runs as often as it is asked to, each time in a channel of its own. */
+export interface Login {
+  /** Throws SqlsyncError CONNECT_FAILED if the host refuses a further channel, and CONNECTION_LOST. */
+  run(): Promise<Transport>;
+  /** Ends the connection at once, with all that runs over it. Safe to call twice. */
+  close(): void;
+}

@@ -14,6 +14,8 @@ export interface CliResult {
   signal: string | null;
   /** The JSON objects of stdout, by their type; the last one of each type. */
   events: Map<string, Record<string, unknown>>;
+  /** All of them, in order. */
+  lines: readonly Record<string, unknown>[];
   stderr: string;
 }
 
@@ -118,6 +120,7 @@ export function startCli(sshd: Sshd, args: readonly string[], options: CliOption
       status: status as number | null,
       signal: signal as string | null,
       events: new Map(events.map((event) => [String(event['type']), event])),
+      lines: events,
       stderr,
     };
   });

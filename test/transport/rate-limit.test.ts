@@ -8,7 +8,7 @@ import { SqlsyncError } from '../../src/errors.ts';
 import { memoryTransportPair } from '../../src/transport/memory.ts';
 import { spawnProcess } from '../../src/transport/process.ts';
 import { parseRate } from '../../src/cli/options/quantities.ts';
-import { limitRate } from '../../src/transport/rate-limit.ts';
+import { limitRate, rateLimit } from '../../src/transport/rate-limit.ts';
 import { ECHO_PROGRAM, digest, echo, transportSuite } from './transport-suite.ts';
 
 const MIB = 1024 * 1024;
@@ -38,6 +38,19 @@ describe('a limited transport', () => {
       assert.ok(performance.now() - startedAt >= 390);
     });
   }
+
+  test('transports with one limit let no more through together than its rate', async (context) => {
+    const limited = rateLimit(200 * 1024);
+    const pairs = [memoryTransportPair(), memoryTransportPair()];
+    context.after(() => pairs.forEach(([a]) => a.terminate()));
+    const startedAt = performance.now();
+    const received = pairs.map(([a, b]) => {
+      limited(a).output.end(Buffer.alloc(50 * 1024));
+      return digest(b.input);
+    });
+    for (const each of await Promise.all(received)) assert.equal(each.byteCount, 50 * 1024);
+    assert.ok(performance.now() - startedAt >= 390);
+  });
 
   test('a limited transport does not make the reader of a little wait for more', async (context) => {
     const [a, b] = memoryTransportPair();

@@ -51,6 +51,8 @@ export class Connection {
   state: State = 'greeting';
   bytesSent = 0;
   bytesReceived = 0;
+  /** Other connections of this event loop: what blocks it makes all of them silent. */
+  siblings: ReadonlySet<Connection> = new Set();
   /** The answer for a peer that asks how long the run may take, in milliseconds; 0 means no limit. */
   readonly maxTimeMs: number;
   readonly #greeting = new GreetingWatch();
@@ -145,7 +147,7 @@ export class Connection {
    */
   async whileBusy<T>(work: () => T | Promise<T>): Promise<T> {
     this.#isBusy = true;
-    this.#sendSign();
+    for (const each of new Set([this, ...this.siblings])) each.#sendSign(true);
     this.#flush();
     await nextTick(); // a transport may need a turn to pass it on
     try {
@@ -367,9 +369,9 @@ export class Connection {
   }
 
   /** Data that waits to be sent is sign enough, once it gets through. */
-  #sendSign(): void {
+  #sendSign(busy = this.#isBusy): void {
     if (this.#ended || this.transport.output.writableNeedDrain) return;
-    this.send(message('alive', { busy: this.#isBusy }));
+    this.send(message('alive', { busy }));
   }
 
   async #connectionLost(): Promise<SqlsyncError> {

@@ -5,6 +5,7 @@ import { spawnProcess } from '../../transport/process.ts';
 import { limitRate } from '../../transport/rate-limit.ts';
 import { connectRsh } from '../../transport/rsh.ts';
 import { connectSsh } from '../../transport/ssh/ssh.ts';
+import type { SshOptions } from '../../transport/ssh/ssh.ts';
 import type { Ask } from '../../transport/terminal.ts';
 import { AnswerMemory, terminalAsk } from '../../transport/terminal.ts';
 import { PATIENCE_FACTOR } from './heartbeat.ts';
@@ -100,26 +101,28 @@ export async function connectRemote(
   options: StartOptions,
 ): Promise<Transport> {
   const { signal, onStderr, remote } = options;
-  const common = {
+  if (remote.rsh === undefined) return connectSsh(sshOptions(location, command, options));
+  return connectRsh({
+    rsh: remote.rsh,
+    host: location.host,
+    user: location.user,
+    remoteCommand: [...command],
+    ssh: { ...remote, port: remote.port ?? location.port },
     ...(signal === undefined ? {} : { signal }),
     ...(onStderr === undefined ? {} : { onStderr }),
-  };
-  const { host, user } = location;
-  const port = remote.port ?? location.port;
-  if (remote.rsh !== undefined) {
-    return connectRsh({
-      rsh: remote.rsh,
-      host,
-      user,
-      remoteCommand: [...command],
-      ssh: { ...remote, port },
-      ...common,
-    });
-  }
+  });
+}
+
+/** How the SSH built in runs a command on another host. */
+export function sshOptions(
+  { host, user, port }: SshLocation,
+  command: readonly string[],
+  { remote, ask, signal, onStderr, onWarning }: StartOptions,
+): SshOptions {
   const { configFile, jump, identityFiles, knownHostsFiles, acceptNewHostKey, connectTimeoutMs } = remote;
-  return connectSsh({
+  return {
     host,
-    port,
+    port: remote.port ?? port,
     user,
     configFile,
     jump,
@@ -127,11 +130,12 @@ export async function connectRemote(
     knownHostsFiles,
     acceptNewHostKey,
     connectTimeoutMs,
-    ask: options.ask,
+    ask,
     command: command.join(' '),
-    onWarning: options.onWarning,
-    ...common,
-  });
+    signal,
+    onStderr,
+    onWarning,
+  };
 }
 
 /** How long a user may take to type a password when `ssh` itself asks for it. */

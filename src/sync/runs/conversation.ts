@@ -4,17 +4,23 @@ import { SqlsyncError, toSqlsyncError } from '../../errors.ts';
 import type { ErrorCode } from '../../errors.ts';
 import type { Location } from '../../transport/location.ts';
 import type { Ask } from '../../transport/terminal.ts';
+import type { Transport } from '../../transport/transport.ts';
+import type { AgentHost } from '../link/agent-host.ts';
 import { Connection } from '../link/connection.ts';
 import { needsNoProcess, startAgentHere } from './agent-here.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
 import { greetingTimeoutMs, startAgent } from '../link/start-agent.ts';
+import type { StartOptions } from '../link/start-agent.ts';
 
 /** Bytes of all connections of a run, including those that failed. */
 export interface Traffic {
   bytesSent: number;
   bytesReceived: number;
 }
+
+/** What a conversation begins with. */
+type Opening = 'opening' | 'offering' | 'examining' | 'listing' | 'recognizing';
 
 export interface ConversationOptions {
   readonly run: RunOptions;
@@ -28,6 +34,10 @@ export interface ConversationOptions {
   readonly mayShareProcess?: boolean | undefined;
   /** True if the agent will hardly read a page, so that a large database needs no process of its own either. */
   readonly isUnread?: boolean | undefined;
+  /** Where to start the agent, if conversations share a login. */
+  readonly host?: AgentHost | undefined;
+  /** The connections of those that go on at the same time. */
+  readonly siblings?: ReadonlySet<Connection> | undefined;
   readonly traffic: Traffic;
   readonly onWarning: (text: string) => void;
 }
@@ -44,40 +54,49 @@ const CLOSE_WAIT_MS = 5000;
  */
 export async function converse<T>(
   far: Location,
-  state: 'opening' | 'offering' | 'examining' | 'listing' | 'recognizing',
+  state: Opening,
   options: ConversationOptions,
   work: (connection: Connection) => Promise<T>,
 ): Promise<T> {
-  return orInterrupted(options.run.signal, async () => {
-    const connection = await connectAgent(far, state, options);
-    try {
-      const result = await work(connection);
-      await closeConnection(connection);
-      return result;
-    } catch (error) {
-      const failure = toSqlsyncError(error);
-      connection.sendError(failure);
-      connection.end();
-      throw failure;
-    } finally {
-      options.traffic.bytesSent += connection.bytesSent;
-      options.traffic.bytesReceived += connection.bytesReceived;
-      // Otherwise the signal of a follower would keep every connection that it has lost.
-      connection.detach();
-      connection.transport.terminate();
-      // What the agent has open in this process is closed with it.
-      if (far.kind === 'local') await waitForEnd(connection);
-    }
-  });
+  return orInterrupted(options.run.signal, async () =>
+    converseOver(await connectAgent(far, state, options), far, options.traffic, work),
+  );
+}
+
+/** As `converse`, with an agent that was started. */
+export async function converseOver<T>(
+  connection: Connection,
+  far: Location,
+  traffic: Traffic,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  try {
+    const result = await work(connection);
+    await closeConnection(connection);
+    return result;
+  } catch (error) {
+    const failure = toSqlsyncError(error);
+    connection.sendError(failure);
+    connection.end();
+    throw failure;
+  } finally {
+    traffic.bytesSent += connection.bytesSent;
+    traffic.bytesReceived += connection.bytesReceived;
+    // Otherwise the signal of a follower would keep every connection that it has lost.
+    connection.detach();
+    connection.transport.terminate();
+    // What the agent has open in this process is closed with it.
+    if (far.kind === 'local') await waitForEnd(connection);
+  }
 }
 
 /** Starts an agent where `far` is. The caller terminates the connection's transport. Throws SqlsyncError. */
 export async function connectAgent(
   far: Location,
-  state: 'opening' | 'offering' | 'examining' | 'listing' | 'recognizing',
+  state: Opening,
   options: Omit<ConversationOptions, 'traffic'>,
 ): Promise<Connection> {
-  const { run, maxTimeMs = run.maxTimeMs, mayShareProcess = false } = options;
+  const { run, maxTimeMs = run.maxTimeMs, mayShareProcess = false, host } = options;
   const { signal } = run;
   // A limited rate is for a process of its own: its pipe holds back the agent's work.
   if (
@@ -86,21 +105,38 @@ export async function connectAgent(
     needsNoProcess(far, options.isUnread === true)
   )
     return new Connection(startAgentHere(), state, { idleTimeoutMs: 0, maxTimeMs, signal, isPeerOurs: true });
-  const transport = await startAgent(far, {
+  const transport = await (host?.start() ?? startAgent(far, startOptions(options)));
+  return connectionOver(transport, far, state, options);
+}
+
+export function startOptions({ run, ask, onWarning }: Omit<ConversationOptions, 'traffic'>): StartOptions {
+  return {
     remote: run,
-    ask: options.ask,
-    signal,
+    ask,
+    signal: run.signal,
     onStderr: (text) => run.onNote?.(text.trimEnd()),
-    onWarning: options.onWarning,
-  });
+    onWarning,
+  };
+}
+
+/** The connection to an agent at `far` that was started. */
+export function connectionOver(
+  transport: Transport,
+  far: Location,
+  state: Opening,
+  { run, maxTimeMs = run.maxTimeMs, siblings }: Omit<ConversationOptions, 'traffic'>,
+): Connection {
   const idleTimeoutMs = run.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS;
-  return new Connection(transport, state, {
+  const options = {
     idleTimeoutMs,
     greetingTimeoutMs: greetingTimeoutMs(far, run, idleTimeoutMs),
     maxTimeMs,
-    signal,
+    signal: run.signal,
     isPeerOurs: far.kind === 'local',
-  });
+  };
+  const connection = new Connection(transport, state, options);
+  if (siblings !== undefined) connection.siblings = siblings;
+  return connection;
 }
 
 /**

@@ -11,14 +11,18 @@ import type { FilterOptions } from '../folder/filter-rules.ts';
 import { folderPattern } from '../folder/folder-pattern.ts';
 import { isPlainPath, listDatabases, MAX_SHOWN_PATH } from '../folder/list-databases.ts';
 import type { FolderList, Omitted } from '../folder/list-databases.ts';
+import { OrderedReports } from '../folder/ordered-reports.ts';
 import { unpackStamps } from '../folder/stamp-list.ts';
 import type { Connection } from '../link/connection.ts';
+import type { SshLocation } from '../link/start-agent.ts';
 import { DEFAULT_IDLE_TIMEOUT_MS } from './run-options.ts';
 import { copyRequest } from '../request/copy-request.ts';
 import { maySkip, unknownHere, unknownThere } from './recognize.ts';
 import type { PlacedPair, Recognition } from './recognize.ts';
-import { copyTask, SharedLink, syncHere } from './sync-many.ts';
-import type { ManyListeners, ManyOptions, Pair, Task } from './sync-many.ts';
+import { SharedLink } from './lanes.ts';
+import type { Task } from './lanes.ts';
+import { copyTask, syncHere } from './sync-many.ts';
+import type { ManyListeners, ManyOptions, Pair } from './sync-many.ts';
 
 export interface FolderOptions extends ManyOptions, FilterOptions {
   /** Folders: a path, or [user@]host:path; one of the two is local. The origin may end in a pattern such as `/srv/*.db`. */
@@ -71,12 +75,28 @@ export async function syncFolder(options: FolderOptions, listeners: FolderListen
     listeners.onListed(pairs);
     return pairs;
   };
-  const tasksOf = (pairs: readonly Pair[]): Task[] => pairs.map((pair) => copyTask(pair, shared, listeners));
+  const reports = new OrderedReports();
+  const tasksOf = (pairs: readonly Pair[]): Task[] =>
+    pairs.map((pair, place) =>
+      copyTask(pair, shared, {
+        ...listeners,
+        onDone: (copied, summary) => reports.add(place, () => listeners.onDone(copied, summary)),
+        onFailed: (copied, failure) => reports.add(place, () => listeners.onFailed(copied, failure)),
+      }),
+    );
+  const runTasks = async (far: SshLocation, tasks: Task[]): Promise<FolderTraffic> => {
+    const link = new SharedLink(far, shared, listeners);
+    try {
+      await link.run(tasks);
+    } finally {
+      reports.flush();
+    }
+    return link.traffic;
+  };
   const skips = maySkip(recognition.request);
   let list: FolderList;
   let traffic: FolderTraffic = { bytesSent: 0, bytesReceived: 0 };
   if (origin.kind === 'ssh') {
-    const link = new SharedLink(origin, shared, listeners);
     const listed: { list?: FolderList } = {};
     const tasks = [
       listTask(origin, { ...shared, ...filters }, skips, async (found) => {
@@ -85,19 +105,16 @@ export async function syncFolder(options: FolderOptions, listeners: FolderListen
         tasks.push(...tasksOf(skips ? await unknownHere(pairs, recognition, found.stamps) : pairs));
       }),
     ];
-    await link.run(tasks);
-    traffic = link.traffic;
+    traffic = await runTasks(origin, tasks);
     list = listed.list as FolderList;
   } else {
     list = listDatabases(resolve(origin.path), rules);
     const pairs = take(list);
     if (replica.kind === 'ssh') {
-      const link = new SharedLink(replica, shared, listeners);
       const tasks = skips
         ? [recognizeTask(pairs, recognition, (rest) => tasks.push(...tasksOf(rest)))]
         : tasksOf(pairs);
-      await link.run(tasks);
-      traffic = link.traffic;
+      traffic = await runTasks(replica, tasks);
     } else await syncHere(skips ? await unknownHere(pairs, recognition) : pairs, shared, listeners);
   }
   if (deletes === true) deleteOthers(resolve(replica.path), list, rules, options, listeners);

@@ -11,7 +11,7 @@ import { SshLogin, clientError, establish, interruptedError, loginName } from '.
 import { resolveRoute } from './ssh-route.ts';
 import { terminalAsk } from '../terminal.ts';
 import type { Ask } from '../terminal.ts';
-import type { Transport } from '../transport.ts';
+import type { Login, Transport } from '../transport.ts';
 
 export interface SshOptions {
   /** A name, an address, or an alias of the SSH configuration. */
@@ -66,7 +66,35 @@ const CLOSE_GRACE_MS = 1000;
  * host refuses to run any command), CONNECTION_LOST, INTERRUPTED, USAGE. A missing command shows later, as the error
  * REMOTE_EXE_NOT_FOUND of `input`.
  */
-export async function connectSsh(options: SshOptions): Promise<Transport> {
+export function connectSsh(options: SshOptions): Promise<Transport> {
+  return reach(options, (place, closeBelow) =>
+    startCommand(place, { closeBelow, another: () => startAnother(place) }),
+  );
+}
+
+/** As `connectSsh`, for a command that runs several times: the login lasts until it is closed. */
+export function loginSsh(options: SshOptions): Promise<Login> {
+  return reach(options, async (place, closeBelow) => {
+    const { client, socket } = place;
+    client.on('close', closeBelow);
+    let first: Transport | undefined = await startCommand(place, {});
+    return {
+      async run() {
+        const started = first ?? (await startAnother(place));
+        first = undefined;
+        return started;
+      },
+      close() {
+        client.destroy();
+        socket.destroy();
+        closeBelow();
+      },
+    };
+  });
+}
+
+/** Logs in, and runs `open` on the connection within the time for the login. */
+async function reach<T>(options: SshOptions, open: Open<T>): Promise<T> {
   if (options.signal?.aborted) throw interruptedError(options.host);
   const route = await resolveRoute(options, options.signal);
   // Loaded here, so that a local sync does not pay for it.
@@ -80,7 +108,7 @@ export async function connectSsh(options: SshOptions): Promise<Transport> {
       through = await openWay(ssh2, options, { config, through, passed, next });
     }
     const config = route.at(-1) as HostConfig;
-    return await openCommand(ssh2, options, { config, through, passed });
+    return await logIn(ssh2, options, { config, through, passed }, open);
   } catch (error) {
     for (const client of passed) client.destroy();
     throw error;
@@ -118,7 +146,10 @@ async function openWay(ssh2: Ssh2, options: SshOptions, step: Step & { next: Hos
   return way;
 }
 
-async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise<Transport> {
+/** Opens something on a connection; `closeBelow` ends the connections that it goes through. */
+type Open<T> = (place: CommandPlace, closeBelow: () => void) => Promise<T>;
+
+async function logIn<T>(ssh2: Ssh2, options: SshOptions, step: Step, open: Open<T>): Promise<T> {
   const { config, through, passed } = step;
   const { login, auth } = await prepare(ssh2, options, config);
   return establish({
@@ -128,11 +159,7 @@ async function openCommand(ssh2: Ssh2, options: SshOptions, step: Step): Promise
     through,
     signal: options.signal,
     onAcceptedKey: (text) => options.onWarning?.(text),
-    open: (client, socket) => {
-      const place = { options, login, auth, client, socket };
-      const another = (): Promise<Transport> => startCommand(place, {});
-      return startCommand(place, { closeBelow: () => passed.forEach(closeSoon), another });
-    },
+    open: (client, socket) => open({ options, login, auth, client, socket }, () => passed.forEach(closeSoon)),
   });
 }
 
@@ -144,10 +171,24 @@ interface CommandPlace {
   readonly socket: Duplex;
 }
 
+interface ChannelUse {
+  /** Undefined if the connection outlives the channel. */
+  readonly closeBelow?: () => void;
+  readonly another?: Transport['another'];
+  /** True if the command has run over this connection. */
+  readonly isFurther?: boolean;
+}
+
+async function startAnother(place: CommandPlace): Promise<Transport> {
+  const { socket, login, auth } = place;
+  if (socket.destroyed) throw clientError(login, auth, undefined);
+  return startCommand(place, { isFurther: true });
+}
+
 /** Opens a channel of a connection, and starts the command there. */
 function startCommand(
   { options, login, auth, client, socket }: CommandPlace,
-  { closeBelow, another }: { readonly closeBelow?: () => void; readonly another?: Transport['another'] },
+  { closeBelow, another, isFurther = false }: ChannelUse,
 ): Promise<Transport> {
   const { command, onStderr, isSubsystem } = options;
   const description = `ssh ${login.target}`;
@@ -156,6 +197,7 @@ function startCommand(
     const opened: ClientCallback = (error, channel) => {
       if (error) {
         if (socket.destroyed) reject(clientError(login, auth, error));
+        else if (isFurther) reject(noFurther(description, error));
         else if (isSubsystem === true) reject(noSubsystem(description, command, error));
         else
           reject(
@@ -176,6 +218,14 @@ function startCommand(
     if (isSubsystem === true) client.subsys(command, opened);
     else client.exec(command, opened);
   });
+}
+
+function noFurther(description: string, error: Error): SqlsyncError {
+  return new SqlsyncError(
+    'CONNECT_FAILED',
+    `${description}: the host refuses a further channel: ${sanitizeText(error.message, 200)}`,
+    { hint: 'MaxSessions in its sshd_config says how many one login may have.', cause: error },
+  );
 }
 
 function noSubsystem(description: string, name: string, error: Error): SqlsyncError {
