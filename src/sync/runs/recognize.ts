@@ -79,15 +79,14 @@ export async function unknownThere(
   recognition: Recognition,
 ): Promise<PlacedPair[]> {
   const startedAt = performance.now();
-  const unknown: PlacedPair[] = [];
+  const known = new Set<PlacedPair>();
   const asked: { readonly pair: PlacedPair; readonly look: Look }[][] = [];
   for (const batch of batchesOf(pairs)) {
     const looker = new Looker();
     const question = [];
     for (const pair of batch) {
       const look = lookAtOrigin(pair, looker);
-      if (look === undefined) unknown.push(pair);
-      else question.push({ pair, look });
+      if (look !== undefined) question.push({ pair, look });
     }
     if (question.length === 0) continue;
     asked.push(question);
@@ -102,12 +101,13 @@ export async function unknownThere(
   for (const { question, answer } of answers) {
     const places = new Set(decodePeerData(() => fromGaps(answer.known, question.length)));
     for (const [i, { pair, look }] of question.entries()) {
-      if (places.has(i)) recognition.onKnown(pair, unchanged(pair, look, performance.now() - startedAt));
-      else unknown.push(pair);
+      if (!places.has(i)) continue;
+      known.add(pair);
+      recognition.onKnown(pair, unchanged(pair, look, performance.now() - startedAt));
     }
     for (const text of answer.warnings) recognition.onWarning(sanitizeText(text));
   }
-  return unknown;
+  return pairs.filter((pair) => !known.has(pair));
 }
 
 function ask(
