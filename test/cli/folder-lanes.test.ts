@@ -33,7 +33,7 @@ interface HeldRun {
   readonly to: string;
   readonly run: ReturnType<typeof startCli>;
   /** Lets the copy of `HELD` go on. */
-  release(): void;
+  readonly release: () => void;
 }
 
 /** A run in which all databases but `HELD` are copied, and that one waits for a lock of this process. */

@@ -21,8 +21,8 @@ after(async () => {
 interface Host {
   readonly sshd: Sshd;
   /** Of this sshd, so far. */
-  logins(): number;
-  agents(): number;
+  readonly logins: () => number;
+  readonly agents: () => number;
 }
 
 async function hostWith(options: SshdOptions = {}): Promise<Host | undefined> {
