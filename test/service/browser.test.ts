@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { chromium } from 'playwright-core';
 import type { Browser, Page } from 'playwright-core';
 import { DirectoryBackend } from '../../src/backup/backends/directory-backend.ts';
 import { reportDatabase } from '../../src/report/collect/store-report.ts';
@@ -18,29 +17,10 @@ import { serveHttp } from '../../src/service/http/server.ts';
 import { withoutSecrets } from '../../src/service/state/state.ts';
 import type { Level } from '../../src/service/state/judge.ts';
 import { backupHere, storeHere } from '../backup/store-here.ts';
+import { LIMIT_MS, startBrowser } from '../support/browser.ts';
 import '../support/environment.ts';
 import { HOSTILE_NAMES, IN_PAGE, look } from './browser-looks.ts';
 import { statusOf, targetOf } from './some-status.ts';
-
-const EXECUTABLE = (process.env['PATH'] ?? '')
-  .split(delimiter)
-  .map((folder) => join(folder, 'chromium'))
-  .find((path) => existsSync(path));
-
-/** No pages of its own, no requests of its own; as root it has no sandbox. */
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-dev-shm-usage',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
-
-/** A machine may be slow: what takes longer has failed. */
-const LIMIT_MS = 180_000;
 
 /** A folder for pictures of all pages, to look at. */
 const SCREENSHOTS = process.env['SQLSYNC_TEST_SCREENSHOTS'];
@@ -221,17 +201,6 @@ describe('the pages in a browser', { skip: typeof started === 'string' && starte
     await page.close();
   });
 });
-
-/** Resolves to the reason why there is no browser, if this machine cannot start one. */
-async function startBrowser(): Promise<Browser | string> {
-  if (EXECUTABLE === undefined)
-    return 'NO BROWSER TEST: there is no chromium; install it (apt-get install --no-install-recommends chromium)';
-  try {
-    return await chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, timeout: LIMIT_MS });
-  } catch (error) {
-    return `NO BROWSER TEST: ${EXECUTABLE} does not start: ${String(error)}`;
-  }
-}
 
 async function take(page: Page, name: string): Promise<void> {
   if (SCREENSHOTS !== undefined)
