@@ -181,6 +181,8 @@ export class Trial {
     if (path.includes('damaged')) return turning(this.#damagedAtMs, 'failing');
     // A service that fails often enough also fails a command now and then.
     if (kind === 's3') return ['fine', 'failing'];
+    // A service that is stopped for a while gives no sign of life.
+    if (kind === 'follow' && !this.#service.isAnswering) return ['fine', 'late'];
     if (kind !== 'host' && kind !== 'sftp') return ['fine'];
     if (!noticed(this.#hostSinceMs)) return ['fine', 'failing'];
     return [this.#isAway ? 'failing' : 'fine'];
