@@ -3,7 +3,7 @@ import { SqlsyncError, systemErrorCode } from '../errors.ts';
 import { tryExclusiveLock } from '../sqlite/locks/exclusive-lock.ts';
 import { userName } from '../files/file-owner.ts';
 import { fileBytes } from '../pages/database-file.ts';
-import { besideReplica, unfinishedMarks } from './mark.ts';
+import { besideReplica } from './mark.ts';
 import { readFully } from '../files/read-fully.ts';
 
 /** The first bytes of a rollback journal (https://www.sqlite.org/fileformat2.html#the_rollback_journal). */
@@ -129,7 +129,6 @@ export function removeOwnLeftovers(path: string): void {
     besideReplica(path, suffix),
   ) as [string, string, string];
   try {
-    for (const mark of unfinishedMarks(path)) rmSync(mark, { force: true });
     const isThere = (name: string): boolean => lstatSync(name, { throwIfNoEntry: false }) !== undefined;
     if (![part, spool, lockPath].some(isThere)) return;
     const lock = tryExclusiveLock(lockPath);

@@ -200,12 +200,19 @@ function readMarkFile(path: string): Buffer | undefined {
 /** How the name of a mark's temporary file continues after the mark's own name. */
 const TEMPORARY = /^\.\d+-[0-9a-f]{8}$/;
 
-/** Paths of temporary marks of `path` that a killed run left. */
-export function unfinishedMarks(path: string): string[] {
+/**
+ * Removes temporary marks of `path` that killed runs left. A run whose mark is right does not look for them: that would
+ * list a folder of a thousand databases for each of them. Never throws: a later run tries again.
+ */
+function removeUnfinishedMarks(path: string): void {
   const mark = basename(besideReplica(path, ''));
-  return readdirSync(dirname(path))
-    .filter((name) => name.startsWith(mark) && TEMPORARY.test(name.slice(mark.length)))
-    .map((name) => join(dirname(path), name));
+  try {
+    for (const name of readdirSync(dirname(path)))
+      if (name.startsWith(mark) && TEMPORARY.test(name.slice(mark.length)))
+        rmSync(join(dirname(path), name), { force: true });
+  } catch {
+    // The folder may be one that cannot be listed.
+  }
 }
 
 /** Writes durably: the file is there completely or not at all. */
@@ -217,6 +224,7 @@ function replaceMarkFile(path: string, content: string | Buffer, mode: number): 
     if (systemErrorCode(error) !== 'ENOENT') throw error;
     tryReplaceMarkFile(path, content, mode);
   }
+  removeUnfinishedMarks(path);
 }
 
 function tryReplaceMarkFile(path: string, content: string | Buffer, mode: number): void {

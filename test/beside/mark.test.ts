@@ -173,6 +173,16 @@ describe('a mark', () => {
     assert.equal(readMark(replica)?.originHost, hostname());
   });
 
+  test('a run that writes a mark removes what killed runs left of theirs, and of no other file', async (t) => {
+    const { folder, a, b } = twoDatabases(t);
+    const unfinished = join(folder, '.b.db.sqlsync.123-0123abcd');
+    const others = ['.a.db.sqlsync.123-0123abcd', '.b.db.sqlsync.old'].map((name) => join(folder, name));
+    for (const path of [unfinished, ...others]) writeFileSync(path, '{}');
+    await syncHere({ origin: a, replica: b, overwrite: true });
+    assert.equal(existsSync(unfinished), false);
+    for (const path of others) assert.ok(existsSync(path), path);
+  });
+
   test('a mark is written once more if another run removed its temporary file as a leftover', async (t) => {
     const [origin, folder] = [join(tempDir(t), 'origin.db'), tempDir(t)];
     smallDatabase(origin);

@@ -112,7 +112,7 @@ export class PageExchange {
     const pageSize = this.#pageSize;
     const needsOld = (page: number): boolean => this.#sink.needsOld?.(pageNumber(page)) !== false;
     const compared = pages.map((page) => page.pageNumber).filter(needsOld);
-    const versions = this.#spareVersions.pop() ?? new Uint8Array(Math.max(MAX_PAGES_REQUEST_BYTES, pageSize));
+    const versions = this.#versionsFor(compared.length);
     readScattered(this.#old(), compared, versions);
     this.#old().readAhead?.(next.filter(needsOld));
     let at = 0;
@@ -124,6 +124,13 @@ export class PageExchange {
       return { pageNumber: number, basis: isSent ? 'sent' : 'hashed', old, hashPrefix: prefix };
     });
     return { pages: expected, versions };
+  }
+
+  /** Room for so many pages. The few pages of a small change need no large buffer: memory that is new costs time. */
+  #versionsFor(pages: number): Uint8Array {
+    const bytes = pages * this.#pageSize;
+    const spare = this.#spareVersions.pop();
+    return spare !== undefined && spare.length >= bytes ? spare : new Uint8Array(bytes);
   }
 
   #sendGetPages(request: Request): void {
