@@ -40,8 +40,6 @@ interface ManyCase {
 
 interface Scene {
   readonly paths: readonly string[];
-  /** Brings the stamps up to date between two measured runs. */
-  readonly near: Route;
   readonly options: ManyOptions;
 }
 
@@ -62,7 +60,7 @@ export async function manySection(options: ManyOptions): Promise<string> {
   ];
   const rows: string[][] = [];
   try {
-    for (const each of cases) rows.push(await measureCase(each, { paths, near, options }));
+    for (const each of cases) rows.push(await measureCase(each, { paths, options }));
     for (const path of paths) assertSamePages(join(ORIGIN, path), join(REPLICA, path));
   } finally {
     rmSync(join(WORK_DIR, 'many'), { recursive: true, force: true });
@@ -89,7 +87,7 @@ ${table(header, rows)}`;
 
 type Sample = Measured & { readonly farCpuSeconds: number };
 
-async function measureCase(benchCase: ManyCase, { paths, near, options }: Scene): Promise<string[]> {
+async function measureCase(benchCase: ManyCase, { paths, options }: Scene): Promise<string[]> {
   const { name, databases, changed, below, route } = benchCase;
   const syncs: Sample[] = [];
   const rsyncs: Measured[] = [];
@@ -97,7 +95,7 @@ async function measureCase(benchCase: ManyCase, { paths, near, options }: Scene)
   for (let round = 0; round < (isNew ? 1 : options.runs); round++) {
     if (!isNew) {
       await delay(STAMPED_AFTER_MS);
-      await sync({ ...benchCase, route: near }, options);
+      await sync(benchCase, options);
     }
     update(paths.slice(0, changed), round);
     const [from, to] = [join(ORIGIN, below), join(RSYNCED, below)];

@@ -14,7 +14,7 @@ import { remaining } from './sync.ts';
 /** The most conversations at the same time. By default sshd lets one login have 10. */
 const MAX_LANES = 4;
 
-/** So many waiting tasks are worth the start of a further agent, which takes 0.3 s of a processor. */
+/** So many tasks a lane are worth the start of a further agent, which takes 0.3 s of a processor. */
 const TASKS_PER_LANE = 5;
 
 /** Failures of the host or of this run. All others are of one task. */
@@ -144,7 +144,8 @@ class Crew {
   #open(): void {
     if (this.#working + this.#opening === 0) void this.#work();
     if (!this.hasProgressed || this.#isRefused || !this.#conversation.host.sharesLogin) return;
-    const wanted = Math.min(MAX_LANES, Math.floor(this.#tasks.length / TASKS_PER_LANE));
+    const undone = this.#tasks.length + this.#current.size;
+    const wanted = Math.min(MAX_LANES, Math.floor(undone / TASKS_PER_LANE));
     while (this.#working + this.#opening < wanted) void this.#openFurther();
   }
 
