@@ -97,12 +97,14 @@ test('the package has the program, the library, the sources of the binding and t
     // install() has linked it there.
     .filter((name) => !name.startsWith('build/'));
   const allowed =
-    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/man\/[\w-]+\.1|dist\/types\/(?:import|require)\/(?:src|protocol)\/.*\.d\.ts|dist\/types\/require\/package\.json|prebuilds\/[\w.-]+\/sqlsync_sqlite3\.node|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/.*|[A-Z]+(?:\.md)?|package\.json)$/;
+    /^(?:bin\/sqlsync\.js|dist\/(?:src\/)?[\w-]+\.js|dist\/licenses\.txt|dist\/man\/[\w-]+\.1|dist\/types\/(?:import|require)\/(?:src|protocol)\/.*\.d\.ts|dist\/types\/require\/package\.json|prebuilds\/[\w.-]+\/sqlsync_sqlite3\.node|src\/sqlite\/native\/.*|protocol\/SPEC\.md|docs\/[\w.-]+|[A-Z]+(?:\.md)?|package\.json)$/;
   assert.deepEqual(
     names.filter((name) => !allowed.test(name)),
     [],
   );
-  const pages = readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`);
+  const pages = readdirSync(join(ROOT, 'docs'), { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => `docs/${name}`);
   const library = ['index', 'kysely', 'drizzle'];
   for (const name of [
     'LICENSE',

@@ -36,6 +36,11 @@ export interface FollowOptions {
   readonly hash: HashAlgorithm;
 }
 
+interface SentPages {
+  readonly key: Uint8Array;
+  readonly pages: ReceivedPages;
+}
+
 interface KeptReplica {
   readonly key: Uint8Array;
   readonly nodes: KnownNodes;
@@ -57,10 +62,10 @@ export class FollowedReplica {
   #comparedAt = performance.now();
   #kept: KeptReplica | undefined;
   #audit: HashAudit | undefined;
-  /** The pages of the kept state that came on this connection under this key. */
-  #sent: ReceivedPages | undefined;
+  /** The pages of the last commit that came on this connection, and the key of that time. */
+  #sent: SentPages | undefined;
   /** Those of the state that the attempt under way makes. */
-  #sentNext = new ReceivedPages();
+  #sentNext: SentPages | undefined;
   /** True if the hashes of the old state were known. */
   #isKnown = false;
   /** True if an attempt has used what was known. */
@@ -137,10 +142,11 @@ export class FollowedReplica {
     const isSame = kept?.size === size && kept.stamp !== undefined && stamp !== undefined;
     const isTrue = isSame && Buffer.compare(kept.stamp, stamp) === 0;
     this.#isKnown = isTrue && Buffer.compare(kept.key, this.key) === 0;
-    this.#sentNext = (this.#isKnown ? this.#sent : undefined) ?? new ReceivedPages();
+    // If another program wrote such a page since, the delta has the wrong hash, and the page is fetched whole.
+    const sent = this.#sent?.key === this.key ? this.#sent.pages : new ReceivedPages();
+    this.#sentNext = { key: this.key, pages: sent };
     // An attempt that fails leaves the origin's side with versions that this side does not have.
     this.#sent = undefined;
-    const sent = this.#sentNext;
     if (this.#isKnown && kept !== undefined) return { nodes: kept.nodes, sent };
     if (!isTrue) return { sent };
     this.#audit = new HashAudit(kept.nodes, createPageHasher(this.#options.hash, kept.key, size));
